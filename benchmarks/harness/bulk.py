@@ -8,7 +8,8 @@ from itertools import islice
 from typing import Any
 
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
-from stair_es.cluster.bulk.writer import BulkRequestStats, BulkResult, BulkWriter
+from stair_es.cluster.bulk.actions import BulkRequestStats
+from stair_es.cluster.bulk.writer import BulkResult, BulkWriter
 
 
 def check_written(written: BulkResult) -> BulkResult:

@@ -262,7 +262,7 @@ def _inspect_in_cluster(
 ) -> tuple[DashboardSpec, Distribution | None]:
     from dataclasses import replace
 
-    from stair_es.cluster.client.connection import get_cluster_info
+    from stair_es.cluster.client.capabilities import get_cluster_info
     from stair_es.dashboards.index_info import inspect_index
 
     with connections.open_cluster(url) as cluster:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.client.connection import translate_errors
+from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.errors import AuthenticationFailed, ClusterError
 

@@ -14,7 +14,7 @@ from stair_es import plugins
 from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
-from stair_es.cluster.index.lifecycle import IndexSpec
+from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.cluster.metadata.token_fields import MAX_IDS, TokenIds
 from stair_es.errors import ModelError, ResourceError, UsageError
 from stair_es.ingest.enrichers.base import EnricherSpec, get_enricher

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stair_es.cluster.bulk.writer import BulkRequestStats
+from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.cluster.documents.document import (
     DocumentSettings,
     ImageMetadata,

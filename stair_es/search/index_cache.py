@@ -10,13 +10,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from stair_es.cluster.client.connection import get_cluster_info
+from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.errors import ClusterError, ClusterUnreachable, QueryError, StairError
 from stair_es.search.index_info import IndexInfo, fetch_index_info
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
-    from stair_es.cluster.client.connection import ClusterInfo
+    from stair_es.cluster.client.capabilities import ClusterInfo
 
 
 @dataclass(frozen=True, kw_only=True)

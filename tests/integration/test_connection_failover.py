@@ -11,7 +11,8 @@ import pytest
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import (
     RetryPolicy,
     compute_backoff_s,

@@ -10,7 +10,9 @@ from support.servers.recording_proxy import Asked, GateProxy, Said
 
 from stair_es.cluster.client.capabilities import NEURAL_SEARCH, check_neural_plugin
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import ClusterInfo, Connection, SecuritySettings, get_cluster_info
+from stair_es.cluster.client.auth import SecuritySettings
+from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
+from stair_es.cluster.client.connection import Connection
 from stair_es.errors import NotASearchCluster, UnsupportedTarget
 
 

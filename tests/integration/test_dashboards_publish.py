@@ -19,7 +19,7 @@ from support.servers.saved_objects_server import DashboardsServer
 from typer.testing import CliRunner, Result
 
 from stair_es.cli.main import app
-from stair_es.cluster.client.connection import SecuritySettings
+from stair_es.cluster.client.auth import SecuritySettings
 from stair_es.dashboards.bundle import build_bundle, get_dashboard_id
 from stair_es.dashboards.connection import DashboardsConnection
 from stair_es.dashboards.index_info import DashboardSpec, Product

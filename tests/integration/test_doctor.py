@@ -12,8 +12,12 @@ from support.servers.recording_proxy import GateProxy, Said
 
 from stair_es import resources
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import Connection, SecuritySettings, translate_errors
-from stair_es.cluster.index.lifecycle import IndexSpec, WriteTarget, open_index, relax_index_settings
+from stair_es.cluster.client.auth import SecuritySettings
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.cluster.index.lifecycle import open_index
+from stair_es.cluster.index.load_settings import relax_index_settings
+from stair_es.cluster.metadata.index_metadata import IndexSpec, WriteTarget
 from stair_es.doctor.facts import fetch_privileges
 from stair_es.doctor.result import CheckResult
 from stair_es.doctor.run import CheckContext, check_cluster

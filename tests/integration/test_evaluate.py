@@ -16,7 +16,8 @@ from support.oracles.rank_eval import AT, ask_rank_eval, own_values
 
 from stair_es import SparseVector
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.index_metadata import IndexSpec

@@ -30,7 +30,8 @@ from support.servers.fault_proxy import Answer, Fault, FaultProxy, Plan, Reply, 
 from stair_es import SparseVector, resources
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.errors import (

@@ -16,14 +16,9 @@ from support.servers.fault_proxy import FaultProxy
 from stair_es import resources
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.index.lifecycle import (
-    IndexSpec,
-    WriteTarget,
-    delete_retired_indices,
-    find_index,
-    open_index,
-    swap_alias,
-)
+from stair_es.cluster.index.aliases import delete_retired_indices, swap_alias
+from stair_es.cluster.index.lifecycle import find_index, open_index
+from stair_es.cluster.metadata.index_metadata import IndexSpec, WriteTarget
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.errors import IndexMismatch, UsageError
 

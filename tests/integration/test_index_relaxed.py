@@ -13,7 +13,9 @@ from support.messages import forward_messages
 from stair_es import resources
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.index.lifecycle import IndexSpec, WriteTarget, open_index, relax_index_settings
+from stair_es.cluster.index.lifecycle import open_index
+from stair_es.cluster.index.load_settings import relax_index_settings
+from stair_es.cluster.metadata.index_metadata import IndexSpec, WriteTarget
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:

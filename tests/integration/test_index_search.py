@@ -10,7 +10,9 @@ import pytest
 from stair_es import SparseVector, resources
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.index.lifecycle import IndexSpec, WriteTarget, open_index, swap_alias
+from stair_es.cluster.index.aliases import swap_alias
+from stair_es.cluster.index.lifecycle import open_index
+from stair_es.cluster.metadata.index_metadata import IndexSpec, WriteTarget
 from stair_es.errors import QueryError
 from stair_es.search.searcher import Searcher
 

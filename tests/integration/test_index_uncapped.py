@@ -9,7 +9,8 @@ import pytest
 from opensearchpy import RequestError
 
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.search.dsl.rank_features import build_rank_features_query

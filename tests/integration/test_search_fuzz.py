@@ -18,7 +18,8 @@ from support.oracles.search_oracle import Oracle
 
 from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT

@@ -14,7 +14,8 @@ from support.servers.recording_proxy import Asked, GateProxy, Said
 
 from stair_es.cluster.client.capabilities import NEURAL_SEARCH, list_cluster_plugins
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import IMPACT_SCALE, DocumentSettings, is_single_term
 from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.errors import QueryError

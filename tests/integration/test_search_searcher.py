@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch, QueryError
 from stair_es.search.diagnose import explain_rank

@@ -25,9 +25,11 @@ from stair_es import SparseVector, feature_names
 from stair_es.cli.main import app
 from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, add_token_ids, build_vector_fields
-from stair_es.cluster.index.lifecycle import IndexSpec, WriteTarget, open_index
+from stair_es.cluster.index.lifecycle import open_index
+from stair_es.cluster.metadata.index_metadata import IndexSpec, WriteTarget
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.cluster.policy.manager import PolicyManager, PolicyTarget

@@ -72,7 +72,7 @@ def ingest_texts_command(
     the run failed, 2 on a usage error.
     """
     from stair_es.cluster.documents.document import DocumentSettings
-    from stair_es.cluster.index.lifecycle import check_alias_name
+    from stair_es.cluster.metadata.index_metadata import check_alias_name
     from stair_es.ingest.texts.pipeline import TextIngestOptions
     from stair_es.ingest.texts.sources import open_text_source
     from stair_es.model.base import ModelSpec

@@ -62,7 +62,7 @@ from stair_es.cluster.bulk.response import (
     parse_bulk_response,
 )
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
-from stair_es.cluster.client.connection import translate_errors
+from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.cluster.client.exceptions import choose_grant_remedy
 from stair_es.cluster.client.retry import RetryPolicy, compute_retry_delay_s, log_retry
 from stair_es.cluster.metadata.index_metadata import make_write_alias
@@ -70,8 +70,6 @@ from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachab
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
-
-__all__ = ["BulkPolicy", "BulkRequestStats", "BulkResult", "BulkWriter"]
 
 _FILTER_PATH = "items.*._id,items.*._index,items.*.status,items.*.error"
 _MIN_CHUNK_BYTES = 64 * 1024

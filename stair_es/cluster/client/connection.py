@@ -11,15 +11,11 @@ from opensearchpy import OpenSearch, Urllib3AWSV4SignerAuth
 
 from stair_es.cluster.client import tls
 from stair_es.cluster.client.auth import SecuritySettings, read_secret, read_security_settings, resolve_url_login
-from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
-from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.cluster.client.transport import NodeConnection, RequestHook
 from stair_es.config.defaults import ENV_URL
 from stair_es.errors import AuthenticationFailed, UsageError
 from stair_es.optional import import_optional
 from stair_es.urls import remove_login, split_node_urls
-
-__all__ = ["ClusterInfo", "Connection", "SecuritySettings", "get_cluster_info", "translate_errors"]
 
 # Concurrent requests to one node without a new TCP and TLS handshake for each.
 _POOL = 32

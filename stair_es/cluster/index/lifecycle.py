@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.index.aliases import check_alias_target, delete_retired_indices, get_alias_targets, swap_alias
-from stair_es.cluster.index.load_settings import relax_index_settings
 from stair_es.cluster.metadata.index_metadata import (
     IndexSpec,
     WriteTarget,
@@ -41,19 +39,6 @@ if TYPE_CHECKING:
     from stair_es.token_policy import TokenPolicy
 
 logger = logging.getLogger(__name__)
-
-__all__ = [
-    "IndexSpec",
-    "WriteTarget",
-    "check_alias_name",
-    "check_alias_target",
-    "delete_retired_indices",
-    "find_index",
-    "get_alias_targets",
-    "open_index",
-    "relax_index_settings",
-    "swap_alias",
-]
 
 _OTHER_NAME = "Choose another name with --index / STAIR_ES_INDEX."
 

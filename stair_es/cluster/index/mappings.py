@@ -12,7 +12,7 @@ from stair_es.errors import ResourceError, UnsupportedTarget
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stair_es.cluster.client.connection import ClusterInfo
+    from stair_es.cluster.client.capabilities import ClusterInfo
     from stair_es.cluster.documents.document import DocumentSettings
 
 _PRUNE_VERSIONS = (((8, 19), (9,)), ((9, 1), (10_000,)))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.client.connection import get_cluster_info
+from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.index.aliases import get_alias_targets
 from stair_es.cluster.metadata.index_metadata import check_alias_name, check_index_format, get_index_meta, make_build_alias_prefix

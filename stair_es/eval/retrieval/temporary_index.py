@@ -12,9 +12,10 @@ from opensearchpy import exceptions
 
 from stair_es._itertools import batched
 from stair_es.cluster.bulk.writer import BulkWriter
-from stair_es.cluster.client.connection import translate_errors
+from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.cluster.client.retry import RetryPolicy
-from stair_es.cluster.index.lifecycle import IndexSpec, open_index
+from stair_es.cluster.index.lifecycle import open_index
+from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.errors import ClusterError, QueryError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from stair_es.cluster.bulk.writer import BulkRequestStats
+from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.errors import IngestError
 from stair_es.ingest.accounting.dead_letters import DeadLetters
 from stair_es.ingest.accounting.manifest import Manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Sequence
 from typing import Protocol, TypeAlias
 
-from stair_es.cluster.bulk.writer import BulkRequestStats
+from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.ingest.state import Batch
 
 StageTask: TypeAlias = Hashable

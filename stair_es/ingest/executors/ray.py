@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stair_es.cluster.bulk.writer import BulkRequestStats
+from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.errors import IngestError, StairError, UsageError
 from stair_es.ingest.executors.base import StageExecutor, StageTask, WorkerDied
 from stair_es.ingest.executors.threads import CPU_BATCH, GPU_BATCH

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
 
-from stair_es.cluster.bulk.writer import BulkRequestStats
+from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.cluster.client.cancellation import CANCEL_EVENT
 from stair_es.ingest.executors.base import StageExecutor, StageTask
 from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches

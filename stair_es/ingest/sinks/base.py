@@ -11,7 +11,7 @@ from stair_es.cluster.bulk.writer import BulkPolicy, BulkResult
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.documents.state import IndexedDocument, StoredVersion
-from stair_es.cluster.index.lifecycle import IndexSpec
+from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.config.settings import Settings
 from stair_es.token_policy import TokenPolicy
 

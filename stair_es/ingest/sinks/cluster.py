@@ -17,12 +17,15 @@ from typing import Any
 from stair_es._itertools import batched
 from stair_es.cluster.client.capabilities import check_neural_plugin
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import ClusterInfo, Connection, get_cluster_info
+from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
+from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.documents import state
 from stair_es.cluster.documents.state import IndexedDocument
-from stair_es.cluster.index import lifecycle as indices
-from stair_es.cluster.index.lifecycle import WriteTarget
+from stair_es.cluster.index.aliases import check_alias_target, delete_retired_indices, swap_alias
+from stair_es.cluster.index.lifecycle import find_index, open_index
+from stair_es.cluster.index.load_settings import relax_index_settings
+from stair_es.cluster.metadata.index_metadata import WriteTarget, check_alias_name
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.policy_state import fetch_index_policy
 from stair_es.cluster.metadata.token_fields import TokenIds, read_token_ids
@@ -67,7 +70,7 @@ class ClusterSinkSession:
     @contextmanager
     def load(self) -> Iterator[None]:
         """Relax refreshes, and replicas if requested, during the load. A failed load also reports a changed policy."""
-        with indices.relax_index_settings(self._cluster, self.write_target, replicas=self.options.no_replicas_while_building):
+        with relax_index_settings(self._cluster, self.write_target, replicas=self.options.no_replicas_while_building):
             try:
                 yield
             except BaseException:
@@ -105,8 +108,8 @@ class ClusterSinkSession:
             return IndexSinkResult()  # swapped by a concurrent run
         if reason := self._explain_not_swapped(coverage, alias_target):
             return IndexSinkResult(not_swapped_reason=reason)
-        indices.swap_alias(self._cluster, self.alias, self.write_target)
-        deleted = indices.delete_retired_indices(self._cluster, self.alias, self.options.retain_indices)
+        swap_alias(self._cluster, self.alias, self.write_target)
+        deleted = delete_retired_indices(self._cluster, self.alias, self.options.retain_indices)
         return IndexSinkResult(swapped=True, deleted_indices=tuple(deleted))
 
     def _explain_not_swapped(self, coverage: RunCoverage, alias_target: str) -> str:
@@ -123,7 +126,7 @@ class ClusterSinkSession:
         return self._explain_missing(alias_target, coverage)
 
     def _check_alias(self, live: str | None) -> str:
-        return indices.check_alias_target(self._cluster, self.alias, self.index, live)
+        return check_alias_target(self._cluster, self.alias, self.index, live)
 
     def _warn_policy_changed(self) -> None:
         policy = fetch_index_policy(self._cluster, self.index)
@@ -187,7 +190,7 @@ class ClusterSinkKind:
         """Prepare an index for a run: create it, or resume the one that fits the plan."""
         resolved = self._resolve_plan(plan)
         cluster = get_shared_cluster(resolved.connection)
-        write_target = indices.open_index(cluster, plan.alias, resolved.body, plan.index_spec, plan.policy)
+        write_target = open_index(cluster, plan.alias, resolved.body, plan.index_spec, plan.policy)
         prepare_token_index(cluster, write_target.name, resolved.token_index)
         if plan.document.id == "content-hash" and not write_target.created:
             cluster.refresh(write_target.name)  # lookups by URI only see refreshed documents
@@ -218,7 +221,7 @@ class ClusterSinkKind:
 
     def _find_index(self, plan: SinkPlan, resolved: _ResolvedPlan) -> WriteTarget | None:
         cluster = get_shared_cluster(resolved.connection)
-        return indices.find_index(cluster, plan.alias, resolved.body, plan.index_spec, plan.policy)
+        return find_index(cluster, plan.alias, resolved.body, plan.index_spec, plan.policy)
 
     def _resolve_plan(self, plan: SinkPlan) -> _ResolvedPlan:
         """Check everything that can be checked before the index is created or changed."""
@@ -226,7 +229,7 @@ class ClusterSinkKind:
             raise UsageError("the sink 'cluster' needs a connection", "Give --url.")
         options, cluster = ClusterSinkOptions.from_mapping(plan.options), get_shared_cluster(plan.connection)
         cluster_info = get_cluster_info(cluster, RetryPolicy())
-        indices.check_alias_name(plan.alias)
+        check_alias_name(plan.alias)
         body = build_index_body(cluster_info, plan.document, override=options.mapping, largest_weight=plan.largest_weight)
         if plan.document.vector == "seismic":
             check_neural_plugin(cluster, cluster_info)

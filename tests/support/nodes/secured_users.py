@@ -16,7 +16,8 @@ from pathlib import Path
 from typer.testing import CliRunner, Result
 
 from stair_es.cli.main import app
-from stair_es.cluster.client.connection import Connection, SecuritySettings
+from stair_es.cluster.client.auth import SecuritySettings
+from stair_es.cluster.client.connection import Connection
 from stair_es.doctor.result import CheckResult
 from stair_es.doctor.run import CheckContext, check_cluster
 from stair_es.errors import StairError

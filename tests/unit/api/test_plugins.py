@@ -22,7 +22,7 @@ from support.plugin_metadata import announce_plugins
 
 from stair_es import plugins
 from stair_es.cluster.documents.document import DocumentSettings
-from stair_es.cluster.index.lifecycle import IndexSpec
+from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.errors import PluginError, ReadError, UsageError
 from stair_es.ingest.enrichers.base import EnricherInput
 from stair_es.ingest.sinks.base import SinkPlan

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.cluster.client.connection import SecuritySettings
+from stair_es.cluster.client.auth import SecuritySettings
 from stair_es.dashboards.connection import DASHBOARDS_VARIABLES, DashboardsConnection, build_dashboards_connection
 from stair_es.errors import UsageError
 

@@ -11,7 +11,8 @@ import pytest
 from opensearchpy import exceptions
 from support.messages import forward_messages
 
-from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.config.defaults import DataDir
 from stair_es.embedded_node import NodeSpec, get_node_status
 from stair_es.embedded_node import state as states

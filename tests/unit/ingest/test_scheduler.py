@@ -10,7 +10,8 @@ from itertools import chain, islice, pairwise
 import pytest
 
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
-from stair_es.cluster.bulk.writer import BulkPolicy, BulkRequestStats
+from stair_es.cluster.bulk.actions import BulkRequestStats
+from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.errors import ClusterError, SourceError
 from stair_es.ingest.deferred import MAX_REFUSALS, DeferredImages
 from stair_es.ingest.executors.base import StageTask, WorkerDied

@@ -4,7 +4,8 @@ import pytest
 from opensearchpy import exceptions
 
 from stair_es import errors
-from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.web.errors import ErrorResponse, build_error_response
 
 SECRET = Connection(url="https://reader:hunter2@search.internal:9200")

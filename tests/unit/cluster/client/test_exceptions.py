@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from opensearchpy import exceptions
 
-from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.errors import ClusterError, MissingModule
 
 _CONNECTION = Connection(url="http://127.0.0.1:1")

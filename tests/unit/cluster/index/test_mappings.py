@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from stair_es import resources
-from stair_es.cluster.client.connection import ClusterInfo
+from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.load_settings import choose_load_settings, parse_interval_s
 from stair_es.cluster.index.mappings import build_index_body, merge_bodies

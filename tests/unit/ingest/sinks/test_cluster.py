@@ -2,7 +2,7 @@ import pytest
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
-from stair_es.cluster.index.lifecycle import IndexSpec
+from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.errors import UsageError
 from stair_es.ingest.sinks.base import SinkPlan
 from stair_es.ingest.sinks.cluster import KIND
