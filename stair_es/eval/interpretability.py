@@ -152,15 +152,15 @@ class InterpretabilityTask:
     problems: tuple[str, ...] = ()
 
 
-def build_class_task(labelled: LabeledDataset) -> InterpretabilityTask:
+def build_class_task(labeled: LabeledDataset) -> InterpretabilityTask:
     """Build the task of finding the class of each image."""
     return InterpretabilityTask(
-        name=labelled.name,
-        about=labelled.describe_size(),
+        name=labeled.name,
+        about=labeled.describe_size(),
         protocol=f"Rank of an image's class among all tokens of the vocabulary, by the best of its tokens. {_TIES}",
-        images=tuple(map(str, labelled.files)),
-        locators=tuple(labelled.locators),
-        texts=tuple(labelled.names[label] for label in labelled.labels),
+        images=tuple(map(str, labeled.files)),
+        locators=tuple(labeled.locators),
+        texts=tuple(labeled.names[label] for label in labeled.labels),
     )
 
 
