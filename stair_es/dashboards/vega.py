@@ -234,9 +234,9 @@ def _build_number_axis(field: str, title: str, number_format: str = ".2f") -> di
     return {"field": field, "type": "quantitative", "title": title, "axis": {"format": number_format, "tickCount": 8}}
 
 
-def _rank_by(name: str, by: str, word: str) -> VegaSpec:
+def _rank_by(name: str, by: str, token: str) -> VegaSpec:
     """Rank tokens by a field, largest first; ties by token, so that both axes have the same order."""
-    order = [{"field": by, "order": "descending"}, {"field": word, "order": "ascending"}]
+    order = [{"field": by, "order": "descending"}, {"field": token, "order": "ascending"}]
     return {"window": [{"op": "dense_rank", "as": name}], "sort": order}
 
 

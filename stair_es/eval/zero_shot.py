@@ -80,10 +80,10 @@ def average_token_vectors(vectors: Sequence[SparseVector], sizes: Sequence[int])
     for part in _split_by_sizes(vectors, sizes):
         weights_of_token = defaultdict[str, list[float]](list)
         for vector in part:
-            for word, weight in normalize_vector(vector):
-                weights_of_token[word].append(weight)
+            for token, weight in normalize_vector(vector):
+                weights_of_token[token].append(weight)
         classes.append(
-            SparseVector.from_pairs((word, math.fsum(weights) / len(part)) for word, weights in weights_of_token.items())
+            SparseVector.from_pairs((token, math.fsum(weights) / len(part)) for token, weights in weights_of_token.items())
         )
     return [normalize_vector(each) for each in classes]
 

@@ -131,8 +131,8 @@ def _explain_no_match(common: bool, dropped: Sequence[TokenContribution]) -> str
     if common:
         return "its matching tokens were not used to find documents: two-phase, `impacts` or the clause limit leave some out"
     if dropped:
-        words = ", ".join(reason.token for reason in dropped[:_MAX_LISTED])
-        return f"it has none of the tokens that were sent, only tokens that pruning left out: {words}"
+        tokens = ", ".join(contribution.token for contribution in dropped[:_MAX_LISTED])
+        return f"it has none of the tokens that were sent, only tokens that pruning left out: {tokens}"
     return "it has no token of the query"
 
 

@@ -104,7 +104,7 @@ class SentenceTransformersEncoder(CardMixin):
 
     @cached_property
     def _token_indices(self) -> dict[str, int]:
-        return {word: index for index, word in enumerate(self.tokens)}
+        return {token: index for index, token in enumerate(self.tokens)}
 
     @property
     def _tokenizer(self) -> Any:  # noqa: ANN401  of transformers
