@@ -124,7 +124,7 @@ def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
     if not (query_string or texts or images or arguments.caption.strip()):
         raise UsageError("nothing to search for: no words, no --text, no --image", f"Give one of them: {example}")
     return QueryInputs(
-        words=query_string,
+        query_string=query_string,
         texts=texts,
         images=images,
         weights=_parse_weights(arguments.weights),

@@ -108,7 +108,7 @@ class ImageSearch:
         if isinstance(query, Path):
             query = QueryInputs(images=[query])
         if isinstance(query, str):
-            query = QueryInputs(words=query)
+            query = QueryInputs(query_string=query)
         if not isinstance(query, QueryInputs):
             raise QueryError(
                 f"can't search for a {type(query).__name__}", "Pass words, a Path, QueryInputs, a SearchQuery or a SparseVector."

@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 class QueryInputs:
     """Everything that can be part of a query."""
 
-    words: str = ""
+    query_string: str = ""
     """A query string: `beach -people +dog^2` (see `parse_query`)."""
     texts: Sequence[str] = ()
     """Further texts, without operators."""
     images: Sequence[Path | str] = ()
     """Image files by path; a string can also be an http(s) URL, which is fetched under the limits of `ReadLimits.url_policy`."""
     weights: Sequence[float] = ()
-    """One weight per input: `words` (if any), then `texts`, then `images`; 1 each if empty. A negative one subtracts."""
+    """One weight per input: `query_string` (if any), then `texts`, then `images`; 1 each if empty. A negative one subtracts."""
     literal: bool = False
-    """Whether `words` is plain text, without operators."""
+    """Whether `query_string` is plain text, without operators."""
     required: Sequence[str] = ()
     excluded: Sequence[str] = ()
     boosts: Mapping[str, float] = field(default_factory=dict)
@@ -76,7 +76,7 @@ def build_search_query(encoder: Encoder, inputs: QueryInputs, read_limits: ReadL
         DecodeError: If an image can't be read; the message names it.
         MissingExtra: If an image is at a URL and the HTTP library is not installed.
     """
-    parsed = ParsedQuery(text=inputs.words.strip()) if inputs.literal else parse_query(inputs.words)
+    parsed = ParsedQuery(text=inputs.query_string.strip()) if inputs.literal else parse_query(inputs.query_string)
     vectors = [encode_query_text(encoder, text) for text in (parsed.text, *inputs.texts) if text.strip()]
     vectors += [_encode_known_image(encoder, image, read_limits) for image in inputs.images]
     required, excluded = (*parsed.required, *inputs.required), (*parsed.excluded, *inputs.excluded)
@@ -230,6 +230,6 @@ def _encode_known_image(encoder: Encoder, image: Path | str, read_limits: ReadLi
 def _resolve_weights(weights: Sequence[float], count: int) -> Sequence[float]:
     if weights and len(weights) != count:
         raise QueryError(
-            f"{len(weights)} weights for {count} inputs", "Pass one for the words, then one per text, then one per image."
+            f"{len(weights)} weights for {count} inputs", "Pass one for the query string, then one per text, then one per image."
         )
     return weights or [1.0] * count

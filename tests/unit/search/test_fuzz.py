@@ -68,7 +68,7 @@ def test_query_strings_of_any_kind(encoder: Encoder) -> None:
     rng = random.Random(SEED)
     count = 0
     for case, query_string in enumerate((*QUERY_STRINGS, *(draw_query_string(rng) for _ in range(600)))):
-        query = build_or_none(encoder, QueryInputs(words=query_string))
+        query = build_or_none(encoder, QueryInputs(query_string=query_string))
         if query is None:
             continue
         count += 1
@@ -104,7 +104,7 @@ def test_words_taken_literally_are_the_text(encoder: Encoder) -> None:
     rng = random.Random(SEED)
     for _ in range(200):
         query_string = draw_query_string(rng)
-        query = build_or_none(encoder, QueryInputs(words=query_string, literal=True))
+        query = build_or_none(encoder, QueryInputs(query_string=query_string, literal=True))
         if query is not None:
             assert query.vector == encoder.encode_texts([query_string.strip()])[0]
             assert not query.required

@@ -185,7 +185,7 @@ def test_texts_in_the_place_of_lists_are_refused_and_not_spelled_out() -> None:
             SearchQuery(vector=VECTOR, **wrong)
     for name in ("texts", "images", "required", "excluded", "muted", "filters"):
         with pytest.raises(QueryError, match=name):
-            QueryInputs(words="dog", **{name: "dog"})  # type: ignore[arg-type]
+            QueryInputs(query_string="dog", **{name: "dog"})  # type: ignore[arg-type]
     with pytest.raises(QueryError, match="unknown query type"):
         build_search_request(SearchQuery(vector=VECTOR), "nope", max_clauses=9)  # type: ignore[arg-type]
 
