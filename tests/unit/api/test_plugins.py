@@ -255,18 +255,18 @@ def test_the_short_examples_of_the_page_work(tmp_path: Path) -> None:
     source, encoder, enricher, sink = _documented()
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("b c.jpg", b"bytes")
-    kind = source["Kind"]()
+    kind = source["ZipKind"]()
     assert kind.can_open("a.zip")
     [item] = kind.open(str(tmp_path / "a.zip"), SourceOptions()).list_items()
     assert item.uri.endswith("/a.zip!/b%20c.jpg")
     assert item.locator.read(ReadLimits()).data == b"bytes"
 
-    colours = encoder["Colours"]()
+    colours = encoder["ColoursEncoder"]()
     assert colours.encode_images(np.full((2, 4, 4, 3), 9, np.uint8))[1].to_dict() == {"red": 10.0}
     assert [len(vector) for vector in colours.encode_texts(["red", "blue"])] == [1, 0]
 
     candidate = _candidate(np.full((4, 4, 3), 255, np.uint8))
-    assert enricher["Kind"]().build({}).enrich([candidate])[0].fields == {"brightness": 1.0}
+    assert enricher["BrightnessKind"]().build({}).enrich([candidate])[0].fields == {"brightness": 1.0}
 
     writer = sink["Writer"](tmp_path)
     assert writer.write([("1", {"uri": "a"})], 1).outcomes == {"1": None}

@@ -34,7 +34,7 @@ from stair_es.api import (
     StoredVersion,
     UsageError,
 )
-from stair_es_example.ndjson_ledger import ledger_of
+from stair_es_example.ndjson_ledger import get_ledger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +45,13 @@ class NdjsonWriter:
 
     def find_by_id(self, ids: Sequence[str]) -> dict[str, StoredVersion]:
         """See `SinkWriter`."""
-        documents = ledger_of(self.folder).documents()
+        documents = get_ledger(self.folder).read_documents()
         return {id_: documents[id_].stored for id_ in ids if id_ in documents}
 
     def find_by_uri(self, uris: Sequence[str]) -> dict[str, StoredVersion]:
         """See `SinkWriter`."""
         wanted = set(uris)
-        documents = ledger_of(self.folder).documents().values()
+        documents = get_ledger(self.folder).read_documents().values()
         return {document.stored.uri: document.stored for document in documents if document.stored.uri in wanted}
 
     def write(self, documents: Documents, chunk_bytes: int) -> BulkResult:
@@ -67,18 +67,18 @@ class NdjsonWriter:
                 outcomes[id_] = None
             except TypeError as error:
                 outcomes[id_] = f"not JSON: {error}"
-        return BulkResult(outcomes, [self._put(lines, len(documents))])
+        return BulkResult(outcomes, [self._write_file(lines, len(documents))])
 
     def update(self, documents: Documents) -> BulkResult:
         """See `SinkWriter`."""
-        lines = [line for id_, fields in documents for line in (_action("update", id_), orjson.dumps({"doc": fields}))]
-        return BulkResult({id_: None for id_, _ in documents}, [self._put(lines, len(documents))])
+        lines = [line for id_, fields in documents for line in (_serialize_action("update", id_), orjson.dumps({"doc": fields}))]
+        return BulkResult({id_: None for id_, _ in documents}, [self._write_file(lines, len(documents))])
 
     def delete(self, ids: Sequence[str]) -> BulkResult:
         """See `SinkWriter`."""
-        return BulkResult(dict.fromkeys(ids), [self._put([_action("delete", id_) for id_ in ids], len(ids))])
+        return BulkResult(dict.fromkeys(ids), [self._write_file([_serialize_action("delete", id_) for id_ in ids], len(ids))])
 
-    def _put(self, lines: Iterable[bytes], documents: int) -> BulkRequestStats:
+    def _write_file(self, lines: Iterable[bytes], documents: int) -> BulkRequestStats:
         """Write a new file atomically: a process that is killed here leaves no file that looks complete.
 
         Names begin with the time, so that sorting them gives the order of writing.
@@ -113,7 +113,7 @@ class NdjsonSession:
 
     def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:
         """See `SinkSession`: `--resync` compares these documents with the sources."""
-        for id_, document in ledger_of(self.writer.folder).documents().items():
+        for id_, document in get_ledger(self.writer.folder).read_documents().items():
             if document.source in sources:
                 yield IndexedDocument(id=id_, uri=document.stored.uri, source=document.source)
 
@@ -122,7 +122,7 @@ class NdjsonSession:
         return SinkResult()
 
 
-class Kind:
+class NdjsonKind:
     """See `SinkKind`."""
 
     api_version = 1
@@ -131,20 +131,20 @@ class Kind:
 
     def open(self, plan: SinkPlan) -> NdjsonSession:
         """See `SinkKind.open`."""
-        folder = _folder(plan)
+        folder = _resolve_folder(plan)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise IngestError(f"can't create {folder}: {error}", "Give another one: --sink ndjson:folder=PATH.") from error
-        return _session(folder)
+        return _build_session(folder)
 
     def open_readonly(self, plan: SinkPlan) -> NdjsonSession | None:
         """Open the sink for a dry run, without creating anything, not even the folder."""
-        folder = _folder(plan)
-        return _session(folder) if folder.is_dir() else None
+        folder = _resolve_folder(plan)
+        return _build_session(folder) if folder.is_dir() else None
 
 
-def _folder(plan: SinkPlan) -> Path:
+def _resolve_folder(plan: SinkPlan) -> Path:
     """Return the folder; another model or other settings get another one, as they would get another index."""
     options: Mapping[str, str] = plan.options
     if set(options) != {"folder"} or not options["folder"]:
@@ -152,13 +152,13 @@ def _folder(plan: SinkPlan) -> Path:
     return Path(options["folder"]).absolute() / f"{plan.alias}-{plan.index_spec.digest}"
 
 
-def _session(folder: Path) -> NdjsonSession:
+def _build_session(folder: Path) -> NdjsonSession:
     return NdjsonSession(writer=NdjsonWriter(folder=folder), index=str(folder), is_empty=not any(folder.glob("*.ndjson")))
 
 
-def _action(name: str, id_: str) -> bytes:
+def _serialize_action(name: str, id_: str) -> bytes:
     action: dict[str, Any] = {name: {"_id": id_}}
     return orjson.dumps(action)
 
 
-KIND = Kind()
+KIND = NdjsonKind()

@@ -20,7 +20,7 @@ from stair_es.api import ListingFailure, ReadError, ReadLimits, ReadResult, Sour
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".avif", ".bmp"})
 
 
-class Kind:
+class ZipKind:
     """See `SourceKind`. `api_version` is the API that it was written for: stair-es rejects a plugin for another one."""
 
     api_version = 1
@@ -59,7 +59,7 @@ class ZipSource:
                 if suffix in _SUFFIXES:
                     # The URI is the identity of the image: the same in the next run, and never with a credential in it.
                     uri = f"{self.uri}!/{quote(member.filename)}"
-                    yield SourceItem(uri, self.uri, ZipMember(str(self._path), member.filename), _version(member))
+                    yield SourceItem(uri, self.uri, ZipMember(str(self._path), member.filename), _build_version(member))
                 elif not member.is_dir():
                     self.ignored[suffix] += 1
 
@@ -75,9 +75,9 @@ class ZipMember:
         """See `Locator.read`. A problem of one image is a ReadError: that image fails, the run continues."""
         try:
             status = Path(self.archive).stat()
-            archive = _opened(self.archive, status.st_mtime_ns, status.st_size)
+            archive = _open_archive(self.archive, status.st_mtime_ns, status.st_size)
             member = archive.getinfo(self.name)
-            version = _version(member)
+            version = _build_version(member)
             if version == known_version:
                 return None
             if member.file_size > limits.max_bytes:
@@ -92,12 +92,12 @@ class ZipMember:
         """Return None: `ingest --retry-failed` can't restore this locator, and advises to ingest the archive again."""
 
 
-def _version(member: zipfile.ZipInfo) -> str:
+def _build_version(member: zipfile.ZipInfo) -> str:
     return f"{member.CRC:08x}-{member.file_size}"
 
 
 @lru_cache(maxsize=4)
-def _opened(path: str, mtime_ns: int, size: int) -> zipfile.ZipFile:
+def _open_archive(path: str, mtime_ns: int, size: int) -> zipfile.ZipFile:
     """Return the open archive, one per process: reading its table of contents for every image would take longer than the images.
 
     An archive that was replaced has another time or size, and is opened again. Several threads may read a ZipFile concurrently.
@@ -105,4 +105,4 @@ def _opened(path: str, mtime_ns: int, size: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-KIND = Kind()
+KIND = ZipKind()
