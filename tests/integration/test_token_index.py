@@ -20,7 +20,7 @@ from support.servers.fault_proxy import Answer, Fault, FaultProxy, Request, Send
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, make_document_id
-from stair_es.cluster.token_index import diff, sync
+from stair_es.cluster.token_index import readers, sync
 from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
@@ -128,7 +128,7 @@ def runs(place: tuple[str, Vector], index_on: Callable[[str], str], tmp_path: Pa
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few photos take several."""
-    monkeypatch.setattr(diff, "PAGE_SIZE", 3)
+    monkeypatch.setattr(readers, "PAGE_SIZE", 3)
 
 
 def test_tokens_follow_their_images(runs: Runs) -> None:
