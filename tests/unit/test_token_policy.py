@@ -46,7 +46,7 @@ def test_of_several_tokens_that_become_one_the_larger_weight_counts(before: dict
     assert applied.undo.restore(applied.vector).to_dict() == dict(sorted(before.items(), key=lambda pair: -pair[1]))
 
 
-def test_what_isn_t_touched_leaves_no_trace() -> None:
+def test_an_unaffected_vector_stays_unchanged() -> None:
     policy = TokenPolicy(mute=("x",), cap={"dog": 0.5}, rename={"y": "z"})
     applied = policy.apply(vector(dog=0.5, z=0.25))
     assert (applied.vector, bool(applied.undo), applied.rules) == (vector(dog=0.5, z=0.25), False, ())
@@ -190,7 +190,7 @@ def test_contradictions_and_other_forms_are_refused_with_their_place(body: dict[
     ],
     ids=["empty", "list", "no version", "word twice", "rule twice", "deep"],
 )
-def test_what_is_no_policy_at_all(text: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_policy_is_rejected(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "p.json"
     file.write_text(text)
     with pytest.raises(ResourceError, match=message):

@@ -86,7 +86,7 @@ def test_a_third_party_plugin_is_found_before_built_in_ones(installed: Callable[
         ("class KIND:\n    api_version = 99", "API version 99"),
     ],
 )
-def test_a_plugin_that_does_not_fit_says_which_and_why(
+def test_an_incompatible_plugin_is_named_with_the_reason(
     installed: Callable[[str, str, str], str], source: str, reason: str
 ) -> None:
     name = installed("sinks", "broken", source)

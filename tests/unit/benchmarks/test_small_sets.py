@@ -308,7 +308,7 @@ def test_another_file_than_the_published_one_is_refused(sets: dict[str, ModuleTy
         fetch.unpack_package(package, tmp_path, tmp_path)
 
 
-def test_nothing_unfree_is_fetched(sets: dict[str, ModuleType]) -> None:
+def test_only_free_packages_are_fetched(sets: dict[str, ModuleType]) -> None:
     names = " ".join(package.name for package in sets["fetch"].PACKAGES.values())
     assert "apple" not in names
     assert "facebook" not in names

@@ -92,7 +92,7 @@ def test_only_the_products_own_controls_are_in_a_bundle() -> None:
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_no_time_field_so_that_nothing_is_empty_at_first(product: Product) -> None:
+def test_the_dashboard_has_no_time_filter_by_default(product: Product) -> None:
     objects = build(product)
     assert all("timeFieldName" not in each["attributes"] for each in objects)
     assert objects[-1]["attributes"]["timeRestore"] is False

@@ -123,7 +123,7 @@ def test_state_round_trip(spec: NodeSpec) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"pid": "x"}', '{"pid": 1}'])
-def test_foreign_state_file_is_no_node(spec: NodeSpec, text: str) -> None:
+def test_an_unrelated_state_file_is_ignored(spec: NodeSpec, text: str) -> None:
     spec.state_file.write_text(text)
     assert states.read_node_state(spec.state_file) is None
     assert get_node_status(spec).state == "stopped"
@@ -198,7 +198,7 @@ def test_log_is_followed_through_half_lines_and_replacement(tmp_path: Path) -> N
     lines.close()  # type: ignore[attr-defined]
 
 
-def test_lock_is_exclusive_and_the_wait_is_told(tmp_path: Path) -> None:
+def test_the_lock_is_exclusive_and_waiting_is_logged(tmp_path: Path) -> None:
     code = "import sys; from filelock import FileLock\nwith FileLock(sys.argv[1]): print(flush=True); input()"
     path, messages = tmp_path / "lock", list[str]()
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -224,7 +224,7 @@ def test_command_line_loads_nothing_of_the_node() -> None:
 
 
 @pytest.mark.parametrize("kind", ["cluster_block_exception", "index_create_block_exception"])
-def test_what_a_full_disk_forbids_is_no_matter_of_rights(kind: str) -> None:
+def test_a_full_disk_is_not_reported_as_missing_permissions(kind: str) -> None:
     refused = exceptions.AuthorizationException(403, kind, {"error": {"reason": "blocked by: [FORBIDDEN/10/...]"}})
     with pytest.raises(ClusterError, match="blocked by") as caught, translate_errors(Connection(url="http://127.0.0.1:1")):
         raise refused

@@ -220,7 +220,7 @@ def test_the_probe_is_the_regression_of_scikit_learn() -> None:
     assert not fit_probe(rows_NV, labels, steps=1).converged
 
 
-def test_what_is_held_out() -> None:
+def test_a_fifth_of_each_class_is_held_out() -> None:
     labels = [*[0] * 10, *[1] * 3, 2, *[3] * 2]
     held = select_held_out(labels)
     assert [int(held[np.array(labels) == label].sum()) for label in range(4)] == [2, 1, 0, 1]

@@ -186,7 +186,7 @@ def test_words_of_captions(folder: Path) -> None:
         evaluate_interpretability(build_caption_task(captions), made(Colours()), prompt="a photo", progress=nothing)
 
 
-def test_the_label_space_of_dense_models_alone_is_berts() -> None:
+def test_the_label_space_of_only_dense_models_is_that_of_bert() -> None:
     space = choose_label_space(made(Dense()))
     assert space.tokens == load_reference_tokens()
     assert len(space.tokens) > 29_000

@@ -131,7 +131,7 @@ def test_every_image_comes_out_once(seed: int, count: int) -> None:
     assert sorted(o.item.uri for o in outcomes) == sorted(f"mem:{i}" for i in range(count))
 
 
-def test_unchanged_images_go_no_further_than_the_check() -> None:
+def test_unchanged_images_end_after_the_check() -> None:
     executor = FakeExecutor(unchanged=frozenset(f"mem:{i}" for i in range(0, 600, 2)))
     outcomes = _run(executor, _items(600), is_empty=False)
     assert sorted(o.item.uri for o in outcomes if o.kind == "unchanged") == sorted(executor.unchanged)

@@ -162,11 +162,11 @@ def _imported(file: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def test_extras_of_development_are_no_business_of_the_doctor() -> None:
+def test_development_extras_exist() -> None:
     assert set(_config()["options.extras_require"]) >= DEVELOPMENT_EXTRAS
 
 
-def test_a_difference_between_tree_and_archive_is_told(tmp_path: Path) -> None:
+def test_a_difference_between_tree_and_archive_is_reported(tmp_path: Path) -> None:
     wheel, sdist = tmp_path / "stair_es-0.1.0-py3-none-any.whl", tmp_path / "stair_es-0.1.0.tar.gz"
     names = {"stair_es/a.py", "cli/b.py", "mappings/c.json", "docs/d.md", ".github/e.yml"}
     info = "stair_es-0.1.0.dist-info"

@@ -12,7 +12,7 @@ from stair_es.types import SparseVector
 VECTOR = SparseVector.from_mapping({"dog": 5.0, "beach": 3.0, "sand": 1.5, "the": 0.5})
 
 
-def test_nothing_is_dropped_unasked() -> None:
+def test_nothing_is_dropped_by_default() -> None:
     assert prune_vector(VECTOR, None).kept == VECTOR
     assert not len(prune_vector(VECTOR, None).dropped)
 
@@ -20,7 +20,7 @@ def test_nothing_is_dropped_unasked() -> None:
 @pytest.mark.parametrize(
     ("mass", "kept"), [(0.8, ("dog", "beach")), (0.81, ("dog", "beach", "sand")), (1e-9, ("dog",)), (1.0, VECTOR.tokens)]
 )
-def test_what_is_kept_and_what_is_dropped_make_the_whole(mass: float, kept: tuple[str, ...]) -> None:
+def test_kept_and_dropped_tokens_are_the_whole_vector(mass: float, kept: tuple[str, ...]) -> None:
     pruned = prune_vector(VECTOR, mass)
     assert pruned.kept.tokens == kept
     assert {**pruned.kept.to_dict(), **pruned.dropped.to_dict()} == VECTOR.to_dict()

@@ -18,7 +18,7 @@ CONTROLLED = r"\{\{#toJson\}\}filter\{\{/toJson\}\}"
 
 
 @pytest.mark.parametrize(("name", "query_type"), ALL)
-def test_every_value_stands_in_quotes(name: str, query_type: TemplateQueryType) -> None:
+def test_every_value_is_quoted(name: str, query_type: TemplateQueryType) -> None:
     source = build_template(name, query_type).source
     assert "{{>" not in source
     stripped = re.sub(r"\{\{#filter\.size\}\}" + CONTROLLED, "", source)

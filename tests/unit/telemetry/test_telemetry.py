@@ -341,7 +341,7 @@ def test_without_a_collector_there_is_no_tracer(environ: dict[str, str]) -> None
         ({}, "pip install 'stair-es[traces]'"),
     ],
 )
-def test_what_prevents_traces_is_reported_and_ends_no_run(
+def test_an_obstacle_to_traces_is_reported_and_does_not_end_the_run(
     monkeypatch: pytest.MonkeyPatch, more: dict[str, str], remedy: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)

@@ -256,7 +256,7 @@ def test_kept_states_give_the_same_training(folder: Path, tmp_path: Path, pool: 
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_an_image_that_cannot_be_read_is_left_out_and_told_of_once(folder: Path, tmp_path: Path, cache: bool) -> None:
+def test_an_unreadable_image_is_left_out_and_reported_once(folder: Path, tmp_path: Path, cache: bool) -> None:
     (folder / "red-cat.png").write_bytes(b"no picture")
     (folder / "red-sea.png").write_bytes(b"")
     (folder / "red-dog.png").unlink()
@@ -317,7 +317,7 @@ def test_the_average_is_what_is_kept(folder: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(mean[name], 0.75 * begin[name] + 0.25 * plain[name], atol=1e-6, rtol=1e-5)
 
 
-def test_a_loss_that_is_no_number_ends_the_training(folder: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_training(folder: Path, tmp_path: Path) -> None:
     changes = {"optim.lr": 1e30, "optim.backbone_lr": 1e30, "optim.warmup_steps": 0, "optim.clip": 0.0, "recipe.steps": 30}
     with pytest.raises(StairError, match=r"in step \d+ \(stage 'grounded'\)") as caught:
         train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")

@@ -51,7 +51,7 @@ def test_all_fields_are_read() -> None:
     )
 
 
-def test_what_is_missing_or_null_is_as_by_default() -> None:
+def test_missing_and_null_parameters_have_their_defaults() -> None:
     assert parse_search_params(b"{}") == SearchParams() == parse_search_params(body(text=None, k=None, after=None, method=None))
     assert (SearchParams().k, SearchParams().method) == (24, "stair")
 

@@ -155,7 +155,7 @@ def test_id_by_content_is_that_of_the_bytes() -> None:
     assert make_content_id("ab" * 32) == "ab" * 16
 
 
-def test_id_depends_on_the_uri_alone() -> None:
+def test_the_id_depends_only_on_the_uri() -> None:
     assert make_document_id("file:///a.jpg") == make_document_id("file:///a.jpg") != make_document_id("file:///b.jpg")
     assert len(make_document_id("file:///a.jpg")) == 32
 

@@ -40,7 +40,7 @@ def test_the_table_of_an_index_is_what_it_was_made_with() -> None:
 
 
 @pytest.mark.parametrize("tokens", [None, "cat", {"cat": 0}, ["cat", 1], ["cat", "cat"], [str(i) for i in range(MAX_IDS + 1)]])
-def test_what_is_no_table_is_none(tokens: object) -> None:
+def test_an_invalid_table_is_none(tokens: object) -> None:
     assert parse_token_table(described(tokens)) is None
     assert parse_token_table({}) is None
 
@@ -72,7 +72,7 @@ def test_a_document_has_its_weights_once_more_by_id() -> None:
         assert "token_ids" not in add_token_ids({"tokens": empty}, IDS)
 
 
-def test_what_searches_will_not_find_is_counted_and_said() -> None:
+def test_documents_that_searches_will_not_find_are_counted_and_reported() -> None:
     vector = SparseVector.from_mapping({"dog": 0.5, "strange": 0.1})
     whole = add_token_ids({"tokens": {"dog": 0.5}}, IDS)
     partly = add_token_ids({"tokens": vector.to_dict()}, IDS)

@@ -58,7 +58,7 @@ def test_a_token_is_a_document_with_its_share_and_rank_and_what_it_has_of_its_im
 
 
 @pytest.mark.parametrize("caption", [{"en": "a dog"}, 3, True, [{"a": 1}], [["a"]]])
-def test_a_caption_that_is_no_text_is_left_out(caption: object) -> None:
+def test_a_caption_that_is_not_text_is_left_out(caption: object) -> None:
     assert all(
         "caption" not in document for document in build_token_documents("1", {**SOURCE, "caption": caption}, "s", 3).values()
     )
@@ -133,7 +133,7 @@ def _index(about: object) -> dict[str, Any]:
     return {"mappings": {"_meta": {"stair_es": about}}}
 
 
-def test_a_token_index_is_no_index_of_images_nor_the_other_way_round() -> None:
+def test_a_token_index_is_not_an_image_index_and_the_reverse() -> None:
     images, tokens = _index({"alias": "a", "model": "m"}), _index({"alias": "a", "token_index_of": "x"})
     assert (get_index_meta(images), get_token_index_meta(images)) == ({"alias": "a", "model": "m"}, {})
     assert (get_index_meta(tokens), get_token_index_meta(tokens)) == ({}, {"alias": "a", "token_index_of": "x"})
@@ -174,7 +174,7 @@ def test_the_token_alias_moves_to_the_token_index_of_the_new_index_alone() -> No
             build_alias_actions(_state({"x.tokens", foreign}), "y")
 
 
-def test_a_mapping_that_can_t_be_paged_is_told() -> None:
+def test_a_mapping_that_can_not_be_paged_is_rejected() -> None:
     keyword = {"type": "keyword"}
     check_pageable_mapping({"uri": keyword, "sha256": keyword}, "m")
     with pytest.raises(IndexMismatch, match="no doc values for sha256"):

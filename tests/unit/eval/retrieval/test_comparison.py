@@ -171,7 +171,7 @@ def report() -> RetrievalReport:
     )
 
 
-def test_the_report_says_everything_for_people_and_for_programs() -> None:
+def test_the_report_is_complete_as_markdown_and_as_json() -> None:
     result = report()
     text = render_retrieval_report(result)
     assert "- BM25 on captions n/a: no captions" in text

@@ -74,7 +74,7 @@ def test_a_spec_is_a_name_and_its_options(text: str, name: str, options: tuple[t
 
 
 @pytest.mark.parametrize("text", ["", ":a=1", "blur:a", "blur:=1", "blur:a=1,b"])
-def test_what_is_no_spec_is_wrong_usage(text: str) -> None:
+def test_an_invalid_spec_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="not the name of an enricher"):
         EnricherSpec.parse(text)
 

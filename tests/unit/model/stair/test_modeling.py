@@ -337,7 +337,7 @@ def test_words_and_dense_vectors_together_are_those_of_each_alone(tmp_path: Path
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16, 3), (1, 32, 32, 4), (32, 32, 3)])
-def test_other_pixels_are_told(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_invalid_pixels_are_rejected(tmp_path: Path, shape: tuple[int, ...]) -> None:
     encoder = _encoder(tmp_path)
     with pytest.raises(ModelError, match=r"requires uint8 pixels \(B, 32, 32, 3\)"):
         encoder.encode_images(np.zeros(shape, np.uint8))

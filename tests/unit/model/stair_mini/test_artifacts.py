@@ -120,7 +120,7 @@ def test_files_that_are_written_are_read(mini: MiniArtifacts, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("harm", [*(f"{name} gone" for name in FILES), "cut", "other version", "no blend", "no list", "no table"])
-def test_broken_files_are_told(tmp_path: Path, mini: MiniArtifacts, harm: str) -> None:
+def test_broken_files_are_reported(tmp_path: Path, mini: MiniArtifacts, harm: str) -> None:
     folder = tmp_path / "mini"
     shutil.copytree(artifacts.MINI_FOLDER, folder)
     told = json.loads((folder / CONFIG_FILE).read_text())

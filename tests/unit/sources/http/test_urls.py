@@ -22,7 +22,7 @@ URL = "https://images.test/a.jpg"
 MODIFIED = {"last-modified": "Tue, 24 Nov 2026 10:00:00 GMT", "content-length": "7"}
 
 
-def test_a_place_survives_the_way_to_a_worker_and_hides_what_is_secret() -> None:
+def test_a_locator_can_be_pickled_and_hides_secrets() -> None:
     place = UrlLocator("https://user:hunter2@images.test/a.jpg?X-Amz-Signature=cafe")
     assert pickle.loads(pickle.dumps(place)) == place
     assert place.to_json() == {"kind": "url", "url": place.url}
@@ -39,7 +39,7 @@ def test_a_place_survives_the_way_to_a_worker_and_hides_what_is_secret() -> None
         ("http://Bücher.example/a", "bücher.example"),
     ],
 )
-def test_a_place_calls_its_host_as_the_fetcher_does(url: str, host: str) -> None:
+def test_a_locator_names_its_host_as_the_fetcher_does(url: str, host: str) -> None:
     assert UrlLocator(url).host == host == Fetcher(UrlPolicy(schemes=("http", "https")))._parse_url(url).host
 
 
@@ -119,7 +119,7 @@ def test_an_etag_that_cannot_be_sent_back_is_none(etag: str) -> None:
 
 
 @pytest.mark.parametrize("known", [None, "", "abc", '"etag of another store"', "http1:", 'http1:0123456789abcdef:"v1"'])
-def test_versions_of_other_places_are_not_sent(known: str | None) -> None:
+def test_versions_of_other_urls_are_not_sent(known: str | None) -> None:
     assert build_conditional_headers(URL, known) == {}
 
 
@@ -169,7 +169,7 @@ def test_compressed_bodies_are_unpacked_to_the_last_byte_or_refused(encoding: st
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "x" * 1000])
-def test_encodings_that_nobody_asked_for_are_refused(encoding: str) -> None:
+def test_unrequested_encodings_are_rejected(encoding: str) -> None:
     with pytest.raises(ReadError, match="encoding") as caught:
         read_body([b"x"], {"content-encoding": encoding}, 10)
     assert len(caught.value.message) < 120

@@ -91,7 +91,7 @@ def test_exif_rotation_and_date() -> None:
 
 
 @pytest.mark.parametrize("date", ["0000:00:00 00:00:00", "yesterday", "2024:13:40 99:00:00"])
-def test_a_nonsense_date_is_no_date(date: str) -> None:
+def test_an_invalid_date_is_ignored(date: str) -> None:
     exif = Image.Exif()
     exif[0x0132] = date
     assert _decode(_saved(RED, "JPEG", exif=exif)).taken_at is None

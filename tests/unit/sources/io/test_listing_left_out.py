@@ -68,7 +68,7 @@ def test_hidden_files_and_folders_are_taken_when_asked_for(photos: Path) -> None
     assert listed(open_with(f"{photos}/*/*.jpg", hidden=True)) == [name for name in ALL if name.count("/") == 1]
 
 
-def test_what_is_named_is_taken_though_it_is_hidden(photos: Path) -> None:
+def test_a_named_file_is_included_even_if_it_is_hidden(photos: Path) -> None:
     assert listed(open_with(photos / ".thumbnails")) == [".thumbnails/b.jpg"]
     assert [item.uri for item in open_with(photos / "sub" / ".e.jpg").list_items()] == [(photos / "sub" / ".e.jpg").as_uri()]
     assert listed(open_with(f"{photos}/.th*/*.jpg")) == [".thumbnails/b.jpg"]

@@ -119,7 +119,7 @@ def test_mistakes_are_named_with_place_value_and_remedy(folder: Path, changes: d
     assert remedy in caught.value.remedy
 
 
-def test_what_is_no_toml_or_no_file_is_said(folder: Path) -> None:
+def test_invalid_toml_and_missing_files_are_reported(folder: Path) -> None:
     (folder / "b.toml").write_text("name = \n")
     with pytest.raises(UsageError, match=r"b\.toml isn't TOML: .*line 1"):
         read_train_config(folder / "b.toml")
@@ -160,7 +160,7 @@ def test_stair_paper_sets_what_the_file_leaves_out(folder: Path) -> None:
     ]
 
 
-def test_what_the_file_says_wins_over_the_recipe(folder: Path) -> None:
+def test_the_file_overrides_the_recipe(folder: Path) -> None:
     changes = {"recipe.name": "stair-paper", "model.similarity": "cosine", "model.image.tie": False}
     read = tiny_training.read(folder, changes).model
     assert (read.similarity, read.image.top_k, read.text.top_k, read.image.tie, read.text.tie) == ("cosine", 8, 8, False, True)
