@@ -80,7 +80,7 @@ def test_a_signature_for_another_service_is_refused(node_url: str) -> None:
     assert "access policy" in caught.value.remedy
 
 
-def test_what_aws_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_aws_settings_are_usage_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = Connection(url="https://localhost", security=SecuritySettings(aws_service="es"))
     with pytest.raises(UsageError, match="no AWS region"):
         wanted.client()

@@ -193,7 +193,7 @@ def test_unusable_files_are_wrong_usage(tmp_path: Path, authority: trustme.CA) -
             Connection(url="https://localhost:1", security=SecuritySettings(**wrong)).client()  # type: ignore[arg-type]
 
 
-def test_cut_tls_connections_are_tried_again_and_refusals_are_not() -> None:
+def test_interrupted_tls_connections_are_retried_and_rejections_are_not() -> None:
     cut = ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
     refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
     assert (

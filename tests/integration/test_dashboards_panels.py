@@ -438,7 +438,7 @@ DRAWN: dict[str, Callable[[Album, Marks], None]] = {
 
 @ON_ONE_NODE
 @pytest.mark.parametrize("version", VEGA_LITE)
-def test_vega_draws_a_picture_even_of_nothing(by_hand: Album, version: str) -> None:
+def test_vega_draws_a_picture_without_data(by_hand: Album, version: str) -> None:
     nothing = phrase("top_tokens", ["no such word"])
     empty = {kind: answer for kind, (_, answer) in by_hand.answers("kibana", nothing).items()}
     for id_, spec in charts(build_bundle(by_hand.corpus, "kibana"), by_hand.search):

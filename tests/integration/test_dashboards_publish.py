@@ -132,7 +132,7 @@ def test_too_old_a_product_is_refused(product: Product, version: str) -> None:
         sent(DashboardsConnection(url=server.url))
 
 
-def test_a_product_that_hides_its_version_is_taken_as_told() -> None:
+def test_a_product_that_hides_its_version_is_accepted_as_requested() -> None:
     status = Reply.json({"status": {"overall": {"level": "available"}}})
     with serve(lambda _: status) as url:
         with pytest.raises(UsageError, match="doesn't report which product"):
@@ -140,7 +140,7 @@ def test_a_product_that_hides_its_version_is_taken_as_told() -> None:
         assert found(DashboardsConnection(url=url), "kibana") == DetectedProduct(product="kibana", version="")
 
 
-def test_the_cluster_itself_is_no_dashboard(node_url: str) -> None:
+def test_the_url_of_the_cluster_is_rejected(node_url: str) -> None:
     with pytest.raises(ClusterError, match="not as OpenSearch Dashboards or Kibana"):
         found(DashboardsConnection(url=node_url))
 
@@ -179,7 +179,7 @@ def test_a_tenant_is_named_in_the_header() -> None:
 
 
 @pytest.mark.parametrize("product", ["kibana"])
-def test_a_space_that_is_not_there_is_said(server: DashboardsServer) -> None:
+def test_a_missing_space_is_reported(server: DashboardsServer) -> None:
     with pytest.raises(ClusterError, match=r"/s/nowhere has no import API \(HTTP 404\)"):
         sent(DashboardsConnection(url=server.url, space="nowhere"))
 
@@ -279,7 +279,7 @@ def test_what_an_object_lacks_and_what_holds_its_id_are_named(server: Dashboards
         assert errors[get_dashboard_id(PHOTOS)] == "not imported, since others failed"
 
 
-def test_a_version_that_is_too_new_is_said(server: DashboardsServer) -> None:
+def test_a_version_that_is_too_new_is_reported(server: DashboardsServer) -> None:
     status = Reply.json({"version": {"number": server.version}})
     message = (
         'Document "x" has property "dashboard" which belongs to a more recent version of it [9]. The last known version is [8]'
@@ -319,7 +319,7 @@ def test_a_lost_answer_is_asked_for_again(server: DashboardsServer) -> None:
     assert pauses == [1.0]
 
 
-def test_nobody_there(server: DashboardsServer) -> None:
+def test_an_unreachable_server_is_reported(server: DashboardsServer) -> None:
     with pytest.raises(ClusterUnreachable, match="neither OpenSearch Dashboards nor Kibana answers") as caught:
         sent(DashboardsConnection(url="http://127.0.0.1:9", timeout_s=2))
     assert "5601" in caught.value.remedy
@@ -470,7 +470,7 @@ def test_a_password_on_the_command_line_is_refused(server: DashboardsServer) -> 
     assert "secret-word" not in from_environment.output
 
 
-def test_export_needs_no_cluster_if_it_is_told(tmp_path: Path) -> None:
+def test_export_needs_no_cluster_with_explicit_options(tmp_path: Path) -> None:
     file = tmp_path / "photos.ndjson"
     done = command("export", "--index", "photos", "--token-index", "--product", "kibana", "-o", str(file))
     assert done.exit_code == 0, done.output
@@ -481,7 +481,7 @@ def test_export_needs_no_cluster_if_it_is_told(tmp_path: Path) -> None:
         assert raw(server, file.read_text())[1]["success"]
 
 
-def test_export_says_what_it_must_be_told(tmp_path: Path) -> None:
+def test_export_names_the_options_that_it_needs(tmp_path: Path) -> None:
     file = str(tmp_path / "photos.ndjson")
     assert "the product is unknown" in told(command("export", "--token-index", "-o", file)).message
     other = told(command("export", "--token-index", "-o", "photos.json"))

@@ -69,7 +69,7 @@ def test_a_healthy_index_has_no_finding(examine: Examine, opened: WriteTarget) -
     assert [each for each in examine() if each.check != "health"] == []
 
 
-def test_no_index_and_no_cluster_are_said(examine: Examine) -> None:
+def test_a_missing_index_and_a_missing_cluster_are_reported(examine: Examine) -> None:
     missing = _only(examine(), "index")
     assert missing.state == "warn"
     assert "stair-es ingest" in missing.remedy
@@ -208,7 +208,7 @@ def test_a_low_limit_of_clauses_is_found_and_raised(examine: Examine, opened: Wr
     assert [each for each in examine() if each.check == "limits"] == []
 
 
-def test_a_refused_login_is_said_and_what_may_not_be_asked_is_left_out(
+def test_a_rejected_login_is_reported_and_forbidden_checks_are_left_out(
     examine: Examine, node_url: str, opened: WriteTarget, index_name: str
 ) -> None:
     with (

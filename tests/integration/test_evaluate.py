@@ -261,7 +261,7 @@ def test_several_models_share_a_run(node_url: str, captions: CaptionDataset) -> 
     assert left_behind(node_url) == []
 
 
-def test_a_run_that_breaks_off_leaves_nothing(node_url: str, captions: CaptionDataset) -> None:
+def test_an_interrupted_run_leaves_no_index(node_url: str, captions: CaptionDataset) -> None:
     def stop(what: str, done: int, total: int) -> None:
         if what == "queries" and done == 7:
             seen.extend(left_behind(node_url))
@@ -274,7 +274,7 @@ def test_a_run_that_breaks_off_leaves_nothing(node_url: str, captions: CaptionDa
     assert left_behind(node_url) == []
 
 
-def test_a_caption_that_the_cluster_refuses_costs_its_method_alone(node_url: str, captions: CaptionDataset) -> None:
+def test_a_rejected_caption_fails_only_its_method(node_url: str, captions: CaptionDataset) -> None:
     first, *others = captions.images
     essay = " ".join(f"{a}{b}{c}" for a in "abcdefghij" for b in "klmnopqrst" for c in "uvwxyzabcdef")  # 1,200 different words
     longer = replace(first, captions=(*first.captions, essay))
@@ -288,7 +288,7 @@ def test_a_caption_that_the_cluster_refuses_costs_its_method_alone(node_url: str
     assert left_behind(node_url) == []
 
 
-def test_what_is_cut_is_not_called_a_difference(node_url: str, client: OpenSearch, captions: CaptionDataset) -> None:
+def test_truncated_queries_are_not_counted_as_differences(node_url: str, client: OpenSearch, captions: CaptionDataset) -> None:
     client.cluster.put_settings(body={"transient": {"indices.query.bool.max_clause_count": 30}})
     try:
         found = run(node_url, captions)

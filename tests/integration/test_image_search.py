@@ -115,12 +115,12 @@ def test_captions_add_their_bm25_or_fuse_by_rank(photos: ImageSearch) -> None:
     assert [hit.score for hit in fused.hits] == sorted((hit.score for hit in fused.hits), reverse=True)
 
 
-def test_a_caption_field_that_is_not_there_is_no_empty_answer(photos: ImageSearch) -> None:
+def test_a_missing_caption_field_is_an_error(photos: ImageSearch) -> None:
     with pytest.raises(QueryError, match="'titel'"):
         photos.search(QueryInputs(query_string="animal", caption="spaniels", caption_field="titel"))
 
 
-def test_what_the_cluster_can_t_read_is_told_in_one_line(photos: ImageSearch) -> None:
+def test_an_unreadable_filter_is_reported_in_one_line(photos: ImageSearch) -> None:
     with pytest.raises(QueryError, match=r"can't parse the filter: Failed to parse query \[width:\(\]") as caught:
         photos.search(QueryInputs(query_string="animal", filters=["width:("]))
     assert "\n" not in caught.value.message
@@ -128,7 +128,7 @@ def test_what_the_cluster_can_t_read_is_told_in_one_line(photos: ImageSearch) ->
         photos.search("animal", options=SearchOptions(search_pipeline="nowhere"))
 
 
-def test_pages_go_on_where_the_one_before_ended(photos: ImageSearch) -> None:
+def test_each_page_continues_after_the_previous_one(photos: ImageSearch) -> None:
     whole = photos.search("animal", k=100)
     assert whole.after is None
     page = photos.search("animal", k=2)
@@ -153,7 +153,7 @@ def test_the_engine_explains_the_same_words(photos: ImageSearch) -> None:
             assert sum(hit.engine_scores.values()) == pytest.approx(hit.score, rel=1e-5)
 
 
-def test_pruning_is_told(photos: ImageSearch) -> None:
+def test_pruning_is_reported(photos: ImageSearch) -> None:
     whole = photos.build_query("a kitten").vector
     kept = 3
     result = photos.search("a kitten", options=SearchOptions(weight_mass=sum(whole.weights[:kept]) / sum(whole.weights) - 1e-6))
@@ -197,7 +197,7 @@ def test_near_misses_are_told_of_the_query_that_was_sent(photos: ImageSearch) ->
         photos.explain(cow, QueryInputs(query_string="a kitten", caption="a kitten"), options=SearchOptions(fusion="rrf"))
 
 
-def test_what_is_no_query_is_refused(photos: ImageSearch) -> None:
+def test_an_invalid_query_is_rejected(photos: ImageSearch) -> None:
     with pytest.raises(QueryError, match="list"):
         photos.search(["cat"])  # type: ignore[arg-type]
 

@@ -59,7 +59,7 @@ def test_a_url_is_looked_for_as_the_file_is(encoder: Encoder, url: str) -> None:
         ("/moved", ReadLimits(url_policy=LOCAL), "metadata service"),
     ],
 )
-def test_what_a_url_must_not_or_does_not_give_is_told(
+def test_forbidden_and_invalid_urls_are_reported(
     encoder: Encoder, url: str, path: str, read_limits: ReadLimits, reason: str
 ) -> None:
     with pytest.raises(DecodeError) as failed:

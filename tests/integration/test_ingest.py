@@ -207,7 +207,7 @@ def test_an_index_with_another_mapping_is_left_alone(
     assert client.count(index=foreign)["count"] == 0
 
 
-def test_an_index_of_nobody_is_left_alone(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
+def test_a_foreign_index_is_left_alone(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos", 1)
     report = run(options, folder)
     mapping = client.indices.get_mapping(index=report.index)[report.index]["mappings"]
@@ -223,7 +223,7 @@ def test_an_alias_of_several_indices_is_refused(run: Run, options: IngestOptions
         run(options, _some_photos(tmp_path / "photos", 1))
 
 
-def test_what_the_cluster_rejects_has_failed_and_the_rest_is_written(run: Run, options: IngestOptions, tmp_path: Path) -> None:
+def test_rejected_documents_fail_and_the_rest_is_written(run: Run, options: IngestOptions, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos", 2)
     Image.new("RGB", (70, 50)).save(folder / "wide.png")
     body = json.loads((Path(__file__).parents[2] / "mappings" / "image.json").read_text())

@@ -136,7 +136,7 @@ def test_a_host_that_always_asks_to_wait_fails_after_the_patience_with_the_reaso
     assert (again.written, again.unchanged, again.failed) == (6, 6, 0)
 
 
-def test_one_url_that_asks_for_a_thousand_years_takes_no_other_with_it(site: Site, run: Run) -> None:
+def test_one_url_with_an_endless_retry_after_fails_alone(site: Site, run: Run) -> None:
     site.asks_to_wait = lambda path, _: 99999999999 if path == "/a3.jpg" else None
     report = run(site.items("a", 24), 2.0)
     assert (report.seen, report.written, report.failed) == (24, 23, 1)

@@ -116,7 +116,7 @@ def _items(count: int, deadly: dict[int, str | None]) -> list[SourceItem]:
         ("host:port", UsageError, "not a Ray address"),
     ],
 )
-def test_an_address_without_ray_is_told_at_once(
+def test_an_address_without_ray_is_reported_at_once(
     run: Run, options: IngestOptions, address: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

@@ -82,7 +82,7 @@ def test_by_id_sees_what_was_written_a_moment_ago_and_by_uri_what_was_refreshed(
     assert get_stored_by_id(cluster, index, []) == get_stored_by_uri(cluster, index, []) == {}
 
 
-def test_more_than_one_request_takes_are_asked_for_in_portions(
+def test_many_ids_are_requested_in_batches(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state, "_BATCH_SIZE", 7)

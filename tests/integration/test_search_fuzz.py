@@ -368,12 +368,12 @@ def test_more_clauses_than_we_count_are_refused_in_our_words(node: Hostile) -> N
     ],
     ids=str,
 )
-def test_what_no_engine_takes_is_refused_before_anything_is_sent(ask: dict[str, Any]) -> None:
+def test_queries_that_no_engine_accepts_are_rejected_before_they_are_sent(ask: dict[str, Any]) -> None:
     with pytest.raises(QueryError):
         SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), **ask)
 
 
-def test_scores_beyond_float32_are_no_ranking(node: Hostile) -> None:
+def test_scores_beyond_float32_are_rejected(node: Hostile) -> None:
     index = f"{node.index}-large"
     create(node.cluster, index, node.settings)
     node.cluster.client.index(index=index, id="1", body={"tokens": {"a": 3e38, "b": 1.0}}, params={"refresh": "true"})

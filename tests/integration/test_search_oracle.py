@@ -313,7 +313,7 @@ def test_least_counts_a_weight_that_is_exactly_as_large(engine: Engine, oracle: 
         assert found <= set(np.flatnonzero(weights >= query.min_weight * (1 - 2**-8)))
 
 
-def test_min_score_leaves_out_what_scores_less(engine: Engine, queries: list[SparseVector]) -> None:
+def test_min_score_excludes_lower_scores(engine: Engine, queries: list[SparseVector]) -> None:
     some = queries[::8]
     whole = engine.rankings(asking(some), 10_000)
     least = [ranking[len(ranking) // 3][1] for ranking in whole]

@@ -37,7 +37,7 @@ def searcher(node_url: str, index: str, model_id: str = "m@1") -> Searcher:
     return Searcher(Connection(url=node_url), index, model_id)
 
 
-def test_a_missing_index_is_said_with_the_remedy(node_url: str, index_name: str) -> None:
+def test_a_missing_index_is_reported_with_a_remedy(node_url: str, index_name: str) -> None:
     with searcher(node_url, index_name) as asked, pytest.raises(QueryError, match=index_name) as caught:
         asked.search(CAR)
     assert f"stair-es ingest FOLDER --index {index_name}" in caught.value.remedy
@@ -103,7 +103,7 @@ def test_an_empty_vector_and_a_bad_k_are_refused_before_anything_is_asked() -> N
                 asked.search(CAR, k)
 
 
-def test_an_unreachable_cluster_is_said() -> None:
+def test_an_unreachable_cluster_is_reported() -> None:
     with searcher("http://127.0.0.1:9", "images") as asked, pytest.raises(ClusterUnreachable):
         asked.search(CAR)
 
@@ -119,7 +119,7 @@ def test_a_query_beyond_the_clause_limit_is_cut_and_reported(node_url: str, clie
     assert [reason.token for reason in result.hits[0].contributions] == ["w0"]
 
 
-def test_an_unsearchable_shard_fails_the_search_in_place_of_a_partial_answer(
+def test_an_unsearchable_shard_fails_the_search(
     node_url: str, client: OpenSearch, index_name: str
 ) -> None:
     body = {

@@ -123,7 +123,7 @@ def test_graphs_need_no_pytorch(folder: Path) -> None:
     assert done.stdout.split() == ["2", "5"]
 
 
-def test_a_graph_says_whose_it_is_and_not_where_it_was_made(folder: Path) -> None:
+def test_a_graph_names_its_weights_and_not_the_exporting_machine(folder: Path) -> None:
     for file in ("image.onnx", "text.onnx"):
         proto = onnx.load(folder / file)
         onnx.checker.check_model(proto)

@@ -195,7 +195,7 @@ def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) ->
     assert any("indices are gone" in line for line in runs.messages)
 
 
-def test_what_others_did_to_either_side_is_mended(runs: Runs) -> None:
+def test_changes_by_others_to_either_index_are_repaired(runs: Runs) -> None:
     fill(runs.folder, MORE)
     index = runs.run(token_index="yes").index
     token_index, client = f"{index}.tokens", runs.cluster.client
@@ -322,7 +322,7 @@ def test_a_token_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Ru
     assert runs.indices() == [report.index]
 
 
-def test_runs_that_go_at_once_leave_what_has_to_be(runs: Runs) -> None:
+def test_parallel_runs_leave_the_right_token_documents(runs: Runs) -> None:
     barrier = threading.Barrier(3)
 
     def go(number: int) -> None:
