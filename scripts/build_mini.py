@@ -79,7 +79,7 @@ BLEND = BlendWeights(
 )
 """`docs/stair-mini.md` says what was chosen where."""
 _CLASS_TEXT_WORDS = 6
-_NEAR_LEAST_LETTERS, _NEAR_A_TOKEN = 2, 8
+_MIN_LETTERS, _NEAR_A_TOKEN = 2, 8
 _DRAWINGS = 2500
 """That the gate learns from: enough, and half of the time."""
 _THREADS = 2
@@ -87,38 +87,38 @@ _THREADS = 2
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is known before training."""
+class LearnedWords:
+    """The words of the classes, and the vocabulary."""
 
     classes: list[NamedClass]
     objects: list[NamedClass]
     vocabulary: WholeWordVocabulary
 
 
-def tell_words(sets: Path, work: Path) -> Told:
-    """Write what of the sets may be learned from, and the vocabulary, into the folder of the training.
+def collect_words(sets: Path, work: Path) -> LearnedWords:
+    """Write the lines to train on and the vocabulary into the folder of the training.
 
     Raises:
-        OSError: The sets aren't there.
+        OSError: If the sets are missing.
     """
     work.mkdir(parents=True, exist_ok=True)
-    kept = [line for name in LEARNED for line in read_learned(sets, name)]
+    kept = [line for name in LEARNED for line in read_training_lines(sets, name)]
     (work / "train.jsonl").write_text("".join(kept), encoding="utf-8")
     classes, objects = (mini_words.read_classes(mini_words.FOLDER / name) for name in ("classes.txt", "objects.txt"))
     english = [word for word in load_wordpiece_vocabulary().tokens if re.fullmatch("[a-z]+", word)]
     vocabulary = mini_words.build_vocabulary([*classes, *objects], work / "train.jsonl", english)
     (work / WHOLE_WORDS_FILE).write_text(vocabulary.to_json(), encoding="utf-8")
-    return Told(classes, objects, vocabulary)
+    return LearnedWords(classes, objects, vocabulary)
 
 
-def read_learned(sets: Path, name: str) -> list[str]:
-    """Return the lines of a caption file that may be learned from."""
+def read_training_lines(sets: Path, name: str) -> list[str]:
+    """Return the lines of a caption file that may be trained on."""
     lines = (sets / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     return [line for line in lines if not json.loads(line)["source"].startswith(LEFT_OUT)]
 
 
 def configure_training(sets: Path, work: Path, seed: int) -> TrainConfig:
-    """Return a training of the heads."""
+    """Return the configuration for training the heads."""
     changes = {
         "seed": seed,
         "data.train": [{"captions": str(work / "train.jsonl"), "images": str(sets)}],
@@ -129,7 +129,7 @@ def configure_training(sets: Path, work: Path, seed: int) -> TrainConfig:
 
 
 def pack_classes(classes: Sequence[NamedClass], vocabulary: WholeWordVocabulary) -> ClassTokens:
-    """Return the words of classes as they are shipped."""
+    """Pack the words of classes as they are shipped."""
     table = [sorted(each.weights.items(), key=lambda pair: (-pair[1], pair[0])) for each in classes]
     most = max(map(len, table))
     word_ids, weights = np.zeros((len(table), most), np.uint16), np.zeros((len(table), most), np.uint8)
@@ -156,13 +156,13 @@ class Embedder:
         )
 
 
-def find_near(tokens: WordPieceVocabulary, vocabulary: WholeWordVocabulary, words_VD: Floats, embedder: Embedder) -> NearTokens:
+def find_near_tokens(tokens: WordPieceVocabulary, vocabulary: WholeWordVocabulary, words_VD: Floats, embedder: Embedder) -> NearTokens:
     """Return for each whole token that isn't a stop word the words near to it."""
     stop = load_stop_words()
     ids = [
         place
         for place, word in enumerate(tokens.tokens)
-        if re.fullmatch("[a-z]+", word) and len(word) >= _NEAR_LEAST_LETTERS and word not in stop
+        if re.fullmatch("[a-z]+", word) and len(word) >= _MIN_LETTERS and word not in stop
     ]
     tokens_TD = embedder.embed([tokens.tokens[place] for place in ids])
     nearness_TV = np.maximum(tokens_TD @ words_VD.T - BLEND.text_near_least, 0) / (1 - BLEND.text_near_least)
@@ -171,34 +171,34 @@ def find_near(tokens: WordPieceVocabulary, vocabulary: WholeWordVocabulary, word
     return NearTokens(token_ids_T=np.array(ids, np.uint16), word_ids_TN=order_TN.astype(np.uint16), weights_TN=weights_TN)
 
 
-def learn_gate(sets: Path, downloads: Path) -> DrawingGate:
+def fit_drawing_gate(sets: Path, downloads: Path) -> DrawingGate:
     """Return the gate that tells drawings from photographs."""
     network = load_image_network("onnx", _THREADS)
-    rows = [json.loads(line) for line in read_learned(sets, LEARNED[0])]
+    rows = [json.loads(line) for line in read_training_lines(sets, LEARNED[0])]
     chosen = np.random.default_rng(0).permutation(len(rows))[:_DRAWINGS]
     drawings = [*mini_gate.read_drawings([sets / rows[place]["image"] for place in chosen])]
     photos, counts_N = mini_gate.vary_photos(mini_gate.read_photos(downloads))
-    _say(f"gate: {len(drawings)} drawings, {len(photos)} pictures of photographs")
+    _print_line(f"gate: {len(drawings)} drawings, {len(photos)} pictures of photographs")
     return mini_gate.fit_gate(
         mini_gate.describe_pictures(drawings, np.ones(len(drawings), np.float32), network),
         mini_gate.describe_pictures(photos, counts_N, network),
     )
 
 
-def average(trained: Sequence[Path]) -> dict[str, Floats]:
-    """Return the mean of the parameters of several trainings that began alike."""
+def average_parameters(trained: Sequence[Path]) -> dict[str, Floats]:
+    """Return the mean of the parameters of trainings with the same start."""
     all_arrays = [checkpoint.read_arrays(folder) for folder in trained]
     names = [name for name in all_arrays[0] if name != "log_scale"]
     return {name: np.mean([arrays[name] for arrays in all_arrays], axis=0, dtype=np.float32) for name in names}
 
 
-def assemble(told: Told, trained: Sequence[Path], gate: DrawingGate) -> MiniArtifacts:
-    """Return all that is shipped."""
+def build_artifacts(learned_words: LearnedWords, trained: Sequence[Path], gate: DrawingGate) -> MiniArtifacts:
+    """Build everything that is shipped."""
     tokens = load_wordpiece_vocabulary()
     embedder = Embedder(tokens)
-    words_VD = embedder.embed(told.vocabulary.words)
-    classes_KD = embedder.embed([" ".join(_heaviest(each)) for each in told.classes])
-    arrays = average(trained) | {
+    words_VD = embedder.embed(learned_words.vocabulary.words)
+    classes_KD = embedder.embed([" ".join(_list_heaviest_words(each)) for each in learned_words.classes])
+    arrays = average_parameters(trained) | {
         "gate.statistics_S": gate.statistic_weights_S,
         "gate.features_P": gate.feature_weights_P,
         "gate.bias": np.array([gate.bias], np.float32),
@@ -208,29 +208,29 @@ def assemble(told: Told, trained: Sequence[Path], gate: DrawingGate) -> MiniArti
     return MiniArtifacts(
         config=read_stair_config(trained[0]),
         blend=BLEND,
-        vocabulary=told.vocabulary,
-        same_things=tuple(each.same for each in told.objects),
-        classes=pack_classes(told.classes, told.vocabulary),
-        objects=pack_classes(told.objects, told.vocabulary),
-        table=find_near(tokens, told.vocabulary, words_VD, embedder),
+        vocabulary=learned_words.vocabulary,
+        same_things=tuple(each.same for each in learned_words.objects),
+        classes=pack_classes(learned_words.classes, learned_words.vocabulary),
+        objects=pack_classes(learned_words.objects, learned_words.vocabulary),
+        table=find_near_tokens(tokens, learned_words.vocabulary, words_VD, embedder),
         arrays=arrays,
     )
 
 
-def _heaviest(named: NamedClass) -> list[str]:
+def _list_heaviest_words(named: NamedClass) -> list[str]:
     """Return the words that the text network reads for a class."""
     return sorted(named.weights, key=lambda word: -named.weights[word])[:_CLASS_TEXT_WORDS]
 
 
-def write_card(sets: Path, mini: MiniArtifacts) -> str:
+def render_card(sets: Path, mini: MiniArtifacts) -> str:
     """Return the model card, with the credit that each source asks for."""
-    told = json.loads((sets / "sets.json").read_text(encoding="utf-8"))
-    counted = [each for file in LEARNED for each in told["files"][file]["sources"].items()]
+    summary = json.loads((sets / "sets.json").read_text(encoding="utf-8"))
+    counted = [each for file in LEARNED for each in summary["files"][file]["sources"].items()]
     sources = {name: count for name, count in counted if not name.startswith(LEFT_OUT)}
     learned = ", ".join(f"{count:,} of {name}" for name, count in sources.items())
     packages = [
         (each["name"], each["version"], each["credit"], each["license"])
-        for each in told["packages"]
+        for each in summary["packages"]
         if not each["name"].startswith((LEFT_OUT, "openmoji", "emoji-datasource-twitter"))
     ]
     photos = [(each.name, each.version, each.credit, each.license) for each in (*mini_gate.PHOTOS, mini_gate.SCIKIT_IMAGE)]
@@ -278,26 +278,26 @@ The heads, the gate and the words are under stair-es's license, Apache-2.0, as f
 """
 
 
-def build(sets: Path, work: Path, out: Path, downloads: Path, trained: Sequence[Path]) -> None:
-    """Train and write."""
+def build_mini(sets: Path, work: Path, out: Path, downloads: Path, trained: Sequence[Path]) -> None:
+    """Train the heads, and write the artifacts."""
     torch.set_num_threads(_THREADS)
-    told = tell_words(sets, work)
-    _say(f"{len(told.vocabulary):,} words, {len(told.vocabulary.spellings)} other spellings")
+    learned_words = collect_words(sets, work)
+    _print_line(f"{len(learned_words.vocabulary):,} words, {len(learned_words.vocabulary.spellings)} other spellings")
     heads = trained or train_heads(sets, work)
     for each in heads:
-        if WholeWordVocabulary.from_file(each / WHOLE_WORDS_FILE).words != told.vocabulary.words:
+        if WholeWordVocabulary.from_file(each / WHOLE_WORDS_FILE).words != learned_words.vocabulary.words:
             raise SystemExit(f"{each} was trained with other words: train anew, without --trained")
     downloads.mkdir(parents=True, exist_ok=True)
-    mini = assemble(told, heads, learn_gate(sets, downloads.absolute()))
+    mini = build_artifacts(learned_words, heads, fit_drawing_gate(sets, downloads.absolute()))
     out.mkdir(parents=True, exist_ok=True)
-    for name, data in {**artifacts.serialize_mini_artifacts(mini), CARD_FILE: write_card(sets, mini).encode()}.items():
+    for name, data in {**artifacts.serialize_mini_artifacts(mini), CARD_FILE: render_card(sets, mini).encode()}.items():
         (out / name).write_bytes(data)
-        _say(f"{out / name}: {len(data):,} bytes")
+        _print_line(f"{out / name}: {len(data):,} bytes")
 
 
 def train_heads(sets: Path, work: Path) -> list[Path]:
     """Train once for each seed; return the folders."""
-    callbacks = Callbacks(on_message=_say, on_metrics=_tell, on_progress=lambda what, done, total: None)
+    callbacks = Callbacks(on_message=_print_line, on_metrics=_report_metrics, on_progress=lambda what, done, total: None)
     heads = []
     for seed in SEEDS:
         heads.append(train_model(configure_training(sets, work, seed), work / f"heads-{seed}", callbacks, device="cpu").folder)
@@ -305,26 +305,26 @@ def train_heads(sets: Path, work: Path) -> list[Path]:
     return heads
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _tell(moment: StepMetrics) -> None:
-    if not moment.step % 100:
-        _say(f"{moment.step}/{moment.steps} " + " ".join(f"{name} {value:.4g}" for name, value in moment.values.items()))
+def _report_metrics(metrics: StepMetrics) -> None:
+    if not metrics.step % 100:
+        _print_line(f"{metrics.step}/{metrics.steps} " + " ".join(f"{name} {value:.4g}" for name, value in metrics.values.items()))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the arguments, build."""
+    """Parse the arguments, and build stair-mini."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=Path, required=True, help="what benchmarks/small_sets/build.py made")
     parser.add_argument("--work", type=Path, required=True, help="folder of the training")
     parser.add_argument("--downloads", type=Path, help="where package files are looked for first and kept (default: in --work)")
     parser.add_argument("--trained", type=Path, nargs="+", default=[], help="heads that were trained before: don't train")
     parser.add_argument("--out", type=Path, default=artifacts.MINI_FOLDER)
-    given = parser.parse_args(arguments)
-    work = given.work.absolute()
-    build(given.sets.absolute(), work, given.out, given.downloads or work / "downloads", given.trained)
+    args = parser.parse_args(arguments)
+    work = args.work.absolute()
+    build_mini(args.sets.absolute(), work, args.out, args.downloads or work / "downloads", args.trained)
 
 
 if __name__ == "__main__":

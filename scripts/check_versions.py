@@ -43,27 +43,27 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "compatibility.md", help="the page (default: %(default)s)")
     parser.add_argument("--kept", type=Path, default=ROOT / "build" / "compatibility", help="the records (default: %(default)s)")
-    given = parser.parse_args()
-    files = {version.number: given.kept / f"{version.number}.json" for version in VERSIONS}
-    chosen = [version for version in VERSIONS if not given.only or version.number in given.only]
+    args = parser.parse_args()
+    files = {version.number: args.kept / f"{version.number}.json" for version in VERSIONS}
+    chosen = [version for version in VERSIONS if not args.only or version.number in args.only]
     unknown = [number for number in numbers if number not in {v.number for v in chosen} and not files[number].is_file()]
-    if unknown and given.out.is_file():
-        parser.error(f"{given.out} would lose {', '.join(unknown)}: run these too, or name another page: --out FILE")
+    if unknown and args.out.is_file():
+        parser.error(f"{args.out} would lose {', '.join(unknown)}: run these too, or name another page: --out FILE")
     records = []
     for version in chosen:
         record = check_version(version)
         record.write(files[version.number])
         records.append(record)
     kept = [Record.read(file) for file in files.values() if file.is_file()]
-    given.out.write_text(write_page(kept, CHECKS), encoding="utf-8")
-    print(f"{given.out} is written", file=sys.stderr)
-    if given.json:
+    args.out.write_text(write_page(kept, CHECKS), encoding="utf-8")
+    print(f"{args.out} is written", file=sys.stderr)
+    if args.json:
         print(json.dumps([asdict(record) for record in records]))
     return int(any(record.failed for record in records))
 
 
 def check_version(version: Version) -> Record:
-    """Start the node, run all checks, end it."""
+    """Start the node, run all checks, and stop it."""
     began, start_s = datetime.now(timezone.utc), time.monotonic()
     print(f"{version.label}: {version.made}", file=sys.stderr, flush=True)
     record = Record(
@@ -78,7 +78,7 @@ def check_version(version: Version) -> Record:
     )
     try:
         with tempfile.TemporaryDirectory() as base, version.run(Path(base) / "node") as served:
-            java, lacks = look_at(served, version)
+            java, lacks = describe_node(served, version)
             record = replace(record, java=java, lacks=lacks)
             commands = Commands(served.url, Path(base), served.environ)
             record = replace(record, outcomes=tuple(run_checks(Bench(commands), version.gaps)))
@@ -88,16 +88,16 @@ def check_version(version: Version) -> Record:
     return replace(record, seconds=time.monotonic() - start_s)
 
 
-def look_at(served: Served, version: Version) -> tuple[str, tuple[str, ...]]:
+def describe_node(served: Served, version: Version) -> tuple[str, tuple[str, ...]]:
     """Return the Java that the node runs on, and the modules that it lacks.
 
     Raises:
-        LookupError: It is of another version.
+        LookupError: If it has another version.
     """
     paths = ",".join(f"nodes.*.{name}" for name in ("version", "jvm.version", "jvm.vm_vendor", "modules.name"))
     with Cluster(Connection.from_env(served.url, environ=served.environ)) as cluster:
-        answer = cluster.client.transport.perform_request("GET", "/_nodes/_local", params={"filter_path": paths})
-    (node,) = answer["nodes"].values()
+        response = cluster.client.transport.perform_request("GET", "/_nodes/_local", params={"filter_path": paths})
+    (node,) = response["nodes"].values()
     if node["version"] != version.number:
         raise LookupError(f"the node says that it is {node['version']}")
     modules = {module["name"] for module in node.get("modules", ())}
@@ -108,22 +108,22 @@ def look_at(served: Served, version: Version) -> tuple[str, tuple[str, ...]]:
 def run_checks(
     bench: Bench, gaps: Mapping[str, Gap], checks: Mapping[str, Callable[[Bench], None]] = CHECKS
 ) -> Iterator[Outcome]:
-    """Run the checks in their order; give what came of each."""
+    """Run the checks in order, and yield the outcome of each."""
     done: dict[str, Outcome] = {}
     for name, check in checks.items():
         needed = NEEDS.get(name)
         if needed in done and done[needed].status != "ok":
             outcome = Outcome(check=name, status="not tried")
         else:
-            outcome = judge(name, gaps.get(name), attempt(check, bench))
+            outcome = classify_outcome(name, gaps.get(name), run_check(check, bench))
         first_line = outcome.says.partition("\n")[0]
         print(f"  {outcome.status:<9} {name}  {first_line}", file=sys.stderr, flush=True)
         done[name] = outcome
         yield outcome
 
 
-def attempt(check: Callable[[Bench], None], bench: Bench) -> Exception | None:
-    """Run the check; return what went wrong: `RequestRejected`, with what the user reads, or anything else."""
+def run_check(check: Callable[[Bench], None], bench: Bench) -> Exception | None:
+    """Run a check, and return what went wrong: `RequestRejected`, with what the user reads, or anything else."""
     try:
         check(bench)
     except Exception as error:  # noqa: BLE001  also what our reading of an answer stumbles over
@@ -131,7 +131,7 @@ def attempt(check: Callable[[Bench], None], bench: Bench) -> Exception | None:
     return None
 
 
-def judge(name: str, gap: Gap | None, problem: Exception | None) -> Outcome:
+def classify_outcome(name: str, gap: Gap | None, problem: Exception | None) -> Outcome:
     """Return the outcome: what is missing must be known, and what is known must be missing and say so."""
     if problem is None:
         unexpected = f"It works, and is expected to say: {gap.says}" if gap else ""

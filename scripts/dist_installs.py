@@ -28,14 +28,14 @@ from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
-from dist_files import ROOT, the_two
+from dist_files import ROOT, find_wheel_and_sdist
 from packaging.requirements import Requirement
 from uv import find_uv_bin
 
 from stair_es.config.defaults import DataDir
 
 EXTRAS = "node,ray,serve,sources,terminal,aws,metrics,traces"
-"""What is tried unless asked otherwise: all that a user of the model that ships needs; without PyTorch (about 3 GB)."""
+"""What is tried unless other extras are named: all that a user of the model that ships needs; without PyTorch (about 3 GB)."""
 TEST_TOOLS = (
     *("build", "check-jsonschema", "moto[server]", "pytest", "pytrec-eval-terrier"),
     *("pyyaml", "scikit-learn", "setuptools", "trustme"),
@@ -59,27 +59,27 @@ walk(get_command(app), ())
 """Prints the path of every command, one a line, in an environment whose Typer may be another than ours."""
 
 
-def metadata(wheel: Path) -> Message:
-    """The METADATA of a wheel."""
+def read_metadata(wheel: Path) -> Message:
+    """Return the metadata of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         return Parser().parsestr(archive.read(name).decode())
 
 
-def direct(about: Message, extras: tuple[str, ...]) -> Iterator[str]:
-    """What the wheel itself asks for, line by line: uv takes the lowest versions of what it is asked for directly only."""
-    for line in about.get_all("Requires-Dist", []):
-        wanted = Requirement(line)
-        if wanted.name == about["Name"]:  # an extra that is made of others
-            if any(wanted.marker is not None and wanted.marker.evaluate({"extra": extra}) for extra in extras):
-                yield from direct(about, tuple(wanted.extras))
-        elif wanted.marker is None or "extra" not in str(wanted.marker):
+def list_direct_requirements(wheel_metadata: Message, extras: tuple[str, ...]) -> Iterator[str]:
+    """Yield the direct requirements of the wheel: uv selects the lowest versions only for direct ones."""
+    for line in wheel_metadata.get_all("Requires-Dist", []):
+        requirement = Requirement(line)
+        if requirement.name == wheel_metadata["Name"]:  # an extra that is made of others
+            if any(requirement.marker is not None and requirement.marker.evaluate({"extra": extra}) for extra in extras):
+                yield from list_direct_requirements(wheel_metadata, tuple(requirement.extras))
+        elif requirement.marker is None or "extra" not in str(requirement.marker):
             yield line
         else:
-            condition, _, extra = str(wanted.marker).rpartition("extra == ")
+            condition, _, extra = str(requirement.marker).rpartition("extra == ")
             if extra.strip('"') in extras:
-                wanted.marker = None
-                yield f"{wanted}{' ; ' + condition.removesuffix(' and ') if condition else ''}"
+                requirement.marker = None
+                yield f"{requirement}{' ; ' + condition.removesuffix(' and ') if condition else ''}"
 
 
 @dataclass(frozen=True)
@@ -92,34 +92,34 @@ class Environment:
 
     @classmethod
     def make(cls, home: Path, wheel: Path, *, extras: tuple[str, ...], resolution: str, python: str) -> Environment:
-        """Resolve and install: `resolution` as in uv, `lowest-direct` or `highest`.
+        """Resolve and install the wheel; `resolution` as in uv, `lowest-direct` or `highest`.
 
         Raises:
-            subprocess.CalledProcessError: No set of versions fits; uv says why on stderr.
+            subprocess.CalledProcessError: If no set of versions fits; uv prints why to stderr.
         """
         made = cls(home=home, pins=home.with_suffix(".txt"))
-        wanted = home.with_suffix(".in")
-        wanted.write_text("\n".join(sorted(set(direct(metadata(wheel), extras)))))
+        requirements_in = home.with_suffix(".in")
+        requirements_in.write_text("\n".join(sorted(set(list_direct_requirements(read_metadata(wheel), extras)))))
         quiet = ("--quiet", "--no-build", "--no-config")
-        uv("pip", "compile", *quiet, "--python", python, "--resolution", resolution, "--no-annotate", wanted, "-o", made.pins)
-        uv("venv", "--quiet", "--python", python, home)
-        uv("pip", "install", *quiet, "--python", made.bin / "python", "-r", made.pins, wheel)
+        run_uv("pip", "compile", *quiet, "--python", python, "--resolution", resolution, "--no-annotate", requirements_in, "-o", made.pins)
+        run_uv("venv", "--quiet", "--python", python, home)
+        run_uv("pip", "install", *quiet, "--python", made.bin / "python", "-r", made.pins, wheel)
         return made
 
     @property
     def bin(self) -> Path:
-        """Where its commands are."""
+        """Folder of its commands."""
         return self.home / "bin"
 
     def run(self, *command: str | Path) -> str:
-        """Output of a command of this environment, run outside the tree.
+        """Run a command of this environment outside the tree, and return its output.
 
         Raises:
-            SystemExit: It failed; with its output.
+            SystemExit: If it failed; with its output.
         """
         own = {
             "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}",
-            "STAIR_ES_HOME": str(own_home(self.home.parent)),
+            "STAIR_ES_HOME": str(make_home(self.home.parent)),
             "COLUMNS": "120",
         }
         done = subprocess.run(
@@ -136,8 +136,8 @@ class Environment:
         return done.stdout
 
 
-def own_home(folder: Path) -> Path:
-    """A home for the embedded node, so that no node of the user's is touched; what was fetched before is shared."""
+def make_home(folder: Path) -> Path:
+    """Make a home for the embedded node, so that no node of the user is touched; fetched files are shared."""
     home, users = folder / "stair-es-home", DataDir.from_env().path
     if not home.exists():
         home.mkdir()
@@ -147,17 +147,17 @@ def own_home(folder: Path) -> Path:
     return home
 
 
-def uv(*arguments: str | Path) -> None:
-    """Run uv; what it has to say goes to stderr."""
+def run_uv(*arguments: str | Path) -> None:
+    """Run uv. Its messages go to stderr."""
     subprocess.run((find_uv_bin(), *arguments), check=True)
 
 
 def check_commands(env: Environment, version: str) -> str:
-    """`pip check`, the version, and that every command has its help."""
-    uv("pip", "check", "--quiet", "--python", env.bin / "python")
-    told = env.run("stair-es", "--version").strip()
-    if told != f"stair-es {version}":
-        sys.exit(f"the wheel is {version}, and its command says {told!r}")
+    """Run `pip check`, and check the version and the help of every command."""
+    run_uv("pip", "check", "--quiet", "--python", env.bin / "python")
+    output = env.run("stair-es", "--version").strip()
+    if output != f"stair-es {version}":
+        sys.exit(f"the wheel is {version}, and its command says {output!r}")
     paths = [line.split() for line in env.run("python", "-c", COMMANDS).splitlines()]
     for path in paths:
         if "Usage" not in env.run("stair-es", *path, "--help"):
@@ -166,7 +166,7 @@ def check_commands(env: Environment, version: str) -> str:
 
 
 def check_job(env: Environment) -> str:
-    """Encode, ingest, search by words and by picture, the words of the index; the index is deleted afterwards."""
+    """Encode, ingest, search by words and by picture, and list the words; delete the index afterwards."""
     panda = json.loads(env.run("stair-es", "encode", PHOTOS / "giant-panda.jpg", "--json"))
     if "bear" not in panda["tokens"]:
         sys.exit(f"encode reads no bear in the panda: {panda}")
@@ -189,16 +189,16 @@ def check_job(env: Environment) -> str:
 
 
 def check_unit(env: Environment) -> str:
-    """tests/unit against the wheel: those whose packages are there."""
-    uv("pip", "install", "--quiet", "--python", env.bin / "python", "-c", env.pins, *TEST_TOOLS)
+    """Run those of tests/unit against the wheel whose packages are installed."""
+    run_uv("pip", "install", "--quiet", "--python", env.bin / "python", "-c", env.pins, *TEST_TOOLS)
     options = ("-q", "--no-header", "-p", "no:cacheprovider", "-o", "filterwarnings=default", f"--rootdir={ROOT}")
-    left_out = [f"--ignore={path}" for path in unfit(env)]
-    told = env.run("pytest", *options, "-c", ROOT / "pyproject.toml", *left_out, ROOT / "tests" / "unit")
-    return f"{told.splitlines()[-1].strip('= ')}; left out: {len(left_out)} files of tests/unit"
+    left_out = [f"--ignore={path}" for path in list_unfit_tests(env)]
+    output = env.run("pytest", *options, "-c", ROOT / "pyproject.toml", *left_out, ROOT / "tests" / "unit")
+    return f"{output.splitlines()[-1].strip('= ')}; left out: {len(left_out)} files of tests/unit"
 
 
-def unfit(env: Environment) -> list[Path]:
-    """Files of tests/unit that are about the tree itself, or need what isn't installed."""
+def list_unfit_tests(env: Environment) -> list[Path]:
+    """Return the files of tests/unit that test the tree itself, or need packages that aren't installed."""
     pins = env.pins.read_text()
     words = [word for word, package in HEAVY.items() if f"\n{package}==" not in pins]
     unit = ROOT / "tests" / "unit"
@@ -208,23 +208,23 @@ def unfit(env: Environment) -> list[Path]:
 
 
 def main() -> None:
-    """Try what is asked for; the first failure ends it."""
+    """Try the wheel in each environment, until the first failure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dist", type=Path)
     parser.add_argument("--extras", default=EXTRAS, help="separated by commas (%(default)s)")
     parser.add_argument("--resolution", action="append", choices=["lowest-direct", "highest"], help="default: both")
     parser.add_argument("--python", default=sys.executable, help="an interpreter (this one)")
     parser.add_argument("--unit", action="store_true", help="run tests/unit, too")
-    asked = parser.parse_args()
-    wheel, _ = the_two(asked.dist)
-    extras = tuple(filter(None, asked.extras.split(",")))
-    for resolution in asked.resolution or ["lowest-direct", "highest"]:
+    args = parser.parse_args()
+    wheel, _ = find_wheel_and_sdist(args.dist)
+    extras = tuple(filter(None, args.extras.split(",")))
+    for resolution in args.resolution or ["lowest-direct", "highest"]:
         with tempfile.TemporaryDirectory() as folder:
-            env = Environment.make(Path(folder, "env"), wheel, extras=extras, resolution=resolution, python=asked.python)
+            env = Environment.make(Path(folder, "env"), wheel, extras=extras, resolution=resolution, python=args.python)
             print(f"{env.run('python', '-V').strip()}, {resolution}, extras {','.join(extras) or 'none'}")
             print(f"  {' '.join(line for line in env.pins.read_text().splitlines() if '==' in line)}")
-            print(f"  {check_commands(env, metadata(wheel)['Version'])}; {check_job(env)}", flush=True)
-            if asked.unit:
+            print(f"  {check_commands(env, read_metadata(wheel)['Version'])}; {check_job(env)}", flush=True)
+            if args.unit:
                 print(f"  {check_unit(env)}", flush=True)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,6 @@ DECAY = (0.9, 0.9, 0.95, 1.0)
 """What each later word of a group is multiplied with once more."""
 _WORD = re.compile(r"[^\W\d_]+")
 _ASCII = re.compile("[a-z]{3,}")
-_LEAST_EMOJI, _LEAST_CLIP_ART = 1, 1
 
 
 @dataclass(frozen=True)
@@ -52,55 +50,54 @@ def read_classes(path: Path) -> list[NamedClass]:
     """Return the classes of a file, in its order.
 
     Raises:
-        SystemExit: A line can't be read.
+        SystemExit: If a line can't be read.
     """
     return [_read_class(line) for line in read_lines(path)]
 
 
 def _read_class(line: str) -> NamedClass:
-    named, _, rest = line.partition("=")
-    told, _, same = rest.partition("|")
-    groups = tuple(tuple(part.split()) for part in told.split("/"))
+    name, _, rest = line.partition("=")
+    words, _, same = rest.partition("|")
+    groups = tuple(tuple(part.split()) for part in words.split("/"))
     if len(groups) != len(FIRST) or not groups[0]:
         raise SystemExit(f"not `NAME = basic / own / related / context`: {line!r}")
-    return NamedClass(named.strip(), groups, tuple(_numbers(same)))
+    return NamedClass(name.strip(), groups, tuple(_parse_numbers(same)))
 
 
-def _numbers(text: str) -> Iterator[int]:
+def _parse_numbers(text: str) -> Iterator[int]:
     for part in text.split():
         first, _, last = part.partition("-")
         yield from range(int(first), int(last or first) + 1)
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a file that say something."""
+    """Return the lines of a file without empty ones and comments."""
     return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")]
 
 
 def find_drawing_words(captions: Sequence[dict[str, object]], known: WholeWordVocabulary, english: Iterable[str]) -> list[str]:
     """Return the words of drawings that aren't known, in alphabetical order.
 
-    Of the emoji each that two pictures have; of the clip art, whose keywords are anybody's, what is English and three have.
+    Words of clip art, whose keywords are unreviewed, must be English.
 
     Args:
         captions: Rows of a small set with `captions`, `tags` and `source`.
         known: The words of the classes.
         english: What counts as English.
     """
-    emoji, clip_art = Counter[str](), Counter[str]()
     left_out = load_stop_words() | set(" ".join(read_lines(FOLDER / "drop.txt")).split())
+    whole, kept = frozenset(english), set[str]()
     for row in captions:
-        words = {word for text in _texts(row) for word in _WORD.findall(text.lower()) if _ASCII.fullmatch(word)}
-        (clip_art if row["source"] == "openclipart" else emoji).update(
-            word for word in words - left_out if known.find_word(word) < 0
-        )
-    whole = frozenset(english)
-    kept = {word for word, count in emoji.items() if count >= _LEAST_EMOJI}
-    kept |= {word for word, count in clip_art.items() if count >= _LEAST_CLIP_ART and word in whole}
+        words = {word for text in _list_texts(row) for word in _WORD.findall(text.lower()) if _ASCII.fullmatch(word)}
+        kept |= {
+            word
+            for word in words - left_out
+            if known.find_word(word) < 0 and (row["source"] != "openclipart" or word in whole)
+        }
     return sorted(word for word in kept if kept.isdisjoint(list_singulars(word)))
 
 
-def _texts(row: dict[str, object]) -> Iterator[str]:
+def _list_texts(row: dict[str, object]) -> Iterator[str]:
     for key in ("captions", "tags"):
         texts = row.get(key) or []
         assert isinstance(texts, list)

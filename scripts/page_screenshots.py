@@ -1,4 +1,4 @@
-"""The pictures of the page in the documentation, from the bundled photos on a node and a real browser.
+"""Take the screenshots of the page for the documentation, from the bundled photos on a node and a real browser.
 
 ::
 
@@ -30,8 +30,8 @@ WIDE = (1280, 840)
 PHONE = (390, 844)
 
 
-def search(page: Page, site: Site) -> None:
-    """A search with a moved slider and a required word."""
+def show_search(page: Page, site: Site) -> None:
+    """Show a search with a moved slider and a required word."""
     asked(site, page, f"/?q={QUERY}")
     slider(page, "tree").fill("1.5")
     page.locator(".query").get_by_role("button", name="Require tree", exact=True).click()
@@ -40,52 +40,52 @@ def search(page: Page, site: Site) -> None:
     page.locator("body").click(position={"x": 5, "y": 5})
 
 
-def image(page: Page, site: Site) -> None:
-    """All words of one image."""
+def show_image(page: Page, site: Site) -> None:
+    """Show all words of an image."""
     hit = answered(site, {"text": "red panda", "k": 1})["hits"][0]
     page.goto(f"{site.base}/image/{hit['id']}")
     expect(page.locator(".below li.hit").first).to_be_attached()
 
 
-def compare(page: Page, site: Site) -> None:
-    """One query by two methods."""
+def show_comparison(page: Page, site: Site) -> None:
+    """Show a query by two methods."""
     page.goto(f"{site.base}/compare?a.q=a+castle+on+a+hill&b.q=a+castle+on+a+hill&b.by=bag")
     expect(page.locator(".lines path").first).to_be_attached()
 
 
-def dark(page: Page, site: Site) -> None:
-    """A search by an image's words, at night."""
+def show_dark_theme(page: Page, site: Site) -> None:
+    """Show a search by an image, for the dark theme."""
     hit = answered(site, {"text": "macaw", "k": 1})["hits"][0]
     asked(site, page, f"/?like={hit['id']}")
     expect(page.locator("#said")).to_contain_text("found")
 
 
-def phone(page: Page, site: Site) -> None:
-    """A search on a phone."""
+def show_on_phone(page: Page, site: Site) -> None:
+    """Show a search, for the size of a phone."""
     asked(site, page, "/?q=a parrot")
     expect(page.locator("#said")).to_contain_text("found")
 
 
-def start(page: Page, site: Site) -> None:
-    """Before anything is asked."""
+def show_start(page: Page, site: Site) -> None:
+    """Show the page without a query."""
     page.goto(site.base)
     expect(page.locator(".specimen li.hit").first).to_be_visible()
 
 
 Scene = Callable[[Page, Site], None]
 SCENES: dict[str, tuple[Scene, tuple[int, int], Literal["light", "dark"]]] = {
-    "page-start": (start, WIDE, "light"),
-    "page-search": (search, WIDE, "light"),
-    "page-image": (image, WIDE, "light"),
-    "page-compare": (compare, WIDE, "light"),
-    "page-dark": (dark, WIDE, "dark"),
-    "page-phone": (phone, PHONE, "light"),
+    "page-start": (show_start, WIDE, "light"),
+    "page-search": (show_search, WIDE, "light"),
+    "page-image": (show_image, WIDE, "light"),
+    "page-compare": (show_comparison, WIDE, "light"),
+    "page-dark": (show_dark_theme, WIDE, "dark"),
+    "page-phone": (show_on_phone, PHONE, "light"),
 }
 
 
 @contextmanager
-def opened(browser: Browser, size: tuple[int, int], theme: Literal["light", "dark"]) -> Iterator[Page]:
-    """A page of that size and theme."""
+def open_page(browser: Browser, size: tuple[int, int], theme: Literal["light", "dark"]) -> Iterator[Page]:
+    """Open a page of a size and a theme."""
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=theme, reduced_motion="reduce")
     try:
         yield context.new_page()
@@ -93,11 +93,11 @@ def opened(browser: Browser, size: tuple[int, int], theme: Literal["light", "dar
         context.close()
 
 
-def small(png: bytes) -> bytes:
-    """The same picture, packed as tightly as PNG allows.
+def compress_png(png: bytes) -> bytes:
+    """Compress a PNG as far as possible.
 
     Raises:
-        ValueError: It is still too large for the repository.
+        ValueError: If it is still too large for the repository.
     """
     from PIL import Image
 
@@ -110,24 +110,24 @@ def small(png: bytes) -> bytes:
 
 
 def main() -> None:
-    """Take them."""
-    asking = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asking.add_argument("--url", required=True, help="a node; the index `photos` there is written")
-    asking.add_argument("--out", type=Path, default=Path("docs/images"))
-    asking.add_argument("names", nargs="*", help=f"some of {', '.join(SCENES)}; all without")
-    given = asking.parse_args()
+    """Take the screenshots."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", required=True, help="a node; the index `photos` there is written")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(SCENES)}; all without")
+    args = parser.parse_args()
     photos = Path(tempfile.gettempdir()) / "photos"  # where they lie is to be read in a picture
     shutil.copytree(PHOTOS, photos, dirs_exist_ok=True)
-    ingested_photos(given.url, INDEX, photos)
-    given.out.mkdir(parents=True, exist_ok=True)
-    with serving(given.url, INDEX, "--images", photos) as base, chromium() as browser:
-        for name in given.names or SCENES:
+    ingested_photos(args.url, INDEX, photos)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with serving(args.url, INDEX, "--images", photos) as base, chromium() as browser:
+        for name in args.names or SCENES:
             scene, size, theme = SCENES[name]
-            with opened(browser, size, theme) as page:
+            with open_page(browser, size, theme) as page:
                 scene(page, Site(base=base))
                 page.wait_for_load_state("networkidle")
-                png = small(page.screenshot())
-            (given.out / f"{name}.png").write_bytes(png)
+                png = compress_png(page.screenshot())
+            (args.out / f"{name}.png").write_bytes(png)
             print(f"{name}.png: {len(png) / 1000:,.0f} kB")
 
 

@@ -73,7 +73,7 @@ def test_packaged_data_is_in_the_wheel(elsewhere: Path, tmp_path: Path) -> None:
 
 
 def test_wheel_and_sdist_hold_what_the_tree_has_and_nothing_else(dist: Path) -> None:
-    wheel, sdist = dist_files.the_two(dist)
-    names = dist_files.tracked()
+    wheel, sdist = dist_files.find_wheel_and_sdist(dist)
+    names = dist_files.list_tracked_files()
     assert dist_files.check_wheel(wheel, names) == []
     assert dist_files.check_sdist(sdist, names) == []

@@ -51,8 +51,8 @@ def _notice() -> dict[str, str]:
 
 
 def test_every_place_that_names_the_version_agrees() -> None:
-    assert cut_release.problems((ROOT / "CHANGELOG.md").read_text()) == []
-    tagged = [path for path in cut_release.with_images() if re.search(r"(stair-es:|newTag: )\d", path.read_text())]
+    assert cut_release.find_problems((ROOT / "CHANGELOG.md").read_text()) == []
+    tagged = [path for path in cut_release.list_files_with_images() if re.search(r"(stair-es:|newTag: )\d", path.read_text())]
     assert {path.name for path in tagged} >= {"docker-compose.yml", "Dockerfile", "kustomization.yaml"}
 
 
@@ -68,7 +68,7 @@ def test_a_release_is_cut_and_its_notes_are_read_back(tmp_path: Path, monkeypatc
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(cut_release, "ROOT", tmp_path)
     day = datetime.date(2027, 1, 2)
-    assert {path.name for path in cut_release.cut("0.2.0", day)} == {
+    assert {path.name for path in cut_release.cut_release("0.2.0", day)} == {
         "CHANGELOG.md",
         "_version.py",
         "docker-compose.yml",
@@ -78,31 +78,31 @@ def test_a_release_is_cut_and_its_notes_are_read_back(tmp_path: Path, monkeypatc
     assert (tmp_path / "deploy/kustomization.yaml").read_text() == "newTag: 0.2.0-cuda\n"
     changelog = (tmp_path / "CHANGELOG.md").read_text()
     assert "## Unreleased\n\n## 0.2.0 - 2027-01-02\n\n### Added\n\n- One.\n" in changelog
-    assert cut_release.notes(changelog, "0.2.0") == "### Added\n\n- One.\n"
-    assert cut_release.problems(changelog, "v0.2.0") == []
-    assert "v0.3.0" in cut_release.problems(changelog, "v0.3.0")[0]
+    assert cut_release.read_notes(changelog, "0.2.0") == "### Added\n\n- One.\n"
+    assert cut_release.find_problems(changelog, "v0.2.0") == []
+    assert "v0.3.0" in cut_release.find_problems(changelog, "v0.3.0")[0]
     with pytest.raises(ValueError, match="nothing under"):
-        cut_release.cut("0.3.0", day)
+        cut_release.cut_release("0.3.0", day)
     (tmp_path / "docker-compose.yml").write_text("image: stair-es:0.1.9\n")
-    assert cut_release.problems(changelog) == ["docker-compose.yml: an image has the tag 0.1.9, and the version is 0.2.0"]
+    assert cut_release.find_problems(changelog) == ["docker-compose.yml: an image has the tag 0.1.9, and the version is 0.2.0"]
 
 
 @pytest.mark.parametrize("wrong", ["0.0.9", "1.0", "v0.2.0", "0.2.0rc1"])
 def test_a_version_that_cannot_follow_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="no version like"):
-        cut_release.cut(wrong, datetime.date(2027, 1, 2))
+        cut_release.cut_release(wrong, datetime.date(2027, 1, 2))
 
 
 def test_a_version_is_never_released_twice() -> None:
-    once = cut_release.released(CHANGELOG, "0.1.0", datetime.date(2027, 1, 2))
+    once = cut_release.add_release(CHANGELOG, "0.1.0", datetime.date(2027, 1, 2))
     again = once.replace("## Unreleased\n", "## Unreleased\n\n- Two.\n")
     with pytest.raises(ValueError, match="already"):
-        cut_release.released(again, "0.1.0", datetime.date(2027, 1, 3))
+        cut_release.add_release(again, "0.1.0", datetime.date(2027, 1, 3))
 
 
 def test_data_of_others_has_an_entry_in_the_notice() -> None:
     notice = _notice()
-    for name in sorted(dist_files.tracked()):
+    for name in sorted(dist_files.list_tracked_files()):
         written = Path(name).suffix in SOURCE or name in BY_HAND or Path(name).name.startswith(("Dockerfile", "MANIFEST"))
         if written and not name.startswith("stair_es/model/data/"):
             continue
@@ -201,8 +201,8 @@ def test_requirements_of_extras_are_taken_apart() -> None:
         'stair-es[torch]; extra == "train"',
     ):
         about["Requires-Dist"] = line
-    assert list(dist_installs.direct(about, ())) == ["numpy>=1.26", 'tomli>=2; python_version < "3.11"']
-    assert {*dist_installs.direct(about, ("train",))} == {
+    assert list(dist_installs.list_direct_requirements(about, ())) == ["numpy>=1.26", 'tomli>=2; python_version < "3.11"']
+    assert {*dist_installs.list_direct_requirements(about, ("train",))} == {
         "numpy>=1.26",
         'tomli>=2; python_version < "3.11"',
         "torch>=2.3",

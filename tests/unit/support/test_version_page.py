@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from check_versions import judge, run_checks
+from check_versions import classify_outcome, run_checks
 from support.versions import commands as version_commands
 from support.versions.bench import Bench, Wrong
 from support.versions.checks import CHECKS, NEEDS
@@ -46,7 +46,7 @@ def record(*outcomes: Outcome, label: str = "OpenSearch 2.19.1", failure: str = 
     ],
 )
 def test_only_what_is_known_may_be_missing(gap: Gap | None, problem: Exception | None, status: str) -> None:
-    assert judge("search", gap, problem).status == status
+    assert classify_outcome("search", gap, problem).status == status
 
 
 def test_what_needs_a_check_that_failed_is_not_tried() -> None:

@@ -150,7 +150,7 @@ def test_a_training_of_it_learns_no_picture_of_tux_paint(tmp_path: Path, build_m
     for name in ("train", "train_more", "val_style", "val_concepts"):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     work = tmp_path / "work"
-    told = build_mini.tell_words(tmp_path, work)
+    told = build_mini.collect_words(tmp_path, work)
     kept = (work / "train.jsonl").read_text().splitlines()
     assert [json.loads(line)["source"] for line in kept] == 2 * ["google", "fluent"]
     assert (len(told.classes), len(told.objects)) == (1000, 80)
