@@ -139,5 +139,5 @@ class GrowingIndex:
             requests = write_throttled(self.writer, islice(documents, count), pool, self.throttle, self.document_bytes)
         seconds = time.perf_counter() - began_s
         self.sent += count  # and not the sum over the requests: a busy cluster gets some documents twice
-        self.document_bytes = sum(each.bytes for each in requests) / sum(each.documents for each in requests)
+        self.document_bytes = sum(each.size_bytes for each in requests) / sum(each.documents for each in requests)
         return count / seconds

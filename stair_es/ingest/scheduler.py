@@ -72,11 +72,11 @@ class _WorkUnit:
 
     images: list[Pending]
     alone: bool = False
-    bytes: int = field(init=False)
+    size_bytes: int = field(init=False)
     """Memory held for it."""
 
     def __post_init__(self) -> None:
-        self.bytes = sum(estimate_listed_bytes(image.item) for image in self.images)
+        self.size_bytes = sum(estimate_listed_bytes(image.item) for image in self.images)
 
 
 @dataclass
@@ -208,7 +208,7 @@ class StageScheduler:
             elif self._queued and (last or idle or self._is_full() or len(self._queued) >= self.executor.batch_images):
                 size = min(self.executor.batch_images, len(self._queued))
                 unit = _WorkUnit([self._queued.popleft() for _ in range(size)])
-                self._queued_bytes -= unit.bytes
+                self._queued_bytes -= unit.size_bytes
             else:
                 return
             self._preparing[self.executor.submit_prepare(Batch(list(unit.images)))] = unit
@@ -224,8 +224,8 @@ class StageScheduler:
             self._encoding[self.executor.submit_encode(task, encoder)] = (encoder, unit)
 
     def _is_backlog_full(self) -> bool:
-        bytes_ = sum(unit.bytes for _, unit in self._encoded)
-        return bytes_ >= _BACKLOG_BYTES or self._count_images(self._encoded) >= _BACKLOG_IMAGES
+        backlog_bytes = sum(unit.size_bytes for _, unit in self._encoded)
+        return backlog_bytes >= _BACKLOG_BYTES or self._count_images(self._encoded) >= _BACKLOG_IMAGES
 
     def _start_writing(self, *, last: bool) -> None:
         """Start a request as soon as none is running; more in parallel only if they have full size."""
@@ -307,4 +307,4 @@ class StageScheduler:
             self.throttle.record_request(request)
         documents = sum(request.documents for request in requests)
         if documents:
-            self._document_bytes = max(1.0, sum(request.bytes for request in requests) / documents)
+            self._document_bytes = max(1.0, sum(request.size_bytes for request in requests) / documents)

@@ -248,7 +248,7 @@ def test_too_large_requests_are_split_down_to_the_document(node_url: str, client
     assert set(written.outcomes.values()) == {None}
     assert len(_stored(client, index_name)) == 39
     assert waits == []
-    assert {sent.bytes > 1000 for sent in written.requests if sent.too_large} == {True}
+    assert {sent.size_bytes > 1000 for sent in written.requests if sent.too_large} == {True}
     assert len(written.requests) < 30  # what was learnt from the first refusal holds for the rest of the call
 
 
@@ -258,7 +258,7 @@ def test_the_caller_says_how_large_requests_are(node_url: str, client: OpenSearc
         small = writer.write(_documents(50), chunk_bytes=1000).requests
         large = writer.write(_documents(50)).requests
     assert len(small) > 3
-    assert all(0 < sent.bytes <= 1000 and sent.seconds > 0 for sent in small)
+    assert all(0 < sent.size_bytes <= 1000 and sent.seconds > 0 for sent in small)
     assert [sent.documents for sent in large] == [50]
     assert sum(sent.documents for sent in small) == 50
     assert met == {"passed": len(small) + 1}
