@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def _session() -> Iterator[None]:
-    with ray_session.open_ray_session("train", None, error=StairError, instead=""):
+    with ray_session.open_ray_session("train", None, error_type=StairError, alternative=""):
         yield
 
 
