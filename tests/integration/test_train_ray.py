@@ -17,7 +17,7 @@ from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
 from stair_es.training.ray_train import train_on_ray
 from stair_es.training.train import train_model
 
-SMALL = {"optim.lr": 1e-3, "optim.backbone_lr": 1e-4, "watch.keep": "last", "model.text.backbone.name": "text"}
+SMALL = {"optim.lr": 1e-3, "optim.backbone_lr": 1e-4, "validation.keep": "last", "model.text.backbone.name": "text"}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.models import tiny_training
 
-CHANGES = ("recipe.name=stair-grounded", "recipe.steps=16", "optim.ema=0.9", "data.augment=strong", "watch.every=3")
+CHANGES = ("recipe.name=stair-grounded", "recipe.steps=16", "optim.ema=0.9", "data.augment=strong", "validation.every=3")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from stair_es.training.data.feature_cache import CachedTextFeatures
 from stair_es.training.train import train_model
 
 WORDS: dict[str, Any] = {"model.vocabulary": "words.json"}
-LEARNS: dict[str, Any] = {"recipe.steps": 120, "watch.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
+LEARNS: dict[str, Any] = {"recipe.steps": 120, "validation.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
 FROZEN: dict[str, Any] = {"recipe.frozen_backbones": True}
 
 
