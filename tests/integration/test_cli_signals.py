@@ -1,4 +1,4 @@
-"""What a command says when it is ended from outside: the installed one, waiting for a server that never answers."""
+"""Signals: how the installed command ends while it waits for a server that never responds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the logins of a configuration file go: to the cluster that the file names, and to no other."""
+"""Logins of a configuration file are sent to the cluster that the file names, and to no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is at the other end, on each engine, and where the usual question isn't answered."""
+"""Detection of distribution and version on each engine, also where the usual request is denied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor on a real node: each thing that is wrong is found, and goes away by the command that is named for it."""
+"""The doctor on a real node: each problem is found, and solved by the command in its remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An index that another version has written in another format is refused by everything that reads or writes an index."""
+"""An index in the format of another version is rejected by everything that reads or writes an index."""
 
 from __future__ import annotations
 

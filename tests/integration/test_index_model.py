@@ -1,4 +1,4 @@
-"""Whoever asks an index asks with the model that it names, unless another one is named: and never fetches it unasked."""
+"""Searches use the model that the index names, unless another one is named; it is never downloaded for that alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole ingests into a real node: every image has one outcome, and the index is the ledger."""
+"""Whole ingests into a real node: every image has one outcome, and state is kept in the index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stair-es ingest` leaves out hidden names and links out of the folder, says so, and takes them when it is asked to."""
+"""`stair-es ingest` leaves out hidden files and links out of the folder, reports them, and includes them if requested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an index holds of an image, and the words of a corpus, on each engine, against what was written."""
+"""Images and words of an index, on each engine, compared with what was written."""
 
 from __future__ import annotations
 

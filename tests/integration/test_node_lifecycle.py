@@ -1,4 +1,4 @@
-"""The embedded node as people meet it: the installed command, a home of its own, real processes."""
+"""The embedded node by the installed command, with its own home and real processes."""
 
 from __future__ import annotations
 

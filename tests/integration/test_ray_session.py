@@ -1,4 +1,4 @@
-"""Ray on this machine is nobody else's: who can reach it, read it or run something on it; and what it prints."""
+"""Private Ray sessions: who can reach, read or use one, and what it prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a searcher refuses and reports, on a real node."""
+"""Errors and remarks of a searcher, on a real node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An ingest and the page, observed while they work with a real node: what is told adds up with what they did."""
+"""Metrics and traces of an ingest and of the page with a real node match what was done."""
 
 from __future__ import annotations
 

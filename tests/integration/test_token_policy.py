@@ -1,4 +1,4 @@
-"""Policies for an index that is there: the cluster's script does what Python does, to the bit, and can be taken back."""
+"""Policies for an existing index: the script gives the same bits as Python, and can be rolled back."""
 
 from __future__ import annotations
 

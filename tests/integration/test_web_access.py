@@ -1,4 +1,4 @@
-"""Who gets in, and what the browser is told to enforce: a real server, real headers."""
+"""Access control, and the headers that the browser enforces: a real server, real headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stair-es serve`, the installed one: what it prints, what it refuses, how it ends."""
+"""The installed `stair-es serve`: its output, its errors, and how it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page can't answer is said in JSON, with the right status. A real node, real HTTP."""
+"""Errors of the page are JSON with the right status. A real node, real HTTP."""
 
 from __future__ import annotations
 

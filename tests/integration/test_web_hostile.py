@@ -1,4 +1,4 @@
-"""What strangers write and send: documents, ids, paths, uploads. A real node, real HTTP, real files."""
+"""Untrusted documents, ids, paths and uploads. A real node, real HTTP, real files."""
 
 from __future__ import annotations
 

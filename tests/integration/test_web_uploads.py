@@ -1,4 +1,4 @@
-"""Bodies that strangers send: too large, too slow, no images, too many at once. A real server, raw sockets where it matters."""
+"""Untrusted bodies: too large, too slow, not images, too many at once. A real server, raw sockets where it matters."""
 
 from __future__ import annotations
 

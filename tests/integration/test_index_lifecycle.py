@@ -1,4 +1,4 @@
-"""The life of an index on each engine: opened, built anew, swapped, pruned; and runs that get in each other's way."""
+"""The life cycle of an index on each engine: opening, building, swapping, deletion; and parallel runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run writes into its own index and into no other, whatever becomes of the alias meanwhile, and never calls that a success."""
+"""A run writes only into its own index if the alias is moved meanwhile, and never reports that as a success."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings relaxed during a load and restored whatever happens, on each engine."""
+"""Settings relaxed during a load and restored in any case, on each engine."""
 
 from __future__ import annotations
 

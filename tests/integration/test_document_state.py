@@ -1,4 +1,4 @@
-"""What an index knows of its documents, on each engine."""
+"""State of stored documents, on each engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first request of a command: how long it waits for a cluster that isn't well yet, and what it says when that was in vain."""
+"""The first request of a command: how long it waits for a busy cluster, and the error if that was in vain."""
 
 from __future__ import annotations
 

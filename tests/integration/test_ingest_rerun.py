@@ -1,4 +1,4 @@
-"""The index is the ledger: what a rerun reads, what a resync removes, when a new index takes the alias."""
+"""Reruns: what is read again, what a resync removes, and when a new index is swapped in."""
 
 from __future__ import annotations
 
