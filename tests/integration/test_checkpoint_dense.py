@@ -163,7 +163,7 @@ def _not_square(folder: Path) -> None:
         (_not_square, "doesn't describe a square image"),
     ],
 )
-def test_a_broken_checkpoint_says_what_is_wrong(folder: Path, spoil: Callable[[Path], None], said: str) -> None:
+def test_a_broken_checkpoint_is_reported(folder: Path, spoil: Callable[[Path], None], said: str) -> None:
     spoil(folder)
     with pytest.raises(ModelError, match=said) as wrong:
         _load(folder).encode_texts_dense(["dog"])

@@ -72,7 +72,7 @@ def test_each_request_is_signed_as_it_arrives(node_url: str, index_name: str, se
     assert "hunter2" not in f"{connection!r}{connection.security!r}"
 
 
-def test_a_signature_for_another_service_is_refused(node_url: str) -> None:
+def test_a_signature_for_another_service_is_rejected(node_url: str) -> None:
     with GateProxy(node_url, gate=lambda asked: None if _verified(asked, "es", proxy.url) else Said(status=403)) as proxy:
         connection = Connection(url=proxy.url, security=SecuritySettings(aws_service="aoss", aws_region=_REGION))
         with Cluster(connection) as cluster, pytest.raises(AuthenticationFailed) as caught:

@@ -135,7 +135,7 @@ def test_a_forbidden_version_request_names_the_permission_to_grant() -> None:
     assert "monitor" in caught.value.remedy
 
 
-def test_a_refused_request_is_named_with_the_right_that_it_takes_and_where_it_is_described() -> None:
+def test_a_rejected_request_names_the_missing_permission_and_its_documentation() -> None:
     """Also where the answer has no body, as that to HEAD."""
     security = SecuritySettings(user="anna", password="hunter2")
     with (
@@ -155,7 +155,7 @@ def test_a_refused_request_is_named_with_the_right_that_it_takes_and_where_it_is
             assert "docs/howto/secure.md#roles" in caught.value.remedy
 
 
-def test_a_request_about_all_indices_is_refused_by_the_proxy_and_an_alias_is_asked_for_by_its_index() -> None:
+def test_a_request_about_all_indices_is_rejected_by_the_proxy_and_an_alias_is_asked_for_by_its_index() -> None:
     with GateProxy(None) as proxy:
         proxy.gate = lambda _: Said(status=200)
         with Cluster(Connection(url=proxy.url)) as cluster:

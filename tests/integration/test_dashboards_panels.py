@@ -313,7 +313,7 @@ def test_every_panel_shows_what_is_in_the_documents(album: Album, product: Produ
         check(album, ask, answer)
 
 
-def test_what_was_looked_at_is_whole(album: Album) -> None:
+def test_the_panels_that_were_checked_are_complete(album: Album) -> None:
     assert faults(build_bundle(album.corpus, "kibana"), "kibana") == []
     assert album.corpus == replace(album.corpus, has_token_index=True, thumbnails=True, interval="M", captions=False)
 
@@ -448,7 +448,7 @@ def test_vega_draws_a_picture_without_data(by_hand: Album, version: str) -> None
 
 
 @ON_ONE_NODE
-def test_without_a_companion_there_is_no_panel_about_weights(node: Node, tmp_path: Path) -> None:
+def test_without_a_token_index_there_is_no_panel_about_weights(node: Node, tmp_path: Path) -> None:
     connection, alias = Connection(url=node.url), "test-dashboards-alone"
     with Cluster(connection) as cluster, gone_afterwards(cluster.client, alias):
         fill(node.url, alias, tmp_path, token_index=False, vector=node.vector, every=3)

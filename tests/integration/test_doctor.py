@@ -226,7 +226,7 @@ def test_a_rejected_login_is_reported_and_forbidden_checks_are_left_out(
             assert fetch_privileges(cluster, index_name) is None
 
 
-def test_nothing_is_changed(examine: Examine, node_url: str, opened: WriteTarget) -> None:
+def test_the_doctor_changes_nothing(examine: Examine, node_url: str, opened: WriteTarget) -> None:
     with GateProxy(node_url) as proxy:
         examine(Connection(url=proxy.url))
         assert {asked.method for asked in proxy.seen} == {"GET"}

@@ -125,7 +125,7 @@ def test_entries_are_every_document_once_whatever_the_page(
         assert sorted(found, key=repr) == sorted((entry for entry in expected if entry.source in some), key=repr)
 
 
-def test_entries_go_on_while_others_write(
+def test_entries_continue_while_others_write(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state, "_PAGE_SIZE", 5)

@@ -181,7 +181,7 @@ def test_near_misses(photos: ImageSearch) -> None:
         photos.explain("nowhere", "a kitten")
 
 
-def test_near_misses_are_told_of_the_query_that_was_sent(photos: ImageSearch) -> None:
+def test_near_misses_are_explained_for_the_query_that_was_sent(photos: ImageSearch) -> None:
     yarn, cow = (photos.search(PHOTOS / name, k=1).hits[0].id for name in ("kitten-with-yarn.jpg", "dairy-cow.jpg"))
     one = SearchOptions(weight_mass=0.01)
     ranked = [hit.id for hit in photos.search("a kitten", k=100, options=one).hits]

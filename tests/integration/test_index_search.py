@@ -31,7 +31,7 @@ def built(cluster: Cluster, alias: str, index_spec: IndexSpec, uri: str) -> Writ
     return opened
 
 
-def test_it_finds_what_is_in_the_new_index(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
+def test_a_search_finds_the_documents_of_the_new_index(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
     connection = Connection(url=rank_features_url)
     cluster = Cluster(connection, engine)
     first = built(cluster, engine_index, FIRST, "old")

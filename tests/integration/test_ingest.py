@@ -216,7 +216,7 @@ def test_a_foreign_index_is_left_alone(run: Run, options: IngestOptions, client:
         run(options, folder)
 
 
-def test_an_alias_of_several_indices_is_refused(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
+def test_an_alias_of_several_indices_is_rejected(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
     for letter in "ab":
         client.indices.create(index=f"{options.alias}-{letter}", body={"aliases": {options.alias: {}}})
     with pytest.raises(IndexMismatch, match="several"):
@@ -307,7 +307,7 @@ def test_an_interrupt_calls_off_the_wait_for_a_cluster_that_is_away(tmp_path: Pa
             executor.get_written(task)
 
 
-def test_seismic_is_refused_without_its_plugin_before_an_index_is_made(
+def test_seismic_is_rejected_without_its_plugin_before_an_index_is_made(
     run: Run, client: OpenSearch, options: IngestOptions, index_name: str
 ) -> None:
     with pytest.raises(UnsupportedTarget, match="doesn't have the plugin opensearch-neural-search on every node") as caught:

@@ -119,7 +119,7 @@ def test_an_index_keeps_its_policy_whatever_else_changes(
     client.indices.delete(index=f"{plain.alias}*")
 
 
-def test_another_policy_is_refused_with_the_way_to_apply_it(runs: Runs) -> None:
+def test_another_policy_is_rejected_with_the_way_to_apply_it(runs: Runs) -> None:
     runs.run(policy=POLICY)
     other = replace(runs.options, policy=TokenPolicy(mute=("dog",)))
     for go in (

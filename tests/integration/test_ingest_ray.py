@@ -241,6 +241,6 @@ def test_encoders_are_counted_gpu_by_gpu(gpus: list[float], share: float, fit: i
     assert count_gpu_encoders(gpus, share) == fit
 
 
-def test_one_and_a_half_gpus_are_refused() -> None:
+def test_one_and_a_half_gpus_are_rejected() -> None:
     with pytest.raises(UsageError, match=r"1\.5 GPUs"):
         count_gpu_encoders([4], 1.5)

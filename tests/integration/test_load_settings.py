@@ -74,7 +74,7 @@ def test_a_new_index_doesn_t_refresh_and_gets_all_back(loads: Loads) -> None:
     assert "refresh_interval -1" in loads.messages[0]
 
 
-def test_replicas_go_only_where_they_may(loads: Loads) -> None:
+def test_replicas_continuely_where_they_may(loads: Loads) -> None:
     with loads.start(replicas=True):
         assert loads.settings() == {"refresh_interval": "-1", "number_of_replicas": "0", "auto_expand_replicas": "false"}
     assert loads.restored()

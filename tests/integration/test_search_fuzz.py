@@ -325,7 +325,7 @@ def test_captions_of_any_kind_add_their_bm25_score(node: Hostile) -> None:
 @pytest.mark.parametrize("features", [1, 64, 1024])
 @pytest.mark.parametrize("caption", [0, 1, 500, 900, 959, 960, 1000, 1023])
 @pytest.mark.parametrize("clauses", [0, 500])
-def test_what_fits_our_count_of_clauses_fits_the_engine_s(node: Hostile, features: int, caption: int, clauses: int) -> None:
+def test_our_count_of_clauses_is_never_below_that_of_the_engine(node: Hostile, features: int, caption: int, clauses: int) -> None:
     filters = [parse_filter(" OR ".join(f"caption:f{number}" for number in range(clauses // 2)))] if clauses else []
     query = SearchQuery(
         vector=SparseVector.from_pairs((f"w{number}", 1.0) for number in range(features)),
@@ -340,7 +340,7 @@ def test_what_fits_our_count_of_clauses_fits_the_engine_s(node: Hostile, feature
     assert len(result.truncated) == max(0, features + query.other_clause_count - node.max_clauses)
 
 
-def test_more_clauses_than_we_count_are_refused_in_our_words(node: Hostile) -> None:
+def test_more_clauses_than_we_count_are_rejected_in_our_words(node: Hostile) -> None:
     """Each word once a field: that can't be known here."""
     text = " ".join(f"w{number}" for number in range(node.max_clauses - 30))
     clause: dict[str, Any] = {"multi_match": {"query": text, "fields": ["caption", "title", "subtitle"]}}

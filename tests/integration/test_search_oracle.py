@@ -365,7 +365,7 @@ def test_impacts_rank_as_the_vectors_within_half_a_thousandth_a_word(
     check(oracle, engine.rankings(asking(some), 10, "impacts"), bounds, 10)
 
 
-def test_the_kept_vectors_are_what_the_model_says_today(encoder: Encoder, documents: dict[str, SparseVector]) -> None:
+def test_the_stored_vectors_are_those_of_the_model(encoder: Encoder, documents: dict[str, SparseVector]) -> None:
     """Other processors round otherwise in the last digit: not the bits, the angle is compared."""
     assert len(documents) == 3000
     rng = random.Random(SEED)

@@ -188,7 +188,7 @@ def test_impacts_are_cut_to_what_the_node_takes(client: OpenSearch, node_url: st
 
 
 @pytest.mark.parametrize("query_type", ["neural_sparse", "seismic"])
-def test_what_the_node_has_no_plugin_for_is_refused_and_the_node_agrees(
+def test_a_query_type_without_its_plugin_is_rejected_by_us_and_by_the_node(
     client: OpenSearch, node_url: str, index_name: str, query_type: QueryType
 ) -> None:
     cluster = Cluster(Connection(url=node_url), client)

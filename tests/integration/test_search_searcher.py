@@ -49,7 +49,7 @@ def test_an_empty_name_or_pattern_never_means_every_index(node_url: str, index: 
         asked.search(CAR)
 
 
-def test_another_model_is_refused_with_the_model_to_take(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_another_model_is_rejected_with_the_model_to_take(node_url: str, client: OpenSearch, index_name: str) -> None:
     create(client, index_name)
     with searcher(node_url, index_name, "other@1") as asked, pytest.raises(QueryError, match=r"'m@1'.*'other@1'") as caught:
         asked.search(CAR)
@@ -57,7 +57,7 @@ def test_another_model_is_refused_with_the_model_to_take(node_url: str, client: 
 
 
 @pytest.mark.parametrize(("model", "field"), [(None, "rank_features"), ("m@1", "keyword")])
-def test_a_foreign_index_is_refused(node_url: str, client: OpenSearch, index_name: str, model: str | None, field: str) -> None:
+def test_a_foreign_index_is_rejected(node_url: str, client: OpenSearch, index_name: str, model: str | None, field: str) -> None:
     create(client, index_name, model, field)
     with searcher(node_url, index_name) as asked, pytest.raises(IndexMismatch, match=index_name):
         asked.search(CAR)
@@ -94,7 +94,7 @@ def test_an_id_that_two_indices_have_is_explained_as_one_document(node_url: str,
     assert [reason.document_weight for reason in told.contributions] == [told.score]
 
 
-def test_an_empty_vector_and_a_bad_k_are_refused_before_anything_is_asked() -> None:
+def test_an_empty_vector_and_a_bad_k_are_rejected_before_anything_is_asked() -> None:
     with searcher("http://127.0.0.1:9", "images") as asked:
         with pytest.raises(QueryError, match="empty"):
             asked.search(SparseVector((), ()))

@@ -271,7 +271,7 @@ def test_a_missing_index_is_an_error(client: OpenSearch, node_url: str, index_na
             detect_templates(Cluster(Connection(url=node_url), client), name)
 
 
-def test_what_the_sparse_vector_form_renders_to_is_right_on_elasticsearch_9(
+def test_the_sparse_vector_template_is_exact_on_elasticsearch_9(
     elasticsearch7_url: str, elasticsearch9_url: str, index_on: Callable[[str], str]
 ) -> None:
     index = index_on(elasticsearch9_url)

@@ -155,7 +155,7 @@ def _garbled(folder: Path) -> None:
         (lambda folder: (folder / "text.onnx").unlink(), r"has no text\.onnx"),
     ],
 )
-def test_graphs_that_do_not_fit_are_refused(folder: Path, fault: Any, said: str) -> None:  # noqa: ANN401
+def test_graphs_that_do_not_fit_are_rejected(folder: Path, fault: Any, said: str) -> None:  # noqa: ANN401
     fault(folder)
     with pytest.raises(ModelError, match=said) as wrong:
         _load(folder).encode_texts(["a red dog"])

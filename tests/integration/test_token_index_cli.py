@@ -164,7 +164,7 @@ def test_a_dry_run_reports_the_plan_for_the_token_index_and_changes_nothing(shel
     assert f"token index {token_index}: would be updated" in said
 
 
-def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> None:
+def test_a_name_in_use_by_others_is_reported_before_any_work(shell: Shell) -> None:
     taken = f"{shell.alias}-tokens"
     ingest = ("ingest", *shell.photos, "--model", "stair-mini")
     shell.client.indices.create(index=taken)

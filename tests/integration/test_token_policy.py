@@ -248,7 +248,7 @@ def test_a_cluster_that_fails_in_the_middle_of_a_plan_is_an_error_of_ours(cluste
         assert [asked.method for asked in proxy.seen if asked.target.startswith("/_search/scroll")] == ["POST", "DELETE"]
 
 
-def test_what_an_old_ingest_writes_meanwhile_gets_the_policy_by_a_second_apply(cluster: PolicyCluster) -> None:
+def test_documents_of_a_concurrent_ingest_get_the_policy_by_a_second_apply(cluster: PolicyCluster) -> None:
     rng = np.random.default_rng(8)
     policy, older = TokenPolicy(mute=("dog", "cat")), TokenPolicy(cap={"car": 0.01})
     vectors = {f"{i}": _vector(rng, 10) for i in range(300)}
@@ -282,7 +282,7 @@ def test_what_an_old_ingest_writes_meanwhile_gets_the_policy_by_a_second_apply(c
 
 
 @pytest.mark.parametrize("then", ["apply", "rollback"])
-def test_a_client_that_is_killed_in_the_middle_leaves_nothing_that_the_next_run_can_t_end(
+def test_the_next_run_completes_what_a_killed_client_left(
     cluster: PolicyCluster, tmp_path: Path, then: str
 ) -> None:
     rng = np.random.default_rng(9)
@@ -350,7 +350,7 @@ def _tasks(cluster: PolicyCluster) -> list[str]:
     return [id_ for node in nodes.values() for id_, task in node["tasks"].items() if target.name in task["description"]]
 
 
-def test_documents_that_the_cluster_refuses_are_counted_with_the_reason_and_can_be_taken_up_again(
+def test_rejected_documents_are_counted_with_the_reason_and_can_be_repeated(
     cluster: PolicyCluster,
 ) -> None:
     policy, pipeline = TokenPolicy(mute=("cat",)), f"{cluster.alias}-refuse"
@@ -416,7 +416,7 @@ def test_a_column_of_the_same_name_is_left_alone(cluster: PolicyCluster, type_: 
     assert cluster.client.get(index=own, id="1")["_source"] == document
 
 
-def test_what_nobody_checked_in_a_document_fails_it_alone(cluster: PolicyCluster) -> None:
+def test_an_unexpected_document_fails_alone(cluster: PolicyCluster) -> None:
     """Engines look at `tokens`, not at `policy_undo`; null is a weight that they take."""
     cluster.open()
     odd: Stored = {
@@ -479,7 +479,7 @@ def test_a_build_that_began_while_a_policy_was_applied_gets_the_policy_too(clust
     assert cluster.open(model="m-2").policy == policy
 
 
-def test_what_isn_t_ours_or_has_no_policy_is_refused(cluster: PolicyCluster) -> None:
+def test_a_foreign_index_or_one_without_a_policy_is_rejected(cluster: PolicyCluster) -> None:
     with pytest.raises(IndexMismatch, match="is not an alias"):
         cluster.apply(TokenPolicy(mute=("a",)))
     opened = cluster.open()
@@ -523,7 +523,7 @@ def test_a_cluster_that_can_t_change_documents_by_script_says_so_before_anything
         assert change_.token_changes == {"dog": (0.25, None), "cat": (None, 0.5)}
 
 
-def test_a_task_that_someone_calls_off_is_no_success(cluster: PolicyCluster) -> None:
+def test_a_task_cancelled_by_others_is_not_a_success(cluster: PolicyCluster) -> None:
     rng = np.random.default_rng(10)
     cluster.open()
     cluster.write({f"{i}": _vector(rng, 20) for i in range(100)})

@@ -169,7 +169,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("body", "message"), REFUSED, ids=[message for _, message in REFUSED])
-def test_contradictions_and_other_forms_are_refused_with_their_place(body: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_contradictions_and_other_forms_are_rejected_with_their_place(body: dict[str, Any], message: str, tmp_path: Path) -> None:
     file = tmp_path / "p.json"
     file.write_text(json.dumps({"stair_es_policy": 1, **body}))
     with pytest.raises(ResourceError) as caught:

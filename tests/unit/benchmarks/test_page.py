@@ -116,7 +116,7 @@ def test_a_failed_check_shows_what_was_measured(bench: dict[str, ModuleType]) ->
     assert "**missed**" in section(page, "### Where we lose")
 
 
-def test_a_short_form_that_means_nothing_says_so_and_wins_nothing(bench: dict[str, ModuleType]) -> None:
+def test_a_meaningless_short_form_is_marked_and_not_counted(bench: dict[str, ModuleType]) -> None:
     page = render(bench, record(bench, "recipes", ratio(bench, 3.0)))
     assert "0 comparisons" in page
     assert "**The short form shows only that it runs**" in section(page, "### recipes")

@@ -298,7 +298,7 @@ def test_pictures_of_photographs_stay_and_drawings_are_cut(sets: dict[str, Modul
         picture("openclipart")
 
 
-def test_another_file_than_the_published_one_is_refused(sets: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_another_file_than_the_published_one_is_rejected(sets: dict[str, ModuleType], tmp_path: Path) -> None:
     fetch = sets["fetch"]
     package = fetch.PACKAGES["tuxpaint"]
     assert package.file == "tuxpaint-stamps-default_2022.06.04-1_all.deb"

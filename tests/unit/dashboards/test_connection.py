@@ -62,7 +62,7 @@ def test_a_login_in_the_url_is_a_login_and_is_never_shown() -> None:
     assert connection.redact("sent p@ss and p%40ss") == "sent *** and ***"
 
 
-def test_a_second_login_is_refused() -> None:
+def test_a_second_login_is_rejected() -> None:
     with pytest.raises(UsageError, match="a login in the URL of the dashboards, and another way to log in"):
         DashboardsConnection(url="https://me:pass@host", security=SecuritySettings(api_key="abc"))
 

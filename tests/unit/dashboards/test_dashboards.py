@@ -67,7 +67,7 @@ def test_the_same_index_has_the_same_objects_and_another_one_has_others() -> Non
 
 
 @pytest.mark.parametrize("name", ["", "Photos", "photos*", "a,b", "-a", "a b", "a/b", "a#b"])
-def test_a_pattern_or_no_name_is_refused(name: str) -> None:
+def test_a_pattern_or_no_name_is_rejected(name: str) -> None:
     with pytest.raises(UsageError, match="not an index name"):
         DashboardSpec(name=name)
 

@@ -65,7 +65,7 @@ def test_no_two_services_want_one_port() -> None:
 
 
 @pytest.mark.parametrize("service", ALL)
-def test_what_keeps_running_has_a_health_check_a_limit_and_a_pinned_image(service: Service) -> None:
+def test_services_have_a_health_check_a_limit_and_a_pinned_image(service: Service) -> None:
     assert ("healthcheck" in service) == _runs_on(service)
     assert service["mem_limit"].endswith("g")
     assert "no-new-privileges:true" in service["security_opt"]

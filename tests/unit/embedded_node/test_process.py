@@ -75,7 +75,7 @@ def test_settings_bind_the_loopback_interface_only(spec: NodeSpec) -> None:
     assert "indices.query.bool.max_clause_count" not in settings
 
 
-def test_settings_refuse_web_pages_and_watch_the_disk_in_bytes(spec: NodeSpec) -> None:
+def test_settings_reject_web_pages_and_watch_the_disk_in_bytes(spec: NodeSpec) -> None:
     settings = build_node_settings(spec)
     assert (settings["http.cors.enabled"], settings["http.cors.allow-origin"]) == (True, "")
     marks = [settings[f"cluster.routing.allocation.disk.watermark.{name}"] for name in ("low", "high", "flood_stage")]
@@ -83,7 +83,7 @@ def test_settings_refuse_web_pages_and_watch_the_disk_in_bytes(spec: NodeSpec) -
     assert "cluster.routing.allocation.disk.threshold_enabled" not in settings  # true unless it is said
 
 
-def test_a_heap_full_of_garbage_refuses_nothing(spec: NodeSpec) -> None:
+def test_a_heap_full_of_garbage_rejects_no_request(spec: NodeSpec) -> None:
     """SerialGC collects on allocation only: counting garbage as used would refuse requests until something else allocates."""
     assert "-XX:+UseSerialGC" in _command(spec)
     assert build_node_settings(spec)["indices.breaker.total.use_real_memory"] is False
@@ -103,7 +103,7 @@ def test_environment_and_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(("port", "heap"), [(-1, "512m"), (65536, "512m"), (0, "512"), (0, "64m"), (0, "lots"), (0, "1g -Dx")])
-def test_impossible_values_are_refused(tmp_path: Path, port: int, heap: str) -> None:
+def test_impossible_values_are_rejected(tmp_path: Path, port: int, heap: str) -> None:
     with pytest.raises(UsageError) as caught:
         NodeSpec(dist=tmp_path, base=tmp_path, port=port, heap=heap)
     assert caught.value.remedy

@@ -169,7 +169,7 @@ def test_words_of_classes(folder: Path) -> None:
     assert strip_wordpiece_prefix("##ish") + strip_wordpiece_prefix("dog") + strip_wordpiece_prefix("##") == "ishdog##"
 
 
-def test_dense_vectors_of_a_vocabulary_are_asked_for_only_where_there_are_no_words_or_if_it_is_said(folder: Path) -> None:
+def test_the_vocabulary_is_encoded_only_for_dense_models_or_on_request(folder: Path) -> None:
     task = build_class_task(read_image_folder(folder))
     for dense, kinds in ((False, ["tokens"]), (True, ["tokens", "dense"])):
         report = evaluate_interpretability(task, made(Both()), dense=dense, progress=nothing).to_dict()

@@ -89,7 +89,7 @@ def test_an_absurd_time_is_cut_to_the_patience_and_the_others_are_tried_after_it
     assert failed.reason == ("a.test: 429 Too Many Requests, asks to wait 999999999 s, after 600 s of waiting for the host")
 
 
-def test_an_image_that_is_refused_while_others_are_served_waits_alone() -> None:
+def test_an_image_that_is_rejected_while_others_are_served_waits_alone() -> None:
     clock = Clock()
     deferred_images = DeferredImages(600.0, clock)
     bad, good = _image(0), _image(1)

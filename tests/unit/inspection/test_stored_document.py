@@ -79,7 +79,7 @@ def test_tokens_that_no_query_can_find_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("form", ["WEBP", "JPEG", "PNG"])
-def test_a_thumbnail_is_a_picture_that_is_what_it_says(form: str) -> None:
+def test_a_thumbnail_must_have_the_format_that_it_declares(form: str) -> None:
     data = encoded(Image.new("RGB", (8, 4), "red"), form)
     type_ = f"image/{form.lower()}"
     found = parse_thumbnail(uri(type_, data))

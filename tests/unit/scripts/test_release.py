@@ -88,7 +88,7 @@ def test_a_release_is_cut_and_its_notes_are_read_back(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("wrong", ["0.0.9", "1.0", "v0.2.0", "0.2.0rc1"])
-def test_a_version_that_cannot_follow_is_refused(wrong: str) -> None:
+def test_a_version_that_cannot_follow_is_rejected(wrong: str) -> None:
     with pytest.raises(ValueError, match="no version like"):
         cut_release.cut_release(wrong, datetime.date(2027, 1, 2))
 

@@ -199,7 +199,7 @@ def test_no_price_is_invented() -> None:
         ({"images": 1, "shard_images": 2_147_483_520}, "--shard-images"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused_by_their_option(inputs: dict[str, Any], option: str) -> None:
+def test_impossible_numbers_are_rejected_by_the_name_of_their_option(inputs: dict[str, Any], option: str) -> None:
     with pytest.raises(UsageError, match=option) as refused:
         SizingInputs(**inputs)
     assert refused.value.remedy
@@ -254,7 +254,7 @@ def test_every_input_is_an_option() -> None:
     assert {each.origin for each in plan.inputs} == {"given"}
 
 
-def test_the_command_refuses_what_cannot_be() -> None:
+def test_the_command_rejects_impossible_values() -> None:
     assert isinstance(CliRunner().invoke(app, ["plan", "--images", "5", "--shard-gb", "0"]).exception, UsageError)
     assert CliRunner().invoke(app, ["plan"]).exit_code == 2
 

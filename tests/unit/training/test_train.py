@@ -324,7 +324,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(folder: Path, tmp_path: Pat
     assert "optim.lr" in caught.value.remedy
 
 
-def test_another_configuration_or_a_strange_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_another_configuration_or_a_strange_folder_is_rejected(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     train_model(tiny_training.read(folder), out, device="cpu")
     with pytest.raises(UsageError, match="another configuration") as caught:
@@ -342,7 +342,7 @@ def test_another_configuration_or_a_strange_folder_is_refused(folder: Path, tmp_
         train_model(tiny_training.read(folder), out, NO_CALLBACKS, device="cpu")
 
 
-def test_a_batch_larger_than_the_set_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_batch_larger_than_the_set_is_rejected(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a batch of 64 needs as many different captions, the training set has 18"):
         train_model(tiny_training.read(folder, {"batch.size": 64}), tmp_path / "out", device="cpu")
 

@@ -129,7 +129,7 @@ def test_tokens_begin_as_their_own_embeddings_to_the_bit() -> None:
     assert torch.equal(model.text.head.embedding_FT, torch.nn.functional.normalize(rows - rows.mean(0), dim=1))
 
 
-def test_a_training_goes_on_with_the_same_words_only(folder: Path, tmp_path: Path) -> None:
+def test_a_training_continues_with_the_same_words_only(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read(folder, WORDS)
     train_model(config, tmp_path / "out", device="cpu")
     assert train_model(config, tmp_path / "out", device="cpu").steps == 6
@@ -183,7 +183,7 @@ def test_a_missing_file_is_reported(folder: Path, tmp_path: Path) -> None:
         factory.build_model(config, factory.build_training_set(config, NO_CALLBACKS, 1), NO_CALLBACKS, DataDir.from_env())
 
 
-def test_a_checkpoint_whose_words_do_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_whose_words_do_not_fit_is_rejected(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     train_model(tiny_training.read(folder, WORDS), out, device="cpu")
     whole = (out / "words.json").read_bytes()

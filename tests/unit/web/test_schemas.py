@@ -112,7 +112,7 @@ def test_an_invalid_search_request_is_rejected(raw: bytes) -> None:
         ("method", ["bag"]),
     ],
 )
-def test_values_of_another_kind_or_size_are_refused_by_name(name: str, value: object) -> None:
+def test_values_of_another_kind_or_size_are_rejected_by_name(name: str, value: object) -> None:
     with pytest.raises(QueryError, match=name if name != "factors" else "factor"):
         parse_search_params(body(**{name: value}))
 

@@ -67,7 +67,7 @@ def test_each_word_with_its_weight_its_share_and_that_of_the_words_so_far() -> N
     ]
 
 
-def test_what_is_left_out_is_reported() -> None:
+def test_tokens_that_are_left_out_are_reported() -> None:
     assert plain(inspect_image(image()), k=1)[1] == "  3 more words have 50.0 % of the weight (--all)"
     assert plain(inspect_image(image(SparseVector((), ()))))[0] == "  no word, so no query finds it"
 

@@ -392,7 +392,7 @@ def test_an_image_that_is_neither_a_file_nor_a_url_is_wrong_usage(command: tuple
 
 @pytest.mark.usefixtures("lengths")
 @pytest.mark.parametrize("command", [("query", "--image"), ("encode",)])
-def test_a_url_into_this_machine_is_refused(command: tuple[str, ...]) -> None:
+def test_a_url_into_this_machine_is_rejected(command: tuple[str, ...]) -> None:
     code, out, stderr = run(*command, "http://127.0.0.1:9/a.jpg?token=hunter2")
     assert (code, out) == (1, "")
     assert "refused: the address is loopback (--allow-private-urls)" in stderr

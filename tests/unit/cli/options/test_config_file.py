@@ -121,7 +121,7 @@ def test_a_command_does_not_change_the_environment(tmp_path: Path) -> None:
     assert dict(os.environ) == before
 
 
-def test_what_has_no_option_reaches_a_command_past_the_environment(tmp_path: Path) -> None:
+def test_settings_without_an_option_reach_a_command_without_the_environment(tmp_path: Path) -> None:
     """The file sets the home; no variable is set for the process, not even while the command runs."""
     path = _write(tmp_path, 'home = "elsewhere"\nuser = "anna"\nnode_heap = "1g"\ntrust_remote_code = "org/name"\n')
     changed, watching = [], [True]

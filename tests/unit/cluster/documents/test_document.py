@@ -211,7 +211,7 @@ def test_mapping_differences_name_field_and_type() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Photos", "a b", "a/b", "-a", "_a", ".a", "a*", "a,b", "x" * 201])
-def test_names_that_no_engine_takes_are_refused(name: str) -> None:
+def test_names_that_no_engine_takes_are_rejected(name: str) -> None:
     with pytest.raises(UsageError):
         check_alias_name(name)
 

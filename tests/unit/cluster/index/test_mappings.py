@@ -61,14 +61,14 @@ def test_sparse_vector_has_what_its_version_knows(version: tuple[int, ...], prun
 
 
 @pytest.mark.parametrize("cluster_info", [*ALL[:-1], make_cluster_info("elasticsearch", 8, 14, 3)], ids=lambda cluster_info: cluster_info.label)
-def test_sparse_vector_is_refused_where_there_is_none(cluster_info: ClusterInfo) -> None:
+def test_sparse_vector_is_rejected_where_there_is_none(cluster_info: ClusterInfo) -> None:
     with pytest.raises(UnsupportedTarget, match=cluster_info.label) as caught:
         build_index_body(cluster_info, SPARSE)
     assert "--vector" in caught.value.remedy
 
 
 @pytest.mark.parametrize("cluster_info", [make_cluster_info("opensearch", 3, 2, 0), *ALL[:2], *ALL[3:]], ids=lambda cluster_info: cluster_info.label)
-def test_seismic_is_refused_where_no_plugin_has_it(cluster_info: ClusterInfo) -> None:
+def test_seismic_is_rejected_where_no_plugin_has_it(cluster_info: ClusterInfo) -> None:
     with pytest.raises(UnsupportedTarget, match=rf"{cluster_info.label} .*OpenSearch 3\.3 or newer") as caught:
         build_index_body(cluster_info, SEISMIC)
     assert "--vector" in caught.value.remedy
@@ -98,7 +98,7 @@ def test_a_user_s_own_method_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cluster_info", [make_cluster_info("opensearch", 2, 9, 0), ALL[0], ALL[4], ALL[5]], ids=lambda cluster_info: cluster_info.label)
-def test_impacts_are_refused_where_the_filter_is_not(cluster_info: ClusterInfo) -> None:
+def test_impacts_are_rejected_where_the_filter_is_not(cluster_info: ClusterInfo) -> None:
     with pytest.raises(UnsupportedTarget, match=cluster_info.label) as caught:
         build_index_body(cluster_info, IMPACTS)
     assert "--impact-field" in caught.value.remedy
@@ -130,7 +130,7 @@ def test_a_user_s_own_body_is_taken_as_it_is(tmp_path: Path) -> None:
     ("settings", "field"),
     [(DocumentSettings(), "uri"), (DocumentSettings(), "tokens"), (SPARSE, "sparse_vector"), (IMPACTS, "impacts")],
 )
-def test_a_body_without_the_fields_that_ingest_needs_is_refused(tmp_path: Path, settings: DocumentSettings, field: str) -> None:
+def test_a_body_without_the_fields_that_ingest_needs_is_rejected(tmp_path: Path, settings: DocumentSettings, field: str) -> None:
     change = {"mappings": {"properties": {field: {"type": "text"}}}} if field in ("uri", "tokens") else {}
     cluster_info = ALL[5] if settings is SPARSE else ALL[2]
     with pytest.raises(ResourceError, match=field):

@@ -93,7 +93,7 @@ def test_a_model_tells_its_tokens_only_where_they_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("features", "said"), [(None, "doesn't expose"), (range(MAX_IDS + 1), "32,769 tokens")])
-def test_a_model_whose_tokens_cannot_have_ids_is_refused(
+def test_a_model_whose_tokens_cannot_have_ids_is_rejected(
     monkeypatch: pytest.MonkeyPatch, features: range | None, said: str
 ) -> None:
     class Model:

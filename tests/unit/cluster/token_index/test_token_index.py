@@ -146,7 +146,7 @@ def test_a_token_index_is_not_an_image_index_and_the_reverse() -> None:
 
 
 @pytest.mark.parametrize("found", [None, 1, INDEX_FORMAT + 1, "2", [2]])
-def test_an_index_of_another_format_is_refused(found: object) -> None:
+def test_an_index_of_another_format_is_rejected(found: object) -> None:
     about = {"alias": "a", "model": "m", **({} if found is None else {"format_version": found})}
     with pytest.raises(IndexMismatch, match=f"index 'x' has the format .* this version uses {INDEX_FORMAT}"):
         check_index_format("x", _index(about))

@@ -243,7 +243,7 @@ def test_karpathys_splits_for_training(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["set.tsv", "set.csv", "set.parquet", "set.tar", "set.jsonl"])
-def test_what_is_not_there_and_splits_of_what_has_none(folder: Path, name: str) -> None:
+def test_missing_files_and_unsupported_splits_are_rejected(folder: Path, name: str) -> None:
     with pytest.raises(UsageError) as failed:
         read_captions(folder / name)
     assert failed.value.remedy

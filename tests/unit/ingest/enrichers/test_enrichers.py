@@ -121,7 +121,7 @@ def test_a_wrong_count_is_never_paired_with_the_wrong_image() -> None:
     ],
     ids=["another size", "no colours"],
 )
-def test_pixels_of_another_shape_are_refused(enricher: Enricher) -> None:
+def test_pixels_of_another_shape_are_rejected(enricher: Enricher) -> None:
     [result] = run_enricher(enricher, "crop", [_candidate("a")])
     assert isinstance(result, str)
     assert "crop" in result

@@ -38,7 +38,7 @@ def build_mini(monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401  a modul
     return build_mini
 
 
-def test_what_is_shipped_is_small_and_credits_its_sources() -> None:
+def test_shipped_files_are_small_and_credit_their_sources() -> None:
     assert sum(path.stat().st_size for path in artifacts.MINI_FOLDER.iterdir()) < 7_000_000
     told = (artifacts.MINI_FOLDER / "README.md").read_text(encoding="utf-8")
     for credit in ("EmojiOne", "CC-BY-4.0", "Google (Noto Emoji)", "Microsoft (Fluent Emoji)", "Mozilla", "Open Clip Art"):

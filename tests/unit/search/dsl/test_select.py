@@ -96,11 +96,11 @@ class TestEveryQueryType:
         assert len(build_any(query_type, SparseVector.from_mapping(dict.fromkeys(WORDS, 1.0))).vector) == 1024
 
     @pytest.mark.parametrize("limit", [0, -1])
-    def test_a_limit_below_1_is_refused(self, query_type: QueryType, limit: int) -> None:
+    def test_a_limit_below_1_is_rejected(self, query_type: QueryType, limit: int) -> None:
         with pytest.raises(QueryError, match="max_clauses"):
             build_any(query_type, SparseVector.from_mapping({"car": 1.0}), max_clauses=limit)
 
-    def test_an_empty_vector_is_refused(self, query_type: QueryType) -> None:
+    def test_an_empty_vector_is_rejected(self, query_type: QueryType) -> None:
         with pytest.raises(QueryError, match="no token with a weight"):
             build_any(query_type, SparseVector((), ()))
 
@@ -302,7 +302,7 @@ def test_seismic_is_taken_where_it_may_be_and_the_index_has_its_field() -> None:
         select_query_type(opensearch, IndexFields(tokens=None, seismic=IDS_FIELD), fail_to_list_plugins, approximate=True)
 
 
-def test_a_refusal_names_what_is_possible() -> None:
+def test_a_rejection_names_the_possible_query_types() -> None:
     with pytest.raises(QueryError) as error:
         select_query_type(make_cluster_info("opensearch", 3, 8), WORDS_FIELD, fail_to_list_plugins, "impacts")
     assert "rank_features is possible" in error.value.remedy

@@ -39,7 +39,7 @@ def test_public_addresses_are_fetched_from(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", METADATA)
-def test_metadata_services_are_refused_always(address: str) -> None:
+def test_metadata_services_are_rejected_always(address: str) -> None:
     assert "metadata" in str(find_block_reason(address, allow_private=True))
     assert "metadata" in str(find_block_reason(address, allow_private=False))
 

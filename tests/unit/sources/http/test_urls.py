@@ -44,7 +44,7 @@ def test_a_locator_names_its_host_as_the_fetcher_does(url: str, host: str) -> No
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://h..xn--a/", "http://xn--é.test/", "http://h.test/\t", "http://"])
-def test_a_malformed_url_has_no_host_and_is_refused(url: str) -> None:
+def test_a_malformed_url_has_no_host_and_is_rejected(url: str) -> None:
     assert UrlLocator(url).host == ""
     with pytest.raises(ReadError, match="can't fetch a malformed URL"):
         Fetcher(UrlPolicy(schemes=("http", "https")))._parse_url(url)
@@ -93,7 +93,7 @@ def test_a_token_that_may_be_all_that_tells_two_images_apart_is_hidden_but_count
         *({"patience_s": -1}, {"patience_s": float("nan")}),
     ],
 )
-def test_limits_that_cannot_be_kept_are_refused(wrong: dict[str, object]) -> None:
+def test_limits_that_cannot_be_kept_are_rejected(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         UrlPolicy(**wrong)  # type: ignore[arg-type]
 
@@ -157,7 +157,7 @@ def test_bodies_are_as_long_as_allowed_and_not_longer() -> None:
 
 
 @pytest.mark.parametrize(("encoding", "bits"), [("gzip", 31), ("x-gzip", 31), ("deflate", 15), ("GZIP ", 31)])
-def test_compressed_bodies_are_unpacked_to_the_last_byte_or_refused(encoding: str, bits: int) -> None:
+def test_compressed_bodies_are_unpacked_to_the_last_byte_or_rejected(encoding: str, bits: int) -> None:
     packer = zlib.compressobj(9, zlib.DEFLATED, bits)
     packed = packer.compress(b"image" * 100) + packer.flush()
     headers = {"content-encoding": encoding}

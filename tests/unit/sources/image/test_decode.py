@@ -137,7 +137,7 @@ def test_bad_bytes_say_why(data: bytes, reason: str) -> None:
         _decode(data)
 
 
-def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
+def test_a_decompression_bomb_is_rejected_before_it_is_decoded() -> None:
     bomb = _saved(Image.new("1", (20_000, 20_000)), "PNG")
     assert len(bomb) < 100_000
     with pytest.raises(DecodeError, match=r"20000 x 20000 pixels exceed the limit of 128000000"):

@@ -305,7 +305,7 @@ def test_one_url_is_a_source_without_its_secrets() -> None:
     assert "abc" not in repr((item, source))
 
 
-def test_a_url_with_a_login_is_refused_before_anything_keeps_it(folder: Path) -> None:
+def test_a_url_with_a_login_is_rejected_before_anything_keeps_it(folder: Path) -> None:
     with pytest.raises(UsageError, match="user name or password") as refused:
         open_source("https://u:hunter2@example.com/x.jpg")
     (folder / "t.txt").write_text("https://u:hunter2@example.com/x.jpg\n")

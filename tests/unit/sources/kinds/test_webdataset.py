@@ -125,7 +125,7 @@ def test_a_negative_size_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"size": -1}, {"offset": -1}])
-def test_a_dead_letter_with_a_negative_number_is_refused(wrong: dict[str, int]) -> None:
+def test_a_dead_letter_with_a_negative_number_is_rejected(wrong: dict[str, int]) -> None:
     right: dict[str, Any] = {"kind": "member", "uri": "file:///s.tar", "offset": 0, "size": 0, "version": None}
     assert restore_locator(right)
     with pytest.raises(UsageError, match="not the locator of an image"):

@@ -78,7 +78,7 @@ def test_an_invalid_picture_is_rejected(data: bytes) -> None:
         render_image(data, 100, "WEBP", LIMITS)
 
 
-def test_a_bomb_is_refused_before_its_pixels_are_read() -> None:
+def test_a_bomb_is_rejected_before_its_pixels_are_read() -> None:
     bomb = encode(Image.new("1", (20_000, 20_000)), "PNG")
     assert len(bomb) < 100_000
     with pytest.raises(DecodeError, match="bomb"):
