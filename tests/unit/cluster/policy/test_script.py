@@ -12,7 +12,7 @@ from stair_es.cluster.metadata.policy_state import (
     PolicyState,
     add_policy_to_body,
     check_policy_matches,
-    list_missing_policy_fields,
+    check_policy_fields,
     parse_policy_state,
 )
 from stair_es.cluster.metadata.token_fields import TokenFieldLayout, TokenIds
@@ -132,7 +132,7 @@ def test_a_new_index_has_the_fields_even_with_a_body_that_lacks_them() -> None:
 )
 def test_a_foreign_field_with_the_name_of_ours_is_rejected(field: dict[str, Any]) -> None:
     with pytest.raises(IndexMismatch, match="a column 'policy"):
-        list_missing_policy_fields(field, "index 'x'")
+        check_policy_fields(field, "index 'x'")
 
 
 def test_an_ingest_uses_the_policy_of_the_index_or_requests_the_same() -> None:
