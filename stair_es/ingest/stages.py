@@ -174,12 +174,12 @@ def encode_batch(batch: Batch, encoder: Encoder) -> Batch:
 
 
 def _build_metadata(image: Prepared) -> ImageMetadata:
-    loaded, decoded = image.fetched, image.decoded
+    fetched, decoded = image.fetched, image.decoded
     return ImageMetadata(
-        uri=loaded.item.uri,
-        source=loaded.item.source,
-        version=loaded.version,
-        sha256=loaded.sha256,
+        uri=fetched.item.uri,
+        source=fetched.item.source,
+        version=fetched.version,
+        sha256=fetched.sha256,
         width=decoded.width,
         height=decoded.height,
         format=decoded.format,

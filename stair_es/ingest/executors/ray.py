@@ -214,9 +214,9 @@ class _RayEncoder:
         return encode_batch(batch, self._encoder)
 
 
-def _prepare_quietly(batch: Batch, job: WorkerConfig) -> Batch:
+def _prepare_quietly(batch: Batch, config: WorkerConfig) -> Batch:
     disable_decoder_logs()
-    return prepare_batch(batch, job)
+    return prepare_batch(batch, config)
 
 
 def _write_encoded(config: WorkerConfig, chunk_bytes: int, *batches: Batch) -> tuple[list[Batch], list[BulkRequestStats]]:
