@@ -53,7 +53,7 @@ def run_ingest(
     accounting: RunAccounting | None = None,
     on_batch: Callable[[Batch], None] = lambda _: None,
 ) -> IngestReport:
-    """Ingest the images of `sources` into the index behind `options.alias`.
+    """Ingest the images of `sources` into the index that `options.alias` points to.
 
     Args:
         sources: Sources as opened by `sources.registry.open_source`.

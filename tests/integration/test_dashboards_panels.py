@@ -142,7 +142,7 @@ def bars(album: Album, _: Ask, answer: dict[str, Any]) -> None:
     assert pairs(answer, "2") == counted(words_of(album), 20)
 
 
-def beside(album: Album, word: str) -> Counter[str]:
+def count_neighbors(album: Album, word: str) -> Counter[str]:
     return Counter(other for doc in album.docs.values() if word in doc["top_tokens"] for other in doc["top_tokens"])
 
 
@@ -150,7 +150,7 @@ def together(album: Album, _: Ask, answer: dict[str, Any]) -> None:
     assert pairs(answer, "tokens") == counted(words_of(album), 20)
     for bucket in buckets(answer, "tokens"):
         found = [(other["key"], other["doc_count"]) for other in bucket["others"]["buckets"]]
-        assert found == ranked(beside(album, bucket["key"]), 200)
+        assert found == ranked(count_neighbors(album, bucket["key"]), 200)
 
 
 def by_source(album: Album, _: Ask, answer: dict[str, Any]) -> None:
@@ -391,10 +391,10 @@ def percent(text: str) -> float:
 
 
 def drawn_together(album: Album, marks: Marks) -> None:
-    cells = [mark for mark in marks if "beside" in mark]
+    cells = [mark for mark in marks if "Other word" in mark]
     top = [word for word, _ in counted(words_of(album), 20)]
-    expected = {(one, other): beside(album, one)[other] for one in top for other in top if one != other}
-    shown = {(cell["Word"], cell["beside"]): int(cell["Images with both"]) for cell in cells}
+    expected = {(one, other): count_neighbors(album, one)[other] for one in top for other in top if one != other}
+    shown = {(cell["Word"], cell["Other word"]): int(cell["Images with both"]) for cell in cells}
     assert shown == {pair: both for pair, both in expected.items() if both}
     for cell in cells:
         both, one, other = (int(cell[name]) for name in ("Images with both", "with the first", "with the second"))

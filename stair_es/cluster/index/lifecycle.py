@@ -1,4 +1,4 @@
-"""Index life cycle: timestamped indices behind an alias; the next one is built next to the one in use, then the alias is swapped.
+"""Index life cycle: timestamped indices and their alias; the next index is built while the old one is in use, then the alias is swapped.
 
 Here an index is found or created; `aliases` and `load_settings` have the rest of its life.
 """

@@ -1,4 +1,4 @@
-"""The token index of an alias: `X.tokens` behind `A-tokens` for the index X behind A. Find, create, publish and delete it.
+"""The token index of an alias: `A-tokens` points to `X.tokens` if A points to X. Find, create, publish and delete it.
 
 Each is written through a write alias of its own, `X.tokens.write`, as the image index is: see `make_write_alias`.
 """

@@ -1,4 +1,4 @@
-"""The built-in sink: an index behind an alias, in OpenSearch or Elasticsearch.
+"""The built-in sink: an index with an alias, in OpenSearch or Elasticsearch.
 
 Options: `retain_indices` (number of retired indices to retain, 1), `swap` (auto, always, never),
 `no_replicas_while_building` (yes or no), `mapping` (file with a custom index body), `token_index` (yes or no; by default what

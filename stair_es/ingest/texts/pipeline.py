@@ -50,7 +50,7 @@ def run_text_ingest(
     progress: ProgressCallback,
     accounting: RunAccounting | None = None,
 ) -> IngestReport:
-    """Ingest the texts of `sources` (see `open_text_source`) into the index behind `options.alias`.
+    """Ingest the texts of `sources` (see `open_text_source`) into the index that `options.alias` points to.
 
     The arguments are those of `run_ingest`.
 
