@@ -1,4 +1,4 @@
-"""Index life cycle: timestamped indices and their alias; the next index is built while the old one is in use, then the alias is swapped.
+"""Index life cycle: timestamped indices with an alias; the next one is built before the alias is swapped to it.
 
 Here an index is found or created; `aliases` and `load_settings` have the rest of its life.
 """
