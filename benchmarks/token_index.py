@@ -20,8 +20,8 @@ from harness.result import ReportTable, Result
 
 from stair_es import SparseVector
 from stair_es.cluster.bulk.writer import BulkWriter
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.document import (
     DocumentSettings,
     ImageMetadata,
@@ -30,8 +30,8 @@ from stair_es.cluster.documents.document import (
     make_document_id,
 )
 from stair_es.cluster.index.lifecycle import open_index
-from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.cluster.index.mappings import build_index_body
+from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
 
 if TYPE_CHECKING:

@@ -156,7 +156,9 @@ class Embedder:
         )
 
 
-def find_near_tokens(tokens: WordPieceVocabulary, vocabulary: WholeWordVocabulary, words_VD: Floats, embedder: Embedder) -> NearTokens:
+def find_near_tokens(
+    tokens: WordPieceVocabulary, vocabulary: WholeWordVocabulary, words_VD: Floats, embedder: Embedder
+) -> NearTokens:
     """Return for each whole token that isn't a stop word the words near to it."""
     stop = load_stop_words()
     ids = [
@@ -311,7 +313,9 @@ def _print_line(line: str) -> None:
 
 def _report_metrics(metrics: StepMetrics) -> None:
     if not metrics.step % 100:
-        _print_line(f"{metrics.step}/{metrics.steps} " + " ".join(f"{name} {value:.4g}" for name, value in metrics.values.items()))
+        _print_line(
+            f"{metrics.step}/{metrics.steps} " + " ".join(f"{name} {value:.4g}" for name, value in metrics.values.items())
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

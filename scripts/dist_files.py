@@ -65,7 +65,9 @@ def check_sdist(sdist: Path, names: set[str]) -> list[str]:
     """Compare the source archive with the tree; return a line for each difference."""
     with tarfile.open(sdist) as archive:
         found = {member.name.partition("/")[2] for member in archive if member.isfile()}
-    return describe_differences(sdist.name, select_for_sdist(names), {name for name in found if name != "PKG-INFO" and ".egg-info/" not in name})
+    return describe_differences(
+        sdist.name, select_for_sdist(names), {name for name in found if name != "PKG-INFO" and ".egg-info/" not in name}
+    )
 
 
 def read_record(wheel: Path) -> set[str]:

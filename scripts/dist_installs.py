@@ -101,7 +101,8 @@ class Environment:
         requirements_in = home.with_suffix(".in")
         requirements_in.write_text("\n".join(sorted(set(list_direct_requirements(read_metadata(wheel), extras)))))
         quiet = ("--quiet", "--no-build", "--no-config")
-        run_uv("pip", "compile", *quiet, "--python", python, "--resolution", resolution, "--no-annotate", requirements_in, "-o", made.pins)
+        resolver = ("--python", python, "--resolution", resolution)
+        run_uv("pip", "compile", *quiet, *resolver, "--no-annotate", requirements_in, "-o", made.pins)
         run_uv("venv", "--quiet", "--python", python, home)
         run_uv("pip", "install", *quiet, "--python", made.bin / "python", "-r", made.pins, wheel)
         return made

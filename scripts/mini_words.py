@@ -90,9 +90,7 @@ def find_drawing_words(captions: Sequence[dict[str, object]], known: WholeWordVo
     for row in captions:
         words = {word for text in _list_texts(row) for word in _WORD.findall(text.lower()) if _ASCII.fullmatch(word)}
         kept |= {
-            word
-            for word in words - left_out
-            if known.find_word(word) < 0 and (row["source"] != "openclipart" or word in whole)
+            word for word in words - left_out if known.find_word(word) < 0 and (row["source"] != "openclipart" or word in whole)
         }
     return sorted(word for word in kept if kept.isdisjoint(list_singulars(word)))
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.config.settings import Settings
 from stair_es.doctor import cluster as cluster_checks
@@ -106,7 +106,9 @@ def _check_connected(cluster: Cluster, context: CheckContext) -> Iterator[CheckR
     yield from _check_index(cluster, context, cluster_info, facts.forbidden)
 
 
-def _check_index(cluster: Cluster, context: CheckContext, cluster_info: ClusterInfo, forbidden: Sequence[str]) -> Iterator[CheckResult]:
+def _check_index(
+    cluster: Cluster, context: CheckContext, cluster_info: ClusterInfo, forbidden: Sequence[str]
+) -> Iterator[CheckResult]:
     try:
         info = index_info.fetch_index_info(cluster, context.index)
     except QueryError as error:

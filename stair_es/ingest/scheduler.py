@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.actions import BulkRequestStats
+from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.errors import IngestError
 from stair_es.ingest.accounting.run_accounting import BulkStats
 from stair_es.ingest.deferred import DeferredImages

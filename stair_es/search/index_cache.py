@@ -15,8 +15,8 @@ from stair_es.errors import ClusterError, ClusterUnreachable, QueryError, StairE
 from stair_es.search.index_info import IndexInfo, fetch_index_info
 
 if TYPE_CHECKING:
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.client.capabilities import ClusterInfo
+    from stair_es.cluster.client.cluster import Cluster
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,13 @@ def _open_session(extra: str, address: str | None, error_type: type[StairError],
 
 
 @contextmanager
-def _connect_ray(ray: Any, options: dict[str, Any], action: str, error_type: type[StairError], alternative: str) -> Iterator[None]:  # noqa: ANN401
+def _connect_ray(
+    ray: Any,  # noqa: ANN401
+    options: dict[str, Any],
+    action: str,
+    error_type: type[StairError],
+    alternative: str,
+) -> Iterator[None]:
     try:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
@@ -112,7 +118,9 @@ def _prepare_local_options(error_type: type[StairError], alternative: str) -> It
     try:
         temporary = tempfile.TemporaryDirectory(prefix="ray-", dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
-        raise error_type(f"can't start Ray on this machine: {error}", f"{alternative}, or use another folder: RAY_TMPDIR.") from error
+        raise error_type(
+            f"can't start Ray on this machine: {error}", f"{alternative}, or use another folder: RAY_TMPDIR."
+        ) from error
     os.environ.update(_build_auth_variables(os.environ, imported="ray" in sys.modules))  # permanently: see `_get_auth_token`
     with temporary as folder:
         # Ray opens the innermost folder to all users, so it gets one of its own.
@@ -182,5 +190,6 @@ def check_ray_address(address: str, error_type: type[StairError], alternative: s
     except OSError as error:
         raise error_type(
             f"no Ray cluster answers at {address}: {error.strerror or error}",
-            f"Start one with `ray start --head`, fix --ray-address / RAY_ADDRESS, or: {alternative[:1].lower()}{alternative[1:]}.",
+            f"Start one with `ray start --head`, fix --ray-address / RAY_ADDRESS,"
+            f" or: {alternative[:1].lower()}{alternative[1:]}.",
         ) from error

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.auth import SecuritySettings
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.errors import AuthenticationFailed, UsageError
 from stair_es.optional import import_optional

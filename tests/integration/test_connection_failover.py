@@ -10,8 +10,8 @@ from email.utils import format_datetime
 import pytest
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import (
     RetryPolicy,

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.auth import SecuritySettings
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.index.aliases import get_alias_targets

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.client.capabilities import NEURAL_SEARCH, check_neural_plugin
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.auth import SecuritySettings
-from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
+from stair_es.cluster.client.capabilities import NEURAL_SEARCH, ClusterInfo, check_neural_plugin, get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.errors import NotASearchCluster, UnsupportedTarget
 
@@ -63,7 +62,9 @@ def _root(**version: str) -> dict[str, Any]:
         (None, "8.15.3", "Elasticsearch 8.15.3"),
     ],
 )
-def test_distribution_and_version_are_read_from_other_clusters(root: dict[str, Any] | None, node_version: str | None, label: str) -> None:
+def test_distribution_and_version_are_read_from_other_clusters(
+    root: dict[str, Any] | None, node_version: str | None, label: str
+) -> None:
     def answer(asked: Asked) -> Said:
         if asked.target == "/" and root is not None:
             return Said(status=200, body=json.dumps(root).encode())

@@ -15,9 +15,9 @@ import trustme
 from support.servers.recording_proxy import GateProxy
 
 from stair_es.cluster.client import tls
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.auth import SecuritySettings
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.errors import ClusterUnreachable, StairError, UsageError
 

@@ -11,8 +11,8 @@ import pytest
 from support.servers.recording_proxy import GateProxy, Said
 
 from stair_es import resources
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.auth import SecuritySettings
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.cluster.index.lifecycle import open_index

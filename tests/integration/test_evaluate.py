@@ -15,8 +15,8 @@ from PIL import Image
 from support.oracles.rank_eval import AT, ask_rank_eval, own_values
 
 from stair_es import SparseVector
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.mappings import build_index_body

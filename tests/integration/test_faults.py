@@ -29,8 +29,8 @@ from support.servers.fault_proxy import Answer, Fault, FaultProxy, Plan, Reply, 
 
 from stair_es import SparseVector, resources
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.metadata.index_metadata import make_write_alias
@@ -194,9 +194,7 @@ def test_odd_answers_that_say_all_are_taken_at_their_word(
 
 
 @pytest.mark.parametrize("fault", stopping_faults(), ids=lambda fault: fault.name)
-def test_permanent_errors_stop_the_run_at_once(
-    fault: Fault, node_url: str, client: OpenSearch, index_name: str
-) -> None:
+def test_permanent_errors_stop_the_run_at_once(fault: Fault, node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     documents = _documents(50)
     plan = first([None, fault])
@@ -279,9 +277,7 @@ def test_poison_is_isolated_and_named(node_url: str, client: OpenSearch, index_n
     assert waits == []
 
 
-def test_a_document_that_makes_the_node_reject_the_request_is_found(
-    node_url: str, client: OpenSearch, index_name: str
-) -> None:
+def test_a_document_that_makes_the_node_reject_the_request_is_found(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     documents = _documents(40)
     too_long = "x" * 600  # a node refuses the request for an _id of more than 512 bytes

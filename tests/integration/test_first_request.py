@@ -11,8 +11,8 @@ from support.bulk_faults import unavailable
 from support.servers.fault_proxy import Answer, FaultProxy, Reply, Request, serve
 
 from stair_es import SparseVector, resources
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.documents import state

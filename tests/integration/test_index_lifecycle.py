@@ -18,8 +18,7 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.index.aliases import delete_retired_indices, swap_alias
 from stair_es.cluster.index.lifecycle import find_index, open_index
-from stair_es.cluster.metadata.index_metadata import IndexSpec, WriteTarget
-from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT, IndexSpec, WriteTarget
 from stair_es.errors import IndexMismatch, UsageError
 
 if TYPE_CHECKING:

@@ -11,17 +11,16 @@ from opensearchpy import OpenSearch
 from support.messages import forward_messages
 
 from stair_es import SparseVector
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
 from stair_es.cluster.documents.state import get_stored_by_id, get_stored_by_uri, scan_documents
 from stair_es.cluster.index.aliases import delete_retired_indices, swap_alias
 from stair_es.cluster.index.lifecycle import open_index
 from stair_es.cluster.index.load_settings import relax_index_settings
-from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.cluster.index.mappings import build_index_body
-from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT, IndexSpec
 from stair_es.errors import IndexMismatch, UnsupportedTarget
 from stair_es.search.searcher import Searcher
 

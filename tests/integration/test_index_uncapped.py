@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from opensearchpy import RequestError
 
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document
 from stair_es.cluster.index.mappings import build_index_body

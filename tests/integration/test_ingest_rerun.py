@@ -391,9 +391,7 @@ def test_by_content_the_document_of_a_photo_that_changed_is_gone_and_one_that_mo
     assert len(_stored(client, options.alias)) == 6
 
 
-def test_resync_keeps_documents_of_a_parallel_run(
-    run: Run, options: IngestOptions, folder: Path, client: OpenSearch
-) -> None:
+def test_resync_keeps_documents_of_a_parallel_run(run: Run, options: IngestOptions, folder: Path, client: OpenSearch) -> None:
     run(options, _source(folder))
 
     class Slow(Given):

@@ -123,7 +123,9 @@ def test_encode_prints_the_words_that_are_in_the_index(here: CommandHere, images
         assert here.read_json("encode", str(PHOTOS / Path(uri).name)) == {"uri": uri, "tokens": vector.to_dict()}
 
 
-def test_an_empty_result_is_not_a_failure_and_is_reported(run: Run, here: CommandHere, client: OpenSearch, index_name: str) -> None:
+def test_an_empty_result_is_not_a_failure_and_is_reported(
+    run: Run, here: CommandHere, client: OpenSearch, index_name: str
+) -> None:
     about = {
         "format_version": INDEX_FORMAT,
         "model": registry.get_model_card(DEFAULT_MODEL).model_id,

@@ -16,9 +16,8 @@ import pytest
 from support import fuzz_inputs
 from support.oracles.search_oracle import Oracle
 
-from stair_es.cluster.client.capabilities import ClusterInfo
+from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.mappings import build_index_body

@@ -16,9 +16,8 @@ import pytest
 from support.corpora import photo_vectors
 from support.oracles.search_oracle import ROUNDING, Bounds, Oracle, Ranking
 
-from stair_es.cluster.client.capabilities import ClusterInfo
+from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import IMPACT_SCALE, DocumentSettings, encode_impacts, is_single_term
 from stair_es.cluster.index.mappings import build_index_body

@@ -12,9 +12,8 @@ from support.corpora.strange_vectors import draw_images, draw_queries, fill
 from support.oracles.search_oracle import ROUNDING, TRUNCATION
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.client.capabilities import NEURAL_SEARCH, list_cluster_plugins
+from stair_es.cluster.client.capabilities import NEURAL_SEARCH, get_cluster_info, list_cluster_plugins
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import IMPACT_SCALE, DocumentSettings, is_single_term
 from stair_es.cluster.metadata.token_fields import TokenIds

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch, QueryError
@@ -119,9 +119,7 @@ def test_a_query_beyond_the_clause_limit_is_cut_and_reported(node_url: str, clie
     assert [reason.token for reason in result.hits[0].contributions] == ["w0"]
 
 
-def test_an_unsearchable_shard_fails_the_search(
-    node_url: str, client: OpenSearch, index_name: str
-) -> None:
+def test_an_unsearchable_shard_fails_the_search(node_url: str, client: OpenSearch, index_name: str) -> None:
     body = {
         "settings": {"number_of_replicas": 0, "index.routing.allocation.require._name": "nowhere"},
         "mappings": {

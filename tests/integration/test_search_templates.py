@@ -15,8 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, encode_impacts
 from stair_es.cluster.index.mappings import build_index_body

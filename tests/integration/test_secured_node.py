@@ -22,8 +22,8 @@ from support.plugin_metadata import announce_plugins
 from support.servers.hostile_http_server import serving
 
 from stair_es import plugins
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.auth import SecuritySettings
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.policy.manager import PolicyManager
 from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress

@@ -24,13 +24,13 @@ from typer.testing import CliRunner
 from stair_es import SparseVector, feature_names
 from stair_es.cli.main import app
 from stair_es.cluster.bulk.writer import BulkWriter
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, add_token_ids, build_vector_fields
 from stair_es.cluster.index.lifecycle import open_index
-from stair_es.cluster.metadata.index_metadata import IndexSpec, WriteTarget
 from stair_es.cluster.index.mappings import build_index_body
+from stair_es.cluster.metadata.index_metadata import IndexSpec, WriteTarget
 from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.cluster.policy.manager import PolicyManager, PolicyTarget
 from stair_es.cluster.policy.preview import DocumentChange, PolicyPreview, preview_changes
@@ -282,9 +282,7 @@ def test_documents_of_a_concurrent_ingest_get_the_policy_by_a_second_apply(clust
 
 
 @pytest.mark.parametrize("then", ["apply", "rollback"])
-def test_the_next_run_completes_what_a_killed_client_left(
-    cluster: PolicyCluster, tmp_path: Path, then: str
-) -> None:
+def test_the_next_run_completes_what_a_killed_client_left(cluster: PolicyCluster, tmp_path: Path, then: str) -> None:
     rng = np.random.default_rng(9)
     policy = TokenPolicy(name="p", mute=("dog",), cap={"cat": 0.25})
     vectors = {f"{i}": _vector(rng, 20) for i in range(400)}

@@ -116,7 +116,9 @@ def test_a_token_from_a_file_is_asked_for_and_never_printed(node_url: str, corpu
         (("--url", "http://user:password@127.0.0.1:1"), "a password on the command line"),
     ],
 )
-def test_impossible_options_are_rejected_with_a_remedy(corpus: Corpus, node_url: str, arguments: tuple[str, ...], said: str) -> None:
+def test_impossible_options_are_rejected_with_a_remedy(
+    corpus: Corpus, node_url: str, arguments: tuple[str, ...], said: str
+) -> None:
     code, told = refused("--index", corpus.alias, "--url", node_url, "--port", "0", *arguments)
     assert code == 2
     assert said in " ".join(told.split())

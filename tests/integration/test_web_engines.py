@@ -8,8 +8,8 @@ import pytest
 from support.corpora.web_corpus import PHOTOS, Corpus, ingested
 from support.servers.hostile_http_server import Page, serving
 
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.feature_names import unescape_feature

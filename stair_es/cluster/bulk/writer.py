@@ -62,8 +62,7 @@ from stair_es.cluster.bulk.response import (
     parse_bulk_response,
 )
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
-from stair_es.cluster.client.exceptions import translate_errors
-from stair_es.cluster.client.exceptions import choose_grant_remedy
+from stair_es.cluster.client.exceptions import choose_grant_remedy, translate_errors
 from stair_es.cluster.client.retry import RetryPolicy, compute_retry_delay_s, log_retry
 from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexMismatch

@@ -61,8 +61,8 @@ def check_field_types(cluster_info: ClusterInfo, settings: DocumentSettings) -> 
         )
     if settings.vector == "seismic" and not cluster_info.supports_seismic:
         raise UnsupportedTarget(
-            f"{cluster_info.label} has no approximate search over sparse vectors: it requires OpenSearch 3.3 or newer with the plugins"
-            " opensearch-knn and opensearch-neural-search",
+            f"{cluster_info.label} has no approximate search over sparse vectors: it requires OpenSearch 3.3 or newer with the"
+            " plugins opensearch-knn and opensearch-neural-search",
             "Leave --vector out: `rank_features` are searched exactly on every cluster.",
         )
     if settings.impacts and not cluster_info.supports_impacts:

@@ -12,9 +12,8 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
-from stair_es.cluster.client.capabilities import list_cluster_plugins
+from stair_es.cluster.client.capabilities import get_cluster_info, list_cluster_plugins
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.mappings import build_index_body

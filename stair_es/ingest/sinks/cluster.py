@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_es._itertools import batched
-from stair_es.cluster.client.capabilities import check_neural_plugin
+from stair_es.cluster.client.capabilities import ClusterInfo, check_neural_plugin, get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.documents import state
@@ -25,8 +24,8 @@ from stair_es.cluster.documents.state import IndexedDocument
 from stair_es.cluster.index.aliases import check_alias_target, delete_retired_indices, swap_alias
 from stair_es.cluster.index.lifecycle import find_index, open_index
 from stair_es.cluster.index.load_settings import relax_index_settings
-from stair_es.cluster.metadata.index_metadata import WriteTarget, check_alias_name
 from stair_es.cluster.index.mappings import build_index_body
+from stair_es.cluster.metadata.index_metadata import WriteTarget, check_alias_name
 from stair_es.cluster.metadata.policy_state import fetch_index_policy
 from stair_es.cluster.metadata.token_fields import TokenIds, read_token_ids
 from stair_es.cluster.token_index.sync import reconcile_token_index
@@ -235,7 +234,9 @@ class ClusterSinkKind:
             check_neural_plugin(cluster, cluster_info)
         fields = body.get("mappings", {}).get("properties", {})
         token_index = resolve_token_index(cluster, plan.alias, options.token_index, fields)
-        return _ResolvedPlan(options=options, connection=plan.connection, cluster_info=cluster_info, body=body, token_index=token_index)
+        return _ResolvedPlan(
+            options=options, connection=plan.connection, cluster_info=cluster_info, body=body, token_index=token_index
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +254,9 @@ def _build_session(plan: SinkPlan, resolved: _ResolvedPlan, write_target: WriteT
     writer = ClusterSinkWriter(connection=resolved.connection, index=write_target.name, policy=plan.bulk)
     token_ids = None
     if plan.document.vector == "seismic":
-        token_ids = read_token_ids(get_shared_cluster(resolved.connection), write_target.name).extend_for_policy(write_target.policy)
+        token_ids = read_token_ids(get_shared_cluster(resolved.connection), write_target.name).extend_for_policy(
+            write_target.policy
+        )
     return ClusterSinkSession(
         writer=writer,
         index=write_target.name,

@@ -15,8 +15,8 @@ from PIL import Image
 from sentence_transformers import SparseEncoder
 
 from stair_es.errors import ModelError
-from stair_es.model.torch_device import LockedProperty, TorchDevice, build_sparse_vectors
 from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
+from stair_es.model.torch_device import LockedProperty, TorchDevice, build_sparse_vectors
 from stair_es.model.vocabularies.readable import detect_tokenizer_style, make_readable_tokens
 from stair_es.types import Pixels, SparseVector
 

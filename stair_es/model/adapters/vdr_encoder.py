@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from stair_es.errors import ModelError
-from stair_es.model.torch_device import LockedProperty, TorchDevice, build_sparse_vectors
 from stair_es.model.adapters.weights import check_attention_heads, check_tensor_shapes, get_tensor_shape, read_checkpoint_weights
 from stair_es.model.adapters.wordpiece_vocabulary import split_word
 from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
+from stair_es.model.torch_device import LockedProperty, TorchDevice, build_sparse_vectors
 from stair_es.types import Pixels, SparseVector
 
 if TYPE_CHECKING:

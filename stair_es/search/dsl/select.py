@@ -88,7 +88,8 @@ def select_query_type(
     if found is None:
         obstacle = f", and {_find_obstacle('sparse_vector', cluster_info, fields)}" if fields.tokens == "sparse_vector" else ""
         raise QueryError(
-            f"the index has no field that {cluster_info.label} can search by token: `tokens` is {fields.tokens or 'missing'}{obstacle}",
+            f"the index has no field that {cluster_info.label} can search by token:"
+            f" `tokens` is {fields.tokens or 'missing'}{obstacle}",
             "Specify an index that `stair-es ingest` wrote, or ingest into a new one.",
         )
     return found

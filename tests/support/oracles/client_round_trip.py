@@ -36,8 +36,8 @@ def by_client(task: dict[str, Any]) -> Hits:
 def by_stair_es(task: dict[str, Any]) -> Hits:
     """As `stair-es` does it: its connection, its bulk path."""
     from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.client.capabilities import get_cluster_info
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.client.connection import Connection
     from stair_es.cluster.metadata.index_metadata import make_write_alias
 

@@ -109,9 +109,7 @@ def test_health_that_settles() -> None:
         (["H100"], False, ["CUDAExecutionProvider"], "warn", "nvidia-smi"),
     ],
 )
-def test_an_unused_gpu_is_reported(
-    gpus: list[str], torch: bool | None, providers: list[str], state: str, remedy: str
-) -> None:
+def test_an_unused_gpu_is_reported(gpus: list[str], torch: bool | None, providers: list[str], state: str, remedy: str) -> None:
     found = compute.evaluate_accelerator(gpus, torch=torch, providers=providers)
     assert found.state == state
     assert remedy in found.remedy

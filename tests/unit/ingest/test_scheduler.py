@@ -9,8 +9,8 @@ from itertools import chain, islice, pairwise
 
 import pytest
 
-from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.actions import BulkRequestStats
+from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.errors import ClusterError, SourceError
 from stair_es.ingest.deferred import MAX_REFUSALS, DeferredImages
@@ -241,7 +241,9 @@ def _urls(count: int) -> Iterator[SourceItem | ListingFailure]:
 
 
 @pytest.mark.parametrize("is_empty", [True, False])
-def test_images_of_a_host_that_asks_to_wait_come_last_and_all_of_them_come(monkeypatch: pytest.MonkeyPatch, is_empty: bool) -> None:
+def test_images_of_a_host_that_asks_to_wait_come_last_and_all_of_them_come(
+    monkeypatch: pytest.MonkeyPatch, is_empty: bool
+) -> None:
     executor = HostsThatAskToWait()
     monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
     outcomes = _run(executor, _urls(5000), is_empty=is_empty, deferred=executor.deferred())

@@ -48,7 +48,9 @@ def rows(out: Path) -> list[dict[str, str]]:
 def test_a_training_writes_a_checkpoint_that_finds_its_images(folder: Path, tmp_path: Path) -> None:
     moments: list[StepMetrics] = []
     callbacks = Callbacks(on_message=lambda line: None, on_metrics=moments.append, on_progress=lambda what, done, total: None)
-    config = tiny_training.read(folder, {"recipe.steps": 120, "validation.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3})
+    config = tiny_training.read(
+        folder, {"recipe.steps": 120, "validation.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
+    )
     trained = train_model(config, tmp_path / "out", callbacks, device="cpu")
     assert (trained.steps, trained.pairs, trained.problems, trained.stopped_early) == (120, tiny_training.PAIRS, [], False)
     assert trained.best > 0.5  # of 9 images: by chance 1/9

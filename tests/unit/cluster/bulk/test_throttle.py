@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.actions import BulkRequestStats
+from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy
 
 MB = 1024 * 1024

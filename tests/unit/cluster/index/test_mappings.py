@@ -60,14 +60,18 @@ def test_sparse_vector_has_what_its_version_knows(version: tuple[int, ...], prun
     assert index == plain["settings"]["index"]
 
 
-@pytest.mark.parametrize("cluster_info", [*ALL[:-1], make_cluster_info("elasticsearch", 8, 14, 3)], ids=lambda cluster_info: cluster_info.label)
+@pytest.mark.parametrize(
+    "cluster_info", [*ALL[:-1], make_cluster_info("elasticsearch", 8, 14, 3)], ids=lambda cluster_info: cluster_info.label
+)
 def test_sparse_vector_is_rejected_where_there_is_none(cluster_info: ClusterInfo) -> None:
     with pytest.raises(UnsupportedTarget, match=cluster_info.label) as caught:
         build_index_body(cluster_info, SPARSE)
     assert "--vector" in caught.value.remedy
 
 
-@pytest.mark.parametrize("cluster_info", [make_cluster_info("opensearch", 3, 2, 0), *ALL[:2], *ALL[3:]], ids=lambda cluster_info: cluster_info.label)
+@pytest.mark.parametrize(
+    "cluster_info", [make_cluster_info("opensearch", 3, 2, 0), *ALL[:2], *ALL[3:]], ids=lambda cluster_info: cluster_info.label
+)
 def test_seismic_is_rejected_where_no_plugin_has_it(cluster_info: ClusterInfo) -> None:
     with pytest.raises(UnsupportedTarget, match=rf"{cluster_info.label} .*OpenSearch 3\.3 or newer") as caught:
         build_index_body(cluster_info, SEISMIC)
@@ -97,7 +101,11 @@ def test_a_user_s_own_method_is_taken_as_it_is(tmp_path: Path) -> None:
     assert "seismic.json" in caught.value.remedy
 
 
-@pytest.mark.parametrize("cluster_info", [make_cluster_info("opensearch", 2, 9, 0), ALL[0], ALL[4], ALL[5]], ids=lambda cluster_info: cluster_info.label)
+@pytest.mark.parametrize(
+    "cluster_info",
+    [make_cluster_info("opensearch", 2, 9, 0), ALL[0], ALL[4], ALL[5]],
+    ids=lambda cluster_info: cluster_info.label,
+)
 def test_impacts_are_rejected_where_the_filter_is_not(cluster_info: ClusterInfo) -> None:
     with pytest.raises(UnsupportedTarget, match=cluster_info.label) as caught:
         build_index_body(cluster_info, IMPACTS)

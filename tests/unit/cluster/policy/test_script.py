@@ -11,8 +11,8 @@ from stair_es.cluster.metadata.index_metadata import IndexSpec, add_index_meta, 
 from stair_es.cluster.metadata.policy_state import (
     PolicyState,
     add_policy_to_body,
-    check_policy_matches,
     check_policy_fields,
+    check_policy_matches,
     parse_policy_state,
 )
 from stair_es.cluster.metadata.token_fields import TokenFieldLayout, TokenIds

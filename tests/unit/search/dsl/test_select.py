@@ -252,7 +252,12 @@ def test_the_cluster_and_the_index_decide(cluster_info: ClusterInfo, fields: Ind
 @pytest.mark.parametrize(
     ("requested", "cluster_info", "fields", "reason"),
     [
-        ("neural_sparse", make_cluster_info("opensearch", 2, 13), WORDS_FIELD, "OpenSearch 2.14 or newer, and this is OpenSearch 2.13"),
+        (
+            "neural_sparse",
+            make_cluster_info("opensearch", 2, 13),
+            WORDS_FIELD,
+            "OpenSearch 2.14 or newer, and this is OpenSearch 2.13",
+        ),
         ("neural_sparse", make_cluster_info("elasticsearch", 9, 5), WORDS_FIELD, "OpenSearch 2.14"),
         ("neural_sparse", make_cluster_info("opensearch", 3, 8), WORDS_FIELD, NEURAL_SEARCH),
         (
@@ -267,7 +272,12 @@ def test_the_cluster_and_the_index_decide(cluster_info: ClusterInfo, fields: Ind
         ("sparse_vector", make_cluster_info("opensearch", 3, 8), WORDS_FIELD, "Elasticsearch 8.15"),
         ("sparse_vector", make_cluster_info("elasticsearch", 9, 5), WORDS_FIELD, "rank_features, not sparse_vector"),
         ("sparse_vector", make_cluster_info("elasticsearch", 8, 14), IndexFields(tokens="sparse_vector"), "Elasticsearch 8.15"),
-        ("rank_features", make_cluster_info("elasticsearch", 9, 5), IndexFields(tokens="sparse_vector"), "sparse_vector, not rank_features"),
+        (
+            "rank_features",
+            make_cluster_info("elasticsearch", 9, 5),
+            IndexFields(tokens="sparse_vector"),
+            "sparse_vector, not rank_features",
+        ),
         ("impacts", make_cluster_info("opensearch", 3, 8), WORDS_FIELD, "no field `impacts`"),
         ("rank_features", make_cluster_info("opensearch", 3, 8), IndexFields(tokens=None), "missing"),
     ],
@@ -282,7 +292,9 @@ def test_an_impossible_query_type_is_rejected_with_its_reason(
 
 @pytest.mark.parametrize("requested", ["neural_sparse", "seismic"])
 def test_the_plugin_makes_its_query_types_possible(requested: QueryType) -> None:
-    assert select_query_type(make_cluster_info("opensearch", 3, 8), ALL, lambda: frozenset({NEURAL_SEARCH}), requested) == requested
+    assert (
+        select_query_type(make_cluster_info("opensearch", 3, 8), ALL, lambda: frozenset({NEURAL_SEARCH}), requested) == requested
+    )
     assert (
         select_query_type(make_cluster_info("opensearch"), ALL, fail_to_list_plugins, requested) == requested
     )  # Serverless has it and lists none
@@ -297,7 +309,8 @@ def test_seismic_is_taken_where_it_may_be_and_the_index_has_its_field() -> None:
         (opensearch, WORDS_FIELD, True, None),
         (make_cluster_info("opensearch", 3, 2), ALL, True, None),
     ):
-        assert select_query_type(cluster_info, fields, fail_to_list_plugins, requested, approximate=approximate) == "rank_features"  # type: ignore[arg-type]
+        query_type = select_query_type(cluster_info, fields, fail_to_list_plugins, requested, approximate=approximate)  # type: ignore[arg-type]
+        assert query_type == "rank_features"
     with pytest.raises(QueryError, match="tokens"):  # no field can rescore its candidates
         select_query_type(opensearch, IndexFields(tokens=None, seismic=IDS_FIELD), fail_to_list_plugins, approximate=True)
 

@@ -128,7 +128,7 @@ def test_half_as_many_pixels_are_taken_of_formats_that_take_twice_the_memory() -
     with pytest.raises(DecodeError, match=r"100 x 100 pixels exceed the limit of 9999 for WEBP, half of the limit"):
         decode_image(dot, spec, DecodeLimits(max_pixels=19_999))
     with pytest.raises(DecodeError, match="for WEBP"):
-        render_image(animated_webp(7_990), 32, "WEBP", ServerLimits().decode)
+        render_image(animated_webp(7_990), 32, "WEBP", ServerLimits().decode_limits)
 
 
 @pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])

@@ -104,7 +104,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
         "tiny.toml: data.cache stores the states of frozen backbones, but stage 'grounded' trains one",
         "frozen_backbones",
     ),
-    ({"data.validation": [], "validation.patience": 1}, "tiny.toml: validation.patience needs a validation set", "[[data.validation]]"),
+    (
+        {"data.validation": [], "validation.patience": 1},
+        "tiny.toml: validation.patience needs a validation set",
+        "[[data.validation]]",
+    ),
     ({"seed": -1}, "tiny.toml: seed must be in 0..2^32, got -1", "whole number"),
     ({"colour": 1}, "tiny.toml: unknown key 'colour'", "Known here"),
     ({"seed.x": 1}, "seed.x: seed isn't a table", "Specify a value"),
