@@ -111,7 +111,7 @@ def build_result(rows: list[Row], about: str, remarks: list[str]) -> Result:
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     parser.add_argument("--model", help="a checkpoint folder, or a model of a package (default: random weights)")
     parser.add_argument("--images", type=int, default=64)

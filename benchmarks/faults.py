@@ -5,8 +5,8 @@
     python benchmarks/faults.py --rounds 10 --kinds driver,swap --seed 7
     python benchmarks/faults.py --rounds 100 --minutes 30                  # as many rounds as begin within half an hour
 
-A round disturbs a `stair-es ingest` at a moment that is drawn by lot from the requests that it makes, counts what is in each
-index by its own name, runs the ingest again, and counts again. `docs/faults.md` says what the kinds are and what is checked.
+A round disturbs a `stair-es ingest` at a random request, counts the documents of each index by its own name, runs
+the ingest again, and counts again. `docs/faults.md` says what the kinds are and what is checked.
 The exit code is 1 if anything was lost, duplicated or unexpected, or another check failed. Ctrl-C ends it after the rounds that
 are under way.
 """
@@ -42,7 +42,7 @@ _UNMOUNTABLE = "node-disk was left out: it needs a small disk, and this process 
 
 
 class Progress:
-    """Tallies, and a line a round."""
+    """Adds up the rounds, and prints a line for each."""
 
     def __init__(self, kinds: list[str], rounds: int) -> None:
         self.tallies = {kind: Tally() for kind in kinds}
@@ -63,7 +63,7 @@ class Progress:
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     add_url_option(parser)
     parser.add_argument("--rounds", type=int, default=1, help="of each kind (default: %(default)s)")

@@ -98,7 +98,7 @@ def _format_times(found: Percentiles, kinds: list[str]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     parser.add_argument("--docs", type=int, default=3_000_000, help="(default: %(default)s)")
     parser.add_argument("--loads", type=int, default=6, help="how many loads they come in (default: %(default)s)")

@@ -72,7 +72,7 @@ def measure_ingest(
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     add_model_option(parser)
     add_url_option(parser)

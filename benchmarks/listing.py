@@ -26,7 +26,7 @@ KINDS = ("jsonl", "parquet", "tar", "tree")
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     parser.add_argument("--entries", type=int, nargs="+", default=[1_000, 10_000])
     parser.add_argument("--tree-entries", type=int, default=100_000, help="files of the tree at most (default: %(default)s)")

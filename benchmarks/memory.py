@@ -85,7 +85,7 @@ def run_watched(command: list[str]) -> tuple[dict[str, float], float, dict[str, 
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     add_model_option(parser)
     add_url_option(parser)

@@ -112,7 +112,7 @@ def _describe_engine(http: Http) -> str:
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     parser.add_argument("--docs", type=int, action="append", help="size of a corpus; several times for several (10000)")
     parser.add_argument("--queries", type=int, default=200, help="for each number of tokens")

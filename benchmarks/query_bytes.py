@@ -36,7 +36,7 @@ GOAL_KB, JUDGED = 1.2, ("as ingest writes it", "codec best_compression (zlib)", 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What a variant takes."""
+    """The size of a variant."""
 
     name: str
     bytes_a_document: float
@@ -80,7 +80,7 @@ def build_documents(vectors: list[SparseVector], variant: Variant) -> Iterator[t
 
 
 def measure_variant(http: Http, vectors: list[SparseVector], variant: Variant) -> Size:
-    """Write, merge, weigh, delete."""
+    """Write and merge a variant, measure its size, and delete it."""
     index = f"bench-bytes-{uuid4().hex[:8]}"
     body = copy.deepcopy(resources.load_json_resource("mappings", "image"))
     if variant.settings.impacts:
@@ -135,7 +135,7 @@ def build_result(sizes: list[Size], about: str) -> Result:
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     parser.add_argument("--docs", type=int, default=20_000)
     parser.add_argument("--url", help="a cluster of yours; else a node is started")

@@ -118,7 +118,7 @@ def build_arms() -> list[Arm]:
 
 
 def main() -> None:
-    """Load, measure, print."""
+    """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     parser.add_argument("--docs", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=100)

@@ -188,7 +188,7 @@ def measure(about: str, texts: Sequence[str], node: str, url: str, rounds: int) 
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     parser.add_argument("--docs", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=60)

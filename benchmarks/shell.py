@@ -21,7 +21,7 @@ from harness.result import ReportTable, Result
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     add_url_option(parser)
     parser.add_argument("--rounds", type=int, default=7)

@@ -51,7 +51,7 @@ def build_config(arm: Arm, sets: Path, chosen: Mapping[str, Any], steps: int, se
         **arm.changes,
         **chosen,
         "recipe.steps": steps,
-        "watch.every": steps,
+        "validation.every": steps,
     }
     return read_train_config(BASE, changes)
 

@@ -116,7 +116,7 @@ def measure(args: argparse.Namespace) -> Result:
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     add_url_option(parser)
     parser.add_argument("--images", type=int, default=400)

@@ -92,9 +92,9 @@ def _time_reconcile(cluster: Cluster, alias: str, index: str) -> tuple[float, To
 
 
 def _measure(cluster: Cluster, alias: str, images: int) -> dict[str, Any]:
-    settings, target = DocumentSettings(), get_cluster_info(cluster)
-    identity = IndexSpec(model_name=_MODEL, model_id=_MODEL, settings=dict(asdict(settings)))
-    opened = open_index(cluster, alias, build_index_body(target, settings), identity)
+    settings, cluster_info = DocumentSettings(), get_cluster_info(cluster)
+    index_spec = IndexSpec(model_name=_MODEL, model_id=_MODEL, settings=dict(asdict(settings)))
+    opened = open_index(cluster, alias, build_index_body(cluster_info, settings), index_spec)
     writer = BulkWriter(cluster=cluster, index=opened.name)
     for start in range(0, images, _BATCH):
         writer.write(list(_build_documents(start, min(_BATCH, images - start))))
@@ -107,7 +107,7 @@ def _measure(cluster: Cluster, alias: str, images: int) -> dict[str, Any]:
     some, changed = _time_reconcile(cluster, alias, opened.name)
     size = _read_bytes(cluster.client, f"{opened.name}.tokens")
     return {
-        "cluster": target.label,
+        "cluster": cluster_info.label,
         "images": images,
         "token_weights": filled.written,
         "fill_s": round(fill, 1),

@@ -31,7 +31,7 @@ All of them take positional arguments only, so that they can be pickled on the w
 """
 
 EXIT_PARTIAL_FAILURE = 3
-"""Exit code of a run that finished with failed images. Not an error: the run has a report."""
+"""Exit code of a command that completed, but failed for some images, documents or objects. Not an error: it has a report."""
 
 
 class StairError(Exception):

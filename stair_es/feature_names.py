@@ -6,11 +6,11 @@ dot), and newer versions reject it; some reject an empty name. So `.` is written
 """
 
 
-def escape_feature(word: str) -> str:
+def escape_feature(token: str) -> str:
     """Escape a token as a `rank_features` key."""
-    if not word:
+    if not token:
         return "%"
-    return word.replace("%", "%25").replace(".", "%2E")
+    return token.replace("%", "%25").replace(".", "%2E")
 
 
 def unescape_feature(feature: str) -> str:

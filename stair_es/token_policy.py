@@ -45,7 +45,7 @@ class PolicyUndo:
 
     def restore(self, vector: SparseVector) -> SparseVector:
         """Return the vector as it was before the policy."""
-        weights = {word: weight for word, weight in vector if word not in self.added_tokens}
+        weights = {token: weight for token, weight in vector if token not in self.added_tokens}
         return SparseVector.from_mapping({**weights, **self.tokens})
 
 
@@ -105,29 +105,29 @@ class TokenPolicy:
     def _check_mute(self, sources: Mapping[str, str]) -> None:
         targets = {target: location for location, _, target in self._list_replacements()}
         muted_at: dict[str, str] = {}
-        for i, word in enumerate(self.mute):
-            self._check_not_replaced(f"mute[{i}]", word, sources)
-            if word in targets or word in muted_at:
-                rule = targets.get(word) or muted_at[word]
+        for i, token in enumerate(self.mute):
+            self._check_not_replaced(f"mute[{i}]", token, sources)
+            if token in targets or token in muted_at:
+                rule = targets.get(token) or muted_at[token]
                 raise ResourceError(
-                    f"mute[{i}]: {word!r} already has a rule: {rule}", "Mute the tokens that it replaces, or remove this rule."
+                    f"mute[{i}]: {token!r} already has a rule: {rule}", "Mute the tokens that it replaces, or remove this rule."
                 )
-            muted_at[word] = f"mute[{i}]"
+            muted_at[token] = f"mute[{i}]"
 
     def _check_cap(self, sources: Mapping[str, str]) -> None:
-        for word, limit in self.cap.items():
-            self._check_not_replaced(f"cap.{word}", word, sources)
-            if word in self.mute:
-                raise ResourceError(f"cap.{word}: {word!r} is muted", "Keep one of the two.")
+        for token, limit in self.cap.items():
+            self._check_not_replaced(f"cap.{token}", token, sources)
+            if token in self.mute:
+                raise ResourceError(f"cap.{token}: {token!r} is muted", "Keep one of the two.")
             if not (math.isfinite(limit) and limit >= MIN_WEIGHT):
                 raise ResourceError(
-                    f"cap.{word}: {limit:g} is not a valid weight", "Give a number above 0; to remove a token, mute it."
+                    f"cap.{token}: {limit:g} is not a valid weight", "Give a number above 0; to remove a token, mute it."
                 )
 
     @staticmethod
-    def _check_not_replaced(location: str, word: str, sources: Mapping[str, str]) -> None:
-        if word in sources:
-            raise ResourceError(f"{location}: {word!r} is already replaced by {sources[word]}", "Use its replacement.")
+    def _check_not_replaced(location: str, token: str, sources: Mapping[str, str]) -> None:
+        if token in sources:
+            raise ResourceError(f"{location}: {token!r} is already replaced by {sources[token]}", "Use its replacement.")
 
     def _list_replacements(self) -> Iterator[tuple[str, str, str]]:
         """Yield place in the file, token and replacement."""
@@ -155,7 +155,7 @@ class TokenPolicy:
     def rules(self) -> tuple[str, ...]:
         """One phrase per rule: `mute egyptian`, `cap dog`, `dogs -> dog`."""
         replacements = (_format_replacement(*move) for move in self.replacements.items())
-        return (*replacements, *(f"mute {word}" for word in self.mute), *(f"cap {word}" for word in self.cap))
+        return (*replacements, *(f"mute {token}" for token in self.mute), *(f"cap {token}" for token in self.cap))
 
     @cached_property
     def digest(self) -> str:
@@ -164,7 +164,7 @@ class TokenPolicy:
             POLICY_VERSION,
             sorted(self.replacements.items()),
             sorted(self.mute),
-            sorted((word, float(limit)) for word, limit in self.cap.items()),
+            sorted((token, float(limit)) for token, limit in self.cap.items()),
         ]
         return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:8]
 
@@ -189,19 +189,19 @@ class TokenPolicy:
         """Return the vector to index under this policy, and what restores the original."""
         before, rules = vector.to_dict(), []
         after: dict[str, float] = {}
-        for word, weight in before.items():
-            target = self.replacements.get(word, word)
-            if target != word:
-                rules.append(_format_replacement(word, target))
+        for token, weight in before.items():
+            target = self.replacements.get(token, token)
+            if target != token:
+                rules.append(_format_replacement(token, target))
             after[target] = max(weight, after.get(target, 0.0))
-        for word in self.mute:
-            if after.pop(word, None) is not None:
-                rules.append(f"mute {word}")
-        for word, limit in self.cap.items():
-            if after.get(word, 0.0) > limit:
-                after[word] = limit
-                rules.append(f"cap {word}")
-        changed = {word: weight for word, weight in before.items() if after.get(word) != weight}
+        for token in self.mute:
+            if after.pop(token, None) is not None:
+                rules.append(f"mute {token}")
+        for token, limit in self.cap.items():
+            if after.get(token, 0.0) > limit:
+                after[token] = limit
+                rules.append(f"cap {token}")
+        changed = {token: weight for token, weight in before.items() if after.get(token) != weight}
         undo = PolicyUndo(tokens=changed, added_tokens=tuple(sorted(after.keys() - before.keys())))
         return PolicyResult(vector=SparseVector.from_mapping(after), undo=undo, rules=tuple(rules))
 
@@ -211,8 +211,8 @@ class TokenPolicy:
         Muting and capping are not applied: they concern documents, and a muted token matches nothing anyway.
         """
         weights: dict[str, float] = {}
-        for word, weight in vector:
-            target = self.replacements.get(word, word)
+        for token, weight in vector:
+            target = self.replacements.get(token, token)
             weights[target] = max(weight, weights.get(target, 0.0))
         return SparseVector.from_mapping(weights)
 
@@ -268,16 +268,16 @@ def _parse_body(value: object, name: str) -> TokenPolicy:
         name=_parse_token(body.get("name", ""), "name") or name,
         mute=_parse_tokens(body.get("mute", []), "mute"),
         cap={
-            _parse_token(word, "cap"): _parse_weight(limit, f"cap.{word}")
-            for word, limit in _parse_object(body.get("cap", {}), "cap").items()
+            _parse_token(token, "cap"): _parse_weight(limit, f"cap.{token}")
+            for token, limit in _parse_object(body.get("cap", {}), "cap").items()
         },
         rename={
             _parse_token(old, "rename"): _parse_token(new, f"rename.{old}")
             for old, new in _parse_object(body.get("rename", {}), "rename").items()
         },
         merge={
-            _parse_token(word, "merge"): _parse_tokens(others, f"merge.{word}")
-            for word, others in _parse_object(body.get("merge", {}), "merge").items()
+            _parse_token(token, "merge"): _parse_tokens(others, f"merge.{token}")
+            for token, others in _parse_object(body.get("merge", {}), "merge").items()
         },
     )
     if not policy.rules:
@@ -302,13 +302,13 @@ def _parse_object(value: object, location: str) -> Mapping[str, Any]:
 
 def _parse_tokens(value: object, location: str) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise ResourceError(f"{location}: not a list of words", _FORM)
-    return tuple(_parse_token(word, f"{location}[{i}]") for i, word in enumerate(value))
+        raise ResourceError(f"{location}: not a list of tokens", _FORM)
+    return tuple(_parse_token(token, f"{location}[{i}]") for i, token in enumerate(value))
 
 
 def _parse_token(value: object, location: str) -> str:
     if not isinstance(value, str):
-        raise ResourceError(f"{location}: {json.dumps(value)} is not a word", _FORM)
+        raise ResourceError(f"{location}: {json.dumps(value)} is not a token", _FORM)
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -86,7 +86,7 @@ def plugin_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[Any]:
     """Ray on this machine for all tests of a file: runs in this process take the session that they find."""
-    with ray_session.open_ray_session("ray", None, error=StairError, instead="") as ray:
+    with ray_session.open_ray_session("ray", None, error_type=StairError, alternative="") as ray:
         yield ray
 
 

@@ -1,4 +1,4 @@
-"""The index that `growth.py` loads: what becomes of it load by load."""
+"""The index of `growth.py`, measured load by load."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from stair_es.cluster.metadata.index_metadata import make_write_alias
 Percentiles = dict[str, tuple[float, float]]
 """p50 and p99 in ms by the kind of query."""
 FIRST_DOCUMENT_BYTES = 1500.0
-"""What a document takes in a request, until some were sent."""
+"""Assumed bytes of a document in a request, until some were sent."""
 _SETTINGS = {
     "refresh_interval": "30s",  # as during a load of an index that is searched
     **FRESH_STATS,
@@ -62,13 +62,13 @@ class Step:
     heap_min_mb: float
     heap_max_mb: float
     collecting_share: float
-    """Of a node's time, in garbage collection, during the load."""
+    """Share of a node's time in garbage collection during the load."""
     settle_s: float
     """Until merges had ended."""
 
 
 class GrowingIndex:
-    """One index on nodes that answer."""
+    """An index on running nodes."""
 
     def __init__(self, urls: list[str], bodies: Bodies, args: argparse.Namespace) -> None:
         """Create the index."""
@@ -133,11 +133,11 @@ class GrowingIndex:
         )
 
     def _write(self, documents: Iterable[tuple[str, dict[str, Any]]], count: int) -> float:
-        """Send so many documents, all of which are written; return documents/s."""
+        """Send documents, check that all are written, and return documents/s."""
         began_s = time.perf_counter()
         with ThreadPoolExecutor(self.writer.policy.max_concurrency) as pool:
             requests = write_throttled(self.writer, islice(documents, count), pool, self.throttle, self.document_bytes)
         seconds = time.perf_counter() - began_s
         self.sent += count  # and not the sum over the requests: a busy cluster gets some documents twice
-        self.document_bytes = sum(each.bytes for each in requests) / sum(each.documents for each in requests)
+        self.document_bytes = sum(each.size_bytes for each in requests) / sum(each.documents for each in requests)
         return count / seconds

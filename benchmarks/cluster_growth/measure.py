@@ -120,12 +120,12 @@ class Heap:
 
     @property
     def min_mb(self) -> float:
-        """The least that the fullest node ever had: about what it can't do without."""
+        """The lowest value of the fullest node: about what it needs."""
         return max(min(samples) for samples in self.used_mb.values())
 
     @property
     def max_mb(self) -> float:
-        """The most that a node had."""
+        """The highest value of any node."""
         return max(max(samples) for samples in self.used_mb.values())
 
 
@@ -162,7 +162,7 @@ def _sample(http: Http, heap: Heap) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """What an index takes."""
+    """The size of an index."""
 
     documents: int
     primary_bytes: int

@@ -21,7 +21,7 @@ from stair_es.model.networks.minilm import MINILM_MAX_TOKENS
 from stair_es.model.networks.onnx_graph import create_onnx_session
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
-from stair_es.model.stair.encoder import TORCH_IMAGE_BATCH, TORCH_TEXT_BATCH, StairEncoder, TorchDualEncoder
+from stair_es.model.stair.encoder import TORCH_TEXT_BATCH, StairEncoder, TorchDualEncoder
 from stair_es.model.stair.modeling import StairModel, TextBatch
 from stair_es.model.stair.numpy_runtime import NumpyDualEncoder
 from stair_es.model.stair.onnx_runtime import ONNX_IMAGE_BATCH as ONNX_IMAGES
@@ -77,13 +77,13 @@ def _build_mini_calls(encoder: StairMiniEncoder, pixels_BHWC: Pixels, texts: Seq
 def _build_torch_loops(
     encoder: StairEncoder, towers: TorchDualEncoder, pixels_BHWC: Pixels, texts: Sequence[str], compiled: bool
 ) -> Loops:
-    model, device = towers._model, towers._device
+    model, device = towers._model, towers._device.name
     see, read = model.image.compute_states, model.text.backbone
     if compiled:  # a compiled product: what `auto` would be if it compiled
         see, read = torch.compile(see), torch.compile(read, dynamic=True)
         model.encode_images = torch.compile(model.encode_images)
         model.encode_texts = torch.compile(model.encode_texts, dynamic=True)
-    images = [torch.tensor(part).to(device) for part in _split_batches(pixels_BHWC, TORCH_IMAGE_BATCH[device])]
+    images = [torch.tensor(part).to(device) for part in _split_batches(pixels_BHWC, towers._device.batch_size)]
     batches = [TextBatch.from_tokenized(part).to(device) for _, part in model.tokens.encode_batches(texts, TORCH_TEXT_BATCH)]
 
     def make_loop(call: Callable[[Any], object], items: Sequence[Any]) -> Callable[[], object]:

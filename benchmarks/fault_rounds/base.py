@@ -1,4 +1,4 @@
-"""What the kinds of rounds have in common: where they run, and what a round comes to."""
+"""The common parts of the kinds of rounds: the testbed, and the result of a round."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class Testbed:
 
     corpus: Corpus
     scratch: Path
-    """A folder for what a round needs besides."""
+    """Folder for other files of a round."""
     random: random.Random
     cluster: Cluster
     nodes: list[SearchNode] = field(default_factory=list)
-    """Those that may be killed; none where the cluster isn't ours."""
+    """Nodes that may be killed; empty if the cluster isn't ours."""
     disk: Disk | None = None
-    """What the node's data lie on, if that is small."""
+    """The small disk with the data of the node, if there is one."""
     stack: ExitStack = field(default_factory=ExitStack)
-    """What ends with the lane."""
+    """Resources that are closed at the end of the lane."""
     requests: int = 0
-    """How many an undisturbed run makes."""
+    """Number of requests of an undisturbed run."""
     bulks: int = 0
-    """How many of them write documents."""
+    """Number of those that write documents."""
 
     @cached_property
     def ray(self) -> RayCluster:
@@ -53,11 +53,11 @@ class Testbed:
         return self.stack.enter_context(start_ray_cluster(self.corpus.environment))
 
     def draw_number(self, highest: int) -> int:
-        """Return a number from 1 to `highest`."""
+        """Draw a number from 1 to `highest`."""
         return self.random.randint(1, max(1, highest))
 
     def draw_moment(self) -> Moment:
-        """Return before or after."""
+        """Draw `before` or `after`."""
         return self.random.choice(("before", "after"))
 
     @contextmanager
@@ -69,11 +69,11 @@ class Testbed:
             yield ",".join(proxy.url for proxy in proxies)
 
     def trigger_at_request(self, act: Callable[[], None]) -> Trigger:
-        """Return a plan that calls `act` at a request of the run that is drawn by lot."""
+        """Return a plan that calls `act` at a random request of the run."""
         return Trigger(self.draw_number(self.requests), act, self.draw_moment())
 
     def trigger_at_bulk(self, act: Callable[[], None]) -> Trigger:
-        """Return a plan that calls `act` before a bulk request that is drawn by lot, while all others wait."""
+        """Return a plan that calls `act` before a random bulk request, while all others wait."""
         return Trigger(self.draw_number(self.bulks), act, is_counted=lambda request: request.is_bulk)
 
     def start_run(self, url: str, index: str) -> Command:

@@ -17,7 +17,7 @@ _BALLAST = "ballast"
 
 @dataclass(frozen=True)
 class Disk:
-    """A folder."""
+    """A folder on a small disk."""
 
     folder: Path
     prefix: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ def can_mount() -> bool:
 
 @contextmanager
 def mount_small_disk(folder: Path, size_bytes: int) -> Iterator[Disk]:
-    """Mount a disk of that size at `folder`, for as long as the `with` lasts."""
+    """Mount a disk of a given size at `folder` until the end of the `with` block."""
     folder.mkdir(parents=True)
     if not can_mount():
         yield Disk(folder, ("sh", "-c", _LIMIT, str(size_bytes // _BLOCK)))

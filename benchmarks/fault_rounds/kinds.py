@@ -16,7 +16,7 @@ Lane: TypeAlias = Literal["shared", "ray", "own", "three"]
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind."""
+    """A kind of round."""
 
     act: Act
     lane: Lane

@@ -26,20 +26,20 @@ _NODE_DISK_BYTES = 640 * 2**20
 """Above the 400 MB that the embedded node wants to have free; only what is written takes memory."""
 
 Report = Callable[[str, int, Round], None]
-"""Gets the kind, the number of the round from 1, and the round."""
+"""Called with the kind, the number of the round from 1, and the round."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done."""
+    """The rounds to play."""
 
     kinds: Sequence[str]
     rounds: int
     seed: int
     url: str | None
-    """A node that nobody kills; `None`: one is started."""
+    """URL of a node that is never killed; None to start one."""
     is_over: Callable[[], bool]
-    """Whether no further round is to begin."""
+    """Returns whether to begin no further round."""
 
     def list_kinds(self, lane: Lane) -> list[str]:
         """Return the kinds of a lane."""
@@ -55,7 +55,7 @@ def play_rounds(plan: Plan, corpus: Corpus, scratch: Path, report: Report) -> No
 
 
 def _play_lane(lane: Lane, plan: Plan, corpus: Corpus, scratch: Path, report: Report) -> None:
-    """Play the rounds of a lane in one thread, with which the nodes that it started end."""
+    """Play the rounds of a lane in one thread; its nodes are stopped at the end."""
     scratch.mkdir()
     with _open_testbed(lane, plan, corpus, scratch) as testbed, testbed.stack:
         _count_requests(testbed)
@@ -71,7 +71,7 @@ def _play_timed(kind: str, testbed: Testbed, turn: int) -> Round:
     index = f"{kind}-{turn}"
     try:
         played = play_round(KINDS[kind].act, testbed, index, turn)
-    except Exception as error:  # noqa: BLE001  a round that can't be judged is one that failed
+    except Exception as error:  # noqa: BLE001  a round that can't be checked has failed
         played = Round(CommandResult(1, {"error": "unknown"}, ""), wrong=[f"round {turn + 1}: {type(error).__name__}: {error}"])
     played.seconds = time.perf_counter() - start
     return played
@@ -79,18 +79,18 @@ def _play_timed(kind: str, testbed: Testbed, turn: int) -> Round:
 
 @contextmanager
 def _open_testbed(lane: Lane, plan: Plan, corpus: Corpus, scratch: Path) -> Iterator[Testbed]:
-    lot = random.Random(f"{plan.seed} {lane}")
+    rng = random.Random(f"{plan.seed} {lane}")
     if lane in ("shared", "ray") and plan.url:
-        yield Testbed(corpus, scratch, lot, Cluster(plan.url))
+        yield Testbed(corpus, scratch, rng, Cluster(plan.url))
     elif lane == "own" and can_mount():
         with (
             mount_small_disk(scratch / "disk", _NODE_DISK_BYTES) as disk,
             opensearch_cluster(disk.folder, size=1, heap=_HEAP) as own,
         ):
-            yield Testbed(corpus, scratch, lot, Cluster(own.url), own.nodes, disk)
+            yield Testbed(corpus, scratch, rng, Cluster(own.url), own.nodes, disk)
     else:
         with opensearch_cluster(scratch / "nodes", size=3 if lane == "three" else 1, heap=_HEAP) as own:
-            yield Testbed(corpus, scratch, lot, Cluster(own.nodes[0].url), own.nodes)
+            yield Testbed(corpus, scratch, rng, Cluster(own.nodes[0].url), own.nodes)
 
 
 def _count_requests(testbed: Testbed) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stair_es_example.colours import Kind as Colours
+from stair_es_example.colours import ColoursPlugin
 
 
-class Kind(Colours):
+class OtherColoursPlugin(ColoursPlugin):
     """See `EncoderPlugin`."""
 
-    card = replace(Colours.card, name="other-colours", model_id="other-colours-1")
+    card = replace(ColoursPlugin.card, name="other-colours", model_id="other-colours-1")
 
 
-KIND = Kind()
+KIND = OtherColoursPlugin()

@@ -26,7 +26,7 @@ _STAGES = ("ray::_RayEncoder", "ray::prepare_batch", "ray::check_batch", "ray::_
 
 @dataclass(frozen=True)
 class RayCluster:
-    """One that runs."""
+    """A running Ray cluster."""
 
     pid: int
     """Of the process that all others descend from."""

@@ -1,4 +1,4 @@
-"""What the rounds came to, as a result with a table."""
+"""The results of the rounds, as a table."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ HEAD = ("kind", "what happens", "rounds", "completed", "by rerun", "lost", "dupl
 
 @dataclass
 class Tally:
-    """Of one kind."""
+    """Sums over the rounds of one kind."""
 
     rounds: int = 0
     completed: int = 0
-    """Rounds in which the disturbed run did all by itself."""
+    """Rounds whose disturbed run completed without a rerun."""
     counts: Counts = field(default_factory=Counts)
     wrong: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -36,7 +36,7 @@ class Tally:
         self.seconds += played.seconds
 
     def to_row(self, name: str) -> tuple[str, ...]:
-        """Return it as a row below `HEAD`."""
+        """Return the row of the table; its columns are `HEAD`."""
         counts = (self.rounds, self.completed, self.rounds - self.completed)
         bad = (self.counts.lost, self.counts.duplicated, self.counts.unexpected, len(self.wrong))
         return (name, KINDS[name].about, *map(str, counts), *map(str, bad), f"{self.seconds / max(1, self.rounds):.1f}")
@@ -72,7 +72,7 @@ BEGIN, END = "<!-- measured: written by benchmarks/faults.py -->", "<!-- end of 
 
 
 def write_page(page: Path, result: Result, command: str, machine: Mapping[str, Any], load: tuple[float, float]) -> None:
-    """Replace what stands between the comments by the result.
+    """Replace the text between the comments by the result.
 
     Raises:
         ValueError: If the page lacks them.

@@ -1,4 +1,4 @@
-"""Something happens at a chosen request of a run: moments are counted, not timed, so that each step has its turn."""
+"""Act at a chosen request of a run. Requests are counted, not timed, so that each step of a run can be hit."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Trigger:
     """A plan for `FaultProxy`: at request `number`, `act` is called.
 
     Args:
-        number: From 1; a run that makes fewer requests is left alone.
-        act: What happens.
-        moment: Before the node gets the request, and then all others wait too; or when it has done the work, and the answer is
-            not yet sent.
-        is_counted: Which requests count.
+        number: Number of the request, from 1; a run with fewer requests is not disturbed.
+        act: The function to call.
+        moment: `before` the node gets the request, while all others wait; or `after` it has processed the request, before the
+            response is sent.
+        is_counted: Returns whether a request counts.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Trigger:
         self._lock = threading.Lock()
 
     def __call__(self, request: Request) -> Fault | None:
-        """Return a fault for the request whose number it is, else None."""
+        """Return a fault for the request with this number, else None."""
         with self._lock:
             self.seen += self._is_counted(request)
             if self.seen < self.number or self._begun:
@@ -52,7 +52,7 @@ class Trigger:
             return Fault("after", self._after)
 
     def wait_while(self, command: Command) -> None:
-        """Wait until it has happened, or the command has ended without."""
+        """Wait until `act` has been called, or the command has ended."""
         while command.is_running and not self.done.wait(_POLL_S):
             pass
 

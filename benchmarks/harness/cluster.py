@@ -1,4 +1,4 @@
-"""The cluster that a benchmark runs on."""
+"""The cluster of a benchmark."""
 
 from __future__ import annotations
 

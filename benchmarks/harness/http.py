@@ -1,4 +1,4 @@
-"""Requests to a node over one connection, and what a node says of itself."""
+"""Send requests to a node over one connection, and read its statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a benchmark found, in the one form that it prints and that the page is made of."""
+"""The result of a benchmark, in one form for its output and for the page."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ __all__ = ["Ratio", "ReportTable", "Result", "render_ratios"]
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """A figure of ours beside what it is compared with, and what it should be."""
+    """A measured ratio, what it compares, and its goal."""
 
     what: str
     against: str
     value: float
-    """Ours over theirs; where there are no others, the figure itself."""
+    """Ours over theirs; without a comparison the figure itself."""
     goal: float = 1.0
     at_most: bool = False
-    """Whether less is better, as of times and bytes."""
+    """Whether less is better, as for times and bytes."""
 
     @property
     def is_met(self) -> bool:
-        """Whether what is printed meets the goal."""
+        """Whether the printed value meets the goal."""
         return round(self.value, 2) <= self.goal if self.at_most else round(self.value, 2) >= self.goal
 
     @property
     def verdict(self) -> str:
-        """The verdict in words: with a goal of 1 it is a race."""
+        """The verdict in words: `ahead` or `behind` for a goal of 1."""
         won, lost = ("ahead", "**behind**") if self.goal == 1 else ("met", "**missed**")
         return won if self.is_met else lost
 
     def to_row(self) -> tuple[str, str, str, str, str]:
-        """Return it as a row below `RATIO_HEAD`."""
+        """Return the row of the table; its columns are `RATIO_HEAD`."""
         bound = f"at {'most' if self.at_most else 'least'} {self.goal:g}"
         return self.what, self.against, f"{self.value:.2f}", bound, self.verdict
 
@@ -46,22 +46,22 @@ RATIO_HEAD = ("what", "against", "measured", "goal", "")
 
 
 def render_ratios(ratios: Sequence[Ratio]) -> str:
-    """Return a table in Markdown."""
+    """Render the ratios as a table in Markdown."""
     return render_table(RATIO_HEAD, [ratio.to_row() for ratio in ratios])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Of one run of a benchmark."""
+    """The result of one run of a benchmark."""
 
     about: str
     """Sizes, rounds, and what else the numbers depend on."""
     tables: tuple[ReportTable, ...] = ()
     ratios: tuple[Ratio, ...] = ()
     remarks: tuple[str, ...] = ()
-    """What a reader must know besides; also what was left out, and why."""
+    """Notes for the reader, such as what was left out and why."""
     figures: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """All of them, unrounded, for programs."""
+    """All figures, unrounded, for programs."""
 
     def to_markdown(self, level: int = 2) -> str:
         """Return everything but the figures; tables have headings of this level."""

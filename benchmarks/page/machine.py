@@ -23,7 +23,7 @@ _LOCKS = {
 
 
 def read_machine(root: Path) -> dict[str, Any]:
-    """Return what stands at the head of the page."""
+    """Return the facts at the head of the page."""
     return {
         "processor": _read_processor(Path("/proc/cpuinfo")),
         "cores": os.cpu_count() or 1,

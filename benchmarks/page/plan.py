@@ -1,6 +1,6 @@
 """What `bench.py` runs, in the order of the page. Pure.
 
-Every program of `benchmarks/` is in here. What a command needs besides, `inputs.py` fetches.
+Every program of `benchmarks/` is in here. `inputs.py` fetches the inputs of the commands.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ RETRAINED = f"{FOLDER}/retrained"
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One command."""
+    """A command to run."""
 
     name: str
-    """Of its files, and for `--only`."""
+    """Name of its files, and for `--only`."""
     group: str
     """The section of the page."""
     shows: str
     script: str
     short: str = ""
-    """Options, for minutes on two cores."""
+    """Options of the short form: minutes on two cores."""
     long: str = ""
-    """Options, for hours on a machine of one's own."""
+    """Options of the long form: hours on a dedicated machine."""
     smoke: str = ""
-    """Why the short form says only that it runs."""
+    """Why the short form shows only that it runs."""
 
     def build_command(self, form: Form) -> str:
         """Return the command that runs in the root of the repository, without `python`."""

@@ -1,4 +1,4 @@
-"""What is kept of a run: from this alone the page is written, so that a part of it can be run anew."""
+"""The record of a run. The page is written from records alone, so that a part of them can be renewed."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ Status: TypeAlias = Literal["done", "failed", "not run"]
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One command."""
+    """The record of one command."""
 
     name: str
     command: str
-    """As on the page."""
+    """The command as shown on the page."""
     status: Status
     reason: str = ""
-    """Of what isn't done."""
+    """Why it isn't done."""
     began: str = ""
     """ISO 8601, UTC, to the minute."""
     seconds: float = 0.0
     load: tuple[float, float] = (0.0, 0.0)
-    """Before and after."""
+    """Load of the machine before and after the run."""
     machine: Mapping[str, Any]
     """See `read_machine`."""
     result: Result | None = None
     """A failed run may have one: then what it measured is what failed."""
 
     def write(self, file: Path) -> None:
-        """Write it as JSON."""
+        """Write the record as JSON."""
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
     @classmethod
     def read(cls, file: Path) -> Record:
-        """Return what `write` wrote."""
+        """Read a record that `write` wrote."""
         values = json.loads(file.read_text(encoding="utf-8"))
         before, after = values["load"]
         result = Result.from_dict(values["result"]) if values["result"] else None

@@ -1,4 +1,4 @@
-"""The page as Markdown, of the records alone. Pure."""
+"""Render the page as Markdown from the records alone. Pure."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ _LONG = ": sizes for a machine of one's own"
 
 
 def render_page(records: Mapping[str, Record], runs: Sequence[Run], form: Form) -> str:
-    """Return the whole page.
+    """Render the whole page.
 
     Args:
-        records: By the name of the run; of some there may be none yet.
-        runs: In the order of the page.
-        form: Of all records.
+        records: Records by the name of the run; some runs may have none yet.
+        runs: Runs in the order of the page.
+        form: Form of all records.
     """
-    there = [records[run.name] for run in runs if run.name in records]
+    present = [records[run.name] for run in runs if run.name in records]
     parts = [_HEAD.format(target=_TARGET[form], form=form, other=_SHORT if form == "short" else _LONG)]
-    parts += [_render_machine(there)] if there else []
+    parts += [_render_machine(present)] if present else []
     parts += _render_summary(records, runs)
     for group, members in groupby(runs, key=lambda run: run.group):
         parts.append(f"## {group}")
         for run in members:
-            parts += _render_section(run, records.get(run.name), there, form)
+            parts += _render_section(run, records.get(run.name), present, form)
     return "\n\n".join(parts) + "\n"
 
 
 def _render_machine(records: Sequence[Record]) -> str:
-    """Return the machine of the newest record: where others differ, their sections say so."""
+    """Render the machine of the newest record; the sections of other records name the differences."""
     newest = max(records, key=lambda record: record.began)
     first = min(records, key=lambda record: record.began)
     facts = newest.machine
@@ -65,7 +65,7 @@ def _render_machine(records: Sequence[Record]) -> str:
 
 
 def _render_summary(records: Mapping[str, Record], runs: Sequence[Run]) -> Iterator[str]:
-    """Yield first what is lost, and what didn't run."""
+    """Render the comparisons, lost ones first, and the runs that failed or are missing."""
     ratios = [ratio for run in runs if not run.smoke for ratio in _get_ratios(records.get(run.name))]
     lost, won = ([ratio for ratio in ratios if ratio.is_met == met] for met in (False, True))
     silent = [run for run in runs if run.name not in records or records[run.name].status != "done"]
@@ -106,7 +106,7 @@ def _render_section(run: Run, record: Record | None, all_records: Sequence[Recor
 
 
 def _describe_differences(record: Record, records: Sequence[Record]) -> str:
-    """Return what of the machine and the versions isn't as the page's head has it."""
+    """Describe how machine and versions differ from those at the head of the page."""
     head = max(records, key=lambda each: each.began).machine
     names = ("processor", "cores", "memory", "accelerator", "system", "commit")
     apart = [f"{name} {record.machine[name]}" for name in names if record.machine[name] != head[name]]

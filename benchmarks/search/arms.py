@@ -19,24 +19,24 @@ from stair_es.types import SparseVector
 MAX_CLAUSES = 1024
 EF_SEARCH = (10, 50, 100, 200, 400, 800)
 PHASES = ((8, 200), (8, 1000), (16, 100), (16, 500), (32, 200))
-"""Heavy tokens, window."""
+"""Number of heavy tokens, and window."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One way to search."""
+    """A way to search."""
 
     name: str
     kind: str
-    """Which index: a name of `build_kinds`."""
+    """Index to search: a name of `build_kinds`."""
     body: Callable[[SparseVector, list[float]], Body]
-    """Of the sparse and the dense query."""
+    """Builds the body from the sparse and the dense query."""
     truth: Literal["tokens", "dense"] | None = "tokens"
-    """What the ten best are compared with; BM25 ranks by other weights."""
+    """Ranking that the ten best are compared with; None for BM25, which has other weights."""
 
 
 def build_ids_request(query: Body) -> Body:
-    """Return a request for ids and scores only: what searching takes, without reading documents."""
+    """Return a request for ids and scores only, to measure the search without reading documents."""
     return {"size": 10, "track_total_hits": False, "_source": False, "query": query}
 
 
@@ -56,7 +56,7 @@ def keep_top(tokens: int) -> Callable[[SparseVector, list[float]], Body]:
 
 
 def rescore(heavy: int, window: int) -> Callable[[SparseVector, list[float]], Body]:
-    """Find by few tokens, rank by all."""
+    """Find with few tokens, and rank with all."""
     phases = TwoPhase(top_k=heavy, window_size=window)
 
     def build(vector: SparseVector, _dense: list[float]) -> Body:

@@ -41,11 +41,11 @@ Words = NDArray[np.uint16]
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """What the networks make of real photos."""
+    """Outputs of the networks for real photos."""
 
     posteriors_BK: NDArray[np.float64]
     scores_BO: NDArray[np.float64]
-    """Of the detector."""
+    """Scores of the detector."""
 
 
 def crop_photos() -> Pixels:
@@ -62,7 +62,7 @@ def crop_photos() -> Pixels:
 
 
 def score_photos() -> Views:
-    """Return what stair-mini's two image networks say of the views."""
+    """Return the outputs of the two image networks of stair-mini for the views."""
     encoder, pixels_BHWC = StairMiniEncoder(ModelSpec(name=KIND.card.name)), crop_photos()
     logits_BK = encoder.image_network.run_network(resize_square_pixels(pixels_BHWC, CLASSIFIER_SIZE_PX)).logits_BK
     posteriors_BK = np.stack([compute_softmax(logits_K.astype(np.float64)) for logits_K in logits_BK])
@@ -86,7 +86,7 @@ class Documents:
         return len(self.word_ids_NW)
 
     def slice_rows(self, first: int, end: int) -> Documents:
-        """Return some of them."""
+        """Return a slice of the documents."""
         return Documents(
             word_ids_NW=self.word_ids_NW[first:end],
             weights_NW=self.weights_NW[first:end],

@@ -1,4 +1,4 @@
-"""Bringing a corpus into an index, one for each way to search: with raw `_bulk` requests that lie ready in memory."""
+"""Load a corpus into an index for each way to search, with raw `_bulk` requests that are prepared in memory."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class Kind:
     name: str
     body: Body
     fields: Callable[[SparseVector, Floats | None], Body]
-    """What a document has besides its URI."""
+    """Builds the fields of a document other than its URI."""
     dense: bool = False
     seismic: bool = False
-    """Whether it takes the plugin neural-search."""
+    """Whether it needs the plugin neural-search."""
 
 
 def build_kinds(vocabulary: Sequence[str]) -> dict[str, Kind]:
-    """Return all kinds by name; `vocabulary` has the tokens of the corpus, whose places are their ids."""
+    """Return all kinds by name; the index of a token in `vocabulary` is its id."""
     ids = TokenIds.from_tokens(vocabulary)
     plain = {"settings": _SETTINGS, "mappings": {"dynamic": "strict", "properties": _URI}}
     words = {"type": "text", "analyzer": "whitespace"}
@@ -107,16 +107,16 @@ def lower_threshold(layer: Body) -> Body:
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """An index and what it took."""
+    """A loaded index, and the cost of loading it."""
 
     index: str
     docs_per_s: float
-    """Over the time that the requests took: making them doesn't count."""
+    """Documents per second of the requests, without the time to build them."""
     merge_s: float
     bytes_a_document: float
     """All files of the shard after the merge."""
     heap_mb: float
-    """What is used of the fullest node's heap afterwards, garbage included: by all indices so far."""
+    """Used heap of the fullest node afterwards, with garbage, for all indices so far."""
 
 
 def make_uri(row: int) -> str:
@@ -158,7 +158,7 @@ def write_index(http: Http, index: str, kind: Kind, bodies: Iterable[bytes], cou
 
 
 def delete_index(http: Http, index: str) -> None:
-    """Delete an index, whether it is there or not."""
+    """Delete an index, if it exists."""
     http.request_bytes("DELETE", f"/{index}?ignore_unavailable=true")
 
 

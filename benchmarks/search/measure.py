@@ -1,4 +1,4 @@
-"""Searching in several ways in turn: what `query.py` and `query_causes.py` share."""
+"""Measure several ways to search in turn, for `query.py` and `query_causes.py`."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Row:
     p95_ms: float
     p99_ms: float
     best_p50_ms: float
-    """Median over the queries of the best of the rounds: what is left when other programs are not in the way."""
+    """Median over the queries of the best round, to reduce the influence of other programs."""
     took_p50_ms: float
     recall: float | None
     recall_9_bits: float | None
-    """Documents count that 9 bits can't tell from the last of the ten best."""
+    """Documents that 9 bits can't distinguish from the tenth best count, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +49,10 @@ class Report:
 
 @dataclass(kw_only=True)
 class Samples:
-    """What was seen of one arm."""
+    """The measurements of one arm."""
 
     wall_ms: list[list[float]]
-    """Of each query, in each round."""
+    """Times by round and query."""
     took_ms: list[float]
     recalls: list[tuple[float, float]]
     clauses: list[int]

@@ -35,7 +35,7 @@ _FIRST_UNUSED = 900_000_000  # where no corpus reaches
 
 @dataclass(frozen=True, kw_only=True)
 class Queries:
-    """As many tokens each, unless the text gives fewer; with `IMAGE_TOKENS` all of an image."""
+    """Queries with the same number of tokens, or fewer if the text has fewer; `IMAGE_TOKENS` stands for all of an image."""
 
     size: int
     vectors: tuple[SparseVector, ...]
@@ -48,9 +48,9 @@ class Truth:
 
     scores_N: NDArray[np.float64]
     count: int
-    """Ten, unless fewer documents have anything in common with the query."""
+    """The ten best, or fewer if fewer documents match."""
     least: float
-    """Score of the last of them."""
+    """Score of the tenth best."""
 
     def compute_recall(self, found: Sequence[int], *, slack: float = 1e-9) -> float:
         """Return the share of the ten best that was found; any counts that is not further below the last of them than `slack`."""
@@ -77,7 +77,7 @@ def encode_texts(corpus: Corpus, count: int) -> tuple[tuple[SparseVector, ...], 
 
 
 def draw_image_queries(corpus: Corpus, count: int) -> Queries:
-    """Draw images that no corpus has."""
+    """Draw images that are in no corpus."""
     rng = np.random.default_rng((_SEED, _FIRST_UNUSED))
     drawn = corpus.draw(rng.choice(len(corpus.popularity), count, p=corpus.popularity), rng)
     return Queries(
@@ -120,7 +120,7 @@ class ExactSearch:
 
 
 def compute_dense_truth(documents_ND: Floats, query_D: Floats) -> Truth:
-    """Return the same for dense vectors."""
+    """Compute the exact answer for dense vectors."""
     return _build_truth((documents_ND @ query_D).astype(np.float64))
 
 

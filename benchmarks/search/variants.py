@@ -19,7 +19,7 @@ Change = Callable[[Body], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One index."""
+    """A variant of the index."""
 
     name: str
     index: tuple[Change, ...] = ()
@@ -39,7 +39,7 @@ def drop_fields(*fields: str) -> Change:
 
 
 def remap_field(name: str, **options: object) -> Change:
-    """Return a change that maps a field otherwise."""
+    """Return a change of the mapping of a field."""
     return lambda body: body["mappings"]["properties"][name].update(options)
 
 
@@ -64,12 +64,12 @@ def round_weights(doc: Body) -> None:
 
 
 def round_to_three_decimals(doc: Body) -> None:
-    """Round coarser: scores change by up to 2 % for the lightest tokens."""
+    """Round all weights to three decimals: scores change by up to 2 % for the lightest tokens."""
     doc["tokens"] = {word: max(0.001, round(weight, 3)) for word, weight in doc["tokens"].items()}
 
 
 def shorten_hash(name: str) -> Change:
-    """Return a change of hex to base64 for URLs: a third less."""
+    """Return a change of a hash from hex to URL-safe base64, a third shorter."""
 
     def change(doc: Body) -> None:
         doc[name] = base64.urlsafe_b64encode(bytes.fromhex(doc[name])).decode().rstrip("=")
@@ -83,7 +83,7 @@ def make_short_id(place: str) -> str:
 
 
 def add_thumbnail(doc: Body) -> None:
-    """Add a thumbnail as long as those of the bundled photos; WebP is as good as random."""
+    """Add random bytes as long as a thumbnail of the bundled photos: WebP doesn't compress further either."""
     rng = np.random.default_rng(int(doc["sha256"][:8], 16))
     doc["thumbnail"] = "data:image/webp;base64," + base64.b64encode(rng.bytes(2450)).decode()
 
@@ -94,7 +94,7 @@ def add_top_token(doc: Body) -> None:
 
 
 def sort_by_top_token(body: Body) -> None:
-    """Sort the index: documents about the same thing lie beside each other."""
+    """Sort the index, so that documents about the same thing are next to each other."""
     body["mappings"]["properties"]["top_token"] = {"type": "keyword"}
     body["settings"]["index"].update({"sort.field": ["top_token"], "sort.order": ["asc"]})
 

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One way to train."""
+    """A way to train."""
 
     name: str
     about: str

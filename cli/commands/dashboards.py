@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX, ENV_URL
-from stair_es.errors import ClusterUnreachable, UsageError
+from stair_es.errors import EXIT_PARTIAL_FAILURE, ClusterUnreachable, UsageError
 
 from ..options import config_file, connections, shared
 from ..options.connections import CONNECTION_OPTIONS
@@ -140,7 +140,7 @@ def publish_dashboards(
     else:
         _print_outcome(connection, detected, link, imported)
     if rejected:
-        raise typer.Exit(3 if len(rejected) < len(imported) else 1)
+        raise typer.Exit(EXIT_PARTIAL_FAILURE if len(rejected) < len(imported) else 1)
 
 
 def _build_json(detected: DetectedProduct, link: str | None, imported: Sequence[ImportResult]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def encode(
     else:
         encoder = _load_encoder_of_index(index, url, model, fit, backend, text_tower)
     if images:
-        _encode_images(encoder, images, encoder_options.build_reading(allow_private=allow_private_urls), as_json)
+        _encode_images(encoder, images, encoder_options.build_read_limits(allow_private=allow_private_urls), as_json)
     elif text:
         from stair_es.search.query_encoder import encode_query_text
 
@@ -83,7 +83,7 @@ def _load_encoder_of_index(
     return encoder
 
 
-def _encode_images(encoder: Encoder, images: list[str], reading: ReadLimits, as_json: bool) -> None:
+def _encode_images(encoder: Encoder, images: list[str], read_limits: ReadLimits, as_json: bool) -> None:
     """Encode and print the images, report those that can't be decoded, and fail at the end if there were any."""
     from stair_es.search.query_encoder import encode_query_image, is_http_url
     from stair_es.sources.http.urls import normalize_url
@@ -92,7 +92,7 @@ def _encode_images(encoder: Encoder, images: list[str], reading: ReadLimits, as_
     failed = 0
     for image in images:
         try:
-            vector = encode_query_image(encoder, image, reading)
+            vector = encode_query_image(encoder, image, read_limits)
         except DecodeError as error:
             if len(images) == 1:
                 raise

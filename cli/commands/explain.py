@@ -49,7 +49,7 @@ def explain_command(
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.searcher import Searcher
 
-    query = build_search_query(encoder, inputs, search.get_reading_options())
+    query = build_search_query(encoder, inputs, search.get_read_limits())
     with Searcher(connection, index, encoder.model_id) as searcher:
         explanation = explain_rank(searcher, query, parse_document_reference(document), k=k, options=options)
     if as_json:

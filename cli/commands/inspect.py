@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX
-from stair_es.errors import DecodeError, QueryError, UsageError
+from stair_es.errors import EXIT_PARTIAL_FAILURE, DecodeError, QueryError, UsageError
 
 from ..options import config_file, connections, shared
 from ..output.console import print_error, print_notice
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from stair_es.model.base import Encoder
 
     from ..output.inspect import InspectionPrinter
-
-EXIT_SOME_MISSING = 3
-"""Exit code if only some of several images were found."""
 
 
 _References = Annotated[
@@ -140,7 +137,7 @@ def _check_found(requested: int, found: int, index: str) -> None:
         )
     if found < requested:
         print_notice(f"{requested - found} of {requested} images could not be shown")
-        raise typer.Exit(EXIT_SOME_MISSING)
+        raise typer.Exit(EXIT_PARTIAL_FAILURE)
 
 
 def _read_references(references: list[str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX
+from stair_es.errors import EXIT_PARTIAL_FAILURE
 
 from ..options import connections, shared
 from ..options.connections import CONNECTION_OPTIONS
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
 
     RunUpdate: TypeAlias = Callable[[UpdateLimits, Callable[[UpdateProgress], None]], dict[str, PolicyRunResult]]
-
-EXIT_SOME_FAILED = 3
-"""Exit code of a run that completed, but failed for some documents."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -214,7 +212,7 @@ def _run_update(run: RunUpdate, verb: str, requests_per_second: float, slices: i
     else:
         print_policy_counts(verb, results)
     if any(counts.failed or (counts.token_index and counts.token_index.failed) for counts in results.values()):
-        raise typer.Exit(EXIT_SOME_FAILED)
+        raise typer.Exit(EXIT_PARTIAL_FAILURE)
 
 
 def _write_change(file: IO[str], change: DocumentChange) -> None:

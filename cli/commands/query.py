@@ -71,7 +71,7 @@ def query(
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.request import build_search_request
 
-    search_query = build_search_query(encoder, inputs, search.get_reading_options())
+    search_query = build_search_query(encoder, inputs, search.get_read_limits())
     query_type, pruned_vector = options.query_type or "rank_features", prune_vector(search_query.vector, options.weight_mass)
     search_query, token_ids = replace(search_query, vector=pruned_vector.kept), None
     if query_type == "seismic":

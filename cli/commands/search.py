@@ -114,7 +114,7 @@ def _run_search(
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.searcher import Searcher
 
-    query = build_search_query(encoder, inputs, search_options.get_reading_options())
+    query = build_search_query(encoder, inputs, search_options.get_read_limits())
     remarks: list[str] = []
     with Searcher(connection, index, encoder.model_id) as searcher:
         result = searcher.search(query, k, after=cursor, options=options)

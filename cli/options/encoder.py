@@ -127,7 +127,7 @@ def check_image_arguments(name: str, images: Sequence[str]) -> list[str]:
     return list(images)
 
 
-def build_reading(*, allow_private: bool) -> ReadLimits:
+def build_read_limits(*, allow_private: bool) -> ReadLimits:
     """Return the limits for reading an image, and whether its URL may lead to private addresses."""
     from stair_es.sources.base import ReadLimits
     from stair_es.sources.url_policy import UrlPolicy

@@ -13,7 +13,7 @@ from stair_es.errors import UsageError
 from ..output.notices import note_plain_operators
 from . import shared
 from .decorator import ArgumentGroup
-from .encoder import build_reading, check_image_arguments, check_text_encoding
+from .encoder import build_read_limits, check_image_arguments, check_text_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +124,7 @@ def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
     if not (query_string or texts or images or arguments.caption.strip()):
         raise UsageError("nothing to search for: no words, no --text, no --image", f"Give one of them: {example}")
     return QueryInputs(
-        words=query_string,
+        query_string=query_string,
         texts=texts,
         images=images,
         weights=_parse_weights(arguments.weights),
@@ -142,9 +142,9 @@ def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
     )
 
 
-def get_reading_options() -> ReadLimits:
+def get_read_limits() -> ReadLimits:
     """Return the limits for reading an image, and whether its URL may lead to private addresses."""
-    return build_reading(allow_private=SEARCH_OPTIONS.read().allow_private_urls)
+    return build_read_limits(allow_private=SEARCH_OPTIONS.read().allow_private_urls)
 
 
 def parse_search_options(*, explain_engine: bool = False) -> SearchOptions:

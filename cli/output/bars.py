@@ -96,7 +96,7 @@ def render_bar(fraction: float, cells: int, encoding: str = "utf-8") -> str:
 
 def format_weights(weights: Iterable[tuple[str, float]], terminal: TerminalInfo) -> list[Text]:
     """Format one line per token: the token, a bar relative to the largest weight, the weight."""
-    return format_rows([(word, weight, format_weight(weight)) for word, weight in weights], "  ", terminal)
+    return format_rows([(token, weight, format_weight(weight)) for token, weight in weights], "  ", terminal)
 
 
 def format_contributions(
@@ -149,8 +149,8 @@ def format_hit(rank: int, hit: Hit, terminal: TerminalInfo, *, explain: bool) ->
             *format_contributions(hit.contributions, terminal, hit.engine_scores),
             *([] if hit.ranks else [_format_score_sum(hit, terminal)]),
         ]
-    words = [_escape_token(each.token, terminal) for each in hit.contributions]
-    return [*lines, Text(_INDENT + _join_tokens(words), style="cyan")] if words else lines
+    tokens = [_escape_token(each.token, terminal) for each in hit.contributions]
+    return [*lines, Text(_INDENT + _join_tokens(tokens), style="cyan")] if tokens else lines
 
 
 def format_rank_explanation(explanation: RankExplanation, k: int, terminal: TerminalInfo) -> list[Text]:
@@ -171,8 +171,8 @@ def format_rank_explanation(explanation: RankExplanation, k: int, terminal: Term
         ("its other heaviest words", explanation.extra_tokens),
     ):
         if len(vector):
-            words = [f"{_escape_token(word, terminal)} {format_weight(weight)}" for word, weight in vector]
-            lines += [Text(f"  {title}"), Text(_INDENT + _join_tokens(words), style="cyan")]
+            tokens = [f"{_escape_token(token, terminal)} {format_weight(weight)}" for token, weight in vector]
+            lines += [Text(f"  {title}"), Text(_INDENT + _join_tokens(tokens), style="cyan")]
     return lines
 
 
@@ -204,34 +204,34 @@ def _count_significant(contributions: Sequence[float]) -> int:
     return len(contributions)
 
 
-def _join_tokens(words: Sequence[str]) -> str:
-    more = f", {len(words) - _MAX_TOKENS} more" if len(words) > _MAX_TOKENS else ""
-    return ", ".join(words[:_MAX_TOKENS]) + more
+def _join_tokens(tokens: Sequence[str]) -> str:
+    more = f", {len(tokens) - _MAX_TOKENS} more" if len(tokens) > _MAX_TOKENS else ""
+    return ", ".join(tokens[:_MAX_TOKENS]) + more
 
 
 def format_rows(rows: Sequence[tuple[str, float, str]], indent: str, terminal: TerminalInfo) -> list[Text]:
     """Format one line per row: its token, a bar relative to the largest value, its figures."""
-    words = [_escape_token(word, terminal) for word, _, _ in rows]
-    word_cells = max(map(cell_len, words), default=0)
+    tokens = [_escape_token(token, terminal) for token, _, _ in rows]
+    token_cells = max(map(cell_len, tokens), default=0)
     figure_cells = max((len(figures) for _, _, figures in rows), default=0)
-    available = terminal.width - len(indent) - word_cells - figure_cells - 4
+    available = terminal.width - len(indent) - token_cells - figure_cells - 4
     cells = min(_MAX_BAR_CELLS, max(_MIN_BAR_CELLS, available))
     largest = max((value for _, value, _ in rows), default=1.0)
     return [
         Text.assemble(
             indent,
-            (word + " " * (word_cells - cell_len(word)), "cyan"),
+            (token + " " * (token_cells - cell_len(token)), "cyan"),
             "  ",
             (render_bar(value / largest, cells, terminal.encoding), "green"),
             "  ",
             figures.rjust(figure_cells),
         )
-        for word, (_, value, figures) in zip(words, rows, strict=True)
+        for token, (_, value, figures) in zip(tokens, rows, strict=True)
     ]
 
 
-def _escape_token(word: str, terminal: TerminalInfo) -> str:
-    return escape_control(word, terminal.encoding) or '""'
+def _escape_token(token: str, terminal: TerminalInfo) -> str:
+    return escape_control(token, terminal.encoding) or '""'
 
 
 def _is_linkable(uri: str) -> bool:

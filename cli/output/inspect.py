@@ -134,8 +134,8 @@ def _format_tokens(vector: SparseVector, k: int | None, terminal: TerminalInfo) 
         return [Text("  no word, so no query finds it", style="yellow")]
     rows = _compute_shares(vector, k)
     bars = [
-        (word, weight, f"{format_weight(weight)}  {100 * share:>4.1f} %  {100 * cumulative:>5.1f} %")
-        for word, weight, share, cumulative in rows
+        (token, weight, f"{format_weight(weight)}  {100 * share:>4.1f} %  {100 * cumulative:>5.1f} %")
+        for token, weight, share, cumulative in rows
     ]
     lines = format_rows(bars, "  ", terminal)
     rest = len(vector) - len(rows)
@@ -199,12 +199,12 @@ def _format_differences(
 ) -> list[Text]:
     """Format one line per token: before and after."""
     lines = []
-    words = [escape_control(each.token, terminal.encoding) for each in differences[:_MAX_DIFFERENCES]]
-    cells = max(map(len, words), default=0)
-    for word, each in zip(words, differences, strict=False):
+    tokens = [escape_control(each.token, terminal.encoding) for each in differences[:_MAX_DIFFERENCES]]
+    cells = max(map(len, tokens), default=0)
+    for token, each in zip(tokens, differences, strict=False):
         pair = (each.current, each.stored) if reverse else (each.stored, each.current)
         before, after = (format_weight(value) if value else "-" for value in pair)
-        lines.append(Text.assemble("    ", (f"{word:<{cells}}", "cyan"), f"  {titles[0]} {before:>6}, {titles[1]} {after:>6}"))
+        lines.append(Text.assemble("    ", (f"{token:<{cells}}", "cyan"), f"  {titles[0]} {before:>6}, {titles[1]} {after:>6}"))
     if len(differences) > _MAX_DIFFERENCES:
         lines.append(Text(f"    {len(differences) - _MAX_DIFFERENCES:,} more (--json)", style="dim"))
     return lines

@@ -36,7 +36,7 @@ def print_removed_tokens(truncated: SparseVector, pruned: SparseVector, query_ty
     """
     from stair_es.cluster.documents.document import is_single_term
 
-    unsupported = [word for word in truncated.tokens if query_type == "impacts" and not is_single_term(word)]
+    unsupported = [token for token in truncated.tokens if query_type == "impacts" and not is_single_term(token)]
     if unsupported:
         print_notice(f"`impacts` has no word pieces and symbols; not sent: {', '.join(unsupported[:_MAX_TOKENS])}")
     if len(truncated) > len(unsupported):

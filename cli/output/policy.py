@@ -20,7 +20,7 @@ _MAX_REASONS = 5
 def print_policy_rules(policy: TokenPolicy) -> None:
     """Print the rules of a policy, one line per kind."""
     replacements = [f"{source} -> {target}" for source, target in policy.replacements.items()]
-    caps = [f"{word} {limit:g}" for word, limit in policy.cap.items()]
+    caps = [f"{token} {limit:g}" for token, limit in policy.cap.items()]
     for kind, rules in (("become", replacements), ("mute", list(policy.mute)), ("cap", caps)):
         if rules:
             more = f", {len(rules) - _MAX_RULES:,} more" if len(rules) > _MAX_RULES else ""
@@ -42,8 +42,8 @@ def print_policy_plan(policy: TokenPolicy, plan: PolicyPreview, samples: list[Do
         _print_line(f"{plan.emptied:,} documents would have no word left: they are kept, but no query finds them", "yellow")
     for change in samples:
         _print_line(escape_control(change.uri or change.id))
-        for word, (before, after) in change.token_changes.items():
-            _print_line(f"  {escape_control(word):<14}{_format_weight(before)} -> {_format_weight(after)}")
+        for token, (before, after) in change.token_changes.items():
+            _print_line(f"  {escape_control(token):<14}{_format_weight(before)} -> {_format_weight(after)}")
 
 
 def _format_weight(weight: float | None) -> str:

@@ -81,12 +81,12 @@ def print_vocabulary(view: VocabularyView, k: int | None, *, index: str, unused:
     if output_format == "json":
         emit_json(to_json(view, k, index))
     elif output_format == "csv" and unused:
-        emit_csv(["token"], [[word] for word in view.unused[:k]])
+        emit_csv(["token"], [[token] for token in view.unused[:k]])
     elif output_format == "csv":
         emit_csv(_COLUMNS, build_vocabulary_rows(view, k))
     elif unused:
-        for word in view.unused[:k]:
-            print_plain(escape_control(word, stdout.encoding))
+        for token in view.unused[:k]:
+            print_plain(escape_control(token, stdout.encoding))
     else:
         for line in format_vocabulary(view, k or _MAX_ROWS, index, TerminalInfo.from_console(stdout)):
             stdout.print(line)
@@ -156,14 +156,14 @@ def format_vocabulary(view: VocabularyView, k: int, index: str, terminal: Termin
 
 
 def _format_table(rows: Sequence[TokenStats], stop: set[str], content_type: str, terminal: TerminalInfo) -> list[Text]:
-    words = [_truncate_cells(escape_control(row.token, terminal.encoding) or '""', _MOST_WORD_CELLS) for row in rows]
-    cells = max(5, *map(cell_len, words))
+    tokens = [_truncate_cells(escape_control(row.token, terminal.encoding) or '""', _MOST_WORD_CELLS) for row in rows]
+    cells = max(5, *map(cell_len, tokens))
     names = [_truncate_cells(escape_control(_get_file_name(row.example), terminal.encoding), _MOST_NAME_CELLS) for row in rows]
     counts = max(len(content_type), *(len(f"{row.images:,}") for row in rows))
     with_bar = terminal.width >= cells + counts + _BAR_CELLS + _OTHER_CELLS
     titles = f"{content_type:>{counts}}            mean     max    share  uniformity  heaviest in"
     lines = [Text(f"  {'token':<{cells}}  {' ' * (_BAR_CELLS + 2) if with_bar else ''}{titles}", style="dim")]
-    for row, word, name in zip(rows, words, names, strict=True):
+    for row, token, name in zip(rows, tokens, names, strict=True):
         parts = [
             f"{row.images:>{counts},} {100 * row.image_share:>5.1f} %",
             f"{format_weight(row.mean_weight):>6}",
@@ -172,7 +172,7 @@ def _format_table(rows: Sequence[TokenStats], stop: set[str], content_type: str,
         ]
         bar = (render_bar(row.image_share, _BAR_CELLS, terminal.encoding) + "  ", "green") if with_bar else ""
         uniformity = (f"{row.uniformity:>10.2f}", "yellow" if row.token in stop else "")
-        padded = (word + " " * (cells - cell_len(word)), "cyan")
+        padded = (token + " " * (cells - cell_len(token)), "cyan")
         lines.append(Text.assemble("  ", padded, "  ", bar, "  ".join(parts), "  ", uniformity, "  ", (name, "dim")))
     return lines
 

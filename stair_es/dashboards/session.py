@@ -50,7 +50,7 @@ class DashboardsSession:
     Requests are retried while the product is busy or starting, so all of them must be safe to repeat (imports use `overwrite`).
 
     Args:
-        place: Connection to use.
+        connection: Connection to use.
         sleep: Waits a number of seconds; for tests.
     """
 

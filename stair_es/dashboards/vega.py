@@ -68,20 +68,20 @@ def build_average_weight_chart(spec: DashboardSpec) -> VegaSpec:
 def build_cooccurrence_chart(spec: DashboardSpec) -> VegaSpec:
     """Build a heat map of the most frequent tokens that share images: images with both, out of the images with either."""
     inner = {"terms": {"field": "top_tokens", "size": _COUNTED_TOKENS}}
-    own = "datum.word == datum.beside ? datum.images : 0"
+    own = "datum.word == datum.other_token ? datum.images : 0"
     transform: list[VegaSpec] = [
         {"flatten": ["others.buckets"], "as": ["other"]},
         _calculate_field("word", "datum.key"),
-        _calculate_field("beside", "datum.other.key"),
+        _calculate_field("other_token", "datum.other.key"),
         _calculate_field("images", "datum.doc_count"),
         _calculate_field("both", "datum.other.doc_count"),
         _calculate_field("own", own),
         # A token on both axes has a pair with itself, which holds the number of its images.
-        {"joinaggregate": [{"op": "max", "field": "own", "as": "beside_images"}], "groupby": ["beside"]},
-        {"filter": "datum.beside_images > 0 && datum.word != datum.beside"},
-        _calculate_field("overlap", "datum.both / (datum.images + datum.beside_images - datum.both)"),
-        _rank_by("word_place", "images", "word"),
-        _rank_by("beside_place", "beside_images", "beside"),
+        {"joinaggregate": [{"op": "max", "field": "own", "as": "other_images"}], "groupby": ["other_token"]},
+        {"filter": "datum.other_images > 0 && datum.word != datum.other_token"},
+        _calculate_field("overlap", "datum.both / (datum.images + datum.other_images - datum.both)"),
+        _rank_by("word_rank", "images", "word"),
+        _rank_by("other_rank", "other_images", "other_token"),
     ]
     return _build_spec(
         _build_data(
@@ -91,15 +91,15 @@ def build_cooccurrence_chart(spec: DashboardSpec) -> VegaSpec:
         {
             "mark": {"type": "rect", "color": _BAR_COLOUR},
             "encoding": {
-                "x": _build_ordered_axis("beside", "beside_place", {"labelAngle": -45, "labelLimit": 90}),
-                "y": _build_ordered_axis("word", "word_place", {"labelLimit": 120}),
+                "x": _build_ordered_axis("other_token", "other_rank", {"labelAngle": -45, "labelLimit": 90}),
+                "y": _build_ordered_axis("word", "word_rank", {"labelLimit": 120}),
                 "opacity": _build_opacity("overlap", "shared images", ".0%"),
                 "tooltip": [
                     _build_tooltip("word", "Word"),
-                    _build_tooltip("beside", "beside"),
+                    _build_tooltip("other_token", "Other word"),
                     _build_tooltip("both", "Images with both", "d"),
                     _build_tooltip("images", "with the first", "d"),
-                    _build_tooltip("beside_images", "with the second", "d"),
+                    _build_tooltip("other_images", "with the second", "d"),
                     _build_tooltip("overlap", "Shared", ".1%"),
                 ],
             },
@@ -120,8 +120,8 @@ def build_source_heatmap(spec: DashboardSpec) -> VegaSpec:
         _calculate_field("both", "datum.word.doc_count"),
         _calculate_field("part", "datum.word.doc_count / datum.doc_count"),
         {"joinaggregate": [{"op": "sum", "field": "both", "as": "total"}], "groupby": ["name"]},
-        _rank_by("place", "total", "name"),
-        {"filter": f"datum.place <= {_SOURCE_CHART_TOKENS}"},
+        _rank_by("name_rank", "total", "name"),
+        {"filter": f"datum.name_rank <= {_SOURCE_CHART_TOKENS}"},
     ]
     tooltip = [
         _build_tooltip("source", "Source"),
@@ -130,7 +130,7 @@ def build_source_heatmap(spec: DashboardSpec) -> VegaSpec:
         _build_tooltip("doc_count", "Images of the source", "d"),
         _build_tooltip("part", "Part", ".1%"),
     ]
-    y = _build_ordered_axis("name", "place", {"labelLimit": 140, "grid": True})
+    y = _build_ordered_axis("name", "name_rank", {"labelLimit": 140, "grid": True})
     x = _build_number_axis("part", "part of the source's images that have the word", ".0%")
     legend = {"orient": "bottom", "columns": 2, "labelLimit": 300, "labelExpr": _truncate_label(40), "symbolOpacity": 1}
     source_channel = {"field": "source", "type": "nominal", "title": None, "legend": legend}
@@ -234,9 +234,9 @@ def _build_number_axis(field: str, title: str, number_format: str = ".2f") -> di
     return {"field": field, "type": "quantitative", "title": title, "axis": {"format": number_format, "tickCount": 8}}
 
 
-def _rank_by(name: str, by: str, word: str) -> VegaSpec:
+def _rank_by(name: str, by: str, token: str) -> VegaSpec:
     """Rank tokens by a field, largest first; ties by token, so that both axes have the same order."""
-    order = [{"field": by, "order": "descending"}, {"field": word, "order": "ascending"}]
+    order = [{"field": by, "order": "descending"}, {"field": token, "order": "ascending"}]
     return {"window": [{"op": "dense_rank", "as": name}], "sort": order}
 
 

@@ -55,15 +55,15 @@ _RETRY_PATH = "/_cluster/reroute?retry_failed=true"
 _MIN_CONTENT_BYTES = 10 * 2**20
 
 
-def evaluate_cluster(facts: ClusterFacts, target: ClusterInfo, url: str) -> Iterator[CheckResult]:
+def evaluate_cluster(facts: ClusterFacts, cluster_info: ClusterInfo, url: str) -> Iterator[CheckResult]:
     """Evaluate the facts of a cluster."""
-    if target.version and facts.health is not None:  # OpenSearch Serverless has neither version nor health
+    if cluster_info.version and facts.health is not None:  # OpenSearch Serverless has neither version nor health
         yield evaluate_health(facts.health, facts.unassigned, url)
-    elif target.version and HEALTH_RIGHT not in facts.forbidden:
+    elif cluster_info.version and HEALTH_RIGHT not in facts.forbidden:
         yield report_warning("health", "the cluster does not report its health", format_curl(url, "GET", "/_cluster/health"))
     yield from evaluate_disks(facts.disks, facts.settings, url)
     if facts.settings or SETTINGS_RIGHT not in facts.forbidden:
-        yield from evaluate_limits(target, facts.settings, url)
+        yield from evaluate_limits(cluster_info, facts.settings, url)
     yield from evaluate_blocks(facts.settings, facts.transient, url)
 
 
@@ -149,13 +149,13 @@ def parse_byte_size(text: str) -> int | None:
     return int(float(found[1]) * _BYTES[found[2]]) if found else None
 
 
-def evaluate_limits(target: ClusterInfo, settings: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
+def evaluate_limits(cluster_info: ClusterInfo, settings: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
     """Evaluate the limits on the length of queries and requests."""
     content = str(settings.get("http.max_content_length", "100mb"))
-    if target.max_clauses < MAX_CLAUSES:
+    if cluster_info.max_clauses < MAX_CLAUSES:
         yield report_warning(
             "limits",
-            f"the clause limit is {target.max_clauses} (default: {MAX_CLAUSES}): longer queries lose their lightest tokens",
+            f"the clause limit is {cluster_info.max_clauses} (default: {MAX_CLAUSES}): longer queries lose their lightest tokens",
             format_curl(url, "PUT", "/_cluster/settings", {"persistent": {"indices.query.bool.max_clause_count": MAX_CLAUSES}})
             + f" (OpenSearch), or in the nodes' settings: indices.query.bool.max_clause_count: {MAX_CLAUSES}",
         )
@@ -166,8 +166,8 @@ def evaluate_limits(target: ClusterInfo, settings: Mapping[str, Any], url: str) 
             f"the size limit of a request is {content}: an ingest sends many small ones, and larger documents fail",
             "Set http.max_content_length: 100mb in the nodes' settings and restart them.",
         )
-    elif target.max_clauses >= MAX_CLAUSES:
-        yield report_ok("limits", f"{target.max_clauses} clauses per query, {content} per request")
+    elif cluster_info.max_clauses >= MAX_CLAUSES:
+        yield report_ok("limits", f"{cluster_info.max_clauses} clauses per query, {content} per request")
 
 
 def evaluate_blocks(settings: Mapping[str, Any], transient: Mapping[str, Any], url: str) -> Iterator[CheckResult]:

@@ -96,22 +96,24 @@ def check_cluster(context: CheckContext) -> Iterator[CheckResult]:
 
 
 def _check_connected(cluster: Cluster, context: CheckContext) -> Iterator[CheckResult]:
-    target = get_cluster_info(cluster)
+    cluster_info = get_cluster_info(cluster)
     login = f", login by {cluster.connection.security.method}" if cluster.connection.security.method != "none" else ""
-    yield report_ok("cluster", f"{target.label} at {cluster.connection.safe_url}{login}")
+    yield report_ok("cluster", f"{cluster_info.label} at {cluster.connection.safe_url}{login}")
     facts = fetch_cluster_facts(cluster)
-    yield from cluster_checks.evaluate_cluster(facts, target, cluster.connection.safe_url)
-    if target.distribution == "elasticsearch" and cluster.connection.security.method != "none":
+    yield from cluster_checks.evaluate_cluster(facts, cluster_info, cluster.connection.safe_url)
+    if cluster_info.distribution == "elasticsearch" and cluster.connection.security.method != "none":
         yield from index.evaluate_rights(fetch_privileges(cluster, context.index), context.index)
-    yield from _check_index(cluster, context, target, facts.forbidden)
+    yield from _check_index(cluster, context, cluster_info, facts.forbidden)
 
 
-def _check_index(cluster: Cluster, context: CheckContext, target: ClusterInfo, forbidden: Sequence[str]) -> Iterator[CheckResult]:
+def _check_index(
+    cluster: Cluster, context: CheckContext, cluster_info: ClusterInfo, forbidden: Sequence[str]
+) -> Iterator[CheckResult]:
     try:
         info = index_info.fetch_index_info(cluster, context.index)
     except QueryError as error:
         yield report_warning("index", error.message, error.remedy)
-        yield from index.report_missing_rights(forbidden, context.index, target.distribution)
+        yield from index.report_missing_rights(forbidden, context.index, cluster_info.distribution)
         return
     except IndexMismatch as error:
         yield report_error("index", error)
@@ -123,7 +125,7 @@ def _check_index(cluster: Cluster, context: CheckContext, target: ClusterInfo, f
     except StairError as error:
         yield report_error("index model", error)
     yield from index.evaluate_index(facts, cluster.connection.safe_url)
-    yield from index.report_missing_rights([*forbidden, *facts.forbidden], context.index, target.distribution)
+    yield from index.report_missing_rights([*forbidden, *facts.forbidden], context.index, cluster_info.distribution)
 
 
 def _check_model(info: index_info.IndexInfo, context: CheckContext) -> None:

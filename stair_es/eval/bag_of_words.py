@@ -19,7 +19,7 @@ def build_word_bags(texts: Sequence[str], tokenizer: WordTokenizer | None) -> li
         texts: Texts as people write them.
         tokenizer: Tokenizer of the vocabulary; None if tokens are lower-case words.
     """
-    return [SparseVector.from_pairs((feature, 1.0) for feature in tokenize_words(text, tokenizer)) for text in texts]
+    return [SparseVector.from_pairs((token, 1.0) for token in tokenize_words(text, tokenizer)) for text in texts]
 
 
 def tokenize_words(text: str, tokenizer: WordTokenizer | None) -> tuple[str, ...]:
@@ -32,7 +32,7 @@ def tokenize_words(text: str, tokenizer: WordTokenizer | None) -> tuple[str, ...
     stop_words = load_stop_words()
     words = [word for chunk in text.split() if (word := _strip_punctuation(chunk)) and word.lower() not in stop_words]
     tokens_of_words = (tokenizer.tokenize_word(word) if tokenizer else (word.lower(),) for word in words)
-    return tuple(dict.fromkeys(feature for word in tokens_of_words for feature in word))
+    return tuple(dict.fromkeys(token for tokens in tokens_of_words for token in tokens))
 
 
 def _strip_punctuation(word: str) -> str:
@@ -46,12 +46,12 @@ def weigh_by_idf(bags: Sequence[SparseVector]) -> list[SparseVector]:
 
     Without the scaling, long texts would win.
     """
-    document_counts = Counter(word for bag in bags for word in bag.tokens)
-    idf = {word: 1 + math.log((1 + len(bags)) / (1 + df)) for word, df in document_counts.items()}
-    return [normalize_vector(SparseVector.from_pairs((word, idf[word]) for word in bag.tokens)) for bag in bags]
+    document_counts = Counter(token for bag in bags for token in bag.tokens)
+    idf = {token: 1 + math.log((1 + len(bags)) / (1 + df)) for token, df in document_counts.items()}
+    return [normalize_vector(SparseVector.from_pairs((token, idf[token]) for token in bag.tokens)) for bag in bags]
 
 
 def normalize_vector(vector: SparseVector) -> SparseVector:
     """Return the vector scaled to length 1; an empty one unchanged."""
     length = math.sqrt(math.fsum(weight * weight for weight in vector.weights))
-    return SparseVector.from_pairs((word, scaled) for word, weight in vector if (scaled := weight / length) > 0)
+    return SparseVector.from_pairs((token, scaled) for token, weight in vector if (scaled := weight / length) > 0)

@@ -21,17 +21,17 @@ class InvertedIndex:
         self._count = len(vectors)
         lists: dict[str, tuple[list[int], list[float]]] = {}
         for item, vector in enumerate(vectors):
-            for word, weight in vector:
-                items, weights = lists.setdefault(word, ([], []))
+            for token, weight in vector:
+                items, weights = lists.setdefault(token, ([], []))
                 items.append(item)
                 weights.append(weight)
-        self._lists = {word: (np.array(items), np.array(weights)) for word, (items, weights) in lists.items()}
+        self._lists = {token: (np.array(items), np.array(weights)) for token, (items, weights) in lists.items()}
 
     def compute_scores(self, query: SparseVector) -> Doubles:
         """Return the scores [N], summed in the order of the query's tokens, so that equal vectors get bitwise equal scores."""
         scores_N = np.zeros(self._count)
-        for word, weight in query:
-            postings = self._lists.get(word)
+        for token, weight in query:
+            postings = self._lists.get(token)
             if postings is not None:
                 scores_N[postings[0]] += weight * postings[1]
         return scores_N

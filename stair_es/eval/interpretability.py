@@ -51,10 +51,10 @@ class WeightRanking:
 
     def rank_best(self, targets: Collection[str]) -> int | None:
         """Return the best rank of some tokens by weight; None if none is in the vocabulary."""
-        known = [word for word in targets if word in self._vocabulary]
+        known = [token for token in targets if token in self._vocabulary]
         if not known:
             return None
-        target_weights = [self._weights.get(word, 0.0) for word in known]
+        target_weights = [self._weights.get(token, 0.0) for token in known]
         best = max(target_weights)
         if not best:
             return len(self._vocabulary) - len(known) + 1
@@ -70,7 +70,7 @@ class CosineRanking:
 
     def rank_best(self, targets: Collection[str]) -> int | None:
         """Return the best rank of some tokens by cosine; None if none is in the vocabulary."""
-        known = [self._token_indices[word] for word in targets if word in self._token_indices]
+        known = [self._token_indices[token] for token in targets if token in self._token_indices]
         if not known:
             return None
         target_scores = self._scores_V[known]
@@ -80,7 +80,7 @@ class CosineRanking:
 
 def rank_by_cosine(images_ND: Floats, tokens: Sequence[str], token_vectors_VD: Floats) -> Iterator[CosineRanking]:
     """Yield the rankings of images by dense vectors."""
-    token_indices = {word: index for index, word in enumerate(tokens)}
+    token_indices = {token: index for index, token in enumerate(tokens)}
     tokens_VD = token_vectors_VD.astype(np.float64)
     for image_D in images_ND.astype(np.float64):
         yield CosineRanking(tokens_VD @ image_D, token_indices)
@@ -124,7 +124,7 @@ def sample_negatives(targets: Sequence[Collection[str]]) -> list[list[int]]:
     """Sample for each image others that have different tokens."""
     rng = np.random.default_rng(0)
     permutations = [rng.permutation(len(targets)).tolist() for _ in range(_ROUNDS)]
-    sets = [frozenset(words) for words in targets]
+    sets = [frozenset(tokens) for tokens in targets]
     return [[each[image] for each in permutations if sets[each[image]] != sets[image]] for image in range(len(targets))]
 
 
@@ -152,15 +152,15 @@ class InterpretabilityTask:
     problems: tuple[str, ...] = ()
 
 
-def build_class_task(labelled: LabeledDataset) -> InterpretabilityTask:
+def build_class_task(labeled: LabeledDataset) -> InterpretabilityTask:
     """Build the task of finding the class of each image."""
     return InterpretabilityTask(
-        name=labelled.name,
-        about=labelled.describe_size(),
+        name=labeled.name,
+        about=labeled.describe_size(),
         protocol=f"Rank of an image's class among all tokens of the vocabulary, by the best of its tokens. {_TIES}",
-        images=tuple(map(str, labelled.files)),
-        locators=tuple(labelled.locators),
-        texts=tuple(labelled.names[label] for label in labelled.labels),
+        images=tuple(map(str, labeled.files)),
+        locators=tuple(labeled.locators),
+        texts=tuple(labeled.names[label] for label in labeled.labels),
     )
 
 
@@ -232,7 +232,7 @@ def evaluate_interpretability(
             rankings: Iterator[TokenRanking] = _rank_by_weight(readable.vectors.sparse, space)
             rows.append(_build_row("tokens", model, space, rankings, texts))
         if readable.vectors.dense is not None:
-            tokens = [prompt.replace("{}", strip_wordpiece_prefix(word)) for word in shared_space.tokens]
+            tokens = [prompt.replace("{}", strip_wordpiece_prefix(token)) for token in shared_space.tokens]
             token_vectors = encode_texts(tokens, model, lambda _, *counts: progress("vocabulary", *counts), tokens=False).dense
             if token_vectors is not None:
                 rankings = rank_by_cosine(readable.vectors.dense, shared_space.tokens, token_vectors)
@@ -255,9 +255,9 @@ def evaluate_interpretability(
     )
 
 
-def strip_wordpiece_prefix(feature: str) -> str:
+def strip_wordpiece_prefix(token: str) -> str:
     """Return a token without the WordPiece prefix `##`, the only marker that adapters keep."""
-    return feature.removeprefix("##") or feature
+    return token.removeprefix("##") or token
 
 
 def _build_row(

@@ -58,7 +58,7 @@ def build_matrices(train: Sequence[SparseVector], test: Sequence[SparseVector]) 
     Raises:
         MissingExtra: If SciPy, which comes with scikit-learn, isn't installed.
     """
-    columns = {word: column for column, word in enumerate(sorted({word for vector in train for word in vector.tokens}))}
+    columns = {token: column for column, token in enumerate(sorted({token for vector in train for token in vector.tokens}))}
     return _build_matrix(train, columns), _build_matrix(test, columns)
 
 
@@ -130,7 +130,7 @@ def _compute_scale(rows_NV: Any) -> float:  # noqa: ANN401
 
 
 def _build_matrix(vectors: Sequence[SparseVector], columns: dict[str, int]) -> Any:  # noqa: ANN401  scipy has no types
-    rows = [[(columns[word], weight) for word, weight in vector if word in columns] for vector in vectors]
+    rows = [[(columns[token], weight) for token, weight in vector if token in columns] for vector in vectors]
     indptr = np.cumsum([0, *map(len, rows)])
     indices = np.array([column for row in rows for column, _ in row], dtype=np.int64)
     data = np.array([weight for row in rows for _, weight in row], dtype=np.float64)

@@ -114,15 +114,15 @@ class LabelSpace:
 def choose_label_space(models: Sequence[EvaluatedModel]) -> LabelSpace:
     """Return the vocabulary of the first model that lists its own; BERT's if none does."""
     for model in models:
-        if model.has_tokens and (words := model.tokens) is not None:
-            return LabelSpace(tokens=words, tokenizer=model.tokenizer)
+        if model.has_tokens and (tokens := model.tokens) is not None:
+            return LabelSpace(tokens=tokens, tokenizer=model.tokenizer)
     return LabelSpace(tokens=load_reference_tokens(), tokenizer=WordPieceTokenizer(load_wordpiece_vocabulary()))
 
 
 def load_reference_tokens() -> tuple[str, ...]:
     """Return the meaningful tokens of the BERT vocabulary: the label space of models without a vocabulary."""
     stop_words = load_stop_words()
-    return tuple(word for word in load_wordpiece_vocabulary().tokens if is_content_token(word, stop_words))
+    return tuple(token for token in load_wordpiece_vocabulary().tokens if is_content_token(token, stop_words))
 
 
 class WordPieceTokenizer:

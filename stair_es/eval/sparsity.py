@@ -78,13 +78,13 @@ def compute_flops(items: Sequence[SparseVector], queries: Sequence[SparseVector]
     Paria et al., "Minimizing FLOPs to Learn Efficient Sparse Representations", 2020.
     """
     item_shares, query_shares = _compute_shares(items), _compute_shares(queries)
-    return math.fsum(share * query_shares.get(word, 0.0) for word, share in item_shares.items())
+    return math.fsum(share * query_shares.get(token, 0.0) for token, share in item_shares.items())
 
 
 def compute_weighted_flops(items: Sequence[SparseVector], queries: Sequence[SparseVector]) -> float:
     """Return `sum_v mean|w_v| mean|w_v|`, which training minimizes instead of the FLOPs, which have no gradient (same source)."""
     item_means, query_means = _compute_means(items), _compute_means(queries)
-    return math.fsum(mean * query_means.get(word, 0.0) for word, mean in item_means.items())
+    return math.fsum(mean * query_means.get(token, 0.0) for token, mean in item_means.items())
 
 
 def measure_postings(vectors: Sequence[SparseVector], vocabulary: Sequence[str] | None) -> PostingStats:
@@ -94,7 +94,7 @@ def measure_postings(vectors: Sequence[SparseVector], vocabulary: Sequence[str] 
         vectors: Vectors of the items.
         vocabulary: Tokens of the vocabulary, if it is known.
     """
-    document_counts = Counter(word for vector in vectors for word in vector.tokens)
+    document_counts = Counter(token for vector in vectors for token in vector.tokens)
     unused = len(set(vocabulary) - set(document_counts)) if vocabulary is not None else 0
     lengths = sorted([*document_counts.values(), *[0] * unused], reverse=True)
     longest_token, longest = min(document_counts.items(), key=lambda pair: (-pair[1], pair[0]), default=("", 0))
@@ -120,16 +120,16 @@ def compute_gini(lengths: Sequence[int]) -> float:
 
 
 def _compute_shares(vectors: Sequence[SparseVector]) -> dict[str, float]:
-    document_counts = Counter(word for vector in vectors for word in vector.tokens)
-    return {word: items / len(vectors) for word, items in document_counts.items()}
+    document_counts = Counter(token for vector in vectors for token in vector.tokens)
+    return {token: items / len(vectors) for token, items in document_counts.items()}
 
 
 def _compute_means(vectors: Sequence[SparseVector]) -> dict[str, float]:
     weights = defaultdict[str, list[float]](list)
     for vector in vectors:
-        for word, weight in vector:
-            weights[word].append(weight)
-    return {word: math.fsum(each) / len(vectors) for word, each in weights.items()}
+        for token, weight in vector:
+            weights[token].append(weight)
+    return {token: math.fsum(each) / len(vectors) for token, each in weights.items()}
 
 
 _SIZES = ("side", "model", "items", "mean", "p50", "p95", "max", "without tokens")

@@ -80,10 +80,10 @@ def average_token_vectors(vectors: Sequence[SparseVector], sizes: Sequence[int])
     for part in _split_by_sizes(vectors, sizes):
         weights_of_token = defaultdict[str, list[float]](list)
         for vector in part:
-            for word, weight in normalize_vector(vector):
-                weights_of_token[word].append(weight)
+            for token, weight in normalize_vector(vector):
+                weights_of_token[token].append(weight)
         classes.append(
-            SparseVector.from_pairs((word, math.fsum(weights) / len(part)) for word, weights in weights_of_token.items())
+            SparseVector.from_pairs((token, math.fsum(weights) / len(part)) for token, weights in weights_of_token.items())
         )
     return [normalize_vector(each) for each in classes]
 
@@ -147,7 +147,7 @@ _HEAD = ("vectors", "model", "top-1", "top-5", "mean per class", "images")
 
 
 def evaluate_zero_shot(
-    labelled: LabeledDataset, models: Sequence[EvaluatedModel], prompts: Sequence[str], *, progress: PartProgressCallback
+    labeled: LabeledDataset, models: Sequence[EvaluatedModel], prompts: Sequence[str], *, progress: PartProgressCallback
 ) -> TableReport:
     """Measure the accuracy of each model, by token weights and by dense vectors.
 
@@ -156,16 +156,16 @@ def evaluate_zero_shot(
         ModelError: If the first model fails.
     """
     start = time.perf_counter()
-    texts = fill_prompts(labelled.names, prompts)
+    texts = fill_prompts(labeled.names, prompts)
     problems: list[str] = []
     remarks: list[str] = []
     all_texts, sizes = [text for class_texts in texts for text in class_texts], [len(class_texts) for class_texts in texts]
 
     def measure_model(model: EvaluatedModel) -> list[tuple[str, str, ClassAccuracy]]:
-        readable = encode_images(labelled.locators, model, progress)
+        readable = encode_images(labeled.locators, model, progress)
         text_vectors = encode_texts(all_texts, model, progress)
-        problems.extend(list_skipped_images(labelled, readable))
-        labels = [labelled.labels[position] for position in readable.kept]
+        problems.extend(list_skipped_images(labeled, readable))
+        labels = [labeled.labels[position] for position in readable.kept]
         rows = []
         for kind, scores_NK, empty in _score_kinds(readable.vectors, text_vectors, sizes):
             rows.append((kind, model.label, compute_accuracy(scores_NK, labels)))
@@ -175,19 +175,19 @@ def evaluate_zero_shot(
 
     rows = run_for_each_model(models, measure_model, problems)
     return TableReport(
-        title=f"{labelled.name}: {labelled.describe_size()}",
+        title=f"{labeled.name}: {labeled.describe_size()}",
         about=f"Zero-shot, {len(prompts)} prompts, ensembled; in percent. Equal scores count against the model.",
         tables=(ReportTable(head=_HEAD, rows=tuple(_format_cells(*row) for row in rows)),),
-        values=_build_values(labelled, prompts, rows),
+        values=_build_values(labeled, prompts, rows),
         remarks=tuple(remarks),
         problems=tuple(dict.fromkeys(problems)),
         seconds=time.perf_counter() - start,
     )
 
 
-def list_skipped_images(labelled: LabeledDataset, readable: ReadableImages) -> list[str]:
+def list_skipped_images(labeled: LabeledDataset, readable: ReadableImages) -> list[str]:
     """List the skipped images of a dataset, and why."""
-    return [f"{labelled.files[position]}: {reason}" for position, reason in readable.problems.items()]
+    return [f"{labeled.files[position]}: {reason}" for position, reason in readable.problems.items()]
 
 
 def _score_kinds(
@@ -207,12 +207,12 @@ def _format_cells(kind: str, model: str, accuracy: ClassAccuracy) -> tuple[str, 
 
 
 def _build_values(
-    labelled: LabeledDataset, prompts: Sequence[str], rows: Sequence[tuple[str, str, ClassAccuracy]]
+    labeled: LabeledDataset, prompts: Sequence[str], rows: Sequence[tuple[str, str, ClassAccuracy]]
 ) -> dict[str, Any]:
     return {
-        "dataset": labelled.name,
-        "images": len(labelled.files),
-        "classes": {name: list(names) for name, names in zip(labelled.classes, labelled.names, strict=True)},
+        "dataset": labeled.name,
+        "images": len(labeled.files),
+        "classes": {name: list(names) for name, names in zip(labeled.classes, labeled.names, strict=True)},
         "prompts": list(prompts),
         "rows": [{"vectors": kind, "model": model, **asdict(accuracy)} for kind, model, accuracy in rows],
     }

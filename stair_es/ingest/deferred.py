@@ -1,9 +1,9 @@
 """Images whose host asks to wait (Retry-After): they are deferred while others continue, and fetched when the time is over.
 
-The total waiting time for a host is limited: a host has a patience, which its rests use up and its answers restore. When it is
-used up, an image fails with the host's answer, while the other images of the host are still tried. A host that refuses many in a
-row is given up, and its images fail without a request. An image that is refused again although the host served others since then
-waits alone, with a patience of its own: on a shared host it must not hold up the others again and again.
+The total waiting time for a host is limited to its patience: pauses use it up, and images that the host serves restore it.
+When it is used up, an image fails with the host's response, while the other images of the host are still tried. A host that
+refuses many in a row is given up, and its images fail without a request. An image that is refused again although the host
+served others since then waits alone, with a patience of its own: on a shared host it must not hold up the others repeatedly.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MAX_DEFERRED_BYTES = 128 * 1024 * 1024
 MAX_REFUSALS = 20
 """Number of refusals in a row after which a host without patience left is given up."""
 RESTORED_PATIENCE_S = 10.0
-"""Patience that each answer restores, in seconds: a rate-limited host is waited for as long as it keeps serving images."""
-_MIN_REST_S = 1.0
+"""Patience that each served image restores, in seconds: a rate-limited host is waited for as long as it keeps serving images."""
+_MIN_PAUSE_S = 1.0
 _MAX_PER_HOST = 16
 _MAX_HOSTS = 1024
 
@@ -35,15 +35,15 @@ class _Host:
 
     name: str
     images: deque[Pending] = field(default_factory=deque)
-    rests_until: float = 0.0
-    rests: int = 0
-    """Consecutive rests without an answer."""
+    paused_until: float = 0.0
+    pauses: int = 0
+    """Consecutive pauses without a served image."""
     waited_s: float = 0.0
     """Used part of the patience."""
-    answers: int = 0
+    served: int = 0
     refusals: int = 0
     given_up: str = ""
-    """Why its images fail until `rests_until`."""
+    """Why its images fail until `paused_until`."""
 
 
 class DeferredImages:
@@ -69,7 +69,7 @@ class DeferredImages:
         """Return the image if it can be fetched now, None if it was deferred, or its outcome if its host is given up."""
         name = get_item_host(image.item) if self._hosts else ""
         host = self._hosts.get(name) if name else None
-        if host is None or host.rests_until <= self._clock():
+        if host is None or host.paused_until <= self._clock():
             return image
         if host.given_up:
             return Outcome(image.item, "failed", "read", host.given_up)
@@ -84,46 +84,46 @@ class DeferredImages:
             self._forget_hosts()
             host = self._hosts[name] = _Host(state.host)
         if state.was_requested:
-            image = replace(image, answers_when_refused=host.answers)
+            image = replace(image, served_when_refused=host.served)
         now = self._clock()
-        if host.given_up and host.rests_until > now:
+        if host.given_up and host.paused_until > now:
             return [Outcome(image.item, "failed", "read", host.given_up)]
         remaining_s = self._patience_s - host.waited_s
-        if host.rests_until > now or not state.was_requested:  # the rest was already started by another worker or image
+        if host.paused_until > now or not state.was_requested:  # the pause was already started by another worker or image
             self._keep_image(host, image)
             return []
-        if remaining_s < _MIN_REST_S:
+        if remaining_s < _MIN_PAUSE_S:
             return self._fail_refused(host, image, state, now)
-        rest_s = min(max(state.wait_s, 2.0**host.rests), remaining_s)
-        host.rests_until, host.rests = now + rest_s, host.rests + 1
-        host.waited_s, host.refusals, host.given_up = host.waited_s + rest_s, 0, ""
+        pause_s = min(max(state.wait_s, 2.0**host.pauses), remaining_s)
+        host.paused_until, host.pauses = now + pause_s, host.pauses + 1
+        host.waited_s, host.refusals, host.given_up = host.waited_s + pause_s, 0, ""
         self._keep_image(host, image)
         return []
 
     def observe_result(self, image: Pending, state: ImageState) -> None:
-        """Record that an image was fetched: its host answers, unless the fetch failed."""
+        """Record that an image was fetched: its host serves images, unless the fetch failed."""
         if not self._hosts or (isinstance(state, Outcome) and state.kind == "failed" and state.stage == "read"):
             return
         for name in {image.deferral_key, get_item_host(image.item)} - {""}:
             host = self._hosts.get(name)
             if host is not None:
-                host.rests = host.refusals = 0
-                host.answers += 1
+                host.pauses = host.refusals = 0
+                host.served += 1
                 host.waited_s = max(0.0, host.waited_s - RESTORED_PATIENCE_S)
         self._hosts.pop(image.item.uri, None)
 
     def take_due(self, max_images: int) -> list[Pending]:
-        """Take up to `max_images` images whose host has rested."""
+        """Take up to `max_images` images whose host is no longer paused."""
         now = self._clock()
         if now < self._next_due:
             return []
         due: list[Pending] = []
         for name, host in self._hosts.items():
-            if host.rests_until <= now:
+            if host.paused_until <= now:
                 count = min(len(host.images), _MAX_PER_HOST, max_images - len(due))
                 due += [replace(host.images.popleft(), deferral_key=name) for _ in range(count)]
         self._release_images(due)
-        self._next_due = min((host.rests_until for host in self._hosts.values() if host.images), default=math.inf)
+        self._next_due = min((host.paused_until for host in self._hosts.values() if host.images), default=math.inf)
         return due
 
     @property
@@ -134,19 +134,19 @@ class DeferredImages:
     def describe_waiting(self) -> str:
         """Return a message about the hosts that are waited for; "" if there are none."""
         now = self._clock()
-        resting = [host for host in self._hosts.values() if host.images and host.rests_until > now]
-        if not resting:
+        paused = [host for host in self._hosts.values() if host.images and host.paused_until > now]
+        if not paused:
             return ""
-        busiest = max(resting, key=lambda host: len(host.images))
-        hosts = len({host.name for host in resting})
+        busiest = max(paused, key=lambda host: len(host.images))
+        hosts = len({host.name for host in paused})
         others = f" and {hosts - 1:,} other hosts" if hosts > 1 else ""
         urls = f"{len(busiest.images):,} URL{'s' if len(busiest.images) > 1 else ''}"
-        return f"waiting {math.ceil(busiest.rests_until - now)} s for {busiest.name} ({urls}){others}"
+        return f"waiting {math.ceil(busiest.paused_until - now)} s for {busiest.name} ({urls}){others}"
 
     def _get_key(self, image: Pending, state: Deferred) -> str:
         """Return the key that an image is deferred under: its host, or its own URI if it waits alone."""
         host = self._hosts.get(state.host)
-        served_since = host is not None and image.answers_when_refused is not None and host.answers > image.answers_when_refused
+        served_since = host is not None and image.served_when_refused is not None and host.served > image.served_when_refused
         alone = state.was_requested and (image.deferral_key == image.item.uri or served_since)
         return image.item.uri if alone else state.host
 
@@ -154,7 +154,7 @@ class DeferredImages:
         host.images.append(image)
         self._images += 1
         self._bytes += estimate_listed_bytes(image.item)
-        self._next_due = min(self._next_due, host.rests_until)
+        self._next_due = min(self._next_due, host.paused_until)
 
     def _release_images(self, images: Collection[Pending]) -> None:
         """Subtract images that are no longer deferred from the totals."""
@@ -172,12 +172,12 @@ class DeferredImages:
             failed += [Outcome(waiting.item, "failed", "read", host.given_up) for waiting in host.images]
             self._release_images(host.images)
             host.images.clear()
-            host.rests_until, host.waited_s, host.refusals, host.rests = now + self._patience_s, 0.0, 0, 0
+            host.paused_until, host.waited_s, host.refusals, host.pauses = now + self._patience_s, 0.0, 0, 0
         return failed
 
     def _forget_hosts(self) -> None:
-        """Drop hosts that have no images and haven't rested lately: lists can name millions of hosts."""
+        """Drop hosts that have no images and weren't paused lately: lists can name millions of hosts."""
         if len(self._hosts) < _MAX_HOSTS:
             return
         cutoff = self._clock() - self._patience_s
-        self._hosts = {name: host for name, host in self._hosts.items() if host.images or host.rests_until > cutoff}
+        self._hosts = {name: host for name, host in self._hosts.items() if host.images or host.paused_until > cutoff}

@@ -61,16 +61,16 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
     kind, plan = load_sink_kind(options), build_sink_plan(options, connection, get_timestamp())
     session = kind.open_readonly(plan)
     config = build_worker_config(options, session) if session else None
-    counts, streams = Counter[str](), SourceStream(sources)
+    counts, stream = Counter[str](), SourceStream(sources)
     with Manifest() as manifest:
-        for part in batched(streams, _BATCH_SIZE):
+        for part in batched(stream, _BATCH_SIZE):
             new = [found for found in part if manifest.add_image(found.uri, found.source)]
             items = [found for found in new if isinstance(found, SourceItem)]
             counts["unlisted"] += len(new) - len(items)
             counts.update(_classify_images(items, config))
-        found = find_stale_documents(session, manifest, streams, by_content=False) if session and options.resync else ()
+        found = find_stale_documents(session, manifest, stream, by_content=False) if session and options.resync else ()
         removed = tuple(document.uri for document in found if document.found_at is None)
-        if left_out := streams.describe_left_out():
+        if left_out := stream.describe_left_out():
             logger.info(left_out)
         return DryRunReport(
             seen=len(manifest),
@@ -87,7 +87,7 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
 
 
 def _classify_images(items: list[SourceItem], config: WorkerConfig | None) -> list[Verdict]:
-    if config is None or config.fresh:
+    if config is None or config.is_empty:
         return ["new"] * len(items)
     return [
         _classify_image(state, config)

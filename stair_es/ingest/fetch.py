@@ -25,17 +25,17 @@ def fetch_parts(batch: Batch, config: WorkerConfig) -> Iterator[tuple[list[int],
     No further image is requested from a host that asks to wait.
     """
     pending = deque(batch.enumerate_state(Pending))
-    resting: dict[str, Deferred] = {}
+    paused: dict[str, Deferred] = {}
     while pending:
         positions, part, held_bytes = list[int](), Batch([], batch.seconds, batch.began_ns), 0
         with batch.time_stage("read"):
             while pending and held_bytes < PREPARED_BYTES:
                 raise_if_cancelled()
                 position, image = pending.popleft()
-                refusal = resting.get(get_item_host(image.item)) if resting else None
+                refusal = paused.get(get_item_host(image.item)) if paused else None
                 state = _fetch_image(image, config) if refusal is None else replace(refusal, item=image.item, was_requested=False)
                 if isinstance(state, Deferred) and state.host:
-                    resting[state.host] = state
+                    paused[state.host] = state
                 held_bytes += len(state.data) if isinstance(state, Fetched) else 0
                 positions.append(position)
                 part.images.append(state)
@@ -70,7 +70,7 @@ def _fetch_image(image: Pending, config: WorkerConfig) -> Fetched | VersionChang
 
 def _skip_known_content(batch: Batch, config: WorkerConfig) -> None:
     """Skip images whose content is already stored under another URI, if ids go by content."""
-    if config.document.id != "content-hash" or config.fresh:
+    if config.document.id != "content-hash" or config.is_empty:
         return
     fetched = batch.enumerate_state(Fetched)
     stored = config.writer.find_by_id([image.id for _, image in fetched])

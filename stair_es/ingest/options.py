@@ -67,7 +67,7 @@ class IngestOptions(BaseIngestOptions):
     batch_images: int = 0
     """Number of images per encoder batch; 0 to select it for the device."""
     source: SourceOptions = field(default_factory=SourceOptions)
-    limits: DecodeLimits = field(default_factory=DecodeLimits)
+    decode_limits: DecodeLimits = field(default_factory=DecodeLimits)
     enrichers: tuple[EnricherSpec, ...] = ()
     resync: bool = False
     """Remove the documents whose image is no longer in the sources."""
@@ -144,7 +144,7 @@ def build_sink_plan(options: BaseIngestOptions, connection: Connection | None, s
     model_tokens = find_model_tokens(options.model, options.document)
     return SinkPlan(
         alias=options.alias,
-        identity=IndexSpec(
+        index_spec=IndexSpec(
             model_name=registry.make_portable_name(options.model.name),
             model_id=card.model_id,
             fit=card.image_spec.fit,
@@ -175,14 +175,14 @@ def build_worker_config(options: IngestOptions, session: SinkSession) -> WorkerC
     card = registry.get_indexable_card(options.model.name, options.model.fit, options.model.settings)
     return WorkerConfig(
         writer=session.writer,
-        fresh=session.fresh,
+        is_empty=session.is_empty,
         # workers may have another working directory
         model=replace(options.model, name=registry.make_portable_name(options.model.name)),
         model_id=card.model_id,
         image_spec=card.image_spec,
         document=options.document,
         read_limits=replace(options.source.read_limits, defer=options.source.read_limits.url_policy.patience_s > 0),
-        limits=options.limits,
+        decode_limits=options.decode_limits,
         enrichers=options.enrichers,
         enricher_versions=_get_enricher_versions(options),
         policy=get_session_policy(session, options),

@@ -53,7 +53,7 @@ def run_ingest(
     accounting: RunAccounting | None = None,
     on_batch: Callable[[Batch], None] = lambda _: None,
 ) -> IngestReport:
-    """Ingest the images of `sources` into the index behind `options.alias`.
+    """Ingest the images of `sources` into the index that `options.alias` points to.
 
     Args:
         sources: Sources as opened by `sources.registry.open_source`.
@@ -69,12 +69,12 @@ def run_ingest(
     with ExitStack() as stack:
         accounting = accounting or stack.enter_context(open_run_accounting(options))
         accounting.dead_letters.check_writable()
-        started_at, streams = get_timestamp(), SourceStream(sources)
-        queue = stack.enter_context(PrefetchQueue(streams, _MAX_LISTED_IMAGES, estimate_listed_bytes, _MAX_LISTED_BYTES))
+        started_at, stream = get_timestamp(), SourceStream(sources)
+        queue = stack.enter_context(PrefetchQueue(stream, _MAX_LISTED_IMAGES, estimate_listed_bytes, _MAX_LISTED_BYTES))
         listed, all_listed = queue.wait_for_items(RAY_MIN_IMAGES if options.runner == "auto" else 1, LISTING_WAIT_S)
         if all_listed and not listed:
             queue.raise_error()
-            raise _build_empty_error(streams)
+            raise _build_empty_error(stream)
         runner, reason = choose_runner(options, listed, all_listed=all_listed)
         logger.info("runner: %s (%s)", runner, reason)
         if runner == "local" and options.ray.address:
@@ -86,7 +86,7 @@ def run_ingest(
         run = IngestRun(
             noun="image",
             options=options,
-            streams=streams,
+            stream=stream,
             session=session,
             accounting=accounting,
             model_id=config.model_id,
@@ -96,7 +96,7 @@ def run_ingest(
         )
 
         by_content = options.document.id == "content-hash"
-        remove_stale = partial(remove_stale_documents, session, accounting.manifest, streams, by_content=by_content)
+        remove_stale = partial(remove_stale_documents, session, accounting.manifest, stream, by_content=by_content)
         batches = _run_stages(_open_executor(runner, config, options), config, options, accounting, queue)
         return run.run(batches, remove_stale if options.resync else lambda: 0)
 
@@ -112,9 +112,9 @@ def _run_stages(
     with opening as executor:
         deferred = DeferredImages(config.read_limits.url_policy.patience_s)
         throttle = AdaptiveThrottle(options.bulk)
-        scheduler = StageScheduler(executor, throttle, config.fresh, accounting.accept_listed, accounting.bulk_stats, deferred)
+        scheduler = StageScheduler(executor, throttle, config.is_empty, accounting.accept_listed, accounting.bulk_stats, deferred)
         for batch in scheduler.run(queue):
-            accounting.listing_done, accounting.encoder_idle = queue.is_exhausted, scheduler.encoder_clock.idle_share
+            accounting.listing_done, accounting.encoder_idle = queue.is_exhausted, scheduler.encoder_utilization.idle_share
             accounting.waiting_message = deferred.describe_waiting()
             yield batch
 
@@ -127,13 +127,13 @@ def _open_executor(
     return open_ray_executor(config, options.ray, options.batch_images)
 
 
-def _build_empty_error(streams: SourceStream) -> IngestError:
-    common = sorted(streams.ignored.items(), key=lambda item: -item[1])[:5]
+def _build_empty_error(stream: SourceStream) -> IngestError:
+    common = sorted(stream.ignored.items(), key=lambda item: -item[1])[:5]
     others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in common)
     return IngestError(
-        f"no images in {', '.join(streams.source_uris)}"
+        f"no images in {', '.join(stream.source_uris)}"
         + (f" (other files: {others})" if others else " (nothing there)")
-        + (f"; {left_out}" if (left_out := streams.describe_left_out()) else ""),
+        + (f"; {left_out}" if (left_out := stream.describe_left_out()) else ""),
         "Folders and globs yield files with image suffixes (.jpg .png .webp .gif .tif .avif ...), tables and lists rows that name"
         " an image (--image-column). A folder of tables requires --format, a saved data set hf-dataset:///FOLDER.",
     )

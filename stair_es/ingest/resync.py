@@ -29,7 +29,7 @@ class StaleDocument:
 
 
 def find_stale_documents(
-    session: SinkSession, manifest: Manifest, streams: SourceStream, *, by_content: bool
+    session: SinkSession, manifest: Manifest, stream: SourceStream, *, by_content: bool
 ) -> Iterator[StaleDocument]:
     """Yield the documents to remove, or to update with a new URI.
 
@@ -37,8 +37,8 @@ def find_stale_documents(
     skipped, since it is a different stream each time. An image that failed in this run is not gone. With ids by content
     (`by_content`), a document whose image has other bytes now is stale, too.
     """
-    _report_skipped_sources(streams)
-    sources = sorted(streams.fully_listed)
+    _report_skipped_sources(stream)
+    sources = sorted(stream.fully_listed)
     if by_content and sources:
         logger.warning(
             "--resync with --document-id content-hash: an image that is only in another source now counts as gone;"
@@ -53,9 +53,9 @@ def find_stale_documents(
             yield StaleDocument(entry.id, entry.uri)
 
 
-def _report_skipped_sources(streams: SourceStream) -> None:
-    complete, empty = set(streams.complete), set(streams.empty)
-    for uri in streams.source_uris:
+def _report_skipped_sources(stream: SourceStream) -> None:
+    complete, empty = set(stream.complete), set(stream.empty)
+    for uri in stream.source_uris:
         if uri == STDIN_URI:
             logger.info("--resync: stdin is a different stream each time, so no document of it is removed")
         elif uri not in complete:
@@ -64,7 +64,7 @@ def _report_skipped_sources(streams: SourceStream) -> None:
             logger.warning("--resync: %s no longer contains images (is it mounted?), so no document of it is removed", uri)
 
 
-def remove_stale_documents(session: SinkSession, manifest: Manifest, streams: SourceStream, *, by_content: bool) -> int:
+def remove_stale_documents(session: SinkSession, manifest: Manifest, stream: SourceStream, *, by_content: bool) -> int:
     """Remove the stale documents and update the moved ones; return how many were removed.
 
     Documents that the sink refuses to change are reported.
@@ -73,7 +73,7 @@ def remove_stale_documents(session: SinkSession, manifest: Manifest, streams: So
         StairError: If the sink can't be written to.
     """
     removed = 0
-    for part in batched(find_stale_documents(session, manifest, streams, by_content=by_content), _BATCH_SIZE):
+    for part in batched(find_stale_documents(session, manifest, stream, by_content=by_content), _BATCH_SIZE):
         stale_ids = [each.id for each in part if each.found_at is None]
         moved = [(each.id, {"uri": each.found_at[0], "source": each.found_at[1]}) for each in part if each.found_at]
         outcomes = session.writer.delete(stale_ids).outcomes if stale_ids else {}

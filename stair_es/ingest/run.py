@@ -32,9 +32,9 @@ RunProgressCallback: TypeAlias = Callable[[RunAccounting], None]
 def open_run_accounting(options: BaseIngestOptions) -> Iterator[RunAccounting]:
     """Open the accounting of one run."""
     home = resolve_settings(options.model.settings).home
-    letters = DeadLetters(options.dead_letters or default_dead_letters_path(options.alias, home), options.alias, home)
+    dead_letters = DeadLetters(options.dead_letters or default_dead_letters_path(options.alias, home), options.alias, home)
     with Manifest(keep_uris=options.document.id == "content-hash") as manifest:
-        yield RunAccounting(manifest, letters)
+        yield RunAccounting(manifest, dead_letters)
 
 
 @dataclass(kw_only=True)
@@ -44,7 +44,7 @@ class IngestRun:
     noun: Literal["image", "text"]
     """What the run ingests, for messages."""
     options: BaseIngestOptions
-    streams: SourceStream
+    stream: SourceStream
     session: SinkSession
     accounting: RunAccounting
     model_id: str
@@ -65,7 +65,7 @@ class IngestRun:
             StairError: If the run failed as a whole.
         """
         start, session = time.perf_counter(), self.session
-        kind = "new index" if session.fresh else "index"
+        kind = "new index" if session.is_empty else "index"
         logger.info("%s: %s for %s on %s", kind, session.index, self.options.alias, session.label)
         if policy := get_session_policy(session, self.options):
             logger.info("token policy: %s", policy.label)
@@ -103,19 +103,19 @@ class IngestRun:
             self._report_listed()
 
     def _report_listed(self) -> None:
-        ignored = sum(self.streams.ignored.values())
+        ignored = sum(self.stream.ignored.values())
         others = f", {ignored:,} other files ignored" if ignored else ""
         logger.info("%s %ss found%s", f"{self.accounting.listed:,}", self.noun, others)
-        if left_out := self.streams.describe_left_out():
+        if left_out := self.stream.describe_left_out():
             logger.info(left_out)
-        if self.streams.dropped_columns:
-            names = ", ".join(sorted(self.streams.dropped_columns))
+        if self.stream.dropped_columns:
+            names = ", ".join(sorted(self.stream.dropped_columns))
             advice = " To keep one, give its field another name: --field FIELD=COLUMN" if self.noun == "image" else ""
             logger.info("columns left out, since their names are reserved or can't be field names: %s.%s", names, advice)
 
     def _complete(self, start: float) -> IngestReport:
         accounting = self.accounting
-        result = self.session.complete(RunCoverage(sources=self.streams.fully_listed, get_status=accounting.manifest.get_status))
+        result = self.session.complete(RunCoverage(sources=self.stream.fully_listed, get_status=accounting.manifest.get_status))
         return IngestReport(
             **accounting.get_counts(),
             removed=accounting.removed,

@@ -43,8 +43,8 @@ _PROGRESS_S = 1.0
 
 
 @dataclass
-class EncoderClock:
-    """Encoder utilization from the first finished batch to the last; before the first one the models are being loaded."""
+class EncoderUtilization:
+    """Utilization of the encoders from the first finished batch to the last; before the first one the models are being loaded."""
 
     encoders: int
     busy_s: float = 0.0
@@ -72,11 +72,11 @@ class _WorkUnit:
 
     images: list[Pending]
     alone: bool = False
-    bytes: int = field(init=False)
+    size_bytes: int = field(init=False)
     """Memory held for it."""
 
     def __post_init__(self) -> None:
-        self.bytes = sum(estimate_listed_bytes(image.item) for image in self.images)
+        self.size_bytes = sum(estimate_listed_bytes(image.item) for image in self.images)
 
 
 @dataclass
@@ -85,13 +85,13 @@ class StageScheduler:
 
     executor: StageExecutor
     throttle: AdaptiveThrottle
-    fresh: bool
+    is_empty: bool
     """Whether the sink is empty, so that there is nothing to check."""
     accept_listed: Callable[[SourceItem | ListingFailure], SourceItem | None]
     """Records each listed image; returns None for one that already has its outcome."""
     bulk_stats: BulkStats = field(default_factory=BulkStats)
     deferred: DeferredImages = field(default_factory=DeferredImages)
-    encoder_clock: EncoderClock = field(init=False)
+    encoder_utilization: EncoderUtilization = field(init=False)
     _checking: dict[StageTask, Batch] = field(default_factory=dict)
     _queued: deque[Pending] = field(default_factory=deque)
     _queued_bytes: int = 0
@@ -106,7 +106,7 @@ class StageScheduler:
     _document_bytes: float = _INITIAL_DOCUMENT_BYTES
 
     def __post_init__(self) -> None:
-        self.encoder_clock = EncoderClock(self.executor.encoders)
+        self.encoder_utilization = EncoderUtilization(self.executor.encoders)
 
     def run(self, items: PrefetchQueue[SourceItem | ListingFailure]) -> Iterator[Batch]:
         """Yield batches of outcomes as they become available, and empty batches while only hosts are waited for.
@@ -193,7 +193,7 @@ class StageScheduler:
 
     def _accept_listed(self, listed: list[SourceItem | ListingFailure]) -> None:
         items = [item for found in listed if (item := self.accept_listed(found)) is not None]
-        if self.fresh:
+        if self.is_empty:
             self._route_pending([Pending(item) for item in items])
         elif items:
             batch = Batch(list(items))
@@ -208,7 +208,7 @@ class StageScheduler:
             elif self._queued and (last or idle or self._is_full() or len(self._queued) >= self.executor.batch_images):
                 size = min(self.executor.batch_images, len(self._queued))
                 unit = _WorkUnit([self._queued.popleft() for _ in range(size)])
-                self._queued_bytes -= unit.bytes
+                self._queued_bytes -= unit.size_bytes
             else:
                 return
             self._preparing[self.executor.submit_prepare(Batch(list(unit.images)))] = unit
@@ -224,8 +224,8 @@ class StageScheduler:
             self._encoding[self.executor.submit_encode(task, encoder)] = (encoder, unit)
 
     def _is_backlog_full(self) -> bool:
-        bytes_ = sum(unit.bytes for _, unit in self._encoded)
-        return bytes_ >= _BACKLOG_BYTES or self._count_images(self._encoded) >= _BACKLOG_IMAGES
+        backlog_bytes = sum(unit.size_bytes for _, unit in self._encoded)
+        return backlog_bytes >= _BACKLOG_BYTES or self._count_images(self._encoded) >= _BACKLOG_IMAGES
 
     def _start_writing(self, *, last: bool) -> None:
         """Start a request as soon as none is running; more in parallel only if they have full size."""
@@ -276,7 +276,7 @@ class StageScheduler:
         self._record_requests(requests)
         for unit, batch in zip(units, batches, strict=True):
             if "encode" in batch.seconds:
-                self.encoder_clock.record_finished(batch.seconds["encode"])
+                self.encoder_utilization.record_finished(batch.seconds["encode"])
             yield self._remove_deferred(unit, batch)
 
     def _remove_deferred(self, unit: _WorkUnit, batch: Batch) -> Batch:
@@ -307,4 +307,4 @@ class StageScheduler:
             self.throttle.record_request(request)
         documents = sum(request.documents for request in requests)
         if documents:
-            self._document_bytes = max(1.0, sum(request.bytes for request in requests) / documents)
+            self._document_bytes = max(1.0, sum(request.size_bytes for request in requests) / documents)

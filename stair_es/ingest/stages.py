@@ -57,14 +57,14 @@ class WorkerConfig:
     """Everything that a worker needs to build its objects. Picklable: builders, never clients or models."""
 
     writer: SinkWriter
-    fresh: bool
+    is_empty: bool
     """Whether the sink is empty: then no document can be up to date."""
     model: ModelSpec
     model_id: str
     image_spec: ImageSpec
     document: DocumentSettings
     read_limits: ReadLimits
-    limits: DecodeLimits
+    decode_limits: DecodeLimits
     enrichers: tuple[EnricherSpec, ...] = ()
     enricher_versions: tuple[str, ...] = ()
     """Determined once on the driver; part of each fingerprint."""
@@ -117,7 +117,7 @@ def _prepare_part(part: Batch, config: WorkerConfig) -> None:
     with part.time_stage("decode"):
         for i, fetched in part.enumerate_state(Fetched):
             try:
-                decoded = decode_image(fetched.data, config.image_spec, config.limits, config.document.thumbnail_px)
+                decoded = decode_image(fetched.data, config.image_spec, config.decode_limits, config.document.thumbnail_px)
             except DecodeError as error:
                 part.images[i] = Outcome(fetched.item, "failed", "decode", error.message)
                 continue
@@ -174,12 +174,12 @@ def encode_batch(batch: Batch, encoder: Encoder) -> Batch:
 
 
 def _build_metadata(image: Prepared) -> ImageMetadata:
-    loaded, decoded = image.fetched, image.decoded
+    fetched, decoded = image.fetched, image.decoded
     return ImageMetadata(
-        uri=loaded.item.uri,
-        source=loaded.item.source,
-        version=loaded.version,
-        sha256=loaded.sha256,
+        uri=fetched.item.uri,
+        source=fetched.item.source,
+        version=fetched.version,
+        sha256=fetched.sha256,
         width=decoded.width,
         height=decoded.height,
         format=decoded.format,

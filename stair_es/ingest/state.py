@@ -38,7 +38,7 @@ class Pending:
     """Its document in the sink, if there is one."""
     deferral_key: str = ""
     """The key under which it was deferred, if it was: its host, or its own URI."""
-    answers_when_refused: int | None = None
+    served_when_refused: int | None = None
     """How many images its host had served when this one was last refused; None if it never was."""
 
 

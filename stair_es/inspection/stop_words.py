@@ -21,16 +21,16 @@ def find_stop_words(stats: Sequence[TokenStats], images: int, threshold: float =
     return sort_token_stats((row for row in stats if row.uniformity >= threshold), "uniformity")
 
 
-def build_stop_word_policy(words: Iterable[str], policy: TokenPolicy | None, name: str) -> tuple[TokenPolicy, tuple[str, ...]]:
-    """Build a policy that mutes `words` in addition to the policy of the index; also return the words it can't mute.
+def build_stop_word_policy(tokens: Iterable[str], policy: TokenPolicy | None, name: str) -> tuple[TokenPolicy, tuple[str, ...]]:
+    """Build a policy that mutes `tokens` in addition to the policy of the index; also return the tokens it can't mute.
 
     A new policy replaces the previous one, so the existing rules are kept. A token that is source or target of a rename or
     merge rule can't also be muted.
     """
     base = policy or TokenPolicy()
     moved = {*base.replacements, *base.replacements.values()}
-    new = [word for word in dict.fromkeys(words) if word not in base.mute]
-    muted = [word for word in new if word not in moved]
-    cap = {word: max_weight for word, max_weight in base.cap.items() if word not in muted}
-    rejected = tuple(word for word in new if word in moved)
+    new = [token for token in dict.fromkeys(tokens) if token not in base.mute]
+    muted = [token for token in new if token not in moved]
+    cap = {token: max_weight for token, max_weight in base.cap.items() if token not in muted}
+    rejected = tuple(token for token in new if token in moved)
     return replace(base, name=name, mute=(*base.mute, *muted), cap=cap), rejected

@@ -66,7 +66,7 @@ class StatsAccumulator:
         self.empty += before == self.occurrences
 
     def _add_tokens(self, tokens: Mapping[str, object], uri: str) -> None:
-        names, words = self._names, self._sums
+        names, sums_by_token = self._names, self._sums
         for key, value in tokens.items():
             weight = value if type(value) is float else _parse_number(value)
             if not 0.0 < weight < math.inf:
@@ -74,8 +74,8 @@ class StatsAccumulator:
             self.occurrences += 1
             if key not in names:
                 names[key] = unescape_feature(key)
-                words.setdefault(names[key], _TokenSums())
-            sums = words[names[key]]
+                sums_by_token.setdefault(names[key], _TokenSums())
+            sums = sums_by_token[names[key]]
             sums.images += 1
             sums.weight += weight
             sums.square += weight * weight
@@ -116,7 +116,7 @@ def sort_token_stats(stats: Iterable[TokenStats], order: StatsOrder) -> tuple[To
 
 
 def match_tokens(tokens: Iterable[str], pattern: str) -> set[str]:
-    """Return the words that match a pattern with `*`, `?` or `[...]`, or that begin with a text without them."""
+    """Return the tokens that match a pattern with `*`, `?` or `[...]`, or that begin with a text without them."""
     if any(sign in pattern for sign in "*?["):
         return {token for token in tokens if fnmatch.fnmatchcase(token, pattern)}
     return {token for token in tokens if token.startswith(pattern)}

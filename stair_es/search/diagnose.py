@@ -131,8 +131,8 @@ def _explain_no_match(common: bool, pruned: Sequence[TokenContribution]) -> str:
     if common:
         return "its matching tokens were not used to find documents: two-phase, `impacts` or the clause limit leave some out"
     if pruned:
-        words = ", ".join(reason.token for reason in pruned[:_MAX_LISTED])
-        return f"it has none of the tokens that were sent, only tokens that pruning left out: {words}"
+        tokens = ", ".join(contribution.token for contribution in pruned[:_MAX_LISTED])
+        return f"it has none of the tokens that were sent, only tokens that pruning left out: {tokens}"
     return "it has no token of the query"
 
 

@@ -44,7 +44,7 @@ class ImageSearch:
         url: str | None = None,
         connection: Connection | None = None,
         model: ModelSpec | None = None,
-        reading: ReadLimits | None = None,
+        read_limits: ReadLimits | None = None,
     ) -> None:
         """Configure the client.
 
@@ -54,7 +54,7 @@ class ImageSearch:
                 for the command line.
             connection: A complete connection, instead of `url`.
             model: The model; by default the one that the index names.
-            reading: Limits for query images, and the addresses that their URLs may lead to.
+            read_limits: Limits for query images, and the addresses that their URLs may lead to.
 
         Raises:
             UsageError: If there is neither a URL nor a connection, or if settings contradict each other.
@@ -62,7 +62,7 @@ class ImageSearch:
         self._index = index
         self._connection = connection or Connection.from_env(url)
         self._model = model
-        self._reading = reading
+        self._read_limits = read_limits
 
     def __enter__(self) -> ImageSearch:
         return self
@@ -108,12 +108,12 @@ class ImageSearch:
         if isinstance(query, Path):
             query = QueryInputs(images=[query])
         if isinstance(query, str):
-            query = QueryInputs(words=query)
+            query = QueryInputs(query_string=query)
         if not isinstance(query, QueryInputs):
             raise QueryError(
                 f"can't search for a {type(query).__name__}", "Pass words, a Path, QueryInputs, a SearchQuery or a SparseVector."
             )
-        return build_search_query(self.encoder, query, self._reading)
+        return build_search_query(self.encoder, query, self._read_limits)
 
     def search(
         self, query: QueryLike, k: int = 10, *, after: Cursor | None = None, options: SearchOptions | None = None

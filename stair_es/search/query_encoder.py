@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 class QueryInputs:
     """Everything that can be part of a query."""
 
-    words: str = ""
+    query_string: str = ""
     """A query string: `beach -people +dog^2` (see `parse_query`)."""
     texts: Sequence[str] = ()
     """Further texts, without operators."""
     images: Sequence[Path | str] = ()
     """Image files by path; a string can also be an http(s) URL, which is fetched under the limits of `ReadLimits.url_policy`."""
     weights: Sequence[float] = ()
-    """One weight per input: `words` (if any), then `texts`, then `images`; 1 each if empty. A negative one subtracts."""
+    """One weight per input: `query_string` (if any), then `texts`, then `images`; 1 each if empty. A negative one subtracts."""
     literal: bool = False
-    """Whether `words` is plain text, without operators."""
+    """Whether `query_string` is plain text, without operators."""
     required: Sequence[str] = ()
     excluded: Sequence[str] = ()
     boosts: Mapping[str, float] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class QueryInputs:
                 raise QueryError(f"`{name}` must be a list, got the string {getattr(self, name)!r}", "Put it into a list.")
 
 
-def build_search_query(encoder: Encoder, inputs: QueryInputs, reading: ReadLimits | None = None) -> SearchQuery:
+def build_search_query(encoder: Encoder, inputs: QueryInputs, read_limits: ReadLimits | None = None) -> SearchQuery:
     """Build the search query of query inputs.
 
     Raises:
@@ -76,9 +76,9 @@ def build_search_query(encoder: Encoder, inputs: QueryInputs, reading: ReadLimit
         DecodeError: If an image can't be read; the message names it.
         MissingExtra: If an image is at a URL and the HTTP library is not installed.
     """
-    parsed = ParsedQuery(text=inputs.words.strip()) if inputs.literal else parse_query(inputs.words)
+    parsed = ParsedQuery(text=inputs.query_string.strip()) if inputs.literal else parse_query(inputs.query_string)
     vectors = [encode_query_text(encoder, text) for text in (parsed.text, *inputs.texts) if text.strip()]
-    vectors += [_encode_known_image(encoder, image, reading) for image in inputs.images]
+    vectors += [_encode_known_image(encoder, image, read_limits) for image in inputs.images]
     required, excluded = (*parsed.required, *inputs.required), (*parsed.excluded, *inputs.excluded)
     if not vectors and not inputs.caption.strip():
         problem = "only excludes words" if excluded else "is empty"
@@ -142,7 +142,7 @@ def encode_query_text(encoder: Encoder, text: str) -> SparseVector:
     return vector
 
 
-def encode_query_image(encoder: Encoder, image: Path | str, reading: ReadLimits | None = None) -> SparseVector:
+def encode_query_image(encoder: Encoder, image: Path | str, read_limits: ReadLimits | None = None) -> SparseVector:
     """Encode an image file or the image at a URL; the vector is empty if the model finds no token for it.
 
     Raises:
@@ -151,7 +151,7 @@ def encode_query_image(encoder: Encoder, image: Path | str, reading: ReadLimits 
     """
     locator = UrlLocator(image) if isinstance(image, str) and is_http_url(image) else FileLocator(to_file_uri(image))
     try:
-        content = locator.read(reading or ReadLimits())
+        content = locator.read(read_limits or ReadLimits())
         pixels_HWC = decode_image(content.data if content else b"", encoder.image_spec, DecodeLimits()).pixels_HWC
     except (ReadError, DecodeError) as error:
         raise DecodeError(f"{_redact_image(image)!r}: {error.message}", error.remedy) from error
@@ -220,8 +220,8 @@ def _redact_image(image: Path | str) -> str:
     return redact_web_url(image) if isinstance(image, str) and is_http_url(image) else str(image)
 
 
-def _encode_known_image(encoder: Encoder, image: Path | str, reading: ReadLimits | None) -> SparseVector:
-    vector = encode_query_image(encoder, image, reading)
+def _encode_known_image(encoder: Encoder, image: Path | str, read_limits: ReadLimits | None) -> SparseVector:
+    vector = encode_query_image(encoder, image, read_limits)
     if not len(vector):
         raise QueryError(f"the model {encoder.model_id} finds no token for {_redact_image(image)!r}", "Try another image.")
     return vector
@@ -230,6 +230,6 @@ def _encode_known_image(encoder: Encoder, image: Path | str, reading: ReadLimits
 def _resolve_weights(weights: Sequence[float], count: int) -> Sequence[float]:
     if weights and len(weights) != count:
         raise QueryError(
-            f"{len(weights)} weights for {count} inputs", "Pass one for the words, then one per text, then one per image."
+            f"{len(weights)} weights for {count} inputs", "Pass one for the query string, then one per text, then one per image."
         )
     return weights or [1.0] * count

@@ -220,8 +220,8 @@ def _build_query(scoring: list[Clause], query: SearchQuery, query_type: QueryTyp
     """Combine the scoring clauses with the conditions, which don't change scores."""
     if not scoring:
         raise QueryError("the query is empty: no part of it has a weight", "Try other words, or a caption weight above 0.")
-    must = [build_token_clause(word, query_type, min_weight=query.min_weight) for word in query.required]
-    must_not = [build_token_clause(word, query_type, min_weight=query.min_weight) for word in query.excluded]
+    must = [build_token_clause(group, query_type, min_weight=query.min_weight) for group in query.required]
+    must_not = [build_token_clause(group, query_type, min_weight=query.min_weight) for group in query.excluded]
     filters: list[Mapping[str, Any]] = [*query.filters, *must]
     if not filters and not must_not:
         return scoring[0] if len(scoring) == 1 else {"bool": {"should": scoring}}

@@ -222,7 +222,7 @@ class Searcher:
 
 
 @contextmanager
-def _describe_errors(cluster: ClusterInfo) -> Iterator[None]:
+def _describe_errors(cluster_info: ClusterInfo) -> Iterator[None]:
     """Describe the errors of a query that its caption or its filters cause."""
     try:
         yield
@@ -231,7 +231,7 @@ def _describe_errors(cluster: ClusterInfo) -> Iterator[None]:
     except ClusterError as error:
         if "maxClauseCount" in error.message:
             raise QueryError(
-                f"the caption and the filters need more clauses than the cluster allows ({cluster.max_clauses:,})",
+                f"the caption and the filters need more clauses than the cluster allows ({cluster_info.max_clauses:,})",
                 "Shorten them, or send fewer tokens (--weight-mass).",
             ) from None
         _, marker, reason = error.message.partition("Failed to parse query")

@@ -88,10 +88,10 @@ def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
             f"there is no index {index!r} to detect the type of its `tokens`",
             f"Ingest first, or specify the type: --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",
         )
-    target = get_cluster_info(cluster)
+    cluster_info = get_cluster_info(cluster)
     fields = [IndexFields.from_mapping(body.get("mappings", {}).get("properties", {})) for body in mappings.values()]
     query_types = {
-        _parse_query_type(select_query_type(target, index_fields, lambda: list_cluster_plugins(cluster)))
+        _parse_query_type(select_query_type(cluster_info, index_fields, lambda: list_cluster_plugins(cluster)))
         for index_fields in fields
     }
     if len(query_types) > 1:

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_ray_session(extra: str, address: str | None, *, error: type[StairError], instead: str) -> Iterator[Any]:
+def open_ray_session(extra: str, address: str | None, *, error_type: type[StairError], alternative: str) -> Iterator[Any]:
     """Open a Ray session for a run, or use the caller's open one. Ray's own logs are suppressed.
 
     A session that is started here listens on this machine only, requires a token that only this process and its children know,
@@ -39,19 +39,19 @@ def open_ray_session(extra: str, address: str | None, *, error: type[StairError]
     Args:
         extra: Extra that installs Ray.
         address: Address of a running cluster; None starts one on this machine.
-        error: Class of the error to raise.
-        instead: What to do without Ray, for the remedy.
+        error_type: Class of the error to raise.
+        alternative: What to do without Ray, for the remedy.
 
     Yields:
         The module.
 
     Raises:
         MissingExtra: If Ray isn't installed.
-        StairError: Of the class `error`, if Ray can't be started, or reached at the address.
+        StairError: Of the class `error_type`, if Ray can't be started, or reached at the address.
         UsageError: If the address is invalid.
     """
     with set_missing_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
-        yield from _open_session(extra, address, error, instead)
+        yield from _open_session(extra, address, error_type, alternative)
 
 
 @contextmanager
@@ -69,28 +69,34 @@ def set_missing_variables(variables: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _open_session(extra: str, address: str | None, error: type[StairError], instead: str) -> Iterator[Any]:
+def _open_session(extra: str, address: str | None, error_type: type[StairError], alternative: str) -> Iterator[Any]:
     running = sys.modules.get("ray")
     if running is not None and running.is_initialized():
         yield running
         return
     cluster = None if address == "local" else address
     action = f"join the Ray cluster at {mask_ray_address(cluster)}" if cluster else "start Ray on this machine"
-    with nullcontext({"address": cluster}) if cluster else _prepare_local_options(error, instead) as options:
+    with nullcontext({"address": cluster}) if cluster else _prepare_local_options(error_type, alternative) as options:
         ray = import_optional("ray", extra)
         if cluster:
-            check_ray_address(cluster, error, instead)
-        with _redirect_ray_output(ray), _connect_ray(ray, options, action, error, instead):
+            check_ray_address(cluster, error_type, alternative)
+        with _redirect_ray_output(ray), _connect_ray(ray, options, action, error_type, alternative):
             yield ray
 
 
 @contextmanager
-def _connect_ray(ray: Any, options: dict[str, Any], action: str, error: type[StairError], instead: str) -> Iterator[None]:  # noqa: ANN401
+def _connect_ray(
+    ray: Any,  # noqa: ANN401
+    options: dict[str, Any],
+    action: str,
+    error_type: type[StairError],
+    alternative: str,
+) -> Iterator[None]:
     try:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as failed:
-        remedy = f"{instead}, or see `ray status`; a cluster with authentication requires RAY_AUTH_MODE=token and its token."
-        raise error(f"can't {action}: {failed}", remedy) from failed
+    except Exception as error:
+        remedy = f"{alternative}, or see `ray status`; a cluster with authentication requires RAY_AUTH_MODE=token and its token."
+        raise error_type(f"can't {action}: {error}", remedy) from error
     try:
         yield
     finally:
@@ -98,21 +104,23 @@ def _connect_ray(ray: Any, options: dict[str, Any], action: str, error: type[Sta
 
 
 @contextmanager
-def _prepare_local_options(error: type[StairError], instead: str) -> Iterator[dict[str, Any]]:
+def _prepare_local_options(error_type: type[StairError], alternative: str) -> Iterator[dict[str, Any]]:
     """Yield the options of a private session on this machine. Enter it before Ray is imported, which reads the variables."""
     requested = os.environ.get("RAY_TMPDIR")
     parent = requested or tempfile.gettempdir()
     if len(parent) > _MAX_FOLDER_CHARS:
         if requested:
-            raise error(
+            raise error_type(
                 f"RAY_TMPDIR has {len(parent)} characters, and Ray's sockets leave room for {_MAX_FOLDER_CHARS}",
                 "Specify a shorter folder.",
             )
         parent = "/tmp"
     try:
         temporary = tempfile.TemporaryDirectory(prefix="ray-", dir=parent, ignore_cleanup_errors=True)
-    except OSError as failed:
-        raise error(f"can't start Ray on this machine: {failed}", f"{instead}, or use another folder: RAY_TMPDIR.") from failed
+    except OSError as error:
+        raise error_type(
+            f"can't start Ray on this machine: {error}", f"{alternative}, or use another folder: RAY_TMPDIR."
+        ) from error
     os.environ.update(_build_auth_variables(os.environ, imported="ray" in sys.modules))  # permanently: see `_get_auth_token`
     with temporary as folder:
         # Ray opens the innermost folder to all users, so it gets one of its own.
@@ -159,13 +167,13 @@ def mask_ray_address(address: str) -> str:
     return address if _ADDRESS.fullmatch(address) else MASK
 
 
-def check_ray_address(address: str, error: type[StairError], instead: str) -> None:
+def check_ray_address(address: str, error_type: type[StairError], alternative: str) -> None:
     """Check that something listens at `host:port` or `ray://host:port`: Ray itself would keep trying for minutes.
 
-    `instead` says in the remedy what to do without Ray.
+    `alternative` says in the remedy what to do without Ray.
 
     Raises:
-        StairError: Of the class `error`, if nothing listens there.
+        StairError: Of the class `error_type`, if nothing listens there.
         UsageError: If the address is invalid.
     """
     if address in ("auto", "local"):
@@ -179,8 +187,9 @@ def check_ray_address(address: str, error: type[StairError], instead: str) -> No
         raise UsageError("not a Ray address", "Write it like 10.0.0.1:6379, or auto on a node of the cluster.")
     try:
         socket.create_connection((host, port), _CONNECT_TIMEOUT_S).close()
-    except OSError as failed:
-        raise error(
-            f"no Ray cluster answers at {address}: {failed.strerror or failed}",
-            f"Start one with `ray start --head`, fix --ray-address / RAY_ADDRESS, or: {instead[:1].lower()}{instead[1:]}.",
-        ) from failed
+    except OSError as error:
+        raise error_type(
+            f"no Ray cluster answers at {address}: {error.strerror or error}",
+            f"Start one with `ray start --head`, fix --ray-address / RAY_ADDRESS,"
+            f" or: {alternative[:1].lower()}{alternative[1:]}.",
+        ) from error

@@ -86,11 +86,13 @@ def _collect_counts(index: str, accounting: RunAccounting) -> Iterator[Metric]:
     if accounting.encoder_idle is not None:
         help_text = "Share of time in which the encoders were idle, from their first batch to their last."
         yield _build_gauge(index, "encoder_idle_ratio", help_text, accounting.encoder_idle)
-    traffic = accounting.bulk_stats
-    yield _build_counter(index, "bulk_requests", "Bulk requests.", traffic.requests)
-    yield _build_counter(index, "bulk_retried_requests", "Bulk requests retried because the cluster was busy.", traffic.retried)
-    yield _build_counter(index, "bulk_documents", "Documents in bulk requests, including retries.", traffic.documents)
-    yield _build_counter(index, "bulk_bytes", "Bytes of bulk requests, including retries.", traffic.bytes)
+    bulk_stats = accounting.bulk_stats
+    yield _build_counter(index, "bulk_requests", "Bulk requests.", bulk_stats.requests)
+    yield _build_counter(
+        index, "bulk_retried_requests", "Bulk requests retried because the cluster was busy.", bulk_stats.retried
+    )
+    yield _build_counter(index, "bulk_documents", "Documents in bulk requests, including retries.", bulk_stats.documents)
+    yield _build_counter(index, "bulk_bytes", "Bytes of bulk requests, including retries.", bulk_stats.size_bytes)
     yield _build_counter(
         index, "removed_documents", "Documents removed because their image is gone (--resync).", accounting.removed
     )

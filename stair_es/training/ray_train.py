@@ -64,7 +64,7 @@ def train_on_ray(
     split_batch(range(config.batch.size), 0, workers)
     with (
         ray_session.set_missing_variables(_RAY_VARIABLES),
-        ray_session.open_ray_session("train", address, error=StairError, instead="Train with one worker") as ray,
+        ray_session.open_ray_session("train", address, error_type=StairError, alternative="Train with one worker") as ray,
         TemporaryDirectory() as storage_path,
     ):
         on_gpu = _should_use_gpus(ray, device, workers)

@@ -163,7 +163,7 @@ def _compute_key(config: TrainConfig, train_set: TrainingSet, vocabulary: WholeW
         config,
         folder=Path(),
         text="",
-        watch=replace(config.watch, patience=0, every=1, log_every=1),
+        validation=replace(config.validation, patience=0, every=1, log_every=1),
         batch=replace(config.batch, chunk=0),
     )
     digest = hashlib.sha256(repr(asdict(relevant)).encode())

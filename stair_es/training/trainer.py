@@ -92,7 +92,7 @@ class Trainer:
             recalls = {each.name: each.compute_recalls(self.model, self.make_autocast()) for each in self.validations}
             recall = self._broadcast_value(compute_mean_recall(recalls))
             improved = recall > progress.best_recall
-            if improved and self.config.watch.keep == "best":
+            if improved and self.config.validation.keep == "best":
                 progress.best_parameters = {
                     name: each.clone() for name, each in checkpointing.get_trained_tensors(self.model).items()
                 }
@@ -100,7 +100,7 @@ class Trainer:
         if improved:
             progress.best_recall, progress.best_step = recall, progress.global_step
         progress.stopped_early = (
-            bool(self.config.watch.patience) and progress.validations_since_best >= self.config.watch.patience
+            bool(self.config.validation.patience) and progress.validations_since_best >= self.config.validation.patience
         )
         if logs:
             for name, values in recalls.items():
@@ -199,7 +199,7 @@ class _StageRun:
 
     def run(self) -> None:
         """Run the stage to its end, and advance the progress to the next one."""
-        trainer, stage, progress, watch = self._trainer, self._stage, self._progress, self._trainer.config.watch
+        trainer, stage, progress, validation = self._trainer, self._stage, self._progress, self._trainer.config.validation
         set_train_mode(trainer.model, stage)
         logged_step, clock = progress.global_step, time.perf_counter()
         batches = trainer.iterate_batches(progress.global_step)
@@ -209,11 +209,11 @@ class _StageRun:
             progress.step += 1
             progress.global_step += 1
             is_last = progress.step == stage.steps
-            if progress.global_step % watch.log_every == 0 or is_last:
+            if progress.global_step % validation.log_every == 0 or is_last:
                 pairs = (progress.global_step - logged_step) * trainer.config.batch.size * trainer.config.batch.accumulate
                 self._log_step(loss_values, pairs / (time.perf_counter() - clock))
                 logged_step, clock = progress.global_step, time.perf_counter()
-            if progress.global_step % watch.every == 0 or is_last:
+            if progress.global_step % validation.every == 0 or is_last:
                 validation_start = time.perf_counter()
                 trainer.run_validation(progress, self._average, self._logs, stage)
                 if not is_last and not progress.stopped_early:

@@ -147,11 +147,11 @@ class AccessMiddleware:
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
-        refusal = None if scope["path"] == HEALTH_PATH else self._check_access(scope)
-        if refusal is None:
+        rejection = None if scope["path"] == HEALTH_PATH else self._check_access(scope)
+        if rejection is None:
             await self._app(scope, receive, with_headers)
             return
-        status, body, headers = refusal
+        status, body, headers = rejection
         raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         raw_headers.append((b"content-length", str(len(body)).encode()))
         await with_headers({"type": "http.response.start", "status": status, "headers": raw_headers})
@@ -162,9 +162,9 @@ class AccessMiddleware:
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if len(hosts) != 1 or not self._policy.is_allowed_host(hosts[0]):
-            return _build_refusal(403, "host not allowed", "Use the server's own name, or start it with --allow-host NAME.")
+            return _build_rejection(403, "host not allowed", "Use the server's own name, or start it with --allow-host NAME.")
         if not self._policy.is_same_site(headers):
-            return _build_refusal(403, "cross-site request not allowed", "Open the page itself.")
+            return _build_rejection(403, "cross-site request not allowed", "Open the page itself.")
         return self._authenticate(scope, headers) if self._policy.token else None
 
     def _authenticate(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, bytes, dict[str, str]] | None:
@@ -180,7 +180,7 @@ class AccessMiddleware:
         if scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):  # a browser
             return 401, render_login_page(_get_path(scope), query), {**_LOGIN_PAGE_HEADERS, "www-authenticate": "Bearer"}
         remedy = "Open /?token=... once, or send Authorization: Bearer ..."
-        status, body, headers = _build_refusal(401, "access token required", remedy)
+        status, body, headers = _build_rejection(401, "access token required", remedy)
         return status, body, {**headers, "www-authenticate": "Bearer"}
 
     def _redirect_with_cookie(self, scope: Scope, query: list[tuple[str, str]]) -> tuple[int, bytes, dict[str, str]]:
@@ -244,5 +244,5 @@ def _parse_cookies(header: str, name: str) -> list[str]:
     return [value for key, _, value in parts if key == name]
 
 
-def _build_refusal(status: int, error: str, remedy: str) -> tuple[int, bytes, dict[str, str]]:
+def _build_rejection(status: int, error: str, remedy: str) -> tuple[int, bytes, dict[str, str]]:
     return status, encode_json({"error": error, "remedy": remedy}), {"content-type": "application/json"}

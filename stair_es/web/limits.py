@@ -24,7 +24,7 @@ class ServerLimits:
     """Timeout for reading a body, in seconds."""
     max_held_bytes: int = 160 * MIB
     """Maximum total size of all bodies that are being processed."""
-    decode: DecodeLimits = field(default_factory=lambda: DecodeLimits(max_pixels=64_000_000))
+    decode_limits: DecodeLimits = field(default_factory=lambda: DecodeLimits(max_pixels=64_000_000))
     """Limits for decoding uploaded images and originals."""
     original_bytes: int = 128 * MIB
     """Maximum size of a file below an allowed root."""

@@ -35,7 +35,7 @@ _STATIC_NAME = re.compile(r"(?:[\w-]+/)*[\w-]+(?:\.[\w-]+)*\.(?:js|css|svg|png|i
 _MEDIA_TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "webmanifest": "application/manifest+json"}
 _IMMUTABLE = "private, max-age=31536000, immutable"
 _REVALIDATE = "private, no-cache"
-_MAX_NEIGHBOURS = 100
+_MAX_NEIGHBORS = 100
 
 
 class PatternRoute(Route):
@@ -169,6 +169,6 @@ def _get_media_type(request: Request) -> str:
 
 def _parse_k(query: Mapping[str, str]) -> int:
     k = query.get("k", "12")
-    if not k.isascii() or not k.isdecimal() or len(k) > 4 or not 1 <= int(k) <= _MAX_NEIGHBOURS:
-        raise RequestRejected(400, f"`k` is not an integer from 1 to {_MAX_NEIGHBOURS}")
+    if not k.isascii() or not k.isdecimal() or len(k) > 4 or not 1 <= int(k) <= _MAX_NEIGHBORS:
+        raise RequestRejected(400, f"`k` is not an integer from 1 to {_MAX_NEIGHBORS}")
     return int(k)

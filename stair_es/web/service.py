@@ -108,7 +108,7 @@ class SearchService:
         """Encode an uploaded image, without storing it."""
         state = self._states.get()
         with self._limiter():
-            decoded = decode_image(data, state.encoder.image_spec, self._limits.decode, _THUMBNAIL_PX)
+            decoded = decode_image(data, state.encoder.image_spec, self._limits.decode_limits, _THUMBNAIL_PX)
             with self._hooks.track_encoding("image"):
                 [vector] = state.encoder.encode_images(decoded.pixels_HWC[None])
         return {

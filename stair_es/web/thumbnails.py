@@ -95,7 +95,7 @@ class ThumbnailService:
                 return cached
             try:
                 rendered = render_image(
-                    original.data, side_px, "WEBP" if side_px == DRAWN_THUMBNAIL_PX else "JPEG", self._limits.decode
+                    original.data, side_px, "WEBP" if side_px == DRAWN_THUMBNAIL_PX else "JPEG", self._limits.decode_limits
                 )
             except DecodeError:
                 raise build_not_found(id_) from None

@@ -137,14 +137,14 @@ def _try(page: Path, worlds: SimpleQueue[World], folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", _SNIPPETS, ids=_name)
-def test_what_a_page_shows_works(page: Path, trials: dict[Path, Future[None]]) -> None:
+def test_snippets_of_each_page_work(page: Path, trials: dict[Path, Future[None]]) -> None:
     try:
         trials[page].result()
     except Wrong as error:
         pytest.fail(str(error), pytrace=False)
 
 
-def test_what_is_only_parsed_is_written_down() -> None:
+def test_snippets_that_are_only_parsed_are_listed() -> None:
     counted: Counter[str] = Counter()
     for page in _SNIPPETS:
         for block in blocks(page.read_text(encoding="utf-8")):

@@ -117,7 +117,7 @@ def test_failed_images_give_exit_code_3_and_a_file(stair_es: Run, tmp_path: Path
         (["nonsense"], 2, "nonsense"),
     ],
 )
-def test_wrong_calls_say_what_was_wrong(stair_es: Run, arguments: list[str | Path], code: int, message: str) -> None:
+def test_usage_errors_name_the_mistake(stair_es: Run, arguments: list[str | Path], code: int, message: str) -> None:
     result = stair_es(*arguments)
     assert result.returncode == code, result.stderr
     assert message in result.stderr
@@ -188,7 +188,7 @@ def test_runs_that_start_together_share_one_index(node_url: str, index_name: str
 
 @pytest.mark.parametrize("command", ["search {} -k 40", "search {} --json", "query {}", "encode --text {}"])
 @pytest.mark.usefixtures("ingested")
-def test_a_reader_that_has_seen_enough_is_no_failure(command: str, node_url: str) -> None:
+def test_a_closed_pipe_is_not_a_failure(command: str, node_url: str) -> None:
     words = command.format("cat").split()
     environment = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": INDEX}
     reader, writer = os.pipe()
@@ -201,7 +201,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure(command: str, node_url: str
     assert b"BrokenPipe" not in stderr
 
 
-def test_bytes_that_are_no_text_are_wrong_usage(stair_es: Run) -> None:
+def test_undecodable_arguments_are_usage_errors(stair_es: Run) -> None:
     for command in (["search"], ["query"], ["encode", "--text"]):
         result = stair_es(*command, os.fsdecode(b"dog \xff"))
         assert result.returncode == 2

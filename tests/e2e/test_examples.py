@@ -80,7 +80,7 @@ def test_a_shop_gains_image_search_and_loses_nothing(shop: Shop, client: OpenSea
         assert images.search("a kitten", k=1).hits[0].id == "P-019"
 
 
-def test_a_product_that_is_written_anew_gets_the_words_of_its_new_picture(shop: Shop, client: OpenSearch) -> None:
+def test_a_rewritten_product_gets_the_words_of_its_new_picture(shop: Shop, client: OpenSearch) -> None:
     shop("shop.py")
     shop("add_images.py")
     card = {"sku": "P-019", "title": "Postcard: Crossing", "price": 3, "image": str(PHOTOS / "stone-arch-bridge.jpg")}

@@ -164,7 +164,7 @@ def test_a_terminal_with_colours_shows_the_thumbnail(environment: dict[str, str]
         assert "▄" not in on_a_terminal([STAIR_ES, "inspect", CAT, "-k", "1", *more], {**environment, **plain})
 
 
-def test_a_table_on_a_terminal_drives_nothing_and_a_program_gets_the_word(environment: dict[str, str]) -> None:
+def test_a_table_is_escaped_on_a_terminal_and_unchanged_for_a_program(environment: dict[str, str]) -> None:
     code = r"from stair_es.cli.output.csv import emit_csv; emit_csv(['word'], [['\x1b]0;title\x07']])"
     command: list[str | Path] = [sys.executable, "-c", code]
     assert on_a_terminal(command, environment).splitlines() == ["word", r"\x1b]0;title\x07"]
@@ -246,7 +246,7 @@ def test_candidates_become_a_policy_that_plan_takes_and_nothing_is_overwritten(r
     assert not (tmp_path / "none.json").exists()
 
 
-def test_words_of_nothing(run: Run) -> None:
+def test_words_of_an_empty_index(run: Run) -> None:
     absent = run("words", "--index", "absent-index")
     assert absent.returncode == 1
     assert "stair-es ingest FOLDER --index absent-index" in absent.stderr

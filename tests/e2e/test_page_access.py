@@ -56,7 +56,7 @@ def test_every_view(site: Site, context: Contexts, theme: Literal["light", "dark
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_what_comes_over_and_instead_of_hits(
+def test_messages_above_and_in_place_of_hits(
     site: Site, context: Contexts, watch: Watch, theme: Literal["light", "dark"]
 ) -> None:
     page = context(color_scheme=theme).new_page()

@@ -87,7 +87,7 @@ def test_untrusted_urls_do_nothing(hostile: Site, page: Page, watch: Watch, fiel
     assert strange(page) == []
 
 
-def test_the_policy_stops_what_a_slip_would_let_in(hostile: Site, page: Page, watch: Watch) -> None:
+def test_the_security_policy_blocks_injected_content(hostile: Site, page: Page, watch: Watch) -> None:
     asked(hostile, page, EVERYTHING)
     refused = page.evaluate("() => { try { document.body.innerHTML = '<b>in</b>'; return false; } catch { return true; } }")
     assert refused

@@ -251,7 +251,7 @@ def test_a_dropped_image_is_a_query(site: Site, page: Page) -> None:
     resting(page)
 
 
-def test_an_image_can_be_chosen_or_pasted_beside_words(site: Site, page: Page) -> None:
+def test_an_image_can_be_chosen_or_pasted_in_addition_to_words(site: Site, page: Page) -> None:
     asked(site, page, "/?q=grass")
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Search with an image").click()
@@ -280,7 +280,7 @@ def test_more_like_a_hit(site: Site, page: Page) -> None:
     expect(page.locator(".image-chip")).to_have_text("like giant-panda.jpg")
 
 
-def test_nothing_found_says_what_to_lift(site: Site, page: Page) -> None:
+def test_an_empty_result_names_the_conditions_to_remove(site: Site, page: Page) -> None:
     page.goto(f"{site.base}/?q=bear&filter=width:>100000&has=animal")
     expect(page.get_by_text("Nothing found.")).to_be_visible()
     shot(page, "nothing")
@@ -288,7 +288,7 @@ def test_nothing_found_says_what_to_lift(site: Site, page: Page) -> None:
     settled(page, order(site, text="bear", top_tokens=["animal"]))
 
 
-def test_a_slider_that_never_rests_shows_what_it_does_on_the_way(site: Site, page: Page) -> None:
+def test_a_moving_slider_shows_intermediate_results(site: Site, page: Page) -> None:
     asked(site, page)
     answers: list[int] = []
     page.on("response", lambda response: answers.append(response.status) if "/api/search" in response.url else None)

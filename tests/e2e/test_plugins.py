@@ -151,7 +151,7 @@ def test_from_an_archive_into_files_and_again(stair_es: Run, archive: Path, tmp_
     assert _bulk_bodies(tmp_path / "out") == documents
 
 
-def test_another_option_of_an_enricher_makes_documents_anew(stair_es: Run, archive: Path, tmp_path: Path) -> None:
+def test_another_option_of_an_enricher_rewrites_the_documents(stair_es: Run, archive: Path, tmp_path: Path) -> None:
     sink = f"ndjson:folder={tmp_path / 'out'}"
     for blocks in ("4", "5"):
         enrich = f"pixelate:blocks={blocks}"
@@ -196,7 +196,7 @@ def _green(hit: dict[str, Any]) -> float:
     return float(hit["_source"]["tokens"]["green"])
 
 
-def test_plugins_that_do_not_fit_are_named_and_harm_nobody(stair_es: Run, archive: Path, tmp_path: Path) -> None:
+def test_incompatible_plugins_are_reported_and_do_not_affect_others(stair_es: Run, archive: Path, tmp_path: Path) -> None:
     strangers = tmp_path / "strangers"
     strangers.mkdir()
     _stranger(strangers, "enrichers", "future", "class KIND:\n    api_version = 99\n    name = 'future'\n    description = ''\n")

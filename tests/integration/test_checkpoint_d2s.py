@@ -44,7 +44,7 @@ def _head(dense_BD: NDArray[np.float32]) -> NDArray[np.float64]:
     return weights
 
 
-def test_images_and_texts_are_what_numpy_says(folder: Path, pixels: NDArray[np.uint8]) -> None:
+def test_images_and_texts_match_numpy(folder: Path, pixels: NDArray[np.uint8]) -> None:
     encoder = _load(folder)
     assert isinstance(encoder, DenseEncoder)
     assert get_dense_encoder(encoder) is encoder
@@ -105,7 +105,7 @@ def test_without_a_dense_model_it_says_how_to_name_one(tmp_path: Path) -> None:
         ("broken", "can't be read as safetensors"),
     ],
 )
-def test_a_broken_head_says_what_is_wrong(folder: Path, fault: str, said: str) -> None:
+def test_a_broken_head_is_reported(folder: Path, fault: str, said: str) -> None:
     weights = d2s_weights()
     if fault == "missing":
         del weights["vocab_layer_norm.bias"]

@@ -98,7 +98,7 @@ def test_long_texts_are_cut(folder: Path) -> None:
     assert np.isfinite(_load(folder).encode_texts_dense(["a red dog . " * 50])).all()
 
 
-def test_there_are_no_words(folder: Path) -> None:
+def test_a_dense_model_has_no_tokens(folder: Path) -> None:
     encoder = registry.load_encoder(ModelSpec(name=str(folder)))
     with pytest.raises(ModelError, match="dense vectors only") as wrong:
         encoder.encode_texts(["dog"])
@@ -163,14 +163,14 @@ def _not_square(folder: Path) -> None:
         (_not_square, "doesn't describe a square image"),
     ],
 )
-def test_a_broken_checkpoint_says_what_is_wrong(folder: Path, spoil: Callable[[Path], None], said: str) -> None:
+def test_a_broken_checkpoint_is_reported(folder: Path, spoil: Callable[[Path], None], said: str) -> None:
     spoil(folder)
     with pytest.raises(ModelError, match=said) as wrong:
         _load(folder).encode_texts_dense(["dog"])
     assert wrong.value.remedy
 
 
-def test_a_captioning_blip_is_no_format_that_is_known(tmp_path: Path) -> None:
+def test_a_captioning_blip_has_an_unknown_format(tmp_path: Path) -> None:
     folder = tiny_dense.blip(tmp_path / "blip")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BlipForConditionalGeneration"]}))

@@ -109,7 +109,7 @@ def test_dense_vectors_are_those_of_the_models_own_processor(tmp_path: Path, for
         assert found == pytest.approx(of_transformers(folder, picture(size)), abs=2e-5)
 
 
-def test_filters_that_nothing_knows_are_refused(tmp_path: Path) -> None:
+def test_unknown_filters_are_rejected(tmp_path: Path) -> None:
     folder = tiny_dense.clip(tmp_path / "clip")
     for wrong in (9, "sharp", True):
         say(folder, resample=wrong)

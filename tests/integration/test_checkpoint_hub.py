@@ -70,13 +70,13 @@ def test_an_unknown_format_costs_no_weights(hub: Hub, tmp_path: Path) -> None:
     assert "model.safetensors" not in hub.fetched
 
 
-def test_what_the_hub_does_not_have(hub: Hub, tmp_path: Path) -> None:
+def test_a_repository_that_the_hub_does_not_have(hub: Hub, tmp_path: Path) -> None:
     found = _resolve("org/none", hub.url, tmp_path / "home")
     assert "no folder 'org/none' here, and no such repository" in found["error"]
     assert "hf auth login" in found["remedy"]
 
 
-def test_a_hub_out_of_reach(tmp_path: Path) -> None:
+def test_an_unreachable_hub(tmp_path: Path) -> None:
     found = _resolve("org/none", "http://127.0.0.1:9", tmp_path / "home")
     assert "it can't be downloaded from the hub" in found["error"]
     assert "hf download org/none" in found["remedy"]

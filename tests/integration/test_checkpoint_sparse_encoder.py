@@ -57,7 +57,7 @@ def _weights(encoder: Encoder, row: dict[str, float]) -> NDArray[np.float64]:
     return np.array([row.get(word, 0.0) for word in features])
 
 
-def test_images_are_what_numpy_says(folder: Path, pixels: NDArray[np.uint8]) -> None:
+def test_images_match_numpy(folder: Path, pixels: NDArray[np.uint8]) -> None:
     from safetensors.numpy import load_file
 
     colours = load_file(folder / "model.safetensors")["colours"]
@@ -67,7 +67,7 @@ def test_images_are_what_numpy_says(folder: Path, pixels: NDArray[np.uint8]) -> 
         assert _weights(encoder, vector.to_dict()) == pytest.approx(wanted_V, abs=1e-5)
 
 
-def test_texts_are_what_the_table_says(folder: Path) -> None:
+def test_texts_match_the_table(folder: Path) -> None:
     from safetensors.numpy import load_file
 
     table, encoder = load_file(folder / "model.safetensors")["table"], _load(folder)
@@ -153,7 +153,7 @@ def test_a_model_of_texts_sees_no_images(tmp_path: Path) -> None:
         encoder.encode_images(np.zeros((1, side, side, 3), np.uint8))
 
 
-def test_a_broken_model_says_what_is_wrong(folder: Path, tmp_path: Path) -> None:
+def test_a_broken_model_is_reported(folder: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match="can't be loaded"):
         _load(folder).encode_texts(["x"])

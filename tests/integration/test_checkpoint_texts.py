@@ -1,4 +1,4 @@
-"""What becomes of a text before its tokens: SigLIP's sentencepiece and small letters, BLIP's cleaned captions."""
+"""How a text is prepared before its tokens: SigLIP's sentencepiece and lower case, BLIP's cleaned captions."""
 
 from __future__ import annotations
 

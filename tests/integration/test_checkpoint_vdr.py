@@ -122,13 +122,13 @@ def _arrays() -> dict[str, Array]:
     return {name: value.double().numpy() for name, value in vdr_weights().items()}
 
 
-def test_images_are_what_numpy_says(folder: Path, pixels: NDArray[np.uint8]) -> None:
+def test_images_match_numpy(folder: Path, pixels: NDArray[np.uint8]) -> None:
     weights = _arrays()
     for vector, pixels_HWC in zip(_load(folder).encode_images(pixels), pixels, strict=True):
         _same(vector, _kept(_image(weights, pixels_HWC), 5))
 
 
-def test_texts_are_what_numpy_says(folder: Path) -> None:
+def test_texts_match_numpy(folder: Path) -> None:
     pieces = {
         "a red dog": ["a", "red", "dog"],
         "buses": ["[UNK]"],
@@ -244,7 +244,7 @@ def _spoilt(name: str, folder: Path) -> None:
         ("no tensors", "something other than named tensors"),
     ],
 )
-def test_a_broken_checkpoint_says_what_is_wrong(folder: Path, pixels: NDArray[np.uint8], fault: str, said: str) -> None:
+def test_a_broken_checkpoint_is_reported(folder: Path, pixels: NDArray[np.uint8], fault: str, said: str) -> None:
     _spoilt(fault, folder)
     with pytest.raises(ModelError, match=said) as wrong:
         _load(folder).encode_images(pixels)
@@ -269,7 +269,7 @@ def test_a_senseless_configuration(tmp_path: Path, section: str, key: str, value
         _load(folder).encode_texts(["dog"])
 
 
-def test_what_a_spec_may_ask_for(folder: Path) -> None:
+def test_unsupported_values_of_a_spec_are_rejected(folder: Path) -> None:
     for wrong in (
         ModelSpec(name=str(folder), backend="onnx"),
         ModelSpec(name=str(folder), text_tower="table"),
@@ -280,6 +280,6 @@ def test_what_a_spec_may_ask_for(folder: Path) -> None:
             registry.load_encoder(wrong)
 
 
-def test_pixels_of_another_size_are_refused(folder: Path) -> None:
+def test_pixels_of_another_size_are_rejected(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"\(B, 12, 12, 3\)"):
         _load(folder).encode_images(np.zeros((1, 224, 224, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""What a command says when it is ended from outside: the installed one, waiting for a server that never answers."""
+"""Signals: how the installed command ends while it waits for a server that never responds."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_signal_ends_a_command_with_its_code_and_a_word(tmp_path: Path, number
     assert "Traceback" not in told
 
 
-def test_under_nohup_a_command_goes_on(tmp_path: Path) -> None:
+def test_under_nohup_a_command_continues(tmp_path: Path) -> None:
     with waiting(tmp_path, before=("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")) as running:
         running.send_signal(signal.SIGHUP)
         running.send_signal(signal.SIGTERM)
@@ -74,7 +74,7 @@ def test_under_nohup_a_command_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="setsid (util-linux) makes the terminal the command's own")
-def test_a_command_whose_terminal_is_closed_ends_in_good_order(tmp_path: Path) -> None:
+def test_a_command_whose_terminal_is_closed_cleans_up(tmp_path: Path) -> None:
     ours, terminal = pty.openpty()
     with waiting(tmp_path, terminal, terminal, before=("setsid", "--ctty")) as running:
         os.close(terminal)

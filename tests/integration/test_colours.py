@@ -59,7 +59,7 @@ def test_a_filter_on_a_colour_finds_the_photos_that_have_it(
     assert found(url, index, "colours:red", "colours:black") == set()
 
 
-def test_an_index_from_before_there_were_colours_is_built_anew(
+def test_an_index_without_colours_is_rebuilt(
     node_url: str, index_name: str, client: OpenSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:

@@ -1,4 +1,4 @@
-"""Where the logins of a configuration file go: to the cluster that the file names, and to no other."""
+"""Logins of a configuration file are sent to the cluster that the file names, and to no other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _heard(proxy: GateProxy, *arguments: str, **environ: str) -> set[str | None]
     return {asked.headers.get("authorization") for asked in proxy.seen}
 
 
-def test_a_login_of_the_file_goes_to_the_url_of_the_file_alone(node_url: str, config: Path) -> None:
+def test_a_login_of_the_file_is_sent_only_to_the_url_of_the_file(node_url: str, config: Path) -> None:
     with GateProxy(node_url) as own, GateProxy(node_url) as other:
         config.write_text(f'[profiles.prod]\nurl = "{own.url}"\nuser = "anna"\npassword_file = "password"\n')
         prod = ("--config", str(config), "--profile", "prod", "words")
@@ -44,7 +44,7 @@ def test_certificates_of_the_file_are_left_out_with_it(node_url: str, config: Pa
         assert _heard(other, "--config", str(config), "words", "--url", other.url) == {None}
 
 
-def test_a_login_without_a_url_beside_it_goes_to_whichever_is_named(node_url: str, config: Path) -> None:
+def test_a_login_without_a_url_in_the_file_is_sent_to_any_url(node_url: str, config: Path) -> None:
     config.write_text('user = "anna"\npassword_file = "password"\n')
     with GateProxy(node_url) as proxy:
         assert _heard(proxy, "--config", str(config), "words", "--url", proxy.url) == {_BASIC}

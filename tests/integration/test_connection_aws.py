@@ -72,7 +72,7 @@ def test_each_request_is_signed_as_it_arrives(node_url: str, index_name: str, se
     assert "hunter2" not in f"{connection!r}{connection.security!r}"
 
 
-def test_a_signature_for_another_service_is_refused(node_url: str) -> None:
+def test_a_signature_for_another_service_is_rejected(node_url: str) -> None:
     with GateProxy(node_url, gate=lambda asked: None if _verified(asked, "es", proxy.url) else Said(status=403)) as proxy:
         connection = Connection(url=proxy.url, security=SecuritySettings(aws_service="aoss", aws_region=_REGION))
         with Cluster(connection) as cluster, pytest.raises(AuthenticationFailed) as caught:
@@ -80,7 +80,7 @@ def test_a_signature_for_another_service_is_refused(node_url: str) -> None:
     assert "access policy" in caught.value.remedy
 
 
-def test_what_aws_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_aws_settings_are_usage_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = Connection(url="https://localhost", security=SecuritySettings(aws_service="es"))
     with pytest.raises(UsageError, match="no AWS region"):
         wanted.client()

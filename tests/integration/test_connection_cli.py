@@ -47,13 +47,13 @@ def test_options_go_before_the_environment() -> None:
     assert security.method == "api_key"
 
 
-def test_nothing_of_one_command_stays_for_the_next() -> None:
+def test_a_command_does_not_affect_the_next_one() -> None:
     _run("--url", "https://localhost:9200", "--ca-fingerprint", _PRINT)
     seen, _ = _run("--url", "https://localhost:9200")
     assert seen[0].security.ca_fingerprint is None
 
 
-def test_a_password_in_the_environment_is_taken_and_on_the_command_line_refused() -> None:
+def test_a_password_is_accepted_in_the_environment_and_rejected_on_the_command_line() -> None:
     url = "https://anna:hunter2@localhost:9200"
     seen, _ = _run(STAIR_ES_URL=url)
     assert (seen[0].security.user, seen[0].security.password) == ("anna", "hunter2")

@@ -117,11 +117,11 @@ class _Failed(Exception):
         (None, None),
     ],
 )
-def test_what_retry_after_asks_for(value: str | None, seconds: float | None) -> None:
+def test_retry_after_is_respected(value: str | None, seconds: float | None) -> None:
     assert get_retry_after_s(_Failed(value)) == seconds
 
 
-def test_without_the_header_the_wait_doubles_up_to_its_bound() -> None:
+def test_without_the_header_the_wait_doubles_up_to_its_limit() -> None:
     policy = RetryPolicy(backoff_s=1, max_backoff_s=4)
     for attempt, full in ((1, 1), (2, 2), (3, 4), (9, 4)):
         for wait in (

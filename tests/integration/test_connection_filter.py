@@ -1,4 +1,4 @@
-"""What is sent to a node: a filter of answers keeps the reason of a failure."""
+"""Requests to a node: a filter of responses keeps the reason of a failure."""
 
 from __future__ import annotations
 

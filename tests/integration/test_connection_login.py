@@ -44,7 +44,7 @@ def _file(folder: Path, text: str) -> str:
         ({}, None),
     ],
 )
-def test_what_the_environment_says_arrives(node_url: str, tmp_path: Path, environ: dict[str, str], header: str | None) -> None:
+def test_settings_of_the_environment_are_sent(node_url: str, tmp_path: Path, environ: dict[str, str], header: str | None) -> None:
     environ = {name: _file(tmp_path, value) if name.endswith("_FILE") else value for name, value in environ.items()}
     with GateProxy(node_url) as proxy:
         connection = pickle.loads(pickle.dumps(Connection.from_env(environ={**environ, "STAIR_ES_URL": proxy.url})))
@@ -84,7 +84,7 @@ def test_the_url_itself_may_stand_in_a_file(tmp_path: Path) -> None:
         ({"STAIR_ES_CA_FINGERPRINT": "ab:cd"}, "not a SHA-256"),
     ],
 )
-def test_what_does_not_go_together_is_wrong_usage(environ: dict[str, str], expected: str) -> None:
+def test_conflicting_settings_are_usage_errors(environ: dict[str, str], expected: str) -> None:
     with pytest.raises(UsageError, match=expected) as caught:
         Connection.from_env(environ={"STAIR_ES_URL": "http://localhost", **environ})
     assert "hunter2" not in str(caught.value)
@@ -100,7 +100,7 @@ def test_what_does_not_go_together_is_wrong_usage(environ: dict[str, str], expec
     ],
 )
 @pytest.mark.parametrize("status", [401, 403, 400, 500, 302])
-def test_a_server_that_repeats_what_it_was_sent_gives_nothing_away(
+def test_secrets_that_a_server_echoes_are_redacted(
     security: SecuritySettings, remedy: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     def echo(asked: Asked) -> Said:
@@ -125,7 +125,7 @@ def test_a_server_that_repeats_what_it_was_sent_gives_nothing_away(
         assert "https://elsewhere.example.org" in caught.value.message
 
 
-def test_forbidden_to_read_the_version_says_what_to_grant() -> None:
+def test_a_forbidden_version_request_names_the_permission_to_grant() -> None:
     with (
         GateProxy(None, gate=lambda _: Said(status=403)) as proxy,
         Cluster(Connection(url=proxy.url)) as cluster,
@@ -135,7 +135,7 @@ def test_forbidden_to_read_the_version_says_what_to_grant() -> None:
     assert "monitor" in caught.value.remedy
 
 
-def test_a_refused_request_is_named_with_the_right_that_it_takes_and_where_it_is_described() -> None:
+def test_a_rejected_request_names_the_missing_permission_and_its_documentation() -> None:
     """Also where the answer has no body, as that to HEAD."""
     security = SecuritySettings(user="anna", password="hunter2")
     with (
@@ -155,7 +155,7 @@ def test_a_refused_request_is_named_with_the_right_that_it_takes_and_where_it_is
             assert "docs/howto/secure.md#roles" in caught.value.remedy
 
 
-def test_a_request_about_all_indices_is_refused_by_the_proxy_and_an_alias_is_asked_for_by_its_index() -> None:
+def test_a_request_about_all_indices_is_rejected_by_the_proxy_and_an_alias_is_asked_for_by_its_index() -> None:
     with GateProxy(None) as proxy:
         proxy.gate = lambda _: Said(status=200)
         with Cluster(Connection(url=proxy.url)) as cluster:

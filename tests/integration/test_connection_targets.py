@@ -1,4 +1,4 @@
-"""What is at the other end, on each engine, and where the usual question isn't answered."""
+"""Detection of distribution and version on each engine, also where the usual request is denied."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def _root(**version: str) -> dict[str, Any]:
         (None, "8.15.3", "Elasticsearch 8.15.3"),
     ],
 )
-def test_what_others_answer(root: dict[str, Any] | None, node_version: str | None, label: str) -> None:
+def test_distribution_and_version_are_read_from_other_clusters(
+    root: dict[str, Any] | None, node_version: str | None, label: str
+) -> None:
     def answer(asked: Asked) -> Said:
         if asked.target == "/" and root is not None:
             return Said(status=200, body=json.dumps(root).encode())
@@ -128,6 +130,6 @@ def test_the_nodes_without_neural_search_are_named() -> None:
         _check_neural_search(_plugins(a=[], b=[], c=[], d=[], e=[]))
 
 
-def test_who_may_not_ask_for_plugins_goes_on() -> None:
+def test_a_user_who_may_not_list_plugins_can_continue() -> None:
     _check_neural_search(Said(status=403))
     _check_neural_search(None, version=())  # Serverless isn't asked

@@ -113,7 +113,7 @@ def test_the_fingerprint_of_the_server_is_enough_whatever_it_is_called(endpoint:
     assert _label(endpoint(_server(leaf)), ca_fingerprint=_sha256(leaf.cert_chain_pems[0].bytes())) == "OpenSearch 3.8.0"
 
 
-def test_a_wrong_fingerprint_is_refused_before_anything_is_sent(
+def test_a_wrong_fingerprint_is_rejected_before_anything_is_sent(
     node_url: str, authority: trustme.CA, caplog: pytest.LogCaptureFixture
 ) -> None:
     with GateProxy(node_url, tls=_server(authority.issue_cert("localhost"), root=authority)) as proxy:
@@ -124,7 +124,7 @@ def test_a_wrong_fingerprint_is_refused_before_anything_is_sent(
         assert (proxy.seen, waits, caplog.records) == ([], [], [])
 
 
-def test_an_authority_that_is_shown_but_did_not_sign_is_refused(endpoint: Endpoint, authority: trustme.CA) -> None:
+def test_an_authority_that_is_shown_but_did_not_sign_is_rejected(endpoint: Endpoint, authority: trustme.CA) -> None:
     """The true authority's certificate is public: that it is shown proves nothing until it has signed."""
     url = endpoint(_server(trustme.CA().issue_cert("localhost"), root=authority))
     with pytest.raises(ClusterUnreachable, match="certificate"):
@@ -193,7 +193,7 @@ def test_unusable_files_are_wrong_usage(tmp_path: Path, authority: trustme.CA) -
             Connection(url="https://localhost:1", security=SecuritySettings(**wrong)).client()  # type: ignore[arg-type]
 
 
-def test_cut_tls_connections_are_tried_again_and_refusals_are_not() -> None:
+def test_interrupted_tls_connections_are_retried_and_rejections_are_not() -> None:
     cut = ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
     refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
     assert (

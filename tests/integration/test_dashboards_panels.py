@@ -142,7 +142,7 @@ def bars(album: Album, _: Ask, answer: dict[str, Any]) -> None:
     assert pairs(answer, "2") == counted(words_of(album), 20)
 
 
-def beside(album: Album, word: str) -> Counter[str]:
+def count_neighbors(album: Album, word: str) -> Counter[str]:
     return Counter(other for doc in album.docs.values() if word in doc["top_tokens"] for other in doc["top_tokens"])
 
 
@@ -150,7 +150,7 @@ def together(album: Album, _: Ask, answer: dict[str, Any]) -> None:
     assert pairs(answer, "tokens") == counted(words_of(album), 20)
     for bucket in buckets(answer, "tokens"):
         found = [(other["key"], other["doc_count"]) for other in bucket["others"]["buckets"]]
-        assert found == ranked(beside(album, bucket["key"]), 200)
+        assert found == ranked(count_neighbors(album, bucket["key"]), 200)
 
 
 def by_source(album: Album, _: Ask, answer: dict[str, Any]) -> None:
@@ -313,7 +313,7 @@ def test_every_panel_shows_what_is_in_the_documents(album: Album, product: Produ
         check(album, ask, answer)
 
 
-def test_what_was_looked_at_is_whole(album: Album) -> None:
+def test_the_panels_that_were_checked_are_complete(album: Album) -> None:
     assert faults(build_bundle(album.corpus, "kibana"), "kibana") == []
     assert album.corpus == replace(album.corpus, has_token_index=True, thumbnails=True, interval="M", captions=False)
 
@@ -391,10 +391,10 @@ def percent(text: str) -> float:
 
 
 def drawn_together(album: Album, marks: Marks) -> None:
-    cells = [mark for mark in marks if "beside" in mark]
+    cells = [mark for mark in marks if "Other word" in mark]
     top = [word for word, _ in counted(words_of(album), 20)]
-    expected = {(one, other): beside(album, one)[other] for one in top for other in top if one != other}
-    shown = {(cell["Word"], cell["beside"]): int(cell["Images with both"]) for cell in cells}
+    expected = {(one, other): count_neighbors(album, one)[other] for one in top for other in top if one != other}
+    shown = {(cell["Word"], cell["Other word"]): int(cell["Images with both"]) for cell in cells}
     assert shown == {pair: both for pair, both in expected.items() if both}
     for cell in cells:
         both, one, other = (int(cell[name]) for name in ("Images with both", "with the first", "with the second"))
@@ -438,7 +438,7 @@ DRAWN: dict[str, Callable[[Album, Marks], None]] = {
 
 @ON_ONE_NODE
 @pytest.mark.parametrize("version", VEGA_LITE)
-def test_vega_draws_a_picture_even_of_nothing(by_hand: Album, version: str) -> None:
+def test_vega_draws_a_picture_without_data(by_hand: Album, version: str) -> None:
     nothing = phrase("top_tokens", ["no such word"])
     empty = {kind: answer for kind, (_, answer) in by_hand.answers("kibana", nothing).items()}
     for id_, spec in charts(build_bundle(by_hand.corpus, "kibana"), by_hand.search):
@@ -448,7 +448,7 @@ def test_vega_draws_a_picture_even_of_nothing(by_hand: Album, version: str) -> N
 
 
 @ON_ONE_NODE
-def test_without_a_companion_there_is_no_panel_about_weights(node: Node, tmp_path: Path) -> None:
+def test_without_a_token_index_there_is_no_panel_about_weights(node: Node, tmp_path: Path) -> None:
     connection, alias = Connection(url=node.url), "test-dashboards-alone"
     with Cluster(connection) as cluster, gone_afterwards(cluster.client, alias):
         fill(node.url, alias, tmp_path, token_index=False, vector=node.vector, every=3)

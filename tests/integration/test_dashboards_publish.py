@@ -114,7 +114,7 @@ def test_without_its_header_the_version_tells(server: DashboardsServer, product:
     assert found(DashboardsConnection(url=server.url)).product == product
 
 
-def test_another_product_than_asked_for_is_refused(server: DashboardsServer, product: Product) -> None:
+def test_another_product_than_asked_for_is_rejected(server: DashboardsServer, product: Product) -> None:
     other: Product = "kibana" if product == "opensearch-dashboards" else "opensearch-dashboards"
     with pytest.raises(UsageError, match=r"is (Kibana|OpenSearch Dashboards), not"):
         found(DashboardsConnection(url=server.url), other)
@@ -127,12 +127,12 @@ def test_another_product_than_asked_for_is_refused(server: DashboardsServer, pro
 
 
 @pytest.mark.parametrize(("product", "version"), [("opensearch-dashboards", "1.3.2"), ("kibana", "7.17.0")])
-def test_too_old_a_product_is_refused(product: Product, version: str) -> None:
+def test_too_old_a_product_is_rejected(product: Product, version: str) -> None:
     with DashboardsServer(product, version) as server, pytest.raises(UnsupportedTarget, match=version):
         sent(DashboardsConnection(url=server.url))
 
 
-def test_a_product_that_hides_its_version_is_taken_as_told() -> None:
+def test_a_product_that_hides_its_version_is_accepted_as_requested() -> None:
     status = Reply.json({"status": {"overall": {"level": "available"}}})
     with serve(lambda _: status) as url:
         with pytest.raises(UsageError, match="doesn't report which product"):
@@ -140,7 +140,7 @@ def test_a_product_that_hides_its_version_is_taken_as_told() -> None:
         assert found(DashboardsConnection(url=url), "kibana") == DetectedProduct(product="kibana", version="")
 
 
-def test_the_cluster_itself_is_no_dashboard(node_url: str) -> None:
+def test_the_url_of_the_cluster_is_rejected(node_url: str) -> None:
     with pytest.raises(ClusterError, match="not as OpenSearch Dashboards or Kibana"):
         found(DashboardsConnection(url=node_url))
 
@@ -179,7 +179,7 @@ def test_a_tenant_is_named_in_the_header() -> None:
 
 
 @pytest.mark.parametrize("product", ["kibana"])
-def test_a_space_that_is_not_there_is_said(server: DashboardsServer) -> None:
+def test_a_missing_space_is_reported(server: DashboardsServer) -> None:
     with pytest.raises(ClusterError, match=r"/s/nowhere has no import API \(HTTP 404\)"):
         sent(DashboardsConnection(url=server.url, space="nowhere"))
 
@@ -187,7 +187,7 @@ def test_a_space_that_is_not_there_is_said(server: DashboardsServer) -> None:
 # --- logins ---
 
 
-def test_a_login_is_sent_and_a_wrong_one_refused_without_being_shown(server: DashboardsServer) -> None:
+def test_a_login_is_sent_and_a_wrong_one_rejected_without_being_shown(server: DashboardsServer) -> None:
     server.authorization = "Basic bWU6c2VjcmV0LXdvcmQ="
     good = SecuritySettings(user="me", password="secret-word")
     assert failed(sent(DashboardsConnection(url=server.url, security=good))) == {}
@@ -244,21 +244,21 @@ def test_an_answer_that_repeats_the_secret_is_shown_without_it(server: Dashboard
 # --- what fails ---
 
 
-def test_refused_objects_are_named_one_by_one(server: DashboardsServer) -> None:
+def test_rejected_objects_are_named_one_by_one(server: DashboardsServer) -> None:
     server.refuse = lambda made: "the index is read-only" if made["id"].endswith("-bars") else None
     imported = sent(DashboardsConnection(url=server.url))
     assert failed(imported) == {PHOTOS.build_id("bars"): "the index is read-only"}
     assert len(server.held()) == len(imported) - 1
 
 
-def test_a_file_that_is_too_large_is_refused_with_the_setting_to_raise(server: DashboardsServer) -> None:
+def test_a_file_that_is_too_large_is_rejected_with_the_setting_to_raise(server: DashboardsServer) -> None:
     server.max_bytes = 1000
     with pytest.raises(ClusterError, match=r"rejects a file of this size \(HTTP 413\)") as caught:
         sent(DashboardsConnection(url=server.url))
     assert "savedObjects.maxImportPayloadBytes" in caught.value.remedy
 
 
-def test_what_an_object_lacks_and_what_holds_its_id_are_named(server: DashboardsServer, product: Product) -> None:
+def test_missing_references_and_conflicting_ids_are_named(server: DashboardsServer, product: Product) -> None:
     answers: list[tuple[Mapping[str, Any], str]] = [
         (
             {"type": "missing_references", "references": [{"type": "index-pattern", "id": "x"}]},
@@ -279,7 +279,7 @@ def test_what_an_object_lacks_and_what_holds_its_id_are_named(server: Dashboards
         assert errors[get_dashboard_id(PHOTOS)] == "not imported, since others failed"
 
 
-def test_a_version_that_is_too_new_is_said(server: DashboardsServer) -> None:
+def test_a_version_that_is_too_new_is_reported(server: DashboardsServer) -> None:
     status = Reply.json({"version": {"number": server.version}})
     message = (
         'Document "x" has property "dashboard" which belongs to a more recent version of it [9]. The last known version is [8]'
@@ -319,7 +319,7 @@ def test_a_lost_answer_is_asked_for_again(server: DashboardsServer) -> None:
     assert pauses == [1.0]
 
 
-def test_nobody_there(server: DashboardsServer) -> None:
+def test_an_unreachable_server_is_reported(server: DashboardsServer) -> None:
     with pytest.raises(ClusterUnreachable, match="neither OpenSearch Dashboards nor Kibana answers") as caught:
         sent(DashboardsConnection(url="http://127.0.0.1:9", timeout_s=2))
     assert "5601" in caught.value.remedy
@@ -372,7 +372,7 @@ def raw(
         return came.status, came.json()
 
 
-def test_the_server_refuses_what_the_products_refuse(server: DashboardsServer, product: Product) -> None:
+def test_the_server_rejects_what_the_products_refuse(server: DashboardsServer, product: Product) -> None:
     good = to_ndjson(build_bundle(PHOTOS, product))
     other = {"opensearch-dashboards": "kbn-xsrf", "kibana": "osd-xsrf"}[product]
     assert raw(server, good, headers={other: "true"})[0] == 400
@@ -413,7 +413,7 @@ def test_the_server_knows_versions_types_and_attributes(server: DashboardsServer
     assert "sections" in strange["errors"][0]["error"]["message"]
 
 
-def test_each_products_dashboard_is_refused_by_the_other() -> None:
+def test_each_products_dashboard_is_rejected_by_the_other() -> None:
     with DashboardsServer("opensearch-dashboards") as server:
         answer = raw(server, to_ndjson(build_bundle(PHOTOS, "kibana")))[1]
         assert "controlGroupInput" in answer["errors"][0]["error"]["message"]
@@ -452,14 +452,14 @@ def test_the_command_tells_programs_object_by_object(server: DashboardsServer, p
     assert f"({PHOTOS.build_id('bars')}): no" in plain.stderr
 
 
-def test_the_command_fails_as_a_whole_when_nothing_came_through(server: DashboardsServer) -> None:
+def test_the_command_fails_if_no_object_was_imported(server: DashboardsServer) -> None:
     server.refuse = lambda made: "no"
     done = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url, "--json")
     assert done.exit_code == 1
     assert json.loads(done.stdout)["url"] is None
 
 
-def test_a_password_on_the_command_line_is_refused(server: DashboardsServer) -> None:
+def test_a_password_on_the_command_line_is_rejected(server: DashboardsServer) -> None:
     done = command("publish", "--token-index", "--dashboards-url", server.url.replace("//", "//me:secret-word@"))
     assert "a password on the command line" in told(done).message
     assert server.requests == []
@@ -470,7 +470,7 @@ def test_a_password_on_the_command_line_is_refused(server: DashboardsServer) -> 
     assert "secret-word" not in from_environment.output
 
 
-def test_export_needs_no_cluster_if_it_is_told(tmp_path: Path) -> None:
+def test_export_needs_no_cluster_with_explicit_options(tmp_path: Path) -> None:
     file = tmp_path / "photos.ndjson"
     done = command("export", "--index", "photos", "--token-index", "--product", "kibana", "-o", str(file))
     assert done.exit_code == 0, done.output
@@ -481,7 +481,7 @@ def test_export_needs_no_cluster_if_it_is_told(tmp_path: Path) -> None:
         assert raw(server, file.read_text())[1]["success"]
 
 
-def test_export_says_what_it_must_be_told(tmp_path: Path) -> None:
+def test_export_names_the_options_that_it_needs(tmp_path: Path) -> None:
     file = str(tmp_path / "photos.ndjson")
     assert "the product is unknown" in told(command("export", "--token-index", "-o", file)).message
     other = told(command("export", "--token-index", "-o", "photos.json"))

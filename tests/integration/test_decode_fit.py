@@ -51,7 +51,7 @@ def test_squares_are_those_of_torchvision(form: str, size: tuple[int, int]) -> N
     assert found.box == (0, 0, 16, 16)
 
 
-def test_what_is_too_long_is_refused() -> None:
+def test_an_image_that_is_too_long_is_rejected() -> None:
     with pytest.raises(DecodeError, match="too long"):
         decode_image(png((2000, 3)), SPECS["crop"], DecodeLimits())
 

@@ -1,4 +1,4 @@
-"""The doctor on a real node: each thing that is wrong is found, and goes away by the command that is named for it."""
+"""The doctor on a real node: each problem is found, and solved by the command in its remedy."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def opened(client: OpenSearch, node_url: str, index_name: str) -> WriteTarget:
 def _open(client: OpenSearch, url: str, alias: str, model_id: str = "stair-mini-2", **settings: Any) -> WriteTarget:  # noqa: ANN401
     body = resources.load_json_resource("mappings", "image")
     body["settings"]["index"] |= settings
-    identity = IndexSpec(model_name=model_id.rpartition("-")[0], model_id=model_id, settings={})
-    return open_index(Cluster(Connection(url=url), client), alias, body, identity)
+    index_spec = IndexSpec(model_name=model_id.rpartition("-")[0], model_id=model_id, settings={})
+    return open_index(Cluster(Connection(url=url), client), alias, body, index_spec)
 
 
 def _only(found: list[CheckResult], check: str) -> CheckResult:
@@ -69,7 +69,7 @@ def test_a_healthy_index_has_no_finding(examine: Examine, opened: WriteTarget) -
     assert [each for each in examine() if each.check != "health"] == []
 
 
-def test_no_index_and_no_cluster_are_said(examine: Examine) -> None:
+def test_a_missing_index_and_a_missing_cluster_are_reported(examine: Examine) -> None:
     missing = _only(examine(), "index")
     assert missing.state == "warn"
     assert "stair-es ingest" in missing.remedy
@@ -208,7 +208,7 @@ def test_a_low_limit_of_clauses_is_found_and_raised(examine: Examine, opened: Wr
     assert [each for each in examine() if each.check == "limits"] == []
 
 
-def test_a_refused_login_is_said_and_what_may_not_be_asked_is_left_out(
+def test_a_rejected_login_is_reported_and_forbidden_checks_are_left_out(
     examine: Examine, node_url: str, opened: WriteTarget, index_name: str
 ) -> None:
     with (
@@ -226,7 +226,7 @@ def test_a_refused_login_is_said_and_what_may_not_be_asked_is_left_out(
             assert fetch_privileges(cluster, index_name) is None
 
 
-def test_nothing_is_changed(examine: Examine, node_url: str, opened: WriteTarget) -> None:
+def test_the_doctor_changes_nothing(examine: Examine, node_url: str, opened: WriteTarget) -> None:
     with GateProxy(node_url) as proxy:
         examine(Connection(url=proxy.url))
         assert {asked.method for asked in proxy.seen} == {"GET"}

@@ -174,14 +174,14 @@ def test_the_metrics_are_those_of_the_cluster_query_by_query(rank_features_url: 
 
 def methods_on(cluster: Cluster, captions: CaptionDataset) -> list[RetrievalMethod]:
     """Return what can be asked there without kNN, which the nodes with the module rank-eval don't have."""
-    target = get_cluster_info(cluster)
+    cluster_info = get_cluster_info(cluster)
     engine = EngineConfig(
-        distribution=target.distribution,
+        distribution=cluster_info.distribution,
         query_type="rank_features",
-        max_clauses=target.max_clauses,
+        max_clauses=cluster_info.max_clauses,
         depth=AT,
         analyzer=detect_analyzer(cluster),
-        token_body=build_index_body(target, DocumentSettings(thumbnail_px=0)),
+        token_body=build_index_body(cluster_info, DocumentSettings(thumbnail_px=0)),
     )
     encoded = encode_dataset(captions, MODELS[0], lambda *_: None)
     found = [*select_methods(encoded, MODELS[0], engine, lambda _: "no kNN"), *build_bm25_methods(encoded, engine)]
@@ -191,9 +191,9 @@ def methods_on(cluster: Cluster, captions: CaptionDataset) -> list[RetrievalMeth
 def check_rank_eval(cluster: Cluster, method: RetrievalMethod) -> None:
     """Check that `_rank_eval` of the cluster has our metrics."""
     assert method.corpus is not None
-    identity = IndexSpec(model_name="drawn", model_id=Drawn.model_id, fit="pad", settings={})
+    index_spec = IndexSpec(model_name="drawn", model_id=Drawn.model_id, fit="pad", settings={})
     run = f"eval-rank-{uuid.uuid4().hex[:8]}"
-    with create_temporary_index(cluster, method.corpus, run=run, identity=identity, keep=False) as there:
+    with create_temporary_index(cluster, method.corpus, run=run, index_spec=index_spec, keep=False) as there:
         asked = [method.build_query(query).clause for query in range(len(method.task.queries))]
         clauses = {query: clause for query, clause in enumerate(asked) if clause is not None}
         assert len(clauses) >= len(asked) - 1
@@ -261,7 +261,7 @@ def test_several_models_share_a_run(node_url: str, captions: CaptionDataset) -> 
     assert left_behind(node_url) == []
 
 
-def test_a_run_that_breaks_off_leaves_nothing(node_url: str, captions: CaptionDataset) -> None:
+def test_an_interrupted_run_leaves_no_index(node_url: str, captions: CaptionDataset) -> None:
     def stop(what: str, done: int, total: int) -> None:
         if what == "queries" and done == 7:
             seen.extend(left_behind(node_url))
@@ -274,7 +274,7 @@ def test_a_run_that_breaks_off_leaves_nothing(node_url: str, captions: CaptionDa
     assert left_behind(node_url) == []
 
 
-def test_a_caption_that_the_cluster_refuses_costs_its_method_alone(node_url: str, captions: CaptionDataset) -> None:
+def test_a_rejected_caption_fails_only_its_method(node_url: str, captions: CaptionDataset) -> None:
     first, *others = captions.images
     essay = " ".join(f"{a}{b}{c}" for a in "abcdefghij" for b in "klmnopqrst" for c in "uvwxyzabcdef")  # 1,200 different words
     longer = replace(first, captions=(*first.captions, essay))
@@ -288,7 +288,7 @@ def test_a_caption_that_the_cluster_refuses_costs_its_method_alone(node_url: str
     assert left_behind(node_url) == []
 
 
-def test_what_is_cut_is_not_called_a_difference(node_url: str, client: OpenSearch, captions: CaptionDataset) -> None:
+def test_truncated_queries_are_not_counted_as_differences(node_url: str, client: OpenSearch, captions: CaptionDataset) -> None:
     client.cluster.put_settings(body={"transient": {"indices.query.bool.max_clause_count": 30}})
     try:
         found = run(node_url, captions)

@@ -140,7 +140,7 @@ def test_a_folder_of_classes(alone: CommandHere, tmp_path: Path) -> None:
     assert (wrong.exit_code, wrong.message) == (2, "no such folder: pets/train")
 
 
-def test_what_captions_and_folders_cost(alone: CommandHere, tmp_path: Path) -> None:
+def test_sparsity_of_captions_and_folders(alone: CommandHere, tmp_path: Path) -> None:
     table = ("--text-tower", "table")
     shown = alone.read_output("sparsity", PHOTOS / "captions.jsonl", "--limit", "5", *table)
     assert "| tokens  | stair-mini-2 | texts -> images  |" in shown

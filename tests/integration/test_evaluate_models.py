@@ -36,7 +36,7 @@ def captions() -> CaptionDataset:
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> LabeledDataset:
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> LabeledDataset:
     root = tmp_path_factory.mktemp("classes")
     for name, photos in {"dog": ["two-spaniels"], "cat": ["tabby-cat", "kitten-with-yarn"]}.items():
         (root / name).mkdir()
@@ -76,10 +76,10 @@ def test_retrieval(models: list[EvaluatedModel], captions: CaptionDataset) -> No
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_classes_and_words(models: list[EvaluatedModel], captions: CaptionDataset, labelled: LabeledDataset) -> None:
-    found = evaluate_zero_shot(labelled, models, ["a {}"], progress=nothing)
+def test_classes_and_words(models: list[EvaluatedModel], captions: CaptionDataset, labeled: LabeledDataset) -> None:
+    found = evaluate_zero_shot(labeled, models, ["a {}"], progress=nothing)
     assert kinds(found.to_dict()["rows"], models) == [*TOKENS, *DENSE]
-    found = evaluate_linear_probe(labelled, labelled, models, progress=nothing)
+    found = evaluate_linear_probe(labeled, labeled, models, progress=nothing)
     assert kinds(found.to_dict()["rows"], models) == [*TOKENS, *DENSE]
     found = evaluate_interpretability(build_caption_task(captions), models[1:], progress=nothing)
     rows = found.to_dict()["rows"]

@@ -62,12 +62,12 @@ def test_the_real_node_is_recognised(node_url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "localhost:9200", "ftp://localhost", "http://", "http://host:port", "http://[bad"])
-def test_what_is_no_url_is_wrong_usage(url: str) -> None:
+def test_an_invalid_url_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match="not a cluster URL"):
         Connection(url=url)
 
 
-def test_nobody_there() -> None:
+def test_an_unreachable_server_is_reported() -> None:
     with serve(lambda _: None) as url:
         pass
     with pytest.raises(ClusterUnreachable, match=url):
@@ -86,7 +86,7 @@ def test_nobody_there() -> None:
         Reply(kind="text/plain"),
     ],
 )
-def test_something_else_there(answer: Reply) -> None:
+def test_another_server_is_reported(answer: Reply) -> None:
     with serve(lambda _: answer) as url, pytest.raises(NotASearchCluster, match=r"127\.0\.0\.1"):
         _probe(url)
 
@@ -167,7 +167,7 @@ def _uris(documents: list[tuple[str, dict[str, Any]]]) -> dict[str, str]:
 
 @pytest.mark.parametrize("fault", repeated_faults(slow_s=0.4), ids=lambda fault: fault.name)
 @pytest.mark.parametrize("times", [1, 3])
-def test_faults_that_pass_lose_nothing_and_double_nothing(
+def test_temporary_faults_lose_and_duplicate_nothing(
     fault: Fault, times: int, node_url: str, client: OpenSearch, index_name: str
 ) -> None:
     _create(client, index_name)
@@ -194,9 +194,7 @@ def test_odd_answers_that_say_all_are_taken_at_their_word(
 
 
 @pytest.mark.parametrize("fault", stopping_faults(), ids=lambda fault: fault.name)
-def test_what_waiting_does_not_mend_stops_the_run_at_once(
-    fault: Fault, node_url: str, client: OpenSearch, index_name: str
-) -> None:
+def test_permanent_errors_stop_the_run_at_once(fault: Fault, node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     documents = _documents(50)
     plan = first([None, fault])
@@ -209,7 +207,7 @@ def test_what_waiting_does_not_mend_stops_the_run_at_once(
 
 
 @pytest.mark.parametrize(("seed", "threads"), [(1, 1), (2, 3)])
-def test_a_storm_of_all_faults_loses_nothing_doubles_nothing_and_blames_the_right_ones(
+def test_all_faults_together_lose_and_duplicate_nothing_and_fail_the_right_documents(
     seed: int, threads: int, node_url: str, client: OpenSearch, index_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _create(client, index_name)
@@ -248,7 +246,7 @@ def test_too_large_requests_are_split_down_to_the_document(node_url: str, client
     assert set(written.outcomes.values()) == {None}
     assert len(_stored(client, index_name)) == 39
     assert waits == []
-    assert {sent.bytes > 1000 for sent in written.requests if sent.too_large} == {True}
+    assert {sent.size_bytes > 1000 for sent in written.requests if sent.too_large} == {True}
     assert len(written.requests) < 30  # what was learnt from the first refusal holds for the rest of the call
 
 
@@ -258,7 +256,7 @@ def test_the_caller_says_how_large_requests_are(node_url: str, client: OpenSearc
         small = writer.write(_documents(50), chunk_bytes=1000).requests
         large = writer.write(_documents(50)).requests
     assert len(small) > 3
-    assert all(0 < sent.bytes <= 1000 and sent.seconds > 0 for sent in small)
+    assert all(0 < sent.size_bytes <= 1000 and sent.seconds > 0 for sent in small)
     assert [sent.documents for sent in large] == [50]
     assert sum(sent.documents for sent in small) == 50
     assert met == {"passed": len(small) + 1}
@@ -279,9 +277,7 @@ def test_poison_is_isolated_and_named(node_url: str, client: OpenSearch, index_n
     assert waits == []
 
 
-def test_a_document_for_which_the_node_refuses_the_whole_request_is_found(
-    node_url: str, client: OpenSearch, index_name: str
-) -> None:
+def test_a_document_that_makes_the_node_reject_the_request_is_found(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     documents = _documents(40)
     too_long = "x" * 600  # a node refuses the request for an _id of more than 512 bytes
@@ -296,7 +292,7 @@ def test_a_document_for_which_the_node_refuses_the_whole_request_is_found(
     assert waits == []
 
 
-def test_a_cluster_that_refuses_every_request_is_not_the_documents_fault(
+def test_a_cluster_that_rejects_every_request_does_not_fail_the_documents(
     node_url: str, client: OpenSearch, index_name: str
 ) -> None:
     _create(client, index_name)
@@ -315,7 +311,7 @@ def test_of_several_documents_with_one_id_the_last_counts(node_url: str, client:
     assert _stored(client, index_name) == {"a": "file:///3", "b": "file:///2"}
 
 
-def test_updates_and_deletions_of_what_is_not_there_count_as_done(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_updates_and_deletions_of_missing_documents_count_as_done(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     with _writer(node_url, index_name, first([busy(), items_refused()])) as (writer, waits, _):
         writer.write(_documents(4))
@@ -476,7 +472,7 @@ def test_a_deleted_index_does_not_come_back_as_another(node_url: str, client: Op
     assert not client.indices.exists(index=f"{index_name}*", params={"allow_no_indices": "false"})
 
 
-def test_operations_of_a_body_are_told_apart() -> None:
+def test_actions_of_a_body_are_distinguished() -> None:
     body = b'{"delete":{"_id":"a"}}\n{"index":{"_id":"b"}}\n{"x":1}\n{"delete":{"_id":"c"}}\n'
     assert [(kind, id_) for kind, id_, _ in operations(body)] == [("delete", "a"), ("index", "b"), ("delete", "c")]
     assert b"".join(lines for _, _, lines in operations(body)) == body

@@ -1,4 +1,4 @@
-"""The process that searches while `benchmarks/growth.py` loads: it ends with the load, whatever becomes of that."""
+"""The process that searches while `benchmarks/growth.py` loads ends with the load in any case."""
 
 from __future__ import annotations
 

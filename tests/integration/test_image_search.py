@@ -71,16 +71,16 @@ def test_words_that_must_or_mustn_t_be_there(photos: ImageSearch) -> None:
     least = (weights[0] + weights[-1]) / 2
     strongly = {Path(uri).name for uri, tokens in everything.items() if tokens.get("animal", 0) >= least}
     assert 0 < len(strongly) < len(weights)
-    assert set(names(photos.search(QueryInputs(words="animal", required=["animal"], min_weight=least), k=100))) == strongly
+    assert set(names(photos.search(QueryInputs(query_string="animal", required=["animal"], min_weight=least), k=100))) == strongly
 
 
 def test_several_inputs_and_boosts_make_one_vector(photos: ImageSearch) -> None:
     cat, dog = (photos.build_query(text).vector.to_dict() for text in ("cat", "dog"))
-    both = photos.build_query(QueryInputs(words="cat", texts=["dog"], weights=[1, 0.25])).vector.to_dict()
+    both = photos.build_query(QueryInputs(query_string="cat", texts=["dog"], weights=[1, 0.25])).vector.to_dict()
     assert both == pytest.approx({word: cat.get(word, 0) + 0.25 * dog.get(word, 0) for word in (*cat, *dog)})
     boosted = photos.build_query("cat^3").vector.to_dict()
     assert boosted == {word: weight * (3 if word == "cat" else 1) for word, weight in cat.items()}
-    assert "cat" not in photos.build_query(QueryInputs(words="cat", muted=frozenset({"cat"}))).vector.tokens
+    assert "cat" not in photos.build_query(QueryInputs(query_string="cat", muted=frozenset({"cat"}))).vector.tokens
 
 
 def test_what_is_written_as_one_word_is_required_and_excluded_as_a_whole(photos: ImageSearch) -> None:
@@ -94,41 +94,41 @@ def test_what_is_written_as_one_word_is_required_and_excluded_as_a_whole(photos:
 
 def test_filters_are_clauses_or_query_strings(photos: ImageSearch) -> None:
     wide = {hit.uri for hit in photos.search("animal", k=100).hits if hit.source["width"] > 300}
-    assert {hit.uri for hit in photos.search(QueryInputs(words="animal", filters=["width:>300"]), k=100).hits} == wide
+    assert {hit.uri for hit in photos.search(QueryInputs(query_string="animal", filters=["width:>300"]), k=100).hits} == wide
     clause = {"range": {"width": {"gt": 300}}}
-    assert {hit.uri for hit in photos.search(QueryInputs(words="animal", filters=[clause]), k=100).hits} == wide
-    assert not photos.search(QueryInputs(words="animal", filters=["format:png"])).hits
+    assert {hit.uri for hit in photos.search(QueryInputs(query_string="animal", filters=[clause]), k=100).hits} == wide
+    assert not photos.search(QueryInputs(query_string="animal", filters=["format:png"])).hits
 
 
 def test_captions_add_their_bm25_or_fuse_by_rank(photos: ImageSearch) -> None:
     plain = photos.search("animal", k=100)
-    added = photos.search(QueryInputs(words="animal", caption="spaniels"), k=100)
+    added = photos.search(QueryInputs(query_string="animal", caption="spaniels"), k=100)
     assert names(added)[0] == "two-spaniels.jpg"
     before = next(hit for hit in plain.hits if hit.uri.endswith("two-spaniels.jpg"))
     assert added.hits[0].contributions == before.contributions
     assert added.hits[0].text_score > 0.5
     assert added.hits[1].text_score == pytest.approx(0, abs=0.004)
-    fused = photos.search(QueryInputs(words="a kitten", caption="spaniels"), k=100, options=SearchOptions(fusion="rrf"))
+    fused = photos.search(QueryInputs(query_string="a kitten", caption="spaniels"), k=100, options=SearchOptions(fusion="rrf"))
     assert names(fused)[0] == "two-spaniels.jpg"  # in both rankings, and first by its caption
     assert fused.hits[0].score == pytest.approx(1 / 61 + 1 / (60 + fused.hits[0].ranks["tokens"]))
     assert fused.hits[1].ranks == {"tokens": 1}
     assert [hit.score for hit in fused.hits] == sorted((hit.score for hit in fused.hits), reverse=True)
 
 
-def test_a_caption_field_that_is_not_there_is_no_empty_answer(photos: ImageSearch) -> None:
+def test_a_missing_caption_field_is_an_error(photos: ImageSearch) -> None:
     with pytest.raises(QueryError, match="'titel'"):
-        photos.search(QueryInputs(words="animal", caption="spaniels", caption_field="titel"))
+        photos.search(QueryInputs(query_string="animal", caption="spaniels", caption_field="titel"))
 
 
-def test_what_the_cluster_can_t_read_is_told_in_one_line(photos: ImageSearch) -> None:
+def test_an_unreadable_filter_is_reported_in_one_line(photos: ImageSearch) -> None:
     with pytest.raises(QueryError, match=r"can't parse the filter: Failed to parse query \[width:\(\]") as caught:
-        photos.search(QueryInputs(words="animal", filters=["width:("]))
+        photos.search(QueryInputs(query_string="animal", filters=["width:("]))
     assert "\n" not in caught.value.message
     with pytest.raises(ClusterError, match="nowhere"):
         photos.search("animal", options=SearchOptions(search_pipeline="nowhere"))
 
 
-def test_pages_go_on_where_the_one_before_ended(photos: ImageSearch) -> None:
+def test_each_page_continues_after_the_previous_one(photos: ImageSearch) -> None:
     whole = photos.search("animal", k=100)
     assert whole.after is None
     page = photos.search("animal", k=2)
@@ -153,7 +153,7 @@ def test_the_engine_explains_the_same_words(photos: ImageSearch) -> None:
             assert sum(hit.engine_scores.values()) == pytest.approx(hit.score, rel=1e-5)
 
 
-def test_pruning_is_told(photos: ImageSearch) -> None:
+def test_pruning_is_reported(photos: ImageSearch) -> None:
     whole = photos.build_query("a kitten").vector
     kept = 3
     result = photos.search("a kitten", options=SearchOptions(weight_mass=sum(whole.weights[:kept]) / sum(whole.weights) - 1e-6))
@@ -174,14 +174,14 @@ def test_near_misses(photos: ImageSearch) -> None:
     assert found.extra_tokens.tokens[0] == next(word for word in photos.build_query(spaniels).vector.tokens if word not in asked)
     best = photos.explain(photos.search(kitten, k=1).hits[0].id, "a kitten")
     assert (best.rank, best.cutoff_score) == (1, None)
-    refused = photos.explain(uri, QueryInputs(words="a kitten -dog", required=["kitten"], filters=["format:png"]))
+    refused = photos.explain(uri, QueryInputs(query_string="a kitten -dog", required=["kitten"], filters=["format:png"]))
     assert refused.score is None
     assert [reason.split(" ", 2)[1] for reason in refused.failed_conditions] == ["lacks", "has", "doesn't"]
     with pytest.raises(QueryError, match="no document"):
         photos.explain("nowhere", "a kitten")
 
 
-def test_near_misses_are_told_of_the_query_that_was_sent(photos: ImageSearch) -> None:
+def test_near_misses_are_explained_for_the_query_that_was_sent(photos: ImageSearch) -> None:
     yarn, cow = (photos.search(PHOTOS / name, k=1).hits[0].id for name in ("kitten-with-yarn.jpg", "dairy-cow.jpg"))
     one = SearchOptions(weight_mass=0.01)
     ranked = [hit.id for hit in photos.search("a kitten", k=100, options=one).hits]
@@ -190,14 +190,14 @@ def test_near_misses_are_told_of_the_query_that_was_sent(photos: ImageSearch) ->
     assert cow not in ranked
     assert "pruning left out: animal" in photos.explain(cow, "a kitten", options=one).failed_conditions[0]
     assert "two-phase" in photos.explain(cow, "a kitten", options=SearchOptions(two_phase=TwoPhase(top_k=1))).failed_conditions[0]
-    missed = photos.explain(cow, QueryInputs(words="a kitten", min_score=5))
+    missed = photos.explain(cow, QueryInputs(query_string="a kitten", min_score=5))
     assert missed.score is None
     assert "below the minimum score 5" in missed.failed_conditions[0]
     with pytest.raises(QueryError, match="does not support --hybrid rrf"):
-        photos.explain(cow, QueryInputs(words="a kitten", caption="a kitten"), options=SearchOptions(fusion="rrf"))
+        photos.explain(cow, QueryInputs(query_string="a kitten", caption="a kitten"), options=SearchOptions(fusion="rrf"))
 
 
-def test_what_is_no_query_is_refused(photos: ImageSearch) -> None:
+def test_an_invalid_query_is_rejected(photos: ImageSearch) -> None:
     with pytest.raises(QueryError, match="list"):
         photos.search(["cat"])  # type: ignore[arg-type]
 
@@ -218,7 +218,7 @@ def test_queries_follow_the_words_of_a_policy(photos: ImageSearch, node_url: str
         manager.apply_policy(policy, UpdateLimits(), lambda _: None)
         try:
             with ImageSearch("test-image-search", url=node_url) as with_policy:
-                after = with_policy.search(QueryInputs(words="puppy", required=["puppy"]), k=100)
+                after = with_policy.search(QueryInputs(query_string="puppy", required=["puppy"]), k=100)
                 missed = with_policy.explain(names_and_ids(after)["two-spaniels.jpg"], "puppy -espresso")
         finally:
             manager.rollback_policy(UpdateLimits(), lambda _: None)

@@ -43,14 +43,14 @@ def url() -> Iterator[str]:
 
 
 def test_a_url_is_looked_for_as_the_file_is(encoder: Encoder, url: str) -> None:
-    reading = ReadLimits(url_policy=LOCAL)
+    read_limits = ReadLimits(url_policy=LOCAL)
     file = build_search_query(encoder, QueryInputs(images=[PHOTO]))
-    assert build_search_query(encoder, QueryInputs(images=[f"{url}/cat.jpg"]), reading) == file
+    assert build_search_query(encoder, QueryInputs(images=[f"{url}/cat.jpg"]), read_limits) == file
     assert build_search_query(encoder, QueryInputs(images=[str(PHOTO)])) == file
 
 
 @pytest.mark.parametrize(
-    ("path", "reading", "reason"),
+    ("path", "read_limits", "reason"),
     [
         ("/cat.jpg?sig=hunter2", ReadLimits(), "refused: the address is loopback"),
         ("/cat.jpg", ReadLimits(url_policy=LOCAL, max_bytes=1000), "exceed the limit of 1000"),
@@ -59,11 +59,11 @@ def test_a_url_is_looked_for_as_the_file_is(encoder: Encoder, url: str) -> None:
         ("/moved", ReadLimits(url_policy=LOCAL), "metadata service"),
     ],
 )
-def test_what_a_url_must_not_or_does_not_give_is_told(
-    encoder: Encoder, url: str, path: str, reading: ReadLimits, reason: str
+def test_forbidden_and_invalid_urls_are_reported(
+    encoder: Encoder, url: str, path: str, read_limits: ReadLimits, reason: str
 ) -> None:
     with pytest.raises(DecodeError) as failed:
-        encode_query_image(encoder, url + path, reading)
+        encode_query_image(encoder, url + path, read_limits)
     assert reason in failed.value.message
     assert failed.value.message.startswith(f"'{url}{path.partition('?')[0]}")
     assert "hunter2" not in str(failed.value)

@@ -1,4 +1,4 @@
-"""An index that another version has written in another format is refused by everything that reads or writes an index."""
+"""An index in the format of another version is rejected by everything that reads or writes an index."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_an_index_of_the_first_format_is_refused_and_stays_as_it_is(old: OldIndex, tmp_path: Path, command: str) -> None:
+def test_an_index_of_the_first_format_is_rejected_and_stays_as_it_is(old: OldIndex, tmp_path: Path, command: str) -> None:
     old.create()
     old.create_words()
     policy = tmp_path / "policy.json"
@@ -122,7 +122,7 @@ def test_the_doctor_names_it(old: OldIndex) -> None:
     assert (found["state"], "stair-es ingest SOURCE --index NEW" in found["remedy"]) == ("fail", True)
 
 
-def test_the_index_of_words_of_the_first_format_is_refused(old: OldIndex) -> None:
+def test_a_token_index_of_the_first_format_is_rejected(old: OldIndex) -> None:
     old.create()
     old.create_words()
     error = old.read_error("search", "cat", "--index", f"{old.alias}-words")

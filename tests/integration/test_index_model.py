@@ -1,4 +1,4 @@
-"""Whoever asks an index asks with the model that it names, unless another one is named: and never fetches it unasked."""
+"""Searches use the model that the index names, unless another one is named; it is never downloaded for that alone."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_folder_that_only_an_index_names_is_not_read(
     assert said[0] == said[1]
 
 
-def test_what_is_in_the_cache_already_is_taken(run: Run, hub: Hub, client: OpenSearch, index_name: str, tmp_path: Path) -> None:
+def test_a_cached_model_is_used(run: Run, hub: Hub, client: OpenSearch, index_name: str, tmp_path: Path) -> None:
     cache = environment(hub.url, tmp_path / "hf")
     fetched = run("encode", "--text", "dog", "--model", "org/tiny", "--json", **cache)
     words = answer(fetched)["tokens"]
@@ -208,7 +208,7 @@ def test_a_model_that_is_gone_says_so(run: Run, client: OpenSearch, index_name: 
     assert "--model FOLDER" in done.stderr
 
 
-def test_query_goes_on_with_the_default_model_where_no_index_is(run: Run) -> None:
+def test_query_uses_the_default_model_without_an_index(run: Run) -> None:
     done = run("query", "dog", "--json")
     assert answer(done)["query"]
     assert f"using {DEFAULT_MODEL}, since the model of the index can't be read" in done.stderr

@@ -23,15 +23,15 @@ FIRST = IndexSpec(model_name="m", model_id="m@1", settings={})
 CAR = SparseVector.from_mapping({"car": 1.0})
 
 
-def built(cluster: Cluster, alias: str, identity: IndexSpec, uri: str) -> WriteTarget:
-    opened = open_index(cluster, alias, resources.load_json_resource("mappings", "image"), identity)
+def built(cluster: Cluster, alias: str, index_spec: IndexSpec, uri: str) -> WriteTarget:
+    opened = open_index(cluster, alias, resources.load_json_resource("mappings", "image"), index_spec)
     body = {"uri": uri, "tokens": {"car": 2.0}}
     cluster.client.index(index=opened.write_alias, id="1", body=body, params={"refresh": "true", "require_alias": "true"})
     swap_alias(cluster, alias, opened)
     return opened
 
 
-def test_it_finds_what_is_in_the_new_index(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
+def test_a_search_finds_the_documents_of_the_new_index(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
     connection = Connection(url=rank_features_url)
     cluster = Cluster(connection, engine)
     first = built(cluster, engine_index, FIRST, "old")

@@ -134,7 +134,7 @@ def test_indices_of_both_field_types_can_t_be_searched_in_one(
         searcher.search(SparseVector.from_mapping({"a": 1.0}))
 
 
-def test_impacts_are_refused(
+def test_impacts_are_rejected(
     cluster: Cluster,
 ) -> None:
     with pytest.raises(UnsupportedTarget, match="impacts"):

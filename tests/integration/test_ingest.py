@@ -1,4 +1,4 @@
-"""Whole ingests into a real node: every image has one outcome, and the index is the ledger."""
+"""Whole ingests into a real node: every image has one outcome, and state is kept in the index."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_an_index_with_another_mapping_is_left_alone(
     assert client.count(index=foreign)["count"] == 0
 
 
-def test_an_index_of_nobody_is_left_alone(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
+def test_a_foreign_index_is_left_alone(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos", 1)
     report = run(options, folder)
     mapping = client.indices.get_mapping(index=report.index)[report.index]["mappings"]
@@ -216,14 +216,14 @@ def test_an_index_of_nobody_is_left_alone(run: Run, options: IngestOptions, clie
         run(options, folder)
 
 
-def test_an_alias_of_several_indices_is_refused(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
+def test_an_alias_of_several_indices_is_rejected(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
     for letter in "ab":
         client.indices.create(index=f"{options.alias}-{letter}", body={"aliases": {options.alias: {}}})
     with pytest.raises(IndexMismatch, match="several"):
         run(options, _some_photos(tmp_path / "photos", 1))
 
 
-def test_what_the_cluster_rejects_has_failed_and_the_rest_is_written(run: Run, options: IngestOptions, tmp_path: Path) -> None:
+def test_rejected_documents_fail_and_the_rest_is_written(run: Run, options: IngestOptions, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos", 2)
     Image.new("RGB", (70, 50)).save(folder / "wide.png")
     body = json.loads((Path(__file__).parents[2] / "mappings" / "image.json").read_text())
@@ -261,13 +261,13 @@ def test_ray_gives_the_same_documents_as_the_local_runner(
 def _config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerConfig:
     return WorkerConfig(
         writer=ClusterSinkWriter(connection=connection, index="no", policy=policy or BulkPolicy()),
-        fresh=True,
+        is_empty=True,
         model=ModelSpec(name="stair-mini", backend="onnx"),
         model_id="stair-mini-2",
         image_spec=registry.get_model_card("stair-mini").image_spec,
         document=DocumentSettings(),
         read_limits=ReadLimits(),
-        limits=DecodeLimits(),
+        decode_limits=DecodeLimits(),
     )
 
 
@@ -282,7 +282,7 @@ def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: 
             StageScheduler(
                 executor,
                 AdaptiveThrottle(BulkPolicy()),
-                config.fresh,
+                config.is_empty,
                 lambda found: found if isinstance(found, SourceItem) else None,
             ).run(queue)
         )
@@ -307,7 +307,7 @@ def test_an_interrupt_calls_off_the_wait_for_a_cluster_that_is_away(tmp_path: Pa
             executor.get_written(task)
 
 
-def test_seismic_is_refused_without_its_plugin_before_an_index_is_made(
+def test_seismic_is_rejected_without_its_plugin_before_an_index_is_made(
     run: Run, client: OpenSearch, options: IngestOptions, index_name: str
 ) -> None:
     with pytest.raises(UnsupportedTarget, match="doesn't have the plugin opensearch-neural-search on every node") as caught:

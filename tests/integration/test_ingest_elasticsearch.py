@@ -51,7 +51,7 @@ def _counts(report: IngestReport) -> tuple[int, int, int, int]:
     return report.seen, report.written, report.unchanged, report.removed
 
 
-def test_photos_are_taken_in_found_kept_up_to_date_and_built_anew(
+def test_photos_are_ingested_found_updated_and_rebuilt(
     target: tuple[Connection, Vector], alias: str, folder: Path, tmp_path: Path
 ) -> None:
     connection, vector = target
@@ -84,7 +84,7 @@ def test_photos_are_taken_in_found_kept_up_to_date_and_built_anew(
     assert hits[0].score == pytest.approx(sum(reason.contribution for reason in hits[0].contributions), rel=0.004)
 
 
-def test_fields_that_elasticsearch_7_has_not_are_refused_before_anything_is_made(
+def test_fields_that_elasticsearch_7_lacks_are_rejected_before_an_index_is_created(
     elasticsearch7_url: str, index_on: Callable[[str], str], folder: Path
 ) -> None:
     connection, name = Connection(url=elasticsearch7_url), index_on(elasticsearch7_url)

@@ -93,8 +93,8 @@ def run(node_url: str, options: IngestOptions) -> Run:
         progress: Callable[[RunAccounting], None] = lambda _: None,
         **more: object,
     ) -> IngestReport:
-        reading = ReadLimits(url_policy=UrlPolicy(allow_private=True, patience_s=patience_s))
-        chosen = replace(options, source=SourceOptions(read_limits=reading), **more)  # type: ignore[arg-type]
+        read_limits = ReadLimits(url_policy=UrlPolicy(allow_private=True, patience_s=patience_s))
+        chosen = replace(options, source=SourceOptions(read_limits=read_limits), **more)  # type: ignore[arg-type]
         return run_ingest([Given(items)], Connection(url=node_url), chosen, progress=progress)
 
     return run_
@@ -136,7 +136,7 @@ def test_a_host_that_always_asks_to_wait_fails_after_the_patience_with_the_reaso
     assert (again.written, again.unchanged, again.failed) == (6, 6, 0)
 
 
-def test_one_url_that_asks_for_a_thousand_years_takes_no_other_with_it(site: Site, run: Run) -> None:
+def test_one_url_with_an_endless_retry_after_fails_alone(site: Site, run: Run) -> None:
     site.asks_to_wait = lambda path, _: 99999999999 if path == "/a3.jpg" else None
     report = run(site.items("a", 24), 2.0)
     assert (report.seen, report.written, report.failed) == (24, 23, 1)

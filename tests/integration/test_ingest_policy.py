@@ -119,7 +119,7 @@ def test_an_index_keeps_its_policy_whatever_else_changes(
     client.indices.delete(index=f"{plain.alias}*")
 
 
-def test_another_policy_is_refused_with_the_way_to_apply_it(runs: Runs) -> None:
+def test_another_policy_is_rejected_with_the_way_to_apply_it(runs: Runs) -> None:
     runs.run(policy=POLICY)
     other = replace(runs.options, policy=TokenPolicy(mute=("dog",)))
     for go in (
@@ -162,7 +162,7 @@ def test_images_without_a_word_left_stay_and_are_reported(runs: Runs, stored: Ca
     assert runs.run(alias=f"{runs.options.alias}-e") == (0, 3)
 
 
-def test_a_policy_given_while_a_run_goes_on_is_told_at_its_end(runs: Runs, client: OpenSearch) -> None:
+def test_a_policy_applied_during_a_run_is_reported_at_its_end(runs: Runs, client: OpenSearch) -> None:
     runs.run()
     manager = PolicyManager(Cluster(runs.connection, client), runs.options.alias)
     _copy("wall-clock.jpg", runs.folder / "new.jpg")
@@ -192,7 +192,7 @@ def test_a_run_that_fails_tells_of_the_policy_that_it_missed(runs: Runs, client:
     assert any("the token policy of the index changed during this run" in line for line in runs.messages)
 
 
-def test_a_policy_that_has_not_been_applied_to_its_end_is_told(runs: Runs, client: OpenSearch) -> None:
+def test_an_incompletely_applied_policy_is_reported(runs: Runs, client: OpenSearch) -> None:
     runs.run()
     [name] = client.indices.get_alias(name=runs.options.alias)
     meta = client.indices.get_mapping(index=name)[name]["mappings"]["_meta"]
@@ -203,7 +203,7 @@ def test_a_policy_that_has_not_been_applied_to_its_end_is_told(runs: Runs, clien
 
 
 @pytest.mark.parametrize("swap", ["auto", "always"])
-def test_a_build_without_the_policy_of_the_index_takes_not_its_place(
+def test_a_build_without_the_policy_of_the_index_does_not_replace_it(
     runs: Runs, client: OpenSearch, stored: Callable[[], dict[str, Any]], swap: str
 ) -> None:
     """Whoever applied a policy to the live index alone: the policy must not be lost by a swap that says nothing."""

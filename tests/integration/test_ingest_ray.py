@@ -116,7 +116,7 @@ def _items(count: int, deadly: dict[int, str | None]) -> list[SourceItem]:
         ("host:port", UsageError, "not a Ray address"),
     ],
 )
-def test_an_address_without_ray_is_told_at_once(
+def test_an_address_without_ray_is_reported_at_once(
     run: Run, options: IngestOptions, address: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -144,13 +144,13 @@ def _config(node_url: str, model: str) -> WorkerConfig:
     writer = ClusterSinkWriter(connection=Connection(url=node_url), index="none", policy=BulkPolicy())
     return WorkerConfig(
         writer=writer,
-        fresh=True,
+        is_empty=True,
         model=ModelSpec(name=model, backend="onnx"),
         model_id="none",
         image_spec=registry.get_model_card("stair-mini").image_spec,
         document=DocumentSettings(),
         read_limits=ReadLimits(),
-        limits=DecodeLimits(),
+        decode_limits=DecodeLimits(),
     )
 
 
@@ -241,6 +241,6 @@ def test_encoders_are_counted_gpu_by_gpu(gpus: list[float], share: float, fit: i
     assert count_gpu_encoders(gpus, share) == fit
 
 
-def test_one_and_a_half_gpus_are_refused() -> None:
+def test_one_and_a_half_gpus_are_rejected() -> None:
     with pytest.raises(UsageError, match=r"1\.5 GPUs"):
         count_gpu_encoders([4], 1.5)

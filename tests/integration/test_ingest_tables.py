@@ -23,7 +23,7 @@ from stair_es.types import SparseVector
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:3]
 
 
-def test_a_run_goes_on_behind_a_deep_member_and_numbers_are_numbers(
+def test_a_run_continues_after_a_deeply_nested_member_and_numbers_stay_numbers(
     node_url: str, index_name: str, client: OpenSearch, tmp_path: Path
 ) -> None:
     first, second, third = (photo.read_bytes() for photo in PHOTOS)

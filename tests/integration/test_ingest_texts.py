@@ -170,7 +170,7 @@ def test_texts_go_through_the_word_policy_of_their_index(
     assert documents(client, index_name)["brown dog"]["tokens"] == {}
 
 
-def test_nothing_to_take_makes_no_index(take: Take, engine: OpenSearch, engine_index: str, tmp_path: Path) -> None:
+def test_without_texts_no_index_is_created(take: Take, engine: OpenSearch, engine_index: str, tmp_path: Path) -> None:
     with pytest.raises(IngestError, match="no texts"):
         take(lines(tmp_path / "a.txt", "", " "))
     assert not engine.indices.exists(index=f"{engine_index}*", params={"allow_no_indices": "false"})

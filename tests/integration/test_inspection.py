@@ -1,4 +1,4 @@
-"""What an index holds of an image, and the words of a corpus, on each engine, against what was written."""
+"""Images and words of an index, on each engine, compared with what was written."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_the_figures_are_those_of_all_words_of_all_images(cluster: Filled, monke
         assert {**first, **second}[row.example].to_dict()[row.token] == row.max_weight
 
 
-def test_what_can_not_be_read_is_counted(cluster: Filled) -> None:
+def test_unreadable_documents_are_counted(cluster: Filled) -> None:
     index = cluster.make("1")
     cluster.put(index, {"u/1": vector(dog=1.0), "x" * 9000: vector(cat=1.0)})
     bare = {"tokens": {"bird": 1.0}}
@@ -218,7 +218,7 @@ def test_a_document_by_its_id_or_uri_with_all_its_words(cluster: Filled) -> None
         assert find_stored_image(cluster, cluster.alias, absent) is None
 
 
-def test_of_several_documents_the_id_goes_first_then_the_newest(cluster: Filled) -> None:
+def test_of_several_documents_the_id_comes_first_then_the_newest(cluster: Filled) -> None:
     old, new = cluster.make("1"), cluster.make("2")
     cluster.put(old, {"u": vector(old=1.0), "v": vector(v=1.0)}, at="2026-01-01T00:00:00Z")
     cluster.put(new, {"u": vector(new=1.0)}, at="2026-01-02T00:00:00Z")
@@ -236,7 +236,7 @@ def test_of_several_documents_the_id_goes_first_then_the_newest(cluster: Filled)
 
 
 @pytest.mark.parametrize("most", [2, 1000])
-def test_many_at_once_in_their_order(cluster: Filled, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+def test_many_documents_are_returned_in_the_requested_order(cluster: Filled, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     monkeypatch.setattr(storing, "_MAX_HITS", most)
     monkeypatch.setattr(storing, "_BATCH_SIZE", 5)
     images = drawn(12, 4)
@@ -261,7 +261,7 @@ def test_the_thumbnail_of_a_document(cluster: Filled) -> None:
     assert get_stored_thumbnail(cluster, cluster.alias, "nope") is None
 
 
-def test_what_a_policy_changed_is_told(cluster: Filled) -> None:
+def test_the_effect_of_a_policy_is_reported(cluster: Filled) -> None:
     original = SparseVector.from_mapping({"muted": 0.5, "capped": 1.0, "old": 0.25, "dog": 0.125})
     cluster.put(cluster.make("1"), {"u": original}, policy=POLICY)
     found = find_stored_image(cluster, cluster.alias, "u")
@@ -345,7 +345,7 @@ def desk(node_url: str, index_on: Callable[[str], str], encoder: Encoder, tmp_pa
     cluster.client.close()
 
 
-def test_an_image_of_the_index_takes_no_model(desk: Desk) -> None:
+def test_an_image_of_the_index_needs_no_model(desk: Desk) -> None:
     found = desk.inspect([desk.photo.as_uri()], desk.photo)
     assert found.image
     assert (found.vector, found.encoded_file, found.comparison, found.file_changed, desk.loads) == (
@@ -364,13 +364,13 @@ def test_the_stored_words_are_those_of_the_file(desk: Desk, with_file: bool) -> 
     assert (found.comparison.is_same, found.comparison.reasons) == (True, ())
 
 
-def test_the_same_bytes_elsewhere_are_found(desk: Desk) -> None:
+def test_an_image_with_the_same_bytes_is_found(desk: Desk) -> None:
     found = desk.inspect([desk.copied.as_uri()], desk.copied)
     assert found.image
     assert found.image.uri in (desk.photo.as_uri(), desk.changed.as_uri())
 
 
-def test_a_file_that_changed_is_told(desk: Desk) -> None:
+def test_a_changed_file_is_reported(desk: Desk) -> None:
     assert desk.inspect([desk.changed.as_uri()], desk.changed).file_changed
     found = desk.inspect([desk.changed.as_uri()], desk.changed, against_file=True)
     assert found.comparison

@@ -120,9 +120,7 @@ def test_backends_give_the_same_words(mini: StairMiniEncoder, pixels_BHWC: Pixel
     assert mini.encode_texts(TEXTS) == by_torch.encode_texts(TEXTS)  # the text network is the same
 
 
-def test_a_text_is_what_the_formula_says(
-    folder: Path, mini: StairMiniEncoder, shipped: MiniArtifacts, module: StairModel
-) -> None:
+def test_a_text_matches_the_formula(folder: Path, mini: StairMiniEncoder, shipped: MiniArtifacts, module: StairModel) -> None:
     """See docs/stair-mini.md; the heads are those of the module that was trained."""
     oracle, network, tokens = Oracle(shipped), MiniLM(folder / minilm_download.MINILM_WEIGHTS), load_wordpiece_vocabulary()
     for text, ours in zip(TEXTS, mini.encode_texts(TEXTS), strict=True):

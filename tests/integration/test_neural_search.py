@@ -207,7 +207,7 @@ def test_the_segment_is_approximate(photos: Approximate, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("conditions", REFUSED.values(), ids=REFUSED)
-def test_what_seismic_can_t_answer_is_refused_or_answered_exactly(photos: Approximate, conditions: dict[str, Any]) -> None:
+def test_queries_that_seismic_does_not_support_are_rejected_or_exact(photos: Approximate, conditions: dict[str, Any]) -> None:
     query = SearchQuery(vector=photos.queries[0], **conditions)
     with pytest.raises(QueryError, match="seismic can't answer") as failure:
         photos.searcher.search(query, options=SEISMIC)
@@ -219,7 +219,7 @@ def test_what_seismic_can_t_answer_is_refused_or_answered_exactly(photos: Approx
     assert photos.searcher.count(query, options=SEISMIC) == photos.searcher.count(query)
 
 
-def test_pages_are_exact_or_refused(photos: Approximate) -> None:
+def test_pages_are_exact_or_rejected(photos: Approximate) -> None:
     vector = photos.queries[0]
     first = photos.searcher.search(vector, 5)
     with pytest.raises(QueryError, match="no further pages"):

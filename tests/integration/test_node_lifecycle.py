@@ -1,4 +1,4 @@
-"""The embedded node as people meet it: the installed command, a home of its own, real processes."""
+"""The embedded node by the installed command, with its own home and real processes."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_session_node_is_the_real_thing(client: OpenSearch, index_name: str) -> 
     assert limit == pytest.approx(0.7 * heap, rel=0.05)  # of what requests reserve; with garbage it would be 0.95
 
 
-def test_two_at_once_start_one(kept_home: DataDir, run_kept: Run) -> None:
+def test_parallel_starts_share_one_node(kept_home: DataDir, run_kept: Run) -> None:
     kept_home.node.mkdir(mode=0o755, exist_ok=True)  # as earlier versions made it
     kept_home.node.chmod(0o755)
     run_kept("down")
@@ -209,7 +209,7 @@ def test_acknowledged_document_survives_a_kill_and_a_start_that_was_killed(run_k
     assert stored(url, "kept") == "over a kill"
 
 
-def test_taken_port_is_told(run: Run) -> None:
+def test_a_port_in_use_is_reported(run: Run) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()

@@ -1,4 +1,4 @@
-"""The node with dense vectors beside ours: what the benchmarks compare with."""
+"""The node with the kNN plugin, which the benchmarks compare with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray on this machine is nobody else's: who can reach it, read it or run something on it; and what it prints."""
+"""Private Ray sessions: who can reach, read or use one, and what it prints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def die_once(path):
         os.kill(os.getpid(), signal.SIGKILL)
     return os.environ["RAY_USAGE_STATS_ENABLED"]
 
-with ray_session.open_ray_session("ray", None, error=StairError, instead="") as ray:
+with ray_session.open_ray_session("ray", None, error_type=StairError, alternative="") as ray:
     [node] = ray.nodes()
     folder = Path(node["ObjectStoreSocketName"]).parents[3]
     answered = ray.get(ray.remote(max_retries=3)(die_once).remote(folder / "died"))

@@ -123,7 +123,9 @@ def test_encode_prints_the_words_that_are_in_the_index(here: CommandHere, images
         assert here.read_json("encode", str(PHOTOS / Path(uri).name)) == {"uri": uri, "tokens": vector.to_dict()}
 
 
-def test_finding_nothing_is_no_failure_and_is_said(run: Run, here: CommandHere, client: OpenSearch, index_name: str) -> None:
+def test_an_empty_result_is_not_a_failure_and_is_reported(
+    run: Run, here: CommandHere, client: OpenSearch, index_name: str
+) -> None:
     about = {
         "format_version": INDEX_FORMAT,
         "model": registry.get_model_card(DEFAULT_MODEL).model_id,
@@ -144,7 +146,7 @@ def test_a_missing_index_fails_with_the_remedy(run: Run) -> None:
     assert "stair-es ingest FOLDER" in done.stderr
 
 
-def test_what_leaves_nothing_is_told(
+def test_an_empty_query_is_reported(
     images: dict[str, SparseVector], node_url: str, index_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STAIR_ES_URL", node_url)

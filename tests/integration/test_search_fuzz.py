@@ -51,12 +51,12 @@ class Hostile:
     searcher: Searcher
     oracle: Oracle
     documents: dict[str, SparseVector]
-    target: ClusterInfo
+    cluster_info: ClusterInfo
     settings: DocumentSettings
 
     @property
     def max_clauses(self) -> int:
-        return self.target.max_clauses
+        return self.cluster_info.max_clauses
 
     @property
     def newest(self) -> bool:
@@ -78,7 +78,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Hostile]:
     connection = Connection(url=request.getfixturevalue(request.param))
     cluster = Cluster(connection)
     index, documents = "test-search-fuzz", drawn_documents()
-    target = get_cluster_info(cluster)
+    cluster_info = get_cluster_info(cluster)
     settings = DocumentSettings(vector=ENGINES[request.param])
     try:
         create(cluster, index, settings)
@@ -90,7 +90,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Hostile]:
         answer = cluster.client.bulk(body=lines, index=index, params={"refresh": "true"})
         assert not answer["errors"], [item for item in answer["items"] if "error" in item["index"]][:3]
         with Searcher(connection, index, MODEL_ID) as searcher:
-            yield Hostile(cluster, index, searcher, Oracle(documents), documents, target, settings)
+            yield Hostile(cluster, index, searcher, Oracle(documents), documents, cluster_info, settings)
         cluster.client.indices.delete(index=",".join(cluster.client.indices.get(index=f"{index}*")))
     finally:
         cluster.close()
@@ -324,7 +324,7 @@ def test_captions_of_any_kind_add_their_bm25_score(node: Hostile) -> None:
 @pytest.mark.parametrize("features", [1, 64, 1024])
 @pytest.mark.parametrize("caption", [0, 1, 500, 900, 959, 960, 1000, 1023])
 @pytest.mark.parametrize("clauses", [0, 500])
-def test_what_fits_our_count_of_clauses_fits_the_engine_s(node: Hostile, features: int, caption: int, clauses: int) -> None:
+def test_our_count_of_clauses_is_never_below_that_of_the_engine(node: Hostile, features: int, caption: int, clauses: int) -> None:
     filters = [parse_filter(" OR ".join(f"caption:f{number}" for number in range(clauses // 2)))] if clauses else []
     query = SearchQuery(
         vector=SparseVector.from_pairs((f"w{number}", 1.0) for number in range(features)),
@@ -339,15 +339,15 @@ def test_what_fits_our_count_of_clauses_fits_the_engine_s(node: Hostile, feature
     assert len(result.truncated) == max(0, features + query.other_clause_count - node.max_clauses)
 
 
-def test_more_clauses_than_we_count_are_refused_in_our_words(node: Hostile) -> None:
+def test_more_clauses_than_we_count_are_rejected_in_our_words(node: Hostile) -> None:
     """Each word once a field: that can't be known here."""
     text = " ".join(f"w{number}" for number in range(node.max_clauses - 30))
     clause: dict[str, Any] = {"multi_match": {"query": text, "fields": ["caption", "title", "subtitle"]}}
     query = SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
     refused = answer(lambda: node.searcher.search(query), "multi_match") is None
-    if node.target.distribution == "opensearch":
+    if node.cluster_info.distribution == "opensearch":
         assert refused
-    if node.target.version[0] == 7:  # it counts each `bool` by itself; 9 allows what its memory holds
+    if node.cluster_info.version[0] == 7:  # it counts each `bool` by itself; 9 allows what its memory holds
         assert not refused
 
 
@@ -367,12 +367,12 @@ def test_more_clauses_than_we_count_are_refused_in_our_words(node: Hostile) -> N
     ],
     ids=str,
 )
-def test_what_no_engine_takes_is_refused_before_anything_is_sent(ask: dict[str, Any]) -> None:
+def test_queries_that_no_engine_accepts_are_rejected_before_they_are_sent(ask: dict[str, Any]) -> None:
     with pytest.raises(QueryError):
         SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), **ask)
 
 
-def test_scores_beyond_float32_are_no_ranking(node: Hostile) -> None:
+def test_scores_beyond_float32_are_rejected(node: Hostile) -> None:
     index = f"{node.index}-large"
     create(node.cluster, index, node.settings)
     node.cluster.client.index(index=index, id="1", body={"tokens": {"a": 3e38, "b": 1.0}}, params={"refresh": "true"})

@@ -46,7 +46,7 @@ class Engine:
     """A node with the vectors in an index of its own."""
 
     cluster: Cluster
-    target: ClusterInfo
+    cluster_info: ClusterInfo
     index: str
     query_type: QueryType
 
@@ -63,7 +63,7 @@ class Engine:
             lines: list[dict[str, Any]] = []
             for query in search_queries[start : start + 50]:
                 asked = build_search_request(
-                    query, query_type or self.query_type, max_clauses=self.target.max_clauses, k=k, two_phase=two_phase
+                    query, query_type or self.query_type, max_clauses=self.cluster_info.max_clauses, k=k, two_phase=two_phase
                 )
                 assert not len(asked.truncated) or query_type == "impacts"
                 lines += [{"index": self.index}, {**asked.body, **(SORT_ONLY if "sort" in asked.body else {"_source": False})}]
@@ -125,10 +125,10 @@ def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -
     connection = Connection(url=request.getfixturevalue(request.param))
     query_type, settings = _ENGINES[request.param]
     cluster = Cluster(connection)
-    target = get_cluster_info(cluster)
+    cluster_info = get_cluster_info(cluster)
     index = "test-search-oracle"
     try:
-        body = build_index_body(target, settings)
+        body = build_index_body(cluster_info, settings)
         body["mappings"]["_meta"] = {"stair_es": {"format_version": INDEX_FORMAT, "model": MODEL_ID, "model_name": "stair-mini"}}
         cluster.client.indices.create(index=index, body=body)
         lines: list[dict[str, Any]] = []
@@ -146,7 +146,7 @@ def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -
             answer = cluster.client.bulk(body=lines[start : start + 1000], index=index)
             assert not answer["errors"], answer
         cluster.client.indices.refresh(index=index)
-        yield Engine(cluster, target, index, query_type)
+        yield Engine(cluster, cluster_info, index, query_type)
         cluster.client.indices.delete(index=index)
     finally:
         cluster.close()
@@ -312,7 +312,7 @@ def test_least_counts_a_weight_that_is_exactly_as_large(engine: Engine, oracle: 
         assert found <= set(np.flatnonzero(weights >= query.min_weight * (1 - 2**-8)))
 
 
-def test_min_score_leaves_out_what_scores_less(engine: Engine, queries: list[SparseVector]) -> None:
+def test_min_score_excludes_lower_scores(engine: Engine, queries: list[SparseVector]) -> None:
     some = queries[::8]
     whole = engine.rankings(asking(some), 10_000)
     least = [ranking[len(ranking) // 3][1] for ranking in whole]
@@ -364,7 +364,7 @@ def test_impacts_rank_as_the_vectors_within_half_a_thousandth_a_word(
     check(oracle, engine.rankings(asking(some), 10, "impacts"), bounds, 10)
 
 
-def test_the_kept_vectors_are_what_the_model_says_today(encoder: Encoder, documents: dict[str, SparseVector]) -> None:
+def test_the_stored_vectors_are_those_of_the_model(encoder: Encoder, documents: dict[str, SparseVector]) -> None:
     """Other processors round otherwise in the last digit: not the bits, the angle is compared."""
     assert len(documents) == 3000
     rng = random.Random(SEED)

@@ -187,7 +187,7 @@ def test_impacts_are_cut_to_what_the_node_takes(client: OpenSearch, node_url: st
 
 
 @pytest.mark.parametrize("query_type", ["neural_sparse", "seismic"])
-def test_what_the_node_has_no_plugin_for_is_refused_and_the_node_agrees(
+def test_a_query_type_without_its_plugin_is_rejected_by_us_and_by_the_node(
     client: OpenSearch, node_url: str, index_name: str, query_type: QueryType
 ) -> None:
     cluster = Cluster(Connection(url=node_url), client)
@@ -240,7 +240,7 @@ def test_the_plugin_counts_where_every_node_has_it(node_url: str, of_nodes: list
                     select_query_type(target, fields, lambda: list_cluster_plugins(cluster), "neural_sparse")
 
 
-def test_who_may_not_see_the_plugins_is_told_what_to_grant_and_can_search_all_the_same(node_url: str) -> None:
+def test_a_user_who_may_not_list_plugins_gets_a_remedy_and_can_search(node_url: str) -> None:
     def gate(asked: Asked) -> Said | None:
         return Said(status=403) if asked.target.startswith("/_nodes/plugins") else None
 

@@ -1,4 +1,4 @@
-"""What a searcher refuses and reports, on a real node."""
+"""Errors and remarks of a searcher, on a real node."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def searcher(node_url: str, index: str, model_id: str = "m@1") -> Searcher:
     return Searcher(Connection(url=node_url), index, model_id)
 
 
-def test_a_missing_index_is_said_with_the_remedy(node_url: str, index_name: str) -> None:
+def test_a_missing_index_is_reported_with_a_remedy(node_url: str, index_name: str) -> None:
     with searcher(node_url, index_name) as asked, pytest.raises(QueryError, match=index_name) as caught:
         asked.search(CAR)
     assert f"stair-es ingest FOLDER --index {index_name}" in caught.value.remedy
@@ -49,7 +49,7 @@ def test_an_empty_name_or_pattern_never_means_every_index(node_url: str, index: 
         asked.search(CAR)
 
 
-def test_another_model_is_refused_with_the_model_to_take(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_another_model_is_rejected_with_the_model_to_take(node_url: str, client: OpenSearch, index_name: str) -> None:
     create(client, index_name)
     with searcher(node_url, index_name, "other@1") as asked, pytest.raises(QueryError, match=r"'m@1'.*'other@1'") as caught:
         asked.search(CAR)
@@ -57,7 +57,7 @@ def test_another_model_is_refused_with_the_model_to_take(node_url: str, client: 
 
 
 @pytest.mark.parametrize(("model", "field"), [(None, "rank_features"), ("m@1", "keyword")])
-def test_a_foreign_index_is_refused(node_url: str, client: OpenSearch, index_name: str, model: str | None, field: str) -> None:
+def test_a_foreign_index_is_rejected(node_url: str, client: OpenSearch, index_name: str, model: str | None, field: str) -> None:
     create(client, index_name, model, field)
     with searcher(node_url, index_name) as asked, pytest.raises(IndexMismatch, match=index_name):
         asked.search(CAR)
@@ -94,7 +94,7 @@ def test_an_id_that_two_indices_have_is_explained_as_one_document(node_url: str,
     assert [reason.document_weight for reason in told.contributions] == [told.score]
 
 
-def test_an_empty_vector_and_a_bad_k_are_refused_before_anything_is_asked() -> None:
+def test_an_empty_vector_and_a_bad_k_are_rejected_before_anything_is_asked() -> None:
     with searcher("http://127.0.0.1:9", "images") as asked:
         with pytest.raises(QueryError, match="empty"):
             asked.search(SparseVector((), ()))
@@ -103,7 +103,7 @@ def test_an_empty_vector_and_a_bad_k_are_refused_before_anything_is_asked() -> N
                 asked.search(CAR, k)
 
 
-def test_an_unreachable_cluster_is_said() -> None:
+def test_an_unreachable_cluster_is_reported() -> None:
     with searcher("http://127.0.0.1:9", "images") as asked, pytest.raises(ClusterUnreachable):
         asked.search(CAR)
 
@@ -119,9 +119,7 @@ def test_a_query_beyond_the_clause_limit_is_cut_and_reported(node_url: str, clie
     assert [reason.token for reason in result.hits[0].contributions] == ["w0"]
 
 
-def test_an_unsearchable_shard_fails_the_search_in_place_of_a_partial_answer(
-    node_url: str, client: OpenSearch, index_name: str
-) -> None:
+def test_an_unsearchable_shard_fails_the_search(node_url: str, client: OpenSearch, index_name: str) -> None:
     body = {
         "settings": {"number_of_replicas": 0, "index.routing.allocation.require._name": "nowhere"},
         "mappings": {

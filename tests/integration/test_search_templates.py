@@ -157,7 +157,7 @@ def test_hits_come_without_thumbnail_and_total(site: Site) -> None:
     assert all("tokens" in hit["_source"] and "thumbnail" not in hit["_source"] for hit in answer["hits"]["hits"])
 
 
-def test_nothing_asked_is_nothing_found(site: Site) -> None:
+def test_a_template_without_parameters_finds_nothing(site: Site) -> None:
     nothing: tuple[dict[str, object], ...] = ({}, {"tokens": []}, {"tokens": None}, {"tokens": ""}, {"tokens": False})
     for name in TEMPLATE_NAMES:
         for params in nothing:
@@ -262,7 +262,7 @@ def test_publishing_is_idempotent_and_tenants_stay_apart(engine: OpenSearch, ran
     assert [delete_template(cluster, each.id) for each in (mine, mine, other)] == [True, False, True]
 
 
-def test_an_index_that_is_not_there_is_no_guess(client: OpenSearch, node_url: str, index_name: str) -> None:
+def test_a_missing_index_is_an_error(client: OpenSearch, node_url: str, index_name: str) -> None:
     with pytest.raises(QueryError, match="no index") as failure:
         detect_templates(Cluster(Connection(url=node_url), client), index_name)
     assert "--query-type" in failure.value.remedy
@@ -271,7 +271,7 @@ def test_an_index_that_is_not_there_is_no_guess(client: OpenSearch, node_url: st
             detect_templates(Cluster(Connection(url=node_url), client), name)
 
 
-def test_what_the_sparse_vector_form_renders_to_is_right_on_elasticsearch_9(
+def test_the_sparse_vector_template_is_exact_on_elasticsearch_9(
     elasticsearch7_url: str, elasticsearch9_url: str, index_on: Callable[[str], str]
 ) -> None:
     index = index_on(elasticsearch9_url)

@@ -237,7 +237,7 @@ def test_a_plan_that_may_not_close_its_search_leaves_it_open(ingested: Secured) 
     assert count_contexts(ingested.node) == 1
 
 
-def test_an_interrupted_apply_that_may_not_be_called_off_says_that_it_goes_on(ingested: Secured) -> None:
+def test_an_apply_that_can_not_be_cancelled_is_reported_as_running(ingested: Secured) -> None:
     connection, said = ingested.connection(name_lacking("photos_policies", LATE[0])), list[str]()
 
     def interrupt(_now: UpdateProgress) -> None:

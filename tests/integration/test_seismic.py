@@ -290,7 +290,7 @@ def test_the_token_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: 
     assert not any("token_ids" in hit["_source"] for hit in hits)
 
 
-def test_a_token_without_an_id_stays_in_tokens_and_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_without_an_id_stays_in_tokens_and_is_reported(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(registry.load_encoder(MINI)), "tokens", ("cat", "sofa"))
     said: list[str] = []
     with forward_messages(said.append):

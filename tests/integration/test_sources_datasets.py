@@ -65,7 +65,7 @@ def test_a_split_or_column_that_is_not_there_is_named_with_those_that_are(saved:
             _items(f"hf-dataset://{saved}", **options)
 
 
-def test_what_is_not_there_is_wrong_usage(saved: Path) -> None:
+def test_a_missing_dataset_is_a_usage_error(saved: Path) -> None:
     for argument in (f"hf-dataset://{saved}?split=nope", f"hf-dataset://{saved}/none", "hf-dataset://"):
         with pytest.raises(UsageError):
             _items(argument)

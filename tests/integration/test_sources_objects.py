@@ -136,7 +136,7 @@ def test_globs_match_names_and_folders(s3: BaseClient) -> None:
 
 
 @pytest.mark.parametrize("argument", ["s3://no-such-bucket/x", "s3://photos/none", "s3://photos/none-*.jpg", "s3://photos"])
-def test_nothing_there_is_wrong_usage(s3: BaseClient, argument: str) -> None:
+def test_a_missing_object_is_a_usage_error(s3: BaseClient, argument: str) -> None:
     with pytest.raises(UsageError, match="nothing at"):
         list(open_source(argument).list_items())
 

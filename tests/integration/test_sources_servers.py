@@ -46,7 +46,7 @@ def host() -> Iterator[str]:
 
 @pytest.mark.parametrize("name", ["x.tar", "x.parquet", "x.jsonl", "x.csv", "x.txt"])
 @pytest.mark.parametrize("folder", ["there", "refused"])
-def test_a_refused_file_is_told_without_login_and_signature(host: str, folder: str, name: str) -> None:
+def test_a_denied_file_is_reported_without_login_and_signature(host: str, folder: str, name: str) -> None:
     source = open_source(f"http://user:hunter2@{host}/{folder}/{name}?X-Amz-Signature=hunter3")
     if folder == "there":
         [unlisted] = source.list_items()

@@ -242,7 +242,7 @@ def test_a_tls_handshake_that_drips_is_left_when_the_time_is_over(wild: Wild) ->
         sends(b"SSH-2.0-OpenSSH_9.9\r\n\r\n", close=True),
     ],
 )
-def test_what_passes_is_tried_again_and_told_when_it_does_not_pass(wild: Wild, failure: Callable[..., None]) -> None:
+def test_temporary_errors_are_retried_and_reported_if_they_persist(wild: Wild, failure: Callable[..., None]) -> None:
     wild.answers["/a.jpg"] = in_turn(failure, FINE)
     assert data(wild.url + "/a.jpg", attempts=2) == IMAGE
     wild.answers["/b.jpg"] = failure
@@ -251,7 +251,7 @@ def test_what_passes_is_tried_again_and_told_when_it_does_not_pass(wild: Wild, f
 
 
 @pytest.mark.parametrize("status", ["400 Bad", "401 No", "403 No", "404 Not Here", "410 Gone", "204 None", "206 Part", "501 No"])
-def test_what_does_not_pass_is_asked_for_once(wild: Wild, status: str) -> None:
+def test_permanent_errors_are_not_retried(wild: Wild, status: str) -> None:
     wild.answers["/a.jpg"] = sends(head(status), close=True)
     assert refused(wild.url + "/a.jpg", attempts=3).startswith(f"127.0.0.1: {status[:3]} ")
     assert wild.counts["/a.jpg"] == 1
@@ -276,16 +276,16 @@ def test_a_host_that_asks_for_more_time_than_there_is_is_left_alone(wild: Wild) 
     fetcher.close()
 
 
-def test_a_caller_with_other_images_to_read_is_told_at_once_which_host_asks_to_wait(wild: Wild) -> None:
+def test_a_deferring_caller_gets_the_host_that_asks_to_wait_at_once(wild: Wild) -> None:
     port = wild.server_address[1]
     wild.answers["/a.jpg"] = in_turn(redirect(f"http://127.1:{port}/b.jpg"))
     wild.answers["/b.jpg"] = in_turn(sends(head("503 Service Unavailable", Content_Length=0, Retry_After=3600)), FINE)
-    reading = ReadLimits(defer=True, url_policy=UrlPolicy(allow_private=True, timeout_s=5.0))
+    limits = ReadLimits(defer=True, url_policy=UrlPolicy(allow_private=True, timeout_s=5.0))
     with pytest.raises(RetryLater) as told:
-        UrlLocator(wild.url + "/a.jpg").read(reading)
+        UrlLocator(wild.url + "/a.jpg").read(limits)
     assert (told.value.host, told.value.wait_s) == ("127.1", 3600.0)
     assert told.value.message == "127.1 (redirected from 127.0.0.1): 503 Service Unavailable, asks to wait 3600 s"
-    got = UrlLocator(wild.url + "/a.jpg").read(reading)  # when to come back is the caller's affair
+    got = UrlLocator(wild.url + "/a.jpg").read(limits)  # when to come back is the caller's affair
     assert got is not None
     assert got.data == IMAGE
 
@@ -329,13 +329,13 @@ def test_redirects_lead_nowhere_that_the_url_itself_may_not(wild: Wild, to: str,
     assert wild.counts["/a"] == 1
 
 
-def test_a_redirect_without_a_place_is_an_error(wild: Wild) -> None:
+def test_a_redirect_without_a_location_is_an_error(wild: Wild) -> None:
     wild.answers["/a"] = sends(head("302 Found", Content_Length=0))
     assert refused(wild.url + "/a") == "127.0.0.1: 302 Found"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0", "[::1]", "[::ffff:7f00:1]"])
-def test_without_leave_nothing_on_this_machine_is_connected_to(wild: Wild, host: str) -> None:
+def test_loopback_is_never_connected_to_without_permission(wild: Wild, host: str) -> None:
     wild.answers["/a.jpg"] = FINE
     url = wild.url.replace("127.0.0.1", host) + "/a.jpg"
     assert "is loopback" in refused(url, allow_private=False, attempts=3)
@@ -368,7 +368,7 @@ def test_a_public_server_cannot_redirect_to_a_private_one(wild: Wild) -> None:
 
 
 @pytest.mark.usefixtures("public_loopback")
-def test_a_name_that_changes_its_address_gains_nothing(wild: Wild) -> None:
+def test_dns_rebinding_is_prevented(wild: Wild) -> None:
     """DNS rebinding: checked is what is connected to, and every new connection is checked."""
     wild.answers["/a.jpg"] = sends(head(Content_Length=len(IMAGE), Connection="close"), IMAGE, close=True)
     told = iter([["127.0.0.1"], ["127.0.0.2"], ["127.0.0.1", "10.0.0.1"]])
@@ -401,7 +401,7 @@ class Wildly:
         self.fetcher.close()
 
 
-def test_a_host_that_is_not_there_is_told(wild: Wild) -> None:
+def test_an_unknown_host_is_reported(wild: Wild) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     assert refused(f"http://127.0.0.1:{port}/", attempts=2) == "127.0.0.1: can't connect: Connection refused (2 attempts)"
@@ -455,7 +455,7 @@ def test_more_than_was_announced_harms_no_later_image(wild: Wild) -> None:
         b"\x00" * 500_000,
     ],
 )
-def test_answers_that_are_no_http_are_told_in_short(wild: Wild, answer: bytes) -> None:
+def test_responses_that_are_not_http_are_reported_briefly(wild: Wild, answer: bytes) -> None:
     wild.answers["/a.jpg"] = sends(answer, close=True)
     reason = refused(wild.url + "/a.jpg")
     assert reason.startswith(("127.0.0.1: invalid response: ", "127.0.0.1: connection lost"))
@@ -567,10 +567,10 @@ import os, sys
 from stair_es.sources.base import ReadLimits
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.url_policy import UrlPolicy
-place, reading = UrlLocator(sys.argv[1]), ReadLimits(url_policy=UrlPolicy(allow_private=True, timeout_s=10, attempts=1))
-sizes = [len(place.read(reading).data)]
+locator, limits = UrlLocator(sys.argv[1]), ReadLimits(url_policy=UrlPolicy(allow_private=True, timeout_s=10, attempts=1))
+sizes = [len(locator.read(limits).data)]
 child = os.fork()
-sizes += [len(place.read(reading).data) for _ in range(3)]
+sizes += [len(locator.read(limits).data) for _ in range(3)]
 if child == 0:
     os._exit(0 if sizes == [len(sizes) and sizes[0]] * 4 else 1)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or (sizes != [sizes[0]] * 4))

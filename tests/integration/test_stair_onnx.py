@@ -123,7 +123,7 @@ def test_graphs_need_no_pytorch(folder: Path) -> None:
     assert done.stdout.split() == ["2", "5"]
 
 
-def test_a_graph_says_whose_it_is_and_not_where_it_was_made(folder: Path) -> None:
+def test_a_graph_names_its_weights_and_not_the_exporting_machine(folder: Path) -> None:
     for file in ("image.onnx", "text.onnx"):
         proto = onnx.load(folder / file)
         onnx.checker.check_model(proto)
@@ -155,7 +155,7 @@ def _garbled(folder: Path) -> None:
         (lambda folder: (folder / "text.onnx").unlink(), r"has no text\.onnx"),
     ],
 )
-def test_graphs_that_do_not_fit_are_refused(folder: Path, fault: Any, said: str) -> None:  # noqa: ANN401
+def test_graphs_that_do_not_fit_are_rejected(folder: Path, fault: Any, said: str) -> None:  # noqa: ANN401
     fault(folder)
     with pytest.raises(ModelError, match=said) as wrong:
         _load(folder).encode_texts(["a red dog"])

@@ -1,4 +1,4 @@
-"""An ingest and the page, observed while they work with a real node: what is told adds up with what they did."""
+"""Metrics and traces of an ingest and of the page with a real node match what was done."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def told(text: str) -> Told:
     return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
 
 
-def test_what_is_told_of_an_ingest_adds_up_with_its_report(node_url: str, index_name: str, tmp_path: Path) -> None:
+def test_metrics_of_an_ingest_match_its_report(node_url: str, index_name: str, tmp_path: Path) -> None:
     names = ("tabby-cat", "dairy-cow", "red-panda")
     for name in names:
         shutil.copy(PHOTOS / f"{name}.jpg", tmp_path)
@@ -146,7 +146,7 @@ def metrics_of(page: Page) -> Told:
     }
 
 
-def test_what_is_told_of_the_page_adds_up_with_what_was_asked(node_url: str, corpus: Corpus, collector: Collector) -> None:
+def test_metrics_of_the_page_match_its_requests(node_url: str, corpus: Corpus, collector: Collector) -> None:
     said: list[str] = []
     with (
         forward_messages(said.append),
@@ -204,7 +204,7 @@ def _check_page_spans(collector: Collector, alias: str) -> None:
     assert not any(word in everything for word in (b"red panda", TOKEN.encode()))
 
 
-def test_a_cluster_that_goes_away_is_seen_and_the_page_is_still_alive(node_url: str, corpus: Corpus) -> None:
+def test_a_cluster_outage_is_visible_and_the_page_stays_alive(node_url: str, corpus: Corpus) -> None:
     with open_server_telemetry(metrics=True) as observer, GateProxy(node_url) as proxy:
         guard = AccessPolicy(token=TOKEN)
         with serving(Connection(url=proxy.url), corpus.alias, guard=guard, observer=observer) as page:

@@ -20,7 +20,7 @@ from support.servers.fault_proxy import Answer, Fault, FaultProxy, Request, Send
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, make_document_id
-from stair_es.cluster.token_index import diff, sync
+from stair_es.cluster.token_index import readers, sync
 from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
@@ -128,7 +128,7 @@ def runs(place: tuple[str, Vector], index_on: Callable[[str], str], tmp_path: Pa
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few photos take several."""
-    monkeypatch.setattr(diff, "PAGE_SIZE", 3)
+    monkeypatch.setattr(readers, "PAGE_SIZE", 3)
 
 
 def test_tokens_follow_their_images(runs: Runs) -> None:
@@ -195,7 +195,7 @@ def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) ->
     assert any("indices are gone" in line for line in runs.messages)
 
 
-def test_what_others_did_to_either_side_is_mended(runs: Runs) -> None:
+def test_changes_by_others_to_either_index_are_repaired(runs: Runs) -> None:
     fill(runs.folder, MORE)
     index = runs.run(token_index="yes").index
     token_index, client = f"{index}.tokens", runs.cluster.client
@@ -322,7 +322,7 @@ def test_a_token_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Ru
     assert runs.indices() == [report.index]
 
 
-def test_runs_that_go_at_once_leave_what_has_to_be(runs: Runs) -> None:
+def test_parallel_runs_leave_the_right_token_documents(runs: Runs) -> None:
     barrier = threading.Barrier(3)
 
     def go(number: int) -> None:

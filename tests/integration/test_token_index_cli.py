@@ -126,7 +126,7 @@ def test_a_run_that_is_killed_between_images_and_tokens_is_mended_by_the_next(sh
     shell.check()
 
 
-def test_no_token_index_deletes_what_is_ours_alone(shell: Shell) -> None:
+def test_no_token_index_deletes_only_our_indices(shell: Shell) -> None:
     shell.ingest("--token-index", "--retain-indices", "1")
     shell.ingest("--thumbnail-px", "0")
     shell.ingest("--thumbnail-px", "32", "--no-swap")
@@ -143,7 +143,7 @@ def test_no_token_index_deletes_what_is_ours_alone(shell: Shell) -> None:
     shell.check()
 
 
-def test_a_dry_run_says_what_would_become_of_the_tokens_and_leaves_all_as_it_is(shell: Shell) -> None:
+def test_a_dry_run_reports_the_plan_for_the_token_index_and_changes_nothing(shell: Shell) -> None:
     assert shell.ingest("--dry-run", "--token-index")["token_index"] == {"index": None, "action": "create"}
     assert shell.ingest("--dry-run")["token_index"] is None
     assert shell.ingest("--dry-run", "--no-token-index")["token_index"] is None
@@ -164,7 +164,7 @@ def test_a_dry_run_says_what_would_become_of_the_tokens_and_leaves_all_as_it_is(
     assert f"token index {token_index}: would be updated" in said
 
 
-def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> None:
+def test_a_name_in_use_by_others_is_reported_before_any_work(shell: Shell) -> None:
     taken = f"{shell.alias}-tokens"
     ingest = ("ingest", *shell.photos, "--model", "stair-mini")
     shell.client.indices.create(index=taken)

@@ -1,4 +1,4 @@
-"""Policies for an index that is there: the cluster's script does what Python does, to the bit, and can be taken back."""
+"""Policies for an existing index: the script gives the same bits as Python, and can be rolled back."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ class PolicyCluster(Cluster):
     def open(self, policy: TokenPolicy | None = None, model: str = "m-1", shards: int = 1) -> WriteTarget:
         body = self.body()
         body["settings"]["index"]["number_of_shards"] = shards
-        identity = self.identity(model)
+        index_spec = self.index_spec(model)
         with forward_messages(self.messages.append):
-            return open_index(self, self.alias, body, identity, policy)
+            return open_index(self, self.alias, body, index_spec, policy)
 
-    def identity(self, model: str = "m-1") -> IndexSpec:
+    def index_spec(self, model: str = "m-1") -> IndexSpec:
         return IndexSpec(model_name="m", model_id=model, settings=dict(asdict(self.settings)), tokens=tuple(IDS.ids))
 
     def body(self) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def test_a_cluster_that_fails_in_the_middle_of_a_plan_is_an_error_of_ours(cluste
         assert [asked.method for asked in proxy.seen if asked.target.startswith("/_search/scroll")] == ["POST", "DELETE"]
 
 
-def test_what_an_old_ingest_writes_meanwhile_gets_the_policy_by_a_second_apply(cluster: PolicyCluster) -> None:
+def test_documents_of_a_concurrent_ingest_get_the_policy_by_a_second_apply(cluster: PolicyCluster) -> None:
     rng = np.random.default_rng(8)
     policy, older = TokenPolicy(mute=("dog", "cat")), TokenPolicy(cap={"car": 0.01})
     vectors = {f"{i}": _vector(rng, 10) for i in range(300)}
@@ -282,9 +282,7 @@ def test_what_an_old_ingest_writes_meanwhile_gets_the_policy_by_a_second_apply(c
 
 
 @pytest.mark.parametrize("then", ["apply", "rollback"])
-def test_a_client_that_is_killed_in_the_middle_leaves_nothing_that_the_next_run_can_t_end(
-    cluster: PolicyCluster, tmp_path: Path, then: str
-) -> None:
+def test_the_next_run_completes_what_a_killed_client_left(cluster: PolicyCluster, tmp_path: Path, then: str) -> None:
     rng = np.random.default_rng(9)
     policy = TokenPolicy(name="p", mute=("dog",), cap={"cat": 0.25})
     vectors = {f"{i}": _vector(rng, 20) for i in range(400)}
@@ -350,7 +348,7 @@ def _tasks(cluster: PolicyCluster) -> list[str]:
     return [id_ for node in nodes.values() for id_, task in node["tasks"].items() if target.name in task["description"]]
 
 
-def test_documents_that_the_cluster_refuses_are_counted_with_the_reason_and_can_be_taken_up_again(
+def test_rejected_documents_are_counted_with_the_reason_and_can_be_repeated(
     cluster: PolicyCluster,
 ) -> None:
     policy, pipeline = TokenPolicy(mute=("cat",)), f"{cluster.alias}-refuse"
@@ -382,7 +380,7 @@ def test_an_index_from_before_there_were_policies_gets_the_fields(cluster: Polic
     for name in ("policy", "policy_undo"):
         del body["mappings"]["properties"][name]
     with forward_messages(cluster.messages.append):
-        opened = open_index(cluster, cluster.alias, body, cluster.identity())
+        opened = open_index(cluster, cluster.alias, body, cluster.index_spec())
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     cluster.write(vectors)
     assert cluster.open().name == opened.name  # no new build for that
@@ -416,7 +414,7 @@ def test_a_column_of_the_same_name_is_left_alone(cluster: PolicyCluster, type_: 
     assert cluster.client.get(index=own, id="1")["_source"] == document
 
 
-def test_what_nobody_checked_in_a_document_fails_it_alone(cluster: PolicyCluster) -> None:
+def test_an_unexpected_document_fails_alone(cluster: PolicyCluster) -> None:
     """Engines look at `tokens`, not at `policy_undo`; null is a weight that they take."""
     cluster.open()
     odd: Stored = {
@@ -479,7 +477,7 @@ def test_a_build_that_began_while_a_policy_was_applied_gets_the_policy_too(clust
     assert cluster.open(model="m-2").policy == policy
 
 
-def test_what_isn_t_ours_or_has_no_policy_is_refused(cluster: PolicyCluster) -> None:
+def test_a_foreign_index_or_one_without_a_policy_is_rejected(cluster: PolicyCluster) -> None:
     with pytest.raises(IndexMismatch, match="is not an alias"):
         cluster.apply(TokenPolicy(mute=("a",)))
     opened = cluster.open()
@@ -523,7 +521,7 @@ def test_a_cluster_that_can_t_change_documents_by_script_says_so_before_anything
         assert change_.token_changes == {"dog": (0.25, None), "cat": (None, 0.5)}
 
 
-def test_a_task_that_someone_calls_off_is_no_success(cluster: PolicyCluster) -> None:
+def test_a_task_cancelled_by_others_is_not_a_success(cluster: PolicyCluster) -> None:
     rng = np.random.default_rng(10)
     cluster.open()
     cluster.write({f"{i}": _vector(rng, 20) for i in range(100)})

@@ -50,7 +50,7 @@ frozen_backbones = true
 [batch]
 size = 6
 
-[watch]
+[validation]
 keep = "last"
 """
 

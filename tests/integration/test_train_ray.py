@@ -17,7 +17,7 @@ from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
 from stair_es.training.ray_train import train_on_ray
 from stair_es.training.train import train_model
 
-SMALL = {"optim.lr": 1e-3, "optim.backbone_lr": 1e-4, "watch.keep": "last", "model.text.backbone.name": "text"}
+SMALL = {"optim.lr": 1e-3, "optim.backbone_lr": 1e-4, "validation.keep": "last", "model.text.backbone.name": "text"}
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def _session() -> Iterator[None]:
-    with ray_session.open_ray_session("train", None, error=StairError, instead=""):
+    with ray_session.open_ray_session("train", None, error_type=StairError, alternative=""):
         yield
 
 
@@ -42,7 +42,7 @@ def losses(out: Path) -> list[float]:
 
 
 @pytest.mark.usefixtures("_session")
-def test_two_workers_learn_what_one_does_and_go_on(folder: Path, tmp_path: Path) -> None:
+def test_two_workers_learn_what_one_does_and_continue(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read(folder, SMALL)
     alone = train_model(config, tmp_path / "alone", device="cpu")
     said: list[str] = []
@@ -67,7 +67,7 @@ def test_two_workers_learn_what_one_does_and_go_on(folder: Path, tmp_path: Path)
         )
 
 
-def test_what_cannot_be_is_said_before_anything_is_read(folder: Path, tmp_path: Path) -> None:
+def test_impossible_settings_are_reported_before_anything_is_read(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="6 can't be divided among 4"):
         train_on_ray(tiny_training.read(folder), tmp_path / "out", NO_CALLBACKS, workers=4, device="cpu")
     with pytest.raises(StairError, match=r"no Ray cluster answers at 127\.0\.0\.1:9"):

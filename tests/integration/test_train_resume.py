@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.models import tiny_training
 
-CHANGES = ("recipe.name=stair-grounded", "recipe.steps=16", "optim.ema=0.9", "data.augment=strong", "watch.every=3")
+CHANGES = ("recipe.name=stair-grounded", "recipe.steps=16", "optim.ema=0.9", "data.augment=strong", "validation.every=3")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def wait_for_steps(folder: Path, out: str, running: subprocess.Popen[str], step:
     raise AssertionError(f"step {step} didn't come")
 
 
-def test_a_killed_run_goes_on_to_the_same_model_bit_for_bit(folder: Path) -> None:
+def test_a_killed_run_continues_to_the_same_model_bit_for_bit(folder: Path) -> None:
     straight = finished(folder, "straight", "--json")
     assert straight.returncode == 0, straight.stderr
     told = json.loads(straight.stdout)
@@ -82,7 +82,7 @@ def test_a_killed_run_goes_on_to_the_same_model_bit_for_bit(folder: Path) -> Non
 @pytest.mark.parametrize(
     ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated by SIGTERM")]
 )
-def test_a_signal_ends_it_with_its_code_and_says_how_to_go_on(folder: Path, number: int, code: int, said: str) -> None:
+def test_a_signal_ends_it_with_its_code_and_says_how_to_continue(folder: Path, number: int, code: int, said: str) -> None:
     with started(folder, "out", "--set", "recipe.steps=100000") as running:
         try:
             wait_for_steps(folder, "out", running, 4)
@@ -96,7 +96,7 @@ def test_a_signal_ends_it_with_its_code_and_says_how_to_go_on(folder: Path, numb
     assert "Traceback" not in told
 
 
-def test_mistakes_are_told_in_json_too(folder: Path) -> None:
+def test_errors_are_reported_as_json_too(folder: Path) -> None:
     done = finished(folder, "out", "--json", "--set", "optim.lr=-1")
     assert done.returncode == 2
     error = json.loads(done.stdout)

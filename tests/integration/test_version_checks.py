@@ -14,9 +14,7 @@ from support.versions.nodes import VERSIONS
 INGEST, SEARCH, OTHER = "ingest --vector rank_features", "search --query-type rank_features", "search --query-type sparse_vector"
 
 
-def test_checks_hold_on_a_node_and_notice_what_is_wrong(
-    client: OpenSearch, node_url: str, index_name: str, tmp_path: Path
-) -> None:
+def test_checks_pass_on_a_node_and_detect_faults(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> None:
     bench = Bench(Commands(node_url, tmp_path, {}), f"{index_name}-")
     version = next(version for version in VERSIONS if version.made.startswith("the embedded node"))
     done, found, refused = run_checks(bench, version.gaps, {name: CHECKS[name] for name in (INGEST, SEARCH, OTHER)})

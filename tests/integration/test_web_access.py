@@ -1,4 +1,4 @@
-"""Who gets in, and what the browser is told to enforce: a real server, real headers."""
+"""Access control, and the headers that the browser enforces: a real server, real headers."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_answers_that_may_be_out_of_date_aren_t_kept(page: Page) -> None:
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "10.0.0.1", "", "localhost@evil.example"])
 @pytest.mark.parametrize("target", ["/", "/api/about", "/thumb/x", "/static/api.js"])
-def test_a_name_of_somebody_else_s_is_refused(page: Page, host: str, target: str) -> None:
+def test_a_foreign_host_name_is_rejected(page: Page, host: str, target: str) -> None:
     answer = page.ask("GET", target, None, {"host": host})
     assert (answer.status, set(answer.json)) == (403, {"error", "remedy"})
 
@@ -141,5 +141,5 @@ def test_a_wrong_token_in_the_url_is_none_and_the_way_on_stays_here(private: Pag
     assert (odd.status, odd.headers["location"]) == (303, "/image/a%0D%0ASet-Cookie%3A%20x")
 
 
-def test_a_foreign_name_is_refused_token_or_not(private: Page) -> None:
+def test_a_foreign_name_is_rejected_token_or_not(private: Page) -> None:
     assert private.get("/api/about", host="evil.example", authorization=f"Bearer {TOKEN}").status == 403

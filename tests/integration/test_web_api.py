@@ -200,7 +200,7 @@ def test_facets_without_a_query_are_of_all_images_that_the_filters_leave(page: P
     assert "is empty" in page.post("/api/search", {}).json["error"]
 
 
-def test_an_image_is_told_whole(page: Page, corpus: Corpus) -> None:
+def test_an_image_is_described_completely(page: Page, corpus: Corpus) -> None:
     id_ = corpus.id_of("tabby-cat")
     source = corpus.all()[id_]
     image = page.get(f"/api/image/{id_}").json
@@ -229,7 +229,7 @@ def test_thumbnails_are_small_pictures_that_may_be_kept(page: Page, corpus: Corp
     assert page.ask("HEAD", url).headers["content-length"] == str(len(first.body))
 
 
-def test_originals_are_drawn_anew(page: Page, corpus: Corpus) -> None:
+def test_originals_are_rendered_again(page: Page, corpus: Corpus) -> None:
     answer = page.get(f"/original/{corpus.id_of('dairy-cow')}")
     assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
     with Image.open(PHOTOS / "dairy-cow.jpg") as original, Image.open(io.BytesIO(answer.body)) as made:
@@ -264,7 +264,7 @@ def test_the_page_itself(page: Page) -> None:
         assert page.get(target, if_none_match='"other"').status == 200
 
 
-def test_words_beyond_the_cluster_s_limit_are_told(page: Page) -> None:
+def test_words_beyond_the_clause_limit_are_reported(page: Page) -> None:
     found = search(page, vector={f"word{i}": 1 + i for i in range(3000)})
     assert len(found["truncated"]) == 3000 - 1024
     assert (found["hits"], found["after"]) == ([], None)

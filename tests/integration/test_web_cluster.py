@@ -86,7 +86,7 @@ def test_the_gate_of_that_test_would_stop_a_write(node_url: str, corpus: Corpus)
         cluster.client.index(index=corpus.index, id="x", body={})
 
 
-def test_the_page_says_that_the_cluster_is_away_and_goes_on_when_it_is_back(
+def test_the_page_says_that_the_cluster_is_away_and_continues_when_it_is_back(
     node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
@@ -165,7 +165,7 @@ def test_answers_that_are_none_are_the_cluster_s_fault(node_url: str, corpus: Co
         assert page.post("/api/search", CAT).status == 200
 
 
-def test_a_search_that_was_broken_off_is_no_answer(node_url: str, corpus: Corpus) -> None:
+def test_an_interrupted_search_is_an_error(node_url: str, corpus: Corpus) -> None:
     slow = threading.Event()
 
     def gate(asked: Asked) -> Said | None:
@@ -181,7 +181,7 @@ def test_a_search_that_was_broken_off_is_no_answer(node_url: str, corpus: Corpus
         assert (answer.status, answer.json["error"], answer.headers["retry-after"]) == (503, "the search timed out", "2")
 
 
-def test_a_login_that_is_refused_is_not_the_visitor_s_business(node_url: str, corpus: Corpus) -> None:
+def test_a_rejected_login_is_not_shown_to_visitors(node_url: str, corpus: Corpus) -> None:
     refused = threading.Event()
 
     def gate(asked: Asked) -> Said | None:
@@ -293,7 +293,7 @@ def test_words_are_asked_for_as_the_policy_made_them(node_url: str, index_name: 
         assert "feline.pet" in dict(page.drop((PHOTOS / "tabby-cat.jpg").read_bytes()).json["tokens"])
 
 
-def test_what_isn_t_there_or_isn_t_ours_is_said_before_anything_is_served(node_url: str, index_name: str) -> None:
+def test_missing_and_foreign_indices_are_reported_before_the_page_is_served(node_url: str, index_name: str) -> None:
     with pytest.raises(StairError, match="no index or alias"), serving(Connection(url=node_url), index_name):
         pass
     with socket.socket() as free:

@@ -1,4 +1,4 @@
-"""`stair-es serve`, the installed one: what it prints, what it refuses, how it ends."""
+"""The installed `stair-es serve`: its output, its errors, and how it ends."""
 
 from __future__ import annotations
 
@@ -116,20 +116,22 @@ def test_a_token_from_a_file_is_asked_for_and_never_printed(node_url: str, corpu
         (("--url", "http://user:password@127.0.0.1:1"), "a password on the command line"),
     ],
 )
-def test_what_can_t_be_is_refused_with_a_remedy(corpus: Corpus, node_url: str, arguments: tuple[str, ...], said: str) -> None:
+def test_impossible_options_are_rejected_with_a_remedy(
+    corpus: Corpus, node_url: str, arguments: tuple[str, ...], said: str
+) -> None:
     code, told = refused("--index", corpus.alias, "--url", node_url, "--port", "0", *arguments)
     assert code == 2
     assert said in " ".join(told.split())
 
 
-def test_tokens_that_are_no_tokens_are_refused(corpus: Corpus, node_url: str, tmp_path: Path) -> None:
+def test_invalid_access_tokens_are_rejected(corpus: Corpus, node_url: str, tmp_path: Path) -> None:
     code, told = refused("--index", corpus.alias, "--url", node_url, STAIR_ES_SERVE_TOKEN="short")
     assert (code, "openssl rand" in told) == (2, True)
     code, told = refused("--index", corpus.alias, "--url", node_url, "--no-token", STAIR_ES_SERVE_TOKEN="long-enough-token")
     assert (code, "--no-token" in told) == (2, True)
 
 
-def test_an_index_that_isn_t_there_is_said_before_anything_is_served(node_url: str, index_name: str) -> None:
+def test_a_missing_index_is_reported_before_the_page_is_served(node_url: str, index_name: str) -> None:
     command = [STAIR_ES, "serve", "--index", index_name, "--url", node_url, "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
@@ -137,7 +139,7 @@ def test_an_index_that_isn_t_there_is_said_before_anything_is_served(node_url: s
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_said_and_without_one_the_next_is_taken(node_url: str, corpus: Corpus) -> None:
+def test_a_port_in_use_is_reported_and_without_a_port_the_next_free_one_is_used(node_url: str, corpus: Corpus) -> None:
     with bind_socket("127.0.0.1", 0) as (_, taken):
         code, told = refused("--index", corpus.alias, "--url", node_url, "--port", str(taken))
         assert code == 2

@@ -1,4 +1,4 @@
-"""What the page can't answer is said in JSON, with the right status. A real node, real HTTP."""
+"""Errors of the page are JSON with the right status. A real node, real HTTP."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
         ("GET", "/static/", 404),
     ],
 )
-def test_what_there_isn_t_is_said_in_json(page: Page, method: str, target: str, status: int) -> None:
+def test_missing_resources_are_reported_as_json(page: Page, method: str, target: str, status: int) -> None:
     answer = page.ask(method, target)
     assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
     assert set(answer.json) == {"error", "remedy"}

@@ -1,4 +1,4 @@
-"""Questions drawn with a seed, of words and texts that break things: each is answered or refused, none breaks the server."""
+"""Random requests with unusual words and texts: each is served or rejected, none breaks the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that never send a whole head: they are ended, and others are answered."""
+"""Connections that never send a whole request head are closed, and others are served."""
 
 from __future__ import annotations
 

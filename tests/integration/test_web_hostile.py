@@ -1,4 +1,4 @@
-"""What strangers write and send: documents, ids, paths, uploads. A real node, real HTTP, real files."""
+"""Untrusted documents, ids, paths and uploads. A real node, real HTTP, real files."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_paths_lead_nowhere(page: Page, target: str) -> None:
     assert b"root:" not in answer.body
 
 
-def test_a_filter_is_no_regular_expression_and_paths_stand_in_it_as_they_are(page: Page, corpus: Corpus) -> None:
+def test_filters_are_not_regular_expressions_and_accept_unescaped_paths(page: Page, corpus: Corpus) -> None:
     def total(text: str) -> int:
         answer = page.post("/api/facets", {"filter": text})
         assert answer.status == 200, answer.body
@@ -201,7 +201,7 @@ def test_a_thumbnail_of_a_document_without_one_is_drawn_from_its_file(page: Page
     assert max(Image.open(io.BytesIO(answer.body)).size) == 256
 
 
-def test_a_thumbnail_is_drawn_anew_whatever_bytes_are_behind_it(page: Page, corpus: Corpus) -> None:
+def test_thumbnails_are_always_rendered_again(page: Page, corpus: Corpus) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (20, 10), (200, 0, 0)).save(buffer, "PNG")
     data = buffer.getvalue() + b"<script>alert(1)</script>"

@@ -1,4 +1,4 @@
-"""Bodies that strangers send: too large, too slow, no images, too many at once. A real server, raw sockets where it matters."""
+"""Untrusted bodies: too large, too slow, not images, too many at once. A real server, raw sockets where it matters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stair_es.web.limits import ServerLimits
 
 SVG = "<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script></svg>"
 UPLOAD = 300_000
-LIMITS = ServerLimits(upload_bytes=UPLOAD, decode=DecodeLimits(max_pixels=1_000_000), upload_s=2.0)
+LIMITS = ServerLimits(upload_bytes=UPLOAD, decode_limits=DecodeLimits(max_pixels=1_000_000), upload_s=2.0)
 POST = b"POST /api/image HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
 
 
@@ -84,7 +84,7 @@ def test_uploads(page: Page, data: bytes, kind: str, status: int) -> None:
     assert b"Traceback" not in answer.body
 
 
-def test_an_upload_without_a_type_is_refused(page: Page) -> None:
+def test_an_upload_without_a_type_is_rejected(page: Page) -> None:
     assert page.ask("POST", "/api/image", b"x", {}).status == 415
     assert page.ask("POST", "/api/search", b'{"text": "cat"}', {}).status == 415
     assert page.ask("POST", "/api/search", b'{"text": "cat"}', {"content-type": "text/plain"}).status == 415
@@ -106,7 +106,7 @@ def raw(page: Page, head: str, parts: list[bytes], *, pause_s: float = 0.0) -> b
         return answer
 
 
-def test_a_body_whose_length_isn_t_said_is_counted_as_it_comes(page: Page) -> None:
+def test_a_body_without_a_declared_length_is_counted_as_it_arrives(page: Page) -> None:
     head = "POST /api/image HTTP/1.1\nHost: localhost\nContent-Type: image/jpeg\nTransfer-Encoding: chunked\n\n"
     block = b"10000\r\n" + bytes(0x10000) + b"\r\n"
     answer = raw(page, head, [*[block] * 6, b"0\r\n\r\n"])
@@ -114,7 +114,7 @@ def test_a_body_whose_length_isn_t_said_is_counted_as_it_comes(page: Page) -> No
     assert b"larger than 300,000 bytes" in answer
 
 
-def test_a_length_that_is_said_to_be_huge_is_refused_before_a_byte_comes(page: Page) -> None:
+def test_a_huge_declared_length_is_rejected_before_the_body_is_read(page: Page) -> None:
     head = "POST /api/image HTTP/1.1\nHost: localhost\nContent-Type: image/jpeg\nContent-Length: 999999999999\n\n"
     assert raw(page, head, []).startswith(b"HTTP/1.1 413 ")
 
@@ -133,7 +133,7 @@ def test_a_query_is_as_long_as_it_may_be(page: Page) -> None:
     assert answer.status == 400
 
 
-def test_who_comes_when_too_many_wait_is_told_to_come_again(node_url: str, corpus: Corpus) -> None:
+def test_requests_beyond_the_limit_are_asked_to_retry(node_url: str, corpus: Corpus) -> None:
     limits = ServerLimits(max_concurrent=1, max_waiting=0)
     data = (PHOTOS / "tabby-cat.jpg").read_bytes()
     with serving(Connection(url=node_url), corpus.alias, limits=limits) as page, ThreadPoolExecutor(8) as pool:
@@ -145,7 +145,7 @@ def test_who_comes_when_too_many_wait_is_told_to_come_again(node_url: str, corpu
         assert page.drop(data).status == 200  # and the place is free again
 
 
-def test_what_is_held_in_memory_is_bounded(node_url: str, corpus: Corpus) -> None:
+def test_memory_of_bodies_is_bounded(node_url: str, corpus: Corpus) -> None:
     limits = ServerLimits(max_held_bytes=10_000)
     with serving(Connection(url=node_url), corpus.alias, limits=limits) as page:
         assert page.drop(bytes(9_000)).status == 422
@@ -153,7 +153,7 @@ def test_what_is_held_in_memory_is_bounded(node_url: str, corpus: Corpus) -> Non
         assert page.drop(bytes(9_000)).status == 422
 
 
-def test_what_visitors_do_leaves_the_server_standing(page: Page) -> None:
+def test_the_server_survives_arbitrary_requests(page: Page) -> None:
     for garbage in (b"\x00\x01\x02\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", POST + b"Content-Length: -1\r\n\r\n"):
         with socket.create_connection(("127.0.0.1", page.port), timeout=10) as connection:
             connection.sendall(garbage)

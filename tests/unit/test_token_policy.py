@@ -46,7 +46,7 @@ def test_of_several_tokens_that_become_one_the_larger_weight_counts(before: dict
     assert applied.undo.restore(applied.vector).to_dict() == dict(sorted(before.items(), key=lambda pair: -pair[1]))
 
 
-def test_what_isn_t_touched_leaves_no_trace() -> None:
+def test_an_unaffected_vector_stays_unchanged() -> None:
     policy = TokenPolicy(mute=("x",), cap={"dog": 0.5}, rename={"y": "z"})
     applied = policy.apply(vector(dog=0.5, z=0.25))
     assert (applied.vector, bool(applied.undo), applied.rules) == (vector(dog=0.5, z=0.25), False, ())
@@ -153,11 +153,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"cap": {"a": True}}, "cap.a: true is not a number"),
     ({"cap": {"a": "1"}}, 'cap.a: "1" is not a number'),
     ({"cap": ["a"]}, "cap: not an object"),
-    ({"mute": "a"}, "mute: not a list of words"),
-    ({"mute": [1]}, "mute[0]: 1 is not a word"),
+    ({"mute": "a"}, "mute: not a list of tokens"),
+    ({"mute": [1]}, "mute[0]: 1 is not a token"),
     ({"mute": ["\ud800"]}, "mute[0]: '\\ud800' is not valid Unicode"),
-    ({"merge": {"a": "b"}}, "merge.a: not a list of words"),
-    ({"rename": {"a": None}}, "rename.a: null is not a word"),
+    ({"merge": {"a": "b"}}, "merge.a: not a list of tokens"),
+    ({"rename": {"a": None}}, "rename.a: null is not a token"),
     ({"name": 1, "mute": ["a"]}, "name: not a string"),
     ({"name": "\ud800", "mute": ["a"]}, "name: '\\ud800' is not valid Unicode"),
     ({"muted": ["a"]}, "muted: no such rule"),
@@ -169,7 +169,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("body", "message"), REFUSED, ids=[message for _, message in REFUSED])
-def test_contradictions_and_other_forms_are_refused_with_their_place(body: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_contradictions_and_other_forms_are_rejected_with_their_place(body: dict[str, Any], message: str, tmp_path: Path) -> None:
     file = tmp_path / "p.json"
     file.write_text(json.dumps({"stair_es_policy": 1, **body}))
     with pytest.raises(ResourceError) as caught:
@@ -190,7 +190,7 @@ def test_contradictions_and_other_forms_are_refused_with_their_place(body: dict[
     ],
     ids=["empty", "list", "no version", "word twice", "rule twice", "deep"],
 )
-def test_what_is_no_policy_at_all(text: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_policy_is_rejected(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "p.json"
     file.write_text(text)
     with pytest.raises(ResourceError, match=message):

@@ -13,7 +13,7 @@ def test_vector_is_sorted_heaviest_first_with_ties_by_name() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, math.inf, math.nan])
-def test_weights_that_an_engine_would_refuse_are_refused(weight: float) -> None:
+def test_weights_that_an_engine_would_reject_are_rejected(weight: float) -> None:
     with pytest.raises(ValueError, match="dog"):
         SparseVector.from_mapping({"dog": weight})
 

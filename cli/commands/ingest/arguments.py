@@ -327,7 +327,7 @@ class IngestArguments:
             batch_images=execution.batch_images,
             document=self.document.build_document_settings(),
             source=source,
-            limits=DecodeLimits(max_pixels=self.source.max_pixels),
+            decode_limits=DecodeLimits(max_pixels=self.source.max_pixels),
             enrichers=enrichers,
             sink=sink,
             sink_options=sink_options,

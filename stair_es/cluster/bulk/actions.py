@@ -18,7 +18,7 @@ _PROBE = "stair-es-probe-"
 class BulkRequestStats:
     """Size, duration and result of one bulk request."""
 
-    bytes: int
+    size_bytes: int
     documents: int
     seconds: float
     busy: bool

@@ -62,7 +62,7 @@ class AdaptiveThrottle:
     def record_request(self, request: BulkRequestStats) -> None:
         """Record one request; updates `chunk_bytes` and `concurrency`."""
         if request.too_large:
-            self._ceiling = max(min(self._ceiling, request.bytes // 2), 1)
+            self._ceiling = max(min(self._ceiling, request.size_bytes // 2), 1)
             self._apply_setting((self._clamp_bytes(self.chunk_bytes), self.concurrency))
         elif self._skip > 0:
             self._skip -= 1
@@ -91,8 +91,8 @@ class AdaptiveThrottle:
 
     def _evaluate_window(self) -> None:
         window, self._window = self._window, []
-        throughput = self.concurrency * sum(request.bytes for request in window) / sum(request.seconds for request in window)
-        full = sum(request.bytes for request in window) >= _FULL_SHARE * self.chunk_bytes * len(window)
+        throughput = self.concurrency * sum(request.size_bytes for request in window) / sum(request.seconds for request in window)
+        full = sum(request.size_bytes for request in window) >= _FULL_SHARE * self.chunk_bytes * len(window)
         if self._baseline is not None:
             self._evaluate_step(throughput)
         if self._hold > 0:

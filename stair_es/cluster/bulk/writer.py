@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 
 _FILTER_PATH = "items.*._id,items.*._index,items.*.status,items.*.error"
 _MIN_CHUNK_BYTES = 64 * 1024
-_MAX_ON_TRIAL = 20
+_MAX_ISOLATED = 20
 _RESUME = "Stored documents are kept. Run the same command again when the cluster is healthy: it resumes where this run stopped."
 _RERUN = "Run the same command again: it continues in the present index, or creates a new one."
 _UNBLOCK = (
@@ -173,8 +173,8 @@ class _BulkResponse:
 class _BulkCall:
     """One call of the writer: pending actions, and how long there has been no progress."""
 
-    def __init__(self, writer: BulkWriter, result: BulkResult, actions: Sequence[SerializedAction], limit: int) -> None:
-        self.writer, self.policy, self.result, self.limit = writer, writer.policy, result, limit
+    def __init__(self, writer: BulkWriter, result: BulkResult, actions: Sequence[SerializedAction], max_bytes: int) -> None:
+        self.writer, self.policy, self.result, self.max_bytes = writer, writer.policy, result, max_bytes
         self.pending: deque[list[SerializedAction]] = deque()
         self.attempt = 0
         self.failing_since_s: float | None = None
@@ -202,7 +202,7 @@ class _BulkCall:
                 self._retry_actions(busy, response)
 
     def _queue_actions(self, actions: Iterable[SerializedAction]) -> None:
-        self.pending.extend(chunk_actions(actions, self.limit, self.policy.max_chunk_docs))
+        self.pending.extend(chunk_actions(actions, self.max_bytes, self.policy.max_chunk_docs))
 
     def _send_chunk(self, chunk: Sequence[SerializedAction]) -> _BulkResponse:
         body = b"".join(line for _, line in chunk)
@@ -217,8 +217,8 @@ class _BulkCall:
     def _send_request(self, body: bytes) -> _BulkResponse:
         params, index = {"filter_path": _FILTER_PATH, "require_alias": "true"}, self.writer.index
         try:
-            answer = self.writer.cluster.client.bulk(body=body, index=make_write_alias(index), params=params)
-            return _BulkResponse(parse_bulk_response(answer, index))
+            response = self.writer.cluster.client.bulk(body=body, index=make_write_alias(index), params=params)
+            return _BulkResponse(parse_bulk_response(response, index))
         except exceptions.TransportError as error:
             failure = classify_request_error(error)
             if failure == "fatal":
@@ -228,7 +228,7 @@ class _BulkCall:
         except (exceptions.SerializationError, AttributeError) as error:
             # A proxy's page, or a truncated response: what was written is unknown. The client raises AttributeError
             # for an error whose JSON is not an object.
-            return _BulkResponse(failure="busy", error=exceptions.SerializationError(f"the answer is not JSON: {error}"))
+            return _BulkResponse(failure="busy", error=exceptions.SerializationError(f"the response is not JSON: {error}"))
 
     def _record_outcomes(self, chunk: Sequence[SerializedAction], response: _BulkResponse) -> list[SerializedAction]:
         """Record final outcomes, and return the actions to retry."""
@@ -254,7 +254,7 @@ class _BulkCall:
             self._isolate_bad_documents(busy, response)
             return
         if isinstance(response.error, exceptions.TransportError) and response.error.status_code in (429, "TIMEOUT"):
-            self.limit = max(self.limit // 2, _MIN_CHUNK_BYTES)
+            self.max_bytes = max(self.max_bytes // 2, _MIN_CHUNK_BYTES)
         self._queue_actions(busy)
         log_retry(self.writer.cluster.connection, f"{len(busy)} documents: {response.get_result(busy[0]).reason}", self.attempt)
         self.writer.sleep(min(compute_retry_delay_s(self.attempt, self.policy, response.error), remaining_s))
@@ -264,7 +264,7 @@ class _BulkCall:
             size = len(chunk[0][1])
             self._set_outcome(chunk[0], f"HTTP 413: the document of {size} bytes is larger than the cluster accepts")
             return
-        self.limit = min(self.limit, count_action_bytes(chunk) // 2)
+        self.max_bytes = min(self.max_bytes, count_action_bytes(chunk) // 2)
         rest = list(chain(chunk, *self.pending))
         self.pending.clear()
         self._queue_actions(rest)
@@ -273,15 +273,15 @@ class _BulkCall:
         """Find out whether one document or the format of the request is rejected as malformed, and halve the chunk."""
         if not self.is_format_accepted:
             start_s, noop = self.writer.clock(), build_noop_action(chunk[0][0])
-            response_to_noop = self._send_request(noop[1])
-            if response_to_noop.failure == "busy":
+            noop_response = self._send_request(noop[1])
+            if noop_response.failure == "busy":
                 self.failing_since_s = start_s if self.failing_since_s is None else self.failing_since_s
-                self._retry_actions(chunk, response_to_noop)
+                self._retry_actions(chunk, noop_response)
                 return
-            if response_to_noop.failure:
+            if noop_response.failure:
                 raise self._build_request_error(response)
-            if response_to_noop.get_result(noop).status in ("forbidden", "closed", "wrong_index"):
-                raise self._build_stop_error(response_to_noop.get_result(noop))
+            if noop_response.get_result(noop).status in ("forbidden", "closed", "wrong_index"):
+                raise self._build_stop_error(noop_response.get_result(noop))
             self.is_format_accepted = True
         if len(chunk) == 1:
             info = getattr(response.error, "info", None)
@@ -295,15 +295,16 @@ class _BulkCall:
         """Record as failed the documents that are rejected for themselves when retries are exhausted, or stop the run."""
         if response.failure:
             raise self._build_request_error(response)
-        if len(busy) > _MAX_ON_TRIAL:
+        if len(busy) > _MAX_ISOLATED:
             raise self._build_timeout_error(busy, response)
-        controls = [build_noop_action(id_) for id_, _ in busy]
-        trial = self._send_chunk([*busy, *controls])
-        for action, control in zip(busy, controls, strict=True):
-            if trial.get_result(action).status == "busy" and trial.get_result(control).status != "done":
+        noops = [build_noop_action(id_) for id_, _ in busy]
+        last_response = self._send_chunk([*busy, *noops])
+        for action, noop in zip(busy, noops, strict=True):
+            if last_response.get_result(action).status == "busy" and last_response.get_result(noop).status != "done":
                 raise self._build_timeout_error(busy, response)
-        for action in self._record_outcomes(busy, trial):
-            self._set_outcome(action, f"{trial.get_result(action).reason} (in all retries, while the cluster accepts others)")
+        for action in self._record_outcomes(busy, last_response):
+            reason = last_response.get_result(action).reason
+            self._set_outcome(action, f"{reason} (in all retries, while the cluster accepts others)")
 
     # --- errors that stop a run ---
 
@@ -311,7 +312,7 @@ class _BulkCall:
         """Return the error for a failed request."""
         try:
             with translate_errors(self.writer.cluster.connection):
-                raise response.error or exceptions.SerializationError("no answer")
+                raise response.error or exceptions.SerializationError("no response")
         except ClusterError as translated:
             attempts = f" (tried {self.attempt} times)" if self.attempt else ""
             busy = response.failure == "busy" and not isinstance(translated, ClusterUnreachable)

@@ -184,7 +184,7 @@ def resolve_url_login(
 
     Args:
         urls: `http[s]://[user:password@]host[:port][/prefix]`.
-        security: Settings beside the URLs.
+        security: Settings other than the URLs.
         what: What a URL should be, with its article, for the error.
         remedy: Remedy of that error.
         variables: What the settings are called in messages.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from opensearchpy import exceptions
 
 from stair_es.cluster.client.exceptions import get_error_reason, translate_errors
-from stair_es.cluster.client.retry import INTERACTIVE_RETRY, NO_RETRY, RetryPolicy, is_busy_error, repeat_call
+from stair_es.cluster.client.retry import INTERACTIVE_RETRY, NO_RETRY, RetryPolicy, is_busy_error, retry_call
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, QueryError, UnsupportedTarget
 from stair_es.retry_after import BUSY_STATUSES
@@ -83,14 +83,14 @@ def get_cluster_info(cluster: Cluster, retry_policy: RetryPolicy = INTERACTIVE_R
     if identified is None:
         raise NotASearchCluster(f"{cluster.connection.safe_url} answers, but is neither OpenSearch nor Elasticsearch", _HINT)
     distribution, version = identified
-    target = ClusterInfo(distribution=distribution, version=version, max_clauses=_read_max_clauses(cluster))
+    cluster_info = ClusterInfo(distribution=distribution, version=version, max_clauses=_read_max_clauses(cluster))
     if version < _MIN_VERSIONS[distribution]:
         oldest = ".".join(map(str, _MIN_VERSIONS[distribution]))
         raise UnsupportedTarget(
-            f"{cluster.connection.safe_url} is {target.label}: rank_feature queries with `linear` need {oldest} or newer",
+            f"{cluster.connection.safe_url} is {cluster_info.label}: rank_feature queries with `linear` need {oldest} or newer",
             "Upgrade it, or specify another cluster: --url / STAIR_ES_URL.",
         )
-    return target
+    return cluster_info
 
 
 def list_cluster_plugins(cluster: Cluster) -> frozenset[str]:
@@ -110,14 +110,14 @@ def list_cluster_plugins(cluster: Cluster) -> frozenset[str]:
     return frozenset.intersection(*found) if found else frozenset()
 
 
-def check_neural_plugin(cluster: Cluster, target: ClusterInfo) -> None:
+def check_neural_plugin(cluster: Cluster, cluster_info: ClusterInfo) -> None:
     """Check that every node has the plugin neural-search, if the user may list plugins.
 
     Raises:
         UnsupportedTarget: If a node lacks it.
         ClusterError: If the request fails.
     """
-    if not target.version:  # Serverless has it, and lists no plugins
+    if not cluster_info.version:  # Serverless has it, and lists no plugins
         return
     try:
         nodes = _list_plugins_by_node(cluster)
@@ -127,7 +127,7 @@ def check_neural_plugin(cluster: Cluster, target: ClusterInfo) -> None:
     if missing:
         some = ", ".join(sorted(missing)[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise UnsupportedTarget(
-            f"{target.label} at {cluster.connection.safe_url} doesn't have the plugin {NEURAL_SEARCH} on every node:"
+            f"{cluster_info.label} at {cluster.connection.safe_url} doesn't have the plugin {NEURAL_SEARCH} on every node:"
             f" it is missing on {some}",
             "Install it on each node (bin/opensearch-plugin install), or leave --vector seismic out.",
         )
@@ -147,7 +147,7 @@ def _read_root(cluster: Cluster, retry_policy: RetryPolicy) -> tuple[Distributio
         with translate_errors(
             cluster.connection, passthrough=lambda error: error.status_code in _HIDDEN_STATUSES or _is_not_cluster(error)
         ):
-            response = repeat_call(cluster.client.info, cluster.connection, retry_policy, should_retry=is_busy_error)
+            response = retry_call(cluster.client.info, cluster.connection, retry_policy, should_retry=is_busy_error)
     except NotASearchCluster:
         return None
     except exceptions.TransportError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
 from stair_es.cluster.client.exceptions import translate_errors
-from stair_es.cluster.client.retry import RetryPolicy, repeat_call
+from stair_es.cluster.client.retry import RetryPolicy, retry_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,7 +63,7 @@ class Cluster:
             ClusterError: If the last attempt fails, or the error isn't temporary.
         """
         with translate_errors(self.connection):
-            return repeat_call(partial(function, *args, **kwargs), self.connection, retry or RetryPolicy(), self._sleep)
+            return retry_call(partial(function, *args, **kwargs), self.connection, retry or RetryPolicy(), self._sleep)
 
     def search(self, index: str, body: Mapping[str, Any], *, retry: RetryPolicy | None = None, **params: str) -> dict[str, Any]:
         """Search all shards of an index, and return the response.

@@ -84,14 +84,14 @@ def log_retry(connection: Connection, cause: object, attempt: int) -> None:
         logger.warning("%s failed (%.200s): retrying", connection.safe_url, connection.redact(str(cause)))
 
 
-def repeat_call(
+def retry_call(
     call: Callable[[], _T],
     connection: Connection,
     policy: RetryPolicy,
     sleep: Callable[[float], None] = sleep_unless_cancelled,
     should_retry: Callable[[exceptions.TransportError], bool] = is_retryable_error,
 ) -> _T:
-    """Repeat a call while it fails with an error for which `should_retry` returns True, and return its result.
+    """Call, retry while it fails with an error for which `should_retry` returns True, and return the result.
 
     Raises:
         TransportError: The client's own, if the last attempt fails.

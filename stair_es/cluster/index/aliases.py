@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy.exceptions import NotFoundError
 
 from stair_es.cluster.client.exceptions import translate_errors
-from stair_es.cluster.client.retry import INTERACTIVE_RETRY, is_busy_error, repeat_call
+from stair_es.cluster.client.retry import INTERACTIVE_RETRY, is_busy_error, retry_call
 from stair_es.cluster.metadata.index_metadata import get_index_meta, list_other_aliases, make_build_alias_prefix
 from stair_es.cluster.metadata.write_alias import WRITE_ALIAS_OPTIONS
 from stair_es.cluster.token_index.index import build_alias_actions, delete_orphan_token_indices, read_token_index_state
@@ -137,7 +137,7 @@ def get_mappings_by_index(cluster: Cluster, name: str) -> dict[str, Any]:
     with translate_errors(cluster.connection):
         try:
             call = partial(cluster.client.indices.get_mapping, index=name)
-            response: dict[str, Any] = repeat_call(call, cluster.connection, INTERACTIVE_RETRY, should_retry=is_busy_error)
+            response: dict[str, Any] = retry_call(call, cluster.connection, INTERACTIVE_RETRY, should_retry=is_busy_error)
         except NotFoundError:
             return {}
     return response

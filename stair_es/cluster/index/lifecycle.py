@@ -1,4 +1,4 @@
-"""Index life cycle: timestamped indices behind an alias; the next one is built next to the one in use, then the alias is swapped.
+"""Index life cycle: timestamped indices with an alias; the next one is built before the alias is swapped to it.
 
 Here an index is found or created; `aliases` and `load_settings` have the rest of its life.
 """
@@ -44,7 +44,7 @@ _OTHER_NAME = "Choose another name with --index / STAIR_ES_INDEX."
 
 
 def open_index(
-    cluster: Cluster, alias: str, body: Mapping[str, Any], identity: IndexSpec, policy: TokenPolicy | None = None
+    cluster: Cluster, alias: str, body: Mapping[str, Any], index_spec: IndexSpec, policy: TokenPolicy | None = None
 ) -> WriteTarget:
     """Open the index to write to: the target of `alias`, a new one, or the build of the next one (see `swap_alias`).
 
@@ -54,7 +54,7 @@ def open_index(
         cluster: The cluster.
         alias: The search alias.
         body: Body of a new index, without the metadata of stair-es.
-        identity: Spec of this run.
+        index_spec: Index spec of this run.
         policy: Policy of a new index; None for the policy of the alias target, which a build inherits.
 
     Raises:
@@ -63,7 +63,7 @@ def open_index(
             index has another policy than the requested one, contains texts instead of images or the reverse, or is closed.
     """
     check_alias_name(alias)
-    full_body = add_index_meta(body, build_index_meta(identity, alias))
+    full_body = add_index_meta(body, build_index_meta(index_spec, alias))
     target, reason = cluster.call(_try_open, cluster.client, alias, full_body, policy)
     if reason is not None:
         action = "building" if target.created else "resuming"
@@ -74,7 +74,7 @@ def open_index(
 
 
 def find_index(
-    cluster: Cluster, alias: str, body: Mapping[str, Any], identity: IndexSpec, policy: TokenPolicy | None = None
+    cluster: Cluster, alias: str, body: Mapping[str, Any], index_spec: IndexSpec, policy: TokenPolicy | None = None
 ) -> WriteTarget | None:
     """Find the index that `open_index` would open, if it exists; creates nothing.
 
@@ -83,7 +83,7 @@ def find_index(
         IndexMismatch: As for `open_index`.
     """
     check_alias_name(alias)
-    full_body = add_index_meta(body, build_index_meta(identity, alias))
+    full_body = add_index_meta(body, build_index_meta(index_spec, alias))
     return cluster.call(_try_find, cluster.client, alias, full_body, policy)
 
 

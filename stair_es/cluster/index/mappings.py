@@ -24,22 +24,22 @@ _INGEST_FIELDS = {"uri": "keyword", "source": "keyword", "sha256": "keyword"}
 
 
 def build_index_body(
-    target: ClusterInfo, settings: DocumentSettings, *, override: Path | None = None, largest_weight: float | None = None
+    cluster_info: ClusterInfo, settings: DocumentSettings, *, override: Path | None = None, largest_weight: float | None = None
 ) -> dict[str, Any]:
-    """Build the index body for `settings` on `target`, or return the custom body unchanged.
+    """Build the index body for `settings` on this cluster, or return the custom body unchanged.
 
     Raises:
         UnsupportedTarget: If the cluster lacks a field type that `settings` require.
         ResourceError: If the custom file can't be read, or lacks a field that ingest requires.
     """
-    check_field_types(target, settings)
+    check_field_types(cluster_info, settings)
     body = resources.load_json_resource("mappings", "image", override)
     if override:
         _check_custom_mapping(body, settings, override)
         return body
     if settings.vector == "sparse_vector":
         body = merge_bodies(
-            body, build_sparse_vector_layer(resources.load_json_resource("mappings", "sparse-vector"), target.version)
+            body, build_sparse_vector_layer(resources.load_json_resource("mappings", "sparse-vector"), cluster_info.version)
         )
     if settings.vector == "seismic":
         body = merge_bodies(body, build_seismic_layer(resources.load_json_resource("mappings", "seismic"), largest_weight))
@@ -48,26 +48,26 @@ def build_index_body(
     return body
 
 
-def check_field_types(target: ClusterInfo, settings: DocumentSettings) -> None:
-    """Check that `target` has the field types that `settings` require.
+def check_field_types(cluster_info: ClusterInfo, settings: DocumentSettings) -> None:
+    """Check that the cluster has the field types that `settings` require.
 
     Raises:
         UnsupportedTarget: If it lacks one.
     """
-    if settings.vector == "sparse_vector" and not target.supports_sparse_vector:
+    if settings.vector == "sparse_vector" and not cluster_info.supports_sparse_vector:
         raise UnsupportedTarget(
-            f"{target.label} has no `sparse_vector` field that stair-es can use: it requires Elasticsearch 8.15 or newer",
+            f"{cluster_info.label} has no `sparse_vector` field that stair-es can use: it requires Elasticsearch 8.15 or newer",
             "Leave --vector out: `rank_features` give the same scores on every cluster.",
         )
-    if settings.vector == "seismic" and not target.supports_seismic:
+    if settings.vector == "seismic" and not cluster_info.supports_seismic:
         raise UnsupportedTarget(
-            f"{target.label} has no approximate search over sparse vectors: it requires OpenSearch 3.3 or newer with the plugins"
-            " opensearch-knn and opensearch-neural-search",
+            f"{cluster_info.label} has no approximate search over sparse vectors: it requires OpenSearch 3.3 or newer with the"
+            " plugins opensearch-knn and opensearch-neural-search",
             "Leave --vector out: `rank_features` are searched exactly on every cluster.",
         )
-    if settings.impacts and not target.supports_impacts:
+    if settings.impacts and not cluster_info.supports_impacts:
         raise UnsupportedTarget(
-            f"{target.label} can't have the field `impacts`: it requires OpenSearch 2.10 or newer (`delimited_term_freq`)",
+            f"{cluster_info.label} can't have the field `impacts`: it requires OpenSearch 2.10 or newer (`delimited_term_freq`)",
             "Leave --impact-field out.",
         )
 

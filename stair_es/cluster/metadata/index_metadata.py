@@ -108,17 +108,17 @@ def make_index_name(alias: str, model_id: str, now: datetime) -> str:
     return f"{alias}-{model[: max_bytes - len(alias.encode()) - len(timestamp) - 2]}-{timestamp}"
 
 
-def build_index_meta(identity: IndexSpec, alias: str) -> dict[str, Any]:
+def build_index_meta(index_spec: IndexSpec, alias: str) -> dict[str, Any]:
     """Build `_meta.stair_es` of a new index."""
     return {
         "format_version": INDEX_FORMAT,
-        "model_name": identity.model_name,
-        "model": identity.model_id,
-        **({"fit": identity.fit} if identity.fit else {}),
-        "settings": dict(identity.settings),
-        "digest": identity.digest,
+        "model_name": index_spec.model_name,
+        "model": index_spec.model_id,
+        **({"fit": index_spec.fit} if index_spec.fit else {}),
+        "settings": dict(index_spec.settings),
+        "digest": index_spec.digest,
         "alias": alias,
-        **({"token_ids": list(identity.tokens)} if identity.tokens else {}),
+        **({"token_ids": list(index_spec.tokens)} if index_spec.tokens else {}),
     }
 
 

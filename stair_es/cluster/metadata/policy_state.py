@@ -79,9 +79,10 @@ def add_policy_to_body(body: Mapping[str, Any], policy: TokenPolicy | None) -> d
     if policy is None:
         return dict(body)
     mappings = body["mappings"]
-    meta = mappings["_meta"]
+    meta, properties = mappings["_meta"], mappings.get("properties", {})
+    check_policy_fields(properties, "the mapping")
     own_meta = {**meta["stair_es"], "policy": PolicyState(policy=policy).to_json()}
-    properties = {**mappings.get("properties", {}), **list_missing_policy_fields(mappings.get("properties", {}), "the mapping")}
+    properties = {**properties, **list_missing_policy_fields(properties)}
     return {**body, "mappings": {**mappings, "_meta": {**meta, "stair_es": own_meta}, "properties": properties}}
 
 
@@ -96,8 +97,8 @@ def find_conflicting_field(properties: Mapping[str, Any]) -> str | None:
     return None
 
 
-def list_missing_policy_fields(properties: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """List the policy fields that a mapping lacks.
+def check_policy_fields(properties: Mapping[str, Any], where: str) -> None:
+    """Check that the policy fields of a mapping are ours, or missing.
 
     Raises:
         IndexMismatch: If a field with such a name isn't ours: a policy would overwrite it, and a rollback would delete it.
@@ -108,6 +109,10 @@ def list_missing_policy_fields(properties: Mapping[str, Any], where: str) -> dic
             f"{where} has a column {foreign!r}, a name reserved for token policies",
             f"Build an index without it: ingest with the column under another name (--field OTHER={foreign}).",
         )
+
+
+def list_missing_policy_fields(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the policy fields that a mapping lacks."""
     return {name: dict(spec) for name, spec in POLICY_FIELDS.items() if name not in properties}
 
 

@@ -18,6 +18,7 @@ from stair_es.cluster.index.aliases import get_alias_targets
 from stair_es.cluster.metadata.index_metadata import check_alias_name, check_index_format, get_index_meta, make_build_alias_prefix
 from stair_es.cluster.metadata.policy_state import (
     PolicyState,
+    check_policy_fields,
     find_conflicting_field,
     list_missing_policy_fields,
     parse_policy_state,
@@ -152,7 +153,7 @@ class PolicyManager:
         results: dict[str, PolicyRunResult] = {}
         while targets:
             for target in targets:
-                list_missing_policy_fields(target.properties, f"index {target.name!r}")
+                check_policy_fields(target.properties, f"index {target.name!r}")
                 if IDS_FIELD in target.properties and target.layout.token_ids is None:
                     raise build_no_table_error(target.name)  # the field would keep what `tokens` no longer contains
             results |= {target.name: self._update_target(target, policy, limits, progress) for target in targets}
@@ -173,7 +174,7 @@ class PolicyManager:
     ) -> PolicyRunResult:
         if operation := target.state.pending_operation:
             logger.warning("%s: an earlier %s has not finished; this run completes it", target.name, operation)
-        fields = list_missing_policy_fields(target.properties, f"index {target.name!r}") if policy else {}
+        fields = list_missing_policy_fields(target.properties) if policy else {}
         task = UpdateByQueryTask(cluster=self.cluster, index=target.name, limits=limits, progress=progress)
         task.cancel_running()
         task.check_supported(build_policy_script(policy, target.layout))

@@ -15,7 +15,7 @@ from opensearchpy import exceptions
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.cluster.documents.document import parse_policy_undo, parse_token_weights
 from stair_es.cluster.documents.read import count_matches
-from stair_es.cluster.metadata.policy_state import list_missing_policy_fields
+from stair_es.cluster.metadata.policy_state import check_policy_fields
 from stair_es.cluster.policy.manager import PolicyTarget
 from stair_es.cluster.policy.script import build_affected_query
 from stair_es.token_policy import TokenPolicy
@@ -83,7 +83,7 @@ def preview_changes(
         IndexMismatch: If documents have columns with the names of policy fields.
         ClusterError: If a request fails.
     """
-    list_missing_policy_fields(target.properties, f"index {target.name!r}")
+    check_policy_fields(target.properties, f"index {target.name!r}")
     query = build_affected_query(policy, target.layout)
     total = count_matches(cluster, target.name, query)
     for hit in _scroll_documents(cluster, target.name, query):

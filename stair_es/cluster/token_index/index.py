@@ -1,4 +1,4 @@
-"""The token index of an alias: `X.tokens` behind `A-tokens` for the index X behind A. Find, create, publish and delete it.
+"""The token index of an alias: `A-tokens` points to `X.tokens` if A points to X. Find, create, publish and delete it.
 
 Each is written through a write alias of its own, `X.tokens.write`, as the image index is: see `make_write_alias`.
 """
@@ -21,7 +21,7 @@ from stair_es.cluster.metadata.index_metadata import (
     make_write_alias,
 )
 from stair_es.cluster.metadata.write_alias import WRITE_ALIAS_OPTIONS
-from stair_es.cluster.token_index.diff import check_pageable_mapping
+from stair_es.cluster.token_index.readers import check_pageable_mapping
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:
@@ -143,15 +143,15 @@ def _build_body(client: OpenSearch, alias: str, index: str) -> dict[str, Any]:
 
 
 def swap_token_alias(cluster: Cluster, alias: str, index: str) -> bool:
-    """Switch the token alias to the token index of `index`, if `alias` points to `index`; returns whether it does.
+    """Swap the token alias to the token index of `index`, if `alias` points to `index`; returns whether it does.
 
     Raises:
         IndexMismatch: If the name of the token alias belongs to someone else.
     """
-    return cluster.call(_try_switch, cluster.client, alias, index)
+    return cluster.call(_try_swap_token_alias, cluster.client, alias, index)
 
 
-def _try_switch(client: OpenSearch, alias: str, index: str) -> bool:
+def _try_swap_token_alias(client: OpenSearch, alias: str, index: str) -> bool:
     if not client.indices.exists_alias(name=alias, index=index):
         return False
     actions = build_alias_actions(read_token_index_state(client, alias), index)

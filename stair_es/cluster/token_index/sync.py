@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.metadata.token_fields import TokenFieldLayout
 from stair_es.cluster.metadata.write_alias import ensure_write_alias
-from stair_es.cluster.token_index.diff import ImageIndexReader, TokenIndexReader, find_orphan_images, find_stale_images
 from stair_es.cluster.token_index.documents import TokenDocuments, build_token_documents
 from stair_es.cluster.token_index.index import (
     create_token_index,
@@ -25,11 +24,12 @@ from stair_es.cluster.token_index.index import (
     make_token_index_name,
     swap_token_alias,
 )
+from stair_es.cluster.token_index.readers import ImageIndexReader, TokenIndexReader
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
-    from stair_es.cluster.token_index.diff import SourceDocument
+    from stair_es.cluster.token_index.readers import SourceDocument, TokenSummary
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class TokenIndexReport:
 
 
 def reconcile_token_index(cluster: Cluster, alias: str, index: str, policy: BulkPolicy | None = None) -> TokenIndexReport | None:
-    """Reconcile the token index of `index`, creating it if necessary, and switch its alias if `alias` points to `index`.
+    """Reconcile the token index of `index`, creating it if necessary, and swap its alias if `alias` points to `index`.
 
     The image index must be refreshed.
 
@@ -171,6 +171,21 @@ class _TokenIndexSync:
             logger.info(
                 "token index: %s of %s images compared, %s tokens written", f"{done:,}", f"{total:,}", f"{self.writer.written:,}"
             )
+
+
+def find_stale_images(expected: Mapping[str, str], found: Mapping[str, TokenSummary], top_token_count: int) -> list[str]:
+    """Find the images whose token documents are missing, incomplete or stale."""
+    return [
+        id_
+        for id_, source_version in expected.items()
+        if id_ not in found or not found[id_].is_up_to_date(source_version, top_token_count)
+    ]
+
+
+def find_orphan_images(found: Iterable[str], expected: Iterable[str]) -> list[str]:
+    """Find the images with token documents that the image index doesn't have, or has without tokens."""
+    expected_ids = set(expected)
+    return [id_ for id_ in found if id_ not in expected_ids]
 
 
 def _report_result(report: TokenIndexReport) -> None:

@@ -16,17 +16,17 @@ _ELASTICSEARCH_MAX_DIMENSIONS, _OPENSEARCH_MAX_DIMENSIONS = 4096, 16_000
 _MAX_CANDIDATES = 10_000
 
 
-def explain_missing_knn(target: ClusterInfo, plugins: Callable[[], frozenset[str]], dimensions: int) -> str:
+def explain_missing_knn(cluster_info: ClusterInfo, plugins: Callable[[], frozenset[str]], dimensions: int) -> str:
     """Return the reason why the cluster has no kNN for such vectors; empty if it has."""
-    if target.distribution == "elasticsearch":
-        if target.version < _MIN_ELASTICSEARCH:
-            return f"{target.label} has no kNN query: it requires Elasticsearch 8.12 or newer"
+    if cluster_info.distribution == "elasticsearch":
+        if cluster_info.version < _MIN_ELASTICSEARCH:
+            return f"{cluster_info.label} has no kNN query: it requires Elasticsearch 8.12 or newer"
         limit = _ELASTICSEARCH_MAX_DIMENSIONS
     elif _PLUGIN not in plugins():
-        return f"{target.label} doesn't have the plugin {_PLUGIN}"
+        return f"{cluster_info.label} doesn't have the plugin {_PLUGIN}"
     else:
         limit = _OPENSEARCH_MAX_DIMENSIONS
-    return f"vectors of {dimensions} dimensions: {target.label} supports up to {limit}" if dimensions > limit else ""
+    return f"vectors of {dimensions} dimensions: {cluster_info.label} supports up to {limit}" if dimensions > limit else ""
 
 
 def build_knn_body(distribution: Distribution, dimensions: int) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def build_token_corpus(
         for item, vector in zip(items, vectors, strict=True):
             yield {
                 key: item,
-                **({"tokens": {feature_names.escape_feature(word): weight for word, weight in vector}} if len(vector) else {}),
+                **({"tokens": {feature_names.escape_feature(token): weight for token, weight in vector}} if len(vector) else {}),
             }
 
     return EvalCorpus(name=name, body=body, documents=iterate_documents)

@@ -66,7 +66,7 @@ class _EvalCluster:
     """A cluster to evaluate on."""
 
     cluster: Cluster
-    target: ClusterInfo
+    cluster_info: ClusterInfo
     engine: EngineConfig
     check_knn: KnnCheck
     """Checks kNN support."""
@@ -119,7 +119,7 @@ def evaluate_retrieval(
         model=models[0].label,
         compared=tuple(model.label for model in models[1:]),
         text_tower=models[0].spec.text_tower,
-        cluster=eval_cluster.target.label if eval_cluster else "",
+        cluster=eval_cluster.cluster_info.label if eval_cluster else "",
         query_type=engine.query_type if engine else "",
         depth=options.depth if engine else 0,
         analyzer=engine.analyzer if engine else "",
@@ -136,21 +136,21 @@ def _open_cluster(connection: Connection | None, options: EvalOptions) -> Iterat
         yield None
         return
     with Cluster(connection) as cluster:
-        target = get_cluster_info(cluster)
-        body = build_index_body(target, DocumentSettings(thumbnail_px=0, vector=options.vector))
+        cluster_info = get_cluster_info(cluster)
+        body = build_index_body(cluster_info, DocumentSettings(thumbnail_px=0, vector=options.vector))
         list_plugins = partial(list_cluster_plugins, cluster)
         engine = EngineConfig(
-            distribution=target.distribution,
+            distribution=cluster_info.distribution,
             query_type=select_query_type(
-                target, IndexFields.from_mapping(body["mappings"]["properties"]), list_plugins, options.query_type
+                cluster_info, IndexFields.from_mapping(body["mappings"]["properties"]), list_plugins, options.query_type
             ),
-            max_clauses=target.max_clauses,
+            max_clauses=cluster_info.max_clauses,
             depth=options.depth,
             analyzer=detect_analyzer(cluster),
             token_body=body,
         )
-        check_knn = partial(explain_missing_knn, target, list_plugins)
-        yield _EvalCluster(cluster=cluster, target=target, engine=engine, check_knn=check_knn)
+        check_knn = partial(explain_missing_knn, cluster_info, list_plugins)
+        yield _EvalCluster(cluster=cluster, cluster_info=cluster_info, engine=engine, check_knn=check_knn)
 
 
 def _measure_methods(
@@ -168,7 +168,7 @@ def _measure_methods(
     runner = RetrievalRunner(
         cluster=eval_cluster.cluster,
         index_prefix=name,
-        identity=IndexSpec(
+        index_spec=IndexSpec(
             model_name=registry.make_portable_name(model.spec.name),
             model_id=model.label,
             fit=model.encoder.image_spec.fit,

@@ -29,8 +29,8 @@ class RetrievalRunner:
     cluster: Cluster
     index_prefix: str
     """Prefix of the names of the temporary indices."""
-    identity: IndexSpec
-    """Index metadata of the temporary indices."""
+    index_spec: IndexSpec
+    """Of the temporary indices."""
     depth: int
     keep_index: bool
     progress: PartProgressCallback
@@ -53,7 +53,7 @@ class RetrievalRunner:
                 self.cluster,
                 corpus,
                 run=self.index_prefix,
-                identity=self.identity,
+                index_spec=self.index_spec,
                 keep=self.keep_index,
             ) as index:
                 for method in methods:

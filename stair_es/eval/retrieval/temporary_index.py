@@ -74,7 +74,7 @@ class TemporaryIndex:
 
 @contextmanager
 def create_temporary_index(
-    cluster: Cluster, corpus: EvalCorpus, *, run: str, identity: IndexSpec, keep: bool
+    cluster: Cluster, corpus: EvalCorpus, *, run: str, index_spec: IndexSpec, keep: bool
 ) -> Iterator[TemporaryIndex]:
     """Create the index of a corpus within the context.
 
@@ -82,7 +82,7 @@ def create_temporary_index(
         cluster: The cluster.
         corpus: Documents to write.
         run: Name of the run: indices are called `<run>-<corpus>`.
-        identity: Index metadata.
+        index_spec: What the index is made with.
         keep: Whether to keep the index.
 
     Raises:
@@ -90,7 +90,7 @@ def create_temporary_index(
     """
     alias = f"{run}-{corpus.name}"
     try:
-        index = open_index(cluster, alias, corpus.body, identity)
+        index = open_index(cluster, alias, corpus.body, index_spec)
         writer = BulkWriter(cluster=cluster, index=index.name)
         for batch in batched(enumerate(corpus.documents()), _DOCUMENTS_PER_REQUEST):
             result = writer.write([(str(position), document) for position, document in batch])

@@ -31,14 +31,14 @@ class BulkStats:
     retried: int = 0
     """Number of requests that were retried because the cluster was busy or unreachable."""
     documents: int = 0
-    bytes: int = 0
+    size_bytes: int = 0
 
     def record_request(self, request: BulkRequestStats) -> None:
         """Add one request."""
         self.requests += 1
         self.retried += request.busy
         self.documents += request.documents
-        self.bytes += request.bytes
+        self.size_bytes += request.size_bytes
 
 
 @dataclass

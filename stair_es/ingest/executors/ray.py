@@ -52,7 +52,7 @@ def start_ray(options: RayOptions) -> Iterator[Any]:
         MissingExtra: If Ray isn't installed.
         IngestError: If Ray can't be started, or reached at the address.
     """
-    with ray_session.open_ray_session("ray", options.address, error=IngestError, instead="Use --runner local") as ray:
+    with ray_session.open_ray_session("ray", options.address, error_type=IngestError, alternative="Use --runner local") as ray:
         yield ray
 
 

@@ -24,8 +24,8 @@ class SinkPlan:
 
     alias: str
     """Name under which the documents will be found."""
-    identity: IndexSpec
-    """Model and settings: documents of another identity don't go into the same index."""
+    index_spec: IndexSpec
+    """Model and settings: documents of another one don't go into the same index."""
     document: DocumentSettings
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
     connection: Connection | None = None
@@ -95,7 +95,7 @@ class SinkSession(Protocol):
     writer: SinkWriter
     index: str
     """Name of the target in reports: the concrete index, for a cluster."""
-    fresh: bool
+    is_empty: bool
     """Whether the sink is empty: then no document can be up to date."""
     label: str
     """Description of the target for messages."""

@@ -1,4 +1,4 @@
-"""The built-in sink: an index behind an alias, in OpenSearch or Elasticsearch.
+"""The built-in sink: an index with an alias, in OpenSearch or Elasticsearch.
 
 Options: `retain_indices` (number of retired indices to retain, 1), `swap` (auto, always, never),
 `no_replicas_while_building` (yes or no), `mapping` (file with a custom index body), `token_index` (yes or no; by default what
@@ -21,9 +21,11 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.documents import state
 from stair_es.cluster.documents.state import IndexedDocument
-from stair_es.cluster.index import lifecycle as indices
+from stair_es.cluster.index.aliases import check_alias_target, delete_retired_indices, swap_alias
+from stair_es.cluster.index.lifecycle import find_index, open_index
+from stair_es.cluster.index.load_settings import relax_index_settings
 from stair_es.cluster.index.mappings import build_index_body
-from stair_es.cluster.metadata.index_metadata import WriteTarget
+from stair_es.cluster.metadata.index_metadata import WriteTarget, check_alias_name
 from stair_es.cluster.metadata.policy_state import fetch_index_policy
 from stair_es.cluster.metadata.token_fields import TokenIds, read_token_ids
 from stair_es.cluster.token_index.sync import reconcile_token_index
@@ -47,10 +49,10 @@ class ClusterSinkSession:
 
     writer: ClusterSinkWriter
     index: str
-    fresh: bool
+    is_empty: bool
     label: str
     alias: str
-    opened: WriteTarget
+    write_target: WriteTarget
     options: ClusterSinkOptions
     started_at: str
     policy: TokenPolicy | None
@@ -67,7 +69,7 @@ class ClusterSinkSession:
     @contextmanager
     def load(self) -> Iterator[None]:
         """Relax refreshes, and replicas if requested, during the load. A failed load also reports a changed policy."""
-        with indices.relax_index_settings(self._cluster, self.opened, replicas=self.options.no_replicas_while_building):
+        with relax_index_settings(self._cluster, self.write_target, replicas=self.options.no_replicas_while_building):
             try:
                 yield
             except BaseException:
@@ -93,11 +95,11 @@ class ClusterSinkSession:
         if self.has_token_index:
             token_index = reconcile_token_index(self._cluster, self.alias, self.index, self.writer.policy)
         result = self._swap_alias(coverage)
-        self._check_alias(self.opened.replaces if result.not_swapped_reason else None)
+        self._check_alias(self.write_target.replaces if result.not_swapped_reason else None)
         return replace(result, token_index=token_index)
 
     def _swap_alias(self, coverage: RunCoverage) -> IndexSinkResult:
-        live = self.opened.replaces
+        live = self.write_target.replaces
         if live is None:
             return IndexSinkResult()
         alias_target = self._check_alias(live)
@@ -105,8 +107,8 @@ class ClusterSinkSession:
             return IndexSinkResult()  # swapped by a concurrent run
         if reason := self._explain_not_swapped(coverage, alias_target):
             return IndexSinkResult(not_swapped_reason=reason)
-        indices.swap_alias(self._cluster, self.alias, self.opened)
-        deleted = indices.delete_retired_indices(self._cluster, self.alias, self.options.retain_indices)
+        swap_alias(self._cluster, self.alias, self.write_target)
+        deleted = delete_retired_indices(self._cluster, self.alias, self.options.retain_indices)
         return IndexSinkResult(swapped=True, deleted_indices=tuple(deleted))
 
     def _explain_not_swapped(self, coverage: RunCoverage, alias_target: str) -> str:
@@ -123,7 +125,7 @@ class ClusterSinkSession:
         return self._explain_missing(alias_target, coverage)
 
     def _check_alias(self, live: str | None) -> str:
-        return indices.check_alias_target(self._cluster, self.alias, self.index, live)
+        return check_alias_target(self._cluster, self.alias, self.index, live)
 
     def _warn_policy_changed(self) -> None:
         policy = fetch_index_policy(self._cluster, self.index)
@@ -187,52 +189,54 @@ class ClusterSinkKind:
         """Prepare an index for a run: create it, or resume the one that fits the plan."""
         resolved = self._resolve_plan(plan)
         cluster = get_shared_cluster(resolved.connection)
-        opened = indices.open_index(cluster, plan.alias, resolved.body, plan.identity, plan.policy)
-        prepare_token_index(cluster, opened.name, resolved.token_index)
-        if plan.document.id == "content-hash" and not opened.created:
-            cluster.refresh(opened.name)  # lookups by URI only see refreshed documents
-        if opened.pending_operation:
+        write_target = open_index(cluster, plan.alias, resolved.body, plan.index_spec, plan.policy)
+        prepare_token_index(cluster, write_target.name, resolved.token_index)
+        if plan.document.id == "content-hash" and not write_target.created:
+            cluster.refresh(write_target.name)  # lookups by URI only see refreshed documents
+        if write_target.pending_operation:
             logger.warning(
                 "%s: a policy %s is in progress there, or was interrupted: "
                 "unless it still runs, run stair-es policy %s --index %s",
-                opened.name,
-                opened.pending_operation,
-                opened.pending_operation,
+                write_target.name,
+                write_target.pending_operation,
+                write_target.pending_operation,
                 plan.alias,
             )
         # Searches of this index find the model without --model.
-        record_model_folder(plan.identity.model_name, resolve_settings(plan.settings).home)
-        return _build_session(plan, resolved, opened)
+        record_model_folder(plan.index_spec.model_name, resolve_settings(plan.settings).home)
+        return _build_session(plan, resolved, write_target)
 
     def open_readonly(self, plan: SinkPlan) -> ClusterSinkSession | None:
         """Return a session on the index that a run would write into, without changing it; None if the run would create one."""
         resolved = self._resolve_plan(plan)
-        opened = self._find_index(plan, resolved)
-        return _build_session(plan, resolved, opened) if opened else None
+        write_target = self._find_index(plan, resolved)
+        return _build_session(plan, resolved, write_target) if write_target else None
 
     def plan_token_index(self, plan: SinkPlan) -> TokenIndexPlan | None:
         """Return what a run would do to the token index; None if nothing."""
         resolved = self._resolve_plan(plan)
-        opened = self._find_index(plan, resolved)
-        return resolved.token_index.plan_changes(opened.name if opened else None)
+        write_target = self._find_index(plan, resolved)
+        return resolved.token_index.plan_changes(write_target.name if write_target else None)
 
     def _find_index(self, plan: SinkPlan, resolved: _ResolvedPlan) -> WriteTarget | None:
         cluster = get_shared_cluster(resolved.connection)
-        return indices.find_index(cluster, plan.alias, resolved.body, plan.identity, plan.policy)
+        return find_index(cluster, plan.alias, resolved.body, plan.index_spec, plan.policy)
 
     def _resolve_plan(self, plan: SinkPlan) -> _ResolvedPlan:
         """Check everything that can be checked before the index is created or changed."""
         if plan.connection is None:
             raise UsageError("the sink 'cluster' needs a connection", "Give --url.")
         options, cluster = ClusterSinkOptions.from_mapping(plan.options), get_shared_cluster(plan.connection)
-        target = get_cluster_info(cluster, RetryPolicy())
-        indices.check_alias_name(plan.alias)
-        body = build_index_body(target, plan.document, override=options.mapping, largest_weight=plan.largest_weight)
+        cluster_info = get_cluster_info(cluster, RetryPolicy())
+        check_alias_name(plan.alias)
+        body = build_index_body(cluster_info, plan.document, override=options.mapping, largest_weight=plan.largest_weight)
         if plan.document.vector == "seismic":
-            check_neural_plugin(cluster, target)
+            check_neural_plugin(cluster, cluster_info)
         fields = body.get("mappings", {}).get("properties", {})
         token_index = resolve_token_index(cluster, plan.alias, options.token_index, fields)
-        return _ResolvedPlan(options=options, connection=plan.connection, target=target, body=body, token_index=token_index)
+        return _ResolvedPlan(
+            options=options, connection=plan.connection, cluster_info=cluster_info, body=body, token_index=token_index
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,26 +245,28 @@ class _ResolvedPlan:
 
     options: ClusterSinkOptions
     connection: Connection
-    target: ClusterInfo
+    cluster_info: ClusterInfo
     body: Mapping[str, Any]
     token_index: TokenIndexRequest
 
 
-def _build_session(plan: SinkPlan, resolved: _ResolvedPlan, opened: WriteTarget) -> ClusterSinkSession:
-    writer = ClusterSinkWriter(connection=resolved.connection, index=opened.name, policy=plan.bulk)
+def _build_session(plan: SinkPlan, resolved: _ResolvedPlan, write_target: WriteTarget) -> ClusterSinkSession:
+    writer = ClusterSinkWriter(connection=resolved.connection, index=write_target.name, policy=plan.bulk)
     token_ids = None
     if plan.document.vector == "seismic":
-        token_ids = read_token_ids(get_shared_cluster(resolved.connection), opened.name).extend_for_policy(opened.policy)
+        token_ids = read_token_ids(get_shared_cluster(resolved.connection), write_target.name).extend_for_policy(
+            write_target.policy
+        )
     return ClusterSinkSession(
         writer=writer,
-        index=opened.name,
-        fresh=opened.created,
-        label=resolved.target.label,
+        index=write_target.name,
+        is_empty=write_target.created,
+        label=resolved.cluster_info.label,
         alias=plan.alias,
-        opened=opened,
+        write_target=write_target,
         options=resolved.options,
         started_at=plan.started_at,
-        policy=opened.policy,
+        policy=write_target.policy,
         token_ids=token_ids,
         has_token_index=resolved.token_index.is_enabled,
     )

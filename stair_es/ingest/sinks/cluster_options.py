@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from stair_es.cluster.token_index.diff import check_pageable_mapping
 from stair_es.cluster.token_index.index import (
     TokenIndexState,
     create_token_index,
@@ -16,6 +15,7 @@ from stair_es.cluster.token_index.index import (
     get_token_index_state,
     make_token_index_name,
 )
+from stair_es.cluster.token_index.readers import check_pageable_mapping
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES
 from stair_es.errors import UsageError
 from stair_es.ingest.sinks.features import TokenIndexPlan

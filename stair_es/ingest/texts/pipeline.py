@@ -50,7 +50,7 @@ def run_text_ingest(
     progress: RunProgressCallback,
     accounting: RunAccounting | None = None,
 ) -> IngestReport:
-    """Ingest the texts of `sources` (see `open_text_source`) into the index behind `options.alias`.
+    """Ingest the texts of `sources` (see `open_text_source`) into the index that `options.alias` points to.
 
     The arguments are those of `run_ingest`.
 
@@ -62,13 +62,13 @@ def run_text_ingest(
     with ExitStack() as stack:
         accounting = accounting or stack.enter_context(open_run_accounting(options))
         accounting.dead_letters.check_writable()
-        streams = SourceStream(sources)
-        listed = _check_not_empty(streams)
+        stream = SourceStream(sources)
+        listed = _check_not_empty(stream)
         session = load_sink_kind(options).open(build_sink_plan(options, connection, get_timestamp()))
         encoder = registry.load_encoder(options.model)
         stages = TextStages(
             writer=session.writer,
-            fresh=session.fresh,
+            is_empty=session.is_empty,
             encoder=encoder,
             options=options,
             policy=get_session_policy(session, options),
@@ -78,7 +78,7 @@ def run_text_ingest(
         run = IngestRun(
             noun="text",
             options=options,
-            streams=streams,
+            stream=stream,
             session=session,
             accounting=accounting,
             model_id=encoder.model_id,
@@ -88,10 +88,10 @@ def run_text_ingest(
         return run.run(stages.run_batches(listed))
 
 
-def _check_not_empty(streams: SourceStream) -> Iterator[SourceItem | ListingFailure]:
+def _check_not_empty(stream: SourceStream) -> Iterator[SourceItem | ListingFailure]:
     """Return the listed texts. Raise IngestError if there are none, before an index is created: a wrong column is found here."""
-    found = iter(streams)
+    found = iter(stream)
     first = next(found, None)
     if first is None:
-        raise IngestError(f"no texts in {', '.join(streams.source_uris)}", "Specify a file with one text per line, or a table.")
+        raise IngestError(f"no texts in {', '.join(stream.source_uris)}", "Specify a file with one text per line, or a table.")
     return chain([first], found)

@@ -31,7 +31,7 @@ class TextStages:
     """The stages of the texts of one run."""
 
     writer: SinkWriter
-    fresh: bool
+    is_empty: bool
     """Whether the sink is empty: then no document can be up to date."""
     encoder: Encoder
     options: BaseIngestOptions
@@ -69,7 +69,7 @@ class TextStages:
     def _process_texts(self, texts: list[TextItem], batch: Batch) -> dict[str, Outcome]:
         """Process different texts; return the outcomes of those that are not up to date."""
         with batch.time_stage("check"):
-            stored = {} if self.fresh else self.writer.find_by_id([text.id for text in texts])
+            stored = {} if self.is_empty else self.writer.find_by_id([text.id for text in texts])
         changed = [text for text in texts if text.id not in stored or stored[text.id].fingerprint != text.fingerprint]
         with batch.time_stage("encode"):
             vectors = self.encoder.encode_texts([text.text for text in changed]) if changed else []

@@ -16,10 +16,10 @@ from torch.nn import functional
 from stair_es.errors import ModelError
 from stair_es.model.adapters.dense_encoder import DenseNetwork
 from stair_es.model.adapters.dense_format import clean_caption
-from stair_es.model.adapters.device import LockedProperty, build_sparse_vectors
 from stair_es.model.adapters.weights import check_tensor_shapes, get_tensor_shape, read_checkpoint_weights
 from stair_es.model.adapters.wordpiece_vocabulary import split_word
 from stair_es.model.base import CardMixin, ModelCard
+from stair_es.model.torch_device import LockedProperty, build_sparse_vectors
 from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary
 from stair_es.types import Floats, Pixels, SparseVector
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.device import LockedProperty, TorchDevice
 from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
 from stair_es.model.checkpoint import SENTENCEPIECE_FILE, build_dense_only_error
+from stair_es.model.torch_device import LockedProperty, TorchDevice
 from stair_es.types import Floats, Pixels, SparseVector
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from PIL import Image
 from sentence_transformers import SparseEncoder
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.device import LockedProperty, TorchDevice, build_sparse_vectors
 from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
+from stair_es.model.torch_device import LockedProperty, TorchDevice, build_sparse_vectors
 from stair_es.model.vocabularies.readable import detect_tokenizer_style, make_readable_tokens
 from stair_es.types import Pixels, SparseVector
 
@@ -104,7 +104,7 @@ class SentenceTransformersEncoder(CardMixin):
 
     @cached_property
     def _token_indices(self) -> dict[str, int]:
-        return {word: index for index, word in enumerate(self.tokens)}
+        return {token: index for index, token in enumerate(self.tokens)}
 
     @property
     def _tokenizer(self) -> Any:  # noqa: ANN401  of transformers

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.device import LockedProperty, TorchDevice, build_sparse_vectors
 from stair_es.model.adapters.weights import check_attention_heads, check_tensor_shapes, get_tensor_shape, read_checkpoint_weights
 from stair_es.model.adapters.wordpiece_vocabulary import split_word
 from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
+from stair_es.model.torch_device import LockedProperty, TorchDevice, build_sparse_vectors
 from stair_es.types import Pixels, SparseVector
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ class VdrEncoder(CardMixin):
             ids = vocabulary.add_special_tokens(text_ids, length)
             ids_BL[row, : len(ids)] = torch.tensor(ids)
             mask_BL[row, : len(ids)] = 1
-            words = (vocabulary.tokens[token] for token in text_ids)
-            present_BV[row, [self._token_indices[word] for word in words if word in self._token_indices]] = True
+            tokens = (vocabulary.tokens[token_id] for token_id in text_ids)
+            present_BV[row, [self._token_indices[token] for token in tokens if token in self._token_indices]] = True
         device = self._device
         with device.enter_inference():
             weights_BV = self._towers.encode_texts(ids_BL.to(device.name), mask_BL.to(device.name))
@@ -100,7 +100,7 @@ class VdrEncoder(CardMixin):
 
     @cached_property
     def _token_indices(self) -> dict[str, int]:
-        return {word: index for index, word in enumerate(self.tokens)}
+        return {token: index for index, token in enumerate(self.tokens)}
 
     @cached_property
     def _device(self) -> TorchDevice:

@@ -51,6 +51,6 @@ def split_word(word: str, vocabulary: WordPieceVocabulary, token_indices: Mappin
     return tuple(piece for piece in pieces if piece in token_indices)
 
 
-def is_special_token(word: str) -> bool:
+def is_special_token(token: str) -> bool:
     """Return whether a token represents no text: `[CLS]`, `[unused7]` and the like."""
-    return len(word) > 2 and word.startswith("[") and word.endswith("]")
+    return len(token) > 2 and token.startswith("[") and token.endswith("]")

@@ -28,7 +28,6 @@ from stair_es.types import Floats, Pixels, SparseVector
 if TYPE_CHECKING:
     from stair_es.model.stair.modeling import StairModel
 
-TORCH_IMAGE_BATCH = {"cpu": 8, "cuda": 64}
 TORCH_TEXT_BATCH = 64
 
 
@@ -187,40 +186,31 @@ class TorchDualEncoder:
     """The towers in PyTorch, on CUDA if available."""
 
     def __init__(self, model: StairModel, spec: ModelSpec) -> None:
-        import torch
+        from stair_es.model.torch_device import TorchDevice
 
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        if self._device == "cpu" and spec.threads:
-            torch.set_num_threads(spec.threads)
-        self._model = model.eval().to(self._device)
-        self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
+        self._device = TorchDevice(spec)
+        self._model = model.eval().to(self._device.name)
 
     def compute_images(self, pixels_BHWC: Pixels) -> TowerRows:
         """Compute images in batches."""
         import torch
 
-        size = TORCH_IMAGE_BATCH[self._device]
-        parts = [torch.tensor(pixels_BHWC[i : i + size]) for i in range(0, len(pixels_BHWC), size)]
-        return self._join_outputs(
-            [self._run_inference(lambda part=part: self._model.encode_images(part.to(self._device))) for part in parts]
-        )
+        size, device = self._device.batch_size, self._device.name
+        parts = (torch.tensor(pixels_BHWC[i : i + size]).to(device) for i in range(0, len(pixels_BHWC), size))
+        with self._device.enter_inference():
+            outputs = [self._model.encode_images(part) for part in parts]
+        return self._join_outputs(outputs)
 
     def compute_texts(self, texts: Sequence[str]) -> TowerRows:
         """Compute texts in batches of similar length."""
         from stair_es.model.stair.modeling import TextBatch
 
         outputs, order = [], []
-        for indices, tokenized in self._model.tokens.encode_batches(texts, TORCH_TEXT_BATCH):
-            batch = TextBatch.from_tokenized(tokenized).to(self._device)
-            outputs.append(self._run_inference(lambda batch=batch: self._model.encode_texts(batch)))
-            order.extend(indices.tolist())
+        with self._device.enter_inference():
+            for indices, tokenized in self._model.tokens.encode_batches(texts, TORCH_TEXT_BATCH):
+                outputs.append(self._model.encode_texts(TextBatch.from_tokenized(tokenized).to(self._device.name)))
+                order.extend(indices.tolist())
         return restore_order(self._join_outputs(outputs), order)
-
-    def _run_inference(self, call: Any) -> Any:  # noqa: ANN401  a TowerOutput
-        import torch
-
-        with torch.inference_mode(), torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype is not None):
-            return call()
 
     def _join_outputs(self, outputs: list[Any]) -> TowerRows:
         batches = [(_to_numpy(output.weights_BF), _to_numpy(output.dense_BE)) for output in outputs]

@@ -76,7 +76,7 @@ class StairTokenizer:
         """Return the index of each feature."""
         if self.word_vocabulary is not None:
             return self.word_vocabulary.index_of_word
-        return {word: index for index, word in enumerate(self.tokens)}
+        return {token: index for index, token in enumerate(self.tokens)}
 
     @cached_property
     def ranks_F(self) -> IdArray:  # noqa: N802  the suffix is its shape
@@ -98,7 +98,7 @@ class StairTokenizer:
     def own_feature_of_V(self) -> IdArray:  # noqa: N802
         """Return the feature of each token that can represent a text it occurs in, or -1: no stop words, no punctuation."""
         stop_words = load_stop_words()
-        is_content_F = np.array([is_content_token(word, stop_words) for word in self.tokens], bool)
+        is_content_F = np.array([is_content_token(token, stop_words) for token in self.tokens], bool)
         features_V = self.feature_of_V.copy()
         features_V[self.feature_ids_F[~is_content_F]] = -1
         return features_V

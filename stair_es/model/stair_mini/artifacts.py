@@ -121,8 +121,8 @@ class ClassTokens:
     def combine_classes(self, classes_K: Float64Array) -> Float64Array:
         """Combine classes: `classes_K @ W`, [V]. Summed in a fixed order, so the bits are always the same."""
         values_KE = classes_K[:, None] * self.weights_KE * (1 / 255)
-        words_V: Float64Array = np.bincount(self.word_ids_KE.ravel(), values_KE.ravel(), self.words).astype(np.float64)
-        return words_V
+        weights_V: Float64Array = np.bincount(self.word_ids_KE.ravel(), values_KE.ravel(), self.words).astype(np.float64)
+        return weights_V
 
     @cached_property
     def mean(self) -> Float64Array:

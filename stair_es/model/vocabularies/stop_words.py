@@ -20,10 +20,10 @@ def load_stop_words() -> frozenset[str]:
     return frozenset(read_packaged_lines(MODEL_DATA / STOP_WORDS_FILE))
 
 
-def is_content_token(word: str, stop_words: frozenset[str]) -> bool:
+def is_content_token(token: str, stop_words: frozenset[str]) -> bool:
     """Return whether a token can represent a text: not a stop word, punctuation, `[UNK]` or the like."""
-    special = word.startswith("[") and word.endswith("]") and len(word) > 2
-    return not special and word not in stop_words and any(map(str.isalnum, word))
+    special = token.startswith("[") and token.endswith("]") and len(token) > 2
+    return not special and token not in stop_words and any(map(str.isalnum, token))
 
 
 def read_packaged_lines(path: Path) -> list[str]:

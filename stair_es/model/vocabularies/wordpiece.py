@@ -28,8 +28,8 @@ class EncodedText(NamedTuple):
 class WordPieceVocabulary:
     """A WordPiece vocabulary, in the order of its ids, with its tokenizer."""
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self.tokens = tuple(words)
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self.tokens = tuple(tokens)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -37,7 +37,7 @@ class WordPieceVocabulary:
     @cached_property
     def ids(self) -> dict[str, int]:
         """Return `{token: id}`."""
-        return {word: index for index, word in enumerate(self.tokens)}
+        return {token: index for index, token in enumerate(self.tokens)}
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:

@@ -54,7 +54,7 @@ class IndexFields:
 
 
 def select_query_type(
-    target: ClusterInfo,
+    cluster_info: ClusterInfo,
     fields: IndexFields,
     plugins: Callable[[], frozenset[str]],
     requested: QueryType | None = None,
@@ -66,7 +66,7 @@ def select_query_type(
     `neural_sparse` is never selected automatically: it has the scores of `rank_features` (Lucene gets the same query).
 
     Args:
-        target: The product and version of the cluster.
+        cluster_info: Distribution and version of the cluster.
         fields: The searchable fields of the index.
         plugins: Fetches the plugins of the cluster; called only if they matter.
         requested: The query type that the user requested.
@@ -78,17 +78,18 @@ def select_query_type(
     """
     if requested is not None:
         _get_builder(requested)
-        obstacle = _find_obstacle(requested, target, fields) or _find_missing_plugin(requested, target, plugins)
+        obstacle = _find_obstacle(requested, cluster_info, fields) or _find_missing_plugin(requested, cluster_info, plugins)
         if obstacle:
-            raise QueryError(f"the query type {requested} is not possible: {obstacle}", _suggest_query_type(target, fields))
+            raise QueryError(f"the query type {requested} is not possible: {obstacle}", _suggest_query_type(cluster_info, fields))
         return requested
-    if approximate and _find_obstacle("seismic", target, fields) is None:
+    if approximate and _find_obstacle("seismic", cluster_info, fields) is None:
         return "seismic"
-    found = _find_exact_type(target, fields)
+    found = _find_exact_type(cluster_info, fields)
     if found is None:
-        obstacle = f", and {_find_obstacle('sparse_vector', target, fields)}" if fields.tokens == "sparse_vector" else ""
+        obstacle = f", and {_find_obstacle('sparse_vector', cluster_info, fields)}" if fields.tokens == "sparse_vector" else ""
         raise QueryError(
-            f"the index has no field that {target.label} can search by token: `tokens` is {fields.tokens or 'missing'}{obstacle}",
+            f"the index has no field that {cluster_info.label} can search by token:"
+            f" `tokens` is {fields.tokens or 'missing'}{obstacle}",
             "Specify an index that `stair-es ingest` wrote, or ingest into a new one.",
         )
     return found
@@ -121,22 +122,22 @@ def _get_builder(query_type: QueryType) -> Callable[..., SparseQuery]:
     return _BUILDERS[query_type]
 
 
-def _find_exact_type(target: ClusterInfo, fields: IndexFields) -> QueryType | None:
+def _find_exact_type(cluster_info: ClusterInfo, fields: IndexFields) -> QueryType | None:
     candidates: tuple[QueryType, ...] = ("rank_features", "sparse_vector", "impacts")
-    return next((candidate for candidate in candidates if not _find_obstacle(candidate, target, fields)), None)
+    return next((candidate for candidate in candidates if not _find_obstacle(candidate, cluster_info, fields)), None)
 
 
-def _find_obstacle(query_type: QueryType, target: ClusterInfo, fields: IndexFields) -> str | None:
+def _find_obstacle(query_type: QueryType, cluster_info: ClusterInfo, fields: IndexFields) -> str | None:
     """Return the reason why a query type is impossible, regardless of plugins, or None."""
     is_supported, requirement, field_types = {
         "rank_features": (True, "", {"rank_features"}),
-        "neural_sparse": (target.supports_neural_sparse, "OpenSearch 2.14 or newer", {"rank_features"}),
-        "seismic": (target.supports_seismic, "OpenSearch 3.3 or newer", {"rank_features"}),
-        "sparse_vector": (target.supports_sparse_vector, "Elasticsearch 8.15 or newer", {"sparse_vector"}),
+        "neural_sparse": (cluster_info.supports_neural_sparse, "OpenSearch 2.14 or newer", {"rank_features"}),
+        "seismic": (cluster_info.supports_seismic, "OpenSearch 3.3 or newer", {"rank_features"}),
+        "sparse_vector": (cluster_info.supports_sparse_vector, "Elasticsearch 8.15 or newer", {"sparse_vector"}),
         "impacts": (True, "", None),
     }[query_type]
     if not is_supported:
-        return f"it requires {requirement}, and this is {target.label}"
+        return f"it requires {requirement}, and this is {cluster_info.label}"
     if query_type == "seismic" and fields.seismic is None:
         return (
             f"the index has no field `{IDS_FIELD}` with the method seismic and a table of its ids (ingest with --vector seismic)"
@@ -148,12 +149,12 @@ def _find_obstacle(query_type: QueryType, target: ClusterInfo, fields: IndexFiel
     return None
 
 
-def _find_missing_plugin(query_type: QueryType, target: ClusterInfo, plugins: Callable[[], frozenset[str]]) -> str | None:
-    if query_type not in ("neural_sparse", "seismic") or not target.version:  # Serverless has the plugin, and lists none
+def _find_missing_plugin(query_type: QueryType, cluster_info: ClusterInfo, plugins: Callable[[], frozenset[str]]) -> str | None:
+    if query_type not in ("neural_sparse", "seismic") or not cluster_info.version:  # Serverless has the plugin, and lists none
         return None
     return None if NEURAL_SEARCH in plugins() else f"the cluster doesn't have the plugin {NEURAL_SEARCH} on every node"
 
 
-def _suggest_query_type(target: ClusterInfo, fields: IndexFields) -> str:
-    found = _find_exact_type(target, fields)
+def _suggest_query_type(cluster_info: ClusterInfo, fields: IndexFields) -> str:
+    found = _find_exact_type(cluster_info, fields)
     return f"Omit --query-type: {found} is possible here." if found else "Use another index."

@@ -115,15 +115,15 @@ class Fetcher:
         for attempt in range(1, self._policy.attempts + 1):
             try:
                 return self._follow_redirects(start_url, max_bytes, known_version, deadline, heed_pause=not defer)
-            except RetryableError as passing:
-                if defer and passing.wait_s:
-                    raise RetryLater(passing.reason, "Run again later.", passing.host, passing.wait_s) from passing
-                wait_s = max(passing.wait_s, min(_MAX_BACKOFF_S, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
+            except RetryableError as error:
+                if defer and error.wait_s:
+                    raise RetryLater(error.reason, "Run again later.", error.host, error.wait_s) from error
+                wait_s = max(error.wait_s, min(_MAX_BACKOFF_S, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
                 if deadline.remaining_s <= 0:
-                    raise ReadError(f"{passing.reason}; not completed within {self._policy.timeout_s:g} s") from passing
+                    raise ReadError(f"{error.reason}; not completed within {self._policy.timeout_s:g} s") from error
                 if attempt == self._policy.attempts or wait_s >= deadline.remaining_s:
                     tries = f" ({attempt} attempts)" if attempt > 1 else ""
-                    raise ReadError(passing.reason + tries, "Run again later.") from passing
+                    raise ReadError(error.reason + tries, "Run again later.") from error
                 time.sleep(wait_s)
         raise AssertionError("a policy has at least one attempt")
 

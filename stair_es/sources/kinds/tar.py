@@ -44,11 +44,11 @@ class BrokenMember:
 
 
 def read_tar_members(
-    tar: ListedFile, max_bytes: int, kind_of: Callable[[str], MemberKind | None]
+    tar: ListedFile, max_bytes: int, find_kind: Callable[[str], MemberKind | None]
 ) -> Iterator[TarMember | BrokenMember]:
     """Yield the files of a tar. A compressed tar is decompressed as a stream, with one member in memory at a time.
 
-    Members for whose name `kind_of` returns None are not read and may have any size.
+    Members for whose name `find_kind` returns None are not read and may have any size.
     """
     compressed = tar.uri.endswith((".gz", ".tgz"))
     try:
@@ -58,7 +58,7 @@ def read_tar_members(
                 while (info := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
                     limited_file.begin_member(archive, info)
-                    if each := _build_member(archive, info, tar, max_bytes, kind_of, compressed=compressed):
+                    if each := _build_member(archive, info, tar, max_bytes, find_kind, compressed=compressed):
                         yield each
                     limited_file.begin_header()
                 if reason := limited_file.explain_end(archive.offset):
@@ -132,7 +132,7 @@ def _build_member(
     info: tarfile.TarInfo,
     tar: ListedFile,
     max_bytes: int,
-    kind_of: Callable[[str], MemberKind | None],
+    find_kind: Callable[[str], MemberKind | None],
     *,
     compressed: bool,
 ) -> TarMember | BrokenMember | None:
@@ -143,7 +143,7 @@ def _build_member(
         return BrokenMember(name, "its size is negative")
     if not info.isreg() or info.issparse():
         return BrokenMember(name, "a link or a special file, not a regular file")
-    kind = kind_of(name)
+    kind = find_kind(name)
     if kind is None:
         return TarMember(name, InlineBytes(b""), None)
     text = kind == "text"

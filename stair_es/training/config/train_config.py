@@ -33,7 +33,7 @@ class TrainConfig:
     stages: tuple[TrainingStage, ...]
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimizerConfig = field(default_factory=OptimizerConfig)
-    watch: ValidationConfig = field(default_factory=ValidationConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     seed: int = 0
     """Seed for everything random: parameters, batches, captions, augmentation, dropout."""
     folder: Path = Path()
@@ -66,8 +66,8 @@ class TrainConfig:
                     " no checkpoint would contain it",
                     'Write recipe.frozen_backbones = true, or train = ["image.head", "text.head"] in the stage.',
                 )
-        if self.watch.patience and not self.data.validation:
-            raise UsageError("watch.patience needs a validation set", "Write [[data.validation]].")
+        if self.validation.patience and not self.data.validation:
+            raise UsageError("validation.patience needs a validation set", "Write [[data.validation]].")
 
 
 _BACKBONES = {"image.backbone", "text.backbone"}
@@ -104,7 +104,7 @@ def _build_config(table: TableReader, folder: Path, text: str) -> TrainConfig:
         stages=_build_stages(table),
         batch=table.get_table("batch").build_dataclass(BatchConfig),
         optim=table.get_table("optim").build_dataclass(OptimizerConfig),
-        watch=table.get_table("watch").build_dataclass(ValidationConfig),
+        validation=table.get_table("validation").build_dataclass(ValidationConfig),
         folder=folder,
         text=text,
     )

@@ -120,7 +120,7 @@ size = 6
 warmup_steps = 2
 backbone_lr = 1e-3
 
-[watch]
+[validation]
 every = 2
 log_every = 1
 """

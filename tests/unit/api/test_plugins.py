@@ -86,7 +86,7 @@ def test_a_third_party_plugin_is_found_before_built_in_ones(installed: Callable[
         ("class KIND:\n    api_version = 99", "API version 99"),
     ],
 )
-def test_a_plugin_that_does_not_fit_says_which_and_why(
+def test_an_incompatible_plugin_is_named_with_the_reason(
     installed: Callable[[str, str, str], str], source: str, reason: str
 ) -> None:
     name = installed("sinks", "broken", source)
@@ -189,8 +189,8 @@ def test_pixelate_leaves_the_margin_as_it_is(example: Callable[[str], Any]) -> N
 
 
 def _plan(folder: Path) -> SinkPlan:
-    identity = IndexSpec(model_name="m", model_id="m-1", settings={})
-    return SinkPlan(alias="a", identity=identity, document=DocumentSettings(), options={"folder": str(folder)})
+    index_spec = IndexSpec(model_name="m", model_id="m-1", settings={})
+    return SinkPlan(alias="a", index_spec=index_spec, document=DocumentSettings(), options={"folder": str(folder)})
 
 
 def _document(uri: str, version: str) -> dict[str, str]:
@@ -202,7 +202,7 @@ def test_ndjson_remembers_what_its_files_add_up_to(example: Callable[[str], Any]
     assert kind.open_readonly(_plan(tmp_path / "out")) is None
     assert not (tmp_path / "out").exists()
     session = kind.open(_plan(tmp_path / "out"))
-    assert session.fresh
+    assert session.is_empty
     writer = pickle.loads(pickle.dumps(session.writer))
     written = writer.write([("1", _document("u1", "v1")), ("2", _document("u2", "v1")), ("3", {"uri": object()})], 1)
     assert (written.outcomes["1"], written.outcomes["2"]) == (None, None)
@@ -215,7 +215,7 @@ def test_ndjson_remembers_what_its_files_add_up_to(example: Callable[[str], Any]
     assert [(entry.id, entry.uri) for entry in session.iterate_documents(["file:///a"])] == [("2", "u2")]
     assert list(session.iterate_documents(["file:///b"])) == []
     again = kind.open(_plan(tmp_path / "out"))
-    assert not again.fresh
+    assert not again.is_empty
     assert again.index == session.index
 
 
@@ -234,7 +234,7 @@ def test_ndjson_files_are_bulk_bodies_and_an_unfinished_one_is_none(example: Cal
 @pytest.mark.parametrize("options", [{}, {"folder": ""}, {"folder": "x", "keep": "1"}])
 def test_ndjson_wants_a_folder(example: Callable[[str], Any], options: dict[str, str]) -> None:
     plan = SinkPlan(
-        alias="a", identity=IndexSpec(model_name="m", model_id="m", settings={}), document=DocumentSettings(), options=options
+        alias="a", index_spec=IndexSpec(model_name="m", model_id="m", settings={}), document=DocumentSettings(), options=options
     )
     with pytest.raises(UsageError, match="folder"):
         example("ndjson").open(plan)
@@ -255,18 +255,18 @@ def test_the_short_examples_of_the_page_work(tmp_path: Path) -> None:
     source, encoder, enricher, sink = _documented()
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("b c.jpg", b"bytes")
-    kind = source["Kind"]()
+    kind = source["ZipKind"]()
     assert kind.can_open("a.zip")
     [item] = kind.open(str(tmp_path / "a.zip"), SourceOptions()).list_items()
     assert item.uri.endswith("/a.zip!/b%20c.jpg")
     assert item.locator.read(ReadLimits()).data == b"bytes"
 
-    colours = encoder["Colours"]()
+    colours = encoder["ColoursEncoder"]()
     assert colours.encode_images(np.full((2, 4, 4, 3), 9, np.uint8))[1].to_dict() == {"red": 10.0}
     assert [len(vector) for vector in colours.encode_texts(["red", "blue"])] == [1, 0]
 
     candidate = _candidate(np.full((4, 4, 3), 255, np.uint8))
-    assert enricher["Kind"]().build({}).enrich([candidate])[0].fields == {"brightness": 1.0}
+    assert enricher["BrightnessKind"]().build({}).enrich([candidate])[0].fields == {"brightness": 1.0}
 
     writer = sink["Writer"](tmp_path)
     assert writer.write([("1", {"uri": "a"})], 1).outcomes == {"1": None}

@@ -37,7 +37,7 @@ def load_module() -> Iterator[Callable[[str], ModuleType]]:
         ([("a", "m"), ("b", "m"), ("stranger", "m")], (0, 0, 1)),
     ],
 )
-def test_what_is_lost_duplicated_and_unexpected(
+def test_lost_duplicated_and_unexpected_documents_are_counted(
     documents: list[tuple[str, str]], counts: tuple[int, int, int], load_module: Callable[[str], ModuleType]
 ) -> None:
     cluster_state = load_module("fault_rounds.cluster_state")

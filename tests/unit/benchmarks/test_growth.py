@@ -125,7 +125,7 @@ def test_a_heap_is_read_in_millions_of_bytes(bench: dict[str, ModuleType]) -> No
     assert (second.node, second.used_mb, second.collecting_s) == ("node-2", 0.5, 0.003)
 
 
-def test_what_an_index_takes_is_read_with_and_without_replicas(bench: dict[str, ModuleType]) -> None:
+def test_the_size_of_an_index_is_read_with_and_without_replicas(bench: dict[str, ModuleType]) -> None:
     def build_stats(**stats: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
         return {"indices": {"photos": stats}}
 

@@ -97,7 +97,7 @@ def test_losses_come_first_and_everything_is_counted(bench: dict[str, ModuleType
         assert text in page
 
 
-def test_what_failed_and_what_did_not_run_is_said_at_the_top(bench: dict[str, ModuleType]) -> None:
+def test_failed_and_skipped_runs_are_named_at_the_top(bench: dict[str, ModuleType]) -> None:
     failed = record(bench, "sink", status="failed", reason="exit status 1: documents are missing", result=None)
     missing = record(bench, "quality", status="not run", reason="apt-get isn't here", result=None, began="", seconds=0.0)
     page = render(bench, failed, missing)
@@ -116,7 +116,7 @@ def test_a_failed_check_shows_what_was_measured(bench: dict[str, ModuleType]) ->
     assert "**missed**" in section(page, "### Where we lose")
 
 
-def test_a_short_form_that_means_nothing_says_so_and_wins_nothing(bench: dict[str, ModuleType]) -> None:
+def test_a_meaningless_short_form_is_marked_and_not_counted(bench: dict[str, ModuleType]) -> None:
     page = render(bench, record(bench, "recipes", ratio(bench, 3.0)))
     assert "0 comparisons" in page
     assert "**The short form shows only that it runs**" in section(page, "### recipes")
@@ -130,7 +130,7 @@ def test_a_section_from_elsewhere_says_so(bench: dict[str, ModuleType]) -> None:
     assert "2026-11-24 09:00 to 2026-11-25 10:00 (UTC)" in page
 
 
-def test_a_busy_machine_is_said(bench: dict[str, ModuleType]) -> None:
+def test_a_busy_machine_is_reported(bench: dict[str, ModuleType]) -> None:
     assert "worth little" not in render(bench, record(bench, "sink"))
     assert "worth little" in render(bench, record(bench, "sink", load=(1.4, 2.0)))
 
@@ -155,7 +155,7 @@ def test_reasons_name_no_folder_of_this_machine(bench: dict[str, ModuleType]) ->
     assert reason == "can't read benchmarks/sink.py: a temporary file is broken"
 
 
-def test_pictures_that_cannot_be_had_are_no_failure(
+def test_unavailable_pictures_are_not_a_failure(
     bench: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")

@@ -298,7 +298,7 @@ def test_pictures_of_photographs_stay_and_drawings_are_cut(sets: dict[str, Modul
         picture("openclipart")
 
 
-def test_another_file_than_the_published_one_is_refused(sets: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_another_file_than_the_published_one_is_rejected(sets: dict[str, ModuleType], tmp_path: Path) -> None:
     fetch = sets["fetch"]
     package = fetch.PACKAGES["tuxpaint"]
     assert package.file == "tuxpaint-stamps-default_2022.06.04-1_all.deb"
@@ -308,7 +308,7 @@ def test_another_file_than_the_published_one_is_refused(sets: dict[str, ModuleTy
         fetch.unpack_package(package, tmp_path, tmp_path)
 
 
-def test_nothing_unfree_is_fetched(sets: dict[str, ModuleType]) -> None:
+def test_only_free_packages_are_fetched(sets: dict[str, ModuleType]) -> None:
     names = " ".join(package.name for package in sets["fetch"].PACKAGES.values())
     assert "apple" not in names
     assert "facebook" not in names

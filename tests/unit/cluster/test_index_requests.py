@@ -111,5 +111,5 @@ def test_the_guard_sees_a_request_without_one(source: str) -> None:
         ("/", False),
     ],
 )
-def test_a_path_without_an_index_is_refused_unless_it_is_listed(path: str, refused: bool) -> None:
+def test_a_path_without_an_index_is_rejected_unless_it_is_listed(path: str, refused: bool) -> None:
     assert is_refused(path) is refused

@@ -200,7 +200,7 @@ def test_no_option_shows_it(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("variable", ["STAIR_ES_PASSWORD", "STAIR_ES_DASHBOARDS_PASSWORD"])
-def test_a_password_that_is_not_utf8_is_refused(variable: str) -> None:
+def test_a_password_that_is_not_utf8_is_rejected(variable: str) -> None:
     """Run in a separate process: the bytes come from the environment."""
     prefix = variable.removesuffix("PASSWORD")
     command = ["words"] if "DASH" not in variable else ["dashboards", "publish", "--url", f"http://{NOWHERE}"]

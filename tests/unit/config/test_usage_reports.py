@@ -73,7 +73,7 @@ def test_who_wants_to_report_may(tmp_path: Path) -> None:
     assert any("Microsoft" in name for name in _files_at_home(environment))
 
 
-def test_what_the_user_set_stays() -> None:
+def test_variables_that_the_user_set_are_kept() -> None:
     environ = {"RAY_USAGE_STATS_ENABLED": "1"}
     disable_usage_reports(environ)
     assert environ == {**OPT_OUT_VARIABLES, "RAY_USAGE_STATS_ENABLED": "1"}

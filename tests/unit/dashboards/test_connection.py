@@ -43,7 +43,7 @@ def test_the_part_says_which_product_it_must_be() -> None:
 @pytest.mark.parametrize(
     "url", ["", "localhost:5601", "ftp://host", f"{URL}/app/dashboards#/view/x", f"{URL}?a=b", "http://host:0", "http://[x"]
 )
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_an_invalid_url_is_rejected(url: str) -> None:
     with pytest.raises(UsageError, match="not the address of a product"):
         DashboardsConnection(url=url)
 
@@ -62,7 +62,7 @@ def test_a_login_in_the_url_is_a_login_and_is_never_shown() -> None:
     assert connection.redact("sent p@ss and p%40ss") == "sent *** and ***"
 
 
-def test_a_second_login_is_refused() -> None:
+def test_a_second_login_is_rejected() -> None:
     with pytest.raises(UsageError, match="a login in the URL of the dashboards, and another way to log in"):
         DashboardsConnection(url="https://me:pass@host", security=SecuritySettings(api_key="abc"))
 
@@ -84,7 +84,7 @@ def test_logins_come_from_the_environment_and_its_files(tmp_path: Path) -> None:
     assert key.security.authorization == "ApiKey aWQ6a2V5"
 
 
-def test_the_clusters_login_is_not_sent_to_another_place() -> None:
+def test_the_login_of_the_cluster_is_not_sent_to_dashboards() -> None:
     environ = {"STAIR_ES_USER": "me", "STAIR_ES_PASSWORD": "secret", "STAIR_ES_API_KEY": "key"}
     assert build_dashboards_connection(URL, {}, environ).security.method == "none"
 
@@ -102,7 +102,7 @@ def test_the_clusters_login_is_not_sent_to_another_place() -> None:
         ({"URL": "https://h", "CA_FILE": "a", "CA_FINGERPRINT": "b"}, "are mutually exclusive"),
     ],
 )
-def test_what_does_not_go_together_is_refused_by_its_own_name(environ: dict[str, str], message: str) -> None:
+def test_conflicting_settings_are_rejected_by_name(environ: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
         build_dashboards_connection(None, {}, {f"STAIR_ES_DASHBOARDS_{name}": value for name, value in environ.items()})
     assert "STAIR_ES_USER" not in str(error.value)

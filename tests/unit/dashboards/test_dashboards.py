@@ -67,7 +67,7 @@ def test_the_same_index_has_the_same_objects_and_another_one_has_others() -> Non
 
 
 @pytest.mark.parametrize("name", ["", "Photos", "photos*", "a,b", "-a", "a b", "a/b", "a#b"])
-def test_a_pattern_or_no_name_is_refused(name: str) -> None:
+def test_a_pattern_or_no_name_is_rejected(name: str) -> None:
     with pytest.raises(UsageError, match="not an index name"):
         DashboardSpec(name=name)
 
@@ -92,7 +92,7 @@ def test_only_the_products_own_controls_are_in_a_bundle() -> None:
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_no_time_field_so_that_nothing_is_empty_at_first(product: Product) -> None:
+def test_the_dashboard_has_no_time_filter_by_default(product: Product) -> None:
     objects = build(product)
     assert all("timeFieldName" not in each["attributes"] for each in objects)
     assert objects[-1]["attributes"]["timeRestore"] is False

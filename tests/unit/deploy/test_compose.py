@@ -65,7 +65,7 @@ def test_no_two_services_want_one_port() -> None:
 
 
 @pytest.mark.parametrize("service", ALL)
-def test_what_keeps_running_has_a_health_check_a_limit_and_a_pinned_image(service: Service) -> None:
+def test_services_have_a_health_check_a_limit_and_a_pinned_image(service: Service) -> None:
     assert ("healthcheck" in service) == _runs_on(service)
     assert service["mem_limit"].endswith("g")
     assert "no-new-privileges:true" in service["security_opt"]
@@ -75,7 +75,7 @@ def test_what_keeps_running_has_a_health_check_a_limit_and_a_pinned_image(servic
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_our_containers_can_write_and_do_next_to_nothing(service: Service) -> None:
+def test_our_containers_can_write_and_have_few_rights(service: Service) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["tmpfs"] == ["/tmp"]
@@ -88,7 +88,7 @@ def test_our_containers_can_write_and_do_next_to_nothing(service: Service) -> No
 
 
 @pytest.mark.parametrize("file", BOTH)
-def test_what_a_service_waits_for_can_come(file: str) -> None:
+def test_each_service_waits_for_something_that_exists(file: str) -> None:
     services = BOTH[file]
     for service in services.values():
         for name, wanted in service.get("depends_on", {}).items():

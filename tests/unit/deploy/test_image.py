@@ -93,7 +93,7 @@ def test_images_are_called_by_this_version_everywhere() -> None:
     assert found == {__version__}
 
 
-def test_what_is_copied_is_what_building_needs(tmp_path: Path) -> None:
+def test_only_what_the_build_needs_is_copied(tmp_path: Path) -> None:
     """The build context, as .dockerignore leaves it, gives a whole wheel."""
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     allowed = [line[1:] for line in ignored if line.startswith("!")]

@@ -114,7 +114,7 @@ def test_pods_have_no_more_rights_than_a_restricted_namespace_grants_and_have_bo
 
 
 @pytest.mark.parametrize("pod", [pytest.param(pod, id=pod["containers"][0]["name"]) for pod in pods(list(ALL.values()))])
-def test_what_is_mounted_is_there_and_secrets_are_files(pod: dict[str, Any]) -> None:
+def test_mounted_files_exist_and_secrets_are_files(pod: dict[str, Any]) -> None:
     [container] = pod["containers"]
     folders = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert set(folders) == {volume["name"] for volume in pod["volumes"]}
@@ -162,7 +162,7 @@ def test_ray_s_workers_get_no_credentials_of_the_cluster_and_nobody_reaches_it_w
     assert all("podSelector" in peer for rule in policy["ingress"] for peer in rule["from"])
 
 
-def test_a_finished_rayjob_frees_its_cluster_and_a_failed_one_goes_on() -> None:
+def test_a_finished_rayjob_frees_its_cluster_and_a_failed_one_continues() -> None:
     spec = ALL["RayJob", "stair-es-ingest"]["spec"]
     assert spec["shutdownAfterJobFinishes"] is True
     assert spec["ttlSecondsAfterFinished"] >= 0

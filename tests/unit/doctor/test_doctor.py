@@ -67,9 +67,9 @@ def test_disks_are_held_against_the_watermarks(free: int, settings: Mapping[str,
 
 
 def test_limits_and_blocks_of_a_cluster() -> None:
-    target = ClusterInfo(distribution="opensearch", version=(3, 8), max_clauses=1024)
-    assert _states(cluster.evaluate_limits(target, {"http.max_content_length": "100mb"}, URL)) == ["ok"]
-    assert _states(cluster.evaluate_limits(target, {"http.max_content_length": "1mb"}, URL)) == ["warn"]
+    cluster_info = ClusterInfo(distribution="opensearch", version=(3, 8), max_clauses=1024)
+    assert _states(cluster.evaluate_limits(cluster_info, {"http.max_content_length": "100mb"}, URL)) == ["ok"]
+    assert _states(cluster.evaluate_limits(cluster_info, {"http.max_content_length": "1mb"}, URL)) == ["warn"]
     block = {"cluster.blocks.read_only": "true"}
     for transient, layer in (({}, "persistent"), (block, "transient")):
         [blocked] = cluster.evaluate_blocks(block, transient, URL)
@@ -88,8 +88,8 @@ def test_limits_and_blocks_of_a_cluster() -> None:
 )
 def test_only_the_right_to_a_check_silences_it(forbidden: tuple[str, ...], checks: list[str]) -> None:
     facts = ClusterFacts(health=None, unassigned=None, settings={}, transient={}, disks={}, forbidden=forbidden)
-    target = ClusterInfo(distribution="opensearch", version=(3, 8), max_clauses=1024)
-    assert [each.check for each in cluster.evaluate_cluster(facts, target, URL)] == checks
+    cluster_info = ClusterInfo(distribution="opensearch", version=(3, 8), max_clauses=1024)
+    assert [each.check for each in cluster.evaluate_cluster(facts, cluster_info, URL)] == checks
 
 
 def test_health_that_settles() -> None:
@@ -109,15 +109,13 @@ def test_health_that_settles() -> None:
         (["H100"], False, ["CUDAExecutionProvider"], "warn", "nvidia-smi"),
     ],
 )
-def test_a_gpu_that_is_there_and_not_used_is_said(
-    gpus: list[str], torch: bool | None, providers: list[str], state: str, remedy: str
-) -> None:
+def test_an_unused_gpu_is_reported(gpus: list[str], torch: bool | None, providers: list[str], state: str, remedy: str) -> None:
     found = compute.evaluate_accelerator(gpus, torch=torch, providers=providers)
     assert found.state == state
     assert remedy in found.remedy
 
 
-def test_ray_at_an_address_where_nobody_listens_fails() -> None:
+def test_an_address_without_a_ray_cluster_fails() -> None:
     [found] = compute.check_ray("127.0.0.1:1")
     assert (found.state, "127.0.0.1:1" in found.message) == ("fail", True)
 
@@ -172,7 +170,7 @@ def test_a_mapping_that_is_nearly_full_and_a_policy_under_way() -> None:
         ("photos-0", {"photos-tokens": {}}, 5, "warn"),
     ],
 )
-def test_a_token_index_that_lags_behind_is_said(owner: str, aliases: dict[str, Any], documents: int, state: str) -> None:
+def test_an_outdated_token_index_is_reported(owner: str, aliases: dict[str, Any], documents: int, state: str) -> None:
     token_index = {
         "aliases": aliases,
         "mappings": {"_meta": {"stair_es": {"token_index_of": owner, "alias": "photos"}}},
@@ -191,7 +189,7 @@ def test_rights_that_lack_are_named() -> None:
     assert _states(index.evaluate_rights({**all_, "read": False}, "photos")) == ["fail"]
 
 
-def test_what_a_user_may_not_look_at_is_no_failure_and_no_number_is_made_up() -> None:
+def test_facts_that_a_user_may_not_see_are_left_out_without_a_failure() -> None:
     facts = replace(_facts(), sizes={})
     assert index.report_index(facts, "m").message == "photos points to photos-1: documents of m"
     assert index.report_index(replace(facts, indices={}), "m").message == "photos holds vectors of m"
@@ -241,7 +239,7 @@ def test_without_cluster_and_with_a_broken_configuration_the_rest_is_looked_at(
     assert (ray["state"], "127.0.0.1:1" in ray["message"]) == ("fail", True), "the address of the file counts"
 
 
-def test_a_folder_that_can_t_be_used_is_no_bug_of_the_doctor(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_not_reported_as_a_bug(tmp_path: Path) -> None:
     (tmp_path / "dead-letters").symlink_to("dead-letters")
     [found] = run._run_check("dead letters", lambda: iter([report_ok("never", str((tmp_path / "dead-letters").stat()))]))
     assert (found.state, str(tmp_path / "dead-letters") in found.message) == ("fail", True)

@@ -81,7 +81,7 @@ def test_layout_has_every_jar_and_descriptor(tmp_path: Path, repository: Reposit
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-def test_second_time_nothing_is_fetched_or_said(tmp_path: Path, repository: Repository, messages: list[str]) -> None:
+def test_the_second_time_nothing_is_fetched_or_printed(tmp_path: Path, repository: Repository, messages: list[str]) -> None:
     with forward_messages(messages.append):
         ensure_distribution(LOCK, tmp_path, repository.source)
     before = (len(repository.served), len(messages))
@@ -147,7 +147,7 @@ def test_unreachable_repository_is_a_node_error(tmp_path: Path, messages: list[s
 
 
 @pytest.mark.parametrize("kind", ["truncated", "altered", "missing", "descriptor"])
-def test_damaged_layout_is_named_and_built_anew(tmp_path: Path, repository: Repository, messages: list[str], kind: str) -> None:
+def test_a_damaged_layout_is_reported_and_rebuilt(tmp_path: Path, repository: Repository, messages: list[str], kind: str) -> None:
     with forward_messages(messages.append):
         home = ensure_distribution(LOCK, tmp_path, repository.source)
     jar = home / "modules/n/own-1.jar"

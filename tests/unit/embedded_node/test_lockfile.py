@@ -50,7 +50,7 @@ def test_folder_changes_with_any_jar_and_any_module() -> None:
         ({"modules": 3}, "malformed"),
     ],
 )
-def test_malformed_lock_says_what_is_wrong(change: dict[str, object], reason: str) -> None:
+def test_a_malformed_lock_file_is_reported(change: dict[str, object], reason: str) -> None:
     text = json.dumps({**json.loads(load_node_lock().to_json()), **change})
     with pytest.raises(ResourceError, match=reason):
         NodeLock.from_json(text)

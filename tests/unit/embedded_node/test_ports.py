@@ -33,14 +33,14 @@ def test_ports_of_folders_cannot_be_guessed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "http", "9200", "65536", "-1", "1e4"])
-def test_file_that_names_no_port_of_ours_is_written_anew(tmp_path: Path, text: str) -> None:
+def test_a_file_without_a_valid_port_is_rewritten(tmp_path: Path, text: str) -> None:
     (tmp_path / "port").write_text(text)
     port = ensure_port(tmp_path / "port")
     assert port in PORTS
     assert (tmp_path / "port").read_text() == f"{port}\n"
 
 
-def test_port_that_another_program_took_meanwhile_is_given_up_for_good(tmp_path: Path) -> None:
+def test_a_port_taken_by_another_program_is_replaced_permanently(tmp_path: Path) -> None:
     messages: list[str] = []
     with forward_messages(messages.append):
         before = ensure_port(tmp_path / "port")
@@ -55,7 +55,7 @@ def test_port_that_another_program_took_meanwhile_is_given_up_for_good(tmp_path:
         assert ensure_port(tmp_path / "port") == after
 
 
-def test_taken_port_is_told_with_what_to_do() -> None:
+def test_a_port_in_use_is_an_error_with_a_remedy() -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()

@@ -75,7 +75,7 @@ def test_settings_bind_the_loopback_interface_only(spec: NodeSpec) -> None:
     assert "indices.query.bool.max_clause_count" not in settings
 
 
-def test_settings_refuse_web_pages_and_watch_the_disk_in_bytes(spec: NodeSpec) -> None:
+def test_settings_reject_web_pages_and_watch_the_disk_in_bytes(spec: NodeSpec) -> None:
     settings = build_node_settings(spec)
     assert (settings["http.cors.enabled"], settings["http.cors.allow-origin"]) == (True, "")
     marks = [settings[f"cluster.routing.allocation.disk.watermark.{name}"] for name in ("low", "high", "flood_stage")]
@@ -83,7 +83,7 @@ def test_settings_refuse_web_pages_and_watch_the_disk_in_bytes(spec: NodeSpec) -
     assert "cluster.routing.allocation.disk.threshold_enabled" not in settings  # true unless it is said
 
 
-def test_a_heap_full_of_garbage_refuses_nothing(spec: NodeSpec) -> None:
+def test_a_heap_full_of_garbage_rejects_no_request(spec: NodeSpec) -> None:
     """SerialGC collects on allocation only: counting garbage as used would refuse requests until something else allocates."""
     assert "-XX:+UseSerialGC" in _command(spec)
     assert build_node_settings(spec)["indices.breaker.total.use_real_memory"] is False
@@ -103,7 +103,7 @@ def test_environment_and_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(("port", "heap"), [(-1, "512m"), (65536, "512m"), (0, "512"), (0, "64m"), (0, "lots"), (0, "1g -Dx")])
-def test_impossible_values_are_refused(tmp_path: Path, port: int, heap: str) -> None:
+def test_impossible_values_are_rejected(tmp_path: Path, port: int, heap: str) -> None:
     with pytest.raises(UsageError) as caught:
         NodeSpec(dist=tmp_path, base=tmp_path, port=port, heap=heap)
     assert caught.value.remedy
@@ -123,7 +123,7 @@ def test_state_round_trip(spec: NodeSpec) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"pid": "x"}', '{"pid": 1}'])
-def test_foreign_state_file_is_no_node(spec: NodeSpec, text: str) -> None:
+def test_an_unrelated_state_file_is_ignored(spec: NodeSpec, text: str) -> None:
     spec.state_file.write_text(text)
     assert states.read_node_state(spec.state_file) is None
     assert get_node_status(spec).state == "stopped"
@@ -198,7 +198,7 @@ def test_log_is_followed_through_half_lines_and_replacement(tmp_path: Path) -> N
     lines.close()  # type: ignore[attr-defined]
 
 
-def test_lock_is_exclusive_and_the_wait_is_told(tmp_path: Path) -> None:
+def test_the_lock_is_exclusive_and_waiting_is_logged(tmp_path: Path) -> None:
     code = "import sys; from filelock import FileLock\nwith FileLock(sys.argv[1]): print(flush=True); input()"
     path, messages = tmp_path / "lock", list[str]()
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -224,7 +224,7 @@ def test_command_line_loads_nothing_of_the_node() -> None:
 
 
 @pytest.mark.parametrize("kind", ["cluster_block_exception", "index_create_block_exception"])
-def test_what_a_full_disk_forbids_is_no_matter_of_rights(kind: str) -> None:
+def test_a_full_disk_is_not_reported_as_missing_permissions(kind: str) -> None:
     refused = exceptions.AuthorizationException(403, kind, {"error": {"reason": "blocked by: [FORBIDDEN/10/...]"}})
     with pytest.raises(ClusterError, match="blocked by") as caught, translate_errors(Connection(url="http://127.0.0.1:1")):
         raise refused

@@ -132,11 +132,11 @@ def test_a_class_is_the_mean_of_unit_vectors_the_same_for_words_and_dense() -> N
 
 
 def test_zero_shot_of_words_dense_vectors_and_a_model_that_breaks(tmp_path: Path) -> None:
-    labelled = read_image_folder(folder(tmp_path / "set", 4))
+    labeled = read_image_folder(folder(tmp_path / "set", 4))
     (tmp_path / "set" / "n01_red" / "0.JPEG").write_bytes(b"no image")
     messages: list[str] = []
     with forward_messages(messages.append):
-        result = evaluate_zero_shot(labelled, MODELS, ["a {}"], progress=nothing)
+        result = evaluate_zero_shot(labeled, MODELS, ["a {}"], progress=nothing)
     rows = result.to_dict()["rows"]
     assert [(row["vectors"], row["model"], row["images"], row["top1"]) for row in rows] == [
         *(("tokens", "colours@1", 11, 1.0), ("dense", "colours@1", 11, 1.0), ("dense", "dense@1", 11, 1.0)),
@@ -148,16 +148,16 @@ def test_zero_shot_of_words_dense_vectors_and_a_model_that_breaks(tmp_path: Path
     assert "| tokens  | colours@1 | 100.0 |" in result.to_markdown()
     assert messages == [f"model {number} of 3: {model.label}" for number, model in enumerate(MODELS, 1)]
     with pytest.raises(ModelError, match="gone"), forward_messages(messages.append):
-        evaluate_zero_shot(labelled, MODELS[2:], ["a {}"], progress=nothing)
+        evaluate_zero_shot(labeled, MODELS[2:], ["a {}"], progress=nothing)
     with pytest.raises(UsageError, match="no place"), forward_messages(messages.append):
-        evaluate_zero_shot(labelled, MODELS[:1], ["a photo"], progress=nothing)
+        evaluate_zero_shot(labeled, MODELS[:1], ["a photo"], progress=nothing)
 
 
 def test_a_class_without_a_known_word_is_never_found(tmp_path: Path) -> None:
     names = tmp_path / "names.json"
     names.write_text(json.dumps(["red", "green", "mauve"]))
-    labelled = read_image_folder(folder(tmp_path / "set", 2), classes=names)
-    result = evaluate_zero_shot(labelled, MODELS[:1], ["{}"], progress=nothing)
+    labeled = read_image_folder(folder(tmp_path / "set", 2), classes=names)
+    result = evaluate_zero_shot(labeled, MODELS[:1], ["{}"], progress=nothing)
     assert result.to_dict()["rows"][0]["top1"] == pytest.approx(2 / 3)
     assert result.remarks == ("tokens of colours@1: 1 classes have no known token, and are never found",)
 
@@ -178,11 +178,11 @@ def test_names_of_classes(tmp_path: Path, file: str, text: str) -> None:
     (root / "empty").mkdir()
     (root / ".hidden").mkdir()
     (root / "notes.txt").write_text("no class")
-    labelled = read_image_folder(root, classes=tmp_path / file, limit=2)
-    assert labelled.classes == tuple(COLOURS)
-    assert [names[0] for names in labelled.names] == ["red", "green", "blue"]
-    assert {names[1:] for names in labelled.names} == ({("a colour",)} if file[0] in "be" else {()})
-    assert labelled.labels == (0, 0, 1, 1, 2, 2)
+    labeled = read_image_folder(root, classes=tmp_path / file, limit=2)
+    assert labeled.classes == tuple(COLOURS)
+    assert [names[0] for names in labeled.names] == ["red", "green", "blue"]
+    assert {names[1:] for names in labeled.names} == ({("a colour",)} if file[0] in "be" else {()})
+    assert labeled.labels == (0, 0, 1, 1, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_the_probe_is_the_regression_of_scikit_learn() -> None:
     assert not fit_probe(rows_NV, labels, steps=1).converged
 
 
-def test_what_is_held_out() -> None:
+def test_a_fifth_of_each_class_is_held_out() -> None:
     labels = [*[0] * 10, *[1] * 3, 2, *[3] * 2]
     held = select_held_out(labels)
     assert [int(held[np.array(labels) == label].sum()) for label in range(4)] == [2, 1, 0, 1]

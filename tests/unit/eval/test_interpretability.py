@@ -169,7 +169,7 @@ def test_words_of_classes(folder: Path) -> None:
     assert strip_wordpiece_prefix("##ish") + strip_wordpiece_prefix("dog") + strip_wordpiece_prefix("##") == "ishdog##"
 
 
-def test_dense_vectors_of_a_vocabulary_are_asked_for_only_where_there_are_no_words_or_if_it_is_said(folder: Path) -> None:
+def test_the_vocabulary_is_encoded_only_for_dense_models_or_on_request(folder: Path) -> None:
     task = build_class_task(read_image_folder(folder))
     for dense, kinds in ((False, ["tokens"]), (True, ["tokens", "dense"])):
         report = evaluate_interpretability(task, made(Both()), dense=dense, progress=nothing).to_dict()
@@ -186,7 +186,7 @@ def test_words_of_captions(folder: Path) -> None:
         evaluate_interpretability(build_caption_task(captions), made(Colours()), prompt="a photo", progress=nothing)
 
 
-def test_the_label_space_of_dense_models_alone_is_berts() -> None:
+def test_the_label_space_of_only_dense_models_is_that_of_bert() -> None:
     space = choose_label_space(made(Dense()))
     assert space.tokens == load_reference_tokens()
     assert len(space.tokens) > 29_000

@@ -71,7 +71,7 @@ def test_a_wrong_item_of_the_same_score_comes_first() -> None:
     assert compute_ranks(np.zeros(4), [1]) == (4,)
 
 
-def test_what_an_engine_leaves_out_is_last_and_the_same_as_a_score_of_0() -> None:
+def test_items_that_an_engine_leaves_out_rank_last_like_a_score_of_0() -> None:
     rng = np.random.default_rng(6)
     for _ in range(200):
         scores_N = np.where(rng.random(25) < 0.4, 0.0, rng.integers(1, 6, 25)).astype(np.float64)

@@ -37,7 +37,7 @@ def _written(image: Pending) -> Outcome:
     return Outcome(image.item, "written", "write")
 
 
-def test_a_host_that_asks_to_wait_is_left_alone_and_no_other() -> None:
+def test_only_the_host_that_asks_to_wait_is_paused() -> None:
     clock = Clock()
     deferred_images = DeferredImages(600.0, clock)
     first, other, file = (
@@ -64,7 +64,7 @@ def test_a_host_is_one_by_its_name_and_by_its_punycode() -> None:
     assert deferred_images.route_image(_image(3, "bücher.example")) is None
 
 
-def test_what_several_workers_are_told_is_one_rest() -> None:
+def test_the_same_request_to_wait_from_several_workers_is_one_pause() -> None:
     clock = Clock()
     deferred_images = DeferredImages(600.0, clock)
     for number in range(3):
@@ -89,23 +89,23 @@ def test_an_absurd_time_is_cut_to_the_patience_and_the_others_are_tried_after_it
     assert failed.reason == ("a.test: 429 Too Many Requests, asks to wait 999999999 s, after 600 s of waiting for the host")
 
 
-def test_an_image_that_is_refused_again_while_others_are_given_waits_alone() -> None:
+def test_an_image_that_is_rejected_while_others_are_served_waits_alone() -> None:
     clock = Clock()
     deferred_images = DeferredImages(600.0, clock)
     bad, good = _image(0), _image(1)
     deferred_images.add_deferred(bad, _says(bad, 5.0))
-    began, rests = clock.now, list[float]()
+    began, pauses = clock.now, list[float]()
     while True:
-        rest_s = deferred_images.due_in_s or 0.0
-        clock.now += rest_s
+        pause_s = deferred_images.due_in_s or 0.0
+        clock.now += pause_s
         [bad] = deferred_images.take_due(10)
         deferred_images.observe_result(good, _written(good))
         if failed := deferred_images.add_deferred(bad, _says(bad, 5.0)):
             break
-        rests.append(deferred_images.due_in_s or 0.0)
+        pauses.append(deferred_images.due_in_s or 0.0)
         assert deferred_images.route_image(_image(2)) == _image(2)
         assert deferred_images.describe_waiting().endswith("s for a.test (1 URL)")
-    assert rests == [5, 5, 5, 8, 16, 32, 64, 128, 256, 81]
+    assert pauses == [5, 5, 5, 8, 16, 32, 64, 128, 256, 81]
     assert clock.now - began == 605
     assert failed[0].reason.endswith("asks to wait 5 s, after 600 s of waiting for the host")
 

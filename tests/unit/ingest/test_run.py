@@ -27,7 +27,7 @@ class Shelf:
     """A sink session that notes what is asked of it."""
 
     writer: SinkWriter
-    index, fresh, label = "shelf-1", True, "a shelf"
+    index, is_empty, label = "shelf-1", True, "a shelf"
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -57,7 +57,7 @@ class Given:
         self.run = IngestRun(
             noun="text",
             options=options,
-            streams=SourceStream([]),
+            stream=SourceStream([]),
             session=self.shelf,
             accounting=accounting,
             model_id="m-1",

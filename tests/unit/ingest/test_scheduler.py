@@ -109,7 +109,7 @@ def _run(
     executor: FakeExecutor,
     items: Iterator[SourceItem | ListingFailure],
     *,
-    fresh: bool = True,
+    is_empty: bool = True,
     deferred: DeferredImages | None = None,
 ) -> list[Outcome]:
     with PrefetchQueue(items, max_items=100_000) as queue:
@@ -117,7 +117,7 @@ def _run(
         scheduler = StageScheduler(
             executor,
             AdaptiveThrottle(BulkPolicy()),
-            fresh,
+            is_empty,
             _only_items,
             deferred=DeferredImages() if deferred is None else deferred,
         )
@@ -131,9 +131,9 @@ def test_every_image_comes_out_once(seed: int, count: int) -> None:
     assert sorted(o.item.uri for o in outcomes) == sorted(f"mem:{i}" for i in range(count))
 
 
-def test_unchanged_images_go_no_further_than_the_check() -> None:
+def test_unchanged_images_end_after_the_check() -> None:
     executor = FakeExecutor(unchanged=frozenset(f"mem:{i}" for i in range(0, 600, 2)))
-    outcomes = _run(executor, _items(600), fresh=False)
+    outcomes = _run(executor, _items(600), is_empty=False)
     assert sorted(o.item.uri for o in outcomes if o.kind == "unchanged") == sorted(executor.unchanged)
     assert len(outcomes) == 600
     prepared = [len(b.images) for kind, batches in executor.tasks.values() if kind == "prepare" for b in batches]
@@ -176,7 +176,7 @@ def test_a_source_that_breaks_off_fails_the_run_after_what_it_had_named() -> Non
 
     seen: list[Outcome] = []
     with PrefetchQueue(breaking(), max_items=100) as queue:
-        scheduler = StageScheduler(FakeExecutor(), AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=_only_items)
+        scheduler = StageScheduler(FakeExecutor(), AdaptiveThrottle(BulkPolicy()), is_empty=True, accept_listed=_only_items)
         with pytest.raises(SourceError, match="went away"):
             seen.extend(outcome for batch in scheduler.run(queue) for outcome in batch.get_outcomes())
     assert len(seen) == 10
@@ -199,7 +199,7 @@ def test_things_that_are_listed_twice_hold_up_no_others() -> None:
 
     with PrefetchQueue(chain.from_iterable(_items(100) for _ in range(201)), max_items=100_000) as queue:
         queue.wait_for_items(100_000, 60.0)
-        scheduler = StageScheduler(Watched(), AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=admit)
+        scheduler = StageScheduler(Watched(), AdaptiveThrottle(BulkPolicy()), is_empty=True, accept_listed=admit)
         assert sum(len(batch.get_outcomes()) for batch in scheduler.run(queue)) == 100
     assert listed == 20_100
     assert max(after - before for before, after in pairwise(taken)) <= MAX_TAKES * CHECK_IMAGES
@@ -240,11 +240,13 @@ def _urls(count: int) -> Iterator[SourceItem | ListingFailure]:
         yield SourceItem(url, "list:", UrlLocator(url))
 
 
-@pytest.mark.parametrize("fresh", [True, False])
-def test_images_of_a_host_that_asks_to_wait_come_last_and_all_of_them_come(monkeypatch: pytest.MonkeyPatch, fresh: bool) -> None:
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_images_of_a_host_that_asks_to_wait_come_last_and_all_of_them_come(
+    monkeypatch: pytest.MonkeyPatch, is_empty: bool
+) -> None:
     executor = HostsThatAskToWait()
     monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
-    outcomes = _run(executor, _urls(5000), fresh=fresh, deferred=executor.deferred())
+    outcomes = _run(executor, _urls(5000), is_empty=is_empty, deferred=executor.deferred())
     assert sorted(outcome.item.uri for outcome in outcomes) == sorted(item.uri for item in _urls(5000))
     assert {outcome.kind for outcome in outcomes} == {"written"}
     assert all("b.test" in outcome.item.uri for outcome in outcomes[:2500])
@@ -267,7 +269,7 @@ def test_a_full_room_of_waiting_images_stops_the_listing(monkeypatch: pytest.Mon
         queue.wait_for_items(5000, 60.0)
         scheduler, seen = (
             StageScheduler(
-                executor, AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=admit, deferred=executor.deferred()
+                executor, AdaptiveThrottle(BulkPolicy()), is_empty=True, accept_listed=admit, deferred=executor.deferred()
             ),
             0,
         )
@@ -288,7 +290,7 @@ def test_images_of_a_host_that_was_given_up_hold_up_no_others() -> None:
     with PrefetchQueue(chain(_urls(200), gone), max_items=100_000) as queue:
         queue.wait_for_items(100_000, 60.0)
         scheduler = StageScheduler(
-            FakeExecutor(), AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=_only_items, deferred=deferred
+            FakeExecutor(), AdaptiveThrottle(BulkPolicy()), is_empty=True, accept_listed=_only_items, deferred=deferred
         )
         kinds = [[outcome.kind for outcome in batch.get_outcomes()] for batch in scheduler.run(queue)]
     in_order = list(chain.from_iterable(kinds))
@@ -307,7 +309,7 @@ def test_images_that_were_kept_back_count_against_the_room_of_the_workers(monkey
     monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
     with PrefetchQueue(_urls(1000), max_items=100_000) as queue:
         scheduler = StageScheduler(
-            executor, AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=_only_items, deferred=executor.deferred()
+            executor, AdaptiveThrottle(BulkPolicy()), is_empty=True, accept_listed=_only_items, deferred=executor.deferred()
         )
         assert sum(len(batch.get_outcomes()) for batch in scheduler.run(queue)) == 1000
     assert (min(queued_bytes), scheduler._queued_bytes) == (0, 0)

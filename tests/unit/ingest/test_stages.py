@@ -45,13 +45,13 @@ def test_large_images_are_decoded_before_all_are_read() -> None:
     connection = Connection(url="http://127.0.0.1:1")
     config = WorkerConfig(
         writer=ClusterSinkWriter(connection=connection, index="no", policy=BulkPolicy()),
-        fresh=True,
+        is_empty=True,
         model=ModelSpec(name="stair-mini"),
         model_id="stair-mini-2",
         image_spec=registry.get_model_card("stair-mini").image_spec,
         document=DocumentSettings(),
         read_limits=ReadLimits(),
-        limits=DecodeLimits(),
+        decode_limits=DecodeLimits(),
     )
     batch = Batch([Pending(SourceItem(f"file:///{number}.png", "file:///", _Padded(40 * MB))) for number in range(IMAGES)])
     tracemalloc.start()
@@ -67,14 +67,14 @@ def test_large_images_are_decoded_before_all_are_read() -> None:
     assert set(prepared.seconds) == {"read", "decode"}
 
 
-def test_what_waits_weighs_its_fields_too() -> None:
+def test_the_size_of_a_waiting_image_includes_its_fields() -> None:
     item = SourceItem(
         "file:///a.png", "file:///", InlineBytes(b"x" * 1000), fields={"caption": "x" * 10_000, "tags": ["a"] * 100}
     )
     assert 17_000 < estimate_listed_bytes(item) < 20_000
 
 
-def test_what_waits_weighs_its_names_too() -> None:
+def test_the_size_of_a_waiting_image_includes_its_names() -> None:
     url = "https://images.test/" + "x" * 10_000
     assert 20_000 < estimate_listed_bytes(SourceItem(url, "list:", UrlLocator(url))) < 21_000
     assert 10_000 < estimate_listed_bytes(ListingFailure(url, "list:", "line 7 isn't UTF-8")) < 11_000

@@ -77,7 +77,7 @@ def test_uniformity_is_one_for_a_constant_and_low_for_what_varies_or_is_rare() -
 
 
 @pytest.mark.parametrize("tokens", [None, [], "dog", 3, {"dog": None}, {"dog": 0}, {"dog": -1.0}, {"dog": "x"}, {"dog": [1]}])
-def test_what_is_no_weight_counts_for_nothing_and_the_image_counts(tokens: object) -> None:
+def test_invalid_weights_are_ignored_and_their_image_is_counted(tokens: object) -> None:
     accumulator = StatsAccumulator()
     accumulator.add_image(tokens, "u")
     assert (accumulator.images, accumulator.empty, accumulator.compute_stats()) == (1, 1, ())
@@ -89,7 +89,7 @@ def test_weights_in_other_forms_of_json_count() -> None:
     assert {each.token: each.max_weight for each in accumulator.compute_stats()} == {"dog": 2.0, "cat": 0.5}
 
 
-def test_of_nothing_there_are_no_figures() -> None:
+def test_without_images_there_are_no_statistics() -> None:
     assert StatsAccumulator().compute_stats() == ()
 
 
@@ -179,7 +179,7 @@ def test_no_image_has_another_word() -> None:
         assert set(vector.tokens) <= vocabulary
 
 
-def test_a_model_that_is_not_here_has_the_words_of_bert_and_says_so() -> None:
+def test_a_missing_model_falls_back_to_the_vocabulary_of_bert_with_a_notice() -> None:
     vocabulary = load_model_vocabulary("someone/model-on-the-hub")
     assert vocabulary.source == BERT
     assert "someone/model-on-the-hub" in vocabulary.reason

@@ -61,13 +61,13 @@ def test_a_document_is_its_words_and_what_people_can_read() -> None:
 
 
 @pytest.mark.parametrize("source", [None, {}, {"tokens": None}, {"tokens": [], "uri": ["u"], "policy_undo": 3}, {"uri": 7}])
-def test_a_document_of_somebody_else_is_no_error(source: object) -> None:
+def test_a_foreign_document_is_read_without_error(source: object) -> None:
     assert parse_stored_image({"_id": "1", "_source": source}) == StoredImage(
         id="1", index="", uri="", vector=SparseVector((), ()), source=parse_stored_image({"_id": "1", "_source": source}).source
     )
 
 
-def test_what_no_query_could_find_is_no_word() -> None:
+def test_tokens_that_no_query_can_find_are_left_out() -> None:
     tokens = {"dog": 1, "a%2Eb": "0.5", "zero": 0, "less": -1.0, "none": None, "nan": math.nan, "inf": math.inf, "%": 0.25}
     assert parse_token_vector(tokens) == SparseVector(("dog", "a.b", ""), (1.0, 0.5, 0.25))
     assert (
@@ -79,7 +79,7 @@ def test_what_no_query_could_find_is_no_word() -> None:
 
 
 @pytest.mark.parametrize("form", ["WEBP", "JPEG", "PNG"])
-def test_a_thumbnail_is_a_picture_that_is_what_it_says(form: str) -> None:
+def test_a_thumbnail_must_have_the_format_that_it_declares(form: str) -> None:
     data = encoded(Image.new("RGB", (8, 4), "red"), form)
     type_ = f"image/{form.lower()}"
     found = parse_thumbnail(uri(type_, data))
@@ -107,7 +107,7 @@ def test_a_thumbnail_is_a_picture_that_is_what_it_says(form: str) -> None:
         "data:image/png,\x89PNG",
     ],
 )
-def test_everything_else_is_no_thumbnail(value: object) -> None:
+def test_anything_else_is_rejected_as_a_thumbnail(value: object) -> None:
     assert parse_thumbnail(value) is None
 
 
@@ -138,7 +138,7 @@ def test_a_changed_file_another_model_and_what_differs_largest_first() -> None:
     assert "m-2" in model
 
 
-def test_a_policy_is_no_difference_where_it_was_applied() -> None:
+def test_an_applied_policy_is_not_reported_as_a_difference() -> None:
     image = parse_stored_image(hit(WORDS, POLICY))
     found = compare_vectors(image, now(), POLICY)
     assert found.is_same
@@ -155,14 +155,14 @@ def test_a_policy_that_has_not_reached_a_document_and_one_that_was_taken_back() 
     assert POLICY.digest in back.reasons[0]
 
 
-def test_a_policy_that_does_not_touch_an_image_is_no_reason() -> None:
+def test_a_policy_without_effect_on_an_image_is_not_given_as_a_reason() -> None:
     plain = SparseVector.from_mapping({"tree": 1.0})
     found = compare_vectors(parse_stored_image(hit(plain, POLICY)), now(plain), POLICY)
     assert found.is_same
     assert not found.reasons
 
 
-def test_what_a_policy_did() -> None:
+def test_the_effect_of_a_policy_is_shown() -> None:
     found = find_policy_effect(parse_stored_image(hit(WORDS, POLICY)), POLICY)
     assert found is not None
     assert found.rules == ("hound -> dog", "mute egyptian", "cap cat")
@@ -179,7 +179,7 @@ def test_what_a_policy_did() -> None:
     assert unknown.tokens == found.tokens
 
 
-def test_an_undo_that_makes_no_vector_is_no_error() -> None:
+def test_an_undo_without_a_valid_vector_is_ignored() -> None:
     image = StoredImage(id="1", index="", uri="", vector=WORDS, source={}, undo=PolicyUndo(tokens={"cat": -1.0}))
     found = find_policy_effect(image, POLICY)
     assert found is not None

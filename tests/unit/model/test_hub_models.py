@@ -18,7 +18,7 @@ from stair_es.model.base import ModelSpec
 from stair_es.model.hub_integrity import find_weight_faults
 
 
-def test_a_short_name_stands_for_its_id_even_beside_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_name_resolves_to_its_id_even_next_to_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for model in hub_models.HUB_MODELS:
         (tmp_path / model.name).mkdir()

@@ -30,7 +30,7 @@ def _folder(folder: Path, config: object) -> Path:
 
 
 @pytest.mark.parametrize("name", ["nope", "", " ", "./nope", "/no/such/folder", "a/b/c", "~nobody-here/x", "x\0y", "x" * 5000])
-def test_an_unknown_name_says_what_there_is(name: str) -> None:
+def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     with pytest.raises(UnknownModel, match="neither a name nor a folder") as error:
         registry.get_encoder_plugin(name)
     assert "stair-mini" in error.value.remedy
@@ -55,7 +55,7 @@ def test_a_folder_becomes_absolute_and_all_else_stays(tmp_path: Path, monkeypatc
     assert registry.make_portable_name("org/name") == "org/name"
 
 
-def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+def test_a_folder_without_a_checkpoint_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"isn't a checkpoint: it has no config\.json"):
         registry.get_encoder_plugin(str(tmp_path))
 
@@ -132,7 +132,7 @@ def test_ids_make_legal_index_names(tmp_path: Path, name: str) -> None:
     assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*-[0-9a-f]{12}", result)
 
 
-def test_the_hub_out_of_reach_says_how_to_do_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_hub_has_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(

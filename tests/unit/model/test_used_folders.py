@@ -37,7 +37,7 @@ def known(name: str) -> IndexInfo:
     return IndexInfo(fields={"i-1": IndexFields(tokens="rank_features")}, model="m-1", model_name=name)
 
 
-def test_a_folder_that_nobody_here_used_is_not_even_looked_for(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_no_ingest_used_is_never_opened(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On Windows a look at a share sends a login to whoever has it."""
     looked = list[str]()
 
@@ -70,7 +70,7 @@ def test_a_folder_that_an_ingest_used_is_read(planted: Path, home: Path) -> None
     assert not isinstance(caught.value, ModelNotFetched)
 
 
-def test_the_home_of_the_settings_goes_before_the_environment(planted: Path, tmp_path: Path) -> None:
+def test_the_home_of_the_settings_overrides_the_environment(planted: Path, tmp_path: Path) -> None:
     settings = Settings(home=DataDir(tmp_path / "other"))
     record_model_folder(str(planted), settings.home)
     with pytest.raises(ModelNotFetched, match="no ingest with this STAIR_ES_HOME has used such a folder"):
@@ -96,7 +96,7 @@ def test_folders_are_remembered_once_and_the_oldest_forgotten(tmp_path: Path, ho
     assert {path.name for path in home.iterdir()} == {"model-folders.json", "model-folders.json.lock"}
 
 
-def test_names_that_are_no_folders_are_not_remembered(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_folders_are_recorded(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m").mkdir()
     for name in (DEFAULT_MODEL, "org/tiny", "m", "./m", str(tmp_path / "absent")):
@@ -105,7 +105,7 @@ def test_names_that_are_no_folders_are_not_remembered(tmp_path: Path, home: Path
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "null", "[1, null]"])
-def test_a_broken_list_names_nothing_and_is_written_anew(tmp_path: Path, home: Path, text: str) -> None:
+def test_a_broken_list_is_empty_and_is_rewritten(tmp_path: Path, home: Path, text: str) -> None:
     home.mkdir()
     (home / "model-folders.json").write_text(text)
     assert not is_used_model_folder(str(tmp_path), DataDir(home))
@@ -113,7 +113,7 @@ def test_a_broken_list_names_nothing_and_is_written_anew(tmp_path: Path, home: P
     assert is_used_model_folder(str(tmp_path), DataDir(home))
 
 
-def test_a_home_that_cannot_be_written_is_no_error(tmp_path: Path, home: Path) -> None:
+def test_an_unwritable_home_is_ignored(tmp_path: Path, home: Path) -> None:
     home.write_text("a file")
     record_model_folder(str(tmp_path), DataDir(home))
     assert not is_used_model_folder(str(tmp_path), DataDir(home))

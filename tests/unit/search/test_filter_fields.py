@@ -75,5 +75,5 @@ def test_a_range_of_a_keyword_is_remarked_once_and_one_of_a_number_is_not() -> N
     assert remark.startswith("the filter compares 'price' as text, since it is a keyword field:")
 
 
-def test_filters_of_our_own_queries_are_no_fields_of_the_index() -> None:
+def test_filters_of_our_own_queries_need_no_fields_of_the_index() -> None:
     INFO.check_filter_fields(SearchQuery(vector=VECTOR, filters=[build_rank_features_query(VECTOR).clause]))

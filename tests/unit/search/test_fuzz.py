@@ -68,7 +68,7 @@ def test_query_strings_of_any_kind(encoder: Encoder) -> None:
     rng = random.Random(SEED)
     count = 0
     for case, query_string in enumerate((*QUERY_STRINGS, *(draw_query_string(rng) for _ in range(600)))):
-        query = build_or_none(encoder, QueryInputs(words=query_string))
+        query = build_or_none(encoder, QueryInputs(query_string=query_string))
         if query is None:
             continue
         count += 1
@@ -104,7 +104,7 @@ def test_words_taken_literally_are_the_text(encoder: Encoder) -> None:
     rng = random.Random(SEED)
     for _ in range(200):
         query_string = draw_query_string(rng)
-        query = build_or_none(encoder, QueryInputs(words=query_string, literal=True))
+        query = build_or_none(encoder, QueryInputs(query_string=query_string, literal=True))
         if query is not None:
             assert query.vector == encoder.encode_texts([query_string.strip()])[0]
             assert not query.required
@@ -145,7 +145,7 @@ def test_filters_of_any_kind() -> None:
 
 
 @pytest.mark.parametrize("depth", [40, 96, 105, 1000, 100_000])
-def test_a_deep_filter_is_refused_not_a_recursion(depth: int) -> None:
+def test_a_deep_filter_is_rejected_not_a_recursion(depth: int) -> None:
     text = '{"bool":{"filter":[' * (depth // 3) + '{"match_all":{}}' + "]}}" * (depth // 3)
     vector = SparseVector.from_mapping({"a": 1.0})
     if depth < 100:
@@ -155,14 +155,14 @@ def test_a_deep_filter_is_refused_not_a_recursion(depth: int) -> None:
         SearchQuery(vector=vector, filters=[parse_filter(text)])
 
 
-def test_a_filter_that_contains_itself_is_refused() -> None:
+def test_a_filter_that_contains_itself_is_rejected() -> None:
     clause: dict[str, Any] = {"bool": {}}
     clause["bool"]["filter"] = [clause]
     with pytest.raises(QueryError, match="deep"):
         SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
 
 
-def test_weights_that_leave_the_numbers_are_refused() -> None:
+def test_weights_that_leave_the_numbers_are_rejected() -> None:
     heavy = SparseVector.from_mapping({"a": 1e300, "b": 1.0})
     with pytest.raises(QueryError, match="too large"):
         boost_tokens(heavy, {"a": 1e300})

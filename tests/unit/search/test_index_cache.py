@@ -58,7 +58,7 @@ def test_hits_of_another_index_and_no_hits_are_searched_for_again_where_the_alia
     assert alias.searched == ["photos-1", "photos-2"]
 
 
-def test_where_it_has_not_moved_the_first_answer_stands() -> None:
+def test_the_first_result_is_kept_if_the_alias_has_not_moved() -> None:
     alias = Alias()
     assert alias.search(set()) == "photos-1"
     assert (alias.searched, alias.fetched) == (["photos-1"], 2)

@@ -20,7 +20,7 @@ def test_nothing_is_pruned_by_default() -> None:
 @pytest.mark.parametrize(
     ("mass", "kept"), [(0.8, ("dog", "beach")), (0.81, ("dog", "beach", "sand")), (1e-9, ("dog",)), (1.0, VECTOR.tokens)]
 )
-def test_what_is_kept_and_what_is_pruned_make_the_whole(mass: float, kept: tuple[str, ...]) -> None:
+def test_kept_and_pruned_tokens_are_the_whole_vector(mass: float, kept: tuple[str, ...]) -> None:
     pruned = prune_vector(VECTOR, mass)
     assert pruned.kept.tokens == kept
     assert {**pruned.kept.to_dict(), **pruned.pruned.to_dict()} == VECTOR.to_dict()

@@ -31,7 +31,7 @@ def test_a_text_becomes_its_vector() -> None:
     assert encode_query_text(Brightness(), "red car").to_dict() == {"car": 1.0, "red": 1.0}
 
 
-def test_a_text_without_a_known_word_is_refused_by_name() -> None:
+def test_a_text_without_a_known_word_is_rejected_by_name() -> None:
     with pytest.raises(QueryError, match="'unknown unknown'") as caught:
         encode_query_text(Brightness(), "unknown unknown")
     assert caught.value.remedy

@@ -47,7 +47,7 @@ def test_a_negative_input_takes_away_and_never_below_0() -> None:
 
 
 @pytest.mark.parametrize("factor", [-1.0, 0.0, float("nan"), float("inf"), 1e308])
-def test_inputs_of_which_nothing_sensible_is_left_are_refused(factor: float) -> None:
+def test_inputs_without_a_usable_part_are_rejected(factor: float) -> None:
     with pytest.raises(QueryError):
         combine_vectors([(vector({"a": 10.0}), factor)])
 

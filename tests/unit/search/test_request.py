@@ -50,7 +50,7 @@ def test_a_vector_alone_is_the_clause_of_its_query_type_in_a_total_order() -> No
     }
 
 
-def test_what_only_restricts_never_makes_the_words_optional() -> None:
+def test_conditions_never_make_the_words_optional() -> None:
     built = body(SearchQuery(vector=VECTOR, filters=[PNG], required=[("dog",)], excluded=[("tab", "##by")]))
     assert built["query"] == {
         "bool": {
@@ -68,7 +68,7 @@ def test_what_only_restricts_never_makes_the_words_optional() -> None:
     }
 
 
-def test_a_word_counts_from_a_weight_on() -> None:
+def test_a_word_counts_only_from_the_minimum_weight() -> None:
     assert build_token_clause(("dog",), "rank_features", min_weight=0.5) == {
         "function_score": {"query": build_token_clause(("dog",), "rank_features"), "min_score": 0.5}
     }
@@ -79,7 +79,7 @@ def test_impacts_count_from_the_thousandth_that_a_weight_is_rounded_to(min_weigh
     assert build_token_clause(("dog",), "impacts", min_weight=min_weight)["function_score"]["min_score"] == pytest.approx(bound)
 
 
-def test_the_best_few_of_an_approximate_query_are_no_condition() -> None:
+def test_token_clauses_never_use_seismic() -> None:
     assert build_token_clause(("dog",), "seismic", min_weight=0.5) == build_token_clause(
         ("dog",), "rank_features", min_weight=0.5
     )
@@ -115,7 +115,7 @@ def test_queries_that_seismic_can_t_answer_are_rejected(obstacle: str, more: dic
     assert "Omit --query-type seismic" in failure.value.remedy
 
 
-def test_a_caption_alone_has_nothing_to_do_with_seismic() -> None:
+def test_a_query_by_caption_does_not_use_seismic() -> None:
     query = SearchQuery(caption="a dog", filters=[PNG])
     bodies = [build_search_request(query, query_type, max_clauses=1024).body for query_type in ("seismic", "rank_features")]
     assert bodies[0] == bodies[1]
@@ -150,7 +150,7 @@ def test_two_phases_find_with_the_heavy_words_and_add_the_light_ones() -> None:
 
 
 @pytest.mark.parametrize("more", [{"after": [1.0, "a"]}, {"query": SearchQuery(vector=VECTOR, min_score=0.1)}])
-def test_two_phases_go_neither_with_pages_nor_with_a_least_score(more: dict[str, Any]) -> None:
+def test_two_phase_search_excludes_pagination_and_a_minimum_score(more: dict[str, Any]) -> None:
     with pytest.raises(QueryError, match="two-phase"):
         body(**{"query": SearchQuery(vector=VECTOR), **more, "two_phase": TwoPhase(top_k=1)})
 
@@ -179,13 +179,13 @@ def test_an_empty_query_is_rejected() -> None:
         SearchQuery(vector=VECTOR, required=[()])
 
 
-def test_texts_in_the_place_of_lists_are_refused_and_not_spelled_out() -> None:
+def test_a_string_in_place_of_a_list_is_rejected() -> None:
     for wrong in ({"required": ["dog"]}, {"excluded": "dog"}):
         with pytest.raises(QueryError, match="not a tuple of tokens"):
             SearchQuery(vector=VECTOR, **wrong)
     for name in ("texts", "images", "required", "excluded", "muted", "filters"):
         with pytest.raises(QueryError, match=name):
-            QueryInputs(words="dog", **{name: "dog"})  # type: ignore[arg-type]
+            QueryInputs(query_string="dog", **{name: "dog"})  # type: ignore[arg-type]
     with pytest.raises(QueryError, match="unknown query type"):
         build_search_request(SearchQuery(vector=VECTOR), "nope", max_clauses=9)  # type: ignore[arg-type]
 

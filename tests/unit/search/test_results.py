@@ -35,5 +35,5 @@ def test_words_are_not_escaped_although_the_document_s_are() -> None:
     assert {each.token for each in contributions} == set(words)
 
 
-def test_nothing_in_common() -> None:
+def test_without_common_tokens_there_are_no_contributions() -> None:
     assert explain_score(SparseVector.from_mapping({"a": 1.0}), {"b": 1.0}) == ()

@@ -18,7 +18,7 @@ CONTROLLED = r"\{\{#toJson\}\}filter\{\{/toJson\}\}"
 
 
 @pytest.mark.parametrize(("name", "query_type"), ALL)
-def test_every_value_stands_in_quotes(name: str, query_type: TemplateQueryType) -> None:
+def test_every_value_is_quoted(name: str, query_type: TemplateQueryType) -> None:
     source = build_template(name, query_type).source
     assert "{{>" not in source
     stripped = re.sub(r"\{\{#filter\.size\}\}" + CONTROLLED, "", source)
@@ -40,12 +40,12 @@ def test_the_same_template_for_everyone_but_its_clause(name: str, query_type: Te
 
 
 @pytest.mark.parametrize("prefix", ["a b", "a/", "../", "a?", 'a"', "a*"])
-def test_prefixes_that_can_t_be_in_an_address_are_refused(prefix: str) -> None:
+def test_prefixes_that_can_t_be_in_an_address_are_rejected(prefix: str) -> None:
     with pytest.raises(UsageError, match="is not a valid prefix"):
         build_template("tokens", "rank_features", prefix=prefix)
 
 
-def test_unknown_names_and_forms_are_refused() -> None:
+def test_unknown_names_and_forms_are_rejected() -> None:
     with pytest.raises(UsageError, match="'nope'"):
         build_template("nope", "rank_features")
     with pytest.raises(UsageError, match="'impacts'"):

@@ -83,7 +83,7 @@ def test_bytes_and_images_bound_a_shard(inputs: dict[str, float], shards: int) -
         ({"node_disk_gb": 9999, "node_memory_gb": 128, "replicas": 3}, 4, "copies"),
     ],
 )
-def test_what_is_scarcest_decides_the_nodes(inputs: dict[str, float], nodes: int, decisive: str) -> None:
+def test_the_scarcest_resource_decides_the_number_of_nodes(inputs: dict[str, float], nodes: int, decisive: str) -> None:
     plan = of(100 * MILLION, **inputs)
     assert value(plan, "nodes") == nodes
     text = next(each.origin for each in plan.results if each.name == "nodes")
@@ -175,7 +175,7 @@ def test_hours_and_money() -> None:
         (2, MILLION, []),
     ],
 )
-def test_what_the_loss_of_a_node_loses_is_said(replicas: int, images: int, text: list[str]) -> None:
+def test_the_effect_of_losing_a_node_is_reported(replicas: int, images: int, text: list[str]) -> None:
     remarks = of(images, replicas=replicas).remarks
     assert len(remarks) == len(text)
     assert all(words in remark for words, remark in zip(text, remarks, strict=True))
@@ -199,13 +199,13 @@ def test_no_price_is_invented() -> None:
         ({"images": 1, "shard_images": 2_147_483_520}, "--shard-images"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused_by_their_option(inputs: dict[str, Any], option: str) -> None:
+def test_impossible_numbers_are_rejected_by_the_name_of_their_option(inputs: dict[str, Any], option: str) -> None:
     with pytest.raises(UsageError, match=option) as refused:
         SizingInputs(**inputs)
     assert refused.value.remedy
 
 
-def test_each_number_says_where_it_comes_from() -> None:
+def test_each_number_has_its_origin() -> None:
     plan = of(MILLION, replicas=1, shard_gb=30)  # as by default, but given
     origins = {each.name: each.origin for each in plan.inputs}
     assert origins["images"] == origins["replicas"] == origins["shard_gb"] == "given"
@@ -254,7 +254,7 @@ def test_every_input_is_an_option() -> None:
     assert {each.origin for each in plan.inputs} == {"given"}
 
 
-def test_the_command_refuses_what_cannot_be() -> None:
+def test_the_command_rejects_impossible_values() -> None:
     assert isinstance(CliRunner().invoke(app, ["plan", "--images", "5", "--shard-gb", "0"]).exception, UsageError)
     assert CliRunner().invoke(app, ["plan"]).exit_code == 2
 

@@ -70,7 +70,7 @@ def test_no_file_takes_more_than_its_memory_and_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [{"x": "x"}, {"*": "*"}])
-def test_a_deep_member_costs_its_own_sample_alone(tmp_path: Path, columns: dict[str, str]) -> None:
+def test_a_deeply_nested_member_fails_only_its_own_sample(tmp_path: Path, columns: dict[str, str]) -> None:
     deep = member("b.json", b'{"x": ' + deep_object() + b"}")
     parts = [member("a.jpg", b"1"), member("b.jpg", b"2"), deep, member("c.jpg", b"3"), member("c.json", b'{"x": 1}')]
     (tmp_path / "x.tar").write_bytes(b"".join(parts) + bytes(2 * tarfile.BLOCKSIZE))
@@ -91,14 +91,14 @@ def test_a_deep_member_costs_its_own_sample_alone(tmp_path: Path, columns: dict[
         b'{"path": "b.jpg", "x": "%s"}' % (b"x" * 2_000_000),
     ],
 )
-def test_a_line_of_json_costs_itself_alone(tmp_path: Path, line: bytes) -> None:
+def test_a_hostile_line_of_json_fails_alone(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "x.jsonl").write_bytes(b"\n".join([b'{"path": "a.jpg", "x": 1}', line, b'{"path": "c.jpg"}']))
     found = _all(tmp_path / "x.jsonl", columns={"*": "*"})
     assert _kinds(found) == "ifi"
     assert found[1].uri.endswith("#line=2")
 
 
-def test_a_row_of_parquet_costs_itself_alone(tmp_path: Path) -> None:
+def test_a_hostile_row_of_parquet_fails_alone(tmp_path: Path) -> None:
     long = ["one", "x" * 2_000_000, "three"]
     for name, images in {"cells": [b"1", b"2", b"3"], "paths": ["a.jpg", "b.jpg", "c.jpg"]}.items():
         pq.write_table(pa.table({"image": images, "caption": long, "tags": [["a"], ["b" * 2_000_000], None]}), tmp_path / name)
@@ -161,7 +161,7 @@ def _count_open(path: Path) -> int:
     return sum(link.is_symlink() and link.readlink() == path for link in links)
 
 
-def test_a_damaged_row_group_costs_itself_alone(tmp_path: Path) -> None:
+def test_a_damaged_row_group_fails_alone(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"path": [f"{number}.jpg" for number in range(90)]}), path, row_group_size=30, compression="zstd")
     column, data = pq.ParquetFile(path).metadata.row_group(1).column(0), bytearray(path.read_bytes())
@@ -221,7 +221,7 @@ def test_large_samples_are_taken_before_they_are_whole(tmp_path: Path) -> None:
     assert {item.fields["txt"] for item in items} == {"all"}
 
 
-def test_a_compressed_tar_with_a_broken_header_says_so(tmp_path: Path) -> None:
+def test_a_broken_header_of_a_compressed_tar_is_reported(tmp_path: Path) -> None:
     archive = member("a.jpg", b"1") + b"garbage!" * 64 + member("b.jpg", b"2") + bytes(2 * tarfile.BLOCKSIZE)
     found = _all(hostile_files.pack(tmp_path / "x.tar.gz", (archive, 1)))
     assert _kinds(found) == "if"

@@ -49,7 +49,7 @@ def test_each_argument_is_claimed_by_one_kind(argument: str, expected: str) -> N
     assert [name for name, kind in kinds.items() if kind.can_open(argument)] == [expected]
 
 
-def test_an_unknown_kind_says_what_there_is() -> None:
+def test_an_unknown_kind_lists_the_known_ones() -> None:
     with pytest.raises(UsageError) as caught:
         open_source("x", SourceOptions(format="zip"))
     assert "folder" in caught.value.remedy

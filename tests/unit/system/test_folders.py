@@ -58,7 +58,7 @@ def test_dead_letters_are_private_where_the_folder_is_ours(tmp_path: Path, monke
     assert modes == [0o775, 0o700, 0o775]
 
 
-def test_file_in_its_place_is_an_error(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "node").write_text("")
     with pytest.raises(FileExistsError):
         make_private_folder(tmp_path / "node")

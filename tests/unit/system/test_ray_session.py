@@ -22,7 +22,7 @@ def test_a_folder_that_can_t_be_had_is_named(
     monkeypatch.setenv("RAY_TMPDIR", folder)
     with (
         pytest.raises(IngestError, match=said),
-        ray_session.open_ray_session("ray", address, error=IngestError, instead="Use --runner local"),
+        ray_session.open_ray_session("ray", address, error_type=IngestError, alternative="Use --runner local"),
     ):
         pass
 

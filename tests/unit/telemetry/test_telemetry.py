@@ -205,7 +205,7 @@ def test_invalid_targets_are_rejected_before_a_run(
         pass
 
 
-def test_an_address_without_a_port_is_refused(tmp_path: Path) -> None:
+def test_an_address_without_a_port_is_rejected(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["ingest", str(tmp_path), "--metrics-host", "0.0.0.0"])
     assert isinstance(result.exception, UsageError)
     assert "--metrics-port 9464" in result.exception.remedy
@@ -341,7 +341,7 @@ def test_without_a_collector_there_is_no_tracer(environ: dict[str, str]) -> None
         ({}, "pip install 'stair-es[traces]'"),
     ],
 )
-def test_what_prevents_traces_is_reported_and_ends_no_run(
+def test_an_obstacle_to_traces_is_reported_and_does_not_end_the_run(
     monkeypatch: pytest.MonkeyPatch, more: dict[str, str], remedy: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
@@ -356,7 +356,7 @@ def test_what_prevents_traces_is_reported_and_ends_no_run(
 @pytest.mark.parametrize(
     ("name", "value"), [("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0"), ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")]
 )
-def test_a_variable_that_the_library_refuses_hinders_nothing_else(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_a_variable_that_the_library_rejects_hinders_nothing_else(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     for each, text in {**ON, name: value}.items():
         monkeypatch.setenv(each, text)
     messages: list[str] = []

@@ -48,7 +48,9 @@ def rows(out: Path) -> list[dict[str, str]]:
 def test_a_training_writes_a_checkpoint_that_finds_its_images(folder: Path, tmp_path: Path) -> None:
     moments: list[StepMetrics] = []
     callbacks = Callbacks(on_message=lambda line: None, on_metrics=moments.append, on_progress=lambda what, done, total: None)
-    config = tiny_training.read(folder, {"recipe.steps": 120, "watch.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3})
+    config = tiny_training.read(
+        folder, {"recipe.steps": 120, "validation.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
+    )
     trained = train_model(config, tmp_path / "out", callbacks, device="cpu")
     assert (trained.steps, trained.pairs, trained.problems, trained.stopped_early) == (120, tiny_training.PAIRS, [], False)
     assert trained.best > 0.5  # of 9 images: by chance 1/9
@@ -69,7 +71,7 @@ def test_recalls_while_training_are_those_of_an_evaluation(folder: Path, tmp_pat
     val = [json.loads(line) for line in (folder / "val.jsonl").read_text().splitlines()]
     val.append({"image": "the-sea.png", "captions": [val[0]["captions"][0]]})  # two images of one text
     tiny_training.write_captions(folder / "val.jsonl", val)
-    train_model(tiny_training.read(folder, {"recipe.steps": 20, "watch.every": 20}), tmp_path / "out", device="cpu")
+    train_model(tiny_training.read(folder, {"recipe.steps": 20, "validation.every": 20}), tmp_path / "out", device="cpu")
     told = {row["name"]: float(row["value"]) for row in rows(tmp_path / "out") if row["kind"] == "val"}
     encoder = registry.load_encoder(ModelSpec(name=str(tmp_path / "out")))
     pixels = [decode_image((folder / row["image"]).read_bytes(), encoder.image_spec, DecodeLimits()).pixels_HWC for row in val]
@@ -109,7 +111,7 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another(folder: Path
 @pytest.mark.parametrize("name", sorted(list_recipes()))
 def test_each_recipe_runs(folder: Path, tmp_path: Path, name: str) -> None:
     heads = {"dense": ["dense"], "dense-grounded": ["tokens", "dense"]}.get(name, ["tokens"])
-    changes = {"recipe.name": name, "recipe.steps": 4, "model.heads": heads, "watch.keep": "last"}
+    changes = {"recipe.name": name, "recipe.steps": 4, "model.heads": heads, "validation.keep": "last"}
     if name == "stair-paper":  # tied embeddings are as wide as the text network
         changes |= {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
     config = tiny_training.read(folder, changes)
@@ -146,7 +148,7 @@ def test_trainings_with_one_start_seed_begin_alike(folder: Path, tmp_path: Path)
 def test_tied_towers_share_one_table_that_learns_with_the_text_network(folder: Path, tmp_path: Path) -> None:
     (folder / "tiny.toml").write_text(tiny_training.CONFIG.replace("top_k = 8\n", "").replace("own_words = true\n", ""))
     widths = {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
-    config = tiny_training.read(folder, {"recipe.name": "stair-paper", "recipe.steps": 8, "watch.keep": "last", **widths})
+    config = tiny_training.read(folder, {"recipe.name": "stair-paper", "recipe.steps": 8, "validation.keep": "last", **widths})
     train_model(config, tmp_path / "out", device="cpu")
     result = weights(tmp_path / "out")
     assert not [name for name in result if name.endswith("embedding_FT")]
@@ -166,7 +168,7 @@ def test_tied_towers_share_one_table_that_learns_with_the_text_network(folder: P
 def test_frozen_parts_stay_and_others_move(folder: Path, tmp_path: Path) -> None:
     changes = {
         "recipe": {},
-        "watch.keep": "last",
+        "validation.keep": "last",
         "stages": [{"name": "text", "steps": 2, "train": ["text.backbone", "text.head"]}],
         "optim.weight_decay": 0.1,
     }
@@ -187,7 +189,7 @@ def test_frozen_batch_norms_stay_too(folder: Path, tmp_path: Path) -> None:
     changes = {
         "model.image.backbone": {"kind": "timm", "name": name, "config": {"num_classes": 0}},
         "recipe.frozen_backbones": True,
-        "watch.keep": "last",
+        "validation.keep": "last",
     }
     train_model(tiny_training.read(folder, {**changes, "recipe.steps": 1}), tmp_path / "one", device="cpu")
     train_model(tiny_training.read(folder, {**changes, "recipe.steps": 4}), tmp_path / "four", device="cpu")
@@ -232,7 +234,7 @@ def test_kept_states_give_the_same_training(folder: Path, tmp_path: Path, pool: 
         "model.image.top_k": 0,  # a cap is a step: a rounding may let another word in
         "model.text.top_k": 0,
         "optim.lr": 1e-4,
-        "watch.keep": "last",
+        "validation.keep": "last",
     }
     told: list[str] = []
     callbacks = Callbacks(
@@ -256,7 +258,7 @@ def test_kept_states_give_the_same_training(folder: Path, tmp_path: Path, pool: 
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_an_image_that_cannot_be_read_is_left_out_and_told_of_once(folder: Path, tmp_path: Path, cache: bool) -> None:
+def test_an_unreadable_image_is_left_out_and_reported_once(folder: Path, tmp_path: Path, cache: bool) -> None:
     (folder / "red-cat.png").write_bytes(b"no picture")
     (folder / "red-sea.png").write_bytes(b"")
     (folder / "red-dog.png").unlink()
@@ -279,7 +281,7 @@ def test_nothing_but_unreadable_images_is_an_error(folder: Path, tmp_path: Path)
 
 
 def test_early_stopping_keeps_the_best(folder: Path, tmp_path: Path) -> None:
-    changes = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0, "recipe.steps": 50, "watch.patience": 2}
+    changes = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0, "recipe.steps": 50, "validation.patience": 2}
     trained = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
     assert trained.stopped_early
     assert (trained.steps, trained.best_step) == (6, 2)  # validations at 2, 4 and 6 are alike
@@ -317,21 +319,21 @@ def test_the_average_is_what_is_kept(folder: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(mean[name], 0.75 * begin[name] + 0.25 * plain[name], atol=1e-6, rtol=1e-5)
 
 
-def test_a_loss_that_is_no_number_ends_the_training(folder: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_training(folder: Path, tmp_path: Path) -> None:
     changes = {"optim.lr": 1e30, "optim.backbone_lr": 1e30, "optim.warmup_steps": 0, "optim.clip": 0.0, "recipe.steps": 30}
     with pytest.raises(StairError, match=r"in step \d+ \(stage 'grounded'\)") as caught:
         train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
     assert "optim.lr" in caught.value.remedy
 
 
-def test_another_configuration_or_a_strange_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_another_configuration_or_a_strange_folder_is_rejected(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     train_model(tiny_training.read(folder), out, device="cpu")
     with pytest.raises(UsageError, match="another configuration") as caught:
         train_model(tiny_training.read(folder, {"optim.lr": 0.5}), out, device="cpu")
     assert "--restart" in caught.value.remedy
     assert prepare_output_folder(out, restart=False)
-    train_model(tiny_training.read(folder, {"batch.chunk": 3, "watch.every": 5}), out, device="cpu")  # these may change
+    train_model(tiny_training.read(folder, {"batch.chunk": 3, "validation.every": 5}), out, device="cpu")  # these may change
     assert not prepare_output_folder(out, restart=True)
     assert not (out / "state.pt").exists()
     with pytest.raises(UsageError, match="a model without training state"):
@@ -342,7 +344,7 @@ def test_another_configuration_or_a_strange_folder_is_refused(folder: Path, tmp_
         train_model(tiny_training.read(folder), out, NO_CALLBACKS, device="cpu")
 
 
-def test_a_batch_larger_than_the_set_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_batch_larger_than_the_set_is_rejected(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a batch of 64 needs as many different captions, the training set has 18"):
         train_model(tiny_training.read(folder, {"batch.size": 64}), tmp_path / "out", device="cpu")
 

@@ -25,7 +25,7 @@ from stair_es.training.data.feature_cache import CachedTextFeatures
 from stair_es.training.train import train_model
 
 WORDS: dict[str, Any] = {"model.vocabulary": "words.json"}
-LEARNS: dict[str, Any] = {"recipe.steps": 120, "watch.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
+LEARNS: dict[str, Any] = {"recipe.steps": 120, "validation.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
 FROZEN: dict[str, Any] = {"recipe.frozen_backbones": True}
 
 
@@ -129,7 +129,7 @@ def test_tokens_begin_as_their_own_embeddings_to_the_bit() -> None:
     assert torch.equal(model.text.head.embedding_FT, torch.nn.functional.normalize(rows - rows.mean(0), dim=1))
 
 
-def test_a_training_goes_on_with_the_same_words_only(folder: Path, tmp_path: Path) -> None:
+def test_a_training_continues_with_the_same_words_only(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read(folder, WORDS)
     train_model(config, tmp_path / "out", device="cpu")
     assert train_model(config, tmp_path / "out", device="cpu").steps == 6
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_whole_words_is_a_start(folder: Path, tmp_path: Path) ->
         train_model(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "tokens")}), tmp_path / "no", device="cpu")
 
 
-def test_a_folder_that_had_whole_words_has_none_left(folder: Path, tmp_path: Path) -> None:
+def test_whole_words_of_an_earlier_checkpoint_are_removed(folder: Path, tmp_path: Path) -> None:
     train_model(tiny_training.read(folder, WORDS), tmp_path / "out", device="cpu")
     assert (tmp_path / "out" / "words.json").is_file()
     train_model(tiny_training.read(folder), tmp_path / "tokens", device="cpu")
@@ -171,19 +171,19 @@ def test_a_folder_that_had_whole_words_has_none_left(folder: Path, tmp_path: Pat
         ({**WORDS, "model.text.tie": True}, "shares the embeddings of tokens"),
     ],
 )
-def test_what_can_not_be_is_a_usage_error(folder: Path, changes: dict[str, Any], message: str) -> None:
+def test_impossible_settings_are_usage_errors(folder: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
         tiny_training.read(folder, changes)
     assert error.value.remedy
 
 
-def test_a_file_that_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read(folder, {"model.vocabulary": "nowhere.json"})
     with pytest.raises(StairError, match=r"vocabulary .*nowhere\.json can't be read"):
         factory.build_model(config, factory.build_training_set(config, NO_CALLBACKS, 1), NO_CALLBACKS, DataDir.from_env())
 
 
-def test_a_checkpoint_whose_words_do_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_whose_words_do_not_fit_is_rejected(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     train_model(tiny_training.read(folder, WORDS), out, device="cpu")
     whole = (out / "words.json").read_bytes()

@@ -8,7 +8,7 @@ import pytest
 from stair_es.web.limits import ConcurrencyLimiter, TooManyRequests
 
 
-def test_who_finds_no_place_is_turned_away_at_once_and_a_place_comes_back() -> None:
+def test_a_request_without_a_free_slot_is_rejected_and_slots_are_released() -> None:
     gate = ConcurrencyLimiter(max_concurrent=1, max_waiting=1, wait_s=30.0)
     entered: list[int] = []
     with ExitStack() as inside:
@@ -32,7 +32,7 @@ def test_who_waits_too_long_is_turned_away() -> None:
         pass
 
 
-def test_an_error_inside_frees_the_place() -> None:
+def test_an_error_releases_the_slot() -> None:
     gate = ConcurrencyLimiter(max_concurrent=1, max_waiting=0, wait_s=0.01)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), gate():

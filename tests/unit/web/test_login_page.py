@@ -41,7 +41,7 @@ def test_a_wrong_token_is_reported_and_not_echoed() -> None:
     assert [link["href"] for link in Read(page).all("a")] == ["/?q=cat"]
 
 
-def test_what_a_link_brings_stays_text() -> None:
+def test_the_parameters_of_a_link_are_escaped() -> None:
     evil = "\"><script>alert(1)</script><input value='"
     read = Read(render_login_page("/%22%3E%3Cscript%3E", [(evil, evil), ("{said}", "{kept}")]))
     assert [tag for tag, _ in read.tags if tag == "script"] == []

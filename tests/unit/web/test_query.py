@@ -69,7 +69,7 @@ def test_added_words_alone_are_a_query() -> None:
     assert build(factors={"dog": 2}).query.vector.to_dict() == {"dog": 2.0}
 
 
-def test_a_written_word_is_meant_where_its_pieces_are_in_the_query() -> None:
+def test_a_word_resolves_to_its_pieces_in_the_query() -> None:
     weighted = build(text="kittens", factors={"kittens": 0.5, "kit": 2})
     assert weighted.query.vector.to_dict() == {"kit": 6.0, "##tens": 3.0}
 

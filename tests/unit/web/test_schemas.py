@@ -51,7 +51,7 @@ def test_all_fields_are_read() -> None:
     )
 
 
-def test_what_is_missing_or_null_is_as_by_default() -> None:
+def test_missing_and_null_parameters_have_their_defaults() -> None:
     assert parse_search_params(b"{}") == SearchParams() == parse_search_params(body(text=None, k=None, after=None, method=None))
     assert (SearchParams().k, SearchParams().method) == (24, "stair")
 
@@ -112,7 +112,7 @@ def test_an_invalid_search_request_is_rejected(raw: bytes) -> None:
         ("method", ["bag"]),
     ],
 )
-def test_values_of_another_kind_or_size_are_refused_by_name(name: str, value: object) -> None:
+def test_values_of_another_kind_or_size_are_rejected_by_name(name: str, value: object) -> None:
     with pytest.raises(QueryError, match=name if name != "factors" else "factor"):
         parse_search_params(body(**{name: value}))
 

@@ -65,7 +65,7 @@ def test_a_document_without_anything_is_a_hit_all_the_same() -> None:
         (math.inf, "null"),
     ],
 )
-def test_a_caption_that_is_no_text_becomes_one(caption: object, shown: str | None) -> None:
+def test_a_caption_that_is_not_text_is_converted(caption: object, shown: str | None) -> None:
     assert serializers.format_caption(caption) == shown
 
 

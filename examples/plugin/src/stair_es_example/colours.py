@@ -12,7 +12,7 @@ BACKGROUND = (255, 0, 255)
 """Fills the square around an image that isn't square; a colour that photos don't contain, so that the encoder can skip it."""
 
 
-class Kind:
+class ColoursPlugin:
     """See `EncoderPlugin`."""
 
     api_version = 1
@@ -30,9 +30,9 @@ class Kind:
 
     def load(self, spec: ModelSpec) -> Encoder:
         """Load the encoder."""
-        from stair_es_example.colours_encoder import Colours
+        from stair_es_example.colours_encoder import ColoursEncoder
 
-        return Colours(self.card)
+        return ColoursEncoder(self.card)
 
 
-KIND = Kind()
+KIND = ColoursPlugin()

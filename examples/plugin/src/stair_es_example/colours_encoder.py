@@ -31,7 +31,7 @@ _SYNONYMS = {"grey": "gray", "violet": "purple"}
 _MIN_SHARE = 0.02
 
 
-class Colours:
+class ColoursEncoder:
     """See `Encoder`. It has no state, so several threads may use it."""
 
     def __init__(self, card: ModelCard) -> None:
@@ -58,7 +58,7 @@ class Colours:
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
         """Return the colour words of each text with equal weights; empty for a text without any, which then finds nothing."""
-        return [SparseVector.from_mapping(dict.fromkeys(_find_words(text), 1.0)) for text in texts]
+        return [SparseVector.from_mapping(dict.fromkeys(_find_colour_words(text), 1.0)) for text in texts]
 
     def _encode_image(self, pixels_HWC: Pixels) -> SparseVector:
         pixels_NC = pixels_HWC.reshape(-1, 3).astype(np.int32)
@@ -70,5 +70,5 @@ class Colours:
         return SparseVector.from_mapping({word: share for word, share in shares.items() if share >= _MIN_SHARE})
 
 
-def _find_words(text: str) -> set[str]:
+def _find_colour_words(text: str) -> set[str]:
     return {_SYNONYMS.get(word, word) for word in re.findall(r"[a-z]+", text.lower())} & set(WORDS)

@@ -104,7 +104,7 @@ class NdjsonSession:
 
     writer: NdjsonWriter
     index: str
-    fresh: bool
+    is_empty: bool
     label: str = "NDJSON files"
 
     def load(self) -> AbstractContextManager[None]:
@@ -122,7 +122,7 @@ class NdjsonSession:
         return SinkResult()
 
 
-class Kind:
+class NdjsonKind:
     """See `SinkKind`."""
 
     api_version = 1
@@ -131,29 +131,29 @@ class Kind:
 
     def open(self, plan: SinkPlan) -> NdjsonSession:
         """See `SinkKind.open`."""
-        folder = _get_folder(plan)
+        folder = _resolve_folder(plan)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise IngestError(f"can't create {folder}: {error}", "Give another one: --sink ndjson:folder=PATH.") from error
-        return _create_session(folder)
+        return _build_session(folder)
 
     def open_readonly(self, plan: SinkPlan) -> NdjsonSession | None:
         """Open the sink for a dry run, without creating anything, not even the folder."""
-        folder = _get_folder(plan)
-        return _create_session(folder) if folder.is_dir() else None
+        folder = _resolve_folder(plan)
+        return _build_session(folder) if folder.is_dir() else None
 
 
-def _get_folder(plan: SinkPlan) -> Path:
+def _resolve_folder(plan: SinkPlan) -> Path:
     """Return the folder; another model or other settings get another one, as they would get another index."""
     options: Mapping[str, str] = plan.options
     if set(options) != {"folder"} or not options["folder"]:
         raise UsageError("the sink 'ndjson' requires the option folder, and has no other", "Write --sink ndjson:folder=PATH.")
-    return Path(options["folder"]).absolute() / f"{plan.alias}-{plan.identity.digest}"
+    return Path(options["folder"]).absolute() / f"{plan.alias}-{plan.index_spec.digest}"
 
 
-def _create_session(folder: Path) -> NdjsonSession:
-    return NdjsonSession(writer=NdjsonWriter(folder=folder), index=str(folder), fresh=not any(folder.glob("*.ndjson")))
+def _build_session(folder: Path) -> NdjsonSession:
+    return NdjsonSession(writer=NdjsonWriter(folder=folder), index=str(folder), is_empty=not any(folder.glob("*.ndjson")))
 
 
 def _serialize_action(name: str, id_: str) -> bytes:
@@ -161,4 +161,4 @@ def _serialize_action(name: str, id_: str) -> bytes:
     return orjson.dumps(action)
 
 
-KIND = Kind()
+KIND = NdjsonKind()

@@ -18,7 +18,7 @@ from stair_es.api import StoredVersion
 
 
 @dataclass(frozen=True)
-class Document:
+class LedgerDocument:
     """One stored document."""
 
     stored: StoredVersion
@@ -26,39 +26,39 @@ class Document:
 
 
 class Ledger:
-    """The documents of a folder. Several threads may use it concurrently."""
+    """Reads new files on each call. Several threads may use it concurrently."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
         self._read: set[str] = set()
-        self._documents: dict[str, Document] = {}
+        self._documents: dict[str, LedgerDocument] = {}
 
-    def read_documents(self) -> dict[str, Document]:
-        """Read new files; return `{_id: document}`, a copy."""
+    def read_documents(self) -> dict[str, LedgerDocument]:
+        """Return `{_id: document}`, a copy."""
         with self._lock:
             for path in sorted(self._folder.glob("*.ndjson")):
                 if path.name not in self._read:
-                    self._apply(path.read_bytes())
+                    self._apply_actions(path.read_bytes())
                     self._read.add(path.name)
             return dict(self._documents)
 
-    def _apply(self, body: bytes) -> None:
+    def _apply_actions(self, body: bytes) -> None:
         lines = iter(body.splitlines())
         for line in lines:
-            [(action, about)] = orjson.loads(line).items()
-            id_ = about["_id"]
+            [(action, metadata)] = orjson.loads(line).items()
+            id_ = metadata["_id"]
             if action == "delete":
                 self._documents.pop(id_, None)
             elif action == "index":
-                self._documents[id_] = _build_document(id_, orjson.loads(next(lines)))
+                self._documents[id_] = _parse_document(id_, orjson.loads(next(lines)))
             else:
                 changed = orjson.loads(next(lines))["doc"]
                 if id_ in self._documents:
                     self._documents[id_] = _update_document(self._documents[id_], changed)
 
 
-def _build_document(id_: str, source: dict[str, Any]) -> Document:
+def _parse_document(id_: str, source: dict[str, Any]) -> LedgerDocument:
     stored = StoredVersion(
         id=id_,
         uri=source["uri"],
@@ -66,12 +66,12 @@ def _build_document(id_: str, source: dict[str, Any]) -> Document:
         fingerprint=source["fingerprint"],
         version=source.get("version"),
     )
-    return Document(stored, source["source"])
+    return LedgerDocument(stored, source["source"])
 
 
-def _update_document(document: Document, changed: dict[str, Any]) -> Document:
-    known = {name: value for name, value in changed.items() if name in ("uri", "version", "fingerprint")}
-    return replace(document, stored=replace(document.stored, **known))
+def _update_document(document: LedgerDocument, changed: dict[str, Any]) -> LedgerDocument:
+    stored_fields = {name: value for name, value in changed.items() if name in ("uri", "version", "fingerprint")}
+    return replace(document, stored=replace(document.stored, **stored_fields))
 
 
 @lru_cache(maxsize=4)

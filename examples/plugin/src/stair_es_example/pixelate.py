@@ -18,7 +18,7 @@ from stair_es.api import EnricherInput, Enrichment, UsageError
 _GREY_OF_RGB = (0.299, 0.587, 0.114)
 
 
-class Kind:
+class PixelateKind:
     """See `EnricherKind`."""
 
     api_version = 1
@@ -47,13 +47,13 @@ class Pixelate:
 
     def enrich(self, images: Sequence[EnricherInput]) -> list[Enrichment]:
         """Return one enrichment per image, in order. If this raises, stair-es tries each image alone."""
-        return [self._enrich(image) for image in images]
+        return [self._enrich_image(image) for image in images]
 
-    def _enrich(self, image: EnricherInput) -> Enrichment:
+    def _enrich_image(self, image: EnricherInput) -> Enrichment:
         left, top, right, bottom = image.box  # around it is background
         brightness = float(image.pixels_HWC[top:bottom, left:right].mean(axis=(0, 1)) @ _GREY_OF_RGB) / 255
         square = Image.fromarray(image.pixels_HWC)
-        square.paste(self._pixelate(square.crop(image.box)), (left, top))
+        square.paste(self._pixelate_picture(square.crop(image.box)), (left, top))
         return Enrichment(
             fields={"brightness": round(brightness, 3)},
             pixels_HWC=np.asarray(square),  # of the same shape and type
@@ -62,14 +62,14 @@ class Pixelate:
 
     def _pixelate_thumbnail(self, data_uri: str) -> str:
         with Image.open(io.BytesIO(base64.b64decode(data_uri.partition(",")[2]))) as clear:
-            blocky = self._pixelate(clear.convert("RGB"))
+            blocky = self._pixelate_picture(clear.convert("RGB"))
         buffer = io.BytesIO()
         blocky.save(buffer, "WEBP", quality=60)
         return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
-    def _pixelate(self, picture: Image.Image) -> Image.Image:
+    def _pixelate_picture(self, picture: Image.Image) -> Image.Image:
         blocks = (min(self._blocks, picture.width), min(self._blocks, picture.height))
         return picture.resize(blocks, Image.Resampling.BOX).resize(picture.size, Image.Resampling.NEAREST)
 
 
-KIND = Kind()
+KIND = PixelateKind()

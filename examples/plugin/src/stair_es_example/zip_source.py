@@ -20,7 +20,7 @@ from stair_es.api import ListingFailure, ReadError, ReadLimits, ReadResult, Sour
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".avif", ".bmp"})
 
 
-class Kind:
+class ZipKind:
     """See `SourceKind`. `api_version` is the API that it was written for: stair-es rejects a plugin for another one."""
 
     api_version = 1
@@ -105,4 +105,4 @@ def _open_archive(path: str, mtime_ns: int, size: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-KIND = Kind()
+KIND = ZipKind()

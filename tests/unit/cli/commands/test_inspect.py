@@ -67,7 +67,7 @@ def test_each_word_with_its_weight_its_share_and_that_of_the_words_so_far() -> N
     ]
 
 
-def test_what_is_left_out_is_reported() -> None:
+def test_tokens_that_are_left_out_are_reported() -> None:
     assert plain(inspect_image(image()), k=1)[1] == "  3 more words have 50.0 % of the weight (--all)"
     assert plain(inspect_image(image(SparseVector((), ()))))[0] == "  no word, so no query finds it"
 
@@ -104,7 +104,7 @@ def test_a_comparison_says_why_and_which_words() -> None:
     assert any("cause not recorded" in line for line in unknown)
 
 
-def test_what_a_policy_did() -> None:
+def test_the_effect_of_a_policy_is_shown() -> None:
     effect = PolicyEffect(rules=("cap cat",), tokens=(WeightDifference(token="cat", stored=0.5, current=0.9),))
     assert plain(inspect_image(image(), policy_effect=effect))[-2:] == [
         "  the token policy ab changed it: cap cat",
@@ -179,7 +179,7 @@ def test_a_thumbnail_fits_and_has_its_colours(size: tuple[int, int], width: int)
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", drawing()[:40], drawing(size=(3000, 3000))])
-def test_what_is_no_thumbnail_is_left_out(data: bytes) -> None:
+def test_an_invalid_thumbnail_is_left_out(data: bytes) -> None:
     assert render_terminal_thumbnail(data, console(), required=True) is None
     assert render_terminal_thumbnail(drawing(), console(width=7), required=True) is None
 

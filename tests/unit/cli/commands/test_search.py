@@ -128,7 +128,7 @@ def test_missing_files_and_bad_numbers_are_wrong_usage(arguments: tuple[str, ...
 
 
 @pytest.mark.parametrize("options", [("--two-phase", "8"), ("--hybrid", "rrf"), ("--query-type", "seismic")])
-def test_a_search_that_has_no_pages_says_so_from_the_start(options: tuple[str, ...]) -> None:
+def test_a_search_without_pagination_rejects_a_cursor(options: tuple[str, ...]) -> None:
     code, _, stderr = run("search", "red", "--after", "start", *options)
     assert (code, "pages" in stderr) == (2, True)
 
@@ -165,7 +165,7 @@ def test_encode_writes_one_object_a_line_for_several_images(photo: Path) -> None
 
 
 @pytest.mark.usefixtures("lengths")
-def test_encode_goes_on_after_a_bad_image_and_fails_at_the_end(photo: Path, tmp_path: Path) -> None:
+def test_encode_continues_after_a_bad_image_and_fails_at_the_end(photo: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"")
     code, out, stderr = run("encode", str(bad), str(photo), "--json")
@@ -194,7 +194,7 @@ def test_words_that_the_model_does_not_know_fail(command: tuple[str, ...], monke
 
 
 @pytest.mark.usefixtures("lengths")
-def test_query_as_json_is_the_body_alone() -> None:
+def test_query_as_json_prints_only_the_body() -> None:
     code, out, _ = run("query", "red", "lorry", "-k", "3", "--json")
     vector = SparseVector.from_mapping({"red": 3.0, "lorry": 5.0})
     assert code == 0
@@ -202,7 +202,7 @@ def test_query_as_json_is_the_body_alone() -> None:
 
 
 @pytest.mark.usefixtures("lengths")
-def test_query_says_what_was_cut() -> None:
+def test_query_reports_truncated_tokens() -> None:
     code, out, stderr = run("query", "red lorry", "--max-clauses", "1", "--json")
     assert code == 0
     assert len(json.loads(out)["query"]["bool"]["should"]) == 1
@@ -225,7 +225,7 @@ def test_query_for_people_is_a_curl_command_without_credentials(monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("lengths")
-def test_query_without_a_cluster_takes_the_default_model_and_says_so(monkeypatch: pytest.MonkeyPatch, free_url: str) -> None:
+def test_query_without_a_cluster_uses_the_default_model_with_a_notice(monkeypatch: pytest.MonkeyPatch, free_url: str) -> None:
     monkeypatch.delenv("STAIR_ES_MODEL")
     code, out, stderr = run("query", "red", "--url", free_url, "--json")
     assert code == 0
@@ -328,7 +328,7 @@ def _script(*arguments: str, **environment: str) -> Any:  # noqa: ANN401  Comple
     )
 
 
-def test_a_fit_that_a_model_does_not_take_says_so(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_that_the_model_does_not_support_is_an_error(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STAIR_ES_FIT", raising=False)
     code, _, stderr = run("encode", str(photo), "--fit", "crop")
     assert code == 1
@@ -365,7 +365,7 @@ def test_a_word_that_begins_with_a_minus_is_a_word() -> None:
         (("-x", "beach"), "Put a word that begins with a minus after `--`"),
     ],
 )
-def test_a_mistyped_option_is_no_word(arguments: tuple[str, ...], message: str) -> None:
+def test_a_mistyped_option_is_an_error_and_not_a_word(arguments: tuple[str, ...], message: str) -> None:
     code, out, output = run("query", *arguments)
     assert (code, out) == (2, "")
     assert message in " ".join(output.replace("│", " ").split())
@@ -392,7 +392,7 @@ def test_an_image_that_is_neither_a_file_nor_a_url_is_wrong_usage(command: tuple
 
 @pytest.mark.usefixtures("lengths")
 @pytest.mark.parametrize("command", [("query", "--image"), ("encode",)])
-def test_a_url_into_this_machine_is_refused(command: tuple[str, ...]) -> None:
+def test_a_url_into_this_machine_is_rejected(command: tuple[str, ...]) -> None:
     code, out, stderr = run(*command, "http://127.0.0.1:9/a.jpg?token=hunter2")
     assert (code, out) == (1, "")
     assert "refused: the address is loopback (--allow-private-urls)" in stderr

@@ -77,7 +77,7 @@ def test_a_table_for_people() -> None:
 
 
 @pytest.mark.parametrize(("content_type", "one"), [("texts", "text"), ("documents", "document")])
-def test_what_is_no_image_is_not_called_one(content_type: str, one: str) -> None:
+def test_texts_are_not_called_images(content_type: str, one: str) -> None:
     views = [
         build_view(PETS, content_type=content_type),
         build_view(PETS, content_type=content_type, match="zebra"),
@@ -91,7 +91,7 @@ def test_what_is_no_image_is_not_called_one(content_type: str, one: str) -> None
 
 @pytest.mark.parametrize("width", [1, 40, 80, 200])
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_whatever_stands_in_a_word_or_a_uri_is_one_line_that_drives_no_terminal(width: int, encoding: str) -> None:
+def test_control_characters_in_a_word_or_a_uri_are_escaped(width: int, encoding: str) -> None:
     images = {f"file:///a%0A{word}.jpg\x1b[2J": {word: 1.0} for word in (*FORMULAS, *HOSTILE)}
     output = text(build_view(images), width=width, encoding=encoding)
     assert len(output.splitlines()) == 3 + len(images)
@@ -118,7 +118,7 @@ def test_only_requested_rows_and_the_number_of_others() -> None:
     assert [row.token for row in build_view(PETS, match="d*").stop_words] == ["animal", "cat"]
 
 
-def test_a_sample_is_not_called_the_whole_and_nothing_is_no_failure() -> None:
+def test_a_sample_is_named_as_one_and_an_empty_index_is_not_a_failure() -> None:
     assert "not seen in the sample" in text(build_view(PETS, sample=DocumentSample(size=20)))
     assert "no image has a matching word" not in text(build_view({}))
     assert text(build_view({})).splitlines()[0] == "pets: 0 images, 0.0 words per image, 0 different words (m-1)"
@@ -162,7 +162,7 @@ def test_json_has_all_figures_and_the_unused_words() -> None:
     assert found["sample"] is None
 
 
-def test_csv_is_read_back_by_any_reader_and_is_no_formula() -> None:
+def test_csv_can_be_read_back_and_has_no_formulas() -> None:
     images = {f"={word}": {word: 1.0} for word in (*FORMULAS, *HOSTILE)}
     table = csv_lines(
         ["token", "images", "stop_word", "example"],
@@ -175,7 +175,7 @@ def test_csv_is_read_back_by_any_reader_and_is_no_formula() -> None:
     assert {(row[1], row[2]) for row in rows} == {("1", "false")}
 
 
-def test_json_has_no_character_that_drives_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     emit_json({"word": "\x1b[31m\x7f\x9b31m犬"})
     out = capsys.readouterr().out
     assert out == '{"word": "\\u001b[31m\\u007f\\u009b31m犬"}\n'
@@ -183,6 +183,6 @@ def test_json_has_no_character_that_drives_a_terminal(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("word", [*FORMULAS, *HOSTILE, "'", "''", "dog", "##ing"])
-def test_without_one_mark_a_cell_is_the_word_again(word: str) -> None:
+def test_a_cell_without_its_leading_quote_is_the_word_again(word: str) -> None:
     cell = escape_formula(word)
     assert (cell[1:] if cell.startswith("'") else cell) == word

@@ -74,7 +74,7 @@ def _refused(folder: Path, text: str, *before: str) -> UsageError:
     return result.exception
 
 
-def test_a_profile_goes_before_what_stands_above_it_and_the_environment_before_both(tmp_path: Path) -> None:
+def test_a_profile_overrides_the_top_level_and_the_environment_overrides_both(tmp_path: Path) -> None:
     path = _write(tmp_path, _FILE)
     (tmp_path / "top.txt").touch()
     top = _show_config(path)
@@ -99,7 +99,7 @@ def test_a_login_and_an_authority_come_from_one_place(tmp_path: Path) -> None:
     assert "ca_fingerprint" not in _show_config(path, "--profile", "second", STAIR_ES_CA_FILE="mine.pem")
 
 
-def test_an_option_goes_before_all(tmp_path: Path) -> None:
+def test_an_option_overrides_everything(tmp_path: Path) -> None:
     path = _write(tmp_path, 'index = "top"\n[query]\nindex = "table"\nmax_clauses = 2\n')
     runner = CliRunner()
 
@@ -115,13 +115,13 @@ def test_an_option_goes_before_all(tmp_path: Path) -> None:
     assert search_with("--max-clauses", "1").count("rank_feature") == 1
 
 
-def test_nothing_stays_behind(tmp_path: Path) -> None:
+def test_a_command_does_not_change_the_environment(tmp_path: Path) -> None:
     before = dict(os.environ)
     _show_config(_write(tmp_path, _FILE + 'serve_token_file = "t"\nca_file = "x"\n'), "--profile", "second")
     assert dict(os.environ) == before
 
 
-def test_what_has_no_option_reaches_a_command_past_the_environment(tmp_path: Path) -> None:
+def test_settings_without_an_option_reach_a_command_without_the_environment(tmp_path: Path) -> None:
     """The file sets the home; no variable is set for the process, not even while the command runs."""
     path = _write(tmp_path, 'home = "elsewhere"\nuser = "anna"\nnode_heap = "1g"\ntrust_remote_code = "org/name"\n')
     changed, watching = [], [True]
@@ -139,7 +139,7 @@ def test_what_has_no_option_reaches_a_command_past_the_environment(tmp_path: Pat
     assert changed == []
 
 
-def test_the_environment_goes_before_the_file_for_a_home_too(tmp_path: Path) -> None:
+def test_the_environment_overrides_the_file_for_the_home_too(tmp_path: Path) -> None:
     path = _write(tmp_path, 'home = "elsewhere"\n')
     mine = {"STAIR_ES_HOME": str(tmp_path / "mine")}
     result = CliRunner().invoke(app, ["--config", str(path), "node", "status", "--json"], env=mine)
@@ -171,7 +171,7 @@ def test_the_environment_goes_before_the_file_for_a_home_too(tmp_path: Path) -> 
         ("index = ", "isn't TOML", "docs/configuration.md"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str, remedy: str) -> None:
+def test_errors_name_what_is_wrong(tmp_path: Path, text: str, message: str, remedy: str) -> None:
     error = _refused(tmp_path, text)
     assert message in error.message
     assert str(tmp_path / "stair-es.toml") in error.message
@@ -185,7 +185,7 @@ def test_a_profile_or_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         assert isinstance(CliRunner().invoke(app, [*arguments, "config", "show"]).exception, UsageError)
 
 
-def test_a_secret_in_a_file_of_its_owner_alone_is_taken_and_not_shown(tmp_path: Path) -> None:
+def test_a_secret_in_a_private_file_is_read_and_not_shown(tmp_path: Path) -> None:
     path = _write(tmp_path, 'user = "anna"\npassword = "hunter2"\n')
     path.chmod(0o600)
     assert _show_config(path)["password"] == ("***", str(path))
@@ -259,7 +259,7 @@ def test_help_is_given_though_the_file_is_broken(tmp_path: Path) -> None:
     assert "isn't TOML" in result.stderr
 
 
-def test_what_ends_a_thread_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_uncaught_exception_in_a_thread_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     before = threading.excepthook
     set_log_format("json")
     try:
@@ -274,7 +274,7 @@ def test_what_ends_a_thread_is_json_too(capsys: pytest.CaptureFixture[str]) -> N
     assert "division" in line["message"]
 
 
-def test_what_stair_es_logs_is_a_line_on_stderr_or_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_records_of_stair_es_are_lines_on_stderr_or_json(capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("stair_es.ingest.pipeline")
     set_log_format("text")
     logger.info("%s images found in [a]%%", 3)
@@ -289,7 +289,7 @@ def test_what_stair_es_logs_is_a_line_on_stderr_or_json(capsys: pytest.CaptureFi
     assert (line["level"], line["message"], line["logger"]) == ("info", "3 images found", "stair_es.ingest.pipeline")
 
 
-def test_what_libraries_log_and_warn_of_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_records_and_warnings_of_libraries_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     set_log_format("json")
     try:
         logging.getLogger("a.library").warning("slow %s\x9b", "disk")

@@ -78,7 +78,7 @@ def test_a_narrow_terminal_gets_short_bars_and_no_crash() -> None:
         ("👩\u200d🚀", "👩\u200d🚀"),
     ],
 )
-def test_what_could_drive_a_terminal_is_escaped(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert escape_control(text) == shown
 
 
@@ -130,7 +130,7 @@ def test_a_hit_in_short_names_its_words_and_in_full_adds_up() -> None:
     assert "sum 3.0000, score 2.9900 (-0.33 %" in full[-1]
 
 
-def test_numbers_never_look_like_nothing() -> None:
+def test_small_numbers_are_never_shown_as_0() -> None:
     assert [format_weight(v) for v in (1.0, 0.00012, 0.00001, 123.4, 0.0)] == [
         "1.0000",
         "0.0001",

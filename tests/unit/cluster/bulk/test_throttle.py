@@ -115,7 +115,7 @@ def test_it_backs_off_when_the_cluster_is_busy_and_comes_back_afterwards() -> No
     assert achieved(healthy, drive(throttle, healthy, 200)) > 0.8
 
 
-def test_a_cluster_that_refuses_everything_brings_it_to_the_least() -> None:
+def test_a_cluster_that_rejects_everything_lowers_it_to_the_minimum() -> None:
     throttle = AdaptiveThrottle(POLICY)
     drive(throttle, Cluster(threads=0, queue=0), 100)
     assert (throttle.chunk_bytes, throttle.concurrency) == (MB // 4, 1)
@@ -145,7 +145,7 @@ def test_a_size_that_was_too_large_is_never_tried_again() -> None:
     assert throttle.chunk_bytes > MB
 
 
-def test_chunks_that_had_no_more_to_carry_are_no_reason_to_grow() -> None:
+def test_requests_below_the_chunk_size_do_not_raise_it() -> None:
     throttle = AdaptiveThrottle(POLICY)
     chunk_bytes = throttle.chunk_bytes
     for _ in range(200):

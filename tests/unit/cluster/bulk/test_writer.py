@@ -71,17 +71,17 @@ def test_backoff_doubles_with_jitter_up_to_its_limit(attempt: int, full: float) 
         ("index", 400, "index_closed_exception", "closed"),
     ],
 )
-def test_a_document_fails_only_by_a_fault_of_its_own(kind: str, status: int, error: str | None, status_name: str) -> None:
+def test_a_document_fails_only_because_of_itself(kind: str, status: int, error: str | None, status_name: str) -> None:
     outcome = {"_index": "x", "status": status, "error": error and {"type": error, "reason": "why"}}
     assert classify_item(kind, outcome, "x").status == status_name
 
 
 @pytest.mark.parametrize(("kind", "status"), [("index", 201), ("update", 200), ("delete", 404), ("index", 400)])
-def test_what_is_told_of_another_index_went_astray(kind: str, status: int) -> None:
+def test_an_item_of_another_index_is_reported_as_wrong_index(kind: str, status: int) -> None:
     assert classify_item(kind, {"_index": "y", "status": status}, "x") == ItemResult("wrong_index", "y")
 
 
-def test_a_document_is_stored_only_once_the_answer_says_in_which_index() -> None:
+def test_a_document_counts_as_stored_only_if_the_response_names_its_index() -> None:
     for outcome in ({"status": 201}, {"_index": "x.write", "status": 201}):
         assert classify_item("index", outcome, "x").status == "busy"
     assert (
@@ -90,7 +90,7 @@ def test_a_document_is_stored_only_once_the_answer_says_in_which_index() -> None
     )
 
 
-def test_a_missing_pipeline_is_no_fault_of_the_document() -> None:
+def test_a_missing_pipeline_does_not_fail_the_document() -> None:
     error = {"type": "illegal_argument_exception", "reason": "pipeline with id [prune] does not exist"}
     assert classify_item("index", {"status": 400, "error": error}, "x").status == "closed"
 
@@ -105,7 +105,7 @@ def test_a_reason_names_type_reason_and_cause() -> None:
 @pytest.mark.parametrize(
     "answer", [None, [], {}, {"items": None}, {"items": 3}, "page", {"items": [3, {"index": 3}, {"index": {"_id": "a"}}]}]
 )
-def test_what_is_no_answer_mentions_nobody(answer: object) -> None:
+def test_an_invalid_response_has_no_results(answer: object) -> None:
     assert parse_bulk_response(answer, "x") == {}
 
 

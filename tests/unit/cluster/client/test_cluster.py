@@ -59,7 +59,7 @@ def test_the_last_failure_is_raised_with_the_address(cluster: Cluster, node: Nod
     assert (len(node.seen), len(waits)) == (3, 2)
 
 
-def test_what_is_no_error_of_the_client_is_not_repeated(cluster: Cluster, waits: list[float]) -> None:
+def test_only_errors_of_the_client_are_retried(cluster: Cluster, waits: list[float]) -> None:
     calls: list[str] = []
 
     def fail(text: str, *, name: str) -> None:
@@ -71,7 +71,7 @@ def test_what_is_no_error_of_the_client_is_not_repeated(cluster: Cluster, waits:
     assert (calls, waits) == (["ab"], [])
 
 
-def test_a_search_asks_all_shards_and_takes_nothing_less(cluster: Cluster, node: Node) -> None:
+def test_a_search_rejects_partial_results(cluster: Cluster, node: Node) -> None:
     cluster.search("photos", {"size": 3})
     assert node.seen[0].path == "/photos/_search?allow_partial_search_results=false"
     assert json.loads(node.seen[0].body) == {"size": 3}

@@ -56,7 +56,7 @@ def test_a_missing_query_deep_in_another_is_named_as_well() -> None:
     assert "--vector rank_features" in error.remedy
 
 
-def test_other_refusals_get_no_such_advice() -> None:
+def test_other_rejections_have_no_such_remedy() -> None:
     error = caught(unparsed("unknown query [geo]"))
     assert error.message.endswith("Failed to parse: unknown query [geo]")
     assert (type(error), error.remedy) == (ClusterError, "")

@@ -155,7 +155,7 @@ def test_id_by_content_is_that_of_the_bytes() -> None:
     assert make_content_id("ab" * 32) == "ab" * 16
 
 
-def test_id_depends_on_the_uri_alone() -> None:
+def test_the_id_depends_only_on_the_uri() -> None:
     assert make_document_id("file:///a.jpg") == make_document_id("file:///a.jpg") != make_document_id("file:///b.jpg")
     assert len(make_document_id("file:///a.jpg")) == 32
 
@@ -211,7 +211,7 @@ def test_mapping_differences_name_field_and_type() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Photos", "a b", "a/b", "-a", "_a", ".a", "a*", "a,b", "x" * 201])
-def test_names_that_no_engine_takes_are_refused(name: str) -> None:
+def test_names_that_no_engine_takes_are_rejected(name: str) -> None:
     with pytest.raises(UsageError):
         check_alias_name(name)
 

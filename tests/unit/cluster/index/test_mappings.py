@@ -18,23 +18,23 @@ SEISMIC = DocumentSettings(vector="seismic")
 IMPACTS = DocumentSettings(impacts=True)
 
 
-def target(distribution: Literal["opensearch", "elasticsearch"], *version: int) -> ClusterInfo:
+def make_cluster_info(distribution: Literal["opensearch", "elasticsearch"], *version: int) -> ClusterInfo:
     return ClusterInfo(distribution=distribution, version=version, max_clauses=1024)
 
 
 ALL = [
-    target("opensearch", 1, 1, 0),
-    target("opensearch", 2, 19, 0),
-    target("opensearch", 3, 8, 0),
-    target("elasticsearch", 7, 12, 0),
-    target("elasticsearch", 7, 17, 29),
-    target("elasticsearch", 9, 5, 3),
+    make_cluster_info("opensearch", 1, 1, 0),
+    make_cluster_info("opensearch", 2, 19, 0),
+    make_cluster_info("opensearch", 3, 8, 0),
+    make_cluster_info("elasticsearch", 7, 12, 0),
+    make_cluster_info("elasticsearch", 7, 17, 29),
+    make_cluster_info("elasticsearch", 9, 5, 3),
 ]
 
 
-@pytest.mark.parametrize("cluster", ALL, ids=lambda cluster: cluster.label)
-def test_rank_features_have_one_body_everywhere(cluster: ClusterInfo) -> None:
-    assert build_index_body(cluster, DocumentSettings()) == resources.load_json_resource("mappings", "image")
+@pytest.mark.parametrize("cluster_info", ALL, ids=lambda cluster_info: cluster_info.label)
+def test_rank_features_have_one_body_everywhere(cluster_info: ClusterInfo) -> None:
+    assert build_index_body(cluster_info, DocumentSettings()) == resources.load_json_resource("mappings", "image")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_rank_features_have_one_body_everywhere(cluster: ClusterInfo) -> None:
     ],
 )
 def test_sparse_vector_has_what_its_version_knows(version: tuple[int, ...], prune: bool, hidden: bool) -> None:
-    body = build_index_body(target("elasticsearch", *version), SPARSE)
+    body = build_index_body(make_cluster_info("elasticsearch", *version), SPARSE)
     tokens = {"type": "sparse_vector", **({"index_options": {"prune": False}} if prune else {})}
     plain = resources.load_json_resource("mappings", "image")
     assert body["mappings"]["properties"] == {**plain["mappings"]["properties"], "tokens": tokens}
@@ -60,17 +60,21 @@ def test_sparse_vector_has_what_its_version_knows(version: tuple[int, ...], prun
     assert index == plain["settings"]["index"]
 
 
-@pytest.mark.parametrize("cluster", [*ALL[:-1], target("elasticsearch", 8, 14, 3)], ids=lambda cluster: cluster.label)
-def test_sparse_vector_is_refused_where_there_is_none(cluster: ClusterInfo) -> None:
-    with pytest.raises(UnsupportedTarget, match=cluster.label) as caught:
-        build_index_body(cluster, SPARSE)
+@pytest.mark.parametrize(
+    "cluster_info", [*ALL[:-1], make_cluster_info("elasticsearch", 8, 14, 3)], ids=lambda cluster_info: cluster_info.label
+)
+def test_sparse_vector_is_rejected_where_there_is_none(cluster_info: ClusterInfo) -> None:
+    with pytest.raises(UnsupportedTarget, match=cluster_info.label) as caught:
+        build_index_body(cluster_info, SPARSE)
     assert "--vector" in caught.value.remedy
 
 
-@pytest.mark.parametrize("cluster", [target("opensearch", 3, 2, 0), *ALL[:2], *ALL[3:]], ids=lambda cluster: cluster.label)
-def test_seismic_is_refused_where_no_plugin_has_it(cluster: ClusterInfo) -> None:
-    with pytest.raises(UnsupportedTarget, match=rf"{cluster.label} .*OpenSearch 3\.3 or newer") as caught:
-        build_index_body(cluster, SEISMIC)
+@pytest.mark.parametrize(
+    "cluster_info", [make_cluster_info("opensearch", 3, 2, 0), *ALL[:2], *ALL[3:]], ids=lambda cluster_info: cluster_info.label
+)
+def test_seismic_is_rejected_where_no_plugin_has_it(cluster_info: ClusterInfo) -> None:
+    with pytest.raises(UnsupportedTarget, match=rf"{cluster_info.label} .*OpenSearch 3\.3 or newer") as caught:
+        build_index_body(cluster_info, SEISMIC)
     assert "--vector" in caught.value.remedy
 
 
@@ -97,10 +101,14 @@ def test_a_user_s_own_method_is_taken_as_it_is(tmp_path: Path) -> None:
     assert "seismic.json" in caught.value.remedy
 
 
-@pytest.mark.parametrize("cluster", [target("opensearch", 2, 9, 0), ALL[0], ALL[4], ALL[5]], ids=lambda cluster: cluster.label)
-def test_impacts_are_refused_where_the_filter_is_not(cluster: ClusterInfo) -> None:
-    with pytest.raises(UnsupportedTarget, match=cluster.label) as caught:
-        build_index_body(cluster, IMPACTS)
+@pytest.mark.parametrize(
+    "cluster_info",
+    [make_cluster_info("opensearch", 2, 9, 0), ALL[0], ALL[4], ALL[5]],
+    ids=lambda cluster_info: cluster_info.label,
+)
+def test_impacts_are_rejected_where_the_filter_is_not(cluster_info: ClusterInfo) -> None:
+    with pytest.raises(UnsupportedTarget, match=cluster_info.label) as caught:
+        build_index_body(cluster_info, IMPACTS)
     assert "--impact-field" in caught.value.remedy
 
 
@@ -130,11 +138,11 @@ def test_a_user_s_own_body_is_taken_as_it_is(tmp_path: Path) -> None:
     ("settings", "field"),
     [(DocumentSettings(), "uri"), (DocumentSettings(), "tokens"), (SPARSE, "sparse_vector"), (IMPACTS, "impacts")],
 )
-def test_a_body_without_the_fields_that_ingest_needs_is_refused(tmp_path: Path, settings: DocumentSettings, field: str) -> None:
+def test_a_body_without_the_fields_that_ingest_needs_is_rejected(tmp_path: Path, settings: DocumentSettings, field: str) -> None:
     change = {"mappings": {"properties": {field: {"type": "text"}}}} if field in ("uri", "tokens") else {}
-    cluster = ALL[5] if settings is SPARSE else ALL[2]
+    cluster_info = ALL[5] if settings is SPARSE else ALL[2]
     with pytest.raises(ResourceError, match=field):
-        build_index_body(cluster, settings, override=own(tmp_path, change))
+        build_index_body(cluster_info, settings, override=own(tmp_path, change))
 
 
 @pytest.mark.parametrize(

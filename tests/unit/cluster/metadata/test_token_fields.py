@@ -32,15 +32,15 @@ def described(tokens: object) -> dict[str, Any]:
 
 
 def test_the_table_of_an_index_is_what_it_was_made_with() -> None:
-    identity = IndexSpec(model_name="m", model_id="m-1", settings={}, tokens=("cat", "", "犬", "a.b"))
-    made = json.loads(json.dumps(add_index_meta({"mappings": {}}, build_index_meta(identity, "photos"))))
-    assert parse_token_table(made) == identity.tokens
-    assert identity.digest == replace(identity, tokens=()).digest  # the model's id says it already
-    assert "token_ids" not in build_index_meta(replace(identity, tokens=()), "photos")
+    index_spec = IndexSpec(model_name="m", model_id="m-1", settings={}, tokens=("cat", "", "犬", "a.b"))
+    made = json.loads(json.dumps(add_index_meta({"mappings": {}}, build_index_meta(index_spec, "photos"))))
+    assert parse_token_table(made) == index_spec.tokens
+    assert index_spec.digest == replace(index_spec, tokens=()).digest  # the model's id says it already
+    assert "token_ids" not in build_index_meta(replace(index_spec, tokens=()), "photos")
 
 
 @pytest.mark.parametrize("tokens", [None, "cat", {"cat": 0}, ["cat", 1], ["cat", "cat"], [str(i) for i in range(MAX_IDS + 1)]])
-def test_what_is_no_table_is_none(tokens: object) -> None:
+def test_an_invalid_table_is_none(tokens: object) -> None:
     assert parse_token_table(described(tokens)) is None
     assert parse_token_table({}) is None
 
@@ -72,7 +72,7 @@ def test_a_document_has_its_weights_once_more_by_id() -> None:
         assert "token_ids" not in add_token_ids({"tokens": empty}, IDS)
 
 
-def test_what_searches_will_not_find_is_counted_and_said() -> None:
+def test_documents_that_searches_will_not_find_are_counted_and_reported() -> None:
     vector = SparseVector.from_mapping({"dog": 0.5, "strange": 0.1})
     whole = add_token_ids({"tokens": {"dog": 0.5}}, IDS)
     partly = add_token_ids({"tokens": vector.to_dict()}, IDS)
@@ -93,7 +93,7 @@ def test_a_model_tells_its_tokens_only_where_they_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("features", "said"), [(None, "doesn't expose"), (range(MAX_IDS + 1), "32,769 tokens")])
-def test_a_model_whose_tokens_cannot_have_ids_is_refused(
+def test_a_model_whose_tokens_cannot_have_ids_is_rejected(
     monkeypatch: pytest.MonkeyPatch, features: range | None, said: str
 ) -> None:
     class Model:
@@ -114,9 +114,9 @@ def test_another_sink_keeps_no_ids() -> None:
 
 def test_a_plan_has_the_tokens_of_the_model() -> None:
     made = build_sink_plan(IngestOptions(alias="photos", model=MINI, document=SEISMIC), None, "")
-    assert made.identity.tokens == find_model_tokens(MINI, SEISMIC).tokens
+    assert made.index_spec.tokens == find_model_tokens(MINI, SEISMIC).tokens
     assert made.largest_weight == 1
-    assert build_sink_plan(IngestOptions(alias="photos", model=MINI), None, "").identity.tokens == ()
+    assert build_sink_plan(IngestOptions(alias="photos", model=MINI), None, "").index_spec.tokens == ()
 
 
 def test_ids_travel_to_workers() -> None:

@@ -11,8 +11,8 @@ from stair_es.cluster.metadata.index_metadata import IndexSpec, add_index_meta, 
 from stair_es.cluster.metadata.policy_state import (
     PolicyState,
     add_policy_to_body,
+    check_policy_fields,
     check_policy_matches,
-    list_missing_policy_fields,
     parse_policy_state,
 )
 from stair_es.cluster.metadata.token_fields import TokenFieldLayout, TokenIds
@@ -26,8 +26,8 @@ FEATURES = TokenFieldLayout(vector="rank_features", top_token_count=16, max_clau
 
 
 def made(settings: dict[str, Any] | None = None, tokens: tuple[str, ...] = ()) -> dict[str, Any]:
-    identity = IndexSpec(model_name="m", model_id="m-1", settings=settings or {}, tokens=tokens)
-    return add_index_meta(resources.load_json_resource("mappings", "image"), build_index_meta(identity, "photos"))
+    index_spec = IndexSpec(model_name="m", model_id="m-1", settings=settings or {}, tokens=tokens)
+    return add_index_meta(resources.load_json_resource("mappings", "image"), build_index_meta(index_spec, "photos"))
 
 
 def test_affected_are_documents_with_a_token_of_the_policy_or_with_another_policy() -> None:
@@ -130,12 +130,12 @@ def test_a_new_index_has_the_fields_even_with_a_body_that_lacks_them() -> None:
         {"policy_undo": {"type": "object", "enabled": False}},
     ],
 )
-def test_a_field_of_the_name_that_is_someone_s_own_is_refused(field: dict[str, Any]) -> None:
+def test_a_foreign_field_with_the_name_of_ours_is_rejected(field: dict[str, Any]) -> None:
     with pytest.raises(IndexMismatch, match="a column 'policy"):
-        list_missing_policy_fields(field, "index 'x'")
+        check_policy_fields(field, "index 'x'")
 
 
-def test_an_ingest_takes_what_is_there_or_asks_for_the_same() -> None:
+def test_an_ingest_uses_the_policy_of_the_index_or_requests_the_same() -> None:
     check_policy_matches(None, PolicyState(policy=POLICY), "photos-1", "photos")
     check_policy_matches(
         POLICY, PolicyState(policy=TokenPolicy(name="q", mute=POLICY.mute, cap=POLICY.cap, merge=POLICY.merge)), "", ""

@@ -21,9 +21,10 @@ from stair_es.cluster.metadata.index_metadata import (
     make_index_name,
     make_write_alias,
 )
-from stair_es.cluster.token_index.diff import TokenSummary, check_pageable_mapping, find_orphan_images, find_stale_images
 from stair_es.cluster.token_index.documents import WriteVersion, build_token_documents, compute_source_version
 from stair_es.cluster.token_index.index import TokenIndexState, build_alias_actions, make_token_alias, make_token_index_name
+from stair_es.cluster.token_index.readers import TokenSummary, check_pageable_mapping
+from stair_es.cluster.token_index.sync import find_orphan_images, find_stale_images
 from stair_es.errors import IndexMismatch
 
 SOURCE = {
@@ -57,7 +58,7 @@ def test_a_token_is_a_document_with_its_share_and_rank_and_what_it_has_of_its_im
 
 
 @pytest.mark.parametrize("caption", [{"en": "a dog"}, 3, True, [{"a": 1}], [["a"]]])
-def test_a_caption_that_is_no_text_is_left_out(caption: object) -> None:
+def test_a_caption_that_is_not_text_is_left_out(caption: object) -> None:
     assert all(
         "caption" not in document for document in build_token_documents("1", {**SOURCE, "caption": caption}, "s", 3).values()
     )
@@ -122,8 +123,8 @@ def test_whatever_two_sides_hold_settling_the_differences_makes_them_equal() -> 
 
 
 def test_names() -> None:
-    identity = IndexSpec(model_name="m", model_id="m" * 300, settings={})
-    name = make_index_name("a" * 200, identity.model_id, datetime(2026, 1, 1, tzinfo=timezone.utc))
+    index_spec = IndexSpec(model_name="m", model_id="m" * 300, settings={})
+    name = make_index_name("a" * 200, index_spec.model_id, datetime(2026, 1, 1, tzinfo=timezone.utc))
     assert len(make_write_alias(make_token_index_name(name))) == MAX_INDEX_NAME_BYTES
     assert (make_token_alias("photos"), make_token_index_name("photos-m-1")) == ("photos-tokens", "photos-m-1.tokens")
 
@@ -132,7 +133,7 @@ def _index(about: object) -> dict[str, Any]:
     return {"mappings": {"_meta": {"stair_es": about}}}
 
 
-def test_a_token_index_is_no_index_of_images_nor_the_other_way_round() -> None:
+def test_a_token_index_is_not_an_image_index_and_the_reverse() -> None:
     images, tokens = _index({"alias": "a", "model": "m"}), _index({"alias": "a", "token_index_of": "x"})
     assert (get_index_meta(images), get_token_index_meta(images)) == ({"alias": "a", "model": "m"}, {})
     assert (get_index_meta(tokens), get_token_index_meta(tokens)) == ({}, {"alias": "a", "token_index_of": "x"})
@@ -145,15 +146,15 @@ def test_a_token_index_is_no_index_of_images_nor_the_other_way_round() -> None:
 
 
 @pytest.mark.parametrize("found", [None, 1, INDEX_FORMAT + 1, "2", [2]])
-def test_an_index_of_another_format_is_refused(found: object) -> None:
+def test_an_index_of_another_format_is_rejected(found: object) -> None:
     about = {"alias": "a", "model": "m", **({} if found is None else {"format_version": found})}
     with pytest.raises(IndexMismatch, match=f"index 'x' has the format .* this version uses {INDEX_FORMAT}"):
         check_index_format("x", _index(about))
 
 
 def test_an_index_of_this_format_or_of_somebody_else_has_no_other_format() -> None:
-    identity = IndexSpec(model_name="m", model_id="m-1", settings={})
-    for about in (build_index_meta(identity, "a"), build_token_index_meta("x", "a"), {}, 3):
+    index_spec = IndexSpec(model_name="m", model_id="m-1", settings={})
+    for about in (build_index_meta(index_spec, "a"), build_token_index_meta("x", "a"), {}, 3):
         check_index_format("x", _index(about))
     check_index_format("x", {})
 
@@ -173,7 +174,7 @@ def test_the_token_alias_moves_to_the_token_index_of_the_new_index_alone() -> No
             build_alias_actions(_state({"x.tokens", foreign}), "y")
 
 
-def test_a_mapping_that_can_t_be_paged_is_told() -> None:
+def test_a_mapping_that_can_not_be_paged_is_rejected() -> None:
     keyword = {"type": "keyword"}
     check_pageable_mapping({"uri": keyword, "sha256": keyword}, "m")
     with pytest.raises(IndexMismatch, match="no doc values for sha256"):

@@ -127,7 +127,7 @@ def test_karpathy(folder: Path) -> None:
         ("x.jsonl", '{"image": "gone.jpg", "caption": "x"}', "gone.jpg: no such file"),
     ],
 )
-def test_what_is_no_caption_set_is_refused(folder: Path, name: str, text: str, message: str) -> None:
+def test_an_unknown_caption_format_is_rejected(folder: Path, name: str, text: str, message: str) -> None:
     (folder / name).write_text(text)
     with pytest.raises(UsageError, match=message) as failed:
         read_captions(folder / name)

@@ -75,7 +75,7 @@ def test_tsv_as_of_conceptual_captions(folder: Path) -> None:
         "\ufeffone\ta.jpg\r\n\r\ntwo\tb.jpg\r\n",
     ],
 )
-def test_tsv_with_and_without_header_and_either_way_round(folder: Path, text: str) -> None:
+def test_tsv_is_read_with_and_without_header_in_either_column_order(folder: Path, text: str) -> None:
     (folder / "set.tsv").write_text(text, encoding="utf-8", newline="")
     result = read_captions(folder / "set.tsv")
     assert (captions_of(result), result.problems) == ({"a.jpg": ("one",), "b.jpg": ("two",)}, ())
@@ -249,7 +249,7 @@ def test_karpathys_splits_for_training(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["set.tsv", "set.csv", "set.parquet", "set.tar", "set.jsonl"])
-def test_what_is_not_there_and_splits_of_what_has_none(folder: Path, name: str) -> None:
+def test_missing_files_and_unsupported_splits_are_rejected(folder: Path, name: str) -> None:
     with pytest.raises(UsageError) as failed:
         read_captions(folder / name)
     assert failed.value.remedy
@@ -267,7 +267,7 @@ def test_captions_and_tags_of_a_row() -> None:
     assert extract_tags({"Keywords": ["a", None, "b"]}) == ("a", "b")
 
 
-def test_a_folder_of_captions_is_told_from_one_of_images(folder: Path) -> None:
+def test_a_folder_of_captions_is_distinguished_from_one_of_images(folder: Path) -> None:
     assert not is_caption_folder(folder)
     assert not is_caption_folder(folder / "a.jpg")
     (folder / "a.txt").write_text("a dog")
@@ -280,7 +280,7 @@ def test_a_folder_of_captions_is_told_from_one_of_images(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("suffix", "lines"), [("jsonl", '{{"image": "{0}", "caption": "{1}"}}'), ("csv", "image,caption\n{0},{1}")]
 )
-def test_a_pattern_stands_for_several_files(folder: Path, suffix: str, lines: str) -> None:
+def test_a_glob_matches_several_files(folder: Path, suffix: str, lines: str) -> None:
     for number, name in enumerate(("a.jpg", "b.jpg"), 1):
         (folder / f"part{number}.{suffix}").write_text(lines.format(name, f"text {number}") + "\n")
     result = read_captions(folder / f"part*.{suffix}")

@@ -117,7 +117,7 @@ def test_the_metrics_of_rank_eval_measure_a_short_list_by_a_short_ideal() -> Non
     assert set(own_values(EngineHits((), ()), (1,)).values()) == {0.0}
 
 
-def target(distribution: Any, *version: int) -> ClusterInfo:  # noqa: ANN401
+def make_cluster_info(distribution: Any, *version: int) -> ClusterInfo:  # noqa: ANN401
     return ClusterInfo(distribution=distribution, version=version, max_clauses=1024)
 
 
@@ -125,11 +125,11 @@ def test_where_there_is_knn() -> None:
     def has(*names: str) -> Any:  # noqa: ANN401
         return lambda: frozenset(names)
 
-    assert "8.12" in knn.explain_missing_knn(target("elasticsearch", 7, 17), has(), 384)
-    assert knn.explain_missing_knn(target("elasticsearch", 9, 5), has(), 384) == ""
-    assert "5000 dimensions" in knn.explain_missing_knn(target("elasticsearch", 9, 5), has(), 5000)
-    assert "opensearch-knn" in knn.explain_missing_knn(target("opensearch", 3, 8), has("other"), 384)
-    assert knn.explain_missing_knn(target("opensearch", 3, 5), has("opensearch-knn"), 384) == ""
+    assert "8.12" in knn.explain_missing_knn(make_cluster_info("elasticsearch", 7, 17), has(), 384)
+    assert knn.explain_missing_knn(make_cluster_info("elasticsearch", 9, 5), has(), 384) == ""
+    assert "5000 dimensions" in knn.explain_missing_knn(make_cluster_info("elasticsearch", 9, 5), has(), 5000)
+    assert "opensearch-knn" in knn.explain_missing_knn(make_cluster_info("opensearch", 3, 8), has("other"), 384)
+    assert knn.explain_missing_knn(make_cluster_info("opensearch", 3, 5), has("opensearch-knn"), 384) == ""
     assert knn.build_knn_body("opensearch", 8)["mappings"]["properties"]["dense"]["method"]["engine"] == "lucene"
     assert knn.build_knn_body("elasticsearch", 8)["mappings"]["properties"]["dense"]["index_options"] == {"type": "hnsw"}
 
@@ -171,7 +171,7 @@ def report() -> RetrievalReport:
     )
 
 
-def test_the_report_says_everything_for_people_and_for_programs() -> None:
+def test_the_report_is_complete_as_markdown_and_as_json() -> None:
     result = report()
     text = render_retrieval_report(result)
     assert "- BM25 on captions n/a: no captions" in text

@@ -105,7 +105,7 @@ def test_an_image_left_in_a_stage_fails_the_run(make: Make, tmp_path: Path) -> N
         accounting.record_batch(Batch([A]))
 
 
-def test_letters_of_an_earlier_run_go_and_an_unwritable_place_is_told_at_once(tmp_path: Path) -> None:
+def test_earlier_dead_letters_are_removed_and_an_unwritable_file_fails_at_once(tmp_path: Path) -> None:
     path = tmp_path / "failed.jsonl"
     path.write_text("\n")
     DeadLetters(path, "photos").prepare_file()
@@ -130,7 +130,7 @@ def test_a_run_does_not_remove_the_letters_that_another_is_writing(tmp_path: Pat
     assert not first.path.exists()
 
 
-def test_a_letter_never_goes_into_a_file_that_was_just_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_letter_is_never_written_to_a_file_that_was_just_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is removed by another run between its opening and its lock."""
     letters, locked = DeadLetters(tmp_path / "failed.jsonl", "photos"), dead_letters._lock_file
 
@@ -181,7 +181,7 @@ def test_a_device_or_a_pipe_stays_what_it_is(tmp_path: Path) -> None:
     letters.close()
 
 
-def test_the_commonest_reasons_are_told_and_numbers_make_no_new_one(make: Make) -> None:
+def test_the_most_frequent_reasons_are_reported_regardless_of_numbers_in_them(make: Make) -> None:
     items = [SourceItem(f"file:///{i}", "file:///", FileLocator(f"file:///{i}")) for i in range(1200)]
     accounting = make(*items)
     reasons = [
@@ -198,7 +198,7 @@ def test_the_commonest_reasons_are_told_and_numbers_make_no_new_one(make: Make) 
     assert len(others) == 2
 
 
-def test_hosts_are_told_apart_and_each_reason_has_an_example(make: Make) -> None:
+def test_reasons_are_kept_apart_by_host_and_have_an_example(make: Make) -> None:
     reasons = [
         "127.0.0.1: 404 Not Found",
         "10.255.255.1: 404 Not Found",
@@ -218,7 +218,7 @@ def test_hosts_are_told_apart_and_each_reason_has_an_example(make: Make) -> None
     accounting.close()
 
 
-def test_a_run_that_stored_nothing_does_not_say_that_the_next_one_goes_on(make: Make) -> None:
+def test_a_run_that_stored_nothing_does_not_promise_to_resume(make: Make) -> None:
     accounting = make(A, B, C)
     accounting.record_batch(Batch([Outcome(A, "failed", "list", "why")]))
     assert accounting.describe_stop("images") == "the run stopped; none of 3 images was stored"

@@ -74,7 +74,7 @@ def test_a_spec_is_a_name_and_its_options(text: str, name: str, options: tuple[t
 
 
 @pytest.mark.parametrize("text", ["", ":a=1", "blur:a", "blur:=1", "blur:a=1,b"])
-def test_what_is_no_spec_is_wrong_usage(text: str) -> None:
+def test_an_invalid_spec_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="not the name of an enricher"):
         EnricherSpec.parse(text)
 
@@ -121,7 +121,7 @@ def test_a_wrong_count_is_never_paired_with_the_wrong_image() -> None:
     ],
     ids=["another size", "no colours"],
 )
-def test_pixels_of_another_shape_are_refused(enricher: Enricher) -> None:
+def test_pixels_of_another_shape_are_rejected(enricher: Enricher) -> None:
     [result] = run_enricher(enricher, "crop", [_candidate("a")])
     assert isinstance(result, str)
     assert "crop" in result

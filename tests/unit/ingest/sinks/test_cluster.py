@@ -19,10 +19,10 @@ from stair_es.ingest.sinks.cluster import KIND
         ({"colour": "red"}, "no option colour"),
     ],
 )
-def test_options_without_sense_are_told_before_anything_is_asked(options: dict[str, str], message: str) -> None:
+def test_invalid_options_are_rejected_before_any_request(options: dict[str, str], message: str) -> None:
     plan = SinkPlan(
         alias="a",
-        identity=IndexSpec(model_name="m", model_id="m-1", settings={}),
+        index_spec=IndexSpec(model_name="m", model_id="m-1", settings={}),
         document=DocumentSettings(),
         connection=Connection(url="http://127.0.0.1:9"),
         options=options,

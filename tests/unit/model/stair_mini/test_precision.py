@@ -44,6 +44,6 @@ def test_narrow_precisions_see_the_same(precision: str) -> None:
         (ModelSpec(name="stair-mini", precision="int4"), "unknown precision"),  # type: ignore[arg-type]
     ],
 )
-def test_a_precision_that_there_is_not_is_told(spec: ModelSpec, message: str) -> None:
+def test_an_unknown_precision_is_rejected(spec: ModelSpec, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         registry.load_encoder(spec).encode_images(np.zeros((1, 288, 288, 3), np.uint8))

@@ -94,7 +94,7 @@ def test_other_words_are_not_found(whole: WholeWordVocabulary, written: str) -> 
         ("'dog' -cat- (fish)", ["dog", "cat", "fish"]),
     ],
 )
-def test_a_text_says_its_words_in_order(whole: WholeWordVocabulary, text: str, words: list[str]) -> None:
+def test_words_are_matched_in_the_order_of_the_text(whole: WholeWordVocabulary, text: str, words: list[str]) -> None:
     assert said(whole, text) == words
 
 
@@ -112,7 +112,7 @@ def test_offsets_are_those_of_the_text(whole: WholeWordVocabulary) -> None:
     ]
 
 
-def test_a_word_stands_at_its_first_token(whole: WholeWordVocabulary) -> None:
+def test_a_word_is_assigned_to_its_first_token(whole: WholeWordVocabulary) -> None:
     #        [CLS]   hedge   ##hog   clown     fish      ,         of        dogs      [SEP]
     offsets = [(0, 0), (0, 5), (5, 8), (9, 14), (15, 19), (19, 20), (21, 23), (24, 28), (0, 0)]
     indices = whole.match_tokens("hedgehog clown fish, of dogs", offsets)
@@ -181,7 +181,7 @@ def test_places_of_tokens_are_those_of_their_features() -> None:
         ('{"words": ["dog"], "spellings": {"kitty": "cat"}}', "'kitty' as 'cat'"),
     ],
 )
-def test_a_broken_file_is_told(tmp_path: Path, text: str | None, message: str) -> None:
+def test_a_broken_file_is_reported(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "words.json").write_text(text)
     with pytest.raises(ModelError, match=message) as error:

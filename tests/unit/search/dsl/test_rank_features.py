@@ -34,7 +34,7 @@ def test_every_clause_is_linear() -> None:
     assert all(clause["rank_feature"]["linear"] == {} for clause in clauses)
 
 
-def test_an_empty_vector_is_refused_because_an_empty_bool_matches_everything() -> None:
+def test_an_empty_vector_is_rejected_because_an_empty_bool_matches_everything() -> None:
     with pytest.raises(QueryError, match="no token with a weight"):
         build_rank_features_query(SparseVector((), ()))
 
@@ -73,7 +73,7 @@ def test_a_weight_below_float32_never_becomes_a_clause_that_matches_with_score_0
     assert query.truncated.tokens == ("dust",)
 
 
-def test_a_weight_beyond_float32_is_refused() -> None:
+def test_a_weight_beyond_float32_is_rejected() -> None:
     with pytest.raises(QueryError, match="'car'"):
         build_rank_features_query(SparseVector.from_mapping({"car": 1e39}))
 
@@ -83,7 +83,7 @@ def test_the_field_is_a_choice() -> None:
     assert _clauses(query.clause)[0]["rank_feature"]["field"] == "other.car"
 
 
-def test_a_limit_below_1_is_refused() -> None:
+def test_a_limit_below_1_is_rejected() -> None:
     with pytest.raises(QueryError, match="max_clauses"):
         build_rank_features_query(SparseVector.from_mapping({"car": 1.0}), max_clauses=0)
 

@@ -96,11 +96,11 @@ class TestEveryQueryType:
         assert len(build_any(query_type, SparseVector.from_mapping(dict.fromkeys(WORDS, 1.0))).vector) == 1024
 
     @pytest.mark.parametrize("limit", [0, -1])
-    def test_a_limit_below_1_is_refused(self, query_type: QueryType, limit: int) -> None:
+    def test_a_limit_below_1_is_rejected(self, query_type: QueryType, limit: int) -> None:
         with pytest.raises(QueryError, match="max_clauses"):
             build_any(query_type, SparseVector.from_mapping({"car": 1.0}), max_clauses=limit)
 
-    def test_an_empty_vector_is_refused(self, query_type: QueryType) -> None:
+    def test_an_empty_vector_is_rejected(self, query_type: QueryType) -> None:
         with pytest.raises(QueryError, match="no token with a weight"):
             build_any(query_type, SparseVector((), ()))
 
@@ -224,7 +224,7 @@ WORDS_FIELD = IndexFields(tokens="rank_features")
 ALL = IndexFields(tokens="rank_features", seismic=IDS_FIELD, impacts=True)
 
 
-def target(distribution: Distribution, *version: int) -> ClusterInfo:
+def make_cluster_info(distribution: Distribution, *version: int) -> ClusterInfo:
     return ClusterInfo(distribution=distribution, version=version, max_clauses=1024)
 
 
@@ -233,85 +233,98 @@ def fail_to_list_plugins() -> frozenset[str]:
 
 
 @pytest.mark.parametrize(
-    ("cluster", "fields", "chosen"),
+    ("cluster_info", "fields", "chosen"),
     [
-        (target("opensearch", 1, 1), WORDS_FIELD, "rank_features"),
-        (target("opensearch", 3, 8), ALL, "rank_features"),
-        (target("opensearch"), WORDS_FIELD, "rank_features"),
-        (target("elasticsearch", 7, 17), WORDS_FIELD, "rank_features"),
-        (target("elasticsearch", 9, 5), WORDS_FIELD, "rank_features"),
-        (target("elasticsearch", 8, 15), IndexFields(tokens="sparse_vector"), "sparse_vector"),
-        (target("opensearch", 3, 8), IndexFields(tokens=None, impacts=True), "impacts"),
+        (make_cluster_info("opensearch", 1, 1), WORDS_FIELD, "rank_features"),
+        (make_cluster_info("opensearch", 3, 8), ALL, "rank_features"),
+        (make_cluster_info("opensearch"), WORDS_FIELD, "rank_features"),
+        (make_cluster_info("elasticsearch", 7, 17), WORDS_FIELD, "rank_features"),
+        (make_cluster_info("elasticsearch", 9, 5), WORDS_FIELD, "rank_features"),
+        (make_cluster_info("elasticsearch", 8, 15), IndexFields(tokens="sparse_vector"), "sparse_vector"),
+        (make_cluster_info("opensearch", 3, 8), IndexFields(tokens=None, impacts=True), "impacts"),
     ],
 )
-def test_the_target_and_the_index_decide(cluster: ClusterInfo, fields: IndexFields, chosen: QueryType) -> None:
-    assert select_query_type(cluster, fields, fail_to_list_plugins) == chosen
-    assert select_query_type(cluster, fields, fail_to_list_plugins, chosen) == chosen
+def test_the_cluster_and_the_index_decide(cluster_info: ClusterInfo, fields: IndexFields, chosen: QueryType) -> None:
+    assert select_query_type(cluster_info, fields, fail_to_list_plugins) == chosen
+    assert select_query_type(cluster_info, fields, fail_to_list_plugins, chosen) == chosen
 
 
 @pytest.mark.parametrize(
-    ("requested", "cluster", "fields", "reason"),
+    ("requested", "cluster_info", "fields", "reason"),
     [
-        ("neural_sparse", target("opensearch", 2, 13), WORDS_FIELD, "OpenSearch 2.14 or newer, and this is OpenSearch 2.13"),
-        ("neural_sparse", target("elasticsearch", 9, 5), WORDS_FIELD, "OpenSearch 2.14"),
-        ("neural_sparse", target("opensearch", 3, 8), WORDS_FIELD, NEURAL_SEARCH),
         (
             "neural_sparse",
-            target("opensearch", 3, 8),
+            make_cluster_info("opensearch", 2, 13),
+            WORDS_FIELD,
+            "OpenSearch 2.14 or newer, and this is OpenSearch 2.13",
+        ),
+        ("neural_sparse", make_cluster_info("elasticsearch", 9, 5), WORDS_FIELD, "OpenSearch 2.14"),
+        ("neural_sparse", make_cluster_info("opensearch", 3, 8), WORDS_FIELD, NEURAL_SEARCH),
+        (
+            "neural_sparse",
+            make_cluster_info("opensearch", 3, 8),
             IndexFields(tokens="sparse_vector"),
             "`tokens` of the index is sparse_vector",
         ),
-        ("seismic", target("opensearch", 3, 2), ALL, "OpenSearch 3.3"),
-        ("seismic", target("opensearch", 3, 8), WORDS_FIELD, "no field `token_ids`"),
-        ("seismic", target("opensearch", 3, 8), ALL, NEURAL_SEARCH),
-        ("sparse_vector", target("opensearch", 3, 8), WORDS_FIELD, "Elasticsearch 8.15"),
-        ("sparse_vector", target("elasticsearch", 9, 5), WORDS_FIELD, "rank_features, not sparse_vector"),
-        ("sparse_vector", target("elasticsearch", 8, 14), IndexFields(tokens="sparse_vector"), "Elasticsearch 8.15"),
-        ("rank_features", target("elasticsearch", 9, 5), IndexFields(tokens="sparse_vector"), "sparse_vector, not rank_features"),
-        ("impacts", target("opensearch", 3, 8), WORDS_FIELD, "no field `impacts`"),
-        ("rank_features", target("opensearch", 3, 8), IndexFields(tokens=None), "missing"),
+        ("seismic", make_cluster_info("opensearch", 3, 2), ALL, "OpenSearch 3.3"),
+        ("seismic", make_cluster_info("opensearch", 3, 8), WORDS_FIELD, "no field `token_ids`"),
+        ("seismic", make_cluster_info("opensearch", 3, 8), ALL, NEURAL_SEARCH),
+        ("sparse_vector", make_cluster_info("opensearch", 3, 8), WORDS_FIELD, "Elasticsearch 8.15"),
+        ("sparse_vector", make_cluster_info("elasticsearch", 9, 5), WORDS_FIELD, "rank_features, not sparse_vector"),
+        ("sparse_vector", make_cluster_info("elasticsearch", 8, 14), IndexFields(tokens="sparse_vector"), "Elasticsearch 8.15"),
+        (
+            "rank_features",
+            make_cluster_info("elasticsearch", 9, 5),
+            IndexFields(tokens="sparse_vector"),
+            "sparse_vector, not rank_features",
+        ),
+        ("impacts", make_cluster_info("opensearch", 3, 8), WORDS_FIELD, "no field `impacts`"),
+        ("rank_features", make_cluster_info("opensearch", 3, 8), IndexFields(tokens=None), "missing"),
     ],
 )
 def test_an_impossible_query_type_is_rejected_with_its_reason(
-    requested: QueryType, cluster: ClusterInfo, fields: IndexFields, reason: str
+    requested: QueryType, cluster_info: ClusterInfo, fields: IndexFields, reason: str
 ) -> None:
     with pytest.raises(QueryError, match=reason) as error:
-        select_query_type(cluster, fields, lambda: frozenset({"opensearch-knn"}), requested)
+        select_query_type(cluster_info, fields, lambda: frozenset({"opensearch-knn"}), requested)
     assert error.value.remedy
 
 
 @pytest.mark.parametrize("requested", ["neural_sparse", "seismic"])
 def test_the_plugin_makes_its_query_types_possible(requested: QueryType) -> None:
-    assert select_query_type(target("opensearch", 3, 8), ALL, lambda: frozenset({NEURAL_SEARCH}), requested) == requested
     assert (
-        select_query_type(target("opensearch"), ALL, fail_to_list_plugins, requested) == requested
+        select_query_type(make_cluster_info("opensearch", 3, 8), ALL, lambda: frozenset({NEURAL_SEARCH}), requested) == requested
+    )
+    assert (
+        select_query_type(make_cluster_info("opensearch"), ALL, fail_to_list_plugins, requested) == requested
     )  # Serverless has it and lists none
 
 
 def test_seismic_is_taken_where_it_may_be_and_the_index_has_its_field() -> None:
-    opensearch = target("opensearch", 3, 8)
+    opensearch = make_cluster_info("opensearch", 3, 8)
     assert select_query_type(opensearch, ALL, fail_to_list_plugins, approximate=True) == "seismic"
-    for cluster, fields, approximate, requested in (
+    for cluster_info, fields, approximate, requested in (
         (opensearch, ALL, False, None),
         (opensearch, ALL, True, "rank_features"),
         (opensearch, WORDS_FIELD, True, None),
-        (target("opensearch", 3, 2), ALL, True, None),
+        (make_cluster_info("opensearch", 3, 2), ALL, True, None),
     ):
-        assert select_query_type(cluster, fields, fail_to_list_plugins, requested, approximate=approximate) == "rank_features"  # type: ignore[arg-type]
+        query_type = select_query_type(cluster_info, fields, fail_to_list_plugins, requested, approximate=approximate)  # type: ignore[arg-type]
+        assert query_type == "rank_features"
     with pytest.raises(QueryError, match="tokens"):  # no field can rescore its candidates
         select_query_type(opensearch, IndexFields(tokens=None, seismic=IDS_FIELD), fail_to_list_plugins, approximate=True)
 
 
-def test_a_refusal_names_what_is_possible() -> None:
+def test_a_rejection_names_the_possible_query_types() -> None:
     with pytest.raises(QueryError) as error:
-        select_query_type(target("opensearch", 3, 8), WORDS_FIELD, fail_to_list_plugins, "impacts")
+        select_query_type(make_cluster_info("opensearch", 3, 8), WORDS_FIELD, fail_to_list_plugins, "impacts")
     assert "rank_features is possible" in error.value.remedy
     with pytest.raises(QueryError, match="the index has no field that"):
-        select_query_type(target("opensearch", 3, 8), IndexFields(tokens="keyword"), fail_to_list_plugins)
+        select_query_type(make_cluster_info("opensearch", 3, 8), IndexFields(tokens="keyword"), fail_to_list_plugins)
     with pytest.raises(QueryError, match=r"requires Elasticsearch 8\.15 or newer, and this is Elasticsearch 8\.14"):
-        select_query_type(target("elasticsearch", 8, 14), IndexFields(tokens="sparse_vector"), fail_to_list_plugins)
+        select_query_type(make_cluster_info("elasticsearch", 8, 14), IndexFields(tokens="sparse_vector"), fail_to_list_plugins)
     with pytest.raises(QueryError, match="unknown query type"):
-        select_query_type(target("opensearch", 3, 8), WORDS_FIELD, fail_to_list_plugins, "dense")  # type: ignore[arg-type]
+        select_query_type(make_cluster_info("opensearch", 3, 8), WORDS_FIELD, fail_to_list_plugins, "dense")  # type: ignore[arg-type]
 
 
 def test_fields_of_a_mapping() -> None:

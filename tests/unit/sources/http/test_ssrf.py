@@ -28,7 +28,7 @@ METADATA = [
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_what_is_not_the_public_internet_is_refused_unless_allowed(address: str) -> None:
+def test_private_addresses_are_rejected_unless_allowed(address: str) -> None:
     assert find_block_reason(address, allow_private=False)
     assert find_block_reason(address, allow_private=True) is None
 
@@ -39,13 +39,13 @@ def test_public_addresses_are_fetched_from(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", METADATA)
-def test_metadata_services_are_refused_always(address: str) -> None:
+def test_metadata_services_are_rejected_always(address: str) -> None:
     assert "metadata" in str(find_block_reason(address, allow_private=True))
     assert "metadata" in str(find_block_reason(address, allow_private=False))
 
 
 @pytest.mark.parametrize("text", ["", "localhost", "127.1", "1.2.3.4.5", "0x7f000001"])
-def test_what_is_no_address_is_no_way_through(text: str) -> None:
+def test_an_invalid_address_is_rejected(text: str) -> None:
     assert find_block_reason(text, allow_private=True)
 
 
@@ -62,17 +62,17 @@ def test_a_name_without_addresses_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("spelling", ["127.0.0.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1", "127.1", "localhost", "0"])
-def test_however_loopback_is_spelled_the_system_says_what_it_is(spelling: str) -> None:
+def test_every_spelling_of_loopback_is_recognized(spelling: str) -> None:
     with pytest.raises(ReadError, match="is loopback"):
         resolve_allowed_addresses(spelling, 80, 5.0, allow_private=False, resolve=resolve_host)
 
 
-def test_a_name_that_is_no_name_is_an_error_of_the_look_up() -> None:
+def test_an_invalid_name_is_a_resolver_error() -> None:
     with pytest.raises(socket.gaierror):
         resolve_host("a" * 70 + ".test", 80, 5.0)
 
 
-def test_a_look_up_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_look_up_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     free = threading.Event()
 
     def hang(*_args: object, **_kwargs: object) -> list[object]:

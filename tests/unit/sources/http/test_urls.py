@@ -22,7 +22,7 @@ URL = "https://images.test/a.jpg"
 MODIFIED = {"last-modified": "Tue, 24 Nov 2026 10:00:00 GMT", "content-length": "7"}
 
 
-def test_a_place_survives_the_way_to_a_worker_and_hides_what_is_secret() -> None:
+def test_a_locator_can_be_pickled_and_hides_secrets() -> None:
     place = UrlLocator("https://user:hunter2@images.test/a.jpg?X-Amz-Signature=cafe")
     assert pickle.loads(pickle.dumps(place)) == place
     assert place.to_json() == {"kind": "url", "url": place.url}
@@ -39,12 +39,12 @@ def test_a_place_survives_the_way_to_a_worker_and_hides_what_is_secret() -> None
         ("http://Bücher.example/a", "bücher.example"),
     ],
 )
-def test_a_place_calls_its_host_as_the_fetcher_does(url: str, host: str) -> None:
+def test_a_locator_names_its_host_as_the_fetcher_does(url: str, host: str) -> None:
     assert UrlLocator(url).host == host == Fetcher(UrlPolicy(schemes=("http", "https")))._parse_url(url).host
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://h..xn--a/", "http://xn--é.test/", "http://h.test/\t", "http://"])
-def test_a_malformed_url_has_no_host_and_is_refused(url: str) -> None:
+def test_a_malformed_url_has_no_host_and_is_rejected(url: str) -> None:
     assert UrlLocator(url).host == ""
     with pytest.raises(ReadError, match="can't fetch a malformed URL"):
         Fetcher(UrlPolicy(schemes=("http", "https")))._parse_url(url)
@@ -93,7 +93,7 @@ def test_a_token_that_may_be_all_that_tells_two_images_apart_is_hidden_but_count
         *({"patience_s": -1}, {"patience_s": float("nan")}),
     ],
 )
-def test_limits_that_cannot_be_kept_are_refused(wrong: dict[str, object]) -> None:
+def test_limits_that_cannot_be_kept_are_rejected(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         UrlPolicy(**wrong)  # type: ignore[arg-type]
 
@@ -119,7 +119,7 @@ def test_an_etag_that_cannot_be_sent_back_is_none(etag: str) -> None:
 
 
 @pytest.mark.parametrize("known", [None, "", "abc", '"etag of another store"', "http1:", 'http1:0123456789abcdef:"v1"'])
-def test_versions_of_other_places_are_not_sent(known: str | None) -> None:
+def test_versions_of_other_urls_are_not_sent(known: str | None) -> None:
     assert build_conditional_headers(URL, known) == {}
 
 
@@ -157,7 +157,7 @@ def test_bodies_are_as_long_as_allowed_and_not_longer() -> None:
 
 
 @pytest.mark.parametrize(("encoding", "bits"), [("gzip", 31), ("x-gzip", 31), ("deflate", 15), ("GZIP ", 31)])
-def test_compressed_bodies_are_unpacked_to_the_last_byte_or_refused(encoding: str, bits: int) -> None:
+def test_compressed_bodies_are_unpacked_to_the_last_byte_or_rejected(encoding: str, bits: int) -> None:
     packer = zlib.compressobj(9, zlib.DEFLATED, bits)
     packed = packer.compress(b"image" * 100) + packer.flush()
     headers = {"content-encoding": encoding}
@@ -169,7 +169,7 @@ def test_compressed_bodies_are_unpacked_to_the_last_byte_or_refused(encoding: st
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "x" * 1000])
-def test_encodings_that_nobody_asked_for_are_refused(encoding: str) -> None:
+def test_unrequested_encodings_are_rejected(encoding: str) -> None:
     with pytest.raises(ReadError, match="encoding") as caught:
         read_body([b"x"], {"content-encoding": encoding}, 10)
     assert len(caught.value.message) < 120

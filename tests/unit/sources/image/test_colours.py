@@ -87,7 +87,7 @@ def decoded(data: bytes, spec: ImageSpec = SPECS[0]) -> tuple[str, ...]:
         ((245, 222, 179), "beige"),
     ],
 )
-def test_a_picture_of_one_colour_has_its_name_alone(rgb: tuple[int, int, int], name: str) -> None:
+def test_a_picture_of_one_colour_has_only_its_name(rgb: tuple[int, int, int], name: str) -> None:
     assert name_colours(Image.new("RGB", (40, 30), rgb)) == (name,)
 
 
@@ -118,7 +118,7 @@ def test_a_ground_with_a_colour_of_its_own_counts() -> None:
     assert name_colours(Image.new("RGB", (30, 30), (60, 120, 200))) == ("blue",)
 
 
-def test_little_of_a_colour_is_none_of_the_picture_s() -> None:
+def test_a_small_share_of_a_colour_is_left_out() -> None:
     image = Image.new("RGB", (320, 320), GREEN)
     ImageDraw.Draw(image).rectangle((0, 0, 20, 20), fill=RED)
     assert name_colours(image) == ("green",)
@@ -150,7 +150,7 @@ def test_the_smallest_pictures_have_their_colour(size: tuple[int, int]) -> None:
     assert decoded(saved(Image.new("RGB", size, RED), "PNG")) == ("red",)
 
 
-def test_what_is_transparent_has_no_colour() -> None:
+def test_transparent_pixels_have_no_colour() -> None:
     cut_out = disc((*RED, 255), (*GREEN, 0), "RGBA")
     assert [decoded(saved(cut_out, "PNG"), spec) for spec in SPECS] == [("red",)] * len(SPECS)  # on whatever ground it is shown
     assert decoded(saved(Image.new("RGBA", (9, 9), (*GREEN, 0)), "PNG")) == ()

@@ -43,7 +43,7 @@ def test_a_tiff_is_its_own_block() -> None:
         assert read_exif(buffer.getvalue()) == (6, "2024-05-06T07:08:09")
 
 
-def test_what_other_programs_write_is_read() -> None:
+def test_blocks_of_other_programs_are_read() -> None:
     big_endian = b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x03\0\0\0\x01\0\x08\0\0" + bytes(4)
     assert read_exif(big_endian) == (8, None)
     assert read_exif(find_exif_block({"exif": b"Exif\0\0Exif\0\0" + big_endian})) == (8, None)
@@ -58,11 +58,11 @@ def test_what_other_programs_write_is_read() -> None:
 @pytest.mark.parametrize(
     "block", [b"", b"II", b"MM\0*", b"II*\0\xff\xff\xff\xff", b"x" * 99, bytes(999), b"II*\0\x08\0\0\0\xff\xff"]
 )
-def test_blocks_that_are_none_say_nothing(block: bytes) -> None:
+def test_invalid_blocks_are_ignored(block: bytes) -> None:
     assert read_exif(block) == (None, None)
 
 
-def test_orientations_that_are_none_are_left_out() -> None:
+def test_invalid_orientations_are_left_out() -> None:
     for odd in (0, 9, 65_535):
         assert read_exif(exif(odd).tobytes()[6:])[0] is None
 

@@ -37,7 +37,7 @@ def save(image: Image.Image, format_: str) -> bytes:
 
 
 @pytest.mark.parametrize("format_", IMAGE_FORMATS)
-def test_our_limit_goes_before_the_applications(low_limit: int, format_: str) -> None:
+def test_our_limit_overrides_that_of_the_application(low_limit: int, format_: str) -> None:
     data = save(LARGE, format_)
     assert decode_image(data, SPEC, DecodeLimits()).width == 64
     assert low_limit == Image.MAX_IMAGE_PIXELS

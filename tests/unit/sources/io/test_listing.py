@@ -41,7 +41,7 @@ def test_folders_are_searched_deeply_by_suffix_in_order(tmp_path: Path) -> None:
     assert {item.source for item in items} == {source.uri} == {tmp_path.as_uri()}
 
 
-def test_a_folder_is_taken_in_handfuls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_listed_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_listing, "SORT_BATCH", 3)
     wanted = {f"{i}.jpg" for i in range(10)}
     for name in wanted:
@@ -96,7 +96,7 @@ def test_globs_take_each_image_once(tmp_path: Path, pattern: str, wanted: list[s
     }
 
 
-def test_a_glob_goes_only_where_something_can_match(tmp_path: Path) -> None:
+def test_a_glob_enters_only_folders_that_can_match(tmp_path: Path) -> None:
     pattern = GlobPattern(["2024", "*", "x.jpg"])
     assert not pattern.match_name(pattern.start_states, "2023")
     assert pattern.is_complete(
@@ -136,7 +136,7 @@ def test_a_source_that_is_not_there_is_wrong_usage(tmp_path: Path, source: str, 
     assert repr(source) in caught.value.message
 
 
-def test_versions_say_whether_bytes_changed_and_nothing_too_early(tmp_path: Path) -> None:
+def test_versions_change_with_the_bytes_and_only_once_settled(tmp_path: Path) -> None:
     path = _touch(tmp_path / "a.jpg", b"one")
     [fresh] = _items(str(path))
     assert fresh.version is None
@@ -152,7 +152,7 @@ def test_versions_say_whether_bytes_changed_and_nothing_too_early(tmp_path: Path
     assert changed.version not in (None, settled.version)
 
 
-def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
+def test_an_unreadable_file_has_a_reason(tmp_path: Path) -> None:
     loop, pipe, large = tmp_path / "loop.jpg", tmp_path / "pipe.jpg", _touch(tmp_path / "large.jpg", b"12345")
     loop.symlink_to(loop)
     os.mkfifo(pipe)

@@ -55,11 +55,11 @@ def open_with(argument: object, **walk: bool) -> Source:
 
 def test_hidden_files_and_folders_are_left_out_and_counted(photos: Path) -> None:
     source = open_with(photos)
-    streams = SourceStream([source])
-    assert [item.uri for item in streams] == [(photos / name).as_uri() for name in ("a.jpg", "sub/g.jpg")]
+    stream = SourceStream([source])
+    assert [item.uri for item in stream] == [(photos / name).as_uri() for name in ("a.jpg", "sub/g.jpg")]
     assert source.ignored == {"": 1}
-    assert streams.describe_left_out() == "6 hidden files and folders left out (include with --hidden)"
-    assert streams.complete == [source.uri]
+    assert stream.describe_left_out() == "6 hidden files and folders left out (include with --hidden)"
+    assert stream.complete == [source.uri]
 
 
 def test_hidden_files_and_folders_are_taken_when_asked_for(photos: Path) -> None:
@@ -68,7 +68,7 @@ def test_hidden_files_and_folders_are_taken_when_asked_for(photos: Path) -> None
     assert listed(open_with(f"{photos}/*/*.jpg", hidden=True)) == [name for name in ALL if name.count("/") == 1]
 
 
-def test_what_is_named_is_taken_though_it_is_hidden(photos: Path) -> None:
+def test_a_named_file_is_included_even_if_it_is_hidden(photos: Path) -> None:
     assert listed(open_with(photos / ".thumbnails")) == [".thumbnails/b.jpg"]
     assert [item.uri for item in open_with(photos / "sub" / ".e.jpg").list_items()] == [(photos / "sub" / ".e.jpg").as_uri()]
     assert listed(open_with(f"{photos}/.th*/*.jpg")) == [".thumbnails/b.jpg"]
@@ -102,13 +102,13 @@ def test_hidden_members_of_tars_are_left_out_and_counted(tmp_path: Path) -> None
     parts = [member("./a/0.jpg", b"x"), *(member(name, b"\xff") for name in hidden), member("a/0.txt", b"text"), END]
     (tmp_path / "s.tar").write_bytes(b"".join(parts))
     source = open_with(f"{tmp_path}/*.tar")
-    streams = SourceStream([source])
-    [item] = streams
+    stream = SourceStream([source])
+    [item] = stream
     assert isinstance(item, SourceItem)
     assert item.uri.endswith("#a/0.jpg")
     assert item.fields == {"caption": "text"}  # the members between them don't part the sample
     assert source.ignored == {".ds_store": 1}
-    assert streams.describe_left_out() == "4 hidden files and folders left out (include with --hidden)"
+    assert stream.describe_left_out() == "4 hidden files and folders left out (include with --hidden)"
     assert len([each for each in open_with(tmp_path / "s.tar", hidden=True).list_items() if isinstance(each, SourceItem)]) == 4
 
 

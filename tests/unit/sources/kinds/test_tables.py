@@ -305,7 +305,7 @@ def test_one_url_is_a_source_without_its_secrets() -> None:
     assert "abc" not in repr((item, source))
 
 
-def test_a_url_with_a_login_is_refused_before_anything_keeps_it(folder: Path) -> None:
+def test_a_url_with_a_login_is_rejected_before_anything_keeps_it(folder: Path) -> None:
     with pytest.raises(UsageError, match="user name or password") as refused:
         open_source("https://u:hunter2@example.com/x.jpg")
     (folder / "t.txt").write_text("https://u:hunter2@example.com/x.jpg\n")
@@ -316,7 +316,7 @@ def test_a_url_with_a_login_is_refused_before_anything_keeps_it(folder: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["parquet", "webdataset"])
-def test_what_is_not_read_in_one_go_does_not_come_from_a_pipe(kind: str) -> None:
+def test_formats_that_need_random_access_reject_a_pipe(kind: str) -> None:
     with pytest.raises(UsageError, match="standard input") as wrong:
         open_source("-", SourceOptions(format=kind))
     assert wrong.value.remedy
@@ -358,7 +358,7 @@ def test_a_column_that_no_row_of_jsonl_has_is_wrong_usage(folder: Path) -> None:
         next(stream)
 
 
-def test_a_table_in_utf_16_is_said_to_be_one(folder: Path) -> None:
+def test_a_table_in_utf_16_is_reported_as_such(folder: Path) -> None:
     (folder / "t.csv").write_text("path,caption\na.jpg,x\n", encoding="utf-16")
     with pytest.raises(UsageError, match="isn't UTF-8") as wrong:
         _all(folder / "t.csv")
@@ -366,7 +366,7 @@ def test_a_table_in_utf_16_is_said_to_be_one(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["none", "none.csv", "none.jsonl", "none.parquet", "none.tar", "none.txt", "no/*.jpg"])
-def test_what_is_not_here_is_said_before_the_sources_before_it_are_read(folder: Path, name: str) -> None:
+def test_a_missing_source_is_reported_before_others_are_read(folder: Path, name: str) -> None:
     with pytest.raises(UsageError, match="no such file or folder"):
         open_source(str(folder / name))
 

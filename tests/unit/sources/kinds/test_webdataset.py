@@ -125,7 +125,7 @@ def test_a_negative_size_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"size": -1}, {"offset": -1}])
-def test_a_dead_letter_with_a_negative_number_is_refused(wrong: dict[str, int]) -> None:
+def test_a_dead_letter_with_a_negative_number_is_rejected(wrong: dict[str, int]) -> None:
     right: dict[str, Any] = {"kind": "member", "uri": "file:///s.tar", "offset": 0, "size": 0, "version": None}
     assert restore_locator(right)
     with pytest.raises(UsageError, match="not the locator of an image"):
@@ -139,7 +139,7 @@ def _folder(name: str) -> tarfile.TarInfo:
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
-def test_a_cut_tar_gives_what_is_there_and_says_that_there_was_more(tmp_path: Path, mode: str) -> None:
+def test_a_truncated_tar_yields_its_members_and_a_failure(tmp_path: Path, mode: str) -> None:
     files = [(f"{i:03}.jpg", os.urandom(3000)) for i in range(20)]
     tar = _tar(tmp_path / ("s.tar" if mode == "w" else "s.tar.gz"), files, mode)
     content = tar.read_bytes()
@@ -165,7 +165,7 @@ def test_a_cut_between_members_and_a_broken_header_are_seen(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_what_follows_the_end_mark_is_said(tmp_path: Path, packed: bool) -> None:
+def test_data_after_the_end_mark_is_reported(tmp_path: Path, packed: bool) -> None:
     parts = [
         gzip.compress(each) if packed else each
         for each in (member("a.jpg", b"a") + END + bytes(7000), member("b.jpg", b"b") + END)

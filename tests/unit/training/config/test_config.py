@@ -61,8 +61,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"batch.size": 1}, "tiny.toml.batch: size must be 2 or more, got 1", "others"),
     ({"batch.size": 2.5}, "tiny.toml.batch.size must be a whole number, got 2.5", "docs/training.md"),
     ({"batch.chunk": True}, "tiny.toml.batch.chunk must be a whole number, got True", "docs/training.md"),
-    ({"watch.every": 0}, "tiny.toml.watch: every must be 1 or more, got 0", "docs/training.md"),
-    ({"watch": 3}, "tiny.toml.watch must be a table, got 3", "[watch]"),
+    ({"validation.every": 0}, "tiny.toml.validation: every must be 1 or more, got 0", "docs/training.md"),
+    ({"validation": 3}, "tiny.toml.validation must be a table, got 3", "[validation]"),
     ({"data.augment": "wild"}, "tiny.toml.data: unknown augmentation preset 'wild'", "strong"),
     ({"data.tag_share": 2}, "tiny.toml.data: tag_share must be in 0..1, got 2.0", "0 for"),
     ({"data.train": []}, "tiny.toml.data: no training set", "[[data.train]]"),
@@ -104,7 +104,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
         "tiny.toml: data.cache stores the states of frozen backbones, but stage 'grounded' trains one",
         "frozen_backbones",
     ),
-    ({"data.validation": [], "watch.patience": 1}, "tiny.toml: watch.patience needs a validation set", "[[data.validation]]"),
+    (
+        {"data.validation": [], "validation.patience": 1},
+        "tiny.toml: validation.patience needs a validation set",
+        "[[data.validation]]",
+    ),
     ({"seed": -1}, "tiny.toml: seed must be in 0..2^32, got -1", "whole number"),
     ({"colour": 1}, "tiny.toml: unknown key 'colour'", "Known here"),
     ({"seed.x": 1}, "seed.x: seed isn't a table", "Specify a value"),
@@ -119,7 +123,7 @@ def test_mistakes_are_named_with_place_value_and_remedy(folder: Path, changes: d
     assert remedy in caught.value.remedy
 
 
-def test_what_is_no_toml_or_no_file_is_said(folder: Path) -> None:
+def test_invalid_toml_and_missing_files_are_reported(folder: Path) -> None:
     (folder / "b.toml").write_text("name = \n")
     with pytest.raises(UsageError, match=r"b\.toml isn't TOML: .*line 1"):
         read_train_config(folder / "b.toml")
@@ -160,7 +164,7 @@ def test_stair_paper_sets_what_the_file_leaves_out(folder: Path) -> None:
     ]
 
 
-def test_what_the_file_says_wins_over_the_recipe(folder: Path) -> None:
+def test_the_file_overrides_the_recipe(folder: Path) -> None:
     changes = {"recipe.name": "stair-paper", "model.similarity": "cosine", "model.image.tie": False}
     read = tiny_training.read(folder, changes).model
     assert (read.similarity, read.image.top_k, read.text.top_k, read.image.tie, read.text.tie) == ("cosine", 8, 8, False, True)

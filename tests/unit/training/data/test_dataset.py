@@ -95,7 +95,7 @@ def test_a_set_without_a_pair_is_an_error(folder: Path) -> None:
         read_pairs([PairFile(path=folder / "none.jsonl")])
 
 
-def test_any_place_comes_back_as_it_was() -> None:
+def test_every_locator_is_restored_unchanged() -> None:
     indices: list[Locator] = [
         FileLocator("file:///x/%C3%A4.jpg"),
         TarMemberLocator("file:///x/0.tar", 512, 7, "7-1"),
@@ -153,7 +153,7 @@ def test_captions_are_drawn_and_can_be_drawn_again() -> None:
     assert sample_caption(TrainingPair("b", pair.locator, ("only",)), rng) == "only"
 
 
-def test_a_place_that_cannot_be_read_is_a_read_error(tmp_path: Path) -> None:
+def test_an_unreadable_locator_is_a_read_error(tmp_path: Path) -> None:
     with pytest.raises(ReadError):
         read_image_bytes(FileLocator((tmp_path / "gone.jpg").as_uri()))
     with pytest.raises(ReadError):

@@ -77,7 +77,7 @@ def test_mirrored() -> None:
     assert 160 < mirrored < 240
 
 
-def test_a_crop_shows_as_much_as_is_said() -> None:
+def test_a_crop_shows_as_much_as_is_reported() -> None:
     ramp = np.broadcast_to(np.linspace(0, 255, 256)[:, None], (256, 256)).astype(np.uint8)
     data = png(Image.fromarray(np.stack([ramp, ramp.T, ramp], axis=-1)))
     shown = []
@@ -93,7 +93,7 @@ def test_a_crop_shows_as_much_as_is_said() -> None:
     assert 10 < sum(bars) < 50  # another proportion leaves bars of background
 
 
-def test_colours_change_as_far_as_is_said() -> None:
+def test_colours_change_as_far_as_is_reported() -> None:
     data = png(Image.new("RGB", (50, 50), (100, 120, 140)))
     means = np.array([view(Augmentation(brightness=0.2), seed, data).mean(axis=(0, 1)) for seed in range(200)])
     assert 80 <= means[:, 0].min() < 84
@@ -141,12 +141,12 @@ def test_odd_sizes(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"no image", PHOTO[:200], PHOTO[: len(PHOTO) // 2]])
 @pytest.mark.parametrize("how", AUGMENTATION_PRESETS.values(), ids=AUGMENTATION_PRESETS)
-def test_bad_bytes_are_refused(data: bytes, how: Augmentation) -> None:
+def test_bad_bytes_are_rejected(data: bytes, how: Augmentation) -> None:
     with pytest.raises(DecodeError):
         view(how, 0, data)
 
 
-def test_bombs_are_refused() -> None:
+def test_bombs_are_rejected() -> None:
     data = png(Image.new("1", (3000, 3000)))
     with pytest.raises(DecodeError, match="bomb"):
         augment_image(data, SPEC, AUGMENTATION_PRESETS["light"], np.random.default_rng(0), DecodeLimits(max_pixels=1_000_000))

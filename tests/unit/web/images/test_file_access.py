@@ -33,7 +33,7 @@ def test_a_file_below_a_root_is_read(tree: Path) -> None:
     assert read(tree, uri.replace("/sub/", "/sub/../sub/")) == b"inside"
 
 
-def test_everything_else_is_nothing(tree: Path) -> None:
+def test_all_other_uris_are_denied(tree: Path) -> None:
     inside, outside = tree / "root" / "sub" / "a b%.jpg", tree / "root-2" / "b.jpg"
     (tree / "root" / "link.jpg").symlink_to(outside)
     (tree / "root" / "folder").symlink_to(tree / "root-2")
@@ -98,7 +98,7 @@ def test_no_root_means_no_file(tree: Path) -> None:
     assert AllowedRoots.from_folders([]).read(to_file_uri(tree / "root" / "sub" / "a b%.jpg"), MAX_BYTES) is None
 
 
-def test_a_root_that_is_no_folder_is_refused(tree: Path) -> None:
+def test_a_root_must_be_a_folder(tree: Path) -> None:
     for special in (tree / "gone", tree / "root-2" / "b.jpg", Path("a\0b")):
         with pytest.raises(UsageError):
             AllowedRoots.from_folders([special])

@@ -73,12 +73,12 @@ def test_it_is_upright_and_its_metadata_is_gone() -> None:
         b"GIF89a" + b"\xff" * 50,
     ],
 )
-def test_what_is_no_picture_is_refused(data: bytes) -> None:
+def test_an_invalid_picture_is_rejected(data: bytes) -> None:
     with pytest.raises(DecodeError):
         render_image(data, 100, "WEBP", LIMITS)
 
 
-def test_a_bomb_is_refused_before_its_pixels_are_read() -> None:
+def test_a_bomb_is_rejected_before_its_pixels_are_read() -> None:
     bomb = encode(Image.new("1", (20_000, 20_000)), "PNG")
     assert len(bomb) < 100_000
     with pytest.raises(DecodeError, match="bomb"):
@@ -96,7 +96,7 @@ def test_the_same_pixels_have_the_same_tag() -> None:
     assert first.etag != render_image(PHOTO.read_bytes(), 65, "WEBP", LIMITS).etag
 
 
-def test_an_album_holds_so_many_bytes_and_lets_the_longest_unused_go() -> None:
+def test_the_cache_evicts_the_least_recently_used_image_above_its_limit() -> None:
     cache = ImageCache(3 * 1200)
     for name in "abc":
         cache.put(name, RenderedImage(content_type="image/webp", data=bytes(1000), etag=name))
@@ -109,7 +109,7 @@ def test_an_album_holds_so_many_bytes_and_lets_the_longest_unused_go() -> None:
     assert cache.get("h") is None
 
 
-def test_an_album_lets_everything_go_after_a_while() -> None:
+def test_the_cache_drops_images_after_their_time_to_live() -> None:
     cache = ImageCache(10_000, ttl_s=0.0)
     cache.put("a", RenderedImage(content_type="image/webp", data=bytes(10), etag="a"))
     assert cache.get("a") is None

@@ -1,4 +1,4 @@
-"""A run writes into its own index and into no other, whatever becomes of the alias meanwhile, and never calls that a success."""
+"""A run writes only into its own index if the alias is moved meanwhile, and never reports that as a success."""
 
 from __future__ import annotations
 
@@ -242,8 +242,8 @@ def test_an_index_without_an_alias_of_its_own_gets_one_and_a_look_gives_none(run
     own = runs.run(photos=Photos(0, 1)).index
     runs.client.indices.delete_alias(index=own, name=make_write_alias(own))
     body, connection = resources.load_json_resource("mappings", "image"), Connection(url=runs.url)
-    identity = IndexSpec(model_name="m", model_id="m-1", settings={})
-    find_index(Cluster(connection, runs.client), runs.alias, body, identity)
+    index_spec = IndexSpec(model_name="m", model_id="m-1", settings={})
+    find_index(Cluster(connection, runs.client), runs.alias, body, index_spec)
     assert not runs.client.indices.exists_alias(name=make_write_alias(own))
     assert runs.run(photos=Photos(0, 2)).written == 1
     assert list(runs.client.indices.get_alias(name=make_write_alias(own))) == [own]

@@ -1,4 +1,4 @@
-"""The first request of a command: how long it waits for a cluster that isn't well yet, and what it says when that was in vain."""
+"""The first request of a command: how long it waits for a busy cluster, and the error if that was in vain."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def _search(url: str, index: str) -> None:
 
 
 def _make(cluster: Cluster, alias: str) -> str:
-    identity = IndexSpec(model_name="m", model_id="m-1", settings={})
-    return open_index(cluster, alias, resources.load_json_resource("mappings", "image"), identity).name
+    index_spec = IndexSpec(model_name="m", model_id="m-1", settings={})
+    return open_index(cluster, alias, resources.load_json_resource("mappings", "image"), index_spec).name
 
 
 def test_a_search_waits_some_seconds_for_a_cluster_that_starts(
@@ -80,7 +80,7 @@ def test_a_search_waits_some_seconds_for_a_cluster_that_starts(
     ],
     ids=["search", "ingest"],
 )
-def test_a_cluster_that_stays_busy_is_told_of_with_a_remedy(
+def test_a_cluster_that_stays_busy_is_reported_with_a_remedy(
     run: Callable[[str, Path], None], least: int, most: float, waits: list[float], tmp_path: Path
 ) -> None:
     def refuse(_: Request) -> Answer:
@@ -93,7 +93,7 @@ def test_a_cluster_that_stays_busy_is_told_of_with_a_remedy(
     assert "run it again later" in caught.value.remedy
 
 
-def test_nobody_is_waited_for_where_nothing_ever_answered(waits: list[float]) -> None:
+def test_a_cluster_that_never_responded_is_not_waited_for(waits: list[float]) -> None:
     with serve(lambda _: None) as url:
         pass
     cluster = Cluster(Connection(url=url, timeout_s=5))
@@ -102,7 +102,7 @@ def test_nobody_is_waited_for_where_nothing_ever_answered(waits: list[float]) ->
     assert waits == []
 
 
-def test_a_closed_index_is_named_at_once_with_what_opens_it(
+def test_a_closed_index_is_reported_at_once_with_the_remedy(
     node_url: str, client: OpenSearch, index_name: str, waits: list[float], tmp_path: Path
 ) -> None:
     cluster = Cluster(Connection(url=node_url), client)

@@ -1,4 +1,4 @@
-"""The index is the ledger: what a rerun reads, what a resync removes, when a new index takes the alias."""
+"""Reruns: what is read again, what a resync removes, and when a new index is swapped in."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_a_build_that_lacks_other_sources_waits_for_them(
     assert len(_stored(client, options.alias)) == 6
 
 
-def test_a_build_that_a_run_beside_this_one_finished_goes_on_in_the_live_index(
+def test_a_build_finished_by_a_parallel_run_continues_in_the_live_index(
     run: Run, options: IngestOptions, folder: Path, client: OpenSearch
 ) -> None:
     run(options, _source(folder))
@@ -315,7 +315,7 @@ def test_a_build_in_which_live_images_failed_waits_for_them_and_can_be_forced(
     assert run(forced, _source(folder)).swapped
 
 
-def test_resync_removes_what_is_gone_from_these_sources_alone(
+def test_resync_removes_only_documents_of_its_sources(
     run: Run, would: Callable[..., DryRunReport], options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
@@ -391,9 +391,7 @@ def test_by_content_the_document_of_a_photo_that_changed_is_gone_and_one_that_mo
     assert len(_stored(client, options.alias)) == 6
 
 
-def test_resync_spares_what_a_run_beside_it_has_stored_meanwhile(
-    run: Run, options: IngestOptions, folder: Path, client: OpenSearch
-) -> None:
+def test_resync_keeps_documents_of_a_parallel_run(run: Run, options: IngestOptions, folder: Path, client: OpenSearch) -> None:
     run(options, _source(folder))
 
     class Slow(Given):
@@ -410,7 +408,7 @@ def test_resync_spares_what_a_run_beside_it_has_stored_meanwhile(
     assert (folder / "new.jpg").as_uri() in _stored(client, options.alias)
 
 
-def test_a_dry_run_says_what_a_run_does_and_changes_nothing(
+def test_a_dry_run_predicts_the_run_and_changes_nothing(
     run: Run, would: Callable[..., DryRunReport], options: IngestOptions, folder: Path, client: OpenSearch
 ) -> None:
     first = would(options, _without_bytes(folder))
@@ -445,7 +443,7 @@ def test_dead_letters_are_taken_up_again(run: Run, options: IngestOptions, folde
 
 
 @pytest.mark.parametrize("id_by", ["uri", "content-hash"])
-def test_a_uri_that_is_no_text_and_a_locator_that_fails_in_its_own_way_have_failed(
+def test_an_invalid_uri_and_a_broken_locator_are_failed_images(
     run: Run, options: IngestOptions, folder: Path, id_by: Literal["uri", "content-hash"]
 ) -> None:
     items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
@@ -476,7 +474,7 @@ def test_columns_with_the_names_of_our_fields_are_left_out_and_named(
     assert isinstance(document["width"], int)
 
 
-def test_what_is_not_on_stdin_this_time_is_not_gone(run: Run, options: IngestOptions, folder: Path, messages: list[str]) -> None:
+def test_documents_of_stdin_are_never_removed(run: Run, options: IngestOptions, folder: Path, messages: list[str]) -> None:
     items = [replace(found, source="stdin:") for found in _source(folder).list_items() if isinstance(found, SourceItem)]
     run(options, Given(list(items), "stdin:"))
     assert run(replace(options, resync=True), Given(list(items[:2]), "stdin:")).removed == 0

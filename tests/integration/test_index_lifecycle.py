@@ -1,4 +1,4 @@
-"""The life of an index on each engine: opened, built anew, swapped, pruned; and runs that get in each other's way."""
+"""The life cycle of an index on each engine: opening, building, swapping, deletion; and parallel runs."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class AliasCluster(Cluster):
         self.alias = alias
         self.messages: list[str] = []
 
-    def open(self, identity: IndexSpec, body: dict[str, Any] | None = None) -> WriteTarget:
+    def open(self, index_spec: IndexSpec, body: dict[str, Any] | None = None) -> WriteTarget:
         body = body or resources.load_json_resource("mappings", "image")
         with forward_messages(self.messages.append):
-            return open_index(self, self.alias, body, identity)
+            return open_index(self, self.alias, body, index_spec)
 
-    def find(self, identity: IndexSpec) -> WriteTarget | None:
-        return find_index(self, self.alias, resources.load_json_resource("mappings", "image"), identity)
+    def find(self, index_spec: IndexSpec) -> WriteTarget | None:
+        return find_index(self, self.alias, resources.load_json_resource("mappings", "image"), index_spec)
 
     def write(self, opened: WriteTarget, id_: str) -> None:
         params = {"require_alias": "true", "refresh": "true"}
@@ -84,7 +84,7 @@ def test_a_new_index_has_the_alias_at_once_and_says_what_it_is(cluster: AliasClu
     assert cluster.messages == []
 
 
-def test_what_lies_in_the_body_beside_our_meta_stays(cluster: AliasCluster) -> None:
+def test_other_parts_of_the_body_are_kept(cluster: AliasCluster) -> None:
     body = resources.load_json_resource("mappings", "image")
     body["mappings"]["_meta"] = {"mine": 1}
     opened = cluster.open(OLD, body)
@@ -98,7 +98,7 @@ def test_what_lies_in_the_body_beside_our_meta_stays(cluster: AliasCluster) -> N
     [NEW, replace(OLD, settings={"top_token_count": 8})],
     ids=["model", "settings"],
 )
-def test_another_identity_is_built_beside_the_live_index_and_swapped_in_one_step(cluster: AliasCluster, other: IndexSpec) -> None:
+def test_another_spec_is_built_next_to_the_live_index_and_swapped_in_one_step(cluster: AliasCluster, other: IndexSpec) -> None:
     live = cluster.open(OLD)
     cluster.write(live, "old")
     assert cluster.find(other) is None
@@ -143,7 +143,7 @@ def test_a_swap_done_twice_or_by_another_run_is_done(cluster: AliasCluster) -> N
     assert cluster.behind(cluster.alias) == [build.name]
 
 
-def test_an_alias_that_has_moved_meanwhile_is_left_alone(cluster: AliasCluster) -> None:
+def test_an_alias_that_was_moved_is_left_alone(cluster: AliasCluster) -> None:
     cluster.open(OLD)
     first, second = cluster.open(NEW), cluster.open(replace(NEW, model_id="model-3"))
     cluster.swap(second)
@@ -153,7 +153,7 @@ def test_an_alias_that_has_moved_meanwhile_is_left_alone(cluster: AliasCluster) 
     assert cluster.behind(f"{cluster.alias}.building-{NEW.digest}") == [first.name]
 
 
-def test_a_live_index_that_was_deleted_meanwhile_doesn_t_stop_the_swap(cluster: AliasCluster) -> None:
+def test_a_deleted_live_index_does_not_prevent_the_swap(cluster: AliasCluster) -> None:
     live = cluster.open(OLD)
     build = cluster.open(NEW)
     cluster.client.indices.delete(index=live.name)
@@ -210,7 +210,7 @@ def test_runs_that_open_at_once_share_one_index(cluster: AliasCluster, live: boo
 
 
 @pytest.mark.parametrize("kind", ["index", "foreign", "several"])
-def test_what_is_not_ours_is_never_written(cluster: AliasCluster, kind: str) -> None:
+def test_foreign_indices_are_never_written(cluster: AliasCluster, kind: str) -> None:
     client, alias = cluster.client, cluster.alias
     if kind == "index":
         client.indices.create(index=alias)

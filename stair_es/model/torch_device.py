@@ -1,4 +1,4 @@
-"""Helpers for adapters that compute with PyTorch: lazy parts, device, precision, batches, pixels and sparse vectors.
+"""The parts that encoders in PyTorch share: device and precision, lazy properties, and the conversion to sparse vectors.
 
 Shape suffixes: B batch, H height, W width, C channel, V vocabulary.
 """
@@ -56,7 +56,7 @@ class TorchDevice:
         return pixels.permute(0, 3, 1, 2).float()
 
 
-def build_sparse_vectors(weights_BV: Tensor, features: Sequence[str]) -> list[SparseVector]:
+def build_sparse_vectors(weights_BV: Tensor, tokens: Sequence[str]) -> list[SparseVector]:
     """Return one sparse vector per row, of the weights above 0.
 
     Raises:
@@ -65,9 +65,9 @@ def build_sparse_vectors(weights_BV: Tensor, features: Sequence[str]) -> list[Sp
     rows: Floats = weights_BV.float().cpu().numpy()
     if not np.isfinite(rows).all():
         raise ModelError("the model produced a weight that isn't finite", "Use --precision fp32 or bf16.")
-    return [_build_vector(row_V, features) for row_V in rows]
+    return [_build_vector(row_V, tokens) for row_V in rows]
 
 
-def _build_vector(weights_V: Floats, features: Sequence[str]) -> SparseVector:
+def _build_vector(weights_V: Floats, tokens: Sequence[str]) -> SparseVector:
     indices = np.flatnonzero(weights_V > 0)
-    return SparseVector.from_pairs((features[index], float(weights_V[index])) for index in indices.tolist())
+    return SparseVector.from_pairs((tokens[index], float(weights_V[index])) for index in indices.tolist())

@@ -1,8 +1,8 @@
-"""Read and compare the image index and its token index, page by page. The token index follows the image index."""
+"""Readers of the image index and of its token index, page by page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,25 @@ class ImageIndexReader:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenSummary:
+    """The token documents of one image."""
+
+    documents: int
+    token_count: int | None
+    """Number of tokens of the image, as stored in these documents."""
+    source_version: str | None
+    """None if there are several, or none: then some documents are stale."""
+
+    def is_up_to_date(self, source_version: str, top_token_count: int) -> bool:
+        """Return whether these are all the documents for an image with this source version."""
+        return (
+            self.source_version == source_version
+            and self.token_count is not None
+            and self.documents == min(top_token_count, self.token_count)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokenIndexReader:
     """Reads the token index, as of its last refresh."""
 
@@ -164,37 +183,3 @@ def _parse_bucket(bucket: Mapping[str, Any]) -> TokenSummary:
 
 def _has_doc_values(field: Mapping[str, Any]) -> bool:
     return field.get("type") == "keyword" and field.get("doc_values", True) is not False
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenSummary:
-    """The token documents of one image."""
-
-    documents: int
-    token_count: int | None
-    """Number of tokens of the image, as stored in these documents."""
-    source_version: str | None
-    """None if there are several, or none: then some documents are stale."""
-
-    def is_up_to_date(self, source_version: str, top_token_count: int) -> bool:
-        """Return whether these are all the documents for an image with this source version."""
-        return (
-            self.source_version == source_version
-            and self.token_count is not None
-            and self.documents == min(top_token_count, self.token_count)
-        )
-
-
-def find_stale_images(expected: Mapping[str, str], found: Mapping[str, TokenSummary], top_token_count: int) -> list[str]:
-    """Find the images whose token documents are missing, incomplete or stale."""
-    return [
-        id_
-        for id_, source_version in expected.items()
-        if id_ not in found or not found[id_].is_up_to_date(source_version, top_token_count)
-    ]
-
-
-def find_orphan_images(found: Iterable[str], expected: Iterable[str]) -> list[str]:
-    """Find the images with token documents that the image index doesn't have, or has without tokens."""
-    expected_ids = set(expected)
-    return [id_ for id_ in found if id_ not in expected_ids]

@@ -1,4 +1,4 @@
-"""What an index knows of its documents, on each engine."""
+"""State of stored documents, on each engine."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_by_id_sees_what_was_written_a_moment_ago_and_by_uri_what_was_refreshed(
     assert get_stored_by_id(cluster, index, []) == get_stored_by_uri(cluster, index, []) == {}
 
 
-def test_more_than_one_request_takes_are_asked_for_in_portions(
+def test_many_ids_are_requested_in_batches(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state, "_BATCH_SIZE", 7)
@@ -125,7 +125,7 @@ def test_entries_are_every_document_once_whatever_the_page(
         assert sorted(found, key=repr) == sorted((entry for entry in expected if entry.source in some), key=repr)
 
 
-def test_entries_go_on_while_others_write(
+def test_entries_continue_while_others_write(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state, "_PAGE_SIZE", 5)

@@ -1,4 +1,4 @@
-"""Settings relaxed during a load and restored whatever happens, on each engine."""
+"""Settings relaxed during a load and restored in any case, on each engine."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_new_index_doesn_t_refresh_and_gets_all_back(loads: Loads) -> None:
     assert "refresh_interval -1" in loads.messages[0]
 
 
-def test_replicas_go_only_where_they_may(loads: Loads) -> None:
+def test_replicas_continuely_where_they_may(loads: Loads) -> None:
     with loads.start(replicas=True):
         assert loads.settings() == {"refresh_interval": "-1", "number_of_replicas": "0", "auto_expand_replicas": "false"}
     assert loads.restored()
@@ -99,7 +99,7 @@ def test_any_exit_restores(loads: Loads, error: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["not live", "live"])
-def test_what_a_killed_run_has_left_is_restored_by_the_next(loads: Loads, live: bool) -> None:
+def test_settings_left_by_a_killed_run_are_restored_by_the_next(loads: Loads, live: bool) -> None:
     first = loads.start(replicas=True)  # entered and never left, as a killed run leaves it
     first.__enter__()
     with loads.start(live=live):
@@ -119,7 +119,7 @@ def test_a_run_killed_before_it_changed_anything_leaves_no_harm(loads: Loads) ->
 
 
 @pytest.mark.parametrize("first_out", [0, 1])
-def test_of_two_runs_at_once_none_takes_relaxed_settings_for_originals(loads: Loads, first_out: int) -> None:
+def test_parallel_runs_never_save_relaxed_settings_as_originals(loads: Loads, first_out: int) -> None:
     runs = [loads.start(replicas=True), loads.start(replicas=True)]
     for run in runs:
         run.__enter__()
@@ -144,6 +144,6 @@ def test_a_failing_restore_doesn_t_hide_the_failure_of_the_run(loads: Loads) -> 
     assert "could not be restored" in loads.messages[-1]
 
 
-def test_a_failing_restore_of_a_run_that_went_well_is_said(loads: Loads) -> None:
+def test_a_failed_restore_after_a_successful_run_is_reported(loads: Loads) -> None:
     with pytest.raises(ClusterError, match=loads.target.name), loads.start():
         loads.cluster.client.indices.delete(index=loads.target.name)
