@@ -30,7 +30,7 @@ from typing import get_args
 
 from harness.result import Result
 from page.inputs import InputUnavailable, fetch_inputs
-from page.machine import read_load, read_machine
+from page.machine import read_load, read_machine, wait_until_idle
 from page.plan import FOLDER, RUNS, Form, Run
 from page.record import Record, Status
 from page.render import render_page
@@ -69,6 +69,8 @@ def main() -> int:
 def run_benchmarks(runs: Sequence[Run], form: Form, folder: Path) -> list[Record]:
     """Run one benchmark after the other; each record is written as soon as its run has ended."""
     machine, done = read_machine(ROOT), []
+    print("waiting until nothing else runs (3 min at most)", file=sys.stderr, flush=True)
+    wait_until_idle(machine["cores"])
     for number, run in enumerate(runs, 1):
         print(f"{number}/{len(runs)} {run.name}: {run.build_command(form)}", file=sys.stderr, flush=True)
         record = run_benchmark(run, form, machine, folder)

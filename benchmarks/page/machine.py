@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,6 +39,13 @@ def read_machine(root: Path) -> dict[str, Any]:
 def read_load() -> float:
     """Return how many processes wanted to run in the last minute, on average."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def wait_until_idle(cores: int, timeout_s: float = 180) -> None:
+    """Wait until the load is at most half of the cores, or the time is up: it still counts what ran a minute ago."""
+    deadline = time.monotonic() + timeout_s
+    while read_load() > cores / 2 and time.monotonic() < deadline:
+        time.sleep(5)
 
 
 def _read_processor(file: Path) -> str:
