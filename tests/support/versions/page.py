@@ -96,7 +96,7 @@ _LEGEND = """
 
 ## What the command says
 
-`VERSION` stands for the cluster's, as in "OpenSearch 3.9.0", and 127.0.0.1:9200 for its address.
+`VERSION` replaces the version of the cluster, as in "OpenSearch 3.9.0", and 127.0.0.1:9200 for its address.
 """
 
 
