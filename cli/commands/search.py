@@ -38,7 +38,7 @@ _Fields = Annotated[
 ]
 
 
-def search(
+def search_command(
     words: shared.QueryWordsArgument = None,
     k: shared.HitsOption = 10,
     after: shared.CursorOption = "",

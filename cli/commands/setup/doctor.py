@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-def doctor(
+def doctor_command(
     context: typer.Context,
     index: shared.IndexOption = DEFAULT_INDEX,
     model: shared.OptionalModelOption = None,
