@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from stair_es import plugins
 from stair_es._version import __version__
-from stair_es.doctor.result import CheckResult, report_error, report_failure, report_ok, report_warning
+from stair_es.doctor.result import CheckResult
 from stair_es.errors import PluginError
 
 _MIN_PYTHON = (3, 10)
@@ -25,9 +25,9 @@ def check_python() -> Iterator[CheckResult]:
     """Check the Python version."""
     message = f"stair-es {__version__} on Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     if sys.version_info < _MIN_PYTHON:
-        yield report_failure("python", message, "Use Python 3.10 or newer: python3 -m venv .venv")
+        yield CheckResult.fail("python", message, "Use Python 3.10 or newer: python3 -m venv .venv")
     else:
-        yield report_ok("python", message)
+        yield CheckResult.ok("python", message)
 
 
 def check_packages() -> Iterator[CheckResult]:
@@ -36,7 +36,7 @@ def check_packages() -> Iterator[CheckResult]:
         requirements = [Requirement(text) for text in requires("stair-es") or ()]
         extras = metadata("stair-es").get_all("Provides-Extra") or []
     except PackageNotFoundError:
-        yield report_warning(
+        yield CheckResult.warn(
             "packages", "stair-es isn't installed as a package, so its requirements are unknown", "pip install stair-es"
         )
         return
@@ -60,9 +60,9 @@ def evaluate_packages(
         wrong |= dict(_find_wrong_packages(others, installed, required=False))
     if wrong:
         specifiers = " ".join(f"'{each}'" for each in wrong.values())
-        yield report_failure("packages", f"missing or unsuitable: {', '.join(wrong)}", f"pip install --upgrade {specifiers}")
+        yield CheckResult.fail("packages", f"missing or unsuitable: {', '.join(wrong)}", f"pip install --upgrade {specifiers}")
     else:
-        yield report_ok("packages", f"all requirements are met; extras: {', '.join(complete_extras) or 'none'}")
+        yield CheckResult.ok("packages", f"all requirements are met; extras: {', '.join(complete_extras) or 'none'}")
 
 
 def check_plugins() -> Iterator[CheckResult]:
@@ -74,10 +74,10 @@ def check_plugins() -> Iterator[CheckResult]:
             plugin.load()
         except PluginError as error:
             broken.append(error)
-    yield from (report_error("plugins", each) for each in broken)
+    yield from (CheckResult.from_error("plugins", each) for each in broken)
     distributions = sorted({plugin.distribution for plugin in found if plugin.distribution != plugins.BUILTIN_DISTRIBUTION})
     if not broken:
-        yield report_ok("plugins", f"of {', '.join(distributions)}" if distributions else "built-in only")
+        yield CheckResult.ok("plugins", f"of {', '.join(distributions)}" if distributions else "built-in only")
 
 
 def _select_extra(requirements: Iterable[Requirement], extra: str | None) -> list[Requirement]:
