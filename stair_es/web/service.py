@@ -85,15 +85,15 @@ class SearchService:
 
     def search(self, params: SearchParams) -> dict[str, Any]:
         """Search for the best images."""
-        return self._states.search_fresh(lambda state: self._search_index(state, params))
+        return self._states.search_with_refresh(lambda state: self._search_index(state, params))
 
     def count_facets(self, params: SearchParams) -> dict[str, Any]:
         """Count the facets of all images that match; without a query, of those that match the filters."""
-        return self._states.search_fresh(lambda state: self._count_facets(state, params))
+        return self._states.search_with_refresh(lambda state: self._count_facets(state, params))
 
     def find_neighbors(self, id_: str, k: int) -> dict[str, Any]:
         """Find the `k` images that are most similar to an image."""
-        return self._states.search_fresh(lambda state: self._find_neighbors(state, id_, k))
+        return self._states.search_with_refresh(lambda state: self._find_neighbors(state, id_, k))
 
     def get_image(self, id_: str) -> dict[str, Any]:
         """Get one image with all that is shown of it."""
