@@ -170,34 +170,34 @@ class StairMiniEncoder(CardMixin):
         classes_K = compute_softmax(logits_K.astype(np.float64))
         recognized_V = self._weigh_classes(classes_K, scores_O.astype(np.float64))
         probability = self._gate.predict_probability(small_HWC, features_P)
-        drawn = (probability - blend.drawn_from) / (blend.drawn_surely - blend.drawn_from)
+        drawn = (probability - blend.drawing_threshold) / (blend.drawing_full_threshold - blend.drawing_threshold)
         head_share = min(1.0, max(0.0, drawn))
         if not head_share:
             return recognized_V
         weights_V = _require_weights(self._heads.apply_to_features(features_P)[0])
-        learned_V = scale_to_unit(weights_V.astype(np.float64) ** blend.image_power)
-        confidence = blend.image_classes_sure * float(classes_K.max()) + blend.image_classes_unsure * (1 - head_share)
-        mixed_V = head_share * learned_V + (blend.image_classes + confidence) * recognized_V
-        return scale_to_unit(keep_top_k(mixed_V, blend.image_words))
+        learned_V = scale_to_unit(weights_V.astype(np.float64) ** blend.heads_exponent)
+        confidence = blend.class_confidence_weight * float(classes_K.max()) + blend.class_photo_weight * (1 - head_share)
+        mixed_V = head_share * learned_V + (blend.class_base_weight + confidence) * recognized_V
+        return scale_to_unit(keep_top_k(mixed_V, blend.image_max_tokens))
 
     def _weigh_classes(self, classes_K: Float64Array, scores_O: Float64Array) -> Float64Array:
         """Return the weights [V], of length 1, of the recognized classes."""
         mini, blend = self._artifacts, self._artifacts.blend
-        lifted_V = np.maximum(mini.classes.combine_classes(classes_K) - blend.lift * mini.classes.mean, 0)
+        lifted_V = np.maximum(mini.classes.combine_classes(classes_K) - blend.mean_class_weight * mini.classes.mean, 0)
         words_V = lifted_V + mini.objects.combine_classes(self._combine_scores(classes_K, scores_O))
         if not (words_V > 0).any():
             # Every class is equally likely: use what all classes have in common rather than an empty vector.
             words_V = mini.classes.combine_classes(classes_K)
-        weights_V = scale_to_unit(keep_top_k(np.log1p(blend.gain * words_V), blend.image_words))
-        return scale_to_unit(np.where(weights_V >= blend.trim * weights_V.max(), weights_V, 0))
+        weights_V = scale_to_unit(keep_top_k(np.log1p(blend.log_gain * words_V), blend.image_max_tokens))
+        return scale_to_unit(np.where(weights_V >= blend.min_relative_weight * weights_V.max(), weights_V, 0))
 
     def _combine_scores(self, classes_K: Float64Array, scores_O: Float64Array) -> Float64Array:
         """Combine both networks: a confidence for each of the 80 objects [O], 0 to 1."""
         blend, confidence_O = self._artifacts.blend, scores_O.copy()
         for index, equivalents in enumerate(self._artifacts.same_things):
             if equivalents:
-                class_score = min(1.0, 2 * float(classes_K[list(equivalents)].sum())) * (scores_O[index] > blend.class_needs)
-                confidence_O[index] = blend.object_share * scores_O[index] + blend.class_share * class_score
+                class_score = min(1.0, 2 * float(classes_K[list(equivalents)].sum())) * (scores_O[index] > blend.class_threshold)
+                confidence_O[index] = blend.object_score_weight * scores_O[index] + blend.class_score_weight * class_score
         return np.maximum(0, (confidence_O - blend.object_threshold) / (1 - blend.object_threshold))
 
     def _weigh_text(self, text: str, outputs: TextOutputs | None = None) -> Float64Array:
@@ -212,11 +212,12 @@ class StairMiniEncoder(CardMixin):
         own_V = self._weigh_own_words(matches, unknown)
         if self._spec.text_tower == "table":
             for word in {text[each.begin : each.end].lower() for each in matches}:
-                own_V = np.maximum(own_V, blend.text_near_known * self._weigh_near_tokens(word))
+                own_V = np.maximum(own_V, blend.text_table_near_weight * self._weigh_near_tokens(word))
             learned_V = self._weigh_without_network(matches)
         else:
             own_V, learned_V = self._weigh_with_network(outputs or self._run_text_network(text), matches, own_V)
-        return scale_to_unit(keep_top_k(scale_to_unit(own_V * self._rarity) + blend.text_heads * learned_V, blend.text_words))
+        mixed_V = scale_to_unit(own_V * self._rarity) + blend.text_heads_weight * learned_V
+        return scale_to_unit(keep_top_k(mixed_V, blend.text_max_tokens))
 
     def _weigh_own_words(self, matches: Sequence[WordMatch], unknown: Sequence[str]) -> Float64Array:
         """Return the weights [V] of single words: known ones themselves, for unknown ones the tokens near them."""
@@ -237,16 +238,16 @@ class StairMiniEncoder(CardMixin):
     ) -> tuple[Float64Array, Float64Array]:
         """Return the own tokens of a text with those that the text network adds, and the tokens of the heads; both [V]."""
         mini, blend, embedding_D = self._artifacts, self._artifacts.blend, outputs.embedding_D
-        nearness_V = (mini.arrays["embeddings.words_VD"] @ embedding_D).astype(np.float64) - blend.text_near_least
-        near_V = keep_top_k(np.maximum(nearness_V, 0) / (1 - blend.text_near_least), blend.text_near)
+        nearness_V = (mini.arrays["embeddings.words_VD"] @ embedding_D).astype(np.float64) - blend.text_min_near_cosine
+        near_V = keep_top_k(np.maximum(nearness_V, 0) / (1 - blend.text_min_near_cosine), blend.text_max_near_tokens)
         topics_K = compute_softmax(
-            (mini.arrays["embeddings.classes_KD"] @ embedding_D).astype(np.float64) / blend.text_temperature
+            (mini.arrays["embeddings.classes_KD"] @ embedding_D).astype(np.float64) / blend.text_class_temperature
         )
-        classes_V = keep_top_k(mini.classes.combine_classes(topics_K) * np.sqrt(self._rarity), blend.text_class_words)
+        classes_V = keep_top_k(mini.classes.combine_classes(topics_K) * np.sqrt(self._rarity), blend.text_max_class_tokens)
         word_indices = assign_words_to_tokens(matches, outputs.encoded_text.offsets)
         weights_V = _require_weights(self._heads.apply_to_states(outputs.states_LD, np.array(word_indices, np.int64))[0])
         learned_V = scale_to_unit(weights_V.astype(np.float64))
-        return np.maximum(own_V, near_V) + blend.text_classes / classes_V.max() * classes_V, learned_V
+        return np.maximum(own_V, near_V) + blend.text_class_weight / classes_V.max() * classes_V, learned_V
 
     def _weigh_without_network(self, matches: Sequence[WordMatch]) -> Float64Array:
         """Return, without the text network, the learned lexical weights [V] of a text's own tokens."""
@@ -314,7 +315,7 @@ class StairMiniEncoder(CardMixin):
 
     @cached_property
     def _rarity(self) -> Float64Array:
-        return np.maximum(self._artifacts.classes.rarity, self._artifacts.blend.text_rarest)
+        return np.maximum(self._artifacts.classes.rarity, self._artifacts.blend.text_min_rarity)
 
     @cached_property
     def _ranks_V(self) -> np.ndarray:  # noqa: N802  the suffix is its shape
