@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
-from stair_es.cluster.index.aliases import get_mappings_by_index
+from stair_es.cluster.index.mappings import get_mappings_by_index
 from stair_es.cluster.metadata.index_metadata import check_index_format, check_not_token_index, get_content_type
 from stair_es.cluster.metadata.policy_state import parse_policy_state
 from stair_es.cluster.metadata.token_fields import TokenIds, build_no_table_error, parse_token_table

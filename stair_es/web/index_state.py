@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.index.aliases import get_mappings_by_index
+from stair_es.cluster.index.mappings import get_mappings_by_index
 from stair_es.cluster.metadata.index_metadata import has_colours, has_thumbnails
 from stair_es.errors import IndexMismatch, IndexNotFound, QueryError
 from stair_es.search.dsl.select import select_query_type
