@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from stair_es.errors import StairError, UsageError
+from stair_es.model.cuda import make_autocast
 from stair_es.model.stair.modeling import StairModel
 from stair_es.training import checkpointing
 from stair_es.training.callbacks import StepMetrics
@@ -120,9 +121,7 @@ class Trainer:
 
     def make_autocast(self) -> AbstractContextManager[Any]:
         """Return an autocast context for the configured precision."""
-        dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.optim.precision]
-        context: AbstractContextManager[Any] = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
-        return context
+        return make_autocast(self.device.type, self.config.optim.precision)
 
     @property
     def device(self) -> torch.device:
