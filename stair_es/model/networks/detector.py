@@ -132,8 +132,8 @@ class TorchOperations:
             torch,
             torch.tensor(nanodet.NANODET_MEAN, device=device),
             1 / torch.tensor(nanodet.NANODET_STD, device=device),
-            [torch.from_numpy(each.kernel).to(device) for each in convolutions],
-            [torch.from_numpy(each.bias).to(device) for each in convolutions],
+            [torch.from_numpy(convolution.kernel).to(device) for convolution in convolutions],
+            [torch.from_numpy(convolution.bias).to(device) for convolution in convolutions],
         )
 
     def normalize_pixels(self, pixels_BHWC: Any) -> Any:  # noqa: ANN401  tensors, as below

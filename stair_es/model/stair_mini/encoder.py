@@ -128,7 +128,7 @@ class StairMiniEncoder(CardMixin):
 
     def encode_text_outputs(self, texts: Sequence[str], outputs: Sequence[TextOutputs]) -> list[SparseVector]:
         """Encode texts like `encode_texts`, from the output of the text network."""
-        return [self._build_vector(self._weigh_text(text, each)) for text, each in zip(texts, outputs, strict=True)]
+        return [self._build_vector(self._weigh_text(text, output)) for text, output in zip(texts, outputs, strict=True)]
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the vocabulary tokens of a word as users write it."""
@@ -204,14 +204,14 @@ class StairMiniEncoder(CardMixin):
         """Return the weights [V] of a text, all 0 if nothing is known; `outputs` is the text network's, if it has run."""
         mini, blend = self._artifacts, self._artifacts.blend
         matches = [
-            each for each in mini.vocabulary.match_words(text) if text[each.begin : each.end].lower() not in self._stop_words
+            match for match in mini.vocabulary.match_words(text) if text[match.begin : match.end].lower() not in self._stop_words
         ]
         unknown = self._find_unknown_words(text, matches)
         if not matches and not unknown:
             return np.zeros(len(mini.vocabulary))
         own_V = self._weigh_own_words(matches, unknown)
         if self._spec.text_tower == "table":
-            for word in {text[each.begin : each.end].lower() for each in matches}:
+            for word in {text[match.begin : match.end].lower() for match in matches}:
                 own_V = np.maximum(own_V, blend.text_table_near_weight * self._weigh_near_tokens(word))
             learned_V = self._weigh_without_network(matches)
         else:
@@ -224,7 +224,7 @@ class StairMiniEncoder(CardMixin):
         own_V = np.zeros(len(self._artifacts.vocabulary))
         for word in unknown:
             own_V = np.maximum(own_V, self._weigh_near_tokens(word))
-        own_V[[each.word_index for each in matches]] = 1.0
+        own_V[[match.word_index for match in matches]] = 1.0
         return own_V
 
     def _run_text_network(self, text: str) -> TextOutputs:
@@ -252,14 +252,14 @@ class StairMiniEncoder(CardMixin):
     def _weigh_without_network(self, matches: Sequence[WordMatch]) -> Float64Array:
         """Return, without the text network, the learned lexical weights [V] of a text's own tokens."""
         learned_V = np.zeros(len(self._artifacts.vocabulary))
-        word_indices = [each.word_index for each in matches]
+        word_indices = [match.word_index for match in matches]
         learned_V[word_indices] = np.log1p(np.maximum(self._artifacts.arrays["text.own_words.word_F"][word_indices], 0))
         return scale_to_unit(learned_V)
 
     def _find_unknown_words(self, text: str, matches: Sequence[WordMatch]) -> list[str]:
         """Return the words of a text that are neither in the vocabulary nor stop words, each once."""
-        begins = [each.begin for each in matches]  # ascending
-        max_ends = list(accumulate((each.end for each in matches), max, initial=0))  # end of the first 0, 1, 2, ... of them
+        begins = [match.begin for match in matches]  # ascending
+        max_ends = list(accumulate((match.end for match in matches), max, initial=0))  # end of the first 0, 1, 2, ... of them
         words = (
             match[0].lower()
             for match in _WORD_PATTERN.finditer(text)
