@@ -33,8 +33,8 @@ from fault_rounds.cluster_state import Counts
 from fault_rounds.corpus import make_corpus
 from fault_rounds.disk import can_mount
 from fault_rounds.kinds import KINDS
-from fault_rounds.lanes import Plan, play_rounds
 from fault_rounds.report import Tally, build_result, is_clean, write_page
+from fault_rounds.runner import Plan, run_rounds
 from page.machine import read_load, read_machine
 
 ROOT = Path(__file__).parents[1]
@@ -48,17 +48,18 @@ class Progress:
         self.tallies = {kind: Tally() for kind in kinds}
         self._all, self._start, self._lock = len(kinds) * rounds, time.monotonic(), threading.Lock()
 
-    def report(self, kind: str, turn: int, played: Round) -> None:
+    def report(self, kind: str, number: int, result: Round) -> None:
         """Add a round, and print a line."""
         with self._lock:
-            self.tallies[kind].add(played)
+            self.tallies[kind].add(result)
             done = sum(tally.rounds for tally in self.tallies.values())
             left_s = (time.monotonic() - self._start) / done * (self._all - done)
-            bad = [f"{n} {what}" for what, n in vars(played.counts).items() if n] if played.counts != Counts() else []
-            how = "completed" if played.is_completed else f"finished by the rerun; first {played.first.code} {played.first.error}"
-            text = "; ".join([*bad, *played.wrong]) or how
+            bad = [f"{n} {what}" for what, n in vars(result.counts).items() if n] if result.counts != Counts() else []
+            how = "completed" if result.is_completed else f"finished by the rerun; first {result.first.code} {result.first.error}"
+            text = "; ".join([*bad, *result.wrong]) or how
             print(
-                f"{done}/{self._all} {kind} {turn}: {text} ({played.seconds:.1f} s; {left_s / 60:.0f} min left)", file=sys.stderr
+                f"{done}/{self._all} {kind} {number}: {text} ({result.seconds:.1f} s; {left_s / 60:.0f} min left)",
+                file=sys.stderr,
             )
 
 
@@ -85,7 +86,7 @@ def main() -> None:
     progress = Progress(kinds, args.rounds)
     with tempfile.TemporaryDirectory(prefix="stair-es-faults-") as folder:
         corpus = make_corpus(Path(folder), args.images)
-        play_rounds(Plan(kinds, args.rounds, seed, args.url, is_over), corpus, Path(folder), progress.report)
+        run_rounds(Plan(kinds, args.rounds, seed, args.url, is_over), corpus, Path(folder), progress.report)
     remarks = [_UNMOUNTABLE] if set(names) - set(kinds) else []
     about = f"{args.images} images a run; seed {seed}"
     result = build_result(progress.tallies, about, remarks, {"seed": seed, "began": began, "ended": _format_now()})

@@ -53,29 +53,29 @@ TRAINING_SETS = ("train", "train_more")
 EXCLUDED_SOURCE = "tuxpaint"
 VALIDATION = ("val_style", "val_concepts")
 BLEND = BlendWeights(
-    lift=0.7,
-    gain=30.0,
-    trim=0.05,
+    mean_class_weight=0.7,
+    log_gain=30.0,
+    min_relative_weight=0.05,
     object_threshold=0.45,
-    object_share=0.75,
-    class_share=0.45,
-    class_needs=0.12,
-    drawn_from=0.5,
-    drawn_surely=0.99,
-    image_power=1.0,
-    image_classes=0.15,
-    image_classes_sure=0.4,
-    image_classes_unsure=0.6,
-    image_words=64,
-    text_near=14,
-    text_near_least=0.25,
-    text_near_known=0.3,
-    text_classes=0.4,
-    text_class_words=24,
-    text_temperature=0.05,
-    text_rarest=0.02,
-    text_heads=1.0,
-    text_words=48,
+    object_score_weight=0.75,
+    class_score_weight=0.45,
+    class_threshold=0.12,
+    drawing_threshold=0.5,
+    drawing_full_threshold=0.99,
+    heads_exponent=1.0,
+    class_base_weight=0.15,
+    class_confidence_weight=0.4,
+    class_photo_weight=0.6,
+    image_max_tokens=64,
+    text_max_near_tokens=14,
+    text_min_near_cosine=0.25,
+    text_table_near_weight=0.3,
+    text_class_weight=0.4,
+    text_max_class_tokens=24,
+    text_class_temperature=0.05,
+    text_min_rarity=0.02,
+    text_heads_weight=1.0,
+    text_max_tokens=48,
 )
 """`docs/stair-mini.md` says on which data each value was chosen."""
 _CLASS_TEXT_WORDS = 6
@@ -165,7 +165,7 @@ def find_near(tokens: WordPieceVocabulary, vocabulary: WholeWordVocabulary, word
         if re.fullmatch("[a-z]+", word) and len(word) >= _NEAR_MIN_LETTERS and word not in stop_words
     ]
     tokens_TD = embedder.embed([tokens.tokens[place] for place in ids])
-    nearness_TV = np.maximum(tokens_TD @ words_VD.T - BLEND.text_near_least, 0) / (1 - BLEND.text_near_least)
+    nearness_TV = np.maximum(tokens_TD @ words_VD.T - BLEND.text_min_near_cosine, 0) / (1 - BLEND.text_min_near_cosine)
     order_TN = np.argsort(-nearness_TV, axis=1, kind="stable")[:, :_NEAR_WORDS_PER_TOKEN]
     weights_TN = np.rint(255 * np.minimum(1, np.take_along_axis(nearness_TV, order_TN, axis=1))).astype(np.uint8)
     return NearTokens(token_ids_T=np.array(ids, np.uint16), word_ids_TN=order_TN.astype(np.uint16), weights_TN=weights_TN)

@@ -8,7 +8,7 @@ from .command import run_in_process
 from .corpus import OTHER_MODEL
 
 
-def move_alias(testbed: Testbed, index: str, turn: int) -> Disturbance:
+def move_alias(testbed: Testbed, index: str, number: int) -> Disturbance:
     """Move the alias to an index of another program, remove it, or add a second index to it, in turn."""
     cluster, foreign = testbed.cluster, f"{FOREIGN}-{index}"
     cluster.request_json("PUT", f"/{foreign}/_doc/1?refresh=true", {"uri": "file:///theirs", "title": "not ours"})
@@ -19,7 +19,7 @@ def move_alias(testbed: Testbed, index: str, turn: int) -> Disturbance:
         (("remove", live, index, {}),),
         (("add", foreign, index, {}),),
     )
-    chosen = moves[turn % len(moves)]
+    chosen = moves[number % len(moves)]
 
     def repair() -> None:
         strangers: list[Action] = [("remove", name, index, {}) for name in cluster.get_alias_targets(index) if name != live]
@@ -33,7 +33,7 @@ def move_alias(testbed: Testbed, index: str, turn: int) -> Disturbance:
     return Disturbance(ended, wrong, repair, foreign)
 
 
-def swap_by_other_model(testbed: Testbed, index: str, turn: int) -> Disturbance:
+def swap_by_other_model(testbed: Testbed, index: str, number: int) -> Disturbance:
     """Let a run with another model build its index, which takes the alias."""
     live = _prepare_index(testbed, index)
 

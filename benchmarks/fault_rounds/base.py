@@ -29,7 +29,7 @@ FOREIGN = "someone-else"
 
 @dataclass
 class Testbed:
-    """Where the rounds of a lane run."""
+    """Where rounds run."""
 
     corpus: Corpus
     scratch: Path
@@ -41,7 +41,7 @@ class Testbed:
     disk: Disk | None = None
     """The small disk with the data of the node, if there is one."""
     stack: ExitStack = field(default_factory=ExitStack)
-    """Resources that are closed at the end of the lane."""
+    """Resources that are closed at the end of its rounds."""
     requests: int = 0
     """Number of requests of an undisturbed run."""
     bulks: int = 0
@@ -109,7 +109,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What an act leaves behind, for the checks."""
+    """What a disturbance leaves behind, for the checks."""
 
     ended: CommandResult
     wrong: tuple[str, ...] = ()
@@ -121,13 +121,13 @@ class Disturbance:
     """Further sources, of files that are broken."""
 
 
-Act: TypeAlias = Callable[[Testbed, str, int], Disturbance]
+Disturb: TypeAlias = Callable[[Testbed, str, int], Disturbance]
 """Of a testbed, an index and the number of the round."""
 
 
-def play_round(act: Act, testbed: Testbed, index: str, turn: int) -> Round:
+def run_round(disturb: Disturb, testbed: Testbed, index: str, number: int) -> Round:
     """Disturb a run, check, repair, run again, check again, and clean up."""
-    done = act(testbed, index, turn)
+    done = disturb(testbed, index, number)
     found = Round(done.ended, wrong=[*done.ended.wrong, *done.wrong])
     found.counts += _check_disturbed(testbed, index, done)
     done.repair()

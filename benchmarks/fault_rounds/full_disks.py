@@ -13,7 +13,7 @@ _FULL_FOR_S = (1.0, 12.0)
 """The node looks every 10 s: in some rounds writes fail before it blocks its indices, in some after."""
 
 
-def fill_tmpdir(testbed: Testbed, index: str, turn: int) -> Disturbance:
+def fill_tmpdir(testbed: Testbed, index: str, number: int) -> Disturbance:
     """Give the run a TMPDIR that is too small for its temporary files."""
     with mount_small_disk(testbed.scratch / f"{index}-tmp", testbed.draw_number(8) * _PAGE) as disk:
         more = {"TMPDIR": str(disk.folder)}
@@ -21,13 +21,13 @@ def fill_tmpdir(testbed: Testbed, index: str, turn: int) -> Disturbance:
     return Disturbance(ended)
 
 
-def fill_dead_letters(testbed: Testbed, index: str, turn: int) -> Disturbance:
+def fill_dead_letters(testbed: Testbed, index: str, number: int) -> Disturbance:
     """Give the dead letters too small a disk: where `--dead-letters` says, or below STAIR_ES_HOME, in turn."""
     broken = testbed.corpus.broken
     with mount_small_disk(testbed.scratch / f"{index}-letters", testbed.draw_number(2) * _PAGE) as disk:
         # A limit to the size of files would stop the list of images first.
         letters = "/dev/full" if disk.prefix else str(disk.folder / "dead.jsonl")
-        named = ("--dead-letters", letters) if disk.prefix or turn % 2 == 0 else ()
+        named = ("--dead-letters", letters) if disk.prefix or number % 2 == 0 else ()
         home = {} if disk.prefix else {"STAIR_ES_HOME": str(disk.folder)}
         options = (str(broken), "--runner", "local", *named)
         ended = Command(testbed.corpus, testbed.cluster.url, index, *options, environment=home).wait()
@@ -35,7 +35,7 @@ def fill_dead_letters(testbed: Testbed, index: str, turn: int) -> Disturbance:
     return Disturbance(ended, wrong, more=(broken,))
 
 
-def fill_node(testbed: Testbed, index: str, turn: int) -> Disturbance:
+def fill_node(testbed: Testbed, index: str, number: int) -> Disturbance:
     """Fill the disk of the only node; it has room again 1 to 12 seconds later."""
     [node], disk = testbed.nodes, testbed.disk
     if disk is None:

@@ -15,7 +15,7 @@ _RESTART_WITHIN_S = 2.0
 _ALONE_S = 10.0
 
 
-def kill_driver(testbed: Testbed, index: str, turn: int) -> Disturbance:
+def kill_driver(testbed: Testbed, index: str, number: int) -> Disturbance:
     """Send SIGKILL to `stair-es ingest`."""
     running: list[Command] = []
     with testbed.start_proxies(testbed.trigger_at_request(lambda: running[0].kill())) as url:
@@ -23,7 +23,7 @@ def kill_driver(testbed: Testbed, index: str, turn: int) -> Disturbance:
         return Disturbance(running[0].wait())
 
 
-def kill_worker(testbed: Testbed, index: str, turn: int) -> Disturbance:
+def kill_worker(testbed: Testbed, index: str, number: int) -> Disturbance:
     """Send SIGKILL to a process of Ray that runs a stage: the run must complete without a rerun."""
     ray = testbed.ray
 
@@ -36,7 +36,7 @@ def kill_worker(testbed: Testbed, index: str, turn: int) -> Disturbance:
     return Disturbance(ended, wrong=() if ended.code == 0 else (f"it didn't go on: {ended.error}",))
 
 
-def kill_node(testbed: Testbed, index: str, turn: int) -> Disturbance:
+def kill_node(testbed: Testbed, index: str, number: int) -> Disturbance:
     """Send SIGKILL to the only node, which is started again."""
     [node] = testbed.nodes
     plan = testbed.trigger_at_request(node.kill)
@@ -48,7 +48,7 @@ def kill_node(testbed: Testbed, index: str, turn: int) -> Disturbance:
         return Disturbance(running.wait())
 
 
-def kill_one_of_three(testbed: Testbed, index: str, turn: int) -> Disturbance:
+def kill_one_of_three(testbed: Testbed, index: str, number: int) -> Disturbance:
     """Send SIGKILL to a node of three, which comes back only if the run can't end without it, or for the next round.
 
     It can't where the node had the only copy of a shard: that of an index whose replica wasn't filled yet.
@@ -80,7 +80,7 @@ class BadNetwork:
         return self._bulk(request) if request.is_bulk else self._searches(request)
 
 
-def disturb_network(testbed: Testbed, index: str, turn: int) -> Disturbance:
+def disturb_network(testbed: Testbed, index: str, number: int) -> Disturbance:
     """Refuse, delay, cut and change answers; nothing is killed."""
     with testbed.start_proxies(BadNetwork(testbed.random.randrange(1 << 30))) as url:
         return Disturbance(testbed.start_run(url, index).wait())

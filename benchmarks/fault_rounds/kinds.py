@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from .alias_changes import move_alias, swap_by_other_model
-from .base import Act
+from .base import Disturb
 from .full_disks import fill_dead_letters, fill_node, fill_tmpdir
 from .kills import disturb_network, kill_driver, kill_node, kill_one_of_three, kill_worker
 
-Lane: TypeAlias = Literal["shared", "ray", "own", "three"]
+TestbedName: TypeAlias = Literal["shared", "ray", "own", "three"]
 """A node that nobody kills, such a node and a Ray cluster, a node that is killed and whose disk is small, a cluster of three."""
 
 
@@ -18,8 +18,8 @@ Lane: TypeAlias = Literal["shared", "ray", "own", "three"]
 class Kind:
     """A kind of round."""
 
-    act: Act
-    lane: Lane
+    disturb: Disturb
+    testbed: TestbedName
     about: str
     """For the table."""
     small_disk: bool = False

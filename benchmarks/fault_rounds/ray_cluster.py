@@ -1,4 +1,4 @@
-"""A Ray cluster for all rounds of a lane: starting one takes most of the time of a short run."""
+"""A Ray cluster for all rounds of a testbed: starting one takes most of the time of a short run."""
 
 from __future__ import annotations
 

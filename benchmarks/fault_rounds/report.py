@@ -27,13 +27,13 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
-    def add(self, played: Round) -> None:
+    def add(self, result: Round) -> None:
         """Add a round."""
         self.rounds += 1
-        self.completed += played.is_completed
-        self.counts += played.counts
-        self.wrong += played.wrong
-        self.seconds += played.seconds
+        self.completed += result.is_completed
+        self.counts += result.counts
+        self.wrong += result.wrong
+        self.seconds += result.seconds
 
     def to_row(self, name: str) -> tuple[str, ...]:
         """Return the row of the table; its columns are `HEAD`."""

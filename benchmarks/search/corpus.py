@@ -108,7 +108,7 @@ class Corpus:
         """
         self._encoder = StairMiniEncoder(ModelSpec(name=KIND.card.name))
         mini = self._encoder._artifacts
-        self.vocabulary, self.classes, self.max_words = mini.vocabulary.words, mini.classes, mini.blend.image_words
+        self.vocabulary, self.classes, self.max_words = mini.vocabulary.words, mini.classes, mini.blend.image_max_tokens
         self.embeddings_KD = mini.arrays["embeddings.classes_KD"]
         self._ids = {word: place for place, word in enumerate(self.vocabulary)}
         self._thing_of = {kind: thing for thing, same in enumerate(mini.same_things) for kind in same}

@@ -86,7 +86,7 @@ DashboardsTimeoutOption = Annotated[
 ]
 
 
-def publish_dashboards(
+def publish_dashboards_command(
     index: shared.IndexOption = DEFAULT_INDEX,
     dashboards_url: DashboardsUrlOption = None,
     product: DashboardsProductOption = "auto",
@@ -171,7 +171,7 @@ def _print_outcome(
         stdout.print(link, markup=False)
 
 
-def export_dashboards(
+def export_dashboards_command(
     output: OutputFileOption,
     index: shared.IndexOption = DEFAULT_INDEX,
     product: DashboardsProductOption = "auto",
@@ -279,5 +279,5 @@ def _inspect_in_cluster(
     return spec, distribution
 
 
-app.command(name="publish")(prepare_command(_TLS_OPTIONS, CONNECTION_OPTIONS)(publish_dashboards))
-app.command(name="export")(prepare_command(CONNECTION_OPTIONS)(export_dashboards))
+app.command(name="publish")(prepare_command(_TLS_OPTIONS, CONNECTION_OPTIONS)(publish_dashboards_command))
+app.command(name="export")(prepare_command(CONNECTION_OPTIONS)(export_dashboards_command))

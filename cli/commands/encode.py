@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stair_es.types import ResizeMode, SparseVector
 
 
-def encode(
+def encode_command(
     images: Annotated[list[str] | None, typer.Argument(metavar="IMAGE", help="Image files, or http(s) URLs of images.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="Encode a text instead of images.")] = None,
     allow_private_urls: shared.AllowPrivateUrlsOption = False,

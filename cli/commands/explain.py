@@ -86,4 +86,4 @@ def to_json(explanation: RankExplanation) -> dict[str, object]:
     from dataclasses import asdict
 
     vectors = {"missing_tokens": explanation.missing_tokens.to_dict(), "extra_tokens": explanation.extra_tokens.to_dict()}
-    return {**asdict(explanation), "contributions": [asdict(each) for each in explanation.contributions], **vectors}
+    return {**asdict(explanation), "contributions": [asdict(part) for part in explanation.contributions], **vectors}

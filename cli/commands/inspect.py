@@ -38,7 +38,7 @@ _Thumbnail = Annotated[
 _Model = Annotated[str | None, shared.define_index_model_option("Model for files. [default: the model of the index]")]
 
 
-def inspect(
+def inspect_command(
     references: _References,
     k: _Words = None,
     show_all: _All = False,

@@ -47,7 +47,7 @@ _SlicesOption = Annotated[int, typer.Option("--slices", min=0, max=1024, help="N
 
 @app.command(name="show")
 @prepare_command(CONNECTION_OPTIONS)
-def show_policy(
+def show_policy_command(
     index: shared.IndexOption = DEFAULT_INDEX, url: shared.UrlOption = None, as_json: shared.JsonOption = False
 ) -> None:
     """Print the policy of an index, how many documents it changed, and whether it was applied to all of them.

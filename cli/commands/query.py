@@ -34,7 +34,7 @@ _MaxClauses = Annotated[
 ]
 
 
-def query(
+def query_command(
     words: shared.QueryWordsArgument = None,
     k: shared.HitsOption = 10,
     after: shared.CursorOption = "",

@@ -38,7 +38,7 @@ _Fields = Annotated[
 ]
 
 
-def search(
+def search_command(
     words: shared.QueryWordsArgument = None,
     k: shared.HitsOption = 10,
     after: shared.CursorOption = "",
@@ -155,5 +155,5 @@ def _build_hit(hit: Hit, fields: Sequence[str]) -> dict[str, object]:
     basic = {"id": hit.id, "index": hit.index, "uri": hit.uri, "score": hit.score}
     optional = {"caption": hit.source.get("caption"), "engine_scores": dict(hit.engine_scores), "ranks": dict(hit.ranks)}
     requested = {"fields": {name: hit.source.get(name) for name in fields}} if fields else {}
-    contributions = [asdict(each) for each in hit.contributions]
+    contributions = [asdict(contribution) for contribution in hit.contributions]
     return {**basic, **{name: value for name, value in optional.items() if value}, **requested, "contributions": contributions}

@@ -44,7 +44,7 @@ _Title = Annotated[str, typer.Option("--title", help="Title of the page. [defaul
 _Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
 
 
-def serve(
+def serve_command(
     index: shared.IndexOption = DEFAULT_INDEX,
     host: _Host = "127.0.0.1",
     port: _Port = None,

@@ -74,7 +74,7 @@ def publish_templates_command(
 
 @app.command(name="show")
 @prepare_command()
-def show_template(
+def show_template_command(
     name: Annotated[TemplateName, typer.Argument(help="Template to print.")],
     query_type: Annotated[shared.FieldType, typer.Option("--query-type", help="Type of the field `tokens`.")] = "rank_features",
     prefix: PrefixOption = _PREFIX,

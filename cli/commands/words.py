@@ -50,7 +50,7 @@ _Model = Annotated[
 ]
 
 
-def show_words(
+def show_words_command(
     k: _Words = None,
     sort: _Sort = "df",
     min_df: _MinDf = 1,

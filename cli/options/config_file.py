@@ -199,8 +199,8 @@ def _drop_overridden(values: ConfigValues, environ: Mapping[str, str]) -> Config
 
     def is_set(key: OptionKey) -> bool:
         return any(
-            environ.get(get_env_variable(each)) or environ.get(f"{get_env_variable(each)}_FILE")
-            for each in list_related_keys(key)
+            environ.get(get_env_variable(related)) or environ.get(f"{get_env_variable(related)}_FILE")
+            for related in list_related_keys(key)
         )
 
     return {key: found for key, found in values.items() if len(key) > 1 or not is_set(key)}
@@ -218,15 +218,15 @@ def _iterate_options(command: Any, path: OptionKey = ()) -> Iterator[tuple[Optio
 
 
 def _build_option_type(context: typer.Context, name: str, option: Any, hint: Any) -> OptionType:  # noqa: ANN401
-    is_path = Path in (hint, *get_args(hint)) or any(Path in get_args(each) for each in get_args(hint))
+    is_path = Path in (hint, *get_args(hint)) or any(Path in get_args(part) for part in get_args(hint))
     is_path = is_path or name.endswith(("_file", "client_cert", "client_key"))
 
     def is_accepted(value: Any) -> bool:  # noqa: ANN401
         values = value if isinstance(value, list) and option.multiple else [value]
-        if any(option.is_flag != isinstance(each, bool) or isinstance(each, (list, dict)) for each in values):
+        if any(option.is_flag != isinstance(element, bool) or isinstance(element, (list, dict)) for element in values):
             return False
         if is_path:  # whether it exists is checked on use
-            return all(isinstance(each, str) for each in values)
+            return all(isinstance(element, str) for element in values)
         return _can_convert(context, option, values if option.multiple else value)
 
     return OptionType(accepts=is_accepted, expected=_describe_values(option, hint, is_path), is_path=is_path)
@@ -244,8 +244,8 @@ def _describe_values(option: Any, hint: Any, is_path: bool) -> str:  # noqa: ANN
     """Describe the values of an option."""
     if option.is_flag:
         return "true or false"
-    kinds = {each for part in (hint, *get_args(hint)) for each in (part, *get_args(part))}
-    choices = [each for each in kinds if isinstance(each, str)]
+    kinds = {kind for part in (hint, *get_args(hint)) for kind in (part, *get_args(part))}
+    choices = [kind for kind in kinds if isinstance(kind, str)]
     if choices:
         described = f"one of {', '.join(sorted(choices))}"
     elif kinds & {int, float}:

@@ -54,7 +54,7 @@ class OptionGroup:
         parameters = [*signature.parameters.values(), *added]
         run_with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         # The command's own annotations are strings, and Typer would evaluate each twice.
-        run_with_options.__annotations__ = {each.name: each.annotation for each in parameters}
+        run_with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run_with_options
 
 
@@ -64,7 +64,7 @@ class ArgumentGroup(OptionGroup, Generic[_T]):
     def __init__(self, arguments: type[_T]) -> None:
         annotations = get_type_hints(arguments, include_extras=True)
         dataclass_type: Any = arguments
-        super().__init__({each.name: (annotations[each.name], each.default) for each in fields(dataclass_type)})
+        super().__init__({field.name: (annotations[field.name], field.default) for field in fields(dataclass_type)})
         self._arguments = arguments
 
     def read(self) -> _T:

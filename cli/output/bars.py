@@ -111,18 +111,18 @@ def format_contributions(
         terminal: The terminal.
         engine_scores: Contribution of each token as reported by the engine, if requested.
     """
-    shown = contributions[: _count_significant([each.contribution for each in contributions])]
+    shown = contributions[: _count_significant([contribution.contribution for contribution in contributions])]
     rows = []
-    for each in shown:
-        weights = f"{format_weight(each.query_weight)} x {format_weight(each.document_weight)}"
-        figures = f"{weights} = {format_weight(each.contribution)}"
+    for contribution in shown:
+        weights = f"{format_weight(contribution.query_weight)} x {format_weight(contribution.document_weight)}"
+        figures = f"{weights} = {format_weight(contribution.contribution)}"
         if engine_scores:
-            figures += f"  engine {format_weight(engine_scores.get(each.token, 0.0))}"
-        rows.append((each.token, each.contribution, figures))
+            figures += f"  engine {format_weight(engine_scores.get(contribution.token, 0.0))}"
+        rows.append((contribution.token, contribution.contribution, figures))
     lines = format_rows(rows, _INDENT, terminal)
     rest = contributions[len(shown) :]
     if rest:
-        added = format_weight(sum(each.contribution for each in rest))
+        added = format_weight(sum(contribution.contribution for contribution in rest))
         lines.append(Text(f"{_INDENT}{len(rest)} more words add {added}", style="dim"))
     return lines
 
@@ -149,7 +149,7 @@ def format_hit(rank: int, hit: Hit, terminal: TerminalInfo, *, explain: bool) ->
             *format_contributions(hit.contributions, terminal, hit.engine_scores),
             *([] if hit.ranks else [_format_score_sum(hit, terminal)]),
         ]
-    tokens = [_escape_token(each.token, terminal) for each in hit.contributions]
+    tokens = [_escape_token(contribution.token, terminal) for contribution in hit.contributions]
     return [*lines, Text(_INDENT + _join_tokens(tokens), style="cyan")] if tokens else lines
 
 
@@ -182,7 +182,7 @@ def truncate_text(text: str, max_chars: int = 120) -> str:
 
 
 def _format_score_sum(hit: Hit, terminal: TerminalInfo) -> Text:
-    token_sum = sum(each.contribution for each in hit.contributions)
+    token_sum = sum(contribution.contribution for contribution in hit.contributions)
     rest = hit.score - token_sum
     if token_sum and -0.004 * token_sum <= rest <= 1e-6 * token_sum:
         note = f"({rest / token_sum * 100:+.2f} %: the engine keeps 9 bits of a weight)"

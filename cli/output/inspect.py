@@ -199,10 +199,10 @@ def _format_differences(
 ) -> list[Text]:
     """Format one line per token: before and after."""
     lines = []
-    tokens = [escape_control(each.token, terminal.encoding) for each in differences[:_MAX_DIFFERENCES]]
+    tokens = [escape_control(difference.token, terminal.encoding) for difference in differences[:_MAX_DIFFERENCES]]
     cells = max(map(len, tokens), default=0)
-    for token, each in zip(tokens, differences, strict=False):
-        pair = (each.current, each.stored) if reverse else (each.stored, each.current)
+    for token, difference in zip(tokens, differences, strict=False):
+        pair = (difference.current, difference.stored) if reverse else (difference.stored, difference.current)
         before, after = (format_weight(value) if value else "-" for value in pair)
         lines.append(Text.assemble("    ", (f"{token:<{cells}}", "cyan"), f"  {titles[0]} {before:>6}, {titles[1]} {after:>6}"))
     if len(differences) > _MAX_DIFFERENCES:

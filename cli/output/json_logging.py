@@ -67,7 +67,7 @@ def set_json_logging(enabled: bool) -> None:
     elif threading.excepthook is _log_uncaught_in_thread:
         threading.excepthook = threading.__excepthook__
     for logger in (NOTICE_LOGGER, logging.root):
-        for handler in [each for each in logger.handlers if isinstance(each, _StderrHandler)]:
+        for handler in [handler for handler in logger.handlers if isinstance(handler, _StderrHandler)]:
             logger.removeHandler(handler)
         if enabled:
             logger.addHandler(_StderrHandler())

@@ -157,12 +157,12 @@ def _flatten_table(
         key = (*prefix, name if isinstance(value, dict) else name.replace("-", "_"))
         if key in known:
             yield key, ConfigValue(value=_check_value(path, location, key[-1], value, known[key]), origin=where)
-        elif isinstance(value, dict) and any(each[: len(key)] == key for each in known):
+        elif isinstance(value, dict) and any(option[: len(key)] == key for option in known):
             yield from _flatten_table(path, value, where, known, key)
-        elif any(each[: len(key)] == key for each in known):
+        elif any(option[: len(key)] == key for option in known):
             raise UsageError(f"{location}: {name} must be a table", f"Write [{'.'.join(key)}] and keys below it.")
         else:
-            names = {each[len(prefix)] for each in known if each[: len(prefix)] == prefix}
+            names = {option[len(prefix)] for option in known if option[: len(prefix)] == prefix}
             raise UsageError(f"{location}: unknown key {name!r}", _find_nearest(key[-1], names, _KEY_REMEDY))
 
 
@@ -183,7 +183,7 @@ def _check_value(path: Path, location: str, name: str, value: Any, option_type: 
 def _resolve_paths(path: Path, value: Any, option_type: OptionType) -> Any:  # noqa: ANN401
     """Expand `~/`, and resolve relative paths against the folder of the configuration file."""
     if isinstance(value, list):
-        return [_resolve_paths(path, each, option_type) for each in value]
+        return [_resolve_paths(path, element, option_type) for element in value]
     if isinstance(value, str) and value.startswith("~/"):
         return str(Path(value).expanduser())
     return str(path.absolute().parent / value) if option_type.is_path and isinstance(value, str) and value else value

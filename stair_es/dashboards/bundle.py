@@ -42,7 +42,7 @@ def assign_grid_positions(panels: Iterable[Panel]) -> list[dict[str, int]]:
     """
     rows: list[list[Panel]] = [[]]
     for panel in panels:
-        if rows[-1] and sum(each.size[0] for each in rows[-1]) + panel.size[0] > GRID_COLUMNS:
+        if rows[-1] and sum(placed.size[0] for placed in rows[-1]) + panel.size[0] > GRID_COLUMNS:
             rows.append([])
         rows[-1].append(panel)
     positions = list[dict[str, int]]()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from stair_es.cluster.client.retry import NO_RETRY
-from stair_es.cluster.index.aliases import get_mappings_by_index
+from stair_es.cluster.index.mappings import get_mappings_by_index
 from stair_es.cluster.metadata.index_metadata import (
     check_alias_name,
     check_index_format,

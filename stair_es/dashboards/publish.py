@@ -110,20 +110,20 @@ def import_objects(session: DashboardsSession, objects: Sequence[SavedObject]) -
 
 
 def _parse_results(objects: Sequence[SavedObject], body: Mapping[str, Any], session: DashboardsSession) -> list[ImportResult]:
-    succeeded = {(each.get("type"), each.get("id")): each for each in body.get("successResults") or ()}
-    failed = {(each.get("type"), each.get("id")): each for each in body.get("errors") or ()}
+    succeeded = {(result.get("type"), result.get("id")): result for result in body.get("successResults") or ()}
+    failed = {(result.get("type"), result.get("id")): result for result in body.get("errors") or ()}
     all_succeeded = body["success"] is True and not failed and not succeeded  # reported without naming each object
     results = list[ImportResult]()
-    for each in objects:
-        key = (each["type"], each["id"])
+    for saved_object in objects:
+        key = (saved_object["type"], saved_object["id"])
         result = succeeded.get(key, {})
         error = "" if (all_succeeded or key in succeeded) and key not in failed else _describe_error(failed.get(key), body)
         results.append(
             ImportResult(
-                type=each["type"],
-                id=each["id"],
-                title=each["attributes"]["title"],
-                stored_as=str(result.get("destinationId") or each["id"]),
+                type=saved_object["type"],
+                id=saved_object["id"],
+                title=saved_object["attributes"]["title"],
+                stored_as=str(result.get("destinationId") or saved_object["id"]),
                 overwritten=bool(result.get("overwrite")),
                 error=session.connection.redact(error),
             )
@@ -137,7 +137,7 @@ def _describe_error(failed: Mapping[str, Any] | None, body: Mapping[str, Any]) -
     error = failed.get("error") or {}
     kind, message = error.get("type", "unknown"), str(error.get("message") or "")
     if kind == "missing_references":
-        missing = ", ".join(f"{each.get('type')} {each.get('id')}" for each in error.get("references") or ())
+        missing = ", ".join(f"{reference.get('type')} {reference.get('id')}" for reference in error.get("references") or ())
         return f"it refers to missing objects: {missing}"
     if kind in ("conflict", "ambiguous_conflict"):
         return "another object has its id, and may not be overwritten"

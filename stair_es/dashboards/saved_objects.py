@@ -22,7 +22,7 @@ def dump_compact_json(value: object) -> str:
 
 def to_ndjson(objects: Iterable[SavedObject]) -> str:
     """Return the objects as NDJSON, the import format of both products."""
-    return "".join(dump_compact_json(each) + "\n" for each in objects)
+    return "".join(dump_compact_json(saved_object) + "\n" for saved_object in objects)
 
 
 def build_reference(name: str, type_: str, id_: str) -> dict[str, str]:

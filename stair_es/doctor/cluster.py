@@ -12,7 +12,7 @@ from rich import filesize
 from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.doctor.facts import HEALTH_RIGHT, SETTINGS_RIGHT, ClusterFacts
-from stair_es.doctor.result import CheckResult, format_curl, report_error, report_failure, report_ok, report_warning
+from stair_es.doctor.result import CheckResult, format_curl
 from stair_es.embedded_node import NodeSpec, get_node_status
 from stair_es.errors import StairError
 
@@ -23,7 +23,7 @@ def check_embedded_node(environ: Mapping[str, str]) -> tuple[CheckResult, str | 
     """Check the embedded node, which is used if no cluster is named; return its URL too if it responds. Starts nothing."""
     missing = [name for name in _NODE_PACKAGES if find_spec(name) is None]
     if missing:
-        return report_failure(
+        return CheckResult.fail(
             "node",
             f"no cluster is given, and for an embedded node {', '.join(missing)} isn't installed",
             "pip install 'stair-es[node]', or specify a cluster: --url URL",
@@ -31,17 +31,17 @@ def check_embedded_node(environ: Mapping[str, str]) -> tuple[CheckResult, str | 
     try:
         status = get_node_status(spec := NodeSpec.from_home(environ=environ))
     except StairError as error:
-        return report_error("node", error), None
+        return CheckResult.from_error("node", error), None
     if status.state == "running":
         message = f"the embedded OpenSearch {status.opensearch} runs at {status.url}, heap {status.heap}"
-        return report_ok("node", message), status.url
+        return CheckResult.ok("node", message), status.url
     if status.state == "starting":
-        return report_failure(
+        return CheckResult.fail(
             "node",
             f"process {status.pid} of the embedded node does not respond; its log is {spec.log_file}",
             "stair-es node logs, then: stair-es node down && stair-es node up",
         ), None
-    return report_warning("node", "no cluster is given, and the embedded node isn't running", "stair-es node up"), None
+    return CheckResult.warn("node", "no cluster is given, and the embedded node isn't running", "stair-es node up"), None
 
 
 _WATERMARK = "cluster.routing.allocation.disk.watermark."
@@ -60,7 +60,7 @@ def evaluate_cluster(facts: ClusterFacts, cluster_info: ClusterInfo, url: str) -
     if cluster_info.version and facts.health is not None:  # OpenSearch Serverless has neither version nor health
         yield evaluate_health(facts.health, facts.unassigned, url)
     elif cluster_info.version and HEALTH_RIGHT not in facts.forbidden:
-        yield report_warning("health", "the cluster does not report its health", format_curl(url, "GET", "/_cluster/health"))
+        yield CheckResult.warn("health", "the cluster does not report its health", format_curl(url, "GET", "/_cluster/health"))
     yield from evaluate_disks(facts.disks, facts.settings, url)
     if facts.settings or SETTINGS_RIGHT not in facts.forbidden:
         yield from evaluate_limits(cluster_info, facts.settings, url)
@@ -73,24 +73,24 @@ def evaluate_health(health: Mapping[str, Any], unassigned: Mapping[str, Any] | N
     message = f"{status}, {nodes} node{'s' if nodes > 1 else ''}"
     if not unassigned_count:
         return (
-            report_ok("health", message)
+            CheckResult.ok("health", message)
             if status == "green"
-            else report_warning("health", message, format_curl(url, "GET", "/_cluster/health?wait_for_status=green"))
+            else CheckResult.warn("health", message, format_curl(url, "GET", "/_cluster/health?wait_for_status=green"))
         )
     name = f"{(unassigned or {}).get('index', '?')}"
     reason = _find_unassigned_reason(unassigned or {})
     message = f"{message}: {unassigned_count} unassigned shards{f', including one of {name}: {reason}' if unassigned else ''}"
     if status == "red":
-        return report_failure(
+        return CheckResult.fail(
             "health", message, "Fix that, or start the node that holds it; then: " + format_curl(url, "POST", _RETRY_PATH)
         )
     if nodes == 1 and unassigned and not unassigned.get("primary", True):
-        return report_warning(
+        return CheckResult.warn(
             "health",
             f"{message} (one node holds no replicas)",
             format_curl(url, "PUT", f"/{name}/_settings", {"number_of_replicas": 0}),
         )
-    return report_warning("health", message, format_curl(url, "GET", "/_cluster/allocation/explain"))
+    return CheckResult.warn("health", message, format_curl(url, "GET", "/_cluster/allocation/explain"))
 
 
 def _find_unassigned_reason(unassigned: Mapping[str, Any]) -> str:
@@ -107,7 +107,7 @@ def evaluate_disks(disks: Mapping[str, tuple[int, int]], settings: Mapping[str, 
         return
     least = filesize.decimal(min(free for free, _ in disks.values()))
     if str(settings.get("cluster.routing.allocation.disk.threshold_enabled", "true")) == "false":
-        yield report_ok("disk", f"{least} free on the fullest node; this cluster has no watermarks")
+        yield CheckResult.ok("disk", f"{least} free on the fullest node; this cluster has no watermarks")
         return
     passed = [
         (watermark, node, free, total)
@@ -115,12 +115,12 @@ def evaluate_disks(disks: Mapping[str, tuple[int, int]], settings: Mapping[str, 
         if (watermark := _find_passed_watermark(free, total, settings))
     ]
     if not passed:
-        yield report_ok("disk", f"{least} free on the fullest node, below all watermarks")
+        yield CheckResult.ok("disk", f"{least} free on the fullest node, below all watermarks")
     remedy = f"Free or add disk space: {format_curl(url, 'GET', '/_cat/allocation?v')}"
     for watermark, node, free, total in passed:
-        report = report_failure if watermark == "flood_stage" else report_warning
+        make_result = CheckResult.fail if watermark == "flood_stage" else CheckResult.warn
         message = f"node {node}: {filesize.decimal(free)} of {filesize.decimal(total)} free; {_WATERMARK_EFFECTS[watermark]}"
-        yield report("disk", message, remedy)
+        yield make_result("disk", message, remedy)
 
 
 def _find_passed_watermark(free: int, total: int, settings: Mapping[str, Any]) -> str | None:
@@ -153,7 +153,7 @@ def evaluate_limits(cluster_info: ClusterInfo, settings: Mapping[str, Any], url:
     """Evaluate the limits on the length of queries and requests."""
     content = str(settings.get("http.max_content_length", "100mb"))
     if cluster_info.max_clauses < MAX_CLAUSES:
-        yield report_warning(
+        yield CheckResult.warn(
             "limits",
             f"the clause limit is {cluster_info.max_clauses} (default: {MAX_CLAUSES}): longer queries lose their lightest tokens",
             format_curl(url, "PUT", "/_cluster/settings", {"persistent": {"indices.query.bool.max_clause_count": MAX_CLAUSES}})
@@ -161,13 +161,13 @@ def evaluate_limits(cluster_info: ClusterInfo, settings: Mapping[str, Any], url:
         )
     max_bytes = parse_byte_size(content)
     if max_bytes is not None and max_bytes < _MIN_CONTENT_BYTES:
-        yield report_warning(
+        yield CheckResult.warn(
             "limits",
             f"the size limit of a request is {content}: an ingest sends many small ones, and larger documents fail",
             "Set http.max_content_length: 100mb in the nodes' settings and restart them.",
         )
     elif cluster_info.max_clauses >= MAX_CLAUSES:
-        yield report_ok("limits", f"{cluster_info.max_clauses} clauses per query, {content} per request")
+        yield CheckResult.ok("limits", f"{cluster_info.max_clauses} clauses per query, {content} per request")
 
 
 def evaluate_blocks(settings: Mapping[str, Any], transient: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
@@ -175,6 +175,6 @@ def evaluate_blocks(settings: Mapping[str, Any], transient: Mapping[str, Any], u
     for name in ("cluster.blocks.read_only", "cluster.blocks.read_only_allow_delete", "cluster.blocks.create_index"):
         if str(settings.get(name, "false")) == "true":
             settings_body = {"transient" if name in transient else "persistent": {name: None}}
-            yield report_failure(
+            yield CheckResult.fail(
                 "blocks", f"{name} is set: nothing can be written", format_curl(url, "PUT", "/_cluster/settings", settings_body)
             )

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from stair_es.doctor.result import CheckResult, report_error, report_ok, report_warning
+from stair_es.doctor.result import CheckResult
 from stair_es.errors import StairError
 from stair_es.model import cuda
 from stair_es.system.ray_session import check_ray_address, mask_ray_address
@@ -26,15 +26,15 @@ def check_accelerator() -> Iterator[CheckResult]:
 def evaluate_accelerator(gpus: Sequence[str], *, torch: bool | None, providers: Collection[str]) -> CheckResult:
     """Evaluate whether an existing GPU is used. `torch` is whether PyTorch can use one, None if it is not installed."""
     if torch:
-        return report_ok("accelerator", f"{', '.join(gpus) or 'CUDA'}, used through PyTorch (--backend auto)")
+        return CheckResult.ok("accelerator", f"{', '.join(gpus) or 'CUDA'}, used through PyTorch (--backend auto)")
     if not gpus:
-        return report_ok("accelerator", "no GPU: networks run on the CPU, in onnxruntime")
+        return CheckResult.ok("accelerator", "no GPU: networks run on the CPU, in onnxruntime")
     onnx_message = f"onnxruntime has {'its' if 'CUDAExecutionProvider' in providers else 'no'} CUDA provider"
     if torch is None:
-        return report_warning(
+        return CheckResult.warn(
             "accelerator", f"{', '.join(gpus)}, but PyTorch isn't installed; {onnx_message}", "pip install 'stair-es[torch]'"
         )
-    return report_warning(
+    return CheckResult.warn(
         "accelerator",
         f"{', '.join(gpus)}, but PyTorch sees no CUDA; {onnx_message}",
         "Install PyTorch for the CUDA of this driver (nvidia-smi names it): https://pytorch.org/get-started",
@@ -47,14 +47,14 @@ def check_ray(address: str | None) -> Iterator[CheckResult]:
         installed = version("ray")
     except PackageNotFoundError:
         if address:
-            yield report_warning(
+            yield CheckResult.warn(
                 "ray", f"Ray's address is {mask_ray_address(address)}, but Ray isn't installed", "pip install 'stair-es[ray]'"
             )
         else:
-            yield report_ok("ray", "not installed: --runner ray would need stair-es[ray]")
+            yield CheckResult.ok("ray", "not installed: --runner ray would need stair-es[ray]")
         return
     if find_spec("ray") is None:
-        yield report_warning(
+        yield CheckResult.warn(
             "ray", f"Ray {installed} is registered, but its files are missing", "pip install --force-reinstall 'stair-es[ray]'"
         )
         return
@@ -62,9 +62,9 @@ def check_ray(address: str | None) -> Iterator[CheckResult]:
         if address:
             check_ray_address(address, StairError, "use --runner local")
     except StairError as error:
-        yield report_error("ray", error)
+        yield CheckResult.from_error("ray", error)
         return
-    yield report_ok(
+    yield CheckResult.ok(
         "ray",
         f"{installed}, {f'a cluster listens at {address}' if address else 'no cluster given: it would start on this machine'}",
     )

@@ -16,7 +16,7 @@ from stair_es.cluster.metadata.index_metadata import (
 from stair_es.cluster.token_index.index import make_token_alias, make_token_index_name
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES
 from stair_es.doctor.facts import IndexFacts
-from stair_es.doctor.result import CheckResult, format_curl, report_failure, report_ok, report_warning
+from stair_es.doctor.result import CheckResult, format_curl
 
 _FULL_SHARE = 0.9
 _PRIVILEGES = {"indices:admin/get": "view_index_metadata on {alias}*", "indices:monitor/stats": "monitor on {alias}*"}
@@ -30,31 +30,31 @@ def evaluate_index(facts: IndexFacts, url: str) -> Iterator[CheckResult]:
         yield from evaluate_field_count(name, facts.indices[name], url)
         yield from evaluate_policy_change(facts.name, name, facts.indices[name])
     yield from evaluate_token_index(facts)
-    yield from report_unfinished_builds(facts, url)
-    yield from report_retired_indices(facts, url)
+    yield from evaluate_unfinished_builds(facts, url)
+    yield from evaluate_retired_indices(facts, url)
 
 
-def report_index(facts: IndexFacts, model: str) -> CheckResult:
-    """Report what the name points to, as far as this user may see it."""
+def evaluate_targets(facts: IndexFacts, model: str) -> CheckResult:
+    """Return what the name points to, as far as this user may see it."""
     if not facts.targets:
-        return report_ok("index", f"{facts.name} holds vectors of {model}")
+        return CheckResult.ok("index", f"{facts.name} holds vectors of {model}")
     count = f"{sum(facts.sizes[name][0] for name in facts.targets):,} " if facts.sizes.keys() >= {*facts.targets} else ""
-    return report_ok("index", f"{facts.name} points to {', '.join(facts.targets)}: {count}documents of {model}")
+    return CheckResult.ok("index", f"{facts.name} points to {', '.join(facts.targets)}: {count}documents of {model}")
 
 
-def report_missing_rights(forbidden: Sequence[str], alias: str, distribution: str) -> Iterator[CheckResult]:
-    """Report the rights that this user lacks for some checks, as this distribution names them."""
+def evaluate_missing_rights(forbidden: Sequence[str], alias: str, distribution: str) -> Iterator[CheckResult]:
+    """Yield the rights that this user lacks for some checks, as this distribution names them."""
     if not forbidden:
         return
     message = "this user lacks permissions for some checks: "
     if distribution == "elasticsearch":
         missing = dict.fromkeys(_PRIVILEGES.get(right, "monitor on the cluster").format(alias=alias) for right in forbidden)
-        yield report_warning(
+        yield CheckResult.warn(
             "checks", message + ", ".join(missing), "For all checks, grant that (docs/howto/secure.md#elasticsearch)."
         )
     else:
         grant = f"For all checks of {alias}, grant the role photos_doctor of docs/howto/secure.md#roles."
-        yield report_warning("checks", message + ", ".join(forbidden), f"{grant} Nothing else needs these permissions.")
+        yield CheckResult.warn("checks", message + ", ".join(forbidden), f"{grant} Nothing else needs these permissions.")
 
 
 def _format_extent(facts: IndexFacts, name: str) -> str:
@@ -66,7 +66,7 @@ def evaluate_index_settings(name: str, index: Mapping[str, Any], url: str) -> It
     """Evaluate blocks, and settings that a killed load has left behind."""
     settings = index.get("settings", {})
     if str(settings.get("index.verified_before_close", "false")) == "true":
-        yield report_failure(
+        yield CheckResult.fail(
             "index", f"{name} is closed: it can't be searched or written", format_curl(url, "POST", f"/{name}/_open")
         )
     for block in ("read_only_allow_delete", "read_only", "write", "read"):
@@ -74,18 +74,18 @@ def evaluate_index_settings(name: str, index: Mapping[str, Any], url: str) -> It
             hint = " (the disk was too full: free some space first)" if block == "read_only_allow_delete" else ""
             action = "searched" if block == "read" else "written"
             remedy = format_curl(url, "PUT", f"/{name}/_settings", {f"index.blocks.{block}": None})
-            yield report_failure("index", f"{name} has index.blocks.{block}: it can't be {action}{hint}", remedy)
+            yield CheckResult.fail("index", f"{name} has index.blocks.{block}: it can't be {action}{hint}", remedy)
     relaxed = get_index_meta(index).get("original_settings")
     changed = {key: value for key, value in relaxed.items() if settings.get(f"index.{key}") != value} if relaxed else {}
     if changed:
         current = ", ".join(f"{key} {settings.get(f'index.{key}')}" for key in changed)
-        yield report_warning(
+        yield CheckResult.warn(
             "index",
             f"{name} still has the settings of a load ({current}): an ingest is running or was killed",
             "Run the ingest again, which restores it; or: " + format_curl(url, "PUT", f"/{name}/_settings", {"index": changed}),
         )
     elif settings.get("index.refresh_interval", "1s").startswith("-"):
-        yield report_warning(
+        yield CheckResult.warn(
             "index",
             f"{name} has refresh_interval -1: new documents are not searchable",
             format_curl(url, "PUT", f"/{name}/_settings", {"index": {"refresh_interval": None}}),
@@ -99,7 +99,7 @@ def evaluate_field_count(name: str, index: Mapping[str, Any], url: str) -> Itera
     if count >= _FULL_SHARE * limit:
         body = {"index.mapping.total_fields.limit": 2 * limit}
         remedy = format_curl(url, "PUT", f"/{name}/_settings", body)
-        yield report_warning("index", f"{name} has {count} of {limit} fields: documents with more columns fail", remedy)
+        yield CheckResult.warn("index", f"{name} has {count} of {limit} fields: documents with more columns fail", remedy)
 
 
 def _count_fields(properties: Mapping[str, Any]) -> int:
@@ -107,11 +107,11 @@ def _count_fields(properties: Mapping[str, Any]) -> int:
 
 
 def evaluate_policy_change(alias: str, name: str, index: Mapping[str, Any]) -> Iterator[CheckResult]:
-    """Report an unfinished change of the token policy."""
+    """Yield an unfinished change of the token policy."""
     operation = (get_index_meta(index).get("policy") or {}).get("pending_operation")
     if operation:
         command = f"stair-es policy {operation}{' FILE' if operation == 'apply' else ''} --index {alias}"
-        yield report_warning("policy", f"{operation} of the token policy of {name} is running or was interrupted", command)
+        yield CheckResult.warn("policy", f"{operation} of the token policy of {name} is running or was interrupted", command)
 
 
 def evaluate_token_index(facts: IndexFacts) -> Iterator[CheckResult]:
@@ -127,29 +127,29 @@ def evaluate_token_index(facts: IndexFacts) -> Iterator[CheckResult]:
     own, alias = make_token_index_name(live), make_token_alias(facts.name)
     remedy = f"Run the ingest of {facts.name} again, which reconciles it."
     if own not in token_indices:
-        yield report_warning("token index", f"{live} has none, but an earlier index has one", remedy)
+        yield CheckResult.warn("token index", f"{live} has none, but an earlier index has one", remedy)
     elif alias not in facts.indices[own].get("aliases", {}):
-        yield report_warning("token index", f"the alias {alias} does not point to {own} yet", remedy)
+        yield CheckResult.warn("token index", f"the alias {alias} does not point to {own} yet", remedy)
     elif facts.sizes.get(live, (0, 0))[0] and not facts.sizes.get(own, (1, 0))[0]:
-        yield report_warning("token index", f"{own} is empty", remedy)
+        yield CheckResult.warn("token index", f"{own} is empty", remedy)
     else:
-        yield report_ok("token index", f"{own}: {_format_extent(facts, own)}")
+        yield CheckResult.ok("token index", f"{own}: {_format_extent(facts, own)}")
 
 
-def report_unfinished_builds(facts: IndexFacts, url: str) -> Iterator[CheckResult]:
-    """Report unfinished builds: indices that the alias does not point to yet."""
+def evaluate_unfinished_builds(facts: IndexFacts, url: str) -> Iterator[CheckResult]:
+    """Yield unfinished builds: indices that the alias does not point to yet."""
     for name in sorted(facts.indices):
         alias = facts.find_alias(name, make_build_alias_prefix(facts.name))
         if alias and name not in facts.targets:
-            yield report_warning(
+            yield CheckResult.warn(
                 "builds",
                 f"{name} is an unfinished build: {_format_extent(facts, name)}",
                 "Run the same ingest again, which resumes it; or delete it: " + format_curl(url, "DELETE", f"/{name}"),
             )
 
 
-def report_retired_indices(facts: IndexFacts, url: str) -> Iterator[CheckResult]:
-    """Report indices of earlier builds that no alias points to."""
+def evaluate_retired_indices(facts: IndexFacts, url: str) -> Iterator[CheckResult]:
+    """Yield indices of earlier builds that no alias points to."""
     retired = [
         name
         for name, index in facts.indices.items()
@@ -159,9 +159,9 @@ def report_retired_indices(facts: IndexFacts, url: str) -> Iterator[CheckResult]
     listed = ", ".join(f"{name} ({_format_extent(facts, name)})" for name in retired)
     if len(retired) > DEFAULT_RETAINED_INDICES:
         command = format_curl(url, "DELETE", f"/{','.join(retired[:-DEFAULT_RETAINED_INDICES])}")
-        yield report_warning("retired", f"no alias points to {listed}", f"If more than --retain-indices allows: {command}")
+        yield CheckResult.warn("retired", f"no alias points to {listed}", f"If more than --retain-indices allows: {command}")
     elif retired:
-        yield report_ok("retired", f"kept: {listed}")
+        yield CheckResult.ok("retired", f"kept: {listed}")
 
 
 def evaluate_rights(privileges: Mapping[str, bool] | None, alias: str) -> Iterator[CheckResult]:
@@ -172,8 +172,8 @@ def evaluate_rights(privileges: Mapping[str, bool] | None, alias: str) -> Iterat
     search = {"read", "view_index_metadata"}
     remedy = f"Grant {', '.join(missing)} on {alias}* to the user (docs/howto/secure.md#elasticsearch)."
     if search & set(missing):
-        yield report_failure("rights", f"the user may not search {alias}: {', '.join(sorted(search & set(missing)))}", remedy)
+        yield CheckResult.fail("rights", f"the user may not search {alias}: {', '.join(sorted(search & set(missing)))}", remedy)
     elif missing:
-        yield report_warning("rights", f"the user may search {alias}, but not ingest: {', '.join(missing)}", remedy)
+        yield CheckResult.warn("rights", f"the user may search {alias}, but not ingest: {', '.join(missing)}", remedy)
     else:
-        yield report_ok("rights", f"the user may search {alias} and ingest into it")
+        yield CheckResult.ok("rights", f"the user may search {alias} and ingest into it")

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich import filesize
 
 from stair_es.config.defaults import ENV_HOME, DataDir
-from stair_es.doctor.result import CheckResult, report_failure, report_ok, report_warning
+from stair_es.doctor.result import CheckResult
 from stair_es.system.limits import CGROUP_ROOT, count_usable_cores, read_memory_limit_bytes
 
 _MIN_MEMORY, _LOW_DISK, _MIN_DISK = 2e9, 2e9, 2e8
@@ -38,12 +38,12 @@ def evaluate_machine(cores: int, memory: int | None) -> CheckResult:
     """Evaluate whether cores and memory suffice for an ingest next to an embedded node."""
     message = f"{cores} cores, {filesize.decimal(memory) if memory else 'unknown'} memory"
     if memory is not None and memory < _MIN_MEMORY:
-        return report_warning(
+        return CheckResult.warn(
             "machine",
             f"{message}: not much for an ingest next to an embedded node",
             "Use a cluster on another machine: --url URL",
         )
-    return report_ok("machine", message)
+    return CheckResult.ok("machine", message)
 
 
 def check_data_dir(home: DataDir) -> Iterator[CheckResult]:
@@ -59,14 +59,14 @@ def evaluate_disk(path: Path, *, writable: bool, free: int, total: int) -> Check
     """Evaluate whether models and the embedded node have enough space."""
     move_command = f"export {ENV_HOME}=/a/folder/with/room"
     if not writable:
-        return report_failure("home", f"{path} can't be written", f"Change its owner, or: export {ENV_HOME}=/a/folder/of/yours")
+        return CheckResult.fail("home", f"{path} can't be written", f"Change its owner, or: export {ENV_HOME}=/a/folder/of/yours")
     message = f"{filesize.decimal(free)} of {filesize.decimal(total)} free for {path}"
     if free < _MIN_DISK:
-        return report_failure("home", message, f"Free some space, or: {move_command}")
+        return CheckResult.fail("home", message, f"Free some space, or: {move_command}")
     return (
-        report_warning("home", message, f"Models and jars take 0.5 GB, the index more: {move_command}")
+        CheckResult.warn("home", message, f"Models and jars take 0.5 GB, the index more: {move_command}")
         if free < _LOW_DISK
-        else report_ok("home", message)
+        else CheckResult.ok("home", message)
     )
 
 
@@ -86,11 +86,11 @@ def evaluate_dead_letters(counts: Mapping[Path, int], index: str) -> CheckResult
     """Report images that wait for a retry. `counts` are the numbers of dead letters per file, oldest first."""
     waiting = {path: count for path, count in counts.items() if count}
     if not waiting:
-        return report_ok("dead letters", f"none for {index}")
+        return CheckResult.ok("dead letters", f"none for {index}")
     newest = list(waiting)[-1]
     file = shlex.quote(str(newest))
     files = f"{len(waiting)} files, the newest" if len(waiting) > 1 else "one file"
-    return report_warning(
+    return CheckResult.warn(
         "dead letters",
         f"waiting for a retry: {waiting[newest]:,} images of an ingest into {index} ({files} {newest})",
         f"stair-es ingest --retry-failed {file} --index {shlex.quote(index)} && rm {file}",

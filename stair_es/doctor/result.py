@@ -25,25 +25,25 @@ class CheckResult:
     remedy: str = ""
     """What to do, as a command if there is one; empty if the state is `ok`."""
 
+    @classmethod
+    def ok(cls, check: str, message: str) -> CheckResult:
+        """Return a passed check."""
+        return cls(check=check, state="ok", message=message)
 
-def report_ok(check: str, message: str) -> CheckResult:
-    """Return a passed check."""
-    return CheckResult(check=check, state="ok", message=message)
+    @classmethod
+    def warn(cls, check: str, message: str, remedy: str) -> CheckResult:
+        """Return a warning."""
+        return cls(check=check, state="warn", message=message, remedy=remedy)
 
+    @classmethod
+    def fail(cls, check: str, message: str, remedy: str) -> CheckResult:
+        """Return a failed check."""
+        return cls(check=check, state="fail", message=message, remedy=remedy)
 
-def report_warning(check: str, message: str, remedy: str) -> CheckResult:
-    """Return a warning."""
-    return CheckResult(check=check, state="warn", message=message, remedy=remedy)
-
-
-def report_failure(check: str, message: str, remedy: str) -> CheckResult:
-    """Return a failed check."""
-    return CheckResult(check=check, state="fail", message=message, remedy=remedy)
-
-
-def report_error(check: str, error: StairError) -> CheckResult:
-    """Return a failed check from an error."""
-    return report_failure(check, error.message, error.remedy)
+    @classmethod
+    def from_error(cls, check: str, error: StairError) -> CheckResult:
+        """Return a failed check from an error."""
+        return cls.fail(check, error.message, error.remedy)
 
 
 def format_curl(url: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> str:

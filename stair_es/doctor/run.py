@@ -15,7 +15,7 @@ from stair_es.config.settings import Settings
 from stair_es.doctor import cluster as cluster_checks
 from stair_es.doctor import compute, index, machine, models, python
 from stair_es.doctor.facts import fetch_cluster_facts, fetch_index_facts, fetch_privileges
-from stair_es.doctor.result import CheckResult, report_error, report_failure, report_ok, report_warning
+from stair_es.doctor.result import CheckResult
 from stair_es.errors import IndexMismatch, QueryError, StairError
 from stair_es.search import index_info
 from stair_es.search.index_encoder import load_query_encoder
@@ -72,12 +72,12 @@ def _run_check(name: str, check: Callable[[], Iterator[CheckResult]]) -> Iterato
     try:
         yield from check()
     except StairError as error:
-        yield report_error(name, error)
+        yield CheckResult.from_error(name, error)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        yield report_failure(name, f"{where}{error.strerror or error}", "Check the path and its permissions.")
+        yield CheckResult.fail(name, f"{where}{error.strerror or error}", "Check the path and its permissions.")
     except Exception as error:  # noqa: BLE001  the other checks may reveal the reason
-        yield report_failure(
+        yield CheckResult.fail(
             name, f"the check itself failed: {type(error).__name__}: {error}", "Please report it, with `stair-es doctor --json`."
         )
 
@@ -98,7 +98,7 @@ def check_cluster(context: CheckContext) -> Iterator[CheckResult]:
 def _check_connected(cluster: Cluster, context: CheckContext) -> Iterator[CheckResult]:
     cluster_info = get_cluster_info(cluster)
     login = f", login by {cluster.connection.security.method}" if cluster.connection.security.method != "none" else ""
-    yield report_ok("cluster", f"{cluster_info.label} at {cluster.connection.safe_url}{login}")
+    yield CheckResult.ok("cluster", f"{cluster_info.label} at {cluster.connection.safe_url}{login}")
     facts = fetch_cluster_facts(cluster)
     yield from cluster_checks.evaluate_cluster(facts, cluster_info, cluster.connection.safe_url)
     if cluster_info.distribution == "elasticsearch" and cluster.connection.security.method != "none":
@@ -112,20 +112,20 @@ def _check_index(
     try:
         info = index_info.fetch_index_info(cluster, context.index)
     except QueryError as error:
-        yield report_warning("index", error.message, error.remedy)
-        yield from index.report_missing_rights(forbidden, context.index, cluster_info.distribution)
+        yield CheckResult.warn("index", error.message, error.remedy)
+        yield from index.evaluate_missing_rights(forbidden, context.index, cluster_info.distribution)
         return
     except IndexMismatch as error:
-        yield report_error("index", error)
+        yield CheckResult.from_error("index", error)
         return
     facts = fetch_index_facts(cluster, context.index)
-    yield index.report_index(facts, info.model)
+    yield index.evaluate_targets(facts, info.model)
     try:
         _check_model(info, context)
     except StairError as error:
-        yield report_error("index model", error)
+        yield CheckResult.from_error("index model", error)
     yield from index.evaluate_index(facts, cluster.connection.safe_url)
-    yield from index.report_missing_rights([*forbidden, *facts.forbidden], context.index, cluster_info.distribution)
+    yield from index.evaluate_missing_rights([*forbidden, *facts.forbidden], context.index, cluster_info.distribution)
 
 
 def _check_model(info: index_info.IndexInfo, context: CheckContext) -> None:

@@ -65,7 +65,7 @@ def get_dense_encoder(encoder: Encoder) -> DenseEncoder | None:
 
 
 def _stack_embeddings(outputs: Sequence[TextOutputs]) -> Floats:
-    return np.stack([each.embedding_D for each in outputs])
+    return np.stack([output.embedding_D for output in outputs])
 
 
 def _compute_conse(logits_K: Floats, embeddings_KD: Floats) -> Floats:

@@ -92,7 +92,7 @@ def encode_images(
     joint = _get_joint_encoder(model)
     for batch in batched(enumerate(locators), _BATCH_SIZE):
         decoded = [_decode_image(position, locator, model.encoder.image_spec, problems) for position, locator in batch]
-        pixels = [each for each in decoded if each is not None]
+        pixels = [image for image in decoded if image is not None]
         if pixels:
             sparse_batch, dense_batch = _encode_batch(
                 np.stack(pixels),

@@ -39,8 +39,8 @@ class TableReport:
     def to_markdown(self) -> str:
         """Return the report as Markdown."""
         parts = [f"# {self.title}", self.about, *render_problems(self.problems)]
-        for each in self.tables:
-            parts += [*([f"## {each.heading}"] if each.heading else []), render_table(each.head, each.rows)]
+        for table in self.tables:
+            parts += [*([f"## {table.heading}"] if table.heading else []), render_table(table.head, table.rows)]
         if self.remarks:
             parts.append("\n".join(f"- {remark}" for remark in self.remarks))
         parts.append(", ".join(f"{name} {number}" for name, number in self._list_versions().items()) + f"; {self.seconds:.1f} s")

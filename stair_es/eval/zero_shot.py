@@ -85,7 +85,7 @@ def average_token_vectors(vectors: Sequence[SparseVector], sizes: Sequence[int])
         classes.append(
             SparseVector.from_pairs((token, math.fsum(weights) / len(part)) for token, weights in weights_of_token.items())
         )
-    return [normalize_vector(each) for each in classes]
+    return [normalize_vector(vector) for vector in classes]
 
 
 def average_dense_vectors(vectors_ND: Floats, sizes: Sequence[int]) -> Floats:

@@ -17,15 +17,8 @@ from stair_es.ingest.deferred import DeferredImages
 from stair_es.ingest.executors.base import StageExecutor
 from stair_es.ingest.executors.ray import open_ray_executor, start_ray
 from stair_es.ingest.executors.threads import open_thread_executor
-from stair_es.ingest.options import (
-    LISTING_WAIT_S,
-    RAY_MIN_IMAGES,
-    IngestOptions,
-    build_sink_plan,
-    build_worker_config,
-    choose_runner,
-    load_sink_kind,
-)
+from stair_es.ingest.options import LISTING_WAIT_S, RAY_MIN_IMAGES, IngestOptions, choose_runner
+from stair_es.ingest.plan import build_sink_plan, build_worker_config, load_sink_kind
 from stair_es.ingest.prefetch import PrefetchQueue
 from stair_es.ingest.resync import remove_stale_documents
 from stair_es.ingest.run import IngestRun, RunProgressCallback, open_run_accounting

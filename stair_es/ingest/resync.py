@@ -74,8 +74,8 @@ def remove_stale_documents(session: SinkSession, manifest: Manifest, stream: Sou
     """
     removed = 0
     for part in batched(find_stale_documents(session, manifest, stream, by_content=by_content), _BATCH_SIZE):
-        stale_ids = [each.id for each in part if each.found_at is None]
-        moved = [(each.id, {"uri": each.found_at[0], "source": each.found_at[1]}) for each in part if each.found_at]
+        stale_ids = [stale.id for stale in part if stale.found_at is None]
+        moved = [(stale.id, {"uri": stale.found_at[0], "source": stale.found_at[1]}) for stale in part if stale.found_at]
         outcomes = session.writer.delete(stale_ids).outcomes if stale_ids else {}
         removed += sum(reason is None for reason in outcomes.values())
         updated = session.writer.update(moved).outcomes if moved else {}

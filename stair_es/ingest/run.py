@@ -16,7 +16,8 @@ from stair_es.ingest.accounting.dead_letters import DeadLetters, default_dead_le
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
-from stair_es.ingest.options import BaseIngestOptions, get_session_policy
+from stair_es.ingest.options import BaseIngestOptions
+from stair_es.ingest.plan import get_session_policy
 from stair_es.ingest.sinks.base import RunCoverage, SinkSession
 from stair_es.ingest.sinks.features import IndexSinkResult
 from stair_es.ingest.source_stream import SourceStream

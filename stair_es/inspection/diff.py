@@ -84,8 +84,8 @@ def _diff_vectors(stored: SparseVector, current: SparseVector, tolerance: float)
         WeightDifference(token=token, stored=stored_weights.get(token, 0.0), current=current_weights.get(token, 0.0))
         for token in dict.fromkeys([*stored_weights, *current_weights])
     )
-    significant = [each for each in differences if abs(each.stored - each.current) > tolerance]
-    return tuple(sorted(significant, key=lambda each: (-abs(each.stored - each.current), each.token)))
+    significant = [difference for difference in differences if abs(difference.stored - difference.current) > tolerance]
+    return tuple(sorted(significant, key=lambda difference: (-abs(difference.stored - difference.current), difference.token)))
 
 
 def _explain_changes(image: StoredImage, current: CurrentVector, policy: TokenPolicy | None) -> list[str]:

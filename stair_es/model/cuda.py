@@ -1,10 +1,12 @@
-"""Check whether PyTorch can use a GPU, and choose between PyTorch and onnxruntime for a packaged network."""
+"""Check whether PyTorch can use a GPU, choose between PyTorch and onnxruntime for a packaged network, and set its precision."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from stair_es.errors import ModelError
 from stair_es.model.base import Backend, Precision
@@ -44,3 +46,11 @@ def is_torch_chosen(backend: Backend, precision: Precision, has_cuda: Callable[[
     if precision != "fp32":
         raise ModelError(f"the onnx backend computes in fp32, not in {precision}", "Use --backend torch, or fp32.")
     return False
+
+
+def make_autocast(device: str, precision: Precision) -> AbstractContextManager[Any]:
+    """Return a context in which PyTorch computes with this precision on a device; `fp32` changes nothing."""
+    torch: Any = import_optional("torch", "torch")
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    autocast: AbstractContextManager[Any] = torch.autocast(device, dtype=dtype, enabled=dtype is not None)
+    return autocast

@@ -94,7 +94,7 @@ def _build_hub_entry(model: hub_models.HubModel) -> ModelEntry:
         extra_installed=optional.is_installed(*registry.HUB_LIBRARIES),
         cached=optional.is_installed("huggingface_hub")
         and all(
-            hub_download.is_repository_cached(each, checkpoint_formats.detect_checkpoint_format) for each in model.repositories
+            hub_download.is_repository_cached(name, checkpoint_formats.detect_checkpoint_format) for name in model.repositories
         ),
     )
 
@@ -106,5 +106,5 @@ def list_missing_steps(entry: ModelEntry) -> Iterator[str]:
     if not entry.extra_installed:
         yield f"install the extra: pip install 'stair-es[{entry.extra}]'"
     if not entry.cached:
-        commands = " && ".join(f"hf download {each}" for each in entry.repositories)
+        commands = " && ".join(f"hf download {repository}" for repository in entry.repositories)
         yield f"nothing: it is downloaded on first use (or now: {commands})"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stair_es.errors import ModelError
 from stair_es.model.base import ModelSpec
+from stair_es.model.cuda import make_autocast
 from stair_es.types import Floats, Pixels, SparseVector
 
 _T = TypeVar("_T")
@@ -40,14 +41,14 @@ class TorchDevice:
         self.name = "cuda" if torch.cuda.is_available() else "cpu"
         if self.name == "cpu" and spec.threads:
             torch.set_num_threads(spec.threads)
-        self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
+        self._precision = spec.precision
         self.batch_size = 64 if self.name == "cuda" else 8
         """Images or texts per run of the network: their weights over a whole vocabulary need memory."""
 
     @contextmanager
     def enter_inference(self) -> Iterator[None]:
         """Disable gradients and set the requested precision within this context."""
-        with torch.inference_mode(), torch.autocast(self.name, dtype=self._dtype, enabled=self._dtype is not None):
+        with torch.inference_mode(), make_autocast(self.name, self._precision):
             yield
 
     def move_pixels(self, pixels_BHWC: Pixels) -> Tensor:

@@ -78,7 +78,7 @@ class IndexCache(Generic[TargetT]):
         """
         return self._refresh_locked(stale, wait=True)
 
-    def search_fresh(self, search: Callable[[TargetT], tuple[_ResultT, AbstractSet[str] | None]]) -> _ResultT:
+    def search_with_refresh(self, search: Callable[[TargetT], tuple[_ResultT, AbstractSet[str] | None]]) -> _ResultT:
         """Run a search; run it again if the alias points to another index now, or its token policy has changed.
 
         Args:

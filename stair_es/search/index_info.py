@@ -11,8 +11,14 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
-from stair_es.cluster.index.aliases import get_mappings_by_index
-from stair_es.cluster.metadata.index_metadata import check_index_format, check_not_token_index, get_content_type
+from stair_es.cluster.index.mappings import get_mappings_by_index
+from stair_es.cluster.metadata.index_metadata import (
+    check_index_format,
+    check_not_token_index,
+    get_content_type,
+    has_colours,
+    has_thumbnails,
+)
 from stair_es.cluster.metadata.policy_state import parse_policy_state
 from stair_es.cluster.metadata.token_fields import TokenIds, build_no_table_error, parse_token_table
 from stair_es.errors import IndexMismatch, QueryError
@@ -60,6 +66,10 @@ class IndexInfo:
     """The token policy, if it is the same in all indices."""
     tokens: tuple[str, ...] | None = None
     """The table of token ids, if it and the token policy are the same in all indices."""
+    has_thumbnails: bool = False
+    """Whether documents of any index contain thumbnails."""
+    has_colours: bool = False
+    """Whether the documents of all indices have the field `colours` for facets."""
 
     @cached_property
     def common_fields(self) -> IndexFields:
@@ -230,6 +240,8 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
         policy=policies[0] if same_policy else None,  # if they differ, tokens are searched for unchanged
         # tables or policies that differ could give an id two meanings
         tokens=next(iter(token_tables.values())) if same_policy and len(set(token_tables.values())) == 1 else None,
+        has_thumbnails=any(map(has_thumbnails, mappings.values())),
+        has_colours=all(map(has_colours, mappings.values())),
     )
 
 

@@ -58,7 +58,7 @@ class Hit:
     @property
     def text_score(self) -> float:
         """The part of the score that is not from matching tokens: that of the caption."""
-        return self.score - sum(each.contribution for each in self.contributions)
+        return self.score - sum(contribution.contribution for contribution in self.contributions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ def explain_score(query: SparseVector, document_tokens: Mapping[str, float]) -> 
                     contribution=query_weight * float(document_weight),
                 )
             )
-    return tuple(sorted(contributions, key=lambda each: (-each.contribution, each.token)))
+    return tuple(sorted(contributions, key=lambda contribution: (-contribution.contribution, contribution.token)))
 
 
 def build_document_filter(hit: Hit) -> dict[str, Any]:

@@ -166,7 +166,7 @@ class Searcher:
             indices = {hit["_index"] for hit in response["hits"]["hits"]}
             return (response, request), indices if k else None
 
-        return self._targets.search_fresh(send)
+        return self._targets.search_with_refresh(send)
 
     def _build_request(
         self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions

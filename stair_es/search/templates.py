@@ -11,7 +11,7 @@ from opensearchpy.exceptions import NotFoundError, RequestError, TransportError
 
 from stair_es.cluster.client.capabilities import get_cluster_info, list_cluster_plugins
 from stair_es.cluster.client.exceptions import translate_errors
-from stair_es.cluster.index.aliases import get_mappings_by_index
+from stair_es.cluster.index.mappings import get_mappings_by_index
 from stair_es.errors import ClusterError, QueryError, ResourceError, UsageError
 from stair_es.search.dsl.select import IndexFields, select_query_type
 

@@ -67,7 +67,7 @@ class SizingPlan:
         """Return the plan as JSON."""
 
         def serialize_figures(figures: tuple[SizingFigure, ...]) -> dict[str, Any]:
-            return {each.name: {"value": each.value, "text": each.text, "origin": each.origin} for each in figures}
+            return {figure.name: {"value": figure.value, "text": figure.text, "origin": figure.origin} for figure in figures}
 
         return {"inputs": serialize_figures(self.inputs), "plan": serialize_figures(self.results), "remarks": list(self.remarks)}
 
@@ -102,16 +102,16 @@ _LABELS: Mapping[str, tuple[str, str]] = {
 
 def _list_inputs(inputs: SizingInputs, given_names: Collection[str]) -> tuple[SizingFigure, ...]:
     listed = []
-    for each in fields(inputs):
-        value = inputs.core_ms if each.name == "query_ms" else getattr(inputs, each.name)
-        if value is None or each.name == "query_kind":  # a price that isn't given; `query_kind` only selects `query_ms`
+    for field in fields(inputs):
+        value = inputs.core_ms if field.name == "query_ms" else getattr(inputs, field.name)
+        if value is None or field.name == "query_kind":  # a price that isn't given; `query_kind` only selects `query_ms`
             continue
-        label, unit = _LABELS[each.name]
+        label, unit = _LABELS[field.name]
         text = ("yes" if value else "no") if isinstance(value, bool) else f"{_format_number(value)} {unit}".rstrip()
-        origin = GIVEN if each.name in {"images", *given_names} else DEFAULT_ORIGINS[each.name]
-        if each.name == "query_ms" and origin != GIVEN:
+        origin = GIVEN if field.name in {"images", *given_names} else DEFAULT_ORIGINS[field.name]
+        if field.name == "query_ms" and origin != GIVEN:
             origin = f"{origin} ({'a text of 10 tokens' if inputs.query_kind == 'text' else 'an image'})"
-        listed.append(SizingFigure(each.name, label, value, text, origin))
+        listed.append(SizingFigure(field.name, label, value, text, origin))
     return tuple(listed)
 
 

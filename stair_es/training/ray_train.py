@@ -176,8 +176,8 @@ def _run_worker(worker_config: Mapping[str, Any]) -> None:
 def _translate_error(ray: Any, error: Exception) -> StairError:  # noqa: ANN401
     """Return the first worker's StairError if there is one, else Ray's message in one line."""
     failures = dict(sorted(getattr(error, "worker_failures", {}).items()))
-    causes = [_find_cause(each) for each in failures.values()]
-    stair_errors = [each for each in causes if isinstance(each, StairError)]
+    causes = [_find_cause(failure) for failure in failures.values()]
+    stair_errors = [cause for cause in causes if isinstance(cause, StairError)]
     if stair_errors:
         return stair_errors[0]
     lines = str(causes[0] if causes else error).strip().splitlines() or [type(error).__name__]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from stair_es.errors import StairError, UsageError
+from stair_es.model.cuda import make_autocast
 from stair_es.model.stair.modeling import StairModel
 from stair_es.training import checkpointing
 from stair_es.training.callbacks import StepMetrics
@@ -89,12 +90,12 @@ class Trainer:
         if not self.validations:
             return
         with average.apply_to(self.model):
-            recalls = {each.name: each.compute_recalls(self.model, self.make_autocast()) for each in self.validations}
+            recalls = {dataset.name: dataset.compute_recalls(self.model, self.make_autocast()) for dataset in self.validations}
             recall = self._broadcast_value(compute_mean_recall(recalls))
             improved = recall > progress.best_recall
             if improved and self.config.validation.keep == "best":
                 progress.best_parameters = {
-                    name: each.clone() for name, each in checkpointing.get_trained_tensors(self.model).items()
+                    name: tensor.clone() for name, tensor in checkpointing.get_trained_tensors(self.model).items()
                 }
         progress.validations_since_best = 0 if improved else progress.validations_since_best + 1
         if improved:
@@ -120,9 +121,7 @@ class Trainer:
 
     def make_autocast(self) -> AbstractContextManager[Any]:
         """Return an autocast context for the configured precision."""
-        dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.optim.precision]
-        context: AbstractContextManager[Any] = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
-        return context
+        return make_autocast(self.device.type, self.config.optim.precision)
 
     @property
     def device(self) -> torch.device:
@@ -236,7 +235,7 @@ class _StageRun:
                 self._grad_step.compute_gradients(next(batches), step, seed, lambda loss: self._scaler.scale(loss / accumulate))
             )
         self._grad_step.sum_gradients()
-        means = {name: sum(each[name] for each in results) / accumulate for name in results[0]}
+        means = {name: sum(result[name] for result in results) / accumulate for name in results[0]}
         self._scaler.unscale_(self._optimizer)
         trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
         norm = float(torch.nn.utils.clip_grad_norm_(trained, config.optim.clip or math.inf))

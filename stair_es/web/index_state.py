@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.index.aliases import get_mappings_by_index
-from stair_es.cluster.metadata.index_metadata import has_colours, has_thumbnails
 from stair_es.errors import IndexMismatch, IndexNotFound, QueryError
 from stair_es.search.dsl.select import select_query_type
 from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_target
@@ -28,10 +26,6 @@ class IndexState(SearchTarget):
 
     plan: QueryPlan
     encoder: Encoder
-    has_thumbnails: bool
-    """Whether its documents contain thumbnails."""
-    has_colours: bool
-    """Whether its documents have the field `colours` for facets."""
 
     @property
     def normalizer(self) -> TokenNormalizer:
@@ -59,7 +53,6 @@ def create_state_cache(cluster: Cluster, index: str, load_encoder: Callable[[Ind
             target.info.check_model(encoder.model_id)
         except QueryError as error:
             raise IndexMismatch(error.message, error.remedy) from None
-        mappings = get_mappings_by_index(cluster, index)
         return IndexState(
             cluster_info=target.cluster_info,
             info=target.info,
@@ -69,8 +62,6 @@ def create_state_cache(cluster: Cluster, index: str, load_encoder: Callable[[Ind
                 sortable=target.info.sortable,
             ),
             encoder=encoder,
-            has_thumbnails=any(map(has_thumbnails, mappings.values())),
-            has_colours=all(map(has_colours, mappings.values())),
         )
 
     return IndexCache(fetch_state, STATE_MAX_AGE_S)

@@ -108,7 +108,7 @@ def build_weighted_query(
         raise QueryError("bm25 requires a text, and the query has none", "Enter some words, or use another method.")
     required = tuple(dict.fromkeys((*parsed.required, *params.require)))
     excluded = tuple(dict.fromkeys((*parsed.excluded, *params.exclude)))
-    weights = {each.token: each.weight * each.factor for each in tokens if each.weight * each.factor > 0}
+    weights = {token.token: token.weight * token.factor for token in tokens if token.weight * token.factor > 0}
     if tokens and not weights:
         raise QueryError("all tokens of the query are muted", "Keep at least one of them.")
     if not all(map(math.isfinite, weights.values())):
@@ -116,8 +116,8 @@ def build_weighted_query(
     query = SearchQuery(
         vector=SparseVector.from_mapping(weights),
         caption=parsed.text if by_caption else "",
-        required=[normalizer.resolve_tokens(each) for each in required],
-        excluded=[normalizer.resolve_tokens(each) for each in excluded],
+        required=[normalizer.resolve_tokens(word) for word in required],
+        excluded=[normalizer.resolve_tokens(word) for word in excluded],
         filters=_build_filters(params),
     )
     return WeightedQuery(tokens=tokens, required=required, excluded=excluded, query=query)
@@ -143,7 +143,7 @@ def _collect_tokens(
     vectors = [normalizer.apply_policy(encode(parsed.text))] if parsed.text else []
     vectors += [] if stored is None else [stored]
     vectors += [normalizer.apply_policy(SparseVector.from_mapping(params.vector))] if params.vector else []
-    boosts = {token: boost for each, boost in parsed.boosts.items() for token in normalizer.resolve_tokens(each)}
+    boosts = {token: boost for word, boost in parsed.boosts.items() for token in normalizer.resolve_tokens(word)}
     vector = EMPTY_VECTOR
     if vectors:  # a token with a boost of 0 keeps its weight, but its factor is 0
         combined = combine_vectors((vector, 1.0) for vector in vectors)
@@ -153,7 +153,7 @@ def _collect_tokens(
     if not tokens:
         problem = "only excludes words" if parsed.excluded or params.exclude else "is empty"
         raise QueryError(f"the query {problem}", 'Add what to search for: words, an image, or both ("beach -people").')
-    return tuple(sorted(tokens.values(), key=lambda each: (-each.weight, each.token)))
+    return tuple(sorted(tokens.values(), key=lambda token: (-token.weight, token.token)))
 
 
 def _apply_factors(

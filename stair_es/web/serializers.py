@@ -47,12 +47,12 @@ def serialize_hit(
         "thumbnail": thumbnail,
         "contributions": [
             {
-                "token": each.token,
-                "query_weight": round(each.query_weight, _DIGITS),
-                "document_weight": round(each.document_weight, _DIGITS),
-                "contribution": round(each.contribution, _DIGITS),
+                "token": contribution.token,
+                "query_weight": round(contribution.query_weight, _DIGITS),
+                "document_weight": round(contribution.document_weight, _DIGITS),
+                "contribution": round(contribution.contribution, _DIGITS),
             }
-            for each in contributions
+            for contribution in contributions
         ],
         "text_score": round(text_score, _DIGITS),
         "tokens": list_top_tokens(hit.source.get("tokens"), MAX_HIT_TOKENS),
@@ -63,12 +63,12 @@ def serialize_query(weighted: WeightedQuery) -> dict[str, Any]:
     """Serialize a query, token by token."""
     tokens = [
         {
-            "token": each.token,
-            "weight": round(each.weight, _DIGITS),
-            "factor": each.factor,
-            **({"added": True} if each.added else {}),
+            "token": token.token,
+            "weight": round(token.weight, _DIGITS),
+            "factor": token.factor,
+            **({"added": True} if token.added else {}),
         }
-        for each in weighted.tokens
+        for token in weighted.tokens
     ]
     return {"query": tokens, "required": list(weighted.required), "excluded": list(weighted.excluded)}
 

@@ -85,15 +85,15 @@ class SearchService:
 
     def search(self, params: SearchParams) -> dict[str, Any]:
         """Search for the best images."""
-        return self._states.search_fresh(lambda state: self._search_index(state, params))
+        return self._states.search_with_refresh(lambda state: self._search_index(state, params))
 
     def count_facets(self, params: SearchParams) -> dict[str, Any]:
         """Count the facets of all images that match; without a query, of those that match the filters."""
-        return self._states.search_fresh(lambda state: self._count_facets(state, params))
+        return self._states.search_with_refresh(lambda state: self._count_facets(state, params))
 
     def find_neighbors(self, id_: str, k: int) -> dict[str, Any]:
         """Find the `k` images that are most similar to an image."""
-        return self._states.search_fresh(lambda state: self._find_neighbors(state, id_, k))
+        return self._states.search_with_refresh(lambda state: self._find_neighbors(state, id_, k))
 
     def get_image(self, id_: str) -> dict[str, Any]:
         """Get one image with all that is shown of it."""
@@ -140,7 +140,7 @@ class SearchService:
             build_filter_query(params)
             or build_page_request(self._build_query(state, params).query, params, state.plan).body["query"]
         )
-        response = self._send(build_facets_request(query, colours=state.has_colours))
+        response = self._send(build_facets_request(query, colours=state.info.has_colours))
         return serializers.serialize_facets(response), {
             str(bucket["key"]) for bucket in response["aggregations"]["indices"]["buckets"]
         }
@@ -179,7 +179,8 @@ class SearchService:
         ]
 
     def _get_thumbnail_url(self, state: IndexState, id_: str, source: Mapping[str, Any]) -> str | None:
-        return serializers.build_thumbnail_url(id_, source.get("fingerprint")) if state.has_thumbnails or self._roots else None
+        has_thumbnail = state.info.has_thumbnails or self._roots
+        return serializers.build_thumbnail_url(id_, source.get("fingerprint")) if has_thumbnail else None
 
     def _encode_text(self, state: IndexState, text: str) -> SparseVector:
         key = (state.encoder.model_id, text)

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from support.models import tiny_dense
 
 from stair_es.errors import ModelError
-from stair_es.ingest.options import IngestOptions, build_sink_plan
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.plan import build_sink_plan
 from stair_es.model import registry
 from stair_es.model.base import DenseEncoder, ModelSpec
 from stair_es.types import Floats

@@ -70,8 +70,8 @@ def _list_typed(context: Context) -> Iterator[str]:
         if isinstance(value, bool):
             yield (parameter.opts if value else parameter.secondary_opts)[0]
             continue
-        for each in value if isinstance(value, (list, tuple)) else [value]:
-            yield from (parameter.opts[0], _mask_secrets(name, str(each)))
+        for element in value if isinstance(value, (list, tuple)) else [value]:
+            yield from (parameter.opts[0], _mask_secrets(name, str(element)))
 
 
 def _mask_secrets(name: str, value: str) -> str:

@@ -102,7 +102,7 @@ def to_json(report: IngestReport) -> dict[str, Any]:
     """Return the report for `--json`: the keys of `ingest` without those for images, and with the duplicates."""
     image_keys = {"images_per_s", "stage_seconds", "stage_share", "encoder_idle", "removed", "runner", "failure_reasons"}
     values = {name: value for name, value in report.to_dict().items() if name not in image_keys}
-    reasons = [{"stage": each.stage, "reason": each.reason, "texts": each.images} for each in report.failure_reasons]
+    reasons = [{"stage": failure.stage, "reason": failure.reason, "texts": failure.images} for failure in report.failure_reasons]
     rate = report.seen / report.seconds if report.seconds else 0.0
     return {**values, "duplicates": _count_duplicates(report), "texts_per_s": round(rate, 2), "failure_reasons": reasons}
 

@@ -33,7 +33,7 @@ def _describe_group() -> None:
 
 @app.command(name="show")
 @prepare_command()
-def show_config(context: typer.Context, as_json: JsonOption = False) -> None:
+def show_config_command(context: typer.Context, as_json: JsonOption = False) -> None:
     """Print the configured values and their origin: the environment, a profile, or the top level of the file. Secrets are masked.
 
     Options that are not listed have their defaults, which `--help` of a command shows.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-def doctor(
+def doctor_command(
     context: typer.Context,
     index: shared.IndexOption = DEFAULT_INDEX,
     model: shared.OptionalModelOption = None,
@@ -80,13 +80,13 @@ def doctor(
 
 
 def _report_configuration(config: config_file.CliConfig) -> CheckResult:
-    from stair_es.doctor.result import report_error, report_ok
+    from stair_es.doctor.result import CheckResult
 
     if config.error is not None:
-        return report_error("configuration", config.error)
+        return CheckResult.from_error("configuration", config.error)
     if config.path is None:
-        return report_ok("configuration", "no file")
-    return report_ok("configuration", f"{config.path}, {f'profile {config.profile}' if config.profile else 'no profile'}")
+        return CheckResult.ok("configuration", "no file")
+    return CheckResult.ok("configuration", f"{config.path}, {f'profile {config.profile}' if config.profile else 'no profile'}")
 
 
 def _print_result(result: CheckResult) -> None:

@@ -75,7 +75,7 @@ def _print_entry(entry: ModelEntry) -> None:
     from stair_es.model.listing import list_missing_steps
 
     extra = f"pip install 'stair-es[{entry.extra}]'" if entry.extra else "nothing else"
-    use = [("use", f"stair-es ingest ~/Pictures --model {entry.name}"), *(("to do", each) for each in list_missing_steps(entry))]
+    use = [("use", f"stair-es ingest ~/Pictures --model {entry.name}"), *(("to do", step) for step in list_missing_steps(entry))]
     _print_rows(entry, [("description", entry.description), *_build_rows(entry), ("needs", extra), *use])
 
 

@@ -89,7 +89,7 @@ def stop_node_command() -> None:
 
 @app.command(name="status")
 @prepare_command()
-def show_node_status(as_json: JsonOption = False) -> None:
+def show_node_status_command(as_json: JsonOption = False) -> None:
     """Print whether the node is running, and its URL. Exits with 0 if it is running and responds, otherwise with 3.
 
     **Examples**
@@ -115,7 +115,7 @@ def show_node_status(as_json: JsonOption = False) -> None:
 
 @app.command(name="logs")
 @prepare_command()
-def print_node_logs(
+def print_node_logs_command(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of lines.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until Ctrl-C.")] = False,
 ) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stair_es.sizing.plan import SizingFigure, SizingPlan
 
 
-_DEFAULTS = {each.name: each.default for each in fields(SizingInputs)}
+_DEFAULTS = {field.name: field.default for field in fields(SizingInputs)}
 
 
 def _define_option(name: str, help_text: str, default_text: str = "") -> Any:  # noqa: ANN401  an option for Typer
@@ -109,7 +109,7 @@ def plan_command(
 
 def _print_plan(plan: SizingPlan) -> None:
     figures = (*plan.inputs, *plan.results)
-    widths = max(len(each.label) for each in figures), max(len(each.text) for each in figures)
+    widths = max(len(figure.label) for figure in figures), max(len(figure.text) for figure in figures)
     for heading, section in (("input", plan.inputs), ("result", plan.results)):
         stdout.print(Text(heading, style="bold"))
         for figure in section:

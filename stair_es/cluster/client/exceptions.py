@@ -125,7 +125,7 @@ def _translate_response(error: exceptions.TransportError, message: str) -> Clust
         )
     reasons = [*_list_reasons(error.info.get("error") if isinstance(error.info, dict) else None)]
     for pattern, remedy in _MISSING_MODULES:
-        if any(re.match(pattern, each) for each in reasons):
+        if any(re.match(pattern, reason) for reason in reasons):
             return MissingModule(message, remedy)
     return ClusterError(message)
 

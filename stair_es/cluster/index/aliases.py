@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from opensearchpy.exceptions import NotFoundError
-
-from stair_es.cluster.client.exceptions import translate_errors
-from stair_es.cluster.client.retry import INTERACTIVE_RETRY, is_busy_error, retry_call
 from stair_es.cluster.metadata.index_metadata import get_index_meta, list_other_aliases, make_build_alias_prefix
 from stair_es.cluster.metadata.write_alias import WRITE_ALIAS_OPTIONS
 from stair_es.cluster.token_index.index import build_alias_actions, delete_orphan_token_indices, read_token_index_state
@@ -124,20 +119,3 @@ def _try_swap(client: OpenSearch, alias: str, target: WriteTarget) -> None:
     client.indices.update_aliases(
         body={"actions": [*actions, *build_alias_actions(read_token_index_state(client, alias), target.name)]}
     )
-
-
-def get_mappings_by_index(cluster: Cluster, name: str) -> dict[str, Any]:
-    """Get the GET mapping response by index for a name, which may be an alias, an index or a pattern; empty if nothing matches.
-
-    Raises:
-        ClusterError: If the request fails.
-    """
-    if not name.strip(", "):  # would match all indices
-        return {}
-    with translate_errors(cluster.connection):
-        try:
-            call = partial(cluster.client.indices.get_mapping, index=name)
-            response: dict[str, Any] = retry_call(call, cluster.connection, INTERACTIVE_RETRY, should_retry=is_busy_error)
-        except NotFoundError:
-            return {}
-    return response

@@ -1,11 +1,16 @@
-"""The body of a new index, for the features of the cluster and the content of the documents."""
+"""Mappings: of existing indices, and the body of a new index for the features of the cluster and the content of its documents."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from opensearchpy.exceptions import NotFoundError
+
 from stair_es import resources
+from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.cluster.client.retry import INTERACTIVE_RETRY, is_busy_error, retry_call
 from stair_es.cluster.metadata.token_fields import IDS_FIELD
 from stair_es.errors import ResourceError, UnsupportedTarget
 
@@ -13,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stair_es.cluster.client.capabilities import ClusterInfo
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.documents.document import DocumentSettings
 
 _PRUNE_VERSIONS = (((8, 19), (9,)), ((9, 1), (10_000,)))
@@ -21,6 +27,23 @@ _EXCLUDES_VECTORS = (9, 2)
 """From this version on Elasticsearch leaves vectors out of `_source` by default; `explain` needs them there."""
 _INGEST_FIELDS = {"uri": "keyword", "source": "keyword", "sha256": "keyword"}
 """Fields that ingest searches and sorts by."""
+
+
+def get_mappings_by_index(cluster: Cluster, name: str) -> dict[str, Any]:
+    """Get the GET mapping response by index for a name, which may be an alias, an index or a pattern; empty if nothing matches.
+
+    Raises:
+        ClusterError: If the request fails.
+    """
+    if not name.strip(", "):  # would match all indices
+        return {}
+    with translate_errors(cluster.connection):
+        try:
+            call = partial(cluster.client.indices.get_mapping, index=name)
+            response: dict[str, Any] = retry_call(call, cluster.connection, INTERACTIVE_RETRY, should_retry=is_busy_error)
+        except NotFoundError:
+            return {}
+    return response
 
 
 def build_index_body(

@@ -100,7 +100,7 @@ def preview_changes(
 
 def add_change_sample(samples: list[DocumentChange], change: DocumentChange, max_samples: int) -> None:
     """Add a change to the samples, which keep the `max_samples` changes with the largest difference (ties by id)."""
-    insort(samples, change, key=lambda each: (-each.difference, each.id))
+    insort(samples, change, key=lambda sample: (-sample.difference, sample.id))
     del samples[max_samples:]
 
 

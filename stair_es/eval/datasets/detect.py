@@ -104,11 +104,11 @@ def _match_files(path: Path) -> list[Path]:
     """
     paths = [path]
     if not path.exists() and has_magic(str(path)):
-        paths = [Path(each) for each in sorted(glob(str(path), recursive=True))]  # noqa: PTH207  Path.glob takes no absolute pattern
+        paths = [Path(match) for match in sorted(glob(str(path), recursive=True))]  # noqa: PTH207  Path.glob takes no absolute pattern
         if not paths:
             raise UsageError(f"nothing matches {str(path)!r}", "Quote the pattern, and use ** to go into folders.")
-    for each in paths:
-        _check_readable(each)
+    for file in paths:
+        _check_readable(file)
     return paths
 
 

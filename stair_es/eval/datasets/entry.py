@@ -72,7 +72,7 @@ def extract_tags(row: Mapping[str, Any]) -> tuple[str, ...]:
 def extract_texts(value: object) -> tuple[str, ...]:
     """Return the distinct texts in a value: a text, a list of texts, or a list of `{"raw": text}`; whitespace is collapsed."""
     values = value if isinstance(value, (list, tuple)) else [value]
-    raw = (each.get("raw") if isinstance(each, Mapping) else each for each in values)
+    raw = (value.get("raw") if isinstance(value, Mapping) else value for value in values)
     return tuple(dict.fromkeys(text for each in raw if isinstance(each, str) and (text := " ".join(each.split()))))
 
 

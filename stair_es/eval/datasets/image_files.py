@@ -32,7 +32,7 @@ def read_webdataset(path: Path) -> Iterator[CaptionEntry | InvalidEntry]:
 
 def has_captioned_images(folder: Path) -> bool:
     """Return whether the folder contains an image with a text file next to it, at any depth."""
-    return any(isinstance(each, CaptionEntry) for each in read_sidecar_captions(folder))
+    return any(isinstance(entry, CaptionEntry) for entry in read_sidecar_captions(folder))
 
 
 def read_sidecar_captions(folder: Path) -> Iterator[CaptionEntry | InvalidEntry]:
@@ -43,7 +43,7 @@ def read_sidecar_captions(folder: Path) -> Iterator[CaptionEntry | InvalidEntry]
         for name in sorted(files):
             stem, suffix = os.path.splitext(name)  # noqa: PTH122  a million times
             if suffix.lower() in IMAGE_SUFFIXES:
-                text = next((stem + each for each in _SIDECAR_SUFFIXES if stem + each in names), None)
+                text = next((stem + suffix for suffix in _SIDECAR_SUFFIXES if stem + suffix in names), None)
                 yield _read_image_entry(Path(path, name), folder, None if text is None else Path(path, text))
 
 

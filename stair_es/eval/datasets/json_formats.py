@@ -60,9 +60,9 @@ def _parse_row(row: object, number: int) -> CaptionEntry | InvalidEntry:
 def parse_coco(images: list[Any], annotations: list[Any]) -> Iterator[CaptionEntry | InvalidEntry]:
     """Parse the images of COCO's `captions_*.json`."""
     captions, invalid = defaultdict[object, list[str]](list), 0
-    for each in annotations:
-        if isinstance(each, dict) and extract_texts(each.get("caption")) and _is_key(each.get("image_id")):
-            captions[each["image_id"]] += extract_texts(each["caption"])
+    for annotation in annotations:
+        if isinstance(annotation, dict) and extract_texts(annotation.get("caption")) and _is_key(annotation.get("image_id")):
+            captions[annotation["image_id"]] += extract_texts(annotation["caption"])
         else:
             invalid += 1
     if invalid:
@@ -87,11 +87,11 @@ def parse_karpathy(path: Path, images: list[Any], split: str) -> Iterator[Captio
     """
     splits = {image["split"] for image in images if isinstance(image, dict) and isinstance(image.get("split"), str)}
     requested = split.split("+")
-    for each in requested:
-        if each not in splits:
+    for name in requested:
+        if name not in splits:
             available = ", ".join(sorted(splits)) or "none"
             raise UsageError(
-                f"{path} has no split {each!r}", f"It has: {available}. Choose with --split, several with a plus sign."
+                f"{path} has no split {name!r}", f"It has: {available}. Choose with --split, several with a plus sign."
             )
     return _select_splits(images, frozenset(requested))
 
@@ -105,7 +105,7 @@ def _select_splits(images: list[Any], splits: frozenset[str]) -> Iterator[Captio
             folder = image.get("filepath")
             paths = (f"{folder}/{name}", name) if isinstance(folder, str) and folder else (name,)
             sentences = image.get("sentences")
-            rows = [each for each in sentences if isinstance(each, dict)] if isinstance(sentences, list) else []
+            rows = [sentence for sentence in sentences if isinstance(sentence, dict)] if isinstance(sentences, list) else []
             yield CaptionEntry(paths[0], paths, extract_texts(rows))
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.metadata.index_metadata import check_alias_name
 from stair_es.errors import IngestError
-from stair_es.ingest.options import BaseIngestOptions, build_sink_plan, get_session_policy, get_session_token_ids, load_sink_kind
+from stair_es.ingest.options import BaseIngestOptions
+from stair_es.ingest.plan import build_sink_plan, get_session_policy, get_session_token_ids, load_sink_kind
 from stair_es.ingest.run import IngestRun, RunProgressCallback, open_run_accounting
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.state import get_timestamp

@@ -52,11 +52,11 @@ class _TextTable(TableSource):
     def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield the texts; a row with several texts gives one item each."""
         try:
-            for each in super().list_items():
-                if isinstance(each, SourceItem) and isinstance(each.locator, _TextsLocator):
-                    yield from _split_texts(each, each.locator.texts)
+            for item in super().list_items():
+                if isinstance(item, SourceItem) and isinstance(item.locator, _TextsLocator):
+                    yield from _split_texts(item, item.locator.texts)
                 else:
-                    yield each
+                    yield item
         except UsageError as error:  # a missing column: tables name the options for images only
             raise UsageError(error.message, error.remedy.replace(COLUMN_REMEDY, "Choose with --text-column.")) from None
 
@@ -89,19 +89,19 @@ class _TextLines(FileSource):
     """One text per line; empty lines are skipped."""
 
     def list_items(self) -> Iterator[SourceItem | ListingFailure]:
-        for each in self._files.list_files():
-            if isinstance(each, ListingFailure):
-                yield each
+        for listed in self._files.list_files():
+            if isinstance(listed, ListingFailure):
+                yield listed
                 continue
             try:
-                with open_unpacked(each) as file:
+                with open_unpacked(listed) as file:
                     for number, line in read_numbered_lines(file, MAX_LINE_BYTES):
-                        if number == 1 and each.uri == STDIN_URI and _is_json_object(line):
+                        if number == 1 and listed.uri == STDIN_URI and _is_json_object(line):
                             raise UsageError("the texts on standard input look like JSON Lines", "Add --format jsonl.")
                         if line is None or line.strip():
-                            yield self._parse_line(line, f"{each.uri}#line={number}")
+                            yield self._parse_line(line, f"{listed.uri}#line={number}")
             except SourceError as error:
-                yield ListingFailure(each.uri, self.uri, error.message)
+                yield ListingFailure(listed.uri, self.uri, error.message)
 
     def _parse_line(self, line: bytes | None, where: str) -> SourceItem | ListingFailure:
         if line is None:
@@ -161,7 +161,7 @@ def _split_texts(row: SourceItem, texts: tuple[str, ...]) -> Iterator[SourceItem
 
 def _extract_texts(value: object) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
-    return tuple(text for each in values if isinstance(each, str) and (text := each.strip()))
+    return tuple(text for value in values if isinstance(value, str) and (text := value.strip()))
 
 
 def _extract_fields(row: Mapping[str, Any], column: str) -> dict[str, Json]:

@@ -56,7 +56,7 @@ class SpladeFormat:
     def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
         """Return whether the architecture is a masked language model without `modules.json`."""
         architectures = config.get("architectures")
-        masked = isinstance(architectures, list) and any(str(each).endswith("ForMaskedLM") for each in architectures)
+        masked = isinstance(architectures, list) and any(str(name).endswith("ForMaskedLM") for name in architectures)
         return masked and not (folder / MODULES_JSON).is_file()
 
     def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool) -> EncoderPlugin:

@@ -98,7 +98,7 @@ class TorchDetector:
         if self._device == "cpu" and threads:
             self._torch.set_num_threads(threads)
         self._operations = TorchOperations.from_convolutions(self._torch, self._device, read_detector_weights())
-        self._dtype = {"fp32": None, "bf16": self._torch.bfloat16, "fp16": self._torch.float16}[precision]
+        self._precision = precision
 
     def score_classes(self, pixels_BHWC: Pixels) -> Floats:
         """Score the classes, in batches on CUDA."""
@@ -107,7 +107,7 @@ class TorchDetector:
 
     def _run_batch(self, pixels_BHWC: Pixels) -> Floats:
         torch = self._torch
-        with torch.inference_mode(), torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype is not None):
+        with torch.inference_mode(), cuda.make_autocast(self._device, self._precision):
             pixels = torch.from_numpy(pixels_BHWC.copy())  # PyTorch rejects read-only arrays and negative strides
             if self._device == "cuda":  # as bytes, a quarter of the size, from pinned memory
                 pixels = pixels.pin_memory().to(self._device, non_blocking=True)
@@ -132,8 +132,8 @@ class TorchOperations:
             torch,
             torch.tensor(nanodet.NANODET_MEAN, device=device),
             1 / torch.tensor(nanodet.NANODET_STD, device=device),
-            [torch.from_numpy(each.kernel).to(device) for each in convolutions],
-            [torch.from_numpy(each.bias).to(device) for each in convolutions],
+            [torch.from_numpy(convolution.kernel).to(device) for convolution in convolutions],
+            [torch.from_numpy(convolution.bias).to(device) for convolution in convolutions],
         )
 
     def normalize_pixels(self, pixels_BHWC: Any) -> Any:  # noqa: ANN401  tensors, as below

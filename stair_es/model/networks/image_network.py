@@ -95,7 +95,7 @@ class TorchImageNetwork:
         if self._device == "cpu" and threads:
             self._torch.set_num_threads(threads)
         self._network = network.eval().to(self._device)
-        self._dtype = {"fp32": None, "bf16": self._torch.bfloat16, "fp16": self._torch.float16}[precision]
+        self._precision = precision
 
     def run_network(self, pixels_BHWC: Pixels) -> ImageNetworkOutput:
         """Run the network, in batches on CUDA."""
@@ -104,7 +104,7 @@ class TorchImageNetwork:
 
     def _run_batch(self, pixels_BHWC: Pixels) -> ImageNetworkOutput:
         torch = self._torch
-        with torch.inference_mode(), torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype is not None):
+        with torch.inference_mode(), cuda.make_autocast(self._device, self._precision):
             features = self._network.extract_features(self._move_pixels(pixels_BHWC)).mean(dim=(2, 3))
             logits = self._network._fc(features)
         return ImageNetworkOutput(logits.float().cpu().numpy(), features.float().cpu().numpy())

@@ -64,48 +64,48 @@ Float64Array = NDArray[np.float64]
 class BlendWeights:
     """The parameters of the formulas in `docs/stair-mini.md`."""
 
-    lift: float
+    mean_class_weight: float
     """Factor of the mean class that is subtracted from the weights of the classes."""
-    gain: float
+    log_gain: float
     """Factor of weights before the logarithm."""
-    trim: float
+    min_relative_weight: float
     """Weights below this share of the image's largest are dropped."""
     object_threshold: float
     """Scores of the detector up to this value are ignored."""
-    object_share: float
+    object_score_weight: float
     """Factor of the detector's score if the classifier has the same class."""
-    class_share: float
+    class_score_weight: float
     """Factor of the classifier's probability for it, doubled and at most 1."""
-    class_needs: float
+    class_threshold: float
     """Detector score above which the classifier's probability counts."""
-    drawn_from: float
+    drawing_threshold: float
     """Drawing probability above which the heads count."""
-    drawn_surely: float
+    drawing_full_threshold: float
     """Drawing probability above which they count fully."""
-    image_power: float
+    heads_exponent: float
     """Exponent of the heads' weights of an image, which reduces their many small ones."""
-    image_classes: float
+    class_base_weight: float
     """Factor of the class weights for a drawing that the classifier doesn't recognize."""
-    image_classes_sure: float
+    class_confidence_weight: float
     """Added to that factor, times the classifier's largest probability."""
-    image_classes_unsure: float
+    class_photo_weight: float
     """Added to that factor, times the share by which the heads don't count."""
-    image_words: int
-    text_near: int
-    """Number of tokens near a text."""
-    text_near_least: float
+    image_max_tokens: int
+    text_max_near_tokens: int
+    """Maximum number of tokens near a text."""
+    text_min_near_cosine: float
     """Minimum cosine of a near token."""
-    text_near_known: float
+    text_table_near_weight: float
     """Without the text network: factor of the tokens near a known word."""
-    text_classes: float
+    text_class_weight: float
     """Largest weight from the classes that a text is about."""
-    text_class_words: int
-    text_temperature: float
-    text_rarest: float
+    text_max_class_tokens: int
+    text_class_temperature: float
+    text_min_rarity: float
     """Minimum rarity of a token."""
-    text_heads: float
+    text_heads_weight: float
     """Factor of the heads in a text."""
-    text_words: int
+    text_max_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)

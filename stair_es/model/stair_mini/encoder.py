@@ -128,7 +128,7 @@ class StairMiniEncoder(CardMixin):
 
     def encode_text_outputs(self, texts: Sequence[str], outputs: Sequence[TextOutputs]) -> list[SparseVector]:
         """Encode texts like `encode_texts`, from the output of the text network."""
-        return [self._build_vector(self._weigh_text(text, each)) for text, each in zip(texts, outputs, strict=True)]
+        return [self._build_vector(self._weigh_text(text, output)) for text, output in zip(texts, outputs, strict=True)]
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the vocabulary tokens of a word as users write it."""
@@ -170,60 +170,61 @@ class StairMiniEncoder(CardMixin):
         classes_K = compute_softmax(logits_K.astype(np.float64))
         recognized_V = self._weigh_classes(classes_K, scores_O.astype(np.float64))
         probability = self._gate.predict_probability(small_HWC, features_P)
-        drawn = (probability - blend.drawn_from) / (blend.drawn_surely - blend.drawn_from)
+        drawn = (probability - blend.drawing_threshold) / (blend.drawing_full_threshold - blend.drawing_threshold)
         head_share = min(1.0, max(0.0, drawn))
         if not head_share:
             return recognized_V
         weights_V = _require_weights(self._heads.apply_to_features(features_P)[0])
-        learned_V = scale_to_unit(weights_V.astype(np.float64) ** blend.image_power)
-        confidence = blend.image_classes_sure * float(classes_K.max()) + blend.image_classes_unsure * (1 - head_share)
-        mixed_V = head_share * learned_V + (blend.image_classes + confidence) * recognized_V
-        return scale_to_unit(keep_top_k(mixed_V, blend.image_words))
+        learned_V = scale_to_unit(weights_V.astype(np.float64) ** blend.heads_exponent)
+        confidence = blend.class_confidence_weight * float(classes_K.max()) + blend.class_photo_weight * (1 - head_share)
+        mixed_V = head_share * learned_V + (blend.class_base_weight + confidence) * recognized_V
+        return scale_to_unit(keep_top_k(mixed_V, blend.image_max_tokens))
 
     def _weigh_classes(self, classes_K: Float64Array, scores_O: Float64Array) -> Float64Array:
         """Return the weights [V], of length 1, of the recognized classes."""
         mini, blend = self._artifacts, self._artifacts.blend
-        lifted_V = np.maximum(mini.classes.combine_classes(classes_K) - blend.lift * mini.classes.mean, 0)
+        lifted_V = np.maximum(mini.classes.combine_classes(classes_K) - blend.mean_class_weight * mini.classes.mean, 0)
         words_V = lifted_V + mini.objects.combine_classes(self._combine_scores(classes_K, scores_O))
         if not (words_V > 0).any():
             # Every class is equally likely: use what all classes have in common rather than an empty vector.
             words_V = mini.classes.combine_classes(classes_K)
-        weights_V = scale_to_unit(keep_top_k(np.log1p(blend.gain * words_V), blend.image_words))
-        return scale_to_unit(np.where(weights_V >= blend.trim * weights_V.max(), weights_V, 0))
+        weights_V = scale_to_unit(keep_top_k(np.log1p(blend.log_gain * words_V), blend.image_max_tokens))
+        return scale_to_unit(np.where(weights_V >= blend.min_relative_weight * weights_V.max(), weights_V, 0))
 
     def _combine_scores(self, classes_K: Float64Array, scores_O: Float64Array) -> Float64Array:
         """Combine both networks: a confidence for each of the 80 objects [O], 0 to 1."""
         blend, confidence_O = self._artifacts.blend, scores_O.copy()
         for index, equivalents in enumerate(self._artifacts.same_things):
             if equivalents:
-                class_score = min(1.0, 2 * float(classes_K[list(equivalents)].sum())) * (scores_O[index] > blend.class_needs)
-                confidence_O[index] = blend.object_share * scores_O[index] + blend.class_share * class_score
+                class_score = min(1.0, 2 * float(classes_K[list(equivalents)].sum())) * (scores_O[index] > blend.class_threshold)
+                confidence_O[index] = blend.object_score_weight * scores_O[index] + blend.class_score_weight * class_score
         return np.maximum(0, (confidence_O - blend.object_threshold) / (1 - blend.object_threshold))
 
     def _weigh_text(self, text: str, outputs: TextOutputs | None = None) -> Float64Array:
         """Return the weights [V] of a text, all 0 if nothing is known; `outputs` is the text network's, if it has run."""
         mini, blend = self._artifacts, self._artifacts.blend
         matches = [
-            each for each in mini.vocabulary.match_words(text) if text[each.begin : each.end].lower() not in self._stop_words
+            match for match in mini.vocabulary.match_words(text) if text[match.begin : match.end].lower() not in self._stop_words
         ]
         unknown = self._find_unknown_words(text, matches)
         if not matches and not unknown:
             return np.zeros(len(mini.vocabulary))
         own_V = self._weigh_own_words(matches, unknown)
         if self._spec.text_tower == "table":
-            for word in {text[each.begin : each.end].lower() for each in matches}:
-                own_V = np.maximum(own_V, blend.text_near_known * self._weigh_near_tokens(word))
+            for word in {text[match.begin : match.end].lower() for match in matches}:
+                own_V = np.maximum(own_V, blend.text_table_near_weight * self._weigh_near_tokens(word))
             learned_V = self._weigh_without_network(matches)
         else:
             own_V, learned_V = self._weigh_with_network(outputs or self._run_text_network(text), matches, own_V)
-        return scale_to_unit(keep_top_k(scale_to_unit(own_V * self._rarity) + blend.text_heads * learned_V, blend.text_words))
+        mixed_V = scale_to_unit(own_V * self._rarity) + blend.text_heads_weight * learned_V
+        return scale_to_unit(keep_top_k(mixed_V, blend.text_max_tokens))
 
     def _weigh_own_words(self, matches: Sequence[WordMatch], unknown: Sequence[str]) -> Float64Array:
         """Return the weights [V] of single words: known ones themselves, for unknown ones the tokens near them."""
         own_V = np.zeros(len(self._artifacts.vocabulary))
         for word in unknown:
             own_V = np.maximum(own_V, self._weigh_near_tokens(word))
-        own_V[[each.word_index for each in matches]] = 1.0
+        own_V[[match.word_index for match in matches]] = 1.0
         return own_V
 
     def _run_text_network(self, text: str) -> TextOutputs:
@@ -237,28 +238,28 @@ class StairMiniEncoder(CardMixin):
     ) -> tuple[Float64Array, Float64Array]:
         """Return the own tokens of a text with those that the text network adds, and the tokens of the heads; both [V]."""
         mini, blend, embedding_D = self._artifacts, self._artifacts.blend, outputs.embedding_D
-        nearness_V = (mini.arrays["embeddings.words_VD"] @ embedding_D).astype(np.float64) - blend.text_near_least
-        near_V = keep_top_k(np.maximum(nearness_V, 0) / (1 - blend.text_near_least), blend.text_near)
+        nearness_V = (mini.arrays["embeddings.words_VD"] @ embedding_D).astype(np.float64) - blend.text_min_near_cosine
+        near_V = keep_top_k(np.maximum(nearness_V, 0) / (1 - blend.text_min_near_cosine), blend.text_max_near_tokens)
         topics_K = compute_softmax(
-            (mini.arrays["embeddings.classes_KD"] @ embedding_D).astype(np.float64) / blend.text_temperature
+            (mini.arrays["embeddings.classes_KD"] @ embedding_D).astype(np.float64) / blend.text_class_temperature
         )
-        classes_V = keep_top_k(mini.classes.combine_classes(topics_K) * np.sqrt(self._rarity), blend.text_class_words)
+        classes_V = keep_top_k(mini.classes.combine_classes(topics_K) * np.sqrt(self._rarity), blend.text_max_class_tokens)
         word_indices = assign_words_to_tokens(matches, outputs.encoded_text.offsets)
         weights_V = _require_weights(self._heads.apply_to_states(outputs.states_LD, np.array(word_indices, np.int64))[0])
         learned_V = scale_to_unit(weights_V.astype(np.float64))
-        return np.maximum(own_V, near_V) + blend.text_classes / classes_V.max() * classes_V, learned_V
+        return np.maximum(own_V, near_V) + blend.text_class_weight / classes_V.max() * classes_V, learned_V
 
     def _weigh_without_network(self, matches: Sequence[WordMatch]) -> Float64Array:
         """Return, without the text network, the learned lexical weights [V] of a text's own tokens."""
         learned_V = np.zeros(len(self._artifacts.vocabulary))
-        word_indices = [each.word_index for each in matches]
+        word_indices = [match.word_index for match in matches]
         learned_V[word_indices] = np.log1p(np.maximum(self._artifacts.arrays["text.own_words.word_F"][word_indices], 0))
         return scale_to_unit(learned_V)
 
     def _find_unknown_words(self, text: str, matches: Sequence[WordMatch]) -> list[str]:
         """Return the words of a text that are neither in the vocabulary nor stop words, each once."""
-        begins = [each.begin for each in matches]  # ascending
-        max_ends = list(accumulate((each.end for each in matches), max, initial=0))  # end of the first 0, 1, 2, ... of them
+        begins = [match.begin for match in matches]  # ascending
+        max_ends = list(accumulate((match.end for match in matches), max, initial=0))  # end of the first 0, 1, 2, ... of them
         words = (
             match[0].lower()
             for match in _WORD_PATTERN.finditer(text)
@@ -314,7 +315,7 @@ class StairMiniEncoder(CardMixin):
 
     @cached_property
     def _rarity(self) -> Float64Array:
-        return np.maximum(self._artifacts.classes.rarity, self._artifacts.blend.text_rarest)
+        return np.maximum(self._artifacts.classes.rarity, self._artifacts.blend.text_min_rarity)
 
     @cached_property
     def _ranks_V(self) -> np.ndarray:  # noqa: N802  the suffix is its shape

@@ -91,4 +91,4 @@ def _list_components(component: Any) -> list[dict[str, Any]]:  # noqa: ANN401  J
     if not isinstance(component, dict):
         return []
     inner = component.get("decoders") or component.get("pretokenizers") or []
-    return [component, *(part for each in inner for part in _list_components(each))]
+    return [component, *(part for child in inner for part in _list_components(child))]

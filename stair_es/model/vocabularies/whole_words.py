@@ -91,8 +91,8 @@ class WholeWordVocabulary:
         return index if index >= 0 else self._find_spelling(_strip_accents(word))
 
     def _find_spelling(self, word: str) -> int:
-        for each in (word, *list_singulars(word)):
-            if (index := self.index_of_word.get(self.spellings.get(each, each), -1)) >= 0:
+        for spelling in (word, *list_singulars(word)):
+            if (index := self.index_of_word.get(self.spellings.get(spelling, spelling), -1)) >= 0:
                 return index
         return -1
 
@@ -130,8 +130,8 @@ class WholeWordVocabulary:
         """Yield a word, or the parts of a hyphenated word that are in the vocabulary."""
         word = text[begin:end]
         is_hyphenated = _BREAK.search(word) is not None
-        for each in (word, _BREAK.sub("", word)) if is_hyphenated else (word,):
-            if (index := self.find_word(each)) >= 0:
+        for spelling in (word, _BREAK.sub("", word)) if is_hyphenated else (word,):
+            if (index := self.find_word(spelling)) >= 0:
                 yield WordMatch(index, begin, end)
                 return
         if is_hyphenated:

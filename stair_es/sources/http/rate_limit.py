@@ -92,6 +92,6 @@ class HostLimiter:
         """Drop hosts that are neither in use nor paused: lists may name millions of hosts."""
         names = list(self._hosts) if len(self._hosts) > _MAX_HOSTS else [name]
         now = time.monotonic()
-        for each in names:
-            if self._hosts[each].users == 0 and self._hosts[each].not_before <= now:
-                del self._hosts[each]
+        for host in names:
+            if self._hosts[host].users == 0 and self._hosts[host].not_before <= now:
+                del self._hosts[host]

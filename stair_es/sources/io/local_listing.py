@@ -62,11 +62,11 @@ class LocalFileLister:
             yield from self._walk_folders(None)
             return
         empty = True
-        for each in self._walk_folders(
+        for listed in self._walk_folders(
             None if self._pattern.is_complete(self._pattern.start_states) else self._pattern.start_states
         ):
             empty = False
-            yield each
+            yield listed
         if empty and not self.ignored and not self.left_out:
             raise UsageError(f"nothing matches {self._argument!r}", "Quote the pattern, and use ** to go into folders.")
 
@@ -92,7 +92,7 @@ class LocalFileLister:
                 if path not in unreadable:
                     unreadable.add(path)
                     yield ListingFailure(Path(path).as_uri(), self.uri, f"folder can't be listed: {error.strerror or error}")
-            folders += sorted(below, key=lambda each: each[0], reverse=True)
+            folders += sorted(below, key=lambda folder: folder[0], reverse=True)
 
     def _list_folder(
         self,
@@ -104,7 +104,7 @@ class LocalFileLister:
         folder_uri = Path(path).as_uri()
         with os.scandir(path) as entries:
             while batch := list(islice(entries, SORT_BATCH)):
-                for entry in sorted(batch, key=lambda each: each.name):
+                for entry in sorted(batch, key=lambda entry: entry.name):
                     after = self._match_name(states, entry.name)
                     if after is not None and not after:
                         continue

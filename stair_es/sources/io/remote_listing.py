@@ -50,9 +50,9 @@ class RemoteFileLister:
             first = next((i for i, part in enumerate(parts) if GLOB_MAGIC.search(part)), len(parts)) if globbed else len(parts)
             top, pattern = "/".join(parts[:first]), GlobPattern(parts[first:] if globbed else ["**"], hidden=self._hidden)
             empty = True
-            for each in self._list_below(fs, top, pattern):
+            for listed in self._list_below(fs, top, pattern):
                 empty = False
-                yield each
+                yield listed
         except StairError:
             raise
         except (FileNotFoundError, NotADirectoryError):

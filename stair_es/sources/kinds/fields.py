@@ -48,9 +48,9 @@ def make_json_safe(value: Any, depth: int = 0) -> Json:  # noqa: ANN401, C901  o
     if depth >= MAX_JSON_DEPTH:
         return _as_text(value)
     if isinstance(value, Mapping):
-        return {str(key): safe for key, each in value.items() if (safe := make_json_safe(each, depth + 1)) is not None}
+        return {str(key): safe for key, element in value.items() if (safe := make_json_safe(element, depth + 1)) is not None}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [safe for each in value if (safe := make_json_safe(each, depth + 1)) is not None]
+        return [safe for element in value if (safe := make_json_safe(element, depth + 1)) is not None]
     return str(value)
 
 
@@ -112,15 +112,15 @@ def estimate_json_bytes(value: Json | Mapping[str, Json]) -> int:
     """Estimate the bytes of memory that JSON takes: the characters of its texts, plus 64 for each value."""
     size, pending = 0, [value]
     while pending:
-        each = pending.pop()
+        part = pending.pop()
         size += _VALUE_BYTES
-        if isinstance(each, str):
-            size += len(each)
-        elif isinstance(each, Mapping):
-            size += sum(map(len, each))
-            pending.extend(each.values())
-        elif isinstance(each, list):
-            pending.extend(each)
+        if isinstance(part, str):
+            size += len(part)
+        elif isinstance(part, Mapping):
+            size += sum(map(len, part))
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
     return size
 
 

@@ -17,8 +17,8 @@ class ImageFileSource(FileSource):
 
     def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield one item per file."""
-        for each in self._files.list_files():
-            yield each if isinstance(each, ListingFailure) else SourceItem(each.uri, self.uri, each.locator, each.version)
+        for file in self._files.list_files():
+            yield file if isinstance(file, ListingFailure) else SourceItem(file.uri, self.uri, file.locator, file.version)
 
 
 @dataclass(frozen=True)

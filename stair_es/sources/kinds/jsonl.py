@@ -27,8 +27,8 @@ class JsonLinesSource(TableSource):
 
     def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield one item per row. Each named column must occur in some row, not in every row or file."""
-        for each in super().list_items():
-            yield each
+        for item in super().list_items():
+            yield item
             self._expected.check_missing(self.uri)
         self._expected.check_missing(self.uri, at_end=True)
 

@@ -71,16 +71,16 @@ class TableSource(FileSource, ABC):
     def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield one item per row. A file that cannot be read to its end yields a `ListingFailure`; the others are read."""
         first = True
-        for each in self._files.list_files():
-            if isinstance(each, ListingFailure):
-                yield each
+        for file in self._files.list_files():
+            if isinstance(file, ListingFailure):
+                yield file
                 continue
             try:
-                yield from self._read_rows(each)
+                yield from self._read_rows(file)
             except (SourceError, UsageError) as error:
                 if first and isinstance(error, UsageError):
                     raise  # a missing column: reported once, not for each file
-                yield ListingFailure(each.uri, self.uri, error.message)
+                yield ListingFailure(file.uri, self.uri, error.message)
             first = False
 
     @property

@@ -58,8 +58,8 @@ def read_tar_members(
                 while (info := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
                     limited_file.begin_member(archive, info)
-                    if each := _build_member(archive, info, tar, max_bytes, find_kind, compressed=compressed):
-                        yield each
+                    if member := _build_member(archive, info, tar, max_bytes, find_kind, compressed=compressed):
+                        yield member
                     limited_file.begin_header()
                 if reason := limited_file.explain_end(archive.offset):
                     yield BrokenMember("", reason)

@@ -76,16 +76,16 @@ class WebdatasetSource:
 
     def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield one item per image. A tar that cannot be read to its end yields a `ListingFailure`; the others are read."""
-        for each in self._list_all():
-            yield each
+        for item in self._list_all():
+            yield item
             self._expected.check_missing(self.uri)
         self._expected.check_missing(self.uri, at_end=True)
 
     def _list_all(self) -> Iterator[SourceItem | ListingFailure]:
         for files in self._files:
             try:
-                for each in files.list_files():
-                    yield from [each] if isinstance(each, ListingFailure) else self._read_samples(each)
+                for file in files.list_files():
+                    yield from [file] if isinstance(file, ListingFailure) else self._read_samples(file)
             except (UsageError, SourceError) as error:
                 if len(self._files) == 1:
                     raise
@@ -93,25 +93,25 @@ class WebdatasetSource:
 
     def _read_samples(self, tar: ListedFile) -> Iterator[SourceItem | ListingFailure]:
         sample = _Sample(key="")
-        for each in read_tar_members(tar, self._options.read_limits.max_bytes, self._find_kind):
-            if self._is_left_out(each.name):
+        for member in read_tar_members(tar, self._options.read_limits.max_bytes, self._find_kind):
+            if self._is_left_out(member.name):
                 continue
-            if isinstance(each, BrokenMember):
-                if not each.name:
+            if isinstance(member, BrokenMember):
+                if not member.name:
                     yield from self._build_items(sample, tar)
                     sample = _Sample(key="")
-                yield ListingFailure(f"{tar.uri}#{quote(each.name)}" if each.name else tar.uri, self.uri, each.reason)
+                yield ListingFailure(f"{tar.uri}#{quote(member.name)}" if member.name else tar.uri, self.uri, member.reason)
                 continue
-            key, suffix = split_sample_key(each.name)
+            key, suffix = split_sample_key(member.name)
             if key != sample.key:
                 yield from self._build_items(sample, tar)
                 sample = _Sample(key=key)
             elif sample.is_full:
                 yield from self._build_items(sample, tar)
                 sample.images, sample.image_bytes = {}, 0
-            reason = self._add_member(sample, suffix, each)
+            reason = self._add_member(sample, suffix, member)
             if reason:
-                yield ListingFailure(f"{tar.uri}#{quote(each.name)}", self.uri, reason)
+                yield ListingFailure(f"{tar.uri}#{quote(member.name)}", self.uri, reason)
         yield from self._build_items(sample, tar)
 
     def _add_member(self, sample: _Sample, suffix: str, member: TarMember) -> str | None:

@@ -35,20 +35,20 @@ def _format_lines(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[
         if not _is_table(value):
             continue
         inner = (*path, _format_key(name))
-        for each in value if isinstance(value, list) else [value]:
+        for element in value if isinstance(value, list) else [value]:
             yield ("[[{}]]" if isinstance(value, list) else "[{}]").format(".".join(inner))
-            yield from _format_lines(each, inner)
+            yield from _format_lines(element, inner)
 
 
 def _is_table(value: object) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value))
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value))
 
 
 def _format_value(value: Any) -> str:  # noqa: ANN401  whatever TOML has
     if isinstance(value, list):
         return f"[{', '.join(map(_format_value, value))}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_format_key(name)} = {_format_value(each)}" for name, each in value.items()) + "}"
+        return "{" + ", ".join(f"{_format_key(name)} = {_format_value(element)}" for name, element in value.items()) + "}"
     if isinstance(value, (str, bool)):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return str(value)
@@ -77,7 +77,7 @@ class TableReader:
             UsageError: If a key is unknown or missing, or a value has the wrong type or is out of range.
         """
         hints = get_type_hints(cls)
-        init_fields = {each.name: each for each in fields(cls) if each.init}  # type: ignore[arg-type]
+        init_fields = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
         unknown = set(self.values) - set(init_fields) - set(skip)
         if unknown:
             names = sorted((set(init_fields) | set(skip)) - set(overrides))
@@ -87,8 +87,8 @@ class TableReader:
             for name in init_fields
             if name in self.values and name not in {*skip, *overrides}
         }
-        for name, each in init_fields.items():
-            if name not in {*values, *overrides, *skip} and each.default is MISSING and each.default_factory is MISSING:
+        for name, field in init_fields.items():
+            if name not in {*values, *overrides, *skip} and field.default is MISSING and field.default_factory is MISSING:
                 raise UsageError(f"{self.where}: {name!r} is missing", f"Write {name} = ... there.")
         try:
             return cls(**values, **overrides)
@@ -113,9 +113,9 @@ class TableReader:
             UsageError: If it isn't an array of tables.
         """
         value = self.values.get(name, [])
-        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        if not isinstance(value, list) or not all(isinstance(element, dict) for element in value):
             raise UsageError(f"{self.where}.{name} must be an array of tables", f"Write [[{name}]] for each.")
-        return [TableReader(each, f"{self.where}.{name}[{index}]") for index, each in enumerate(value)]
+        return [TableReader(element, f"{self.where}.{name}[{index}]") for index, element in enumerate(value)]
 
     def get_number(self, name: str) -> float:
         """Return the number of this name.
@@ -157,7 +157,7 @@ def _is_of_type(value: object, hint: Any) -> bool:  # noqa: ANN401
         return (
             isinstance(value, tuple)
             and len(value) == (length or len(value))
-            and all(_is_of_type(each, inner[0]) for each in value)
+            and all(_is_of_type(element, inner[0]) for element in value)
         )
     if origin is not None and inner and isinstance(inner[0], str):  # a Literal
         return value in inner
@@ -180,5 +180,5 @@ def _describe_type(hint: Any) -> str:  # noqa: ANN401
         return "a list" if inner[-1] is Ellipsis else f"a list of {len(inner)} numbers"
     if origin is not None and inner and isinstance(inner[0], str):
         return f"one of {', '.join(inner)}"
-    members = [each for each in inner if each is not type(None)]
+    members = [member for member in inner if member is not type(None)]
     return _describe_type(members[0]) if members else str(hint)

@@ -84,5 +84,5 @@ def split_batch(batch: Sequence[_T], rank: int, workers: int) -> Sequence[_T]:
     """
     if len(batch) % workers:
         raise UsageError(f"a batch of {len(batch)} can't be divided among {workers} workers", "Choose a multiple for batch.size.")
-    each = len(batch) // workers
-    return batch[rank * each : (rank + 1) * each]
+    share = len(batch) // workers
+    return batch[rank * share : (rank + 1) * share]

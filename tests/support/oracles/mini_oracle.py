@@ -46,24 +46,28 @@ class Oracle:
     def see_image(self, answers: Answers) -> Words:
         """Return the words of an image."""
         blend, recognized = self._blend, self._see_classes(answers)
-        head_share = min(1.0, max(0.0, (answers.drawn - blend.drawn_from) / (blend.drawn_surely - blend.drawn_from)))
+        head_share = min(
+            1.0, max(0.0, (answers.drawn - blend.drawing_threshold) / (blend.drawing_full_threshold - blend.drawing_threshold))
+        )
         if head_share == 0:
             return recognized
         class_share = (
-            blend.image_classes + blend.image_classes_sure * max(answers.classes) + blend.image_classes_unsure * (1 - head_share)
+            blend.class_base_weight
+            + blend.class_confidence_weight * max(answers.classes)
+            + blend.class_photo_weight * (1 - head_share)
         )
-        learned = scale({word: weight**blend.image_power for word, weight in answers.learned.items()})
-        return scale(keep(mix([head_share, class_share], [learned, recognized]), blend.image_words))
+        learned = scale({word: weight**blend.heads_exponent for word, weight in answers.learned.items()})
+        return scale(keep(mix([head_share, class_share], [learned, recognized]), blend.image_max_tokens))
 
     def _see_classes(self, answers: Answers) -> Words:
         blend, mixed = self._blend, mix(answers.classes, self.classes)
-        lifted = {word: max(0.0, weight - blend.lift * self._mean[word]) for word, weight in mixed.items()}
+        lifted = {word: max(0.0, weight - blend.mean_class_weight * self._mean[word]) for word, weight in mixed.items()}
         words = mix([1.0, *self._agree(answers)], [lifted, *self.objects])
         if not any(words.values()):
             words = mixed
-        logs = scale(keep({word: math.log1p(blend.gain * weight) for word, weight in words.items()}, blend.image_words))
+        logs = scale(keep({word: math.log1p(blend.log_gain * weight) for word, weight in words.items()}, blend.image_max_tokens))
         heaviest = max(logs.values())
-        return scale({word: weight for word, weight in logs.items() if weight >= blend.trim * heaviest})
+        return scale({word: weight for word, weight in logs.items() if weight >= blend.min_relative_weight * heaviest})
 
     def _agree(self, answers: Answers) -> list[float]:
         blend, confidences = self._blend, []
@@ -71,9 +75,9 @@ class Oracle:
             confidence = score
             if equivalents:
                 class_score = (
-                    min(1.0, 2 * sum(answers.classes[index] for index in equivalents)) if score > blend.class_needs else 0.0
+                    min(1.0, 2 * sum(answers.classes[index] for index in equivalents)) if score > blend.class_threshold else 0.0
                 )
-                confidence = blend.object_share * score + blend.class_share * class_score
+                confidence = blend.object_score_weight * score + blend.class_score_weight * class_score
             confidences.append(max(0.0, (confidence - blend.object_threshold) / (1 - blend.object_threshold)))
         return confidences
 
@@ -96,26 +100,30 @@ class Oracle:
         if not near_rows and not own_words:
             return {}
         if embedding_D is None:
-            near_rows += [(self.near_word(text[each.begin : each.end].lower()), self._blend.text_near_known) for each in matches]
+            near_rows += [
+                (self.near_word(text[each.begin : each.end].lower()), self._blend.text_table_near_weight) for each in matches
+            ]
         weights = max_of(
             [dict.fromkeys(own_words, 1.0), *({word: factor * w for word, w in near.items()} for near, factor in near_rows)]
         )
         if embedding_D is not None:
             weights = self._understand(weights, embedding_D)
         rare = scale({word: weight * self.rarity(word) for word, weight in weights.items()})
-        return scale(keep(mix([1.0, self._blend.text_heads], [rare, scale(learned)]), self._blend.text_words))
+        return scale(keep(mix([1.0, self._blend.text_heads_weight], [rare, scale(learned)]), self._blend.text_max_tokens))
 
     def _understand(self, weights: Words, embedding_D: Floats) -> Words:
         """Return the words of a text with those near to it and those of the classes that it is about."""
         blend, arrays = self._blend, self._mini.arrays
         cosines = zip(self._words, (arrays["embeddings.words_VD"] @ embedding_D).tolist(), strict=True)
-        near = {word: max(0.0, cosine - blend.text_near_least) / (1 - blend.text_near_least) for word, cosine in cosines}
-        closeness = [cosine / blend.text_temperature for cosine in (arrays["embeddings.classes_KD"] @ embedding_D).tolist()]
+        near = {
+            word: max(0.0, cosine - blend.text_min_near_cosine) / (1 - blend.text_min_near_cosine) for word, cosine in cosines
+        }
+        closeness = [cosine / blend.text_class_temperature for cosine in (arrays["embeddings.classes_KD"] @ embedding_D).tolist()]
         powers = [math.exp(each - max(closeness)) for each in closeness]
         topics = mix([power / sum(powers) for power in powers], self.classes)
-        rare = keep({word: weight * math.sqrt(self.rarity(word)) for word, weight in topics.items()}, blend.text_class_words)
+        rare = keep({word: weight * math.sqrt(self.rarity(word)) for word, weight in topics.items()}, blend.text_max_class_tokens)
         heaviest = max(rare.values())
-        return mix([1.0, blend.text_classes / heaviest], [max_of([weights, keep(near, blend.text_near)]), rare])
+        return mix([1.0, blend.text_class_weight / heaviest], [max_of([weights, keep(near, blend.text_max_near_tokens)]), rare])
 
     def near_word(self, word: str) -> Words:
         """Return the words of the table near a word; none if it isn't there."""
@@ -130,7 +138,7 @@ class Oracle:
     def rarity(self, word: str) -> float:
         """Return how few classes have a word, 1 for at most one."""
         count = max(1, sum(word in row for row in self.classes))
-        return max(self._blend.text_rarest, math.log(len(self.classes) / count) / math.log(len(self.classes)))
+        return max(self._blend.text_min_rarity, math.log(len(self.classes) / count) / math.log(len(self.classes)))
 
     def _read_rows(self, table: ClassTokens) -> list[Words]:
         rows = zip(table.word_ids_KE.tolist(), table.weights_KE.tolist(), strict=True)

@@ -18,7 +18,7 @@ from stair_es.config.defaults import DataDir
 from stair_es.config.settings import Settings
 from stair_es.doctor import cluster, compute, index, machine, models, python, run
 from stair_es.doctor.facts import ClusterFacts, IndexFacts
-from stair_es.doctor.result import CheckResult, format_curl, report_ok
+from stair_es.doctor.result import CheckResult, format_curl
 
 URL = "http://h:9200"
 GB = 10**9
@@ -191,17 +191,17 @@ def test_rights_that_lack_are_named() -> None:
 
 def test_facts_that_a_user_may_not_see_are_left_out_without_a_failure() -> None:
     facts = replace(_facts(), sizes={})
-    assert index.report_index(facts, "m").message == "photos points to photos-1: documents of m"
-    assert index.report_index(replace(facts, indices={}), "m").message == "photos holds vectors of m"
-    [warned] = index.report_missing_rights(["indices:monitor/stats"], "photos", "opensearch")
+    assert index.evaluate_targets(facts, "m").message == "photos points to photos-1: documents of m"
+    assert index.evaluate_targets(replace(facts, indices={}), "m").message == "photos holds vectors of m"
+    [warned] = index.evaluate_missing_rights(["indices:monitor/stats"], "photos", "opensearch")
     assert (warned.check, warned.state, "photos_doctor" in warned.remedy) == ("checks", "warn", True)
     assert warned.message.endswith(": indices:monitor/stats")
-    assert list(index.report_missing_rights([], "photos", "opensearch")) == []
+    assert list(index.evaluate_missing_rights([], "photos", "opensearch")) == []
 
 
 def test_elasticsearch_grants_privileges_by_other_names() -> None:
     lacking = ["cluster:monitor/health", "cluster:monitor/state", "indices:admin/get", "indices:monitor/stats"]
-    [warned] = index.report_missing_rights(lacking, "photos", "elasticsearch")
+    [warned] = index.evaluate_missing_rights(lacking, "photos", "elasticsearch")
     assert warned.message.endswith(": monitor on the cluster, view_index_metadata on photos*, monitor on photos*")
     assert (warned.check, "photos_doctor" in warned.remedy) == ("checks", False)
 
@@ -241,6 +241,6 @@ def test_without_cluster_and_with_a_broken_configuration_the_rest_is_looked_at(
 
 def test_an_unusable_folder_is_not_reported_as_a_bug(tmp_path: Path) -> None:
     (tmp_path / "dead-letters").symlink_to("dead-letters")
-    [found] = run._run_check("dead letters", lambda: iter([report_ok("never", str((tmp_path / "dead-letters").stat()))]))
+    [found] = run._run_check("dead letters", lambda: iter([CheckResult.ok("never", str((tmp_path / "dead-letters").stat()))]))
     assert (found.state, str(tmp_path / "dead-letters") in found.message) == ("fail", True)
     assert "report" not in found.remedy

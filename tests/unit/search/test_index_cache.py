@@ -40,7 +40,7 @@ class Alias:
                 raise error
             return index, hits_of
 
-        return self.cache.search_fresh(search_target)
+        return self.cache.search_with_refresh(search_target)
 
 
 def test_hits_of_known_indices_are_the_answer() -> None:

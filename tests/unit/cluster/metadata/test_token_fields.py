@@ -14,7 +14,8 @@ from stair_es.cluster.documents.document import DocumentSettings, add_token_ids
 from stair_es.cluster.metadata.index_metadata import IndexSpec, add_index_meta, build_index_meta
 from stair_es.cluster.metadata.token_fields import MAX_IDS, TokenIds, parse_token_table
 from stair_es.errors import ModelError, UsageError
-from stair_es.ingest.options import IngestOptions, ModelTokens, build_sink_plan, find_model_tokens
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.plan import ModelTokens, build_sink_plan, find_model_tokens
 from stair_es.ingest.stages import EMPTIED_BY_POLICY, NO_TOKEN_ID, describe_loss, describe_losses
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec

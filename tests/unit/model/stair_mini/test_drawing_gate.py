@@ -117,9 +117,8 @@ def test_photographs_of_the_examples_are_not_drawn(gate: DrawingGate, network: I
     for path in sorted((ROOT / "examples" / "photos").glob("*.jpg")):
         pixels_HWC = decode_image(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
         small_BHWC = resize_square_pixels(pixels_HWC[None], CLASSIFIER_SIZE_PX)
-        assert gate.predict_probability(small_BHWC[0], network.run_network(small_BHWC).features_BD[0]) < blend.drawn_from, (
-            path.name
-        )
+        features_P = network.run_network(small_BHWC).features_BD[0]
+        assert gate.predict_probability(small_BHWC[0], features_P) < blend.drawing_threshold, path.name
 
 
 def test_the_gate_is_fitted_to_what_tells_two_kinds_apart(mini_gate: Any) -> None:  # noqa: ANN401

@@ -168,8 +168,8 @@ def test_the_detector_counts_more_where_the_classifier_agrees(oracle: Oracle, sh
 def test_the_heads_fade_in(
     mini: StairMiniEncoder, shipped: MiniArtifacts, pixels_BHWC: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blend, result = shipped.blend, []
-    degrees = [0.0, blend.drawn_from, blend.drawn_from + 1e-6, *np.linspace(blend.drawn_from, blend.drawn_surely, 6)[1:], 1.0]
+    least, most, result = shipped.blend.drawing_threshold, shipped.blend.drawing_full_threshold, []
+    degrees = [0.0, least, least + 1e-6, *np.linspace(least, most, 6)[1:], 1.0]
     for drawn in degrees:
         monkeypatch.setattr(DrawingGate, "predict_probability", lambda gate, pixels_HWC, features_P, drawn=drawn: drawn)
         result.append(mini.encode_images(pixels_BHWC))

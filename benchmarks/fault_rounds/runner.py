@@ -1,4 +1,4 @@
-"""Lanes: each has its cluster and plays its kinds one after the other. They run side by side: a round is mostly waiting."""
+"""Run the rounds: concurrently on the testbeds, since a round is mostly waiting, and one after the other on each of them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 from support.nodes.search_nodes import opensearch_cluster
 from support.servers.fault_proxy import FaultProxy, Request
 
-from .base import Round, Testbed, play_round
+from .base import Round, Testbed, run_round
 from .cluster_state import Cluster
 from .command import CommandResult, run_in_process
 from .corpus import Corpus
 from .disk import can_mount, mount_small_disk
-from .kinds import KINDS, Lane
+from .kinds import KINDS, TestbedName
 
 _HEAP = "256m"
 _NODE_DISK_BYTES = 640 * 2**20
@@ -31,7 +31,7 @@ Report = Callable[[str, int, Round], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """The rounds to play."""
+    """The rounds to run."""
 
     kinds: Sequence[str]
     rounds: int
@@ -41,55 +41,55 @@ class Plan:
     is_over: Callable[[], bool]
     """Returns whether to begin no further round."""
 
-    def list_kinds(self, lane: Lane) -> list[str]:
-        """Return the kinds of a lane."""
-        return [kind for kind in self.kinds if KINDS[kind].lane == lane]
+    def list_kinds(self, name: TestbedName) -> list[str]:
+        """Return the kinds that run on a testbed."""
+        return [kind for kind in self.kinds if KINDS[kind].testbed == name]
 
 
-def play_rounds(plan: Plan, corpus: Corpus, scratch: Path, report: Report) -> None:
-    """Play all rounds of all kinds."""
-    lanes: list[Lane] = [lane for lane in ("three", "own", "ray", "shared") if plan.list_kinds(lane)]
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        for ended in [pool.submit(_play_lane, lane, plan, corpus, scratch / lane, report) for lane in lanes]:
-            ended.result()
+def run_rounds(plan: Plan, corpus: Corpus, scratch: Path, report: Report) -> None:
+    """Run all rounds of all kinds."""
+    names: list[TestbedName] = [name for name in ("three", "own", "ray", "shared") if plan.list_kinds(name)]
+    with ThreadPoolExecutor(len(names)) as executor:
+        for future in [executor.submit(_run_on_testbed, name, plan, corpus, scratch / name, report) for name in names]:
+            future.result()
 
 
-def _play_lane(lane: Lane, plan: Plan, corpus: Corpus, scratch: Path, report: Report) -> None:
-    """Play the rounds of a lane in one thread; its nodes are stopped at the end."""
+def _run_on_testbed(name: TestbedName, plan: Plan, corpus: Corpus, scratch: Path, report: Report) -> None:
+    """Run the rounds of a testbed in one thread; its nodes are stopped at the end."""
     scratch.mkdir()
-    with _open_testbed(lane, plan, corpus, scratch) as testbed, testbed.stack:
+    with _open_testbed(name, plan, corpus, scratch) as testbed, testbed.stack:
         _count_requests(testbed)
-        for turn in range(plan.rounds):
-            for kind in plan.list_kinds(lane):
+        for number in range(plan.rounds):
+            for kind in plan.list_kinds(name):
                 if plan.is_over():
                     return
-                report(kind, turn + 1, _play_timed(kind, testbed, turn))
+                report(kind, number + 1, _run_timed(kind, testbed, number))
 
 
-def _play_timed(kind: str, testbed: Testbed, turn: int) -> Round:
+def _run_timed(kind: str, testbed: Testbed, number: int) -> Round:
     start = time.perf_counter()
-    index = f"{kind}-{turn}"
+    index = f"{kind}-{number}"
     try:
-        played = play_round(KINDS[kind].act, testbed, index, turn)
+        result = run_round(KINDS[kind].disturb, testbed, index, number)
     except Exception as error:  # noqa: BLE001  a round that can't be checked has failed
-        played = Round(CommandResult(1, {"error": "unknown"}, ""), wrong=[f"round {turn + 1}: {type(error).__name__}: {error}"])
-    played.seconds = time.perf_counter() - start
-    return played
+        result = Round(CommandResult(1, {"error": "unknown"}, ""), wrong=[f"round {number + 1}: {type(error).__name__}: {error}"])
+    result.seconds = time.perf_counter() - start
+    return result
 
 
 @contextmanager
-def _open_testbed(lane: Lane, plan: Plan, corpus: Corpus, scratch: Path) -> Iterator[Testbed]:
-    rng = random.Random(f"{plan.seed} {lane}")
-    if lane in ("shared", "ray") and plan.url:
+def _open_testbed(name: TestbedName, plan: Plan, corpus: Corpus, scratch: Path) -> Iterator[Testbed]:
+    rng = random.Random(f"{plan.seed} {name}")
+    if name in ("shared", "ray") and plan.url:
         yield Testbed(corpus, scratch, rng, Cluster(plan.url))
-    elif lane == "own" and can_mount():
+    elif name == "own" and can_mount():
         with (
             mount_small_disk(scratch / "disk", _NODE_DISK_BYTES) as disk,
             opensearch_cluster(disk.folder, size=1, heap=_HEAP) as own,
         ):
             yield Testbed(corpus, scratch, rng, Cluster(own.url), own.nodes, disk)
     else:
-        with opensearch_cluster(scratch / "nodes", size=3 if lane == "three" else 1, heap=_HEAP) as own:
+        with opensearch_cluster(scratch / "nodes", size=3 if name == "three" else 1, heap=_HEAP) as own:
             yield Testbed(corpus, scratch, rng, Cluster(own.nodes[0].url), own.nodes)
 
 
