@@ -18,8 +18,8 @@ import playwright
 import pytest
 from nbclient import NotebookClient
 from opensearchpy import OpenSearch
-from support.browser.web_server import ingested
-from support.nodes.java_tools import full_jdk
+from support.browser.web_server import ingest_images
+from support.nodes.java_tools import find_jdk
 
 from stair_es.search import ImageSearch
 
@@ -125,7 +125,7 @@ def _words(text: str) -> list[str]:
 def photos(node_url: str) -> Iterator[tuple[str, str]]:
     """URL and name of an index of the bundled photos with templates."""
     name = "examples-clients"
-    ingested(node_url, name, PHOTOS, "--impact-field", "--thumbnail-px", "0")
+    ingest_images(node_url, name, PHOTOS, "--impact-field", "--thumbnail-px", "0")
     subprocess.run([STAIR_ES, "template", "publish", "--index", name, "--url", node_url], check=True, capture_output=True)
     yield node_url, name
     with OpenSearch(node_url) as client:
@@ -138,7 +138,7 @@ def _node() -> list[str]:
 
 
 def _java() -> list[str]:
-    found = full_jdk(11)
+    found = find_jdk(11)
     if found is None:  # optional on a contributor's machine, required in CI
         message = "a JDK of 11 or newer is not on this machine"
         if os.environ.get("CI"):

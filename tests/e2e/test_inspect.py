@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from support.plugin_metadata import announce_plugins
+from support.plugin_metadata import write_entry_points
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -120,7 +120,7 @@ def test_a_file_that_is_not_in_the_index_is_encoded_with_a_notice(run: Run, tmp_
 def test_compare_says_whether_the_stored_words_are_those_of_now(run: Run, tmp_path: Path) -> None:
     found = parse_json(run("inspect", CAT, "--compare", "--json"))
     assert found["compare"] == {"is_same": True, "differences": [], "reasons": []}
-    announce_plugins(site := tmp_path / "site", "example", "colours = stair_es_example.colours:KIND")
+    write_entry_points(site := tmp_path / "site", "example", "colours = stair_es_example.colours:KIND")
     path = os.pathsep.join(map(str, (site, ROOT / "examples" / "plugin" / "src", os.environ.get("PYTHONPATH", ""))))
     arguments = ("inspect", make_document_id(CAT.as_uri()), "--compare", "--json", "--model", "colours")
     other = parse_json(run(*arguments, PYTHONPATH=path))

@@ -41,8 +41,8 @@ def test_a_text_finds_its_photograph_among_them(name: str) -> None:
     encoder = _load(name)
     images = {photo: encode_query_image(encoder, PHOTOS / photo) for photo in SEEN}
     for photo, word in SEEN.items():
-        asked = encode_query_text(encoder, f"a photo of a {word}")
-        assert max(images, key=lambda other: images[other].dot(asked)) == photo
+        query = encode_query_text(encoder, f"a photo of a {word}")
+        assert max(images, key=lambda other: images[other].dot(query)) == photo
 
 
 @pytest.mark.parametrize("model", hub_models.HUB_MODELS, ids=lambda model: model.name)

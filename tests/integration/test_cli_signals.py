@@ -59,10 +59,10 @@ def waiting(
 def test_a_signal_ends_a_command_with_its_code_and_a_word(tmp_path: Path, number: int, code: int, said: str) -> None:
     with waiting(tmp_path) as running:
         running.send_signal(number)
-        out, told = running.communicate(timeout=30)
+        out, errors = running.communicate(timeout=30)
     assert (running.returncode, out) == (code, "")
-    assert told.strip().splitlines()[-1] == said
-    assert "Traceback" not in told
+    assert errors.strip().splitlines()[-1] == said
+    assert "Traceback" not in errors
 
 
 def test_under_nohup_a_command_continues(tmp_path: Path) -> None:

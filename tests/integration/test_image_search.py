@@ -170,8 +170,8 @@ def test_near_misses(photos: ImageSearch) -> None:
     assert found.rank > 1
     assert found.cutoff_score == photos.search("a kitten", k=1).hits[0].score
     assert found.missing_tokens.tokens[0] == "kitten"
-    asked = photos.build_query("a kitten").vector.tokens
-    assert found.extra_tokens.tokens[0] == next(word for word in photos.build_query(spaniels).vector.tokens if word not in asked)
+    query = photos.build_query("a kitten").vector.tokens
+    assert found.extra_tokens.tokens[0] == next(word for word in photos.build_query(spaniels).vector.tokens if word not in query)
     best = photos.explain(photos.search(kitten, k=1).hits[0].id, "a kitten")
     assert (best.rank, best.cutoff_score) == (1, None)
     refused = photos.explain(uri, QueryInputs(query_string="a kitten -dog", required=["kitten"], filters=["format:png"]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.corpora.strange_vectors import fill
+from support.corpora.unicode_vectors import create_index
 
 import stair_es
 from stair_es import SparseVector
@@ -47,7 +47,7 @@ def images() -> dict[str, SparseVector]:
 
 @pytest.fixture
 def index(client: OpenSearch, node_url: str, index_name: str, images: Mapping[str, SparseVector]) -> str:
-    fill(client, index_name, SETTINGS, node_url, images)
+    create_index(client, index_name, SETTINGS, node_url, images)
     return index_name
 
 
@@ -84,10 +84,10 @@ def test_the_ranking_is_that_of_the_vectors_within_half_a_step_a_word(
     client: OpenSearch, index: str, images: Mapping[str, SparseVector]
 ) -> None:
     for words in queries(images):
-        asked = SparseVector.from_mapping(dict.fromkeys(words, 1.0))
+        query = SparseVector.from_mapping(dict.fromkeys(words, 1.0))
         slack = len(words) / IMPACT_SCALE  # a word's impact is off by half a step, one below half a step by less than one
         found = match(client, index, " ".join(words))
-        exact = {name: asked.dot(vector) for name, vector in images.items()}
+        exact = {name: query.dot(vector) for name, vector in images.items()}
         for name, score in found.items():
             assert score / IMPACT_SCALE == pytest.approx(exact[name], abs=slack)
         ranked = [exact[name] for name in found]

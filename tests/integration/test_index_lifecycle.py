@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.bulk_faults import unavailable
+from support.bulk_faults import build_gateway_error
 from support.messages import forward_messages
 from support.servers.fault_proxy import FaultProxy
 
@@ -269,7 +269,7 @@ def test_a_busy_cluster_is_asked_again_for_the_index(cluster: AliasCluster, monk
     waits: list[float] = []
     monkeypatch.setattr("stair_es.cluster.client.cancellation.time.sleep", waits.append)
     numbers = count()
-    with FaultProxy(cluster.connection.url, lambda _: unavailable() if next(numbers) in (0, 2) else None) as proxy:
+    with FaultProxy(cluster.connection.url, lambda _: build_gateway_error() if next(numbers) in (0, 2) else None) as proxy:
         busy = AliasCluster(proxy.url, cluster.alias)
         with busy:
             opened = busy.open(OLD)

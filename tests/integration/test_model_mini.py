@@ -1,4 +1,4 @@
-"""stair-mini with the text network: its heads against PyTorch's, and what its texts are."""
+"""stair-mini with the text network: its heads against PyTorch's, and its texts."""
 
 from __future__ import annotations
 
@@ -127,11 +127,11 @@ def test_a_text_matches_the_formula(folder: Path, mini: StairMiniEncoder, shippe
         with torch.inference_mode():
             weights_BF = module.encode_texts(TextBatch.from_tokenized(module.tokens.encode([text]))).weights_BF
         assert weights_BF is not None
-        learned = oracle.name(weights_BF[0].numpy())
+        learned = oracle.name_weights(weights_BF[0].numpy())
         assert len(learned) <= shipped.config.text.top_k
         embedding_D = network.embed_ids(tokens.add_special_tokens(tokens.encode(text), MINILM_MAX_TOKENS))
         assert 0 < len(ours) <= 48
-        assert mini_oracle.measure_distance(ours, oracle.read_text(text, learned, embedding_D)) < 5e-5
+        assert mini_oracle.measure_distance(ours, oracle.encode_text(text, learned, embedding_D)) < 5e-5
 
 
 def test_a_text_alone_with_others_and_in_threads_is_the_same(mini: StairMiniEncoder) -> None:
@@ -171,8 +171,8 @@ def test_words_of_vectors_are_whole_words_of_the_vocabulary(mini: StairMiniEncod
 
 def test_the_table_says_nearly_the_same(mini: StairMiniEncoder) -> None:
     table = StairMiniEncoder(ModelSpec(name="stair-mini", text_tower="table"))
-    asked = ["a kitten", "a red bus", "pizza", "snowman in winter", "a castle on a hill"]
-    cosines = [full.dot(light) for full, light in zip(mini.encode_texts(asked), table.encode_texts(asked), strict=True)]
+    query = ["a kitten", "a red bus", "pizza", "snowman in winter", "a castle on a hill"]
+    cosines = [full.dot(light) for full, light in zip(mini.encode_texts(query), table.encode_texts(query), strict=True)]
     assert min(cosines) > 0.5
     assert max(cosines) < 0.999
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from opensearchpy import OpenSearch
 from support.messages import forward_messages
-from support.nodes.search_nodes import free_port
+from support.nodes.search_nodes import find_free_port
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -273,7 +273,7 @@ def test_library_call_starts_once_and_says_so_though_the_port_of_before_is_taken
     monkeypatch.delenv("STAIR_ES_NODE_PORT", raising=False)
     messages: list[str] = []
     with socket.socket() as holder:
-        holder.bind(("127.0.0.1", free_port()))
+        holder.bind(("127.0.0.1", find_free_port()))
         holder.listen()
         taken = holder.getsockname()[1]
         home.node.mkdir()

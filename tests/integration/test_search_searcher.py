@@ -89,9 +89,9 @@ def test_an_id_that_two_indices_have_is_explained_as_one_document(node_url: str,
     with searcher(node_url, f"{index_name}-*") as asked:
         found = asked.find_document("1")
         assert found is not None
-        told = explain_rank(asked, SearchQuery(vector=CAR, filters=[{"term": {"part.keyword": found.index}}]), "1")
-    assert (told.score, told.failed_conditions) == (weights[found.index], ())
-    assert [reason.document_weight for reason in told.contributions] == [told.score]
+        explanation = explain_rank(asked, SearchQuery(vector=CAR, filters=[{"term": {"part.keyword": found.index}}]), "1")
+    assert (explanation.score, explanation.failed_conditions) == (weights[found.index], ())
+    assert [reason.document_weight for reason in explanation.contributions] == [explanation.score]
 
 
 def test_an_empty_vector_and_a_bad_k_are_rejected_before_anything_is_asked() -> None:

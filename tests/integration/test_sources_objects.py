@@ -1,4 +1,4 @@
-"""Object stores: a real S3 server on loopback (moto's), and what it is asked for."""
+"""Object stores: requests to a real S3 server on loopback (moto's)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support.messages import forward_messages
-from support.servers.recording_proxy import GateProxy, Said
+from support.servers.recording_proxy import RecordingProxy, StubResponse
 from typer.testing import CliRunner
 
 from stair_es import SparseVector, feature_names
@@ -240,12 +240,14 @@ def test_a_cluster_that_fails_in_the_middle_of_a_plan_is_an_error_of_ours(cluste
     cluster.open()
     cluster.write({"cat": SparseVector.from_mapping({"cat": 0.75})})
     with (
-        GateProxy(node_url, gate=lambda asked: Said(status=500) if asked.target.startswith("/_search/scroll") else None) as proxy,
+        RecordingProxy(
+            node_url, gate=lambda asked: StubResponse(status=500) if asked.target.startswith("/_search/scroll") else None
+        ) as proxy,
         Cluster(Connection(url=proxy.url)) as behind,
     ):
         with pytest.raises(ClusterError, match="500"):
             PolicyCluster(behind.client, proxy.url, cluster.alias).plan(TokenPolicy(mute=("cat",)))
-        assert [asked.method for asked in proxy.seen if asked.target.startswith("/_search/scroll")] == ["POST", "DELETE"]
+        assert [asked.method for asked in proxy.requests if asked.target.startswith("/_search/scroll")] == ["POST", "DELETE"]
 
 
 def test_documents_of_a_concurrent_ingest_get_the_policy_by_a_second_apply(cluster: PolicyCluster) -> None:
@@ -501,13 +503,13 @@ def test_a_foreign_index_or_one_without_a_policy_is_rejected(cluster: PolicyClus
     ids=["elasticsearch7", "elasticsearch9"],
 )
 def test_a_cluster_that_can_t_change_documents_by_script_says_so_before_anything_changes(
-    node: str, settings: DocumentSettings, request: pytest.FixtureRequest, index_on: Callable[[str], str]
+    node: str, settings: DocumentSettings, request: pytest.FixtureRequest, make_index_name: Callable[[str], str]
 ) -> None:
     url: str = request.getfixturevalue(node)
     policy, other = TokenPolicy(mute=("cat",)), TokenPolicy(mute=("dog",))
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     with Cluster(Connection(url=url)) as opened:
-        cluster = PolicyCluster(opened.client, url, index_on(url), settings)
+        cluster = PolicyCluster(opened.client, url, make_index_name(url), settings)
         assert cluster.open(policy).policy == cluster.open().policy == policy
         cluster.write(vectors, policy)
         assert {id_: source["policy"] for id_, source in cluster.stored().items()} == {"1": policy.digest}

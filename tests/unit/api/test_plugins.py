@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support.plugin_metadata import announce_plugins
+from support.plugin_metadata import write_entry_points
 
 from stair_es import plugins
 from stair_es.cluster.documents.document import DocumentSettings
@@ -45,7 +45,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     def install(group: str, name: str, source: str) -> str:
         module = f"stranger_{uuid.uuid4().hex}"  # a fresh name, since imported modules are cached
         (site / f"{module}.py").write_text(source)
-        announce_plugins(site, module, f"{name} = {module}:KIND", group=group, version="2.5")
+        write_entry_points(site, module, f"{name} = {module}:KIND", group=group, version="2.5")
         return module
 
     yield install

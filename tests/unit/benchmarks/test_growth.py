@@ -1,4 +1,4 @@
-"""The benchmark of a growing cluster: what it keeps when it ends early, and the documents that it sends."""
+"""The benchmark of a growing cluster: partial results and sent documents."""
 
 from __future__ import annotations
 

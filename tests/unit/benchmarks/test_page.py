@@ -1,4 +1,4 @@
-"""The page of all benchmarks: made of the records alone, complete, and frank about what was lost."""
+"""The page of all benchmarks: made of the records alone, complete, with the losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The builder of the small caption set: names, splits without leaks, and what is read from the packages."""
+"""The builder of the small caption set: names, splits without leaks, package contents."""
 
 from __future__ import annotations
 

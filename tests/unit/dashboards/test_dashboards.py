@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.dashboards.checks import faults
+from support.dashboards.checks import find_errors
 
 from stair_es.dashboards.bundle import assign_grid_positions, build_bundle, get_dashboard_id
 from stair_es.dashboards.index_info import DashboardSpec, Product, choose_interval
@@ -48,7 +48,7 @@ def get_vis_state(each: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("spec", [*SPECS, *(DashboardSpec(name=name) for name in NAMES)])
 def test_every_bundle_is_without_fault(spec: DashboardSpec, product: Product) -> None:
-    assert faults(build_bundle(spec, product), product) == []
+    assert find_errors(build_bundle(spec, product), product) == []
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
@@ -275,20 +275,20 @@ BROKEN: list[tuple[str, Break, str]] = [
 def test_the_checker_finds_each_kind_of_fault(change: Break, message: str) -> None:
     objects = build()
     change(objects)
-    found = faults(objects, "opensearch-dashboards")
+    found = find_errors(objects, "opensearch-dashboards")
     assert any(message in fault for fault in found), found
 
 
 def test_the_checker_knows_what_only_one_product_takes() -> None:
-    assert any("controlGroupInput" in fault for fault in faults(build("kibana"), "opensearch-dashboards"))
-    assert any("input_control_vis" in fault for fault in faults(build(), "kibana"))
+    assert any("controlGroupInput" in fault for fault in find_errors(build("kibana"), "opensearch-dashboards"))
+    assert any("input_control_vis" in fault for fault in find_errors(build(), "kibana"))
 
 
 def test_the_checker_knows_the_limits_of_an_import() -> None:
     objects = build()
     text = find_object(objects, "about")["attributes"]
     text["description"] = "x" * (26 * 1024 * 1024)
-    assert any("bytes: more than" in fault for fault in faults(objects, "kibana"))
+    assert any("bytes: more than" in fault for fault in find_errors(objects, "kibana"))
 
 
 def test_a_dashboard_shows_every_panel_once() -> None:

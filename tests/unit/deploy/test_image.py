@@ -1,4 +1,4 @@
-"""The Dockerfile, as far as it can be checked without docker: hadolint, what it copies, and that it agrees with the rest."""
+"""The Dockerfile without docker: hadolint, copied files, agreement with the rest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import zipfile
 from configparser import ConfigParser
 from pathlib import Path
 
-from support.deploy_files import DOCKERFILE, KUBERNETES, ROOT, everything
+from support.deploy_files import DOCKERFILE, KUBERNETES, ROOT, read_all_manifests
 
 from stair_es._version import __version__
 from stair_es.model.networks.minilm_download import MINILM_PACKAGE, MINILM_VERSION, MINILM_WHEEL_SHA256
@@ -79,7 +79,10 @@ def test_extras_exist_and_versions_agree() -> None:
     [extras] = re.findall(r"^ARG EXTRAS=(\S+)$", TEXT, re.MULTILINE)
     assert set(extras.split(",")) <= set(setup["options.extras_require"])
     [ray] = re.findall(r"^ARG RAY=(\S+)$", TEXT, re.MULTILINE)
-    job, cluster = everything()["RayJob", "stair-es-ingest"]["spec"], everything()["RayCluster", "stair-es"]["spec"]
+    job, cluster = (
+        read_all_manifests()["RayJob", "stair-es-ingest"]["spec"],
+        read_all_manifests()["RayCluster", "stair-es"]["spec"],
+    )
     assert job["rayClusterSpec"]["rayVersion"] == cluster["rayVersion"] == ray
     pinned = re.search(r"^(\S+)==(\S+) --hash=sha256:(\S+)$", (ROOT / "deploy/image/text-network.txt").read_text(), re.MULTILINE)
     assert pinned is not None

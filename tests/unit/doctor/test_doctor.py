@@ -1,4 +1,4 @@
-"""What the doctor makes of what it sees, and the command from outside where there is nothing to see."""
+"""Findings of the doctor, and the command without a cluster."""
 
 from __future__ import annotations
 

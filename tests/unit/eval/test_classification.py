@@ -35,7 +35,7 @@ sklearn_linear: Any = import_module("sklearn.linear_model")
 COLOURS = {"n01_red": (220, 30, 30), "n02_green": (30, 200, 30), "n03_blue": (30, 30, 220)}
 
 
-class Colours:
+class ColourEncoder:
     """An encoder that sees the three channels, and knows their names."""
 
     model_id = "colours@1"
@@ -58,7 +58,7 @@ class Colours:
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
-class Dense(Colours):
+class DenseColourEncoder(ColourEncoder):
     """The same without words, as CLIP is."""
 
     model_id = "dense@1"
@@ -70,14 +70,16 @@ class Dense(Colours):
     encode_texts = encode_images  # type: ignore[assignment]
 
 
-class Broken(Colours):
+class BrokenEncoder(ColourEncoder):
     model_id = "broken@1"
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         raise ModelError("its weights are gone")
 
 
-MODELS = [build_evaluated_model(made(), ModelSpec(name=made.model_id)) for made in (Colours, Dense, Broken)]
+MODELS = [
+    build_evaluated_model(made(), ModelSpec(name=made.model_id)) for made in (ColourEncoder, DenseColourEncoder, BrokenEncoder)
+]
 
 
 def folder(root: Path, count: int, seed: int = 0) -> Path:

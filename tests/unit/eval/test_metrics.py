@@ -1,4 +1,4 @@
-"""Our metrics against trec_eval's, and their rules for ties and for what a ranking leaves out."""
+"""Our metrics against trec_eval's, ties and missing items included."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.oracles.rank_eval import ranks_in_order
+from support.oracles.rank_eval import find_ranks
 
 from stair_es.eval.metrics import (
     RetrievalMetrics,
@@ -82,7 +82,7 @@ def test_items_that_an_engine_leaves_out_rank_last_like_a_score_of_0() -> None:
 
 
 def test_one_query_by_hand() -> None:
-    result = ranks_in_order([7, 3, 9, 1], {3, 1, 5})
+    result = find_ranks([7, 3, 9, 1], {3, 1, 5})
     assert result == (2, 4)
     assert compute_recall(result, 3, 3) == pytest.approx(1 / 3)
     assert compute_reciprocal_rank(result) == 0.5

@@ -1,4 +1,4 @@
-"""Hosts that ask to wait: how long their images are kept back, and what becomes of them. The clock is set by hand."""
+"""Deferral of images of busy hosts, with a fake clock."""
 
 from __future__ import annotations
 

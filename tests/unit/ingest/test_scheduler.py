@@ -210,7 +210,7 @@ def test_a_failed_write_fails_the_run() -> None:
         _run(FakeExecutor(failing_writes=1), _items(10))
 
 
-class HostsThatAskToWait(FakeExecutor):
+class BusyHostExecutor(FakeExecutor):
     """Each image of a.test is refused at first, and its host asks to wait; the clock moves when somebody sleeps."""
 
     now = 0.0
@@ -244,7 +244,7 @@ def _urls(count: int) -> Iterator[SourceItem | ListingFailure]:
 def test_images_of_a_host_that_asks_to_wait_come_last_and_all_of_them_come(
     monkeypatch: pytest.MonkeyPatch, is_empty: bool
 ) -> None:
-    executor = HostsThatAskToWait()
+    executor = BusyHostExecutor()
     monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
     outcomes = _run(executor, _urls(5000), is_empty=is_empty, deferred=executor.deferred())
     assert sorted(outcome.item.uri for outcome in outcomes) == sorted(item.uri for item in _urls(5000))
@@ -255,7 +255,7 @@ def test_images_of_a_host_that_asks_to_wait_come_last_and_all_of_them_come(
 
 
 def test_a_full_room_of_waiting_images_stops_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
-    executor = HostsThatAskToWait()
+    executor = BusyHostExecutor()
     monkeypatch.setattr("stair_es.ingest.deferred.MAX_DEFERRED_IMAGES", 100)
     monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
     listed, at_rest = 0, 0
@@ -300,7 +300,7 @@ def test_images_of_a_host_that_was_given_up_hold_up_no_others() -> None:
 
 
 def test_images_that_were_kept_back_count_against_the_room_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OneHost(HostsThatAskToWait):
+    class OneHost(BusyHostExecutor):
         def submit_prepare(self, batch: Batch) -> StageTask:
             queued_bytes.append(scheduler._queued_bytes)
             return super().submit_prepare(batch)
@@ -316,7 +316,7 @@ def test_images_that_were_kept_back_count_against_the_room_of_the_workers(monkey
 
 
 def test_a_host_that_always_asks_to_wait_costs_its_images_and_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    executor = HostsThatAskToWait()
+    executor = BusyHostExecutor()
     executor.always = True
     monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
     outcomes = _run(executor, _urls(5000), deferred=executor.deferred())

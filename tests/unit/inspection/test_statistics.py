@@ -1,4 +1,4 @@
-"""What is counted of each word, against figures that are computed in another way; unused tokens; stop words as a policy."""
+"""Statistics of words, computed in two ways; unused tokens; stop words as a policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One document as anyone may have written it, its thumbnail, and how it differs from what a model says now."""
+"""One stored document, its thumbnail, and differences to the current model."""
 
 from __future__ import annotations
 

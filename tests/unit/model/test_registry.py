@@ -1,4 +1,4 @@
-"""What `--model` may name, and what it says when it may not. No network is loaded, and none is there."""
+"""Values of `--model` and their errors. No network is loaded."""
 
 from __future__ import annotations
 

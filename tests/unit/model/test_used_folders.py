@@ -1,4 +1,4 @@
-"""What an index may make this machine load: models that are here because somebody here wanted them, and nothing else."""
+"""Models that an index may load: those that the user of this machine chose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""scripts/mini_words.py: words of classes as they are written by hand, and words of drawings."""
+"""scripts/mini_words.py: words of classes and of drawings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a release rests on: versions that agree, notices for all data, workflows that run what exists."""
+"""Releases: versions that agree, notices for all data, valid workflows."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def encoder() -> Encoder:
 def draw_query_string(rng: random.Random) -> str:
     parts = []
     for _ in range(rng.randint(0, 6)):
-        odd_words = (fuzz_inputs.word(rng), fuzz_inputs.word(rng), fuzz_inputs.broken(rng))
+        odd_words = (fuzz_inputs.draw_word(rng), fuzz_inputs.draw_word(rng), fuzz_inputs.draw_broken_text(rng))
         word = rng.choice(("dog", "beach", "cat", "the", "macaw", "##ing") if rng.random() < 0.85 else odd_words)
         boost = "" if rng.random() < 0.7 else rng.choice(("^2", "^0.5", "^2", "^0", "^", "^-1", "^1e999", f"^{odd_words[0]}"))
         parts.append(rng.choice(("", "", "", "-", "+", "--")) + word + boost)
@@ -132,7 +132,7 @@ def test_filters_of_any_kind() -> None:
     )
     clauses = 0
     for _ in range(2000):
-        text = "".join(rng.choice((*pieces, fuzz_inputs.word(rng))) for _ in range(rng.randint(0, 12)))
+        text = "".join(rng.choice((*pieces, fuzz_inputs.draw_word(rng))) for _ in range(rng.randint(0, 12)))
         try:
             clause = parse_filter(text)
             query = SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])

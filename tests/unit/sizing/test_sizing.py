@@ -1,4 +1,4 @@
-"""What an index of so many images needs: the arithmetic, where its numbers come from, and the guide's table."""
+"""Index sizing: the arithmetic, the sources of its numbers, and the guide's table."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from support.corpora import hostile_files
-from support.corpora.hostile_files import deep_object, member
+from support.corpora.hostile_files import build_deep_object, build_tar_member
 
 from stair_es.errors import UsageError
 from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
@@ -71,8 +71,14 @@ def test_no_file_takes_more_than_its_memory_and_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns", [{"x": "x"}, {"*": "*"}])
 def test_a_deeply_nested_member_fails_only_its_own_sample(tmp_path: Path, columns: dict[str, str]) -> None:
-    deep = member("b.json", b'{"x": ' + deep_object() + b"}")
-    parts = [member("a.jpg", b"1"), member("b.jpg", b"2"), deep, member("c.jpg", b"3"), member("c.json", b'{"x": 1}')]
+    deep = build_tar_member("b.json", b'{"x": ' + build_deep_object() + b"}")
+    parts = [
+        build_tar_member("a.jpg", b"1"),
+        build_tar_member("b.jpg", b"2"),
+        deep,
+        build_tar_member("c.jpg", b"3"),
+        build_tar_member("c.json", b'{"x": 1}'),
+    ]
     (tmp_path / "x.tar").write_bytes(b"".join(parts) + bytes(2 * tarfile.BLOCKSIZE))
     found = _all(tmp_path / "x.tar", columns=columns)
     assert _kinds(found) == "ifi"
@@ -83,10 +89,10 @@ def test_a_deeply_nested_member_fails_only_its_own_sample(tmp_path: Path, column
 @pytest.mark.parametrize(
     "line",
     [
-        b'{"path": "b.jpg", "x": %s}' % deep_object(),
-        b'{"path": "b.jpg", "x": %s}' % deep_object(5000),
-        b'{"image": %s}' % deep_object().replace(b'"a"', b'"bytes"'),
-        b'{"nothing": %s}' % deep_object(),
+        b'{"path": "b.jpg", "x": %s}' % build_deep_object(),
+        b'{"path": "b.jpg", "x": %s}' % build_deep_object(5000),
+        b'{"image": %s}' % build_deep_object().replace(b'"a"', b'"bytes"'),
+        b'{"nothing": %s}' % build_deep_object(),
         b'{"path": "b.jpg", "x": [%s0]}' % (b"0," * 20_000),
         b'{"path": "b.jpg", "x": "%s"}' % (b"x" * 2_000_000),
     ],
@@ -211,9 +217,9 @@ def test_lines_keep_their_numbers_behind_empty_ones(tmp_path: Path) -> None:
 
 
 def test_large_samples_are_taken_before_they_are_whole(tmp_path: Path) -> None:
-    parts = [member("k.txt", b"all")]
-    parts += [member(f"k.{number}.jpg", b"x") for number in range(1500)]
-    parts += [member("k.json", b'{"n": 1}')]
+    parts = [build_tar_member("k.txt", b"all")]
+    parts += [build_tar_member(f"k.{number}.jpg", b"x") for number in range(1500)]
+    parts += [build_tar_member("k.json", b'{"n": 1}')]
     (tmp_path / "x.tar").write_bytes(b"".join(parts) + bytes(2 * tarfile.BLOCKSIZE))
     items = [each for each in _all(tmp_path / "x.tar", columns={"*": "*"}) if isinstance(each, SourceItem)]
     assert len({item.uri for item in items}) == 1500
@@ -222,7 +228,7 @@ def test_large_samples_are_taken_before_they_are_whole(tmp_path: Path) -> None:
 
 
 def test_a_broken_header_of_a_compressed_tar_is_reported(tmp_path: Path) -> None:
-    archive = member("a.jpg", b"1") + b"garbage!" * 64 + member("b.jpg", b"2") + bytes(2 * tarfile.BLOCKSIZE)
-    found = _all(hostile_files.pack(tmp_path / "x.tar.gz", (archive, 1)))
+    archive = build_tar_member("a.jpg", b"1") + b"garbage!" * 64 + build_tar_member("b.jpg", b"2") + bytes(2 * tarfile.BLOCKSIZE)
+    found = _all(hostile_files.write_gzip(tmp_path / "x.tar.gz", (archive, 1)))
     assert _kinds(found) == "if"
     assert "bad header at byte 1024" in found[1].reason  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""What decoders say about damaged files: everything where an application imports the package, nothing in our own processes."""
+"""Decoder messages about damaged files: kept in applications, silenced in our processes."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ import yaml  # type: ignore[import-untyped]
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from support.messages import forward_messages
-from support.servers.otlp_collector import attributes, received
-from support.servers.recording_proxy import GateProxy, Said
+from support.servers.otlp_collector import parse_attributes, start_collector
+from support.servers.recording_proxy import RecordingProxy, StubResponse
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
@@ -263,8 +263,8 @@ def test_a_missing_index_is_not_a_failed_request() -> None:
 
 def test_a_request_carries_the_id_of_its_span_and_no_word_of_the_query(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
-        received() as collector,
-        GateProxy(None, gate=lambda request: Said(status=404 if "none" in request.target else 503)) as node,
+        start_collector() as collector,
+        RecordingProxy(None, gate=lambda request: StubResponse(status=404 if "none" in request.target else 503)) as node,
     ):
         for name, value in collector.environment.items():
             monkeypatch.setenv(name, value)
@@ -282,11 +282,11 @@ def test_a_request_carries_the_id_of_its_span_and_no_word_of_the_query(monkeypat
                 cluster.client.indices.exists(index="none")
     exists, search = collector.spans
     assert [span.name for span in collector.spans] == ["indices none", "search photos"]
-    sent = [request.headers.get("traceparent", "")[:52] for request in node.seen]  # without the flags
+    sent = [request.headers.get("traceparent", "")[:52] for request in node.requests]  # without the flags
     assert sent == [f"00-{span.trace_id.hex()}-{span.span_id.hex()}" for span in (exists, search)] + ["", ""]
     assert exists.status.code == 0
     assert search.status.code == 2
-    span_attributes = attributes(search.attributes)
+    span_attributes = parse_attributes(search.attributes)
     assert (
         span_attributes["error.type"],
         span_attributes["http.response.status_code"],
@@ -309,7 +309,7 @@ def test_hooks_nest_and_stay_in_their_process() -> None:
 
         return watch
 
-    with GateProxy(None, gate=lambda request: Said(status=200)) as node:
+    with RecordingProxy(None, gate=lambda request: StubResponse(status=200)) as node:
         connection_with_hooks = Connection(url=node.url, request_hooks=(hook("outer"), hook("inner")))
         sent = pickle.loads(pickle.dumps(connection_with_hooks))
         for connection in (connection_with_hooks, sent):

@@ -14,7 +14,7 @@ STORED = SparseVector.from_mapping({"cat": 0.5, "doggo": 0.25})
 PIECES = {"kittens": ("kit", "##tens"), "the": ()}
 
 
-class Letters:
+class LengthEncoder:
     """Toy encoder: the weight of a word is its length; `kittens` has two tokens, `the` has none."""
 
     model_id = "letters-1"
@@ -36,7 +36,7 @@ POLICY = TokenPolicy(rename={"dog": "doggo"}, merge={"cat": ("kit",)}, mute=("ca
 
 
 def build(policy: TokenPolicy | None = None, stored: SparseVector | None = None, **fields: object) -> WeightedQuery:
-    encoder = Letters()
+    encoder = LengthEncoder()
     params = SearchParams(**fields)  # type: ignore[arg-type]
     return build_weighted_query(
         params, TokenNormalizer(encoder=encoder, policy=policy), lambda text: encoder.encode_texts([text])[0], stored

@@ -29,7 +29,7 @@ from stair_es.types import ImageSpec, Pixels, SparseVector
 SCRIPT = Path(sys.executable).parent / "stair-es"
 
 
-class Lengths:
+class LengthEncoder:
     """Toy encoder: the weight of a word is its length; an image has one word."""
 
     model_id = "lengths-1"
@@ -47,7 +47,7 @@ def lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_FIT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STAIR_ES_MODEL", "lengths")  # otherwise the model is read from an index
-    monkeypatch.setattr(encoder, "load_named_encoder", lambda *_: Lengths())
+    monkeypatch.setattr(encoder, "load_named_encoder", lambda *_: LengthEncoder())
 
 
 @pytest.fixture

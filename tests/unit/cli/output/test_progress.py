@@ -40,11 +40,11 @@ def test_failed_images_are_counted_in_the_line_and_in_its_facts(tmp_path: Path, 
 
 
 def test_lines_of_a_download_are_sparse_and_say_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, said = [0.0], list[str]()
+    now, output = [0.0], list[str]()
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    monkeypatch.setattr(progress, "print_notice", lambda text, **facts: said.append(text))
+    monkeypatch.setattr(progress, "print_notice", lambda text, **facts: output.append(text))
     with progress.show_download_progress() as update:
         for second in range(1, 21):
             now[0] = float(second)
             update(second * 2_500_000, 100_000_000)
-    assert said == ["fetched 25 of 100 MB, 30 s left", "fetched 50 of 100 MB, 20 s left"]
+    assert output == ["fetched 25 of 100 MB, 30 s left", "fetched 50 of 100 MB, 20 s left"]

@@ -1,4 +1,4 @@
-"""Documents, their identity, and what makes them up to date."""
+"""Documents, their identity and fingerprint."""
 
 import json
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""The body of a new index by what a cluster can do."""
+"""Bodies of new indices by cluster capabilities."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ids of tokens: the table of an index, what a policy makes of it, and documents with both."""
+"""Token ids: the table of an index, policies, and documents with both."""
 
 from __future__ import annotations
 

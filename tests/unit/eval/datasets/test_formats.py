@@ -1,4 +1,4 @@
-"""Caption sets in tables, tars and folders: the same entries come out of every form, and what is bad is told."""
+"""Caption sets in tables, tars and folders: equal entries, and errors."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.oracles.rank_eval import own_values
+from support.oracles.rank_eval import compute_metrics
 
 from stair_es import SparseVector
 from stair_es.cluster.client.capabilities import ClusterInfo
@@ -58,7 +58,7 @@ def test_a_bag_of_words_is_what_is_written() -> None:
     assert len(rare[1]) == 0
 
 
-class Bytes:
+class BytePairTokens:
     """A vocabulary of another kind: pieces with a mark at the start of a word, capitals kept, stop words among them."""
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class Bytes:
 
 
 def test_a_bag_is_written_in_the_models_own_vocabulary() -> None:
-    [bag] = build_word_bags(["The (Red) car's bus-stop \u2014 und ein Hund"], Bytes())
+    [bag] = build_word_bags(["The (Red) car's bus-stop \u2014 und ein Hund"], BytePairTokens())
     assert set(bag.tokens) == {"ĠRed", "Ġcar", "'s", "Ġbus", "-sto", "p", "Ġund", "Ġein", "ĠHun", "d"}
     [plain] = build_word_bags(["The Red, red car & a क़िला"], None)
     assert set(plain.tokens) == {"red", "car", "क़िला"}
@@ -111,10 +111,10 @@ def test_of_approximate_neighbours_the_overlap_counts() -> None:
 
 
 def test_the_metrics_of_rank_eval_measure_a_short_list_by_a_short_ideal() -> None:
-    values = own_values(EngineHits((4, 7), (2.0, 1.0)), (7, 1, 2))
+    values = compute_metrics(EngineHits((4, 7), (2.0, 1.0)), (7, 1, 2))
     ideal = 1 + 1 / math.log2(3)
     assert values == {"recall@10": pytest.approx(1 / 3), "MRR@10": 0.5, "nDCG@10": pytest.approx(1 / math.log2(3) / ideal)}
-    assert set(own_values(EngineHits((), ()), (1,)).values()) == {0.0}
+    assert set(compute_metrics(EngineHits((), ()), (1,)).values()) == {0.0}
 
 
 def make_cluster_info(distribution: Any, *version: int) -> ClusterInfo:  # noqa: ANN401

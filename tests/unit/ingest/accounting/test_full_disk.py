@@ -1,4 +1,4 @@
-"""What an ingest says of a disk that is full, and what it leaves there."""
+"""Ingests on a full disk: messages and files."""
 
 from __future__ import annotations
 

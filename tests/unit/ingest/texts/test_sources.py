@@ -1,4 +1,4 @@
-"""Sources of texts: what of a file becomes a text, and what fails."""
+"""Sources of texts: parsed texts and failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stair-mini is read from: shipped files, PyTorch's file format, the wheel of the text network."""
+"""Files of stair-mini: shipped ones, PyTorch's format, the wheel of the text network."""
 
 import hashlib
 import os

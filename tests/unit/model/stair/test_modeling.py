@@ -81,7 +81,7 @@ def _logits(head: Any, embedding: Doubles, states_LD: Doubles) -> Doubles:  # no
 @pytest.mark.parametrize("pool", ["max", "mean"])
 @pytest.mark.parametrize("tie", [False, True])
 def test_the_words_of_an_image_match_numpy(pool: str, tie: bool) -> None:
-    model = tiny_stair.model(tiny_stair.config(image_pool=pool, image_tie=tie, image_top_k=4))
+    model = tiny_stair.build_model(tiny_stair.build_config(image_pool=pool, image_tie=tie, image_top_k=4))
     pixels = _pixels(3)
     with torch.inference_mode():
         states_BLD = _array(model.image.compute_states(torch.from_numpy(pixels)))
@@ -94,7 +94,7 @@ def test_the_words_of_an_image_match_numpy(pool: str, tie: bool) -> None:
 
 
 def test_pixels_are_scaled_as_the_configuration_says() -> None:
-    model = tiny_stair.model(tiny_stair.config())
+    model = tiny_stair.build_model(tiny_stair.build_config())
     pixels = _pixels(2)
     scaled = (pixels / 255.0 - np.array([0.5, 0.4, 0.45])) / np.array([0.2, 0.25, 0.3])
     with torch.inference_mode():
@@ -106,7 +106,7 @@ def test_pixels_are_scaled_as_the_configuration_says() -> None:
 @pytest.mark.parametrize("own_words", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_words_of_a_text_match_numpy(pool: str, own_words: bool, masked: bool) -> None:
-    model = tiny_stair.model(tiny_stair.config(text_pool=pool, text_own_words=own_words, text_always_masked=masked))
+    model = tiny_stair.build_model(tiny_stair.build_config(text_pool=pool, text_own_words=own_words, text_always_masked=masked))
     with torch.inference_mode():
         result_BF = _array(model.encode_texts(_texts(model)).weights_BF)
     embedding, features = _array(model.text.head.embedding_FT), len(model.tokens.tokens)
@@ -129,7 +129,7 @@ def test_the_words_of_a_text_match_numpy(pool: str, own_words: bool, masked: boo
 
 
 def test_tied_text_embeddings_are_those_of_the_network() -> None:
-    model = tiny_stair.model(tiny_stair.config(text_tie=True, text_transform_dim=tiny_stair.WIDTH))
+    model = tiny_stair.build_model(tiny_stair.build_config(text_tie=True, text_transform_dim=tiny_stair.WIDTH))
     one = _texts(model, ("a red dog",))
     with torch.inference_mode():
         states_LD = _array(model.text.backbone(one.ids_BL, one.mask_BL))[0]
@@ -140,7 +140,7 @@ def test_tied_text_embeddings_are_those_of_the_network() -> None:
 
 
 def test_dense_vectors_match_numpy() -> None:
-    model = tiny_stair.model(tiny_stair.config(heads=("tokens", "dense"), dense_dim=7))
+    model = tiny_stair.build_model(tiny_stair.build_config(heads=("tokens", "dense"), dense_dim=7))
     assert model.text.head.dense is not None
     with torch.inference_mode():
         result_BE = _array(model.encode_texts(_texts(model)).dense_BE)
@@ -153,7 +153,7 @@ def test_dense_vectors_match_numpy() -> None:
 
 
 def test_a_mask_leaves_the_words_of_the_text() -> None:
-    model = tiny_stair.model(tiny_stair.config(text_own_words=True, text_top_k=0))
+    model = tiny_stair.build_model(tiny_stair.build_config(text_own_words=True, text_top_k=0))
     with torch.inference_mode():
         weights_BF = model.encode_texts(_texts(model), mask="own").weights_BF
     assert weights_BF is not None
@@ -165,7 +165,7 @@ def test_a_mask_leaves_the_words_of_the_text() -> None:
 
 
 def test_a_plain_mask_leaves_all_tokens_of_the_text_stop_words_included() -> None:
-    model = tiny_stair.model(tiny_stair.config(text_top_k=0))
+    model = tiny_stair.build_model(tiny_stair.build_config(text_top_k=0))
     model.set_bias(9.0)  # so that every word is on
     with torch.inference_mode():
         weights_BF = model.encode_texts(_texts(model), mask="tokens").weights_BF
@@ -178,7 +178,7 @@ def test_a_plain_mask_leaves_all_tokens_of_the_text_stop_words_included() -> Non
 
 
 def test_a_tower_that_is_always_masked_stays_so_under_a_plain_mask() -> None:
-    model = tiny_stair.model(tiny_stair.config(text_always_masked=True))
+    model = tiny_stair.build_model(tiny_stair.build_config(text_always_masked=True))
     with torch.inference_mode():
         one, other = (model.encode_texts(_texts(model), mask=mask).weights_BF for mask in ("none", "tokens"))
     assert one is not None
@@ -187,7 +187,7 @@ def test_a_tower_that_is_always_masked_stays_so_under_a_plain_mask() -> None:
 
 def test_without_a_cap_every_word_above_zero_is_in_the_vector(tmp_path: Path) -> None:
     encoder = _encoder(tmp_path, image_top_k=0, text_top_k=0, similarity="dot")
-    model = tiny_stair.model(tiny_stair.config(image_top_k=0, text_top_k=0, similarity="dot"))
+    model = tiny_stair.build_model(tiny_stair.build_config(image_top_k=0, text_top_k=0, similarity="dot"))
     pixels = _pixels(3)
     with torch.inference_mode():
         outs = (model.encode_images(torch.from_numpy(pixels)), model.encode_texts(_texts(model)))
@@ -217,7 +217,7 @@ def test_neither_special_nor_unused_tokens_are_words(tmp_path: Path, text: str) 
 def _encoder(
     folder: Path, *, spec: dict[str, Any] | None = None, image: str = "vit", text: str = "bert", **changes: object
 ) -> Encoder:
-    tiny_stair.checkpoint(folder, tiny_stair.config(image, text, **changes))
+    tiny_stair.write_checkpoint(folder, tiny_stair.build_config(image, text, **changes))
     return registry.load_encoder(ModelSpec(name=str(folder), backend="torch", **(spec or {})))
 
 

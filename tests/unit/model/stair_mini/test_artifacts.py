@@ -1,4 +1,4 @@
-"""What is shipped of stair-mini: files that fit together, how they are packed, and how a training of them begins."""
+"""Shipped files of stair-mini: consistency, packing, and start of a training."""
 
 from __future__ import annotations
 
@@ -123,15 +123,15 @@ def test_files_that_are_written_are_read(mini: MiniArtifacts, tmp_path: Path) ->
 def test_broken_files_are_told(tmp_path: Path, mini: MiniArtifacts, harm: str) -> None:
     folder = tmp_path / "mini"
     shutil.copytree(artifacts.MINI_FOLDER, folder)
-    told = json.loads((folder / CONFIG_FILE).read_text())
+    output = json.loads((folder / CONFIG_FILE).read_text())
     if harm.endswith("gone"):
         (folder / harm.split()[0]).unlink()
     elif harm == "cut":
         (folder / WEIGHTS_FILE).write_bytes((folder / WEIGHTS_FILE).read_bytes()[:1000])
     elif harm == "other version":
-        (folder / CONFIG_FILE).write_text(json.dumps({**told, "version": 9}))
+        (folder / CONFIG_FILE).write_text(json.dumps({**output, "version": 9}))
     elif harm == "no blend":
-        (folder / CONFIG_FILE).write_text(json.dumps({name: value for name, value in told.items() if name != "blend"}))
+        (folder / CONFIG_FILE).write_text(json.dumps({name: value for name, value in output.items() if name != "blend"}))
     elif harm == "no list":
         (folder / CONFIG_FILE).write_text("[]")
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.corpora.image_zoo import shared_values
+from support.corpora.hostile_images import build_shared_exif
 
 from stair_es.sources.image.exif import find_exif_block, read_exif, read_xmp_orientation
 from stair_es.sources.image.tiff import MAX_ENTRIES, TiffDirectories
@@ -68,7 +68,7 @@ def test_invalid_orientations_are_left_out() -> None:
 
 
 def test_entries_that_share_their_values_cost_nothing() -> None:
-    block = shared_values(5_000, 300_000, tags=0x8FFF)
+    block = build_shared_exif(5_000, 300_000, tags=0x8FFF)
     assert read_exif(block) == (None, None)
     tiff = TiffDirectories(block)
     [below] = tiff.read_entries(tiff.first_offset)

@@ -1,4 +1,4 @@
-"""What a walk leaves out unless it is told otherwise: hidden names, and links that lead out of the folder."""
+"""Hidden names and links out of the folder, which listings skip by default."""
 
 import ntpath
 import os
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import fsspec  # type: ignore[import-untyped]
 import pytest
-from support.corpora.hostile_files import END, member
+from support.corpora.hostile_files import END, build_tar_member
 
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.sources.base import Source, SourceItem, SourceOptions, WalkOptions
@@ -99,7 +99,12 @@ def test_folders_of_tables_hide_as_well(tmp_path: Path) -> None:
 
 def test_hidden_members_of_tars_are_left_out_and_counted(tmp_path: Path) -> None:
     hidden = ["__MACOSX/0.jpg", "./a/._0.jpg", "a/._0.txt", ".x/0.jpg", ".DS_Store"]
-    parts = [member("./a/0.jpg", b"x"), *(member(name, b"\xff") for name in hidden), member("a/0.txt", b"text"), END]
+    parts = [
+        build_tar_member("./a/0.jpg", b"x"),
+        *(build_tar_member(name, b"\xff") for name in hidden),
+        build_tar_member("a/0.txt", b"text"),
+        END,
+    ]
     (tmp_path / "s.tar").write_bytes(b"".join(parts))
     source = open_with(f"{tmp_path}/*.tar")
     stream = SourceStream([source])

@@ -1,4 +1,4 @@
-"""What a user may not read: as root, with the rights of nobody for the time of the call."""
+"""Unreadable files: as root, with the rights of nobody during the call."""
 
 import os
 from collections.abc import Iterator

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.corpora.hostile_files import END, member, pack
+from support.corpora.hostile_files import END, build_tar_member, write_gzip
 
 from stair_es.errors import ReadError, UsageError
 from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
@@ -114,10 +114,10 @@ def test_links_are_reported(tmp_path: Path) -> None:
 
 
 def test_a_negative_size_is_not_read(tmp_path: Path) -> None:
-    parts = [member(f"{size}.{suffix}", size=-size) for size in (1, 511) for suffix in ("jpg", "txt")]
-    content = b"".join(parts) + member("a.jpg", b"a") + END
+    parts = [build_tar_member(f"{size}.{suffix}", size=-size) for size in (1, 511) for suffix in ("jpg", "txt")]
+    content = b"".join(parts) + build_tar_member("a.jpg", b"a") + END
     (tmp_path / "s.tar").write_bytes(content)
-    for tar in (tmp_path / "s.tar", pack(tmp_path / "s.tar.gz", (content, 1))):
+    for tar in (tmp_path / "s.tar", write_gzip(tmp_path / "s.tar.gz", (content, 1))):
         found = _all(tar)
         reasons = [each.reason for each in found if isinstance(each, ListingFailure)]
         assert reasons == ["its size is negative"] * 4
@@ -168,7 +168,7 @@ def test_a_cut_between_members_and_a_broken_header_are_seen(tmp_path: Path) -> N
 def test_data_after_the_end_mark_is_reported(tmp_path: Path, packed: bool) -> None:
     parts = [
         gzip.compress(each) if packed else each
-        for each in (member("a.jpg", b"a") + END + bytes(7000), member("b.jpg", b"b") + END)
+        for each in (build_tar_member("a.jpg", b"a") + END + bytes(7000), build_tar_member("b.jpg", b"b") + END)
     ]
     tar = tmp_path / ("s.tar.gz" if packed else "s.tar")
     tar.write_bytes(parts[0])
@@ -192,7 +192,7 @@ def test_what_is_neither_image_nor_text_may_have_any_size(tmp_path: Path, name: 
 
 
 def test_a_gzip_file_is_checked_to_its_end(tmp_path: Path) -> None:
-    content, tar = gzip.compress(member("a.jpg", b"a") + END), tmp_path / "s.tar.gz"
+    content, tar = gzip.compress(build_tar_member("a.jpg", b"a") + END), tmp_path / "s.tar.gz"
     for damaged, reason in (
         (content[:-8] + bytes(8), "CRC"),
         (content[:-6], "EOFError"),
