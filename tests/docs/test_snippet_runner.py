@@ -174,7 +174,7 @@ def _runs(process: int) -> bool:
     return file.exists() and file.read_bytes() != b""  # what has ended and isn't collected yet has no command line
 
 
-def test_a_server_is_gone_with_its_page(tmp_path: Path) -> None:
+def test_server_ends_with_its_page(tmp_path: Path) -> None:
     with Shell(tmp_path, tmp_path, {"PATH": "/usr/bin:/bin"}) as shell:
         shell.start_background("echo up; echo $$ > pid; exec sleep 600", "up", 10)
         process = int(shell.run("cat pid; jobs -p", 10).printed.split()[-1])
@@ -208,7 +208,7 @@ def test_other_words_and_orders_are_not(shown: str, printed: str) -> None:
     assert find_missing(tuple(shown.splitlines()), printed) != []
 
 
-def test_commands_have_their_lines_and_what_is_shown_below_them() -> None:
+def test_commands_have_lines_and_shown_output() -> None:
     [block] = parse_blocks("x\n\n```console\n$ a \\\n  b\n1\n2\n$ c # d\n```\n")
     found = list(parse_commands(block))
     assert [(each.text, each.shown, each.line) for each in found] == [("a \\\n  b", ("1", "2"), 4), ("c # d", (), 8)]
@@ -223,7 +223,7 @@ def test_programs_are_found_behind_variables_and_pipes() -> None:
     ]
 
 
-def test_options_are_known_even_if_files_are_not_there() -> None:
+def test_options_are_parsed_without_files() -> None:
     check_command(["stair-es", "evaluate", "retrieval", "no-such-file.json", "--images", "no-such-folder"])
     with pytest.raises(InvalidSnippet, match="no-such"):
         check_command(["stair-es", "evaluate", "retrieval", "no-such-file.json", "--images", "no-such-folder", "--no-such"])

@@ -140,7 +140,7 @@ def answer(url: str, **headers: str) -> int:
 # ------------------------------------------------------------------------------------------------- docker compose up
 
 
-def test_compose_brings_ray_takes_the_photos_in_and_serves_the_page(
+def test_compose_starts_ray_ingests_and_serves_the_page(
     node_url: str, client: OpenSearch, index_name: str, photos: Path, home: Path, tmp_path: Path
 ) -> None:
     services = read_compose(COMPOSE, {"STAIR_ES_INDEX": index_name, "RUNNER": "ray"})
@@ -213,7 +213,7 @@ def _end_ray(port: int) -> None:
                 process.kill()
 
 
-def test_an_ingest_in_threads_tells_failed_runs_from_failed_images(
+def test_threads_separate_failed_runs_from_failed_images(
     node_url: str, client: OpenSearch, index_name: str, photos: Path, tmp_path: Path
 ) -> None:
     ingest = read_compose(COMPOSE, {"STAIR_ES_INDEX": index_name})["ingest"]

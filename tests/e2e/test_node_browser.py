@@ -154,16 +154,14 @@ def test_no_request_of_a_foreign_script_is_answered_or_done(
     assert state_of(client, index) == before
 
 
-def test_forms_and_elements_of_a_foreign_page_do_nothing(
-    node_url: str, other_origin: str, page: Page, client: OpenSearch, index: str
-) -> None:
+def test_forms_of_foreign_pages_do_nothing(node_url: str, other_origin: str, page: Page, client: OpenSearch, index: str) -> None:
     before = state_of(client, index)
     page.goto(other_origin)
     assert len(page.evaluate(ELEMENTS, [node_url, index])) == 8
     assert state_of(client, index) == before
 
 
-def test_whoever_opens_the_node_in_a_tab_sees_it(node_url: str, page: Page, index: str) -> None:
+def test_browser_tab_shows_the_node(node_url: str, page: Page, index: str) -> None:
     answer = page.goto(f"{node_url}/{index}/_count")
     assert answer is not None
     assert answer.json()["count"] == DOCUMENTS

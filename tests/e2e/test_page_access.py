@@ -75,7 +75,7 @@ def test_messages_above_and_in_place_of_hits(
     assert violations(page) == [], "an error"
 
 
-def test_what_screen_readers_announce(site: Site, page: Page) -> None:
+def test_screen_reader_text(site: Site, page: Page) -> None:
     open_results(site, page)
     for role, name in (("search", "Images"), ("navigation", "Views"), ("complementary", "Words and filters")):
         expect(page.get_by_role(role, name=name)).to_be_visible()  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ def test_what_screen_readers_announce(site: Site, page: Page) -> None:
     expect(page.locator("#said")).to_have_attribute("aria-live", "polite")
 
 
-def test_less_motion_for_those_who_ask_for_it(site: Site, context: Contexts) -> None:
+def test_reduced_motion_is_respected(site: Site, context: Contexts) -> None:
     for media, expected in (("reduce", False), ("no-preference", True)):
         page = context(reduced_motion=media).new_page()
         open_results(site, page)

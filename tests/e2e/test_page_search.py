@@ -28,7 +28,7 @@ def press(page: Page, label: str) -> None:
     page.locator(".query").get_by_role("button", name=label, exact=True).click()
 
 
-def test_words_find_images_and_say_why(site: Site, page: Page) -> None:
+def test_words_find_and_explain_hits(site: Site, page: Page) -> None:
     page.goto(site.base)
     wait_for_start_page(page)
     save_screenshot(page, "landing")
@@ -50,7 +50,7 @@ def test_words_find_images_and_say_why(site: Site, page: Page) -> None:
     save_screenshot(page, "search")
 
 
-def test_examples_from_the_corpus_are_one_click_away(site: Site, page: Page) -> None:
+def test_corpus_examples_need_one_click(site: Site, page: Page) -> None:
     page.goto(site.base)
     first = page.locator(".examples button").first
     word = first.locator(".word").inner_text()
@@ -80,7 +80,7 @@ def test_a_slider_ranks_again_as_the_api_does(site: Site, page: Page) -> None:
     expect(handle).to_have_value("1")
 
 
-def test_a_dragged_slider_keeps_its_hits_in_place_and_moves_them(site: Site, page: Page) -> None:
+def test_dragged_slider_moves_hits_after_release(site: Site, page: Page) -> None:
     page.emulate_media(reduced_motion="no-preference")
     open_results(site, page)
     first = get_hit_names(page)[0]

@@ -61,9 +61,7 @@ def test_visitors_without_the_token_get_the_login_page(private_url: str, context
     assert TOKEN not in page.url
 
 
-def test_a_link_from_another_site_is_one_click_away(
-    private_url: str, site: Site, context: Contexts, page_errors: PageErrors
-) -> None:
+def test_links_from_other_sites_need_a_click(private_url: str, site: Site, context: Contexts, page_errors: PageErrors) -> None:
     page_errors.allowed.append("status of 401")
     friend = context()
     page = friend.new_page()

@@ -69,7 +69,7 @@ def test_searching_with_an_image_s_words_all_or_chosen(site: Site, page: Page) -
     wait_for_hits(page, list_hits(site, vector={word: words[word] for word in ("panda", "bear")}))
 
 
-def test_from_an_image_to_its_neighbour_and_back_to_the_search(site: Site, page: Page) -> None:
+def test_navigation_to_neighbours_and_back(site: Site, page: Page) -> None:
     open_results(site, page)
     page.get_by_role("link", name="giant-panda.jpg", exact=True).click()
     neighbour = page.locator(".below li.hit a.name").first
@@ -81,7 +81,7 @@ def test_from_an_image_to_its_neighbour_and_back_to_the_search(site: Site, page:
     expect(page.locator(".search")).to_be_visible()
 
 
-def test_an_image_that_is_not_there(site: Site, page: Page, page_errors: PageErrors) -> None:
+def test_missing_image(site: Site, page: Page, page_errors: PageErrors) -> None:
     page_errors.allowed.append("status of 404")
     page.goto(f"{site.base}/image/nothing")
     expect(page.get_by_role("alert")).to_be_visible()
@@ -128,7 +128,7 @@ def test_two_queries_side_by_side(site: Site, page: Page) -> None:
     expect(page.locator(".sum-up")).to_contain_text("overlap@20")
 
 
-def test_an_address_holds_all_that_is_seen(site: Site, page: Page, context: Contexts) -> None:
+def test_url_has_the_whole_state(site: Site, page: Page, context: Contexts) -> None:
     open_results(site, page)
     get_slider(page, "tree").fill("2.5")
     page.locator(".query").get_by_role("button", name="Require tree", exact=True).click()
@@ -220,7 +220,7 @@ def test_by_keyboard_alone(site: Site, page: Page) -> None:
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
-def test_tab_reaches_everything_that_can_be_clicked(site: Site, page: Page) -> None:
+def test_tab_reaches_all_clickable_elements(site: Site, page: Page) -> None:
     open_results(site, page)
     missed = page.evaluate(
         """() => [...document.querySelectorAll('a[href], button, input:not([type=file]), select')]
@@ -260,7 +260,7 @@ def test_a_phone(site: Site, context: Contexts) -> None:
     save_screenshot(page, "phone-compare")
 
 
-def test_dark_by_the_system_and_by_hand(site: Site, context: Contexts) -> None:
+def test_dark_theme(site: Site, context: Contexts) -> None:
     page = context(color_scheme="dark").new_page()
     open_results(site, page)
     ground = "getComputedStyle(document.body).backgroundColor"
@@ -294,7 +294,7 @@ def test_a_start_without_a_cluster(site: Site, page: Page, page_errors: PageErro
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
-def test_a_cluster_that_is_gone_and_back(site: Site, page: Page, page_errors: PageErrors) -> None:
+def test_cluster_outage(site: Site, page: Page, page_errors: PageErrors) -> None:
     assert site.proxy is not None
     open_results(site, page)
     before = get_hit_names(page)
@@ -315,7 +315,7 @@ def test_a_cluster_that_is_gone_and_back(site: Site, page: Page, page_errors: Pa
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
-def test_a_slow_cluster_shows_that_it_works_and_answers_that_are_overtaken_are_dropped(site: Site, page: Page) -> None:
+def test_slow_cluster_shows_progress_and_drops_stale_responses(site: Site, page: Page) -> None:
     assert site.proxy is not None
     page.goto(site.base)
     wait_for_start_page(page)

@@ -159,7 +159,7 @@ def test_another_option_of_an_enricher_rewrites_the_documents(stair_es: Run, arc
         assert report["written"] == len(PHOTOS)
 
 
-def test_a_picture_that_left_the_archive_leaves_the_sink(stair_es: Run, archive: Path, tmp_path: Path) -> None:
+def test_removed_archive_members_are_removed(stair_es: Run, archive: Path, tmp_path: Path) -> None:
     command = ["ingest", archive, "--model", "colours", "--sink", f"ndjson:folder={tmp_path / 'out'}", "--json"]
     assert _json(stair_es(*command), code=3)["written"] == len(PHOTOS)
     with zipfile.ZipFile(archive, "w") as file:

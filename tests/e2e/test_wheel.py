@@ -72,7 +72,7 @@ def test_packaged_data_is_in_the_wheel(environment: Path, tmp_path: Path) -> Non
     assert "stair-mini" in _run(environment / "stair-es", "encode", "--help", cwd=tmp_path)
 
 
-def test_wheel_and_sdist_hold_what_the_tree_has_and_nothing_else(dist: Path) -> None:
+def test_wheel_and_sdist_match_the_tree(dist: Path) -> None:
     wheel, sdist = dist_files.find_archives(dist)
     names = dist_files.list_tracked_files()
     assert dist_files.compare_wheel(wheel, names) == []

@@ -95,7 +95,7 @@ def test_the_alias_is_moved_while_the_next_index_is_built(runs: IngestRuns, swap
     runs.check_foreign_index(foreign)
 
 
-def test_the_alias_is_taken_away_or_given_to_another_index_too(runs: IngestRuns) -> None:
+def test_removed_or_shared_alias_fails(runs: IngestRuns) -> None:
     own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
     add = {"actions": [{"add": {"index": foreign, "alias": runs.alias}}]}
     with pytest.raises(IndexMismatch, match="now points to several indices") as caught:
@@ -109,7 +109,7 @@ def test_the_alias_is_taken_away_or_given_to_another_index_too(runs: IngestRuns)
 
 
 @pytest.mark.parametrize("gone", ["alias", "index"])
-def test_a_build_takes_the_place_of_an_index_that_was_removed_meanwhile(runs: IngestRuns, gone: str) -> None:
+def test_builds_replace_an_index_removed_during_the_run(runs: IngestRuns, gone: str) -> None:
     live = runs.run("second", PhotoSource(0, 2)).index
 
     def remove() -> None:
@@ -122,7 +122,7 @@ def test_a_build_takes_the_place_of_an_index_that_was_removed_meanwhile(runs: In
     runs.check_documents(runs.get_alias_target(), COUNT, "first-1")
 
 
-def test_a_build_that_must_not_swap_stays_aside_where_the_index_was_removed(runs: IngestRuns) -> None:
+def test_unswapped_build_survives_removal_of_the_index(runs: IngestRuns) -> None:
     live = runs.run("second", PhotoSource(0, 2)).index
     report = runs.run_paused(PauseOnce(lambda: runs.client.indices.delete(index=live)), sink_options={"swap": "never"})
     assert not report.swapped
@@ -133,7 +133,7 @@ def test_a_build_that_must_not_swap_stays_aside_where_the_index_was_removed(runs
     assert runs.run().unchanged == COUNT
 
 
-def test_a_resync_deletes_nothing_elsewhere(runs: IngestRuns) -> None:
+def test_resync_spares_foreign_indices(runs: IngestRuns) -> None:
     own = runs.run().index
     ids = tuple(sorted(runs.read_documents(own)))
     foreign = runs.create_foreign_index(ids)
@@ -151,7 +151,7 @@ def test_a_resync_while_another_model_s_run_swaps(runs: IngestRuns) -> None:
     runs.check_documents(runs.get_alias_target(), COUNT, "second-1")
 
 
-def test_the_index_s_own_alias_is_moved_by_hand(runs: IngestRuns) -> None:
+def test_alias_of_the_index_is_moved_manually(runs: IngestRuns) -> None:
     own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
     with pytest.raises(IndexMismatch, match=f"documents for '{own}' were stored in '{foreign}'"):
         runs.run_paused(PauseOnce(lambda: runs.move_alias(make_write_alias(own), foreign)), PhotoSource(0, 3))
@@ -179,7 +179,7 @@ def test_every_kind_of_write_notices_where_it_went(runs: IngestRuns, call: str) 
         calls[call]()
 
 
-def test_texts_stay_in_their_index(runs: IngestRuns, tmp_path: Path) -> None:
+def test_texts_keep_their_index(runs: IngestRuns, tmp_path: Path) -> None:
     (file := tmp_path / "texts.txt").write_text("".join(f"a {word} bus\n" for word in ("red", "blue", "green")))
     foreign = runs.create_foreign_index()
     options = TextIngestOptions(alias=runs.alias, model=ModelSpec(name="first"), dead_letters=tmp_path / "texts.jsonl")
@@ -198,7 +198,7 @@ def test_texts_stay_in_their_index(runs: IngestRuns, tmp_path: Path) -> None:
     runs.check_foreign_index(foreign)
 
 
-def test_tokens_stay_in_theirs(runs: IngestRuns) -> None:
+def test_moved_token_aliases(runs: IngestRuns) -> None:
     own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
 
     def is_of_words(request: Request) -> bool:
@@ -238,7 +238,7 @@ def test_a_policy_changes_no_foreign_documents(runs: IngestRuns) -> None:
     runs.check_foreign_index(foreign)
 
 
-def test_an_index_without_an_alias_of_its_own_gets_one_and_a_look_gives_none(runs: IngestRuns) -> None:
+def test_writing_creates_a_missing_alias_and_reading_does_not(runs: IngestRuns) -> None:
     own = runs.run(photos=PhotoSource(0, 1)).index
     runs.client.indices.delete_alias(index=own, name=make_write_alias(own))
     body, connection = resources.load_json_resource("mappings", "image"), Connection(url=runs.url)

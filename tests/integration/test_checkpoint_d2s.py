@@ -85,7 +85,7 @@ def test_the_dense_model_is_part_of_the_id(folder: Path, tmp_path: Path, monkeyp
     assert registry.get_model_card(str(folder)).model_id != first.model_id
 
 
-def test_without_a_dense_model_it_says_how_to_name_one(tmp_path: Path) -> None:
+def test_missing_dense_model_is_reported(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "d2s", build_d2s_config(None), draw_d2s_weights())
     with pytest.raises(ModelError, match="without its dense model") as wrong:
         registry.get_model_card(str(folder))

@@ -78,7 +78,7 @@ def _reference(folder: Path, pixels_BHWC: NDArray[np.uint8]) -> tuple[Floats, Fl
     return seen_BD, said_BD
 
 
-def test_vectors_are_those_of_the_model(folder: Path) -> None:
+def test_vectors_match_the_model(folder: Path) -> None:
     encoder, pixels = _load(folder), _pixels(folder)
     images_BD, texts_BD = _reference(folder, pixels)
     assert encoder.encode_images_dense(pixels) == pytest.approx(images_BD, abs=2e-5)

@@ -104,7 +104,7 @@ def of_transformers(folder: Path, image: Image.Image) -> Floats:
 
 @pytest.mark.parametrize("resample", [None, 2, 3])
 @pytest.mark.parametrize("form", [*DENSE])
-def test_dense_vectors_are_those_of_the_models_own_processor(tmp_path: Path, form: str, resample: int | None) -> None:
+def test_dense_vectors_match_the_model_processor(tmp_path: Path, form: str, resample: int | None) -> None:
     folder = DENSE[form](tmp_path / form)
     if resample is not None:
         say(folder, resample=resample)
@@ -141,7 +141,7 @@ def test_d2s_sees_the_distorted_image(tmp_path: Path, size: tuple[int, int]) -> 
 
 @pytest.mark.parametrize("size", SHAPES)
 @pytest.mark.parametrize("resample", [2, 3])
-def test_a_sparse_encoder_is_handed_what_its_processor_would_make(sparse: Path, resample: int, size: tuple[int, int]) -> None:
+def test_sparse_encoder_gets_the_input_of_its_processor(sparse: Path, resample: int, size: tuple[int, int]) -> None:
     from safetensors.numpy import load_file
 
     say(sparse, image_processor_type="SiglipImageProcessor", resample=resample)
@@ -202,7 +202,7 @@ def test_another_fit_is_another_model(tmp_path: Path, make: Callable[[Path], Pat
         registry.get_model_card(name, "zoom")  # type: ignore[arg-type]
 
 
-def test_models_of_ours_take_no_other_fit(tmp_path: Path) -> None:
+def test_our_models_allow_one_fit(tmp_path: Path) -> None:
     trained = tiny_stair.write_checkpoint(tmp_path / "trained")
     for name in (*registry.list_plugin_models(), str(trained)):
         assert registry.get_model_card(name, registry.get_model_card(name).image_spec.fit) == registry.get_model_card(name)

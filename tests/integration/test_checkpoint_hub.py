@@ -63,7 +63,7 @@ def test_a_repository_is_the_same_model_as_its_folder(hub: HubServer, tmp_path: 
     assert _resolve("org/Tiny_VDR", hub.url, tmp_path / "home", HF_HUB_OFFLINE="1") == found
 
 
-def test_a_pickle_is_left_where_there_are_safetensors(hub: HubServer, tmp_path: Path) -> None:
+def test_safetensors_are_preferred_to_pickles(hub: HubServer, tmp_path: Path) -> None:
     folder = write_checkpoint(hub.root / "org" / "both", build_vdr_config(), draw_vdr_weights())
     (folder / "pytorch_model.bin").write_bytes(b"never fetched")
     assert _resolve("org/both", hub.url, tmp_path / "home")["id"].startswith("both-")
@@ -88,7 +88,7 @@ def test_an_unreachable_hub(tmp_path: Path) -> None:
     assert "hf download org/none" in found["remedy"]
 
 
-def test_an_interrupted_download_says_what_to_delete_and_is_finished_later(hub: HubServer, tmp_path: Path) -> None:
+def test_interrupted_downloads_are_reported_and_resumed(hub: HubServer, tmp_path: Path) -> None:
     write_checkpoint(hub.root / "org" / "cut", build_vdr_config(), draw_vdr_weights(), pickled=True)
     hub.truncated = {"pytorch_model.bin"}
     home = tmp_path / "home"
@@ -105,9 +105,7 @@ def test_an_interrupted_download_says_what_to_delete_and_is_finished_later(hub: 
 
 
 @pytest.mark.parametrize("pickled", [False, True])
-def test_weights_that_were_cut_off_in_the_cache_are_found_before_they_are_used(
-    hub: HubServer, tmp_path: Path, pickled: bool
-) -> None:
+def test_truncated_cached_weights_are_detected(hub: HubServer, tmp_path: Path, pickled: bool) -> None:
     write_checkpoint(hub.root / "org" / "tiny", build_vdr_config(), draw_vdr_weights(), pickled=pickled)
     home = tmp_path / "home"
     whole = _resolve("org/tiny", hub.url, home)
@@ -122,7 +120,7 @@ def test_weights_that_were_cut_off_in_the_cache_are_found_before_they_are_used(
     assert _resolve("org/tiny", hub.url, home) == whole
 
 
-def test_a_cache_that_may_not_be_written_names_it(hub: HubServer, tmp_path: Path) -> None:
+def test_unwritable_cache_is_named(hub: HubServer, tmp_path: Path) -> None:
     write_checkpoint(hub.root / "org" / "tiny", build_vdr_config(), draw_vdr_weights())
     (tmp_path / "home").write_text("a file, no folder")
     found = _resolve("org/tiny", hub.url, tmp_path / "home")
@@ -163,7 +161,7 @@ def test_the_dense_model_of_photos_counts_and_another_one_can_be_named(public: H
     assert _resolve("photos", public.url, home, STAIR_ES_D2S_DENSE_MODEL=str(other))["id"] != first
 
 
-def test_the_list_says_what_is_in_the_cache_and_fetches_nothing(public: HubServer, tmp_path: Path) -> None:
+def test_list_shows_the_cache_without_downloads(public: HubServer, tmp_path: Path) -> None:
     home = tmp_path / "home"
 
     def cached() -> dict[str, bool]:
@@ -180,7 +178,7 @@ def test_the_list_says_what_is_in_the_cache_and_fetches_nothing(public: HubServe
     assert cached() == {"photos": False, "photos-small": True}
 
 
-def test_encode_takes_a_short_name_from_the_environment(public: HubServer, tmp_path: Path) -> None:
+def test_encode_reads_a_short_name_from_the_environment(public: HubServer, tmp_path: Path) -> None:
     done = _stair_es("encode", "--text", "dog", "--json", url=public.url, home=tmp_path / "home", STAIR_ES_MODEL="photos")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["tokens"]

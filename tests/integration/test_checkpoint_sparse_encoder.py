@@ -141,7 +141,7 @@ def test_the_id_counts_the_weights_of_a_routers_routes(tmp_path: Path) -> None:
     assert registry.get_model_card(str(tmp_path / "m")).model_id == second
 
 
-def test_a_model_of_texts_sees_no_images(tmp_path: Path) -> None:
+def test_text_models_encode_no_images(tmp_path: Path) -> None:
     table = tiny_sparse.write_text_model(tmp_path / "m")
     encoder = _load(tmp_path / "m")
     vector = encoder.encode_texts([" red bus"])[0]
@@ -221,7 +221,7 @@ def test_other_words_than_berts_go_into_an_index_and_are_found(
         assert [Path(hit.uri).stem for hit in only] == ["blue"]
 
 
-def test_a_model_that_moved_says_so(node_url: str, index_name: str, folder: Path, pictures: Path, tmp_path: Path) -> None:
+def test_moved_models_are_reported(node_url: str, index_name: str, folder: Path, pictures: Path, tmp_path: Path) -> None:
     _ingest(node_url, index_name, str(folder), pictures, tmp_path)
     shutil.move(folder, tmp_path / "elsewhere")
     with ImageSearch(index_name, url=node_url) as search, pytest.raises(ModelError, match="neither a name nor a folder"):

@@ -60,7 +60,7 @@ def check(folder: Path, wanted_BV: Floats) -> None:
         assert vector.to_dict() == pytest.approx(weights, abs=1e-6)
 
 
-def test_one_that_was_saved_before_its_first_encode(tmp_path: Path) -> None:
+def test_model_saved_before_its_first_encode(tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     SparseEncoder(str(bare(tmp_path / "bert")), device="cpu").save_pretrained(str(saved))
     config = json.loads((saved / "1_SpladePooling" / "config.json").read_text())
@@ -83,7 +83,7 @@ class MaliciousPickle:
         return exec, ("raise SystemExit('code of a checkpoint ran')",)
 
 
-def test_code_beside_a_bare_one_or_in_its_weights_does_not_run(tmp_path: Path) -> None:
+def test_code_in_folders_and_weights_is_not_run(tmp_path: Path) -> None:
     folder = bare(tmp_path / "splade", pickled=True)
     torch.save({"cls.predictions.bias": MaliciousPickle()}, folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="can't be loaded"):
@@ -94,7 +94,7 @@ def test_code_beside_a_bare_one_or_in_its_weights_does_not_run(tmp_path: Path) -
         registry.get_encoder_plugin(str(folder))
 
 
-def test_a_network_without_words_is_none(tmp_path: Path) -> None:
+def test_networks_need_words(tmp_path: Path) -> None:
     folder = bare(tmp_path / "bert")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))

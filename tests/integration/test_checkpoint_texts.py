@@ -63,7 +63,7 @@ def test_siglip_with_sentencepiece_is_as_transformers_has_it(siglip: Path) -> No
     assert _load(siglip).encode_texts_dense(TEXTS) == pytest.approx((rows / rows.norm(dim=1, keepdim=True)).numpy(), abs=2e-5)
 
 
-def test_siglip_without_sentencepiece_says_what_to_install(siglip: Path) -> None:
+def test_siglip_needs_sentencepiece(siglip: Path) -> None:
     code = (
         "import sys\nsys.modules['sentencepiece'] = None\n"
         "from stair_es.errors import MissingExtra\nfrom stair_es.model import registry\n"
@@ -77,7 +77,7 @@ def test_siglip_without_sentencepiece_says_what_to_install(siglip: Path) -> None
     assert "again" not in done.stdout
 
 
-def test_siglip_reads_small_letters_whatever_its_tokenizer(tmp_path: Path) -> None:
+def test_siglip_lowercases_for_any_tokenizer(tmp_path: Path) -> None:
     folder = tiny_dense.write_siglip(tmp_path / "siglip2")
     (folder / "tokenizer.json").write_text(
         (folder / "tokenizer.json").read_text().replace('"lowercase":true', '"lowercase":false')

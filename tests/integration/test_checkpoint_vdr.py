@@ -190,7 +190,7 @@ def test_words_become_wordpiece_tokens(folder: Path) -> None:
     assert encoder.tokenize_word("é") == encoder.tokenize_word("giraffe") == ()
 
 
-def test_the_dimensions_are_those_of_the_published_code() -> None:
+def test_dimensions_match_the_published_code() -> None:
     """27,623 of the 30,522 tokens; the ids at its ends and of a few words were read off the published list."""
     ids = list_valid_ids(load_wordpiece_vocabulary())
     assert len(ids) == 30_522 - 2_899

@@ -183,7 +183,7 @@ def test_sparse_vector(elasticsearch9_url: str, requirement: str, started_tasks:
 
 
 @pytest.mark.parametrize("requirement", [_OLDEST_PROMISED, "opensearch-py==2.8.0"])
-def test_our_own_path_with_older_clients(node_url: str, requirement: str) -> None:
+def test_bulk_path_with_older_clients(node_url: str, requirement: str) -> None:
     """Connection, login, retries, bulk: all that leans on the client's inner parts."""
     busy = [2]
 

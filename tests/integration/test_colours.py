@@ -73,9 +73,7 @@ def test_an_index_without_colours_is_rebuilt(
     assert ingest(node_url, index_name)["unchanged"] == len(NAMES)
 
 
-def test_a_mapping_of_one_s_own_without_the_field_is_searched_all_the_same(
-    node_url: str, index_name: str, tmp_path: Path
-) -> None:
+def test_custom_mappings_without_the_field_are_searched(node_url: str, index_name: str, tmp_path: Path) -> None:
     """The field is text then: filters find it, and the page counts no colours instead of failing."""
     body = json.loads((Path(__file__).parents[2] / "mappings" / "image.json").read_text())
     del body["mappings"]["properties"]["colours"]

@@ -38,7 +38,7 @@ def test_a_login_of_the_file_is_sent_only_to_the_url_of_the_file(node_url: str, 
         assert _BASIC in _heard(other, *prod, STAIR_ES_URL=other.url, STAIR_ES_USER="anna", STAIR_ES_PASSWORD="hunter2")
 
 
-def test_certificates_of_the_file_are_left_out_with_it(node_url: str, config: Path) -> None:
+def test_unused_files_set_no_certificates(node_url: str, config: Path) -> None:
     config.write_text('url = "https://localhost:1"\nca_file = "none.pem"\nclient_cert = "none.pem"\n')
     with RecordingProxy(node_url) as other:
         assert _heard(other, "--config", str(config), "words", "--url", other.url) == {None}

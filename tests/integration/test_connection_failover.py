@@ -35,7 +35,7 @@ def _busy(retry_after: str, times: int = 1) -> Callable[[RecordedRequest], StubR
 
 
 @pytest.mark.parametrize("died", ["first", "second"])
-def test_a_dead_node_is_left_and_the_other_asked(node_url: str, died: str) -> None:
+def test_dead_node_fails_over(node_url: str, died: str) -> None:
     with RecordingProxy(node_url) as first, RecordingProxy(node_url) as second:
         cluster = Cluster(Connection(url=f"{first.url},{second.url}"))
         for _ in range(4):
@@ -52,7 +52,7 @@ def test_a_dead_node_is_left_and_the_other_asked(node_url: str, died: str) -> No
         cluster.close()
 
 
-def test_a_hanging_node_is_left_too(node_url: str) -> None:
+def test_hanging_node_fails_over(node_url: str) -> None:
     over = threading.Event()
 
     def hang(_: RecordedRequest) -> StubResponse | None:
@@ -67,7 +67,7 @@ def test_a_hanging_node_is_left_too(node_url: str) -> None:
         assert (len(hanging.requests), len(healthy.requests)) == (1, 5)
 
 
-def test_all_nodes_dead_is_an_error_that_names_the_last() -> None:
+def test_error_names_the_last_dead_node() -> None:
     with RecordingProxy(None) as first, RecordingProxy(None) as second:
         pass
     connection = Connection(url=f"{first.url},{second.url}")
@@ -75,7 +75,7 @@ def test_all_nodes_dead_is_an_error_that_names_the_last() -> None:
         cluster.call(cluster.client.info, retry=_POLICY)
 
 
-def test_a_server_that_names_its_time_is_not_asked_earlier(node_url: str) -> None:
+def test_retry_after_of_servers_is_respected(node_url: str) -> None:
     waits = list[float]()
     with (
         RecordingProxy(node_url, gate=_busy("7", times=2)) as proxy,
@@ -132,6 +132,6 @@ def test_without_the_header_the_wait_doubles_up_to_its_limit() -> None:
             assert full / 2 <= wait <= full
 
 
-def test_clients_that_were_sent_away_together_do_not_come_back_together() -> None:
+def test_rejected_clients_retry_at_different_times() -> None:
     policy = RetryPolicy(backoff_s=1)
     assert len({compute_retry_delay_s(1, policy, _Failed("5")) for _ in range(20)}) > 10

@@ -37,5 +37,5 @@ def send(**arguments: Any) -> str:  # noqa: ANN401  as the client takes them
         ({"filter_path": "hits,-hits.total"}, "hits,-hits.total,error"),
     ],
 )
-def test_a_filter_of_answers_lets_the_reason_of_a_failure_through(arguments: dict[str, Any], sent: str) -> None:
+def test_response_filter_keeps_failure_reasons(arguments: dict[str, Any], sent: str) -> None:
     assert send(**arguments) == sent

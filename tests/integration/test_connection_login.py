@@ -54,7 +54,7 @@ def test_settings_of_the_environment_are_sent(node_url: str, tmp_path: Path, env
     assert "hunter2" not in repr(connection) + repr(connection.security) + f"{cluster.client!r}{vars(cluster.client)!r}"
 
 
-def test_the_url_itself_may_stand_in_a_file(tmp_path: Path) -> None:
+def test_url_may_be_in_a_file(tmp_path: Path) -> None:
     path = _file(tmp_path, "https://anna:hunter2@localhost:9200/search,https://anna:hunter2@localhost:9201")
     connection = Connection.from_env(environ={"STAIR_ES_URL_FILE": path})
     assert connection.nodes == ["https://localhost:9200/search", "https://localhost:9201"]
@@ -100,7 +100,7 @@ def test_conflicting_settings_are_usage_errors(environ: dict[str, str], expected
     ],
 )
 @pytest.mark.parametrize("status", [401, 403, 400, 500, 302])
-def test_secrets_that_a_server_echoes_are_redacted(
+def test_echoed_secrets_are_redacted(
     security: SecuritySettings, remedy: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     def echo(asked: RecordedRequest) -> StubResponse:
@@ -155,7 +155,7 @@ def test_a_rejected_request_names_the_missing_permission_and_its_documentation()
             assert "docs/howto/secure.md#roles" in caught.value.remedy
 
 
-def test_a_request_about_all_indices_is_rejected_by_the_proxy_and_an_alias_is_asked_for_by_its_index() -> None:
+def test_proxy_rejects_requests_without_an_index() -> None:
     with RecordingProxy(None) as proxy:
         proxy.gate = lambda _: StubResponse(status=200)
         with Cluster(Connection(url=proxy.url)) as cluster:

@@ -42,7 +42,7 @@ def test_elasticsearch_9_without_its_root(elasticsearch9_url: str) -> None:
 
 
 @pytest.mark.parametrize("status", [403, 404, 405])
-def test_a_cluster_that_hides_its_root(node_url: str, status: int) -> None:
+def test_cluster_without_root_access(node_url: str, status: int) -> None:
     with RecordingProxy(node_url, gate=lambda asked: StubResponse(status=status) if asked.target == "/" else None) as proxy:
         assert _probe(proxy.url).label == "OpenSearch 3.8.0"
 
@@ -134,6 +134,6 @@ def test_the_nodes_without_neural_search_are_named() -> None:
         _check_neural_search(_plugins(a=[], b=[], c=[], d=[], e=[]))
 
 
-def test_a_user_who_may_not_list_plugins_can_continue() -> None:
+def test_plugin_list_may_be_forbidden() -> None:
     _check_neural_search(StubResponse(status=403))
     _check_neural_search(None, version=())  # Serverless isn't asked

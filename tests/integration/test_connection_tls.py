@@ -79,7 +79,7 @@ def test_a_ca_file_is_enough(endpoint: Endpoint, authority: trustme.CA, ca_file:
     assert _label(endpoint(_server(authority.issue_cert("localhost"))), ca_file=ca_file) == "OpenSearch 3.8.0"
 
 
-def test_a_stranger_is_not_trusted(endpoint: Endpoint, authority: trustme.CA, ca_file: str) -> None:
+def test_unknown_ca_is_rejected(endpoint: Endpoint, authority: trustme.CA, ca_file: str) -> None:
     url = endpoint(_server(trustme.CA().issue_cert("localhost")))
     for security in ({}, {"ca_file": ca_file}):
         with pytest.raises(ClusterUnreachable, match="certificate") as caught:
@@ -108,7 +108,7 @@ def test_the_fingerprint_of_the_authority_is_enough(
     assert _label(url, ca_fingerprint=shape(_sha256(authority.cert_pem.bytes()))) == "OpenSearch 3.8.0"
 
 
-def test_the_fingerprint_of_the_server_is_enough_whatever_it_is_called(endpoint: Endpoint, authority: trustme.CA) -> None:
+def test_server_fingerprint_suffices_for_any_host_name(endpoint: Endpoint, authority: trustme.CA) -> None:
     leaf = authority.issue_cert("search.example.org")
     assert _label(endpoint(_server(leaf)), ca_fingerprint=_sha256(leaf.cert_chain_pems[0].bytes())) == "OpenSearch 3.8.0"
 
@@ -124,7 +124,7 @@ def test_a_wrong_fingerprint_is_rejected_before_anything_is_sent(
         assert (proxy.requests, waits, caplog.records) == ([], [], [])
 
 
-def test_an_authority_that_is_shown_but_did_not_sign_is_rejected(endpoint: Endpoint, authority: trustme.CA) -> None:
+def test_authority_that_did_not_sign_is_rejected(endpoint: Endpoint, authority: trustme.CA) -> None:
     """The true authority's certificate is public: that it is shown proves nothing until it has signed."""
     url = endpoint(_server(trustme.CA().issue_cert("localhost"), root=authority))
     with pytest.raises(ClusterUnreachable, match="certificate"):

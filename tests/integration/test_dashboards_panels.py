@@ -301,7 +301,7 @@ CONTROLS: dict[Product, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("product", ["opensearch-dashboards", "kibana"])
-def test_every_panel_shows_what_is_in_the_documents(album: ChartCorpus, product: Product) -> None:
+def test_every_panel_shows_document_values(album: ChartCorpus, product: Product) -> None:
     panel, name = CONTROLS[product]
     choices = {f"{panel}/{field}": choice(field, name) for field in ("top_tokens", "colours", "uri", "source", "model")}
     answers = album.answers(product)
@@ -343,7 +343,7 @@ def test_a_chosen_colour_reaches_every_panel(album: ChartCorpus) -> None:
         PANELS[kind](narrowed, *answers[kind])
 
 
-def test_without_the_common_name_a_chosen_word_empties_the_panels_about_weights(manual_album: ChartCorpus) -> None:
+def test_weight_panels_need_the_common_name(manual_album: ChartCorpus) -> None:
     apart = replace(manual_album, corpus=replace(manual_album.corpus, token_field="token"))
     assert apart.answers("kibana", build_phrase_filter("token", ["animal"]))["average-weight"][1]["hits"]["total"]["value"] > 0
     assert apart.answers("kibana", build_phrase_filter("token", ["animal"]))["cloud"][1]["hits"]["total"]["value"] == 0

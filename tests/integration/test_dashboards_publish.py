@@ -68,7 +68,7 @@ def failed(imported: list[ImportResult]) -> dict[str, str]:
 # --- it works, and works again ---
 
 
-def test_everything_is_imported(server: DashboardsServer, product: Product) -> None:
+def test_bundle_import(server: DashboardsServer, product: Product) -> None:
     imported = sent(DashboardsConnection(url=server.url))
     objects = build_bundle(PHOTOS, product)
     assert failed(imported) == {}
@@ -79,7 +79,7 @@ def test_everything_is_imported(server: DashboardsServer, product: Product) -> N
         assert held[made["type"], made["id"]]["attributes"] == made["attributes"]
 
 
-def test_a_second_time_nothing_is_added(server: DashboardsServer) -> None:
+def test_second_run_adds_nothing(server: DashboardsServer) -> None:
     first = sent(DashboardsConnection(url=server.url))
     before = json.dumps(sorted(server.get_objects().items(), key=str), sort_keys=True)
     second = sent(DashboardsConnection(url=server.url))
@@ -105,11 +105,11 @@ def test_the_base_path_belongs_to_the_url(product: Product) -> None:
 # --- which product ---
 
 
-def test_the_product_says_which_it_is(server: DashboardsServer, product: Product) -> None:
+def test_product_is_detected(server: DashboardsServer, product: Product) -> None:
     assert found(DashboardsConnection(url=server.url)) == DetectedProduct(product=product, version=VERSIONS[product])
 
 
-def test_without_its_header_the_version_tells(server: DashboardsServer, product: Product) -> None:
+def test_product_without_a_header(server: DashboardsServer, product: Product) -> None:
     server.sends_name = False
     assert found(DashboardsConnection(url=server.url)).product == product
 
@@ -132,7 +132,7 @@ def test_too_old_a_product_is_rejected(product: Product, version: str) -> None:
         sent(DashboardsConnection(url=server.url))
 
 
-def test_a_product_that_hides_its_version_is_accepted_as_requested() -> None:
+def test_product_without_version_is_accepted() -> None:
     status = Response.json({"status": {"overall": {"level": "available"}}})
     with start_server(lambda _: status) as url:
         with pytest.raises(UsageError, match="doesn't report which product"):
@@ -148,7 +148,7 @@ def test_the_url_of_the_cluster_is_rejected(node_url: str) -> None:
 # --- spaces, workspaces, tenants ---
 
 
-def test_a_space_gets_its_own_and_the_link_goes_to_what_was_stored() -> None:
+def test_spaces_get_separate_objects_and_links() -> None:
     with DashboardsServer("kibana", "8.15.0", spaces=frozenset({"team"})) as server:
         sent(DashboardsConnection(url=server.url))
         place = DashboardsConnection(url=server.url, space="team")
@@ -162,7 +162,7 @@ def test_a_space_gets_its_own_and_the_link_goes_to_what_was_stored() -> None:
         assert len(server.get_objects("team")) == len(server.get_objects()) == len(imported)
 
 
-def test_a_workspace_gets_its_own() -> None:
+def test_workspaces_are_separate() -> None:
     with DashboardsServer("opensearch-dashboards", workspaces=frozenset({"w1"})) as server:
         imported = sent(DashboardsConnection(url=server.url, workspace="w1"))
         assert len(server.get_objects("w1")) == len(imported)
@@ -220,7 +220,7 @@ def test_a_login_page_is_recognised_and_not_followed(server: DashboardsServer, p
     assert len(server.requests) == 1
 
 
-def test_a_redirect_elsewhere_says_where_to(server: DashboardsServer) -> None:
+def test_redirects_report_their_location(server: DashboardsServer) -> None:
     server.planned_responses = [Response(status=302, headers={"location": "/base/api/status"})]
     with pytest.raises(ClusterError, match=r"redirects \(HTTP 302\), to /base/api/status") as caught:
         sent(DashboardsConnection(url=server.url))
@@ -234,7 +234,7 @@ def test_a_page_instead_of_an_answer_is_recognised(server: DashboardsServer) -> 
     assert "Please log in" in caught.value.message
 
 
-def test_an_answer_that_repeats_the_secret_is_shown_without_it(server: DashboardsServer) -> None:
+def test_secrets_in_responses_are_redacted(server: DashboardsServer) -> None:
     server.planned_responses = [Response.json({"message": "no rights for secret-word"}, status=403)]
     with pytest.raises(AuthenticationFailed, match="no rights for") as caught:
         sent(DashboardsConnection(url=server.url, security=SecuritySettings(user="me", password="secret-word")))
@@ -303,7 +303,7 @@ def test_a_product_that_starts_is_waited_for(server: DashboardsServer) -> None:
     assert pauses == [1.0, 7.0, 4.0]
 
 
-def test_one_that_stays_away_is_an_error_in_the_end(server: DashboardsServer) -> None:
+def test_permanent_outage_is_an_error(server: DashboardsServer) -> None:
     server.planned_responses = [Response(status=503, kind="text/plain", body=b"server is not ready yet")] * 9
     pauses: Pauses = []
     with pytest.raises(ClusterError, match=r"busy or not ready \(HTTP 503\): server is not ready yet"):
@@ -311,7 +311,7 @@ def test_one_that_stays_away_is_an_error_in_the_end(server: DashboardsServer) ->
     assert pauses == [1.0, 2.0, 4.0, 8.0]
 
 
-def test_a_lost_answer_is_asked_for_again(server: DashboardsServer) -> None:
+def test_lost_responses_are_retried(server: DashboardsServer) -> None:
     pauses: Pauses = []
     status = Response.json({"version": {"number": server.version}})
     server.planned_responses = [status, None]  # the import's answer never comes
@@ -372,7 +372,7 @@ def raw(
         return came.status, came.json()
 
 
-def test_the_server_rejects_what_the_products_refuse(server: DashboardsServer, product: Product) -> None:
+def test_server_rejects_what_products_reject(server: DashboardsServer, product: Product) -> None:
     good = to_ndjson(build_bundle(PHOTOS, product))
     other = {"opensearch-dashboards": "kbn-xsrf", "kibana": "osd-xsrf"}[product]
     assert raw(server, good, headers={other: "true"})[0] == 400
@@ -439,7 +439,7 @@ def test_the_command_prints_the_link(server: DashboardsServer) -> None:
     assert "objects imported" in done.stderr
 
 
-def test_the_command_tells_programs_object_by_object(server: DashboardsServer, product: Product) -> None:
+def test_command_reports_each_object_as_json(server: DashboardsServer, product: Product) -> None:
     server.refuse = lambda made: "no" if made["id"].endswith("-bars") else None
     done = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url, "--json")
     assert done.exit_code == 3

@@ -44,7 +44,7 @@ def of_torchvision(data: bytes, spec: ImageSpec) -> Pixels:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("form", [*SPECS])
-def test_squares_are_those_of_torchvision(form: str, size: tuple[int, int]) -> None:
+def test_squares_match_torchvision(form: str, size: tuple[int, int]) -> None:
     data, spec = png(size), SPECS[form]
     found = decode_image(data, spec, DecodeLimits(), thumbnail_px=8)
     assert (found.pixels_HWC == of_torchvision(data, spec)).all()
@@ -65,7 +65,7 @@ def test_an_image_that_is_too_long_is_rejected() -> None:
         (tiny_dense.write_blip, ImageSpec(size_px=16, fit="stretch")),
     ],
 )
-def test_checkpoints_say_how(tmp_path: Path, make: Callable[[Path], Path], spec: ImageSpec) -> None:
+def test_fit_is_read(tmp_path: Path, make: Callable[[Path], Path], spec: ImageSpec) -> None:
     folder = make(tmp_path / "model")
     assert registry.get_model_card(str(folder)).image_spec == spec
     config = json.loads((folder / "preprocessor_config.json").read_text())

@@ -77,7 +77,7 @@ def test_a_missing_index_and_a_missing_cluster_are_reported(find_problems: FindP
         find_problems(Connection(url="http://127.0.0.1:1"))
 
 
-def test_a_load_that_was_killed_is_found_and_restored(
+def test_settings_of_killed_loads_are_restored(
     find_problems: FindProblems, client: OpenSearch, node_url: str, write_target: WriteTarget
 ) -> None:
     load = relax_index_settings(Cluster(Connection(url=node_url), client), write_target, replicas=False)
@@ -89,9 +89,7 @@ def test_a_load_that_was_killed_is_found_and_restored(
     assert [each for each in find_problems() if each.check == "index"] == []
 
 
-def test_refresh_switched_off_by_hand_is_found(
-    find_problems: FindProblems, client: OpenSearch, write_target: WriteTarget
-) -> None:
+def test_disabled_refresh_is_found(find_problems: FindProblems, client: OpenSearch, write_target: WriteTarget) -> None:
     client.indices.put_settings(index=write_target.name, body={"index.refresh_interval": "-1"})
     finding = _only(find_problems(), "index")
     assert "new documents are not searchable" in finding.message
@@ -110,7 +108,7 @@ def test_a_block_is_found_and_lifted(
     assert [each for each in find_problems() if each.check == "index"] == []
 
 
-def test_a_request_that_a_block_stops_names_the_doctor(client: OpenSearch, node_url: str, write_target: WriteTarget) -> None:
+def test_blocked_requests_name_the_doctor(client: OpenSearch, node_url: str, write_target: WriteTarget) -> None:
     client.indices.put_settings(index=write_target.name, body={"index.blocks.read": True})
     with pytest.raises(ClusterError, match="blocked by") as stopped, translate_errors(Connection(url=node_url)):
         client.search(index=write_target.name)
@@ -150,7 +148,7 @@ def test_an_index_of_someone_else_and_one_of_another_model_fail(
     assert "--model other" in other.remedy
 
 
-def test_an_unfinished_build_is_named_with_what_deletes_it(
+def test_unfinished_builds_are_listed_with_a_command(
     find_problems: FindProblems, client: OpenSearch, node_url: str, write_target: WriteTarget, index_name: str
 ) -> None:
     build = _open(client, node_url, index_name, model_id="other-1")
@@ -162,7 +160,7 @@ def test_an_unfinished_build_is_named_with_what_deletes_it(
     assert client.indices.exists(index=write_target.name)
 
 
-def test_retired_indices_beyond_those_kept_are_named(
+def test_excess_retired_indices_are_named(
     find_problems: FindProblems, client: OpenSearch, write_target: WriteTarget, index_name: str
 ) -> None:
     for number in (1, 2, 3):
@@ -176,7 +174,7 @@ def test_retired_indices_beyond_those_kept_are_named(
     assert [each for each in find_problems() if each.check == "retired"] == []
 
 
-def test_a_replica_that_one_node_can_t_hold_is_yellow_and_goes(
+def test_unassignable_replica_is_yellow_and_removed(
     find_problems: FindProblems, client: OpenSearch, node_url: str, index_name: str
 ) -> None:
     _open(client, node_url, index_name, number_of_replicas=1, auto_expand_replicas="false")
@@ -186,7 +184,7 @@ def test_a_replica_that_one_node_can_t_hold_is_yellow_and_goes(
     assert client.cluster.health(index=index_name)["status"] == "green"
 
 
-def test_a_shard_that_is_nowhere_is_red_and_says_why(find_problems: FindProblems, client: OpenSearch, index_name: str) -> None:
+def test_unassigned_shards_are_red_with_a_reason(find_problems: FindProblems, client: OpenSearch, index_name: str) -> None:
     nowhere = {"index.routing.allocation.require._name": "nobody", "index.number_of_replicas": 0}
     client.indices.create(index=index_name, body={"settings": nowhere}, params={"wait_for_active_shards": "0"})
     finding = _only(find_problems(), "health")
@@ -212,7 +210,7 @@ def test_a_low_limit_of_clauses_is_found_and_raised(find_problems: FindProblems,
     assert [each for each in find_problems() if each.check == "limits"] == []
 
 
-def test_a_rejected_login_is_reported_and_forbidden_checks_are_left_out(
+def test_rejected_logins_are_reported_and_checks_skipped(
     find_problems: FindProblems, node_url: str, write_target: WriteTarget, index_name: str
 ) -> None:
     with (

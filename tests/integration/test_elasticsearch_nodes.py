@@ -26,7 +26,7 @@ sys.stdin.read()
 """
 
 
-def test_killed_node_comes_back_with_its_data(tmp_path: Path) -> None:
+def test_killed_node_restarts_with_its_data(tmp_path: Path) -> None:
     with build_elasticsearch7(tmp_path) as node, Cluster(Connection(url=node.url)) as cluster:
         client = cluster.client
         client.index(index="kept", id="1", body={"a": 1})

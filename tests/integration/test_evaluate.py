@@ -163,7 +163,7 @@ def test_words_and_captions_on_engines_with_rank_features(rank_features_url: str
     assert left_behind(rank_features_url) == []
 
 
-def test_the_metrics_are_those_of_the_cluster_query_by_query(rank_features_url: str, captions: CaptionDataset) -> None:
+def test_metrics_match_the_cluster_for_each_query(rank_features_url: str, captions: CaptionDataset) -> None:
     connection = Connection(url=rank_features_url)
     with Cluster(connection) as cluster:
         methods = methods_on(cluster, captions)

@@ -123,7 +123,7 @@ def _locked(node_url: str) -> Callable[[Request], MaybeResponse]:
     return answer
 
 
-def test_a_login_is_taken_from_the_url_and_never_shown(node_url: str) -> None:
+def test_url_login_is_used_and_not_shown(node_url: str) -> None:
     with start_server(_locked(node_url)) as url:
         host = url.removeprefix("http://")
         assert _probe(f"http://anna:s%40fe%3Aword@{host}") == "OpenSearch 3.8.0"
@@ -201,9 +201,7 @@ def test_temporary_faults_lose_and_duplicate_nothing(
 
 
 @pytest.mark.parametrize("fault", list_harmless_faults(), ids=lambda fault: fault.name)
-def test_odd_answers_that_say_all_are_taken_at_their_word(
-    fault: Fault, node_url: str, client: OpenSearch, index_name: str
-) -> None:
+def test_unusual_complete_responses_are_accepted(fault: Fault, node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     documents = _documents(50)
     with _writer(node_url, index_name, inject_always(fault), BulkPolicy(max_chunk_docs=20)) as (writer, waits, met):
@@ -226,7 +224,7 @@ def test_permanent_errors_stop_the_run_at_once(fault: Fault, node_url: str, clie
 
 
 @pytest.mark.parametrize(("seed", "threads"), [(1, 1), (2, 3)])
-def test_all_faults_together_lose_and_duplicate_nothing_and_fail_the_right_documents(
+def test_all_faults_together_lose_and_duplicate_nothing(
     seed: int, threads: int, node_url: str, client: OpenSearch, index_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _create(client, index_name)
@@ -269,7 +267,7 @@ def test_too_large_requests_are_split_down_to_the_document(node_url: str, client
     assert len(written.requests) < 30  # what was learnt from the first refusal holds for the rest of the call
 
 
-def test_the_caller_says_how_large_requests_are(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_caller_sets_the_request_size(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     with _writer(node_url, index_name, _pass) as (writer, _, met):
         small = writer.write(_documents(50), chunk_bytes=1000).requests
@@ -296,7 +294,7 @@ def test_poison_is_isolated_and_named(node_url: str, client: OpenSearch, index_n
     assert waits == []
 
 
-def test_a_document_that_makes_the_node_reject_the_request_is_found(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_document_that_breaks_a_request_is_found(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     documents = _documents(40)
     too_long = "x" * 600  # a node refuses the request for an _id of more than 512 bytes
@@ -311,9 +309,7 @@ def test_a_document_that_makes_the_node_reject_the_request_is_found(node_url: st
     assert waits == []
 
 
-def test_a_cluster_that_rejects_every_request_does_not_fail_the_documents(
-    node_url: str, client: OpenSearch, index_name: str
-) -> None:
+def test_rejected_requests_do_not_fail_documents(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     no = Response.json({"error": {"type": "illegal_argument_exception", "reason": "unknown parameter"}}, 400)
     refuse = inject_always(Fault("400", lambda request, send: no))
@@ -353,7 +349,7 @@ def test_busy_to_the_last_attempt_fails_the_run_and_waits_longer_each_time(node_
     assert "resumes where this run stopped" in caught.value.remedy
 
 
-def test_a_cluster_that_says_when_to_come_back_is_not_asked_earlier(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_retry_after_of_a_cluster_is_respected(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     with _writer(node_url, index_name, inject_in_order([reject_request(retry_after_s=7), reject_request()])) as (
         writer,
@@ -388,9 +384,7 @@ def test_patience_ends_in_time_too(node_url: str, index_name: str) -> None:
     assert now_s == pytest.approx(1060)
 
 
-def test_one_that_is_rejected_to_the_end_while_others_are_taken_in_its_position_has_failed(
-    node_url: str, client: OpenSearch, index_name: str
-) -> None:
+def test_documents_rejected_while_others_pass_have_failed(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     stubborn = reject_items(lambda _, id_: id_ == "001", 500, {"type": "null_pointer_exception", "reason": "broken"})
     with _writer(node_url, index_name, inject_always(stubborn), BulkPolicy(attempts=3)) as (writer, _, _):
@@ -402,7 +396,7 @@ def test_one_that_is_rejected_to_the_end_while_others_are_taken_in_its_position_
 
 
 @pytest.mark.parametrize("refused", [2, 30])
-def test_where_others_are_not_taken_either_the_run_stops_and_no_document_is_blamed(
+def test_full_rejection_stops_the_run_without_failed_documents(
     refused: int, node_url: str, client: OpenSearch, index_name: str
 ) -> None:
     """As when the primary of one shard is missing: some documents go in, those of this shard don't."""
@@ -442,9 +436,7 @@ def test_a_full_disk_is_waited_for(node_url: str, client: OpenSearch, index_name
 
 
 @pytest.mark.parametrize("count", [3, 100])
-def test_a_disk_that_stays_full_stops_the_run_with_a_remedy(
-    count: int, node_url: str, client: OpenSearch, index_name: str
-) -> None:
+def test_full_disk_stops_the_run_with_a_remedy(count: int, node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     _block(client, index_name, True)
     with (
@@ -468,7 +460,7 @@ def test_a_closed_index_or_a_missing_pipeline_stops_the_run(node_url: str, clien
     assert waits == []
 
 
-def test_a_node_that_is_away_is_left_for_another(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_unreachable_node_fails_over(node_url: str, client: OpenSearch, index_name: str) -> None:
     """Three nodes: nobody at the first, the second accepts and never answers in time, the third is well."""
     _create(client, index_name)
     documents = _documents(60)
@@ -484,7 +476,7 @@ def test_a_node_that_is_away_is_left_for_another(node_url: str, client: OpenSear
     assert any(not sent.busy for sent in written.requests)
 
 
-def test_a_deleted_index_does_not_come_back_as_another(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_deleted_index_is_not_replaced(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     with _writer(node_url, index_name, _pass) as (writer, _, _):
         writer.write(_documents(3))

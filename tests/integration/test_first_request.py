@@ -80,7 +80,7 @@ def test_a_search_waits_some_seconds_for_a_cluster_that_starts(
     ],
     ids=["search", "ingest"],
 )
-def test_a_cluster_that_stays_busy_is_reported_with_a_remedy(
+def test_busy_cluster_is_reported_with_a_remedy(
     run: Callable[[str, Path], None], least: int, most: float, waits: list[float], tmp_path: Path
 ) -> None:
     def refuse(_: Request) -> MaybeResponse:
@@ -93,7 +93,7 @@ def test_a_cluster_that_stays_busy_is_reported_with_a_remedy(
     assert "run it again later" in caught.value.remedy
 
 
-def test_a_cluster_that_never_responded_is_not_waited_for(waits: list[float]) -> None:
+def test_unreachable_clusters_are_not_awaited(waits: list[float]) -> None:
     with start_server(lambda _: None) as url:
         pass
     cluster = Cluster(Connection(url=url, timeout_s=5))

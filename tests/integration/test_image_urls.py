@@ -69,7 +69,7 @@ def test_forbidden_and_invalid_urls_are_reported(
     assert "hunter2" not in str(failed.value)
 
 
-def test_the_commands_take_urls_with_the_option_of_ingest(url: str) -> None:
+def test_commands_accept_urls_with_the_ingest_option(url: str) -> None:
     def run(*arguments: str) -> str:
         result = CliRunner().invoke(app, [*arguments, "--model", "stair-mini", "--backend", "onnx", "--json"])
         assert result.exit_code == 0, result.output

@@ -93,7 +93,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_an_index_of_the_first_format_is_rejected_and_stays_as_it_is(old: OldIndex, tmp_path: Path, command: str) -> None:
+def test_first_format_index_is_rejected_unchanged(old: OldIndex, tmp_path: Path, command: str) -> None:
     old.create()
     old.create_words()
     policy = tmp_path / "policy.json"
@@ -140,13 +140,13 @@ def test_the_remedy_helps(old: OldIndex) -> None:
     assert (same["written"], same["alias"]) == (1, old.alias)
 
 
-def test_an_index_of_a_later_format_asks_for_a_newer_version(old: OldIndex) -> None:
+def test_later_formats_need_a_newer_version(old: OldIndex) -> None:
     old.create(format_version=INDEX_FORMAT + 1)
     error = old.read_error("search", "cat")
     assert f"has the format {INDEX_FORMAT + 1} of another version" in error.message
     assert "a newer one" in error.remedy
 
 
-def test_the_current_format_is_taken(old: OldIndex) -> None:
+def test_current_format_is_valid(old: OldIndex) -> None:
     old.create(format_version=INDEX_FORMAT)
     assert [hit["id"] for hit in CommandRunner(old.environment).read_json("search", "cat")["hits"]] == ["a"]

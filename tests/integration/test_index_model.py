@@ -78,7 +78,7 @@ def make_index(client: OpenSearch, index: str, model_name: str, model: str = "un
     client.index(index=index, id="a", body={"tokens": {"dog": 1.0}, "uri": "file:///a.jpg"}, params={"refresh": "true"})
 
 
-def test_all_commands_that_ask_take_the_model_of_the_index(cli: CommandRunner, folder: Path, index_name: str) -> None:
+def test_query_commands_use_the_model_of_the_index(cli: CommandRunner, folder: Path, index_name: str) -> None:
     written = cli.run("ingest", str(PHOTO), "--model", str(folder))
     assert written.exit_code == 0, written.output
     assert "real photographs" not in written.stderr  # a model was named
@@ -100,7 +100,7 @@ def test_all_commands_that_ask_take_the_model_of_the_index(cli: CommandRunner, f
         assert f"Search with --model '{folder}'" in refused.remedy
 
 
-def test_the_fit_of_the_index_is_taken_with_its_model(cli: CommandRunner, folder: Path, index_name: str) -> None:
+def test_fit_of_the_index_is_used_with_its_model(cli: CommandRunner, folder: Path, index_name: str) -> None:
     """The tiny VDR crops by itself; the photograph isn't square."""
     written = cli.run("ingest", str(PHOTO), "--model", str(folder), "--fit", "pad")
     assert written.exit_code == 0, written.output
@@ -140,7 +140,7 @@ def test_an_index_of_texts_names_its_tower(cli: CommandRunner, tmp_path: Path, i
     ],
     ids=lambda command: str(command[0]),
 )
-def test_a_model_that_an_index_names_is_never_fetched_unasked(
+def test_model_of_an_index_is_not_fetched(
     run: Run, hub: HubServer, client: OpenSearch, index_name: str, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     make_index(client, index_name, "org/tiny")
@@ -153,7 +153,7 @@ def test_a_model_that_an_index_names_is_never_fetched_unasked(
 
 
 @pytest.mark.parametrize("command", [("search", "dog"), ("serve", "--port", "0")], ids=lambda command: str(command[0]))
-def test_a_folder_that_only_an_index_names_is_not_read(
+def test_folders_named_by_an_index_are_not_read(
     run: Run, client: OpenSearch, folder: Path, index_name: str, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     """What is said doesn't tell either whether the folder is there."""
@@ -206,7 +206,7 @@ def test_code_of_a_checkpoint_is_not_trusted_because_of_an_index(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_model_that_is_gone_says_so(run: Run, client: OpenSearch, index_name: str) -> None:
+def test_missing_models_are_reported(run: Run, client: OpenSearch, index_name: str) -> None:
     make_index(client, index_name, "a-plugin-of-mine")
     done = run("search", "dog")
     assert done.returncode == 1
@@ -220,7 +220,7 @@ def test_query_uses_the_default_model_without_an_index(run: Run) -> None:
     assert f"using {DEFAULT_MODEL}, since the model of the index can't be read" in done.stderr
 
 
-def test_an_ingest_with_the_default_model_points_to_those_for_photographs(cli: CommandRunner, tmp_path: Path) -> None:
+def test_default_model_suggests_models_for_photographs(cli: CommandRunner, tmp_path: Path) -> None:
     shown = cli.run("ingest", str(PHOTO))
     assert shown.exit_code == 0, shown.output
     assert shown.stderr.count("--model photos (see stair-es models)") == 1

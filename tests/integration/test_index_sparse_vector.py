@@ -89,7 +89,7 @@ def test_the_whole_life_of_an_index(
     assert len(cluster.client.indices.get(index=f"{ALIAS}*")) == 1
 
 
-def test_scores_and_reasons_are_those_of_the_exact_product(
+def test_scores_and_reasons_match_the_exact_product(
     cluster: Cluster,
 ) -> None:
     images = {f"u/{number:03}": vector for number, vector in enumerate(drawn(150, 2))}

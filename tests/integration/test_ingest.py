@@ -102,7 +102,7 @@ def _counts(report: IngestReport) -> tuple[int, int, int, int]:
     return report.seen, report.written, report.unchanged, report.failed
 
 
-def test_photos_become_documents_and_a_second_run_writes_nothing(run: Run, options: IngestOptions, client: OpenSearch) -> None:
+def test_photos_are_written_once(run: Run, options: IngestOptions, client: OpenSearch) -> None:
     count = len(list(PHOTOS.glob("*.jpg")))
     report = run(options, PHOTOS)
     assert _counts(report) == (count, count, 0, 0)
@@ -128,7 +128,7 @@ def test_photos_become_documents_and_a_second_run_writes_nothing(run: Run, optio
     assert source["tokens"] == pytest.approx(vector.to_dict(), abs=2e-5)
 
 
-def test_a_rerun_does_only_what_is_new_or_changed(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
+def test_reruns_process_new_and_changed_images(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos")
     first, second, *_ = sorted(folder.iterdir())
     assert _counts(run(options, folder)) == (6, 6, 0, 0)
@@ -192,9 +192,7 @@ def test_hostile_files_have_their_outcome_and_harm_no_other(
     assert _counts(run(options, folder)) == (18, 0, 13, 5)
 
 
-def test_an_index_with_another_mapping_is_left_alone(
-    run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
-) -> None:
+def test_index_with_another_mapping_is_unchanged(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos", 1)
     foreign = f"{options.alias}-foreign"
     client.indices.create(
@@ -207,7 +205,7 @@ def test_an_index_with_another_mapping_is_left_alone(
     assert client.count(index=foreign)["count"] == 0
 
 
-def test_a_foreign_index_is_left_alone(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
+def test_foreign_index_is_unchanged(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos", 1)
     report = run(options, folder)
     mapping = client.indices.get_mapping(index=report.index)[report.index]["mappings"]
@@ -273,7 +271,7 @@ def _config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerC
 
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("runner", ["local", "ray"])
-def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: str, tmp_path: Path) -> None:
+def test_stage_errors_reach_the_caller_unchanged(node_url: str, runner: str, tmp_path: Path) -> None:
     config = _config(Connection(url=f"{node_url}/no/such/place"))
     source = open_source(str(_some_photos(tmp_path / "photos", 3)))
     opening = open_thread_executor(config, 2) if runner == "local" else open_ray_executor(config, RayOptions(), 2)
@@ -288,7 +286,7 @@ def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: 
         )
 
 
-def test_an_interrupt_calls_off_the_wait_for_a_cluster_that_is_away(tmp_path: Path) -> None:
+def test_interrupts_end_the_wait_for_a_cluster(tmp_path: Path) -> None:
     requested = threading.Event()
 
     def busy(_: Request) -> Response:

@@ -101,9 +101,7 @@ def run(node_url: str, options: IngestOptions) -> Run:
 
 
 @pytest.mark.parametrize("runner", ["local", "ray"])
-def test_a_host_that_asks_to_wait_once_loses_no_image_and_holds_up_no_other_host(
-    site: RateLimitedServer, run: Run, runner: str
-) -> None:
+def test_retry_after_loses_no_image_and_delays_no_other_host(site: RateLimitedServer, run: Run, runner: str) -> None:
     rest_s, began, waiting = 3.0, list[float](), list[str]()
 
     def asks_to_wait(path: str, _: int) -> float | None:
@@ -123,7 +121,7 @@ def test_a_host_that_asks_to_wait_once_loses_no_image_and_holds_up_no_other_host
     assert waiting[-1] == ""
 
 
-def test_a_host_that_always_asks_to_wait_fails_after_the_patience_with_the_reason(site: RateLimitedServer, run: Run) -> None:
+def test_endless_retry_after_fails_with_a_reason(site: RateLimitedServer, run: Run) -> None:
     site.asks_to_wait = lambda path, _: 1.0 if path.startswith("/a") else None
     report = run(site.items("a", 6) + site.items("b", 6), 3.0)
     assert (report.seen, report.written, report.failed) == (12, 6, 6)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
 
 
-def test_resync_removes_files_that_are_left_out_now(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> None:
+def test_resync_removes_excluded_files(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> None:
     for photo, place in zip(PHOTOS, ("photos/a.jpg", "photos/.old/b.jpg", "private/c.jpg"), strict=False):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(photo, tmp_path / place)

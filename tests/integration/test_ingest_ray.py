@@ -124,14 +124,14 @@ def test_an_address_without_ray_is_reported_at_once(
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_worker_that_dies_is_replaced_and_its_images_are_done(run: Run, options: IngestOptions, tmp_path: Path) -> None:
+def test_dead_workers_are_replaced(run: Run, options: IngestOptions, tmp_path: Path) -> None:
     items = _items(20, {7: str(tmp_path / "first"), 13: str(tmp_path / "second")})
     report = run(options, ListSource(items))
     assert (report.seen, report.written, report.failed, report.documents) == (20, 20, 0, 20)
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_an_image_that_kills_each_worker_has_failed_and_no_other(run: Run, options: IngestOptions) -> None:
+def test_only_the_image_that_kills_each_worker_fails(run: Run, options: IngestOptions) -> None:
     report = run(options, ListSource(_items(12, {5: None})))
     assert (report.seen, report.written, report.failed) == (12, 11, 1)
     assert report.dead_letters
@@ -154,7 +154,7 @@ def _config(node_url: str, model: str) -> WorkerConfig:
     )
 
 
-def test_encoders_that_find_no_room_are_given_up(local_ray: Any, node_url: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
+def test_unplaceable_encoders_are_dropped(local_ray: Any, node_url: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
     class Other:
         def ready(self) -> None:
             pass

@@ -146,7 +146,7 @@ def _stored(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("id_by", ["uri", "content-hash"])
-def test_a_rerun_reads_no_byte_of_what_is_unchanged(run: Run, options: IngestOptions, folder: Path, id_by: str) -> None:
+def test_reruns_read_no_unchanged_images(run: Run, options: IngestOptions, folder: Path, id_by: str) -> None:
     options = replace(options, document=DocumentSettings(id=id_by))  # type: ignore[arg-type]
     assert _counts(run(options, _source(folder))) == (6, 6, 0, 0)
     assert _counts(run(options, _without_bytes(folder))) == (6, 0, 6, 0)
@@ -155,9 +155,7 @@ def test_a_rerun_reads_no_byte_of_what_is_unchanged(run: Run, options: IngestOpt
     assert _counts(run(options, _without_bytes(folder))) == (6, 0, 5, 1)
 
 
-def test_a_touched_file_is_read_once_and_known_again_afterwards(
-    run: Run, options: IngestOptions, folder: Path, client: OpenSearch
-) -> None:
+def test_touched_files_are_read_once(run: Run, options: IngestOptions, folder: Path, client: OpenSearch) -> None:
     run(options, _source(folder))
     before = _stored(client, options.alias)
     for path in folder.iterdir():
@@ -170,7 +168,7 @@ def test_a_touched_file_is_read_once_and_known_again_afterwards(
         assert {**document, "version": ""} == {**before[uri], "version": ""}
 
 
-def test_a_store_that_says_not_modified_is_believed(run: Run, options: IngestOptions, folder: Path) -> None:
+def test_not_modified_responses_are_trusted(run: Run, options: IngestOptions, folder: Path) -> None:
     path = sorted(folder.iterdir())[0]
 
     def source(version: str) -> ListSource:
@@ -235,7 +233,7 @@ def test_an_interrupted_build_is_continued_and_searched_only_when_complete(
     assert (_counts(report), report.swapped) == ((6, 2, 4, 0), True)
 
 
-def test_a_build_that_lacks_other_sources_waits_for_them(
+def test_builds_without_other_sources_are_not_swapped(
     run: Run, options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
@@ -282,9 +280,7 @@ def test_a_build_finished_by_a_parallel_run_continues_in_the_live_index(
     assert len(_stored(client, options.alias)) == 7
 
 
-def test_a_source_that_is_empty_now_does_not_vanish_by_a_swap(
-    run: Run, options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
-) -> None:
+def test_swap_keeps_empty_sources(run: Run, options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     first = sorted(folder.iterdir())[0]
@@ -297,9 +293,7 @@ def test_a_source_that_is_empty_now_does_not_vanish_by_a_swap(
     assert list(client.indices.get_alias(name=options.alias)) == [live]
 
 
-def test_a_build_in_which_live_images_failed_waits_for_them_and_can_be_forced(
-    run: Run, options: IngestOptions, folder: Path, client: OpenSearch
-) -> None:
+def test_build_with_failed_live_images_needs_force(run: Run, options: IngestOptions, folder: Path, client: OpenSearch) -> None:
     live = run(options, _source(folder)).index
     smaller = replace(options, document=DocumentSettings(thumbnail_px=0))
     broken = sorted(folder.iterdir())[0]
@@ -371,7 +365,7 @@ def test_ids_by_content_store_the_same_picture_once_and_follow_it(
     assert len(documents) == 6
 
 
-def test_by_content_the_document_of_a_photo_that_changed_is_gone_and_one_that_moved_changes_its_source(
+def test_ids_by_content_follow_changed_and_moved_photos(
     run: Run, dry_run: Callable[..., DryRunReport], options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
 ) -> None:
     """A dry run counts what isn't where it was: only reading tells that it is elsewhere now, or what came in its place."""
@@ -429,7 +423,7 @@ def test_a_dry_run_predicts_the_run_and_changes_nothing(
     assert (other.new, other.index) == (7, None)
 
 
-def test_dead_letters_are_taken_up_again(run: Run, options: IngestOptions, folder: Path, tmp_path: Path) -> None:
+def test_dead_letters_are_retried(run: Run, options: IngestOptions, folder: Path, tmp_path: Path) -> None:
     broken = sorted(folder.iterdir())[0]
     photo = broken.read_bytes()
     broken.write_bytes(b"broken")
@@ -464,7 +458,7 @@ def test_the_same_image_named_twice_is_one_image(run: Run, options: IngestOption
     assert _counts(run(options, _source(folder), _source(first), _source(folder))) == (6, 6, 0, 0)
 
 
-def test_columns_with_the_names_of_our_fields_are_left_out_and_named(
+def test_columns_with_reserved_names_are_skipped_and_named(
     run: Run, options: IngestOptions, folder: Path, client: OpenSearch, messages: list[str]
 ) -> None:
     items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]

@@ -23,9 +23,7 @@ from stair_es.types import SparseVector
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:3]
 
 
-def test_a_run_continues_after_a_deeply_nested_member_and_numbers_stay_numbers(
-    node_url: str, index_name: str, client: OpenSearch, tmp_path: Path
-) -> None:
+def test_runs_continue_after_deeply_nested_members(node_url: str, index_name: str, client: OpenSearch, tmp_path: Path) -> None:
     first, second, third = (photo.read_bytes() for photo in PHOTOS)
     deep = build_tar_member("b.json", b'{"code": ' + build_deep_object() + b"}")
     parts = [

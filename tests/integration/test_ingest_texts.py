@@ -66,7 +66,7 @@ def lines(path: Path, *texts: str) -> Path:
     return path
 
 
-def test_each_text_is_one_document_and_a_rerun_does_what_is_missing(
+def test_each_text_is_one_document_and_reruns_resume(
     ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, tmp_path: Path
 ) -> None:
     path = lines(tmp_path / "a.txt", "a brown dog", "the of", "a cat on a sofa", "a brown dog", "the of")
@@ -88,7 +88,7 @@ def test_each_text_is_one_document_and_a_rerun_does_what_is_missing(
     assert again.index == first.index
 
 
-def test_several_batches_and_sources_know_the_same_text(
+def test_equal_texts_across_sources_are_found(
     ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(text_stages, "BATCH_TEXTS", 3)
@@ -127,9 +127,7 @@ def test_a_picture_finds_its_caption(ingest_texts: IngestTexts, engine_index: st
             assert hits[0].contributions[0].contribution > 0
 
 
-def test_images_and_texts_stay_apart(
-    ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, rank_features_url: str
-) -> None:
+def test_images_are_not_texts(ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, rank_features_url: str) -> None:
     connection = Connection(url=rank_features_url)
     cluster = Cluster(connection, engine)
     image = open_source(str(PHOTOS / "koala.jpg"), SourceOptions())
@@ -151,9 +149,7 @@ def test_images_and_texts_stay_apart(
     ]
 
 
-def test_texts_go_through_the_word_policy_of_their_index(
-    client: OpenSearch, node_url: str, index_name: str, tmp_path: Path
-) -> None:
+def test_texts_follow_the_policy_of_their_index(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> None:
     connection, messages = Connection(url=node_url), list[str]()
     options = TextIngestOptions(alias=index_name, model=TABLE, dead_letters=tmp_path / "failed.jsonl")
 

@@ -135,9 +135,7 @@ def check(found: VocabularyStats, images: Sequence[Mapping[str, float]]) -> None
 
 
 @pytest.mark.parametrize("page", [1, 7, 1000])
-def test_the_figures_are_those_of_all_words_of_all_images(
-    cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch, page: int
-) -> None:
+def test_figures_cover_all_words_of_all_images(cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
     monkeypatch.setattr(reading, "PAGE", page)
     first, second = drawn(33, 1), drawn(20, 2, prefix="v")
     second["u/0003"] = first["u/0003"]  # the same image in both indices
@@ -164,9 +162,7 @@ def test_unreadable_documents_are_counted(cluster: FilledCluster) -> None:
     assert [row.token for row in found.token_stats] == ["dog"]
 
 
-def test_documents_that_are_one_in_the_order_are_missed_and_that_shows(
-    cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_duplicate_sort_keys_are_reported(cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "PAGE", 2)
     index = cluster.make("1")
     same = cluster.document("u", vector(dog=1.0))
@@ -185,9 +181,7 @@ def test_an_empty_index_and_an_absent_one(cluster: FilledCluster) -> None:
 
 
 @pytest.mark.parametrize("page", [3, 1000])
-def test_a_sample_is_without_replacement_and_the_same_again(
-    cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch, page: int
-) -> None:
+def test_samples_are_reproducible_without_replacement(cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
     monkeypatch.setattr(reading, "PAGE", page)
     images = {f"u/{number:03}": vector(**{f"w{number}": 1.0}) for number in range(60)}
     cluster.put(cluster.make("1"), images)
@@ -208,7 +202,7 @@ def test_each_image_is_as_likely_in_a_sample(cluster: FilledCluster) -> None:
     assert all(15 <= count <= 45 for count in counts.values()), counts  # 30 each: four deviations
 
 
-def test_a_document_by_its_id_or_uri_with_all_its_words(cluster: FilledCluster) -> None:
+def test_documents_by_id_and_uri(cluster: FilledCluster) -> None:
     weights = {word: 0.125 * (1 + number) for number, word in enumerate(STRANGE)}
     image = SparseVector.from_mapping({**weights, **{f"w{number}": 0.01 for number in range(60)}})
     uri = 'file:///a "b"/%C3%A9 #1.jpg?x=\\'
@@ -224,7 +218,7 @@ def test_a_document_by_its_id_or_uri_with_all_its_words(cluster: FilledCluster) 
         assert find_stored_image(cluster, cluster.alias, absent) is None
 
 
-def test_of_several_documents_the_id_comes_first_then_the_newest(cluster: FilledCluster) -> None:
+def test_documents_are_chosen_by_id_then_age(cluster: FilledCluster) -> None:
     old, new = cluster.make("1"), cluster.make("2")
     cluster.put(old, {"u": vector(old=1.0), "v": vector(v=1.0)}, at="2026-01-01T00:00:00Z")
     cluster.put(new, {"u": vector(new=1.0)}, at="2026-01-02T00:00:00Z")
@@ -297,9 +291,7 @@ def test_only_reading_requests_are_sent(cluster: FilledCluster, monkeypatch: pyt
     assert sent == {"GET /_mapping", "POST /_count", "POST /_search"}
 
 
-def test_vectors_that_elasticsearch_hides_are_asked_for_by_name(
-    elasticsearch9_url: str, make_index_name: Callable[[str], str]
-) -> None:
+def test_hidden_elasticsearch_vectors_are_requested(elasticsearch9_url: str, make_index_name: Callable[[str], str]) -> None:
     cluster = FilledCluster(elasticsearch9_url, make_index_name(elasticsearch9_url))
     body = add_index_meta(
         build_index_body(get_cluster_info(cluster), cluster.settings),
@@ -370,7 +362,7 @@ def test_an_image_of_the_index_needs_no_model(stored_images: StoredImages) -> No
 
 
 @pytest.mark.parametrize("with_file", [True, False])
-def test_the_stored_words_are_those_of_the_file(stored_images: StoredImages, with_file: bool) -> None:
+def test_stored_words_match_the_file(stored_images: StoredImages, with_file: bool) -> None:
     found = stored_images.inspect([stored_images.photo.as_uri()], stored_images.photo if with_file else None, against_file=True)
     assert found.comparison
     assert (found.comparison.is_same, found.comparison.reasons) == (True, ())
@@ -390,7 +382,7 @@ def test_a_changed_file_is_reported(stored_images: StoredImages) -> None:
     assert ["changed" in reason for reason in found.comparison.reasons] == [True]
 
 
-def test_a_file_that_can_not_be_read_hides_no_document(stored_images: StoredImages, tmp_path: Path) -> None:
+def test_unreadable_files_hide_no_document(stored_images: StoredImages, tmp_path: Path) -> None:
     no_file = tmp_path / "folder.jpg"
     no_file.mkdir()
     assert stored_images.inspect([stored_images.photo.as_uri()], no_file).vector == stored_images.words
@@ -400,7 +392,7 @@ def test_a_file_that_can_not_be_read_hides_no_document(stored_images: StoredImag
         stored_images.inspect([], no_file)
 
 
-def test_a_file_that_is_not_in_the_index_is_encoded(stored_images: StoredImages, encoder: Encoder, tmp_path: Path) -> None:
+def test_unindexed_file_is_encoded(stored_images: StoredImages, encoder: Encoder, tmp_path: Path) -> None:
     found = stored_images.inspect([], PHOTOS / "bison.jpg")
     assert found.image is None
     assert found.vector == encode_query_image(encoder, PHOTOS / "bison.jpg")

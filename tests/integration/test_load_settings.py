@@ -66,7 +66,7 @@ def loads(engine: OpenSearch, rank_features_url: str, engine_index: str, request
         yield created
 
 
-def test_a_new_index_doesn_t_refresh_and_gets_all_back(loads: IndexLoads) -> None:
+def test_new_index_restores_refresh_settings(loads: IndexLoads) -> None:
     with loads.start():
         assert loads.settings() == {**loads.original, "refresh_interval": "-1"}
         assert loads.remembered() == loads.original
@@ -84,7 +84,7 @@ def test_replicas_continuely_where_they_may(loads: IndexLoads) -> None:
     assert loads.restored()
 
 
-def test_a_live_index_refreshes_each_30_seconds_or_as_seldom_as_it_did(loads: IndexLoads) -> None:
+def test_live_index_refreshes_at_most_every_30_seconds(loads: IndexLoads) -> None:
     with loads.start(live=True):
         own = loads.original["refresh_interval"]
         assert loads.settings() == {**loads.original, "refresh_interval": own if own == "1m" else "30s"}
@@ -99,7 +99,7 @@ def test_any_exit_restores(loads: IndexLoads, error: type[BaseException]) -> Non
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["not live", "live"])
-def test_settings_left_by_a_killed_run_are_restored_by_the_next(loads: IndexLoads, live: bool) -> None:
+def test_next_run_restores_settings_of_a_killed_run(loads: IndexLoads, live: bool) -> None:
     first = loads.start(replicas=True)  # entered and never left, as a killed run leaves it
     first.__enter__()
     with loads.start(live=live):
@@ -109,7 +109,7 @@ def test_settings_left_by_a_killed_run_are_restored_by_the_next(loads: IndexLoad
     assert any("was killed" in message for message in loads.messages)
 
 
-def test_a_run_killed_before_it_changed_anything_leaves_no_harm(loads: IndexLoads) -> None:
+def test_early_kill_does_no_harm(loads: IndexLoads) -> None:
     meta = loads.cluster.client.indices.get_mapping(index=loads.target.name)[loads.target.name]["mappings"]["_meta"]
     meta["stair_es"]["original_settings"] = loads.original
     loads.cluster.client.indices.put_mapping(index=loads.target.name, body={"_meta": meta})

@@ -231,7 +231,7 @@ def test_pages_are_exact_or_rejected(photos: SeismicSearches) -> None:
     assert (*first.hits, *second.hits) == photos.searcher.search(vector, 10).hits
 
 
-def test_seismic_is_taken_where_it_may_be(photos: SeismicSearches) -> None:
+def test_approximate_uses_seismic(photos: SeismicSearches) -> None:
     vector = photos.queries[0]
     found = photos.searcher.search(vector, options=SearchOptions(approximate=True))
     assert found.query_type == "seismic"
@@ -243,7 +243,7 @@ def test_seismic_is_taken_where_it_may_be(photos: SeismicSearches) -> None:
         assert (exact.query_type, exact.remarks) == ("rank_features", ())
 
 
-def test_explain_tells_the_exact_rank_and_the_exact_product(photos: SeismicSearches) -> None:
+def test_explain_shows_exact_rank_and_score(photos: SeismicSearches) -> None:
     vector = photos.queries[3]
     hits = photos.searcher.search(vector, options=SearchOptions(query_type="seismic", explain_engine=True)).hits
     for place in (0, 4, 9):
@@ -268,7 +268,7 @@ def test_ranks_of_seismic_and_of_captions_are_fused(photos: SeismicSearches) -> 
     assert photos.searcher.search(query, options=SearchOptions(approximate=True, fusion="rrf")).query_type == "rank_features"
 
 
-def test_a_query_of_as_many_tokens_as_the_cluster_takes(plugin_client: OpenSearch, photos: SeismicSearches) -> None:
+def test_queries_may_use_all_clauses(plugin_client: OpenSearch, photos: SeismicSearches) -> None:
     vector = SparseVector.from_pairs((word, 1 + 1 / (1 + place)) for place, word in enumerate(photos.words))
     ids = TokenIds.from_tokens(photos.words)
     query = build_search_request(SearchQuery(vector=vector), "seismic", max_clauses=1024, token_ids=ids)

@@ -171,7 +171,7 @@ def test_vectors_of_any_kind(node: FuzzedIndex) -> None:
     assert compared > 1000
 
 
-def test_each_contribution_is_the_engine_s_own_explanation(node: FuzzedIndex) -> None:
+def test_contributions_match_the_engine_explanation(node: FuzzedIndex) -> None:
     rng = random.Random(SEED)
     explained = 0
     for case in range(15):
@@ -243,7 +243,7 @@ def test_a_filter_of_any_kind_changes_no_score(node: FuzzedIndex, given: str) ->
         assert found == [hit for hit in whole.items() if hit[0] in dict(found)]
 
 
-def test_filters_that_can_be_sent_leave_what_they_say(node: FuzzedIndex) -> None:
+def test_valid_filters_select_documents(node: FuzzedIndex) -> None:
     vector = node.documents["003"]
     whole = ranking(node.searcher.search(vector, 10_000))
     some = '{"terms":{"width":[' + ",".join(map(str, range(0, 3000, 2))) + "]}}"
@@ -329,9 +329,7 @@ def test_captions_of_any_kind_add_their_bm25_score(node: FuzzedIndex) -> None:
 @pytest.mark.parametrize("features", [1, 64, 1024])
 @pytest.mark.parametrize("caption", [0, 1, 500, 900, 959, 960, 1000, 1023])
 @pytest.mark.parametrize("clauses", [0, 500])
-def test_our_count_of_clauses_is_never_below_that_of_the_engine(
-    node: FuzzedIndex, features: int, caption: int, clauses: int
-) -> None:
+def test_clause_count_is_at_least_that_of_the_engine(node: FuzzedIndex, features: int, caption: int, clauses: int) -> None:
     filters = [parse_filter(" OR ".join(f"caption:f{number}" for number in range(clauses // 2)))] if clauses else []
     query = SearchQuery(
         vector=SparseVector.from_pairs((f"w{number}", 1.0) for number in range(features)),
@@ -346,7 +344,7 @@ def test_our_count_of_clauses_is_never_below_that_of_the_engine(
     assert len(result.truncated) == max(0, features + query.other_clause_count - node.max_clauses)
 
 
-def test_more_clauses_than_we_count_are_rejected_in_our_words(node: FuzzedIndex) -> None:
+def test_too_many_clauses_have_a_clear_error(node: FuzzedIndex) -> None:
     """Each word once a field: that can't be known here."""
     text = " ".join(f"w{number}" for number in range(node.max_clauses - 30))
     clause: dict[str, Any] = {"multi_match": {"query": text, "fields": ["caption", "title", "subtitle"]}}
@@ -419,7 +417,7 @@ def test_pages_over_equal_scores_have_every_document_once(node: FuzzedIndex) -> 
             searcher.search(SparseVector.from_mapping({"bare": 1.0}), 2, after=page.after)
 
 
-def test_fused_ranks_are_those_of_both_rankings(node: FuzzedIndex) -> None:
+def test_fused_ranks_combine_both_rankings(node: FuzzedIndex) -> None:
     rng = random.Random(SEED)
     for _ in range(10):
         vector = SparseVector.from_pairs((word, 1.0) for word in rng.sample(list(node.oracle.columns), 3))
@@ -437,7 +435,7 @@ def test_fused_ranks_are_those_of_both_rankings(node: FuzzedIndex) -> None:
 
 
 @pytest.mark.parametrize("reference", ["", "\ud800", "x" * 40_000, "*", '"', "\x00", "u/does-not-exist"])
-def test_documents_that_are_none(node: FuzzedIndex, reference: str) -> None:
+def test_invalid_documents(node: FuzzedIndex, reference: str) -> None:
     # Elasticsearch 9 takes no id that is so long, and says so.
     refused = pytest.raises(ClusterError, match="400") if len(reference) == 40_000 and node.newest else nullcontext()
     with refused:

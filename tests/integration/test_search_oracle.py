@@ -216,9 +216,7 @@ def test_pages_have_every_document_once_in_the_order_of_one_large_page(
             assert len(whole) == oracle.find_matches(query).sum()
 
 
-def test_a_hit_is_the_document_with_its_words_in_common(
-    engine: Engine, documents: dict[str, SparseVector], queries: list[SparseVector]
-) -> None:
+def test_hits_have_common_words(engine: Engine, documents: dict[str, SparseVector], queries: list[SparseVector]) -> None:
     with Searcher(engine.cluster.connection, engine.index, MODEL_ID) as searcher:
         for query in queries[::12]:
             for hit in searcher.search(query, 5, options=SearchOptions(explain_engine=True)).hits:
@@ -278,7 +276,7 @@ def meets(oracle: Oracle, query: SearchQuery, least: float) -> np.ndarray[Any, n
     return part_N
 
 
-def test_conditions_leave_exactly_the_documents_that_meet_them(
+def test_conditions_select_exactly_their_documents(
     engine: Engine, oracle: Oracle, documents: dict[str, SparseVector], queries: list[SparseVector]
 ) -> None:
     """A weight of `min_weight` or more always counts, one below it never by more than the truncation."""
@@ -321,17 +319,13 @@ def test_min_score_excludes_lower_scores(engine: Engine, queries: list[SparseVec
         assert list(ranking) == [hit for hit in every if hit[1] >= score]
 
 
-def test_two_phases_over_a_window_of_all_are_the_ranking_of_what_the_first_finds(
-    engine: Engine, oracle: Oracle, queries: list[SparseVector]
-) -> None:
+def test_two_phases_over_all_hits_rank_exactly(engine: Engine, oracle: Oracle, queries: list[SparseVector]) -> None:
     some = [query for query in queries if len(query) > 8][::12]
     rankings = engine.rankings(asking(some), 3000, two_phase=TwoPhase(top_k=8, window_size=3000))
     check(oracle, rankings, [oracle.compute_bounds(query).select(oracle.find_matches(query.top(8))) for query in some], 3000)
 
 
-def test_a_pruned_query_has_the_exact_ranking_of_what_is_left(
-    engine: Engine, oracle: Oracle, queries: list[SparseVector]
-) -> None:
+def test_pruned_queries_rank_exactly(engine: Engine, oracle: Oracle, queries: list[SparseVector]) -> None:
     how = SearchOptions(weight_mass=0.8)
     with Searcher(engine.cluster.connection, engine.index, MODEL_ID) as searcher:
         for query in queries[::8]:
@@ -364,7 +358,7 @@ def test_impacts_rank_as_the_vectors_within_half_a_thousandth_a_word(
     check(oracle, engine.rankings(asking(some), 10, "impacts"), bounds, 10)
 
 
-def test_the_stored_vectors_are_those_of_the_model(encoder: Encoder, documents: dict[str, SparseVector]) -> None:
+def test_stored_vectors_match_the_model(encoder: Encoder, documents: dict[str, SparseVector]) -> None:
     """Other processors round otherwise in the last digit: not the bits, the angle is compared."""
     assert len(documents) == 3000
     rng = random.Random(SEED)

@@ -163,9 +163,7 @@ def test_impacts_of_words_in_capitals(client: OpenSearch, node_url: str, index_n
         assert scores(client, index_name, build_sparse_query("impacts", vector).clause) == {word: pytest.approx(1.0)}, word
 
 
-def test_a_query_of_too_many_words_is_cut_to_what_each_node_takes(
-    engine: OpenSearch, rank_features_url: str, engine_index: str
-) -> None:
+def test_long_queries_are_cut_to_the_limit_of_each_node(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
     many = SparseVector.from_pairs((f"w{number:05}", 1 + 1 / (1 + number)) for number in range(10_000))
     create_index(engine, engine_index, DocumentSettings(), rank_features_url, {"first": many.top(60)})
     limit = get_cluster_info(Cluster(Connection(url=rank_features_url), engine)).max_clauses
@@ -177,7 +175,7 @@ def test_a_query_of_too_many_words_is_cut_to_what_each_node_takes(
         scores(engine, engine_index, build_sparse_query("rank_features", many, max_clauses=limit + 1).clause)
 
 
-def test_impacts_are_cut_to_what_the_node_takes(client: OpenSearch, node_url: str, index_name: str) -> None:
+def test_impacts_are_limited_by_the_node(client: OpenSearch, node_url: str, index_name: str) -> None:
     many = SparseVector.from_pairs((f"w{number:05}", 1 + 1 / (1 + number)) for number in range(2000))
     create_index(client, index_name, DocumentSettings(impacts=True), node_url, {"first": many.top(60)})
     limit = get_cluster_info(Cluster(Connection(url=node_url), client)).max_clauses
@@ -240,7 +238,7 @@ def test_the_plugin_counts_where_every_node_has_it(node_url: str, of_nodes: list
                     select_query_type(target, fields, lambda: list_cluster_plugins(cluster), "neural_sparse")
 
 
-def test_a_user_who_may_not_list_plugins_gets_a_remedy_and_can_search(node_url: str) -> None:
+def test_forbidden_plugin_list_has_a_remedy(node_url: str) -> None:
     def gate(asked: RecordedRequest) -> StubResponse | None:
         return StubResponse(status=403) if asked.target.startswith("/_nodes/plugins") else None
 

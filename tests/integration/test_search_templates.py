@@ -149,7 +149,7 @@ def test_words_are_written_as_the_index_has_them(templates: TemplateClient) -> N
         assert templates.search("tokens", tokens=[{"token": word, "weight": 1}]) == (200, found)
 
 
-def test_hits_come_without_thumbnail_and_total(templates: TemplateClient) -> None:
+def test_hits_lack_thumbnail_and_total(templates: TemplateClient) -> None:
     params = {"tokens": DOG}
     body = {"id": f"{templates.prefix}tokens", "params": params}
     _, answer = http(templates.url, "POST", f"/{templates.index}/_search/template", body)
@@ -176,7 +176,7 @@ def test_hybrid_adds_the_weighted_scores(templates: TemplateClient) -> None:
     assert templates.search("hybrid", tokens=DOG, caption="cat", filter=[{"term": {"width": 1}}])[1].keys() == {"1"}
 
 
-def test_scores_are_those_of_the_library(templates: TemplateClient, engine: OpenSearch) -> None:
+def test_scores_match_the_library(templates: TemplateClient, engine: OpenSearch) -> None:
     rng = np.random.default_rng(9)
     words = [*(f"w{i}" for i in range(200)), *NASTY, "a.b", "3.14", "", "%"]
     for number in range(60):
@@ -195,7 +195,7 @@ def test_scores_are_those_of_the_library(templates: TemplateClient, engine: Open
         assert found
 
 
-def test_hostile_values_stay_where_they_are(templates: TemplateClient) -> None:
+def test_hostile_values_are_contained(templates: TemplateClient) -> None:
     for nasty in [*NASTY, INJECTION]:
         tokens = [{"token": nasty, "weight": nasty}]
         body = templates.render(
@@ -217,7 +217,7 @@ def test_hostile_values_stay_where_they_are(templates: TemplateClient) -> None:
         assert templates.render("match", text=nasty)["query"] == query
 
 
-def test_wrong_values_are_errors_and_never_other_hits(templates: TemplateClient) -> None:
+def test_wrong_values_are_errors(templates: TemplateClient) -> None:
     for wrong in WRONG:
         status, found = templates.search("tokens", **{"tokens": DOG, **wrong})
         assert (400 <= status < 500, found) == (True, {}), wrong
@@ -248,7 +248,7 @@ def test_match_finds_images_by_plain_text(client: OpenSearch, node_url: str, ind
     assert delete_template(cluster, made.id)
 
 
-def test_publishing_is_idempotent_and_tenants_stay_apart(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
+def test_publishing_is_idempotent_and_per_tenant(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
     cluster = Cluster(Connection(url=rank_features_url), engine)
     mine = build_template("tokens", "rank_features", prefix=f"{engine_index}-a-")
     other = build_template("tokens", "sparse_vector", prefix=f"{engine_index}-b-")

@@ -135,7 +135,7 @@ def test_a_reader_serves_the_page(ingested: SecuredCluster) -> None:
         assert page.messages == []
 
 
-def test_policies_are_planned_applied_shown_and_taken_back(ingested: SecuredCluster) -> None:
+def test_policies_are_planned_applied_and_rolled_back(ingested: SecuredCluster) -> None:
     def policy(*arguments: object) -> Any:  # noqa: ANN401  JSON
         return json.loads(ingested.read_output("photos_policies", "policy", *arguments, "--json"))
 
@@ -159,7 +159,7 @@ def test_templates_are_published_used_and_deleted(ingested: SecuredCluster) -> N
     ingested.read_output("photos_templates", "template", "delete")
 
 
-def test_the_doctor_looks_at_all_with_its_role_and_warns_a_reader(ingested: SecuredCluster) -> None:
+def test_doctor_role_checks_all_and_reader_role_warns(ingested: SecuredCluster) -> None:
     assert [each for each in ingested.run_doctor("photos_doctor") if each.check == "checks" or each.state == "fail"] == []
     found = ingested.run_doctor("photos_reader")
     assert [each for each in found if each.state == "fail"] == []
@@ -231,13 +231,13 @@ def choose_command(secured: SecuredCluster, role: str, right: str, index: str, t
     return own.get(right) or usual[role]
 
 
-def test_a_plan_that_may_not_close_its_search_leaves_it_open(ingested: SecuredCluster) -> None:
+def test_plan_without_the_right_leaves_its_scroll_open(ingested: SecuredCluster) -> None:
     close_contexts(ingested.node)
     ingested.read_output(get_restricted_name("photos_policies", LATE[1]), "policy", "plan", ingested.folder / "other.json")
     assert count_contexts(ingested.node) == 1
 
 
-def test_an_apply_that_can_not_be_cancelled_is_reported_as_running(ingested: SecuredCluster) -> None:
+def test_uncancelled_apply_is_reported_as_running(ingested: SecuredCluster) -> None:
     connection, output = ingested.build_connection(get_restricted_name("photos_policies", LATE[0])), list[str]()
 
     def interrupt(_now: UpdateProgress) -> None:

@@ -151,12 +151,12 @@ def test_a_second_run_changes_nothing(photos: PhotoIndex) -> None:
 
 
 @pytest.mark.parametrize("text", ["a kitten", "a red car on a street", "mountains"])
-def test_a_text_finds_what_an_exact_search_finds(photos: PhotoIndex, mini: Encoder, text: str) -> None:
+def test_text_search_equals_exact_search(photos: PhotoIndex, mini: Encoder, text: str) -> None:
     _check_found(photos, mini, encode_query_text(mini, text))
 
 
 @pytest.mark.parametrize("name", ["tabby-cat.jpg", "bee-in-flight.jpg"])
-def test_an_image_finds_what_an_exact_search_finds(photos: PhotoIndex, mini: Encoder, name: str) -> None:
+def test_image_search_equals_exact_search(photos: PhotoIndex, mini: Encoder, name: str) -> None:
     _check_found(photos, mini, encode_query_image(mini, PHOTOS / name))
 
 
@@ -171,7 +171,7 @@ def _check_found(photo_index: PhotoIndex, encoder: Encoder, vector: SparseVector
     assert "token_ids" not in found[0].source
 
 
-def test_the_command_asks_with_the_ids_of_the_index(photos: PhotoIndex, plugin_url: str) -> None:
+def test_command_queries_with_index_ids(photos: PhotoIndex, plugin_url: str) -> None:
     arguments = ["query", "a kitten", "--query-type", "seismic", "--json", "--url", plugin_url, "--index", photos.alias]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
@@ -181,7 +181,7 @@ def test_the_command_asks_with_the_ids_of_the_index(photos: PhotoIndex, plugin_u
     assert found[0]["_source"]["uri"].endswith("tabby-cat.jpg")
 
 
-def test_search_takes_it_where_it_is_asked_to(photos: PhotoIndex, plugin_url: str) -> None:
+def test_search_uses_seismic(photos: PhotoIndex, plugin_url: str) -> None:
     where = ["--image", str(PHOTOS / CATS[0]), "--json", "--url", plugin_url, "--index", photos.alias]
     for asked, shape in ((["--query-type", "seismic"], "seismic"), ([], "rank_features")):
         done = CliRunner().invoke(app, ["search", *asked, *where])
@@ -191,7 +191,7 @@ def test_search_takes_it_where_it_is_asked_to(photos: PhotoIndex, plugin_url: st
         assert found["hits"][0]["uri"].endswith("tabby-cat.jpg")
 
 
-def test_a_policy_takes_the_ids_along_and_a_rollback_brings_them_back(photo_index: PhotoIndex, mini: Encoder) -> None:
+def test_policies_and_rollbacks_keep_token_ids(photo_index: PhotoIndex, mini: Encoder) -> None:
     photo_index.ingest(*CATS)
     before, table = photo_index.documents(), photo_index.table()
     photo_index.set_policy(POLICY)
@@ -219,7 +219,7 @@ def test_a_policy_takes_the_ids_along_and_a_rollback_brings_them_back(photo_inde
     assert [after[source["uri"]] for source in before] == before
 
 
-def test_an_ingest_under_a_policy_writes_what_applying_it_gives(photo_index: PhotoIndex) -> None:
+def test_ingest_under_a_policy_equals_applying_it(photo_index: PhotoIndex) -> None:
     both = replace(SEISMIC, impacts=True)
     photo_index.ingest(CATS[0], document=both)
     photo_index.set_policy(POLICY)
@@ -233,7 +233,7 @@ def test_an_ingest_under_a_policy_writes_what_applying_it_gives(photo_index: Pho
     assert written | {"ingested_at": ""} == with_policy | {"ingested_at": ""}
 
 
-def test_an_index_whose_table_is_gone_is_only_searched_exactly(photo_index: PhotoIndex, mini: Encoder) -> None:
+def test_index_without_a_table_is_searched_exactly(photo_index: PhotoIndex, mini: Encoder) -> None:
     photo_index.ingest(CATS[0])
     [(name, index)] = photo_index.cluster.client.indices.get_mapping(index=photo_index.alias).items()
     about = {key: value for key, value in index["mappings"]["_meta"]["stair_es"].items() if key != "token_ids"}
@@ -296,7 +296,7 @@ def test_the_token_index_has_no_ids_and_texts_have_them(photo_index: PhotoIndex,
     assert not any("token_ids" in hit["_source"] for hit in hits)
 
 
-def test_a_token_without_an_id_stays_in_tokens_and_is_reported(photo_index: PhotoIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_without_an_id_are_kept_and_reported(photo_index: PhotoIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(registry.load_encoder(MINI)), "tokens", ("cat", "sofa"))
     messages: list[str] = []
     with forward_messages(messages.append):

@@ -61,7 +61,7 @@ def test_a_denied_file_is_reported_without_login_and_signature(host: str, folder
     assert not [secret for secret in ("hunter2", "hunter3") if secret in text]
 
 
-def test_a_server_that_is_not_there_is_named() -> None:
+def test_missing_server_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(SourceError, match=f"ftp://user@127.0.0.1:{port}/x can't be listed") as refused:

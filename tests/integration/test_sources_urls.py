@@ -166,7 +166,7 @@ def refused(url: str, **limits: Any) -> str:  # noqa: ANN401
     return caught.value.message
 
 
-def test_an_image_is_fetched_over_a_kept_connection_under_our_own_name(http_server: HostileServer) -> None:
+def test_fetches_reuse_connections_and_send_our_user_agent(http_server: HostileServer) -> None:
     http_server.answers["/a.jpg"] = sends(head(Content_Length=len(IMAGE), Set_Cookie="id=7"), IMAGE)
     for _ in range(3):
         assert data(http_server.url + "/a.jpg") == IMAGE
@@ -178,14 +178,14 @@ def test_an_image_is_fetched_over_a_kept_connection_under_our_own_name(http_serv
     assert "cookie" not in text
 
 
-def test_a_page_instead_of_an_image_is_left_to_the_decoder(http_server: HostileServer) -> None:
+def test_html_responses_reach_the_decoder(http_server: HostileServer) -> None:
     http_server.answers["/"] = sends(
         head(Content_Type="text/html", Transfer_Encoding="chunked"), b"4\r\n<htm\r\n2\r\nl>\r\n0\r\n\r\n"
     )
     assert data(http_server.url) == b"<html>"
 
 
-def test_names_beyond_ascii_are_sent_as_the_standards_say(http_server: HostileServer) -> None:
+def test_non_ascii_names_are_encoded_by_the_standards(http_server: HostileServer) -> None:
     http_server.answers["/%C3%A4%20b/%E7%86%8A.jpg"] = FINE
     assert data(http_server.url + "/ä b/熊.jpg?größe=1 2#teil") == IMAGE
     assert http_server.paths() == ["/%C3%A4%20b/%E7%86%8A.jpg?gr%C3%B6%C3%9Fe=1%202"]
@@ -211,13 +211,13 @@ def test_proxies_of_the_environment_are_not_used(http_server: HostileServer, mon
         (head("302 Found", Location="/slow", Content_Length=10000), b"a"),
     ],
 )
-def test_a_server_that_drips_is_left_when_the_time_is_over(http_server: HostileServer, start: bytes, piece: bytes) -> None:
+def test_slow_responses_time_out(http_server: HostileServer, start: bytes, piece: bytes) -> None:
     http_server.answers["/slow"] = drips(http_server, start, piece)
     reason = refused(http_server.url + "/slow", timeout_s=0.4, attempts=3)
     assert reason == "127.0.0.1: no response in time; not completed within 0.4 s"
 
 
-def test_a_tls_handshake_that_drips_is_left_when_the_time_is_over(http_server: HostileServer) -> None:
+def test_slow_tls_handshakes_time_out(http_server: HostileServer) -> None:
     def answer() -> None:
         connection = listener.accept()[0]
         with connection, contextlib.suppress(OSError):
@@ -268,7 +268,7 @@ def test_retry_after_is_waited_for(http_server: HostileServer) -> None:
     assert second - first >= 1.9  # our own backoff would have been half a second at most
 
 
-def test_a_host_that_asks_for_more_time_than_there_is_is_left_alone(http_server: HostileServer) -> None:
+def test_too_long_retry_after_is_not_awaited(http_server: HostileServer) -> None:
     http_server.answers["/a.jpg"] = sends(head("503 Service Unavailable", Content_Length=0, Retry_After=3600))
     policy = UrlPolicy(allow_private=True, timeout_s=5.0)
     fetcher = Fetcher(policy)
@@ -280,7 +280,7 @@ def test_a_host_that_asks_for_more_time_than_there_is_is_left_alone(http_server:
     fetcher.close()
 
 
-def test_a_deferring_caller_gets_the_host_that_asks_to_wait_at_once(http_server: HostileServer) -> None:
+def test_deferring_callers_get_the_busy_host_at_once(http_server: HostileServer) -> None:
     port = http_server.server_address[1]
     http_server.answers["/a.jpg"] = in_turn(redirect(f"http://127.1:{port}/b.jpg"))
     http_server.answers["/b.jpg"] = in_turn(sends(head("503 Service Unavailable", Content_Length=0, Retry_After=3600)), FINE)
@@ -329,7 +329,7 @@ def test_redirects_in_a_circle_end(http_server: HostileServer) -> None:
         ("http://[::ffff:169.254.169.254]/", "is a cloud metadata service"),
     ],
 )
-def test_redirects_lead_nowhere_that_the_url_itself_may_not(http_server: HostileServer, to: str, reason: str) -> None:
+def test_redirects_obey_the_rules_of_urls(http_server: HostileServer, to: str, reason: str) -> None:
     http_server.answers["/a"] = redirect(to)
     told = refused(http_server.url + "/a", schemes=("http",), attempts=2)
     assert reason in told
@@ -474,7 +474,7 @@ def test_responses_that_are_not_http_are_reported_briefly(http_server: HostileSe
     assert len(reason) < 200
 
 
-def test_a_known_version_is_not_read_again(http_server: HostileServer) -> None:
+def test_known_versions_are_not_read(http_server: HostileServer) -> None:
     unchanged = sends(head("304 Not Modified", ETag='"1"'))
     etag1, etag2 = (sends(head(Content_Length=len(IMAGE), ETag=f'"{n}"'), IMAGE) for n in (1, 2))
     http_server.answers["/a.jpg"] = in_turn(etag1, unchanged, etag2)
@@ -489,7 +489,7 @@ def test_a_known_version_is_not_read_again(http_server: HostileServer) -> None:
     assert http_server.connections == 1
 
 
-def test_without_an_etag_the_date_is_asked_with(http_server: HostileServer) -> None:
+def test_date_is_sent_without_an_etag(http_server: HostileServer) -> None:
     dates = {"Last_Modified": "Tue, 24 Nov 2026 10:00:00 GMT", "Date": "Tue, 24 Nov 2026 12:00:00 GMT"}
     http_server.answers["/a.jpg"] = in_turn(sends(head(Content_Length=3, **dates), b"abc"), sends(head("304 Not Modified")))
     first = read(http_server.url + "/a.jpg")
@@ -511,7 +511,7 @@ def test_a_version_is_only_trusted_where_it_came_from(http_server: HostileServer
     assert asked == {"/1.jpg"}
 
 
-def test_unchanged_without_having_asked_is_an_error(http_server: HostileServer) -> None:
+def test_unexpected_not_modified_is_an_error(http_server: HostileServer) -> None:
     http_server.answers["/a.jpg"] = sends(head("304 Not Modified"))
     assert refused(http_server.url + "/a.jpg") == "127.0.0.1: 304 Not Modified"
 
@@ -589,7 +589,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or (sizes != [sizes[
 """
 
 
-def test_a_forked_child_has_connections_of_its_own(http_server: HostileServer) -> None:
+def test_forked_child_opens_new_connections(http_server: HostileServer) -> None:
     http_server.answers["/a.jpg"] = FINE
     argv = [sys.executable, "-W", "ignore", "-c", FORKS, http_server.url + "/a.jpg"]
     assert subprocess.run(argv, check=False, timeout=60, env={**os.environ}).returncode == 0

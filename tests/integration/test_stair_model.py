@@ -51,7 +51,7 @@ def test_encode_shows_the_words_of_images_and_texts(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["onnx", "tensorrt"])
-def test_encode_says_what_the_model_cannot_do(folder: Path, backend: str) -> None:
+def test_encode_rejects_unsupported_inputs(folder: Path, backend: str) -> None:
     done = _stair_es("encode", "--model", folder, "--text", "dog", "--backend", backend)
     assert done.returncode == {"onnx": 1, "tensorrt": 2}[backend]
     assert "Traceback" not in done.stderr
@@ -60,7 +60,7 @@ def test_encode_says_what_the_model_cannot_do(folder: Path, backend: str) -> Non
 
 
 @pytest.mark.parametrize("runner", ["local", "ray"])
-def test_what_is_ingested_is_found_by_its_words(
+def test_ingested_images_are_found_by_words(
     folder: Path, photos: Path, node_url: str, index_name: str, tmp_path: Path, runner: str
 ) -> None:
     where = {"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}

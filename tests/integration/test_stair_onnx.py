@@ -66,7 +66,7 @@ def folder(_exported: Path, tmp_path: Path) -> Path:
         ("timm-convnet", "bert", {"heads": ("dense",)}),
     ],
 )
-def test_onnxruntime_computes_what_pytorch_does(tmp_path: Path, image: str, text: str, changes: dict[str, Any]) -> None:
+def test_onnxruntime_matches_pytorch(tmp_path: Path, image: str, text: str, changes: dict[str, Any]) -> None:
     config = tiny_stair.build_config(image, text, **{"heads": ("tokens", "dense"), "dense_dim": 7, **changes})
     folder = tiny_stair.write_checkpoint(tmp_path, config)
     before = registry.get_model_card(str(folder)).model_id
@@ -91,7 +91,7 @@ def test_onnxruntime_computes_what_pytorch_does(tmp_path: Path, image: str, text
                 assert np.abs(wanted).max() > 0 or count == 1  # one alone may have no word
 
 
-def test_auto_takes_the_graphs_where_there_is_no_cuda(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_selects_onnx_without_cuda(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stair_es.model.cuda.is_cuda_available", lambda *_: False)
     assert _towers(_load(folder, "auto")) == "OnnxDualEncoder"
     assert _towers(_load(folder, "auto", precision="bf16")) == "TorchDualEncoder"

@@ -92,7 +92,7 @@ def _check_spans(collector: Collector, index: str) -> None:
     assert parse_attributes(bulk.attributes)["db.system.name"] == "opensearch"
 
 
-def test_a_run_that_hangs_can_be_asked_and_leaves_word_when_it_is_ended(tmp_path: Path) -> None:
+def test_hanging_run_exports_metrics(tmp_path: Path) -> None:
     shutil.copy(PHOTOS / "tabby-cat.jpg", tmp_path)
     file = tmp_path / "photos.prom"
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -209,7 +209,7 @@ def _check_page_spans(collector: Collector, alias: str) -> None:
     assert not any(word in everything for word in (b"red panda", TOKEN.encode()))
 
 
-def test_a_cluster_outage_is_visible_and_the_page_stays_alive(node_url: str, corpus: Corpus) -> None:
+def test_page_survives_a_cluster_outage(node_url: str, corpus: Corpus) -> None:
     with open_server_telemetry(metrics=True) as observer, RecordingProxy(node_url) as proxy:
         guard = AccessPolicy(token=TOKEN)
         with serve_page(Connection(url=proxy.url), corpus.alias, guard=guard, observer=observer) as page:
@@ -223,7 +223,7 @@ def test_a_cluster_outage_is_visible_and_the_page_stays_alive(node_url: str, cor
     assert found["requests_total", "POST", "/api/search", "503"] == 1
 
 
-def test_without_being_asked_for_there_are_no_metrics(node_url: str, corpus: Corpus) -> None:
+def test_metrics_are_off_by_default(node_url: str, corpus: Corpus) -> None:
     with serve_page(Connection(url=node_url), corpus.alias) as page:
         assert page.get("/metrics").status == 404
         assert page.request("HEAD", "/healthz").status == 200

@@ -157,7 +157,7 @@ def test_tokens_follow_their_images(runs: TokenIndexRuns) -> None:
     assert any(line.startswith(f"token index {report.index}.tokens: 0 tokens written") for line in runs.messages)
 
 
-def test_a_new_index_brings_its_tokens_and_both_aliases_move_together(runs: TokenIndexRuns) -> None:
+def test_new_index_and_its_token_index_are_swapped_together(runs: TokenIndexRuns) -> None:
     first = runs.run(token_index="yes").index
     build = runs.run_as(runs.settings(0), swap="never")
     assert not build.swapped
@@ -176,7 +176,7 @@ def test_a_new_index_brings_its_tokens_and_both_aliases_move_together(runs: Toke
     assert runs.indices() == [third.index, f"{third.index}.tokens"]
 
 
-def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: TokenIndexRuns) -> None:
+def test_manually_moved_aliases_are_repaired(runs: TokenIndexRuns) -> None:
     first = runs.run(token_index="yes").index
     second = runs.run_as(runs.settings(0)).index
     back = [{"remove": {"index": second, "alias": runs.alias}}, {"add": {"index": first, "alias": runs.alias}}]
@@ -218,7 +218,7 @@ def test_changes_by_others_to_either_index_are_repaired(runs: TokenIndexRuns) ->
     assert runs.reconcile() == (0, 0, MORE)
 
 
-def test_an_image_that_lost_its_tokens_is_not_looked_at_for_ever(runs: TokenIndexRuns) -> None:
+def test_images_without_tokens_are_checked_once(runs: TokenIndexRuns) -> None:
     index = runs.run(token_index="yes").index
     source = runs.cluster.client.get(index=index, id=runs.id("1.jpg"))["_source"]
     runs.cluster.client.index(index=index, id=runs.id("1.jpg"), body={**source, "tokens": {}, "top_tokens": []})
@@ -239,7 +239,7 @@ def test_an_image_that_lost_its_tokens_is_not_looked_at_for_ever(runs: TokenInde
     assert gets == []
 
 
-def test_tokens_that_can_t_be_written_are_counted_and_the_others_are_there(runs: TokenIndexRuns) -> None:
+def test_unwritable_tokens_are_counted_and_others_written(runs: TokenIndexRuns) -> None:
     index = runs.run(token_index="yes").index
     longest = "i" * 512  # with a rank it is no `_id` any more
     document = {"uri": "u", "tokens": {"dog": 1.0, "cat": 0.5}, "top_tokens": ["dog", "cat"]}
@@ -263,7 +263,7 @@ def expected_words_without(runs: TokenIndexRuns, index: str, id_: str) -> dict[s
     return build_expected_documents(runs.cluster.client, index)
 
 
-def test_a_document_that_changes_while_its_tokens_are_written_has_its_own_in_the_end(runs: TokenIndexRuns) -> None:
+def test_token_index_follows_concurrent_changes(runs: TokenIndexRuns) -> None:
     """As by a run beside this one that has compared both sides before these words were written."""
     index = runs.run().index
     changed, gone = runs.id("1.jpg"), runs.id("2.jpg")
@@ -308,7 +308,7 @@ def passing_faults() -> list[Fault]:
     return [fault for fault in list_all_faults() if "413" not in fault.name and "large" not in fault.name]
 
 
-def test_a_token_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: TokenIndexRuns) -> None:
+def test_token_index_deleted_while_filled_is_not_recreated(runs: TokenIndexRuns) -> None:
     """By a run beside this one, with `--no-token-index`."""
 
     def delete(request: Request, send: Send) -> MaybeResponse:
@@ -322,7 +322,7 @@ def test_a_token_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: To
     assert runs.indices() == [report.index]
 
 
-def test_parallel_runs_leave_the_right_token_documents(runs: TokenIndexRuns) -> None:
+def test_parallel_runs_keep_token_documents_right(runs: TokenIndexRuns) -> None:
     barrier = threading.Barrier(3)
 
     def go(number: int) -> None:

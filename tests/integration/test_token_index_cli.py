@@ -90,7 +90,7 @@ def is_words(request: Request) -> bool:
 
 
 @pytest.mark.parametrize("then", ["lost", "stored"])
-def test_a_run_that_is_killed_between_images_and_tokens_is_mended_by_the_next(shell: Shell, then: str) -> None:
+def test_next_run_repairs_missing_token_documents(shell: Shell, then: str) -> None:
     reached, killed = threading.Event(), threading.Event()
 
     def hold(request: Request, send: Send) -> MaybeResponse:
@@ -192,7 +192,7 @@ def test_a_name_in_use_by_others_is_reported_before_any_work(shell: Shell) -> No
     shell.check()
 
 
-def test_an_index_that_is_called_like_the_tokens_of_one_is_left_alone(shell: Shell) -> None:
+def test_index_with_a_token_index_name_is_unchanged(shell: Shell) -> None:
     index = shell.ingest()["index"]
     shell.client.indices.create(index=f"{index}.tokens", body={"mappings": {"_meta": {"stair_es": {"alias": shell.alias}}}})
     error = shell.error("ingest", *shell.photos, "--model", "stair-mini", "--token-index")
@@ -209,7 +209,7 @@ def test_another_sink_has_none(shell: Shell) -> None:
     assert "no token index" in error.message
 
 
-def test_mappings_of_ones_own(shell: Shell) -> None:
+def test_custom_mappings(shell: Shell) -> None:
     body = resources.load_json_resource("mappings", "image")
     fields = body["mappings"]["properties"]
     (file := shell.tmp_path / "mapping.json").write_text(
@@ -260,7 +260,7 @@ def test_texts_have_tokens_too(shell: Shell) -> None:
     shell.check(3)
 
 
-def test_tokens_go_with_a_policy_and_come_back_with_its_end(policy_shell: Shell) -> None:
+def test_tokens_follow_policies_and_rollbacks(policy_shell: Shell) -> None:
     shell = policy_shell
     index = shell.ingest("--token-index")["index"]
     build = shell.ingest("--thumbnail-px", "0", "--no-swap")["index"]
@@ -285,7 +285,7 @@ def test_tokens_go_with_a_policy_and_come_back_with_its_end(policy_shell: Shell)
     shell.check_tokens_of(build)
 
 
-def test_tokens_that_could_not_follow_a_policy_do_so_with_the_next_run(policy_shell: Shell) -> None:
+def test_next_run_applies_a_missed_policy_to_tokens(policy_shell: Shell) -> None:
     shell = policy_shell
     index = shell.ingest("--token-index")["index"]
     before = shell.get_documents(index)
@@ -301,7 +301,7 @@ def test_tokens_that_could_not_follow_a_policy_do_so_with_the_next_run(policy_sh
     shell.check()
 
 
-def test_an_image_without_a_token_left_has_none_and_gets_them_back(policy_shell: Shell) -> None:
+def test_emptied_images_get_their_tokens_back(policy_shell: Shell) -> None:
     shell = policy_shell
     shell.photos = shell.photos[:1]
     index = shell.ingest("--token-index")["index"]
@@ -316,7 +316,7 @@ def test_an_image_without_a_token_left_has_none_and_gets_them_back(policy_shell:
     assert _drop_versions(shell.get_documents(index)) == before
 
 
-def test_a_policy_without_a_token_index_says_so(policy_shell: Shell) -> None:
+def test_policies_report_a_missing_token_index(policy_shell: Shell) -> None:
     policy_shell.ingest()
     (file := policy_shell.tmp_path / "p.json").write_text(json.dumps(POLICY))
     assert [one["token_index"] for one in policy_shell.json("policy", "apply", str(file))] == [None]

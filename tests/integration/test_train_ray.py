@@ -42,7 +42,7 @@ def losses(out: Path) -> list[float]:
 
 
 @pytest.mark.usefixtures("_session")
-def test_two_workers_learn_what_one_does_and_continue(folder: Path, tmp_path: Path) -> None:
+def test_two_workers_match_one_and_resume(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read_config(folder, SMALL)
     alone = train_model(config, tmp_path / "alone", device="cpu")
     messages: list[str] = []

@@ -82,7 +82,7 @@ def test_a_killed_run_continues_to_the_same_model_bit_for_bit(folder: Path) -> N
 @pytest.mark.parametrize(
     ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated by SIGTERM")]
 )
-def test_a_signal_ends_it_with_its_code_and_says_how_to_continue(folder: Path, number: int, code: int, said: str) -> None:
+def test_signals_exit_with_their_code_and_a_hint(folder: Path, number: int, code: int, said: str) -> None:
     with started(folder, "out", "--set", "recipe.steps=100000") as running:
         try:
             wait_for_steps(folder, "out", running, 4)

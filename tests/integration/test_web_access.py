@@ -60,7 +60,7 @@ def test_every_answer_carries_the_policy(page: PageClient, corpus: Corpus) -> No
     assert "script-src 'self';" in policy
 
 
-def test_answers_that_may_be_out_of_date_aren_t_kept(page: PageClient) -> None:
+def test_possibly_stale_responses_are_not_cached(page: PageClient) -> None:
     for answer in (page.get("/api/about"), page.post("/api/search", CAT), page.get("/api/image/nope"), page.get("/nothing")):
         assert answer.headers["cache-control"] == "no-store"
     assert page.get("/").headers["cache-control"] == "no-cache"
@@ -73,7 +73,7 @@ def test_a_foreign_host_name_is_rejected(page: PageClient, host: str, target: st
     assert (answer.status, set(answer.json)) == (403, {"error", "remedy"})
 
 
-def test_pages_elsewhere_can_neither_ask_nor_embed(page: PageClient) -> None:
+def test_other_origins_cannot_request_or_embed(page: PageClient) -> None:
     own = f"http://127.0.0.1:{page.port}"
     assert page.post("/api/search", CAT, origin=own).status == 200
     for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "https://evil.example"):
@@ -84,7 +84,7 @@ def test_pages_elsewhere_can_neither_ask_nor_embed(page: PageClient) -> None:
     assert page.get("/", sec_fetch_site="cross-site", sec_fetch_mode="navigate").status == 200
 
 
-def test_a_token_is_asked_for_everywhere(private: PageClient, corpus: Corpus) -> None:
+def test_all_routes_need_the_token(private: PageClient, corpus: Corpus) -> None:
     id_ = corpus.get_id("tabby-cat")
     for target in ("/", "/compare", "/static/api.js", "/api/about", f"/api/image/{id_}", f"/thumb/{id_}", "/nothing"):
         answer = private.get(target)
@@ -94,7 +94,7 @@ def test_a_token_is_asked_for_everywhere(private: PageClient, corpus: Corpus) ->
     assert private.post("/api/search", CAT).status == 401
 
 
-def test_a_browser_is_asked_for_the_token_by_a_form(private: PageClient) -> None:
+def test_browsers_get_a_token_form(private: PageClient) -> None:
     html = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
     asks = private.request("GET", "//compare?a=red+car&token=wrong&b=%22%3E", None, html)
     assert (asks.status, asks.headers["content-type"], asks.cookies) == (401, "text/html; charset=utf-8", ())
@@ -106,14 +106,14 @@ def test_a_browser_is_asked_for_the_token_by_a_form(private: PageClient) -> None
     assert (posted.status, set(posted.json)) == (401, {"error", "remedy"})
 
 
-def test_a_bearer_of_the_token_gets_in(private: PageClient) -> None:
+def test_bearer_token_is_accepted(private: PageClient) -> None:
     assert private.get("/api/about", authorization=f"Bearer {TOKEN}").status == 200
     assert private.post("/api/search", CAT, authorization=f"bearer {TOKEN}").status == 200
     for wrong in (f"Basic {TOKEN}", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", TOKEN, "Bearer \xe9"):
         assert private.request("GET", "/api/about", None, {"authorization": wrong}).status == 401
 
 
-def test_the_token_in_the_url_becomes_a_cookie_and_leaves_the_url(private: PageClient) -> None:
+def test_url_token_becomes_a_cookie(private: PageClient) -> None:
     answer = private.get(f"/compare?a=red+car&token={TOKEN}&b=%26")
     assert (answer.status, answer.headers["location"]) == (303, "/compare?a=red+car&b=%26")
     [cookie] = answer.cookies
@@ -130,7 +130,7 @@ def test_the_token_in_the_url_becomes_a_cookie_and_leaves_the_url(private: PageC
     assert private.get("/api/about", cookie=pair.replace("=", "x=", 1)).status == 401
 
 
-def test_a_wrong_token_in_the_url_is_none_and_the_way_on_stays_here(private: PageClient) -> None:
+def test_wrong_url_token_fails_and_redirects_are_local(private: PageClient) -> None:
     for wrong in ("", "wrong", TOKEN + "x", "%00"):
         answer = private.get(f"/?token={wrong}")
         assert (answer.status, answer.cookies) == (401, ())
@@ -141,5 +141,5 @@ def test_a_wrong_token_in_the_url_is_none_and_the_way_on_stays_here(private: Pag
     assert (odd.status, odd.headers["location"]) == (303, "/image/a%0D%0ASet-Cookie%3A%20x")
 
 
-def test_a_foreign_name_is_rejected_token_or_not(private: PageClient) -> None:
+def test_foreign_hosts_are_rejected(private: PageClient) -> None:
     assert private.get("/api/about", host="evil.example", authorization=f"Bearer {TOKEN}").status == 403

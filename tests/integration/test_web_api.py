@@ -72,7 +72,7 @@ def test_about(page: PageClient, corpus: Corpus) -> None:
     }
 
 
-def test_scores_are_the_dot_products_of_what_is_shown(page: PageClient, corpus: Corpus) -> None:
+def test_scores_are_dot_products_of_shown_words(page: PageClient, corpus: Corpus) -> None:
     found = search(page, text="a kitten on grass", factors={"grass": 0, "dog": 0.3, "cat": 1.5})
     stored, query = vectors(corpus), query_of(found)
     wanted = {id_: query.dot(vector) for id_, vector in stored.items() if query.dot(vector) > 0}
@@ -91,7 +91,7 @@ def test_scores_are_the_dot_products_of_what_is_shown(page: PageClient, corpus: 
     assert (found["truncated"], found["method"]) == ([], "stair")
 
 
-def test_a_moved_slider_changes_the_order_and_an_added_word_brings_others_in(page: PageClient, corpus: Corpus) -> None:
+def test_sliders_and_added_words_change_the_results(page: PageClient, corpus: Corpus) -> None:
     first = search(page, text="kitten")
     ids = [hit["id"] for hit in first["hits"]]
     moved = search(page, text="kitten", factors={"panda": 50})
@@ -101,7 +101,7 @@ def test_a_moved_slider_changes_the_order_and_an_added_word_brings_others_in(pag
     assert added.get("added") or added["factor"] == 50
 
 
-def test_required_excluded_and_faceted_words_decide_who_takes_part(page: PageClient, corpus: Corpus) -> None:
+def test_required_excluded_and_faceted_words_filter(page: PageClient, corpus: Corpus) -> None:
     stored = vectors(corpus)
     text = "animal cat dog panda cow"
     with_dog = {id_ for id_, vector in stored.items() if "dog" in vector.tokens}
@@ -132,7 +132,7 @@ def test_pages_follow_each_other_without_gap_or_repetition(page: PageClient) -> 
         assert len(whole) > 3
 
 
-def test_an_image_s_neighbors_are_those_with_the_largest_dot_product(page: PageClient, corpus: Corpus) -> None:
+def test_neighbors_have_the_largest_dot_products(page: PageClient, corpus: Corpus) -> None:
     stored, id_ = vectors(corpus), corpus.get_id("red-panda")
     others = {other: stored[id_].dot(vector) for other, vector in stored.items() if other != id_}
     hits = page.get(f"/api/image/{id_}/neighbors?k=3").json["hits"]
@@ -159,7 +159,7 @@ def test_bag_counts_and_bm25_reads_captions(page: PageClient, corpus: Corpus) ->
     assert captions["query"] == []
 
 
-def test_facets_count_everything_that_matches(page: PageClient, corpus: Corpus) -> None:
+def test_facets_cover_all_matches(page: PageClient, corpus: Corpus) -> None:
     body: dict[str, Any] = {"text": "animal +dog", "k": 1}
     facets = page.post("/api/facets", body).json
     matching = [source for source in corpus.read_documents().values() if "dog" in source["tokens"]]
@@ -189,7 +189,7 @@ def test_colours_are_counted_and_narrow(page: PageClient, corpus: Corpus) -> Non
             assert {hit["uri"] for hit in search(page, **body, colours=colours)["hits"]} == found & wanted != set()
 
 
-def test_facets_without_a_query_are_of_all_images_that_the_filters_leave(page: PageClient, corpus: Corpus) -> None:
+def test_facets_without_a_query_cover_all_filtered_images(page: PageClient, corpus: Corpus) -> None:
     sources = list(corpus.read_documents().values())
     assert page.post("/api/facets", {}).json["total"] == len(sources)
     [cat] = [source for source in sources if source["caption"] == "tabby cat"]
@@ -214,7 +214,7 @@ def test_an_image_is_described_completely(page: PageClient, corpus: Corpus) -> N
     assert image["original"] == f"/original/{id_}"
 
 
-def test_thumbnails_are_small_pictures_that_may_be_kept(page: PageClient, corpus: Corpus) -> None:
+def test_thumbnails_are_small_and_cacheable(page: PageClient, corpus: Corpus) -> None:
     url = page.get(f"/api/image/{corpus.get_id('tabby-cat')}").json["thumbnail"]
     first, again = page.get(url), page.get(url)
     assert (first.status, first.headers["content-type"]) == (200, "image/webp")
@@ -251,7 +251,7 @@ def test_a_dropped_image_is_read_and_forgotten(page: PageClient, corpus: Corpus)
     assert corpus.read_documents() == before
 
 
-def test_the_page_itself(page: PageClient) -> None:
+def test_page_html(page: PageClient) -> None:
     for target in ("/", "/?q=red+car", "/compare?a=1", "/image/a%2Fb", "/image/x/y"):
         answer = page.get(target)
         assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
@@ -270,7 +270,7 @@ def test_words_beyond_the_clause_limit_are_reported(page: PageClient) -> None:
     assert (found["hits"], found["after"]) == ([], None)
 
 
-def test_many_ask_at_once_and_each_gets_its_own_answer(page: PageClient, corpus: Corpus) -> None:
+def test_concurrent_requests_get_their_responses(page: PageClient, corpus: Corpus) -> None:
     encoder = registry.load_encoder(ModelSpec(name="stair-mini"))
     texts = ["kitten", "dog on grass", "panda", "cow", "a red animal", "yarn"]
     wanted = {text: encoder.encode_texts([text])[0].to_dict() for text in texts}

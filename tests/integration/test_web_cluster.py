@@ -77,7 +77,7 @@ def test_credentials_that_may_only_read_suffice_for_every_route(node_url: str, c
         }
 
 
-def test_the_gate_of_that_test_would_stop_a_write(node_url: str, corpus: Corpus) -> None:
+def test_the_read_only_proxy_stops_writes(node_url: str, corpus: Corpus) -> None:
     with (
         RecordingProxy(node_url, gate=read_only) as proxy,
         Cluster(Connection(url=proxy.url)) as cluster,
@@ -86,9 +86,7 @@ def test_the_gate_of_that_test_would_stop_a_write(node_url: str, corpus: Corpus)
         cluster.client.index(index=corpus.index, id="x", body={})
 
 
-def test_the_page_says_that_the_cluster_is_away_and_continues_when_it_is_back(
-    node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_reports_an_unavailable_cluster_and_recovers(node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
     away = threading.Event()
     gone = StubResponse(status=503, body=b"{}")
@@ -109,7 +107,7 @@ def test_the_page_says_that_the_cluster_is_away_and_continues_when_it_is_back(
         assert set(everything(page, corpus).values()) == {200}
 
 
-def test_nothing_that_listens_is_a_cluster_that_is_away(node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_ports_are_unreachable_clusters(node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
     with RecordingProxy(node_url) as proxy, serve_page(Connection(url=proxy.url), corpus.alias) as page:
         assert page.post("/api/search", CAT).status == 200
@@ -121,9 +119,7 @@ def test_nothing_that_listens_is_a_cluster_that_is_away(node_url: str, corpus: C
         assert proxy.url in page.messages[-1]  # the operator is told where
 
 
-def test_a_cluster_that_hangs_holds_up_those_who_ask_it_once_and_nobody_else(
-    node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hanging_cluster_delays_only_its_requests(node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
     hanging, released = threading.Event(), threading.Event()
 
@@ -149,7 +145,7 @@ def test_a_cluster_that_hangs_holds_up_those_who_ask_it_once_and_nobody_else(
 
 
 @pytest.mark.parametrize("fault", [b"<html>one moment</html>", b"[]", b"{}", b""])
-def test_answers_that_are_none_are_the_cluster_s_fault(node_url: str, corpus: Corpus, fault: bytes) -> None:
+def test_invalid_responses_are_cluster_errors(node_url: str, corpus: Corpus, fault: bytes) -> None:
     broken = threading.Event()
 
     def gate(asked: RecordedRequest) -> StubResponse | None:
@@ -212,7 +208,7 @@ def own_corpus(node_url: str, index_name: str, tmp_path: Path) -> Iterator[Corpu
         yield made
 
 
-def test_a_swap_to_another_index_of_the_model_is_followed_at_once(node_url: str, own_corpus: Corpus) -> None:
+def test_swaps_within_a_model_are_followed(node_url: str, own_corpus: Corpus) -> None:
     with serve_page(Connection(url=node_url), own_corpus.alias, roots=(own_corpus.folder,)) as page:
         id_ = own_corpus.get_id("red-panda")
         before = page.post("/api/search", {"similar_to": id_}).json["hits"]
@@ -231,7 +227,7 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny_stair.write_checkpoint(tmp_path_factory.mktemp("model") / "other"))
 
 
-def test_a_swap_to_another_model_is_answered_with_its_words(node_url: str, own_corpus: Corpus, other_model: str) -> None:
+def test_swaps_to_another_model_use_its_words(node_url: str, own_corpus: Corpus, other_model: str) -> None:
     with serve_page(Connection(url=node_url), own_corpus.alias) as page:
         id_ = own_corpus.get_id("tabby-cat")
         first = page.post("/api/search", {"text": "cat", "similar_to": id_}).json
@@ -246,7 +242,7 @@ def test_a_swap_to_another_model_is_answered_with_its_words(node_url: str, own_c
         assert page.get("/api/about").json["model"] == registry.get_model_card(other_model).model_id
 
 
-def test_a_model_that_was_asked_for_is_not_given_up_for_another(node_url: str, own_corpus: Corpus, other_model: str) -> None:
+def test_requested_model_is_not_replaced(node_url: str, own_corpus: Corpus, other_model: str) -> None:
     other = registry.get_model_card(other_model).model_id
     with serve_page(Connection(url=node_url), own_corpus.alias, model="stair-mini") as page:
         assert page.post("/api/search", {"text": "cat"}).status == 200
@@ -258,7 +254,7 @@ def test_a_model_that_was_asked_for_is_not_given_up_for_another(node_url: str, o
         pass
 
 
-def test_an_index_that_goes_and_comes_back(node_url: str, own_corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_is_deleted_and_recreated(node_url: str, own_corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
     with serve_page(Connection(url=node_url), own_corpus.alias) as page:
         own_corpus.client.indices.delete(index=own_corpus.index)
@@ -268,7 +264,7 @@ def test_an_index_that_goes_and_comes_back(node_url: str, own_corpus: Corpus, mo
         assert page.post("/api/search", {"text": "cat"}).status == 200
 
 
-def test_words_are_asked_for_as_the_policy_made_them(node_url: str, index_name: str, tmp_path: Path) -> None:
+def test_queries_use_policy_words(node_url: str, index_name: str, tmp_path: Path) -> None:
     for name in ("tabby-cat", "red-panda", "two-spaniels"):
         shutil.copy(PHOTOS / f"{name}.jpg", tmp_path)
     policy = parse_policy({"stair_es_policy": 1, "name": "pets", "rename": {"cat": "feline.pet"}, "mute": ["dog"]}, "here")

@@ -84,7 +84,7 @@ def test_it_prints_where_answers_and_ends_with_a_signal(node_url: str, corpus: C
     assert (process.returncode, out, errors.strip()) == (code, "", said)
 
 
-def test_a_token_from_a_file_is_asked_for_and_never_printed(node_url: str, corpus: Corpus, tmp_path: Path) -> None:
+def test_token_from_a_file_is_required_and_not_printed(node_url: str, corpus: Corpus, tmp_path: Path) -> None:
     token = "a-token-that-is-long-enough"
     (tmp_path / "token").write_text(token + "\n")
     arguments = ("--index", corpus.alias, "--port", "0", "--url", node_url, "--token-file", str(tmp_path / "token"))

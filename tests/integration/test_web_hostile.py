@@ -51,7 +51,7 @@ def stored(corpus: Corpus, id_: str, **source: object) -> None:
     corpus.add_document(id_, {"tokens": {"hostileword": 1.0}, "top_tokens": ["hostileword"], **source})
 
 
-def test_hostile_captions_and_names_come_out_as_json_text(page: PageClient, corpus: Corpus) -> None:
+def test_hostile_captions_and_names_become_json_text(page: PageClient, corpus: Corpus) -> None:
     stored(corpus, "hostile", uri=f"file:///p/{HOSTILE}", caption=HOSTILE, source=HOSTILE, camera=HOSTILE)
     for answer in (
         page.post("/api/search", {"vector": {"hostileword": 1}}),
@@ -96,7 +96,7 @@ def test_documents_of_any_kind_are_shown(page: PageClient, corpus: Corpus, sourc
 @pytest.mark.parametrize(
     "id_", ["a/b", "x/neighbors", "ünï 猫", "a?b#c&d=e", "100%", "a%2Fb", "a+b", "'\"<>", "a\\b", ".hidden", "…"]
 )
-def test_ids_of_any_kind_can_be_asked_for(page: PageClient, corpus: Corpus, id_: str) -> None:
+def test_ids_of_any_kind_are_found(page: PageClient, corpus: Corpus, id_: str) -> None:
     [document] = [source for source in corpus.read_documents().values() if source.get("caption") == "tabby cat"]
     corpus.add_document(id_, {**document, "caption": "copy", "fingerprint": f"f-{id_}"})
     try:
@@ -112,7 +112,7 @@ def test_ids_of_any_kind_can_be_asked_for(page: PageClient, corpus: Corpus, id_:
         corpus.client.delete(index=corpus.index, id=id_, params={"refresh": "true"})
 
 
-def test_a_file_that_may_not_be_shown_is_as_one_that_isn_t_there(page: PageClient, corpus: Corpus) -> None:
+def test_forbidden_files_look_missing(page: PageClient, corpus: Corpus) -> None:
     outside = corpus.folder.parent / "outside"
     folder = to_file_uri(corpus.folder)
     uris = (

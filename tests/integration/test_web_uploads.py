@@ -106,7 +106,7 @@ def raw(page: PageClient, head: str, parts: list[bytes], *, pause_s: float = 0.0
         return answer
 
 
-def test_a_body_without_a_declared_length_is_counted_as_it_arrives(page: PageClient) -> None:
+def test_bodies_without_a_length_are_counted(page: PageClient) -> None:
     head = "POST /api/image HTTP/1.1\nHost: localhost\nContent-Type: image/jpeg\nTransfer-Encoding: chunked\n\n"
     block = b"10000\r\n" + bytes(0x10000) + b"\r\n"
     answer = raw(page, head, [*[block] * 6, b"0\r\n\r\n"])
@@ -119,7 +119,7 @@ def test_a_huge_declared_length_is_rejected_before_the_body_is_read(page: PageCl
     assert raw(page, head, []).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_body_that_doesn_t_arrive_is_not_waited_for(page: PageClient) -> None:
+def test_missing_bodies_are_not_awaited(page: PageClient) -> None:
     head = "POST /api/image HTTP/1.1\nHost: localhost\nContent-Type: image/jpeg\nContent-Length: 1000\n\n"
     assert raw(page, head, [b"x"]).startswith(b"HTTP/1.1 408 ")
 
@@ -133,7 +133,7 @@ def test_a_query_is_as_long_as_it_may_be(page: PageClient) -> None:
     assert answer.status == 400
 
 
-def test_requests_beyond_the_limit_are_asked_to_retry(node_url: str, corpus: Corpus) -> None:
+def test_excess_requests_get_retry_after(node_url: str, corpus: Corpus) -> None:
     limits = ServerLimits(max_concurrent=1, max_waiting=0)
     data = (PHOTOS / "tabby-cat.jpg").read_bytes()
     with serve_page(Connection(url=node_url), corpus.alias, limits=limits) as page, ThreadPoolExecutor(8) as pool:

@@ -46,7 +46,7 @@ def test_lost_duplicated_and_unexpected_documents_are_counted(
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_it_strikes_once_and_at_the_request_that_was_drawn(moment: str, load_module: Callable[[str], ModuleType]) -> None:
+def test_it_fires_once_at_the_drawn_request(moment: str, load_module: Callable[[str], ModuleType]) -> None:
     happened: list[str] = []
 
     def send(request: Request) -> Response:
@@ -77,7 +77,7 @@ def test_how_a_run_may_end(
     assert len(load_module("fault_rounds.command").CommandResult(code, report, said).wrong) == wrong
 
 
-def test_the_page_keeps_what_was_written_by_hand(load_module: Callable[[str], ModuleType], tmp_path: Path) -> None:
+def test_page_keeps_manual_text(load_module: Callable[[str], ModuleType], tmp_path: Path) -> None:
     report = load_module("fault_rounds.report")
     tallies = {"swap": report.Tally(rounds=3, completed=1, seconds=6.0)}
     result = report.build_result(tallies, "12 images a run", [], {"began": "2026-11-26 10:00", "ended": "2026-11-26 11:00"})
@@ -98,7 +98,7 @@ def test_the_page_keeps_what_was_written_by_hand(load_module: Callable[[str], Mo
         report.write_page(file, result, "", machine, (0.5, 1.5))
 
 
-def test_faults_have_names_of_their_own() -> None:
+def test_fault_names_are_unique() -> None:
     names = [fault.name for fault in (*list_all_faults(), *list_fatal_faults(), *list_search_faults())]
     assert len(names) == len(set(names))
     assert {fault.name for fault in (*list_retried_faults(), *list_harmless_faults())} < set(names)

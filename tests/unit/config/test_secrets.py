@@ -86,7 +86,7 @@ def _shape(secret: str) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("secret", [SECRET, PLAIN])
-def test_no_key_shows_what_it_can_not_take(private: Path, secret: str) -> None:
+def test_errors_show_no_values(private: Path, secret: str) -> None:
     known_keys = config_file.list_known_keys(typer.Context(typer.main.get_command(app)))
     attempts = 0
     for key, shape in product([*known_keys, ("profiles",), ("search",), ("unknown",)], _shape(secret)):

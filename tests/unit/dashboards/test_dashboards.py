@@ -72,7 +72,7 @@ def test_a_pattern_or_no_name_is_rejected(name: str) -> None:
         DashboardSpec(name=name)
 
 
-def test_only_the_products_own_controls_are_in_a_bundle() -> None:
+def test_bundles_have_only_controls_of_their_product() -> None:
     types = {
         product: {get_vis_state(each)["type"] for each in build(product) if each["type"] == "visualization"}
         for product in PRODUCTS
@@ -111,7 +111,7 @@ def test_thumbnails_are_images_without_a_template() -> None:
     assert find_object(objects, "wordless")["attributes"]["columns"] == ["uri"]
 
 
-def test_without_a_token_index_no_chart_uses_it_and_the_text_says_how_to_create_it() -> None:
+def test_without_a_token_index_charts_omit_it_with_a_hint() -> None:
     objects = build(spec=replace(PHOTOS, has_token_index=False))
     assert len(objects) < len(build())
     others = [each for each in objects if not each["id"].endswith("-about")]
@@ -121,7 +121,7 @@ def test_without_a_token_index_no_chart_uses_it_and_the_text_says_how_to_create_
     )
 
 
-def test_without_colours_nothing_asks_for_them() -> None:
+def test_colours_are_optional() -> None:
     objects = build(spec=replace(PHOTOS, colours=False))
     assert "colours" not in to_ndjson(objects)
     assert len(build()) - len(objects) == 1
@@ -152,7 +152,7 @@ def test_panels_fill_the_rows() -> None:
 @pytest.mark.parametrize(
     ("seconds", "interval"), [(0, "d"), (86_400, "d"), (10 * 86_400, "d"), (700 * 86_400, "M"), (30 * 365 * 86_400, "y")]
 )
-def test_bars_over_time_are_neither_too_many_nor_too_few(seconds: float, interval: str) -> None:
+def test_number_of_time_bars_is_reasonable(seconds: float, interval: str) -> None:
     assert choose_interval(seconds) == interval
 
 
@@ -279,12 +279,12 @@ def test_the_checker_finds_each_kind_of_fault(change: Break, message: str) -> No
     assert any(message in fault for fault in found), found
 
 
-def test_the_checker_knows_what_only_one_product_takes() -> None:
+def test_checker_knows_product_differences() -> None:
     assert any("controlGroupInput" in fault for fault in find_errors(build("kibana"), "opensearch-dashboards"))
     assert any("input_control_vis" in fault for fault in find_errors(build(), "kibana"))
 
 
-def test_the_checker_knows_the_limits_of_an_import() -> None:
+def test_checker_applies_import_limits() -> None:
     objects = build()
     text = find_object(objects, "about")["attributes"]
     text["description"] = "x" * (26 * 1024 * 1024)

@@ -136,7 +136,7 @@ def test_mounted_files_exist_and_secrets_are_files(pod: dict[str, Any]) -> None:
             assert volume["secret"]["secretName"] in ("stair-es-page", "stair-es-ingest")
 
 
-def test_the_page_and_the_ingest_have_secrets_of_their_own() -> None:
+def test_page_and_ingest_have_separate_secrets() -> None:
     of_page = yaml.safe_dump(ALL["Deployment", "stair-es-page"])
     assert "stair-es-ingest" not in of_page
     assert "stair-es-store" not in of_page
@@ -146,7 +146,7 @@ def test_the_page_and_the_ingest_have_secrets_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("ray", RAY, ids=lambda ray: ray["kind"])
-def test_ray_s_workers_get_no_credentials_of_the_cluster_and_nobody_reaches_it_without_its_token(ray: dict[str, Any]) -> None:
+def test_ray_workers_get_no_cluster_credentials_and_ray_needs_a_token(ray: dict[str, Any]) -> None:
     head, *workers = _groups(ray)
     assert head["rayStartParams"]["num-cpus"] == "0"
     for group in workers:
@@ -172,7 +172,7 @@ def test_a_finished_rayjob_frees_its_cluster_and_a_failed_one_continues() -> Non
     assert _kustomization("ray")["configMapGenerator"][0]["files"] == [SCRIPT.name]
 
 
-def test_nights_don_t_overlap_and_failed_images_aren_t_tried_again() -> None:
+def test_nightly_runs_do_not_overlap_or_retry_failed_images() -> None:
     assert NIGHTLY["concurrencyPolicy"] == "Forbid"
     assert NIGHTLY["startingDeadlineSeconds"] > 100  # CronJobs that may be later than that count missed starts
     job = NIGHTLY["jobTemplate"]["spec"]
@@ -223,7 +223,7 @@ def test_kustomizations_name_files_that_exist_and_all_of_them(folder: str) -> No
 
 
 @pytest.mark.parametrize("name", ["page", "nightly"])
-def test_patches_of_the_example_change_what_is_there(name: str) -> None:
+def test_example_patches_match_their_base(name: str) -> None:
     patch = yaml.safe_load((KUBERNETES / "overlays" / "example" / f"{name}.yaml").read_text())
     patched = ALL[patch["kind"], patch["metadata"]["name"]]
     assert set(_paths(patch["spec"])) <= set(_paths(patched["spec"]))
@@ -241,7 +241,7 @@ def _paths(node: Any, at: str = "") -> Iterator[str]:  # noqa: ANN401  a tree of
         yield at
 
 
-def test_the_patch_for_gpus_changes_what_is_there_and_gives_each_worker_one() -> None:
+def test_gpu_patch_matches_its_base_and_assigns_one_gpu() -> None:
     operations = yaml.safe_load((KUBERNETES / "overlays" / "gpu" / "workers.yaml").read_text())
     for operation in operations:
         *way, last = operation["path"].strip("/").split("/")
@@ -269,7 +269,7 @@ LINES = list(_command_lines())
 
 
 @pytest.mark.parametrize(("where", "arguments"), LINES)
-def test_every_command_line_is_one_that_stair_es_takes(where: str, arguments: list[str]) -> None:
+def test_every_command_line_is_valid(where: str, arguments: list[str]) -> None:
     check_arguments(arguments)
 
 

@@ -121,7 +121,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_ranks_are_those_over_the_whole_vocabulary() -> None:
+def test_ranks_cover_the_whole_vocabulary() -> None:
     rng = np.random.default_rng(4)
     words = [f"w{index}" for index in range(30)]
     for _ in range(200):
@@ -136,7 +136,7 @@ def test_ranks_are_those_over_the_whole_vocabulary() -> None:
     assert WeightRanking(vector, frozenset(words)).rank_best(["elsewhere"]) is None
 
 
-def test_with_one_word_a_class_it_is_top_k_accuracy_over_all_words() -> None:
+def test_single_words_give_top_k_accuracy() -> None:
     rng = np.random.default_rng(5)
     scores_NV = rng.normal(size=(80, 50))
     labels = rng.integers(0, 50, 80).tolist()
@@ -148,7 +148,7 @@ def test_with_one_word_a_class_it_is_top_k_accuracy_over_all_words() -> None:
     assert shares.chance[20] == pytest.approx(20 / 50, abs=0.1)
 
 
-def test_chance_is_asked_of_images_with_other_words() -> None:
+def test_chance_uses_images_with_other_words() -> None:
     own = [("a",)] * 5 + [("b",)] * 5
     for image, others in enumerate(sample_negatives(own)):
         assert all(own[other] != own[image] for other in others)

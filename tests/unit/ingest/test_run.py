@@ -102,7 +102,7 @@ def test_the_outcomes_of_all_batches_are_in_the_report(recorded: RecordedRun) ->
     assert recorded.shelf.events == ["load", "stages closed", "loaded", "complete"]
 
 
-def test_a_listing_failure_has_failed_and_no_work_is_left_of_it(recorded: RecordedRun) -> None:
+def test_listing_failures_are_final(recorded: RecordedRun) -> None:
     failure = ListingFailure("file:///d", "file:///", "forbidden")
     report = recorded.run.run(recorded.yield_batches(failures=[failure, failure]))
     assert (report.seen, report.failed) == (1, 1)

@@ -43,14 +43,14 @@ class CachedAlias:
         return self.cache.search_fresh(search_target)
 
 
-def test_hits_of_known_indices_are_the_answer() -> None:
+def test_hits_of_known_indices_are_returned() -> None:
     alias = CachedAlias()
     assert alias.search({"photos-1"}) == "photos-1"
     assert (alias.searched, alias.fetched) == (["photos-1"], 1)
 
 
 @pytest.mark.parametrize("hits_of", [{"photos-2"}, {"photos-1", "photos-2"}, set[str]()])
-def test_hits_of_another_index_and_no_hits_are_searched_for_again_where_the_alias_has_moved(hits_of: set[str]) -> None:
+def test_searches_repeat_after_the_alias_has_moved(hits_of: set[str]) -> None:
     alias = CachedAlias()
     alias.cache.get()
     alias.now = "photos-2"

@@ -31,13 +31,13 @@ def test_a_text_becomes_its_vector() -> None:
     assert encode_query_text(BrightnessEncoder(), "red car").to_dict() == {"car": 1.0, "red": 1.0}
 
 
-def test_a_text_without_a_known_word_is_rejected_by_name() -> None:
+def test_texts_of_unknown_words_are_rejected() -> None:
     with pytest.raises(QueryError, match="'unknown unknown'") as caught:
         encode_query_text(BrightnessEncoder(), "unknown unknown")
     assert caught.value.remedy
 
 
-def test_an_image_goes_through_the_encoder_s_pixels(tmp_path: Path) -> None:
+def test_images_use_the_encoder_pixels(tmp_path: Path) -> None:
     path = tmp_path / "white.png"
     Image.fromarray(np.full((30, 20, 3), 255, np.uint8)).save(path)
     assert encode_query_image(BrightnessEncoder(), path).to_dict() == {"bright": 256.0}

@@ -74,7 +74,7 @@ def _install(folder: Path, name: str, code: str, entry: str) -> None:
     plugins.list_plugins.cache_clear()
 
 
-def test_a_plugin_comes_first_and_a_broken_one_stops_nothing(plugin_folder: Path) -> None:
+def test_plugins_come_first_and_may_be_broken(plugin_folder: Path) -> None:
     _install(plugin_folder, "stranger_broken", "import no_such_module_at_all\n", "aaa-broken")
     raising = "class K:\n    def can_open(self, argument):\n        raise RuntimeError('oops')\nKIND = K()\n"
     _install(plugin_folder, "stranger_raising", raising, "bbb-raising")

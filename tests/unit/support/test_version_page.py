@@ -45,11 +45,11 @@ def record(*outcomes: Outcome, label: str = "OpenSearch 2.19.1", failure: str = 
         (GAP, KeyError("no such query"), "failed"),
     ],
 )
-def test_only_what_is_known_may_be_missing(gap: KnownFailure | None, problem: Exception | None, status: str) -> None:
+def test_only_known_gaps_may_be_missing(gap: KnownFailure | None, problem: Exception | None, status: str) -> None:
     assert judge("search", gap, problem).status == status
 
 
-def test_what_needs_a_check_that_failed_is_not_tried() -> None:
+def test_dependent_checks_are_skipped() -> None:
     def refuse(_bench: object) -> None:
         raise CommandError("no such query")
 
@@ -110,7 +110,7 @@ def test_commands_see_no_other_cluster(tmp_path: Path, monkeypatch: pytest.Monke
     assert Bench(commands).photos.is_dir()
 
 
-def test_a_message_that_quotes_an_error_is_told_whole(tmp_path: Path) -> None:
+def test_messages_that_quote_errors_are_complete(tmp_path: Path) -> None:
     commands = CommandRunner("http://127.0.0.1:1234", tmp_path, {})
     message = "using the model x\nerror: http://127.0.0.1:1234 answered 400: parse error: no such field\nName another field.\n"
     assert commands.format_error(message) == "http://127.0.0.1:9200 answered 400: parse error: no such field\nName another field."

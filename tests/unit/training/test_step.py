@@ -28,7 +28,7 @@ def gradients(model: StairModel, stage: TrainingStage, chunk: int = 0, seed: int
 
 
 @pytest.mark.parametrize("heads", [("tokens",), ("tokens", "dense"), ("dense",)])
-def test_gradients_are_those_of_plain_back_propagation(heads: tuple[str, ...]) -> None:
+def test_gradients_match_plain_back_propagation(heads: tuple[str, ...]) -> None:
     model = build_model(heads=heads, dense_dim=6)
     stage = TrainingStage(name="s", steps=1, losses=ALL if "tokens" in heads else {"contrastive": 1.0, "distil": 0.3})
     result = gradients(model, stage)
@@ -67,7 +67,7 @@ def test_chunks_give_the_same_gradients(chunk: int) -> None:
         torch.testing.assert_close(parts[name], whole[name], atol=1e-6, rtol=1e-4, msg=name)
 
 
-def test_with_dropout_chunks_draw_by_the_seed_and_the_same_both_times() -> None:
+def test_dropout_of_chunks_is_reproducible() -> None:
     model = build_model()
     model.image.head.dropout.p = 0.5
     stage = TrainingStage(name="s", steps=1)
@@ -100,7 +100,7 @@ def test_a_frozen_tower_gets_no_gradient_and_no_dropout() -> None:
     assert model.text.head.training
 
 
-def test_a_masked_stage_knows_own_words_only() -> None:
+def test_masked_stage_uses_own_words_only() -> None:
     model = build_model()
     batch = build_batch(model)
     masked, free = model.encode_texts(batch.texts, mask="own"), model.encode_texts(batch.texts)
@@ -134,7 +134,7 @@ def test_a_plain_mask_lets_stop_words_learn() -> None:
     assert plain[absent] != 0
 
 
-def test_two_workers_learn_what_one_does(tmp_path: Path) -> None:
+def test_two_workers_match_one(tmp_path: Path) -> None:
     multiprocessing.spawn(run_worker, (str(tmp_path),), nprocs=2)
     alone = run_steps(build_model(), SingleProcess(), chunk=0)
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))

@@ -67,7 +67,7 @@ def test_a_training_writes_a_checkpoint_that_finds_its_images(folder: Path, tmp_
     assert (tmp_path / "out" / "train.toml").read_text().count("steps = 120") == 1  # with the changes
 
 
-def test_recalls_while_training_are_those_of_an_evaluation(folder: Path, tmp_path: Path) -> None:
+def test_training_recalls_match_an_evaluation(folder: Path, tmp_path: Path) -> None:
     val = [json.loads(line) for line in (folder / "val.jsonl").read_text().splitlines()]
     val.append({"image": "the-sea.png", "captions": [val[0]["captions"][0]]})  # two images of one text
     tiny_training.write_captions(folder / "val.jsonl", val)
@@ -121,7 +121,7 @@ def test_each_recipe_runs(folder: Path, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, -2.5])
-def test_a_training_begins_with_the_bias_that_is_asked_for(folder: Path, tmp_path: Path, value: float) -> None:
+def test_training_starts_with_the_given_bias(folder: Path, tmp_path: Path, value: float) -> None:
     still = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0, "recipe.steps": 1}
     train_model(tiny_training.read_config(folder, {**still, "model.start_bias": value}), tmp_path / "out", device="cpu")
     train_model(tiny_training.read_config(folder, still), tmp_path / "plain", device="cpu")
@@ -167,7 +167,7 @@ def test_tied_towers_share_one_table_that_learns_with_the_text_network(folder: P
     assert image.to_dict() == pytest.approx({word: weight for word, weight in expected.items() if weight > 5e-6}, abs=2e-5)
 
 
-def test_frozen_parts_stay_and_others_move(folder: Path, tmp_path: Path) -> None:
+def test_only_unfrozen_parts_change(folder: Path, tmp_path: Path) -> None:
     changes = {
         "recipe": {},
         "validation.keep": "last",
@@ -188,7 +188,7 @@ def test_frozen_parts_stay_and_others_move(folder: Path, tmp_path: Path) -> None
     assert any(".head." in name for name in moved)
 
 
-def test_frozen_batch_norms_stay_too(folder: Path, tmp_path: Path) -> None:
+def test_frozen_batch_norms_are_kept(folder: Path, tmp_path: Path) -> None:
     name = "test_resnet"
     changes = {
         "model.image.backbone": {"kind": "timm", "name": name, "config": {"num_classes": 0}},
@@ -262,7 +262,7 @@ def test_kept_states_give_the_same_training(folder: Path, tmp_path: Path, pool: 
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_an_unreadable_image_is_left_out_and_reported_once(folder: Path, tmp_path: Path, cache: bool) -> None:
+def test_unreadable_images_are_skipped_and_reported_once(folder: Path, tmp_path: Path, cache: bool) -> None:
     (folder / "red-cat.png").write_bytes(b"no picture")
     (folder / "red-sea.png").write_bytes(b"")
     (folder / "red-dog.png").unlink()
@@ -277,7 +277,7 @@ def test_an_unreadable_image_is_left_out_and_reported_once(folder: Path, tmp_pat
         prepare_output_folder(tmp_path / "out", restart=True)
 
 
-def test_nothing_but_unreadable_images_is_an_error(folder: Path, tmp_path: Path) -> None:
+def test_only_unreadable_images_are_an_error(folder: Path, tmp_path: Path) -> None:
     for path in folder.glob("*.png"):
         path.write_bytes(b"no picture")
     with pytest.raises(StairError, match="can't be read"):
@@ -293,7 +293,7 @@ def test_early_stopping_keeps_the_best(folder: Path, tmp_path: Path) -> None:
     assert (resumed.steps, resumed.stopped_early) == (6, True)
 
 
-def test_a_held_out_set_takes_its_images_from_the_training(folder: Path, tmp_path: Path) -> None:
+def test_held_out_images_leave_the_training_set(folder: Path, tmp_path: Path) -> None:
     trained = train_model(
         tiny_training.read_config(folder, {"data.held_out": [{"captions": "val.jsonl"}]}), tmp_path / "out", device="cpu"
     )
@@ -314,7 +314,7 @@ def test_narrow_precisions_learn(folder: Path, tmp_path: Path, precision: str) -
     assert {tensor.dtype for name, tensor in weights(tmp_path / "out").items() if name != "feature_ids"} == {torch.float32}
 
 
-def test_the_average_is_what_is_kept(folder: Path, tmp_path: Path) -> None:
+def test_average_is_saved(folder: Path, tmp_path: Path) -> None:
     changes = {"recipe.steps": 1, "data.validation": []}
     still = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0}
     for name, more in (("begin", still), ("plain", {}), ("mean", {"optim.ema": 0.75})):
@@ -325,14 +325,14 @@ def test_the_average_is_what_is_kept(folder: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(mean[name], 0.75 * begin[name] + 0.25 * plain[name], atol=1e-6, rtol=1e-5)
 
 
-def test_a_loss_that_is_not_finite_ends_the_training(folder: Path, tmp_path: Path) -> None:
+def test_infinite_loss_ends_the_training(folder: Path, tmp_path: Path) -> None:
     changes = {"optim.lr": 1e30, "optim.backbone_lr": 1e30, "optim.warmup_steps": 0, "optim.clip": 0.0, "recipe.steps": 30}
     with pytest.raises(StairError, match=r"in step \d+ \(stage 'grounded'\)") as caught:
         train_model(tiny_training.read_config(folder, changes), tmp_path / "out", device="cpu")
     assert "optim.lr" in caught.value.remedy
 
 
-def test_another_configuration_or_a_strange_folder_is_rejected(folder: Path, tmp_path: Path) -> None:
+def test_other_configurations_and_folders_are_rejected(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     train_model(tiny_training.read_config(folder), out, device="cpu")
     with pytest.raises(UsageError, match="another configuration") as caught:
@@ -357,7 +357,7 @@ def test_a_batch_larger_than_the_set_is_rejected(folder: Path, tmp_path: Path) -
         train_model(tiny_training.read_config(folder, {"batch.size": 64}), tmp_path / "out", device="cpu")
 
 
-def test_the_copy_of_the_configuration_says_the_same(folder: Path, tmp_path: Path) -> None:
+def test_configuration_copy_is_equal(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read_config(folder, {"optim.lr": 1e-4, "data.augment": "light"})
     train_model(config, tmp_path / "out", device="cpu")
     copy = tmp_path / "set" / "copy.toml"

@@ -62,7 +62,7 @@ def test_a_training_learns_whole_words(folder: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "config.json").read_text())["vocabulary"] == "words"
 
 
-def test_the_same_training_again_is_the_same_checkpoint(folder: Path, tmp_path: Path) -> None:
+def test_training_is_reproducible(folder: Path, tmp_path: Path) -> None:
     ids = set()
     for name in ("one", "two"):
         train_model(tiny_training.read_config(folder, WORDS), tmp_path / name, device="cpu")
@@ -99,7 +99,7 @@ def test_a_training_from_kept_states_learns_whole_words(folder: Path, tmp_path: 
     assert {"bluebird", "bird"} <= set(result.tokens)
 
 
-def test_a_text_has_the_words_that_it_says_where_it_is_a_bag(folder: Path, tmp_path: Path) -> None:
+def test_bag_texts_have_their_literal_words(folder: Path, tmp_path: Path) -> None:
     changes = {**WORDS, "recipe.name": "bag-of-words", "model.text.always_masked": True}
     train_model(tiny_training.read_config(folder, changes), tmp_path / "out", device="cpu")
     result = [set(each.tokens) for each in load(tmp_path / "out").encode_texts(["blue bird of the seas", "xyzzy"])]
@@ -124,7 +124,7 @@ def test_a_whole_word_begins_as_the_mean_of_its_tokens() -> None:
         assert torch.allclose(head.embedding_FT, expected, atol=1e-6)
 
 
-def test_tokens_begin_as_their_own_embeddings_to_the_bit() -> None:
+def test_tokens_start_as_exact_embeddings() -> None:
     model = tiny_stair.build_model(
         tiny_stair.build_config(image_transform_dim=tiny_stair.WIDTH, text_transform_dim=tiny_stair.WIDTH)
     )
@@ -142,7 +142,7 @@ def test_a_training_continues_with_the_same_words_only(folder: Path, tmp_path: P
         train_model(config, tmp_path / "out", device="cpu")
 
 
-def test_a_checkpoint_of_whole_words_is_a_start(folder: Path, tmp_path: Path) -> None:
+def test_whole_word_checkpoints_resume(folder: Path, tmp_path: Path) -> None:
     train_model(tiny_training.read_config(folder, WORDS), tmp_path / "first", device="cpu")
     train_model(tiny_training.read_config(folder, {"model.start": str(tmp_path / "first")}), tmp_path / "second", device="cpu")
     assert (tmp_path / "second" / "words.json").read_bytes() == (tmp_path / "first" / "words.json").read_bytes()

@@ -21,7 +21,7 @@ class TagParser(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def test_it_leads_on_to_where_somebody_wanted_to_go() -> None:
+def test_login_form_keeps_the_target() -> None:
     page = render_login_page("/compare", [("a", "red car"), ("b", "")])
     read = TagParser(page)
     [token, first, second] = read.all("input")

@@ -12,9 +12,7 @@ from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.run_accounting import RunAccounting
 
 
-def test_a_host_that_is_waited_for_is_named_without_its_control_characters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_awaited_hosts_are_named_without_control_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notices: list[tuple[str, object]] = []
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
     monkeypatch.setattr(progress, "print_notice", lambda text, **facts: notices.append((text, facts["waiting"])))
@@ -39,7 +37,7 @@ def test_failed_images_are_counted_in_the_line_and_in_its_facts(tmp_path: Path, 
     assert (", 3 " in line, failed) == (True, 3)
 
 
-def test_lines_of_a_download_are_sparse_and_say_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_progress_is_sparse(monkeypatch: pytest.MonkeyPatch) -> None:
     now, output = [0.0], list[str]()
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr(progress, "print_notice", lambda text, **facts: output.append(text))

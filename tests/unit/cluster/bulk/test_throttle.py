@@ -75,14 +75,14 @@ CLUSTERS = [
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS, ids=str)
-def test_it_comes_near_the_best_throughput_and_stays_there(cluster: ThreadPoolModel) -> None:
+def test_it_converges_to_the_best_throughput(cluster: ThreadPoolModel) -> None:
     throttle = AdaptiveThrottle(POLICY)
     drive(throttle, cluster, 400)
     assert achieved(cluster, drive(throttle, cluster, 400)) > 0.8
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS, ids=str)
-def test_it_never_leaves_its_bounds(cluster: ThreadPoolModel) -> None:
+def test_it_respects_its_bounds(cluster: ThreadPoolModel) -> None:
     for chunk, concurrency in drive(AdaptiveThrottle(POLICY), cluster, 800):
         assert MB // 4 <= chunk <= 8 * MB
         assert 1 <= concurrency <= 12
@@ -115,7 +115,7 @@ def test_it_backs_off_when_the_cluster_is_busy_and_comes_back_afterwards() -> No
     assert achieved(healthy, drive(throttle, healthy, 200)) > 0.8
 
 
-def test_a_cluster_that_rejects_everything_lowers_it_to_the_minimum() -> None:
+def test_constant_rejection_lowers_it_to_the_minimum() -> None:
     throttle = AdaptiveThrottle(POLICY)
     drive(throttle, ThreadPoolModel(threads=0, queue=0), 100)
     assert (throttle.chunk_bytes, throttle.concurrency) == (MB // 4, 1)
@@ -138,7 +138,7 @@ def test_requests_sent_before_a_retreat_are_not_held_against_it() -> None:
     assert throttle.concurrency == int(before * 0.75)
 
 
-def test_a_size_that_was_too_large_is_never_tried_again() -> None:
+def test_too_large_sizes_are_not_retried() -> None:
     throttle, cluster = AdaptiveThrottle(POLICY), ThreadPoolModel(overhead_s=0.3)
     drive(throttle, cluster, 300, largest=3 * MB)
     assert max(chunk for chunk, _ in drive(throttle, cluster, 1000, largest=3 * MB)) <= 3 * MB

@@ -79,7 +79,7 @@ def test_a_search_rejects_partial_results(cluster: Cluster, node: Node) -> None:
     assert json.loads(node.requests[0].body) == {"size": 3}
 
 
-def test_a_search_takes_more_parameters_and_fewer_attempts(cluster: Cluster, node: Node, waits: list[float]) -> None:
+def test_searches_accept_parameters_and_attempts(cluster: Cluster, node: Node, waits: list[float]) -> None:
     node.busy = 2
     with pytest.raises(ClusterError, match="503"):
         cluster.search("photos", {}, retry=NO_RETRY, search_pipeline="boost")
@@ -101,7 +101,7 @@ def test_a_given_client_is_used() -> None:
         assert cluster.client is given
 
 
-def test_another_process_gets_the_connection_and_opens_its_own() -> None:
+def test_pickled_connections_are_reopened() -> None:
     with Cluster(Connection(url="https://anna:secret@localhost:9200")) as cluster:
         copy = pickle.loads(pickle.dumps(cluster.connection))
     with Cluster(copy) as other:

@@ -47,7 +47,7 @@ def test_exact_scores_are_dot_products() -> None:
     )
 
 
-def test_a_bag_of_words_is_what_is_written() -> None:
+def test_bags_of_words_are_written() -> None:
     bags = build_word_bags(["The red car and a RED bus!", "the of"], MINI)
     assert bags[0].to_dict() == {"red": 1.0, "car": 1.0, "bus": 1.0}
     assert len(bags[1]) == 0
@@ -65,7 +65,7 @@ class BytePairTokens:
         return tuple(f"Ġ{word}"[index : index + 4] for index in range(0, len(word) + 1, 4))
 
 
-def test_a_bag_is_written_in_the_models_own_vocabulary() -> None:
+def test_bags_use_the_model_vocabulary() -> None:
     [bag] = build_word_bags(["The (Red) car's bus-stop \u2014 und ein Hund"], BytePairTokens())
     assert set(bag.tokens) == {"ĠRed", "Ġcar", "'s", "Ġbus", "-sto", "p", "Ġund", "Ġein", "ĠHun", "d"}
     [plain] = build_word_bags(["The Red, red car & a क़िला"], None)
@@ -121,7 +121,7 @@ def make_cluster_info(distribution: Any, *version: int) -> ClusterInfo:  # noqa:
     return ClusterInfo(distribution=distribution, version=version, max_clauses=1024)
 
 
-def test_where_there_is_knn() -> None:
+def test_knn_support() -> None:
     def has(*names: str) -> Any:  # noqa: ANN401
         return lambda: frozenset(names)
 

@@ -56,7 +56,7 @@ def test_a_checkpoint_is_the_model_bit_for_bit(tmp_path: Path, image: str, text:
         {"vocabulary": "words", "text_own_words": True, "image_tie": True},
     ],
 )
-def test_ties_pools_and_heads_come_back(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_ties_pools_and_heads_reload(tmp_path: Path, changes: dict[str, Any]) -> None:
     model = tiny_stair.build_model(tiny_stair.build_config(**changes))
     tiny_stair.write_tensors(tmp_path, model, tiny_stair.get_tensors(model))
     loaded = checkpoint.load_stair_model(tmp_path)
@@ -64,7 +64,7 @@ def test_ties_pools_and_heads_come_back(tmp_path: Path, changes: dict[str, Any])
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), loaded.parameters(), strict=True))
 
 
-def test_the_id_is_that_of_what_makes_the_vectors(tmp_path: Path) -> None:
+def test_model_id_depends_on_vector_files(tmp_path: Path) -> None:
     first = registry.get_model_card(str(tiny_stair.write_checkpoint(tmp_path / "a"))).model_id
     assert first == registry.get_model_card(str(tiny_stair.write_checkpoint(tmp_path / "b"))).model_id
     (tmp_path / "b" / "README.md").write_text("another card")
@@ -213,7 +213,7 @@ def test_an_unsupported_spec_is_rejected(folder: Path, spec: dict[str, Any], mes
         registry.load_encoder(ModelSpec(name=str(folder), **spec))
 
 
-def test_the_configuration_is_what_was_written(folder: Path) -> None:
+def test_configuration_round_trips(folder: Path) -> None:
     config = read_stair_config(folder)
     assert config == tiny_stair.build_config()
     assert StairConfig.from_dict(json.loads(config.to_json())) == config

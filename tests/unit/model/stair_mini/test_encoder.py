@@ -241,14 +241,14 @@ def test_with_the_table_a_text_matches_the_formula(
     assert mini_oracle.measure_distance(mini.encode_texts([text])[0], expected) <= ROUNDED
 
 
-def test_a_word_of_a_text_is_in_its_vector_and_a_spelling_is_its_word(mini: StairMiniEncoder) -> None:
+def test_texts_have_their_words_and_spellings(mini: StairMiniEncoder) -> None:
     one, other, pair = mini.encode_texts(["the wolves", "a WOLF", "clown fish"])
     assert one.tokens[0] == other.tokens[0] == "wolf"
     assert {"clownfish", "fish"} <= set(pair.tokens)
     assert not {"a", "the"} & {*one.tokens, *other.tokens}
 
 
-def test_a_word_that_is_not_in_the_vocabulary_stands_for_those_near_to_it(mini: StairMiniEncoder, oracle: Oracle) -> None:
+def test_unknown_words_use_nearby_words(mini: StairMiniEncoder, oracle: Oracle) -> None:
     vocabulary = mini._artifacts.vocabulary
     unknown = [
         word
@@ -263,11 +263,11 @@ def test_a_word_that_is_not_in_the_vocabulary_stands_for_those_near_to_it(mini: 
 
 
 @pytest.mark.parametrize("text", ["", "   ", "the of and", "?!", "42", "\U0001f9ab", "\x00\u200b"])
-def test_a_text_without_a_known_word_is_empty(mini: StairMiniEncoder, text: str) -> None:
+def test_text_of_unknown_words_is_empty(mini: StairMiniEncoder, text: str) -> None:
     assert len(mini.encode_texts([text])[0]) == 0
 
 
-def test_a_text_alone_and_with_others_is_the_same(mini: StairMiniEncoder) -> None:
+def test_text_vectors_do_not_depend_on_the_batch(mini: StairMiniEncoder) -> None:
     assert [mini.encode_texts([text])[0] for text in TEXTS] == mini.encode_texts(TEXTS)
 
 
@@ -288,21 +288,21 @@ def test_it_spells_words_as_the_vocabulary_has_them(mini: StairMiniEncoder, word
     assert mini.tokenize_word(word) == features
 
 
-def test_each_word_and_each_other_spelling_is_spelled_as_one_word(mini: StairMiniEncoder, shipped: MiniArtifacts) -> None:
+def test_words_and_spellings_are_single_words(mini: StairMiniEncoder, shipped: MiniArtifacts) -> None:
     for word in shipped.vocabulary.words:
         assert mini.tokenize_word(word) == (word,)
     for spelling, word in shipped.vocabulary.spellings.items():
         assert mini.tokenize_word(spelling) == (word,)
 
 
-def test_it_is_compared_with_its_dense_side_where_the_text_network_is_asked_for(mini: StairMiniEncoder) -> None:
+def test_text_network_is_compared_with_its_dense_vectors(mini: StairMiniEncoder) -> None:
     ours = build_evaluated_model(StairMiniEncoder(ModelSpec(name="stair-mini")), ModelSpec(name="stair-mini"))
     assert ours.dense is not None
     assert ours.tokens == mini.tokens
     assert build_evaluated_model(mini, LIGHT).dense is None
 
 
-def test_the_catalogue_knows_it_without_loading_it() -> None:
+def test_catalogue_lists_it_unloaded() -> None:
     card = registry.get_model_card("stair-mini")
     assert (card.name, card.model_id, card.image_spec.fit) == ("stair-mini", "stair-mini-2", "squash")
     assert any("EmojiOne 2.x (CC-BY-4.0)" in line for line in card.licenses)

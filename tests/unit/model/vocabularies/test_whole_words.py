@@ -58,7 +58,7 @@ def said(vocabulary: WholeWordVocabulary, text: str) -> list[str]:
         ("ice cream", "ice cream"),
     ],
 )
-def test_a_word_is_found_as_people_write_it(vocabulary: WholeWordVocabulary, written: str, word: str) -> None:
+def test_words_are_found_as_written(vocabulary: WholeWordVocabulary, written: str, word: str) -> None:
     assert vocabulary.words[vocabulary.find_word(written)] == word
     assert said(vocabulary, written) == [word]
 
@@ -130,7 +130,7 @@ def test_a_word_is_assigned_to_its_first_token(vocabulary: WholeWordVocabulary) 
     assert vocabulary.match_tokens("", []) == []
 
 
-def test_tokens_stand_for_whole_words() -> None:
+def test_tokens_are_whole_words() -> None:
     vocabulary = WholeWordVocabulary(["dog", "running", "redcar", "bluebird", "xyzzy"], {"crimson": "dog"})
     tokens = StairTokenizer(tiny_stair.build_tokenizer(), vocabulary, tiny_stair.MAX_TOKENS)
     texts = ["Running dogs", "a RED car", "", "xyzzy", "blue bird sea"]
@@ -161,7 +161,7 @@ def test_tokens_stand_for_whole_words() -> None:
     ]
 
 
-def test_places_of_tokens_are_those_of_their_features() -> None:
+def test_token_positions_match_their_features() -> None:
     ids = list_candidate_tokens(tiny_stair.build_tokenizer())
     tokens = StairTokenizer(tiny_stair.build_tokenizer(), ids[::2], tiny_stair.MAX_TOKENS)
     result = tokens.encode(["the dogs running of the sea .", "cat ! cat", "", "xyzzy"])
@@ -195,7 +195,7 @@ def test_a_broken_file_is_reported(tmp_path: Path, text: str | None, message: st
     assert error.value.remedy
 
 
-def test_a_file_comes_back(tmp_path: Path, vocabulary: WholeWordVocabulary) -> None:
+def test_files_round_trip(tmp_path: Path, vocabulary: WholeWordVocabulary) -> None:
     (tmp_path / "words.json").write_text(vocabulary.to_json(), encoding="utf-8")
     loaded = WholeWordVocabulary.from_file(tmp_path / "words.json")
     assert (loaded.words, loaded.spellings) == (vocabulary.words, vocabulary.spellings)

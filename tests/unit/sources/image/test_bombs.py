@@ -50,7 +50,7 @@ def strips(count: int, order: str, big: bool, *, missing: int = 0) -> bytes:
     return (directory + bytes(8)).ljust(300, b"\0") + struct.pack(order + "L", 300) * count + struct.pack(order + "L", 1) * count
 
 
-def test_photos_and_what_programs_write_is_read() -> None:
+def test_photos_and_program_output_are_read() -> None:
     for path in sorted(PHOTOS.glob("*.jpg")):
         check_decompression_bomb(path.read_bytes())
     for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF"):
@@ -77,7 +77,7 @@ def segment(marker: int, data: bytes) -> bytes:
     return struct.pack(">BBH", 255, marker, len(data) + 2) + data
 
 
-def test_a_jpeg_of_overlapping_blocks_takes_no_memory() -> None:
+def test_overlapping_jpeg_blocks_use_no_memory() -> None:
     bomb = b"\xff\xd8" + b"\xff\xe1\xff\xffExif\0\0" * 20_000 + bytes(1 << 16)  # 1.3 GB, were each of them a segment
     tracemalloc.start()
     check_decompression_bomb(bomb)
@@ -122,7 +122,7 @@ def test_segments_of_exif_are_joined() -> None:
         )
 
 
-def test_half_as_many_pixels_are_taken_of_formats_that_take_twice_the_memory() -> None:
+def test_formats_of_double_memory_have_half_the_pixel_limit() -> None:
     dot, spec = build_animated_webp(100), ImageSpec(size_px=32)
     assert decode_image(dot, spec, DecodeLimits(max_pixels=20_000)).width == 100
     with pytest.raises(DecodeError, match=r"100 x 100 pixels exceed the limit of 9999 for WEBP, half of the limit"):

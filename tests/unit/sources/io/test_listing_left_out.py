@@ -62,7 +62,7 @@ def test_hidden_files_and_folders_are_left_out_and_counted(photos: Path) -> None
     assert stream.complete == [source.uri]
 
 
-def test_hidden_files_and_folders_are_taken_when_asked_for(photos: Path) -> None:
+def test_hidden_files_and_folders_are_listed_on_request(photos: Path) -> None:
     assert listed(open_with(photos, hidden=True)) == ALL
     assert listed(open_with(f"{photos}/**", hidden=True)) == ALL
     assert listed(open_with(f"{photos}/*/*.jpg", hidden=True)) == [name for name in ALL if name.count("/") == 1]
@@ -143,14 +143,14 @@ def test_links_to_another_drive_lead_out_of_the_folder(photos: Path, monkeypatch
         assert listed(open_with(photos)) == ["a.jpg", "inside.jpg", "sub/g.jpg"]
 
 
-def test_a_folder_that_is_a_link_itself_is_taken_with_its_links_inside(photos: Path) -> None:
+def test_linked_folder_is_listed_with_inner_links(photos: Path) -> None:
     (photos / "inside.jpg").symlink_to(photos / "a.jpg")
     (photos.parent / "album").symlink_to(photos)
     source = open_with(photos.parent / "album")
     assert listed(source) == ["a.jpg", "inside.jpg", "sub/g.jpg"]
 
 
-def test_a_link_that_leads_nowhere_is_left_to_reading_which_says_why(photos: Path) -> None:
+def test_broken_links_fail_when_they_are_read(photos: Path) -> None:
     (photos / "gone.jpg").symlink_to(photos.parent / "private" / "nothing.jpg")
     assert "gone.jpg" in listed(open_with(photos))
 

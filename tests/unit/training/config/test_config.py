@@ -141,12 +141,12 @@ def test_recipes_share_their_steps(name: str) -> None:
         load_recipe(f"{name}-x", 10)
 
 
-def test_a_recipe_can_leave_backbones_alone(folder: Path) -> None:
+def test_recipes_can_freeze_backbones(folder: Path) -> None:
     read = tiny_training.read_config(folder, {"recipe.name": "stair", "recipe.frozen_backbones": True})
     assert [stage.train for stage in read.stages] == [("image.head", "text.head"), ("text.head",), ("image.head", "text.head")]
 
 
-def test_stair_paper_sets_what_the_file_leaves_out(folder: Path) -> None:
+def test_stair_paper_sets_defaults(folder: Path) -> None:
     (folder / "tiny.toml").write_text(tiny_training.CONFIG.replace("top_k = 8\n", ""))
     read = tiny_training.read_config(folder, {"recipe.name": "stair-paper", "recipe.steps": 40})
     assert (read.model.similarity, read.model.start_bias) == ("dot", 0.0)
@@ -172,7 +172,7 @@ def test_the_file_overrides_the_recipe(folder: Path) -> None:
         tiny_training.read_config(folder, {"recipe.name": "stair-paper", "model.image": 3})
 
 
-def test_the_other_recipes_leave_the_model_alone(folder: Path) -> None:
+def test_other_recipes_keep_the_model(folder: Path) -> None:
     stages = {"recipe": {}, "stages": [{"name": "s", "steps": 1}]}
     for name in set(list_recipes()) - {"stair-paper"}:
         heads = ["tokens", "dense"]
@@ -180,7 +180,7 @@ def test_the_other_recipes_leave_the_model_alone(folder: Path) -> None:
         assert tiny_training.read_config(folder, {"recipe.name": name, "model.heads": heads}).model == written
 
 
-def test_what_a_stage_freezes() -> None:
+def test_stage_freezing() -> None:
     names = {
         "image.backbone": "image.backbone.network.x",
         "image.head": "image.head.bias_F",
@@ -193,7 +193,7 @@ def test_what_a_stage_freezes() -> None:
         assert not stage.is_frozen("log_scale")
 
 
-def test_a_dump_reads_as_what_it_was() -> None:
+def test_dumps_round_trip() -> None:
     values = {
         "a": 1,
         "odd key": 'say "x"\n\\ ü \x7f',
