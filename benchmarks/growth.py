@@ -38,12 +38,12 @@ NODES = 3
 def measure(args: argparse.Namespace, loads: Loads) -> Iterator[Step]:
     """Start the nodes and load; yield each step as soon as it has been measured."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from support.nodes.search_nodes import opensearch_cluster
+    from support.nodes.search_nodes import build_cluster
 
     bodies = build_requests(loads.corpus, args.queries)
     with (
         tempfile.TemporaryDirectory(prefix="stair-es-growth-", dir=args.work) as folder,
-        opensearch_cluster(Path(folder), size=NODES, heap=args.heap, full_jit=True) as nodes,
+        build_cluster(Path(folder), size=NODES, heap=args.heap, full_jit=True) as nodes,
     ):
         growing = GrowingIndex([node.url for node in nodes.nodes], bodies, args)
         for number in range(loads.loads):

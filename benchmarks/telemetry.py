@@ -26,7 +26,7 @@ from harness.program import add_url_option, build_parser, publish_result
 from harness.result import Ratio, ReportTable, Result
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.servers.otlp_collector import received
+from support.servers.otlp_collector import start_collector
 
 from stair_es.config.defaults import DEFAULT_MODEL
 
@@ -68,7 +68,7 @@ def measure(args: argparse.Namespace) -> Result:
     with (
         make_photo_folder(args.images) as folder,
         open_cluster(args.url) as (cluster, name),
-        received() as collector,
+        start_collector() as collector,
         ExitStack() as stack,
     ):
         url, observed = cluster.connection.url, {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}

@@ -26,10 +26,10 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.versions.bench import Bench, Wrong
+from support.versions.bench import Bench, WrongOutput
 from support.versions.checks import CHECKS, NEEDS
-from support.versions.commands import Commands, Refused
-from support.versions.nodes import VERSIONS, Gap, Served, Version
+from support.versions.commands import CommandError, CommandRunner
+from support.versions.nodes import VERSIONS, KnownFailure, RunningNode, Version
 from support.versions.page import Outcome, Record, write_page
 
 ROOT = Path(__file__).parents[1]
@@ -65,12 +65,12 @@ def main() -> int:
 def check_version(version: Version) -> Record:
     """Start a node of a version, run all checks on it, and stop it."""
     began, start_s = datetime.now(timezone.utc), time.monotonic()
-    print(f"{version.label}: {version.made}", file=sys.stderr, flush=True)
+    print(f"{version.label}: {version.origin}", file=sys.stderr, flush=True)
     record = Record(
         label=version.label,
-        made=version.made,
+        origin=version.origin,
         java="",
-        lacks=(),
+        missing_modules=(),
         began=began.strftime("%Y-%m-%dT%H:%M"),
         seconds=0.0,
         stair_es=__version__,
@@ -78,9 +78,9 @@ def check_version(version: Version) -> Record:
     )
     try:
         with tempfile.TemporaryDirectory() as base, version.run(Path(base) / "node") as served:
-            java, lacks = inspect_node(served, version)
-            record = replace(record, java=java, lacks=lacks)
-            commands = Commands(served.url, Path(base), served.environ)
+            java, missing_modules = inspect_node(served, version)
+            record = replace(record, java=java, missing_modules=missing_modules)
+            commands = CommandRunner(served.url, Path(base), served.environ)
             record = replace(record, outcomes=tuple(run_checks(Bench(commands), version.gaps)))
     except Exception as error:  # noqa: BLE001  the other versions are checked in any case
         record = replace(record, failure=f"{type(error).__name__}: {error}"[:500])
@@ -88,7 +88,7 @@ def check_version(version: Version) -> Record:
     return replace(record, seconds=time.monotonic() - start_s)
 
 
-def inspect_node(served: Served, version: Version) -> tuple[str, tuple[str, ...]]:
+def inspect_node(served: RunningNode, version: Version) -> tuple[str, tuple[str, ...]]:
     """Return the Java version of the node, and the modules that it lacks.
 
     Raises:
@@ -101,12 +101,12 @@ def inspect_node(served: Served, version: Version) -> tuple[str, tuple[str, ...]
     if node["version"] != version.number:
         raise LookupError(f"the node says that it is {node['version']}")
     modules = {module["name"] for module in node.get("modules", ())}
-    lacks = tuple(sorted(version.modules - modules)) if version.lacks is None else version.lacks
-    return f"{node['jvm']['version']} ({node['jvm']['vm_vendor']})", lacks
+    missing_modules = tuple(sorted(version.modules - modules)) if version.missing_modules is None else version.missing_modules
+    return f"{node['jvm']['version']} ({node['jvm']['vm_vendor']})", missing_modules
 
 
 def run_checks(
-    bench: Bench, gaps: Mapping[str, Gap], checks: Mapping[str, Callable[[Bench], None]] = CHECKS
+    bench: Bench, gaps: Mapping[str, KnownFailure], checks: Mapping[str, Callable[[Bench], None]] = CHECKS
 ) -> Iterator[Outcome]:
     """Run the checks in order, and yield the outcome of each."""
     done: dict[str, Outcome] = {}
@@ -116,7 +116,7 @@ def run_checks(
             outcome = Outcome(check=name, status="not tried")
         else:
             outcome = judge(name, gaps.get(name), run_check(check, bench))
-        first_line = outcome.says.partition("\n")[0]
+        first_line = outcome.message.partition("\n")[0]
         print(f"  {outcome.status:<9} {name}  {first_line}", file=sys.stderr, flush=True)
         done[name] = outcome
         yield outcome
@@ -131,14 +131,14 @@ def run_check(check: Callable[[Bench], None], bench: Bench) -> Exception | None:
     return None
 
 
-def judge(name: str, gap: Gap | None, problem: Exception | None) -> Outcome:
+def judge(name: str, gap: KnownFailure | None, problem: Exception | None) -> Outcome:
     """Return the outcome: a check may only fail because of a known gap, and a known gap must fail with its message."""
     if problem is None:
-        unexpected = f"It works, and is expected to say: {gap.says}" if gap else ""
-        return Outcome(check=name, status="failed" if gap else "ok", says=unexpected)
-    says = str(problem) if isinstance(problem, Refused | Wrong) else f"{type(problem).__name__}: {problem}"
-    known = gap is not None and isinstance(problem, Refused) and gap.says in says
-    return Outcome(check=name, status=gap.cause if gap and known else "failed", says=says)
+        unexpected = f"It works, and is expected to say: {gap.message}" if gap else ""
+        return Outcome(check=name, status="failed" if gap else "ok", message=unexpected)
+    message = str(problem) if isinstance(problem, CommandError | WrongOutput) else f"{type(problem).__name__}: {problem}"
+    known = gap is not None and isinstance(problem, CommandError) and gap.message in message
+    return Outcome(check=name, status=gap.cause if gap and known else "failed", message=message)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from jgo.maven import MavenContext
 from stair_es.embedded_node.lockfile import NodeLock
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.nodes.maven_locks import MODULES, check_classes, pin, plan
+from support.nodes.maven_locks import MODULES, check_classes, pin_artifact, plan_artifacts
 
 
 def main() -> None:
@@ -30,10 +30,10 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         context = MavenContext(repo_cache=args.cache or Path(scratch), timeout=60)
-        entries = list(plan(context, args.version, MODULES))
+        entries = list(plan_artifacts(context, args.version, MODULES))
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda artifact: artifact.resolve(), {str(a): a for _, a in entries}.values()))
-        jars = [pin(entry) for entry in entries]
+        jars = [pin_artifact(entry) for entry in entries]
         check_classes(entries, MODULES)
     modules = tuple(sorted(MODULES.values(), key=lambda m: m.name))
     lock = NodeLock(opensearch=args.version, modules=modules, jars=tuple(sorted(jars, key=lambda jar: jar.path)))

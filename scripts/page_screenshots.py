@@ -20,8 +20,8 @@ from typing import Literal
 from playwright.sync_api import Browser, Page, expect
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.browser.browser_wait import answered, asked, slider
-from support.browser.web_server import PHOTOS, Site, chromium, ingested_photos, serving
+from support.browser.page_actions import call_api, get_slider, open_results
+from support.browser.web_server import PHOTOS, Site, ingest_photos, serve_site, start_chromium
 
 INDEX = "photos"
 MAX_BYTES = 400_000
@@ -32,8 +32,8 @@ PHONE = (390, 844)
 
 def show_search(page: Page, site: Site) -> None:
     """Show a search with a moved slider and a required word."""
-    asked(site, page, f"/?q={QUERY}")
-    slider(page, "tree").fill("1.5")
+    open_results(site, page, f"/?q={QUERY}")
+    get_slider(page, "tree").fill("1.5")
     page.locator(".query").get_by_role("button", name="Require tree", exact=True).click()
     expect(page.locator("#said")).to_contain_text("found")
     page.mouse.move(0, 0)
@@ -42,7 +42,7 @@ def show_search(page: Page, site: Site) -> None:
 
 def show_image(page: Page, site: Site) -> None:
     """Show all words of one image."""
-    hit = answered(site, {"text": "red panda", "k": 1})["hits"][0]
+    hit = call_api(site, {"text": "red panda", "k": 1})["hits"][0]
     page.goto(f"{site.base}/image/{hit['id']}")
     expect(page.locator(".below li.hit").first).to_be_attached()
 
@@ -55,14 +55,14 @@ def show_comparison(page: Page, site: Site) -> None:
 
 def show_dark_search(page: Page, site: Site) -> None:
     """Show a search by the words of an image, in the dark theme."""
-    hit = answered(site, {"text": "macaw", "k": 1})["hits"][0]
-    asked(site, page, f"/?like={hit['id']}")
+    hit = call_api(site, {"text": "macaw", "k": 1})["hits"][0]
+    open_results(site, page, f"/?like={hit['id']}")
     expect(page.locator("#said")).to_contain_text("found")
 
 
 def show_phone_search(page: Page, site: Site) -> None:
     """Show a search on a phone."""
-    asked(site, page, "/?q=a parrot")
+    open_results(site, page, "/?q=a parrot")
     expect(page.locator("#said")).to_contain_text("found")
 
 
@@ -118,9 +118,9 @@ def main() -> None:
     args = parser.parse_args()
     photos = Path(tempfile.gettempdir()) / "photos"  # a screenshot shows this path
     shutil.copytree(PHOTOS, photos, dirs_exist_ok=True)
-    ingested_photos(args.url, INDEX, photos)
+    ingest_photos(args.url, INDEX, photos)
     args.out.mkdir(parents=True, exist_ok=True)
-    with serving(args.url, INDEX, "--images", photos) as base, chromium() as browser:
+    with serve_site(args.url, INDEX, "--images", photos) as base, start_chromium() as browser:
         for name in args.names or SCENES:
             scene, size, theme = SCENES[name]
             with open_page(browser, size, theme) as page:

@@ -1,4 +1,4 @@
-"""Real search nodes for the tests, started when one asks: without them tests fail, none is skipped.
+"""Real search nodes, started on first use: without them tests fail, none is skipped.
 
 Two exceptions: Elasticsearch 9 needs a full JDK, and a machine without one may skip it, though not in CI. Tests marked `gpu` are
 deselected where PyTorch finds no CUDA; pytest counts them.
@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 from opensearchpy import OpenSearch
-from support.nodes.opensearch_nodes import plugin_node
-from support.nodes.search_nodes import elasticsearch7, elasticsearch9, embedded
-from support.suite_workers import FilesAndNodes
+from support.nodes.opensearch_nodes import build_plugin_node
+from support.nodes.search_nodes import build_elasticsearch7, build_elasticsearch9, start_embedded_node
+from support.suite_workers import NodeScheduling
 from xdist.remote import Producer
 
 from stair_es.cluster.client.connection import Connection
@@ -35,13 +35,13 @@ def get_layer_rank(item: pytest.Item) -> int:
     return LONGEST_FIRST.index(layer) if layer in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesAndNodes | None:
-    """Take the place of `--dist loadfile`."""
-    return FilesAndNodes(config, log) if config.getvalue("dist") == "loadfile" else None
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> NodeScheduling | None:
+    """Replace `--dist loadfile`."""
+    return NodeScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the long files, and leave tests of a GPU out where there is none."""
+    """Run long files first, and deselect GPU tests without a GPU."""
     items.sort(key=get_layer_rank)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not cuda.is_cuda_available():
@@ -52,14 +52,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def node_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """See `embedded`."""
-    with embedded(tmp_path_factory.mktemp("home")) as url:
+    with start_embedded_node(tmp_path_factory.mktemp("home")) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def elasticsearch7_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Elasticsearch 7.17: `rank_features`, as OpenSearch has them."""
-    with elasticsearch7(tmp_path_factory.mktemp("elasticsearch7")) as node:
+    with build_elasticsearch7(tmp_path_factory.mktemp("elasticsearch7")) as node:
         yield node.url
 
 
@@ -67,7 +67,7 @@ def elasticsearch7_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 def elasticsearch9_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Elasticsearch 9: `sparse_vector`. This node lacks `GET /` and `rank_features`, which a user's has."""
     try:
-        made = elasticsearch9(tmp_path_factory.mktemp("elasticsearch9"))
+        made = build_elasticsearch9(tmp_path_factory.mktemp("elasticsearch9"))
     except LookupError as error:
         if os.environ.get("CI"):
             raise
@@ -79,13 +79,13 @@ def elasticsearch9_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 @pytest.fixture(scope="session")
 def plugin_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """OpenSearch with k-NN and neural-search: `neural_sparse` and SEISMIC. Its tests are of the xdist group `plugin_node`."""
-    with plugin_node(tmp_path_factory.mktemp("plugin-node")) as node:
+    with build_plugin_node(tmp_path_factory.mktemp("plugin-node")) as node:
         yield node.url
 
 
 @pytest.fixture(scope="module")
-def ray_here() -> Iterator[Any]:
-    """Ray on this machine for all tests of a file: runs in this process take the session that they find."""
+def local_ray() -> Iterator[Any]:
+    """Ray on this machine for all tests of a file; runs in this process use its session."""
     with ray_session.open_ray_session("ray", None, error_type=StairError, alternative="") as ray:
         yield ray
 
@@ -98,8 +98,8 @@ def rank_features_url(request: pytest.FixtureRequest) -> str:
 
 
 @contextmanager
-def own_index(client: OpenSearch) -> Iterator[str]:
-    """A name that no other test has; what lies below it is deleted afterwards."""
+def reserve_index_name(client: OpenSearch) -> Iterator[str]:
+    """Yield a unique index name; delete the indices below it afterwards."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     yield name
     found = client.indices.get(index=f"{name}*", params={"expand_wildcards": "all"})
@@ -108,43 +108,43 @@ def own_index(client: OpenSearch) -> Iterator[str]:
 
 
 @pytest.fixture
-def index_on() -> Iterator[Callable[[str], str]]:
-    """Makes names on a node by its URL: see `own_index`."""
+def make_index_name() -> Iterator[Callable[[str], str]]:
+    """Makes names on a node by its URL: see `reserve_index_name`."""
     with ExitStack() as stack:
 
-        def on(url: str) -> str:
-            made = Connection(url=url).client()
-            stack.callback(made.close)
-            return stack.enter_context(own_index(made))
+        def make(url: str) -> str:
+            opensearch = Connection(url=url).client()
+            stack.callback(opensearch.close)
+            return stack.enter_context(reserve_index_name(opensearch))
 
-        yield on
+        yield make
 
 
 @pytest.fixture
 def client(node_url: str) -> Iterator[OpenSearch]:
     """A client of that node."""
-    made = Connection(url=node_url).client()
-    yield made
-    made.close()
+    opensearch = Connection(url=node_url).client()
+    yield opensearch
+    opensearch.close()
 
 
 @pytest.fixture
 def index_name(client: OpenSearch) -> Iterator[str]:
-    """A name on that node that no other test has; what lies below it is deleted afterwards."""
-    with own_index(client) as name:
+    """A unique index name on that node; the indices below it are deleted afterwards."""
+    with reserve_index_name(client) as name:
         yield name
 
 
 @pytest.fixture
 def engine(rank_features_url: str) -> Iterator[OpenSearch]:
     """A client of each engine that has `rank_features`."""
-    made = Connection(url=rank_features_url).client()
-    yield made
-    made.close()
+    opensearch = Connection(url=rank_features_url).client()
+    yield opensearch
+    opensearch.close()
 
 
 @pytest.fixture
 def engine_index(engine: OpenSearch) -> Iterator[str]:
     """Like `index_name`, on each engine that has `rank_features`."""
-    with own_index(engine) as name:
+    with reserve_index_name(engine) as name:
         yield name

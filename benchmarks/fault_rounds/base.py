@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from support.nodes.node_process import SearchNode
-from support.servers.fault_proxy import FaultProxy, Plan, Reply
+from support.servers.fault_proxy import FaultProxy, Plan, Response
 
 from stair_es.errors import StairError
 from stair_es.ingest.accounting.report import IngestReport
@@ -65,7 +65,7 @@ class Testbed:
         """Start a proxy in front of each node, with one plan for all; yield their URLs. A node that is down resets all."""
         urls = [node.url for node in self.nodes] or [self.cluster.url]
         with ExitStack() as stack:
-            proxies = [stack.enter_context(FaultProxy(url, plan, away=Reply(is_reset=True))) for url in urls]
+            proxies = [stack.enter_context(FaultProxy(url, plan, away=Response(is_reset=True))) for url in urls]
             yield ",".join(proxy.url for proxy in proxies)
 
     def trigger_at_request(self, act: Callable[[], None]) -> Trigger:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.photos import PHOTOS
 from PIL import Image
-from support.plugin_metadata import announce_plugins
+from support.plugin_metadata import write_entry_points
 
 MODEL, MODEL_ID = "colours", "colours-1"
 OTHER_MODEL = "other-colours"
@@ -59,8 +59,8 @@ def make_corpus(folder: Path, images: int) -> Corpus:
     for i in range(_BROKEN):
         (made.broken / f"{i:06}.jpg").write_bytes(b"not an image")
     own = folder / "own-packages"
-    announce_plugins(made.packages, "stair_es_example_plugin", f"{MODEL} = stair_es_example.colours:KIND")
-    announce_plugins(own, "stair_es_faults", f"{OTHER_MODEL} = fault_rounds.other_colours:KIND")
+    write_entry_points(made.packages, "stair_es_example_plugin", f"{MODEL} = stair_es_example.colours:KIND")
+    write_entry_points(own, "stair_es_faults", f"{OTHER_MODEL} = fault_rounds.other_colours:KIND")
     sys.path += [str(made.packages), str(_PLUGIN), str(own)]
     return made
 

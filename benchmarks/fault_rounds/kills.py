@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from support.bulk_faults import every_fault, search_faults
+from support.bulk_faults import list_all_faults, list_search_faults
 from support.nodes.node_process import Cluster as NodeCluster
-from support.servers.fault_proxy import Fault, Request, Storm
+from support.servers.fault_proxy import Fault, RandomFaults, Request
 
 from .base import Disturbance, Testbed
 from .command import Command
@@ -72,8 +72,8 @@ class BadNetwork:
     """A plan: faults for half of the bulk requests, and for some searches."""
 
     def __init__(self, seed: int) -> None:
-        self._bulk = Storm(seed, every_fault())
-        self._searches = Storm(seed, search_faults(), share=0.3, run=1, is_chosen=lambda request: request.is_search)
+        self._bulk = RandomFaults(seed, list_all_faults())
+        self._searches = RandomFaults(seed, list_search_faults(), share=0.3, run=1, is_chosen=lambda request: request.is_search)
 
     def __call__(self, request: Request) -> Fault | None:
         """Return the fault of a request: see `Plan`."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from support.nodes.search_nodes import opensearch_cluster
+from support.nodes.search_nodes import build_cluster
 from support.servers.fault_proxy import FaultProxy, Request
 
 from .base import Round, Testbed, run_round
@@ -85,11 +85,11 @@ def _open_testbed(name: TestbedName, plan: Plan, corpus: Corpus, scratch: Path) 
     elif name == "own" and can_mount():
         with (
             mount_small_disk(scratch / "disk", _NODE_DISK_BYTES) as disk,
-            opensearch_cluster(disk.folder, size=1, heap=_HEAP) as own,
+            build_cluster(disk.folder, size=1, heap=_HEAP) as own,
         ):
             yield Testbed(corpus, scratch, rng, Cluster(own.url), own.nodes, disk)
     else:
-        with opensearch_cluster(scratch / "nodes", size=3 if name == "three" else 1, heap=_HEAP) as own:
+        with build_cluster(scratch / "nodes", size=3 if name == "three" else 1, heap=_HEAP) as own:
             yield Testbed(corpus, scratch, rng, Cluster(own.nodes[0].url), own.nodes)
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from support.servers.fault_proxy import Answer, Fault, Request, Send
+from support.servers.fault_proxy import Fault, MaybeResponse, Request, Send
 
 from .command import Command
 
@@ -56,7 +56,7 @@ class Trigger:
         while command.is_running and not self.done.wait(_POLL_S):
             pass
 
-    def _after(self, request: Request, send: Send) -> Answer:
+    def _after(self, request: Request, send: Send) -> MaybeResponse:
         reply = send(request)
         self._happen()
         return reply

@@ -25,9 +25,9 @@ def open_node(args: argparse.Namespace) -> Iterator[Http]:
             http.close()
         elif args.plugins:
             sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-            from support.nodes.opensearch_nodes import plugin_node
+            from support.nodes.opensearch_nodes import build_plugin_node
 
-            with plugin_node(Path(folder), heap=args.heap, full_jit=True) as search_node:
+            with build_plugin_node(Path(folder), heap=args.heap, full_jit=True) as search_node:
                 http = Http(search_node.url)
                 yield http
                 http.close()

@@ -7,19 +7,19 @@ from contextlib import ExitStack
 from queue import SimpleQueue
 
 import pytest
-from support.nodes.search_nodes import embedded
-from support.snippets.fixtures import World, world
+from support.nodes.search_nodes import start_embedded_node
+from support.snippets.fixtures import PageEnvironment, start_servers
 
 _AT_ONCE = 2
 """Pages that are tried at a time, each in a world of its own: most of a page is one process that starts after the other."""
 
 
 @pytest.fixture(scope="session")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleQueue[World]]:
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleQueue[PageEnvironment]]:
     """Take one, and put it back."""
-    free: SimpleQueue[World] = SimpleQueue()
+    free: SimpleQueue[PageEnvironment] = SimpleQueue()
     with ExitStack() as stack:
         for _ in range(_AT_ONCE):
             base = tmp_path_factory.mktemp("pages-node")
-            free.put(stack.enter_context(world(stack.enter_context(embedded(base)), base)))
+            free.put(stack.enter_context(start_servers(stack.enter_context(start_embedded_node(base)), base)))
         yield free

@@ -136,7 +136,7 @@ def _without_dots(path: str) -> str:
     return "/".join(kept)
 
 
-def test_nothing_is_fetched_from_elsewhere(pages: dict[str, Page], site: Path) -> None:
+def test_pages_load_no_remote_files(pages: dict[str, Page], site: Path) -> None:
     for name, page in pages.items():
         for address in page.fetched:
             assert _target(name, address)[0] or address.startswith("data:"), f"{name}: {address}"
@@ -183,7 +183,7 @@ def test_the_document_has_the_fields_and_types_of_the_mapping() -> None:
     assert table.keys() - {"caption"} == RESERVED_FIELDS
 
 
-def test_the_messages_are_those_of_the_code() -> None:
+def test_messages_match_the_code() -> None:
     folders = (ROOT / "stair_es", ROOT / "cli")
     code = "\n".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     for message, _ in rows("reference/errors.md", "| message | why, and what to do |"):
@@ -200,7 +200,7 @@ def test_the_picture_of_the_layers_is_up_to_date() -> None:
 @pytest.mark.parametrize(
     ("name", "path"), [("cli", "reference/cli.md"), ("errors", "reference/errors.md"), ("rooms", "architecture.md")]
 )
-def test_the_parts_that_are_made_from_the_code_are_in_the_repository_as_they_are_now(name: str, path: str) -> None:
+def test_generated_docs_are_up_to_date(name: str, path: str) -> None:
     page = (DOCS / path).read_text()
     assert len(page) > 2000
     assert f"<!-- end: {name} -->" in page

@@ -1,4 +1,4 @@
-"""The runner of snippets finds what is wrong: each fault that a page may have is planted here."""
+"""The runner finds each fault that a page may have."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.snippets.checks import Wrong, check, programs
-from support.snippets.pages import blocks, commands, missing
-from support.snippets.runner import Rules, Trial
+from support.snippets.checks import InvalidSnippet, check_command, split_commands
+from support.snippets.pages import find_missing, parse_blocks, parse_commands
+from support.snippets.runner import PageRun, Rules
 from support.snippets.shell import Shell
 
 from stair_es.config.defaults import ENV_URL
 
 RULES = Rules(
     not_run={"docker": "", "pip install": "", "make": "", "python benchmarks/": ""},
-    instead={},
-    kept={"python3 -u -m http.server": "Serving"},
+    replacements={},
+    background={"python3 -u -m http.server": "Serving"},
     not_sent={"/_security/": ""},
     languages={"text": ""},
 )
 
 
 @pytest.fixture
-def tried(node_url: str, tmp_path: Path) -> Callable[[str], Trial]:
+def run_page(node_url: str, tmp_path: Path) -> Callable[[str], PageRun]:
     """Tries a page on a real node."""
     logs = tmp_path / "logs"
     logs.mkdir()
 
-    def run(page: str) -> Trial:
+    def run(page: str) -> PageRun:
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(tmp_path), ENV_URL: node_url}
         (tmp_path / ".curlrc").write_text("fail-with-body\n")
         with Shell(tmp_path, logs, environment) as shell:
-            trial = Trial("page.md", RULES, shell, tmp_path, node_url, {"https://search:9200": node_url})
+            trial = PageRun("page.md", RULES, shell, tmp_path, node_url, {"https://search:9200": node_url})
             trial.run(textwrap.dedent(page))
         return trial
 
@@ -159,14 +159,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("page", RIGHT.values(), ids=RIGHT)
-def test_right_pages_pass(tried: Callable[[str], Trial], page: str) -> None:
-    tried(page)
+def test_right_pages_pass(run_page: Callable[[str], PageRun], page: str) -> None:
+    run_page(page)
 
 
 @pytest.mark.parametrize(("page", "message"), WRONG.values(), ids=WRONG)
-def test_faults_are_found(tried: Callable[[str], Trial], page: str, message: str) -> None:
-    with pytest.raises((Wrong, ValueError), match=message):
-        tried(page)
+def test_faults_are_found(run_page: Callable[[str], PageRun], page: str, message: str) -> None:
+    with pytest.raises((InvalidSnippet, ValueError), match=message):
+        run_page(page)
 
 
 def _runs(process: int) -> bool:
@@ -174,9 +174,9 @@ def _runs(process: int) -> bool:
     return file.exists() and file.read_bytes() != b""  # what has ended and isn't collected yet has no command line
 
 
-def test_a_server_is_gone_with_its_page(tmp_path: Path) -> None:
+def test_server_ends_with_its_page(tmp_path: Path) -> None:
     with Shell(tmp_path, tmp_path, {"PATH": "/usr/bin:/bin"}) as shell:
-        shell.keep("echo up; echo $$ > pid; exec sleep 600", "up", 10)
+        shell.start_background("echo up; echo $$ > pid; exec sleep 600", "up", 10)
         process = int(shell.run("cat pid; jobs -p", 10).printed.split()[-1])
         assert _runs(process)
     assert not _runs(process)
@@ -197,7 +197,7 @@ def test_a_server_is_gone_with_its_page(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_bars_and_folders_are_free(shown: str, printed: str) -> None:
-    assert missing((shown,), f"before\n{printed}\nafter") == []
+    assert find_missing((shown,), f"before\n{printed}\nafter") == []
 
 
 @pytest.mark.parametrize(
@@ -205,17 +205,17 @@ def test_numbers_bars_and_folders_are_free(shown: str, printed: str) -> None:
     [("a\nb", "b\na"), ("40 written, 0 failed", "40 written"), ("tabby-cat.jpg", "/photos/white-duck.jpg"), ("a ...", "b c")],
 )
 def test_other_words_and_orders_are_not(shown: str, printed: str) -> None:
-    assert missing(tuple(shown.splitlines()), printed) != []
+    assert find_missing(tuple(shown.splitlines()), printed) != []
 
 
-def test_commands_have_their_lines_and_what_is_shown_below_them() -> None:
-    [block] = blocks("x\n\n```console\n$ a \\\n  b\n1\n2\n$ c # d\n```\n")
-    found = list(commands(block))
+def test_commands_have_lines_and_shown_output() -> None:
+    [block] = parse_blocks("x\n\n```console\n$ a \\\n  b\n1\n2\n$ c # d\n```\n")
+    found = list(parse_commands(block))
     assert [(each.text, each.shown, each.line) for each in found] == [("a \\\n  b", ("1", "2"), 4), ("c # d", (), 8)]
 
 
 def test_programs_are_found_behind_variables_and_pipes() -> None:
-    assert list(programs("A=1 sudo docker run 'x y' | jq . && for a in b; do c; done # d")) == [
+    assert list(split_commands("A=1 sudo docker run 'x y' | jq . && for a in b; do c; done # d")) == [
         ["docker", "run", "x y"],
         ["jq", "."],
         ["for", "a", "in", "b"],
@@ -223,7 +223,7 @@ def test_programs_are_found_behind_variables_and_pipes() -> None:
     ]
 
 
-def test_options_are_known_even_if_files_are_not_there() -> None:
-    check(["stair-es", "evaluate", "retrieval", "no-such-file.json", "--images", "no-such-folder"])
-    with pytest.raises(Wrong, match="no-such"):
-        check(["stair-es", "evaluate", "retrieval", "no-such-file.json", "--images", "no-such-folder", "--no-such"])
+def test_options_are_parsed_without_files() -> None:
+    check_command(["stair-es", "evaluate", "retrieval", "no-such-file.json", "--images", "no-such-folder"])
+    with pytest.raises(InvalidSnippet, match="no-such"):
+        check_command(["stair-es", "evaluate", "retrieval", "no-such-file.json", "--images", "no-such-folder", "--no-such"])

@@ -14,10 +14,10 @@ from queue import SimpleQueue
 from typing import cast
 
 import pytest
-from support.snippets.checks import Wrong
-from support.snippets.fixtures import World, environment_of, furnish, home
-from support.snippets.pages import blocks, commands
-from support.snippets.runner import Rules, Trial, not_run
+from support.snippets.checks import InvalidSnippet
+from support.snippets.fixtures import PageEnvironment, build_environment, create_files, create_home
+from support.snippets.pages import parse_blocks, parse_commands
+from support.snippets.runner import PageRun, Rules, is_skipped
 from support.snippets.shell import Shell
 
 ROOT = Path(__file__).parents[2]
@@ -54,11 +54,11 @@ RULES = Rules(
         "curl -sS -X PUT $STAIR_ES_URL/_search/pipeline/stair-es-two-phase": "the plugin neural-search isn't on the node",
         "stair-es search a kitten --index photos --query-type neural_sparse --pipeline": "neural-search is not on the node",
     },
-    instead={
+    replacements={
         "pip install ./examples/plugin": f"{_PIP} --target ~/.plugins ./examples/plugin",
         "pip install -e .": f"{_PIP} --target ~/.plugins .",
     },
-    kept={"stair-es serve": r"^http://", "stair-es node logs -f": ""},
+    background={"stair-es serve": r"^http://", "stair-es node logs -f": ""},
     not_sent={
         "/_security/": "Elasticsearch's security, which the embedded node is without",
         "/_plugins/_security/": "OpenSearch's security plugin, which the embedded node is without",
@@ -105,50 +105,50 @@ def _name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-_SNIPPETS = [page for page in PAGES if any(True for _ in blocks(page.read_text(encoding="utf-8")))]
+_SNIPPETS = [page for page in PAGES if any(True for _ in parse_blocks(page.read_text(encoding="utf-8")))]
 
 
 @pytest.fixture(scope="module")
-def trials(
-    request: pytest.FixtureRequest, worlds: SimpleQueue[World], tmp_path_factory: pytest.TempPathFactory
+def page_runs(
+    request: pytest.FixtureRequest, environments: SimpleQueue[PageEnvironment], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[Path, Future[None]]]:
     """The pages that were asked for, being tried; `--dist loadfile` keeps them with one worker."""
     items = [item for item in request.session.items if isinstance(item, pytest.Function) and item.module is request.module]
     pages = [cast(Path, item.callspec.params["page"]) for item in items if hasattr(item, "callspec")]
-    with ThreadPoolExecutor(worlds.qsize()) as pool:
-        yield {page: pool.submit(_try, page, worlds, tmp_path_factory.mktemp("page")) for page in pages}
+    with ThreadPoolExecutor(environments.qsize()) as pool:
+        yield {page: pool.submit(_try, page, environments, tmp_path_factory.mktemp("page")) for page in pages}
         pool.shutdown(cancel_futures=True)
 
 
-def _try(page: Path, worlds: SimpleQueue[World], folder: Path) -> None:
+def _try(page: Path, environments: SimpleQueue[PageEnvironment], folder: Path) -> None:
     text = page.read_text(encoding="utf-8")
     logs, user = folder / "logs", folder / "anna"
     for each in (logs, user):
         each.mkdir()
-    clone = home(user, text)
-    furnish(clone, text)
-    world = worlds.get()
+    clone = create_home(user, text)
+    create_files(clone, text)
+    environment = environments.get()
     try:
-        world.clear()
-        with Shell(clone, logs, environment_of(world, user)) as shell:
-            Trial(_name(page), RULES, shell, clone, world.node_url, world.places).run(text)
+        environment.clear()
+        with Shell(clone, logs, build_environment(environment, user)) as shell:
+            PageRun(_name(page), RULES, shell, clone, environment.node_url, environment.places).run(text)
     finally:
-        worlds.put(world)
+        environments.put(environment)
 
 
 @pytest.mark.parametrize("page", _SNIPPETS, ids=_name)
-def test_snippets_of_each_page_work(page: Path, trials: dict[Path, Future[None]]) -> None:
+def test_snippets_of_each_page_work(page: Path, page_runs: dict[Path, Future[None]]) -> None:
     try:
-        trials[page].result()
-    except Wrong as error:
+        page_runs[page].result()
+    except InvalidSnippet as error:
         pytest.fail(str(error), pytrace=False)
 
 
 def test_snippets_that_are_only_parsed_are_listed() -> None:
     counted: Counter[str] = Counter()
     for page in _SNIPPETS:
-        for block in blocks(page.read_text(encoding="utf-8")):
+        for block in parse_blocks(page.read_text(encoding="utf-8")):
             if block.language == "console":
-                counted[_name(page)] += sum(not_run(command.text, RULES) for command in commands(block))
+                counted[_name(page)] += sum(is_skipped(command.text, RULES) for command in parse_commands(block))
     now = {page: number for page, number in counted.items() if number}
     assert now == PARSED_ONLY, "Change PARSED_ONLY if these commands really can't be run here"

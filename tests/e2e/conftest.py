@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.browser.web_server import DESKTOP, PHOTOS, Site, Watch, chromium, ingested_photos, serving
-from support.servers.recording_proxy import GateProxy
+from support.browser.web_server import DESKTOP, PHOTOS, PageErrors, Site, ingest_photos, serve_site, start_chromium
+from support.servers.recording_proxy import RecordingProxy
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -16,40 +16,40 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def site(node_url: str) -> Iterator[Site]:
     """The page of the bundled photos."""
-    ingested_photos(node_url, "page-photos")
-    with GateProxy(node_url) as proxy, serving(proxy.url, "page-photos", "--images", PHOTOS) as base:
+    ingest_photos(node_url, "page-photos")
+    with RecordingProxy(node_url) as proxy, serve_site(proxy.url, "page-photos", "--images", PHOTOS) as base:
         yield Site(base=base, proxy=proxy)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium."""
-    with chromium() as started:
+    with start_chromium() as started:
         yield started
 
 
 @pytest.fixture
-def watch() -> Watch:
+def page_errors() -> PageErrors:
     """Console errors and warnings of the page; they fail the test unless allowed."""
-    return Watch()
+    return PageErrors()
 
 
 @pytest.fixture
-def context(browser: Browser, watch: Watch) -> Iterator[Callable[..., BrowserContext]]:
+def context(browser: Browser, page_errors: PageErrors) -> Iterator[Callable[..., BrowserContext]]:
     """Create separate browser contexts."""
     made: list[BrowserContext] = []
 
     def make(**options: Any) -> BrowserContext:  # noqa: ANN401  the options of Playwright
         context = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", **options})
         context.set_default_timeout(10_000)
-        context.on("page", watch.over)
+        context.on("page", page_errors.attach)
         made.append(context)
         return context
 
     yield make
     for context in made:
         context.close()
-    assert watch.left() == []
+    assert page_errors.get_unexpected() == []
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ def test_usage_errors_name_the_mistake(stair_es: Run, arguments: list[str | Path
     assert result.stdout == ""
 
 
-def test_a_failed_run_says_so_as_json_too(stair_es: Run) -> None:
+def test_failed_runs_are_reported_as_json(stair_es: Run) -> None:
     result = stair_es("ingest", PHOTOS, "--json", "--url", "http://127.0.0.1:9")
     assert result.returncode == 1
     assert "no search cluster answers" in _last_json(result)["error"]

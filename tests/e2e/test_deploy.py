@@ -1,4 +1,4 @@
-"""What the containers run, run as processes: commands, variables and health checks of the files, addresses and paths of ours.
+"""The processes of the containers: commands, variables and health checks of the files, addresses and paths of ours.
 
 Compose's way is tried on the bare node. Kubernetes' containers, and those of the compose file for secured clusters, are tried
 through TLS with an API key, as they are written.
@@ -31,14 +31,14 @@ from support.deploy_files import (
     COMPOSE_CLUSTER,
     KUBERNETES,
     Process,
-    compose,
-    containers,
-    everything,
-    health_of,
-    of_container,
-    of_service,
+    build_container_process,
+    build_health_command,
+    build_service_process,
+    list_containers,
+    read_all_manifests,
+    read_compose,
 )
-from support.servers.recording_proxy import Asked, GateProxy, Said
+from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
 from stair_es.config.defaults import DataDir
 
@@ -140,10 +140,10 @@ def answer(url: str, **headers: str) -> int:
 # ------------------------------------------------------------------------------------------------- docker compose up
 
 
-def test_compose_brings_ray_takes_the_photos_in_and_serves_the_page(
+def test_compose_starts_ray_ingests_and_serves_the_page(
     node_url: str, client: OpenSearch, index_name: str, photos: Path, home: Path, tmp_path: Path
 ) -> None:
-    services = compose(COMPOSE, {"STAIR_ES_INDEX": index_name, "RUNNER": "ray"})
+    services = read_compose(COMPOSE, {"STAIR_ES_INDEX": index_name, "RUNNER": "ray"})
     ray, page = _free_port(), _free_port()
     replacements = {
         "http://opensearch:9200": node_url,
@@ -156,11 +156,13 @@ def test_compose_brings_ray_takes_the_photos_in_and_serves_the_page(
     }
 
     def as_here(name: str, *more: str) -> Process:
-        process = of_service(services[name]).changed(replacements)
+        process = build_service_process(services[name]).replace_texts(replacements)
         return Process(argv=[*process.argv, *more], environment={**process.environment, "STAIR_ES_HOME": str(home)})
 
     def healthy(name: str, port: int) -> Callable[[], bool]:
-        check = Process(argv=health_of(services[name]), environment=services[name]["environment"]).changed(replacements)
+        check = Process(argv=build_health_command(services[name]), environment=services[name]["environment"]).replace_texts(
+            replacements
+        )
         return lambda: _listens(port) and run(check).returncode == 0
 
     with ExitStack() as stack:
@@ -186,15 +188,17 @@ def test_compose_brings_ray_takes_the_photos_in_and_serves_the_page(
 def _rayjob(replacements: dict[str, str], photos: Path, index: str, node_url: str, tmp_path: Path) -> None:
     """Run the script of the RayJob on that Ray cluster: one new photo, and a file that is not an image, which is no failure."""
     shutil.copy(PHOTOS[0], photos / "new.jpg")
-    [head] = containers(everything()["RayJob", "stair-es-ingest"]["spec"]["rayClusterSpec"]["headGroupSpec"])
-    environment = of_container(head, {"url": node_url}).environment
+    [head] = list_containers(read_all_manifests()["RayJob", "stair-es-ingest"]["spec"]["rayClusterSpec"]["headGroupSpec"])
+    environment = build_container_process(head, {"url": node_url}).environment
     environment = {name: value for name, value in environment.items() if not name.endswith("_FILE")}  # no TLS here
     environment |= {"SOURCE": str(photos), "STAIR_ES_INDEX": index, "STAIR_ES_HOME": str(tmp_path / "home")}
     environment |= {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": replacements["/var/lib/ray-token/token"],
     }  # as KubeRay sets it
-    script = Process(argv=["sh", "-c", (KUBERNETES / "ray" / "ingest.sh").read_text()], environment={}).changed(replacements)
+    script = Process(argv=["sh", "-c", (KUBERNETES / "ray" / "ingest.sh").read_text()], environment={}).replace_texts(
+        replacements
+    )
     result = run(Process(argv=script.argv, environment=environment))
     assert result.returncode == 0, result.stderr
     assert "runner: ray" in result.stderr
@@ -209,17 +213,17 @@ def _end_ray(port: int) -> None:
                 process.kill()
 
 
-def test_an_ingest_in_threads_tells_failed_runs_from_failed_images(
+def test_threads_separate_failed_runs_from_failed_images(
     node_url: str, client: OpenSearch, index_name: str, photos: Path, tmp_path: Path
 ) -> None:
-    ingest = compose(COMPOSE, {"STAIR_ES_INDEX": index_name})["ingest"]
+    ingest = read_compose(COMPOSE, {"STAIR_ES_INDEX": index_name})["ingest"]
     replacements = {"http://opensearch:9200": node_url, "/photos": str(photos)}
-    result = run(of_service(ingest).changed(replacements))
+    result = run(build_service_process(ingest).replace_texts(replacements))
     assert result.returncode == 0, result.stderr
     assert "runner: local" in result.stderr
     assert documents(client, index_name) == len(PHOTOS)
     (tmp_path / "empty").mkdir()
-    result = run(of_service(ingest).changed({**replacements, "/photos": str(tmp_path / "empty")}))
+    result = run(build_service_process(ingest).replace_texts({**replacements, "/photos": str(tmp_path / "empty")}))
     assert result.returncode == 1
     assert "no image" in result.stderr
 
@@ -240,10 +244,10 @@ def secured(node_url: str, tmp_path: Path) -> Iterator[str]:
     for name in ("token", "page-token"):
         (folder / name).write_text(TOKEN)
 
-    def gate(request: Asked) -> Said | None:
-        return None if request.headers.get("authorization", "").startswith("ApiKey ") else Said(status=401)
+    def gate(request: RecordedRequest) -> StubResponse | None:
+        return None if request.headers.get("authorization", "").startswith("ApiKey ") else StubResponse(status=401)
 
-    with GateProxy(node_url, tls=context, gate=gate) as proxy:
+    with RecordingProxy(node_url, tls=context, gate=gate) as proxy:
         yield proxy.url
 
 
@@ -262,20 +266,22 @@ def test_compose_on_a_secured_cluster(secured: str, client: OpenSearch, index_na
         "PAGE_NAME": "photos.example.org",
         "PHOTOS": str(photos),
     }
-    services = compose(COMPOSE_CLUSTER, environment)
+    services = read_compose(COMPOSE_CLUSTER, environment)
     port = _free_port()
     replacements = {"/run/secrets/": f"{tmp_path}/secrets/", "8077": str(port), "/photos": str(photos), "0.0.0.0": "127.0.0.1"}
-    result = run(of_service(services["ingest"]).changed(replacements))
+    result = run(build_service_process(services["ingest"]).replace_texts(replacements))
     assert result.returncode == 0, result.stderr
     assert documents(client, index_name) == len(PHOTOS)
-    check = Process(argv=health_of(services["page"]), environment={}).changed(replacements)
-    with running(of_service(services["page"]).changed(replacements), lambda: _listens(port) and run(check).returncode == 0):
+    check = Process(argv=build_health_command(services["page"]), environment={}).replace_texts(replacements)
+    with running(
+        build_service_process(services["page"]).replace_texts(replacements), lambda: _listens(port) and run(check).returncode == 0
+    ):
         _open_page(f"http://127.0.0.1:{port}/", "photos.example.org")
 
 
 def _action(code: int) -> str:
     """Return what Kubernetes does with a pod of the nightly Job for an exit code: the first matching rule, otherwise a retry."""
-    job = everything()["CronJob", "stair-es-nightly"]["spec"]["jobTemplate"]["spec"]
+    job = read_all_manifests()["CronJob", "stair-es-nightly"]["spec"]["jobTemplate"]["spec"]
     rules: list[dict[str, Any]] = job["podFailurePolicy"]["rules"]
     fitting = [rule["action"] for rule in rules if code in rule.get("onExitCodes", {}).get("values", [])]
     return "Complete" if code == 0 else (fitting or ["Retry"])[0]
@@ -284,7 +290,7 @@ def _action(code: int) -> str:
 def test_kubernetes_nights_and_page(
     secured: str, client: OpenSearch, index_name: str, photos: Path, home: Path, tmp_path: Path
 ) -> None:
-    [ingest] = containers(everything()["CronJob", "stair-es-nightly"])
+    [ingest] = list_containers(read_all_manifests()["CronJob", "stair-es-nightly"])
     port = _free_port()
     replacements = {
         "s3://my-bucket/products/": str(photos),
@@ -297,7 +303,7 @@ def test_kubernetes_nights_and_page(
     }
 
     def run_night(**more: str) -> tuple[str, subprocess.CompletedProcess[str]]:
-        process = of_container(ingest, {"url": secured}).changed(replacements)
+        process = build_container_process(ingest, {"url": secured}).replace_texts(replacements)
         result = run(Process(argv=process.argv, environment={**process.environment, "STAIR_ES_INDEX": index_name, **more}))
         return _action(result.returncode), result
 
@@ -314,9 +320,9 @@ def test_kubernetes_nights_and_page(
     action, result = run_night(STAIR_ES_URL="https://127.0.0.1:1", STAIR_ES_API_KEY_FILE=f"{tmp_path}/nowhere")
     assert (action, result.returncode) == ("FailJob", 2), result.stderr  # a Secret without a key: a retry doesn't help
 
-    deployment = everything()["Deployment", "stair-es-page"]
-    [page] = containers(deployment)
-    process = of_container(page, {"url": secured}).changed(replacements)
+    deployment = read_all_manifests()["Deployment", "stair-es-page"]
+    [page] = list_containers(deployment)
+    process = build_container_process(page, {"url": secured}).replace_texts(replacements)
     process = Process(argv=process.argv, environment={**process.environment, "STAIR_ES_INDEX": index_name})
     probe = f"http://127.0.0.1:{port}{page['livenessProbe']['httpGet']['path']}"
 

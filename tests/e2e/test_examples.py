@@ -18,8 +18,8 @@ import playwright
 import pytest
 from nbclient import NotebookClient
 from opensearchpy import OpenSearch
-from support.browser.web_server import ingested
-from support.nodes.java_tools import full_jdk
+from support.browser.web_server import ingest_images
+from support.nodes.java_tools import find_jdk
 
 from stair_es.search import ImageSearch
 
@@ -54,7 +54,7 @@ def _skus(lines: list[list[str]]) -> list[str]:
     return [line[1] for line in lines]
 
 
-def test_a_shop_gains_image_search_and_loses_nothing(shop: Shop, client: OpenSearch) -> None:
+def test_shop_gains_image_search_unchanged(shop: Shop, client: OpenSearch) -> None:
     assert shop("shop.py") == [[f"22 products in {shop.index}"]]
     before = shop("shop.py", "siesta")
     assert _skus(before) == ["P-016", "P-012"]
@@ -95,7 +95,7 @@ def _sources(client: OpenSearch, index: str) -> dict[str, dict[str, object]]:
     return {hit["_id"]: hit["_source"] for hit in hits}
 
 
-def test_the_notebook_runs_and_shows_what_it_showed(node_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_notebook_output_is_reproduced(node_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STAIR_ES_URL", node_url)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     path = EXAMPLES / "notebook" / "photo_to_postings.ipynb"
@@ -125,7 +125,7 @@ def _words(text: str) -> list[str]:
 def photos(node_url: str) -> Iterator[tuple[str, str]]:
     """URL and name of an index of the bundled photos with templates."""
     name = "examples-clients"
-    ingested(node_url, name, PHOTOS, "--impact-field", "--thumbnail-px", "0")
+    ingest_images(node_url, name, PHOTOS, "--impact-field", "--thumbnail-px", "0")
     subprocess.run([STAIR_ES, "template", "publish", "--index", name, "--url", node_url], check=True, capture_output=True)
     yield node_url, name
     with OpenSearch(node_url) as client:
@@ -138,7 +138,7 @@ def _node() -> list[str]:
 
 
 def _java() -> list[str]:
-    found = full_jdk(11)
+    found = find_jdk(11)
     if found is None:  # optional on a contributor's machine, required in CI
         message = "a JDK of 11 or newer is not on this machine"
         if os.environ.get("CI"):
@@ -176,7 +176,7 @@ def test_a_client_without_a_library_searches_by_template(photos: tuple[str, str]
     assert "404" in nowhere.stderr
 
 
-def test_javascript_asks_with_the_words_of_the_model(photos: tuple[str, str]) -> None:
+def test_javascript_uses_the_words_of_the_model(photos: tuple[str, str]) -> None:
     url, index = photos
     with ImageSearch(index, url=url) as images:
         expected = [(hit.score, hit.uri.rpartition("/")[2]) for hit in images.search("a kitten", k=3).hits]
@@ -204,7 +204,7 @@ def _found(result: subprocess.CompletedProcess[str]) -> list[tuple[float, str]]:
     return [(float(score), uri.rpartition("/")[2]) for score, uri in pairs]
 
 
-def test_the_ray_job_ingests_and_says_what_it_did(node_url: str, index_name: str, tmp_path: Path) -> None:
+def test_ray_job_ingests_and_reports(node_url: str, index_name: str, tmp_path: Path) -> None:
     for name in ("tabby-cat.jpg", "espresso.jpg"):
         shutil.copy(PHOTOS / name, tmp_path)
     (tmp_path / "broken.jpg").write_bytes(b"no image")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from support.plugin_metadata import announce_plugins
+from support.plugin_metadata import write_entry_points
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -104,7 +104,7 @@ def test_the_words_as_bars(run: Run, vectors: dict[str, dict[str, float]]) -> No
     assert "\x1b" not in result.stdout
 
 
-def test_a_file_that_is_not_in_the_index_is_encoded_with_a_notice(run: Run, tmp_path: Path) -> None:
+def test_unindexed_file_is_encoded_with_a_notice(run: Run, tmp_path: Path) -> None:
     new = tmp_path / "new.jpg"
     new.write_bytes(CAT.read_bytes() + b"x")
     result = run("inspect", "new.jpg", "-k", "1")
@@ -117,10 +117,10 @@ def test_a_file_that_is_not_in_the_index_is_encoded_with_a_notice(run: Run, tmp_
     assert "the same bytes as" in result.stderr
 
 
-def test_compare_says_whether_the_stored_words_are_those_of_now(run: Run, tmp_path: Path) -> None:
+def test_compare_reports_outdated_words(run: Run, tmp_path: Path) -> None:
     found = parse_json(run("inspect", CAT, "--compare", "--json"))
     assert found["compare"] == {"is_same": True, "differences": [], "reasons": []}
-    announce_plugins(site := tmp_path / "site", "example", "colours = stair_es_example.colours:KIND")
+    write_entry_points(site := tmp_path / "site", "example", "colours = stair_es_example.colours:KIND")
     path = os.pathsep.join(map(str, (site, ROOT / "examples" / "plugin" / "src", os.environ.get("PYTHONPATH", ""))))
     arguments = ("inspect", make_document_id(CAT.as_uri()), "--compare", "--json", "--model", "colours")
     other = parse_json(run(*arguments, PYTHONPATH=path))
@@ -190,7 +190,7 @@ def on_a_terminal(command: list[str | Path], environment: dict[str, str]) -> str
     return out.decode()
 
 
-def test_the_figures_of_the_words_are_those_of_the_encoded_photos(run: Run, vectors: dict[str, dict[str, float]]) -> None:
+def test_word_figures_match_the_encoded_photos(run: Run, vectors: dict[str, dict[str, float]]) -> None:
     found, images = parse_json(run("words", "--json", *UNIFORMITY)), vectors
     assert (found["documents"], found["images"], found["missed_count"], found["without_uri"]) == (40, 40, 0, 0)
     assert {row["token"] for row in found["tokens"]} == {word for image in images.values() for word in image}
@@ -228,7 +228,7 @@ def test_a_sample_is_called_an_estimate(run: Run) -> None:
     assert parse_json(run("words", "--sample", "10", "--seed", "3", "--json")) == found
 
 
-def test_candidates_become_a_policy_that_plan_takes_and_nothing_is_overwritten(run: Run, tmp_path: Path) -> None:
+def test_candidates_become_a_valid_policy_without_overwriting(run: Run, tmp_path: Path) -> None:
     result = run("words", "--policy", "stop.json", "-k", "1", *UNIFORMITY)
     assert result.returncode == 0, result.stderr
     expected = parse_json(run("words", "--json", *UNIFORMITY))["stop_words"]["tokens"]

@@ -94,7 +94,7 @@ class BlankHandler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[str]:
+def other_origin() -> Iterator[str]:
     """A site on this machine: for sites of the internet some browsers ask the user first."""
     with ThreadingHTTPServer(("127.0.0.1", 0), BlankHandler) as server:
         serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -143,27 +143,25 @@ def opaque_frame(page: Page) -> Frame:
 
 @pytest.mark.parametrize("sandboxed", [False, True], ids=["origin", "null-origin"])
 def test_no_request_of_a_foreign_script_is_answered_or_done(
-    node_url: str, elsewhere: str, page: Page, client: OpenSearch, index: str, sandboxed: bool
+    node_url: str, other_origin: str, page: Page, client: OpenSearch, index: str, sandboxed: bool
 ) -> None:
     before = state_of(client, index)
     assert len(before["documents"]) == DOCUMENTS
-    page.goto(elsewhere)
+    page.goto(other_origin)
     frame = opaque_frame(page) if sandboxed else page.main_frame
     seen = frame.evaluate(ATTACKS, [node_url, index])
     assert {name: answer for name, answer in seen.items() if answer not in NO_ANSWER} == {}
     assert state_of(client, index) == before
 
 
-def test_forms_and_elements_of_a_foreign_page_do_nothing(
-    node_url: str, elsewhere: str, page: Page, client: OpenSearch, index: str
-) -> None:
+def test_forms_of_foreign_pages_do_nothing(node_url: str, other_origin: str, page: Page, client: OpenSearch, index: str) -> None:
     before = state_of(client, index)
-    page.goto(elsewhere)
+    page.goto(other_origin)
     assert len(page.evaluate(ELEMENTS, [node_url, index])) == 8
     assert state_of(client, index) == before
 
 
-def test_whoever_opens_the_node_in_a_tab_sees_it(node_url: str, page: Page, index: str) -> None:
+def test_browser_tab_shows_the_node(node_url: str, page: Page, index: str) -> None:
     answer = page.goto(f"{node_url}/{index}/_count")
     assert answer is not None
     assert answer.json()["count"] == DOCUMENTS

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import BrowserContext, Page, expect
-from support.browser.browser_wait import QUERY, answered, asked, slider, weight
-from support.browser.web_server import DESKTOP, PHONE, Site, Watch
+from support.browser.page_actions import QUERY, call_api, get_slider, get_weight, open_results
+from support.browser.web_server import DESKTOP, PHONE, PageErrors, Site
 
 Contexts = Callable[..., BrowserContext]
 RULES = {
@@ -38,14 +38,14 @@ def test_every_view(site: Site, context: Contexts, theme: Literal["light", "dark
     expect(page.locator(".specimen li.hit").first).to_be_visible()
     assert violations(page, whole_page=whole_page) == [], "the start"
 
-    asked(site, page, f"/?q={QUERY} -water&x=2*tree&x=0*bear&x=0.5*panda&must=tree&has=animal&filter=width:>10")
+    open_results(site, page, f"/?q={QUERY} -water&x=2*tree&x=0*bear&x=0.5*panda&must=tree&has=animal&filter=width:>10")
     expect(page.locator("#said")).to_contain_text("found")
     if size is PHONE:
         page.get_by_role("button", name="Words and filters", exact=True).click()
-        expect(slider(page, "bear")).to_be_visible()
+        expect(get_slider(page, "bear")).to_be_visible()
     assert violations(page, whole_page=whole_page) == [], "a search"
 
-    found = answered(site, {"text": "panda", "k": 1})["hits"][0]["id"]
+    found = call_api(site, {"text": "panda", "k": 1})["hits"][0]["id"]
     page.goto(f"{site.base}/image/{found}?pick=panda")
     expect(page.locator(".below li.hit").first).to_be_visible()
     assert violations(page, whole_page=whole_page) == [], "an image"
@@ -57,7 +57,7 @@ def test_every_view(site: Site, context: Contexts, theme: Literal["light", "dark
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_messages_above_and_in_place_of_hits(
-    site: Site, context: Contexts, watch: Watch, theme: Literal["light", "dark"]
+    site: Site, context: Contexts, page_errors: PageErrors, theme: Literal["light", "dark"]
 ) -> None:
     page = context(color_scheme=theme).new_page()
     page.goto(f"{site.base}/compare")
@@ -69,19 +69,19 @@ def test_messages_above_and_in_place_of_hits(
     page.goto(f"{site.base}/?q=bear&has=nothing")
     expect(page.get_by_text("Nothing found.")).to_be_visible()
     assert violations(page) == [], "nothing found"
-    watch.allowed.append("status of 400")
+    page_errors.allowed.append("status of 400")
     page.goto(f"{site.base}/?q=bear&filter=((")
     expect(page.get_by_role("alert")).to_be_visible()
     assert violations(page) == [], "an error"
 
 
-def test_what_screen_readers_announce(site: Site, page: Page) -> None:
-    asked(site, page)
+def test_screen_reader_text(site: Site, page: Page) -> None:
+    open_results(site, page)
     for role, name in (("search", "Images"), ("navigation", "Views"), ("complementary", "Words and filters")):
         expect(page.get_by_role(role, name=name)).to_be_visible()  # type: ignore[arg-type]
     expect(page.get_by_role("main")).to_be_visible()
     expect(page.get_by_role("list", name="Images found").get_by_role("listitem").first).to_be_visible()
-    handle, bear = slider(page, "bear"), weight(site, "bear")
+    handle, bear = get_slider(page, "bear"), get_weight(site, "bear")
     expect(handle).to_have_attribute("aria-valuetext", f"times 1, weight {bear:.3f}")
     handle.fill("0.5")
     expect(handle).to_have_attribute("aria-valuetext", f"times 0.5, weight {bear / 2:.3f}")
@@ -89,15 +89,15 @@ def test_what_screen_readers_announce(site: Site, page: Page) -> None:
     expect(page.locator("#said")).to_have_attribute("aria-live", "polite")
 
 
-def test_less_motion_for_those_who_ask_for_it(site: Site, context: Contexts) -> None:
+def test_reduced_motion_is_respected(site: Site, context: Contexts) -> None:
     for media, expected in (("reduce", False), ("no-preference", True)):
         page = context(reduced_motion=media).new_page()
-        asked(site, page)
+        open_results(site, page)
         page.evaluate(
             """() => { window.most = 0; const look = () => { window.most = Math.max(window.most, document.getAnimations().length);
             requestAnimationFrame(look); }; look(); }"""
         )
-        slider(page, "tree").fill("3")
+        get_slider(page, "tree").fill("3")
         expect(page).to_have_url(f"{site.base}/?q=brown+bear+in+a+tree&x=3*tree")
         page.wait_for_timeout(700)
         assert (page.evaluate("window.most") > 0) is expected, media

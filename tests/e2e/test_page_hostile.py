@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
-from support.browser.browser_wait import answered, asked
-from support.browser.hostile_corpus import ATTACK, CAPTIONS, NAMES, hostile_table
-from support.browser.web_server import PHONE, Site, Watch, ingested, serving, shot
-from support.servers.recording_proxy import GateProxy
+from support.browser.hostile_corpus import ATTACK, CAPTIONS, NAMES, write_hostile_table
+from support.browser.page_actions import call_api, open_results
+from support.browser.web_server import PHONE, PageErrors, Site, ingest_images, save_screenshot, serve_site
+from support.servers.recording_proxy import RecordingProxy
 
 TITLE = "<b onclick=alert(1)>title</b>"
 EVERYTHING = "/?x=1*animal&x=1*book&x=1*mountain&x=1*person&x=1*bird&x=1*building&x=1*fish&x=1*tower"
@@ -18,11 +18,11 @@ ELEMENTS = "b, i, script, textarea, style, iframe, object, svg[onload], [onerror
 
 
 @pytest.fixture(scope="module")
-def hostile(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def hostile_site(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The page of an index with hostile documents."""
-    table = hostile_table(tmp_path_factory.mktemp("hostile"))
-    ingested(node_url, "page-hostile", table, "--image-column", "file", "--field", "*", "--thumbnail-px", "0")
-    with GateProxy(node_url) as proxy, serving(proxy.url, "page-hostile", "--title", TITLE) as base:
+    table = write_hostile_table(tmp_path_factory.mktemp("hostile"))
+    ingest_images(node_url, "page-hostile", table, "--image-column", "file", "--field", "*", "--thumbnail-px", "0")
+    with RecordingProxy(node_url) as proxy, serve_site(proxy.url, "page-hostile", "--title", TITLE) as base:
         yield Site(base=base, proxy=proxy)
 
 
@@ -42,8 +42,8 @@ def strange(page: Page) -> list[str]:
     return made
 
 
-def test_hits_show_names_and_captions_as_they_are(hostile: Site, page: Page) -> None:
-    asked(hostile, page, EVERYTHING)
+def test_hits_show_names_and_captions_as_they_are(hostile_site: Site, page: Page) -> None:
+    open_results(hostile_site, page, EVERYTHING)
     hits = page.locator("li.hit")
     expect(hits).to_have_count(len(NAMES))
     assert sorted(page.locator("li.hit a.name").all_text_contents()) == sorted(map(escape_shown, NAMES))
@@ -55,16 +55,16 @@ def test_hits_show_names_and_captions_as_they_are(hostile: Site, page: Page) -> 
     expect(page.locator("#title")).to_have_text(TITLE)
     expect(page).to_have_title(TITLE)
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
-    shot(page, "hostile")
+    save_screenshot(page, "hostile")
 
 
-def test_each_image_s_page_shows_its_facts_as_they_are(hostile: Site, context: Callable[..., BrowserContext]) -> None:
+def test_each_image_s_page_shows_its_facts_as_they_are(hostile_site: Site, context: Callable[..., BrowserContext]) -> None:
     words = ("animal", "book", "mountain", "person", "bird", "building", "fish", "tower")
     page = context(viewport=PHONE).new_page()
-    hits = answered(hostile, {"factors": dict.fromkeys(words, 1)})["hits"]
+    hits = call_api(hostile_site, {"factors": dict.fromkeys(words, 1)})["hits"]
     assert len(hits) == len(NAMES)
     for hit in hits:
-        page.goto(f"{hostile.base}/image/{hit['id']}")
+        page.goto(f"{hostile_site.base}/image/{hit['id']}")
         expect(page.locator(".all-words li").first).to_be_visible()
         expect(page.locator("h1:visible")).to_have_text(escape_shown(hit["name"]))
         assert strange(page) == []
@@ -74,23 +74,23 @@ def test_each_image_s_page_shows_its_facts_as_they_are(hostile: Site, context: C
 
 
 @pytest.mark.parametrize("field", ["q", "has", "not", "must", "source", "filter", "like", "x", "v"])
-def test_untrusted_urls_do_nothing(hostile: Site, page: Page, watch: Watch, field: str) -> None:
-    watch.allowed.append("Failed to load resource")  # the API refuses some of them
+def test_untrusted_urls_do_nothing(hostile_site: Site, page: Page, page_errors: PageErrors, field: str) -> None:
+    page_errors.allowed.append("Failed to load resource")  # the API refuses some of them
     attack = f'"><img src=x onerror="{ATTACK}"><script>{ATTACK}</script>'
     value = f"1*{attack}" if field in ("x", "v") else attack
-    page.goto(f"{hostile.base}/?q=animal&{field}={quote(value)}")
+    page.goto(f"{hostile_site.base}/?q=animal&{field}={quote(value)}")
     expect(page.locator("li.hit, [role=alert], .landing .lead").first).to_be_visible()
     assert strange(page) == []
     assert "taken" not in page.title() or field == "q"
-    page.goto(f"{hostile.base}/compare?a.{field}={quote(value)}&b.q=animal")
+    page.goto(f"{hostile_site.base}/compare?a.{field}={quote(value)}&b.q=animal")
     expect(page.locator("li.row").first).to_be_visible()
     assert strange(page) == []
 
 
-def test_the_security_policy_blocks_injected_content(hostile: Site, page: Page, watch: Watch) -> None:
-    asked(hostile, page, EVERYTHING)
+def test_the_security_policy_blocks_injected_content(hostile_site: Site, page: Page, page_errors: PageErrors) -> None:
+    open_results(hostile_site, page, EVERYTHING)
     refused = page.evaluate("() => { try { document.body.innerHTML = '<b>in</b>'; return false; } catch { return true; } }")
     assert refused
     assert page.locator("li.hit").count() == len(NAMES)
-    assert any("refused by the policy" in complaint for complaint in watch.complaints)  # the watch would have seen it
-    watch.allowed += ["refused by the policy", "TrustedHTML", "Content Security Policy", "Trusted Type"]
+    assert any("refused by the policy" in message for message in page_errors.messages)  # the fixture would have seen it
+    page_errors.allowed += ["refused by the policy", "TrustedHTML", "Content Security Policy", "Trusted Type"]

@@ -9,8 +9,18 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 from playwright.sync_api import Page, expect
-from support.browser.browser_wait import QUERY, answered, asked, names, order, resting, settled, slider, weight
-from support.browser.web_server import PHOTOS, Site, shot
+from support.browser.page_actions import (
+    QUERY,
+    call_api,
+    get_hit_names,
+    get_slider,
+    get_weight,
+    list_hits,
+    open_results,
+    wait_for_hits,
+    wait_for_start_page,
+)
+from support.browser.web_server import PHOTOS, Site, save_screenshot
 
 
 def press(page: Page, label: str) -> None:
@@ -18,14 +28,14 @@ def press(page: Page, label: str) -> None:
     page.locator(".query").get_by_role("button", name=label, exact=True).click()
 
 
-def test_words_find_images_and_say_why(site: Site, page: Page) -> None:
+def test_words_find_and_explain_hits(site: Site, page: Page) -> None:
     page.goto(site.base)
-    resting(page)
-    shot(page, "landing")
+    wait_for_start_page(page)
+    save_screenshot(page, "landing")
     page.get_by_role("searchbox", name="Words to look for").fill(QUERY)
     page.keyboard.press("Enter")
-    answer = answered(site, {"text": QUERY})
-    settled(page, [hit["name"] for hit in answer["hits"]])
+    answer = call_api(site, {"text": QUERY})
+    wait_for_hits(page, [hit["name"] for hit in answer["hits"]])
     first = page.locator(".found li.hit").first
     expect(first.locator(".score")).to_have_text(f"{answer['hits'][0]['score']:.3f}")
     for row, reason in zip(first.locator(".reasons li").all(), answer["hits"][0]["contributions"][:4], strict=True):
@@ -34,139 +44,139 @@ def test_words_find_images_and_say_why(site: Site, page: Page) -> None:
             f"{reason['query_weight']:.3f} × {reason['document_weight']:.3f} = {reason['contribution']:.3f}"
         )
     expect(first.locator("img").first).to_have_js_property("complete", True)
-    total = answered(site, {"text": QUERY}, "facets")["total"]
+    total = call_api(site, {"text": QUERY}, "facets")["total"]
     expect(page.locator("#said")).to_have_text(f"{total} images found")
     expect(page).to_have_title(f"{QUERY} · page-photos")
-    shot(page, "search")
+    save_screenshot(page, "search")
 
 
-def test_examples_from_the_corpus_are_one_click_away(site: Site, page: Page) -> None:
+def test_corpus_examples_need_one_click(site: Site, page: Page) -> None:
     page.goto(site.base)
     first = page.locator(".examples button").first
     word = first.locator(".word").inner_text()
-    assert word in [item["token"] for item in answered(site, {}, "facets")["tokens"]]
+    assert word in [item["token"] for item in call_api(site, {}, "facets")["tokens"]]
     first.click()
-    settled(page, order(site, text=word))
+    wait_for_hits(page, list_hits(site, text=word))
 
 
 def test_a_slider_ranks_again_as_the_api_does(site: Site, page: Page) -> None:
-    asked(site, page)
-    before = names(page)
-    handle = slider(page, "tree")
+    open_results(site, page)
+    before = get_hit_names(page)
+    handle = get_slider(page, "tree")
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url) if "/api/search" in request.url else None)
     handle.focus()
     for _ in range(30):
         page.keyboard.press("ArrowRight")
-    after = order(site, text=QUERY, factors={"tree": 2.5})
+    after = list_hits(site, text=QUERY, factors={"tree": 2.5})
     assert before != after
-    settled(page, after)
+    wait_for_hits(page, after)
     expect(handle).to_be_focused()
-    expect(handle).to_have_attribute("aria-valuetext", f"times 2.5, weight {2.5 * weight(site, 'tree'):.3f}")
+    expect(handle).to_have_attribute("aria-valuetext", f"times 2.5, weight {2.5 * get_weight(site, 'tree'):.3f}")
     assert "x=2.5*tree" in page.url
     assert 1 <= len(requests) <= 31
     page.go_back()  # one step for the whole move
-    settled(page, before)
+    wait_for_hits(page, before)
     expect(handle).to_have_value("1")
 
 
-def test_a_dragged_slider_keeps_its_hits_in_place_and_moves_them(site: Site, page: Page) -> None:
+def test_dragged_slider_moves_hits_after_release(site: Site, page: Page) -> None:
     page.emulate_media(reduced_motion="no-preference")
-    asked(site, page)
-    first = names(page)[0]
+    open_results(site, page)
+    first = get_hit_names(page)[0]
     page.evaluate("document.querySelector('.found li.hit').kept = true")
-    box = slider(page, "tree").bounding_box()
+    box = get_slider(page, "tree").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2)
     page.mouse.down()
     for part in (0.5, 0.7, 0.9, 1.0):
         page.mouse.move(box["x"] + box["width"] * part, box["y"] + box["height"] / 2, steps=3)
-    settled(page, order(site, text=QUERY, factors={"tree": 3}))
+    wait_for_hits(page, list_hits(site, text=QUERY, factors={"tree": 3}))
     page.mouse.up()
     kept = page.locator("li.hit").filter(has_text=first)
     assert kept.evaluate("hit => hit.kept === true")  # the same element
 
 
 def test_mute_require_exclude_boost_reset(site: Site, page: Page) -> None:
-    asked(site, page)
-    before = names(page)
+    open_results(site, page)
+    before = get_hit_names(page)
     press(page, "Mute bear")
-    settled(page, order(site, text=QUERY, factors={"bear": 0}))
+    wait_for_hits(page, list_hits(site, text=QUERY, factors={"bear": 0}))
     press(page, "Mute bear")
-    settled(page, before)
+    wait_for_hits(page, before)
     press(page, "Boost tree")
-    settled(page, order(site, text=QUERY, factors={"tree": 2}))
+    wait_for_hits(page, list_hits(site, text=QUERY, factors={"tree": 2}))
     press(page, "Require tree")
-    settled(page, order(site, text=QUERY, factors={"tree": 2}, require=["tree"]))
+    wait_for_hits(page, list_hits(site, text=QUERY, factors={"tree": 2}, require=["tree"]))
     press(page, "Exclude bear")
-    settled(page, order(site, text=QUERY, factors={"tree": 2}, require=["tree"], exclude=["bear"]))
+    wait_for_hits(page, list_hits(site, text=QUERY, factors={"tree": 2}, require=["tree"], exclude=["bear"]))
     assert "not=bear" in page.url
     page.get_by_role("button", name="Allow bear again").click()
-    settled(page, order(site, text=QUERY, factors={"tree": 2}, require=["tree"]))
+    wait_for_hits(page, list_hits(site, text=QUERY, factors={"tree": 2}, require=["tree"]))
     page.get_by_role("button", name="reset").click()
-    settled(page, before)
+    wait_for_hits(page, before)
 
 
 def test_operators_in_the_text_show_in_the_panel_and_can_be_removed(site: Site, page: Page) -> None:
-    asked(site, page, "/?q=%2Btree bear -animal")
-    settled(page, order(site, text="+tree bear -animal"))
+    open_results(site, page, "/?q=%2Btree bear -animal")
+    wait_for_hits(page, list_hits(site, text="+tree bear -animal"))
     expect(page.locator(".query").get_by_role("button", name="Require tree", exact=True)).to_have_attribute(
         "aria-pressed", "true"
     )
     press(page, "Require tree")
-    settled(page, order(site, text="tree bear -animal"))
+    wait_for_hits(page, list_hits(site, text="tree bear -animal"))
     page.get_by_role("button", name="Allow animal again").click()
-    settled(page, order(site, text="tree bear"))
+    wait_for_hits(page, list_hits(site, text="tree bear"))
     expect(page.get_by_role("searchbox", name="Words to look for")).to_have_value("tree bear")
 
 
 def test_a_click_on_a_hit_s_word_requires_or_adds_it(site: Site, page: Page) -> None:
-    asked(site, page)
+    open_results(site, page)
     page.locator(".found li.hit").first.get_by_role("button", name="tree", exact=True).click()
-    settled(page, order(site, text=QUERY, require=["tree"]))
+    wait_for_hits(page, list_hits(site, text=QUERY, require=["tree"]))
     other = page.locator(".found li.hit").first.locator(".also .tag").first
     word = other.inner_text()
     other.click()
-    settled(page, order(site, text=QUERY, require=["tree"], factors={word: 0.5}))
-    expect(slider(page, word)).to_have_value("0.5")
+    wait_for_hits(page, list_hits(site, text=QUERY, require=["tree"], factors={word: 0.5}))
+    expect(get_slider(page, word)).to_have_value("0.5")
     press(page, f"Remove {word}")
-    settled(page, order(site, text=QUERY, require=["tree"]))
+    wait_for_hits(page, list_hits(site, text=QUERY, require=["tree"]))
 
 
 def test_all_words_in_common_on_demand(site: Site, page: Page) -> None:
-    asked(site, page)
-    [first] = answered(site, {"text": QUERY, "k": 1})["hits"]
+    open_results(site, page)
+    [first] = call_api(site, {"text": QUERY, "k": 1})["hits"]
     card = page.locator(".found li.hit").first
     card.locator("button.rest").click()
     expect(card.locator(".reasons li")).to_have_count(len(first["contributions"]))
 
 
 def test_facets_and_filters_narrow(site: Site, page: Page) -> None:
-    asked(site, page)
-    word, total = "animal", answered(site, {"text": QUERY}, "facets")["total"]
+    open_results(site, page)
+    word, total = "animal", call_api(site, {"text": QUERY}, "facets")["total"]
     facet = page.locator(".facet.words").get_by_role("button", name=word)
     facet.click()
-    settled(page, order(site, text=QUERY, top_tokens=[word]))
+    wait_for_hits(page, list_hits(site, text=QUERY, top_tokens=[word]))
     expect(facet).to_have_attribute("aria-pressed", "true")
-    narrowed = answered(site, {"text": QUERY, "top_tokens": [word]}, "facets")["total"]
+    narrowed = call_api(site, {"text": QUERY, "top_tokens": [word]}, "facets")["total"]
     assert narrowed < total
     expect(page.locator("#said")).to_have_text(f"{narrowed} images found")
     page.get_by_role("button", name=f"Remove: with {word}").click()
     box = page.get_by_role("textbox", name="Filter")
     box.fill("caption:panda")
     box.press("Enter")
-    settled(page, order(site, text=QUERY, filter="caption:panda"))
+    wait_for_hits(page, list_hits(site, text=QUERY, filter="caption:panda"))
     page.get_by_role("button", name="Remove: where caption:panda").click()
     source = page.locator(".facet.sources button").first
     source.click()
     expect(source).to_have_attribute("aria-pressed", "true")
-    settled(page, order(site, text=QUERY))  # they all come from there
+    wait_for_hits(page, list_hits(site, text=QUERY))  # they all come from there
     assert "source=file" in page.url
 
 
 def test_a_colour_narrows_and_is_shown_with_a_patch_of_it(site: Site, page: Page) -> None:
-    asked(site, page)
-    counted = answered(site, {"text": QUERY}, "facets")["colours"]
+    open_results(site, page)
+    counted = call_api(site, {"text": QUERY}, "facets")["colours"]
     facets = page.locator(".facet.colours")
     expect(facets.locator(".what")).to_have_text([entry["colour"] for entry in counted])
     expect(facets.locator(".n")).to_have_text([str(entry["count"]) for entry in counted])
@@ -174,43 +184,43 @@ def test_a_colour_narrows_and_is_shown_with_a_patch_of_it(site: Site, page: Page
     patch = red.locator(".patch")
     expect(patch).to_have_css("background-color", "rgb(210, 31, 31)")
     red.click()
-    found = order(site, text=QUERY, colours=["red"])
-    settled(page, found)
-    assert 0 < len(found) < len(order(site, text=QUERY, k=100))
+    found = list_hits(site, text=QUERY, colours=["red"])
+    wait_for_hits(page, found)
+    assert 0 < len(found) < len(list_hits(site, text=QUERY, k=100))
     expect(red).to_have_attribute("aria-pressed", "true")
     expect(red.locator(".n")).to_have_text(str(len(found)))
     assert "colour=red" in page.url
-    shot(page, "colours")
+    save_screenshot(page, "colours")
     page.reload()
-    settled(page, found)
+    wait_for_hits(page, found)
     facets.get_by_role("button", name="white").click()  # both
-    settled(page, order(site, text=QUERY, colours=["red", "white"]))
+    wait_for_hits(page, list_hits(site, text=QUERY, colours=["red", "white"]))
     page.get_by_role("button", name="Remove: in white").click()
-    settled(page, found)
+    wait_for_hits(page, found)
     page.locator(".found li.hit a.name").first.click()
     shown = page.locator(".facts tr", has=page.get_by_role("rowheader", name="colours"))
     expect(shown.locator(".patch[data-colour=red]")).to_be_visible()
-    shot(page, "colours-of-an-image")
+    save_screenshot(page, "colours-of-an-image")
 
 
 def test_more_images_follow(site: Site, page: Page) -> None:
-    asked(site, page)
+    open_results(site, page)
     page.get_by_role("button", name="More images").click()
-    everything = order(site, text=QUERY, k=100)
-    settled(page, everything)
+    everything = list_hits(site, text=QUERY, k=100)
+    wait_for_hits(page, everything)
     assert len(everything) > 24
     page.reload()
-    settled(page, everything)
+    wait_for_hits(page, everything)
 
 
 def test_methods_rank_differently(site: Site, page: Page) -> None:
-    asked(site, page)
+    open_results(site, page)
     ranked = page.get_by_label("ranked by", exact=True)
     ranked.select_option("bm25")
-    settled(page, order(site, text=QUERY, method="bm25"))
+    wait_for_hits(page, list_hits(site, text=QUERY, method="bm25"))
     expect(page.get_by_text("there are no weights to adjust")).to_be_visible()
     ranked.select_option("bag")
-    settled(page, order(site, text=QUERY, method="bag"))
+    wait_for_hits(page, list_hits(site, text=QUERY, method="bag"))
 
 
 def seen(site: Site, path: Path) -> dict[str, Any]:
@@ -223,7 +233,7 @@ def seen(site: Site, path: Path) -> dict[str, Any]:
 
 def test_a_dropped_image_is_a_query(site: Site, page: Page) -> None:
     page.goto(site.base)
-    resting(page)
+    wait_for_start_page(page)
     data = base64.b64encode((PHOTOS / "tabby-cat.jpg").read_bytes()).decode()
     transfer = page.evaluate_handle(
         """(data) => {
@@ -237,27 +247,27 @@ def test_a_dropped_image_is_a_query(site: Site, page: Page) -> None:
     page.dispatch_event("body", "dragover", {"dataTransfer": transfer})
     expect(page.locator(".veil")).to_be_visible()
     page.dispatch_event("body", "drop", {"dataTransfer": transfer})
-    words = {word: round(weight, 4) for word, weight in seen(site, PHOTOS / "tabby-cat.jpg")["tokens"]}
-    settled(page, order(site, vector=words))
-    assert names(page)[0] == "tabby-cat.jpg"
+    words = {word: round(value, 4) for word, value in seen(site, PHOTOS / "tabby-cat.jpg")["tokens"]}
+    wait_for_hits(page, list_hits(site, vector=words))
+    assert get_hit_names(page)[0] == "tabby-cat.jpg"
     chip = page.locator(".image-chip")
     assert str(chip.locator("img").get_attribute("src")).startswith("data:image/")
     assert page.url.count("&v=") == len(words) - 1
-    shot(page, "dropped")
-    expect(slider(page, next(iter(words)))).to_be_visible()
+    save_screenshot(page, "dropped")
+    expect(get_slider(page, next(iter(words)))).to_be_visible()
     page.reload()
     expect(chip.locator("img")).to_be_visible()  # this tab remembers what it looked like
     chip.get_by_role("button").click()
-    resting(page)
+    wait_for_start_page(page)
 
 
 def test_an_image_can_be_chosen_or_pasted_in_addition_to_words(site: Site, page: Page) -> None:
-    asked(site, page, "/?q=grass")
+    open_results(site, page, "/?q=grass")
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Search with an image").click()
     chooser.value.set_files(PHOTOS / "bison.jpg")
-    vector = {word: round(weight, 4) for word, weight in seen(site, PHOTOS / "bison.jpg")["tokens"]}
-    settled(page, order(site, text="grass", vector=vector))
+    vector = {word: round(value, 4) for word, value in seen(site, PHOTOS / "bison.jpg")["tokens"]}
+    wait_for_hits(page, list_hits(site, text="grass", vector=vector))
     data = base64.b64encode((PHOTOS / "koala.jpg").read_bytes()).decode()
     page.evaluate(
         """(data) => {
@@ -268,28 +278,28 @@ def test_an_image_can_be_chosen_or_pasted_in_addition_to_words(site: Site, page:
         }""",
         data,
     )
-    vector = {word: round(weight, 4) for word, weight in seen(site, PHOTOS / "koala.jpg")["tokens"]}
-    settled(page, order(site, text="grass", vector=vector))
+    vector = {word: round(value, 4) for word, value in seen(site, PHOTOS / "koala.jpg")["tokens"]}
+    wait_for_hits(page, list_hits(site, text="grass", vector=vector))
 
 
 def test_more_like_a_hit(site: Site, page: Page) -> None:
-    asked(site, page)
+    open_results(site, page)
     page.get_by_role("link", name="More like giant-panda.jpg").click()
-    [panda] = [hit["id"] for hit in answered(site, {"text": "panda"})["hits"] if hit["name"] == "giant-panda.jpg"]
-    settled(page, order(site, similar_to=panda))
+    [panda] = [hit["id"] for hit in call_api(site, {"text": "panda"})["hits"] if hit["name"] == "giant-panda.jpg"]
+    wait_for_hits(page, list_hits(site, similar_to=panda))
     expect(page.locator(".image-chip")).to_have_text("like giant-panda.jpg")
 
 
 def test_an_empty_result_names_the_conditions_to_remove(site: Site, page: Page) -> None:
     page.goto(f"{site.base}/?q=bear&filter=width:>100000&has=animal")
     expect(page.get_by_text("Nothing found.")).to_be_visible()
-    shot(page, "nothing")
+    save_screenshot(page, "nothing")
     page.get_by_role("button", name="without the filter width:>100000").click()
-    settled(page, order(site, text="bear", top_tokens=["animal"]))
+    wait_for_hits(page, list_hits(site, text="bear", top_tokens=["animal"]))
 
 
 def test_a_moving_slider_shows_intermediate_results(site: Site, page: Page) -> None:
-    asked(site, page)
+    open_results(site, page)
     answers: list[int] = []
     page.on("response", lambda response: answers.append(response.status) if "/api/search" in response.url else None)
     page.evaluate(
@@ -303,4 +313,4 @@ def test_a_moving_slider_shows_intermediate_results(site: Site, page: Page) -> N
         }"""
     )
     assert 3 <= len(answers) < 60
-    settled(page, order(site, text=QUERY, factors={"bear": 0.5 + (59 % 50) / 20}))
+    wait_for_hits(page, list_hits(site, text=QUERY, factors={"bear": 0.5 + (59 % 50) / 20}))

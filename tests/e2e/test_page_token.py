@@ -8,32 +8,32 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import BrowserContext, Route, expect
-from support.browser.browser_wait import asked, names
-from support.browser.web_server import PHOTOS, Site, Watch, serving, shot
+from support.browser.page_actions import get_hit_names, open_results
+from support.browser.web_server import PHOTOS, PageErrors, Site, save_screenshot, serve_site
 
 TOKEN = "0123456789abcdef-token"
 Contexts = Callable[..., BrowserContext]
 
 
 @pytest.fixture
-def closed(node_url: str, site: Site, tmp_path: Path) -> Iterator[str]:
+def private_url(node_url: str, site: Site, tmp_path: Path) -> Iterator[str]:
     """The same photos, with an access token."""
     assert site.base  # they are in
     file = tmp_path / "token"
     file.write_text(TOKEN)
-    with serving(node_url, "page-photos", "--images", PHOTOS, "--token-file", file) as base:
+    with serve_site(node_url, "page-photos", "--images", PHOTOS, "--token-file", file) as base:
         yield base
 
 
-def test_the_token_once_and_never_again(closed: str, context: Contexts, watch: Watch) -> None:
+def test_the_token_once_and_never_again(private_url: str, context: Contexts, page_errors: PageErrors) -> None:
     friend = context()
     page = friend.new_page()
-    page.goto(f"{closed}/?token={TOKEN}&q=koala")
+    page.goto(f"{private_url}/?token={TOKEN}&q=koala")
     assert TOKEN not in page.url
     expect(page.locator(".found li.hit a.name").first).to_have_text("koala.jpg")
     again = friend.new_page()
-    asked(Site(base=closed), again, "/?q=panda")
-    assert names(again)[0] in ("giant-panda.jpg", "red-panda.jpg")
+    open_results(Site(base=private_url), again, "/?q=panda")
+    assert get_hit_names(again)[0] in ("giant-panda.jpg", "red-panda.jpg")
     again.locator(".found li.hit a.name").first.click()
     expect(again.get_by_role("heading", level=1)).to_contain_text("panda")
     picture = again.get_by_role("region", name="Image").locator("img").first
@@ -44,14 +44,14 @@ def test_the_token_once_and_never_again(closed: str, context: Contexts, watch: W
     assert TOKEN not in cookie["value"]
 
 
-def test_visitors_without_the_token_get_the_login_page(closed: str, context: Contexts, watch: Watch) -> None:
-    watch.allowed.append("status of 401")
+def test_visitors_without_the_token_get_the_login_page(private_url: str, context: Contexts, page_errors: PageErrors) -> None:
+    page_errors.allowed.append("status of 401")
     page = context().new_page()
-    answer = page.goto(f"{closed}/?q=koala")
+    answer = page.goto(f"{private_url}/?q=koala")
     assert answer is not None
     assert answer.status == 401
     assert Axe().run(page).response["violations"] == []
-    shot(page, "token")
+    save_screenshot(page, "token")
     page.get_by_label("Token").fill("a guess")
     page.get_by_role("button", name="Open").click()
     expect(page.get_by_role("status")).to_have_text("Wrong token.")
@@ -61,12 +61,12 @@ def test_visitors_without_the_token_get_the_login_page(closed: str, context: Con
     assert TOKEN not in page.url
 
 
-def test_a_link_from_another_site_is_one_click_away(closed: str, site: Site, context: Contexts, watch: Watch) -> None:
-    watch.allowed.append("status of 401")
+def test_links_from_other_sites_need_a_click(private_url: str, site: Site, context: Contexts, page_errors: PageErrors) -> None:
+    page_errors.allowed.append("status of 401")
     friend = context()
     page = friend.new_page()
-    page.goto(f"{closed}/?token={TOKEN}")
-    link = f'<a href="{closed}/?q=koala">photos</a>'
+    page.goto(f"{private_url}/?token={TOKEN}")
+    link = f'<a href="{private_url}/?q=koala">photos</a>'
     page.route("http://elsewhere.example/", lambda route: route.fulfill(content_type="text/html", body=link))
     page.goto("http://elsewhere.example/")
     page.get_by_role("link").click()
@@ -74,8 +74,8 @@ def test_a_link_from_another_site_is_one_click_away(closed: str, site: Site, con
     expect(page.locator(".found li.hit a.name").first).to_have_text("koala.jpg")
 
 
-def test_too_many_requests_are_retried(site: Site, context: Contexts, watch: Watch) -> None:
-    watch.allowed.append("status of 429")
+def test_too_many_requests_are_retried(site: Site, context: Contexts, page_errors: PageErrors) -> None:
+    page_errors.allowed.append("status of 429")
     page = context().new_page()
     refused = list[str]()
 
@@ -88,6 +88,6 @@ def test_too_many_requests_are_retried(site: Site, context: Contexts, watch: Wat
         route.fulfill(status=429, headers={"retry-after": "1", "content-type": "application/json"}, body=body)
 
     page.route("**/api/search", busy)
-    asked(site, page, "/?q=koala")
+    open_results(site, page, "/?q=koala")
     assert len(refused) == 1
-    assert names(page)[0] == "koala.jpg"
+    assert get_hit_names(page)[0] == "koala.jpg"

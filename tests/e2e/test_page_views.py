@@ -6,22 +6,32 @@ import time
 from collections.abc import Callable
 
 from playwright.sync_api import BrowserContext, Page, expect
-from support.browser.browser_wait import QUERY, answered, asked, names, order, resting, settled, slider, until
-from support.browser.web_server import PHONE, Site, Watch, shot
-from support.servers.recording_proxy import Asked, Said
+from support.browser.page_actions import (
+    QUERY,
+    call_api,
+    get_hit_names,
+    get_slider,
+    list_hits,
+    open_results,
+    wait_for_hits,
+    wait_for_start_page,
+    wait_until,
+)
+from support.browser.web_server import PHONE, PageErrors, Site, save_screenshot
+from support.servers.recording_proxy import RecordedRequest, StubResponse
 
 Contexts = Callable[..., BrowserContext]
 
 
 def panda(site: Site) -> str:
     """The id of an image."""
-    return next(str(hit["id"]) for hit in answered(site, {"text": "panda"})["hits"] if hit["name"] == "giant-panda.jpg")
+    return next(str(hit["id"]) for hit in call_api(site, {"text": "panda"})["hits"] if hit["name"] == "giant-panda.jpg")
 
 
 def test_an_image_has_all_its_words(site: Site, page: Page) -> None:
-    asked(site, page)
+    open_results(site, page)
     page.get_by_role("link", name="giant-panda.jpg", exact=True).click()
-    image = answered(site, None, f"image/{panda(site)}")
+    image = call_api(site, None, f"image/{panda(site)}")
     expect(page.get_by_role("heading", name="giant-panda.jpg", level=1)).to_be_visible()
     bars = page.locator(".all-words li")
     expect(bars).to_have_count(len(image["tokens"]))
@@ -31,9 +41,9 @@ def test_an_image_has_all_its_words(site: Site, page: Page) -> None:
     figure = page.locator("figure img")
     expect(figure).to_have_attribute("src", image["original"])
     expect(figure).to_have_js_property("naturalWidth", image["facts"]["width"])
-    near = answered(site, None, f"image/{panda(site)}/neighbors?k=12")["hits"]
+    near = call_api(site, None, f"image/{panda(site)}/neighbors?k=12")["hits"]
     expect(page.locator(".below li.hit a.name")).to_have_text([hit["name"] for hit in near])
-    shot(page, "image")
+    save_screenshot(page, "image")
 
     page.get_by_label("order").select_option("name")
     shown = [text.lstrip("#") for text in bars.locator(".word").all_inner_texts()]
@@ -47,42 +57,42 @@ def test_an_image_has_all_its_words(site: Site, page: Page) -> None:
 
 
 def test_searching_with_an_image_s_words_all_or_chosen(site: Site, page: Page) -> None:
-    words = {word: round(weight, 4) for word, weight in answered(site, None, f"image/{panda(site)}")["tokens"]}
+    words = {word: round(weight, 4) for word, weight in call_api(site, None, f"image/{panda(site)}")["tokens"]}
     page.goto(f"{site.base}/image/{panda(site)}")
     page.get_by_role("link", name="search with these words").click()
-    settled(page, order(site, vector=words))
+    wait_for_hits(page, list_hits(site, vector=words))
     page.go_back()
     bars = page.get_by_role("list", name="All words of the image")
     for word in ("panda", "bear"):
         bars.get_by_role("button", name=word).first.click()
     page.get_by_role("link", name="search with 2 selected words").click()
-    settled(page, order(site, vector={word: words[word] for word in ("panda", "bear")}))
+    wait_for_hits(page, list_hits(site, vector={word: words[word] for word in ("panda", "bear")}))
 
 
-def test_from_an_image_to_its_neighbour_and_back_to_the_search(site: Site, page: Page) -> None:
-    asked(site, page)
+def test_navigation_to_neighbours_and_back(site: Site, page: Page) -> None:
+    open_results(site, page)
     page.get_by_role("link", name="giant-panda.jpg", exact=True).click()
     neighbour = page.locator(".below li.hit a.name").first
     name = neighbour.inner_text()
     neighbour.click()
     expect(page.get_by_role("heading", name=name, level=1)).to_be_visible()
     page.get_by_role("link", name="← back to the search").click()
-    settled(page, order(site, text=QUERY))
+    wait_for_hits(page, list_hits(site, text=QUERY))
     expect(page.locator(".search")).to_be_visible()
 
 
-def test_an_image_that_is_not_there(site: Site, page: Page, watch: Watch) -> None:
-    watch.allowed.append("status of 404")
+def test_missing_image(site: Site, page: Page, page_errors: PageErrors) -> None:
+    page_errors.allowed.append("status of 404")
     page.goto(f"{site.base}/image/nothing")
     expect(page.get_by_role("alert")).to_be_visible()
     page.get_by_role("link", name="← back to the search").click()
-    resting(page)
+    wait_for_start_page(page)
 
 
 def test_two_methods_side_by_side(site: Site, page: Page) -> None:
-    asked(site, page)
+    open_results(site, page)
     page.get_by_role("link", name="compare", exact=True).click()
-    left, right = order(site, text=QUERY, k=50), order(site, text=QUERY, k=50, method="bag")
+    left, right = list_hits(site, text=QUERY, k=50), list_hits(site, text=QUERY, k=50, method="bag")
     rows = [page.get_by_role("list", name=f"{side} ranking").locator("a.name") for side in ("Left", "Right")]
     expect(rows[0]).to_have_text(left[:10])
     expect(rows[1]).to_have_text(right[:10])
@@ -95,11 +105,11 @@ def test_two_methods_side_by_side(site: Site, page: Page) -> None:
         before = left.index(name) if name in left else None
         label = "only here" if before is None else "same" if before == place else f"was {before + 1}"
         expect(marks.nth(place)).to_contain_text(label)
-    shot(page, "compare")
+    save_screenshot(page, "compare")
     page.get_by_label("Right: ranked by").select_option("bm25")
-    expect(rows[1]).to_have_text(order(site, text=QUERY, method="bm25", k=10))
+    expect(rows[1]).to_have_text(list_hits(site, text=QUERY, method="bm25", k=10))
     page.reload()
-    expect(rows[1]).to_have_text(order(site, text=QUERY, method="bm25", k=10))
+    expect(rows[1]).to_have_text(list_hits(site, text=QUERY, method="bm25", k=10))
 
 
 def test_two_queries_side_by_side(site: Site, page: Page) -> None:
@@ -109,73 +119,73 @@ def test_two_queries_side_by_side(site: Site, page: Page) -> None:
     page.get_by_role("searchbox", name="Right: words").fill("cat")
     page.keyboard.press("Enter")
     rows = [page.get_by_role("list", name=f"{side} ranking").locator("a.name") for side in ("Left", "Right")]
-    expect(rows[0]).to_have_text(order(site, text="dog", k=10))
-    expect(rows[1]).to_have_text(order(site, text="cat", k=10))
+    expect(rows[0]).to_have_text(list_hits(site, text="dog", k=10))
+    expect(rows[1]).to_have_text(list_hits(site, text="cat", k=10))
     page.get_by_role("button", name="swap sides").click()
-    expect(rows[0]).to_have_text(order(site, text="cat", k=10))
+    expect(rows[0]).to_have_text(list_hits(site, text="cat", k=10))
     page.get_by_label("first", exact=True).select_option("20")
-    expect(rows[0]).to_have_text(order(site, text="cat", k=20))
+    expect(rows[0]).to_have_text(list_hits(site, text="cat", k=20))
     expect(page.locator(".sum-up")).to_contain_text("overlap@20")
 
 
-def test_an_address_holds_all_that_is_seen(site: Site, page: Page, context: Contexts) -> None:
-    asked(site, page)
-    slider(page, "tree").fill("2.5")
+def test_url_has_the_whole_state(site: Site, page: Page, context: Contexts) -> None:
+    open_results(site, page)
+    get_slider(page, "tree").fill("2.5")
     page.locator(".query").get_by_role("button", name="Require tree", exact=True).click()
     page.locator(".query").get_by_role("button", name="Exclude bear", exact=True).click()
     page.locator(".facet.words").get_by_role("button", name="animal").click()
     box = page.get_by_role("textbox", name="Filter")
     box.fill("width:>10")
     box.press("Enter")
-    expected = order(
+    expected = list_hits(
         site, text=QUERY, factors={"tree": 2.5}, require=["tree"], exclude=["bear"], top_tokens=["animal"], filter="width:>10"
     )
-    settled(page, expected)
+    wait_for_hits(page, expected)
     context_of_copy = context(permissions=["clipboard-read", "clipboard-write"])
     copying = context_of_copy.new_page()
-    asked(site, copying, page.url.removeprefix(site.base))
+    open_results(site, copying, page.url.removeprefix(site.base))
     copying.get_by_role("button", name="Copy link").click()
     expect(copying.get_by_text("Link copied.")).to_be_visible()
     address = copying.evaluate("navigator.clipboard.readText()")
     other = context().new_page()  # shares only the URL
     other.goto(address)
-    settled(other, expected)
-    expect(slider(other, "tree")).to_have_value("2.5")
+    wait_for_hits(other, expected)
+    expect(get_slider(other, "tree")).to_have_value("2.5")
     expect(other.get_by_role("textbox", name="Filter")).to_have_value("width:>10")
     expect(other.get_by_role("searchbox", name="Words to look for")).to_have_value(QUERY)
 
 
 def test_back_and_forward(site: Site, page: Page) -> None:
-    asked(site, page)
-    first = names(page)
+    open_results(site, page)
+    first = get_hit_names(page)
     page.get_by_role("searchbox", name="Words to look for").fill("red bird")
     page.keyboard.press("Enter")
-    second = order(site, text="red bird")
-    settled(page, second)
+    second = list_hits(site, text="red bird")
+    wait_for_hits(page, second)
     page.mouse.wheel(0, 900)
-    until(page, "scrollY > 500")
+    wait_until(page, "scrollY > 500")
     place = page.evaluate("scrollY")
     page.locator(".found li.hit a.name").nth(8).click()
     expect(page.locator(".all-words li").first).to_be_visible()
     assert page.evaluate("scrollY") == 0
     page.go_back()
-    settled(page, second)
-    until(page, f"Math.abs(scrollY - {place}) < 200")
+    wait_for_hits(page, second)
+    wait_until(page, f"Math.abs(scrollY - {place}) < 200")
     page.go_back()
-    settled(page, first)
+    wait_for_hits(page, first)
     expect(page.get_by_role("searchbox", name="Words to look for")).to_have_value(QUERY)
     page.go_forward()
-    settled(page, second)
+    wait_for_hits(page, second)
 
 
 def test_by_keyboard_alone(site: Site, page: Page) -> None:
     page.goto(site.base)
-    resting(page)
+    wait_for_start_page(page)
     page.keyboard.press("/")
     page.keyboard.type(QUERY)
     page.keyboard.press("Enter")
-    expected = order(site, text=QUERY)
-    settled(page, expected)
+    expected = list_hits(site, text=QUERY)
+    wait_for_hits(page, expected)
     page.keyboard.press("Escape")
     page.keyboard.press("ArrowDown")
     expect(page.locator(".found li.hit a.name").first).to_be_focused()
@@ -188,15 +198,15 @@ def test_by_keyboard_alone(site: Site, page: Page) -> None:
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name=expected[1], level=1)).to_be_visible()
     page.keyboard.press("Escape")
-    settled(page, expected)
+    wait_for_hits(page, expected)
     page.keyboard.press("e")
-    expect(slider(page, "bear")).to_be_focused()
+    expect(get_slider(page, "bear")).to_be_focused()
     page.keyboard.press("End")
-    settled(page, order(site, text=QUERY, factors={"bear": 3}))
+    wait_for_hits(page, list_hits(site, text=QUERY, factors={"bear": 3}))
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Mute bear")).to_be_focused()
     page.keyboard.press("Enter")
-    settled(page, order(site, text=QUERY, factors={"bear": 0}))
+    wait_for_hits(page, list_hits(site, text=QUERY, factors={"bear": 0}))
     expect(page.get_by_role("button", name="Mute bear")).to_be_focused()
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
@@ -210,8 +220,8 @@ def test_by_keyboard_alone(site: Site, page: Page) -> None:
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
-def test_tab_reaches_everything_that_can_be_clicked(site: Site, page: Page) -> None:
-    asked(site, page)
+def test_tab_reaches_all_clickable_elements(site: Site, page: Page) -> None:
+    open_results(site, page)
     missed = page.evaluate(
         """() => [...document.querySelectorAll('a[href], button, input:not([type=file]), select')]
             .filter((one) => one.checkVisibility({visibilityProperty: true}) && one.tabIndex < 0)
@@ -225,37 +235,37 @@ def test_a_phone(site: Site, context: Contexts) -> None:
     page = context(viewport=PHONE, has_touch=True, is_mobile=True).new_page()
     wide = "document.documentElement.scrollWidth > innerWidth"
     page.goto(site.base)
-    resting(page)
+    wait_for_start_page(page)
     assert not page.evaluate(wide)
-    asked(site, page)
+    open_results(site, page)
     assert not page.evaluate(wide)
-    expect(slider(page, "bear")).to_be_hidden()
+    expect(get_slider(page, "bear")).to_be_hidden()
     page.get_by_role("button", name="Words and filters", exact=True).tap()
-    expect(slider(page, "bear")).to_be_visible()
-    shot(page, "phone-sheet")
+    expect(get_slider(page, "bear")).to_be_visible()
+    save_screenshot(page, "phone-sheet")
     page.get_by_role("button", name="Mute bear").tap()
-    settled(page, order(site, text=QUERY, factors={"bear": 0}))
+    wait_for_hits(page, list_hits(site, text=QUERY, factors={"bear": 0}))
     assert not page.evaluate(wide)
     page.keyboard.press("Escape")
-    expect(slider(page, "bear")).to_be_hidden()
-    shot(page, "phone")
+    expect(get_slider(page, "bear")).to_be_hidden()
+    save_screenshot(page, "phone")
     page.locator(".found li.hit a.name").first.tap()
     expect(page.locator(".below li.hit").first).to_be_visible()
     assert not page.evaluate(wide)
-    shot(page, "phone-image")
+    save_screenshot(page, "phone-image")
     page.goto(f"{site.base}/compare?a.q=bear&b.q=bear&b.by=bag")
     expect(page.locator("li.row")).not_to_have_count(0)
     expect(page.locator(".sum-up")).to_be_visible()
     assert not page.evaluate(wide)
-    shot(page, "phone-compare")
+    save_screenshot(page, "phone-compare")
 
 
-def test_dark_by_the_system_and_by_hand(site: Site, context: Contexts) -> None:
+def test_dark_theme(site: Site, context: Contexts) -> None:
     page = context(color_scheme="dark").new_page()
-    asked(site, page)
+    open_results(site, page)
     ground = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(ground)
-    shot(page, "dark")
+    save_screenshot(page, "dark")
     page.get_by_role("button", name="Dark theme").click()
     light = page.evaluate(ground)
     assert sum(map(int, dark[4:-1].split(", "))) < 120 < 600 < sum(map(int, light[4:-1].split(", ")))
@@ -265,14 +275,14 @@ def test_dark_by_the_system_and_by_hand(site: Site, context: Contexts) -> None:
     assert page.evaluate(ground) == dark
 
 
-def torn(_: object) -> Said:
+def torn(_: object) -> StubResponse:
     """A cluster that ends the connection."""
     raise ConnectionError("the proxy is torn away")
 
 
-def test_a_start_without_a_cluster(site: Site, page: Page, watch: Watch) -> None:
+def test_a_start_without_a_cluster(site: Site, page: Page, page_errors: PageErrors) -> None:
     assert site.proxy is not None
-    watch.allowed.append("Failed to load resource")
+    page_errors.allowed.append("Failed to load resource")
     site.proxy.gate = torn
     try:
         page.goto(site.base)
@@ -280,15 +290,15 @@ def test_a_start_without_a_cluster(site: Site, page: Page, watch: Watch) -> None
     finally:
         site.proxy.gate = lambda _: None
     page.get_by_role("button", name="Try again").click()
-    resting(page)
+    wait_for_start_page(page)
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
-def test_a_cluster_that_is_gone_and_back(site: Site, page: Page, watch: Watch) -> None:
+def test_cluster_outage(site: Site, page: Page, page_errors: PageErrors) -> None:
     assert site.proxy is not None
-    asked(site, page)
-    before = names(page)
-    watch.allowed.append("Failed to load resource")
+    open_results(site, page)
+    before = get_hit_names(page)
+    page_errors.allowed.append("Failed to load resource")
     site.proxy.gate = torn
     try:
         page.locator(".query").get_by_role("button", name="Mute bear").click()
@@ -296,22 +306,22 @@ def test_a_cluster_that_is_gone_and_back(site: Site, page: Page, watch: Watch) -
         expect(alert).to_be_visible(timeout=30_000)
         expect(alert.locator(".what")).not_to_be_empty()
         expect(alert.locator(".remedy")).not_to_be_empty()
-        assert names(page) == before  # the hits are still shown
-        shot(page, "cluster-gone")
+        assert get_hit_names(page) == before  # the hits are still shown
+        save_screenshot(page, "cluster-gone")
     finally:
         site.proxy.gate = lambda _: None
     page.get_by_role("button", name="Try again").click()
-    settled(page, order(site, text=QUERY, factors={"bear": 0}))
+    wait_for_hits(page, list_hits(site, text=QUERY, factors={"bear": 0}))
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
-def test_a_slow_cluster_shows_that_it_works_and_answers_that_are_overtaken_are_dropped(site: Site, page: Page) -> None:
+def test_slow_cluster_shows_progress_and_drops_stale_responses(site: Site, page: Page) -> None:
     assert site.proxy is not None
     page.goto(site.base)
-    resting(page)
+    wait_for_start_page(page)
     waited: list[str] = []
 
-    def slow_once(request: Asked) -> None:
+    def slow_once(request: RecordedRequest) -> None:
         if "_search" in request.target and b"bear" in request.body and not waited:
             waited.append(request.target)
             time.sleep(1.5)
@@ -326,21 +336,21 @@ def test_a_slow_cluster_shows_that_it_works_and_answers_that_are_overtaken_are_d
         page.wait_for_timeout(200)
         box.fill("red flower")
         box.press("Enter")
-        expected = order(site, text="red flower")
-        settled(page, expected)
+        expected = list_hits(site, text="red flower")
+        wait_for_hits(page, expected)
         assert waited
         page.wait_for_timeout(1600)
-        settled(page, expected)
+        wait_for_hits(page, expected)
         expect(page.locator(".skeleton")).to_have_count(0)
         expect(page.locator(".results")).to_have_attribute("aria-busy", "false")
     finally:
         site.proxy.gate = lambda _: None
 
 
-def test_rejected_queries_show_the_reason(site: Site, page: Page, watch: Watch) -> None:
-    watch.allowed.append("status of 400")
-    asked(site, page, "/?q=bear&filter=((")
+def test_rejected_queries_show_the_reason(site: Site, page: Page, page_errors: PageErrors) -> None:
+    page_errors.allowed.append("status of 400")
+    open_results(site, page, "/?q=bear&filter=((")
     expect(page.get_by_role("alert")).to_be_visible()
     page.get_by_role("button", name="Remove: where ((").click()
-    settled(page, order(site, text="bear"))
+    wait_for_hits(page, list_hits(site, text="bear"))
     expect(page.get_by_role("alert")).to_have_count(0)

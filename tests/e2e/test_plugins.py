@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import pytest
 from opensearchpy import OpenSearch
-from support.plugin_metadata import announce_plugins
+from support.plugin_metadata import write_entry_points
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))[:8]
@@ -114,7 +114,7 @@ def _bulk_bodies(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _stranger(site: Path, group: str, name: str, source: str) -> None:
     (site / f"stranger_{name}.py").write_text(source)
-    announce_plugins(site, f"stranger-{name}", f"{name} = stranger_{name}:KIND", group=group, version="0.3")
+    write_entry_points(site, f"stranger-{name}", f"{name} = stranger_{name}:KIND", group=group, version="0.3")
 
 
 def test_all_four_are_listed(stair_es: Run) -> None:
@@ -159,7 +159,7 @@ def test_another_option_of_an_enricher_rewrites_the_documents(stair_es: Run, arc
         assert report["written"] == len(PHOTOS)
 
 
-def test_a_picture_that_left_the_archive_leaves_the_sink(stair_es: Run, archive: Path, tmp_path: Path) -> None:
+def test_removed_archive_members_are_removed(stair_es: Run, archive: Path, tmp_path: Path) -> None:
     command = ["ingest", archive, "--model", "colours", "--sink", f"ndjson:folder={tmp_path / 'out'}", "--json"]
     assert _json(stair_es(*command), code=3)["written"] == len(PHOTOS)
     with zipfile.ZipFile(archive, "w") as file:

@@ -35,7 +35,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def elsewhere(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def environment(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`bin` of a new environment with the wheel in it; its dependencies come from the environment of the tests."""
     home = tmp_path_factory.mktemp("elsewhere")
     venv.create(home, with_pip=False, symlinks=True)
@@ -51,13 +51,13 @@ def elsewhere(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "bin"
 
 
-def test_console_script_runs_from_the_wheel(elsewhere: Path, tmp_path: Path) -> None:
-    assert _run(elsewhere / "stair-es", "--version", cwd=tmp_path).startswith("stair-es ")
-    path = _run(elsewhere / "python", "-c", "import stair_es.cli.main as m; print(m.__file__)", cwd=tmp_path)
-    assert Path(path.strip()).is_relative_to(elsewhere.parent)
+def test_console_script_runs_from_the_wheel(environment: Path, tmp_path: Path) -> None:
+    assert _run(environment / "stair-es", "--version", cwd=tmp_path).startswith("stair-es ")
+    path = _run(environment / "python", "-c", "import stair_es.cli.main as m; print(m.__file__)", cwd=tmp_path)
+    assert Path(path.strip()).is_relative_to(environment.parent)
 
 
-def test_packaged_data_is_in_the_wheel(elsewhere: Path, tmp_path: Path) -> None:
+def test_packaged_data_is_in_the_wheel(environment: Path, tmp_path: Path) -> None:
     code = (
         "import json\nfrom stair_es import resources\nfrom stair_es.model import registry\n"
         "from stair_es.model.base import ModelSpec\n"
@@ -68,11 +68,11 @@ def test_packaged_data_is_in_the_wheel(elsewhere: Path, tmp_path: Path) -> None:
         "spec = ModelSpec(name='stair-mini', backend='onnx', text_tower='table')\n"
         "print(json.dumps([len(bodies), registry.load_encoder(spec).encode_texts(['a dog'])[0].tokens[0]]))"
     )
-    assert json.loads(_run(elsewhere / "python", "-c", code, cwd=tmp_path)) == [2, "dog"]
-    assert "stair-mini" in _run(elsewhere / "stair-es", "encode", "--help", cwd=tmp_path)
+    assert json.loads(_run(environment / "python", "-c", code, cwd=tmp_path)) == [2, "dog"]
+    assert "stair-mini" in _run(environment / "stair-es", "encode", "--help", cwd=tmp_path)
 
 
-def test_wheel_and_sdist_hold_what_the_tree_has_and_nothing_else(dist: Path) -> None:
+def test_wheel_and_sdist_match_the_tree(dist: Path) -> None:
     wheel, sdist = dist_files.find_archives(dist)
     names = dist_files.list_tracked_files()
     assert dist_files.compare_wheel(wheel, names) == []

@@ -31,7 +31,7 @@ def _load(name: str) -> Encoder:
 
 @pytest.mark.parametrize("photo", SEEN)
 @pytest.mark.parametrize("name", hub_models.list_hub_model_names())
-def test_a_photograph_says_what_is_on_it(name: str, photo: str) -> None:
+def test_photographs_get_fitting_words(name: str, photo: str) -> None:
     heaviest = encode_query_image(_load(name), PHOTOS / photo).top(HEAVIEST).tokens
     assert {SEEN[photo], f"{SEEN[photo]}s"} & set(heaviest), heaviest
 
@@ -41,8 +41,8 @@ def test_a_text_finds_its_photograph_among_them(name: str) -> None:
     encoder = _load(name)
     images = {photo: encode_query_image(encoder, PHOTOS / photo) for photo in SEEN}
     for photo, word in SEEN.items():
-        asked = encode_query_text(encoder, f"a photo of a {word}")
-        assert max(images, key=lambda other: images[other].dot(asked)) == photo
+        query = encode_query_text(encoder, f"a photo of a {word}")
+        assert max(images, key=lambda other: images[other].dot(query)) == photo
 
 
 @pytest.mark.parametrize("model", hub_models.HUB_MODELS, ids=lambda model: model.name)
@@ -51,6 +51,6 @@ def test_a_short_name_and_its_id_are_the_same_model(model: hub_models.HubModel) 
 
 
 @pytest.mark.parametrize("model", hub_models.HUB_MODELS, ids=lambda model: model.name)
-def test_the_vocabulary_is_as_large_as_the_list_says(model: hub_models.HubModel) -> None:
+def test_vocabulary_size_matches_the_list(model: hub_models.HubModel) -> None:
     features: tuple[str, ...] = _load(model.name).tokens  # type: ignore[attr-defined]
     assert len(features) == model.facts.tokens

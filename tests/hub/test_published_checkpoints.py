@@ -34,14 +34,14 @@ def _fetched(url: str) -> bytes:
     return data
 
 
-def test_vdr_says_what_its_readme_says() -> None:
+def test_vdr_matches_its_readme() -> None:
     encoder = registry.load_encoder(ModelSpec(name="photos-small"))
     image = encoder.encode_images(decode_image(_fetched(VDR_PICTURE), encoder.image_spec, DecodeLimits()).pixels_HWC[None])[0]
     scores = [image.dot(text) for text in encoder.encode_texts(VDR_TEXTS)]
     assert scores == pytest.approx([0.3209, 0.0984], abs=5e-4)
 
 
-def test_d2s_says_what_its_readme_says() -> None:
+def test_d2s_matches_its_readme() -> None:
     encoder = registry.load_encoder(ModelSpec(name="photos"))
     assert isinstance(encoder, D2sEncoder)
     table = pq.read_table(hf_hub_download("lsr42/mscoco-blip-dense", "img_embs.parquet", repo_type="dataset"))
@@ -51,7 +51,7 @@ def test_d2s_says_what_its_readme_says() -> None:
     assert dict(sorted(weights.items(), key=lambda item: -item[1])[:5]) == pytest.approx(wanted, abs=5e-4)
 
 
-def test_v_splade_sees_what_its_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_v_splade_matches_its_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its order, not its numbers: it gets our images on a padded square."""
     name = "naver/v-splade-quality"
     monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, name)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.held_runs import COUNT, Meanwhile, Photos, Runs, two_models
 from support.messages import forward_messages
+from support.paused_runs import COUNT, IngestRuns, PauseOnce, PhotoSource, install_models
 from support.servers.fault_proxy import FaultProxy, Request
 
 from stair_es import resources
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def runs(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> Iterator[Runs]:
+def runs(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> Iterator[IngestRuns]:
     options = IngestOptions(
         alias=index_name,
         model=ModelSpec(name="first"),
@@ -42,75 +42,75 @@ def runs(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> 
         document=DocumentSettings(thumbnail_px=0),
         dead_letters=tmp_path / "failed.jsonl",
     )
-    with two_models(tmp_path):
-        yield Runs(client, node_url, options)
+    with install_models(tmp_path):
+        yield IngestRuns(client, node_url, options)
 
 
 def _deletes(request: Request) -> bool:
     return request.is_bulk and request.body.startswith(b'{"delete"')
 
 
-def test_another_model_s_run_swaps_the_alias(runs: Runs) -> None:
-    own = runs.run(photos=Photos(0, 2)).index
+def test_another_model_s_run_swaps_the_alias(runs: IngestRuns) -> None:
+    own = runs.run(photos=PhotoSource(0, 2)).index
     with pytest.raises(IndexMismatch, match=f"What this run wrote is in {own}") as caught:
-        runs.run_behind(Meanwhile(lambda: runs.run("second", Photos(0, 2)), skip=1))
-    assert runs.live() in caught.value.message
-    runs.check(runs.live(), 2, "second-1")
-    runs.check(own, COUNT, "first-1")
+        runs.run_paused(PauseOnce(lambda: runs.run("second", PhotoSource(0, 2)), skip=1))
+    assert runs.get_alias_target() in caught.value.message
+    runs.check_documents(runs.get_alias_target(), 2, "second-1")
+    runs.check_documents(own, COUNT, "first-1")
     assert runs.run().swapped
-    runs.check(runs.live(), COUNT, "first-1")
+    runs.check_documents(runs.get_alias_target(), COUNT, "first-1")
 
 
-def test_two_models_into_a_new_name_at_once(runs: Runs) -> None:
+def test_two_models_into_a_new_name_at_once(runs: IngestRuns) -> None:
     """The first has made the index behind the alias, which is empty yet, when the second one comes, and swaps."""
     with pytest.raises(IndexMismatch, match="now points to"):
-        runs.run_behind(Meanwhile(lambda: runs.run("second")))
-    runs.check(runs.live(), COUNT, "second-1")
+        runs.run_paused(PauseOnce(lambda: runs.run("second")))
+    runs.check_documents(runs.get_alias_target(), COUNT, "second-1")
     [own] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
-    runs.check(own, COUNT, "first-1")
+    runs.check_documents(own, COUNT, "first-1")
 
 
-def test_the_alias_is_moved_to_a_foreign_index(runs: Runs) -> None:
-    own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
+def test_the_alias_is_moved_to_a_foreign_index(runs: IngestRuns) -> None:
+    own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
     with pytest.raises(IndexMismatch, match=f"now points to {foreign}. What this run wrote is in {own}"):
-        runs.run_behind(Meanwhile(lambda: runs.move(runs.alias, foreign), skip=1))
-    runs.check(own, COUNT, "first-1")
+        runs.run_paused(PauseOnce(lambda: runs.move_alias(runs.alias, foreign), skip=1))
+    runs.check_documents(own, COUNT, "first-1")
     with pytest.raises(IndexMismatch, match="not made by stair-es"):
         runs.run()
-    runs.check_foreign(foreign)
-    runs.move(runs.alias, own)
+    runs.check_foreign_index(foreign)
+    runs.move_alias(runs.alias, own)
     assert runs.run().unchanged == COUNT
-    runs.check_foreign(foreign)
+    runs.check_foreign_index(foreign)
 
 
 @pytest.mark.parametrize("swap", ["auto", "never"])
-def test_the_alias_is_moved_while_the_next_index_is_built(runs: Runs, swap: str) -> None:
-    live, foreign = runs.run("second", Photos(0, 2)).index, runs.make_foreign()
-    plan = Meanwhile(lambda: runs.move(runs.alias, foreign))
+def test_the_alias_is_moved_while_the_next_index_is_built(runs: IngestRuns, swap: str) -> None:
+    live, foreign = runs.run("second", PhotoSource(0, 2)).index, runs.create_foreign_index()
+    plan = PauseOnce(lambda: runs.move_alias(runs.alias, foreign))
     with pytest.raises(IndexMismatch, match=f"now points to {foreign}"):
-        runs.run_behind(plan, sink_options={"swap": swap})
+        runs.run_paused(plan, sink_options={"swap": swap})
     [own] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
-    runs.check(own, COUNT, "first-1")
-    runs.check(live, 2, "second-1")
-    runs.check_foreign(foreign)
+    runs.check_documents(own, COUNT, "first-1")
+    runs.check_documents(live, 2, "second-1")
+    runs.check_foreign_index(foreign)
 
 
-def test_the_alias_is_taken_away_or_given_to_another_index_too(runs: Runs) -> None:
-    own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
+def test_removed_or_shared_alias_fails(runs: IngestRuns) -> None:
+    own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
     add = {"actions": [{"add": {"index": foreign, "alias": runs.alias}}]}
     with pytest.raises(IndexMismatch, match="now points to several indices") as caught:
-        runs.run_behind(Meanwhile(lambda: runs.client.indices.update_aliases(body=add)), Photos(0, 4))
+        runs.run_paused(PauseOnce(lambda: runs.client.indices.update_aliases(body=add)), PhotoSource(0, 4))
     assert foreign in caught.value.message
     runs.client.indices.delete_alias(index=foreign, name=runs.alias)
     with pytest.raises(IndexMismatch, match="now points to no index"):
-        runs.run_behind(Meanwhile(lambda: runs.client.indices.delete_alias(index=own, name=runs.alias)))
-    runs.check(own, COUNT, "first-1")
-    runs.check_foreign(foreign)
+        runs.run_paused(PauseOnce(lambda: runs.client.indices.delete_alias(index=own, name=runs.alias)))
+    runs.check_documents(own, COUNT, "first-1")
+    runs.check_foreign_index(foreign)
 
 
 @pytest.mark.parametrize("gone", ["alias", "index"])
-def test_a_build_takes_the_place_of_an_index_that_was_removed_meanwhile(runs: Runs, gone: str) -> None:
-    live = runs.run("second", Photos(0, 2)).index
+def test_builds_replace_an_index_removed_during_the_run(runs: IngestRuns, gone: str) -> None:
+    live = runs.run("second", PhotoSource(0, 2)).index
 
     def remove() -> None:
         if gone == "alias":
@@ -118,57 +118,57 @@ def test_a_build_takes_the_place_of_an_index_that_was_removed_meanwhile(runs: Ru
         else:
             runs.client.indices.delete(index=live)
 
-    assert runs.run_behind(Meanwhile(remove)).swapped
-    runs.check(runs.live(), COUNT, "first-1")
+    assert runs.run_paused(PauseOnce(remove)).swapped
+    runs.check_documents(runs.get_alias_target(), COUNT, "first-1")
 
 
-def test_a_build_that_must_not_swap_stays_aside_where_the_index_was_removed(runs: Runs) -> None:
-    live = runs.run("second", Photos(0, 2)).index
-    report = runs.run_behind(Meanwhile(lambda: runs.client.indices.delete(index=live)), sink_options={"swap": "never"})
+def test_unswapped_build_survives_removal_of_the_index(runs: IngestRuns) -> None:
+    live = runs.run("second", PhotoSource(0, 2)).index
+    report = runs.run_paused(PauseOnce(lambda: runs.client.indices.delete(index=live)), sink_options={"swap": "never"})
     assert not report.swapped
     assert report.not_swapped_reason.endswith(f"PUT /{report.index}/_alias/{runs.alias}")
     assert not runs.client.indices.exists_alias(name=runs.alias)
-    runs.check(report.index, COUNT, "first-1")
+    runs.check_documents(report.index, COUNT, "first-1")
     runs.client.indices.put_alias(index=report.index, name=runs.alias)
     assert runs.run().unchanged == COUNT
 
 
-def test_a_resync_deletes_nothing_elsewhere(runs: Runs) -> None:
+def test_resync_spares_foreign_indices(runs: IngestRuns) -> None:
     own = runs.run().index
-    ids = tuple(sorted(runs.stored(own)))
-    foreign = runs.make_foreign(ids)
+    ids = tuple(sorted(runs.read_documents(own)))
+    foreign = runs.create_foreign_index(ids)
     with pytest.raises(IndexMismatch, match=f"What this run wrote is in {own}"):
-        runs.run_behind(Meanwhile(lambda: runs.move(runs.alias, foreign), _deletes), Photos(0, 3), resync=True)
-    runs.check(own, 3, "first-1")
-    runs.check_foreign(foreign, ids)
+        runs.run_paused(PauseOnce(lambda: runs.move_alias(runs.alias, foreign), _deletes), PhotoSource(0, 3), resync=True)
+    runs.check_documents(own, 3, "first-1")
+    runs.check_foreign_index(foreign, ids)
 
 
-def test_a_resync_while_another_model_s_run_swaps(runs: Runs) -> None:
+def test_a_resync_while_another_model_s_run_swaps(runs: IngestRuns) -> None:
     own = runs.run().index
     with pytest.raises(IndexMismatch, match="now points to"):
-        runs.run_behind(Meanwhile(lambda: runs.run("second"), _deletes), Photos(0, 3), resync=True)
-    runs.check(own, 3, "first-1")
-    runs.check(runs.live(), COUNT, "second-1")
+        runs.run_paused(PauseOnce(lambda: runs.run("second"), _deletes), PhotoSource(0, 3), resync=True)
+    runs.check_documents(own, 3, "first-1")
+    runs.check_documents(runs.get_alias_target(), COUNT, "second-1")
 
 
-def test_the_index_s_own_alias_is_moved_by_hand(runs: Runs) -> None:
-    own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
+def test_alias_of_the_index_is_moved_manually(runs: IngestRuns) -> None:
+    own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
     with pytest.raises(IndexMismatch, match=f"documents for '{own}' were stored in '{foreign}'"):
-        runs.run_behind(Meanwhile(lambda: runs.move(make_write_alias(own), foreign)), Photos(0, 3))
-    strangers = {id_ for id_ in runs.stored(foreign) if len(id_) > 1}
+        runs.run_paused(PauseOnce(lambda: runs.move_alias(make_write_alias(own), foreign)), PhotoSource(0, 3))
+    strangers = {id_ for id_ in runs.read_documents(foreign) if len(id_) > 1}
     assert 0 < len(strangers) <= 2  # what was on its way
-    assert runs.run(photos=Photos(0, 3)).written == 2
-    runs.check(own, 3, "first-1")
-    runs.move(make_write_alias(own), foreign, is_write_index=True)
+    assert runs.run(photos=PhotoSource(0, 3)).written == 2
+    runs.check_documents(own, 3, "first-1")
+    runs.move_alias(make_write_alias(own), foreign, is_write_index=True)
     with pytest.raises(IndexMismatch, match=f"'{own}' can't be written"):
         runs.run()
-    assert {id_ for id_ in runs.stored(foreign) if len(id_) > 1} == strangers
+    assert {id_ for id_ in runs.read_documents(foreign) if len(id_) > 1} == strangers
 
 
 @pytest.mark.parametrize("call", ["write", "update", "delete"])
-def test_every_kind_of_write_notices_where_it_went(runs: Runs, call: str) -> None:
-    own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
-    runs.move(make_write_alias(own), foreign)
+def test_every_kind_of_write_notices_where_it_went(runs: IngestRuns, call: str) -> None:
+    own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
+    runs.move_alias(make_write_alias(own), foreign)
     writer = ClusterSinkWriter(connection=Connection(url=runs.url), index=own, policy=BulkPolicy())
     calls: dict[str, Callable[[], object]] = {
         "write": lambda: writer.write([("new", {"mine": "x"})], 1000),
@@ -179,71 +179,71 @@ def test_every_kind_of_write_notices_where_it_went(runs: Runs, call: str) -> Non
         calls[call]()
 
 
-def test_texts_stay_in_their_index(runs: Runs, tmp_path: Path) -> None:
+def test_texts_keep_their_index(runs: IngestRuns, tmp_path: Path) -> None:
     (file := tmp_path / "texts.txt").write_text("".join(f"a {word} bus\n" for word in ("red", "blue", "green")))
-    foreign = runs.make_foreign()
+    foreign = runs.create_foreign_index()
     options = TextIngestOptions(alias=runs.alias, model=ModelSpec(name="first"), dead_letters=tmp_path / "texts.jsonl")
 
     def run(url: str) -> None:
-        with forward_messages(runs.said.append):
+        with forward_messages(runs.messages.append):
             run_text_ingest([open_text_source(str(file))], Connection(url=url), options, progress=lambda _: None)
 
     with (
-        FaultProxy(runs.url, Meanwhile(lambda: runs.move(runs.alias, foreign))) as proxy,
+        FaultProxy(runs.url, PauseOnce(lambda: runs.move_alias(runs.alias, foreign))) as proxy,
         pytest.raises(IndexMismatch, match=f"now points to {foreign}"),
     ):
         run(proxy.url)
     [own] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
-    assert len(runs.stored(own)) == 3
-    runs.check_foreign(foreign)
+    assert len(runs.read_documents(own)) == 3
+    runs.check_foreign_index(foreign)
 
 
-def test_tokens_stay_in_theirs(runs: Runs) -> None:
-    own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
+def test_moved_token_aliases(runs: IngestRuns) -> None:
+    own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
 
     def is_of_words(request: Request) -> bool:
         return request.is_bulk and ".tokens" in request.path
 
-    plan = Meanwhile(lambda: runs.move(runs.alias, foreign), is_of_words)
+    plan = PauseOnce(lambda: runs.move_alias(runs.alias, foreign), is_of_words)
     with pytest.raises(IndexMismatch, match=f"now points to {foreign}"):
-        runs.run_behind(plan, sink_options={"token_index": "yes"})
-    assert len(runs.stored(f"{own}.tokens")) > COUNT
-    runs.check_foreign(foreign)
+        runs.run_paused(plan, sink_options={"token_index": "yes"})
+    assert len(runs.read_documents(f"{own}.tokens")) > COUNT
+    runs.check_foreign_index(foreign)
     assert not runs.client.indices.exists_alias(name=f"{runs.alias}-tokens")
-    runs.move(runs.alias, own)
-    plan = Meanwhile(lambda: runs.move(f"{own}.tokens.write", foreign), is_of_words)
+    runs.move_alias(runs.alias, own)
+    plan = PauseOnce(lambda: runs.move_alias(f"{own}.tokens.write", foreign), is_of_words)
     with pytest.raises(IndexMismatch, match=f"documents for '{own}.tokens' were stored in '{foreign}'"):
-        runs.run_behind(plan, Photos(0, COUNT + 2))
-    strangers = len(runs.stored(foreign))
-    report = runs.run(photos=Photos(0, COUNT + 2)).token_index
+        runs.run_paused(plan, PhotoSource(0, COUNT + 2))
+    strangers = len(runs.read_documents(foreign))
+    report = runs.run(photos=PhotoSource(0, COUNT + 2)).token_index
     assert report
     assert report.images == COUNT + 2
-    assert len(runs.stored(foreign)) == strangers
+    assert len(runs.read_documents(foreign)) == strangers
 
 
-def test_a_policy_changes_no_foreign_documents(runs: Runs) -> None:
-    own, foreign = runs.run().index, runs.make_foreign()
+def test_a_policy_changes_no_foreign_documents(runs: IngestRuns) -> None:
+    own, foreign = runs.run().index, runs.create_foreign_index()
     manager = PolicyManager(Cluster(Connection(url=runs.url), runs.client), runs.alias)
     moved: list[str] = []
 
     def move(_: object) -> None:
         if not moved:
-            runs.move(runs.alias, foreign)
+            runs.move_alias(runs.alias, foreign)
             moved.append(foreign)
 
-    with pytest.raises(IndexMismatch, match="not made by stair-es"), forward_messages(runs.said.append):
+    with pytest.raises(IndexMismatch, match="not made by stair-es"), forward_messages(runs.messages.append):
         manager.apply_policy(TokenPolicy(mute=("blue",)), UpdateLimits(), move)
     assert moved
-    assert not any("blue" in source["tokens"] for source in runs.stored(own).values())
-    runs.check_foreign(foreign)
+    assert not any("blue" in source["tokens"] for source in runs.read_documents(own).values())
+    runs.check_foreign_index(foreign)
 
 
-def test_an_index_without_an_alias_of_its_own_gets_one_and_a_look_gives_none(runs: Runs) -> None:
-    own = runs.run(photos=Photos(0, 1)).index
+def test_writing_creates_a_missing_alias_and_reading_does_not(runs: IngestRuns) -> None:
+    own = runs.run(photos=PhotoSource(0, 1)).index
     runs.client.indices.delete_alias(index=own, name=make_write_alias(own))
     body, connection = resources.load_json_resource("mappings", "image"), Connection(url=runs.url)
     index_spec = IndexSpec(model_name="m", model_id="m-1", settings={})
     find_index(Cluster(connection, runs.client), runs.alias, body, index_spec)
     assert not runs.client.indices.exists_alias(name=make_write_alias(own))
-    assert runs.run(photos=Photos(0, 2)).written == 1
+    assert runs.run(photos=PhotoSource(0, 2)).written == 1
     assert list(runs.client.indices.get_alias(name=make_write_alias(own))) == [own]

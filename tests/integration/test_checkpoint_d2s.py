@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from support.models.tiny_checkpoints import WORDS, d2s_config, d2s_weights, write
-from support.models.tiny_dense import blip
+from support.models.tiny_checkpoints import WORDS, build_d2s_config, draw_d2s_weights, write_checkpoint
+from support.models.tiny_dense import write_blip
 
 from stair_es.errors import ModelError
 from stair_es.eval.dense import get_dense_encoder
@@ -21,8 +21,8 @@ from stair_es.model.base import DenseEncoder, Encoder, ModelSpec, WordTokenizer
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    blip(tmp_path / "blip")
-    return write(tmp_path / "d2s", d2s_config("../blip"), d2s_weights())
+    write_blip(tmp_path / "blip")
+    return write_checkpoint(tmp_path / "d2s", build_d2s_config("../blip"), draw_d2s_weights())
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def _load(folder: Path) -> Encoder:
 
 def _head(dense_BD: NDArray[np.float32]) -> NDArray[np.float64]:
     """`log1p(relu(W2 LN(W1 x + b1) + b2))` in numpy."""
-    w = {name: value.double().numpy() for name, value in d2s_weights().items()}
+    w = {name: value.double().numpy() for name, value in draw_d2s_weights().items()}
     hidden = dense_BD @ w["proj.weight"].T + w["proj.bias"]
     hidden = (hidden - hidden.mean(1, keepdims=True)) / np.sqrt(hidden.var(1, keepdims=True) + 1e-12)
     hidden = hidden * w["vocab_layer_norm.weight"] + w["vocab_layer_norm.bias"]
@@ -80,17 +80,17 @@ def test_words(folder: Path) -> None:
 def test_the_dense_model_is_part_of_the_id(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = registry.get_model_card(str(folder))
     assert first.image_spec.size_px == 16
-    blip(tmp_path / "other", seed=9)
+    write_blip(tmp_path / "other", seed=9)
     monkeypatch.setenv(DENSE_MODEL_ENV, str(tmp_path / "other"))
     assert registry.get_model_card(str(folder)).model_id != first.model_id
 
 
-def test_without_a_dense_model_it_says_how_to_name_one(tmp_path: Path) -> None:
-    folder = write(tmp_path / "d2s", d2s_config(None), d2s_weights())
+def test_missing_dense_model_is_reported(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "d2s", build_d2s_config(None), draw_d2s_weights())
     with pytest.raises(ModelError, match="without its dense model") as wrong:
         registry.get_model_card(str(folder))
     assert DENSE_MODEL_ENV in wrong.value.remedy
-    (folder / "config.json").write_text(json.dumps(d2s_config(".")))
+    (folder / "config.json").write_text(json.dumps(build_d2s_config(".")))
     with pytest.raises(ModelError, match="not a BLIP"):
         registry.get_model_card(str(folder))
 
@@ -106,7 +106,7 @@ def test_without_a_dense_model_it_says_how_to_name_one(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_head_is_reported(folder: Path, fault: str, said: str) -> None:
-    weights = d2s_weights()
+    weights = draw_d2s_weights()
     if fault == "missing":
         del weights["vocab_layer_norm.bias"]
     elif fault == "words":
@@ -115,7 +115,7 @@ def test_a_broken_head_is_reported(folder: Path, fault: str, said: str) -> None:
         weights["proj.weight"] = torch.zeros(8, 7)
     elif fault == "extra":
         weights["distilbert.weight"] = torch.zeros(1)
-    write(folder, d2s_config("../blip"), weights)
+    write_checkpoint(folder, build_d2s_config("../blip"), weights)
     if fault == "broken":
         (folder / "model.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(ModelError, match=said):
@@ -123,7 +123,7 @@ def test_a_broken_head_is_reported(folder: Path, fault: str, said: str) -> None:
 
 
 def test_a_dense_model_of_another_size(tmp_path: Path) -> None:
-    blip(tmp_path / "blip", dense_size=4)
-    folder = write(tmp_path / "d2s", d2s_config("../blip"), d2s_weights())
+    write_blip(tmp_path / "blip", dense_size=4)
+    folder = write_checkpoint(tmp_path / "d2s", build_d2s_config("../blip"), draw_d2s_weights())
     with pytest.raises(ModelError, match="4 dimensions"):
         _load(folder).encode_texts(["dog"])

@@ -24,10 +24,10 @@ from stair_es.types import Floats
 
 TEXTS = ["a red dog", "cat", "a dog [ a cat"]
 MAKERS: dict[str, Callable[[Path], Path]] = {
-    "clip": tiny_dense.clip,
-    "siglip": tiny_dense.siglip,
-    "align": tiny_dense.align,
-    "blip": tiny_dense.blip,
+    "clip": tiny_dense.write_clip,
+    "siglip": tiny_dense.write_siglip,
+    "align": tiny_dense.write_align,
+    "blip": tiny_dense.write_blip,
 }
 CLIP_MEAN, CLIP_STD = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
 IDS = {"a red dog": [3, 8, 10, 9, 4], "cat": [3, 13, 4], "a dog [ a cat": [3, 8, 9, 14, 8, 13, 4]}
@@ -71,15 +71,15 @@ def _reference(folder: Path, pixels_BHWC: NDArray[np.uint8]) -> tuple[Floats, Fl
     with torch.inference_mode():
         if form == "blip":
             seen = model.vision_proj(model.vision_model(pixels)[0][:, 0])
-            said = model.text_proj(model.text_encoder(input_ids=ids, attention_mask=mask)[0][:, 0])
+            output = model.text_proj(model.text_encoder(input_ids=ids, attention_mask=mask)[0][:, 0])
         else:
             out = model(input_ids=ids, pixel_values=pixels, **({} if form == "siglip" else {"attention_mask": mask}))
-            seen, said = out.image_embeds, out.text_embeds
-    seen_BD, said_BD = ((rows / rows.norm(dim=1, keepdim=True)).numpy() for rows in (seen, said))
+            seen, output = out.image_embeds, out.text_embeds
+    seen_BD, said_BD = ((rows / rows.norm(dim=1, keepdim=True)).numpy() for rows in (seen, output))
     return seen_BD, said_BD
 
 
-def test_vectors_are_those_of_the_model(folder: Path) -> None:
+def test_vectors_match_the_model(folder: Path) -> None:
     encoder, pixels = _load(folder), _pixels(folder)
     images_BD, texts_BD = _reference(folder, pixels)
     assert encoder.encode_images_dense(pixels) == pytest.approx(images_BD, abs=2e-5)
@@ -128,14 +128,14 @@ def _other_shape(folder: Path) -> None:
     save_file({**weights, name: torch.zeros(3, 3)}, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-class Evil:
+class MaliciousPickle:
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return exec, ("raise SystemExit('code of a checkpoint ran')",)
 
 
 def _code(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    torch.save({"logit_scale": Evil()}, folder / "pytorch_model.bin")
+    torch.save({"logit_scale": MaliciousPickle()}, folder / "pytorch_model.bin")
 
 
 def _no_tokenizer(folder: Path) -> None:
@@ -148,9 +148,9 @@ def _no_preprocessing(folder: Path) -> None:
 
 
 def _not_square(folder: Path) -> None:
-    said = json.loads((folder / "preprocessor_config.json").read_text())
+    config = json.loads((folder / "preprocessor_config.json").read_text())
     wide = {"height": 16, "width": 20}
-    (folder / "preprocessor_config.json").write_text(json.dumps({**said, "size": wide, "crop_size": wide}))
+    (folder / "preprocessor_config.json").write_text(json.dumps({**config, "size": wide, "crop_size": wide}))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_broken_checkpoint_is_reported(folder: Path, spoil: Callable[[Path], N
 
 
 def test_a_captioning_blip_has_an_unknown_format(tmp_path: Path) -> None:
-    folder = tiny_dense.blip(tmp_path / "blip")
+    folder = tiny_dense.write_blip(tmp_path / "blip")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BlipForConditionalGeneration"]}))
     with pytest.raises(ModelError, match="unknown format"):

@@ -16,7 +16,13 @@ import transformers.dynamic_module_utils
 from numpy.typing import NDArray
 from PIL import Image
 from support.models import tiny_dense, tiny_sparse, tiny_stair
-from support.models.tiny_checkpoints import d2s_config, d2s_weights, vdr_config, vdr_weights, write
+from support.models.tiny_checkpoints import (
+    build_d2s_config,
+    build_vdr_config,
+    draw_d2s_weights,
+    draw_vdr_weights,
+    write_checkpoint,
+)
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize  # type: ignore[import-untyped]
 
 from stair_es.cluster.client.connection import Connection
@@ -39,10 +45,10 @@ if TYPE_CHECKING:
 SHAPES = [(100, 50), (36, 90)]
 """Widths and heights whose margins are even: where they are odd, transformers cuts a pixel beside torchvision."""
 DENSE: dict[str, Callable[[Path], Path]] = {
-    "clip": tiny_dense.clip,
-    "siglip": tiny_dense.siglip,
-    "align": tiny_dense.align,
-    "blip": tiny_dense.blip,
+    "clip": tiny_dense.write_clip,
+    "siglip": tiny_dense.write_siglip,
+    "align": tiny_dense.write_align,
+    "blip": tiny_dense.write_blip,
 }
 
 
@@ -58,19 +64,19 @@ def decoded(image: Image.Image, spec: ImageSpec) -> Pixels:
 
 
 def vdr(folder: Path) -> Path:
-    return write(folder, vdr_config(), vdr_weights())
+    return write_checkpoint(folder, build_vdr_config(), draw_vdr_weights())
 
 
 def d2s(folder: Path) -> Path:
-    tiny_dense.blip(folder.parent / "blip of the head")
-    return write(folder, d2s_config("../blip of the head"), d2s_weights())
+    tiny_dense.write_blip(folder.parent / "blip of the head")
+    return write_checkpoint(folder, build_d2s_config("../blip of the head"), draw_d2s_weights())
 
 
 @pytest.fixture
 def sparse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A SparseEncoder that sees the mean colour of the pixels it is handed."""
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    tiny_sparse.with_images(tmp_path / "splade")
+    tiny_sparse.write_image_model(tmp_path / "splade")
     monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, str(tmp_path / "splade"))
     return tmp_path / "splade"
 
@@ -98,7 +104,7 @@ def of_transformers(folder: Path, image: Image.Image) -> Floats:
 
 @pytest.mark.parametrize("resample", [None, 2, 3])
 @pytest.mark.parametrize("form", [*DENSE])
-def test_dense_vectors_are_those_of_the_models_own_processor(tmp_path: Path, form: str, resample: int | None) -> None:
+def test_dense_vectors_match_the_model_processor(tmp_path: Path, form: str, resample: int | None) -> None:
     folder = DENSE[form](tmp_path / form)
     if resample is not None:
         say(folder, resample=resample)
@@ -110,7 +116,7 @@ def test_dense_vectors_are_those_of_the_models_own_processor(tmp_path: Path, for
 
 
 def test_unknown_filters_are_rejected(tmp_path: Path) -> None:
-    folder = tiny_dense.clip(tmp_path / "clip")
+    folder = tiny_dense.write_clip(tmp_path / "clip")
     for wrong in (9, "sharp", True):
         say(folder, resample=wrong)
         with pytest.raises(ModelError, match="says resample = ") as error:
@@ -135,7 +141,7 @@ def test_d2s_sees_the_distorted_image(tmp_path: Path, size: tuple[int, int]) -> 
 
 @pytest.mark.parametrize("size", SHAPES)
 @pytest.mark.parametrize("resample", [2, 3])
-def test_a_sparse_encoder_is_handed_what_its_processor_would_make(sparse: Path, resample: int, size: tuple[int, int]) -> None:
+def test_sparse_encoder_gets_the_input_of_its_processor(sparse: Path, resample: int, size: tuple[int, int]) -> None:
     from safetensors.numpy import load_file
 
     say(sparse, image_processor_type="SiglipImageProcessor", resample=resample)
@@ -177,7 +183,7 @@ def test_other_preprocessing_of_sparse_encoders_gets_all_of_the_image(
     assert registry.get_model_card(str(sparse)).image_spec == spec
 
 
-@pytest.mark.parametrize("make", [vdr, d2s, tiny_dense.clip, tiny_dense.align])
+@pytest.mark.parametrize("make", [vdr, d2s, tiny_dense.write_clip, tiny_dense.write_align])
 def test_another_fit_is_another_model(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     name = str(make(tmp_path / "model"))
     own = registry.get_model_card(name)
@@ -196,8 +202,8 @@ def test_another_fit_is_another_model(tmp_path: Path, make: Callable[[Path], Pat
         registry.get_model_card(name, "zoom")  # type: ignore[arg-type]
 
 
-def test_models_of_ours_take_no_other_fit(tmp_path: Path) -> None:
-    trained = tiny_stair.checkpoint(tmp_path / "trained")
+def test_our_models_allow_one_fit(tmp_path: Path) -> None:
+    trained = tiny_stair.write_checkpoint(tmp_path / "trained")
     for name in (*registry.list_plugin_models(), str(trained)):
         assert registry.get_model_card(name, registry.get_model_card(name).image_spec.fit) == registry.get_model_card(name)
         with pytest.raises(ModelError, match=r"its own fit only, '(squash|pad)', not 'crop'") as wrong:

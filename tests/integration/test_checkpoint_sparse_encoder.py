@@ -36,7 +36,7 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model with code of its own, which is trusted."""
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    tiny_sparse.with_images(tmp_path / "splade")
+    tiny_sparse.write_image_model(tmp_path / "splade")
     monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, f"org/other, {tmp_path / 'splade'}")
     return tmp_path / "splade"
 
@@ -71,7 +71,7 @@ def test_texts_match_the_table(folder: Path) -> None:
     from safetensors.numpy import load_file
 
     table, encoder = load_file(folder / "model.safetensors")["table"], _load(folder)
-    vocabulary = tiny_sparse.tokenizer().get_vocab()
+    vocabulary = tiny_sparse.build_tokenizer().get_vocab()
     found = encoder.encode_texts([" red dogs v2.0", "new york"])
     words = {"red": "Ġred", "dogs": "Ġdogs", "v2.0": "Ġv2.0"}
     assert found[0].to_dict() == pytest.approx({word: table[vocabulary[token]] for word, token in words.items()})
@@ -119,7 +119,7 @@ def test_code_of_a_model_runs_only_if_its_name_is_trusted(folder: Path, monkeypa
     ],
 )
 def test_code_that_is_named_deeper_counts_too(tmp_path: Path, file: str, said: dict[str, Any]) -> None:
-    tiny_sparse.texts_only(tmp_path / "m")
+    tiny_sparse.write_text_model(tmp_path / "m")
     assert registry.get_model_card(str(tmp_path / "m"))
     (tmp_path / "m" / file).parent.mkdir(exist_ok=True)
     (tmp_path / "m" / file).write_text(json.dumps(said))
@@ -128,7 +128,7 @@ def test_code_that_is_named_deeper_counts_too(tmp_path: Path, file: str, said: d
 
 
 def test_the_id_counts_the_weights_of_a_routers_routes(tmp_path: Path) -> None:
-    tiny_sparse.texts_only(tmp_path / "m")
+    tiny_sparse.write_text_model(tmp_path / "m")
     route = tmp_path / "m" / "0_Router" / "query_0"
     route.mkdir(parents=True)
     (route / "model.safetensors").write_bytes(b"one")
@@ -141,11 +141,11 @@ def test_the_id_counts_the_weights_of_a_routers_routes(tmp_path: Path) -> None:
     assert registry.get_model_card(str(tmp_path / "m")).model_id == second
 
 
-def test_a_model_of_texts_sees_no_images(tmp_path: Path) -> None:
-    table = tiny_sparse.texts_only(tmp_path / "m")
+def test_text_models_encode_no_images(tmp_path: Path) -> None:
+    table = tiny_sparse.write_text_model(tmp_path / "m")
     encoder = _load(tmp_path / "m")
     vector = encoder.encode_texts([" red bus"])[0]
-    vocabulary = tiny_sparse.tokenizer().get_vocab()
+    vocabulary = tiny_sparse.build_tokenizer().get_vocab()
     wanted = {word: float(table[vocabulary[token]]) for word, token in (("red", "Ġred"), ("bus", "Ġbus"))}
     assert vector.to_dict() == pytest.approx(wanted)
     side = encoder.image_spec.size_px
@@ -221,7 +221,7 @@ def test_other_words_than_berts_go_into_an_index_and_are_found(
         assert [Path(hit.uri).stem for hit in only] == ["blue"]
 
 
-def test_a_model_that_moved_says_so(node_url: str, index_name: str, folder: Path, pictures: Path, tmp_path: Path) -> None:
+def test_moved_models_are_reported(node_url: str, index_name: str, folder: Path, pictures: Path, tmp_path: Path) -> None:
     _ingest(node_url, index_name, str(folder), pictures, tmp_path)
     shutil.move(folder, tmp_path / "elsewhere")
     with ImageSearch(index_name, url=node_url) as search, pytest.raises(ModelError, match="neither a name nor a folder"):

@@ -38,7 +38,7 @@ def bare(folder: Path, *, pickled: bool = False) -> Path:
     kind: Any = transformers.BertForMaskedLM
     model = kind(config)
     model.save_pretrained(folder)
-    tiny_dense.tokenizer().save_pretrained(folder)
+    tiny_dense.build_tokenizer().save_pretrained(folder)
     if pickled:
         (folder / "model.safetensors").unlink()
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
@@ -60,11 +60,11 @@ def check(folder: Path, wanted_BV: Floats) -> None:
         assert vector.to_dict() == pytest.approx(weights, abs=1e-6)
 
 
-def test_one_that_was_saved_before_its_first_encode(tmp_path: Path) -> None:
+def test_model_saved_before_its_first_encode(tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     SparseEncoder(str(bare(tmp_path / "bert")), device="cpu").save_pretrained(str(saved))
-    said = json.loads((saved / "1_SpladePooling" / "config.json").read_text())
-    assert said["embedding_dimension"] is None
+    config = json.loads((saved / "1_SpladePooling" / "config.json").read_text())
+    assert config["embedding_dimension"] is None
     wanted_BV = library(saved)
     assert wanted_BV.shape == (3, len(WORDS))
     assert np.count_nonzero(wanted_BV)
@@ -78,14 +78,14 @@ def test_one_without_modules(tmp_path: Path, pickled: bool) -> None:
     assert registry.get_model_card(str(folder)).description.startswith("SPLADE")
 
 
-class Evil:
+class MaliciousPickle:
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return exec, ("raise SystemExit('code of a checkpoint ran')",)
 
 
-def test_code_beside_a_bare_one_or_in_its_weights_does_not_run(tmp_path: Path) -> None:
+def test_code_in_folders_and_weights_is_not_run(tmp_path: Path) -> None:
     folder = bare(tmp_path / "splade", pickled=True)
-    torch.save({"cls.predictions.bias": Evil()}, folder / "pytorch_model.bin")
+    torch.save({"cls.predictions.bias": MaliciousPickle()}, folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="can't be loaded"):
         registry.load_encoder(ModelSpec(name=str(folder))).encode_texts(["dog"])
     config = json.loads((folder / "config.json").read_text())
@@ -94,7 +94,7 @@ def test_code_beside_a_bare_one_or_in_its_weights_does_not_run(tmp_path: Path) -
         registry.get_encoder_plugin(str(folder))
 
 
-def test_a_network_without_words_is_none(tmp_path: Path) -> None:
+def test_networks_need_words(tmp_path: Path) -> None:
     folder = bare(tmp_path / "bert")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))

@@ -13,7 +13,7 @@ import sentencepiece
 import torch
 import transformers
 from support.models import tiny_dense
-from support.models.tiny_checkpoints import d2s_config, d2s_weights, write
+from support.models.tiny_checkpoints import build_d2s_config, draw_d2s_weights, write_checkpoint
 
 from stair_es.model import registry
 from stair_es.model.adapters.dense_format import clean_caption
@@ -33,7 +33,7 @@ def _load(folder: Path) -> DenseEncoder:
 @pytest.fixture
 def siglip(tmp_path: Path) -> Path:
     """A SigLIP with the tokenizer of SigLIP 1: a `spiece.model`, trained here."""
-    folder = tiny_dense.siglip(tmp_path / "siglip")
+    folder = tiny_dense.write_siglip(tmp_path / "siglip")
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["a red dog", "a cat", "red cat"] * 20),
@@ -63,7 +63,7 @@ def test_siglip_with_sentencepiece_is_as_transformers_has_it(siglip: Path) -> No
     assert _load(siglip).encode_texts_dense(TEXTS) == pytest.approx((rows / rows.norm(dim=1, keepdim=True)).numpy(), abs=2e-5)
 
 
-def test_siglip_without_sentencepiece_says_what_to_install(siglip: Path) -> None:
+def test_siglip_needs_sentencepiece(siglip: Path) -> None:
     code = (
         "import sys\nsys.modules['sentencepiece'] = None\n"
         "from stair_es.errors import MissingExtra\nfrom stair_es.model import registry\n"
@@ -77,8 +77,8 @@ def test_siglip_without_sentencepiece_says_what_to_install(siglip: Path) -> None
     assert "again" not in done.stdout
 
 
-def test_siglip_reads_small_letters_whatever_its_tokenizer(tmp_path: Path) -> None:
-    folder = tiny_dense.siglip(tmp_path / "siglip2")
+def test_siglip_lowercases_for_any_tokenizer(tmp_path: Path) -> None:
+    folder = tiny_dense.write_siglip(tmp_path / "siglip2")
     (folder / "tokenizer.json").write_text(
         (folder / "tokenizer.json").read_text().replace('"lowercase":true', '"lowercase":false')
     )
@@ -108,8 +108,8 @@ def test_captions_are_cleaned_as_blip_did(text: str, clean: str) -> None:
 
 
 def test_blip_and_d2s_read_clean_captions(tmp_path: Path) -> None:
-    tiny_dense.blip(tmp_path / "blip")
-    head = write(tmp_path / "d2s", d2s_config("../blip"), d2s_weights())
+    tiny_dense.write_blip(tmp_path / "blip")
+    head = write_checkpoint(tmp_path / "d2s", build_d2s_config("../blip"), draw_d2s_weights())
     for folder in (tmp_path / "blip", head):
         found = _load(folder).encode_texts_dense(["a red dog.", "(A red dog!)\n", "a red dog"])
         assert found[:2] == pytest.approx(found[[2, 2]], abs=1e-6)

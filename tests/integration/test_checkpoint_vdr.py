@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from support.models.tiny_checkpoints import WORDS, vdr_config, vdr_weights, write
+from support.models.tiny_checkpoints import WORDS, build_vdr_config, draw_vdr_weights, write_checkpoint
 
 from stair_es.errors import ModelError
 from stair_es.model import registry
@@ -28,7 +28,7 @@ _erf = np.vectorize(math.erf)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return write(tmp_path / "VDR Tiny", vdr_config(), vdr_weights(), pickled=True)
+    return write_checkpoint(tmp_path / "VDR Tiny", build_vdr_config(), draw_vdr_weights(), pickled=True)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def _same(vector: SparseVector, wanted: Mapping[str, float]) -> None:
 
 
 def _arrays() -> dict[str, Array]:
-    return {name: value.double().numpy() for name, value in vdr_weights().items()}
+    return {name: value.double().numpy() for name, value in draw_vdr_weights().items()}
 
 
 def test_images_match_numpy(folder: Path, pixels: NDArray[np.uint8]) -> None:
@@ -149,9 +149,12 @@ def test_texts_match_numpy(folder: Path) -> None:
 
 def test_padding_counts_in_the_maximum(tmp_path: Path) -> None:
     """As in training: the length that texts are padded to is part of the model."""
-    longer = vdr_config()
+    longer = build_vdr_config()
     longer["encoder_q"]["max_len"] = 16
-    short, long = (write(tmp_path / name, config, vdr_weights()) for name, config in (("s", vdr_config()), ("l", longer)))
+    short, long = (
+        write_checkpoint(tmp_path / name, config, draw_vdr_weights())
+        for name, config in (("s", build_vdr_config()), ("l", longer))
+    )
     assert _load(short).encode_texts(["dog"]) != _load(long).encode_texts(["dog"])
 
 
@@ -174,7 +177,7 @@ def test_half_precision_is_near(folder: Path, pixels: NDArray[np.uint8]) -> None
 
 
 def test_safetensors_and_pickle_are_the_same_vectors(folder: Path, tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
-    other = write(tmp_path / "other", vdr_config(), vdr_weights())
+    other = write_checkpoint(tmp_path / "other", build_vdr_config(), draw_vdr_weights())
     assert _load(other).encode_images(pixels) == _load(folder).encode_images(pixels)
 
 
@@ -187,7 +190,7 @@ def test_words_become_wordpiece_tokens(folder: Path) -> None:
     assert encoder.tokenize_word("é") == encoder.tokenize_word("giraffe") == ()
 
 
-def test_the_dimensions_are_those_of_the_published_code() -> None:
+def test_dimensions_match_the_published_code() -> None:
     """27,623 of the 30,522 tokens; the ids at its ends and of a few words were read off the published list."""
     ids = list_valid_ids(load_wordpiece_vocabulary())
     assert len(ids) == 30_522 - 2_899
@@ -204,13 +207,13 @@ def test_the_card(folder: Path) -> None:
     assert card.image_spec.size_px == 12
 
 
-class Evil:
+class MaliciousPickle:
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return exec, ("raise SystemExit('code of a checkpoint ran')",)
 
 
 def _spoilt(name: str, folder: Path) -> None:
-    weights: dict[str, Any] = vdr_weights()
+    weights: dict[str, Any] = draw_vdr_weights()
     bins = folder / "pytorch_model.bin"
     if name == "missing":
         del weights["encoder_p.transformer.resblocks.1.ln_2.bias"]
@@ -221,7 +224,7 @@ def _spoilt(name: str, folder: Path) -> None:
     elif name == "extra":
         weights["encoder_p.class_embedding"] = torch.zeros(8)
     elif name == "code":
-        weights["encoder_p.proj"] = Evil()
+        weights["encoder_p.proj"] = MaliciousPickle()
     elif name == "cut":
         bins.write_bytes(bins.read_bytes()[:-1000])
         return
@@ -262,9 +265,9 @@ def test_a_broken_checkpoint_is_reported(folder: Path, pixels: NDArray[np.uint8]
     ],
 )
 def test_a_senseless_configuration(tmp_path: Path, section: str, key: str, value: object, said: str) -> None:
-    config = vdr_config()
+    config = build_vdr_config()
     config[section][key] = value
-    folder = write(tmp_path / "vdr", config, vdr_weights())
+    folder = write_checkpoint(tmp_path / "vdr", config, draw_vdr_weights())
     with pytest.raises(ModelError, match=said):
         _load(folder).encode_texts(["dog"])
 

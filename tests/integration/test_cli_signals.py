@@ -56,13 +56,13 @@ def waiting(
         (signal.SIGTERM, 143, "terminated by SIGTERM"),
     ],
 )
-def test_a_signal_ends_a_command_with_its_code_and_a_word(tmp_path: Path, number: int, code: int, said: str) -> None:
+def test_signals_end_commands_with_code_and_message(tmp_path: Path, number: int, code: int, said: str) -> None:
     with waiting(tmp_path) as running:
         running.send_signal(number)
-        out, told = running.communicate(timeout=30)
+        out, errors = running.communicate(timeout=30)
     assert (running.returncode, out) == (code, "")
-    assert told.strip().splitlines()[-1] == said
-    assert "Traceback" not in told
+    assert errors.strip().splitlines()[-1] == said
+    assert "Traceback" not in errors
 
 
 def test_under_nohup_a_command_continues(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_under_nohup_a_command_continues(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="setsid (util-linux) makes the terminal the command's own")
-def test_a_command_whose_terminal_is_closed_cleans_up(tmp_path: Path) -> None:
+def test_closed_terminals_clean_up(tmp_path: Path) -> None:
     ours, terminal = pty.openpty()
     with waiting(tmp_path, terminal, terminal, before=("setsid", "--ctty")) as running:
         os.close(terminal)

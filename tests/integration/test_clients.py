@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from opensearchpy import OpenSearch
-from support.servers.recording_proxy import Asked, GateProxy, Said
+from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
@@ -158,7 +158,7 @@ def _check(task: Task, hits: list[tuple[str, float]]) -> None:
 
 
 @pytest.fixture
-def cleaned() -> Iterator[list[Task]]:
+def started_tasks() -> Iterator[list[Task]]:
     """A list of tasks whose indices are deleted afterwards."""
     tasks = list[Task]()
     yield tasks
@@ -169,33 +169,35 @@ def cleaned() -> Iterator[list[Task]]:
 
 
 @pytest.mark.parametrize(("engine", "requirement"), _RANK_FEATURES)
-def test_rank_features(engine: str, requirement: str, request: pytest.FixtureRequest, cleaned: list[Task]) -> None:
+def test_rank_features(engine: str, requirement: str, request: pytest.FixtureRequest, started_tasks: list[Task]) -> None:
     task = _task(request.getfixturevalue(engine), "rank_features")
-    cleaned.append(task)
+    started_tasks.append(task)
     _check(task, _run(task, "client", requirement))
 
 
 @pytest.mark.parametrize("requirement", _SPARSE_VECTOR)
-def test_sparse_vector(elasticsearch9_url: str, requirement: str, cleaned: list[Task]) -> None:
+def test_sparse_vector(elasticsearch9_url: str, requirement: str, started_tasks: list[Task]) -> None:
     task = _task(elasticsearch9_url, "sparse_vector")
-    cleaned.append(task)
+    started_tasks.append(task)
     _check(task, _run(task, "client", requirement))
 
 
 @pytest.mark.parametrize("requirement", [_OLDEST_PROMISED, "opensearch-py==2.8.0"])
-def test_our_own_path_with_older_clients(node_url: str, requirement: str) -> None:
+def test_bulk_path_with_older_clients(node_url: str, requirement: str) -> None:
     """Connection, login, retries, bulk: all that leans on the client's inner parts."""
     busy = [2]
 
-    def gate(asked: Asked) -> Said | None:
+    def gate(asked: RecordedRequest) -> StubResponse | None:
         if asked.headers.get("authorization") != "ApiKey aWQ6aHVudGVyMg==":
-            return Said(status=401)
+            return StubResponse(status=401)
         if "/_bulk" not in asked.target:
             return None
         busy[0] -= 1
-        return Said(status=429, headers={"retry-after": "0", "content-type": "application/json"}) if busy[0] >= 0 else None
+        return (
+            StubResponse(status=429, headers={"retry-after": "0", "content-type": "application/json"}) if busy[0] >= 0 else None
+        )
 
-    with GateProxy(node_url, gate=gate) as proxy:
+    with RecordingProxy(node_url, gate=gate) as proxy:
         task = _task(node_url, "rank_features")
         task.values["url"] = proxy.url
         hits = _run(task, "stair-es", requirement, {"STAIR_ES_API_KEY": "id:hunter2"})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from opensearchpy import OpenSearch
 from support.corpora.web_corpus import PHOTOS
-from support.servers.hostile_http_server import serving
+from support.servers.hostile_http_server import serve_page
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
@@ -46,10 +46,10 @@ def found(url: str, index: str, *filters: str) -> set[str]:
 
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_a_filter_on_a_colour_finds_the_photos_that_have_it(
-    engine: str, request: pytest.FixtureRequest, index_on: Callable[[str], str]
+    engine: str, request: pytest.FixtureRequest, make_index_name: Callable[[str], str]
 ) -> None:
     url: str = request.getfixturevalue(engine)
-    index = index_on(url)
+    index = make_index_name(url)
     assert ingest(url, index, "--vector", ENGINES[engine])["written"] == len(NAMES)
     assert found(url, index) == set(NAMES)
     assert found(url, index, "colours:red") == RED
@@ -73,9 +73,7 @@ def test_an_index_without_colours_is_rebuilt(
     assert ingest(node_url, index_name)["unchanged"] == len(NAMES)
 
 
-def test_a_mapping_of_one_s_own_without_the_field_is_searched_all_the_same(
-    node_url: str, index_name: str, tmp_path: Path
-) -> None:
+def test_custom_mappings_without_the_field_are_searched(node_url: str, index_name: str, tmp_path: Path) -> None:
     """The field is text then: filters find it, and the page counts no colours instead of failing."""
     body = json.loads((Path(__file__).parents[2] / "mappings" / "image.json").read_text())
     del body["mappings"]["properties"]["colours"]
@@ -83,6 +81,6 @@ def test_a_mapping_of_one_s_own_without_the_field_is_searched_all_the_same(
     own.write_text(json.dumps(body))
     ingest(node_url, index_name, "--mapping", own)
     assert found(node_url, index_name, "colours:red") == RED
-    with serving(Connection(url=node_url), index_name) as page:
+    with serve_page(Connection(url=node_url), index_name) as page:
         facets = page.post("/api/facets", {"text": QUERY, "colours": ["red"]})
         assert (facets.status, facets.json["total"], facets.json["colours"]) == (200, len(RED), [])

@@ -1,4 +1,4 @@
-"""SigV4: the server computes the signature of what arrives, with the AWS SDK's own code, and compares."""
+"""SigV4: the server verifies signatures with the AWS SDK."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support.servers.recording_proxy import Asked, GateProxy, Said
+from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
 from stair_es.cluster.client.auth import SecuritySettings
 from stair_es.cluster.client.cluster import Cluster
@@ -35,7 +35,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(name, value)
 
 
-def _verified(asked: Asked, service: str, origin: str) -> bool:
+def _verified(asked: RecordedRequest, service: str, origin: str) -> bool:
     header = asked.headers.get("authorization", "")
     found = re.fullmatch(
         rf"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/\d{{8}}/{_REGION}/{service}/aws4_request, "
@@ -56,10 +56,10 @@ def _verified(asked: Asked, service: str, origin: str) -> bool:
 
 @pytest.mark.parametrize("service", ["es", "aoss"])
 def test_each_request_is_signed_as_it_arrives(node_url: str, index_name: str, service: str) -> None:
-    def gate(asked: Asked) -> Said | None:
-        return None if _verified(asked, service, proxy.url) else Said(status=403, body=b'{"message": "signature"}')
+    def gate(asked: RecordedRequest) -> StubResponse | None:
+        return None if _verified(asked, service, proxy.url) else StubResponse(status=403, body=b'{"message": "signature"}')
 
-    with GateProxy(node_url, gate=gate) as proxy:
+    with RecordingProxy(node_url, gate=gate) as proxy:
         environ = {"STAIR_ES_URL": proxy.url, "STAIR_ES_AWS_SERVICE": service, "STAIR_ES_AWS_REGION": _REGION}
         connection = Connection.from_env(environ=environ)
         with Cluster(connection) as cluster:
@@ -68,12 +68,14 @@ def test_each_request_is_signed_as_it_arrives(node_url: str, index_name: str, se
             client.bulk(index=index_name, body=[{"index": {"_id": "2"}}, {"words": "rot"}], params={"require_alias": "false"})
             found = client.get(index=index_name, id="a/b c+d%ü", params={"_source_includes": "words,more"})
         assert found["_source"] == {"words": "größer +&="}
-        assert len(proxy.seen) == 3
+        assert len(proxy.requests) == 3
     assert "hunter2" not in f"{connection!r}{connection.security!r}"
 
 
 def test_a_signature_for_another_service_is_rejected(node_url: str) -> None:
-    with GateProxy(node_url, gate=lambda asked: None if _verified(asked, "es", proxy.url) else Said(status=403)) as proxy:
+    with RecordingProxy(
+        node_url, gate=lambda asked: None if _verified(asked, "es", proxy.url) else StubResponse(status=403)
+    ) as proxy:
         connection = Connection(url=proxy.url, security=SecuritySettings(aws_service="aoss", aws_region=_REGION))
         with Cluster(connection) as cluster, pytest.raises(AuthenticationFailed) as caught:
             cluster.call(cluster.client.info)

@@ -72,7 +72,7 @@ def test_help_names_the_environment_and_no_secret_is_an_option() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://[bad", "elsewhere"])
-def test_nonsense_stays_wrong_usage(url: str) -> None:
+def test_nonsense_is_wrong_usage(url: str) -> None:
     _, result = _run("--url", url)
     assert isinstance(result.exception, UsageError)
     assert "not a cluster URL" in result.exception.message

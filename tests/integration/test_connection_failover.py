@@ -1,4 +1,4 @@
-"""Several nodes, of which one dies or hangs; and a server that says when to come back."""
+"""Failover between nodes that die or hang, and Retry-After."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
 import pytest
-from support.servers.recording_proxy import Asked, GateProxy, Said
+from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
@@ -24,61 +24,61 @@ from stair_es.errors import ClusterError, ClusterUnreachable
 _POLICY = RetryPolicy(attempts=4, backoff_s=0.001)
 
 
-def _busy(retry_after: str, times: int = 1) -> Callable[[Asked], Said | None]:
+def _busy(retry_after: str, times: int = 1) -> Callable[[RecordedRequest], StubResponse | None]:
     left = [times]
 
-    def gate(_: Asked) -> Said | None:
+    def gate(_: RecordedRequest) -> StubResponse | None:
         left[0] -= 1
-        return Said(status=429, headers={"Retry-After": retry_after}) if left[0] >= 0 else None
+        return StubResponse(status=429, headers={"Retry-After": retry_after}) if left[0] >= 0 else None
 
     return gate
 
 
 @pytest.mark.parametrize("died", ["first", "second"])
-def test_a_dead_node_is_left_and_the_other_asked(node_url: str, died: str) -> None:
-    with GateProxy(node_url) as first, GateProxy(node_url) as second:
+def test_dead_node_fails_over(node_url: str, died: str) -> None:
+    with RecordingProxy(node_url) as first, RecordingProxy(node_url) as second:
         cluster = Cluster(Connection(url=f"{first.url},{second.url}"))
         for _ in range(4):
             cluster.client.cluster.health()
-        assert first.seen, "both are asked in turn"
-        assert second.seen
+        assert first.requests, "both are asked in turn"
+        assert second.requests
         dead, alive = (first, second) if died == "first" else (second, first)
         dead.kill()
-        before = len(alive.seen)
+        before = len(alive.requests)
         for _ in range(6):
             cluster.client.cluster.health()  # none of them fails
-        assert len(alive.seen) == before + 6
+        assert len(alive.requests) == before + 6
         assert get_cluster_info(cluster).label == "OpenSearch 3.8.0"
         cluster.close()
 
 
-def test_a_hanging_node_is_left_too(node_url: str) -> None:
+def test_hanging_node_fails_over(node_url: str) -> None:
     over = threading.Event()
 
-    def hang(_: Asked) -> Said | None:
+    def hang(_: RecordedRequest) -> StubResponse | None:
         over.wait(30)
         return None
 
-    with GateProxy(node_url, gate=hang) as hanging, GateProxy(node_url) as healthy:
+    with RecordingProxy(node_url, gate=hang) as hanging, RecordingProxy(node_url) as healthy:
         with Cluster(Connection(url=f"{hanging.url},{healthy.url}", timeout_s=2)) as cluster:
             for _ in range(5):
                 cluster.client.cluster.health()
         over.set()
-        assert (len(hanging.seen), len(healthy.seen)) == (1, 5)
+        assert (len(hanging.requests), len(healthy.requests)) == (1, 5)
 
 
-def test_all_nodes_dead_is_an_error_that_names_the_last() -> None:
-    with GateProxy(None) as first, GateProxy(None) as second:
+def test_error_names_the_last_dead_node() -> None:
+    with RecordingProxy(None) as first, RecordingProxy(None) as second:
         pass
     connection = Connection(url=f"{first.url},{second.url}")
     with Cluster(connection, sleep=lambda _: None) as cluster, pytest.raises(ClusterUnreachable, match=r"localhost:\d+"):
         cluster.call(cluster.client.info, retry=_POLICY)
 
 
-def test_a_server_that_names_its_time_is_not_asked_earlier(node_url: str) -> None:
+def test_retry_after_of_servers_is_respected(node_url: str) -> None:
     waits = list[float]()
     with (
-        GateProxy(node_url, gate=_busy("7", times=2)) as proxy,
+        RecordingProxy(node_url, gate=_busy("7", times=2)) as proxy,
         Cluster(Connection(url=proxy.url), sleep=waits.append) as cluster,
     ):
         assert cluster.call(cluster.client.info, retry=_POLICY)["version"]["number"] == "3.8.0"
@@ -90,7 +90,7 @@ def test_a_date_is_understood_and_a_year_is_not_waited_for() -> None:
     waits = list[float]()
     for asked, most in ((timedelta(seconds=20), 20.0), (timedelta(days=365), 60.0)):
         date = format_datetime(datetime.now(timezone.utc) + asked, usegmt=True)
-        with GateProxy(None, gate=_busy(date, times=9)) as proxy:
+        with RecordingProxy(None, gate=_busy(date, times=9)) as proxy:
             waits.clear()
             with Cluster(Connection(url=proxy.url), sleep=waits.append) as cluster, pytest.raises(ClusterError, match="429"):
                 cluster.call(cluster.client.info, retry=_POLICY)
@@ -132,6 +132,6 @@ def test_without_the_header_the_wait_doubles_up_to_its_limit() -> None:
             assert full / 2 <= wait <= full
 
 
-def test_clients_that_were_sent_away_together_do_not_come_back_together() -> None:
+def test_rejected_clients_retry_at_different_times() -> None:
     policy = RetryPolicy(backoff_s=1)
     assert len({compute_retry_delay_s(1, policy, _Failed("5")) for _ in range(20)}) > 10

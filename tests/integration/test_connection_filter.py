@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from support.servers.recording_proxy import Asked, GateProxy, Said
+from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -16,13 +16,13 @@ from stair_es.cluster.client.connection import Connection
 def send(**arguments: Any) -> str:  # noqa: ANN401  as the client takes them
     """Return the filter that a search with these arguments sends."""
 
-    def answer(_asked: Asked) -> Said:
-        return Said(status=200, body=json.dumps({"hits": {}}).encode())
+    def answer(_asked: RecordedRequest) -> StubResponse:
+        return StubResponse(status=200, body=json.dumps({"hits": {}}).encode())
 
-    with GateProxy(None, gate=answer) as node:
+    with RecordingProxy(None, gate=answer) as node:
         with Cluster(Connection(url=node.url)) as cluster:
             cluster.client.search(index="photos", body={}, **arguments)
-        [filters] = parse_qs(urlsplit(node.seen[-1].target).query)["filter_path"]
+        [filters] = parse_qs(urlsplit(node.requests[-1].target).query)["filter_path"]
     return filters
 
 
@@ -37,5 +37,5 @@ def send(**arguments: Any) -> str:  # noqa: ANN401  as the client takes them
         ({"filter_path": "hits,-hits.total"}, "hits,-hits.total,error"),
     ],
 )
-def test_a_filter_of_answers_lets_the_reason_of_a_failure_through(arguments: dict[str, Any], sent: str) -> None:
+def test_response_filter_keeps_failure_reasons(arguments: dict[str, Any], sent: str) -> None:
     assert send(**arguments) == sent

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.servers.recording_proxy import Asked, GateProxy, Said
+from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
 from stair_es.cluster.client.auth import SecuritySettings
 from stair_es.cluster.client.capabilities import get_cluster_info
@@ -46,15 +46,15 @@ def _file(folder: Path, text: str) -> str:
 )
 def test_settings_of_the_environment_are_sent(node_url: str, tmp_path: Path, environ: dict[str, str], header: str | None) -> None:
     environ = {name: _file(tmp_path, value) if name.endswith("_FILE") else value for name, value in environ.items()}
-    with GateProxy(node_url) as proxy:
+    with RecordingProxy(node_url) as proxy:
         connection = pickle.loads(pickle.dumps(Connection.from_env(environ={**environ, "STAIR_ES_URL": proxy.url})))
         with Cluster(connection) as cluster:
             assert get_cluster_info(cluster).label == "OpenSearch 3.8.0"
-        assert {asked.headers.get("authorization") for asked in proxy.seen} == {header}
+        assert {request.headers.get("authorization") for request in proxy.requests} == {header}
     assert "hunter2" not in repr(connection) + repr(connection.security) + f"{cluster.client!r}{vars(cluster.client)!r}"
 
 
-def test_the_url_itself_may_stand_in_a_file(tmp_path: Path) -> None:
+def test_url_may_be_in_a_file(tmp_path: Path) -> None:
     path = _file(tmp_path, "https://anna:hunter2@localhost:9200/search,https://anna:hunter2@localhost:9201")
     connection = Connection.from_env(environ={"STAIR_ES_URL_FILE": path})
     assert connection.nodes == ["https://localhost:9200/search", "https://localhost:9201"]
@@ -100,16 +100,16 @@ def test_conflicting_settings_are_usage_errors(environ: dict[str, str], expected
     ],
 )
 @pytest.mark.parametrize("status", [401, 403, 400, 500, 302])
-def test_secrets_that_a_server_echoes_are_redacted(
+def test_echoed_secrets_are_redacted(
     security: SecuritySettings, remedy: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def echo(asked: Asked) -> Said:
+    def echo(asked: RecordedRequest) -> StubResponse:
         sent = asked.headers.get("authorization", "")
         body = f'{{"error": {{"type": "echo", "reason": "you sent {sent}, {base64.b64encode(b"hunter2")!r} hunter2"}}}}'
         headers = {"content-type": "application/json", "location": "https://anna:hunter2@elsewhere.example.org/?key=hunter2"}
-        return Said(status=status, body=body.encode(), headers=headers)
+        return StubResponse(status=status, body=body.encode(), headers=headers)
 
-    with caplog.at_level(logging.DEBUG, "stair_es"), GateProxy(None, gate=echo) as proxy:
+    with caplog.at_level(logging.DEBUG, "stair_es"), RecordingProxy(None, gate=echo) as proxy:
         connection = Connection(url=proxy.url, security=security)
         with Cluster(connection, sleep=lambda _: None) as cluster, pytest.raises(ClusterError) as caught:
             cluster.call(cluster.client.get, index="i", id="1", retry=RetryPolicy(attempts=3))
@@ -117,7 +117,7 @@ def test_secrets_that_a_server_echoes_are_redacted(
     if security.method != "none":
         assert "hunter2" not in shown
         assert (security.authorization or "").split()[1] not in shown
-    assert len(proxy.seen) == 1, "nothing of this passes by itself, and no redirect is followed"
+    assert len(proxy.requests) == 1, "nothing of this passes by itself, and no redirect is followed"
     if status == 401:
         assert isinstance(caught.value, AuthenticationFailed)
         assert remedy in caught.value.remedy
@@ -127,7 +127,7 @@ def test_secrets_that_a_server_echoes_are_redacted(
 
 def test_a_forbidden_version_request_names_the_permission_to_grant() -> None:
     with (
-        GateProxy(None, gate=lambda _: Said(status=403)) as proxy,
+        RecordingProxy(None, gate=lambda _: StubResponse(status=403)) as proxy,
         Cluster(Connection(url=proxy.url)) as cluster,
         pytest.raises(AuthenticationFailed) as caught,
     ):
@@ -139,7 +139,7 @@ def test_a_rejected_request_names_the_missing_permission_and_its_documentation()
     """Also where the answer has no body, as that to HEAD."""
     security = SecuritySettings(user="anna", password="hunter2")
     with (
-        GateProxy(None, gate=lambda _: Said(status=403)) as proxy,
+        RecordingProxy(None, gate=lambda _: StubResponse(status=403)) as proxy,
         Cluster(Connection(url=proxy.url, security=security)) as cluster,
     ):
         client = cluster.client
@@ -155,11 +155,11 @@ def test_a_rejected_request_names_the_missing_permission_and_its_documentation()
             assert "docs/howto/secure.md#roles" in caught.value.remedy
 
 
-def test_a_request_about_all_indices_is_rejected_by_the_proxy_and_an_alias_is_asked_for_by_its_index() -> None:
-    with GateProxy(None) as proxy:
-        proxy.gate = lambda _: Said(status=200)
+def test_proxy_rejects_requests_without_an_index() -> None:
+    with RecordingProxy(None) as proxy:
+        proxy.gate = lambda _: StubResponse(status=200)
         with Cluster(Connection(url=proxy.url)) as cluster:
             assert get_alias_targets(cluster, "photos") == []
-            assert proxy.seen[-1].target == "/photos/_alias/photos"
+            assert proxy.requests[-1].target == "/photos/_alias/photos"
             with pytest.raises(AuthenticationFailed, match="names no index"):
                 cluster.call(cluster.client.indices.get_alias, name="photos")

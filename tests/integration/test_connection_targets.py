@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from support.servers.recording_proxy import Asked, GateProxy, Said
+from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
 from stair_es.cluster.client.auth import SecuritySettings
 from stair_es.cluster.client.capabilities import NEURAL_SEARCH, ClusterInfo, check_neural_plugin, get_cluster_info
@@ -42,8 +42,8 @@ def test_elasticsearch_9_without_its_root(elasticsearch9_url: str) -> None:
 
 
 @pytest.mark.parametrize("status", [403, 404, 405])
-def test_a_cluster_that_hides_its_root(node_url: str, status: int) -> None:
-    with GateProxy(node_url, gate=lambda asked: Said(status=status) if asked.target == "/" else None) as proxy:
+def test_cluster_without_root_access(node_url: str, status: int) -> None:
+    with RecordingProxy(node_url, gate=lambda asked: StubResponse(status=status) if asked.target == "/" else None) as proxy:
         assert _probe(proxy.url).label == "OpenSearch 3.8.0"
 
 
@@ -65,14 +65,14 @@ def _root(**version: str) -> dict[str, Any]:
 def test_distribution_and_version_are_read_from_other_clusters(
     root: dict[str, Any] | None, node_version: str | None, label: str
 ) -> None:
-    def answer(asked: Asked) -> Said:
+    def answer(asked: RecordedRequest) -> StubResponse:
         if asked.target == "/" and root is not None:
-            return Said(status=200, body=json.dumps(root).encode())
+            return StubResponse(status=200, body=json.dumps(root).encode())
         if asked.target.startswith("/_nodes/_local") and node_version is not None:
-            return Said(status=200, body=json.dumps({"nodes": {"abc": {"version": node_version}}}).encode())
-        return Said(status=404)
+            return StubResponse(status=200, body=json.dumps({"nodes": {"abc": {"version": node_version}}}).encode())
+        return StubResponse(status=404)
 
-    with GateProxy(None, gate=answer) as proxy:
+    with RecordingProxy(None, gate=answer) as proxy:
         target = _probe(proxy.url)
     assert (target.label, target.max_clauses) == (label, 1024)
 
@@ -93,7 +93,9 @@ def test_capabilities_by_version(version: tuple[Any, tuple[int, ...]], capabilit
 def test_too_old() -> None:
     answers = {"/": _root(number="1.0.1", distribution="opensearch")}
     with (
-        GateProxy(None, gate=lambda asked: Said(status=200, body=json.dumps(answers.get(asked.target, {})).encode())) as proxy,
+        RecordingProxy(
+            None, gate=lambda asked: StubResponse(status=200, body=json.dumps(answers.get(asked.target, {})).encode())
+        ) as proxy,
         pytest.raises(UnsupportedTarget, match=r"OpenSearch 1\.0\.1.*1\.1 or newer"),
     ):
         _probe(proxy.url)
@@ -102,23 +104,25 @@ def test_too_old() -> None:
 def test_serverless_has_neither_root_nor_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
-    with GateProxy(None, gate=lambda _: Said(status=404)) as proxy:
+    with RecordingProxy(None, gate=lambda _: StubResponse(status=404)) as proxy:
         target = _probe(proxy.url, SecuritySettings(aws_service="aoss", aws_region="eu-central-1"))
         assert (target.label, target.distribution) == ("OpenSearch Serverless", "opensearch")
         with pytest.raises(NotASearchCluster):
             _probe(proxy.url, SecuritySettings(aws_service="es", aws_region="eu-central-1"))
 
 
-def _check_neural_search(said: Said | None, version: tuple[int, ...] = (3, 8, 0)) -> None:
-    with GateProxy(None, gate=lambda asked: said if asked.target.startswith("/_nodes/plugins") else Said(status=500)) as proxy:
+def _check_neural_search(said: StubResponse | None, version: tuple[int, ...] = (3, 8, 0)) -> None:
+    with RecordingProxy(
+        None, gate=lambda asked: said if asked.target.startswith("/_nodes/plugins") else StubResponse(status=500)
+    ) as proxy:
         info = ClusterInfo(distribution="opensearch", version=version, max_clauses=1024)
         with Cluster(Connection(url=proxy.url)) as cluster:
             check_neural_plugin(cluster, info)
 
 
-def _plugins(**of_nodes: list[str]) -> Said:
+def _plugins(**of_nodes: list[str]) -> StubResponse:
     nodes = {name: {"name": name, "plugins": [{"name": plugin} for plugin in found]} for name, found in of_nodes.items()}
-    return Said(status=200, body=json.dumps({"nodes": nodes}).encode())
+    return StubResponse(status=200, body=json.dumps({"nodes": nodes}).encode())
 
 
 def test_the_nodes_without_neural_search_are_named() -> None:
@@ -130,6 +134,6 @@ def test_the_nodes_without_neural_search_are_named() -> None:
         _check_neural_search(_plugins(a=[], b=[], c=[], d=[], e=[]))
 
 
-def test_a_user_who_may_not_list_plugins_can_continue() -> None:
-    _check_neural_search(Said(status=403))
+def test_plugin_list_may_be_forbidden() -> None:
+    _check_neural_search(StubResponse(status=403))
     _check_neural_search(None, version=())  # Serverless isn't asked

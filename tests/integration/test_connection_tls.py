@@ -1,4 +1,4 @@
-"""TLS as it is on the wire: a real TLS endpoint in front of the real node, with certificates of every kind."""
+"""TLS in front of a real node, with certificates of every kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from support.servers.recording_proxy import GateProxy
+from support.servers.recording_proxy import RecordingProxy
 
 from stair_es.cluster.client import tls
 from stair_es.cluster.client.auth import SecuritySettings
@@ -54,10 +54,10 @@ Endpoint = Callable[[ssl.SSLContext | None], str]
 
 @pytest.fixture
 def endpoint(node_url: str) -> Iterator[Endpoint]:
-    opened = list[GateProxy]()
+    opened = list[RecordingProxy]()
 
     def open_one(context: ssl.SSLContext | None) -> str:
-        opened.append(GateProxy(node_url, tls=context))
+        opened.append(RecordingProxy(node_url, tls=context))
         return opened[-1].url
 
     yield open_one
@@ -79,7 +79,7 @@ def test_a_ca_file_is_enough(endpoint: Endpoint, authority: trustme.CA, ca_file:
     assert _label(endpoint(_server(authority.issue_cert("localhost"))), ca_file=ca_file) == "OpenSearch 3.8.0"
 
 
-def test_a_stranger_is_not_trusted(endpoint: Endpoint, authority: trustme.CA, ca_file: str) -> None:
+def test_unknown_ca_is_rejected(endpoint: Endpoint, authority: trustme.CA, ca_file: str) -> None:
     url = endpoint(_server(trustme.CA().issue_cert("localhost")))
     for security in ({}, {"ca_file": ca_file}):
         with pytest.raises(ClusterUnreachable, match="certificate") as caught:
@@ -108,7 +108,7 @@ def test_the_fingerprint_of_the_authority_is_enough(
     assert _label(url, ca_fingerprint=shape(_sha256(authority.cert_pem.bytes()))) == "OpenSearch 3.8.0"
 
 
-def test_the_fingerprint_of_the_server_is_enough_whatever_it_is_called(endpoint: Endpoint, authority: trustme.CA) -> None:
+def test_server_fingerprint_suffices_for_any_host_name(endpoint: Endpoint, authority: trustme.CA) -> None:
     leaf = authority.issue_cert("search.example.org")
     assert _label(endpoint(_server(leaf)), ca_fingerprint=_sha256(leaf.cert_chain_pems[0].bytes())) == "OpenSearch 3.8.0"
 
@@ -116,15 +116,15 @@ def test_the_fingerprint_of_the_server_is_enough_whatever_it_is_called(endpoint:
 def test_a_wrong_fingerprint_is_rejected_before_anything_is_sent(
     node_url: str, authority: trustme.CA, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with GateProxy(node_url, tls=_server(authority.issue_cert("localhost"), root=authority)) as proxy:
+    with RecordingProxy(node_url, tls=_server(authority.issue_cert("localhost"), root=authority)) as proxy:
         connection = Connection(url=proxy.url, security=SecuritySettings(ca_fingerprint="0" * 64, api_key="secret-key"))
         waits, fingerprint = list[float](), _sha256(authority.cert_pem.bytes())
         with Cluster(connection, sleep=waits.append) as cluster, pytest.raises(ClusterUnreachable, match=fingerprint):
             cluster.call(cluster.client.info)
-        assert (proxy.seen, waits, caplog.records) == ([], [], [])
+        assert (proxy.requests, waits, caplog.records) == ([], [], [])
 
 
-def test_an_authority_that_is_shown_but_did_not_sign_is_rejected(endpoint: Endpoint, authority: trustme.CA) -> None:
+def test_authority_that_did_not_sign_is_rejected(endpoint: Endpoint, authority: trustme.CA) -> None:
     """The true authority's certificate is public: that it is shown proves nothing until it has signed."""
     url = endpoint(_server(trustme.CA().issue_cert("localhost"), root=authority))
     with pytest.raises(ClusterUnreachable, match="certificate"):

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.corpora.dashboard_corpus import WORDLESS, fill
-from support.corpora.token_index import entries, make, scanned
-from support.dashboards.checks import faults
-from support.oracles.vega_render import charts, drawn, png
-from support.servers.saved_objects_requests import Ask, asks, phrase
+from support.corpora.dashboard_corpus import WORDLESS, ingest_corpus
+from support.corpora.token_index import build_entries, build_token_index, read_documents
+from support.dashboards.checks import find_errors
+from support.oracles.vega_render import list_charts, render_marks, render_png
+from support.servers.saved_objects_requests import PanelRequest, build_phrase_filter, list_requests
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -33,7 +33,7 @@ Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Album:
+class ChartCorpus:
     """A corpus on a node, and what is in it."""
 
     client: OpenSearch
@@ -46,12 +46,12 @@ class Album:
         answer: dict[str, Any] = self.client.search(index=index, body=body)
         return answer
 
-    def answers(self, product: Product, *filters: Mapping[str, Any]) -> dict[str, tuple[Ask, dict[str, Any]]]:
+    def answers(self, product: Product, *filters: Mapping[str, Any]) -> dict[str, tuple[PanelRequest, dict[str, Any]]]:
         """Kind of panel -> its request and the node's answer."""
         made = build_bundle(self.corpus, product)
-        assert faults(made, product) == []
+        assert find_errors(made, product) == []
         prefix = self.corpus.build_id("")
-        asked = asks(made, product, self.search, filters)
+        asked = list_requests(made, product, self.search, filters)
         return {ask.panel.removeprefix(prefix).lstrip("-"): (ask, self.search(ask.index, ask.body)) for ask in asked}
 
 
@@ -76,28 +76,28 @@ def node(request: pytest.FixtureRequest) -> Node:
     return Node(request.getfixturevalue(request.param), NODES[request.param])
 
 
-def _album(cluster: Cluster, alias: str) -> Album:
-    docs = scanned(cluster.client, alias)
-    rows = [entry for id_, source in docs.items() for entry in entries(id_, source)]
-    return Album(cluster.client, inspect_index(cluster, alias).spec, docs, rows)
+def _album(cluster: Cluster, alias: str) -> ChartCorpus:
+    docs = read_documents(cluster.client, alias)
+    rows = [entry for id_, source in docs.items() for entry in build_entries(id_, source)]
+    return ChartCorpus(cluster.client, inspect_index(cluster, alias).spec, docs, rows)
 
 
 @pytest.fixture(scope="module")
-def album(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Album]:
+def album(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChartCorpus]:
     """With the companion that `ingest` writes."""
     connection, alias = Connection(url=node.url), "test-dashboards"
     with Cluster(connection) as cluster, gone_afterwards(cluster.client, alias):
-        fill(node.url, alias, tmp_path_factory.mktemp("photos"), vector=node.vector)
+        ingest_corpus(node.url, alias, tmp_path_factory.mktemp("photos"), vector=node.vector)
         yield _album(cluster, alias)
 
 
 @pytest.fixture(scope="module")
-def by_hand(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Album]:
+def manual_album(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChartCorpus]:
     """With one that somebody else has written after the contract, and that calls words as the main index does."""
     connection, alias = Connection(url=node.url), "test-dashboards-by-hand"
     with Cluster(connection) as cluster, gone_afterwards(cluster.client, alias):
-        fill(node.url, alias, tmp_path_factory.mktemp("photos"), token_index=False, vector=node.vector, every=2)
-        make(cluster.client, alias)
+        ingest_corpus(node.url, alias, tmp_path_factory.mktemp("photos"), token_index=False, vector=node.vector, every=2)
+        build_token_index(cluster.client, alias)
         yield _album(cluster, alias)
 
 
@@ -125,35 +125,35 @@ def pairs(answer: Mapping[str, Any], name: str) -> list[tuple[Any, int]]:
     return [(bucket["key"], bucket["doc_count"]) for bucket in buckets(answer, name)]
 
 
-def words_of(album: Album) -> Iterator[str]:
+def words_of(album: ChartCorpus) -> Iterator[str]:
     return (word for doc in album.docs.values() for word in doc["top_tokens"])
 
 
-def numbers(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def numbers(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     assert answer["hits"]["total"]["value"] == len(album.docs)
     assert answer["aggregations"]["2"]["value"] == len(set(words_of(album)))
 
 
-def cloud(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def cloud(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     assert pairs(answer, "2") == counted(words_of(album), 40)
 
 
-def bars(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def bars(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     assert pairs(answer, "2") == counted(words_of(album), 20)
 
 
-def count_neighbors(album: Album, word: str) -> Counter[str]:
+def count_neighbors(album: ChartCorpus, word: str) -> Counter[str]:
     return Counter(other for doc in album.docs.values() if word in doc["top_tokens"] for other in doc["top_tokens"])
 
 
-def together(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def together(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     assert pairs(answer, "tokens") == counted(words_of(album), 20)
     for bucket in buckets(answer, "tokens"):
         found = [(other["key"], other["doc_count"]) for other in bucket["others"]["buckets"]]
         assert found == ranked(count_neighbors(album, bucket["key"]), 200)
 
 
-def by_source(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def by_source(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     assert pairs(answer, "sources") == counted([doc["source"] for doc in album.docs.values()], 12)
     assert len(buckets(answer, "sources")) == 4
     for bucket in buckets(answer, "sources"):
@@ -161,7 +161,7 @@ def by_source(album: Album, _: Ask, answer: dict[str, Any]) -> None:
         assert [(word["key"], word["doc_count"]) for word in bucket["tokens"]["buckets"]] == ranked(inside, 300)
 
 
-def over_time(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def over_time(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     assert album.corpus.time_field == "taken_at"
     assert pairs(answer, "2") == counted(words_of(album), 8)
     for bucket in buckets(answer, "2"):
@@ -171,19 +171,19 @@ def over_time(album: Album, _: Ask, answer: dict[str, Any]) -> None:
         assert {each["key_as_string"][:7]: each["doc_count"] for each in bucket["3"]["buckets"]} == months
 
 
-def colours(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def colours(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     assert pairs(answer, "2") == counted((colour for doc in album.docs.values() for colour in doc["colours"]), 12)
     assert len(buckets(answer, "2")) > 3
 
 
-def by_token(album: Album) -> dict[str, list[Document]]:
+def by_token(album: ChartCorpus) -> dict[str, list[Document]]:
     found = defaultdict[str, list[Document]](list)
     for row in album.rows:
         found[row["token"]].append(row)
     return found
 
 
-def average_weight(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def average_weight(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     assert pairs(answer, "tokens") == counted([row["token"] for row in album.rows], 25)
     for bucket in buckets(answer, "tokens"):
         weights = [row["weight"] for row in by_token(album)[bucket["key"]]]
@@ -191,7 +191,7 @@ def average_weight(album: Album, _: Ask, answer: dict[str, Any]) -> None:
         assert bucket["heaviest"]["value"] == pytest.approx(max(weights), rel=1e-6)
 
 
-def in_numbers(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def in_numbers(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     assert pairs(answer, "2") == counted([row["token"] for row in album.rows], 100)
     for bucket in buckets(answer, "2"):
         of_word = by_token(album)[bucket["key"]]
@@ -201,19 +201,19 @@ def in_numbers(album: Album, _: Ask, answer: dict[str, Any]) -> None:
         assert bucket["5"]["value"] == pytest.approx(sum(shares) / len(shares), rel=1e-6)
 
 
-def in_ranges(values: list[float], ask: Ask, answer: Mapping[str, Any]) -> None:
+def in_ranges(values: list[float], ask: PanelRequest, answer: Mapping[str, Any]) -> None:
     width = ask.body["aggs"]["2"]["histogram"]["interval"]
     found = {round(bucket["key"] / width): bucket["doc_count"] for bucket in buckets(answer, "2") if bucket["doc_count"]}
     assert found == Counter(math.floor(value / width) for value in values)
     assert len(buckets(answer, "2")) <= 41
 
 
-def distribution(album: Album, ask: Ask, answer: dict[str, Any]) -> None:
+def distribution(album: ChartCorpus, ask: PanelRequest, answer: dict[str, Any]) -> None:
     in_ranges([_float32(row["weight"]) for row in album.rows], ask, answer)
     assert len(buckets(answer, "2")) > 10
 
 
-def words_per_image(album: Album, ask: Ask, answer: dict[str, Any]) -> None:
+def words_per_image(album: ChartCorpus, ask: PanelRequest, answer: dict[str, Any]) -> None:
     in_ranges([row["token_count"] for row in album.rows if row["rank"] == 1], ask, answer)
 
 
@@ -221,7 +221,7 @@ def sources(answer: Mapping[str, Any]) -> list[Any]:
     return [hit["_source"] for hit in answer["hits"]["hits"]]
 
 
-def one_image(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def one_image(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     first = min(row["uri"] for row in album.rows)
     expected = sorted((row for row in album.rows if row["uri"] == first), key=lambda row: row["rank"])
     found = sources(answer)
@@ -229,7 +229,7 @@ def one_image(album: Album, _: Ask, answer: dict[str, Any]) -> None:
     assert [row["weight"] for row in found] == pytest.approx([row["weight"] for row in expected])
 
 
-def found(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def found(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     hits = answer["hits"]["hits"]
     assert {hit["_id"] for hit in hits} == set(album.docs)
     times = [hit["_source"]["ingested_at"] for hit in hits]
@@ -239,32 +239,32 @@ def found(album: Album, _: Ask, answer: dict[str, Any]) -> None:
         assert not {"tokens", "policy_undo", "version"} & set(hit["_source"])
 
 
-def by_weight(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def by_weight(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     weights = [row["weight"] for row in sources(answer)]
     assert weights == pytest.approx(sorted((row["weight"] for row in album.rows), reverse=True)[:500])
 
 
-def first_rows(album: Album) -> list[Document]:
+def first_rows(album: ChartCorpus) -> list[Document]:
     return [row for row in album.rows if row["rank"] == 1]
 
 
-def few_words(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def few_words(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     assert [row["token_count"] for row in sources(answer)] == sorted(row["token_count"] for row in first_rows(album))
     assert {row["uri"] for row in sources(answer)} == {row["uri"] for row in first_rows(album)}
 
 
-def dominated(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def dominated(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     expected = sorted(first_rows(album), key=lambda row: -row["weight_share"])
     assert [row["weight_share"] for row in sources(answer)] == pytest.approx([row["weight_share"] for row in expected])
     assert sources(answer)[0]["token"] == expected[0]["token"]
 
 
-def wordless(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def wordless(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
     assert [hit["_id"] for hit in answer["hits"]["hits"]] == [WORDLESS]
 
 
-def choice(field: str, kind: str) -> Callable[[Album, Ask, dict[str, Any]], None]:
-    def check(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+def choice(field: str, kind: str) -> Callable[[ChartCorpus, PanelRequest, dict[str, Any]], None]:
+    def check(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
         values = [value for doc in album.docs.values() for value in _listed(doc.get(field))]
         assert pairs(answer, kind) == counted(values, 10)
 
@@ -275,7 +275,7 @@ def _listed(value: object) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-PANELS: dict[str, Callable[[Album, Ask, dict[str, Any]], None]] = {
+PANELS: dict[str, Callable[[ChartCorpus, PanelRequest, dict[str, Any]], None]] = {
     "numbers": numbers,
     "cloud": cloud,
     "bars": bars,
@@ -301,7 +301,7 @@ CONTROLS: dict[Product, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("product", ["opensearch-dashboards", "kibana"])
-def test_every_panel_shows_what_is_in_the_documents(album: Album, product: Product) -> None:
+def test_every_panel_shows_document_values(album: ChartCorpus, product: Product) -> None:
     panel, name = CONTROLS[product]
     choices = {f"{panel}/{field}": choice(field, name) for field in ("top_tokens", "colours", "uri", "source", "model")}
     answers = album.answers(product)
@@ -313,60 +313,60 @@ def test_every_panel_shows_what_is_in_the_documents(album: Album, product: Produ
         check(album, ask, answer)
 
 
-def test_the_panels_that_were_checked_are_complete(album: Album) -> None:
-    assert faults(build_bundle(album.corpus, "kibana"), "kibana") == []
+def test_the_panels_that_were_checked_are_complete(album: ChartCorpus) -> None:
+    assert find_errors(build_bundle(album.corpus, "kibana"), "kibana") == []
     assert album.corpus == replace(album.corpus, has_token_index=True, thumbnails=True, interval="M", captions=False)
 
 
 # --- filters ---
 
 
-def test_a_chosen_word_reaches_every_panel(by_hand: Album) -> None:
+def test_a_chosen_word_reaches_every_panel(manual_album: ChartCorpus) -> None:
     word = "animal"
-    chosen = phrase("top_tokens", [word])
-    inside = {id_: doc for id_, doc in by_hand.docs.items() if word in doc["top_tokens"]}
-    assert 1 < len(inside) < len(by_hand.docs)
-    narrowed = replace(by_hand, docs=inside, rows=[row for row in by_hand.rows if row["token"] == word])
-    answers = by_hand.answers("kibana", chosen)
+    chosen = build_phrase_filter("top_tokens", [word])
+    inside = {id_: doc for id_, doc in manual_album.docs.items() if word in doc["top_tokens"]}
+    assert 1 < len(inside) < len(manual_album.docs)
+    narrowed = replace(manual_album, docs=inside, rows=[row for row in manual_album.rows if row["token"] == word])
+    answers = manual_album.answers("kibana", chosen)
     for kind in set(PANELS) - {"by-source", "one-image", "tokens-per-image", "few-tokens", "dominated", "wordless"}:
         PANELS[kind](narrowed, *answers[kind])
     assert [row["token"] for row in sources(answers["by-weight"][1])] == [word] * len(inside)
 
 
-def test_a_chosen_colour_reaches_every_panel(album: Album) -> None:
+def test_a_chosen_colour_reaches_every_panel(album: ChartCorpus) -> None:
     inside = {id_: doc for id_, doc in album.docs.items() if "blue" in doc["colours"]}
     assert 1 < len(inside) < len(album.docs)
     uris = {doc["uri"] for doc in inside.values()}
     narrowed = replace(album, docs=inside, rows=[row for row in album.rows if row["uri"] in uris])
-    answers = album.answers("kibana", phrase("colours", ["blue"]))
+    answers = album.answers("kibana", build_phrase_filter("colours", ["blue"]))
     for kind in ("colours", "cloud", "bars", "over-time", "found", "average-weight", "in-numbers", "distribution", "few-tokens"):
         PANELS[kind](narrowed, *answers[kind])
 
 
-def test_without_the_common_name_a_chosen_word_empties_the_panels_about_weights(by_hand: Album) -> None:
-    apart = replace(by_hand, corpus=replace(by_hand.corpus, token_field="token"))
-    assert apart.answers("kibana", phrase("token", ["animal"]))["average-weight"][1]["hits"]["total"]["value"] > 0
-    assert apart.answers("kibana", phrase("token", ["animal"]))["cloud"][1]["hits"]["total"]["value"] == 0
+def test_weight_panels_need_the_common_name(manual_album: ChartCorpus) -> None:
+    apart = replace(manual_album, corpus=replace(manual_album.corpus, token_field="token"))
+    assert apart.answers("kibana", build_phrase_filter("token", ["animal"]))["average-weight"][1]["hits"]["total"]["value"] > 0
+    assert apart.answers("kibana", build_phrase_filter("token", ["animal"]))["cloud"][1]["hits"]["total"]["value"] == 0
 
 
-def test_a_chosen_image_shows_its_weights_and_its_thumbnail(album: Album) -> None:
+def test_a_chosen_image_shows_its_weights_and_its_thumbnail(album: ChartCorpus) -> None:
     [uri] = [doc["uri"] for doc in album.docs.values() if doc["uri"].endswith("/koala.jpg")]
-    answers = album.answers("opensearch-dashboards", phrase("uri", [uri]))
+    answers = album.answers("opensearch-dashboards", build_phrase_filter("uri", [uri]))
     expected = [row["token"] for row in album.rows if row["uri"] == uri]
     assert [row["token"] for row in sources(answers["one-image"][1])] == expected
     assert [row["uri"] for row in sources(answers["found"][1])] == [uri]
 
 
-def test_several_words_are_either_of_them(by_hand: Album) -> None:
+def test_several_words_are_either_of_them(manual_album: ChartCorpus) -> None:
     words = ["bird", "cat"]
-    total = by_hand.answers("kibana", phrase("top_tokens", words))["numbers"][1]["hits"]["total"]["value"]
-    assert total == sum(any(word in doc["top_tokens"] for word in words) for doc in by_hand.docs.values())
+    total = manual_album.answers("kibana", build_phrase_filter("top_tokens", words))["numbers"][1]["hits"]["total"]["value"]
+    assert total == sum(any(word in doc["top_tokens"] for word in words) for doc in manual_album.docs.values())
 
 
 # --- what Vega makes of it ---
 
 
-def kind_of(album: Album, id_: str) -> str:
+def kind_of(album: ChartCorpus, id_: str) -> str:
     return id_.removeprefix(album.corpus.build_id("")).lstrip("-")
 
 
@@ -376,11 +376,11 @@ ON_ONE_NODE = pytest.mark.parametrize("node", ["node_url"], indirect=True, ids=[
 
 @ON_ONE_NODE
 @pytest.mark.parametrize("version", VEGA_LITE)
-def test_vega_draws_the_figures(album: Album, version: str) -> None:
-    specs = {kind_of(album, id_): spec for id_, spec in charts(build_bundle(album.corpus, "kibana"), album.search)}
+def test_vega_draws_the_figures(album: ChartCorpus, version: str) -> None:
+    specs = {kind_of(album, id_): spec for id_, spec in list_charts(build_bundle(album.corpus, "kibana"), album.search)}
     assert set(specs) == set(DRAWN)
     for kind, check in DRAWN.items():
-        check(album, drawn(specs[kind], version=version))
+        check(album, render_marks(specs[kind], version=version))
 
 
 Marks = list[dict[str, str]]
@@ -390,7 +390,7 @@ def percent(text: str) -> float:
     return float(text.removesuffix("%"))
 
 
-def drawn_together(album: Album, marks: Marks) -> None:
+def drawn_together(album: ChartCorpus, marks: Marks) -> None:
     cells = [mark for mark in marks if "Other word" in mark]
     top = [word for word, _ in counted(words_of(album), 20)]
     expected = {(one, other): count_neighbors(album, one)[other] for one in top for other in top if one != other}
@@ -401,7 +401,7 @@ def drawn_together(album: Album, marks: Marks) -> None:
         assert percent(cell["Shared"]) == pytest.approx(100 * both / (one + other - both), abs=0.051)
 
 
-def drawn_by_source(album: Album, marks: Marks) -> None:
+def drawn_by_source(album: ChartCorpus, marks: Marks) -> None:
     dots = [mark for mark in marks if "Part" in mark]
     assert {dot["Word"] for dot in dots} == {word for word, _ in counted(words_of(album), 20)}
     images = Counter(doc["source"] for doc in album.docs.values())
@@ -412,7 +412,7 @@ def drawn_by_source(album: Album, marks: Marks) -> None:
         assert percent(dot["Part"]) == pytest.approx(100 * both / images[dot["Source"]], abs=0.051)
 
 
-def drawn_average_weight(album: Album, marks: Marks) -> None:
+def drawn_average_weight(album: ChartCorpus, marks: Marks) -> None:
     averages = {mark["Word"]: float(mark["Average weight"]) for mark in marks if "Average weight" in mark}
     assert set(averages) == {word for word, _ in counted([row["token"] for row in album.rows], 25)}
     for word, average in averages.items():
@@ -420,7 +420,7 @@ def drawn_average_weight(album: Album, marks: Marks) -> None:
         assert average == pytest.approx(sum(weights) / len(weights), abs=6e-4)
 
 
-def drawn_one_image(album: Album, marks: Marks) -> None:
+def drawn_one_image(album: ChartCorpus, marks: Marks) -> None:
     first = min(row["uri"] for row in album.rows)
     shown = {mark["Word"]: float(mark["Weight"]) for mark in marks if "Weight" in mark and mark["Image"] == first}
     expected = {row["token"]: row["weight"] for row in album.rows if row["uri"] == first}
@@ -428,7 +428,7 @@ def drawn_one_image(album: Album, marks: Marks) -> None:
     assert {mark["Image"] for mark in marks if "Image" in mark} == {first}
 
 
-DRAWN: dict[str, Callable[[Album, Marks], None]] = {
+DRAWN: dict[str, Callable[[ChartCorpus, Marks], None]] = {
     "together": drawn_together,
     "by-source": drawn_by_source,
     "average-weight": drawn_average_weight,
@@ -438,20 +438,20 @@ DRAWN: dict[str, Callable[[Album, Marks], None]] = {
 
 @ON_ONE_NODE
 @pytest.mark.parametrize("version", VEGA_LITE)
-def test_vega_draws_a_picture_without_data(by_hand: Album, version: str) -> None:
-    nothing = phrase("top_tokens", ["no such word"])
-    empty = {kind: answer for kind, (_, answer) in by_hand.answers("kibana", nothing).items()}
-    for id_, spec in charts(build_bundle(by_hand.corpus, "kibana"), by_hand.search):
-        assert len(png(spec, version=version)) > 10_000
-        none = {**spec, "data": {**spec["data"], "values": empty[kind_of(by_hand, id_)]}}
-        assert png(none, version=version).startswith(b"\x89PNG")
+def test_vega_draws_a_picture_without_data(manual_album: ChartCorpus, version: str) -> None:
+    nothing = build_phrase_filter("top_tokens", ["no such word"])
+    empty = {kind: answer for kind, (_, answer) in manual_album.answers("kibana", nothing).items()}
+    for id_, spec in list_charts(build_bundle(manual_album.corpus, "kibana"), manual_album.search):
+        assert len(render_png(spec, version=version)) > 10_000
+        none = {**spec, "data": {**spec["data"], "values": empty[kind_of(manual_album, id_)]}}
+        assert render_png(none, version=version).startswith(b"\x89PNG")
 
 
 @ON_ONE_NODE
 def test_without_a_token_index_there_is_no_panel_about_weights(node: Node, tmp_path: Path) -> None:
     connection, alias = Connection(url=node.url), "test-dashboards-alone"
     with Cluster(connection) as cluster, gone_afterwards(cluster.client, alias):
-        fill(node.url, alias, tmp_path, token_index=False, vector=node.vector, every=3)
+        ingest_corpus(node.url, alias, tmp_path, token_index=False, vector=node.vector, every=3)
         looked = inspect_index(cluster, alias)
         assert not looked.spec.has_token_index
         assert f"stair-es ingest ... --index {alias} --token-index" in looked.remarks[0]

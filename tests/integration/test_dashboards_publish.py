@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import trustme
 import urllib3
-from support.dashboards.checks import faults
-from support.servers.fault_proxy import Reply, serve
-from support.servers.recording_proxy import GateProxy
+from support.dashboards.checks import find_errors
+from support.servers.fault_proxy import Response, start_server
+from support.servers.recording_proxy import RecordingProxy
 from support.servers.saved_objects_server import DashboardsServer
 from typer.testing import CliRunner, Result
 
@@ -52,7 +52,7 @@ def sent(
     with closing(DashboardsSession(place, sleep=waited.append)) as session:
         found = detect_product(session, product)
         objects = build_bundle(corpus, found.product)
-        assert faults(objects, found.product) == []
+        assert find_errors(objects, found.product) == []
         return import_objects(session, objects)
 
 
@@ -68,22 +68,22 @@ def failed(imported: list[ImportResult]) -> dict[str, str]:
 # --- it works, and works again ---
 
 
-def test_everything_is_imported(server: DashboardsServer, product: Product) -> None:
+def test_bundle_import(server: DashboardsServer, product: Product) -> None:
     imported = sent(DashboardsConnection(url=server.url))
     objects = build_bundle(PHOTOS, product)
     assert failed(imported) == {}
     assert [each.id for each in imported] == [made["id"] for made in objects]
-    held = server.held()
+    held = server.get_objects()
     assert {(type_, id_) for type_, id_ in held} == {(made["type"], made["id"]) for made in objects}
     for made in objects:
         assert held[made["type"], made["id"]]["attributes"] == made["attributes"]
 
 
-def test_a_second_time_nothing_is_added(server: DashboardsServer) -> None:
+def test_second_run_adds_nothing(server: DashboardsServer) -> None:
     first = sent(DashboardsConnection(url=server.url))
-    before = json.dumps(sorted(server.held().items(), key=str), sort_keys=True)
+    before = json.dumps(sorted(server.get_objects().items(), key=str), sort_keys=True)
     second = sent(DashboardsConnection(url=server.url))
-    assert json.dumps(sorted(server.held().items(), key=str), sort_keys=True) == before
+    assert json.dumps(sorted(server.get_objects().items(), key=str), sort_keys=True) == before
     assert {each.overwritten for each in first} == {False}
     assert {each.overwritten for each in second} == {True}
 
@@ -91,7 +91,7 @@ def test_a_second_time_nothing_is_added(server: DashboardsServer) -> None:
 def test_two_indices_live_side_by_side(server: DashboardsServer, product: Product) -> None:
     sent(DashboardsConnection(url=server.url))
     sent(DashboardsConnection(url=server.url), corpus=DashboardSpec(name="photos-2"))
-    assert len(server.held()) == 2 * len(build_bundle(PHOTOS, product))
+    assert len(server.get_objects()) == 2 * len(build_bundle(PHOTOS, product))
 
 
 def test_the_base_path_belongs_to_the_url(product: Product) -> None:
@@ -105,12 +105,12 @@ def test_the_base_path_belongs_to_the_url(product: Product) -> None:
 # --- which product ---
 
 
-def test_the_product_says_which_it_is(server: DashboardsServer, product: Product) -> None:
+def test_product_is_detected(server: DashboardsServer, product: Product) -> None:
     assert found(DashboardsConnection(url=server.url)) == DetectedProduct(product=product, version=VERSIONS[product])
 
 
-def test_without_its_header_the_version_tells(server: DashboardsServer, product: Product) -> None:
-    server.says_name = False
+def test_product_without_a_header(server: DashboardsServer, product: Product) -> None:
+    server.sends_name = False
     assert found(DashboardsConnection(url=server.url)).product == product
 
 
@@ -122,7 +122,7 @@ def test_another_product_than_asked_for_is_rejected(server: DashboardsServer, pr
     server.spaces = server.workspaces = frozenset({"team"})
     with pytest.raises(UsageError, match=r"is (Kibana|OpenSearch Dashboards), not") as caught:
         found(DashboardsConnection(url=server.url, **part))  # type: ignore[arg-type]
-    assert server.held() == {}
+    assert server.get_objects() == {}
     assert caught.value.exit_code == 2
 
 
@@ -132,9 +132,9 @@ def test_too_old_a_product_is_rejected(product: Product, version: str) -> None:
         sent(DashboardsConnection(url=server.url))
 
 
-def test_a_product_that_hides_its_version_is_accepted_as_requested() -> None:
-    status = Reply.json({"status": {"overall": {"level": "available"}}})
-    with serve(lambda _: status) as url:
+def test_product_without_version_is_accepted() -> None:
+    status = Response.json({"status": {"overall": {"level": "available"}}})
+    with start_server(lambda _: status) as url:
         with pytest.raises(UsageError, match="doesn't report which product"):
             found(DashboardsConnection(url=url))
         assert found(DashboardsConnection(url=url), "kibana") == DetectedProduct(product="kibana", version="")
@@ -148,32 +148,32 @@ def test_the_url_of_the_cluster_is_rejected(node_url: str) -> None:
 # --- spaces, workspaces, tenants ---
 
 
-def test_a_space_gets_its_own_and_the_link_goes_to_what_was_stored() -> None:
+def test_spaces_get_separate_objects_and_links() -> None:
     with DashboardsServer("kibana", "8.15.0", spaces=frozenset({"team"})) as server:
         sent(DashboardsConnection(url=server.url))
         place = DashboardsConnection(url=server.url, space="team")
         imported = sent(place)
         [dashboard] = [each for each in imported if each.id == get_dashboard_id(PHOTOS)]
         assert dashboard.stored_as != dashboard.id  # that id is taken in the default space
-        assert ("dashboard", dashboard.stored_as) in server.held("team")
+        assert ("dashboard", dashboard.stored_as) in server.get_objects("team")
         assert place.build_link(dashboard.stored_as).endswith(f"/s/team/app/dashboards#/view/{dashboard.stored_as}")
         again = sent(place)
         assert [each.stored_as for each in again] == [each.stored_as for each in imported]
-        assert len(server.held("team")) == len(server.held()) == len(imported)
+        assert len(server.get_objects("team")) == len(server.get_objects()) == len(imported)
 
 
-def test_a_workspace_gets_its_own() -> None:
+def test_workspaces_are_separate() -> None:
     with DashboardsServer("opensearch-dashboards", workspaces=frozenset({"w1"})) as server:
         imported = sent(DashboardsConnection(url=server.url, workspace="w1"))
-        assert len(server.held("w1")) == len(imported)
-        assert server.held() == {}
+        assert len(server.get_objects("w1")) == len(imported)
+        assert server.get_objects() == {}
 
 
 def test_a_tenant_is_named_in_the_header() -> None:
     with DashboardsServer("opensearch-dashboards", tenants=frozenset({"team"})) as server:
         for tenant, held in (("team", "team"), ("private", "__user__"), ("global", "global")):
             sent(DashboardsConnection(url=server.url, tenant=tenant))
-            assert server.held(held)
+            assert server.get_objects(held)
         with pytest.raises(AuthenticationFailed, match="No tenant strangers"):
             sent(DashboardsConnection(url=server.url, tenant="strangers"))
 
@@ -220,22 +220,22 @@ def test_a_login_page_is_recognised_and_not_followed(server: DashboardsServer, p
     assert len(server.requests) == 1
 
 
-def test_a_redirect_elsewhere_says_where_to(server: DashboardsServer) -> None:
-    server.planned = [Reply(status=302, headers={"location": "/base/api/status"})]
+def test_redirects_report_their_location(server: DashboardsServer) -> None:
+    server.planned_responses = [Response(status=302, headers={"location": "/base/api/status"})]
     with pytest.raises(ClusterError, match=r"redirects \(HTTP 302\), to /base/api/status") as caught:
         sent(DashboardsConnection(url=server.url))
     assert "base path" in caught.value.remedy
 
 
 def test_a_page_instead_of_an_answer_is_recognised(server: DashboardsServer) -> None:
-    server.planned = [Reply(kind="text/html", body=b"<html><title>Please log in</title></html>")]
+    server.planned_responses = [Response(kind="text/html", body=b"<html><title>Please log in</title></html>")]
     with pytest.raises(ClusterError, match=r"a page \(text/html\) instead of JSON") as caught:
         sent(DashboardsConnection(url=server.url))
     assert "Please log in" in caught.value.message
 
 
-def test_an_answer_that_repeats_the_secret_is_shown_without_it(server: DashboardsServer) -> None:
-    server.planned = [Reply.json({"message": "no rights for secret-word"}, status=403)]
+def test_secrets_in_responses_are_redacted(server: DashboardsServer) -> None:
+    server.planned_responses = [Response.json({"message": "no rights for secret-word"}, status=403)]
     with pytest.raises(AuthenticationFailed, match="no rights for") as caught:
         sent(DashboardsConnection(url=server.url, security=SecuritySettings(user="me", password="secret-word")))
     assert "secret-word" not in str(caught.value)
@@ -248,7 +248,7 @@ def test_rejected_objects_are_named_one_by_one(server: DashboardsServer) -> None
     server.refuse = lambda made: "the index is read-only" if made["id"].endswith("-bars") else None
     imported = sent(DashboardsConnection(url=server.url))
     assert failed(imported) == {PHOTOS.build_id("bars"): "the index is read-only"}
-    assert len(server.held()) == len(imported) - 1
+    assert len(server.get_objects()) == len(imported) - 1
 
 
 def test_a_file_that_is_too_large_is_rejected_with_the_setting_to_raise(server: DashboardsServer) -> None:
@@ -272,19 +272,19 @@ def test_missing_references_and_conflicting_ids_are_named(server: DashboardsServ
     first = build_bundle(PHOTOS, product)[0]
     for error, said in answers:
         told = {"id": first["id"], "type": first["type"], "error": error}
-        status = Reply.json({"version": {"number": server.version}})
-        server.planned = [status, Reply.json({"success": False, "successCount": 0, "errors": [told]})]
+        status = Response.json({"version": {"number": server.version}})
+        server.planned_responses = [status, Response.json({"success": False, "successCount": 0, "errors": [told]})]
         errors = failed(sent(DashboardsConnection(url=server.url), product))
         assert said in errors[first["id"]]
         assert errors[get_dashboard_id(PHOTOS)] == "not imported, since others failed"
 
 
 def test_a_version_that_is_too_new_is_reported(server: DashboardsServer) -> None:
-    status = Reply.json({"version": {"number": server.version}})
+    status = Response.json({"version": {"number": server.version}})
     message = (
         'Document "x" has property "dashboard" which belongs to a more recent version of it [9]. The last known version is [8]'
     )
-    server.planned = [status, Reply.json({"statusCode": 422, "message": message}, status=422)]
+    server.planned_responses = [status, Response.json({"statusCode": 422, "message": message}, status=422)]
     with pytest.raises(ClusterError, match="more recent version") as caught:
         sent(DashboardsConnection(url=server.url))
     assert "docs/dashboards.md" in caught.value.remedy
@@ -294,27 +294,27 @@ def test_a_version_that_is_too_new_is_reported(server: DashboardsServer) -> None
 
 
 def test_a_product_that_starts_is_waited_for(server: DashboardsServer) -> None:
-    not_ready = Reply(status=503, kind="text/plain", body=b"server is not ready yet")
-    busy = Reply(status=429, headers={"retry-after": "7"})
-    makes_no_sense = Reply(status=429, headers={"retry-after": "\u00b2"})
-    server.planned = [not_ready, busy, makes_no_sense]
+    not_ready = Response(status=503, kind="text/plain", body=b"server is not ready yet")
+    busy = Response(status=429, headers={"retry-after": "7"})
+    makes_no_sense = Response(status=429, headers={"retry-after": "\u00b2"})
+    server.planned_responses = [not_ready, busy, makes_no_sense]
     pauses: Pauses = []
     assert failed(sent(DashboardsConnection(url=server.url), pauses=pauses)) == {}
     assert pauses == [1.0, 7.0, 4.0]
 
 
-def test_one_that_stays_away_is_an_error_in_the_end(server: DashboardsServer) -> None:
-    server.planned = [Reply(status=503, kind="text/plain", body=b"server is not ready yet")] * 9
+def test_permanent_outage_is_an_error(server: DashboardsServer) -> None:
+    server.planned_responses = [Response(status=503, kind="text/plain", body=b"server is not ready yet")] * 9
     pauses: Pauses = []
     with pytest.raises(ClusterError, match=r"busy or not ready \(HTTP 503\): server is not ready yet"):
         sent(DashboardsConnection(url=server.url), pauses=pauses)
     assert pauses == [1.0, 2.0, 4.0, 8.0]
 
 
-def test_a_lost_answer_is_asked_for_again(server: DashboardsServer) -> None:
+def test_lost_responses_are_retried(server: DashboardsServer) -> None:
     pauses: Pauses = []
-    status = Reply.json({"version": {"number": server.version}})
-    server.planned = [status, None]  # the import's answer never comes
+    status = Response.json({"version": {"number": server.version}})
+    server.planned_responses = [status, None]  # the import's answer never comes
     assert failed(sent(DashboardsConnection(url=server.url), pauses=pauses)) == {}
     assert pauses == [1.0]
 
@@ -343,7 +343,7 @@ def _tls(authority: trustme.CA, name: str = "localhost") -> ssl.SSLContext:
 def test_tls_is_verified(server: DashboardsServer, authority: trustme.CA, tmp_path: Path) -> None:
     ca_file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(ca_file)
-    proxy = GateProxy(server.url, tls=_tls(authority))
+    proxy = RecordingProxy(server.url, tls=_tls(authority))
     try:
         assert failed(sent(DashboardsConnection(url=proxy.url, security=SecuritySettings(ca_file=str(ca_file))))) == {}
         with pytest.raises(ClusterUnreachable, match="no TLS connection") as caught:
@@ -372,7 +372,7 @@ def raw(
         return came.status, came.json()
 
 
-def test_the_server_rejects_what_the_products_refuse(server: DashboardsServer, product: Product) -> None:
+def test_server_rejects_what_products_reject(server: DashboardsServer, product: Product) -> None:
     good = to_ndjson(build_bundle(PHOTOS, product))
     other = {"opensearch-dashboards": "kbn-xsrf", "kibana": "osd-xsrf"}[product]
     assert raw(server, good, headers={other: "true"})[0] == 400
@@ -380,7 +380,7 @@ def test_the_server_rejects_what_the_products_refuse(server: DashboardsServer, p
     assert raw(server, good, query="?overwrite=true&createNewCopies=true")[0] == 400
     assert raw(server, good, query="?strange=1")[0] == 400
     assert "Non-unique" in raw(server, good + good)[1]["message"]
-    assert server.held() == {}
+    assert server.get_objects() == {}
 
     alone = [made for made in build_bundle(PHOTOS, product) if made["type"] != "index-pattern"]
     status, answer = raw(server, to_ndjson(alone))
@@ -439,7 +439,7 @@ def test_the_command_prints_the_link(server: DashboardsServer) -> None:
     assert "objects imported" in done.stderr
 
 
-def test_the_command_tells_programs_object_by_object(server: DashboardsServer, product: Product) -> None:
+def test_command_reports_each_object_as_json(server: DashboardsServer, product: Product) -> None:
     server.refuse = lambda made: "no" if made["id"].endswith("-bars") else None
     done = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url, "--json")
     assert done.exit_code == 3
@@ -495,15 +495,15 @@ def test_export_names_the_options_that_it_needs(tmp_path: Path) -> None:
 
 
 def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Path) -> None:
-    from support.corpora.dashboard_corpus import fill
+    from support.corpora.dashboard_corpus import ingest_corpus
 
     assert "there is no index or alias" in told(command("export", "--index", index_name, "-o", "-", "--url", node_url)).message
-    fill(node_url, index_name, tmp_path, token_index=False)
+    ingest_corpus(node_url, index_name, tmp_path, token_index=False)
     done = command("export", "--index", index_name, "-o", "-", "--url", node_url)
     assert done.exit_code == 0, done.output
     assert f"--index {index_name} --token-index creates it" in done.stderr
     objects = [json.loads(line) for line in done.stdout.splitlines()]
-    assert faults(objects, "opensearch-dashboards") == []
+    assert find_errors(objects, "opensearch-dashboards") == []
     assert any(made["id"].endswith("-controls") for made in objects)  # OpenSearch has OpenSearch Dashboards
     assert not any(made["id"].endswith("-average-weight") for made in objects)
 
@@ -516,4 +516,4 @@ def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Pat
     with DashboardsServer("opensearch-dashboards") as server:
         published = command("publish", "--index", index_name, "--url", node_url, "--dashboards-url", server.url)
         assert published.exit_code == 0, published.output
-        assert [made["id"] for made in objects] == [id_ for _, id_ in server.held()]
+        assert [made["id"] for made in objects] == [id_ for _, id_ in server.get_objects()]

@@ -1,4 +1,4 @@
-"""Squares as CLIP, SigLIP and ALIGN make them, against torchvision's, and what their checkpoints say of it."""
+"""Squares as CLIP, SigLIP and ALIGN make them, compared with torchvision and their checkpoints."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def of_torchvision(data: bytes, spec: ImageSpec) -> Pixels:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("form", [*SPECS])
-def test_squares_are_those_of_torchvision(form: str, size: tuple[int, int]) -> None:
+def test_squares_match_torchvision(form: str, size: tuple[int, int]) -> None:
     data, spec = png(size), SPECS[form]
     found = decode_image(data, spec, DecodeLimits(), thumbnail_px=8)
     assert (found.pixels_HWC == of_torchvision(data, spec)).all()
@@ -59,16 +59,16 @@ def test_an_image_that_is_too_long_is_rejected() -> None:
 @pytest.mark.parametrize(
     ("make", "spec"),
     [
-        (tiny_dense.clip, ImageSpec(size_px=16, fit="crop", resized_px=16)),
-        (tiny_dense.siglip, ImageSpec(size_px=16, fit="stretch")),
-        (tiny_dense.align, ImageSpec(size_px=32, fit="stretch", resized_px=40)),
-        (tiny_dense.blip, ImageSpec(size_px=16, fit="stretch")),
+        (tiny_dense.write_clip, ImageSpec(size_px=16, fit="crop", resized_px=16)),
+        (tiny_dense.write_siglip, ImageSpec(size_px=16, fit="stretch")),
+        (tiny_dense.write_align, ImageSpec(size_px=32, fit="stretch", resized_px=40)),
+        (tiny_dense.write_blip, ImageSpec(size_px=16, fit="stretch")),
     ],
 )
-def test_checkpoints_say_how(tmp_path: Path, make: Callable[[Path], Path], spec: ImageSpec) -> None:
+def test_fit_is_read(tmp_path: Path, make: Callable[[Path], Path], spec: ImageSpec) -> None:
     folder = make(tmp_path / "model")
     assert registry.get_model_card(str(folder)).image_spec == spec
-    said = json.loads((folder / "preprocessor_config.json").read_text())
+    config = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").unlink()
-    (folder / "processor_config.json").write_text(json.dumps({"image_processor": said}))
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": config}))
     assert registry.get_model_card(str(folder)).image_spec == spec

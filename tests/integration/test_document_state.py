@@ -67,9 +67,7 @@ def stored(uri: str, version: str | None = "etag-1") -> StoredVersion:
     return StoredVersion(id=make_document_id(uri), uri=uri, sha256="00", fingerprint=f"f-{uri}", version=version)
 
 
-def test_by_id_sees_what_was_written_a_moment_ago_and_by_uri_what_was_refreshed(
-    engine: OpenSearch, cluster: Cluster, index: str
-) -> None:
+def test_lookup_by_id_needs_no_refresh_and_by_uri_does(engine: OpenSearch, cluster: Cluster, index: str) -> None:
     put(engine, index, [facts("u/1"), facts("u/2", version=None)], refresh=False)
     expected = {make_document_id("u/1"): stored("u/1"), make_document_id("u/2"): stored("u/2", version=None)}
     assert get_stored_by_id(cluster, index, [*expected, "absent"]) == expected
@@ -101,7 +99,7 @@ def test_of_several_documents_of_one_uri_by_uri_gives_the_newest(engine: OpenSea
 
 
 @pytest.mark.parametrize("page", [1, 11, 5000])
-def test_entries_are_every_document_once_whatever_the_page(
+def test_entries_list_each_document_once_for_any_page_size(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     monkeypatch.setattr(state, "_PAGE_SIZE", page)
@@ -147,7 +145,7 @@ def test_an_absent_index_is_an_error_and_not_an_empty_ledger(cluster: Cluster, e
             call()
 
 
-def test_a_shard_that_is_away_is_not_an_empty_one(
+def test_missing_shards_are_not_empty(
     engine: OpenSearch, cluster: Cluster, engine_index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = {"index.routing.allocation.require._name": "no-such-node", "index.number_of_replicas": 0}

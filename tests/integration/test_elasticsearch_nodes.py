@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from opensearchpy import OpenSearch
-from support.nodes.search_nodes import elasticsearch7, opensearch_cluster
+from support.nodes.search_nodes import build_cluster, build_elasticsearch7
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -19,15 +19,15 @@ _TESTS = Path(__file__).parents[1]
 _PARENT = """
 import sys, pathlib
 sys.path.insert(0, sys.argv[1])
-from support.nodes.search_nodes import elasticsearch7
-node = elasticsearch7(pathlib.Path(sys.argv[2])).start(wait=False)
+from support.nodes.search_nodes import build_elasticsearch7
+node = build_elasticsearch7(pathlib.Path(sys.argv[2])).start(wait=False)
 print(node.pid, flush=True)
 sys.stdin.read()
 """
 
 
-def test_killed_node_comes_back_with_its_data(tmp_path: Path) -> None:
-    with elasticsearch7(tmp_path) as node, Cluster(Connection(url=node.url)) as cluster:
+def test_killed_node_restarts_with_its_data(tmp_path: Path) -> None:
+    with build_elasticsearch7(tmp_path) as node, Cluster(Connection(url=node.url)) as cluster:
         client = cluster.client
         client.index(index="kept", id="1", body={"a": 1})
         before = node.pid
@@ -52,7 +52,7 @@ def test_node_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
 
 
 def test_one_of_three_nodes_may_die(tmp_path: Path) -> None:
-    with opensearch_cluster(tmp_path) as cluster:
+    with build_cluster(tmp_path) as cluster:
         client = OpenSearch(cluster.nodes[0].url)
         client.indices.create(
             index="kept",

@@ -1,4 +1,4 @@
-"""`evaluate` on real nodes: what the engine ranks against what the exact scores say, and nothing left behind."""
+"""`evaluate` on real nodes: rankings of the engine against exact scores, without leftovers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from opensearchpy import OpenSearch
 from PIL import Image
-from support.oracles.rank_eval import AT, ask_rank_eval, own_values
+from support.oracles.rank_eval import AT, compute_metrics, run_rank_eval
 
 from stair_es import SparseVector
 from stair_es.cluster.client.capabilities import get_cluster_info
@@ -41,7 +41,7 @@ NOUNS = ("dog", "cat", "house", "tree", "car", "boat", "horse", "bird", "lamp", 
 COLOURS = ("red", "green", "blue", "white", "black", "brown")
 
 
-class Drawn:
+class GreyEncoder:
     """An encoder of images that are one grey value, and of texts that name it: the same draw, and noise on the side of texts."""
 
     model_id = "drawn@1"
@@ -61,7 +61,7 @@ class Drawn:
         return np.stack([row / np.linalg.norm(row) for row in noisy])
 
 
-MODELS = [build_evaluated_model(Drawn(), ModelSpec(name="drawn"))]
+MODELS = [build_evaluated_model(GreyEncoder(), ModelSpec(name="drawn"))]
 
 
 def _words(rng: np.random.Generator, count: int) -> SparseVector:
@@ -141,7 +141,7 @@ def check_words(found: RetrievalReport) -> None:
     assert of(found, "STAIR", "text -> image").queries_without_tokens == 1
     row = of(found, "STAIR", "text -> image")
     assert row.task is not None
-    read = [len(vector) for vector in Drawn().encode_texts(row.task.queries)]
+    read = [len(vector) for vector in GreyEncoder().encode_texts(row.task.queries)]
     assert row.tokens == pytest.approx((40.0, sum(read) / len(read)))
 
 
@@ -163,7 +163,7 @@ def test_words_and_captions_on_engines_with_rank_features(rank_features_url: str
     assert left_behind(rank_features_url) == []
 
 
-def test_the_metrics_are_those_of_the_cluster_query_by_query(rank_features_url: str, captions: CaptionDataset) -> None:
+def test_metrics_match_the_cluster_for_each_query(rank_features_url: str, captions: CaptionDataset) -> None:
     connection = Connection(url=rank_features_url)
     with Cluster(connection) as cluster:
         methods = methods_on(cluster, captions)
@@ -191,15 +191,15 @@ def methods_on(cluster: Cluster, captions: CaptionDataset) -> list[RetrievalMeth
 def check_rank_eval(cluster: Cluster, method: RetrievalMethod) -> None:
     """Check that `_rank_eval` of the cluster has our metrics."""
     assert method.corpus is not None
-    index_spec = IndexSpec(model_name="drawn", model_id=Drawn.model_id, fit="pad", settings={})
+    index_spec = IndexSpec(model_name="drawn", model_id=GreyEncoder.model_id, fit="pad", settings={})
     run = f"eval-rank-{uuid.uuid4().hex[:8]}"
     with create_temporary_index(cluster, method.corpus, run=run, index_spec=index_spec, keep=False) as there:
-        asked = [method.build_query(query).clause for query in range(len(method.task.queries))]
-        clauses = {query: clause for query, clause in enumerate(asked) if clause is not None}
-        assert len(clauses) >= len(asked) - 1
-        hits = list(there.search_queries(asked, AT))
-        theirs = ask_rank_eval(there, clauses, method.task.relevant)
-        own = {query: own_values(hits[query], method.task.relevant[query]) for query in clauses}
+        vector = [method.build_query(query).clause for query in range(len(method.task.queries))]
+        clauses = {query: clause for query, clause in enumerate(vector) if clause is not None}
+        assert len(clauses) >= len(vector) - 1
+        hits = list(there.search_queries(vector, AT))
+        theirs = run_rank_eval(there, clauses, method.task.relevant)
+        own = {query: compute_metrics(hits[query], method.task.relevant[query]) for query in clauses}
     assert theirs == {query: pytest.approx(values, abs=1e-6) for query, values in own.items()}, method.name
     for metric in ("recall@10", "MRR@10", "nDCG@10"):
         mean = fmean(values[metric] for values in theirs.values())
@@ -237,8 +237,8 @@ def test_kept_indices_can_be_searched(node_url: str, client: OpenSearch, caption
     try:
         assert len(found.kept_indices) == 4
         [texts] = [name for name in found.kept_indices if "-texts-" in name]
-        vector = Drawn().encode_images(np.full((1, 8, 8, 3), 5, np.uint8))[0]
-        with Searcher(Connection(url=node_url), texts, Drawn.model_id) as searcher:
+        vector = GreyEncoder().encode_images(np.full((1, 8, 8, 3), 5, np.uint8))[0]
+        with Searcher(Connection(url=node_url), texts, GreyEncoder.model_id) as searcher:
             hits = searcher.search(SearchQuery(vector=vector), k=2).hits
         assert {hit.source["caption"] for hit in hits} <= {text for image in captions.images for text in image.captions}
         assert any(" 5" in hit.source["caption"] for hit in hits)
@@ -247,7 +247,7 @@ def test_kept_indices_can_be_searched(node_url: str, client: OpenSearch, caption
 
 
 def test_several_models_share_a_run(node_url: str, captions: CaptionDataset) -> None:
-    class Other(Drawn):
+    class Other(GreyEncoder):
         model_id = "other@1"
 
     models = [*MODELS, build_evaluated_model(Other(), ModelSpec(name="other"))]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from opensearchpy import OpenSearch
-from support.commands import CommandHere
+from support.commands import CommandRunner
 
 from stair_es.model.stair_mini import artifacts
 
@@ -81,10 +81,10 @@ def test_evaluate(run: Run, client: OpenSearch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandHere:
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandRunner:
     """Run `stair-es evaluate` where there is no cluster, and none can be started."""
     monkeypatch.chdir(tmp_path)
-    return CommandHere({"STAIR_ES_MODEL": "stair-mini", "STAIR_ES_URL": "http://127.0.0.1:9", "COLUMNS": "100"}, "evaluate")
+    return CommandRunner({"STAIR_ES_MODEL": "stair-mini", "STAIR_ES_URL": "http://127.0.0.1:9", "COLUMNS": "100"}, "evaluate")
 
 
 def layout(root: Path) -> Path:
@@ -97,7 +97,7 @@ def layout(root: Path) -> Path:
     return root
 
 
-def test_retrieval_of_a_coco_set_without_a_cluster(alone: CommandHere, tmp_path: Path) -> None:
+def test_retrieval_of_a_coco_set_without_a_cluster(command: CommandRunner, tmp_path: Path) -> None:
     names = {1: "tabby-cat.jpg", 2: "espresso.jpg", 3: "two-spaniels.jpg"}
     texts = ((1, "a cat"), (1, "a tabby cat looks"), (2, "a cup of coffee"), (3, "two dogs"), (3, "brown dogs in a kennel"))
     coco = {
@@ -106,52 +106,54 @@ def test_retrieval_of_a_coco_set_without_a_cluster(alone: CommandHere, tmp_path:
     }
     (tmp_path / "captions_val2017.json").write_text(json.dumps(coco))
     call = ("retrieval", "captions_val2017.json", "--images", PHOTOS, "--exact", "--text-tower", "table")
-    found = alone.read_json(*call)
+    found = command.read_json(*call)
     assert (found["format"], found["images"], found["texts"], found["cluster"]) == ("COCO", 3, 5, None)
     stair = found["rows"][0]
     assert (stair["method"], stair["model"], stair["exact"]["hit"]["1"]) == ("STAIR", "stair-mini-2", 1.0)
     assert stair["engine"] == {"unavailable_reason": "no cluster was used (--exact)"}
-    assert alone.read_error(*call, "--keep-index").exit_code == 2
-    assert "no-such.jsonl" in str(alone.read_error("retrieval", "no-such.jsonl", "--exact"))
-    unknown = alone.read_error(*call, "--compare", "nobody")
+    assert command.read_error(*call, "--keep-index").exit_code == 2
+    assert "no-such.jsonl" in str(command.read_error("retrieval", "no-such.jsonl", "--exact"))
+    unknown = command.read_error(*call, "--compare", "nobody")
     assert unknown.exit_code == 2
     assert "nobody" in str(unknown)
 
 
-def test_a_folder_of_classes(alone: CommandHere, tmp_path: Path) -> None:
+def test_a_folder_of_classes(command: CommandRunner, tmp_path: Path) -> None:
     layout(tmp_path / "pets")
     (tmp_path / "names.txt").write_text("n1 cat, tabby\nn2 dog\nn3 coffee\n")
     (tmp_path / "prompts.txt").write_text("a photo of a {}\n\n{}\n")
     light = ("--text-tower", "table")
-    found = alone.read_json("zero-shot", "pets", "--classes", "names.txt", "--prompts", "prompts.txt", "--out", "report", *light)
+    found = command.read_json(
+        "zero-shot", "pets", "--classes", "names.txt", "--prompts", "prompts.txt", "--out", "report", *light
+    )
     assert found["prompts"] == ["a photo of a {}", "{}"]
     assert found["rows"] == [
         {"vectors": "tokens", "model": "stair-mini-2", "images": 4, "top1": 1.0, "top5": 1.0, "mean_class": 1.0}
     ]
     assert found == json.loads((tmp_path / "report" / "evaluation.json").read_text())
     assert "| tokens  | stair-mini-2 |" in (tmp_path / "report" / "evaluation.md").read_text()
-    [row] = alone.read_json("words", "pets", "--classes", "names.txt", *light)["rows"]
+    [row] = command.read_json("words", "pets", "--classes", "names.txt", *light)["rows"]
     assert (row["images"], row["vocabulary"], row["at"]["20"]) == (4, len(artifacts.read_mini_artifacts().vocabulary), 1.0)
-    refused = alone.read_error("words", "pets", "--classes", "names.txt", "--split", "test", *light)
+    refused = command.read_error("words", "pets", "--classes", "names.txt", "--split", "test", *light)
     assert "--classes is for a folder of classes" in str(refused)
-    probed = alone.read_json("probe", "--train", "pets", "--test", layout(tmp_path / "again"), *light)
+    probed = command.read_json("probe", "--train", "pets", "--test", layout(tmp_path / "again"), *light)
     assert probed["rows"][0]["top1"] == 1.0
-    wrong = alone.read_error("probe", "pets", *light)
+    wrong = command.read_error("probe", "pets", *light)
     assert (wrong.exit_code, wrong.message) == (2, "no such folder: pets/train")
 
 
-def test_sparsity_of_captions_and_folders(alone: CommandHere, tmp_path: Path) -> None:
+def test_sparsity_of_captions_and_folders(command: CommandRunner, tmp_path: Path) -> None:
     table = ("--text-tower", "table")
-    shown = alone.read_output("sparsity", PHOTOS / "captions.jsonl", "--limit", "5", *table)
+    shown = command.read_output("sparsity", PHOTOS / "captions.jsonl", "--limit", "5", *table)
     assert "| tokens  | stair-mini-2 | texts -> images  |" in shown
-    assert alone.read_json("sparsity", PHOTOS, "--limit", "3")["rows"][0]["items"]["images"]["max"] <= 64
+    assert command.read_json("sparsity", PHOTOS, "--limit", "3")["rows"][0]["items"]["images"]["max"] <= 64
     for name, text in (("red", "a cat"), ("blue", "two dogs")):  # folders like those of classes, with captions in them
         (tmp_path / "both" / name).mkdir(parents=True)
         shutil.copy(PHOTOS / "tabby-cat.jpg", tmp_path / "both" / name / "photo.jpg")
         (tmp_path / "both" / name / "photo.txt").write_text(text)
-    assert "Whether a word of an image's captions" in alone.read_output("words", "both", *table)
+    assert "Whether a word of an image's captions" in command.read_output("words", "both", *table)
     (tmp_path / "both" / "metadata.jsonl").write_text('{"file_name": "gone.jpg", "text": "a cat"}')
-    refused = alone.read_error("sparsity", "both")  # and isn't taken for a folder of images without a word
+    refused = command.read_error("sparsity", "both")  # and isn't taken for a folder of images without a word
     assert "no image with a caption" in str(refused)
-    shown = alone.read_output("words", PHOTOS / "captions.jsonl", "--limit", "8", *table)
+    shown = command.read_output("words", PHOTOS / "captions.jsonl", "--limit", "8", *table)
     assert "Whether a word of an image's captions" in shown

@@ -26,7 +26,7 @@ PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[EvaluatedModel]:
     root = tmp_path_factory.mktemp("models")
-    folders = [vdr(root / "vdr"), tiny_dense.clip(root / "clip"), tiny_dense.siglip(root / "siglip")]
+    folders = [vdr(root / "vdr"), tiny_dense.write_clip(root / "clip"), tiny_dense.write_siglip(root / "siglip")]
     return load_models([ModelSpec(name="stair-mini", text_tower="table"), *(ModelSpec(name=str(folder)) for folder in folders)])
 
 
@@ -46,7 +46,7 @@ def labeled(tmp_path_factory: pytest.TempPathFactory) -> LabeledDataset:
 
 
 def vdr(folder: Path) -> Path:
-    return tiny_checkpoints.write(folder, tiny_checkpoints.vdr_config(), tiny_checkpoints.vdr_weights())
+    return tiny_checkpoints.write_checkpoint(folder, tiny_checkpoints.build_vdr_config(), tiny_checkpoints.draw_vdr_weights())
 
 
 def nothing(what: str, done: int, total: int) -> None:

@@ -15,17 +15,29 @@ from typing import Any
 import pytest
 from opensearchpy import OpenSearch
 from support.bulk_faults import (
-    busy,
-    every_fault,
-    harmless_faults,
-    items_refused,
-    operations,
-    repeated_faults,
-    slow,
-    stopping_faults,
-    too_large,
+    delay_response,
+    limit_body,
+    list_all_faults,
+    list_fatal_faults,
+    list_harmless_faults,
+    list_retried_faults,
+    parse_operations,
+    reject_items,
+    reject_request,
 )
-from support.servers.fault_proxy import Answer, Fault, FaultProxy, Plan, Reply, Request, Storm, always, first, forward, serve
+from support.servers.fault_proxy import (
+    Fault,
+    FaultProxy,
+    MaybeResponse,
+    Plan,
+    RandomFaults,
+    Request,
+    Response,
+    build_forwarder,
+    inject_always,
+    inject_in_order,
+    start_server,
+)
 
 from stair_es import SparseVector, resources
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
@@ -68,7 +80,7 @@ def test_an_invalid_url_is_a_usage_error(url: str) -> None:
 
 
 def test_an_unreachable_server_is_reported() -> None:
-    with serve(lambda _: None) as url:
+    with start_server(lambda _: None) as url:
         pass
     with pytest.raises(ClusterUnreachable, match=url):
         _probe(url)
@@ -77,39 +89,42 @@ def test_an_unreachable_server_is_reported() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        Reply(kind="text/html", body=b"<h1>welcome</h1>"),
-        Reply(status=404, kind="text/html", body=b"<h1>not here</h1>"),
-        Reply(body=b'{"hello": "world"}'),
-        Reply(body=b'{"version": {"number": "1.0"}}'),
-        Reply(body=b'["list"]'),
-        Reply(body=b'{"version": '),
-        Reply(kind="text/plain"),
+        Response(kind="text/html", body=b"<h1>welcome</h1>"),
+        Response(status=404, kind="text/html", body=b"<h1>not here</h1>"),
+        Response(body=b'{"hello": "world"}'),
+        Response(body=b'{"version": {"number": "1.0"}}'),
+        Response(body=b'["list"]'),
+        Response(body=b'{"version": '),
+        Response(kind="text/plain"),
     ],
 )
-def test_another_server_is_reported(answer: Reply) -> None:
-    with serve(lambda _: answer) as url, pytest.raises(NotASearchCluster, match=r"127\.0\.0\.1"):
+def test_another_server_is_reported(answer: Response) -> None:
+    with start_server(lambda _: answer) as url, pytest.raises(NotASearchCluster, match=r"127\.0\.0\.1"):
         _probe(url)
 
 
 def test_too_old_a_cluster() -> None:
     old = {"version": {"number": "7.10.2", "lucene_version": "8.7.0"}}
-    with serve(lambda _: Reply.json(old)) as url, pytest.raises(UnsupportedTarget, match=r"Elasticsearch 7\.10\.2.*7\.12"):
+    with (
+        start_server(lambda _: Response.json(old)) as url,
+        pytest.raises(UnsupportedTarget, match=r"Elasticsearch 7\.10\.2.*7\.12"),
+    ):
         _probe(url)
 
 
-def _locked(node_url: str) -> Callable[[Request], Answer]:
+def _locked(node_url: str) -> Callable[[Request], MaybeResponse]:
     wanted = "Basic " + base64.b64encode(b"anna:s@fe:word").decode()
-    send = forward(node_url)
+    send = build_forwarder(node_url)
 
-    def answer(request: Request) -> Answer:
+    def answer(request: Request) -> MaybeResponse:
         admitted = request.headers.get("authorization") == wanted
-        return send(request) if admitted else Reply.json({"error": "who are you?"}, 401)
+        return send(request) if admitted else Response.json({"error": "who are you?"}, 401)
 
     return answer
 
 
-def test_a_login_is_taken_from_the_url_and_never_shown(node_url: str) -> None:
-    with serve(_locked(node_url)) as url:
+def test_url_login_is_used_and_not_shown(node_url: str) -> None:
+    with start_server(_locked(node_url)) as url:
         host = url.removeprefix("http://")
         assert _probe(f"http://anna:s%40fe%3Aword@{host}") == "OpenSearch 3.8.0"
         for wrong in (url, f"http://anna:hunter2@{host}"):
@@ -165,7 +180,7 @@ def _uris(documents: list[tuple[str, dict[str, Any]]]) -> dict[str, str]:
     return {id_: source["uri"] for id_, source in documents}
 
 
-@pytest.mark.parametrize("fault", repeated_faults(slow_s=0.4), ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", list_retried_faults(slow_s=0.4), ids=lambda fault: fault.name)
 @pytest.mark.parametrize("times", [1, 3])
 def test_temporary_faults_lose_and_duplicate_nothing(
     fault: Fault, times: int, node_url: str, client: OpenSearch, index_name: str
@@ -173,7 +188,11 @@ def test_temporary_faults_lose_and_duplicate_nothing(
     _create(client, index_name)
     documents = _documents(50)
     timeout_s = 0.3 if fault.name == "slow" else 10
-    with _writer(node_url, index_name, first([fault] * times), BulkPolicy(max_chunk_docs=20), timeout_s) as (writer, waits, met):
+    with _writer(node_url, index_name, inject_in_order([fault] * times), BulkPolicy(max_chunk_docs=20), timeout_s) as (
+        writer,
+        waits,
+        met,
+    ):
         written = writer.write(documents)
     assert written.outcomes == _names(documents)
     assert _stored(client, index_name) == _uris(documents)
@@ -181,23 +200,21 @@ def test_temporary_faults_lose_and_duplicate_nothing(
     assert len(written.requests) == met.total()
 
 
-@pytest.mark.parametrize("fault", harmless_faults(), ids=lambda fault: fault.name)
-def test_odd_answers_that_say_all_are_taken_at_their_word(
-    fault: Fault, node_url: str, client: OpenSearch, index_name: str
-) -> None:
+@pytest.mark.parametrize("fault", list_harmless_faults(), ids=lambda fault: fault.name)
+def test_unusual_complete_responses_are_accepted(fault: Fault, node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     documents = _documents(50)
-    with _writer(node_url, index_name, always(fault), BulkPolicy(max_chunk_docs=20)) as (writer, waits, met):
+    with _writer(node_url, index_name, inject_always(fault), BulkPolicy(max_chunk_docs=20)) as (writer, waits, met):
         assert writer.write(documents).outcomes == _names(documents)
     assert _stored(client, index_name) == _uris(documents)
     assert (waits, met) == ([], {fault.name: 3})
 
 
-@pytest.mark.parametrize("fault", stopping_faults(), ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", list_fatal_faults(), ids=lambda fault: fault.name)
 def test_permanent_errors_stop_the_run_at_once(fault: Fault, node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     documents = _documents(50)
-    plan = first([None, fault])
+    plan = inject_in_order([None, fault])
     with _writer(node_url, index_name, plan, BulkPolicy(max_chunk_docs=20)) as (writer, waits, met):
         with pytest.raises(ClusterError, match=fault.name):
             writer.write(documents)
@@ -207,7 +224,7 @@ def test_permanent_errors_stop_the_run_at_once(fault: Fault, node_url: str, clie
 
 
 @pytest.mark.parametrize(("seed", "threads"), [(1, 1), (2, 3)])
-def test_all_faults_together_lose_and_duplicate_nothing_and_fail_the_right_documents(
+def test_all_faults_together_lose_and_duplicate_nothing(
     seed: int, threads: int, node_url: str, client: OpenSearch, index_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _create(client, index_name)
@@ -215,8 +232,8 @@ def test_all_faults_together_lose_and_duplicate_nothing_and_fail_the_right_docum
     poison = {"013", "217"}
     for position in map(int, poison):
         documents[position][1]["width"] = "wide"
-    faults = every_fault(slow_s=0.8, limit=800)
-    plan = Storm(seed, share=0.8, faults=faults)
+    faults = list_all_faults(slow_s=0.8, limit=800)
+    plan = RandomFaults(seed, share=0.8, faults=faults)
     start = time.perf_counter()
     with _writer(node_url, index_name, plan, BulkPolicy(max_chunk_docs=20), timeout_s=0.6) as (writer, _, met):
         outcomes: dict[str, str | None] = {}
@@ -238,7 +255,7 @@ def test_too_large_requests_are_split_down_to_the_document(node_url: str, client
     _create(client, index_name)
     documents = _documents(40)
     documents[17][1]["caption"] = "long " * 1000
-    with _writer(node_url, index_name, always(too_large(1000))) as (writer, waits, _):
+    with _writer(node_url, index_name, inject_always(limit_body(1000))) as (writer, waits, _):
         written = writer.write(documents)
     refused = written.outcomes.pop("017")
     assert refused is not None
@@ -250,7 +267,7 @@ def test_too_large_requests_are_split_down_to_the_document(node_url: str, client
     assert len(written.requests) < 30  # what was learnt from the first refusal holds for the rest of the call
 
 
-def test_the_caller_says_how_large_requests_are(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_caller_sets_the_request_size(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     with _writer(node_url, index_name, _pass) as (writer, _, met):
         small = writer.write(_documents(50), chunk_bytes=1000).requests
@@ -277,7 +294,7 @@ def test_poison_is_isolated_and_named(node_url: str, client: OpenSearch, index_n
     assert waits == []
 
 
-def test_a_document_that_makes_the_node_reject_the_request_is_found(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_document_that_breaks_a_request_is_found(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     documents = _documents(40)
     too_long = "x" * 600  # a node refuses the request for an _id of more than 512 bytes
@@ -292,12 +309,10 @@ def test_a_document_that_makes_the_node_reject_the_request_is_found(node_url: st
     assert waits == []
 
 
-def test_a_cluster_that_rejects_every_request_does_not_fail_the_documents(
-    node_url: str, client: OpenSearch, index_name: str
-) -> None:
+def test_rejected_requests_do_not_fail_documents(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
-    no = Reply.json({"error": {"type": "illegal_argument_exception", "reason": "unknown parameter"}}, 400)
-    refuse = always(Fault("400", lambda request, send: no))
+    no = Response.json({"error": {"type": "illegal_argument_exception", "reason": "unknown parameter"}}, 400)
+    refuse = inject_always(Fault("400", lambda request, send: no))
     with _writer(node_url, index_name, refuse) as (writer, _, met), pytest.raises(ClusterError, match="unknown parameter"):
         writer.write(_documents(30))
     assert met == {"400": 2}
@@ -313,7 +328,7 @@ def test_of_several_documents_with_one_id_the_last_counts(node_url: str, client:
 
 def test_updates_and_deletions_of_missing_documents_count_as_done(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
-    with _writer(node_url, index_name, first([busy(), items_refused()])) as (writer, waits, _):
+    with _writer(node_url, index_name, inject_in_order([reject_request(), reject_items()])) as (writer, waits, _):
         writer.write(_documents(4))
         changed = writer.update([("000", {"uri": "file:///new"}), ("gone", {"uri": "file:///gone"})]).outcomes
         removed = writer.delete(["001", "003", "never"]).outcomes
@@ -325,7 +340,7 @@ def test_updates_and_deletions_of_missing_documents_count_as_done(node_url: str,
 
 def test_busy_to_the_last_attempt_fails_the_run_and_waits_longer_each_time(node_url: str, index_name: str) -> None:
     with (
-        _writer(node_url, index_name, always(busy()), BulkPolicy(attempts=5)) as (writer, waits, _),
+        _writer(node_url, index_name, inject_always(reject_request()), BulkPolicy(attempts=5)) as (writer, waits, _),
         pytest.raises(ClusterError, match="429") as caught,
     ):
         writer.write(_documents(3))
@@ -334,9 +349,13 @@ def test_busy_to_the_last_attempt_fails_the_run_and_waits_longer_each_time(node_
     assert "resumes where this run stopped" in caught.value.remedy
 
 
-def test_a_cluster_that_says_when_to_come_back_is_not_asked_earlier(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_retry_after_of_a_cluster_is_respected(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
-    with _writer(node_url, index_name, first([busy(retry_after_s=7), busy()])) as (writer, waits, _):
+    with _writer(node_url, index_name, inject_in_order([reject_request(retry_after_s=7), reject_request()])) as (
+        writer,
+        waits,
+        _,
+    ):
         assert writer.write(_documents(3)).outcomes == {f"{i:03}": None for i in range(3)}
     asked_s, own_s = waits
     assert 7 <= asked_s <= 8
@@ -350,7 +369,7 @@ def test_patience_ends_in_time_too(node_url: str, index_name: str) -> None:
         nonlocal now_s
         now_s += seconds
 
-    with FaultProxy(node_url, always(busy())) as proxy:
+    with FaultProxy(node_url, inject_always(reject_request())) as proxy:
         connection = Connection(url=proxy.url, timeout_s=5)
         writer = BulkWriter(
             cluster=Cluster(connection),
@@ -365,12 +384,10 @@ def test_patience_ends_in_time_too(node_url: str, index_name: str) -> None:
     assert now_s == pytest.approx(1060)
 
 
-def test_one_that_is_rejected_to_the_end_while_others_are_taken_in_its_position_has_failed(
-    node_url: str, client: OpenSearch, index_name: str
-) -> None:
+def test_documents_rejected_while_others_pass_have_failed(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
-    stubborn = items_refused(lambda _, id_: id_ == "001", 500, {"type": "null_pointer_exception", "reason": "broken"})
-    with _writer(node_url, index_name, always(stubborn), BulkPolicy(attempts=3)) as (writer, _, _):
+    stubborn = reject_items(lambda _, id_: id_ == "001", 500, {"type": "null_pointer_exception", "reason": "broken"})
+    with _writer(node_url, index_name, inject_always(stubborn), BulkPolicy(attempts=3)) as (writer, _, _):
         outcomes = writer.write(_documents(3)).outcomes
     reason = outcomes.pop("001")
     assert reason is not None
@@ -379,18 +396,18 @@ def test_one_that_is_rejected_to_the_end_while_others_are_taken_in_its_position_
 
 
 @pytest.mark.parametrize("refused", [2, 30])
-def test_where_others_are_not_taken_either_the_run_stops_and_no_document_is_blamed(
+def test_full_rejection_stops_the_run_without_failed_documents(
     refused: int, node_url: str, client: OpenSearch, index_name: str
 ) -> None:
     """As when the primary of one shard is missing: some documents go in, those of this shard don't."""
     _create(client, index_name)
-    away = items_refused(
+    away = reject_items(
         lambda _, id_: id_.removeprefix("stair-es-probe-") < f"{refused:03}",
         503,
         {"type": "unavailable_shards_exception", "reason": "primary shard is not active"},
     )
     with (
-        _writer(node_url, index_name, always(away), BulkPolicy(attempts=3)) as (writer, _, _),
+        _writer(node_url, index_name, inject_always(away), BulkPolicy(attempts=3)) as (writer, _, _),
         pytest.raises(ClusterError, match=f"does not accept {refused} documents.*primary shard is not active"),
     ):
         writer.write(_documents(40))
@@ -419,9 +436,7 @@ def test_a_full_disk_is_waited_for(node_url: str, client: OpenSearch, index_name
 
 
 @pytest.mark.parametrize("count", [3, 100])
-def test_a_disk_that_stays_full_stops_the_run_with_a_remedy(
-    count: int, node_url: str, client: OpenSearch, index_name: str
-) -> None:
+def test_full_disk_stops_the_run_with_a_remedy(count: int, node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     _block(client, index_name, True)
     with (
@@ -445,14 +460,14 @@ def test_a_closed_index_or_a_missing_pipeline_stops_the_run(node_url: str, clien
     assert waits == []
 
 
-def test_a_node_that_is_away_is_left_for_another(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_unreachable_node_fails_over(node_url: str, client: OpenSearch, index_name: str) -> None:
     """Three nodes: nobody at the first, the second accepts and never answers in time, the third is well."""
     _create(client, index_name)
     documents = _documents(60)
     with ExitStack() as stack:
-        with serve(lambda _: None) as away:
+        with start_server(lambda _: None) as away:
             pass
-        sleepy = stack.enter_context(FaultProxy(node_url, always(slow(1.2)))).url
+        sleepy = stack.enter_context(FaultProxy(node_url, inject_always(delay_response(1.2)))).url
         cluster = stack.enter_context(Cluster(Connection(url=f"{away},{sleepy},{node_url}", timeout_s=0.8)))
         writer = BulkWriter(cluster=cluster, index=index_name, sleep=lambda _: None)
         written = writer.write(documents, chunk_bytes=2000)
@@ -461,7 +476,7 @@ def test_a_node_that_is_away_is_left_for_another(node_url: str, client: OpenSear
     assert any(not sent.busy for sent in written.requests)
 
 
-def test_a_deleted_index_does_not_come_back_as_another(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_deleted_index_is_not_replaced(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     with _writer(node_url, index_name, _pass) as (writer, _, _):
         writer.write(_documents(3))
@@ -474,21 +489,21 @@ def test_a_deleted_index_does_not_come_back_as_another(node_url: str, client: Op
 
 def test_actions_of_a_body_are_distinguished() -> None:
     body = b'{"delete":{"_id":"a"}}\n{"index":{"_id":"b"}}\n{"x":1}\n{"delete":{"_id":"c"}}\n'
-    assert [(kind, id_) for kind, id_, _ in operations(body)] == [("delete", "a"), ("index", "b"), ("delete", "c")]
-    assert b"".join(lines for _, _, lines in operations(body)) == body
+    assert [(kind, id_) for kind, id_, _ in parse_operations(body)] == [("delete", "a"), ("index", "b"), ("delete", "c")]
+    assert b"".join(lines for _, _, lines in parse_operations(body)) == body
 
 
 @pytest.mark.parametrize(("failures", "passes"), [(2, True), (3, False)])
 def test_reading_the_ledger_and_refreshing_are_repeated_too(failures: int, passes: bool) -> None:
     left = failures
 
-    def answer(_: Request) -> Answer:
+    def answer(_: Request) -> MaybeResponse:
         nonlocal left
         left -= 1
-        return Reply.json({}, 503) if left >= 0 else Reply.json({"docs": []})
+        return Response.json({}, 503) if left >= 0 else Response.json({"docs": []})
 
     waits = list[float]()
-    with serve(answer) as url:
+    with start_server(answer) as url:
         cluster = Cluster(Connection(url=url, timeout_s=5), sleep=waits.append)
         call = partial(cluster.call, cluster.client.mget, body={}, retry=RetryPolicy(attempts=3))
         if passes:

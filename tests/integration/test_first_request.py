@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from opensearchpy import OpenSearch
-from support.bulk_faults import unavailable
-from support.servers.fault_proxy import Answer, FaultProxy, Reply, Request, serve
+from support.bulk_faults import build_gateway_error
+from support.servers.fault_proxy import FaultProxy, MaybeResponse, Request, Response, start_server
 
 from stair_es import SparseVector, resources
 from stair_es.cluster.client.capabilities import get_cluster_info
@@ -66,7 +66,7 @@ def test_a_search_waits_some_seconds_for_a_cluster_that_starts(
         busy[path] = busy.get(path, 0) - 1
         return busy[path] >= 0
 
-    with FaultProxy(node_url, lambda request: unavailable() if starts(request) else None) as proxy:
+    with FaultProxy(node_url, lambda request: build_gateway_error() if starts(request) else None) as proxy:
         _search(proxy.url, index_name)
     assert len(waits) == 5
     assert sum(waits) < 8
@@ -80,21 +80,21 @@ def test_a_search_waits_some_seconds_for_a_cluster_that_starts(
     ],
     ids=["search", "ingest"],
 )
-def test_a_cluster_that_stays_busy_is_reported_with_a_remedy(
+def test_busy_cluster_is_reported_with_a_remedy(
     run: Callable[[str, Path], None], least: int, most: float, waits: list[float], tmp_path: Path
 ) -> None:
-    def refuse(_: Request) -> Answer:
-        return Reply.json({}, 503)
+    def refuse(_: Request) -> MaybeResponse:
+        return Response.json({}, 503)
 
-    with serve(refuse) as url, pytest.raises(ClusterError, match="answered 503") as caught:
+    with start_server(refuse) as url, pytest.raises(ClusterError, match="answered 503") as caught:
         run(url, tmp_path)
     assert len(waits) == least
     assert sum(waits) < most
     assert "run it again later" in caught.value.remedy
 
 
-def test_a_cluster_that_never_responded_is_not_waited_for(waits: list[float]) -> None:
-    with serve(lambda _: None) as url:
+def test_unreachable_clusters_are_not_awaited(waits: list[float]) -> None:
+    with start_server(lambda _: None) as url:
         pass
     cluster = Cluster(Connection(url=url, timeout_s=5))
     with cluster, pytest.raises(ClusterUnreachable, match="no search cluster answers"):

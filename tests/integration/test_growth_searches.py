@@ -63,7 +63,7 @@ def fail_a_load(measure: ModuleType, server: Server, query: str, failure: type[B
         raise failure("the load has failed")
 
 
-def test_times_come_when_the_load_has_ended(measure: ModuleType, server: Server) -> None:
+def test_search_times(measure: ModuleType, server: Server) -> None:
     server.may_answer.set()
     with measure.search_meanwhile([server.url], "photos", {"a cat": [b"{}"], "a dog": [b"{}"]}, 1000) as times:
         assert server.asked.wait(60)
@@ -73,7 +73,7 @@ def test_times_come_when_the_load_has_ended(measure: ModuleType, server: Server)
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
-def test_a_load_that_fails_does_not_wait_for_times(
+def test_failed_loads_do_not_wait_for_times(
     measure: ModuleType, server: Server, failure: type[BaseException], capfd: pytest.CaptureFixture[str]
 ) -> None:
     server.may_answer.set()
@@ -84,9 +84,7 @@ def test_a_load_that_fails_does_not_wait_for_times(
     assert capfd.readouterr().err == ""
 
 
-def test_a_query_without_answer_does_not_hold_up_the_end(
-    measure: ModuleType, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unanswered_queries_do_not_delay_the_end(measure: ModuleType, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "_END_S", 0.05)
     with pytest.raises(RuntimeError, match="has failed"):
         fail_a_load(measure, server, "a cat", RuntimeError)

@@ -60,7 +60,7 @@ def test_the_model_is_the_one_that_the_index_names(photos: ImageSearch) -> None:
     assert names(photos.search(PHOTOS / "red-panda.jpg", k=1)) == ["red-panda.jpg"]
 
 
-def test_words_that_must_or_mustn_t_be_there(photos: ImageSearch) -> None:
+def test_required_and_excluded_words(photos: ImageSearch) -> None:
     everything = {hit.uri: hit.source["tokens"] for hit in photos.search("animal dog cat panda cow", k=100).hits}
     with_dog = {Path(uri).name for uri, tokens in everything.items() if "dog" in tokens}
     assert 0 < len(with_dog) < len(everything)
@@ -83,7 +83,7 @@ def test_several_inputs_and_boosts_make_one_vector(photos: ImageSearch) -> None:
     assert "cat" not in photos.build_query(QueryInputs(query_string="cat", muted=frozenset({"cat"}))).vector.tokens
 
 
-def test_what_is_written_as_one_word_is_required_and_excluded_as_a_whole(photos: ImageSearch) -> None:
+def test_single_words_are_required_and_excluded_whole(photos: ImageSearch) -> None:
     assert photos.build_query("animal -sheepdog-puppy").excluded == [("sheepdog", "puppy")]
     found = names(photos.search("animal cat -tabby", k=100))
     assert "tabby-cat.jpg" not in found
@@ -170,8 +170,8 @@ def test_near_misses(photos: ImageSearch) -> None:
     assert found.rank > 1
     assert found.cutoff_score == photos.search("a kitten", k=1).hits[0].score
     assert found.missing_tokens.tokens[0] == "kitten"
-    asked = photos.build_query("a kitten").vector.tokens
-    assert found.extra_tokens.tokens[0] == next(word for word in photos.build_query(spaniels).vector.tokens if word not in asked)
+    query = photos.build_query("a kitten").vector.tokens
+    assert found.extra_tokens.tokens[0] == next(word for word in photos.build_query(spaniels).vector.tokens if word not in query)
     best = photos.explain(photos.search(kitten, k=1).hits[0].id, "a kitten")
     assert (best.rank, best.cutoff_score) == (1, None)
     refused = photos.explain(uri, QueryInputs(query_string="a kitten -dog", required=["kitten"], filters=["format:png"]))
@@ -202,7 +202,7 @@ def test_an_invalid_query_is_rejected(photos: ImageSearch) -> None:
         photos.search(["cat"])  # type: ignore[arg-type]
 
 
-def test_it_needs_a_cluster_or_says_so(photos: ImageSearch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_needs_a_cluster(photos: ImageSearch, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(QueryError, match="no index"):
         ImageSearch("missing-index", connection=photos._connection).search("cat")
     monkeypatch.delenv("STAIR_ES_URL", raising=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.servers.fault_proxy import Reply, Request, serve
+from support.servers.fault_proxy import Request, Response, start_server
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
@@ -30,15 +30,15 @@ def encoder() -> Encoder:
 @pytest.fixture
 def url() -> Iterator[str]:
     answers = {
-        "/cat.jpg": Reply(kind="image/jpeg", body=PHOTO.read_bytes()),
-        "/page": Reply(kind="text/html", body=b"<html>"),
-        "/moved": Reply(status=302, headers={"location": "http://169.254.169.254/latest/meta-data"}),
+        "/cat.jpg": Response(kind="image/jpeg", body=PHOTO.read_bytes()),
+        "/page": Response(kind="text/html", body=b"<html>"),
+        "/moved": Response(status=302, headers={"location": "http://169.254.169.254/latest/meta-data"}),
     }
 
-    def answer(request: Request) -> Reply:
-        return answers.get(request.path.partition("?")[0], Reply(status=404))
+    def answer(request: Request) -> Response:
+        return answers.get(request.path.partition("?")[0], Response(status=404))
 
-    with serve(answer) as served:
+    with start_server(answer) as served:
         yield served
 
 
@@ -69,7 +69,7 @@ def test_forbidden_and_invalid_urls_are_reported(
     assert "hunter2" not in str(failed.value)
 
 
-def test_the_commands_take_urls_with_the_option_of_ingest(url: str) -> None:
+def test_commands_accept_urls_with_the_ingest_option(url: str) -> None:
     def run(*arguments: str) -> str:
         result = CliRunner().invoke(app, [*arguments, "--model", "stair-mini", "--backend", "onnx", "--json"])
         assert result.exit_code == 0, result.output

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.corpora.strange_vectors import fill
+from support.corpora.unicode_vectors import create_index
 
 import stair_es
 from stair_es import SparseVector
@@ -47,7 +47,7 @@ def images() -> dict[str, SparseVector]:
 
 @pytest.fixture
 def index(client: OpenSearch, node_url: str, index_name: str, images: Mapping[str, SparseVector]) -> str:
-    fill(client, index_name, SETTINGS, node_url, images)
+    create_index(client, index_name, SETTINGS, node_url, images)
     return index_name
 
 
@@ -80,14 +80,12 @@ def test_scores_are_the_exact_sums_of_the_quantised_weights_and_rank_so(
     assert compared > 2000
 
 
-def test_the_ranking_is_that_of_the_vectors_within_half_a_step_a_word(
-    client: OpenSearch, index: str, images: Mapping[str, SparseVector]
-) -> None:
+def test_ranking_is_exact_within_half_a_step_per_word(client: OpenSearch, index: str, images: Mapping[str, SparseVector]) -> None:
     for words in queries(images):
-        asked = SparseVector.from_mapping(dict.fromkeys(words, 1.0))
+        query = SparseVector.from_mapping(dict.fromkeys(words, 1.0))
         slack = len(words) / IMPACT_SCALE  # a word's impact is off by half a step, one below half a step by less than one
         found = match(client, index, " ".join(words))
-        exact = {name: asked.dot(vector) for name, vector in images.items()}
+        exact = {name: query.dot(vector) for name, vector in images.items()}
         for name, score in found.items():
             assert score / IMPACT_SCALE == pytest.approx(exact[name], abs=slack)
         ranked = [exact[name] for name in found]
@@ -95,7 +93,7 @@ def test_the_ranking_is_that_of_the_vectors_within_half_a_step_a_word(
             assert earlier >= later - 2 * slack
 
 
-def test_case_stop_words_and_weights_of_the_client_s_query_do_what_they_do_in_bm25(client: OpenSearch, index: str) -> None:
+def test_client_queries_match_bm25_in_case_and_weights(client: OpenSearch, index: str) -> None:
     plain = match(client, index, "word1 word2")
     assert plain
     assert match(client, index, "The Word1, and WORD2!") == plain
@@ -104,9 +102,7 @@ def test_case_stop_words_and_weights_of_the_client_s_query_do_what_they_do_in_bm
     assert both.keys() == match(client, index, "word1").keys() & match(client, index, "word2").keys()
 
 
-def test_words_that_a_match_can_t_ask_for_are_left_out_and_no_other(
-    client: OpenSearch, index: str, images: Mapping[str, SparseVector]
-) -> None:
+def test_only_words_without_a_match_query_are_skipped(client: OpenSearch, index: str, images: Mapping[str, SparseVector]) -> None:
     for word in STRANGE:
         assert any(word in vector.tokens for vector in images.values())
         assert match(client, index, word) == {}
@@ -116,7 +112,7 @@ def test_words_that_a_match_can_t_ask_for_are_left_out_and_no_other(
         assert match(client, index, word).keys() == holders
 
 
-def test_the_words_of_the_vocabulary_that_come_back_whole_are_askable_and_no_other(client: OpenSearch, index: str) -> None:
+def test_only_whole_vocabulary_words_can_be_queried(client: OpenSearch, index: str) -> None:
     whole = set[str]()
     for start in range(0, len(VOCABULARY), 2000):
         texts = VOCABULARY[start : start + 2000]

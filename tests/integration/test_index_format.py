@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.commands import CommandHere
+from support.commands import CommandRunner
 
 from stair_es import resources
 from stair_es.cluster.client.cluster import Cluster
@@ -59,7 +59,7 @@ class OldIndex:
         self.client.indices.create(index=f"{self.name}.words", body=body)
 
     def read_error(self, *arguments: str) -> IndexMismatch:
-        error = CommandHere(self.environment).read_error(*arguments)
+        error = CommandRunner(self.environment).read_error(*arguments)
         assert isinstance(error, IndexMismatch)
         return error
 
@@ -93,7 +93,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_an_index_of_the_first_format_is_rejected_and_stays_as_it_is(old: OldIndex, tmp_path: Path, command: str) -> None:
+def test_first_format_index_is_rejected_unchanged(old: OldIndex, tmp_path: Path, command: str) -> None:
     old.create()
     old.create_words()
     policy = tmp_path / "policy.json"
@@ -117,7 +117,7 @@ def test_no_dashboard_is_built_for_it(old: OldIndex) -> None:
 
 def test_the_doctor_names_it(old: OldIndex) -> None:
     old.create()
-    done = CommandHere(old.environment).run("doctor", "--json")
+    done = CommandRunner(old.environment).run("doctor", "--json")
     [found] = [each for each in json.loads(done.stdout)["findings"] if "has the format 1" in each["message"]]
     assert (found["state"], "stair-es ingest SOURCE --index NEW" in found["remedy"]) == ("fail", True)
 
@@ -132,21 +132,21 @@ def test_a_token_index_of_the_first_format_is_rejected(old: OldIndex) -> None:
 def test_the_remedy_helps(old: OldIndex) -> None:
     old.create()
     new = f"{old.alias}-new"
-    shell = CommandHere({**old.environment, "STAIR_ES_INDEX": new})
+    shell = CommandRunner({**old.environment, "STAIR_ES_INDEX": new})
     assert shell.read_json("ingest", str(PHOTO), "--model", "stair-mini")["written"] == 1
     assert shell.read_json("search", "cat")["hits"][0]["uri"] == PHOTO.as_uri()
     old.client.indices.delete(index=old.name)
-    same = CommandHere(old.environment).read_json("ingest", str(PHOTO), "--model", "stair-mini")
+    same = CommandRunner(old.environment).read_json("ingest", str(PHOTO), "--model", "stair-mini")
     assert (same["written"], same["alias"]) == (1, old.alias)
 
 
-def test_an_index_of_a_later_format_asks_for_a_newer_version(old: OldIndex) -> None:
+def test_later_formats_need_a_newer_version(old: OldIndex) -> None:
     old.create(format_version=INDEX_FORMAT + 1)
     error = old.read_error("search", "cat")
     assert f"has the format {INDEX_FORMAT + 1} of another version" in error.message
     assert "a newer one" in error.remedy
 
 
-def test_the_current_format_is_taken(old: OldIndex) -> None:
+def test_current_format_is_valid(old: OldIndex) -> None:
     old.create(format_version=INDEX_FORMAT)
-    assert [hit["id"] for hit in CommandHere(old.environment).read_json("search", "cat")["hits"]] == ["a"]
+    assert [hit["id"] for hit in CommandRunner(old.environment).read_json("search", "cat")["hits"]] == ["a"]

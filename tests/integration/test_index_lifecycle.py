@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.bulk_faults import unavailable
+from support.bulk_faults import build_gateway_error
 from support.messages import forward_messages
 from support.servers.fault_proxy import FaultProxy
 
@@ -66,7 +66,7 @@ def cluster(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Al
     return AliasCluster(rank_features_url, engine_index, engine)
 
 
-def test_a_new_index_has_the_alias_at_once_and_says_what_it_is(cluster: AliasCluster) -> None:
+def test_new_index_has_its_alias_and_metadata(cluster: AliasCluster) -> None:
     assert cluster.find(OLD) is None
     opened = cluster.open(OLD)
     assert opened == WriteTarget(name=opened.name, created=True, replaces=None)
@@ -143,7 +143,7 @@ def test_a_swap_done_twice_or_by_another_run_is_done(cluster: AliasCluster) -> N
     assert cluster.behind(cluster.alias) == [build.name]
 
 
-def test_an_alias_that_was_moved_is_left_alone(cluster: AliasCluster) -> None:
+def test_moved_alias_is_unchanged(cluster: AliasCluster) -> None:
     cluster.open(OLD)
     first, second = cluster.open(NEW), cluster.open(replace(NEW, model_id="model-3"))
     cluster.swap(second)
@@ -161,7 +161,7 @@ def test_a_deleted_live_index_does_not_prevent_the_swap(cluster: AliasCluster) -
     assert cluster.behind(cluster.alias) == [build.name]
 
 
-def test_a_searcher_never_sees_two_indices_or_none(cluster: AliasCluster) -> None:
+def test_searchers_always_see_one_index(cluster: AliasCluster) -> None:
     live = cluster.open(OLD)
     cluster.write(live, "old")
     seen: set[tuple[str, ...]] = set()
@@ -226,7 +226,7 @@ def test_foreign_indices_are_never_written(cluster: AliasCluster, kind: str) -> 
     assert cluster.indices() == before
 
 
-def test_prune_keeps_the_newest_and_all_that_is_not_a_retired_index_of_this_alias(cluster: AliasCluster) -> None:
+def test_prune_removes_only_old_retired_indices_of_the_alias(cluster: AliasCluster) -> None:
     client, alias = cluster.client, cluster.alias
     built = [cluster.open(OLD)]
     for number in range(4):
@@ -265,11 +265,11 @@ def test_refresh_makes_documents_searchable(cluster: AliasCluster) -> None:
     assert cluster.client.count(index=cluster.alias)["count"] == 1
 
 
-def test_a_busy_cluster_is_asked_again_for_the_index(cluster: AliasCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_requests_are_retried(cluster: AliasCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr("stair_es.cluster.client.cancellation.time.sleep", waits.append)
     numbers = count()
-    with FaultProxy(cluster.connection.url, lambda _: unavailable() if next(numbers) in (0, 2) else None) as proxy:
+    with FaultProxy(cluster.connection.url, lambda _: build_gateway_error() if next(numbers) in (0, 2) else None) as proxy:
         busy = AliasCluster(proxy.url, cluster.alias)
         with busy:
             opened = busy.open(OLD)

@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.commands import CommandHere
+from support.commands import CommandRunner
 from support.models import tiny_sparse
-from support.models.tiny_checkpoints import d2s_config, d2s_weights, vdr_config, vdr_weights, write
-from support.servers.hub_server import Hub, environment, serving
+from support.models.tiny_checkpoints import (
+    build_d2s_config,
+    build_vdr_config,
+    draw_d2s_weights,
+    draw_vdr_weights,
+    write_checkpoint,
+)
+from support.servers.hub_server import HubServer, build_environment, serve_hub
 from support.warm_commands import run_warm
 
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
@@ -34,7 +40,7 @@ NOWHERE = "http://127.0.0.1:9"
 def run(node_url: str, index_name: str, tmp_path: Path) -> Run:
     """Run the command, which learns of node and index from the environment; its hub can't be reached."""
     kept = {name: value for name, value in os.environ.items() if name != "STAIR_ES_MODEL"}
-    given = {**kept, **environment(NOWHERE, tmp_path / "hf"), "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
+    given = {**kept, **build_environment(NOWHERE, tmp_path / "hf"), "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
 
     def script(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         return run_warm(arguments, {**given, **more})
@@ -43,20 +49,20 @@ def run(node_url: str, index_name: str, tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def here(node_url: str, index_name: str) -> CommandHere:
+def cli(node_url: str, index_name: str) -> CommandRunner:
     """Run the command on the node and index, with models that no hub is asked for."""
-    return CommandHere({"STAIR_ES_MODEL": None, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name})
+    return CommandRunner({"STAIR_ES_MODEL": None, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name})
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return write(tmp_path / "my models" / "tiny", vdr_config(), vdr_weights())
+    return write_checkpoint(tmp_path / "my models" / "tiny", build_vdr_config(), draw_vdr_weights())
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    with serving(tmp_path / "repositories") as server:
-        write(server.root / "org" / "tiny", vdr_config(), vdr_weights())
+def hub(tmp_path: Path) -> Iterator[HubServer]:
+    with serve_hub(tmp_path / "repositories") as server:
+        write_checkpoint(server.root / "org" / "tiny", build_vdr_config(), draw_vdr_weights())
         yield server
 
 
@@ -72,54 +78,54 @@ def make_index(client: OpenSearch, index: str, model_name: str, model: str = "un
     client.index(index=index, id="a", body={"tokens": {"dog": 1.0}, "uri": "file:///a.jpg"}, params={"refresh": "true"})
 
 
-def test_all_commands_that_ask_take_the_model_of_the_index(here: CommandHere, folder: Path, index_name: str) -> None:
-    written = here.run("ingest", str(PHOTO), "--model", str(folder))
+def test_query_commands_use_the_model_of_the_index(cli: CommandRunner, folder: Path, index_name: str) -> None:
+    written = cli.run("ingest", str(PHOTO), "--model", str(folder))
     assert written.exit_code == 0, written.output
     assert "real photographs" not in written.stderr  # a model was named
-    words = here.read_json("encode", "--text", "dog", "--index", index_name)["tokens"]
-    assert words == here.read_json("encode", "--text", "dog", "--model", str(folder))["tokens"]
-    [hit] = here.read_json("search", "dog")["hits"]
+    words = cli.read_json("encode", "--text", "dog", "--index", index_name)["tokens"]
+    assert words == cli.read_json("encode", "--text", "dog", "--model", str(folder))["tokens"]
+    [hit] = cli.read_json("search", "dog")["hits"]
     assert {reason["token"] for reason in hit["contributions"]} <= set(words)
-    clauses = here.read_json("query", "dog")["query"]["bool"]["should"]
+    clauses = cli.read_json("query", "dog")["query"]["bool"]["should"]
     assert {clause["rank_feature"]["field"] for clause in clauses} == {f"tokens.{word}" for word in words}
-    assert here.read_json("explain", str(PHOTO), "dog")["rank"] == 1
+    assert cli.read_json("explain", str(PHOTO), "dog")["rank"] == 1
 
     for refused in (
-        here.read_error("search", "dog", STAIR_ES_MODEL=DEFAULT_MODEL),
-        here.read_error("search", "dog", "--model", DEFAULT_MODEL),
-        here.read_error("encode", "--text", "dog", "--index", index_name, "--model", DEFAULT_MODEL),
+        cli.read_error("search", "dog", STAIR_ES_MODEL=DEFAULT_MODEL),
+        cli.read_error("search", "dog", "--model", DEFAULT_MODEL),
+        cli.read_error("encode", "--text", "dog", "--index", index_name, "--model", DEFAULT_MODEL),
     ):
         assert refused.exit_code == 1
         assert "their dot products are meaningless" in refused.message
         assert f"Search with --model '{folder}'" in refused.remedy
 
 
-def test_the_fit_of_the_index_is_taken_with_its_model(here: CommandHere, folder: Path, index_name: str) -> None:
+def test_fit_of_the_index_is_used_with_its_model(cli: CommandRunner, folder: Path, index_name: str) -> None:
     """The tiny VDR crops by itself; the photograph isn't square."""
-    written = here.run("ingest", str(PHOTO), "--model", str(folder), "--fit", "pad")
+    written = cli.run("ingest", str(PHOTO), "--model", str(folder), "--fit", "pad")
     assert written.exit_code == 0, written.output
     encode = ("encode", str(PHOTO))
-    padded, own = (here.read_json(*encode, "--model", str(folder), *fit) for fit in (("--fit", "pad"), ()))
+    padded, own = (cli.read_json(*encode, "--model", str(folder), *fit) for fit in (("--fit", "pad"), ()))
     assert padded != own
-    assert here.read_json(*encode, "--index", index_name) == padded
-    assert here.read_json(*encode, "--index", index_name, "--model", str(folder)) == padded
-    assert here.read_json("search", "--image", str(PHOTO))["hits"]
-    assert here.read_json("inspect", str(PHOTO), "--compare")["compare"]
-    asked = here.read_json("query", "--image", str(PHOTO))
-    assert asked == here.read_json("query", "--image", str(PHOTO), "--model", str(folder), "--fit", "pad")
-    assert "index model" not in here.run("doctor", "--json").stdout
+    assert cli.read_json(*encode, "--index", index_name) == padded
+    assert cli.read_json(*encode, "--index", index_name, "--model", str(folder)) == padded
+    assert cli.read_json("search", "--image", str(PHOTO))["hits"]
+    assert cli.read_json("inspect", str(PHOTO), "--compare")["compare"]
+    query = cli.read_json("query", "--image", str(PHOTO))
+    assert query == cli.read_json("query", "--image", str(PHOTO), "--model", str(folder), "--fit", "pad")
+    assert "index model" not in cli.run("doctor", "--json").stdout
     for command in (("search", "dog"), (*encode, "--index", index_name)):
-        refused = here.read_error(*command, "--fit", "crop")
+        refused = cli.read_error(*command, "--fit", "crop")
         assert refused.exit_code == 1
         assert f"--model '{folder}' --fit pad as it was then" in str(refused)
 
 
-def test_an_index_of_texts_names_its_tower(here: CommandHere, tmp_path: Path, index_name: str) -> None:
+def test_an_index_of_texts_names_its_tower(cli: CommandRunner, tmp_path: Path, index_name: str) -> None:
     (tmp_path / "captions.txt").write_text("a red bus\n")
-    written = here.run("ingest-texts", str(tmp_path / "captions.txt"), "--index", index_name, "--text-tower", "table")
+    written = cli.run("ingest-texts", str(tmp_path / "captions.txt"), "--index", index_name, "--text-tower", "table")
     assert written.exit_code == 0, written.output
-    words = here.read_json("encode", "--text", "a dog", "--index", index_name)
-    assert words == here.read_json("encode", "--text", "a dog", "--text-tower", "table")
+    words = cli.read_json("encode", "--text", "a dog", "--index", index_name)
+    assert words == cli.read_json("encode", "--text", "a dog", "--text-tower", "table")
 
 
 @pytest.mark.parametrize(
@@ -134,20 +140,20 @@ def test_an_index_of_texts_names_its_tower(here: CommandHere, tmp_path: Path, in
     ],
     ids=lambda command: str(command[0]),
 )
-def test_a_model_that_an_index_names_is_never_fetched_unasked(
-    run: Run, hub: Hub, client: OpenSearch, index_name: str, tmp_path: Path, command: tuple[str, ...]
+def test_model_of_an_index_is_not_fetched(
+    run: Run, hub: HubServer, client: OpenSearch, index_name: str, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     make_index(client, index_name, "org/tiny")
     command = (*command, index_name) if command[-1] == "--index" else command
-    done = run(*command, **environment(hub.url, tmp_path / "hf"))
+    done = run(*command, **build_environment(hub.url, tmp_path / "hf"))
     assert done.returncode == 1, done.stdout
     assert f"the index '{index_name}' was written with org/tiny, which isn't installed here" in done.stderr
     assert "name it with --model org/tiny" in done.stderr
-    assert hub.asked == []
+    assert hub.request_paths == []
 
 
 @pytest.mark.parametrize("command", [("search", "dog"), ("serve", "--port", "0")], ids=lambda command: str(command[0]))
-def test_a_folder_that_only_an_index_names_is_not_read(
+def test_folders_named_by_an_index_are_not_read(
     run: Run, client: OpenSearch, folder: Path, index_name: str, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     """What is said doesn't tell either whether the folder is there."""
@@ -160,37 +166,37 @@ def test_a_folder_that_only_an_index_names_is_not_read(
     assert (planted.returncode, absent.returncode) == (1, 1)
     assert "no ingest with this STAIR_ES_HOME has used such a folder" in planted.stderr
     assert f"--model '{folder}'" in planted.stderr
-    said = [done.stderr.replace(f"'{path}'", "X").replace(str(path), "X") for done, path in ((planted, folder), (absent, gone))]
-    assert said[0] == said[1]
+    output = [done.stderr.replace(f"'{path}'", "X").replace(str(path), "X") for done, path in ((planted, folder), (absent, gone))]
+    assert output[0] == output[1]
 
 
-def test_a_cached_model_is_used(run: Run, hub: Hub, client: OpenSearch, index_name: str, tmp_path: Path) -> None:
-    cache = environment(hub.url, tmp_path / "hf")
+def test_a_cached_model_is_used(run: Run, hub: HubServer, client: OpenSearch, index_name: str, tmp_path: Path) -> None:
+    cache = build_environment(hub.url, tmp_path / "hf")
     fetched = run("encode", "--text", "dog", "--model", "org/tiny", "--json", **cache)
     words = answer(fetched)["tokens"]
     make_index(client, index_name, "org/tiny", registry.get_model_card(str(hub.root / "org" / "tiny")).model_id)
-    hub.asked.clear()
+    hub.request_paths.clear()
     assert answer(run("encode", "--text", "dog", "--index", index_name, "--json", **cache))["tokens"] == words
-    assert hub.asked == []
+    assert hub.request_paths == []
     assert answer(run("search", "dog", "--json"))["hits"][0]["id"] == "a"  # no hub is reached at all
 
 
 def test_the_dense_model_of_a_folder_is_not_fetched_either(
-    run: Run, hub: Hub, client: OpenSearch, index_name: str, tmp_path: Path
+    run: Run, hub: HubServer, client: OpenSearch, index_name: str, tmp_path: Path
 ) -> None:
-    head = write(tmp_path / "head", d2s_config("org/tiny"), d2s_weights())
+    head = write_checkpoint(tmp_path / "head", build_d2s_config("org/tiny"), draw_d2s_weights())
     record_model_folder(str(head), DataDir.from_env())
     make_index(client, index_name, str(head))
-    done = run("search", "dog", **environment(hub.url, tmp_path / "hf"))
+    done = run("search", "dog", **build_environment(hub.url, tmp_path / "hf"))
     assert done.returncode == 1
     assert "org/tiny isn't in the cache of the hub" in done.stderr
-    assert hub.asked == []
+    assert hub.request_paths == []
 
 
 def test_code_of_a_checkpoint_is_not_trusted_because_of_an_index(
     run: Run, client: OpenSearch, index_name: str, tmp_path: Path
 ) -> None:
-    tiny_sparse.with_images(tmp_path / "own code")
+    tiny_sparse.write_image_model(tmp_path / "own code")
     (tmp_path / "own code" / "tiny_splade.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     record_model_folder(str(tmp_path / "own code"), DataDir.from_env())
     make_index(client, index_name, str(tmp_path / "own code"))
@@ -200,7 +206,7 @@ def test_code_of_a_checkpoint_is_not_trusted_because_of_an_index(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_model_that_is_gone_says_so(run: Run, client: OpenSearch, index_name: str) -> None:
+def test_missing_models_are_reported(run: Run, client: OpenSearch, index_name: str) -> None:
     make_index(client, index_name, "a-plugin-of-mine")
     done = run("search", "dog")
     assert done.returncode == 1
@@ -214,16 +220,16 @@ def test_query_uses_the_default_model_without_an_index(run: Run) -> None:
     assert f"using {DEFAULT_MODEL}, since the model of the index can't be read" in done.stderr
 
 
-def test_an_ingest_with_the_default_model_points_to_those_for_photographs(here: CommandHere, tmp_path: Path) -> None:
-    shown = here.run("ingest", str(PHOTO))
+def test_default_model_suggests_models_for_photographs(cli: CommandRunner, tmp_path: Path) -> None:
+    shown = cli.run("ingest", str(PHOTO))
     assert shown.exit_code == 0, shown.output
     assert shown.stderr.count("--model photos (see stair-es models)") == 1
     assert "--model photos" not in shown.stdout
-    again = here.run("ingest", str(PHOTO))  # nothing is written
-    named = here.run("ingest", str(PHOTO), "--thumbnail-px", "0", STAIR_ES_MODEL=DEFAULT_MODEL)
-    scripted = here.run("ingest", str(PHOTO), "--thumbnail-px", "16", "--json")
+    again = cli.run("ingest", str(PHOTO))  # nothing is written
+    named = cli.run("ingest", str(PHOTO), "--thumbnail-px", "0", STAIR_ES_MODEL=DEFAULT_MODEL)
+    scripted = cli.run("ingest", str(PHOTO), "--thumbnail-px", "16", "--json")
     (tmp_path / "stair-es.toml").write_text(f'model = "{DEFAULT_MODEL}"\n')
-    configured = here.run("--config", str(tmp_path / "stair-es.toml"), "ingest", str(PHOTO), "--thumbnail-px", "32")
+    configured = cli.run("--config", str(tmp_path / "stair-es.toml"), "ingest", str(PHOTO), "--thumbnail-px", "32")
     for quiet in (again, named, scripted, configured):
         assert quiet.exit_code == 0, quiet.output
         assert "--model photos" not in quiet.stdout + quiet.stderr

@@ -42,9 +42,7 @@ def test_a_search_finds_the_documents_of_the_new_index(engine: OpenSearch, rank_
         assert [hit.uri for hit in searcher.search(CAR).hits] == ["new"]
 
 
-def test_it_doesn_t_take_another_model_s_vectors_for_its_own(
-    engine: OpenSearch, rank_features_url: str, engine_index: str
-) -> None:
+def test_vectors_of_other_models_are_rejected(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
     connection = Connection(url=rank_features_url)
     cluster = Cluster(connection, engine)
     built(cluster, engine_index, FIRST, "old")

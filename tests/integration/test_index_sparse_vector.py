@@ -69,15 +69,15 @@ def put(client: OpenSearch, alias: str, vectors: Mapping[str, SparseVector]) -> 
 def test_the_whole_life_of_an_index(
     cluster: Cluster,
 ) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     body = build_index_body(get_cluster_info(cluster), SETTINGS)
     images = {f"u/{number:03}": vector for number, vector in enumerate(drawn(100, 1))}
-    with forward_messages(said.append):
+    with forward_messages(messages.append):
         live = open_index(cluster, ALIAS, body, IDENTITY)
-    with forward_messages(said.append):
+    with forward_messages(messages.append):
         build = open_index(cluster, ALIAS, body, replace(IDENTITY, settings={"new": True}))
     assert build.replaces == live.name
-    with forward_messages(said.append), relax_index_settings(cluster, build, replicas=True):
+    with forward_messages(messages.append), relax_index_settings(cluster, build, replicas=True):
         put(cluster.client, build.write_alias, images)
     cluster.refresh(build.name)
     swap_alias(cluster, ALIAS, build)
@@ -89,7 +89,7 @@ def test_the_whole_life_of_an_index(
     assert len(cluster.client.indices.get(index=f"{ALIAS}*")) == 1
 
 
-def test_scores_and_reasons_are_those_of_the_exact_product(
+def test_scores_and_reasons_match_the_exact_product(
     cluster: Cluster,
 ) -> None:
     images = {f"u/{number:03}": vector for number, vector in enumerate(drawn(150, 2))}

@@ -1,4 +1,4 @@
-"""Vectors without a cap: a document takes any number of tokens, a query as many as the cluster takes clauses."""
+"""Vectors without a cap: any number of tokens in a document, as many as the cluster allows in a query."""
 
 from __future__ import annotations
 

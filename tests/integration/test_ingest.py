@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
-from support.servers.fault_proxy import Reply, Request, serve
+from support.servers.fault_proxy import Request, Response, start_server
 
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy
@@ -66,14 +66,14 @@ def run(node_url: str) -> Run:
 
 
 @pytest.fixture
-def would(node_url: str) -> Callable[..., DryRunReport]:
-    def would_(options: IngestOptions, *sources: Path | str | Source) -> DryRunReport:
+def dry_run(node_url: str) -> Callable[..., DryRunReport]:
+    def dry_run_(options: IngestOptions, *sources: Path | str | Source) -> DryRunReport:
         return simulate_ingest(_opened(sources), Connection(url=node_url), options)
 
-    return would_
+    return dry_run_
 
 
-class Given:
+class ListSource:
     """A source that names what it was given, and breaks off if it is told to."""
 
     def __init__(self, items: list[SourceItem | ListingFailure], uri: str = "given:", error: Exception | None = None) -> None:
@@ -102,7 +102,7 @@ def _counts(report: IngestReport) -> tuple[int, int, int, int]:
     return report.seen, report.written, report.unchanged, report.failed
 
 
-def test_photos_become_documents_and_a_second_run_writes_nothing(run: Run, options: IngestOptions, client: OpenSearch) -> None:
+def test_photos_are_written_once(run: Run, options: IngestOptions, client: OpenSearch) -> None:
     count = len(list(PHOTOS.glob("*.jpg")))
     report = run(options, PHOTOS)
     assert _counts(report) == (count, count, 0, 0)
@@ -128,7 +128,7 @@ def test_photos_become_documents_and_a_second_run_writes_nothing(run: Run, optio
     assert source["tokens"] == pytest.approx(vector.to_dict(), abs=2e-5)
 
 
-def test_a_rerun_does_only_what_is_new_or_changed(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
+def test_reruns_process_new_and_changed_images(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos")
     first, second, *_ = sorted(folder.iterdir())
     assert _counts(run(options, folder)) == (6, 6, 0, 0)
@@ -171,7 +171,7 @@ def test_hostile_files_have_their_outcome_and_harm_no_other(
     listed = list(open_source(str(folder)).list_items())
     vanishing.unlink()
 
-    report = run(options, Given(listed))
+    report = run(options, ListSource(listed))
     assert _counts(report) == (19, 13, 0, 6)
     assert report.dead_letters is not None
     letters = [json.loads(line) for line in Path(report.dead_letters).read_text().splitlines()]
@@ -192,9 +192,7 @@ def test_hostile_files_have_their_outcome_and_harm_no_other(
     assert _counts(run(options, folder)) == (18, 0, 13, 5)
 
 
-def test_an_index_with_another_mapping_is_left_alone(
-    run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
-) -> None:
+def test_index_with_another_mapping_is_unchanged(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos", 1)
     foreign = f"{options.alias}-foreign"
     client.indices.create(
@@ -207,7 +205,7 @@ def test_an_index_with_another_mapping_is_left_alone(
     assert client.count(index=foreign)["count"] == 0
 
 
-def test_a_foreign_index_is_left_alone(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
+def test_foreign_index_is_unchanged(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos", 1)
     report = run(options, folder)
     mapping = client.indices.get_mapping(index=report.index)[report.index]["mappings"]
@@ -238,7 +236,7 @@ def test_rejected_documents_fail_and_the_rest_is_written(run: Run, options: Inge
     assert all("format" in letter["reason"] for letter in letters)
 
 
-@pytest.mark.usefixtures("ray_here")
+@pytest.mark.usefixtures("local_ray")
 def test_ray_gives_the_same_documents_as_the_local_runner(
     run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
 ) -> None:
@@ -271,9 +269,9 @@ def _config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerC
     )
 
 
-@pytest.mark.usefixtures("ray_here")
+@pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("runner", ["local", "ray"])
-def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: str, tmp_path: Path) -> None:
+def test_stage_errors_reach_the_caller_unchanged(node_url: str, runner: str, tmp_path: Path) -> None:
     config = _config(Connection(url=f"{node_url}/no/such/place"))
     source = open_source(str(_some_photos(tmp_path / "photos", 3)))
     opening = open_thread_executor(config, 2) if runner == "local" else open_ray_executor(config, RayOptions(), 2)
@@ -288,16 +286,16 @@ def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: 
         )
 
 
-def test_an_interrupt_calls_off_the_wait_for_a_cluster_that_is_away(tmp_path: Path) -> None:
+def test_interrupts_end_the_wait_for_a_cluster(tmp_path: Path) -> None:
     requested = threading.Event()
 
-    def busy(_: Request) -> Reply:
+    def busy(_: Request) -> Response:
         requested.set()
-        return Reply(status=503)
+        return Response(status=503)
 
     [found] = open_source(str(_some_photos(tmp_path / "photos", 1))).list_items()
     assert isinstance(found, SourceItem)
-    with serve(busy) as url:
+    with start_server(busy) as url:
         config = _config(Connection(url=url), BulkPolicy(backoff_s=20, max_backoff_s=20, give_up_after_s=20))
         with suppress(KeyboardInterrupt), open_thread_executor(config) as executor:
             task = executor.submit_write([executor.submit_encode(executor.submit_prepare(Batch([Pending(found)])), 0)], 1 << 20)

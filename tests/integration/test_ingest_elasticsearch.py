@@ -34,8 +34,8 @@ def target(request: pytest.FixtureRequest) -> tuple[Connection, Vector]:
 
 
 @pytest.fixture
-def alias(target: tuple[Connection, Vector], index_on: Callable[[str], str]) -> str:
-    return index_on(target[0].url)
+def alias(target: tuple[Connection, Vector], make_index_name: Callable[[str], str]) -> str:
+    return make_index_name(target[0].url)
 
 
 @pytest.fixture
@@ -85,9 +85,9 @@ def test_photos_are_ingested_found_updated_and_rebuilt(
 
 
 def test_fields_that_elasticsearch_7_lacks_are_rejected_before_an_index_is_created(
-    elasticsearch7_url: str, index_on: Callable[[str], str], folder: Path
+    elasticsearch7_url: str, make_index_name: Callable[[str], str], folder: Path
 ) -> None:
-    connection, name = Connection(url=elasticsearch7_url), index_on(elasticsearch7_url)
+    connection, name = Connection(url=elasticsearch7_url), make_index_name(elasticsearch7_url)
     for document in (DocumentSettings(vector="sparse_vector"), DocumentSettings(impacts=True)):
         options = IngestOptions(alias=name, model=ModelSpec(name="stair-mini"), runner="local", document=document)
         with pytest.raises(UnsupportedTarget, match=r"Elasticsearch 7\.17\.29"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from support.servers.fault_proxy import Reply, Request, serve
+from support.servers.fault_proxy import Request, Response, start_server
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.ingest.accounting.report import IngestReport
@@ -29,7 +29,7 @@ Run = Callable[..., IngestReport]
 
 
 @dataclass
-class Site:
+class RateLimitedServer:
     """A server under two names; what it says under each is up to the test."""
 
     asks_to_wait: Callable[[str, int], float | None] = lambda name, count: None
@@ -38,14 +38,14 @@ class Site:
     lock: threading.Lock = field(default_factory=threading.Lock)
     url: str = ""
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> Response:
         with self.lock:
             host, path = request.path[1], request.path
             wait_s = self.asks_to_wait(path, sum(asked[1] == host for _, asked in self.requests))
             self.requests.append((time.monotonic(), path))
         if wait_s is not None:
-            return Reply(status=429, headers={"retry-after": f"{wait_s:.0f}"})
-        return Reply(kind="image/jpeg", body=PHOTOS[int(path[2:-4])].read_bytes())
+            return Response(status=429, headers={"retry-after": f"{wait_s:.0f}"})
+        return Response(kind="image/jpeg", body=PHOTOS[int(path[2:-4])].read_bytes())
 
     def items(self, host: Literal["a", "b"], count: int) -> list[SourceItem | ListingFailure]:
         """The images of one host."""
@@ -54,7 +54,7 @@ class Site:
         return [SourceItem(url, "given:", UrlLocator(url)) for url in urls]
 
 
-class Given:
+class ListSource:
     """A source that names what it was given."""
 
     uri = "given:"
@@ -68,9 +68,9 @@ class Given:
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
-    server = Site()
-    with serve(server.answer) as server.url:
+def site() -> Iterator[RateLimitedServer]:
+    server = RateLimitedServer()
+    with start_server(server.answer) as server.url:
         yield server
 
 
@@ -95,13 +95,13 @@ def run(node_url: str, options: IngestOptions) -> Run:
     ) -> IngestReport:
         read_limits = ReadLimits(url_policy=UrlPolicy(allow_private=True, patience_s=patience_s))
         chosen = replace(options, source=SourceOptions(read_limits=read_limits), **more)  # type: ignore[arg-type]
-        return run_ingest([Given(items)], Connection(url=node_url), chosen, progress=progress)
+        return run_ingest([ListSource(items)], Connection(url=node_url), chosen, progress=progress)
 
     return run_
 
 
 @pytest.mark.parametrize("runner", ["local", "ray"])
-def test_a_host_that_asks_to_wait_once_loses_no_image_and_holds_up_no_other_host(site: Site, run: Run, runner: str) -> None:
+def test_retry_after_loses_no_image_and_delays_no_other_host(site: RateLimitedServer, run: Run, runner: str) -> None:
     rest_s, began, waiting = 3.0, list[float](), list[str]()
 
     def asks_to_wait(path: str, _: int) -> float | None:
@@ -121,7 +121,7 @@ def test_a_host_that_asks_to_wait_once_loses_no_image_and_holds_up_no_other_host
     assert waiting[-1] == ""
 
 
-def test_a_host_that_always_asks_to_wait_fails_after_the_patience_with_the_reason(site: Site, run: Run) -> None:
+def test_endless_retry_after_fails_with_a_reason(site: RateLimitedServer, run: Run) -> None:
     site.asks_to_wait = lambda path, _: 1.0 if path.startswith("/a") else None
     report = run(site.items("a", 6) + site.items("b", 6), 3.0)
     assert (report.seen, report.written, report.failed) == (12, 6, 6)
@@ -136,7 +136,7 @@ def test_a_host_that_always_asks_to_wait_fails_after_the_patience_with_the_reaso
     assert (again.written, again.unchanged, again.failed) == (6, 6, 0)
 
 
-def test_one_url_with_an_endless_retry_after_fails_alone(site: Site, run: Run) -> None:
+def test_one_url_with_an_endless_retry_after_fails_alone(site: RateLimitedServer, run: Run) -> None:
     site.asks_to_wait = lambda path, _: 99999999999 if path == "/a3.jpg" else None
     report = run(site.items("a", 24), 2.0)
     assert (report.seen, report.written, report.failed) == (24, 23, 1)
@@ -145,7 +145,7 @@ def test_one_url_with_an_endless_retry_after_fails_alone(site: Site, run: Run) -
     )
 
 
-def test_a_run_that_waits_for_a_host_can_be_interrupted(site: Site, run: Run) -> None:
+def test_a_run_that_waits_for_a_host_can_be_interrupted(site: RateLimitedServer, run: Run) -> None:
     site.asks_to_wait = lambda path, _: 600.0
     timers: list[threading.Timer] = []
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
 
 
-def test_resync_removes_files_that_are_left_out_now(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> None:
+def test_resync_removes_excluded_files(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> None:
     for photo, place in zip(PHOTOS, ("photos/a.jpg", "photos/.old/b.jpg", "private/c.jpg"), strict=False):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(photo, tmp_path / place)
@@ -29,12 +29,14 @@ def test_resync_removes_files_that_are_left_out_now(client: OpenSearch, node_url
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout), result.stderr
 
-    report, said = ingest("--hidden", "--follow-links")
+    report, output = ingest("--hidden", "--follow-links")
     assert report["written"] == 3
-    assert "left out" not in said
-    report, said = ingest("--resync")
+    assert "left out" not in output
+    report, output = ingest("--resync")
     assert (report["seen"], report["unchanged"] + report["written"], report["removed"]) == (1, 1, 2)
-    assert "1 hidden file or folder left out (include with --hidden), 1 link out of the source left out" in " ".join(said.split())
+    assert "1 hidden file or folder left out (include with --hidden), 1 link out of the source left out" in " ".join(
+        output.split()
+    )
     client.indices.refresh(index=index_name)
     hits = client.search(index=index_name, body={"query": {"match_all": {}}})["hits"]["hits"]
     assert [hit["_source"]["uri"] for hit in hits] == [(tmp_path / "photos" / "a.jpg").as_uri()]

@@ -87,9 +87,7 @@ def _vector(source: dict[str, Any]) -> SparseVector:
     return SparseVector.from_mapping(source["tokens"])
 
 
-def test_an_index_keeps_its_policy_whatever_else_changes(
-    runs: Runs, stored: Callable[[], dict[str, Any]], client: OpenSearch
-) -> None:
+def test_index_keeps_its_policy_on_changes(runs: Runs, stored: Callable[[], dict[str, Any]], client: OpenSearch) -> None:
     plain = replace(runs.options, alias=f"{runs.options.alias}-plain")
     runs.report(alias=plain.alias)
     originals = {
@@ -131,7 +129,7 @@ def test_another_policy_is_rejected_with_the_way_to_apply_it(runs: Runs) -> None
         assert f"stair-es policy apply FILE --index {runs.options.alias}" in caught.value.remedy
 
 
-def test_after_apply_everything_is_unchanged_and_new_images_get_the_policy(
+def test_rerun_after_apply_writes_only_new_images(
     runs: Runs, stored: Callable[[], dict[str, Any]], client: OpenSearch, tmp_path: Path
 ) -> None:
     runs.run()
@@ -154,7 +152,7 @@ def test_after_apply_everything_is_unchanged_and_new_images_get_the_policy(
     assert runs.run() == (0, 3)
 
 
-def test_images_without_a_word_left_stay_and_are_reported(runs: Runs, stored: Callable[[], dict[str, Any]]) -> None:
+def test_images_without_words_are_kept_and_reported(runs: Runs, stored: Callable[[], dict[str, Any]]) -> None:
     runs.run()
     words = {word for source in stored().values() for word in source["tokens"]}
     assert runs.run(alias=f"{runs.options.alias}-e", policy=TokenPolicy(mute=tuple(sorted(words)))) == (3, 0)
@@ -177,7 +175,7 @@ def test_a_policy_applied_during_a_run_is_reported_at_its_end(runs: Runs, client
     assert any("the token policy of the index changed during this run" in line for line in runs.messages)
 
 
-def test_a_run_that_fails_tells_of_the_policy_that_it_missed(runs: Runs, client: OpenSearch) -> None:
+def test_failed_runs_report_a_missed_policy(runs: Runs, client: OpenSearch) -> None:
     runs.run()
     _copy("wall-clock.jpg", runs.folder / "new.jpg")
 
@@ -227,7 +225,7 @@ def _ignore(_: UpdateProgress) -> None:
     pass
 
 
-def test_the_option_takes_a_file(runs: Runs, node_url: str, stored: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+def test_option_accepts_a_file(runs: Runs, node_url: str, stored: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
     (file := tmp_path / "quiet.json").write_text(json.dumps({**POLICY.to_json(), "name": ""}))
     command = ["ingest", str(runs.folder), "-i", runs.options.alias, "--policy", str(file), "--url", node_url]
     result = CliRunner().invoke(app, command)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.models import tiny_sparse
-from support.models.tiny_checkpoints import vdr_config, vdr_weights, write
+from support.models.tiny_checkpoints import build_vdr_config, draw_vdr_weights, write_checkpoint
 
 from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.client.connection import Connection
@@ -46,7 +46,7 @@ Run = Callable[..., IngestReport]
 
 
 @dataclass(frozen=True)
-class Deadly:
+class CrashingLocator:
     """A place that kills the process that reads it: always, or until a file says that it did."""
 
     photo: str
@@ -63,7 +63,7 @@ class Deadly:
         return None
 
 
-class Given:
+class ListSource:
     """A source that names what it was given."""
 
     uri = "given:"
@@ -102,7 +102,7 @@ def run(node_url: str) -> Run:
 def _items(count: int, deadly: dict[int, str | None]) -> list[SourceItem]:
     photos = sorted(PHOTOS.glob("*.jpg"))
     locators: list[Locator] = [
-        Deadly(str(photos[i]), deadly[i]) if i in deadly else FileLocator(photos[i].as_uri()) for i in range(count)
+        CrashingLocator(str(photos[i]), deadly[i]) if i in deadly else FileLocator(photos[i].as_uri()) for i in range(count)
     ]
     return [SourceItem(f"given:{i}", "given:", locator) for i, locator in enumerate(locators)]
 
@@ -120,19 +120,19 @@ def test_an_address_without_ray_is_reported_at_once(
     run: Run, options: IngestOptions, address: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        run(replace(options, ray=RayOptions(address=address)), Given(_items(1, {})))
+        run(replace(options, ray=RayOptions(address=address)), ListSource(_items(1, {})))
 
 
-@pytest.mark.usefixtures("ray_here")
-def test_a_worker_that_dies_is_replaced_and_its_images_are_done(run: Run, options: IngestOptions, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("local_ray")
+def test_dead_workers_are_replaced(run: Run, options: IngestOptions, tmp_path: Path) -> None:
     items = _items(20, {7: str(tmp_path / "first"), 13: str(tmp_path / "second")})
-    report = run(options, Given(items))
+    report = run(options, ListSource(items))
     assert (report.seen, report.written, report.failed, report.documents) == (20, 20, 0, 20)
 
 
-@pytest.mark.usefixtures("ray_here")
-def test_an_image_that_kills_each_worker_has_failed_and_no_other(run: Run, options: IngestOptions) -> None:
-    report = run(options, Given(_items(12, {5: None})))
+@pytest.mark.usefixtures("local_ray")
+def test_only_the_image_that_kills_each_worker_fails(run: Run, options: IngestOptions) -> None:
+    report = run(options, ListSource(_items(12, {5: None})))
     assert (report.seen, report.written, report.failed) == (12, 11, 1)
     assert report.dead_letters
     [letter] = Path(report.dead_letters).read_text().splitlines()
@@ -154,22 +154,22 @@ def _config(node_url: str, model: str) -> WorkerConfig:
     )
 
 
-def test_encoders_that_find_no_room_are_given_up(ray_here: Any, node_url: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
+def test_unplaceable_encoders_are_dropped(local_ray: Any, node_url: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
     class Other:
         def ready(self) -> None:
             pass
 
     monkeypatch.setattr("stair_es.ingest.executors.ray._START_TIMEOUT_S", 3.0)
-    other = ray_here.remote(num_cpus=0.7 * ray_here.cluster_resources()["CPU"])(Other).remote()  # two encoders need half
-    ray_here.get(other.ready.remote())
+    other = local_ray.remote(num_cpus=0.7 * local_ray.cluster_resources()["CPU"])(Other).remote()  # two encoders need half
+    local_ray.get(other.ready.remote())
     try:
         with open_ray_executor(_config(node_url, "stair-mini"), RayOptions(address="auto", encoders=2)) as executor:
             assert executor.encoders == 1
     finally:
-        ray_here.kill(other)
+        local_ray.kill(other)
 
 
-@pytest.mark.usefixtures("ray_here")
+@pytest.mark.usefixtures("local_ray")
 def test_an_encoder_that_cannot_start_fails_the_run_and_kills_no_image(node_url: str) -> None:
     config = _config(node_url, "there-is-no-such-model")
     photo = next(PHOTOS.glob("*.jpg"))
@@ -179,12 +179,12 @@ def test_an_encoder_that_cannot_start_fails_the_run_and_kills_no_image(node_url:
             executor.get_written(executor.submit_write([executor.submit_encode(prepared, 0)], 1 << 20))
 
 
-@pytest.mark.usefixtures("ray_here")
+@pytest.mark.usefixtures("local_ray")
 def test_a_relative_folder_reaches_the_workers_of_ray(
     run: Run, options: IngestOptions, node_url: str, client: OpenSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray's workers load the model themselves, wherever they are; a later search finds it by what the index says."""
-    folder = write(tmp_path / "VDR Tiny", vdr_config(), vdr_weights())
+    folder = write_checkpoint(tmp_path / "VDR Tiny", build_vdr_config(), draw_vdr_weights())
     _save_pictures(tmp_path / "pictures")
     monkeypatch.chdir(tmp_path)
     options = replace(options, model=ModelSpec(name="VDR Tiny"), ray=RayOptions(encoders=1))
@@ -211,7 +211,7 @@ def test_settings_of_the_file_reach_the_workers_of_this_machine(
     node_url: str, index_name: str, client: OpenSearch, tmp_path: Path
 ) -> None:
     """The file alone names the data folder, and the model whose code may run; each worker loads that model."""
-    tiny_sparse.with_images(tmp_path / "splade")
+    tiny_sparse.write_image_model(tmp_path / "splade")
     _save_pictures(tmp_path / "pictures")
     settings = f"url = '{node_url}'\nhome = 'home'\ntrust_remote_code = '{tmp_path / 'splade'}'\n[ingest]\nencoders = 1\n"
     (tmp_path / "stair-es.toml").write_text(settings)

@@ -1,4 +1,4 @@
-"""Reruns: what is read again, what a resync removes, and when a new index is swapped in."""
+"""Reruns: images read again, documents removed by a resync, index swaps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Run = Callable[..., IngestReport]
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnreadableLocator:
     """A place that must not be asked."""
 
     def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
@@ -48,7 +48,7 @@ class Unreadable:
 
 
 @dataclass(frozen=True)
-class Conditional:
+class ConditionalLocator:
     """A store that tells versions only when it is read, and answers "not modified"."""
 
     path: str
@@ -62,14 +62,14 @@ class Conditional:
 
 
 @dataclass(frozen=True)
-class Odd(Unreadable):
+class RaisingLocator(UnreadableLocator):
     """A plugin's place that raises what comes."""
 
     def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         raise KeyError("no such member")
 
 
-class Given:
+class ListSource:
     """A source that names what it was given, and breaks off if it is told to."""
 
     def __init__(self, items: list[SourceItem | ListingFailure], uri: str, error: Exception | None = None) -> None:
@@ -107,11 +107,11 @@ def run(node_url: str, messages: list[str]) -> Run:
 
 
 @pytest.fixture
-def would(node_url: str) -> Callable[..., DryRunReport]:
-    def would_(options: IngestOptions, *sources: Source) -> DryRunReport:
+def dry_run(node_url: str) -> Callable[..., DryRunReport]:
+    def dry_run_(options: IngestOptions, *sources: Source) -> DryRunReport:
         return simulate_ingest(sources, Connection(url=node_url), options)
 
-    return would_
+    return dry_run_
 
 
 @pytest.fixture
@@ -128,9 +128,11 @@ def _source(folder: Path) -> Source:
     return open_source(str(folder))
 
 
-def _without_bytes(folder: Path) -> Given:
-    items = [replace(found, locator=Unreadable()) for found in _source(folder).list_items() if isinstance(found, SourceItem)]
-    return Given(list(items), folder.as_uri())
+def _without_bytes(folder: Path) -> ListSource:
+    items = [
+        replace(found, locator=UnreadableLocator()) for found in _source(folder).list_items() if isinstance(found, SourceItem)
+    ]
+    return ListSource(list(items), folder.as_uri())
 
 
 def _counts(report: IngestReport) -> tuple[int, int, int, int]:
@@ -144,7 +146,7 @@ def _stored(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("id_by", ["uri", "content-hash"])
-def test_a_rerun_reads_no_byte_of_what_is_unchanged(run: Run, options: IngestOptions, folder: Path, id_by: str) -> None:
+def test_reruns_read_no_unchanged_images(run: Run, options: IngestOptions, folder: Path, id_by: str) -> None:
     options = replace(options, document=DocumentSettings(id=id_by))  # type: ignore[arg-type]
     assert _counts(run(options, _source(folder))) == (6, 6, 0, 0)
     assert _counts(run(options, _without_bytes(folder))) == (6, 0, 6, 0)
@@ -153,9 +155,7 @@ def test_a_rerun_reads_no_byte_of_what_is_unchanged(run: Run, options: IngestOpt
     assert _counts(run(options, _without_bytes(folder))) == (6, 0, 5, 1)
 
 
-def test_a_touched_file_is_read_once_and_known_again_afterwards(
-    run: Run, options: IngestOptions, folder: Path, client: OpenSearch
-) -> None:
+def test_touched_files_are_read_once(run: Run, options: IngestOptions, folder: Path, client: OpenSearch) -> None:
     run(options, _source(folder))
     before = _stored(client, options.alias)
     for path in folder.iterdir():
@@ -168,11 +168,11 @@ def test_a_touched_file_is_read_once_and_known_again_afterwards(
         assert {**document, "version": ""} == {**before[uri], "version": ""}
 
 
-def test_a_store_that_says_not_modified_is_believed(run: Run, options: IngestOptions, folder: Path) -> None:
+def test_not_modified_responses_are_trusted(run: Run, options: IngestOptions, folder: Path) -> None:
     path = sorted(folder.iterdir())[0]
 
-    def source(version: str) -> Given:
-        return Given([SourceItem("https://a.example/1.jpg", "list:", Conditional(str(path), version))], "list:")
+    def source(version: str) -> ListSource:
+        return ListSource([SourceItem("https://a.example/1.jpg", "list:", ConditionalLocator(str(path), version))], "list:")
 
     assert _counts(run(options, source('"etag-1"'))) == (1, 1, 0, 0)
     assert _counts(run(options, source('"etag-1"'))) == (1, 0, 1, 0)
@@ -185,8 +185,8 @@ def test_other_fields_or_enrichers_make_other_documents(
 ) -> None:
     items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
 
-    def with_caption(caption: str) -> Given:
-        return Given([replace(item, fields={"caption": caption, "stars": 3}) for item in items], folder.as_uri())
+    def with_caption(caption: str) -> ListSource:
+        return ListSource([replace(item, fields={"caption": caption, "stars": 3}) for item in items], folder.as_uri())
 
     assert _counts(run(options, with_caption("a red bus"))) == (6, 6, 0, 0)
     assert _counts(run(options, with_caption("a red bus"))) == (6, 0, 6, 0)
@@ -227,13 +227,13 @@ def test_an_interrupted_build_is_continued_and_searched_only_when_complete(
     smaller = replace(options, document=DocumentSettings(thumbnail_px=0))
     items = list(_source(folder).list_items())
     with pytest.raises(SourceError, match="went away"):
-        run(smaller, Given(items[:4], folder.as_uri(), SourceError("the store went away")))
+        run(smaller, ListSource(items[:4], folder.as_uri(), SourceError("the store went away")))
     assert list(client.indices.get_alias(name=options.alias)) == [live]
     report = run(smaller, _source(folder))
     assert (_counts(report), report.swapped) == ((6, 2, 4, 0), True)
 
 
-def test_a_build_that_lacks_other_sources_waits_for_them(
+def test_builds_without_other_sources_are_not_swapped(
     run: Run, options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
@@ -257,7 +257,7 @@ def test_a_build_finished_by_a_parallel_run_continues_in_the_live_index(
     smaller = replace(options, document=DocumentSettings(thumbnail_px=0), sink_options={"retain_indices": "0"}, batch_images=1)
     beside = replace(smaller, dead_letters=folder.parent / "beside.jsonl")
 
-    class Overtaken(Given):
+    class Overtaken(ListSource):
         """Another run of the same command is through before this one has named its last image."""
 
         def list_items(self) -> Iterator[SourceItem | ListingFailure]:
@@ -280,9 +280,7 @@ def test_a_build_finished_by_a_parallel_run_continues_in_the_live_index(
     assert len(_stored(client, options.alias)) == 7
 
 
-def test_a_source_that_is_empty_now_does_not_vanish_by_a_swap(
-    run: Run, options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
-) -> None:
+def test_swap_keeps_empty_sources(run: Run, options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     first = sorted(folder.iterdir())[0]
@@ -295,9 +293,7 @@ def test_a_source_that_is_empty_now_does_not_vanish_by_a_swap(
     assert list(client.indices.get_alias(name=options.alias)) == [live]
 
 
-def test_a_build_in_which_live_images_failed_waits_for_them_and_can_be_forced(
-    run: Run, options: IngestOptions, folder: Path, client: OpenSearch
-) -> None:
+def test_build_with_failed_live_images_needs_force(run: Run, options: IngestOptions, folder: Path, client: OpenSearch) -> None:
     live = run(options, _source(folder)).index
     smaller = replace(options, document=DocumentSettings(thumbnail_px=0))
     broken = sorted(folder.iterdir())[0]
@@ -316,7 +312,7 @@ def test_a_build_in_which_live_images_failed_waits_for_them_and_can_be_forced(
 
 
 def test_resync_removes_only_documents_of_its_sources(
-    run: Run, would: Callable[..., DryRunReport], options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
+    run: Run, dry_run: Callable[..., DryRunReport], options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
     other.mkdir()
@@ -326,7 +322,7 @@ def test_resync_removes_only_documents_of_its_sources(
         path.unlink()
     resync = replace(options, resync=True)
     assert run(options, _source(folder)).removed == 0
-    planned = would(resync, _source(folder))
+    planned = dry_run(resync, _source(folder))
     assert planned.stale == len(planned.stale_uris) == 2
     assert len(_stored(client, options.alias)) == 6
     assert run(resync, _source(folder)).removed == 2
@@ -340,13 +336,13 @@ def test_resync_spares_a_source_that_is_empty_or_could_not_be_listed(
     items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
     resync = replace(options, resync=True)
     failure = ListingFailure(f"{folder.as_uri()}/sub", folder.as_uri(), "forbidden")
-    assert run(resync, Given([*items[:3], failure], folder.as_uri())).removed == 0
+    assert run(resync, ListSource([*items[:3], failure], folder.as_uri())).removed == 0
     assert "couldn't be listed" in " ".join(messages)
-    elsewhere = Given([replace(items[0], source="elsewhere:")], "elsewhere:")
-    assert run(resync, elsewhere, Given([], folder.as_uri())).removed == 0
+    elsewhere = ListSource([replace(items[0], source="elsewhere:")], "elsewhere:")
+    assert run(resync, elsewhere, ListSource([], folder.as_uri())).removed == 0
     assert "(is it mounted?)" in " ".join(messages)
     with pytest.raises(IngestError, match="no images"):
-        run(resync, Given([], folder.as_uri()))
+        run(resync, ListSource([], folder.as_uri()))
     assert len(_stored(client, options.alias)) == 6
 
 
@@ -369,8 +365,8 @@ def test_ids_by_content_store_the_same_picture_once_and_follow_it(
     assert len(documents) == 6
 
 
-def test_by_content_the_document_of_a_photo_that_changed_is_gone_and_one_that_moved_changes_its_source(
-    run: Run, would: Callable[..., DryRunReport], options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
+def test_ids_by_content_follow_changed_and_moved_photos(
+    run: Run, dry_run: Callable[..., DryRunReport], options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
 ) -> None:
     """A dry run counts what isn't where it was: only reading tells that it is elsewhere now, or what came in its place."""
     options = replace(options, document=DocumentSettings(id="content-hash"))
@@ -384,7 +380,7 @@ def test_by_content_the_document_of_a_photo_that_changed_is_gone_and_one_that_mo
     second.write_bytes(sorted(PHOTOS.glob("*.jpg"))[8].read_bytes())
     run(options, _source(folder))
     resync = replace(options, resync=True)
-    assert would(resync, _source(folder), _source(other)).stale == 1
+    assert dry_run(resync, _source(folder), _source(other)).stale == 1
     assert run(resync, _source(folder), _source(other)).removed == 1
     assert _stored(client, options.alias)[(other / "moved.jpg").as_uri()]["source"] == other.as_uri()
     assert run(resync, _source(folder)).removed == 0
@@ -394,7 +390,7 @@ def test_by_content_the_document_of_a_photo_that_changed_is_gone_and_one_that_mo
 def test_resync_keeps_documents_of_a_parallel_run(run: Run, options: IngestOptions, folder: Path, client: OpenSearch) -> None:
     run(options, _source(folder))
 
-    class Slow(Given):
+    class Slow(ListSource):
         """While it is listed, a photo comes in that another run finds and this listing has missed."""
 
         def list_items(self) -> Iterator[SourceItem | ListingFailure]:
@@ -409,9 +405,9 @@ def test_resync_keeps_documents_of_a_parallel_run(run: Run, options: IngestOptio
 
 
 def test_a_dry_run_predicts_the_run_and_changes_nothing(
-    run: Run, would: Callable[..., DryRunReport], options: IngestOptions, folder: Path, client: OpenSearch
+    run: Run, dry_run: Callable[..., DryRunReport], options: IngestOptions, folder: Path, client: OpenSearch
 ) -> None:
-    first = would(options, _without_bytes(folder))
+    first = dry_run(options, _without_bytes(folder))
     assert (first.seen, first.new, first.index) == (6, 6, None)
     assert not client.indices.exists(index=f"{options.alias}*", params={"allow_no_indices": "false"})
     index = run(options, _source(folder)).index
@@ -420,14 +416,14 @@ def test_a_dry_run_predicts_the_run_and_changes_nothing(
     os.utime(shutil.copy(PHOTOS / "wall-clock.jpg", folder / "new.jpg"), (LONG_AGO, LONG_AGO))
     items = [found for found in _without_bytes(folder).list_items() if isinstance(found, SourceItem)]
     items[1] = replace(items[1], version=None)
-    second = would(options, Given([*items, ListingFailure("x:", folder.as_uri(), "forbidden")], folder.as_uri()))
+    second = dry_run(options, ListSource([*items, ListingFailure("x:", folder.as_uri(), "forbidden")], folder.as_uri()))
     assert (second.new, second.changed, second.unknown, second.unchanged, second.unlisted) == (1, 1, 1, 4, 1)
     assert second.index == index
-    other = would(replace(options, document=DocumentSettings(thumbnail_px=0)), _without_bytes(folder))
+    other = dry_run(replace(options, document=DocumentSettings(thumbnail_px=0)), _without_bytes(folder))
     assert (other.new, other.index) == (7, None)
 
 
-def test_dead_letters_are_taken_up_again(run: Run, options: IngestOptions, folder: Path, tmp_path: Path) -> None:
+def test_dead_letters_are_retried(run: Run, options: IngestOptions, folder: Path, tmp_path: Path) -> None:
     broken = sorted(folder.iterdir())[0]
     photo = broken.read_bytes()
     broken.write_bytes(b"broken")
@@ -448,10 +444,10 @@ def test_an_invalid_uri_and_a_broken_locator_are_failed_images(
 ) -> None:
     items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
     invalid = replace(items[0], uri="file:///\ud800.jpg")
-    odd = replace(items[1], uri="odd:1", locator=Odd())
+    odd = replace(items[1], uri="odd:1", locator=RaisingLocator())
     options = replace(options, document=DocumentSettings(id=id_by))
     for _ in range(2):
-        report = run(options, Given([invalid, odd, *items[2:]], "given:"))
+        report = run(options, ListSource([invalid, odd, *items[2:]], "given:"))
         assert (report.seen, report.failed) == (6, 2)
     reasons = [json.loads(line)["reason"] for line in Path(str(report.dead_letters)).read_text().splitlines()]
     assert reasons == ["its URI is not valid Unicode", "KeyError: 'no such member'"]
@@ -462,11 +458,11 @@ def test_the_same_image_named_twice_is_one_image(run: Run, options: IngestOption
     assert _counts(run(options, _source(folder), _source(first), _source(folder))) == (6, 6, 0, 0)
 
 
-def test_columns_with_the_names_of_our_fields_are_left_out_and_named(
+def test_columns_with_reserved_names_are_skipped_and_named(
     run: Run, options: IngestOptions, folder: Path, client: OpenSearch, messages: list[str]
 ) -> None:
     items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
-    given = Given([replace(item, fields={"width": "wide", "_id": "x", "artist": "me"}) for item in items], folder.as_uri())
+    given = ListSource([replace(item, fields={"width": "wide", "_id": "x", "artist": "me"}) for item in items], folder.as_uri())
     assert _counts(run(options, given)) == (6, 6, 0, 0)
     assert "_id, width" in " ".join(messages)
     document = _stored(client, options.alias)[items[0].uri]
@@ -476,6 +472,6 @@ def test_columns_with_the_names_of_our_fields_are_left_out_and_named(
 
 def test_documents_of_stdin_are_never_removed(run: Run, options: IngestOptions, folder: Path, messages: list[str]) -> None:
     items = [replace(found, source="stdin:") for found in _source(folder).list_items() if isinstance(found, SourceItem)]
-    run(options, Given(list(items), "stdin:"))
-    assert run(replace(options, resync=True), Given(list(items[:2]), "stdin:")).removed == 0
+    run(options, ListSource(list(items), "stdin:"))
+    assert run(replace(options, resync=True), ListSource(list(items[:2]), "stdin:")).removed == 0
     assert "stdin is a different stream each time" in " ".join(messages)

@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 from opensearchpy import OpenSearch
-from support.corpora.hostile_files import deep_object, member
+from support.corpora.hostile_files import build_deep_object, build_tar_member
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -23,12 +23,16 @@ from stair_es.types import SparseVector
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:3]
 
 
-def test_a_run_continues_after_a_deeply_nested_member_and_numbers_stay_numbers(
-    node_url: str, index_name: str, client: OpenSearch, tmp_path: Path
-) -> None:
+def test_runs_continue_after_deeply_nested_members(node_url: str, index_name: str, client: OpenSearch, tmp_path: Path) -> None:
     first, second, third = (photo.read_bytes() for photo in PHOTOS)
-    deep = member("b.json", b'{"code": ' + deep_object() + b"}")
-    parts = [member("a.jpg", first), member("a.json", b'{"code": "A"}'), member("b.jpg", second), deep, member("c.jpg", third)]
+    deep = build_tar_member("b.json", b'{"code": ' + build_deep_object() + b"}")
+    parts = [
+        build_tar_member("a.jpg", first),
+        build_tar_member("a.json", b'{"code": "A"}'),
+        build_tar_member("b.jpg", second),
+        deep,
+        build_tar_member("c.jpg", third),
+    ]
     (tmp_path / "x.tar").write_bytes(b"".join(parts) + bytes(2 * tarfile.BLOCKSIZE))
     rows = [f"{photo},{price},0{price}" for photo, price in zip(PHOTOS, ("3", "20.5", "100"), strict=True)]
     (tmp_path / "x.csv").write_text("\n".join(["path,cost,code", *rows]))

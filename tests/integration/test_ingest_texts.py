@@ -37,11 +37,11 @@ from stair_es.types import Json
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 TABLE = ModelSpec(name="stair-mini", text_tower="table")
 
-Take = Callable[..., IngestReport]
+IngestTexts = Callable[..., IngestReport]
 
 
 @pytest.fixture
-def take(engine: OpenSearch, engine_index: str, rank_features_url: str, tmp_path: Path) -> Take:
+def ingest_texts(engine: OpenSearch, engine_index: str, rank_features_url: str, tmp_path: Path) -> IngestTexts:
     """Ingests the texts of some files into the index of the test."""
 
     def run(*files: Path, **more: Any) -> IngestReport:  # noqa: ANN401
@@ -66,11 +66,11 @@ def lines(path: Path, *texts: str) -> Path:
     return path
 
 
-def test_each_text_is_one_document_and_a_rerun_does_what_is_missing(
-    take: Take, engine: OpenSearch, engine_index: str, tmp_path: Path
+def test_each_text_is_one_document_and_reruns_resume(
+    ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, tmp_path: Path
 ) -> None:
     path = lines(tmp_path / "a.txt", "a brown dog", "the of", "a cat on a sofa", "a brown dog", "the of")
-    first = take(path)
+    first = ingest_texts(path)
     assert (first.seen, first.written, first.unchanged, first.failed, first.documents) == (5, 2, 1, 2, 2)
     assert [(why.stage, why.reason, why.images) for why in first.failure_reasons] == [("encode", text_stages.NO_KNOWN_TOKENS, 2)]
     [letter, _] = map(json.loads, (tmp_path / "failed.jsonl").read_text().splitlines())
@@ -82,20 +82,20 @@ def test_each_text_is_one_document_and_a_rerun_does_what_is_missing(
     assert {"tokens", "top_tokens", "caption", "uri", "source", "sha256", "model", "fingerprint", "ingested_at"} == set(dog)
 
     lines(path, "a brown dog", "a red house", "a cat on a sofa")
-    again = take(path)
+    again = ingest_texts(path)
     assert (again.seen, again.written, again.unchanged, again.failed) == (3, 1, 2, 0)
     assert documents(engine, engine_index)["a brown dog"] == dog
     assert again.index == first.index
 
 
-def test_several_batches_and_sources_know_the_same_text(
-    take: Take, engine: OpenSearch, engine_index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_equal_texts_across_sources_are_found(
+    ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(text_stages, "BATCH_TEXTS", 3)
     table = tmp_path / "b.jsonl"
     rows = [{"captions": ["a dog", "a bird"], "price": 2, "tokens": "ours"}, {"captions": ["a boat", "a horse", "a dog"]}]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report = take(lines(tmp_path / "a.txt", "a dog", "a cat", "a dog", "a bus"), table)
+    report = ingest_texts(lines(tmp_path / "a.txt", "a dog", "a cat", "a dog", "a bus"), table)
     assert (report.seen, report.written, report.unchanged, report.documents) == (9, 6, 3, 6)
     found = documents(engine, engine_index)
     assert set(found) == {"a dog", "a cat", "a bus", "a bird", "a boat", "a horse"}
@@ -104,18 +104,20 @@ def test_several_batches_and_sources_know_the_same_text(
     assert isinstance(found["a bird"]["tokens"], dict)
 
 
-def test_another_text_tower_is_another_index(take: Take, engine: OpenSearch, engine_index: str, tmp_path: Path) -> None:
+def test_another_text_tower_is_another_index(
+    ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, tmp_path: Path
+) -> None:
     path = lines(tmp_path / "a.txt", "a brown dog", "a cat")
-    first = take(path)
-    full = take(path, model=ModelSpec(name="stair-mini"))
+    first = ingest_texts(path)
+    full = ingest_texts(path, model=ModelSpec(name="stair-mini"))
     assert full.swapped
     assert full.index != first.index
     assert list(engine.indices.get_alias(name=engine_index)) == [full.index]
-    assert take(path, model=ModelSpec(name="stair-mini")).unchanged == 2
+    assert ingest_texts(path, model=ModelSpec(name="stair-mini")).unchanged == 2
 
 
-def test_a_picture_finds_its_caption(take: Take, engine_index: str, rank_features_url: str) -> None:
-    report = take(PHOTOS / "captions.jsonl")
+def test_a_picture_finds_its_caption(ingest_texts: IngestTexts, engine_index: str, rank_features_url: str) -> None:
+    report = ingest_texts(PHOTOS / "captions.jsonl")
     assert report.written == 40
     encoder = registry.load_encoder(TABLE)
     with Searcher(Connection(url=rank_features_url), engine_index, encoder.model_id) as searcher:
@@ -125,17 +127,17 @@ def test_a_picture_finds_its_caption(take: Take, engine_index: str, rank_feature
             assert hits[0].contributions[0].contribution > 0
 
 
-def test_images_and_texts_stay_apart(take: Take, engine: OpenSearch, engine_index: str, rank_features_url: str) -> None:
+def test_images_are_not_texts(ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, rank_features_url: str) -> None:
     connection = Connection(url=rank_features_url)
     cluster = Cluster(connection, engine)
     image = open_source(str(PHOTOS / "koala.jpg"), SourceOptions())
     options = IngestOptions(alias=engine_index, model=TABLE)
     run_ingest([image], connection, options, progress=lambda _: None)
     with pytest.raises(IndexMismatch, match="an index of images"):
-        take(PHOTOS / "captions.jsonl")
+        ingest_texts(PHOTOS / "captions.jsonl")
     assert engine.count(index=engine_index)["count"] == 1
     texts = f"{engine_index}-texts"
-    take(PHOTOS / "captions.jsonl", alias=texts)
+    ingest_texts(PHOTOS / "captions.jsonl", alias=texts)
     with pytest.raises(IndexMismatch, match="an index of texts"):
         run_ingest([image], connection, replace(options, alias=texts), progress=lambda _: None)
     assert len(engine.indices.get(index=f"{texts}*")) == 1
@@ -147,9 +149,7 @@ def test_images_and_texts_stay_apart(take: Take, engine: OpenSearch, engine_inde
     ]
 
 
-def test_texts_go_through_the_word_policy_of_their_index(
-    client: OpenSearch, node_url: str, index_name: str, tmp_path: Path
-) -> None:
+def test_texts_follow_the_policy_of_their_index(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> None:
     connection, messages = Connection(url=node_url), list[str]()
     options = TextIngestOptions(alias=index_name, model=TABLE, dead_letters=tmp_path / "failed.jsonl")
 
@@ -170,14 +170,16 @@ def test_texts_go_through_the_word_policy_of_their_index(
     assert documents(client, index_name)["brown dog"]["tokens"] == {}
 
 
-def test_without_texts_no_index_is_created(take: Take, engine: OpenSearch, engine_index: str, tmp_path: Path) -> None:
+def test_without_texts_no_index_is_created(
+    ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, tmp_path: Path
+) -> None:
     with pytest.raises(IngestError, match="no texts"):
-        take(lines(tmp_path / "a.txt", "", " "))
+        ingest_texts(lines(tmp_path / "a.txt", "", " "))
     assert not engine.indices.exists(index=f"{engine_index}*", params={"allow_no_indices": "false"})
 
 
-def test_sparse_vectors(elasticsearch9_url: str, index_on: Callable[[str], str], tmp_path: Path) -> None:
-    alias, connection = index_on(elasticsearch9_url), Connection(url=elasticsearch9_url)
+def test_sparse_vectors(elasticsearch9_url: str, make_index_name: Callable[[str], str], tmp_path: Path) -> None:
+    alias, connection = make_index_name(elasticsearch9_url), Connection(url=elasticsearch9_url)
     document = DocumentSettings(thumbnail_px=0, id="content-hash", vector="sparse_vector")
     options = TextIngestOptions(alias=alias, model=TABLE, document=document, dead_letters=tmp_path / "failed.jsonl")
     source = open_text_source(str(lines(tmp_path / "a.txt", "a brown dog", "a cat on a sofa")))

@@ -39,7 +39,7 @@ POLICY = TokenPolicy(mute=("muted",), cap={"capped": 0.5}, rename={"old": "new.e
 ENGINES = {"opensearch": "node_url", "elasticsearch7": "elasticsearch7_url", "elasticsearch9": "elasticsearch9_url"}
 
 
-class Filled(Cluster):
+class FilledCluster(Cluster):
     """One engine, and a name on it that stands for one index or two."""
 
     def __init__(self, url: str, alias: str) -> None:
@@ -98,9 +98,9 @@ class Filled(Cluster):
 
 
 @pytest.fixture(params=list(ENGINES.values()), ids=list(ENGINES))
-def cluster(request: pytest.FixtureRequest, index_on: Callable[[str], str]) -> Iterator[Filled]:
+def cluster(request: pytest.FixtureRequest, make_index_name: Callable[[str], str]) -> Iterator[FilledCluster]:
     url: str = request.getfixturevalue(request.param)
-    filled = Filled(url, index_on(url))
+    filled = FilledCluster(url, make_index_name(url))
     yield filled
     filled.client.close()
 
@@ -135,7 +135,7 @@ def check(found: VocabularyStats, images: Sequence[Mapping[str, float]]) -> None
 
 
 @pytest.mark.parametrize("page", [1, 7, 1000])
-def test_the_figures_are_those_of_all_words_of_all_images(cluster: Filled, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+def test_figures_cover_all_words_of_all_images(cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
     monkeypatch.setattr(reading, "PAGE", page)
     first, second = drawn(33, 1), drawn(20, 2, prefix="v")
     second["u/0003"] = first["u/0003"]  # the same image in both indices
@@ -152,7 +152,7 @@ def test_the_figures_are_those_of_all_words_of_all_images(cluster: Filled, monke
         assert {**first, **second}[row.example].to_dict()[row.token] == row.max_weight
 
 
-def test_unreadable_documents_are_counted(cluster: Filled) -> None:
+def test_unreadable_documents_are_counted(cluster: FilledCluster) -> None:
     index = cluster.make("1")
     cluster.put(index, {"u/1": vector(dog=1.0), "x" * 9000: vector(cat=1.0)})
     bare = {"tokens": {"bird": 1.0}}
@@ -162,7 +162,7 @@ def test_unreadable_documents_are_counted(cluster: Filled) -> None:
     assert [row.token for row in found.token_stats] == ["dog"]
 
 
-def test_documents_that_are_one_in_the_order_are_missed_and_that_shows(cluster: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicate_sort_keys_are_reported(cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "PAGE", 2)
     index = cluster.make("1")
     same = cluster.document("u", vector(dog=1.0))
@@ -172,7 +172,7 @@ def test_documents_that_are_one_in_the_order_are_missed_and_that_shows(cluster: 
     assert found.images + found.missed_count == 5
 
 
-def test_an_empty_index_and_an_absent_one(cluster: Filled) -> None:
+def test_an_empty_index_and_an_absent_one(cluster: FilledCluster) -> None:
     with pytest.raises(ClusterError, match=cluster.alias):
         cluster.corpus()
     cluster.make("1")
@@ -181,7 +181,7 @@ def test_an_empty_index_and_an_absent_one(cluster: Filled) -> None:
 
 
 @pytest.mark.parametrize("page", [3, 1000])
-def test_a_sample_is_without_replacement_and_the_same_again(cluster: Filled, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+def test_samples_are_reproducible_without_replacement(cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
     monkeypatch.setattr(reading, "PAGE", page)
     images = {f"u/{number:03}": vector(**{f"w{number}": 1.0}) for number in range(60)}
     cluster.put(cluster.make("1"), images)
@@ -193,7 +193,7 @@ def test_a_sample_is_without_replacement_and_the_same_again(cluster: Filled, mon
     assert (whole.images, whole.missed_count, len(whole.token_stats)) == (60, 0, 60)
 
 
-def test_each_image_is_as_likely_in_a_sample(cluster: Filled) -> None:
+def test_each_image_is_as_likely_in_a_sample(cluster: FilledCluster) -> None:
     cluster.put(cluster.make("1"), {f"u/{number}": vector(**{f"w{number}": 1.0}) for number in range(8)})
     counts = dict.fromkeys((f"w{number}" for number in range(8)), 0)
     for seed in range(60):
@@ -202,7 +202,7 @@ def test_each_image_is_as_likely_in_a_sample(cluster: Filled) -> None:
     assert all(15 <= count <= 45 for count in counts.values()), counts  # 30 each: four deviations
 
 
-def test_a_document_by_its_id_or_uri_with_all_its_words(cluster: Filled) -> None:
+def test_documents_by_id_and_uri(cluster: FilledCluster) -> None:
     weights = {word: 0.125 * (1 + number) for number, word in enumerate(STRANGE)}
     image = SparseVector.from_mapping({**weights, **{f"w{number}": 0.01 for number in range(60)}})
     uri = 'file:///a "b"/%C3%A9 #1.jpg?x=\\'
@@ -218,7 +218,7 @@ def test_a_document_by_its_id_or_uri_with_all_its_words(cluster: Filled) -> None
         assert find_stored_image(cluster, cluster.alias, absent) is None
 
 
-def test_of_several_documents_the_id_comes_first_then_the_newest(cluster: Filled) -> None:
+def test_documents_are_chosen_by_id_then_age(cluster: FilledCluster) -> None:
     old, new = cluster.make("1"), cluster.make("2")
     cluster.put(old, {"u": vector(old=1.0), "v": vector(v=1.0)}, at="2026-01-01T00:00:00Z")
     cluster.put(new, {"u": vector(new=1.0)}, at="2026-01-02T00:00:00Z")
@@ -236,7 +236,9 @@ def test_of_several_documents_the_id_comes_first_then_the_newest(cluster: Filled
 
 
 @pytest.mark.parametrize("most", [2, 1000])
-def test_many_documents_are_returned_in_the_requested_order(cluster: Filled, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+def test_many_documents_are_returned_in_the_requested_order(
+    cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
     monkeypatch.setattr(storing, "_MAX_HITS", most)
     monkeypatch.setattr(storing, "_BATCH_SIZE", 5)
     images = drawn(12, 4)
@@ -249,7 +251,7 @@ def test_many_documents_are_returned_in_the_requested_order(cluster: Filled, mon
     assert get_stored_images(cluster, cluster.alias, []) == {}
 
 
-def test_the_thumbnail_of_a_document(cluster: Filled) -> None:
+def test_the_thumbnail_of_a_document(cluster: FilledCluster) -> None:
     index = cluster.make("1")
     cluster.put(index, {"u": vector(dog=1.0)})
     cluster.put(index, {"svg": vector(dog=1.0)}, thumbnail="data:image/svg+xml;base64,PHN2Zy8+")
@@ -261,7 +263,7 @@ def test_the_thumbnail_of_a_document(cluster: Filled) -> None:
     assert get_stored_thumbnail(cluster, cluster.alias, "nope") is None
 
 
-def test_the_effect_of_a_policy_is_reported(cluster: Filled) -> None:
+def test_the_effect_of_a_policy_is_reported(cluster: FilledCluster) -> None:
     original = SparseVector.from_mapping({"muted": 0.5, "capped": 1.0, "old": 0.25, "dog": 0.125})
     cluster.put(cluster.make("1"), {"u": original}, policy=POLICY)
     found = find_stored_image(cluster, cluster.alias, "u")
@@ -270,7 +272,7 @@ def test_the_effect_of_a_policy_is_reported(cluster: Filled) -> None:
     assert found.undo.restore(found.vector) == original
 
 
-def test_only_reading_requests_are_sent(cluster: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_reading_requests_are_sent(cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.put(cluster.make("1"), drawn(5, 5))
     sent: set[str] = set()
     perform = cluster.client.transport.perform_request
@@ -289,8 +291,8 @@ def test_only_reading_requests_are_sent(cluster: Filled, monkeypatch: pytest.Mon
     assert sent == {"GET /_mapping", "POST /_count", "POST /_search"}
 
 
-def test_vectors_that_elasticsearch_hides_are_asked_for_by_name(elasticsearch9_url: str, index_on: Callable[[str], str]) -> None:
-    cluster = Filled(elasticsearch9_url, index_on(elasticsearch9_url))
+def test_hidden_elasticsearch_vectors_are_requested(elasticsearch9_url: str, make_index_name: Callable[[str], str]) -> None:
+    cluster = FilledCluster(elasticsearch9_url, make_index_name(elasticsearch9_url))
     body = add_index_meta(
         build_index_body(get_cluster_info(cluster), cluster.settings),
         {"format_version": INDEX_FORMAT, "model": "m-1", "model_name": "m"},
@@ -313,10 +315,10 @@ def encoder() -> Encoder:
     return registry.load_encoder(ModelSpec(name="stair-mini", threads=1))
 
 
-class Desk:
+class StoredImages:
     """An index with a photo, and with a document of it under the name of a file that has become another photo."""
 
-    def __init__(self, cluster: Filled, encoder: Encoder, folder: Path) -> None:
+    def __init__(self, cluster: FilledCluster, encoder: Encoder, folder: Path) -> None:
         self.photo, self.copied, self.changed = PHOTOS / "koala.jpg", folder / "copied.jpg", folder / "changed.jpg"
         self.copied.write_bytes(self.photo.read_bytes())
         self.changed.write_bytes((PHOTOS / "bison.jpg").read_bytes())
@@ -339,17 +341,19 @@ class Desk:
 
 
 @pytest.fixture
-def desk(node_url: str, index_on: Callable[[str], str], encoder: Encoder, tmp_path: Path) -> Iterator[Desk]:
-    cluster = Filled(node_url, index_on(node_url))
-    yield Desk(cluster, encoder, tmp_path)
+def stored_images(
+    node_url: str, make_index_name: Callable[[str], str], encoder: Encoder, tmp_path: Path
+) -> Iterator[StoredImages]:
+    cluster = FilledCluster(node_url, make_index_name(node_url))
+    yield StoredImages(cluster, encoder, tmp_path)
     cluster.client.close()
 
 
-def test_an_image_of_the_index_needs_no_model(desk: Desk) -> None:
-    found = desk.inspect([desk.photo.as_uri()], desk.photo)
+def test_an_image_of_the_index_needs_no_model(stored_images: StoredImages) -> None:
+    found = stored_images.inspect([stored_images.photo.as_uri()], stored_images.photo)
     assert found.image
-    assert (found.vector, found.encoded_file, found.comparison, found.file_changed, desk.loads) == (
-        desk.words,
+    assert (found.vector, found.encoded_file, found.comparison, found.file_changed, stored_images.loads) == (
+        stored_images.words,
         None,
         None,
         False,
@@ -358,45 +362,45 @@ def test_an_image_of_the_index_needs_no_model(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("with_file", [True, False])
-def test_the_stored_words_are_those_of_the_file(desk: Desk, with_file: bool) -> None:
-    found = desk.inspect([desk.photo.as_uri()], desk.photo if with_file else None, against_file=True)
+def test_stored_words_match_the_file(stored_images: StoredImages, with_file: bool) -> None:
+    found = stored_images.inspect([stored_images.photo.as_uri()], stored_images.photo if with_file else None, against_file=True)
     assert found.comparison
     assert (found.comparison.is_same, found.comparison.reasons) == (True, ())
 
 
-def test_an_image_with_the_same_bytes_is_found(desk: Desk) -> None:
-    found = desk.inspect([desk.copied.as_uri()], desk.copied)
+def test_an_image_with_the_same_bytes_is_found(stored_images: StoredImages) -> None:
+    found = stored_images.inspect([stored_images.copied.as_uri()], stored_images.copied)
     assert found.image
-    assert found.image.uri in (desk.photo.as_uri(), desk.changed.as_uri())
+    assert found.image.uri in (stored_images.photo.as_uri(), stored_images.changed.as_uri())
 
 
-def test_a_changed_file_is_reported(desk: Desk) -> None:
-    assert desk.inspect([desk.changed.as_uri()], desk.changed).file_changed
-    found = desk.inspect([desk.changed.as_uri()], desk.changed, against_file=True)
+def test_a_changed_file_is_reported(stored_images: StoredImages) -> None:
+    assert stored_images.inspect([stored_images.changed.as_uri()], stored_images.changed).file_changed
+    found = stored_images.inspect([stored_images.changed.as_uri()], stored_images.changed, against_file=True)
     assert found.comparison
     assert not found.comparison.is_same
     assert ["changed" in reason for reason in found.comparison.reasons] == [True]
 
 
-def test_a_file_that_can_not_be_read_hides_no_document(desk: Desk, tmp_path: Path) -> None:
+def test_unreadable_files_hide_no_document(stored_images: StoredImages, tmp_path: Path) -> None:
     no_file = tmp_path / "folder.jpg"
     no_file.mkdir()
-    assert desk.inspect([desk.photo.as_uri()], no_file).vector == desk.words
+    assert stored_images.inspect([stored_images.photo.as_uri()], no_file).vector == stored_images.words
     with pytest.raises(DecodeError, match="folder"):
-        desk.inspect([desk.photo.as_uri()], no_file, against_file=True)
+        stored_images.inspect([stored_images.photo.as_uri()], no_file, against_file=True)
     with pytest.raises(DecodeError, match="folder"):
-        desk.inspect([], no_file)
+        stored_images.inspect([], no_file)
 
 
-def test_a_file_that_is_not_in_the_index_is_encoded(desk: Desk, encoder: Encoder, tmp_path: Path) -> None:
-    found = desk.inspect([], PHOTOS / "bison.jpg")
+def test_unindexed_file_is_encoded(stored_images: StoredImages, encoder: Encoder, tmp_path: Path) -> None:
+    found = stored_images.inspect([], PHOTOS / "bison.jpg")
     assert found.image is None
     assert found.vector == encode_query_image(encoder, PHOTOS / "bison.jpg")
-    small = desk.inspector.get_thumbnail(found)
+    small = stored_images.inspector.get_thumbnail(found)
     assert small
     assert small.content_type == "image/webp"
-    assert desk.inspector.inspect(["nope"], None) is None
+    assert stored_images.inspector.inspect(["nope"], None) is None
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     with pytest.raises(DecodeError, match="broken"):
-        desk.inspector.inspect([], broken)
+        stored_images.inspector.inspect([], broken)

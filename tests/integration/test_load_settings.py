@@ -25,7 +25,7 @@ IDENTITY = IndexSpec(model_name="m", model_id="m-1", settings={})
 NAMES = ("refresh_interval", "number_of_replicas", "auto_expand_replicas")
 
 
-class Loads:
+class IndexLoads:
     """Loads of one index, and what its settings are."""
 
     def __init__(self, client: OpenSearch, url: str, alias: str, settings: dict[str, Any]) -> None:
@@ -60,13 +60,13 @@ class Loads:
     params=[{"auto_expand_replicas": "0-1"}, {"number_of_replicas": 2, "refresh_interval": "1m"}],
     ids=["auto", "set"],
 )
-def loads(engine: OpenSearch, rank_features_url: str, engine_index: str, request: pytest.FixtureRequest) -> Iterator[Loads]:
-    created = Loads(engine, rank_features_url, engine_index, request.param)
+def loads(engine: OpenSearch, rank_features_url: str, engine_index: str, request: pytest.FixtureRequest) -> Iterator[IndexLoads]:
+    created = IndexLoads(engine, rank_features_url, engine_index, request.param)
     with forward_messages(created.messages.append):
         yield created
 
 
-def test_a_new_index_doesn_t_refresh_and_gets_all_back(loads: Loads) -> None:
+def test_new_index_restores_refresh_settings(loads: IndexLoads) -> None:
     with loads.start():
         assert loads.settings() == {**loads.original, "refresh_interval": "-1"}
         assert loads.remembered() == loads.original
@@ -74,7 +74,7 @@ def test_a_new_index_doesn_t_refresh_and_gets_all_back(loads: Loads) -> None:
     assert "refresh_interval -1" in loads.messages[0]
 
 
-def test_replicas_continuely_where_they_may(loads: Loads) -> None:
+def test_replicas_continuely_where_they_may(loads: IndexLoads) -> None:
     with loads.start(replicas=True):
         assert loads.settings() == {"refresh_interval": "-1", "number_of_replicas": "0", "auto_expand_replicas": "false"}
     assert loads.restored()
@@ -84,7 +84,7 @@ def test_replicas_continuely_where_they_may(loads: Loads) -> None:
     assert loads.restored()
 
 
-def test_a_live_index_refreshes_each_30_seconds_or_as_seldom_as_it_did(loads: Loads) -> None:
+def test_live_index_refreshes_at_most_every_30_seconds(loads: IndexLoads) -> None:
     with loads.start(live=True):
         own = loads.original["refresh_interval"]
         assert loads.settings() == {**loads.original, "refresh_interval": own if own == "1m" else "30s"}
@@ -92,14 +92,14 @@ def test_a_live_index_refreshes_each_30_seconds_or_as_seldom_as_it_did(loads: Lo
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_any_exit_restores(loads: Loads, error: type[BaseException]) -> None:
+def test_any_exit_restores(loads: IndexLoads, error: type[BaseException]) -> None:
     with pytest.raises(error, match="mine"), loads.start(replicas=True):
         raise error("mine")
     assert loads.restored()
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["not live", "live"])
-def test_settings_left_by_a_killed_run_are_restored_by_the_next(loads: Loads, live: bool) -> None:
+def test_next_run_restores_settings_of_a_killed_run(loads: IndexLoads, live: bool) -> None:
     first = loads.start(replicas=True)  # entered and never left, as a killed run leaves it
     first.__enter__()
     with loads.start(live=live):
@@ -109,7 +109,7 @@ def test_settings_left_by_a_killed_run_are_restored_by_the_next(loads: Loads, li
     assert any("was killed" in message for message in loads.messages)
 
 
-def test_a_run_killed_before_it_changed_anything_leaves_no_harm(loads: Loads) -> None:
+def test_early_kill_does_no_harm(loads: IndexLoads) -> None:
     meta = loads.cluster.client.indices.get_mapping(index=loads.target.name)[loads.target.name]["mappings"]["_meta"]
     meta["stair_es"]["original_settings"] = loads.original
     loads.cluster.client.indices.put_mapping(index=loads.target.name, body={"_meta": meta})
@@ -119,7 +119,7 @@ def test_a_run_killed_before_it_changed_anything_leaves_no_harm(loads: Loads) ->
 
 
 @pytest.mark.parametrize("first_out", [0, 1])
-def test_parallel_runs_never_save_relaxed_settings_as_originals(loads: Loads, first_out: int) -> None:
+def test_parallel_runs_never_save_relaxed_settings_as_originals(loads: IndexLoads, first_out: int) -> None:
     runs = [loads.start(replicas=True), loads.start(replicas=True)]
     for run in runs:
         run.__enter__()
@@ -133,7 +133,7 @@ def test_parallel_runs_never_save_relaxed_settings_as_originals(loads: Loads, fi
     assert loads.restored()
 
 
-def test_a_failing_restore_doesn_t_hide_the_failure_of_the_run(loads: Loads) -> None:
+def test_a_failing_restore_doesn_t_hide_the_failure_of_the_run(loads: IndexLoads) -> None:
     def run() -> None:
         with loads.start():
             loads.cluster.client.indices.delete(index=loads.target.name)
@@ -144,6 +144,6 @@ def test_a_failing_restore_doesn_t_hide_the_failure_of_the_run(loads: Loads) -> 
     assert "could not be restored" in loads.messages[-1]
 
 
-def test_a_failed_restore_after_a_successful_run_is_reported(loads: Loads) -> None:
+def test_a_failed_restore_after_a_successful_run_is_reported(loads: IndexLoads) -> None:
     with pytest.raises(ClusterError, match=loads.target.name), loads.start():
         loads.cluster.client.indices.delete(index=loads.target.name)

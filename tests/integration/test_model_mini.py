@@ -1,4 +1,4 @@
-"""stair-mini with the text network: its heads against PyTorch's, and what its texts are."""
+"""stair-mini with the text network: its heads against PyTorch's, and its texts."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def pixels_BHWC(mini: StairMiniEncoder) -> Pixels:  # noqa: N802  a shape
     return np.stack([decode_image(path.read_bytes(), mini.image_spec, DecodeLimits()).pixels_HWC for path in photos])
 
 
-def test_heads_of_texts_in_numpy_are_those_that_were_trained(folder: Path, shipped: MiniArtifacts, module: StairModel) -> None:
+def test_numpy_text_heads_match_the_trained_ones(folder: Path, shipped: MiniArtifacts, module: StairModel) -> None:
     heads, network, tokens = (
         NumpyHeads(shipped.config, shipped.arrays),
         MiniLM(folder / minilm_download.MINILM_WEIGHTS),
@@ -89,7 +89,7 @@ def test_heads_of_texts_in_numpy_are_those_that_were_trained(folder: Path, shipp
         assert np.abs(ours - theirs[0].numpy()).max() < 1e-5
 
 
-def test_heads_of_images_in_numpy_are_those_that_were_trained(
+def test_numpy_image_heads_match_the_trained_ones(
     mini: StairMiniEncoder, shipped: MiniArtifacts, module: StairModel, pixels_BHWC: Pixels
 ) -> None:
     heads = NumpyHeads(shipped.config, shipped.arrays)
@@ -102,7 +102,7 @@ def test_heads_of_images_in_numpy_are_those_that_were_trained(
         assert np.abs(ours - theirs[0].numpy()).max() < 1e-5
 
 
-def test_our_tokens_and_their_offsets_are_those_of_the_text_network(folder: Path) -> None:
+def test_tokens_and_offsets_match_the_text_network(folder: Path) -> None:
     theirs, ours = Tokenizer.from_file(str(folder / "tokenizer.json")), load_wordpiece_vocabulary()
     theirs.no_padding()
     theirs.enable_truncation(MINILM_MAX_TOKENS)
@@ -127,14 +127,14 @@ def test_a_text_matches_the_formula(folder: Path, mini: StairMiniEncoder, shippe
         with torch.inference_mode():
             weights_BF = module.encode_texts(TextBatch.from_tokenized(module.tokens.encode([text]))).weights_BF
         assert weights_BF is not None
-        learned = oracle.name(weights_BF[0].numpy())
+        learned = oracle.name_weights(weights_BF[0].numpy())
         assert len(learned) <= shipped.config.text.top_k
         embedding_D = network.embed_ids(tokens.add_special_tokens(tokens.encode(text), MINILM_MAX_TOKENS))
         assert 0 < len(ours) <= 48
-        assert mini_oracle.measure_distance(ours, oracle.read_text(text, learned, embedding_D)) < 5e-5
+        assert mini_oracle.measure_distance(ours, oracle.encode_text(text, learned, embedding_D)) < 5e-5
 
 
-def test_a_text_alone_with_others_and_in_threads_is_the_same(mini: StairMiniEncoder) -> None:
+def test_text_vectors_do_not_depend_on_batch_or_thread(mini: StairMiniEncoder) -> None:
     together = mini.encode_texts(TEXTS)
     assert [mini.encode_texts([text])[0] for text in TEXTS] == together
     fresh = StairMiniEncoder(ModelSpec(name="stair-mini"))
@@ -169,15 +169,15 @@ def test_words_of_vectors_are_whole_words_of_the_vocabulary(mini: StairMiniEncod
         assert not [word for word in vector.tokens if "##" in word]
 
 
-def test_the_table_says_nearly_the_same(mini: StairMiniEncoder) -> None:
+def test_table_is_near_full(mini: StairMiniEncoder) -> None:
     table = StairMiniEncoder(ModelSpec(name="stair-mini", text_tower="table"))
-    asked = ["a kitten", "a red bus", "pizza", "snowman in winter", "a castle on a hill"]
-    cosines = [full.dot(light) for full, light in zip(mini.encode_texts(asked), table.encode_texts(asked), strict=True)]
+    query = ["a kitten", "a red bus", "pizza", "snowman in winter", "a castle on a hill"]
+    cosines = [full.dot(light) for full, light in zip(mini.encode_texts(query), table.encode_texts(query), strict=True)]
     assert min(cosines) > 0.5
     assert max(cosines) < 0.999
 
 
-def test_dense_vectors_are_those_of_its_networks(folder: Path, mini: StairMiniEncoder, pixels_BHWC: Pixels) -> None:
+def test_dense_vectors_match_its_networks(folder: Path, mini: StairMiniEncoder, pixels_BHWC: Pixels) -> None:
     dense, network, tokens = get_dense_encoder(mini), MiniLM(folder / minilm_download.MINILM_WEIGHTS), load_wordpiece_vocabulary()
     assert dense is not None
     for text, row in zip(TEXTS, dense.encode_texts_dense(TEXTS), strict=True):
@@ -187,7 +187,7 @@ def test_dense_vectors_are_those_of_its_networks(folder: Path, mini: StairMiniEn
     assert np.linalg.norm(images_BD, axis=1) == pytest.approx(1, abs=1e-4)
 
 
-def test_words_and_dense_vectors_together_are_those_of_each_alone(mini: StairMiniEncoder, pixels_BHWC: Pixels) -> None:
+def test_words_and_dense_vectors_equal_separate_calls(mini: StairMiniEncoder, pixels_BHWC: Pixels) -> None:
     dense = ConseEncoder(mini)
     words, dense_BD = dense.encode_images_both(pixels_BHWC)
     assert words == mini.encode_images(pixels_BHWC)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from opensearchpy import OpenSearch
 from support.corpora import photo_vectors
-from support.corpora.strange_vectors import draw_images, draw_queries, fill
+from support.corpora.unicode_vectors import create_index, draw_images, draw_queries
 from support.oracles.search_oracle import ROUNDING, TRUNCATION
 
 from stair_es import resources
@@ -37,21 +37,21 @@ PRUNE_RATIO = 0.4
 
 
 @pytest.fixture(scope="module")
-def plugged(plugin_url: str) -> Iterator[OpenSearch]:
+def plugin_client(plugin_url: str) -> Iterator[OpenSearch]:
     with Cluster(Connection(url=plugin_url)) as cluster:
         yield cluster.client
 
 
 @pytest.fixture(scope="module")
-def strange(plugged: OpenSearch, plugin_url: str) -> Iterator[tuple[str, dict[str, SparseVector]]]:
+def unicode_index(plugin_client: OpenSearch, plugin_url: str) -> Iterator[tuple[str, dict[str, SparseVector]]]:
     index, images = f"test-{uuid.uuid4().hex[:12]}", draw_images()
-    fill(plugged, index, DocumentSettings(), plugin_url, images)
-    plugged.transport.perform_request(
+    create_index(plugin_client, index, DocumentSettings(), plugin_url, images)
+    plugin_client.transport.perform_request(
         "PUT", f"/_search/pipeline/{PIPELINE}", body=resources.load_json_resource("pipelines", "two-phase")
     )
     yield index, images
-    plugged.transport.perform_request("DELETE", f"/_search/pipeline/{PIPELINE}")
-    plugged.indices.delete(index=index)
+    plugin_client.transport.perform_request("DELETE", f"/_search/pipeline/{PIPELINE}")
+    plugin_client.indices.delete(index=index)
 
 
 CONDITIONS: Mapping[str, dict[str, Any]] = {
@@ -78,9 +78,9 @@ def meets(query: SearchQuery, name: str, image: SparseVector) -> bool:
 @pytest.mark.parametrize("conditions", CONDITIONS.values(), ids=CONDITIONS)
 @pytest.mark.parametrize("form", ["exact", "rescore", "pipeline"])
 def test_neural_sparse_and_two_phase_beside_conditions(
-    plugged: OpenSearch, strange: tuple[str, dict[str, SparseVector]], form: str, conditions: dict[str, Any]
+    plugin_client: OpenSearch, unicode_index: tuple[str, dict[str, SparseVector]], form: str, conditions: dict[str, Any]
 ) -> None:
-    index, images = strange
+    index, images = unicode_index
     compared = pruned = 0
     for vector in draw_queries()[:: 2 if conditions else 1]:
         query = SearchQuery(vector=vector, **conditions)
@@ -94,7 +94,7 @@ def test_neural_sparse_and_two_phase_beside_conditions(
             query, "neural_sparse", max_clauses=1024, k=1000, two_phase=two_phase, ordered=form != "pipeline"
         ).body
         params = {"search_pipeline": PIPELINE} if form == "pipeline" else {}
-        hits = plugged.search(index=index, body={**body, "_source": False}, params=params)["hits"]["hits"]
+        hits = plugin_client.search(index=index, body={**body, "_source": False}, params=params)["hits"]["hits"]
         part = {name: image for name, image in images.items() if meets(query, name, image)}
         wanted = {name for name, image in part.items() if heavy & set(image.tokens)}
         assert {hit["_id"] for hit in hits} == wanted, vector
@@ -108,7 +108,7 @@ def test_neural_sparse_and_two_phase_beside_conditions(
 
 
 @dataclass(frozen=True)
-class Approximate:
+class SeismicSearches:
     """3,000 views of photos, a tenth deleted, in one segment that SEISMIC searches approximately."""
 
     index: str
@@ -122,8 +122,8 @@ CEILING = {"approximate_threshold": 100, "quantization_ceiling_ingest": 1}
 
 
 @pytest.fixture(scope="module")
-def photos(plugged: OpenSearch, plugin_url: str) -> Iterator[Approximate]:
-    views = photo_vectors.load()
+def photos(plugin_client: OpenSearch, plugin_url: str) -> Iterator[SeismicSearches]:
+    views = photo_vectors.load_vectors()
     words = sorted({word for vector in views.values() for word in vector.tokens})
     ids = TokenIds.from_tokens(words)
     queries = [vector for name, vector in views.items() if name.endswith("-07")]
@@ -136,21 +136,21 @@ def photos(plugged: OpenSearch, plugin_url: str) -> Iterator[Approximate]:
         resources.load_json_resource("mappings", "seismic"),
         {"settings": {"number_of_shards": 1}, "mappings": {"_meta": meta, "properties": {**image, **own}}},
     )
-    plugged.indices.create(index=index, body=body)
+    plugin_client.indices.create(index=index, body=body)
     lines: list[dict[str, Any]] = []
     for name, vector in views.items():
         facts = {"uri": name, "sha256": name, "caption": name.replace("-", " ")}
         tokens = {escape_feature(word): weight for word, weight in vector}
         lines += [{"index": {"_id": name}}, {**facts, "tokens": tokens, "token_ids": ids.convert_weights(vector)}]
-    answer = plugged.bulk(body=lines, index=index)
+    answer = plugin_client.bulk(body=lines, index=index)
     assert not answer["errors"], json.dumps(answer)[:500]
-    plugged.indices.forcemerge(index=index, params={"max_num_segments": "1"})
+    plugin_client.indices.forcemerge(index=index, params={"max_num_segments": "1"})
     deleted = {name for name in views if name.endswith("3")}
-    plugged.bulk(body=[{"delete": {"_id": name}} for name in deleted], index=index, params={"refresh": "true"})
+    plugin_client.bulk(body=[{"delete": {"_id": name}} for name in deleted], index=index, params={"refresh": "true"})
     left = {name: vector for name, vector in views.items() if name not in deleted}
     with Searcher(Connection(url=plugin_url), index, "drawn") as searcher:
-        yield Approximate(index=index, searcher=searcher, images=left, words=words, queries=queries)
-    plugged.indices.delete(index=index)
+        yield SeismicSearches(index=index, searcher=searcher, images=left, words=words, queries=queries)
+    plugin_client.indices.delete(index=index)
 
 
 SEISMIC = SearchOptions(query_type="seismic")
@@ -163,7 +163,7 @@ REFUSED: Mapping[str, dict[str, Any]] = {
 }
 
 
-def test_seismic_finds_the_best_of_a_segment_and_scores_them_exactly(photos: Approximate) -> None:
+def test_seismic_finds_the_best_of_a_segment_and_scores_them_exactly(photos: SeismicSearches) -> None:
     shares = []
     for vector in photos.queries:
         found = photos.searcher.search(vector, options=SEISMIC)
@@ -182,7 +182,7 @@ def test_seismic_finds_the_best_of_a_segment_and_scores_them_exactly(photos: App
     assert sum(shares) / len(shares) > 0.9
 
 
-def test_the_segment_is_approximate(photos: Approximate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_segment_is_approximate(photos: SeismicSearches, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the tests of this file would prove nothing."""
     for name, value in (
         ("SEISMIC_CANDIDATES_PER_HIT", 1),
@@ -199,15 +199,15 @@ def test_the_segment_is_approximate(photos: Approximate, monkeypatch: pytest.Mon
         ]
     assert len(missed) > 20
     vector, name, rank = missed[0]
-    told = explain_rank(photos.searcher, SearchQuery(vector=vector), name, options=SEISMIC)
-    assert told.rank is not None
-    assert told.rank <= rank
-    assert [reason for reason in told.failed_conditions if "SEISMIC" in reason]
+    explanation = explain_rank(photos.searcher, SearchQuery(vector=vector), name, options=SEISMIC)
+    assert explanation.rank is not None
+    assert explanation.rank <= rank
+    assert [reason for reason in explanation.failed_conditions if "SEISMIC" in reason]
     assert not explain_rank(photos.searcher, SearchQuery(vector=vector), name).failed_conditions
 
 
 @pytest.mark.parametrize("conditions", REFUSED.values(), ids=REFUSED)
-def test_queries_that_seismic_does_not_support_are_rejected_or_exact(photos: Approximate, conditions: dict[str, Any]) -> None:
+def test_queries_that_seismic_does_not_support_are_rejected_or_exact(photos: SeismicSearches, conditions: dict[str, Any]) -> None:
     query = SearchQuery(vector=photos.queries[0], **conditions)
     with pytest.raises(QueryError, match="seismic can't answer") as failure:
         photos.searcher.search(query, options=SEISMIC)
@@ -219,7 +219,7 @@ def test_queries_that_seismic_does_not_support_are_rejected_or_exact(photos: App
     assert photos.searcher.count(query, options=SEISMIC) == photos.searcher.count(query)
 
 
-def test_pages_are_exact_or_rejected(photos: Approximate) -> None:
+def test_pages_are_exact_or_rejected(photos: SeismicSearches) -> None:
     vector = photos.queries[0]
     first = photos.searcher.search(vector, 5)
     with pytest.raises(QueryError, match="no further pages"):
@@ -231,32 +231,36 @@ def test_pages_are_exact_or_rejected(photos: Approximate) -> None:
     assert (*first.hits, *second.hits) == photos.searcher.search(vector, 10).hits
 
 
-def test_seismic_is_taken_where_it_may_be(photos: Approximate) -> None:
+def test_approximate_uses_seismic(photos: SeismicSearches) -> None:
     vector = photos.queries[0]
     found = photos.searcher.search(vector, options=SearchOptions(approximate=True))
     assert found.query_type == "seismic"
     assert "can miss hits" in found.remarks[0]
     assert found.hits == photos.searcher.search(vector, options=SEISMIC).hits
-    strange = SparseVector.from_pairs([*vector, ("no token of the index", 0.1)])
-    for query, how in ((vector, SearchOptions()), (strange, SearchOptions(approximate=True))):
+    unicode_index = SparseVector.from_pairs([*vector, ("no token of the index", 0.1)])
+    for query, how in ((vector, SearchOptions()), (unicode_index, SearchOptions(approximate=True))):
         exact = photos.searcher.search(query, options=how)
         assert (exact.query_type, exact.remarks) == ("rank_features", ())
 
 
-def test_explain_tells_the_exact_rank_and_the_exact_product(photos: Approximate) -> None:
+def test_explain_shows_exact_rank_and_score(photos: SeismicSearches) -> None:
     vector = photos.queries[3]
     hits = photos.searcher.search(vector, options=SearchOptions(query_type="seismic", explain_engine=True)).hits
     for place in (0, 4, 9):
-        told = explain_rank(photos.searcher, SearchQuery(vector=vector), hits[place].id, options=SEISMIC)
+        explanation = explain_rank(photos.searcher, SearchQuery(vector=vector), hits[place].id, options=SEISMIC)
         exact = explain_rank(photos.searcher, SearchQuery(vector=vector), hits[place].id)
-        assert (told.score, told.rank, told.contributions) == (exact.score, exact.rank, hits[place].contributions)
-        assert not told.failed_conditions
+        assert (explanation.score, explanation.rank, explanation.contributions) == (
+            exact.score,
+            exact.rank,
+            hits[place].contributions,
+        )
+        assert not explanation.failed_conditions
         assert hits[place].engine_scores == {
             reason.token: pytest.approx(reason.contribution, rel=TRUNCATION) for reason in hits[place].contributions
         }
 
 
-def test_ranks_of_seismic_and_of_captions_are_fused(photos: Approximate) -> None:
+def test_ranks_of_seismic_and_of_captions_are_fused(photos: SeismicSearches) -> None:
     query = SearchQuery(vector=photos.queries[0], caption="cat")
     found = photos.searcher.search(query, options=SearchOptions(query_type="seismic", fusion="rrf"))
     assert found.query_type == "seismic"
@@ -264,9 +268,9 @@ def test_ranks_of_seismic_and_of_captions_are_fused(photos: Approximate) -> None
     assert photos.searcher.search(query, options=SearchOptions(approximate=True, fusion="rrf")).query_type == "rank_features"
 
 
-def test_a_query_of_as_many_tokens_as_the_cluster_takes(plugged: OpenSearch, photos: Approximate) -> None:
+def test_queries_may_use_all_clauses(plugin_client: OpenSearch, photos: SeismicSearches) -> None:
     vector = SparseVector.from_pairs((word, 1 + 1 / (1 + place)) for place, word in enumerate(photos.words))
     ids = TokenIds.from_tokens(photos.words)
-    asked = build_search_request(SearchQuery(vector=vector), "seismic", max_clauses=1024, token_ids=ids)
-    assert (len(asked.vector), len(asked.truncated)) == (1024, len(photos.words) - 1024)
-    assert "hits" in plugged.search(index=photos.index, body=asked.body)
+    query = build_search_request(SearchQuery(vector=vector), "seismic", max_clauses=1024, token_ids=ids)
+    assert (len(query.vector), len(query.truncated)) == (1024, len(photos.words) - 1024)
+    assert "hits" in plugin_client.search(index=photos.index, body=query.body)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from opensearchpy import OpenSearch
 from support.messages import forward_messages
-from support.nodes.search_nodes import free_port
+from support.nodes.search_nodes import find_free_port
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -184,7 +184,7 @@ def test_up_status_logs_down_and_up_again_with_the_data(run_kept: Run, kept_home
     assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in files} == {0}
 
 
-def test_acknowledged_document_survives_a_kill_and_a_start_that_was_killed(run_kept: Run, kept_home: DataDir) -> None:
+def test_acknowledged_document_survives_kills(run_kept: Run, kept_home: DataDir) -> None:
     """The command dies after it started the server and before that answers: the next one takes the server over."""
     store(url_of(run_kept("up")), "kept", "over a kill")
     pid = json.loads(run_kept("status", "--json").stdout)["pid"]
@@ -221,7 +221,7 @@ def test_a_port_in_use_is_reported(run: Run) -> None:
     assert run("status").returncode == 3
 
 
-def test_time_for_indices_to_come_back_begins_with_the_first_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_recovery_time_starts_with_the_first_response(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the start took: a node that answers `red` is not ready before its patience ends."""
     monkeypatch.setattr(launch, "_RECOVERY_S", 0.2)
     spec = NodeSpec(dist=tmp_path, base=tmp_path)
@@ -267,13 +267,11 @@ class HealthHandler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def test_library_call_starts_once_and_says_so_though_the_port_of_before_is_taken(
-    home: DataDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_library_call_starts_once_on_another_port(home: DataDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STAIR_ES_NODE_PORT", raising=False)
     messages: list[str] = []
     with socket.socket() as holder:
-        holder.bind(("127.0.0.1", free_port()))
+        holder.bind(("127.0.0.1", find_free_port()))
         holder.listen()
         taken = holder.getsockname()[1]
         home.node.mkdir()

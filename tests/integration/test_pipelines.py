@@ -58,7 +58,7 @@ def found(client: OpenSearch, index: str, word: str) -> bool:
     return bool(client.search(index=index, body={"query": query})["hits"]["hits"])
 
 
-def test_top_tokens_are_what_ingest_writes(ingest: Ingest) -> None:
+def test_top_tokens_match_ingest(ingest: Ingest) -> None:
     stored = ingest("top-tokens", {"tokens": escaped(WORDS)})
     assert stored["top_tokens"] == list(SparseVector.from_mapping(WORDS).top(16).tokens)
     assert ingest("top-tokens", {"tokens": escaped(WORDS), "top_tokens": ["own"]})["top_tokens"] == ["own"]
@@ -87,7 +87,7 @@ def test_the_heaviest_words_are_kept(ingest: Ingest, params: dict[str, float], k
     assert stored["top_tokens"] == list(left.top(16).tokens)
 
 
-def test_weights_of_ties_numbers_as_text_and_what_an_engine_rejects(client: OpenSearch, ingest: Ingest, index_name: str) -> None:
+def test_tied_textual_and_invalid_weights(client: OpenSearch, ingest: Ingest, index_name: str) -> None:
     tokens = {"b": 0.5, "a": 0.5, "c": "0.5", "zero": 0, "below": -1.0, "none": None, "whole": 2}
     stored = ingest("prune-tokens", {"tokens": tokens}, max_tokens=3)
     assert stored == {"tokens": {"whole": 2, "a": 0.5, "b": 0.5}}

@@ -14,8 +14,8 @@ VECTORS = {"near": [0.9, 0.1], "middle": [0.5, 0.5], "far": [0.1, 0.9]}
 TOKENS = {"near": {"dog": 0.1}, "middle": {"dog": 0.2}, "far": {"dog": 0.9}}
 
 
-def test_dense_and_sparse_are_ranked_in_one_node(plugin_url: str, index_on: Callable[[str], str]) -> None:
-    index = index_on(plugin_url)
+def test_dense_and_sparse_are_ranked_in_one_node(plugin_url: str, make_index_name: Callable[[str], str]) -> None:
+    index = make_index_name(plugin_url)
     dense = {
         "type": "knn_vector",
         "dimension": 2,

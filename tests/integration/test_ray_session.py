@@ -1,4 +1,4 @@
-"""Private Ray sessions: who can reach, read or use one, and what it prints."""
+"""Private Ray sessions: access and output."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.commands import CommandHere
+from support.commands import CommandRunner
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
@@ -72,9 +72,9 @@ def answer(done: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401  JSON
 
 
 @pytest.fixture
-def here(node_url: str, index_name: str) -> CommandHere:
+def command(node_url: str, index_name: str) -> CommandRunner:
     """Run the command in this process, with the same environment."""
-    return CommandHere({"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name, "COLUMNS": "100"})
+    return CommandRunner({"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name, "COLUMNS": "100"})
 
 
 def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVector]) -> None:
@@ -90,15 +90,15 @@ def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVecto
 
 
 @pytest.mark.usefixtures("images")
-def test_an_image_finds_itself_first(here: CommandHere) -> None:
-    found = here.read_json("search", "--image", str(PHOTOS / "red-panda.jpg"), "-k", "1")
+def test_an_image_finds_itself_first(command: CommandRunner) -> None:
+    found = command.read_json("search", "--image", str(PHOTOS / "red-panda.jpg"), "-k", "1")
     assert [Path(hit["uri"]).name for hit in found["hits"]] == ["red-panda.jpg"]
 
 
 @pytest.mark.usefixtures("images")
-def test_explain_draws_a_bar_for_each_word_in_common(here: CommandHere) -> None:
-    why = here.read_json("search", "cat", "-k", "1")["hits"][0]["contributions"]
-    lines = here.read_output("search", "cat", "-k", "1", "--explain").splitlines()
+def test_explain_draws_a_bar_for_each_word_in_common(command: CommandRunner) -> None:
+    why = command.read_json("search", "cat", "-k", "1")["hits"][0]["contributions"]
+    lines = command.read_output("search", "cat", "-k", "1", "--explain").splitlines()
     drawn = [line.split()[0] for line in lines if " x " in line]
     assert drawn == [reason["token"] for reason in why[: len(drawn)]]
     left = [reason["contribution"] for reason in why[len(drawn) :]]
@@ -110,21 +110,21 @@ def test_explain_draws_a_bar_for_each_word_in_common(here: CommandHere) -> None:
 
 
 @pytest.mark.usefixtures("images")
-def test_the_body_of_query_finds_the_same_in_any_client(here: CommandHere, client: OpenSearch, index_name: str) -> None:
-    body = here.read_json("query", "dog", "-k", "2")
+def test_the_body_of_query_finds_the_same_in_any_client(command: CommandRunner, client: OpenSearch, index_name: str) -> None:
+    body = command.read_json("query", "dog", "-k", "2")
     theirs = [(hit["_id"], hit["_score"]) for hit in client.search(index=index_name, body=body)["hits"]["hits"]]
-    ours = [(hit["id"], hit["score"]) for hit in here.read_json("search", "dog", "-k", "2")["hits"]]
+    ours = [(hit["id"], hit["score"]) for hit in command.read_json("search", "dog", "-k", "2")["hits"]]
     assert theirs == ours
     assert theirs
 
 
-def test_encode_prints_the_words_that_are_in_the_index(here: CommandHere, images: dict[str, SparseVector]) -> None:
+def test_encode_prints_the_words_that_are_in_the_index(command: CommandRunner, images: dict[str, SparseVector]) -> None:
     for uri, vector in images.items():
-        assert here.read_json("encode", str(PHOTOS / Path(uri).name)) == {"uri": uri, "tokens": vector.to_dict()}
+        assert command.read_json("encode", str(PHOTOS / Path(uri).name)) == {"uri": uri, "tokens": vector.to_dict()}
 
 
 def test_an_empty_result_is_not_a_failure_and_is_reported(
-    run: Run, here: CommandHere, client: OpenSearch, index_name: str
+    run: Run, command: CommandRunner, client: OpenSearch, index_name: str
 ) -> None:
     about = {
         "format_version": INDEX_FORMAT,
@@ -136,7 +136,7 @@ def test_an_empty_result_is_not_a_failure_and_is_reported(
     done = run("search", "cat", "--json")
     assert answer(done)["hits"] == []
     assert "nothing found" in done.stderr
-    assert here.read_output("search", "cat") == ""
+    assert command.read_output("search", "cat") == ""
 
 
 def test_a_missing_index_fails_with_the_remedy(run: Run) -> None:
@@ -156,14 +156,14 @@ def test_an_empty_query_is_reported(
         result = CliRunner().invoke(app, ["search", *arguments, "--model", DEFAULT_MODEL])
         return result.exit_code, str(result.exception) if isinstance(result.exception, StairError) else result.stderr
 
-    code, said = ask("cat", "--filter", "urii:x")
+    code, output = ask("cat", "--filter", "urii:x")
     assert code == 1
-    assert "the filter refers to the field 'urii', which no index that the name resolves to has\nDid you mean uri?" in said
-    code, said = ask("dog +submarine +cat")
-    assert (code, "nothing found: no image has +submarine\n" in said) == (0, True)
-    code, said = ask("+tabby +spaniel")
-    assert (code, "nothing found: no image has all of +tabby (1), +spaniel (1)\n" in said) == (0, True)
-    code, said = ask("+cat", "--min-score", "9")
-    assert "has a word in common with the query and meets its conditions" in said
-    code, said = ask("cat", "--filter", "uri:>a")
-    assert "the filter compares 'uri' as text, since it is a keyword field" in said
+    assert "the filter refers to the field 'urii', which no index that the name resolves to has\nDid you mean uri?" in output
+    code, output = ask("dog +submarine +cat")
+    assert (code, "nothing found: no image has +submarine\n" in output) == (0, True)
+    code, output = ask("+tabby +spaniel")
+    assert (code, "nothing found: no image has all of +tabby (1), +spaniel (1)\n" in output) == (0, True)
+    code, output = ask("+cat", "--min-score", "9")
+    assert "has a word in common with the query and meets its conditions" in output
+    code, output = ask("cat", "--filter", "uri:>a")
+    assert "the filter compares 'uri' as text, since it is a keyword field" in output

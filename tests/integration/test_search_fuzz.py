@@ -43,7 +43,7 @@ ENGINES: dict[str, Literal["rank_features", "sparse_vector"]] = {
 
 
 @dataclass(frozen=True)
-class Hostile:
+class FuzzedIndex:
     """An index full of strange words, and what is true of it."""
 
     cluster: Cluster
@@ -65,16 +65,16 @@ class Hostile:
 
 def drawn_documents() -> dict[str, SparseVector]:
     rng = random.Random(SEED)
-    vocabulary = fuzz_inputs.words(rng, 150)
+    vocabulary = fuzz_inputs.draw_words(rng, 150)
     documents = {}
     for number in range(150):
         chosen = rng.sample(vocabulary, rng.randint(1, 30))
-        documents[f"{number:03}"] = SparseVector.from_pairs((word, fuzz_inputs.weight(rng)) for word in chosen)
+        documents[f"{number:03}"] = SparseVector.from_pairs((word, fuzz_inputs.draw_weight(rng)) for word in chosen)
     return documents
 
 
 @pytest.fixture(scope="module", params=list(ENGINES), ids=["opensearch", "elasticsearch7", "elasticsearch9"])
-def node(request: pytest.FixtureRequest) -> Iterator[Hostile]:
+def node(request: pytest.FixtureRequest) -> Iterator[FuzzedIndex]:
     connection = Connection(url=request.getfixturevalue(request.param))
     cluster = Cluster(connection)
     index, documents = "test-search-fuzz", drawn_documents()
@@ -90,7 +90,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Hostile]:
         answer = cluster.client.bulk(body=lines, index=index, params={"refresh": "true"})
         assert not answer["errors"], [item for item in answer["items"] if "error" in item["index"]][:3]
         with Searcher(connection, index, MODEL_ID) as searcher:
-            yield Hostile(cluster, index, searcher, Oracle(documents), documents, cluster_info, settings)
+            yield FuzzedIndex(cluster, index, searcher, Oracle(documents), documents, cluster_info, settings)
         cluster.client.indices.delete(index=",".join(cluster.client.indices.get(index=f"{index}*")))
     finally:
         cluster.close()
@@ -117,9 +117,9 @@ def answer(ask: Callable[[], SearchResult], case: object, *refusals: type[StairE
     try:
         return ask()
     except caught as error:
-        said = error.message
-    assert said, case
-    assert " answered 5" not in said, (case, said)
+        message = error.message
+    assert message, case
+    assert " answered 5" not in message, (case, message)
     return None
 
 
@@ -127,9 +127,9 @@ def drawn_vector(rng: random.Random, vocabulary: list[str]) -> SparseVector:
     """Mostly words that there are; sometimes very many, sometimes with a weight or a word that no engine takes."""
     size = rng.choice((1, 1, 2, 5, 20, 64, rng.choice((1100, 5000, 10_000)) if rng.random() < 0.3 else 10))
     chosen = dict.fromkeys(rng.sample(vocabulary, min(size, len(vocabulary) // 2)))
-    chosen |= dict.fromkeys(fuzz_inputs.words(rng, 3)) if rng.random() < 0.3 else {}
+    chosen |= dict.fromkeys(fuzz_inputs.draw_words(rng, 3)) if rng.random() < 0.3 else {}
     chosen |= dict.fromkeys(f"w{number}" for number in range(size - len(chosen)))
-    pairs = [(word, fuzz_inputs.weight(rng, rng.choice((1, 3)))) for word in chosen]
+    pairs = [(word, fuzz_inputs.draw_weight(rng, rng.choice((1, 3)))) for word in chosen]
     spoiled = rng.randrange(len(pairs))
     kind = rng.random()
     if kind < 0.1:
@@ -137,7 +137,7 @@ def drawn_vector(rng: random.Random, vocabulary: list[str]) -> SparseVector:
     elif kind < 0.2:
         pairs[spoiled] = (pairs[spoiled][0], rng.choice((LARGEST, LEAST, *fuzz_inputs.TINY_WEIGHTS)))
     elif kind < 0.25:
-        pairs[spoiled] = (rng.choice((fuzz_inputs.broken(rng), "x" * 40_000)), 1.0)
+        pairs[spoiled] = (rng.choice((fuzz_inputs.draw_broken_text(rng), "x" * 40_000)), 1.0)
     rng.shuffle(pairs)
     return SparseVector(tuple(word for word, _ in pairs), tuple(weight for _, weight in pairs))  # unchecked, unsorted
 
@@ -150,7 +150,7 @@ def can_be_asked(vector: SparseVector) -> bool:
     return any(weight >= LEAST for weight in vector.weights)
 
 
-def test_vectors_of_any_kind(node: Hostile) -> None:
+def test_vectors_of_any_kind(node: FuzzedIndex) -> None:
     rng = random.Random(SEED)
     vocabulary = list(node.oracle.columns)
     compared = 0
@@ -164,18 +164,20 @@ def test_vectors_of_any_kind(node: Hostile) -> None:
         sent = SparseVector.from_pairs(pair for pair in vector if pair[0] not in cut)
         assert len(sent) == min(node.max_clauses, sum(weight >= LEAST for weight in vector.weights)), case
         assert max(result.truncated.weights, default=0.0) <= min(sent.weights), case
-        assert not node.oracle.faults(ranking(result), node.oracle.bounds(sent), k), case
+        assert not node.oracle.find_errors(ranking(result), node.oracle.compute_bounds(sent), k), case
         for hit in result.hits[:3]:
             assert {reason.token for reason in hit.contributions} == set(sent.tokens) & set(node.documents[hit.id].tokens), case
         compared += len(result.hits)
     assert compared > 1000
 
 
-def test_each_contribution_is_the_engine_s_own_explanation(node: Hostile) -> None:
+def test_contributions_match_the_engine_explanation(node: FuzzedIndex) -> None:
     rng = random.Random(SEED)
     explained = 0
     for case in range(15):
-        vector = SparseVector.from_pairs((word, fuzz_inputs.weight(rng, 2)) for word in rng.sample(list(node.oracle.columns), 20))
+        vector = SparseVector.from_pairs(
+            (word, fuzz_inputs.draw_weight(rng, 2)) for word in rng.sample(list(node.oracle.columns), 20)
+        )
         for hit in node.searcher.search(vector, 5, options=SearchOptions(explain_engine=True)).hits:
             ours = {reason.token: reason.contribution for reason in hit.contributions}
             assert hit.engine_scores == pytest.approx(ours, rel=2**-8), (case, hit.id)
@@ -184,16 +186,16 @@ def test_each_contribution_is_the_engine_s_own_explanation(node: Hostile) -> Non
 
 
 @pytest.mark.parametrize("k", [-1, 0, 10_001, 2**40])
-def test_k_beyond_its_limits(node: Hostile, k: int) -> None:
+def test_k_beyond_its_limits(node: FuzzedIndex, k: int) -> None:
     with pytest.raises(QueryError, match="k must be"):
         node.searcher.search(SparseVector.from_mapping({"a": 1.0}), k)
 
 
-def test_conditions_on_strange_words(node: Hostile) -> None:
+def test_conditions_on_strange_words(node: FuzzedIndex) -> None:
     rng = random.Random(SEED)
     vocabulary = list(node.oracle.columns)
     for case in range(60):
-        vector = SparseVector.from_pairs((word, fuzz_inputs.weight(rng, 2)) for word in rng.sample(vocabulary, 20))
+        vector = SparseVector.from_pairs((word, fuzz_inputs.draw_weight(rng, 2)) for word in rng.sample(vocabulary, 20))
         least = rng.choice((0.0, 0.0, 5e-324, 1e-3, 0.3, 1.0, 1e3, 1e300))
         required = [tuple(rng.sample(vocabulary, rng.choice((1, 1, 2)))) for _ in range(rng.randint(0, 1))]
         excluded = [tuple(rng.sample(vocabulary, rng.choice((1, 1, 2)))) for _ in range(rng.randint(0, 2))]
@@ -202,9 +204,12 @@ def test_conditions_on_strange_words(node: Hostile) -> None:
         part_N = np.ones(len(node.documents), bool)
         for groups, wanted in ((required, True), (excluded, False)):
             for group in groups:
-                weights = [node.oracle.weight(feature) for feature in group]
+                weights = [node.oracle.get_weights(feature) for feature in group]
                 part_N &= np.logical_and.reduce([(weight > 0) & (weight >= least) for weight in weights]) == wanted
-        assert not node.oracle.faults(ranking(result), node.oracle.bounds(vector).only(part_N), 10_000), (case, query)
+        assert not node.oracle.find_errors(ranking(result), node.oracle.compute_bounds(vector).select(part_N), 10_000), (
+            case,
+            query,
+        )
 
 
 FILTERS = (
@@ -224,7 +229,7 @@ FILTERS = (
 
 
 @pytest.mark.parametrize("given", FILTERS, ids=range(len(FILTERS)))
-def test_a_filter_of_any_kind_changes_no_score(node: Hostile, given: str) -> None:
+def test_a_filter_of_any_kind_changes_no_score(node: FuzzedIndex, given: str) -> None:
     vector = node.documents["003"]
     whole = dict(ranking(node.searcher.search(vector, 10_000)))
     result = answer(
@@ -238,7 +243,7 @@ def test_a_filter_of_any_kind_changes_no_score(node: Hostile, given: str) -> Non
         assert found == [hit for hit in whole.items() if hit[0] in dict(found)]
 
 
-def test_filters_that_can_be_sent_leave_what_they_say(node: Hostile) -> None:
+def test_valid_filters_select_documents(node: FuzzedIndex) -> None:
     vector = node.documents["003"]
     whole = ranking(node.searcher.search(vector, 10_000))
     some = '{"terms":{"width":[' + ",".join(map(str, range(0, 3000, 2))) + "]}}"
@@ -249,7 +254,7 @@ def test_filters_that_can_be_sent_leave_what_they_say(node: Hostile) -> None:
         assert found
 
 
-def test_cursors_of_any_kind(node: Hostile) -> None:
+def test_cursors_of_any_kind(node: FuzzedIndex) -> None:
     """What is a cursor continues exactly there in the order; what is none is refused."""
     rng = random.Random(SEED)
     vector = node.documents["003"]
@@ -286,10 +291,10 @@ def many_terms(count: int) -> tuple[str, ...]:
     return " ".join(numbered), "-".join(numbered), "dog " + "".join(chr(0x4E00 + number) for number in range(count - 1))
 
 
-def test_captions_of_any_kind_add_their_bm25_score(node: Hostile) -> None:
+def test_captions_of_any_kind_add_their_bm25_score(node: FuzzedIndex) -> None:
     rng = random.Random(SEED)
     captions: list[tuple[str, int | None]] = [  # and how many terms are in it, where that matters and is known
-        *((" ".join(["dog", fuzz_inputs.text(rng, rng.choice((1, 5, 30)))]), None) for _ in range(25)),
+        *((" ".join(["dog", fuzz_inputs.draw_text(rng, rng.choice((1, 5, 30)))]), None) for _ in range(25)),
         *((text, 1) for text in ("dog", "dog cat 犬 -cat +dog", "NOT", "AND OR", "*", "\x00 dog", "x" * 40_000 + " dog")),
         *((text, n) for n in (900, 1000, 10_000) for text in many_terms(n)),
         *(("🐕" * 2000, None), ("dog.cat " * 2000, None), ("a" * 300_000, None)),
@@ -324,7 +329,7 @@ def test_captions_of_any_kind_add_their_bm25_score(node: Hostile) -> None:
 @pytest.mark.parametrize("features", [1, 64, 1024])
 @pytest.mark.parametrize("caption", [0, 1, 500, 900, 959, 960, 1000, 1023])
 @pytest.mark.parametrize("clauses", [0, 500])
-def test_our_count_of_clauses_is_never_below_that_of_the_engine(node: Hostile, features: int, caption: int, clauses: int) -> None:
+def test_clause_count_is_at_least_that_of_the_engine(node: FuzzedIndex, features: int, caption: int, clauses: int) -> None:
     filters = [parse_filter(" OR ".join(f"caption:f{number}" for number in range(clauses // 2)))] if clauses else []
     query = SearchQuery(
         vector=SparseVector.from_pairs((f"w{number}", 1.0) for number in range(features)),
@@ -339,7 +344,7 @@ def test_our_count_of_clauses_is_never_below_that_of_the_engine(node: Hostile, f
     assert len(result.truncated) == max(0, features + query.other_clause_count - node.max_clauses)
 
 
-def test_more_clauses_than_we_count_are_rejected_in_our_words(node: Hostile) -> None:
+def test_too_many_clauses_have_a_clear_error(node: FuzzedIndex) -> None:
     """Each word once a field: that can't be known here."""
     text = " ".join(f"w{number}" for number in range(node.max_clauses - 30))
     clause: dict[str, Any] = {"multi_match": {"query": text, "fields": ["caption", "title", "subtitle"]}}
@@ -372,7 +377,7 @@ def test_queries_that_no_engine_accepts_are_rejected_before_they_are_sent(ask: d
         SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), **ask)
 
 
-def test_scores_beyond_float32_are_rejected(node: Hostile) -> None:
+def test_scores_beyond_float32_are_rejected(node: FuzzedIndex) -> None:
     index = f"{node.index}-large"
     create(node.cluster, index, node.settings)
     node.cluster.client.index(index=index, id="1", body={"tokens": {"a": 3e38, "b": 1.0}}, params={"refresh": "true"})
@@ -382,7 +387,7 @@ def test_scores_beyond_float32_are_rejected(node: Hostile) -> None:
             searcher.search(SparseVector.from_mapping({"a": 5.0}))
 
 
-def test_pages_over_equal_scores_have_every_document_once(node: Hostile) -> None:
+def test_pages_over_equal_scores_have_every_document_once(node: FuzzedIndex) -> None:
     """Equal scores, equal URIs in two indices, URIs too long to be sorted by; documents with nothing to sort by are refused."""
     names = [f"{node.index}-tied-{number}" for number in (1, 2)]
     for name in names:
@@ -392,16 +397,16 @@ def test_pages_over_equal_scores_have_every_document_once(node: Hostile) -> None
             body = {"tokens": {"a": 1.0 + number // 4}, "uri": uri, "sha256": f"{number}"}
             node.cluster.client.index(index=name, id=str(number), body=body)
     node.cluster.client.indices.refresh(index=f"{node.index}-tied-*")
-    asked = SparseVector.from_mapping({"a": 1.0})
+    vector = SparseVector.from_mapping({"a": 1.0})
     for pattern, count in ((names[0], 9), (f"{node.index}-tied-*", 18)):
         with Searcher(node.cluster.connection, pattern, MODEL_ID) as searcher:
-            whole = [(hit.index, hit.id) for hit in searcher.search(asked, 100).hits]
+            whole = [(hit.index, hit.id) for hit in searcher.search(vector, 100).hits]
             assert len(set(whole)) == len(whole) == count
             for size in (1, 2, 5, 9):
-                paged, result = [], searcher.search(asked, size)
+                paged, result = [], searcher.search(vector, size)
                 paged += [(hit.index, hit.id) for hit in result.hits]
                 while result.after is not None:
-                    result = searcher.search(asked, size, after=result.after)
+                    result = searcher.search(vector, size, after=result.after)
                     paged += [(hit.index, hit.id) for hit in result.hits]
                 assert paged == whole
     for number in range(3):
@@ -412,7 +417,7 @@ def test_pages_over_equal_scores_have_every_document_once(node: Hostile) -> None
             searcher.search(SparseVector.from_mapping({"bare": 1.0}), 2, after=page.after)
 
 
-def test_fused_ranks_are_those_of_both_rankings(node: Hostile) -> None:
+def test_fused_ranks_combine_both_rankings(node: FuzzedIndex) -> None:
     rng = random.Random(SEED)
     for _ in range(10):
         vector = SparseVector.from_pairs((word, 1.0) for word in rng.sample(list(node.oracle.columns), 3))
@@ -430,7 +435,7 @@ def test_fused_ranks_are_those_of_both_rankings(node: Hostile) -> None:
 
 
 @pytest.mark.parametrize("reference", ["", "\ud800", "x" * 40_000, "*", '"', "\x00", "u/does-not-exist"])
-def test_documents_that_are_none(node: Hostile, reference: str) -> None:
+def test_invalid_documents(node: FuzzedIndex, reference: str) -> None:
     # Elasticsearch 9 takes no id that is so long, and says so.
     refused = pytest.raises(ClusterError, match="400") if len(reference) == 40_000 and node.newest else nullcontext()
     with refused:

@@ -62,11 +62,11 @@ class Engine:
         for start in range(0, len(search_queries), 50):
             lines: list[dict[str, Any]] = []
             for query in search_queries[start : start + 50]:
-                asked = build_search_request(
+                vector = build_search_request(
                     query, query_type or self.query_type, max_clauses=self.cluster_info.max_clauses, k=k, two_phase=two_phase
                 )
-                assert not len(asked.truncated) or query_type == "impacts"
-                lines += [{"index": self.index}, {**asked.body, **(SORT_ONLY if "sort" in asked.body else {"_source": False})}]
+                assert not len(vector.truncated) or query_type == "impacts"
+                lines += [{"index": self.index}, {**vector.body, **(SORT_ONLY if "sort" in vector.body else {"_source": False})}]
             answer = self.cluster.client.msearch(body=lines, params={"filter_path": FILTER_PATH})
             for one in answer["responses"]:
                 assert one["status"] == 200, one
@@ -82,7 +82,7 @@ def encoder() -> Encoder:
 
 @pytest.fixture(scope="session")
 def documents() -> dict[str, SparseVector]:
-    return photo_vectors.load()
+    return photo_vectors.load_vectors()
 
 
 @pytest.fixture(scope="session")
@@ -168,7 +168,7 @@ def check(oracle: Oracle, rankings: Sequence[Ranking], bounds: Sequence[Bounds],
     faults = [
         f"query {number}: {fault}"
         for number, (ranking, bound) in enumerate(zip(rankings, bounds, strict=True))
-        for fault in oracle.faults(ranking, bound, k)
+        for fault in oracle.find_errors(ranking, bound, k)
     ]
     assert not faults, faults[:10]
 
@@ -183,10 +183,10 @@ def test_every_document_has_its_exact_score_less_the_truncation(
     """All documents of each query, in a total order; the scores are those of truncated weights, to the last bits of float32."""
     some = queries[::4]
     rankings = engine.rankings(asking(some), 10_000)
-    check(oracle, rankings, [oracle.bounds(query) for query in some], 10_000)
+    check(oracle, rankings, [oracle.compute_bounds(query) for query in some], 10_000)
     for query, ranking in zip(some, rankings, strict=True):
         places = [oracle.places[id_] for id_, _ in ranking]
-        np.testing.assert_allclose([score for _, score in ranking], oracle.truncated(query)[places], rtol=ROUNDING)
+        np.testing.assert_allclose([score for _, score in ranking], oracle.compute_truncated(query)[places], rtol=ROUNDING)
         assert list(ranking) == sorted(ranking, key=lambda hit: (-hit[1], uri(hit[0])))
     assert sum(map(len, rankings)) > 50_000
 
@@ -196,7 +196,7 @@ def test_the_best_are_the_same_where_the_engine_may_skip_the_rest(
     engine: Engine, oracle: Oracle, queries: list[SparseVector], k: int, first: int
 ) -> None:
     some = queries[first::2]
-    check(oracle, engine.rankings(asking(some), k), [oracle.bounds(query) for query in some], k)
+    check(oracle, engine.rankings(asking(some), k), [oracle.compute_bounds(query) for query in some], k)
 
 
 def test_pages_have_every_document_once_in_the_order_of_one_large_page(
@@ -213,12 +213,10 @@ def test_pages_have_every_document_once_in_the_order_of_one_large_page(
                 result = searcher.search(query, size, after=result.after)
                 paged += [(hit.id, hit.score) for hit in result.hits]
             assert paged == list(whole)
-            assert len(whole) == oracle.sharing(query).sum()
+            assert len(whole) == oracle.find_matches(query).sum()
 
 
-def test_a_hit_is_the_document_with_its_words_in_common(
-    engine: Engine, documents: dict[str, SparseVector], queries: list[SparseVector]
-) -> None:
+def test_hits_have_common_words(engine: Engine, documents: dict[str, SparseVector], queries: list[SparseVector]) -> None:
     with Searcher(engine.cluster.connection, engine.index, MODEL_ID) as searcher:
         for query in queries[::12]:
             for hit in searcher.search(query, 5, options=SearchOptions(explain_engine=True)).hits:
@@ -258,7 +256,7 @@ def meets(oracle: Oracle, query: SearchQuery, least: float) -> np.ndarray[Any, n
     part_N = np.ones(len(oracle.ids), bool)
 
     def has(group: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        weights = [oracle.weight(feature) for feature in group]
+        weights = [oracle.get_weights(feature) for feature in group]
         return np.asarray(np.logical_and.reduce([(weight > 0) & (weight >= least) for weight in weights]))
 
     for group in query.required:
@@ -278,7 +276,7 @@ def meets(oracle: Oracle, query: SearchQuery, least: float) -> np.ndarray[Any, n
     return part_N
 
 
-def test_conditions_leave_exactly_the_documents_that_meet_them(
+def test_conditions_select_exactly_their_documents(
     engine: Engine, oracle: Oracle, documents: dict[str, SparseVector], queries: list[SparseVector]
 ) -> None:
     """A weight of `min_weight` or more always counts, one below it never by more than the truncation."""
@@ -287,11 +285,11 @@ def test_conditions_leave_exactly_the_documents_that_meet_them(
     rankings = engine.rankings(search_queries, 10_000)
     sizes = []
     for query, ranking in zip(search_queries, rankings, strict=True):
-        bounds = oracle.bounds(query.vector)
+        bounds = oracle.compute_bounds(query.vector)
         strict_N, loose_N = (meets(oracle, query, query.min_weight * factor) for factor in (1, 1 - 2**-8))
         unsure_N = strict_N != loose_N
         sure = [hit for hit in ranking if not unsure_N[oracle.places[hit[0]]]]
-        faults = oracle.faults(sure, bounds.only(strict_N & ~unsure_N), 10_000)
+        faults = oracle.find_errors(sure, bounds.select(strict_N & ~unsure_N), 10_000)
         assert not faults, (query, faults[:5])
         sizes.append(len(ranking))
     assert sum(0 < size < 1500 for size in sizes) > 40
@@ -302,11 +300,11 @@ def test_least_counts_a_weight_that_is_exactly_as_large(engine: Engine, oracle: 
     rng = random.Random(SEED)
     search_queries = []
     for word in rng.sample(sorted(oracle.columns), 30):
-        weights = oracle.weight(word)
+        weights = oracle.get_weights(word)
         least = float(np.median(weights[weights > 0]))
         search_queries.append(SearchQuery(vector=SparseVector.from_mapping({word: 1.0}), required=[(word,)], min_weight=least))
     for query, ranking in zip(search_queries, engine.rankings(search_queries, 10_000), strict=True):
-        weights = oracle.weight(query.required[0][0])
+        weights = oracle.get_weights(query.required[0][0])
         found = {oracle.places[id_] for id_, _ in ranking}
         assert set(np.flatnonzero(weights >= query.min_weight)) <= found
         assert found <= set(np.flatnonzero(weights >= query.min_weight * (1 - 2**-8)))
@@ -321,17 +319,13 @@ def test_min_score_excludes_lower_scores(engine: Engine, queries: list[SparseVec
         assert list(ranking) == [hit for hit in every if hit[1] >= score]
 
 
-def test_two_phases_over_a_window_of_all_are_the_ranking_of_what_the_first_finds(
-    engine: Engine, oracle: Oracle, queries: list[SparseVector]
-) -> None:
+def test_two_phases_over_all_hits_rank_exactly(engine: Engine, oracle: Oracle, queries: list[SparseVector]) -> None:
     some = [query for query in queries if len(query) > 8][::12]
     rankings = engine.rankings(asking(some), 3000, two_phase=TwoPhase(top_k=8, window_size=3000))
-    check(oracle, rankings, [oracle.bounds(query).only(oracle.sharing(query.top(8))) for query in some], 3000)
+    check(oracle, rankings, [oracle.compute_bounds(query).select(oracle.find_matches(query.top(8))) for query in some], 3000)
 
 
-def test_a_pruned_query_has_the_exact_ranking_of_what_is_left(
-    engine: Engine, oracle: Oracle, queries: list[SparseVector]
-) -> None:
+def test_pruned_queries_rank_exactly(engine: Engine, oracle: Oracle, queries: list[SparseVector]) -> None:
     how = SearchOptions(weight_mass=0.8)
     with Searcher(engine.cluster.connection, engine.index, MODEL_ID) as searcher:
         for query in queries[::8]:
@@ -340,7 +334,7 @@ def test_a_pruned_query_has_the_exact_ranking_of_what_is_left(
             result = searcher.search(query, 20, options=how)
             ranking = [(hit.id, hit.score) for hit in result.hits]
             assert result.pruned == left.pruned
-            assert not oracle.faults(ranking, oracle.bounds(left.kept), 20)
+            assert not oracle.find_errors(ranking, oracle.compute_bounds(left.kept), 20)
 
 
 @pytest.mark.parametrize("engine", ["node_url"], indirect=True, ids=["opensearch"])
@@ -350,21 +344,21 @@ def test_impacts_rank_as_the_vectors_within_half_a_thousandth_a_word(
     some = [query for query in queries if any(map(is_single_term, query.tokens))][::2]
     bounds = []
     for query in some:
-        asked = SparseVector.from_pairs(pair for pair in query if is_single_term(pair[0]))
-        exact_N = oracle.exact(asked)
+        vector = SparseVector.from_pairs(pair for pair in query if is_single_term(pair[0]))
+        exact_N = oracle.compute_scores(vector)
         slack_N = np.zeros(len(oracle.ids))
-        for word, weight in asked:
-            weights_N = oracle.weight(word)
+        for word, weight in vector:
+            weights_N = oracle.get_weights(word)
             # Below half a step an impact is 1 all the same: off by less than a whole one.
             steps_N = np.where(weights_N < IMPACT_SLACK, 2.0, 1.0) * (weights_N > 0)
             slack_N += weight * IMPACT_SLACK * steps_N
         rounding_N = exact_N * ROUNDING + 1e-9
-        bounds.append(Bounds(exact_N - slack_N - rounding_N, exact_N + slack_N + rounding_N, oracle.sharing(asked)))
+        bounds.append(Bounds(exact_N - slack_N - rounding_N, exact_N + slack_N + rounding_N, oracle.find_matches(vector)))
     check(oracle, engine.rankings(asking(some[::4]), 10_000, "impacts"), bounds[::4], 10_000)
     check(oracle, engine.rankings(asking(some), 10, "impacts"), bounds, 10)
 
 
-def test_the_stored_vectors_are_those_of_the_model(encoder: Encoder, documents: dict[str, SparseVector]) -> None:
+def test_stored_vectors_match_the_model(encoder: Encoder, documents: dict[str, SparseVector]) -> None:
     """Other processors round otherwise in the last digit: not the bits, the angle is compared."""
     assert len(documents) == 3000
     rng = random.Random(SEED)
@@ -372,5 +366,5 @@ def test_the_stored_vectors_are_those_of_the_model(encoder: Encoder, documents: 
     for _ in range(12):
         path, number = rng.choice(photos), rng.randrange(photo_vectors.VIEWS)
         kept = documents[f"{path.stem}-{number:02}"]
-        now = photo_vectors.encoded(encoder, photo_vectors.view(path, number))
+        now = photo_vectors.encode_view(encoder, photo_vectors.crop_view(path, number))
         assert now.dot(kept) == pytest.approx(1.0, abs=1e-3)

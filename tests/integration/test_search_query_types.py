@@ -1,4 +1,4 @@
-"""Each query type gives the exact dot product, within what the field keeps of a weight. SEISMIC: `test_neural_search.py`."""
+"""Exact dot products of each query type, within the precision of the field. SEISMIC: `test_neural_search.py`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opensearchpy import RequestError
-from support.corpora.strange_vectors import draw_images, draw_queries, fill
+from support.corpora.unicode_vectors import create_index, draw_images, draw_queries
 from support.oracles.search_oracle import ROUNDING, TRUNCATION
-from support.servers.recording_proxy import Asked, GateProxy, Said
+from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
 from stair_es.cluster.client.capabilities import NEURAL_SEARCH, get_cluster_info, list_cluster_plugins
 from stair_es.cluster.client.cluster import Cluster
@@ -65,18 +65,18 @@ def test_rank_features(
     images: Mapping[str, SparseVector],
     queries: list[SparseVector],
 ) -> None:
-    fields = fill(engine, engine_index, DocumentSettings(), rank_features_url, images)
+    fields = create_index(engine, engine_index, DocumentSettings(), rank_features_url, images)
     cluster = Cluster(Connection(url=rank_features_url), engine)
     assert select_query_type(get_cluster_info(cluster), fields, lambda: list_cluster_plugins(cluster)) == "rank_features"
     agree(engine, engine_index, "rank_features", images, queries)
 
 
 def test_neural_sparse(
-    plugin_url: str, index_on: Callable[[str], str], images: Mapping[str, SparseVector], queries: list[SparseVector]
+    plugin_url: str, make_index_name: Callable[[str], str], images: Mapping[str, SparseVector], queries: list[SparseVector]
 ) -> None:
-    index = index_on(plugin_url)
+    index = make_index_name(plugin_url)
     with Cluster(Connection(url=plugin_url)) as cluster:
-        fields = fill(cluster.client, index, DocumentSettings(), plugin_url, images)
+        fields = create_index(cluster.client, index, DocumentSettings(), plugin_url, images)
         assert (
             select_query_type(get_cluster_info(cluster), fields, lambda: list_cluster_plugins(cluster), "neural_sparse")
             == "neural_sparse"
@@ -94,12 +94,12 @@ def elastic(elasticsearch9_url: str) -> Iterator[OpenSearch]:
 def test_sparse_vector(
     elastic: OpenSearch,
     elasticsearch9_url: str,
-    index_on: Callable[[str], str],
+    make_index_name: Callable[[str], str],
     images: Mapping[str, SparseVector],
     queries: list[SparseVector],
 ) -> None:
-    index = index_on(elasticsearch9_url)
-    fields = fill(elastic, index, DocumentSettings(vector="sparse_vector"), elasticsearch9_url, images)
+    index = make_index_name(elasticsearch9_url)
+    fields = create_index(elastic, index, DocumentSettings(vector="sparse_vector"), elasticsearch9_url, images)
     cluster = Cluster(Connection(url=elasticsearch9_url), elastic)
     target = get_cluster_info(cluster)
     assert select_query_type(target, fields, lambda: list_cluster_plugins(cluster)) == "sparse_vector"
@@ -108,9 +108,9 @@ def test_sparse_vector(
 
 
 def test_nothing_is_pruned_even_where_the_index_would(
-    elastic: OpenSearch, elasticsearch9_url: str, index_on: Callable[[str], str]
+    elastic: OpenSearch, elasticsearch9_url: str, make_index_name: Callable[[str], str]
 ) -> None:
-    index = index_on(elasticsearch9_url)
+    index = make_index_name(elasticsearch9_url)
     pruning = {"prune": True, "pruning_config": {"tokens_freq_ratio_threshold": 1, "tokens_weight_threshold": 1}}
     mapping = {"properties": {"tokens": {"type": "sparse_vector", "index_options": pruning}}}
     elastic.indices.create(index=index, body={"mappings": mapping})
@@ -127,7 +127,7 @@ def test_nothing_is_pruned_even_where_the_index_would(
 def test_impacts(
     client: OpenSearch, node_url: str, index_name: str, images: Mapping[str, SparseVector], queries: list[SparseVector]
 ) -> None:
-    fields = fill(client, index_name, DocumentSettings(impacts=True), node_url, images)
+    fields = create_index(client, index_name, DocumentSettings(impacts=True), node_url, images)
     assert (
         select_query_type(get_cluster_info(Cluster(Connection(url=node_url), client)), fields, frozenset, "impacts") == "impacts"
     )
@@ -137,11 +137,11 @@ def test_impacts(
             with pytest.raises(QueryError, match="whole words"):
                 build_sparse_query("impacts", query)
             continue
-        asked = build_sparse_query("impacts", query)
-        assert {*asked.vector.tokens, *asked.truncated.tokens} == {*query.tokens}
-        assert not any(map(is_single_term, asked.truncated.tokens))
-        found = scores(client, index_name, asked.clause)
-        sent = asked.vector.to_dict()
+        vector = build_sparse_query("impacts", query)
+        assert {*vector.vector.tokens, *vector.truncated.tokens} == {*query.tokens}
+        assert not any(map(is_single_term, vector.truncated.tokens))
+        found = scores(client, index_name, vector.clause)
+        sent = vector.vector.to_dict()
         for name, image in images.items():
             common = {word: weight for word, weight in image if word in sent}
             assert (name in found) == bool(common)
@@ -150,7 +150,7 @@ def test_impacts(
                 quantised = sum(sent[word] * weight for word, weight in kept.items())
                 assert math.isclose(found[name], quantised, rel_tol=ROUNDING)
                 slack = sum(sent[word] for word in common) / IMPACT_SCALE  # half a step a word, less than one for tiny weights
-                assert abs(found[name] - asked.vector.dot(image)) <= slack * (1 + ROUNDING)
+                assert abs(found[name] - vector.vector.dot(image)) <= slack * (1 + ROUNDING)
                 compared += 1
         assert list(found.values()) == sorted(found.values(), reverse=True)
     assert compared > 1500
@@ -158,16 +158,14 @@ def test_impacts(
 
 def test_impacts_of_words_in_capitals(client: OpenSearch, node_url: str, index_name: str) -> None:
     named = {word: SparseVector.from_mapping({word: 1.0}) for word in ("Dog", "ÉTÉ", "İstanbul", "ΣΟΦΟΣ", "ẞtraße", "ǅ")}
-    fill(client, index_name, DocumentSettings(impacts=True), node_url, named)
+    create_index(client, index_name, DocumentSettings(impacts=True), node_url, named)
     for word, vector in named.items():
         assert scores(client, index_name, build_sparse_query("impacts", vector).clause) == {word: pytest.approx(1.0)}, word
 
 
-def test_a_query_of_too_many_words_is_cut_to_what_each_node_takes(
-    engine: OpenSearch, rank_features_url: str, engine_index: str
-) -> None:
+def test_long_queries_are_cut_to_the_limit_of_each_node(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
     many = SparseVector.from_pairs((f"w{number:05}", 1 + 1 / (1 + number)) for number in range(10_000))
-    fill(engine, engine_index, DocumentSettings(), rank_features_url, {"first": many.top(60)})
+    create_index(engine, engine_index, DocumentSettings(), rank_features_url, {"first": many.top(60)})
     limit = get_cluster_info(Cluster(Connection(url=rank_features_url), engine)).max_clauses
     fits = build_sparse_query("rank_features", many, max_clauses=limit)
     assert (len(fits.vector), len(fits.truncated)) == (limit, 10_000 - limit)
@@ -177,9 +175,9 @@ def test_a_query_of_too_many_words_is_cut_to_what_each_node_takes(
         scores(engine, engine_index, build_sparse_query("rank_features", many, max_clauses=limit + 1).clause)
 
 
-def test_impacts_are_cut_to_what_the_node_takes(client: OpenSearch, node_url: str, index_name: str) -> None:
+def test_impacts_are_limited_by_the_node(client: OpenSearch, node_url: str, index_name: str) -> None:
     many = SparseVector.from_pairs((f"w{number:05}", 1 + 1 / (1 + number)) for number in range(2000))
-    fill(client, index_name, DocumentSettings(impacts=True), node_url, {"first": many.top(60)})
+    create_index(client, index_name, DocumentSettings(impacts=True), node_url, {"first": many.top(60)})
     limit = get_cluster_info(Cluster(Connection(url=node_url), client)).max_clauses
     assert scores(client, index_name, build_sparse_query("impacts", many, max_clauses=limit).clause).keys() == {"first"}
     with pytest.raises(RequestError):
@@ -207,13 +205,13 @@ def test_a_query_type_without_its_plugin_is_rejected_by_us_and_by_the_node(
         scores(client, index_name, build_sparse_query(query_type, SparseVector.from_mapping({"dog": 1.0}), **more).clause)
 
 
-def lists(*plugins_of_nodes: list[str]) -> Callable[[Asked], Said | None]:
+def lists(*plugins_of_nodes: list[str]) -> Callable[[RecordedRequest], StubResponse | None]:
     """A gate that lets a node say of a cluster's nodes which plugins they have."""
     nodes = {
         str(number): {"name": f"node-{number}", **({"plugins": [{"name": name} for name in names]} if names else {})}
         for number, names in enumerate(plugins_of_nodes)
     }
-    said = Said(status=200, body=json.dumps({"nodes": nodes}).encode())
+    said = StubResponse(status=200, body=json.dumps({"nodes": nodes}).encode())
     return lambda asked: said if asked.target.startswith("/_nodes/plugins") else None
 
 
@@ -227,7 +225,7 @@ def lists(*plugins_of_nodes: list[str]) -> Callable[[Asked], Said | None]:
     ],
 )
 def test_the_plugin_counts_where_every_node_has_it(node_url: str, of_nodes: list[list[str]], possible: bool) -> None:
-    with GateProxy(node_url, gate=lists(*of_nodes)) as proxy:
+    with RecordingProxy(node_url, gate=lists(*of_nodes)) as proxy:
         connection = Connection(url=proxy.url)
         with Cluster(connection) as cluster:
             target, fields = get_cluster_info(cluster), IndexFields(tokens="rank_features")
@@ -240,11 +238,11 @@ def test_the_plugin_counts_where_every_node_has_it(node_url: str, of_nodes: list
                     select_query_type(target, fields, lambda: list_cluster_plugins(cluster), "neural_sparse")
 
 
-def test_a_user_who_may_not_list_plugins_gets_a_remedy_and_can_search(node_url: str) -> None:
-    def gate(asked: Asked) -> Said | None:
-        return Said(status=403) if asked.target.startswith("/_nodes/plugins") else None
+def test_forbidden_plugin_list_has_a_remedy(node_url: str) -> None:
+    def gate(asked: RecordedRequest) -> StubResponse | None:
+        return StubResponse(status=403) if asked.target.startswith("/_nodes/plugins") else None
 
-    with GateProxy(node_url, gate=gate) as proxy:
+    with RecordingProxy(node_url, gate=gate) as proxy:
         connection = Connection(url=proxy.url)
         with Cluster(connection) as cluster:
             target, fields = get_cluster_info(cluster), IndexFields(tokens="rank_features")
@@ -252,4 +250,4 @@ def test_a_user_who_may_not_list_plugins_gets_a_remedy_and_can_search(node_url: 
                 select_query_type(target, fields, lambda: list_cluster_plugins(cluster), "neural_sparse")
             assert "cluster:monitor/nodes/info" in failure.value.remedy
             assert select_query_type(target, fields, lambda: list_cluster_plugins(cluster)) == "rank_features"
-            assert len([asked for asked in proxy.seen if asked.target.startswith("/_nodes/plugins")]) == 1
+            assert len([asked for asked in proxy.requests if asked.target.startswith("/_nodes/plugins")]) == 1

@@ -49,7 +49,7 @@ def test_an_empty_name_or_pattern_never_means_every_index(node_url: str, index: 
         asked.search(CAR)
 
 
-def test_another_model_is_rejected_with_the_model_to_take(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_other_models_are_rejected_with_a_hint(node_url: str, client: OpenSearch, index_name: str) -> None:
     create(client, index_name)
     with searcher(node_url, index_name, "other@1") as asked, pytest.raises(QueryError, match=r"'m@1'.*'other@1'") as caught:
         asked.search(CAR)
@@ -89,12 +89,12 @@ def test_an_id_that_two_indices_have_is_explained_as_one_document(node_url: str,
     with searcher(node_url, f"{index_name}-*") as asked:
         found = asked.find_document("1")
         assert found is not None
-        told = explain_rank(asked, SearchQuery(vector=CAR, filters=[{"term": {"part.keyword": found.index}}]), "1")
-    assert (told.score, told.failed_conditions) == (weights[found.index], ())
-    assert [reason.document_weight for reason in told.contributions] == [told.score]
+        explanation = explain_rank(asked, SearchQuery(vector=CAR, filters=[{"term": {"part.keyword": found.index}}]), "1")
+    assert (explanation.score, explanation.failed_conditions) == (weights[found.index], ())
+    assert [reason.document_weight for reason in explanation.contributions] == [explanation.score]
 
 
-def test_an_empty_vector_and_a_bad_k_are_rejected_before_anything_is_asked() -> None:
+def test_empty_vectors_and_bad_k_are_rejected_unsent() -> None:
     with searcher("http://127.0.0.1:9", "images") as asked:
         with pytest.raises(QueryError, match="empty"):
             asked.search(SparseVector((), ()))

@@ -92,13 +92,13 @@ def http(url: str, method: str, path: str, body: object = None) -> tuple[int, di
         return error.code, json.load(error)
 
 
-class Site:
+class TemplateClient:
     """An index with published templates, seen by a program that only knows HTTP."""
 
     def __init__(self, url: str, index: str, prefix: str) -> None:
         self.url, self.index, self.prefix = url, index, prefix
 
-    def ask(self, name: str, **params: object) -> tuple[int, dict[str, float]]:
+    def search(self, name: str, **params: object) -> tuple[int, dict[str, float]]:
         body = {"id": f"{self.prefix}{name}", "params": params}
         status, answer = http(self.url, "POST", f"/{self.index}/_search/template", body)
         return status, {hit["_id"]: hit["_score"] for hit in answer["hits"]["hits"]} if status == 200 else {}
@@ -111,7 +111,7 @@ class Site:
 
 
 @pytest.fixture
-def site(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Iterator[Site]:
+def templates(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Iterator[TemplateClient]:
     cluster = Cluster(Connection(url=rank_features_url), engine)
     engine.indices.create(index=engine_index, body=build_index_body(get_cluster_info(cluster), DocumentSettings()))
     documents = [
@@ -126,79 +126,79 @@ def site(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Itera
     prefix = f"{engine_index}-"
     for name in TEMPLATE_NAMES:
         assert publish_template(cluster, build_template(name, "rank_features", prefix=prefix)) == "created"
-    yield Site(rank_features_url, engine_index, prefix)
+    yield TemplateClient(rank_features_url, engine_index, prefix)
     for name in TEMPLATE_NAMES:
         delete_template(cluster, f"{prefix}{name}")
 
 
-def test_words_with_paging_filter_and_least_score(site: Site) -> None:
-    assert site.ask("tokens", tokens=DOG) == (200, {"0": 3.0, "2": 1.0})
-    assert site.ask("tokens", tokens=[*DOG, {"token": "cat", "weight": 1.25}])[1] == {"0": 3.0, "1": 1.25, "2": 1.0}
-    assert site.ask("tokens", tokens=DOG, size=1)[1] == {"0": 3.0}
-    assert site.ask("tokens", tokens=DOG, size=1, **{"from": 1})[1] == {"2": 1.0}
-    assert site.ask("tokens", tokens=DOG, size=0) == (200, {})
-    assert site.ask("tokens", tokens=DOG, min_score=2)[1] == {"0": 3.0}
-    assert site.ask("tokens", tokens=DOG, filter=[{"term": {"width": 2}}])[1] == {"2": 1.0}
-    assert site.ask("tokens", tokens=DOG, filter=[{"term": {"width": 2}}, {"match": {"caption": "dog"}}]) == (200, {})
-    assert site.ask("tokens", tokens=DOG, filter=[])[1] == {"0": 3.0, "2": 1.0}
-    assert site.ask("tokens", tokens=DOG, filter=None)[1] == {"0": 3.0, "2": 1.0}
+def test_words_with_paging_filter_and_least_score(templates: TemplateClient) -> None:
+    assert templates.search("tokens", tokens=DOG) == (200, {"0": 3.0, "2": 1.0})
+    assert templates.search("tokens", tokens=[*DOG, {"token": "cat", "weight": 1.25}])[1] == {"0": 3.0, "1": 1.25, "2": 1.0}
+    assert templates.search("tokens", tokens=DOG, size=1)[1] == {"0": 3.0}
+    assert templates.search("tokens", tokens=DOG, size=1, **{"from": 1})[1] == {"2": 1.0}
+    assert templates.search("tokens", tokens=DOG, size=0) == (200, {})
+    assert templates.search("tokens", tokens=DOG, min_score=2)[1] == {"0": 3.0}
+    assert templates.search("tokens", tokens=DOG, filter=[{"term": {"width": 2}}])[1] == {"2": 1.0}
+    assert templates.search("tokens", tokens=DOG, filter=[{"term": {"width": 2}}, {"match": {"caption": "dog"}}]) == (200, {})
+    assert templates.search("tokens", tokens=DOG, filter=[])[1] == {"0": 3.0, "2": 1.0}
+    assert templates.search("tokens", tokens=DOG, filter=None)[1] == {"0": 3.0, "2": 1.0}
 
 
-def test_words_are_written_as_the_index_has_them(site: Site) -> None:
+def test_words_are_written_as_the_index_has_them(templates: TemplateClient) -> None:
     for word, found in {"a%2Eb": {"0": 2.0}, "%": {"0": 0.75}, "50%25": {"0": 0.5}, 'q"': {"2": 1.0}, "}}": {"2": 3.0}}.items():
-        assert site.ask("tokens", tokens=[{"token": word, "weight": 1}]) == (200, found)
+        assert templates.search("tokens", tokens=[{"token": word, "weight": 1}]) == (200, found)
 
 
-def test_hits_come_without_thumbnail_and_total(site: Site) -> None:
+def test_hits_lack_thumbnail_and_total(templates: TemplateClient) -> None:
     params = {"tokens": DOG}
-    body = {"id": f"{site.prefix}tokens", "params": params}
-    _, answer = http(site.url, "POST", f"/{site.index}/_search/template", body)
+    body = {"id": f"{templates.prefix}tokens", "params": params}
+    _, answer = http(templates.url, "POST", f"/{templates.index}/_search/template", body)
     assert "total" not in answer["hits"]
     assert all("tokens" in hit["_source"] and "thumbnail" not in hit["_source"] for hit in answer["hits"]["hits"])
 
 
-def test_a_template_without_parameters_finds_nothing(site: Site) -> None:
+def test_a_template_without_parameters_finds_nothing(templates: TemplateClient) -> None:
     nothing: tuple[dict[str, object], ...] = ({}, {"tokens": []}, {"tokens": None}, {"tokens": ""}, {"tokens": False})
     for name in TEMPLATE_NAMES:
         for params in nothing:
-            assert site.ask(name, **params) == (200, {})
-            assert site.ask(name, **params, filter=[{"match_all": {}}], caption="", text="") == (200, {})
+            assert templates.search(name, **params) == (200, {})
+            assert templates.search(name, **params, filter=[{"match_all": {}}], caption="", text="") == (200, {})
 
 
-def test_hybrid_adds_the_weighted_scores(site: Site) -> None:
-    words, caption = site.ask("hybrid", tokens=DOG)[1], site.ask("hybrid", caption="cat dog")[1]
+def test_hybrid_adds_the_weighted_scores(templates: TemplateClient) -> None:
+    words, caption = templates.search("hybrid", tokens=DOG)[1], templates.search("hybrid", caption="cat dog")[1]
     assert words == {"0": 3.0, "2": 1.0}
     assert caption.keys() == {"0", "1"}
-    both = site.ask("hybrid", tokens=DOG, caption="cat dog", tokens_weight=0.5, caption_weight=10)[1]
+    both = templates.search("hybrid", tokens=DOG, caption="cat dog", tokens_weight=0.5, caption_weight=10)[1]
     for name, score in both.items():
         assert score == pytest.approx(0.5 * words.get(name, 0) + 10 * caption.get(name, 0), rel=1e-6)
     assert both.keys() == {"0", "1", "2"}
-    assert site.ask("hybrid", tokens=DOG, caption="cat", filter=[{"term": {"width": 1}}])[1].keys() == {"1"}
+    assert templates.search("hybrid", tokens=DOG, caption="cat", filter=[{"term": {"width": 1}}])[1].keys() == {"1"}
 
 
-def test_scores_are_those_of_the_library(site: Site, engine: OpenSearch) -> None:
+def test_scores_match_the_library(templates: TemplateClient, engine: OpenSearch) -> None:
     rng = np.random.default_rng(9)
     words = [*(f"w{i}" for i in range(200)), *NASTY, "a.b", "3.14", "", "%"]
     for number in range(60):
         chosen = rng.choice(len(words), 30, replace=False)
         tokens = {escape_feature(words[i]): float(np.exp(rng.normal(-1, 1))) for i in chosen}
-        engine.index(index=site.index, id=f"drawn{number}", body={"tokens": tokens})
-    engine.indices.refresh(index=site.index)
+        engine.index(index=templates.index, id=f"drawn{number}", body={"tokens": tokens})
+    engine.indices.refresh(index=templates.index)
     for size in (1, 3, 20, 80, 150):
         chosen = rng.choice(len(words), size, replace=False)
         vector = SparseVector.from_pairs((words[i], float(np.exp(rng.normal(-1, 1)))) for i in chosen)
         clause = build_rank_features_query(vector).clause
-        hits = engine.search(index=site.index, body={"query": clause, "size": 100})["hits"]["hits"]
+        hits = engine.search(index=templates.index, body={"query": clause, "size": 100})["hits"]["hits"]
         tokens_of = [{"token": escape_feature(word), "weight": weight} for word, weight in vector]
-        found = site.ask("tokens", tokens=tokens_of, size=100)[1]
+        found = templates.search("tokens", tokens=tokens_of, size=100)[1]
         assert found == {hit["_id"]: pytest.approx(hit["_score"], rel=1e-6) for hit in hits}
         assert found
 
 
-def test_hostile_values_stay_where_they_are(site: Site) -> None:
+def test_hostile_values_are_contained(templates: TemplateClient) -> None:
     for nasty in [*NASTY, INJECTION]:
         tokens = [{"token": nasty, "weight": nasty}]
-        body = site.render(
+        body = templates.render(
             "hybrid", tokens=tokens, caption=nasty, size=nasty, tokens_weight=nasty, min_score=nasty, **{"from": nasty}
         )
         clause = {"rank_feature": {"field": f"tokens.{nasty}", "boost": nasty, "linear": {}}}
@@ -214,19 +214,19 @@ def test_hostile_values_stay_where_they_are(site: Site) -> None:
             "query": {"bool": {"should": [inner, caption], "minimum_should_match": 1, "filter": []}},
         }
         query = {"bool": {"must": [{"match": {"impacts": {"query": nasty}}}], "filter": []}}
-        assert site.render("match", text=nasty)["query"] == query
+        assert templates.render("match", text=nasty)["query"] == query
 
 
-def test_wrong_values_are_errors_and_never_other_hits(site: Site) -> None:
+def test_wrong_values_are_errors(templates: TemplateClient) -> None:
     for wrong in WRONG:
-        status, found = site.ask("tokens", **{"tokens": DOG, **wrong})
+        status, found = templates.search("tokens", **{"tokens": DOG, **wrong})
         assert (400 <= status < 500, found) == (True, {}), wrong
 
 
-def test_too_many_words_are_an_error(site: Site) -> None:
+def test_too_many_words_are_an_error(templates: TemplateClient) -> None:
     tokens = [{"token": f"w{number}", "weight": 1} for number in range(1024)]
-    assert site.ask("tokens", tokens=[*tokens[:1022], *DOG]) == (200, {"0": 3.0, "2": 1.0})
-    assert site.ask("tokens", tokens=tokens)[0] == 400
+    assert templates.search("tokens", tokens=[*tokens[:1022], *DOG]) == (200, {"0": 3.0, "2": 1.0})
+    assert templates.search("tokens", tokens=tokens)[0] == 400
 
 
 def test_match_finds_images_by_plain_text(client: OpenSearch, node_url: str, index_name: str) -> None:
@@ -237,18 +237,18 @@ def test_match_finds_images_by_plain_text(client: OpenSearch, node_url: str, ind
     client.indices.refresh(index=index_name)
     wanted = detect_templates(cluster, index_name)
     assert (wanted.query_type, wanted.names) == ("rank_features", TEMPLATE_NAMES)
-    site = Site(node_url, index_name, f"{index_name}-")
-    made = build_template("match", wanted.query_type, prefix=site.prefix)
+    templates = TemplateClient(node_url, index_name, f"{index_name}-")
+    made = build_template("match", wanted.query_type, prefix=templates.prefix)
     publish_template(cluster, made)
-    assert site.ask("match", text="a Dog on the grass!") == (200, {"1": 1800.0, "2": 500.0})
-    assert site.ask("match", text="dog", min_score=1000, size=5)[1] == {"1": 1500.0}
-    assert site.ask("match", text="dog", filter=[{"ids": {"values": ["2"]}}])[1] == {"2": 500.0}
+    assert templates.search("match", text="a Dog on the grass!") == (200, {"1": 1800.0, "2": 500.0})
+    assert templates.search("match", text="dog", min_score=1000, size=5)[1] == {"1": 1500.0}
+    assert templates.search("match", text="dog", filter=[{"ids": {"values": ["2"]}}])[1] == {"2": 500.0}
     for nothing in ("", "the", "?", None):
-        assert site.ask("match", text=nothing) == (200, {})
+        assert templates.search("match", text=nothing) == (200, {})
     assert delete_template(cluster, made.id)
 
 
-def test_publishing_is_idempotent_and_tenants_stay_apart(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
+def test_publishing_is_idempotent_and_per_tenant(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
     cluster = Cluster(Connection(url=rank_features_url), engine)
     mine = build_template("tokens", "rank_features", prefix=f"{engine_index}-a-")
     other = build_template("tokens", "sparse_vector", prefix=f"{engine_index}-b-")
@@ -272,9 +272,9 @@ def test_a_missing_index_is_an_error(client: OpenSearch, node_url: str, index_na
 
 
 def test_the_sparse_vector_template_is_exact_on_elasticsearch_9(
-    elasticsearch7_url: str, elasticsearch9_url: str, index_on: Callable[[str], str]
+    elasticsearch7_url: str, elasticsearch9_url: str, make_index_name: Callable[[str], str]
 ) -> None:
-    index = index_on(elasticsearch9_url)
+    index = make_index_name(elasticsearch9_url)
     connection = Connection(url=elasticsearch9_url)
     cluster = Cluster(connection)
     cluster.client.indices.create(
@@ -303,20 +303,20 @@ def test_the_command(client: OpenSearch, node_url: str, index_name: str) -> None
     def run(*arguments: str) -> tuple[int, Any, str]:
         environment = {"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
         done = CliRunner().invoke(app, ["template", *arguments], env=environment)
-        said = str(done.exception) if done.exception else done.stderr
-        return done.exit_code, json.loads(done.stdout) if "--json" in arguments else done.stdout, said
+        output = str(done.exception) if done.exception else done.stderr
+        return done.exit_code, json.loads(done.stdout) if "--json" in arguments else done.stdout, output
 
     prefix = f"{index_name}-"
     own = ("--prefix", prefix)
-    code, _, said = run("publish", *own)
+    code, _, output = run("publish", *own)
     assert code == 1
-    assert "--query-type" in said
+    assert "--query-type" in output
     assert "unknown search template" in run("publish", "other", *own)[2]
     target = get_cluster_info(Cluster(Connection(url=node_url), client))
     client.indices.create(index=index_name, body=build_index_body(target, DocumentSettings()))
-    code, changes, said = run("publish", *own, "--json")
+    code, changes, output = run("publish", *own, "--json")
     assert (code, changes) == (0, {f"{prefix}tokens": "created", f"{prefix}hybrid": "created"})
-    assert "impacts" in said
+    assert "impacts" in output
     assert run("publish", "match", "tokens", *own, "--json")[1] == {f"{prefix}match": "created", f"{prefix}tokens": "unchanged"}
     assert run("publish", "tokens", *own, "--query-type", "sparse_vector", "--json")[1] == {f"{prefix}tokens": "updated"}
     assert run("list", *own, "--json")[1] == dict.fromkeys([f"{prefix}{name}" for name in TEMPLATE_NAMES], "published")

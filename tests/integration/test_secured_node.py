@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 import pytest
 from support.messages import forward_messages
-from support.nodes.documented_roles import PAGE, rights_of
-from support.nodes.opensearch_nodes import SecuredNode, secured_node
-from support.nodes.secured_users import PASSWORD, ROLES, Secured, name_lacking, put_users
-from support.plugin_metadata import announce_plugins
-from support.servers.hostile_http_server import serving
+from support.nodes.documented_roles import PAGE, list_rights
+from support.nodes.opensearch_nodes import SecuredNode, build_secured_node
+from support.nodes.secured_users import PASSWORD, ROLES, SecuredCluster, get_restricted_name, put_users
+from support.plugin_metadata import write_entry_points
+from support.servers.hostile_http_server import serve_page
 
 from stair_es import plugins
 from stair_es.cluster.client.auth import SecuritySettings
@@ -41,7 +41,7 @@ COLOURS = ("--model", "colours")
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The model of the example plugin, as if it were installed."""
-    announce_plugins(site := tmp_path_factory.mktemp("site"), "example", "colours = stair_es_example.colours:KIND")
+    write_entry_points(site := tmp_path_factory.mktemp("site"), "example", "colours = stair_es_example.colours:KIND")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "examples" / "plugin" / "src"))
         patch.syspath_prepend(str(site))
@@ -51,21 +51,21 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory, colours: None) -> Iterator[Secured]:
+def secured(tmp_path_factory: pytest.TempPathFactory, colours: None) -> Iterator[SecuredCluster]:
     folder = tmp_path_factory.mktemp("secured")
     pictures(folder / "photos", "tabby-cat.jpg", "dairy-cow.jpg")
     (folder / "policy.json").write_text(json.dumps({"stair_es_policy": 1, "mute": ["black"], "cap": {"gray": 0.01}}))
     (folder / "other.json").write_text(json.dumps({"stair_es_policy": 1, "mute": ["gray"]}))
-    with secured_node(folder / "node") as node:
+    with build_secured_node(folder / "node") as node:
         assert isinstance(node, SecuredNode)
         put_users(node)
-        yield Secured(node=node, folder=folder)
+        yield SecuredCluster(node=node, folder=folder)
 
 
 @pytest.fixture(scope="module")
-def ingested(secured: Secured) -> Secured:
+def ingested(secured: SecuredCluster) -> SecuredCluster:
     """With two photos in `photos`, and their token index."""
-    secured.output("photos_writer", "ingest", secured.folder / "photos", *COLOURS, "--token-index")
+    secured.read_output("photos_writer", "ingest", secured.folder / "photos", *COLOURS, "--token-index")
     return secured
 
 
@@ -76,7 +76,7 @@ def pictures(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_the_life_of_an_index(secured: Secured, tmp_path: Path) -> None:
+def test_the_life_of_an_index(secured: SecuredCluster, tmp_path: Path) -> None:
     """From the first ingest to the second model, without a request that leaves `photos*`."""
     table = tmp_path / "photos.jsonl"
 
@@ -85,33 +85,33 @@ def test_the_life_of_an_index(secured: Secured, tmp_path: Path) -> None:
         table.write_text("".join(json.dumps(row) + "\n" for row in rows))
         how = ["--image-column", "image", "--field", "caption=caption,price=price", *options, "--json"]
         report: dict[str, Any] = json.loads(
-            secured.output("photos_writer", "ingest", table, *how, index="photos-life").splitlines()[-1]
+            secured.read_output("photos_writer", "ingest", table, *how, index="photos-life").splitlines()[-1]
         )
         return report
 
     both = ["tabby-cat", "dairy-cow"]
     assert ingest(both, "--model", "stair-mini", "--token-index", "--policy", secured.policy)["written"] == 2
     assert ingest(both, "--model", "stair-mini")["unchanged"] == 2
-    [hit] = json.loads(secured.output("photos_reader", "search", "a cat", "-k", "1", "--json", index="photos-life"))["hits"]
+    [hit] = json.loads(secured.read_output("photos_reader", "search", "a cat", "-k", "1", "--json", index="photos-life"))["hits"]
     assert hit["uri"].endswith("tabby-cat.jpg")
     assert ingest(both[:1], "--model", "stair-mini", "--resync")["removed"] == 1
-    [before] = secured.node.ask("GET", "/photos-life/_alias/photos-life")
+    [before] = secured.node.request("GET", "/photos-life/_alias/photos-life")
     assert ingest(both, *COLOURS, "--retain-indices", "0")["written"] == 2
-    [after] = secured.node.ask("GET", "/photos-life/_alias/photos-life")
+    [after] = secured.node.request("GET", "/photos-life/_alias/photos-life")
     assert ("stair-mini" in before, "colours" in after) == (True, True)
-    assert list(secured.node.ask("GET", "/photos-life-tokens/_alias")) == [f"{after}.tokens"]
-    assert before not in secured.node.ask("GET", "/photos-life*")
+    assert list(secured.node.request("GET", "/photos-life-tokens/_alias")) == [f"{after}.tokens"]
+    assert before not in secured.node.request("GET", "/photos-life*")
 
 
-def test_texts_are_written_by_the_same_role(ingested: Secured, tmp_path: Path) -> None:
+def test_texts_are_written_by_the_same_role(ingested: SecuredCluster, tmp_path: Path) -> None:
     (texts := tmp_path / "texts.txt").write_text("a gray cat\na black and white cow\n")
-    written = ingested.output("photos_writer", "ingest-texts", texts, *COLOURS, "--index", "photos-texts", "--json")
+    written = ingested.read_output("photos_writer", "ingest-texts", texts, *COLOURS, "--index", "photos-texts", "--json")
     assert json.loads(written.splitlines()[-1])["written"] == 2
 
 
-def test_a_reader_searches(ingested: Secured) -> None:
+def test_a_reader_searches(ingested: SecuredCluster) -> None:
     def ask(*arguments: str) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(ingested.output("photos_reader", *arguments, "--json"))
+        answer: dict[str, Any] = json.loads(ingested.read_output("photos_reader", *arguments, "--json"))
         return answer
 
     first = ask("search", "gray", "-k", "1")
@@ -124,20 +124,20 @@ def test_a_reader_searches(ingested: Secured) -> None:
         ask(*command)
 
 
-def test_a_reader_serves_the_page(ingested: Secured) -> None:
-    with serving(ingested.connection("photos_reader"), "photos") as page:
+def test_a_reader_serves_the_page(ingested: SecuredCluster) -> None:
+    with serve_page(ingested.build_connection("photos_reader"), "photos") as page:
         [hit, _] = page.post("/api/search", {"text": "gray"}).json["hits"]
         assert page.post("/api/facets", {"text": "gray"}).json["total"] == 2
-        assert page.drop((PHOTOS / "tabby-cat.jpg").read_bytes()).json["tokens"]
+        assert page.post_image((PHOTOS / "tabby-cat.jpg").read_bytes()).json["tokens"]
         assert len(page.get(f"/api/image/{hit['id']}/neighbors").json["hits"]) == 1
         for target in ("/api/about", f"/api/image/{hit['id']}", hit["thumbnail"]):
             assert page.get(target).status == 200, target
-        assert page.said == []
+        assert page.messages == []
 
 
-def test_policies_are_planned_applied_shown_and_taken_back(ingested: Secured) -> None:
+def test_policies_are_planned_applied_and_rolled_back(ingested: SecuredCluster) -> None:
     def policy(*arguments: object) -> Any:  # noqa: ANN401  JSON
-        return json.loads(ingested.output("photos_policies", "policy", *arguments, "--json"))
+        return json.loads(ingested.read_output("photos_policies", "policy", *arguments, "--json"))
 
     close_contexts(ingested.node)
     assert policy("plan", ingested.policy)["changed"] == 2
@@ -148,34 +148,34 @@ def test_policies_are_planned_applied_shown_and_taken_back(ingested: Secured) ->
     assert count_contexts(ingested.node) == 0
 
 
-def test_templates_are_published_used_and_deleted(ingested: Secured) -> None:
-    assert "created" in ingested.output("photos_templates", "template", "publish")
-    assert "published" in ingested.output("photos_templates", "template", "list")
+def test_templates_are_published_used_and_deleted(ingested: SecuredCluster) -> None:
+    assert "created" in ingested.read_output("photos_templates", "template", "publish")
+    assert "published" in ingested.read_output("photos_templates", "template", "list")
     asked = {"id": "stair-es-tokens", "params": {"tokens": [{"token": "gray", "weight": 1}]}}
-    search = partial(ingested.node.ask, "POST", "/photos/_search/template", asked)
+    search = partial(ingested.node.request, "POST", "/photos/_search/template", asked)
     assert len(search(login=("photos_template_client", PASSWORD))["hits"]["hits"]) == 2
     with pytest.raises(HTTPError, match="403"):
         search(login=("photos_reader", PASSWORD))
-    ingested.output("photos_templates", "template", "delete")
+    ingested.read_output("photos_templates", "template", "delete")
 
 
-def test_the_doctor_looks_at_all_with_its_role_and_warns_a_reader(ingested: Secured) -> None:
-    assert [each for each in ingested.findings("photos_doctor") if each.check == "checks" or each.state == "fail"] == []
-    found = ingested.findings("photos_reader")
+def test_doctor_role_checks_all_and_reader_role_warns(ingested: SecuredCluster) -> None:
+    assert [each for each in ingested.run_doctor("photos_doctor") if each.check == "checks" or each.state == "fail"] == []
+    found = ingested.run_doctor("photos_reader")
     assert [each for each in found if each.state == "fail"] == []
     [rights] = [each for each in found if each.check == "checks"]
     assert (rights.state, PAGE in rights.remedy) == ("warn", True)
     assert {"indices:admin/get", "indices:monitor/stats", "cluster:monitor/health"} <= set(_listed(rights))
 
 
-@pytest.mark.parametrize("right", rights_of(ROLES["photos_doctor"]))
-def test_the_doctor_names_each_right_that_it_lacks(ingested: Secured, right: str) -> None:
+@pytest.mark.parametrize("right", list_rights(ROLES["photos_doctor"]))
+def test_the_doctor_names_each_right_that_it_lacks(ingested: SecuredCluster, right: str) -> None:
     unplaced = "/photos-unplaced"  # a shard for `allocation/explain`
-    ingested.node.ask("PUT", f"{unplaced}?wait_for_active_shards=0", {"settings": {"number_of_replicas": 1}})
+    ingested.node.request("PUT", f"{unplaced}?wait_for_active_shards=0", {"settings": {"number_of_replicas": 1}})
     try:
-        found = ingested.findings(name_lacking("photos_doctor", right))
+        found = ingested.run_doctor(get_restricted_name("photos_doctor", right))
     finally:
-        ingested.node.ask("DELETE", unplaced)
+        ingested.node.request("DELETE", unplaced)
     assert [each for each in found if each.state == "fail"] == []
     assert [_listed(each) for each in found if each.check == "checks"] == [[right]]
 
@@ -189,23 +189,23 @@ LATE = ("cluster:admin/tasks/cancel", "indices:data/read/scroll/clear")
 NEEDED = [
     (role, right)
     for role in ("photos_reader", "photos_writer", "photos_policies", "photos_templates")
-    for right in rights_of(ROLES[role])
+    for right in list_rights(ROLES[role])
     if right not in LATE
 ]
 
 
 @pytest.mark.parametrize(("role", "right"), NEEDED)
-def test_without_a_right_the_command_fails_and_names_it(ingested: Secured, tmp_path: Path, role: str, right: str) -> None:
+def test_without_a_right_the_command_fails_and_names_it(ingested: SecuredCluster, tmp_path: Path, role: str, right: str) -> None:
     index = f"photos-{NEEDED.index((role, right))}" if role == "photos_writer" else "photos"
     command = choose_command(ingested, role, right, index, tmp_path)
-    error = ingested.refusal(name_lacking(role, right), *command, index=index)
+    error = ingested.read_error(get_restricted_name(role, right), *command, index=index)
     assert isinstance(error, AuthenticationFailed), error
     assert right.rstrip("*") in f"{error.message} {error.remedy}"
     assert PAGE in error.remedy
     assert "denies access" not in error.message
 
 
-def choose_command(secured: Secured, role: str, right: str, index: str, tmp_path: Path) -> list[object]:
+def choose_command(secured: SecuredCluster, role: str, right: str, index: str, tmp_path: Path) -> list[object]:
     """Return the quickest command that asks for a right."""
     again = {
         "indices:admin/delete": ["--retain-indices", "0", "--impact-field"],  # another build takes the place of this one
@@ -214,7 +214,7 @@ def choose_command(secured: Secured, role: str, right: str, index: str, tmp_path
     }
     if right in again:
         folder = pictures(tmp_path / "photos", "tabby-cat.jpg", "dairy-cow.jpg")
-        secured.output("photos_writer", "ingest", folder, *COLOURS, index=index)
+        secured.read_output("photos_writer", "ingest", folder, *COLOURS, index=index)
         (folder / "dairy-cow.jpg").unlink()
         os.utime(folder / "tabby-cat.jpg", (1, 1))
         return ["ingest", folder, *COLOURS, *again[right]]
@@ -231,30 +231,30 @@ def choose_command(secured: Secured, role: str, right: str, index: str, tmp_path
     return own.get(right) or usual[role]
 
 
-def test_a_plan_that_may_not_close_its_search_leaves_it_open(ingested: Secured) -> None:
+def test_plan_without_the_right_leaves_its_scroll_open(ingested: SecuredCluster) -> None:
     close_contexts(ingested.node)
-    ingested.output(name_lacking("photos_policies", LATE[1]), "policy", "plan", ingested.folder / "other.json")
+    ingested.read_output(get_restricted_name("photos_policies", LATE[1]), "policy", "plan", ingested.folder / "other.json")
     assert count_contexts(ingested.node) == 1
 
 
-def test_an_apply_that_can_not_be_cancelled_is_reported_as_running(ingested: Secured) -> None:
-    connection, said = ingested.connection(name_lacking("photos_policies", LATE[0])), list[str]()
+def test_uncancelled_apply_is_reported_as_running(ingested: SecuredCluster) -> None:
+    connection, output = ingested.build_connection(get_restricted_name("photos_policies", LATE[0])), list[str]()
 
     def interrupt(_now: UpdateProgress) -> None:
         raise KeyboardInterrupt
 
     slow = UpdateLimits(requests_per_second=0.1)
-    with Cluster(connection) as cluster, pytest.raises(KeyboardInterrupt), forward_messages(said.append):
+    with Cluster(connection) as cluster, pytest.raises(KeyboardInterrupt), forward_messages(output.append):
         PolicyManager(cluster, "photos").apply_policy(TokenPolicy(mute=("gray",)), slow, interrupt)
-    assert "this update may still be running" in said[-1]
-    assert LATE[0] in said[-1]
-    ingested.output("photos_policies", "policy", "rollback")  # calls it off
+    assert "this update may still be running" in output[-1]
+    assert LATE[0] in output[-1]
+    ingested.read_output("photos_policies", "policy", "rollback")  # calls it off
 
 
 def close_contexts(node: SecuredNode) -> None:
     """Close all scrolls, so that none expires while others are counted."""
     try:
-        node.ask("DELETE", "/_search/scroll/_all")
+        node.request("DELETE", "/_search/scroll/_all")
     except HTTPError as error:
         if error.code != HTTPStatus.NOT_FOUND:  # there are none
             raise
@@ -262,11 +262,11 @@ def close_contexts(node: SecuredNode) -> None:
 
 def count_contexts(node: SecuredNode) -> int:
     """Return how many scrolls are open."""
-    nodes = node.ask("GET", "/_nodes/stats/indices/search")["nodes"].values()
+    nodes = node.request("GET", "/_nodes/stats/indices/search")["nodes"].values()
     return sum(int(each["indices"]["search"]["scroll_current"]) for each in nodes)
 
 
-def test_logins(ingested: Secured, tmp_path: Path) -> None:
+def test_logins(ingested: SecuredCluster, tmp_path: Path) -> None:
     """A password of signs in the URL, a client's certificate, and neither."""
     node = ingested.node
     node.map_user("certified", "photos_reader")

@@ -57,7 +57,7 @@ APPROXIMATE = {"token_ids": {"method": {"parameters": {"approximate_threshold": 
 
 
 @dataclass(frozen=True)
-class Place:
+class PhotoIndex:
     """An alias on the node, and what the functions under test take."""
 
     cluster: Cluster
@@ -97,15 +97,15 @@ def client(plugin_url: str) -> Iterator[OpenSearch]:
 
 
 @pytest.fixture
-def place(client: OpenSearch, plugin_url: str, index_on: Callable[[str], str], tmp_path: Path) -> Place:
-    return Place(Cluster(Connection(url=plugin_url), client), index_on(plugin_url), tmp_path / "failed.jsonl")
+def photo_index(client: OpenSearch, plugin_url: str, make_index_name: Callable[[str], str], tmp_path: Path) -> PhotoIndex:
+    return PhotoIndex(Cluster(Connection(url=plugin_url), client), make_index_name(plugin_url), tmp_path / "failed.jsonl")
 
 
 @pytest.fixture(scope="module")
-def photos(client: OpenSearch, plugin_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def photos(client: OpenSearch, plugin_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhotoIndex]:
     """The bundled photos, in an index that is searched approximately: tests only read it."""
     folder = tmp_path_factory.mktemp("photos")
-    made = Place(Cluster(Connection(url=plugin_url), client), f"test-{uuid.uuid4().hex[:12]}", folder / "failed.jsonl")
+    made = PhotoIndex(Cluster(Connection(url=plugin_url), client), f"test-{uuid.uuid4().hex[:12]}", folder / "failed.jsonl")
     body = merge_bodies(resources.load_json_resource("mappings", "image"), resources.load_json_resource("mappings", "seismic"))
     (own := folder / "own.json").write_text(json.dumps(merge_bodies(body, {"mappings": {"properties": APPROXIMATE}})))
     report = made.ingest("*.jpg", sink_options={"mapping": str(own)})
@@ -120,16 +120,16 @@ def mini() -> Encoder:
     return registry.load_encoder(MINI)
 
 
-def check_ids(place: Place, policy: TokenPolicy | None = None) -> None:
+def check_ids(photo_index: PhotoIndex, policy: TokenPolicy | None = None) -> None:
     """Each document has the weights of its tokens once more, by the ids that they have under the policy."""
-    ids = place.table().extend_for_policy(policy)
-    for source in place.documents():
+    ids = photo_index.table().extend_for_policy(policy)
+    for source in photo_index.documents():
         assert source.get("token_ids", {}) == ids.convert_weights(parse_token_weights(source["tokens"]).items())
         assert len(source["tokens"]) == len(source.get("token_ids", {}))
         assert "token_ids" not in source or source["token_ids"]
 
 
-def test_documents_have_the_ids_that_the_index_keeps(photos: Place, mini: Encoder) -> None:
+def test_documents_have_the_ids_that_the_index_keeps(photos: PhotoIndex, mini: Encoder) -> None:
     [about] = photos.cluster.client.indices.get_mapping(index=photos.alias).values()
     told = about["mappings"]["_meta"]["stair_es"]
     assert tuple(told["token_ids"]) == tuple(mini.tokens)  # type: ignore[attr-defined]
@@ -138,7 +138,7 @@ def test_documents_have_the_ids_that_the_index_keeps(photos: Place, mini: Encode
     assert len(photos.documents()) == 40
 
 
-def test_a_second_run_changes_nothing(photos: Place) -> None:
+def test_a_second_run_changes_nothing(photos: PhotoIndex) -> None:
     [own] = photos.dead_letters.parent.glob("own.json")
     again = photos.ingest("*.jpg", sink_options={"mapping": str(own)})
     assert (again.written, again.unchanged, again.swapped) == (0, 40, False)
@@ -151,17 +151,17 @@ def test_a_second_run_changes_nothing(photos: Place) -> None:
 
 
 @pytest.mark.parametrize("text", ["a kitten", "a red car on a street", "mountains"])
-def test_a_text_finds_what_an_exact_search_finds(photos: Place, mini: Encoder, text: str) -> None:
+def test_text_search_equals_exact_search(photos: PhotoIndex, mini: Encoder, text: str) -> None:
     _check_found(photos, mini, encode_query_text(mini, text))
 
 
 @pytest.mark.parametrize("name", ["tabby-cat.jpg", "bee-in-flight.jpg"])
-def test_an_image_finds_what_an_exact_search_finds(photos: Place, mini: Encoder, name: str) -> None:
+def test_image_search_equals_exact_search(photos: PhotoIndex, mini: Encoder, name: str) -> None:
     _check_found(photos, mini, encode_query_image(mini, PHOTOS / name))
 
 
-def _check_found(place: Place, encoder: Encoder, vector: SparseVector) -> None:
-    with Searcher(place.cluster.connection, place.alias, encoder.model_id) as searcher:
+def _check_found(photo_index: PhotoIndex, encoder: Encoder, vector: SparseVector) -> None:
+    with Searcher(photo_index.cluster.connection, photo_index.alias, encoder.model_id) as searcher:
         exact = searcher.search(vector, 5).hits
         found = searcher.search(vector, 5, options=SearchOptions(query_type="seismic")).hits
     assert found
@@ -171,7 +171,7 @@ def _check_found(place: Place, encoder: Encoder, vector: SparseVector) -> None:
     assert "token_ids" not in found[0].source
 
 
-def test_the_command_asks_with_the_ids_of_the_index(photos: Place, plugin_url: str) -> None:
+def test_command_queries_with_index_ids(photos: PhotoIndex, plugin_url: str) -> None:
     arguments = ["query", "a kitten", "--query-type", "seismic", "--json", "--url", plugin_url, "--index", photos.alias]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
@@ -181,7 +181,7 @@ def test_the_command_asks_with_the_ids_of_the_index(photos: Place, plugin_url: s
     assert found[0]["_source"]["uri"].endswith("tabby-cat.jpg")
 
 
-def test_search_takes_it_where_it_is_asked_to(photos: Place, plugin_url: str) -> None:
+def test_search_uses_seismic(photos: PhotoIndex, plugin_url: str) -> None:
     where = ["--image", str(PHOTOS / CATS[0]), "--json", "--url", plugin_url, "--index", photos.alias]
     for asked, shape in ((["--query-type", "seismic"], "seismic"), ([], "rank_features")):
         done = CliRunner().invoke(app, ["search", *asked, *where])
@@ -191,111 +191,117 @@ def test_search_takes_it_where_it_is_asked_to(photos: Place, plugin_url: str) ->
         assert found["hits"][0]["uri"].endswith("tabby-cat.jpg")
 
 
-def test_a_policy_takes_the_ids_along_and_a_rollback_brings_them_back(place: Place, mini: Encoder) -> None:
-    place.ingest(*CATS)
-    before, table = place.documents(), place.table()
-    place.set_policy(POLICY)
-    assert [source["tokens"] for source in place.documents()] != [source["tokens"] for source in before]
-    check_ids(place, POLICY)
-    assert place.table() == table
+def test_policies_and_rollbacks_keep_token_ids(photo_index: PhotoIndex, mini: Encoder) -> None:
+    photo_index.ingest(*CATS)
+    before, table = photo_index.documents(), photo_index.table()
+    photo_index.set_policy(POLICY)
+    assert [source["tokens"] for source in photo_index.documents()] != [source["tokens"] for source in before]
+    check_ids(photo_index, POLICY)
+    assert photo_index.table() == table
     assert table.extend_for_policy(POLICY).ids["young.cat"] == table.ids["kitten"]
-    with Searcher(place.cluster.connection, place.alias, mini.model_id) as searcher:
+    with Searcher(photo_index.cluster.connection, photo_index.alias, mini.model_id) as searcher:
         for word in ("kitten", "cat"):
-            asked = SparseVector.from_mapping({word: 1.0})
-            exact = searcher.search(asked).hits
+            vector = SparseVector.from_mapping({word: 1.0})
+            exact = searcher.search(vector).hits
             assert exact
-            assert [hit.uri for hit in searcher.search(asked, options=SearchOptions(query_type="seismic")).hits] == [
+            assert [hit.uri for hit in searcher.search(vector, options=SearchOptions(query_type="seismic")).hits] == [
                 hit.uri for hit in exact
             ]
 
     everything = TokenPolicy(mute=tuple(parse_token_weights(before[0]["tokens"])))
-    place.set_policy(everything)  # at least one document loses all: it must not have an empty field
-    assert any("token_ids" not in source for source in place.documents())
-    check_ids(place, everything)
-    assert place.ingest("astronaut.jpg").written == 1  # the node still takes documents
+    photo_index.set_policy(everything)  # at least one document loses all: it must not have an empty field
+    assert any("token_ids" not in source for source in photo_index.documents())
+    check_ids(photo_index, everything)
+    assert photo_index.ingest("astronaut.jpg").written == 1  # the node still takes documents
 
-    place.set_policy(None)
-    after = {source["uri"]: source for source in place.documents()}
+    photo_index.set_policy(None)
+    after = {source["uri"]: source for source in photo_index.documents()}
     assert [after[source["uri"]] for source in before] == before
 
 
-def test_an_ingest_under_a_policy_writes_what_applying_it_gives(place: Place) -> None:
+def test_ingest_under_a_policy_equals_applying_it(photo_index: PhotoIndex) -> None:
     both = replace(SEISMIC, impacts=True)
-    place.ingest(CATS[0], document=both)
-    place.set_policy(POLICY)
-    [with_policy] = place.documents()
-    place.cluster.client.delete_by_query(index=place.alias, body={"query": {"match_all": {}}}, params={"refresh": "true"})
-    place.ingest(CATS[0], document=both)
-    [written] = place.documents()
+    photo_index.ingest(CATS[0], document=both)
+    photo_index.set_policy(POLICY)
+    [with_policy] = photo_index.documents()
+    photo_index.cluster.client.delete_by_query(
+        index=photo_index.alias, body={"query": {"match_all": {}}}, params={"refresh": "true"}
+    )
+    photo_index.ingest(CATS[0], document=both)
+    [written] = photo_index.documents()
     assert written["impacts"]
     assert written | {"ingested_at": ""} == with_policy | {"ingested_at": ""}
 
 
-def test_an_index_whose_table_is_gone_is_only_searched_exactly(place: Place, mini: Encoder) -> None:
-    place.ingest(CATS[0])
-    [(name, index)] = place.cluster.client.indices.get_mapping(index=place.alias).items()
+def test_index_without_a_table_is_searched_exactly(photo_index: PhotoIndex, mini: Encoder) -> None:
+    photo_index.ingest(CATS[0])
+    [(name, index)] = photo_index.cluster.client.indices.get_mapping(index=photo_index.alias).items()
     about = {key: value for key, value in index["mappings"]["_meta"]["stair_es"].items() if key != "token_ids"}
-    place.cluster.client.indices.put_mapping(index=name, body={"_meta": {"stair_es": about}})
-    [before] = place.documents()
-    for attempt in (lambda: place.set_policy(POLICY), lambda: place.ingest(CATS[0])):
+    photo_index.cluster.client.indices.put_mapping(index=name, body={"_meta": {"stair_es": about}})
+    [before] = photo_index.documents()
+    for attempt in (lambda: photo_index.set_policy(POLICY), lambda: photo_index.ingest(CATS[0])):
         with pytest.raises(IndexMismatch, match="no table of token ids") as caught:
             attempt()
         assert "--vector seismic" in caught.value.remedy
-    assert place.documents() == [before]
-    with Searcher(place.cluster.connection, place.alias, mini.model_id) as searcher:
-        asked = SparseVector.from_mapping({"cat": 1.0})
-        assert searcher.search(asked).hits
+    assert photo_index.documents() == [before]
+    with Searcher(photo_index.cluster.connection, photo_index.alias, mini.model_id) as searcher:
+        vector = SparseVector.from_mapping({"cat": 1.0})
+        assert searcher.search(vector).hits
         with pytest.raises(QueryError, match="no field `token_ids` with the method seismic and a table of its ids"):
-            searcher.search(asked, options=SearchOptions(query_type="seismic"))
+            searcher.search(vector, options=SearchOptions(query_type="seismic"))
 
 
-def test_another_vector_and_another_model_are_built_beside_and_swapped_in(place: Place, tmp_path: Path) -> None:
-    first = place.ingest(*CATS, document=DocumentSettings(thumbnail_px=0))
-    said: list[str] = []
-    with forward_messages(said.append):
-        second = place.ingest(*CATS)
+def test_another_vector_and_another_model_are_built_beside_and_swapped_in(photo_index: PhotoIndex, tmp_path: Path) -> None:
+    first = photo_index.ingest(*CATS, document=DocumentSettings(thumbnail_px=0))
+    messages: list[str] = []
+    with forward_messages(messages.append):
+        second = photo_index.ingest(*CATS)
     assert second.swapped
     assert second.index != first.index
-    assert any("was made with other settings" in line for line in said)
-    check_ids(place)
+    assert any("was made with other settings" in line for line in messages)
+    check_ids(photo_index)
 
     tiny = ModelSpec(
-        name=str(tiny_checkpoints.write(tmp_path / "tiny", tiny_checkpoints.vdr_config(), tiny_checkpoints.vdr_weights()))
+        name=str(
+            tiny_checkpoints.write_checkpoint(
+                tmp_path / "tiny", tiny_checkpoints.build_vdr_config(), tiny_checkpoints.draw_vdr_weights()
+            )
+        )
     )
-    third = place.ingest(*CATS, model=tiny)
+    third = photo_index.ingest(*CATS, model=tiny)
     assert third.swapped
-    assert tuple(place.table().ids) == tuple(registry.load_encoder(tiny).tokens)  # type: ignore[attr-defined]
-    check_ids(place)
-    [about] = place.cluster.client.indices.get_mapping(index=place.alias).values()
+    assert tuple(photo_index.table().ids) == tuple(registry.load_encoder(tiny).tokens)  # type: ignore[attr-defined]
+    check_ids(photo_index)
+    [about] = photo_index.cluster.client.indices.get_mapping(index=photo_index.alias).values()
     parameters = about["mappings"]["properties"]["token_ids"]["method"]["parameters"]
     assert parameters["quantization_ceiling_ingest"] == 3  # its weights may be above 1
 
 
-def test_the_token_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: Path) -> None:
+def test_the_token_index_has_no_ids_and_texts_have_them(photo_index: PhotoIndex, tmp_path: Path) -> None:
     (file := tmp_path / "captions.txt").write_text("a brown dog\na cat on a sofa\n")
     chosen = TextIngestOptions(
-        alias=place.alias,
+        alias=photo_index.alias,
         model=MINI,
         document=replace(SEISMIC, id="content-hash"),
         sink_options={"token_index": "yes"},
-        dead_letters=place.dead_letters,
+        dead_letters=photo_index.dead_letters,
     )
     for written in (2, 0):
         source = open_text_source(str(file))
-        report = run_text_ingest([source], place.cluster.connection, chosen, progress=lambda _: None)
+        report = run_text_ingest([source], photo_index.cluster.connection, chosen, progress=lambda _: None)
         assert (report.written, report.failed) == (written, 0)
-    check_ids(place)
-    hits = place.cluster.client.search(index=f"{place.alias}-tokens", body={"size": 100})["hits"]["hits"]
+    check_ids(photo_index)
+    hits = photo_index.cluster.client.search(index=f"{photo_index.alias}-tokens", body={"size": 100})["hits"]["hits"]
     assert hits
     assert not any("token_ids" in hit["_source"] for hit in hits)
 
 
-def test_a_token_without_an_id_stays_in_tokens_and_is_reported(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_without_an_id_are_kept_and_reported(photo_index: PhotoIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(registry.load_encoder(MINI)), "tokens", ("cat", "sofa"))
-    said: list[str] = []
-    with forward_messages(said.append):
-        place.ingest(CATS[0])
-    [source] = place.documents()
+    messages: list[str] = []
+    with forward_messages(messages.append):
+        photo_index.ingest(CATS[0])
+    [source] = photo_index.documents()
     assert set(source["token_ids"]) <= {"0", "1"}
     assert len(source["tokens"]) > len(source["token_ids"])
-    assert [line for line in said if "no id for tokens of 1 image:" in line]
+    assert [line for line in messages if "no id for tokens of 1 image:" in line]

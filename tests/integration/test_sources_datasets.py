@@ -39,7 +39,7 @@ def _items(argument: str, **options: Any) -> list[SourceItem]:  # noqa: ANN401
     return [each for each in open_source(argument, SourceOptions(**options)).list_items() if isinstance(each, SourceItem)]
 
 
-def test_a_saved_data_set_gives_its_bytes_as_they_are(saved: Path) -> None:
+def test_saved_datasets_keep_bytes(saved: Path) -> None:
     for items in (_items(f"hf-dataset://{saved}?split=train"), _items(str(saved), format="huggingface")):
         assert [item.uri for item in items] == [f"hf-dataset://{saved}?split=train#row={i}" for i in range(3)]
         reads = [item.locator.read(ReadLimits()) for item in items]
@@ -56,7 +56,7 @@ def test_a_folder_of_images_is_read_in_place(tmp_path: Path) -> None:
     assert sorted(item.uri for item in items) == [(tmp_path / name / "x.png").as_uri() for name in ("cat", "dog")]
 
 
-def test_a_split_or_column_that_is_not_there_is_named_with_those_that_are(saved: Path) -> None:
+def test_missing_splits_and_columns_list_existing_ones(saved: Path) -> None:
     with pytest.raises(UsageError, match="has no split 'nope'") as wrong:
         _items(f"hf-dataset://{saved}?split=nope")
     assert wrong.value.remedy == "It has: train."

@@ -1,4 +1,4 @@
-"""Object stores: a real S3 server on loopback (moto's), and what it is asked for."""
+"""Object stores: requests to a real S3 server on loopback (moto's)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _items(argument: str) -> list[SourceItem]:
     return [each for each in found if isinstance(each, SourceItem)]
 
 
-def test_a_folder_is_listed_without_a_byte_of_its_objects_read(s3: BaseClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_listing_reads_no_objects(s3: BaseClient, caplog: pytest.LogCaptureFixture) -> None:
     for key in ("in/a.jpg", "in/deep/b.PNG", "in/notes.txt", "out/c.jpg"):
         s3.put_object(Bucket="photos", Key=key, Body=key.encode())
     s3.put_object(Bucket="photos", Key="in/marker/", Body=b"")
@@ -165,7 +165,7 @@ def test_sizes_are_limits_and_an_empty_object_is_read(s3: BaseClient) -> None:
         large.locator.read(ReadLimits())
 
 
-def test_without_credentials_it_says_so(s3: BaseClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_fail(s3: BaseClient, monkeypatch: pytest.MonkeyPatch) -> None:
     import s3fs
 
     s3.put_object(Bucket="photos", Key="a.jpg", Body=b"x")
@@ -177,7 +177,7 @@ def test_without_credentials_it_says_so(s3: BaseClient, monkeypatch: pytest.Monk
         list(open_source("s3://photos").list_items())
 
 
-def test_denied_credentials_say_so_in_listing_and_reading(s3: BaseClient, endpoint: str) -> None:
+def test_denied_credentials_fail_listing_and_reading(s3: BaseClient, endpoint: str) -> None:
     s3.put_object(Bucket="photos", Key="a.jpg", Body=b"x")
     [item] = _items("s3://photos")
     requests.post(f"{endpoint}/moto-api/reset-auth", data=b"0", timeout=30)
@@ -191,7 +191,7 @@ def test_denied_credentials_say_so_in_listing_and_reading(s3: BaseClient, endpoi
     assert "a-secret" not in str(caught.value)
 
 
-def test_tables_and_tars_lie_in_buckets_too(s3: BaseClient, tmp_path: Path) -> None:
+def test_tables_and_tars_in_buckets(s3: BaseClient, tmp_path: Path) -> None:
     s3.put_object(Bucket="photos", Key="set/img/a.jpg", Body=b"A")
     s3.put_object(Bucket="photos", Key="set/t.jsonl", Body=b'{"path": "img/a.jpg"}\n{"path": "/etc/hostname"}\n')
     with tarfile.open(tmp_path / "s.tar", "w") as tar:

@@ -1,4 +1,4 @@
-"""Tables and tars on servers that refuse them: what the libraries say of a URL must not carry its secrets any further."""
+"""Tables and tars on servers that refuse them: error messages without the secrets of URLs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stair_es.sources.base import ListingFailure
 from stair_es.sources.registry import open_source
 
 
-class _Refusing(BaseHTTPRequestHandler):
+class _RefusingHandler(BaseHTTPRequestHandler):
     """Lists the files below /there and gives none of them."""
 
     def do_HEAD(self) -> None:
@@ -35,7 +35,7 @@ class _Refusing(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _RefusingHandler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"127.0.0.1:{server.server_port}"
@@ -61,7 +61,7 @@ def test_a_denied_file_is_reported_without_login_and_signature(host: str, folder
     assert not [secret for secret in ("hunter2", "hunter3") if secret in text]
 
 
-def test_a_server_that_is_not_there_is_named() -> None:
+def test_missing_server_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(SourceError, match=f"ftp://user@127.0.0.1:{port}/x can't be listed") as refused:

@@ -23,8 +23,8 @@ TEXTS = ("a red dog", "the dogs running of the sea .", "", "blue", "dog " * 20)
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("image", tiny_stair.IMAGES)
 def test_cuda_gives_the_weights_of_the_cpu(tmp_path: Path, image: str, precision: Precision) -> None:
-    config = tiny_stair.config(image, image_top_k=0, text_top_k=0, text_own_words=True, similarity="dot")
-    folder = tiny_stair.checkpoint(tmp_path, config)
+    config = tiny_stair.build_config(image, image_top_k=0, text_top_k=0, text_own_words=True, similarity="dot")
+    folder = tiny_stair.write_checkpoint(tmp_path, config)
     kind = registry.get_encoder_plugin(str(folder))
     spec = ModelSpec(name=str(folder), precision=precision)
     assert kind.can_use_gpu(spec)
@@ -38,7 +38,7 @@ def test_cuda_gives_the_weights_of_the_cpu(tmp_path: Path, image: str, precision
     found = model.tokens.encode(TEXTS)
     with torch.inference_mode():
         seen = model.encode_images(torch.from_numpy(pixels)).weights_BF.numpy()
-        read = model.encode_texts(tiny_stair.batch(found)).weights_BF.numpy()
+        read = model.encode_texts(tiny_stair.build_batch(found)).weights_BF.numpy()
     for wanted, got in ((seen, towers.compute_images(pixels)[0]), (read, towers.compute_texts(TEXTS)[0])):
         assert got is not None
         assert np.abs(wanted - got).max() < TOLERANCE[precision]

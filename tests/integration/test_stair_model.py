@@ -21,8 +21,8 @@ PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images have random words, a text has its own."""
-    config = tiny_stair.config(text_own_words=True, text_always_masked=True)
-    return tiny_stair.checkpoint(tmp_path_factory.mktemp("models") / "Tiny Stair", config)
+    config = tiny_stair.build_config(text_own_words=True, text_always_masked=True)
+    return tiny_stair.write_checkpoint(tmp_path_factory.mktemp("models") / "Tiny Stair", config)
 
 
 @pytest.fixture
@@ -43,15 +43,15 @@ def test_encode_shows_the_words_of_images_and_texts(folder: Path) -> None:
     done = _stair_es("encode", "--model", folder, photo, "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    said = json.loads(done.stdout)
-    assert said["uri"] == photo.as_uri()
-    assert said["tokens"] == pytest.approx(encode_query_image(encoder, photo).to_dict(), abs=1.01e-5)
+    output = json.loads(done.stdout)
+    assert output["uri"] == photo.as_uri()
+    assert output["tokens"] == pytest.approx(encode_query_image(encoder, photo).to_dict(), abs=1.01e-5)
     done = _stair_es("encode", "--model", folder, "--text", "the Red Dogs", "--json")
     assert set(json.loads(done.stdout)["tokens"]) == {"red", "dog", "##s"}
 
 
 @pytest.mark.parametrize("backend", ["onnx", "tensorrt"])
-def test_encode_says_what_the_model_cannot_do(folder: Path, backend: str) -> None:
+def test_encode_rejects_unsupported_inputs(folder: Path, backend: str) -> None:
     done = _stair_es("encode", "--model", folder, "--text", "dog", "--backend", backend)
     assert done.returncode == {"onnx": 1, "tensorrt": 2}[backend]
     assert "Traceback" not in done.stderr
@@ -60,7 +60,7 @@ def test_encode_says_what_the_model_cannot_do(folder: Path, backend: str) -> Non
 
 
 @pytest.mark.parametrize("runner", ["local", "ray"])
-def test_what_is_ingested_is_found_by_its_words(
+def test_ingested_images_are_found_by_words(
     folder: Path, photos: Path, node_url: str, index_name: str, tmp_path: Path, runner: str
 ) -> None:
     where = {"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}

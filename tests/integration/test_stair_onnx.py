@@ -43,7 +43,7 @@ def _towers(encoder: Encoder) -> str:
 
 @pytest.fixture(scope="module")
 def _exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tiny_stair.checkpoint(tmp_path_factory.mktemp("made") / "m", tiny_stair.config(similarity="dot"))
+    folder = tiny_stair.write_checkpoint(tmp_path_factory.mktemp("made") / "m", tiny_stair.build_config(similarity="dot"))
     export_onnx(folder)
     return folder
 
@@ -66,9 +66,9 @@ def folder(_exported: Path, tmp_path: Path) -> Path:
         ("timm-convnet", "bert", {"heads": ("dense",)}),
     ],
 )
-def test_onnxruntime_computes_what_pytorch_does(tmp_path: Path, image: str, text: str, changes: dict[str, Any]) -> None:
-    config = tiny_stair.config(image, text, **{"heads": ("tokens", "dense"), "dense_dim": 7, **changes})
-    folder = tiny_stair.checkpoint(tmp_path, config)
+def test_onnxruntime_matches_pytorch(tmp_path: Path, image: str, text: str, changes: dict[str, Any]) -> None:
+    config = tiny_stair.build_config(image, text, **{"heads": ("tokens", "dense"), "dense_dim": 7, **changes})
+    folder = tiny_stair.write_checkpoint(tmp_path, config)
     before = registry.get_model_card(str(folder)).model_id
     made = export_onnx(folder)
     assert made.max_difference <= MAX_DIFFERENCE
@@ -91,11 +91,11 @@ def test_onnxruntime_computes_what_pytorch_does(tmp_path: Path, image: str, text
                 assert np.abs(wanted).max() > 0 or count == 1  # one alone may have no word
 
 
-def test_auto_takes_the_graphs_where_there_is_no_cuda(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_selects_onnx_without_cuda(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stair_es.model.cuda.is_cuda_available", lambda *_: False)
     assert _towers(_load(folder, "auto")) == "OnnxDualEncoder"
     assert _towers(_load(folder, "auto", precision="bf16")) == "TorchDualEncoder"
-    tiny_stair.checkpoint(folder, seed=2)
+    tiny_stair.write_checkpoint(folder, seed=2)
     assert _towers(_load(folder, "auto")) == "TorchDualEncoder"
 
 
@@ -134,7 +134,7 @@ def test_a_graph_names_its_weights_and_not_the_exporting_machine(folder: Path) -
 
 
 def _stale(folder: Path) -> None:
-    tiny_stair.checkpoint(folder, seed=2)
+    tiny_stair.write_checkpoint(folder, seed=2)
 
 
 def _half(folder: Path) -> None:
@@ -172,13 +172,13 @@ def _stair_es(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    folder = tiny_stair.checkpoint(tmp_path / "m")
+    folder = tiny_stair.write_checkpoint(tmp_path / "m")
     done = _stair_es("export", str(folder), "--json")
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["model"] == registry.get_model_card(str(folder)).model_id
-    assert said["bytes"] == {file: (folder / file).stat().st_size for file in ("image.onnx", "text.onnx")}
-    assert said["difference"] < MAX_DIFFERENCE
+    output = json.loads(done.stdout)
+    assert output["model"] == registry.get_model_card(str(folder)).model_id
+    assert output["bytes"] == {file: (folder / file).stat().st_size for file in ("image.onnx", "text.onnx")}
+    assert output["difference"] < MAX_DIFFERENCE
     assert done.stderr == ""
     (folder / "model.safetensors").write_bytes(b"")
     for arguments, message, code in (

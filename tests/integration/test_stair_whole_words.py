@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert model.text.own_words is not None
         model.text.own_words.state_D.add_(torch.randn_like(model.text.own_words.state_D) * 0.01)
     made = tmp_path_factory.mktemp("made") / "words"
-    tiny_stair.write(made, model, tiny_stair.tensors(model))
+    tiny_stair.write_tensors(made, model, tiny_stair.get_tensors(model))
     return made
 
 

@@ -1,4 +1,4 @@
-"""Metrics and traces of an ingest and of the page with a real node match what was done."""
+"""Metrics and traces of a real ingest and of the page."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.corpora.web_corpus import PHOTOS, Corpus, ingested
+from support.corpora.web_corpus import PHOTOS, Corpus, ingest_corpus
 from support.messages import forward_messages
-from support.servers.hostile_http_server import Page, serving
-from support.servers.otlp_collector import Collector, attributes, received
-from support.servers.recording_proxy import GateProxy
+from support.servers.hostile_http_server import PageClient, serve_page
+from support.servers.otlp_collector import Collector, parse_attributes, start_collector
+from support.servers.recording_proxy import RecordingProxy
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.telemetry.server import open_server_telemetry
@@ -45,7 +45,7 @@ def test_metrics_of_an_ingest_match_its_report(node_url: str, index_name: str, t
         shutil.copy(PHOTOS / f"{name}.jpg", tmp_path)
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     file = tmp_path / "photos.prom"
-    with received() as collector:
+    with start_collector() as collector:
         done = subprocess.run(
             [
                 *(STAIR_ES, "ingest", str(tmp_path), "--index", index_name, "--url", node_url, "--model", "stair-mini", "--json"),
@@ -74,25 +74,25 @@ def test_metrics_of_an_ingest_match_its_report(node_url: str, index_name: str, t
 
 
 def _check_spans(collector: Collector, index: str) -> None:
-    [run] = collector.named("ingest")
+    [run] = collector.find_spans("ingest")
     assert f"{run.trace_id.hex()}-{run.parent_span_id.hex()}" == PARENT[3:-3]
-    about = attributes(run.attributes)
+    about = parse_attributes(run.attributes)
     assert (about["stair_es.index"], about["stair_es.written"], about["stair_es.failed"]) == (index, 3, 1)
     assert {span.trace_id for span in collector.spans} == {run.trace_id}
-    batches = [span for span in collector.below(run) if span.name == "batch"]
-    assert sum(int(attributes(batch.attributes)["stair_es.images"]) for batch in batches) == 4
+    batches = [span for span in collector.get_children(run) if span.name == "batch"]
+    assert sum(int(parse_attributes(batch.attributes)["stair_es.images"]) for batch in batches) == 4
     for batch in batches:
-        stages = sorted(collector.below(batch), key=lambda span: span.start_time_unix_nano)
+        stages = sorted(collector.get_children(batch), key=lambda span: span.start_time_unix_nano)
         assert [stage.name for stage in stages][:3] == ["read", "decode", "encode"]
         assert batch.start_time_unix_nano == stages[0].start_time_unix_nano >= run.start_time_unix_nano
         assert batch.end_time_unix_nano == stages[-1].end_time_unix_nano <= run.end_time_unix_nano
-    requests = [span for span in collector.below(run) if span.kind == span.SPAN_KIND_CLIENT]
-    assert len(requests) + len(batches) == len(collector.below(run))
+    requests = [span for span in collector.get_children(run) if span.kind == span.SPAN_KIND_CLIENT]
+    assert len(requests) + len(batches) == len(collector.get_children(run))
     [bulk, *_] = [span for span in requests if re.fullmatch(rf"bulk {index}-.+\.write", span.name)]
-    assert attributes(bulk.attributes)["db.system.name"] == "opensearch"
+    assert parse_attributes(bulk.attributes)["db.system.name"] == "opensearch"
 
 
-def test_a_run_that_hangs_can_be_asked_and_leaves_word_when_it_is_ended(tmp_path: Path) -> None:
+def test_hanging_run_exports_metrics(tmp_path: Path) -> None:
     shutil.copy(PHOTOS / "tabby-cat.jpg", tmp_path)
     file = tmp_path / "photos.prom"
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -123,19 +123,19 @@ def test_a_run_that_hangs_can_be_asked_and_leaves_word_when_it_is_ended(tmp_path
 
 @pytest.fixture(scope="module")
 def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    with ingested(node_url, "test-telemetry", tmp_path_factory.mktemp("photos")) as made:
+    with ingest_corpus(node_url, "test-telemetry", tmp_path_factory.mktemp("photos")) as made:
         yield made
 
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    with received() as made:
+    with start_collector() as made:
         for name, value in made.environment.items():
             monkeypatch.setenv(name, value)
         yield made
 
 
-def metrics_of(page: Page) -> Told:
+def metrics_of(page: PageClient) -> Told:
     answer = page.get("/metrics", authorization=BEARER)
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/plain; version=")
@@ -147,11 +147,11 @@ def metrics_of(page: Page) -> Told:
 
 
 def test_metrics_of_the_page_match_its_requests(node_url: str, corpus: Corpus, collector: Collector) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     with (
-        forward_messages(said.append),
+        forward_messages(messages.append),
         open_server_telemetry(metrics=True) as observer,
-        serving(Connection(url=node_url), corpus.alias, guard=AccessPolicy(token=TOKEN), observer=observer) as page,
+        serve_page(Connection(url=node_url), corpus.alias, guard=AccessPolicy(token=TOKEN), observer=observer) as page,
     ):
         search = page.post("/api/search", {"text": "a red panda"}, authorization=BEARER, traceparent=PARENT)
         assert search.status == 200
@@ -159,11 +159,11 @@ def test_metrics_of_the_page_match_its_requests(node_url: str, corpus: Corpus, c
         thumbnail = search.json["hits"][0]["thumbnail"]
         assert [page.get(thumbnail, authorization=BEARER).status for _ in range(3)] == [200] * 3
         image = (PHOTOS / "tabby-cat.jpg").read_bytes()
-        assert page.ask("POST", "/api/image", image, {"content-type": "image/jpeg", "authorization": BEARER}).status == 200
+        assert page.request("POST", "/api/image", image, {"content-type": "image/jpeg", "authorization": BEARER}).status == 200
         assert page.get("/api/search", authorization=BEARER).status == 405
         assert page.get("/nothing", authorization=BEARER).status == 404
         assert [page.get(path).status for path in ("/", "/metrics", "/api/about")] == [401] * 3
-        assert page.ask("BREW", "/", None, {"authorization": BEARER}).status == 405
+        assert page.request("BREW", "/", None, {"authorization": BEARER}).status == 405
         text = page.get("/metrics", authorization=BEARER).body.decode()
         found = metrics_of(page)
     requests = {key[1:]: value for key, value in found.items() if key[0] == "requests_total"}
@@ -185,29 +185,34 @@ def test_metrics_of_the_page_match_its_requests(node_url: str, corpus: Corpus, c
     assert found["cluster_request_seconds_count", "search"] == 3
     assert found["search_took_seconds_sum",] <= found["cluster_request_seconds_sum", "search"]
     assert not any(key[0] == "cluster_errors_total" for key in found)
-    assert not any(word in text for word in ("panda", corpus.alias, corpus.id_of("red-panda"), TOKEN))
-    assert not said
+    assert not any(word in text for word in ("panda", corpus.alias, corpus.get_id("red-panda"), TOKEN))
+    assert not messages
     _check_page_spans(collector, corpus.alias)
 
 
 def _check_page_spans(collector: Collector, alias: str) -> None:
-    first, second = collector.named("POST /api/search")
+    first, second = collector.find_spans("POST /api/search")
     assert f"{first.trace_id.hex()}-{first.parent_span_id.hex()}" == PARENT[3:-3]
     assert second.trace_id != first.trace_id
     assert not second.parent_span_id
-    assert [span.name for span in collector.below(first)] == ["encode text", f"search {alias}"]
-    assert [span.name for span in collector.below(second)] == [f"search {alias}"]
-    about = attributes(first.attributes)
+    assert [span.name for span in collector.get_children(first)] == ["encode text", f"search {alias}"]
+    assert [span.name for span in collector.get_children(second)] == [f"search {alias}"]
+    about = parse_attributes(first.attributes)
     assert (first.kind, about["http.route"], about["http.response.status_code"]) == (first.SPAN_KIND_SERVER, "/api/search", 200)
-    assert {attributes(span.attributes)["http.response.status_code"] for span in collector.named("GET")} == {200, 401, 404, 405}
+    assert {parse_attributes(span.attributes)["http.response.status_code"] for span in collector.find_spans("GET")} == {
+        200,
+        401,
+        404,
+        405,
+    }
     everything = b"".join(span.SerializeToString() for span in collector.spans)
     assert not any(word in everything for word in (b"red panda", TOKEN.encode()))
 
 
-def test_a_cluster_outage_is_visible_and_the_page_stays_alive(node_url: str, corpus: Corpus) -> None:
-    with open_server_telemetry(metrics=True) as observer, GateProxy(node_url) as proxy:
+def test_page_survives_a_cluster_outage(node_url: str, corpus: Corpus) -> None:
+    with open_server_telemetry(metrics=True) as observer, RecordingProxy(node_url) as proxy:
         guard = AccessPolicy(token=TOKEN)
-        with serving(Connection(url=proxy.url), corpus.alias, guard=guard, observer=observer) as page:
+        with serve_page(Connection(url=proxy.url), corpus.alias, guard=guard, observer=observer) as page:
             proxy.kill()
             assert page.post("/api/search", {"text": "cat"}, authorization=BEARER).status == 503
             assert page.get("/healthz", host="10.0.0.7:8077").body == b"ok\n"
@@ -218,8 +223,8 @@ def test_a_cluster_outage_is_visible_and_the_page_stays_alive(node_url: str, cor
     assert found["requests_total", "POST", "/api/search", "503"] == 1
 
 
-def test_without_being_asked_for_there_are_no_metrics(node_url: str, corpus: Corpus) -> None:
-    with serving(Connection(url=node_url), corpus.alias) as page:
+def test_metrics_are_off_by_default(node_url: str, corpus: Corpus) -> None:
+    with serve_page(Connection(url=node_url), corpus.alias) as page:
         assert page.get("/metrics").status == 404
-        assert page.ask("HEAD", "/healthz").status == 200
-        assert page.ask("POST", "/healthz").status == 405
+        assert page.request("HEAD", "/healthz").status == 200
+        assert page.request("POST", "/healthz").status == 405

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from support.bulk_faults import every_fault
+from support.bulk_faults import list_all_faults
 from support.messages import forward_messages
 from support.oracles.token_index_oracle import build_expected_documents, get_token_documents
-from support.servers.fault_proxy import Answer, Fault, FaultProxy, Request, Send, Storm
+from support.servers.fault_proxy import Fault, FaultProxy, MaybeResponse, RandomFaults, Request, Send
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -49,7 +49,7 @@ def fill(folder: Path, count: int) -> None:
         copy(number, folder / f"{number}.jpg")
 
 
-class Runs:
+class TokenIndexRuns:
     """Ingests of one folder into one alias that has a token index."""
 
     def __init__(self, url: str, client: OpenSearch, options: IngestOptions, folder: Path) -> None:
@@ -110,18 +110,18 @@ def place(request: pytest.FixtureRequest) -> tuple[str, Vector]:
 
 
 @pytest.fixture
-def runs(place: tuple[str, Vector], index_on: Callable[[str], str], tmp_path: Path) -> Iterator[Runs]:
+def runs(place: tuple[str, Vector], make_index_name: Callable[[str], str], tmp_path: Path) -> Iterator[TokenIndexRuns]:
     url, vector = place
     (folder := tmp_path / "photos").mkdir()
     fill(folder, COUNT)
     options = IngestOptions(
-        alias=index_on(url),
+        alias=make_index_name(url),
         model=ModelSpec(name="stair-mini", backend="onnx"),
         document=DocumentSettings(vector=vector),
         dead_letters=tmp_path / "failed.jsonl",
     )
     client = Connection(url=url).client()
-    yield Runs(url, client, options, folder)
+    yield TokenIndexRuns(url, client, options, folder)
     client.close()
 
 
@@ -131,7 +131,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "PAGE_SIZE", 3)
 
 
-def test_tokens_follow_their_images(runs: Runs) -> None:
+def test_tokens_follow_their_images(runs: TokenIndexRuns) -> None:
     written, deleted, images = runs.reconcile(token_index="yes")
     assert (deleted, images) == (0, COUNT)
     assert COUNT < written <= 16 * COUNT
@@ -157,7 +157,7 @@ def test_tokens_follow_their_images(runs: Runs) -> None:
     assert any(line.startswith(f"token index {report.index}.tokens: 0 tokens written") for line in runs.messages)
 
 
-def test_a_new_index_brings_its_tokens_and_both_aliases_move_together(runs: Runs) -> None:
+def test_new_index_and_its_token_index_are_swapped_together(runs: TokenIndexRuns) -> None:
     first = runs.run(token_index="yes").index
     build = runs.run_as(runs.settings(0), swap="never")
     assert not build.swapped
@@ -176,7 +176,7 @@ def test_a_new_index_brings_its_tokens_and_both_aliases_move_together(runs: Runs
     assert runs.indices() == [third.index, f"{third.index}.tokens"]
 
 
-def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) -> None:
+def test_manually_moved_aliases_are_repaired(runs: TokenIndexRuns) -> None:
     first = runs.run(token_index="yes").index
     second = runs.run_as(runs.settings(0)).index
     back = [{"remove": {"index": second, "alias": runs.alias}}, {"add": {"index": first, "alias": runs.alias}}]
@@ -195,7 +195,7 @@ def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) ->
     assert any("indices are gone" in line for line in runs.messages)
 
 
-def test_changes_by_others_to_either_index_are_repaired(runs: Runs) -> None:
+def test_changes_by_others_to_either_index_are_repaired(runs: TokenIndexRuns) -> None:
     fill(runs.folder, MORE)
     index = runs.run(token_index="yes").index
     token_index, client = f"{index}.tokens", runs.cluster.client
@@ -218,7 +218,7 @@ def test_changes_by_others_to_either_index_are_repaired(runs: Runs) -> None:
     assert runs.reconcile() == (0, 0, MORE)
 
 
-def test_an_image_that_lost_its_tokens_is_not_looked_at_for_ever(runs: Runs) -> None:
+def test_images_without_tokens_are_checked_once(runs: TokenIndexRuns) -> None:
     index = runs.run(token_index="yes").index
     source = runs.cluster.client.get(index=index, id=runs.id("1.jpg"))["_source"]
     runs.cluster.client.index(index=index, id=runs.id("1.jpg"), body={**source, "tokens": {}, "top_tokens": []})
@@ -239,7 +239,7 @@ def test_an_image_that_lost_its_tokens_is_not_looked_at_for_ever(runs: Runs) -> 
     assert gets == []
 
 
-def test_tokens_that_can_t_be_written_are_counted_and_the_others_are_there(runs: Runs) -> None:
+def test_unwritable_tokens_are_counted_and_others_written(runs: TokenIndexRuns) -> None:
     index = runs.run(token_index="yes").index
     longest = "i" * 512  # with a rank it is no `_id` any more
     document = {"uri": "u", "tokens": {"dog": 1.0, "cat": 0.5}, "top_tokens": ["dog", "cat"]}
@@ -257,18 +257,18 @@ def test_tokens_that_can_t_be_written_are_counted_and_the_others_are_there(runs:
     assert get_token_documents(runs.cluster.client, f"{index}.tokens") == expected
 
 
-def expected_words_without(runs: Runs, index: str, id_: str) -> dict[str, dict[str, Any]]:
+def expected_words_without(runs: TokenIndexRuns, index: str, id_: str) -> dict[str, dict[str, Any]]:
     for gone in ("empty", id_):
         runs.cluster.client.delete(index=index, id=gone)
     return build_expected_documents(runs.cluster.client, index)
 
 
-def test_a_document_that_changes_while_its_tokens_are_written_has_its_own_in_the_end(runs: Runs) -> None:
+def test_token_index_follows_concurrent_changes(runs: TokenIndexRuns) -> None:
     """As by a run beside this one that has compared both sides before these words were written."""
     index = runs.run().index
     changed, gone = runs.id("1.jpg"), runs.id("2.jpg")
 
-    def interfere(request: Request, send: Send) -> Answer:
+    def interfere(request: Request, send: Send) -> MaybeResponse:
         answer = send(request)
         source = runs.cluster.client.get(index=index, id=changed)["_source"]
         body = {**source, "tokens": {"other": 1.0}, "top_tokens": ["other"]}
@@ -288,12 +288,12 @@ def is_words(request: Request) -> bool:
     return request.is_bulk and ".tokens.write/" in request.path
 
 
-def test_nothing_is_lost_behind_a_bad_network(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_lost_behind_a_bad_network(runs: TokenIndexRuns, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(runs.folder, MORE)
     runs.run()
     monkeypatch.setattr(sync, "_TOKENS_PER_BATCH", 16)  # an image a request
     monkeypatch.setattr(sync, "_LOG_INTERVAL_S", 0.0)
-    storm = Storm(seed=5, share=0.7, run=2, faults=passing_faults())
+    storm = RandomFaults(seed=5, share=0.7, run=2, faults=passing_faults())
     with FaultProxy(runs.cluster.connection.url, lambda request: storm(request) if is_words(request) else None) as proxy:
         report = runs.run(Connection(url=proxy.url, timeout_s=5), token_index="yes").token_index
     assert sum(proxy.counts[fault.name] for fault in passing_faults()) >= 3
@@ -305,13 +305,13 @@ def test_nothing_is_lost_behind_a_bad_network(runs: Runs, monkeypatch: pytest.Mo
 
 
 def passing_faults() -> list[Fault]:
-    return [fault for fault in every_fault() if "413" not in fault.name and "large" not in fault.name]
+    return [fault for fault in list_all_faults() if "413" not in fault.name and "large" not in fault.name]
 
 
-def test_a_token_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Runs) -> None:
+def test_token_index_deleted_while_filled_is_not_recreated(runs: TokenIndexRuns) -> None:
     """By a run beside this one, with `--no-token-index`."""
 
-    def delete(request: Request, send: Send) -> Answer:
+    def delete(request: Request, send: Send) -> MaybeResponse:
         runs.cluster.client.indices.delete(index=runs.targets(runs.alias)[0] + ".tokens")
         return send(request)
 
@@ -322,7 +322,7 @@ def test_a_token_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Ru
     assert runs.indices() == [report.index]
 
 
-def test_parallel_runs_leave_the_right_token_documents(runs: Runs) -> None:
+def test_parallel_runs_keep_token_documents_right(runs: TokenIndexRuns) -> None:
     barrier = threading.Barrier(3)
 
     def go(number: int) -> None:
@@ -336,7 +336,7 @@ def test_parallel_runs_leave_the_right_token_documents(runs: Runs) -> None:
     assert len(runs.indices()) == 2
 
 
-def test_without_a_token_index_a_run_looks_once(runs: Runs) -> None:
+def test_without_a_token_index_a_run_looks_once(runs: TokenIndexRuns) -> None:
     requests: list[str] = []
 
     def note(request: Request) -> Fault | None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.commands import CommandHere
+from support.commands import CommandRunner
 from support.oracles.token_index_oracle import build_expected_documents, get_token_documents
-from support.servers.fault_proxy import Answer, Fault, FaultProxy, Reply, Request, Send
+from support.servers.fault_proxy import Fault, FaultProxy, MaybeResponse, Request, Response, Send
 from typer.testing import CliRunner
 
 from stair_es import resources
@@ -48,10 +48,10 @@ class Shell:
         return self.json("ingest", *self.photos, "--model", "stair-mini", *options)
 
     def json(self, *arguments: str) -> Any:  # noqa: ANN401  JSON
-        return CommandHere(self.environment).read_json(*arguments)
+        return CommandRunner(self.environment).read_json(*arguments)
 
     def error(self, *arguments: str) -> StairError:
-        return CommandHere(self.environment).read_error(*arguments)
+        return CommandRunner(self.environment).read_error(*arguments)
 
     def targets(self, alias: str) -> list[str]:
         return sorted(self.client.indices.get_alias(name=alias)) if self.client.indices.exists_alias(name=alias) else []
@@ -90,10 +90,10 @@ def is_words(request: Request) -> bool:
 
 
 @pytest.mark.parametrize("then", ["lost", "stored"])
-def test_a_run_that_is_killed_between_images_and_tokens_is_mended_by_the_next(shell: Shell, then: str) -> None:
+def test_next_run_repairs_missing_token_documents(shell: Shell, then: str) -> None:
     reached, killed = threading.Event(), threading.Event()
 
-    def hold(request: Request, send: Send) -> Answer:
+    def hold(request: Request, send: Send) -> MaybeResponse:
         if then == "stored":
             half = request.body.splitlines(keepends=True)[:20]
             send(Request(method=request.method, path=request.path, headers=request.headers, body=b"".join(half)))
@@ -160,8 +160,10 @@ def test_a_dry_run_reports_the_plan_for_the_token_index_and_changes_nothing(shel
     assert shell.ingest("--dry-run", "--thumbnail-px", "0")["token_index"] == {"index": None, "action": "create"}
     assert shell.indices() == [index, token_index]
     assert shell.get_documents(index) == before
-    said = CliRunner().invoke(app, ["ingest", *shell.photos, "--model", "stair-mini", "--dry-run"], env=shell.environment).output
-    assert f"token index {token_index}: would be updated" in said
+    output = (
+        CliRunner().invoke(app, ["ingest", *shell.photos, "--model", "stair-mini", "--dry-run"], env=shell.environment).output
+    )
+    assert f"token index {token_index}: would be updated" in output
 
 
 def test_a_name_in_use_by_others_is_reported_before_any_work(shell: Shell) -> None:
@@ -190,7 +192,7 @@ def test_a_name_in_use_by_others_is_reported_before_any_work(shell: Shell) -> No
     shell.check()
 
 
-def test_an_index_that_is_called_like_the_tokens_of_one_is_left_alone(shell: Shell) -> None:
+def test_index_with_a_token_index_name_is_unchanged(shell: Shell) -> None:
     index = shell.ingest()["index"]
     shell.client.indices.create(index=f"{index}.tokens", body={"mappings": {"_meta": {"stair_es": {"alias": shell.alias}}}})
     error = shell.error("ingest", *shell.photos, "--model", "stair-mini", "--token-index")
@@ -207,7 +209,7 @@ def test_another_sink_has_none(shell: Shell) -> None:
     assert "no token index" in error.message
 
 
-def test_mappings_of_ones_own(shell: Shell) -> None:
+def test_custom_mappings(shell: Shell) -> None:
     body = resources.load_json_resource("mappings", "image")
     fields = body["mappings"]["properties"]
     (file := shell.tmp_path / "mapping.json").write_text(
@@ -258,7 +260,7 @@ def test_texts_have_tokens_too(shell: Shell) -> None:
     shell.check(3)
 
 
-def test_tokens_go_with_a_policy_and_come_back_with_its_end(policy_shell: Shell) -> None:
+def test_tokens_follow_policies_and_rollbacks(policy_shell: Shell) -> None:
     shell = policy_shell
     index = shell.ingest("--token-index")["index"]
     build = shell.ingest("--thumbnail-px", "0", "--no-swap")["index"]
@@ -283,12 +285,12 @@ def test_tokens_go_with_a_policy_and_come_back_with_its_end(policy_shell: Shell)
     shell.check_tokens_of(build)
 
 
-def test_tokens_that_could_not_follow_a_policy_do_so_with_the_next_run(policy_shell: Shell) -> None:
+def test_next_run_applies_a_missed_policy_to_tokens(policy_shell: Shell) -> None:
     shell = policy_shell
     index = shell.ingest("--token-index")["index"]
     before = shell.get_documents(index)
     (file := shell.tmp_path / "p.json").write_text(json.dumps(POLICY))
-    forbidden = Fault("403", lambda request, send: Reply.json({"error": "forbidden"}, 403))
+    forbidden = Fault("403", lambda request, send: Response.json({"error": "forbidden"}, 403))
     with FaultProxy(shell.url, lambda request: forbidden if is_words(request) else None) as proxy:
         done = CliRunner().invoke(app, ["policy", "apply", str(file)], env=shell.environment | {"STAIR_ES_URL": proxy.url})
     assert isinstance(done.exception, AuthenticationFailed)
@@ -299,7 +301,7 @@ def test_tokens_that_could_not_follow_a_policy_do_so_with_the_next_run(policy_sh
     shell.check()
 
 
-def test_an_image_without_a_token_left_has_none_and_gets_them_back(policy_shell: Shell) -> None:
+def test_emptied_images_get_their_tokens_back(policy_shell: Shell) -> None:
     shell = policy_shell
     shell.photos = shell.photos[:1]
     index = shell.ingest("--token-index")["index"]
@@ -314,7 +316,7 @@ def test_an_image_without_a_token_left_has_none_and_gets_them_back(policy_shell:
     assert _drop_versions(shell.get_documents(index)) == before
 
 
-def test_a_policy_without_a_token_index_says_so(policy_shell: Shell) -> None:
+def test_policies_report_a_missing_token_index(policy_shell: Shell) -> None:
     policy_shell.ingest()
     (file := policy_shell.tmp_path / "p.json").write_text(json.dumps(POLICY))
     assert [one["token_index"] for one in policy_shell.json("policy", "apply", str(file))] == [None]

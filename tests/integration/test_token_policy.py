@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support.messages import forward_messages
-from support.servers.recording_proxy import GateProxy, Said
+from support.servers.recording_proxy import RecordingProxy, StubResponse
 from typer.testing import CliRunner
 
 from stair_es import SparseVector, feature_names
@@ -236,16 +236,18 @@ def test_rules_are_counted_and_found_words_follow(cluster: PolicyCluster) -> Non
     assert (cluster.finds("egyptian"), cluster.finds("young.cat")) == ({"cat", "mute"}, set())
 
 
-def test_a_cluster_that_fails_in_the_middle_of_a_plan_is_an_error_of_ours(cluster: PolicyCluster, node_url: str) -> None:
+def test_cluster_failures_during_a_plan_are_our_errors(cluster: PolicyCluster, node_url: str) -> None:
     cluster.open()
     cluster.write({"cat": SparseVector.from_mapping({"cat": 0.75})})
     with (
-        GateProxy(node_url, gate=lambda asked: Said(status=500) if asked.target.startswith("/_search/scroll") else None) as proxy,
+        RecordingProxy(
+            node_url, gate=lambda asked: StubResponse(status=500) if asked.target.startswith("/_search/scroll") else None
+        ) as proxy,
         Cluster(Connection(url=proxy.url)) as behind,
     ):
         with pytest.raises(ClusterError, match="500"):
             PolicyCluster(behind.client, proxy.url, cluster.alias).plan(TokenPolicy(mute=("cat",)))
-        assert [asked.method for asked in proxy.seen if asked.target.startswith("/_search/scroll")] == ["POST", "DELETE"]
+        assert [asked.method for asked in proxy.requests if asked.target.startswith("/_search/scroll")] == ["POST", "DELETE"]
 
 
 def test_documents_of_a_concurrent_ingest_get_the_policy_by_a_second_apply(cluster: PolicyCluster) -> None:
@@ -282,7 +284,7 @@ def test_documents_of_a_concurrent_ingest_get_the_policy_by_a_second_apply(clust
 
 
 @pytest.mark.parametrize("then", ["apply", "rollback"])
-def test_the_next_run_completes_what_a_killed_client_left(cluster: PolicyCluster, tmp_path: Path, then: str) -> None:
+def test_next_run_completes_a_killed_client(cluster: PolicyCluster, tmp_path: Path, then: str) -> None:
     rng = np.random.default_rng(9)
     policy = TokenPolicy(name="p", mute=("dog",), cap={"cat": 0.25})
     vectors = {f"{i}": _vector(rng, 20) for i in range(400)}
@@ -303,7 +305,7 @@ def test_the_next_run_completes_what_a_killed_client_left(cluster: PolicyCluster
     assert "pending_operation" not in cluster.meta().get("policy", {})
 
 
-def test_an_interrupted_client_takes_its_task_with_it(cluster: PolicyCluster, tmp_path: Path) -> None:
+def test_interrupted_clients_cancel_their_task(cluster: PolicyCluster, tmp_path: Path) -> None:
     rng = np.random.default_rng(11)
     cluster.open()
     cluster.write({f"{i}": _vector(rng, 20) for i in range(200)})
@@ -374,7 +376,7 @@ def test_rejected_documents_are_counted_with_the_reason_and_can_be_repeated(
         cluster.client.ingest.delete_pipeline(id=pipeline)
 
 
-def test_an_index_from_before_there_were_policies_gets_the_fields(cluster: PolicyCluster) -> None:
+def test_older_indices_get_the_policy_fields(cluster: PolicyCluster) -> None:
     policy = TokenPolicy(mute=("cat",))
     body = cluster.body()
     for name in ("policy", "policy_undo"):
@@ -391,7 +393,7 @@ def test_an_index_from_before_there_were_policies_gets_the_fields(cluster: Polic
 
 
 @pytest.mark.parametrize("type_", ["text", "keyword"])
-def test_a_column_of_the_same_name_is_left_alone(cluster: PolicyCluster, type_: str) -> None:
+def test_columns_of_the_same_name_are_kept(cluster: PolicyCluster, type_: str) -> None:
     """Of an index from before there were policies: taking a policy away must not take the column away."""
     cluster.open()
     own, meta = f"{cluster.alias}-own", {"stair_es": cluster.meta()}
@@ -436,7 +438,7 @@ def test_an_unexpected_document_fails_alone(cluster: PolicyCluster) -> None:
     assert cluster.stored() == {"null": odd["null"], "list": {"tokens": {"dog": 0.5}}}
 
 
-def test_a_build_beside_the_index_gets_the_policy_with_it_and_inherits(cluster: PolicyCluster) -> None:
+def test_parallel_build_inherits_the_policy(cluster: PolicyCluster) -> None:
     first, second = TokenPolicy(mute=("cat",)), TokenPolicy(mute=("dog",))
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     live = cluster.open(first)
@@ -454,7 +456,7 @@ def test_a_build_beside_the_index_gets_the_policy_with_it_and_inherits(cluster: 
             cluster.open(first, model=model)
 
 
-def test_a_build_that_began_while_a_policy_was_applied_gets_the_policy_too(cluster: PolicyCluster) -> None:
+def test_build_started_during_an_apply_gets_the_policy(cluster: PolicyCluster) -> None:
     """It was made before `_meta` named the policy that it was to inherit."""
     policy = TokenPolicy(mute=("cat",))
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
@@ -500,14 +502,14 @@ def test_a_foreign_index_or_one_without_a_policy_is_rejected(cluster: PolicyClus
     ],
     ids=["elasticsearch7", "elasticsearch9"],
 )
-def test_a_cluster_that_can_t_change_documents_by_script_says_so_before_anything_changes(
-    node: str, settings: DocumentSettings, request: pytest.FixtureRequest, index_on: Callable[[str], str]
+def test_policies_without_scripting_are_rejected_before_any_change(
+    node: str, settings: DocumentSettings, request: pytest.FixtureRequest, make_index_name: Callable[[str], str]
 ) -> None:
     url: str = request.getfixturevalue(node)
     policy, other = TokenPolicy(mute=("cat",)), TokenPolicy(mute=("dog",))
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     with Cluster(Connection(url=url)) as opened:
-        cluster = PolicyCluster(opened.client, url, index_on(url), settings)
+        cluster = PolicyCluster(opened.client, url, make_index_name(url), settings)
         assert cluster.open(policy).policy == cluster.open().policy == policy
         cluster.write(vectors, policy)
         assert {id_: source["policy"] for id_, source in cluster.stored().items()} == {"1": policy.digest}

@@ -81,7 +81,7 @@ def _vectors(folder: Path, backend: Backend) -> list[dict[str, float]]:
     return [vector.to_dict() for vector in found]
 
 
-def test_what_is_trained_is_loaded_and_both_runtimes_agree(folder: Path) -> None:
+def test_trained_models_load_and_runtimes_agree(folder: Path) -> None:
     config = json.loads((folder / "out" / "config.json").read_text())
     assert config["similarity"] == "dot"
     assert all((config[side]["top_k"], config[side]["tie"]) == (0, True) for side in ("image", "text"))

@@ -1,4 +1,4 @@
-"""Several workers on a Ray of our own learn what one does."""
+"""Several workers on a local Ray match one."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def losses(out: Path) -> list[float]:
 
 
 @pytest.mark.usefixtures("_session")
-def test_two_workers_learn_what_one_does_and_continue(folder: Path, tmp_path: Path) -> None:
-    config = tiny_training.read(folder, SMALL)
+def test_two_workers_match_one_and_resume(folder: Path, tmp_path: Path) -> None:
+    config = tiny_training.read_config(folder, SMALL)
     alone = train_model(config, tmp_path / "alone", device="cpu")
-    said: list[str] = []
+    messages: list[str] = []
     moments: list[StepMetrics] = []
-    callbacks = Callbacks(on_message=said.append, on_metrics=moments.append, on_progress=lambda what, done, total: None)
+    callbacks = Callbacks(on_message=messages.append, on_metrics=moments.append, on_progress=lambda what, done, total: None)
     together = train_on_ray(config, tmp_path / "together", callbacks, workers=2, device="cpu")
     assert (together.steps, together.pairs, together.best_step) == (alone.steps, alone.pairs, alone.best_step)
     assert losses(tmp_path / "together") == pytest.approx(losses(tmp_path / "alone"), rel=1e-3)
@@ -56,20 +56,22 @@ def test_two_workers_learn_what_one_does_and_continue(folder: Path, tmp_path: Pa
     for name, tensor in one.items():
         torch.testing.assert_close(two[name].float(), tensor.float(), atol=2e-3, rtol=1e-3, msg=name)
     assert [moment.step for moment in moments if "loss" in moment.values] == [1, 2, 3, 4, 5, 6]
-    assert sum(line.startswith("model: ") for line in said) == 1  # the first worker alone speaks
+    assert sum(line.startswith("model: ") for line in messages) == 1  # the first worker alone speaks
     again = train_on_ray(config, tmp_path / "together", NO_CALLBACKS, workers=2, device="cpu")  # it is finished already
     assert again.steps == alone.steps
     two_again = load_file(tmp_path / "together" / "model.safetensors")
     assert all(torch.equal(two[name], two_again[name]) for name in two)
     with pytest.raises(UsageError, match="another configuration"):
         train_on_ray(
-            tiny_training.read(folder, {**SMALL, "seed": 5}), tmp_path / "together", NO_CALLBACKS, workers=2, device="cpu"
+            tiny_training.read_config(folder, {**SMALL, "seed": 5}), tmp_path / "together", NO_CALLBACKS, workers=2, device="cpu"
         )
 
 
 def test_impossible_settings_are_reported_before_anything_is_read(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="6 can't be divided among 4"):
-        train_on_ray(tiny_training.read(folder), tmp_path / "out", NO_CALLBACKS, workers=4, device="cpu")
+        train_on_ray(tiny_training.read_config(folder), tmp_path / "out", NO_CALLBACKS, workers=4, device="cpu")
     with pytest.raises(StairError, match=r"no Ray cluster answers at 127\.0\.0\.1:9"):
-        train_on_ray(tiny_training.read(folder), tmp_path / "out", NO_CALLBACKS, workers=2, device="cpu", address="127.0.0.1:9")
+        train_on_ray(
+            tiny_training.read_config(folder), tmp_path / "out", NO_CALLBACKS, workers=2, device="cpu", address="127.0.0.1:9"
+        )
     assert not (tmp_path / "out").exists()

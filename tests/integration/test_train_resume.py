@@ -56,8 +56,8 @@ def wait_for_steps(folder: Path, out: str, running: subprocess.Popen[str], step:
 def test_a_killed_run_continues_to_the_same_model_bit_for_bit(folder: Path) -> None:
     straight = finished(folder, "straight", "--json")
     assert straight.returncode == 0, straight.stderr
-    told = json.loads(straight.stdout)
-    assert (told["steps"], told["checkpoint"], told["pairs"]) == (16, str(folder / "straight"), tiny_training.PAIRS)
+    output = json.loads(straight.stdout)
+    assert (output["steps"], output["checkpoint"], output["pairs"]) == (16, str(folder / "straight"), tiny_training.PAIRS)
     for step in (4, 11):  # in the first stage and in the last but one, after a saved state that isn't of this step
         with started(folder, "killed") as running:
             try:
@@ -73,7 +73,7 @@ def test_a_killed_run_continues_to_the_same_model_bit_for_bit(folder: Path) -> N
     assert "resuming the training" in last.stderr
     for name in ("model.safetensors", "log.csv", "config.json", "README.md", "train.toml"):
         assert (folder / "killed" / name).read_bytes() == (folder / "straight" / name).read_bytes(), name
-    assert json.loads(last.stdout) | {"checkpoint": ""} == told | {"checkpoint": ""}
+    assert json.loads(last.stdout) | {"checkpoint": ""} == output | {"checkpoint": ""}
     once_more = finished(folder, "killed", "--restart", "--json", "--set", "recipe.steps=4")
     assert once_more.returncode == 0, once_more.stderr
     assert json.loads(once_more.stdout)["steps"] == 4
@@ -82,18 +82,18 @@ def test_a_killed_run_continues_to_the_same_model_bit_for_bit(folder: Path) -> N
 @pytest.mark.parametrize(
     ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated by SIGTERM")]
 )
-def test_a_signal_ends_it_with_its_code_and_says_how_to_continue(folder: Path, number: int, code: int, said: str) -> None:
+def test_signals_exit_with_their_code_and_a_hint(folder: Path, number: int, code: int, said: str) -> None:
     with started(folder, "out", "--set", "recipe.steps=100000") as running:
         try:
             wait_for_steps(folder, "out", running, 4)
             running.send_signal(number)
-            out, told = running.communicate(timeout=60)
+            out, errors = running.communicate(timeout=60)
         finally:
             running.kill()
     assert (running.returncode, out) == (code, "")
-    lines = told.strip().splitlines()
+    lines = errors.strip().splitlines()
     assert lines[-2:] == ["the same command resumes from its last saved state", said]
-    assert "Traceback" not in told
+    assert "Traceback" not in errors
 
 
 def test_errors_are_reported_as_json_too(folder: Path) -> None:

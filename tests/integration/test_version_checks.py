@@ -8,21 +8,21 @@ from check_versions import run_checks
 from opensearchpy import OpenSearch
 from support.versions.bench import Bench
 from support.versions.checks import CHECKS
-from support.versions.commands import Commands
+from support.versions.commands import CommandRunner
 from support.versions.nodes import VERSIONS
 
 INGEST, SEARCH, OTHER = "ingest --vector rank_features", "search --query-type rank_features", "search --query-type sparse_vector"
 
 
 def test_checks_pass_on_a_node_and_detect_faults(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> None:
-    bench = Bench(Commands(node_url, tmp_path, {}), f"{index_name}-")
-    version = next(version for version in VERSIONS if version.made.startswith("the embedded node"))
+    bench = Bench(CommandRunner(node_url, tmp_path, {}), f"{index_name}-")
+    version = next(version for version in VERSIONS if version.origin.startswith("the embedded node"))
     done, found, refused = run_checks(bench, version.gaps, {name: CHECKS[name] for name in (INGEST, SEARCH, OTHER)})
     assert (done.status, found.status, refused.status) == ("ok", "ok", "engine")
-    assert refused.says.endswith("\nOmit --query-type: rank_features is possible here.")
+    assert refused.message.endswith("\nOmit --query-type: rank_features is possible here.")
 
     best = {"query": {"term": {"uri": bench.best}}}
     client.delete_by_query(index=bench.alias("rank_features"), body=best, params={"refresh": "true"})
     (lost,) = run_checks(bench, version.gaps, {SEARCH: CHECKS[SEARCH]})
     assert lost.status == "failed"
-    assert "not tabby-cat.jpg" in lost.says
+    assert "not tabby-cat.jpg" in lost.message

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.corpora.web_corpus import PHOTOS, Corpus, ingested
-from support.servers.hostile_http_server import Page, serving
+from support.corpora.web_corpus import PHOTOS, Corpus, ingest_corpus
+from support.servers.hostile_http_server import PageClient, serve_page
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.web.auth import SECURITY_HEADERS, AccessPolicy
@@ -17,24 +17,24 @@ CAT = {"text": "cat"}
 
 @pytest.fixture(scope="module")
 def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    with ingested(node_url, "test-web-access", tmp_path_factory.mktemp("photos")) as made:
+    with ingest_corpus(node_url, "test-web-access", tmp_path_factory.mktemp("photos")) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
-    with serving(Connection(url=node_url), corpus.alias, roots=(corpus.folder,)) as made:
+def page(node_url: str, corpus: Corpus) -> Iterator[PageClient]:
+    with serve_page(Connection(url=node_url), corpus.alias, roots=(corpus.folder,)) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def private(node_url: str, corpus: Corpus) -> Iterator[Page]:
-    with serving(Connection(url=node_url), corpus.alias, guard=AccessPolicy(token=TOKEN)) as made:
+def private(node_url: str, corpus: Corpus) -> Iterator[PageClient]:
+    with serve_page(Connection(url=node_url), corpus.alias, guard=AccessPolicy(token=TOKEN)) as made:
         yield made
 
 
-def test_every_answer_carries_the_policy(page: Page, corpus: Corpus) -> None:
-    id_ = corpus.id_of("tabby-cat")
+def test_every_answer_carries_the_policy(page: PageClient, corpus: Corpus) -> None:
+    id_ = corpus.get_id("tabby-cat")
     answers = [
         page.get(target)
         for target in ("/", "/static/api.js", "/api/about", f"/api/image/{id_}", f"/thumb/{id_}", f"/original/{id_}", "/nothing")
@@ -43,12 +43,12 @@ def test_every_answer_carries_the_policy(page: Page, corpus: Corpus) -> None:
         page.post("/api/search", CAT),
         page.post("/api/search", {}),
         page.post("/api/facets", CAT),
-        page.drop((PHOTOS / "tabby-cat.jpg").read_bytes()),
-        page.drop(b"", "text/html"),
-        page.ask("DELETE", "/"),
+        page.post_image((PHOTOS / "tabby-cat.jpg").read_bytes()),
+        page.post_image(b"", "text/html"),
+        page.request("DELETE", "/"),
         page.get("/", host="evil.example"),
         page.post("/api/search", CAT, origin="http://evil.example"),
-        page.ask("HEAD", "/"),
+        page.request("HEAD", "/"),
     ]
     for answer in answers:
         for name, value in SECURITY_HEADERS.items():
@@ -60,7 +60,7 @@ def test_every_answer_carries_the_policy(page: Page, corpus: Corpus) -> None:
     assert "script-src 'self';" in policy
 
 
-def test_answers_that_may_be_out_of_date_aren_t_kept(page: Page) -> None:
+def test_possibly_stale_responses_are_not_cached(page: PageClient) -> None:
     for answer in (page.get("/api/about"), page.post("/api/search", CAT), page.get("/api/image/nope"), page.get("/nothing")):
         assert answer.headers["cache-control"] == "no-store"
     assert page.get("/").headers["cache-control"] == "no-cache"
@@ -68,12 +68,12 @@ def test_answers_that_may_be_out_of_date_aren_t_kept(page: Page) -> None:
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "10.0.0.1", "", "localhost@evil.example"])
 @pytest.mark.parametrize("target", ["/", "/api/about", "/thumb/x", "/static/api.js"])
-def test_a_foreign_host_name_is_rejected(page: Page, host: str, target: str) -> None:
-    answer = page.ask("GET", target, None, {"host": host})
+def test_a_foreign_host_name_is_rejected(page: PageClient, host: str, target: str) -> None:
+    answer = page.request("GET", target, None, {"host": host})
     assert (answer.status, set(answer.json)) == (403, {"error", "remedy"})
 
 
-def test_pages_elsewhere_can_neither_ask_nor_embed(page: Page) -> None:
+def test_other_origins_cannot_request_or_embed(page: PageClient) -> None:
     own = f"http://127.0.0.1:{page.port}"
     assert page.post("/api/search", CAT, origin=own).status == 200
     for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "https://evil.example"):
@@ -84,8 +84,8 @@ def test_pages_elsewhere_can_neither_ask_nor_embed(page: Page) -> None:
     assert page.get("/", sec_fetch_site="cross-site", sec_fetch_mode="navigate").status == 200
 
 
-def test_a_token_is_asked_for_everywhere(private: Page, corpus: Corpus) -> None:
-    id_ = corpus.id_of("tabby-cat")
+def test_all_routes_need_the_token(private: PageClient, corpus: Corpus) -> None:
+    id_ = corpus.get_id("tabby-cat")
     for target in ("/", "/compare", "/static/api.js", "/api/about", f"/api/image/{id_}", f"/thumb/{id_}", "/nothing"):
         answer = private.get(target)
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
@@ -94,26 +94,26 @@ def test_a_token_is_asked_for_everywhere(private: Page, corpus: Corpus) -> None:
     assert private.post("/api/search", CAT).status == 401
 
 
-def test_a_browser_is_asked_for_the_token_by_a_form(private: Page) -> None:
+def test_browsers_get_a_token_form(private: PageClient) -> None:
     html = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-    asks = private.ask("GET", "//compare?a=red+car&token=wrong&b=%22%3E", None, html)
+    asks = private.request("GET", "//compare?a=red+car&token=wrong&b=%22%3E", None, html)
     assert (asks.status, asks.headers["content-type"], asks.cookies) == (401, "text/html; charset=utf-8", ())
     policy = asks.headers["content-security-policy"]
     assert policy == SECURITY_HEADERS["content-security-policy"].replace("form-action 'none'", "form-action 'self'")
     assert b'href="/compare?a=red+car&amp;b=%22%3E"' in asks.body
-    assert private.ask("HEAD", "/", None, html).status == 401
-    posted = private.ask("POST", "/api/search", b"{}", {**html, "content-type": "application/json"})
+    assert private.request("HEAD", "/", None, html).status == 401
+    posted = private.request("POST", "/api/search", b"{}", {**html, "content-type": "application/json"})
     assert (posted.status, set(posted.json)) == (401, {"error", "remedy"})
 
 
-def test_a_bearer_of_the_token_gets_in(private: Page) -> None:
+def test_bearer_token_is_accepted(private: PageClient) -> None:
     assert private.get("/api/about", authorization=f"Bearer {TOKEN}").status == 200
     assert private.post("/api/search", CAT, authorization=f"bearer {TOKEN}").status == 200
     for wrong in (f"Basic {TOKEN}", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", TOKEN, "Bearer \xe9"):
-        assert private.ask("GET", "/api/about", None, {"authorization": wrong}).status == 401
+        assert private.request("GET", "/api/about", None, {"authorization": wrong}).status == 401
 
 
-def test_the_token_in_the_url_becomes_a_cookie_and_leaves_the_url(private: Page) -> None:
+def test_url_token_becomes_a_cookie(private: PageClient) -> None:
     answer = private.get(f"/compare?a=red+car&token={TOKEN}&b=%26")
     assert (answer.status, answer.headers["location"]) == (303, "/compare?a=red+car&b=%26")
     [cookie] = answer.cookies
@@ -130,16 +130,16 @@ def test_the_token_in_the_url_becomes_a_cookie_and_leaves_the_url(private: Page)
     assert private.get("/api/about", cookie=pair.replace("=", "x=", 1)).status == 401
 
 
-def test_a_wrong_token_in_the_url_is_none_and_the_way_on_stays_here(private: Page) -> None:
+def test_wrong_url_token_fails_and_redirects_are_local(private: PageClient) -> None:
     for wrong in ("", "wrong", TOKEN + "x", "%00"):
         answer = private.get(f"/?token={wrong}")
         assert (answer.status, answer.cookies) == (401, ())
-    assert private.ask("POST", f"/api/search?token={TOKEN}", b"{}", {"content-type": "application/json"}).status == 401
-    away = private.ask("GET", f"//evil.example/x?token={TOKEN}")
+    assert private.request("POST", f"/api/search?token={TOKEN}", b"{}", {"content-type": "application/json"}).status == 401
+    away = private.request("GET", f"//evil.example/x?token={TOKEN}")
     assert away.headers["location"] == "/evil.example/x"
-    odd = private.ask("GET", f"/image/a%0d%0aSet-Cookie:%20x?token={TOKEN}")
+    odd = private.request("GET", f"/image/a%0d%0aSet-Cookie:%20x?token={TOKEN}")
     assert (odd.status, odd.headers["location"]) == (303, "/image/a%0D%0ASet-Cookie%3A%20x")
 
 
-def test_a_foreign_name_is_rejected_token_or_not(private: Page) -> None:
+def test_foreign_hosts_are_rejected(private: PageClient) -> None:
     assert private.get("/api/about", host="evil.example", authorization=f"Bearer {TOKEN}").status == 403

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from support.corpora.web_corpus import NAMES, PHOTOS, Corpus, ingested
-from support.servers.hostile_http_server import Page, serving
+from support.corpora.web_corpus import NAMES, PHOTOS, Corpus, ingest_corpus
+from support.servers.hostile_http_server import PageClient, serve_page
 
 from stair_es._version import __version__
 from stair_es.cluster.client.connection import Connection
@@ -29,20 +29,20 @@ ASKED = (["brown"], ["brown", "gray"])
 
 @pytest.fixture(scope="module")
 def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    with ingested(node_url, "test-web-api", tmp_path_factory.mktemp("photos")) as made:
+    with ingest_corpus(node_url, "test-web-api", tmp_path_factory.mktemp("photos")) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
-    with serving(Connection(url=node_url), corpus.alias, roots=(corpus.folder,)) as made:
+def page(node_url: str, corpus: Corpus) -> Iterator[PageClient]:
+    with serve_page(Connection(url=node_url), corpus.alias, roots=(corpus.folder,)) as made:
         yield made
 
 
 def vectors(corpus: Corpus) -> dict[str, SparseVector]:
     return {
         id_: SparseVector.from_mapping({unescape_feature(word): weight for word, weight in source["tokens"].items()})
-        for id_, source in corpus.all().items()
+        for id_, source in corpus.read_documents().items()
     }
 
 
@@ -51,14 +51,14 @@ def query_of(answer: dict[str, Any]) -> SparseVector:
     return SparseVector.from_mapping({word: weight for word, weight in sent.items() if weight > 0})
 
 
-def search(page: Page, **body: object) -> dict[str, Any]:
+def search(page: PageClient, **body: object) -> dict[str, Any]:
     answer = page.post("/api/search", body)
     assert answer.status == 200, answer.body
     found: dict[str, Any] = answer.json
     return found
 
 
-def test_about(page: Page, corpus: Corpus) -> None:
+def test_about(page: PageClient, corpus: Corpus) -> None:
     assert page.get("/api/about").json == {
         "title": corpus.alias,
         "index": corpus.alias,
@@ -72,7 +72,7 @@ def test_about(page: Page, corpus: Corpus) -> None:
     }
 
 
-def test_scores_are_the_dot_products_of_what_is_shown(page: Page, corpus: Corpus) -> None:
+def test_scores_are_dot_products_of_shown_words(page: PageClient, corpus: Corpus) -> None:
     found = search(page, text="a kitten on grass", factors={"grass": 0, "dog": 0.3, "cat": 1.5})
     stored, query = vectors(corpus), query_of(found)
     wanted = {id_: query.dot(vector) for id_, vector in stored.items() if query.dot(vector) > 0}
@@ -91,7 +91,7 @@ def test_scores_are_the_dot_products_of_what_is_shown(page: Page, corpus: Corpus
     assert (found["truncated"], found["method"]) == ([], "stair")
 
 
-def test_a_moved_slider_changes_the_order_and_an_added_word_brings_others_in(page: Page, corpus: Corpus) -> None:
+def test_sliders_and_added_words_change_the_results(page: PageClient, corpus: Corpus) -> None:
     first = search(page, text="kitten")
     ids = [hit["id"] for hit in first["hits"]]
     moved = search(page, text="kitten", factors={"panda": 50})
@@ -101,7 +101,7 @@ def test_a_moved_slider_changes_the_order_and_an_added_word_brings_others_in(pag
     assert added.get("added") or added["factor"] == 50
 
 
-def test_required_excluded_and_faceted_words_decide_who_takes_part(page: Page, corpus: Corpus) -> None:
+def test_required_excluded_and_faceted_words_filter(page: PageClient, corpus: Corpus) -> None:
     stored = vectors(corpus)
     text = "animal cat dog panda cow"
     with_dog = {id_ for id_, vector in stored.items() if "dog" in vector.tokens}
@@ -111,12 +111,12 @@ def test_required_excluded_and_faceted_words_decide_who_takes_part(page: Page, c
     without = search(page, text=text, exclude=["dog"])
     assert {hit["id"] for hit in without["hits"]} == set(stored) - with_dog
     assert without["excluded"] == ["dog"]
-    top = {id_ for id_, source in corpus.all().items() if "dog" in source["top_tokens"]}
+    top = {id_ for id_, source in corpus.read_documents().items() if "dog" in source["top_tokens"]}
     assert {hit["id"] for hit in search(page, text=text, top_tokens=["dog"])["hits"]} == top
     assert [hit["name"] for hit in search(page, text=text, filter="caption:tabby")["hits"]] == ["tabby-cat.jpg"]
 
 
-def test_pages_follow_each_other_without_gap_or_repetition(page: Page) -> None:
+def test_pages_follow_each_other_without_gap_or_repetition(page: PageClient) -> None:
     for method in ("stair", "bag", "bm25"):
         text = "cat panda with spaniels cow animal"
         whole = [hit["id"] for hit in search(page, text=text, method=method)["hits"]]
@@ -132,8 +132,8 @@ def test_pages_follow_each_other_without_gap_or_repetition(page: Page) -> None:
         assert len(whole) > 3
 
 
-def test_an_image_s_neighbors_are_those_with_the_largest_dot_product(page: Page, corpus: Corpus) -> None:
-    stored, id_ = vectors(corpus), corpus.id_of("red-panda")
+def test_neighbors_have_the_largest_dot_products(page: PageClient, corpus: Corpus) -> None:
+    stored, id_ = vectors(corpus), corpus.get_id("red-panda")
     others = {other: stored[id_].dot(vector) for other, vector in stored.items() if other != id_}
     hits = page.get(f"/api/image/{id_}/neighbors?k=3").json["hits"]
     assert [hit["id"] for hit in hits] == sorted(others, key=lambda other: -others[other])[:3]
@@ -144,9 +144,9 @@ def test_an_image_s_neighbors_are_those_with_the_largest_dot_product(page: Page,
     assert query_of(like).to_dict() == pytest.approx(stored[id_].to_dict(), abs=1e-6)
 
 
-def test_bag_counts_and_bm25_reads_captions(page: Page, corpus: Corpus) -> None:
+def test_bag_counts_and_bm25_reads_captions(page: PageClient, corpus: Corpus) -> None:
     found = search(page, text="a kitten with a dog", method="bag")
-    listed = {id_: source["top_tokens"] for id_, source in corpus.all().items()}
+    listed = {id_: source["top_tokens"] for id_, source in corpus.read_documents().items()}
     words = {word["token"] for word in found["query"]}
     for hit in found["hits"]:
         assert hit["score"] == len(words & set(listed[hit["id"]])) == len(hit["contributions"])
@@ -159,10 +159,10 @@ def test_bag_counts_and_bm25_reads_captions(page: Page, corpus: Corpus) -> None:
     assert captions["query"] == []
 
 
-def test_facets_count_everything_that_matches(page: Page, corpus: Corpus) -> None:
+def test_facets_cover_all_matches(page: PageClient, corpus: Corpus) -> None:
     body: dict[str, Any] = {"text": "animal +dog", "k": 1}
     facets = page.post("/api/facets", body).json
-    matching = [source for source in corpus.all().values() if "dog" in source["tokens"]]
+    matching = [source for source in corpus.read_documents().values() if "dog" in source["tokens"]]
     counted = Counter(word for source in matching for word in source["top_tokens"])
     assert facets["total"] == len(matching) > 1
     assert all(counted[entry["token"]] == entry["count"] for entry in facets["tokens"])
@@ -174,8 +174,8 @@ def test_facets_count_everything_that_matches(page: Page, corpus: Corpus) -> Non
         assert more["total"] == len(search(page, text="cat panda", method=method)["hits"])
 
 
-def test_colours_are_counted_and_narrow(page: Page, corpus: Corpus) -> None:
-    sources = list(corpus.all().values())
+def test_colours_are_counted_and_narrow(page: PageClient, corpus: Corpus) -> None:
+    sources = list(corpus.read_documents().values())
     facets = page.post("/api/facets", {}).json
     counted = Counter(colour for source in sources for colour in source.get("colours", ()))
     assert {entry["colour"]: entry["count"] for entry in facets["colours"]} == counted
@@ -189,8 +189,8 @@ def test_colours_are_counted_and_narrow(page: Page, corpus: Corpus) -> None:
             assert {hit["uri"] for hit in search(page, **body, colours=colours)["hits"]} == found & wanted != set()
 
 
-def test_facets_without_a_query_are_of_all_images_that_the_filters_leave(page: Page, corpus: Corpus) -> None:
-    sources = list(corpus.all().values())
+def test_facets_without_a_query_cover_all_filtered_images(page: PageClient, corpus: Corpus) -> None:
+    sources = list(corpus.read_documents().values())
     assert page.post("/api/facets", {}).json["total"] == len(sources)
     [cat] = [source for source in sources if source["caption"] == "tabby cat"]
     assert page.post("/api/facets", {"filter": "caption:tabby"}).json["total"] == 1
@@ -200,9 +200,9 @@ def test_facets_without_a_query_are_of_all_images_that_the_filters_leave(page: P
     assert "is empty" in page.post("/api/search", {}).json["error"]
 
 
-def test_an_image_is_described_completely(page: Page, corpus: Corpus) -> None:
-    id_ = corpus.id_of("tabby-cat")
-    source = corpus.all()[id_]
+def test_an_image_is_described_completely(page: PageClient, corpus: Corpus) -> None:
+    id_ = corpus.get_id("tabby-cat")
+    source = corpus.read_documents()[id_]
     image = page.get(f"/api/image/{id_}").json
     assert image["tokens"] == [[word, weight] for word, weight in vectors(corpus)[id_]]
     assert image["explain"]["sum_of_weights"] == pytest.approx(sum(source["tokens"].values()), abs=1e-5)
@@ -214,8 +214,8 @@ def test_an_image_is_described_completely(page: Page, corpus: Corpus) -> None:
     assert image["original"] == f"/original/{id_}"
 
 
-def test_thumbnails_are_small_pictures_that_may_be_kept(page: Page, corpus: Corpus) -> None:
-    url = page.get(f"/api/image/{corpus.id_of('tabby-cat')}").json["thumbnail"]
+def test_thumbnails_are_small_and_cacheable(page: PageClient, corpus: Corpus) -> None:
+    url = page.get(f"/api/image/{corpus.get_id('tabby-cat')}").json["thumbnail"]
     first, again = page.get(url), page.get(url)
     assert (first.status, first.headers["content-type"]) == (200, "image/webp")
     assert max(Image.open(io.BytesIO(first.body)).size) == 128
@@ -226,32 +226,32 @@ def test_thumbnails_are_small_pictures_that_may_be_kept(page: Page, corpus: Corp
     for stale in (url.partition("?")[0], url.partition("?")[0] + "?v=old"):
         answer = page.get(stale)
         assert (answer.status, answer.body, answer.headers["cache-control"]) == (200, first.body, "private, no-cache")
-    assert page.ask("HEAD", url).headers["content-length"] == str(len(first.body))
+    assert page.request("HEAD", url).headers["content-length"] == str(len(first.body))
 
 
-def test_originals_are_rendered_again(page: Page, corpus: Corpus) -> None:
-    answer = page.get(f"/original/{corpus.id_of('dairy-cow')}")
+def test_originals_are_rendered_again(page: PageClient, corpus: Corpus) -> None:
+    answer = page.get(f"/original/{corpus.get_id('dairy-cow')}")
     assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
     with Image.open(PHOTOS / "dairy-cow.jpg") as original, Image.open(io.BytesIO(answer.body)) as made:
         assert made.size == original.size
     assert answer.body != (PHOTOS / "dairy-cow.jpg").read_bytes()
 
 
-def test_a_dropped_image_is_read_and_forgotten(page: Page, corpus: Corpus) -> None:
-    before = corpus.all()
+def test_a_dropped_image_is_read_and_forgotten(page: PageClient, corpus: Corpus) -> None:
+    before = corpus.read_documents()
     data = (PHOTOS / "giant-panda.jpg").read_bytes()
-    seen = page.drop(data).json
-    assert dict(seen["tokens"]) == vectors(corpus)[corpus.id_of("giant-panda")].to_dict()
+    seen = page.post_image(data).json
+    assert dict(seen["tokens"]) == vectors(corpus)[corpus.get_id("giant-panda")].to_dict()
     assert (seen["width"], seen["height"]) == Image.open(io.BytesIO(data)).size
     kind, _, encoded = seen["thumbnail"].partition(",")
     assert kind == "data:image/webp;base64"
     Image.open(io.BytesIO(base64.b64decode(encoded))).load()
     found = search(page, vector=dict(seen["tokens"]), k=1)
     assert found["hits"][0]["name"] == "giant-panda.jpg"
-    assert corpus.all() == before
+    assert corpus.read_documents() == before
 
 
-def test_the_page_itself(page: Page) -> None:
+def test_page_html(page: PageClient) -> None:
     for target in ("/", "/?q=red+car", "/compare?a=1", "/image/a%2Fb", "/image/x/y"):
         answer = page.get(target)
         assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
@@ -264,13 +264,13 @@ def test_the_page_itself(page: Page) -> None:
         assert page.get(target, if_none_match='"other"').status == 200
 
 
-def test_words_beyond_the_clause_limit_are_reported(page: Page) -> None:
+def test_words_beyond_the_clause_limit_are_reported(page: PageClient) -> None:
     found = search(page, vector={f"word{i}": 1 + i for i in range(3000)})
     assert len(found["truncated"]) == 3000 - 1024
     assert (found["hits"], found["after"]) == ([], None)
 
 
-def test_many_ask_at_once_and_each_gets_its_own_answer(page: Page, corpus: Corpus) -> None:
+def test_concurrent_requests_get_their_responses(page: PageClient, corpus: Corpus) -> None:
     encoder = registry.load_encoder(ModelSpec(name="stair-mini"))
     texts = ["kitten", "dog on grass", "panda", "cow", "a red animal", "yarn"]
     wanted = {text: encoder.encode_texts([text])[0].to_dict() for text in texts}

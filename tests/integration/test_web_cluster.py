@@ -1,4 +1,4 @@
-"""The page and its cluster: what it sends, what it does when the cluster is away, and when the name means another index."""
+"""The page and its cluster: requests, outages, and aliases that move."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.corpora.web_corpus import PHOTOS, Corpus, index_of, ingested, written
+from support.corpora.web_corpus import PHOTOS, Corpus, get_alias_target, ingest_corpus, ingest_folder
 from support.models import tiny_stair
-from support.servers.hostile_http_server import Answer, Page, serving
-from support.servers.recording_proxy import Asked, GateProxy, Said
+from support.servers.hostile_http_server import PageClient, Response, serve_page
+from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -30,27 +30,27 @@ READS = re.compile(r"/([^/_?]+/_(search|count|msearch|mget|mapping)|_nodes/_loca
 CAT = {"text": "a cat and a dog"}
 
 
-def read_only(asked: Asked) -> Said | None:
+def read_only(asked: RecordedRequest) -> StubResponse | None:
     """Let pass what credentials that may only read suffice for."""
     path = asked.target.partition("?")[0]
     allowed = asked.method == "GET" or (asked.method == "POST" and path.rpartition("/")[2] in ("_search", "_count", "_msearch"))
     if allowed and READS.fullmatch(path):
         return None
-    return Said(status=403, body=b'{"error": {"reason": "read only"}, "status": 403}')
+    return StubResponse(status=403, body=b'{"error": {"reason": "read only"}, "status": 403}')
 
 
 @pytest.fixture(scope="module")
 def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    with ingested(node_url, "test-web-cluster", tmp_path_factory.mktemp("photos")) as made:
+    with ingest_corpus(node_url, "test-web-cluster", tmp_path_factory.mktemp("photos")) as made:
         yield made
 
 
-def everything(page: Page, corpus: Corpus) -> dict[str, int]:
+def everything(page: PageClient, corpus: Corpus) -> dict[str, int]:
     """Return each route's status. Those that wait for the cluster are asked side by side."""
-    id_ = corpus.id_of("tabby-cat")
+    id_ = corpus.get_id("tabby-cat")
     read = ("/", f"/api/image/{id_}", f"/api/image/{id_}/neighbors", f"/thumb/{id_}", f"/original/{id_}")
-    asked: dict[str, Callable[[], Answer]] = {target: partial(page.get, target) for target in read}
-    asked["/api/image"] = partial(page.drop, (PHOTOS / "tabby-cat.jpg").read_bytes())
+    asked: dict[str, Callable[[], Response]] = {target: partial(page.get, target) for target in read}
+    asked["/api/image"] = partial(page.post_image, (PHOTOS / "tabby-cat.jpg").read_bytes())
     for method in METHODS:
         for target in ("/api/search", "/api/facets"):
             asked[f"{target} {method}"] = partial(page.post, target, {**CAT, "method": method})
@@ -65,10 +65,10 @@ METHODS = ("stair", "bag", "bm25")
 
 
 def test_credentials_that_may_only_read_suffice_for_every_route(node_url: str, corpus: Corpus) -> None:
-    with GateProxy(node_url, gate=read_only) as proxy:
-        with serving(Connection(url=proxy.url), corpus.alias, roots=(corpus.folder,)) as page:
+    with RecordingProxy(node_url, gate=read_only) as proxy:
+        with serve_page(Connection(url=proxy.url), corpus.alias, roots=(corpus.folder,)) as page:
             assert set(everything(page, corpus).values()) == {200}
-        paths = {(asked.method, asked.target.partition("?")[0]) for asked in proxy.seen}
+        paths = {(request.method, request.target.partition("?")[0]) for request in proxy.requests}
         assert paths == {
             ("GET", "/"),
             ("GET", "/_cluster/settings"),  # for the clause limit; the gate has refused it
@@ -77,24 +77,22 @@ def test_credentials_that_may_only_read_suffice_for_every_route(node_url: str, c
         }
 
 
-def test_the_gate_of_that_test_would_stop_a_write(node_url: str, corpus: Corpus) -> None:
+def test_the_read_only_proxy_stops_writes(node_url: str, corpus: Corpus) -> None:
     with (
-        GateProxy(node_url, gate=read_only) as proxy,
+        RecordingProxy(node_url, gate=read_only) as proxy,
         Cluster(Connection(url=proxy.url)) as cluster,
         pytest.raises(Exception, match="read only"),
     ):
         cluster.client.index(index=corpus.index, id="x", body={})
 
 
-def test_the_page_says_that_the_cluster_is_away_and_continues_when_it_is_back(
-    node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_reports_an_unavailable_cluster_and_recovers(node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
     away = threading.Event()
-    gone = Said(status=503, body=b"{}")
+    gone = StubResponse(status=503, body=b"{}")
     with (
-        GateProxy(node_url, gate=lambda asked: gone if away.is_set() else None) as proxy,
-        serving(Connection(url=proxy.url), corpus.alias, roots=(corpus.folder,)) as page,
+        RecordingProxy(node_url, gate=lambda asked: gone if away.is_set() else None) as proxy,
+        serve_page(Connection(url=proxy.url), corpus.alias, roots=(corpus.folder,)) as page,
     ):
         assert set(everything(page, corpus).values()) == {200}
         away.set()
@@ -109,32 +107,30 @@ def test_the_page_says_that_the_cluster_is_away_and_continues_when_it_is_back(
         assert set(everything(page, corpus).values()) == {200}
 
 
-def test_nothing_that_listens_is_a_cluster_that_is_away(node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_ports_are_unreachable_clusters(node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
-    with GateProxy(node_url) as proxy, serving(Connection(url=proxy.url), corpus.alias) as page:
+    with RecordingProxy(node_url) as proxy, serve_page(Connection(url=proxy.url), corpus.alias) as page:
         assert page.post("/api/search", CAT).status == 200
         proxy.kill()
         answer = page.post("/api/search", CAT)
         assert (answer.status, answer.json["error"]) == (503, "the search cluster doesn't answer")
         assert page.get("/api/about").status == 503
         assert page.get("/").status == 200
-        assert proxy.url in page.said[-1]  # the operator is told where
+        assert proxy.url in page.messages[-1]  # the operator is told where
 
 
-def test_a_cluster_that_hangs_holds_up_those_who_ask_it_once_and_nobody_else(
-    node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hanging_cluster_delays_only_its_requests(node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
     hanging, released = threading.Event(), threading.Event()
 
-    def gate(asked: Asked) -> Said | None:
+    def gate(asked: RecordedRequest) -> StubResponse | None:
         if hanging.is_set():
             released.wait(30)
         return None
 
     with (
-        GateProxy(node_url, gate=gate) as proxy,
-        serving(replace(Connection(url=proxy.url), timeout_s=1.0), corpus.alias) as page,
+        RecordingProxy(node_url, gate=gate) as proxy,
+        serve_page(replace(Connection(url=proxy.url), timeout_s=1.0), corpus.alias) as page,
         ThreadPoolExecutor(12) as pool,
     ):
         assert page.post("/api/search", CAT).status == 200
@@ -149,13 +145,17 @@ def test_a_cluster_that_hangs_holds_up_those_who_ask_it_once_and_nobody_else(
 
 
 @pytest.mark.parametrize("fault", [b"<html>one moment</html>", b"[]", b"{}", b""])
-def test_answers_that_are_none_are_the_cluster_s_fault(node_url: str, corpus: Corpus, fault: bytes) -> None:
+def test_invalid_responses_are_cluster_errors(node_url: str, corpus: Corpus, fault: bytes) -> None:
     broken = threading.Event()
 
-    def gate(asked: Asked) -> Said | None:
-        return Said(status=200, body=fault) if broken.is_set() and asked.target.startswith(f"/{corpus.alias}/_search") else None
+    def gate(asked: RecordedRequest) -> StubResponse | None:
+        return (
+            StubResponse(status=200, body=fault)
+            if broken.is_set() and asked.target.startswith(f"/{corpus.alias}/_search")
+            else None
+        )
 
-    with GateProxy(node_url, gate=gate) as proxy, serving(Connection(url=proxy.url), corpus.alias) as page:
+    with RecordingProxy(node_url, gate=gate) as proxy, serve_page(Connection(url=proxy.url), corpus.alias) as page:
         broken.set()
         answer = page.post("/api/search", CAT)
         assert answer.status == 502
@@ -168,13 +168,15 @@ def test_answers_that_are_none_are_the_cluster_s_fault(node_url: str, corpus: Co
 def test_an_interrupted_search_is_an_error(node_url: str, corpus: Corpus) -> None:
     slow = threading.Event()
 
-    def gate(asked: Asked) -> Said | None:
+    def gate(asked: RecordedRequest) -> StubResponse | None:
         if not asked.target.startswith(f"/{corpus.alias}/_search"):
             return None
         assert b'"timeout":"8s"' in asked.body.replace(b" ", b"")
-        return Said(status=200, body=b'{"took": 8000, "timed_out": true, "hits": {"hits": []}}') if slow.is_set() else None
+        return (
+            StubResponse(status=200, body=b'{"took": 8000, "timed_out": true, "hits": {"hits": []}}') if slow.is_set() else None
+        )
 
-    with GateProxy(node_url, gate=gate) as proxy, serving(Connection(url=proxy.url), corpus.alias) as page:
+    with RecordingProxy(node_url, gate=gate) as proxy, serve_page(Connection(url=proxy.url), corpus.alias) as page:
         assert page.post("/api/search", CAT).status == 200
         slow.set()
         answer = page.post("/api/search", CAT)
@@ -184,53 +186,53 @@ def test_an_interrupted_search_is_an_error(node_url: str, corpus: Corpus) -> Non
 def test_a_rejected_login_is_not_shown_to_visitors(node_url: str, corpus: Corpus) -> None:
     refused = threading.Event()
 
-    def gate(asked: Asked) -> Said | None:
-        said = f'{{"error": {{"reason": "no {asked.headers.get("authorization")} hunter22"}}, "status": 403}}'
-        return Said(status=403, body=said.encode()) if refused.is_set() else None
+    def gate(asked: RecordedRequest) -> StubResponse | None:
+        message = f'{{"error": {{"reason": "no {asked.headers.get("authorization")} hunter22"}}, "status": 403}}'
+        return StubResponse(status=403, body=message.encode()) if refused.is_set() else None
 
-    with GateProxy(node_url, gate=gate) as proxy:
+    with RecordingProxy(node_url, gate=gate) as proxy:
         url = proxy.url.replace("http://", "http://reader:hunter22@")
-        with serving(Connection(url=url), corpus.alias) as page:
+        with serve_page(Connection(url=url), corpus.alias) as page:
             refused.set()
             answer = page.post("/api/search", CAT)
             assert answer.status == 502
             assert "hunter22" not in str(answer.json)
-            assert "hunter22" not in str(page.said)
-            assert page.said
+            assert "hunter22" not in str(page.messages)
+            assert page.messages
 
 
 @pytest.fixture
-def own(node_url: str, index_name: str, tmp_path: Path) -> Iterator[Corpus]:
+def own_corpus(node_url: str, index_name: str, tmp_path: Path) -> Iterator[Corpus]:
     """A corpus that a test may swap."""
-    with ingested(node_url, index_name, tmp_path) as made:
+    with ingest_corpus(node_url, index_name, tmp_path) as made:
         yield made
 
 
-def test_a_swap_to_another_index_of_the_model_is_followed_at_once(node_url: str, own: Corpus) -> None:
-    with serving(Connection(url=node_url), own.alias, roots=(own.folder,)) as page:
-        id_ = own.id_of("red-panda")
+def test_swaps_within_a_model_are_followed(node_url: str, own_corpus: Corpus) -> None:
+    with serve_page(Connection(url=node_url), own_corpus.alias, roots=(own_corpus.folder,)) as page:
+        id_ = own_corpus.get_id("red-panda")
         before = page.post("/api/search", {"similar_to": id_}).json["hits"]
-        shutil.copy(PHOTOS / "komodo-dragon.jpg", own.folder)
-        written(node_url, own.alias, own.folder, "stair-mini", document=DocumentSettings(top_token_count=8))
-        assert index_of(own.client, own.alias) != own.index
+        shutil.copy(PHOTOS / "komodo-dragon.jpg", own_corpus.folder)
+        ingest_folder(node_url, own_corpus.alias, own_corpus.folder, "stair-mini", document=DocumentSettings(top_token_count=8))
+        assert get_alias_target(own_corpus.client, own_corpus.alias) != own_corpus.index
         found = page.post("/api/search", {"similar_to": id_, "k": 100}).json["hits"]
         assert {hit["name"] for hit in found} - {hit["name"] for hit in before} == {"komodo-dragon.jpg"}
-        assert page.get(f"/api/image/{id_}").json["facts"]["index"] == index_of(own.client, own.alias)
+        assert page.get(f"/api/image/{id_}").json["facts"]["index"] == get_alias_target(own_corpus.client, own_corpus.alias)
         assert page.post("/api/facets", {"text": "panda"}).status == 200
 
 
 @pytest.fixture(scope="module")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model that isn't the default one: the folder of a tiny checkpoint."""
-    return str(tiny_stair.checkpoint(tmp_path_factory.mktemp("model") / "other"))
+    return str(tiny_stair.write_checkpoint(tmp_path_factory.mktemp("model") / "other"))
 
 
-def test_a_swap_to_another_model_is_answered_with_its_words(node_url: str, own: Corpus, other_model: str) -> None:
-    with serving(Connection(url=node_url), own.alias) as page:
-        id_ = own.id_of("tabby-cat")
+def test_swaps_to_another_model_use_its_words(node_url: str, own_corpus: Corpus, other_model: str) -> None:
+    with serve_page(Connection(url=node_url), own_corpus.alias) as page:
+        id_ = own_corpus.get_id("tabby-cat")
         first = page.post("/api/search", {"text": "cat", "similar_to": id_}).json
-        written(node_url, own.alias, own.folder, other_model)
-        assert index_of(own.client, own.alias) != own.index
+        ingest_folder(node_url, own_corpus.alias, own_corpus.folder, other_model)
+        assert get_alias_target(own_corpus.client, own_corpus.alias) != own_corpus.index
         found = page.post("/api/search", {"text": "cat", "similar_to": id_}).json
         stored = dict(page.get(f"/api/image/{id_}").json["tokens"])
         assert id_ in [hit["id"] for hit in found["hits"]]
@@ -240,34 +242,34 @@ def test_a_swap_to_another_model_is_answered_with_its_words(node_url: str, own: 
         assert page.get("/api/about").json["model"] == registry.get_model_card(other_model).model_id
 
 
-def test_a_model_that_was_asked_for_is_not_given_up_for_another(node_url: str, own: Corpus, other_model: str) -> None:
+def test_requested_model_is_not_replaced(node_url: str, own_corpus: Corpus, other_model: str) -> None:
     other = registry.get_model_card(other_model).model_id
-    with serving(Connection(url=node_url), own.alias, model="stair-mini") as page:
+    with serve_page(Connection(url=node_url), own_corpus.alias, model="stair-mini") as page:
         assert page.post("/api/search", {"text": "cat"}).status == 200
-        written(node_url, own.alias, own.folder, other_model)
+        ingest_folder(node_url, own_corpus.alias, own_corpus.folder, other_model)
         answer = page.post("/api/search", {"text": "cat"})
         assert answer.status == 503
         assert other in answer.json["error"]
-    with pytest.raises(IndexMismatch, match=other), serving(Connection(url=node_url), own.alias, model="stair-mini"):
+    with pytest.raises(IndexMismatch, match=other), serve_page(Connection(url=node_url), own_corpus.alias, model="stair-mini"):
         pass
 
 
-def test_an_index_that_goes_and_comes_back(node_url: str, own: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_is_deleted_and_recreated(node_url: str, own_corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
-    with serving(Connection(url=node_url), own.alias) as page:
-        own.client.indices.delete(index=own.index)
+    with serve_page(Connection(url=node_url), own_corpus.alias) as page:
+        own_corpus.client.indices.delete(index=own_corpus.index)
         answer = page.post("/api/search", {"text": "cat"})
         assert answer.status in (502, 503)
-        written(node_url, own.alias, own.folder, "stair-mini")
+        ingest_folder(node_url, own_corpus.alias, own_corpus.folder, "stair-mini")
         assert page.post("/api/search", {"text": "cat"}).status == 200
 
 
-def test_words_are_asked_for_as_the_policy_made_them(node_url: str, index_name: str, tmp_path: Path) -> None:
+def test_queries_use_policy_words(node_url: str, index_name: str, tmp_path: Path) -> None:
     for name in ("tabby-cat", "red-panda", "two-spaniels"):
         shutil.copy(PHOTOS / f"{name}.jpg", tmp_path)
     policy = parse_policy({"stair_es_policy": 1, "name": "pets", "rename": {"cat": "feline.pet"}, "mute": ["dog"]}, "here")
-    written(node_url, index_name, tmp_path, "stair-mini", policy=policy)
-    with serving(Connection(url=node_url), index_name) as page:
+    ingest_folder(node_url, index_name, tmp_path, "stair-mini", policy=policy)
+    with serve_page(Connection(url=node_url), index_name) as page:
         assert page.get("/api/about").json["policy"] == policy.label
         found = page.post("/api/search", {"text": "cat"}).json
         words = [word["token"] for word in found["query"]]
@@ -290,14 +292,14 @@ def test_words_are_asked_for_as_the_policy_made_them(node_url: str, index_name: 
                 hit["id"] for hit in page.post("/api/search", {"text": "animal", "exclude": [name]}).json["hits"]
             ]
         assert page.post("/api/facets", {"text": "cat", "top_tokens": ["feline.pet"]}).json["total"] >= 1
-        assert "feline.pet" in dict(page.drop((PHOTOS / "tabby-cat.jpg").read_bytes()).json["tokens"])
+        assert "feline.pet" in dict(page.post_image((PHOTOS / "tabby-cat.jpg").read_bytes()).json["tokens"])
 
 
 def test_missing_and_foreign_indices_are_reported_before_the_page_is_served(node_url: str, index_name: str) -> None:
-    with pytest.raises(StairError, match="no index or alias"), serving(Connection(url=node_url), index_name):
+    with pytest.raises(StairError, match="no index or alias"), serve_page(Connection(url=node_url), index_name):
         pass
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        with pytest.raises(ClusterUnreachable), serving(Connection(url=url), index_name):
+        with pytest.raises(ClusterUnreachable), serve_page(Connection(url=url), index_name):
             pass

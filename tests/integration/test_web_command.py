@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from support.corpora.web_corpus import Corpus, ingested
+from support.corpora.web_corpus import Corpus, ingest_corpus
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
@@ -28,7 +28,7 @@ STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 
 @pytest.fixture(scope="module")
 def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    with ingested(node_url, "test-web-command", tmp_path_factory.mktemp("photos")) as made:
+    with ingest_corpus(node_url, "test-web-command", tmp_path_factory.mktemp("photos")) as made:
         yield made
 
 
@@ -79,12 +79,12 @@ def test_it_prints_where_answers_and_ends_with_a_signal(node_url: str, corpus: C
         keep_alive.request("GET", "/api/about")
         keep_alive.getresponse().read()
         process.send_signal(number)
-        out, told = process.communicate(timeout=30)  # the open connection doesn't hold it
+        out, errors = process.communicate(timeout=30)  # the open connection doesn't hold it
         keep_alive.close()
-    assert (process.returncode, out, told.strip()) == (code, "", said)
+    assert (process.returncode, out, errors.strip()) == (code, "", said)
 
 
-def test_a_token_from_a_file_is_asked_for_and_never_printed(node_url: str, corpus: Corpus, tmp_path: Path) -> None:
+def test_token_from_a_file_is_required_and_not_printed(node_url: str, corpus: Corpus, tmp_path: Path) -> None:
     token = "a-token-that-is-long-enough"
     (tmp_path / "token").write_text(token + "\n")
     arguments = ("--index", corpus.alias, "--port", "0", "--url", node_url, "--token-file", str(tmp_path / "token"))
@@ -94,9 +94,9 @@ def test_a_token_from_a_file_is_asked_for_and_never_printed(node_url: str, corpu
         assert ask(url, f"/?token={token}") == 303
         assert ask(url, "/api/about", authorization=f"Bearer {token}") == 200
         process.send_signal(signal.SIGINT)
-        out, told = process.communicate(timeout=30)
-    assert token not in line + out + told
-    assert f"{url}?token=..." in told
+        out, errors = process.communicate(timeout=30)
+    assert token not in line + out + errors
+    assert f"{url}?token=..." in errors
     with running("--index", corpus.alias, "--port", "0", "--url", node_url, STAIR_ES_SERVE_TOKEN=token) as (_, line):
         assert ask(line.strip(), "/api/about") == 401
 
@@ -119,16 +119,16 @@ def test_a_token_from_a_file_is_asked_for_and_never_printed(node_url: str, corpu
 def test_impossible_options_are_rejected_with_a_remedy(
     corpus: Corpus, node_url: str, arguments: tuple[str, ...], said: str
 ) -> None:
-    code, told = refused("--index", corpus.alias, "--url", node_url, "--port", "0", *arguments)
+    code, output = refused("--index", corpus.alias, "--url", node_url, "--port", "0", *arguments)
     assert code == 2
-    assert said in " ".join(told.split())
+    assert said in " ".join(output.split())
 
 
 def test_invalid_access_tokens_are_rejected(corpus: Corpus, node_url: str, tmp_path: Path) -> None:
-    code, told = refused("--index", corpus.alias, "--url", node_url, STAIR_ES_SERVE_TOKEN="short")
-    assert (code, "openssl rand" in told) == (2, True)
-    code, told = refused("--index", corpus.alias, "--url", node_url, "--no-token", STAIR_ES_SERVE_TOKEN="long-enough-token")
-    assert (code, "--no-token" in told) == (2, True)
+    code, output = refused("--index", corpus.alias, "--url", node_url, STAIR_ES_SERVE_TOKEN="short")
+    assert (code, "openssl rand" in output) == (2, True)
+    code, output = refused("--index", corpus.alias, "--url", node_url, "--no-token", STAIR_ES_SERVE_TOKEN="long-enough-token")
+    assert (code, "--no-token" in output) == (2, True)
 
 
 def test_a_missing_index_is_reported_before_the_page_is_served(node_url: str, index_name: str) -> None:
@@ -141,10 +141,10 @@ def test_a_missing_index_is_reported_before_the_page_is_served(node_url: str, in
 
 def test_a_port_in_use_is_reported_and_without_a_port_the_next_free_one_is_used(node_url: str, corpus: Corpus) -> None:
     with bind_socket("127.0.0.1", 0) as (_, taken):
-        code, told = refused("--index", corpus.alias, "--url", node_url, "--port", str(taken))
+        code, output = refused("--index", corpus.alias, "--url", node_url, "--port", str(taken))
         assert code == 2
-        assert f"port {taken} of 127.0.0.1 is in use" in told
-        assert "--port 0" in told
+        assert f"port {taken} of 127.0.0.1 is in use" in output
+        assert "--port 0" in output
     with bind_socket("127.0.0.1", None) as (_, first), bind_socket("127.0.0.1", None) as (_, second):
         assert DEFAULT_PORT <= first < second
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.corpora.web_corpus import PHOTOS, Corpus, ingested
-from support.servers.hostile_http_server import Page, serving
+from support.corpora.web_corpus import PHOTOS, Corpus, ingest_corpus
+from support.servers.hostile_http_server import PageClient, serve_page
 
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
@@ -23,22 +23,22 @@ TEXT = "a cat, a dog and a panda"
 @pytest.fixture(
     params=["node_url", "elasticsearch7_url", "elasticsearch9_url"], ids=["opensearch", "elasticsearch7", "elasticsearch9"]
 )
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Corpus]]:
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PageClient, Corpus]]:
     url = request.getfixturevalue(request.param)
     vector = "sparse_vector" if "9" in request.param else "rank_features"
     settings = DocumentSettings(vector=vector)  # type: ignore[arg-type]
     folder = tmp_path_factory.mktemp("photos")
-    with ingested(url, "test-web-engines", folder, document=settings) as corpus:
-        corpus.add("a/b", {"tokens": {"a%2Eb": 2.0, "cat": 0.1}, "top_tokens": ["a.b", "cat"], "uri": "s3://b/x.jpg"})
-        with serving(Connection(url=url), corpus.alias, roots=(folder,)) as page:
+    with ingest_corpus(url, "test-web-engines", folder, document=settings) as corpus:
+        corpus.add_document("a/b", {"tokens": {"a%2Eb": 2.0, "cat": 0.1}, "top_tokens": ["a.b", "cat"], "uri": "s3://b/x.jpg"})
+        with serve_page(Connection(url=url), corpus.alias, roots=(folder,)) as page:
             yield page, corpus
 
 
-def test_every_engine_gives_the_dot_products_and_the_facets(served: tuple[Page, Corpus]) -> None:
+def test_every_engine_gives_the_dot_products_and_the_facets(served: tuple[PageClient, Corpus]) -> None:
     page, corpus = served
     stored = {
         id_: SparseVector.from_mapping({unescape_feature(word): weight for word, weight in source["tokens"].items()})
-        for id_, source in corpus.all().items()
+        for id_, source in corpus.read_documents().items()
     }
     query = registry.load_encoder(ModelSpec(name="stair-mini")).encode_texts([TEXT])[0]
     wanted = {id_: query.dot(vector) for id_, vector in stored.items() if query.dot(vector) > 0}
@@ -59,9 +59,9 @@ def test_every_engine_gives_the_dot_products_and_the_facets(served: tuple[Page, 
     assert named["hits"][0]["contributions"][0]["token"] == "a.b"
 
 
-def test_every_engine_shows_images_captions_and_errors(served: tuple[Page, Corpus]) -> None:
+def test_every_engine_shows_images_captions_and_errors(served: tuple[PageClient, Corpus]) -> None:
     page, corpus = served
-    id_ = corpus.id_of("giant-panda")
+    id_ = corpus.get_id("giant-panda")
     image = page.get(f"/api/image/{id_}").json
     assert page.get(image["thumbnail"]).headers["content-type"] == "image/webp"
     assert page.get(image["original"]).headers["content-type"] == "image/jpeg"
@@ -71,7 +71,7 @@ def test_every_engine_shows_images_captions_and_errors(served: tuple[Page, Corpu
         "red-panda.jpg",
         "giant-panda.jpg",
     }
-    assert page.drop((PHOTOS / "giant-panda.jpg").read_bytes()).json["tokens"] == image["tokens"]
+    assert page.post_image((PHOTOS / "giant-panda.jpg").read_bytes()).json["tokens"] == image["tokens"]
     broken = page.post("/api/search", {"text": "cat", "filter": "width:(("})
     assert (broken.status, "can't parse the query" in broken.json["error"]) == (400, True)
     many = page.post("/api/search", {"vector": {f"word{i}": 1 + i for i in range(3000)}})

@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
-from support.corpora.web_corpus import NAMES, Corpus, ingested
-from support.servers.hostile_http_server import Page, serving
+from support.corpora.web_corpus import NAMES, Corpus, ingest_corpus
+from support.servers.hostile_http_server import PageClient, serve_page
 
 from stair_es.cluster.client.connection import Connection
 
 
 @pytest.fixture(scope="module")
 def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    with ingested(node_url, "test-web-errors", tmp_path_factory.mktemp("photos")) as made:
+    with ingest_corpus(node_url, "test-web-errors", tmp_path_factory.mktemp("photos")) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
-    with serving(Connection(url=node_url), corpus.alias, roots=(corpus.folder,)) as made:
+def page(node_url: str, corpus: Corpus) -> Iterator[PageClient]:
+    with serve_page(Connection(url=node_url), corpus.alias, roots=(corpus.folder,)) as made:
         yield made
 
 
@@ -47,8 +47,8 @@ def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
         ("GET", "/static/", 404),
     ],
 )
-def test_missing_resources_are_reported_as_json(page: Page, method: str, target: str, status: int) -> None:
-    answer = page.ask(method, target)
+def test_missing_resources_are_reported_as_json(page: PageClient, method: str, target: str, status: int) -> None:
+    answer = page.request(method, target)
     assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
     assert set(answer.json) == {"error", "remedy"}
 
@@ -72,7 +72,7 @@ def test_missing_resources_are_reported_as_json(page: Page, method: str, target:
         ({"vector": {f"word{i}": 1 + i for i in range(3000)}}, 200, None),
     ],
 )
-def test_queries_that_can_t_be(page: Page, body: dict[str, object], status: int, message: str | None) -> None:
+def test_queries_that_can_t_be(page: PageClient, body: dict[str, object], status: int, message: str | None) -> None:
     for route in ("/api/search", "/api/facets"):
         answer = page.post(route, body)
         assert answer.status == status, answer.body
@@ -80,8 +80,8 @@ def test_queries_that_can_t_be(page: Page, body: dict[str, object], status: int,
             assert message in answer.json["error"]
 
 
-def test_neighbors_in_odd_numbers(page: Page, corpus: Corpus) -> None:
-    id_ = corpus.id_of("tabby-cat")
+def test_neighbors_in_odd_numbers(page: PageClient, corpus: Corpus) -> None:
+    id_ = corpus.get_id("tabby-cat")
     assert len(page.get(f"/api/image/{id_}/neighbors").json["hits"]) == len(NAMES) - 1
     for odd in ("0", "-1", "x", "101", "1e2", "", "١", "99999999999"):
         assert page.get(f"/api/image/{id_}/neighbors?k={quote(odd)}").status == 400

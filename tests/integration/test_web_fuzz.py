@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from support import fuzz_inputs
-from support.corpora.web_corpus import Corpus, ingested
-from support.servers.hostile_http_server import Page, serving
+from support.corpora.web_corpus import Corpus, ingest_corpus
+from support.servers.hostile_http_server import PageClient, serve_page
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.web.schemas import SEARCH_METHODS
@@ -21,26 +21,26 @@ QUESTIONS = 75
 
 @pytest.fixture(scope="module")
 def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    with ingested(node_url, "test-web-fuzz", tmp_path_factory.mktemp("photos")) as made:
+    with ingest_corpus(node_url, "test-web-fuzz", tmp_path_factory.mktemp("photos")) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
-    with serving(Connection(url=node_url), corpus.alias) as made:
+def page(node_url: str, corpus: Corpus) -> Iterator[PageClient]:
+    with serve_page(Connection(url=node_url), corpus.alias) as made:
         yield made
 
 
 def draw_query(rng: random.Random, ids: list[str], words: list[str]) -> dict[str, Any]:
     def word() -> str:
-        return rng.choice(words) if rng.random() < 0.5 else fuzz_inputs.word(rng)
+        return rng.choice(words) if rng.random() < 0.5 else fuzz_inputs.draw_word(rng)
 
     def weight() -> float:
         return rng.choice((0, 0.5, 1, 3, 1e5, 1e-40, 1e30, 1e300))
 
     drawn: dict[str, Any] = {
         "text": " ".join(rng.choice(("", "+", "-", "^")) + word() for _ in range(rng.randint(0, 4))),
-        "similar_to": rng.choice([*ids, fuzz_inputs.word(rng)]),
+        "similar_to": rng.choice([*ids, fuzz_inputs.draw_word(rng)]),
         "vector": {word(): weight() for _ in range(rng.randint(1, 5))},
         "factors": {word(): weight() for _ in range(rng.randint(1, 3))},
         "require": [word()],
@@ -53,9 +53,9 @@ def draw_query(rng: random.Random, ids: list[str], words: list[str]) -> dict[str
     return {name: value for name, value in drawn.items() if rng.random() < 0.35 or name == "text"}
 
 
-def test_no_query_breaks_the_server(page: Page, corpus: Corpus) -> None:
+def test_no_query_breaks_the_server(page: PageClient, corpus: Corpus) -> None:
     rng = random.Random(7)
-    stored = corpus.all()
+    stored = corpus.read_documents()
     words = sorted({word for source in stored.values() for word in source["top_tokens"]})
     statuses: Counter[int] = Counter()
     for number in range(QUESTIONS):
@@ -73,4 +73,4 @@ def test_no_query_breaks_the_server(page: Page, corpus: Corpus) -> None:
                 assert answer.json["error"]
     assert statuses[200] > QUESTIONS / 4
     assert statuses[400] > QUESTIONS / 10
-    assert page.said == []
+    assert page.messages == []

@@ -51,7 +51,7 @@ def _status(port: int, path: str = "/") -> Any:  # noqa: ANN401
         return answer.status
 
 
-def test_half_heads_are_ended_and_all_others_are_answered(port: int) -> None:
+def test_partial_headers_time_out_and_others_are_served(port: int) -> None:
     opened = [_begun(port, head) for head in (b"GET / HTTP/1.1\r\nHost: a\r\n", b"G", b"") for _ in range(100)]
     try:
         assert [each.recv(1) for each in opened] == [b""] * len(opened)
@@ -61,7 +61,7 @@ def test_half_heads_are_ended_and_all_others_are_answered(port: int) -> None:
     assert _status(port) == 200
 
 
-def test_half_a_head_after_a_whole_request_is_ended_too(port: int) -> None:
+def test_partial_headers_after_a_request_time_out(port: int) -> None:
     with _begun(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") as opened:
         answer = b""
         while not answer.endswith(b"ok"):
@@ -70,5 +70,5 @@ def test_half_a_head_after_a_whole_request_is_ended_too(port: int) -> None:
         assert opened.recv(1) == b""
 
 
-def test_an_answer_may_take_longer_than_a_head(port: int) -> None:
+def test_responses_may_be_slower_than_headers(port: int) -> None:
     assert _status(port, "/slow") == 200

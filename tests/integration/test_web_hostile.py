@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import pytest
 from PIL import Image
-from support.corpora.web_corpus import NAMES, PHOTOS, Corpus, ingested
-from support.servers.hostile_http_server import Page, serving
+from support.corpora.web_corpus import NAMES, PHOTOS, Corpus, ingest_corpus
+from support.servers.hostile_http_server import PageClient, serve_page
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.sources.io.uris import to_file_uri
@@ -26,7 +26,7 @@ IDS = ("a/b", "x/neighbors", "ünï 猫", "a?b#c&d=e", "100%", "a%2Fb", "a+b", "
 
 @pytest.fixture(scope="module")
 def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    with ingested(node_url, "test-web-hostile", tmp_path_factory.mktemp("photos")) as made:
+    with ingest_corpus(node_url, "test-web-hostile", tmp_path_factory.mktemp("photos")) as made:
         outside = made.folder.parent / "outside"
         outside.mkdir(exist_ok=True)
         (outside / "secret.jpg").write_bytes((PHOTOS / "red-panda.jpg").read_bytes())
@@ -36,22 +36,22 @@ def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
-    with serving(Connection(url=node_url), corpus.alias, roots=(corpus.folder,)) as made:
+def page(node_url: str, corpus: Corpus) -> Iterator[PageClient]:
+    with serve_page(Connection(url=node_url), corpus.alias, roots=(corpus.folder,)) as made:
         yield made
 
 
-def hit_of(page: Page, id_: str, **body: object) -> dict[str, Any]:
+def hit_of(page: PageClient, id_: str, **body: object) -> dict[str, Any]:
     found = page.post("/api/search", {"text": "hostileword", "vector": {"hostileword": 1.0}, **body})
     assert found.status == 200, found.body
     return next(hit for hit in found.json["hits"] if hit["id"] == id_)
 
 
 def stored(corpus: Corpus, id_: str, **source: object) -> None:
-    corpus.add(id_, {"tokens": {"hostileword": 1.0}, "top_tokens": ["hostileword"], **source})
+    corpus.add_document(id_, {"tokens": {"hostileword": 1.0}, "top_tokens": ["hostileword"], **source})
 
 
-def test_hostile_captions_and_names_come_out_as_json_text(page: Page, corpus: Corpus) -> None:
+def test_hostile_captions_and_names_become_json_text(page: PageClient, corpus: Corpus) -> None:
     stored(corpus, "hostile", uri=f"file:///p/{HOSTILE}", caption=HOSTILE, source=HOSTILE, camera=HOSTILE)
     for answer in (
         page.post("/api/search", {"vector": {"hostileword": 1}}),
@@ -83,7 +83,7 @@ def test_hostile_captions_and_names_come_out_as_json_text(page: Page, corpus: Co
     ],
 )
 @pytest.mark.parametrize("method", ["stair", "bag"])
-def test_documents_of_any_kind_are_shown(page: Page, corpus: Corpus, source: dict[str, object], method: str) -> None:
+def test_documents_of_any_kind_are_shown(page: PageClient, corpus: Corpus, source: dict[str, object], method: str) -> None:
     stored(corpus, "foreign", **source)
     assert hit_of(page, "foreign", method=method)["id"] == "foreign"
     image = page.get("/api/image/foreign")
@@ -96,9 +96,9 @@ def test_documents_of_any_kind_are_shown(page: Page, corpus: Corpus, source: dic
 @pytest.mark.parametrize(
     "id_", ["a/b", "x/neighbors", "ünï 猫", "a?b#c&d=e", "100%", "a%2Fb", "a+b", "'\"<>", "a\\b", ".hidden", "…"]
 )
-def test_ids_of_any_kind_can_be_asked_for(page: Page, corpus: Corpus, id_: str) -> None:
-    [document] = [source for source in corpus.all().values() if source.get("caption") == "tabby cat"]
-    corpus.add(id_, {**document, "caption": "copy", "fingerprint": f"f-{id_}"})
+def test_ids_of_any_kind_are_found(page: PageClient, corpus: Corpus, id_: str) -> None:
+    [document] = [source for source in corpus.read_documents().values() if source.get("caption") == "tabby cat"]
+    corpus.add_document(id_, {**document, "caption": "copy", "fingerprint": f"f-{id_}"})
     try:
         image = page.get(f"/api/image/{quote(id_, safe='')}")
         assert (image.status, image.json["id"]) == (200, id_)
@@ -112,7 +112,7 @@ def test_ids_of_any_kind_can_be_asked_for(page: Page, corpus: Corpus, id_: str) 
         corpus.client.delete(index=corpus.index, id=id_, params={"refresh": "true"})
 
 
-def test_a_file_that_may_not_be_shown_is_as_one_that_isn_t_there(page: Page, corpus: Corpus) -> None:
+def test_forbidden_files_look_missing(page: PageClient, corpus: Corpus) -> None:
     outside = corpus.folder.parent / "outside"
     folder = to_file_uri(corpus.folder)
     uris = (
@@ -165,13 +165,13 @@ def test_a_file_that_may_not_be_shown_is_as_one_that_isn_t_there(page: Page, cor
         "/../../etc/passwd",
     ],
 )
-def test_paths_lead_nowhere(page: Page, target: str) -> None:
-    answer = page.ask("GET", target)
+def test_paths_lead_nowhere(page: PageClient, target: str) -> None:
+    answer = page.request("GET", target)
     assert (answer.status, answer.headers["content-type"]) == (404, "application/json")
     assert b"root:" not in answer.body
 
 
-def test_filters_are_not_regular_expressions_and_accept_unescaped_paths(page: Page, corpus: Corpus) -> None:
+def test_filters_are_not_regular_expressions_and_accept_unescaped_paths(page: PageClient, corpus: Corpus) -> None:
     def total(text: str) -> int:
         answer = page.post("/api/facets", {"filter": text})
         assert answer.status == 200, answer.body
@@ -186,22 +186,22 @@ def test_filters_are_not_regular_expressions_and_accept_unescaped_paths(page: Pa
 
 
 def test_without_a_root_there_are_no_originals(node_url: str, corpus: Corpus) -> None:
-    with serving(Connection(url=node_url), corpus.alias) as page:
-        id_ = corpus.id_of("tabby-cat")
+    with serve_page(Connection(url=node_url), corpus.alias) as page:
+        id_ = corpus.get_id("tabby-cat")
         assert page.get("/api/about").json["originals"] is False
         assert page.get(f"/api/image/{id_}").json["original"] is None
         assert page.get(f"/original/{id_}").status == 404
         assert page.get(f"/thumb/{id_}").status == 200
 
 
-def test_a_thumbnail_of_a_document_without_one_is_drawn_from_its_file(page: Page, corpus: Corpus) -> None:
+def test_a_thumbnail_of_a_document_without_one_is_drawn_from_its_file(page: PageClient, corpus: Corpus) -> None:
     stored(corpus, "bare", uri=to_file_uri(corpus.folder / "dairy-cow.jpg"), fingerprint="f1")
     answer = page.get("/thumb/bare?v=f1")
     assert (answer.status, answer.headers["cache-control"]) == (200, "private, max-age=31536000, immutable")
     assert max(Image.open(io.BytesIO(answer.body)).size) == 256
 
 
-def test_thumbnails_are_always_rendered_again(page: Page, corpus: Corpus) -> None:
+def test_thumbnails_are_always_rendered_again(page: PageClient, corpus: Corpus) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (20, 10), (200, 0, 0)).save(buffer, "PNG")
     data = buffer.getvalue() + b"<script>alert(1)</script>"

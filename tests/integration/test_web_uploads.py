@@ -13,8 +13,8 @@ from itertools import count
 
 import pytest
 from PIL import Image
-from support.corpora.web_corpus import PHOTOS, Corpus, ingested
-from support.servers.hostile_http_server import Page, serving
+from support.corpora.web_corpus import PHOTOS, Corpus, ingest_corpus
+from support.servers.hostile_http_server import PageClient, serve_page
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.sources.image.decode import DecodeLimits
@@ -28,13 +28,13 @@ POST = b"POST /api/image HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\
 
 @pytest.fixture(scope="module")
 def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    with ingested(node_url, "test-web-uploads", tmp_path_factory.mktemp("photos")) as made:
+    with ingest_corpus(node_url, "test-web-uploads", tmp_path_factory.mktemp("photos")) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
-    with serving(Connection(url=node_url), corpus.alias, limits=LIMITS) as made:
+def page(node_url: str, corpus: Corpus) -> Iterator[PageClient]:
+    with serve_page(Connection(url=node_url), corpus.alias, limits=LIMITS) as made:
         yield made
 
 
@@ -77,20 +77,20 @@ def slow_jpeg() -> bytes:
     ],
     ids=count(),  # else the bytes are
 )
-def test_uploads(page: Page, data: bytes, kind: str, status: int) -> None:
-    answer = page.drop(data, kind)
+def test_uploads(page: PageClient, data: bytes, kind: str, status: int) -> None:
+    answer = page.post_image(data, kind)
     assert answer.status == status, answer.body
     assert answer.headers["content-type"] == "application/json"
     assert b"Traceback" not in answer.body
 
 
-def test_an_upload_without_a_type_is_rejected(page: Page) -> None:
-    assert page.ask("POST", "/api/image", b"x", {}).status == 415
-    assert page.ask("POST", "/api/search", b'{"text": "cat"}', {}).status == 415
-    assert page.ask("POST", "/api/search", b'{"text": "cat"}', {"content-type": "text/plain"}).status == 415
+def test_an_upload_without_a_type_is_rejected(page: PageClient) -> None:
+    assert page.request("POST", "/api/image", b"x", {}).status == 415
+    assert page.request("POST", "/api/search", b'{"text": "cat"}', {}).status == 415
+    assert page.request("POST", "/api/search", b'{"text": "cat"}', {"content-type": "text/plain"}).status == 415
 
 
-def raw(page: Page, head: str, parts: list[bytes], *, pause_s: float = 0.0) -> bytes:
+def raw(page: PageClient, head: str, parts: list[bytes], *, pause_s: float = 0.0) -> bytes:
     """The answer to bytes as they are."""
     with socket.create_connection(("127.0.0.1", page.port), timeout=30) as connection:
         connection.sendall(head.replace("\n", "\r\n").encode())
@@ -106,7 +106,7 @@ def raw(page: Page, head: str, parts: list[bytes], *, pause_s: float = 0.0) -> b
         return answer
 
 
-def test_a_body_without_a_declared_length_is_counted_as_it_arrives(page: Page) -> None:
+def test_bodies_without_a_length_are_counted(page: PageClient) -> None:
     head = "POST /api/image HTTP/1.1\nHost: localhost\nContent-Type: image/jpeg\nTransfer-Encoding: chunked\n\n"
     block = b"10000\r\n" + bytes(0x10000) + b"\r\n"
     answer = raw(page, head, [*[block] * 6, b"0\r\n\r\n"])
@@ -114,46 +114,46 @@ def test_a_body_without_a_declared_length_is_counted_as_it_arrives(page: Page) -
     assert b"larger than 300,000 bytes" in answer
 
 
-def test_a_huge_declared_length_is_rejected_before_the_body_is_read(page: Page) -> None:
+def test_a_huge_declared_length_is_rejected_before_the_body_is_read(page: PageClient) -> None:
     head = "POST /api/image HTTP/1.1\nHost: localhost\nContent-Type: image/jpeg\nContent-Length: 999999999999\n\n"
     assert raw(page, head, []).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_body_that_doesn_t_arrive_is_not_waited_for(page: Page) -> None:
+def test_missing_bodies_are_not_awaited(page: PageClient) -> None:
     head = "POST /api/image HTTP/1.1\nHost: localhost\nContent-Type: image/jpeg\nContent-Length: 1000\n\n"
     assert raw(page, head, [b"x"]).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_query_is_as_long_as_it_may_be(page: Page) -> None:
+def test_a_query_is_as_long_as_it_may_be(page: PageClient) -> None:
     big = b'{"text": "cat"' + b" " * LIMITS.body_bytes + b"}"
-    answer = page.ask("POST", "/api/search", big, {"content-type": "application/json"})
+    answer = page.request("POST", "/api/search", big, {"content-type": "application/json"})
     assert answer.status == 413
     deep = b'{"text": ' + b"[" * 100_000
-    answer = page.ask("POST", "/api/search", deep, {"content-type": "application/json"})
+    answer = page.request("POST", "/api/search", deep, {"content-type": "application/json"})
     assert answer.status == 400
 
 
-def test_requests_beyond_the_limit_are_asked_to_retry(node_url: str, corpus: Corpus) -> None:
+def test_excess_requests_get_retry_after(node_url: str, corpus: Corpus) -> None:
     limits = ServerLimits(max_concurrent=1, max_waiting=0)
     data = (PHOTOS / "tabby-cat.jpg").read_bytes()
-    with serving(Connection(url=node_url), corpus.alias, limits=limits) as page, ThreadPoolExecutor(8) as pool:
-        assert page.drop(data).status == 200
-        answers = list(pool.map(lambda _: page.drop(data), range(16)))
+    with serve_page(Connection(url=node_url), corpus.alias, limits=limits) as page, ThreadPoolExecutor(8) as pool:
+        assert page.post_image(data).status == 200
+        answers = list(pool.map(lambda _: page.post_image(data), range(16)))
         assert {answer.status for answer in answers} == {200, 429}
         for answer in answers:
             assert answer.status == 200 or answer.headers["retry-after"].isdecimal()
-        assert page.drop(data).status == 200  # and the place is free again
+        assert page.post_image(data).status == 200  # and the place is free again
 
 
 def test_memory_of_bodies_is_bounded(node_url: str, corpus: Corpus) -> None:
     limits = ServerLimits(max_held_bytes=10_000)
-    with serving(Connection(url=node_url), corpus.alias, limits=limits) as page:
-        assert page.drop(bytes(9_000)).status == 422
-        assert page.drop(bytes(11_000)).status == 429
-        assert page.drop(bytes(9_000)).status == 422
+    with serve_page(Connection(url=node_url), corpus.alias, limits=limits) as page:
+        assert page.post_image(bytes(9_000)).status == 422
+        assert page.post_image(bytes(11_000)).status == 429
+        assert page.post_image(bytes(9_000)).status == 422
 
 
-def test_the_server_survives_arbitrary_requests(page: Page) -> None:
+def test_the_server_survives_arbitrary_requests(page: PageClient) -> None:
     for garbage in (b"\x00\x01\x02\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", POST + b"Content-Length: -1\r\n\r\n"):
         with socket.create_connection(("127.0.0.1", page.port), timeout=10) as connection:
             connection.sendall(garbage)
@@ -161,4 +161,4 @@ def test_the_server_survives_arbitrary_requests(page: Page) -> None:
     with socket.create_connection(("127.0.0.1", page.port), timeout=10) as connection:
         connection.sendall(POST + b"Content-Length: 100\r\n\r\nabc")
     assert page.get("/api/about").status == 200
-    assert not [said for said in page.said if "Traceback" in said]
+    assert not [message for message in page.messages if "Traceback" in message]

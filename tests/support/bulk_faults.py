@@ -1,7 +1,7 @@
 """Faults of requests that write or search documents, for `fault_proxy`.
 
-`repeated_faults` make a client repeat the request, `harmless_faults` are unusual but complete responses, and `stopping_faults`
-don't go away by waiting. `search_faults` are search responses that are marked as incomplete.
+`list_retried_faults` make a client repeat the request, `list_harmless_faults` are unusual but complete responses, and
+`list_fatal_faults` don't go away by waiting. `list_search_faults` are search responses that are marked as incomplete.
 """
 
 from __future__ import annotations
@@ -12,49 +12,49 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from support.servers.fault_proxy import Answer, Fault, Reply, Request, Send
+from support.servers.fault_proxy import Fault, MaybeResponse, Request, Response, Send
 
 Items: TypeAlias = "list[dict[str, dict[str, Any]]]"
 """Items of a bulk response: `{"index": {"_id": ..., "status": ...}}`."""
 
 
-def busy(retry_after_s: int | None = None) -> Fault:
+def reject_request(retry_after_s: int | None = None) -> Fault:
     """Reject the whole request with 429; nothing is written."""
     headers = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
-    reply = Reply(status=429, body=b'{"error": {"type": "rejected", "reason": "too many requests"}}', headers=headers)
+    reply = Response(status=429, body=b'{"error": {"type": "rejected", "reason": "too many requests"}}', headers=headers)
     return Fault("429" if retry_after_s is None else f"429 with Retry-After: {retry_after_s}", lambda request, send: reply)
 
 
-def unavailable(status: int = 503) -> Fault:
+def build_gateway_error(status: int = 503) -> Fault:
     """Answer with the error page of a gateway; nothing is written."""
-    return _said(str(status), Reply(status=status, kind="text/html", body=b"<h1>upstream gone</h1>"))
+    return _said(str(status), Response(status=status, kind="text/html", body=b"<h1>upstream gone</h1>"))
 
 
-def too_large(limit: int) -> Fault:
+def limit_body(limit: int) -> Fault:
     """Reject bodies above `limit` bytes with 413."""
-    refusal = Reply(status=413, kind="text/plain", body=b"too large")
+    refusal = Response(status=413, kind="text/plain", body=b"too large")
     return Fault("413", lambda request, send: refusal if len(request.body) > limit else send(request))
 
 
-def cut_before() -> Fault:
+def drop_request() -> Fault:
     """Close the connection before the node gets the request."""
     return Fault("cut before", lambda request, send: None)
 
 
-def cut_after() -> Fault:
+def drop_response() -> Fault:
     """Close the connection after the node has processed the request."""
 
-    def act(request: Request, send: Send) -> Answer:
+    def act(request: Request, send: Send) -> MaybeResponse:
         send(request)
         return None
 
     return Fault("cut after", act)
 
 
-def slow(seconds: float) -> Fault:
+def delay_response(seconds: float) -> Fault:
     """Process the request, but delay the response by `seconds`, beyond the client's timeout."""
 
-    def act(request: Request, send: Send) -> Answer:
+    def act(request: Request, send: Send) -> MaybeResponse:
         reply = send(request)
         threading.Event().wait(seconds)
         return reply
@@ -62,7 +62,7 @@ def slow(seconds: float) -> Fault:
     return Fault("slow", act)
 
 
-def items_refused(
+def reject_items(
     chosen: Callable[[int, str], bool] = lambda i, _: i % 2 == 1,
     status: int = 429,
     error: Mapping[str, str] | None = None,
@@ -79,11 +79,11 @@ def items_refused(
     """
     reason = dict(error or {"type": "rejected", "reason": "queue full"})
 
-    def act(request: Request, send: Send) -> Answer:
-        lines = list(operations(request.body))
+    def act(request: Request, send: Send) -> MaybeResponse:
+        lines = list(parse_operations(request.body))
         rejected = [chosen(i, id_) for i, (_, id_, _) in enumerate(lines)]
         accepted = b"".join(line for (_, _, line), no in zip(lines, rejected, strict=True) if not no)
-        reply = send(replace(request, body=accepted)) if accepted else Reply.json({"items": []})
+        reply = send(replace(request, body=accepted)) if accepted else Response.json({"items": []})
         if reply.status >= 300:
             return reply
         items: Items = json.loads(reply.body).get("items", [])
@@ -93,35 +93,35 @@ def items_refused(
             {kind: {**index_of, "_id": id_, "status": status, "error": reason}} if no else next(written)
             for (kind, id_, _), no in zip(lines, rejected, strict=True)
         ]
-        return Reply.json({"items": merged, **({"errors": False} if denies else {})})
+        return Response.json({"items": merged, **({"errors": False} if denies else {})})
 
     return Fault(f"items with {status}{' and errors: false' if denies else ''}", act)
 
 
-def repeated_faults(slow_s: float = 1.5) -> tuple[Fault, ...]:
+def list_retried_faults(slow_s: float = 1.5) -> tuple[Fault, ...]:
     """Return the faults after which the request, or a part of it, must be sent again."""
     return (
-        busy(),
-        busy(retry_after_s=1),
-        busy(retry_after_s=-5),
-        unavailable(),
-        unavailable(502),
-        _said("503 with a JSON string", Reply.json("one moment", 503)),
-        cut_before(),
-        cut_after(),
-        slow(slow_s),
-        _said("page with 200", Reply(body=b"<html>one moment please</html>")),
-        _said("html with 200", Reply(kind="text/html", body=b"<html>one moment please</html>")),
-        _said("list", Reply.json([])),
-        _said("JSON string", Reply.json("ok")),
-        items_refused(),
-        items_refused(denies=True),
+        reject_request(),
+        reject_request(retry_after_s=1),
+        reject_request(retry_after_s=-5),
+        build_gateway_error(),
+        build_gateway_error(502),
+        _said("503 with a JSON string", Response.json("one moment", 503)),
+        drop_request(),
+        drop_response(),
+        delay_response(slow_s),
+        _said("page with 200", Response(body=b"<html>one moment please</html>")),
+        _said("html with 200", Response(kind="text/html", body=b"<html>one moment please</html>")),
+        _said("list", Response.json([])),
+        _said("JSON string", Response.json("ok")),
+        reject_items(),
+        reject_items(denies=True),
         *(_items_changed(name, change) for name, change in _INCOMPLETE.items()),
         *(_reply_changed(name, change) for name, change in _BROKEN.items()),
     )
 
 
-def harmless_faults() -> tuple[Fault, ...]:
+def list_harmless_faults() -> tuple[Fault, ...]:
     """Return unusual responses that still give the outcome of each document."""
     return (
         *(_items_changed(name, change) for name, change in _ODD.items()),
@@ -129,21 +129,21 @@ def harmless_faults() -> tuple[Fault, ...]:
     )
 
 
-def stopping_faults(elsewhere: str = "http://127.0.0.1:9/") -> tuple[Fault, ...]:
+def list_fatal_faults(elsewhere: str = "http://127.0.0.1:9/") -> tuple[Fault, ...]:
     """Return faults that don't go away by waiting; nothing is written."""
     return (
-        _said("307", Reply(status=307, headers={"location": elsewhere})),
-        _said("401", Reply.json({"error": "who are you?"}, 401)),
-        _said("403", Reply.json({"error": "not you"}, 403)),
+        _said("307", Response(status=307, headers={"location": elsewhere})),
+        _said("401", Response.json({"error": "who are you?"}, 401)),
+        _said("403", Response.json({"error": "not you"}, 403)),
     )
 
 
-def every_fault(slow_s: float = 1.5, limit: int = 20_000) -> tuple[Fault, ...]:
+def list_all_faults(slow_s: float = 1.5, limit: int = 20_000) -> tuple[Fault, ...]:
     """Return every fault that a client must recover from."""
-    return (*repeated_faults(slow_s), *harmless_faults(), too_large(limit))
+    return (*list_retried_faults(slow_s), *list_harmless_faults(), limit_body(limit))
 
 
-def search_faults() -> tuple[Fault, ...]:
+def list_search_faults() -> tuple[Fault, ...]:
     """Return incomplete responses to `_search` and `_count`."""
     return (
         _answer_changed("search of half the shards", lambda answer: {**answer, "_shards": _HALF_OF_THE_SHARDS}),
@@ -151,8 +151,8 @@ def search_faults() -> tuple[Fault, ...]:
     )
 
 
-def operations(body: bytes) -> Iterator[tuple[str, str, bytes]]:
-    """`(kind, _id, lines)` of each operation of a bulk request."""
+def parse_operations(body: bytes) -> Iterator[tuple[str, str, bytes]]:
+    """Yield `(kind, _id, lines)` of each operation of a bulk request."""
     lines = iter(body.splitlines(keepends=True))
     for line in lines:
         [(kind, meta)] = json.loads(line).items()
@@ -180,7 +180,7 @@ _ODD: Mapping[str, Callable[[Items], Items]] = {
     "items in another order": lambda items: items[::-1],
     "items twice, in another order": lambda items: [*items, *items][::-1],
 }
-_BROKEN: Mapping[str, Callable[[Reply], Reply]] = {
+_BROKEN: Mapping[str, Callable[[Response], Response]] = {
     "reset after": lambda reply: replace(reply, is_reset=True),
     "half a response": lambda reply: replace(reply, sent=len(reply.body) // 2),
     "Content-Length too large": lambda reply: replace(reply, body=reply.body + b" " * 500, sent=len(reply.body)),
@@ -191,11 +191,11 @@ _BROKEN: Mapping[str, Callable[[Reply], Reply]] = {
 _HALF_OF_THE_SHARDS = {"total": 2, "successful": 1, "skipped": 0, "failed": 1, "failures": []}
 
 
-def _said(name: str, reply: Reply) -> Fault:
+def _said(name: str, reply: Response) -> Fault:
     return Fault(name, lambda request, send: reply)
 
 
-def _reply_changed(name: str, change: Callable[[Reply], Reply]) -> Fault:
+def _reply_changed(name: str, change: Callable[[Response], Response]) -> Fault:
     return Fault(name, lambda request, send: change(send(request)))
 
 
@@ -206,7 +206,7 @@ def _items_changed(name: str, change: Callable[[Items], Items]) -> Fault:
 def _answer_changed(name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Fault:
     """Change JSON responses with status 200; others stay unchanged."""
 
-    def act(request: Request, send: Send) -> Answer:
+    def act(request: Request, send: Send) -> MaybeResponse:
         reply = send(request)
         return replace(reply, body=json.dumps(change(json.loads(reply.body))).encode()) if reply.status == 200 else reply
 

@@ -12,10 +12,10 @@ from typer.testing import CliRunner, Result
 from stair_es.cli.main import app
 from stair_es.errors import StairError
 
-__all__ = ["CommandHere"]
+__all__ = ["CommandRunner"]
 
 
-class CommandHere:
+class CommandRunner:
     """`stair-es` with its own environment, which is restored after each call."""
 
     def __init__(self, environment: Mapping[str, str | None], *begin: str) -> None:

@@ -2,9 +2,9 @@
 
 ::
 
-    services = compose(COMPOSE, {"PHOTOS": "/somewhere"})
-    process = of_service(services["page"])  # process.argv, process.environment
-    [page] = containers(manifests(KUBERNETES / "base")["Deployment", "stair-es-page"])
+    services = read_compose(COMPOSE, {"PHOTOS": "/somewhere"})
+    process = build_service_process(services["page"])  # process.argv, process.environment
+    [page] = list_containers(read_manifests(KUBERNETES / "base")["Deployment", "stair-es-page"])
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Process:
     argv: list[str]
     environment: dict[str, str]
 
-    def changed(self, texts: Mapping[str, str]) -> Process:
+    def replace_texts(self, texts: Mapping[str, str]) -> Process:
         """Return the process with texts in arguments and values replaced."""
 
         def of(text: str) -> str:
@@ -54,8 +54,8 @@ class Process:
         return Process(argv=[of(part) for part in self.argv], environment={name: of(v) for name, v in self.environment.items()})
 
 
-def compose(path: Path, environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The services of a compose file with the variables filled in.
+def read_compose(path: Path, environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Read the services of a compose file and fill in variables.
 
     Raises:
         LookupError: If a required variable is missing.
@@ -83,26 +83,26 @@ def _value(match: re.Match[str], environ: Mapping[str, str]) -> str:
     return text or ""
 
 
-def entrypoint() -> list[str]:
+def read_entrypoint() -> list[str]:
     """Return the entry point of our image."""
     [entry] = re.findall(r"^ENTRYPOINT (\[.*\])$", DOCKERFILE.read_text(), re.MULTILINE)
     argv: list[str] = json.loads(entry)
     return argv
 
 
-def of_service(service: Mapping[str, Any]) -> Process:
+def build_service_process(service: Mapping[str, Any]) -> Process:
     """Return the process of a service that uses our image."""
-    argv = [*service.get("entrypoint", entrypoint()), *service.get("command", [])]
+    argv = [*service.get("entrypoint", read_entrypoint()), *service.get("command", [])]
     return Process(argv=argv, environment=dict(service.get("environment", {})))
 
 
-def health_of(service: Mapping[str, Any]) -> list[str]:
+def build_health_command(service: Mapping[str, Any]) -> list[str]:
     """Return the command of its health check."""
     kind, *argv = service["healthcheck"]["test"]
     return argv if kind == "CMD" else ["sh", "-c", *argv]
 
 
-def manifests(folder: Path) -> dict[tuple[str, str], Manifest]:
+def read_manifests(folder: Path) -> dict[tuple[str, str], Manifest]:
     """Return the resources of a kustomization by kind and name."""
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     files = [folder / name for name in kustomization["resources"]]
@@ -110,29 +110,29 @@ def manifests(folder: Path) -> dict[tuple[str, str], Manifest]:
     return {(document["kind"], document["metadata"]["name"]): document for document in documents}
 
 
-def everything() -> dict[tuple[str, str], Manifest]:
+def read_all_manifests() -> dict[tuple[str, str], Manifest]:
     """Return the resources of all folders."""
-    return {key: document for name in FOLDERS for key, document in manifests(KUBERNETES / name).items()}
+    return {key: document for name in FOLDERS for key, document in read_manifests(KUBERNETES / name).items()}
 
 
-def pods(node: Any) -> Iterator[Manifest]:  # noqa: ANN401  a tree of YAML
+def list_pods(node: Any) -> Iterator[Manifest]:  # noqa: ANN401  a tree of YAML
     """Yield the pod specifications below a node."""
     if isinstance(node, dict):
         if "containers" in node:
             yield node
         for value in node.values():
-            yield from pods(value)
+            yield from list_pods(value)
     elif isinstance(node, list):
         for value in node:
-            yield from pods(value)
+            yield from list_pods(value)
 
 
-def containers(node: Any) -> list[Manifest]:  # noqa: ANN401  a tree of YAML
+def list_containers(node: Any) -> list[Manifest]:  # noqa: ANN401  a tree of YAML
     """Return the containers below a node."""
-    return [container for pod in pods(node) for container in pod["containers"]]
+    return [container for pod in list_pods(node) for container in pod["containers"]]
 
 
-def of_container(container: Mapping[str, Any], secrets: Mapping[str, str]) -> Process:
+def build_container_process(container: Mapping[str, Any], secrets: Mapping[str, str]) -> Process:
     """Return the process of a container; `secrets` holds the values of referenced Secrets by key."""
     variables = container.get("env", [])
     environment = {
@@ -140,10 +140,10 @@ def of_container(container: Mapping[str, Any], secrets: Mapping[str, str]) -> Pr
         for variable in variables
     }
     arguments = [_EXPANDED.sub(lambda match: environment[match[1]], part) for part in container.get("args", [])]
-    return Process(argv=[*container.get("command", entrypoint()), *arguments], environment=environment)
+    return Process(argv=[*container.get("command", read_entrypoint()), *arguments], environment=environment)
 
 
-def command_lines(text: str) -> Iterator[list[str]]:
+def list_commands(text: str) -> Iterator[list[str]]:
     """Yield the arguments of each `stair-es` call in a shell script."""
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
@@ -153,14 +153,14 @@ def command_lines(text: str) -> Iterator[list[str]]:
             yield words[:end]
 
 
-def parse(arguments: list[str]) -> None:
+def check_arguments(arguments: list[str]) -> None:
     """Parse arguments with the named command; raises Typer's error if they are invalid."""
     group: Any = get_command(app)
     group.commands[arguments[0]].make_context(arguments[0], arguments[1:])
 
 
-def stair_es_of(process: Process) -> list[list[str]]:
+def list_stair_es_calls(process: Process) -> list[list[str]]:
     """Return the arguments of each `stair-es` call of a process, direct or in its shell script."""
     if process.argv[0] == "stair-es":
         return [process.argv[1:]]
-    return [line for part in process.argv for line in command_lines(part)] if process.argv[:2] == ["sh", "-c"] else []
+    return [line for part in process.argv for line in list_commands(part)] if process.argv[:2] == ["sh", "-c"] else []

@@ -50,32 +50,32 @@ BAD_WEIGHTS = (float("nan"), float("inf"), -1.0, 0.0, -0.0, 1e39, 2.0**101, 1e30
 TINY_WEIGHTS = (5e-324, 1e-45, 1e-38, 2.0**-101)
 
 
-def word(rng: random.Random) -> str:
-    """A word that an engine can hold."""
+def draw_word(rng: random.Random) -> str:
+    """Draw a valid word."""
     if rng.random() < 0.3:
         return rng.choice(NAMES)
     pools = rng.sample(POOLS, rng.randint(1, 3))
     return "".join(rng.choice(rng.choice(pools)) for _ in range(rng.randint(1, rng.choice((2, 5, 20)))))
 
 
-def words(rng: random.Random, count: int) -> list[str]:
+def draw_words(rng: random.Random, count: int) -> list[str]:
     """Return `count` different words."""
     drawn: dict[str, None] = {}
     while len(drawn) < count:
-        drawn[word(rng)] = None
+        drawn[draw_word(rng)] = None
     return list(drawn)
 
 
-def weight(rng: random.Random, decades: float = 6) -> float:
+def draw_weight(rng: random.Random, decades: float = 6) -> float:
     """Return a weight within some powers of ten around 1."""
     return float(10 ** rng.uniform(-decades, decades))
 
 
-def text(rng: random.Random, count: int) -> str:
+def draw_text(rng: random.Random, count: int) -> str:
     """Return a text of `count` words."""
-    return " ".join(word(rng) for _ in range(count))
+    return " ".join(draw_word(rng) for _ in range(count))
 
 
-def broken(rng: random.Random) -> str:
+def draw_broken_text(rng: random.Random) -> str:
     """Return a text with an unpaired surrogate."""
-    return word(rng) + rng.choice(("\ud800", "\udfff", "\udc80")) + word(rng)
+    return draw_word(rng) + rng.choice(("\ud800", "\udfff", "\udc80")) + draw_word(rng)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["announce_plugins"]
+__all__ = ["write_entry_points"]
 
 
-def announce_plugins(folder: Path, package: str, *points: str, group: str = "encoders", version: str = "1.0.0") -> None:
+def write_entry_points(folder: Path, package: str, *points: str, group: str = "encoders", version: str = "1.0.0") -> None:
     """Write the metadata of a package below `folder`, which is created if missing.
 
     Args:

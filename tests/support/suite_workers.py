@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadFileScheduling
 
-__all__ = ["ON_PLUGIN_NODE", "FilesAndNodes"]
+__all__ = ["ON_PLUGIN_NODE", "NodeScheduling"]
 
 ON_PLUGIN_NODE = (
     "tests/integration/test_evaluate.py::test_dense_vectors_with_the_knn_plugin",
@@ -16,7 +16,7 @@ ON_PLUGIN_NODE = (
 """Tests that take the fixture `plugin_url`, as their ids begin. (The marks of `--dist loadgroup` do nothing under pytest 9.2.)"""
 
 
-class FilesAndNodes(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+class NodeScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
     """Keep the tests of a file on one worker, and those of the plugin node, so that it starts once."""
 
     def _split_scope(self, nodeid: str) -> str:

@@ -18,7 +18,7 @@ def test_every_error_survives_pickling(kind: type[StairError]) -> None:
     assert (back.message, back.remedy, str(back)) == ("what", "do this", "what\ndo this")
 
 
-def test_what_a_host_asks_for_survives_pickling() -> None:
+def test_host_delays_survive_pickling() -> None:
     back = pickle.loads(pickle.dumps(RetryLater("what", "do this", "images.test", 40.0)))
     assert (back.message, back.host, back.wait_s) == ("what", "images.test", 40.0)
 

@@ -56,7 +56,7 @@ def test_every_package_of_the_tree_is_in_the_wheel() -> None:
     assert listed == tree | commands | {"stair_es.mappings", "stair_es.pipelines"}
 
 
-def test_every_room_is_a_layer() -> None:
+def test_packages_are_layers() -> None:
     rooms = {path.parent.name for path in (ROOT / "stair_es").glob("*/__init__.py")}
     assert rooms - {"cli", "mappings", "pipelines"} == {*ALLOWED, *SHARED}
 
@@ -70,14 +70,14 @@ def test_imports_go_downward_only(layer: str) -> None:
         assert used <= ALLOWED[layer] | {layer}, path
 
 
-def test_the_base_imports_no_layer_and_nothing_heavy() -> None:
+def test_base_imports_no_layer_or_heavy_module() -> None:
     for path in (*(ROOT / "stair_es").glob("*.py"), *(path for room in SHARED for path in _files(ROOT / "stair_es" / room))):
         heavy = {name for name in _imports(path) if name.split(".")[0] in {"torch", "ray", "opensearchpy", "PIL", "onnxruntime"}}
         layers = {name for name in _imports(path) if name.startswith("stair_es.") and name.split(".")[1] in ALLOWED}
         assert not heavy | layers, path
 
 
-def test_the_architecture_page_names_what_exists() -> None:
+def test_architecture_page_names_exist() -> None:
     rooms = "|".join([*ALLOWED, *SHARED, "cli", "types", "errors", "plugins", "token_policy"])
     names = re.findall(rf"`((?:{rooms})(?:\.\w+)*)`", (ROOT / "docs" / "architecture.md").read_text())
     assert len(names) > 80
@@ -115,7 +115,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert not heavy & loaded
 
 
-def test_texts_load_nothing_that_images_need() -> None:
+def test_texts_load_no_image_modules() -> None:
     loaded = list_loaded(
         "from stair_es.model import registry\nfrom stair_es.model.base import ModelSpec\n"
         "registry.load_encoder(ModelSpec(name='stair-mini', text_tower='table')).encode_texts(['a kitten'])"

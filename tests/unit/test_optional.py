@@ -84,14 +84,14 @@ def errors_by_extra(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple
 
 
 @pytest.mark.parametrize("line", EXTRAS)
-def test_a_command_without_its_extra_says_how_to_install_it(errors_by_extra: dict[str, tuple[str, str, str]], line: str) -> None:
+def test_missing_extras_are_named_with_a_command(errors_by_extra: dict[str, tuple[str, str, str]], line: str) -> None:
     kind, message, remedy = errors_by_extra[line]
     assert kind == "MissingExtra", message
     assert message.endswith("isn't installed")
     assert remedy == f"Install it with: pip install 'stair-es[{EXTRAS[line]}]'"
 
 
-def test_all_extras_of_users_are_tried_or_told_elsewhere() -> None:
+def test_all_user_extras_are_covered() -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     elsewhere = {

@@ -39,7 +39,7 @@ def test_the_order_is_move_then_mute_then_cap() -> None:
         ({"puppy": 0.25}, {"dog": 0.25}),
     ],
 )
-def test_of_several_tokens_that_become_one_the_larger_weight_counts(before: dict[str, float], after: dict[str, float]) -> None:
+def test_merged_tokens_keep_the_larger_weight(before: dict[str, float], after: dict[str, float]) -> None:
     policy = TokenPolicy(merge={"dog": ("dogs", "puppy")})
     applied = policy.apply(SparseVector.from_mapping(before))
     assert applied.vector.to_dict() == after
@@ -52,7 +52,7 @@ def test_an_unaffected_vector_stays_unchanged() -> None:
     assert (applied.vector, bool(applied.undo), applied.rules) == (vector(dog=0.5, z=0.25), False, ())
 
 
-def test_a_vector_may_be_emptied_and_comes_back() -> None:
+def test_emptied_vectors_are_restored() -> None:
     applied = TokenPolicy(mute=("a",)).apply(vector(a=0.1))
     assert len(applied.vector) == 0
     assert applied.undo.restore(applied.vector) == vector(a=0.1)
@@ -86,7 +86,7 @@ def random_vector(rng: np.random.Generator, words: list[str]) -> SparseVector:
     return SparseVector.from_pairs((words[i], weight) for i, weight in zip(chosen, weights, strict=True))
 
 
-def test_random_policies_keep_what_they_promise() -> None:
+def test_random_policies_keep_their_invariants() -> None:
     rng = np.random.default_rng(5)
     for _ in range(500):
         policy, before = random_policy(rng, WORDS), random_vector(rng, WORDS)
@@ -104,7 +104,7 @@ def test_random_policies_keep_what_they_promise() -> None:
             assert applied.vector == before
 
 
-def test_the_digest_stands_for_the_rules() -> None:
+def test_digest_identifies_the_rules() -> None:
     base = TokenPolicy(name="a", mute=("x", "y"), cap={"p": 1.0}, rename={"s": "t"})
     same = TokenPolicy(name="b", mute=("y", "x"), cap={"p": 1}, merge={"t": ("s",)})
     assert base.digest == same.digest
@@ -123,7 +123,7 @@ def test_json_and_pickle_and_back() -> None:
         assert loaded.digest == policy.digest
 
 
-def test_a_file_without_a_name_gives_its_own(tmp_path: Path) -> None:
+def test_unnamed_files_use_their_file_name(tmp_path: Path) -> None:
     file = tmp_path / "no-breeds.json"
     file.write_text('{"stair_es_policy": 1, "mute": ["egyptian"]}')
     assert load_policy(file).name == "no-breeds"

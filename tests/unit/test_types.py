@@ -18,7 +18,7 @@ def test_weights_that_an_engine_would_reject_are_rejected(weight: float) -> None
         SparseVector.from_mapping({"dog": weight})
 
 
-def test_a_feature_comes_once() -> None:
+def test_tokens_are_unique() -> None:
     with pytest.raises(ValueError, match="a token is duplicated"):
         SparseVector.from_pairs([("dog", 1.0), ("dog", 2.0)])
 

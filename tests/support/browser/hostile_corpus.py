@@ -35,8 +35,8 @@ NAMES = (
 )
 
 
-def hostile_table(folder: Path) -> Path:
-    """Copies a photo for each of the names, writes a table with the captions, and returns its path."""
+def write_hostile_table(folder: Path) -> Path:
+    """Copy a photo for each name, write a table with the captions, and return its path."""
     photos = sorted(PHOTOS.glob("*.jpg"))
     rows: list[dict[str, str]] = []
     for photo, name, caption in zip(photos, NAMES, CAPTIONS, strict=False):

@@ -2,8 +2,8 @@
 
 ::
 
-    ingested_photos(node_url, index)
-    with serving(node_url, index) as base, chromium() as browser:
+    ingest_photos(node_url, index)
+    with serve_site(node_url, index) as base, start_chromium() as browser:
         page = browser.new_page()
         page.goto(base)
 """
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page
 
-    from support.servers.recording_proxy import GateProxy
+    from support.servers.recording_proxy import RecordingProxy
 
 ROOT = Path(__file__).parents[3]
 PHOTOS = ROOT / "examples" / "photos"
@@ -35,7 +35,7 @@ PHONE = {"width": 360, "height": 740}
 _WATCHED = "addEventListener('securitypolicyviolation', (e) => console.error('refused by the policy: ' + e.violatedDirective));"
 
 
-def ingested(url: str, index: str, *arguments: str | Path) -> None:
+def ingest_images(url: str, index: str, *arguments: str | Path) -> None:
     """Ingest images.
 
     Raises:
@@ -48,14 +48,14 @@ def ingested(url: str, index: str, *arguments: str | Path) -> None:
         raise RuntimeError(f"ingest ended with {result.returncode}: {result.stderr}")
 
 
-def ingested_photos(url: str, index: str, folder: Path = PHOTOS) -> None:
+def ingest_photos(url: str, index: str, folder: Path = PHOTOS) -> None:
     """Ingest the bundled photos with their captions; `folder` may be a copy of them."""
-    ingested(url, index, folder / "captions.jsonl", "--image-column", "file", "--thumbnail-px", "256")
+    ingest_images(url, index, folder / "captions.jsonl", "--image-column", "file", "--thumbnail-px", "256")
 
 
 @contextmanager
-def serving(url: str, index: str, *arguments: str | Path) -> Iterator[str]:
-    """`stair-es serve` on a free port: its address, until the end of the block.
+def serve_site(url: str, index: str, *arguments: str | Path) -> Iterator[str]:
+    """Run `stair-es serve` on a free port and yield its address.
 
     Raises:
         RuntimeError: If it doesn't start.
@@ -72,7 +72,7 @@ def serving(url: str, index: str, *arguments: str | Path) -> Iterator[str]:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def start_chromium() -> Iterator[Browser]:
     """Start Debian's Chromium.
 
     Raises:
@@ -98,39 +98,39 @@ class Site:
 
     base: str
     """Its address."""
-    proxy: GateProxy | None = None
+    proxy: RecordingProxy | None = None
     """Proxy between server and node."""
 
 
 @dataclass(kw_only=True)
-class Watch:
+class PageErrors:
     """Collects console errors, page errors, dialogs and policy violations of a page."""
 
-    complaints: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     allowed: list[str] = field(default_factory=list)
-    """Parts of complaints that a test causes on purpose."""
+    """Parts of messages that a test causes on purpose."""
 
-    def over(self, page: Page) -> None:
+    def attach(self, page: Page) -> None:
         """Watch a page."""
-        page.on("console", self._said)
-        page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
-        page.on("dialog", self._asked)
+        page.on("console", self._record_message)
+        page.on("pageerror", lambda error: self.messages.append(f"error: {error}"))
+        page.on("dialog", self._dismiss_dialog)
         page.add_init_script(_WATCHED)
 
-    def _said(self, message: ConsoleMessage) -> None:
+    def _record_message(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self.complaints.append(f"{message.type}: {message.text}")
+            self.messages.append(f"{message.type}: {message.text}")
 
-    def _asked(self, dialog: Dialog) -> None:
-        self.complaints.append(f"dialog: {dialog.message}")
+    def _dismiss_dialog(self, dialog: Dialog) -> None:
+        self.messages.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
-    def left(self) -> list[str]:
-        """Return the unexpected complaints."""
-        return [complaint for complaint in self.complaints if not any(part in complaint for part in self.allowed)]
+    def get_unexpected(self) -> list[str]:
+        """Return the unexpected messages."""
+        return [message for message in self.messages if not any(part in message for part in self.allowed)]
 
 
-def shot(page: Page, name: str) -> Path:
+def save_screenshot(page: Page, name: str) -> Path:
     """Save a screenshot, to look at after the tests."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     path = SCREENSHOTS / f"{name}.png"

@@ -50,8 +50,8 @@ _UNDATED = 7
 """Every photo with this interval has no date."""
 
 
-def dated(folder: Path, every: int = 1) -> Iterator[Path]:
-    """Three folders below `folder` with copies of each `every`-th photo, most with a date."""
+def copy_dated_photos(folder: Path, every: int = 1) -> Iterator[Path]:
+    """Copy each `every`-th photo into three folders, most with a date."""
     for number, photo in enumerate(sorted(PHOTOS.glob("*.jpg"))[::every]):
         kind = "places" if photo.stem in PLACES else "things" if photo.stem in THINGS else "animals"
         target = folder / kind / photo.name
@@ -64,9 +64,11 @@ def dated(folder: Path, every: int = 1) -> Iterator[Path]:
     yield from (folder / kind for kind in ("animals", "places", "things"))
 
 
-def fill(url: str, index: str, folder: Path, *, token_index: bool = True, vector: str = "rank_features", every: int = 1) -> None:
+def ingest_corpus(
+    url: str, index: str, folder: Path, *, token_index: bool = True, vector: str = "rank_features", every: int = 1
+) -> None:
     """Ingest each `every`-th photo of the corpus behind the alias `index`, with a companion index or without."""
-    _ingest(url, index, *map(str, dated(folder, every)), "--vector", vector)
+    _ingest(url, index, *map(str, copy_dated_photos(folder, every)), "--vector", vector)
     with Cluster(Connection(url=url)) as cluster:
         first = cluster.client.search(index=index, body={"size": 1})["hits"]["hits"][0]["_source"]
         copied = ("model", "ingested_at", "taken_at", "colours", "thumbnail", "fingerprint")
@@ -93,4 +95,4 @@ def _ingest(url: str, index: str, *more: str) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
-        fill(sys.argv[1], sys.argv[2], Path(made))
+        ingest_corpus(sys.argv[1], sys.argv[2], Path(made))

@@ -26,7 +26,7 @@ DEEP = 1000
 """More levels than Python's recursion takes."""
 
 
-def pack(path: Path, *parts: tuple[bytes, int]) -> Path:
+def write_gzip(path: Path, *parts: tuple[bytes, int]) -> Path:
     """Write a gzip file of (block, how many times), at the cost of packing each block once."""
     crc = size = 0
     with path.open("wb") as file:
@@ -42,62 +42,71 @@ def pack(path: Path, *parts: tuple[bytes, int]) -> Path:
     return path
 
 
-def member(name: str, data: bytes = b"", *, size: int | None = None, kind: bytes = tarfile.REGTYPE) -> bytes:
-    """A member of a tar with its padding; with `size` its header alone."""
+def build_tar_member(name: str, data: bytes = b"", *, size: int | None = None, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """Return a tar member with padding; with `size` its header alone."""
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, len(data) if size is None else size
     head = info.tobuf(tarfile.GNU_FORMAT)
     return head if size is not None else head + data + bytes(-len(data) % tarfile.BLOCKSIZE)
 
 
-def deep_object(levels: int = DEEP) -> bytes:
-    """An object in an object in an object."""
+def build_deep_object(levels: int = DEEP) -> bytes:
+    """Return deeply nested objects."""
     return b'{"a":' * levels + b"1" + b"}" * levels
 
 
 END = bytes(2 * tarfile.BLOCKSIZE)
-_IMAGE = member("first.jpg", b"x")
+_IMAGE = build_tar_member("first.jpg", b"x")
 
 
 def _long_header(kind: bytes) -> Callable[[Path], Path]:
     size = 704 * MB // 2**20 * 2**20
-    return lambda path: pack(
-        path, (_IMAGE + member("x", size=size, kind=kind), 1), (b"n" * 2**20, size >> 20), (member("last.jpg", b"x") + END, 1)
+    return lambda path: write_gzip(
+        path,
+        (_IMAGE + build_tar_member("x", size=size, kind=kind), 1),
+        (b"n" * 2**20, size >> 20),
+        (build_tar_member("last.jpg", b"x") + END, 1),
     )
 
 
 def _one_key(path: Path) -> Path:
-    parts = [part for number in range(8) for part in ((member(f"k.{number}.jpg", size=100 << 20), 1), (bytes(2**20), 100))]
-    return pack(path, *parts, (END, 1))
+    parts = [
+        part for number in range(8) for part in ((build_tar_member(f"k.{number}.jpg", size=100 << 20), 1), (bytes(2**20), 100))
+    ]
+    return write_gzip(path, *parts, (END, 1))
 
 
 def _texts_of_one_key(path: Path) -> Path:
-    parts = [part for number in range(700) for part in ((member(f"k.{number}.txt", size=1 << 20), 1), (b"t" * 2**20, 1))]
-    return pack(path, (member("k.jpg", b"x"), 1), *parts, (END, 1))
+    parts = [
+        part for number in range(700) for part in ((build_tar_member(f"k.{number}.txt", size=1 << 20), 1), (b"t" * 2**20, 1))
+    ]
+    return write_gzip(path, (build_tar_member("k.jpg", b"x"), 1), *parts, (END, 1))
 
 
 def _sparse_map(path: Path) -> Path:
     entry = (b"%011o\0" % 512) * 2
     block = entry * 21 + b"\1" + bytes(7)
-    head = bytearray(member("s.jpg", size=0, kind=tarfile.GNUTYPE_SPARSE))
+    head = bytearray(build_tar_member("s.jpg", size=0, kind=tarfile.GNUTYPE_SPARSE))
     head[386:410], head[482] = entry, 1
     head[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(head))[0]  # type: ignore[attr-defined]
-    return pack(path, (_IMAGE + bytes(head), 1), (block * 2048, 200))
+    return write_gzip(path, (_IMAGE + bytes(head), 1), (block * 2048, 200))
 
 
 def _global_records(path: Path) -> Path:
     records = [b"%d %s=%s\n" % (17 + 200_000, b"key%05d" % number, b"v" * 200_000) for number in range(1000)]
-    parts = [(member("g", record, kind=tarfile.XGLTYPE) + member("x.txt", b"x"), 1) for record in records]
-    return pack(path, (_IMAGE, 1), *parts, (END, 1))
+    parts = [(build_tar_member("g", record, kind=tarfile.XGLTYPE) + build_tar_member("x.txt", b"x"), 1) for record in records]
+    return write_gzip(path, (_IMAGE, 1), *parts, (END, 1))
 
 
 def _digits(path: Path) -> Path:
-    path.write_bytes(_IMAGE + member("x", b"1" * 200_000, kind=tarfile.XHDTYPE) + member("last.jpg", b"x") + END)
+    path.write_bytes(
+        _IMAGE + build_tar_member("x", b"1" * 200_000, kind=tarfile.XHDTYPE) + build_tar_member("last.jpg", b"x") + END
+    )
     return path
 
 
 def _around(line: Callable[[], Iterator[tuple[bytes, int]]], last: bytes) -> Callable[[Path], Path]:
-    return lambda path: pack(path, *line(), (b"\n" + last + b"\n", 1))
+    return lambda path: write_gzip(path, *line(), (b"\n" + last + b"\n", 1))
 
 
 _ROW = b'{"path": "last.jpg"}'

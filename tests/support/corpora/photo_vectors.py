@@ -37,8 +37,8 @@ def stack_photos(names: Iterable[str], side_px: int) -> Pixels:
     return np.stack([np.asarray(Image.open(PHOTOS / name).convert("RGB").resize((side_px, side_px))) for name in names])
 
 
-def view(path: Path, number: int) -> Image.Image:
-    """A view of a photo: always the same one for the same number. The first is the whole photo."""
+def crop_view(path: Path, number: int) -> Image.Image:
+    """Return a view of a photo, fixed by its number. The first is the whole photo."""
     with Image.open(path) as opened:
         photo = opened.convert("RGB")
     if number == 0:
@@ -61,16 +61,16 @@ def view(path: Path, number: int) -> Image.Image:
     return ImageOps.posterize(part, rng.randrange(2, 6)) if change == 5 else part
 
 
-def encoded(encoder: Encoder, image: Image.Image) -> SparseVector:
-    """The vector of a picture, decoded as ingest does."""
+def encode_view(encoder: Encoder, image: Image.Image) -> SparseVector:
+    """Encode an image as ingest does."""
     buffer = BytesIO()
     image.save(buffer, "PNG", compress_level=0)
     pixels_HWC = decode_image(buffer.getvalue(), encoder.image_spec, DecodeLimits()).pixels_HWC
     return encoder.encode_images(pixels_HWC[None])[0]
 
 
-def load(file: Path = FILE) -> dict[str, SparseVector]:
-    """Name (`tabby-cat-07`) -> vector."""
+def load_vectors(file: Path = FILE) -> dict[str, SparseVector]:
+    """Map names to vectors."""
     with np.load(file) as archive:
         words, names = archive["words"].tolist(), archive["names"].tolist()
         features = [words[number] for number in archive["features"].tolist()]
@@ -80,8 +80,8 @@ def load(file: Path = FILE) -> dict[str, SparseVector]:
     return {name: SparseVector.from_pairs(pairs[start:end]) for name, start, end in zip(names, [0, *ends], ends, strict=False)}
 
 
-def save(vectors: dict[str, SparseVector], file: Path) -> None:
-    """The inverse of `load`.
+def save_vectors(vectors: dict[str, SparseVector], file: Path) -> None:
+    """Write the vectors.
 
     Raises:
         ValueError: A weight has more than 5 decimals.
@@ -111,10 +111,10 @@ def main() -> None:
     vectors = {}
     for path in sorted(PHOTOS.glob("*.jpg")):
         for number in range(VIEWS):
-            vectors[f"{path.stem}-{number:02}"] = encoded(encoder, view(path, number))
+            vectors[f"{path.stem}-{number:02}"] = encode_view(encoder, crop_view(path, number))
         print(path.stem, len(vectors))
     out.parent.mkdir(parents=True, exist_ok=True)
-    save(vectors, out)
+    save_vectors(vectors, out)
     print(f"{len(vectors):,} vectors, {out.stat().st_size:,} bytes")
 
 

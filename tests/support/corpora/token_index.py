@@ -29,14 +29,14 @@ ALIAS = {"top_tokens": {"type": "alias", "path": "token"}}
 """By which a filter on the main index' words reaches the companion too."""
 
 
-def scanned(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
-    """All documents of an index: id -> source."""
+def read_documents(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
+    """Map the ids of an index to sources."""
     client.indices.refresh(index=index)
     return {hit["_id"]: hit["_source"] for hit in helpers.scan(client, index=index)}
 
 
-def entries(id_: str, source: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The documents of one image, heaviest word first."""
+def build_entries(id_: str, source: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield documents of an image, heaviest first."""
     weights = {unescape_feature(word): weight for word, weight in source.get("tokens", {}).items()}
     heaviest = sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))[:TOP]
     carried = ("uri", "source", "caption", "colours", "model", "taken_at", "ingested_at")
@@ -54,7 +54,7 @@ def entries(id_: str, source: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def make(client: OpenSearch, alias: str, *, with_alias: bool = True) -> str:
+def build_token_index(client: OpenSearch, alias: str, *, with_alias: bool = True) -> str:
     """Write the companion of what `alias` stands for, behind `<alias>-tokens`; returns its name."""
     [index] = client.indices.get_alias(name=alias)
     name = f"{index}.tokens"
@@ -63,8 +63,8 @@ def make(client: OpenSearch, alias: str, *, with_alias: bool = True) -> str:
     client.indices.create(index=name, body={"mappings": mappings, "aliases": {f"{alias}-tokens": {}}})
     actions = (
         {"_index": name, "_id": f"{id_}-{entry['rank']}", "_source": entry}
-        for id_, source in scanned(client, alias).items()
-        for entry in entries(id_, source)
+        for id_, source in read_documents(client, alias).items()
+        for entry in build_entries(id_, source)
     )
     helpers.bulk(client, actions, refresh=True)
     return name

@@ -26,7 +26,7 @@ NAMES = ("tabby-cat", "kitten-with-yarn", "two-spaniels", "dairy-cow", "red-pand
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """What is there."""
+    """A corpus."""
 
     client: OpenSearch
     url: str
@@ -34,34 +34,34 @@ class Corpus:
     index: str
     folder: Path
 
-    def add(self, id_: str, source: Mapping[str, Any]) -> None:
+    def add_document(self, id_: str, source: Mapping[str, Any]) -> None:
         """Write a document as a stranger would."""
         self.client.index(index=self.index, id=id_, body=dict(source), params={"refresh": "true"})
 
-    def all(self) -> dict[str, dict[str, Any]]:
-        """Id -> source."""
+    def read_documents(self) -> dict[str, dict[str, Any]]:
+        """Map ids to sources."""
         hits = self.client.search(index=self.alias, body={"size": 1000})["hits"]["hits"]
         return {hit["_id"]: hit["_source"] for hit in hits}
 
-    def id_of(self, name: str) -> str:
-        """The id of a photo."""
-        return next(id_ for id_, source in self.all().items() if source.get("caption") == name.replace("-", " "))
+    def get_id(self, name: str) -> str:
+        """Return the id of a photo."""
+        return next(id_ for id_, source in self.read_documents().items() if source.get("caption") == name.replace("-", " "))
 
 
 @contextmanager
-def ingested(url: str, alias: str, folder: Path, model: str = "stair-mini", **more: Any) -> Iterator[Corpus]:  # noqa: ANN401
-    """`NAMES` copied into `folder` and ingested from there; the caption of a photo is its name. `more` are options of ingest."""
+def ingest_corpus(url: str, alias: str, folder: Path, model: str = "stair-mini", **more: Any) -> Iterator[Corpus]:  # noqa: ANN401
+    """Copy `NAMES` into `folder` and ingest them with their names as captions. `more` are options of ingest."""
     for name in NAMES:
         shutil.copy(PHOTOS / f"{name}.jpg", folder)
     with Cluster(Connection(url=url)) as cluster:
-        written(url, alias, folder, model, **more)
-        yield Corpus(client=cluster.client, url=url, alias=alias, index=index_of(cluster.client, alias), folder=folder)
+        ingest_folder(url, alias, folder, model, **more)
+        yield Corpus(client=cluster.client, url=url, alias=alias, index=get_alias_target(cluster.client, alias), folder=folder)
         cluster.client.indices.delete(
             index=",".join(cluster.client.indices.get(index=f"{alias}-*"))
         )  # by name: not every engine takes a pattern
 
 
-def written(url: str, alias: str, folder: Path, model: str, **more: Any) -> None:  # noqa: ANN401  options of ingest
+def ingest_folder(url: str, alias: str, folder: Path, model: str, **more: Any) -> None:  # noqa: ANN401  options of ingest
     """Ingest what lies in the folder, with captions."""
     rows = [{"image": str(path), "caption": path.stem.replace("-", " ")} for path in sorted(folder.glob("*.jpg"))]
     table = folder / "photos.jsonl"
@@ -72,7 +72,7 @@ def written(url: str, alias: str, folder: Path, model: str, **more: Any) -> None
     run_ingest([open_source(str(table))], Connection(url=url), options, progress=lambda _: None)
 
 
-def index_of(client: OpenSearch, alias: str) -> str:
-    """What an alias stands for."""
+def get_alias_target(client: OpenSearch, alias: str) -> str:
+    """Return its index."""
     [index] = client.indices.get_alias(name=alias)
     return str(index)

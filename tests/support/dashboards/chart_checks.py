@@ -31,8 +31,8 @@ _BLOCKED = re.compile(
 """Names that one of the products refuses in expressions, or that only one of them has."""
 
 
-def visualization_faults(obj: SavedObject, product: Product) -> Iterator[str]:
-    """What is wrong, one phrase each."""
+def find_visualization_errors(obj: SavedObject, product: Product) -> Iterator[str]:
+    """Yield errors as phrases."""
     state = json.loads(obj["attributes"]["visState"])
     type_ = state.get("type")
     if type_ not in _SCHEMAS and type_ not in _WITHOUT_AGGS:

@@ -14,8 +14,8 @@ from typing import Any
 
 from stair_es.dashboards.index_info import PRODUCT_LABELS, Product
 from stair_es.dashboards.saved_objects import MIGRATION_VERSIONS, SEARCH_SOURCE_INDEX, SavedObject, to_ndjson
-from support.dashboards.chart_checks import visualization_faults
-from support.dashboards.grid_checks import dashboard_faults
+from support.dashboards.chart_checks import find_visualization_errors
+from support.dashboards.grid_checks import find_dashboard_errors
 
 MOST_OBJECTS = 10_000
 MOST_BYTES = 25 * 1024 * 1024
@@ -59,8 +59,8 @@ _STRINGS = {
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # an underscore could make it the name of another cluster's object
 
 
-def faults(objects: Sequence[SavedObject], product: Product) -> list[str]:
-    """What is wrong, one phrase each with the object it is about; empty for a bundle that can be imported."""
+def find_errors(objects: Sequence[SavedObject], product: Product) -> list[str]:
+    """Return errors, each with its object; empty for a bundle that can be imported."""
     problems = [f"{_name(obj)}: {fault}" for obj in objects for fault in _of_one(obj, product)]
     problems += _of_all(objects)
     if problems:
@@ -165,9 +165,9 @@ def _used(obj: SavedObject) -> Iterator[str]:
 
 def _by_type(obj: SavedObject, product: Product) -> Iterator[str]:
     if obj["type"] == "visualization":
-        yield from visualization_faults(obj, product)
+        yield from find_visualization_errors(obj, product)
     elif obj["type"] == "dashboard":
-        yield from dashboard_faults(obj)
+        yield from find_dashboard_errors(obj)
     elif obj["type"] == "search":
         yield from _search(obj)
     else:

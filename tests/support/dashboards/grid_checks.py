@@ -14,8 +14,8 @@ _COLUMNS = 48
 _PANEL_VERSION = "7.10.0"  # older ones are rewritten as if they came from an old link
 
 
-def dashboard_faults(obj: SavedObject) -> Iterator[str]:
-    """What is wrong, one phrase each."""
+def find_dashboard_errors(obj: SavedObject) -> Iterator[str]:
+    """Yield errors as phrases."""
     panels = json.loads(obj["attributes"]["panelsJSON"])
     if not panels:
         yield "no panels"

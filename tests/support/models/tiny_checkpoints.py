@@ -35,7 +35,7 @@ WORDS = (
 Weights = dict[str, Tensor]
 
 
-def vdr_config() -> dict[str, Any]:
+def build_vdr_config() -> dict[str, Any]:
     """Return a small `config.json` of VDR."""
     return {
         "architectures": ["Retriever"],
@@ -57,7 +57,7 @@ def vdr_config() -> dict[str, Any]:
     }
 
 
-def vdr_weights(seed: int = 0, width: int = 8, patch: int = 4, layers: int = 2) -> Weights:
+def draw_vdr_weights(seed: int = 0, width: int = 8, patch: int = 4, layers: int = 2) -> Weights:
     """Return random weights with the names of the published `pytorch_model.bin`."""
     draw = torch.Generator().manual_seed(seed)
     words = sum(word.isascii() and not (word.startswith("[") and len(word) > 1) for word in WORDS)
@@ -104,13 +104,13 @@ def _bert_shapes(prefix: str, width: int, layers: int) -> dict[str, tuple[int, .
     return shapes | {f"{norm}.{part}": (width,) for norm in norms for part in ("weight", "bias")}
 
 
-def d2s_config(dense_model: str | None) -> dict[str, Any]:
+def build_d2s_config(dense_model: str | None) -> dict[str, Any]:
     """Return a small `config.json` of D2S."""
     config = {"architectures": ["D2SModel"], "model_type": "d2s", "mlm_head": "distilbert-base-uncased", "dense_size": 6}
     return config | ({"dense_model": dense_model} if dense_model else {})
 
 
-def d2s_weights(seed: int = 1, width: int = 8, dense_size: int = 6) -> Weights:
+def draw_d2s_weights(seed: int = 1, width: int = 8, dense_size: int = 6) -> Weights:
     """Return random weights with the names of the published `model.safetensors`."""
     draw = torch.Generator().manual_seed(seed)
     shapes: dict[str, tuple[int, ...]] = {
@@ -124,7 +124,7 @@ def d2s_weights(seed: int = 1, width: int = 8, dense_size: int = 6) -> Weights:
     return {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
 
 
-def write(folder: Path, config: Mapping[str, Any], weights: Weights, *, pickled: bool = False) -> Path:
+def write_checkpoint(folder: Path, config: Mapping[str, Any], weights: Weights, *, pickled: bool = False) -> Path:
     """Write a checkpoint with the vocabulary `WORDS`, its weights as safetensors or pickled."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))

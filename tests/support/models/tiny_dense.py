@@ -32,8 +32,8 @@ _CLIP_IMAGES = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": 
 _HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
 
-def clip(folder: Path, seed: int = 0) -> Path:
-    """A CLIP: 16 px, 9 tokens."""
+def write_clip(folder: Path, seed: int = 0) -> Path:
+    """Write a 16 px CLIP."""
     end = {"bos_token_id": 3, "eos_token_id": 4, "pad_token_id": 0}
     config = CLIPConfig(
         text_config={**_TEXT, **end, "max_position_embeddings": 9}, vision_config={**_SEEN, "image_size": 16}, projection_dim=6
@@ -42,8 +42,8 @@ def clip(folder: Path, seed: int = 0) -> Path:
     return _saved(folder, CLIPModel, config, seed, {**preprocessing, "crop_size": {"height": 16, "width": 16}, **_CLIP_IMAGES})
 
 
-def siglip(folder: Path, seed: int = 0) -> Path:
-    """A SigLIP: 16 px, always 7 tokens."""
+def write_siglip(folder: Path, seed: int = 0) -> Path:
+    """Write a SigLIP of 7 tokens."""
     config = SiglipConfig(
         text_config={**_TEXT, "max_position_embeddings": 7, "projection_size": 8}, vision_config={**_SEEN, "image_size": 16}
     )
@@ -52,8 +52,8 @@ def siglip(folder: Path, seed: int = 0) -> Path:
     )
 
 
-def align(folder: Path, seed: int = 0) -> Path:
-    """An ALIGN: 32 px, always 64 tokens."""
+def write_align(folder: Path, seed: int = 0) -> Path:
+    """Write an ALIGN of 64 tokens."""
     vision_config = {
         "width_coefficient": 0.1,
         "depth_coefficient": 0.1,
@@ -75,8 +75,8 @@ def align(folder: Path, seed: int = 0) -> Path:
     return _saved(folder, AlignModel, config, seed, preprocessing)
 
 
-def blip(folder: Path, seed: int = 0, dense_size: int = 6) -> Path:
-    """A BLIP for image-text retrieval: 16 px."""
+def write_blip(folder: Path, seed: int = 0, dense_size: int = 6) -> Path:
+    """Write a BLIP for retrieval: 16 px."""
     text = {**_TEXT, "encoder_hidden_size": 8, "max_position_embeddings": 40, "pad_token_id": 0}
     config = BlipConfig(text_config=text, vision_config={**_SEEN, "image_size": 16}, image_text_hidden_size=dense_size)
     preprocessing = {"image_processor_type": "BlipImageProcessor", "size": _square(16), **_CLIP_IMAGES}
@@ -95,11 +95,11 @@ def _saved(folder: Path, model_class: Any, config: Any, seed: int, preprocessing
             parameter.normal_(0, 0.3)
     model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing))
-    tokenizer().save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
     return folder
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer of `tiny_checkpoints.WORDS`: `[CLS] ... [SEP]`."""
     inner = Tokenizer(WordPiece({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
     inner.normalizer = BertNormalizer()

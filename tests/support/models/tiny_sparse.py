@@ -62,7 +62,7 @@ class TinySplade(torch.nn.Module):
 '''
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE trained on a few words; with a special token, and one with a space in it."""
     inner = Tokenizer(BPE())
     inner.pre_tokenizer = pre_tokenizers.Sequence(
@@ -78,10 +78,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return wrapped
 
 
-def with_images(folder: Path, seed: int = 0) -> dict[str, torch.Tensor]:
+def write_image_model(folder: Path, seed: int = 0) -> dict[str, torch.Tensor]:
     """Write a model of texts and images with its own code, and return its weights."""
     folder.mkdir(parents=True)
-    words = tokenizer()
+    words = build_tokenizer()
     words.save_pretrained(folder)
     size = len(words) + PADDED
     draw = torch.Generator().manual_seed(seed)
@@ -107,12 +107,12 @@ def _red(colours: torch.Tensor, words: PreTrainedTokenizerFast) -> None:
         colours[vocabulary[word]] = torch.tensor(colour, dtype=torch.float32)
 
 
-def texts_only(folder: Path, seed: int = 0) -> torch.Tensor:
+def write_text_model(folder: Path, seed: int = 0) -> torch.Tensor:
     """Write a text model with modules of the library only, and return its weights."""
     from sentence_transformers import SparseEncoder
     from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 
-    words: Any = tokenizer()
+    words: Any = build_tokenizer()
     table = torch.rand(len(words), generator=torch.Generator().manual_seed(seed)) + 0.1
     SparseEncoder(modules=[SparseStaticEmbedding(words, table)], device="cpu").save_pretrained(str(folder))
     return table

@@ -45,8 +45,8 @@ _READ: Mapping[str, Any] = {
 }
 
 
-def _transformer(kind: str, **config: object) -> BackboneConfig:
-    return BackboneConfig(kind="transformers", name=f"tiny-{kind}", config={"model_type": kind, **config})
+def _transformer(kind: str, **settings: object) -> BackboneConfig:
+    return BackboneConfig(kind="transformers", name=f"tiny-{kind}", config={"model_type": kind, **settings})
 
 
 IMAGES: Mapping[str, BackboneConfig] = {
@@ -75,7 +75,7 @@ TEXTS: Mapping[str, BackboneConfig] = {
 }
 
 
-def tokenizer() -> Tokenizer:
+def build_tokenizer() -> Tokenizer:
     """WordPiece over the special, the unused and a few more words: `[CLS] ... [SEP]`."""
     words = (*SPECIAL, *UNUSED, *WORDS)
     result = Tokenizer(WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
@@ -87,7 +87,7 @@ def tokenizer() -> Tokenizer:
     return result
 
 
-def config(image: str = "vit", text: str = "bert", **changes: Any) -> StairConfig:  # noqa: ANN401
+def build_config(image: str = "vit", text: str = "bert", **changes: Any) -> StairConfig:  # noqa: ANN401
     """Return a configuration; tower fields are prefixed, such as `image_top_k=3` or `text_tie=True`."""
     towers = {
         side: {name.removeprefix(f"{side}_"): changes.pop(name) for name in list(changes) if name.startswith(f"{side}_")}
@@ -104,11 +104,13 @@ def config(image: str = "vit", text: str = "bert", **changes: Any) -> StairConfi
     return replace(stair_config, **changes)
 
 
-def model(stair_config: StairConfig, seed: int = 0) -> StairModel:
+def build_model(stair_config: StairConfig, seed: int = 0) -> StairModel:
     """Return a model with random weights, including biases and norms."""
     torch.manual_seed(seed)
-    features = WholeWordVocabulary(WHOLE) if stair_config.vocabulary == "words" else list_candidate_tokens(tokenizer())
-    stair_model: StairModel = StairModel(stair_config, StairTokenizer(tokenizer(), features, stair_config.text.max_tokens)).eval()
+    features = WholeWordVocabulary(WHOLE) if stair_config.vocabulary == "words" else list_candidate_tokens(build_tokenizer())
+    stair_model: StairModel = StairModel(
+        stair_config, StairTokenizer(build_tokenizer(), features, stair_config.text.max_tokens)
+    ).eval()
     with torch.no_grad():
         for name, value in stair_model.named_parameters():
             if value.ndim < 2 and name != "log_scale":
@@ -118,14 +120,14 @@ def model(stair_config: StairConfig, seed: int = 0) -> StairModel:
     return stair_model
 
 
-def checkpoint(folder: Path, stair_config: StairConfig | None = None, seed: int = 0) -> Path:
+def write_checkpoint(folder: Path, stair_config: StairConfig | None = None, seed: int = 0) -> Path:
     """Write a checkpoint of such a model, and return the folder."""
-    stair_model = model(stair_config or config(), seed)
-    write(folder, stair_model, tensors(stair_model))
+    stair_model = build_model(stair_config or build_config(), seed)
+    write_tensors(folder, stair_model, get_tensors(stair_model))
     return folder
 
 
-def tensors(stair_model: StairModel) -> dict[str, torch.Tensor]:
+def get_tensors(stair_model: StairModel) -> dict[str, torch.Tensor]:
     """Return the tensors of the model's checkpoint."""
     state_dict = {
         name: value.clone().contiguous()
@@ -137,13 +139,13 @@ def tensors(stair_model: StairModel) -> dict[str, torch.Tensor]:
     return state_dict
 
 
-def write(folder: Path, stair_model: StairModel, weights: Mapping[str, torch.Tensor]) -> None:
+def write_tensors(folder: Path, stair_model: StairModel, weights: Mapping[str, torch.Tensor]) -> None:
     """Write a checkpoint of the model with these tensors instead of its own."""
     stair_checkpoint.save_checkpoint(
         folder, stair_model.config, stair_model.tokens.tokenizer, weights, "# tiny\n", stair_model.tokens.word_vocabulary
     )
 
 
-def batch(tokenized: TokenizedTexts) -> TextBatch:
+def build_batch(tokenized: TokenizedTexts) -> TextBatch:
     """Return the input of the text tower."""
     return TextBatch.from_tokenized(tokenized)

@@ -28,14 +28,14 @@ def write_set(folder: Path) -> None:
     for shape, noun in enumerate(NOUNS):
         for word, colour in COLOURS.items():
             name = f"{word}-{noun}.png"
-            picture(shape, colour).save(folder / name)
+            draw_pattern(shape, colour).save(folder / name)
             rows.append({"image": name, "captions": [f"{word} {noun}", f"a {noun} of {word}"]})
     write_captions(folder / "train.jsonl", rows)
     write_captions(folder / "val.jsonl", rows[::2])
     text = folder / "text"
     text.mkdir(exist_ok=True)
     (text / "config.json").write_text(json.dumps(dict(tiny_stair.TEXTS["bert"].config)))
-    (text / "tokenizer.json").write_text(tiny_stair.tokenizer().to_str())
+    (text / "tokenizer.json").write_text(tiny_stair.build_tokenizer().to_str())
     (folder / "tiny.toml").write_text(CONFIG)
 
 
@@ -49,7 +49,7 @@ def write_captions(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def picture(shape: int, colour: tuple[int, int, int]) -> Image.Image:
+def draw_pattern(shape: int, colour: tuple[int, int, int]) -> Image.Image:
     """Return an image of a pattern in a colour."""
     y, x = np.mgrid[:32, :32]
     is_foreground = (x * (shape % 3) + y * (shape // 3 + 1)) // (4 + shape) % 2 == 0
@@ -58,7 +58,7 @@ def picture(shape: int, colour: tuple[int, int, int]) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def read(folder: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+def read_config(folder: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read the configuration `tiny.toml`, with overrides by dotted name."""
     return read_train_config(folder / "tiny.toml", overrides)
 

@@ -27,7 +27,7 @@ ALL: dict[LossName, float] = {
 }
 
 
-def given(model: StairModel, rows: slice = slice(None)) -> DeviceBatch:
+def build_batch(model: StairModel, rows: slice = slice(None)) -> DeviceBatch:
     """Return a batch of 12, or some rows of it."""
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (12, 32, 32, 3), generator=draw, dtype=torch.uint8)
@@ -37,22 +37,22 @@ def given(model: StairModel, rows: slice = slice(None)) -> DeviceBatch:
     return DeviceBatch(images=images[rows], texts=texts[rows], teacher=(teacher[0][rows], teacher[1][rows]))
 
 
-def still(**changes: Any) -> StairModel:  # noqa: ANN401
+def build_model(**changes: Any) -> StairModel:  # noqa: ANN401
     """Return a model without dropout."""
-    model = tiny_stair.model(tiny_stair.config(text_own_words=True, **changes))
+    model = tiny_stair.build_model(tiny_stair.build_config(text_own_words=True, **changes))
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     return model
 
 
-def steps(model: StairModel, workers: WorkerGroup, chunk: int) -> dict[str, torch.Tensor]:
+def run_steps(model: StairModel, workers: WorkerGroup, chunk: int) -> dict[str, torch.Tensor]:
     """Run three updates with the worker's part of the same batch."""
     stage = TrainingStage(name="s", steps=3, losses=ALL)
     optimizer = torch.optim.SGD(build_param_groups(model, stage, {"head": 0.05, "backbone": 0.05, "scale": 0.05}, 0.01))
     set_train_mode(model, stage)
     rows = split_batch(range(12), workers.rank, workers.count)
-    batch = given(model, slice(rows[0], rows[-1] + 1))
+    batch = build_batch(model, slice(rows[0], rows[-1] + 1))
     update = GradCacheStep(model=model, stage=stage, workers=workers, make_autocast=nullcontext, chunk=chunk)
     for step in range(3):
         optimizer.zero_grad()
@@ -62,12 +62,12 @@ def steps(model: StairModel, workers: WorkerGroup, chunk: int) -> dict[str, torc
     return {name: each.detach().clone() for name, each in model.named_parameters()}
 
 
-def worker(rank: int, folder: str) -> None:
+def run_worker(rank: int, folder: str) -> None:
     """Run one of two processes: write its parameters and collective results, and exit."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     workers = DistributedWorkers()
-    torch.save(steps(still(), workers, chunk=4), f"{folder}/{rank}.pt")
+    torch.save(run_steps(build_model(), workers, chunk=4), f"{folder}/{rank}.pt")
     tensor = torch.full((2,), float(rank + 1))
     gathered = workers.gather_rows(tensor)
     workers.sum_in_place(tensor)

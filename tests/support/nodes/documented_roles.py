@@ -3,7 +3,7 @@
 ::
 
     roles = read_roles()  # {"photos_reader": {"cluster_permissions": [...], "index_permissions": [...]}, ...}
-    without(roles["photos_reader"], "indices:data/read/search")
+    remove_right(roles["photos_reader"], "indices:data/read/search")
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def read_roles() -> dict[str, Role]:
     return roles
 
 
-def rights_of(role: Role) -> list[str]:
+def list_rights(role: Role) -> list[str]:
     """Return its actions."""
     of_indices = [right for part in role.get("index_permissions", ()) for right in part["allowed_actions"]]
     return [*role["cluster_permissions"], *of_indices]
 
 
-def without(role: Role, right: str) -> Role:
+def remove_right(role: Role, right: str) -> Role:
     """Return the role without one of its actions."""
     parts = [
         {**part, "allowed_actions": [each for each in part["allowed_actions"] if each != right]}

@@ -16,7 +16,7 @@ from jgo.maven import Artifact, MavenContext
 from jgo.parse import Coordinate
 
 from stair_es.embedded_node.lockfile import Jar, NodeLock, NodeModule
-from support.nodes.maven_locks import key, pin, write_locks
+from support.nodes.maven_locks import get_sort_key, pin_artifact, write_locks
 
 SEVEN, EIGHT, NINE = "7.17.29", "8.17.0", "9.5.3"
 _HERE = Path(__file__).parent
@@ -60,8 +60,8 @@ class ElasticLock(NodeLock):
         return f"elasticsearch-{self.opensearch}-{self.digest[:12]}"
 
 
-def read(version: str) -> ElasticLock:
-    """The lock file of this version."""
+def read_lock(version: str) -> ElasticLock:
+    """Read its lock file."""
     lock = NodeLock.from_json(_path(version).read_text(encoding="utf-8"))
     modules = tuple(ElasticModule(name=m.name, classname=m.classname, extends=m.extends) for m in lock.modules)
     return ElasticLock(opensearch=lock.opensearch, modules=modules, jars=lock.jars)
@@ -80,18 +80,18 @@ def _resolve(context: MavenContext, group: str, artifact: str, version: str) -> 
 
 
 def _flat(context: MavenContext, version: str) -> Iterator[tuple[str, Artifact]]:
-    artifacts = {key(a): a for a in _resolve(context, _SERVER, "elasticsearch", version)}
+    artifacts = {get_sort_key(a): a for a in _resolve(context, _SERVER, "elasticsearch", version)}
     for name in _SEVEN_PLUGINS:
         for artifact in _resolve(context, _PLUGINS, name, version):
-            artifacts.setdefault(key(artifact), artifact)
+            artifacts.setdefault(get_sort_key(artifact), artifact)
     yield from (("lib", artifact) for artifact in artifacts.values())
 
 
 def _modular(context: MavenContext, version: str) -> Iterator[tuple[str, Artifact]]:
-    core = {key(a): a for a in _resolve(context, _SERVER, "elasticsearch", version)}
+    core = {get_sort_key(a): a for a in _resolve(context, _SERVER, "elasticsearch", version)}
     yield from (("lib", artifact) for artifact in core.values())
     for name in _MODULES:
-        artifacts = {key(a): a for a in _resolve(context, _PLUGINS, name, version)}
+        artifacts = {get_sort_key(a): a for a in _resolve(context, _PLUGINS, name, version)}
         yield from ((f"modules/{name}", artifact) for artifact_key, artifact in artifacts.items() if artifact_key not in core)
 
 
@@ -100,7 +100,7 @@ def pin_all(version: str, context: MavenContext) -> ElasticLock:
     entries = list((_flat if version == SEVEN else _modular)(context, version))
     modules = {} if version == SEVEN else _MODULES
     with ThreadPoolExecutor(8) as pool:
-        jars: list[Jar] = list(pool.map(pin, entries))
+        jars: list[Jar] = list(pool.map(pin_artifact, entries))
     return ElasticLock(
         opensearch=version,
         modules=tuple(ElasticModule(name=name, classname=cls) for name, cls in sorted(modules.items())),

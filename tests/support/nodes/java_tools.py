@@ -38,8 +38,8 @@ _ECJ = Jar(
 )
 
 
-def full_jdk(minimum: int) -> Path | None:
-    """`java` of a whole JDK of this version or a later one, from `JAVA_HOME` or where Linux distributions put them."""
+def find_jdk(minimum: int) -> Path | None:
+    """Return `java` of a full JDK of at least this version, from `JAVA_HOME` or where Linux distributions put it."""
     java_home = os.environ.get("JAVA_HOME")
     homes = ([Path(java_home)] if java_home else []) + sorted(Path("/usr/lib/jvm").glob("*"), reverse=True)
     return next((home / "bin" / "java" for home in homes if _whole(home) and _version(home) >= minimum), None)
@@ -64,8 +64,8 @@ def fetch_jre21(cache: Path) -> Path:
     return home / "bin" / "java"
 
 
-def compiled(launcher: str, classpath: Iterable[Path], release: int, cache: Path) -> Path:
-    """The folder with the classes of `launchers/<launcher>.java`, compiled once for each text of it."""
+def compile_launcher(launcher: str, classpath: Iterable[Path], release: int, cache: Path) -> Path:
+    """Compile `launchers/<launcher>.java` once for each text, and return the folder."""
     source = _LAUNCHERS / f"{launcher}.java"
     jars = ":".join(map(str, sorted(classpath)))
     target = cache / "classes" / hashlib.sha256(source.read_bytes() + jars.encode()).hexdigest()[:16]

@@ -48,52 +48,54 @@ ICU = (("com.ibm.icu", "icu4j", "77.1"), ("com.ibm.icu", "icu4j-localespi", "77.
 
 
 def resolve(context: MavenContext, group: str, artifact: str, version: str) -> list[Artifact]:
-    """The artifact and what it needs at run time."""
+    """Resolve it with its runtime needs."""
     dependency = context.create_dependency(Coordinate(group, artifact, version, scope="compile"))
     direct, transitive = context.resolver.resolve([dependency])
-    return [d.artifact for d in (*direct, *transitive) if d.scope in ("compile", "runtime") and not native(d.artifact)]
+    return [d.artifact for d in (*direct, *transitive) if d.scope in ("compile", "runtime") and not is_native(d.artifact)]
 
 
-def native(artifact: Artifact) -> bool:
-    """Machine code for one platform. Only HTTP/3, which is off, would load it; without it the lock suits every platform."""
+def is_native(artifact: Artifact) -> bool:
+    """Return whether it is machine code. Only HTTP/3, which is off, loads it; without it the lock suits every platform."""
     return str(artifact.artifactId) == "netty-codec-native-quic"
 
 
-def single(context: MavenContext, group: str, artifact: str, version: str) -> Artifact:
-    """The artifact alone."""
+def resolve_single(context: MavenContext, group: str, artifact: str, version: str) -> Artifact:
+    """Resolve it alone."""
     return context.project(group, artifact).at_version(version).artifact()
 
 
-def server(context: MavenContext, version: str) -> list[Artifact]:
-    """What belongs into `lib`."""
+def resolve_server(context: MavenContext, version: str) -> list[Artifact]:
+    """Resolve jars of `lib`."""
     artifacts = resolve(context, SERVER, "opensearch", version)
     if not version.startswith("2."):
         artifacts += resolve(context, SERVER, "opensearch-agent-bootstrap", version)  # Bootstrap fails without its AgentPolicy
-    artifacts.append(single(context, SERVER, "opensearch-plugin-classloader", version))  # for modules that extend another
+    artifacts.append(resolve_single(context, SERVER, "opensearch-plugin-classloader", version))  # for modules that extend another
     log4j = next(a.version for a in artifacts if a.artifactId == "log4j-api")
-    artifacts.append(single(context, "org.apache.logging.log4j", "log4j-core", log4j))  # optional in the server's pom, but needed
-    artifacts += [single(context, *icu) for icu in ICU]
+    artifacts.append(
+        resolve_single(context, "org.apache.logging.log4j", "log4j-core", log4j)
+    )  # optional in the server's pom, but needed
+    artifacts += [resolve_single(context, *icu) for icu in ICU]
     return artifacts
 
 
-def plan(context: MavenContext, version: str, modules: Mapping[str, NodeModule]) -> Iterable[tuple[str, Artifact]]:
-    """Folder and artifact of every jar. A module gets what neither `lib` nor a module that it extends has ("jar hell")."""
-    core = {key(a): a for a in server(context, version)}
+def plan_artifacts(context: MavenContext, version: str, modules: Mapping[str, NodeModule]) -> Iterable[tuple[str, Artifact]]:
+    """Plan folder and artifact of every jar. A module gets what neither `lib` nor its base module has ("jar hell")."""
+    core = {get_sort_key(a): a for a in resolve_server(context, version)}
     yield from (("lib", artifact) for artifact in core.values())
-    trees = {m.name: {key(a): a for a in resolve(context, MODULE, name, version)} for name, m in modules.items()}
+    trees = {m.name: {get_sort_key(a): a for a in resolve(context, MODULE, name, version)} for name, m in modules.items()}
     for module in modules.values():
         provided = set(core).union(*(trees[name] for name in module.extends))
         yield from ((f"modules/{module.name}", a) for name, a in trees[module.name].items() if name not in provided)
 
 
-def key(artifact: Artifact) -> tuple[str, str]:
-    """What two versions of a library have in common."""
+def get_sort_key(artifact: Artifact) -> tuple[str, str]:
+    """Return a key without version."""
     if artifact.classifier or artifact.packaging != "jar":
         raise SystemExit(f"not a plain jar: {artifact}")
     return artifact.groupId, artifact.artifactId
 
 
-def pin(entry: tuple[str, Artifact]) -> Jar:
+def pin_artifact(entry: tuple[str, Artifact]) -> Jar:
     """The jar as fetched."""
     folder, artifact = entry
     content = artifact.resolve().read_bytes()
@@ -111,7 +113,7 @@ def pin(entry: tuple[str, Artifact]) -> Jar:
 
 
 def check_classes(entries: list[tuple[str, Artifact]], modules: Mapping[str, NodeModule]) -> None:
-    """Every module's class is in one of its jars, or the run ends."""
+    """Check that each module's class is in its jars."""
     for module in modules.values():
         class_file = module.classname.replace(".", "/") + ".class"
         jars = [artifact.resolve() for folder, artifact in entries if folder == f"modules/{module.name}"]

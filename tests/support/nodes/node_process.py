@@ -65,13 +65,13 @@ class SearchNode:
         while time.monotonic() < end_s:
             if not self.running:
                 raise RuntimeError(f"{self.name} ended while it started:\n{self.log_file.read_text(errors='replace')[-3000:]}")
-            health = self.ask_health()
+            health = self.get_health()
             if health is not None and enough(health):
                 return
             time.sleep(_POLL_S)
         raise RuntimeError(f"{self.name}: not ready after {_START_TIMEOUT_S:.0f} s, see {self.log_file}")
 
-    def ask_health(self) -> dict[str, Any] | None:
+    def get_health(self) -> dict[str, Any] | None:
         """Return the answer of `/_cluster/health`, if there is one."""
         return fetch_node_json(self.url, "/_cluster/health")
 

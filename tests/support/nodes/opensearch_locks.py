@@ -92,7 +92,7 @@ RELEASES = {
 }
 
 
-def read(version: str) -> NodeLock:
+def read_lock(version: str) -> NodeLock:
     """Return the lock of this version."""
     return NodeLock.from_json(_path(version).read_text(encoding="utf-8"))
 
@@ -108,17 +108,17 @@ def _modules(release: Release) -> dict[str, NodeModule]:
     return modules
 
 
-def pin(version: str, context: MavenContext) -> NodeLock:
+def pin_version(version: str, context: MavenContext) -> NodeLock:
     """Resolve and fetch all jars of a version.
 
     Raises:
         SystemExit: One is damaged, or a module's class is in none of its jars.
     """
     modules = _modules(RELEASES[version])
-    entries = list(maven_locks.plan(context, version, modules))
+    entries = list(maven_locks.plan_artifacts(context, version, modules))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda artifact: artifact.resolve(), {str(a): a for _, a in entries}.values()))
-        jars: list[Jar] = list(pool.map(maven_locks.pin, entries))
+        jars: list[Jar] = list(pool.map(maven_locks.pin_artifact, entries))
     maven_locks.check_classes(entries, modules)
     return NodeLock(
         opensearch=version,
@@ -129,7 +129,7 @@ def pin(version: str, context: MavenContext) -> NodeLock:
 
 def main() -> None:
     """Resolve, fetch, hash, write."""
-    maven_locks.write_locks(__doc__, tuple(RELEASES), pin, _path)
+    maven_locks.write_locks(__doc__, tuple(RELEASES), pin_version, _path)
 
 
 if __name__ == "__main__":

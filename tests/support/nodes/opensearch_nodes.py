@@ -2,12 +2,12 @@
 
 ::
 
-    with plugin_node(tmp_path) as node:  # 3.6.0: neural_sparse, SEISMIC, dense vectors
+    with build_plugin_node(tmp_path) as node:  # 3.6.0: neural_sparse, SEISMIC, dense vectors
         print(node.url)
-    with secured_node(tmp_path) as node:  # 3.4.0: TLS, users, roles
+    with build_secured_node(tmp_path) as node:  # 3.4.0: TLS, users, roles
         node.put_roles({"photos_reader": {...}})
         node.put_users({"reader": ["photos_reader"]}, "a long secret")
-    with release_node("2.19.1", tmp_path) as node:  # and 3.9.0: without plugins
+    with build_release_node("2.19.1", tmp_path) as node:  # and 3.9.0: without plugins
         print(node.url)
 
 Always map `knn_vector` with `"engine": "lucene"`: the plugin's default, faiss, wants native code that isn't there, and the first
@@ -44,9 +44,9 @@ from support.nodes import opensearch_locks
 from support.nodes.java_tools import JRE, fetch_jre21
 from support.nodes.node_process import SearchNode
 from support.nodes.opensearch_locks import Plugin
-from support.nodes.search_nodes import build_command, free_port, get_cache, write_settings
+from support.nodes.search_nodes import build_command, find_free_port, get_cache, write_settings
 
-__all__ = ["ADMIN", "SecuredNode", "plugin_node", "release_node", "secured_node"]
+__all__ = ["ADMIN", "SecuredNode", "build_plugin_node", "build_release_node", "build_secured_node"]
 
 ADMIN = ("admin", "admin")
 """Name and password of the user that the security plugin's example configuration brings, who may do everything."""
@@ -54,7 +54,7 @@ ADMIN = ("admin", "admin")
 _REST_TIMEOUT_S = 30.0
 
 
-def plugin_node(base: Path, *, heap: str = "512m", full_jit: bool = False) -> SearchNode:
+def build_plugin_node(base: Path, *, heap: str = "512m", full_jit: bool = False) -> SearchNode:
     """Return OpenSearch with k-NN and neural-search; not started yet.
 
     Args:
@@ -65,27 +65,27 @@ def plugin_node(base: Path, *, heap: str = "512m", full_jit: bool = False) -> Se
     Raises:
         NodeError: A part can't be fetched, or isn't the pinned one.
     """
-    return release_node(opensearch_locks.SPARSE, base, heap=heap, full_jit=full_jit)
+    return build_release_node(opensearch_locks.SPARSE, base, heap=heap, full_jit=full_jit)
 
 
-def release_node(version: str, base: Path, *, heap: str = "512m", full_jit: bool = False) -> SearchNode:
+def build_release_node(version: str, base: Path, *, heap: str = "512m", full_jit: bool = False) -> SearchNode:
     """Return OpenSearch of this version, with the plugins that `opensearch_locks` names; not started yet.
 
     Raises:
         NodeError: A part can't be fetched, or isn't the pinned one.
     """
-    port = free_port()
+    port = find_free_port()
     argv = _prepare(version, base, port, {}, heap=heap, full_jit=full_jit)
     return SearchNode(f"OpenSearch {version}", argv, port, base)
 
 
-def secured_node(base: Path, *, heap: str = "768m") -> SecuredNode:
+def build_secured_node(base: Path, *, heap: str = "768m") -> SecuredNode:
     """Return OpenSearch with the security plugin, TLS and its example users; not started yet.
 
     Raises:
         NodeError: A part can't be fetched, or isn't the pinned one.
     """
-    version, port = opensearch_locks.SECURED, free_port()
+    version, port = opensearch_locks.SECURED, find_free_port()
     config = _spec(base, port, heap=heap, full_jit=False).config
     config.mkdir(parents=True, exist_ok=True)
     authority = _write_certificates(config)
@@ -129,9 +129,9 @@ class SecuredNode(SearchNode):
 
     def _add(self, kind: str, values: Mapping[str, Any]) -> None:
         patch = [{"op": "add", "path": f"/{name}", "value": value} for name, value in values.items()]
-        self.ask("PATCH", f"/_plugins/_security/api/{kind}", patch)
+        self.request("PATCH", f"/_plugins/_security/api/{kind}", patch)
 
-    def ask(self, method: str, path: str, body: object = None, login: tuple[str, str] = ADMIN) -> Any:  # noqa: ANN401
+    def request(self, method: str, path: str, body: object = None, login: tuple[str, str] = ADMIN) -> Any:  # noqa: ANN401
         """Send a request by a client that isn't ours; return the JSON of the answer.
 
         Raises:
@@ -143,10 +143,10 @@ class SecuredNode(SearchNode):
         with self._opener.open(Request(self.url + path, data, headers, method=method), timeout=_REST_TIMEOUT_S) as response:
             return json.load(response)
 
-    def ask_health(self) -> dict[str, Any] | None:
+    def get_health(self) -> dict[str, Any] | None:
         """See `SearchNode`; None until the security index is there."""
         try:
-            health: dict[str, Any] = self.ask("GET", "/_cluster/health")
+            health: dict[str, Any] = self.request("GET", "/_cluster/health")
         except (OSError, ValueError):
             return None
         return health
@@ -219,7 +219,7 @@ def _prepare(version: str, base: Path, port: int, settings: Mapping[str, Any], *
 def _lay_out(version: str) -> Path:
     """Return the distribution of a version, with its plugins."""
     cache = get_cache()
-    dist = ensure_distribution(opensearch_locks.read(version), cache)
+    dist = ensure_distribution(opensearch_locks.read_lock(version), cache)
     release = opensearch_locks.RELEASES[version]
     with hold_lock(cache / ".lock", "unpacks plugins"):
         if release.security_manager:

@@ -2,7 +2,7 @@
 
 ::
 
-    with elasticsearch7(tmp_path) as node:
+    with build_elasticsearch7(tmp_path) as node:
         print(node.url)
         node.kill()
         node.start()  # the same data, the same URL
@@ -28,10 +28,18 @@ from stair_es.embedded_node.lockfile import load_node_lock
 from stair_es.embedded_node.process import build_node_command, build_node_settings, prepare_folders
 from stair_es.embedded_node.spec import NodeSpec
 from support.nodes import elasticsearch_locks
-from support.nodes.java_tools import JRE, compiled, full_jdk
+from support.nodes.java_tools import JRE, compile_launcher, find_jdk
 from support.nodes.node_process import Cluster, SearchNode
 
-__all__ = ["Cluster", "SearchNode", "elasticsearch7", "elasticsearch8", "elasticsearch9", "free_port", "opensearch_cluster"]
+__all__ = [
+    "Cluster",
+    "SearchNode",
+    "build_cluster",
+    "build_elasticsearch7",
+    "build_elasticsearch8",
+    "build_elasticsearch9",
+    "find_free_port",
+]
 
 # Below what Linux gives to outgoing connections, so that nobody takes one between two starts of a node.
 _PORTS = range(20_000, 32_000)
@@ -47,8 +55,8 @@ rootLogger.appenderRef.console.ref = console
 
 
 @contextmanager
-def embedded(base: Path) -> Iterator[str]:
-    """An embedded node with data of its own; gives its URL. The jars are those of the default home: fetched once a machine."""
+def start_embedded_node(base: Path) -> Iterator[str]:
+    """Start an embedded node with separate data and yield its URL. Its jars are cached in the default home."""
     spec = NodeSpec(dist=DataDir.from_env().dist, base=base / "node", port=0, heap="512m", die_with_parent=True)
     url = start_node(spec)
     try:
@@ -57,12 +65,12 @@ def embedded(base: Path) -> Iterator[str]:
         stop_node(spec)
 
 
-def elasticsearch7(base: Path, *, heap: str = "512m") -> SearchNode:
-    """Elasticsearch 7.17 with `rank_features`; not started yet."""
+def build_elasticsearch7(base: Path, *, heap: str = "512m") -> SearchNode:
+    """Build Elasticsearch 7.17 with `rank_features`, unstarted."""
     home = _elasticsearch(elasticsearch_locks.SEVEN)
     jars = list((home / "lib").glob("*.jar"))
-    classes = compiled("Elasticsearch7", jars, 11, get_cache())
-    port = free_port()
+    classes = compile_launcher("Elasticsearch7", jars, 11, get_cache())
+    port = find_free_port()
     argv: list[str | Path] = [
         JRE,
         *_jvm(heap, base),
@@ -75,8 +83,8 @@ def elasticsearch7(base: Path, *, heap: str = "512m") -> SearchNode:
     return SearchNode("Elasticsearch 7", [*argv, *_elastic_settings(base, port)], port, base)
 
 
-def elasticsearch8(base: Path, *, heap: str = "512m") -> SearchNode:
-    """Elasticsearch 8.17 with `sparse_vector`; not started yet. It lacks `GET /`, `rank_features` and the query `sparse_vector`.
+def build_elasticsearch8(base: Path, *, heap: str = "512m") -> SearchNode:
+    """Build Elasticsearch 8.17 with `sparse_vector`, unstarted. It lacks `GET /`, `rank_features` and its query.
 
     Raises:
         LookupError: There is no full JDK.
@@ -84,8 +92,8 @@ def elasticsearch8(base: Path, *, heap: str = "512m") -> SearchNode:
     return _modular("Elasticsearch8", elasticsearch_locks.EIGHT, base, heap)
 
 
-def elasticsearch9(base: Path, *, heap: str = "512m") -> SearchNode:
-    """Elasticsearch 9.5 with `sparse_vector`; not started yet. It lacks `GET /`, and `rank_features`.
+def build_elasticsearch9(base: Path, *, heap: str = "512m") -> SearchNode:
+    """Build Elasticsearch 9.5 with `sparse_vector`, unstarted. It lacks `GET /` and `rank_features`.
 
     Raises:
         LookupError: There is no full JDK.
@@ -94,12 +102,12 @@ def elasticsearch9(base: Path, *, heap: str = "512m") -> SearchNode:
 
 
 def _modular(launcher: str, version: str, base: Path, heap: str) -> SearchNode:
-    java = full_jdk(_OLDEST_JAVA)
+    java = find_jdk(_OLDEST_JAVA)
     if java is None:
         raise LookupError(f"Elasticsearch {version} needs a full JDK, {_OLDEST_JAVA} or newer: set JAVA_HOME")
     home = _elasticsearch(version)
-    classes = compiled(launcher, (home / "lib").glob("*.jar"), _OLDEST_JAVA, get_cache())
-    port = free_port()
+    classes = compile_launcher(launcher, (home / "lib").glob("*.jar"), _OLDEST_JAVA, get_cache())
+    port = find_free_port()
     modular: list[str | Path] = [
         "--module-path",
         home / "lib",
@@ -120,7 +128,7 @@ def _modular(launcher: str, version: str, base: Path, heap: str) -> SearchNode:
     return SearchNode(f"Elasticsearch {version}", [*argv, *_elastic_settings(base, port)], port, base)
 
 
-def opensearch_cluster(base: Path, *, size: int = 3, heap: str = "384m", full_jit: bool = False) -> Cluster:
+def build_cluster(base: Path, *, size: int = 3, heap: str = "384m", full_jit: bool = False) -> Cluster:
     """Return `size` nodes of the embedded OpenSearch that form a cluster; not started yet.
 
     Args:
@@ -130,7 +138,7 @@ def opensearch_cluster(base: Path, *, size: int = 3, heap: str = "384m", full_ji
         full_jit: Whether to compile as a server that runs for long does; otherwise they start quicker, as tests want it.
     """
     dist = ensure_distribution(load_node_lock(), DataDir.from_env().dist)
-    ports, transports = [free_port() for _ in range(size)], [free_port() for _ in range(size)]
+    ports, transports = [find_free_port() for _ in range(size)], [find_free_port() for _ in range(size)]
     nodes = []
     for number, port in enumerate(ports):
         jit: Literal["quick", "full"] = "full" if full_jit else "quick"
@@ -151,8 +159,8 @@ def opensearch_cluster(base: Path, *, size: int = 3, heap: str = "384m", full_ji
     return Cluster(nodes)
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
+def find_free_port() -> int:
+    """Return an unused port."""
     while True:
         port = random.choice(_PORTS)
         with socket.socket() as probe:
@@ -180,7 +188,7 @@ def build_command(spec: NodeSpec, dist: Path, java: Path) -> list[str]:
 
 
 def _elasticsearch(version: str) -> Path:
-    return ensure_distribution(elasticsearch_locks.read(version), get_cache())
+    return ensure_distribution(elasticsearch_locks.read_lock(version), get_cache())
 
 
 def _jvm(heap: str, base: Path) -> list[str]:
@@ -200,7 +208,7 @@ def _elastic_settings(base: Path, port: int) -> list[str]:
         "http.host": "127.0.0.1",
         "http.port": port,
         "transport.host": "127.0.0.1",
-        "transport.port": free_port(),
+        "transport.port": find_free_port(),
         "discovery.type": "single-node",
         "cluster.routing.allocation.disk.threshold_enabled": "false",
         "indices.breaker.total.use_real_memory": "false",  # as in stair_es/embedded_node/process.py, and for the same reason

@@ -3,9 +3,9 @@
 ::
 
     put_users(node)
-    secured = Secured(node=node, folder=tmp_path)
-    secured.output("photos_reader", "search", "a cat")
-    secured.refusal(name_lacking("photos_reader", "indices:data/read/search"), "search", "a cat")
+    secured = SecuredCluster(node=node, folder=tmp_path)
+    secured.read_output("photos_reader", "search", "a cat")
+    secured.read_error(get_restricted_name("photos_reader", "indices:data/read/search"), "search", "a cat")
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.doctor.result import CheckResult
 from stair_es.doctor.run import CheckContext, check_cluster
 from stair_es.errors import StairError
-from support.nodes.documented_roles import read_roles, rights_of, without
+from support.nodes.documented_roles import list_rights, read_roles, remove_right
 from support.nodes.opensearch_nodes import SecuredNode
 
 PASSWORD = "kA7#xQ/@9%:?& ü"
@@ -37,13 +37,13 @@ BESIDE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Secured:
+class SecuredCluster:
     """The node, and the command as one of its users runs it in this process."""
 
     node: SecuredNode
     folder: Path
 
-    def connection(self, user: str) -> Connection:
+    def build_connection(self, user: str) -> Connection:
         """Return one with the login of a user."""
         return Connection(
             url=self.node.url, security=SecuritySettings(user=user, password=PASSWORD, ca_file=str(self.node.ca_file))
@@ -60,7 +60,7 @@ class Secured:
         }
         return CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment)
 
-    def output(self, user: str, *arguments: object, index: str = "photos") -> str:
+    def read_output(self, user: str, *arguments: object, index: str = "photos") -> str:
         """Run the command; return what it printed.
 
         Raises:
@@ -71,7 +71,7 @@ class Secured:
             raise AssertionError(result.exception, result.output)
         return result.stdout
 
-    def refusal(self, user: str, *arguments: object, index: str = "photos") -> StairError:
+    def read_error(self, user: str, *arguments: object, index: str = "photos") -> StairError:
         """Run the command; return why it failed.
 
         Raises:
@@ -82,9 +82,9 @@ class Secured:
             raise AssertionError(result.exception, result.output)
         return result.exception
 
-    def findings(self, user: str) -> list[CheckResult]:
-        """Return what the doctor says of the cluster and of the index `photos`."""
-        context = CheckContext(connect=lambda: self.connection(user), index="photos", model="colours", is_model_named=False)
+    def run_doctor(self, user: str) -> list[CheckResult]:
+        """Return the results of the doctor for the index `photos`."""
+        context = CheckContext(connect=lambda: self.build_connection(user), index="photos", model="colours", is_model_named=False)
         return list(check_cluster(context))
 
     @property
@@ -95,12 +95,12 @@ class Secured:
 
 def put_users(node: SecuredNode) -> None:
     """Make all roles and users."""
-    lacking = {(role, right): name_lacking(role, right) for role in ROLES for right in rights_of(ROLES[role])}
-    node.put_roles({**ROLES, **{name: without(ROLES[role], right) for (role, right), name in lacking.items()}})
+    lacking = {(role, right): get_restricted_name(role, right) for role in ROLES for right in list_rights(ROLES[role])}
+    node.put_roles({**ROLES, **{name: remove_right(ROLES[role], right) for (role, right), name in lacking.items()}})
     roles = {**{role: role for role in ROLES}, **{name: role for (role, _), name in lacking.items()}}
     node.put_users({name: [name, *BESIDE.get(role, [])] for name, role in roles.items()}, PASSWORD)
 
 
-def name_lacking(role: str, right: str) -> str:
+def get_restricted_name(role: str, right: str) -> str:
     """Return the user, and the role, without a right."""
-    return f"{role}_{rights_of(ROLES[role]).index(right)}"
+    return f"{role}_{list_rights(ROLES[role]).index(right)}"

@@ -15,8 +15,8 @@ from typing import Any
 Hits = list[tuple[str, float]]
 
 
-def by_client(task: dict[str, Any]) -> Hits:
-    """As a user's program does it: the client's own bulk helper, the client's own search."""
+def search_with_client(task: dict[str, Any]) -> Hits:
+    """Write with the client's own bulk helper and search with it."""
     module, name = {"elasticsearch": ("elasticsearch", "Elasticsearch"), "opensearch-py": ("opensearchpy", "OpenSearch")}[
         task["client"]
     ]
@@ -33,8 +33,8 @@ def by_client(task: dict[str, Any]) -> Hits:
     return _hits(response)
 
 
-def by_stair_es(task: dict[str, Any]) -> Hits:
-    """As `stair-es` does it: its connection, its bulk path."""
+def search_with_stair_es(task: dict[str, Any]) -> Hits:
+    """Write with the bulk path of `stair-es`."""
     from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
     from stair_es.cluster.client.capabilities import get_cluster_info
     from stair_es.cluster.client.cluster import Cluster
@@ -60,7 +60,7 @@ def _hits(response: Any) -> Hits:  # noqa: ANN401  each client has a type of its
 def main() -> None:
     """Read, do, print."""
     task = json.load(sys.stdin)
-    hits = by_stair_es(task) if task["by"] == "stair-es" else by_client(task)
+    hits = search_with_stair_es(task) if task["by"] == "stair-es" else search_with_client(task)
     json.dump({"version": version(task["client"]), "hits": hits}, sys.stdout)
 
 

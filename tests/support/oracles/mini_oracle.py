@@ -19,7 +19,7 @@ Words = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class NetworkOutputs:
     """Outputs of the networks for an image."""
 
     classes: Sequence[float]
@@ -39,11 +39,11 @@ class Oracle:
         self._mini, self._blend = mini, mini.blend
         self._words = mini.vocabulary.words
         self.classes, self.objects = (self._read_rows(table) for table in (mini.classes, mini.objects))
-        self._mean = mix([1 / len(self.classes)] * len(self.classes), self.classes)
+        self._mean = sum_rows([1 / len(self.classes)] * len(self.classes), self.classes)
         self._stop = load_stop_words()
         self._tokens = load_wordpiece_vocabulary().ids
 
-    def see_image(self, answers: Answers) -> Words:
+    def encode_image(self, answers: NetworkOutputs) -> Words:
         """Return the words of an image."""
         blend, recognized = self._blend, self._see_classes(answers)
         head_share = min(
@@ -56,20 +56,22 @@ class Oracle:
             + blend.class_confidence_weight * max(answers.classes)
             + blend.class_photo_weight * (1 - head_share)
         )
-        learned = scale({word: weight**blend.heads_exponent for word, weight in answers.learned.items()})
-        return scale(keep(mix([head_share, class_share], [learned, recognized]), blend.image_max_tokens))
+        learned = normalize({word: weight**blend.heads_exponent for word, weight in answers.learned.items()})
+        return normalize(keep_heaviest(sum_rows([head_share, class_share], [learned, recognized]), blend.image_max_tokens))
 
-    def _see_classes(self, answers: Answers) -> Words:
-        blend, mixed = self._blend, mix(answers.classes, self.classes)
+    def _see_classes(self, answers: NetworkOutputs) -> Words:
+        blend, mixed = self._blend, sum_rows(answers.classes, self.classes)
         lifted = {word: max(0.0, weight - blend.mean_class_weight * self._mean[word]) for word, weight in mixed.items()}
-        words = mix([1.0, *self._agree(answers)], [lifted, *self.objects])
+        words = sum_rows([1.0, *self._agree(answers)], [lifted, *self.objects])
         if not any(words.values()):
             words = mixed
-        logs = scale(keep({word: math.log1p(blend.log_gain * weight) for word, weight in words.items()}, blend.image_max_tokens))
+        logs = normalize(
+            keep_heaviest({word: math.log1p(blend.log_gain * weight) for word, weight in words.items()}, blend.image_max_tokens)
+        )
         heaviest = max(logs.values())
-        return scale({word: weight for word, weight in logs.items() if weight >= blend.min_relative_weight * heaviest})
+        return normalize({word: weight for word, weight in logs.items() if weight >= blend.min_relative_weight * heaviest})
 
-    def _agree(self, answers: Answers) -> list[float]:
+    def _agree(self, answers: NetworkOutputs) -> list[float]:
         blend, confidences = self._blend, []
         for score, equivalents in zip(answers.things, self._mini.same_things, strict=True):
             confidence = score
@@ -81,7 +83,7 @@ class Oracle:
             confidences.append(max(0.0, (confidence - blend.object_threshold) / (1 - blend.object_threshold)))
         return confidences
 
-    def read_text(self, text: str, learned: Words, embedding_D: Floats | None = None) -> Words:
+    def encode_text(self, text: str, learned: Words, embedding_D: Floats | None = None) -> Words:
         """Return the words of a text: with the text network, or with the table where there is no embedding.
 
         Args:
@@ -96,20 +98,23 @@ class Oracle:
             for match in re.finditer(r"[^\W\d_]+", text)
             if not any(each.begin <= match.start() and match.end() <= each.end for each in matches)
         ]
-        near_rows = [(self.near_word(word), 1.0) for word in unknown if word not in self._stop]
+        near_rows = [(self.find_nearby_words(word), 1.0) for word in unknown if word not in self._stop]
         if not near_rows and not own_words:
             return {}
         if embedding_D is None:
             near_rows += [
-                (self.near_word(text[each.begin : each.end].lower()), self._blend.text_table_near_weight) for each in matches
+                (self.find_nearby_words(text[each.begin : each.end].lower()), self._blend.text_table_near_weight)
+                for each in matches
             ]
-        weights = max_of(
+        weights = take_maximum(
             [dict.fromkeys(own_words, 1.0), *({word: factor * w for word, w in near.items()} for near, factor in near_rows)]
         )
         if embedding_D is not None:
             weights = self._understand(weights, embedding_D)
-        rare = scale({word: weight * self.rarity(word) for word, weight in weights.items()})
-        return scale(keep(mix([1.0, self._blend.text_heads_weight], [rare, scale(learned)]), self._blend.text_max_tokens))
+        rare = normalize({word: weight * self.compute_rarity(word) for word, weight in weights.items()})
+        return normalize(
+            keep_heaviest(sum_rows([1.0, self._blend.text_heads_weight], [rare, normalize(learned)]), self._blend.text_max_tokens)
+        )
 
     def _understand(self, weights: Words, embedding_D: Floats) -> Words:
         """Return the words of a text with those near to it and those of the classes that it is about."""
@@ -120,12 +125,17 @@ class Oracle:
         }
         closeness = [cosine / blend.text_class_temperature for cosine in (arrays["embeddings.classes_KD"] @ embedding_D).tolist()]
         powers = [math.exp(each - max(closeness)) for each in closeness]
-        topics = mix([power / sum(powers) for power in powers], self.classes)
-        rare = keep({word: weight * math.sqrt(self.rarity(word)) for word, weight in topics.items()}, blend.text_max_class_tokens)
+        topics = sum_rows([power / sum(powers) for power in powers], self.classes)
+        rare = keep_heaviest(
+            {word: weight * math.sqrt(self.compute_rarity(word)) for word, weight in topics.items()}, blend.text_max_class_tokens
+        )
         heaviest = max(rare.values())
-        return mix([1.0, blend.text_class_weight / heaviest], [max_of([weights, keep(near, blend.text_max_near_tokens)]), rare])
+        return sum_rows(
+            [1.0, blend.text_class_weight / heaviest],
+            [take_maximum([weights, keep_heaviest(near, blend.text_max_near_tokens)]), rare],
+        )
 
-    def near_word(self, word: str) -> Words:
+    def find_nearby_words(self, word: str) -> Words:
         """Return the words of the table near a word; none if it isn't there."""
         table, token = self._mini.table, self._tokens.get(word, -1)
         tokens = table.token_ids_T.tolist()
@@ -135,7 +145,7 @@ class Oracle:
         pairs = zip(table.word_ids_TN[row].tolist(), table.weights_TN[row].tolist(), strict=True)
         return {self._words[index]: weight / 255 for index, weight in pairs if weight}
 
-    def rarity(self, word: str) -> float:
+    def compute_rarity(self, word: str) -> float:
         """Return how few classes have a word, 1 for at most one."""
         count = max(1, sum(word in row for row in self.classes))
         return max(self._blend.text_min_rarity, math.log(len(self.classes) / count) / math.log(len(self.classes)))
@@ -147,12 +157,12 @@ class Oracle:
             for ids, weights in rows
         ]
 
-    def name(self, weights_V: Floats) -> Words:
+    def name_weights(self, weights_V: Floats) -> Words:
         """Return a row of the vocabulary as words."""
         return {word: weight for word, weight in zip(self._words, weights_V.tolist(), strict=True) if weight}
 
 
-def mix(shares: Sequence[float], rows: Sequence[Mapping[str, float]]) -> Words:
+def sum_rows(shares: Sequence[float], rows: Sequence[Mapping[str, float]]) -> Words:
     """Return the sum of weighted rows."""
     mixed: Words = {}
     for share, row in zip(shares, rows, strict=True):
@@ -161,19 +171,19 @@ def mix(shares: Sequence[float], rows: Sequence[Mapping[str, float]]) -> Words:
     return mixed
 
 
-def max_of(rows: Sequence[Mapping[str, float]]) -> Words:
+def take_maximum(rows: Sequence[Mapping[str, float]]) -> Words:
     """Return the largest weight of each word."""
     words = {word for row in rows for word in row}
     return {word: max(row.get(word, 0.0) for row in rows) for word in words}
 
 
-def keep(words: Words, count: int) -> Words:
+def keep_heaviest(words: Words, count: int) -> Words:
     """Return the heaviest words, ties by their names."""
     positive = [(word, weight) for word, weight in words.items() if weight > 0]
     return dict(sorted(positive, key=lambda pair: (-pair[1], pair[0]))[:count])
 
 
-def scale(words: Words) -> Words:
+def normalize(words: Words) -> Words:
     """Return the words scaled to length 1."""
     length = math.sqrt(sum(weight * weight for weight in words.values()))
     return {word: weight / length for word, weight in words.items()} if length else {}

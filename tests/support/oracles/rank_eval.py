@@ -22,12 +22,12 @@ _METRICS: Mapping[str, dict[str, Any]] = {
 }
 
 
-def own_values(hits: EngineHits, relevant: Sequence[int]) -> dict[str, float]:
+def compute_metrics(hits: EngineHits, relevant: Sequence[int]) -> dict[str, float]:
     """Return our metrics of one query as `_rank_eval` defines them: ties in the engine's order, nothing beyond the tenth hit.
 
     Its nDCG takes as ideal what the number of hits allows, so a short list is measured by a short ideal.
     """
-    ranks = ranks_in_order(hits.items[:AT], relevant)
+    ranks = find_ranks(hits.items[:AT], relevant)
     hit_count = min(len(hits.items), AT)
     return {
         "recall@10": compute_recall(ranks, len(relevant), AT),
@@ -36,13 +36,13 @@ def own_values(hits: EngineHits, relevant: Sequence[int]) -> dict[str, float]:
     }
 
 
-def ranks_in_order(items: Sequence[int], relevant: Collection[int]) -> tuple[int, ...]:
+def find_ranks(items: Sequence[int], relevant: Collection[int]) -> tuple[int, ...]:
     """Return the ranks of the relevant items in a ranking, with ties in its order."""
     relevant_set = set(relevant)
     return tuple(rank for rank, item in enumerate(items, 1) if item in relevant_set)
 
 
-def ask_rank_eval(
+def run_rank_eval(
     index: TemporaryIndex, clauses: Mapping[int, Clause], relevant: Sequence[Sequence[int]]
 ) -> dict[int, dict[str, float]]:
     """Return the metrics of the cluster for each query: metric -> value.

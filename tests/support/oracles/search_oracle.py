@@ -34,7 +34,7 @@ class Bounds:
     high_N: Doubles
     part_N: Flags
 
-    def only(self, part_N: Flags) -> Bounds:
+    def select(self, part_N: Flags) -> Bounds:
         """Return the bounds of some of the documents."""
         return Bounds(self.low_N, self.high_N, self.part_N & part_N)
 
@@ -58,7 +58,7 @@ class Oracle:
         bits_NV = self.weights_NV.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF_8000)
         return bits_NV.view(np.float32).astype(np.float64)
 
-    def weight(self, word: str) -> Doubles:
+    def get_weights(self, word: str) -> Doubles:
         """Return the weight of a token in each document; 0 if it is absent."""
         column = self.columns.get(word)
         return np.zeros(len(self.ids)) if column is None else self.weights_NV[:, column]
@@ -67,26 +67,26 @@ class Oracle:
         pairs = [(self.columns[word], weight) for word, weight in vector if word in self.columns]
         return [column for column, _ in pairs], np.array([weight for _, weight in pairs])
 
-    def exact(self, vector: SparseVector) -> Doubles:
+    def compute_scores(self, vector: SparseVector) -> Doubles:
         """Return the dot product with each document."""
         columns, weights = self._asked(vector)
         return np.asarray(self.weights_NV[:, columns] @ weights)
 
-    def truncated(self, vector: SparseVector) -> Doubles:
+    def compute_truncated(self, vector: SparseVector) -> Doubles:
         """Return the dot products with the weights as an engine stores them."""
         columns, weights = self._asked(vector)
         return np.asarray(self._truncated[:, columns] @ weights)
 
-    def sharing(self, vector: SparseVector) -> Flags:
+    def find_matches(self, vector: SparseVector) -> Flags:
         """Return which documents have a token in common with the vector."""
         return np.asarray((self.weights_NV[:, self._asked(vector)[0]] > 0).any(axis=1))
 
-    def bounds(self, vector: SparseVector) -> Bounds:
+    def compute_bounds(self, vector: SparseVector) -> Bounds:
         """Return the bounds of the scores of a vector."""
-        exact_N = self.exact(vector)
-        return Bounds(exact_N * (1 - TRUNCATION), exact_N * (1 + ROUNDING), self.sharing(vector))
+        exact_N = self.compute_scores(vector)
+        return Bounds(exact_N * (1 - TRUNCATION), exact_N * (1 + ROUNDING), self.find_matches(vector))
 
-    def faults(self, ranking: Ranking, bounds: Bounds, k: int) -> list[str]:
+    def find_errors(self, ranking: Ranking, bounds: Bounds, k: int) -> list[str]:
         """Return what is wrong with the `k` best hits; empty if they are correct."""
         problems = []
         rows_K = np.array([self.places[id_] for id_, _ in ranking], np.intp)

@@ -14,7 +14,7 @@ _CARRIED = ("uri", "source", "caption", "colours", "model", "taken_at", "ingeste
 
 
 def build_expected_documents(client: OpenSearch, index: str, top_token_count: int = 16) -> dict[str, dict[str, Any]]:
-    """`_id` -> `_source` of every word of every document that has words and a URI."""
+    """Map `_id` to `_source` of every word of documents with words and URI."""
     client.indices.refresh(index=index)
     expected: dict[str, dict[str, Any]] = {}
     body = {"size": 10_000, "query": {"match_all": {}}, "seq_no_primary_term": True}

@@ -21,7 +21,7 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.dashboards.bundle import build_bundle
 from stair_es.dashboards.index_info import inspect_index
-from support.servers.saved_objects_requests import Product, Search, asks, rows
+from support.servers.saved_objects_requests import Product, Search, inline_response, list_requests
 
 WIDTH_PX = 760
 HEIGHT_PX = 380
@@ -29,8 +29,8 @@ _BACKGROUNDS = {"light": "#ffffff", "dark": "#1d1e24"}
 Theme = Literal["light", "dark"]
 
 
-def drawable(spec: Mapping[str, Any], height: int, theme: Theme = "light") -> dict[str, Any]:
-    """A spec as a product hands it to Vega: its own settings taken out, the size of the panel and the theme's colours in."""
+def build_spec(spec: Mapping[str, Any], height: int, theme: Theme = "light") -> dict[str, Any]:
+    """Return a spec as a product hands it to Vega: without product settings, with panel size and theme colours."""
     config = {name: value for name, value in spec.get("config", {}).items() if name != "kibana"}
     if theme == "dark":
         text = "#dfe5ef"
@@ -42,33 +42,33 @@ def drawable(spec: Mapping[str, Any], height: int, theme: Theme = "light") -> di
     return {**spec, "width": WIDTH_PX, "height": height, "background": _BACKGROUNDS[theme], "config": config}
 
 
-def png(spec: Mapping[str, Any], *, version: str | None = None, theme: Theme = "light") -> bytes:
-    """The picture of a spec whose data are inlined; errors of Vega are raised."""
-    sized = drawable(spec, HEIGHT_PX, theme)
+def render_png(spec: Mapping[str, Any], *, version: str | None = None, theme: Theme = "light") -> bytes:
+    """Render a spec with inlined data; raise errors of Vega."""
+    sized = build_spec(spec, HEIGHT_PX, theme)
     return vl_convert.vegalite_to_png(json.dumps(sized), vl_version=version, scale=1.5, show_warnings=False)
 
 
-def drawn(spec: Mapping[str, Any], *, version: str | None = None) -> list[dict[str, str]]:
-    """What Vega has drawn, mark by mark, as it tells screen readers: title of a channel -> what is shown."""
-    svg = vl_convert.vegalite_to_svg(json.dumps(drawable(spec, 400)), vl_version=version, show_warnings=False)
+def render_marks(spec: Mapping[str, Any], *, version: str | None = None) -> list[dict[str, str]]:
+    """Return the drawn marks as Vega describes them to screen readers: channel title -> value."""
+    svg = vl_convert.vegalite_to_svg(json.dumps(build_spec(spec, 400)), vl_version=version, show_warnings=False)
     labels = [html.unescape(label) for label in re.findall(r'aria-roledescription="[^"]*"[^>]*aria-label="([^"]*)"', svg)]
     labels += [html.unescape(label) for label in re.findall(r'aria-label="([^"]*)"[^>]*aria-roledescription="[^"]*"', svg)]
     pairs = [[part.partition(": ") for part in label.split("; ")] for label in labels]
     return [{name: value for name, sign, value in each if sign} for each in pairs]
 
 
-def charts(
+def list_charts(
     objects: Sequence[Mapping[str, Any]], search: Search, product: Product = "kibana"
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Id and spec of each Vega panel, with the answer of its request in place of the request."""
+    """Yield id and spec of each Vega panel, with inlined response."""
     specs = {}
     for obj in objects:
         state = json.loads(obj["attributes"].get("visState", "{}"))
         if state.get("type") == "vega":
             specs[obj["id"]] = json.loads(state["params"]["spec"])
-    for request in asks([obj for obj in objects if obj["type"] != "dashboard"], product, search):
+    for request in list_requests([obj for obj in objects if obj["type"] != "dashboard"], product, search):
         if request.panel in specs:
-            yield request.panel, rows(specs[request.panel], search(request.index, request.body))
+            yield request.panel, inline_response(specs[request.panel], search(request.index, request.body))
 
 
 def main(url: str, index: str, folder: Path, version: str | None = None, theme: Theme = "light") -> None:
@@ -83,9 +83,9 @@ def main(url: str, index: str, folder: Path, version: str | None = None, theme: 
             return response
 
         folder.mkdir(parents=True, exist_ok=True)
-        for id_, spec in charts(objects, search):
+        for id_, spec in list_charts(objects, search):
             path = folder / f"dashboards-{id_.removeprefix(corpus.build_id('')).strip('-')}.png"
-            path.write_bytes(png(spec, version=version, theme=theme))
+            path.write_bytes(render_png(spec, version=version, theme=theme))
             print(path)
 
 

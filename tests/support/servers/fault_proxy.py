@@ -1,6 +1,6 @@
 """A node behind a bad network: an HTTP proxy that makes faults on purpose, over real sockets on loopback.
 
-    with FaultProxy(node_url, Storm(seed=1, faults=bulk_faults.every_fault())) as proxy:
+    with FaultProxy(node_url, RandomFaults(seed=1, faults=bulk_faults.list_all_faults())) as proxy:
         ...  # a client that talks to proxy.url
     print(proxy.counts)
 
@@ -49,7 +49,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reply:
+class Response:
     """A response to the client."""
 
     status: int = 200
@@ -66,14 +66,14 @@ class Reply:
     """Nothing is sent, and the connection ends with RST rather than FIN."""
 
     @classmethod
-    def json(cls, value: object, status: int = 200) -> Reply:
+    def json(cls, value: object, status: int = 200) -> Response:
         """`value` as JSON."""
         return cls(status=status, body=json.dumps(value).encode())
 
 
-Answer: TypeAlias = "Reply | None"
+MaybeResponse: TypeAlias = "Response | None"
 """`None`: the connection is cut without a byte of an answer."""
-Send: TypeAlias = Callable[[Request], Reply]
+Send: TypeAlias = Callable[[Request], Response]
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,15 @@ class Fault:
     """One kind of failure: `act(request, send)`, where `send` is the way to the node."""
 
     name: str
-    act: Callable[[Request, Send], Answer]
+    act: Callable[[Request, Send], MaybeResponse]
 
 
 Plan: TypeAlias = "Callable[[Request], Fault | None]"
 
 
 @contextmanager
-def serve(answer: Callable[[Request], Answer]) -> Iterator[str]:
-    """The URL of a server on loopback that answers `answer(request)`."""
+def start_server(answer: Callable[[Request], MaybeResponse]) -> Iterator[str]:
+    """Serve `answer(request)` on loopback and yield the URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -140,20 +140,20 @@ def serve(answer: Callable[[Request], Answer]) -> Iterator[str]:
         server.server_close()
 
 
-def forward(node_url: str, away: Reply | None = None) -> Send:
-    """The way to the node; for a node that is away it answers `away`, or 502, as any gateway would say."""
+def build_forwarder(node_url: str, away: Response | None = None) -> Send:
+    """Return a function that forwards requests, and answers `away` or 502 for a node that is away."""
     parts = urlsplit(node_url)
 
-    def send(request: Request) -> Reply:
+    def send(request: Request) -> Response:
         connection = HTTPConnection(parts.hostname or "", parts.port, timeout=60)
         headers = {name: request.headers[name] for name in ("content-type", "authorization") if name in request.headers}
         try:
             connection.request(request.method, request.path, request.body or None, headers)
             response = connection.getresponse()
             kind = response.getheader("content-type") or "application/json"
-            return Reply(status=response.status, kind=kind, body=response.read())
+            return Response(status=response.status, kind=kind, body=response.read())
         except (OSError, HTTPException) as error:
-            return away or Reply(status=502, kind="text/plain", body=f"no node: {error!r}".encode())
+            return away or Response(status=502, kind="text/plain", body=f"no node: {error!r}".encode())
         finally:
             connection.close()
 
@@ -163,13 +163,13 @@ def forward(node_url: str, away: Reply | None = None) -> Send:
 class FaultProxy:
     """The proxy; `counts` says how many requests met each fault (`passed`: none)."""
 
-    def __init__(self, node_url: str, plan: Plan, away: Reply | None = None) -> None:
+    def __init__(self, node_url: str, plan: Plan, away: Response | None = None) -> None:
         self.counts: Counter[str] = Counter()
         self.url = ""
-        self._plan, self._send, self._lock = plan, forward(node_url, away), threading.Lock()
-        self._server = serve(self._answer)
+        self._plan, self._send, self._lock = plan, build_forwarder(node_url, away), threading.Lock()
+        self._server = start_server(self._answer)
 
-    def _answer(self, request: Request) -> Answer:
+    def _answer(self, request: Request) -> MaybeResponse:
         with self._lock:  # plans have a state
             fault = self._plan(request)
             self.counts[fault.name if fault else "passed"] += 1
@@ -185,7 +185,7 @@ class FaultProxy:
         return self._server.__exit__(kind, error, traceback)
 
 
-class Storm:
+class RandomFaults:
     """A plan by seed: each bulk request, or what else is chosen, meets one of `faults` with a chance of `share`, but at most
     `run` in a row do.
 
@@ -217,12 +217,12 @@ class Storm:
         return self._deck.pop()
 
 
-def first(faults: Sequence[Fault | None]) -> Plan:
-    """A plan: one after the other for the first bulk requests (`None`: that one passes), then none."""
+def inject_in_order(faults: Sequence[Fault | None]) -> Plan:
+    """Return a plan of one fault for each of the first bulk requests (`None`: it passes)."""
     remaining = iter(faults)
     return lambda request: next(remaining, None) if request.is_bulk else None
 
 
-def always(fault: Fault) -> Plan:
-    """A plan: each bulk request meets `fault`."""
+def inject_always(fault: Fault) -> Plan:
+    """Plan `fault` for each bulk request."""
     return lambda request: fault if request.is_bulk else None

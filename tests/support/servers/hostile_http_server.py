@@ -1,6 +1,6 @@
 """The page of an index, served for a test by a real server on loopback, and a client that sends exactly what it is told.
 
-with serving(Connection(url=node_url), "photos") as page:
+with serve_page(Connection(url=node_url), "photos") as page:
 page.post("/api/search", {"text": "red car"}).json["hits"]
 """
 
@@ -31,7 +31,7 @@ _TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Response:
     """A response."""
 
     status: int
@@ -47,14 +47,14 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
+class PageClient:
     """A served page."""
 
     port: int
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     """Messages to the operator."""
 
-    def ask(self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+    def request(self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Response:
         """Send a request with an unchanged target."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=_TIMEOUT_S)
         try:
@@ -62,26 +62,26 @@ class Page:
             response = connection.getresponse()
             pairs = [(name.lower(), value) for name, value in response.getheaders()]
             cookies = tuple(value for name, value in pairs if name == "set-cookie")
-            return Answer(status=response.status, headers=dict(pairs), cookies=cookies, body=response.read())
+            return Response(status=response.status, headers=dict(pairs), cookies=cookies, body=response.read())
         finally:
             connection.close()
 
-    def get(self, target: str, **headers: str) -> Answer:
+    def get(self, target: str, **headers: str) -> Response:
         """GET; an underscore in a header's name is a dash."""
-        return self.ask("GET", target, None, {name.replace("_", "-"): value for name, value in headers.items()})
+        return self.request("GET", target, None, {name.replace("_", "-"): value for name, value in headers.items()})
 
-    def post(self, target: str, value: object, **headers: str) -> Answer:
+    def post(self, target: str, value: object, **headers: str) -> Response:
         """POST JSON."""
         more = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.ask("POST", target, json.dumps(value).encode(), {"content-type": "application/json", **more})
+        return self.request("POST", target, json.dumps(value).encode(), {"content-type": "application/json", **more})
 
-    def drop(self, data: bytes, kind: str = "image/jpeg") -> Answer:
+    def post_image(self, data: bytes, kind: str = "image/jpeg") -> Response:
         """POST an image."""
-        return self.ask("POST", "/api/image", data, {"content-type": kind})
+        return self.request("POST", "/api/image", data, {"content-type": kind})
 
 
 @contextmanager
-def serving(
+def serve_page(
     connection: Connection,
     index: str,
     *,
@@ -90,8 +90,8 @@ def serving(
     limits: ServerLimits | None = None,
     model: str | None = None,
     observer: ServerTelemetry | None = None,
-) -> Iterator[Page]:
-    """A page that is served until the end of the `with`."""
+) -> Iterator[PageClient]:
+    """Serve a page within the context."""
     observer = observer or ServerTelemetry()
     connection = replace(connection, request_hooks=observer.request_hooks)
     site = ServerConfig(
@@ -104,8 +104,8 @@ def serving(
     )
     started = threading.Event()
     with bind_socket("127.0.0.1", 0) as (listener, port), Cluster(connection) as cluster, ExitStack() as stack:
-        page = Page(port=port)
-        stack.enter_context(forward_messages(page.said.append))
+        page = PageClient(port=port)
+        stack.enter_context(forward_messages(page.messages.append))
         app = observer.wrap_app(create_app(site, cluster, guard or AccessPolicy(), port))
         server = create_server(app, started.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -14,17 +14,17 @@ from urllib.parse import unquote, urlsplit
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
-class Hub(ThreadingHTTPServer):
+class HubServer(ThreadingHTTPServer):
     """`<root>/<org>/<name>` are its repositories. It answers what `snapshot_download` asks."""
 
     def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Asked)
+        super().__init__(("127.0.0.1", 0), HubHandler)
         self.root = root
-        self.fetched: list[str] = []
+        self.downloads: list[str] = []
         """Names of the files that went out."""
-        self.asked: list[str] = []
+        self.request_paths: list[str] = []
         """The paths of all requests."""
-        self.cut: set[str] = set()
+        self.truncated: set[str] = set()
         """Names of files whose bytes stop half-way, as when a connection breaks."""
 
     @property
@@ -33,10 +33,10 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-class Asked(BaseHTTPRequestHandler):
-    """One request."""
+class HubHandler(BaseHTTPRequestHandler):
+    """A request."""
 
-    server: Hub
+    server: HubServer
 
     def do_HEAD(self) -> None:
         """Answer without a body."""
@@ -50,7 +50,7 @@ class Asked(BaseHTTPRequestHandler):
         """Nothing."""
 
     def _answer(self, *, body: bool) -> None:
-        self.server.asked.append(self.path)
+        self.server.request_paths.append(self.path)
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         if parts[:2] == ["api", "models"]:
             folder, route = self.server.root / "/".join(parts[2:4]), parts[4] if len(parts) > 4 else ""
@@ -75,8 +75,8 @@ class Asked(BaseHTTPRequestHandler):
         if not path.is_file():
             return self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"}, body=body)
         if body:
-            self.server.fetched.append(path.name)
-        return self._send(200, path.read_bytes(), {"ETag": f'"{_sum(path)}"'}, body=body, cut=path.name in self.server.cut)
+            self.server.downloads.append(path.name)
+        return self._send(200, path.read_bytes(), {"ETag": f'"{_sum(path)}"'}, body=body, cut=path.name in self.server.truncated)
 
     def _send(self, status: int, data: bytes, headers: dict[str, str], *, body: bool, cut: bool = False) -> None:
         self.send_response(status)
@@ -93,9 +93,9 @@ def _sum(path: Path) -> str:
 
 
 @contextmanager
-def serving(root: Path) -> Iterator[Hub]:
-    """A hub whose repositories are the folders `root/ORG/NAME`."""
-    server = Hub(root)
+def serve_hub(root: Path) -> Iterator[HubServer]:
+    """Serve the repositories `root/ORG/NAME`."""
+    server = HubServer(root)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -106,6 +106,6 @@ def serving(root: Path) -> Iterator[Hub]:
         thread.join()
 
 
-def environment(url: str, home: Path) -> dict[str, str]:
-    """What a process has to have in its environment to take the hub at `url` for the hub, and `home` for its cache."""
+def build_environment(url: str, home: Path) -> dict[str, str]:
+    """Return the environment of a process that uses the hub at `url` and the cache `home`."""
     return {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}

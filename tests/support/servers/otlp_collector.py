@@ -1,8 +1,8 @@
 """A collector for tests: takes spans by OTLP over HTTP on loopback, and keeps them as OpenTelemetry's own protocol has them.
 
-with received() as collector:
+with start_collector() as collector:
     subprocess.run([...], env={**os.environ, **collector.environment})
-    [run] = collector.named("ingest")
+    [run] = collector.find_spans("ingest")
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ class Collector:
         """Variables that make a program export its spans here with little delay."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
 
-    def named(self, start: str) -> list[Span]:
+    def find_spans(self, start: str) -> list[Span]:
         """Return the spans whose names start with `start`."""
         return [span for span in self.spans if span.name.startswith(start)]
 
-    def below(self, parent: Span) -> list[Span]:
+    def get_children(self, parent: Span) -> list[Span]:
         """Its children."""
         return [span for span in self.spans if span.parent_span_id == parent.span_id]
 
-    def take(self, body: bytes) -> None:
+    def store(self, body: bytes) -> None:
         """Store the spans of a request."""
         for part in ExportTraceServiceRequest.FromString(body).resource_spans:
-            self.resource = attributes(part.resource.attributes)
+            self.resource = parse_attributes(part.resource.attributes)
             self.spans += [span for scope in part.scope_spans for span in scope.spans]
 
 
-def attributes(pairs: Iterator[KeyValue]) -> dict[str, str | int]:
+def parse_attributes(pairs: Iterator[KeyValue]) -> dict[str, str | int]:
     """Return attributes as a dictionary."""
     values = {pair.key: pair.value for pair in pairs}
     return {key: value.int_value if value.HasField("int_value") else value.string_value for key, value in values.items()}
 
 
 @contextmanager
-def received() -> Iterator[Collector]:
-    """A collector that listens until the end of the `with`."""
+def start_collector() -> Iterator[Collector]:
+    """Run a collector within the context."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -64,7 +64,7 @@ def received() -> Iterator[Collector]:
             body = self.rfile.read(int(self.headers["content-length"]))
             is_traces = self.path == "/v1/traces" and self.headers["content-type"] == "application/x-protobuf"
             if is_traces:
-                collector.take(gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body)
+                collector.store(gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body)
             self.send_response(200 if is_traces else 404)
             self.end_headers()
             self.wfile.write(ExportTraceServiceResponse().SerializeToString())

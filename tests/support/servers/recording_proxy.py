@@ -2,8 +2,8 @@
 
 ::
 
-    with GateProxy(node_url, tls=context, gate=lambda request: None) as proxy:
-        ...  # proxy.url; proxy.seen
+    with RecordingProxy(node_url, tls=context, gate=lambda request: None) as proxy:
+        ...  # proxy.url; proxy.requests
 
 A request that asks for all indices, since its path names none (`/_alias/photos`), is refused whatever the gate says: OpenSearch's
 security plugin refuses it to whoever may use some indices only. Those that the project sends without an index, since there is no
@@ -39,7 +39,7 @@ _HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RecordedRequest:
     """A received request."""
 
     method: str
@@ -51,7 +51,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class StubResponse:
     """A response in place of the node's."""
 
     status: int
@@ -59,7 +59,7 @@ class Said:
     headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
 
 
-Gate = Callable[[Asked], Said | None]
+Gate = Callable[[RecordedRequest], StubResponse | None]
 
 
 def is_refused(target: str) -> bool:
@@ -71,13 +71,13 @@ def is_refused(target: str) -> bool:
     return not {"*", "_all"}.isdisjoint(first.split(","))
 
 
-def _refuse(request: Asked) -> Said:
+def _refuse(request: RecordedRequest) -> StubResponse:
     reason = f"no permissions for {request.method} {urlsplit(request.target).path}, which names no index"
     error = {"type": "security_exception", "reason": reason, "root_cause": [{"type": "security_exception", "reason": reason}]}
-    return Said(status=403, body=json.dumps({"error": error, "status": 403}).encode())
+    return StubResponse(status=403, body=json.dumps({"error": error, "status": 403}).encode())
 
 
-class GateProxy(ThreadingHTTPServer):
+class RecordingProxy(ThreadingHTTPServer):
     """`node_url` may be None if the gate answers all. `kill` is a crash: the port is closed, and so is what was open."""
 
     daemon_threads = True
@@ -86,7 +86,7 @@ class GateProxy(ThreadingHTTPServer):
     def __init__(self, node_url: str | None, *, tls: ssl.SSLContext | None = None, gate: Gate = lambda _: None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.node_url, self.tls, self.gate = node_url, tls, gate
-        self.seen: list[Asked] = []
+        self.requests: list[RecordedRequest] = []
         self._open: set[Any] = set()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -128,7 +128,7 @@ class GateProxy(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: GateProxy
+    server: RecordingProxy
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
@@ -136,8 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Asked(method=self.command, target=self.path, headers=headers, body=body)
-        self.server.seen.append(request)
+        request = RecordedRequest(method=self.command, target=self.path, headers=headers, body=body)
+        self.server.requests.append(request)
         response = _refuse(request) if is_refused(request.target) else self.server.gate(request) or self._pass_on(request)
         self.send_response(response.status)
         for name, value in response.headers.items():
@@ -147,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(response.body)
 
-    def _pass_on(self, request: Asked) -> Said:
+    def _pass_on(self, request: RecordedRequest) -> StubResponse:
         connection = http.client.HTTPConnection(urlsplit(self.server.node_url or "").netloc, timeout=_TIMEOUT_S)
         try:
             headers_sent = {
@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
             connection.request(request.method, request.target, request.body, headers_sent)
             response = connection.getresponse()
             headers = {name: value for name, value in response.getheaders() if name.lower() not in _HOP}
-            return Said(status=response.status, body=response.read(), headers=headers)
+            return StubResponse(status=response.status, body=response.read(), headers=headers)
         finally:
             connection.close()
 

@@ -1,7 +1,7 @@
 """The requests that the products send to the cluster for saved objects, written after their sources.
 
-Each panel of a dashboard becomes one `Ask`; a histogram with automatic ranges asks for the smallest and the largest value
-first, as they do. Not compared with a running product: what they add to a request without changing its figures (labels of
+Each panel of a dashboard becomes one `PanelRequest`; a histogram with automatic ranges asks for the smallest and the largest
+value first, as they do. Not compared with a running product: what they add to a request without changing its figures (labels of
 their own, `preference`, timeouts) is left out.
 """
 
@@ -25,7 +25,7 @@ _UNITS = {"h": "1h", "d": "1d", "M": "1M", "y": "1y"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class PanelRequest:
     """One request."""
 
     panel: str
@@ -34,10 +34,10 @@ class Ask:
     body: dict[str, Any]
 
 
-def asks(
+def list_requests(
     objects: Sequence[Mapping[str, Any]], product: Product, search: Search, filters: Sequence[Mapping[str, Any]] = ()
-) -> Iterator[Ask]:
-    """The requests of all objects that ask for data, with the dashboard's `filters` in each."""
+) -> Iterator[PanelRequest]:
+    """Yield the requests of all objects, each with the dashboard's `filters`."""
     patterns = {obj["id"]: obj["attributes"] for obj in objects if obj["type"] == "index-pattern"}
     for obj in objects:
         if obj["type"] == "search":
@@ -54,8 +54,8 @@ def asks(
             yield from _options_lists(obj, patterns, filters)
 
 
-def combined(query: str, filters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The query of a panel: what it asks itself (in the small part of KQL that is used here) and the dashboard's filters."""
+def build_query(query: str, filters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Build the query of a panel from its own (in the small part of KQL used here) and the dashboard's filters."""
     clauses = _kql(query)
     must_not = [clauses["must_not"]] if "must_not" in clauses else []
     return {
@@ -68,15 +68,15 @@ def combined(query: str, filters: Sequence[Mapping[str, Any]]) -> dict[str, Any]
     }
 
 
-def phrase(field: str, values: Sequence[str]) -> dict[str, Any]:
-    """The filter of a control in which these values are chosen."""
+def build_phrase_filter(field: str, values: Sequence[str]) -> dict[str, Any]:
+    """Build the filter of a control with these values."""
     if len(values) == 1:
         return {"match_phrase": {field: values[0]}}
     return {"bool": {"should": [{"match_phrase": {field: value}} for value in values], "minimum_should_match": 1}}
 
 
-def rows(spec: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
-    """A Vega spec with the answer of its request in place of the request, as the products hand it to Vega."""
+def inline_response(spec: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a Vega spec with the response in place of its request, as products pass it to Vega."""
     return {**spec, "data": {"values": answer, "format": spec["data"]["format"]}}
 
 
@@ -101,44 +101,46 @@ def _source(obj: Mapping[str, Any]) -> tuple[str, str]:
 
 def _documents(
     obj: Mapping[str, Any], patterns: Mapping[str, Any], product: Product, filters: Sequence[Mapping[str, Any]]
-) -> Ask:
+) -> PanelRequest:
     query, pattern = _source(obj)
     hidden = [each["value"] for each in json.loads(patterns[pattern]["sourceFilters"])]
     body: dict[str, Any] = {
         "version": True,
         "size": _ROWS,
         "sort": [{field: {"order": order, "unmapped_type": "boolean"}} for field, order in obj["attributes"]["sort"]],
-        "query": combined(query, filters),
+        "query": build_query(query, filters),
         "highlight": {"pre_tags": ["@"], "post_tags": ["@"], "fields": {"*": {}}, "fragment_size": 2147483647},
         "_source": {"excludes": hidden},
     }
     if product == "kibana":
         body |= {"fields": [{"field": "*"}], "script_fields": {}, "stored_fields": ["*"]}
-    return Ask(panel=obj["id"], index=patterns[pattern]["title"], body=body)
+    return PanelRequest(panel=obj["id"], index=patterns[pattern]["title"], body=body)
 
 
-def _vega(id_: str, state: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]) -> Ask:
+def _vega(id_: str, state: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]) -> PanelRequest:
     url = json.loads(state["params"]["spec"])["data"]["url"]
     body = dict(url["body"])
     if url.get("%context%"):
         if "query" in body:
             raise ValueError("%context% together with body.query: the products refuse it")
-        body["query"] = combined("", filters)
-    return Ask(panel=id_, index=url["index"], body=body)
+        body["query"] = build_query("", filters)
+    return PanelRequest(panel=id_, index=url["index"], body=body)
 
 
-def _list_controls(obj: Mapping[str, Any], state: Mapping[str, Any], patterns: Mapping[str, Any]) -> Iterator[Ask]:
+def _list_controls(obj: Mapping[str, Any], state: Mapping[str, Any], patterns: Mapping[str, Any]) -> Iterator[PanelRequest]:
     targets = {each["name"]: each["id"] for each in obj["references"]}
     for control in state["params"]["controls"]:
         terms: dict[str, Any] = {"order": {"_count": "desc"}, "field": control["fieldName"]}
         if not control["options"]["dynamicOptions"]:
             terms["size"] = control["options"]["size"]
-        body = {"size": 0, "terminate_after": 100_000, "query": combined("", []), "aggs": {"termsAgg": {"terms": terms}}}
+        body = {"size": 0, "terminate_after": 100_000, "query": build_query("", []), "aggs": {"termsAgg": {"terms": terms}}}
         index = patterns[targets[control["indexPatternRefName"]]]["title"]
-        yield Ask(panel=f"{obj['id']}/{control['fieldName']}", index=index, body=body)
+        yield PanelRequest(panel=f"{obj['id']}/{control['fieldName']}", index=index, body=body)
 
 
-def _options_lists(obj: Mapping[str, Any], patterns: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]) -> Iterator[Ask]:
+def _options_lists(
+    obj: Mapping[str, Any], patterns: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]
+) -> Iterator[PanelRequest]:
     targets = {each["name"]: each["id"] for each in obj["references"]}
     for id_, panel in json.loads(obj["attributes"]["controlGroupInput"]["panelsJSON"]).items():
         field = panel["explicitInput"]["fieldName"]
@@ -146,9 +148,9 @@ def _options_lists(obj: Mapping[str, Any], patterns: Mapping[str, Any], filters:
             "suggestions": {"terms": {"size": 10, "shard_size": 10, "field": field, "order": {"_count": "desc"}}},
             "unique_terms": {"cardinality": {"field": field}},
         }
-        body = {"size": 0, "terminate_after": 100_000, "query": combined("", filters), "aggs": aggs}
+        body = {"size": 0, "terminate_after": 100_000, "query": build_query("", filters), "aggs": aggs}
         index = patterns[targets[f"controlGroup_{id_}:optionsListDataView"]]["title"]
-        yield Ask(panel=f"{obj['id']}/{field}", index=index, body=body)
+        yield PanelRequest(panel=f"{obj['id']}/{field}", index=index, body=body)
 
 
 def _chart(
@@ -157,10 +159,10 @@ def _chart(
     patterns: Mapping[str, Any],
     search: Search,
     filters: Sequence[Mapping[str, Any]],
-) -> Ask:
+) -> PanelRequest:
     query, pattern = _source(obj)
     index = patterns[pattern]["title"]
-    bool_query = combined(query, filters)
+    bool_query = build_query(query, filters)
     metrics = [agg for agg in state["aggs"] if agg["schema"] == "metric"]
     buckets = [agg for agg in state["aggs"] if agg["schema"] != "metric"]
     aggs = {agg["id"]: _metric(agg) for agg in metrics if agg["type"] != "count"}
@@ -170,7 +172,7 @@ def _chart(
         below = {**ordering, **aggs}
         aggs = {agg["id"]: {**level, **({"aggs": below} if below else {})}}
     body = {"size": 0, "query": bool_query, "aggs": aggs, "stored_fields": ["*"], "script_fields": {}}
-    return Ask(panel=obj["id"], index=index, body=body)
+    return PanelRequest(panel=obj["id"], index=index, body=body)
 
 
 def _metric(agg: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,13 +196,13 @@ def _bucket(
     if agg["type"] == "histogram":
         ranges = ask({"aggs": {"maxAgg": {"max": {"field": field}}, "minAgg": {"min": {"field": field}}}})["aggregations"]
         low, high = ranges["minAgg"]["value"] or 0, ranges["maxAgg"]["value"] or 0
-        interval = auto_interval(high - low, params["maxBars"])
+        interval = compute_interval(high - low, params["maxBars"])
         return {"histogram": {"field": field, "interval": interval, "min_doc_count": 0 if params["min_doc_count"] else 1}}
     raise ValueError(f"an aggregation that this doesn't translate: {agg['type']}")
 
 
-def auto_interval(difference: float, max_bars: int) -> float:
-    """The width of automatic ranges: 1, 2, 5 or 10 times a power of ten, so that there are at most as many as asked for."""
+def compute_interval(difference: float, max_bars: int) -> float:
+    """Compute the width of automatic ranges: 1, 2, 5 or 10 times a power of ten, for at most `max_bars` of them."""
     bars = min(max_bars, _MAX_BARS)
     if not difference:
         return 1

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from support.servers.fault_proxy import Answer, Reply, Request, serve
+from support.servers.fault_proxy import MaybeResponse, Request, Response, start_server
 
 Product = Literal["opensearch-dashboards", "kibana"]
 Key = tuple[str, str]
@@ -70,16 +70,16 @@ class DashboardsServer:
     max_bytes: int = 25 * 1024 * 1024
     refuse: Callable[[Mapping[str, Any]], str | None] = lambda _: None
     """Says why an object fails, as an index of the product might; None for those that don't."""
-    planned: list[Reply | None] = field(default_factory=list)
+    planned_responses: list[Response | None] = field(default_factory=list)
     """Answers to the next requests, before it works again; None cuts the connection."""
-    says_name: bool = True
+    sends_name: bool = True
     stored: dict[str, dict[Key, dict[str, Any]]] = field(default_factory=dict)
     """Space, workspace or tenant -> what it holds."""
     requests: list[Request] = field(default_factory=list)
     url: str = ""
 
     def __enter__(self) -> DashboardsServer:
-        self._server = serve(self._answer)
+        self._server = start_server(self._answer)
         self.url = self._server.__enter__() + self.base_path
         return self
 
@@ -88,22 +88,22 @@ class DashboardsServer:
     ) -> bool | None:
         return self._server.__exit__(kind, error, traceback)
 
-    def held(self, scope: str = "default") -> dict[Key, dict[str, Any]]:
-        """The objects of a space, a workspace or a tenant."""
+    def get_objects(self, scope: str = "default") -> dict[Key, dict[str, Any]]:
+        """Return objects of a space, workspace or tenant."""
         return self.stored.setdefault(scope, {})
 
-    def _answer(self, request: Request) -> Answer:
+    def _answer(self, request: Request) -> MaybeResponse:
         self.requests.append(request)
-        if self.planned:
-            return self.planned.pop(0)
+        if self.planned_responses:
+            return self.planned_responses.pop(0)
         reply = self._route(request)
-        named = {_NAME[self.product]: "a-name"} if self.says_name else {}
-        return Reply(status=reply.status, kind=reply.kind, body=reply.body, headers={**reply.headers, **named})
+        named = {_NAME[self.product]: "a-name"} if self.sends_name else {}
+        return Response(status=reply.status, kind=reply.kind, body=reply.body, headers={**reply.headers, **named})
 
-    def _route(self, request: Request) -> Reply:
+    def _route(self, request: Request) -> Response:
         parts = urlsplit(request.path)
         if not parts.path.startswith(self.base_path):
-            return Reply(status=404, kind="text/html", body=b"<h1>not here</h1>")
+            return Response(status=404, kind="text/html", body=b"<h1>not here</h1>")
         path, scope = self._scope(unquote(parts.path.removeprefix(self.base_path)), request)
         if path is None:
             return _error(404, "Not Found")
@@ -112,7 +112,7 @@ class DashboardsServer:
         if self.tenants and scope not in {*self.tenants, "global", "__user__"}:
             return _error(403, f"No tenant {scope}")
         if path == "/api/status" and request.method == "GET":
-            return Reply.json({"name": "a-name", "uuid": "u", "version": {"number": self.version}, "status": {}})
+            return Response.json({"name": "a-name", "uuid": "u", "version": {"number": self.version}, "status": {}})
         if path != "/api/saved_objects/_import" or request.method != "POST":
             return _error(404, "Not Found")
         return self._import(request, parse_qs(parts.query, keep_blank_values=True), scope)
@@ -126,12 +126,12 @@ class DashboardsServer:
             return (match[3], match[2]) if is_supported and match[2] in scopes else (None, "")
         return path, request.headers.get("securitytenant", "global") if self.tenants else "default"
 
-    def _stranger(self) -> Reply:
+    def _stranger(self) -> Response:
         if self.login_page is not None:
-            return Reply(status=302, kind="text/html", headers={"location": self.login_page})
+            return Response(status=302, kind="text/html", headers={"location": self.login_page})
         return _error(401, "Unauthorized")
 
-    def _import(self, request: Request, query: Mapping[str, Sequence[str]], scope: str) -> Reply:
+    def _import(self, request: Request, query: Mapping[str, Sequence[str]], scope: str) -> Response:
         rejection = self._refusal(request, query)
         if rejection is not None:
             return rejection
@@ -157,9 +157,9 @@ class DashboardsServer:
                 f'Document "{newer["id"]}" has property "{newer["type"]}" which belongs to a more recent version of {product} '
                 f"[{newer['migrationVersion'][newer['type']]}]. The last known version is [{newest}]",
             )
-        return Reply.json(self._create(objects, query.get("overwrite") == ["true"], scope))
+        return Response.json(self._create(objects, query.get("overwrite") == ["true"], scope))
 
-    def _refusal(self, request: Request, query: Mapping[str, Sequence[str]]) -> Reply | None:
+    def _refusal(self, request: Request, query: Mapping[str, Sequence[str]]) -> Response | None:
         if _XSRF[self.product] not in request.headers:
             return _error(400, f"Request must contain a {_XSRF[self.product]} header.")
         unknown = sorted(set(query) - _QUERY[self.product])
@@ -179,7 +179,7 @@ class DashboardsServer:
         return newest is not None and version is not None and _numbers(version) > _numbers(newest)
 
     def _create(self, objects: Sequence[dict[str, Any]], overwrite: bool, scope: str) -> dict[str, Any]:
-        held = self.held(scope)
+        held = self.get_objects(scope)
         errors = [_failed(obj, {"type": "unsupported_type"}) for obj in objects if obj["type"] not in _NEWEST[self.product]]
         supported = [obj for obj in objects if obj["type"] in _NEWEST[self.product]]
         ids = {(obj["type"], obj["id"]): self._destination(obj, scope) for obj in supported}
@@ -208,9 +208,9 @@ class DashboardsServer:
     def _destination(self, obj: Mapping[str, Any], scope: str) -> str:
         """The id that an object gets: another one in Kibana, if its own is taken in another space."""
         key = obj["type"], obj["id"]
-        if self.product != "kibana" or key in self.held(scope):
+        if self.product != "kibana" or key in self.get_objects(scope):
             return str(obj["id"])
-        copies = [id_ for (type_, id_), kept in self.held(scope).items() if (type_, kept.get("originId")) == key]
+        copies = [id_ for (type_, id_), kept in self.get_objects(scope).items() if (type_, kept.get("originId")) == key]
         if copies:
             return copies[0]
         return str(uuid.uuid4()) if any(key in held for held in self.stored.values()) else str(obj["id"])
@@ -259,8 +259,8 @@ def _file(request: Request) -> tuple[str | None, bytes]:
     return None, b""
 
 
-def _error(status: int, message: str) -> Reply:
-    return Reply.json({"statusCode": status, "error": "Refused", "message": message}, status=status)
+def _error(status: int, message: str) -> Response:
+    return Response.json({"statusCode": status, "error": "Refused", "message": message}, status=status)
 
 
 def _failed(obj: Mapping[str, Any], error: Mapping[str, Any]) -> dict[str, Any]:

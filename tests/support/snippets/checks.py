@@ -20,7 +20,7 @@ from stair_es.cli.main import app
 from stair_es.training.config.toml import parse_training_toml
 from stair_es.training.config.train_config import read_train_config
 
-__all__ = ["FILES", "Wrong", "check", "programs", "stair_es"]
+__all__ = ["FILES", "InvalidSnippet", "check_command", "check_stair_es", "split_commands"]
 
 ROOT = Path(__file__).parents[3]
 _SEPARATORS = {"|", "||", "&&", ";", "&", "|&", "(", ")", "do", "then", "else", "done", "fi", "{", "}"}
@@ -48,12 +48,12 @@ sys.exit("it reads no arguments")
 """
 
 
-class Wrong(AssertionError):
+class InvalidSnippet(AssertionError):
     """A wrong snippet. The message says where, what and why."""
 
 
-def programs(text: str) -> Iterator[list[str]]:
-    """The simple commands of a command, without variables before them: `A=1 b c | d` has `b c` and `d`."""
+def split_commands(text: str) -> Iterator[list[str]]:
+    """Yield simple commands without leading variables: `A=1 b c | d` has `b c` and `d`."""
     first = text.partition("<<")[0].replace("\\\n", " ")
     words = shlex.shlex(first, posix=True, punctuation_chars=True)
     words.whitespace_split = True
@@ -75,7 +75,7 @@ def _without_comment(words: shlex.shlex) -> Iterator[str]:
         yield word
 
 
-def stair_es(arguments: list[str]) -> None:
+def check_stair_es(arguments: list[str]) -> None:
     """Let the real command line read arguments.
 
     Raises:
@@ -95,10 +95,10 @@ def stair_es(arguments: list[str]) -> None:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         if _NO_FILE.search(message):  # options are read before their values: all of them exist
             return
-        raise Wrong(f"stair-es {shlex.join(arguments)}: {message or type(error).__name__}") from error
+        raise InvalidSnippet(f"stair-es {shlex.join(arguments)}: {message or type(error).__name__}") from error
 
 
-def check(words: list[str], folder: Path = ROOT) -> None:
+def check_command(words: list[str], folder: Path = ROOT) -> None:
     """Check a simple command as far as possible without running it.
 
     Args:
@@ -117,12 +117,12 @@ def check(words: list[str], folder: Path = ROOT) -> None:
         _script(words[1:])
     for word in words:
         if word.startswith(_FOLDERS) and not any((each / word).exists() for each in (ROOT, folder)):
-            raise Wrong(f"{shlex.join(words)}: there is no {word}")
+            raise InvalidSnippet(f"{shlex.join(words)}: there is no {word}")
     positions = [
         index for index, word in enumerate(words) if Path(word).name == _OURS or ("run" in words and _IMAGE.fullmatch(word))
     ]
     if positions:
-        stair_es(words[positions[0] + 1 :])
+        check_stair_es(words[positions[0] + 1 :])
 
 
 def _extras(words: list[str]) -> None:
@@ -131,19 +131,19 @@ def _extras(words: list[str]) -> None:
     extras = set(setup["options.extras_require"])
     requested = {extra for word in words for found in _EXTRAS.findall(word) for extra in found.split(",")}
     if requested - extras:
-        raise Wrong(f"{shlex.join(words)}: setup.cfg has no extras {sorted(requested - extras)}")
+        raise InvalidSnippet(f"{shlex.join(words)}: setup.cfg has no extras {sorted(requested - extras)}")
 
 
 def _make(words: list[str]) -> None:
     result = subprocess.run([*words, "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise Wrong(f"{shlex.join(words)}: {result.stderr}")
+        raise InvalidSnippet(f"{shlex.join(words)}: {result.stderr}")
 
 
 def _script(words: list[str]) -> None:
     result = subprocess.run([sys.executable, "-c", _PARSE_ONLY, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise Wrong(f"python {shlex.join(words)}: {result.stderr[-2000:]}")
+        raise InvalidSnippet(f"python {shlex.join(words)}: {result.stderr[-2000:]}")
 
 
 def _toml(text: str) -> None:

@@ -27,9 +27,9 @@ from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import TOKENIZER_FILE
 from stair_es.model.stair.tokenizer import load_tokenizer
 from stair_es.model.stair_mini import artifacts
-from support.servers.recording_proxy import Asked, GateProxy, Said
+from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 from support.servers.saved_objects_server import DashboardsServer
-from support.snippets.pages import blocks, commands
+from support.snippets.pages import parse_blocks, parse_commands
 
 ROOT = Path(__file__).parents[3]
 PHOTOS = ROOT / "examples" / "photos"
@@ -52,8 +52,8 @@ _STORE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
-    """What runs during all pages, and what the names in pages become."""
+class PageEnvironment:
+    """Servers of all pages and replacements of names."""
 
     node_url: str
     places: Mapping[str, str]
@@ -61,7 +61,7 @@ class World:
     environment: Mapping[str, str]
 
     def clear(self) -> None:
-        """Take away what a page has left on the node."""
+        """Delete the indices of a page."""
         for target in ("_ingest/pipeline/*", "_search/pipeline/*", "_index_template/*", "_data_stream/*"):
             requests.delete(f"{self.node_url}/{target}", timeout=_TIMEOUT_S)
         indices = requests.get(f"{self.node_url}/*?expand_wildcards=all&filter_path=*.settings.index.uuid", timeout=_TIMEOUT_S)
@@ -73,8 +73,8 @@ class World:
 
 
 @contextmanager
-def world(node_url: str, folder: Path) -> Iterator[World]:
-    """The servers that stand for those which pages name, all on loopback.
+def start_servers(node_url: str, folder: Path) -> Iterator[PageEnvironment]:
+    """Start loopback servers in place of those that pages name.
 
     `https://search:9200` and its like are a proxy with TLS that wants a login; `s3://` is moto's server; dashboards are our
     imitation.
@@ -86,7 +86,7 @@ def world(node_url: str, folder: Path) -> Iterator[World]:
     api_key = folder / "api-key"
     api_key.write_text("id:key\n")
     with ExitStack() as stack:
-        secured = stack.enter_context(GateProxy(node_url, tls=context, gate=_login))
+        secured = stack.enter_context(RecordingProxy(node_url, tls=context, gate=_login))
         osd = stack.enter_context(DashboardsServer("opensearch-dashboards"))
         kibana = stack.enter_context(DashboardsServer("kibana", version="8.15.0"))
         store = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
@@ -94,7 +94,7 @@ def world(node_url: str, folder: Path) -> Iterator[World]:
         stack.callback(store.stop)
         endpoint = "http://{}:{}".format(*store.get_host_and_port())
         _fill_store(endpoint)
-        yield World(
+        yield PageEnvironment(
             node_url=node_url,
             places={
                 "https://search.example.org:9200": secured.url,
@@ -122,8 +122,8 @@ def world(node_url: str, folder: Path) -> Iterator[World]:
         )
 
 
-def _login(request: Asked) -> Said | None:
-    return None if "authorization" in request.headers else Said(status=401, body=b'{"error": "who is it?"}')
+def _login(request: RecordedRequest) -> StubResponse | None:
+    return None if "authorization" in request.headers else StubResponse(status=401, body=b'{"error": "who is it?"}')
 
 
 def _fill_store(endpoint: str) -> None:
@@ -146,7 +146,7 @@ def _fill_store(endpoint: str) -> None:
     store.close()
 
 
-def home(folder: Path, text: str) -> Path:
+def create_home(folder: Path, text: str) -> Path:
     """Make a home below `folder`: `~/Pictures`, the models that this machine has, and a clone, in which commands run.
 
     Args:
@@ -181,8 +181,8 @@ def _needs_all_photos(text: str) -> bool:
     """Return whether a page shows photos that are found, or looks for words that nearly all have."""
     if "--uniformity" in text:
         return True
-    console = [block for block in blocks(text) if block.language == "console"]
-    return any(".jpg" in line for block in console for command in commands(block) for line in command.shown)
+    console = [block for block in parse_blocks(text) if block.language == "console"]
+    return any(".jpg" in line for block in console for command in parse_commands(block) for line in command.shown)
 
 
 def _table(clone: Path) -> None:
@@ -225,13 +225,13 @@ FIXTURES: dict[str, Callable[[Path], Any]] = {
 """File that a page uses without making it -> how it is made."""
 
 
-def furnish(clone: Path, text: str) -> None:
+def create_files(clone: Path, text: str) -> None:
     """Make the files that a page uses without making them."""
     for name, make in FIXTURES.items():
         if name in text:
             make(clone)
 
 
-def environment_of(made: World, folder: Path) -> dict[str, str]:
-    """What a page's shell has in its environment: nothing of ours."""
+def build_environment(made: PageEnvironment, folder: Path) -> dict[str, str]:
+    """Return the environment of a page's shell."""
     return {**made.environment, "HOME": str(folder), "USER": "anna", "PYTHONPATH": str(folder / ".plugins")}

@@ -45,7 +45,7 @@ class Command:
     shown: tuple[str, ...]
     line: int
 
-    def exits_rightly(self, code: int) -> bool:
+    def accepts_exit_code(self, code: int) -> bool:
         """0; what a comment says (`# exits with 3`); anything else below which an error is shown."""
         match = _EXIT.search(self.text)
         if match:
@@ -53,22 +53,22 @@ class Command:
         return (code != 0) == any(line.startswith("error: ") for line in self.shown)
 
 
-def blocks(markdown: str, first_line: int = 1) -> Iterator[Block]:
-    """The fenced blocks of a page in their order, those within directives of MyST too."""
+def parse_blocks(markdown: str, first_line: int = 1) -> Iterator[Block]:
+    """Yield the fenced blocks of a page, including those in MyST directives."""
     for token in MarkdownIt("commonmark").parse(markdown):
         if token.type != "fence" or token.map is None:
             continue
         line = first_line + token.map[0] + 1
         language, _, rest = token.info.strip().partition(" ")
         if _SPECIAL.fullmatch(language):
-            yield from blocks(token.content, line)
+            yield from parse_blocks(token.content, line)
             continue
         options = dict(word.split("=", 1) for word in shlex.split(rest))
         yield Block(language=language, text=token.content, line=line, options=options)
 
 
-def commands(block: Block) -> Iterator[Command]:
-    """The commands of a `console` block: lines that begin with `$ `, each with all that belongs to it.
+def parse_commands(block: Block) -> Iterator[Command]:
+    """Yield the commands of a `console` block: lines from `$ ` on with their continuation.
 
     Raises:
         ValueError: The block begins with something else.
@@ -120,8 +120,8 @@ _STAMP = re.compile(r"-\d{8}-\d{6}(?:-\d{6})?")
 _RULE = re.compile(r"-{3,}|─{3,}")
 
 
-def missing(shown: tuple[str, ...], printed: str) -> list[str]:
-    """The shown lines that were not printed, in the order shown. Numbers, bars, hashes and folders are free, `...` skips.
+def find_missing(shown: tuple[str, ...], printed: str) -> list[str]:
+    """Return the shown lines that were not printed. Numbers, bars, hashes and folders are free, `...` skips.
 
     Words count, not their order within the line: scores that nearly agree change places from one processor to the next.
     """

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import requests
 
-from support.snippets.checks import FILES, Wrong, check, programs
-from support.snippets.pages import Block, Command, blocks, commands, missing
-from support.snippets.shell import Done, Shell, Stuck
+from support.snippets.checks import FILES, InvalidSnippet, check_command, split_commands
+from support.snippets.pages import Block, Command, find_missing, parse_blocks, parse_commands
+from support.snippets.shell import CommandResult, CommandTimeout, Shell
 
 _REQUEST = re.compile(r"(GET|PUT|POST|DELETE|HEAD) (/\S*)(?:\n|$)")
 _PROMPT = re.compile(r"^\$ ", re.MULTILINE)
@@ -22,13 +22,13 @@ _TIMEOUT_S = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What is handled otherwise than a page says. Keys are beginnings, values say why, or what to wait for."""
+    """Exceptions for commands and code. Keys are beginnings, values are reasons or lines to wait for."""
 
     not_run: Mapping[str, str]
     """Commands."""
-    instead: Mapping[str, str]
+    replacements: Mapping[str, str]
     """Beginnings of commands that have a twin which leaves the machine as it is."""
-    kept: Mapping[str, str]
+    background: Mapping[str, str]
     """Commands that go on until the page ends: the expression for the line that they print when they are ready."""
     not_sent: Mapping[str, str]
     """Paths of requests."""
@@ -37,7 +37,7 @@ class Rules:
 
 
 @dataclass
-class Trial:
+class PageRun:
     """One page being tried."""
 
     page: str
@@ -52,69 +52,69 @@ class Trial:
         self.places = dict(self.places)
 
     def run(self, markdown: str) -> None:
-        """Try it all.
+        """Run blocks.
 
         Raises:
             Wrong: Something in it is not right. What only prints something else than shown is gathered.
         """
-        page_blocks = list(blocks(markdown))
+        page_blocks = list(parse_blocks(markdown))
         for block in page_blocks:  # first of all: a page may show the command before the file
             if "title" in block.options:
                 (self.folder / block.options["title"]).write_text(self._placed(block.text), encoding="utf-8")
         for block in page_blocks:
             self._block(block)
         if self._wrong:
-            raise Wrong("\n".join(self._wrong))
+            raise InvalidSnippet("\n".join(self._wrong))
 
     def _block(self, block: Block) -> None:
         location = f"{self.page}:{block.line}"
         if block.language == "console":
-            for command in commands(block):
+            for command in parse_commands(block):
                 self._command(command, block.options.get("expect") != "free")
         elif block.language == "python":
-            done = self.shell.python(self._placed(block.text), self.page, block.line, _TIMEOUT_S)
+            done = self.shell.run_python(self._placed(block.text), self.page, block.line, _TIMEOUT_S)
             if done.code:
-                raise Wrong(f"{location}: {done.printed}")
+                raise InvalidSnippet(f"{location}: {done.printed}")
         elif block.language == "json" and _REQUEST.match(block.text):
             self._request(block.text, location)
         elif block.language in FILES:
             try:
                 FILES[block.language](block.text)
             except Exception as error:
-                raise Wrong(f"{location}: not {block.language}: {error}") from error
+                raise InvalidSnippet(f"{location}: not {block.language}: {error}") from error
         elif block.language not in self.rules.languages:
-            raise Wrong(
+            raise InvalidSnippet(
                 f"{location}: nobody tries {block.language or 'a block without a language'!r} (`text` is for what is just shown)"
             )
         elif _PROMPT.search(block.text):
-            raise Wrong(f"{location}: commands stand in `console`, where they are tried, and not in {block.language!r}")
+            raise InvalidSnippet(f"{location}: commands stand in `console`, where they are tried, and not in {block.language!r}")
 
     def _command(self, command: Command, compared: bool) -> None:
         location = f"{self.page}:{command.line}: $ {command.text}"
-        if not_run(command.text, self.rules):
-            for words in programs(command.text):
+        if is_skipped(command.text, self.rules):
+            for words in split_commands(command.text):
                 try:
-                    check(words, self.folder)
-                except Wrong as error:
-                    raise Wrong(f"{location}\n{error}") from error
+                    check_command(words, self.folder)
+                except InvalidSnippet as error:
+                    raise InvalidSnippet(f"{location}\n{error}") from error
             return
         try:
             result = self._done(command)
-        except Stuck as error:
-            raise Wrong(f"{location}\n{error}") from error
-        if not command.exits_rightly(result.code):
-            raise Wrong(f"{location}\nexit code {result.code}\n{result.printed[-4000:]}")
-        unprinted = missing(command.shown, self._named(result.printed)) if compared else []
+        except CommandTimeout as error:
+            raise InvalidSnippet(f"{location}\n{error}") from error
+        if not command.accepts_exit_code(result.code):
+            raise InvalidSnippet(f"{location}\nexit code {result.code}\n{result.printed[-4000:]}")
+        unprinted = find_missing(command.shown, self._named(result.printed)) if compared else []
         if unprinted:
             shown = "\n".join(f"  - {line}" for line in unprinted)
             self._wrong.append(f"{location}\nshown, and not printed:\n{shown}\nprinted:\n{self._named(result.printed)[-6000:]}")
 
-    def _done(self, command: Command) -> Done:
-        text = self._placed(twin(command.text, self.rules))
-        ready = next((line for start, line in self.rules.kept.items() if command.text.startswith(start)), None)
+    def _done(self, command: Command) -> CommandResult:
+        text = self._placed(get_replacement(command.text, self.rules))
+        ready = next((line for start, line in self.rules.background.items() if command.text.startswith(start)), None)
         if ready is None:
             return self.shell.run(text, _TIMEOUT_S)
-        result = self.shell.keep(text, ready, _TIMEOUT_S)
+        result = self.shell.start_background(text, ready, _TIMEOUT_S)
         port = _PORT.search(result.printed)
         if port and _PAGE_PORT not in self.places:
             self.places = {**self.places, _PAGE_PORT: f":{port[1]}"}
@@ -129,7 +129,7 @@ class Trial:
                 try:
                     FILES["json"](part)
                 except ValueError as error:
-                    raise Wrong(f"{location}: not json: {error}") from error
+                    raise InvalidSnippet(f"{location}: not json: {error}") from error
         if any(target.startswith(start) for start in self.rules.not_sent):
             return
         kind = "application/x-ndjson" if bulk else "application/json"
@@ -141,7 +141,7 @@ class Trial:
             timeout=_TIMEOUT_S,
         )
         if not response.ok or (bulk and response.json().get("errors")):
-            raise Wrong(f"{location}: {method} {target}: {response.status_code} {response.text[:2000]}")
+            raise InvalidSnippet(f"{location}: {method} {target}: {response.status_code} {response.text[:2000]}")
 
     def _placed(self, text: str) -> str:
         for name, place in self.places.items():
@@ -154,15 +154,15 @@ class Trial:
         return text
 
 
-def twin(text: str, rules: Rules) -> str:
-    """What is run in place of a command: mostly itself."""
-    for start, replacement in rules.instead.items():
+def get_replacement(text: str, rules: Rules) -> str:
+    """Return the command to run for it."""
+    for start, replacement in rules.replacements.items():
         if text.startswith(start):
             return replacement + text.removeprefix(start)
     return text
 
 
-def not_run(text: str, rules: Rules) -> bool:
-    """Whether a command has a part that the rules keep from being run."""
-    text = twin(text, rules)
-    return any(" ".join(words).startswith(start) for words in programs(text) for start in rules.not_run)
+def is_skipped(text: str, rules: Rules) -> bool:
+    """Return whether the rules skip a part of a command."""
+    text = get_replacement(text, rules)
+    return any(" ".join(words).startswith(start) for words in split_commands(text) for start in rules.not_run)

@@ -52,15 +52,15 @@ for line in sys.stdin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
+class CommandResult:
     """How a command ended."""
 
     code: int
     printed: str
 
 
-class Stuck(Exception):
-    """A command that did not end in time, or did not say the line that was waited for."""
+class CommandTimeout(Exception):
+    """A command that did not end or print the expected line in time."""
 
 
 class Shell:
@@ -78,7 +78,7 @@ class Shell:
             start_new_session=True,
         )
 
-    def run(self, command: str, timeout_s: float) -> Done:
+    def run(self, command: str, timeout_s: float) -> CommandResult:
         """Run a command to its end.
 
         Raises:
@@ -88,10 +88,10 @@ class Shell:
         answer = self._answer(self._process.stdout, timeout_s)
         printed = file.read_text(encoding="utf-8", errors="replace")
         if answer is None:
-            raise Stuck(f"not done after {timeout_s:.0f} s, or it ended the shell:\n{printed}")
-        return Done(code=int(answer), printed=printed)
+            raise CommandTimeout(f"not done after {timeout_s:.0f} s, or it ended the shell:\n{printed}")
+        return CommandResult(code=int(answer), printed=printed)
 
-    def keep(self, command: str, ready: str, timeout_s: float) -> Done:
+    def start_background(self, command: str, ready: str, timeout_s: float) -> CommandResult:
         """Start a command that goes on until the page ends; wait until it has printed something like `ready`.
 
         Raises:
@@ -103,13 +103,15 @@ class Shell:
         while time.monotonic() < end_s:
             printed = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
             if re.search(ready, printed, re.MULTILINE):
-                return Done(code=0, printed=printed)
+                return CommandResult(code=0, printed=printed)
             if not _lives(process):
                 break
             time.sleep(_POLL_S)
-        raise Stuck(f"no line with {ready!r} in {timeout_s:.0f} s:\n{file.read_text(encoding='utf-8', errors='replace')}")
+        raise CommandTimeout(
+            f"no line with {ready!r} in {timeout_s:.0f} s:\n{file.read_text(encoding='utf-8', errors='replace')}"
+        )
 
-    def python(self, text: str, page: str, line: int, timeout_s: float) -> Done:
+    def run_python(self, text: str, page: str, line: int, timeout_s: float) -> CommandResult:
         """Run a block of Python, after the blocks before it, with what the shell has exported when the first came.
 
         Raises:
@@ -133,9 +135,9 @@ class Shell:
         self._python.stdin.flush()
         answer = self._answer(self._python.stdout, timeout_s)
         if answer is None:
-            raise Stuck(f"not done after {timeout_s:.0f} s, or it ended the interpreter")
+            raise CommandTimeout(f"not done after {timeout_s:.0f} s, or it ended the interpreter")
         reply = json.loads(answer)
-        return Done(code=1 if reply["wrong"] else 0, printed=reply["printed"] + reply["wrong"])
+        return CommandResult(code=1 if reply["wrong"] else 0, printed=reply["printed"] + reply["wrong"])
 
     def _send(self, command: str) -> Path:
         self._count += 1

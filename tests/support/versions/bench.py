@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from support.versions.commands import Commands
+from support.versions.commands import CommandRunner
 
-__all__ = ["BEST", "MUTED", "PHOTOS", "QUESTION", "Bench", "Wrong", "expect", "expect_best"]
+__all__ = ["BEST", "MUTED", "PHOTOS", "QUESTION", "Bench", "WrongOutput", "check_best_hit", "check_output"]
 
 _EXAMPLES = Path(__file__).parents[3] / "examples" / "photos"
 PHOTOS = ("tabby-cat.jpg", "two-spaniels.jpg", "espresso.jpg", "scarlet-macaw.jpg", "red-panda.jpg", "clownfish.jpg")
@@ -19,14 +19,14 @@ MUTED = "lynx"
 """A word of the best photo alone."""
 
 
-class Wrong(Exception):
-    """The command succeeded, and what it printed isn't right."""
+class WrongOutput(Exception):
+    """The command succeeded with wrong output."""
 
 
 class Bench:
     """What the checks of one node share: the commands, the photos, and which index can be asked."""
 
-    def __init__(self, commands: Commands, prefix: str = "") -> None:
+    def __init__(self, commands: CommandRunner, prefix: str = "") -> None:
         """Lay out the photos with their captions.
 
         Args:
@@ -54,7 +54,7 @@ class Bench:
         """
         index = next((name for name in ("rank_features", "sparse_vector") if name in self.indices), None)
         if index is None:
-            raise Wrong("no ingest succeeded")
+            raise WrongOutput("no ingest succeeded")
         return index
 
     @property
@@ -71,7 +71,7 @@ class Bench:
         report: Mapping[str, object] = self.commands.run(
             "ingest", self.photos / "captions.jsonl", "--image-column", "file", "--index", self.alias(index), *options
         )
-        expect(report, seen=len(PHOTOS), failed=0)
+        check_output(report, seen=len(PHOTOS), failed=0)
         self.indices.add(index)
         return report
 
@@ -81,7 +81,7 @@ class Bench:
         return [entry["token"] for entry in document["tokens"]]
 
 
-def expect(values: Mapping[str, object], **expected: object) -> None:
+def check_output(values: Mapping[str, object], **expected: object) -> None:
     """Check what a command printed.
 
     Raises:
@@ -89,10 +89,10 @@ def expect(values: Mapping[str, object], **expected: object) -> None:
     """
     for name, value in expected.items():
         if values.get(name) != value:
-            raise Wrong(f"{name} is {values.get(name)!r}, not {value!r}")
+            raise WrongOutput(f"{name} is {values.get(name)!r}, not {value!r}")
 
 
-def expect_best(bench: Bench, hits: list[Mapping[str, object]]) -> None:
+def check_best_hit(bench: Bench, hits: list[Mapping[str, object]]) -> None:
     """Check that the photo that the query means is found first.
 
     Raises:
@@ -100,4 +100,4 @@ def expect_best(bench: Bench, hits: list[Mapping[str, object]]) -> None:
     """
     first = hits[0]["uri"] if hits else "nothing"
     if first != bench.best:
-        raise Wrong(f"{QUESTION!r} finds {str(first).rpartition('/')[2]} first, not {BEST}")
+        raise WrongOutput(f"{QUESTION!r} finds {str(first).rpartition('/')[2]} first, not {BEST}")

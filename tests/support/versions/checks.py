@@ -11,8 +11,8 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import StairError
 from stair_es.search.dsl.select import QUERY_TYPES
-from support.versions.bench import BEST, MUTED, PHOTOS, QUESTION, Bench, Wrong, expect, expect_best
-from support.versions.commands import Refused
+from support.versions.bench import BEST, MUTED, PHOTOS, QUESTION, Bench, WrongOutput, check_best_hit, check_output
+from support.versions.commands import CommandError
 
 __all__ = ["CHECKS", "NEEDS"]
 
@@ -26,7 +26,7 @@ def ingest_into(index: str, *options: str) -> Callable[[Bench], None]:
     """Return the check that takes the photos in."""
 
     def check(bench: Bench) -> None:
-        expect(bench.ingest(index, *options), written=len(PHOTOS))
+        check_output(bench.ingest(index, *options), written=len(PHOTOS))
 
     return check
 
@@ -34,7 +34,7 @@ def ingest_into(index: str, *options: str) -> Callable[[Bench], None]:
 def repeat_ingest(bench: Bench) -> None:
     """Take the same photos in again: nothing is written."""
     options = ("--vector", bench.main)
-    expect(bench.ingest(bench.main, *options), written=0, unchanged=len(PHOTOS))
+    check_output(bench.ingest(bench.main, *options), written=0, unchanged=len(PHOTOS))
 
 
 def swap_model(bench: Bench) -> None:
@@ -42,10 +42,10 @@ def swap_model(bench: Bench) -> None:
     options = ("--vector", bench.main)
     before = bench.ingest("swapped", *options)["index"]
     report = bench.ingest("swapped", *options, "--model", "colours")
-    expect(report, swapped=True, written=len(PHOTOS))
+    check_output(report, swapped=True, written=len(PHOTOS))
     hits = bench.commands.run("search", "red", "--index", bench.alias("swapped"))["hits"]
     if not hits or hits[0]["index"] != report["index"] or report["index"] == before:
-        raise Wrong("a search doesn't ask the new index")
+        raise WrongOutput("a search doesn't ask the new index")
 
 
 def keep_token_index(bench: Bench) -> None:
@@ -53,7 +53,7 @@ def keep_token_index(bench: Bench) -> None:
     options = ("--vector", bench.main)
     report = bench.ingest(bench.main, *options, "--token-index")
     if not report["token_index"]:
-        raise Wrong("there is no token index")
+        raise WrongOutput("there is no token index")
 
 
 def list_words(bench: Bench) -> None:
@@ -61,12 +61,12 @@ def list_words(bench: Bench) -> None:
     images_of_token = {
         entry["token"]: entry["images"] for entry in bench.commands.run("words", "--index", bench.alias(bench.main))["tokens"]
     }
-    expect(images_of_token, cat=1)
+    check_output(images_of_token, cat=1)
 
 
-def search_unasked(bench: Bench) -> None:
+def search_default(bench: Bench) -> None:
     """Search without a query type: the command selects the one that fits the index."""
-    expect_best(bench, bench.commands.run("search", QUESTION, "--index", bench.alias(bench.main))["hits"])
+    check_best_hit(bench, bench.commands.run("search", QUESTION, "--index", bench.alias(bench.main))["hits"])
 
 
 def search_by(query_type: str) -> Callable[[Bench], None]:
@@ -77,12 +77,12 @@ def search_by(query_type: str) -> Callable[[Bench], None]:
         wanted = preferred.get(query_type, query_type)
         index = wanted if wanted in bench.indices else bench.main
         response = bench.commands.run("search", QUESTION, "--query-type", query_type, "--index", bench.alias(index))
-        expect(response, query_type=query_type)
-        expect_best(bench, response["hits"])
+        check_output(response, query_type=query_type)
+        check_best_hit(bench, response["hits"])
         for hit in response["hits"]:
             exact = sum(reason["contribution"] for reason in hit["contributions"])
             if abs(hit["score"] - exact) > _NEAR * exact + 0.001:
-                raise Wrong(f"the score is {hit['score']}, the exact product {exact}")
+                raise WrongOutput(f"the score is {hit['score']}, the exact product {exact}")
 
     return check
 
@@ -94,33 +94,33 @@ def search_hybrid(form: str) -> Callable[[Bench], None]:
         response = bench.commands.run(
             "search", QUESTION, "--caption", "tabby", "--hybrid", form, "--index", bench.alias(bench.main)
         )
-        expect_best(bench, response["hits"])
+        check_best_hit(bench, response["hits"])
 
     return check
 
 
 def plan_policy(bench: Bench) -> None:
     """See what a policy would change."""
-    expect(bench.commands.run("policy", "plan", bench.policy, "--index", bench.alias(bench.main)), changed=1)
+    check_output(bench.commands.run("policy", "plan", bench.policy, "--index", bench.alias(bench.main)), changed=1)
 
 
 def apply_policy(bench: Bench) -> None:
     """Give the index the policy: the muted word is gone."""
-    expect(bench.commands.run("policy", "apply", bench.policy, "--index", bench.alias(bench.main))[0], changed=1, failed=[])
+    check_output(bench.commands.run("policy", "apply", bench.policy, "--index", bench.alias(bench.main))[0], changed=1, failed=[])
     if MUTED in bench.words():
-        raise Wrong(f"{MUTED} isn't muted")
+        raise WrongOutput(f"{MUTED} isn't muted")
 
 
 def roll_policy_back(bench: Bench) -> None:
     """Take the policy away: the word is there again."""
     bench.commands.run("policy", "rollback", "--index", bench.alias(bench.main))
     if MUTED not in bench.words():
-        raise Wrong(f"{MUTED} isn't back")
+        raise WrongOutput(f"{MUTED} isn't back")
 
 
 def publish_templates(bench: Bench) -> None:
     """Put the search templates into the cluster."""
-    expect(bench.commands.run("template", "publish", "--index", bench.alias(bench.main)), **{"stair-es-tokens": "created"})
+    check_output(bench.commands.run("template", "publish", "--index", bench.alias(bench.main)), **{"stair-es-tokens": "created"})
 
 
 def search_template(bench: Bench) -> None:
@@ -130,32 +130,32 @@ def search_template(bench: Bench) -> None:
         with Cluster(Connection.from_env(environ=bench.commands.environ)) as cluster:
             answer = cluster.call(cluster.client.search_template, index=bench.alias(bench.main), body=body)
     except StairError as error:
-        raise Refused(bench.commands.tell(f"{error.message}\n{error.remedy}")) from None
-    expect_best(bench, [hit["_source"] for hit in answer["hits"]["hits"]])
+        raise CommandError(bench.commands.format_error(f"{error.message}\n{error.remedy}")) from None
+    check_best_hit(bench, [hit["_source"] for hit in answer["hits"]["hits"]])
 
 
 def delete_templates(bench: Bench) -> None:
     """Take the templates out again."""
-    expect(bench.commands.run("template", "delete"), **{"stair-es-tokens": "deleted"})
+    check_output(bench.commands.run("template", "delete"), **{"stair-es-tokens": "deleted"})
 
 
 def use_page(bench: Bench) -> None:
     """Load the page, search by words and by a picture, look at an image and its thumbnail."""
     with bench.commands.serve("--index", bench.alias(bench.main), "--images", bench.photos) as page:
-        if b"<html" not in page.ask("/"):
-            raise Wrong("the start page isn't one")
-        encoded = json.loads(page.ask("/api/image", (bench.photos / BEST).read_bytes(), "image/jpeg"))
+        if b"<html" not in page.request("/"):
+            raise WrongOutput("the start page isn't one")
+        encoded = json.loads(page.request("/api/image", (bench.photos / BEST).read_bytes(), "image/jpeg"))
         for query in ({"text": QUESTION}, {"vector": dict(encoded["tokens"])}):
-            hits = json.loads(page.ask("/api/search", json.dumps(query).encode()))["hits"]
-            expect_best(bench, hits)
-        page.ask(f"/api/image/{hits[0]['id']}")
-        if not page.ask(hits[0]["thumbnail"]):
-            raise Wrong("the thumbnail is empty")
+            hits = json.loads(page.request("/api/search", json.dumps(query).encode()))["hits"]
+            check_best_hit(bench, hits)
+        page.request(f"/api/image/{hits[0]['id']}")
+        if not page.request(hits[0]["thumbnail"]):
+            raise WrongOutput("the thumbnail is empty")
 
 
-def ask_doctor(bench: Bench) -> None:
+def run_doctor(bench: Bench) -> None:
     """Look at cluster and index: nothing is wrong."""
-    expect(bench.commands.run("doctor", "--index", bench.alias(bench.main)), ok=True)
+    check_output(bench.commands.run("doctor", "--index", bench.alias(bench.main)), ok=True)
 
 
 CHECKS: Mapping[str, Callable[[Bench], None]] = {
@@ -165,7 +165,7 @@ CHECKS: Mapping[str, Callable[[Bench], None]] = {
     "ingest --token-index": keep_token_index,
     "swap to another model": swap_model,
     "words": list_words,
-    "search": search_unasked,
+    "search": search_default,
     **{f"search --query-type {name}": search_by(name) for name in QUERY_TYPES},
     "search --hybrid sum": search_hybrid("sum"),
     "search --hybrid rrf": search_hybrid("rrf"),
@@ -176,7 +176,7 @@ CHECKS: Mapping[str, Callable[[Bench], None]] = {
     "template search": search_template,
     "template delete": delete_templates,
     "serve": use_page,
-    "doctor": ask_doctor,
+    "doctor": run_doctor,
 }
 """Name, as on the page -> the check. In this order: later ones need what earlier ones have made."""
 

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from support.plugin_metadata import announce_plugins
+from support.plugin_metadata import write_entry_points
 
 STAIR_ES = Path(sys.executable).with_name("stair-es")
 _TIMEOUT_S = 300.0
@@ -26,11 +26,11 @@ _END_TIMEOUT_S = 30.0
 _EXAMPLE_PLUGIN = Path(__file__).parents[3] / "examples" / "plugin" / "src"
 
 
-class Refused(Exception):
-    """The command, or the page, said that it can't; the text is what the user reads."""
+class CommandError(Exception):
+    """The command or the page failed; the text is its message."""
 
 
-class Commands:
+class CommandRunner:
     """Runs commands against one node."""
 
     def __init__(self, url: str, folder: Path, environ: Mapping[str, str]) -> None:
@@ -43,7 +43,7 @@ class Commands:
         """
         self.url = url
         self.folder = folder
-        announce_plugins(site := folder / "site", "stair-es-example-plugin", "colours = stair_es_example.colours:KIND")
+        write_entry_points(site := folder / "site", "stair-es-example-plugin", "colours = stair_es_example.colours:KIND")
         environment = {
             name: value for name, value in os.environ.items() if name == "STAIR_ES_HOME" or not name.startswith("STAIR_ES_")
         }
@@ -68,11 +68,11 @@ class Commands:
             timeout=_TIMEOUT_S,
         )
         if result.returncode:
-            raise Refused(self.tell(result.stderr))
+            raise CommandError(self.format_error(result.stderr))
         return json.loads(result.stdout.splitlines()[-1])
 
     @contextmanager
-    def serve(self, *arguments: str | Path) -> Iterator[Page]:
+    def serve(self, *arguments: str | Path) -> Iterator[PageClient]:
         """Serve the page with these options until the end of the block.
 
         Raises:
@@ -94,12 +94,12 @@ class Commands:
                 if not line:
                     if process.wait(_END_TIMEOUT_S) == -SIGKILL:
                         raise subprocess.TimeoutExpired(command, _START_TIMEOUT_S)
-                    raise Refused(self.tell(log.read_text(encoding="utf-8")))
-                yield Page(self, json.loads(line)["url"])
+                    raise CommandError(self.format_error(log.read_text(encoding="utf-8")))
+                yield PageClient(self, json.loads(line)["url"])
             finally:
                 process.kill()
 
-    def tell(self, output: str) -> str:
+    def format_error(self, output: str) -> str:
         """Return the message and, in a line of its own, the remedy, without what differs from run to run: ports and times.
 
         Args:
@@ -110,14 +110,14 @@ class Commands:
         return re.sub(r"-\d{8}-\d{6}-\d{6}", "-TIMESTAMP", message)
 
 
-class Page:
+class PageClient:
     """The page that `stair-es serve` serves."""
 
-    def __init__(self, commands: Commands, url: str) -> None:
+    def __init__(self, commands: CommandRunner, url: str) -> None:
         """See `Commands.serve`."""
         self._commands, self._url = commands, url
 
-    def ask(self, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
+    def request(self, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
         """Return the body of the answer.
 
         Args:
@@ -134,4 +134,4 @@ class Page:
                 return bytes(response.read())
         except HTTPError as error:
             problem = json.load(error)
-            raise Refused(self._commands.tell(f"{problem['error']}\n{problem['remedy']}")) from None
+            raise CommandError(self._commands.format_error(f"{problem['error']}\n{problem['remedy']}")) from None

@@ -11,7 +11,7 @@ from typing import Literal
 from stair_es.embedded_node.lockfile import load_node_lock
 from support.nodes import elasticsearch_locks, maven_locks, opensearch_locks, search_nodes
 from support.nodes.node_process import SearchNode
-from support.nodes.opensearch_nodes import ADMIN, SecuredNode, release_node, secured_node
+from support.nodes.opensearch_nodes import ADMIN, SecuredNode, build_release_node, build_secured_node
 
 _ORDINARY_OPENSEARCH = frozenset(module.name for module in maven_locks.MODULES.values())
 _ORDINARY_ELASTICSEARCH = frozenset(
@@ -24,16 +24,16 @@ Cause = Literal["engine", "plugin", "node"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gap:
+class KnownFailure:
     """A check that is known to fail on a version."""
 
-    says: str
+    message: str
     """Part of what the user reads."""
     cause: Cause
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
+class RunningNode:
     """A running node, and how the command reaches it."""
 
     url: str
@@ -46,13 +46,13 @@ class Version:
 
     engine: Literal["OpenSearch", "Elasticsearch"]
     number: str
-    made: str
+    origin: str
     """What the node consists of, for the page."""
-    run: Callable[[Path], AbstractContextManager[Served]]
+    run: Callable[[Path], AbstractContextManager[RunningNode]]
     """Runs the node in a folder, as long as the context."""
-    gaps: Mapping[str, Gap]
+    gaps: Mapping[str, KnownFailure]
     """Check -> what is known."""
-    lacks: tuple[str, ...] | None = None
+    missing_modules: tuple[str, ...] | None = None
     """Modules of an ordinary installation that the node doesn't have; None where it tells so itself."""
 
     @property
@@ -66,11 +66,11 @@ class Version:
         return _ORDINARY_OPENSEARCH if self.engine == "OpenSearch" else _ORDINARY_ELASTICSEARCH
 
 
-def _running(make: Callable[[Path], SearchNode]) -> Callable[[Path], AbstractContextManager[Served]]:
+def _running(make: Callable[[Path], SearchNode]) -> Callable[[Path], AbstractContextManager[RunningNode]]:
     @contextmanager
-    def run(base: Path) -> Iterator[Served]:
+    def run(base: Path) -> Iterator[RunningNode]:
         with make(base) as node:
-            yield Served(url=node.url, environ=_login(node))
+            yield RunningNode(url=node.url, environ=_login(node))
 
     return run
 
@@ -83,45 +83,45 @@ def _login(node: SearchNode) -> Mapping[str, str]:
 
 
 @contextmanager
-def _embedded(base: Path) -> Iterator[Served]:
-    with search_nodes.embedded(base) as url:
-        yield Served(url=url)
+def _embedded(base: Path) -> Iterator[RunningNode]:
+    with search_nodes.start_embedded_node(base) as url:
+        yield RunningNode(url=url)
 
 
-def _release(number: str) -> Callable[[Path], AbstractContextManager[Served]]:
-    return _running(lambda base: release_node(number, base))
+def _release(number: str) -> Callable[[Path], AbstractContextManager[RunningNode]]:
+    return _running(lambda base: build_release_node(number, base))
 
 
 _NO_ELASTIC_SHAPES = {
-    "ingest --vector sparse_vector": Gap(says="it requires Elasticsearch 8.15 or newer", cause="engine"),
-    "search --query-type sparse_vector": Gap(says="it requires Elasticsearch 8.15 or newer", cause="engine"),
+    "ingest --vector sparse_vector": KnownFailure(message="it requires Elasticsearch 8.15 or newer", cause="engine"),
+    "search --query-type sparse_vector": KnownFailure(message="it requires Elasticsearch 8.15 or newer", cause="engine"),
 }
 _NO_NEURAL = {
-    "ingest --vector seismic": Gap(says="doesn't have the plugin opensearch-neural-search", cause="plugin"),
-    "search --query-type neural_sparse": Gap(says="doesn't have the plugin opensearch-neural-search", cause="plugin"),
-    "search --query-type seismic": Gap(says="the index has no field `token_ids`", cause="plugin"),
+    "ingest --vector seismic": KnownFailure(message="doesn't have the plugin opensearch-neural-search", cause="plugin"),
+    "search --query-type neural_sparse": KnownFailure(message="doesn't have the plugin opensearch-neural-search", cause="plugin"),
+    "search --query-type seismic": KnownFailure(message="the index has no field `token_ids`", cause="plugin"),
 }
-_TOO_OLD = Gap(says="it requires OpenSearch 3.3 or newer", cause="engine")
-_TOO_OLD_TO_SEARCH = Gap(says="it requires OpenSearch 3.3 or newer", cause="engine")
+_TOO_OLD = KnownFailure(message="it requires OpenSearch 3.3 or newer", cause="engine")
+_TOO_OLD_TO_SEARCH = KnownFailure(message="it requires OpenSearch 3.3 or newer", cause="engine")
 _OPENSEARCH = {**_NO_ELASTIC_SHAPES, **_NO_NEURAL}
-_NO_PAINLESS = Gap(says="it has no painless", cause="node")
-_NO_MUSTACHE = Gap(says="doesn't support mustache", cause="node")
+_NO_PAINLESS = KnownFailure(message="it has no painless", cause="node")
+_NO_MUSTACHE = KnownFailure(message="doesn't support mustache", cause="node")
 _ELASTICSEARCH = {
-    "ingest --impact-field": Gap(says="it requires OpenSearch 2.10 or newer", cause="engine"),
+    "ingest --impact-field": KnownFailure(message="it requires OpenSearch 2.10 or newer", cause="engine"),
     "ingest --vector seismic": _TOO_OLD,
-    "search --query-type impacts": Gap(says="the index has no field `impacts`", cause="engine"),
-    "search --query-type neural_sparse": Gap(says="it requires OpenSearch 2.14 or newer", cause="engine"),
+    "search --query-type impacts": KnownFailure(message="the index has no field `impacts`", cause="engine"),
+    "search --query-type neural_sparse": KnownFailure(message="it requires OpenSearch 2.14 or newer", cause="engine"),
     "search --query-type seismic": _TOO_OLD_TO_SEARCH,
     "policy apply": _NO_PAINLESS,
     "policy rollback": _NO_PAINLESS,
 }
 _MODULAR = {
     **_ELASTICSEARCH,
-    "ingest --vector rank_features": Gap(says="--vector sparse_vector", cause="node"),
-    "search --query-type rank_features": Gap(says="is sparse_vector, not rank_features", cause="node"),
+    "ingest --vector rank_features": KnownFailure(message="--vector sparse_vector", cause="node"),
+    "search --query-type rank_features": KnownFailure(message="is sparse_vector, not rank_features", cause="node"),
     "template publish": _NO_MUSTACHE,
 }
-_NO_QUERY = Gap(says="unknown query [sparse_vector]", cause="node")
+_NO_QUERY = KnownFailure(message="unknown query [sparse_vector]", cause="node")
 _SEARCHES = (
     "swap to another model",
     "search",
@@ -137,55 +137,55 @@ VERSIONS = (
     Version(
         engine="OpenSearch",
         number=opensearch_locks.OLDEST,
-        made="server and modules; Java's security manager with all rights granted",
+        origin="server and modules; Java's security manager with all rights granted",
         run=_release(opensearch_locks.OLDEST),
         gaps={**_OPENSEARCH, "ingest --vector seismic": _TOO_OLD, "search --query-type seismic": _TOO_OLD_TO_SEARCH},
     ),
     Version(
         engine="OpenSearch",
         number=opensearch_locks.SECURED,
-        made="server, modules and the plugin security: TLS, logged in as its administrator",
-        run=_running(secured_node),
+        origin="server, modules and the plugin security: TLS, logged in as its administrator",
+        run=_running(build_secured_node),
         gaps=_OPENSEARCH,
     ),
     Version(
         engine="OpenSearch",
         number=opensearch_locks.SPARSE,
-        made="server, modules and the plugins k-NN and neural-search",
+        origin="server, modules and the plugins k-NN and neural-search",
         run=_release(opensearch_locks.SPARSE),
         gaps=_NO_ELASTIC_SHAPES,
     ),
     Version(
         engine="OpenSearch",
         number=load_node_lock().opensearch,
-        made="the embedded node of `stair-es node`: server and modules",
+        origin="the embedded node of `stair-es node`: server and modules",
         run=_embedded,
         gaps=_OPENSEARCH,
     ),
     Version(
         engine="OpenSearch",
         number=opensearch_locks.NEWEST,
-        made="server and modules",
+        origin="server and modules",
         run=_release(opensearch_locks.NEWEST),
         gaps=_OPENSEARCH,
     ),
     Version(
         engine="Elasticsearch",
         number=elasticsearch_locks.SEVEN,
-        made="server and modules, behind a launcher of our own",
-        run=_running(search_nodes.elasticsearch7),
-        lacks=("lang-painless",),
+        origin="server and modules, behind a launcher of our own",
+        run=_running(search_nodes.build_elasticsearch7),
+        missing_modules=("lang-painless",),
         gaps={
             **_ELASTICSEARCH,
-            "ingest --vector sparse_vector": Gap(says="it requires Elasticsearch 8.15 or newer", cause="engine"),
-            "search --query-type sparse_vector": Gap(says="it requires Elasticsearch 8.15 or newer", cause="engine"),
+            "ingest --vector sparse_vector": KnownFailure(message="it requires Elasticsearch 8.15 or newer", cause="engine"),
+            "search --query-type sparse_vector": KnownFailure(message="it requires Elasticsearch 8.15 or newer", cause="engine"),
         },
     ),
     Version(
         engine="Elasticsearch",
         number=elasticsearch_locks.EIGHT,
-        made="server and the two modules that Maven serves, behind a launcher of our own",
-        run=_running(search_nodes.elasticsearch8),
+        origin="server and the two modules that Maven serves, behind a launcher of our own",
+        run=_running(search_nodes.build_elasticsearch8),
         gaps={
             **_MODULAR,
             **dict.fromkeys(_SEARCHES, _NO_QUERY),
@@ -194,8 +194,8 @@ VERSIONS = (
     Version(
         engine="Elasticsearch",
         number=elasticsearch_locks.NINE,
-        made="server and the two modules that Maven serves, behind a launcher of our own",
-        run=_running(search_nodes.elasticsearch9),
+        origin="server and the two modules that Maven serves, behind a launcher of our own",
+        run=_running(search_nodes.build_elasticsearch9),
         gaps=_MODULAR,
     ),
 )

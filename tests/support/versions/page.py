@@ -34,7 +34,7 @@ class Outcome:
 
     check: str
     status: Status
-    says: str = ""
+    message: str = ""
     """Message to the user, unless it is ok."""
 
 
@@ -43,9 +43,9 @@ class Record:
     """Results of one version."""
 
     label: str
-    made: str
+    origin: str
     java: str
-    lacks: tuple[str, ...]
+    missing_modules: tuple[str, ...]
     """Modules of an ordinary installation that the node doesn't have."""
     began: str
     """ISO 8601, UTC, to the minute."""
@@ -57,7 +57,7 @@ class Record:
 
     @property
     def failed(self) -> bool:
-        """Whether something unexpected happened."""
+        """Whether it failed unexpectedly."""
         return bool(self.failure) or any(outcome.status == "failed" for outcome in self.outcomes)
 
     def write(self, file: Path) -> None:
@@ -70,7 +70,7 @@ class Record:
         """Read what `write` wrote."""
         values = json.loads(file.read_text(encoding="utf-8"))
         outcomes = tuple(Outcome(**outcome) for outcome in values["outcomes"])
-        return cls(**{**values, "outcomes": outcomes, "lacks": tuple(values["lacks"])})
+        return cls(**{**values, "outcomes": outcomes, "missing_modules": tuple(values["missing_modules"])})
 
 
 _HEAD = """# Compatibility
@@ -115,9 +115,9 @@ def write_page(records: Sequence[Record], checks: Iterable[str]) -> str:
 def _list_nodes(records: Sequence[Record]) -> list[str]:
     rows = ["| version | Java | the node | modules that it lacks | run |", "|---|---|---|---|---|"]
     for record in records:
-        lacks = ", ".join(record.lacks) or "none"
+        missing_modules = ", ".join(record.missing_modules) or "none"
         run = f"{record.began.replace('T', ' ')} UTC, {record.seconds:.0f} s, stair-es {record.stair_es}"
-        rows.append(f"| {record.label} | {record.java or 'unknown'} | {record.made} | {lacks} | {run} |")
+        rows.append(f"| {record.label} | {record.java or 'unknown'} | {record.origin} | {missing_modules} | {run} |")
     return rows
 
 
@@ -142,11 +142,11 @@ def _list_messages(records: Sequence[Record], checks: Sequence[str]) -> list[str
     for record in records:
         for outcome in record.outcomes:
             if outcome.status in _CAUSES:
-                says = outcome.says.replace(record.label, "VERSION")
-                rows.setdefault((outcome.check, outcome.status, says), []).append(record.label)
+                message = outcome.message.replace(record.label, "VERSION")
+                rows.setdefault((outcome.check, outcome.status, message), []).append(record.label)
     lines = [
-        f"| `{check}` | {_join_labels(labels)} | {_CAUSES[status]} | {_cell(says)} |"
-        for (check, status, says), labels in sorted(rows.items(), key=lambda row: checks.index(row[0][0]))
+        f"| `{check}` | {_join_labels(labels)} | {_CAUSES[status]} | {_cell(message)} |"
+        for (check, status, message), labels in sorted(rows.items(), key=lambda row: checks.index(row[0][0]))
     ]
     failures = [
         f"| the node | {record.label} | {_CAUSES['failed']} | {_cell(record.failure)} |" for record in records if record.failure

@@ -15,7 +15,7 @@ from stair_es import api, search
 
 
 @pytest.mark.parametrize("package", [api, search], ids=["api", "search"])
-def test_every_name_is_the_one_that_the_type_checker_sees(package: ModuleType) -> None:
+def test_names_match_the_type_checker(package: ModuleType) -> None:
     body = ast.parse(Path(str(package.__file__)).read_text()).body
     guarded = [statement for node in body if isinstance(node, ast.If) for statement in node.body]
     imports = [
@@ -38,7 +38,7 @@ def test_a_kind_can_be_written_without_loading_anything_heavy() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_the_package_of_searches_alone_loads_nothing_heavy() -> None:
+def test_search_package_loads_no_heavy_module() -> None:
     code = (
         "import sys, stair_es.search\n"
         "print(sorted({'torch', 'ray', 'opensearchpy', 'onnxruntime', 'numpy', 'PIL'} & set(sys.modules)))"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support.plugin_metadata import announce_plugins
+from support.plugin_metadata import write_entry_points
 
 from stair_es import plugins
 from stair_es.cluster.documents.document import DocumentSettings
@@ -45,7 +45,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     def install(group: str, name: str, source: str) -> str:
         module = f"stranger_{uuid.uuid4().hex}"  # a fresh name, since imported modules are cached
         (site / f"{module}.py").write_text(source)
-        announce_plugins(site, module, f"{name} = {module}:KIND", group=group, version="2.5")
+        write_entry_points(site, module, f"{name} = {module}:KIND", group=group, version="2.5")
         return module
 
     yield install
@@ -59,7 +59,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     return lambda module: import_module(f"stair_es_example.{module}").KIND
 
 
-def test_each_group_has_what_is_built_in() -> None:
+def test_each_group_has_its_built_ins() -> None:
     built_in = {
         group: {p.name for p in plugins.list_plugins(group) if p.distribution == plugins.BUILTIN_DISTRIBUTION}
         for group in plugins.PLUGIN_GROUPS
@@ -132,7 +132,7 @@ def test_a_broken_archive_is_wrong_usage(example: Callable[[str], Any], tmp_path
         list(example("zip_source").open(str(tmp_path / "broken.zip"), SourceOptions()).list_items())
 
 
-def test_colours_sees_what_a_text_asks_for(example: Callable[[str], Any]) -> None:
+def test_colours_parses_texts(example: Callable[[str], Any]) -> None:
     kind = example("colours")
     encoder = kind.load(ModelSpec(name="colours"))
     images_BHWC = np.zeros((2, 64, 64, 3), np.uint8)
@@ -178,7 +178,7 @@ def test_pixelate_hides_the_picture_wherever_it_shows(example: Callable[[str], A
             example("pixelate").build(wrong)
 
 
-def test_pixelate_leaves_the_margin_as_it_is(example: Callable[[str], Any]) -> None:
+def test_pixelate_keeps_the_margin(example: Callable[[str], Any]) -> None:
     buffer, background = io.BytesIO(), (255, 0, 255)
     Image.new("RGB", (50, 100), (0, 100, 0)).save(buffer, "PNG")
     decoded = decode_image(buffer.getvalue(), ImageSpec(size_px=40, background=background), DecodeLimits(), 0)
@@ -197,7 +197,7 @@ def _document(uri: str, version: str) -> dict[str, str]:
     return {"uri": uri, "source": "file:///a", "sha256": "5" * 64, "fingerprint": "f", "version": version}
 
 
-def test_ndjson_remembers_what_its_files_add_up_to(example: Callable[[str], Any], tmp_path: Path) -> None:
+def test_ndjson_counts_all_files(example: Callable[[str], Any], tmp_path: Path) -> None:
     kind = example("ndjson")
     assert kind.open_readonly(_plan(tmp_path / "out")) is None
     assert not (tmp_path / "out").exists()
@@ -219,7 +219,7 @@ def test_ndjson_remembers_what_its_files_add_up_to(example: Callable[[str], Any]
     assert again.index == session.index
 
 
-def test_ndjson_files_are_bulk_bodies_and_an_unfinished_one_is_none(example: Callable[[str], Any], tmp_path: Path) -> None:
+def test_finished_ndjson_files_are_bulk_bodies(example: Callable[[str], Any], tmp_path: Path) -> None:
     session = example("ndjson").open(_plan(tmp_path))
     session.writer.write([("1", _document("u1", "v1"))], 1)
     folder = Path(session.index)
@@ -232,7 +232,7 @@ def test_ndjson_files_are_bulk_bodies_and_an_unfinished_one_is_none(example: Cal
 
 
 @pytest.mark.parametrize("options", [{}, {"folder": ""}, {"folder": "x", "keep": "1"}])
-def test_ndjson_wants_a_folder(example: Callable[[str], Any], options: dict[str, str]) -> None:
+def test_ndjson_needs_a_folder(example: Callable[[str], Any], options: dict[str, str]) -> None:
     plan = SinkPlan(
         alias="a", index_spec=IndexSpec(model_name="m", model_id="m", settings={}), document=DocumentSettings(), options=options
     )

@@ -1,4 +1,4 @@
-"""What `benchmarks/faults.py` counts, and when it strikes: a check that can't fail would prove nothing."""
+"""Counts and kill times of `benchmarks/faults.py`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support.bulk_faults import every_fault, harmless_faults, repeated_faults, search_faults, stopping_faults
-from support.servers.fault_proxy import Reply, Request
+from support.bulk_faults import list_all_faults, list_fatal_faults, list_harmless_faults, list_retried_faults, list_search_faults
+from support.servers.fault_proxy import Request, Response
 
 ROOT = Path(__file__).parents[3]
 BULK, SEARCH = (Request(method="POST", path=f"/i/{name}?x=1", headers={}, body=b"") for name in ("_bulk", "_search"))
@@ -46,12 +46,12 @@ def test_lost_duplicated_and_unexpected_documents_are_counted(
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_it_strikes_once_and_at_the_request_that_was_drawn(moment: str, load_module: Callable[[str], ModuleType]) -> None:
+def test_it_fires_once_at_the_drawn_request(moment: str, load_module: Callable[[str], ModuleType]) -> None:
     happened: list[str] = []
 
-    def send(request: Request) -> Reply:
+    def send(request: Request) -> Response:
         happened.append("sent")
-        return Reply()
+        return Response()
 
     plan = load_module("fault_rounds.trigger").Trigger(2, lambda: happened.append("act"), moment, lambda request: request.is_bulk)
     for request in (BULK, SEARCH, BULK, BULK):
@@ -77,7 +77,7 @@ def test_how_a_run_may_end(
     assert len(load_module("fault_rounds.command").CommandResult(code, report, said).wrong) == wrong
 
 
-def test_the_page_keeps_what_was_written_by_hand(load_module: Callable[[str], ModuleType], tmp_path: Path) -> None:
+def test_page_keeps_manual_text(load_module: Callable[[str], ModuleType], tmp_path: Path) -> None:
     report = load_module("fault_rounds.report")
     tallies = {"swap": report.Tally(rounds=3, completed=1, seconds=6.0)}
     result = report.build_result(tallies, "12 images a run", [], {"began": "2026-11-26 10:00", "ended": "2026-11-26 11:00"})
@@ -98,17 +98,17 @@ def test_the_page_keeps_what_was_written_by_hand(load_module: Callable[[str], Mo
         report.write_page(file, result, "", machine, (0.5, 1.5))
 
 
-def test_faults_have_names_of_their_own() -> None:
-    names = [fault.name for fault in (*every_fault(), *stopping_faults(), *search_faults())]
+def test_fault_names_are_unique() -> None:
+    names = [fault.name for fault in (*list_all_faults(), *list_fatal_faults(), *list_search_faults())]
     assert len(names) == len(set(names))
-    assert {fault.name for fault in (*repeated_faults(), *harmless_faults())} < set(names)
+    assert {fault.name for fault in (*list_retried_faults(), *list_harmless_faults())} < set(names)
 
 
 def test_the_page_of_the_docs_can_be_written_and_counts_the_faults(load_module: Callable[[str], ModuleType]) -> None:
     text = (ROOT / "docs" / "faults.md").read_text()
     report = load_module("fault_rounds.report")
     assert text.index(report.BEGIN) < text.index(report.END)
-    assert f"one of {len(every_fault())} faults" in text
+    assert f"one of {len(list_all_faults())} faults" in text
     assert set(load_module("fault_rounds.kinds").KINDS) <= set(
         text.replace("**", " ").replace(",", " ").replace(":", " ").split()
     )

@@ -1,4 +1,4 @@
-"""The benchmark of a growing cluster: what it keeps when it ends early, and the documents that it sends."""
+"""The benchmark of a growing cluster: partial results and sent documents."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def step(bench: dict[str, ModuleType], documents: int) -> Any:  # noqa: ANN401  
     )
 
 
-def test_a_run_that_ends_early_keeps_what_was_measured(
+def test_interrupted_runs_keep_measurements(
     bench: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     growth, file = bench["growth"], tmp_path / "growth.json"
@@ -87,7 +87,7 @@ def test_a_run_that_ends_early_keeps_what_was_measured(
     assert "ended early" in capsys.readouterr().out
 
 
-def test_documents_have_ids_and_hashes_of_their_own(bench: dict[str, ModuleType]) -> None:
+def test_documents_have_unique_ids_and_hashes(bench: dict[str, ModuleType]) -> None:
     rng = np.random.default_rng(0)
     vector = SparseVector(("dog", "grass"), (0.5, 0.25))
     made = [bench["cluster_growth.corpus"]._build_document(row, vector, rng, None) for row in range(50)]
@@ -98,7 +98,7 @@ def test_documents_have_ids_and_hashes_of_their_own(bench: dict[str, ModuleType]
     assert "thumbnail" not in doc
 
 
-def test_a_load_is_made_of_whole_parts(bench: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_partial_loads_fail(bench: dict[str, ModuleType], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="multiple of 10000"):
         bench["cluster_growth.corpus"].Loads(tmp_path, 15_000, 1)
 

@@ -1,4 +1,4 @@
-"""The page of all benchmarks: made of the records alone, complete, and frank about what was lost."""
+"""The page of all benchmarks: made of the records alone, complete, with the losses."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_verdicts(bench: dict[str, ModuleType], value: float, more: dict[str, An
     assert ratio(bench, value, **more).verdict == verdict
 
 
-def test_losses_come_first_and_everything_is_counted(bench: dict[str, ModuleType]) -> None:
+def test_losses_are_listed_first_and_all_counted(bench: dict[str, ModuleType]) -> None:
     page = render(
         bench, record(bench, "sink", ratio(bench, 0.7), ratio(bench, 1.3)), record(bench, "ingest", ratio(bench, 0.95, goal=0.9))
     )
@@ -110,7 +110,7 @@ def test_failed_and_skipped_runs_are_named_at_the_top(bench: dict[str, ModuleTyp
     assert "**Not run yet**: `python benchmarks/ingest.py" in section(page, "### ingest")
 
 
-def test_a_failed_check_shows_what_was_measured(bench: dict[str, ModuleType]) -> None:
+def test_failed_checks_show_the_measured_values(bench: dict[str, ModuleType]) -> None:
     page = render(bench, record(bench, "faults", ratio(bench, 2, goal=0, at_most=True), status="failed", reason="exit status 1"))
     assert "five documents" in section(page, "### faults")
     assert "**missed**" in section(page, "### Where we lose")
@@ -122,7 +122,7 @@ def test_a_meaningless_short_form_is_marked_and_not_counted(bench: dict[str, Mod
     assert "**The short form shows only that it runs**" in section(page, "### recipes")
 
 
-def test_a_section_from_elsewhere_says_so(bench: dict[str, ModuleType]) -> None:
+def test_other_machines_are_reported(bench: dict[str, ModuleType]) -> None:
     other = {**MACHINE, "processor": "Old CPU", "versions": {**MACHINE["versions"], "numpy": "1.26"}}  # type: ignore[dict-item]
     page = render(bench, record(bench, "sink"), record(bench, "ingest", machine=other, began="2026-11-24 09:00"))
     assert "unlike the head of this page: processor Old CPU, numpy 1.26" in section(page, "### ingest")
@@ -135,7 +135,7 @@ def test_a_busy_machine_is_reported(bench: dict[str, ModuleType]) -> None:
     assert "worth little" in render(bench, record(bench, "sink", load=(1.4, 2.0)))
 
 
-def test_a_record_comes_back_as_it_was(bench: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_records_round_trip(bench: dict[str, ModuleType], tmp_path: Path) -> None:
     saved = record(bench, "sink", ratio(bench, 0.7, goal=0.9))
     saved.write(tmp_path / "records" / "sink.json")
     assert bench["page.record"].Record.read(tmp_path / "records" / "sink.json") == saved

@@ -52,7 +52,7 @@ def test_a_corpus_can_be_drawn_from_the_middle_on(modules: Any, views: Any) -> N
 
 
 @pytest.mark.parametrize(("first", "thing"), [(281, 15), (0, None)])  # a tabby cat, a tench: COCO has cats, no fish
-def test_words_are_those_of_the_model_for_the_same_scores(modules: Any, first: int, thing: int | None) -> None:  # noqa: ANN401
+def test_words_match_the_model_for_equal_scores(modules: Any, first: int, thing: int | None) -> None:  # noqa: ANN401
     """With all probability on ranks that are kept, the drawn document is what the model makes of posterior and detection."""
     corpora, _ = modules
     shares_BK, scores_BO = np.zeros((1, 1000)), np.zeros((1, 80))

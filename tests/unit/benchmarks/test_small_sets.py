@@ -1,4 +1,4 @@
-"""The builder of the small caption set: names, splits without leaks, and what is read from the packages."""
+"""The builder of the small caption set: names, splits without leaks, package contents."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def row(label: str, code: str, subgroup: int | None, *tags: str) -> dict[str, ob
     return found if subgroup is None else {**found, "subgroup": subgroup}
 
 
-def test_emoji_variants_are_dropped_and_tags_say_more_than_the_name(sets: dict[str, ModuleType]) -> None:
+def test_emoji_variants_are_dropped_and_tags_are_used(sets: dict[str, ModuleType]) -> None:
     data = [
         row("dog face", "1F436", 0, "dog", "Pet", "puppies", "pet"),
         row("flag: Iraq", "1F1EE-1F1F6", 1, "flag"),
@@ -86,7 +86,7 @@ def test_emoji_variants_are_dropped_and_tags_say_more_than_the_name(sets: dict[s
     assert found[0].group == "dog"
 
 
-def test_drawings_are_found_whatever_the_vendor_calls_the_file(sets: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_drawings_are_found_in_files_of_any_vendor(sets: dict[str, ModuleType], tmp_path: Path) -> None:
     emoji = sets["emoji"].parse_concepts(
         [row("sun", "2600-FE0F", 0), row("copyright", "00A9-FE0F", 0), row("orca", "1FACD", 0)], GROUPS
     )
@@ -217,7 +217,7 @@ def test_no_concept_is_in_training_and_held_out(sets: dict[str, ModuleType], fil
     assert not {i.concept for i in files["val_concepts"]} & {i.concept for i in files["test_concepts"]}
 
 
-def test_a_face_is_held_out_with_its_animal(files: dict[str, list[Any]]) -> None:
+def test_faces_are_split_with_their_animal(files: dict[str, list[Any]]) -> None:
     held_out = {item.concept for item in files["test_concepts"]}
     faces = [key for key in held_out if key.endswith(" face")]
     assert faces
@@ -249,7 +249,7 @@ def test_the_share_of_each_side(files: dict[str, list[Any]]) -> None:
     assert len(files["test_photos"]) == 600
 
 
-def test_a_style_has_no_concept_that_training_vendors_lack(sets: dict[str, ModuleType]) -> None:
+def test_style_needs_trained_concepts(sets: dict[str, ModuleType]) -> None:
     splits, items = sets["splits"], sets["items"]
     names = [f"thing {n}" for n in range(40)]
     only = [
@@ -281,7 +281,7 @@ def test_a_scaled_and_moved_copy_is_found_and_another_colour_is_not(sets: dict[s
     assert find_copies(held_out, []) == [False]
 
 
-def test_pictures_of_photographs_stay_and_drawings_are_cut(sets: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_photographs_are_kept_and_drawings_are_cut(sets: dict[str, ModuleType], tmp_path: Path) -> None:
     file = tmp_path / "x.png"
     file.write_bytes(png("red", (100, 100, 119, 139), 256))
 

@@ -1,4 +1,4 @@
-"""Requests name their index: one about all indices is refused to whoever may use some only."""
+"""Every request names its index, as restricted users need."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ NOWHERE = "127.0.0.1:1"
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in os.environ if name.startswith(("STAIR_ES_", "RAY_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -86,7 +86,7 @@ def _shape(secret: str) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("secret", [SECRET, PLAIN])
-def test_no_key_shows_what_it_can_not_take(private: Path, secret: str) -> None:
+def test_errors_show_no_values(private: Path, secret: str) -> None:
     known_keys = config_file.list_known_keys(typer.Context(typer.main.get_command(app)))
     attempts = 0
     for key, shape in product([*known_keys, ("profiles",), ("search",), ("unknown",)], _shape(secret)):

@@ -66,7 +66,7 @@ def test_a_worker_that_unpickles_a_stage_reports_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(not REPORTING, reason="this onnxruntime reports nothing")
-def test_who_wants_to_report_may(tmp_path: Path) -> None:
+def test_reporting_opt_in(tmp_path: Path) -> None:
     """Also checks the method: an onnxruntime that reports writes its files immediately."""
     environment = {**_environment(tmp_path), "ORT_DISABLE_TELEMETRY": "0"}
     _run([sys.executable, "-c", "import stair_es, onnxruntime"], environment)
@@ -80,7 +80,7 @@ def test_variables_that_the_user_set_are_kept() -> None:
 
 
 @pytest.mark.parametrize("folder", ["scripts", "docs/_ext", "benchmarks", "tests", "examples"])
-def test_whoever_imports_onnxruntime_imports_the_package_first(folder: str) -> None:
+def test_onnxruntime_is_imported_after_the_package(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
         names = [name for node in ast.parse(path.read_text()).body for name in _imported(node)]
         if "onnxruntime" in names:

@@ -30,7 +30,7 @@ def test_tenants_have_the_names_of_the_plugin(tenant: str | None, header: str | 
     assert DashboardsConnection(url=URL, tenant=tenant).tenant_header == header
 
 
-def test_the_part_says_which_product_it_must_be() -> None:
+def test_part_names_its_product() -> None:
     assert DashboardsConnection(url=URL).product is None
     assert DashboardsConnection(url=URL, space="s").product == "kibana"
     assert (
@@ -53,7 +53,7 @@ def test_parts_of_two_products_exclude_each_other() -> None:
         DashboardsConnection(url=URL, space="s", tenant="t")
 
 
-def test_a_login_in_the_url_is_a_login_and_is_never_shown() -> None:
+def test_login_in_the_url_is_used_and_hidden() -> None:
     connection = DashboardsConnection(url="https://me:p%40ss@host/base", security=SecuritySettings(ca_file="ca.pem"))
     assert (connection.security.user, connection.security.password, connection.security.ca_file) == ("me", "p@ss", "ca.pem")
     assert connection.safe_url == "https://host/base"
@@ -108,7 +108,7 @@ def test_conflicting_settings_are_rejected_by_name(environ: dict[str, str], mess
     assert "STAIR_ES_USER" not in str(error.value)
 
 
-def test_a_copy_keeps_the_login_of_its_url() -> None:
+def test_copies_keep_the_login() -> None:
     connection = replace(DashboardsConnection(url="https://me:secret@host"), timeout_s=1.0)
     assert (connection.security.user, connection.security.password) == ("me", "secret")
 

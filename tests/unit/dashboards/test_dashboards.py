@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.dashboards.checks import faults
+from support.dashboards.checks import find_errors
 
 from stair_es.dashboards.bundle import assign_grid_positions, build_bundle, get_dashboard_id
 from stair_es.dashboards.index_info import DashboardSpec, Product, choose_interval
@@ -48,7 +48,7 @@ def get_vis_state(each: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("spec", [*SPECS, *(DashboardSpec(name=name) for name in NAMES)])
 def test_every_bundle_is_without_fault(spec: DashboardSpec, product: Product) -> None:
-    assert faults(build_bundle(spec, product), product) == []
+    assert find_errors(build_bundle(spec, product), product) == []
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
@@ -72,7 +72,7 @@ def test_a_pattern_or_no_name_is_rejected(name: str) -> None:
         DashboardSpec(name=name)
 
 
-def test_only_the_products_own_controls_are_in_a_bundle() -> None:
+def test_bundles_have_only_controls_of_their_product() -> None:
     types = {
         product: {get_vis_state(each)["type"] for each in build(product) if each["type"] == "visualization"}
         for product in PRODUCTS
@@ -111,7 +111,7 @@ def test_thumbnails_are_images_without_a_template() -> None:
     assert find_object(objects, "wordless")["attributes"]["columns"] == ["uri"]
 
 
-def test_without_a_token_index_no_chart_uses_it_and_the_text_says_how_to_create_it() -> None:
+def test_without_a_token_index_charts_omit_it_with_a_hint() -> None:
     objects = build(spec=replace(PHOTOS, has_token_index=False))
     assert len(objects) < len(build())
     others = [each for each in objects if not each["id"].endswith("-about")]
@@ -121,7 +121,7 @@ def test_without_a_token_index_no_chart_uses_it_and_the_text_says_how_to_create_
     )
 
 
-def test_without_colours_nothing_asks_for_them() -> None:
+def test_colours_are_optional() -> None:
     objects = build(spec=replace(PHOTOS, colours=False))
     assert "colours" not in to_ndjson(objects)
     assert len(build()) - len(objects) == 1
@@ -152,7 +152,7 @@ def test_panels_fill_the_rows() -> None:
 @pytest.mark.parametrize(
     ("seconds", "interval"), [(0, "d"), (86_400, "d"), (10 * 86_400, "d"), (700 * 86_400, "M"), (30 * 365 * 86_400, "y")]
 )
-def test_bars_over_time_are_neither_too_many_nor_too_few(seconds: float, interval: str) -> None:
+def test_number_of_time_bars_is_reasonable(seconds: float, interval: str) -> None:
     assert choose_interval(seconds) == interval
 
 
@@ -275,20 +275,20 @@ BROKEN: list[tuple[str, Break, str]] = [
 def test_the_checker_finds_each_kind_of_fault(change: Break, message: str) -> None:
     objects = build()
     change(objects)
-    found = faults(objects, "opensearch-dashboards")
+    found = find_errors(objects, "opensearch-dashboards")
     assert any(message in fault for fault in found), found
 
 
-def test_the_checker_knows_what_only_one_product_takes() -> None:
-    assert any("controlGroupInput" in fault for fault in faults(build("kibana"), "opensearch-dashboards"))
-    assert any("input_control_vis" in fault for fault in faults(build(), "kibana"))
+def test_checker_knows_product_differences() -> None:
+    assert any("controlGroupInput" in fault for fault in find_errors(build("kibana"), "opensearch-dashboards"))
+    assert any("input_control_vis" in fault for fault in find_errors(build(), "kibana"))
 
 
-def test_the_checker_knows_the_limits_of_an_import() -> None:
+def test_checker_applies_import_limits() -> None:
     objects = build()
     text = find_object(objects, "about")["attributes"]
     text["description"] = "x" * (26 * 1024 * 1024)
-    assert any("bytes: more than" in fault for fault in faults(objects, "kibana"))
+    assert any("bytes: more than" in fault for fault in find_errors(objects, "kibana"))
 
 
 def test_a_dashboard_shows_every_panel_once() -> None:

@@ -1,4 +1,4 @@
-"""The compose files, as far as they can be checked without docker: the schema, what they let in, and every command line."""
+"""The compose files without docker: schema, exposed ports, command lines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from support.deploy_files import COMPOSE, COMPOSE_CLUSTER, DOCKERFILE, ROOT, compose, of_service, parse, stair_es_of
+from support.deploy_files import (
+    COMPOSE,
+    COMPOSE_CLUSTER,
+    DOCKERFILE,
+    ROOT,
+    build_service_process,
+    check_arguments,
+    list_stair_es_calls,
+    read_compose,
+)
 
 Service = dict[str, Any]
 GIVEN = {"STAIR_ES_URL": "https://search.example.org:9200", "PAGE_NAME": "photos.example.org", "PHOTOS": "/home/anna/Pictures"}
-BOTH = {COMPOSE.name: compose(COMPOSE, {}), COMPOSE_CLUSTER.name: compose(COMPOSE_CLUSTER, GIVEN)}
+BOTH = {COMPOSE.name: read_compose(COMPOSE, {}), COMPOSE_CLUSTER.name: read_compose(COMPOSE_CLUSTER, GIVEN)}
 ALL = [pytest.param(service, id=f"{file}-{name}") for file, services in BOTH.items() for name, service in services.items()]
 OURS = [
     pytest.param(service, id=f"{f}-{name}")
@@ -32,13 +41,13 @@ def _runs_on(service: Service) -> bool:
 
 
 @pytest.mark.parametrize("path", [COMPOSE, COMPOSE_CLUSTER], ids=lambda path: path.name)
-def test_the_files_are_what_the_compose_specification_says(path: Path) -> None:
+def test_compose_files_follow_the_specification(path: Path) -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
-def test_up_brings_search_dashboards_ingest_and_page_and_the_rest_has_a_profile() -> None:
+def test_up_starts_the_main_services_and_others_have_profiles() -> None:
     services = BOTH[COMPOSE.name]
     assert {name for name, service in services.items() if "profiles" not in service} == DEFAULT
     profiles = {name: service["profiles"] for name, service in services.items() if "profiles" in service}
@@ -106,7 +115,7 @@ def _top(file: str, key: str) -> dict[str, Any]:
     return dict(yaml.safe_load(((ROOT if file == COMPOSE.name else ROOT / "deploy") / file).read_text()).get(key) or {})
 
 
-def test_nobody_has_a_default_password() -> None:
+def test_no_default_passwords() -> None:
     for path in (COMPOSE, COMPOSE_CLUSTER):
         words = " ".join(line.partition("#")[0] for line in path.read_text().splitlines()).lower()
         assert "password" not in words
@@ -116,12 +125,12 @@ def test_nobody_has_a_default_password() -> None:
 
 
 @pytest.mark.parametrize("missing", GIVEN)
-def test_a_secured_cluster_s_page_doesn_t_start_without_what_it_needs(missing: str) -> None:
+def test_secured_page_needs_its_settings(missing: str) -> None:
     with pytest.raises(LookupError, match=missing):
-        compose(COMPOSE_CLUSTER, {name: value for name, value in GIVEN.items() if name != missing})
+        read_compose(COMPOSE_CLUSTER, {name: value for name, value in GIVEN.items() if name != missing})
 
 
-def test_secrets_are_files_and_each_container_gets_its_own_only() -> None:
+def test_secrets_are_files_of_one_container() -> None:
     services, secrets = BOTH[COMPOSE_CLUSTER.name], _top(COMPOSE_CLUSTER.name, "secrets")
     for service in services.values():
         files = {value for name, value in service["environment"].items() if name.endswith("_FILE")}
@@ -131,20 +140,20 @@ def test_secrets_are_files_and_each_container_gets_its_own_only() -> None:
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_every_command_line_is_one_that_stair_es_takes(service: Service, tmp_path: Path) -> None:
-    process = of_service(service)
-    for arguments in stair_es_of(process.changed({"$RUNNER": "auto", "/photos": str(tmp_path)})):
+def test_every_command_line_is_valid(service: Service, tmp_path: Path) -> None:
+    process = build_service_process(service)
+    for arguments in list_stair_es_calls(process.replace_texts({"$RUNNER": "auto", "/photos": str(tmp_path)})):
         if arguments != ["--help"]:
-            parse(arguments)
-    assert stair_es_of(process) or process.argv[0] == "ray" or "ray start" in process.argv[-1]
+            check_arguments(arguments)
+    assert list_stair_es_calls(process) or process.argv[0] == "ray" or "ray start" in process.argv[-1]
 
 
-def test_an_ingest_on_ray_joins_the_head_that_the_others_join() -> None:
+def test_ray_ingest_joins_the_configured_head() -> None:
     services = BOTH[COMPOSE.name]
     for name in ("ray-worker", "ingest"):
-        assert "--address=ray-head:6379" in " ".join(of_service(services[name]).argv)
+        assert "--address=ray-head:6379" in " ".join(build_service_process(services[name]).argv)
         assert services[name]["environment"]["RAY_AUTH_TOKEN_PATH"] == services["ray-head"]["environment"]["RAY_AUTH_TOKEN_PATH"]
-    assert "--head --port=6379" in " ".join(of_service(services["ray-head"]).argv)
+    assert "--head --port=6379" in " ".join(build_service_process(services["ray-head"]).argv)
 
 
 INGESTS = [
@@ -156,12 +165,12 @@ INGESTS = [
 
 
 @pytest.mark.parametrize("service", INGESTS)
-def test_an_ingest_that_is_stopped_gets_the_signal_itself_and_has_time_to_end(service: Service, tmp_path: Path) -> None:
+def test_stopped_ingest_gets_the_signal_and_time_to_end(service: Service, tmp_path: Path) -> None:
     """An engine sends SIGTERM to the first process alone, and kills the others when that one has ended."""
     program = tmp_path / "stair-es"
     program.write_text("#!/bin/sh\ntrap 'echo ended in good order; exit 143' TERM\necho begun\nsleep 60 & wait\n")
     program.chmod(0o755)
-    process = of_service(service)
+    process = build_service_process(service)
     path = f"{tmp_path}:/usr/bin:/bin"
     with subprocess.Popen(
         process.argv,
@@ -185,6 +194,6 @@ def test_an_ingest_that_is_stopped_gets_the_signal_itself_and_has_time_to_end(se
 
 
 def test_ports_of_the_machine_can_be_others() -> None:
-    services = compose(COMPOSE, {"PAGE_PORT": "8099", "OPENSEARCH_PORT": "9299"})
+    services = read_compose(COMPOSE, {"PAGE_PORT": "8099", "OPENSEARCH_PORT": "9299"})
     assert services["page"]["ports"] == ["127.0.0.1:8099:8077"]
     assert services["opensearch"]["ports"] == ["127.0.0.1:9299:9200"]

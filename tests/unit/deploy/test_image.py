@@ -1,4 +1,4 @@
-"""The Dockerfile, as far as it can be checked without docker: hadolint, what it copies, and that it agrees with the rest."""
+"""The Dockerfile without docker: hadolint, copied files, agreement with the rest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import zipfile
 from configparser import ConfigParser
 from pathlib import Path
 
-from support.deploy_files import DOCKERFILE, KUBERNETES, ROOT, everything
+from support.deploy_files import DOCKERFILE, KUBERNETES, ROOT, read_all_manifests
 
 from stair_es._version import __version__
 from stair_es.model.networks.minilm_download import MINILM_PACKAGE, MINILM_VERSION, MINILM_WHEEL_SHA256
@@ -24,7 +24,7 @@ def _stages() -> dict[str, str]:
     return {part.split()[2]: part for part in re.split(r"^FROM ", TEXT, flags=re.MULTILINE)[1:]}
 
 
-def test_hadolint_finds_nothing(tmp_path: Path) -> None:
+def test_hadolint_passes(tmp_path: Path) -> None:
     done = subprocess.run([HADOLINT, "--no-color", DOCKERFILE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     (tmp_path / "Dockerfile").write_text(
@@ -49,7 +49,7 @@ def test_the_images_share_the_layers_of_packages_and_the_code_is_the_last_one() 
     assert list(stages)[-1] == "cpu"  # what a build without --target makes
 
 
-def test_nothing_in_the_image_reports_its_use_and_its_folders_are_writable_for_group_0() -> None:
+def test_image_disables_reporting_and_folders_suit_group_0() -> None:
     base = _stages()["base"]
     for setting in ("ORT_DISABLE_TELEMETRY=1", "RAY_USAGE_STATS_ENABLED=0", "HF_HUB_DISABLE_TELEMETRY=1", "DO_NOT_TRACK=1"):
         assert f" {setting}" in base
@@ -57,7 +57,7 @@ def test_nothing_in_the_image_reports_its_use_and_its_folders_are_writable_for_g
     assert "HOME=/tmp" in base  # writable on a read-only root too
 
 
-def test_the_environment_gets_what_the_wheel_says_and_has_no_pip(tmp_path: Path) -> None:
+def test_environment_matches_the_wheel_and_has_no_pip(tmp_path: Path) -> None:
     metadata = (
         "Metadata-Version: 2.1\nName: Stair_ES\nRequires-Dist: numpy>=1\nRequires-Dist: tomli>=2; python_version < '3'\n"
         "Requires-Dist: pyarrow>=14; extra == 'tables'\nRequires-Dist: stair-es[tables]; extra == 'all'\n"
@@ -79,7 +79,10 @@ def test_extras_exist_and_versions_agree() -> None:
     [extras] = re.findall(r"^ARG EXTRAS=(\S+)$", TEXT, re.MULTILINE)
     assert set(extras.split(",")) <= set(setup["options.extras_require"])
     [ray] = re.findall(r"^ARG RAY=(\S+)$", TEXT, re.MULTILINE)
-    job, cluster = everything()["RayJob", "stair-es-ingest"]["spec"], everything()["RayCluster", "stair-es"]["spec"]
+    job, cluster = (
+        read_all_manifests()["RayJob", "stair-es-ingest"]["spec"],
+        read_all_manifests()["RayCluster", "stair-es"]["spec"],
+    )
     assert job["rayClusterSpec"]["rayVersion"] == cluster["rayVersion"] == ray
     pinned = re.search(r"^(\S+)==(\S+) --hash=sha256:(\S+)$", (ROOT / "deploy/image/text-network.txt").read_text(), re.MULTILINE)
     assert pinned is not None
@@ -93,7 +96,7 @@ def test_images_are_called_by_this_version_everywhere() -> None:
     assert found == {__version__}
 
 
-def test_only_what_the_build_needs_is_copied(tmp_path: Path) -> None:
+def test_only_build_files_are_copied(tmp_path: Path) -> None:
     """The build context, as .dockerignore leaves it, gives a whole wheel."""
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     allowed = [line[1:] for line in ignored if line.startswith("!")]

@@ -16,21 +16,21 @@ import yaml  # type: ignore[import-untyped]
 from support.deploy_files import (
     FOLDERS,
     KUBERNETES,
-    command_lines,
-    containers,
-    entrypoint,
-    everything,
-    manifests,
-    of_container,
-    parse,
-    pods,
-    stair_es_of,
+    build_container_process,
+    check_arguments,
+    list_commands,
+    list_containers,
+    list_pods,
+    list_stair_es_calls,
+    read_all_manifests,
+    read_entrypoint,
+    read_manifests,
 )
 
 from stair_es.cluster.client.auth import CLUSTER_VARIABLES
 
 VERSION = "1.34"
-ALL = everything()
+ALL = read_all_manifests()
 NIGHTLY = ALL["CronJob", "stair-es-nightly"]["spec"]
 RAY = [ALL["RayJob", "stair-es-ingest"], ALL["RayCluster", "stair-es"]]
 SCRIPT = KUBERNETES / "ray" / "ingest.sh"
@@ -86,7 +86,7 @@ def test_kuberay_knows_every_field_and_kubernetes_those_of_the_pods(ray: dict[st
         assert group["minReplicas"] == group["replicas"] == group["maxReplicas"]  # encoders are counted when a run starts
     for group in _groups(ray):
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
-    for pod in pods(ray):
+    for pod in list_pods(ray):
         _validated({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": pod})
 
 
@@ -97,7 +97,7 @@ def test_a_misspelt_field_would_be_found() -> None:
         _fits({"backofLimit": 1}, _JOB)
 
 
-@pytest.mark.parametrize("pod", [pytest.param(pod, id=pod["containers"][0]["name"]) for pod in pods(list(ALL.values()))])
+@pytest.mark.parametrize("pod", [pytest.param(pod, id=pod["containers"][0]["name"]) for pod in list_pods(list(ALL.values()))])
 def test_pods_have_no_more_rights_than_a_restricted_namespace_grants_and_have_bounds(pod: dict[str, Any]) -> None:
     about = pod["securityContext"]
     assert about["runAsNonRoot"] is True
@@ -113,7 +113,7 @@ def test_pods_have_no_more_rights_than_a_restricted_namespace_grants_and_have_bo
     assert ALL["Namespace", "stair-es"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
-@pytest.mark.parametrize("pod", [pytest.param(pod, id=pod["containers"][0]["name"]) for pod in pods(list(ALL.values()))])
+@pytest.mark.parametrize("pod", [pytest.param(pod, id=pod["containers"][0]["name"]) for pod in list_pods(list(ALL.values()))])
 def test_mounted_files_exist_and_secrets_are_files(pod: dict[str, Any]) -> None:
     [container] = pod["containers"]
     folders = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
@@ -136,7 +136,7 @@ def test_mounted_files_exist_and_secrets_are_files(pod: dict[str, Any]) -> None:
             assert volume["secret"]["secretName"] in ("stair-es-page", "stair-es-ingest")
 
 
-def test_the_page_and_the_ingest_have_secrets_of_their_own() -> None:
+def test_page_and_ingest_have_separate_secrets() -> None:
     of_page = yaml.safe_dump(ALL["Deployment", "stair-es-page"])
     assert "stair-es-ingest" not in of_page
     assert "stair-es-store" not in of_page
@@ -146,15 +146,15 @@ def test_the_page_and_the_ingest_have_secrets_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("ray", RAY, ids=lambda ray: ray["kind"])
-def test_ray_s_workers_get_no_credentials_of_the_cluster_and_nobody_reaches_it_without_its_token(ray: dict[str, Any]) -> None:
+def test_ray_workers_get_no_cluster_credentials_and_ray_needs_a_token(ray: dict[str, Any]) -> None:
     head, *workers = _groups(ray)
     assert head["rayStartParams"]["num-cpus"] == "0"
     for group in workers:
-        [pod] = pods(group)
+        [pod] = list_pods(group)
         assert {variable["name"] for container in pod["containers"] for variable in container["env"]} == {"STAIR_ES_HOME"}
         [secret] = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
         assert secret["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
-        mounts = [{mount["name"]: mount["mountPath"] for mount in one["volumeMounts"]} for one in containers([head, group])]
+        mounts = [{mount["name"]: mount["mountPath"] for mount in one["volumeMounts"]} for one in list_containers([head, group])]
         assert mounts[0]["secrets"] == mounts[1]["secrets"]  # the authority is at the same path everywhere
     assert _cluster(ray)["authOptions"] == {"mode": "token"}
     policy = ALL["NetworkPolicy", "stair-es-ray"]["spec"]
@@ -167,17 +167,17 @@ def test_a_finished_rayjob_frees_its_cluster_and_a_failed_one_continues() -> Non
     assert spec["shutdownAfterJobFinishes"] is True
     assert spec["ttlSecondsAfterFinished"] >= 0
     assert spec["backoffLimit"] >= 1
-    [mount] = [mount for mount in containers(_groups(RAY[0])[0])[0]["volumeMounts"] if mount["name"] == "ingest"]
+    [mount] = [mount for mount in list_containers(_groups(RAY[0])[0])[0]["volumeMounts"] if mount["name"] == "ingest"]
     assert spec["entrypoint"] == f"sh {mount['mountPath']}/{SCRIPT.name}"
     assert _kustomization("ray")["configMapGenerator"][0]["files"] == [SCRIPT.name]
 
 
-def test_nights_don_t_overlap_and_failed_images_aren_t_tried_again() -> None:
+def test_nightly_runs_do_not_overlap_or_retry_failed_images() -> None:
     assert NIGHTLY["concurrencyPolicy"] == "Forbid"
     assert NIGHTLY["startingDeadlineSeconds"] > 100  # CronJobs that may be later than that count missed starts
     job = NIGHTLY["jobTemplate"]["spec"]
     assert job["template"]["spec"]["restartPolicy"] == "Never"  # podFailurePolicy wants it
-    [container] = containers(job)
+    [container] = list_containers(job)
     codes, disruption = job["podFailurePolicy"]["rules"]
     assert codes["action"] == "FailJob"
     assert codes["onExitCodes"] == {"containerName": container["name"], "operator": "In", "values": [2, 3]}
@@ -188,7 +188,7 @@ def test_nights_don_t_overlap_and_failed_images_aren_t_tried_again() -> None:
 
 def test_services_policies_and_probes_name_ports_and_labels_that_exist() -> None:
     deployment, service = ALL["Deployment", "stair-es-page"]["spec"], ALL["Service", "stair-es-page"]["spec"]
-    [page] = containers(deployment)
+    [page] = list_containers(deployment)
     [port] = page["ports"]
     labels = deployment["template"]["metadata"]["labels"]
     assert deployment["selector"]["matchLabels"].items() <= labels.items()
@@ -215,7 +215,7 @@ def test_kustomizations_name_files_that_exist_and_all_of_them(folder: str) -> No
     files += [name for one in content.get("configMapGenerator", []) for name in one["files"]]
     assert all((at / name).exists() for name in files)
     assert {path.name for path in at.iterdir()} == {"kustomization.yaml", *(name for name in files if not name.startswith(".."))}
-    names = {container["image"] for container in containers(list(manifests(at).values()))}
+    names = {container["image"] for container in list_containers(list(read_manifests(at).values()))}
     assert names <= {"stair-es"}
     if folder in FOLDERS:
         assert content["namespace"] == "stair-es"
@@ -223,7 +223,7 @@ def test_kustomizations_name_files_that_exist_and_all_of_them(folder: str) -> No
 
 
 @pytest.mark.parametrize("name", ["page", "nightly"])
-def test_patches_of_the_example_change_what_is_there(name: str) -> None:
+def test_example_patches_match_their_base(name: str) -> None:
     patch = yaml.safe_load((KUBERNETES / "overlays" / "example" / f"{name}.yaml").read_text())
     patched = ALL[patch["kind"], patch["metadata"]["name"]]
     assert set(_paths(patch["spec"])) <= set(_paths(patched["spec"]))
@@ -241,7 +241,7 @@ def _paths(node: Any, at: str = "") -> Iterator[str]:  # noqa: ANN401  a tree of
         yield at
 
 
-def test_the_patch_for_gpus_changes_what_is_there_and_gives_each_worker_one() -> None:
+def test_gpu_patch_matches_its_base_and_assigns_one_gpu() -> None:
     operations = yaml.safe_load((KUBERNETES / "overlays" / "gpu" / "workers.yaml").read_text())
     for operation in operations:
         *way, last = operation["path"].strip("/").split("/")
@@ -256,29 +256,29 @@ def test_the_patch_for_gpus_changes_what_is_there_and_gives_each_worker_one() ->
 
 
 def _command_lines() -> Iterator[tuple[str, list[str]]]:
-    for container in containers(list(ALL.values())):
+    for container in list_containers(list(ALL.values())):
         if "args" in container:
-            yield from ((container["name"], line) for line in stair_es_of(of_container(container, GIVEN)))
+            yield from ((container["name"], line) for line in list_stair_es_calls(build_container_process(container, GIVEN)))
     script = SCRIPT.read_text()
     for name, value in {"SOURCE": "s3://b/c/", "GPUS_PER_ENCODER:-0": "0.5", "PRECISION:-fp32": "bf16"}.items():
         script = script.replace(f"${{{name}}}", value).replace(f"${name}", value)
-    yield from ((SCRIPT.name, line) for line in command_lines(script))
+    yield from ((SCRIPT.name, line) for line in list_commands(script))
 
 
 LINES = list(_command_lines())
 
 
 @pytest.mark.parametrize(("where", "arguments"), LINES)
-def test_every_command_line_is_one_that_stair_es_takes(where: str, arguments: list[str]) -> None:
-    parse(arguments)
+def test_every_command_line_is_valid(where: str, arguments: list[str]) -> None:
+    check_arguments(arguments)
 
 
 def test_page_nightly_and_rayjob_have_one() -> None:
     found = {where: arguments[0] for where, arguments in LINES if where in ("page", "ingest", SCRIPT.name)}
     assert found == {"page": "serve", "ingest": "ingest", SCRIPT.name: "ingest"}
-    assert entrypoint() == ["stair-es"]
+    assert read_entrypoint() == ["stair-es"]
 
 
 def test_an_option_that_does_not_exist_would_be_found() -> None:
     with pytest.raises(Exception, match="no-such-option"):
-        parse(["ingest", "photos", "--no-such-option"])
+        check_arguments(["ingest", "photos", "--no-such-option"])

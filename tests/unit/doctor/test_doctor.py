@@ -1,4 +1,4 @@
-"""What the doctor makes of what it sees, and the command from outside where there is nothing to see."""
+"""Findings of the doctor, and the command without a cluster."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _states(found: Iterator[CheckResult]) -> list[str]:
     return [each.state for each in found]
 
 
-def test_packages_that_are_missing_or_too_old_are_named_with_what_installs_them() -> None:
+def test_missing_and_old_packages_are_named_with_a_command() -> None:
     requirements = [
         Requirement(text) for text in ("numpy >=1.26", "rich >=13", "uvicorn >=0.30; extra == 'serve'", "ray; extra == 'ray'")
     ]
@@ -152,7 +152,7 @@ def _facts(**values: Any) -> IndexFacts:  # noqa: ANN401
     return IndexFacts(name="photos", indices={"photos-1": live, **values.pop("more", {})}, sizes=values.pop("sizes", {}))
 
 
-def test_a_mapping_that_is_nearly_full_and_a_policy_under_way() -> None:
+def test_nearly_full_mapping_and_running_policy() -> None:
     fields: dict[str, Any] = {"a": {"properties": {"b": {}, "c": {"fields": {"raw": {}}}}}}
     assert list(index.evaluate_index(_facts(properties=fields), URL)) == []
     [full] = index.evaluate_index(_facts(properties=fields, settings={"index.mapping.total_fields.limit": "4"}), URL)
@@ -189,7 +189,7 @@ def test_rights_that_lack_are_named() -> None:
     assert _states(index.evaluate_rights({**all_, "read": False}, "photos")) == ["fail"]
 
 
-def test_facts_that_a_user_may_not_see_are_left_out_without_a_failure() -> None:
+def test_forbidden_facts_are_skipped() -> None:
     facts = replace(_facts(), sizes={})
     assert index.evaluate_targets(facts, "m").message == "photos points to photos-1: documents of m"
     assert index.evaluate_targets(replace(facts, indices={}), "m").message == "photos holds vectors of m"

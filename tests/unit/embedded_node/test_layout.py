@@ -81,7 +81,7 @@ def test_layout_has_every_jar_and_descriptor(tmp_path: Path, repository: Reposit
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-def test_the_second_time_nothing_is_fetched_or_printed(tmp_path: Path, repository: Repository, messages: list[str]) -> None:
+def test_second_time_is_silent_and_cached(tmp_path: Path, repository: Repository, messages: list[str]) -> None:
     with forward_messages(messages.append):
         ensure_distribution(LOCK, tmp_path, repository.source)
     before = (len(repository.served), len(messages))
@@ -120,9 +120,7 @@ def test_download_that_breaks_once_is_repeated(tmp_path: Path, repository: Repos
     assert progress[-1] == (LOCK.size_bytes, LOCK.size_bytes)
 
 
-def test_wrong_content_twice_is_an_error_and_leaves_nothing_in_use(
-    tmp_path: Path, repository: Repository, messages: list[str]
-) -> None:
+def test_wrong_content_twice_fails_and_releases_all(tmp_path: Path, repository: Repository, messages: list[str]) -> None:
     altered = b"Y" + _content("own")[1:]
     repository.alter = lambda jar, _count: altered if jar.artifact == "own" else _content(jar.artifact)
     with pytest.raises(NodeError) as caught, forward_messages(messages.append):
@@ -168,9 +166,7 @@ def test_a_damaged_layout_is_reported_and_rebuilt(tmp_path: Path, repository: Re
     assert any("damaged (modules/n" in line for line in messages)
 
 
-def test_half_a_layout_of_a_killed_process_is_not_used_and_goes(
-    tmp_path: Path, repository: Repository, messages: list[str]
-) -> None:
+def test_partial_layout_of_a_killed_process_is_removed(tmp_path: Path, repository: Repository, messages: list[str]) -> None:
     leftover = tmp_path / ".tmp-dead" / "lib"
     leftover.mkdir(parents=True)
     (leftover / "core-1.jar").write_bytes(b"half")

@@ -40,7 +40,7 @@ def test_a_file_without_a_valid_port_is_rewritten(tmp_path: Path, text: str) -> 
     assert (tmp_path / "port").read_text() == f"{port}\n"
 
 
-def test_a_port_taken_by_another_program_is_replaced_permanently(tmp_path: Path) -> None:
+def test_used_ports_are_replaced_permanently(tmp_path: Path) -> None:
     messages: list[str] = []
     with forward_messages(messages.append):
         before = ensure_port(tmp_path / "port")

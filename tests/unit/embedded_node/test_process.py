@@ -129,7 +129,7 @@ def test_an_unrelated_state_file_is_ignored(spec: NodeSpec, text: str) -> None:
     assert get_node_status(spec).state == "stopped"
 
 
-def test_recycled_process_id_is_neither_taken_nor_stopped(spec: NodeSpec) -> None:
+def test_recycled_process_id_is_not_used_or_stopped(spec: NodeSpec) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         stale = _state(other.pid, earlier_s=60)
         states.write_node_state(spec.state_file, stale)
@@ -140,7 +140,7 @@ def test_recycled_process_id_is_neither_taken_nor_stopped(spec: NodeSpec) -> Non
         other.communicate(b"\n")
 
 
-def test_stop_ends_the_process_and_says_whether_it_went_by_itself() -> None:
+def test_stop_ends_the_process_and_reports_how() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         state = _state(process.pid)
         assert states.find_node_process(state)
@@ -169,7 +169,7 @@ def test_zombie_of_another_parent_counts_as_ended() -> None:
         ("something odd", "something odd"),
     ],
 )
-def test_failed_start_is_explained_by_its_own_log(spec: NodeSpec, printed: str, text: str) -> None:
+def test_failed_start_shows_its_log(spec: NodeSpec, printed: str, text: str) -> None:
     earlier = f"{START_MARK}x\nBindHttpException, failed to obtain node locks, of an earlier start\n"
     spec.log_file.write_text(f"{earlier}{START_MARK}y\n{printed}\n")
     error = explain_startup_failure(spec)

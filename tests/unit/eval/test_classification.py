@@ -35,7 +35,7 @@ sklearn_linear: Any = import_module("sklearn.linear_model")
 COLOURS = {"n01_red": (220, 30, 30), "n02_green": (30, 200, 30), "n03_blue": (30, 30, 220)}
 
 
-class Colours:
+class ColourEncoder:
     """An encoder that sees the three channels, and knows their names."""
 
     model_id = "colours@1"
@@ -58,7 +58,7 @@ class Colours:
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
-class Dense(Colours):
+class DenseColourEncoder(ColourEncoder):
     """The same without words, as CLIP is."""
 
     model_id = "dense@1"
@@ -70,14 +70,16 @@ class Dense(Colours):
     encode_texts = encode_images  # type: ignore[assignment]
 
 
-class Broken(Colours):
+class BrokenEncoder(ColourEncoder):
     model_id = "broken@1"
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         raise ModelError("its weights are gone")
 
 
-MODELS = [build_evaluated_model(made(), ModelSpec(name=made.model_id)) for made in (Colours, Dense, Broken)]
+MODELS = [
+    build_evaluated_model(made(), ModelSpec(name=made.model_id)) for made in (ColourEncoder, DenseColourEncoder, BrokenEncoder)
+]
 
 
 def folder(root: Path, count: int, seed: int = 0) -> Path:
@@ -114,7 +116,7 @@ def test_ties_count_against_the_model() -> None:
     assert compute_accuracy([np.zeros(6)], [0]).top5 == 0.0
 
 
-def test_a_class_is_the_mean_of_unit_vectors_the_same_for_words_and_dense() -> None:
+def test_classes_are_means_of_unit_vectors() -> None:
     rng = np.random.default_rng(3)
     rows_ND = rng.random((7, 5)).astype(np.float32) + 0.01
     vectors = [SparseVector.from_pairs((f"w{index}", float(x)) for index, x in enumerate(row)) for row in rows_ND]
@@ -131,7 +133,7 @@ def test_a_class_is_the_mean_of_unit_vectors_the_same_for_words_and_dense() -> N
     ]
 
 
-def test_zero_shot_of_words_dense_vectors_and_a_model_that_breaks(tmp_path: Path) -> None:
+def test_zero_shot_with_words_dense_vectors_and_failure(tmp_path: Path) -> None:
     labeled = read_image_folder(folder(tmp_path / "set", 4))
     (tmp_path / "set" / "n01_red" / "0.JPEG").write_bytes(b"no image")
     messages: list[str] = []
@@ -153,7 +155,7 @@ def test_zero_shot_of_words_dense_vectors_and_a_model_that_breaks(tmp_path: Path
         evaluate_zero_shot(labeled, MODELS[:1], ["a photo"], progress=nothing)
 
 
-def test_a_class_without_a_known_word_is_never_found(tmp_path: Path) -> None:
+def test_unknown_classes_are_missed(tmp_path: Path) -> None:
     names = tmp_path / "names.json"
     names.write_text(json.dumps(["red", "green", "mauve"]))
     labeled = read_image_folder(folder(tmp_path / "set", 2), classes=names)

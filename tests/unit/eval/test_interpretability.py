@@ -1,4 +1,4 @@
-"""What words mean and what they cost, against plain counts over whole vectors."""
+"""Meaning and cost of words, against plain counts over whole vectors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ WORDS = ("red", "green", "blue", "dark", "##ish")
 COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
 
 
-class Colours:
+class ColourEncoder:
     """Sees which channel there is, and says another word besides, which is heavier for blue."""
 
     model_id = "colours@1"
@@ -67,7 +67,7 @@ class Colours:
         return tuple(piece for piece in pieces if piece in WORDS)
 
 
-class Dense(Colours):
+class DenseColourEncoder(ColourEncoder):
     model_id = "dense@1"
     dense_only = True
 
@@ -79,25 +79,25 @@ class Dense(Colours):
         return np.array([row if any(row) else [0.6, 0.8, 0.0] for row in rows], dtype=np.float32)
 
 
-class Both(Dense):
+class HybridEncoder(DenseColourEncoder):
     model_id = "both@1"
     dense_only = False
 
 
-class Untold:
+class OpaqueEncoder:
     """Says nothing of its vocabulary."""
 
     model_id = "untold@1"
     image_spec = ImageSpec(size_px=8)
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        return Colours().encode_images(pixels_BHWC)
+        return ColourEncoder().encode_images(pixels_BHWC)
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        return Colours().encode_texts(texts)
+        return ColourEncoder().encode_texts(texts)
 
 
-def made(*encoders: Colours | Untold) -> list[EvaluatedModel]:
+def made(*encoders: ColourEncoder | OpaqueEncoder) -> list[EvaluatedModel]:
     return [build_evaluated_model(encoder, ModelSpec(name=encoder.model_id)) for encoder in encoders]
 
 
@@ -121,7 +121,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_ranks_are_those_over_the_whole_vocabulary() -> None:
+def test_ranks_cover_the_whole_vocabulary() -> None:
     rng = np.random.default_rng(4)
     words = [f"w{index}" for index in range(30)]
     for _ in range(200):
@@ -136,7 +136,7 @@ def test_ranks_are_those_over_the_whole_vocabulary() -> None:
     assert WeightRanking(vector, frozenset(words)).rank_best(["elsewhere"]) is None
 
 
-def test_with_one_word_a_class_it_is_top_k_accuracy_over_all_words() -> None:
+def test_single_words_give_top_k_accuracy() -> None:
     rng = np.random.default_rng(5)
     scores_NV = rng.normal(size=(80, 50))
     labels = rng.integers(0, 50, 80).tolist()
@@ -148,7 +148,7 @@ def test_with_one_word_a_class_it_is_top_k_accuracy_over_all_words() -> None:
     assert shares.chance[20] == pytest.approx(20 / 50, abs=0.1)
 
 
-def test_chance_is_asked_of_images_with_other_words() -> None:
+def test_chance_uses_images_with_other_words() -> None:
     own = [("a",)] * 5 + [("b",)] * 5
     for image, others in enumerate(sample_negatives(own)):
         assert all(own[other] != own[image] for other in others)
@@ -157,7 +157,9 @@ def test_chance_is_asked_of_images_with_other_words() -> None:
 
 def test_words_of_classes(folder: Path) -> None:
     report = evaluate_interpretability(
-        build_class_task(read_image_folder(folder)), made(Colours(), Dense(), Untold()), progress=nothing
+        build_class_task(read_image_folder(folder)),
+        made(ColourEncoder(), DenseColourEncoder(), OpaqueEncoder()),
+        progress=nothing,
     ).to_dict()
     at = {(row["vectors"], row["model"]): (row["vocabulary"], row["at"][1], row["at"][5]) for row in report["rows"]}
     assert at == {
@@ -172,22 +174,22 @@ def test_words_of_classes(folder: Path) -> None:
 def test_the_vocabulary_is_encoded_only_for_dense_models_or_on_request(folder: Path) -> None:
     task = build_class_task(read_image_folder(folder))
     for dense, kinds in ((False, ["tokens"]), (True, ["tokens", "dense"])):
-        report = evaluate_interpretability(task, made(Both()), dense=dense, progress=nothing).to_dict()
+        report = evaluate_interpretability(task, made(HybridEncoder()), dense=dense, progress=nothing).to_dict()
         assert [row["vectors"] for row in report["rows"]] == kinds
 
 
 def test_words_of_captions(folder: Path) -> None:
     captions = read_captions(folder / "captions.jsonl")
-    report = evaluate_interpretability(build_caption_task(captions), made(Colours()), progress=nothing)
+    report = evaluate_interpretability(build_caption_task(captions), made(ColourEncoder()), progress=nothing)
     row = report.to_dict()["rows"][0]
     assert (row["images"], row["unknown"], row["at"][1], row["at"][5]) == (4, 1, 0.5, 0.75)
     assert "1 images have no token in the vocabulary" in report.to_markdown()
     with pytest.raises(UsageError, match="no place"):
-        evaluate_interpretability(build_caption_task(captions), made(Colours()), prompt="a photo", progress=nothing)
+        evaluate_interpretability(build_caption_task(captions), made(ColourEncoder()), prompt="a photo", progress=nothing)
 
 
 def test_the_label_space_of_only_dense_models_is_that_of_bert() -> None:
-    space = choose_label_space(made(Dense()))
+    space = choose_label_space(made(DenseColourEncoder()))
     assert space.tokens == load_reference_tokens()
     assert len(space.tokens) > 29_000
     assert "dog" in space.tokens
@@ -243,7 +245,7 @@ def test_gini_is_half_the_relative_mean_difference(seed: int) -> None:
 
 def test_sparsity_of_captions_and_of_a_folder(folder: Path) -> None:
     items = items_of(read_captions(folder / "captions.jsonl"))
-    report = evaluate_sparsity(items, made(Colours(), Dense()), progress=nothing)
+    report = evaluate_sparsity(items, made(ColourEncoder(), DenseColourEncoder()), progress=nothing)
     words, dense = report.to_dict()["rows"]
     assert words["items"]["images"]["mean"] == 2.0
     assert words["items"]["texts"]["without_tokens"] == 1
@@ -251,7 +253,7 @@ def test_sparsity_of_captions_and_of_a_folder(folder: Path) -> None:
     assert words["flops"]["texts -> images"]["multiplications"] == pytest.approx(flops_by_hand())
     assert (dense["dense_dimensions"], dense["items"]) == (3, {})
     assert "| dense   | dense@1 " in report.to_markdown()
-    alone = evaluate_sparsity(read_sparsity_folder(folder, limit=3), made(Colours()), progress=nothing).to_dict()["rows"][0]
+    alone = evaluate_sparsity(read_sparsity_folder(folder, limit=3), made(ColourEncoder()), progress=nothing).to_dict()["rows"][0]
     assert list(alone["items"]) == ["images"]
     assert alone["items"]["images"]["items"] == 3
     with pytest.raises(UsageError, match="no images below"):
@@ -260,7 +262,7 @@ def test_sparsity_of_captions_and_of_a_folder(folder: Path) -> None:
 
 def test_the_dimensions_of_a_dense_model_need_no_image(folder: Path) -> None:
     (folder / "red" / "0.png").write_bytes(b"broken")
-    report = evaluate_sparsity(read_sparsity_folder(folder), made(Dense()), progress=nothing).to_dict()
+    report = evaluate_sparsity(read_sparsity_folder(folder), made(DenseColourEncoder()), progress=nothing).to_dict()
     assert report["rows"][0]["dense_dimensions"] == 3
 
 
@@ -271,7 +273,7 @@ def flops_by_hand() -> float:
 
 def test_retrieval_of_several_models_without_a_cluster(folder: Path) -> None:
     captions = read_captions(folder / "captions.jsonl")
-    found_ = evaluate_retrieval(captions, made(Colours(), Dense()), None, EvalOptions(), progress=nothing)
+    found_ = evaluate_retrieval(captions, made(ColourEncoder(), DenseColourEncoder()), None, EvalOptions(), progress=nothing)
     methods = [(row.method, row.model) for row in found_.rows if row.direction == "text -> image"]
     assert methods == [
         ("STAIR", "colours@1"),

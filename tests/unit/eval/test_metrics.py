@@ -1,4 +1,4 @@
-"""Our metrics against trec_eval's, and their rules for ties and for what a ranking leaves out."""
+"""Our metrics against trec_eval's, ties and missing items included."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.oracles.rank_eval import ranks_in_order
+from support.oracles.rank_eval import find_ranks
 
 from stair_es.eval.metrics import (
     RetrievalMetrics,
@@ -52,7 +52,7 @@ def test_the_same_as_trec_eval(items: int, most: int) -> None:
     same(ours, trec(scores_QN, right))
 
 
-def test_with_ties_the_same_as_trec_eval_with_the_right_ones_a_little_lower() -> None:
+def test_ties_equal_trec_eval_with_lowered_relevant_items() -> None:
     rng = np.random.default_rng(5)
     scores_QN = rng.integers(0, 4, (60, 30)).astype(np.float64)
     right = [sorted(map(int, rng.choice(30, 3, replace=False))) for _ in scores_QN]
@@ -63,7 +63,7 @@ def test_with_ties_the_same_as_trec_eval_with_the_right_ones_a_little_lower() ->
     same(ours, trec(lowered, right))
 
 
-def test_a_wrong_item_of_the_same_score_comes_first() -> None:
+def test_ties_rank_wrong_items_first() -> None:
     scores_N = np.array([0.5, 0.5, 0.9, 0.0, 0.0])
     assert compute_ranks(scores_N, [0]) == (3,)
     assert compute_ranks(scores_N, [0, 1]) == (2, 3)
@@ -71,7 +71,7 @@ def test_a_wrong_item_of_the_same_score_comes_first() -> None:
     assert compute_ranks(np.zeros(4), [1]) == (4,)
 
 
-def test_items_that_an_engine_leaves_out_rank_last_like_a_score_of_0() -> None:
+def test_missing_items_rank_last_like_a_score_of_0() -> None:
     rng = np.random.default_rng(6)
     for _ in range(200):
         scores_N = np.where(rng.random(25) < 0.4, 0.0, rng.integers(1, 6, 25)).astype(np.float64)
@@ -81,8 +81,8 @@ def test_items_that_an_engine_leaves_out_rank_last_like_a_score_of_0() -> None:
     assert compute_hit_ranks([], [], [2, 3], 10) == (9, 10)
 
 
-def test_one_query_by_hand() -> None:
-    result = ranks_in_order([7, 3, 9, 1], {3, 1, 5})
+def test_one_known_query() -> None:
+    result = find_ranks([7, 3, 9, 1], {3, 1, 5})
     assert result == (2, 4)
     assert compute_recall(result, 3, 3) == pytest.approx(1 / 3)
     assert compute_reciprocal_rank(result) == 0.5

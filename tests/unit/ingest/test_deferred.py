@@ -1,4 +1,4 @@
-"""Hosts that ask to wait: how long their images are kept back, and what becomes of them. The clock is set by hand."""
+"""Deferral of images of busy hosts, with a fake clock."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _written(image: Pending) -> Outcome:
     return Outcome(image.item, "written", "write")
 
 
-def test_only_the_host_that_asks_to_wait_is_paused() -> None:
+def test_only_the_busy_host_is_paused() -> None:
     clock = Clock()
     deferred_images = DeferredImages(600.0, clock)
     first, other, file = (
@@ -56,7 +56,7 @@ def test_only_the_host_that_asks_to_wait_is_paused() -> None:
     assert deferred_images.route_image(_image(3)) == _image(3)
 
 
-def test_a_host_is_one_by_its_name_and_by_its_punycode() -> None:
+def test_hosts_equal_their_punycode() -> None:
     deferred_images = DeferredImages(600.0, Clock())
     first = _image(1, "xn--bcher-kva.example")
     deferred_images.add_deferred(first, _says(first, host="bücher.example"))
@@ -73,7 +73,7 @@ def test_the_same_request_to_wait_from_several_workers_is_one_pause() -> None:
     assert len(deferred_images) == 3
 
 
-def test_an_absurd_time_is_cut_to_the_patience_and_the_others_are_tried_after_it() -> None:
+def test_absurd_retry_after_is_capped() -> None:
     clock = Clock()
     deferred_images = DeferredImages(600.0, clock)
     bad, good = _image(0), [_image(number) for number in range(1, 58)]
@@ -89,7 +89,7 @@ def test_an_absurd_time_is_cut_to_the_patience_and_the_others_are_tried_after_it
     assert failed.reason == ("a.test: 429 Too Many Requests, asks to wait 999999999 s, after 600 s of waiting for the host")
 
 
-def test_an_image_that_is_rejected_while_others_are_served_waits_alone() -> None:
+def test_rejected_images_delay_no_others() -> None:
     clock = Clock()
     deferred_images = DeferredImages(600.0, clock)
     bad, good = _image(0), _image(1)
@@ -110,7 +110,7 @@ def test_an_image_that_is_rejected_while_others_are_served_waits_alone() -> None
     assert failed[0].reason.endswith("asks to wait 5 s, after 600 s of waiting for the host")
 
 
-def test_a_host_that_never_answers_is_asked_ever_more_rarely_and_given_up() -> None:
+def test_dead_hosts_are_retried_with_backoff_and_given_up() -> None:
     clock, asked = Clock(), list[float]()
     deferred_images = DeferredImages(600.0, clock)
     image = _image()
@@ -139,7 +139,7 @@ def test_a_host_that_never_answers_is_asked_ever_more_rarely_and_given_up() -> N
     assert deferred_images.route_image(_image(300)) == _image(300)
 
 
-def test_a_host_that_limits_its_rate_is_waited_for_as_long_as_it_gives_images() -> None:
+def test_rate_limited_hosts_are_awaited_while_they_respond() -> None:
     clock = Clock()
     deferred_images = DeferredImages(600.0, clock)
     for minute in range(100):
@@ -162,7 +162,7 @@ def test_an_answer_without_an_image_restores_no_patience() -> None:
     assert len(deferred_images.add_deferred(due, _says(due))) == 1
 
 
-def test_the_host_that_a_redirect_led_to_is_waited_for_not_the_one_of_the_url() -> None:
+def test_delays_apply_to_the_redirect_target() -> None:
     clock = Clock()
     deferred_images = DeferredImages(60.0, clock)
     image = _image(1, "links.test")

@@ -16,7 +16,7 @@ def _drained(queue: PrefetchQueue[int]) -> list[int]:
     return taken
 
 
-def test_everything_comes_out_in_order() -> None:
+def test_items_keep_their_order() -> None:
     with PrefetchQueue(range(1000), max_items=10) as queue:
         assert _drained(queue) == list(range(1000))
 
@@ -37,7 +37,7 @@ def test_it_runs_so_far_ahead_and_no_further(max_items: int, max_size: int, max_
         assert _drained(queue) == list(range(50))
 
 
-def test_an_error_comes_after_what_was_before_it() -> None:
+def test_errors_follow_earlier_results() -> None:
     def breaking() -> Iterator[int]:
         yield from range(3)
         raise ValueError("broke")
@@ -50,7 +50,7 @@ def test_an_error_comes_after_what_was_before_it() -> None:
             queue.raise_error()
 
 
-def test_waiting_ends_with_the_first_item_once_the_time_is_over_and_closing_stops_the_thread() -> None:
+def test_waiting_ends_in_time_and_closing_stops_the_thread() -> None:
     go = threading.Event()
 
     def slow() -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""What a run records, logs and reports, with a sink made by hand."""
+"""Records, logs and reports of a run, with a fake sink."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from stair_es.sources.io.local_file import FileLocator
 A, B, C = (SourceItem(f"file:///{name}", "file:///", FileLocator(f"file:///{name}"), "1-2", {}) for name in "abc")
 
 
-class Shelf:
+class RecordingSession:
     """A sink session that notes what is asked of it."""
 
     writer: SinkWriter
@@ -48,12 +48,12 @@ class Shelf:
         return SinkResult(swapped=True)
 
 
-class Given:
+class RecordedRun:
     """A run over batches that are given, with everything that it logs."""
 
     def __init__(self, accounting: RunAccounting, options: IngestOptions) -> None:
         self.messages: list[str] = []
-        self.shelf, self.accounting = Shelf(), accounting
+        self.shelf, self.accounting = RecordingSession(), accounting
         self.run = IngestRun(
             noun="text",
             options=options,
@@ -82,46 +82,46 @@ class Given:
 
 
 @pytest.fixture
-def given(tmp_path: Path) -> Iterator[Given]:
+def recorded(tmp_path: Path) -> Iterator[RecordedRun]:
     options = IngestOptions(alias="shelf", model=ModelSpec(name="m"), dead_letters=tmp_path / "failed.jsonl")
     with open_run_accounting(options) as accounting:
-        run = Given(accounting, options)
+        run = RecordedRun(accounting, options)
         with forward_messages(run.messages.append):
             yield run
 
 
-def test_the_outcomes_of_all_batches_are_in_the_report(given: Given) -> None:
+def test_the_outcomes_of_all_batches_are_in_the_report(recorded: RecordedRun) -> None:
     written, lossy = Outcome(A, "written", "write", id="1"), Outcome(B, "written", "write", NO_TOKEN_ID, id="2")
     failed = Outcome(C, "failed", "encode", "why")
-    report = given.run.run(given.yield_batches([written, lossy], [failed]), lambda: 7)
+    report = recorded.run.run(recorded.yield_batches([written, lossy], [failed]), lambda: 7)
     assert (report.seen, report.written, report.failed, report.removed, report.documents) == (3, 2, 1, 7, 2)
     assert (report.stage_seconds, report.model, report.runner, report.swapped) == ({"write": 2.0}, "m-1", "local", True)
     assert (report.alias, report.index) == ("shelf", "shelf-1")
-    assert given.messages[:2] == ["new index: shelf-1 for shelf on a shelf", "3 texts found"]
-    assert given.messages[2].startswith("the index has no id for tokens of 1 text:")
-    assert given.shelf.events == ["load", "stages closed", "loaded", "complete"]
+    assert recorded.messages[:2] == ["new index: shelf-1 for shelf on a shelf", "3 texts found"]
+    assert recorded.messages[2].startswith("the index has no id for tokens of 1 text:")
+    assert recorded.shelf.events == ["load", "stages closed", "loaded", "complete"]
 
 
-def test_a_listing_failure_has_failed_and_no_work_is_left_of_it(given: Given) -> None:
+def test_listing_failures_are_final(recorded: RecordedRun) -> None:
     failure = ListingFailure("file:///d", "file:///", "forbidden")
-    report = given.run.run(given.yield_batches(failures=[failure, failure]))
+    report = recorded.run.run(recorded.yield_batches(failures=[failure, failure]))
     assert (report.seen, report.failed) == (1, 1)
 
 
-def test_the_counts_of_a_failed_run_are_in_the_accounting_of_the_caller(given: Given) -> None:
-    batches = given.yield_batches([Outcome(A, "written", "write", id="1")], error=IngestError("broken", ""))
+def test_the_counts_of_a_failed_run_are_in_the_accounting_of_the_caller(recorded: RecordedRun) -> None:
+    batches = recorded.yield_batches([Outcome(A, "written", "write", id="1")], error=IngestError("broken", ""))
     with pytest.raises(IngestError, match="broken"):
-        given.run.run(batches)
-    assert given.accounting.get_counts() == {"seen": 1, "written": 1, "unchanged": 0, "failed": 0}
-    assert given.messages[-1] == "the run stopped with 1 of 1 texts stored; the next run resumes from there"
-    assert given.shelf.events == ["load", "stages closed", "loaded"]
+        recorded.run.run(batches)
+    assert recorded.accounting.get_counts() == {"seen": 1, "written": 1, "unchanged": 0, "failed": 0}
+    assert recorded.messages[-1] == "the run stopped with 1 of 1 texts stored; the next run resumes from there"
+    assert recorded.shelf.events == ["load", "stages closed", "loaded"]
 
 
-def test_an_interrupted_run_ends_its_stages_before_the_sink(given: Given) -> None:
+def test_an_interrupted_run_ends_its_stages_before_the_sink(recorded: RecordedRun) -> None:
     def interrupt(_: RunAccounting) -> None:
         raise KeyboardInterrupt
 
-    given.run.progress = interrupt
+    recorded.run.progress = interrupt
     with pytest.raises(KeyboardInterrupt):
-        given.run.run(given.yield_batches([Outcome(A, "written", "write", id="1")], []))
-    assert given.shelf.events == ["load", "stages closed", "loaded"]
+        recorded.run.run(recorded.yield_batches([Outcome(A, "written", "write", id="1")], []))
+    assert recorded.shelf.events == ["load", "stages closed", "loaded"]

@@ -141,7 +141,7 @@ def test_unchanged_images_end_after_the_check() -> None:
     assert sum(size < executor.batch_images for size in prepared) <= 2  # full batches, though half of each check falls away
 
 
-def test_a_bounded_number_is_on_its_way_and_each_encoder_has_two_batches_at_most() -> None:
+def test_encoders_have_at_most_two_batches() -> None:
     executor = FakeExecutor()
     _run(executor, _items(20_000))
     assert executor.busiest_encoder == 2
@@ -161,7 +161,7 @@ def test_images_that_carry_their_bytes_are_few_while_the_cluster_is_slow() -> No
     assert executor.most_on_their_way < 400
 
 
-def test_an_image_that_kills_its_worker_has_failed_and_no_other() -> None:
+def test_only_the_image_that_kills_its_worker_fails() -> None:
     executor = FakeExecutor(killing=frozenset({"mem:17", "mem:40"}))
     outcomes = _run(executor, _items(100))
     assert {o.item.uri: o.kind for o in outcomes} == {f"mem:{i}": "failed" if i in (17, 40) else "written" for i in range(100)}
@@ -169,7 +169,7 @@ def test_an_image_that_kills_its_worker_has_failed_and_no_other() -> None:
     assert all("signal 11" in o.reason for o in outcomes if o.kind == "failed")
 
 
-def test_a_source_that_breaks_off_fails_the_run_after_what_it_had_named() -> None:
+def test_interrupted_sources_fail_the_run_after_their_items() -> None:
     def breaking() -> Iterator[SourceItem | ListingFailure]:
         yield from _items(10)
         raise SourceError("the store went away")
@@ -182,7 +182,7 @@ def test_a_source_that_breaks_off_fails_the_run_after_what_it_had_named() -> Non
     assert len(seen) == 10
 
 
-def test_things_that_are_listed_twice_hold_up_no_others() -> None:
+def test_duplicates_delay_no_others() -> None:
     class Watched(FakeExecutor):
         def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
             taken.append(listed)
@@ -210,7 +210,7 @@ def test_a_failed_write_fails_the_run() -> None:
         _run(FakeExecutor(failing_writes=1), _items(10))
 
 
-class HostsThatAskToWait(FakeExecutor):
+class BusyHostExecutor(FakeExecutor):
     """Each image of a.test is refused at first, and its host asks to wait; the clock moves when somebody sleeps."""
 
     now = 0.0
@@ -241,10 +241,8 @@ def _urls(count: int) -> Iterator[SourceItem | ListingFailure]:
 
 
 @pytest.mark.parametrize("is_empty", [True, False])
-def test_images_of_a_host_that_asks_to_wait_come_last_and_all_of_them_come(
-    monkeypatch: pytest.MonkeyPatch, is_empty: bool
-) -> None:
-    executor = HostsThatAskToWait()
+def test_images_of_busy_hosts_come_last_and_complete(monkeypatch: pytest.MonkeyPatch, is_empty: bool) -> None:
+    executor = BusyHostExecutor()
     monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
     outcomes = _run(executor, _urls(5000), is_empty=is_empty, deferred=executor.deferred())
     assert sorted(outcome.item.uri for outcome in outcomes) == sorted(item.uri for item in _urls(5000))
@@ -254,8 +252,8 @@ def test_images_of_a_host_that_asks_to_wait_come_last_and_all_of_them_come(
     assert executor.refusals < 300  # those that were under way before it was known
 
 
-def test_a_full_room_of_waiting_images_stops_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
-    executor = HostsThatAskToWait()
+def test_too_many_deferred_images_stop_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = BusyHostExecutor()
     monkeypatch.setattr("stair_es.ingest.deferred.MAX_DEFERRED_IMAGES", 100)
     monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
     listed, at_rest = 0, 0
@@ -281,7 +279,7 @@ def test_a_full_room_of_waiting_images_stops_the_listing(monkeypatch: pytest.Mon
     assert seen == 5000
 
 
-def test_images_of_a_host_that_was_given_up_hold_up_no_others() -> None:
+def test_images_of_failed_hosts_delay_no_others() -> None:
     deferred = DeferredImages(0.5, lambda: 1.0)
     for found in islice(_urls(100), 0, 2 * MAX_REFUSALS, 2):
         assert isinstance(found, SourceItem)
@@ -299,8 +297,8 @@ def test_images_of_a_host_that_was_given_up_hold_up_no_others() -> None:
     assert in_order.index("written") < 5_000
 
 
-def test_images_that_were_kept_back_count_against_the_room_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OneHost(HostsThatAskToWait):
+def test_deferred_images_count_as_pending(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OneHost(BusyHostExecutor):
         def submit_prepare(self, batch: Batch) -> StageTask:
             queued_bytes.append(scheduler._queued_bytes)
             return super().submit_prepare(batch)
@@ -315,8 +313,8 @@ def test_images_that_were_kept_back_count_against_the_room_of_the_workers(monkey
     assert (min(queued_bytes), scheduler._queued_bytes) == (0, 0)
 
 
-def test_a_host_that_always_asks_to_wait_costs_its_images_and_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    executor = HostsThatAskToWait()
+def test_endless_retry_after_fails_images_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = BusyHostExecutor()
     executor.always = True
     monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
     outcomes = _run(executor, _urls(5000), deferred=executor.deferred())

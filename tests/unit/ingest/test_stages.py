@@ -26,7 +26,7 @@ IMAGES, MB = 6, 1 << 20
 
 
 @dataclass(frozen=True)
-class _Padded:
+class _PaddedLocator:
     """A small picture with much behind it."""
 
     size_bytes: int
@@ -53,7 +53,7 @@ def test_large_images_are_decoded_before_all_are_read() -> None:
         read_limits=ReadLimits(),
         decode_limits=DecodeLimits(),
     )
-    batch = Batch([Pending(SourceItem(f"file:///{number}.png", "file:///", _Padded(40 * MB))) for number in range(IMAGES)])
+    batch = Batch([Pending(SourceItem(f"file:///{number}.png", "file:///", _PaddedLocator(40 * MB))) for number in range(IMAGES)])
     tracemalloc.start()
     try:
         prepared = prepare_batch(batch, config)

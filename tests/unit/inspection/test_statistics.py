@@ -1,4 +1,4 @@
-"""What is counted of each word, against figures that are computed in another way; unused tokens; stop words as a policy."""
+"""Statistics of words, computed in two ways; unused tokens; stop words as a policy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def row(word: str, *, images: int = 1, uniformity: float = 0.0, **fields: float)
     return TokenStats(token=word, images=images, uniformity=uniformity, example="u", **figures)
 
 
-def test_the_figures_are_those_of_the_matrix_of_all_weights() -> None:
+def test_figures_match_the_weight_matrix() -> None:
     images = drawn(200, 1)
     accumulator = tally(images)
     found = {each.token: each for each in accumulator.compute_stats()}
@@ -68,7 +68,7 @@ def test_the_figures_are_those_of_the_matrix_of_all_weights() -> None:
     assert sum(each.weight_share for each in found.values()) == pytest.approx(1)
 
 
-def test_uniformity_is_one_for_a_constant_and_low_for_what_varies_or_is_rare() -> None:
+def test_uniformity_is_1_for_constants_and_low_otherwise() -> None:
     images = [{"same": 0.3, "varies": 3.0 if i % 50 == 0 else 0.01, **({"half": 0.3} if i % 2 else {})} for i in range(100)]
     uniformity = {each.token: each.uniformity for each in tally(images).compute_stats()}
     assert uniformity["same"] == pytest.approx(1)
@@ -124,7 +124,7 @@ def test_patterns(pattern: str, found: set[str]) -> None:
     assert match_tokens(["cat", "cats", "cattle", "Cat", "##cat"], pattern) == found
 
 
-def test_stop_words_are_uniform_and_need_images_to_say_so() -> None:
+def test_stop_words_are_uniform_over_enough_images() -> None:
     rows = [
         row("the", uniformity=0.9),
         row("a", uniformity=UNIFORMITY_THRESHOLD),
@@ -135,7 +135,7 @@ def test_stop_words_are_uniform_and_need_images_to_say_so() -> None:
     assert find_stop_words(rows, MIN_IMAGES - 1) == ()
 
 
-def test_a_policy_that_mutes_keeps_the_rules_that_the_index_has() -> None:
+def test_muting_keeps_the_rules_of_the_index() -> None:
     base = TokenPolicy(
         name="had", mute=("old",), cap={"the": 0.3, "cat": 0.5}, rename={"hound": "dog"}, merge={"cat": ("kitty",)}
     )
@@ -153,14 +153,14 @@ def test_a_policy_of_an_index_without_one() -> None:
     assert rejected == ()
 
 
-def test_unused_tokens_are_those_that_no_image_has_but_for_what_a_policy_took() -> None:
+def test_unused_tokens_exclude_those_removed_by_a_policy() -> None:
     vocabulary = ModelVocabulary(tokens=frozenset({"cat", "dog", "hound", "bird", "mute"}), source="m")
     policy = TokenPolicy(mute=("mute",), rename={"hound": "dog"})
     assert find_unused_tokens(vocabulary, ["cat", "other"], policy) == ("bird", "dog")
     assert find_unused_tokens(vocabulary, [], None) == ("bird", "cat", "dog", "hound", "mute")
 
 
-def test_the_shipped_model_tells_which_words_an_image_may_have() -> None:
+def test_shipped_model_lists_image_words() -> None:
     vocabulary = load_model_vocabulary("stair-mini")
     assert vocabulary.source == registry.get_model_card("stair-mini").model_id
     assert not vocabulary.reason
@@ -187,12 +187,12 @@ def test_a_missing_model_falls_back_to_the_vocabulary_of_bert_with_a_notice() ->
     assert not {"[CLS]", "[unused1]"} & vocabulary.tokens
 
 
-def test_a_model_that_was_named_must_be_there() -> None:
+def test_named_model_must_exist() -> None:
     with pytest.raises(UnknownModel):
         load_model_vocabulary("no such model", required=True)
 
 
-def test_a_model_that_is_broken_has_the_words_of_bert_too(tmp_path: Path) -> None:
+def test_broken_models_use_the_words_of_bert(tmp_path: Path) -> None:
     vocabulary = load_model_vocabulary(str(tmp_path))
     assert vocabulary.source == BERT
     assert vocabulary.reason

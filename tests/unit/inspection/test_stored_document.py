@@ -1,4 +1,4 @@
-"""One document as anyone may have written it, its thumbnail, and how it differs from what a model says now."""
+"""One stored document, its thumbnail, and differences to the current model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def uri(type_: str, data: bytes) -> str:
     return f"data:{type_};base64,{base64.b64encode(data).decode()}"
 
 
-def test_a_document_is_its_words_and_what_people_can_read() -> None:
+def test_document_shows_words_and_readable_fields() -> None:
     image = parse_stored_image(hit(WORDS))
     assert (image.id, image.index, image.uri, image.vector) == ("1", "i-1", "u", WORDS)
     assert not {"tokens", "impacts", "thumbnail", "policy_undo"} & set(image.source)
@@ -122,7 +122,7 @@ def test_the_same_words_are_the_same_up_to_rounding() -> None:
     assert not found.reasons
 
 
-def test_a_changed_file_another_model_and_what_differs_largest_first() -> None:
+def test_comparison_lists_the_largest_differences_first() -> None:
     other = SparseVector.from_mapping({"cat": 0.8, "egyptian": 0.4, "fox": 0.9})
     found = compare_vectors(parse_stored_image(hit(WORDS)), now(other, sha256="bb", model="m-2"), None)
     assert not found.is_same
@@ -145,7 +145,7 @@ def test_an_applied_policy_is_not_reported_as_a_difference() -> None:
     assert not found.reasons
 
 
-def test_a_policy_that_has_not_reached_a_document_and_one_that_was_taken_back() -> None:
+def test_policies_not_yet_applied_and_rolled_back() -> None:
     late = compare_vectors(parse_stored_image(hit(WORDS)), now(), POLICY)
     assert {each.token for each in late.differences} == {"cat", "egyptian", "hound", "dog"}
     assert POLICY.digest in late.reasons[0]
@@ -155,7 +155,7 @@ def test_a_policy_that_has_not_reached_a_document_and_one_that_was_taken_back() 
     assert POLICY.digest in back.reasons[0]
 
 
-def test_a_policy_without_effect_on_an_image_is_not_given_as_a_reason() -> None:
+def test_policies_without_effect_are_no_reason() -> None:
     plain = SparseVector.from_mapping({"tree": 1.0})
     found = compare_vectors(parse_stored_image(hit(plain, POLICY)), now(plain), POLICY)
     assert found.is_same

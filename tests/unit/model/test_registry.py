@@ -1,4 +1,4 @@
-"""What `--model` may name, and what it says when it may not. No network is loaded, and none is there."""
+"""Values of `--model` and their errors. No network is loaded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     assert error.value.exit_code == 2
 
 
-def test_a_name_comes_before_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_precede_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _folder(tmp_path / "stair-mini", {"model_type": "clip"})
     monkeypatch.chdir(tmp_path)
     assert registry.get_model_card("stair-mini").model_id == "stair-mini-2"
@@ -46,7 +46,7 @@ def test_a_name_comes_before_a_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     assert registry.make_portable_name("./stair-mini") == str(tmp_path / "stair-mini")
 
 
-def test_a_folder_becomes_absolute_and_all_else_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = _folder(tmp_path / "models" / "mine", {})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -61,13 +61,13 @@ def test_a_folder_without_a_checkpoint_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\xff"])
-def test_a_configuration_that_is_none(tmp_path: Path, text: str) -> None:
+def test_invalid_configurations(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(ModelError, match=r"config\.json (can't be read|isn't a JSON object)"):
         registry.get_encoder_plugin(str(tmp_path))
 
 
-def test_an_unknown_format_names_those_that_are_known(tmp_path: Path) -> None:
+def test_unknown_format_lists_known_ones(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "x", {"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
     with pytest.raises(ModelError, match=r"unknown format.*llama") as error:
         registry.get_encoder_plugin(str(folder))
@@ -92,7 +92,7 @@ def test_a_configuration_decides(tmp_path: Path, config: object, name: str) -> N
     assert checkpoint_formats.detect_checkpoint_format(_folder(tmp_path / "x", config)).name == name
 
 
-def test_sparse_encoders_need_no_configuration_of_their_own(tmp_path: Path) -> None:
+def test_sparse_encoders_need_no_configuration(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text(json.dumps([{"path": "", "type": "sentence_transformers.models.Router"}]))
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "SparseEncoder"}))
     assert checkpoint_formats.detect_checkpoint_format(tmp_path).name == "sentence-transformers SparseEncoder"

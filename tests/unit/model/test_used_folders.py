@@ -1,4 +1,4 @@
-"""What an index may make this machine load: models that are here because somebody here wanted them, and nothing else."""
+"""Models that an index may load: those that the user of this machine chose."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def known(name: str) -> IndexInfo:
     return IndexInfo(fields={"i-1": IndexFields(tokens="rank_features")}, model="m-1", model_name=name)
 
 
-def test_a_folder_that_no_ingest_used_is_never_opened(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_folders_are_not_opened(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On Windows a look at a share sends a login to whoever has it."""
     looked = list[str]()
 
@@ -52,9 +52,7 @@ def test_a_folder_that_no_ingest_used_is_never_opened(planted: Path, monkeypatch
     assert looked == []
 
 
-def test_a_folder_of_the_working_directory_does_not_stand_for_a_repository(
-    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_folders_do_not_shadow_repositories(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "org").mkdir()
     planted.rename(tmp_path / "org" / "tiny")
@@ -80,7 +78,7 @@ def test_the_home_of_the_settings_overrides_the_environment(planted: Path, tmp_p
     assert not isinstance(caught.value, ModelNotFetched)
 
 
-def test_an_entry_point_is_taken(home: Path) -> None:
+def test_entry_point_is_used(home: Path) -> None:
     assert registry.load_local_encoder(ModelSpec(name=DEFAULT_MODEL)).model_id.startswith(DEFAULT_MODEL)
     assert not home.exists()
 

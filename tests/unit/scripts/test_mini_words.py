@@ -1,4 +1,4 @@
-"""scripts/mini_words.py: words of classes as they are written by hand, and words of drawings."""
+"""scripts/mini_words.py: words of classes and of drawings."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_word_of_a_class_is_in_the_vocabulary(classes: list[NamedClass], o
         assert set(each.weights) & stop <= {"can"}, each.name
 
 
-def test_spellings_are_of_words_and_are_none_themselves() -> None:
+def test_spellings_are_not_words() -> None:
     vocabulary = read_mini_artifacts().vocabulary
     lines = mini_words.read_lines(mini_words.FOLDER / "spellings.txt")
     pairs = [tuple(part.strip() for part in line.split("=")) for line in lines]
@@ -68,7 +68,7 @@ def test_a_line_becomes_groups_weights_and_ranges(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["cat", "cat = cat", "cat = cat / lion / animal", "cat = / lion / animal / grass"])
-def test_a_line_that_is_none_is_told(tmp_path: Path, line: str) -> None:
+def test_invalid_lines_are_reported(tmp_path: Path, line: str) -> None:
     (tmp_path / "classes.txt").write_text(line)
     with pytest.raises(SystemExit, match="basic / own / related / context"):
         mini_words.read_classes(tmp_path / "classes.txt")

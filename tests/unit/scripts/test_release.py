@@ -1,4 +1,4 @@
-"""What a release rests on: versions that agree, notices for all data, workflows that run what exists."""
+"""Releases: versions that agree, notices for all data, valid workflows."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def _notice() -> dict[str, str]:
     return dict(lines)
 
 
-def test_every_place_that_names_the_version_agrees() -> None:
+def test_all_versions_agree() -> None:
     assert cut_release.find_problems((ROOT / "CHANGELOG.md").read_text()) == []
     tagged = [path for path in cut_release.list_image_files() if re.search(r"(stair-es:|newTag: )\d", path.read_text())]
     assert {path.name for path in tagged} >= {"docker-compose.yml", "Dockerfile", "kustomization.yaml"}
 
 
-def test_a_release_is_cut_and_its_notes_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_notes_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {
         "CHANGELOG.md": CHANGELOG,
         "stair_es/_version.py": '__version__ = "0.1.0"\n',
@@ -166,7 +166,7 @@ def test_extras_of_development_are_no_business_of_the_doctor() -> None:
     assert set(_config()["options.extras_require"]) >= DEVELOPMENT_EXTRAS
 
 
-def test_a_difference_between_tree_and_archive_is_told(tmp_path: Path) -> None:
+def test_tree_and_archive_differences_are_reported(tmp_path: Path) -> None:
     wheel, sdist = tmp_path / "stair_es-0.1.0-py3-none-any.whl", tmp_path / "stair_es-0.1.0.tar.gz"
     names = {"stair_es/a.py", "cli/b.py", "mappings/c.json", "docs/d.md", ".github/e.yml"}
     info = "stair_es-0.1.0.dist-info"
@@ -190,7 +190,7 @@ def test_a_difference_between_tree_and_archive_is_told(tmp_path: Path) -> None:
     assert missing == f"{sdist.name}: docs/d.md is missing: name it in package_data or MANIFEST.in"
 
 
-def test_requirements_of_extras_are_taken_apart() -> None:
+def test_extra_requirements_are_parsed() -> None:
     about = Message()
     about["Name"] = "stair-es"
     for line in (
@@ -212,7 +212,7 @@ def test_requirements_of_extras_are_taken_apart() -> None:
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_has_least_rights_and_runs_what_exists(workflow: Path) -> None:
+def test_workflows_have_least_rights_and_valid_commands(workflow: Path) -> None:
     read: dict[str, Any] = yaml.safe_load(workflow.read_text())
     assert read["permissions"] == {"contents": "read"}
     assert read["concurrency"]["group"]

@@ -61,7 +61,7 @@ def test_the_fields_of_a_filter_are_found(text: str, fields: list[str]) -> None:
     assert list(list_filter_fields(parse_filter(text))) == expected
 
 
-def test_a_field_that_the_index_lacks_is_named_and_the_nearest_with_it() -> None:
+def test_unknown_fields_get_a_suggestion() -> None:
     with pytest.raises(QueryError) as error:
         INFO.check_filter_fields(_build_query("widht:>800"))
     assert error.value.message == "the filter refers to the field 'widht', which no index that the name resolves to has"
@@ -70,10 +70,10 @@ def test_a_field_that_the_index_lacks_is_named_and_the_nearest_with_it() -> None
         INFO.check_filter_fields(_build_query(valid))
 
 
-def test_a_range_of_a_keyword_is_remarked_once_and_one_of_a_number_is_not() -> None:
+def test_keyword_ranges_get_one_remark() -> None:
     [remark] = INFO.list_remarks(_build_query("price:>20", "price:<9 AND width:>800", "format:JPEG"))
     assert remark.startswith("the filter compares 'price' as text, since it is a keyword field:")
 
 
-def test_filters_of_our_own_queries_need_no_fields_of_the_index() -> None:
+def test_internal_filters_need_no_index_fields() -> None:
     INFO.check_filter_fields(SearchQuery(vector=VECTOR, filters=[build_rank_features_query(VECTOR).clause]))

@@ -50,7 +50,7 @@ def encoder() -> Encoder:
 def draw_query_string(rng: random.Random) -> str:
     parts = []
     for _ in range(rng.randint(0, 6)):
-        odd_words = (fuzz_inputs.word(rng), fuzz_inputs.word(rng), fuzz_inputs.broken(rng))
+        odd_words = (fuzz_inputs.draw_word(rng), fuzz_inputs.draw_word(rng), fuzz_inputs.draw_broken_text(rng))
         word = rng.choice(("dog", "beach", "cat", "the", "macaw", "##ing") if rng.random() < 0.85 else odd_words)
         boost = "" if rng.random() < 0.7 else rng.choice(("^2", "^0.5", "^2", "^0", "^", "^-1", "^1e999", f"^{odd_words[0]}"))
         parts.append(rng.choice(("", "", "", "-", "+", "--")) + word + boost)
@@ -100,7 +100,7 @@ def check_request_json(query: SearchQuery, case: object) -> None:
         assert len(request.vector) + query.other_clause_count <= 1024, case
 
 
-def test_words_taken_literally_are_the_text(encoder: Encoder) -> None:
+def test_literal_words_are_the_text(encoder: Encoder) -> None:
     rng = random.Random(SEED)
     for _ in range(200):
         query_string = draw_query_string(rng)
@@ -132,7 +132,7 @@ def test_filters_of_any_kind() -> None:
     )
     clauses = 0
     for _ in range(2000):
-        text = "".join(rng.choice((*pieces, fuzz_inputs.word(rng))) for _ in range(rng.randint(0, 12)))
+        text = "".join(rng.choice((*pieces, fuzz_inputs.draw_word(rng))) for _ in range(rng.randint(0, 12)))
         try:
             clause = parse_filter(text)
             query = SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
@@ -155,14 +155,14 @@ def test_a_deep_filter_is_rejected_not_a_recursion(depth: int) -> None:
         SearchQuery(vector=vector, filters=[parse_filter(text)])
 
 
-def test_a_filter_that_contains_itself_is_rejected() -> None:
+def test_recursive_filters_are_rejected() -> None:
     clause: dict[str, Any] = {"bool": {}}
     clause["bool"]["filter"] = [clause]
     with pytest.raises(QueryError, match="deep"):
         SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
 
 
-def test_weights_that_leave_the_numbers_are_rejected() -> None:
+def test_overflowing_weights_are_rejected() -> None:
     heavy = SparseVector.from_mapping({"a": 1e300, "b": 1.0})
     with pytest.raises(QueryError, match="too large"):
         boost_tokens(heavy, {"a": 1e300})
@@ -188,7 +188,7 @@ def test_weights_that_leave_the_numbers_are_rejected() -> None:
         ("日a本b", 4),
     ],
 )
-def test_terms_are_counted_as_an_analyzer_makes_them(text: str, terms: int) -> None:
+def test_analyzed_terms_are_counted(text: str, terms: int) -> None:
     assert count_terms(text) == terms
 
 

@@ -16,7 +16,7 @@ def make_target(index: str) -> SearchTarget:
     return SearchTarget(cluster_info=ClusterInfo(distribution="opensearch", version=(3,), max_clauses=1024), info=info)
 
 
-class Alias:
+class CachedAlias:
     """An alias with a cache in front of it, and the targets that were searched."""
 
     def __init__(self, max_age_s: float = 60.0) -> None:
@@ -43,15 +43,15 @@ class Alias:
         return self.cache.search_with_refresh(search_target)
 
 
-def test_hits_of_known_indices_are_the_answer() -> None:
-    alias = Alias()
+def test_hits_of_known_indices_are_returned() -> None:
+    alias = CachedAlias()
     assert alias.search({"photos-1"}) == "photos-1"
     assert (alias.searched, alias.fetched) == (["photos-1"], 1)
 
 
 @pytest.mark.parametrize("hits_of", [{"photos-2"}, {"photos-1", "photos-2"}, set[str]()])
-def test_hits_of_another_index_and_no_hits_are_searched_for_again_where_the_alias_has_moved(hits_of: set[str]) -> None:
-    alias = Alias()
+def test_searches_repeat_after_the_alias_has_moved(hits_of: set[str]) -> None:
+    alias = CachedAlias()
     alias.cache.get()
     alias.now = "photos-2"
     assert alias.search(hits_of) == "photos-2"
@@ -59,13 +59,13 @@ def test_hits_of_another_index_and_no_hits_are_searched_for_again_where_the_alia
 
 
 def test_the_first_result_is_kept_if_the_alias_has_not_moved() -> None:
-    alias = Alias()
+    alias = CachedAlias()
     assert alias.search(set()) == "photos-1"
     assert (alias.searched, alias.fetched) == (["photos-1"], 2)
 
 
 def test_a_count_is_not_repeated() -> None:
-    alias = Alias()
+    alias = CachedAlias()
     alias.cache.get()
     alias.now = "photos-2"
     assert alias.search(None) == "photos-1"
@@ -73,7 +73,7 @@ def test_a_count_is_not_repeated() -> None:
 
 @pytest.mark.parametrize("error", [QueryError("no such token", ""), ClusterError("no such field", "")])
 def test_an_error_counts_only_on_the_present_index(error: StairError) -> None:
-    alias = Alias()
+    alias = CachedAlias()
     with pytest.raises(type(error)):
         alias.search({"photos-1"}, error)
     alias.now, alias.searched = "photos-2", []
@@ -81,14 +81,14 @@ def test_an_error_counts_only_on_the_present_index(error: StairError) -> None:
 
 
 def test_an_unreachable_cluster_is_not_retried() -> None:
-    alias = Alias()
+    alias = CachedAlias()
     with pytest.raises(ClusterUnreachable):
         alias.search(set(), ClusterUnreachable("away", ""))
     assert alias.fetched == 1
 
 
 def test_a_target_is_fetched_again_when_it_is_old() -> None:
-    alias = Alias(max_age_s=0.0)
+    alias = CachedAlias(max_age_s=0.0)
     first = alias.cache.get()
     time.sleep(0.001)
     assert alias.cache.get() is first

@@ -57,7 +57,7 @@ def test_of_the_same_model_with_another_fit() -> None:
     assert "squash" not in remedy("stair-mini-1", "stair-mini", "stair-mini-2", "squash")  # --fit doesn't take it
 
 
-def test_the_model_of_an_index_comes_with_its_fit() -> None:
+def test_index_model_includes_its_fit() -> None:
     info = IndexInfo(fields={}, model="run-pad-0c61e1f0a2b3", model_name="org/run", fit="pad")
     assert add_fit(ModelSpec(name="org/run"), info).fit == "pad"
     assert add_fit(ModelSpec(name="org/run", fit="crop"), info).fit == "crop"
@@ -78,7 +78,7 @@ def _filtered(text: str) -> SearchQuery:
 
 
 @pytest.mark.parametrize("text", ["price:>20", "width:>1 AND (price:[20 TO 30])", '{"range": {"price": {"gte": "20"}}}'])
-def test_a_comparison_of_texts_gets_a_remark_that_says_how_to_make_numbers(text: str) -> None:
+def test_text_comparisons_get_a_remark_about_numbers(text: str) -> None:
     [remark] = SHOP.list_remarks(_filtered(text))
     assert "'price' as text" in remark
     assert "--field price:float=COLUMN" in remark
@@ -96,7 +96,7 @@ def test_long_filters_are_looked_through_quickly(text: str) -> None:
     assert time.process_time() - start < 2
 
 
-def test_token_ids_are_those_under_the_policy_of_the_index() -> None:
+def test_token_ids_follow_the_index_policy() -> None:
     info = IndexInfo(
         fields={"images-1": IndexFields(tokens="rank_features")}, model="m", model_name="m", tokens=("cat", "kitten")
     )

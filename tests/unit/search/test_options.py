@@ -33,7 +33,7 @@ def test_invalid_numbers_are_rejected() -> None:
             SearchOptions(weight_mass=mass)
 
 
-def test_ranks_are_fused_as_the_formula_says() -> None:
+def test_fused_ranks_follow_the_formula() -> None:
     fused = dict(fuse_reciprocal_ranks([["a", "b", "c"], ["c", "a"]], [1.0, 0.5]))
     assert fused == {"a": pytest.approx(1 / 61 + 0.5 / 62), "b": pytest.approx(1 / 62), "c": pytest.approx(1 / 63 + 0.5 / 61)}
     assert [id_ for id_, _ in fuse_reciprocal_ranks([["b", "a"], ["a", "b"]], [1.0, 1.0])] == ["a", "b"]

@@ -13,7 +13,7 @@ from stair_es.sources.base import ReadLimits
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
 
-class Brightness:
+class BrightnessEncoder:
     """Toy encoder with one word per image, its brightness, and one per text, its length."""
 
     model_id = "brightness-1"
@@ -28,19 +28,19 @@ class Brightness:
 
 
 def test_a_text_becomes_its_vector() -> None:
-    assert encode_query_text(Brightness(), "red car").to_dict() == {"car": 1.0, "red": 1.0}
+    assert encode_query_text(BrightnessEncoder(), "red car").to_dict() == {"car": 1.0, "red": 1.0}
 
 
-def test_a_text_without_a_known_word_is_rejected_by_name() -> None:
+def test_texts_of_unknown_words_are_rejected() -> None:
     with pytest.raises(QueryError, match="'unknown unknown'") as caught:
-        encode_query_text(Brightness(), "unknown unknown")
+        encode_query_text(BrightnessEncoder(), "unknown unknown")
     assert caught.value.remedy
 
 
-def test_an_image_goes_through_the_encoder_s_pixels(tmp_path: Path) -> None:
+def test_images_use_the_encoder_pixels(tmp_path: Path) -> None:
     path = tmp_path / "white.png"
     Image.fromarray(np.full((30, 20, 3), 255, np.uint8)).save(path)
-    assert encode_query_image(Brightness(), path).to_dict() == {"bright": 256.0}
+    assert encode_query_image(BrightnessEncoder(), path).to_dict() == {"bright": 256.0}
 
 
 @pytest.mark.parametrize(("data", "reason"), [(b"", "empty"), (b"no image", "not an image"), (b"x" * 101, "exceed")])
@@ -48,10 +48,10 @@ def test_a_bad_file_is_named_with_its_reason(tmp_path: Path, data: bytes, reason
     path = tmp_path / "bad.jpg"
     path.write_bytes(data)
     with pytest.raises(DecodeError, match=reason) as caught:
-        encode_query_image(Brightness(), path, ReadLimits(max_bytes=100))
+        encode_query_image(BrightnessEncoder(), path, ReadLimits(max_bytes=100))
     assert "bad.jpg" in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match=r"gone\.jpg.*No such file"):
-        encode_query_image(Brightness(), tmp_path / "gone.jpg")
+        encode_query_image(BrightnessEncoder(), tmp_path / "gone.jpg")

@@ -42,7 +42,7 @@ def test_inputs_add_up_with_their_weights() -> None:
     )
 
 
-def test_a_negative_input_takes_away_and_never_below_0() -> None:
+def test_negative_inputs_lower_weights_to_at_least_0() -> None:
     assert combine_vectors([(vector({"a": 1.0, "b": 2.0}), 1.0), (vector({"a": 3.0, "b": 1.0}), -1.0)]) == vector({"b": 1.0})
 
 

@@ -68,7 +68,7 @@ def test_conditions_never_make_the_words_optional() -> None:
     }
 
 
-def test_a_word_counts_only_from_the_minimum_weight() -> None:
+def test_words_below_the_minimum_are_ignored() -> None:
     assert build_token_clause(("dog",), "rank_features", min_weight=0.5) == {
         "function_score": {"query": build_token_clause(("dog",), "rank_features"), "min_score": 0.5}
     }
@@ -86,7 +86,7 @@ def test_token_clauses_never_use_seismic() -> None:
     assert "token_ids" not in json.dumps(build_token_clause(("dog",), "seismic"))
 
 
-def test_candidates_of_seismic_are_scored_exactly_and_their_own_scores_count_nothing() -> None:
+def test_seismic_candidates_are_rescored_exactly() -> None:
     built = build_search_request(SearchQuery(vector=VECTOR), "seismic", max_clauses=1024, k=3, token_ids=IDS).body
     assert list(built["query"]["neural_sparse"]) == ["token_ids"]
     assert built["query"]["neural_sparse"]["token_ids"]["method_parameters"]["k"] == count_candidates(3)
@@ -139,7 +139,7 @@ def test_an_index_without_keywords_has_hits_and_no_pages() -> None:
         body(SearchQuery(vector=VECTOR), ordered=False, after=[1.5, "file:///a.jpg", "ab", "i"])
 
 
-def test_two_phases_find_with_the_heavy_words_and_add_the_light_ones() -> None:
+def test_two_phases_find_by_heavy_and_add_light_words() -> None:
     built = body(SearchQuery(vector=VECTOR, filters=[PNG]), k=10, two_phase=TwoPhase(top_k=1, window_size=5))
     [dog, *light] = SPARSE["bool"]["should"]
     heavy = {"bool": {"should": [dog]}}

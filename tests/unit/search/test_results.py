@@ -21,7 +21,7 @@ def test_the_contributions_sum_to_the_dot_product() -> None:
         assert {each.token for each in contributions} == set(query.tokens) & set(image.tokens)
 
 
-def test_the_largest_contribution_comes_first_and_ties_go_by_name() -> None:
+def test_contributions_are_sorted_by_size_then_name() -> None:
     query = SparseVector.from_mapping({"a": 3.0, "c": 1.0, "b": 1.0, "z": 9.0})
     contributions = explain_score(query, {"a": 1.0, "b": 5.0, "c": 5.0, "other": 7.0})
     assert [(each.token, each.contribution) for each in contributions] == [("b", 5.0), ("c", 5.0), ("a", 3.0)]

@@ -31,7 +31,7 @@ def test_every_value_is_quoted(name: str, query_type: TemplateQueryType) -> None
 
 
 @pytest.mark.parametrize(("name", "query_type"), ALL)
-def test_the_same_template_for_everyone_but_its_clause(name: str, query_type: TemplateQueryType) -> None:
+def test_templates_differ_only_in_their_clause(name: str, query_type: TemplateQueryType) -> None:
     template = build_template(name, query_type)
     assert template.body == {"script": {"lang": "mustache", "source": template.source}}
     assert ("rank_feature" in template.source) == (name != "match" and query_type == "rank_features")

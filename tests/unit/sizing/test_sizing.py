@@ -1,4 +1,4 @@
-"""What an index of so many images needs: the arithmetic, where its numbers come from, and the guide's table."""
+"""Index sizing: the arithmetic, the sources of its numbers, and the guide's table."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_no_node_is_idle_and_no_shard_larger_than_a_disk(images: int, replicas: 
         assert needs.primary_gb / needs.shards * (1 + rebuild) <= disk_gb * 0.85 * (1 + 1e-9)
 
 
-def test_more_queries_than_shards_can_answer_take_replicas() -> None:
+def test_high_query_rates_need_replicas() -> None:
     with pytest.raises(UsageError, match="--replicas 1 can't answer 20,000 queries per second") as refused:
         estimate_resources(SizingInputs(images=MILLION, queries_per_s=20_000))
     assert "--replicas 3" in (refused.value.remedy or "")
@@ -146,7 +146,7 @@ def test_a_heap_is_half_the_memory_and_never_huge(memory_gb: float, heap_gb: flo
 
 
 @pytest.mark.usefixtures("times")
-def test_a_query_costs_what_is_asked_and_how_full_a_shard_is() -> None:
+def test_query_cost_depends_on_tokens_and_shard_size() -> None:
     assert value(of(5 * MILLION), "shard_ms") == pytest.approx(5 * 3.9)
     assert value(of(5 * MILLION, query_kind="image"), "shard_ms") == pytest.approx(5 * 12.8)
     assert value(of(5 * MILLION, query_kind="image", query_ms=2), "shard_ms") == pytest.approx(10)
@@ -220,7 +220,7 @@ def test_each_number_has_its_origin() -> None:
     assert set(DEFAULT_ORIGINS) == named
 
 
-def test_measured_means_that_there_is_a_benchmark() -> None:
+def test_measured_values_have_a_benchmark() -> None:
     text = json.dumps(of(MILLION).to_dict())
     programs = set(re.findall(r"benchmarks/\w+\.py", text))
     assert len(programs) >= 4
@@ -265,7 +265,7 @@ def test_help_shows_the_defaults() -> None:
         assert f"[default: {default}]" in shown or f"[default: ({default})]" in shown
 
 
-def test_the_table_of_the_guide_is_what_the_command_says() -> None:
+def test_guide_table_matches_the_command() -> None:
     """Rows of the table in docs/sizing.md that begin with the label of a result."""
     lines = (ROOT / "docs" / "sizing.md").read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]

@@ -14,7 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from support.corpora import hostile_files
-from support.corpora.hostile_files import deep_object, member
+from support.corpora.hostile_files import build_deep_object, build_tar_member
 
 from stair_es.errors import UsageError
 from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
@@ -57,7 +57,7 @@ def _kinds(found: list[SourceItem | ListingFailure]) -> str:
     return "".join("i" if isinstance(each, SourceItem) else "f" for each in found)
 
 
-def test_no_file_takes_more_than_its_memory_and_time(tmp_path: Path) -> None:
+def test_files_stay_within_memory_and_time(tmp_path: Path) -> None:
     assert set(EXPECTED) == set(hostile_files.FILES)
     reader = subprocess.run([sys.executable, hostile_files.__file__, tmp_path], stdout=subprocess.PIPE, check=True, timeout=300)
     results = {each["name"]: each for each in map(json.loads, reader.stdout.splitlines())}
@@ -70,9 +70,15 @@ def test_no_file_takes_more_than_its_memory_and_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [{"x": "x"}, {"*": "*"}])
-def test_a_deeply_nested_member_fails_only_its_own_sample(tmp_path: Path, columns: dict[str, str]) -> None:
-    deep = member("b.json", b'{"x": ' + deep_object() + b"}")
-    parts = [member("a.jpg", b"1"), member("b.jpg", b"2"), deep, member("c.jpg", b"3"), member("c.json", b'{"x": 1}')]
+def test_deeply_nested_member_fails_its_sample(tmp_path: Path, columns: dict[str, str]) -> None:
+    deep = build_tar_member("b.json", b'{"x": ' + build_deep_object() + b"}")
+    parts = [
+        build_tar_member("a.jpg", b"1"),
+        build_tar_member("b.jpg", b"2"),
+        deep,
+        build_tar_member("c.jpg", b"3"),
+        build_tar_member("c.json", b'{"x": 1}'),
+    ]
     (tmp_path / "x.tar").write_bytes(b"".join(parts) + bytes(2 * tarfile.BLOCKSIZE))
     found = _all(tmp_path / "x.tar", columns=columns)
     assert _kinds(found) == "ifi"
@@ -83,10 +89,10 @@ def test_a_deeply_nested_member_fails_only_its_own_sample(tmp_path: Path, column
 @pytest.mark.parametrize(
     "line",
     [
-        b'{"path": "b.jpg", "x": %s}' % deep_object(),
-        b'{"path": "b.jpg", "x": %s}' % deep_object(5000),
-        b'{"image": %s}' % deep_object().replace(b'"a"', b'"bytes"'),
-        b'{"nothing": %s}' % deep_object(),
+        b'{"path": "b.jpg", "x": %s}' % build_deep_object(),
+        b'{"path": "b.jpg", "x": %s}' % build_deep_object(5000),
+        b'{"image": %s}' % build_deep_object().replace(b'"a"', b'"bytes"'),
+        b'{"nothing": %s}' % build_deep_object(),
         b'{"path": "b.jpg", "x": [%s0]}' % (b"0," * 20_000),
         b'{"path": "b.jpg", "x": "%s"}' % (b"x" * 2_000_000),
     ],
@@ -129,7 +135,7 @@ def test_large_cells_are_read_in_any_order(tmp_path: Path, monkeypatch: pytest.M
         assert read.data == images[number]
 
 
-def test_a_row_group_is_let_go_of_once_it_is_read(tmp_path: Path) -> None:
+def test_row_groups_are_released_after_reading(tmp_path: Path) -> None:
     images = [bytes([number]) * 60 for number in range(90)]
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"image": images}), path, row_group_size=30)
@@ -143,7 +149,7 @@ def test_a_row_group_is_let_go_of_once_it_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("images", [["a.jpg", "b.jpg"], [b"a", b"b"]])
-def test_of_columns_of_one_name_the_first_is_taken(tmp_path: Path, images: list[Any]) -> None:
+def test_first_of_equal_columns_is_used(tmp_path: Path, images: list[Any]) -> None:
     columns = {"image": images, "text": ["one", "two"], "other": [1, 2], "x": [b"c", b"d"]}
     table = pa.table(columns).rename_columns(["image", "text", "text", "image"])
     pq.write_table(table, tmp_path / "x.parquet")
@@ -173,7 +179,7 @@ def test_a_damaged_row_group_fails_alone(tmp_path: Path) -> None:
     assert found[30].uri.endswith("#rows=30-59")
 
 
-def test_texts_in_lists_come_as_they_were(tmp_path: Path) -> None:
+def test_texts_in_lists_are_unchanged(tmp_path: Path) -> None:
     tags = [["a", "b"], None, [], ["a", None, "a"]]
     table = pa.table({"path": list("abcd"), "tags": tags, "kind": pa.array(list("xyxx")).dictionary_encode()})
     pq.write_table(table, tmp_path / "x.parquet")
@@ -186,7 +192,7 @@ def test_texts_in_lists_come_as_they_were(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_without_line_ends_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_without_line_ends_are_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "MAX_SKIPPED_BYTES", 3 << 20)
     for name, head in {"x.txt": b"a.jpg\n", "x.csv": b"path\na.jpg\n"}.items():
         (tmp_path / name).write_bytes(head + b"x" * (2 << 20) + b"\nb.jpg\n" + b"x" * (5 << 20) + b"\nc.jpg\n")
@@ -203,17 +209,17 @@ def test_a_header_without_end_is_wrong_usage(tmp_path: Path) -> None:
         _all(tmp_path / "x.csv")
 
 
-def test_lines_keep_their_numbers_behind_empty_ones(tmp_path: Path) -> None:
+def test_empty_lines_count_in_line_numbers(tmp_path: Path) -> None:
     for name, comment in {"x.txt": b"# c\n", "x.jsonl": b"\n"}.items():
         bad = b"\xff\n" if name == "x.txt" else b"{\n"
         (tmp_path / name).write_bytes(b"\n \t\n\r\n" + comment + bad + b"\n" * 70_000 + bad + b"\n  " + bad)
         assert [each.uri.rpartition("#")[2] for each in _all(tmp_path / name)] == ["line=5", "line=70006", "line=70008"]
 
 
-def test_large_samples_are_taken_before_they_are_whole(tmp_path: Path) -> None:
-    parts = [member("k.txt", b"all")]
-    parts += [member(f"k.{number}.jpg", b"x") for number in range(1500)]
-    parts += [member("k.json", b'{"n": 1}')]
+def test_large_samples_are_listed_early(tmp_path: Path) -> None:
+    parts = [build_tar_member("k.txt", b"all")]
+    parts += [build_tar_member(f"k.{number}.jpg", b"x") for number in range(1500)]
+    parts += [build_tar_member("k.json", b'{"n": 1}')]
     (tmp_path / "x.tar").write_bytes(b"".join(parts) + bytes(2 * tarfile.BLOCKSIZE))
     items = [each for each in _all(tmp_path / "x.tar", columns={"*": "*"}) if isinstance(each, SourceItem)]
     assert len({item.uri for item in items}) == 1500
@@ -222,7 +228,7 @@ def test_large_samples_are_taken_before_they_are_whole(tmp_path: Path) -> None:
 
 
 def test_a_broken_header_of_a_compressed_tar_is_reported(tmp_path: Path) -> None:
-    archive = member("a.jpg", b"1") + b"garbage!" * 64 + member("b.jpg", b"2") + bytes(2 * tarfile.BLOCKSIZE)
-    found = _all(hostile_files.pack(tmp_path / "x.tar.gz", (archive, 1)))
+    archive = build_tar_member("a.jpg", b"1") + b"garbage!" * 64 + build_tar_member("b.jpg", b"2") + bytes(2 * tarfile.BLOCKSIZE)
+    found = _all(hostile_files.write_gzip(tmp_path / "x.tar.gz", (archive, 1)))
     assert _kinds(found) == "if"
     assert "bad header at byte 1024" in found[1].reason  # type: ignore[union-attr]

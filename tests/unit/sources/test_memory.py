@@ -33,7 +33,7 @@ def _tar(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [_jsonl, _tar])
-def test_listing_keeps_nothing_in_memory(tmp_path: Path, make: object) -> None:
+def test_listing_uses_constant_memory(tmp_path: Path, make: object) -> None:
     assert callable(make)
     source = open_source(str(make(tmp_path)))
     items = source.list_items()

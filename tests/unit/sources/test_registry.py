@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.messages import forward_messages
-from support.plugin_metadata import announce_plugins
+from support.plugin_metadata import write_entry_points
 
 from stair_es import plugins
 from stair_es.errors import PluginError, UsageError
@@ -69,12 +69,12 @@ def plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
 
 def _install(folder: Path, name: str, code: str, entry: str) -> None:
     (folder / f"{name}.py").write_text(code)
-    announce_plugins(folder, name, f"{entry} = {name}:KIND", group="sources", version="1.0")
+    write_entry_points(folder, name, f"{entry} = {name}:KIND", group="sources", version="1.0")
     importlib.invalidate_caches()
     plugins.list_plugins.cache_clear()
 
 
-def test_a_plugin_comes_first_and_a_broken_one_stops_nothing(plugin_folder: Path) -> None:
+def test_plugins_come_first_and_may_be_broken(plugin_folder: Path) -> None:
     _install(plugin_folder, "stranger_broken", "import no_such_module_at_all\n", "aaa-broken")
     raising = "class K:\n    def can_open(self, argument):\n        raise RuntimeError('oops')\nKIND = K()\n"
     _install(plugin_folder, "stranger_raising", raising, "bbb-raising")

@@ -1,4 +1,4 @@
-"""The table of versions: what is known to be missing must be missing and say so, anything else is a failure."""
+"""The table of versions: known gaps must fail as expected, anything else is a failure."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 import pytest
 from check_versions import judge, run_checks
 from support.versions import commands as version_commands
-from support.versions.bench import Bench, Wrong
+from support.versions.bench import Bench, WrongOutput
 from support.versions.checks import CHECKS, NEEDS
-from support.versions.commands import Commands, Refused
-from support.versions.nodes import VERSIONS, Gap
+from support.versions.commands import CommandError, CommandRunner
+from support.versions.nodes import VERSIONS, KnownFailure
 from support.versions.page import Outcome, Record, write_page
 
-GAP = Gap(says="no such query", cause="plugin")
+GAP = KnownFailure(message="no such query", cause="plugin")
 
 
 def record(*outcomes: Outcome, label: str = "OpenSearch 2.19.1", failure: str = "") -> Record:
     return Record(
         label=label,
-        made="server and modules",
+        origin="server and modules",
         java="21.0.8 (Vendor)",
-        lacks=("lang-expression",),
+        missing_modules=("lang-expression",),
         began="2026-11-26T19:50",
         seconds=61.4,
         stair_es="0.1.0",
@@ -36,22 +36,22 @@ def record(*outcomes: Outcome, label: str = "OpenSearch 2.19.1", failure: str = 
     ("gap", "problem", "status"),
     [
         (None, None, "ok"),
-        (None, Refused("no such query"), "failed"),
-        (None, Wrong("another photo"), "failed"),
+        (None, CommandError("no such query"), "failed"),
+        (None, WrongOutput("another photo"), "failed"),
         (GAP, None, "failed"),
-        (GAP, Refused("error: no such query here"), "plugin"),
-        (GAP, Refused("out of memory"), "failed"),
-        (GAP, Wrong("no such query"), "failed"),
+        (GAP, CommandError("error: no such query here"), "plugin"),
+        (GAP, CommandError("out of memory"), "failed"),
+        (GAP, WrongOutput("no such query"), "failed"),
         (GAP, KeyError("no such query"), "failed"),
     ],
 )
-def test_only_what_is_known_may_be_missing(gap: Gap | None, problem: Exception | None, status: str) -> None:
+def test_only_known_gaps_may_be_missing(gap: KnownFailure | None, problem: Exception | None, status: str) -> None:
     assert judge("search", gap, problem).status == status
 
 
-def test_what_needs_a_check_that_failed_is_not_tried() -> None:
+def test_dependent_checks_are_skipped() -> None:
     def refuse(_bench: object) -> None:
-        raise Refused("no such query")
+        raise CommandError("no such query")
 
     checks = {"template publish": refuse, "template search": refuse, "doctor": lambda _bench: None}
     found = run_checks(None, {"template publish": GAP}, checks)  # type: ignore[arg-type]
@@ -66,9 +66,9 @@ def test_every_gap_and_need_names_a_check() -> None:
 
 def test_the_page_has_every_check_and_every_message() -> None:
     refused = Outcome(
-        check="search --query-type seismic", status="engine", says="it takes <3.3> | newer\nLeave `a_b` and a_b out."
+        check="search --query-type seismic", status="engine", message="it takes <3.3> | newer\nLeave `a_b` and a_b out."
     )
-    lost = Outcome(check="doctor", status="failed", says="TimeoutExpired: *late*")
+    lost = Outcome(check="doctor", status="failed", message="TimeoutExpired: *late*")
     page = write_page(
         [record(Outcome(check="words", status="ok"), refused, lost), record(label="Elasticsearch 9.5.3", failure="no Java")],
         ["words", "search --query-type seismic", "doctor"],
@@ -84,7 +84,7 @@ def test_the_page_has_every_check_and_every_message() -> None:
 
 def test_messages_that_differ_in_the_version_alone_are_one_row() -> None:
     labels = ("OpenSearch 2.19.1", "OpenSearch 3.9.0", "Elasticsearch 7.17.29")
-    told = [Outcome(check="words", status="engine", says=f"not on {label}") for label in labels]
+    told = [Outcome(check="words", status="engine", message=f"not on {label}") for label in labels]
     page = write_page([record(outcome, label=label) for outcome, label in zip(told, labels, strict=True)], ["words"])
     assert "| `words` | OpenSearch 2.19.1, 3.9.0; Elasticsearch 7.17.29 | every cluster | not on VERSION |" in page
 
@@ -97,23 +97,23 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_messages_are_the_same_in_every_run(tmp_path: Path) -> None:
-    commands = Commands("https://127.0.0.1:23456", tmp_path, {})
-    said = f"one index\nerror: https://127.0.0.1:23456: p-20261126-194222-605515 in {tmp_path}\nLook again.\n"
-    assert commands.tell(said) == "https://127.0.0.1:9200: p-TIMESTAMP in FOLDER\nLook again."
+    commands = CommandRunner("https://127.0.0.1:23456", tmp_path, {})
+    message = f"one index\nerror: https://127.0.0.1:23456: p-20261126-194222-605515 in {tmp_path}\nLook again.\n"
+    assert commands.format_error(message) == "https://127.0.0.1:9200: p-TIMESTAMP in FOLDER\nLook again."
 
 
 def test_commands_see_no_other_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAIR_ES_API_KEY", "of another cluster")
-    commands = Commands("http://127.0.0.1:1", tmp_path, {"STAIR_ES_USER": "admin"})
+    commands = CommandRunner("http://127.0.0.1:1", tmp_path, {"STAIR_ES_USER": "admin"})
     assert "STAIR_ES_API_KEY" not in commands.environ
     assert commands.environ["STAIR_ES_USER"] == "admin"
     assert Bench(commands).photos.is_dir()
 
 
-def test_a_message_that_quotes_an_error_is_told_whole(tmp_path: Path) -> None:
-    commands = Commands("http://127.0.0.1:1234", tmp_path, {})
-    said = "using the model x\nerror: http://127.0.0.1:1234 answered 400: parse error: no such field\nName another field.\n"
-    assert commands.tell(said) == "http://127.0.0.1:9200 answered 400: parse error: no such field\nName another field."
+def test_messages_that_quote_errors_are_complete(tmp_path: Path) -> None:
+    commands = CommandRunner("http://127.0.0.1:1234", tmp_path, {})
+    message = "using the model x\nerror: http://127.0.0.1:1234 answered 400: parse error: no such field\nName another field.\n"
+    assert commands.format_error(message) == "http://127.0.0.1:9200 answered 400: parse error: no such field\nName another field."
 
 
 def test_a_page_that_never_serves_ends_the_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +121,6 @@ def test_a_page_that_never_serves_ends_the_wait(tmp_path: Path, monkeypatch: pyt
     hangs.chmod(0o755)
     monkeypatch.setattr(version_commands, "STAIR_ES", hangs)
     monkeypatch.setattr(version_commands, "_START_TIMEOUT_S", 0.2)
-    commands = Commands("http://127.0.0.1:1234", tmp_path, {})
+    commands = CommandRunner("http://127.0.0.1:1234", tmp_path, {})
     with pytest.raises(subprocess.TimeoutExpired), commands.serve():
         pass

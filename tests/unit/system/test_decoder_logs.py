@@ -1,4 +1,4 @@
-"""What decoders say about damaged files: everything where an application imports the package, nothing in our own processes."""
+"""Decoder messages about damaged files: kept in applications, silenced in our processes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_application_keeps_its_settings(damaged: Path) -> None:
     assert "LZWDecode" in done.stderr
 
 
-def test_a_process_of_ours_is_quiet(damaged: Path) -> None:
+def test_own_processes_are_quiet(damaged: Path) -> None:
     done = _decode(damaged, "ours")
     assert done.stdout.split() == ["cut", "zeros", "False"]
     assert done.stderr == ""

@@ -41,14 +41,14 @@ def test_open_folder_of_before_is_closed_and_the_one_above_is_not(tmp_path: Path
     assert (mode(tmp_path / "home"), mode(tmp_path / "home" / "node")) == (0o775, 0o700)
 
 
-def test_folder_of_another_user_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_others_are_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "theirs").mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     make_private_folder(tmp_path / "theirs")
     assert mode(tmp_path / "theirs") == 0o775
 
 
-def test_dead_letters_are_private_where_the_folder_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_letters_in_our_folder_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
     (tmp_path / "home" / "dead-letters").mkdir(parents=True)
     (tmp_path / "mine").mkdir()
@@ -64,7 +64,7 @@ def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
         make_private_folder(tmp_path / "node")
 
 
-def test_what_a_link_leads_to_stays_open(tmp_path: Path) -> None:
+def test_linked_files_stay_allowed(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
     shared.chmod(0o755)

@@ -1,4 +1,4 @@
-"""A session on this machine that can't begin says why, before Ray is started."""
+"""Sessions that can't start fail before Ray does."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ import yaml  # type: ignore[import-untyped]
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from support.messages import forward_messages
-from support.servers.otlp_collector import attributes, received
-from support.servers.recording_proxy import GateProxy, Said
+from support.servers.otlp_collector import parse_attributes, start_collector
+from support.servers.recording_proxy import RecordingProxy, StubResponse
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
@@ -118,7 +118,7 @@ def test_names_follow_the_rules_and_the_page_of_them_names_each(metrics: IngestM
     assert documented == set(kinds)
 
 
-def test_alerts_ask_for_metrics_that_there_are(metrics: IngestMetrics) -> None:
+def test_alerts_use_existing_metrics(metrics: IngestMetrics) -> None:
     metric_names = names(generate_latest(build_registry(metrics)).decode() + generate_latest(ServerMetrics().registry).decode())
     groups = yaml.safe_load((ROOT / "deploy" / "observe" / "alerts.yaml").read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
@@ -131,9 +131,7 @@ def test_alerts_ask_for_metrics_that_there_are(metrics: IngestMetrics) -> None:
         assert rule["labels"]["severity"] in {"info", "warning"}
 
 
-def test_a_failed_run_keeps_when_the_last_one_went_through_and_leaves_a_whole_file(
-    tmp_path: Path, accounting: RunAccounting
-) -> None:
+def test_failed_run_keeps_the_last_success_and_a_complete_file(tmp_path: Path, accounting: RunAccounting) -> None:
     path = tmp_path / "photos.prom"
     with ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path)) as observer:
         assert "exit_code" not in path.read_text()
@@ -161,7 +159,7 @@ def test_the_exit_code_is_the_command_s(tmp_path: Path, error: BaseException, co
     assert values(path.read_text())["exit_code",] == code
 
 
-def test_a_reader_never_sees_half_a_file(tmp_path: Path, metrics: IngestMetrics) -> None:
+def test_readers_see_whole_files(tmp_path: Path, metrics: IngestMetrics) -> None:
     path, stop, seen = tmp_path / "photos.prom", threading.Event(), list[int]()
     file = MetricsTextfile(path, metrics)
 
@@ -211,7 +209,7 @@ def test_an_address_without_a_port_is_rejected(tmp_path: Path) -> None:
     assert "--metrics-port 9464" in result.exception.remedy
 
 
-def test_a_disk_that_gets_full_ends_no_run(tmp_path: Path) -> None:
+def test_full_disk_ends_no_run(tmp_path: Path) -> None:
     folder, messages = tmp_path / "folder", list[str]()
     folder.mkdir()
     with (
@@ -261,10 +259,10 @@ def test_a_missing_index_is_not_a_failed_request() -> None:
     assert {status: is_failed_request(OutgoingRequest("GET", "/", "", status=status)) for status in statuses} == statuses
 
 
-def test_a_request_carries_the_id_of_its_span_and_no_word_of_the_query(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_carry_their_span_id_and_no_query_words(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
-        received() as collector,
-        GateProxy(None, gate=lambda request: Said(status=404 if "none" in request.target else 503)) as node,
+        start_collector() as collector,
+        RecordingProxy(None, gate=lambda request: StubResponse(status=404 if "none" in request.target else 503)) as node,
     ):
         for name, value in collector.environment.items():
             monkeypatch.setenv(name, value)
@@ -282,11 +280,11 @@ def test_a_request_carries_the_id_of_its_span_and_no_word_of_the_query(monkeypat
                 cluster.client.indices.exists(index="none")
     exists, search = collector.spans
     assert [span.name for span in collector.spans] == ["indices none", "search photos"]
-    sent = [request.headers.get("traceparent", "")[:52] for request in node.seen]  # without the flags
+    sent = [request.headers.get("traceparent", "")[:52] for request in node.requests]  # without the flags
     assert sent == [f"00-{span.trace_id.hex()}-{span.span_id.hex()}" for span in (exists, search)] + ["", ""]
     assert exists.status.code == 0
     assert search.status.code == 2
-    span_attributes = attributes(search.attributes)
+    span_attributes = parse_attributes(search.attributes)
     assert (
         span_attributes["error.type"],
         span_attributes["http.response.status_code"],
@@ -297,7 +295,7 @@ def test_a_request_carries_the_id_of_its_span_and_no_word_of_the_query(monkeypat
     assert collector.resource["service.name"] == "stair-es"
 
 
-def test_hooks_nest_and_stay_in_their_process() -> None:
+def test_hooks_nest_within_their_process() -> None:
     order = list[str]()
 
     def hook(name: str) -> RequestHook:
@@ -309,7 +307,7 @@ def test_hooks_nest_and_stay_in_their_process() -> None:
 
         return watch
 
-    with GateProxy(None, gate=lambda request: Said(status=200)) as node:
+    with RecordingProxy(None, gate=lambda request: StubResponse(status=200)) as node:
         connection_with_hooks = Connection(url=node.url, request_hooks=(hook("outer"), hook("inner")))
         sent = pickle.loads(pickle.dumps(connection_with_hooks))
         for connection in (connection_with_hooks, sent):
@@ -356,7 +354,7 @@ def test_an_obstacle_to_traces_is_reported_and_does_not_end_the_run(
 @pytest.mark.parametrize(
     ("name", "value"), [("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0"), ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")]
 )
-def test_a_variable_that_the_library_rejects_hinders_nothing_else(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_invalid_variables_affect_nothing_else(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     for each, text in {**ON, name: value}.items():
         monkeypatch.setenv(each, text)
     messages: list[str] = []
@@ -380,7 +378,7 @@ def test_an_unreachable_collector_is_reported_once(monkeypatch: pytest.MonkeyPat
     assert all(text.startswith("traces: ") for text in messages)
 
 
-def test_nothing_of_it_is_loaded_unless_requested() -> None:
+def test_it_is_loaded_only_on_request() -> None:
     code = (
         "import sys\nfrom stair_es.telemetry import ingest, server\n"
         "targets = ingest.MetricsTargets()\n"

@@ -81,7 +81,7 @@ def test_the_regulariser_rises_with_the_square() -> None:
     assert compute_flops_factor(0, warmup=0) == 1.0
 
 
-def test_the_average_follows_what_learns() -> None:
+def test_average_follows_trained_weights() -> None:
     model = torch.nn.Linear(2, 2)
     model.bias.requires_grad_(False)
     average = EMA(model, 0.9)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.models.torch_workers import ALL, TEXTS, given, steps, still, worker
+from support.models.torch_workers import ALL, TEXTS, build_batch, build_model, run_steps, run_worker
 from torch import multiprocessing
 
 from stair_es.model.stair.modeling import StairModel
@@ -22,18 +22,18 @@ def gradients(model: StairModel, stage: TrainingStage, chunk: int = 0, seed: int
     set_train_mode(model, stage)
     model.zero_grad()
     GradCacheStep(model=model, stage=stage, workers=SingleProcess(), make_autocast=nullcontext, chunk=chunk).compute_gradients(
-        given(model), 0, seed
+        build_batch(model), 0, seed
     )
     return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
 
 
 @pytest.mark.parametrize("heads", [("tokens",), ("tokens", "dense"), ("dense",)])
-def test_gradients_are_those_of_plain_back_propagation(heads: tuple[str, ...]) -> None:
-    model = still(heads=heads, dense_dim=6)
+def test_gradients_match_plain_back_propagation(heads: tuple[str, ...]) -> None:
+    model = build_model(heads=heads, dense_dim=6)
     stage = TrainingStage(name="s", steps=1, losses=ALL if "tokens" in heads else {"contrastive": 1.0, "distil": 0.3})
     result = gradients(model, stage)
     model.zero_grad()
-    batch = given(model)
+    batch = build_batch(model)
     image, text = model.encode_images(batch.images), model.encode_texts(batch.texts)
     seen, read = (image.dense_BE, text.dense_BE) if "dense" in heads else (image.weights_BF, text.weights_BF)
     assert seen is not None
@@ -60,15 +60,15 @@ def test_gradients_are_those_of_plain_back_propagation(heads: tuple[str, ...]) -
 
 @pytest.mark.parametrize("chunk", [3, 5])
 def test_chunks_give_the_same_gradients(chunk: int) -> None:
-    model, stage = still(), TrainingStage(name="s", steps=1, losses=ALL)
+    model, stage = build_model(), TrainingStage(name="s", steps=1, losses=ALL)
     whole, parts = gradients(model, stage), gradients(model, stage, chunk)
     assert whole.keys() == parts.keys()
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], atol=1e-6, rtol=1e-4, msg=name)
 
 
-def test_with_dropout_chunks_draw_by_the_seed_and_the_same_both_times() -> None:
-    model = still()
+def test_dropout_of_chunks_is_reproducible() -> None:
+    model = build_model()
     model.image.head.dropout.p = 0.5
     stage = TrainingStage(name="s", steps=1)
     one, second, other = (gradients(model, stage, 3, seed) for seed in (5, 5, 6))
@@ -76,7 +76,7 @@ def test_with_dropout_chunks_draw_by_the_seed_and_the_same_both_times() -> None:
     assert any(not torch.equal(one[name], other[name]) for name in one)
     # a second pass that drew anew would multiply the gradient of one draw with the derivative of another
     set_train_mode(model, stage)
-    batch, parts = given(model), []
+    batch, parts = build_batch(model), []
     for index, begin in enumerate(range(0, 12, 3)):
         torch.manual_seed(5 + index)
         cut = slice(begin, begin + 3)
@@ -90,7 +90,7 @@ def test_with_dropout_chunks_draw_by_the_seed_and_the_same_both_times() -> None:
 
 
 def test_a_frozen_tower_gets_no_gradient_and_no_dropout() -> None:
-    model = still(image_dropout=0.5)
+    model = build_model(image_dropout=0.5)
     model.image.head.dropout.p = 0.5
     result = gradients(model, TrainingStage(name="s", steps=1, train=("text.head",)))
     assert {name.split(".backbone")[0].split(".")[0] for name in result} == {"text", "log_scale"}
@@ -100,9 +100,9 @@ def test_a_frozen_tower_gets_no_gradient_and_no_dropout() -> None:
     assert model.text.head.training
 
 
-def test_a_masked_stage_knows_own_words_only() -> None:
-    model = still()
-    batch = given(model)
+def test_masked_stage_uses_own_words_only() -> None:
+    model = build_model()
+    batch = build_batch(model)
     masked, free = model.encode_texts(batch.texts, mask="own"), model.encode_texts(batch.texts)
     assert masked.weights_BF is not None
     assert free.weights_BF is not None
@@ -120,7 +120,7 @@ def test_a_masked_stage_knows_own_words_only() -> None:
 
 
 def test_a_plain_mask_lets_stop_words_learn() -> None:
-    model = still()
+    model = build_model()
     own, plain = (
         gradients(model, TrainingStage(name="s", steps=1, text_mask=mask))["text.head.bias_F"] for mask in ("own", "tokens")
     )
@@ -134,11 +134,11 @@ def test_a_plain_mask_lets_stop_words_learn() -> None:
     assert plain[absent] != 0
 
 
-def test_two_workers_learn_what_one_does(tmp_path: Path) -> None:
-    multiprocessing.spawn(worker, (str(tmp_path),), nprocs=2)
-    alone = steps(still(), SingleProcess(), chunk=0)
+def test_two_workers_match_one(tmp_path: Path) -> None:
+    multiprocessing.spawn(run_worker, (str(tmp_path),), nprocs=2)
+    alone = run_steps(build_model(), SingleProcess(), chunk=0)
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    begin = dict(still().named_parameters())
+    begin = dict(build_model().named_parameters())
     for name, expected in alone.items():
         assert torch.equal(one[name], two[name]), name
         torch.testing.assert_close(one[name], expected, atol=2e-5, rtol=1e-4, msg=name)

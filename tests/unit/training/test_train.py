@@ -1,4 +1,4 @@
-"""Whole trainings of tiny models: what they write, what they refuse, what stays as it was."""
+"""Whole trainings of tiny models: output, errors, unchanged files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def rows(out: Path) -> list[dict[str, str]]:
 def test_a_training_writes_a_checkpoint_that_finds_its_images(folder: Path, tmp_path: Path) -> None:
     moments: list[StepMetrics] = []
     callbacks = Callbacks(on_message=lambda line: None, on_metrics=moments.append, on_progress=lambda what, done, total: None)
-    config = tiny_training.read(
+    config = tiny_training.read_config(
         folder, {"recipe.steps": 120, "validation.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
     )
     trained = train_model(config, tmp_path / "out", callbacks, device="cpu")
@@ -67,11 +67,11 @@ def test_a_training_writes_a_checkpoint_that_finds_its_images(folder: Path, tmp_
     assert (tmp_path / "out" / "train.toml").read_text().count("steps = 120") == 1  # with the changes
 
 
-def test_recalls_while_training_are_those_of_an_evaluation(folder: Path, tmp_path: Path) -> None:
+def test_training_recalls_match_an_evaluation(folder: Path, tmp_path: Path) -> None:
     val = [json.loads(line) for line in (folder / "val.jsonl").read_text().splitlines()]
     val.append({"image": "the-sea.png", "captions": [val[0]["captions"][0]]})  # two images of one text
     tiny_training.write_captions(folder / "val.jsonl", val)
-    train_model(tiny_training.read(folder, {"recipe.steps": 20, "validation.every": 20}), tmp_path / "out", device="cpu")
+    train_model(tiny_training.read_config(folder, {"recipe.steps": 20, "validation.every": 20}), tmp_path / "out", device="cpu")
     told = {row["name"]: float(row["value"]) for row in rows(tmp_path / "out") if row["kind"] == "val"}
     encoder = registry.load_encoder(ModelSpec(name=str(tmp_path / "out")))
     pixels = [decode_image((folder / row["image"]).read_bytes(), encoder.image_spec, DecodeLimits()).pixels_HWC for row in val]
@@ -100,7 +100,7 @@ def test_recalls_while_training_are_those_of_an_evaluation(folder: Path, tmp_pat
 def test_the_same_seed_gives_the_same_model_and_another_one_another(folder: Path, tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("two", 3), ("other", 4)):
         train_model(
-            tiny_training.read(folder, {"seed": seed, "data.augment": "strong"}), tmp_path / name, device="cpu", threads=2
+            tiny_training.read_config(folder, {"seed": seed, "data.augment": "strong"}), tmp_path / name, device="cpu", threads=2
         )
     one, two, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two", "other"))
     assert one == two
@@ -114,17 +114,17 @@ def test_each_recipe_runs(folder: Path, tmp_path: Path, name: str) -> None:
     changes = {"recipe.name": name, "recipe.steps": 4, "model.heads": heads, "validation.keep": "last"}
     if name == "stair-paper":  # tied embeddings are as wide as the text network
         changes |= {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
-    config = tiny_training.read(folder, changes)
+    config = tiny_training.read_config(folder, changes)
     trained = train_model(config, tmp_path / "out", device="cpu")
     assert trained.steps == 4
     assert 0 <= trained.best <= 1
 
 
 @pytest.mark.parametrize("value", [0.0, -2.5])
-def test_a_training_begins_with_the_bias_that_is_asked_for(folder: Path, tmp_path: Path, value: float) -> None:
+def test_training_starts_with_the_given_bias(folder: Path, tmp_path: Path, value: float) -> None:
     still = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0, "recipe.steps": 1}
-    train_model(tiny_training.read(folder, {**still, "model.start_bias": value}), tmp_path / "out", device="cpu")
-    train_model(tiny_training.read(folder, still), tmp_path / "plain", device="cpu")
+    train_model(tiny_training.read_config(folder, {**still, "model.start_bias": value}), tmp_path / "out", device="cpu")
+    train_model(tiny_training.read_config(folder, still), tmp_path / "plain", device="cpu")
     asked, plain = weights(tmp_path / "out"), weights(tmp_path / "plain")
     for name in asked:
         if name.endswith("bias_F"):
@@ -138,7 +138,7 @@ def test_trainings_with_one_start_seed_begin_alike(folder: Path, tmp_path: Path)
     still = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0, "recipe.steps": 1}
     begun = []
     for name, changes in (("one", {"seed": 1}), ("two", {"seed": 2}), ("other", {"seed": 2, "model.start_seed": 3})):
-        train_model(tiny_training.read(folder, {**still, "model.start_seed": 1, **changes}), tmp_path / name, device="cpu")
+        train_model(tiny_training.read_config(folder, {**still, "model.start_seed": 1, **changes}), tmp_path / name, device="cpu")
         begun.append(weights(tmp_path / name))
     one, two, other = begun
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -148,7 +148,9 @@ def test_trainings_with_one_start_seed_begin_alike(folder: Path, tmp_path: Path)
 def test_tied_towers_share_one_table_that_learns_with_the_text_network(folder: Path, tmp_path: Path) -> None:
     (folder / "tiny.toml").write_text(tiny_training.CONFIG.replace("top_k = 8\n", "").replace("own_words = true\n", ""))
     widths = {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
-    config = tiny_training.read(folder, {"recipe.name": "stair-paper", "recipe.steps": 8, "validation.keep": "last", **widths})
+    config = tiny_training.read_config(
+        folder, {"recipe.name": "stair-paper", "recipe.steps": 8, "validation.keep": "last", **widths}
+    )
     train_model(config, tmp_path / "out", device="cpu")
     result = weights(tmp_path / "out")
     assert not [name for name in result if name.endswith("embedding_FT")]
@@ -165,7 +167,7 @@ def test_tied_towers_share_one_table_that_learns_with_the_text_network(folder: P
     assert image.to_dict() == pytest.approx({word: weight for word, weight in expected.items() if weight > 5e-6}, abs=2e-5)
 
 
-def test_frozen_parts_stay_and_others_move(folder: Path, tmp_path: Path) -> None:
+def test_only_unfrozen_parts_change(folder: Path, tmp_path: Path) -> None:
     changes = {
         "recipe": {},
         "validation.keep": "last",
@@ -173,9 +175,11 @@ def test_frozen_parts_stay_and_others_move(folder: Path, tmp_path: Path) -> None
         "optim.weight_decay": 0.1,
     }
     train_model(
-        tiny_training.read(folder, {**changes, "optim.lr": 0.0, "optim.backbone_lr": 0.0}), tmp_path / "still", device="cpu"
+        tiny_training.read_config(folder, {**changes, "optim.lr": 0.0, "optim.backbone_lr": 0.0}),
+        tmp_path / "still",
+        device="cpu",
     )
-    train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    train_model(tiny_training.read_config(folder, changes), tmp_path / "out", device="cpu")
     before, after = weights(tmp_path / "still"), weights(tmp_path / "out")
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
@@ -184,15 +188,15 @@ def test_frozen_parts_stay_and_others_move(folder: Path, tmp_path: Path) -> None
     assert any(".head." in name for name in moved)
 
 
-def test_frozen_batch_norms_stay_too(folder: Path, tmp_path: Path) -> None:
+def test_frozen_batch_norms_are_kept(folder: Path, tmp_path: Path) -> None:
     name = "test_resnet"
     changes = {
         "model.image.backbone": {"kind": "timm", "name": name, "config": {"num_classes": 0}},
         "recipe.frozen_backbones": True,
         "validation.keep": "last",
     }
-    train_model(tiny_training.read(folder, {**changes, "recipe.steps": 1}), tmp_path / "one", device="cpu")
-    train_model(tiny_training.read(folder, {**changes, "recipe.steps": 4}), tmp_path / "four", device="cpu")
+    train_model(tiny_training.read_config(folder, {**changes, "recipe.steps": 1}), tmp_path / "one", device="cpu")
+    train_model(tiny_training.read_config(folder, {**changes, "recipe.steps": 4}), tmp_path / "four", device="cpu")
     one, four = weights(tmp_path / "one"), weights(tmp_path / "four")
     norms = [key for key in one if "running_mean" in key]
     assert norms
@@ -200,28 +204,28 @@ def test_frozen_batch_norms_stay_too(folder: Path, tmp_path: Path) -> None:
 
 
 def test_training_begins_with_a_checkpoint(folder: Path, tmp_path: Path) -> None:
-    train_model(tiny_training.read(folder), tmp_path / "first", device="cpu")
+    train_model(tiny_training.read_config(folder), tmp_path / "first", device="cpu")
     still = {"model.start": str(tmp_path / "first"), "optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0}
-    train_model(tiny_training.read(folder, {**still, "seed": 9}), tmp_path / "second", device="cpu")
+    train_model(tiny_training.read_config(folder, {**still, "seed": 9}), tmp_path / "second", device="cpu")
     first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    wider = tiny_training.read(folder, {"model.start": str(tmp_path / "first"), "model.text.transform_dim": 8})
+    wider = tiny_training.read_config(folder, {"model.start": str(tmp_path / "first"), "model.text.transform_dim": 8})
     with pytest.raises(ModelError, match="wrong shape"):
         train_model(wider, tmp_path / "third", device="cpu")
 
 
 def test_a_dense_checkpoint_teaches(folder: Path, tmp_path: Path) -> None:
     dense = {"model.heads": ["dense"], "recipe.name": "dense", "recipe.steps": 40, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
-    train_model(tiny_training.read(folder, dense), folder / "teacher", device="cpu")
+    train_model(tiny_training.read_config(folder, dense), folder / "teacher", device="cpu")
     stages = [{"name": "distil", "steps": 30, "losses": {"distil": 1.0}}]
     changes = {"recipe": {}, "stages": stages, "model.teacher": "teacher", "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
-    train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    train_model(tiny_training.read_config(folder, changes), tmp_path / "out", device="cpu")
     told = [float(row["value"]) for row in rows(tmp_path / "out") if row["name"] == "distil"]
     assert sum(told[-5:]) < sum(told[:5]) / 2
     with pytest.raises(StairError, match="has no dense vectors"):
         train_model(
-            tiny_training.read(folder, {**changes, "model.teacher": str(tmp_path / "out")}), tmp_path / "no", device="cpu"
+            tiny_training.read_config(folder, {**changes, "model.teacher": str(tmp_path / "out")}), tmp_path / "no", device="cpu"
         )
 
 
@@ -240,8 +244,8 @@ def test_kept_states_give_the_same_training(folder: Path, tmp_path: Path, pool: 
     callbacks = Callbacks(
         on_message=told.append, on_metrics=lambda moment: None, on_progress=lambda what, done, total: told.append(what)
     )
-    train_model(tiny_training.read(folder, changes), tmp_path / "live", device="cpu")
-    config = tiny_training.read(folder, {**changes, "data.cache": True})
+    train_model(tiny_training.read_config(folder, changes), tmp_path / "live", device="cpu")
+    config = tiny_training.read_config(folder, {**changes, "data.cache": True})
     train_model(config, tmp_path / "kept", callbacks, device="cpu")
     live, kept = rows(tmp_path / "live"), rows(tmp_path / "kept")
     for at, same in zip(live, kept, strict=True):
@@ -258,13 +262,13 @@ def test_kept_states_give_the_same_training(folder: Path, tmp_path: Path, pool: 
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_an_unreadable_image_is_left_out_and_reported_once(folder: Path, tmp_path: Path, cache: bool) -> None:
+def test_unreadable_images_are_skipped_and_reported_once(folder: Path, tmp_path: Path, cache: bool) -> None:
     (folder / "red-cat.png").write_bytes(b"no picture")
     (folder / "red-sea.png").write_bytes(b"")
     (folder / "red-dog.png").unlink()
     changes = {"recipe.steps": 12, "recipe.frozen_backbones": True, "data.cache": cache, "data.views": 2}
     for _ in range(2):  # the second time the states are there already
-        trained = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+        trained = train_model(tiny_training.read_config(folder, changes), tmp_path / "out", device="cpu")
         assert trained.steps == 12
         assert trained.pairs == tiny_training.PAIRS - 1
         counts = sorted(line.partition(" ")[0] for line in trained.problems)
@@ -273,67 +277,71 @@ def test_an_unreadable_image_is_left_out_and_reported_once(folder: Path, tmp_pat
         prepare_output_folder(tmp_path / "out", restart=True)
 
 
-def test_nothing_but_unreadable_images_is_an_error(folder: Path, tmp_path: Path) -> None:
+def test_only_unreadable_images_are_an_error(folder: Path, tmp_path: Path) -> None:
     for path in folder.glob("*.png"):
         path.write_bytes(b"no picture")
     with pytest.raises(StairError, match="can't be read"):
-        train_model(tiny_training.read(folder), tmp_path / "out", device="cpu")
+        train_model(tiny_training.read_config(folder), tmp_path / "out", device="cpu")
 
 
 def test_early_stopping_keeps_the_best(folder: Path, tmp_path: Path) -> None:
     changes = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0, "recipe.steps": 50, "validation.patience": 2}
-    trained = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    trained = train_model(tiny_training.read_config(folder, changes), tmp_path / "out", device="cpu")
     assert trained.stopped_early
     assert (trained.steps, trained.best_step) == (6, 2)  # validations at 2, 4 and 6 are alike
-    resumed = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    resumed = train_model(tiny_training.read_config(folder, changes), tmp_path / "out", device="cpu")
     assert (resumed.steps, resumed.stopped_early) == (6, True)
 
 
-def test_a_held_out_set_takes_its_images_from_the_training(folder: Path, tmp_path: Path) -> None:
+def test_held_out_images_leave_the_training_set(folder: Path, tmp_path: Path) -> None:
     trained = train_model(
-        tiny_training.read(folder, {"data.held_out": [{"captions": "val.jsonl"}]}), tmp_path / "out", device="cpu"
+        tiny_training.read_config(folder, {"data.held_out": [{"captions": "val.jsonl"}]}), tmp_path / "out", device="cpu"
     )
     assert 0 < trained.pairs <= tiny_training.PAIRS - 9  # some of the others look like one of them
     with pytest.raises(UsageError, match="no pair is left"):
-        train_model(tiny_training.read(folder, {"data.held_out": [{"captions": "train.jsonl"}]}), tmp_path / "none", device="cpu")
+        train_model(
+            tiny_training.read_config(folder, {"data.held_out": [{"captions": "train.jsonl"}]}), tmp_path / "none", device="cpu"
+        )
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_narrow_precisions_learn(folder: Path, tmp_path: Path, precision: str) -> None:
     changes = {"optim.precision": precision, "recipe.steps": 30, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
-    trained = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    trained = train_model(tiny_training.read_config(folder, changes), tmp_path / "out", device="cpu")
     told = [float(row["value"]) for row in rows(tmp_path / "out") if row["name"] == "loss"]
     assert trained.steps == 30
     assert told[-1] < told[0] * 0.8
     assert {tensor.dtype for name, tensor in weights(tmp_path / "out").items() if name != "feature_ids"} == {torch.float32}
 
 
-def test_the_average_is_what_is_kept(folder: Path, tmp_path: Path) -> None:
+def test_average_is_saved(folder: Path, tmp_path: Path) -> None:
     changes = {"recipe.steps": 1, "data.validation": []}
     still = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0}
     for name, more in (("begin", still), ("plain", {}), ("mean", {"optim.ema": 0.75})):
-        train_model(tiny_training.read(folder, {**changes, **more}), tmp_path / name, device="cpu")
+        train_model(tiny_training.read_config(folder, {**changes, **more}), tmp_path / name, device="cpu")
     begin, plain, mean = (weights(tmp_path / name) for name in ("begin", "plain", "mean"))
     for name in begin:
         if name != checkpoint.FEATURE_IDS_TENSOR:
             torch.testing.assert_close(mean[name], 0.75 * begin[name] + 0.25 * plain[name], atol=1e-6, rtol=1e-5)
 
 
-def test_a_loss_that_is_not_finite_ends_the_training(folder: Path, tmp_path: Path) -> None:
+def test_infinite_loss_ends_the_training(folder: Path, tmp_path: Path) -> None:
     changes = {"optim.lr": 1e30, "optim.backbone_lr": 1e30, "optim.warmup_steps": 0, "optim.clip": 0.0, "recipe.steps": 30}
     with pytest.raises(StairError, match=r"in step \d+ \(stage 'grounded'\)") as caught:
-        train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+        train_model(tiny_training.read_config(folder, changes), tmp_path / "out", device="cpu")
     assert "optim.lr" in caught.value.remedy
 
 
-def test_another_configuration_or_a_strange_folder_is_rejected(folder: Path, tmp_path: Path) -> None:
+def test_other_configurations_and_folders_are_rejected(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    train_model(tiny_training.read(folder), out, device="cpu")
+    train_model(tiny_training.read_config(folder), out, device="cpu")
     with pytest.raises(UsageError, match="another configuration") as caught:
-        train_model(tiny_training.read(folder, {"optim.lr": 0.5}), out, device="cpu")
+        train_model(tiny_training.read_config(folder, {"optim.lr": 0.5}), out, device="cpu")
     assert "--restart" in caught.value.remedy
     assert prepare_output_folder(out, restart=False)
-    train_model(tiny_training.read(folder, {"batch.chunk": 3, "validation.every": 5}), out, device="cpu")  # these may change
+    train_model(
+        tiny_training.read_config(folder, {"batch.chunk": 3, "validation.every": 5}), out, device="cpu"
+    )  # these may change
     assert not prepare_output_folder(out, restart=True)
     assert not (out / "state.pt").exists()
     with pytest.raises(UsageError, match="a model without training state"):
@@ -341,16 +349,16 @@ def test_another_configuration_or_a_strange_folder_is_rejected(folder: Path, tmp
     assert not prepare_output_folder(tmp_path / "new", restart=False)
     (out / "state.pt").write_bytes(b"broken")
     with pytest.raises(UsageError, match=r"can't read .*state\.pt"):
-        train_model(tiny_training.read(folder), out, NO_CALLBACKS, device="cpu")
+        train_model(tiny_training.read_config(folder), out, NO_CALLBACKS, device="cpu")
 
 
 def test_a_batch_larger_than_the_set_is_rejected(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a batch of 64 needs as many different captions, the training set has 18"):
-        train_model(tiny_training.read(folder, {"batch.size": 64}), tmp_path / "out", device="cpu")
+        train_model(tiny_training.read_config(folder, {"batch.size": 64}), tmp_path / "out", device="cpu")
 
 
-def test_the_copy_of_the_configuration_says_the_same(folder: Path, tmp_path: Path) -> None:
-    config = tiny_training.read(folder, {"optim.lr": 1e-4, "data.augment": "light"})
+def test_configuration_copy_is_equal(folder: Path, tmp_path: Path) -> None:
+    config = tiny_training.read_config(folder, {"optim.lr": 1e-4, "data.augment": "light"})
     train_model(config, tmp_path / "out", device="cpu")
     copy = tmp_path / "set" / "copy.toml"
     copy.write_text((tmp_path / "out" / "train.toml").read_text())

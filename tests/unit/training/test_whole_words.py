@@ -1,4 +1,4 @@
-"""Trainings with a vocabulary of whole words: what they write, how it comes back, what is refused."""
+"""Trainings with a vocabulary of whole words: output, loading, errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def load(out: Path, **how: Any) -> Encoder:  # noqa: ANN401
 
 
 def test_a_training_learns_whole_words(folder: Path, tmp_path: Path) -> None:
-    trained = train_model(tiny_training.read(folder, {**WORDS, **LEARNS}), tmp_path / "out", device="cpu")
+    trained = train_model(tiny_training.read_config(folder, {**WORDS, **LEARNS}), tmp_path / "out", device="cpu")
     assert trained.best > 0.5  # of 9 images: by chance 1/9
     encoder = load(tmp_path / "out")
     assert getattr(encoder, "tokens", None) == tiny_training.WHOLE
@@ -62,22 +62,22 @@ def test_a_training_learns_whole_words(folder: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "config.json").read_text())["vocabulary"] == "words"
 
 
-def test_the_same_training_again_is_the_same_checkpoint(folder: Path, tmp_path: Path) -> None:
+def test_training_is_reproducible(folder: Path, tmp_path: Path) -> None:
     ids = set()
     for name in ("one", "two"):
-        train_model(tiny_training.read(folder, WORDS), tmp_path / name, device="cpu")
+        train_model(tiny_training.read_config(folder, WORDS), tmp_path / name, device="cpu")
         ids.add(registry.get_model_card(str(tmp_path / name)).model_id)
     assert len(ids) == 1
     loaded = checkpoint.load_stair_model(tmp_path / "one")
-    tiny_stair.write(tmp_path / "two", loaded, tiny_stair.tensors(loaded))
+    tiny_stair.write_tensors(tmp_path / "two", loaded, tiny_stair.get_tensors(loaded))
     assert ids == {registry.get_model_card(str(tmp_path / "two")).model_id}
     (tmp_path / "two" / "words.json").write_text(WholeWordVocabulary(loaded.tokens.tokens).to_json())  # without a spelling
     assert registry.get_model_card(str(tmp_path / "two")).model_id not in ids
 
 
 def test_kept_states_of_texts_have_the_places_of_the_vocabulary(tmp_path: Path) -> None:
-    plain = tiny_stair.model(tiny_stair.config())
-    words = tiny_stair.model(tiny_stair.config(vocabulary="words"))
+    plain = tiny_stair.build_model(tiny_stair.build_config())
+    words = tiny_stair.build_model(tiny_stair.build_config(vocabulary="words"))
     words.text.backbone.load_state_dict(plain.text.backbone.state_dict())
     texts = ["blue birds of the sea", "", "running", "a red dog " * 9]
     for model in (plain, words):
@@ -93,15 +93,15 @@ def test_kept_states_of_texts_have_the_places_of_the_vocabulary(tmp_path: Path) 
 
 def test_a_training_from_kept_states_learns_whole_words(folder: Path, tmp_path: Path) -> None:
     changes = {**WORDS, **LEARNS, **FROZEN, "data.cache": True, "data.views": 1, "optim.lr": 1e-2}
-    trained = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    trained = train_model(tiny_training.read_config(folder, changes), tmp_path / "out", device="cpu")
     assert trained.best > 0.3
     (result,) = load(tmp_path / "out").encode_texts(["blue bird"])
     assert {"bluebird", "bird"} <= set(result.tokens)
 
 
-def test_a_text_has_the_words_that_it_says_where_it_is_a_bag(folder: Path, tmp_path: Path) -> None:
+def test_bag_texts_have_their_literal_words(folder: Path, tmp_path: Path) -> None:
     changes = {**WORDS, "recipe.name": "bag-of-words", "model.text.always_masked": True}
-    train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    train_model(tiny_training.read_config(folder, changes), tmp_path / "out", device="cpu")
     result = [set(each.tokens) for each in load(tmp_path / "out").encode_texts(["blue bird of the seas", "xyzzy"])]
     assert result[0] <= {"bluebird", "bird", "sea"}
     assert result[0]
@@ -109,11 +109,13 @@ def test_a_text_has_the_words_that_it_says_where_it_is_a_bag(folder: Path, tmp_p
 
 
 def test_a_whole_word_begins_as_the_mean_of_its_tokens() -> None:
-    config = tiny_stair.config(vocabulary="words", image_transform_dim=tiny_stair.WIDTH, text_transform_dim=tiny_stair.WIDTH)
-    model = StairModel(config, StairTokenizer(tiny_stair.tokenizer(), WholeWordVocabulary(["dog", "running", "dogs"]), 12))
+    config = tiny_stair.build_config(
+        vocabulary="words", image_transform_dim=tiny_stair.WIDTH, text_transform_dim=tiny_stair.WIDTH
+    )
+    model = StairModel(config, StairTokenizer(tiny_stair.build_tokenizer(), WholeWordVocabulary(["dog", "running", "dogs"]), 12))
     model.initialize_from_text_embeddings()
     table = model.text.backbone.word_embeddings_VD.detach()
-    index = tiny_stair.tokenizer().token_to_id
+    index = tiny_stair.build_tokenizer().token_to_id
     rows = torch.stack(
         [table[[index(piece) for piece in pieces]].mean(0) for pieces in (["dog"], ["run", "##n", "##ing"], ["dog", "##s"])]
     )
@@ -122,15 +124,17 @@ def test_a_whole_word_begins_as_the_mean_of_its_tokens() -> None:
         assert torch.allclose(head.embedding_FT, expected, atol=1e-6)
 
 
-def test_tokens_begin_as_their_own_embeddings_to_the_bit() -> None:
-    model = tiny_stair.model(tiny_stair.config(image_transform_dim=tiny_stair.WIDTH, text_transform_dim=tiny_stair.WIDTH))
+def test_tokens_start_as_exact_embeddings() -> None:
+    model = tiny_stair.build_model(
+        tiny_stair.build_config(image_transform_dim=tiny_stair.WIDTH, text_transform_dim=tiny_stair.WIDTH)
+    )
     model.initialize_from_text_embeddings()
-    rows = model.text.backbone.word_embeddings_VD.detach()[torch.from_numpy(list_candidate_tokens(tiny_stair.tokenizer()))]
+    rows = model.text.backbone.word_embeddings_VD.detach()[torch.from_numpy(list_candidate_tokens(tiny_stair.build_tokenizer()))]
     assert torch.equal(model.text.head.embedding_FT, torch.nn.functional.normalize(rows - rows.mean(0), dim=1))
 
 
 def test_a_training_continues_with_the_same_words_only(folder: Path, tmp_path: Path) -> None:
-    config = tiny_training.read(folder, WORDS)
+    config = tiny_training.read_config(folder, WORDS)
     train_model(config, tmp_path / "out", device="cpu")
     assert train_model(config, tmp_path / "out", device="cpu").steps == 6
     tiny_training.write_words(folder, scarlet="red")
@@ -138,27 +142,33 @@ def test_a_training_continues_with_the_same_words_only(folder: Path, tmp_path: P
         train_model(config, tmp_path / "out", device="cpu")
 
 
-def test_a_checkpoint_of_whole_words_is_a_start(folder: Path, tmp_path: Path) -> None:
-    train_model(tiny_training.read(folder, WORDS), tmp_path / "first", device="cpu")
-    train_model(tiny_training.read(folder, {"model.start": str(tmp_path / "first")}), tmp_path / "second", device="cpu")
+def test_whole_word_checkpoints_resume(folder: Path, tmp_path: Path) -> None:
+    train_model(tiny_training.read_config(folder, WORDS), tmp_path / "first", device="cpu")
+    train_model(tiny_training.read_config(folder, {"model.start": str(tmp_path / "first")}), tmp_path / "second", device="cpu")
     assert (tmp_path / "second" / "words.json").read_bytes() == (tmp_path / "first" / "words.json").read_bytes()
     tiny_training.write_words(folder, scarlet="red")  # other spellings of the same words
-    train_model(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "third", device="cpu")
+    train_model(
+        tiny_training.read_config(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "third", device="cpu"
+    )
     assert checkpoint.load_stair_model(tmp_path / "third").tokens.tokenize_word("scarlet") == ("red",)
     tiny_training.write_words(folder, tiny_training.WHOLE[::-1])
     with pytest.raises(ModelError, match="other tokens than the words of"):
-        train_model(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "no", device="cpu")
-    train_model(tiny_training.read(folder), tmp_path / "tokens", device="cpu")
+        train_model(
+            tiny_training.read_config(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "no", device="cpu"
+        )
+    train_model(tiny_training.read_config(folder), tmp_path / "tokens", device="cpu")
     with pytest.raises(ModelError, match="other tokens than the words of"):
-        train_model(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "tokens")}), tmp_path / "no", device="cpu")
+        train_model(
+            tiny_training.read_config(folder, {**WORDS, "model.start": str(tmp_path / "tokens")}), tmp_path / "no", device="cpu"
+        )
 
 
 def test_whole_words_of_an_earlier_checkpoint_are_removed(folder: Path, tmp_path: Path) -> None:
-    train_model(tiny_training.read(folder, WORDS), tmp_path / "out", device="cpu")
+    train_model(tiny_training.read_config(folder, WORDS), tmp_path / "out", device="cpu")
     assert (tmp_path / "out" / "words.json").is_file()
-    train_model(tiny_training.read(folder), tmp_path / "tokens", device="cpu")
+    train_model(tiny_training.read_config(folder), tmp_path / "tokens", device="cpu")
     model = checkpoint.load_stair_model(tmp_path / "tokens")
-    tiny_stair.write(tmp_path / "out", model, tiny_stair.tensors(model))
+    tiny_stair.write_tensors(tmp_path / "out", model, tiny_stair.get_tensors(model))
     assert not (tmp_path / "out" / "words.json").exists()
     assert load(tmp_path / "out").encode_texts(["red dog"])
 
@@ -173,19 +183,19 @@ def test_whole_words_of_an_earlier_checkpoint_are_removed(folder: Path, tmp_path
 )
 def test_impossible_settings_are_usage_errors(folder: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
-        tiny_training.read(folder, changes)
+        tiny_training.read_config(folder, changes)
     assert error.value.remedy
 
 
 def test_a_missing_file_is_reported(folder: Path, tmp_path: Path) -> None:
-    config = tiny_training.read(folder, {"model.vocabulary": "nowhere.json"})
+    config = tiny_training.read_config(folder, {"model.vocabulary": "nowhere.json"})
     with pytest.raises(StairError, match=r"vocabulary .*nowhere\.json can't be read"):
         factory.build_model(config, factory.build_training_set(config, NO_CALLBACKS, 1), NO_CALLBACKS, DataDir.from_env())
 
 
 def test_a_checkpoint_whose_words_do_not_fit_is_rejected(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    train_model(tiny_training.read(folder, WORDS), out, device="cpu")
+    train_model(tiny_training.read_config(folder, WORDS), out, device="cpu")
     whole = (out / "words.json").read_bytes()
     for words, message in (
         (

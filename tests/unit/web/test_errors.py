@@ -45,7 +45,7 @@ def test_the_status_of_the_cluster_becomes_a_status(status_code: int, status: in
     assert of_cluster(exceptions.TransportError(status_code, "odd", {"error": {"reason": "odd"}})).status == status
 
 
-def test_an_error_raised_again_while_another_is_handled_keeps_its_status() -> None:
+def test_reraised_errors_keep_their_status() -> None:
     with pytest.raises(errors.ClusterError) as caught, translate_errors(SECRET):
         raise exceptions.TransportError(503, "busy", {})
     try:
@@ -56,7 +56,7 @@ def test_an_error_raised_again_while_another_is_handled_keeps_its_status() -> No
     assert build_error_response(again.value, SECRET).status == 503
 
 
-def test_a_filter_that_the_cluster_can_t_read_is_the_visitor_s_fault() -> None:
+def test_invalid_filters_are_client_errors() -> None:
     info = {"error": {"root_cause": [{"reason": "Failed to parse query [(]"}], "reason": "all shards failed"}}
     fault = of_cluster(exceptions.RequestError(400, "search_phase_execution_exception", info))
     assert fault.status == 400
@@ -65,7 +65,7 @@ def test_a_filter_that_the_cluster_can_t_read_is_the_visitor_s_fault() -> None:
     assert "clause limit" in of_cluster(exceptions.RequestError(400, "too_many", many)).error
 
 
-def test_a_query_that_the_cluster_lacks_is_not_the_visitor_s_fault() -> None:
+def test_unsupported_queries_are_server_errors() -> None:
     info = {"error": {"type": "parsing_exception", "reason": "unknown query [sparse_vector]"}}
     fault = of_cluster(exceptions.RequestError(400, "parsing_exception", info))
     assert (fault.status, fault.remedy) == (502, "Contact the administrator.")
@@ -79,7 +79,7 @@ def test_a_closed_index_is_not_the_visitor_s_fault() -> None:
 
 
 @pytest.mark.parametrize("words", ["unknown query [sparse_vector]", "No handler for type [sparse_vector] declared on field x"])
-def test_a_filter_that_quotes_such_an_error_stays_the_visitor_s_fault(words: str) -> None:
+def test_filters_that_quote_errors_are_client_errors(words: str) -> None:
     """The response of OpenSearch."""
     reason = f"Failed to parse query [{words}]"
     parsed = {"type": "parse_exception", "reason": f'Cannot parse \'{words}\': Encountered " "]" "] "" at line 1'}

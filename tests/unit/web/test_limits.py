@@ -26,7 +26,7 @@ def test_a_request_without_a_free_slot_is_rejected_and_slots_are_released() -> N
         pass
 
 
-def test_who_waits_too_long_is_turned_away() -> None:
+def test_long_waits_time_out() -> None:
     gate = ConcurrencyLimiter(max_concurrent=1, max_waiting=1, wait_s=0.01)
     with gate(), pytest.raises(TooManyRequests), gate():
         pass

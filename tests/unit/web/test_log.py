@@ -5,7 +5,7 @@ from support.messages import forward_messages
 from stair_es.web.app import ThrottledLog
 
 
-def test_a_message_is_logged_once_for_a_while_without_secrets() -> None:
+def test_messages_are_rate_limited_and_redacted() -> None:
     messages: list[str] = []
     log = ThrottledLog(lambda text: text.replace("hunter2", "***"))
     with forward_messages(messages.append):

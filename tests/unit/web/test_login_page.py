@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from stair_es.web.auth import render_login_page
 
 
-class Read(HTMLParser):
+class TagParser(HTMLParser):
     """The tags of a page, with their attributes."""
 
     def __init__(self, page: bytes) -> None:
@@ -21,9 +21,9 @@ class Read(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def test_it_leads_on_to_where_somebody_wanted_to_go() -> None:
+def test_login_form_keeps_the_target() -> None:
     page = render_login_page("/compare", [("a", "red car"), ("b", "")])
-    read = Read(page)
+    read = TagParser(page)
     [token, first, second] = read.all("input")
     assert token["name"] == "token"
     assert [(hidden_inputs["type"], hidden_inputs["name"], hidden_inputs["value"]) for hidden_inputs in (first, second)] == [
@@ -38,12 +38,12 @@ def test_a_wrong_token_is_reported_and_not_echoed() -> None:
     page = render_login_page("/", [("token", "guessed"), ("q", "cat")])
     assert b"Wrong token." in page
     assert b"guessed" not in page
-    assert [link["href"] for link in Read(page).all("a")] == ["/?q=cat"]
+    assert [link["href"] for link in TagParser(page).all("a")] == ["/?q=cat"]
 
 
 def test_the_parameters_of_a_link_are_escaped() -> None:
     evil = "\"><script>alert(1)</script><input value='"
-    read = Read(render_login_page("/%22%3E%3Cscript%3E", [(evil, evil), ("{said}", "{kept}")]))
+    read = TagParser(render_login_page("/%22%3E%3Cscript%3E", [(evil, evil), ("{said}", "{kept}")]))
     assert [tag for tag, _ in read.tags if tag == "script"] == []
     hidden_inputs = read.all("input")[1:]
     assert (hidden_inputs[0]["name"], hidden_inputs[0]["value"]) == (evil, evil)

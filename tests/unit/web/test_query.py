@@ -14,7 +14,7 @@ STORED = SparseVector.from_mapping({"cat": 0.5, "doggo": 0.25})
 PIECES = {"kittens": ("kit", "##tens"), "the": ()}
 
 
-class Letters:
+class LengthEncoder:
     """Toy encoder: the weight of a word is its length; `kittens` has two tokens, `the` has none."""
 
     model_id = "letters-1"
@@ -36,7 +36,7 @@ POLICY = TokenPolicy(rename={"dog": "doggo"}, merge={"cat": ("kit",)}, mute=("ca
 
 
 def build(policy: TokenPolicy | None = None, stored: SparseVector | None = None, **fields: object) -> WeightedQuery:
-    encoder = Letters()
+    encoder = LengthEncoder()
     params = SearchParams(**fields)  # type: ignore[arg-type]
     return build_weighted_query(
         params, TokenNormalizer(encoder=encoder, policy=policy), lambda text: encoder.encode_texts([text])[0], stored
@@ -53,13 +53,13 @@ def test_words_are_heaviest_first_and_sent_with_their_factors() -> None:
     assert weighted.query.vector.to_dict() == {"red": 3.0, "house": 2.5}
 
 
-def test_a_muted_word_is_shown_and_not_sent() -> None:
+def test_muted_words_are_shown_but_not_sent() -> None:
     weighted = build(text="red house", factors={"house": 0})
     assert list_words(weighted)[0] == ("house", 5.0, 0.0, False)
     assert weighted.query.vector.to_dict() == {"red": 3.0}
 
 
-def test_a_factor_of_a_word_that_the_query_lacks_adds_it_with_that_weight() -> None:
+def test_factors_add_missing_words_with_their_weight() -> None:
     weighted = build(text="red", factors={"kittens": 0.5})
     assert list_words(weighted)[1:] == [("##tens", 1.0, 0.5, True), ("kit", 1.0, 0.5, True)]
     assert weighted.query.vector.to_dict() == {"red": 3.0, "kit": 0.5, "##tens": 0.5}
@@ -74,7 +74,7 @@ def test_a_word_resolves_to_its_pieces_in_the_query() -> None:
     assert weighted.query.vector.to_dict() == {"kit": 6.0, "##tens": 3.0}
 
 
-def test_typed_boosts_are_part_of_the_weight_and_a_boost_of_0_is_a_muted_word() -> None:
+def test_boosts_multiply_weights_and_0_mutes() -> None:
     weighted = build(text="red^2 house^0")
     assert list_words(weighted) == [("red", 6.0, 1.0, False), ("house", 5.0, 0.0, False)]
     assert build(text="red^2 house^0", factors={"house": 1}).query.vector.to_dict() == {"red": 6.0, "house": 5.0}
@@ -85,27 +85,27 @@ def test_text_image_and_vector_add_up_with_equal_weight() -> None:
     assert weighted.query.vector.to_dict() == {"cat": 4.5, "sun": 2.0, "doggo": 0.25}
 
 
-def test_typed_and_given_conditions_come_together() -> None:
+def test_typed_and_given_conditions_combine() -> None:
     weighted = build(text="red +dog -cat", require=("dog", "sun"), exclude=("kittens",))
     assert (weighted.required, weighted.excluded) == (("dog", "sun"), ("cat", "kittens"))
     assert list(weighted.query.required) == [("dog",), ("sun",)]
     assert list(weighted.query.excluded) == [("cat",), ("kit", "##tens")]
 
 
-def test_words_of_the_query_become_those_of_the_index_and_a_stored_vector_stays() -> None:
+def test_query_words_are_mapped_and_stored_vectors_are_kept() -> None:
     weighted = build(POLICY, STORED, text="dog kittens", require=("dog",), exclude=("doggo", "kittens"))
     assert weighted.query.vector.to_dict() == {"##tens": 6.0, "cat": 3.5, "doggo": 3.25}
     assert list(weighted.query.required) == [("doggo",)]
     assert list(weighted.query.excluded) == [("doggo",), ("cat", "##tens")]
 
 
-def test_a_factor_may_name_a_word_as_the_index_or_as_the_model_has_it() -> None:
+def test_factors_accept_index_and_model_words() -> None:
     for name in ("dog", "doggo"):
         assert build(POLICY, text="dog sun", factors={name: 2}).query.vector.to_dict() == {"doggo": 6.0, "sun": 3.0}
         assert list_words(build(POLICY, text="sun", factors={name: 2}))[1] == ("doggo", 1.0, 2.0, True)
 
 
-def test_bm25_takes_the_text_as_it_is_and_needs_one() -> None:
+def test_bm25_needs_and_keeps_text() -> None:
     weighted = build(text="the kittens -dog", method="bm25", factors={"kit": 2})
     assert (weighted.query.caption, len(weighted.query.vector), weighted.tokens) == ("the kittens", 0, ())
     assert list(weighted.query.excluded) == [("dog",)]
@@ -135,7 +135,7 @@ def test_the_filters_are_words_and_a_query_string() -> None:
         (r'x:[a"b TO c] OR /a/ OR x:"', r'x:[a"b TO c] OR \/a\/ OR x:"'),
     ],
 )
-def test_a_slash_in_a_filter_is_a_slash_and_begins_no_regular_expression(filter_text: str, sent: str) -> None:
+def test_slashes_in_filters_are_literal(filter_text: str, sent: str) -> None:
     [weighted] = build(text="red", filter=filter_text).query.filters
     assert weighted["query_string"]["query"] == sent
 

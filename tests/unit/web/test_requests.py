@@ -12,14 +12,14 @@ PLAN = QueryPlan(query_type="rank_features", max_clauses=1024)
 CAR = SparseVector.from_mapping({"car": 2.0, "a.b": 1.0})
 
 
-def test_stair_asks_for_escaped_words_with_their_weights() -> None:
+def test_stair_queries_have_escaped_words_and_weights() -> None:
     request = build_page_request(SearchQuery(vector=CAR), SearchParams(k=3), PLAN)
     clauses = [clause["rank_feature"] for clause in request.body["query"]["bool"]["should"]]
     assert [(clause["field"], clause["boost"]) for clause in clauses] == [("tokens.car", 2.0), ("tokens.a%2Eb", 1.0)]
     assert (request.body["size"], request.vector, len(request.truncated)) == (3, CAR, 0)
 
 
-def test_bag_counts_each_word_once_as_it_stands_in_the_documents() -> None:
+def test_bag_counts_each_document_word_once() -> None:
     query = SearchQuery(vector=CAR, required=[("dog",)], excluded=[("cat",)], filters=[{"term": {"format": "JPEG"}}])
     request = build_page_request(query, SearchParams(method="bag", after=(1.0, "u", "s", "i")), PLAN)
     bool_clause = request.body["query"]["bool"]
@@ -72,7 +72,7 @@ def test_bag_explains_by_the_words_that_a_document_lists() -> None:
     assert len(explain_bag_score(SearchQuery(vector=CAR), {"top_tokens": "car"})) == 1
 
 
-def test_facets_are_of_everything_that_matches() -> None:
+def test_facets_count_all_matches() -> None:
     body = build_facets_request({"match_all": {}}, colours=True)
     assert (body["size"], body["track_total_hits"]) == (0, True)
     assert {name: agg["terms"]["field"] for name, agg in body["aggs"].items()} == {

@@ -117,7 +117,7 @@ def test_values_of_another_kind_or_size_are_rejected_by_name(name: str, value: o
         parse_search_params(body(**{name: value}))
 
 
-def test_a_field_that_there_isn_t_is_named() -> None:
+def test_missing_fields_are_named() -> None:
     with pytest.raises(QueryError, match="'txt'") as caught:
         parse_search_params(body(txt="car"))
     assert "text" in caught.value.remedy

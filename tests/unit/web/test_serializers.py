@@ -69,7 +69,7 @@ def test_a_caption_that_is_not_text_is_converted(caption: object, shown: str | N
     assert serializers.format_caption(caption) == shown
 
 
-def test_json_is_ascii_that_no_html_could_be_hidden_in() -> None:
+def test_json_is_ascii_without_html() -> None:
     raw = serializers.encode_json(hit(caption=HOSTILE, uri=f"file:///{HOSTILE}"))
     assert raw.isascii()
     assert json.loads(raw)["caption"] == HOSTILE
@@ -93,7 +93,7 @@ def test_names_are_the_last_part_of_a_uri(uri: str, name: str) -> None:
     assert serializers.get_display_name(uri) == name
 
 
-def test_an_image_tells_what_people_can_read_and_no_more() -> None:
+def test_image_pages_show_only_readable_fields() -> None:
     source = {
         "tokens": {"car": 0.5, "sun": 0.25, "bad": None},
         "top_tokens": ["car"],

@@ -49,7 +49,7 @@ def plain(found: InspectionResult, k: int | None = None, terminal: TerminalInfo 
     return [line.plain for line in format_inspection(found, k, terminal)]
 
 
-def test_each_word_with_its_weight_its_share_and_that_of_the_words_so_far() -> None:
+def test_words_have_weight_share_and_cumulative_share() -> None:
     cat, dotted, formula, dog, summary, *facts = plain(inspect_image(image()))
     assert cat.split() == ["cat", "█" * 40, "0.5000", "50.0", "%", "50.0", "%"]
     assert dotted.split() == ["a.b", "█" * 20, "0.2500", "25.0", "%", "75.0", "%"]
@@ -87,7 +87,7 @@ def test_hostile_fields_are_one_line_each_and_drive_no_terminal() -> None:
     assert any(line.split() == ["list", '["a",', '{"b":', "1}]"] for line in lines)
 
 
-def test_a_comparison_says_why_and_which_words() -> None:
+def test_comparison_reports_reasons_and_words() -> None:
     different = VectorComparison(
         differences=tuple(WeightDifference(token=f"w{i}", stored=0.5, current=0.0) for i in range(14)),
         reasons=("the file has changed",),
@@ -130,13 +130,13 @@ def test_json_of_a_document_and_of_a_file() -> None:
     assert compared["compare"] == {"is_same": True, "differences": (), "reasons": ()}
 
 
-def test_rows_of_both_where_both_are_there() -> None:
+def test_rows_of_index_and_model() -> None:
     rows = list(build_inspection_rows("ref", inspect_image(image(), encode_file(WORDS.top(1))), None))
     assert [row[3] for row in rows] == ["index"] * 4 + ["model"]
     assert rows[1] == ("ref", "1", "file:///p/a%20b.jpg", "index", 2, "a.b", 0.25, 0.25, 0.75)
 
 
-def test_a_reference_has_the_names_that_a_person_may_give_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_references_accept_usual_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "a b.jpg"
     path.touch()

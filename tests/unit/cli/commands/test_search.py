@@ -29,7 +29,7 @@ from stair_es.types import ImageSpec, Pixels, SparseVector
 SCRIPT = Path(sys.executable).parent / "stair-es"
 
 
-class Lengths:
+class LengthEncoder:
     """Toy encoder: the weight of a word is its length; an image has one word."""
 
     model_id = "lengths-1"
@@ -47,7 +47,7 @@ def lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_FIT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STAIR_ES_MODEL", "lengths")  # otherwise the model is read from an index
-    monkeypatch.setattr(encoder, "load_named_encoder", lambda *_: Lengths())
+    monkeypatch.setattr(encoder, "load_named_encoder", lambda *_: LengthEncoder())
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_search_without_pagination_rejects_a_cursor(options: tuple[str, ...]) 
     assert (code, "pages" in stderr) == (2, True)
 
 
-def test_explain_takes_what_search_prints(tmp_path: Path) -> None:
+def test_explain_reads_search_output(tmp_path: Path) -> None:
     file = tmp_path / "a b.jsonl"
     file.write_text("")
     assert parse_document_reference(str(file)) == file.as_uri()
@@ -186,7 +186,7 @@ def test_encode_for_people_draws_bars() -> None:
 
 @pytest.mark.usefixtures("lengths")
 @pytest.mark.parametrize("command", [("search",), ("query",), ("encode", "--text")])
-def test_words_that_the_model_does_not_know_fail(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_words_fail(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAIR_ES_URL", "http://127.0.0.1:9")  # without a URL the embedded node would be started
     code, out, stderr = run(*command, "unknown")
     assert (code, out) == (1, "")
@@ -233,7 +233,7 @@ def test_query_without_a_cluster_uses_the_default_model_with_a_notice(monkeypatc
     assert f"using {DEFAULT_MODEL}, since the model of the index can't be read" in stderr
 
 
-def test_the_body_survives_the_shell_whatever_the_words() -> None:
+def test_body_survives_the_shell_for_any_words() -> None:
     vector = SparseVector.from_mapping({"it's": 3.0, '"; rm -rf $HOME `x` \\': 2.0, "\n[]": 1.0})
     body = build_search_request(SearchQuery(vector=vector), "rank_features", max_clauses=1024).body
     words = shlex.split(format_curl_command(body, "http://127.0.0.1:9200", "images"))
@@ -328,7 +328,7 @@ def _script(*arguments: str, **environment: str) -> Any:  # noqa: ANN401  Comple
     )
 
 
-def test_a_fit_that_the_model_does_not_support_is_an_error(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_fit_is_an_error(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STAIR_ES_FIT", raising=False)
     code, _, stderr = run("encode", str(photo), "--fit", "crop")
     assert code == 1
@@ -340,7 +340,7 @@ def test_a_fit_that_the_model_does_not_support_is_an_error(photo: Path, monkeypa
 
 
 @pytest.mark.usefixtures("lengths")
-def test_a_word_that_begins_with_a_minus_is_a_word() -> None:
+def test_words_may_begin_with_a_minus() -> None:
     expected = run("query", "--json", "--", "beach -people -indoor")
     assert expected[0] == 0
     assert expected[1].count("must_not") == 1
@@ -365,7 +365,7 @@ def test_a_word_that_begins_with_a_minus_is_a_word() -> None:
         (("-x", "beach"), "Put a word that begins with a minus after `--`"),
     ],
 )
-def test_a_mistyped_option_is_an_error_and_not_a_word(arguments: tuple[str, ...], message: str) -> None:
+def test_mistyped_options_are_errors(arguments: tuple[str, ...], message: str) -> None:
     code, out, output = run("query", *arguments)
     assert (code, out) == (2, "")
     assert message in " ".join(output.replace("│", " ").split())
@@ -384,7 +384,7 @@ def test_the_language_of_query_strings_is_remarked_in_words() -> None:
 @pytest.mark.usefixtures("lengths")
 @pytest.mark.parametrize("command", [("query", "--image"), ("search", "--image"), ("encode",)])
 @pytest.mark.parametrize("image", ["gone.jpg", ".", "https://anna:hunter2@images.test/a.jpg", "ftp://images.test/a.jpg"])
-def test_an_image_that_is_neither_a_file_nor_a_url_is_wrong_usage(command: tuple[str, ...], image: str) -> None:
+def test_invalid_image_is_wrong_usage(command: tuple[str, ...], image: str) -> None:
     code, out, stderr = run(*command, image)
     assert (code, out) == (2, "")
     assert "hunter2" not in stderr

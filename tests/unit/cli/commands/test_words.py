@@ -99,7 +99,7 @@ def test_control_characters_in_a_word_or_a_uri_are_escaped(width: int, encoding:
     output.encode(encoding)
 
 
-def test_columns_stand_below_each_other_whatever_the_words() -> None:
+def test_columns_are_aligned_for_any_words() -> None:
     images = {f"u{number}": {"犬": 1.0, "dog": 0.5, "w" * 300: 0.1} for number in range(3)}
     lines = text(build_view(images), width=60).splitlines()[2:5]
     assert len({cell_len(line.rpartition(" %  ")[0]) for line in lines}) == 1
@@ -118,7 +118,7 @@ def test_only_requested_rows_and_the_number_of_others() -> None:
     assert [row.token for row in build_view(PETS, match="d*").stop_words] == ["animal", "cat"]
 
 
-def test_a_sample_is_named_as_one_and_an_empty_index_is_not_a_failure() -> None:
+def test_samples_are_labelled_and_empty_index_is_ok() -> None:
     assert "not seen in the sample" in text(build_view(PETS, sample=DocumentSample(size=20)))
     assert "no image has a matching word" not in text(build_view({}))
     assert text(build_view({})).splitlines()[0] == "pets: 0 images, 0.0 words per image, 0 different words (m-1)"
@@ -183,6 +183,6 @@ def test_json_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("word", [*FORMULAS, *HOSTILE, "'", "''", "dog", "##ing"])
-def test_a_cell_without_its_leading_quote_is_the_word_again(word: str) -> None:
+def test_cells_without_a_quote_are_words(word: str) -> None:
     cell = escape_formula(word)
     assert (cell[1:] if cell.startswith("'") else cell) == word

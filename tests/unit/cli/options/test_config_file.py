@@ -49,7 +49,7 @@ ca_fingerprint = "{}"
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in os.environ if name.startswith("STAIR_ES_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -90,7 +90,7 @@ def test_a_profile_overrides_the_top_level_and_the_environment_overrides_both(tm
     assert _show_config(path, STAIR_ES_PROFILE="prod", STAIR_ES_INDEX="mine")["index"] == ("mine", "environment STAIR_ES_INDEX")
 
 
-def test_a_login_and_an_authority_come_from_one_place(tmp_path: Path) -> None:
+def test_login_and_authority_have_one_source(tmp_path: Path) -> None:
     path = _write(tmp_path, _FILE)
     assert not {"user", "password_file"} & set(_show_config(path, "--profile", "prod")), "the profile's API key replaces both"
     shown = _show_config(path, "--profile", "prod", STAIR_ES_USER="eve", STAIR_ES_PASSWORD="hunter2")
@@ -171,7 +171,7 @@ def test_the_environment_overrides_the_file_for_the_home_too(tmp_path: Path) -> 
         ("index = ", "isn't TOML", "docs/configuration.md"),
     ],
 )
-def test_errors_name_what_is_wrong(tmp_path: Path, text: str, message: str, remedy: str) -> None:
+def test_errors_are_specific(tmp_path: Path, text: str, message: str, remedy: str) -> None:
     error = _refused(tmp_path, text)
     assert message in error.message
     assert str(tmp_path / "stair-es.toml") in error.message
@@ -179,7 +179,7 @@ def test_errors_name_what_is_wrong(tmp_path: Path, text: str, message: str, reme
     assert "hunter2" not in str(error)
 
 
-def test_a_profile_or_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_profiles_and_files_are_named(tmp_path: Path) -> None:
     assert "Did you mean 'prod'?" in _refused(tmp_path, _FILE, "--profile", "prd").remedy
     for arguments in (["--config", str(tmp_path / "no.toml")], ["--profile", "prod"]):
         assert isinstance(CliRunner().invoke(app, [*arguments, "config", "show"]).exception, UsageError)
@@ -239,7 +239,7 @@ def test_a_login_in_the_url_of_the_environment_is_masked(monkeypatch: pytest.Mon
     assert row["value"] == shown
 
 
-def test_a_login_goes_to_no_url_but_those_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_login_is_sent_only_to_its_urls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAIR_ES_USER", "tom")
     of_search, of_all = (ConfigValue(value=f"http://{name}:9200", origin="") for name in ("search", "all"))
     table: dict[OptionKey, ConfigValue] = {("search", "url"): of_search}

@@ -15,22 +15,26 @@ from stair_es.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Colours:
+class PaintOptions:
     paint: Annotated[str, typer.Option("--paint", help="The paint.")] = "red"
     coats: Annotated[int, typer.Option("--coats", min=1, help="How often.")] = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finish(Colours):
+class FinishOptions(PaintOptions):
     gloss: Annotated[bool, typer.Option("--gloss", help="Whether it shines.")] = False
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [((), Finish()), (("--paint", "blue", "--gloss"), Finish(paint="blue", gloss=True)), (("--coats", "3"), Finish(coats=3))],
+    [
+        ((), FinishOptions()),
+        (("--paint", "blue", "--gloss"), FinishOptions(paint="blue", gloss=True)),
+        (("--coats", "3"), FinishOptions(coats=3)),
+    ],
 )
-def test_a_command_reads_its_options_as_a_dataclass(arguments: tuple[str, ...], expected: Finish) -> None:
-    group, read = ArgumentGroup(Finish), list[Finish]()
+def test_a_command_reads_its_options_as_a_dataclass(arguments: tuple[str, ...], expected: FinishOptions) -> None:
+    group, read = ArgumentGroup(FinishOptions), list[FinishOptions]()
     app = typer.Typer()
 
     def paint(wall: str) -> None:
@@ -40,7 +44,7 @@ def test_a_command_reads_its_options_as_a_dataclass(arguments: tuple[str, ...], 
     assert CliRunner().invoke(app, ["north", *arguments]).exit_code == 0
     assert read == [expected]
     assert CliRunner().invoke(app, ["north", "--coats", "0"]).exit_code == 2
-    assert group.read() == Finish()  # outside of a command
+    assert group.read() == FinishOptions()  # outside of a command
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_lines_fit_the_width_and_align(width: int) -> None:
     assert '""' in lines[2].plain
 
 
-def test_a_narrow_terminal_gets_short_bars_and_no_crash() -> None:
+def test_narrow_terminals_get_short_bars() -> None:
     assert len(format_weights([("word", 1.0)], TerminalInfo(width=5))) == 1
     assert format_weights([], WIDE) == []
 
@@ -119,7 +119,7 @@ def test_only_harmless_uris_become_links() -> None:
         assert "\x1b]8;" not in _print_lines(format_hit(1, _hit(uri), WIDE, explain=False), color=True)
 
 
-def test_a_hit_in_short_names_its_words_and_in_full_adds_up() -> None:
+def test_short_hits_have_words_and_full_hits_add_up() -> None:
     hit = _hit("file:///a.jpg", words=12)
     short = [line.plain for line in format_hit(3, hit, WIDE, explain=False)]
     assert short[0].split() == ["3.", "2.9900", "/a.jpg"]

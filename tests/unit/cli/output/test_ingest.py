@@ -52,7 +52,7 @@ def test_reasons_have_an_example_and_the_others_are_counted(capsys: pytest.Captu
     assert "again" not in capsys.readouterr().out
 
 
-def test_a_dry_run_names_what_resync_would_remove(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_lists_documents_to_remove(capsys: pytest.CaptureFixture[str]) -> None:
     uris = tuple(f"file:///{number}.jpg" for number in range(23))
     report = DryRunReport(
         seen=1, new=1, changed=0, unchanged=0, unknown=0, unlisted=0, stale=len(uris), stale_uris=uris, index="photos-1"

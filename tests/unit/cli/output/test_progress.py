@@ -12,9 +12,7 @@ from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.run_accounting import RunAccounting
 
 
-def test_a_host_that_is_waited_for_is_named_without_its_control_characters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_awaited_hosts_are_named_without_control_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notices: list[tuple[str, object]] = []
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
     monkeypatch.setattr(progress, "print_notice", lambda text, **facts: notices.append((text, facts["waiting"])))
@@ -39,12 +37,12 @@ def test_failed_images_are_counted_in_the_line_and_in_its_facts(tmp_path: Path, 
     assert (", 3 " in line, failed) == (True, 3)
 
 
-def test_lines_of_a_download_are_sparse_and_say_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, said = [0.0], list[str]()
+def test_download_progress_is_sparse(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, output = [0.0], list[str]()
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    monkeypatch.setattr(progress, "print_notice", lambda text, **facts: said.append(text))
+    monkeypatch.setattr(progress, "print_notice", lambda text, **facts: output.append(text))
     with progress.show_download_progress() as update:
         for second in range(1, 21):
             now[0] = float(second)
             update(second * 2_500_000, 100_000_000)
-    assert said == ["fetched 25 of 100 MB, 30 s left", "fetched 50 of 100 MB, 20 s left"]
+    assert output == ["fetched 25 of 100 MB, 30 s left", "fetched 50 of 100 MB, 20 s left"]

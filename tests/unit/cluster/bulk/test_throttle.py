@@ -16,7 +16,7 @@ POLICY = BulkPolicy(min_chunk_bytes=MB // 4, max_chunk_bytes=8 * MB, max_concurr
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster:
+class ThreadPoolModel:
     """`threads` requests are worked on at once, `queue` wait, more are refused."""
 
     threads: int = 4
@@ -39,7 +39,7 @@ class Cluster:
         return max(self.throughput(size, c) for size in sizes for c in range(1, 13) if c <= self.threads + self.queue)
 
 
-def drive(throttle: AdaptiveThrottle, cluster: Cluster, requests: int, largest: int = 1 << 60) -> list[tuple[int, int]]:
+def drive(throttle: AdaptiveThrottle, cluster: ThreadPoolModel, requests: int, largest: int = 1 << 60) -> list[tuple[int, int]]:
     """A closed loop: as many requests under way as the pace says; each ends in turn, at the latency of what was under way."""
     settings = []
     in_flight: deque[BulkRequestStats] = deque()
@@ -58,31 +58,31 @@ def drive(throttle: AdaptiveThrottle, cluster: Cluster, requests: int, largest: 
     return settings
 
 
-def achieved(cluster: Cluster, settings: list[tuple[int, int]]) -> float:
+def achieved(cluster: ThreadPoolModel, settings: list[tuple[int, int]]) -> float:
     """Mean throughput over these settings, as a share of the best that the cluster gives."""
     return sum(cluster.throughput(*setting) for setting in settings) / len(settings) / cluster.best()
 
 
 CLUSTERS = [
-    Cluster(),
-    Cluster(threads=1),
-    Cluster(threads=12),
-    Cluster(overhead_s=0.3),
-    Cluster(overhead_s=0.001),
-    Cluster(comfortable_bytes=2 * MB),
-    Cluster(threads=3, queue=0),
+    ThreadPoolModel(),
+    ThreadPoolModel(threads=1),
+    ThreadPoolModel(threads=12),
+    ThreadPoolModel(overhead_s=0.3),
+    ThreadPoolModel(overhead_s=0.001),
+    ThreadPoolModel(comfortable_bytes=2 * MB),
+    ThreadPoolModel(threads=3, queue=0),
 ]
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS, ids=str)
-def test_it_comes_near_the_best_throughput_and_stays_there(cluster: Cluster) -> None:
+def test_it_converges_to_the_best_throughput(cluster: ThreadPoolModel) -> None:
     throttle = AdaptiveThrottle(POLICY)
     drive(throttle, cluster, 400)
     assert achieved(cluster, drive(throttle, cluster, 400)) > 0.8
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS, ids=str)
-def test_it_never_leaves_its_bounds(cluster: Cluster) -> None:
+def test_it_respects_its_bounds(cluster: ThreadPoolModel) -> None:
     for chunk, concurrency in drive(AdaptiveThrottle(POLICY), cluster, 800):
         assert MB // 4 <= chunk <= 8 * MB
         assert 1 <= concurrency <= 12
@@ -92,19 +92,19 @@ def test_small_bounds_hold_from_the_first_request() -> None:
     policy = BulkPolicy(min_chunk_bytes=1000, max_chunk_bytes=5000, max_concurrency=1)
     throttle = AdaptiveThrottle(policy)
     assert (throttle.chunk_bytes, throttle.concurrency) == (5000, 1)
-    assert {setting[1] for setting in drive(throttle, Cluster(), 200)} == {1}
+    assert {setting[1] for setting in drive(throttle, ThreadPoolModel(), 200)} == {1}
 
 
 def test_a_larger_request_is_sent_only_where_it_gains() -> None:
     costly, free = AdaptiveThrottle(POLICY), AdaptiveThrottle(POLICY)
-    drive(costly, Cluster(overhead_s=0.3), 400)
-    drive(free, Cluster(overhead_s=0.0), 400)
+    drive(costly, ThreadPoolModel(overhead_s=0.3), 400)
+    drive(free, ThreadPoolModel(overhead_s=0.0), 400)
     assert costly.chunk_bytes > 4 * MB
     assert free.chunk_bytes < 2 * MB
 
 
 def test_it_backs_off_when_the_cluster_is_busy_and_comes_back_afterwards() -> None:
-    healthy, slow = Cluster(threads=8), Cluster(threads=1, queue=0)
+    healthy, slow = ThreadPoolModel(threads=8), ThreadPoolModel(threads=1, queue=0)
     throttle = AdaptiveThrottle(POLICY)
     drive(throttle, healthy, 600)
     assert throttle.concurrency >= 6
@@ -115,15 +115,15 @@ def test_it_backs_off_when_the_cluster_is_busy_and_comes_back_afterwards() -> No
     assert achieved(healthy, drive(throttle, healthy, 200)) > 0.8
 
 
-def test_a_cluster_that_rejects_everything_lowers_it_to_the_minimum() -> None:
+def test_constant_rejection_lowers_it_to_the_minimum() -> None:
     throttle = AdaptiveThrottle(POLICY)
-    drive(throttle, Cluster(threads=0, queue=0), 100)
+    drive(throttle, ThreadPoolModel(threads=0, queue=0), 100)
     assert (throttle.chunk_bytes, throttle.concurrency) == (MB // 4, 1)
 
 
 def test_one_busy_answer_among_many_costs_little() -> None:
     throttle = AdaptiveThrottle(POLICY)
-    drive(throttle, Cluster(), 400)
+    drive(throttle, ThreadPoolModel(), 400)
     before = throttle.concurrency
     throttle.record_request(BulkRequestStats(MB, 100, 0.1, True))
     assert before * 0.5 <= throttle.concurrency < before
@@ -131,15 +131,15 @@ def test_one_busy_answer_among_many_costs_little() -> None:
 
 def test_requests_sent_before_a_retreat_are_not_held_against_it() -> None:
     throttle = AdaptiveThrottle(POLICY)
-    drive(throttle, Cluster(threads=12), 600)
+    drive(throttle, ThreadPoolModel(threads=12), 600)
     before = throttle.concurrency
     for _ in range(before):
         throttle.record_request(BulkRequestStats(MB, 100, 0.1, True))
     assert throttle.concurrency == int(before * 0.75)
 
 
-def test_a_size_that_was_too_large_is_never_tried_again() -> None:
-    throttle, cluster = AdaptiveThrottle(POLICY), Cluster(overhead_s=0.3)
+def test_too_large_sizes_are_not_retried() -> None:
+    throttle, cluster = AdaptiveThrottle(POLICY), ThreadPoolModel(overhead_s=0.3)
     drive(throttle, cluster, 300, largest=3 * MB)
     assert max(chunk for chunk, _ in drive(throttle, cluster, 1000, largest=3 * MB)) <= 3 * MB
     assert throttle.chunk_bytes > MB

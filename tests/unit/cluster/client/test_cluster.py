@@ -1,4 +1,4 @@
-"""What a cluster does with a call: retries, errors in our terms, and the end of its client."""
+"""Calls of a cluster: retries, errors, closing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.servers.fault_proxy import Answer, Reply, Request, serve
+from support.servers.fault_proxy import MaybeResponse, Request, Response, start_server
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -20,12 +20,12 @@ class Node:
 
     def __init__(self) -> None:
         self.busy = 0
-        self.seen: list[Request] = []
+        self.requests: list[Request] = []
 
-    def __call__(self, request: Request) -> Answer:
-        self.seen.append(request)
+    def __call__(self, request: Request) -> MaybeResponse:
+        self.requests.append(request)
         self.busy -= 1
-        return Reply.json({}, 503) if self.busy >= 0 else Reply.json({"hits": {"hits": []}})
+        return Response.json({}, 503) if self.busy >= 0 else Response.json({"hits": {"hits": []}})
 
 
 @pytest.fixture
@@ -39,16 +39,18 @@ def waits() -> list[float]:
 
 
 @pytest.fixture
-def cluster(node: Callable[[Request], Answer], waits: list[float]) -> Iterator[Cluster]:
-    with serve(node) as url, Cluster(Connection(url=url), sleep=waits.append) as opened:
+def cluster(node: Callable[[Request], MaybeResponse], waits: list[float]) -> Iterator[Cluster]:
+    with start_server(node) as url, Cluster(Connection(url=url), sleep=waits.append) as opened:
         yield opened
 
 
 def test_a_call_is_repeated_until_the_cluster_answers(cluster: Cluster, node: Node, waits: list[float]) -> None:
     node.busy = 2
     assert cluster.call(cluster.client.search, index="photos", body={"size": 0}) == {"hits": {"hits": []}}
-    assert (len(node.seen), len(waits)) == (3, 2)
-    assert {(request.method, request.path, request.body) for request in node.seen} == {("POST", "/photos/_search", b'{"size":0}')}
+    assert (len(node.requests), len(waits)) == (3, 2)
+    assert {(request.method, request.path, request.body) for request in node.requests} == {
+        ("POST", "/photos/_search", b'{"size":0}')
+    }
 
 
 def test_the_last_failure_is_raised_with_the_address(cluster: Cluster, node: Node, waits: list[float]) -> None:
@@ -56,7 +58,7 @@ def test_the_last_failure_is_raised_with_the_address(cluster: Cluster, node: Nod
     with pytest.raises(ClusterError, match="503") as caught:
         cluster.call(cluster.client.info, retry=RetryPolicy(attempts=3))
     assert cluster.connection.safe_url.removeprefix("http://") in caught.value.message
-    assert (len(node.seen), len(waits)) == (3, 2)
+    assert (len(node.requests), len(waits)) == (3, 2)
 
 
 def test_only_errors_of_the_client_are_retried(cluster: Cluster, waits: list[float]) -> None:
@@ -73,15 +75,15 @@ def test_only_errors_of_the_client_are_retried(cluster: Cluster, waits: list[flo
 
 def test_a_search_rejects_partial_results(cluster: Cluster, node: Node) -> None:
     cluster.search("photos", {"size": 3})
-    assert node.seen[0].path == "/photos/_search?allow_partial_search_results=false"
-    assert json.loads(node.seen[0].body) == {"size": 3}
+    assert node.requests[0].path == "/photos/_search?allow_partial_search_results=false"
+    assert json.loads(node.requests[0].body) == {"size": 3}
 
 
-def test_a_search_takes_more_parameters_and_fewer_attempts(cluster: Cluster, node: Node, waits: list[float]) -> None:
+def test_searches_accept_parameters_and_attempts(cluster: Cluster, node: Node, waits: list[float]) -> None:
     node.busy = 2
     with pytest.raises(ClusterError, match="503"):
         cluster.search("photos", {}, retry=NO_RETRY, search_pipeline="boost")
-    assert ([request.path for request in node.seen], waits) == (
+    assert ([request.path for request in node.requests], waits) == (
         ["/photos/_search?allow_partial_search_results=false&search_pipeline=boost"],
         [],
     )
@@ -89,7 +91,7 @@ def test_a_search_takes_more_parameters_and_fewer_attempts(cluster: Cluster, nod
 
 def test_a_refresh_names_its_index(cluster: Cluster, node: Node) -> None:
     cluster.refresh("photos")
-    assert [(request.method, request.path) for request in node.seen] == [("POST", "/photos/_refresh")]
+    assert [(request.method, request.path) for request in node.requests] == [("POST", "/photos/_refresh")]
 
 
 def test_a_given_client_is_used() -> None:
@@ -99,7 +101,7 @@ def test_a_given_client_is_used() -> None:
         assert cluster.client is given
 
 
-def test_another_process_gets_the_connection_and_opens_its_own() -> None:
+def test_pickled_connections_are_reopened() -> None:
     with Cluster(Connection(url="https://anna:secret@localhost:9200")) as cluster:
         copy = pickle.loads(pickle.dumps(cluster.connection))
     with Cluster(copy) as other:

@@ -1,4 +1,4 @@
-"""What a cluster's refusal becomes: the answers are those that Elasticsearch 8.17.0 and 9.5.3 without their modules gave."""
+"""Errors for responses that Elasticsearch 8.17.0 and 9.5.3 without their modules gave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents, their identity, and what makes them up to date."""
+"""Documents, their identity and fingerprint."""
 
 import json
 from dataclasses import asdict, replace
@@ -86,7 +86,7 @@ def test_document_has_escaped_tokens_top_tokens_columns_and_known_facts_only() -
     }
 
 
-def test_the_fields_of_our_own_are_reserved_and_mapped() -> None:
+def test_own_fields_are_reserved_and_mapped() -> None:
     body = made({"dog": 1.0}, FULL, {}, DocumentSettings(impacts=True), TokenPolicy(cap={"dog": 0.5}))
     assert {*body, "token_ids"} == RESERVED_FIELDS
     assert body["colours"] == ["red", "white"]
@@ -96,7 +96,7 @@ def test_the_fields_of_our_own_are_reserved_and_mapped() -> None:
     assert set().union(*layers) == RESERVED_FIELDS | {"caption"}
 
 
-def test_a_policy_changes_all_that_comes_from_the_vector_and_leaves_the_way_back() -> None:
+def test_policy_changes_all_vector_fields_reversibly() -> None:
     policy = TokenPolicy(mute=("##s",), cap={"dog": 0.5}, rename={"automobile": "car.x"})
     settings = DocumentSettings(impacts=True)
     body = made({"dog": 1.0, "automobile": 0.75, "##s": 0.25}, FACTS, {}, settings, policy)
@@ -112,7 +112,7 @@ def test_a_policy_changes_all_that_comes_from_the_vector_and_leaves_the_way_back
     assert (emptied["tokens"], emptied["top_tokens"], emptied["impacts"]) == ({}, [], "")
 
 
-def test_an_index_from_before_there_were_policies_needs_no_new_build() -> None:
+def test_older_indices_need_no_new_build() -> None:
     expected = resources.load_json_resource("mappings", "image")["mappings"]
     before = {name: spec for name, spec in expected["properties"].items() if not name.startswith("policy")}
     assert compare_mappings(expected, {"properties": before}) == []
@@ -121,7 +121,7 @@ def test_an_index_from_before_there_were_policies_needs_no_new_build() -> None:
 
 
 @pytest.mark.parametrize("name", [*sorted(RESERVED_FIELDS), "tokens.dog", "_id", "_mine", "", ".", "a..b", "a."])
-def test_names_that_a_column_can_t_take(name: str) -> None:
+def test_invalid_column_names(name: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_field_names(["caption", name])
     assert repr(name) in caught.value.message
@@ -129,11 +129,11 @@ def test_names_that_a_column_can_t_take(name: str) -> None:
         made({"dog": 1.0}, FACTS, {name: "x"}, DocumentSettings())
 
 
-def test_names_that_a_column_can_take() -> None:
+def test_valid_column_names() -> None:
     check_field_names(["caption", "License", "exif.camera", "token", "größe", "a b"])
 
 
-def test_impacts_are_rounded_and_at_least_1_and_leave_out_what_a_match_can_t_ask_for() -> None:
+def test_impacts_are_rounded_at_least_1_and_searchable() -> None:
     vector = SparseVector.from_mapping({"dog": 1.2345, "grass": 0.0001, "##s": 2.0, "a|b": 2.0, "a b": 2.0, ".": 2.0, "": 2.0})
     assert IMPACT_SCALE == 1000
     assert encode_impacts(vector) == "dog|1234 grass|1"
@@ -160,7 +160,7 @@ def test_the_id_depends_only_on_the_uri() -> None:
     assert len(make_document_id("file:///a.jpg")) == 32
 
 
-def test_fingerprint_changes_with_all_that_a_document_is_made_of() -> None:
+def test_fingerprint_depends_on_all_inputs() -> None:
     settings = DocumentSettings()
     others: dict[str, Any] = {
         "top_token_count": 3,
@@ -198,7 +198,7 @@ def test_identity_is_model_and_settings_not_the_name() -> None:
     assert len(base.digest) == 8
 
 
-def test_index_names_keep_within_what_engines_take() -> None:
+def test_index_names_respect_engine_limits() -> None:
     now = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone(timedelta(hours=1)))
     assert make_index_name("photos", "Model@1/x", now) == "photos-model-1-x-20260102-020405-000006"
     assert len(make_index_name("a" * 200, "m" * 300, now) + ".tokens.write") == 255
@@ -211,18 +211,18 @@ def test_mapping_differences_name_field_and_type() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Photos", "a b", "a/b", "-a", "_a", ".a", "a*", "a,b", "x" * 201])
-def test_names_that_no_engine_takes_are_rejected(name: str) -> None:
+def test_invalid_index_names_are_rejected(name: str) -> None:
     with pytest.raises(UsageError):
         check_alias_name(name)
 
 
-def test_with_meta_leaves_its_source_alone() -> None:
+def test_with_meta_copies_its_source() -> None:
     base: dict[str, Any] = {"mappings": {"properties": {}, "_meta": {"mine": 1}}}
     assert add_index_meta(base, {"model": "m"})["mappings"]["_meta"] == {"mine": 1, "stair_es": {"model": "m"}}
     assert base == {"mappings": {"properties": {}, "_meta": {"mine": 1}}}
 
 
-def test_a_users_own_body_is_read_and_a_bad_one_is_named(tmp_path: Path) -> None:
+def test_custom_bodies_are_read_and_checked(tmp_path: Path) -> None:
     own = tmp_path / "own.json"
     own.write_text(json.dumps({"settings": {}}))
     assert resources.load_json_resource("mappings", "image", own) == {"settings": {}}

@@ -1,4 +1,4 @@
-"""The body of a new index by what a cluster can do."""
+"""Bodies of new indices by cluster capabilities."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_rank_features_have_one_body_everywhere(cluster_info: ClusterInfo) -> No
         ((10, 0, 0), True, True),
     ],
 )
-def test_sparse_vector_has_what_its_version_knows(version: tuple[int, ...], prune: bool, hidden: bool) -> None:
+def test_sparse_vector_follows_the_version(version: tuple[int, ...], prune: bool, hidden: bool) -> None:
     body = build_index_body(make_cluster_info("elasticsearch", *version), SPARSE)
     tokens = {"type": "sparse_vector", **({"index_options": {"prune": False}} if prune else {})}
     plain = resources.load_json_resource("mappings", "image")
@@ -63,7 +63,7 @@ def test_sparse_vector_has_what_its_version_knows(version: tuple[int, ...], prun
 @pytest.mark.parametrize(
     "cluster_info", [*ALL[:-1], make_cluster_info("elasticsearch", 8, 14, 3)], ids=lambda cluster_info: cluster_info.label
 )
-def test_sparse_vector_is_rejected_where_there_is_none(cluster_info: ClusterInfo) -> None:
+def test_unsupported_sparse_vector_is_rejected(cluster_info: ClusterInfo) -> None:
     with pytest.raises(UnsupportedTarget, match=cluster_info.label) as caught:
         build_index_body(cluster_info, SPARSE)
     assert "--vector" in caught.value.remedy
@@ -79,7 +79,7 @@ def test_seismic_is_rejected_where_no_plugin_has_it(cluster_info: ClusterInfo) -
 
 
 @pytest.mark.parametrize(("largest_weight", "ceiling"), [(None, 3), (1.0, 1.0)])
-def test_seismic_comes_beside_the_exact_field(largest_weight: float | None, ceiling: float) -> None:
+def test_seismic_is_added_to_the_exact_field(largest_weight: float | None, ceiling: float) -> None:
     body, plain = (
         build_index_body(ALL[2], SEISMIC, largest_weight=largest_weight),
         resources.load_json_resource("mappings", "image"),
@@ -91,7 +91,7 @@ def test_seismic_comes_beside_the_exact_field(largest_weight: float | None, ceil
     assert body["settings"]["index"] == {**plain["settings"]["index"], "sparse": True}
 
 
-def test_a_user_s_own_method_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_custom_methods_are_used_unchanged(tmp_path: Path) -> None:
     method = {"name": "seismic", "parameters": {"quantization_ceiling_ingest": 2}, "engine": "one that is to come"}
     file = own(tmp_path, {"mappings": {"properties": {"token_ids": {"type": "sparse_vector", "method": method}}}})
     body = build_index_body(ALL[2], SEISMIC, override=file, largest_weight=1.0)
@@ -112,7 +112,7 @@ def test_impacts_are_rejected_where_the_filter_is_not(cluster_info: ClusterInfo)
     assert "--impact-field" in caught.value.remedy
 
 
-def test_impacts_come_on_top_of_the_rest() -> None:
+def test_impacts_are_added_to_the_rest() -> None:
     body, plain = build_index_body(ALL[2], IMPACTS), resources.load_json_resource("mappings", "image")
     assert set(body["mappings"]["properties"]) == {*plain["mappings"]["properties"], "impacts"}
     assert body["settings"]["index"]["number_of_shards"] == plain["settings"]["index"]["number_of_shards"]
@@ -125,7 +125,7 @@ def own(path: Path, change: dict[str, Any]) -> Path:
     return file
 
 
-def test_a_user_s_own_body_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_custom_bodies_are_used_unchanged(tmp_path: Path) -> None:
     change = {
         "settings": {"index": {"number_of_shards": 3}},
         "mappings": {"_meta": {"a": 1}, "properties": {"x": {"type": "date"}}},
@@ -157,7 +157,7 @@ def test_intervals(interval: str | None, expected: float) -> None:
     ("interval", "changed"),
     [(None, True), ("1s", True), ("29s", True), ("30s", False), ("1m", False), ("-1", False)],
 )
-def test_a_live_index_never_refreshes_more_often_than_it_did(interval: str | None, changed: bool) -> None:
+def test_live_index_refreshes_no_more_often(interval: str | None, changed: bool) -> None:
     for replicas in (False, True):
         found = choose_load_settings({"refresh_interval": interval}, live=True, replicas=replicas)
         assert found == ({"refresh_interval": "30s"} if changed else {})

@@ -1,4 +1,4 @@
-"""Ids of tokens: the table of an index, what a policy makes of it, and documents with both."""
+"""Token ids: the table of an index, policies, and documents with both."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def described(tokens: object) -> dict[str, Any]:
     return {"mappings": {"_meta": {"stair_es": {"model": "m", "token_ids": tokens}}}}
 
 
-def test_the_table_of_an_index_is_what_it_was_made_with() -> None:
+def test_token_table_is_parsed() -> None:
     index_spec = IndexSpec(model_name="m", model_id="m-1", settings={}, tokens=("cat", "", "犬", "a.b"))
     made = json.loads(json.dumps(add_index_meta({"mappings": {}}, build_index_meta(index_spec, "photos"))))
     assert parse_token_table(made) == index_spec.tokens
@@ -41,7 +41,7 @@ def test_the_table_of_an_index_is_what_it_was_made_with() -> None:
 
 
 @pytest.mark.parametrize("tokens", [None, "cat", {"cat": 0}, ["cat", 1], ["cat", "cat"], [str(i) for i in range(MAX_IDS + 1)]])
-def test_an_invalid_table_is_none(tokens: object) -> None:
+def test_invalid_tables_are_none(tokens: object) -> None:
     assert parse_token_table(described(tokens)) is None
     assert parse_token_table({}) is None
 
@@ -52,7 +52,7 @@ def test_the_largest_table_has_ids_below_the_limit_of_the_plugin() -> None:
     assert max(TokenIds.from_tokens(tokens).ids.values()) == 2**15 - 1
 
 
-def test_a_new_name_takes_the_lowest_id_of_the_tokens_that_become_it() -> None:
+def test_merged_tokens_use_the_lowest_id() -> None:
     policy = TokenPolicy(rename={"dog": "cat"}, merge={"pet": ("kitten", "a.b"), "ghost": ("unknown",)}, mute=("fish",))
     assert IDS.extend_for_policy(policy).ids == {**IDS.ids, "pet": 1}
     assert IDS.extend_for_policy(None) is IDS
@@ -65,7 +65,7 @@ def test_two_new_names_never_share_an_id() -> None:
     assert (ids["x"], ids["y"], ids["z"]) == (0, 1, 2)
 
 
-def test_a_document_has_its_weights_once_more_by_id() -> None:
+def test_document_weights_by_token_id() -> None:
     document = {"tokens": {"dog": 0.5, "a%2Eb": 0.25, "strange": 0.1}, "uri": "u"}
     assert add_token_ids(document, IDS) == {**document, "token_ids": {"3": 0.5, "2": 0.25}}
     assert add_token_ids(document, None) == document
@@ -85,7 +85,7 @@ def test_documents_that_searches_will_not_find_are_counted_and_reported() -> Non
     assert no_id.startswith("the index has no id for tokens of 2,000 images: SEISMIC doesn't find them by those")
 
 
-def test_a_model_tells_its_tokens_only_where_they_are_asked_for() -> None:
+def test_tokens_are_returned_only_on_request() -> None:
     assert find_model_tokens(ModelSpec(name="no such model"), DocumentSettings()) == ModelTokens()
     known = find_model_tokens(MINI, SEISMIC)
     assert known.tokens[:1]

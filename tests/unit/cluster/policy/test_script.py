@@ -43,7 +43,7 @@ def test_affected_are_documents_with_a_token_of_the_policy_or_with_another_polic
     }
 
 
-def test_a_sparse_vector_is_asked_in_its_own_way() -> None:
+def test_sparse_vector_query_clause() -> None:
     [either] = build_affected_query(POLICY, TokenFieldLayout(vector="sparse_vector", top_token_count=16, max_clauses=1024))[
         "bool"
     ]["filter"]
@@ -51,14 +51,14 @@ def test_a_sparse_vector_is_asked_in_its_own_way() -> None:
     assert either["bool"]["should"][1:] == [{"sparse_vector": {"field": "tokens", "query_vector": words, "prune": False}}]
 
 
-def test_a_policy_of_more_tokens_than_clauses_goes_through_all_documents() -> None:
+def test_large_policies_scan_all_documents() -> None:
     small = TokenFieldLayout(vector="rank_features", top_token_count=16, max_clauses=10)
     query = build_affected_query(POLICY, small)
     assert query["bool"]["filter"] == [{"match_all": {}}]
     assert query["bool"]["must_not"] == [{"term": {"policy": POLICY.digest}}]
 
 
-def test_the_script_gets_escaped_tokens_and_no_policy_is_none() -> None:
+def test_script_gets_escaped_tokens_or_none() -> None:
     params = {
         "replacements": {"100%25": "dog"},
         "mute": {"a%2Eb": True},
@@ -130,7 +130,7 @@ def test_a_new_index_has_the_fields_even_with_a_body_that_lacks_them() -> None:
         {"policy_undo": {"type": "object", "enabled": False}},
     ],
 )
-def test_a_foreign_field_with_the_name_of_ours_is_rejected(field: dict[str, Any]) -> None:
+def test_conflicting_foreign_fields_are_rejected(field: dict[str, Any]) -> None:
     with pytest.raises(IndexMismatch, match="a column 'policy"):
         check_policy_fields(field, "index 'x'")
 
@@ -146,6 +146,6 @@ def test_an_ingest_uses_the_policy_of_the_index_or_requests_the_same() -> None:
         assert "stair-es policy apply FILE --index photos" in caught.value.remedy
 
 
-def test_a_slow_task_takes_a_second_s_documents_at_once() -> None:
+def test_slow_tasks_use_small_batches() -> None:
     assert [UpdateLimits(requests_per_second=rate).batch_size for rate in (-1.0, 0.2, 50.0, 1e6)] == [1000, 1, 50, 1000]
     assert UpdateProgress(total=9, changed=1, unchanged=2, conflicts=3, failed={"a": ""}).processed == 7

@@ -40,7 +40,7 @@ SOURCE = {
 }
 
 
-def test_a_token_is_a_document_with_its_share_and_rank_and_what_it_has_of_its_image() -> None:
+def test_token_documents_have_share_rank_and_image_fields() -> None:
     made = build_token_documents("1", {**SOURCE, "caption": ["two", "captions"], "taken_at": None}, "s", 3)
     image: dict[str, Any] = {name: SOURCE[name] for name in ("uri", "source", "model", "ingested_at")}
     image |= {"image_id": "1", "token_count": 4, "caption": ["two", "captions"], "source_version": "s"}
@@ -79,7 +79,7 @@ def test_without_top_tokens_there_are_no_tokens(source: dict[str, Any]) -> None:
         ({"dog": -1.0}, "above 0"),
     ],
 )
-def test_tokens_that_others_wrote_may_be_no_weights(tokens: object, message: str) -> None:
+def test_foreign_tokens_may_have_no_weights(tokens: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_token_documents("1", {"top_tokens": ["dog"], "tokens": tokens}, "s", 16)
 
@@ -101,7 +101,7 @@ def test_a_stamp_is_the_same_from_a_source_and_from_doc_values_and_changes_with_
     assert len({*others, "2.f.p.7.2"}) == 6
 
 
-def test_whatever_two_sides_hold_settling_the_differences_makes_them_equal() -> None:
+def test_reconciling_makes_both_sides_equal() -> None:
     draw = random.Random(3)
     for _ in range(300):
         wanted = {str(i): f"s{draw.randrange(2)}" for i in draw.sample(range(12), draw.randrange(12))}
@@ -152,7 +152,7 @@ def test_an_index_of_another_format_is_rejected(found: object) -> None:
         check_index_format("x", _index(about))
 
 
-def test_an_index_of_this_format_or_of_somebody_else_has_no_other_format() -> None:
+def test_current_and_foreign_indices_have_no_other_format() -> None:
     index_spec = IndexSpec(model_name="m", model_id="m-1", settings={})
     for about in (build_index_meta(index_spec, "a"), build_token_index_meta("x", "a"), {}, 3):
         check_index_format("x", _index(about))
@@ -174,7 +174,7 @@ def test_the_token_alias_moves_to_the_token_index_of_the_new_index_alone() -> No
             build_alias_actions(_state({"x.tokens", foreign}), "y")
 
 
-def test_a_mapping_that_can_not_be_paged_is_rejected() -> None:
+def test_unpageable_mapping_is_rejected() -> None:
     keyword = {"type": "keyword"}
     check_pageable_mapping({"uri": keyword, "sha256": keyword}, "m")
     with pytest.raises(IndexMismatch, match="no doc values for sha256"):

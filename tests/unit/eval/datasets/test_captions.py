@@ -62,7 +62,7 @@ def test_json_lines(folder: Path) -> None:
     assert [problem.split(":")[0] for problem in result.problems] == ["line 5", "line 6", "line 7", "line 8", "gone.jpg"]
 
 
-def test_names_that_no_file_can_have_are_left_out(folder: Path) -> None:
+def test_impossible_file_names_are_skipped(folder: Path) -> None:
     names = ["a.jpg", "x" * 5000 + ".jpg", "a\0b.jpg", "."]
     path = folder / "set.jsonl"
     path.write_text("".join(json.dumps({"image": name, "caption": "one"}) + "\n" for name in names))
@@ -136,7 +136,7 @@ def test_an_unknown_caption_format_is_rejected(folder: Path, name: str, text: st
         read_captions(folder / "gone.json")
 
 
-def test_images_may_be_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_images_may_be_remote(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("other") / "set.jsonl"
     path.write_text('{"image": "a.jpg", "caption": "one"}')
     assert captions_of(path, images=folder) == {"a.jpg": ("one",)}

@@ -1,4 +1,4 @@
-"""Caption sets in tables, tars and folders: the same entries come out of every form, and what is bad is told."""
+"""Caption sets in tables, tars and folders: equal entries, and errors."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_tsv_is_read_with_and_without_header_in_either_column_order(folder: Path
     assert captions_of(read_captions(folder / "set.tsv.gz")) == captions_of(result)
 
 
-def test_urls_are_the_files_that_a_download_left(folder: Path) -> None:
+def test_urls_are_the_downloaded_files(folder: Path) -> None:
     kept = folder / "images"
     for name in ("one.example/x/1.jpg", "2 2.jpg", "3.jpg"):
         (kept / name).parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def test_webdataset(folder: Path) -> None:
     assert [each.tags for each in read_entries(shards / "0000.tar")[1] if isinstance(each, CaptionEntry)] == [(), ("x",)]
 
 
-def test_a_tar_that_is_cut_off_gives_what_is_before_the_cut(folder: Path) -> None:
+def test_truncated_tar_gives_its_complete_members(folder: Path) -> None:
     path = tar_of(folder / "x.tar", {"a.jpg": b"A" * 600, "a.txt": b"one", "b.txt": b"two", "b.jpg": b"B" * 6000})
     path.write_bytes(path.read_bytes()[:5000])
     result = read_captions(path)
@@ -207,7 +207,7 @@ def test_a_tar_that_is_cut_off_gives_what_is_before_the_cut(folder: Path) -> Non
         read_captions(folder / "x.tar.gz")
 
 
-def test_a_folder_as_img2dataset_leaves_it(folder: Path) -> None:
+def test_img2dataset_folders(folder: Path) -> None:
     root = folder / "out"
     for name, text in {
         "00000/000.jpg": '{"caption": "one", "url": "u"}',

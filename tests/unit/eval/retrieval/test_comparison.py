@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.oracles.rank_eval import own_values
+from support.oracles.rank_eval import compute_metrics
 
 from stair_es import SparseVector
 from stair_es.cluster.client.capabilities import ClusterInfo
@@ -47,7 +47,7 @@ def test_exact_scores_are_dot_products() -> None:
     )
 
 
-def test_a_bag_of_words_is_what_is_written() -> None:
+def test_bags_of_words_are_written() -> None:
     bags = build_word_bags(["The red car and a RED bus!", "the of"], MINI)
     assert bags[0].to_dict() == {"red": 1.0, "car": 1.0, "bus": 1.0}
     assert len(bags[1]) == 0
@@ -58,15 +58,15 @@ def test_a_bag_of_words_is_what_is_written() -> None:
     assert len(rare[1]) == 0
 
 
-class Bytes:
+class BytePairTokens:
     """A vocabulary of another kind: pieces with a mark at the start of a word, capitals kept, stop words among them."""
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         return tuple(f"Ġ{word}"[index : index + 4] for index in range(0, len(word) + 1, 4))
 
 
-def test_a_bag_is_written_in_the_models_own_vocabulary() -> None:
-    [bag] = build_word_bags(["The (Red) car's bus-stop \u2014 und ein Hund"], Bytes())
+def test_bags_use_the_model_vocabulary() -> None:
+    [bag] = build_word_bags(["The (Red) car's bus-stop \u2014 und ein Hund"], BytePairTokens())
     assert set(bag.tokens) == {"ĠRed", "Ġcar", "'s", "Ġbus", "-sto", "p", "Ġund", "Ġein", "ĠHun", "d"}
     [plain] = build_word_bags(["The Red, red car & a क़िला"], None)
     assert set(plain.tokens) == {"red", "car", "क़िला"}
@@ -111,17 +111,17 @@ def test_of_approximate_neighbours_the_overlap_counts() -> None:
 
 
 def test_the_metrics_of_rank_eval_measure_a_short_list_by_a_short_ideal() -> None:
-    values = own_values(EngineHits((4, 7), (2.0, 1.0)), (7, 1, 2))
+    values = compute_metrics(EngineHits((4, 7), (2.0, 1.0)), (7, 1, 2))
     ideal = 1 + 1 / math.log2(3)
     assert values == {"recall@10": pytest.approx(1 / 3), "MRR@10": 0.5, "nDCG@10": pytest.approx(1 / math.log2(3) / ideal)}
-    assert set(own_values(EngineHits((), ()), (1,)).values()) == {0.0}
+    assert set(compute_metrics(EngineHits((), ()), (1,)).values()) == {0.0}
 
 
 def make_cluster_info(distribution: Any, *version: int) -> ClusterInfo:  # noqa: ANN401
     return ClusterInfo(distribution=distribution, version=version, max_clauses=1024)
 
 
-def test_where_there_is_knn() -> None:
+def test_knn_support() -> None:
     def has(*names: str) -> Any:  # noqa: ANN401
         return lambda: frozenset(names)
 

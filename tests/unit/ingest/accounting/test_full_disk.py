@@ -1,4 +1,4 @@
-"""What an ingest says of a disk that is full, and what it leaves there."""
+"""Ingests on a full disk: messages and files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests, "_CACHE_KIB", 16)
 
 
-def test_a_manifest_that_finds_no_room_names_its_folder_and_the_variable(tmp_path: Path) -> None:
+def test_full_manifest_folder_is_named_with_its_variable(tmp_path: Path) -> None:
     with Manifest(tmp_path) as manifest, limit_file_size(64 * 1024), pytest.raises(IngestError) as failed:
         deque((manifest.add_image(f"file:///{number}", "file:///") for number in range(20_000)), maxlen=0)
     assert str(tmp_path) in failed.value.message
@@ -51,7 +51,7 @@ def test_a_manifest_that_finds_no_room_names_its_folder_and_the_variable(tmp_pat
 
 
 @on_linux
-def test_a_manifest_leaves_nothing_even_if_its_process_is_killed(tmp_path: Path) -> None:
+def test_killed_process_leaves_no_manifest(tmp_path: Path) -> None:
     with Manifest(tmp_path) as manifest:
         for number in range(2_000):
             manifest.add_image(f"file:///{number}", "file:///")
@@ -63,7 +63,7 @@ def test_a_manifest_leaves_nothing_even_if_its_process_is_killed(tmp_path: Path)
 
 
 @on_linux
-def test_dead_letters_that_find_no_room_name_their_file_and_the_option() -> None:
+def test_unwritable_dead_letters_name_file_and_option() -> None:
     dead_letters = DeadLetters(FULL, "photos")
     dead_letters.prepare_file()
     with pytest.raises(IngestError, match="/dev/full: No space left") as failed:
@@ -73,7 +73,7 @@ def test_dead_letters_that_find_no_room_name_their_file_and_the_option() -> None
     assert dead_letters.count == 0
 
 
-def test_letters_that_are_there_survive_a_disk_that_is_full(tmp_path: Path) -> None:
+def test_dead_letters_survive_a_full_disk(tmp_path: Path) -> None:
     dead_letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
     dead_letters.prepare_file()
     dead_letters.add(Outcome(A, "failed", "read", "why"))
@@ -84,7 +84,7 @@ def test_letters_that_are_there_survive_a_disk_that_is_full(tmp_path: Path) -> N
     assert dead_letters.path.read_text().startswith(before)
 
 
-def test_the_check_of_dead_letters_keeps_what_is_there_and_leaves_nothing_new(tmp_path: Path) -> None:
+def test_checking_dead_letters_changes_no_files(tmp_path: Path) -> None:
     dead_letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
     dead_letters.check_writable()
     assert list(tmp_path.iterdir()) == []

@@ -57,7 +57,7 @@ def test_each_image_once_and_failed_ones_as_lines(make: Make, tmp_path: Path) ->
     assert (letter["uri"], letter["stage"], letter["reason"]) == ("file:///b", "decode", "why\nnot")
 
 
-def test_a_dead_letter_can_be_taken_up_again_as_it_was(tmp_path: Path) -> None:
+def test_dead_letters_keep_their_items(tmp_path: Path) -> None:
     letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
     inline, hole = SourceItem("mem:1", "mem:", InlineBytes(b"x")), ListingFailure("file:///d", "file:///", "forbidden")
     for item in (A, inline, hole.to_item()):
@@ -99,13 +99,13 @@ def test_an_image_twice_or_never_listed_fails_the_run(make: Make, tmp_path: Path
         accounting.record_batch(Batch([Outcome(item, "written", "write")]))
 
 
-def test_an_image_left_in_a_stage_fails_the_run(make: Make, tmp_path: Path) -> None:
+def test_lost_images_fail_the_run(make: Make, tmp_path: Path) -> None:
     accounting = make(A)
     with pytest.raises(IngestError, match="without an outcome"):
         accounting.record_batch(Batch([A]))
 
 
-def test_earlier_dead_letters_are_removed_and_an_unwritable_file_fails_at_once(tmp_path: Path) -> None:
+def test_dead_letters_are_replaced_or_fail_at_once(tmp_path: Path) -> None:
     path = tmp_path / "failed.jsonl"
     path.write_text("\n")
     DeadLetters(path, "photos").prepare_file()
@@ -114,7 +114,7 @@ def test_earlier_dead_letters_are_removed_and_an_unwritable_file_fails_at_once(t
         DeadLetters(tmp_path, "photos").prepare_file()
 
 
-def test_a_run_does_not_remove_the_letters_that_another_is_writing(tmp_path: Path) -> None:
+def test_dead_letters_of_running_runs_are_kept(tmp_path: Path) -> None:
     first, second = (DeadLetters(tmp_path / "failed.jsonl", "photos") for _ in range(2))
     first.prepare_file()
     second.prepare_file()  # neither has a letter yet: they will share the file
@@ -145,7 +145,7 @@ def test_a_dead_letter_is_never_written_to_a_file_that_was_just_removed(tmp_path
     assert len(letters.path.read_text().splitlines()) == 1
 
 
-def test_the_manifest_keeps_uris_only_where_asked(tmp_path: Path) -> None:
+def test_manifest_keeps_uris_on_request(tmp_path: Path) -> None:
     for keep in (False, True):
         with Manifest(tmp_path, keep_uris=keep) as manifest:
             manifest.add_image(A.uri, A.source)
@@ -156,7 +156,7 @@ def test_the_manifest_keeps_uris_only_where_asked(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_holds_something_else_is_not_taken_for_dead_letters(tmp_path: Path) -> None:
+def test_other_files_are_not_dead_letters(tmp_path: Path) -> None:
     table = tmp_path / "items.jsonl"
     for content in ('{"path": "a.jpg"}\n', "[1]\n", "path,caption\n"):
         table.write_text(content)
@@ -171,7 +171,7 @@ def test_a_file_that_holds_something_else_is_not_taken_for_dead_letters(tmp_path
     assert not letters.path.exists()
 
 
-def test_a_device_or_a_pipe_stays_what_it_is(tmp_path: Path) -> None:
+def test_devices_and_pipes_are_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     DeadLetters(pipe, "photos").prepare_file()
@@ -198,7 +198,7 @@ def test_the_most_frequent_reasons_are_reported_regardless_of_numbers_in_them(ma
     assert len(others) == 2
 
 
-def test_reasons_are_kept_apart_by_host_and_have_an_example(make: Make) -> None:
+def test_reasons_are_grouped_by_host_with_an_example(make: Make) -> None:
     reasons = [
         "127.0.0.1: 404 Not Found",
         "10.255.255.1: 404 Not Found",
@@ -218,7 +218,7 @@ def test_reasons_are_kept_apart_by_host_and_have_an_example(make: Make) -> None:
     accounting.close()
 
 
-def test_a_run_that_stored_nothing_does_not_promise_to_resume(make: Make) -> None:
+def test_empty_run_offers_no_resume(make: Make) -> None:
     accounting = make(A, B, C)
     accounting.record_batch(Batch([Outcome(A, "failed", "list", "why")]))
     assert accounting.describe_stop("images") == "the run stopped; none of 3 images was stored"

@@ -17,7 +17,7 @@ def _candidate(uri: str, **fields: Json) -> EnricherInput:
     return EnricherInput(uri=uri, data=b"", pixels_HWC=pixels_HWC, box=(0, 0, 4, 4), thumbnail=None, fields=fields)
 
 
-class _Lengths:
+class _LengthEnricher:
     """Answers with the length of the URI; takes down any batch with an image called `bad`."""
 
     version = "1"
@@ -32,7 +32,7 @@ class _Lengths:
         return [Enrichment(fields={"length": len(image.uri)}) for image in images]
 
 
-class _Forgets:
+class _IncompleteEnricher:
     """One enrichment too few in a batch, the right number for an image alone."""
 
     version = "1"
@@ -41,7 +41,7 @@ class _Forgets:
         return [Enrichment(fields={"uri": image.uri}) for image in images[: max(1, len(images) - 1)]]
 
 
-class _Answers:
+class _ConstantEnricher:
     """The same enrichment for each image."""
 
     version = "1"
@@ -69,7 +69,7 @@ def _fields(results: Sequence[Enrichment | str]) -> list[object]:
         ("sink:folder=C:/x", "sink", (("folder", "C:/x"),)),
     ],
 )
-def test_a_spec_is_a_name_and_its_options(text: str, name: str, options: tuple[tuple[str, str], ...]) -> None:
+def test_spec_has_name_and_options(text: str, name: str, options: tuple[tuple[str, str], ...]) -> None:
     assert EnricherSpec.parse(text) == EnricherSpec(name, options)
 
 
@@ -79,14 +79,14 @@ def test_an_invalid_spec_is_a_usage_error(text: str) -> None:
         EnricherSpec.parse(text)
 
 
-def test_an_unknown_enricher_names_the_known_ones() -> None:
+def test_unknown_enricher_lists_known_ones() -> None:
     with pytest.raises(UsageError) as caught:
         EnricherSpec("no-such-enricher").load_kind()
     assert "no-such-enricher" in caught.value.message
     assert "filename" in caught.value.remedy
 
 
-def test_the_built_in_enricher_comes_through_the_door() -> None:
+def test_built_in_enricher_is_an_entry_point() -> None:
     enricher = get_enricher(EnricherSpec.parse("filename:field=name"))
     [result] = enricher.enrich([_candidate("file:///holiday/redBus_2.jpg")])
     assert result.fields == {"name": "red Bus 2"}
@@ -95,29 +95,29 @@ def test_the_built_in_enricher_comes_through_the_door() -> None:
         get_enricher(EnricherSpec.parse("filename:colour=red"))
 
 
-def test_one_failing_image_takes_no_other_with_it() -> None:
-    enricher = _Lengths()
+def test_failing_images_affect_no_others() -> None:
+    enricher = _LengthEnricher()
     results = run_enricher(enricher, "lengths", [_candidate(uri) for uri in ("a", "bad", "ccc")])
     assert _fields(results) == [{"length": 1}, "lengths: ValueError: no such picture", {"length": 3}]
     assert enricher.calls == [3, 1, 1, 1]
 
 
 def test_a_batch_without_trouble_is_one_call() -> None:
-    enricher = _Lengths()
+    enricher = _LengthEnricher()
     assert _fields(run_enricher(enricher, "lengths", [_candidate("a"), _candidate("bb")])) == [{"length": 1}, {"length": 2}]
     assert enricher.calls == [2]
 
 
-def test_a_wrong_count_is_never_paired_with_the_wrong_image() -> None:
-    results = run_enricher(_Forgets(), "forgets", [_candidate(uri) for uri in ("a", "b", "c")])
+def test_wrong_counts_are_run_again_alone() -> None:
+    results = run_enricher(_IncompleteEnricher(), "forgets", [_candidate(uri) for uri in ("a", "b", "c")])
     assert _fields(results) == [{"uri": "a"}, {"uri": "b"}, {"uri": "c"}]
 
 
 @pytest.mark.parametrize(
     "enricher",
     [
-        _Answers(Enrichment(pixels_HWC=np.zeros((2, 4, 3), np.uint8))),
-        _Answers(Enrichment(pixels_HWC=np.zeros((4, 4), np.uint8))),
+        _ConstantEnricher(Enrichment(pixels_HWC=np.zeros((2, 4, 3), np.uint8))),
+        _ConstantEnricher(Enrichment(pixels_HWC=np.zeros((4, 4), np.uint8))),
     ],
     ids=["another size", "no colours"],
 )
@@ -128,8 +128,8 @@ def test_pixels_of_another_shape_are_rejected(enricher: Enricher) -> None:
     assert "(4, 4, 3)" in result
 
 
-def test_pixels_of_the_same_shape_are_taken() -> None:
+def test_pixels_of_the_same_shape_pass() -> None:
     pixels_HWC = np.full((4, 4, 3), 7, np.uint8)
-    [result] = run_enricher(_Answers(Enrichment(pixels_HWC=pixels_HWC)), "paint", [_candidate("a")])
+    [result] = run_enricher(_ConstantEnricher(Enrichment(pixels_HWC=pixels_HWC)), "paint", [_candidate("a")])
     assert isinstance(result, Enrichment)
     assert result.pixels_HWC is pixels_HWC

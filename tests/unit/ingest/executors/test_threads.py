@@ -1,4 +1,4 @@
-"""What an ingest in this process goes by."""
+"""The executor with threads."""
 
 from __future__ import annotations
 

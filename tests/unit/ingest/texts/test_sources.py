@@ -1,4 +1,4 @@
-"""Sources of texts: what of a file becomes a text, and what fails."""
+"""Sources of texts: parsed texts and failures."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, format_: TextFormat | N
     assert read(open_text_source("-", format_)) == (texts, {})
 
 
-def test_json_on_standard_input_is_not_taken_for_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_on_stdin_is_not_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "a dog"}')))
     with pytest.raises(UsageError, match="look like JSON Lines"):
         read(open_text_source("-"))

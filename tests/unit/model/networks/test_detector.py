@@ -52,12 +52,12 @@ def test_the_highest_score_is_that_of_the_class_to_be_seen(by_onnx: Detector, pi
     assert scores_BN.max(axis=1).tolist() == pytest.approx([score for _, score in GOLDEN.values()], abs=TOLERANCE)
 
 
-def test_there_are_80_classes() -> None:
+def test_class_count_is_80() -> None:
     assert len(set(COCO_CLASSES)) == nanodet.COCO_CLASS_COUNT
     assert [COCO_CLASSES[i] for i in (0, 14, 39, 79)] == ["person", "bird", "bottle", "toothbrush"]
 
 
-def test_an_image_alone_and_in_a_batch_has_the_same_scores(by_onnx: Detector, by_torch: Detector, pixels_BHWC: Pixels) -> None:
+def test_scores_do_not_depend_on_the_batch(by_onnx: Detector, by_torch: Detector, pixels_BHWC: Pixels) -> None:
     for each in (by_onnx, by_torch):
         batch = each.score_classes(pixels_BHWC)
         alone = np.concatenate([each.score_classes(pixels_BHWC[i : i + 1]) for i in range(len(pixels_BHWC))])

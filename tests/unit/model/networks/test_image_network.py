@@ -30,9 +30,7 @@ def by_torch() -> TorchImageNetwork:
     return TorchImageNetwork(threads=1)
 
 
-def test_our_graph_computes_what_the_original_network_does(
-    by_onnx: OnnxImageNetwork, by_torch: TorchImageNetwork, pixels_BHWC: Pixels
-) -> None:
+def test_graph_matches_the_original_network(by_onnx: OnnxImageNetwork, by_torch: TorchImageNetwork, pixels_BHWC: Pixels) -> None:
     noise = np.random.default_rng(0).integers(0, 256, pixels_BHWC.shape).astype(np.uint8)
     for pixels in (pixels_BHWC, noise):
         ours, theirs = by_onnx.run_network(pixels), by_torch.run_network(pixels)
@@ -54,7 +52,7 @@ def test_an_image_alone_and_in_a_batch_is_the_same(
         assert (empty.logits_BK.shape, empty.features_BD.shape) == ((0, 1000), (0, 1280))
 
 
-def test_auto_takes_torch_only_where_cuda_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_selects_torch_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_network, "is_classifier_cuda_available", lambda: False)
     assert isinstance(image_network.load_image_network("auto", 1), OnnxImageNetwork)
     monkeypatch.setattr(image_network, "is_classifier_cuda_available", lambda: True)

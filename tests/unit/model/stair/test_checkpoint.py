@@ -1,4 +1,4 @@
-"""STAIR checkpoints: bit for bit there and back over every kind of backbone, refused with a word why, never unpickled."""
+"""STAIR checkpoints: bitwise round trips of every backbone, clear errors, no unpickling."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ BOTH = [(image, "bert") for image in tiny_stair.IMAGES] + [("vit", "distilbert")
 
 @pytest.mark.parametrize(("image", "text"), BOTH)
 def test_a_checkpoint_is_the_model_bit_for_bit(tmp_path: Path, image: str, text: str) -> None:
-    config = tiny_stair.config(image, text, text_own_words=True, heads=("tokens", "dense"), dense_dim=7)
-    model = tiny_stair.model(config)
-    tiny_stair.write(tmp_path / "one", model, tiny_stair.tensors(model))
+    config = tiny_stair.build_config(image, text, text_own_words=True, heads=("tokens", "dense"), dense_dim=7)
+    model = tiny_stair.build_model(config)
+    tiny_stair.write_tensors(tmp_path / "one", model, tiny_stair.get_tensors(model))
     loaded = checkpoint.load_stair_model(tmp_path / "one")
     assert loaded.config == config
     kept, result = model.state_dict(), loaded.state_dict()
@@ -39,7 +39,7 @@ def test_a_checkpoint_is_the_model_bit_for_bit(tmp_path: Path, image: str, text:
         one, other = model.encode_images(pixels), loaded.encode_images(pixels)
     assert torch.equal(one.weights_BF, other.weights_BF)
     assert torch.equal(one.dense_BE, other.dense_BE)
-    tiny_stair.write(tmp_path / "two", loaded, tiny_stair.tensors(loaded))
+    tiny_stair.write_tensors(tmp_path / "two", loaded, tiny_stair.get_tensors(loaded))
     for file in ("config.json", "model.safetensors", "tokenizer.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert not [path.name for path in (tmp_path / "one").iterdir() if path.name.startswith(".")]
@@ -56,25 +56,26 @@ def test_a_checkpoint_is_the_model_bit_for_bit(tmp_path: Path, image: str, text:
         {"vocabulary": "words", "text_own_words": True, "image_tie": True},
     ],
 )
-def test_ties_pools_and_heads_come_back(tmp_path: Path, changes: dict[str, Any]) -> None:
-    model = tiny_stair.model(tiny_stair.config(**changes))
-    tiny_stair.write(tmp_path, model, tiny_stair.tensors(model))
+def test_ties_pools_and_heads_reload(tmp_path: Path, changes: dict[str, Any]) -> None:
+    model = tiny_stair.build_model(tiny_stair.build_config(**changes))
+    tiny_stair.write_tensors(tmp_path, model, tiny_stair.get_tensors(model))
     loaded = checkpoint.load_stair_model(tmp_path)
     assert loaded.config == model.config
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), loaded.parameters(), strict=True))
 
 
-def test_the_id_is_that_of_what_makes_the_vectors(tmp_path: Path) -> None:
-    first = registry.get_model_card(str(tiny_stair.checkpoint(tmp_path / "a"))).model_id
-    assert first == registry.get_model_card(str(tiny_stair.checkpoint(tmp_path / "b"))).model_id
+def test_model_id_depends_on_vector_files(tmp_path: Path) -> None:
+    first = registry.get_model_card(str(tiny_stair.write_checkpoint(tmp_path / "a"))).model_id
+    assert first == registry.get_model_card(str(tiny_stair.write_checkpoint(tmp_path / "b"))).model_id
     (tmp_path / "b" / "README.md").write_text("another card")
     (tmp_path / "b" / "image.onnx").write_bytes(b"a graph")
     assert first == registry.get_model_card(str(tmp_path / "b")).model_id
-    others = (tiny_stair.config(image_top_k=5), tiny_stair.config(similarity="dot"))
+    others = (tiny_stair.build_config(image_top_k=5), tiny_stair.build_config(similarity="dot"))
     ids = {
-        registry.get_model_card(str(tiny_stair.checkpoint(tmp_path / f"c{i}", other))).model_id for i, other in enumerate(others)
+        registry.get_model_card(str(tiny_stair.write_checkpoint(tmp_path / f"c{i}", other))).model_id
+        for i, other in enumerate(others)
     }
-    ids.add(registry.get_model_card(str(tiny_stair.checkpoint(tmp_path / "d", seed=1))).model_id)
+    ids.add(registry.get_model_card(str(tiny_stair.write_checkpoint(tmp_path / "d", seed=1))).model_id)
     assert len(ids | {first}) == 4
     assert first.startswith("tiny-")
     assert len(first) == len("tiny-") + 12
@@ -82,7 +83,7 @@ def test_the_id_is_that_of_what_makes_the_vectors(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_stair.checkpoint(tmp_path_factory.mktemp("made") / "m")
+    return tiny_stair.write_checkpoint(tmp_path_factory.mktemp("made") / "m")
 
 
 @pytest.fixture
@@ -92,10 +93,10 @@ def folder(_made: Path, tmp_path: Path) -> Path:
 
 def _weights(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
     def fault(folder: Path) -> None:
-        model = tiny_stair.model(tiny_stair.config())
-        weights = tiny_stair.tensors(model)
+        model = tiny_stair.build_model(tiny_stair.build_config())
+        weights = tiny_stair.get_tensors(model)
         change(weights)
-        tiny_stair.write(folder, model, weights)
+        tiny_stair.write_tensors(folder, model, weights)
 
     return fault
 
@@ -177,7 +178,7 @@ def test_incompatible_files_are_rejected_with_the_reason(folder: Path, fault: st
     assert error.value.remedy
 
 
-class _Bomb:
+class _MaliciousPickle:
     def __init__(self, path: Path) -> None:
         self._path = path
 
@@ -189,10 +190,10 @@ def test_pickles_are_never_read(folder: Path, tmp_path: Path) -> None:
     trace = tmp_path / "it-ran"
     before = registry.get_model_card(str(folder)).model_id
     for name in ("pytorch_model.bin", "model.pt", "training_args.bin"):
-        (folder / name).write_bytes(pickle.dumps(_Bomb(trace)))
+        (folder / name).write_bytes(pickle.dumps(_MaliciousPickle(trace)))
     assert registry.get_model_card(str(folder)).model_id == before
     assert len(registry.load_encoder(ModelSpec(name=str(folder))).encode_images(_pixels(1))[0])
-    (folder / "model.safetensors").write_bytes(pickle.dumps(_Bomb(trace)))
+    (folder / "model.safetensors").write_bytes(pickle.dumps(_MaliciousPickle(trace)))
     with pytest.raises(ModelError, match=r"can't read .*model\.safetensors"):
         registry.load_encoder(ModelSpec(name=str(folder))).encode_images(_pixels(1))
     assert not trace.exists()
@@ -212,9 +213,9 @@ def test_an_unsupported_spec_is_rejected(folder: Path, spec: dict[str, Any], mes
         registry.load_encoder(ModelSpec(name=str(folder), **spec))
 
 
-def test_the_configuration_is_what_was_written(folder: Path) -> None:
+def test_configuration_round_trips(folder: Path) -> None:
     config = read_stair_config(folder)
-    assert config == tiny_stair.config()
+    assert config == tiny_stair.build_config()
     assert StairConfig.from_dict(json.loads(config.to_json())) == config
 
 

@@ -81,7 +81,7 @@ def _logits(head: Any, embedding: Doubles, states_LD: Doubles) -> Doubles:  # no
 @pytest.mark.parametrize("pool", ["max", "mean"])
 @pytest.mark.parametrize("tie", [False, True])
 def test_the_words_of_an_image_match_numpy(pool: str, tie: bool) -> None:
-    model = tiny_stair.model(tiny_stair.config(image_pool=pool, image_tie=tie, image_top_k=4))
+    model = tiny_stair.build_model(tiny_stair.build_config(image_pool=pool, image_tie=tie, image_top_k=4))
     pixels = _pixels(3)
     with torch.inference_mode():
         states_BLD = _array(model.image.compute_states(torch.from_numpy(pixels)))
@@ -93,8 +93,8 @@ def test_the_words_of_an_image_match_numpy(pool: str, tie: bool) -> None:
         assert np.count_nonzero(result_F) == min(4, np.count_nonzero(logits_F > 0))
 
 
-def test_pixels_are_scaled_as_the_configuration_says() -> None:
-    model = tiny_stair.model(tiny_stair.config())
+def test_pixel_scaling_follows_the_configuration() -> None:
+    model = tiny_stair.build_model(tiny_stair.build_config())
     pixels = _pixels(2)
     scaled = (pixels / 255.0 - np.array([0.5, 0.4, 0.45])) / np.array([0.2, 0.25, 0.3])
     with torch.inference_mode():
@@ -106,7 +106,7 @@ def test_pixels_are_scaled_as_the_configuration_says() -> None:
 @pytest.mark.parametrize("own_words", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_words_of_a_text_match_numpy(pool: str, own_words: bool, masked: bool) -> None:
-    model = tiny_stair.model(tiny_stair.config(text_pool=pool, text_own_words=own_words, text_always_masked=masked))
+    model = tiny_stair.build_model(tiny_stair.build_config(text_pool=pool, text_own_words=own_words, text_always_masked=masked))
     with torch.inference_mode():
         result_BF = _array(model.encode_texts(_texts(model)).weights_BF)
     embedding, features = _array(model.text.head.embedding_FT), len(model.tokens.tokens)
@@ -128,8 +128,8 @@ def test_the_words_of_a_text_match_numpy(pool: str, own_words: bool, masked: boo
         assert result_F == pytest.approx(_kept(np.log1p(np.maximum(strength_F, 0)), 5), abs=1e-5)
 
 
-def test_tied_text_embeddings_are_those_of_the_network() -> None:
-    model = tiny_stair.model(tiny_stair.config(text_tie=True, text_transform_dim=tiny_stair.WIDTH))
+def test_tied_text_embeddings_match_the_network() -> None:
+    model = tiny_stair.build_model(tiny_stair.build_config(text_tie=True, text_transform_dim=tiny_stair.WIDTH))
     one = _texts(model, ("a red dog",))
     with torch.inference_mode():
         states_LD = _array(model.text.backbone(one.ids_BL, one.mask_BL))[0]
@@ -140,7 +140,7 @@ def test_tied_text_embeddings_are_those_of_the_network() -> None:
 
 
 def test_dense_vectors_match_numpy() -> None:
-    model = tiny_stair.model(tiny_stair.config(heads=("tokens", "dense"), dense_dim=7))
+    model = tiny_stair.build_model(tiny_stair.build_config(heads=("tokens", "dense"), dense_dim=7))
     assert model.text.head.dense is not None
     with torch.inference_mode():
         result_BE = _array(model.encode_texts(_texts(model)).dense_BE)
@@ -152,8 +152,8 @@ def test_dense_vectors_match_numpy() -> None:
         assert result_E == pytest.approx(expected_E / np.linalg.norm(expected_E), abs=1e-5)
 
 
-def test_a_mask_leaves_the_words_of_the_text() -> None:
-    model = tiny_stair.model(tiny_stair.config(text_own_words=True, text_top_k=0))
+def test_masks_keep_the_words_of_the_text() -> None:
+    model = tiny_stair.build_model(tiny_stair.build_config(text_own_words=True, text_top_k=0))
     with torch.inference_mode():
         weights_BF = model.encode_texts(_texts(model), mask="own").weights_BF
     assert weights_BF is not None
@@ -164,8 +164,8 @@ def test_a_mask_leaves_the_words_of_the_text() -> None:
     assert words[2] == words[5] == set()
 
 
-def test_a_plain_mask_leaves_all_tokens_of_the_text_stop_words_included() -> None:
-    model = tiny_stair.model(tiny_stair.config(text_top_k=0))
+def test_plain_masks_keep_stop_words() -> None:
+    model = tiny_stair.build_model(tiny_stair.build_config(text_top_k=0))
     model.set_bias(9.0)  # so that every word is on
     with torch.inference_mode():
         weights_BF = model.encode_texts(_texts(model), mask="tokens").weights_BF
@@ -177,17 +177,17 @@ def test_a_plain_mask_leaves_all_tokens_of_the_text_stop_words_included() -> Non
     assert words[5] == {"the", "of"}
 
 
-def test_a_tower_that_is_always_masked_stays_so_under_a_plain_mask() -> None:
-    model = tiny_stair.model(tiny_stair.config(text_always_masked=True))
+def test_always_masked_tower_ignores_a_plain_mask() -> None:
+    model = tiny_stair.build_model(tiny_stair.build_config(text_always_masked=True))
     with torch.inference_mode():
         one, other = (model.encode_texts(_texts(model), mask=mask).weights_BF for mask in ("none", "tokens"))
     assert one is not None
     assert torch.equal(one, other)
 
 
-def test_without_a_cap_every_word_above_zero_is_in_the_vector(tmp_path: Path) -> None:
+def test_uncapped_vectors_have_all_positive_words(tmp_path: Path) -> None:
     encoder = _encoder(tmp_path, image_top_k=0, text_top_k=0, similarity="dot")
-    model = tiny_stair.model(tiny_stair.config(image_top_k=0, text_top_k=0, similarity="dot"))
+    model = tiny_stair.build_model(tiny_stair.build_config(image_top_k=0, text_top_k=0, similarity="dot"))
     pixels = _pixels(3)
     with torch.inference_mode():
         outs = (model.encode_images(torch.from_numpy(pixels)), model.encode_texts(_texts(model)))
@@ -217,7 +217,7 @@ def test_neither_special_nor_unused_tokens_are_words(tmp_path: Path, text: str) 
 def _encoder(
     folder: Path, *, spec: dict[str, Any] | None = None, image: str = "vit", text: str = "bert", **changes: object
 ) -> Encoder:
-    tiny_stair.checkpoint(folder, tiny_stair.config(image, text, **changes))
+    tiny_stair.write_checkpoint(folder, tiny_stair.build_config(image, text, **changes))
     return registry.load_encoder(ModelSpec(name=str(folder), backend="torch", **(spec or {})))
 
 
@@ -274,7 +274,7 @@ def test_threads_get_the_same_vectors(tmp_path: Path) -> None:
     assert all(each == result[0] for each in result)
 
 
-def test_cosine_vectors_have_length_1_and_dot_ones_their_own(tmp_path: Path) -> None:
+def test_only_cosine_vectors_are_normalized(tmp_path: Path) -> None:
     unit = _encoder(tmp_path / "a").encode_images(_pixels(4))
     plain = _encoder(tmp_path / "b", similarity="dot").encode_images(_pixels(4))
     for one, other in zip(unit, plain, strict=True):
@@ -283,7 +283,7 @@ def test_cosine_vectors_have_length_1_and_dot_ones_their_own(tmp_path: Path) -> 
         _near(one, SparseVector.from_pairs((word, weight / length) for word, weight in other), 2e-5)
 
 
-def test_a_row_becomes_a_vector_without_what_rounds_to_nothing() -> None:
+def test_rows_become_vectors_without_zero_weights() -> None:
     row = np.array([0, 0.5, 1e-7, 2, 0], np.float32)
     ranks = np.arange(5)
     assert build_sparse_vector(row, "abcde", ranks, unit=False).to_dict() == {"d": 2.0, "b": 0.5}
@@ -299,13 +299,13 @@ def test_a_row_becomes_a_vector_without_what_rounds_to_nothing() -> None:
             build_sparse_vector(row + np.array([0, 0, 0, 0, value], np.float32), "abcde", ranks, unit=True)
 
 
-def test_vectors_are_in_the_order_that_vectors_have(tmp_path: Path) -> None:
+def test_vectors_are_sorted(tmp_path: Path) -> None:
     encoder = _encoder(tmp_path, image_top_k=0, text_top_k=0)
     for vector in (*encoder.encode_images(_pixels(8)), *encoder.encode_texts(TEXTS)):
         assert vector == SparseVector.from_mapping(vector.to_dict())
 
 
-def test_each_head_answers_for_itself_only(tmp_path: Path) -> None:
+def test_heads_are_independent(tmp_path: Path) -> None:
     dense = _encoder(tmp_path / "dense", heads=("dense",))
     assert isinstance(dense, DenseEncoder)
     assert np.linalg.norm(dense.encode_images_dense(_pixels(2)), axis=1) == pytest.approx(1, abs=1e-5)
@@ -320,7 +320,7 @@ def test_each_head_answers_for_itself_only(tmp_path: Path) -> None:
     assert get_dense_encoder(words) is None, "an evaluation leaves dense rows out"
 
 
-def test_words_and_dense_vectors_together_are_those_of_each_alone(tmp_path: Path) -> None:
+def test_words_and_dense_vectors_equal_separate_calls(tmp_path: Path) -> None:
     encoder = _encoder(tmp_path / "both", heads=("tokens", "dense"))
     assert isinstance(encoder, JointEncoder)
     words, dense_BD = encoder.encode_images_both(_pixels(3))
@@ -346,7 +346,7 @@ def test_invalid_pixels_are_rejected(tmp_path: Path, shape: tuple[int, ...]) -> 
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_going_over_the_words_in_slices_gives_the_same_numbers(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slicing_words_keeps_the_numbers(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = torch.Generator().manual_seed(1)
     hidden, words, bias = (torch.randn(*shape, generator=draw) for shape in ((3, 5, 8), (1300, 8), (1300,)))
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 0, 1, 0]], dtype=torch.bool) if masked else None

@@ -1,4 +1,4 @@
-"""What is shipped of stair-mini: files that fit together, how they are packed, and how a training of them begins."""
+"""Shipped files of stair-mini: consistency, packing, and start of a training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def build_mini(monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401  a modul
     return build_mini
 
 
-def test_what_is_shipped_is_small_and_credits_its_sources() -> None:
+def test_shipped_files_are_small_and_credited() -> None:
     assert sum(path.stat().st_size for path in artifacts.MINI_FOLDER.iterdir()) < 7_000_000
     told = (artifacts.MINI_FOLDER / "README.md").read_text(encoding="utf-8")
     for credit in ("EmojiOne", "CC-BY-4.0", "Google (Noto Emoji)", "Microsoft (Fluent Emoji)", "Mozilla", "Open Clip Art"):
@@ -76,14 +76,14 @@ def test_arrays_fit_together(mini: MiniArtifacts) -> None:
     assert all(np.isfinite(array).all() for array in arrays.values())
 
 
-def test_the_shipped_classes_are_those_that_are_written(mini: MiniArtifacts) -> None:
+def test_shipped_classes_match_their_file(mini: MiniArtifacts) -> None:
     oracle = Oracle(mini)
     for name, rows in (("classes.txt", oracle.classes), ("objects.txt", oracle.objects)):
         for named, row in zip(mini_words.read_classes(mini_words.FOLDER / name), rows, strict=True):
             assert row == pytest.approx(named.weights, abs=0.5 / 255 + 1e-9), named.name
 
 
-def test_the_table_holds_what_is_near_to_a_token(mini: MiniArtifacts) -> None:
+def test_table_has_nearest_tokens(mini: MiniArtifacts) -> None:
     table, tokens, count = mini.table, load_wordpiece_vocabulary(), len(mini.vocabulary)
     assert table.word_ids_TN.shape == table.weights_TN.shape == (len(table.token_ids_T), 8)
     assert (np.diff(table.token_ids_T.astype(int)) > 0).all()
@@ -120,18 +120,18 @@ def test_files_that_are_written_are_read(mini: MiniArtifacts, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("harm", [*(f"{name} gone" for name in FILES), "cut", "other version", "no blend", "no list", "no table"])
-def test_broken_files_are_told(tmp_path: Path, mini: MiniArtifacts, harm: str) -> None:
+def test_broken_files_fail(tmp_path: Path, mini: MiniArtifacts, harm: str) -> None:
     folder = tmp_path / "mini"
     shutil.copytree(artifacts.MINI_FOLDER, folder)
-    told = json.loads((folder / CONFIG_FILE).read_text())
+    output = json.loads((folder / CONFIG_FILE).read_text())
     if harm.endswith("gone"):
         (folder / harm.split()[0]).unlink()
     elif harm == "cut":
         (folder / WEIGHTS_FILE).write_bytes((folder / WEIGHTS_FILE).read_bytes()[:1000])
     elif harm == "other version":
-        (folder / CONFIG_FILE).write_text(json.dumps({**told, "version": 9}))
+        (folder / CONFIG_FILE).write_text(json.dumps({**output, "version": 9}))
     elif harm == "no blend":
-        (folder / CONFIG_FILE).write_text(json.dumps({name: value for name, value in told.items() if name != "blend"}))
+        (folder / CONFIG_FILE).write_text(json.dumps({name: value for name, value in output.items() if name != "blend"}))
     elif harm == "no list":
         (folder / CONFIG_FILE).write_text("[]")
     else:
@@ -164,7 +164,7 @@ def test_a_training_of_it_learns_no_picture_of_tux_paint(tmp_path: Path, build_m
     assert [Path(each.captions).stem for each in config.data.validation] == ["val_style", "val_concepts"]
 
 
-def test_the_shipped_blend_and_classes_are_those_of_the_build(mini: MiniArtifacts, build_mini: Any) -> None:  # noqa: ANN401
+def test_shipped_blend_and_classes_match_the_build(mini: MiniArtifacts, build_mini: Any) -> None:  # noqa: ANN401
     assert mini.blend == build_mini.BLEND
     packed = build_mini.pack_classes(mini_words.read_classes(mini_words.FOLDER / "classes.txt"), mini.vocabulary)
     assert np.array_equal(packed.word_ids_KE, mini.classes.word_ids_KE)

@@ -88,14 +88,14 @@ def test_statistics_of_white_with_one_pixel_are_finite() -> None:
     assert (np.abs(result) <= 4).all()  # no share of hardly anything becomes large
 
 
-def test_shares_are_between_0_and_1_and_the_picture_is_left_as_it_is() -> None:
+def test_shares_are_fractions_and_the_image_is_unchanged() -> None:
     for pixels in (draw_house(), make_noise()):
         before = pixels.copy()
         assert ((compute_pixel_statistics(pixels)[1:] >= 0) & (compute_pixel_statistics(pixels)[1:] <= 1)).all()
         assert np.array_equal(pixels, before)
 
 
-def test_the_probability_is_that_of_the_regression() -> None:
+def test_probability_matches_the_regression() -> None:
     weights: Floats = np.linspace(0, 1, STATISTIC_COUNT).astype(np.float32)
     gate = DrawingGate(statistic_weights_S=weights, feature_weights_P=np.array([1.0, -2.0], np.float32), bias=0.5)
     pixels, features_P = draw_house(), np.array([0.3, 0.1], np.float32)
@@ -103,7 +103,7 @@ def test_the_probability_is_that_of_the_regression() -> None:
     assert gate.predict_probability(pixels, features_P) == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)
 
 
-def test_a_drawing_is_one_and_a_noisy_photograph_is_none(gate: DrawingGate, network: ImageNetwork) -> None:
+def test_drawings_differ_from_noisy_photographs(gate: DrawingGate, network: ImageNetwork) -> None:
     drawn, noisy = (
         gate.predict_probability(pixels, network.run_network(pixels[None]).features_BD[0])
         for pixels in (draw_house(), make_noise())
@@ -121,7 +121,7 @@ def test_photographs_of_the_examples_are_not_drawn(gate: DrawingGate, network: I
         assert gate.predict_probability(small_BHWC[0], features_P) < blend.drawing_threshold, path.name
 
 
-def test_the_gate_is_fitted_to_what_tells_two_kinds_apart(mini_gate: Any) -> None:  # noqa: ANN401
+def test_gate_is_fitted_to_separate_two_classes(mini_gate: Any) -> None:  # noqa: ANN401
     rng = np.random.default_rng(1)
     counts = np.ones(60, np.float32)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from support.oracles import mini_oracle
-from support.oracles.mini_oracle import Answers, Oracle
+from support.oracles.mini_oracle import NetworkOutputs, Oracle
 
 from stair_es.errors import ModelError
 from stair_es.eval.models import build_evaluated_model
@@ -76,7 +76,7 @@ def oracle(shipped: MiniArtifacts) -> Oracle:
     return Oracle(shipped)
 
 
-def ask_networks(mini: StairMiniEncoder, shipped: MiniArtifacts, oracle: Oracle, pixels_BHWC: Pixels) -> list[Answers]:
+def ask_networks(mini: StairMiniEncoder, shipped: MiniArtifacts, oracle: Oracle, pixels_BHWC: Pixels) -> list[NetworkOutputs]:
     """Return what the networks make of images, one by one."""
     heads = NumpyHeads(shipped.config, shipped.arrays)  # against PyTorch: tests/integration/test_model_mini.py
     statistics, features, bias = (shipped.arrays[f"gate.{name}"] for name in ("statistics_S", "features_P", "bias"))
@@ -88,11 +88,11 @@ def ask_networks(mini: StairMiniEncoder, shipped: MiniArtifacts, oracle: Oracle,
         learned = heads.apply_to_features(features_P)[0]
         assert learned is not None
         answers.append(
-            Answers(
+            NetworkOutputs(
                 classes=compute_softmax(logits_K.astype(np.float64)).tolist(),
                 things=mini.detector.score_classes(pixels_HWC[None])[0].tolist(),
                 drawn=gate.predict_probability(small_BHWC[0], features_P),
-                learned=oracle.name(learned),
+                learned=oracle.name_weights(learned),
             )
         )
     return answers
@@ -150,7 +150,7 @@ def test_an_image_matches_the_formula(
         monkeypatch.setattr(DrawingGate, "predict_probability", lambda gate, pixels_HWC, features_P: drawn)
     answers = ask_networks(mini, shipped, oracle, pixels_BHWC)
     for vector, each in zip(mini.encode_images(pixels_BHWC), answers, strict=True):
-        assert mini_oracle.measure_distance(vector, oracle.see_image(each)) <= ROUNDED
+        assert mini_oracle.measure_distance(vector, oracle.encode_image(each)) <= ROUNDED
 
 
 def test_the_detector_counts_more_where_the_classifier_agrees(oracle: Oracle, shipped: MiniArtifacts) -> None:
@@ -160,7 +160,7 @@ def test_the_detector_counts_more_where_the_classifier_agrees(oracle: Oracle, sh
     things = [0.7 * (index == cow) for index in range(80)]
     weights = []
     for index in (others, ox):
-        answers = Answers(classes=np.eye(1000)[index].tolist(), things=things, drawn=0.0, learned={})
+        answers = NetworkOutputs(classes=np.eye(1000)[index].tolist(), things=things, drawn=0.0, learned={})
         weights.append(oracle._agree(answers)[cow])
     assert 0 < weights[0] < weights[1]
 
@@ -183,7 +183,7 @@ def test_the_heads_fade_in(
         assert alike[-1] < 0.98
 
 
-class Counting:
+class CountingNetwork:
     """Passes pictures on to a network, and counts."""
 
     def __init__(self, network: ImageNetwork) -> None:
@@ -195,13 +195,13 @@ class Counting:
 
 
 def test_the_network_runs_once_for_an_image(mini: StairMiniEncoder, pixels_BHWC: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
-    counting = Counting(mini.image_network)
+    counting = CountingNetwork(mini.image_network)
     monkeypatch.setattr("stair_es.model.networks.image_network.load_image_network", lambda backend, threads, precision: counting)
     assert StairMiniEncoder(LIGHT).encode_images(pixels_BHWC) == mini.encode_images(pixels_BHWC)
     assert counting.seen == len(pixels_BHWC)
 
 
-class Clueless:
+class UniformNetwork:
     """Every class equally likely, and no thing."""
 
     backend = "onnx"
@@ -215,7 +215,7 @@ class Clueless:
 
 def test_clueless_networks_still_give_words(monkeypatch: pytest.MonkeyPatch, pixels_BHWC: Pixels) -> None:
     for name in ("image_network.load_image_network", "detector.load_detector"):
-        monkeypatch.setattr(f"stair_es.model.networks.{name}", lambda backend, threads, precision: Clueless())
+        monkeypatch.setattr(f"stair_es.model.networks.{name}", lambda backend, threads, precision: UniformNetwork())
     assert all(StairMiniEncoder(LIGHT).encode_images(pixels_BHWC))
 
 
@@ -237,37 +237,37 @@ def test_with_the_table_a_text_matches_the_formula(
     strengths = shipped.arrays["text.own_words.word_F"]
     indices = {each.word_index for each in shipped.vocabulary.match_words(text)}
     learned = {shipped.vocabulary.words[index]: float(np.log1p(max(0.0, float(strengths[index])))) for index in indices}
-    expected = oracle.read_text(text, learned)
+    expected = oracle.encode_text(text, learned)
     assert mini_oracle.measure_distance(mini.encode_texts([text])[0], expected) <= ROUNDED
 
 
-def test_a_word_of_a_text_is_in_its_vector_and_a_spelling_is_its_word(mini: StairMiniEncoder) -> None:
+def test_texts_have_their_words_and_spellings(mini: StairMiniEncoder) -> None:
     one, other, pair = mini.encode_texts(["the wolves", "a WOLF", "clown fish"])
     assert one.tokens[0] == other.tokens[0] == "wolf"
     assert {"clownfish", "fish"} <= set(pair.tokens)
     assert not {"a", "the"} & {*one.tokens, *other.tokens}
 
 
-def test_a_word_that_is_not_in_the_vocabulary_stands_for_those_near_to_it(mini: StairMiniEncoder, oracle: Oracle) -> None:
+def test_unknown_words_use_nearby_words(mini: StairMiniEncoder, oracle: Oracle) -> None:
     vocabulary = mini._artifacts.vocabulary
     unknown = [
         word
         for word in ("labrador", "poncho", "cathedrals", "physics", "economy", "philosophy", "parliament", "berlin")
-        if vocabulary.find_word(word) < 0 and any(oracle.near_word(word).values())
+        if vocabulary.find_word(word) < 0 and any(oracle.find_nearby_words(word).values())
     ]
     assert len(unknown) >= 3
     for word in unknown:
         [vector] = mini.encode_texts([f"the {word.upper()}"])
-        assert set(vector.tokens) == set(oracle.near_word(word))
+        assert set(vector.tokens) == set(oracle.find_nearby_words(word))
     assert not len(mini.encode_texts(["xqzzyv"])[0])
 
 
 @pytest.mark.parametrize("text", ["", "   ", "the of and", "?!", "42", "\U0001f9ab", "\x00\u200b"])
-def test_a_text_without_a_known_word_is_empty(mini: StairMiniEncoder, text: str) -> None:
+def test_text_of_unknown_words_is_empty(mini: StairMiniEncoder, text: str) -> None:
     assert len(mini.encode_texts([text])[0]) == 0
 
 
-def test_a_text_alone_and_with_others_is_the_same(mini: StairMiniEncoder) -> None:
+def test_text_vectors_do_not_depend_on_the_batch(mini: StairMiniEncoder) -> None:
     assert [mini.encode_texts([text])[0] for text in TEXTS] == mini.encode_texts(TEXTS)
 
 
@@ -288,21 +288,21 @@ def test_it_spells_words_as_the_vocabulary_has_them(mini: StairMiniEncoder, word
     assert mini.tokenize_word(word) == features
 
 
-def test_each_word_and_each_other_spelling_is_spelled_as_one_word(mini: StairMiniEncoder, shipped: MiniArtifacts) -> None:
+def test_words_and_spellings_are_single_words(mini: StairMiniEncoder, shipped: MiniArtifacts) -> None:
     for word in shipped.vocabulary.words:
         assert mini.tokenize_word(word) == (word,)
     for spelling, word in shipped.vocabulary.spellings.items():
         assert mini.tokenize_word(spelling) == (word,)
 
 
-def test_it_is_compared_with_its_dense_side_where_the_text_network_is_asked_for(mini: StairMiniEncoder) -> None:
+def test_text_network_is_compared_with_its_dense_vectors(mini: StairMiniEncoder) -> None:
     ours = build_evaluated_model(StairMiniEncoder(ModelSpec(name="stair-mini")), ModelSpec(name="stair-mini"))
     assert ours.dense is not None
     assert ours.tokens == mini.tokens
     assert build_evaluated_model(mini, LIGHT).dense is None
 
 
-def test_the_catalogue_knows_it_without_loading_it() -> None:
+def test_catalogue_lists_it_unloaded() -> None:
     card = registry.get_model_card("stair-mini")
     assert (card.name, card.model_id, card.image_spec.fit) == ("stair-mini", "stair-mini-2", "squash")
     assert any("EmojiOne 2.x (CC-BY-4.0)" in line for line in card.licenses)

@@ -36,12 +36,12 @@ def test_metaspace_tokens() -> None:
     assert make_readable_tokens(("▁dog", "dog", "▁", "▁new▁york", "s"), "metaspace") == ("dog", "##dog", "▁", "▁new▁york", "##s")
 
 
-def test_plain_tokens_stay() -> None:
+def test_plain_tokens() -> None:
     assert make_readable_tokens(("dog", "##s", "new york", "Ġ"), "plain") == ("dog", "##s", "new york", "Ġ")
 
 
 @pytest.mark.parametrize("style", ["byte-level", "metaspace"])
-def test_all_words_differ_whatever_the_vocabulary(style: TokenizerStyle) -> None:
+def test_all_words_differ_in_any_vocabulary(style: TokenizerStyle) -> None:
     """Tokens that were made to collide: with each other's word, and with a word that is somebody's token."""
     mark = {"byte-level": "Ġ", "metaspace": "▁"}[style]
     pieces = ("x", "##x", "####x", f"{mark}x", "xx")

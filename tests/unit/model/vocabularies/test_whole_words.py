@@ -1,4 +1,4 @@
-"""A vocabulary of whole words: which words of it a text says, and at which tokens they stand."""
+"""A vocabulary of whole words: words and token offsets of texts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SPELLINGS = {"wolves": "wolf", "grey": "gray", "mice": "cat", "soft ice": "ice c
 
 
 @pytest.fixture(scope="module")
-def whole() -> WholeWordVocabulary:
+def vocabulary() -> WholeWordVocabulary:
     return WholeWordVocabulary(WORDS, SPELLINGS)
 
 
-def said(whole: WholeWordVocabulary, text: str) -> list[str]:
-    return [whole.words[index] for index, _, _ in whole.match_words(text)]
+def said(vocabulary: WholeWordVocabulary, text: str) -> list[str]:
+    return [vocabulary.words[index] for index, _, _ in vocabulary.match_words(text)]
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def said(whole: WholeWordVocabulary, text: str) -> list[str]:
         ("ice cream", "ice cream"),
     ],
 )
-def test_a_word_is_found_as_people_write_it(whole: WholeWordVocabulary, written: str, word: str) -> None:
-    assert whole.words[whole.find_word(written)] == word
-    assert said(whole, written) == [word]
+def test_words_are_found_as_written(vocabulary: WholeWordVocabulary, written: str, word: str) -> None:
+    assert vocabulary.words[vocabulary.find_word(written)] == word
+    assert said(vocabulary, written) == [word]
 
 
 @pytest.mark.parametrize("written", ["", "s", "do", "does", "news", "cafe", "dogss", "doggy", "ing", "2", "..."])
-def test_other_words_are_not_found(whole: WholeWordVocabulary, written: str) -> None:
-    assert whole.find_word(written) == -1
-    assert said(whole, written) == []
+def test_other_words_are_not_found(vocabulary: WholeWordVocabulary, written: str) -> None:
+    assert vocabulary.find_word(written) == -1
+    assert said(vocabulary, written) == []
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def test_other_words_are_not_found(whole: WholeWordVocabulary, written: str) -> 
         ("'dog' -cat- (fish)", ["dog", "cat", "fish"]),
     ],
 )
-def test_words_are_matched_in_the_order_of_the_text(whole: WholeWordVocabulary, text: str, words: list[str]) -> None:
-    assert said(whole, text) == words
+def test_words_are_matched_in_the_order_of_the_text(vocabulary: WholeWordVocabulary, text: str, words: list[str]) -> None:
+    assert said(vocabulary, text) == words
 
 
-def test_offsets_are_those_of_the_text(whole: WholeWordVocabulary) -> None:
+def test_offsets_are_those_of_the_text(vocabulary: WholeWordVocabulary) -> None:
     text = "İİ re\u0301sume\u0301 GREY clown fish, black-white"
-    result = [(whole.words[index], text[begin:end]) for index, begin, end in whole.match_words(text)]
+    result = [(vocabulary.words[index], text[begin:end]) for index, begin, end in vocabulary.match_words(text)]
     assert result == [
         ("resume", "re\u0301sume\u0301"),
         ("gray", "GREY"),
@@ -112,21 +112,27 @@ def test_offsets_are_those_of_the_text(whole: WholeWordVocabulary) -> None:
     ]
 
 
-def test_a_word_is_assigned_to_its_first_token(whole: WholeWordVocabulary) -> None:
+def test_a_word_is_assigned_to_its_first_token(vocabulary: WholeWordVocabulary) -> None:
     #        [CLS]   hedge   ##hog   clown     fish      ,         of        dogs      [SEP]
     offsets = [(0, 0), (0, 5), (5, 8), (9, 14), (15, 19), (19, 20), (21, 23), (24, 28), (0, 0)]
-    indices = whole.match_tokens("hedgehog clown fish, of dogs", offsets)
-    assert [None if index < 0 else whole.words[index] for index in indices] == [
+    indices = vocabulary.match_tokens("hedgehog clown fish, of dogs", offsets)
+    assert [None if index < 0 else vocabulary.words[index] for index in indices] == [
         *(None, "hedgehog", None, "clownfish", "fish", None, None, "dog", None)
     ]
-    assert whole.match_tokens("hedgehog clown fish, of dogs", offsets[:2]) == [-1, whole.index_of_word["hedgehog"]]  # what is cut
-    assert whole.match_tokens("a dog", [(0, 1), (1, 5)]) == [-1, whole.index_of_word["dog"]]  # a token with the space before it
-    assert whole.match_tokens("", []) == []
+    assert vocabulary.match_tokens("hedgehog clown fish, of dogs", offsets[:2]) == [
+        -1,
+        vocabulary.index_of_word["hedgehog"],
+    ]  # what is cut
+    assert vocabulary.match_tokens("a dog", [(0, 1), (1, 5)]) == [
+        -1,
+        vocabulary.index_of_word["dog"],
+    ]  # a token with the space before it
+    assert vocabulary.match_tokens("", []) == []
 
 
-def test_tokens_stand_for_whole_words() -> None:
-    whole = WholeWordVocabulary(["dog", "running", "redcar", "bluebird", "xyzzy"], {"crimson": "dog"})
-    tokens = StairTokenizer(tiny_stair.tokenizer(), whole, tiny_stair.MAX_TOKENS)
+def test_tokens_are_whole_words() -> None:
+    vocabulary = WholeWordVocabulary(["dog", "running", "redcar", "bluebird", "xyzzy"], {"crimson": "dog"})
+    tokens = StairTokenizer(tiny_stair.build_tokenizer(), vocabulary, tiny_stair.MAX_TOKENS)
     texts = ["Running dogs", "a RED car", "", "xyzzy", "blue bird sea"]
     result = tokens.encode(texts)
     assert result.features_BL.tolist() == [
@@ -143,21 +149,21 @@ def test_tokens_stand_for_whole_words() -> None:
     assert seen == {
         index: row[mask].tolist() for index, (row, mask) in enumerate(zip(result.features_BL, result.mask_BL, strict=True))
     }
-    assert tokens.tokens == whole.words
-    assert tokens.index_of_token == whole.index_of_word
+    assert tokens.tokens == vocabulary.words
+    assert tokens.index_of_token == vocabulary.index_of_word
     assert tokens.ranks_F.tolist() == [1, 3, 2, 0, 4]
     assert [tokens.tokenize_word(word) for word in ("Dogs", "crimson", "blue bird", "running-dog", "cat", "")] == [
         *(("dog",), ("dog",), ("bluebird",), ("running", "dog"), (), ())
     ]
-    names = tiny_stair.tokenizer()
+    names = tiny_stair.build_tokenizer()
     assert [[names.id_to_token(token) for token in row] for row in tokens.list_token_ids()] == [
         *(["dog"], ["run", "##n", "##ing"], ["[UNK]"], ["[UNK]"], ["[UNK]"])
     ]
 
 
-def test_places_of_tokens_are_those_of_their_features() -> None:
-    ids = list_candidate_tokens(tiny_stair.tokenizer())
-    tokens = StairTokenizer(tiny_stair.tokenizer(), ids[::2], tiny_stair.MAX_TOKENS)
+def test_token_positions_match_their_features() -> None:
+    ids = list_candidate_tokens(tiny_stair.build_tokenizer())
+    tokens = StairTokenizer(tiny_stair.build_tokenizer(), ids[::2], tiny_stair.MAX_TOKENS)
     result = tokens.encode(["the dogs running of the sea .", "cat ! cat", "", "xyzzy"])
     assert np.array_equal(result.features_BL, np.where(result.mask_BL, tokens.own_feature_of_V[result.ids_BL], -1))
     assert (result.features_BL >= 0).any()
@@ -189,10 +195,10 @@ def test_a_broken_file_is_reported(tmp_path: Path, text: str | None, message: st
     assert error.value.remedy
 
 
-def test_a_file_comes_back(tmp_path: Path, whole: WholeWordVocabulary) -> None:
-    (tmp_path / "words.json").write_text(whole.to_json(), encoding="utf-8")
+def test_files_round_trip(tmp_path: Path, vocabulary: WholeWordVocabulary) -> None:
+    (tmp_path / "words.json").write_text(vocabulary.to_json(), encoding="utf-8")
     loaded = WholeWordVocabulary.from_file(tmp_path / "words.json")
-    assert (loaded.words, loaded.spellings) == (whole.words, whole.spellings)
-    assert loaded.to_json() == whole.to_json()
-    assert json.loads(whole.to_json())["words"] == list(WORDS)
-    assert [whole.ranks[whole.index_of_word[word]] for word in sorted(WORDS)] == list(range(len(WORDS)))
+    assert (loaded.words, loaded.spellings) == (vocabulary.words, vocabulary.spellings)
+    assert loaded.to_json() == vocabulary.to_json()
+    assert json.loads(vocabulary.to_json())["words"] == list(WORDS)
+    assert [vocabulary.ranks[vocabulary.index_of_word[word]] for word in sorted(WORDS)] == list(range(len(WORDS)))

@@ -16,7 +16,7 @@ from stair_es.types import SparseVector
 GOLDEN = sorted((Path(__file__).parents[3] / "golden").glob("query_*.json"))
 
 
-def test_there_are_golden_bodies() -> None:
+def test_golden_bodies_exist() -> None:
     assert len(GOLDEN) >= 2
 
 
@@ -48,14 +48,14 @@ def test_the_lightest_words_are_cut_and_reported() -> None:
     assert query.vector.weights[-1] > query.truncated.weights[0]
 
 
-def test_the_limit_itself_is_not_cut() -> None:
+def test_the_exact_limit_is_kept() -> None:
     vector = SparseVector.from_pairs((f"w{i:04}", 1.0) for i in range(1024))
     query = build_rank_features_query(vector)
     assert len(_clauses(query.clause)) == 1024
     assert not len(query.truncated)
 
 
-def test_boosts_are_the_float32_that_the_engine_reads() -> None:
+def test_boosts_are_exact_float32() -> None:
     rng = np.random.default_rng(7)
     weights = np.exp(rng.normal(0, 5, 500)).astype(np.float32)
     vector = SparseVector.from_pairs((f"w{i}", float(w)) for i, w in enumerate(weights))

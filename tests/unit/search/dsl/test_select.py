@@ -75,7 +75,7 @@ def test_golden_bodies(path: Path) -> None:
 
 @pytest.mark.parametrize("query_type", QUERY_TYPES)
 class TestEveryQueryType:
-    def test_the_weights_are_those_of_the_vector(self, query_type: QueryType) -> None:
+    def test_weights_match_the_vector(self, query_type: QueryType) -> None:
         rng = np.random.default_rng(5)
         vector = SparseVector.from_pairs(zip(WORDS[:300], np.exp(rng.normal(0, 4, 300)).tolist(), strict=True))
         query = build_any(query_type, vector, max_clauses=1024)
@@ -124,7 +124,7 @@ class TestEveryQueryType:
         with pytest.raises(QueryError, match=reason):
             build_any(query_type, SparseVector.from_mapping({"car": 1.0, word: 0.5}))
 
-    def test_a_vector_in_the_wrong_order_loses_its_lightest_words_all_the_same(self, query_type: QueryType) -> None:
+    def test_unsorted_vectors_lose_their_lightest_words(self, query_type: QueryType) -> None:
         query = build_any(query_type, SparseVector(("car", "dog", "red"), (1.0, 3.0, 2.0)), max_clauses=2)
         assert query.vector.tokens == ("dog", "red")
         assert query.truncated.tokens == ("car",)
@@ -135,7 +135,7 @@ class TestEveryQueryType:
         assert list(weights(query.clause).values()) == [pytest.approx(weight)]
         assert query.vector.tokens == ("car",)
 
-    def test_the_heaviest_and_the_lightest_possible_weights_stay_what_they_are(self, query_type: QueryType) -> None:
+    def test_extreme_weights_are_preserved(self, query_type: QueryType) -> None:
         query = build_any(query_type, SparseVector.from_mapping({"car": 2.0**100, "dog": 1.0}))
         clause_weights = sorted(weights(query.clause).values())
         assert clause_weights == pytest.approx([1.0, 2.0**100] if len(query.vector) == 2 else [2.0**100])
@@ -161,7 +161,7 @@ def test_neural_sparse_order_is_that_of_the_vector_even_for_neighbouring_floats(
     assert len(set(tokens.values())) == 5
 
 
-def test_seismic_fills_the_upper_half_of_the_quantisation_and_drops_no_word_of_its_own() -> None:
+def test_seismic_uses_the_quantisation_range_and_keeps_all_words() -> None:
     for heaviest in (0.001, 0.3, 1.0, 16.0, 17.0, 5000.0):
         query = build_seismic_query(SparseVector.from_mapping({"car": heaviest, "red": heaviest / 2}), k=25, token_ids=IDS)
         inner = query.clause["neural_sparse"][IDS_FIELD]
@@ -204,7 +204,7 @@ def test_tokens_without_an_id_are_named() -> None:
         build_seismic_query(SparseVector.from_mapping({"dog": 1.0}))
 
 
-def test_impacts_leave_out_what_the_field_can_t_have_and_say_so() -> None:
+def test_unsupported_impacts_are_left_out_and_reported() -> None:
     query = build_impacts_query(
         SparseVector.from_mapping({"##ing": 3.0, "dog": 2.0, ".": 1.5, "a b": 1.0, "cat": 0.5}), max_clauses=1
     )
@@ -214,7 +214,7 @@ def test_impacts_leave_out_what_the_field_can_t_have_and_say_so() -> None:
         build_impacts_query(SparseVector.from_mapping({"##ing": 3.0}))
 
 
-def test_impacts_ask_a_word_once_however_it_is_written() -> None:
+def test_impact_queries_have_each_word_once() -> None:
     query = build_impacts_query(SparseVector.from_mapping({"Dog": 2.0, "dog": 1.0, "ÉTÉ": 0.5}))
     assert list(weights(query.clause)) == ["dog", "été"]
     assert query.truncated.tokens == ("dog",)
@@ -291,7 +291,7 @@ def test_an_impossible_query_type_is_rejected_with_its_reason(
 
 
 @pytest.mark.parametrize("requested", ["neural_sparse", "seismic"])
-def test_the_plugin_makes_its_query_types_possible(requested: QueryType) -> None:
+def test_plugin_enables_its_query_types(requested: QueryType) -> None:
     assert (
         select_query_type(make_cluster_info("opensearch", 3, 8), ALL, lambda: frozenset({NEURAL_SEARCH}), requested) == requested
     )
@@ -300,7 +300,7 @@ def test_the_plugin_makes_its_query_types_possible(requested: QueryType) -> None
     )  # Serverless has it and lists none
 
 
-def test_seismic_is_taken_where_it_may_be_and_the_index_has_its_field() -> None:
+def test_seismic_is_selected_if_allowed_and_indexed() -> None:
     opensearch = make_cluster_info("opensearch", 3, 8)
     assert select_query_type(opensearch, ALL, fail_to_list_plugins, approximate=True) == "seismic"
     for cluster_info, fields, approximate, requested in (

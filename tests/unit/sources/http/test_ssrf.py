@@ -86,7 +86,7 @@ def test_a_hanging_look_up_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(("address", "way"), [("10.0.0.1", True), ("169.254.169.254", False)])
-def test_a_refusal_names_the_way_out_where_there_is_one(address: str, way: bool) -> None:
+def test_private_address_errors_name_the_option(address: str, way: bool) -> None:
     with pytest.raises(ReadError) as refused:
         resolve_allowed_addresses("host.test", 80, 1.0, allow_private=False, resolve=lambda *_: [address])
     assert ("--allow-private-urls" in refused.value.message) is way

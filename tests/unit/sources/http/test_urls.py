@@ -74,11 +74,11 @@ def test_shown_urls_are_short_and_without_secrets(url: str, text: str) -> None:
         ("https://h.test/a.jpg?sp=r&st=3", "https://h.test/a.jpg?sp=r&st=3"),
     ],
 )
-def test_the_identity_of_a_signed_url_is_what_was_signed(url: str, uri: str) -> None:
+def test_signed_url_identity_omits_the_signature(url: str, uri: str) -> None:
     assert normalize_url(url) == uri
 
 
-def test_a_token_that_may_be_all_that_tells_two_images_apart_is_hidden_but_counts() -> None:
+def test_url_secrets_are_hidden_but_distinguish() -> None:
     one, two = normalize_url("https://h.test/get?token=hunter2"), normalize_url("https://h.test/get?token=hunter3")
     assert one != two
     assert "hunter" not in one + two
@@ -98,7 +98,7 @@ def test_limits_that_cannot_be_kept_are_rejected(wrong: dict[str, object]) -> No
         UrlPolicy(**wrong)  # type: ignore[arg-type]
 
 
-def test_an_etag_comes_back_as_the_condition_for_the_same_resource_only() -> None:
+def test_etags_are_sent_for_the_same_resource_only() -> None:
     version = build_response_version(URL, {"etag": '"v1"', **MODIFIED})
     assert build_conditional_headers(URL, version) == {"If-None-Match": '"v1"'}
     assert build_conditional_headers(URL + "?other", version) == {}
@@ -114,7 +114,7 @@ def test_without_an_etag_the_date_is_the_version_once_it_has_settled() -> None:
 
 
 @pytest.mark.parametrize("etag", ["", "v1", '"a\r\nX: y"', '"ä"', '"' + "a" * 300 + '"'])
-def test_an_etag_that_cannot_be_sent_back_is_none(etag: str) -> None:
+def test_invalid_etags_are_none(etag: str) -> None:
     assert build_response_version(URL, {"etag": etag}) is None
 
 

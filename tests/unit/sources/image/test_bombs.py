@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.corpora.image_zoo import animated_webp, shared_values, tiff
+from support.corpora.hostile_images import build_animated_webp, build_shared_exif, build_tiff
 
 from stair_es.errors import DecodeError
 from stair_es.sources.image.bombs import MAX_JPEG_SCANS, MAX_TIFF_TILES, check_decompression_bomb
@@ -50,7 +50,7 @@ def strips(count: int, order: str, big: bool, *, missing: int = 0) -> bytes:
     return (directory + bytes(8)).ljust(300, b"\0") + struct.pack(order + "L", 300) * count + struct.pack(order + "L", 1) * count
 
 
-def test_photos_and_what_programs_write_is_read() -> None:
+def test_photos_and_program_output_are_read() -> None:
     for path in sorted(PHOTOS.glob("*.jpg")):
         check_decompression_bomb(path.read_bytes())
     for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF"):
@@ -77,7 +77,7 @@ def segment(marker: int, data: bytes) -> bytes:
     return struct.pack(">BBH", 255, marker, len(data) + 2) + data
 
 
-def test_a_jpeg_of_overlapping_blocks_takes_no_memory() -> None:
+def test_overlapping_jpeg_blocks_use_no_memory() -> None:
     bomb = b"\xff\xd8" + b"\xff\xe1\xff\xffExif\0\0" * 20_000 + bytes(1 << 16)  # 1.3 GB, were each of them a segment
     tracemalloc.start()
     check_decompression_bomb(bomb)
@@ -98,13 +98,13 @@ def test_a_jpeg_of_overlapping_blocks_takes_no_memory() -> None:
 )
 @pytest.mark.parametrize(("marker", "head"), [(0xE1, b"Exif\0\0"), (0xE1, b"Exif\0\0" * 2), (0xE2, b"MPF\0")])
 def test_the_directory_that_pillow_reads_is_checked(before: bytes, marker: int, head: bytes) -> None:
-    shared = segment(marker, head + shared_values(5_000, 65_000))
+    shared = segment(marker, head + build_shared_exif(5_000, 65_000))
     with pytest.raises(DecodeError, match="numbers"):
         check_decompression_bomb(b"\xff\xd8" + before + shared + saved("JPEG")[2:])
 
 
 def test_segments_of_exif_are_joined() -> None:
-    block, plain = shared_values(5_000, 65_000), saved("JPEG")
+    block, plain = build_shared_exif(5_000, 65_000), saved("JPEG")
     parts = b"".join(segment(0xE1, b"Exif\0\0" + block[at : at + 1000]) for at in range(0, len(block), 1000))
     with Image.open(io.BytesIO(plain[:2] + parts[: 3 * 1010] + plain[2:])) as image:
         assert image.info["exif"] == b"Exif\0\0" + block[:3000]
@@ -122,13 +122,13 @@ def test_segments_of_exif_are_joined() -> None:
         )
 
 
-def test_half_as_many_pixels_are_taken_of_formats_that_take_twice_the_memory() -> None:
-    dot, spec = animated_webp(100), ImageSpec(size_px=32)
+def test_formats_of_double_memory_have_half_the_pixel_limit() -> None:
+    dot, spec = build_animated_webp(100), ImageSpec(size_px=32)
     assert decode_image(dot, spec, DecodeLimits(max_pixels=20_000)).width == 100
     with pytest.raises(DecodeError, match=r"100 x 100 pixels exceed the limit of 9999 for WEBP, half of the limit"):
         decode_image(dot, spec, DecodeLimits(max_pixels=19_999))
     with pytest.raises(DecodeError, match="for WEBP"):
-        render_image(animated_webp(7_990), 32, "WEBP", ServerLimits().decode_limits)
+        render_image(build_animated_webp(7_990), 32, "WEBP", ServerLimits().decode_limits)
 
 
 @pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])
@@ -144,7 +144,7 @@ def test_a_tiff_of_many_strips_is_rejected(order: str, big: bool) -> None:
 
 def test_tiles_that_are_larger_than_their_image_are_rejected() -> None:
     def tiles(width: int, length: int, kind: int = 4, count: int = 1) -> bytes:
-        return tiff((322, kind, 1, width), (323, kind, 1, length), (324, 4, count, 400), (325, 4, count, 400))
+        return build_tiff((322, kind, 1, width), (323, kind, 1, length), (324, 4, count, 400), (325, 4, count, 400))
 
     check_decompression_bomb(tiles(4_096, 4_096))
     check_decompression_bomb(tiles(4_096, 4_096, count=29))  # with the strip that it names too
@@ -154,7 +154,7 @@ def test_tiles_that_are_larger_than_their_image_are_rejected() -> None:
     with pytest.raises(DecodeError, match="656,000,000 pixels of tiles"):
         check_decompression_bomb(tiles(1_000_000, 16, count=40))
     check_decompression_bomb(tiles(1_000_000, 16, count=40), max_pixels=200_000_000)
-    twice = tiff((322, 4, 1, 26_000), (323, 4, 1, 26_000), (324, 4, 1, 400), (0x8000, 4, 1, 0))
+    twice = build_tiff((322, 4, 1, 26_000), (323, 4, 1, 26_000), (324, 4, 1, 400), (0x8000, 4, 1, 0))
     twice = twice.replace(struct.pack("<HHLL", 0x8000, 4, 1, 0), struct.pack("<HHLL", 322, 4, 1, 16))
     with pytest.raises(DecodeError, match="tiles of 26000"):
         check_decompression_bomb(twice)
@@ -164,7 +164,7 @@ def test_a_directory_below_of_many_tags_is_rejected() -> None:
     harmless = b"".join(struct.pack("<HHLL", i, 3, 1, 1) for i in range(4_096))
     below = struct.pack("<H", 4_100) + harmless + struct.pack("<HHLL", 0x9000, 3, 3_000_000, 400) * 4  # 12 million numbers
     with pytest.raises(DecodeError, match="tags"):
-        check_decompression_bomb(tiff((0x8769, 4, 1, 400), body=below + bytes(6_000_000)))
+        check_decompression_bomb(build_tiff((0x8769, 4, 1, 400), body=below + bytes(6_000_000)))
 
 
 def test_a_bmp_of_os2_is_read() -> None:

@@ -87,7 +87,7 @@ def decoded(data: bytes, spec: ImageSpec = SPECS[0]) -> tuple[str, ...]:
         ((245, 222, 179), "beige"),
     ],
 )
-def test_a_picture_of_one_colour_has_only_its_name(rgb: tuple[int, int, int], name: str) -> None:
+def test_plain_image_has_one_colour(rgb: tuple[int, int, int], name: str) -> None:
     assert name_colours(Image.new("RGB", (40, 30), rgb)) == (name,)
 
 
@@ -101,7 +101,7 @@ def test_every_cell_of_the_cube_has_a_name_and_every_name_a_cell() -> None:
     assert held.all()  # where no rule held, the first name would be taken
 
 
-def test_shares_are_of_the_whole_and_their_order_is_that_of_the_names() -> None:
+def test_shares_are_relative_and_in_name_order() -> None:
     shares = measure_colours(disc(RED, GREEN))
     assert sum(shares.values()) == pytest.approx(1)
     assert set(shares) == set(COLOUR_NAMES)
@@ -109,16 +109,16 @@ def test_shares_are_of_the_whole_and_their_order_is_that_of_the_names() -> None:
 
 
 @pytest.mark.parametrize("background", [WHITE, (0, 0, 0), GRAY, (210, 180, 140), (92, 64, 51)])
-def test_a_disc_comes_before_the_plain_ground_that_it_lies_on(background: tuple[int, int, int]) -> None:
+def test_disc_outranks_its_plain_background(background: tuple[int, int, int]) -> None:
     assert name_colours(disc(RED, background))[0] == "red"
 
 
-def test_a_ground_with_a_colour_of_its_own_counts() -> None:
+def test_coloured_backgrounds_count() -> None:
     assert set(name_colours(disc(WHITE, (60, 120, 200)))) == {"white", "blue"}
     assert name_colours(Image.new("RGB", (30, 30), (60, 120, 200))) == ("blue",)
 
 
-def test_a_small_share_of_a_colour_is_left_out() -> None:
+def test_small_colour_shares_are_ignored() -> None:
     image = Image.new("RGB", (320, 320), GREEN)
     ImageDraw.Draw(image).rectangle((0, 0, 20, 20), fill=RED)
     assert name_colours(image) == ("green",)
@@ -226,5 +226,5 @@ def test_the_same_in_every_thread_from_the_first_call_on() -> None:
         ("wall-clock", {"gray", "yellow"}),
     ],
 )
-def test_photographs_have_the_colours_that_one_sees(photo: str, wanted: set[str]) -> None:
+def test_photographs_have_visible_colours(photo: str, wanted: set[str]) -> None:
     assert wanted <= set(decoded((PHOTOS / f"{photo}.jpg").read_bytes()))

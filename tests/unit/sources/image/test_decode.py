@@ -61,7 +61,7 @@ def test_float_tiff_is_scaled_over_its_range() -> None:
     assert decoded.pixels_HWC.min() < 10
 
 
-def test_palette_with_alpha_and_rgba_lie_on_white() -> None:
+def test_palette_alpha_and_rgba_are_on_white() -> None:
     palette = Image.new("P", (10, 10), 0)
     palette.putpalette([0, 0, 0, 255, 0, 0])
     assert _centre(_decode(_saved(palette, "PNG", transparency=0))) == [255, 255, 255]
@@ -132,7 +132,7 @@ PHOTO = _saved(Image.effect_noise((300, 300), 80).convert("RGB"), "JPEG")
         (b"%PDF-1.4\n", "not an image"),
     ],
 )
-def test_bad_bytes_say_why(data: bytes, reason: str) -> None:
+def test_bad_bytes_fail(data: bytes, reason: str) -> None:
     with pytest.raises(DecodeError, match=reason):
         _decode(data)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.corpora.image_zoo import shared_values
+from support.corpora.hostile_images import build_shared_exif
 
 from stair_es.sources.image.exif import find_exif_block, read_exif, read_xmp_orientation
 from stair_es.sources.image.tiff import MAX_ENTRIES, TiffDirectories
@@ -34,7 +34,7 @@ def test_blocks_are_read_in_every_format(kind: str) -> None:
             assert read_exif(find_exif_block(image.info))[0] == 6
 
 
-def test_a_tiff_is_its_own_block() -> None:
+def test_tiff_is_its_exif_block() -> None:
     made = exif()
     made[0x0132] = "2024:05:06 07:08:09"  # Pillow writes no directory below into a TIFF
     for big in (False, True):
@@ -67,15 +67,15 @@ def test_invalid_orientations_are_left_out() -> None:
         assert read_exif(exif(odd).tobytes()[6:])[0] is None
 
 
-def test_entries_that_share_their_values_cost_nothing() -> None:
-    block = shared_values(5_000, 300_000, tags=0x8FFF)
+def test_shared_exif_values_cost_nothing() -> None:
+    block = build_shared_exif(5_000, 300_000, tags=0x8FFF)
     assert read_exif(block) == (None, None)
     tiff = TiffDirectories(block)
     [below] = tiff.read_entries(tiff.first_offset)
     assert len([*tiff.read_entries(tiff.read_number(below) or 0)]) == MAX_ENTRIES
 
 
-def test_photos_say_what_pillow_reads_in_them() -> None:
+def test_photo_facts_match_pillow() -> None:
     for path in sorted(PHOTOS.glob("*.jpg"))[:50]:
         with Image.open(path) as image:
             assert (read_exif(find_exif_block(image.info))[0] or 1) == image.getexif().get(0x0112, 1)
@@ -85,7 +85,7 @@ def test_photos_say_what_pillow_reads_in_them() -> None:
     "info",
     [{"Raw profile type exif": "\n" * 4_000_000}, {"Raw profile type exif": "\n" * 1_000_000}, {"exif": b"Exif\0\0" * 400_000}],
 )
-def test_blocks_of_nothing_take_no_memory(info: dict[str, str | bytes]) -> None:
+def test_empty_blocks_use_no_memory(info: dict[str, str | bytes]) -> None:
     tracemalloc.start()
     find_exif_block(info)
     peak = tracemalloc.get_traced_memory()[1]

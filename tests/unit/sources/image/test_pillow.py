@@ -51,14 +51,14 @@ def test_our_limit_applies_below_the_applications(format_: str) -> None:
         decode_image(save(LARGE, format_), SPEC, DecodeLimits(max_pixels=64 * 64 - 1))
 
 
-def test_image_within_the_limit_leaves_it_alone() -> None:
+def test_image_within_the_limit_keeps_it() -> None:
     before = Image.MAX_IMAGE_PIXELS
     assert before is not None, "importing the package has changed it"
     with _allowance.allow(before):
         assert before == Image.MAX_IMAGE_PIXELS
 
 
-def test_the_applications_warning_stays_on(tmp_path: Path) -> None:
+def test_application_warnings_are_kept(tmp_path: Path) -> None:
     """In an own process, since pytest has filters of its own."""
     (tmp_path / "large.png").write_bytes(save(LARGE, "PNG"))
     code = (

@@ -87,7 +87,7 @@ def test_names_that_are_not_utf8_round_trip(tmp_path: Path) -> None:
         ("**/**/b.jpg", ["sub/b.jpg"]),
     ],
 )
-def test_globs_take_each_image_once(tmp_path: Path, pattern: str, wanted: list[str]) -> None:
+def test_globs_list_each_image_once(tmp_path: Path, pattern: str, wanted: list[str]) -> None:
     for name in ("a.jpg", "sub/b.jpg", "sub/c.txt", "sub/deep/d.jpg", ".hidden/e.jpg"):
         _touch(tmp_path / name)
     assert _names(f"{tmp_path}/{pattern}", tmp_path) == wanted
@@ -104,7 +104,7 @@ def test_a_glob_enters_only_folders_that_can_match(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_named_by_itself_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
+def test_explicit_files_may_have_any_suffix(tmp_path: Path) -> None:
     assert len(_items(str(_touch(tmp_path / "scan.dat")))) == 1
 
 
@@ -129,14 +129,14 @@ def test_a_new_link_gives_no_image_a_new_uri(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["nowhere", "none-*.jpg", "no/folder/*.jpg", ""])
-def test_a_source_that_is_not_there_is_wrong_usage(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_source_is_wrong_usage(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as caught:
         _items(source)
     assert repr(source) in caught.value.message
 
 
-def test_versions_change_with_the_bytes_and_only_once_settled(tmp_path: Path) -> None:
+def test_versions_follow_settled_bytes(tmp_path: Path) -> None:
     path = _touch(tmp_path / "a.jpg", b"one")
     [fresh] = _items(str(path))
     assert fresh.version is None

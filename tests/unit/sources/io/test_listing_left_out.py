@@ -1,4 +1,4 @@
-"""What a walk leaves out unless it is told otherwise: hidden names, and links that lead out of the folder."""
+"""Hidden names and links out of the folder, which listings skip by default."""
 
 import ntpath
 import os
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import fsspec  # type: ignore[import-untyped]
 import pytest
-from support.corpora.hostile_files import END, member
+from support.corpora.hostile_files import END, build_tar_member
 
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.sources.base import Source, SourceItem, SourceOptions, WalkOptions
@@ -62,7 +62,7 @@ def test_hidden_files_and_folders_are_left_out_and_counted(photos: Path) -> None
     assert stream.complete == [source.uri]
 
 
-def test_hidden_files_and_folders_are_taken_when_asked_for(photos: Path) -> None:
+def test_hidden_files_and_folders_are_listed_on_request(photos: Path) -> None:
     assert listed(open_with(photos, hidden=True)) == ALL
     assert listed(open_with(f"{photos}/**", hidden=True)) == ALL
     assert listed(open_with(f"{photos}/*/*.jpg", hidden=True)) == [name for name in ALL if name.count("/") == 1]
@@ -99,7 +99,12 @@ def test_folders_of_tables_hide_as_well(tmp_path: Path) -> None:
 
 def test_hidden_members_of_tars_are_left_out_and_counted(tmp_path: Path) -> None:
     hidden = ["__MACOSX/0.jpg", "./a/._0.jpg", "a/._0.txt", ".x/0.jpg", ".DS_Store"]
-    parts = [member("./a/0.jpg", b"x"), *(member(name, b"\xff") for name in hidden), member("a/0.txt", b"text"), END]
+    parts = [
+        build_tar_member("./a/0.jpg", b"x"),
+        *(build_tar_member(name, b"\xff") for name in hidden),
+        build_tar_member("a/0.txt", b"text"),
+        END,
+    ]
     (tmp_path / "s.tar").write_bytes(b"".join(parts))
     source = open_with(f"{tmp_path}/*.tar")
     stream = SourceStream([source])
@@ -138,14 +143,14 @@ def test_links_to_another_drive_lead_out_of_the_folder(photos: Path, monkeypatch
         assert listed(open_with(photos)) == ["a.jpg", "inside.jpg", "sub/g.jpg"]
 
 
-def test_a_folder_that_is_a_link_itself_is_taken_with_its_links_inside(photos: Path) -> None:
+def test_linked_folder_is_listed_with_inner_links(photos: Path) -> None:
     (photos / "inside.jpg").symlink_to(photos / "a.jpg")
     (photos.parent / "album").symlink_to(photos)
     source = open_with(photos.parent / "album")
     assert listed(source) == ["a.jpg", "inside.jpg", "sub/g.jpg"]
 
 
-def test_a_link_that_leads_nowhere_is_left_to_reading_which_says_why(photos: Path) -> None:
+def test_broken_links_fail_when_they_are_read(photos: Path) -> None:
     (photos / "gone.jpg").symlink_to(photos.parent / "private" / "nothing.jpg")
     assert "gone.jpg" in listed(open_with(photos))
 

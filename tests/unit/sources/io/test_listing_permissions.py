@@ -1,4 +1,4 @@
-"""What a user may not read: as root, with the rights of nobody for the time of the call."""
+"""Unreadable files: as root, with the rights of nobody during the call."""
 
 import os
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def open_path(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_unreadable_file_says_so(open_path: Path) -> None:
+def test_unreadable_files_are_named(open_path: Path) -> None:
     secret = open_path / "secret.jpg"
     secret.write_bytes(b"x")
     secret.chmod(0)
@@ -63,7 +63,7 @@ def test_an_unreadable_folder_does_not_pass_in_silence(open_path: Path) -> None:
     assert unlisted == ListingFailure(locked.as_uri(), root, "folder can't be listed: Permission denied")
 
 
-def test_an_unreadable_folder_named_twice_or_linked_into_stops_nothing(open_path: Path) -> None:
+def test_unreadable_folders_named_twice_stop_nothing(open_path: Path) -> None:
     (open_path / "a.jpg").write_bytes(b"x")
     locked = open_path / "locked" / "deep"
     locked.mkdir(parents=True)

@@ -59,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_jsonl_takes_paths_urls_and_bytes(folder: Path) -> None:
+def test_jsonl_has_paths_urls_and_bytes(folder: Path) -> None:
     table = folder / "t.jsonl"
     in_base64 = base64.b64encode(b"C").decode()
     table.write_text(
@@ -113,7 +113,7 @@ def test_bad_rows_of_jsonl_are_reported_with_their_line(folder: Path) -> None:
     assert all(each.reason for each in found if isinstance(each, ListingFailure))
 
 
-def test_a_pipe_is_read_where_source_names_it_and_stops_no_folder(folder: Path) -> None:
+def test_pipes_are_read_only_when_named(folder: Path) -> None:
     for name in ("a.csv", "b.tar", "c.parquet", "d.txt"):
         os.mkfifo(folder / name)
         [found] = _all(f"{folder}/*{Path(name).suffix}")
@@ -164,7 +164,7 @@ def test_columns_become_fields(folder: Path) -> None:
     assert _bytes(_good(folder / "odd.csv", image_column="b")[0]) == b"A"
 
 
-def test_values_become_json_that_engines_take() -> None:
+def test_values_become_valid_json() -> None:
     deep: Any = "end"
     for _ in range(12):
         deep = {"x": deep}
@@ -305,7 +305,7 @@ def test_one_url_is_a_source_without_its_secrets() -> None:
     assert "abc" not in repr((item, source))
 
 
-def test_a_url_with_a_login_is_rejected_before_anything_keeps_it(folder: Path) -> None:
+def test_urls_with_a_login_are_rejected_unsaved(folder: Path) -> None:
     with pytest.raises(UsageError, match="user name or password") as refused:
         open_source("https://u:hunter2@example.com/x.jpg")
     (folder / "t.txt").write_text("https://u:hunter2@example.com/x.jpg\n")
@@ -330,7 +330,7 @@ def test_bytes_in_place_of_a_list_are_one_error(folder: Path) -> None:
     assert [type(each) for each in _all(folder / "t.txt")] == [SourceItem, ListingFailure]
 
 
-def test_columns_of_csv_become_numbers_where_they_are_asked_for(folder: Path) -> None:
+def test_csv_columns_become_numbers_on_request(folder: Path) -> None:
     (folder / "t.csv").write_text("path,cost,year\na.jpg,3,1999\na.jpg, 2.5 ,\na.jpg,n/a,\na.jpg,nan,1.5\n")
     found = _all(folder / "t.csv", columns={"price:float": "cost", "year:int": "year", "*": "*"})
     first, second, third, last = found
@@ -341,7 +341,7 @@ def test_columns_of_csv_become_numbers_where_they_are_asked_for(folder: Path) ->
     assert _good(folder / "t.csv", columns={"price": "cost"})[0].fields == {"price": "3"}
 
 
-def test_a_column_that_no_row_of_jsonl_has_is_wrong_usage(folder: Path) -> None:
+def test_unknown_jsonl_column_is_wrong_usage(folder: Path) -> None:
     table = folder / "t.jsonl"
     table.write_text('{"path": "a.jpg"}\n{"path": "a.jpg", "alt": "x"}\n')
     assert [item.fields for item in _good(table, columns={"caption": "alt"})] == [{}, {"caption": "x"}]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.corpora.hostile_files import END, member, pack
+from support.corpora.hostile_files import END, build_tar_member, write_gzip
 
 from stair_es.errors import ReadError, UsageError
 from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
@@ -94,7 +94,7 @@ def test_members_outlive_the_listing_and_change_with_the_tar(tmp_path: Path) -> 
         first.locator.read(ReadLimits())
 
 
-def test_names_that_come_twice_nested_and_odd(tmp_path: Path) -> None:
+def test_duplicate_nested_and_odd_names(tmp_path: Path) -> None:
     files = [("./a.jpg", b"1"), ("a.jpg", b"2"), ("deep/er/ü #?.jpg", b"3"), ("x" * 300 + ".jpg", b"4")]
     found = _all(_tar(tmp_path / "s.tar", files))
     assert [type(each) for each in found] == [ListingFailure, SourceItem, SourceItem, SourceItem]
@@ -114,10 +114,10 @@ def test_links_are_reported(tmp_path: Path) -> None:
 
 
 def test_a_negative_size_is_not_read(tmp_path: Path) -> None:
-    parts = [member(f"{size}.{suffix}", size=-size) for size in (1, 511) for suffix in ("jpg", "txt")]
-    content = b"".join(parts) + member("a.jpg", b"a") + END
+    parts = [build_tar_member(f"{size}.{suffix}", size=-size) for size in (1, 511) for suffix in ("jpg", "txt")]
+    content = b"".join(parts) + build_tar_member("a.jpg", b"a") + END
     (tmp_path / "s.tar").write_bytes(content)
-    for tar in (tmp_path / "s.tar", pack(tmp_path / "s.tar.gz", (content, 1))):
+    for tar in (tmp_path / "s.tar", write_gzip(tmp_path / "s.tar.gz", (content, 1))):
         found = _all(tar)
         reasons = [each.reason for each in found if isinstance(each, ListingFailure)]
         assert reasons == ["its size is negative"] * 4
@@ -152,7 +152,7 @@ def test_a_truncated_tar_yields_its_members_and_a_failure(tmp_path: Path, mode: 
         assert [_data(each) for each in found[:-2]] == [data for _, data in files[: len(found) - 2]]
 
 
-def test_a_cut_between_members_and_a_broken_header_are_seen(tmp_path: Path) -> None:
+def test_truncated_and_broken_tars_fail(tmp_path: Path) -> None:
     tar = _tar(tmp_path / "s.tar", [("0.jpg", b"x" * 512), ("1.jpg", b"y" * 512), ("2.jpg", b"z" * 512)])
     content = tar.read_bytes()
     tar.write_bytes(content[: 4 * 512])
@@ -168,7 +168,7 @@ def test_a_cut_between_members_and_a_broken_header_are_seen(tmp_path: Path) -> N
 def test_data_after_the_end_mark_is_reported(tmp_path: Path, packed: bool) -> None:
     parts = [
         gzip.compress(each) if packed else each
-        for each in (member("a.jpg", b"a") + END + bytes(7000), member("b.jpg", b"b") + END)
+        for each in (build_tar_member("a.jpg", b"a") + END + bytes(7000), build_tar_member("b.jpg", b"b") + END)
     ]
     tar = tmp_path / ("s.tar.gz" if packed else "s.tar")
     tar.write_bytes(parts[0])
@@ -181,7 +181,7 @@ def test_data_after_the_end_mark_is_reported(tmp_path: Path, packed: bool) -> No
 
 
 @pytest.mark.parametrize("name", ["s.tar", "s.tar.gz"])
-def test_what_is_neither_image_nor_text_may_have_any_size(tmp_path: Path, name: str) -> None:
+def test_other_members_may_have_any_size(tmp_path: Path, name: str) -> None:
     path = _tar(
         tmp_path / name, [("a.mp4", b"m" * 3000), ("a.jpg", b"a"), ("b.jpg", b"b" * 3000)], "w:gz" if "gz" in name else "w"
     )
@@ -192,7 +192,7 @@ def test_what_is_neither_image_nor_text_may_have_any_size(tmp_path: Path, name: 
 
 
 def test_a_gzip_file_is_checked_to_its_end(tmp_path: Path) -> None:
-    content, tar = gzip.compress(member("a.jpg", b"a") + END), tmp_path / "s.tar.gz"
+    content, tar = gzip.compress(build_tar_member("a.jpg", b"a") + END), tmp_path / "s.tar.gz"
     for damaged, reason in (
         (content[:-8] + bytes(8), "CRC"),
         (content[:-6], "EOFError"),
@@ -236,7 +236,7 @@ def test_keys_end_at_the_first_dot_of_the_name(name: str, expected: tuple[str, s
     assert split_sample_key(name) == expected
 
 
-def test_a_column_that_no_sample_has_is_wrong_usage(tmp_path: Path) -> None:
+def test_unknown_column_is_wrong_usage(tmp_path: Path) -> None:
     for number in (0, 1):
         _tar(tmp_path / f"{number}.tar", SAMPLES)
     for name in ("0.tar", "{0..1}.tar"):
@@ -245,7 +245,7 @@ def test_a_column_that_no_sample_has_is_wrong_usage(tmp_path: Path) -> None:
             _all(tmp_path / name, columns={"caption": "txtt"})
 
 
-def test_a_set_in_braces_is_known_by_its_whole_place_without_its_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_brace_sets_are_identified_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert open_source("x/{0..1},{a,b}.tar").uri == f"{tmp_path.as_uri()}/x/{{0..1}},{{a,b}}.tar"
     secret = open_source("https://u:hunter2@example.com/{0..1}.tar?X-Amz-Signature=hunter2")

@@ -1,4 +1,4 @@
-"""What a configuration may say, and what is said of one that can't be."""
+"""Valid configurations, and errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("changes", "message", "remedy"), WRONG, ids=lambda value: str(value)[:40])
 def test_mistakes_are_named_with_place_value_and_remedy(folder: Path, changes: dict[str, Any], message: str, remedy: str) -> None:
     with pytest.raises(UsageError) as caught:
-        tiny_training.read(folder, changes)
+        tiny_training.read_config(folder, changes)
     assert message in caught.value.message
     assert remedy in caught.value.remedy
 
@@ -141,14 +141,14 @@ def test_recipes_share_their_steps(name: str) -> None:
         load_recipe(f"{name}-x", 10)
 
 
-def test_a_recipe_can_leave_backbones_alone(folder: Path) -> None:
-    read = tiny_training.read(folder, {"recipe.name": "stair", "recipe.frozen_backbones": True})
+def test_recipes_can_freeze_backbones(folder: Path) -> None:
+    read = tiny_training.read_config(folder, {"recipe.name": "stair", "recipe.frozen_backbones": True})
     assert [stage.train for stage in read.stages] == [("image.head", "text.head"), ("text.head",), ("image.head", "text.head")]
 
 
-def test_stair_paper_sets_what_the_file_leaves_out(folder: Path) -> None:
+def test_stair_paper_sets_defaults(folder: Path) -> None:
     (folder / "tiny.toml").write_text(tiny_training.CONFIG.replace("top_k = 8\n", ""))
-    read = tiny_training.read(folder, {"recipe.name": "stair-paper", "recipe.steps": 40})
+    read = tiny_training.read_config(folder, {"recipe.name": "stair-paper", "recipe.steps": 40})
     assert (read.model.similarity, read.model.start_bias) == ("dot", 0.0)
     assert (read.model.image.top_k, read.model.text.top_k) == (0, 0)
     assert (read.model.image.tie, read.model.text.tie) == (True, True)
@@ -166,21 +166,21 @@ def test_stair_paper_sets_what_the_file_leaves_out(folder: Path) -> None:
 
 def test_the_file_overrides_the_recipe(folder: Path) -> None:
     changes = {"recipe.name": "stair-paper", "model.similarity": "cosine", "model.image.tie": False}
-    read = tiny_training.read(folder, changes).model
+    read = tiny_training.read_config(folder, changes).model
     assert (read.similarity, read.image.top_k, read.text.top_k, read.image.tie, read.text.tie) == ("cosine", 8, 8, False, True)
     with pytest.raises(UsageError, match=r"tiny\.toml\.model\.image must be a table, got 3"):
-        tiny_training.read(folder, {"recipe.name": "stair-paper", "model.image": 3})
+        tiny_training.read_config(folder, {"recipe.name": "stair-paper", "model.image": 3})
 
 
-def test_the_other_recipes_leave_the_model_alone(folder: Path) -> None:
+def test_other_recipes_keep_the_model(folder: Path) -> None:
     stages = {"recipe": {}, "stages": [{"name": "s", "steps": 1}]}
     for name in set(list_recipes()) - {"stair-paper"}:
         heads = ["tokens", "dense"]
-        written = tiny_training.read(folder, {**stages, "model.heads": heads}).model
-        assert tiny_training.read(folder, {"recipe.name": name, "model.heads": heads}).model == written
+        written = tiny_training.read_config(folder, {**stages, "model.heads": heads}).model
+        assert tiny_training.read_config(folder, {"recipe.name": name, "model.heads": heads}).model == written
 
 
-def test_what_a_stage_freezes() -> None:
+def test_stage_freezing() -> None:
     names = {
         "image.backbone": "image.backbone.network.x",
         "image.head": "image.head.bias_F",
@@ -193,7 +193,7 @@ def test_what_a_stage_freezes() -> None:
         assert not stage.is_frozen("log_scale")
 
 
-def test_a_dump_reads_as_what_it_was() -> None:
+def test_dumps_round_trip() -> None:
     values = {
         "a": 1,
         "odd key": 'say "x"\n\\ ü \x7f',
@@ -209,7 +209,7 @@ def test_a_dump_reads_as_what_it_was() -> None:
 
 
 def test_changes_are_in_the_copy(folder: Path) -> None:
-    read = tiny_training.read(folder, {"optim.lr": 0.5, "model.image.top_k": 3})
+    read = tiny_training.read_config(folder, {"optim.lr": 0.5, "model.image.top_k": 3})
     (folder / "copy.toml").write_text(read.text)
     loaded = read_train_config(folder / "copy.toml")
     assert isinstance(loaded, TrainConfig)

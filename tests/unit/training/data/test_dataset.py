@@ -130,7 +130,7 @@ def test_sets_without_some_pairs() -> None:
     assert fewer[-1].name == "9"
 
 
-def test_captions_are_drawn_and_can_be_drawn_again() -> None:
+def test_caption_samples_are_reproducible() -> None:
     pair = TrainingPair("a", FileLocator("file:///a"), ("one", "two"), ("r", "s", "t", "u", "v", "w"))
     drawn = [sample_caption(pair, np.random.default_rng(seed)) for seed in range(4000)]
     assert drawn == [sample_caption(pair, np.random.default_rng(seed)) for seed in range(4000)]
@@ -160,7 +160,7 @@ def test_an_unreadable_locator_is_a_read_error(tmp_path: Path) -> None:
         read_image_bytes(TarMemberLocator((tmp_path / "gone.tar").as_uri(), 0, 3))
 
 
-def test_a_large_set_takes_little_memory() -> None:
+def test_large_sets_use_little_memory() -> None:
     pairs = (
         TrainingPair(f"{number:06d}.jpg", FileLocator(f"file:///images/{number:06d}.jpg"), ("ten words " * 5,))
         for number in range(20_000)

@@ -71,7 +71,7 @@ def test_copies_of_photos_are_found(tmp_path: Path) -> None:
     assert "same bytes" in str(result.removed[2])
 
 
-def test_other_photos_are_not_taken_for_the_same() -> None:
+def test_other_photos_are_different() -> None:
     assert (
         remove_duplicates(TrainingSet.from_pairs(map(pair, PHOTOS[:6])), {"test": [pair(path) for path in PHOTOS[6:]]}).removed
         == ()
@@ -105,7 +105,7 @@ def test_the_same_shape_in_another_colour_is_another_picture(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("most", [0, 1, 4, 10])
-def test_the_index_finds_what_comparing_all_finds(most: int) -> None:
+def test_index_equals_brute_force(most: int) -> None:
     rng = np.random.default_rng(most)
     other = [int(value) for value in rng.integers(0, 1 << 63, 300)] + [0, 0, (1 << 64) - 1]
     one = [int(value) for value in rng.integers(0, 1 << 63, 300)] + [0, (1 << 64) - 1]
@@ -124,7 +124,7 @@ def test_the_index_finds_what_comparing_all_finds(most: int) -> None:
     assert find_duplicates(of_hashes(one), of_hashes(other, colours=90), SimilarityThresholds(bits=most)) == []
 
 
-def test_rows_are_those_of_the_sets_where_some_cannot_be_read(tmp_path: Path) -> None:
+def test_rows_omit_unreadable_sets(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"")
     pictures = [pair(tmp_path / "bad.jpg"), pair(PHOTOS[0]), pair(tmp_path / "none.jpg"), pair(PHOTOS[1])]
     result = compute_fingerprints(pictures)

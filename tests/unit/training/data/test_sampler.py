@@ -16,7 +16,7 @@ from stair_es.training.data.sampler import BatchSampler, SampleIndex, split_batc
 GROUPS = [number % 11 for number in range(40)]
 
 
-def test_no_batch_has_two_of_a_group_and_a_pass_none_twice() -> None:
+def test_groups_are_unique_in_batches_and_items_in_passes() -> None:
     seen: list[SampleIndex] = []
     for batch in islice(BatchSampler(GROUPS, 8, seed=1).iterate_batches(), 20):
         assert len({GROUPS[draw.item] for draw in batch}) == 8
@@ -26,7 +26,7 @@ def test_no_batch_has_two_of_a_group_and_a_pass_none_twice() -> None:
     assert {draw.item for draw in seen} == set(range(40))
 
 
-def test_a_pair_that_had_to_wait_comes_in_the_same_pass() -> None:
+def test_delayed_pairs_stay_in_their_pass() -> None:
     batches = list(islice(BatchSampler([0, 0, 1, 1], 2, seed=0).iterate_batches(), 2))
     assert {draw.item for batch in batches for draw in batch} == {0, 1, 2, 3}
 

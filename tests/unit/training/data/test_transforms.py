@@ -38,7 +38,7 @@ def test_a_view_is_a_function_of_the_generator(how: Augmentation) -> None:
     assert len({each.tobytes() for each in views}) == (1 if how == NO_AUGMENTATION else 6)
 
 
-def test_none_is_what_the_encoder_sees_elsewhere() -> None:
+def test_no_augmentation_is_decoding() -> None:
     np.testing.assert_array_equal(view(NO_AUGMENTATION, 3), decode_image(PHOTO, SPEC, DecodeLimits()).pixels_HWC)
     # and so nearly is what changes nothing on the other way
     still = view(replace(NO_AUGMENTATION, flip=1e-12), 3)

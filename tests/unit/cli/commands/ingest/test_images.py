@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.deploy_files import parse
+from support.deploy_files import check_arguments
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -155,5 +155,5 @@ def test_the_retry_command_has_the_options_of_the_run(tmp_path: Path) -> None:
         "photos --url http://h:9200 --model starter --url-timeout 5.0 --enrich filename --enrich more:a=... --impact-field"
         " --no-token-index --sink mine:key=...,b=... --ray-address ***"
     )
-    parse(words[3:])
+    check_arguments(words[3:])
     assert retry.build_retry_command("f", "i", None) == "stair-es ingest --retry-failed f --index i"

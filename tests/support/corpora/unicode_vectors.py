@@ -23,7 +23,7 @@ STRANGE = ("a.b", ".", "##ing", "100%", "%", "%2E", "", "café", "犬", "a b", "
 
 
 def is_surrogate(character: str) -> bool:
-    """Whether it is half of a pair: no character, and refused."""
+    """Return whether it is half of a surrogate pair."""
     return "\ud800" <= character <= "\udfff"
 
 
@@ -39,7 +39,7 @@ def draw_words(count: int) -> list[str]:
 WORDS = [*(f"word{i}" for i in range(500)), *STRANGE, *draw_words(300)]
 
 
-def draw(rng: np.random.Generator, size: int) -> SparseVector:
+def draw_vector(rng: np.random.Generator, size: int) -> SparseVector:
     """Return a vector of log-normal weights."""
     chosen = rng.choice(len(WORDS), size, replace=False)
     weights = np.exp(rng.normal(-1.5, 1.2, size))
@@ -49,7 +49,7 @@ def draw(rng: np.random.Generator, size: int) -> SparseVector:
 def draw_images() -> dict[str, SparseVector]:
     """Return 200 documents of 50 words each."""
     rng = np.random.default_rng(50)
-    return {f"{number:03}": draw(rng, 50) for number in range(200)}
+    return {f"{number:03}": draw_vector(rng, 50) for number in range(200)}
 
 
 def draw_queries() -> list[SparseVector]:
@@ -57,10 +57,12 @@ def draw_queries() -> list[SparseVector]:
     rng = np.random.default_rng(51)
     rare = [SparseVector.from_mapping({word: 0.7}) for word in STRANGE]
     extreme = [SparseVector.from_mapping({"word1": 2.0**100, "word2": 2.0**99}), SparseVector.from_mapping({"word1": 2.0**-99})]
-    return [*(draw(rng, int(size)) for size in rng.integers(1, 80, 30)), *rare, *extreme]
+    return [*(draw_vector(rng, int(size)) for size in rng.integers(1, 80, 30)), *rare, *extreme]
 
 
-def fill(client: OpenSearch, index: str, settings: DocumentSettings, url: str, images: Mapping[str, SparseVector]) -> IndexFields:
+def create_index(
+    client: OpenSearch, index: str, settings: DocumentSettings, url: str, images: Mapping[str, SparseVector]
+) -> IndexFields:
     """Make an index as ingest does; return what can be asked in it."""
     client.indices.create(index=index, body=build_index_body(get_cluster_info(Cluster(Connection(url=url), client)), settings))
     lines: list[dict[str, Any]] = []

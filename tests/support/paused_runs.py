@@ -2,9 +2,9 @@
 
 ::
 
-    with two_models(folder):
+    with install_models(folder):
         runs = Runs(client, node_url, options)
-        runs.run_behind(Meanwhile(lambda: runs.run("second")))
+        runs.run_paused(PauseOnce(lambda: runs.run("second")))
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from stair_es.model.base import ModelSpec
 from stair_es.sources.base import SourceItem
 from stair_es.sources.registry import open_source
 from support.messages import forward_messages
-from support.plugin_metadata import announce_plugins
-from support.servers.fault_proxy import Answer, Fault, FaultProxy, Reply, Request, Send
+from support.plugin_metadata import write_entry_points
+from support.servers.fault_proxy import Fault, FaultProxy, MaybeResponse, Request, Response, Send
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -51,10 +51,10 @@ FIRST, SECOND = _Kind("first"), _Kind("second")
 
 
 @contextmanager
-def two_models(folder: Path) -> Iterator[None]:
-    """The models `first` and `second`, which cost nothing, as a package in `folder` brings them."""
-    (folder / "held_runs_models.py").write_text(_MODELS)
-    announce_plugins(folder, "held-runs-models", "first = held_runs_models:FIRST", "second = held_runs_models:SECOND")
+def install_models(folder: Path) -> Iterator[None]:
+    """Install a package in `folder` with the trivial models `first` and `second`."""
+    (folder / "paused_runs_models.py").write_text(_MODELS)
+    write_entry_points(folder, "paused-runs-models", "first = paused_runs_models:FIRST", "second = paused_runs_models:SECOND")
     paths = [str(folder), str(EXAMPLES / "plugin" / "src")]
     sys.path[:0] = paths
     plugins.list_plugins.cache_clear()
@@ -63,11 +63,11 @@ def two_models(folder: Path) -> Iterator[None]:
     finally:
         for path in paths:
             sys.path.remove(path)
-        sys.modules.pop("held_runs_models", None)
+        sys.modules.pop("paused_runs_models", None)
         plugins.list_plugins.cache_clear()
 
 
-class Photos:
+class PhotoSource:
     """Some of the bundled photos, named by one source."""
 
     def __init__(self, start: int = 0, stop: int = COUNT) -> None:
@@ -81,56 +81,56 @@ class Photos:
 
 
 @dataclass
-class Meanwhile:
-    """A plan of the proxy: matching requests wait until `act` has run, once."""
+class PauseOnce:
+    """A plan of the proxy: matching requests wait until `action` has run, once."""
 
-    act: Callable[[], object]
-    is_it: Callable[[Request], bool] = lambda request: request.is_bulk
+    action: Callable[[], object]
+    matches: Callable[[Request], bool] = lambda request: request.is_bulk
     skip: int = 0
     """Number of matching requests that pass first."""
     done: bool = False
     error: Exception | None = None
-    """Why `act` failed."""
+    """Why `action` failed."""
 
     def __post_init__(self) -> None:
         self._one = threading.Lock()
 
     def __call__(self, request: Request) -> Fault | None:
         """Return the fault that holds the request, or None."""
-        if not self.is_it(request):
+        if not self.matches(request):
             return None
         self.skip -= 1
-        return Fault("held", self._hold) if self.skip < 0 else None
+        return Fault("paused", self._pause) if self.skip < 0 else None
 
-    def _hold(self, request: Request, send: Send) -> Answer:
+    def _pause(self, request: Request, send: Send) -> MaybeResponse:
         with self._one:
             if not self.done and not self.error:
                 try:
-                    self.act()
+                    self.action()
                     self.done = True
                 except Exception as error:  # noqa: BLE001  the test is told of any
                     self.error = error
-        return Reply.json({"error": f"{self.error}"}, 401) if self.error else send(request)  # 401: the run isn't to go on
+        return Response.json({"error": f"{self.error}"}, 401) if self.error else send(request)  # 401: the run isn't to go on
 
 
-class Runs:
+class IngestRuns:
     """Ingests into one alias."""
 
     def __init__(self, client: OpenSearch, url: str, options: IngestOptions) -> None:
         self.client, self.url, self.options, self.alias = client, url, options, options.alias
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
-    def run(self, model: str = "first", photos: Photos | None = None, url: str = "", **more: Any) -> IngestReport:  # noqa: ANN401
+    def run(self, model: str = "first", photos: PhotoSource | None = None, url: str = "", **more: Any) -> IngestReport:  # noqa: ANN401
         """Run an ingest, through a proxy at `url` or directly to the node."""
         letters = self.options.dead_letters
         assert letters
         dead_letters = letters.with_name(f"{model}-{bool(url)}.jsonl")
         options = replace(self.options, model=ModelSpec(name=model), dead_letters=dead_letters, **more)
         connection = Connection(url=url or self.url)
-        with forward_messages(self.said.append):
-            return run_ingest([photos or Photos()], connection, options, progress=lambda _: None)
+        with forward_messages(self.messages.append):
+            return run_ingest([photos or PhotoSource()], connection, options, progress=lambda _: None)
 
-    def run_behind(self, plan: Meanwhile, photos: Photos | None = None, **more: Any) -> IngestReport:  # noqa: ANN401
+    def run_paused(self, plan: PauseOnce, photos: PhotoSource | None = None, **more: Any) -> IngestReport:  # noqa: ANN401
         """Run the first model while `plan` holds requests; assert that its action has run."""
         with FaultProxy(self.url, plan) as proxy:
             try:
@@ -138,17 +138,17 @@ class Runs:
             finally:
                 assert plan.done, plan.error
 
-    def live(self) -> str:
+    def get_alias_target(self) -> str:
         """Return the alias target."""
         [name] = self.client.indices.get_alias(name=self.alias)
         return str(name)
 
-    def move(self, alias: str, to: str, **more: bool) -> None:
+    def move_alias(self, alias: str, to: str, **more: bool) -> None:
         """Point an alias to the index `to` only."""
         removals = [{"remove": {"index": index, "alias": alias}} for index in self.client.indices.get_alias(name=alias)]
         self.client.indices.update_aliases(body={"actions": [*removals, {"add": {"index": to, "alias": alias, **more}}]})
 
-    def make_foreign(self, ids: tuple[str, ...] = ("0", "1", "2")) -> str:
+    def create_foreign_index(self, ids: tuple[str, ...] = ("0", "1", "2")) -> str:
         """Create a foreign index with a document for each of `ids`."""
         name = f"{self.alias}-of-somebody-else"
         self.client.indices.create(index=name)
@@ -156,20 +156,20 @@ class Runs:
             self.client.index(index=name, id=id_, body={"mine": id_}, params={"refresh": "true"})
         return name
 
-    def stored(self, index: str) -> dict[str, dict[str, Any]]:
-        """Id -> source of all documents."""
+    def read_documents(self, index: str) -> dict[str, dict[str, Any]]:
+        """Map ids to sources."""
         self.client.indices.refresh(index=index)
         hits = self.client.search(index=index, body={"size": 1000})["hits"]["hits"]
         assert self.client.count(index=index)["count"] == len(hits)
         return {hit["_id"]: hit["_source"] for hit in hits}
 
-    def check(self, index: str, count: int, model: str) -> None:
+    def check_documents(self, index: str, count: int, model: str) -> None:
         """Assert that the index has `count` documents of different images, all of one model."""
-        sources = self.stored(index).values()
+        sources = self.read_documents(index).values()
         models = Counter(source["model"] for source in sources)
         assert (len(sources), len({source["uri"] for source in sources}), models) == (count, count, Counter({model: count}))
 
-    def check_foreign(self, index: str, ids: tuple[str, ...] = ("0", "1", "2")) -> None:
+    def check_foreign_index(self, index: str, ids: tuple[str, ...] = ("0", "1", "2")) -> None:
         """Assert that a foreign index is unchanged."""
-        assert self.stored(index) == {id_: {"mine": id_} for id_ in ids}
+        assert self.read_documents(index) == {id_: {"mine": id_} for id_ in ids}
         assert set(self.client.indices.get_mapping(index=index)[index]["mappings"]["properties"]) == {"mine"}
