@@ -14,6 +14,7 @@ import transformers
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from support.models import tiny_dense
+from support.models.tiny_checkpoints import MaliciousPickle
 
 from stair_es.errors import ModelError
 from stair_es.ingest.options import IngestOptions
@@ -126,11 +127,6 @@ def _other_shape(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     name = next(name for name in weights if name.endswith("weight") and "embedding" in name)
     save_file({**weights, name: torch.zeros(3, 3)}, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-class MaliciousPickle:
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return exec, ("raise SystemExit('code of a checkpoint ran')",)
 
 
 def _code(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 import transformers
 from sentence_transformers import SparseEncoder
 from support.models import tiny_dense
-from support.models.tiny_checkpoints import WORDS
+from support.models.tiny_checkpoints import WORDS, MaliciousPickle
 from transformers import BertConfig
 
 from stair_es.errors import ModelError
@@ -76,11 +75,6 @@ def test_one_without_modules(tmp_path: Path, pickled: bool) -> None:
     folder = bare(tmp_path / "splade", pickled=pickled)
     check(folder, library(folder))
     assert registry.get_model_card(str(folder)).description.startswith("SPLADE")
-
-
-class MaliciousPickle:
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return exec, ("raise SystemExit('code of a checkpoint ran')",)
 
 
 def test_code_in_folders_and_weights_is_not_run(tmp_path: Path) -> None:

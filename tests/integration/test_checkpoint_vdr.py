@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from support.models.tiny_checkpoints import WORDS, build_vdr_config, draw_vdr_weights, write_checkpoint
+from support.models.tiny_checkpoints import WORDS, MaliciousPickle, build_vdr_config, draw_vdr_weights, write_checkpoint
 
 from stair_es.errors import ModelError
 from stair_es.model import registry
@@ -205,11 +205,6 @@ def test_the_card(folder: Path) -> None:
     assert card.model_id.startswith("vdr-tiny-")
     assert len(card.model_id) == len("vdr-tiny-") + 12
     assert card.image_spec.size_px == 12
-
-
-class MaliciousPickle:
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return exec, ("raise SystemExit('code of a checkpoint ran')",)
 
 
 def _spoilt(name: str, folder: Path) -> None:

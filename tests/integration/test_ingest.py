@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
+from support.corpora.ingest_sources import PHOTOS, ListSource, copy_photos
 from support.servers.fault_proxy import Request, Response, start_server
 
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
@@ -34,15 +34,13 @@ from stair_es.ingest.stages import WorkerConfig
 from stair_es.ingest.state import Batch, Pending
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
-from stair_es.sources.base import ListingFailure, ReadLimits, Source, SourceItem
+from stair_es.sources.base import ReadLimits, Source, SourceItem
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.registry import open_source
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-LONG_AGO = 1_700_000_000
-PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 Run = Callable[..., IngestReport]
 
 
@@ -71,26 +69,6 @@ def dry_run(node_url: str) -> Callable[..., DryRunReport]:
         return simulate_ingest(_opened(sources), Connection(url=node_url), options)
 
     return dry_run_
-
-
-class ListSource:
-    """A source that names what it was given, and breaks off if it is told to."""
-
-    def __init__(self, items: list[SourceItem | ListingFailure], uri: str = "given:", error: Exception | None = None) -> None:
-        self._items, self.uri, self._error = items, uri, error
-        self.ignored: dict[str, int] = {}
-
-    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
-        yield from self._items
-        if self._error:
-            raise self._error
-
-
-def _some_photos(folder: Path, count: int = 6) -> Path:
-    folder.mkdir()
-    for photo in sorted(PHOTOS.glob("*.jpg"))[:count]:
-        os.utime(shutil.copy(photo, folder), (LONG_AGO, LONG_AGO))
-    return folder
 
 
 def _sources(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
@@ -129,7 +107,7 @@ def test_photos_are_written_once(run: Run, options: IngestOptions, client: OpenS
 
 
 def test_reruns_process_new_and_changed_images(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
-    folder = _some_photos(tmp_path / "photos")
+    folder = copy_photos(tmp_path / "photos", 6)
     first, second, *_ = sorted(folder.iterdir())
     assert _counts(run(options, folder)) == (6, 6, 0, 0)
     before = _sources(client, options.alias)
@@ -148,7 +126,7 @@ def test_reruns_process_new_and_changed_images(run: Run, options: IngestOptions,
 def test_hostile_files_have_their_outcome_and_harm_no_other(
     run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
 ) -> None:
-    folder = _some_photos(tmp_path / "photos", 3)
+    folder = copy_photos(tmp_path / "photos", 3)
     good = sorted(folder.iterdir())
     photo = good[0].read_bytes()
     (folder / "zero.jpg").write_bytes(b"")
@@ -193,7 +171,7 @@ def test_hostile_files_have_their_outcome_and_harm_no_other(
 
 
 def test_index_with_another_mapping_is_unchanged(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
-    folder = _some_photos(tmp_path / "photos", 1)
+    folder = copy_photos(tmp_path / "photos", 1)
     foreign = f"{options.alias}-foreign"
     client.indices.create(
         index=foreign, body={"mappings": {"properties": {"tokens": {"type": "keyword"}}}, "aliases": {options.alias: {}}}
@@ -206,7 +184,7 @@ def test_index_with_another_mapping_is_unchanged(run: Run, options: IngestOption
 
 
 def test_foreign_index_is_unchanged(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
-    folder = _some_photos(tmp_path / "photos", 1)
+    folder = copy_photos(tmp_path / "photos", 1)
     report = run(options, folder)
     mapping = client.indices.get_mapping(index=report.index)[report.index]["mappings"]
     client.indices.put_mapping(index=report.index, body={**mapping, "_meta": {}})
@@ -218,11 +196,11 @@ def test_an_alias_of_several_indices_is_rejected(run: Run, options: IngestOption
     for letter in "ab":
         client.indices.create(index=f"{options.alias}-{letter}", body={"aliases": {options.alias: {}}})
     with pytest.raises(IndexMismatch, match="several"):
-        run(options, _some_photos(tmp_path / "photos", 1))
+        run(options, copy_photos(tmp_path / "photos", 1))
 
 
 def test_rejected_documents_fail_and_the_rest_is_written(run: Run, options: IngestOptions, tmp_path: Path) -> None:
-    folder = _some_photos(tmp_path / "photos", 2)
+    folder = copy_photos(tmp_path / "photos", 2)
     Image.new("RGB", (70, 50)).save(folder / "wide.png")
     body = json.loads((Path(__file__).parents[2] / "mappings" / "image.json").read_text())
     body["mappings"]["properties"]["format"] = {"type": "boolean"}  # a user's own mapping that no photo fits
@@ -240,7 +218,7 @@ def test_rejected_documents_fail_and_the_rest_is_written(run: Run, options: Inge
 def test_ray_gives_the_same_documents_as_the_local_runner(
     run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
 ) -> None:
-    folder = _some_photos(tmp_path / "photos", 20)
+    folder = copy_photos(tmp_path / "photos", 20)
     (folder / "zero.jpg").write_bytes(b"")
     ray_options = replace(options, alias=f"{options.alias}-r", runner="ray")
     assert _counts(run(options, folder)) == (21, 20, 0, 1)
@@ -273,7 +251,7 @@ def _config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerC
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_stage_errors_reach_the_caller_unchanged(node_url: str, runner: str, tmp_path: Path) -> None:
     config = _config(Connection(url=f"{node_url}/no/such/place"))
-    source = open_source(str(_some_photos(tmp_path / "photos", 3)))
+    source = open_source(str(copy_photos(tmp_path / "photos", 3)))
     opening = open_thread_executor(config, 2) if runner == "local" else open_ray_executor(config, RayOptions(), 2)
     with pytest.raises(ClusterError, match="answered 4"), opening as executor, PrefetchQueue(source.list_items(), 10) as queue:
         list(
@@ -293,7 +271,7 @@ def test_interrupts_end_the_wait_for_a_cluster(tmp_path: Path) -> None:
         requested.set()
         return Response(status=503)
 
-    [found] = open_source(str(_some_photos(tmp_path / "photos", 1))).list_items()
+    [found] = open_source(str(copy_photos(tmp_path / "photos", 1))).list_items()
     assert isinstance(found, SourceItem)
     with start_server(busy) as url:
         config = _config(Connection(url=url), BulkPolicy(backoff_s=20, max_backoff_s=20, give_up_after_s=20))

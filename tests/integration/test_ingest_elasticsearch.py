@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from support.corpora.ingest_sources import LONG_AGO, copy_photos
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -22,8 +22,6 @@ from stair_es.model.base import ModelSpec
 from stair_es.search.searcher import Searcher
 from stair_es.sources.registry import open_source
 
-PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
-LONG_AGO = 1_700_000_000
 Vector = Literal["rank_features", "sparse_vector"]
 
 
@@ -40,11 +38,7 @@ def alias(target: tuple[Connection, Vector], make_index_name: Callable[[str], st
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "photos"
-    made.mkdir()
-    for photo in sorted(PHOTOS.glob("*.jpg"))[:12]:
-        os.utime(shutil.copy(photo, made), (LONG_AGO, LONG_AGO))
-    return made
+    return copy_photos(tmp_path / "photos", 12)
 
 
 def _counts(report: IngestReport) -> tuple[int, int, int, int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from support.corpora.ingest_sources import ListSource
 from support.servers.fault_proxy import Request, Response, start_server
 
 from stair_es.cluster.client.connection import Connection
@@ -52,19 +53,6 @@ class RateLimitedServer:
         base = self.url if host == "a" else self.url.replace("127.0.0.1", "127.1")
         urls = [f"{base}/{host}{number}.jpg" for number in range(count)]
         return [SourceItem(url, "given:", UrlLocator(url)) for url in urls]
-
-
-class ListSource:
-    """A source that names what it was given."""
-
-    uri = "given:"
-
-    def __init__(self, items: list[SourceItem | ListingFailure]) -> None:
-        self._items = items
-        self.ignored: dict[str, int] = {}
-
-    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
-        yield from self._items
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.corpora.ingest_sources import PHOTOS, copy_photo
 from support.messages import forward_messages
 from typer.testing import CliRunner
 
@@ -33,15 +32,8 @@ from stair_es.token_policy import TokenPolicy
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 POLICY = TokenPolicy(name="quiet", mute=("tabby",), cap={"cat": 0.25}, rename={"kitten": "young.cat"})
-LONG_AGO = 1_700_000_000
 NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "dairy-cow.jpg")
-
-
-def _copy(name: str, to: Path) -> None:
-    """As an old file: one that has just changed is read again, and gets another version."""
-    os.utime(shutil.copy(PHOTOS / name, to), (LONG_AGO, LONG_AGO))
 
 
 class Runs:
@@ -69,7 +61,7 @@ def runs(node_url: str, index_name: str, tmp_path: Path) -> Runs:
     folder = tmp_path / "photos"
     folder.mkdir()
     for name in NAMES:
-        _copy(name, folder / name)
+        copy_photo(PHOTOS / name, folder / name)
     model = ModelSpec(name="stair-mini", backend="onnx")
     return Runs(node_url, IngestOptions(alias=index_name, model=model, dead_letters=tmp_path / "failed.jsonl"), folder)
 
@@ -107,7 +99,7 @@ def test_index_keeps_its_policy_on_changes(runs: Runs, stored: Callable[[], dict
 
     check()
     assert runs.run() == runs.run(policy=POLICY) == (0, 3)
-    _copy("tabby-cat.jpg", runs.folder / "another.jpg")
+    copy_photo(PHOTOS / "tabby-cat.jpg", runs.folder / "another.jpg")
     assert runs.run() == (1, 3)
     assert stored()[runs.id("another.jpg")]["tokens"] == stored()[runs.id("tabby-cat.jpg")]["tokens"]
     (runs.folder / "another.jpg").unlink()
@@ -142,7 +134,7 @@ def test_rerun_after_apply_writes_only_new_images(
         assert with_policy[id_] == expected
     assert runs.run() == (0, 3)
     assert stored() == with_policy
-    _copy("tabby-cat.jpg", runs.folder / "new.jpg")
+    copy_photo(PHOTOS / "tabby-cat.jpg", runs.folder / "new.jpg")
     assert runs.run() == (1, 3)
     assert stored()[runs.id("new.jpg")]["policy"] == POLICY.digest
     (runs.folder / "new.jpg").unlink()
@@ -163,7 +155,7 @@ def test_images_without_words_are_kept_and_reported(runs: Runs, stored: Callable
 def test_a_policy_applied_during_a_run_is_reported_at_its_end(runs: Runs, client: OpenSearch) -> None:
     runs.run()
     manager = PolicyManager(Cluster(runs.connection, client), runs.options.alias)
-    _copy("wall-clock.jpg", runs.folder / "new.jpg")
+    copy_photo(PHOTOS / "wall-clock.jpg", runs.folder / "new.jpg")
 
     def say(line: str) -> None:
         runs.messages.append(line)
@@ -177,7 +169,7 @@ def test_a_policy_applied_during_a_run_is_reported_at_its_end(runs: Runs, client
 
 def test_failed_runs_report_a_missed_policy(runs: Runs, client: OpenSearch) -> None:
     runs.run()
-    _copy("wall-clock.jpg", runs.folder / "new.jpg")
+    copy_photo(PHOTOS / "wall-clock.jpg", runs.folder / "new.jpg")
 
     def say(line: str) -> None:
         runs.messages.append(line)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.corpora.ingest_sources import ListSource
 from support.models import tiny_sparse
 from support.models.tiny_checkpoints import build_vdr_config, draw_vdr_weights, write_checkpoint
 
@@ -32,7 +33,7 @@ from stair_es.ingest.state import Batch, Pending
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.search import ImageSearch
-from stair_es.sources.base import ListingFailure, Locator, ReadLimits, ReadResult, Source, SourceItem
+from stair_es.sources.base import Locator, ReadLimits, ReadResult, Source, SourceItem
 from stair_es.sources.image.decode import DecodeLimits
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.registry import open_source
@@ -61,19 +62,6 @@ class CrashingLocator:
 
     def to_json(self) -> dict[str, Json] | None:
         return None
-
-
-class ListSource:
-    """A source that names what it was given."""
-
-    uri = "given:"
-
-    def __init__(self, items: list[SourceItem]) -> None:
-        self._items = items
-        self.ignored: dict[str, int] = {}
-
-    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
-        yield from self._items
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from support.corpora.ingest_sources import LONG_AGO, PHOTOS, ListSource, copy_photo, copy_photos
 from support.messages import forward_messages
 
 from stair_es.cluster.client.connection import Connection
@@ -31,8 +32,6 @@ from stair_es.types import Json
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
-LONG_AGO = 1_700_000_000
 Run = Callable[..., IngestReport]
 
 
@@ -67,19 +66,6 @@ class RaisingLocator(UnreadableLocator):
 
     def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         raise KeyError("no such member")
-
-
-class ListSource:
-    """A source that names what it was given, and breaks off if it is told to."""
-
-    def __init__(self, items: list[SourceItem | ListingFailure], uri: str, error: Exception | None = None) -> None:
-        self._items, self.uri, self._error = items, uri, error
-        self.ignored: dict[str, int] = {}
-
-    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
-        yield from self._items
-        if self._error:
-            raise self._error
 
 
 @pytest.fixture
@@ -117,11 +103,7 @@ def dry_run(node_url: str) -> Callable[..., DryRunReport]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Six photos that nobody touched for a while: their size and time are to be trusted."""
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for photo in sorted(PHOTOS.glob("*.jpg"))[:6]:
-        os.utime(shutil.copy(photo, photos), (LONG_AGO, LONG_AGO))
-    return photos
+    return copy_photos(tmp_path / "photos", 6)
 
 
 def _source(folder: Path) -> Source:
@@ -352,7 +334,7 @@ def test_ids_by_content_store_the_same_picture_once_and_follow_it(
     options = replace(options, document=DocumentSettings(id="content-hash"), resync=True)
     original = sorted(folder.iterdir())[0]
     report = run(options, _source(folder))
-    os.utime(shutil.copy(original, folder / "copy.jpg"), (LONG_AGO, LONG_AGO))
+    copy_photo(original, folder / "copy.jpg")
     report = run(options, _source(folder))
     assert (_counts(report), report.documents) == ((7, 0, 7, 0), 6)
     documents = _stored(client, options.alias)
@@ -373,7 +355,7 @@ def test_ids_by_content_follow_changed_and_moved_photos(
     first, second = sorted(folder.iterdir())[:2]
     other = tmp_path / "other"
     other.mkdir()
-    os.utime(shutil.copy(first, other / "moved.jpg"), (LONG_AGO, LONG_AGO))
+    copy_photo(first, other / "moved.jpg")
     run(options, _source(folder))
     run(options, _source(other))
     first.unlink()
@@ -413,7 +395,7 @@ def test_a_dry_run_predicts_the_run_and_changes_nothing(
     index = run(options, _source(folder)).index
     paths = sorted(folder.iterdir())
     os.utime(paths[0], (LONG_AGO, LONG_AGO + 5))
-    os.utime(shutil.copy(PHOTOS / "wall-clock.jpg", folder / "new.jpg"), (LONG_AGO, LONG_AGO))
+    copy_photo(PHOTOS / "wall-clock.jpg", folder / "new.jpg")
     items = [found for found in _without_bytes(folder).list_items() if isinstance(found, SourceItem)]
     items[1] = replace(items[1], version=None)
     second = dry_run(options, ListSource([*items, ListingFailure("x:", folder.as_uri(), "forbidden")], folder.as_uri()))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from support.bulk_faults import list_all_faults
+from support.corpora.ingest_sources import LONG_AGO, PHOTOS, copy_photo
 from support.messages import forward_messages
 from support.oracles.token_index_oracle import build_expected_documents, get_token_documents
 from support.servers.fault_proxy import Fault, FaultProxy, MaybeResponse, RandomFaults, Request, Send
@@ -31,8 +30,6 @@ from stair_es.sources.registry import open_source
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
-LONG_AGO = 1_700_000_000
 COUNT = 4
 MORE = 7
 Vector = Literal["rank_features", "sparse_vector"]
@@ -40,7 +37,7 @@ Vector = Literal["rank_features", "sparse_vector"]
 
 def copy(number: int, to: Path) -> None:
     """One of the photos, as an old file: what has just changed is read again."""
-    os.utime(shutil.copy(sorted(PHOTOS.glob("*.jpg"))[number], to), (LONG_AGO + number, LONG_AGO + number))
+    copy_photo(sorted(PHOTOS.glob("*.jpg"))[number], to, LONG_AGO + number)
 
 
 def fill(folder: Path, count: int) -> None:

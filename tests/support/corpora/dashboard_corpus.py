@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from stair_es.cli.main import app
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
+from support.corpora.ingest_sources import PHOTOS
 
-PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
 PLACES = {
     "alpine-path",
     "chinese-pavilion",
