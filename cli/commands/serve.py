@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,7 +75,6 @@ def serve_command(
     - `stair-es serve --host 0.0.0.0 --token-file /run/secrets/page --allow-host photos.example.org`
     """
     from dataclasses import replace
-    from functools import partial
 
     _check_packages()
     from stair_es.cluster.client.cluster import Cluster
@@ -112,8 +112,6 @@ def _check_packages() -> None:
 
 def _prepare_encoder(index: str, model: str | None, backend: Backend, text_tower: TextTower) -> Callable[[IndexInfo], Encoder]:
     """Return a function that loads the encoder for the index, given its info."""
-    from functools import partial
-
     from stair_es.search.index_encoder import load_query_encoder
 
     settings = config_file.get_config().settings

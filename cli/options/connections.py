@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,10 +17,11 @@ from . import config_file
 from .decorator import OptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.client.connection import Connection
+    from stair_es.types import ProgressCallback
 
 _TLS_PANEL = "Secure connection"
 
@@ -88,21 +90,26 @@ def resolve_connection(url: str | None) -> Connection:
     from stair_es.cluster.client.connection import Connection
     from stair_es.embedded_node import ensure_running
 
-    from ..output.progress import show_download_progress
+    with ExitStack() as stack:
 
-    with show_download_progress() as progress:
-        node_url = ensure_running(environ=config_file.get_config().environ, progress=progress)
+        @cache
+        def open_progress() -> ProgressCallback:  # only for a download: the module takes 20 ms to import
+            from ..output.progress import show_download_progress
+
+            return stack.enter_context(show_download_progress())
+
+        node_url = ensure_running(
+            environ=config_file.get_config().environ, progress=lambda done, total: open_progress()(done, total)
+        )
     print_notice(f"no --url / {ENV_URL} given: using the embedded node at {node_url}")
     return Connection(url=node_url)
 
 
-@contextmanager
-def open_cluster(url: str | None) -> Iterator[Cluster]:
-    """Open the cluster of `resolve_connection`, with the same errors, until the end of the `with` block."""
+def open_cluster(url: str | None) -> Cluster:
+    """Open the cluster of `resolve_connection`, with the same errors."""
     from stair_es.cluster.client.cluster import Cluster
 
-    with Cluster(resolve_connection(url)) as cluster:
-        yield cluster
+    return Cluster(resolve_connection(url))
 
 
 def resolve_named_connection(url: str | None) -> Connection | None:

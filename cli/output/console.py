@@ -39,6 +39,7 @@ class _NoticeHandler(logging.Handler):
 
 stdout = _StdoutConsole(highlight=False, soft_wrap=True)
 stderr = _StderrConsole(stderr=True, highlight=False, soft_wrap=True)
+_NOTICE_HANDLER = _NoticeHandler()
 
 
 def set_log_format(form: str) -> None:
@@ -46,8 +47,7 @@ def set_log_format(form: str) -> None:
     set_json_logging(form == "json")
     logger = logging.getLogger("stair_es")
     logger.setLevel(logging.INFO)
-    if not any(isinstance(handler, _NoticeHandler) for handler in logger.handlers):
-        logger.addHandler(_NoticeHandler())
+    logger.addHandler(_NOTICE_HANDLER)
 
 
 def print_notice(text: str, **facts: Any) -> None:  # noqa: ANN401  JSON values
