@@ -54,6 +54,11 @@ def open_ray_session(extra: str, address: str | None, *, error_type: type[StairE
         yield from _open_session(extra, address, error_type, alternative)
 
 
+def is_local_address(address: str | None) -> bool:
+    """Check whether an address stands for a Ray that is started on this machine."""
+    return address in (None, "", "local")
+
+
 @contextmanager
 def set_missing_variables(variables: Mapping[str, str]) -> Iterator[None]:
     """Set those environment variables that the user didn't, until the context ends.
@@ -74,7 +79,7 @@ def _open_session(extra: str, address: str | None, error_type: type[StairError],
     if running is not None and running.is_initialized():
         yield running
         return
-    cluster = None if address == "local" else address
+    cluster = None if is_local_address(address) else address
     action = f"join the Ray cluster at {mask_ray_address(cluster)}" if cluster else "start Ray on this machine"
     with nullcontext({"address": cluster}) if cluster else _prepare_local_options(error_type, alternative) as options:
         ray = import_optional("ray", extra)

@@ -74,7 +74,7 @@ def train_on_ray(
             "out": out.absolute(),
             "events": events,
             "on_gpu": on_gpu,
-            "settings": settings if address in (None, "", "local") else None,
+            "settings": settings if ray_session.is_local_address(address) else None,
         }
         thread = _FitThread(_build_trainer(worker_config, workers, on_gpu, storage_path))
         try:

@@ -76,7 +76,8 @@ def open_ray_executor(config: WorkerConfig, options: RayOptions, batch_images: i
 class _RayExecutor:
     def __init__(self, ray: Any, config: WorkerConfig, options: RayOptions, batch_images: int) -> None:  # noqa: ANN401  a module
         self._ray = ray
-        if options.address not in (None, "", "local"):  # workers of a cluster have their own environment
+        is_shared = not ray_session.is_local_address(options.address)
+        if is_shared:  # workers of a cluster have their own environment
             config = replace(config, model=replace(config.model, settings=None))
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         gpus = [node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]]
@@ -99,7 +100,7 @@ class _RayExecutor:
         actor = ray.remote(**resources)(_RayEncoder)
         self._config = ray.put(config)
         self._actors = [actor.remote(self._config) for _ in range(self.encoders)]
-        if options.address:  # on a shared cluster an encoder may wait for resources, and its batches with it
+        if is_shared:  # an encoder may wait for resources, and its batches with it
             self._actors = self._wait_for_encoders()
             self.encoders = len(self._actors)
         io_resources, cpu_resources = {"num_cpus": _WAITING_CPUS}, {"num_cpus": 0.9 if on_gpu else 0.25}
