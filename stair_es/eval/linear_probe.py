@@ -86,11 +86,11 @@ def fit_probe(
     held_out = select_held_out(labels)
     c = PROBE_C_VALUES[len(PROBE_C_VALUES) // 2]
     if held_out.any():
-        models = [_fit_model(scaled_NV[~held_out], labels_N[~held_out], each, steps)[0] for each in PROBE_C_VALUES]
-        scored = [
-            (_score_held_out(model, scaled_NV[held_out], labels_N[held_out]), each)
-            for model, each in zip(models, PROBE_C_VALUES, strict=True)
-        ]
+        train_NV, train_N = scaled_NV[~held_out], labels_N[~held_out]
+        test_NV, test_N = scaled_NV[held_out], labels_N[held_out]
+        # a generator keeps one model at a time: they hold a weight per class and token
+        models = (_fit_model(train_NV, train_N, each, steps)[0] for each in PROBE_C_VALUES)
+        scored = [(_score_held_out(model, test_NV, test_N), each) for model, each in zip(models, PROBE_C_VALUES, strict=True)]
         c = max(scored)[1]
     model, converged = _fit_model(scaled_NV, labels_N, c, steps)
     return FittedProbe(model=model, c=c, converged=converged, scale=scale)
