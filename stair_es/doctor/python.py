@@ -50,10 +50,10 @@ def evaluate_packages(
 
     `installed` returns the version of a package, or None.
     """
-    wrong = dict(_find_wrong_packages(_select_extra(requirements, None), installed, required=True))
+    required = _select_extra(requirements, None)
+    wrong = dict(_find_wrong_packages(required, installed, required=True))
     complete_extras = []
     for extra in extras:
-        required = _select_extra(requirements, None)
         others = [other for other in _select_extra(requirements, extra) if other not in required and other.name != "stair-es"]
         if others and all(installed(other.name) for other in others):
             complete_extras.append(extra)

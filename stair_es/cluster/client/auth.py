@@ -160,7 +160,8 @@ class SecuritySettings:
         secrets = [self.password, self.api_key, self.bearer_token, header, _extract_key(header) if self.api_key else None]
         forms = {form for secret in secrets if secret for form in (secret, quote(secret, safe=""))}
         for form in sorted(forms, key=len, reverse=True):
-            text = text.replace(form, "***") if len(form) >= _MIN_REDACTED_CHARS else text
+            if len(form) >= _MIN_REDACTED_CHARS:
+                text = text.replace(form, "***")
         return text
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.client.capabilities import get_cluster_info
-from stair_es.cluster.client.retry import INTERACTIVE_RETRY
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.index.aliases import get_alias_targets
 from stair_es.cluster.metadata.index_metadata import check_alias_name, check_index_format, get_index_meta, make_build_alias_prefix
@@ -131,7 +130,7 @@ class PolicyManager:
         if find_conflicting_field(target.properties):
             return {}
         body = {"size": 0, "aggs": {"policies": {"terms": {"field": "policy", "size": 100}}}}
-        response = self.cluster.search(target.name, body, retry=INTERACTIVE_RETRY)
+        response = self.cluster.search(target.name, body)
         return {bucket["key"]: bucket["doc_count"] for bucket in response["aggregations"]["policies"]["buckets"]}
 
     def count_emptied(self, target: PolicyTarget) -> int:

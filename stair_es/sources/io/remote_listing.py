@@ -43,7 +43,7 @@ class RemoteFileLister:
             fs, path = open_file_system(self._argument)  # connects to the server
             info = _get_info(fs, path)
             if info is not None and info.get("type") == "file":
-                yield self._build_listed_file(fs, info)
+                yield self._build_listed_file(info)
                 return
             globbed = info is None and bool(GLOB_MAGIC.search(path))
             parts = path.split("/")
@@ -82,11 +82,11 @@ class RemoteFileLister:
             if not self._hidden and any(map(is_hidden, parts[matched:])):
                 self.left_out["hidden"] += is_included
             elif is_included:
-                yield self._build_listed_file(fs, info)
+                yield self._build_listed_file(info)
             else:
                 self.ignored[get_suffix(name)] += 1
 
-    def _build_listed_file(self, fs: Any, info: Mapping[str, Any]) -> ListedFile:  # noqa: ANN401
+    def _build_listed_file(self, info: Mapping[str, Any]) -> ListedFile:
         url, size, version = build_object_url(self._argument, str(info["name"])), info.get("size"), get_object_version(info)
         return ListedFile(strip_credentials(url), ObjectLocator.from_url(url, size=size), size, version)
 
