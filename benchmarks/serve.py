@@ -46,8 +46,8 @@ from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.stair_mini.plugin import KIND
 from stair_es.search.query import SearchQuery
 from stair_es.types import SparseVector
-from stair_es.web.query import QueryPlan, build_facets_request, build_page_request
-from stair_es.web.schemas import DEFAULT_K, SearchParams
+from stair_es.web.search.query import QueryPlan, build_facets_request, build_page_request
+from stair_es.web.search.schemas import DEFAULT_K, SearchParams
 
 INDEX, WAY = "serve-bench", QueryPlan(query_type="rank_features", max_clauses=1024)
 CONNECTIONS = 6

@@ -18,12 +18,12 @@ from stair_es.web.auth import AccessMiddleware, AccessPolicy
 from stair_es.web.errors import RETRY_AFTER_S, ErrorResponse, RequestRejected, build_error_response
 from stair_es.web.hooks import NoopHooks, ServerHooks
 from stair_es.web.images.file_access import AllowedRoots
+from stair_es.web.images.thumbnails import ThumbnailService
 from stair_es.web.index_state import create_state_cache
 from stair_es.web.limits import ConcurrencyLimiter, ServerLimits, TooManyRequests
 from stair_es.web.routes import PageRoutes
-from stair_es.web.serializers import encode_json
-from stair_es.web.service import SearchService
-from stair_es.web.thumbnails import ThumbnailService
+from stair_es.web.search.serializers import encode_json
+from stair_es.web.search.service import SearchService
 
 if TYPE_CHECKING:
     from starlette.requests import Request

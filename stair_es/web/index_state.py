@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stair_es.errors import IndexMismatch, IndexNotFound, QueryError
 from stair_es.search.dsl.select import select_query_type
 from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_target
-from stair_es.web.query import QueryPlan, TokenNormalizer
+from stair_es.web.search.query import QueryPlan, TokenNormalizer
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster

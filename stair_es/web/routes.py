@@ -17,8 +17,8 @@ from stair_es.web.auth import HEALTH_PATH
 from stair_es.web.errors import RequestRejected
 from stair_es.web.hooks import ROUTE_PATTERN_KEY
 from stair_es.web.request_body import BodyReader
-from stair_es.web.schemas import SearchParams, parse_search_params
-from stair_es.web.serializers import encode_json
+from stair_es.web.search.schemas import SearchParams, parse_search_params
+from stair_es.web.search.serializers import encode_json
 
 if TYPE_CHECKING:
     from starlette.routing import Match
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from stair_es.web.hooks import ServerHooks
     from stair_es.web.images.render import RenderedImage
+    from stair_es.web.images.thumbnails import ThumbnailService
     from stair_es.web.limits import ServerLimits
-    from stair_es.web.service import SearchService
-    from stair_es.web.thumbnails import ThumbnailService
+    from stair_es.web.search.service import SearchService
 
 STATIC_DIR = Path(__file__).parent / "static"
 _STATIC_NAME = re.compile(r"(?:[\w-]+/)*[\w-]+(?:\.[\w-]+)*\.(?:js|css|svg|png|ico|webmanifest)", re.ASCII)

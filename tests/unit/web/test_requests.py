@@ -5,8 +5,8 @@ import pytest
 from stair_es.errors import QueryError
 from stair_es.search.query import SearchQuery
 from stair_es.types import SparseVector
-from stair_es.web.query import QueryPlan, build_facets_request, build_page_request, explain_bag_score
-from stair_es.web.schemas import SearchParams
+from stair_es.web.search.query import QueryPlan, build_facets_request, build_page_request, explain_bag_score
+from stair_es.web.search.schemas import SearchParams
 
 PLAN = QueryPlan(query_type="rank_features", max_clauses=1024)
 CAR = SparseVector.from_mapping({"car": 2.0, "a.b": 1.0})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stair_es.model.base import Encoder
     from stair_es.search.dsl.select import QueryType
     from stair_es.token_policy import TokenPolicy
-    from stair_es.web.schemas import SearchParams
+    from stair_es.web.search.schemas import SearchParams
 
 TOP_TOKENS_FIELD = "top_tokens"
 COLOURS_FIELD = "colours"

@@ -7,8 +7,8 @@ import pytest
 from stair_es.errors import QueryError
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import ImageSpec, Pixels, SparseVector
-from stair_es.web.query import TokenNormalizer, WeightedQuery, build_weighted_query
-from stair_es.web.schemas import SearchParams
+from stair_es.web.search.query import TokenNormalizer, WeightedQuery, build_weighted_query
+from stair_es.web.search.schemas import SearchParams
 
 STORED = SparseVector.from_mapping({"cat": 0.5, "doggo": 0.25})
 PIECES = {"kittens": ("kit", "##tens"), "the": ()}

@@ -16,9 +16,9 @@ from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import encode_query_text
 from stair_es.search.results import parse_search_response
 from stair_es.sources.image.decode import decode_image
-from stair_es.web import serializers
 from stair_es.web.errors import RETRY_AFTER_S, RequestRejected, build_not_found
-from stair_es.web.query import (
+from stair_es.web.search import serializers
+from stair_es.web.search.query import (
     WeightedQuery,
     build_counts_request,
     build_facets_request,
@@ -27,7 +27,7 @@ from stair_es.web.query import (
     build_weighted_query,
     explain_bag_score,
 )
-from stair_es.web.schemas import SearchParams
+from stair_es.web.search.schemas import SearchParams
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.web.schemas import (
+from stair_es.web.search.schemas import (
     MAX_K,
     MAX_LIST_ITEMS,
     MAX_TEXT_CHARS,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stair_es.inspection.stored_document import StoredImage
     from stair_es.search.results import Hit, TokenContribution
     from stair_es.types import Json, SparseVector
-    from stair_es.web.query import WeightedQuery
+    from stair_es.web.search.query import WeightedQuery
 
 MAX_HIT_TOKENS = 12
 _DIGITS = 6

@@ -9,7 +9,7 @@ import pytest
 from stair_es.inspection.stored_document import parse_stored_image
 from stair_es.search.results import parse_hit
 from stair_es.types import SparseVector
-from stair_es.web import serializers
+from stair_es.web.search import serializers
 
 HOSTILE = "</script><script>alert(1)</script>\u2028\ud800"
 

@@ -1,0 +1,1 @@
+"""The HTTP search API of the page: requests, their parameters, responses."""
