@@ -119,7 +119,7 @@ def build_thumbnail_pairs(hits: Sequence[Mapping[str, Any]], node: str, url: str
         pairs.append(
             (
                 lambda raw=raw: plain.post(f"/{INDEX}/_search", raw),  # type: ignore[misc]
-                lambda path=hit["thumbnail"]: ours.get(path),  # type: ignore[misc]
+                lambda path="/" + hit["thumbnail"]: ours.get(path),  # type: ignore[misc]
             )
         )
     return pairs
@@ -166,7 +166,7 @@ def measure(about: str, texts: Sequence[str], node: str, url: str, rounds: int) 
     first = [(measure_ms(plain), measure_ms(ours)) for plain, ours in pairs]
     times["`/thumb`, drawn"] = ([bare for bare, _ in first], [whole for _, whole in first])
     times["`/thumb`, lying ready"] = measure_pairs(pairs[:200], 2)
-    unseen = [[hit["thumbnail"] for hit in search_page(text, url, DEFAULT_K)] for text in texts[8:]]
+    unseen = [["/" + hit["thumbnail"] for hit in search_page(text, url, DEFAULT_K)] for text in texts[8:]]
     grids = [(measure_grid(paths, url), measure_grid(paths, url)) for paths in unseen if len(paths) == DEFAULT_K]
     first_ms, second_ms = (statistics.median(column) for column in zip(*grids, strict=True))
     rate = measure_slider_moves(texts[0], url, SLIDING_S)

@@ -130,7 +130,7 @@ def test_a_reader_serves_the_page(ingested: SecuredCluster) -> None:
         assert page.post("/api/facets", {"text": "gray"}).json["total"] == 2
         assert page.post_image((PHOTOS / "tabby-cat.jpg").read_bytes()).json["tokens"]
         assert len(page.get(f"/api/image/{hit['id']}/neighbors").json["hits"]) == 1
-        for target in ("/api/about", f"/api/image/{hit['id']}", hit["thumbnail"]):
+        for target in ("/api/about", f"/api/image/{hit['id']}", f"/{hit['thumbnail']}"):
             assert page.get(target).status == 200, target
         assert page.messages == []
 

@@ -156,7 +156,7 @@ def test_metrics_of_the_page_match_its_requests(node_url: str, corpus: Corpus, c
         search = page.post("/api/search", {"text": "a red panda"}, authorization=BEARER, traceparent=PARENT)
         assert search.status == 200
         assert page.post("/api/search", {"text": "a red panda"}, authorization=BEARER).status == 200
-        thumbnail = search.json["hits"][0]["thumbnail"]
+        thumbnail = "/" + search.json["hits"][0]["thumbnail"]
         assert [page.get(thumbnail, authorization=BEARER).status for _ in range(3)] == [200] * 3
         image = (PHOTOS / "tabby-cat.jpg").read_bytes()
         assert page.request("POST", "/api/image", image, {"content-type": "image/jpeg", "authorization": BEARER}).status == 200

@@ -210,12 +210,12 @@ def test_an_image_is_described_completely(page: PageClient, corpus: Corpus) -> N
     assert image["facts"]["sha256"] == source["sha256"]
     assert image["facts"]["index"] == corpus.index
     assert not {"tokens", "thumbnail", "fingerprint"} & set(image["facts"])
-    assert image["thumbnail"] == f"/thumb/{id_}?v={source['fingerprint']}"
-    assert image["original"] == f"/original/{id_}"
+    assert image["thumbnail"] == f"thumb/{id_}?v={source['fingerprint']}"
+    assert image["original"] == f"original/{id_}"
 
 
 def test_thumbnails_are_small_and_cacheable(page: PageClient, corpus: Corpus) -> None:
-    url = page.get(f"/api/image/{corpus.get_id('tabby-cat')}").json["thumbnail"]
+    url = "/" + page.get(f"/api/image/{corpus.get_id('tabby-cat')}").json["thumbnail"]
     first, again = page.get(url), page.get(url)
     assert (first.status, first.headers["content-type"]) == (200, "image/webp")
     assert max(Image.open(io.BytesIO(first.body)).size) == 128

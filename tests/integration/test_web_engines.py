@@ -63,8 +63,8 @@ def test_every_engine_shows_images_captions_and_errors(served: tuple[PageClient,
     page, corpus = served
     id_ = corpus.get_id("giant-panda")
     image = page.get(f"/api/image/{id_}").json
-    assert page.get(image["thumbnail"]).headers["content-type"] == "image/webp"
-    assert page.get(image["original"]).headers["content-type"] == "image/jpeg"
+    assert page.get("/" + image["thumbnail"]).headers["content-type"] == "image/webp"
+    assert page.get("/" + image["original"]).headers["content-type"] == "image/jpeg"
     assert page.get(f"/api/image/{id_}/neighbors?k=1").json["hits"][0]["name"] == "red-panda.jpg"
     assert page.get("/api/image/a%2Fb").json["tokens"][0] == ["a.b", 2.0]
     assert {hit["name"] for hit in page.post("/api/search", {"text": "panda", "method": "bm25"}).json["hits"]} == {

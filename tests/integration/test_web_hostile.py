@@ -90,7 +90,7 @@ def test_documents_of_any_kind_are_shown(page: PageClient, corpus: Corpus, sourc
     assert image.status == 200, image.body
     assert image.json["caption"] is None or isinstance(image.json["caption"], str)
     assert page.get("/api/image/foreign/neighbors").status == 200
-    assert page.get(page.get("/api/image/foreign").json["thumbnail"]).status == 404
+    assert page.get("/" + page.get("/api/image/foreign").json["thumbnail"]).status == 404
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_ids_of_any_kind_are_found(page: PageClient, corpus: Corpus, id_: str) -
         hits = page.get(f"/api/image/{quote(id_, safe='')}/neighbors").json["hits"]
         assert id_ not in [hit["id"] for hit in hits]
         assert hits[0]["name"] == "tabby-cat.jpg"
-        assert page.get(image.json["thumbnail"]).headers["content-type"] == "image/webp"
-        assert page.get(image.json["original"]).headers["content-type"] == "image/jpeg"
+        assert page.get("/" + image.json["thumbnail"]).headers["content-type"] == "image/webp"
+        assert page.get("/" + image.json["original"]).headers["content-type"] == "image/jpeg"
         assert page.post("/api/search", {"similar_to": id_}).status == 200
     finally:
         corpus.client.delete(index=corpus.index, id=id_, params={"refresh": "true"})

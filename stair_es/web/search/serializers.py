@@ -124,12 +124,12 @@ def list_top_tokens(tokens: object, count: int) -> list[list[Any]]:
 def build_thumbnail_url(id_: str, fingerprint: object) -> str:
     """Build the URL of a thumbnail; with a fingerprint it can be cached forever."""
     version = f"?v={quote(fingerprint, safe='')}" if isinstance(fingerprint, str) and fingerprint else ""
-    return f"/thumb/{quote_path_segment(id_)}{version}"
+    return f"thumb/{quote_path_segment(id_)}{version}"
 
 
 def build_original_url(id_: str) -> str:
     """Build the URL of an original."""
-    return f"/original/{quote_path_segment(id_)}"
+    return f"original/{quote_path_segment(id_)}"
 
 
 def quote_path_segment(id_: str) -> str:

@@ -1,5 +1,7 @@
 // The server, asked. Whatever goes wrong is an ApiError with a remedy.
 
+import { urlOf } from "./root.js";
+
 const PATIENCE_MS = [150, 400, 900];
 
 class ApiError extends Error {
@@ -10,15 +12,15 @@ class ApiError extends Error {
   }
 }
 
-export const about = () => ask("/api/about");
-export const search = (body, signal) => post("/api/search", body, signal);
-export const facets = (body, signal) => post("/api/facets", body, signal);
-export const image = (id, signal) => ask(`/api/image/${encodeURIComponent(id)}`, { signal });
-export const neighbors = (id, k, signal) => ask(`/api/image/${encodeURIComponent(id)}/neighbors?k=${k}`, { signal });
+export const about = () => ask("api/about");
+export const search = (body, signal) => post("api/search", body, signal);
+export const facets = (body, signal) => post("api/facets", body, signal);
+export const image = (id, signal) => ask(`api/image/${encodeURIComponent(id)}`, { signal });
+export const neighbors = (id, k, signal) => ask(`api/image/${encodeURIComponent(id)}/neighbors?k=${k}`, { signal });
 
 /** The words of a picture, which the server forgets. */
 export function read(blob, signal) {
-  return ask("/api/image", { method: "POST", body: blob, headers: { "Content-Type": blob.type || "image/jpeg" }, signal });
+  return ask("api/image", { method: "POST", body: blob, headers: { "Content-Type": blob.type || "image/jpeg" }, signal });
 }
 
 function post(path, body, signal) {
@@ -37,7 +39,7 @@ async function ask(path, options = {}) {
 
 async function fetched(path, options) {
   try {
-    return await fetch(path, { credentials: "same-origin", ...options });
+    return await fetch(urlOf(path), { credentials: "same-origin", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError("the server does not respond", "Check that `stair-es serve` is still running, and try again.", 0);

@@ -83,7 +83,7 @@ export function layout() {
   const element = h(
     "section",
     { class: "image", "aria-label": "Image" },
-    h("p", { class: "crumb" }, h("a", { href: "/", data: { nav: "back" } }, "← back to the search")),
+    h("p", { class: "crumb" }, h("a", { href: "./", data: { nav: "back" } }, "← back to the search")),
     h("header", {}, name, caption),
     problem,
     body,

@@ -9,6 +9,7 @@ import { imageView } from "./image-view.js";
 import { keyboard } from "./keys.js";
 import { errorNotice, toast } from "./notice.js";
 import { keepThumbnail, pictures, thumbnailOf } from "./picture.js";
+import { pathOf, urlOf } from "./root.js";
 import { searchView } from "./search-view.js";
 import { hrefOf, NOTHING, readRoute } from "./state.js";
 
@@ -20,7 +21,7 @@ const app = { about: null, title: "stair-es", corpus: null, trouble: null, shell
 const views = { search: searchView(app), image: imageView(app), compare: compareView(app) };
 let route = null;
 let merged = "";
-let lastSearch = "/";
+let lastSearch = urlOf("");
 let knowing = false;
 
 /** Goes to a route. Steps of the same `merge` are one of the history; `still` keeps the place on the page. */
@@ -157,16 +158,23 @@ function switchTheme() {
   drawTheme();
 }
 
+/** The link to the images: its address would be that of the root, because of `<base>`. */
+function skip(event) {
+  event.preventDefault();
+  main.focus();
+}
+
 /** Links within the page are followed without loading it anew. */
 function follow(event) {
   const link = event.target.closest?.("a[href]");
+  if (link?.classList.contains("skip")) return skip(event);
   if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   const to = new URL(link.href);
   const ours =
     to.origin === location.origin &&
     !link.target &&
     !link.hash &&
-    (to.pathname === "/" || to.pathname === "/compare" || to.pathname.startsWith("/image/"));
+    /^\/(compare|image\/.*)?$/.test(pathOf(to.pathname));
   if (!ours) return;
   event.preventDefault();
   go(readRoute(to));

@@ -13,7 +13,7 @@ export function layout(change) {
   const facets = facetPanel(change);
   const method = methodSelect({ id: "method", on: { change: () => change((query) => ranked(query, method.value)) } });
   const count = h("p", { class: "count" });
-  const compare = h("a", { class: "quiet", href: "/compare" }, "compare");
+  const compare = h("a", { class: "quiet", href: "compare" }, "compare");
   const opener = h(
     "button",
     { type: "button", class: "opener", "aria-expanded": "false", "aria-controls": "side" },

@@ -1,5 +1,7 @@
 // What the page shows is what the URL says: routes and queries, read and written. Pure.
 
+import { pathOf, ROOT } from "./root.js";
+
 export const PAGE = 24;
 /** How far the rankings of a comparison are looked at. */
 export const DEPTH = 50;
@@ -56,8 +58,9 @@ function writeQuery(query, params, prefix = "") {
 
 /** The route of a location: `{view: "search", query}`, `{view: "image", id, ...}` or `{view: "compare", a, b, k}`. */
 export function readRoute({ pathname, search }) {
+  const path = pathOf(pathname);
   const params = new URLSearchParams(search);
-  const image = /^\/image\/(.+)$/.exec(pathname);
+  const image = /^\/image\/(.+)$/.exec(path);
   if (image)
     return {
       view: "image",
@@ -66,7 +69,7 @@ export function readRoute({ pathname, search }) {
       find: params.get("find") ?? "",
       picked: [...new Set(params.getAll("pick"))],
     };
-  if (pathname === "/compare") {
+  if (path === "/compare") {
     const k = Number.parseInt(params.get("k"), 10);
     return { view: "compare", a: readQuery(params, "a."), b: readQuery(params, "b."), k: [10, 20, 50].includes(k) ? k : 10 };
   }
@@ -89,7 +92,7 @@ export function hrefOf(route) {
     if (route.k && route.k !== 10) params.set("k", String(route.k));
   } else writeQuery(route.query, params);
   const text = String(params);
-  return text ? `${path}?${text}` : path;
+  return `${ROOT}${path}${text && `?${text}`}`;
 }
 
 /** The body that the server is asked with. */

@@ -149,7 +149,7 @@ def use_page(bench: Bench) -> None:
             hits = json.loads(page.request("/api/search", json.dumps(query).encode()))["hits"]
             check_best_hit(bench, hits)
         page.request(f"/api/image/{hits[0]['id']}")
-        if not page.request(hits[0]["thumbnail"]):
+        if not page.request("/" + hits[0]["thumbnail"]):
             raise WrongOutput("the thumbnail is empty")
 
 
