@@ -29,6 +29,7 @@ from search.variants import Variant, build_variants
 from stair_es import resources
 from stair_es.cluster.documents.document import ImageMetadata, build_document
 from stair_es.model.stair_mini.plugin import KIND
+from stair_es.sources.io.uris import split_image_uri
 from stair_es.types import SparseVector
 
 GOAL_KB, JUDGED = 1.2, ("as ingest writes it", "codec best_compression (zlib)", "zlib + lean fields")
@@ -47,15 +48,22 @@ class Size:
 def make_metadata(row: int, rng: np.random.Generator) -> ImageMetadata:
     """Return the metadata that an object store would give."""
     width, height = IMAGE_SIZES[row % len(IMAGE_SIZES)]
+    name, folder = split_image_uri(make_uri(row))
+    taken = f"2026-{1 + row % 12:02}-{1 + row % 28:02}T{row % 24:02}:{row % 60:02}:07"
     return ImageMetadata(
         uri=make_uri(row),
+        name=name,
+        folder=folder,
         source="s3://photos-of-the-archive/2026",
         version=rng.bytes(16).hex(),
+        modified_at=f"{taken}.000+00:00",
+        bytes=int(rng.integers(200_000, 8_000_000)),
         sha256=rng.bytes(32).hex(),
+        perceptual_hash=rng.bytes(8).hex(),
         width=width,
         height=height,
         format="jpeg",
-        taken_at=f"2026-{1 + row % 12:02}-{1 + row % 28:02}T{row % 24:02}:{row % 60:02}:07",
+        taken_at=taken,
         thumbnail=None,
     )
 

@@ -27,13 +27,13 @@ from search.measure import Row, measure_arms
 from search.nodes import open_node
 from search.queries import QUERY_SIZES, ExactSearch, make_queries
 from search.tables import describe_size
+from search.variants import THUMBNAIL_BYTES
 
 from stair_es.cluster.index.mappings import merge_bodies
 from stair_es.search.query import SearchQuery
 from stair_es.search.request import build_search_request
 from stair_es.types import Floats, SparseVector
 
-THUMBNAIL_BYTES = 2470  # as base64, what the bundled photos' thumbnails have on average
 _MODE = "search.concurrent_segment_search.mode"
 
 

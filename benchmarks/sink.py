@@ -40,6 +40,7 @@ from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
 from stair_es.cluster.metadata.index_metadata import make_write_alias
+from stair_es.config.defaults import THUMBNAIL_PX
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.sources.image.decode import DecodeLimits, decode_image
@@ -62,7 +63,7 @@ def build_documents(count: int, model: str) -> Documents:
     encoder = registry.load_encoder(ModelSpec(name=model))
     made = []
     for path in sorted(PHOTOS.glob("*.jpg")):
-        decoded = decode_image(path.read_bytes(), encoder.image_spec, DecodeLimits(), 128)
+        decoded = decode_image(path.read_bytes(), encoder.image_spec, DecodeLimits(), THUMBNAIL_PX)
         [vector] = encoder.encode_images(np.stack([decoded.pixels_HWC]))
         made.append((vector, decoded))
     documents: Documents = []
@@ -71,9 +72,14 @@ def build_documents(count: int, model: str) -> Documents:
         uri = f"file:///bench/{i}.jpg"
         metadata = ImageMetadata(
             uri=uri,
+            name=f"{i}.jpg",
+            folder="/bench",
             source="file:///bench",
             version=None,
+            modified_at="2026-01-01T00:00:00.000+00:00",
+            bytes=i,
             sha256=f"{i:064x}",
+            perceptual_hash=decoded.perceptual_hash,
             width=decoded.width,
             height=decoded.height,
             format=decoded.format,

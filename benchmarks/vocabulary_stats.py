@@ -46,8 +46,11 @@ def build_documents(count: int) -> Iterator[dict[str, Any]]:
         for vector in drawn.make_vectors(batch):
             metadata = ImageMetadata(
                 uri=f"file:///photos/{number // 1000:04}/{number:08}.jpg",
+                name=f"{number:08}.jpg",
+                folder=f"/photos/{number // 1000:04}",
                 source="file:///photos",
                 version=f"{number}-1",
+                bytes=number,
                 sha256=f"{number:064x}",
                 width=640,
                 height=480,

@@ -19,6 +19,7 @@ from search.indices import IMAGE_SIZES, make_uri
 
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
 from stair_es.model.stair_mini.plugin import KIND
+from stair_es.sources.io.uris import split_image_uri
 from stair_es.types import SparseVector
 
 PART = 10_000
@@ -79,15 +80,22 @@ def _build_document(
 ) -> tuple[str, dict[str, Any]]:
     width, height = IMAGE_SIZES[row % len(IMAGE_SIZES)]
     noise = rng.bytes(64).hex()
+    name, folder = split_image_uri(make_uri(row))
+    taken = f"2026-{1 + row % 12:02}-{1 + row % 28:02}T{row % 24:02}:{row % 60:02}:07"
     metadata = ImageMetadata(
         uri=make_uri(row),
+        name=name,
+        folder=folder,
         source="s3://photos-of-the-archive/2026",
         version=noise[:32],
+        modified_at=f"{taken}.000+00:00",
+        bytes=200_000 + row % 7_800_000,
         sha256=noise[32:96],
+        perceptual_hash=noise[16:32],
         width=width,
         height=height,
         format="jpeg",
-        taken_at=f"2026-{1 + row % 12:02}-{1 + row % 28:02}T{row % 24:02}:{row % 60:02}:07",
+        taken_at=taken,
         thumbnail=thumbnail,
     )
     made = build_document(

@@ -13,6 +13,9 @@ from harness.http import Body
 
 from stair_es.cluster.documents.document import DocumentSettings, make_document_id
 
+THUMBNAIL_BYTES = 8046
+"""What the bundled photos' thumbnails have on average (`thumbnails.py`)."""
+
 Change = Callable[[Body], None]
 """Changes a document, or the body of an index, in place."""
 
@@ -85,7 +88,7 @@ def make_short_id(place: str) -> str:
 def add_thumbnail(doc: Body) -> None:
     """Add random bytes as long as a thumbnail of the bundled photos: WebP doesn't compress further either."""
     rng = np.random.default_rng(int(doc["sha256"][:8], 16))
-    doc["thumbnail"] = "data:image/webp;base64," + base64.b64encode(rng.bytes(2450)).decode()
+    doc["thumbnail"] = "data:image/webp;base64," + base64.b64encode(rng.bytes(THUMBNAIL_BYTES)).decode()
 
 
 def add_top_token(doc: Body) -> None:
@@ -132,9 +135,12 @@ def build_variants() -> list[Variant]:
         Variant(name="without width, height, format", document=(drop_fields("width", "height", "format"),)),
         Variant(name="without taken_at", document=(drop_fields("taken_at"),)),
         Variant(name="without model, ingested_at", document=(drop_fields("model", "ingested_at"),)),
+        Variant(name="without name, folder", document=(drop_fields("name", "folder"),)),
+        Variant(name="without bytes, modified_at", document=(drop_fields("bytes", "modified_at"),)),
+        Variant(name="without perceptual_hash", document=(drop_fields("perceptual_hash"),)),
         Variant(name="_id of 22 characters", id=make_short_id),
-        Variant(name="with a thumbnail of 3.3 KB", document=(add_thumbnail,)),
-        Variant(name="zlib, with a thumbnail of 3.3 KB", index=(ZLIB,), document=(add_thumbnail,)),
+        Variant(name="with a thumbnail of 10.7 KB", document=(add_thumbnail,)),
+        Variant(name="zlib, with a thumbnail of 10.7 KB", index=(ZLIB,), document=(add_thumbnail,)),
         Variant(name="with impacts", settings=DocumentSettings(impacts=True)),
         Variant(name="sorted by the heaviest token", index=(sort_by_top_token,), document=(add_top_token,)),
         Variant(name="zlib, sorted by the heaviest token", index=(ZLIB, sort_by_top_token), document=(add_top_token,)),

@@ -24,15 +24,20 @@ _MAX_TOKENS = 20
 _MAX_DIFFERENCES = 12
 _COLUMNS = ("reference", "id", "uri", "origin", "rank", "token", "weight", "share", "cumulative")
 _LEADING_FIELDS = (
+    "name",
+    "folder",
     "source",
     "model",
     "width",
     "height",
     "format",
+    "bytes",
     "colours",
     "taken_at",
+    "modified_at",
     "ingested_at",
     "sha256",
+    "perceptual_hash",
     "fingerprint",
     "version",
 )

@@ -29,7 +29,8 @@ MAX_HITS = 10_000
 """Default limit of every engine (`index.max_result_window`)."""
 MAX_PIXELS = 128_000_000
 MAX_BYTES = 256 * 1024 * 1024
-THUMBNAIL_PX = 128
+THUMBNAIL_PX = 320
+"""Longer side of a thumbnail (docs/adr/0016-documents.md)."""
 DEFAULT_RETAINED_INDICES = 1
 """Number of retired indices that an alias swap keeps."""
 

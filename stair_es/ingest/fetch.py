@@ -63,9 +63,18 @@ def _fetch_image(image: Pending, config: WorkerConfig) -> Fetched | VersionChang
     if current and current.sha256 == sha256:
         if version is None or current.version == version:
             return Outcome(item, "unchanged", "read", id=current.id)
-        return VersionChanged(item, current.id, version)
+        return VersionChanged(item, current.id, version, read.modified_at)
     id_ = make_content_id(sha256) if config.document.id == "content-hash" else make_document_id(item.uri)
-    return Fetched(item, id_, read.data, version, sha256, config.compute_fingerprint(sha256, item))
+    return Fetched(
+        item,
+        id_,
+        read.data,
+        size_bytes=len(read.data),
+        version=version,
+        modified_at=read.modified_at,
+        sha256=sha256,
+        fingerprint=config.compute_fingerprint(sha256, item),
+    )
 
 
 def _skip_known_content(batch: Batch, config: WorkerConfig) -> None:

@@ -38,6 +38,7 @@ from stair_es.ingest.state import (
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.sources.base import ReadLimits, SourceItem
 from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.sources.io.uris import split_image_uri
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import ImageSpec, SparseVector
 
@@ -175,11 +176,17 @@ def encode_batch(batch: Batch, encoder: Encoder) -> Batch:
 
 def _build_metadata(image: Prepared) -> ImageMetadata:
     fetched, decoded = image.fetched, image.decoded
+    name, folder = split_image_uri(fetched.item.uri)
     return ImageMetadata(
         uri=fetched.item.uri,
+        name=name,
+        folder=folder,
         source=fetched.item.source,
         version=fetched.version,
+        modified_at=fetched.modified_at,
+        bytes=fetched.size_bytes,
         sha256=fetched.sha256,
+        perceptual_hash=decoded.perceptual_hash,
         width=decoded.width,
         height=decoded.height,
         format=decoded.format,
@@ -205,13 +212,18 @@ def write_batches(batches: Sequence[Batch], config: WorkerConfig, chunk_bytes: i
             for batch in batches:
                 _record_outcomes(batch, written.outcomes, losses)
         if version_changed:
-            updated = config.writer.update([(image.id, {"version": image.version}) for image in version_changed])
+            updated = config.writer.update([(image.id, _build_version_update(image)) for image in version_changed])
             for batch in batches:
                 for i, image in batch.enumerate_state(VersionChanged):
                     reason = updated.outcomes.get(image.id)
                     unchanged = Outcome(image.item, "unchanged", "read", id=image.id)
                     batch.images[i] = unchanged if reason is None else Outcome(image.item, "failed", "write", reason)
     return list(batches), requests
+
+
+def _build_version_update(image: VersionChanged) -> dict[str, object]:
+    """Return the fields that change when an image gets another version, but has the same bytes."""
+    return {"version": image.version, **({"modified_at": image.modified_at} if image.modified_at else {})}
 
 
 def _build_document(image: Encoded, config: WorkerConfig, ingested_at: str) -> dict[str, object]:

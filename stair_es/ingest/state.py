@@ -61,6 +61,7 @@ class VersionChanged:
     item: SourceItem
     id: str
     version: str
+    modified_at: str | None
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,10 @@ class Fetched:
     id: str
     """`_id` of its document."""
     data: bytes
+    """Empty after `enrich`."""
+    size_bytes: int
     version: str | None
+    modified_at: str | None
     sha256: str
     fingerprint: str
 

@@ -15,7 +15,7 @@ QUERY_FLOOR_MS = 0.7
 """Minimum CPU time of a request to a shard, in ms of one core."""
 HOT_BYTES = 205
 """Bytes per image that searches read: postings 98, terms 107."""
-THUMBNAIL_BYTES, BARE_BYTES = 3339, 861
+THUMBNAIL_BYTES, BARE_BYTES = 10_873, 957
 DISK_SHARE, CORE_SHARE, HEAP_SHARE, MAX_HEAP_GB = 0.85, 0.5, 0.5, 31.0
 MAX_SHARD_IMAGES, MAX_SHARDS = 2_147_483_519, 1024
 """Limits of Lucene per shard, and of the engines per index by default."""

@@ -74,6 +74,8 @@ def _task(url: str, vector: Literal["rank_features", "sparse_vector"]) -> Task:
     facts = {
         name: ImageMetadata(
             uri=f"file:///{name}.jpg",
+            name=f"{name}.jpg",
+            bytes=1,
             source="/photos",
             version=None,
             sha256=name,

@@ -24,7 +24,9 @@ SOURCES = ("s3://a/", "s3://b/")
 def facts(uri: str, source: str = "s3://a/", sha256: str = "00", version: str | None = "etag-1") -> ImageMetadata:
     return ImageMetadata(
         uri=uri,
+        name="a",
         source=source,
+        bytes=1,
         version=version,
         sha256=sha256,
         width=1,

@@ -57,7 +57,17 @@ def put(client: OpenSearch, alias: str, vectors: Mapping[str, SparseVector]) -> 
     lines: list[dict[str, Any]] = []
     for uri, vector in vectors.items():
         facts = ImageMetadata(
-            uri=uri, source="s", version="v", sha256="00", width=1, height=1, format="PNG", taken_at=None, thumbnail="data:,"
+            uri=uri,
+            name="a",
+            source="s",
+            version="v",
+            bytes=1,
+            sha256="00",
+            width=1,
+            height=1,
+            format="PNG",
+            taken_at=None,
+            thumbnail="data:,",
         )
         at = "2026-01-01T00:00:00Z"
         body = build_document(vector, facts, fields={}, model_id="drawn@1", fingerprint="f", ingested_at=at, settings=SETTINGS)

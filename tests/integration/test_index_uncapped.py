@@ -37,7 +37,17 @@ def test_a_document_holds_the_whole_vocabulary_and_a_query_its_heaviest_tokens(
         index=index_name, body=build_index_body(get_cluster_info(Cluster(Connection(url=node_url), client)), settings)
     )
     facts = ImageMetadata(
-        uri="a", source="", version=None, sha256="", width=1, height=1, format="PNG", taken_at=None, thumbnail=None
+        uri="a",
+        name="a",
+        bytes=1,
+        source="",
+        version=None,
+        sha256="",
+        width=1,
+        height=1,
+        format="PNG",
+        taken_at=None,
+        thumbnail=None,
     )
     image, query = _drawn(ALL, 1), _drawn(ASKED, 2)
     at = "2026-01-01T00:00:00Z"

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,12 @@ def test_photos_are_written_once(run: Run, options: IngestOptions, client: OpenS
     with Image.open(path) as image:
         assert (source["width"], source["height"], source["format"]) == (*image.size, "JPEG")
     assert (source["uri"], source["source"], source["model"]) == (path.as_uri(), PHOTOS.as_uri(), report.model)
+    assert (source["name"], source["folder"], source["bytes"]) == (path.name, str(PHOTOS), path.stat().st_size)
+    assert datetime.fromisoformat(source["modified_at"]).timestamp() == pytest.approx(path.stat().st_mtime, abs=0.001)
+    assert len(source["perceptual_hash"]) == 16
+    wanted = {"folder": [str(PHOTOS)], "bytes": {"gte": 1000}, "modified_at": {"lte": "now"}, "name": ["tabby-cat.jpg"]}
+    clauses = [{"terms" if isinstance(value, list) else "range": {field: value}} for field, value in wanted.items()]
+    assert client.count(index=options.alias, body={"query": {"bool": {"filter": clauses}}})["count"] == 1
     assert source["thumbnail"].startswith("data:image/webp;base64,")
     assert "cat" in source["top_tokens"]
     assert len(source["top_tokens"]) == min(16, len(source["tokens"]))

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -147,7 +148,9 @@ def test_touched_files_are_read_once(run: Run, options: IngestOptions, folder: P
     after = _stored(client, options.alias)
     for uri, document in after.items():
         assert document["version"] != before[uri]["version"]
-        assert {**document, "version": ""} == {**before[uri], "version": ""}
+        touched_at = datetime.fromtimestamp(LONG_AGO + 7, timezone.utc).isoformat(timespec="milliseconds")
+        assert before[uri]["modified_at"] < document["modified_at"] == touched_at
+        assert document == {**before[uri], "version": document["version"], "modified_at": touched_at}
 
 
 def test_not_modified_responses_are_trusted(run: Run, options: IngestOptions, folder: Path) -> None:

@@ -81,7 +81,7 @@ class FilledCluster(Cluster):
         **facts: Any,  # noqa: ANN401
     ) -> dict[str, Any]:
         known = {"source": "s", "version": "v", "sha256": f"{make_document_id(uri)}00", "width": 1, "height": 1, "format": "PNG"}
-        about = ImageMetadata(**{"uri": uri, "taken_at": None, "thumbnail": PNG, **known, **facts})
+        about = ImageMetadata(**{"uri": uri, "name": uri, "bytes": 1, "taken_at": None, "thumbnail": PNG, **known, **facts})
         return build_document(
             vector,
             about,

@@ -7,6 +7,7 @@ import logging
 import pickle
 import tarfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +22,7 @@ from moto.server import ThreadedMotoServer
 from stair_es.errors import ReadError, SourceError, UsageError
 from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem
 from stair_es.sources.io.locator_registry import restore_locator
+from stair_es.sources.io.object_store import ObjectLocator
 from stair_es.sources.registry import open_source
 
 BaseClient: TypeAlias = Any
@@ -93,6 +95,13 @@ def test_listing_reads_no_objects(s3: BaseClient, caplog: pytest.LogCaptureFixtu
 def test_versions_are_etags_and_change_with_the_bytes(s3: BaseClient) -> None:
     s3.put_object(Bucket="photos", Key="a.jpg", Body=b"one")
     [first], [again] = _items("s3://photos/a.jpg"), _items("s3://photos/*.jpg")
+    stored_at = s3.head_object(Bucket="photos", Key="a.jpg")["LastModified"].replace(microsecond=0)
+    named = ObjectLocator.from_url("s3://photos/a.jpg")  # as in a table: nothing was listed
+    for locator in (first.locator, again.locator, named):
+        read = locator.read(ReadLimits())
+        assert read is not None
+        assert read.modified_at is not None
+        assert datetime.fromisoformat(read.modified_at).replace(microsecond=0) == stored_at
     etag = s3.head_object(Bucket="photos", Key="a.jpg")["ETag"].strip('"')
     assert first.version == again.version == etag
     assert first.locator.read(ReadLimits(), known_version=first.version) is None

@@ -494,6 +494,7 @@ def test_date_is_sent_without_an_etag(http_server: HostileServer) -> None:
     http_server.answers["/a.jpg"] = in_turn(sends(head(Content_Length=3, **dates), b"abc"), sends(head("304 Not Modified")))
     first = read(http_server.url + "/a.jpg")
     assert first is not None
+    assert first.modified_at == "2026-11-24T10:00:00.000+00:00"
     assert read(http_server.url + "/a.jpg", first.version) is None
     assert "if-modified-since: tue, 24 nov 2026 10:00:00 gmt" in http_server.requests[-1][1].lower()
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.metadata.token_fields import TokenIds
     from stair_es.types import Json
 
-DOCUMENT_VERSION = 4
+DOCUMENT_VERSION = 5
 """Part of each document fingerprint and index spec: increment it when the same image would give another document."""
 
 IMPACT_SCALE = 1000
@@ -32,9 +32,14 @@ RESERVED_FIELDS = frozenset(
         "top_tokens",
         "impacts",
         "uri",
+        "name",
+        "folder",
         "source",
         "version",
+        "modified_at",
+        "bytes",
         "sha256",
+        "perceptual_hash",
         "width",
         "height",
         "format",
@@ -84,10 +89,18 @@ class ImageMetadata:
     """Metadata of an image."""
 
     uri: str
+    name: str
+    """The file's name, readable."""
+    folder: str | None = None
+    """What it lies in, readable: a path for local files, else a URL."""
     source: str
     version: str | None
     """Version of the bytes that their store reports without reading them."""
+    modified_at: str | None = None
+    """When the bytes were last modified, as their store says."""
+    bytes: int
     sha256: str
+    perceptual_hash: str | None = None
     width: int
     height: int
     format: str

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from datetime import datetime
 from email.utils import parsedate_to_datetime
+
+from stair_es.sources.io.uris import format_modification_time
 
 _PREFIX = "http1"
 _MAX_VALIDATOR_CHARS = 256
@@ -21,6 +24,12 @@ def build_response_version(url: str, headers: Mapping[str, str]) -> str | None:
     if _is_sendable(modified) and _is_settled(modified, headers.get("date", "")):
         return f"{_PREFIX}:{_hash_url(url)}:{modified};{headers.get('content-length', '')}"
     return None
+
+
+def get_last_modified(headers: Mapping[str, str]) -> str | None:
+    """Return when the server says that the file was last modified; None if it doesn't, or not in the form of HTTP."""
+    modified = _parse_date(headers.get("last-modified", ""))
+    return format_modification_time(modified) if modified else None
 
 
 def build_conditional_headers(url: str, known_version: str | None) -> dict[str, str]:
@@ -45,7 +54,15 @@ def _is_sendable(text: str) -> bool:
 
 def _is_settled(modified: str, date: str) -> bool:
     """Return whether the file was unchanged for a second: within one second it may change again under the same date."""
+    sent_at, modified_at = _parse_date(date), _parse_date(modified)
     try:
-        return (parsedate_to_datetime(date) - parsedate_to_datetime(modified)).total_seconds() >= 1
-    except (TypeError, ValueError, OverflowError):
+        return bool(sent_at and modified_at and (sent_at - modified_at).total_seconds() >= 1)
+    except TypeError:  # one has a time zone, the other hasn't
         return False
+
+
+def _parse_date(text: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -19,7 +19,7 @@ from stair_es.errors import ReadError, RetryLater
 from stair_es.retry_after import BUSY_STATUSES, parse_retry_after
 from stair_es.sources.base import ReadResult
 from stair_es.sources.http.body import TruncatedBodyError, read_body
-from stair_es.sources.http.conditional import build_conditional_headers, build_response_version
+from stair_es.sources.http.conditional import build_conditional_headers, build_response_version, get_last_modified
 from stair_es.sources.http.rate_limit import Deadline, HostLimiter
 from stair_es.sources.http.ssrf import GuardedBackend, Resolver, resolve_host
 from stair_es.sources.http.urls import redact_web_url
@@ -156,9 +156,8 @@ class Fetcher:
         ) as response:
             status, headers = response.status, httpx2.Headers(response.headers)
             if status in (200, 203):
-                return ReadResult(
-                    read_body(response.iter_stream(), headers, max_bytes), build_response_version(str(url), headers)
-                )
+                data = read_body(response.iter_stream(), headers, max_bytes)
+                return ReadResult(data, build_response_version(str(url), headers), get_last_modified(headers))
             _discard_rest(response)
         if status == 304 and conditional:
             return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from stair_es.errors import ReadError
 from stair_es.sources.base import ReadLimits, ReadResult
-from stair_es.sources.io.uris import get_file_version, open_regular
+from stair_es.sources.io.uris import format_modification_time, get_file_version, open_regular
 from stair_es.sources.limits import check_size
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class FileLocator:
         except OSError as error:
             raise ReadError(f"can't be read: {error.strerror or error}") from error
         check_size(len(data), limits.max_bytes)
-        return ReadResult(data, version)
+        return ReadResult(data, version, format_modification_time(status.st_mtime))
 
     def to_json(self) -> dict[str, Json] | None:
         """Return JSON for `restore_locator`."""
@@ -46,11 +46,12 @@ class InlineBytes:
     """Bytes already in memory, because their source cannot be read again."""
 
     data: bytes = field(repr=False)
+    modified_at: str | None = None
 
     def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         """Return the bytes."""
         check_size(len(self.data), limits.max_bytes)
-        return ReadResult(self.data)
+        return ReadResult(self.data, modified_at=self.modified_at)
 
     def to_json(self) -> dict[str, Json] | None:
         """Return None: the bytes exist only in memory."""

@@ -27,16 +27,17 @@ def restore_locator(value: Mapping[str, Json]) -> Locator:
             return FileLocator(uri)
         case {"kind": "url", "url": str(url)}:
             return UrlLocator(url)
-        case {"kind": "object", "uri": str(uri), "size": int() | None as size}:
-            return ObjectLocator(uri, size)
+        case {"kind": "object", "uri": str(uri), "size": int() | None as size, "modified_at": str() | None as modified_at}:
+            return ObjectLocator(uri, size, modified_at=modified_at)
         case {
             "kind": "member",
             "uri": str(uri),
             "offset": int(offset),
             "size": int(size),
             "version": str() | None as version,
+            "modified_at": str() | None as modified_at,
         } if offset >= 0 and size >= 0:
-            return TarMemberLocator(uri, offset, size, version)
+            return TarMemberLocator(uri, offset, size, version, modified_at=modified_at)
         case {"kind": "cell", "uri": str(uri), "group": int(group), "row": int(row), "column": str(column)}:
             return ParquetCellLocator(uri, group, row, column)
         case _:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from stair_es.errors import ReadError
 from stair_es.sources.base import ReadLimits, ReadResult
-from stair_es.sources.io.remote import get_object_version, open_file_system, strip_credentials, translate_store_errors
+from stair_es.sources.io.remote import (
+    get_modification_time,
+    get_object_version,
+    open_file_system,
+    strip_credentials,
+    translate_store_errors,
+)
 from stair_es.sources.io.uris import get_file_version, open_regular
 from stair_es.sources.limits import check_size
 
@@ -26,32 +32,34 @@ class ObjectLocator:
     """From the listing; None to request it first."""
     secret_url: str | None = field(default=None, repr=False)
     """The URL with credentials, if it has any: for workers, never written to a file."""
+    modified_at: str | None = None
+    """From the listing, as the size."""
 
     @classmethod
-    def from_url(cls, url: str, size: int | None = None) -> ObjectLocator:
+    def from_url(cls, url: str, size: int | None = None, modified_at: str | None = None) -> ObjectLocator:
         """Create it from a URL, with the URL's credentials kept apart."""
         uri = strip_credentials(url)
-        return cls(uri, size, url if url != uri else None)
+        return cls(uri, size, url if url != uri else None, modified_at)
 
     def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         """Return the object's bytes, or None if its version is still `known_version`."""
         with translate_store_errors():
             fs, path = open_file_system(self.secret_url or self.uri)
-            size, version = self.size, None
+            size, version, modified_at = self.size, None, self.modified_at
             if size is None or known_version is not None:
                 info = fs.info(path)
-                size, version = info.get("size"), get_object_version(info)
+                size, version, modified_at = info.get("size"), get_object_version(info), get_modification_time(info)
                 if known_version is not None and version == known_version:
                     return None
             check_size(size or 0, limits.max_bytes)
             # the range keeps an object that grew since the listing out of memory; an empty object has no range
             data = bytes(fs.cat_file(path, start=0, end=limits.max_bytes + 1) if size else fs.cat_file(path))
         check_size(len(data), limits.max_bytes)
-        return ReadResult(data, version)
+        return ReadResult(data, version, modified_at)
 
     def to_json(self) -> dict[str, Json] | None:
         """Return JSON for `restore_locator`."""
-        return {"kind": "object", "uri": self.uri, "size": self.size}
+        return {"kind": "object", "uri": self.uri, "size": self.size, "modified_at": self.modified_at}
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,8 @@ class TarMemberLocator:
     version: str | None = None
     """Version of the tar when it was listed: with another version the range would be a different image."""
     secret_url: str | None = field(default=None, repr=False)
+    modified_at: str | None = None
+    """As the tar says."""
 
     def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         """Return the member's bytes."""
@@ -75,11 +85,12 @@ class TarMemberLocator:
             raise ReadError("the server doesn't support range requests: copy the tar here, or to an object store")
         if len(data) < self.size:
             raise ReadError(f"truncated: only {len(data)} of {self.size} bytes are available")
-        return ReadResult(data)
+        return ReadResult(data, modified_at=self.modified_at)
 
     def to_json(self) -> dict[str, Json] | None:
         """Return JSON for `restore_locator`."""
-        return {"kind": "member", "uri": self.uri, "offset": self.offset, "size": self.size, "version": self.version}
+        value: dict[str, Json] = {"kind": "member", "uri": self.uri, "offset": self.offset, "size": self.size}
+        return {**value, "version": self.version, "modified_at": self.modified_at}
 
     def _read_local(self) -> bytes:
         with open_regular(self.uri) as file:

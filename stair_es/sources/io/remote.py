@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from stair_es.errors import MissingExtra, ReadError, UsageError
 from stair_es.optional import import_optional
 from stair_es.sources.http.urls import normalize_url, redact_web_url
-from stair_es.sources.io.uris import build_version_stamp, get_scheme
+from stair_es.sources.io.uris import build_version_stamp, format_modification_time, get_scheme
 
 _EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), "s3"),
@@ -26,7 +26,8 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
 """URLs in error messages of libraries: some include the whole URL with login and signature, or a signed redirect."""
 _PASSWORD = re.compile(r"^([^:@/]*):[^@/]*@")
 _VERSIONS = ("ETag", "etag", "e_tag", "md5", "md5Hash", "generation", "blob_id", "checksum")
-_TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
+_MODIFIED = ("LastModified", "last_modified", "mtime", "modified")
+_TIMES = (*_MODIFIED, "updated", "created")
 
 
 def strip_credentials(url: str) -> str:
@@ -93,6 +94,12 @@ def get_object_version(info: Mapping[str, Any]) -> str | None:
     if not isinstance(modified, (int, float)):
         return f"{size}-{modified}"
     return build_version_stamp(int(size), int(float(modified) * 1e9))
+
+
+def get_modification_time(info: Mapping[str, Any]) -> str | None:
+    """Return when the object was last modified, as the store says; None if it doesn't."""
+    times = (info.get(key) for key in _MODIFIED)
+    return next((format_modification_time(time) for time in times if isinstance(time, (datetime, int, float))), None)
 
 
 RERUN_REMEDY = "Run again once it can be read: images already ingested are not read again."

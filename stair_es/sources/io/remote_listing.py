@@ -14,6 +14,7 @@ from stair_es.sources.io.object_store import ObjectLocator
 from stair_es.sources.io.remote import (
     build_object_url,
     describe_store_error,
+    get_modification_time,
     get_object_version,
     has_no_bucket,
     open_file_system,
@@ -88,7 +89,8 @@ class RemoteFileLister:
 
     def _build_listed_file(self, info: Mapping[str, Any]) -> ListedFile:
         url, size, version = build_object_url(self._argument, str(info["name"])), info.get("size"), get_object_version(info)
-        return ListedFile(strip_credentials(url), ObjectLocator.from_url(url, size=size), size, version)
+        locator = ObjectLocator.from_url(url, size, get_modification_time(info))
+        return ListedFile(strip_credentials(url), locator, size, version)
 
 
 def _get_info(fs: Any, path: str) -> Mapping[str, Any] | None:  # noqa: ANN401

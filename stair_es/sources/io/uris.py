@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
@@ -31,6 +32,9 @@ SETTLED_NS = 2_000_000_000
 """Age of a modification time from which it identifies a version (FAT has a resolution of two seconds)."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_QUOTED_SCHEMES = ("file", "http", "https")
+"""Schemes whose paths have `%` escapes; names of objects are what they are."""
+_ROW = re.compile(r"(?:row|line)=[0-9]+")
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """O_NONBLOCK: opening a named pipe must not wait for a writer."""
 
@@ -81,6 +85,53 @@ def get_file_version(status: os.stat_result) -> str | None:
 def build_version_stamp(size: int, mtime_ns: int) -> str | None:
     """Return a version from size and modification time; None while another change could get the same time."""
     return f"{size}-{mtime_ns}" if mtime_ns < time.time_ns() - SETTLED_NS else None
+
+
+def format_modification_time(modified: datetime | float | None) -> str | None:
+    """Format a time (without a zone: UTC), or seconds since 1970, in UTC and in the format of `ingested_at`.
+
+    Returns:
+        None for no time, for one that no date can hold, and for 1970 itself: stores and tars write 0 for "unknown".
+    """
+    try:
+        if not isinstance(modified, datetime):
+            modified = datetime.fromtimestamp(modified or 0, timezone.utc)
+        elif modified.tzinfo is None:
+            modified = modified.replace(tzinfo=timezone.utc)
+        modified = modified.astimezone(timezone.utc)
+        return modified.isoformat(timespec="milliseconds") if modified.timestamp() else None
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def split_image_uri(uri: str) -> tuple[str, str | None]:
+    """Split the URI of an image into name and folder, as people write them.
+
+    The folder of a member of a tar begins with the name of the tar. A row has the name and the folder of its table.
+
+    Returns:
+        The name; and the folder, a path for local files, else a URL, or None if there is none.
+    """
+    scheme, (place, _, inner) = get_scheme(uri), uri.partition("#")
+    is_row = bool(_ROW.fullmatch(inner))
+    if not is_row and scheme not in _QUOTED_SCHEMES and not is_container(place):
+        place, inner = uri, ""  # an object with a # in its name
+    ending = f"#{inner}" if is_row else ""
+    if scheme in ("http", "https"):
+        place, _, query = place.partition("?")
+        if query and not inner and not has_suffix(place, IMAGE_SUFFIXES):
+            ending = f"?{_unquote(query)}"  # image.php?id=7
+    path = place.partition("://")[2] if scheme else place
+    path = _unquote(path) if scheme in _QUOTED_SCHEMES else path.encode("utf-8", "replace").decode()
+    folder, slash, name = (path if is_row or not inner else f"{path}/{_unquote(inner)}").rpartition("/")
+    if scheme in ("", "file"):
+        return name + ending, folder or slash or None
+    return (name or folder) + ending, f"{scheme}://{folder}" if folder else None
+
+
+def _unquote(text: str) -> str:
+    """Decode `%` escapes; what isn't UTF-8 becomes U+FFFD."""
+    return unquote_to_bytes(text.encode("utf-8", "replace")).decode("utf-8", "replace")
 
 
 def has_suffix(name: str, suffixes: frozenset[str]) -> bool:

@@ -16,6 +16,7 @@ from stair_es.sources.io.local_file import InlineBytes
 from stair_es.sources.io.object_store import ObjectLocator, TarMemberLocator
 from stair_es.sources.io.open_file import open_raw
 from stair_es.sources.io.remote import describe_store_error
+from stair_es.sources.io.uris import format_modification_time
 from stair_es.sources.limits import MAX_TAR_GLOBAL_RECORDS, MAX_TAR_HEADER_BYTES, MAX_TAR_PADDING_BYTES, MAX_TEXT_BYTES
 
 MemberKind: TypeAlias = Literal["image", "text"]
@@ -154,7 +155,8 @@ def _build_member(
     data = file.read() if file else None
     if data is not None and len(data) < info.size:
         raise tarfile.ReadError("unexpected end of data")
+    modified_at = format_modification_time(info.mtime)
     if compressed and data is not None:
-        return TarMember(name, InlineBytes(data), data if text else None)
+        return TarMember(name, InlineBytes(data, modified_at), data if text else None)
     secret = tar.locator.secret_url if isinstance(tar.locator, ObjectLocator) else None
-    return TarMember(name, TarMemberLocator(tar.uri, info.offset_data, info.size, tar.version, secret), data)
+    return TarMember(name, TarMemberLocator(tar.uri, info.offset_data, info.size, tar.version, secret, modified_at), data)

@@ -68,7 +68,17 @@ def create_index(
     lines: list[dict[str, Any]] = []
     for name, vector in images.items():
         metadata = ImageMetadata(
-            uri=name, source="", version=None, sha256="", width=1, height=1, format="PNG", taken_at=None, thumbnail=None
+            uri=name,
+            name=name,
+            source="",
+            version=None,
+            bytes=1,
+            sha256="",
+            width=1,
+            height=1,
+            format="PNG",
+            taken_at=None,
+            thumbnail=None,
         )
         timestamp = "2026-01-01T00:00:00Z"
         body = build_document(

@@ -22,7 +22,17 @@ WORDS = SparseVector.from_mapping({"cat": 0.8, "egyptian": 0.5, "hound": 0.25, "
 
 def hit(vector: SparseVector, policy: TokenPolicy | None = None, **more: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
     facts = ImageMetadata(
-        uri="u", source="s", version="v", sha256="aa", width=1, height=2, format="PNG", taken_at=None, thumbnail="data:,"
+        uri="u",
+        name="u",
+        source="s",
+        version="v",
+        bytes=1,
+        sha256="aa",
+        width=1,
+        height=2,
+        format="PNG",
+        taken_at=None,
+        thumbnail="data:,",
     )
     made = build_document(
         vector,

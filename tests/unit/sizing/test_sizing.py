@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import fields
 from itertools import product
@@ -52,7 +53,7 @@ def test_one_image_needs_no_more() -> None:
 
 def test_absurdly_many_images_are_still_counted() -> None:
     plan = of(10**15)
-    assert value(plan, "shards") == 10**15 * 4200 // 30 // 10**9
+    assert value(plan, "shards") == math.ceil(10**15 * 11_830 / 30 / 10**9)
     assert any("1,024 shards" in remark for remark in plan.remarks)
     assert not re.search(r"\d[eE]\+", str(plan))  # people read no exponents
 
@@ -74,12 +75,12 @@ def test_bytes_and_images_bound_a_shard(inputs: dict[str, float], shards: int) -
 @pytest.mark.parametrize(
     ("inputs", "nodes", "decisive"),
     [
-        ({"node_disk_gb": 100}, 20, "disk"),  # 420 GB, two copies, two indices, 85 of each 100 GB
-        ({"node_disk_gb": 100, "rebuild": False}, 10, "disk"),
-        ({"node_disk_gb": 100, "rebuild": False, "replicas": 0}, 5, "disk"),
+        ({"node_disk_gb": 100}, 56, "disk"),  # 1,183 GB, two copies, two indices, 85 of each 100 GB
+        ({"node_disk_gb": 100, "rebuild": False}, 28, "disk"),
+        ({"node_disk_gb": 100, "rebuild": False, "replicas": 0}, 14, "disk"),
         ({"node_disk_gb": 9999, "node_memory_gb": 8}, 11, "memory"),  # 41 GB of postings, half of each 8 GB
         ({"node_disk_gb": 9999, "node_memory_gb": 128}, 2, "copies"),
-        ({"node_disk_gb": 9999, "node_memory_gb": 128, "queries_per_s": 100}, 10, "cores"),  # 14 shards of 27.9 ms
+        ({"node_disk_gb": 9999, "node_memory_gb": 128, "queries_per_s": 100}, 10, "cores"),  # 40 shards of 9.75 ms
         ({"node_disk_gb": 9999, "node_memory_gb": 128, "replicas": 3}, 4, "copies"),
     ],
 )
@@ -96,8 +97,8 @@ def test_the_scarcest_resource_decides_the_number_of_nodes(inputs: dict[str, flo
     [
         ({"images": 10 * MILLION, "queries_per_s": 1000}, 5, 10),  # two shards would be enough for the bytes
         ({"images": 10 * MILLION, "queries_per_s": 1000, "replicas": 0}, 10, 10),
-        ({"images": 10 * MILLION, "queries_per_s": 1000, "replicas": 4}, 2, 10),
-        ({"images": MILLION, "node_disk_gb": 2}, 5, 10),  # 4.2 GB fit on no disk
+        ({"images": 10 * MILLION, "queries_per_s": 1000, "replicas": 4}, 4, 10),
+        ({"images": MILLION, "node_disk_gb": 6}, 5, 10),  # 11.8 GB fit on no disk
         ({"images": 100 * MILLION, "node_disk_gb": 9999, "node_memory_gb": 1}, 41, 82),
     ],
 )
@@ -147,14 +148,15 @@ def test_a_heap_is_half_the_memory_and_never_huge(memory_gb: float, heap_gb: flo
 
 @pytest.mark.usefixtures("times")
 def test_query_cost_depends_on_tokens_and_shard_size() -> None:
-    assert value(of(5 * MILLION), "shard_ms") == pytest.approx(5 * 3.9)
-    assert value(of(5 * MILLION, query_kind="image"), "shard_ms") == pytest.approx(5 * 12.8)
-    assert value(of(5 * MILLION, query_kind="image", query_ms=2), "shard_ms") == pytest.approx(10)
+    assert value(of(5 * MILLION, shard_gb=60), "shard_ms") == pytest.approx(5 * 3.9)
+    assert value(of(5 * MILLION, shard_gb=60, query_kind="image"), "shard_ms") == pytest.approx(5 * 12.8)
+    assert value(of(5 * MILLION, shard_gb=60, query_kind="image", query_ms=2), "shard_ms") == pytest.approx(10)
     assert value(of(5 * MILLION, queries_per_s=0), "cores") == 0
 
 
 def test_hours_and_money() -> None:
-    plan = of(36 * MILLION, encoder_images_per_s=500, encoders=4, node_price_per_hour=0.5, encoder_price_per_hour=2)
+    prices = {"node_price_per_hour": 0.5, "encoder_price_per_hour": 2}
+    plan = of(36 * MILLION, encoder_images_per_s=500, encoders=4, node_disk_gb=5000, **prices)
     assert value(plan, "encode_hours") == 5
     assert value(plan, "encode_cost") == 40
     assert value(plan, "month_cost") == 2 * 0.5 * 730
@@ -261,7 +263,7 @@ def test_the_command_rejects_impossible_values() -> None:
 
 def test_help_shows_the_defaults() -> None:
     shown = CliRunner().invoke(app, ["plan", "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).stdout
-    for default in ("35.3", "9,910", "4,200", "10,000,000", "3.1 for text or 4.7 for image"):
+    for default in ("35.3", "9,910", "11,830", "10,000,000", "3.1 for text or 4.7 for image"):
         assert f"[default: {default}]" in shown or f"[default: ({default})]" in shown
 
 

@@ -36,8 +36,10 @@ from stair_es.types import Json
 
 FACTS = ImageMetadata(
     uri="file:///a.jpg",
+    name="a.jpg",
     source="file:///",
     version=None,
+    bytes=8,
     sha256="00",
     width=3,
     height=2,
@@ -45,7 +47,16 @@ FACTS = ImageMetadata(
     taken_at=None,
     thumbnail=None,
 )
-FULL = replace(FACTS, version="etag", taken_at="2026-01-01T00:00:00", thumbnail="data:,", colours=("red", "white"))
+FULL = replace(
+    FACTS,
+    folder="/",
+    version="etag",
+    modified_at="2026-01-01T00:00:00.000+00:00",
+    perceptual_hash="00ff00ff00ff00ff",
+    taken_at="2026-01-01T00:00:00",
+    thumbnail="data:,",
+    colours=("red", "white"),
+)
 
 
 def made(
@@ -75,7 +86,9 @@ def test_document_has_escaped_tokens_top_tokens_columns_and_known_facts_only() -
         "caption": "a dog",
         "stars": 5,
         "uri": "file:///a.jpg",
+        "name": "a.jpg",
         "source": "file:///",
+        "bytes": 8,
         "sha256": "00",
         "width": 3,
         "height": 2,

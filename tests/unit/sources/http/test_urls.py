@@ -11,7 +11,7 @@ import pytest
 from stair_es.errors import ReadError, UsageError
 from stair_es.retry_after import parse_retry_after
 from stair_es.sources.http.body import TruncatedBodyError, read_body
-from stair_es.sources.http.conditional import build_conditional_headers, build_response_version
+from stair_es.sources.http.conditional import build_conditional_headers, build_response_version, get_last_modified
 from stair_es.sources.http.fetcher import Fetcher
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.http.rate_limit import Deadline, HostLimiter
@@ -111,6 +111,20 @@ def test_without_an_etag_the_date_is_the_version_once_it_has_settled() -> None:
     assert build_response_version(URL, {**MODIFIED, "date": MODIFIED["last-modified"]}) is None
     assert build_response_version(URL, MODIFIED) is None
     assert version != build_response_version(URL, {**MODIFIED, "date": "Tue, 24 Nov 2026 10:00:01 GMT", "content-length": "8"})
+
+
+@pytest.mark.parametrize(
+    ("header", "modified_at"),
+    [
+        ("Tue, 24 Nov 2026 10:00:00 GMT", "2026-11-24T10:00:00.000+00:00"),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", None),
+        ("yesterday", None),
+        ("Tue, 24 Nov 99999999999999999999 10:00:00 GMT", None),
+        ("", None),
+    ],
+)
+def test_the_last_modification_is_what_the_server_says(header: str, modified_at: str | None) -> None:
+    assert get_last_modified({"last-modified": header}) == modified_at
 
 
 @pytest.mark.parametrize("etag", ["", "v1", '"a\r\nX: y"', '"ä"', '"' + "a" * 300 + '"'])

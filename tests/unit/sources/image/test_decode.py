@@ -5,11 +5,11 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from stair_es.errors import DecodeError
 from stair_es.sources.image.decode import DecodedImage, DecodeLimits, decode_image
-from stair_es.types import ImageSpec
+from stair_es.types import ImageSpec, ResizeMode
 
 SPEC = ImageSpec(size_px=64)
 
@@ -114,6 +114,46 @@ def test_thumbnail_is_a_small_webp() -> None:
     assert head == "data:image/webp;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as small:
         assert small.size == (80, 40)
+
+
+def _draw_disc(size: tuple[int, int], *, upside_down: bool = False) -> Image.Image:
+    """Return a drawing at any size: a bright disc on a slope from dark to light."""
+    image = Image.linear_gradient("L").rotate(110).resize(size)
+    ImageDraw.Draw(image).ellipse((size[0] // 5, size[1] // 6, size[0] // 2, size[1] // 2), fill=255)
+    return image.rotate(180 if upside_down else 0).convert("RGB")
+
+
+def _count_differences(one: DecodedImage, other: DecodedImage) -> int:
+    assert one.perceptual_hash
+    assert other.perceptual_hash
+    assert len(one.perceptual_hash) == len(other.perceptual_hash) == 16
+    return bin(int(one.perceptual_hash, 16) ^ int(other.perceptual_hash, 16)).count("1")
+
+
+@pytest.mark.parametrize("fit", ["pad", "squash", "crop"])
+def test_the_perceptual_hash_survives_another_size_and_quality(fit: ResizeMode) -> None:
+    spec = ImageSpec(size_px=64, fit=fit)
+    original, smaller, other = (
+        decode_image(data, spec, DecodeLimits())
+        for data in (
+            _saved(_draw_disc((900, 600)), "PNG"),
+            _saved(_draw_disc((300, 200)), "JPEG", quality=30),
+            _saved(_draw_disc((900, 600), upside_down=True), "PNG"),
+        )
+    )
+    assert _count_differences(original, smaller) <= 4
+    assert _count_differences(original, other) >= 10
+
+
+def test_the_perceptual_hash_is_of_the_upright_flat_picture() -> None:
+    upright, exif = _draw_disc((300, 200)), Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    turned = _decode(_saved(upright.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif))
+    assert turned.perceptual_hash == _decode(_saved(upright, "PNG")).perceptual_hash
+
+    clear = Image.merge("RGBA", (*Image.effect_noise((300, 200), 90).convert("RGB").split(), Image.new("L", (300, 200))))
+    assert _decode(_saved(clear, "PNG")).perceptual_hash is None  # noise that nobody sees
+    assert _decode(_saved(RED, "PNG")).perceptual_hash is None
 
 
 PHOTO = _saved(Image.effect_noise((300, 300), 80).convert("RGB"), "JPEG")

@@ -1,5 +1,5 @@
 import os
-import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ from stair_es.sources.base import ListingFailure, ReadLimits, ReadResult, Source
 from stair_es.sources.io import local_listing
 from stair_es.sources.io.glob import GlobPattern
 from stair_es.sources.io.locator_registry import restore_locator
-from stair_es.sources.io.uris import from_file_uri
+from stair_es.sources.io.uris import format_modification_time, from_file_uri, split_image_uri
 from stair_es.sources.kinds.files import FOLDER_KIND
 
 ODD_NAMES = ["a b.jpg", 'it\'s "q".jpg', "naïve 日本.jpg", "line\nbreak.jpg", "100%25.jpg", "#?&.jpg", "[x].jpg"]
@@ -66,10 +66,12 @@ def test_odd_names_round_trip_as_folder_file_and_uri(tmp_path: Path, name: str) 
 
 
 def test_names_that_are_not_utf8_round_trip(tmp_path: Path) -> None:
-    _touch(tmp_path / os.fsdecode(b"caf\xe9.jpg"))
+    path = _touch(tmp_path / os.fsdecode(b"caf\xe9.jpg"))
+    os.utime(path, (0, 0))
     [item] = _items(str(tmp_path))
     assert item.uri.isascii()
-    assert item.locator.read(ReadLimits()) == ReadResult(b"x", None)
+    assert split_image_uri(item.uri) == ("caf\ufffd.jpg", str(tmp_path))
+    assert item.locator.read(ReadLimits()) == ReadResult(b"x", item.version, None)
 
 
 @pytest.mark.parametrize(
@@ -140,12 +142,14 @@ def test_versions_follow_settled_bytes(tmp_path: Path) -> None:
     path = _touch(tmp_path / "a.jpg", b"one")
     [fresh] = _items(str(path))
     assert fresh.version is None
-    then = time.time() - 10
+    then = 1_700_000_000
     os.utime(path, (then, then))
     [settled], [again] = _items(str(path)), _items(str(tmp_path))
     assert settled.version == again.version is not None
     assert settled.locator.read(ReadLimits(), known_version=settled.version) is None
-    assert settled.locator.read(ReadLimits(), known_version="other") == ReadResult(b"one", settled.version)
+    assert settled.locator.read(ReadLimits(), known_version="other") == ReadResult(
+        b"one", settled.version, "2023-11-14T22:13:20.000+00:00"
+    )
     path.write_bytes(b"two")
     os.utime(path, (then + 1, then + 1))
     [changed] = _items(str(path))
@@ -167,3 +171,41 @@ def test_an_unreadable_file_has_a_reason(tmp_path: Path) -> None:
     ]:
         with pytest.raises(ReadError, match=reason):
             items[path].locator.read(ReadLimits(max_bytes=4))
+
+
+@pytest.mark.parametrize(
+    ("uri", "name", "folder"),
+    [
+        ("file:///my/photos/b%20%C3%A9%23.jpg", "b é#.jpg", "/my/photos"),
+        ("file:///b.jpg", "b.jpg", "/"),
+        ("file:///d/x.tar#a%201/b%2Ejpg", "b.jpg", "/d/x.tar/a 1"),
+        ("file:///d/x%20y.csv#line=7", "x y.csv#line=7", "/d"),
+        ("s3://bucket/a/b%20.jpg", "b%20.jpg", "s3://bucket/a"),
+        ("s3://bucket/a/#1?x=2.jpg", "#1?x=2.jpg", "s3://bucket/a"),
+        ("s3://bucket/x.tar#a/b%20.jpg", "b .jpg", "s3://bucket/x.tar/a"),
+        ("s3://bucket/x.parquet#row=0", "x.parquet#row=0", "s3://bucket"),
+        ("https://a.example/p%20q/b.jpg?sig=1", "b.jpg", "https://a.example/p q"),
+        ("https://a.example/image?id=/7%20", "image?id=/7 ", "https://a.example"),
+        ("https://a.example/", "a.example", "https://a.example"),
+        ("memory://b.jpg", "b.jpg", None),
+        ("stdin:#line=7", "stdin:#line=7", None),
+        ("hf-dataset://user/pets?split=train#row=3", "pets?split=train#row=3", "hf-dataset://user"),
+        ("s3://bucket/\udcff.jpg", "?.jpg", "s3://bucket"),
+    ],
+)
+def test_an_image_has_a_readable_name_and_folder(uri: str, name: str, folder: str | None) -> None:
+    assert split_image_uri(uri) == (name, folder)
+
+
+@pytest.mark.parametrize(
+    ("modified", "formatted"),
+    [
+        (1_700_000_000.25, "2023-11-14T22:13:20.250+00:00"),
+        (datetime(2026, 1, 2, 3, tzinfo=timezone(timedelta(hours=2))), "2026-01-02T01:00:00.000+00:00"),
+        (datetime(2026, 1, 2, 3), "2026-01-02T03:00:00.000+00:00"),
+        (datetime.min.replace(tzinfo=timezone(timedelta(hours=9))), None),
+        *((unknown, None) for unknown in (None, 0, float("nan"), 1e300)),
+    ],
+)
+def test_modification_times_are_dates_or_unknown(modified: datetime | float | None, formatted: str | None) -> None:
+    assert format_modification_time(modified) == formatted

@@ -36,7 +36,7 @@ def _tar(path: Path, files: list[tuple[str, bytes]], mode: Any = "w") -> Path:  
     with tarfile.open(path, mode) as tar:
         for name, data in files:
             info = tarfile.TarInfo(name)
-            info.size = len(data)
+            info.size, info.mtime = len(data), 1_700_000_000 if name == "n01/000.jpg" else 0
             tar.addfile(info, io.BytesIO(data))
     os.utime(path, (time.time() - 10, time.time() - 10))
     return path
@@ -66,6 +66,8 @@ def test_samples_have_their_images_and_fields(tmp_path: Path, name: str, mode: s
         "n01/002.jpg",
     ]
     assert [_data(item) for item in items] == [b"first image", b"left", b"right", b"second"]
+    times = [read.modified_at for item in items if (read := item.locator.read(ReadLimits()))]
+    assert times == ["2023-11-14T22:13:20.000+00:00", None, None, None]
     assert items[0].fields == {"caption": "a caption", "license": "CC0", "key": "n01/000"}
     assert [
         (each.uri.partition("#")[2], "JSON" in each.reason or "fields" in each.reason)
@@ -85,7 +87,7 @@ def test_members_outlive_the_listing_and_change_with_the_tar(tmp_path: Path) -> 
     assert written is not None
     read = restore_locator(written).read(ReadLimits())
     assert read is not None
-    assert read.data == b"first image"
+    assert (read.data, read.modified_at) == (b"first image", "2023-11-14T22:13:20.000+00:00")
     with pytest.raises(ReadError, match="11 bytes exceed the limit of 10"):
         first.locator.read(ReadLimits(max_bytes=10))
     _tar(tar, [("other.jpg", b"x" * 5000)])
@@ -126,7 +128,8 @@ def test_a_negative_size_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"size": -1}, {"offset": -1}])
 def test_a_dead_letter_with_a_negative_number_is_rejected(wrong: dict[str, int]) -> None:
-    right: dict[str, Any] = {"kind": "member", "uri": "file:///s.tar", "offset": 0, "size": 0, "version": None}
+    right: dict[str, Any] = {"kind": "member", "uri": "file:///s.tar", "offset": 0, "size": 0}
+    right |= {"version": None, "modified_at": None}
     assert restore_locator(right)
     with pytest.raises(UsageError, match="not the locator of an image"):
         restore_locator(right | wrong)
