@@ -12,6 +12,7 @@ from ..options import connections, search, shared
 from ..options import encoder as encoder_options
 from ..output.bars import TerminalInfo, format_rank_explanation
 from ..output.console import emit_json, stdout
+from ..output.notices import print_query_notices
 
 if TYPE_CHECKING:
     from stair_es.search.diagnose import RankExplanation
@@ -50,6 +51,7 @@ def explain_command(
     from stair_es.search.searcher import Searcher
 
     query = build_search_query(encoder, inputs, search.get_read_limits())
+    print_query_notices(query.unknown_words, query.remarks)
     with Searcher(connection, index, encoder.model_id) as searcher:
         explanation = explain_rank(searcher, query, parse_document_reference(document), k=k, options=options)
     if as_json:

@@ -17,7 +17,7 @@ from stair_es.errors import UsageError
 from ..options import config_file, connections, search, shared
 from ..options import encoder as encoder_options
 from ..output.console import emit_json, print_notice, print_plain
-from ..output.notices import print_removed_tokens
+from ..output.notices import print_query_notices, print_removed_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,6 +72,7 @@ def query_command(
     from stair_es.search.request import build_search_request
 
     search_query = build_search_query(encoder, inputs, search.get_read_limits())
+    print_query_notices(search_query.unknown_words, search_query.remarks)
     query_type, pruned_vector = options.query_type or "rank_features", prune_vector(search_query.vector, options.weight_mass)
     search_query, token_ids = replace(search_query, vector=pruned_vector.kept), None
     if query_type == "seismic":

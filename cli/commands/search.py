@@ -14,9 +14,9 @@ from stair_es.errors import UsageError
 from ..options import connections, shared
 from ..options import encoder as encoder_options
 from ..options import search as search_options
-from ..output.bars import TerminalInfo, format_hit
+from ..output.bars import TerminalInfo, format_hit, format_weak_heading
 from ..output.console import emit_json, print_notice, stdout
-from ..output.notices import print_removed_tokens
+from ..output.notices import print_query_notices, print_removed_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,9 @@ _Explain = Annotated[bool, typer.Option("--explain", help="Show how much each co
 _ExplainEngine = Annotated[
     bool, typer.Option("--explain-engine", help="Like --explain, together with the explanation of the engine.")
 ]
+_Duplicates = Annotated[
+    bool, typer.Option("--duplicates", help="List each copy of a picture as a hit of its own, rather than once with a count.")
+]
 _Fields = Annotated[
     str, typer.Option("--fields", help="Document fields to include with --json, separated by commas.", metavar="NAME,...")
 ]
@@ -44,6 +47,7 @@ def search_command(
     after: shared.CursorOption = "",
     explain: _Explain = False,
     explain_engine: _ExplainEngine = False,
+    duplicates: _Duplicates = False,
     fields: _Fields = "",
     as_json: shared.JsonOption = False,
     index: shared.IndexOption = DEFAULT_INDEX,
@@ -77,16 +81,15 @@ def search_command(
     - `stair-es search "black cat" --hybrid rrf`
     """
     inputs = search_options.parse_query_inputs(words or [], SEARCH_EXAMPLE)
-    options = search_options.parse_search_options(explain_engine=explain_engine)
+    options = search_options.parse_search_options(explain_engine=explain_engine, fold_duplicates=not duplicates)
     cursor = search_options.parse_cursor(after)
     if after:
         _check_pages(options)
     connection = connections.resolve_connection(url)
     encoder = encoder_options.resolve_encoder(model, fit, connection, index, backend, text_tower)
-    result, remarks = _run_search(encoder, inputs, options, connection, index, k, cursor)
+    result = _run_search(encoder, inputs, options, connection, index, k, cursor)
     print_removed_tokens(result.truncated, result.pruned, result.query_type, "the cluster's clause limit")
-    for remark in remarks:
-        print_notice(remark)
+    print_query_notices(result.unknown_words, result.remarks)
     if as_json:
         emit_json(to_json(result, [name.strip() for name in fields.split(",") if name.strip()]))
     else:
@@ -108,29 +111,22 @@ def _run_search(
     index: str,
     k: int,
     cursor: list[Any] | None,
-) -> tuple[SearchResult, list[str]]:
-    """Return the result, and the notices about it."""
-    from stair_es.search.diagnose import explain_no_hits
+) -> SearchResult:
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.searcher import Searcher
 
     query = build_search_query(encoder, inputs, search_options.get_read_limits())
-    remarks: list[str] = []
     with Searcher(connection, index, encoder.model_id) as searcher:
-        result = searcher.search(query, k, after=cursor, options=options)
-        if not result.hits and cursor:
-            remarks.append("no further hits")
-        elif not result.hits:
-            reason = explain_no_hits(searcher, query, options)
-            reason = reason or f"nothing in {index!r} has a word in common with the query and meets its conditions"
-            remarks.append(f"nothing found: {reason}")
-        remarks += [*result.remarks, *searcher.list_remarks(query)]
-    return result, remarks
+        return searcher.search(query, k, after=cursor, options=options)
 
 
 def _print_hits(result: SearchResult, *, explain: bool, is_page: bool) -> None:
     terminal = TerminalInfo.from_console(stdout)
-    for rank, hit in enumerate(result.hits, start=1):
+    hits = sorted(result.hits, key=lambda hit: hit.weak)  # each part by score
+    weak = sum(hit.weak for hit in hits)
+    for rank, hit in enumerate(hits, start=1):
+        if hit.weak and rank == len(hits) - weak + 1:
+            stdout.print(format_weak_heading(weak, len(hits)))
         for line in format_hit(rank, hit, terminal, explain=explain):
             stdout.print(line)
     if is_page and result.after:
@@ -138,12 +134,15 @@ def _print_hits(result: SearchResult, *, explain: bool, is_page: bool) -> None:
 
 
 def to_json(result: SearchResult, fields: Sequence[str] = ()) -> dict[str, object]:
-    """Return the machine-readable form: `{"hits": [{"id", "uri", "score", "contributions"}], "took_ms", "query_type", ...}`."""
+    """Return the machine-readable form: `{"hits": [{"id", "uri", "score", "weak", "duplicates", ...}], "took_ms", ...}`."""
     return {
         "hits": [_build_hit(hit, fields) for hit in result.hits],
         "took_ms": result.took_ms,
         "query_type": result.query_type,
         "after": result.after,
+        "weak_below": result.weak_below,
+        "unknown_words": [{"word": each.word, "suggestions": list(each.suggestions)} for each in result.unknown_words],
+        "remarks": list(result.remarks),
         "truncated": result.truncated.to_dict(),
         "pruned": result.pruned.to_dict(),
     }
@@ -152,8 +151,15 @@ def to_json(result: SearchResult, fields: Sequence[str] = ()) -> dict[str, objec
 def _build_hit(hit: Hit, fields: Sequence[str]) -> dict[str, object]:
     from dataclasses import asdict
 
-    basic = {"id": hit.id, "index": hit.index, "uri": hit.uri, "score": hit.score}
+    basic = {"id": hit.id, "index": hit.index, "uri": hit.uri, "score": hit.score, "weak": hit.weak}
     optional = {"caption": hit.source.get("caption"), "engine_scores": dict(hit.engine_scores), "ranks": dict(hit.ranks)}
     requested = {"fields": {name: hit.source.get(name) for name in fields}} if fields else {}
     contributions = [asdict(contribution) for contribution in hit.contributions]
-    return {**basic, **{name: value for name, value in optional.items() if value}, **requested, "contributions": contributions}
+    duplicates = [{"id": copy.id, "index": copy.index, "uri": copy.uri} for copy in hit.duplicates]
+    return {
+        **basic,
+        **{name: value for name, value in optional.items() if value},
+        **requested,
+        "duplicates": duplicates,
+        "contributions": contributions,
+    }

@@ -10,7 +10,6 @@ import typer
 
 from stair_es.errors import UsageError
 
-from ..output.notices import note_plain_operators
 from . import shared
 from .decorator import ArgumentGroup
 from .encoder import build_read_limits, check_image_arguments, check_text_encoding
@@ -119,8 +118,6 @@ def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
     query_string = check_text_encoding(" ".join(words).strip())
     texts = [check_text_encoding(text) for text in arguments.text or [] if text.strip()]
     images = check_image_arguments("--image", arguments.image or [])
-    if not arguments.literal:
-        note_plain_operators(query_string)
     if not (query_string or texts or images or arguments.caption.strip()):
         raise UsageError("nothing to search for: no words, no --text, no --image", f"Give one of them: {example}")
     return QueryInputs(
@@ -147,8 +144,8 @@ def get_read_limits() -> ReadLimits:
     return build_read_limits(allow_private=SEARCH_OPTIONS.read().allow_private_urls)
 
 
-def parse_search_options(*, explain_engine: bool = False) -> SearchOptions:
-    """Parse the search options.
+def parse_search_options(*, explain_engine: bool = False, fold_duplicates: bool = False) -> SearchOptions:
+    """Parse the search options; the arguments are those of one command.
 
     Raises:
         UsageError: If an option is invalid.
@@ -164,6 +161,7 @@ def parse_search_options(*, explain_engine: bool = False) -> SearchOptions:
         fusion="rrf" if arguments.hybrid == "rrf" else "sum",
         search_pipeline=arguments.pipeline,
         explain_engine=explain_engine,
+        fold_duplicates=fold_duplicates,
     )
 
 

@@ -135,6 +135,7 @@ def format_hit(rank: int, hit: Hit, terminal: TerminalInfo, *, explain: bool) ->
         (format_weight(hit.score), "bold green"),
         "  ",
         (escape_control(display_path(hit.uri) or hit.id, terminal.encoding), link),
+        (_format_copies(len(hit.duplicates)), "dim"),
     )
     lines = [head]
     caption = hit.source.get("caption")
@@ -151,6 +152,14 @@ def format_hit(rank: int, hit: Hit, terminal: TerminalInfo, *, explain: bool) ->
         ]
     tokens = [_escape_token(contribution.token, terminal) for contribution in hit.contributions]
     return [*lines, Text(_INDENT + _join_tokens(tokens), style="cyan")] if tokens else lines
+
+
+def format_weak_heading(weak: int, shown: int) -> Text:
+    """Format the line above the weak matches; it says so if there are no others."""
+    if weak == shown:
+        return Text("no good match, only weak ones:", style="bold yellow")
+    matches = "match" if weak == 1 else "matches"
+    return Text(f"{weak} weak {matches}:", style="bold yellow")
 
 
 def format_rank_explanation(explanation: RankExplanation, k: int, terminal: TerminalInfo) -> list[Text]:
@@ -191,6 +200,10 @@ def _format_score_sum(hit: Hit, terminal: TerminalInfo) -> Text:
     return format_line(
         f"{_INDENT}sum {format_weight(token_sum)}, score {format_weight(hit.score)} {note}".rstrip(), terminal, "dim"
     )
+
+
+def _format_copies(count: int) -> str:
+    return f"  +{count} {'copy' if count == 1 else 'copies'}" if count else ""
 
 
 def _count_significant(contributions: Sequence[float]) -> int:

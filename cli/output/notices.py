@@ -1,28 +1,27 @@
-"""Notices about tokens of a query that were not sent."""
+"""Notices about a query: words that the model doesn't know, tokens that were not sent."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from .console import print_notice
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stair_es.model.vocabularies.unknown_words import UnknownWord
     from stair_es.search.dsl.select import QueryType
     from stair_es.types import SparseVector
 
 _MAX_TOKENS = 8
-_PHRASE = re.compile(r'"[^"]+"')
 
 
-def note_plain_operators(query_string: str) -> None:
-    """Print a notice if the query looks like a query string, since its operators are read as text."""
-    operators = [word for word in ("AND", "OR", "NOT") if word in query_string.split()]
-    if operators and not query_string.isupper():
-        names = ", ".join(operators)
-        print_notice(f"{names} is read as a word; use +word and -word, or --filter, which supports AND, OR and NOT")
-    if _PHRASE.search(query_string):
-        print_notice("quotes are read as text, not as a phrase (--filter 'caption:\"red car\"' finds a phrase in captions)")
+def print_query_notices(unknown_words: Sequence[UnknownWord], remarks: Sequence[str]) -> None:
+    """Print which words of a query are unknown, and the remarks on it."""
+    for word in unknown_words:
+        print_notice(str(word))
+    for remark in remarks:
+        print_notice(remark)
 
 
 def print_removed_tokens(truncated: SparseVector, pruned: SparseVector, query_type: QueryType, limit: str) -> None:

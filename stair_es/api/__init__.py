@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING
 from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.errors import DecodeError, IngestError, MissingExtra, ModelError, ReadError, SourceError, StairError, UsageError
 from stair_es.ingest.enrichers.base import Enricher, EnricherInput, EnricherKind, Enrichment
-from stair_es.model.base import DenseEncoder, Encoder, EncoderPlugin, ModelCard, ModelSpec, VocabularyProvider, WordTokenizer
+from stair_es.model.base import (
+    DenseEncoder,
+    Encoder,
+    EncoderPlugin,
+    MatchGrader,
+    ModelCard,
+    ModelSpec,
+    VocabularyProvider,
+    WordChecker,
+    WordTokenizer,
+)
 from stair_es.plugins import API_VERSION
 from stair_es.sources.base import ListingFailure, Locator, ReadLimits, ReadResult, Source, SourceItem, SourceKind, SourceOptions
 from stair_es.types import ImageSpec, Json, Pixels, SparseVector
@@ -46,6 +56,7 @@ __all__ = [
     "Json",
     "ListingFailure",
     "Locator",
+    "MatchGrader",
     "MissingExtra",
     "ModelCard",
     "ModelError",
@@ -70,6 +81,7 @@ __all__ = [
     "StoredVersion",
     "UsageError",
     "VocabularyProvider",
+    "WordChecker",
     "WordTokenizer",
 ]
 _HEAVY = {

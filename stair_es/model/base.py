@@ -42,6 +42,35 @@ class WordTokenizer(Protocol):
 
 
 @runtime_checkable
+class WordChecker(Protocol):
+    """An encoder that tells which words of a text it knows. Without it, a word is unknown if `tokenize_word` has no token."""
+
+    def list_unknown_words(self, text: str) -> tuple[str, ...]:
+        """Return the unknown words of a text in lower case, each once; stop words and numbers are not among them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchThresholds:
+    """Where weak matches begin, for a model whose image vectors have length 1. An image that reaches neither is a weak match."""
+
+    weak_cosine: float
+    """Cosine of query and image from which on an image is a match."""
+    weak_image_cosine: float
+    """The same, where images are part of the query."""
+    named_weight: float
+    """Weight from which on a token counts: an image that has each word of the query with it is a match, too."""
+
+
+@runtime_checkable
+class MatchGrader(Protocol):
+    """An encoder for which it was measured where weak matches begin. Without it, no hit is called weak."""
+
+    @property
+    def match_thresholds(self) -> MatchThresholds | None:
+        """Return where weak matches begin; None if it wasn't measured."""
+
+
+@runtime_checkable
 class VocabularyProvider(Protocol):
     """An encoder that lists the tokens that its vectors can contain. One whose vectors have length 1 sets `unit_length`."""
 
@@ -84,6 +113,8 @@ class ModelCard:
     """One line for each third-party part."""
     facts: ModelFacts | None = None
     """Further facts for `stair-es models`."""
+    match_thresholds: MatchThresholds | None = None
+    """Where weak matches begin; None if it wasn't measured."""
 
 
 class CardMixin:
@@ -100,6 +131,11 @@ class CardMixin:
     def image_spec(self) -> ImageSpec:
         """Return the pixel format of the card."""
         return self._card.image_spec
+
+    @property
+    def match_thresholds(self) -> MatchThresholds | None:
+        """Return where weak matches begin, as the card says."""
+        return self._card.match_thresholds
 
 
 @dataclass(frozen=True, kw_only=True)

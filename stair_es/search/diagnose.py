@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -105,20 +105,24 @@ def explain_rank(
     )
 
 
-def explain_no_hits(searcher: Searcher, query: SearchQuery, options: SearchOptions) -> str:
+def explain_no_hits(query: SearchQuery, count: Callable[[SearchQuery], int]) -> str:
     """Explain an empty result by the required words; empty if they are not the reason.
+
+    Args:
+        query: The query that finds nothing.
+        count: Counts the documents that match a query.
 
     Raises:
         ClusterError: As for `Searcher.search`.
     """
     bare = replace(query, excluded=(), filters=(), min_score=None)
-    if not query.required or searcher.count(bare, options=options):
+    if not query.required or count(bare):
         return ""
-    counts = {group: searcher.count(replace(bare, required=[group]), options=options) for group in query.required}
-    missing = [f"+{_join_group(group)}" for group, count in counts.items() if not count]
+    counts = {tuple(group): count(replace(bare, required=[group])) for group in query.required}
+    missing = [f"+{_join_group(group)}" for group, found in counts.items() if not found]
     if missing:
         return f"no image has {' or '.join(missing)}"
-    return "no image has all of " + ", ".join(f"+{_join_group(group)} ({count:,})" for group, count in counts.items())
+    return "no image has all of " + ", ".join(f"+{_join_group(group)} ({found:,})" for group, found in counts.items())
 
 
 def _is_missed(document: Hit, score: float, top_hits: Sequence[Hit], k: int) -> bool:

@@ -25,6 +25,7 @@ from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec, TextTower
 from stair_es.search.dsl.filters import FilterField, list_filter_fields
+from stair_es.search.dsl.mapped_fields import MappedField, list_mapped_fields
 from stair_es.search.dsl.select import IndexFields
 from stair_es.search.query import SearchQuery
 from stair_es.token_policy import TokenPolicy
@@ -60,6 +61,8 @@ class IndexInfo:
     """The top-level fields of all indices together."""
     field_types: Mapping[str, str] = field(default_factory=dict)
     """Field -> type, for fields with the same type in all indices."""
+    mapped_fields: Mapping[str, MappedField] = field(default_factory=dict)
+    """The fields for conditions and facets, by name."""
     sortable: bool = True
     """Whether hits have a total order: `uri` and `sha256` are keyword fields, as ingest creates them."""
     policy: TokenPolicy | None = None
@@ -115,6 +118,7 @@ class IndexInfo:
             vector=self.policy.rewrite_query(query.vector),
             required=list(map(self.policy.replace_tokens, query.required)),
             excluded=list(map(self.policy.replace_tokens, query.excluded)),
+            named_words=list(map(self.policy.replace_tokens, query.named_words)),
         )
 
     def check_caption_field(self, query: SearchQuery) -> None:
@@ -129,13 +133,13 @@ class IndexInfo:
                 f"Fields: {', '.join(sorted(self.field_names))}.",
             )
 
-    def check_filter_fields(self, query: SearchQuery) -> None:
+    def check_filter_fields(self, clauses: Iterable[Mapping[str, Any]]) -> None:
         """Check that the fields of the filters exist; the engine would silently find nothing.
 
         Raises:
             QueryError: If one doesn't exist.
         """
-        for reference in self._list_filter_fields(query):
+        for reference in _list_filter_fields(clauses):
             root = reference.name.partition(".")[0]
             if self.field_names and root not in self.field_names and not root.startswith("_"):
                 similar = get_close_matches(root, self.field_names, n=3)
@@ -149,7 +153,7 @@ class IndexInfo:
         """List effects of the filters that may be unintended."""
         names = dict.fromkeys(
             reference.name
-            for reference in self._list_filter_fields(query)
+            for reference in _list_filter_fields(query.filters)
             if reference.is_range and self.field_types.get(reference.name) in _TEXTUAL
         )
         return [
@@ -157,11 +161,6 @@ class IndexInfo:
             f"'3' is greater than '20'; an ingest into a new index with --field {name}:float=COLUMN makes it a number"
             for name in names
         ]
-
-    @staticmethod
-    def _list_filter_fields(query: SearchQuery) -> Iterator[FilterField]:
-        for clause in query.filters:
-            yield from list_filter_fields(clause)
 
     def check_model(self, model_id: str) -> None:
         """Check that vectors of a model can be compared with those in the index.
@@ -236,6 +235,7 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
         content_type=content_types.pop() if len(content_types) == 1 else "documents",
         field_names=frozenset(field_types),
         field_types={name: next(iter(kinds)) for name, kinds in field_types.items() if len(kinds) == 1},
+        mapped_fields=list_mapped_fields(mappings),
         sortable=all(_is_sortable(body["mappings"]) for body in mappings.values()),
         policy=policies[0] if same_policy else None,  # if they differ, tokens are searched for unchanged
         # tables or policies that differ could give an id two meanings
@@ -258,6 +258,11 @@ def _read_index_metadata(name: str, mapping: Mapping[str, Any], *, has_ids: bool
             "Choose another index with --index / STAIR_ES_INDEX.",
         )
     return meta, fields
+
+
+def _list_filter_fields(clauses: Iterable[Mapping[str, Any]]) -> Iterator[FilterField]:
+    for clause in clauses:
+        yield from list_filter_fields(clause)
 
 
 def _collect_types(mappings: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:

@@ -33,6 +33,9 @@ class SearchOptions:
     """A search pipeline of the cluster (OpenSearch 2.8), such as `pipelines/two-phase.json` for `neural_sparse`."""
     explain_engine: bool = False
     """Whether the engine explains the contribution of each token as well."""
+    fold_duplicates: bool = False
+    """Whether hits that show the same picture become one, with the others as its `duplicates`: see `search.ranking.duplicates`.
+    There are fewer than `k` hits if a search without pages (two-phase, rank fusion, SEISMIC, a search pipeline) finds copies."""
 
     def __post_init__(self) -> None:
         """Check the weight mass.

@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import QueryError
+from stair_es.feature_names import escape_feature
 from stair_es.search.dsl.limits import check_filters, check_unicode, count_clauses, count_terms
 from stair_es.search.dsl.weights import MAX_WEIGHT
 from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.model.base import MatchThresholds
+    from stair_es.model.vocabularies.unknown_words import UnknownWord
 
 EMPTY_VECTOR = SparseVector((), ())
 
 TokenGroup = tuple[str, ...]
 """The tokens of one word: several if the vocabulary only has pieces of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchCut:
+    """The cut between matches and weak matches."""
+
+    weak_below: float
+    """Score below which a document is a weak match, unless it has all `named_tokens`."""
+    named_tokens: AbstractSet[str] = frozenset()
+    """The tokens of the words of the query; empty for none."""
+    named_weight: float = 0.0
+    """Minimum weight for a token to count."""
+
+    def is_weak(self, score: float, document_tokens: Mapping[str, float]) -> bool:
+        """Return whether a document is a weak match; its `document_tokens` are escaped, as they are stored."""
+        if score >= self.weak_below:
+            return False
+        weights = (document_tokens.get(escape_feature(token)) or 0.0 for token in self.named_tokens)
+        return not self.named_tokens or min(weights) < self.named_weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +66,14 @@ class SearchQuery:
     caption_field: str = "caption"
     min_score: float | None = None
     """Minimum score of hits."""
+    match_thresholds: MatchThresholds | None = None
+    """Where weak matches begin, for documents whose vectors have length 1; None if that isn't known."""
+    named_words: Sequence[TokenGroup] = ()
+    """The words of the text: a document that has all of them is not a weak match, whatever its score."""
+    unknown_words: Sequence[UnknownWord] = ()
+    """The words of the query that the model doesn't know."""
+    remarks: Sequence[str] = ()
+    """Notes for the user on how the query was read."""
 
     def __post_init__(self) -> None:
         """Check that the query is not empty and can be sent.
@@ -66,6 +99,21 @@ class SearchQuery:
         if self.caption.strip():
             self._check_caption()
         check_filters(self.filters)
+
+    @property
+    def match_cut(self) -> MatchCut | None:
+        """The cut between matches and weak matches; None if it or the scale of the scores isn't known.
+
+        It depends on the query alone, so it is the same on each page. A boost scales it with the length of the vector.
+        """
+        thresholds = self.match_thresholds
+        if thresholds is None or not len(self.vector) or (self.caption.strip() and self.caption_weight > 0):
+            return None
+        return MatchCut(
+            weak_below=thresholds.weak_cosine * math.hypot(*self.vector.weights),
+            named_tokens=frozenset(token for word in self.named_words for token in word if token in self.vector.tokens),
+            named_weight=thresholds.named_weight,
+        )
 
     @property
     def other_clause_count(self) -> int:

@@ -6,16 +6,22 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import DecodeError, QueryError, ReadError
-from stair_es.model.base import WordTokenizer
+from stair_es.model.base import MatchGrader, MatchThresholds, WordTokenizer
+from stair_es.model.vocabularies.unknown_words import (
+    find_unknown_words,
+    has_known_word,
+    list_content_words,
+    suggest_words,
+)
 from stair_es.search.dsl.filters import parse_filter
 from stair_es.search.dsl.limits import check_unicode
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, TokenGroup
-from stair_es.search.query_parser import ParsedQuery, parse_query
+from stair_es.search.query_parser import ParsedQuery, list_operator_remarks, parse_query
 from stair_es.sources.base import ReadLimits
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.http.urls import redact_web_url
@@ -77,7 +83,8 @@ def build_search_query(encoder: Encoder, inputs: QueryInputs, read_limits: ReadL
         MissingExtra: If an image is at a URL and the HTTP library is not installed.
     """
     parsed = ParsedQuery(text=inputs.query_string.strip()) if inputs.literal else parse_query(inputs.query_string)
-    vectors = [encode_query_text(encoder, text) for text in (parsed.text, *inputs.texts) if text.strip()]
+    texts = [text for text in (parsed.text, *inputs.texts) if text.strip()]
+    vectors = [encode_query_text(encoder, text) for text in texts]
     vectors += [_encode_known_image(encoder, image, read_limits) for image in inputs.images]
     required, excluded = (*parsed.required, *inputs.required), (*parsed.excluded, *inputs.excluded)
     if not vectors and not inputs.caption.strip():
@@ -105,7 +112,39 @@ def build_search_query(encoder: Encoder, inputs: QueryInputs, read_limits: ReadL
         caption_weight=inputs.caption_weight,
         caption_field=inputs.caption_field,
         min_score=inputs.min_score,
+        match_thresholds=choose_match_thresholds(encoder, texts, has_images=bool(inputs.images)),
+        named_words=[] if inputs.images else list_named_words(encoder, texts),
+        unknown_words=[word for text in texts for word in find_unknown_words(encoder, text)],
+        remarks=[] if inputs.literal else list_operator_remarks(inputs.query_string),
     )
+
+
+def choose_match_thresholds(encoder: Encoder, texts: Sequence[str], *, has_images: bool) -> MatchThresholds | None:
+    """Choose where weak matches begin; None if the model doesn't say.
+
+    If the texts have no known word and there is no image, only a cosine of 1 is a match: whatever their pieces find is a guess.
+
+    Args:
+        encoder: The encoder of the query.
+        texts: The texts of the query.
+        has_images: Whether images are part of the query.
+    """
+    thresholds = encoder.match_thresholds if isinstance(encoder, MatchGrader) else None
+    if thresholds is None:
+        return None
+    if has_images:
+        return replace(thresholds, weak_cosine=thresholds.weak_image_cosine)
+    if not texts or any(has_known_word(encoder, text) for text in texts):
+        return thresholds
+    return replace(thresholds, weak_cosine=1.0)
+
+
+def list_named_words(encoder: Encoder, texts: Sequence[str]) -> list[TokenGroup]:
+    """List the words of texts as tokens, without stop words; none if the model has no token for one of them."""
+    if not isinstance(encoder, WordTokenizer):
+        return []
+    words = [encoder.tokenize_word(word) for text in texts for word in list_content_words(text)]
+    return words if all(words) else []
 
 
 def resolve_tokens(encoder: Encoder, word: str) -> TokenGroup:
@@ -119,9 +158,12 @@ def resolve_tokens(encoder: Encoder, word: str) -> TokenGroup:
         return (word,)
     tokens = encoder.tokenize_word(word)
     if not tokens:
+        suggestions = suggest_words(encoder, word)
         raise QueryError(
             f"{word!r} is not in the vocabulary of the model {encoder.model_id}",
-            "Try another word; stop words and symbols are excluded.",
+            f"Did you mean {' or '.join(suggestions)}?"
+            if suggestions
+            else "Try another word; stop words and symbols are excluded.",
         )
     return tokens
 

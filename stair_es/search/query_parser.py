@@ -13,6 +13,7 @@ _MINUS = "-\u2212\u2013"
 """The hyphen-minus, and what word processors and phones replace it with: the minus sign and the en dash."""
 _SIGNED = re.compile(rf"[{_MINUS}+](?=#*[^\W\d_])")
 """`-people` and `+dog`, but neither `-5` nor a single dash."""
+_PHRASE = re.compile(r'"[^"]+"')
 _BOOSTED = re.compile(r"(?P<word>.*[^\W_].*)\^(?P<boost>[^^]*)")
 
 
@@ -53,6 +54,20 @@ def parse_query(query_string: str) -> ParsedQuery:
             required.append(word)
         text.append(word)
     return ParsedQuery(text=" ".join(text), required=tuple(required), excluded=tuple(excluded), boosts=boosts)
+
+
+def list_operator_remarks(query_string: str) -> list[str]:
+    """List what looks like an operator of other query languages, since it is read as text."""
+    operators = [word for word in ("AND", "OR", "NOT") if word in query_string.split()]
+    remarks = []
+    if operators and not query_string.isupper():
+        names = " or ".join(operators)
+        remarks.append(
+            f"words are not combined with {names}, read here as text; use +word and -word, or a filter, which supports them"
+        )
+    if _PHRASE.search(query_string):
+        remarks.append('quotes are read as text, not as a phrase; the filter caption:"red car" finds a phrase in captions')
+    return remarks
 
 
 def parse_factor(text: str) -> float | None:

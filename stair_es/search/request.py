@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from stair_es.errors import QueryError
 from stair_es.search.dsl.neural_sparse import SEISMIC_CANDIDATES_PER_HIT, count_candidates
 from stair_es.search.dsl.pagination import SORT_ORDER, Cursor, validate_cursor
 from stair_es.search.dsl.select import QueryType, build_sparse_query
-from stair_es.search.query import EMPTY_VECTOR, SearchQuery, TokenGroup
+from stair_es.search.query import EMPTY_VECTOR, MatchCut, SearchQuery, TokenGroup
 from stair_es.types import SparseVector
 
 Clause = dict[str, Any]
@@ -57,6 +57,8 @@ class SearchRequest:
     truncated: SparseVector
     """The tokens that exceed the clause limit."""
     query_type: QueryType
+    match_cut: MatchCut | None = None
+    """The cut between matches and weak matches; None if there is none."""
     remarks: tuple[str, ...] = ()
     """Notes for the user on how the query is sent."""
 
@@ -114,7 +116,7 @@ def build_search_request(
         scoring.append({"match": {query.caption_field: {"query": query.caption, "boost": query.caption_weight}}})
     body = {**build_search_body(scoring, query, query_type, k=k), "_source": {"excludes": EXCLUDED_FIELDS}}
     body |= build_pagination(after, ordered=ordered) if rescore is None else {"rescore": rescore}
-    return SearchRequest(body=body, vector=vector, truncated=truncated, query_type=query_type)
+    return SearchRequest(body=body, vector=vector, truncated=truncated, query_type=query_type, match_cut=query.match_cut)
 
 
 def build_search_body(scoring: list[Clause], query: SearchQuery, query_type: QueryType, *, k: int) -> dict[str, Any]:
@@ -175,7 +177,7 @@ def _rescore_light_tokens(vector: SparseVector, two_phase: TwoPhase, query_type:
     return {"window_size": max(two_phase.window_size, k), "query": query}
 
 
-def build_pagination(after: Cursor | None, *, ordered: bool) -> dict[str, Any]:
+def build_pagination(after: Cursor | None, *, ordered: bool, order: Sequence[Mapping[str, Any]] = SORT_ORDER) -> dict[str, Any]:
     """Build the sort order of a request, and where its page begins.
 
     Raises:
@@ -186,8 +188,8 @@ def build_pagination(after: Cursor | None, *, ordered: bool) -> dict[str, Any]:
             "pagination requires a total order: a search pipeline may rescore, or `uri` and `sha256` are not keyword fields",
             "Use a larger k instead.",
         )
-    order = {"sort": SORT_ORDER} if ordered else {}
-    return order if after is None else {**order, "search_after": validate_cursor(after)}
+    sort = {"sort": list(order)} if ordered else {}
+    return sort if after is None else {**sort, "search_after": validate_cursor(after)}
 
 
 def build_token_clause(group: TokenGroup, query_type: QueryType, *, min_weight: float = 0.0) -> Clause:

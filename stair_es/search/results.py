@@ -15,7 +15,9 @@ from stair_es.search.dsl.select import QueryType
 from stair_es.search.query import EMPTY_VECTOR
 
 if TYPE_CHECKING:
+    from stair_es.model.vocabularies.unknown_words import UnknownWord
     from stair_es.search.dsl.pagination import Cursor
+    from stair_es.search.query import MatchCut
     from stair_es.search.request import SearchRequest
     from stair_es.types import SparseVector
 
@@ -52,8 +54,14 @@ class Hit:
     """The concrete index, where an alias points to several."""
     engine_scores: Mapping[str, float] = field(default_factory=dict)
     """Token -> its contribution by the explanation of the engine, if that was requested."""
+    weak: bool = False
+    """Whether it is a neighbor of what was searched for, rather than a match (`SearchResult.weak_below`)."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """`tokens` and `caption` -> the rank in that ranking, where two were fused."""
+    cursor: Cursor | None = None
+    """The cursor of the hits after this one; None if hits have no total order."""
+    duplicates: tuple[Hit, ...] = ()
+    """Hits that show the same picture, if they were folded: see `SearchOptions.fold_duplicates`."""
 
     @property
     def text_score(self) -> float:
@@ -77,8 +85,12 @@ class SearchResult:
     """The query type that was used."""
     after: Cursor | None = None
     """The cursor of the next page; None if there is none."""
+    weak_below: float | None = None
+    """Score below which hits are weak matches, unless they have each word of the query; None if there is no cut."""
+    unknown_words: tuple[UnknownWord, ...] = ()
+    """The words of the query that the model doesn't know."""
     remarks: tuple[str, ...] = ()
-    """Notes for the user on how the query was sent."""
+    """Notes for the user: how the query was read and sent, and why nothing was found."""
 
 
 def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -> SearchResult:
@@ -91,7 +103,7 @@ def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -
     if request.query_type == "seismic":
         # The engine doesn't sort rescored hits in a total order, and keeps candidates without any token of the query.
         raw_hits = sort_hits([hit for hit in raw_hits if hit["_score"] > 0])
-    hits = tuple(parse_hit(hit, request.vector) for hit in raw_hits)
+    hits = tuple(parse_hit(hit, request.vector, request.match_cut) for hit in raw_hits)
     if not all(math.isfinite(hit.score) for hit in hits):
         raise QueryError("scores overflow float32, so the ranking is undefined", "Use smaller weights.")
     return SearchResult(
@@ -101,21 +113,25 @@ def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -
         pruned=EMPTY_VECTOR,
         query_type=request.query_type,
         after=raw_hits[-1].get("sort") if len(raw_hits) == request.body["size"] else None,
+        weak_below=request.match_cut.weak_below if request.match_cut else None,
         remarks=request.remarks,
     )
 
 
-def parse_hit(raw_hit: Mapping[str, Any], query_vector: SparseVector) -> Hit:
+def parse_hit(raw_hit: Mapping[str, Any], query_vector: SparseVector, match_cut: MatchCut | None = None) -> Hit:
     """Parse one element of `hits.hits`."""
-    source = raw_hit.get("_source") or {}
+    source, score = raw_hit.get("_source") or {}, float(raw_hit["_score"])
+    tokens = source.get("tokens") or {}
     return Hit(
         id=raw_hit["_id"],
         index=str(raw_hit.get("_index", "")),
         uri=str(source.get("uri", "")),
-        score=float(raw_hit["_score"]),
-        contributions=explain_score(query_vector, source.get("tokens") or {}),
+        score=score,
+        weak=match_cut is not None and match_cut.is_weak(score, tokens),
+        contributions=explain_score(query_vector, tokens),
         source=source,
         engine_scores=parse_explanation(raw_hit["_explanation"]) if "_explanation" in raw_hit else {},
+        cursor=raw_hit.get("sort"),
     )
 
 

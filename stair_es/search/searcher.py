@@ -12,15 +12,17 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
+from stair_es.search.diagnose import explain_no_hits
 from stair_es.search.dsl.limits import is_valid_unicode
 from stair_es.search.dsl.pagination import Cursor
 from stair_es.search.dsl.select import QueryType, select_query_type
 from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_target
 from stair_es.search.options import SearchOptions, prune_vector
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery
+from stair_es.search.ranking.duplicates import collect_pictures
+from stair_es.search.ranking.rrf import check_fusion, fuse_rankings
 from stair_es.search.request import EXCLUDED_FIELDS, SearchRequest, build_search_request, find_seismic_obstacle
 from stair_es.search.results import Hit, SearchResult, build_document_filter, parse_hit, parse_search_response
-from stair_es.search.rrf import check_fusion, fuse_rankings
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -81,9 +83,17 @@ class Searcher:
             raise QueryError(f"k must be between 1 and {MAX_HITS}, got {k}")
         pruned_vector = prune_vector(search_query.vector, options.weight_mass)
         search_query = replace(search_query, vector=pruned_vector.kept)
-        if options.fusion == "rrf":
-            return replace(self._search_fused(search_query, k, after, options), pruned=pruned_vector.pruned)
-        return replace(self._search_page(search_query, k, after, options), pruned=pruned_vector.pruned)
+        search_page = self._search_fused if options.fusion == "rrf" else self._search_page
+        if options.fold_duplicates:
+            result = collect_pictures(lambda cursor: search_page(search_query, k, cursor, options), k, after)
+        else:
+            result = search_page(search_query, k, after, options)
+        return replace(
+            result,
+            pruned=pruned_vector.pruned,
+            unknown_words=tuple(search_query.unknown_words),
+            remarks=(*self._explain_end(result, search_query, after, options), *search_query.remarks, *result.remarks),
+        )
 
     def apply_policy(self, query: SearchQuery) -> SearchQuery:
         """Rewrite a query by the token policy of the index.
@@ -93,14 +103,6 @@ class Searcher:
             ClusterError: As for `search`.
         """
         return self._targets.get().info.apply_policy(query)
-
-    def list_remarks(self, query: SearchQuery) -> list[str]:
-        """List effects of the query's filters that may be unintended.
-
-        Raises:
-            ClusterError: As for `search`.
-        """
-        return self._targets.get().info.list_remarks(query)
 
     def count(self, query: SearchQuery, *, options: SearchOptions | None = None) -> int:
         """Count all documents that match the tokens that are sent, exactly and without two-phase search.
@@ -139,6 +141,16 @@ class Searcher:
         query = {"bool": {"filter": [build_document_filter(document), clause]}}
         return bool(self._send({"size": 1, "query": query, "_source": False})["hits"]["hits"])
 
+    def _explain_end(
+        self, result: SearchResult, query: SearchQuery, after: Cursor | None, options: SearchOptions
+    ) -> Iterator[str]:
+        if not result.hits and after is not None:
+            yield "no further hits"
+        elif not result.hits:
+            reason = explain_no_hits(query, lambda other: self.count(other, options=options))
+            reason = reason or f"nothing in {self._index!r} has a word in common with the query and meets its conditions"
+            yield f"nothing found: {reason}"
+
     def _search_page(self, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions) -> SearchResult:
         return parse_search_response(*self._send_query(query, k, after, options))
 
@@ -173,7 +185,7 @@ class Searcher:
     ) -> SearchRequest:
         info = target.info
         info.check_caption_field(query)
-        info.check_filter_fields(query)
+        info.check_filter_fields(query.filters)
         query_type, remarks = self._select_query_type(target, query, k, after, options)
         request = build_search_request(
             info.apply_policy(query),
@@ -185,7 +197,10 @@ class Searcher:
             ordered=info.sortable and not options.search_pipeline,  # the two-phase processor rescores, which excludes sorting
             token_ids=info.token_ids if query_type == "seismic" else None,
         )
-        return replace(request, remarks=remarks)
+        remarks = (*remarks, *info.list_remarks(query))
+        # the cut was measured on images, and a pipeline can change scores
+        has_cut = info.content_type == "images" and not options.search_pipeline
+        return replace(request, remarks=remarks, match_cut=request.match_cut if has_cut else None)
 
     def _select_query_type(
         self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions

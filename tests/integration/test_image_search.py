@@ -234,3 +234,34 @@ def test_queries_follow_the_words_of_a_policy(photos: ImageSearch, node_url: str
 
 def names_and_ids(result: SearchResult) -> dict[str, str]:
     return {Path(hit.uri).name: hit.id for hit in result.hits}
+
+
+def test_a_result_says_how_good_it_is(photos: ImageSearch) -> None:
+    found = photos.search("a kitten", k=6)
+    assert found.weak_below == pytest.approx(0.4, abs=0.001)
+    named = [hit.source["tokens"].get("kitten", 0) >= 0.25 for hit in found.hits]
+    assert [hit.weak for hit in found.hits] == [
+        hit.score < 0.4 and not has_word for hit, has_word in zip(found.hits, named, strict=True)
+    ]
+    assert {hit.weak for hit in found.hits} == {True, False}
+    page = photos.search("a kitten", k=1, after=photos.search("a kitten", k=2).after)
+    assert page.weak_below == found.weak_below
+    below = [hit for hit in photos.search("animal", k=6).hits if hit.score < 0.4]  # the query has the names of many animals, too
+    assert [hit.weak for hit in below] == [hit.source["tokens"].get("animal", 0) < 0.25 for hit in below]
+    assert not below[0].weak
+    boosted = photos.search("kitten^2 dog", k=6)
+    assert not boosted.hits[0].weak
+    by_caption = QueryInputs(query_string="kitten", caption="kitten")
+    assert photos.search(by_caption).weak_below is None
+    assert photos.search(by_caption, options=SearchOptions(fusion="rrf")).weak_below is None
+    assert photos.search(PHOTOS / "red-panda.jpg").weak_below == pytest.approx(0.35, abs=0.001)
+
+
+def test_a_result_says_why_it_is_empty(photos: ImageSearch) -> None:
+    assert photos.search("cat +submarine").remarks == ("nothing found: no image has +submarine",)
+    assert "meets its conditions" in photos.search(QueryInputs(query_string="cat", filters=["width:>99999"])).remarks[0]
+    with pytest.raises(QueryError, match="'foldr'"):
+        photos.search(QueryInputs(query_string="cat", filters=["foldr:x"]))
+    with pytest.raises(QueryError) as caught:
+        photos.search("cat +elefant")
+    assert "elephant" in caught.value.remedy

@@ -79,9 +79,10 @@ def command(node_url: str, index_name: str) -> CommandRunner:
 
 def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVector]) -> None:
     found = answer(run("search", "a", "cat", "--json"))
-    assert set(found) == {"hits", "took_ms", "query_type", "after", "truncated", "pruned"}
+    keys = {"hits", "took_ms", "query_type", "after", "truncated", "pruned", "weak_below", "unknown_words", "remarks"}
+    assert set(found) == keys
     best = found["hits"][0]
-    assert set(best) == {"id", "index", "uri", "score", "contributions"}
+    assert set(best) == {"id", "index", "uri", "score", "weak", "duplicates", "contributions"}
     assert best["uri"].endswith("/tabby-cat.jpg")
     exact = encode_query_text(registry.load_encoder(ModelSpec(name=DEFAULT_MODEL)), "a cat").dot(images[best["uri"]])
     assert exact * (1 - 2**-8) <= best["score"] <= exact * (1 + 1e-6)
@@ -107,6 +108,36 @@ def test_explain_draws_a_bar_for_each_word_in_common(command: CommandRunner) -> 
     assert sum(left) <= sum(reason["contribution"] for reason in why) / 100
     assert "█" in lines[1]
     assert str(PHOTOS / "tabby-cat.jpg") in lines[0]
+
+
+@pytest.mark.usefixtures("images")
+def test_weak_matches_are_below_a_line(command: CommandRunner) -> None:
+    found = command.read_json("search", "cat")
+    assert [hit["weak"] for hit in found["hits"]] == [False, True, True]
+    assert found["hits"][0]["score"] > found["weak_below"] > found["hits"][1]["score"]
+    assert (found["unknown_words"], found["remarks"]) == ([], [])
+    lines = command.read_output("search", "cat").splitlines()
+    assert lines.index("2 weak matches:") == next(i for i, line in enumerate(lines) if "  2. " in line) - 1
+    assert command.read_output("search", "elephant").startswith("no good match, only weak ones:\n  1. ")
+    rest = command.read_json("search", "cat", "-k", "1", "--after", json.dumps(_read_cursor(command)))
+    assert rest["weak_below"] == found["weak_below"]
+    assert [hit["weak"] for hit in rest["hits"]] == [True]
+
+
+def _read_cursor(command: CommandRunner) -> object:
+    return command.read_json("search", "cat", "-k", "1")["after"]
+
+
+@pytest.mark.usefixtures("images")
+def test_unknown_words_are_named_and_find_weak_matches_only(command: CommandRunner, run: Run) -> None:
+    found = command.read_json("search", "elefant AND xyzzy")
+    assert [each["word"] for each in found["unknown_words"]] == ["elefant", "xyzzy"]
+    assert found["unknown_words"][0]["suggestions"][0] == "elephant"
+    assert "words are not combined with AND" in found["remarks"][0]
+    assert all(hit["weak"] for hit in found["hits"])
+    done = run("search", "xyzzy")
+    assert "'xyzzy' is not a word of this model" in done.stderr
+    assert done.stdout.startswith("no good match, only weak ones:")
 
 
 @pytest.mark.usefixtures("images")

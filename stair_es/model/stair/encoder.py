@@ -149,6 +149,11 @@ class StairEncoder(CardMixin):
         with self._lock:
             return self._tokenizer.tokenize_word(word)
 
+    def list_unknown_words(self, text: str) -> tuple[str, ...]:
+        """Return the words of a text that the model has no token for."""
+        with self._lock:
+            return self._tokenizer.list_unknown_words(text)
+
     def _get_towers(self, *required: str) -> DualEncoder:
         for head in required:
             if head not in self._config.heads:

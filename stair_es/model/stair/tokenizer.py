@@ -18,7 +18,7 @@ from tokenizers import Encoding, Tokenizer
 from stair_es.errors import ModelError
 from stair_es.model.vocabularies.readable import detect_tokenizer_style, make_readable_tokens
 from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_words
-from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
+from stair_es.model.vocabularies.whole_words import WholeWordVocabulary, list_uncovered_words
 
 IdArray = NDArray[np.int64]
 _UNUSED_TOKEN = re.compile(r"\[unused\d+\]|<unused\d+>|<extra_id_\d+>|<\|reserved_special_token_\d+\|>")
@@ -129,6 +129,15 @@ class StairTokenizer:
             return (word,)
         features = (int(self.own_feature_of_V[token]) for token in self.tokenizer.encode(word, add_special_tokens=False).ids)
         return tuple(dict.fromkeys(self.tokens[index] for index in features if index >= 0))
+
+    def list_unknown_words(self, text: str) -> tuple[str, ...]:
+        """Return the words of a text without a feature; pieces count as features."""
+        if self.word_vocabulary is not None:
+            words = list_uncovered_words(text, self.word_vocabulary.match_words(text))
+        else:
+            words = [word for word in list_uncovered_words(text, ()) if not self.tokenize_word(word)]
+        stop_words = load_stop_words()
+        return tuple(word for word in words if word not in stop_words)
 
     def list_token_ids(self) -> list[list[int]]:
         """List the token ids of each feature: of a token, its own id."""

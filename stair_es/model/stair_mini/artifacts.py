@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from stair_es.errors import ModelError
-from stair_es.model.base import ModelCard, ModelFacts
+from stair_es.model.base import MatchThresholds, ModelCard, ModelFacts
 from stair_es.model.stair.configuration import CONFIG_FILE, WEIGHTS_FILE, StairConfig
 from stair_es.model.vocabularies.stop_words import MODEL_DATA
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
@@ -52,6 +52,7 @@ MINI_CARD = ModelCard(
         verified="all of it: it is what the tests run on",
         unverified="CUDA; photographs of people, flowers, tools and monuments, of which it knows hardly any",
     ),
+    match_thresholds=MatchThresholds(weak_cosine=0.4, weak_image_cosine=0.35, named_weight=0.25),  # benchmarks/match_quality.py
 )
 _SCALES = ".scales"
 _REMEDY = "Reinstall stair-es."

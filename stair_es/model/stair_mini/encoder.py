@@ -8,12 +8,9 @@ Shape suffixes: B batch, H height, W width, C channels; others as in `artifacts`
 
 from __future__ import annotations
 
-import re
 import threading
-from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -32,11 +29,14 @@ from stair_es.model.stair_mini import artifacts
 from stair_es.model.stair_mini.artifacts import MINI_CARD, Float64Array, MiniArtifacts
 from stair_es.model.stair_mini.drawing_gate import DrawingGate
 from stair_es.model.vocabularies.stop_words import load_stop_words
-from stair_es.model.vocabularies.whole_words import WordMatch, assign_words_to_tokens
+from stair_es.model.vocabularies.whole_words import (
+    WordMatch,
+    assign_words_to_tokens,
+    list_uncovered_words,
+    strip_accents,
+)
 from stair_es.model.vocabularies.wordpiece import EncodedText, WordPieceVocabulary, load_wordpiece_vocabulary
 from stair_es.types import Floats, Pixels, SparseVector
-
-_WORD_PATTERN = re.compile(r"[^\W\d_]+")
 
 
 class ImageOutputs(NamedTuple):
@@ -136,6 +136,11 @@ class StairMiniEncoder(CardMixin):
         index = vocabulary.find_word(word)
         indices = [index] if index >= 0 else [match.word_index for match in vocabulary.match_words(word)]
         return tuple(vocabulary.words[index] for index in dict.fromkeys(indices))
+
+    def list_unknown_words(self, text: str) -> tuple[str, ...]:
+        """Return the words of a text that are neither in the vocabulary nor whole words of the text network."""
+        unknown = self._find_unknown_words(text, self._artifacts.vocabulary.match_words(text))
+        return tuple(word for word in unknown if strip_accents(word) not in self._wordpieces.ids)
 
     @property
     def unit_length(self) -> bool:
@@ -258,14 +263,7 @@ class StairMiniEncoder(CardMixin):
 
     def _find_unknown_words(self, text: str, matches: Sequence[WordMatch]) -> list[str]:
         """Return the words of a text that are neither in the vocabulary nor stop words, each once."""
-        begins = [match.begin for match in matches]  # ascending
-        max_ends = list(accumulate((match.end for match in matches), max, initial=0))  # end of the first 0, 1, 2, ... of them
-        words = (
-            match[0].lower()
-            for match in _WORD_PATTERN.finditer(text)
-            if match.end() > max_ends[bisect_right(begins, match.start())]
-        )
-        return [word for word in dict.fromkeys(words) if word not in self._stop_words]
+        return [word for word in list_uncovered_words(text, matches) if word not in self._stop_words]
 
     def _weigh_near_tokens(self, word: str) -> Float64Array:
         """Return the weights [V] of the tokens near a word; zeros if it isn't in the table."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,7 +90,7 @@ class WholeWordVocabulary:
         if word.isascii():
             return self._find_spelling(word.lower())
         index = self._find_spelling(unicodedata.normalize("NFC", word.lower()))
-        return index if index >= 0 else self._find_spelling(_strip_accents(word))
+        return index if index >= 0 else self._find_spelling(strip_accents(word))
 
     def _find_spelling(self, word: str) -> int:
         for spelling in (word, *list_singulars(word)):
@@ -166,6 +168,14 @@ class WholeWordVocabulary:
         return ranks
 
 
+def list_uncovered_words(text: str, matches: Sequence[WordMatch]) -> list[str]:
+    """Return the words of a text that no match covers, in lower case, each once; stop words among them."""
+    begins = [match.begin for match in matches]  # ascending
+    max_ends = list(accumulate((match.end for match in matches), max, initial=0))  # end of the first 0, 1, 2, ... of them
+    words = (match[0].lower() for match in _PART.finditer(text) if match.end() > max_ends[bisect_right(begins, match.start())])
+    return list(dict.fromkeys(words))
+
+
 def assign_words_to_tokens(matches: Sequence[WordMatch], offsets: Sequence[tuple[int, int]]) -> list[int]:
     """Assign words to tokens: for each token the index of the word that begins there, or -1.
 
@@ -182,7 +192,7 @@ def assign_words_to_tokens(matches: Sequence[WordMatch], offsets: Sequence[tuple
     return word_indices
 
 
-def _strip_accents(word: str) -> str:
+def strip_accents(word: str) -> str:
     """Return a word in lower case without accents."""
     letters = unicodedata.normalize("NFD", word.lower())
     return unicodedata.normalize("NFC", "".join(letter for letter in letters if not unicodedata.combining(letter)))

@@ -24,9 +24,15 @@ SORT_ORDER: list[dict[str, Any]] = [
 writes, have no defined order: see `validate_cursor`.
 """
 
+NEWEST_ORDER: list[dict[str, Any]] = [
+    {"ingested_at": {"order": "desc", "unmapped_type": "date", "missing": 0}},
+    *SORT_ORDER[1:],
+]
+"""A total order without scores: what was ingested last comes first."""
+
 
 def validate_cursor(after: Cursor) -> list[str | float | None]:
-    """Return the values of a cursor: a score, then strings.
+    """Return the values of a cursor: a score or a date in milliseconds, then strings.
 
     Raises:
         QueryError: If it is not a cursor, or its document can't be distinguished from others with the same score.

@@ -63,11 +63,11 @@ def test_the_fields_of_a_filter_are_found(text: str, fields: list[str]) -> None:
 
 def test_unknown_fields_get_a_suggestion() -> None:
     with pytest.raises(QueryError) as error:
-        INFO.check_filter_fields(_build_query("widht:>800"))
+        INFO.check_filter_fields(_build_query("widht:>800").filters)
     assert error.value.message == "the filter refers to the field 'widht', which no index that the name resolves to has"
     assert error.value.remedy == "Did you mean width? Fields: brand, caption, format, price, tokens, width."
     for valid in ("width:>800", "brand.name:x", "_id:7", "_exists_:price", "dog"):
-        INFO.check_filter_fields(_build_query(valid))
+        INFO.check_filter_fields(_build_query(valid).filters)
 
 
 def test_keyword_ranges_get_one_remark() -> None:
@@ -76,4 +76,4 @@ def test_keyword_ranges_get_one_remark() -> None:
 
 
 def test_internal_filters_need_no_index_fields() -> None:
-    INFO.check_filter_fields(SearchQuery(vector=VECTOR, filters=[build_rank_features_query(VECTOR).clause]))
+    INFO.check_filter_fields([build_rank_features_query(VECTOR).clause])

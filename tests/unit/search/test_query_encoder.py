@@ -1,6 +1,7 @@
 """Words and files -> vectors, with a toy encoder."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,16 @@ import pytest
 from PIL import Image
 
 from stair_es.errors import DecodeError, QueryError
-from stair_es.search.query_encoder import encode_query_image, encode_query_text
+from stair_es.model.base import MatchThresholds
+from stair_es.search.query import SearchQuery
+from stair_es.search.query_encoder import (
+    QueryInputs,
+    build_search_query,
+    choose_match_thresholds,
+    encode_query_image,
+    encode_query_text,
+    list_named_words,
+)
 from stair_es.sources.base import ReadLimits
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
@@ -55,3 +65,78 @@ def test_a_bad_file_is_named_with_its_reason(tmp_path: Path, data: bytes, reason
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match=r"gone\.jpg.*No such file"):
         encode_query_image(BrightnessEncoder(), tmp_path / "gone.jpg")
+
+
+class GradingEncoder(BrightnessEncoder):
+    """Knows all words but `unknown`, and where weak matches begin."""
+
+    match_thresholds = MatchThresholds(weak_cosine=0.4, weak_image_cosine=0.3, named_weight=0.25)
+
+    def list_unknown_words(self, text: str) -> tuple[str, ...]:
+        return ("unknown",) if "unknown" in text.split() else ()
+
+
+@pytest.mark.parametrize(
+    ("texts", "has_images", "cosine"),
+    [
+        (["red car"], False, 0.4),
+        (["unknown car"], False, 0.4),
+        (["unknown"], False, 1.0),  # whatever it finds is a guess
+        (["unknown", "car"], False, 0.4),
+        (["unknown"], True, 0.3),
+        ([], True, 0.3),
+        ([], False, 0.4),
+    ],
+)
+def test_only_unknown_words_have_no_match(texts: list[str], has_images: bool, cosine: float) -> None:
+    thresholds = choose_match_thresholds(GradingEncoder(), texts, has_images=has_images)
+    assert thresholds == MatchThresholds(weak_cosine=cosine, weak_image_cosine=0.3, named_weight=0.25)
+    assert choose_match_thresholds(BrightnessEncoder(), texts, has_images=has_images) is None
+
+
+class SpellingEncoder(BrightnessEncoder):
+    """Has a token for each word that it knows."""
+
+    def tokenize_word(self, word: str) -> tuple[str, ...]:
+        return () if word == "unknown" else (word.removesuffix("s"),)
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["the Dogs on a beach"], [("dog",), ("beach",)]),  # no stop words
+        (["a dog", "a cat"], [("dog",), ("cat",)]),
+        (["a dog unknown"], []),  # no image has that one
+        ([], []),
+    ],
+)
+def test_the_words_of_texts_as_tokens(texts: list[str], words: list[tuple[str, ...]]) -> None:
+    assert list_named_words(SpellingEncoder(), texts) == words
+    assert list_named_words(BrightnessEncoder(), texts) == []
+
+
+def test_a_query_keeps_its_unknown_words_and_remarks() -> None:
+    query = build_search_query(GradingEncoder(), QueryInputs(query_string="red AND unknown"))
+    assert [each.word for each in query.unknown_words] == ["unknown"]
+    assert "AND" in query.remarks[0]
+    assert not build_search_query(GradingEncoder(), QueryInputs(query_string="red AND blue", literal=True)).remarks
+
+
+def get_weak_below(query: SearchQuery) -> float:
+    assert query.match_cut
+    return query.match_cut.weak_below
+
+
+def test_a_boost_scales_the_cut_with_the_vector() -> None:
+    plain = build_search_query(GradingEncoder(), QueryInputs(query_string="red car"))
+    boosted = build_search_query(GradingEncoder(), QueryInputs(query_string="red^2 car^2"))
+    assert get_weak_below(plain) == pytest.approx(0.4 * 2**0.5)
+    assert get_weak_below(boosted) == pytest.approx(0.8 * 2**0.5)
+    one = build_search_query(GradingEncoder(), QueryInputs(query_string="red^100 car"))
+    assert get_weak_below(one) == pytest.approx(40, rel=1e-3)  # a document with 0.4 of `red` alone still matches
+
+
+def test_a_caption_score_has_no_cut() -> None:
+    inputs = QueryInputs(query_string="red car", caption="red car")
+    assert build_search_query(GradingEncoder(), inputs).match_cut is None
+    assert build_search_query(GradingEncoder(), replace(inputs, caption_weight=0)).match_cut is not None

@@ -4,7 +4,7 @@ import pytest
 
 from stair_es.errors import QueryError
 from stair_es.search.query_encoder import boost_tokens, combine_vectors, mute_tokens
-from stair_es.search.query_parser import ParsedQuery, parse_query
+from stair_es.search.query_parser import ParsedQuery, list_operator_remarks, parse_query
 from stair_es.types import SparseVector
 
 vector = SparseVector.from_mapping
@@ -61,3 +61,20 @@ def test_boosts_and_muted_words() -> None:
         mute_tokens(vector({"a": 1.0}), {"a"})
     with pytest.raises(QueryError, match="all tokens"):
         boost_tokens(vector({"a": 1.0}), {"a": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("query_string", "marks"),
+    [
+        ("tiger AND lion", ["AND"]),
+        ("tiger OR lion NOT dog", ["OR or NOT"]),
+        ('a "red car"', ["quotes"]),
+        ("tiger and lion", []),
+        ("CAT AND DOG", []),  # typed in capitals
+        ('5" tall', []),
+    ],
+)
+def test_operators_of_other_languages_get_a_remark(query_string: str, marks: list[str]) -> None:
+    remarks = list_operator_remarks(query_string)
+    assert len(remarks) == len(marks)
+    assert all(mark in remark for mark, remark in zip(marks, remarks, strict=True))

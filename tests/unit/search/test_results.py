@@ -1,12 +1,17 @@
 """Contributions of tokens to a score."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from stair_es.feature_names import escape_feature
-from stair_es.search.results import explain_score
+from stair_es.model.base import MatchThresholds
+from stair_es.search.query import SearchQuery, TokenGroup
+from stair_es.search.ranking.rrf import fuse_rankings
+from stair_es.search.request import build_search_request
+from stair_es.search.results import explain_score, parse_search_response
 from stair_es.types import SparseVector
 
 
@@ -37,3 +42,50 @@ def test_words_are_not_escaped_although_the_document_s_are() -> None:
 
 def test_without_common_tokens_there_are_no_contributions() -> None:
     assert explain_score(SparseVector.from_mapping({"a": 1.0}), {"b": 1.0}) == ()
+
+
+def build_thresholds(weak_cosine: float) -> MatchThresholds:
+    return MatchThresholds(weak_cosine=weak_cosine, weak_image_cosine=weak_cosine, named_weight=0.25)
+
+
+@pytest.mark.parametrize(("weak_cosine", "weak"), [(0.5, [False, False, True]), (1.0, [True, True, True]), (None, [False] * 3)])
+def test_hits_below_the_cut_are_weak(weak_cosine: float | None, weak: list[bool]) -> None:
+    thresholds = None if weak_cosine is None else build_thresholds(weak_cosine)
+    query = SearchQuery(vector=SparseVector.from_mapping({"a": 3.0, "b": 4.0}), match_thresholds=thresholds)
+    request = build_search_request(query, "rank_features", max_clauses=1024)
+    hits = [{"_id": str(score), "_score": score} for score in (4.9, 2.5, 2.4)]
+    result = parse_search_response({"hits": {"hits": hits}, "took": 1}, request)
+    assert [hit.weak for hit in result.hits] == weak
+    assert result.weak_below == (None if weak_cosine is None else 5 * weak_cosine)
+
+
+@pytest.mark.parametrize(
+    ("words", "tokens", "weak"),
+    [
+        ([("a",)], {"a": 0.25}, False),
+        ([("a",)], {"a": 0.24}, True),
+        ([("a",), ("b%.",)], {"a": 0.3, "b%25%2E": 0.3}, False),  # stored tokens are escaped
+        ([("a",), ("b%.",)], {"a": 0.9}, True),
+        ([("a",), ("muted",)], {"a": 0.3}, False),  # a token that isn't in the query can't be missed
+        ([("muted",)], {"a": 0.9}, True),
+        ([], {"a": 0.9}, True),
+        ([("a",)], {"a": None}, True),  # a foreign document
+    ],
+)
+def test_a_hit_with_each_word_of_the_query_is_a_match(words: list[TokenGroup], tokens: dict[str, float], weak: bool) -> None:
+    vector = SparseVector.from_mapping({"a": 3.0, "b%.": 4.0})
+    query = SearchQuery(vector=vector, match_thresholds=build_thresholds(0.5), named_words=words)
+    request = build_search_request(query, "rank_features", max_clauses=1024)
+    hits = [{"_id": "x", "_score": 0.1, "_source": {"tokens": {name: weight for name, weight in tokens.items() if weight}}}]
+    assert parse_search_response({"hits": {"hits": hits}, "took": 1}, request).hits[0].weak is weak
+
+
+def test_fused_ranks_have_no_cut_and_no_cursor() -> None:
+    query = SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), match_thresholds=build_thresholds(0.5))
+    request = build_search_request(query, "rank_features", max_clauses=1024)
+    result = parse_search_response(
+        {"hits": {"hits": [{"_id": "x", "_score": 0.1, "sort": [0.1, "u", "s", "i"]}]}, "took": 1}, request
+    )
+    assert (result.hits[0].weak, result.hits[0].cursor) == (True, [0.1, "u", "s", "i"])
+    fused = fuse_rankings(result, replace(result, hits=()), 1.0, 10)
+    assert (fused.weak_below, [(hit.weak, hit.cursor) for hit in fused.hits]) == (None, [(False, None)])

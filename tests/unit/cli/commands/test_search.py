@@ -21,6 +21,7 @@ from stair_es.cli.main import app
 from stair_es.cli.options import encoder
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import StairError
+from stair_es.model.vocabularies.unknown_words import UnknownWord
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery
 from stair_es.search.request import build_search_request
 from stair_es.search.results import Hit, SearchResult, explain_score
@@ -259,8 +260,10 @@ def test_search_json_has_the_documented_keys() -> None:
         index="photos-1",
         uri="file:///a.jpg",
         score=5.99,
+        weak=True,
         contributions=explain_score(query, {"red": 3.0}),
         source=source,
+        duplicates=(Hit(id="cd", index="photos-2", uri="file:///b.jpg", score=5.5, contributions=(), source={}),),
     )
     truncated = SparseVector.from_mapping({"dust": 0.5})
     result = SearchResult(
@@ -270,14 +273,23 @@ def test_search_json_has_the_documented_keys() -> None:
         pruned=EMPTY_VECTOR,
         query_type="rank_features",
         after=[5.99, "file:///a.jpg"],
+        weak_below=7.0,
+        unknown_words=(UnknownWord(word="redd", suggestions=("red",)),),
+        remarks=("a remark",),
     )
     contribution = {"token": "red", "query_weight": 2.0, "document_weight": 3.0, "contribution": 6.0}
-    location = {"id": "ab", "index": "photos-1", "uri": "file:///a.jpg", "score": 5.99}
+    location = {"id": "ab", "index": "photos-1", "uri": "file:///a.jpg", "score": 5.99, "weak": True}
+    duplicates = [{"id": "cd", "index": "photos-2", "uri": "file:///b.jpg"}]
     assert json.loads(json.dumps(to_json(result, ["width", "price"]))) == {
-        "hits": [{**location, "fields": {"width": 640, "price": None}, "contributions": [contribution]}],
+        "hits": [
+            {**location, "fields": {"width": 640, "price": None}, "duplicates": duplicates, "contributions": [contribution]}
+        ],
         "took_ms": 4,
         "query_type": "rank_features",
         "after": [5.99, "file:///a.jpg"],
+        "weak_below": 7.0,
+        "unknown_words": [{"word": "redd", "suggestions": ["red"]}],
+        "remarks": ["a remark"],
         "truncated": {"dust": 0.5},
         "pruned": {},
     }
@@ -373,8 +385,8 @@ def test_mistyped_options_are_errors(arguments: tuple[str, ...], message: str) -
 
 @pytest.mark.usefixtures("lengths")
 def test_the_language_of_query_strings_is_remarked_in_words() -> None:
-    assert "AND is read as a word" in run("query", "tiger AND lion")[2]
-    assert "OR, NOT is read" in run("query", "tiger OR NOT lion")[2]
+    assert "words are not combined with AND, read here as text" in run("query", "tiger AND lion")[2]
+    assert "not combined with OR or NOT, read" in run("query", "tiger OR NOT lion")[2]
     assert "quotes are read as text" in run("query", '"red car"')[2]
     for plain in ("tiger and lion", "ROCK AND ROLL", "5'10\" tall"):
         assert "read as" not in run("query", plain)[2]

@@ -46,8 +46,9 @@ def fuse_rankings(by_tokens: SearchResult, by_caption: SearchResult, caption_wei
     hits = []
     for key, score in fuse_reciprocal_ranks(rankings, [1.0, caption_weight])[:k]:
         ranks_of_hit = {name: of[key] for name, of in zip(("tokens", "caption"), ranks, strict=True) if key in of}
-        hits.append(replace(by_key[key], score=score, ranks=ranks_of_hit))
-    return replace(by_tokens, hits=tuple(hits), took_ms=by_tokens.took_ms + by_caption.took_ms, after=None)
+        hits.append(replace(by_key[key], score=score, weak=False, ranks=ranks_of_hit, cursor=None))
+    took_ms = by_tokens.took_ms + by_caption.took_ms
+    return replace(by_tokens, hits=tuple(hits), took_ms=took_ms, after=None, weak_below=None)  # scores are of ranks
 
 
 def fuse_reciprocal_ranks(rankings: Sequence[Sequence[str]], weights: Sequence[float]) -> list[tuple[str, float]]:
