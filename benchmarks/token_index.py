@@ -52,8 +52,10 @@ def _build_documents(start: int, count: int) -> Iterator[tuple[str, dict[str, An
         vector = SparseVector.from_pairs((f"word{tokens[i]}", float(weights[i])) for i in range(_TOKENS))
         metadata = ImageMetadata(
             uri=uri,
+            name=uri.rpartition("/")[2],
             source="file:///data/photos",
             version="1-2",
+            bytes=1,
             sha256=sha256,
             width=640,
             height=480,

@@ -56,6 +56,13 @@ TimeFieldOption = Annotated[
         show_default=False,
     ),
 ]
+PageUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--page-url",
+        help="URL of `stair-es serve` as browsers reach it, for links from the tables to the images.",
+    ),
+]
 OutputFileOption = Annotated[str, typer.Option("--output", "-o", help="Output file (NAME.ndjson), or - for stdout.")]
 
 
@@ -95,6 +102,7 @@ def publish_dashboards_command(
     tenant: TenantOption = None,
     token_index: DashboardsTokenIndexOption = None,
     time_field: TimeFieldOption = None,
+    page_url: PageUrlOption = None,
     as_json: shared.JsonOption = False,
     timeout: DashboardsTimeoutOption = 60.0,
     url: shared.UrlOption = None,
@@ -128,9 +136,11 @@ def publish_dashboards_command(
     connection = build_dashboards_connection(
         dashboards_url, certificates, environ, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout
     )
-    spec, _ = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field)
+    spec, _ = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field, page_url=page_url)
     with closing(DashboardsSession(connection)) as session:
         detected = detect_product(session, None if product == "auto" else product)
+        if tenant is not None and detected.has_tenants is False:
+            print_notice(f"--tenant {tenant}: {detected.label} has no security plugin, so there are no tenants")
         imported = import_objects(session, build_bundle(spec, detected.product))
     rejected = [result for result in imported if result.error]
     dashboard_result = next(result for result in imported if result.id == get_dashboard_id(spec))
@@ -177,6 +187,7 @@ def export_dashboards_command(
     product: DashboardsProductOption = "auto",
     token_index: DashboardsTokenIndexOption = None,
     time_field: TimeFieldOption = None,
+    page_url: PageUrlOption = None,
     url: shared.UrlOption = None,
 ) -> None:
     """Export the dashboard as a file for import (Stack Management, Saved Objects, Import).
@@ -199,7 +210,7 @@ def export_dashboards_command(
             f"--output {output}: the products import only files with the extension .ndjson",
             f"Use {Path(output).with_suffix('.ndjson') if Path(output).name else 'photos.ndjson'}",
         )
-    spec, distribution = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field)
+    spec, distribution = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field, page_url=page_url)
     selected = select_product(product, distribution)
     objects = build_bundle(spec, selected)
     text = to_ndjson(objects)
@@ -211,7 +222,7 @@ def export_dashboards_command(
 
 
 def resolve_dashboard_spec(
-    index: str, url: str | None, *, token_index: bool | None, time_field: TimeField | None
+    index: str, url: str | None, *, token_index: bool | None, time_field: TimeField | None, page_url: str | None
 ) -> tuple[DashboardSpec, Distribution | None]:
     """Return the specification of the dashboard, and the distribution of the cluster.
 
@@ -221,20 +232,25 @@ def resolve_dashboard_spec(
         The specification, and the distribution, or None if the cluster wasn't asked or doesn't answer.
 
     Raises:
-        UsageError: If the name is not a valid index name.
+        UsageError: If the name is not a valid index name, or `page_url` no URL.
         ClusterUnreachable: If the cluster doesn't answer and the options don't suffice.
         StairError: If there is no such index, or a request is rejected.
     """
+    from dataclasses import replace
+
+    from stair_es.dashboards.connection import parse_page_url
     from stair_es.dashboards.index_info import DashboardSpec
 
-    spec = DashboardSpec(name=index, has_token_index=bool(token_index), time_field=time_field or "ingested_at")
+    page_url = parse_page_url(page_url)
+    spec = DashboardSpec(name=index, has_token_index=bool(token_index), time_field=time_field or "ingested_at", page_url=page_url)
     environ = config_file.get_config().environ
     cluster_url = url or environ.get(ENV_URL) or environ.get(f"{ENV_URL}_FILE")
     if token_index is not None and not cluster_url:
         print_notice(f"the cluster was not queried: no --url / {ENV_URL}")
         return spec, None
     try:
-        return _inspect_in_cluster(index, url, token_index, time_field)
+        inspected, distribution = _inspect_in_cluster(index, url, token_index, time_field)
+        return replace(inspected, page_url=page_url), distribution
     except ClusterUnreachable as error:
         if token_index is None:
             raise ClusterUnreachable(

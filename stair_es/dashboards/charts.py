@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 VisState: TypeAlias = dict[str, Any]
 Agg: TypeAlias = dict[str, Any]
 
+MAX_BARS = 50
+"""Bars of a histogram: the products widen the interval beyond 100, and their filters don't know."""
+MAX_RANGES = 40
 _COUNT_ID = "1"
 
 
@@ -21,8 +26,8 @@ def build_metric_agg(type_: Literal["avg", "max", "min", "sum", "cardinality"], 
     return _build_agg(id_, type_, "metric", {"field": field, "customLabel": label})
 
 
-def build_terms_agg(field: str, size: int, label: str, schema: str) -> Agg:
-    """Build buckets of the values of a field, most frequent first."""
+def build_terms_agg(field: str, size: int, label: str, schema: str, exclude: str = "") -> Agg:
+    """Build buckets of the values of a field, most frequent first, without those that match `exclude`."""
     params = {
         "field": field,
         "size": size,
@@ -32,23 +37,49 @@ def build_terms_agg(field: str, size: int, label: str, schema: str) -> Agg:
         "otherBucketLabel": "Other",
         "missingBucket": False,
         "missingBucketLabel": "Missing",
+        # Later Kibana versions take the pattern for a value without the second one; the others ignore it.
+        **({"exclude": exclude, "excludeIsRegex": True} if exclude else {}),
         "customLabel": label,
     }
     return _build_agg("2", "terms", schema, params)
 
 
-def build_histogram_agg(field: str, bars: int, label: str) -> Agg:
-    """Build numeric ranges, with a width that gives about `bars` of them."""
+def build_histogram_agg(field: str, largest: int, label: str) -> Agg:
+    """Build ranges of whole numbers up to about `largest`.
+
+    The products make a filter of a bar from `parseInt(key)` to that plus `interval`. So the interval is a number, not `auto`,
+    and this is nothing for fractions: use `build_range_agg`.
+    """
     params = {
         "field": field,
-        "interval": "auto",
-        "maxBars": bars,
+        "interval": max(1, round(choose_step(largest, MAX_BARS))),
         "min_doc_count": True,
         "has_extended_bounds": False,
         "extended_bounds": {"min": "", "max": ""},
         "customLabel": label,
     }
     return _build_agg("2", "histogram", "segment", params)
+
+
+def build_range_agg(field: str, largest: float, label: str) -> Agg:
+    """Build ranges of fractions from 0 to `largest`; the last one is open, for larger values that come later.
+
+    A histogram with a decimal interval shows ranges that don't exist: the products fill gaps by adding the interval, and 0.12 +
+    0.02 isn't 0.14 for them.
+    """
+    step = choose_step(largest, MAX_RANGES)
+    edges = [float(f"{number * step:.6g}") for number in range(max(1, math.floor(largest / step + 1e-9)) + 1)]
+    ranges: list[dict[str, float]] = [{"from": low, "to": high} for low, high in itertools.pairwise(edges)]
+    return _build_agg("2", "range", "segment", {"field": field, "ranges": [*ranges, {"from": edges[-1]}], "customLabel": label})
+
+
+def choose_step(largest: float, most: int) -> float:
+    """Choose 1, 2 or 5 times a power of ten, so that at most `most` steps reach `largest`."""
+    if largest <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(largest / most))
+    step = next(factor for factor in (1, 2, 5, 10) if largest / (factor * power) <= most)
+    return float(f"{step * power:.6g}")
 
 
 def build_date_agg(field: str, interval: str, label: str, id_: str) -> Agg:

@@ -107,6 +107,26 @@ class DashboardsConnection:
         return self.security.redact(text)
 
 
+def parse_page_url(url: str | None) -> str | None:
+    """Return the URL of the page of `stair-es serve` without a trailing slash.
+
+    Raises:
+        UsageError: If it is no http(s) URL, or has a login, a query or a fragment.
+    """
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url.strip())
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
+    except ValueError:
+        is_valid = False
+    if not is_valid or "@" in parts.netloc or any(char in url for char in "{}"):
+        raise UsageError(
+            "--page-url is no URL of a page", "Write it like http://localhost:8000 or https://photos.example.org/images."
+        )
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+
+
 def build_dashboards_connection(
     url: str | None,
     options: Mapping[str, str | None],

@@ -25,7 +25,7 @@ def list_controls(spec: DashboardSpec) -> tuple[FilterControl, ...]:
     return (
         FilterControl(field="top_tokens", label="Word"),
         *colours,
-        FilterControl(field="uri", label="Image"),
+        FilterControl(field=spec.name_field, label="Image"),
         FilterControl(field="source", label="Source"),
         last,
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from stair_es.cluster.client.retry import NO_RETRY
@@ -17,9 +17,11 @@ from stair_es.cluster.metadata.index_metadata import (
     get_index_meta,
     get_token_index_meta,
     has_colours,
+    has_names,
     has_thumbnails,
 )
 from stair_es.cluster.token_index.index import make_token_alias
+from stair_es.dashboards.field_list import PatternField, build_field_list
 from stair_es.errors import IndexMismatch, QueryError
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ PRODUCT_LABELS: dict[Product, str] = {"opensearch-dashboards": "OpenSearch Dashb
 """Product -> display name."""
 
 _MAX_SLUG_LENGTH = 40
-_DAY_S = 24 * 3600.0
-_INTERVALS: tuple[tuple[float, Interval], ...] = ((120 * _DAY_S, "d"), (5 * 365 * _DAY_S, "M"))
+_DAY_MS = 24 * 3600 * 1000
+_INTERVALS: tuple[tuple[float, Interval], ...] = ((120 * _DAY_MS, "d"), (5 * 365 * _DAY_MS, "M"))
 """Longest span between the first and the last image, and the bar width for it; years beyond. Never less than a day: the products
 don't widen the bars, and an index that grows for years would have too many."""
 
@@ -55,8 +57,20 @@ class DashboardSpec:
     """Field of the tokens in the token index. `top_tokens` is also the name in the main index, so one filter reaches both."""
     time_field: TimeField = "ingested_at"
     """Field for `Words over time`."""
-    interval: Interval = "M"
-    """Width of the bars of `Words over time`."""
+    interval: Interval | None = "M"
+    """Width of the bars of `Words over time`; None if all images are of one day: then there is no such panel."""
+    name_field: Literal["name", "uri"] = "name"
+    """Field by which users know an image; in both indices, if there are two."""
+    largest_weight: float = 1.0
+    """Largest weight in the token index: the end of `Weight distribution`, whose last bar is open."""
+    token_counts: tuple[int, int] = (0, 100)
+    """Smallest and largest number of tokens of an image. If they are equal, there is no panel about them."""
+    image_fields: tuple[PatternField, ...] = ()
+    """Fields of the index for its index pattern; without them, the product asks for them."""
+    token_index_fields: tuple[PatternField, ...] = ()
+    """Fields of the token index for its index pattern."""
+    page_url: str | None = None
+    """URL of `stair-es serve`, for links from tables to images."""
     captions: bool = False
     """Whether documents have a `caption`."""
     thumbnails: bool = True
@@ -119,36 +133,51 @@ def inspect_index(cluster: Cluster, name: str, time_field: TimeField | None = No
             f"there is no index or alias {name!r} at {cluster.connection.safe_url}",
             f"Write one with: stair-es ingest FOLDER --index {name} --token-index",
         )
-    token_fields = _list_fields(
-        {
-            index: body
-            for index, body in get_mappings_by_index(cluster, spec.token_index_name).items()
-            if get_token_index_meta(body)
-        }
-    )
+    token_mappings = get_mappings_by_index(cluster, spec.token_index_name)
+    token_fields = _list_fields(body for body in token_mappings.values() if get_token_index_meta(body))
     stats = _read_stats(cluster, name, time_field)
-    spec = DashboardSpec(
-        name=name,
-        has_token_index="token" in token_fields,
-        token_field="top_tokens" if "top_tokens" in token_fields else "token",
+    spec = replace(
+        _describe_token_index(cluster, spec, token_fields),
         time_field=stats.time_field,
         interval=stats.interval,
+        name_field="name" if all(map(has_names, mappings.values())) and (not token_fields or "name" in token_fields) else "uri",
         captions=stats.captions,
         thumbnails=any(map(has_thumbnails, mappings.values())),
         colours=all(map(has_colours, mappings.values())) and (not token_fields or "colours" in token_fields),
+        image_fields=_read_fields(cluster, name),
     )
     return DashboardIndexInfo(spec=spec, images=stats.images, remarks=tuple(_list_remarks(spec, stats.images)))
 
 
-def _list_fields(mappings: Mapping[str, Any]) -> set[str]:
-    return {field for index in mappings.values() for field in index["mappings"].get("properties", {})}
+def _list_fields(mappings: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {field for index in mappings for field in index["mappings"].get("properties", {})}
+
+
+def _describe_token_index(cluster: Cluster, spec: DashboardSpec, token_fields: set[str]) -> DashboardSpec:
+    """Return `spec` with what the token index has; unread values stay as they are."""
+    if "token" not in token_fields:
+        return replace(spec, has_token_index=False)
+    aggs = {"weights": {"max": {"field": "weight"}}, "counts": {"stats": {"field": "token_count"}}}
+    response = cluster.search(spec.token_index_name, {"size": 0, "aggs": aggs}, retry=NO_RETRY)["aggregations"]
+    weight, counts = response["weights"]["value"], response["counts"]
+    return replace(
+        spec,
+        token_field="top_tokens" if "top_tokens" in token_fields else "token",
+        largest_weight=spec.largest_weight if weight is None else weight,
+        token_counts=spec.token_counts if not counts["count"] else (int(counts["min"]), int(counts["max"])),
+        token_index_fields=_read_fields(cluster, spec.token_index_name),
+    )
+
+
+def _read_fields(cluster: Cluster, name: str) -> tuple[PatternField, ...]:
+    return build_field_list(cluster.call(cluster.client.field_caps, index=name, fields="*", retry=NO_RETRY)["fields"])
 
 
 @dataclass(frozen=True)
 class _IndexStats:
     images: int
     time_field: TimeField
-    interval: Interval
+    interval: Interval | None
     captions: bool
 
 
@@ -159,19 +188,32 @@ def _read_stats(cluster: Cluster, name: str, time_field: TimeField | None) -> _I
     images, aggregations = int(response["hits"]["total"]["value"]), response["aggregations"]
     time_field = time_field or ("taken_at" if aggregations["taken_at"]["count"] * 2 > images else "ingested_at")
     first, last = aggregations[time_field]["min"], aggregations[time_field]["max"]
-    interval = "M" if first is None else choose_interval((last - first) / 1000)
+    interval = "M" if first is None else choose_interval(first, last)
     return _IndexStats(images, time_field, interval, aggregations["captions"]["doc_count"] > 0)
 
 
-def choose_interval(span_s: float) -> Interval:
-    """Return the bar width for images that span `span_s` seconds."""
-    return next((interval for longest, interval in _INTERVALS if span_s <= longest), "y")
+def choose_interval(first_ms: float, last_ms: float) -> Interval | None:
+    """Return the bar width for images between two times in milliseconds since 1970; None if they are of one day (UTC)."""
+    if first_ms // _DAY_MS == last_ms // _DAY_MS:
+        return None
+    return next((interval for longest, interval in _INTERVALS if last_ms - first_ms <= longest), "y")
+
+
+def list_constant_panels(spec: DashboardSpec) -> list[tuple[str, str]]:
+    """Return title and reason of the panels that are left out, because they would show a single bar."""
+    left_out = list[tuple[str, str]]()
+    if spec.interval is None:
+        left_out.append(("Words over time", f"all images have the same day in {spec.time_field}"))
+    if spec.has_token_index and spec.token_counts[0] == spec.token_counts[1]:
+        left_out.append(("Quality: how many words images have", f"all images have {spec.token_counts[0]}"))
+    return left_out
 
 
 def _list_remarks(spec: DashboardSpec, images: int) -> list[str]:
     remarks = list[str]()
     if images == 0:
         remarks.append(f"{spec.name} is empty, so the panels will be empty")
+    remarks += (f"no panel {title!r}: {reason}" for title, reason in list_constant_panels(spec))
     if not spec.has_token_index:
         remarks.append(
             f"no panels about weights: there is no {spec.token_index_name} "

@@ -16,6 +16,7 @@ _MAX_OPENSEARCH_VERSION = 6
 """The version numbers don't overlap: Kibana has been above this one since before the fork."""
 _PRODUCT_HEADERS: dict[str, Product] = {"osd-name": "opensearch-dashboards", "kbn-name": "kibana"}
 """Header of every response -> product."""
+_SECURITY_PLUGIN = "plugin:securityDashboards"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class DetectedProduct:
     product: Product
     version: str
     """Empty if not reported."""
+    has_tenants: bool | None = None
+    """Whether it has the security plugin of OpenSearch, and so tenants; None if it doesn't list its plugins."""
 
     @property
     def label(self) -> str:
@@ -78,7 +81,9 @@ def detect_product(session: DashboardsSession, requested: Product | None = None)
             f"{connection.safe_url} is {PRODUCT_LABELS[detected]}, not {PRODUCT_LABELS[requested]}",
             _get_product_remedy(connection.product),
         )
-    product = DetectedProduct(product=detected or requested or "kibana", version=version)
+    product = DetectedProduct(
+        product=detected or requested or "kibana", version=version, has_tenants=_find_security_plugin(response.body)
+    )
     if version and int(version.partition(".")[0]) < _MIN_VERSIONS[product.product]:
         raise UnsupportedTarget(
             f"{connection.safe_url} is {product.label}: the dashboards are for {_MIN_VERSIONS[product.product]}.0 or newer",
@@ -171,6 +176,15 @@ def _parse_version(body: object) -> str:
     version = body.get("version") if isinstance(body, dict) else None
     number = version.get("number") if isinstance(version, dict) else None
     return number if isinstance(number, str) and number.partition(".")[0].isdigit() else ""
+
+
+def _find_security_plugin(body: object) -> bool | None:
+    """Return whether the plugins in a status include the security plugin; None if it lists none, as to strangers."""
+    status = body.get("status") if isinstance(body, dict) else None
+    statuses = status.get("statuses") if isinstance(status, dict) else None
+    listed = [str(each.get("id")) for each in statuses if isinstance(each, dict)] if isinstance(statuses, list) else []
+    plugins = [id_ for id_ in listed if id_.startswith("plugin:")]
+    return any(id_.startswith(_SECURITY_PLUGIN) for id_ in plugins) if plugins else None
 
 
 def _get_product_remedy(implied: Product | None) -> str:

@@ -30,7 +30,15 @@ def build_reference(name: str, type_: str, id_: str) -> dict[str, str]:
     return {"name": name, "type": type_, "id": id_}
 
 
-def build_index_pattern(id_: str, title: str, formats: Mapping[str, Any], hidden: Sequence[str] = ()) -> SavedObject:
+def build_index_pattern(
+    id_: str,
+    title: str,
+    formats: Mapping[str, Any],
+    fields: Sequence[Mapping[str, Any]],
+    *,
+    hidden: Sequence[str] = (),
+    extra: Mapping[str, Any],
+) -> SavedObject:
     """Build an index pattern; Kibana calls it a data view.
 
     It has no time field: the default range of the time picker, 15 minutes, would leave every panel empty.
@@ -39,16 +47,19 @@ def build_index_pattern(id_: str, title: str, formats: Mapping[str, Any], hidden
         id_: Id of the object.
         title: Name of the index.
         formats: Field -> field format.
+        fields: All fields; if there are none, the products ask the cluster, and OpenSearch Dashboards saves the answer.
         hidden: Fields (with `*`) that tables of documents don't load.
+        extra: Attributes that only one of the products accepts.
     """
     return _build_object(
         id_,
         "index-pattern",
         {
             "title": title,
-            "fields": "[]",  # the products ask the cluster
+            "fields": dump_compact_json(list(fields)),
             "fieldFormatMap": dump_compact_json(formats),
             "sourceFilters": dump_compact_json([{"value": field} for field in hidden]),
+            **extra,
         },
         [],
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -160,11 +162,19 @@ class DashboardsSession:
         )
 
     def get_error_text(self, response: DashboardsResponse) -> str:
-        """Return the error message of a response, shortened and without secrets: it may repeat the request."""
+        """Return the error message of a response, or the title of a page, without secrets: it may repeat the request."""
         body = response.body
         message = (body.get("message") or body.get("error")) if isinstance(body, dict) else None
-        text = str(message) if message else " ".join(response.text.split()) or "no message"
+        if not message:
+            is_page = "html" in response.headers.get("content-type", "")
+            message = " ".join((_find_title(response.text) if is_page else response.text).split()) or "no message"
+        text = str(message)
         return self.connection.redact(text[:_MAX_ERROR_LENGTH])
+
+
+def _find_title(page: str) -> str:
+    match = re.search(r"<title\b[^>]*>([^<]*)", page, re.IGNORECASE)
+    return html.unescape(match[1]) if match else ""
 
 
 def _parse_response(raw_response: Any) -> DashboardsResponse:  # noqa: ANN401  urllib3's

@@ -6,11 +6,11 @@ products block by default; no text colours, which the products set for light and
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from stair_es.dashboards.index_info import DashboardSpec
-from stair_es.dashboards.saved_objects import dump_compact_json
 
 VegaSpec: TypeAlias = dict[str, Any]
 
@@ -27,6 +27,10 @@ _SOURCE_CHART_TOKENS = 20
 IMAGE_CHART_TOKENS = 16
 """The token index holds at most this many tokens per image."""
 
+PIECES = "[#]{2}.+|[A-Za-z0-9]"
+"""Tokens that charts leave out, as a regular expression of Lucene (in which `#` alone is an operator): pieces of words, and
+single letters and digits."""
+
 _BAR_COLOUR = "#1a7f9c"
 _LINE_COLOUR = "#e07b39"
 _MIN_OPACITY = 0.07
@@ -34,8 +38,8 @@ _MIN_OPACITY = 0.07
 
 
 def build_vega_state(spec: VegaSpec) -> dict[str, Any]:
-    """Build the state of a visualization that draws `spec`."""
-    return {"type": "vega", "params": {"spec": dump_compact_json(spec)}, "aggs": []}
+    """Build the state of a visualization that draws `spec`; indented, since users adapt it in the product's editor."""
+    return {"type": "vega", "params": {"spec": json.dumps(spec, ensure_ascii=False, indent=2)}, "aggs": []}
 
 
 def build_average_weight_chart(spec: DashboardSpec) -> VegaSpec:
@@ -67,7 +71,7 @@ def build_average_weight_chart(spec: DashboardSpec) -> VegaSpec:
 
 def build_cooccurrence_chart(spec: DashboardSpec) -> VegaSpec:
     """Build a heat map of the most frequent tokens that share images: images with both, out of the images with either."""
-    inner = {"terms": {"field": "top_tokens", "size": _COUNTED_TOKENS}}
+    inner = _build_terms_agg("top_tokens", _COUNTED_TOKENS)
     own = "datum.word == datum.other_token ? datum.images : 0"
     transform: list[VegaSpec] = [
         {"flatten": ["others.buckets"], "as": ["other"]},
@@ -154,7 +158,7 @@ def build_image_chart(spec: DashboardSpec) -> VegaSpec:
     """Build a chart of the token weights of one image: the first one by URI that passes the filters."""
     body = {
         "size": IMAGE_CHART_TOKENS,
-        "_source": ["image_id", "uri", "token", "weight", "weight_share", "rank", "token_count"],
+        "_source": ["image_id", "name", "uri", "token", "weight", "weight_share", "rank", "token_count"],
         "sort": [{"uri": "asc"}, {"image_id": "asc"}, {"rank": "asc"}],
     }
     transform: list[VegaSpec] = [
@@ -166,7 +170,7 @@ def build_image_chart(spec: DashboardSpec) -> VegaSpec:
         {"filter": "datum._source.image_id == datum.first"},
     ]
     tooltip = [
-        _build_tooltip("_source.uri", "Image"),
+        _build_tooltip("image", "Image"),
         _build_tooltip("word", "Word"),
         _build_tooltip("weight", "Weight", ".3f"),
         _build_tooltip("_source.weight_share", "of all its weights", ".1%"),
@@ -180,15 +184,21 @@ def build_image_chart(spec: DashboardSpec) -> VegaSpec:
             _calculate_field("word", "datum._source.token"),
             _calculate_field("weight", "datum._source.weight"),
             _calculate_field("rank", "datum._source.rank"),
-            _calculate_field("uri", "datum._source.uri"),
+            _calculate_field("image", "datum._source.name || datum._source.uri"),
         ],
         {
             "mark": {"type": "bar"},
             "encoding": {
                 "y": _build_ordered_axis("word", "rank", {"labelLimit": 140}),
                 "x": _build_number_axis("weight", "weight"),
-                # Shows the URI above the bars, in the text colour of the product's theme.
-                "color": {"field": "uri", "type": "nominal", "title": None, "scale": {"range": [_BAR_COLOUR]}, "legend": legend},
+                # Shows the name above the bars, in the text colour of the product's theme.
+                "color": {
+                    "field": "image",
+                    "type": "nominal",
+                    "title": None,
+                    "scale": {"range": [_BAR_COLOUR]},
+                    "legend": legend,
+                },
                 "tooltip": tooltip,
             },
         },
@@ -198,7 +208,8 @@ def build_image_chart(spec: DashboardSpec) -> VegaSpec:
 def _build_spec(data: Mapping[str, Any], transform: Sequence[Mapping[str, Any]], view: Mapping[str, Any]) -> VegaSpec:
     return {
         "$schema": VEGA_SCHEMA,
-        "config": {"kibana": {"hideWarnings": True}},  # both products read this name
+        # Both products read this name. The frame of the plot would be a bright line in a dark theme.
+        "config": {"kibana": {"hideWarnings": True}, "view": {"stroke": None}},
         "autosize": {"type": "fit", "contains": "padding"},
         "padding": 5,
         "data": data,
@@ -217,7 +228,7 @@ def _build_terms_body(field: str, size: int, aggs: Mapping[str, Any]) -> dict[st
 
 
 def _build_terms_agg(field: str, size: int) -> dict[str, Any]:
-    return {"terms": {"field": field, "size": size}}
+    return {"terms": {"field": field, "size": size, "exclude": PIECES}}
 
 
 def _calculate_field(name: str, expression: str) -> dict[str, str]:

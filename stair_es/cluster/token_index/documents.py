@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 from stair_es.cluster.documents.document import parse_token_weights
 from stair_es.types import SparseVector
 
-TOKEN_INDEX_VERSION = 2
+TOKEN_INDEX_VERSION = 3
 """Part of each source version: increment it when the same image would give other documents."""
 
 VERSIONED_FIELDS = ("fingerprint", "policy")
 """Fields of an image's document that are part of its source version, in addition to the version of the write."""
-COPIED_FIELDS = ("uri", "source", "caption", "colours", "model", "taken_at", "ingested_at")
+COPIED_FIELDS = ("uri", "name", "source", "caption", "colours", "model", "taken_at", "ingested_at")
 """Fields that are copied from the image's document."""
 
 TokenDocuments: TypeAlias = dict[str, dict[str, Any]]

@@ -1,6 +1,6 @@
 """The sample photos as a corpus that has something to see on every panel.
 
-Three sources, days on which they were taken, and one image without any word.
+Three sources, days on which they were taken, one image without any word, and one of pieces of words.
 
     python tests/support/corpora/dashboard_corpus.py URL INDEX
 """
@@ -45,6 +45,7 @@ THINGS = {
     "wall-clock",
 }
 WORDLESS = "nothing-to-say"
+PIECES = {"##sca": 0.5, "##pe": 0.25, "w": 0.125, "7": 0.0625}
 _DATE_TIME = 306
 _UNDATED = 7
 """Every photo with this interval has no date."""
@@ -73,16 +74,16 @@ def ingest_corpus(
         first = cluster.client.search(index=index, body={"size": 1})["hits"]["hits"][0]["_source"]
         copied = ("model", "ingested_at", "taken_at", "colours", "thumbnail", "fingerprint")
         copied_values = {name: first[name] for name in copied if name in first}
-        uri = f"file:///elsewhere/{WORDLESS}.png"
-        wordless = {
-            **copied_values,
-            "uri": uri,
-            "source": "file:///elsewhere",
-            "tokens": {},
-            "top_tokens": [],
-            "sha256": "0" * 64,
-        }
-        cluster.client.index(index=index, id=WORDLESS, body=wordless, refresh=True)
+        for id_, place, tokens in ((WORDLESS, "file:///elsewhere", {}), ("pieces", "s3://elsewhere", PIECES)):
+            written = {
+                **copied_values,
+                "uri": f"{place}/{id_}.png",
+                "source": place,
+                "tokens": tokens,
+                "top_tokens": list(tokens),
+                "sha256": "0" * 64,
+            }
+            cluster.client.index(index=index, id=id_, body=written, refresh=True)
     if token_index:
         _ingest(url, index, str(folder / "things"), "--vector", vector, "--token-index")
 

@@ -11,7 +11,7 @@ from stair_es.dashboards.index_info import PRODUCT_LABELS, Product
 from stair_es.dashboards.saved_objects import SavedObject
 
 _METRICS = {"count", "avg", "max", "min", "sum", "cardinality"}
-_BUCKETS = {"terms", "histogram", "date_histogram"}
+_BUCKETS = {"terms", "histogram", "date_histogram", "range"}
 _SCHEMAS = {
     "tagcloud": {"metric", "segment"},
     "horizontal_bar": {"metric", "segment", "group"},
@@ -68,6 +68,8 @@ def _aggs(type_: str, aggs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"aggregation {agg['id']}: {kind!r} is none for {agg['schema']!r}"
         if kind != "count" and not params.get("field"):
             yield f"aggregation {agg['id']}: no field"
+        if kind == "histogram" and type(params.get("interval")) is not int:
+            yield f"aggregation {agg['id']}: a click adds the interval {params.get('interval')!r} to a whole number"
         if kind == "terms" and params.get("orderBy") not in metrics | {"_key"}:
             yield f"aggregation {agg['id']}: ordered by {params.get('orderBy')!r}, which is no metric"
 

@@ -49,7 +49,7 @@ _ATTRIBUTES = {
     },
 }
 """Type -> attributes that both products know; OpenSearch Dashboards refuses any other."""
-_KIBANA_ONLY = {"dashboard": {"controlGroupInput"}}
+_KIBANA_ONLY = {"dashboard": {"controlGroupInput"}, "index-pattern": {"fieldAttrs"}}
 _STRINGS = {
     "index-pattern": ("fields", "fieldFormatMap", "sourceFilters"),
     "visualization": ("visState", "uiStateJSON"),
@@ -188,8 +188,14 @@ def _pattern(obj: SavedObject) -> Iterator[str]:
     attributes = obj["attributes"]
     if "timeFieldName" in attributes:
         yield "has a time field: the time picker, 15 minutes wide by default, would empty every panel"
+    fields = json.loads(attributes["fields"])
+    names = {each["name"] for each in fields}
+    if fields and not all({"aggregatable", "searchable", "readFromDocValues"} <= each.keys() for each in fields):
+        yield "a field without its capabilities, so that OpenSearch Dashboards asks for all of them and saves the pattern"
     for field, format_ in json.loads(attributes.get("fieldFormatMap", "{}")).items():
         params = format_.get("params", {})
+        if fields and field not in names and field != "thumbnail":
+            yield f"{field}: a format, but no such field"
         if format_.get("id") == "url" and params.get("type") == "img":
             if "urlTemplate" in params:
                 yield f"{field}: a urlTemplate encodes data URIs, and shows nothing"

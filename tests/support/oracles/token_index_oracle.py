@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-_CARRIED = ("uri", "source", "caption", "colours", "model", "taken_at", "ingested_at")
+_CARRIED = ("uri", "name", "source", "caption", "colours", "model", "taken_at", "ingested_at")
 
 
 def build_expected_documents(client: OpenSearch, index: str, top_token_count: int = 16) -> dict[str, dict[str, Any]]:
@@ -26,7 +26,7 @@ def build_expected_documents(client: OpenSearch, index: str, top_token_count: in
         image = {
             "image_id": hit["_id"],
             "token_count": len(source["tokens"]),
-            "source_version": f"2.{source.get('fingerprint', '-')}.{source.get('policy', '-')}.{version}",
+            "source_version": f"3.{source.get('fingerprint', '-')}.{source.get('policy', '-')}.{version}",
             **{name: source[name] for name in _CARRIED if source.get(name) is not None},
         }
         weights = {_word(key): weight for key, weight in source["tokens"].items()}

@@ -66,7 +66,7 @@ def list_charts(
         state = json.loads(obj["attributes"].get("visState", "{}"))
         if state.get("type") == "vega":
             specs[obj["id"]] = json.loads(state["params"]["spec"])
-    for request in list_requests([obj for obj in objects if obj["type"] != "dashboard"], product, search):
+    for request in list_requests([obj for obj in objects if obj["type"] != "dashboard"], product):
         if request.panel in specs:
             yield request.panel, inline_response(specs[request.panel], search(request.index, request.body))
 

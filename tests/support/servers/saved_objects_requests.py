@@ -1,14 +1,12 @@
 """The requests that the products send to the cluster for saved objects, written after their sources.
 
-Each panel of a dashboard becomes one `PanelRequest`; a histogram with automatic ranges asks for the smallest and the largest
-value first, as they do. Not compared with a running product: what they add to a request without changing its figures (labels of
+Each panel of a dashboard becomes one `PanelRequest`. What the products add to a request without changing its figures (labels of
 their own, `preference`, timeouts) is left out.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,8 +15,6 @@ Product = Literal["opensearch-dashboards", "kibana"]
 Search = Callable[[str, dict[str, Any]], dict[str, Any]]
 """Sends a search: `(index, body) -> answer`."""
 
-_MAX_BARS = 100
-"""`histogram:maxBars` as it is unless somebody sets it."""
 _ROWS = 500
 """`discover:sampleSize`."""
 _UNITS = {"h": "1h", "d": "1d", "M": "1M", "y": "1y"}
@@ -35,7 +31,7 @@ class PanelRequest:
 
 
 def list_requests(
-    objects: Sequence[Mapping[str, Any]], product: Product, search: Search, filters: Sequence[Mapping[str, Any]] = ()
+    objects: Sequence[Mapping[str, Any]], product: Product, filters: Sequence[Mapping[str, Any]] = ()
 ) -> Iterator[PanelRequest]:
     """Yield the requests of all objects, each with the dashboard's `filters`."""
     patterns = {obj["id"]: obj["attributes"] for obj in objects if obj["type"] == "index-pattern"}
@@ -49,7 +45,7 @@ def list_requests(
             elif state["type"] == "input_control_vis":
                 yield from _list_controls(obj, state, patterns)
             elif state["type"] != "markdown":
-                yield _chart(obj, state, patterns, search, filters)
+                yield _chart(obj, state, patterns, filters)
         elif obj["type"] == "dashboard" and "controlGroupInput" in obj["attributes"]:
             yield from _options_lists(obj, patterns, filters)
 
@@ -157,7 +153,6 @@ def _chart(
     obj: Mapping[str, Any],
     state: Mapping[str, Any],
     patterns: Mapping[str, Any],
-    search: Search,
     filters: Sequence[Mapping[str, Any]],
 ) -> PanelRequest:
     query, pattern = _source(obj)
@@ -167,7 +162,7 @@ def _chart(
     buckets = [agg for agg in state["aggs"] if agg["schema"] != "metric"]
     aggs = {agg["id"]: _metric(agg) for agg in metrics if agg["type"] != "count"}
     for agg in reversed(buckets):
-        level: dict[str, Any] = _bucket(agg, metrics, lambda body: search(index, {"size": 0, "query": bool_query, **body}))
+        level: dict[str, Any] = _bucket(agg, metrics)
         ordering = level.pop("ordering", {})
         below = {**ordering, **aggs}
         aggs = {agg["id"]: {**level, **({"aggs": below} if below else {})}}
@@ -179,35 +174,22 @@ def _metric(agg: Mapping[str, Any]) -> dict[str, Any]:
     return {agg["type"]: {"field": agg["params"]["field"]}}
 
 
-def _bucket(
-    agg: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], ask: Callable[[dict[str, Any]], dict[str, Any]]
-) -> dict[str, Any]:
+def _bucket(agg: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     params = agg["params"]
     field = params["field"]
     if agg["type"] == "terms":
         [metric] = [each for each in metrics if each["id"] == params["orderBy"]]
         is_count = metric["type"] == "count"
         order = {"_count" if is_count else metric["id"]: params["order"]}
-        level: dict[str, Any] = {"terms": {"field": field, "size": params["size"], "order": order}}
+        exclude = {"exclude": params["exclude"]} if params.get("exclude") else {}
+        level: dict[str, Any] = {"terms": {"field": field, "size": params["size"], "order": order, **exclude}}
         return level if is_count else {**level, "ordering": {metric["id"]: _metric(metric)}}
     if agg["type"] == "date_histogram":
         options = {"calendar_interval": _UNITS[params["interval"]], "time_zone": "UTC", "min_doc_count": params["min_doc_count"]}
         return {"date_histogram": {"field": field, **options}}
-    if agg["type"] == "histogram":
-        ranges = ask({"aggs": {"maxAgg": {"max": {"field": field}}, "minAgg": {"min": {"field": field}}}})["aggregations"]
-        low, high = ranges["minAgg"]["value"] or 0, ranges["maxAgg"]["value"] or 0
-        interval = compute_interval(high - low, params["maxBars"])
-        return {"histogram": {"field": field, "interval": interval, "min_doc_count": 0 if params["min_doc_count"] else 1}}
+    if agg["type"] == "histogram":  # "auto" would make clicks filter for nothing: see `clicks`
+        return {"histogram": {"field": field, "interval": params["interval"], "min_doc_count": int(not params["min_doc_count"])}}
+    if agg["type"] == "range":
+        ranges = [{side: value for side, value in each.items() if side in ("from", "to")} for each in params["ranges"]]
+        return {"range": {"field": field, "ranges": ranges, "keyed": True}}
     raise ValueError(f"an aggregation that this doesn't translate: {agg['type']}")
-
-
-def compute_interval(difference: float, max_bars: int) -> float:
-    """Compute the width of automatic ranges: 1, 2, 5 or 10 times a power of ten, for at most `max_bars` of them."""
-    bars = min(max_bars, _MAX_BARS)
-    if not difference:
-        return 1
-    power = 10.0 ** math.floor(math.log10(difference / bars))
-    at_power = difference / power
-    if at_power <= bars:
-        return power
-    return power * next(factor for factor in (2, 5, 10) if factor == 10 or at_power / factor <= bars)

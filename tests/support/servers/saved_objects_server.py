@@ -73,6 +73,8 @@ class DashboardsServer:
     planned_responses: list[Response | None] = field(default_factory=list)
     """Answers to the next requests, before it works again; None cuts the connection."""
     sends_name: bool = True
+    plugins: tuple[str, ...] = ()
+    """Ids that the status lists, which is nothing for strangers."""
     stored: dict[str, dict[Key, dict[str, Any]]] = field(default_factory=dict)
     """Space, workspace or tenant -> what it holds."""
     requests: list[Request] = field(default_factory=list)
@@ -112,7 +114,9 @@ class DashboardsServer:
         if self.tenants and scope not in {*self.tenants, "global", "__user__"}:
             return _error(403, f"No tenant {scope}")
         if path == "/api/status" and request.method == "GET":
-            return Response.json({"name": "a-name", "uuid": "u", "version": {"number": self.version}, "status": {}})
+            statuses = [{"id": f"plugin:{id_}@{self.version}", "state": "green"} for id_ in self.plugins]
+            status = {"overall": {"state": "green"}, **({"statuses": statuses} if statuses else {})}
+            return Response.json({"name": "a-name", "uuid": "u", "version": {"number": self.version}, "status": status})
         if path != "/api/saved_objects/_import" or request.method != "POST":
             return _error(404, "Not Found")
         return self._import(request, parse_qs(parts.query, keep_blank_values=True), scope)

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from stair_es.cluster.client.auth import SecuritySettings
-from stair_es.dashboards.connection import DASHBOARDS_VARIABLES, DashboardsConnection, build_dashboards_connection
+from stair_es.dashboards.connection import (
+    DASHBOARDS_VARIABLES,
+    DashboardsConnection,
+    build_dashboards_connection,
+    parse_page_url,
+)
 from stair_es.errors import UsageError
 
 URL = "http://localhost:5601"
@@ -122,3 +127,34 @@ def test_errors_name_the_settings_of_the_product(name: str, value: str, message:
     with pytest.raises(UsageError) as error:
         SecuritySettings(variables=DASHBOARDS_VARIABLES, **{name: value}, **settings)  # type: ignore[arg-type]
     assert message in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [
+        (None, None),
+        ("http://localhost:8000/", "http://localhost:8000"),
+        (" https://photos.example.org/images/ ", "https://photos.example.org/images"),
+    ],
+)
+def test_the_page_is_a_url_without_a_slash_at_its_end(given: str | None, parsed: str | None) -> None:
+    assert parse_page_url(given) == parsed
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "localhost:8000",
+        "javascript:alert(1)",
+        "http://",
+        "http://me:pw@host",
+        "http://host?a=b",
+        "http://host/#/",
+        "http://[",
+        "http://host/{{rawValue}}",
+    ],
+)
+def test_what_is_no_page_is_rejected(given: str) -> None:
+    with pytest.raises(UsageError, match="--page-url is no URL of a page"):
+        parse_page_url(given)

@@ -13,6 +13,9 @@ import pytest
 from support.dashboards.checks import find_errors
 
 from stair_es.dashboards.bundle import assign_grid_positions, build_bundle, get_dashboard_id
+from stair_es.dashboards.charts import build_histogram_agg, build_range_agg, choose_step
+from stair_es.dashboards.controls import list_controls
+from stair_es.dashboards.field_list import build_field_list
 from stair_es.dashboards.index_info import DashboardSpec, Product, choose_interval
 from stair_es.dashboards.panels import build_panels
 from stair_es.dashboards.saved_objects import to_ndjson
@@ -24,6 +27,7 @@ SPECS = [
     DashboardSpec(name="photos", has_token_index=False),
     DashboardSpec(name="photos", token_field="token", captions=True, thumbnails=False, time_field="taken_at", interval="y"),
     DashboardSpec(name="photos", colours=False),
+    DashboardSpec(name="photos", interval=None, token_counts=(64, 64), name_field="uri", page_url="http://localhost:8000"),
 ]
 NAMES = ["photos", "photos-tokens", "my.photos", "my-photos", "my_photos", "фото", "日本", "a" * 200, "a" * 199]
 Objects = list[dict[str, Any]]
@@ -81,7 +85,9 @@ def test_bundles_have_only_controls_of_their_product() -> None:
     group = build("kibana")[-1]["attributes"]["controlGroupInput"]
     fields = [panel["explicitInput"]["fieldName"] for panel in json.loads(group["panelsJSON"]).values()]
     control_fields = [control["fieldName"] for control in get_vis_state(find_object(build(), "controls"))["params"]["controls"]]
-    assert fields == control_fields == ["top_tokens", "colours", "uri", "source", "model"]
+    assert fields == control_fields == ["top_tokens", "colours", "name", "source", "model"]
+    without_names = list_controls(replace(PHOTOS, name_field="uri"))
+    assert [control.field for control in without_names] == ["top_tokens", "colours", "uri", "source", "model"]
     without_index = [
         control["fieldName"]
         for control in get_vis_state(find_object(build(spec=replace(PHOTOS, has_token_index=False)), "controls"))["params"][
@@ -105,8 +111,8 @@ def test_thumbnails_are_images_without_a_template() -> None:
         "id": "url",
         "params": {"type": "img", "width": 96, "height": 96, "labelTemplate": "thumbnail"},
     }
-    assert find_object(build(), "found")["attributes"]["columns"] == ["thumbnail", "top_tokens", "uri"]
-    objects = build(spec=replace(PHOTOS, thumbnails=False, captions=True))
+    assert find_object(build(), "found")["attributes"]["columns"] == ["thumbnail", "name", "top_tokens", "uri"]
+    objects = build(spec=replace(PHOTOS, thumbnails=False, captions=True, name_field="uri"))
     assert find_object(objects, "found")["attributes"]["columns"] == ["top_tokens", "caption", "uri"]
     assert find_object(objects, "wordless")["attributes"]["columns"] == ["uri"]
 
@@ -150,10 +156,133 @@ def test_panels_fill_the_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "interval"), [(0, "d"), (86_400, "d"), (10 * 86_400, "d"), (700 * 86_400, "M"), (30 * 365 * 86_400, "y")]
+    ("seconds", "interval"),
+    [(0, None), (80_000, None), (86_400, "d"), (10 * 86_400, "d"), (700 * 86_400, "M"), (30 * 365 * 86_400, "y")],
 )
-def test_number_of_time_bars_is_reasonable(seconds: float, interval: str) -> None:
-    assert choose_interval(seconds) == interval
+def test_number_of_time_bars_is_reasonable(seconds: float, interval: str | None) -> None:
+    midnight_ms = 1_700_006_400_000
+    assert choose_interval(midnight_ms, midnight_ms + 1000 * seconds) == interval
+
+
+def test_two_days_are_days_even_if_they_are_minutes_apart() -> None:
+    midnight_ms = 1_700_006_400_000
+    assert choose_interval(midnight_ms - 60_000, midnight_ms + 60_000) == "d"
+
+
+@pytest.mark.parametrize(
+    ("largest", "most", "step"),
+    [
+        (0.77, 40, 0.02),
+        (0.8, 40, 0.02),
+        (0.81, 40, 0.05),
+        (12.5, 40, 0.5),
+        (3e-5, 40, 1e-6),
+        (64, 50, 2),
+        (0, 50, 1),
+        (50, 50, 1),
+    ],
+)
+def test_steps_are_round_and_few(largest: float, most: int, step: float) -> None:
+    assert choose_step(largest, most) == step
+
+
+@pytest.mark.parametrize("largest", [0.0, 1e-4, 0.02, 0.14, 0.771, 1.0, 2.9, 40.0])
+def test_ranges_follow_each_other_without_gaps_and_the_last_one_has_no_end(largest: float) -> None:
+    ranges = build_range_agg("weight", largest, "Weight")["params"]["ranges"]
+    assert [each["to"] for each in ranges[:-1]] == [each["from"] for each in ranges[1:]]
+    assert ranges[0]["from"] == 0
+    assert "to" not in ranges[-1]
+    assert len(ranges) <= 41
+    assert all(len(str(each["from"])) <= 7 for each in ranges)  # 0.14, not 0.13999999999999999
+    assert largest == 0 or ranges[-1]["from"] <= largest
+
+
+@pytest.mark.parametrize(("largest", "interval"), [(0, 1), (16, 1), (64, 2), (700, 20)])
+def test_whole_numbers_have_whole_intervals(largest: int, interval: int) -> None:
+    assert build_histogram_agg("token_count", largest, "Words")["params"]["interval"] == interval
+
+
+def test_panels_with_a_single_bar_are_left_out_with_the_reason() -> None:
+    spec = replace(PHOTOS, interval=None, token_counts=(64, 64))
+    for product in PRODUCTS:
+        objects = build(product, spec)
+        kinds = {each["id"].removeprefix(PHOTOS.build_id("")).lstrip("-") for each in build(product)}
+        left = {each["id"].removeprefix(PHOTOS.build_id("")).lstrip("-") for each in objects}
+        assert kinds - left == {"over-time", "tokens-per-image"}
+        text = get_vis_state(find_object(objects, "about"))["params"]["markdown"]
+        assert "all images have the same day in ingested_at" in text
+        assert "all images have 64" in text
+
+
+def test_controls_have_a_row_of_their_own() -> None:
+    panels = build_panels(PHOTOS, "opensearch-dashboards")
+    [position] = [
+        position for panel, position in zip(panels, assign_grid_positions(panels), strict=True) if panel.title == "Choose"
+    ]
+    assert (position["x"], position["w"]) == (0, 48)
+
+
+def test_tables_link_to_the_page_if_there_is_one() -> None:
+    objects = build(spec=replace(PHOTOS, page_url="https://photos.example.org/images"))
+    link = {
+        "id": "url",
+        "params": {"type": "a", "urlTemplate": "https://photos.example.org/images/image/{{value}}", "labelTemplate": "open"},
+    }
+    tables = [each for each in objects if each["type"] == "search"]
+    assert len(tables) == 5
+    for table in tables:
+        [pattern] = [each for each in objects if each["id"] == table["references"][0]["id"]]
+        field = table["attributes"]["columns"][-1]
+        assert field == ("_id" if pattern["id"].endswith("-images") else "image_id")
+        assert json.loads(pattern["attributes"]["fieldFormatMap"])[field] == link
+    without = [each["attributes"]["columns"] for each in build() if each["type"] == "search"]
+    assert not {"_id", "image_id"} & {column for columns in without for column in columns}
+
+
+def test_column_heads_are_named_where_the_product_can() -> None:
+    labels = json.loads(find_object(build("kibana"), "images")["attributes"]["fieldAttrs"])
+    assert labels["top_tokens"] == {"customLabel": "Words"}
+    assert "fieldAttrs" not in find_object(build(), "images")["attributes"]
+
+
+def test_the_text_says_what_the_panels_can_not() -> None:
+    text = get_vis_state(find_object(build(), "about"))["params"]["markdown"]
+    for said in ("The time picker has no effect", "pieces of words", "With a word chosen"):
+        assert said in text
+
+
+def test_a_vega_spec_can_be_read_and_has_no_frame() -> None:
+    spec = get_vis_state(find_object(build(), "together"))["params"]["spec"]
+    assert len(spec.splitlines()) > 50
+    assert json.loads(spec)["config"]["view"]["stroke"] is None
+
+
+def test_a_field_list_is_what_the_products_read_from_the_cluster() -> None:
+    able, unable = {"searchable": True, "aggregatable": True}, {"searchable": True, "aggregatable": False}
+    fields = {
+        each["name"]: each
+        for each in build_field_list(
+            {
+                "caption": {"text": unable},
+                "caption.keyword": {"keyword": able},
+                "policy_undo": {"object": unable},
+                "tokens": {"rank_features": unable},
+                "both": {"keyword": able, "text": unable},
+                "mixed": {"long": able, "keyword": able},
+                "_seq_no": {"long": able},
+            }
+        )
+    }
+    assert list(fields) == sorted(fields)
+    assert set(fields) == {"_id", "_index", "_score", "_source", "_type", "both", "caption", "caption.keyword", "mixed", "tokens"}
+    assert fields["caption.keyword"]["subType"] == {"multi": {"parent": "caption"}}
+    types = {name: field["type"] for name, field in fields.items()}
+    assert types["tokens"] == "unknown"
+    assert (types["both"], types["mixed"]) == ("string", "conflict")
+    doc_values = {name for name, field in fields.items() if field["readFromDocValues"]}
+    assert doc_values == {"caption.keyword"}
+    objects = build(spec=replace(PHOTOS, image_fields=(fields["caption"],)))
+    assert json.loads(find_object(objects, "images")["attributes"]["fields"]) == [fields["caption"]]
 
 
 # --- the checker ---
@@ -245,6 +374,9 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("aggregation", in_string("bars", "visState", put("aggs", 1, "type", to="avg")), "is none for 'segment'"),
     ("order", in_string("bars", "visState", put("aggs", 1, "params", "orderBy", to="9")), "which is no metric"),
     ("field", in_string("bars", "visState", put("aggs", 1, "params", "field", to="")), "no field"),
+    ("interval", in_string("tokens-per-image", "visState", put("aggs", 1, "params", "interval", to="auto")), "a click adds"),
+    ("capabilities", in_string("images", "fields", lambda fields: fields.append({"name": "a"})), "without its capabilities"),
+    ("format", in_string("images", "fields", lambda fields: fields.append({"name": "a"})), "width: a format, but no such field"),
     ("no metric", in_string("cloud", "visState", put("aggs", to=[])), "no metric"),
     ("series", in_string("bars", "visState", put("params", "seriesParams", 0, "data", "id", to="7")), "a series of '7'"),
     ("axis", in_string("bars", "visState", put("params", "seriesParams", 0, "valueAxis", to="x")), "which is no axis"),

@@ -89,7 +89,7 @@ def test_a_stamp_is_the_same_from_a_source_and_from_doc_values_and_changes_with_
     assert (
         compute_source_version({"fingerprint": "f", "policy": "p"}, write)
         == compute_source_version({"fingerprint": ["f"], "policy": ["p"]}, write)
-        == "2.f.p.7.2"
+        == "3.f.p.7.2"
     )
     others = [
         compute_source_version({"fingerprint": "f"}, write),
@@ -98,7 +98,7 @@ def test_a_stamp_is_the_same_from_a_source_and_from_doc_values_and_changes_with_
         compute_source_version({"fingerprint": "f", "policy": "p"}, WriteVersion(8, 2)),
         compute_source_version({"fingerprint": "f", "policy": "p"}, WriteVersion(7, 3)),
     ]
-    assert len({*others, "2.f.p.7.2"}) == 6
+    assert len({*others, "3.f.p.7.2"}) == 6
 
 
 def test_reconciling_makes_both_sides_equal() -> None:
