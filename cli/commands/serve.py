@@ -42,6 +42,16 @@ _AllowHosts = Annotated[
 ]
 _Metrics = Annotated[bool, typer.Option("--metrics", help="Expose Prometheus metrics at /metrics (requires the token).")]
 _Title = Annotated[str, typer.Option("--title", help="Title of the page. [default: the index]")]
+_RootPath = Annotated[
+    str,
+    typer.Option(
+        "--root-path",
+        envvar="STAIR_ES_SERVE_ROOT_PATH",
+        show_envvar=True,
+        help="Path of the page behind a proxy, such as /images; the proxy may strip it or not.",
+        metavar="PATH",
+    ),
+]
 _Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
 
 
@@ -55,6 +65,7 @@ def serve_command(
     allow_host: _AllowHosts = None,
     metrics: _Metrics = False,
     title: _Title = "",
+    root_path: _RootPath = "",
     open_: _Open = False,
     as_json: shared.JsonOption = False,
     url: shared.UrlOption = None,
@@ -73,6 +84,8 @@ def serve_command(
     - `stair-es serve --index photos --images ~/Pictures`
 
     - `stair-es serve --host 0.0.0.0 --token-file /run/secrets/page --allow-host photos.example.org`
+
+    - `stair-es serve --root-path /photos --allow-host example.org`
     """
     from dataclasses import replace
 
@@ -81,10 +94,11 @@ def serve_command(
     from stair_es.telemetry.server import open_server_telemetry
     from stair_es.web.app import ServerConfig, create_app
     from stair_es.web.images.file_access import AllowedRoots
+    from stair_es.web.root_path import parse_root_path
     from stair_es.web.server import bind_socket, build_page_url, create_server
 
     policy = _build_access_policy(host, _read_token(token_file), no_token, allow_host or [])
-    roots = AllowedRoots.from_folders(images or [])
+    roots, root_path = AllowedRoots.from_folders(images or []), parse_root_path(root_path)
     with open_server_telemetry(metrics=metrics) as telemetry, bind_socket(host, port) as (listener, bound_port):
         connection = replace(connections.resolve_connection(url), timeout_s=10.0, request_hooks=telemetry.request_hooks)
         config = ServerConfig(
@@ -92,12 +106,12 @@ def serve_command(
             load_encoder=_prepare_encoder(index, model, backend, text_tower),
             roots=roots,
             title=title,
+            root_path=root_path,
             hooks=telemetry.hooks,
             extra_routes=telemetry.routes,
         )
-        ready = partial(
-            _report_ready, build_page_url(host, bound_port), as_json=as_json, with_token=bool(policy.token), open_page=open_
-        )
+        page_url = build_page_url(host, bound_port, root_path)
+        ready = partial(_report_ready, page_url, as_json=as_json, with_token=bool(policy.token), open_page=open_)
         with Cluster(connection) as cluster:
             create_server(telemetry.wrap_app(create_app(config, cluster, policy, bound_port)), ready).run(sockets=[listener])
 

@@ -21,9 +21,11 @@ from stair_es.web.images.file_access import AllowedRoots
 from stair_es.web.images.thumbnails import ThumbnailService
 from stair_es.web.index_state import create_state_cache
 from stair_es.web.limits import ConcurrencyLimiter, ServerLimits, TooManyRequests
+from stair_es.web.root_path import RootPathMiddleware
 from stair_es.web.routes import PageRoutes
 from stair_es.web.search.serializers import encode_json
 from stair_es.web.search.service import SearchService
+from stair_es.web.static_files import load_page_files
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -50,6 +52,8 @@ class ServerConfig:
     roots: AllowedRoots = field(default_factory=AllowedRoots)
     limits: ServerLimits = field(default_factory=ServerLimits)
     title: str = ""
+    root_path: str = ""
+    """The path of the page's root behind a proxy, as `root_path.parse_root_path` returns it."""
     hooks: ServerHooks = field(default_factory=NoopHooks)
     extra_routes: tuple[Route, ...] = ()
     """Additional routes, under the same access policy."""
@@ -70,12 +74,14 @@ def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, por
     )
     thumbnails = ThumbnailService(cluster, config.index, roots=config.roots, limiter=limiter, limits=limits, hooks=config.hooks)
 
+    page = PageRoutes(service, thumbnails, load_page_files(config.root_path), limits, config.title, config.hooks)
     handle_error = partial(_respond_to_error, connection=cluster.connection, log=log)
     app = Starlette(
-        routes=[*PageRoutes(service, thumbnails, limits, config.title, config.hooks).list_routes(), *config.extra_routes],
+        routes=[*page.list_routes(), *config.extra_routes],
         exception_handlers=dict.fromkeys((StairError, RequestRejected, TooManyRequests, HTTPException, Exception), handle_error),
     )
-    return AccessMiddleware(app, policy, port)
+    app.router.redirect_slashes = False  # to an address without the root path, and with the scheme that a proxy uses
+    return RootPathMiddleware(AccessMiddleware(app, policy, port, config.root_path), config.root_path)
 
 
 class ThrottledLog:

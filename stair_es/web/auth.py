@@ -50,6 +50,7 @@ _LOGIN_PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
 <title>Access token required - stair-es</title>
 </head>
 <body>
@@ -122,15 +123,17 @@ class AccessPolicy:
 class AccessMiddleware:
     """ASGI middleware that checks access and adds security headers."""
 
-    def __init__(self, app: ASGIApp, policy: AccessPolicy, port: int) -> None:
+    def __init__(self, app: ASGIApp, policy: AccessPolicy, port: int, root_path: str = "") -> None:
         """Wrap an application.
 
         Args:
             app: The application.
             policy: The access policy.
             port: Part of the cookie's name: browsers send cookies to all ports of a host.
+            root_path: The path of the page's root in the browser, without a slash at its end. Requests come without it.
         """
         self._app, self._policy, self._cookie_name = app, policy, f"stair-es-{port}"
+        self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an ASGI scope."""
@@ -178,16 +181,20 @@ class AccessMiddleware:
         if any(self._policy.is_cookie(value) for value in _parse_cookies(headers.get("cookie", ""), self._cookie_name)):
             return None
         if scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):  # a browser
-            return 401, render_login_page(_get_path(scope), query), {**_LOGIN_PAGE_HEADERS, "www-authenticate": "Bearer"}
-        remedy = "Open /?token=... once, or send Authorization: Bearer ..."
+            return 401, render_login_page(self._get_path(scope), query), {**_LOGIN_PAGE_HEADERS, "www-authenticate": "Bearer"}
+        remedy = f"Open {self._root_path}/?token=... once, or send Authorization: Bearer ..."
         status, body, headers = _build_rejection(401, "access token required", remedy)
         return status, body, {**headers, "www-authenticate": "Bearer"}
 
     def _redirect_with_cookie(self, scope: Scope, query: list[tuple[str, str]]) -> tuple[int, bytes, dict[str, str]]:
         secure = "; Secure" if scope.get("scheme") == "https" else ""
-        attributes = f"Path=/; Max-Age={_COOKIE_MAX_AGE_S}; HttpOnly; SameSite=Strict{secure}"
+        attributes = f"Path={self._root_path or '/'}; Max-Age={_COOKIE_MAX_AGE_S}; HttpOnly; SameSite=Strict{secure}"
         cookie = f"{self._cookie_name}={self._policy.cookie_value}; {attributes}"
-        return 303, b"", {"location": _get_path(scope) + (f"?{urlencode(query)}" if query else ""), "set-cookie": cookie}
+        return 303, b"", {"location": self._get_path(scope) + (f"?{urlencode(query)}" if query else ""), "set-cookie": cookie}
+
+    def _get_path(self, scope: Scope) -> str:
+        """Return the path in the browser, quoted."""
+        return f"{self._root_path}/" + quote(scope["path"], errors="replace").lstrip("/")  # two leading slashes: another host
 
 
 def render_login_page(path: str, query: Sequence[tuple[str, str]]) -> bytes:
@@ -220,10 +227,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _get_path(scope: Scope) -> str:
-    return "/" + quote(scope["path"], errors="replace").lstrip("/")  # two leading slashes would be another host
 
 
 def _is_address(name: str) -> bool:

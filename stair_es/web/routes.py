@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from stair_es.web.auth import HEALTH_PATH
 from stair_es.web.errors import RequestRejected
 from stair_es.web.hooks import ROUTE_PATTERN_KEY
+from stair_es.web.images.download import DownloadResponse
 from stair_es.web.request_body import BodyReader
 from stair_es.web.search.schemas import SearchParams, parse_search_params
-from stair_es.web.search.serializers import encode_json
+from stair_es.web.search.serializers import LARGE_THUMBNAIL_PX, encode_json
 
 if TYPE_CHECKING:
     from starlette.routing import Match
@@ -29,13 +31,13 @@ if TYPE_CHECKING:
     from stair_es.web.images.thumbnails import ThumbnailService
     from stair_es.web.limits import ServerLimits
     from stair_es.web.search.service import SearchService
+    from stair_es.web.static_files import PageFiles, StaticFile
 
-STATIC_DIR = Path(__file__).parent / "static"
-_STATIC_NAME = re.compile(r"(?:[\w-]+/)*[\w-]+(?:\.[\w-]+)*\.(?:js|css|svg|png|ico|webmanifest)", re.ASCII)
-_MEDIA_TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "webmanifest": "application/manifest+json"}
 _IMMUTABLE = "private, max-age=31536000, immutable"
 _REVALIDATE = "private, no-cache"
 _MAX_NEIGHBORS = 100
+_COMPRESSED = (Middleware(GZipMiddleware, minimum_size=1000, compresslevel=6),)
+"""Middleware of the routes that send text. Images are compressed already, and below 1,000 bytes there is nothing to gain."""
 
 
 class PatternRoute(Route):
@@ -51,24 +53,31 @@ class PageRoutes:
     """The routes of the page and its API."""
 
     def __init__(
-        self, service: SearchService, thumbnails: ThumbnailService, limits: ServerLimits, title: str, hooks: ServerHooks
+        self,
+        service: SearchService,
+        thumbnails: ThumbnailService,
+        files: PageFiles,
+        limits: ServerLimits,
+        title: str,
+        hooks: ServerHooks,
     ) -> None:
-        self._service, self._thumbnails, self._limits, self._title = service, thumbnails, limits, title
+        self._service, self._thumbnails, self._files, self._limits, self._title = service, thumbnails, files, limits, title
         self._body_reader, self._hooks = BodyReader(limits), hooks
 
     def list_routes(self) -> list[Route]:
         """List the routes for the application."""
         return [
             PatternRoute(HEALTH_PATH, self._get_health),
-            PatternRoute("/", self._get_page),
-            PatternRoute("/compare", self._get_page),
-            PatternRoute("/image/{id:path}", self._get_page),
-            PatternRoute("/static/{name:path}", self._get_static_file),
-            PatternRoute("/api/about", self._describe_index),
-            PatternRoute("/api/search", self._handle_search, methods=["POST"]),
-            PatternRoute("/api/facets", self._handle_facets, methods=["POST"]),
-            PatternRoute("/api/image", self._handle_upload, methods=["POST"]),
-            PatternRoute("/api/image/{id:path}", self._get_image),
+            PatternRoute("/", self._get_page, middleware=_COMPRESSED),
+            PatternRoute("/compare", self._get_page, middleware=_COMPRESSED),
+            PatternRoute("/image/{id:path}", self._get_page, middleware=_COMPRESSED),
+            PatternRoute("/static/{name:path}", self._get_static_file, middleware=_COMPRESSED),
+            PatternRoute("/api/about", self._describe_index, middleware=_COMPRESSED),
+            PatternRoute("/api/fields/{name:path}", self._list_field_values, middleware=_COMPRESSED),
+            PatternRoute("/api/search", self._handle_search, methods=["POST"], middleware=_COMPRESSED),
+            PatternRoute("/api/facets", self._handle_facets, methods=["POST"], middleware=_COMPRESSED),
+            PatternRoute("/api/image", self._handle_upload, methods=["POST"], middleware=_COMPRESSED),
+            PatternRoute("/api/image/{id:path}", self._get_image, middleware=_COMPRESSED),
             PatternRoute("/thumb/{id:path}", self._get_thumbnail),
             PatternRoute("/original/{id:path}", self._get_original),
         ]
@@ -77,17 +86,20 @@ class PageRoutes:
         return Response("ok\n", media_type="text/plain")
 
     async def _get_page(self, request: Request) -> Response:
-        return _respond_with_file(request, STATIC_DIR / "index.html", "text/html")
+        return _respond_with_file(request, self._files.page, "no-cache")
 
     async def _get_static_file(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        path = STATIC_DIR / name
-        if not _STATIC_NAME.fullmatch(name) or not path.is_file():
+        file, is_immutable = self._files.find(request.path_params["name"])
+        if file is None:
             raise RequestRejected(404, "file not found")
-        return _respond_with_file(request, path, _MEDIA_TYPES.get(name.rpartition(".")[2]))
+        return _respond_with_file(request, file, _IMMUTABLE if is_immutable else "no-cache")
 
     async def _describe_index(self, request: Request) -> Response:
         return await _respond_with_json(self._service.describe_index, self._title)
+
+    async def _list_field_values(self, request: Request) -> Response:
+        prefix = request.query_params.get("prefix", "")
+        return await _respond_with_json(self._service.list_field_values, request.path_params["name"], prefix)
 
     async def _handle_search(self, request: Request) -> Response:
         return await self._respond_to_params(request, self._service.search)
@@ -115,12 +127,17 @@ class PageRoutes:
 
     async def _get_thumbnail(self, request: Request) -> Response:
         id_, _ = _parse_id(request, "/thumb/")
-        version = request.query_params.get("v", "")
-        image, is_immutable = await run_in_threadpool(self._thumbnails.get_thumbnail, id_, version)
+        version, px = request.query_params.get("v", ""), request.query_params.get("px")
+        if px not in (None, str(LARGE_THUMBNAIL_PX)):
+            raise RequestRejected(400, f"`px` is not {LARGE_THUMBNAIL_PX}", "Omit it for the small thumbnail.")
+        get_thumbnail = partial(self._thumbnails.get_thumbnail, id_, version, large=px is not None)
+        image, is_immutable = await run_in_threadpool(get_thumbnail)
         return _respond_with_image(request, image, _IMMUTABLE if is_immutable else _REVALIDATE)
 
     async def _get_original(self, request: Request) -> Response:
         id_, _ = _parse_id(request, "/original/")
+        if request.query_params.get("download"):
+            return DownloadResponse(await run_in_threadpool(self._thumbnails.open_original, id_))
         return _respond_with_image(request, await run_in_threadpool(self._thumbnails.get_original, id_), _REVALIDATE)
 
     async def _respond_to_params(self, request: Request, handle: Callable[[SearchParams], dict[str, Any]]) -> Response:
@@ -135,11 +152,11 @@ async def _respond_with_json(handle: Callable[..., dict[str, Any]], *arguments: 
     return Response(body, media_type="application/json")
 
 
-def _respond_with_file(request: Request, path: Path, media_type: str | None) -> Response:
-    """Respond with a static file, which the browser revalidates each time."""
-    response = FileResponse(path, media_type=media_type, headers={"cache-control": "no-cache"}, stat_result=path.stat())
-    headers = {name: response.headers[name] for name in ("etag", "cache-control")}
-    return Response(status_code=304, headers=headers) if _has_etag(request, headers["etag"]) else response
+def _respond_with_file(request: Request, file: StaticFile, cache_control: str) -> Response:
+    headers = {"etag": file.etag, "cache-control": cache_control}
+    if _has_etag(request, file.etag):
+        return Response(status_code=304, headers={**headers, "vary": "Accept-Encoding"})  # as the middleware adds to the file
+    return Response(file.data, media_type=file.media_type, headers=headers)
 
 
 def _respond_with_image(request: Request, image: RenderedImage, cache_control: str) -> Response:
@@ -150,7 +167,9 @@ def _respond_with_image(request: Request, image: RenderedImage, cache_control: s
 
 
 def _has_etag(request: Request, etag: str) -> bool:
-    return etag in [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    return etag.removeprefix("W/") in [
+        tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")
+    ]
 
 
 def _parse_id(request: Request, prefix: str) -> tuple[str, str]:

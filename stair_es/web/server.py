@@ -67,10 +67,10 @@ def _build_bind_error(host: str, port: int, error: OSError) -> UsageError:
     return UsageError(f"can't listen on {host} port {port}: {error.strerror or error}", "Use an address of this machine.")
 
 
-def build_page_url(host: str, port: int) -> str:
+def build_page_url(host: str, port: int, root_path: str = "") -> str:
     """Build the URL of the page for a browser on this machine."""
     url_host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{url_host}:{port}/"
+    return f"http://{url_host}:{port}{root_path}/"
 
 
 def _make_protocol() -> type[asyncio.Protocol]:

@@ -58,8 +58,17 @@ def search(page: PageClient, **body: object) -> dict[str, Any]:
     return found
 
 
+def list_facets(page: PageClient, **body: object) -> dict[str, dict[str, Any]]:
+    """Return the facets by field."""
+    answer = page.post("/api/facets", body)
+    assert answer.status == 200, answer.body
+    return {facet["field"]: facet for facet in answer.json["facets"]}
+
+
 def test_about(page: PageClient, corpus: Corpus) -> None:
-    assert page.get("/api/about").json == {
+    about = page.get("/api/about").json
+    fields, suggestions = about.pop("fields"), about.pop("suggestions")
+    assert about == {
         "title": corpus.alias,
         "index": corpus.alias,
         "model": "stair-mini-2",
@@ -70,6 +79,19 @@ def test_about(page: PageClient, corpus: Corpus) -> None:
         "max_upload_bytes": 20 * 1024 * 1024,
         "policy": None,
     }
+    types = {entry["name"]: (entry["type"], entry["label"]) for entry in fields}
+    assert (types["width"], types["taken_at"]) == (("integer", "Width"), ("date", "Taken"))
+    assert not {"tokens", "thumbnail", "fingerprint"} & types.keys()
+    counted = Counter(word for source in corpus.read_documents().values() for word in source["top_tokens"])
+    assert all(counted[entry["token"]] == entry["count"] for entry in suggestions)
+
+
+def test_suggestions_lead_to_images(page: PageClient) -> None:
+    suggestions = page.get("/api/about").json["suggestions"]
+    assert suggestions
+    for entry in suggestions:
+        best = search(page, text=entry["token"], k=1)["hits"][0]
+        assert entry["token"] in [token for token, _ in best["tokens"][:3]]
 
 
 def test_scores_are_dot_products_of_shown_words(page: PageClient, corpus: Corpus) -> None:
@@ -112,7 +134,8 @@ def test_required_excluded_and_faceted_words_filter(page: PageClient, corpus: Co
     assert {hit["id"] for hit in without["hits"]} == set(stored) - with_dog
     assert without["excluded"] == ["dog"]
     top = {id_ for id_, source in corpus.read_documents().items() if "dog" in source["top_tokens"]}
-    assert {hit["id"] for hit in search(page, text=text, top_tokens=["dog"])["hits"]} == top
+    chosen = [{"field": "top_tokens", "all": ["dog"]}]
+    assert {hit["id"] for hit in search(page, text=text, filters=chosen)["hits"]} == top
     assert [hit["name"] for hit in search(page, text=text, filter="caption:tabby")["hits"]] == ["tabby-cat.jpg"]
 
 
@@ -144,6 +167,23 @@ def test_neighbors_have_the_largest_dot_products(page: PageClient, corpus: Corpu
     assert query_of(like).to_dict() == pytest.approx(stored[id_].to_dict(), abs=1e-6)
 
 
+def test_an_answer_says_how_good_it_is(page: PageClient) -> None:
+    found = search(page, text="elefant OR kitten")
+    assert [hit["weak"] for hit in found["hits"]] == [hit["score"] < found["weak_below"] for hit in found["hits"]]
+    animals = search(page, text="animal")
+    assert not all(hit["weak"] for hit in animals["hits"] if hit["score"] < animals["weak_below"])  # some have the word itself
+    assert found["unknown_words"][0]["word"] == "elefant"
+    assert found["unknown_words"][0]["suggestions"][0] == "elephant"
+    assert ["OR, read here as text" in remark for remark in found["remarks"]] == [True]
+    nothing = search(page, text="xyzzy")
+    assert nothing["hits"]
+    assert all(hit["weak"] for hit in nothing["hits"])
+    empty = search(page, text="kitten +submarine")
+    assert (empty["hits"], empty["remarks"]) == ([], ["no image has +submarine"])
+    assert search(page, text="kitten", method="bag")["weak_below"] is None
+    assert search(page, text="kitten", method="bm25")["weak_below"] is None
+
+
 def test_bag_counts_and_bm25_reads_captions(page: PageClient, corpus: Corpus) -> None:
     found = search(page, text="a kitten with a dog", method="bag")
     listed = {id_: source["top_tokens"] for id_, source in corpus.read_documents().items()}
@@ -162,13 +202,15 @@ def test_bag_counts_and_bm25_reads_captions(page: PageClient, corpus: Corpus) ->
 def test_facets_cover_all_matches(page: PageClient, corpus: Corpus) -> None:
     body: dict[str, Any] = {"text": "animal +dog", "k": 1}
     facets = page.post("/api/facets", body).json
+    [words] = [facet for facet in facets["facets"] if facet["field"] == "top_tokens"]
     matching = [source for source in corpus.read_documents().values() if "dog" in source["tokens"]]
     counted = Counter(word for source in matching for word in source["top_tokens"])
     assert facets["total"] == len(matching) > 1
-    assert all(counted[entry["token"]] == entry["count"] for entry in facets["tokens"])
-    assert len(facets["tokens"]) == min(20, len(counted))
-    assert [entry["count"] for entry in facets["tokens"]] == sorted(counted.values(), reverse=True)[: len(facets["tokens"])]
-    assert facets["sources"] == [{"source": matching[0]["source"], "count": len(matching)}]
+    assert all(counted[entry["value"]] == entry["count"] for entry in words["buckets"])
+    assert len(words["buckets"]) == min(20, len(counted))
+    assert [entry["count"] for entry in words["buckets"]] == sorted(counted.values(), reverse=True)[: len(words["buckets"])]
+    assert words["other"] == counted.total() - sum(entry["count"] for entry in words["buckets"])
+    assert "source" not in [facet["field"] for facet in facets["facets"]]  # all from one: there is no choice
     for method in ("bag", "bm25"):
         more = page.post("/api/facets", {"text": "cat panda", "method": method}).json
         assert more["total"] == len(search(page, text="cat panda", method=method)["hits"])
@@ -176,17 +218,17 @@ def test_facets_cover_all_matches(page: PageClient, corpus: Corpus) -> None:
 
 def test_colours_are_counted_and_narrow(page: PageClient, corpus: Corpus) -> None:
     sources = list(corpus.read_documents().values())
-    facets = page.post("/api/facets", {}).json
     counted = Counter(colour for source in sources for colour in source.get("colours", ()))
-    assert {entry["colour"]: entry["count"] for entry in facets["colours"]} == counted
+    assert {entry["value"]: entry["count"] for entry in list_facets(page)["colours"]["buckets"]} == counted
     brown, both = ({source["uri"] for source in sources if set(asked) <= set(source.get("colours", ()))} for asked in ASKED)
     assert 0 < len(both) < len(brown) < len(sources)
     for colours, wanted in zip(ASKED, (brown, both), strict=True):
-        assert page.post("/api/facets", {"colours": colours}).json["total"] == len(wanted)
+        filters = [{"field": "colours", "all": colours}]
+        assert page.post("/api/facets", {"filters": filters}).json["total"] == len(wanted)
         for method in ("stair", "bag", "bm25"):
             body: dict[str, Any] = {"text": "cat dog panda cow", "k": 100, "method": method}
             found = {hit["uri"] for hit in search(page, **body)["hits"]}
-            assert {hit["uri"] for hit in search(page, **body, colours=colours)["hits"]} == found & wanted != set()
+            assert {hit["uri"] for hit in search(page, **body, filters=filters)["hits"]} == found & wanted != set()
 
 
 def test_facets_without_a_query_cover_all_filtered_images(page: PageClient, corpus: Corpus) -> None:
@@ -196,8 +238,36 @@ def test_facets_without_a_query_cover_all_filtered_images(page: PageClient, corp
     assert page.post("/api/facets", {"filter": "caption:tabby"}).json["total"] == 1
     word = cat["top_tokens"][0]
     having = [source for source in sources if word in source["top_tokens"]]
-    assert page.post("/api/facets", {"top_tokens": [word]}).json["total"] == len(having)
-    assert "is empty" in page.post("/api/search", {}).json["error"]
+    filters = [{"field": "top_tokens", "all": [word]}]
+    assert page.post("/api/facets", {"filters": filters}).json["total"] == len(having)
+    assert {hit["uri"] for hit in search(page, filters=filters)["hits"]} == {source["uri"] for source in having}
+
+
+def test_browsing_lists_the_newest_first(page: PageClient, corpus: Corpus) -> None:
+    stored = corpus.read_documents()
+    whole = search(page)
+    assert (whole["query"], whole["after"], {hit["score"] for hit in whole["hits"]}) == ([], None, {0.0})
+    order = sorted(stored, key=lambda id_: stored[id_]["uri"])
+    order.sort(key=lambda id_: stored[id_]["ingested_at"], reverse=True)
+    assert [hit["id"] for hit in whole["hits"]] == order
+    paged, after = [], None
+    while True:
+        part = search(page, k=4, after=after)
+        paged += [hit["id"] for hit in part["hits"]]
+        after = part["after"]
+        if after is None:
+            break
+    assert paged == order
+    assert page.post("/api/search", {"after": [1e300, "u", "s", "i"]}).status == 400
+    best = whole["hits"][0]
+    source = stored[best["id"]]
+    assert [best[name] for name in ("width", "height", "format", "sha256")] == [
+        source[name] for name in ("width", "height", "format", "sha256")
+    ]
+    assert best["original"] == f"original/{best['id']}"
+    without = {id_ for id_, vector in vectors(corpus).items() if "dog" not in vector.tokens}
+    assert {hit["id"] for hit in search(page, exclude=["dog"])["hits"]} == without != set(stored)
+    assert page.post("/api/search", {"after": [1, 2]}).status == 400
 
 
 def test_an_image_is_described_completely(page: PageClient, corpus: Corpus) -> None:
@@ -218,7 +288,7 @@ def test_thumbnails_are_small_and_cacheable(page: PageClient, corpus: Corpus) ->
     url = "/" + page.get(f"/api/image/{corpus.get_id('tabby-cat')}").json["thumbnail"]
     first, again = page.get(url), page.get(url)
     assert (first.status, first.headers["content-type"]) == (200, "image/webp")
-    assert max(Image.open(io.BytesIO(first.body)).size) == 128
+    assert max(Image.open(io.BytesIO(first.body)).size) == 320
     assert first.headers["cache-control"] == "private, max-age=31536000, immutable"
     assert (again.body, again.headers["etag"]) == (first.body, first.headers["etag"])
     known = page.get(url, if_none_match=first.headers["etag"])
@@ -278,3 +348,104 @@ def test_concurrent_requests_get_their_responses(page: PageClient, corpus: Corpu
         answers = list(pool.map(lambda text: (text, search(page, text=text)), texts * 10))
     for text, found in answers:
         assert {word["token"]: word["weight"] for word in found["query"]} == pytest.approx(wanted[text], abs=1e-6)
+
+
+COLUMNS = {
+    "price": {"type": "float"},
+    "year": {"type": "integer"},
+    "brand": {"type": "text", "fields": {"keyword": {"type": "keyword"}}},
+    "sale": {"type": "boolean"},
+    "shot_at": {"type": "date"},
+    "sku": {"type": "keyword"},
+}
+"""Columns of a shop."""
+
+
+@pytest.fixture(scope="module")
+def shop(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageClient]:
+    """Serve an index with mapped columns."""
+    with ingest_corpus(node_url, "test-web-shop", tmp_path_factory.mktemp("photos")) as made:
+        made.client.indices.put_mapping(index=made.index, body={"properties": COLUMNS})
+        for number in range(60):
+            made.add_document(
+                f"item{number}",
+                {
+                    **{"uri": f"s3://shop/{number}.jpg", "sha256": f"{number:064}", "tokens": {"dog": 1.0 + number}},
+                    **{"top_tokens": ["dog", "##gy"], "width": 100 + 10 * number, "format": "PNG" if number % 3 else "JPEG"},
+                    **{"price": 1e6 if number == 59 else number / 2, "year": 2000 + number % 5, "brand": f"Brand {number % 4}"},
+                    **{"sale": number % 10 == 0, "shot_at": f"20{10 + number // 4}-0{1 + number % 9}-11", "sku": f"SKU-{number}"},
+                },
+            )
+        with serve_page(Connection(url=node_url), made.alias) as page:
+            yield page
+
+
+def test_each_bucket_finds_what_it_counts_and_keeps_its_own_facet(shop: PageClient) -> None:
+    for body in ({}, {"text": "dog"}):
+        facets = list_facets(shop, **body)
+        assert {"format", "width", "brand", "price", "sale", "shot_at", "year"} <= facets.keys()
+        assert "sku" not in facets
+        for field in ("format", "width", "brand", "price", "sale", "shot_at", "year"):
+            facet = facets[field]
+            for bucket in facet["buckets"][:4] + facet["buckets"][-1:]:
+                is_terms = facet["kind"] == "terms"
+                value = {"any": [bucket["value"]]} if is_terms else {"gte": bucket["from"], "lt": bucket["to"]}
+                filters = [{"field": field, **value}]
+                narrowed = shop.post("/api/facets", {**body, "filters": filters}).json
+                assert narrowed["total"] == bucket["count"], (field, bucket)
+                own = next(each for each in narrowed["facets"] if each["field"] == field)
+                assert own["buckets"] == facet["buckets"]
+                found = search(shop, **body, k=100, filters=filters)["hits"]
+                assert len(found) == bucket["count"]
+
+
+def test_columns_have_facets_of_their_kind(shop: PageClient) -> None:
+    facets = list_facets(shop)
+    kinds = {name: facet["kind"] for name, facet in facets.items()}
+    assert [kinds[name] for name in ("price", "year", "brand", "sale", "shot_at")] == ["range", "terms", "terms", "terms", "date"]
+    assert list(facets)[:7] == ["top_tokens", "colours", "brand", "price", "sale", "shot_at", "year"]
+    assert [bucket["value"] for bucket in facets["year"]["buckets"]] == [2000, 2001, 2002, 2003, 2004]
+    assert {bucket["value"]: bucket["count"] for bucket in facets["sale"]["buckets"]} == {True: 6, False: 54}
+    price = facets["price"]
+    assert (price["min"], price["max"], sum(bucket["count"] for bucket in price["buckets"])) == (0, 1_000_000, 60)
+    assert len([bucket for bucket in price["buckets"] if bucket["count"]]) > 10  # in spite of the one that is far away
+    assert facets["shot_at"]["min"].startswith("2010-01-11")
+    assert "##gy" not in [bucket["value"] for bucket in facets["top_tokens"]["buckets"]]
+
+
+def test_chosen_values_stay_and_conditions_combine(shop: PageClient) -> None:
+    filters = [{"field": "brand", "any": ["Brand 1"]}, {"field": "year", "any": [2001, 2002]}]
+    answer = shop.post("/api/facets", {"filters": filters}).json
+    both = [number for number in range(60) if number % 4 == 1 and number % 5 in (1, 2)]
+    assert answer["total"] == len(both)
+    facets = {facet["field"]: facet for facet in answer["facets"]}
+    in_years = Counter(f"Brand {number % 4}" for number in range(60) if number % 5 in (1, 2))
+    assert {bucket["value"]: bucket["count"] for bucket in facets["brand"]["buckets"]} == in_years
+    nothing = shop.post("/api/facets", {"filters": [{"field": "sku", "any": ["SKU-7", "none"]}]}).json
+    [sku] = [facet for facet in nothing["facets"] if facet["field"] == "sku"]
+    assert {"value": "none", "count": 0} in sku["buckets"]
+    assert {"value": "SKU-7", "count": 1} in sku["buckets"]
+
+
+def test_values_are_completed_whatever_their_case(shop: PageClient) -> None:
+    assert shop.get("/api/fields/format").json["values"][0] == {"value": "PNG", "count": 40}
+    assert shop.get("/api/fields/brand?prefix=bRAND").json["values"] == [
+        {"value": f"Brand {number}", "count": 15} for number in range(4)
+    ]
+    assert [each["value"] for each in shop.get("/api/fields/sku?prefix=sku-5").json["values"]] == [
+        "SKU-5",
+        *(f"SKU-5{number}" for number in range(9)),
+    ]
+    assert shop.get("/api/fields/sku?prefix=.*").json["values"] == []
+    words = [each["value"] for each in shop.get("/api/fields/top_tokens").json["values"]]
+    assert (words[0], "##gy" in words) == ("dog", False)
+    assert shop.get("/api/fields/top_tokens?prefix=%23").json["values"] == [{"value": "##gy", "count": 60}]
+    assert [each["value"] for each in shop.get("/api/fields/sale").json["values"]] == [False, True]
+    for target, message in (
+        ("brnad", "Did you mean brand?"),
+        ("price", ""),
+        ("tokens", "Fields:"),
+        ("sku?prefix=" + "x" * 101, ""),
+    ):
+        answer = shop.get(f"/api/fields/{target}")
+        assert (answer.status, message in answer.json["remedy"]) == (400, True)

@@ -291,7 +291,10 @@ def test_queries_use_policy_words(node_url: str, index_name: str, tmp_path: Path
             assert tabby not in [
                 hit["id"] for hit in page.post("/api/search", {"text": "animal", "exclude": [name]}).json["hits"]
             ]
-        assert page.post("/api/facets", {"text": "cat", "top_tokens": ["feline.pet"]}).json["total"] >= 1
+        assert (
+            page.post("/api/facets", {"text": "cat", "filters": [{"field": "top_tokens", "all": ["feline.pet"]}]}).json["total"]
+            >= 1
+        )
         assert "feline.pet" in dict(page.post_image((PHOTOS / "tabby-cat.jpg").read_bytes()).json["tokens"])
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from support.corpora.web_corpus import PHOTOS, Corpus, ingest_corpus
@@ -49,12 +51,13 @@ def test_every_engine_gives_the_dot_products_and_the_facets(served: tuple[PageCl
         assert [hit["id"] for hit in [*first["hits"], *rest["hits"]]] == [hit["id"] for hit in whole]
         facets = page.post("/api/facets", {"text": TEXT, "method": method}).json
         assert facets["total"] == len(whole)
-        assert facets["tokens"][0]["count"] >= facets["tokens"][-1]["count"] > 0
+        [words] = [facet["buckets"] for facet in facets["facets"] if facet["field"] == "top_tokens"]
+        assert words[0]["count"] >= words[-1]["count"] > 0
         if method == "stair":
             assert {hit["id"]: hit["score"] for hit in whole} == pytest.approx(wanted, rel=0.005)
     dotted = page.post("/api/search", {"factors": {"a.b": 3}, "require": ["a.b"]})
     assert dotted.status in (200, 400)  # the model may write it in pieces
-    named = page.post("/api/search", {"vector": {"a.b": 3}, "top_tokens": ["a.b"]}).json
+    named = page.post("/api/search", {"vector": {"a.b": 3}, "filters": [{"field": "top_tokens", "all": ["a.b"]}]}).json
     assert [(hit["id"], hit["score"]) for hit in named["hits"]] == [("a/b", pytest.approx(6.0, rel=0.005))]
     assert named["hits"][0]["contributions"][0]["token"] == "a.b"
 
@@ -73,9 +76,62 @@ def test_every_engine_shows_images_captions_and_errors(served: tuple[PageClient,
     }
     assert page.post_image((PHOTOS / "giant-panda.jpg").read_bytes()).json["tokens"] == image["tokens"]
     broken = page.post("/api/search", {"text": "cat", "filter": "width:(("})
-    assert (broken.status, "can't parse the query" in broken.json["error"]) == (400, True)
+    assert (broken.status, "the filter can't be parsed" in broken.json["error"]) == (400, True)
     many = page.post("/api/search", {"vector": {f"word{i}": 1 + i for i in range(3000)}})
     taken = get_cluster_info(
         Cluster(Connection(url=corpus.url), corpus.client)
     ).max_clauses  # Elasticsearch 8 and 9 take as many as fit their heap
     assert (many.status, len(many.json["truncated"])) == (200, max(0, 3000 - taken))
+
+
+def test_every_engine_browses_and_counts_columns(served: tuple[PageClient, Corpus]) -> None:
+    page, corpus = served
+    columns = {"price": {"type": "float"}, "shot_at": {"type": "date"}, "sale": {"type": "boolean"}, "brand": {"type": "keyword"}}
+    corpus.client.indices.put_mapping(index=corpus.index, body={"properties": columns})
+    for number in range(12):
+        shop = {"price": number * 1.5, "shot_at": f"20{10 + number}-05-31", "sale": number < 3, "brand": "ab"[number % 2]}
+        corpus.add_document(
+            f"n{number:02}", {"tokens": {"cat": 1.0}, "uri": f"s3://b/n{number:02}.jpg", "sha256": str(number), **shop}
+        )
+    paged: list[str] = []
+    after = None
+    while True:
+        part = page.post("/api/search", {"k": 5, "after": after}).json
+        paged += [hit["id"] for hit in part["hits"]]
+        after = part["after"]
+        if after is None:
+            break
+    assert len(paged) == len(set(paged)) == len(corpus.read_documents())
+    assert paged[-13:] == [*(f"n{number:02}" for number in range(12)), "a/b"]  # they lack the date
+    facets = {facet["field"]: facet for facet in wait_for_columns(page)}
+    assert {name: facets[name]["kind"] for name in columns} == {
+        **{"price": "range", "shot_at": "date", "sale": "terms", "brand": "terms"}
+    }
+    for name in columns:
+        assert sum(bucket["count"] for bucket in facets[name]["buckets"]) == 12
+        for bucket in facets[name]["buckets"]:
+            is_terms = facets[name]["kind"] == "terms"
+            value = {"any": [bucket["value"]]} if is_terms else {"gte": bucket["from"], "lt": bucket["to"]}
+            narrowed = page.post("/api/facets", {"filters": [{"field": name, **value}]}).json
+            assert narrowed["total"] == bucket["count"], (name, bucket)
+    assert page.get("/api/fields/brand?prefix=A").json == {"values": [{"value": "a", "count": 6}]}
+    assert page.get("/api/about").status == 200
+    for text, message in (
+        ("price:abc", "'price' (float) with 'abc', which is not a number"),
+        ("shot_at:soon", "'shot_at' (date) with 'soon', which is not a date"),
+        ("sale:maybe", "'sale' (boolean) with 'maybe'"),
+        ('brand:"a', "a quotation mark isn't closed"),
+        ("brand:a) b", "can't be parsed from ') b' on"),
+    ):
+        answer = page.post("/api/search", {"filter": text})
+        assert (answer.status, message in answer.json["error"]) == (400, True), answer.body
+
+
+def wait_for_columns(page: PageClient) -> list[dict[str, Any]]:
+    """Return the facets once the server knows the new columns: it looks at the mapping every few seconds."""
+    for _ in range(200):
+        facets: list[dict[str, Any]] = page.post("/api/facets", {}).json["facets"]
+        if any(facet["field"] == "shot_at" for facet in facets):
+            return facets
+        time.sleep(0.1)
+    raise AssertionError("the columns have no facets")

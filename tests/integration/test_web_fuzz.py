@@ -31,6 +31,12 @@ def page(node_url: str, corpus: Corpus) -> Iterator[PageClient]:
         yield made
 
 
+def draw_condition(rng: random.Random, word: str) -> dict[str, Any]:
+    value = rng.choice((word, 0, 640, -1, 2**31, 2**63, 1e300, 0.5, True, "2024", "2024-02-30", "9999-12-31", "0000-01-01"))
+    field = rng.choice(("top_tokens", "colours", "format", "width", "taken_at", "ingested_at", "uri", "caption", "tokens", word))
+    return {"field": field, **rng.choice(({"any": [value]}, {"all": [value]}, {"gte": value}, {"gt": value, "lte": value}))}
+
+
 def draw_query(rng: random.Random, ids: list[str], words: list[str]) -> dict[str, Any]:
     def word() -> str:
         return rng.choice(words) if rng.random() < 0.5 else fuzz_inputs.draw_word(rng)
@@ -45,7 +51,7 @@ def draw_query(rng: random.Random, ids: list[str], words: list[str]) -> dict[str
         "factors": {word(): weight() for _ in range(rng.randint(1, 3))},
         "require": [word()],
         "exclude": [word()],
-        "top_tokens": [word()],
+        "filters": [draw_condition(rng, word()) for _ in range(rng.randint(1, 3))],
         "filter": rng.choice((f"caption:{word()}", word(), "width:>10", "*", "/a+/", "_exists_:caption", "(", "a:b:c")),
         "k": rng.choice((1, 5, 200)),
         "method": rng.choice(SEARCH_METHODS),

@@ -56,7 +56,7 @@ def test_hostile_captions_and_names_become_json_text(page: PageClient, corpus: C
     for answer in (
         page.post("/api/search", {"vector": {"hostileword": 1}}),
         page.get("/api/image/hostile"),
-        page.post("/api/facets", {"vector": {"hostileword": 1}}),
+        page.post("/api/facets", {"vector": {"hostileword": 1}, "filters": [{"field": "source", "any": [HOSTILE]}]}),
     ):
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["x-content-type-options"] == "nosniff"
@@ -102,9 +102,12 @@ def test_ids_of_any_kind_are_found(page: PageClient, corpus: Corpus, id_: str) -
     try:
         image = page.get(f"/api/image/{quote(id_, safe='')}")
         assert (image.status, image.json["id"]) == (200, id_)
-        hits = page.get(f"/api/image/{quote(id_, safe='')}/neighbors").json["hits"]
-        assert id_ not in [hit["id"] for hit in hits]
-        assert hits[0]["name"] == "tabby-cat.jpg"
+        near = page.get(f"/api/image/{quote(id_, safe='')}/neighbors").json
+        assert id_ not in [hit["id"] for hit in near["hits"]]
+        [original] = near["duplicates"]
+        assert original["name"] == "tabby-cat.jpg"
+        [copy] = page.get(f"/api/image/{quote(original['id'], safe='')}/neighbors").json["duplicates"]
+        assert copy["id"] == id_
         assert page.get("/" + image.json["thumbnail"]).headers["content-type"] == "image/webp"
         assert page.get("/" + image.json["original"]).headers["content-type"] == "image/jpeg"
         assert page.post("/api/search", {"similar_to": id_}).status == 200
@@ -198,7 +201,7 @@ def test_a_thumbnail_of_a_document_without_one_is_drawn_from_its_file(page: Page
     stored(corpus, "bare", uri=to_file_uri(corpus.folder / "dairy-cow.jpg"), fingerprint="f1")
     answer = page.get("/thumb/bare?v=f1")
     assert (answer.status, answer.headers["cache-control"]) == (200, "private, max-age=31536000, immutable")
-    assert max(Image.open(io.BytesIO(answer.body)).size) == 256
+    assert max(Image.open(io.BytesIO(answer.body)).size) == 320
 
 
 def test_thumbnails_are_always_rendered_again(page: PageClient, corpus: Corpus) -> None:
@@ -210,3 +213,14 @@ def test_thumbnails_are_always_rendered_again(page: PageClient, corpus: Corpus) 
     assert (answer.status, answer.headers["content-type"]) == (200, "image/webp")
     assert b"script" not in answer.body
     assert Image.open(io.BytesIO(answer.body)).size == (20, 10)
+
+
+def test_an_index_of_tokens_alone_has_no_facets(node_url: str, corpus: Corpus, index_name: str) -> None:
+    mapping = corpus.client.indices.get_mapping(index=corpus.index)[corpus.index]["mappings"]
+    properties = {name: mapping["properties"][name] for name in ("tokens", "uri")}
+    corpus.client.indices.create(index=index_name, body={"mappings": {"_meta": mapping["_meta"], "properties": properties}})
+    corpus.client.index(index=index_name, id="a", body={"tokens": {"cat": 1.0}, "uri": "a.jpg"}, params={"refresh": "true"})
+    with serve_page(Connection(url=node_url), index_name) as bare:
+        for body in ({}, {"text": "cat"}):
+            assert bare.post("/api/facets", body).json == {"total": 1, "facets": []}
+            assert [hit["id"] for hit in bare.post("/api/search", body).json["hits"]] == ["a"]

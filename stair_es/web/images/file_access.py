@@ -7,11 +7,14 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeAlias
 from urllib.parse import urlsplit
 
 from stair_es.errors import UsageError
 from stair_es.sources.io.uris import from_file_uri
 
+FileKey: TypeAlias = tuple[str, int, int]
+"""Path, modification time (ns) and size."""
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -19,8 +22,7 @@ _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLO
 class OriginalFile:
     """The content of a file."""
 
-    key: tuple[str, int, int]
-    """Path, modification time (ns) and size."""
+    key: FileKey
     data: bytes
 
 
@@ -57,20 +59,32 @@ class AllowedRoots:
 
     def read(self, uri: str, max_bytes: int) -> OriginalFile | None:
         """Read the file at a URI; None if it doesn't exist or may not be shown."""
+        opened = self.open(uri, max_bytes)
+        if opened is None:
+            return None
+        file, key = opened
+        with file:
+            try:
+                data = file.read(max_bytes + 1)
+            except OSError:
+                return None
+        return OriginalFile(key=key, data=data) if len(data) <= max_bytes else None
+
+    def open(self, uri: str, max_bytes: int) -> tuple[BinaryIO, FileKey] | None:
+        """Open the file at a URI, to be closed by the caller; None if it doesn't exist, is too large or may not be shown."""
         resolved = self._resolve_allowed(uri)
         if resolved is None:
             return None
         folder, path = resolved
         try:
-            descriptor = open_beneath(folder, path)
-            with os.fdopen(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
-                if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
-                    return None
-                data = file.read(max_bytes + 1)
+            file = os.fdopen(open_beneath(folder, path), "rb")
         except OSError:
             return None
-        return OriginalFile(key=(str(path), status.st_mtime_ns, status.st_size), data=data) if len(data) <= max_bytes else None
+        status = os.fstat(file.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_size <= max_bytes:
+            return file, (str(path), status.st_mtime_ns, status.st_size)
+        file.close()
+        return None
 
     def _resolve_allowed(self, uri: str) -> tuple[Path, Path] | None:
         """Return the allowed folder that contains a file, and the file's path without links."""

@@ -46,7 +46,7 @@ def render_image(data: bytes, side_px: int, image_format: ImageFormat, limits: D
     if image_format == "JPEG":
         image.save(buffer, "JPEG", quality=85, optimize=False, progressive=True)
     else:
-        image.save(buffer, "WEBP", quality=80, method=0)
+        image.save(buffer, "WEBP", quality=80, method=2)
     encoded = buffer.getvalue()
     return RenderedImage(
         content_type=f"image/{image_format.lower()}", data=encoded, etag=f'"{hashlib.sha256(encoded).hexdigest()[:32]}"'

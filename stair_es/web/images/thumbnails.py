@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stair_es.config.defaults import THUMBNAIL_PX
 from stair_es.errors import DecodeError
 from stair_es.inspection.stored_document import get_stored_fields, parse_thumbnail
 from stair_es.sources.image.decode import DecodeLimits
 from stair_es.web.errors import build_not_found
+from stair_es.web.images.download import Download, open_download
 from stair_es.web.images.render import ImageCache, RenderedImage, render_image
+from stair_es.web.search.serializers import LARGE_THUMBNAIL_PX
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
@@ -16,11 +19,11 @@ if TYPE_CHECKING:
     from stair_es.web.images.file_access import AllowedRoots
     from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
 
-DRAWN_THUMBNAIL_PX = 256
-"""Longer side of a thumbnail that is rendered from an original, in pixels."""
+DRAWN_THUMBNAIL_PX = THUMBNAIL_PX
+"""Longer side of the thumbnails that are sent, in pixels; smaller ones stay as they are."""
 ORIGINAL_PX = 1600
 _STORED_LIMITS = DecodeLimits(max_pixels=1_000_000)
-"""Limits for the thumbnail in a document; ingest writes 128 pixels."""
+"""Limits for the thumbnail in a document; ingest writes at most 512 x 512 pixels."""
 
 
 class ThumbnailService:
@@ -41,8 +44,13 @@ class ThumbnailService:
         self._hooks = hooks
         self.cache = ImageCache(limits.cache_bytes)
 
-    def get_thumbnail(self, id_: str, version: str) -> tuple[RenderedImage, bool]:
+    def get_thumbnail(self, id_: str, version: str, *, large: bool = False) -> tuple[RenderedImage, bool]:
         """Get the thumbnail of an image.
+
+        Args:
+            id_: The id of the document.
+            version: The fingerprint that the URL names.
+            large: Whether to render it in `LARGE_THUMBNAIL_PX`, if the original may be shown.
 
         Returns:
             The thumbnail, and whether it has that version, so that it never changes.
@@ -51,18 +59,21 @@ class ThumbnailService:
             RequestRejected: If there is none.
             ClusterError: If the request to the cluster fails.
         """
-        cached = self.cache.get((id_, version)) if version else None
+        cached = self.cache.get((id_, version, large)) if version else None
         self._hooks.count_thumbnail(cached=cached is not None)
         if cached is not None:
             return cached, True
         source = self._fetch_fields(id_)
         stored = source.get("fingerprint")
         fingerprint = stored if isinstance(stored, str) else ""
-        image = self._render_stored(source.get("thumbnail"))
-        if image is None:
-            image = self._render_original(id_, source.get("uri"), DRAWN_THUMBNAIL_PX)
+        uri = source.get("uri")
+        if large and isinstance(uri, str) and self._roots.contains(uri):
+            image = self._render_original(id_, uri, LARGE_THUMBNAIL_PX)
+        else:
+            large = False
+            image = self._render_stored(source.get("thumbnail")) or self._render_original(id_, uri, DRAWN_THUMBNAIL_PX)
         if fingerprint:
-            self.cache.put((id_, fingerprint), image)
+            self.cache.put((id_, fingerprint, large), image)
         return image, bool(version) and version == fingerprint
 
     def get_original(self, id_: str) -> RenderedImage:
@@ -75,6 +86,21 @@ class ThumbnailService:
         if not self._roots:
             raise build_not_found(id_)
         return self._render_original(id_, self._fetch_fields(id_).get("uri"), ORIGINAL_PX)
+
+    def open_original(self, id_: str) -> Download:
+        """Open the file of an image for a download.
+
+        Raises:
+            RequestRejected: If there is none.
+            ClusterError: If the request to the cluster fails.
+        """
+        uri = self._fetch_fields(id_).get("uri") if self._roots else None
+        if isinstance(uri, str):
+            with self._limiter():
+                download = open_download(self._roots, uri, self._limits)
+            if download is not None:
+                return download
+        raise build_not_found(id_)
 
     def _render_stored(self, value: object) -> RenderedImage | None:
         thumbnail = parse_thumbnail(value)
@@ -95,7 +121,7 @@ class ThumbnailService:
                 return cached
             try:
                 rendered = render_image(
-                    original.data, side_px, "WEBP" if side_px == DRAWN_THUMBNAIL_PX else "JPEG", self._limits.decode_limits
+                    original.data, side_px, "JPEG" if side_px == ORIGINAL_PX else "WEBP", self._limits.decode_limits
                 )
             except DecodeError:
                 raise build_not_found(id_) from None

@@ -4,39 +4,50 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import QueryError
+from stair_es.model.vocabularies.unknown_words import find_unknown_words
 from stair_es.search.dsl.filters import parse_filter
+from stair_es.search.dsl.pagination import NEWEST_ORDER
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, TokenGroup
-from stair_es.search.query_encoder import boost_tokens, combine_vectors, resolve_tokens
-from stair_es.search.query_parser import ParsedQuery, parse_query
-from stair_es.search.request import SearchRequest, build_pagination, build_search_body, build_search_request
-from stair_es.search.results import TokenContribution
+from stair_es.search.query_encoder import (
+    boost_tokens,
+    choose_match_thresholds,
+    combine_vectors,
+    list_named_words,
+    resolve_tokens,
+)
+from stair_es.search.query_parser import ParsedQuery, list_operator_remarks, parse_query
+from stair_es.search.request import (
+    SearchRequest,
+    build_pagination,
+    build_search_body,
+    build_search_request,
+    build_token_clause,
+)
+from stair_es.search.results import SearchResult, TokenContribution, parse_search_response
 from stair_es.types import SparseVector
+from stair_es.web.search.conditions import build_condition_clauses
+from stair_es.web.search.facets import TOP_TOKENS_FIELD
 
 if TYPE_CHECKING:
     from stair_es.model.base import Encoder
+    from stair_es.search.dsl.mapped_fields import MappedField
     from stair_es.search.dsl.select import QueryType
     from stair_es.token_policy import TokenPolicy
     from stair_es.web.search.schemas import SearchParams
 
-TOP_TOKENS_FIELD = "top_tokens"
-COLOURS_FIELD = "colours"
 _UNESCAPED_SLASH = re.compile(r"(?<!\\)((?:\\\\)*)/")
 """An unescaped slash. It would begin a regular expression, which engines compile without a limit:
 `/((a{1,100}){1,100}){1,100}/` blocks one of their few search threads until they are restarted."""
-MAX_FACETS = 20
-HIT_FIELDS = ["tokens", TOP_TOKENS_FIELD, "uri", "caption", "width", "height", "fingerprint"]
+_HIT_FIELDS = [
+    *("tokens", TOP_TOKENS_FIELD, "uri", "name", "folder", "caption", "width", "height", "bytes", "format", "colours"),
+    *("taken_at", "modified_at", "sha256", "perceptual_hash", "fingerprint"),
+]
 """The fields of a document that a hit requires."""
-_AGGREGATIONS = {
-    "tokens": {"terms": {"field": TOP_TOKENS_FIELD, "size": MAX_FACETS}},
-    "sources": {"terms": {"field": "source", "size": MAX_FACETS}},
-    "indices": {"terms": {"field": "_index"}},
-}
-_COLOUR_AGGREGATION = {"colours": {"terms": {"field": COLOURS_FIELD, "size": MAX_FACETS}}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +93,23 @@ class TokenNormalizer:
             return (word,)
         return self.policy.replace_tokens(resolve_tokens(self.encoder, word))
 
+    def list_named_words(self, texts: Sequence[str]) -> list[TokenGroup]:
+        """List the words of texts as tokens (see `query_encoder.list_named_words`)."""
+        words = list_named_words(self.encoder, texts)
+        return words if self.policy is None else list(map(self.policy.replace_tokens, words))
+
     def apply_policy(self, vector: SparseVector) -> SparseVector:
         """Apply the token policy to a vector of the model."""
         return self.policy.rewrite_query(vector) if self.policy else vector
 
 
 def build_weighted_query(
-    params: SearchParams, normalizer: TokenNormalizer, encode: Callable[[str], SparseVector], stored: SparseVector | None = None
+    params: SearchParams,
+    normalizer: TokenNormalizer,
+    encode: Callable[[str], SparseVector],
+    *,
+    stored: SparseVector | None = None,
+    filters: Sequence[Mapping[str, Any]] = (),
 ) -> WeightedQuery:
     """Build the weighted query of search parameters.
 
@@ -97,6 +118,7 @@ def build_weighted_query(
         normalizer: The token normalizer of the index.
         encode: Encodes a text.
         stored: The tokens of the document `params.similar_to`, to which the policy has been applied already.
+        filters: The clauses of `build_filters`.
 
     Raises:
         QueryError: If the query is empty, a word is not in the vocabulary, or parameters contradict each other.
@@ -113,24 +135,48 @@ def build_weighted_query(
         raise QueryError("all tokens of the query are muted", "Keep at least one of them.")
     if not all(map(math.isfinite, weights.values())):
         raise QueryError("a factor makes a weight too large", "Use a smaller one.")
+    texts = [parsed.text] if parsed.text and not by_caption else []
+    has_images = stored is not None or bool(params.vector)
     query = SearchQuery(
         vector=SparseVector.from_mapping(weights),
         caption=parsed.text if by_caption else "",
         required=[normalizer.resolve_tokens(word) for word in required],
         excluded=[normalizer.resolve_tokens(word) for word in excluded],
-        filters=_build_filters(params),
+        filters=filters,
+        match_thresholds=choose_match_thresholds(normalizer.encoder, texts, has_images=has_images),
+        named_words=[] if has_images else normalizer.list_named_words(texts),
+        unknown_words=[word for text in texts for word in find_unknown_words(normalizer.encoder, text)],
+        remarks=list_operator_remarks(params.text),
     )
     return WeightedQuery(tokens=tokens, required=required, excluded=excluded, query=query)
 
 
-def build_filter_query(params: SearchParams) -> dict[str, Any] | None:
-    """Build the query for all images that match the filters, if there is nothing else in the parameters; otherwise None.
+def build_browsing_query(
+    params: SearchParams, normalizer: TokenNormalizer, query_type: QueryType, filters: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Build the query for all images that meet the conditions, without scores.
 
     Raises:
-        QueryError: If a filter can't be parsed.
+        QueryError: If a word is not in the vocabulary.
     """
-    has_query = params.text.strip() or params.similar_to or params.vector or params.factors
-    return None if has_query or params.require or params.exclude else {"bool": {"filter": _build_filters(params)}}
+    required, excluded = (
+        [build_token_clause(normalizer.resolve_tokens(word), query_type) for word in words]
+        for words in (params.require, params.exclude)
+    )
+    return {"bool": {"filter": [*filters, *required], "must_not": excluded}}
+
+
+def build_filters(params: SearchParams, fields: Mapping[str, MappedField]) -> list[dict[str, Any]]:
+    """Build the clauses of the conditions and of the query string.
+
+    Raises:
+        QueryError: If one is invalid.
+    """
+    clauses = build_condition_clauses(params.filters, fields)
+    text = params.filter.strip()
+    if text[:1] in ("{", "["):  # a clause can run scripts, and read other indices
+        raise QueryError("the filter is not a query string", "Write it like width:>800 AND format:JPEG.")
+    return [*clauses, parse_filter(_UNESCAPED_SLASH.sub(r"\1\\/", text))] if text else clauses
 
 
 def _collect_tokens(
@@ -169,15 +215,6 @@ def _apply_factors(
     return weighted
 
 
-def _build_filters(params: SearchParams) -> list[dict[str, Any]]:
-    filters: list[dict[str, Any]] = [{"term": {TOP_TOKENS_FIELD: word}} for word in params.top_tokens]
-    filters += [{"term": {COLOURS_FIELD: colour}} for colour in params.colours]
-    text = params.filter.strip()
-    if text[:1] in ("{", "["):  # a clause can run scripts, and read other indices
-        raise QueryError("the filter is not a query string", "Write it like width:>800 AND format:JPEG.")
-    return [*filters, parse_filter(_UNESCAPED_SLASH.sub(r"\1\\/", text))] if text else filters
-
-
 @dataclass(frozen=True, kw_only=True)
 class QueryPlan:
     """The query type and limits for a cluster and an index."""
@@ -200,13 +237,48 @@ def build_page_request(query: SearchQuery, params: SearchParams, plan: QueryPlan
         request = build_search_request(
             query, plan.query_type, max_clauses=plan.max_clauses, k=params.k, after=params.after, ordered=plan.sortable
         )
-    return replace(request, body={**request.body, "_source": HIT_FIELDS})
+    return replace(request, body={**request.body, "_source": _HIT_FIELDS})
 
 
-def build_facets_request(query: Mapping[str, Any], *, colours: bool) -> dict[str, Any]:
-    """Build the request for the facets of all images that match a query."""
-    aggs = {**_AGGREGATIONS, **(_COLOUR_AGGREGATION if colours else {})}
-    return {"size": 0, "track_total_hits": True, "query": dict(query), "aggs": aggs}
+def build_dates_request(query: Mapping[str, Any], params: SearchParams) -> dict[str, Any]:
+    """Build the request for the dates of the newest `k` images that are older than the cursor.
+
+    They bound the dates of a page, for `build_browsing_request`. Sorted by date and URI at once, an engine looks up the URI of
+    each image that is newer than all before it, and images are written in the order of their dates: 1.5 s for 100,000.
+    """
+    older = [{"range": {"ingested_at": {"lt": int(params.after[0]), "format": "epoch_millis"}}}] if params.after else []
+    bounded = {"bool": {"filter": [query, *older]}}
+    return {"size": params.k, "track_total_hits": False, "query": bounded, "sort": NEWEST_ORDER[:1], "_source": False}
+
+
+def parse_oldest_date(response: Mapping[str, Any], k: int) -> int:
+    """Parse the response to `build_dates_request` to the oldest date in milliseconds.
+
+    Returns:
+        0 if there are fewer than `k`, or if it is before 1970: images without a date come first there, and no range has them.
+    """
+    hits = response["hits"]["hits"]
+    return max(0, int(hits[-1]["sort"][0])) if len(hits) == k else 0
+
+
+def build_browsing_request(query: Mapping[str, Any], params: SearchParams, plan: QueryPlan, oldest_ms: int) -> SearchRequest:
+    """Build the request for the newest images, none of which is older than `oldest_ms`; 0 for no bound.
+
+    Raises:
+        QueryError: If `params.after` is not a cursor, or there is no total order.
+    """
+    pagination = build_pagination(params.after, ordered=plan.sortable, order=NEWEST_ORDER) or {"sort": NEWEST_ORDER[:1]}
+    newer = {"range": {"ingested_at": {"gte": oldest_ms, "format": "epoch_millis"}}}
+    bounded = {"bool": {"filter": [query, newer]}} if oldest_ms else query
+    body = {"size": params.k, "track_total_hits": False, "query": bounded, **pagination, "_source": _HIT_FIELDS}
+    return SearchRequest(body=body, vector=EMPTY_VECTOR, truncated=EMPTY_VECTOR, query_type=plan.query_type)
+
+
+def parse_browsing_response(response: Mapping[str, Any], request: SearchRequest) -> SearchResult:
+    """Parse the response to `build_browsing_request`: all scores are 0, and without a total order there is no cursor."""
+    hits = [{**hit, "_score": 0.0} for hit in response["hits"]["hits"]]
+    result = parse_search_response({**response, "hits": {"hits": hits}}, replace(request, query_type="rank_features"))
+    return result if request.body["sort"] == NEWEST_ORDER else replace(result, after=None)
 
 
 def build_counts_request() -> dict[str, Any]:

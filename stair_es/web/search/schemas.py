@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import orjson
 
 from stair_es.errors import QueryError
+from stair_es.web.search.conditions import Condition, parse_conditions
 
 SearchMethod: TypeAlias = Literal["stair", "bag", "bm25"]
 SEARCH_METHODS: tuple[SearchMethod, ...] = get_args(SearchMethod)
@@ -38,15 +39,18 @@ class SearchParams:
     """Token -> factor of its weight; for a token that the query lacks, its weight."""
     require: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    top_tokens: tuple[str, ...] = ()
-    """Tokens that must be among the heaviest of an image."""
-    colours: tuple[str, ...] = ()
-    """Colours that an image must have."""
+    filters: tuple[Condition, ...] = ()
+    """Conditions on fields, all of which an image must meet."""
     filter: str = ""
     """A query string."""
     k: int = DEFAULT_K
     after: tuple[Any, ...] | None = None
     method: SearchMethod = "stair"
+
+    @property
+    def is_browsing(self) -> bool:
+        """Whether there is nothing to rank by, so that the newest images are wanted."""
+        return not (self.text.strip() or self.similar_to or self.vector or self.factors)
 
 
 def parse_search_params(body: bytes) -> SearchParams:
@@ -137,8 +141,7 @@ _PARSERS: Mapping[str, Callable[[str, object], Any]] = {
     "factors": _parse_factors,
     "require": _parse_tokens,
     "exclude": _parse_tokens,
-    "top_tokens": _parse_tokens,
-    "colours": _parse_tokens,
+    "filters": parse_conditions,
     "filter": _parse_text,
     "k": _parse_k,
     "after": _parse_cursor,

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from stair_es.feature_names import unescape_feature
 from stair_es.inspection.stored_document import parse_token_vector
+from stair_es.sources.io.uris import split_image_uri
 
 if TYPE_CHECKING:
     from stair_es.inspection.stored_document import StoredImage
-    from stair_es.search.results import Hit, TokenContribution
+    from stair_es.model.vocabularies.unknown_words import UnknownWord
+    from stair_es.search.results import Hit, SearchResult, TokenContribution
     from stair_es.types import Json, SparseVector
     from stair_es.web.search.query import WeightedQuery
 
 MAX_HIT_TOKENS = 12
+LARGE_THUMBNAIL_PX = 640
+"""Longer side of a thumbnail for screens with two pixels a point; rendered from an original only."""
+_HIT_TEXTS = ("folder", "format", "taken_at", "modified_at", "sha256", "perceptual_hash")
 _DIGITS = 6
 _MAX_TEXT_CHARS = 4000
 _HIDDEN_FIELDS = frozenset(
@@ -33,18 +38,28 @@ def encode_json(value: Json | Mapping[str, Any]) -> bytes:
 
 
 def serialize_hit(
-    hit: Hit, contributions: Sequence[TokenContribution], text_score: float, thumbnail: str | None
+    hit: Hit,
+    contributions: Sequence[TokenContribution],
+    text_score: float,
+    *,
+    thumbnail: str | None,
+    thumbnail_2x: str | None,
+    original: str | None,
+    is_hidden_token: Callable[[str], bool],
 ) -> dict[str, Any]:
     """Serialize a hit."""
     return {
         "id": hit.id,
         "uri": hit.uri,
-        "name": get_display_name(hit.uri) or hit.id,
+        "name": _get_name(hit.source, hit.uri, hit.id),
         "caption": format_caption(hit.source.get("caption")),
         "score": hit.score,
-        "width": _get_int(hit.source.get("width")),
-        "height": _get_int(hit.source.get("height")),
+        "weak": hit.weak,
+        **{name: _get_int(hit.source.get(name)) for name in ("width", "height", "bytes")},
+        **{name: _get_text(hit.source.get(name)) for name in _HIT_TEXTS},
         "thumbnail": thumbnail,
+        "thumbnail_2x": thumbnail_2x,
+        "original": original,
         "contributions": [
             {
                 "token": contribution.token,
@@ -55,7 +70,36 @@ def serialize_hit(
             for contribution in contributions
         ],
         "text_score": round(text_score, _DIGITS),
-        "tokens": list_top_tokens(hit.source.get("tokens"), MAX_HIT_TOKENS),
+        "tokens": list_top_tokens(hit.source.get("tokens"), MAX_HIT_TOKENS, is_hidden_token),
+        "duplicates": serialize_duplicates(hit.duplicates),
+    }
+
+
+def serialize_duplicates(hits: Iterable[Hit]) -> list[dict[str, str]]:
+    """Serialize hits that show the same picture as another."""
+    return [{"id": hit.id, "name": _get_name(hit.source, hit.uri, hit.id), "uri": hit.uri} for hit in hits]
+
+
+def serialize_page(
+    query: Mapping[str, Any],
+    hits: Sequence[Mapping[str, Any]],
+    result: SearchResult,
+    *,
+    method: str,
+    unknown_words: Sequence[UnknownWord] = (),
+    remarks: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Serialize a page of hits, with its query by `serialize_query`."""
+    return {
+        **query,
+        "hits": list(hits),
+        "after": result.after,
+        "took_ms": result.took_ms,
+        "truncated": list(result.truncated.tokens),
+        "method": method,
+        "weak_below": result.weak_below,
+        "unknown_words": [{"word": each.word, "suggestions": list(each.suggestions)} for each in unknown_words],
+        "remarks": list(remarks),
     }
 
 
@@ -83,7 +127,7 @@ def serialize_image(image: StoredImage, thumbnail: str | None, original: str | N
     return {
         "id": image.id,
         "uri": image.uri,
-        "name": get_display_name(image.uri) or image.id,
+        "name": _get_name(image.source, image.uri, image.id),
         "caption": format_caption(image.source.get("caption")),
         "tokens": serialize_vector(image.vector),
         "facts": {"index": image.index, **facts},
@@ -93,38 +137,35 @@ def serialize_image(image: StoredImage, thumbnail: str | None, original: str | N
     }
 
 
-def serialize_facets(response: Mapping[str, Any]) -> dict[str, Any]:
-    """Serialize the number of matches and their facets."""
-    aggregations = response.get("aggregations") or {}
-    return {
-        "total": int(response["hits"]["total"]["value"]),
-        "tokens": _serialize_buckets(aggregations.get("tokens"), "token"),
-        "colours": _serialize_buckets(aggregations.get("colours"), "colour"),
-        "sources": _serialize_buckets(aggregations.get("sources"), "source"),
-    }
-
-
 def serialize_vector(vector: SparseVector) -> list[list[Any]]:
     """Serialize a vector to pairs of token and weight, heaviest first."""
     return [[token, round(weight, _DIGITS)] for token, weight in vector]
 
 
-def list_top_tokens(tokens: object, count: int) -> list[list[Any]]:
-    """List the heaviest tokens of a document in the form of `serialize_vector`, faster: 24 hits have 1,500 tokens."""
+def list_top_tokens(tokens: object, count: int, is_hidden: Callable[[str], bool]) -> list[list[Any]]:
+    """List the heaviest tokens of a document that aren't hidden, as `serialize_vector`, but faster: 24 hits have 1,500 tokens."""
     if not isinstance(tokens, Mapping):
         return []
     try:
         sorted_tokens = sorted(tokens.items(), key=itemgetter(1), reverse=True)  # sorted already by ingest, which makes this fast
+        pairs: Iterator[tuple[str, float]] = (
+            (unescape_feature(token), weight) for token, weight in sorted_tokens if 0 < weight < math.inf
+        )
     except TypeError:  # a value that is not a number, such as null
-        return serialize_vector(parse_token_vector(tokens).top(count))
-    pairs = ([unescape_feature(token), round(weight, _DIGITS)] for token, weight in sorted_tokens if 0 < weight < math.inf)
-    return list(islice(pairs, count))
+        pairs = iter(parse_token_vector(tokens))
+    return list(islice(([token, round(weight, _DIGITS)] for token, weight in pairs if not is_hidden(token)), count))
 
 
 def build_thumbnail_url(id_: str, fingerprint: object) -> str:
     """Build the URL of a thumbnail; with a fingerprint it can be cached forever."""
     version = f"?v={quote(fingerprint, safe='')}" if isinstance(fingerprint, str) and fingerprint else ""
     return f"thumb/{quote_path_segment(id_)}{version}"
+
+
+def build_large_thumbnail_url(id_: str, fingerprint: object) -> str:
+    """Build the URL of a thumbnail for screens with two pixels a point."""
+    url = build_thumbnail_url(id_, fingerprint)
+    return f"{url}{'&' if '?' in url else '?'}px={LARGE_THUMBNAIL_PX}"
 
 
 def build_original_url(id_: str) -> str:
@@ -135,16 +176,6 @@ def build_original_url(id_: str) -> str:
 def quote_path_segment(id_: str) -> str:
     """Quote an id as one segment of a path, including slashes."""
     return quote(id_, safe="", errors="replace")
-
-
-def get_display_name(uri: str) -> str:
-    """Return a short name for a URI: the last part of its path, and the fragment."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return uri
-    last = unquote(parts.path.rstrip("/").rpartition("/")[2])
-    return f"{last}#{unquote(parts.fragment)}" if parts.fragment else last or uri
 
 
 def format_caption(value: object) -> str | None:
@@ -171,9 +202,13 @@ def truncate_json(value: object) -> Json:
     return parsed
 
 
+def _get_text(value: object) -> str | None:
+    return value[:_MAX_TEXT_CHARS] if isinstance(value, str) and value else None
+
+
+def _get_name(source: Mapping[str, Any], uri: str, id_: str) -> str:
+    return _get_text(source.get("name")) or split_image_uri(uri)[0] or uri or id_
+
+
 def _get_int(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _serialize_buckets(aggregation: Mapping[str, Any] | None, name: str) -> list[dict[str, Any]]:
-    return [{name: str(bucket["key"]), "count": int(bucket["doc_count"])} for bucket in (aggregation or {}).get("buckets", ())]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache, TTLCache
@@ -11,29 +13,41 @@ from cachetools import LRUCache, TTLCache
 from stair_es._version import __version__
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.errors import ClusterError, QueryError
+from stair_es.feature_names import escape_feature
 from stair_es.inspection.stored_document import find_stored_image, get_stored_images
+from stair_es.search.diagnose import explain_no_hits
+from stair_es.search.dsl.filter_errors import explain_filter_error
+from stair_es.search.dsl.limits import check_filters
 from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import encode_query_text
+from stair_es.search.ranking.duplicates import collect_pictures, is_same_picture
+from stair_es.search.request import build_pagination
 from stair_es.search.results import parse_search_response
 from stair_es.sources.image.decode import decode_image
 from stair_es.web.errors import RETRY_AFTER_S, RequestRejected, build_not_found
 from stair_es.web.search import serializers
+from stair_es.web.search.content_facts import ContentFacts, is_hidden_token, list_field_facts
+from stair_es.web.search.facets import build_facets_request, list_facet_fields, list_facets, serialize_facets
 from stair_es.web.search.query import (
     WeightedQuery,
-    build_counts_request,
-    build_facets_request,
-    build_filter_query,
+    build_browsing_query,
+    build_browsing_request,
+    build_dates_request,
+    build_filters,
     build_page_request,
     build_weighted_query,
     explain_bag_score,
+    parse_browsing_response,
+    parse_oldest_date,
 )
 from stair_es.web.search.schemas import SearchParams
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.inspection.stored_document import StoredImage
+    from stair_es.search.dsl.pagination import Cursor
     from stair_es.search.index_cache import IndexCache
-    from stair_es.search.results import Hit, SearchResult
+    from stair_es.search.results import Hit, SearchResult, TokenContribution
     from stair_es.types import SparseVector
     from stair_es.web.hooks import ServerHooks
     from stair_es.web.images.file_access import AllowedRoots
@@ -65,12 +79,12 @@ class SearchService:
         self._lock = threading.Lock()
         self._texts: LRUCache[tuple[str, str], SparseVector] = LRUCache(512)
         self._images: TTLCache[str, StoredImage] = TTLCache(128, ttl=5.0)
-        self._counts: TTLCache[str, tuple[int, int]] = TTLCache(1, ttl=10.0)
+        self._facts = ContentFacts(self._send)
 
     def describe_index(self, title: str) -> dict[str, Any]:
         """Describe the index; `title` is shown instead of its name."""
         state = self._states.get()
-        documents, captions = self._count_documents()
+        documents, captions = self._facts.count_documents()
         return {
             "title": title or self._index,
             "index": self._index,
@@ -81,15 +95,21 @@ class SearchService:
             "originals": bool(self._roots),
             "max_upload_bytes": self._limits.upload_bytes,
             "policy": state.info.policy.label if state.info.policy else None,
+            "fields": list_field_facts(state.info),
+            "suggestions": self._facts.list_suggestions(state.info),
         }
 
+    def list_field_values(self, name: str, prefix: str) -> dict[str, Any]:
+        """List the most frequent values of a field that begin with a prefix."""
+        return self._facts.list_values(self._states.get().info, name, prefix)
+
     def search(self, params: SearchParams) -> dict[str, Any]:
-        """Search for the best images."""
-        return self._states.search_with_refresh(lambda state: self._search_index(state, params))
+        """Search for the best images; without anything to rank by, list the newest."""
+        return self._run_search(self._browse_index if params.is_browsing else self._search_index, params)
 
     def count_facets(self, params: SearchParams) -> dict[str, Any]:
         """Count the facets of all images that match; without a query, of those that match the filters."""
-        return self._states.search_with_refresh(lambda state: self._count_facets(state, params))
+        return self._run_search(self._count_facets, params)
 
     def find_neighbors(self, id_: str, k: int) -> dict[str, Any]:
         """Find the `k` images that are most similar to an image."""
@@ -101,7 +121,7 @@ class SearchService:
         image = get_stored_images(self._cluster, self._index, [id_]).get(id_)
         if image is None:
             raise build_not_found(id_)
-        original = serializers.build_original_url(id_) if self._roots.contains(image.uri) else None
+        original = self._get_original_url(id_, image.uri)
         return serializers.serialize_image(image, self._get_thumbnail_url(state, id_, image.source), original)
 
     def encode_upload(self, data: bytes) -> dict[str, Any]:
@@ -118,65 +138,154 @@ class SearchService:
             "height": decoded.height,
         }
 
+    def _run_search(
+        self, search: Callable[[IndexState, SearchParams], tuple[dict[str, Any], set[str]]], params: SearchParams
+    ) -> dict[str, Any]:
+        """Run a search by parameters, and explain errors of the filter that only the engine finds."""
+
+        def attempt(state: IndexState) -> tuple[dict[str, Any], set[str]]:
+            try:
+                return search(state, params)
+            except ClusterError as error:
+                if error.status == 400 and params.filter.strip():
+                    explained = explain_filter_error(error.message, params.filter, state.info.mapped_fields)
+                    if explained is not None:
+                        raise explained from None
+                raise
+
+        return self._states.search_with_refresh(attempt)
+
     def _search_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
         weighted = self._build_query(state, params)
         result = self._send_query(state, weighted.query, params)
-        page = {
-            **serializers.serialize_query(weighted),
-            "hits": self._serialize_hits(state, weighted.query, params, result.hits),
-            "after": result.after,
-            "took_ms": result.took_ms,
-            "truncated": list(result.truncated.tokens),
-            "method": params.method,
-        }
+        page = serializers.serialize_page(
+            serializers.serialize_query(weighted),
+            self._serialize_hits(state, weighted.query, params, result.hits),
+            result,
+            method=params.method,
+            unknown_words=weighted.query.unknown_words,
+            remarks=self._list_remarks(state, weighted.query, params, result),
+        )
         return page, {hit.index for hit in result.hits}
 
+    def _browse_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
+        query = self._build_browsing_query(state, params)
+        build_pagination(params.after, ordered=state.plan.sortable)  # checks the cursor
+
+        def fetch(after: Cursor | None) -> SearchResult:
+            page = replace(params, after=None if after is None else tuple(after))
+            oldest_ms = parse_oldest_date(self._send(build_dates_request(query, page)), page.k)
+            request = build_browsing_request(query, page, state.plan, oldest_ms)
+            return parse_browsing_response(self._send(request.body), request)
+
+        result = collect_pictures(fetch, params.k, params.after)
+        hits = [self._serialize_hit(state, hit, (), 0.0) for hit in result.hits]
+        conditions = {"query": [], "required": list(params.require), "excluded": list(params.exclude)}
+        return serializers.serialize_page(conditions, hits, result, method=params.method), {hit.index for hit in result.hits}
+
     def _send_query(self, state: IndexState, query: SearchQuery, params: SearchParams) -> SearchResult:
-        request = build_page_request(query, params, state.plan)
-        return parse_search_response(self._send(request.body), request)
+        def fetch(after: Cursor | None) -> SearchResult:
+            request = build_page_request(query, replace(params, after=None if after is None else tuple(after)), state.plan)
+            return parse_search_response(self._send(request.body), request)
+
+        return collect_pictures(fetch, params.k, params.after)
+
+    def _list_remarks(self, state: IndexState, query: SearchQuery, params: SearchParams, result: SearchResult) -> list[str]:
+        """List remarks on the query, and which required words leave nothing."""
+
+        def count_matches(other: SearchQuery) -> int:
+            body = build_page_request(other, replace(params, after=None), state.plan).body
+            request = {"size": 0, "track_total_hits": True, "query": body["query"]}
+            return int(self._send(request)["hits"]["total"]["value"])
+
+        is_empty = not result.hits and params.after is None
+        reason = explain_no_hits(query, count_matches) if is_empty else ""
+        return [*([reason] if reason else []), *query.remarks, *state.info.list_remarks(query)]
 
     def _count_facets(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
+        exclusive = [condition for condition in params.filters if condition.is_exclusive]
+        shared = replace(params, filters=tuple(condition for condition in params.filters if not condition.is_exclusive))
         query = (
-            build_filter_query(params)
-            or build_page_request(self._build_query(state, params).query, params, state.plan).body["query"]
+            self._build_browsing_query(state, shared)
+            if params.is_browsing
+            else build_page_request(self._build_query(state, shared).query, shared, state.plan).body["query"]
         )
-        response = self._send(build_facets_request(query, colours=state.info.has_colours))
-        return serializers.serialize_facets(response), {
-            str(bucket["key"]) for bucket in response["aggregations"]["indices"]["buckets"]
-        }
+        fields = state.info.mapped_fields
+        facets = list_facets(list_facet_fields(fields), self._facts.get_profiles(state.info), params.filters)
+        response = self._send(build_facets_request(query, facets, exclusive, fields))
+        indices = {str(bucket["key"]) for bucket in response["aggregations"]["indices"]["buckets"]}
+        return serialize_facets(facets, response, partial(is_hidden_token, state.info)), indices
 
     def _find_neighbors(self, state: IndexState, id_: str, k: int) -> tuple[dict[str, Any], set[str]]:
         image = self._get_stored_image(state, id_)
         if not len(image.vector):
-            return {"hits": []}, {image.index}
-        params = SearchParams(k=k)
+            return {"hits": [], "duplicates": []}, {image.index}
+        params = SearchParams(k=k + 1)  # one picture more: its own copies, which are left out
         query = SearchQuery(vector=image.vector, filters=[{"bool": {"must_not": [{"ids": {"values": [image.id]}}]}}])
-        hits = self._send_query(state, query, params).hits
-        return {"hits": self._serialize_hits(state, query, params, hits)}, {image.index, *(hit.index for hit in hits)}
+        source = {**image.source, "tokens": {escape_feature(token): weight for token, weight in image.vector}}
+        found = self._send_query(state, query, params).hits
+        copies = [hit for hit in found if is_same_picture(source, hit.source)]
+        others = [hit for hit in found if not is_same_picture(source, hit.source)]
+        answer = {
+            "hits": self._serialize_hits(state, query, params, others[:k]),
+            "duplicates": serializers.serialize_duplicates(copy for hit in copies for copy in (hit, *hit.duplicates)),
+        }
+        return answer, {image.index, *(hit.index for hit in found)}
 
     def _build_query(self, state: IndexState, params: SearchParams) -> WeightedQuery:
         image = self._get_stored_image(state, params.similar_to) if params.similar_to and params.method != "bm25" else None
         weighted = build_weighted_query(
-            params, state.normalizer, lambda text: self._encode_text(state, text), image.vector if image else None
+            params,
+            state.normalizer,
+            lambda text: self._encode_text(state, text),
+            stored=image.vector if image else None,
+            filters=self._build_filters(state, params),
         )
         if params.method == "bm25":
             state.info.check_caption_field(weighted.query)
-            if not self._count_documents()[1]:
+            if not self._facts.count_documents()[1]:
                 raise QueryError("bm25 searches captions, and no image of this index has one", "Use another method.")
         return weighted
+
+    def _build_browsing_query(self, state: IndexState, params: SearchParams) -> dict[str, Any]:
+        return build_browsing_query(params, state.normalizer, state.plan.query_type, self._build_filters(state, params))
+
+    def _build_filters(self, state: IndexState, params: SearchParams) -> list[dict[str, Any]]:
+        clauses = build_filters(params, state.info.mapped_fields)
+        if params.filter.strip():
+            state.info.check_filter_fields(clauses[-1:])
+        check_filters(clauses)
+        return clauses
 
     def _serialize_hits(
         self, state: IndexState, query: SearchQuery, params: SearchParams, hits: Sequence[Hit]
     ) -> list[dict[str, Any]]:
         return [
-            serializers.serialize_hit(
+            self._serialize_hit(
+                state,
                 hit,
                 explain_bag_score(query, hit.source) if params.method == "bag" else hit.contributions,
                 hit.score if params.method == "bm25" else 0.0,  # otherwise the score is that of its tokens, apart from rounding
-                self._get_thumbnail_url(state, hit.id, hit.source),
             )
             for hit in hits
         ]
+
+    def _serialize_hit(
+        self, state: IndexState, hit: Hit, contributions: Sequence[TokenContribution], text_score: float
+    ) -> dict[str, Any]:
+        original = self._get_original_url(hit.id, hit.uri)
+        return serializers.serialize_hit(
+            hit,
+            contributions,
+            text_score,
+            thumbnail=self._get_thumbnail_url(state, hit.id, hit.source),
+            thumbnail_2x=serializers.build_large_thumbnail_url(hit.id, hit.source.get("fingerprint")) if original else None,
+            original=original,
+            is_hidden_token=partial(is_hidden_token, state.info),
+        )
+
+    def _get_original_url(self, id_: str, uri: str) -> str | None:
+        return serializers.build_original_url(id_) if self._roots.contains(uri) else None
 
     def _get_thumbnail_url(self, state: IndexState, id_: str, source: Mapping[str, Any]) -> str | None:
         has_thumbnail = state.info.has_thumbnails or self._roots
@@ -204,17 +313,6 @@ class SearchService:
             with self._lock:
                 self._images[reference] = image
         return image
-
-    def _count_documents(self) -> tuple[int, int]:
-        """Count images, and images with a caption."""
-        with self._lock:
-            counts = self._counts.get("")
-        if counts is None:
-            response = self._send(build_counts_request())
-            counts = int(response["hits"]["total"]["value"]), int(response["aggregations"]["captions"]["doc_count"])
-            with self._lock:
-                self._counts[""] = counts
-        return counts
 
     def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
         response = self._cluster.search(self._index, {**body, "timeout": _SEARCH_TIMEOUT}, retry=NO_RETRY)

@@ -90,6 +90,7 @@ def serve_page(
     limits: ServerLimits | None = None,
     model: str | None = None,
     observer: ServerTelemetry | None = None,
+    root_path: str = "",
 ) -> Iterator[PageClient]:
     """Serve a page within the context."""
     observer = observer or ServerTelemetry()
@@ -101,6 +102,7 @@ def serve_page(
         limits=limits or ServerLimits(),
         hooks=observer.hooks,
         extra_routes=observer.routes,
+        root_path=root_path,
     )
     started = threading.Event()
     with bind_socket("127.0.0.1", 0) as (listener, port), Cluster(connection) as cluster, ExitStack() as stack:

@@ -1,11 +1,21 @@
 """Weighted query -> request bodies."""
 
+from typing import Any
+
 import pytest
 
 from stair_es.errors import QueryError
 from stair_es.search.query import SearchQuery
 from stair_es.types import SparseVector
-from stair_es.web.search.query import QueryPlan, build_facets_request, build_page_request, explain_bag_score
+from stair_es.web.search.query import (
+    QueryPlan,
+    build_browsing_request,
+    build_dates_request,
+    build_page_request,
+    explain_bag_score,
+    parse_browsing_response,
+    parse_oldest_date,
+)
 from stair_es.web.search.schemas import SearchParams
 
 PLAN = QueryPlan(query_type="rank_features", max_clauses=1024)
@@ -72,14 +82,35 @@ def test_bag_explains_by_the_words_that_a_document_lists() -> None:
     assert len(explain_bag_score(SearchQuery(vector=CAR), {"top_tokens": "car"})) == 1
 
 
-def test_facets_count_all_matches() -> None:
-    body = build_facets_request({"match_all": {}}, colours=True)
-    assert (body["size"], body["track_total_hits"]) == (0, True)
-    assert {name: agg["terms"]["field"] for name, agg in body["aggs"].items()} == {
-        "tokens": "top_tokens",
-        "colours": "colours",
-        "sources": "source",
-        "indices": "_index",
-    }
-    without_colours = build_facets_request({"match_all": {}}, colours=False)  # the engine can't aggregate a text field
-    assert set(body["aggs"]) - set(without_colours["aggs"]) == {"colours"}
+def test_browsing_requests_are_ordered_by_date_with_a_cursor() -> None:
+    query: dict[str, Any] = {"bool": {"filter": []}}
+    request = build_browsing_request(query, SearchParams(k=3, after=(1.7e12, "u", "s", "i")), PLAN, 0)
+    assert [next(iter(order)) for order in request.body["sort"]] == ["ingested_at", "uri", "sha256", "_index"]
+    assert (request.body["query"], request.body["size"]) == (query, 3)
+    assert request.body["search_after"] == [1.7e12, "u", "s", "i"]
+    with pytest.raises(QueryError, match="not a cursor"):
+        build_browsing_request(query, SearchParams(after=("a", "b")), PLAN, 0)
+    unordered = QueryPlan(query_type="rank_features", max_clauses=1024, sortable=False)
+    by_date = build_browsing_request(query, SearchParams(k=1), unordered, 0)
+    assert [list(order) for order in by_date.body["sort"]] == [["ingested_at"]]
+    for body, cursor in (
+        (by_date, [1.7e12]),
+        (build_browsing_request(query, SearchParams(k=1), PLAN, 0), [1.7e12, "u", "s", "i"]),
+    ):
+        response = {"took": 1, "hits": {"hits": [{"_id": "a", "sort": cursor}]}}
+        assert parse_browsing_response(response, body).after == (None if body is by_date else cursor)
+    with pytest.raises(QueryError, match="total order"):
+        build_browsing_request(query, SearchParams(after=(1.7e12, "u", "s", "i")), unordered, 0)
+
+
+def test_a_page_is_bounded_by_the_dates_of_its_images() -> None:
+    query: dict[str, Any] = {"bool": {"filter": []}}
+    first = build_dates_request(query, SearchParams(k=2))
+    assert (first["size"], first["query"]["bool"]["filter"], first["_source"]) == (2, [query], False)
+    later = build_dates_request(query, SearchParams(k=2, after=(1.7e12, "u", "s", "i")))
+    assert later["query"]["bool"]["filter"][1]["range"]["ingested_at"]["lt"] == 1_700_000_000_000
+    dates = {"hits": {"hits": [{"sort": [1_600_000_000_000]}, {"sort": [1_500_000_000_000]}]}}
+    assert (parse_oldest_date(dates, 2), parse_oldest_date(dates, 3)) == (1_500_000_000_000, 0)
+    assert parse_oldest_date({"hits": {"hits": [{"sort": [-1]}]}}, 1) == 0
+    bounded = build_browsing_request(query, SearchParams(k=2), PLAN, 1_500_000_000_000).body["query"]["bool"]["filter"]
+    assert bounded == [query, {"range": {"ingested_at": {"gte": 1_500_000_000_000, "format": "epoch_millis"}}}]

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 import pytest
 
 from stair_es.errors import QueryError
+from stair_es.search.dsl.mapped_fields import MappedField
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import ImageSpec, Pixels, SparseVector
-from stair_es.web.search.query import TokenNormalizer, WeightedQuery, build_weighted_query
+from stair_es.web.search.conditions import Condition
+from stair_es.web.search.query import TokenNormalizer, WeightedQuery, build_browsing_query, build_filters, build_weighted_query
 from stair_es.web.search.schemas import SearchParams
 
 STORED = SparseVector.from_mapping({"cat": 0.5, "doggo": 0.25})
+FIELDS = {"top_tokens": MappedField(name="top_tokens", type="keyword", kind="keyword", path="top_tokens")}
 PIECES = {"kittens": ("kit", "##tens"), "the": ()}
 
 
@@ -39,7 +42,11 @@ def build(policy: TokenPolicy | None = None, stored: SparseVector | None = None,
     encoder = LengthEncoder()
     params = SearchParams(**fields)  # type: ignore[arg-type]
     return build_weighted_query(
-        params, TokenNormalizer(encoder=encoder, policy=policy), lambda text: encoder.encode_texts([text])[0], stored
+        params,
+        TokenNormalizer(encoder=encoder, policy=policy),
+        lambda text: encoder.encode_texts([text])[0],
+        stored=stored,
+        filters=build_filters(params, FIELDS),
     )
 
 
@@ -113,8 +120,8 @@ def test_bm25_needs_and_keeps_text() -> None:
         build(similar_to="x", stored=STORED, method="bm25")
 
 
-def test_the_filters_are_words_and_a_query_string() -> None:
-    weighted = build(text="red", top_tokens=("cat", "a.b"), filter=" width:>8 ")
+def test_the_filters_are_conditions_and_a_query_string() -> None:
+    weighted = build(text="red", filters=(Condition(field="top_tokens", all=("cat", "a.b")),), filter=" width:>8 ")
     assert list(weighted.query.filters) == [
         {"term": {"top_tokens": "cat"}},
         {"term": {"top_tokens": "a.b"}},
@@ -165,3 +172,16 @@ def test_a_filter_is_never_a_clause(text: str) -> None:
 def test_invalid_queries_are_rejected(fields: dict[str, object], message: str) -> None:
     with pytest.raises(QueryError, match=message):
         build(**fields)  # type: ignore[arg-type]
+
+
+def test_browsing_keeps_the_conditions_without_scores() -> None:
+    normalizer = TokenNormalizer(encoder=LengthEncoder(), policy=POLICY)
+    params = SearchParams(require=("dog",), exclude=("kittens",))
+    assert params.is_browsing
+    query = build_browsing_query(params, normalizer, "rank_features", [{"term": {"format": "JPEG"}}])["bool"]
+    assert query["filter"][0] == {"term": {"format": "JPEG"}}
+    assert "tokens.doggo" in str(query["filter"][1:])
+    assert all(feature in str(query["must_not"]) for feature in ("tokens.cat", "tokens.##tens"))
+    for fields in ({"text": "a"}, {"similar_to": "x"}, {"vector": {"a": 1.0}}, {"factors": {"a": 0.0}}):
+        assert not SearchParams(**fields).is_browsing
+    assert SearchParams(text="  ", filter="width:>8").is_browsing

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from stair_es.errors import QueryError
+from stair_es.web.search.conditions import MAX_CONDITION_VALUES, MAX_CONDITIONS, MAX_VALUE_CHARS, Condition
 from stair_es.web.search.schemas import (
     MAX_K,
     MAX_LIST_ITEMS,
@@ -29,7 +30,11 @@ def test_all_fields_are_read() -> None:
             factors={"dog": 0, "cow": 2.5},
             require=["dog", "dog"],
             exclude=["cat"],
-            top_tokens=["animal"],
+            filters=[
+                {"field": "top_tokens", "all": ["animal"]},
+                {"field": "price", "gte": 10, "lt": 20.5, "any": None},
+                {"field": "on", "any": [True, "a", 3]},
+            ],
             filter="width:>800",
             k=3,
             after=[1.5, "a", None, "i"],
@@ -43,7 +48,11 @@ def test_all_fields_are_read() -> None:
         factors={"dog": 0.0, "cow": 2.5},
         require=("dog",),
         exclude=("cat",),
-        top_tokens=("animal",),
+        filters=(
+            Condition(field="top_tokens", all=("animal",)),
+            Condition(field="price", bounds={"gte": 10, "lt": 20.5}),
+            Condition(field="on", any=(True, "a", 3)),
+        ),
         filter="width:>800",
         k=3,
         after=(1.5, "a", None, "i"),
@@ -99,7 +108,31 @@ def test_an_invalid_search_request_is_rejected(raw: bytes) -> None:
         ("require", "dog"),
         ("require", [1]),
         ("exclude", [f"w{i}" for i in range(MAX_LIST_ITEMS + 1)]),
-        ("top_tokens", {"a": 1}),
+        ("filters", {"a": 1}),
+        ("filters", [{"field": "width", "gte": 1}] * (MAX_CONDITIONS + 1)),
+        *(
+            ("filters", [condition])
+            for condition in (
+                "width:>8",
+                {},
+                {"field": "width"},
+                {"field": "width", "gte": 1, "gt": 2},
+                {"field": "width", "lte": 1, "lt": 2, "gt": 0},
+                {"field": "width", "any": []},
+                {"field": "width", "any": "8"},
+                {"field": "width", "any": [None]},
+                {"field": "width", "any": [{"a": 1}]},
+                {"field": "width", "any": [8] * (MAX_CONDITION_VALUES + 1)},
+                {"field": "uri", "any": ["x" * (MAX_VALUE_CHARS + 1)]},
+                {"field": "width", "gte": True},
+                {"field": "width", "gte": [1]},
+                {"field": "width", "gte": 1, "any": [2]},
+                {"field": "width", "any": [1], "all": [1]},
+                {"field": "width", "above": 1},
+                {"field": "", "any": [1]},
+                {"field": 7, "any": [1]},
+            )
+        ),
         ("filter", []),
         ("k", 0),
         ("k", MAX_K + 1),

@@ -10,6 +10,7 @@ from stair_es.inspection.stored_document import parse_stored_image
 from stair_es.search.results import parse_hit
 from stair_es.types import SparseVector
 from stair_es.web.search import serializers
+from stair_es.web.search.facets import is_piece
 
 HOSTILE = "</script><script>alert(1)</script>\u2028\ud800"
 
@@ -18,7 +19,13 @@ def hit(**source: Any) -> dict[str, Any]:  # noqa: ANN401
     raw_hit = {"_id": "a/b", "_index": "i", "_score": 1.5, "_source": {"tokens": {"car": 0.5, "a%2Eb": 0.25}, **source}}
     parsed = parse_hit(raw_hit, SparseVector.from_mapping({"car": 2.0, "sun": 1.0}))
     return serializers.serialize_hit(
-        parsed, parsed.contributions, 0.0, serializers.build_thumbnail_url(parsed.id, source.get("fingerprint"))
+        parsed,
+        parsed.contributions,
+        0.0,
+        thumbnail=serializers.build_thumbnail_url(parsed.id, source.get("fingerprint")),
+        thumbnail_2x=None,
+        original=serializers.build_original_url(parsed.id),
+        is_hidden_token=is_piece,
     )
 
 
@@ -30,13 +37,46 @@ def test_a_hit_has_exactly_the_fields_that_the_page_reads() -> None:
         "name": "a b.jpg",
         "caption": "red",
         "score": 1.5,
+        "weak": False,
         "width": 3,
         "height": 4,
+        "bytes": None,
+        "folder": None,
+        "format": None,
+        "taken_at": None,
+        "modified_at": None,
+        "sha256": None,
+        "perceptual_hash": None,
         "thumbnail": "thumb/a%2Fb?v=f%2F1",
+        "thumbnail_2x": None,
+        "original": "original/a%2Fb",
         "contributions": [{"token": "car", "query_weight": 2.0, "document_weight": 0.5, "contribution": 1.0}],
         "text_score": 0.0,
         "tokens": [["car", 0.5], ["a.b", 0.25]],
+        "duplicates": [],
     }
+
+
+def test_a_hit_tells_about_its_file() -> None:
+    facts = {
+        "name": "b.jpg",
+        "folder": "s3://bucket/a",
+        "bytes": 12345,
+        "format": "JPEG",
+        "taken_at": "2020-01-31T10:00:00",
+        "modified_at": "2021-01-31T10:00:00Z",
+        "sha256": "0" * 64,
+        "perceptual_hash": "0" * 16,
+    }
+    serialized = hit(uri="s3://bucket/a/other.jpg", **facts)
+    assert {name: serialized[name] for name in facts} == facts
+    odd = hit(**{name: {"a": 1} for name in facts})
+    assert {name: odd[name] for name in facts} == {**dict.fromkeys(facts), "name": "a/b"}
+
+
+def test_hidden_tokens_leave_room_for_others() -> None:
+    tokens = {f"##p{i}": 9.0 for i in range(20)} | {"##": 8.0, "car": 0.5}
+    assert hit(tokens=tokens)["tokens"] == [["##", 8.0], ["car", 0.5]]
 
 
 def test_a_document_without_anything_is_a_hit_all_the_same() -> None:
@@ -80,17 +120,17 @@ def test_json_is_ascii_without_html() -> None:
     [
         ("file:///p/tabby%20cat.jpg", "tabby cat.jpg"),
         ("s3://bucket/x/y.png", "y.png"),
-        ("file:///p/shard.tar#a/b.jpg", "shard.tar#a/b.jpg"),
+        ("file:///p/shard.tar#a/b.jpg", "b.jpg"),
         ("https://h/a.jpg?x=1", "a.jpg"),
-        ("file:///p/", "p"),
+        ("file:///p/", "file:///p/"),
         ("plain", "plain"),
-        ("http://[", "http://["),
-        ("", ""),
+        ("http://[", "["),
+        ("", "a/b"),
         ("file:///%ff.jpg", "\ufffd.jpg"),
     ],
 )
-def test_names_are_the_last_part_of_a_uri(uri: str, name: str) -> None:
-    assert serializers.get_display_name(uri) == name
+def test_a_document_without_a_name_has_that_of_its_uri_or_id(uri: str, name: str) -> None:
+    assert hit(uri=uri)["name"] == name
 
 
 def test_image_pages_show_only_readable_fields() -> None:
@@ -126,15 +166,6 @@ def test_image_pages_show_only_readable_fields() -> None:
 def test_the_heaviest_words_are_the_beginning_of_all(value: dict[str, Any]) -> None:
     tokens = {"w00": 1.0, "a%2Eb": 9.0, **value, **{f"w{i:02}": 1.0 + i / 7 for i in range(1, 40)}}
     image = parse_stored_image({"_id": "1", "_source": {"tokens": tokens}})
-    assert serializers.list_top_tokens(tokens, 12) == serializers.serialize_vector(image.vector)[:12]
-    assert serializers.list_top_tokens({"one": 1.0, **value}, 12) == [["one", 1.0]]
-    assert serializers.list_top_tokens(None, 12) == serializers.list_top_tokens(["a"], 12) == []
-
-
-def test_facets_without_aggregations_are_empty() -> None:
-    assert serializers.serialize_facets({"hits": {"total": {"value": 3}}}) == {
-        "total": 3,
-        "tokens": [],
-        "colours": [],
-        "sources": [],
-    }
+    assert serializers.list_top_tokens(tokens, 12, is_piece) == serializers.serialize_vector(image.vector)[:12]
+    assert serializers.list_top_tokens({"one": 1.0, **value}, 12, is_piece) == [["one", 1.0]]
+    assert serializers.list_top_tokens(None, 12, is_piece) == serializers.list_top_tokens(["a"], 12, is_piece) == []

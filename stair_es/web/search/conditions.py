@@ -1,0 +1,197 @@
+"""Conditions on fields: parse them from untrusted JSON, check them against the mapping, and build their clauses. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from dataclasses import field as make_field
+from datetime import date
+from typing import Any, TypeAlias
+
+from stair_es.errors import QueryError
+from stair_es.search.dsl.limits import is_valid_unicode
+from stair_es.search.dsl.mapped_fields import MappedField, get_mapped_field
+
+ConditionValue: TypeAlias = "str | float | bool"
+
+MAX_CONDITIONS = 32
+MAX_CONDITION_VALUES = 64
+MAX_VALUE_CHARS = 8192
+_MAX_FIELD_CHARS = 512
+_BOUNDS = ("gte", "gt", "lte", "lt")
+_EXAMPLE = 'Write it like {"field": "format", "any": ["JPEG"]} or {"field": "width", "gte": 800}.'
+_DATE = re.compile(
+    r"\d{4}(?:-(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12]\d|3[01])"
+    r"(?:T(?:[01]\d|2[0-3])(?::[0-5]\d(?::[0-5]\d(?:\.\d{1,9})?)?)?(?:Z|[+-](?:0\d|1[0-8]):?[0-5]\d)?)?)?)?",
+    re.ASCII,
+)
+_NUMBER = re.compile(r"-?\d{1,19}(?:\.\d{1,19})?", re.ASCII)
+_DATE_FORMAT = "strict_date_optional_time||epoch_millis"
+_MAX_LONG = 2**63 - 1
+_TYPE_RANGES: Mapping[str, float] = {
+    "byte": 2**7 - 1,
+    "short": 2**15 - 1,
+    "integer": 2**31 - 1,
+    "long": _MAX_LONG,
+    "half_float": 65504.0,
+    "float": 3.4028234e38,
+}
+"""The largest number of a type. Engines reject larger ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """A condition on the values of one field. Exactly one of `any`, `all` and `bounds` is not empty."""
+
+    field: str
+    any: tuple[ConditionValue, ...] = ()
+    """The field must have one of these values."""
+    all: tuple[ConditionValue, ...] = ()
+    """The field must have all of these values."""
+    bounds: Mapping[str, float | str] = make_field(default_factory=dict)
+    """The bounds of a range: `gte` or `gt`, `lte` or `lt`."""
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether another value of the field would be an alternative, so that its own facet must not be narrowed by it."""
+        return not self.all
+
+
+def parse_conditions(name: str, value: object) -> tuple[Condition, ...]:
+    """Parse the conditions of a request.
+
+    Raises:
+        QueryError: If they don't have the form of conditions, or are too many.
+    """
+    if not isinstance(value, list):
+        raise QueryError(f"`{name}` is not a list of conditions", _EXAMPLE)
+    if len(value) > MAX_CONDITIONS:
+        raise QueryError(f"`{name}` has {len(value):,} conditions; at most {MAX_CONDITIONS} are allowed", "Use fewer.")
+    return tuple(_parse_condition(f"{name}[{place}]", condition) for place, condition in enumerate(value))
+
+
+def build_condition_clauses(conditions: Iterable[Condition], fields: Mapping[str, MappedField]) -> list[dict[str, Any]]:
+    """Build the clauses of conditions.
+
+    Raises:
+        QueryError: If a field doesn't exist, or doesn't have values of this type.
+    """
+    return [clause for condition in conditions for clause in _build_clauses(condition, fields)]
+
+
+def convert_value(value: ConditionValue, mapped: MappedField) -> ConditionValue:
+    """Convert a value to the type of a field: a URL has numbers and booleans as text.
+
+    Raises:
+        QueryError: If the field can't have such a value.
+    """
+    if mapped.kind == "date":
+        raise QueryError(
+            f"the field {mapped.name!r} is {mapped.type}, which has ranges and no single values",
+            f'Write it like {{"field": "{mapped.name}", "gte": "2024-01-01", "lt": "2025-01-01"}}.',
+        )
+    if mapped.kind in ("integer", "number"):
+        if isinstance(value, str) and _NUMBER.fullmatch(value):
+            value = float(value) if "." in value else int(value)
+        _check_number(value, mapped)
+    elif mapped.kind == "boolean":
+        value = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+        if not isinstance(value, bool):
+            raise QueryError(f"the field {mapped.name!r} is boolean, and {str(value)[:80]!r} is neither true nor false")
+    elif not isinstance(value, str):
+        raise QueryError(f"the field {mapped.name!r} is {mapped.type}, and {value!r:.80} is not a string", "Put it in quotes.")
+    return value
+
+
+def _parse_condition(place: str, value: object) -> Condition:
+    if not isinstance(value, dict):
+        raise QueryError(f"`{place}` is not a condition", _EXAMPLE)
+    unknown = sorted(value.keys() - {"field", "any", "all", *_BOUNDS})
+    if unknown:
+        raise QueryError(
+            f"`{place}` has the unknown key {unknown[0][:80]!r}", f"Available: field, any, all, {', '.join(_BOUNDS)}."
+        )
+    name = value.get("field")
+    if not isinstance(name, str) or not name or len(name) > _MAX_FIELD_CHARS:
+        raise QueryError(f"`{place}.field` is not the name of a field", _EXAMPLE)
+    bounds = {bound: _parse_value(f"{place}.{bound}", value[bound]) for bound in _BOUNDS if value.get(bound) is not None}
+    if any(isinstance(limit, bool) for limit in bounds.values()):
+        raise QueryError(f"`{place}`: the bounds of a range are numbers or dates", _EXAMPLE)
+    if {"gte", "gt"} <= bounds.keys() or {"lte", "lt"} <= bounds.keys():
+        raise QueryError(f"`{place}` has two bounds on the same side", "Keep one of gte and gt, and one of lte and lt.")
+    any_, all_ = (_parse_values(f"{place}.{key}", value[key]) if value.get(key) is not None else () for key in ("any", "all"))
+    if bool(any_) + bool(all_) + bool(bounds) != 1:
+        raise QueryError(f"`{place}` needs exactly one of `any`, `all` and a range ({', '.join(_BOUNDS)})", _EXAMPLE)
+    return Condition(field=name, any=any_, all=all_, bounds=bounds)
+
+
+def _parse_values(place: str, value: object) -> tuple[ConditionValue, ...]:
+    if not isinstance(value, list) or not value:
+        raise QueryError(f"`{place}` is not a list of values", _EXAMPLE)
+    if len(value) > MAX_CONDITION_VALUES:
+        raise QueryError(f"`{place}` has {len(value):,} values; at most {MAX_CONDITION_VALUES} are allowed", "Use fewer.")
+    return tuple(_parse_value(f"{place}[{i}]", item) for i, item in enumerate(value))
+
+
+def _parse_value(place: str, value: object) -> ConditionValue:
+    if isinstance(value, str):
+        if len(value) > MAX_VALUE_CHARS:
+            raise QueryError(f"`{place}` has {len(value):,} characters; at most {MAX_VALUE_CHARS:,} are allowed", "Shorten it.")
+        if not is_valid_unicode(value):
+            raise QueryError(f"`{place}` contains an unpaired surrogate", "Send valid Unicode.")
+        return value
+    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise QueryError(f"`{place}` is neither a string nor a finite number", _EXAMPLE)
+
+
+def _build_clauses(condition: Condition, fields: Mapping[str, MappedField]) -> list[dict[str, Any]]:
+    mapped = get_mapped_field(fields, condition.field, "a condition")
+    if condition.bounds:
+        return [{"range": {mapped.path: _build_range(condition, mapped)}}]
+    values = [convert_value(value, mapped) for value in (*condition.any, *condition.all)]
+    return [{"terms": {mapped.path: values}}] if condition.any else [{"term": {mapped.path: value}} for value in values]
+
+
+def _build_range(condition: Condition, mapped: MappedField) -> dict[str, Any]:
+    if mapped.kind not in ("integer", "number", "date"):
+        raise QueryError(
+            f"the field {mapped.name!r} is {mapped.type}, which has no ranges",
+            f'Choose values: {{"field": "{mapped.name}", "any": [...]}}.',
+        )
+    if mapped.kind == "date":
+        return {**{bound: _convert_date(limit, mapped) for bound, limit in condition.bounds.items()}, "format": _DATE_FORMAT}
+    for limit in condition.bounds.values():
+        _check_number(limit, mapped)
+    return dict(condition.bounds)
+
+
+def _check_number(value: ConditionValue, mapped: MappedField) -> None:
+    if isinstance(value, str | bool):
+        raise QueryError(f"the field {mapped.name!r} is {mapped.type}, and {str(value)[:80]!r} is not a number")
+    largest = _TYPE_RANGES.get(mapped.type, math.inf)
+    if not -largest - 1 <= value <= largest:
+        raise QueryError(f"the field {mapped.name!r} is {mapped.type}, and {value:g} is out of its range")
+
+
+def _convert_date(value: float | str, mapped: MappedField) -> int | str:
+    """Convert a bound to milliseconds without a fraction, which engines don't parse, or to a string that is a date."""
+    valid = _is_date(value) if isinstance(value, str) else abs(value) <= _MAX_LONG and value == int(value)
+    if not valid:
+        raise QueryError(
+            f"the field {mapped.name!r} is {mapped.type}, and {str(value)[:80]!r} is not a date",
+            "Write dates like 2024, 2024-05, 2024-05-31 or 2024-05-31T12:00:00Z; numbers are milliseconds since 1970.",
+        )
+    return value if isinstance(value, str) else int(value)
+
+
+def _is_date(text: str) -> bool:
+    if not _DATE.fullmatch(text):
+        return False
+    try:
+        date.fromisoformat(f"{text[:10]}-01-01"[:10])
+    except ValueError:  # the month has fewer days, or the year is 0
+        return False
+    return True

@@ -1,0 +1,219 @@
+"""Facets: the fields that have one, the request that counts their values, and its response. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, TypeAlias
+
+from stair_es.cluster.documents.document import RESERVED_FIELDS
+from stair_es.search.dsl.mapped_fields import MappedField
+from stair_es.web.search.conditions import Condition, build_condition_clauses, convert_value
+from stair_es.web.search.facet_scales import FieldProfile, Scale, build_scale, is_scalar
+
+FacetKind: TypeAlias = Literal["terms", "range", "date"]
+
+TOP_TOKENS_FIELD = "top_tokens"
+MAX_FACETS = 32
+MAX_FACET_VALUES = 20
+_CONTENT_FACETS = (TOP_TOKENS_FIELD, "colours")
+_FILE_FACETS = ("folder", "format", "taken_at", "modified_at", "bytes", "width", "height", "source")
+"""Fields of stair-es with a facet, in the order of the page; the columns of the user are between them."""
+_FIXED_FACETS = (*_CONTENT_FACETS, *_FILE_FACETS)
+_NO_FACETS = (RESERVED_FIELDS - set(_FIXED_FACETS)) | {"caption", "name", "perceptual_hash"}
+_CONTINUATION_PREFIX = "##"
+_SPARE_TOKENS = 60
+"""Number of tokens that may be hidden before the facet has fewer than `MAX_FACET_VALUES`."""
+_MAX_CATEGORIES = 12
+"""An integer with at most so many different values is a list, not a histogram."""
+_MAX_DISTINCT_SHARE = 0.5
+"""A string column with more different values for its number of values is not a category, but a name."""
+_LABELS = {
+    TOP_TOKENS_FIELD: "Words",
+    "bytes": "Size",
+    "ingested_at": "Added",
+    "modified_at": "Modified",
+    "sha256": "SHA-256",
+    "taken_at": "Taken",
+    "uri": "Address",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facet:
+    """A facet of a field."""
+
+    field: MappedField
+    kind: FacetKind
+    scale: Scale | None = None
+    """The buckets; None for the kind `terms`."""
+    chosen: tuple[Any, ...] = ()
+    """Values of the field's own conditions."""
+    is_chosen: bool = False
+    """Whether the field has a condition."""
+
+
+def make_label(name: str) -> str:
+    """Make the label of a field: `taken_by` becomes `Taken by`."""
+    words = name.replace("_", " ").replace(".", " ").strip()
+    return _LABELS.get(name) or (words[:1].upper() + words[1:]) or name
+
+
+def list_facet_fields(fields: Mapping[str, MappedField]) -> list[MappedField]:
+    """List the fields that can have a facet: what is in the image, then the user's columns by name, then the file's fields."""
+    columns = [name for name in fields if name not in _NO_FACETS and name not in _FIXED_FACETS]
+    names = (*_CONTENT_FACETS, *columns, *_FILE_FACETS)
+    return [fields[name] for name in names if name in fields and fields[name].path]
+
+
+def list_facets(
+    fields: Sequence[MappedField], profiles: Mapping[str, FieldProfile], conditions: Iterable[Condition]
+) -> list[Facet]:
+    """List the facets of an index. Columns that are names rather than categories have one only if they have a condition.
+
+    Raises:
+        QueryError: If the field of a condition can't have its value.
+    """
+    chosen: dict[str, list[Any]] = {}
+    for condition in conditions:
+        chosen.setdefault(condition.field, []).extend((*condition.any, *condition.all))
+    facets: list[Facet] = []
+    for mapped in fields:
+        profile, is_chosen = profiles[mapped.name], mapped.name in chosen
+        if not is_chosen and (len(facets) >= MAX_FACETS or not _is_category(mapped, profile)):
+            continue
+        scale = None
+        kind: FacetKind = "terms"
+        if is_scalar(mapped) and not _is_enumeration(mapped, profile):
+            kind, scale = "date" if mapped.kind == "date" else "range", build_scale(mapped, profile)
+            if scale is None:
+                continue
+        values = tuple(dict.fromkeys(convert_value(value, mapped) for value in chosen.get(mapped.name, ())))
+        facets.append(Facet(field=mapped, kind=kind, scale=scale, chosen=values, is_chosen=is_chosen))
+    return facets
+
+
+def build_facets_request(
+    query: Mapping[str, Any], facets: Sequence[Facet], exclusive: Sequence[Condition], fields: Mapping[str, MappedField]
+) -> dict[str, Any]:
+    """Build the request for facets.
+
+    Args:
+        query: The query without the exclusive conditions.
+        facets: The facets.
+        exclusive: Conditions that don't narrow the facet of their own field.
+        fields: The fields of the index.
+
+    Raises:
+        QueryError: If a condition is invalid.
+    """
+    aggs: dict[str, Any] = {"indices": {"terms": {"field": "_index"}}}
+    own = {condition.field for condition in exclusive}
+    shared: dict[str, Any] = {}
+    for place, facet in enumerate(facets):
+        if facet.field.name not in own:
+            shared |= _build_aggregations(facet, place)
+    if not exclusive:
+        aggs |= shared
+    else:
+        aggs["matches"] = {"filter": _build_filter(exclusive, fields, ""), "aggs": shared}
+        for place, facet in enumerate(facets):
+            name = facet.field.name
+            if name in own:
+                aggs[f"without{place}"] = {
+                    "filter": _build_filter(exclusive, fields, name),
+                    "aggs": _build_aggregations(facet, place),
+                }
+    return {"size": 0, "track_total_hits": True, "query": dict(query), "aggs": aggs}
+
+
+def serialize_facets(
+    facets: Sequence[Facet], response: Mapping[str, Any], is_hidden_token: Callable[[str], bool]
+) -> dict[str, Any]:
+    """Serialize the number of matches, and the facets that have a choice."""
+    aggregations = response.get("aggregations") or {}
+    matches = aggregations.get("matches")
+    serialized = []
+    for place, facet in enumerate(facets):
+        counted = aggregations.get(f"without{place}") or matches or aggregations
+        is_terms = facet.kind == "terms"
+        fields = (
+            _serialize_terms(facet, counted, place, is_hidden_token) if is_terms else _serialize_ranges(facet, counted, place)
+        )
+        different = sum(bucket["count"] > 0 for bucket in fields["buckets"]) + bool(fields.get("other"))
+        if different > 1 or facet.is_chosen:
+            name = facet.field.name
+            serialized.append({"field": name, "label": make_label(name), "kind": facet.kind, **fields})
+    total = matches["doc_count"] if matches else response["hits"]["total"]["value"]
+    return {"total": int(total), "facets": serialized}
+
+
+def is_piece(token: str) -> bool:
+    """Check whether a token is a piece that continues a word."""
+    return token.startswith(_CONTINUATION_PREFIX) and len(token) > len(_CONTINUATION_PREFIX)
+
+
+def parse_bucket_value(mapped: MappedField, bucket: Mapping[str, Any]) -> Any:  # noqa: ANN401  JSON
+    """Return the value of a bucket in JSON; engines write booleans as numbers."""
+    return bool(bucket["key"]) if mapped.kind == "boolean" else bucket["key"]
+
+
+def _is_category(mapped: MappedField, profile: FieldProfile) -> bool:
+    if mapped.name in _FIXED_FACETS or is_scalar(mapped):
+        return True
+    return profile.distinct <= max(MAX_FACET_VALUES, _MAX_DISTINCT_SHARE * profile.sampled)
+
+
+def _is_enumeration(mapped: MappedField, profile: FieldProfile) -> bool:
+    return mapped.kind == "integer" and mapped.name not in _FIXED_FACETS and profile.distinct <= _MAX_CATEGORIES
+
+
+def _build_filter(exclusive: Sequence[Condition], fields: Mapping[str, MappedField], without: str) -> dict[str, Any]:
+    conditions = [condition for condition in exclusive if condition.field != without]
+    return {"bool": {"filter": build_condition_clauses(conditions, fields)}}
+
+
+def _build_aggregations(facet: Facet, place: int) -> dict[str, Any]:
+    field = {"field": facet.field.path}
+    if facet.scale is not None:
+        edges = facet.scale.edges
+        ranges: list[dict[str, Any]] = [{"from": start, "to": end} for start, end in pairwise(edges)]
+        if len(ranges) > 1:  # a range without any bound is invalid
+            del ranges[0]["from"], ranges[-1]["to"]
+        dates = {"format": "strict_date_optional_time"} if facet.kind == "date" else {}
+        return {f"facet{place}": {"date_range" if dates else "range": {**field, **dates, "ranges": ranges}}}
+    spare = _SPARE_TOKENS if facet.field.name == TOP_TOKENS_FIELD else 0
+    order = {"order": {"_key": "asc"}} if facet.field.kind == "integer" else {}
+    aggs = {f"facet{place}": {"terms": {**field, "size": MAX_FACET_VALUES + spare, **order}}}
+    chosen = [value for value in facet.chosen if isinstance(value, str)]
+    if chosen:
+        aggs[f"chosen{place}"] = {"terms": {**field, "include": chosen, "size": len(chosen)}}
+    return aggs
+
+
+def _serialize_terms(
+    facet: Facet, counted: Mapping[str, Any], place: int, is_hidden_token: Callable[[str], bool]
+) -> dict[str, Any]:
+    terms = counted[f"facet{place}"]
+    is_hidden = is_hidden_token if facet.field.name == TOP_TOKENS_FIELD else lambda _: False
+    counts = {parse_bucket_value(facet.field, bucket): int(bucket["doc_count"]) for bucket in terms["buckets"]}
+    shown = [value for value in counts if not is_hidden(value)][:MAX_FACET_VALUES]
+    for bucket in (counted.get(f"chosen{place}") or {}).get("buckets", ()):
+        counts[bucket["key"]] = int(bucket["doc_count"])
+    shown += [value for value in facet.chosen if value not in shown]
+    hidden = sum(count for value, count in counts.items() if value not in shown and not is_hidden(value))
+    return {
+        "buckets": [{"value": value, "count": counts.get(value, 0)} for value in shown],
+        "other": int(terms.get("sum_other_doc_count", 0)) + hidden,
+    }
+
+
+def _serialize_ranges(facet: Facet, counted: Mapping[str, Any], place: int) -> dict[str, Any]:
+    scale = facet.scale
+    assert scale is not None
+    buckets = [
+        {"from": start, "to": end, "count": int(bucket["doc_count"])}
+        for (start, end), bucket in zip(pairwise(scale.edges), counted[f"facet{place}"]["buckets"], strict=True)
+    ]
+    return {"min": scale.minimum, "max": scale.maximum, "buckets": buckets}

@@ -1,0 +1,84 @@
+"""Downloads of originals."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from stair_es.sources.io.uris import to_file_uri
+from stair_es.web.images.download import DownloadResponse, build_content_disposition, build_file_name, open_download
+from stair_es.web.images.file_access import AllowedRoots
+from stair_es.web.limits import ServerLimits
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "root"
+    folder.mkdir()
+    Image.new("RGB", (8, 6), "red").save(folder / "red.png")
+    (folder / "secret.txt").write_text("a password")
+    (folder / "page.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
+    (folder / "false.jpg").write_text("<!doctype html><script>alert(1)</script>")
+    Image.new("RGB", (8, 6)).save(tmp_path / "outside.png")
+    return folder
+
+
+def test_the_bytes_of_an_image_are_read_in_parts(root: Path) -> None:
+    path = root / "red.png"
+    download = open_download(AllowedRoots.from_folders([root]), to_file_uri(path), ServerLimits())
+    assert download is not None
+    assert (download.name, download.size_bytes) == ("red.png", path.stat().st_size)
+    assert b"".join(download.read_chunks()) == path.read_bytes()
+    download.file.close()
+
+
+def test_the_file_is_closed_if_the_visitor_leaves_before_its_first_part(root: Path) -> None:
+    download = open_download(AllowedRoots.from_folders([root]), to_file_uri(root / "red.png"), ServerLimits())
+    assert download is not None
+
+    async def leave() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def wait_until_cancelled(_: object) -> None:
+        await asyncio.Event().wait()
+
+    asyncio.run(DownloadResponse(download)({"type": "http", "asgi": {"spec_version": "2.3"}}, leave, wait_until_cancelled))
+    assert download.file.closed
+
+
+@pytest.mark.parametrize("name", ["secret.txt", "page.svg", "false.jpg", "missing.png", "../outside.png", ""])
+def test_what_is_no_image_below_a_root_is_not_opened(root: Path, name: str) -> None:
+    assert open_download(AllowedRoots.from_folders([root]), to_file_uri(root / name), ServerLimits()) is None
+
+
+def test_a_file_above_the_limit_is_not_opened(root: Path) -> None:
+    uri = to_file_uri(root / "red.png")
+    assert open_download(AllowedRoots.from_folders([root]), uri, ServerLimits(original_bytes=10)) is None
+    assert open_download(AllowedRoots(), uri, ServerLimits()) is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("file:///p/a%20b.jpg", "a b.jpg"),
+        ("file:///p/%E6%A1%9C.jpg", "桜.jpg"),
+        ("file:///p/..%2F..%2Fetc%2Fpasswd", "passwd"),
+        ("file:///p/a%0d%0aSet-Cookie:x%22.jpg", "a__Set-Cookie_x_.jpg"),
+        ("file:///p/photo%E2%80%AEgpj.exe", "photo_gpj.exe"),
+        ("file:///p/%FF.jpg", "\ufffd.jpg"),
+        ("file:///p/..", "image"),
+        ("file:///p/" + "x" * 300 + ".jpeg", "x" * 195 + ".jpeg"),
+    ],
+)
+def test_the_name_is_one_that_every_system_can_save(uri: str, name: str) -> None:
+    assert build_file_name(uri) == name
+
+
+def test_the_header_is_ascii_and_has_the_whole_name() -> None:
+    assert build_content_disposition("a b.jpg") == "attachment; filename=\"a b.jpg\"; filename*=UTF-8''a%20b.jpg"
+    header = build_content_disposition("桜 ñ.jpg")
+    assert header == "attachment; filename=\"_ _.jpg\"; filename*=UTF-8''%E6%A1%9C%20%C3%B1.jpg"
+    header.encode("ascii")
