@@ -24,6 +24,9 @@ def site(node_url: str) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=10_000)  # a machine that runs all tests at once is slow
     with start_chromium() as started:
         yield started
 

@@ -17,7 +17,13 @@ RULES = {
     "resultTypes": ["violations"],
 }
 ALIKE = {
-    "exclude": [[".hit:nth-child(n+4)"], [".row:nth-child(n+5)"], [".all-words li:nth-child(n+9)"], [".facet li:nth-child(n+9)"]]
+    "exclude": [
+        [".hit:nth-child(n+4)"],
+        [".tile:nth-child(n+4)"],
+        [".row:nth-child(n+5)"],
+        [".all-words li:nth-child(n+9)"],
+        [".values li:nth-child(n+9)"],
+    ]
 }
 """What repeats itself is looked at as a whole once, in one theme and size."""
 
@@ -35,20 +41,24 @@ def test_every_view(site: Site, context: Contexts, theme: Literal["light", "dark
     page = context(viewport=size, color_scheme=theme).new_page()
     whole_page = theme == "light" and size is DESKTOP
     page.goto(site.base)
-    expect(page.locator(".specimen li.hit").first).to_be_visible()
+    expect(page.locator(".found li.tile").first).to_be_visible()
     assert violations(page, whole_page=whole_page) == [], "the start"
 
-    open_results(site, page, f"/?q={QUERY} -water&x=2*tree&x=0*bear&x=0.5*panda&must=tree&has=animal&filter=width:>10")
+    open_results(site, page, f"/?q={QUERY} -water&x=2*tree&x=0*bear&x=0.5*panda&must=tree&is.top_tokens=animal&filter=width:>10")
     expect(page.locator("#said")).to_contain_text("found")
     if size is PHONE:
-        page.get_by_role("button", name="Words and filters", exact=True).click()
+        page.get_by_role("button", name="Weights", exact=True).click()
         expect(get_slider(page, "bear")).to_be_visible()
     assert violations(page, whole_page=whole_page) == [], "a search"
 
     found = call_api(site, {"text": "panda", "k": 1})["hits"][0]["id"]
     page.goto(f"{site.base}/image/{found}?pick=panda")
-    expect(page.locator(".below li.hit").first).to_be_visible()
+    expect(page.locator(".strip li").first).to_be_visible()
     assert violations(page, whole_page=whole_page) == [], "an image"
+    page.get_by_role("button", name="explain").click()
+    expect(page.locator(".near li.hit").first).to_be_visible()
+    page.keyboard.press("z")
+    assert violations(page, whole_page=whole_page) == [], "an enlarged image, its neighbours explained"
 
     page.goto(f"{site.base}/compare?a.q=bear&b.q=bear&b.by=bag")
     expect(page.locator(".sum-up")).to_be_visible()
@@ -66,7 +76,7 @@ def test_messages_above_and_in_place_of_hits(
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
     assert violations(page) == [], "the keys"
-    page.goto(f"{site.base}/?q=bear&has=nothing")
+    page.goto(f"{site.base}/?q=bear&is.top_tokens=nothing")
     expect(page.get_by_text("Nothing found.")).to_be_visible()
     assert violations(page) == [], "nothing found"
     page_errors.allowed.append("status of 400")
@@ -77,7 +87,7 @@ def test_messages_above_and_in_place_of_hits(
 
 def test_screen_reader_text(site: Site, page: Page) -> None:
     open_results(site, page)
-    for role, name in (("search", "Images"), ("navigation", "Views"), ("complementary", "Words and filters")):
+    for role, name in (("search", "Images"), ("navigation", "Views"), ("complementary", "Words")):
         expect(page.get_by_role(role, name=name)).to_be_visible()  # type: ignore[arg-type]
     expect(page.get_by_role("main")).to_be_visible()
     expect(page.get_by_role("list", name="Images found").get_by_role("listitem").first).to_be_visible()
@@ -98,6 +108,6 @@ def test_reduced_motion_is_respected(site: Site, context: Contexts) -> None:
             requestAnimationFrame(look); }; look(); }"""
         )
         get_slider(page, "tree").fill("3")
-        expect(page).to_have_url(f"{site.base}/?q=brown+bear+in+a+tree&x=3*tree")
+        expect(page).to_have_url(f"{site.base}/?q=brown+bear+in+a+tree&x=3*tree&show=explain")
         page.wait_for_timeout(700)
         assert (page.evaluate("window.most") > 0) is expected, media

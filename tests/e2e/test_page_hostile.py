@@ -50,7 +50,7 @@ def test_hits_show_names_and_captions_as_they_are(hostile_site: Site, page: Page
     captions = [caption.rstrip("…") for caption in page.locator("li.hit .caption").all_text_contents()]
     for caption in map(escape_shown, CAPTIONS):
         assert any(text and caption.startswith(text) for text in captions), caption[:60]
-    expect(page.locator(".found .picture .none")).to_have_count(len(NAMES))  # no thumbnails, no broken images
+    expect(page.locator(".results .picture .none")).to_have_count(len(NAMES))  # no thumbnails, no broken images
     assert strange(page) == []
     expect(page.locator("#title")).to_have_text(TITLE)
     expect(page).to_have_title(TITLE)
@@ -73,16 +73,18 @@ def test_each_image_s_page_shows_its_facts_as_they_are(hostile_site: Site, conte
         assert page.locator("main a").evaluate_all("(links) => links.every((link) => link.href.startsWith(location.origin))")
 
 
-@pytest.mark.parametrize("field", ["q", "has", "not", "must", "source", "filter", "like", "x", "v"])
+@pytest.mark.parametrize(
+    "field", ["q", "is.top_tokens", "is.<b>", "range.width", "not", "must", "is.source", "filter", "like", "x", "v"]
+)
 def test_untrusted_urls_do_nothing(hostile_site: Site, page: Page, page_errors: PageErrors, field: str) -> None:
     page_errors.allowed.append("Failed to load resource")  # the API refuses some of them
     attack = f'"><img src=x onerror="{ATTACK}"><script>{ATTACK}</script>'
     value = f"1*{attack}" if field in ("x", "v") else attack
-    page.goto(f"{hostile_site.base}/?q=animal&{field}={quote(value)}")
-    expect(page.locator("li.hit, [role=alert], .landing .lead").first).to_be_visible()
+    page.goto(f"{hostile_site.base}/?q=animal&{quote(field)}={quote(value)}")
+    expect(page.locator("li.tile, [role=alert], .landing .lead").first).to_be_visible()
     assert strange(page) == []
     assert "taken" not in page.title() or field == "q"
-    page.goto(f"{hostile_site.base}/compare?a.{field}={quote(value)}&b.q=animal")
+    page.goto(f"{hostile_site.base}/compare?a.{quote(field)}={quote(value)}&b.q=animal")
     expect(page.locator("li.row").first).to_be_visible()
     assert strange(page) == []
 

@@ -30,11 +30,11 @@ def test_the_token_once_and_never_again(private_url: str, context: Contexts, pag
     page = friend.new_page()
     page.goto(f"{private_url}/?token={TOKEN}&q=koala")
     assert TOKEN not in page.url
-    expect(page.locator(".found li.hit a.name").first).to_have_text("koala.jpg")
+    expect(page.locator(".found li.tile .title").first).to_have_text("koala.jpg")
     again = friend.new_page()
     open_results(Site(base=private_url), again, "/?q=panda")
     assert get_hit_names(again)[0] in ("giant-panda.jpg", "red-panda.jpg")
-    again.locator(".found li.hit a.name").first.click()
+    again.locator(".results li.hit a.name").first.click()
     expect(again.get_by_role("heading", level=1)).to_contain_text("panda")
     picture = again.get_by_role("region", name="Image").locator("img").first
     expect(picture).to_be_visible()
@@ -57,7 +57,7 @@ def test_visitors_without_the_token_get_the_login_page(private_url: str, context
     expect(page.get_by_role("status")).to_have_text("Wrong token.")
     page.get_by_label("Token").fill(TOKEN)
     page.keyboard.press("Enter")
-    expect(page.locator(".found li.hit a.name").first).to_have_text("koala.jpg")
+    expect(page.locator(".found li.tile .title").first).to_have_text("koala.jpg")
     assert TOKEN not in page.url
 
 
@@ -71,7 +71,7 @@ def test_links_from_other_sites_need_a_click(private_url: str, site: Site, conte
     page.goto("http://elsewhere.example/")
     page.get_by_role("link").click()
     page.get_by_role("link", name="Continue").click()
-    expect(page.locator(".found li.hit a.name").first).to_have_text("koala.jpg")
+    expect(page.locator(".found li.tile .title").first).to_have_text("koala.jpg")
 
 
 def test_too_many_requests_are_retried(site: Site, context: Contexts, page_errors: PageErrors) -> None:

@@ -12,9 +12,11 @@ from support.browser.page_actions import (
     get_hit_names,
     get_slider,
     list_hits,
+    open_filter,
     open_results,
     wait_for_hits,
     wait_for_start_page,
+    wait_for_tiles,
     wait_until,
 )
 from support.browser.web_server import PHONE, PageErrors, Site, save_screenshot
@@ -39,10 +41,16 @@ def test_an_image_has_all_its_words(site: Site, page: Page) -> None:
     expect(page.get_by_role("cell", name=image["uri"])).to_be_visible()
     expect(page.get_by_role("cell", name=image["facts"]["sha256"])).to_be_visible()
     figure = page.locator("figure img")
+    expect(figure).to_have_count(1)  # the original in place of the thumbnail
     expect(figure).to_have_attribute("src", image["original"])
     expect(figure).to_have_js_property("naturalWidth", image["facts"]["width"])
-    near = call_api(site, None, f"image/{panda(site)}/neighbors?k=12")["hits"]
-    expect(page.locator(".below li.hit a.name")).to_have_text([hit["name"] for hit in near])
+    near = call_api(site, None, f"image/{panda(site)}/neighbors?k=18")["hits"]
+    strip = page.get_by_role("list", name="Nearest images", exact=True)
+    shown = strip.get_by_role("listitem").evaluate_all("(tiles) => tiles.map((tile) => tile.dataset.id)")
+    assert shown == [hit["id"] for hit in near]
+    page.get_by_role("button", name="explain").click()
+    expect(page.locator(".near li.hit a.name")).to_have_text([hit["name"] for hit in near])
+    page.get_by_role("button", name="explain").click()
     save_screenshot(page, "image")
 
     page.get_by_label("order").select_option("name")
@@ -60,20 +68,20 @@ def test_searching_with_an_image_s_words_all_or_chosen(site: Site, page: Page) -
     words = {word: round(weight, 4) for word, weight in call_api(site, None, f"image/{panda(site)}")["tokens"]}
     page.goto(f"{site.base}/image/{panda(site)}")
     page.get_by_role("link", name="search with these words").click()
-    wait_for_hits(page, list_hits(site, vector=words))
+    wait_for_tiles(page, list_hits(site, vector=words))
     page.go_back()
     bars = page.get_by_role("list", name="All words of the image")
     for word in ("panda", "bear"):
         bars.get_by_role("button", name=word).first.click()
     page.get_by_role("link", name="search with 2 selected words").click()
-    wait_for_hits(page, list_hits(site, vector={word: words[word] for word in ("panda", "bear")}))
+    wait_for_tiles(page, list_hits(site, vector={word: words[word] for word in ("panda", "bear")}))
 
 
 def test_navigation_to_neighbours_and_back(site: Site, page: Page) -> None:
     open_results(site, page)
     page.get_by_role("link", name="giant-panda.jpg", exact=True).click()
-    neighbour = page.locator(".below li.hit a.name").first
-    name = neighbour.inner_text()
+    neighbour = page.locator(".strip a").first
+    name = str(neighbour.get_attribute("aria-label")).partition(",")[0]
     neighbour.click()
     expect(page.get_by_role("heading", name=name, level=1)).to_be_visible()
     page.get_by_role("link", name="← back to the search").click()
@@ -133,12 +141,19 @@ def test_url_has_the_whole_state(site: Site, page: Page, context: Contexts) -> N
     get_slider(page, "tree").fill("2.5")
     page.locator(".query").get_by_role("button", name="Require tree", exact=True).click()
     page.locator(".query").get_by_role("button", name="Exclude bear", exact=True).click()
-    page.locator(".facet.words").get_by_role("button", name="animal").click()
-    box = page.get_by_role("textbox", name="Filter")
+    open_filter(page, "Words").get_by_role("checkbox", name="animal").check()
+    page.keyboard.press("Escape")
+    box = open_filter(page, "Query").get_by_role("combobox")
     box.fill("width:>10")
     box.press("Enter")
     expected = list_hits(
-        site, text=QUERY, factors={"tree": 2.5}, require=["tree"], exclude=["bear"], top_tokens=["animal"], filter="width:>10"
+        site,
+        text=QUERY,
+        factors={"tree": 2.5},
+        require=["tree"],
+        exclude=["bear"],
+        filters=[{"field": "top_tokens", "all": ["animal"]}],
+        filter="width:>10",
     )
     wait_for_hits(page, expected)
     context_of_copy = context(permissions=["clipboard-read", "clipboard-write"])
@@ -151,7 +166,7 @@ def test_url_has_the_whole_state(site: Site, page: Page, context: Contexts) -> N
     other.goto(address)
     wait_for_hits(other, expected)
     expect(get_slider(other, "tree")).to_have_value("2.5")
-    expect(other.get_by_role("textbox", name="Filter")).to_have_value("width:>10")
+    expect(open_filter(other, "Query").get_by_role("combobox")).to_have_value("width:>10")
     expect(other.get_by_role("searchbox", name="Words to look for")).to_have_value(QUERY)
 
 
@@ -165,7 +180,7 @@ def test_back_and_forward(site: Site, page: Page) -> None:
     page.mouse.wheel(0, 900)
     wait_until(page, "scrollY > 500")
     place = page.evaluate("scrollY")
-    page.locator(".found li.hit a.name").nth(8).click()
+    page.locator(".results li.hit a.name").nth(8).click()
     expect(page.locator(".all-words li").first).to_be_visible()
     assert page.evaluate("scrollY") == 0
     page.go_back()
@@ -179,7 +194,7 @@ def test_back_and_forward(site: Site, page: Page) -> None:
 
 
 def test_by_keyboard_alone(site: Site, page: Page) -> None:
-    page.goto(site.base)
+    page.goto(f"{site.base}/?show=explain")
     wait_for_start_page(page)
     page.keyboard.press("/")
     page.keyboard.type(QUERY)
@@ -188,13 +203,13 @@ def test_by_keyboard_alone(site: Site, page: Page) -> None:
     wait_for_hits(page, expected)
     page.keyboard.press("Escape")
     page.keyboard.press("ArrowDown")
-    expect(page.locator(".found li.hit a.name").first).to_be_focused()
-    page.keyboard.press("ArrowRight")
-    expect(page.locator(".found li.hit a.name").nth(1)).to_be_focused()
-    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    expect(page.locator(".results li.hit a.name").first).to_be_focused()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowUp")
-    expect(page.locator(".found li.hit a.name").nth(1)).to_be_focused()
+    expect(page.locator(".results li.hit a.name").first).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".results li.hit a.name").nth(1)).to_be_focused()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name=expected[1], level=1)).to_be_visible()
     page.keyboard.press("Escape")
@@ -212,8 +227,8 @@ def test_by_keyboard_alone(site: Site, page: Page) -> None:
     expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_hidden()
-    page.locator(".found li.hit a.name").nth(1).focus()
-    name = page.locator(".found li.hit a.name").nth(1).inner_text()
+    page.locator(".results li.hit a.name").nth(1).focus()
+    name = page.locator(".results li.hit a.name").nth(1).inner_text()
     page.keyboard.press("m")
     expect(page.locator(".image-chip")).to_have_text(f"like {name}")
     page.keyboard.press("t")
@@ -240,7 +255,7 @@ def test_a_phone(site: Site, context: Contexts) -> None:
     open_results(site, page)
     assert not page.evaluate(wide)
     expect(get_slider(page, "bear")).to_be_hidden()
-    page.get_by_role("button", name="Words and filters", exact=True).tap()
+    page.get_by_role("button", name="Weights", exact=True).tap()
     expect(get_slider(page, "bear")).to_be_visible()
     save_screenshot(page, "phone-sheet")
     page.get_by_role("button", name="Mute bear").tap()
@@ -249,10 +264,9 @@ def test_a_phone(site: Site, context: Contexts) -> None:
     page.keyboard.press("Escape")
     expect(get_slider(page, "bear")).to_be_hidden()
     save_screenshot(page, "phone")
-    page.locator(".found li.hit a.name").first.tap()
-    expect(page.locator(".below li.hit").first).to_be_visible()
+    page.locator(".results li.hit a.name").first.tap()
+    expect(page.locator(".strip li").first).to_be_visible()
     assert not page.evaluate(wide)
-    save_screenshot(page, "phone-image")
     page.goto(f"{site.base}/compare?a.q=bear&b.q=bear&b.by=bag")
     expect(page.locator("li.row")).not_to_have_count(0)
     expect(page.locator(".sum-up")).to_be_visible()
@@ -317,7 +331,7 @@ def test_cluster_outage(site: Site, page: Page, page_errors: PageErrors) -> None
 
 def test_slow_cluster_shows_progress_and_drops_stale_responses(site: Site, page: Page) -> None:
     assert site.proxy is not None
-    page.goto(site.base)
+    page.goto(f"{site.base}/?show=explain")
     wait_for_start_page(page)
     waited: list[str] = []
 
@@ -332,7 +346,7 @@ def test_slow_cluster_shows_progress_and_drops_stale_responses(site: Site, page:
         box.fill(QUERY)
         box.press("Enter")
         expect(page.locator(".results")).to_have_attribute("aria-busy", "true")
-        expect(page.locator(".skeleton")).to_have_count(6)
+        expect(page.locator(".skeleton")).to_have_count(24)
         page.wait_for_timeout(200)
         box.fill("red flower")
         box.press("Enter")

@@ -15,6 +15,8 @@ class ApiError extends Error {
 export const about = () => ask("api/about");
 export const search = (body, signal) => post("api/search", body, signal);
 export const facets = (body, signal) => post("api/facets", body, signal);
+export const values = (field, prefix, signal) =>
+  ask(`api/fields/${encodeURIComponent(field)}?prefix=${encodeURIComponent(prefix)}`, { signal });
 export const image = (id, signal) => ask(`api/image/${encodeURIComponent(id)}`, { signal });
 export const neighbors = (id, k, signal) => ask(`api/image/${encodeURIComponent(id)}/neighbors?k=${k}`, { signal });
 

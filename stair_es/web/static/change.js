@@ -6,7 +6,6 @@ import { NOTHING, PAGE } from "./state.js";
 export const ADDED = 0.5;
 
 const changed = (query, fields) => ({ ...query, count: PAGE, ...fields });
-const toggled = (list, item) => (list.includes(item) ? list.filter((other) => other !== item) : [...list, item]);
 
 export function withFactor(query, word, value) {
   const factors = new Map(query.factors);
@@ -32,9 +31,26 @@ function switched(query, word, now, field, opposite) {
   });
 }
 
-export const having = (query, word) => changed(query, { has: toggled(query.has, word) });
-export const inColour = (query, colour) => changed(query, { colours: toggled(query.colours, colour) });
-export const from = (query, source) => changed(query, { sources: toggled(query.sources, source) });
+/** Chooses a value of a field, or no longer. */
+export function withValue(query, field, value, chosen) {
+  const others = (query.filters.get(field)?.values ?? []).filter((other) => other !== value);
+  const values = chosen ? [...others, value] : others;
+  return withCondition(query, field, values.length ? { values } : null);
+}
+
+/** Chooses a range `{from, to, below}` of a field; with neither end, all of it. */
+export function withRange(query, field, { from, to, below = false }) {
+  return withCondition(query, field, from === null && to === null ? null : { from, to, below: below && to !== null });
+}
+
+/** A condition for a field in place of the one that it has; null lifts it. */
+export function withCondition(query, field, condition) {
+  const filters = new Map(query.filters);
+  if (condition) filters.set(field, condition);
+  else filters.delete(field);
+  return changed(query, { filters });
+}
+
 export const filtered = (query, filter) => changed(query, { filter });
 export const ranked = (query, method) => changed(query, { method });
 
@@ -47,7 +63,7 @@ export const withVector = (query, vector) => changed(query, { vector });
 export const reset = (query) => changed(query, { factors: new Map(), require: [], exclude: [] });
 
 /** Everything that narrows, taken away. */
-export const widened = (query) => changed(query, { require: [], exclude: [], has: [], colours: [], sources: [], filter: "" });
+export const widened = (query) => changed(query, { require: [], exclude: [], filters: new Map(), filter: "" });
 
 /** The text without the sign before a word: `+dog cat` -> `dog cat`. An excluded word is left out with it. */
 function unsigned(text, word) {

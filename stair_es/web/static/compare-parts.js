@@ -39,8 +39,7 @@ export function side(name, title) {
     vector: (query) => query.vector.length && `${query.vector.length} words of an image`,
     factors: (query) => query.factors.size && `${many(query.factors.size, "weight")} changed`,
     narrowed: (query) => {
-      const count =
-        query.require.length + query.exclude.length + query.has.length + query.colours.length + query.sources.length + (query.filter ? 1 : 0);
+      const count = query.require.length + query.exclude.length + query.filters.size + (query.filter ? 1 : 0);
       return count && many(count, "condition");
     },
   };

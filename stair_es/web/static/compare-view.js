@@ -3,7 +3,6 @@
 import * as api from "./api.js";
 import { layout, side } from "./compare-parts.js";
 import { h, keyed, path, say, set } from "./dom.js";
-import { EXAMPLES, wordsOf } from "./empty.js";
 import { errorNotice } from "./notice.js";
 import { inOrder } from "./panel.js";
 import { direction, moves, overlap, ranksOf } from "./ranks.js";
@@ -66,7 +65,7 @@ export function compareView(app) {
 
   /** Comparisons to begin with, of a word that the index has. */
   function suggest() {
-    const name = app.corpus && wordsOf(app.corpus).slice(0, EXAMPLES).at(-1)?.token;
+    const name = app.about?.suggestions?.at(-1)?.token;
     const methods = app.about?.captions ? ["bag", "bm25"] : ["bag"];
     const links = name
       ? methods.map((method) =>

@@ -50,6 +50,8 @@ export function path(d, attributes = {}) {
 export function keyed(parent, items, keyOf, make) {
   const old = new Map([...parent.children].map((child) => [child.keyedBy, child]));
   const focused = parent.contains(document.activeElement) ? document.activeElement : null;
+  const keys = new Set(items.map(keyOf));
+  for (const [key, gone] of old) if (!keys.has(key)) gone.remove(); // first: one that is moved loses its focus and its popover
   let next = parent.firstElementChild;
   for (const item of items) {
     const key = keyOf(item);
@@ -63,7 +65,7 @@ export function keyed(parent, items, keyOf, make) {
     if (child === next) next = next.nextElementSibling;
     else parent.insertBefore(child, next);
   }
-  for (const gone of old.values()) gone.remove();
+  for (const [key, twice] of old) if (keys.has(key)) twice.remove();
   if (focused && focused.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
 }
 
@@ -91,7 +93,18 @@ const ICONS = {
   sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8M12 2v3M12 19v3M2 12h3M19 12h3M5 5l2 2M17 17l2 2M5 19l2-2M17 7l2-2",
   help: "M9 9a3 3 0 1 1 4.5 2.6c-1 .6-1.5 1.2-1.5 2.4M12 17.5h.01",
   close: "M6 6l12 12M18 6L6 18",
+  before: "M15 5l-7 7 7 7",
+  after: "M9 5l7 7-7 7",
+  plus: "M12 5v14M5 12h14",
+  minus: "M5 12h14",
+  actual: "M4 4h16v16H4zM9 9v6M15 9v6M12 10.5h.01M12 14h.01",
+  expand: "M9 4H4v5M15 4h5v5M9 20H4v-5M15 20h5v-5",
+  download: "M12 4v11M7 10.5l5 5 5-5M5 20h14",
+  path: "M4 6h6l2 2h8v11H4z",
+  open: "M14 4h6v6M20 4l-9 9M18 13v7H4V6h7",
   like: "M4 4h7v7H4zM13 4h7v7h-7zM4 13h7v7H4zM16.5 13.5v6M13.5 16.5h6",
+  down: "M7 10l5 5 5-5",
+  filter: "M4 6h16M7 12h10M10 18h4",
   sliders: "M4 7h9M17 7h3M15 5v4M4 17h3M11 17h9M9 15v4",
   swap: "M7 7h12M15 3l4 4-4 4M17 17H5M9 13l-4 4 4 4",
 };

@@ -1,16 +1,16 @@
-// Pages without hits: what to try.
+// Pages without hits of a query: where to start, and what to try if nothing was found.
 
-import { filtered, from, having, inColour, reset, widened, asked } from "./change.js";
+import { asked, requiring, reset, widened } from "./change.js";
+import { conditionsOf } from "./conditions.js";
 import { h, visible } from "./dom.js";
-import { many, short, word } from "./words.js";
+import { many, word } from "./words.js";
 
-export const EXAMPLES = 14;
+const EXAMPLES = 16;
 
-/** Before anything is asked: what is in the index, or among what conditions leave of it, and words that are heavy there. */
-export function landing({ about, corpus }, found, ask) {
-  const examples = wordsOf(found ?? corpus).slice(0, EXAMPLES);
-  const count = found?.total ?? about?.documents;
-  const page = h(
+/** Before anything is asked: how many images there are, and words that find some of them. */
+export function landing(app, ask) {
+  const count = app.about?.documents;
+  return h(
     "div",
     { class: "landing" },
     h(
@@ -20,66 +20,36 @@ export function landing({ about, corpus }, found, ask) {
       h("em", {}, "each a few dozen weighted words."),
     ),
     h(
-      "p",
+      "details",
       {},
-      "Type what you are looking for, or drop an image. Every hit shows the words that it was found by, and every word has a slider.",
+      h("summary", {}, "How to search"),
+      h(
+        "dl",
+        { class: "grammar" },
+        GRAMMAR.map(([sign, does]) => h("div", {}, h("dt", {}, h("code", {}, sign)), h("dd", {}, does))),
+      ),
     ),
-    examples.length ? h("h2", {}, found ? "Words of these images" : "Words in this index") : null,
-    examples.length
-      ? h(
-          "ul",
-          { class: "examples" },
-          examples.map(({ token: name, count: heavy }) =>
-            h(
-              "li",
-              {},
-              h(
-                "button",
-                { type: "button", on: { click: () => ask(name) } },
-                word(name),
-                h("span", { class: "n" }, String(heavy)),
-              ),
-            ),
-          ),
-        )
-      : null,
-    h(
-      "dl",
-      { class: "grammar" },
-      GRAMMAR.map(([sign, does]) => h("div", {}, h("dt", {}, h("code", {}, sign)), h("dd", {}, does))),
-    ),
-    h("div", { class: "specimen" }),
+    examples(app, EXAMPLES, ask),
   );
-  page.example = examples.at(-1)?.token; // the rarest of them says most
-  return page;
 }
 
-/** A search that found nothing: which conditions to lift, and words that would find something. */
-export function nothingFound(query, corpus, change) {
-  const lifts = [
-    ...query.require.map((name) => [
-      `without requiring ${visible(name)}`,
-      (now) => ({ ...now, require: now.require.filter((other) => other !== name) }),
-    ]),
-    ...query.has.map((name) => [`without “with ${visible(name)}”`, (now) => having(now, name)]),
-    ...query.colours.map((name) => [`in any colour, not only ${visible(name)}`, (now) => inColour(now, name)]),
-    ...query.sources.map((name) => [`from all sources, not only ${short(name)}`, (now) => from(now, name)]),
-    ...(query.filter ? [[`without the filter ${visible(query.filter)}`, (now) => filtered(now, "")]] : []),
+/** A query of which the model knows no word: what it can be asked for instead. */
+export function noWordKnown({ unknown_words: unknown }, app, change) {
+  return [
+    h("p", { class: "lead" }, unknown.length === 1 ? "The model doesn't know this word." : "The model knows none of these words."),
+    h("p", { class: "hint" }, "What it found by their spelling is below, apart. Words that find something here:"),
+    examples(app, EXAMPLES / 2, (name) => change((now) => asked(now, name))),
   ];
-  if (lifts.length > 1) lifts.push(["without conditions", widened]);
-  if (query.factors.size) lifts.push(["with the original weights", reset]);
-  const examples = wordsOf(corpus).slice(0, 8);
+}
+
+/** A search that found nothing: why, which conditions to lift, and words that would find something. */
+export function nothingFound(query, answer, app, change) {
+  const lifts = liftsOf(query, answer, app.about);
   return h(
     "div",
     { class: "landing" },
     h("p", { class: "lead" }, "Nothing found."),
-    h(
-      "p",
-      {},
-      lifts.length
-        ? "No image meets all conditions. Try"
-        : "No image has a word of this query. Only words of the model's vocabulary are found; try others.",
-    ),
+    h("p", {}, reasonOf(answer, lifts)),
     lifts.length
       ? h(
           "ul",
@@ -87,25 +57,40 @@ export function nothingFound(query, corpus, change) {
           lifts.map(([text, make]) => h("li", {}, h("button", { type: "button", on: { click: () => change(make) } }, text))),
         )
       : null,
-    examples.length ? h("h2", {}, "Words in this index") : null,
-    examples.length
-      ? h(
-          "ul",
-          { class: "examples" },
-          examples.map(({ token: name }) =>
-            h(
-              "li",
-              {},
-              h("button", { type: "button", on: { click: () => change((now) => widened(asked(now, name))) } }, word(name)),
-            ),
-          ),
-        )
-      : null,
+    h("h2", {}, "Words in this index"),
+    examples(app, EXAMPLES / 2, (name) => change((now) => widened(asked(now, name)))),
   );
 }
 
-/** The whole words of a corpus: pieces and signs are no examples. */
-export const wordsOf = (facets) => (facets?.tokens ?? []).filter(({ token: name }) => /^\p{L}{3,}$/u.test(name));
+function reasonOf({ required }, lifts) {
+  const quoted = required.map((name) => `“${visible(name)}”`);
+  if (quoted.length > 1) return `No image has all of the required words ${quoted.slice(0, -1).join(", ")} and ${quoted.at(-1)}. Try`;
+  if (lifts.length) return quoted.length && lifts.length === 1 ? `No image has the required word ${quoted[0]}. Try` : "No image meets all conditions. Try";
+  return "No image has a word of this query. Only words of the model's vocabulary are found; try others.";
+}
+
+/** What can be lifted: `[text, change of the query]`. A word may be required in the text, too. */
+function liftsOf(query, { required }, about) {
+  const typed = required.filter((name) => !query.require.includes(name));
+  const unrequired = (name) => (now) => requiring(now, name, true);
+  const lifts = [
+    ...typed.map((name) => [`without “must have ${visible(name)}”`, unrequired(name)]),
+    ...conditionsOf(query, about).map(({ kind, text, lift }) => [`without “${kind} ${text}”`, lift]),
+  ];
+  if (lifts.length > 1) lifts.push(["without conditions", (now) => widened(typed.reduce((lifted, name) => unrequired(name)(lifted), now))]);
+  if (query.factors.size) lifts.push(["with the original weights", reset]);
+  return lifts;
+}
+
+/** Words that find something, each as a button. */
+function examples(app, most, ask) {
+  const words = app.about?.suggestions ?? [];
+  return h(
+    "ul",
+    { class: "examples", "aria-label": "Words to try" },
+    words.slice(0, most).map(({ token: name }) => h("li", {}, h("button", { type: "button", on: { click: () => ask(name) } }, word(name)))),
+  );
+}
 
 const GRAMMAR = [
   ["red bird", "images with these words, or with words that the model relates to them"],

@@ -32,24 +32,28 @@ function slide(item, x, y) {
 /** Whether it is on the screen or almost: what is further away needn't be drawn moving. */
 const near = (place) => place.bottom > -200 && place.top < innerHeight + 200;
 
+const LINKS = "li.hit a.name, li.tile:not(.waiting) > a";
+
 /** Moves the focus from one item's link to that of its neighbour in the direction of an arrow key. */
-export function step(list, key) {
-  const links = [...list.querySelectorAll("a.name")];
-  const here = document.activeElement?.closest("li.hit")?.querySelector("a.name");
-  const goal = here ? nearest(links, here, key) : links[0];
-  goal?.focus();
-  goal?.closest("li.hit").scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
+export function step(place, key) {
+  const links = [...place.querySelectorAll(LINKS)];
+  const here = document.activeElement?.closest("[data-id]")?.querySelector("a.name, a.picture:not([tabindex])");
+  const goal = links.includes(here) ? nearest(links, here, key) : links[0];
+  goal?.focus({ preventScroll: true });
+  goal?.closest("li").scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
   return Boolean(goal);
 }
 
+/** The next or the last one; above and below, the one whose middle is nearest in the next row. */
 function nearest(links, here, key) {
   const place = links.indexOf(here);
   if (key === "ArrowRight") return links[place + 1];
   if (key === "ArrowLeft") return links[place - 1];
   const down = key === "ArrowDown";
-  const card = (link) => link.closest("li.hit").getBoundingClientRect();
-  const { left, top } = card(here);
-  const there = links.filter((link) => (down ? card(link).top > top + 4 : card(link).top < top - 4));
-  const distance = (link) => Math.abs(card(link).top - top) * 3 + Math.abs(card(link).left - left);
+  const boxes = new Map(links.map((link) => [link, link.closest("li").getBoundingClientRect()]));
+  const { left, width, top } = boxes.get(here);
+  const there = links.filter((link) => (down ? boxes.get(link).top > top + 4 : boxes.get(link).top < top - 4));
+  const middle = ({ left: x, width: w }) => Math.abs(x + w / 2 - left - width / 2);
+  const distance = (link) => Math.abs(boxes.get(link).top - top) * 3 + middle(boxes.get(link));
   return there.sort((one, other) => distance(one) - distance(other))[0];
 }

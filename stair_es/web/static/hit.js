@@ -48,6 +48,7 @@ export function hitCard({ hit }, act) {
     last = shown;
     const { hit, scale, hueOf, required } = shown;
     say(score, weight(hit.score));
+    score.hidden = ribbon.hidden = !hit.score; // where nothing is ranked by words
     set(score, { title: `score ${hit.score}` });
     say(caption, hit.caption ? visible(hit.caption) : "");
     caption.hidden = !hit.caption;

@@ -24,15 +24,19 @@ export function wordBar(name, pick) {
   return item;
 }
 
-/** All elements of the view. */
-export function layout() {
-  const name = h("h1", { dir: "auto" });
-  const caption = h("p", { class: "caption", dir: "auto" });
-  const figure = h("figure", {});
-  const original = h("a", { class: "button", target: "_blank", rel: "noopener noreferrer" }, "open full size");
-  const like = h("a", { class: "button" }, icon("like"), "more like this");
-  const withWords = h("a", { class: "button strong" });
-  const facts = h("tbody", {});
+/** What can be done with an image. */
+function actions() {
+  const like = h("a", { class: "button strong" }, icon("like"), "more like this");
+  const download = h("a", { class: "button", title: "The file itself, with its metadata" }, icon("download"), "download");
+  const original = h("a", { class: "button", title: "A JPEG of at most 1,600 pixels", target: "_blank", rel: "noopener noreferrer" }, icon("open"), "open");
+  const path = h("button", { type: "button" }, icon("path"), "copy path");
+  const link = h("button", { type: "button" }, icon("link"), "copy link");
+  const element = h("div", { class: "actions" }, like, download, original, path, link);
+  return { element, like, download, original, path, link };
+}
+
+/** The words of an image, and what narrows and orders them. */
+function wordsPart() {
   const sum = h("p", { class: "hint" });
   const find = h("input", { type: "search", id: "find", autocomplete: "off", spellcheck: "false" });
   const sort = h(
@@ -43,70 +47,75 @@ export function layout() {
   );
   const matches = h("span", { class: "hint", role: "status" });
   const words = h("ul", { class: "all-words", "aria-label": "All words of the image" });
+  const pieces = h("button", { type: "button", class: "quiet" }, "show pieces");
   const clear = h("button", { type: "button", class: "quiet" }, "clear selection");
-  const near = h("ol", { class: "grid", "aria-label": "Nearest images" });
+  const withWords = h("a", { class: "button" });
+  const element = h(
+    "div",
+    { class: "its-words" },
+    h("div", { class: "title" }, h("h2", {}, "Words"), sum),
+    h(
+      "div",
+      { class: "controls" },
+      h("span", {}, h("label", { for: "find" }, "find"), find),
+      h("span", {}, h("label", { for: "sort" }, "order"), sort),
+      matches,
+      pieces,
+      clear,
+    ),
+    words,
+    withWords,
+  );
+  return { element, sum, find, sort, matches, words, pieces, clear, withWords };
+}
+
+/** The images nearest to it, and its copies. */
+function nearPart() {
+  const explain = h("button", { type: "button", class: "quiet" }, "explain");
+  const strip = h("ol", { class: "gallery found strip", "aria-label": "Nearest images" });
+  const cards = h("ol", { class: "grid", "aria-label": "Nearest images, explained" });
   const none = h("p", { class: "hint", hidden: true }, "No other image shares a word with it.");
   const trouble = h("div", {});
-  const problem = h("div", { class: "problem" });
-  const body = h(
+  const copies = h("ul", { class: "gallery found strip", "aria-label": "Copies" });
+  const copied = h("div", { class: "copied", hidden: true }, h("h2", {}, "Copies of this image"), copies);
+  const element = h(
     "div",
-    { class: "body" },
-    h(
-      "div",
-      { class: "left" },
-      figure,
-      h("div", { class: "actions" }, like, original),
-      h("h2", {}, "Metadata"),
-      h(
-        "div",
-        { class: "scroll", tabindex: "0", role: "region", "aria-label": "Metadata" },
-        h("table", { class: "facts" }, facts),
-      ),
-    ),
-    h(
-      "div",
-      { class: "right" },
-      h("div", { class: "title" }, h("h2", {}, "Words"), sum),
-      h(
-        "div",
-        { class: "controls" },
-        h("span", {}, h("label", { for: "find" }, "find"), find),
-        h("span", {}, h("label", { for: "sort" }, "order"), sort),
-        matches,
-        clear,
-        withWords,
-      ),
-      words,
-    ),
-    h("div", { class: "below" }, h("h2", {}, "Nearest images"), trouble, near, none),
+    { class: "near" },
+    copied,
+    h("div", { class: "title" }, h("h2", {}, "Nearest images"), explain),
+    trouble,
+    strip,
+    cards,
+    none,
   );
+  return { element, explain, strip, cards, none, trouble, copies, copied };
+}
+
+/** All elements of the view, around the stage. */
+export function layout(stage) {
+  const name = h("h1", { dir: "auto", tabindex: "-1" });
+  const caption = h("p", { class: "caption", dir: "auto" });
+  const folder = h("p", { class: "folder", dir: "auto" });
+  const summed = h("p", { class: "hint" });
+  const facts = h("tbody", {});
+  const problem = h("div", { class: "problem" });
+  const act = actions();
+  const words = wordsPart();
+  const near = nearPart();
+  const metadata = h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": "Metadata" },
+    h("table", { class: "facts" }, facts),
+  );
+  const side = h("div", { class: "known" }, summed, act.element, folder, caption, words.element);
+  const below = h("div", { class: "below" }, near.element, h("div", {}, h("h2", {}, "Metadata"), metadata));
+  const body = h("div", { class: "body" }, stage, side, below);
   const element = h(
     "section",
     { class: "image", "aria-label": "Image" },
-    h("p", { class: "crumb" }, h("a", { href: "./", data: { nav: "back" } }, "← back to the search")),
-    h("header", {}, name, caption),
+    h("header", {}, h("p", { class: "crumb" }, h("a", { href: "./", data: { nav: "back" } }, "← back to the search")), name),
     problem,
     body,
   );
-  return {
-    element,
-    name,
-    caption,
-    figure,
-    original,
-    like,
-    withWords,
-    facts,
-    sum,
-    find,
-    sort,
-    matches,
-    words,
-    clear,
-    near,
-    none,
-    trouble,
-    problem,
-    body,
-  };
+  return { element, name, caption, folder, summed, facts, problem, body, act, words, near };
 }

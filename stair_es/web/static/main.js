@@ -1,13 +1,13 @@
 // Starts the page: one route at a time, one view for each kind of route.
 
 import * as api from "./api.js";
-import { asked, likeImage, withVector } from "./change.js";
+import { asked, withVector } from "./change.js";
 import { compareView } from "./compare-view.js";
 import { h, icon, keyed, put, set, visible } from "./dom.js";
 import { step } from "./grid.js";
 import { imageView } from "./image-view.js";
 import { keyboard } from "./keys.js";
-import { errorNotice, toast } from "./notice.js";
+import { copyText, errorNotice } from "./notice.js";
 import { keepThumbnail, pictures, thumbnailOf } from "./picture.js";
 import { pathOf, urlOf } from "./root.js";
 import { searchView } from "./search-view.js";
@@ -16,12 +16,24 @@ import { hrefOf, NOTHING, readRoute } from "./state.js";
 const byId = (id) => document.getElementById(id);
 const shell = document.body;
 const main = byId("main");
-const met = new Map(); // id -> name and thumbnail of the images that were seen: what a chip shows of one
-const app = { about: null, title: "stair-es", corpus: null, trouble: null, shell, go, know, meet, drawTitle };
+const met = new Map(); // id -> what a list told of an image that was seen: what a chip and the image's page show at once
+const app = {
+  about: null,
+  title: "stair-es",
+  corpus: null,
+  trouble: null,
+  shell,
+  go,
+  know,
+  meet,
+  drawTitle,
+  met: (id) => met.get(id),
+  found: () => views.search.listed(),
+};
 const views = { search: searchView(app), image: imageView(app), compare: compareView(app) };
 let route = null;
 let merged = "";
-let lastSearch = urlOf("");
+let lastSearch = history.state?.from ?? urlOf("");
 let knowing = false;
 
 /** Goes to a route. Steps of the same `merge` are one of the history; `still` keeps the place on the page. */
@@ -33,11 +45,29 @@ function go(next, { merge = "", replace = false, still = false } = {}) {
   if (replace || (merge && merge === merged)) history.replaceState(history.state, "", href);
   else {
     history.replaceState({ ...history.state, y: scrollY }, "");
-    history.pushState({}, "", href);
+    history.pushState(stateOf(next), "", href);
   }
   merged = merge;
+  const before = route;
   show();
   if (!still && !same) scrollTo(0, 0);
+  returned(before);
+}
+
+/** What the history keeps of a step to an image: the search it came from, and how many steps ago that was. */
+function stateOf(next) {
+  if (next.view !== "image") return {};
+  const steps = route.view === "search" ? 1 : history.state?.steps && history.state.steps + 1;
+  return { from: lastSearch, steps };
+}
+
+/** Back at the images found: the focus goes to the one that was looked at last, which is scrolled to if it isn't seen. */
+function returned(before) {
+  if (before?.view !== "image" || route.view !== "search") return;
+  const tile = views.search.element.querySelector(`[data-id="${CSS.escape(before.id)}"]`);
+  if (tile?.matches(".waiting")) for (const each of tile.parentElement.querySelectorAll(".waiting")) each.classList.remove("waiting");
+  tile?.querySelector("a[href]:not([tabindex='-1'])")?.focus({ preventScroll: true });
+  tile?.scrollIntoView({ block: "nearest" });
 }
 
 function show() {
@@ -50,7 +80,7 @@ function show() {
   drawShell();
   views[route.view].show(route);
   drawTitle();
-  if (!app.corpus && !app.trouble && !knowing) know();
+  if (!app.about && !app.trouble && !knowing) know();
   if (moved && main.contains(document.activeElement) === false && document.activeElement === document.body)
     main.focus({ preventScroll: true });
 }
@@ -98,9 +128,10 @@ function pictureChip({ kind, query }) {
   );
 }
 
-/** Remembers images by what a chip shows of them. */
+/** Remembers images by what was told of them. */
 function meet(images) {
-  for (const { id, name, thumbnail } of images) met.set(id, { name, thumbnail });
+  for (const { id, name, thumbnail, caption, width, height, duplicates } of images)
+    met.set(id, { name, thumbnail, caption, width, height, duplicates });
   if (route?.view === "search" && met.has(route.query.like)) drawChips(route.query);
 }
 
@@ -130,16 +161,7 @@ function refuse(message, remedy = "") {
   setTimeout(() => byId("toast").replaceChildren(), 12000);
 }
 
-async function copyLink() {
-  try {
-    await navigator.clipboard.writeText(location.href);
-    toast("Link copied.");
-  } catch {
-    const field = h("input", { type: "text", readonly: true, value: location.href, "aria-label": "Link to this page" });
-    toast("Copy it from here: ", { action: field });
-    field.select();
-  }
-}
+const copyLink = () => copyText(location.href, "Link");
 
 function drawTheme() {
   const dark = document.documentElement.dataset.theme === "dark";
@@ -177,6 +199,7 @@ function follow(event) {
     /^\/(compare|image\/.*)?$/.test(pathOf(to.pathname));
   if (!ours) return;
   event.preventDefault();
+  if (link.dataset.nav === "back") return backToSearch();
   go(readRoute(to));
 }
 
@@ -184,25 +207,50 @@ function leave() {
   const { side } = views.search;
   if (side.classList.contains("open")) return side.sheet(false);
   if (document.activeElement?.matches("input")) return document.activeElement.blur();
-  return route.view === "image" ? go(readRoute(new URL(lastSearch, location.href))) : false;
+  if (route.view !== "image") return false;
+  if (views.image.zoom.zoomed()) return views.image.zoom.reset();
+  backToSearch();
 }
+
+/** Goes back in the history, to the same place of the page; forward to the search if the image wasn't reached from it. */
+function backToSearch() {
+  if (history.state?.steps) history.go(-history.state.steps);
+  else go(readRoute(new URL(lastSearch, location.href)));
+}
+
+/** An arrow key goes to a card, moves a zoomed picture, or goes to another one. */
+function arrow(key) {
+  if (route.view === "search") return step(views.search.grid, key);
+  if (route.view !== "image") return false;
+  const { cards, pan, step: walk } = views.image;
+  if (cards.contains(document.activeElement)) return step(cards, key);
+  return pan(key) || (key === "ArrowRight" && walk(1)) || (key === "ArrowLeft" && walk(-1));
+}
+
+/** Does something with the image that is looked at; elsewhere the key does nothing. */
+const onImage = (act) => () => (route.view === "image" ? act(views.image) : false);
 
 const openHelp = keyboard({
   find: () => byId("text").select() ?? byId("text").focus(),
-  arrow: (key) =>
-    Boolean(views[route.view].grid) &&
-    (route.view === "search" || main.contains(document.activeElement)) &&
-    step(views[route.view].grid, key),
+  arrow,
+  next: onImage(({ step: walk }) => walk(1)),
+  previous: onImage(({ step: walk }) => walk(-1)),
+  zoom: onImage(({ zoom }) => zoom.toggle()),
+  zoomIn: onImage(({ zoom }) => zoom.step(1)),
+  zoomOut: onImage(({ zoom }) => zoom.step(-1)),
+  fullScreen: onImage(({ toggleFull }) => toggleFull()),
   like: () => {
-    const id = document.activeElement?.closest("li.hit")?.dataset.id ?? (route.view === "image" ? route.id : null);
-    return id ? go({ view: "search", query: likeImage(id) }) : false;
+    const id = document.activeElement?.closest("[data-id]")?.dataset.id ?? (route.view === "image" ? route.id : null);
+    return id ? go({ view: "search", query: views.search.alike(id) }) : false;
   },
   weights: () => {
     const { side } = views.search;
     if (route.view !== "search") return false;
-    if (getComputedStyle(side).position === "fixed") side.sheet(true);
+    const { display, position } = getComputedStyle(side);
+    if (display === "none" || position === "fixed") side.sheet(true);
     side.querySelector("input[type=range]")?.focus();
   },
+  explain: () => views[route.view].turn?.() ?? false,
   copy: copyLink,
   theme: switchTheme,
   leave,
@@ -227,8 +275,12 @@ async function start() {
   addEventListener("click", follow);
   addEventListener("popstate", ({ state }) => {
     merged = "";
+    const before = route;
     show();
-    requestAnimationFrame(() => scrollTo(0, state?.y ?? 0));
+    requestAnimationFrame(() => {
+      scrollTo(0, state?.y ?? 0);
+      returned(before);
+    });
   });
   history.scrollRestoration = "manual";
   drawTheme();
@@ -245,7 +297,6 @@ async function know() {
     app.title = visible(app.about.title);
     byId("title").textContent = app.title;
     drawTitle();
-    app.corpus = await api.facets({});
   } catch (error) {
     app.trouble = error;
   }

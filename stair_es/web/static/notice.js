@@ -1,16 +1,20 @@
 // What went wrong, with its remedy; and short notes at the edge of the page.
 
 import { h, icon, visible } from "./dom.js";
+import { urlOf } from "./root.js";
 
-/** An alert with the error's remedy; `again`, if it helps to try again. */
+/** Statuses after which the same request may succeed: no answer, too many requests, a failure of the server or its cluster. */
+const isPassing = (status) => status === undefined || status === 0 || status === 429 || status >= 500;
+
+/** An alert with the error's remedy, and a button for `again` where that can help. */
 export function errorNotice(error, again) {
-  const more = error.status === 401 ? "Open the page with its token: /?token=…" : "";
+  const more = error.status === 401 ? `Open the page with its token: ${urlOf("?token=…")}` : "";
   return h(
     "div",
     { class: "error", role: "alert" },
     h("p", { class: "what" }, sentence(visible(error.message))),
     error.remedy || more ? h("p", { class: "remedy" }, visible(error.remedy || more)) : null,
-    again ? h("button", { type: "button", on: { click: again } }, "Try again") : null,
+    again && isPassing(error.status) ? h("button", { type: "button", on: { click: again } }, "Try again") : null,
   );
 }
 
@@ -30,6 +34,18 @@ export function toast(text, { action = null } = {}) {
   );
   place.replaceChildren(note);
   setTimeout(() => note.remove(), action ? 20000 : 5000);
+}
+
+/** Copies a text; where that isn't allowed, shows it to be copied by hand. `what` names it: "Link". */
+export async function copyText(text, what) {
+  try {
+    await navigator.clipboard.writeText(text);
+    toast(`${what} copied.`);
+  } catch {
+    const field = h("input", { type: "text", readonly: true, value: text, "aria-label": what });
+    toast("Copy it from here: ", { action: field });
+    field.select();
+  }
 }
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);

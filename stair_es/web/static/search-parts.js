@@ -1,50 +1,25 @@
-// What the search view is made of: its places, the chips of its conditions, the bones of hits to come.
+// What the search view is made of: its places, and the panel at its side.
 
-import { excluding, filtered, from, having, inColour, ranked } from "./change.js";
-import { h, icon, set, visible } from "./dom.js";
-import { facetPanel } from "./facets.js";
+import { ranked } from "./change.js";
+import { h, icon, set } from "./dom.js";
+import { filterBar } from "./filter-bar.js";
 import { methodSelect } from "./methods.js";
 import { queryPanel } from "./panel.js";
-import { colour, short, word } from "./words.js";
 
-/** All elements of the view; `change(make, merge)` as for the panels. */
-export function layout(change) {
+/** All elements of the view; `app` and `change(make, merge)` as for the panels. */
+export function layout(app, change) {
   const panel = queryPanel(change);
-  const facets = facetPanel(change);
-  const method = methodSelect({ id: "method", on: { change: () => change((query) => ranked(query, method.value)) } });
-  const count = h("p", { class: "count" });
-  const compare = h("a", { class: "quiet", href: "compare" }, "compare");
-  const opener = h(
-    "button",
-    { type: "button", class: "opener", "aria-expanded": "false", "aria-controls": "side" },
-    icon("sliders"),
-    "Words and filters",
-  );
-  const shut = h("button", { type: "button", class: "icon shut", "aria-label": "Close words and filters" }, icon("close"));
-  const side = h("aside", { id: "side", class: "side", "aria-label": "Words and filters" }, shut, panel, facets);
-  const status = h(
-    "div",
-    { class: "status", hidden: true },
-    count,
-    h("span", { class: "by" }, h("label", { for: "method" }, "ranked by"), method),
-    compare,
-    opener,
-  );
-  const active = h("ul", { class: "chips active", "aria-label": "Active filters" });
-  const problem = h("div", { class: "problem" });
-  const grid = h("ol", { class: "grid found", "aria-label": "Images found" });
-  const empty = h("div", { class: "empty" });
-  const more = h("button", { type: "button", class: "wide", hidden: true }, "More images");
+  const filters = filterBar({ app, change });
+  const { side, opener } = drawer(panel);
+  const head = statusRow(change, opener);
+  const lists = hitLists();
   const results = h(
     "div",
     { class: "results", "aria-busy": "false" },
-    status,
-    active,
-    problem,
-    h("h2", { class: "hidden" }, "Images found"),
-    grid,
-    empty,
-    more,
+    lists.start,
+    filters.element,
+    head.status,
+    ...lists.elements,
   );
   const element = h(
     "section",
@@ -55,64 +30,75 @@ export function layout(change) {
   );
   side.sheet = (open) => {
     side.classList.toggle("open", open);
+    element.classList.toggle("opened", open);
     set(opener, { "aria-expanded": String(open) });
-    if (open) shut.focus();
+    if (open) side.querySelector(".shut").focus();
     else if (side.contains(document.activeElement)) opener.focus();
   };
+  return { element, panel, filters, side, results, ...head, ...lists };
+}
+
+/** The words of the query: a panel at the side, which a button opens where it isn't always there. */
+function drawer(panel) {
+  const opener = h(
+    "button",
+    { type: "button", class: "opener", "aria-expanded": "false", "aria-controls": "side", title: "Words of the query (e)" },
+    icon("sliders"),
+    "Weights",
+  );
+  const shut = h("button", { type: "button", class: "icon shut", "aria-label": "Close words" }, icon("close"));
+  const side = h("aside", { id: "side", class: "side", "aria-label": "Words" }, shut, panel);
   opener.addEventListener("click", () => side.sheet(!side.classList.contains("open")));
   shut.addEventListener("click", () => side.sheet(false));
-  return { element, panel, facets, method, count, compare, side, status, active, problem, grid, empty, more, results };
+  return { side, opener };
 }
 
-/** The conditions of a query that aren't shown elsewhere. */
-export function narrowing(query, answer) {
-  const texts = new Set(answer?.excluded ?? []);
-  return [
-    ...query.has.map((name) => ({ key: `has ${name}`, kind: "has", name })),
-    ...query.colours.map((name) => ({ key: `colour ${name}`, kind: "colour", name })),
-    ...query.sources.map((name) => ({ key: `source ${name}`, kind: "source", name })),
-    ...(query.filter ? [{ key: `filter ${query.filter}`, kind: "filter", name: query.filter }] : []),
-    ...query.exclude.filter((name) => !texts.has(name)).map((name) => ({ key: `not ${name}`, kind: "not", name })),
-  ];
-}
-
-/** One of them, with a button that lifts it. */
-export function narrowingChip({ kind, name }, change) {
-  const undo = {
-    has: (now) => having(now, name),
-    colour: (now) => inColour(now, name),
-    source: (now) => from(now, name),
-    filter: (now) => filtered(now, ""),
-    not: (now) => excluding(now, name, true),
+/** The row above the hits: how many there are, how they are shown and how they are ranked. */
+function statusRow(change, opener) {
+  const method = methodSelect({ id: "method", on: { change: () => change((query) => ranked(query, method.value)) } });
+  const by = h("span", { class: "by" }, h("label", { for: "method" }, "ranked by"), method);
+  const count = h("span", {});
+  const took = h("span", { class: "took" });
+  const compare = h("a", { class: "quiet", href: "compare" }, "compare");
+  const modes = {
+    gallery: h("a", { href: "./", title: "Images alone (x)" }, "Gallery"),
+    explain: h("a", { href: "./", title: "Each image with the words that it was found by (x)" }, "Explain"),
   };
-  const label = { has: word(name), colour: colour(name), source: short(name), filter: visible(name), not: word(name) }[kind];
-  const what = { has: "with", colour: "in", source: "from", filter: "where", not: "not" }[kind];
-  return h(
-    "li",
-    { class: "chip" },
-    h("span", { title: visible(name) }, h("span", { class: "kind" }, `${what} `), label),
-    h(
-      "button",
-      {
-        type: "button",
-        class: "icon small",
-        "aria-label": `Remove: ${what} ${visible(name)}`,
-        on: { click: () => change(undo[kind]) },
-      },
-      icon("close"),
-    ),
+  const status = h(
+    "div",
+    { class: "status" },
+    h("p", { class: "count" }, count, took),
+    by,
+    compare,
+    h("span", { class: "modes", role: "group", "aria-label": "View of the images" }, Object.values(modes)),
+    opener,
   );
+  return { status, method, by, count, took, compare, modes, opener };
 }
 
-/** A hit to come. */
-export function skeleton() {
-  return h(
-    "li",
-    { class: "hit skeleton", "aria-hidden": "true" },
-    h("span", { class: "picture" }),
-    h("div", { class: "head" }, h("i", {}), h("i", {})),
-    h("i", {}),
-    h("i", {}),
-    h("i", {}),
-  );
+/** The hits, and what is said above, between and below them. */
+function hitLists() {
+  const problem = h("div", { class: "problem" });
+  const start = h("div", { class: "start" });
+  const notes = h("ul", { class: "notes", "aria-label": "Notes on the query" });
+  const verdict = h("div", { class: "verdict" });
+  const grid = h("ol", { "aria-label": "Images found" });
+  const divider = h("button", { type: "button", class: "divider", hidden: true });
+  const weak = h("ol", { "aria-label": "Weak matches" });
+  const empty = h("div", { class: "empty" });
+  const trouble = h("div", { class: "problem" });
+  const more = h("button", { type: "button", class: "wide", hidden: true }, "More images");
+  const elements = [
+    problem,
+    notes,
+    verdict,
+    h("h2", { class: "hidden" }, "Images found"),
+    grid,
+    divider,
+    weak,
+    empty,
+    trouble,
+    more,
+  ];
+  return { elements, problem, start, notes, verdict, grid, divider, weak, empty, trouble, more };
 }

@@ -1,47 +1,63 @@
-// Search: the query's words at the side, the hits beside them.
+// Search: pictures in a gallery, or cards that explain each hit, with the query's words at the side.
 
 import * as api from "./api.js";
 import { ADDED, asked, likeImage, requiring, withFactor } from "./change.js";
 import { h, keyed, say, set } from "./dom.js";
-import { landing, nothingFound } from "./empty.js";
+import { landing, nothingFound, noWordKnown } from "./empty.js";
 import { arrange } from "./grid.js";
-import { hitCard, scaleOf } from "./hit.js";
+import { hitCard } from "./hit.js";
+import { fold, itemsOf, split } from "./hits.js";
 import { errorNotice } from "./notice.js";
-import { inOrder } from "./panel.js";
-import { layout, narrowing, narrowingChip, skeleton } from "./search-parts.js";
+import { rowsOf } from "./rows.js";
+import { layout } from "./search-parts.js";
 import { asks, bodyOf, hrefOf, narrows, NOTHING, PAGE } from "./state.js";
-import { hues, many, word } from "./words.js";
+import { copiesDialog, skeletons, tile } from "./tile.js";
+import { countLine, countWeak, knowsNone, noGoodMatch, notesOf } from "./verdict.js";
+import { many } from "./words.js";
 
 const PATIENT_MS = 300;
 const SLOW_MS = 180;
 const MOST = 200;
+const BONES = 24;
+/** How far before the end of the page the next images are asked for. */
+const AHEAD = "1500px";
 
 export function searchView(app) {
   const change = (make, merge) => app.go({ view: "search", query: make(query) }, { merge });
   const act = {
     open: (id) => hrefOf({ view: "image", id }),
-    like: (id) => hrefOf({ view: "search", query: likeImage(id) }),
+    like: (id) => hrefOf({ view: "search", query: alike(id) }),
     word: (name) => change((now) => clicked(now, name, answer)),
+    copies: (hit) => copies.show(hit),
   };
-  const parts = layout(change);
+  const parts = layout(app, change);
+  const copies = copiesDialog(act.open);
+  const rows = [parts.grid, parts.weak].map(rowsOf);
   let query = NOTHING;
   let of = NOTHING;
   let answer = null;
-  let hits = [];
+  let hits = []; // as they came: what `n` in the URL counts
+  let shown = split([]);
+  let weakOpen = false;
+  let lastPage = []; // matches can follow after weak matches: those that have each word of the query
   let key = "";
   let since = 0; // when the search began that is under way
+  let coming = ""; // the key of that search
   let again = false;
   let found = null;
-  let example = null;
+  let paging = null; // the page that is under way
   const searching = api.latest();
   const counting = api.latest();
+  const alike = (id) => ({ ...likeImage(id), explain: query.explain });
 
   /** Shows a route; asks the server only if something else is asked than what is there. */
   function show(route) {
+    const turned = query.explain !== route.query.explain;
     query = route.query;
-    drawQuery();
-    const asking = keyOf(query);
-    if (asking === key && !parts.problem.firstChild) return answer || drawHits();
+    if (turned) atPlace(drawHits);
+    else drawQuery();
+    drawStart(); // for what the server has said of itself meanwhile
+    if (since ? keyOf(query) === coming : keyOf(query) === key && !parts.problem.firstChild) return;
     again = since > 0 && performance.now() - since < PATIENT_MS;
     if (!again) load();
   }
@@ -52,7 +68,7 @@ export function searchView(app) {
    */
   async function load() {
     const asking = keyOf(query);
-    if (!asks(query)) return resting(asking);
+    coming = asking;
     since = performance.now();
     const slow = setTimeout(busy, SLOW_MS);
     const wanted = query;
@@ -68,10 +84,14 @@ export function searchView(app) {
   }
 
   function take(result, wanted, asking) {
+    if (asking !== key) weakOpen = false;
     key = asking;
-    parts.problem.replaceChildren();
     ({ answer, hits } = result);
+    lastPage = hits.slice(-PAGE);
     of = wanted;
+    found = null;
+    parts.problem.replaceChildren();
+    parts.trouble.replaceChildren();
     app.meet(hits);
     drawHits();
     count();
@@ -83,178 +103,240 @@ export function searchView(app) {
     const all = [...first.hits];
     let { after } = first;
     while (after && all.length < wanted.count) {
-      const next = await api.search({ ...bodyOf(wanted, Math.min(PAGE * 4, wanted.count - all.length)), after }, signal);
+      const next = await api.search({ ...bodyOf(wanted, Math.min(MOST, wanted.count - all.length)), after }, signal);
       all.push(...next.hits);
       ({ after } = next);
     }
     return { answer: { ...first, after }, hits: all };
   }
 
-  async function more() {
-    parts.more.disabled = true;
-    const place = hits.length;
+  /** Adds the next page; `byHand` if somebody asked for it, who then goes on from its first image. */
+  async function more(byHand) {
+    const list = parts.weak.hidden ? parts.grid : parts.weak;
+    const place = list.children.length;
+    const held = list.querySelector(".waiting");
+    if (!(await extend())) return;
+    const counted = { ...query, count: Math.max(query.count, hits.length) };
+    if (!parts.element.hidden) app.go({ view: "search", query: counted }, { replace: true, still: true });
+    if (byHand) (held ?? list.children[place])?.querySelector("a.name, a.picture").focus();
+  }
+
+  /** Gets the next page, once for all who ask; false if there is none. */
+  async function extend() {
+    if (since || !answer?.after) return false;
+    paging ??= nextPage().finally(() => (paging = null));
+    return paging;
+  }
+
+  async function nextPage() {
     const { result, error, stale } = await searching((signal) =>
       api.search({ ...bodyOf(query, PAGE), after: answer.after }, signal),
     );
-    parts.more.disabled = false;
-    if (stale) return;
-    if (error) return parts.problem.replaceChildren(errorNotice(error, more));
-    parts.problem.replaceChildren();
-    const there = new Set(hits.map((hit) => hit.id));
-    hits = [...hits, ...result.hits.filter((hit) => !there.has(hit.id))];
+    if (stale) return false;
+    parts.trouble.replaceChildren(...(error ? [errorNotice(error, () => more(true))] : []));
+    if (error) drawRows();
+    if (error) return false;
+    hits = [...hits, ...result.hits];
+    lastPage = result.hits;
     answer = { ...answer, after: result.after };
-    app.go({ view: "search", query: { ...query, count: Math.max(query.count, hits.length) } }, { replace: true, still: true });
+    app.meet(result.hits);
     drawHits();
-    parts.grid.children[place]?.querySelector("a.name").focus();
+    return true;
+  }
+
+  /** The images found that are shown, in their order, and how to get more: an image's page goes from one to the next. */
+  function listed() {
+    const closed = parts.weak.hidden;
+    const all = [...shown.strong, ...(closed ? [] : shown.weak)];
+    const total = answer?.after && found && (!closed || haveMatches(lastPage)) ? Math.max(all.length, found.total) : all.length;
+    return { ids: all.map((hit) => hit.id), total, more: total > all.length ? extend : async () => false };
   }
 
   async function count() {
-    const { result, error, stale } = await counting((signal) => api.facets(bodyOf(query), signal));
+    const wanted = query;
+    const { result, error, stale } = await counting((signal) => api.facets(bodyOf(wanted, PAGE), signal));
     if (stale) return;
     found = error ? null : result;
-    parts.facets.show({ facets: found, query });
+    if (!error) countAll(asks(wanted) || narrows(wanted) ? null : result);
+    drawFilters();
     if (!error) tell(`${many(result.total, "image")} found`);
     drawStatus();
-    if (!hits.length) drawNothing();
   }
 
-  /** Nothing to rank by: what there is, and what could be asked. */
-  async function resting(asking) {
-    searching.stop();
-    since = 0;
-    answer = null;
-    hits = [];
-    found = null;
-    key = asking;
-    tell("");
-    idle();
-    parts.problem.replaceChildren();
-    drawHits();
-    if (!narrows(query)) return counting.stop();
-    const { result, error, stale } = await counting((signal) => api.facets(bodyOf(query), signal));
-    if (stale) return;
-    if (error) return fail(error, asking);
-    found = result;
-    drawHits();
+  /** Counts all images, once: so that the filters stay where they are, whatever is found. */
+  async function countAll(result) {
+    if (app.corpus) return;
+    app.corpus = result ?? { facets: [] };
+    if (result) return;
+    app.corpus = await api.facets({}).catch(() => null);
+    drawFilters();
   }
 
   function fail(error, asking) {
     key = asking;
-    parts.problem.replaceChildren(errorNotice(error, load));
-    if (!hits.length) parts.empty.replaceChildren();
-    parts.grid.classList.add("old");
-    app.shell.classList.toggle("resting", !answer);
+    found = null;
+    parts.problem.replaceChildren(errorNotice(error, () => (app.trouble ? app.know() : load())));
+    for (const place of [parts.empty, parts.notes, parts.verdict]) place.replaceChildren();
+    for (const list of [parts.grid, parts.weak]) list.classList.add("old");
+    parts.more.hidden = true;
+    for (const text of [parts.count, parts.took]) say(text, "");
+    countAll(null);
   }
 
   function busy() {
     parts.results.setAttribute("aria-busy", "true");
-    if (hits.length) return;
-    parts.empty.replaceChildren();
-    if (!parts.grid.children.length) parts.grid.append(...Array.from({ length: 6 }, skeleton));
+    if (hits.length && isVariant(query, of)) return;
+    for (const place of [parts.grid, parts.weak, parts.empty, parts.notes, parts.verdict]) place.replaceChildren();
+    for (const place of [parts.divider, parts.more]) place.hidden = true;
+    parts.grid.hidden = false;
+    parts.grid.className = "gallery found";
+    parts.grid.append(...skeletons(BONES));
   }
 
   function idle() {
     parts.results.setAttribute("aria-busy", "false");
-    parts.grid.classList.remove("old");
+    for (const list of [parts.grid, parts.weak]) list.classList.remove("old");
     for (const bone of parts.grid.querySelectorAll(".skeleton")) bone.remove();
   }
 
   function drawQuery() {
     parts.method.show(query.method, app.about);
-    keyed(
-      parts.active,
-      narrowing(query, answer),
-      (item) => item.key,
-      (item) => narrowingChip(item, change),
-    );
-    parts.active.hidden = !parts.active.children.length;
-    parts.facets.show({ facets: found, query });
+    drawFilters();
     parts.panel.show({ answer: answer ?? { query: [], required: [], excluded: [] }, query, of });
     set(parts.compare, {
       href: hrefOf({ view: "compare", a: query, b: { ...query, method: query.method === "stair" ? "bag" : "stair" } }),
     });
+    for (const ranking of [parts.by, parts.compare, parts.opener]) ranking.hidden = !asks(query);
+    for (const [name, link] of Object.entries(parts.modes)) {
+      const explain = name === "explain";
+      set(link, {
+        href: hrefOf({ view: "search", query: { ...query, explain } }),
+        "aria-current": explain === query.explain ? "true" : null,
+      });
+    }
+    app.shell.classList.toggle("explain", query.explain);
+  }
+
+  function drawFilters() {
+    parts.filters.show({ facets: found?.facets ?? null, query, about: app.about, total: found?.total ?? null });
   }
 
   function drawHits() {
-    arrange(
-      parts.grid,
-      hitsOf(answer, hits),
-      (item) => item.hit.id,
-      (item) => hitCard(item, act),
-    );
-    parts.more.hidden = !answer?.after || !hits.length;
-    app.shell.classList.toggle("resting", !answer);
+    shown = split(fold(hits));
+    const items = itemsOf(answer, [...shown.strong, ...shown.weak]);
+    const senseless = !shown.strong.length && knowsNone(answer);
+    const open = weakOpen || !(shown.strong.length || senseless);
+    drawList(parts.grid, items.slice(0, shown.strong.length));
+    drawList(parts.weak, open ? items.slice(shown.strong.length) : []);
+    parts.grid.hidden = !shown.strong.length && Boolean(hits.length);
+    parts.weak.hidden = !parts.weak.children.length;
+    parts.divider.hidden = !shown.weak.length || !(shown.strong.length || senseless);
+    parts.more.hidden = !answer?.after || !hits.length || !(open || haveMatches(lastPage));
     drawQuery();
+    drawStart();
+    parts.notes.replaceChildren(...(answer ? notesOf(query, answer) : []));
+    const none = hits.length > 0 && !shown.strong.length;
+    const verdict = () => (senseless ? noWordKnown(answer, app, change) : noGoodMatch(answer, shown.weak[0]));
+    parts.verdict.replaceChildren(...(none ? verdict() : []));
+    parts.empty.replaceChildren(...(answer && !hits.length ? [nothingFound(query, answer, app, change)] : []));
     drawStatus();
-    if (hits.length) parts.empty.replaceChildren();
-    else if (!answer) rest();
-    else drawNothing();
+    drawRows();
+    watch();
   }
 
-  /** The start: words to try, and what one of them finds. */
-  async function rest() {
-    const page = landing(app, found, (text) => change((now) => asked(now, text)));
-    parts.empty.replaceChildren(page);
-    parts.problem.replaceChildren(...(app.trouble ? [errorNotice(app.trouble, app.know)] : []));
-    const name = page.example;
-    if (!name || found) return;
-    if (example?.name !== name) {
-      const { result } = await searching((signal) => api.search({ text: name, k: 4 }, signal));
-      if (!result || !page.isConnected) return;
-      example = { name, answer: result };
+  /** The list that goes on, if any does, holds its last row back. */
+  function drawRows() {
+    const more = !parts.more.hidden && !parts.trouble.firstChild;
+    for (const [place, each] of rows.entries()) each.show(more && place === Number(!parts.weak.hidden));
+  }
+
+  /** Draws tiles or cards, after the view that is chosen. */
+  function drawList(list, items) {
+    const mode = query.explain ? "grid found" : "gallery found";
+    const named = list === parts.weak ? mode.replace("found", "weak") : mode;
+    if (list.className !== named) {
+      list.replaceChildren();
+      list.className = named;
     }
-    const cards = hitsOf(example.answer, example.answer.hits);
-    page
-      .querySelector(".specimen")
-      .append(
-        h("h2", {}, "Example: ", word(name)),
-        h("ol", { class: "grid", "aria-label": "Example" }, cards.map(drawnCard)),
-      );
+    const make = query.explain ? hitCard : tile;
+    (query.explain ? arrange : keyed)(
+      list,
+      items,
+      (item) => item.hit.id,
+      (item) => make(item, act),
+    );
   }
 
-  function drawnCard(item) {
-    const card = hitCard(item, act);
-    card.update(item);
-    return card;
-  }
-
-  function drawNothing() {
-    parts.empty.replaceChildren(nothingFound(query, app.corpus, change));
+  /** The start page has words to try above the newest images. */
+  function drawStart() {
+    const start = !asks(query) && !narrows(query);
+    app.shell.classList.toggle("resting", start);
+    parts.start.hidden = !start;
+    if (!start) return;
+    const page = landing(app, (text) => change((now) => asked(now, text)));
+    if (!page.isEqualNode(parts.start.firstElementChild)) parts.start.replaceChildren(page);
+    if (app.trouble) parts.problem.replaceChildren(errorNotice(app.trouble, app.know));
   }
 
   function drawStatus() {
-    const total = found && answer ? found.total : null;
-    const shown =
-      total === null
-        ? many(hits.length, "image")
-        : hits.length < total
-          ? `${hits.length} of ${many(total, "image")}`
-          : many(total, "image");
+    const counts = {
+      strong: shown.strong.length,
+      weak: shown.weak.length,
+      total: found ? found.total : null,
+      more: Boolean(answer?.after) && haveMatches(lastPage),
+    };
     const cut = answer?.truncated?.length ? `, ${many(answer.truncated.length, "light word")} left out` : "";
-    say(parts.count, answer ? `${shown}, ${answer.took_ms} ms${cut}` : "");
-    parts.status.hidden = !answer;
+    const line = answer ? countLine(query, answer, counts) : "";
+    say(parts.count, line);
+    say(parts.took, line && asks(query) ? `, ${answer.took_ms} ms${cut}` : "");
+    say(parts.divider, `Weak matches: ${countWeak(counts).toLocaleString("en")}`);
+    set(parts.divider, { "aria-expanded": String(weakOpen) });
+  }
+
+  /** Looks for the end of the page anew: the observer reports only what changes. */
+  function watch() {
+    ahead.disconnect();
+    if (!parts.more.hidden && !parts.trouble.firstChild) ahead.observe(parts.more);
+  }
+
+  /** Draws anew and keeps the image at the top of the screen there. */
+  function atPlace(draw) {
+    const items = [...parts.results.querySelectorAll("[data-id]")];
+    const top = items.find((item) => item.getBoundingClientRect().bottom > 120);
+    draw();
+    if (!top || !scrollY) return;
+    const now = [...parts.results.querySelectorAll("[data-id]")].find((item) => item.dataset.id === top.dataset.id);
+    now?.scrollIntoView({ block: "center", behavior: "instant" });
   }
 
   const tell = (text) => say(document.getElementById("said"), text);
+  const ahead = new IntersectionObserver(
+    (entries) => entries.some((entry) => entry.isIntersecting) && !parts.element.hidden && more(false),
+    { rootMargin: AHEAD },
+  );
 
-  parts.more.addEventListener("click", more);
+  parts.more.addEventListener("click", () => more(true));
+  parts.divider.addEventListener("click", () => {
+    weakOpen = !weakOpen;
+    drawHits();
+  });
+  parts.element.append(copies);
   return {
     element: parts.element,
     show,
-    ids: () => hits.map((hit) => hit.id),
-    grid: parts.grid,
+    listed,
+    grid: parts.results,
     side: parts.side,
     query: () => query,
+    alike,
+    turn: () => change((now) => ({ ...now, explain: !now.explain })),
   };
 }
 
-/** What cards are drawn from: hits, with the colours and the scale that they share. */
-function hitsOf(answer, hits) {
-  const hueOf = hues(answer ? inOrder(answer.query).map((item) => item.token) : []);
-  const required = new Set(answer?.required ?? []);
-  const scale = scaleOf(hits);
-  return hits.map((hit) => ({ hit, scale, hueOf, required }));
-}
+const haveMatches = (hits) => hits.some((hit) => !hit.weak);
+
+/** Whether two queries ask for the same and differ in weights or conditions only: until the second is answered, the first is shown. */
+const isVariant = (one, other) => one.text === other.text && one.like === other.like && keyOf({ ...NOTHING, vector: one.vector }) === keyOf({ ...NOTHING, vector: other.vector });
 
 const keyOf = (query) => JSON.stringify({ ...bodyOf(query, 1) });
 

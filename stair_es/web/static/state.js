@@ -2,10 +2,18 @@
 
 import { pathOf, ROOT } from "./root.js";
 
-export const PAGE = 24;
+/** How many images a page of hits has. */
+export const PAGE = 60;
+/** How many of them a URL brings back. */
+const MOST_HITS = 2400;
 /** How far the rankings of a comparison are looked at. */
 export const DEPTH = 50;
 export const METHODS = { stair: "STAIR words", bag: "bag of words", bm25: "BM25 on captions" };
+
+/** Fields of which an image must have all chosen values; of others, any. */
+export const ALL_OF = new Set(["top_tokens", "colours"]);
+const MOST_CONDITIONS = 32;
+const MOST_VALUES = 64;
 
 /** A query of nothing. Queries are never changed: `change.js` makes new ones. */
 export const NOTHING = Object.freeze({
@@ -15,15 +23,14 @@ export const NOTHING = Object.freeze({
   factors: new Map(), // word -> factor; of a word that the query lacks: its weight
   require: [],
   exclude: [],
-  has: [],
-  colours: [],
-  sources: [],
+  filters: new Map(), // field -> {values} or {from, to, below}; an end may be null, `below` leaves `to` itself out
   filter: "",
   method: "stair",
   count: PAGE,
+  explain: false, // cards with their words in place of the gallery
 });
 
-const LISTS = { require: "must", exclude: "not", has: "has", colours: "colour", sources: "source" };
+const LISTS = { require: "must", exclude: "not" };
 
 /** The query in the parameters of a URL; `prefix` tells the two queries of a comparison apart. */
 function readQuery(params, prefix = "") {
@@ -36,10 +43,12 @@ function readQuery(params, prefix = "") {
     filter: one("filter"),
     vector: pairs(all("v")),
     factors: new Map(pairs(all("x"))),
+    filters: readFilters(params, prefix),
   };
   for (const [field, name] of Object.entries(LISTS)) query[field] = [...new Set(all(name))].filter(Boolean);
   query.method = Object.hasOwn(METHODS, one("by")) ? one("by") : "stair";
-  query.count = Math.max(PAGE, Math.min(480, Number.parseInt(one("n"), 10) || PAGE));
+  query.count = Math.max(PAGE, Math.min(MOST_HITS, Number.parseInt(one("n"), 10) || PAGE));
+  query.explain = one("show") === "explain";
   return query;
 }
 
@@ -51,9 +60,13 @@ function writeQuery(query, params, prefix = "") {
   for (const [name, value] of query.vector) put("v", `${round(value)}*${name}`);
   for (const [name, value] of query.factors) put("x", `${round(value)}*${name}`);
   for (const [field, name] of Object.entries(LISTS)) for (const value of query[field]) put(name, value);
+  for (const [field, condition] of query.filters)
+    if (condition.values) for (const value of condition.values) put(`is.${field}`, value);
+    else put(`range.${field}`, `${condition.from ?? ""}${condition.below ? "..." : ".."}${condition.to ?? ""}`);
   put("filter", query.filter);
   if (query.method !== "stair") put("by", query.method);
   if (query.count > PAGE) put("n", String(query.count));
+  if (query.explain) put("show", "explain");
 }
 
 /** The route of a location: `{view: "search", query}`, `{view: "image", id, ...}` or `{view: "compare", a, b, k}`. */
@@ -68,6 +81,8 @@ export function readRoute({ pathname, search }) {
       sort: params.get("sort") === "name" ? "name" : "weight",
       find: params.get("find") ?? "",
       picked: [...new Set(params.getAll("pick"))],
+      pieces: params.get("pieces") === "show",
+      explain: params.get("show") === "explain",
     };
   if (path === "/compare") {
     const k = Number.parseInt(params.get("k"), 10);
@@ -85,6 +100,8 @@ export function hrefOf(route) {
     if (route.sort === "name") params.set("sort", "name");
     if (route.find) params.set("find", route.find);
     for (const name of route.picked ?? []) params.append("pick", name);
+    if (route.pieces) params.set("pieces", "show");
+    if (route.explain) params.set("show", "explain");
   } else if (route.view === "compare") {
     path = "/compare";
     writeQuery(route.a, params, "a.");
@@ -97,19 +114,14 @@ export function hrefOf(route) {
 
 /** The body that the server is asked with. */
 export function bodyOf(query, k = query.count) {
-  const filters = [query.filter.trim() && `(${query.filter.trim()})`];
-  if (query.sources.length)
-    filters.push(`(${query.sources.map((source) => `source:"${source.replace(/["\\]/g, "\\$&")}"`).join(" OR ")})`);
   const body = { k, method: query.method };
   if (query.text.trim()) body.text = query.text.trim();
   if (query.like) body.similar_to = query.like;
   if (query.vector.length) body.vector = Object.fromEntries(query.vector);
   if (query.factors.size) body.factors = Object.fromEntries(query.factors);
   for (const field of ["require", "exclude"]) if (query[field].length) body[field] = query[field];
-  if (query.has.length) body.top_tokens = query.has;
-  if (query.colours.length) body.colours = query.colours;
-  const filter = filters.filter(Boolean).join(" AND ");
-  if (filter) body.filter = query.sources.length ? filter : query.filter.trim();
+  if (query.filters.size) body.filters = [...query.filters].map(conditionOf);
+  if (query.filter.trim()) body.filter = query.filter.trim();
   return body;
 }
 
@@ -119,7 +131,43 @@ export const asks = (query) =>
 
 /** Whether something narrows what is found. */
 export const narrows = (query) =>
-  Boolean([query.has, query.colours, query.sources, query.require, query.exclude].some((list) => list.length) || query.filter.trim());
+  Boolean(query.filters.size || query.require.length || query.exclude.length || query.filter.trim());
+
+/** `is.FIELD=value`, `range.FIELD=a..b` with both ends, `range.FIELD=a...b` without the upper one; what is neither a number nor a date is no end of a range. */
+function readFilters(params, prefix) {
+  const filters = new Map();
+  for (const [name, value] of params) {
+    const [, kind, field] = /^(is|range)\.(.+)$/s.exec(name.startsWith(prefix) ? name.slice(prefix.length) : "") ?? [];
+    if (!kind || !value || (filters.size >= MOST_CONDITIONS && !filters.has(field))) continue;
+    if (kind === "is") {
+      const values = filters.get(field)?.values ?? [];
+      if (values.length < MOST_VALUES) filters.set(field, { values: [...new Set([...values, value])] });
+    } else {
+      const range = readRange(value);
+      if (range) filters.set(field, range);
+    }
+  }
+  return filters;
+}
+
+function readRange(text) {
+  const [, low, dots, high] = /^(.*?)(\.\.\.?)(.*)$/.exec(text) ?? [];
+  const [from, to] = [low, high].map(readEnd);
+  if (from === undefined || to === undefined || (from === null && to === null)) return null;
+  return { from, to, below: dots === "..." && to !== null };
+}
+
+/** A number, a date, null if there is no end, undefined if it is something else. */
+export function readEnd(text) {
+  if (text === "") return null;
+  if (/^-?\d{1,20}(\.\d{1,20})?$/.test(text ?? "")) return Number(text);
+  return /^\d{4}-\d\d-\d\d(T[\d:.]+Z?)?$/.test(text ?? "") && Number.isFinite(Date.parse(text)) ? text : undefined;
+}
+
+function conditionOf([field, { values, from, to, below }]) {
+  if (values) return { field, [ALL_OF.has(field) ? "all" : "any"]: values };
+  return { field, ...(from === null ? {} : { gte: from }), ...(to === null ? {} : { [below ? "lt" : "lte"]: to }) };
+}
 
 function pairs(texts) {
   const found = texts.map((text) => [text.slice(text.indexOf("*") + 1), Number(text.slice(0, Math.max(0, text.indexOf("*"))))]);

@@ -12,6 +12,9 @@ export function word(text) {
   return h("bdi", { class: "word" }, shown.trim() ? shown : `"${shown}"`);
 }
 
+/** Whether it only continues a word: nothing to look at or to search for by itself. */
+export const isPiece = (token) => token.startsWith("##");
+
 /** A colour: a patch of it before its name. */
 export const colour = (name) => [
   h("span", { class: "patch", data: { colour: name }, "aria-hidden": "true" }),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
@@ -13,7 +14,12 @@ if TYPE_CHECKING:
     from support.browser.web_server import Site
 
 QUERY = "brown bear in a tree"
-_HITS = ".found li.hit:not(.skeleton) a.name"
+PAGE = 60
+"""How many images a page of hits has."""
+_LISTS = ".results :is(.found, .weak)"
+_HITS = f"{_LISTS} li.hit a.name"
+_TILES = f"{_LISTS} li.tile:not(.skeleton)"
+_CLOSED_DIVIDER = ".divider[aria-expanded=false]:not([hidden])"
 
 
 def call_api(site: Site, body: dict[str, Any] | None, path: str = "search") -> dict[str, Any]:
@@ -27,16 +33,74 @@ def call_api(site: Site, body: dict[str, Any] | None, path: str = "search") -> d
 
 def list_hits(site: Site, **body: Any) -> list[str]:  # noqa: ANN401  fields of a question
     """Return the names of the hits of the API, best first."""
-    return [hit["name"] for hit in call_api(site, body)["hits"]]
+    return [hit["name"] for hit in call_api(site, {"k": PAGE, **body})["hits"]]
+
+
+def get_facet(site: Site, field: str, **body: Any) -> dict[str, Any]:  # noqa: ANN401  fields of a question
+    """Return the facet of a field."""
+    facets: list[dict[str, Any]] = call_api(site, body, "facets")["facets"]
+    return next(facet for facet in facets if facet["field"] == field)
+
+
+def open_filter(page: Page, name: str) -> Locator:
+    """Open what a button of the filter bar opens, and return it."""
+    from playwright.sync_api import expect
+
+    page.get_by_role("region", name="Filters").get_by_role("button", name=re.compile(f"^{name}(, \\d+ chosen)?$")).click()
+    opened = page.get_by_role("dialog", name=name, exact=True)
+    expect(opened).to_be_visible()
+    return opened
+
+
+def explain_path(path: str) -> str:
+    """Return the path with the parameter for explained hits."""
+    return path if "show=explain" in path else f"{path}{'&' if '?' in path else '?'}show=explain"
 
 
 def open_results(site: Site, page: Page, path: str = f"/?q={QUERY}") -> None:
-    """Open the page and wait for its results."""
+    """Open the page with the explained hits of a query, weak ones too, and wait for them."""
+    from playwright.sync_api import expect
+
+    page.goto(site.base + explain_path(path))
+    expect(page.locator(f"{_HITS}, .problem [role=alert]").first).to_be_visible()
+    expect(page.locator(".results")).to_have_attribute("aria-busy", "false")
+    open_weak_matches(page)
+
+
+def open_weak_matches(page: Page) -> None:
+    """Open the weak matches if they are closed; the focus stays where it is."""
+    page.evaluate(f"document.querySelector('{_CLOSED_DIVIDER}')?.click()")
+
+
+def open_gallery(site: Site, page: Page, path: str = f"/?q={QUERY}") -> None:
+    """Open the page with the pictures that a query finds, and wait for them."""
     from playwright.sync_api import expect
 
     page.goto(site.base + path)
-    expect(page.locator(f"{_HITS}, [role=alert]").first).to_be_visible()
+    expect(page.locator(_TILES).first).to_be_visible()
     expect(page.locator(".results")).to_have_attribute("aria-busy", "false")
+    expect(page.locator("#said")).to_contain_text("found")
+
+
+def get_tile_names(page: Page) -> list[str]:
+    """Return the names of the displayed pictures."""
+    return page.locator(f"{_TILES} .title").all_text_contents()
+
+
+def wait_for_tiles(page: Page, expected: list[str]) -> None:
+    """Wait until the pictures found, weak matches among them, are these."""
+    _wait_for_names(page, page.locator(f"{_TILES} .title"), expected)
+
+
+def _wait_for_names(page: Page, names: Locator, expected: list[str], within_s: float = 10.0) -> None:
+    """Wait until these names are displayed. Weak matches, which each answer closes, are opened."""
+    from playwright.sync_api import expect
+
+    end = time.monotonic() + within_s
+    while names.all_text_contents() != expected and time.monotonic() < end:
+        open_weak_matches(page)
+        page.wait_for_timeout(30)
+    expect(names).to_have_text(expected, timeout=500)
 
 
 def wait_for_start_page(page: Page) -> None:
@@ -57,10 +121,8 @@ def get_hit_names(page: Page) -> list[str]:
 
 
 def wait_for_hits(page: Page, expected: list[str]) -> None:
-    """Wait until the displayed hits are these."""
-    from playwright.sync_api import expect
-
-    expect(page.locator(_HITS)).to_have_text(expected)
+    """Wait until the hits found, weak matches among them, are these."""
+    _wait_for_names(page, page.locator(_HITS), expected)
 
 
 def wait_until(page: Page, expression: str, within_s: float = 5.0) -> None:
