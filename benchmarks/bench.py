@@ -59,6 +59,9 @@ def main() -> int:
             "Run these too, or name another page: --out FILE"
         )
     with restore_node(needed=bool(selected)):
+        if selected:
+            print("waiting until nothing else runs (3 min at most)", file=sys.stderr, flush=True)
+            wait_until_idle(os.cpu_count() or 1)
         done = run_benchmarks(selected, args.form, folder)
     records = {run.name: Record.read(file) for run in RUNS if (file := folder / f"{run.name}.json").is_file()}
     args.out.write_text(render_page(records, RUNS, args.form), encoding="utf-8")
@@ -69,8 +72,6 @@ def main() -> int:
 def run_benchmarks(runs: Sequence[Run], form: Form, folder: Path) -> list[Record]:
     """Run one benchmark after the other; each record is written as soon as its run has ended."""
     machine, done = read_machine(ROOT), []
-    print("waiting until nothing else runs (3 min at most)", file=sys.stderr, flush=True)
-    wait_until_idle(machine["cores"])
     for number, run in enumerate(runs, 1):
         print(f"{number}/{len(runs)} {run.name}: {run.build_command(form)}", file=sys.stderr, flush=True)
         record = run_benchmark(run, form, machine, folder)

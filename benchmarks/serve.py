@@ -20,12 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from harness.browser import PageLoad, load_page, start_browser
 from harness.http import Http
 from harness.paired import Call, Client, compute_p95, compute_ratio, make_row, measure_ms, measure_pairs
 from harness.photos import make_thumbnails
@@ -37,6 +39,8 @@ from search.indices import Kind, load_index
 from search.queries import make_texts
 
 from stair_es import resources
+from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, build_vector_fields
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.config.defaults import THUMBNAIL_PX, DataDir
@@ -44,11 +48,16 @@ from stair_es.embedded_node import NodeSpec, start_node, stop_node
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.stair_mini.plugin import KIND
+from stair_es.search.dsl.mapped_fields import MappedField
+from stair_es.search.index_info import fetch_index_info
 from stair_es.search.query import SearchQuery
 from stair_es.types import SparseVector
-from stair_es.web.search.query import QueryPlan, build_facets_request, build_page_request
+from stair_es.web.search.facet_scales import build_profile_request, parse_profiles
+from stair_es.web.search.facets import Facet, build_facets_request, list_facet_fields, list_facets
+from stair_es.web.search.query import QueryPlan, build_page_request
 from stair_es.web.search.schemas import DEFAULT_K, SearchParams
 
+LOADS = 3
 INDEX, WAY = "serve-bench", QueryPlan(query_type="rank_features", max_clauses=1024)
 CONNECTIONS = 6
 """As many as browsers open to one host."""
@@ -94,13 +103,23 @@ def start_page(url: str) -> Iterator[str]:
             process.terminate()
 
 
+def list_page_facets(node: str) -> tuple[list[Facet], Mapping[str, MappedField]]:
+    """Return the facets of the page, and the fields of the index."""
+    with Cluster(Connection(url=node)) as cluster:
+        fields = fetch_index_info(cluster, INDEX).mapped_fields
+        wanted = list_facet_fields(fields)
+        profiles = parse_profiles(wanted, cluster.search(INDEX, build_profile_request(wanted)))
+    return list_facets(wanted, profiles, ()), fields
+
+
 def build_search_pairs(texts: Sequence[str], encoder: Encoder, node: str, url: str, route: str) -> list[tuple[Call, Call]]:
     """Return the bare request and that to the page, for each text."""
     plain, ours = Client(node), Client(url)
+    facets, fields = list_page_facets(node)
     pairs: list[tuple[Call, Call]] = []
     for text in texts:
         body = build_page_request(SearchQuery(vector=encoder.encode_texts([text])[0]), SearchParams(), WAY).body
-        raw = json.dumps(build_facets_request(body["query"], colours=True) if route == "facets" else body).encode()
+        raw = json.dumps(build_facets_request(body["query"], facets, (), fields) if route == "facets" else body).encode()
         pairs.append(
             (
                 lambda raw=raw: plain.post(f"/{INDEX}/_search", raw),  # type: ignore[misc]
@@ -151,6 +170,55 @@ def search_page(text: str, url: str, k: int) -> list[dict[str, Any]]:
     return found
 
 
+def measure_loads(url: str, text: str) -> dict[str, list[PageLoad]]:
+    """Return loads of the page with an empty cache: the start page, the gallery of a query, its explanation, and on a phone."""
+    query = f"{url}/?q={quote(text)}"
+    with start_browser() as browser:
+        scenes: dict[str, Callable[[], PageLoad]] = {
+            "start page": lambda: load_page(browser, url),
+            "gallery": lambda: load_page(browser, query),
+            "gallery, 2x": lambda: load_page(browser, query, scale=2.0),
+            "explain": lambda: load_page(browser, f"{query}&show=explain"),
+            "phone": lambda: load_page(browser, query, width_px=390, height_px=844, scale=3.0),
+        }
+        return {name: [scene() for _ in range(LOADS)] for name, scene in scenes.items()}
+
+
+def report_loads(loads: Mapping[str, Sequence[PageLoad]]) -> tuple[ReportTable, tuple[Ratio, ...]]:
+    """Return the table of the loads in a browser, and their budgets."""
+
+    def find_median(name: str, field: str) -> float:
+        return float(statistics.median(getattr(load, field) for load in loads[name]))
+
+    head = ("in Chromium, nothing cached", "requests", "kB", "kB of pictures", "pictures", "first, ms", "all, ms", "layout shift")
+    rows = tuple(
+        (
+            name,
+            f"{find_median(name, 'requests'):.0f}",
+            f"{find_median(name, 'page_bytes') / 1000:.0f}",
+            f"{find_median(name, 'picture_bytes') / 1000:.0f}",
+            f"{find_median(name, 'pictures'):.0f}",
+            f"{find_median(name, 'first_picture_ms'):.0f}",
+            f"{find_median(name, 'screen_ms'):.0f}",
+            f"{find_median(name, 'layout_shift'):.3f}",
+        )
+        for name in loads
+    )
+    pictures, phone = find_median("gallery", "pictures"), find_median("phone", "pictures")
+    bounds = [
+        Ratio(what="pictures on a screen of 1366 x 900", against="budget", value=pictures, goal=24),
+        Ratio(what="pictures on a phone of 390 x 844", against="budget", value=phone, goal=8),
+    ]
+    for what, field, unit, goal in (
+        ("seconds to the first picture of a query", "first_picture_ms", 1000, 1.0),
+        ("kB of scripts, styles and answers", "page_bytes", 1000, 150.0),
+        ("requests other than for pictures", "requests", 1, 50.0),
+        ("cumulative layout shift", "layout_shift", 1, 0.1),
+    ):
+        bounds.append(Ratio(what=what, against="budget", value=find_median("gallery", field) / unit, goal=goal, at_most=True))
+    return ReportTable(head=head, rows=rows), tuple(bounds)
+
+
 def measure(about: str, texts: Sequence[str], node: str, url: str, rounds: int) -> Result:
     """Return the table, and what isn't a pair."""
     encoder = registry.load_encoder(ModelSpec(name=KIND.card.name))
@@ -170,20 +238,23 @@ def measure(about: str, texts: Sequence[str], node: str, url: str, rounds: int) 
     grids = [(measure_grid(paths, url), measure_grid(paths, url)) for paths in unseen if len(paths) == DEFAULT_K]
     first_ms, second_ms = (statistics.median(column) for column in zip(*grids, strict=True))
     rate = measure_slider_moves(texts[0], url, SLIDING_S)
+    loads = measure_loads(url, texts[0])
+    screens, budgets = report_loads(loads)
     head = ("", "bare, ms: median / p95", "page, ms: median / p95", "median ratio")
     return Result(
         about=about,
-        tables=(ReportTable(head=head, rows=tuple(make_row(name, *both) for name, both in times.items())),),
+        tables=(ReportTable(head=head, rows=tuple(make_row(name, *both) for name, both in times.items())), screens),
         ratios=tuple(
             Ratio(what=f"time of {name}", against="the same request without the page", value=compute_ratio(*both), at_most=True)
             for name, both in list(times.items())[:2]
-        ),
+        )
+        + budgets,
         remarks=(
             f"a text that is new: {statistics.median(cold):.1f} ms median, {compute_p95(cold):.1f} ms p95",
             f"slider moves, one after the other: {rate:.0f} a second",
             f"{DEFAULT_K} thumbnails over {CONNECTIONS} connections: {first_ms:.0f} ms at first, {second_ms:.0f} ms again",
         ),
-        figures={"ms": times, "new_text_ms": cold, "moves_per_s": rate, "grid_ms": [first_ms, second_ms]},
+        figures={"ms": times, "new_text_ms": cold, "moves_per_s": rate, "grid_ms": [first_ms, second_ms], "loads": loads},
     )
 
 

@@ -81,6 +81,14 @@ RUNS = (
         long=f"--tuxpaint {TUXPAINT} --sets {SETS}",
     ),
     Run(
+        name="match-quality",
+        group=QUALITY,
+        shows="Where weak matches begin: what cuts keep and lose ([what it is](search.md#how-good-a-hit-is))",
+        script="match_quality",
+        short=f"--tuxpaint {TUXPAINT}",
+        long=f"--tuxpaint {TUXPAINT} --sets {SETS}",
+    ),
+    Run(
         name="recipes",
         group=QUALITY,
         shows="Trained STAIR against dense vectors: same towers, data and number of updates",
@@ -97,6 +105,15 @@ RUNS = (
         script="stop_words",
         short=f"--tuxpaint {TUXPAINT}",
         long=f"--tuxpaint {TUXPAINT} --sets {SETS}",
+    ),
+    Run(
+        name="duplicates",
+        group=QUALITY,
+        shows="Which copies of a picture are folded, and which different pictures",
+        script="duplicates",
+        short="--limit 10",
+        long=f"--images examples/photos --images {TUXPAINT}/usr/share/tuxpaint/stamps",
+        smoke="10 photos say nothing about 4 bits more or less",
     ),
     Run(
         name="ingest",
@@ -121,6 +138,14 @@ RUNS = (
         script="encode",
         short="--arms eager --images 8 --texts 32 --rounds 2",
         long="--images 1024 --texts 4096 --rounds 7",
+    ),
+    Run(
+        name="thumbnails",
+        group=INGEST,
+        shows="Bytes, time and looks of thumbnails, by size, format and quality",
+        script="thumbnails",
+        short="--sides 128,320 --rounds 1",
+        long="--rounds 7",
     ),
     Run(
         name="sink",
