@@ -17,34 +17,49 @@ from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.browser.page_actions import call_api, get_slider, open_results
+from support.browser.page_actions import get_slider, open_filter, open_gallery, open_results
 from support.browser.web_server import PHOTOS, Site, ingest_photos, serve_site, start_chromium
 
 INDEX = "photos"
 MAX_BYTES = 400_000
-QUERY = "a bear in a tree"
-WIDE = (1280, 840)
+DESKTOP = (1366, 900)
 PHONE = (390, 844)
 
 
-def show_search(page: Page, site: Site) -> None:
-    """Show a search with a moved slider and a required word."""
-    open_results(site, page, f"/?q={QUERY}")
-    get_slider(page, "tree").fill("1.5")
-    page.locator(".query").get_by_role("button", name="Require tree", exact=True).click()
-    expect(page.locator("#said")).to_contain_text("found")
-    page.mouse.move(0, 0)
+def show_start(page: Page, site: Site) -> None:
+    """Show the page before the first query."""
+    open_gallery(site, page, "/")
+
+
+def show_gallery(page: Page, site: Site) -> None:
+    """Show what a query finds among the larger pictures, one of them with its name, score and words."""
+    open_gallery(site, page, "/?q=animal&range.width=300..")
+    page.locator(".found li.tile > a").nth(3).hover()
+
+
+def show_explanation(page: Page, site: Site) -> None:
+    """Show why hits are found, with a moved slider."""
+    open_results(site, page, "/?q=mammal")
+    get_slider(page, "animal").fill("1.5")
     page.locator("body").click(position={"x": 5, "y": 5})
+    page.mouse.move(0, 0)
+
+
+def show_filters(page: Page, site: Site) -> None:
+    """Show an open filter, and the chip of another."""
+    open_gallery(site, page, "/?range.width=400..")
+    open_filter(page, "Colours")
 
 
 def show_image(page: Page, site: Site) -> None:
-    """Show all words of one image."""
-    hit = call_api(site, {"text": "red panda", "k": 1})["hits"][0]
-    page.goto(f"{site.base}/image/{hit['id']}")
-    expect(page.locator(".below li.hit").first).to_be_attached()
+    """Show one of the images found, with its words."""
+    open_gallery(site, page, "/?q=mammal")
+    page.get_by_role("link", name="red-panda.jpg").click()
+    expect(page.locator(".strip li").first).to_be_attached()
+    expect(page.locator("figure img")).to_have_count(1)  # the original, in place of the thumbnail
 
 
 def show_comparison(page: Page, site: Site) -> None:
@@ -53,48 +68,46 @@ def show_comparison(page: Page, site: Site) -> None:
     expect(page.locator(".lines path").first).to_be_attached()
 
 
-def show_dark_search(page: Page, site: Site) -> None:
-    """Show a search by the words of an image, in the dark theme."""
-    hit = call_api(site, {"text": "macaw", "k": 1})["hits"][0]
-    open_results(site, page, f"/?like={hit['id']}")
-    expect(page.locator("#said")).to_contain_text("found")
+def show_dark_gallery(page: Page, site: Site) -> None:
+    """Show what a query finds beside the weights of its words, in the dark theme."""
+    open_gallery(site, page, "/?q=mammal")
+    page.get_by_role("button", name="Weights", exact=True).click()
 
 
-def show_phone_search(page: Page, site: Site) -> None:
-    """Show a search on a phone."""
-    open_results(site, page, "/?q=a parrot")
-    expect(page.locator("#said")).to_contain_text("found")
-
-
-def show_start(page: Page, site: Site) -> None:
-    """Show the page before the first query."""
-    page.goto(site.base)
-    expect(page.locator(".specimen li.hit").first).to_be_visible()
+def show_phone_gallery(page: Page, site: Site) -> None:
+    """Show what a query finds on a phone."""
+    open_gallery(site, page, "/?q=mammal")
 
 
 Scene = Callable[[Page, Site], None]
 SCENES: dict[str, tuple[Scene, tuple[int, int], Literal["light", "dark"]]] = {
-    "page-start": (show_start, WIDE, "light"),
-    "page-search": (show_search, WIDE, "light"),
-    "page-image": (show_image, WIDE, "light"),
-    "page-compare": (show_comparison, WIDE, "light"),
-    "page-dark": (show_dark_search, WIDE, "dark"),
-    "page-phone": (show_phone_search, PHONE, "light"),
+    "page-start": (show_start, DESKTOP, "light"),
+    "page-gallery": (show_gallery, (1440, 690), "light"),
+    "page-explain": (show_explanation, DESKTOP, "light"),
+    "page-filters": (show_filters, DESKTOP, "light"),
+    "page-image": (show_image, DESKTOP, "light"),
+    "page-compare": (show_comparison, DESKTOP, "light"),
+    "page-dark": (show_dark_gallery, DESKTOP, "dark"),
+    "page-phone": (show_phone_gallery, PHONE, "light"),
 }
 
 
 @contextmanager
 def open_page(browser: Browser, size: tuple[int, int], theme: Literal["light", "dark"]) -> Iterator[Page]:
     """Yield a new page with this size and theme."""
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=theme, reduced_motion="reduce")
+    viewport: ViewportSize = {"width": size[0], "height": size[1]}
+    on_phone = size == PHONE
+    context = browser.new_context(
+        viewport=viewport, color_scheme=theme, reduced_motion="reduce", has_touch=on_phone, is_mobile=on_phone
+    )
     try:
         yield context.new_page()
     finally:
         context.close()
 
 
-def compress_png(png: bytes) -> bytes:
-    """Return the same picture with the best compression of PNG.
+def compress_picture(png: bytes) -> bytes:
+    """Return the same picture as WebP: photographs as PNG would have 1 MB.
 
     Raises:
         ValueError: If it is still too large for the repository.
@@ -103,7 +116,7 @@ def compress_png(png: bytes) -> bytes:
 
     made = BytesIO()
     with Image.open(BytesIO(png)) as picture:
-        picture.convert("RGB").save(made, "PNG", optimize=True)
+        picture.convert("RGB").save(made, "WEBP", quality=88, method=6)
     if len(made.getvalue()) > MAX_BYTES:
         raise ValueError(f"{len(made.getvalue()):,} bytes, {MAX_BYTES:,} are allowed")
     return made.getvalue()
@@ -116,6 +129,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("names", nargs="*", help=f"of {', '.join(SCENES)} (default: all)")
     args = parser.parse_args()
+    expect.set_options(timeout=30_000)
     photos = Path(tempfile.gettempdir()) / "photos"  # a screenshot shows this path
     shutil.copytree(PHOTOS, photos, dirs_exist_ok=True)
     ingest_photos(args.url, INDEX, photos)
@@ -126,9 +140,9 @@ def main() -> None:
             with open_page(browser, size, theme) as page:
                 scene(page, Site(base=base))
                 page.wait_for_load_state("networkidle")
-                png = compress_png(page.screenshot())
-            (args.out / f"{name}.png").write_bytes(png)
-            print(f"{name}.png: {len(png) / 1000:,.0f} kB")
+                picture = compress_picture(page.screenshot())
+            (args.out / f"{name}.webp").write_bytes(picture)
+            print(f"{name}.webp: {len(picture) / 1000:,.0f} kB")
 
 
 if __name__ == "__main__":
