@@ -22,12 +22,13 @@ export function rowsOf(list) {
     hold(tiles, more && gallery);
   }
 
-  /** What comes next would move the last row: it isn't shown until then. */
+  /** What comes next would move the last row: it isn't shown until then, unless the focus is there. */
   function hold(tiles, on) {
     for (const tile of waiting) tile.classList.remove("waiting");
     const top = on && tiles.at(-1)?.offsetTop;
     const first = on ? tiles.findLastIndex((tile) => tile.offsetTop !== top) + 1 : 0;
     waiting = first ? tiles.slice(first) : []; // a row that is the only one isn't held
+    if (waiting.some((tile) => tile.contains(document.activeElement))) waiting = [];
     for (const tile of waiting) tile.classList.add("waiting");
   }
 
