@@ -204,7 +204,7 @@ def report_loads(loads: Mapping[str, Sequence[PageLoad]]) -> tuple[ReportTable, 
         )
         for name in loads
     )
-    pictures, phone = find_median("gallery", "pictures"), find_median("phone", "pictures")
+    pictures, phone = find_median("start page", "pictures"), find_median("phone", "pictures")
     bounds = [
         Ratio(what="pictures on a screen of 1366 x 900", against="budget", value=pictures, goal=24),
         Ratio(what="pictures on a phone of 390 x 844", against="budget", value=phone, goal=8),
