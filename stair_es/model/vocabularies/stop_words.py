@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,8 +12,9 @@ MODEL_DATA = Path(str(files("stair_es.model"))) / "data"
 STOP_WORDS_FILE = "stop_words.txt"
 
 
+@lru_cache(maxsize=1)
 def load_stop_words() -> frozenset[str]:
-    """Return the stop words.
+    """Return the stop words; the file is read once per process.
 
     Raises:
         ModelError: If the packaged file is missing.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachetools import TTLCache
@@ -90,7 +90,7 @@ class ContentFacts:
 
     def _fetch_suggestions(self, info: IndexInfo) -> list[dict[str, Any]]:
         muted = frozenset(info.policy.mute if info.policy else ())
-        return parse_suggestions(self._send(build_suggestions_request()), muted, _get_stop_words())
+        return parse_suggestions(self._send(build_suggestions_request()), muted, load_stop_words())
 
     def _get_cached(self, cache: TTLCache[object, _FactT], key: object, fetch: Callable[[], _FactT]) -> _FactT:
         with self._lock:
@@ -118,8 +118,3 @@ def _match_letter(letter: str) -> str:
     if len(cases) > 1:
         return "(" + "|".join(cases) + ")"
     return _REGEXP_OPERATOR.sub(r"\\\1", letter)
-
-
-@lru_cache
-def _get_stop_words() -> frozenset[str]:
-    return load_stop_words()
