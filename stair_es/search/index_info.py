@@ -16,7 +16,6 @@ from stair_es.cluster.metadata.index_metadata import (
     check_index_format,
     check_not_token_index,
     get_content_type,
-    has_colours,
     has_thumbnails,
 )
 from stair_es.cluster.metadata.policy_state import parse_policy_state
@@ -71,8 +70,6 @@ class IndexInfo:
     """The table of token ids, if it and the token policy are the same in all indices."""
     has_thumbnails: bool = False
     """Whether documents of any index contain thumbnails."""
-    has_colours: bool = False
-    """Whether the documents of all indices have the field `colours` for facets."""
 
     @cached_property
     def common_fields(self) -> IndexFields:
@@ -241,7 +238,6 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
         # tables or policies that differ could give an id two meanings
         tokens=next(iter(token_tables.values())) if same_policy and len(set(token_tables.values())) == 1 else None,
         has_thumbnails=any(map(has_thumbnails, mappings.values())),
-        has_colours=all(map(has_colours, mappings.values())),
     )
 
 

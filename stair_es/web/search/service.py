@@ -224,8 +224,10 @@ class SearchService:
         query = SearchQuery(vector=image.vector, filters=[{"bool": {"must_not": [{"ids": {"values": [image.id]}}]}}])
         source = {**image.source, "tokens": {escape_feature(token): weight for token, weight in image.vector}}
         found = self._send_query(state, query, params).hits
-        copies = [hit for hit in found if is_same_picture(source, hit.source)]
-        others = [hit for hit in found if not is_same_picture(source, hit.source)]
+        copies: list[Hit] = []
+        others: list[Hit] = []
+        for hit in found:
+            (copies if is_same_picture(source, hit.source) else others).append(hit)
         answer = {
             "hits": self._serialize_hits(state, query, params, others[:k]),
             "duplicates": serializers.serialize_duplicates(copy for hit in copies for copy in (hit, *hit.duplicates)),

@@ -11,7 +11,7 @@ const INTEGERS = new Set(["byte", "short", "integer", "long", "unsigned_long"]);
 const PATHS = new Set(["folder", "source"]);
 
 /** The label of a field, as the server names it; the same for columns before the server has said so. */
-export function labelOf(field, about) {
+function labelOf(field, about) {
   const plain = field.replace(/[_.]/g, " ").trim();
   return visible(about?.fields.find(({ name }) => name === field)?.label ?? plain.charAt(0).toUpperCase() + plain.slice(1));
 }

@@ -158,7 +158,7 @@ function readRange(text) {
 }
 
 /** A number, a date, null if there is no end, undefined if it is something else. */
-export function readEnd(text) {
+function readEnd(text) {
   if (text === "") return null;
   if (/^-?\d{1,20}(\.\d{1,20})?$/.test(text ?? "")) return Number(text);
   return /^\d{4}-\d\d-\d\d(T[\d:.]+Z?)?$/.test(text ?? "") && Number.isFinite(Date.parse(text)) ? text : undefined;
