@@ -7,28 +7,62 @@ from typing import Annotated
 
 import typer
 
+from stair_es.config.defaults import DEFAULT_MODEL
+from stair_es.errors import UsageError
+
 from ..options import config_file, shared
 from ..output.console import emit_json, print_notice, print_plain
 
 
 def export_command(
-    folder: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Folder of a checkpoint written by stair-es train."),
-    ],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help=f"Folder of a checkpoint written by stair-es train; with --table a model (default: {DEFAULT_MODEL}).",
+            show_default=False,
+        ),
+    ] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="Export the model's table of words with their token weights, for look-ups without it.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="File of --table; compressed if it ends in .gz.", dir_okay=False, show_default="MODEL_ID.tsv.gz"
+        ),
+    ] = None,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Export a checkpoint's towers as ONNX graphs, image.onnx and text.onnx, into its folder.
+    """Export a checkpoint's towers as ONNX graphs, or a model's table for queries without a model.
 
-    --backend onnx runs them in onnxruntime, without PyTorch; so does auto without CUDA. Vectors and model id stay the same: all
-    weights are compared with PyTorch's before anything is written. A checkpoint on packaged backbones needs no graphs.
+    Without an option: image.onnx and text.onnx, into the folder of the checkpoint. --backend onnx runs them in onnxruntime,
+    without PyTorch; so does auto without CUDA. Vectors and model id stay the same: all weights are compared with PyTorch's before
+    anything is written. A checkpoint on packaged backbones needs no graphs.
+
+    With --table: one text file, in which other programs look up what --text-tower table computes. The how-to "Search without a
+    model at query time" has its format, and look-ups for Java, JavaScript and Python.
 
     **Examples**
 
     - `stair-es export models/coco`
 
     - `stair-es ingest photos --model models/coco --backend onnx`
+
+    - `stair-es export --table --out stair-mini.tsv.gz`
     """
+    if table:
+        _export_table(model or DEFAULT_MODEL, out, as_json=as_json)
+        return
+    if out is not None:
+        raise UsageError("--out is for --table: graphs are written into the folder of the checkpoint", "Leave out --out.")
+    if model is None:
+        raise UsageError("neither the folder of a checkpoint nor --table is given", "Give one: stair-es export models/coco")
+    if not Path(model).is_dir():
+        raise UsageError(f"the folder {model!r} does not exist", "Give the folder that stair-es train wrote.")
+    _export_graphs(Path(model), as_json=as_json)
+
+
+def _export_graphs(folder: Path, *, as_json: bool) -> None:
     from stair_es.model.stair.export_onnx import export_onnx
 
     if not as_json:
@@ -44,3 +78,19 @@ def export_command(
     for path in export.files:
         print_plain(f"{path}  {path.stat().st_size / 1e6:,.1f} MB")
     print_plain(f"weights within {export.max_difference:.1e} of PyTorch's")
+
+
+def _export_table(name: str, out: Path | None, *, as_json: bool) -> None:
+    from stair_es.model.registry import build_text_table
+    from stair_es.model.vocabularies.token_table import write_token_table
+
+    table = build_text_table(name, config_file.get_config().settings)
+    path = out or Path(f"{table.model_id}.tsv.gz")
+    try:
+        size_bytes = write_token_table(table, path)
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {error.strerror}", "Name another file with --out.") from error
+    if as_json:
+        emit_json({"model": table.model_id, "file": str(path), "bytes": size_bytes, "phrases": len(table.rows)})
+    else:
+        print_plain(f"{path}  {size_bytes / 1e6:,.1f} MB, {len(table.rows):,} words and phrases of {table.model_id}")

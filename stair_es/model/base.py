@@ -8,6 +8,7 @@ from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from stair_es.config.settings import Settings
 from stair_es.errors import ModelError
+from stair_es.model.vocabularies.token_table import TokenTable
 from stair_es.types import Floats, ImageSpec, Pixels, ResizeMode, SparseVector
 
 Backend: TypeAlias = Literal["auto", "onnx", "torch"]
@@ -230,6 +231,18 @@ class EncoderPlugin(Protocol):
         Raises:
             ModelError: If the backend or the text tower is unknown, or the model's files are broken.
             MissingExtra: If a required library isn't installed.
+        """
+
+
+@runtime_checkable
+class TablePlugin(EncoderPlugin, Protocol):
+    """A plugin of a model whose texts can be looked up in a table."""
+
+    def build_text_table(self) -> TokenTable:
+        """Build the table.
+
+        Raises:
+            ModelError: If the model's files are broken.
         """
 
 

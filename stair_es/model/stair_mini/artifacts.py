@@ -175,6 +175,11 @@ class MiniArtifacts:
     """Tensors of the heads by their names in a checkpoint; `gate.statistics_S`, `gate.features_P` and `gate.bias`;
     `embeddings.words_VD` and `embeddings.classes_KD`, of length 1 up to rounding."""
 
+    @cached_property
+    def token_rarity(self) -> Float64Array:
+        """Return how few classes have each token [V], with the minimum of the blend."""
+        return np.maximum(self.classes.rarity, self.blend.text_min_rarity)
+
 
 def read_mini_artifacts(folder: Path = MINI_FOLDER) -> MiniArtifacts:
     """Read the artifacts in a folder.

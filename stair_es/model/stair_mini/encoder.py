@@ -28,7 +28,9 @@ from stair_es.model.stair.numpy_runtime import NumpyHeads
 from stair_es.model.stair_mini import artifacts
 from stair_es.model.stair_mini.artifacts import MINI_CARD, Float64Array, MiniArtifacts
 from stair_es.model.stair_mini.drawing_gate import DrawingGate
+from stair_es.model.stair_mini.text_table import build_mini_table
 from stair_es.model.vocabularies.stop_words import load_stop_words
+from stair_es.model.vocabularies.token_table import TokenTable
 from stair_es.model.vocabularies.whole_words import (
     WordMatch,
     assign_words_to_tokens,
@@ -116,6 +118,8 @@ class StairMiniEncoder(CardMixin):
         Raises:
             ModelError: If the text network can't be downloaded or loaded.
         """
+        if self._spec.text_tower == "table":
+            return [self.text_table.encode_text(text) for text in texts]
         return [self._build_vector(self._weigh_text(text)) for text in texts]
 
     def run_text_network(self, texts: Sequence[str]) -> list[TextOutputs]:
@@ -169,6 +173,11 @@ class StairMiniEncoder(CardMixin):
         with self._lock:
             return self._detector
 
+    @cached_property
+    def text_table(self) -> TokenTable:
+        """Return the table that `--text-tower table` looks words up in."""
+        return build_mini_table(self._artifacts)
+
     def _weigh_image(self, small_HWC: Pixels, logits_K: Floats, features_P: Floats, scores_O: Floats) -> Float64Array:
         """Return the weights [V] of one image from the outputs of both networks."""
         blend = self._artifacts.blend
@@ -215,13 +224,8 @@ class StairMiniEncoder(CardMixin):
         if not matches and not unknown:
             return np.zeros(len(mini.vocabulary))
         own_V = self._weigh_own_words(matches, unknown)
-        if self._spec.text_tower == "table":
-            for word in {text[match.begin : match.end].lower() for match in matches}:
-                own_V = np.maximum(own_V, blend.text_table_near_weight * self._weigh_near_tokens(word))
-            learned_V = self._weigh_without_network(matches)
-        else:
-            own_V, learned_V = self._weigh_with_network(outputs or self._run_text_network(text), matches, own_V)
-        mixed_V = scale_to_unit(own_V * self._rarity) + blend.text_heads_weight * learned_V
+        own_V, learned_V = self._weigh_with_network(outputs or self._run_text_network(text), matches, own_V)
+        mixed_V = scale_to_unit(own_V * mini.token_rarity) + blend.text_heads_weight * learned_V
         return scale_to_unit(keep_top_k(mixed_V, blend.text_max_tokens))
 
     def _weigh_own_words(self, matches: Sequence[WordMatch], unknown: Sequence[str]) -> Float64Array:
@@ -248,18 +252,11 @@ class StairMiniEncoder(CardMixin):
         topics_K = compute_softmax(
             (mini.arrays["embeddings.classes_KD"] @ embedding_D).astype(np.float64) / blend.text_class_temperature
         )
-        classes_V = keep_top_k(mini.classes.combine_classes(topics_K) * np.sqrt(self._rarity), blend.text_max_class_tokens)
+        classes_V = keep_top_k(mini.classes.combine_classes(topics_K) * np.sqrt(mini.token_rarity), blend.text_max_class_tokens)
         word_indices = assign_words_to_tokens(matches, outputs.encoded_text.offsets)
         weights_V = _require_weights(self._heads.apply_to_states(outputs.states_LD, np.array(word_indices, np.int64))[0])
         learned_V = scale_to_unit(weights_V.astype(np.float64))
         return np.maximum(own_V, near_V) + blend.text_class_weight / classes_V.max() * classes_V, learned_V
-
-    def _weigh_without_network(self, matches: Sequence[WordMatch]) -> Float64Array:
-        """Return, without the text network, the learned lexical weights [V] of a text's own tokens."""
-        learned_V = np.zeros(len(self._artifacts.vocabulary))
-        word_indices = [match.word_index for match in matches]
-        learned_V[word_indices] = np.log1p(np.maximum(self._artifacts.arrays["text.own_words.word_F"][word_indices], 0))
-        return scale_to_unit(learned_V)
 
     def _find_unknown_words(self, text: str, matches: Sequence[WordMatch]) -> list[str]:
         """Return the words of a text that are neither in the vocabulary nor stop words, each once."""
@@ -310,10 +307,6 @@ class StairMiniEncoder(CardMixin):
     @cached_property
     def _stop_words(self) -> frozenset[str]:
         return load_stop_words()
-
-    @cached_property
-    def _rarity(self) -> Float64Array:
-        return np.maximum(self._artifacts.classes.rarity, self._artifacts.blend.text_min_rarity)
 
     @cached_property
     def _ranks_V(self) -> np.ndarray:  # noqa: N802  the suffix is its shape

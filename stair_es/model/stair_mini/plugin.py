@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.networks import image_network
-from stair_es.model.stair_mini.artifacts import MINI_CARD
+from stair_es.model.stair_mini.artifacts import MINI_CARD, read_mini_artifacts
+from stair_es.model.vocabularies.token_table import TokenTable
 
 
 class StairMiniPlugin:
@@ -21,6 +22,12 @@ class StairMiniPlugin:
         from stair_es.model.stair_mini.encoder import StairMiniEncoder  # imports onnx and tokenizers: not for resolving a name
 
         return StairMiniEncoder(spec)
+
+    def build_text_table(self) -> TokenTable:
+        """Build the table of `--text-tower table`."""
+        from stair_es.model.stair_mini.text_table import build_mini_table
+
+        return build_mini_table(read_mini_artifacts())
 
 
 KIND = StairMiniPlugin()

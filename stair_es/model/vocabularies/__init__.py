@@ -1,1 +1,1 @@
-"""Vocabularies: WordPiece, whole words, stop words, readable tokens."""
+"""Vocabularies: WordPiece, whole words, stop words, readable tokens, tables of token weights."""

@@ -23,7 +23,7 @@ _PART = re.compile(_LETTERS)
 _BREAK = re.compile("['’-]")
 _GAP = re.compile(r"\s+|['’-]")
 """Separators allowed within a joined pair: no comma, no full stop."""
-_NEVER_JOINED = frozenset(
+NEVER_JOINED = frozenset(
     ("a", "an", "the", "and", "or", "for", "to", "as", "his", "her", "my", "our", "your", "its", "their", "no", "is", "be")
 )
 """Words that don't begin a joined pair: `her ring` isn't a herring, `a live band` isn't alive."""
@@ -122,7 +122,7 @@ class WholeWordVocabulary:
     def _match_pair(self, text: str, first: tuple[int, int], second: tuple[int, int]) -> Iterator[WordMatch]:
         """Yield two neighbors if they form one word of the vocabulary."""
         left, right = text[slice(*first)], text[slice(*second)]
-        joined = () if left.lower() in _NEVER_JOINED else (left + right,)
+        joined = () if left.lower() in NEVER_JOINED else (left + right,)
         for pair in (f"{left} {right}", *joined):
             if (index := self.find_word(pair)) >= 0:
                 yield WordMatch(index, first[0], second[1])
@@ -205,3 +205,10 @@ def list_singulars(word: str) -> Iterator[str]:
     for ending, singular in _PLURALS:
         if word.endswith(ending) and len(word) - len(ending) + len(singular) >= _MIN_SINGULAR_LENGTH:
             yield word[: len(word) - len(ending)] + singular
+
+
+def list_plurals(word: str) -> Iterator[str]:
+    """List the words of which `list_singulars` may list this one."""
+    for ending, singular in _PLURALS:
+        if word.endswith(singular):
+            yield word[: len(word) - len(singular)] + ending

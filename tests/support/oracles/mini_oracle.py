@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from stair_es.model.stair_mini.artifacts import ClassTokens, MiniArtifacts
 from stair_es.model.vocabularies.stop_words import load_stop_words
+from stair_es.model.vocabularies.whole_words import NEVER_JOINED
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
 from stair_es.types import Floats, SparseVector
 
@@ -83,8 +85,8 @@ class Oracle:
             confidences.append(max(0.0, (confidence - blend.object_threshold) / (1 - blend.object_threshold)))
         return confidences
 
-    def encode_text(self, text: str, learned: Words, embedding_D: Floats | None = None) -> Words:
-        """Return the words of a text: with the text network, or with the table where there is no embedding.
+    def encode_text(self, text: str, learned: Words, embedding_D: Floats) -> Words:
+        """Return the words of a text with the text network.
 
         Args:
             text: Text in any case.
@@ -98,23 +100,50 @@ class Oracle:
             for match in re.finditer(r"[^\W\d_]+", text)
             if not any(each.begin <= match.start() and match.end() <= each.end for each in matches)
         ]
-        near_rows = [(self.find_nearby_words(word), 1.0) for word in unknown if word not in self._stop]
+        near_rows = [self.find_nearby_words(word) for word in unknown if word not in self._stop]
         if not near_rows and not own_words:
             return {}
-        if embedding_D is None:
-            near_rows += [
-                (self.find_nearby_words(text[each.begin : each.end].lower()), self._blend.text_table_near_weight)
-                for each in matches
-            ]
-        weights = take_maximum(
-            [dict.fromkeys(own_words, 1.0), *({word: factor * w for word, w in near.items()} for near, factor in near_rows)]
-        )
-        if embedding_D is not None:
-            weights = self._understand(weights, embedding_D)
+        weights = take_maximum([dict.fromkeys(own_words, 1.0), *near_rows])
+        weights = self._understand(weights, embedding_D)
         rare = normalize({word: weight * self.compute_rarity(word) for word, weight in weights.items()})
         return normalize(
             keep_heaviest(sum_rows([1.0, self._blend.text_heads_weight], [rare, normalize(learned)]), self._blend.text_max_tokens)
         )
+
+    def look_up_text(self, text: str) -> Words:
+        """Return the words of a text with the table: by the rules, where the table has a list of all phrases."""
+        decomposed = "".join(each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each)).lower()
+        rows = []
+        for run in re.split(r"[^\w \t\r\n'’-]|[\d_]", decomposed):
+            words = re.findall(r"[^\W\d_]+", run)
+            while words:
+                index = self._find_pair(*words[:2]) if len(words) > 1 else -1
+                count = 1 if index < 0 else 2
+                rows += [self._look_up_word(word, self._mini.vocabulary.find_word(word)) for word in words[:count]]
+                rows += [self._look_up_word(" ".join(words[:2]), index)] if index >= 0 else []
+                words = words[count:]
+        thousandths = {word: float(round(1000 * weight)) for word, weight in take_maximum(rows).items()}
+        return normalize(keep_heaviest(thousandths, self._blend.text_max_tokens))
+
+    def _find_pair(self, first: str, second: str) -> int:
+        """Return the index of the vocabulary word that two words are, or -1."""
+        find = self._mini.vocabulary.find_word
+        spelled = max(find(f"{first} {second}"), find(f"{first}-{second}"))
+        are_words = all(len(each) > 1 and (each in self._tokens or find(each) >= 0) for each in (first, second))
+        joined = are_words and first not in NEVER_JOINED and first + second not in self._stop
+        return spelled if spelled >= 0 or not joined else find(first + second)
+
+    def _look_up_word(self, word: str, index: int) -> Words:
+        if word in self._stop:
+            return {}
+        own = self._words[index] if index >= 0 else ""
+        near = self.find_nearby_words(word) or self.find_nearby_words(own)
+        factor = self._blend.text_table_near_weight if own else 1.0
+        weights = {each: factor * weight * self.compute_rarity(each) for each, weight in near.items()}
+        if own:
+            learned = math.log1p(max(0.0, float(self._mini.arrays["text.own_words.word_F"][index])))
+            weights[own] = self.compute_rarity(own) + self._blend.text_heads_weight * learned
+        return weights
 
     def _understand(self, weights: Words, embedding_D: Floats) -> Words:
         """Return the words of a text with those near to it and those of the classes that it is about."""
