@@ -18,6 +18,7 @@ from torch import Tensor
 from stair_es.config.defaults import DataDir
 from stair_es.eval.metrics import RECALL_CUTS, compute_ranks
 from stair_es.model.stair.modeling import StairModel
+from stair_es.model.stair.tokenizer import StairTokenizer
 from stair_es.training.data import dataset, feature_cache
 from stair_es.training.data.dataset import PairFile, ProblemCounter
 from stair_es.training.data.transforms import NO_AUGMENTATION
@@ -67,7 +68,22 @@ class Split:
         with torch.inference_mode():
             seen, weights_NF = self._encode_images(model)
             read, text_words = self._encode_texts(model)
-        scores_MN = (read @ seen.T).numpy().astype(np.float64)
+        t2i, i2t = self.find_hits(seen, read)
+        return SplitScores(
+            t2i=t2i,
+            i2t=i2t,
+            words=(0.0 if weights_NF is None else float((weights_NF > 0).sum(dim=1).float().mean()), text_words),
+            own={} if weights_NF is None else self.score_own_words(model.tokens, weights_NF),
+        )
+
+    def find_hits(self, images_NE: Tensor, texts_ME: Tensor) -> tuple[dict[int, Hits], dict[int, Hits]]:
+        """Return for each cut the hits of each text among the images, and of each image among the texts.
+
+        Args:
+            images_NE: Vectors of the images, as they are compared.
+            texts_ME: Vectors of the different texts.
+        """
+        scores_MN = (texts_ME @ images_NE.T).numpy().astype(np.float64)
         concepts, query_concepts = np.array([row["concept"] for row in self.rows]), np.array(list(self.texts.values()))
         to_image = [
             compute_ranks(scores_MN[row], np.flatnonzero(concepts == concept))[0] for row, concept in enumerate(query_concepts)
@@ -76,12 +92,7 @@ class Split:
             compute_ranks(scores_MN[:, image], np.flatnonzero(query_concepts == concept))[0]
             for image, concept in enumerate(concepts)
         ]
-        return SplitScores(
-            t2i={cut: np.array(to_image) <= cut for cut in RECALL_CUTS},
-            i2t={cut: np.array(to_text) <= cut for cut in RECALL_CUTS},
-            words=(0.0 if weights_NF is None else float((weights_NF > 0).sum(dim=1).float().mean()), text_words),
-            own={} if weights_NF is None else self._score_own_words(model, weights_NF),
-        )
+        return tuple({cut: np.array(ranks) <= cut for cut in RECALL_CUTS} for ranks in (to_image, to_text))  # type: ignore[return-value]
 
     def _encode_images(self, model: StairModel) -> tuple[Tensor, Tensor | None]:
         found = dataset.read_pairs([PairFile(path=self.path)])
@@ -110,11 +121,12 @@ class Split:
             words += int((found > 0).sum()) if model.config.is_scored_by_tokens else 0
         return torch.cat(rows), words / len(texts)
 
-    def _score_own_words(self, model: StairModel, weights_NF: Tensor) -> dict[int, float]:
+    def score_own_words(self, tokens: StairTokenizer, weights_NF: Tensor) -> dict[int, float]:
+        """Return for each cut the share of the images with a word of their caption among so many heaviest words."""
         order = weights_NF.argsort(dim=1, descending=True, stable=True)[:, : max(WORD_CUTS)]
         there = weights_NF.gather(1, order) > 0
         best = [row[on].tolist() for row, on in zip(order, there, strict=True)]
-        own = [_list_own_words(model, row["caption"]) for row in self.rows]
+        own = [_list_own_words(tokens, row["caption"]) for row in self.rows]
         pairs = [(words, mine) for words, mine in zip(best, own, strict=True) if mine]
         return {cut: float(np.mean([bool(mine & set(words[:cut])) for words, mine in pairs])) for cut in WORD_CUTS}
 
@@ -124,8 +136,8 @@ def _normalize(model: StairModel, rows_NE: Tensor) -> Tensor:
     return rows_NE if model.config.is_scored_by_tokens and model.config.similarity == "dot" else normalize_rows(rows_NE)
 
 
-def _list_own_words(model: StairModel, caption: str) -> set[int]:
-    return {int(place) for place in model.tokens.encode([caption]).features_BL[0] if place >= 0}
+def _list_own_words(tokens: StairTokenizer, caption: str) -> set[int]:
+    return {int(place) for place in tokens.encode([caption]).features_BL[0] if place >= 0}
 
 
 def _get_cache_folder() -> Path:

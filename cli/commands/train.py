@@ -104,7 +104,7 @@ def train_command(
         outcome = "resumes from its last saved state" if (folder / STATE_FILE).is_file() else "starts over: nothing was saved yet"
         print_notice(f"the same command {outcome}")
         raise
-    _print_result(result, as_json)
+    print_training_result(result, as_json=as_json)
 
 
 def _parse_change(text: str) -> tuple[str, Any]:
@@ -137,7 +137,8 @@ def _run_training(config: TrainConfig, out: Path, device: str, workers: int, ray
         return train_model(config, out, callbacks, device=device, settings=settings)
 
 
-def _print_result(result: TrainingResult, as_json: bool) -> None:
+def print_training_result(result: TrainingResult, *, as_json: bool) -> None:
+    """Print the result of a training."""
     if as_json:
         emit_json(
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from stair_es.errors import ModelError
 from stair_es.model.adapters import d2s_format, dense_format, sparse_encoder_format, vdr_format
 from stair_es.model.base import Encoder, EncoderPlugin, ModelCard, ModelSpec, check_fit_unchanged
 from stair_es.model.checkpoint import CheckpointFormat, read_checkpoint_config
+from stair_es.model.distilled.format import DistilledFormat
 from stair_es.model.stair import checkpoint, configuration
 from stair_es.model.stair.configuration import STAIR_FORMAT, StairConfig
 from stair_es.types import ResizeMode
@@ -54,16 +56,28 @@ class StairPlugin:
         """Load the encoder of the checkpoint."""
         from stair_es.model.stair.encoder import load_stair_encoder
 
-        return load_stair_encoder(self._folder, self._config, self.card, spec)
+        dense = self._open_dense_model().load(replace(spec, fit=None)) if self._config.has_dense_backbones else None
+        return load_stair_encoder(self._folder, self._config, self.card, spec, dense)
+
+    def _open_dense_model(self) -> EncoderPlugin:
+        folder = self._folder / configuration.DENSE_FOLDER
+        plugin = open_checkpoint(folder, str(folder))
+        if plugin.card.image_spec != self.card.image_spec:
+            raise ModelError(
+                f"{folder} expects other images than the heads over it", "Get the checkpoint again, or train it again."
+            )
+        return plugin
 
 
+DENSE_FORMATS: tuple[CheckpointFormat, ...] = (StairFormat(), *dense_format.DENSE_FORMATS)
+"""Formats of models with dense vectors that `stair-es distill` can use: a STAIR checkpoint may have a dense head."""
 CHECKPOINT_FORMATS: tuple[CheckpointFormat, ...] = (
-    StairFormat(),
+    *DENSE_FORMATS,
+    DistilledFormat(DENSE_FORMATS),
     vdr_format.VDR_FORMAT,
     d2s_format.D2S_FORMAT,
     sparse_encoder_format.SPARSE_ENCODER_FORMAT,
     sparse_encoder_format.SPLADE_FORMAT,
-    *dense_format.DENSE_FORMATS,
 )
 """In the order in which they are tried."""
 

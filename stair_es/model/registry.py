@@ -10,11 +10,12 @@ from pathlib import Path
 
 from stair_es import optional, plugins
 from stair_es.config.settings import Settings, resolve_settings
-from stair_es.errors import ModelNotFetched, UnknownModel
+from stair_es.errors import ModelError, ModelNotFetched, UnknownModel
 from stair_es.model import hub_models
-from stair_es.model.base import Encoder, EncoderPlugin, ModelCard, ModelSpec, check_fit_unchanged
+from stair_es.model.base import Encoder, EncoderPlugin, ModelCard, ModelSpec, TablePlugin, check_fit_unchanged
 from stair_es.model.checkpoint import build_dense_only_error
 from stair_es.model.used_folders import is_used_model_folder
+from stair_es.model.vocabularies.token_table import TokenTable
 from stair_es.types import ResizeMode
 
 HUB_LIBRARIES = ("huggingface_hub", "torch", "transformers")
@@ -54,12 +55,7 @@ def get_encoder_plugin(name: str, fit: ResizeMode | None = None, settings: Setti
     portable_name = make_portable_name(name)
     folder = _find_folder(portable_name)
     if folder is None and not _HUB_ID.fullmatch(portable_name):
-        known = ", ".join(list_short_names())
-        raise UnknownModel(
-            f"unknown model {name!r}: neither a name nor a folder",
-            f"Known models: {known} (see stair-es models). The folder of a checkpoint, or its id on the Hugging Face hub "
-            "(org/name), works too.",
-        )
+        raise _build_unknown_error(name)
     return _open_checkpoint(folder, portable_name, fit, settings)
 
 
@@ -131,6 +127,22 @@ def load_encoder(spec: ModelSpec) -> Encoder:
     return get_encoder_plugin(spec.name, spec.fit, spec.settings).load(spec)
 
 
+def build_text_table(name: str, settings: Settings | None = None) -> TokenTable:
+    """Build the table that a model looks words up in without its text network; see `get_encoder_plugin`.
+
+    Raises:
+        ModelError: If the model has no such table, or as for `get_encoder_plugin`.
+        PluginError: If the package of the model is broken.
+    """
+    plugin = get_encoder_plugin(name, settings=settings)
+    if not isinstance(plugin, TablePlugin):
+        raise ModelError(
+            f"the model {name!r} has no table: it encodes texts as a whole, or in pieces of words",
+            f"Run stair-es encoder --model {name}, and send the texts to its POST /v1/encode.",
+        )
+    return plugin.build_text_table()
+
+
 def load_local_encoder(spec: ModelSpec) -> Encoder:
     """Load an encoder that only an index names: an entry point, a folder that an ingest here has used, or a cached repository.
 
@@ -156,6 +168,27 @@ def load_local_encoder(spec: ModelSpec) -> Encoder:
         return _open_checkpoint(None, hub_id, spec.fit, spec.settings).load(spec)
 
 
+def fetch_checkpoint_folder(name: str, settings: Settings | None = None) -> Path:
+    """Return the folder of the checkpoint that a name means; a repository on the hub is downloaded first.
+
+    Args:
+        name: Value of `--model`.
+        settings: Names the models whose code may run; None for those of the environment.
+
+    Raises:
+        UnknownModel: If no model has this name.
+        ModelError: If it is an entry point, which has no folder, or can't be downloaded.
+        MissingExtra: If `huggingface_hub` is needed and isn't installed.
+    """
+    if plugins.get_plugin("encoders", name) is not None:
+        raise ModelError(f"the model {name!r} is part of an installed package, not a checkpoint folder", "Specify a checkpoint.")
+    portable_name = make_portable_name(name)
+    folder = _find_folder(portable_name)
+    if folder is None and not _HUB_ID.fullmatch(portable_name):
+        raise _build_unknown_error(name)
+    return folder or _download(portable_name, settings)
+
+
 def can_model_use_gpu(spec: ModelSpec) -> bool:
     """Return whether the image tower would run on a GPU of this machine."""
     return get_encoder_plugin(spec.name, spec.fit, spec.settings).can_use_gpu(spec)
@@ -163,12 +196,26 @@ def can_model_use_gpu(spec: ModelSpec) -> bool:
 
 def _open_checkpoint(folder: Path | None, name: str, fit: ResizeMode | None, settings: Settings | None) -> EncoderPlugin:
     """Open the checkpoint in a folder, or in the repository `name` on the hub."""
+    from stair_es.model import checkpoint_formats
+
+    trusts_code = name in resolve_settings(settings).trusted_models
+    return checkpoint_formats.open_checkpoint(folder or _download(name, settings), name, fit, trusts_code=trusts_code)
+
+
+def _download(name: str, settings: Settings | None) -> Path:
     from stair_es.model import checkpoint_formats, hub_download
 
     trusts_code = name in resolve_settings(settings).trusted_models
-    if folder is None:
-        folder = hub_download.download_snapshot(name, checkpoint_formats.detect_checkpoint_format, with_code=trusts_code)
-    return checkpoint_formats.open_checkpoint(folder, name, fit, trusts_code=trusts_code)
+    return hub_download.download_snapshot(name, checkpoint_formats.detect_checkpoint_format, with_code=trusts_code)
+
+
+def _build_unknown_error(name: str) -> UnknownModel:
+    known = ", ".join(list_short_names())
+    return UnknownModel(
+        f"unknown model {name!r}: neither a name nor a folder",
+        f"Known models: {known} (see stair-es models). The folder of a checkpoint, or its id on the Hugging Face hub "
+        "(org/name), works too.",
+    )
 
 
 def _find_folder(name: str) -> Path | None:

@@ -18,13 +18,28 @@ from stair_es.model.base import ModelSpec
 from stair_es.model.stair.modeling import StairModel
 from stair_es.training.callbacks import Callbacks
 from stair_es.training.config.train_config import TrainConfig
-from stair_es.training.data import dataset, feature_cache, transforms
+from stair_es.training.data import feature_cache, transforms
 from stair_es.training.data.collate import CaptionSampler, Collator, ImageLoader, OnlineTexts, TextLoader
-from stair_es.training.data.dataset import TrainingSet
+from stair_es.training.data.dense_features import CachedDenseTexts, DenseFeatures
 from stair_es.training.data.sampler import SampleIndex
-from stair_es.training.factory import resolve_pair_file
+from stair_es.training.factory import TrainingSets
 from stair_es.training.trainer import Teacher
 from stair_es.training.validation import ValidationSet
+
+_HELD_OUT = "held-out"
+
+
+@dataclass(frozen=True)
+class SelectedImages:
+    """Some images of a loader."""
+
+    images: ImageLoader
+    rows: Sequence[int]
+    """Number of each image in that loader."""
+
+    def load_batch(self, items: Sequence[int], views: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Return what the loader returns, and the positions of unreadable images."""
+        return self.images.load_batch([self.rows[item] for item in items], views)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +52,14 @@ class DataModule:
 
 
 def build_data_module(
-    config: TrainConfig, model: StairModel, train_set: TrainingSet, callbacks: Callbacks, threads: int, settings: Settings
+    config: TrainConfig, model: StairModel, sets: TrainingSets, callbacks: Callbacks, threads: int, settings: Settings
 ) -> DataModule:
     """Build the data module of a configuration.
 
     Args:
         config: Training configuration.
         model: Model that computes the states of frozen backbones, where they are cached.
-        train_set: Training set.
+        sets: Training and validation sets, and the dense model if there is one.
         callbacks: Callbacks for progress.
         threads: Threads that read images.
         settings: Data folder of the cache, and trusted models.
@@ -55,51 +70,58 @@ def build_data_module(
     Raises:
         StairError: If a set or the teacher can't be loaded.
     """
-    data = config.data
+    data, train_set = config.data, sets.train
     spec = config.model.image.image_spec
     preset = transforms.get_augmentation(data.augment)
     reader = feature_cache.PixelReader(
-        pairs=train_set, spec=spec, augment=preset, seed=_get_view_seed(config), problems=train_set.problems
+        pairs=sets.pairs, spec=spec, augment=preset, seed=_get_view_seed(config), problems=train_set.problems
     )
-    validation_sets = [dataset.read_pairs([resolve_pair_file(config, each)]) for each in data.validation]
-    readers = [
-        replace(reader, pairs=each, problems=each.problems, augment=transforms.NO_AUGMENTATION) for each in validation_sets
-    ]
-    first_captions = [tuple(pair.captions[0] for pair in each) for each in validation_sets]
+    validation_sets = {**({_HELD_OUT: sets.held_out} if sets.held_out_rows else {}), **sets.validation}
+    first_captions = {name: tuple(pair.captions[0] for pair in each) for name, each in validation_sets.items()}
     caption_sampler = CaptionSampler(captions=train_set, seed=config.seed, texts_per_image=data.texts_per_image)
     text_loader: TextLoader = OnlineTexts(model.tokens)
     if data.cache:
-        all_texts = [*caption_sampler.collect_captions(), *(text for captions in first_captions for text in captions)]
-        text_loader = feature_cache.CachedTextFeatures(model, all_texts, _get_cache_folder(settings.home), callbacks.on_progress)
-    make_image_loader = _choose_image_loader(config, model, callbacks, threads, settings.home)
-    names = _make_unique_names([Path(each.captions).stem for each in data.validation])
+        all_texts = [*caption_sampler.collect_captions(), *(text for captions in first_captions.values() for text in captions)]
+        if sets.dense is not None:
+            text_loader = CachedDenseTexts(sets.dense, model.tokens, all_texts, callbacks.on_progress)
+        else:
+            text_loader = feature_cache.CachedTextFeatures(
+                model, all_texts, feature_cache.get_training_cache(settings.home), callbacks.on_progress
+            )
+    make_image_loader = _choose_image_loader(config, model, sets.dense, callbacks, threads, settings.home)
+    plain = replace(reader, augment=transforms.NO_AUGMENTATION)
+    all_images = make_image_loader(reader, data.views)
+    images = SelectedImages(all_images, sets.train_rows)
+    validation_images: dict[str, ImageLoader] = {
+        name: make_image_loader(replace(plain, pairs=each, problems=each.problems), 1) for name, each in sets.validation.items()
+    }
+    if sets.held_out_rows:  # the first cached view isn't augmented
+        plain_images = all_images if data.cache else make_image_loader(plain, 1)
+        validation_images[_HELD_OUT] = SelectedImages(plain_images, sets.held_out_rows)
     validations = [
         ValidationSet(
-            name=name, captions=captions, images=make_image_loader(each, 1), texts=text_loader, mask=config.stages[-1].text_mask
+            name=name, captions=captions, images=validation_images[name], texts=text_loader, mask=config.stages[-1].text_mask
         )
-        for name, captions, each in zip(names, first_captions, readers, strict=True)
+        for name, captions in first_captions.items()
     ]
     return DataModule(
-        collator=Collator(images=make_image_loader(reader, data.views), texts=text_loader, caption_sampler=caption_sampler),
+        collator=Collator(images=images, texts=text_loader, caption_sampler=caption_sampler),
         validations=tuple(validations),
-        teacher=_build_teacher(config, reader, threads, settings),
+        teacher=_build_teacher(config, replace(reader, pairs=train_set), threads, settings),
     )
 
 
 def _choose_image_loader(
-    config: TrainConfig, model: StairModel, callbacks: Callbacks, threads: int, home: DataDir
+    config: TrainConfig, model: StairModel, dense: DenseFeatures | None, callbacks: Callbacks, threads: int, home: DataDir
 ) -> Callable[[feature_cache.PixelReader, int], ImageLoader]:
     """Return a function that makes an image loader from a reader and the number of views."""
     if not config.data.cache:
         return lambda reader, views: feature_cache.OnlineImages(reader, threads)
+    if dense is not None:
+        return lambda reader, views: dense.cache_images(reader, views, callbacks.on_progress, threads)
     return lambda reader, views: feature_cache.cache_image_features(
-        model, reader, views, _get_cache_folder(home), callbacks.on_progress, threads
+        model, reader, views, feature_cache.get_training_cache(home), callbacks.on_progress, threads
     )
-
-
-def _get_cache_folder(home: DataDir) -> Path:
-    """Return the folder of the feature cache."""
-    return home.path / "training"
 
 
 def _get_view_seed(config: TrainConfig) -> int:
@@ -107,14 +129,9 @@ def _get_view_seed(config: TrainConfig) -> int:
     return 0 if config.data.cache else config.seed
 
 
-def _make_unique_names(stems: Sequence[str]) -> list[str]:
-    """Return unique names of sets."""
-    return [f"{stem}-{number}" if stems.count(stem) > 1 else stem for number, stem in enumerate(stems, 1)]
-
-
 def _build_teacher(config: TrainConfig, reader: feature_cache.PixelReader, threads: int, settings: Settings) -> Teacher | None:
-    """Return a function from a batch to the teacher's dense vectors; None if no stage needs it."""
-    if not any(stage.losses.get("distil") for stage in config.stages):
+    """Return a function from a batch to the teacher's dense vectors; None if no stage needs it, or the states are these."""
+    if config.is_taught_by_backbone or not any(stage.losses.get("distil") for stage in config.stages):
         return None
     teacher = str(config.model.teacher)
     folder = config.folder / Path(teacher).expanduser()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from stair_es.config.defaults import DataDir
+from stair_es.config.settings import Settings
 from stair_es.errors import ModelError, UsageError
 from stair_es.model.networks import minilm_download
 from stair_es.model.stair import checkpoint
@@ -21,8 +25,92 @@ from stair_es.optional import import_optional
 from stair_es.training.callbacks import Callbacks
 from stair_es.training.config.schema import DatasetConfig
 from stair_es.training.config.train_config import TrainConfig, build_stair_config
-from stair_es.training.data import dataset, dedup
+from stair_es.training.data import dataset, dedup, dense_features
 from stair_es.training.data.dataset import PairFile, TrainingSet
+from stair_es.training.data.dense_features import DenseFeatures
+
+_MAX_HELD_OUT = 2000
+_FEW_IMAGES = 1000
+"""Below this number of images, words that occur once are tokens, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSets:
+    """What a training learns from."""
+
+    pairs: TrainingSet
+    """Pairs to train on, with those that are held out of them for validation."""
+    train_rows: Sequence[int]
+    """Rows of `pairs` to train on."""
+    held_out_rows: Sequence[int]
+    """Rows of `pairs` for validation."""
+    validation: Mapping[str, TrainingSet]
+    """Further validation sets by name."""
+    dense: DenseFeatures | None = None
+    """The dense model below the heads, if there is one."""
+
+    @cached_property
+    def train(self) -> TrainingSet:
+        """Return the pairs to train on."""
+        return self.pairs.select_pairs(self.train_rows)
+
+    @cached_property
+    def held_out(self) -> TrainingSet:
+        """Return the pairs that are held out."""
+        return self.pairs.select_pairs(self.held_out_rows)
+
+
+def build_training_sets(
+    config: TrainConfig, callbacks: Callbacks, threads: int, settings: Settings, pairs: TrainingSet | None = None
+) -> TrainingSets:
+    """Return training and validation sets, and the dense model that the configuration names.
+
+    Args:
+        config: Training configuration.
+        callbacks: Callbacks for messages and progress.
+        threads: Threads that read images.
+        settings: Data folder and trusted models.
+        pairs: Pairs to use instead of those of `data.train`.
+
+    Raises:
+        UsageError: If a set is missing or not a caption set, or no pair is left.
+        ModelError: If the dense model can't be loaded.
+        MissingExtra: If a required library isn't installed.
+    """
+    data = config.data
+    pairs = build_training_set(config, callbacks, threads) if pairs is None else pairs
+    names = _make_unique_names([Path(each.captions).stem for each in data.validation])
+    validation = {
+        name: dataset.read_pairs([resolve_pair_file(config, each)]) for name, each in zip(names, data.validation, strict=True)
+    }
+    train_rows, held_out_rows = split_rows([pair.name for pair in pairs], data.validation_share)
+    dense = None
+    if config.model.has_dense_backbones:
+        name = _resolve_local_backbone(config, config.model.image.backbone).name
+        dense = dense_features.load_dense_features(name, settings)
+    return TrainingSets(pairs=pairs, train_rows=train_rows, held_out_rows=held_out_rows, validation=validation, dense=dense)
+
+
+def split_rows(names: Sequence[str], held_out_share: float) -> tuple[list[int], list[int]]:
+    """Return the rows to train on, and those that are held out, by a hash of their names.
+
+    Args:
+        names: Name of each image.
+        held_out_share: Fraction that is held out; of many images at most 2,000.
+
+    Raises:
+        UsageError: If there are too few images.
+    """
+    count = min(round(held_out_share * len(names)), _MAX_HELD_OUT)
+    if held_out_share and not count:
+        raise UsageError(f"{len(names)} images are too few to hold out {held_out_share:.0%} for validation", "Give more images.")
+    order = sorted(range(len(names)), key=lambda row: hashlib.sha256(names[row].encode()).digest())
+    return sorted(order[count:]), sorted(order[:count])
+
+
+def _make_unique_names(stems: Sequence[str]) -> list[str]:
+    """Return unique names of sets."""
+    return [f"{stem}-{number}" if stems.count(stem) > 1 else stem for number, stem in enumerate(stems, 1)]
 
 
 def build_training_set(config: TrainConfig, callbacks: Callbacks, threads: int) -> TrainingSet:
@@ -51,12 +139,12 @@ def resolve_pair_file(config: TrainConfig, dataset_config: DatasetConfig) -> Pai
     return PairFile(path=config.folder / Path(dataset_config.captions).expanduser(), images=images, split=dataset_config.split)
 
 
-def build_model(config: TrainConfig, train_set: TrainingSet, callbacks: Callbacks, home: DataDir) -> StairModel:
+def build_model(config: TrainConfig, sets: TrainingSets, callbacks: Callbacks, home: DataDir) -> StairModel:
     """Build the model with its initial parameters: from a checkpoint, from pretrained backbones, or random.
 
     Args:
         config: Training configuration.
-        train_set: Training set, whose texts determine the vocabulary for `vocabulary = "captions"`.
+        sets: Sets, whose texts determine the vocabulary for `vocabulary = "captions"`, and the dense model if there is one.
         callbacks: Callbacks for messages.
         home: Data folder, for the package text network.
 
@@ -64,7 +152,7 @@ def build_model(config: TrainConfig, train_set: TrainingSet, callbacks: Callback
         ModelError: If a backbone, a tokenizer or the checkpoint can't be loaded, or doesn't fit.
         MissingExtra: If a required library isn't installed.
     """
-    model_config = config.model
+    model_config, train_set, dense = config.model, sets.train, sets.dense
     start = None if model_config.start is None else config.folder / Path(model_config.start).expanduser()
     image, text = (
         _resolve_local_backbone(config, model_config.image.backbone),
@@ -72,6 +160,8 @@ def build_model(config: TrainConfig, train_set: TrainingSet, callbacks: Callback
     )
     tokenizer = _load_backbone_tokenizer(text, home) if start is None else stair_tokens.load_tokenizer(start / TOKENIZER_FILE)
     features = _choose_features(config, tokenizer, train_set) if start is None else _load_features(config, start)
+    if dense is not None:
+        image, text = (replace(each, config={"dimensions": dense.dimensions}) for each in (image, text))
     stair_config = build_stair_config(config, fill_backbone_config(image, model_config.image.size_px), fill_backbone_config(text))
     stair_config = replace(stair_config, vocabulary="words" if isinstance(features, WholeWordVocabulary) else "tokens")
     model = StairModel(
@@ -96,7 +186,7 @@ def build_model(config: TrainConfig, train_set: TrainingSet, callbacks: Callback
 def _resolve_local_backbone(config: TrainConfig, backbone: BackboneConfig) -> BackboneConfig:
     """Return the backbone with an absolute path if it is a folder next to the configuration file."""
     folder = config.folder / Path(backbone.name).expanduser()
-    is_local = backbone.kind == "transformers" and bool(backbone.name) and folder.is_dir()
+    is_local = backbone.kind in ("transformers", "dense") and bool(backbone.name) and folder.is_dir()
     return replace(backbone, name=str(folder)) if is_local else backbone
 
 
@@ -105,6 +195,9 @@ def _choose_features(config: TrainConfig, tokenizer: Tokenizer, train_set: Train
         return WholeWordVocabulary.from_file(config.folder / Path(config.model.vocabulary).expanduser())
     if config.model.vocabulary == "all":
         return stair_tokens.list_candidate_tokens(tokenizer)
+    if config.model.has_dense_backbones:
+        min_images = 1 if len(train_set) < _FEW_IMAGES else 2
+        return stair_tokens.collect_whole_words(((*pair.captions, *pair.tags) for pair in train_set), min_images)
     return stair_tokens.list_tokens_in_texts(tokenizer, (text for pair in train_set for text in (*pair.captions, *pair.tags)))
 
 
@@ -123,6 +216,8 @@ def _load_features(config: TrainConfig, start: Path) -> IdArray | WholeWordVocab
 
 
 def _load_backbone_tokenizer(text: BackboneConfig, home: DataDir) -> Tokenizer:
+    if text.kind == "dense":
+        return stair_tokens.build_word_tokenizer()
     if text.kind == "package" or not text.name:  # from scratch: BERT's vocabulary
         return stair_tokens.load_tokenizer(minilm_download.ensure_minilm(home.models) / TOKENIZER_FILE)
     local = Path(text.name) / TOKENIZER_FILE

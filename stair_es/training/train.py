@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,8 +14,9 @@ import torch
 
 from stair_es.config.settings import Settings, resolve_settings
 from stair_es.errors import StairError, UsageError
+from stair_es.model.dense_copy import copy_dense_model
 from stair_es.model.stair import checkpoint
-from stair_es.model.stair.configuration import CONFIG_FILE
+from stair_es.model.stair.configuration import CONFIG_FILE, DENSE_FOLDER
 from stair_es.model.stair.modeling import StairModel, remove_dropout
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.training import factory
@@ -55,6 +57,7 @@ def train_model(
     device: str = "auto",
     threads: int = 0,
     settings: Settings | None = None,
+    pairs: TrainingSet | None = None,
 ) -> TrainingResult:
     """Train, or resume the training in `out`, and write the checkpoint to `out`.
 
@@ -66,6 +69,7 @@ def train_model(
         device: `auto`, `cpu`, `cuda`, or a specific device such as `cuda:1`.
         threads: Threads that read images; 0 for the number of cores.
         settings: Data folder and trusted models; None for those of the environment.
+        pairs: Pairs to use instead of those of `data.train`.
 
     Raises:
         StairError: If something in the configuration isn't available, or the training failed.
@@ -75,13 +79,14 @@ def train_model(
     split_batch(range(config.batch.size), workers.rank, workers.count)  # fail before the sets are read
     torch_device = _choose_device(device)
     torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
-    train_set = factory.build_training_set(config, callbacks, threads)
-    model = factory.build_model(config, train_set, callbacks, settings.home).to(torch_device)
+    sets = factory.build_training_sets(config, callbacks, threads, settings, pairs)
+    train_set = sets.train
+    model = factory.build_model(config, sets, callbacks, settings.home).to(torch_device)
     sampler = BatchSampler([pair.captions[0] for pair in train_set], config.batch.size, config.seed)
     cache_first = config.data.cache and workers.count > 1  # the others find its cache if they share a home
     if cache_first and workers.rank:
         workers.broadcast_first(torch.zeros(1))
-    data = build_data_module(config, model, train_set, callbacks, threads, settings)
+    data = build_data_module(config, model, sets, callbacks, threads, settings)
     if cache_first and not workers.rank:
         workers.broadcast_first(torch.zeros(1))
     trainer = Trainer(
@@ -98,6 +103,9 @@ def train_model(
     )
     progress = _run_trainer(trainer)
     if workers.rank == 0:
+        if sets.dense is not None:
+            shutil.rmtree(out / DENSE_FOLDER, ignore_errors=True)
+            copy_dense_model(sets.dense.folder, out / DENSE_FOLDER)
         _write_checkpoint(config, model, out, progress, train_set)
     return _build_result(out, progress, train_set)
 

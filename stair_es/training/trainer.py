@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from stair_es.training.checkpointing import TrainingProgress
 from stair_es.training.config.stages import TrainingStage
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.collate import Collator
+from stair_es.training.data.dense_features import add_noise
 from stair_es.training.data.sampler import BatchSampler, SampleIndex, split_batch
 from stair_es.training.metric_logger import MetricLogger
 from stair_es.training.schedules import EMA, compute_lr_factor
@@ -34,6 +36,8 @@ from stair_es.training.workers import WorkerGroup
 Teacher: TypeAlias = Callable[[Sequence[SampleIndex], Sequence[str]], tuple[Tensor, Tensor]]
 """Samples and their texts -> dense vectors of the images and of the texts."""
 _PREFETCH = 2
+_NOISE = 4
+"""Stream of random numbers beside those of `collate`."""
 _SEEDS_PER_BATCH = 1009
 """Upper bound on the chunks of a batch: the dropout seeds of a batch are consecutive."""
 
@@ -162,6 +166,12 @@ class Trainer:
         worker_samples = split_batch(samples, self.workers.rank, self.workers.count)
         images, texts, captions, used_samples = self.collator.collate_batch(worker_samples)
         teacher = None
+        if self.config.data.noise and texts.states_BLD is not None:
+            rng = np.random.default_rng((self.config.seed, _NOISE, used_samples[0].item, used_samples[0].epoch))
+            images = add_noise(images, self.config.data.noise, rng)
+            texts = replace(texts, states_BLD=add_noise(texts.states_BLD, self.config.data.noise, rng))
+        if self.config.is_taught_by_backbone and texts.states_BLD is not None:
+            teacher = images[:, 0].to(self.device), texts.states_BLD[:, 0].to(self.device)
         if self.teacher is not None:
             image_vectors, text_vectors = self.teacher(used_samples, captions)
             teacher = image_vectors.to(self.device), text_vectors.to(self.device)

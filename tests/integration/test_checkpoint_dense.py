@@ -87,6 +87,12 @@ def test_vectors_match_the_model(folder: Path) -> None:
     assert encoder.encode_texts_dense(TEXTS) == pytest.approx(texts_BD, abs=2e-5)
 
 
+def test_loading_prints_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    _load(folder).encode_texts_dense(TEXTS)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_alone_and_in_a_batch_are_the_same(folder: Path) -> None:
     encoder, pixels = _load(folder), _pixels(folder, 10)
     many, texts = encoder.encode_images_dense(pixels), TEXTS * 4

@@ -8,7 +8,8 @@ Shape suffixes: B batch, H height, W width, C channel, D dimensions.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,9 +179,23 @@ def _get_pooled_output(output: Any) -> Tensor:  # noqa: ANN401  a tensor up to t
     return vector
 
 
+@contextmanager
+def _hide_progress() -> Iterator[None]:
+    """Hide the progress bars of transformers, which would be in the log of a server and in front of a command's output."""
+    logging: Any = transformers.utils.logging
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
+
+
 def _load_part(what: str, load: Callable[[], Any], folder: Path) -> Any:  # noqa: ANN401
     try:
-        return load()
+        with _hide_progress():
+            return load()
     except Exception as error:  # transformers passes on the errors of other libraries
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
         raise ModelError(f"the {what} in {folder} can't be loaded: {reason}", _REFETCH_HINT) from error

@@ -1,4 +1,4 @@
-"""Backbones: any vision or BERT-like model of transformers, any of timm, and the two networks from Python packages.
+"""Backbones: any vision or BERT-like model of transformers, any of timm, the two networks from Python packages, dense models.
 
 Shape suffixes: B batch, C channels, H height, W width, L positions, D states, V tokens.
 """
@@ -50,6 +50,14 @@ class ImageBackbone(nn.Module):  # type: ignore[misc]  # mypy skips torch
         return states.flatten(1, 2)
 
 
+class DenseBackbone(nn.Module):  # type: ignore[misc]  # mypy skips torch
+    """A place without a network: the one state of an image or a text is its vector, which a dense model's encoder computes."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+
 class TextBackbone(nn.Module):  # type: ignore[misc]  # mypy skips torch
     """Token ids [B, L] to states [B, L, D]."""
 
@@ -80,7 +88,7 @@ def fill_backbone_config(backbone: BackboneConfig, size_px: int | None = None) -
         ModelError: If the hub doesn't have the backbone or can't be reached.
         MissingExtra: If transformers or timm isn't installed.
     """
-    if backbone.config or backbone.kind == "package":
+    if backbone.config or backbone.kind in ("package", "dense"):
         return backbone
     if backbone.kind == "timm":
         sized = {"img_size": size_px} if size_px and "vit" in backbone.name else {}
@@ -93,7 +101,7 @@ def fill_backbone_config(backbone: BackboneConfig, size_px: int | None = None) -
     return replace(backbone, config=config.to_dict())
 
 
-def build_image_backbone(backbone: BackboneConfig, *, pretrained: bool) -> ImageBackbone:
+def build_image_backbone(backbone: BackboneConfig, *, pretrained: bool) -> ImageBackbone | DenseBackbone:
     """Build an image backbone.
 
     Args:
@@ -104,6 +112,8 @@ def build_image_backbone(backbone: BackboneConfig, *, pretrained: bool) -> Image
         ModelError: If it can't be built, or its weights can't be downloaded.
         MissingExtra: If the library isn't installed.
     """
+    if backbone.kind == "dense":
+        return DenseBackbone(backbone.dimensions)
     if backbone.kind == "package":
         return _build_efficientnet()
     if backbone.kind == "timm":
@@ -116,7 +126,9 @@ def build_image_backbone(backbone: BackboneConfig, *, pretrained: bool) -> Image
     )
 
 
-def build_text_backbone(backbone: BackboneConfig, *, pretrained: bool, home: DataDir | None = None) -> TextBackbone:
+def build_text_backbone(
+    backbone: BackboneConfig, *, pretrained: bool, home: DataDir | None = None
+) -> TextBackbone | DenseBackbone:
     """Build a text backbone.
 
     Args:
@@ -128,6 +140,8 @@ def build_text_backbone(backbone: BackboneConfig, *, pretrained: bool, home: Dat
         ModelError: If it can't be built, or its weights can't be downloaded.
         MissingExtra: If the library isn't installed.
     """
+    if backbone.kind == "dense":
+        return DenseBackbone(backbone.dimensions)
     if backbone.kind == "package":
         return _build_minilm(home or DataDir.from_env())
     network = _build_transformer(backbone, pretrained, "text_config")

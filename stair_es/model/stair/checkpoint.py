@@ -1,6 +1,6 @@
 """STAIR checkpoint folders: `config.json`, `model.safetensors`, `tokenizer.json`, a model card, `words.json` for whole words.
 
-None of the files can contain code.
+Heads on the vectors of a dense model have that model beside them, in the folder `dense`. None of the files can contain code.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from tokenizers import Tokenizer
 
 from stair_es.config.defaults import DataDir
 from stair_es.errors import ModelError
-from stair_es.model.checkpoint import hash_file
+from stair_es.model.checkpoint import hash_file, list_hashed_files
 from stair_es.model.stair.configuration import (
     CARD_FILE,
     CONFIG_FILE,
+    DENSE_FOLDER,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     StairConfig,
@@ -45,11 +46,13 @@ def compute_stair_id(folder: Path, config: StairConfig) -> str:
     """
     digest = hashlib.sha256()
     word_files = (WHOLE_WORDS_FILE,) if config.vocabulary == "words" else ()
-    for file in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, *word_files):
-        try:
-            digest.update(bytes.fromhex(hash_file(folder / file)))
-        except OSError as error:
-            raise ModelError(f"can't read {folder / file}: {error.strerror}", _REFETCH_HINT) from error
+    paths = [folder / file for file in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, *word_files)]
+    try:
+        paths += list_hashed_files(folder / DENSE_FOLDER) if config.has_dense_backbones else []
+        for path in paths:
+            digest.update(bytes.fromhex(hash_file(path)))
+    except OSError as error:
+        raise ModelError(f"can't read {error.filename}: {error.strerror}", _REFETCH_HINT) from error
     slug = re.sub(r"[^a-z0-9]+", "-", config.name.lower()).strip("-") or "stair"
     return f"{slug}-{digest.hexdigest()[:12]}"
 

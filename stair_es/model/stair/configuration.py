@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from stair_es.errors import ModelError
-from stair_es.types import ImageSpec, ResizeMode
+from stair_es.types import ImageSpec, Resample, ResizeMode
 
 STAIR_FORMAT = "stair-es"
 STAIR_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE = "config.json", "model.safetensors", "tokenizer.json", "README.md"
+DENSE_FOLDER = "dense"
+"""Folder of the dense model in a checkpoint whose heads are on its vectors."""
 
-BackboneKind: TypeAlias = Literal["transformers", "timm", "package"]
+BackboneKind: TypeAlias = Literal["transformers", "timm", "package", "dense"]
 Pooling: TypeAlias = Literal["max", "mean"]
 HeadName: TypeAlias = Literal["tokens", "dense"]
 Similarity: TypeAlias = Literal["cosine", "dot"]
@@ -36,9 +38,9 @@ class BackboneConfig:
 
     kind: BackboneKind
     name: str
-    """Name of a hub repository, a timm model or a package; only its origin if `config` is set."""
+    """Name of a hub repository, a timm model, a package or a dense model; only its origin if `config` is set."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """Builds it without a hub: a transformers configuration, or arguments of `timm.create_model`."""
+    """Builds it without a hub: a transformers configuration, arguments of `timm.create_model`, `dimensions` of a dense model."""
 
     def __post_init__(self) -> None:
         """Check the kind.
@@ -47,6 +49,18 @@ class BackboneConfig:
             ModelError: If it is unknown.
         """
         _check_choice("backbone kind", self.kind, get_args(BackboneKind))
+
+    @property
+    def dimensions(self) -> int:
+        """Return the dimensions of a dense model's vectors.
+
+        Raises:
+            ModelError: If the configuration doesn't say.
+        """
+        dimensions = self.config.get("dimensions")
+        if not isinstance(dimensions, int) or isinstance(dimensions, bool) or dimensions < 1:
+            raise ModelError(f"the dense backbone {self.name!r} has dimensions = {dimensions!r}", "It must be a number above 0.")
+        return dimensions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +74,11 @@ class ImageTowerConfig:
     std: tuple[float, float, float]
     """Then divided by."""
     fit: ResizeMode = "pad"
-    """How an image becomes a square: `pad` or `squash`, see `ImageSpec`."""
+    """How an image becomes a square: `pad` or `squash`, for a dense model its own way; see `ImageSpec`."""
+    resized_px: int | None = None
+    """Only for a dense model; see `ImageSpec`."""
+    resample: Resample = "bicubic"
+    """Only for a dense model; see `ImageSpec`."""
     pool: Pooling = "max"
     """`max` over the logits of all positions, as in STAIR; `mean` of the states below the head."""
     transform_dim: int = 768
@@ -78,7 +96,9 @@ class ImageTowerConfig:
         Raises:
             ModelError: If a value is out of range.
         """
-        _check_choice("image fit", self.fit, TRAINING_FITS)
+        is_dense = self.backbone.kind == "dense"
+        _check_choice("image fit", self.fit, get_args(ResizeMode) if is_dense else TRAINING_FITS)
+        _check_choice("image resample", self.resample, get_args(Resample) if is_dense else ("bicubic",))
         _check_choice("image pool", self.pool, get_args(Pooling))
         _check_tower("image", self.transform_dim, self.dropout, self.top_k)
         if self.size_px < 8:
@@ -89,7 +109,7 @@ class ImageTowerConfig:
     @property
     def image_spec(self) -> ImageSpec:
         """Return the pixel format of the tower."""
-        return ImageSpec(size_px=self.size_px, fit=self.fit)
+        return ImageSpec(size_px=self.size_px, fit=self.fit, resized_px=self.resized_px, resample=self.resample)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +142,7 @@ class TextTowerConfig:
         if self.max_tokens < 3:
             raise ModelError(f"text max_tokens must be 3 or more, got {self.max_tokens}")
         if self.backbone.kind == "timm":
-            raise ModelError("a text tower can't be built on timm", "Choose the kind transformers or package.")
+            raise ModelError("a text tower can't be built on timm", "Choose the kind transformers, package or dense.")
         if self.backbone.kind == "package":
             _check_choice("text package", self.backbone.name, TEXT_PACKAGES)
 
@@ -158,6 +178,22 @@ class StairConfig:
             raise ModelError("text.tie shares the embeddings of tokens, but the vocabulary has whole words", "Give tie = false.")
         if self.dense_dim < 1:
             raise ModelError(f"dense_dim must be above 0, got {self.dense_dim}")
+        if "dense" in (self.image.backbone.kind, self.text.backbone.kind):
+            self._check_dense_backbones()
+
+    def _check_dense_backbones(self) -> None:
+        if self.image.backbone.kind != self.text.backbone.kind:
+            raise ModelError("only one tower has a dense model as its backbone", 'Give both kind = "dense" and the same name.')
+        if self.heads != ("tokens",) or self.text.tie:
+            raise ModelError(
+                "over a dense model only token heads with embeddings of their own can be trained",
+                "Give heads = ['tokens'] and text.tie = false: dense vectors are those of the dense model.",
+            )
+
+    @property
+    def has_dense_backbones(self) -> bool:
+        """Return whether the heads are on the vectors of a dense model, which is in the checkpoint's folder."""
+        return self.image.backbone.kind == "dense"
 
     @property
     def is_scored_by_tokens(self) -> bool:

@@ -1,24 +1,29 @@
 """Encoder for STAIR checkpoints: in PyTorch, or in numpy and onnxruntime if both backbones come from Python packages.
 
+Over a dense model its encoder computes the vectors, and PyTorch the heads.
+
 Shape suffixes: B batch, F features, E dense dimensions.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from stair_es.config.settings import resolve_settings
 from stair_es.errors import ModelError
 from stair_es.model import cuda
-from stair_es.model.base import CardMixin, Encoder, ModelCard, ModelSpec, check_encoder_pixels, check_model_spec
+from stair_es.model.base import CardMixin, DenseEncoder, Encoder, ModelCard, ModelSpec, check_encoder_pixels, check_model_spec
 from stair_es.model.networks import image_network
 from stair_es.model.sparse_rows import build_sparse_vector
 from stair_es.model.stair import checkpoint
-from stair_es.model.stair.configuration import StairConfig
+from stair_es.model.stair.configuration import DENSE_FOLDER, StairConfig
 from stair_es.model.stair.numpy_runtime import NumpyDualEncoder, TowerRows, join_rows
 from stair_es.model.stair.onnx_runtime import OnnxDualEncoder, find_onnx_mismatch, restore_order
 from stair_es.model.stair.tokenizer import StairTokenizer
@@ -41,8 +46,17 @@ class DualEncoder(Protocol):
         """Compute the weights [B, F] and unit dense vectors [B, E] of texts; None for a missing head."""
 
 
-def load_stair_encoder(folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec) -> Encoder:
+def load_stair_encoder(
+    folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec, dense: Encoder | None = None
+) -> Encoder:
     """Load the encoder of a checkpoint.
+
+    Args:
+        folder: Checkpoint folder.
+        config: Configuration of the model.
+        card: Model card.
+        spec: How to run it.
+        dense: Encoder of the dense model below its heads, if there is one.
 
     Raises:
         ModelError: If the model doesn't support the spec, or a file is broken.
@@ -54,7 +68,14 @@ def load_stair_encoder(folder: Path, config: StairConfig, card: ModelCard, spec:
     check_model_spec(spec)
     if spec.backend == "onnx" and spec.precision != "fp32":
         raise ModelError(f"the onnx backend computes in fp32, not in {spec.precision}", "Use --backend torch, or fp32.")
-    return StairEncoder(folder, config, card, spec)
+    if not config.has_dense_backbones:
+        return StairEncoder(folder, config, card, spec)
+    if spec.backend == "onnx":
+        raise ModelError(f"{card.name} has heads over a dense model, which run only in PyTorch", "Use --backend torch or auto.")
+    import_optional("torch", "torch")
+    if not isinstance(dense, DenseEncoder) or getattr(dense, "tokens_only", False):
+        raise ModelError(f"the model in {folder / DENSE_FOLDER} has no dense vectors", "Get the checkpoint again.")
+    return StairEncoder(folder, config, card, spec, dense)
 
 
 def can_towers_use_gpu(config: StairConfig, spec: ModelSpec) -> bool:
@@ -66,8 +87,11 @@ def can_towers_use_gpu(config: StairConfig, spec: ModelSpec) -> bool:
 class StairEncoder(CardMixin):
     """An encoder that is also a `WordTokenizer` and a `DenseEncoder`. Each part is loaded once, when it is first used."""
 
-    def __init__(self, folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec) -> None:
-        self._folder, self._config, self._card, self._spec = folder, config, card, spec
+    def __init__(
+        self, folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec, dense: DenseEncoder | None = None
+    ) -> None:
+        self._folder, self._config, self._card, self._spec, self._dense = folder, config, card, spec, dense
+        self._outputs = (*config.heads, "dense") if dense else config.heads
         self._lock = threading.RLock()
 
     @property
@@ -78,7 +102,7 @@ class StairEncoder(CardMixin):
     @property
     def tokens_only(self) -> bool:
         """Return whether the model has token weights only."""
-        return "dense" not in self._config.heads
+        return "dense" not in self._outputs
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         """Return the sparse vector of each image.
@@ -156,8 +180,8 @@ class StairEncoder(CardMixin):
 
     def _get_towers(self, *required: str) -> DualEncoder:
         for head in required:
-            if head not in self._config.heads:
-                heads = ", ".join(self._config.heads)
+            if head not in self._outputs:
+                heads = ", ".join(self._outputs)
                 raise ModelError(
                     f"the model {self._card.name} has no head for {head}, only for {heads}", _OTHER_HEAD_REMEDY[head]
                 )
@@ -176,6 +200,8 @@ class StairEncoder(CardMixin):
     @cached_property
     def _towers(self) -> DualEncoder:
         folder, config, spec = self._folder, self._config, self._spec
+        if self._dense is not None:
+            return DistilledDualEncoder(checkpoint.load_stair_model(folder), spec, self._dense)
         on_cpu = spec.backend == "onnx" or (
             spec.backend == "auto" and spec.precision == "fp32" and not can_towers_use_gpu(config, spec)
         )
@@ -220,6 +246,38 @@ class TorchDualEncoder:
     def _join_outputs(self, outputs: list[Any]) -> TowerRows:
         batches = [(_to_numpy(output.weights_BF), _to_numpy(output.dense_BE)) for output in outputs]
         return join_rows(batches, self._model.config, len(self._model.tokens.tokens))
+
+
+class DistilledDualEncoder(TorchDualEncoder):
+    """Heads in PyTorch over the vectors of a dense model; these are the dense vectors of the whole, too."""
+
+    def __init__(self, model: StairModel, spec: ModelSpec, dense: DenseEncoder) -> None:
+        super().__init__(model, spec)
+        self._dense = dense
+
+    def compute_images(self, pixels_BHWC: Pixels) -> TowerRows:
+        """Compute images: the dense model in batches, the heads at once."""
+        dense_BD = self._dense.encode_images_dense(pixels_BHWC)
+        return self._run_heads(dense_BD, self._model.encode_images), dense_BD
+
+    def compute_texts(self, texts: Sequence[str]) -> TowerRows:
+        """Compute texts."""
+        from stair_es.model.stair.modeling import TextBatch
+
+        dense_BD = self._dense.encode_texts_dense(texts)
+        batch = TextBatch.from_tokenized(self._model.tokens.encode(texts)).to(self._device.name)
+        return self._run_heads(
+            dense_BD, lambda states_BLD: self._model.encode_texts(replace(batch, states_BLD=states_BLD))
+        ), dense_BD
+
+    def _run_heads(self, dense_BD: Floats, run: Callable[[Any], Any]) -> Floats:
+        import torch
+
+        if not len(dense_BD):
+            return np.zeros((0, len(self._model.tokens.tokens)), np.float32)
+        with self._device.enter_inference():
+            output = run(torch.from_numpy(dense_BD).to(self._device.name)[:, None])
+        return _require_rows(_to_numpy(output.weights_BF))
 
 
 def _to_numpy(rows: Any) -> Floats | None:  # noqa: ANN401  a tensor, or None

@@ -65,6 +65,8 @@ def export_onnx(folder: Path, home: DataDir | None = None) -> ExportResult:
     config = read_stair_config(folder)
     if config.is_packaged:
         return ExportResult(model_id=checkpoint.compute_stair_id(folder, config), files=(), max_difference=0.0)
+    if config.has_dense_backbones:
+        raise ModelError(f"{folder} has heads over a dense model, which can't be exported", "Run it in PyTorch.")
     for module in ("torch", "onnxscript"):
         import_optional(module, "models")
     if not os.access(folder, os.W_OK):

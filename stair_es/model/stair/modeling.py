@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from stair_es.config.defaults import DataDir
 from stair_es.errors import ModelError
 from stair_es.model.stair import heads
-from stair_es.model.stair.backbones import ImageBackbone, TextBackbone, build_image_backbone, build_text_backbone
+from stair_es.model.stair.backbones import (
+    DenseBackbone,
+    ImageBackbone,
+    TextBackbone,
+    build_image_backbone,
+    build_text_backbone,
+)
 from stair_es.model.stair.configuration import ImageTowerConfig, StairConfig, TextMask, TextTowerConfig
 from stair_es.model.stair.heads import LexicalHead, ProjectionHead, TowerOutput
 from stair_es.model.stair.tokenizer import StairTokenizer, TokenizedTexts
@@ -139,7 +145,8 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
         if states_BLD is None:
             states_BLD = self.text.backbone(texts.ids_BL, texts.mask_BL)
         tied_FT = self.get_text_embeddings() if self.config.text.tie else None
-        logits_BF, dense_BE = self.text.head(states_BLD, texts.mask_BL, tied_FT)
+        mask_BL = None if self.config.has_dense_backbones else texts.mask_BL  # a dense model has one state for all positions
+        logits_BF, dense_BE = self.text.head(states_BLD, mask_BL, tied_FT)
         if logits_BF is None:
             return TowerOutput(None, None, dense_BE)
         features_BL = texts.features_BL
@@ -194,7 +201,7 @@ class _ImageTower(nn.Module):  # type: ignore[misc]  # mypy skips torch
 
     def __init__(self, tower: ImageTowerConfig, features: int, dense_dim: int, *, pretrained: bool) -> None:
         super().__init__()
-        self.backbone: ImageBackbone = build_image_backbone(tower.backbone, pretrained=pretrained)
+        self.backbone: ImageBackbone | DenseBackbone = build_image_backbone(tower.backbone, pretrained=pretrained)
         self.head = _build_head(tower, self.backbone.width, features, dense_dim)
         self.register_buffer("mean_C", torch.tensor(tower.mean), persistent=False)
         self.register_buffer("std_C", torch.tensor(tower.std), persistent=False)
@@ -209,7 +216,7 @@ class _ImageTower(nn.Module):  # type: ignore[misc]  # mypy skips torch
 class _TextTower(nn.Module):  # type: ignore[misc]  # mypy skips torch
     def __init__(self, tower: TextTowerConfig, features: int, dense_dim: int, *, pretrained: bool, home: DataDir | None) -> None:
         super().__init__()
-        self.backbone: TextBackbone = build_text_backbone(tower.backbone, pretrained=pretrained, home=home)
+        self.backbone: TextBackbone | DenseBackbone = build_text_backbone(tower.backbone, pretrained=pretrained, home=home)
         self.head = _build_head(tower, self.backbone.width, features, dense_dim)
         self.own_words = LexicalHead(self.backbone.width, features) if tower.own_words and features else None
 

@@ -6,6 +6,7 @@ Shape suffixes: B batch, L tokens of the longest text, V tokens of the tokenizer
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,11 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from stair_es.errors import ModelError
 from stair_es.model.vocabularies.readable import detect_tokenizer_style, make_readable_tokens
 from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_words
-from stair_es.model.vocabularies.whole_words import WholeWordVocabulary, list_uncovered_words
+from stair_es.model.vocabularies.whole_words import WholeWordVocabulary, list_singulars, list_uncovered_words
 
 IdArray = NDArray[np.int64]
 _UNUSED_TOKEN = re.compile(r"\[unused\d+\]|<unused\d+>|<extra_id_\d+>|<\|reserved_special_token_\d+\|>")
@@ -170,6 +173,30 @@ def load_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exceptions
         raise ModelError(f"can't read the tokenizer {path}: {error}", "Get the checkpoint again.") from error
+
+
+def build_word_tokenizer() -> Tokenizer:
+    """Build a tokenizer that only splits texts at spaces and punctuation, for a model whose text network has one of its own."""
+    tokenizer = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    return tokenizer
+
+
+def collect_whole_words(texts: Iterable[Iterable[str]], min_images: int = 1) -> WholeWordVocabulary:
+    """Collect the words of texts that can represent an image; a regular plural counts as its singular if that occurs, too.
+
+    Args:
+        texts: Texts of each image.
+        min_images: Number of images that a word must occur at.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    stop_words = load_stop_words()
+    counts = Counter(word for each in texts for word in {word for text in each for word in list_uncovered_words(text, ())})
+    frequent = {word for word, count in counts.items() if count >= min_images and is_content_token(word, stop_words)}
+    words = [word for word in sorted(frequent) if not frequent.intersection(list_singulars(word))]
+    return WholeWordVocabulary([word for word in words if len(word) > 1])
 
 
 def list_candidate_tokens(tokenizer: Tokenizer) -> IdArray:

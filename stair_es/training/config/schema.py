@@ -31,6 +31,8 @@ class DataConfig:
     validation: tuple[DatasetConfig, ...] = ()
     held_out: tuple[DatasetConfig, ...] = ()
     """Sets whose images must not be in the training data: identical and near-duplicate images are removed from it."""
+    validation_share: float = 0.0
+    """Fraction of the images that is held out for validation instead of validation sets."""
     tag_share: float = 0.5
     """Fraction of captions of tagged images to which tags are appended."""
     texts_per_image: int = 8
@@ -40,6 +42,8 @@ class DataConfig:
     cache: bool = False
     """Whether the states of frozen backbones are computed once and cached; those of images in `views` augmented forms."""
     views: int = 4
+    noise: float = 0.0
+    """Largest length of the noise that is added to the vectors of a dense model, whose own is 1; its teaching has it, too."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -49,9 +53,14 @@ class DataConfig:
         """
         if not self.train:
             raise UsageError("no training set", 'Write [[data.train]] and captions = "train.jsonl" below it.')
+        if not 0 <= self.validation_share < 1 or (self.validation_share and self.validation):
+            raise UsageError(
+                f"validation_share is {self.validation_share}{' beside [[data.validation]]' if self.validation else ''}",
+                "Give 0 or more and below 1, and only without validation sets.",
+            )
         if not 0 <= self.tag_share <= 1:
             raise UsageError(f"tag_share must be in 0..1, got {self.tag_share}", "0 for captions without tags.")
-        _check_minimums(self, texts_per_image=1, views=1)
+        _check_minimums(self, texts_per_image=1, views=1, noise=0)
         augment.get_augmentation(self.augment)
 
 
@@ -169,6 +178,11 @@ class ModelConfig:
             check_seed("start_seed", self.start_seed)
         if self.has_whole_words and self.text.tie:
             raise UsageError("text.tie shares the embeddings of tokens, but the vocabulary has whole words", "Give tie = false.")
+
+    @property
+    def has_dense_backbones(self) -> bool:
+        """Whether the heads are on the vectors of a dense model."""
+        return self.image.backbone.kind == "dense"
 
     @property
     def has_whole_words(self) -> bool:

@@ -51,7 +51,7 @@ class TrainConfig:
         losses = {name for stage in self.stages for name, weight in stage.losses.items() if weight > 0}
         if "tokens" not in self.model.heads and losses - {"contrastive", "distil"}:
             raise UsageError(f"the loss {min(losses - {'contrastive', 'distil'})} needs a token head", "Give heads = ['tokens'].")
-        if "distil" in losses and not self.model.teacher:
+        if "distil" in losses and not self.model.teacher and not self.model.has_dense_backbones:
             raise UsageError("the loss distil needs a teacher", "Give model.teacher, a model with dense vectors.")
         if self.data.cache and (unfrozen := [stage.name for stage in self.stages if set(stage.train) & _BACKBONES]):
             raise UsageError(
@@ -60,14 +60,37 @@ class TrainConfig:
             )
         for side, tower in (("image", self.model.image), ("text", self.model.text)):
             trained_in = [stage.name for stage in self.stages if f"{side}.backbone" in stage.train]
-            if tower.backbone.kind == "package" and trained_in:
+            if tower.backbone.kind in ("package", "dense") and trained_in:
+                origin = "comes from a package" if tower.backbone.kind == "package" else "is a dense model"
                 raise UsageError(
-                    f"stage {trained_in[0]!r} trains the {side} backbone {tower.backbone.name!r}, which comes from a package:"
+                    f"stage {trained_in[0]!r} trains the {side} backbone {tower.backbone.name!r}, which {origin}:"
                     " no checkpoint would contain it",
                     'Write recipe.frozen_backbones = true, or train = ["image.head", "text.head"] in the stage.',
                 )
-        if self.validation.patience and not self.data.validation:
+        if self.validation.patience and not self.data.validation and not self.data.validation_share:
             raise UsageError("validation.patience needs a validation set", "Write [[data.validation]].")
+        if self.data.noise and not self.model.has_dense_backbones:
+            raise UsageError(
+                "data.noise is for the vectors of a dense model", 'Give both backbones kind = "dense", or noise = 0.'
+            )
+        if self.model.has_dense_backbones:
+            self._check_dense_backbones()
+
+    @property
+    def is_taught_by_backbone(self) -> bool:
+        """Return whether the dense model below the heads is their teacher."""
+        return self.model.has_dense_backbones and self.model.teacher is None
+
+    def _check_dense_backbones(self) -> None:
+        image, text = self.model.image.backbone, self.model.text.backbone
+        if (image.kind, image.name) != (text.kind, text.name):
+            raise UsageError("the two towers have different dense models", "Give both the same kind and name.")
+        if not self.data.cache:
+            raise UsageError("heads over a dense model are trained on cached vectors", "Write data.cache = true.")
+        if self.model.vocabulary == "all":
+            raise UsageError("a dense model has no tokens that could be read", 'Give model.vocabulary = "captions", or a file.')
+        if self.model.start_embeddings:
+            raise UsageError("a dense model has no token embeddings to start from", "Write model.start_embeddings = false.")
 
 
 _BACKBONES = {"image.backbone", "text.backbone"}
@@ -91,6 +114,21 @@ def read_train_config(path: Path, overrides: Mapping[str, Any] | None = None) ->
     for name, value in (overrides or {}).items():
         _set_value(values, name, value)
     return _build_config(TableReader(values, path.name), path.parent.absolute(), dump_toml(values) if overrides else text)
+
+
+def parse_train_config(text: str, folder: Path = Path()) -> TrainConfig:
+    """Parse the text of a configuration.
+
+    Args:
+        text: TOML; docs/training.md describes it.
+        folder: Folder that paths are relative to.
+
+    Raises:
+        UsageError: If a value is unknown, missing or out of range.
+    """
+    return _build_config(
+        TableReader(parse_training_toml(text, "the configuration"), "the configuration"), folder.absolute(), text
+    )
 
 
 def _build_config(table: TableReader, folder: Path, text: str) -> TrainConfig:

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stair_es.config.defaults import DataDir
 from stair_es.errors import DecodeError, ReadError
 from stair_es.model.networks.image_network import load_image_network
 from stair_es.model.stair.configuration import ImageTowerConfig, TextTowerConfig
@@ -31,6 +32,11 @@ from stair_es.training.data.transforms import NO_AUGMENTATION, Augmentation, aug
 from stair_es.types import ImageSpec, PartProgressCallback, Pixels
 
 _BATCH_SIZE = 32
+
+
+def get_training_cache(home: DataDir) -> Path:
+    """Return the folder of the feature cache."""
+    return home.path / "training"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +92,14 @@ class CachedImageFeatures:
     def __init__(self, states_NVLD: NDArray[np.float16]) -> None:
         self._states_NVLD = states_NVLD
 
+    @classmethod
+    def from_file(cls, path: Path, reader: PixelReader) -> CachedImageFeatures:
+        """Return the states in a file, memory-mapped; the reader records the unreadable images, also those of an earlier run."""
+        states = np.load(path, mmap_mode="r")
+        for item in np.flatnonzero(np.isnan(states[:, 0, 0, 0])).tolist():
+            reader.read_pixels(item, 0)
+        return cls(states)
+
     def load_batch(self, items: Sequence[int], views: Sequence[int]) -> tuple[Tensor, list[int]]:
         """Return states [B, L, D], and the positions of unreadable images."""
         view_indices = np.asarray(views) % self._states_NVLD.shape[1]
@@ -112,10 +126,7 @@ def cache_image_features(
     path = folder / f"images-{_compute_image_key(model, reader, views)}.npy"
     if not path.is_file():
         _compute_features(path, model, reader, views, progress, threads)
-    states = np.load(path, mmap_mode="r")
-    for item in np.flatnonzero(np.isnan(states[:, 0, 0, 0])).tolist():
-        reader.read_pixels(item, 0)  # records the problem if the states were cached by an earlier run
-    return CachedImageFeatures(states)
+    return CachedImageFeatures.from_file(path, reader)
 
 
 def _compute_features(
@@ -124,7 +135,7 @@ def _compute_features(
     compute_states = _build_state_function(model)
     size = reader.spec.size_px
     length, width = compute_states(np.zeros((1, size, size, 3), np.uint8)).shape[1:]
-    with _create_array(path, (len(reader.pairs), views, length, width)) as states_NVLD:
+    with create_array(path, (len(reader.pairs), views, length, width)) as states_NVLD:
 
         def compute_one(number: int) -> None:
             item, view = divmod(number, views)
@@ -139,8 +150,12 @@ def _compute_features(
 
 
 @contextmanager
-def _create_array(path: Path, shape: tuple[int, ...]) -> Iterator[NDArray[np.float16]]:
-    """Create an array that is moved to `path` when it is complete."""
+def create_array(path: Path, shape: tuple[int, ...]) -> Iterator[NDArray[np.float16]]:
+    """Create an array on disk that is moved to `path` when it is complete.
+
+    Raises:
+        OSError: If it can't be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}.npy")
     try:
@@ -184,7 +199,7 @@ class CachedTextFeatures:
 
     def _compute_features(self, path: Path, model: StairModel, progress: PartProgressCallback) -> None:
         device, total = model.log_scale.device, len(self._ids)
-        with _create_array(path, (int(self._ends[-1]), model.text.backbone.width)) as states_TD:
+        with create_array(path, (int(self._ends[-1]), model.text.backbone.width)) as states_TD:
             for begin in range(0, total, _BATCH_SIZE):
                 ids_BL, mask_BL = _pad_ids(self._ids[begin : begin + _BATCH_SIZE])
                 with torch.inference_mode():
@@ -232,7 +247,11 @@ def _build_state_function(model: StairModel) -> Callable[[Pixels], Tensor]:
 
 def _compute_image_key(model: StairModel, reader: PixelReader, views: int) -> str:
     tower = model.config.image
-    digest = _hash_backbone(tower, model.image.backbone)
+    return hash_images(_hash_backbone(tower, model.image.backbone), reader, views)
+
+
+def hash_images(digest: Any, reader: PixelReader, views: int) -> str:  # noqa: ANN401  a hash
+    """Return a key of the states of a set's images: of the digest of their network, the images and their views."""
     digest.update(repr((asdict(reader.augment), reader.seed, views)).encode())
     for pair in reader.pairs:
         try:
@@ -249,9 +268,12 @@ def _compute_text_key(model: StairModel, texts: Sequence[str]) -> str:
 
 
 def _hash_backbone(tower: ImageTowerConfig | TextTowerConfig, backbone: torch.nn.Module) -> Any:  # noqa: ANN401  a hash
-    """Hash everything that the states depend on except the input: the network and its settings, not the head."""
-    head_fields = ("transform_dim", "dropout", "top_k", "tie", "own_words", "always_masked")
-    settings = {name: repr(value) for name, value in asdict(tower).items() if name not in head_fields}
+    """Hash everything that the states depend on except the input: the network and its settings, not the head.
+
+    What only a dense model has is left out, too: its vectors have keys of their own.
+    """
+    left_out = ("transform_dim", "dropout", "top_k", "tie", "own_words", "always_masked", "resized_px", "resample")
+    settings = {name: repr(value) for name, value in asdict(tower).items() if name not in left_out}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     if tower.backbone.kind != "package":
         for name, tensor in backbone.state_dict().items():

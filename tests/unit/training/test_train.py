@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.models import tiny_training
+from support.models import tiny_dense, tiny_training
 
 from stair_es.errors import ModelError, StairError, UsageError
 from stair_es.eval.metrics import compute_ranks, summarize_ranks
@@ -18,6 +18,7 @@ from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair import checkpoint
 from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.training import factory
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
 from stair_es.training.config.stages import list_recipes
 from stair_es.training.config.train_config import read_train_config
@@ -114,6 +115,8 @@ def test_each_recipe_runs(folder: Path, tmp_path: Path, name: str) -> None:
     changes = {"recipe.name": name, "recipe.steps": 4, "model.heads": heads, "validation.keep": "last"}
     if name == "stair-paper":  # tied embeddings are as wide as the text network
         changes |= {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
+    if name == "distilled":
+        changes["model.teacher"] = str(tiny_dense.write_clip(tmp_path / "clip"))
     config = tiny_training.read_config(folder, changes)
     trained = train_model(config, tmp_path / "out", device="cpu")
     assert trained.steps == 4
@@ -364,3 +367,19 @@ def test_configuration_copy_is_equal(folder: Path, tmp_path: Path) -> None:
     copy.write_text((tmp_path / "out" / "train.toml").read_text())
     loaded = read_train_config(copy)
     assert (loaded.model, loaded.data, loaded.stages, loaded.optim) == (config.model, config.data, config.stages, config.optim)
+
+
+def test_a_share_of_the_images_is_held_out_by_name(folder: Path, tmp_path: Path) -> None:
+    changes = {"data.validation": [], "data.validation_share": 0.25, "validation.patience": 2}
+    trained = train_model(tiny_training.read_config(folder, changes), tmp_path / "out", device="cpu")
+    assert trained.pairs == tiny_training.PAIRS - 4
+    assert 0 <= trained.best <= 1
+    names = [f"{number}.png" for number in range(40)]
+    train, held_out = factory.split_rows(names, 0.1)
+    assert (len(held_out), sorted(train + held_out)) == (4, list(range(40)))
+    _, again = factory.split_rows(names[::-1], 0.1)
+    assert {names[row] for row in held_out} == {names[::-1][row] for row in again}
+    with pytest.raises(UsageError, match="too few"):
+        factory.split_rows(names[:4], 0.1)
+    with pytest.raises(UsageError, match="validation_share"):
+        tiny_training.read_config(folder, {"data.validation_share": 0.25})

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from support.models import tiny_stair, tiny_training
 
 from stair_es.config.defaults import DataDir
+from stair_es.config.settings import resolve_settings
 from stair_es.errors import ModelError, StairError, UsageError
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec, WordTokenizer
@@ -190,7 +191,9 @@ def test_impossible_settings_are_usage_errors(folder: Path, changes: dict[str, A
 def test_a_missing_file_is_reported(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read_config(folder, {"model.vocabulary": "nowhere.json"})
     with pytest.raises(StairError, match=r"vocabulary .*nowhere\.json can't be read"):
-        factory.build_model(config, factory.build_training_set(config, NO_CALLBACKS, 1), NO_CALLBACKS, DataDir.from_env())
+        factory.build_model(
+            config, factory.build_training_sets(config, NO_CALLBACKS, 1, resolve_settings(None)), NO_CALLBACKS, DataDir.from_env()
+        )
 
 
 def test_a_checkpoint_whose_words_do_not_fit_is_rejected(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,271 @@
+"""`stair-es distill`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from stair_es.errors import UsageError
+
+from ..options import config_file, shared
+from ..output.console import emit_json, print_notice, print_plain
+from .train import print_training_result
+
+if TYPE_CHECKING:
+    from stair_es.distill.dense_model import DenseModel
+    from stair_es.distill.dictionary import DistillReport
+    from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
+    from stair_es.sources.base import Locator
+    from stair_es.training.train import TrainingResult
+
+_MAX_PROBLEMS = 5
+_HEAD_PANEL = "With --method head"
+
+_Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A dense model: folder or hub id of a CLIP, SigLIP, ALIGN or BLIP (for retrieval), or folder of a checkpoint of"
+        " stair-es with a dense head.",
+    ),
+]
+_Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--images",
+        metavar="SOURCE",
+        help="Images like those that will be searched, as for `stair-es ingest`; may be given several times."
+        " The mean of up to 1,000 of them is removed. With --method head: all of them are trained on.",
+    ),
+]
+_Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", file_okay=False, help="Folder of the new checkpoint.")]
+_Method = Annotated[
+    Literal["dictionary", "head"],
+    typer.Option(
+        "--method",
+        help="dictionary: no training, images are decomposed into words that the model reads. head: train heads over the model,"
+        " on images with captions, or on images alone.",
+    ),
+]
+_Words = Annotated[
+    Path | None,
+    typer.Option(
+        "--words",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Words of the dictionary, one per line. [default: 10,000 common English words]",
+    ),
+]
+_Captions = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--captions",
+        metavar="CAPTIONS",
+        exists=True,
+        help="A caption set with texts like the queries, as for `stair-es evaluate retrieval`: its words are added, and the"
+        " mean of up to 1,000 captions is removed from texts. With --method head: train on it. May be given several times.",
+    ),
+]
+_Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt",
+        metavar="TEXT",
+        help="What the model reads for each word: 'a photo of a {}'. Several are averaged.",
+        show_default="{}",
+    ),
+]
+_ImageTokens = Annotated[int, typer.Option("--image-tokens", min=1, max=1024, help="Maximum number of tokens per image.")]
+_TextTokens = Annotated[
+    int,
+    typer.Option("--text-tokens", min=1, max=128, help="Maximum number of tokens per text: more find more, and cost more."),
+]
+_L1 = Annotated[
+    float | None,
+    typer.Option(
+        "--l1",
+        min=0.0,
+        max=0.99,
+        help="Penalty, as a share of an image's largest correlation: the higher, the fewer tokens.",
+        show_default="0.3",
+    ),
+]
+_Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        min=1,
+        help="Number of updates; training stops earlier when held-out images gain nothing. [default: by the number of images]",
+        rich_help_panel=_HEAD_PANEL,
+    ),
+]
+_Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.", rich_help_panel=_HEAD_PANEL)]
+_Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option("--device", help="Device of the heads; auto uses CUDA if available.", rich_help_panel=_HEAD_PANEL),
+]
+_Restart = Annotated[
+    bool,
+    typer.Option("--restart", help="Discard the training in --out and start over.", rich_help_panel=_HEAD_PANEL),
+]
+
+
+def distill_command(
+    model: _Model,
+    out: _Out,
+    images: _Images = None,
+    method: _Method = "dictionary",
+    words: _Words = None,
+    captions: _Captions = None,
+    prompts: _Prompts = None,
+    image_tokens: _ImageTokens = 64,
+    text_tokens: _TextTokens = 64,
+    l1: _L1 = None,
+    steps: _Steps = None,
+    seed: _Seed = 0,
+    device: _Device = "auto",
+    restart: _Restart = False,
+    as_json: shared.JsonOption = False,
+) -> None:
+    """Make a checkpoint with tokens from a dense model, such as a CLIP, and images of your own.
+
+    With the method dictionary nothing is trained: the words are the dense model's own, weaker to read than trained ones. With
+    the method head, give images with captions, or images alone; run it again after an interruption, and it resumes. The dense
+    model is copied into the folder. Measure the result on your images: evaluate retrieval prints the dense model beside it.
+
+    **Examples**
+
+    `stair-es distill openai/clip-vit-base-patch32 --images ~/Pictures --out models/clip-words`
+
+    `stair-es distill ./siglip --images products.parquet --captions captions.jsonl --out models/products`
+
+    `stair-es distill openai/clip-vit-base-patch32 --method head --captions captions.jsonl --out models/clip-head`
+
+    `stair-es ingest ~/Pictures --index photos --model models/clip-words`
+    """
+    if method == "head":
+        _refuse_options("dictionary", {"--l1": l1 is not None, "--prompt": bool(prompts)})
+        choices = {"image_tokens": image_tokens, "text_tokens": text_tokens, "steps": steps, "seed": seed, "device": device}
+        result = _train_head(model, images, captions, words, out, choices, restart=restart)
+        print_training_result(result, as_json=as_json)
+        return
+    from stair_es.distill.dictionary import DEFAULT_L1, PROMPTS, DictionaryOptions, check_empty_folder, distill_dictionary
+    from stair_es.distill.words import read_caption_texts
+
+    from ..output.progress import show_evaluation_progress
+
+    _refuse_options("head", {"--steps": steps is not None, "--restart": restart})
+    if not images:
+        raise UsageError("the method dictionary needs images", "Give --images SOURCE: 100 or more like those to be searched.")
+    check_empty_folder(out)
+    texts = read_caption_texts(captions or ())
+    vocabulary = _read_vocabulary(words, texts)
+    options = DictionaryOptions(
+        image_tokens=image_tokens,
+        text_tokens=text_tokens,
+        l1=DEFAULT_L1 if l1 is None else l1,
+        prompts=_check_prompts(prompts) if prompts else PROMPTS,
+    )
+    dense, locators = _open_inputs(model, images)
+    with show_evaluation_progress() as progress:
+        report = distill_dictionary(dense, locators, vocabulary, out, options, progress, texts)
+    _print_report(report, as_json=as_json)
+
+
+def _refuse_options(method: str, given: Mapping[str, bool]) -> None:
+    """Raise UsageError if an option of the other method is given."""
+    for option, is_given in given.items():
+        if is_given:
+            raise UsageError(f"{option} is for the method {method}", f"Leave it out, or choose --method {method}.")
+
+
+def _read_vocabulary(words: Path | None, texts: Sequence[str]) -> WholeWordVocabulary:
+    from stair_es.distill.words import build_word_vocabulary, list_caption_words, load_default_words, read_word_file
+
+    chosen = read_word_file(words) if words is not None else load_default_words()
+    return build_word_vocabulary([*list_caption_words(texts), *chosen])
+
+
+def _train_head(
+    model: str,
+    images: list[str] | None,
+    captions: list[Path] | None,
+    words: Path | None,
+    out: Path,
+    options: dict[str, Any],
+    *,
+    restart: bool,
+) -> TrainingResult:
+    """Train heads on images with captions, or on images alone."""
+    if bool(images) == bool(captions):
+        problem = "can't use both" if images else "needs"
+        raise UsageError(
+            f"the method head {problem} --captions and --images",
+            "Give --captions FILE for images with captions, or --images SOURCE for images alone.",
+        )
+    from stair_es.config.settings import resolve_settings
+    from stair_es.optional import check_installed
+
+    check_installed("torch", extra="train")
+    from stair_es.distill.head import HeadOptions, distill_captions, distill_images
+    from stair_es.sources.registry import open_source
+    from stair_es.training.callbacks import Callbacks
+    from stair_es.training.train import prepare_output_folder
+
+    from ..output.progress import show_training_progress
+
+    settings = resolve_settings(config_file.get_config().settings)
+    if prepare_output_folder(out, restart=restart):
+        print_notice(f"resuming the training in {out}")
+    with show_training_progress() as (report_metrics, progress):
+        callbacks = Callbacks(on_message=print_notice, on_metrics=report_metrics, on_progress=progress)
+        if captions:
+            return distill_captions(model, captions, out, HeadOptions(**options), callbacks, settings)
+        sources = [open_source(argument) for argument in images or ()]
+        vocabulary = _read_vocabulary(words, ())
+        return distill_images(model, sources, vocabulary, out, HeadOptions(**options), callbacks, settings)
+
+
+def _check_prompts(prompts: list[str]) -> tuple[str, ...]:
+    """Return the prompts if each has a place for the word.
+
+    Raises:
+        UsageError: If one has none.
+    """
+    for prompt in prompts:
+        if "{}" not in prompt:
+            raise UsageError(f"--prompt {prompt!r} has no {{}} for the word", "For example: --prompt 'a photo of a {}'.")
+    return tuple(prompts)
+
+
+def _open_inputs(model: str, images: list[str]) -> tuple[DenseModel, list[Locator]]:
+    """Open the dense model, and sample the images that its mean is computed from."""
+    from stair_es.distill.dense_model import open_dense_model, sample_images
+    from stair_es.distill.dictionary import MAX_MEAN_IMAGES
+    from stair_es.model.base import ModelSpec
+    from stair_es.sources.registry import open_source
+
+    dense = open_dense_model(ModelSpec(name=model, settings=config_file.get_config().settings))
+    items = sample_images([open_source(argument) for argument in images], MAX_MEAN_IMAGES, print_notice)
+    return dense, [item.locator for item in items]
+
+
+def _print_report(report: DistillReport, *, as_json: bool) -> None:
+    if as_json:
+        emit_json(report.to_dict())
+        return
+    for problem in report.problems[:_MAX_PROBLEMS]:
+        print_notice(f"skipped: {problem}")
+    if len(report.problems) > _MAX_PROBLEMS:
+        print_notice(f"and {len(report.problems) - _MAX_PROBLEMS} more images (all of them are in --json)")
+    print_plain(
+        f"{report.folder}: {report.words:,} words, mean of {report.images:,} images, {report.tokens:.0f} tokens an image, "
+        f"cosine of an image and its words {report.cosine:.2f}"
+    )
+    print_notice(
+        f"nothing was trained; measure it on your images: stair-es evaluate retrieval CAPTIONS --model {report.folder} --exact"
+    )

@@ -1,0 +1,105 @@
+"""The dense model that is distilled: open it, encode images and texts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from stair_es.errors import ModelError, UsageError
+from stair_es.eval.encode import encode_images, encode_texts
+from stair_es.eval.models import EvaluatedModel
+from stair_es.model import checkpoint_formats, registry
+from stair_es.model.base import DenseEncoder, ModelCard, ModelSpec
+from stair_es.sources.base import Locator, Source, SourceItem
+from stair_es.types import Floats, PartProgressCallback
+
+_SAMPLED_FROM = 20_000
+"""Listed images from which a sample is taken, so that a bucket of millions isn't listed to its end."""
+_REMEDY = "Use a CLIP, SigLIP, ALIGN or BLIP (for retrieval), as a folder or hub id, or a checkpoint of ours with a dense head."
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseModel:
+    """A loaded model with dense vectors, and the folder of its checkpoint."""
+
+    folder: Path
+    card: ModelCard
+    encoder: DenseEncoder
+    evaluated: EvaluatedModel
+    """The encoder without tokens, as the functions of `eval.encode` take it."""
+
+    def encode_images(self, locators: Sequence[Locator], progress: PartProgressCallback) -> tuple[Floats, dict[int, str]]:
+        """Encode the readable images.
+
+        Returns:
+            Their unit vectors [N, D], and for each unreadable image its position and the reason.
+
+        Raises:
+            UsageError: If no image is readable.
+        """
+        readable = encode_images(locators, self.evaluated, progress)
+        assert readable.vectors.dense is not None
+        return readable.vectors.dense, readable.problems
+
+    def encode_texts(self, texts: Sequence[str], progress: PartProgressCallback) -> Floats:
+        """Encode texts as unit vectors [N, D]."""
+        vectors = encode_texts(texts, self.evaluated, progress)
+        assert vectors.dense is not None
+        return vectors.dense
+
+
+def open_dense_model(spec: ModelSpec) -> DenseModel:
+    """Open a dense model. A repository on the hub is downloaded first; networks are loaded when they are first used.
+
+    Raises:
+        UsageError: If the model has no dense vectors, or is no checkpoint.
+        ModelError: If it is unknown or broken.
+        MissingExtra: If a library isn't installed.
+    """
+    registry.check_hub_libraries(spec.name)
+    plugin = registry.get_encoder_plugin(spec.name, settings=spec.settings)
+    try:
+        folder = registry.fetch_checkpoint_folder(spec.name, spec.settings)
+    except ModelError as error:
+        raise UsageError(f"{error.message}: it can't be distilled", _REMEDY) from error
+    checkpoint_format = checkpoint_formats.detect_checkpoint_format(folder)
+    if checkpoint_format not in checkpoint_formats.DENSE_FORMATS:
+        raise UsageError(f"the model {spec.name!r} has the format {checkpoint_format.name}, which can't be distilled", _REMEDY)
+    encoder = plugin.load(spec)
+    if getattr(encoder, "tokens_only", False) or not isinstance(encoder, DenseEncoder):
+        raise UsageError(f"the model {spec.name!r} has no dense vectors, so it can't be distilled", _REMEDY)
+    evaluated = EvaluatedModel(spec=spec, encoder=encoder, dense=encoder, has_tokens=False)
+    return DenseModel(folder=folder, card=plugin.card, encoder=encoder, evaluated=evaluated)
+
+
+def sample_images(sources: Sequence[Source], count: int, on_problem: Callable[[str], None]) -> list[SourceItem]:
+    """Sample images evenly from the first 20,000 that the sources list; the same ones each time.
+
+    Args:
+        sources: Sources, each of which is listed in turn.
+        count: Maximum number of images.
+        on_problem: Called with each location that can't be listed.
+
+    Raises:
+        UsageError: If the sources contain no image.
+        SourceError: If listing can't continue.
+    """
+
+    def iterate_items() -> Iterator[SourceItem]:
+        for source in sources:
+            for found in source.list_items():
+                if isinstance(found, SourceItem):
+                    yield found
+                else:
+                    on_problem(f"{found.uri}: {found.reason}")
+
+    items = list({item.uri: item for item in islice(iterate_items(), _SAMPLED_FROM)}.values())
+    if not items:
+        names = ", ".join(source.uri for source in sources)
+        raise UsageError(f"no image in {names}", "Specify a folder, table, tar or URL with images: --images SOURCE.")
+    if len(items) <= count:
+        return items
+    return [items[index] for index in sorted(random.Random(0).sample(range(len(items)), count))]

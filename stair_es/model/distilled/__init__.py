@@ -1,0 +1,1 @@
+"""Distilled checkpoints: a dense model, and a dictionary of words that gives its vectors token weights."""

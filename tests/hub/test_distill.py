@@ -1,0 +1,56 @@
+"""`stair-es distill` on a published CLIP and the example photographs. See `tests/hub/conftest.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.commands import CommandRunner
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+CLIP = "openai/clip-vit-base-patch32"
+
+
+@pytest.fixture(scope="module")
+def command() -> CommandRunner:
+    return CommandRunner({"STAIR_ES_MODEL": None})
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, command: CommandRunner) -> Path:
+    """Return a checkpoint without training: some minutes on two cores."""
+    folder = tmp_path_factory.mktemp("distilled") / "clip-words"
+    report = command.read_json("distill", CLIP, "--images", PHOTOS, "--out", folder)
+    assert (report["images"], report["words"]) == (40, 10_000)
+    assert report["cosine"] > 0.4
+    return folder
+
+
+def test_words_retrieve_nearly_what_the_dense_model_does(checkpoint: Path, command: CommandRunner) -> None:
+    """Forty photographs only say that nothing is broken: run it on COCO for a number."""
+    report = command.read_json("evaluate", "retrieval", PHOTOS / "captions.jsonl", "--exact", "--model", checkpoint)
+    for direction in ("text -> image", "image -> text"):
+        recall = {
+            row["method"]: row["exact"]["recall"]["5"]
+            for row in report["rows"]
+            if row["direction"] == direction and "recall" in row["exact"]
+        }
+        assert recall["STAIR"] >= recall["dense kNN"] - 0.15
+
+
+def test_the_words_of_photographs_can_be_read(checkpoint: Path, command: CommandRunner) -> None:
+    for photo, word in {"giant-panda": "panda", "wall-clock": "clock", "horses-on-a-ridge": "horse"}.items():
+        tokens = command.read_json("encode", PHOTOS / f"{photo}.jpg", "--model", checkpoint)["tokens"]
+        assert word in list(tokens)[:20], list(tokens)[:20]
+
+
+def test_heads_over_a_clip_read_the_photographs_that_they_are_trained_on(tmp_path: Path, command: CommandRunner) -> None:
+    """It only says that training works: forty photographs teach nothing about others."""
+    arguments = ("--method", "head", "--captions", PHOTOS / "captions.jsonl", "--out", tmp_path / "clip-head")
+    report = command.read_json("distill", CLIP, *arguments)
+    assert report["pairs"] == 36
+    report = command.read_json("evaluate", "retrieval", PHOTOS / "captions.jsonl", "--exact", "--model", tmp_path / "clip-head")
+    recall = {row["method"]: row["exact"]["recall"]["5"] for row in report["rows"] if "recall" in row["exact"]}
+    assert recall["STAIR"] >= recall["dense kNN"] - 0.15
+    tokens = command.read_json("encode", PHOTOS / "giant-panda.jpg", "--model", tmp_path / "clip-head")["tokens"]
+    assert "panda" in list(tokens)[:20], list(tokens)[:20]

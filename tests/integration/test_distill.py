@@ -1,0 +1,370 @@
+"""`stair-es distill` on tiny dense models: the checkpoint, its vectors, moved and tampered folders, an index of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from opensearchpy import OpenSearch
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+from support.commands import CommandRunner
+from support.models import tiny_dense, tiny_stair
+
+from stair_es.cluster.client.connection import Connection
+from stair_es.distill.dense_model import DenseModel, open_dense_model, sample_images
+from stair_es.distill.dictionary import DictionaryOptions, DistillReport, distill_dictionary
+from stair_es.distill.words import build_word_vocabulary
+from stair_es.errors import ModelError, UsageError
+from stair_es.eval.models import load_models
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model import registry
+from stair_es.model.base import JointEncoder, ModelSpec, VocabularyProvider, WordTokenizer
+from stair_es.model.distilled.encoder import DistilledEncoder
+from stair_es.search import ImageSearch
+from stair_es.sources.registry import open_source
+from stair_es.types import Floats, Pixels
+
+WORDS = ("dog", "red", "cat", "bus", "red dog", "a cat")
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "clip": tiny_dense.write_clip,
+    "siglip": tiny_dense.write_siglip,
+    "align": tiny_dense.write_align,
+    "blip": tiny_dense.write_blip,
+}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Nine pictures of noise, in different colours."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(9):
+        pixels = rng.integers(0, 256, (20, 20, 3)) * rng.random(3)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def command() -> CommandRunner:
+    return CommandRunner({"STAIR_ES_MODEL": None, "STAIR_ES_URL": "http://127.0.0.1:9"})
+
+
+def distill(dense: Path, photos: Path, out: Path, **options: Any) -> DistillReport:  # noqa: ANN401
+    """Build a checkpoint with the six words."""
+    model = open_dense_model(ModelSpec(name=str(dense)))
+    locators = [item.locator for item in sample_images([open_source(str(photos))], 100, print)]
+    return distill_dictionary(
+        model, locators, build_word_vocabulary(WORDS), out, DictionaryOptions(**options), lambda part, done, total: None
+    )
+
+
+def load(folder: Path) -> DistilledEncoder:
+    """Load the encoder of a checkpoint."""
+    encoder = registry.load_encoder(ModelSpec(name=str(folder)))
+    assert isinstance(encoder, DistilledEncoder)
+    return encoder
+
+
+def draw_pixels(encoder: DistilledEncoder, count: int = 3) -> Pixels:
+    """Return noise in the size of the encoder."""
+    side = encoder.image_spec.size_px
+    return np.random.default_rng(5).integers(0, 256, (count, side, side, 3), np.uint8)
+
+
+def unit(rows: Floats) -> Floats:
+    """Return the rows with length 1."""
+    scaled: Floats = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    return scaled
+
+
+@pytest.mark.parametrize("form", MAKERS)
+def test_vectors_are_what_the_formulas_say(form: str, photos: Path, tmp_path: Path) -> None:
+    dense_folder = MAKERS[form](tmp_path / form)
+    report = distill(dense_folder, photos, tmp_path / "words", l1=0.2, text_tokens=3)
+    encoder, dense = load(tmp_path / "words"), open_dense_model(ModelSpec(name=str(dense_folder)))
+    assert isinstance(encoder, JointEncoder)
+    assert isinstance(encoder, VocabularyProvider)
+    assert isinstance(encoder, WordTokenizer)
+    assert (encoder.tokens, encoder.tokenize_word("Dogs"), encoder.tokenize_word("cats-bus")) == (WORDS, ("dog",), ("cat", "bus"))
+    assert (report.model_id, report.images, report.words, report.problems) == (encoder.model_id, 9, 6, ())
+    prompts = DictionaryOptions().prompts
+    words_VD = np.stack(
+        [dense.encoder.encode_texts_dense([prompt.replace("{}", word) for prompt in prompts]).mean(axis=0) for word in WORDS]
+    )
+    dictionary_VD = unit(words_VD - words_VD.mean(axis=0))
+    texts = ["a red dog", "cat"]
+    vectors, texts_BD = encoder.encode_texts_both(texts)
+    assert texts_BD == pytest.approx(dense.encoder.encode_texts_dense(texts), abs=1e-6)
+    similarities_BV = unit(texts_BD - words_VD.mean(axis=0)) @ dictionary_VD.T
+    for vector, similarities_V, own in zip(vectors, similarities_BV, ({"red dog", "red", "dog"}, {"cat"}), strict=True):
+        assert own <= set(vector.tokens)
+        assert len(vector) <= 3
+        similar = {token: similarities_V[WORDS.index(token)] for token in vector.tokens}
+        assert {t: w for t, w in vector if similar[t] > 0} == pytest.approx({t: w for t, w in similar.items() if w > 0}, abs=1e-4)
+    pixels = draw_pixels(encoder)
+    image_vectors, images_BD = encoder.encode_images_both(pixels)
+    assert images_BD == pytest.approx(dense.encoder.encode_images_dense(pixels), abs=1e-6)
+    assert (image_vectors, vectors) == (encoder.encode_images(pixels), encoder.encode_texts(texts))
+    for vector in filter(len, image_vectors):
+        recomposed_D = sum(weight * dictionary_VD[WORDS.index(token)] for token, weight in vector)
+        assert np.linalg.norm(recomposed_D) == pytest.approx(1, abs=1e-3)
+
+
+def test_texts_without_a_word_have_no_vector(photos: Path, tmp_path: Path) -> None:
+    distill(tiny_dense.write_clip(tmp_path / "clip"), photos, tmp_path / "words")
+    assert [len(vector) > 0 for vector in load(tmp_path / "words").encode_texts(["", " ?! ", "bus"])] == [False, False, True]
+
+
+def test_a_stair_checkpoint_with_a_dense_head(photos: Path, tmp_path: Path) -> None:
+    config = tiny_stair.build_config(heads=("dense",), dense_dim=8)
+    dense_folder = tiny_stair.write_checkpoint(tmp_path / "stair", config)
+    distill(dense_folder, photos, tmp_path / "words")
+    encoder = load(tmp_path / "words")
+    assert encoder.image_spec == registry.get_model_card(str(dense_folder)).image_spec
+    assert any(map(len, encoder.encode_images(draw_pixels(encoder))))
+    with pytest.raises(UsageError, match="no dense vectors"):
+        open_dense_model(ModelSpec(name=str(tiny_stair.write_checkpoint(tmp_path / "tokens"))))
+
+
+def test_a_moved_folder_needs_nothing_else(photos: Path, tmp_path: Path) -> None:
+    dense_folder = tiny_dense.write_siglip(tmp_path / "siglip")
+    report = distill(dense_folder, photos, tmp_path / "here")
+    before = load(tmp_path / "here").encode_texts(["a red dog"])
+    shutil.rmtree(dense_folder)
+    moved = shutil.move(tmp_path / "here", tmp_path / "elsewhere")
+    assert load(Path(moved)).model_id == report.model_id
+    assert load(Path(moved)).encode_texts(["a red dog"]) == before
+    assert str(tmp_path) not in "".join(path.read_text() for path in Path(moved).glob("*.json")) + (
+        (Path(moved) / "README.md").read_text()
+    )
+
+
+def test_pickled_weights_become_safetensors(photos: Path, tmp_path: Path) -> None:
+    dense_folder = tiny_dense.write_clip(tmp_path / "clip")
+    distill(dense_folder, photos, tmp_path / "safe")
+    torch.save(
+        {name: torch.from_numpy(t) for name, t in load_file(dense_folder / "model.safetensors").items()},
+        dense_folder / "pytorch_model.bin",
+    )
+    (dense_folder / "model.safetensors").unlink()
+    distill(dense_folder, photos, tmp_path / "pickled")
+    assert not list((tmp_path / "pickled").rglob("*.bin"))
+    first, second = load(tmp_path / "safe"), load(tmp_path / "pickled")
+    pixels = draw_pixels(first)
+    assert first.encode_images_dense(pixels) == pytest.approx(second.encode_images_dense(pixels), abs=1e-6)
+
+
+def _change_dense_weights(folder: Path) -> None:
+    path = folder / "dense" / "model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith("weight"))
+    save_file({**tensors, name: tensors[name] + 0.01}, path, metadata={"format": "pt"})
+
+
+def _change_config(folder: Path, **changes: Any) -> None:  # noqa: ANN401
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_changed_file_is_another_model(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "words"
+    distill(tiny_dense.write_clip(tmp_path / "clip"), photos, folder)
+    ids = [registry.get_model_card(str(folder)).model_id]
+    for change in (_change_dense_weights, lambda folder: _change_config(folder, l1=0.5), _spell_another_word):
+        change(folder)
+        ids.append(registry.get_model_card(str(folder)).model_id)
+    assert len(set(ids)) == len(ids)
+
+
+def _spell_another_word(folder: Path) -> None:
+    path = folder / "words.json"
+    path.write_text(path.read_text().replace('"bus"', '"car"'))
+
+
+def _add_word(folder: Path) -> None:
+    path = folder / "words.json"
+    path.write_text(path.read_text().replace('"bus"', '"bus", "car"', 1))
+
+
+def _shorten(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def _use_other_dense(folder: Path) -> None:
+    shutil.rmtree(folder / "dense")
+    tiny_dense.write_align(folder / "dense")
+
+
+def _pickle_dense(folder: Path) -> None:
+    (folder / "dense" / "model.safetensors").rename(folder / "dense" / "pytorch_model.bin")
+
+
+def _write_nan(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), "text_mean_D": np.full(6, np.nan, np.float32)}, path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_add_word, "doesn't fit its 7 words"),
+        (_shorten, r"can't read .*model\.safetensors"),
+        (_write_nan, "aren't finite"),
+        (_use_other_dense, "has 8 dimensions, its dictionary 6"),
+        (_pickle_dense, "safetensors"),
+        (lambda folder: shutil.rmtree(folder / "dense"), r"incomplete: it has no dense/config\.json"),
+        (lambda folder: (folder / "words.json").unlink(), r"incomplete: it has no words\.json"),
+        (lambda folder: _change_config(folder, version=2), "version 2"),
+        (lambda folder: _change_config(folder, text_tokens=500), "text_tokens"),
+        (lambda folder: _change_config(folder, l1="much"), "l1"),
+        (lambda folder: _change_config(folder, image_tokens=None), "image_tokens"),
+        (lambda folder: _change_config(folder, secret=1), "secret"),
+    ],
+)
+def test_a_broken_checkpoint_says_what_is_wrong(spoil: Callable[[Path], Any], said: str, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "words"
+    distill(tiny_dense.write_clip(tmp_path / "clip"), photos, folder)
+    spoil(folder)
+    with pytest.raises(ModelError, match=said) as wrong:
+        load(folder).encode_texts(["dog"])
+    assert wrong.value.remedy
+
+
+def test_other_fits_are_refused(photos: Path, tmp_path: Path) -> None:
+    distill(tiny_dense.write_clip(tmp_path / "clip"), photos, tmp_path / "words")
+    with pytest.raises(ModelError, match="its own fit only"):
+        registry.get_model_card(str(tmp_path / "words"), "pad")
+
+
+def test_an_index_of_it(photos: Path, tmp_path: Path, client: OpenSearch, node_url: str, index_name: str) -> None:
+    distill(tiny_dense.write_clip(tmp_path / "clip"), photos, tmp_path / "words")
+    spec = ModelSpec(name=str(tmp_path / "words"))
+    connection = Connection(url=node_url)
+    options = IngestOptions(alias=index_name, model=spec, runner="local", dead_letters=tmp_path / "failed.jsonl")
+    report = run_ingest([open_source(str(photos))], connection, options, progress=lambda _: None)
+    assert (report.written, report.failed) == (9, 0)
+    encoder = load(tmp_path / "words")
+    with ImageSearch(index_name, url=node_url) as search:  # the model that the index names
+        hits = search.search("a red dog").hits
+    query = encoder.encode_texts(["a red dog"])[0]
+    stored = {hit["_source"]["uri"]: hit["_source"]["tokens"] for hit in client.search(index=index_name, size=9)["hits"]["hits"]}
+    scores = {uri: sum(weight * query.to_dict().get(token, 0) for token, weight in row.items()) for uri, row in stored.items()}
+    assert [hit.score for hit in hits] == pytest.approx(sorted((s for s in scores.values() if s > 0), reverse=True), rel=0.01)
+
+
+def test_evaluate_prints_the_dense_model_beside_it(photos: Path, tmp_path: Path, command: CommandRunner) -> None:
+    dense_folder = tiny_dense.write_clip(tmp_path / "clip")
+    distill(dense_folder, photos, tmp_path / "words")
+    captions = photos / "captions.jsonl"
+    texts = ["a red dog", "a cat", "red bus", "dog", "cat", "bus", "red", "a dog . cat", "! bus"]
+    captions.write_text("".join(json.dumps({"image": f"{n}.png", "caption": text}) + "\n" for n, text in enumerate(texts)))
+    report = command.read_json(
+        *("evaluate", "retrieval", captions, "--exact", "--model", tmp_path / "words", "--compare", dense_folder)
+    )
+    rows = {(row["method"], row["model"].rpartition("-")[0], row["direction"]): row for row in report["rows"] if row["model"]}
+    for direction in ("text -> image", "image -> text"):
+        own, dense = (rows["dense kNN", name, direction] for name in ("clip-words", "clip"))
+        assert own["exact"] == dense["exact"]
+        assert rows["STAIR", "clip-words", direction]["tokens"]["unit"] == "tokens"
+    [model] = load_models([ModelSpec(name=str(tmp_path / "words"))])
+    assert model.has_tokens
+    assert isinstance(model.dense, DistilledEncoder)
+
+
+class TestCommand:
+    """The command, in this process."""
+
+    def test_report(self, command: CommandRunner, photos: Path, tmp_path: Path) -> None:
+        (photos / "broken.png").write_bytes(b"no image")
+        dense_folder = tiny_dense.write_clip(tmp_path / "clip")
+        (tmp_path / "words.txt").write_text("Dog\nred bus\n\ncat\ndog\n")
+        (photos / "captions.jsonl").write_text('{"image": "1.png", "caption": "Two birds above the sea, a bird"}\n')
+        arguments = ("--images", photos, "--words", tmp_path / "words.txt", "--captions", photos / "captions.jsonl")
+        options = (
+            "--out",
+            tmp_path / "out" / "clip",
+            "--image-tokens",
+            "5",
+            "--text-tokens",
+            "128",
+            "--l1",
+            "0",
+            "--prompt",
+            "a {}",
+        )
+        report = command.read_json("distill", dense_folder, *arguments, *options)
+        assert (report["words"], report["images"], len(report["problems"])) == (5, 9, 1)
+        assert report["dense_model"] == registry.get_model_card(str(dense_folder)).model_id
+        encoder = load(tmp_path / "out" / "clip")
+        assert json.loads((tmp_path / "out" / "clip" / "config.json").read_text())["prompts"] == ["a {}"]
+        mean_D = open_dense_model(ModelSpec(name=str(dense_folder))).encoder.encode_texts_dense(
+            ["Two birds above the sea, a bird"]
+        )[0]
+        assert load_file(tmp_path / "out" / "clip" / "model.safetensors")["text_mean_D"] == pytest.approx(mean_D, abs=1e-6)
+        assert set(encoder.tokens) == {"bird", "sea", "dog", "red bus", "cat"}
+        assert "clauses" in (tmp_path / "out" / "clip" / "README.md").read_text()
+        assert "--model" in command.run("distill", dense_folder, *arguments, "--out", tmp_path / "second").output
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (("stair-mini", "--images", "photos"), "part of an installed package"),
+            (("nowhere", "--images", "photos"), "unknown model 'nowhere'"),
+            (("clip", "--images", "empty"), "no image in"),
+            (("clip", "--images", "broken"), "none of 1 images can be read"),
+            (("clip", "--images", "photos/1.png"), "only 1 of 1 images"),
+            (("clip", "--images", "gone"), "gone"),
+            (("clip", "--images", "photos", "--words", "blank.txt"), "has no words"),
+            (("clip", "--images", "photos", "--words", "odd.txt"), "line 2: '!!' is no word"),
+            (("clip", "--images", "photos", "--words", "photos/1.png"), "isn't UTF-8"),
+            (("clip", "--images", "photos", "--captions", "odd.txt"), "odd.txt"),
+            (("clip", "--images", "photos", "--out", "photos"), "isn't an empty folder"),
+            (("tokens", "--images", "photos"), "no dense vectors"),
+            (("clip", "--images", "photos", "--prompt", "a photo"), "has no {} for the word"),
+        ],
+    )
+    def test_errors(
+        self,
+        arguments: tuple[str, ...],
+        said: str,
+        command: CommandRunner,
+        photos: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        tiny_dense.write_clip(tmp_path / "clip")
+        tiny_stair.write_checkpoint(tmp_path / "tokens")
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "broken").mkdir()
+        (tmp_path / "broken" / "1.png").write_bytes(b"no image")
+        (tmp_path / "blank.txt").write_text("\n \n")
+        (tmp_path / "odd.txt").write_text("dog\n!!\n")
+        error = command.read_error("distill", *arguments, *(() if "--out" in arguments else ("--out", "out")))
+        assert said in error.message
+        assert error.remedy
+        assert not (tmp_path / "out").exists()
+
+
+def test_images_are_sampled_from_all_over_the_sources(photos: Path) -> None:
+    items = sample_images([open_source(str(photos)), open_source(str(photos / "0.png"))], 4, print)
+    assert items == sample_images([open_source(str(photos)), open_source(str(photos / "0.png"))], 4, print)
+    assert len({item.uri for item in items}) == 4
+
+
+def test_a_dense_model_reports_unreadable_images(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"no image")
+    model: DenseModel = open_dense_model(ModelSpec(name=str(tiny_dense.write_blip(tmp_path / "blip"))))
+    locators = [item.locator for item in sample_images([open_source(str(photos))], 100, print)]
+    images_ND, problems = model.encode_images(locators, lambda part, done, total: None)
+    assert (images_ND.shape, len(problems)) == ((9, 6), 1)
