@@ -20,7 +20,23 @@ from stair_es.config.defaults import ENV_CONFIG, ENV_LOG_FORMAT, ENV_PROFILE
 from stair_es.errors import StairError, UsageError
 from stair_es.system.decoder_logs import disable_decoder_logs
 
-from .commands import dashboards, encode, evaluate, explain, export, inspect, policy, query, search, serve, template, train, words
+from .commands import (
+    dashboards,
+    distill,
+    encode,
+    encoder,
+    evaluate,
+    explain,
+    export,
+    inspect,
+    policy,
+    query,
+    search,
+    serve,
+    template,
+    train,
+    words,
+)
 from .commands.ingest import images, texts
 from .commands.setup import config, doctor, models, node, plan, plugins
 from .options import config_file as settings
@@ -106,6 +122,7 @@ _register("words", words.show_words_command, CONNECTION_OPTIONS)
 _register("serve", serve.serve_command, CONNECTION_OPTIONS)
 app.add_typer(dashboards.app, name="dashboards")
 _register("encode", encode.encode_command, CONNECTION_OPTIONS)
+_register("encoder", encoder.serve_encoder_command, CONNECTION_OPTIONS)
 app.add_typer(evaluate.app, name="evaluate")
 _register("query", query.query_command, SEARCH_OPTIONS, CONNECTION_OPTIONS, kind=WordsCommand)
 app.add_typer(config.app, name="config")
@@ -114,6 +131,7 @@ _register("models", models.list_models_command)
 _register("plan", plan.plan_command)
 _register("plugins", plugins.list_plugins_command)
 _register("train", train.train_command)
+_register("distill", distill.distill_command)
 _register("export", export.export_command)
 app.add_typer(template.app, name="template")
 app.add_typer(node.app, name="node")

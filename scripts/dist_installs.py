@@ -34,11 +34,11 @@ from uv import find_uv_bin
 
 from stair_es.config.defaults import DataDir
 
-EXTRAS = "node,ray,serve,sources,terminal,aws,metrics,traces"
+EXTRAS = "encoder,node,ray,serve,sources,terminal,aws,metrics,traces"
 """Extras that are tried by default: all for users of the shipped model, without PyTorch (about 3 GB)."""
 TEST_TOOLS = (
-    *("build", "check-jsonschema", "moto[server]", "pytest", "pytrec-eval-terrier"),
-    *("pyyaml", "scikit-learn", "setuptools", "trustme"),
+    *("build", "check-jsonschema", "moto[server]", "openapi-spec-validator", "pytest"),
+    *("pytrec-eval-terrier", "pyyaml", "scikit-learn", "setuptools", "trustme"),
 )
 TEST_PACKAGES = {"torch": "torch", "tiny_": "torch", "training": "torch", "dedup": "imagehash", "telemetry": "opentelemetry-sdk"}
 """Word in the tests that need a package -> the package."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
+import api_reference
 import cli_reference
 from figures import ROOT, read_allowed_imports, read_shared_rooms
 from sphinx.application import Sphinx
@@ -65,6 +66,7 @@ def read_root_page(name: str) -> str:
 
 BUILDERS: dict[str, Callable[[], str]] = {
     "cli": cli_reference.build_reference,
+    "encoder-api": api_reference.build_reference,
     "errors": build_error_table,
     "rooms": build_room_table,
     **{page: partial(read_root_page, name) for page, name in ROOT_PAGES.items()},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, TypeAlias
 
 from stair_es.cluster.client.connection import Connection
@@ -34,7 +34,7 @@ QueryLike: TypeAlias = "str | Path | QueryInputs | SearchQuery | SparseVector"
 class ImageSearch:
     """Search client for an index and the model that wrote it. Close it, or use it in a `with` statement.
 
-    Connects and loads the model lazily, at the first search. For your own vectors, use `Searcher`.
+    Connects and loads the model lazily, at the first search; several threads may search. For your own vectors, use `Searcher`.
     """
 
     def __init__(
@@ -63,6 +63,9 @@ class ImageSearch:
         self._connection = connection or Connection.from_env(url)
         self._model = model
         self._read_limits = read_limits
+        self._lock = RLock()
+        self._encoder: Encoder | None = None
+        self._searcher: Searcher | None = None
 
     def __enter__(self) -> ImageSearch:
         return self
@@ -72,10 +75,10 @@ class ImageSearch:
 
     def close(self) -> None:
         """Close the client's connections."""
-        if "searcher" in self.__dict__:
-            self.searcher.close()
+        if self._searcher is not None:
+            self._searcher.close()
 
-    @cached_property
+    @property
     def encoder(self) -> Encoder:
         """The loaded model.
 
@@ -85,14 +88,20 @@ class ImageSearch:
             ModelNotFetched: If its model is not on this machine; pass it as `model` to fetch it.
             ModelError: If its model can't be loaded.
         """
-        if self._model is not None:
-            return registry.load_encoder(self._model)
-        return load_index_encoder(self._connection, self._index)
+        with self._lock:
+            if self._encoder is None and self._model is not None:
+                self._encoder = registry.load_encoder(self._model)
+            elif self._encoder is None:
+                self._encoder = load_index_encoder(self._connection, self._index)
+            return self._encoder
 
-    @cached_property
+    @property
     def searcher(self) -> Searcher:
         """The searcher of the index."""
-        return Searcher(self._connection, self._index, self.encoder.model_id)
+        with self._lock:
+            if self._searcher is None:
+                self._searcher = Searcher(self._connection, self._index, self.encoder.model_id)
+            return self._searcher
 
     def build_query(self, query: QueryLike) -> SearchQuery:
         """Build the query, to inspect it, change it with `dataclasses.replace`, or send it.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import defaultdict
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, Summary
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, Summary
 from prometheus_client.exposition import choose_encoder
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -15,6 +17,8 @@ from stair_es.telemetry.http import StatusRecorder, get_method_label, get_route_
 from stair_es.web.routes import PatternRoute
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,6 +26,11 @@ if TYPE_CHECKING:
     from stair_es.web.hooks import EncodedKind
 
 _PREFIX = "stair_es_server_"
+_TEI_COUNTERS = {
+    "te_request_count": "Requests to /v1/encode, /v1/query and /embed_sparse.",
+    "te_request_success": "Those that succeeded.",
+    "te_request_failure": "Those that failed.",
+}
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -65,6 +74,7 @@ class ServerMetrics:
             ["operation", "status"],
             registry=registry,
         )
+        self._tei = _TeiMetrics(registry)
 
     # --- hooks of the server ---
 
@@ -89,6 +99,26 @@ class ServerMetrics:
         self._cluster_seconds.labels(operation).observe(seconds)
         if is_failed_request(request):
             self._cluster_errors.labels(operation, str(request.status or "none")).inc()
+
+    def watch_queue(self, count_waiting: Callable[[], int]) -> None:
+        """Watch a queue of texts and images."""
+        self._tei.queue_size.set_function(count_waiting)
+
+    def record_batch(self, size: int, waited_s: Sequence[float]) -> None:
+        """Record a batch, and how long each input has waited."""
+        self._tei.batch_size.observe(size)
+        for seconds in waited_s:
+            self._tei.queue_duration.observe(seconds)
+
+    def record_encode_request(self, input_count: int, error_type: str | None, seconds: float) -> None:
+        """Record a request of the encoder's API."""
+        method = "single" if input_count == 1 else "batch"
+        self._tei.count_request("te_request_count", method=method)
+        if error_type is None:
+            self._tei.count_request("te_request_success", method=method)
+            self._tei.duration.observe(seconds)
+        else:
+            self._tei.count_request("te_request_failure", err=error_type.lower())
 
     # --- requests to the server ---
 
@@ -117,3 +147,40 @@ class ServerMetrics:
     async def _serve_metrics(self, request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(await run_in_threadpool(encoder, self.registry), headers={"content-type": content_type})
+
+
+class _TeiMetrics:
+    """Metrics of the encoder's API with the names that text-embeddings-inference has, for its dashboards."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.queue_size = Gauge("te_queue_size", "Texts and images that wait.", registry=registry)
+        self.batch_size = Histogram(
+            "te_batch_next_size", "Texts or images of a batch.", registry=registry, buckets=(1, 2, 4, 8, 16, 32, 64, 128)
+        )
+        self.queue_duration = Histogram(
+            "te_request_queue_duration", "Time that a text or an image waits, in seconds.", registry=registry, buckets=_BUCKETS_S
+        )
+        self.duration = Histogram(
+            "te_request_duration",
+            "Duration of a successful request, without the time for its body, in seconds.",
+            registry=registry,
+            buckets=_BUCKETS_S,
+        )
+        self._counts: defaultdict[str, dict[tuple[tuple[str, str], ...], int]] = defaultdict(lambda: defaultdict(int))
+        self._lock = threading.Lock()
+        registry.register(self)
+
+    def count_request(self, name: str, **labels: str) -> None:
+        """Count a request in a counter."""
+        with self._lock:
+            self._counts[name][tuple(labels.items())] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the counters, whose names lack the suffix that prometheus_client appends to those of its own."""
+        for name, description in _TEI_COUNTERS.items():
+            metric = Metric(name, description, "unknown")
+            with self._lock:
+                counts = dict(self._counts[name])
+            for labels, count in counts.items():
+                metric.add_sample(name, dict(labels), count)
+            yield metric

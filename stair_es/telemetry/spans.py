@@ -130,6 +130,11 @@ class EncodingSpans:
             hooks.track_upload,
             hooks.count_thumbnail,
         )
+        self.watch_queue, self.record_batch, self.record_encode_request = (
+            hooks.watch_queue,
+            hooks.record_batch,
+            hooks.record_encode_request,
+        )
 
     @contextmanager
     def track_encoding(self, kind: EncodedKind) -> Iterator[None]:

@@ -1,1 +1,1 @@
-"""The server of the search page: HTTP API, access control, thumbnails."""
+"""The HTTP servers: the search page and the encoder, with access control, limits and errors."""

@@ -1,10 +1,10 @@
-"""The ASGI application."""
+"""The ASGI applications: the page, and the encoder."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ from starlette.responses import Response
 
 from stair_es.errors import StairError
 from stair_es.web.auth import AccessMiddleware, AccessPolicy
+from stair_es.web.encoding.routes import EncodingRoutes
+from stair_es.web.encoding.service import BatchLimits, EncodingService, EncodingTarget, follow_index
 from stair_es.web.errors import RETRY_AFTER_S, ErrorResponse, RequestRejected, build_error_response
 from stair_es.web.hooks import NoopHooks, ServerHooks
 from stair_es.web.images.file_access import AllowedRoots
@@ -60,7 +62,7 @@ class ServerConfig:
 
 
 def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, port: int) -> ASGIApp:
-    """Create the application for an index.
+    """Create the application of the page for an index, with the routes of the encoder.
 
     Raises:
         StairError: If the index can't be searched, or its model can't be loaded.
@@ -75,13 +77,52 @@ def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, por
     thumbnails = ThumbnailService(cluster, config.index, roots=config.roots, limiter=limiter, limits=limits, hooks=config.hooks)
 
     page = PageRoutes(service, thumbnails, load_page_files(config.root_path), limits, config.title, config.hooks)
-    handle_error = partial(_respond_to_error, connection=cluster.connection, log=log)
-    app = Starlette(
-        routes=[*page.list_routes(), *config.extra_routes],
-        exception_handlers=dict.fromkeys((StairError, RequestRejected, TooManyRequests, HTTPException, Exception), handle_error),
-    )
-    app.router.redirect_slashes = False  # to an address without the root path, and with the scheme that a proxy uses
+    batch_limits = BatchLimits()
+    encoding = EncodingService(follow_index(states), batch_limits, limits, config.hooks, limiter)
+    routes = [
+        *page.list_routes(),
+        *EncodingRoutes(encoding, batch_limits, limits, config.hooks).list_routes(),
+        *config.extra_routes,
+    ]
+    app = _build_app(routes, partial(_respond_to_error, connection=cluster.connection, log=log))
     return RootPathMiddleware(AccessMiddleware(app, policy, port, config.root_path), config.root_path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The configuration of an encoder without a page."""
+
+    get_target: Callable[[], EncodingTarget]
+    connection: Connection | None = None
+    """The connection to the cluster of the index that is followed."""
+    batch_limits: BatchLimits = field(default_factory=BatchLimits)
+    limits: ServerLimits = field(default_factory=ServerLimits)
+    root_path: str = ""
+    """As in `ServerConfig`."""
+    hooks: ServerHooks = field(default_factory=NoopHooks)
+    extra_routes: tuple[Route, ...] = ()
+    """Additional routes, under the same access policy."""
+
+
+def create_encoder_app(config: EncoderConfig, policy: AccessPolicy, port: int) -> ASGIApp:
+    """Create the application of the encoder. Its text network is loaded, and ready.
+
+    Raises:
+        StairError: If the index can't be read, or the model can't be loaded.
+    """
+    config.get_target().encoder.encode_texts(["a red car"])
+    service = EncodingService(config.get_target, config.batch_limits, config.limits, config.hooks)
+    log = ThrottledLog(config.connection.redact if config.connection else str)
+    routes = [*EncodingRoutes(service, config.batch_limits, config.limits, config.hooks).list_routes(), *config.extra_routes]
+    app = _build_app(routes, partial(_respond_to_error, connection=config.connection, log=log))
+    return RootPathMiddleware(AccessMiddleware(app, policy, port, config.root_path), config.root_path)
+
+
+def _build_app(routes: Sequence[Route], handle_error: Callable[[Request, Exception], Response]) -> Starlette:
+    kinds = (StairError, RequestRejected, TooManyRequests, HTTPException, Exception)
+    app = Starlette(routes=list(routes), exception_handlers=dict.fromkeys(kinds, handle_error))
+    app.router.redirect_slashes = False  # to an address without the root path, and with the scheme that a proxy uses
+    return app
 
 
 class ThrottledLog:
@@ -99,7 +140,7 @@ class ThrottledLog:
             logger.warning(self._redact(message))
 
 
-def _respond_to_error(request: Request, error: Exception, *, connection: Connection, log: ThrottledLog) -> Response:
+def _respond_to_error(request: Request, error: Exception, *, connection: Connection | None, log: ThrottledLog) -> Response:
     """Build the response for any exception of a route; log those that are not the client's fault."""
     if isinstance(error, RequestRejected):
         response = error.response

@@ -12,6 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from stair_es.web.errors import ErrorResponse
 from stair_es.web.search.serializers import encode_json
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _LOGIN_PAGE_HEADERS = {
     "content-security-policy": _CSP.replace("form-action 'none'", "form-action 'self'"),
 }
 """Headers of the login page, the only page with a form that the browser submits."""
-HEALTH_PATH = "/healthz"
+HEALTH_PATH = "/health"
 """The only path without access checks: probes of a pod have no token, and use its address as host. It only reports that the
 server responds."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -81,12 +82,18 @@ class AccessPolicy:
     """Whether any IP address is allowed in `Host`: DNS rebinding requires a name."""
     token: str = ""
     """The access token; empty for none."""
+    bearer_only: bool = False
+    """Whether the token comes in `Authorization` only, without login page and cookie. Browsers never add that by themselves, so
+    that with a token any `Host` is allowed.
+    """
 
     def is_allowed_host(self, host: str) -> bool:
         """Check whether a `Host` header names this server."""
         name = parse_host(host)
         if name is None:
             return False
+        if self.bearer_only and self.token:
+            return True
         return name in self.hosts or (self.allow_addresses and _is_address(name))
 
     def is_same_site(self, headers: Mapping[str, str]) -> bool:
@@ -171,20 +178,20 @@ class AccessMiddleware:
         return self._authenticate(scope, headers) if self._policy.token else None
 
     def _authenticate(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, bytes, dict[str, str]] | None:
+        kind, _, bearer = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and self._policy.is_token(bearer.strip()):
+            return None
+        if self._policy.bearer_only:
+            return _build_unauthorized("Send Authorization: Bearer ...")
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         tokens = [value for name, value in query if name == "token"]
         if tokens and scope["method"] in ("GET", "HEAD") and self._policy.is_token(tokens[0]):
             return self._redirect_with_cookie(scope, [pair for pair in query if pair[0] != "token"])
-        kind, _, bearer = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and self._policy.is_token(bearer.strip()):
-            return None
         if any(self._policy.is_cookie(value) for value in _parse_cookies(headers.get("cookie", ""), self._cookie_name)):
             return None
         if scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):  # a browser
             return 401, render_login_page(self._get_path(scope), query), {**_LOGIN_PAGE_HEADERS, "www-authenticate": "Bearer"}
-        remedy = f"Open {self._root_path}/?token=... once, or send Authorization: Bearer ..."
-        status, body, headers = _build_rejection(401, "access token required", remedy)
-        return status, body, {**headers, "www-authenticate": "Bearer"}
+        return _build_unauthorized(f"Open {self._root_path}/?token=... once, or send Authorization: Bearer ...")
 
     def _redirect_with_cookie(self, scope: Scope, query: list[tuple[str, str]]) -> tuple[int, bytes, dict[str, str]]:
         secure = "; Secure" if scope.get("scheme") == "https" else ""
@@ -248,4 +255,10 @@ def _parse_cookies(header: str, name: str) -> list[str]:
 
 
 def _build_rejection(status: int, error: str, remedy: str) -> tuple[int, bytes, dict[str, str]]:
-    return status, encode_json({"error": error, "remedy": remedy}), {"content-type": "application/json"}
+    response = ErrorResponse(status=status, error=error, remedy=remedy)
+    return status, encode_json(response.to_json()), {"content-type": "application/json"}
+
+
+def _build_unauthorized(remedy: str) -> tuple[int, bytes, dict[str, str]]:
+    status, body, headers = _build_rejection(401, "access token required", remedy)
+    return status, body, {**headers, "www-authenticate": "Bearer"}

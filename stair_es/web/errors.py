@@ -27,6 +27,20 @@ if TYPE_CHECKING:
 
 RETRY_AFTER_S = 2
 """Value of `Retry-After`, in seconds."""
+_ERROR_TYPES = {
+    400: "Validation",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    408: "Timeout",
+    413: "Validation",
+    415: "Validation",
+    422: "Validation",
+    429: "Overloaded",
+    503: "Unhealthy",
+}
+"""Status -> `error_type`, as text-embeddings-inference has them; others are `Backend`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +51,27 @@ class ErrorResponse:
     error: str
     remedy: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    error_type: str = ""
+    """The kind of error for programs; by default `get_error_type`."""
 
     def to_json(self) -> dict[str, str]:
         """Return the body."""
-        return {"error": self.error, "remedy": self.remedy}
+        return {"error": self.error, "error_type": self.error_type or get_error_type(self.status), "remedy": self.remedy}
+
+
+def get_error_type(status: int) -> str:
+    """Return the `error_type` of most errors with a status."""
+    return _ERROR_TYPES.get(status, "Backend")
 
 
 class RequestRejected(Exception):
     """Ends a request with an error response."""
 
-    def __init__(self, status: int, error: str, remedy: str = "", headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, error: str, remedy: str = "", headers: Mapping[str, str] | None = None, error_type: str = ""
+    ) -> None:
         super().__init__(status, error, remedy)
-        self.response = ErrorResponse(status=status, error=error, remedy=remedy, headers=headers or {})
+        self.response = ErrorResponse(status=status, error=error, remedy=remedy, headers=headers or {}, error_type=error_type)
 
 
 def build_not_found(id_: str) -> RequestRejected:
@@ -56,16 +79,21 @@ def build_not_found(id_: str) -> RequestRejected:
     return RequestRejected(404, f"there is no image {id_[:200]!r} in this index", "It may have been removed.")
 
 
-def build_error_response(error: StairError, connection: Connection) -> ErrorResponse:
-    """Build the response for an error, without the cluster's address, credentials or paths."""
+def build_error_response(error: StairError, connection: Connection | None) -> ErrorResponse:
+    """Build the response for an error, without the cluster's address, credentials or paths.
+
+    Args:
+        error: The error.
+        connection: The connection to the cluster, if the server has one.
+    """
     status = _get_status(error)
     headers = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else {}
     message, remedy = _describe_error(error, status)
-    for node in connection.nodes:
-        message, remedy = message.replace(node, "the cluster"), remedy.replace(node, "the cluster")
-    return ErrorResponse(
-        status=status, error=connection.redact(message)[:1000], remedy=connection.redact(remedy)[:1000], headers=headers
-    )
+    if connection is not None:
+        for node in connection.nodes:
+            message, remedy = message.replace(node, "the cluster"), remedy.replace(node, "the cluster")
+        message, remedy = connection.redact(message), connection.redact(remedy)
+    return ErrorResponse(status=status, error=message[:1000], remedy=remedy[:1000], headers=headers)
 
 
 def _get_status(error: StairError) -> int:
@@ -91,7 +119,7 @@ def _describe_error(error: StairError, status: int) -> tuple[str, str]:
     if isinstance(error, IndexNotFound):
         return "the index doesn't exist", "Contact the administrator."
     if isinstance(error, ModelError | MissingExtra | PluginError):
-        return "the model of the index can't be loaded here", "Contact the administrator: the log has details."
+        return "the model can't be loaded here", "Contact the administrator: the log has details."
     if isinstance(error, ClusterError) and not isinstance(error, IndexMismatch):
         return _describe_cluster_error(error, status)
     return error.message, error.remedy

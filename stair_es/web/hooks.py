@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, Protocol, TypeAlias
 
@@ -25,6 +26,15 @@ class ServerHooks(Protocol):
     def count_thumbnail(self, *, cached: bool) -> None:
         """Count a request for a thumbnail; `cached` tells whether it was in the cache."""
 
+    def watch_queue(self, count_waiting: Callable[[], int]) -> None:
+        """Watch a queue of texts and images that wait to be encoded; `count_waiting` returns how many there are."""
+
+    def record_batch(self, size: int, waited_s: Sequence[float]) -> None:
+        """Record a batch of texts or images that begins to be encoded, and how long each has waited, in seconds."""
+
+    def record_encode_request(self, input_count: int, error_type: str | None, seconds: float) -> None:
+        """Record a request of the encoder's API that has ended, without the time for its body; no `error_type` is success."""
+
 
 class NoopHooks:
     """Hooks that do nothing."""
@@ -42,3 +52,12 @@ class NoopHooks:
 
     def count_thumbnail(self, *, cached: bool) -> None:
         """Ignore a request for a thumbnail."""
+
+    def watch_queue(self, count_waiting: Callable[[], int]) -> None:
+        """Ignore a queue."""
+
+    def record_batch(self, size: int, waited_s: Sequence[float]) -> None:
+        """Ignore a batch."""
+
+    def record_encode_request(self, input_count: int, error_type: str | None, seconds: float) -> None:
+        """Ignore a request."""

@@ -35,11 +35,15 @@ class BodyReader:
             TooManyRequests: If all bodies together exceed the limit.
         """
         chunks: list[bytes] = []
+        held_bytes = 0
         try:
-            await self._read_parts(chunks, request, max_bytes)
-            yield b"".join(chunks)
+            try:
+                await self._read_parts(chunks, request, max_bytes)
+            finally:
+                held_bytes = sum(map(len, chunks))
+            yield _join_and_clear(chunks)
         finally:
-            self._held_bytes -= sum(map(len, chunks))
+            self._held_bytes -= held_bytes
 
     async def _read_parts(self, chunks: list[bytes], request: Request, max_bytes: int) -> None:
         too_large = RequestRejected(413, f"the body is larger than {max_bytes:,} bytes", "Send a smaller body.", _CLOSE)
@@ -63,6 +67,29 @@ class BodyReader:
             raise RequestRejected(400, "the body is incomplete") from None
         if size > max_bytes:
             raise too_large
+
+
+def _join_and_clear(chunks: list[bytes]) -> bytes:
+    body = b"".join(chunks)
+    chunks.clear()
+    return body
+
+
+def get_media_type(request: Request) -> str:
+    """Return the media type of a body in lower case, without parameters; empty if the request doesn't tell it."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def check_json_type(request: Request) -> None:
+    """Check that the body is said to be plain JSON: another site can't send this type without a CORS preflight.
+
+    Raises:
+        RequestRejected: If it isn't.
+    """
+    if get_media_type(request) != "application/json":
+        raise RequestRejected(415, "the body is not JSON", "Send it as Content-Type: application/json.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise RequestRejected(415, "the body is compressed", "Send it without Content-Encoding.")
 
 
 def _get_content_length(request: Request) -> int:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _SEGMENT = re.compile(r"(?!\.{1,2}$)[\w.~-]+", re.ASCII)
-_OWN_SEGMENTS = frozenset({"api", "compare", "healthz", "image", "metrics", "original", "static", "thumb"})
+_OWN_SEGMENTS = frozenset(
+    {"api", "compare", "embed_sparse", "health", "image", "info", "metrics", "original", "static", "thumb", "v1"}
+)
 """First segments of the server's own paths: below one of them a stripped path would look like one that still has the prefix."""
 
 
@@ -30,7 +32,9 @@ def parse_root_path(text: str) -> str:
             f"{text[:80]!r} is not a root path", "Write a path such as /images, of letters, digits and . _ ~ -, without a host."
         )
     if segments[0] in _OWN_SEGMENTS:
-        raise UsageError(f"the root path can't begin with /{segments[0]}: the page has paths of that name", "Choose another one.")
+        raise UsageError(
+            f"the root path can't begin with /{segments[0]}: the server has paths of that name", "Choose another one."
+        )
     return f"/{path}"
 
 
@@ -53,5 +57,5 @@ class RootPathMiddleware:
             raw_path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
             if raw_path == self._root_path or raw_path.startswith(f"{self._root_path}/"):
                 raw_path, path = (value[len(self._root_path) :] or "/" for value in (raw_path, scope["path"]))
-                scope = {**scope, "path": path, "raw_path": raw_path.encode("latin-1")}
+                scope.update(path=path, raw_path=raw_path.encode("latin-1"))  # in place: metrics read the route from it
         await self._app(scope, receive, send)

@@ -14,11 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from stair_es.web.auth import HEALTH_PATH
 from stair_es.web.errors import RequestRejected
 from stair_es.web.hooks import ROUTE_PATTERN_KEY
 from stair_es.web.images.download import DownloadResponse
-from stair_es.web.request_body import BodyReader
+from stair_es.web.request_body import BodyReader, check_json_type, get_media_type
 from stair_es.web.search.schemas import SearchParams, parse_search_params
 from stair_es.web.search.serializers import LARGE_THUMBNAIL_PX, encode_json
 
@@ -67,7 +66,6 @@ class PageRoutes:
     def list_routes(self) -> list[Route]:
         """List the routes for the application."""
         return [
-            PatternRoute(HEALTH_PATH, self._get_health),
             PatternRoute("/", self._get_page, middleware=_COMPRESSED),
             PatternRoute("/compare", self._get_page, middleware=_COMPRESSED),
             PatternRoute("/image/{id:path}", self._get_page, middleware=_COMPRESSED),
@@ -81,9 +79,6 @@ class PageRoutes:
             PatternRoute("/thumb/{id:path}", self._get_thumbnail),
             PatternRoute("/original/{id:path}", self._get_original),
         ]
-
-    async def _get_health(self, request: Request) -> Response:
-        return Response("ok\n", media_type="text/plain")
 
     async def _get_page(self, request: Request) -> Response:
         return _respond_with_file(request, self._files.page, "no-cache")
@@ -108,7 +103,7 @@ class PageRoutes:
         return await self._respond_to_params(request, self._service.count_facets)
 
     async def _handle_upload(self, request: Request) -> Response:
-        media_type = _get_media_type(request)
+        media_type = get_media_type(request)
         if not media_type.startswith("image/") or media_type.startswith("image/svg"):
             raise RequestRejected(
                 415, f"the body is {media_type[:80] or 'untyped'!r}, not an image", "Send JPEG, PNG, WebP, GIF, TIFF or AVIF."
@@ -141,8 +136,7 @@ class PageRoutes:
         return _respond_with_image(request, await run_in_threadpool(self._thumbnails.get_original, id_), _REVALIDATE)
 
     async def _respond_to_params(self, request: Request, handle: Callable[[SearchParams], dict[str, Any]]) -> Response:
-        if _get_media_type(request) != "application/json":  # another site can't send this type without a CORS preflight
-            raise RequestRejected(415, "the body is not JSON", "Send it as Content-Type: application/json.")
+        check_json_type(request)
         async with self._body_reader(request, self._limits.body_bytes) as body:
             return await _respond_with_json(handle, parse_search_params(body))
 
@@ -180,10 +174,6 @@ def _parse_id(request: Request, prefix: str) -> tuple[str, str]:
         return unquote_to_bytes(id_).decode(), rest
     except UnicodeDecodeError:
         raise RequestRejected(404, "image not found") from None
-
-
-def _get_media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _parse_k(query: Mapping[str, str]) -> int:

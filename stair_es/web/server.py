@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from stair_es.errors import UsageError
+from stair_es.web.auth import HEALTH_PATH
+from stair_es.web.errors import RETRY_AFTER_S, ErrorResponse
+from stair_es.web.search.serializers import encode_json
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from types import FrameType
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
     from uvicorn import Server
 
 DEFAULT_PORT = 8077
 _MAX_PORTS_TRIED = 20
-_MAX_CONNECTIONS = 256
+_MAX_REQUESTS = 512
+"""More than the encoder lets wait by default, so that it is its queue that rejects, and its metrics that say so."""
+_MAX_CONNECTIONS = 800
+"""Below the 1,024 files that a process may usually open. uvicorn rejects all requests above it, also those to `/health`."""
 _SHUTDOWN_TIMEOUT_S = 3
+_DRAIN_TIMEOUT_S = 25.0
+"""Kubernetes kills a container 30 s after SIGTERM."""
 _HEAD_TIMEOUT_S = 10.0
 """Timeout for the head of a request: connections that never complete one would use up all connection slots."""
 
@@ -68,7 +80,7 @@ def _build_bind_error(host: str, port: int, error: OSError) -> UsageError:
 
 
 def build_page_url(host: str, port: int, root_path: str = "") -> str:
-    """Build the URL of the page for a browser on this machine."""
+    """Build the URL of the server for clients on this machine."""
     url_host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{url_host}:{port}{root_path}/"
 
@@ -108,8 +120,55 @@ def _make_protocol() -> type[asyncio.Protocol]:
     return HeadTimeoutProtocol
 
 
+class AdmissionMiddleware:
+    """ASGI middleware that counts the requests in progress, and rejects new ones if they are many, or the server drains."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._in_progress = 0
+        self._deadline_s: float | None = None
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether new requests are rejected."""
+        return self._deadline_s is not None
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the server drains, and no request is in progress any more, or they have taken too long."""
+        return self._deadline_s is not None and (not self._in_progress or time.monotonic() > self._deadline_s)
+
+    def start(self) -> None:
+        """Start to reject new requests, `/health` among them. Can be called from a signal handler."""
+        self._deadline_s = time.monotonic() + _DRAIN_TIMEOUT_S
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle an ASGI scope."""
+        rejection = self._get_rejection(scope["path"]) if scope["type"] == "http" else None
+        if rejection is not None:
+            headers = {"content-type": "application/json", "connection": "close", "retry-after": str(RETRY_AFTER_S)}
+            raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+            await send({"type": "http.response.start", "status": rejection.status, "headers": raw_headers})
+            await send({"type": "http.response.body", "body": encode_json(rejection.to_json())})
+            return
+        self._in_progress += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._in_progress -= 1
+
+    def _get_rejection(self, path: str) -> ErrorResponse | None:
+        if self.is_draining:
+            return ErrorResponse(status=503, error="the server is shutting down", remedy="Send the request to another one.")
+        if self._in_progress >= _MAX_REQUESTS and path != HEALTH_PATH:  # a probe that failed would end a busy server
+            return ErrorResponse(status=429, error="too many requests", remedy="Try again in a moment.")
+        return None
+
+
 def create_server(app: ASGIApp, ready: Callable[[], None]) -> Server:
     """Create a server; `run(sockets=[...])` serves until a signal or `should_exit`.
+
+    After SIGTERM it finishes the requests that it has, rejects others, and returns. A second one ends it at once.
 
     Args:
         app: The application.
@@ -117,14 +176,25 @@ def create_server(app: ASGIApp, ready: Callable[[], None]) -> Server:
     """
     import uvicorn
 
-    class ReadyServer(uvicorn.Server):
+    draining_app = AdmissionMiddleware(app)
+
+    class DrainingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             ready()
 
-    return ReadyServer(
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if sig == signal.SIGTERM and not draining_app.is_draining:
+                draining_app.start()
+            else:
+                super().handle_exit(sig, frame)
+
+        async def on_tick(self, counter: int) -> bool:
+            return await super().on_tick(counter) or draining_app.is_drained
+
+    return DrainingServer(
         uvicorn.Config(
-            app,
+            draining_app,
             http=_make_protocol(),
             ws="none",
             lifespan="off",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
@@ -208,6 +210,21 @@ def test_it_needs_a_cluster(photos: ImageSearch, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("STAIR_ES_URL", raising=False)
     with pytest.raises(Exception, match="STAIR_ES_URL"):
         ImageSearch("photos")
+
+
+def test_threads_share_one_model_and_one_searcher(photos: ImageSearch) -> None:
+    barrier = Barrier(4)
+    with ImageSearch("test-image-search", connection=photos._connection) as fresh, ThreadPoolExecutor(4) as pool:
+
+        def search(word: str) -> tuple[int, int, list[str]]:
+            barrier.wait()
+            found = names(fresh.search(word, k=1))
+            return id(fresh.encoder), id(fresh.searcher), found
+
+        encoders, searchers, found = zip(*pool.map(search, ["panda", "cow", "kitten", "spaniel"]), strict=True)
+    assert (len(set(encoders)), len(set(searchers))) == (1, 1)
+    assert found[1] == ["dairy-cow.jpg"]
+    assert found[3] == ["two-spaniels.jpg"]
 
 
 def test_queries_follow_the_words_of_a_policy(photos: ImageSearch, node_url: str) -> None:

@@ -137,6 +137,7 @@ def test_an_index_of_texts_names_its_tower(cli: CommandRunner, tmp_path: Path, i
         ("inspect", str(PHOTO)),
         ("encode", "--text", "dog", "--index"),
         ("serve", "--port", "0"),
+        ("encoder", "--port", "0", "--index"),
     ],
     ids=lambda command: str(command[0]),
 )

@@ -215,9 +215,9 @@ def test_page_survives_a_cluster_outage(node_url: str, corpus: Corpus) -> None:
         with serve_page(Connection(url=proxy.url), corpus.alias, guard=guard, observer=observer) as page:
             proxy.kill()
             assert page.post("/api/search", {"text": "cat"}, authorization=BEARER).status == 503
-            assert page.get("/healthz", host="10.0.0.7:8077").body == b"ok\n"
-            assert page.get("/healthz", host="evil.example", origin="http://evil.example").status == 200
-            assert page.get("/healthz/", host="evil.example").status == 403
+            assert page.get("/health", host="10.0.0.7:8077").body == b"ok\n"
+            assert page.get("/health", host="evil.example", origin="http://evil.example").status == 200
+            assert page.get("/health/", host="evil.example").status == 403
             found = metrics_of(page)
     assert found["cluster_errors_total", "search", "none"] == 1
     assert found["requests_total", "POST", "/api/search", "503"] == 1
@@ -226,5 +226,5 @@ def test_page_survives_a_cluster_outage(node_url: str, corpus: Corpus) -> None:
 def test_metrics_are_off_by_default(node_url: str, corpus: Corpus) -> None:
     with serve_page(Connection(url=node_url), corpus.alias) as page:
         assert page.get("/metrics").status == 404
-        assert page.request("HEAD", "/healthz").status == 200
-        assert page.request("POST", "/healthz").status == 405
+        assert page.request("HEAD", "/health").status == 200
+        assert page.request("POST", "/health").status == 405

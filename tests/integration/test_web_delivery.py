@@ -74,12 +74,12 @@ def test_the_login_keeps_to_the_path(private: PageClient, prefix: str) -> None:
 @pytest.mark.parametrize("prefix", ["", "/images"])
 def test_access_is_checked_below_the_path(private: PageClient, prefix: str) -> None:
     bearer = f"Bearer {TOKEN}"
-    assert private.get(f"{prefix}/healthz", host="evil.example").body == b"ok\n"
+    assert private.get(f"{prefix}/health", host="evil.example").body == b"ok\n"
     assert private.get(f"{prefix}/api/about").status == 401
     assert private.get(f"{prefix}/api/about", authorization=bearer, host="evil.example").status == 403
     posted = private.post(f"{prefix}/api/search", CAT, authorization=bearer, origin="http://evil.example")
     assert posted.status == 403
-    assert private.get("/images/images/healthz").status == 401  # stripped once
+    assert private.get("/images/images/health").status == 401  # stripped once
 
 
 def test_text_is_compressed_for_those_who_accept_it(page: PageClient) -> None:
@@ -102,7 +102,7 @@ def test_text_is_compressed_for_those_who_accept_it(page: PageClient) -> None:
 
 def test_images_and_short_answers_are_sent_as_they_are(page: PageClient, corpus: Corpus) -> None:
     id_ = corpus.get_id("tabby-cat")
-    for target in (f"/thumb/{id_}", f"/original/{id_}", "/healthz", "/static/icon.svg", "/nothing"):
+    for target in (f"/thumb/{id_}", f"/original/{id_}", "/health", "/static/icon.svg", "/nothing"):
         assert "content-encoding" not in page.request("GET", target, None, GZIP).headers, target
 
 

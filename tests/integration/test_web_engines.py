@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.feature_names import unescape_feature
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
+from stair_es.search import ImageSearch
 from stair_es.types import SparseVector
 
 TEXT = "a cat, a dog and a panda"
@@ -135,3 +137,17 @@ def wait_for_columns(page: PageClient) -> list[dict[str, Any]]:
             return facets
         time.sleep(0.1)
     raise AssertionError("the columns have no facets")
+
+
+def test_the_query_of_the_encoder_gives_what_a_search_gives(served: tuple[PageClient, Corpus]) -> None:
+    page, corpus = served
+    photo = PHOTOS / "red-panda.jpg"
+    uri = "data:image/jpeg;base64," + base64.b64encode(photo.read_bytes()).decode()
+    with ImageSearch(corpus.alias, url=corpus.url) as search:
+        for fields, query in (({"text": TEXT}, TEXT), ({"image": uri}, photo)):
+            body = page.post("/v1/query", {**fields, "size": 4}).json
+            hits = corpus.client.search(index=corpus.alias, body=body)["hits"]["hits"]
+            assert [(hit["_id"], hit["_score"]) for hit in hits] == [
+                (hit.id, hit.score) for hit in search.search(query, k=4).hits
+            ]
+            assert hits

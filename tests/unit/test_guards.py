@@ -26,6 +26,7 @@ ALLOWED = {
     "dashboards": {"cluster"},
     "eval": {"model", "sources", "cluster", "search"},
     "training": {"model", "sources", "eval"},
+    "distill": {"model", "sources", "eval", "training"},
     "web": {"model", "sources", "cluster", "search", "inspection"},
     "telemetry": {"cluster", "ingest", "web"},
     "doctor": {"embedded_node", "model", "cluster", "search"},

@@ -37,6 +37,7 @@ EXTRAS = {
     "search cat": "node",
     "node up": "node",
     "serve --url http://127.0.0.1:1": "serve",
+    "encoder --port 0": "encoder",
     "evaluate probe {folder}": "eval",
 }
 """Command line -> what it needs first."""

@@ -1,7 +1,7 @@
 """Queries of OpenSearch's neural-search plugin: `neural_sparse` with given token weights, over tokens or token ids. Pure.
 
-`query_text` is not used: it would get the weights from another model. Both forms run on OpenSearch 3.6.0 with the plugin in
-`tests/integration/test_neural_search.py`.
+`query_text` is not used: the cluster would have to ask an encoder (docs/howto/text-in-cluster.md). Both forms run on OpenSearch
+3.6.0 with the plugin in `tests/integration/test_neural_search.py`.
 """
 
 from __future__ import annotations

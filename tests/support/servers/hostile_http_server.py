@@ -1,4 +1,4 @@
-"""The page of an index, served for a test by a real server on loopback, and a client that sends exactly what it is told.
+"""The page or the encoder, served for a test by a real server on loopback, and a client that sends exactly what it is told.
 
 with serve_page(Connection(url=node_url), "photos") as page:
 page.post("/api/search", {"text": "red car"}).json["hits"]
@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.search.index_encoder import load_query_encoder
-from stair_es.telemetry.server import ServerTelemetry
-from stair_es.web.app import ServerConfig, create_app
+from stair_es.telemetry.server import ServerTelemetry, open_server_telemetry
+from stair_es.web.app import EncoderConfig, ServerConfig, create_app, create_encoder_app
 from stair_es.web.auth import AccessPolicy
+from stair_es.web.encoding.service import BatchLimits, EncodingTarget
 from stair_es.web.images.file_access import AllowedRoots
 from stair_es.web.limits import ServerLimits
 from stair_es.web.server import bind_socket, create_server
 from support.messages import forward_messages
+
+if TYPE_CHECKING:
+    import socket
+
+    from starlette.types import ASGIApp
 
 _TIMEOUT_S = 60.0
 
@@ -104,18 +110,49 @@ def serve_page(
         extra_routes=observer.routes,
         root_path=root_path,
     )
-    started = threading.Event()
     with bind_socket("127.0.0.1", 0) as (listener, port), Cluster(connection) as cluster, ExitStack() as stack:
         page = PageClient(port=port)
         stack.enter_context(forward_messages(page.messages.append))
-        app = observer.wrap_app(create_app(site, cluster, guard or AccessPolicy(), port))
-        server = create_server(app, started.set)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            if not started.wait(_TIMEOUT_S):
-                raise TimeoutError("the server doesn't start")
-            yield page
-        finally:
-            server.should_exit = True
-            thread.join()
+        stack.enter_context(_run_app(observer.wrap_app(create_app(site, cluster, guard or AccessPolicy(), port)), listener))
+        yield page
+
+
+@contextmanager
+def serve_encoder(
+    target: EncodingTarget | Callable[[], EncodingTarget],
+    *,
+    guard: AccessPolicy | None = None,
+    root_path: str = "",
+    **limits: Any,  # noqa: ANN401
+) -> Iterator[PageClient]:
+    """Serve an encoder with its metrics within the context; `limits` are fields of `BatchLimits` and `ServerLimits`."""
+    batch_names = {each.name for each in fields(BatchLimits)}
+    with bind_socket("127.0.0.1", 0) as (listener, port), open_server_telemetry(metrics=True) as observer, ExitStack() as stack:
+        config = EncoderConfig(
+            get_target=target if callable(target) else lambda: target,
+            batch_limits=BatchLimits(**{name: value for name, value in limits.items() if name in batch_names}),
+            limits=ServerLimits(**{name: value for name, value in limits.items() if name not in batch_names}),
+            root_path=root_path,
+            hooks=observer.hooks,
+            extra_routes=observer.routes,
+        )
+        client = PageClient(port=port)
+        stack.enter_context(forward_messages(client.messages.append))
+        app = create_encoder_app(config, guard or AccessPolicy(bearer_only=True), port)
+        stack.enter_context(_run_app(observer.wrap_app(app), listener))
+        yield client
+
+
+@contextmanager
+def _run_app(app: ASGIApp, listener: socket.socket) -> Iterator[None]:
+    started = threading.Event()
+    server = create_server(app, started.set)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        if not started.wait(_TIMEOUT_S):
+            raise TimeoutError("the server doesn't start")
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()

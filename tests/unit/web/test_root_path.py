@@ -26,9 +26,9 @@ def test_what_is_no_path_is_refused(text: str) -> None:
         parse_root_path(text)
 
 
-@pytest.mark.parametrize("text", ["/image", "/static/x", "/api", "/healthz"])
+@pytest.mark.parametrize("text", ["/image", "/static/x", "/api", "/health", "/v1", "/embed_sparse", "/info"])
 def test_a_path_of_the_page_itself_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="the page has paths of that name"):
+    with pytest.raises(UsageError, match="the server has paths of that name"):
         parse_root_path(text)
 
 

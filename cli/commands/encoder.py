@@ -1,0 +1,151 @@
+"""`stair-es encoder`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_MODEL
+
+from ..options import config_file, connections, server, shared
+from ..options import encoder as encoder_options
+from ..output.console import emit_json, stdout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stair_es.cluster.client.cluster import Cluster
+    from stair_es.model.base import Backend, Encoder, TextTower
+    from stair_es.search.index_info import IndexInfo
+    from stair_es.types import ResizeMode
+    from stair_es.web.encoding.service import EncodingTarget
+
+ENV_ENCODER_TOKEN = "STAIR_ES_ENCODER_TOKEN"
+ENCODER_PORT = 8078
+
+_TokenFile = Annotated[Path | None, server.define_token_file_option(ENV_ENCODER_TOKEN)]
+_RootPath = Annotated[str, server.define_root_path_option("STAIR_ES_ENCODER_ROOT_PATH")]
+_Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for any free one.")]
+_Index = Annotated[
+    str | None,
+    typer.Option("--index", "-i", help="Use the model, text tower and token policy of this index, and follow its alias."),
+]
+_MaxBatch = Annotated[int, typer.Option("--max-batch", min=1, max=1024, help="Number of texts that are encoded together.")]
+_MaxWaiting = Annotated[
+    int, typer.Option("--max-waiting", min=1, help="Number of texts, and of images, that may wait; requests with more get 429.")
+]
+_Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds after which a request gets 503.")]
+
+
+def serve_encoder_command(
+    model: shared.OptionalModelOption = None,
+    index: _Index = None,
+    host: server.HostOption = "127.0.0.1",
+    port: _Port = ENCODER_PORT,
+    token_file: _TokenFile = None,
+    no_token: server.NoTokenOption = False,
+    allow_host: server.AllowHostsOption = None,
+    root_path: _RootPath = "",
+    max_batch: _MaxBatch = 32,
+    max_waiting: _MaxWaiting = 256,
+    timeout: _Timeout = 30.0,
+    as_json: shared.JsonOption = False,
+    url: shared.UrlOption = None,
+    fit: shared.FitOption = None,
+    backend: shared.BackendOption = "auto",
+    text_tower: shared.IndexTextTowerOption = None,
+) -> None:
+    """Serve a model over HTTP: texts and images in, tokens with weights out. Needs no cluster, except for `--index`.
+
+    `POST /v1/query` returns the body of a search, `/v1/encode` tokens; `/embed_sparse` is that of text-embeddings-inference.
+
+    **Examples**
+
+    - `stair-es encoder`
+
+    - `stair-es encoder --index photos` (with the model and the token policy of that index)
+
+    - `stair-es encoder --host 0.0.0.0 --token-file /run/secrets/encoder`
+    """
+    server.check_server_packages("encoder", "prometheus_client")
+    from stair_es.cluster.client.cluster import Cluster
+    from stair_es.telemetry.server import open_server_telemetry
+    from stair_es.web.app import EncoderConfig, create_encoder_app
+    from stair_es.web.encoding.service import BatchLimits
+    from stair_es.web.root_path import parse_root_path
+    from stair_es.web.server import bind_socket, build_page_url, create_server
+
+    token = server.read_access_token(token_file, ENV_ENCODER_TOKEN)
+    policy = server.build_access_policy(host, token, no_token, allow_host, exposed="use the encoder", bearer_only=True)
+    with ExitStack() as stack:
+        telemetry = stack.enter_context(open_server_telemetry(metrics=True))
+        listener, bound_port = stack.enter_context(bind_socket(host, port))
+        requested = _RequestedModel(name=model, fit=fit, backend=backend, text_tower=text_tower)
+        if index is None:
+            connection, get_target = None, _load_target(requested)
+        else:
+            connection = replace(connections.resolve_connection(url), timeout_s=10.0, request_hooks=telemetry.request_hooks)
+            get_target = _follow_target(stack.enter_context(Cluster(connection)), index, requested)
+        config = EncoderConfig(
+            get_target=get_target,
+            connection=connection,
+            batch_limits=BatchLimits(max_batch=max_batch, max_waiting=max_waiting, timeout_s=timeout),
+            root_path=parse_root_path(root_path),
+            hooks=telemetry.hooks,
+            extra_routes=telemetry.routes,
+        )
+        app = telemetry.wrap_app(create_encoder_app(config, policy, bound_port))
+        base_url = build_page_url(host, bound_port, config.root_path).rstrip("/")
+        create_server(app, partial(_report_ready, base_url, as_json)).run(sockets=[listener])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RequestedModel:
+    name: str | None
+    fit: ResizeMode | None
+    backend: Backend
+    text_tower: TextTower | None
+
+
+def _load_target(requested: _RequestedModel) -> Callable[[], EncodingTarget]:
+    """Return a function that returns the target for a model."""
+    from stair_es.web.encoding.service import EncodingTarget
+
+    encoder = encoder_options.load_named_encoder(
+        requested.name or DEFAULT_MODEL, requested.fit, requested.backend, requested.text_tower or "full"
+    )
+    target = EncodingTarget(encoder=encoder)
+    return lambda: target
+
+
+def _follow_target(cluster: Cluster, index: str, requested: _RequestedModel) -> Callable[[], EncodingTarget]:
+    """Return a function that returns the target for an index as it is now."""
+    from stair_es.search.index_encoder import load_query_encoder
+    from stair_es.web.encoding.service import follow_index
+    from stair_es.web.index_state import create_state_cache
+
+    def load_encoder(info: IndexInfo) -> Encoder:
+        return load_query_encoder(
+            info,
+            index,
+            model_name=requested.name,
+            fit=requested.fit,
+            backend=requested.backend,
+            text_tower=requested.text_tower,
+            settings=config_file.get_config().settings,
+        )
+
+    return follow_index(create_state_cache(cluster, index, load_encoder))
+
+
+def _report_ready(url: str, as_json: bool) -> None:
+    """Print the URL of the encoder."""
+    if as_json:
+        emit_json({"url": url})
+    else:
+        stdout.print(url, markup=False)

@@ -1,0 +1,353 @@
+"""The OpenAPI document of the encoder, at `/v1/openapi.json`. The reference in the documentation is made from it."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from stair_es.web.encoding.schemas import IMAGE_URI_PATTERN, MAX_HITS, MAX_INPUTS, MAX_TEXT_CHARS, VectorFormat
+
+_TOKENS = {"red": 0.58164, "car": 0.58158}
+
+
+def build_openapi_document() -> dict[str, Any]:
+    """Build the OpenAPI document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "stair-es encoder",
+            "version": "1",
+            "summary": "Texts and images in, tokens with weights out.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "..", "description": "The server that this document is from, with its root path."}],
+        "security": [{}, {"token": []}],
+        "paths": {**_ENCODER_PATHS, **_TEI_PATHS, **_OPERATION_PATHS},
+        "components": {
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "The token of a server that has one."}
+            },
+            "schemas": _SCHEMAS,
+        },
+    }
+
+
+def _refer_to(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _describe_json(description: str, schema: dict[str, Any], example: Any = None) -> dict[str, Any]:  # noqa: ANN401  JSON
+    """Describe a body or a response of JSON."""
+    content = {"schema": schema} if example is None else {"schema": schema, "example": example}
+    return {"description": description, "content": {"application/json": content}}
+
+
+def _describe_errors(*statuses: int) -> dict[str, Any]:
+    return {str(status): _describe_json(_ERRORS[status], _refer_to("Error")) for status in statuses}
+
+
+_ERRORS = {
+    400: "The body isn't JSON (`Validation`), or there is nothing to encode (`Empty`).",
+    401: "The token is missing or wrong (`Unauthorized`).",
+    403: "The name in `Host` is not one of the server, or a page of another site has sent the request (`Forbidden`).",
+    404: "`model` is not the model that is served (`NotFound`).",
+    408: "The body took too long to arrive (`Timeout`).",
+    413: "Too many inputs, or one is too long, or the body is too large or has too many values (`Validation`).",
+    415: "The body is not said to be `application/json`, or is compressed (`Validation`).",
+    422: "A field is unknown or has a wrong value, or an image can't be decoded (`Validation`).",
+    424: "The model doesn't list its tokens, so that they have no ids (`Backend`).",
+    429: "Too many requests wait already (`Overloaded`). `Retry-After` says when to send it again, in seconds.",
+    500: "Something unexpected, which is in the log of the server (`Backend`).",
+    502: "The cluster of the index has failed (`Backend`).",
+    503: "The request has reached the time limit, the server is shutting down, or the index or its model is not available "
+    "(`Unhealthy`). `Retry-After` says when to send it again, in seconds.",
+}
+_SERVER = (401, 403, 429, 503)
+_COMMON = (*_SERVER, 500, 502)
+_POSTED = (400, 408, 413, 415, 422, *_COMMON)
+
+_ENCODER_PATHS: dict[str, Any] = {
+    "/v1/encode": {
+        "post": {
+            "operationId": "encode",
+            "summary": "Encode texts and images.",
+            "description": "The tokens are those of `stair-es encode`; with `--index`, renamed and merged by the token policy of "
+            "the index, as a search does it.",
+            "requestBody": {
+                "required": True,
+                **_describe_json("Texts, images or both.", _refer_to("EncodeRequest"), {"texts": ["a red car"]}),
+            },
+            "responses": {
+                "200": _describe_json(
+                    "One vector per text and image, in their order.",
+                    _refer_to("EncodeResponse"),
+                    {"model": "stair-mini-2", "policy": None, "texts": [{"tokens": _TOKENS}], "images": []},
+                ),
+                **_describe_errors(404, *_POSTED),
+            },
+        }
+    },
+    "/v1/query": {
+        "post": {
+            "operationId": "buildQuery",
+            "summary": "Build the search request for a text or an image.",
+            "description": "The response is the body of `POST INDEX/_search`, ready to be sent on: what `stair-es search` sends. "
+            "With `--index` it suits that index and its cluster; without, every index of the model that has "
+            "`rank_features` and no token policy.",
+            "requestBody": {
+                "required": True,
+                **_describe_json("A text or an image.", _refer_to("QueryRequest"), {"text": "a red car", "size": 3}),
+            },
+            "responses": {
+                "200": _describe_json(
+                    "The body of a `_search` request. It finds nothing if the text has no tokens.", {"type": "object"}
+                ),
+                **_describe_errors(*_POSTED),
+            },
+        }
+    },
+    "/v1/vocabulary": {
+        "get": {
+            "operationId": "listTokens",
+            "summary": "List the tokens of the model.",
+            "description": "The position of a token is its `index` in `/embed_sparse`. A name that only a token policy gives has "
+            "the position of a token that it replaces.",
+            "responses": {
+                "200": _describe_json(
+                    "All tokens.", _refer_to("Vocabulary"), {"model": "stair-mini-2", "tokens": ["abacus", "abaya", "abbey"]}
+                ),
+                **_describe_errors(424, *_COMMON),
+            },
+        }
+    },
+    "/v1/openapi.json": {
+        "get": {
+            "operationId": "describeApi",
+            "summary": "Get this document.",
+            "responses": {
+                "200": _describe_json("The document, in OpenAPI 3.1.", {"type": "object"}),
+                **_describe_errors(*_SERVER),
+            },
+        }
+    },
+}
+
+_TEI_PATHS: dict[str, Any] = {
+    "/embed_sparse": {
+        "post": {
+            "operationId": "embedSparse",
+            "summary": "Encode texts and images, as text-embeddings-inference does.",
+            "requestBody": {
+                "required": True,
+                **_describe_json("Texts, and images as data URIs.", _refer_to("EmbedSparseRequest"), {"inputs": ["a red car"]}),
+            },
+            "responses": {
+                "200": _describe_json(
+                    "One vector per input, in their order; a list also for a single one.",
+                    _refer_to("EmbedSparseResponse"),
+                    [[{"index": 2806, "value": 0.58164}, {"index": 517, "value": 0.58158}]],
+                ),
+                **_describe_errors(424, *_POSTED),
+            },
+        }
+    },
+    "/info": {
+        "get": {
+            "operationId": "describeModel",
+            "summary": "Describe the model and the limits, as text-embeddings-inference does.",
+            "responses": {"200": _describe_json("Model and limits.", _refer_to("Info")), **_describe_errors(*_COMMON)},
+        }
+    },
+}
+
+_OPERATION_PATHS: dict[str, Any] = {
+    "/health": {
+        "get": {
+            "operationId": "getHealth",
+            "summary": "Tell whether the server takes requests.",
+            "description": "Without a token, and for any name in `Host`.",
+            "security": [{}],
+            "responses": {
+                "200": {"description": "It does.", "content": {"text/plain": {"schema": {"type": "string"}, "example": "ok\n"}}},
+                "503": _describe_json("It is shutting down.", _refer_to("Error")),
+            },
+        }
+    },
+    "/metrics": {
+        "get": {
+            "operationId": "getMetrics",
+            "summary": "Get metrics for Prometheus.",
+            "responses": {
+                "200": {"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+                **_describe_errors(*_SERVER),
+            },
+        }
+    },
+}
+
+_STRING = {"type": "string"}
+_TEXTS = {
+    "oneOf": [
+        {"type": "string", "maxLength": MAX_TEXT_CHARS},
+        {"type": "array", "items": {"type": "string", "maxLength": MAX_TEXT_CHARS}, "maxItems": MAX_INPUTS},
+    ]
+}
+_DATA_URI = {"type": "string", "pattern": f"^{IMAGE_URI_PATTERN}"}
+_NULLABLE = {"type": ["string", "null"]}
+_INTEGER = {"type": "integer", "minimum": 0}
+
+
+def _describe_object(properties: dict[str, Any], *, optional: tuple[str, ...] = (), closed: bool = True) -> dict[str, Any]:
+    """Describe an object whose other properties are required."""
+    required = [name for name in properties if name not in optional]
+    return {
+        "type": "object",
+        "properties": properties,
+        **({"required": required} if required else {}),
+        **({"additionalProperties": False} if closed else {}),
+    }
+
+
+_WEIGHTS = {"type": "object", "additionalProperties": {"type": "number", "exclusiveMinimum": 0}}
+
+_SCHEMAS: dict[str, Any] = {
+    "EncodeRequest": _describe_object(
+        {
+            "texts": {**_TEXTS, "description": f"A text, or several; at most {MAX_INPUTS} texts and images together."},
+            "images": {
+                "oneOf": [_DATA_URI, {"type": "array", "items": _DATA_URI, "maxItems": MAX_INPUTS}],
+                "description": "An image as a data URI in base64, or several.",
+            },
+            "prune": {**_refer_to("Prune"), "description": "Which tokens to keep. All of them by default."},
+            "format": {
+                "enum": list(get_args(VectorFormat)),
+                "description": "`tokens`, the default, for weights by token; `features` for weights by the names that tokens "
+                "have in an index (`.` is `%2E`, `%` is `%25`); `feature_list` for those as a list.",
+            },
+            "model": {**_STRING, "description": "The id of the model that is expected: another one is an error."},
+        },
+        optional=("texts", "images", "prune", "format", "model"),
+    ),
+    "QueryRequest": _describe_object(
+        {
+            "text": {"type": "string", "maxLength": MAX_TEXT_CHARS, "description": "A text. Required if there is no image."},
+            "image": {**_DATA_URI, "description": "An image as a data URI in base64. Required if there is no text."},
+            "size": {"type": "integer", "minimum": 1, "maximum": MAX_HITS, "default": 10, "description": "Number of hits."},
+            "prune": {**_refer_to("Prune"), "description": "Which tokens to keep. All of them by default."},
+        },
+        optional=("text", "image", "size", "prune"),
+    ),
+    "Prune": _describe_object(
+        {
+            "max_tokens": {"type": "integer", "minimum": 1, "description": "Keep so many of the heaviest tokens."},
+            "min_ratio": {
+                "type": "number",
+                "minimum": 0,
+                "maximum": 1,
+                "description": "Keep tokens whose weight is at least this part of the largest one.",
+            },
+        },
+        optional=("max_tokens", "min_ratio"),
+    ),
+    "EncodeResponse": _describe_object(
+        {
+            "model": {**_STRING, "description": "The id of the model, as in the documents of an index."},
+            "policy": {**_NULLABLE, "description": "The digest of the token policy that was applied, or null."},
+            "texts": {"type": "array", "items": _refer_to("Vector"), "description": "The vectors of the texts."},
+            "images": {"type": "array", "items": _refer_to("Vector"), "description": "The vectors of the images."},
+        }
+    ),
+    "Vector": _describe_object(
+        {
+            "tokens": {
+                **_WEIGHTS,
+                "description": "Tokens with weights, heaviest first; `{}` if the model knows nothing of a text.",
+            },
+            "features": {
+                "oneOf": [_WEIGHTS, {"type": "array", "items": _refer_to("Feature")}],
+                "description": "In their place with `format`: the same by the names of tokens in an index, or as a list.",
+            },
+        },
+        optional=("tokens", "features"),
+    ),
+    "Feature": _describe_object(
+        {
+            "feature": {**_STRING, "description": "The name of a token in an index."},
+            "weight": {"type": "number", "exclusiveMinimum": 0, "description": "Its weight."},
+        }
+    ),
+    "Vocabulary": _describe_object(
+        {
+            "model": {**_STRING, "description": "The id of the model."},
+            "tokens": {"type": "array", "items": _STRING, "uniqueItems": True, "description": "Tokens by their index."},
+        }
+    ),
+    "EmbedSparseRequest": _describe_object(
+        {
+            "inputs": {
+                "oneOf": [_STRING, {"type": "array", "items": _STRING, "minItems": 1, "maxItems": MAX_INPUTS}],
+                "description": "A text, or several. A data URI of an image in base64 is an image.",
+            },
+            "truncate": {
+                "type": ["boolean", "null"],
+                "description": f"`false`: a text of more than {MAX_TEXT_CHARS:,} characters is an error. Otherwise it is cut "
+                "there. In any case the model truncates texts to what it was trained on.",
+            },
+            "prompt_name": {"type": "null", "description": "The model has no prompts: a name is an error."},
+        },
+        optional=("truncate", "prompt_name"),
+        closed=False,
+    ),
+    "EmbedSparseResponse": {
+        "type": "array",
+        "items": {"type": "array", "items": _refer_to("SparseValue")},
+    },
+    "SparseValue": _describe_object(
+        {
+            "index": {**_INTEGER, "description": "The position of the token in `/v1/vocabulary`."},
+            "value": {"type": "number", "exclusiveMinimum": 0, "description": "Its weight."},
+        }
+    ),
+    "Info": _describe_object(
+        {
+            "model_id": {**_STRING, "description": "The id of the model."},
+            "served_model_name": {**_STRING, "description": "The same."},
+            "model_sha": {**_NULLABLE, "description": "null: the revision is part of the id."},
+            "model_dtype": {**_STRING, "description": "Type of the weights."},
+            "model_type": {
+                "type": "object",
+                "description": 'Always `{"embedding": {"pooling": "splade"}}`, which means: sparse.',
+            },
+            "max_concurrent_requests": {**_INTEGER, "description": "Inputs that may wait (`--max-waiting`)."},
+            "max_input_length": {**_INTEGER, "description": "Characters of a text."},
+            "max_batch_tokens": {**_INTEGER, "description": "Characters of a batch."},
+            "max_batch_requests": {**_INTEGER, "description": "Texts of a batch (`--max-batch`)."},
+            "max_client_batch_size": {**_INTEGER, "description": "Inputs of a request."},
+            "auto_truncate": {"type": "boolean", "description": "Whether long texts are truncated unless `truncate` is false."},
+            "tokenization_workers": {**_INTEGER, "description": "Always 1."},
+            "version": {**_STRING, "description": "Version of stair-es."},
+            "sha": {**_NULLABLE, "description": "null."},
+            "docker_label": {**_NULLABLE, "description": "null."},
+        }
+    ),
+    "Error": _describe_object(
+        {
+            "error": {**_STRING, "description": "What was wrong, and where."},
+            "error_type": {
+                "enum": [
+                    "Validation",
+                    "Empty",
+                    "Overloaded",
+                    "Unhealthy",
+                    "Backend",
+                    "Unauthorized",
+                    "Forbidden",
+                    "NotFound",
+                    "MethodNotAllowed",
+                    "Timeout",
+                ],
+                "description": "The kind of error, for programs.",
+            },
+            "remedy": {**_STRING, "description": "What to do; may be empty."},
+        }
+    ),
+}

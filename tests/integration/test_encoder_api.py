@@ -1,0 +1,311 @@
+"""The HTTP API of the encoder over a real server with the real model: vectors, errors, limits, load."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import socket
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from openapi_schema_validator import OAS31Validator
+from support.corpora.hostile_images import build_png
+from support.polling import poll_until
+from support.servers.hostile_http_server import PageClient, Response, serve_encoder
+
+from stair_es.model import registry
+from stair_es.model.base import Encoder, ModelSpec
+from stair_es.search.query_encoder import encode_query_image
+from stair_es.types import ImageSpec, Pixels, SparseVector
+from stair_es.web import server
+from stair_es.web.auth import AccessPolicy
+from stair_es.web.encoding.openapi import build_openapi_document
+from stair_es.web.encoding.schemas import MAX_BODY_BYTES
+from stair_es.web.encoding.service import EncodingTarget
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+TEXTS = ("a red car", "two dogs on a beach", "zxqv", "", "a plate of pasta with tomatoes and basil")
+TOKEN = "a-token-that-is-long-enough"
+TIMEOUT_S = 60
+DOCUMENT = build_openapi_document()
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return registry.load_encoder(ModelSpec(name="stair-mini"))
+
+
+@pytest.fixture(scope="module")
+def served(encoder: Encoder) -> Iterator[PageClient]:
+    with serve_encoder(EncodingTarget(encoder=encoder)) as client:
+        yield client
+
+
+class WaitingEncoder:
+    """An encoder whose texts wait until they are released, except for that of the start."""
+
+    model_id = "waiting-1"
+    image_spec = ImageSpec(size_px=32)
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.entered, self.released = threading.Semaphore(0), threading.Event()
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        raise ValueError("no images\x1b[2J")
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        if list(texts) != ["a red car"]:
+            self.batches.append(list(texts))
+            self.entered.release()
+            assert self.released.wait(TIMEOUT_S)
+        return [SparseVector.from_mapping({text: 1.0}) for text in texts]
+
+
+def to_data_uri(data: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+
+
+def check_response(path: str, method: str, response: Response) -> None:
+    """Check a response against the OpenAPI document."""
+    described = DOCUMENT["paths"][path][method]["responses"][str(response.status)]["content"]
+    assert response.headers["content-type"].partition(";")[0] in described
+    if "application/json" in described:
+        schema = described["application/json"]["schema"]
+        OAS31Validator({**schema, "components": DOCUMENT["components"]}).validate(response.json)
+
+
+def test_vectors_are_those_of_the_encoder(served: PageClient, encoder: Encoder) -> None:
+    photos = sorted(PHOTOS.glob("*.jpg"))[:3]
+    response = served.post("/v1/encode", {"texts": TEXTS, "images": [to_data_uri(photo.read_bytes()) for photo in photos]})
+    check_response("/v1/encode", "post", response)
+    assert (response.status, response.json["model"], response.json["policy"]) == (200, encoder.model_id, None)
+    texts = [encoder.encode_texts([text])[0].to_dict() for text in TEXTS]
+    assert [vector["tokens"] for vector in response.json["texts"]] == texts
+    assert texts[3] == {}
+    images = [vector["tokens"] for vector in response.json["images"]]
+    for found, photo in zip(images, photos, strict=True):
+        expected = encode_query_image(encoder, photo)
+        assert list(found) == list(expected.tokens)
+        assert list(found.values()) == pytest.approx(list(expected.weights), rel=1e-5)
+    assert list(texts[0].values()) == sorted(texts[0].values(), reverse=True)
+
+
+def test_pruning_keeps_the_heaviest(served: PageClient, encoder: Encoder) -> None:
+    whole = encoder.encode_texts(["a red car"])[0]
+    pruned = served.post("/v1/encode", {"texts": "a red car", "prune": {"max_tokens": 3}, "model": encoder.model_id}).json
+    assert pruned["texts"] == [{"tokens": whole.top(3).to_dict()}]
+    pruned = served.post("/v1/encode", {"texts": "a red car", "prune": {"min_ratio": 0.6}}).json
+    assert pruned["texts"][0]["tokens"] == {token: weight for token, weight in whole if weight >= 0.6 * whole.weights[0]}
+
+
+def test_a_tei_client_gets_pairs_whose_index_is_the_position_in_the_vocabulary(served: PageClient, encoder: Encoder) -> None:
+    url = f"http://127.0.0.1:{served.port}"
+    tokens = requests.get(f"{url}/v1/vocabulary", timeout=TIMEOUT_S).json()["tokens"]
+    assert tuple(tokens) == tuple(encoder.tokens)  # type: ignore[attr-defined]
+    photo = sorted(PHOTOS.glob("*.jpg"))[0]
+    inputs = ["a red car", to_data_uri(photo.read_bytes()), "two dogs"]
+    found = requests.post(f"{url}/embed_sparse", json={"inputs": inputs, "truncate": True}, timeout=TIMEOUT_S).json()
+    expected = [encoder.encode_texts([inputs[0]])[0], encode_query_image(encoder, photo), encoder.encode_texts([inputs[2]])[0]]
+    for row, vector in zip(found, expected, strict=True):
+        assert {tokens[pair["index"]]: pair["value"] for pair in row} == pytest.approx(vector.to_dict(), rel=1e-5)
+    single = requests.post(f"{url}/embed_sparse", json={"inputs": "a red car"}, timeout=TIMEOUT_S).json()
+    assert single == [found[0]]
+    info = requests.get(f"{url}/info", timeout=TIMEOUT_S).json()
+    assert info["model_id"] == info["served_model_name"] == encoder.model_id
+    assert info["model_type"] == {"embedding": {"pooling": "splade"}}
+    assert (
+        len(
+            requests.post(f"{url}/embed_sparse", json={"inputs": ["a"] * info["max_client_batch_size"]}, timeout=TIMEOUT_S).json()
+        )
+        == 32
+    )
+
+
+@pytest.mark.parametrize("path", [path for path, methods in DOCUMENT["paths"].items() if "get" in methods])
+def test_other_routes_answer_as_the_document_says(served: PageClient, path: str) -> None:
+    response = served.get(path)
+    assert response.status == 200
+    check_response(path, "get", response)
+
+
+def test_the_openapi_document_is_served(served: PageClient) -> None:
+    assert served.get("/v1/openapi.json").json == json.loads(json.dumps(DOCUMENT))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "status", "message"),
+    [
+        ("/v1/encode", {}, 400, "nothing to encode"),
+        ("/v1/encode", {"texts": ["a"] * 33}, 413, "batch size 33"),
+        ("/v1/encode", {"texts": ["a"], "model": "other-1"}, 404, "the model 'other-1' is not served here"),
+        ("/v1/encode", {"images": ["data:image/png;base64,AAAA"]}, 422, "`images[0]`: "),
+        ("/v1/encode", {"images": ["data:image/png;base64,%%%"]}, 422, "`images[0]`: not valid base64"),
+        ("/embed_sparse", {"inputs": ["a", "data:image/png;base64,AAAA"]}, 422, "`inputs[1]`: "),
+        ("/embed_sparse", {"inputs": []}, 400, "nothing to encode"),
+        ("/embed_sparse", {"inputs": 1}, 422, "`inputs`"),
+    ],
+)
+def test_bad_input_is_refused(served: PageClient, path: str, value: object, status: int, message: str) -> None:
+    response = served.post(path, value)
+    check_response(path, "post", response)
+    assert (response.status, message in response.json["error"]) == (status, True), response.json
+    assert not served.messages
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "headers", "status"),
+    [
+        ("POST", "/v1/encode", {"content-type": "text/plain"}, 415),
+        ("POST", "/embed_sparse", {}, 415),
+        ("POST", "/v1/encode", {"content-type": "application/json", "content-encoding": "gzip"}, 415),
+        ("GET", "/v1/encode", {}, 405),
+        ("GET", "/", {}, 404),
+        ("GET", "/v1/nothing", {}, 404),
+        ("GET", "/info", {"host": "evil.example"}, 403),
+        ("GET", "/info", {"origin": "http://evil.example"}, 403),
+    ],
+)
+def test_other_requests_are_refused(served: PageClient, method: str, target: str, headers: dict[str, str], status: int) -> None:
+    response = served.request(method, target, b'{"texts": "a"}', headers)
+    assert (response.status, set(response.json)) == (status, {"error", "error_type", "remedy"})
+
+
+def test_a_body_that_is_too_large_is_refused(served: PageClient) -> None:
+    response = served.request("POST", "/v1/encode", b'{"texts": "' + b"x" * MAX_BODY_BYTES, {"content-type": "application/json"})
+    assert (response.status, response.json["error_type"]) == (413, "Validation")
+
+
+def test_an_image_bomb_is_refused_and_named(served: PageClient) -> None:
+    photo = sorted(PHOTOS.glob("*.jpg"))[0].read_bytes()
+    bomb = build_png(30_000, 30_000, data=zlib.compress(bytes(100)))
+    response = served.post("/v1/encode", {"texts": ["a cat"], "images": [to_data_uri(photo), to_data_uri(bomb)]})
+    check_response("/v1/encode", "post", response)
+    assert (response.status, response.json["error"].startswith("`images[1]`: decompression bomb")) == (422, True)
+
+
+def test_64_clients_get_their_own_vectors(served: PageClient, encoder: Encoder) -> None:
+    words = [word for word in encoder.tokens if word.isalpha()][:192]  # type: ignore[attr-defined]
+    expected = {word: encoder.encode_texts([word])[0].to_dict() for word in words[::4]}
+
+    def ask(client: int) -> list[Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=TIMEOUT_S)
+        found = []
+        for word in words[client::64]:
+            connection.request("POST", "/v1/encode", json.dumps({"texts": [word]}), {"Content-Type": "application/json"})
+            found.append((word, json.loads(connection.getresponse().read())["texts"][0]["tokens"]))
+        connection.close()
+        return found
+
+    with ThreadPoolExecutor(64) as pool:
+        found = dict(pair for pairs in pool.map(ask, range(64)) for pair in pairs)
+    assert {word: found[word] for word in expected} == expected
+    assert len(found) == 192
+
+
+def test_what_arrives_during_a_batch_is_encoded_together_and_a_full_queue_gets_429() -> None:
+    encoder = WaitingEncoder()
+    with serve_encoder(EncodingTarget(encoder=encoder), max_waiting=4) as client, ThreadPoolExecutor(8) as pool:
+        first = pool.submit(client.post, "/v1/encode", {"texts": ["first"]})
+        assert encoder.entered.acquire(timeout=TIMEOUT_S)
+        waiting = [pool.submit(client.post, "/v1/encode", {"texts": [f"text {i}"]}) for i in range(4)]
+        wait_for_queue(client, 4)
+        refused = client.post("/embed_sparse", {"inputs": ["one more"]})
+        check_response("/embed_sparse", "post", refused)
+        assert (refused.status, refused.json["error_type"], refused.headers["retry-after"]) == (429, "Overloaded", "2")
+        encoder.released.set()
+        assert first.result().json["texts"] == [{"tokens": {"first": 1.0}}]
+        assert [each.result().json["texts"][0]["tokens"] for each in waiting] == [{f"text {i}": 1.0} for i in range(4)]
+        assert [sorted(batch) for batch in encoder.batches] == [["first"], [f"text {i}" for i in range(4)]]
+        metrics = read_metrics(client)
+    assert metrics['te_request_count{method="single"}'] == 6
+    assert metrics['te_request_success{method="single"}'] == 5
+    assert metrics['te_request_failure{err="overloaded"}'] == 1
+    assert (metrics["te_batch_next_size_sum"], metrics["te_request_queue_duration_count"], metrics["te_queue_size"]) == (5, 5, 0)
+
+
+def test_beyond_the_requests_in_progress_only_health_is_served(served: PageClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_MAX_REQUESTS", 8)
+    head = b"POST /v1/encode HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+    with ExitStack() as stack:
+        for _ in range(7):
+            stack.enter_context(socket.create_connection(("127.0.0.1", served.port))).sendall(head)
+        assert served.post("/v1/encode", {"texts": "a"}).status == 200
+        last = stack.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+        last.sendall(head)
+        assert served.get("/health").body == b"ok\n"  # after it, the server has seen the last one, too
+        refused = served.post("/v1/encode", {"texts": "a"})
+        check_response("/v1/encode", "post", refused)
+        assert (refused.status, refused.json["error_type"], refused.headers["retry-after"]) == (429, "Overloaded", "2")
+        assert served.get("/health").body == b"ok\n"
+        last.sendall(b"not JSON!")
+        assert last.recv(12) == b"HTTP/1.1 400"
+        assert served.post("/v1/encode", {"texts": "a"}).status == 200
+
+
+def test_a_request_that_takes_too_long_gets_503_and_one_whose_client_is_gone_leaves_the_queue() -> None:
+    encoder = WaitingEncoder()
+    with serve_encoder(EncodingTarget(encoder=encoder), timeout_s=0.5) as client:
+        late = client.post("/v1/encode", {"texts": ["late"]})
+        check_response("/v1/encode", "post", late)
+        assert (late.status, "longer than 0.5 s" in late.json["error"], late.headers["retry-after"]) == (503, True, "2")
+        wait_for_queue(client, 0)
+    encoder = WaitingEncoder()
+    with serve_encoder(EncodingTarget(encoder=encoder)) as client, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/encode", {"texts": ["first"]})
+        assert encoder.entered.acquire(timeout=TIMEOUT_S)
+        connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=TIMEOUT_S)
+        connection.request("POST", "/v1/encode", '{"texts": ["gone"]}', {"Content-Type": "application/json"})
+        wait_for_queue(client, 1)
+        connection.close()
+        wait_for_queue(client, 0)
+        assert read_metrics(client)['te_request_failure{err="closed"}'] == 1
+        encoder.released.set()
+        assert first.result().status == 200
+    assert encoder.batches == [["first"]]
+
+
+def test_a_model_that_fails_and_one_without_a_vocabulary() -> None:
+    encoder = WaitingEncoder()
+    encoder.released.set()
+    photo = sorted(PHOTOS.glob("*.jpg"))[0]
+    with serve_encoder(EncodingTarget(encoder=encoder)) as client:
+        failed = client.post("/v1/encode", {"images": [to_data_uri(photo.read_bytes())]})
+        assert (failed.status, failed.json["error_type"], failed.json["error"]) == (500, "Backend", "internal server error")
+        assert any("no images" in message for message in client.messages)
+        for response in (client.post("/embed_sparse", {"inputs": "a"}), client.get("/v1/vocabulary")):
+            assert (response.status, response.json["error_type"]) == (424, "Backend")
+        assert client.post("/v1/encode", {"texts": "a"}).json["texts"] == [{"tokens": {"a": 1.0}}]
+
+
+def test_with_a_token_any_name_is_served_but_nothing_without_the_token(encoder: Encoder) -> None:
+    guard = AccessPolicy(token=TOKEN, bearer_only=True)
+    with serve_encoder(EncodingTarget(encoder=encoder), guard=guard, root_path="/encoder") as client:
+        bearer = {"authorization": f"Bearer {TOKEN}", "host": "encoder.default.svc:8078"}
+        for prefix in ("", "/encoder"):
+            assert client.post(f"{prefix}/v1/encode", {"texts": "a cat"}, **bearer).status == 200
+            assert client.get(f"{prefix}/health", host="10.0.0.7").status == 200
+        metrics = client.get("/encoder/metrics", **bearer).body
+        assert b'stair_es_server_requests_total{method="POST",route="/v1/encode",status="200"} 2.0' in metrics
+        for path in ("/info", "/v1/vocabulary", "/metrics", f"/info?token={TOKEN}"):
+            response = client.get(path, accept="text/html")
+            assert (response.status, response.json["error_type"], response.cookies) == (401, "Unauthorized", ())
+        assert client.post("/v1/encode", {"texts": "a cat"}, authorization="Bearer wrong").status == 401
+        assert client.post("/embed_sparse", {"inputs": "a"}, **{**bearer, "origin": "http://evil.example"}).status == 403
+
+
+def read_metrics(client: PageClient) -> dict[str, float]:
+    lines = [line for line in client.get("/metrics").body.decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def wait_for_queue(client: PageClient, size: int) -> None:
+    poll_until(lambda: read_metrics(client)["te_queue_size"] == size)

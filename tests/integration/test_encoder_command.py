@@ -1,0 +1,110 @@
+"""The installed `stair-es encoder`: its output, the vectors of `stair-es encode`, its errors, and how it ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from support.corpora.web_corpus import ingest_corpus
+from support.polling import poll_until
+from support.servers.encoder_command import run_encoder
+from typer.testing import CliRunner
+
+from stair_es.cli.main import app
+from stair_es.errors import StairError
+
+TOKEN = "a-token-that-is-long-enough"
+TIMEOUT_S = 60
+HEAD = "POST /v1/encode HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+
+
+def refused(*arguments: str, **more: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["encoder", *arguments], env=more)
+    assert done.stdout == ""
+    assert isinstance(done.exception, StairError), done.exception
+    return done.exception.exit_code, str(done.exception)
+
+
+def test_the_weights_are_those_of_the_encode_command() -> None:
+    done = CliRunner().invoke(app, ["encode", "--text", "two dogs on a beach", "--json", "--text-tower", "table"])
+    with run_encoder("--text-tower", "table") as (_, url):
+        found = requests.post(f"{url}/v1/encode", json={"texts": "two dogs on a beach"}, timeout=TIMEOUT_S).json()
+    assert found["texts"][0]["tokens"] == json.loads(done.stdout)["tokens"]
+
+
+@pytest.mark.parametrize(("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 0, "")])
+def test_it_ends_with_a_signal(number: int, code: int, said: str) -> None:
+    with run_encoder("--text-tower", "table") as (process, url):
+        keep_alive = http.client.HTTPConnection(urlsplit(url).netloc)
+        keep_alive.request("GET", "/health")
+        assert keep_alive.getresponse().read() == b"ok\n"
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=30)  # the open connection doesn't hold it
+        keep_alive.close()
+    assert (process.returncode, out, errors.strip()) == (code, "", said)
+
+
+def test_after_sigterm_what_was_accepted_is_finished_and_the_rest_is_refused() -> None:
+    body = b'{"texts": "a red car"}'
+    with run_encoder("--text-tower", "table") as (process, url):
+        address = (urlsplit(url).hostname, urlsplit(url).port)
+        with socket.create_connection(address, timeout=TIMEOUT_S) as accepted:
+            accepted.sendall(HEAD.format(len(body)).encode() + body[:5])
+            poll_until(lambda: "requests_in_progress 2.0" in requests.get(f"{url}/metrics", timeout=TIMEOUT_S).text)
+            process.send_signal(signal.SIGTERM)
+            poll_until(lambda: requests.get(f"{url}/health", timeout=TIMEOUT_S).status_code == 503)
+            late = requests.post(f"{url}/v1/encode", json={"texts": "late"}, timeout=TIMEOUT_S)
+            assert (late.status_code, late.json()["error_type"]) == (503, "Unhealthy")
+            assert (late.headers["connection"], late.headers["retry-after"]) == ("close", "2")
+            assert process.poll() is None
+            accepted.sendall(body[5:])
+            response = http.client.HTTPResponse(accepted)
+            response.begin()
+            assert (response.status, "car" in json.loads(response.read())["texts"][0]["tokens"]) == (200, True)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_the_encoder_of_an_index_has_its_model_and_policy(node_url: str, tmp_path: Path) -> None:
+    with (
+        ingest_corpus(node_url, "test-encoder-command", tmp_path) as corpus,
+        run_encoder("--index", corpus.alias, "--url", node_url) as (_, url),
+    ):
+        found = requests.post(f"{url}/v1/encode", json={"texts": "cat"}, timeout=TIMEOUT_S).json()
+        assert (found["model"], found["policy"]) == ("stair-mini-2", None)
+
+
+def test_a_token_is_read_and_not_printed(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    arguments = ("--host", "0.0.0.0", "--root-path", "/encoder", "--token-file", str(tmp_path / "token"), "--text-tower", "table")
+    with run_encoder(*arguments) as (process, url):
+        assert url.startswith("http://127.0.0.1:")
+        assert url.endswith("/encoder")
+        bearer = {"Authorization": f"Bearer {TOKEN}", "Host": "encoder.search.svc"}
+        assert requests.get(f"{url}/info", timeout=TIMEOUT_S).status_code == 401
+        assert requests.get(f"{url}/info", headers=bearer, timeout=TIMEOUT_S).status_code == 200
+        process.terminate()
+        out, errors = process.communicate(timeout=30)
+    assert TOKEN not in url + out + errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "code", "said"),
+    [
+        (("--host", "0.0.0.0"), {}, 2, "is reachable from other machines, which could use the encoder"),
+        (("--no-token",), {"STAIR_ES_ENCODER_TOKEN": TOKEN}, 2, "mutually exclusive"),
+        ((), {"STAIR_ES_ENCODER_TOKEN": "short"}, 2, "openssl rand"),
+        (("--root-path", "/v1"), {}, 2, "the root path can't begin with /v1"),
+        (("--model", "no-such-model"), {}, 2, "no-such-model"),
+        (("--index", "no-such-index", "--url", "http://127.0.0.1:1"), {}, 1, "127.0.0.1:1"),
+    ],
+)
+def test_impossible_options_are_rejected(arguments: tuple[str, ...], environ: dict[str, str], code: int, said: str) -> None:
+    found, message = refused("--port", "0", *arguments, **environ)
+    assert (found, said in message) == (code, True), message

@@ -1,0 +1,65 @@
+"""The OpenAPI document is valid, its examples match its schemas, and it has the routes that there are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import validate
+
+from stair_es.web.encoding.openapi import build_openapi_document
+from stair_es.web.encoding.routes import EncodingRoutes
+from stair_es.web.encoding.schemas import parse_embed_params, parse_encode_params, parse_query_params
+from stair_es.web.encoding.service import BatchLimits, EncodingService
+from stair_es.web.errors import _ERROR_TYPES
+from stair_es.web.hooks import NoopHooks
+from stair_es.web.limits import ServerLimits
+
+DOCUMENT = build_openapi_document()
+
+
+def list_json_bodies() -> list[tuple[str, dict[str, Any]]]:
+    operations = [(path, operation) for path, methods in DOCUMENT["paths"].items() for operation in methods.values()]
+    bodies = [(path, operation["requestBody"]) for path, operation in operations if "requestBody" in operation]
+    bodies += [(path, response) for path, operation in operations for response in operation["responses"].values()]
+    found = [(path, body["content"].get("application/json", {})) for path, body in bodies]
+    return [(path, body) for path, body in found if "example" in body]
+
+
+def test_the_document_is_valid_openapi() -> None:
+    validate(json.loads(json.dumps(DOCUMENT)))
+
+
+def test_the_examples_match_their_schemas() -> None:
+    examples = list_json_bodies()
+    assert len(examples) == 6
+    for _, body in examples:
+        schema = {**body["schema"], "components": DOCUMENT["components"]}
+        OAS31Validator(schema).validate(body["example"])
+
+
+def test_the_examples_of_requests_are_accepted() -> None:
+    paths = DOCUMENT["paths"]
+    parsers = {"/v1/encode": parse_encode_params, "/v1/query": parse_query_params, "/embed_sparse": parse_embed_params}
+    for path, parse in parsers.items():
+        example = paths[path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        assert parse(json.dumps(example).encode()) is not None
+
+
+def test_it_has_the_routes_that_there_are() -> None:
+    hooks, limits, batch_limits = NoopHooks(), ServerLimits(), BatchLimits()
+    service = EncodingService(lambda: pytest.fail("not needed"), batch_limits, limits, hooks)
+    routes = {
+        (route.path, method.lower())
+        for route in EncodingRoutes(service, batch_limits, limits, hooks).list_routes()
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    described = {(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert described == routes | {("/metrics", "get")}
+
+
+def test_it_has_the_error_types_that_there_are() -> None:
+    described = set(DOCUMENT["components"]["schemas"]["Error"]["properties"]["error_type"]["enum"])
+    assert described == {*_ERROR_TYPES.values(), "Backend", "Empty"}

@@ -1,0 +1,56 @@
+"""Request bodies: how much memory they take, and what is counted as held."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from stair_es.web.errors import RequestRejected
+from stair_es.web.limits import MIB, ServerLimits, TooManyRequests
+from stair_es.web.request_body import BodyReader
+
+PARTS = 16
+
+
+def build_request(parts: int = PARTS) -> Request:
+    sizes: Iterator[int] = iter(range(parts))
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": bytes(MIB), "more_body": next(sizes) < parts - 1}
+
+    return Request({"type": "http", "method": "POST", "headers": []}, receive)
+
+
+def test_a_body_is_in_memory_once() -> None:
+    async def measure() -> tuple[int, int]:
+        async with BodyReader(ServerLimits())(build_request(), PARTS * MIB) as body:
+            return len(body), tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        size, used_bytes = asyncio.run(measure())
+    finally:
+        tracemalloc.stop()
+    assert size == PARTS * MIB <= used_bytes < (PARTS + 1) * MIB
+
+
+def test_all_bodies_together_are_limited_and_those_that_end_are_not_counted() -> None:
+    async def read() -> None:
+        reader = BodyReader(ServerLimits(max_held_bytes=PARTS * MIB))
+        async with reader(build_request(), PARTS * MIB):
+            with pytest.raises(TooManyRequests):
+                async with reader(build_request(1), PARTS * MIB):
+                    pass
+        with pytest.raises(RequestRejected, match="larger"):
+            async with reader(build_request(), MIB):
+                pass
+        for _ in range(2):
+            async with reader(build_request(), PARTS * MIB) as body:
+                assert len(body) == PARTS * MIB
+
+    asyncio.run(read())
