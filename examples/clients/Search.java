@@ -1,58 +1,95 @@
-// java Search.java INDEX "a cup of coffee"      plain text: documents with impacts (stair-es ingest --impact-field)
-// java Search.java INDEX kitten=0.9 cat=0.4     weighted words: every index
-// A JDK of 11 or newer runs it as it is; the JSON is put together by hand, so that no library is needed.
-
+import java.io.IOException;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
-import java.util.Arrays;
+import java.time.Duration;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 
+/**
+ * Searches images by text. For a JDK of 11 or newer, without a library: JSON is put together and taken apart by hand.
+ *
+ *     javac -d classes Lookup.java Search.java && java -cp classes Search INDEX "a cup of coffee"
+ *
+ * STAIR_ES_URL is the cluster. The tokens of the text come from the service at STAIR_ES_ENCODER_URL (stair-es encoder; its token
+ * in STAIR_ES_ENCODER_TOKEN), or from the file STAIR_ES_TABLE (stair-es export --table).
+ */
 public class Search {
-    public static void main(String[] args) throws Exception {
-        if (args.length < 2) {
-            System.err.println("usage: java Search.java INDEX TEXT | INDEX WORD=WEIGHT...");
-            System.exit(2);
-        }
-        String[] asked = Arrays.copyOfRange(args, 1, args.length);
-        boolean weighted = asked[0].contains("=");
-        String id = weighted ? "stair-es-tokens" : "stair-es-match";
-        String params = weighted
-                ? "\"tokens\": [" + Arrays.stream(asked).map(Search::token).collect(Collectors.joining(", ")) + "]"
-                : "\"text\": " + quoted(String.join(" ", asked));
-        String fields = "filter_path=hits.hits._score,hits.hits._source.uri,error";
-        HttpRequest request = HttpRequest.newBuilder()
-                .uri(URI.create(System.getenv("STAIR_ES_URL") + "/" + args[0] + "/_search/template?" + fields))
-                .header("content-type", "application/json")
-                .POST(HttpRequest.BodyPublishers.ofString("{\"id\": \"" + id + "\", \"params\": {\"size\": 3, " + params + "}}"))
-                .build();
-        HttpResponse<String> response = HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofString());
-        if (response.statusCode() != 200) {
-            System.err.println("HTTP " + response.statusCode() + ": " + response.body());
-            System.exit(1);
-        }
-        System.out.println(response.body());
-    }
+    private static final String STRING = "\"((?:[^\"\\\\]|\\\\.)*)\"";
+    private static final Pattern MODEL = Pattern.compile("\"model\"\\s*:\\s*" + STRING);
+    private static final Pattern TOKEN = Pattern.compile(STRING + "\\s*:\\s*([-+.eE0-9]+)");
+    private static final HttpClient CLIENT = HttpClient.newHttpClient();
 
-    /** One weighted word, as the index writes it: see docs/templates.md. */
-    private static String token(String pair) {
-        int equals = pair.lastIndexOf('=');
-        String word = pair.substring(0, equals).replace("%", "%25").replace(".", "%2E");
-        return "{\"token\": " + quoted(word.isEmpty() ? "%" : word) + ", \"weight\": " + quoted(pair.substring(equals + 1)) + "}";
-    }
-
-    private static String quoted(String text) {
-        StringBuilder json = new StringBuilder("\"");
-        text.codePoints().forEach(c -> {
-            if (c == '"' || c == '\\') {
-                json.append('\\').appendCodePoint(c);
-            } else if (c < ' ') {
-                json.append(String.format("\\u%04x", c));
-            } else {
-                json.appendCodePoint(c);
+    public static void main(String[] args) throws IOException, InterruptedException {
+        String index = System.getenv("STAIR_ES_URL") + "/" + args[0];
+        Map<String, String> weights = new LinkedHashMap<>(); // by tokens as they are in JSON
+        String model;
+        if (System.getenv("STAIR_ES_ENCODER_URL") == null) {
+            Lookup table = new Lookup(System.getenv("STAIR_ES_TABLE")); // a program reads it once
+            model = table.model();
+            table.encode(args[1]).forEach((token, weight) -> weights.put(escape(token), weight.toString()));
+        } else {
+            String body = "{\"texts\": [\"" + escape(args[1]) + "\"]}";
+            String encoded = request(System.getenv("STAIR_ES_ENCODER_URL") + "/v1/encode", body, System.getenv("STAIR_ES_ENCODER_TOKEN"));
+            model = find(MODEL, encoded);
+            Matcher tokens = TOKEN.matcher(encoded.substring(encoded.indexOf("\"texts\"")));
+            while (tokens.find()) {
+                weights.put(tokens.group(1), tokens.group(2));
             }
-        });
-        return json.append('"').toString();
+        }
+        // A program checks the model of the index once, when it starts.
+        String written = find(MODEL, request(index + "/_mapping?filter_path=*.mappings._meta.stair_es.model", null, null));
+        if (written != null && !written.equals(model)) {
+            throw new IOException(args[0] + " was written by " + written + ", and these tokens are of " + model);
+        }
+        System.out.println(request(index + "/_search?filter_path=hits.hits._score,hits.hits._source", buildBody(weights, 3), null));
+    }
+
+    /** Returns the body of the search: its score is the sum of the products of weights. */
+    private static String buildBody(Map<String, String> weights, int size) {
+        String clauses = weights.entrySet().stream()
+                .map(each -> "{\"rank_feature\": {\"field\": \"tokens." + nameField(each.getKey()) + "\", \"boost\": " + each.getValue()
+                        + ", \"linear\": {}}}")
+                .collect(Collectors.joining(", "));
+        String query = weights.isEmpty() ? "{\"match_none\": {}}" : "{\"bool\": {\"should\": [" + clauses + "]}}";
+        return "{\"size\": " + size + ", \"_source\": [\"uri\"], \"query\": " + query + "}";
+    }
+
+    /** Returns a token as the index has it. */
+    private static String nameField(String token) {
+        return token.isEmpty() ? "%" : token.replace("%", "%25").replace(".", "%2E");
+    }
+
+    private static String request(String url, String body, String secret) throws IOException, InterruptedException {
+        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url)).timeout(Duration.ofSeconds(10));
+        if (body != null) {
+            request.header("content-type", "application/json").POST(HttpRequest.BodyPublishers.ofString(body));
+        }
+        if (secret != null) {
+            request.header("authorization", "Bearer " + secret);
+        }
+        HttpResponse<String> response = CLIENT.send(request.build(), HttpResponse.BodyHandlers.ofString());
+        if (response.statusCode() != 200) {
+            throw new IOException("HTTP " + response.statusCode() + ": " + response.body());
+        }
+        return response.body();
+    }
+
+    private static String find(Pattern pattern, String json) {
+        Matcher found = pattern.matcher(json);
+        return found.find() ? found.group(1) : null;
+    }
+
+    /** Returns a text as it stands between the quotes of a JSON string. */
+    private static String escape(String text) {
+        StringBuilder json = new StringBuilder();
+        for (char each : text.toCharArray()) {
+            json.append(each < ' ' || each == '"' || each == '\\' ? String.format("\\u%04x", (int) each) : String.valueOf(each));
+        }
+        return json.toString();
     }
 }

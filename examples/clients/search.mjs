@@ -1,36 +1,49 @@
-// node search.mjs INDEX "a cup of coffee"      plain text: documents with impacts (stair-es ingest --impact-field)
-// node search.mjs INDEX kitten=0.9 cat=0.4     weighted words: every index
-// stair-es encode --text "a cup of coffee" --json | node search.mjs INDEX -     the words that the model asks with
-import { text as readAll } from 'node:stream/consumers';
+// Search images by text: node search.mjs INDEX "a cup of coffee". For Node.js 18 or newer, without a library.
+//
+// STAIR_ES_URL is the cluster. The tokens of the text come from the service at STAIR_ES_ENCODER_URL (stair-es encoder; its token
+// in STAIR_ES_ENCODER_TOKEN), or from the file STAIR_ES_TABLE (stair-es export --table).
+import { readTable } from './lookup.mjs';
 
-const [index, ...asked] = process.argv.slice(2);
-if (!asked.length) {
-  console.error('usage: node search.mjs INDEX TEXT | INDEX WORD=WEIGHT... | INDEX -');
-  process.exit(2);
+const { STAIR_ES_URL: cluster, STAIR_ES_ENCODER_URL: encoder, STAIR_ES_ENCODER_TOKEN: secret, STAIR_ES_TABLE: file } = process.env;
+
+async function request(url, body, headers) {
+  const response = await fetch(url, {
+    method: body ? 'POST' : 'GET',
+    headers: { 'content-type': 'application/json', ...headers },
+    body: body && JSON.stringify(body),
+    signal: AbortSignal.timeout(10_000),
+  });
+  if (!response.ok) throw new Error(`HTTP ${response.status}: ${await response.text()}`);
+  return response.json();
 }
 
-// As the index writes words: see docs/templates.md.
-const escaped = (word) => word.replaceAll('%', '%25').replaceAll('.', '%2E') || '%';
-
-async function params() {
-  if (asked[0] === '-') {
-    const { tokens } = JSON.parse(await readAll(process.stdin));
-    return ['stair-es-tokens', { tokens: Object.entries(tokens).map(([word, weight]) => ({ token: escaped(word), weight })) }];
+async function encode(text) {
+  if (!encoder) {
+    const table = await readTable(file); // a program reads it once
+    return { model: table.model, tokens: table.encode(text) };
   }
-  if (!asked[0].includes('=')) return ['stair-es-match', { text: asked.join(' ') }];
-  const pairs = asked.map((pair) => pair.split(/=(?=[^=]*$)/));
-  return ['stair-es-tokens', { tokens: pairs.map(([word, weight]) => ({ token: escaped(word), weight: Number(weight) })) }];
+  const { model, texts } = await request(`${encoder}/v1/encode`, { texts: [text] }, secret && { authorization: `Bearer ${secret}` });
+  return { model, tokens: texts[0].tokens };
 }
 
-const [id, given] = await params();
-const response = await fetch(`${process.env.STAIR_ES_URL}/${index}/_search/template`, {
-  method: 'POST',
-  headers: { 'content-type': 'application/json' },
-  body: JSON.stringify({ id, params: { size: 3, ...given } }),
-});
-const answer = await response.json();
-if (!response.ok) {
-  console.error(`HTTP ${response.status}: ${JSON.stringify(answer.error)}`);
-  process.exit(1);
+// Fails if another model wrote the images of the index. A program checks it once, when it starts.
+async function checkModel(index, model) {
+  const found = await request(`${cluster}/${index}/_mapping?filter_path=*.mappings._meta.stair_es.model`);
+  for (const { mappings } of Object.values(found)) {
+    const written = mappings._meta.stair_es.model;
+    if (written !== model) throw new Error(`${index} was written by ${written}, and these tokens are of ${model}`);
+  }
 }
-for (const hit of answer.hits.hits) console.log(hit._score.toFixed(4), hit._source.uri);
+
+// The score is the sum of the products of weights.
+function buildBody(tokens, size) {
+  const name = (token) => token.replaceAll('%', '%25').replaceAll('.', '%2E') || '%'; // as in the index
+  const should = Object.entries(tokens).map(([token, boost]) => ({ rank_feature: { field: `tokens.${name(token)}`, boost, linear: {} } }));
+  return { size, _source: ['uri'], query: should.length ? { bool: { should } } : { match_none: {} } };
+}
+
+const [index, text] = process.argv.slice(2);
+const { model, tokens } = await encode(text);
+await checkModel(index, model);
+const { hits } = await request(`${cluster}/${index}/_search`, buildBody(tokens, 3));
+for (const hit of hits.hits) console.log(hit._score.toFixed(4), hit._source.uri);

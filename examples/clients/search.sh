@@ -1,26 +1,19 @@
 #!/bin/sh
-# sh search.sh INDEX "a cup of coffee"        plain text: documents with impacts (stair-es ingest --impact-field)
-# sh search.sh INDEX kitten=0.9 cat=0.4       weighted words: every index
+# Search images by text: sh search.sh INDEX "a cup of coffee". Needs curl and jq.
+# STAIR_ES_URL is the cluster, STAIR_ES_ENCODER_URL the service that makes a query of a text (stair-es encoder --index INDEX), and
+# STAIR_ES_ENCODER_TOKEN its token.
 set -eu
-[ $# -ge 2 ] || { sed -n '2,3s/^# /usage: /p' "$0" >&2; exit 2; }
-index=$1
-shift
 
-quoted() { # as a JSON string
-    printf '"%s"' "$(printf %s "$1" | tr '\n\t' '  ' | sed 's/[\\"]/\\&/g')"
+post() { # URL, headers...; the body comes from stdin
+    curl -sS --fail-with-body -m 10 -H 'content-type: application/json' -d @- "$@"
 }
 
-case $1 in
-*=*)
-    id=stair-es-tokens tokens=
-    for word in "$@"; do
-        tokens="$tokens${tokens:+, }{\"token\": $(quoted "${word%=*}"), \"weight\": $(quoted "${word##*=}")}"
-    done
-    params="\"tokens\": [$tokens]"
-    ;;
-*) id=stair-es-match params="\"text\": $(quoted "$*")" ;;
-esac
+fail() {
+    echo "$1" >&2
+    exit 1
+}
 
-curl -sS --fail-with-body "$STAIR_ES_URL/$index/_search/template?filter_path=hits.hits._score,hits.hits._source.uri" \
-    -H 'content-type: application/json' -d "{\"id\": \"$id\", \"params\": {\"size\": 3, $params}}"
-echo
+text=$(jq -n --arg text "$2" '{text: $text, size: 3}')
+query=$(printf %s "$text" | post "$STAIR_ES_ENCODER_URL/v1/query" -H "authorization: Bearer ${STAIR_ES_ENCODER_TOKEN-}") || fail "$query"
+hits=$(printf %s "$query" | post "$STAIR_ES_URL/$1/_search") || fail "$hits"
+printf %s "$hits" | jq -r '.hits.hits[] | "\(._score) \(._source.uri)"'

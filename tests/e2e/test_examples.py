@@ -9,18 +9,20 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import nbformat
-import playwright
 import pytest
 from nbclient import NotebookClient
 from opensearchpy import OpenSearch
-from support.browser.web_server import ingest_images
-from support.nodes.java_tools import find_jdk
+from support.browser.web_server import start_chromium
 
+from stair_es.model.base import ModelSpec
+from stair_es.model.registry import load_encoder
 from stair_es.search import ImageSearch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -121,87 +123,26 @@ def _words(text: str) -> list[str]:
     return _NUMBER.sub("", text).replace("#", "").split()
 
 
-@pytest.fixture(scope="module")
-def photos(node_url: str) -> Iterator[tuple[str, str]]:
-    """URL and name of an index of the bundled photos with templates."""
-    name = "examples-clients"
-    ingest_images(node_url, name, PHOTOS, "--impact-field", "--thumbnail-px", "0")
-    subprocess.run([STAIR_ES, "template", "publish", "--index", name, "--url", node_url], check=True, capture_output=True)
-    yield node_url, name
-    with OpenSearch(node_url) as client:
-        client.indices.delete(index=f"{name}-*")
-
-
-def _node() -> list[str]:
-    found = shutil.which("node") or str(Path(playwright.__file__).parent / "driver" / "node")  # the one that drives browsers
-    return [found, str(EXAMPLES / "clients" / "search.mjs")]
-
-
-def _java() -> list[str]:
-    found = find_jdk(11)
-    if found is None:  # optional on a contributor's machine, required in CI
-        message = "a JDK of 11 or newer is not on this machine"
-        if os.environ.get("CI"):
-            raise LookupError(message)
-        pytest.skip(message)
-    return [str(found), str(EXAMPLES / "clients" / "Search.java")]
-
-
-def _curl() -> list[str]:
-    return ["sh", str(EXAMPLES / "clients" / "search.sh")]
-
-
-@pytest.mark.parametrize("program", [_curl, _node, _java], ids=["curl", "javascript", "java"])
-def test_a_client_without_a_library_searches_by_template(photos: tuple[str, str], program: Callable[[], list[str]]) -> None:
-    url, index = photos
-    command = program()
-
-    def ask(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, index, *arguments],
-            env={**os.environ, "STAIR_ES_URL": url},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    assert _found(ask("a cup of coffee"))[0][1] == "espresso.jpg"
-    assert _found(ask('"coffee" \\ {{cup}}'))[0][1] == "espresso.jpg", "what is JSON or mustache is only text"
-    assert [name for _, name in _found(ask("kitten=0.9", "cat=0.4"))] == ["tabby-cat.jpg", "kitten-with-yarn.jpg"]
-    nowhere = subprocess.run(
-        [*command, "there-is-none", "cat"], env={**os.environ, "STAIR_ES_URL": url}, capture_output=True, text=True, check=False
-    )
-    assert nowhere.returncode != 0
-    assert "404" in nowhere.stderr
-
-
-def test_javascript_uses_the_words_of_the_model(photos: tuple[str, str]) -> None:
-    url, index = photos
-    with ImageSearch(index, url=url) as images:
-        expected = [(hit.score, hit.uri.rpartition("/")[2]) for hit in images.search("a kitten", k=3).hits]
-        tokens = images.encoder.encode_texts(["a kitten"])[0].to_dict()
-    result = subprocess.run(
-        [*_node(), index, "-"],
-        env={**os.environ, "STAIR_ES_URL": url},
-        input=json.dumps({"text": "a kitten", "tokens": tokens}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    found = _found(result)
-    assert [name for _, name in found] == [name for _, name in expected]
-    assert [score for score, _ in found] == pytest.approx([score for score, _ in expected], abs=1e-4)
-
-
-def _found(result: subprocess.CompletedProcess[str]) -> list[tuple[float, str]]:
-    """Scores and file names of hits: the clients print JSON as the cluster sent it, or lines."""
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
-    if result.stdout.startswith("{"):
-        lines = [f"{hit['_score']} {hit['_source']['uri']}" for hit in json.loads(result.stdout)["hits"]["hits"]]
-    pairs = [line.split() for line in lines]
-    return [(float(score), uri.rpartition("/")[2]) for score, uri in pairs]
+def test_a_browser_looks_texts_up(tmp_path: Path) -> None:
+    """As a site would: the program as a module, and the table as a file that the server sends."""
+    shutil.copy(EXAMPLES / "clients" / "lookup.mjs", tmp_path / "lookup.js")
+    (tmp_path / "index.html").write_text("<!doctype html><title>Search</title>")
+    subprocess.run([STAIR_ES, "export", "--table", "--out", tmp_path / "table.tsv"], check=True, capture_output=True)
+    script = """async (text) => {
+        const { parseTable } = await import('./lookup.js');
+        const table = parseTable(await (await fetch('table.tsv')).text());
+        return [table.model, Object.entries(table.encode(text))];
+    }"""
+    encoder = load_encoder(ModelSpec(name="stair-mini", text_tower="table"))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, start_chromium() as browser:
+        Thread(target=server.serve_forever, daemon=True).start()
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
+        for text in ("a kitten on a red blanket", "CAFÉ \U0001f436 clown-fish", ""):
+            [vector] = encoder.encode_texts([text])
+            assert page.evaluate(script, text) == [encoder.model_id, [list(pair) for pair in vector]]
+        server.shutdown()
 
 
 def test_ray_job_ingests_and_reports(node_url: str, index_name: str, tmp_path: Path) -> None:
