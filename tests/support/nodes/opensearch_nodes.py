@@ -89,7 +89,7 @@ def build_secured_node(base: Path, *, heap: str = "768m") -> SecuredNode:
     config = _spec(base, port, heap=heap, full_jit=False).config
     config.mkdir(parents=True, exist_ok=True)
     authority = _write_certificates(config)
-    _copy_security_config(_lay_out(version), config)
+    _copy_security_config(lay_out_release(version), config)
     argv = _prepare(version, base, port, _SECURITY_SETTINGS, heap=heap, full_jit=False)
     return SecuredNode(f"OpenSearch {version} with security", argv, port, base, authority)
 
@@ -204,7 +204,7 @@ def _spec(base: Path, port: int, *, heap: str, full_jit: bool) -> NodeSpec:
 
 def _prepare(version: str, base: Path, port: int, settings: Mapping[str, Any], *, heap: str, full_jit: bool) -> list[str]:
     """Write the configuration; return the command line."""
-    dist = _lay_out(version)
+    dist = lay_out_release(version)
     spec = _spec(base, port, heap=heap, full_jit=full_jit)
     prepare_folders(spec)
     write_settings(spec, {**build_node_settings(spec), "node.name": "test", **settings})
@@ -216,7 +216,7 @@ def _prepare(version: str, base: Path, port: int, settings: Mapping[str, Any], *
     return [java, "-Djava.security.manager=allow", f"-Djava.security.policy={policy}", *arguments]
 
 
-def _lay_out(version: str) -> Path:
+def lay_out_release(version: str) -> Path:
     """Return the distribution of a version, with its plugins."""
     cache = get_cache()
     dist = ensure_distribution(opensearch_locks.read_lock(version), cache)
