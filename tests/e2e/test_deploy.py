@@ -44,6 +44,7 @@ from stair_es.config.defaults import DataDir
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:6]
 API_KEY, TOKEN = "an-id:and-a-key-that-nobody-knows", "a-token-that-visitors-know"
+PORTS = {"page": "8077", "encoder": "8078"}
 _START_S = 60.0
 
 
@@ -241,7 +242,7 @@ def secured(node_url: str, tmp_path: Path) -> Iterator[str]:
     authority.cert_pem.write_to_path(folder / "ca.crt")
     for name in ("api-key", "page-api-key", "ingest-api-key"):
         (folder / name).write_text(API_KEY)
-    for name in ("token", "page-token"):
+    for name in ("token", "page-token", "encoder-token"):
         (folder / name).write_text(TOKEN)
 
     def gate(request: RecordedRequest) -> StubResponse | None:
@@ -253,10 +254,21 @@ def secured(node_url: str, tmp_path: Path) -> Iterator[str]:
 
 def _open_page(url: str, name: str) -> None:
     """A page that requires a token, except for its health check."""
-    assert answer(url + "healthz") == 200
+    assert answer(url + "health") == 200
     assert answer(url) == 401
     assert answer(url, Authorization=f"Bearer {TOKEN}", Host=name) == 200
     assert answer(url, Authorization=f"Bearer {TOKEN}", Host="elsewhere.example.org") == 403
+
+
+def _ask_encoder(url: str) -> None:
+    """An encoder that requires a token, except for its health check, and has the model of the index."""
+    assert answer(url + "health") == 200
+    assert answer(url + "info") == 401
+    headers = {"Authorization": f"Bearer {TOKEN}", "Host": "stair-es-encoder.stair-es", "Content-Type": "application/json"}
+    request = urllib.request.Request(url + "v1/encode", json.dumps({"texts": ["a kitten"]}).encode(), headers)
+    with urllib.request.urlopen(request, timeout=30) as response:
+        [text] = json.load(response)["texts"]
+    assert "kitten" in text["tokens"]
 
 
 def test_compose_on_a_secured_cluster(secured: str, client: OpenSearch, index_name: str, photos: Path, tmp_path: Path) -> None:
@@ -268,15 +280,23 @@ def test_compose_on_a_secured_cluster(secured: str, client: OpenSearch, index_na
     }
     services = read_compose(COMPOSE_CLUSTER, environment)
     port = _free_port()
-    replacements = {"/run/secrets/": f"{tmp_path}/secrets/", "8077": str(port), "/photos": str(photos), "0.0.0.0": "127.0.0.1"}
+    replacements = {"/run/secrets/": f"{tmp_path}/secrets/", "/photos": str(photos), "0.0.0.0": "127.0.0.1"}
     result = run(build_service_process(services["ingest"]).replace_texts(replacements))
     assert result.returncode == 0, result.stderr
     assert documents(client, index_name) == len(PHOTOS)
-    check = Process(argv=build_health_command(services["page"]), environment={}).replace_texts(replacements)
-    with running(
-        build_service_process(services["page"]).replace_texts(replacements), lambda: _listens(port) and run(check).returncode == 0
-    ):
-        _open_page(f"http://127.0.0.1:{port}/", "photos.example.org")
+
+    @contextmanager
+    def up(name: str) -> Iterator[str]:
+        texts = {**replacements, PORTS[name]: str(port)}
+        check = Process(argv=build_health_command(services[name]), environment={}).replace_texts(texts)
+        process = build_service_process(services[name]).replace_texts(texts)
+        with running(process, lambda: _listens(port) and run(check).returncode == 0):
+            yield f"http://127.0.0.1:{port}/"
+
+    with up("page") as url:
+        _open_page(url, "photos.example.org")
+    with up("encoder") as url:
+        _ask_encoder(url)
 
 
 def _action(code: int) -> str:
@@ -287,7 +307,7 @@ def _action(code: int) -> str:
     return "Complete" if code == 0 else (fitting or ["Retry"])[0]
 
 
-def test_kubernetes_nights_and_page(
+def test_kubernetes_nights_page_and_encoder(
     secured: str, client: OpenSearch, index_name: str, photos: Path, home: Path, tmp_path: Path
 ) -> None:
     [ingest] = list_containers(read_all_manifests()["CronJob", "stair-es-nightly"])
@@ -296,9 +316,9 @@ def test_kubernetes_nights_and_page(
         "s3://my-bucket/products/": str(photos),
         "/secrets/ingest": f"{tmp_path}/secrets",
         "/secrets/page": f"{tmp_path}/secrets",
+        "/secrets/encoder": f"{tmp_path}/secrets",
         "/dead-letters/": f"{tmp_path}/letters/",
         "/tmp/stair-es": str(home),
-        "8077": str(port),
         "0.0.0.0": "127.0.0.1",
     }
 
@@ -320,17 +340,23 @@ def test_kubernetes_nights_and_page(
     action, result = run_night(STAIR_ES_URL="https://127.0.0.1:1", STAIR_ES_API_KEY_FILE=f"{tmp_path}/nowhere")
     assert (action, result.returncode) == ("FailJob", 2), result.stderr  # a Secret without a key: a retry doesn't help
 
-    deployment = read_all_manifests()["Deployment", "stair-es-page"]
-    [page] = list_containers(deployment)
-    process = build_container_process(page, {"url": secured}).replace_texts(replacements)
-    process = Process(argv=process.argv, environment={**process.environment, "STAIR_ES_INDEX": index_name})
-    probe = f"http://127.0.0.1:{port}{page['livenessProbe']['httpGet']['path']}"
+    @contextmanager
+    def up(name: str) -> Iterator[str]:
+        [container] = list_containers(read_all_manifests()["Deployment", f"stair-es-{name}"])
+        texts = {**replacements, "products": index_name, PORTS[name]: str(port)}
+        process = build_container_process(container, {"url": secured}).replace_texts(texts)
+        probe = f"http://127.0.0.1:{port}{container['livenessProbe']['httpGet']['path']}"
 
-    def alive() -> bool:
-        try:
-            return answer(probe, Host=f"10.1.2.3:{port}") == 200  # as the kubelet calls a pod
-        except OSError:
-            return False
+        def alive() -> bool:
+            try:
+                return answer(probe, Host=f"10.1.2.3:{port}") == 200  # as the kubelet calls a pod
+            except OSError:
+                return False
 
-    with running(process, alive):
-        _open_page(f"http://127.0.0.1:{port}/", "photos.example.org")
+        with running(process, alive):
+            yield f"http://127.0.0.1:{port}/"
+
+    with up("page") as url:
+        _open_page(url, "photos.example.org")
+    with up("encoder") as url:
+        _ask_encoder(url)

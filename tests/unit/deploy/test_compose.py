@@ -58,6 +58,7 @@ def test_up_starts_the_main_services_and_others_have_profiles() -> None:
         "elasticsearch-page",
     }
     assert profiles["ray-head"] == profiles["ray-worker"] == ["ray"]
+    assert profiles["encoder"] == BOTH[COMPOSE_CLUSTER.name]["encoder"]["profiles"] == ["encoder"]
 
 
 @pytest.mark.parametrize("service", ALL)
@@ -70,7 +71,7 @@ def test_ports_are_published_on_loopback_only_and_ray_s_nowhere(service: Service
 
 def test_no_two_services_want_one_port() -> None:
     ports = [port.rpartition(":")[0] for service in BOTH[COMPOSE.name].values() for port in service.get("ports", [])]
-    assert len(ports) == len(set(ports)) == 6
+    assert len(ports) == len(set(ports)) == 7
 
 
 @pytest.mark.parametrize("service", ALL)
@@ -90,7 +91,8 @@ def test_our_containers_can_write_and_have_few_rights(service: Service) -> None:
     assert service["tmpfs"] == ["/tmp"]
     assert "user" not in service  # the image's, which isn't root
     photos = [volume for volume in service["volumes"] if ":/photos" in volume]
-    assert [volume.rpartition(":")[2] for volume in photos] == ["ro"]
+    sees_photos = service["command"][0] != "encoder"
+    assert [volume.rpartition(":")[2] for volume in photos] == ["ro"] * sees_photos
     assert f"-packages AS {service['build']['target']}\n" in DOCKERFILE.read_text()
     context = ROOT / ("deploy" if service["build"]["context"] == ".." else "") / service["build"]["context"]
     assert (context / service["build"]["dockerfile"]).resolve() == DOCKERFILE
@@ -136,7 +138,9 @@ def test_secrets_are_files_of_one_container() -> None:
         files = {value for name, value in service["environment"].items() if name.endswith("_FILE")}
         assert files == {f"/run/secrets/{name}" for name in service["secrets"]}
         assert set(service["secrets"]) <= set(secrets)
-    assert "ingest-api-key" not in services["page"]["secrets"]
+    for name in ("page", "encoder"):
+        assert "ingest-api-key" not in services[name]["secrets"]
+    assert "page-token" not in services["encoder"]["secrets"]
 
 
 @pytest.mark.parametrize("service", OURS)

@@ -33,6 +33,7 @@ VERSION = "1.34"
 ALL = read_all_manifests()
 NIGHTLY = ALL["CronJob", "stair-es-nightly"]["spec"]
 RAY = [ALL["RayJob", "stair-es-ingest"], ALL["RayCluster", "stair-es"]]
+SERVERS = ("page", "encoder")
 SCRIPT = KUBERNETES / "ray" / "ingest.sh"
 GIVEN = {"url": "https://search.example.org:9200", "api-key": "id:key", "ca.crt": "", "token": "a-token-that-is-long"}
 
@@ -123,7 +124,7 @@ def test_mounted_files_exist_and_secrets_are_files(pod: dict[str, Any]) -> None:
         # A secret is in a file, never in a variable that every process of the container shows.
         assert name not in CLUSTER_VARIABLES.secrets.values()
         if (
-            name.removesuffix("_FILE") in {*CLUSTER_VARIABLES.secrets.values(), "STAIR_ES_SERVE_TOKEN"}
+            name.removesuffix("_FILE") in {*CLUSTER_VARIABLES.secrets.values(), "STAIR_ES_SERVE_TOKEN", "STAIR_ES_ENCODER_TOKEN"}
             or name in CLUSTER_VARIABLES.options.values()
         ):
             assert variable["value"].startswith(folders["secrets"] + "/")
@@ -133,13 +134,18 @@ def test_mounted_files_exist_and_secrets_are_files(pod: dict[str, Any]) -> None:
         if "configMap" in volume:
             assert volume["configMap"]["name"] in {one["name"] for one in _kustomization("ray")["configMapGenerator"]}
         if "secret" in volume:
-            assert volume["secret"]["secretName"] in ("stair-es-page", "stair-es-ingest")
+            assert volume["secret"]["secretName"] in ("stair-es-page", "stair-es-ingest", "stair-es-encoder")
 
 
-def test_page_and_ingest_have_separate_secrets() -> None:
-    of_page = yaml.safe_dump(ALL["Deployment", "stair-es-page"])
-    assert "stair-es-ingest" not in of_page
-    assert "stair-es-store" not in of_page
+@pytest.mark.parametrize("name", SERVERS)
+def test_servers_have_secrets_of_their_own(name: str) -> None:
+    of_server = yaml.safe_dump(ALL["Deployment", f"stair-es-{name}"])
+    assert f"secretName: stair-es-{name}" in of_server
+    for other in {*SERVERS, "ingest", "store"} - {name}:
+        assert f"stair-es-{other}" not in of_server
+
+
+def test_no_secret_is_written_down() -> None:
     for path in KUBERNETES.rglob("*.yaml"):
         text = re.sub(r"#.*", "", path.read_text())
         assert not re.search(r"://[^/\s]*@|password|secret_access_key|kind: Secret", text, re.IGNORECASE), path
@@ -186,21 +192,44 @@ def test_nightly_runs_do_not_overlap_or_retry_failed_images() -> None:
     assert arguments[arguments.index("--dead-letters") + 1].startswith("/dead-letters/")
 
 
-def test_services_policies_and_probes_name_ports_and_labels_that_exist() -> None:
-    deployment, service = ALL["Deployment", "stair-es-page"]["spec"], ALL["Service", "stair-es-page"]["spec"]
-    [page] = list_containers(deployment)
-    [port] = page["ports"]
+@pytest.mark.parametrize("name", SERVERS)
+def test_services_policies_and_probes_name_ports_and_labels_that_exist(name: str) -> None:
+    deployment, service = ALL["Deployment", f"stair-es-{name}"]["spec"], ALL["Service", f"stair-es-{name}"]["spec"]
+    [server] = list_containers(deployment)
+    [port] = server["ports"]
     labels = deployment["template"]["metadata"]["labels"]
     assert deployment["selector"]["matchLabels"].items() <= labels.items()
     assert service["selector"].items() <= labels.items()
     assert service["ports"][0]["targetPort"] == port["name"]
-    for probe in ("startupProbe", "livenessProbe"):
-        assert page[probe]["httpGet"]["port"] == port["name"]
-    assert str(port["containerPort"]) == page["args"][page["args"].index("--port") + 1]
+    probes = [value for key, value in server.items() if key.endswith("Probe")]
+    assert {probe["httpGet"]["port"] for probe in probes} == {port["name"]}
+    assert {probe["httpGet"]["path"] for probe in probes} == {"/health"}
+    assert {"startupProbe", "livenessProbe"} <= set(server)
+    assert f"--port={port['containerPort']}" in "=".join(server["args"])
+    policy = ALL["NetworkPolicy", f"stair-es-{name}"]["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["ingress"] == [{"ports": [{"port": port["name"]}]}]
+
+
+def test_pods_are_under_the_policy_that_closes_everything() -> None:
     ours = ALL["NetworkPolicy", "stair-es"]["spec"]["podSelector"]["matchLabels"]
-    for template in (deployment["template"], NIGHTLY["jobTemplate"]["spec"]["template"]):
+    deployments = [ALL["Deployment", f"stair-es-{name}"]["spec"] for name in SERVERS]
+    for template in (*(one["template"] for one in deployments), NIGHTLY["jobTemplate"]["spec"]["template"]):
         assert ours.items() <= template["metadata"]["labels"].items()
-    assert ALL["NetworkPolicy", "stair-es-page"]["spec"]["ingress"] == [{"ports": [{"port": port["name"]}]}]
+
+
+def test_encoder_scales_and_ends_without_lost_requests() -> None:
+    deployment, scaler = ALL["Deployment", "stair-es-encoder"]["spec"], ALL["HorizontalPodAutoscaler", "stair-es-encoder"]["spec"]
+    assert scaler["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "stair-es-encoder"}
+    assert "replicas" not in deployment  # applying it again would undo what the autoscaler did
+    [encoder] = list_containers(deployment)
+    assert {metric["resource"]["name"] for metric in scaler["metrics"]} <= set(encoder["resources"]["requests"])
+    budget = ALL["PodDisruptionBudget", "stair-es-encoder"]["spec"]
+    assert budget["selector"]["matchLabels"] == deployment["selector"]["matchLabels"]
+    assert budget["minAvailable"] < scaler["minReplicas"]  # else a node could never be drained
+    assert deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    left_s = deployment["template"]["spec"]["terminationGracePeriodSeconds"] - encoder["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert left_s >= 30
 
 
 def _kustomization(folder: str) -> dict[str, Any]:
@@ -273,9 +302,9 @@ def test_every_command_line_is_valid(where: str, arguments: list[str]) -> None:
     check_arguments(arguments)
 
 
-def test_page_nightly_and_rayjob_have_one() -> None:
-    found = {where: arguments[0] for where, arguments in LINES if where in ("page", "ingest", SCRIPT.name)}
-    assert found == {"page": "serve", "ingest": "ingest", SCRIPT.name: "ingest"}
+def test_servers_nightly_and_rayjob_have_one() -> None:
+    found = {where: arguments[0] for where, arguments in LINES if where in (*SERVERS, "ingest", SCRIPT.name)}
+    assert found == {"page": "serve", "encoder": "encoder", "ingest": "ingest", SCRIPT.name: "ingest"}
     assert read_entrypoint() == ["stair-es"]
 
 
