@@ -7,10 +7,11 @@
     python benchmarks/query.py --url http://127.0.0.1:9200 --no-knn --no-seismic  # a cluster of yours
 
 The corpus is drawn (`query_corpus.py` says how, and how far it resembles real photos), the queries are real texts through the
-model's text tower, and images (`search/queries.py`). One shard, merged to one segment unless `--unmerged`; one client over one
-connection; every method is warm, and they take turns, in random order for each query, so that whatever else the machine does hits
-all alike. Times are of the whole request, in ms. Percentiles are over all requests; "best" is the median over the queries of
-the best of `--rounds` times, for machines that are busy with other things, too: ratios and goals are of that.
+model's text tower, the same as a distilled model has them (64 and 128 tokens), and images (`search/queries.py`). One shard,
+merged to one segment unless `--unmerged`; one client over one connection; every method is warm, and they take turns, in random
+order for each query, so that whatever else the machine does hits all alike. Times are of the whole request, in ms. Percentiles
+are over all requests; "best" is the median over the queries of the best of `--rounds` times, for machines that are busy with
+other things, too: ratios and goals are of that.
 
 Recall is against the exact ranking by all tokens of the query (for kNN: by the exact inner products). An engine keeps 9 bits of
 a weight: in the second figure a document counts that is at most 0.39 % below the tenth best, the same for all methods. The goals
@@ -34,7 +35,7 @@ from search.corpus import BATCH, Corpus, Documents, load_corpus
 from search.indices import Kind, Loaded, build_kinds, delete_index, load_index
 from search.measure import Report, Row, measure_arms
 from search.nodes import open_node
-from search.queries import QUERY_SIZES, ExactSearch, Queries, Truth, compute_dense_truth, make_queries
+from search.queries import QUERY_SIZES, SIMILAR_SIZES, ExactSearch, Queries, Truth, compute_dense_truth, make_queries
 from search.tables import build_result
 
 from stair_es.types import Floats
@@ -70,7 +71,7 @@ def measure_corpus(http: Http, docs: int, gallery: Gallery | None, args: argpars
         loaded = {name: _load_index(http, prefix, kind, corpus, documents, args) for name, kind in kinds.items()}
         exact = ExactSearch(corpus, documents)
         rows: list[Row] = []
-        all_queries = make_queries(corpus, QUERY_SIZES, args.queries)
+        all_queries = make_queries(corpus, (*QUERY_SIZES, *SIMILAR_SIZES), args.queries)
         for queries in all_queries:  # until the JVM has compiled what there is to compile
             measure_arms(http, prefix, [replace(arm, truth=None) for arm in arms], queries, {}, rounds=0)
         for queries in all_queries:

@@ -17,9 +17,8 @@ import orjson
 from harness.http import Http, read_heaps, read_store_bytes
 from search.arms import build_sent_request
 from search.corpus import Corpus
-from search.queries import IMAGE_TOKENS, QUERY_SIZES, make_queries
-
-IMAGE = "an image"
+from search.queries import QUERY_SIZES, make_queries
+from search.tables import describe_size
 
 Bodies = Mapping[str, Sequence[bytes]]
 """Request bodies by the name of a kind of query."""
@@ -36,8 +35,7 @@ def build_requests(corpus: Corpus, count: int) -> Bodies:
     """Return `count` queries of each kind, as the product sends them."""
     made = {}
     for queries in make_queries(corpus, QUERY_SIZES, count):
-        name = IMAGE if queries.size == IMAGE_TOKENS else f"{queries.size} tokens"
-        made[name] = [orjson.dumps(build_sent_request(vector, [])) for vector in queries.vectors]
+        made[describe_size(queries.size)] = [orjson.dumps(build_sent_request(vector, [])) for vector in queries.vectors]
     return made
 
 

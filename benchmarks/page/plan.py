@@ -99,6 +99,16 @@ RUNS = (
         "[the table of three seeds](recipes.md)",
     ),
     Run(
+        name="distill",
+        group=QUALITY,
+        shows="Tokens distilled from a dense model beside its own vectors",
+        script="distill",
+        short=f"--sets {SETS} --out {RETRAINED} --methods dictionary --steps 60 --pairs 400",
+        long=f"--sets {SETS} --out {TRAINED}",
+        smoke="a dense model of 60 updates on 400 pairs. What distillation costs is in "
+        "[the table](distill.md#both-methods-on-the-test-sets)",
+    ),
+    Run(
         name="stop-words",
         group=QUALITY,
         shows="What muting stop-word candidates does to retrieval",
@@ -194,6 +204,14 @@ RUNS = (
         shows="The page of `stair-es serve` over the requests that it makes",
         script="serve",
         short="--docs 5000 --queries 16 --rounds 2",
+    ),
+    Run(
+        name="encoder",
+        group=LATENCY,
+        shows="`stair-es encoder` over the bare encoder: texts/s, latency, memory ([what it is](encoder.md))",
+        script="encoder",
+        short="--seconds 1 --rounds 1 --clients 1 8",
+        long="--rounds 30",
     ),
     Run(
         name="telemetry",

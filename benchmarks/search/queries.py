@@ -1,9 +1,11 @@
 """What `query.py` searches for, and the exact answers.
 
-Up to 24 tokens a query is a text: the bundled photos' captions, then the heaviest words of one or two classes, drawn as the
-documents' classes are, all through stair-mini's text tower (about 36 tokens of a text, at most 48), cut to the heaviest. With
-`IMAGE_TOKENS` it is a photograph that isn't in the corpus, with all tokens that it has. The dense query is the same text's or
-image's vector.
+Texts are the bundled photos' captions, then the heaviest words of one or two classes, drawn as the documents' classes are. Up to
+24 tokens they went through stair-mini's text tower (about 36 tokens of a text, at most 48), cut to the heaviest. With 64 and 128
+they are as a model without training distils them (`stair-es distill --method dictionary`): the words of a dictionary that are
+most similar to the text, weighted by their similarity; the dictionary is all words that the documents' classes have. `IMAGE`
+stands for a photograph that isn't in the corpus, with all tokens that it has. The dense query is the same text's or image's
+vector.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 from harness.photos import PHOTOS
 from numpy.typing import NDArray
 
-from search.corpus import Corpus, Documents
+from search.corpus import DECIMALS, Corpus, Documents
 from stair_es.eval.dense import ConseEncoder
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair_mini.encoder import StairMiniEncoder
@@ -24,9 +26,11 @@ from stair_es.model.stair_mini.plugin import KIND
 from stair_es.types import Floats, SparseVector
 
 K = 10
-IMAGE_TOKENS = 64
-"""No image has more: among numbers of tokens it stands for all of an image, however many."""
-QUERY_SIZES = (3, 10, 24, IMAGE_TOKENS)
+IMAGE = 1 << 16
+"""Among numbers of tokens it stands for all of an image, however many, and comes last."""
+QUERY_SIZES = (3, 10, 24, IMAGE)
+SIMILAR_SIZES = (64, 128)
+"""Numbers of tokens of texts by similarity."""
 NINE_BITS = 2**-8
 """What an engine's rounding of a weight can take from a score: documents that are nearer to each other may change places."""
 _SEED = 11
@@ -35,7 +39,7 @@ _FIRST_UNUSED = 900_000_000  # where no corpus reaches
 
 @dataclass(frozen=True, kw_only=True)
 class Queries:
-    """Queries with the same number of tokens, or fewer if the text has fewer; `IMAGE_TOKENS` stands for all of an image."""
+    """Queries with the same number of tokens, or fewer if the text has fewer; `IMAGE` stands for all of an image."""
 
     size: int
     vectors: tuple[SparseVector, ...]
@@ -69,11 +73,14 @@ def make_texts(corpus: Corpus, count: int) -> list[str]:
     return made[:count]
 
 
-def encode_texts(corpus: Corpus, count: int) -> tuple[tuple[SparseVector, ...], Floats]:
-    """Return the texts as the product encodes them, and as MiniLM does."""
-    texts = make_texts(corpus, count)
-    encoder = StairMiniEncoder(ModelSpec(name=KIND.card.name))
-    return tuple(encoder.encode_texts(texts)), ConseEncoder(encoder).encode_texts_dense(texts).astype(np.float32)
+def weigh_similar_words(texts_QD: Floats, words_VD: Floats, words: Sequence[str], size: int) -> tuple[SparseVector, ...]:
+    """Return the words that are most similar to each text, weighted by their similarity if it is above 0."""
+    made = []
+    for similarities_V in (texts_QD @ words_VD.T).astype(np.float64).round(DECIMALS):
+        best = np.argsort(-similarities_V, kind="stable")[:size]
+        best = best[similarities_V[best] > 0]
+        made.append(SparseVector(tuple(words[place] for place in best), tuple(similarities_V[best].tolist())))
+    return tuple(made)
 
 
 def draw_image_queries(corpus: Corpus, count: int) -> Queries:
@@ -81,19 +88,28 @@ def draw_image_queries(corpus: Corpus, count: int) -> Queries:
     rng = np.random.default_rng((_SEED, _FIRST_UNUSED))
     drawn = corpus.draw(rng.choice(len(corpus.popularity), count, p=corpus.popularity), rng)
     return Queries(
-        size=IMAGE_TOKENS, vectors=tuple(corpus.make_vectors(drawn)), dense_QD=corpus.make_dense_vectors(drawn, _FIRST_UNUSED)
+        size=IMAGE, vectors=tuple(corpus.make_vectors(drawn)), dense_QD=corpus.make_dense_vectors(drawn, _FIRST_UNUSED)
     )
 
 
 def make_queries(corpus: Corpus, sizes: Sequence[int], count: int) -> list[Queries]:
     """Return queries for each number of tokens."""
-    vectors, dense_QD = encode_texts(corpus, count)
-    return [
-        draw_image_queries(corpus, count)
-        if size == IMAGE_TOKENS
-        else Queries(size=size, vectors=tuple(vector.top(size) for vector in vectors), dense_QD=dense_QD)
-        for size in sizes
-    ]
+    texts = make_texts(corpus, count)
+    encoder = StairMiniEncoder(ModelSpec(name=KIND.card.name))
+    dense = ConseEncoder(encoder)
+    vectors, dense_QD = encoder.encode_texts(texts), dense.encode_texts_dense(texts).astype(np.float32)
+    similar: tuple[SparseVector, ...] = ()
+    if longest := max((size for size in sizes if size in SIMILAR_SIZES), default=0):
+        words = [corpus.vocabulary[i] for i in np.unique(corpus.classes.word_ids_KE[corpus.classes.weights_KE > 0])]
+        similar = weigh_similar_words(dense_QD, dense.encode_texts_dense(words), words, longest)
+    made = []
+    for size in sizes:
+        if size == IMAGE:
+            made.append(draw_image_queries(corpus, count))
+        else:
+            chosen = similar if size in SIMILAR_SIZES else vectors
+            made.append(Queries(size=size, vectors=tuple(vector.top(size) for vector in chosen), dense_QD=dense_QD))
+    return made
 
 
 class ExactSearch:

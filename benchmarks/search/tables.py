@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.result import Ratio, ReportTable, Result
 
-from search.queries import IMAGE_TOKENS
+from search.queries import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -74,7 +74,7 @@ def _build_summary(report: Report) -> ReportTable:
     rows = []
     for name, kind, arm in SIDES:
         if kind in report.loaded:
-            loaded, found = report.loaded[kind], [_find_row(report, arm, size) for size in (TEXT, IMAGE_TOKENS)]
+            loaded, found = report.loaded[kind], [_find_row(report, arm, size) for size in (TEXT, IMAGE)]
             times = (f"{row.best_p50_ms:.2f}" if row else "n/a" for row in found)
             recall = " / ".join(
                 "n/a" if row is None or row.recall_9_bits is None else f"{row.recall_9_bits:.3f}" for row in found
@@ -103,7 +103,7 @@ def _build_remarks(reports: Sequence[Report]) -> tuple[str, ...]:
         "are of the quickest `ef_search` that finds 99 % of the exact ten.",
         "BM25 has the tokens of an image without their weights. Over captions the query itself would be in the index.",
     ]
-    if images := [row.clauses for report in reports for row in report.rows if (row.size, row.arm) == (IMAGE_TOKENS, WHOLE)]:
+    if images := [row.clauses for report in reports for row in report.rows if (row.size, row.arm) == (IMAGE, WHOLE)]:
         remarks.append(f"An image as a query has all its tokens, {images[0]:.0f} on average.")
     if not any(report.photos for report in reports):
         remarks.append("Retrieval on photographs didn't run: pass --tuxpaint.")
@@ -121,7 +121,7 @@ def _build_arm_table(report: Report, title: str, cell: Callable[[Row], str]) -> 
 
 def describe_size(size: int) -> str:
     """Return what a table calls queries of so many tokens."""
-    return "an image" if size == IMAGE_TOKENS else f"{size} tokens"
+    return "an image" if size == IMAGE else f"{size} tokens"
 
 
 def _format_best(row: Row) -> str:
@@ -187,12 +187,12 @@ def _build_ratios(report: Report) -> Iterator[Ratio]:
 
 def _build_seismic_ratios(report: Report) -> Iterator[Ratio]:
     """Yield the ratios of an image as the query."""
-    seismic, exact = (_find_row(report, arm, IMAGE_TOKENS) for arm in (SEISMIC, WHOLE))
+    seismic, exact = (_find_row(report, arm, IMAGE) for arm in (SEISMIC, WHOLE))
     if seismic is None or exact is None:
         return
     what, ms = f"time of a search by SEISMIC of an image, {report.docs:,} documents", seismic.best_p50_ms
     yield Ratio(what=what, against="rank_features, which is exact", value=ms / exact.best_p50_ms, at_most=True)
-    _, knn = find_baselines(report, IMAGE_TOKENS)
+    _, knn = find_baselines(report, IMAGE)
     if knn:
         against = "dense kNN (HNSW) of recall 0.99"
         yield Ratio(what=what, against=against, value=ms / knn.best_p50_ms, goal=MAX_SEISMIC_KNN, at_most=True)

@@ -96,3 +96,15 @@ def test_cells_without_a_word_add_nothing(modules: Any, views: Any) -> None:  # 
     )
     truth = queries.ExactSearch(corpus, documents).compute_truth(SparseVector((word,), (1.0,)))
     assert truth.scores_N.tolist() == [0.5, 0.0]
+
+
+def test_texts_by_similarity_have_the_most_similar_words(modules: Any) -> None:  # noqa: ANN401
+    _, queries = modules
+    words_VD = np.array([[1, 0], [0.8, 0.6], [-1, 0], [0, 1]], np.float32)
+    [first, second] = queries.weigh_similar_words(
+        np.array([[1, 0], [0, 1]], np.float32), words_VD, ("cat", "pet", "car", "sky"), 3
+    )
+    assert dict(first) == pytest.approx(
+        {"cat": 1.0, "pet": 0.8}
+    )  # the opposite, and what has nothing to do with it, are left out
+    assert dict(second) == pytest.approx({"sky": 1.0, "pet": 0.6})

@@ -1,0 +1,244 @@
+"""What `stair-es encoder` takes beside the bare encoder: texts/s, latency, memory.
+
+    nice python benchmarks/encoder.py                         # stair-mini, both text towers: five minutes
+    nice python benchmarks/encoder.py --model models/coco     # a checkpoint of yours
+    nice python benchmarks/encoder.py --seconds 1 --rounds 1 --clients 1 8
+
+The service and its clients are processes of their own on this machine (`encoding/load.py`), so that clients take a part of the
+cores. The bare encoder runs in this process: `encode_texts` of as many texts as wait at once with so many clients, at most
+`BATCH`; for images with decoding, as the service has to. Bare encoder and service take turns of `--seconds`; the ratio is the
+median of the rounds'. Texts are all different, so that nothing could be remembered.
+
+`CPU` is the same ratio of CPU time for an item, bare over service, without the clients': where other programs run, they take more
+time from one process than from two, and only this ratio means something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeAlias, get_args
+
+import numpy as np
+import psutil
+from encoding.load import Load, Work, compute_percentiles, send_load, start_clients
+from harness.photos import PHOTOS
+from harness.program import add_model_option, build_parser, publish_result
+from harness.result import Ratio, ReportTable, Result
+
+from stair_es.model import registry
+from stair_es.model.base import Encoder, ModelSpec, TextTower
+from stair_es.sources.image.decode import DecodeLimits, decode_image
+
+BATCH = 64
+GROUP, GROUP_CLIENTS = 32, 2
+"""Texts of a request that has several, as many as clients of text-embeddings-inference may send by default, and their clients."""
+GOAL = 0.8
+NATIVE, TEI = "/v1/encode", "/embed_sparse"
+TEXTS = 50_000
+TIMEOUT_S = 120.0  # a busy machine may take longer than the default for what 64 clients send
+Encode: TypeAlias = Callable[[Sequence[str]], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One load, beside the bare encoder."""
+
+    tower: str
+    path: str
+    clients: int
+    per_request: int
+    bare_per_s: list[float]
+    """Items/s of the bare encoder, one for each round."""
+    service_per_s: list[float]
+    bare_cpu_ms: list[float]
+    """CPU time of an item, one for each round."""
+    service_cpu_ms: list[float]
+    ms: list[float]
+    """Of each request."""
+    client_cpu_ms: float
+    """CPU time of the clients for a request."""
+
+    @property
+    def ratio(self) -> float:
+        """The service's items/s over the bare encoder's."""
+        return statistics.median(ours / bare for bare, ours in zip(self.bare_per_s, self.service_per_s, strict=True))
+
+    @property
+    def cpu_ratio(self) -> float:
+        """The bare encoder's CPU time for an item over the service's."""
+        return statistics.median(bare / ours for bare, ours in zip(self.bare_cpu_ms, self.service_cpu_ms, strict=True))
+
+    def describe(self) -> str:
+        """Return what the load is, for ratios."""
+        several = f", {self.per_request} texts a request" if self.per_request > 1 else ""
+        return f"{self.tower}, {self.path}, {self.clients} client{'s' if self.clients > 1 else ''}{several}"
+
+
+@contextmanager
+def start_service(model: str, tower: str) -> Iterator[tuple[str, psutil.Process]]:
+    """Start `stair-es encoder` as a process of its own, and yield its URL and the process."""
+    command = [str(Path(sys.executable).with_name("stair-es")), "encoder", "--model", model, "--text-tower", tower]
+    command += ["--port", "0", "--no-token", "--json", "--timeout", str(TIMEOUT_S)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            yield json.loads(line)["url"].rstrip("/"), psutil.Process(process.pid)
+        finally:
+            process.terminate()
+
+
+def make_texts(count: int) -> list[str]:
+    """Return different texts of 3 to 9 words."""
+    rng, words = np.random.default_rng(1), sorted({word for caption in read_captions() for word in caption.split()})
+    return [f"{' '.join(rng.choice(words, int(rng.integers(2, 9))))} {number}" for number in range(count)]
+
+
+def read_captions() -> list[str]:
+    """Return the captions of the bundled photos."""
+    lines = (PHOTOS / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["caption"] for line in lines]
+
+
+def measure_bare(encode: Encode, items: Sequence[str], size: int, seconds: float) -> tuple[float, float]:
+    """Return the items/s of a loop over groups of items, and the CPU milliseconds of an item."""
+    cpu_s, began_s, done = time.process_time(), time.perf_counter(), 0
+    while (spent_s := time.perf_counter() - began_s) < seconds:
+        first = done % (len(items) - size + 1)
+        encode(items[first : first + size])
+        done += size
+    return done / spent_s, 1000 * (time.process_time() - cpu_s) / done
+
+
+def measure_load(pool: ProcessPoolExecutor, encode: Encode, work: Work, process: psutil.Process, rounds: int, tower: str) -> Row:
+    """Measure bare encoder and service in turn; a first round isn't counted."""
+    bares, loads, cpu_ms = list[tuple[float, float]](), list[Load](), []
+    for warm in range(rounds + 1):
+        bare = measure_bare(encode, work.items, min(BATCH, work.clients * work.per_request), work.seconds)
+        before_s = sum(process.cpu_times()[:2])
+        load = pool.submit(send_load, work).result()
+        spent_s = sum(process.cpu_times()[:2]) - before_s
+        if warm:
+            bares.append(bare)
+            loads.append(load)
+            cpu_ms.append(1000 * spent_s / (len(load.ms) * work.per_request))
+    row = Row(
+        tower=tower,
+        path=work.path,
+        clients=work.clients,
+        per_request=work.per_request,
+        bare_per_s=[per_s for per_s, _ in bares],
+        service_per_s=[load.items_per_s for load in loads],
+        bare_cpu_ms=[ms for _, ms in bares],
+        service_cpu_ms=cpu_ms,
+        ms=[ms for load in loads for ms in load.ms],
+        client_cpu_ms=statistics.median(load.client_cpu_ms for load in loads),
+    )
+    print(f"{row.describe()}: {row.ratio:.2f} of the bare encoder, CPU {row.cpu_ratio:.2f}", file=sys.stderr, flush=True)
+    return row
+
+
+def measure_tower(pool: ProcessPoolExecutor, tower: TextTower, args: argparse.Namespace) -> tuple[list[Row], dict[str, float]]:
+    """Measure a text tower, and images with the full one; return the memory of the service afterwards, in MB."""
+    encoder = registry.load_encoder(ModelSpec(name=args.model, text_tower=tower))
+    rows, items = [], make_texts(TEXTS)
+    with start_service(args.model, tower) as (url, process):
+        memory = {"started": process.memory_info().rss / 1e6}
+        for clients, per_request in [*((count, 1) for count in args.clients), (GROUP_CLIENTS, GROUP)]:
+            for path, field in ((NATIVE, "texts"), (TEI, "inputs")):
+                work = Work(
+                    url=url,
+                    path=path,
+                    field=field,
+                    items=items,
+                    per_request=per_request,
+                    clients=clients,
+                    seconds=args.seconds,
+                )
+                rows.append(measure_load(pool, encoder.encode_texts, work, process, args.rounds, f"text, {tower}"))
+        memory["after texts"] = process.memory_info().rss / 1e6
+        if tower == "full":
+            images = [f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}" for path in list_photos()]
+            work = Work(url=url, path=NATIVE, field="images", items=images, per_request=1, clients=8, seconds=3 * args.seconds)
+            rows.append(measure_load(pool, build_image_loop(encoder), work, process, args.rounds, "image"))
+            memory["after images"] = process.memory_info().rss / 1e6
+    return rows, memory
+
+
+def list_photos() -> list[Path]:
+    """Return the bundled photos."""
+    return sorted(PHOTOS.glob("*.jpg"))
+
+
+def build_image_loop(encoder: Encoder) -> Encode:
+    """Return a function that decodes and encodes images given as data URIs."""
+    spec, limits = encoder.image_spec, DecodeLimits()
+
+    def encode(uris: Sequence[str]) -> object:
+        pixels = [decode_image(base64.b64decode(uri.partition(",")[2]), spec, limits).pixels_HWC for uri in uris]
+        return encoder.encode_images(np.stack(pixels))
+
+    return encode
+
+
+def build_result(rows: Sequence[Row], memory: dict[str, dict[str, float]], about: str) -> Result:
+    """Return the table, the ratios and the memory."""
+    lines = []
+    for row in rows:
+        p50_ms, p99_ms = compute_percentiles(row.ms)
+        speeds = (f"{statistics.median(values):,.0f}" for values in (row.bare_per_s, row.service_per_s))
+        cpu_ms = (f"{statistics.median(values):.2f}" for values in (row.bare_cpu_ms, row.service_cpu_ms))
+        ratios, times = (f"{row.ratio:.2f}", f"{row.cpu_ratio:.2f}"), f"{p50_ms:.1f} / {p99_ms:.1f}"
+        load = f"{row.clients} x {row.per_request}"
+        lines.append((row.tower, row.path, load, *speeds, *cpu_ms, *ratios, times, f"{row.client_cpu_ms:.2f}"))
+    cpu = ("bare, CPU ms", "service, CPU ms", "ratio", "CPU")
+    head = ("what", "route", "clients x items", "bare/s", "service/s", *cpu, "p50 / p99, ms")
+    return Result(
+        about=about,
+        tables=(ReportTable(head=(*head, "clients, CPU ms"), rows=tuple(lines)),),
+        ratios=tuple(
+            Ratio(what=f"{what}: {row.describe()}", against="the bare encoder", value=value, goal=GOAL)
+            for row in rows
+            for what, value in (("items/s", row.ratio), ("items a CPU second", row.cpu_ratio))
+        ),
+        remarks=tuple(
+            f"Resident memory of the service, text tower {tower}: "
+            + ", ".join(f"{value:.0f} MB {when}" for when, value in parts.items())
+            for tower, parts in memory.items()
+        ),
+        figures={"rows": [asdict(row) for row in rows], "memory_mb": memory},
+    )
+
+
+def main() -> None:
+    """Run the benchmark, and print its result."""
+    parser = build_parser(__doc__)
+    add_model_option(parser)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--towers", nargs="+", choices=get_args(TextTower), default=list(get_args(TextTower)))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each load and round (default: %(default)s)")
+    args = parser.parse_args()
+    rows: list[Row] = []
+    memory: dict[str, dict[str, float]] = {}
+    with start_clients() as pool:
+        for tower in args.towers:
+            more, memory[tower] = measure_tower(pool, tower, args)
+            rows += more
+    about = f"{args.model}, {args.rounds} rounds of {args.seconds:g} s, load {os.getloadavg()[0]:.1f} at the end"
+    publish_result(build_result(rows, memory, about), args.json)
+
+
+if __name__ == "__main__":
+    main()
