@@ -89,7 +89,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV) (about a minute the first time)"
-	@$(PIP) install --quiet -e '.[node,ray,serve,terminal]'
+	@$(PIP) install --quiet -e '.[encoder,node,ray,terminal]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-test Makefile

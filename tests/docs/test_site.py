@@ -198,7 +198,13 @@ def test_the_picture_of_the_layers_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "path"), [("cli", "reference/cli.md"), ("errors", "reference/errors.md"), ("rooms", "architecture.md")]
+    ("name", "path"),
+    [
+        ("cli", "reference/cli.md"),
+        ("errors", "reference/errors.md"),
+        ("rooms", "architecture.md"),
+        ("encoder-api", "reference/encoder-api.md"),
+    ],
 )
 def test_generated_docs_are_up_to_date(name: str, path: str) -> None:
     page = (DOCS / path).read_text()

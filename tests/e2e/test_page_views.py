@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
 
 from playwright.sync_api import BrowserContext, Page, expect
@@ -334,11 +334,12 @@ def test_slow_cluster_shows_progress_and_drops_stale_responses(site: Site, page:
     page.goto(f"{site.base}/?show=explain")
     wait_for_start_page(page)
     waited: list[str] = []
+    released = threading.Event()
 
     def slow_once(request: RecordedRequest) -> None:
         if "_search" in request.target and b"bear" in request.body and not waited:
             waited.append(request.target)
-            time.sleep(1.5)
+            released.wait(30)
 
     site.proxy.gate = slow_once
     try:
@@ -353,11 +354,13 @@ def test_slow_cluster_shows_progress_and_drops_stale_responses(site: Site, page:
         expected = list_hits(site, text="red flower")
         wait_for_hits(page, expected)
         assert waited
-        page.wait_for_timeout(1600)
+        released.set()
+        page.wait_for_timeout(500)
         wait_for_hits(page, expected)
         expect(page.locator(".skeleton")).to_have_count(0)
         expect(page.locator(".results")).to_have_attribute("aria-busy", "false")
     finally:
+        released.set()
         site.proxy.gate = lambda _: None
 
 

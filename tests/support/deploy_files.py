@@ -27,7 +27,7 @@ COMPOSE = ROOT / "docker-compose.yml"
 COMPOSE_CLUSTER = ROOT / "deploy" / "compose.cluster.yml"
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-FOLDERS = ("base", "ray", "ray-cluster")
+FOLDERS = ("base", "encoder", "ray", "ray-cluster")
 """Folders with whole manifests; the overlays only patch them."""
 
 _VARIABLE = re.compile(r"\$\$|\$\{(\w+)(?::([-?])([^}]*))?\}")

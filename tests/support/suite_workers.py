@@ -7,6 +7,7 @@ from xdist.scheduler import LoadFileScheduling
 __all__ = ["ON_PLUGIN_NODE", "NodeScheduling"]
 
 ON_PLUGIN_NODE = (
+    "tests/integration/test_connectors.py",
     "tests/integration/test_evaluate.py::test_dense_vectors_with_the_knn_plugin",
     "tests/integration/test_neural_search.py",
     "tests/integration/test_plugin_node.py",

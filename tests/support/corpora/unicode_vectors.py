@@ -53,11 +53,11 @@ def draw_images() -> dict[str, SparseVector]:
 
 
 def draw_queries() -> list[SparseVector]:
-    """Return queries of 1 to 79 words, of each strange word alone, and of the heaviest and lightest weights."""
+    """Return queries of 1 to 79 words and of 128, of each strange word alone, and of the heaviest and lightest weights."""
     rng = np.random.default_rng(51)
     rare = [SparseVector.from_mapping({word: 0.7}) for word in STRANGE]
     extreme = [SparseVector.from_mapping({"word1": 2.0**100, "word2": 2.0**99}), SparseVector.from_mapping({"word1": 2.0**-99})]
-    return [*(draw_vector(rng, int(size)) for size in rng.integers(1, 80, 30)), *rare, *extreme]
+    return [*(draw_vector(rng, int(size)) for size in (*rng.integers(1, 80, 30), 128)), *rare, *extreme]
 
 
 def create_index(

@@ -16,7 +16,8 @@ from support.snippets.shell import CommandResult, CommandTimeout, Shell
 _REQUEST = re.compile(r"(GET|PUT|POST|DELETE|HEAD) (/\S*)(?:\n|$)")
 _PROMPT = re.compile(r"^\$ ", re.MULTILINE)
 _PORT = re.compile(r"^http://127\.0\.0\.1:(\d+)", re.MULTILINE)
-_PAGE_PORT = ":8077"
+_PORTS = {"stair-es serve": ":8077", "stair-es encoder": ":8078"}
+"""Server -> the port that pages show for it."""
 _TIMEOUT_S = 300.0
 
 
@@ -116,8 +117,9 @@ class PageRun:
             return self.shell.run(text, _TIMEOUT_S)
         result = self.shell.start_background(text, ready, _TIMEOUT_S)
         port = _PORT.search(result.printed)
-        if port and _PAGE_PORT not in self.places:
-            self.places = {**self.places, _PAGE_PORT: f":{port[1]}"}
+        shown = next((shown for start, shown in _PORTS.items() if command.text.startswith(start)), None)
+        if port and shown and shown not in self.places:
+            self.places = {**self.places, shown: f":{port[1]}"}
         return result
 
     def _request(self, text: str, location: str) -> None:
