@@ -75,6 +75,30 @@ def open_dense_model(spec: ModelSpec) -> DenseModel:
     return DenseModel(folder=folder, card=plugin.card, encoder=encoder, evaluated=evaluated)
 
 
+def iterate_source_items(sources: Sequence[Source], on_problem: Callable[[str], None]) -> Iterator[SourceItem]:
+    """Iterate over the images of sources.
+
+    Args:
+        sources: Sources, each of which is listed in turn.
+        on_problem: Called with each location that can't be listed.
+
+    Raises:
+        SourceError: If listing can't continue.
+    """
+    for source in sources:
+        for found in source.list_items():
+            if isinstance(found, SourceItem):
+                yield found
+            else:
+                on_problem(f"{found.uri}: {found.reason}")
+
+
+def build_no_image_error(sources: Sequence[Source]) -> UsageError:
+    """Return the error for sources that contain no image."""
+    names = ", ".join(source.uri for source in sources)
+    return UsageError(f"no image in {names}", "Specify a folder, table, tar or URL with images: --images SOURCE.")
+
+
 def sample_images(sources: Sequence[Source], count: int, on_problem: Callable[[str], None]) -> list[SourceItem]:
     """Sample images evenly from the first 20,000 that the sources list; the same ones each time.
 
@@ -87,19 +111,9 @@ def sample_images(sources: Sequence[Source], count: int, on_problem: Callable[[s
         UsageError: If the sources contain no image.
         SourceError: If listing can't continue.
     """
-
-    def iterate_items() -> Iterator[SourceItem]:
-        for source in sources:
-            for found in source.list_items():
-                if isinstance(found, SourceItem):
-                    yield found
-                else:
-                    on_problem(f"{found.uri}: {found.reason}")
-
-    items = list({item.uri: item for item in islice(iterate_items(), _SAMPLED_FROM)}.values())
+    items = list({item.uri: item for item in islice(iterate_source_items(sources, on_problem), _SAMPLED_FROM)}.values())
     if not items:
-        names = ", ".join(source.uri for source in sources)
-        raise UsageError(f"no image in {names}", "Specify a folder, table, tar or URL with images: --images SOURCE.")
+        raise build_no_image_error(sources)
     if len(items) <= count:
         return items
     return [items[index] for index in sorted(random.Random(0).sample(range(len(items)), count))]

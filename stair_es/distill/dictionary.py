@@ -9,7 +9,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,9 @@ from safetensors.numpy import save_file
 from stair_es.distill.dense_model import DenseModel
 from stair_es.errors import UsageError
 from stair_es.model import registry
-from stair_es.model.checkpoint import CONFIG_JSON
+from stair_es.model.checkpoint import CONFIG_JSON, DENSE_FOLDER
 from stair_es.model.dense_copy import copy_dense_model
-from stair_es.model.distilled.checkpoint import DENSE_FOLDER, DICTIONARY_FILE, Dictionary, DistilledConfig
+from stair_es.model.distilled.checkpoint import DICTIONARY_FILE, Dictionary, DistilledConfig
 from stair_es.model.distilled.decomposition import center_vectors, decompose_images
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
 from stair_es.types import Floats
@@ -170,9 +170,7 @@ def build_dictionary(
         progress: Progress callback.
         captions: Texts whose mean is removed from texts; the mean of the words if there are none.
     """
-    texts = [prompt.replace("{}", word) for word in vocabulary.words for prompt in prompts]
-    texts_ND = dense.encode_texts(texts, progress)
-    words_VD = texts_ND.reshape(len(vocabulary), len(prompts), -1).mean(axis=1)
+    words_VD = encode_words(dense.encode_texts, vocabulary, prompts, progress)
     word_mean_D = text_mean_D = words_VD.mean(axis=0)
     distinct = list(dict.fromkeys(captions))
     if distinct:
@@ -184,6 +182,25 @@ def build_dictionary(
         image_mean_D=image_mean_D.astype(np.float32),
         text_mean_D=text_mean_D.astype(np.float32),
     )
+
+
+def encode_words(
+    encode_texts: Callable[[Sequence[str], PartProgressCallback], Floats],
+    vocabulary: WholeWordVocabulary,
+    prompts: Sequence[str],
+    progress: PartProgressCallback,
+) -> Floats:
+    """Encode words as the means [V, D] of their vectors in the prompts.
+
+    Args:
+        encode_texts: Returns the dense vectors of texts, given a progress callback.
+        vocabulary: The words.
+        prompts: Texts with `{}` in them.
+        progress: Progress callback.
+    """
+    texts_ND = encode_texts([prompt.replace("{}", word) for word in vocabulary.words for prompt in prompts], progress)
+    words_VD: Floats = texts_ND.reshape(len(vocabulary), len(prompts), -1).mean(axis=1)
+    return words_VD
 
 
 def measure_fit(images_ND: Floats, dictionary: Dictionary, config: DistilledConfig) -> tuple[float, float]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from stair_es.distill.dictionary import PROMPTS
-from stair_es.errors import UsageError
+from stair_es.distill.dense_model import build_no_image_error, iterate_source_items
+from stair_es.distill.dictionary import PROMPTS, encode_words
 from stair_es.model.distilled.decomposition import center_vectors, decompose_images
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
-from stair_es.sources.base import Source, SourceItem
+from stair_es.sources.base import Source
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.uris import from_file_uri
 from stair_es.training.data.dataset import TrainingPair, TrainingSet
@@ -40,18 +40,10 @@ def list_image_pairs(sources: Sequence[Source], on_message: Callable[[str], None
         UsageError: If there is no image.
         SourceError: If listing can't continue.
     """
-
-    def iterate_pairs() -> Iterator[TrainingPair]:
-        for source in sources:
-            for item in source.list_items():
-                if isinstance(item, SourceItem):
-                    yield TrainingPair(item.uri, item.locator, ("",))
-                else:
-                    on_message(f"{item.uri}: {item.reason}")
-
-    images = TrainingSet.from_pairs(iterate_pairs())
+    items = iterate_source_items(sources, on_message)
+    images = TrainingSet.from_pairs(TrainingPair(item.uri, item.locator, ("",)) for item in items)
     if not len(images):
-        raise UsageError(f"no image in {', '.join(source.uri for source in sources)}", "Specify a source with images.")
+        raise build_no_image_error(sources)
     return images
 
 
@@ -91,8 +83,7 @@ def _find_heaviest_words(
     dense: DenseFeatures, vectors_ND: Floats, vocabulary: WholeWordVocabulary, progress: PartProgressCallback
 ) -> list[list[str]]:
     """Return the words of each image, heaviest first, by a decomposition over a dictionary of all words."""
-    prompts = [prompt.replace("{}", word) for word in vocabulary.words for prompt in PROMPTS]
-    words_VD = dense.encode_texts(prompts, progress).reshape(len(vocabulary), len(PROMPTS), -1).mean(axis=1)
+    words_VD = encode_words(dense.encode_texts, vocabulary, PROMPTS, progress)
     dictionary_VD = center_vectors(words_VD, words_VD.mean(axis=0))
     centered_ND = center_vectors(vectors_ND, vectors_ND.mean(axis=0))
     found, count = [], _CAPTION_WORDS + _TAG_WORDS

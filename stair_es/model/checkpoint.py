@@ -18,6 +18,8 @@ from stair_es.optional import import_optional
 from stair_es.types import ImageSpec, ResizeMode
 
 CONFIG_JSON = "config.json"
+DENSE_FOLDER = "dense"
+"""Folder of the dense model in a checkpoint that is made of one."""
 MODULES_JSON = "modules.json"
 """Present in every folder of sentence-transformers, with or without a `config.json`."""
 SENTENCEPIECE_FILE = "spiece.model"

@@ -10,7 +10,7 @@ from typing import Any
 from stair_es.errors import ModelError
 from stair_es.model.adapters import d2s_format, dense_format, sparse_encoder_format, vdr_format
 from stair_es.model.base import Encoder, EncoderPlugin, ModelCard, ModelSpec, check_fit_unchanged
-from stair_es.model.checkpoint import CheckpointFormat, read_checkpoint_config
+from stair_es.model.checkpoint import DENSE_FOLDER, CheckpointFormat, read_checkpoint_config
 from stair_es.model.distilled.format import DistilledFormat
 from stair_es.model.stair import checkpoint, configuration
 from stair_es.model.stair.configuration import STAIR_FORMAT, StairConfig
@@ -60,7 +60,7 @@ class StairPlugin:
         return load_stair_encoder(self._folder, self._config, self.card, spec, dense)
 
     def _open_dense_model(self) -> EncoderPlugin:
-        folder = self._folder / configuration.DENSE_FOLDER
+        folder = self._folder / DENSE_FOLDER
         plugin = open_checkpoint(folder, str(folder))
         if plugin.card.image_spec != self.card.image_spec:
             raise ModelError(

@@ -14,9 +14,10 @@ import torch
 
 from stair_es.config.settings import Settings, resolve_settings
 from stair_es.errors import StairError, UsageError
+from stair_es.model.checkpoint import DENSE_FOLDER
 from stair_es.model.dense_copy import copy_dense_model
 from stair_es.model.stair import checkpoint
-from stair_es.model.stair.configuration import CONFIG_FILE, DENSE_FOLDER
+from stair_es.model.stair.configuration import CONFIG_FILE
 from stair_es.model.stair.modeling import StairModel, remove_dropout
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.training import factory

@@ -22,8 +22,6 @@ from stair_es.types import Floats
 
 DISTILLED_FORMAT = "stair-es-distilled"
 DISTILLED_VERSION = 1
-DENSE_FOLDER = "dense"
-"""Subfolder with the dense model."""
 DICTIONARY_FILE = "model.safetensors"
 MAX_TEXT_TOKENS = 128
 """Upper limit of tokens per text: each is a clause of the query."""

@@ -9,9 +9,15 @@ from typing import Any
 
 from stair_es.errors import ModelError
 from stair_es.model.base import DenseEncoder, Encoder, EncoderPlugin, ModelCard, ModelSpec, check_fit_unchanged, check_model_spec
-from stair_es.model.checkpoint import CONFIG_JSON, CheckpointFormat, compute_model_id, read_checkpoint_config, read_license
-from stair_es.model.distilled.checkpoint import (
+from stair_es.model.checkpoint import (
+    CONFIG_JSON,
     DENSE_FOLDER,
+    CheckpointFormat,
+    compute_model_id,
+    read_checkpoint_config,
+    read_license,
+)
+from stair_es.model.distilled.checkpoint import (
     DICTIONARY_FILE,
     DISTILLED_FORMAT,
     RECREATE_HINT,

@@ -19,11 +19,10 @@ from tokenizers import Tokenizer
 
 from stair_es.config.defaults import DataDir
 from stair_es.errors import ModelError
-from stair_es.model.checkpoint import hash_file, list_hashed_files
+from stair_es.model.checkpoint import DENSE_FOLDER, hash_file, list_hashed_files
 from stair_es.model.stair.configuration import (
     CARD_FILE,
     CONFIG_FILE,
-    DENSE_FOLDER,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     StairConfig,

@@ -14,8 +14,6 @@ from stair_es.types import ImageSpec, Resample, ResizeMode
 STAIR_FORMAT = "stair-es"
 STAIR_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE = "config.json", "model.safetensors", "tokenizer.json", "README.md"
-DENSE_FOLDER = "dense"
-"""Folder of the dense model in a checkpoint whose heads are on its vectors."""
 
 BackboneKind: TypeAlias = Literal["transformers", "timm", "package", "dense"]
 Pooling: TypeAlias = Literal["max", "mean"]

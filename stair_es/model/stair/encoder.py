@@ -20,10 +20,11 @@ from stair_es.config.settings import resolve_settings
 from stair_es.errors import ModelError
 from stair_es.model import cuda
 from stair_es.model.base import CardMixin, DenseEncoder, Encoder, ModelCard, ModelSpec, check_encoder_pixels, check_model_spec
+from stair_es.model.checkpoint import DENSE_FOLDER
 from stair_es.model.networks import image_network
 from stair_es.model.sparse_rows import build_sparse_vector
 from stair_es.model.stair import checkpoint
-from stair_es.model.stair.configuration import DENSE_FOLDER, StairConfig
+from stair_es.model.stair.configuration import StairConfig
 from stair_es.model.stair.numpy_runtime import NumpyDualEncoder, TowerRows, join_rows
 from stair_es.model.stair.onnx_runtime import OnnxDualEncoder, find_onnx_mismatch, restore_order
 from stair_es.model.stair.tokenizer import StairTokenizer

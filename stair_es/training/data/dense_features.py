@@ -21,7 +21,7 @@ from stair_es.errors import ModelError
 from stair_es.eval.dense import get_dense_encoder
 from stair_es.model import registry
 from stair_es.model.base import DenseEncoder, ModelCard, ModelSpec
-from stair_es.model.stair.configuration import DENSE_FOLDER
+from stair_es.model.checkpoint import DENSE_FOLDER
 from stair_es.model.stair.modeling import TextBatch
 from stair_es.model.stair.tokenizer import StairTokenizer
 from stair_es.training.data.feature_cache import (
