@@ -7,6 +7,7 @@ deselected where PyTorch finds no CUDA; pytest counts them.
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,12 @@ from stair_es.system import ray_session
 
 LONGEST_FIRST = ("e2e", "docs", "integration")
 """Layers whose files take minutes. Workers that take them first end together; quick unit tests fill the gaps."""
+
+
+def pytest_configure() -> None:
+    """Handle SIGINT again in a run that a shell put into the background, where it is ignored by every process that is started."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def get_layer_rank(item: pytest.Item) -> int:
