@@ -257,8 +257,9 @@ def test_prune_removes_only_old_retired_indices_of_the_alias(cluster: AliasClust
 
 
 def test_refresh_makes_documents_searchable(cluster: AliasCluster) -> None:
-    opened = cluster.open(OLD)
-    cluster.client.indices.put_settings(index=opened.name, body={"index": {"refresh_interval": "-1"}})
+    body = resources.load_json_resource("mappings", "image")
+    body["settings"]["index"]["refresh_interval"] = "-1"  # from the start: a refresh could be under way while it is changed
+    opened = cluster.open(OLD, body)
     cluster.client.index(index=opened.write_alias, id="1", body={"uri": "u"})
     assert cluster.client.count(index=cluster.alias)["count"] == 0
     cluster.refresh(opened.name)
