@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # How many tests run side by side. Each worker starts search nodes of its own, of about 1 GB each.
 WORKERS ?= 2
+# In CI a test that fails runs once more. One that then passes depends on the machine: the end of the log has its traceback, fix it.
+PYTEST_ARGS ?= $(if $(CI),--reruns 1 --max-suite-reruns 10 --rerun-show-tracebacks)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -29,7 +31,7 @@ test: export OPENBLAS_NUM_THREADS := 1
 # The installation compiles nothing: what is imported is compiled once, unless the machine forbids it, and then by every process.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed-test browser
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # What is compared with goes beside it: --no-deps, because its pins would take Ray's packages back.
 PEERS := ray-elasticsearch==1.1.4 'elasticsearch8<9' 'elastic-transport<9' resvg-py==0.5.0
