@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +12,8 @@ import typer
 
 from stair_es.config.defaults import DEFAULT_MODEL
 
-from ..options import config_file, connections, server, shared
-from ..options import encoder as encoder_options
+from ..options import connections, server, shared
+from ..options.encoder import load_named_encoder, prepare_index_encoder
 from ..output.console import emit_json, stdout
 
 if TYPE_CHECKING:
@@ -85,12 +85,12 @@ def serve_encoder_command(
     with ExitStack() as stack:
         telemetry = stack.enter_context(open_server_telemetry(metrics=True))
         listener, bound_port = stack.enter_context(bind_socket(host, port))
-        requested = _RequestedModel(name=model, fit=fit, backend=backend, text_tower=text_tower)
         if index is None:
-            connection, get_target = None, _load_target(requested)
+            connection, get_target = None, _load_target(model or DEFAULT_MODEL, fit, backend, text_tower or "full")
         else:
             connection = replace(connections.resolve_connection(url), timeout_s=10.0, request_hooks=telemetry.request_hooks)
-            get_target = _follow_target(stack.enter_context(Cluster(connection)), index, requested)
+            load_encoder = prepare_index_encoder(index, model, fit, backend, text_tower)
+            get_target = _follow_index(stack.enter_context(Cluster(connection)), index, load_encoder)
         config = EncoderConfig(
             get_target=get_target,
             connection=connection,
@@ -104,41 +104,17 @@ def serve_encoder_command(
         create_server(app, partial(_report_ready, base_url, as_json)).run(sockets=[listener])
 
 
-@dataclass(frozen=True, kw_only=True)
-class _RequestedModel:
-    name: str | None
-    fit: ResizeMode | None
-    backend: Backend
-    text_tower: TextTower | None
-
-
-def _load_target(requested: _RequestedModel) -> Callable[[], EncodingTarget]:
+def _load_target(model: str, fit: ResizeMode | None, backend: Backend, text_tower: TextTower) -> Callable[[], EncodingTarget]:
     """Return a function that returns the target for a model."""
     from stair_es.web.encoding.service import EncodingTarget
 
-    encoder = encoder_options.load_named_encoder(
-        requested.name or DEFAULT_MODEL, requested.fit, requested.backend, requested.text_tower or "full"
-    )
-    target = EncodingTarget(encoder=encoder)
-    return lambda: target
+    return partial(EncodingTarget, encoder=load_named_encoder(model, fit, backend, text_tower))
 
 
-def _follow_target(cluster: Cluster, index: str, requested: _RequestedModel) -> Callable[[], EncodingTarget]:
+def _follow_index(cluster: Cluster, index: str, load_encoder: Callable[[IndexInfo], Encoder]) -> Callable[[], EncodingTarget]:
     """Return a function that returns the target for an index as it is now."""
-    from stair_es.search.index_encoder import load_query_encoder
     from stair_es.web.encoding.service import follow_index
     from stair_es.web.index_state import create_state_cache
-
-    def load_encoder(info: IndexInfo) -> Encoder:
-        return load_query_encoder(
-            info,
-            index,
-            model_name=requested.name,
-            fit=requested.fit,
-            backend=requested.backend,
-            text_tower=requested.text_tower,
-            settings=config_file.get_config().settings,
-        )
 
     return follow_index(create_state_cache(cluster, index, load_encoder))
 

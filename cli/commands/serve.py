@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX
 
-from ..options import config_file, connections, server, shared
+from ..options import connections, server, shared
+from ..options.encoder import prepare_index_encoder
 from ..output.console import emit_json, print_notice, stdout
-
-if TYPE_CHECKING:
-    from stair_es.model.base import Backend, Encoder, TextTower
-    from stair_es.search.index_info import IndexInfo
 
 ENV_SERVE_TOKEN = "STAIR_ES_SERVE_TOKEN"
 
@@ -83,7 +79,7 @@ def serve_command(
         connection = replace(connections.resolve_connection(url), timeout_s=10.0, request_hooks=telemetry.request_hooks)
         config = ServerConfig(
             index=index,
-            load_encoder=_prepare_encoder(index, model, backend, text_tower),
+            load_encoder=prepare_index_encoder(index, model, None, backend, text_tower),
             roots=roots,
             title=title,
             root_path=root_path,
@@ -94,14 +90,6 @@ def serve_command(
         ready = partial(_report_ready, page_url, as_json=as_json, with_token=bool(policy.token), open_page=open_)
         with Cluster(connection) as cluster:
             create_server(telemetry.wrap_app(create_app(config, cluster, policy, bound_port)), ready).run(sockets=[listener])
-
-
-def _prepare_encoder(index: str, model: str | None, backend: Backend, text_tower: TextTower) -> Callable[[IndexInfo], Encoder]:
-    """Return a function that loads the encoder for the index, given its info."""
-    from stair_es.search.index_encoder import load_query_encoder
-
-    settings = config_file.get_config().settings
-    return partial(load_query_encoder, index=index, model_name=model, backend=backend, text_tower=text_tower, settings=settings)
 
 
 def _report_ready(url: str, *, as_json: bool, with_token: bool, open_page: bool) -> None:

@@ -6,6 +6,7 @@ index names: see `stair_es.search.index_encoder`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from stair_es.config.defaults import DEFAULT_MODEL
@@ -15,7 +16,7 @@ from ..output.console import print_notice
 from . import config_file, connections
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from stair_es.cluster.client.connection import Connection
     from stair_es.model.base import Backend, Encoder, TextTower
@@ -65,6 +66,23 @@ def resolve_encoder(
 
     settings = config_file.get_config().settings
     return load_index_encoder(connection, index, fit=fit, backend=backend, text_tower=text_tower, settings=settings)
+
+
+def prepare_index_encoder(
+    index: str, model: str | None, fit: ResizeMode | None, backend: Backend, text_tower: TextTower | None
+) -> Callable[[IndexInfo], Encoder]:
+    """Return a function that loads the encoder for queries to an index, given its info."""
+    from stair_es.search.index_encoder import load_query_encoder
+
+    return partial(
+        load_query_encoder,
+        index=index,
+        model_name=model,
+        fit=fit,
+        backend=backend,
+        text_tower=text_tower,
+        settings=config_file.get_config().settings,
+    )
 
 
 def resolve_encoder_offline(
