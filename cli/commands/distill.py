@@ -11,7 +11,7 @@ import typer
 from stair_es.errors import UsageError
 
 from ..options import config_file, shared
-from ..output.console import emit_json, print_notice, print_plain
+from ..output.console import emit_json, print_notice, print_plain, print_skipped
 from .train import print_training_result
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from stair_es.sources.base import Locator
     from stair_es.training.train import TrainingResult
 
-_MAX_PROBLEMS = 5
 _HEAD_PANEL = "With --method head"
 
 _Model = Annotated[
@@ -258,10 +257,7 @@ def _print_report(report: DistillReport, *, as_json: bool) -> None:
     if as_json:
         emit_json(report.to_dict())
         return
-    for problem in report.problems[:_MAX_PROBLEMS]:
-        print_notice(f"skipped: {problem}")
-    if len(report.problems) > _MAX_PROBLEMS:
-        print_notice(f"and {len(report.problems) - _MAX_PROBLEMS} more images (all of them are in --json)")
+    print_skipped(report.problems, "images", "--json")
     print_plain(
         f"{report.folder}: {report.words:,} words, mean of {report.images:,} images, {report.tokens:.0f} tokens an image, "
         f"cosine of an image and its words {report.cosine:.2f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -40,6 +41,7 @@ class _NoticeHandler(logging.Handler):
 stdout = _StdoutConsole(highlight=False, soft_wrap=True)
 stderr = _StderrConsole(stderr=True, highlight=False, soft_wrap=True)
 _NOTICE_HANDLER = _NoticeHandler()
+_MAX_SKIPPED = 5
 
 
 def set_log_format(form: str) -> None:
@@ -56,6 +58,20 @@ def print_notice(text: str, **facts: Any) -> None:  # noqa: ANN401  JSON values
         NOTICE_LOGGER.info(text, extra={"facts": facts})
     else:
         _print_stderr(text, "dim")
+
+
+def print_skipped(problems: Sequence[str], kind: str = "entries", options: str = "--json and --out") -> None:
+    """Print the first inputs that were skipped, and how many more there are.
+
+    Args:
+        problems: What is wrong with each.
+        kind: What they are, in the plural.
+        options: The options that show all of them.
+    """
+    for problem in problems[:_MAX_SKIPPED]:
+        print_notice(f"skipped: {problem}")
+    if len(problems) > _MAX_SKIPPED:
+        print_notice(f"and {len(problems) - _MAX_SKIPPED} more {kind} (all of them are in {options})")
 
 
 def emit_json(value: Any) -> None:  # noqa: ANN401  any JSON value

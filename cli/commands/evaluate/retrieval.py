@@ -11,7 +11,8 @@ from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import UsageError
 
 from ...options import connections, shared
-from .shared import EVALUATION_OPTIONS, ImageFolderOption, LimitOption, SplitOption, print_skipped, run_and_report
+from ...output.console import print_skipped
+from .shared import EVALUATION_OPTIONS, ImageFolderOption, LimitOption, SplitOption, run_and_report
 
 if TYPE_CHECKING:
     from stair_es.eval.retrieval.report import RetrievalReport

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -54,8 +54,6 @@ ClassNamesOption = Annotated[
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="Use only the first N images; with classes, of each class.")
 ]
-
-_MAX_PROBLEMS = 5
 
 
 class PrintableReport(Protocol):
@@ -119,14 +117,6 @@ def run_and_report(arguments: EvaluationArguments, evaluate: Callable[[PartProgr
         emit_json(report.to_dict())
     else:
         print_plain("\n".join(escape_control(line, stdout.encoding) for line in text.splitlines()))
-
-
-def print_skipped(problems: Sequence[str]) -> None:
-    """Print the first entries that were skipped, and how many more there are."""
-    for problem in problems[:_MAX_PROBLEMS]:
-        print_notice(f"skipped: {problem}")
-    if len(problems) > _MAX_PROBLEMS:
-        print_notice(f"and {len(problems) - _MAX_PROBLEMS} more entries (all of them are in --json and --out)")
 
 
 def _make_out_folder(folder: Path | None) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .shared import EVALUATION_OPTIONS, ImageFolderOption, SplitOption, print_skipped, run_and_report
+from ...output.console import print_skipped
+from .shared import EVALUATION_OPTIONS, ImageFolderOption, SplitOption, run_and_report
 
 if TYPE_CHECKING:
     from stair_es.eval.sparsity import SparsityDataset

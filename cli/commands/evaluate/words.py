@@ -9,15 +9,8 @@ import typer
 
 from stair_es.errors import UsageError
 
-from .shared import (
-    EVALUATION_OPTIONS,
-    ClassNamesOption,
-    ImageFolderOption,
-    LimitOption,
-    SplitOption,
-    print_skipped,
-    run_and_report,
-)
+from ...output.console import print_skipped
+from .shared import EVALUATION_OPTIONS, ClassNamesOption, ImageFolderOption, LimitOption, SplitOption, run_and_report
 
 if TYPE_CHECKING:
     from stair_es.eval.interpretability import InterpretabilityTask
