@@ -17,12 +17,12 @@ from stair_es.errors import StairError
 from stair_es.web.auth import AccessMiddleware, AccessPolicy
 from stair_es.web.encoding.routes import EncodingRoutes
 from stair_es.web.encoding.service import BatchLimits, EncodingService, EncodingTarget, follow_index
-from stair_es.web.errors import RETRY_AFTER_S, ErrorResponse, RequestRejected, build_error_response
+from stair_es.web.errors import ErrorResponse, RequestRejected, build_error_response
 from stair_es.web.hooks import NoopHooks, ServerHooks
 from stair_es.web.images.file_access import AllowedRoots
 from stair_es.web.images.thumbnails import ThumbnailService
 from stair_es.web.index_state import create_state_cache
-from stair_es.web.limits import ConcurrencyLimiter, ServerLimits, TooManyRequests
+from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
 from stair_es.web.root_path import RootPathMiddleware
 from stair_es.web.routes import PageRoutes
 from stair_es.web.search.serializers import encode_json
@@ -119,7 +119,7 @@ def create_encoder_app(config: EncoderConfig, policy: AccessPolicy, port: int) -
 
 
 def _build_app(routes: Sequence[Route], handle_error: Callable[[Request, Exception], Response]) -> Starlette:
-    kinds = (StairError, RequestRejected, TooManyRequests, HTTPException, Exception)
+    kinds = (StairError, RequestRejected, HTTPException, Exception)
     app = Starlette(routes=list(routes), exception_handlers=dict.fromkeys(kinds, handle_error))
     app.router.redirect_slashes = False  # to an address without the root path, and with the scheme that a proxy uses
     return app
@@ -144,9 +144,6 @@ def _respond_to_error(request: Request, error: Exception, *, connection: Connect
     """Build the response for any exception of a route; log those that are not the client's fault."""
     if isinstance(error, RequestRejected):
         response = error.response
-    elif isinstance(error, TooManyRequests):
-        headers = {"retry-after": str(RETRY_AFTER_S)}
-        response = ErrorResponse(status=429, error="too many requests", remedy="Try again in a moment.", headers=headers)
     elif isinstance(error, HTTPException):
         message = {404: "page not found", 405: "method not allowed"}.get(error.status_code, error.detail)
         response = ErrorResponse(status=error.status_code, error=message, headers=dict(error.headers or {}))
@@ -158,4 +155,4 @@ def _respond_to_error(request: Request, error: Exception, *, connection: Connect
         log(f"{request.url.path!r}: {type(error).__name__}: {error}")
         response = ErrorResponse(status=500, error="internal server error", remedy="See the log of the server.")
     content = encode_json(response.to_json())
-    return Response(content, status_code=response.status, media_type="application/json", headers=dict(response.headers))
+    return Response(content, status_code=response.status, media_type="application/json", headers=response.build_headers())

@@ -25,8 +25,8 @@ from stair_es.errors import (
 if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
 
-RETRY_AFTER_S = 2
-"""Value of `Retry-After`, in seconds."""
+_RETRY_AFTER_S = 2
+_RETRY_STATUSES = (429, 503)
 _ERROR_TYPES = {
     400: "Validation",
     401: "Unauthorized",
@@ -53,6 +53,11 @@ class ErrorResponse:
     headers: Mapping[str, str] = field(default_factory=dict)
     error_type: str = ""
     """The kind of error for programs; by default `get_error_type`."""
+
+    def build_headers(self) -> dict[str, str]:
+        """Build the headers, with `Retry-After` if the request is worth repeating."""
+        retry = {"retry-after": str(_RETRY_AFTER_S)} if self.status in _RETRY_STATUSES else {}
+        return {**retry, **self.headers}
 
     def to_json(self) -> dict[str, str]:
         """Return the body."""
@@ -87,13 +92,12 @@ def build_error_response(error: StairError, connection: Connection | None) -> Er
         connection: The connection to the cluster, if the server has one.
     """
     status = _get_status(error)
-    headers = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else {}
     message, remedy = _describe_error(error, status)
     if connection is not None:
         for node in connection.nodes:
             message, remedy = message.replace(node, "the cluster"), remedy.replace(node, "the cluster")
         message, remedy = connection.redact(message), connection.redact(remedy)
-    return ErrorResponse(status=status, error=message[:1000], remedy=remedy[:1000], headers=headers)
+    return ErrorResponse(status=status, error=message[:1000], remedy=remedy[:1000])
 
 
 def _get_status(error: StairError) -> int:

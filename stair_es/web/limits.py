@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from stair_es.sources.image.decode import DecodeLimits
+from stair_es.web.errors import RequestRejected
 
 MIB = 1024 * 1024
 
@@ -38,8 +39,11 @@ class ServerLimits:
     """Maximum waiting time, in seconds."""
 
 
-class TooManyRequests(Exception):
+class TooManyRequests(RequestRejected):
     """Too many requests are waiting already."""
+
+    def __init__(self) -> None:
+        super().__init__(429, "too many requests", "Try again in a moment.")
 
 
 class ConcurrencyLimiter:

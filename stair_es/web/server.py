@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from stair_es.errors import UsageError
 from stair_es.web.auth import HEALTH_PATH
-from stair_es.web.errors import RETRY_AFTER_S, ErrorResponse
+from stair_es.web.errors import ErrorResponse
+from stair_es.web.limits import TooManyRequests
 from stair_es.web.search.serializers import encode_json
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class AdmissionMiddleware:
         """Handle an ASGI scope."""
         rejection = self._get_rejection(scope["path"]) if scope["type"] == "http" else None
         if rejection is not None:
-            headers = {"content-type": "application/json", "connection": "close", "retry-after": str(RETRY_AFTER_S)}
+            headers = {"content-type": "application/json", "connection": "close", **rejection.build_headers()}
             raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
             await send({"type": "http.response.start", "status": rejection.status, "headers": raw_headers})
             await send({"type": "http.response.body", "body": encode_json(rejection.to_json())})
@@ -161,7 +162,7 @@ class AdmissionMiddleware:
         if self.is_draining:
             return ErrorResponse(status=503, error="the server is shutting down", remedy="Send the request to another one.")
         if self._in_progress >= _MAX_REQUESTS and path != HEALTH_PATH:  # a probe that failed would end a busy server
-            return ErrorResponse(status=429, error="too many requests", remedy="Try again in a moment.")
+            return TooManyRequests().response
         return None
 
 

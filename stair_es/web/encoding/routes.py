@@ -25,8 +25,7 @@ from stair_es.web.encoding.schemas import (
     parse_encode_params,
     parse_query_params,
 )
-from stair_es.web.errors import RETRY_AFTER_S, RequestRejected, build_error_response, get_error_type
-from stair_es.web.limits import TooManyRequests
+from stair_es.web.errors import RequestRejected, build_error_response, get_error_type
 from stair_es.web.request_body import BodyReader, check_json_type
 from stair_es.web.routes import PatternRoute
 
@@ -159,12 +158,9 @@ class EncodingRoutes:
             if gone.done():
                 raise RequestRejected(_CLIENT_CLOSED_REQUEST, "the client has closed the connection", error_type="Closed")
             message = f"the request has taken longer than {self._limits.timeout_s:g} s"
-            raise RequestRejected(503, message, "Send fewer inputs at once.", {"retry-after": str(RETRY_AFTER_S)})
+            raise RequestRejected(503, message, "Send fewer inputs at once.")
         except RequestRejected as error:
             error_type = error.response.to_json()["error_type"]
-            raise
-        except TooManyRequests:
-            error_type = get_error_type(429)
             raise
         except StairError as error:
             error_type = build_error_response(error, None).to_json()["error_type"]

@@ -20,7 +20,7 @@ from stair_es.search.request import build_search_request
 from stair_es.sources.image.decode import decode_image
 from stair_es.web.encoding.batching import MicroBatcher
 from stair_es.web.encoding.schemas import MAX_INPUTS, build_decode_rejection
-from stair_es.web.errors import RETRY_AFTER_S, RequestRejected
+from stair_es.web.errors import RequestRejected
 from stair_es.web.search.query import QueryPlan
 
 if TYPE_CHECKING:
@@ -160,8 +160,7 @@ class EncodingService:
             vectors.append(result)
         [target, *others] = [target for target, _ in (*encoded_texts, *encoded_images)]
         if any(other != target for other in others):
-            headers = {"retry-after": str(RETRY_AFTER_S)}
-            raise RequestRejected(503, "the index has changed during the request", "Send it again.", headers)
+            raise RequestRejected(503, "the index has changed during the request", "Send it again.")
         return EncodedInputs(target=target, texts=[vector for _, vector in encoded_texts], images=vectors)
 
     def get_target(self) -> EncodingTarget:

@@ -24,7 +24,7 @@ from stair_es.search.ranking.duplicates import collect_pictures, is_same_picture
 from stair_es.search.request import build_pagination
 from stair_es.search.results import parse_search_response
 from stair_es.sources.image.decode import decode_image
-from stair_es.web.errors import RETRY_AFTER_S, RequestRejected, build_not_found
+from stair_es.web.errors import RequestRejected, build_not_found
 from stair_es.web.search import serializers
 from stair_es.web.search.content_facts import ContentFacts, is_hidden_token, list_field_facts
 from stair_es.web.search.facets import build_facets_request, list_facet_fields, list_facets, serialize_facets
@@ -324,6 +324,5 @@ class SearchService:
             )
         self._hooks.record_search_time(response.get("took", 0) / 1000)
         if response.get("timed_out"):  # partial hits are not a result
-            headers = {"retry-after": str(RETRY_AFTER_S)}
-            raise RequestRejected(503, "the search timed out", "Simplify it: a filter with many * is slow.", headers)
+            raise RequestRejected(503, "the search timed out", "Simplify it: a filter with many * is slow.")
         return response
