@@ -111,7 +111,7 @@ class EncodingRoutes:
             texts, images = ([item for item, _ in items] for items in by_kind)
             places = [f"inputs[{i}]" for _, i in by_kind[1]]
             encoded = await self._wait(request, self._service.encode(texts, images, places), len(params.inputs))
-        ids = self._service.get_token_ids(encoded.target).ids
+        ids = (await run_in_threadpool(self._service.get_token_ids, encoded.target)).ids
         vectors = (iter(encoded.texts), iter(encoded.images))
         rows = [next(vectors[is_image]) for is_image in params.is_image]
         return _respond_with_json(
@@ -120,7 +120,8 @@ class EncodingRoutes:
 
     async def _list_tokens(self, request: Request) -> Response:
         target = await run_in_threadpool(self._service.get_target)
-        return _respond_with_json({"model": target.encoder.model_id, "tokens": self._service.list_tokens(target)})
+        tokens = await run_in_threadpool(self._service.list_tokens, target)
+        return _respond_with_json({"model": target.encoder.model_id, "tokens": tokens})
 
     async def _describe_model(self, request: Request) -> Response:
         target = await run_in_threadpool(self._service.get_target)

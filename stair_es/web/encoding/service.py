@@ -58,15 +58,6 @@ class EncodingTarget:
         plan, query = self.plan, SearchQuery(vector=vector)
         return build_search_request(query, plan.query_type, max_clauses=plan.max_clauses, k=size, ordered=plan.sortable).body
 
-    def list_tokens(self) -> list[str] | None:
-        """List the tokens by their id; None if the model doesn't list them. A token of the policy has an id that it replaces."""
-        if not isinstance(self.encoder, VocabularyProvider):
-            return None
-        tokens = list(self.encoder.tokens)
-        for token, position in TokenIds.from_tokens(tokens).extend_for_policy(self.policy).ids.items():
-            tokens[position] = token
-        return tokens
-
 
 def follow_index(states: IndexCache[IndexState]) -> Callable[[], EncodingTarget]:
     """Return a function that returns the target for an index as it is now."""
@@ -135,8 +126,7 @@ class EncodingService:
             record_batch=hooks.record_batch,
         )
         hooks.watch_queue(lambda: self._texts.waiting + self._images.waiting)
-        self._tokens: tuple[EncodingTarget, Sequence[str]] | None = None
-        self._ids: tuple[Sequence[str], TokenIds] | None = None
+        self._ids: tuple[EncodingTarget, TokenIds] | None = None
 
     async def encode(self, texts: Sequence[str], images: Sequence[str], image_places: Sequence[str]) -> EncodedInputs:
         """Encode texts and images.
@@ -171,31 +161,29 @@ class EncodingService:
         """
         return self._get_target()
 
-    def list_tokens(self, target: EncodingTarget) -> Sequence[str]:
-        """List the tokens of a target by their id.
+    def list_tokens(self, target: EncodingTarget) -> list[str]:
+        """List the tokens of a target by their id. A token of the policy has the id of one that it replaces. May block.
 
         Raises:
             RequestRejected: If the model doesn't list its tokens.
         """
-        if self._tokens is None or self._tokens[0] != target:
-            tokens = target.list_tokens()
-            if tokens is None:
-                raise RequestRejected(
-                    424, f"the model {target.encoder.model_id} doesn't list its tokens, so they have no ids", "Use /v1/encode."
-                )
-            self._tokens = (target, tokens)
-        return self._tokens[1]
+        return list({position: token for token, position in self.get_token_ids(target).ids.items()}.values())
 
     def get_token_ids(self, target: EncodingTarget) -> TokenIds:
-        """Return the ids of the tokens of a target.
+        """Return the ids of the tokens of a target. May block.
 
         Raises:
-            RequestRejected: As for `list_tokens`.
+            RequestRejected: If the model doesn't list its tokens.
         """
-        tokens = self.list_tokens(target)
-        if self._ids is None or self._ids[0] is not tokens:
-            self._ids = (tokens, TokenIds.from_tokens(tokens))
-        return self._ids[1]
+        cached = self._ids
+        if cached is None or cached[0] != target:
+            encoder = target.encoder
+            if not isinstance(encoder, VocabularyProvider):
+                raise RequestRejected(
+                    424, f"the model {encoder.model_id} doesn't list its tokens, so they have no ids", "Use /v1/encode."
+                )
+            self._ids = cached = (target, TokenIds.from_tokens(encoder.tokens).extend_for_policy(target.policy))
+        return cached[1]
 
     def _encode_texts(self, texts: Sequence[str]) -> list[tuple[EncodingTarget, SparseVector]]:
         target = self._get_target()
