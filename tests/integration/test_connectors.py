@@ -40,7 +40,7 @@ def policy_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder_url(policy_file: Path, plugin_url: str, photo_index: str) -> Iterator[str]:
+def encoder_url(plugin_url: str, photo_index: str) -> Iterator[str]:
     """The command, for the index on the plugin node."""
     with run_encoder("--index", photo_index, "--url", plugin_url, STAIR_ES_ENCODER_TOKEN=TOKEN) as (_, url):
         yield url

@@ -50,8 +50,8 @@ ODD = (
 
 
 @pytest.fixture(scope="module")
-def java(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """The `java` of a JDK of 11 or newer, and beside the compiled programs; None on a contributor's machine without one."""
+def java() -> Path | None:
+    """The `java` of a JDK of 11 or newer; None on a contributor's machine without one."""
     found = find_jdk(11)
     if found is None and os.environ.get("CI"):
         raise LookupError("a JDK of 11 or newer is not on this machine")
