@@ -67,7 +67,7 @@ def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, por
     Raises:
         StairError: If the index can't be searched, or its model can't be loaded.
     """
-    limits, log = config.limits, ThrottledLog(cluster.connection.redact)
+    limits = config.limits
     limiter = ConcurrencyLimiter(limits.max_concurrent, limits.max_waiting, limits.wait_s)
     states = create_state_cache(cluster, config.index, config.load_encoder)
     states.get()
@@ -84,8 +84,7 @@ def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, por
         *EncodingRoutes(encoding, batch_limits, limits, config.hooks).list_routes(),
         *config.extra_routes,
     ]
-    app = _build_app(routes, partial(_respond_to_error, connection=cluster.connection, log=log))
-    return RootPathMiddleware(AccessMiddleware(app, policy, port, config.root_path), config.root_path)
+    return _build_app(routes, cluster.connection, policy, port, config.root_path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,17 +111,19 @@ def create_encoder_app(config: EncoderConfig, policy: AccessPolicy, port: int) -
     """
     config.get_target().encoder.encode_texts(["a red car"])
     service = EncodingService(config.get_target, config.batch_limits, config.limits, config.hooks)
-    log = ThrottledLog(config.connection.redact if config.connection else str)
     routes = [*EncodingRoutes(service, config.batch_limits, config.limits, config.hooks).list_routes(), *config.extra_routes]
-    app = _build_app(routes, partial(_respond_to_error, connection=config.connection, log=log))
-    return RootPathMiddleware(AccessMiddleware(app, policy, port, config.root_path), config.root_path)
+    return _build_app(routes, config.connection, policy, port, config.root_path)
 
 
-def _build_app(routes: Sequence[Route], handle_error: Callable[[Request, Exception], Response]) -> Starlette:
+def _build_app(
+    routes: Sequence[Route], connection: Connection | None, policy: AccessPolicy, port: int, root_path: str
+) -> ASGIApp:
+    log = ThrottledLog(connection.redact if connection else str)
+    handle_error = partial(_respond_to_error, connection=connection, log=log)
     kinds = (StairError, RequestRejected, HTTPException, Exception)
     app = Starlette(routes=list(routes), exception_handlers=dict.fromkeys(kinds, handle_error))
     app.router.redirect_slashes = False  # to an address without the root path, and with the scheme that a proxy uses
-    return app
+    return RootPathMiddleware(AccessMiddleware(app, policy, port, root_path), root_path)
 
 
 class ThrottledLog:
