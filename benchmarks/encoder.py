@@ -20,12 +20,10 @@ import base64
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias, get_args
@@ -36,6 +34,7 @@ from encoding.load import Load, Work, compute_percentiles, send_load, start_clie
 from harness.photos import PHOTOS
 from harness.program import add_model_option, build_parser, publish_result
 from harness.result import Ratio, ReportTable, Result
+from harness.server import start_server
 
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec, TextTower
@@ -84,19 +83,6 @@ class Row:
         """Return what the load is, for ratios."""
         several = f", {self.per_request} texts a request" if self.per_request > 1 else ""
         return f"{self.tower}, {self.path}, {self.clients} client{'s' if self.clients > 1 else ''}{several}"
-
-
-@contextmanager
-def start_service(model: str, tower: str) -> Iterator[tuple[str, psutil.Process]]:
-    """Start `stair-es encoder` as a process of its own, and yield its URL and the process."""
-    command = [str(Path(sys.executable).with_name("stair-es")), "encoder", "--model", model, "--text-tower", tower]
-    command += ["--port", "0", "--no-token", "--json", "--timeout", str(TIMEOUT_S)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
-        try:
-            line = process.stdout.readline() if process.stdout else ""
-            yield json.loads(line)["url"].rstrip("/"), psutil.Process(process.pid)
-        finally:
-            process.terminate()
 
 
 def make_texts(count: int) -> list[str]:
@@ -153,7 +139,9 @@ def measure_tower(pool: ProcessPoolExecutor, tower: TextTower, args: argparse.Na
     """Measure a text tower, and images with the full one; return the memory of the service afterwards, in MB."""
     encoder = registry.load_encoder(ModelSpec(name=args.model, text_tower=tower))
     rows, items = [], make_texts(TEXTS)
-    with start_service(args.model, tower) as (url, process):
+    options = ("--model", args.model, "--text-tower", tower, "--no-token", "--timeout", str(TIMEOUT_S))
+    with start_server("encoder", *options) as (address, server):
+        url, process = address.rstrip("/"), psutil.Process(server.pid)
         memory = {"started": process.memory_info().rss / 1e6}
         for clients, per_request in [*((count, 1) for count in args.clients), (GROUP_CLIENTS, GROUP)]:
             for path, field in ((NATIVE, "texts"), (TEI, "inputs")):

@@ -14,15 +14,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +29,7 @@ from harness.paired import Call, Client, compute_p95, compute_ratio, make_row, m
 from harness.photos import make_thumbnails
 from harness.program import build_parser, publish_result
 from harness.result import Ratio, ReportTable, Result
+from harness.server import start_server
 from search.corpus import Corpus, Documents
 from search.corpus import load_corpus as drawn
 from search.indices import Kind, load_index
@@ -89,18 +86,6 @@ def build_kind(thumbnails: Sequence[str | None]) -> Kind:
         }
 
     return Kind(name="page", body={**body, "mappings": {**body["mappings"], "_meta": about}}, fields=fields)
-
-
-@contextmanager
-def start_page(url: str) -> Iterator[str]:
-    """Start `stair-es serve` as a process of its own, and yield its URL."""
-    command = [str(Path(sys.executable).with_name("stair-es")), "serve", "--index", INDEX, "--port", "0", "--json", "--url", url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
-        try:
-            line = process.stdout.readline() if process.stdout else ""
-            yield json.loads(line)["url"].rstrip("/")
-        finally:
-            process.terminate()
 
 
 def list_page_facets(node: str) -> tuple[list[Facet], Mapping[str, MappedField]]:
@@ -286,8 +271,8 @@ def measure_page(corpus: Corpus, documents: Documents, node: str, args: argparse
     characters = statistics.median(len(str(picture)) for picture in pictures)
     sizes = f"thumbnails of {characters:.0f} characters, {loaded.bytes_a_document:.0f} bytes a document"
     about = f"{args.docs:,} documents, {sizes}, one shard"
-    with start_page(node) as url:
-        publish_result(measure(about, make_texts(corpus, args.queries), node, url, args.rounds), args.json)
+    with start_server("serve", "--index", INDEX, "--url", node) as (url, _):
+        publish_result(measure(about, make_texts(corpus, args.queries), node, url.rstrip("/"), args.rounds), args.json)
 
 
 if __name__ == "__main__":

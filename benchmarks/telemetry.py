@@ -15,8 +15,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from harness.cluster import open_cluster
@@ -24,13 +24,13 @@ from harness.paired import Client, compute_ratio, make_row, measure_pairs
 from harness.photos import make_photo_folder
 from harness.program import add_url_option, build_parser, publish_result
 from harness.result import Ratio, ReportTable, Result
+from harness.server import STAIR_ES, start_server
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.servers.otlp_collector import start_collector
 
 from stair_es.config.defaults import DEFAULT_MODEL
 
-STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 TEXTS = ("a red panda", "black and white bear", "kitten on grass", "two dogs", "a cup of coffee", "mountain lake")
 
 
@@ -51,18 +51,6 @@ def measure_ingest(folder: Path, index: str, url: str, observed: Mapping[str, st
     return float(json.loads(done.stdout)["seconds"])
 
 
-@contextmanager
-def start_page(index: str, url: str, observed: Mapping[str, str]) -> Iterator[Client]:
-    """Start a page, and yield a client of it."""
-    command = [STAIR_ES, "serve", "--index", index, "--url", url, "--port", "0", "--json", *(["--metrics"] if observed else [])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **observed}) as process:
-        try:
-            line = process.stdout.readline() if process.stdout else ""
-            yield Client(json.loads(line)["url"])
-        finally:
-            process.terminate()
-
-
 def measure(args: argparse.Namespace) -> Result:
     """Measure both, and return their ratios."""
     with (
@@ -78,7 +66,9 @@ def measure(args: argparse.Namespace) -> Result:
             for on in (turn % 2 == 0, turn % 2 == 1):
                 runs[on].append(measure_ingest(folder, f"{name}-{turn}-{on}".lower(), url, observed if on else {}))
         of_ingest = len(collector.spans)
-        plain, ours = (stack.enter_context(start_page(f"{name}-first", url, on)) for on in ({}, observed))
+        page = ("serve", "--index", f"{name}-first", "--url", url)
+        servers = (start_server(*page), start_server(*page, "--metrics", **observed))
+        plain, ours = (Client(stack.enter_context(server)[0]) for server in servers)
         bodies = [json.dumps({"text": text}).encode() for text in TEXTS * (args.searches // len(TEXTS))]
         searches = measure_pairs(
             [
