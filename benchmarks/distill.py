@@ -23,8 +23,8 @@ from harness.bootstrap import compute_interval
 from harness.program import build_parser, publish_result
 from harness.result import Ratio, ReportTable, Result
 from small.arms import ARMS
-from small.score import SPLITS, WORD_CUTS, Split, SplitScores
-from small_recipes import DENSE, TUNED, VALIDATION, shrink_sets, train_arm
+from small.score import SPLITS, WORD_CUTS, Split, SplitScores, score_own_words
+from small_recipes import DENSE, TUNED, VALIDATION, Runs, shrink_sets, train_arm
 from torch import Tensor
 
 from stair_es.config.settings import resolve_settings
@@ -80,13 +80,13 @@ def main() -> None:
     args = parser.parse_args()
     sets, out = args.sets.absolute(), args.out.absolute()
     sets = shrink_sets(sets, out / f"sets-{args.pairs}", args.pairs) if args.pairs else sets
-    runs: dict[str, list[dict[str, SplitScores]]] = {name: [] for name in (DENSE, *args.methods)}
+    splits = {name: Split(sets / f"{name}.jsonl") for name in args.splits}
+    runs: Runs = {name: [] for name in (DENSE, *args.methods)}
     for seed in range(args.seeds):
         folder = out / f"{DENSE}-{args.steps}-{seed}"
         if not (folder / "config.json").is_file():
             train_arm(ARMS[DENSE], sets, folder, json.loads(TUNED.read_text())[DENSE], args.steps, seed)
         dense = load_dense_features(str(folder), resolve_settings(None))
-        splits = {name: Split(sets / f"{name}.jsonl") for name in args.splits}
         vectors = {name: encode_split(dense, split) for name, split in splits.items()}
         runs[DENSE].append({name: score_dense(split, vectors[name]) for name, split in splits.items()})
         for method in args.methods:
@@ -187,12 +187,13 @@ def score_dense(split: Split, vectors: DenseVectors) -> SplitScores:
 
 
 def score_tokens(folder: Path, split: Split, vectors: DenseVectors) -> SplitScores:
-    """Return the scores of a checkpoint, from the dense vectors below it."""
+    """Return the scores of a checkpoint, from the dense vectors below it; its own words are shares of all images."""
     images_NF, texts_MF = encode_tokens(folder, split, vectors)
     t2i, i2t = split.find_hits(images_NF, texts_MF)
     counts = [float((rows > 0).sum(dim=1).float().mean()) for rows in (images_NF, texts_MF)]
     vocabulary = WholeWordVocabulary.from_file(folder / WHOLE_WORDS_FILE)
-    return SplitScores(t2i=t2i, i2t=i2t, words=(counts[0], counts[1]), own=find_own_words(vocabulary, split, images_NF))
+    own = [{match.word_index for match in vocabulary.match_words(row["caption"])} for row in split.rows]
+    return SplitScores(t2i=t2i, i2t=i2t, words=(counts[0], counts[1]), own=score_own_words(own, images_NF))
 
 
 def encode_tokens(folder: Path, split: Split, vectors: DenseVectors) -> tuple[Tensor, Tensor]:
@@ -217,19 +218,7 @@ def encode_tokens(folder: Path, split: Split, vectors: DenseVectors) -> tuple[Te
     return normalize_rows(images), normalize_rows(words)
 
 
-def find_own_words(vocabulary: WholeWordVocabulary, split: Split, images_NF: Tensor) -> dict[int, float]:
-    """Return for each cut the share of all images with a word of their caption among so many heaviest tokens."""
-    order = images_NF.argsort(dim=1, descending=True, stable=True)[:, : max(WORD_CUTS)]
-    is_there = images_NF.gather(1, order) > 0
-    own = [{match.word_index for match in vocabulary.match_words(row["caption"])} for row in split.rows]
-    heaviest = [row[there].tolist() for row, there in zip(order, is_there, strict=True)]
-    return {
-        cut: float(np.mean([bool(mine & set(words[:cut])) for mine, words in zip(own, heaviest, strict=True)]))
-        for cut in WORD_CUTS
-    }
-
-
-def build_distill_result(runs: dict[str, list[dict[str, SplitScores]]], splits: Sequence[str], seeds: int) -> Result:
+def build_distill_result(runs: Runs, splits: Sequence[str], seeds: int) -> Result:
     """Return a table for each split, with the differences to the dense model."""
     tables = tuple(
         ReportTable(heading=split, head=_COLUMNS, rows=tuple(_format_distill_row(name, split, runs) for name in runs))
@@ -257,7 +246,7 @@ _COLUMNS = (
 )
 
 
-def _format_distill_row(name: str, split: str, runs: dict[str, list[dict[str, SplitScores]]]) -> tuple[str, ...]:
+def _format_distill_row(name: str, split: str, runs: Runs) -> tuple[str, ...]:
     seeds = [seed[split] for seed in runs[name]]
     cells = []
     for way in ("t2i", "i2t"):
@@ -271,7 +260,7 @@ def _format_distill_row(name: str, split: str, runs: dict[str, list[dict[str, Sp
     return name, *cells, words, own
 
 
-def _build_mean_ratio(name: str, runs: dict[str, list[dict[str, SplitScores]]], splits: Sequence[str]) -> Ratio:
+def _build_mean_ratio(name: str, runs: Runs, splits: Sequence[str]) -> Ratio:
     def compute_mean(arm: str) -> float:
         return float(
             np.mean([getattr(seed[split], way)[1].mean() for seed in runs[arm] for split in splits for way in ("t2i", "i2t")])

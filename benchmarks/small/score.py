@@ -6,6 +6,7 @@ Shape suffixes: N images, M texts, E whatever is compared, F features.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,7 +74,7 @@ class Split:
             t2i=t2i,
             i2t=i2t,
             words=(0.0 if weights_NF is None else float((weights_NF > 0).sum(dim=1).float().mean()), text_words),
-            own={} if weights_NF is None else self.score_own_words(model.tokens, weights_NF),
+            own={} if weights_NF is None else self._score_images_with_words(model.tokens, weights_NF),
         )
 
     def find_hits(self, images_NE: Tensor, texts_ME: Tensor) -> tuple[dict[int, Hits], dict[int, Hits]]:
@@ -121,14 +122,25 @@ class Split:
             words += int((found > 0).sum()) if model.config.is_scored_by_tokens else 0
         return torch.cat(rows), words / len(texts)
 
-    def score_own_words(self, tokens: StairTokenizer, weights_NF: Tensor) -> dict[int, float]:
-        """Return for each cut the share of the images with a word of their caption among so many heaviest words."""
-        order = weights_NF.argsort(dim=1, descending=True, stable=True)[:, : max(WORD_CUTS)]
-        there = weights_NF.gather(1, order) > 0
-        best = [row[on].tolist() for row, on in zip(order, there, strict=True)]
+    def _score_images_with_words(self, tokens: StairTokenizer, weights_NF: Tensor) -> dict[int, float]:
+        """Return the share of `score_own_words` among the images whose caption has a word of the vocabulary."""
         own = [_list_own_words(tokens, row["caption"]) for row in self.rows]
-        pairs = [(words, mine) for words, mine in zip(best, own, strict=True) if mine]
-        return {cut: float(np.mean([bool(mine & set(words[:cut])) for words, mine in pairs])) for cut in WORD_CUTS}
+        return score_own_words([words for words in own if words], weights_NF[[bool(words) for words in own]])
+
+
+def score_own_words(own: Sequence[set[int]], weights_NF: Tensor) -> dict[int, float]:
+    """Return for each cut the share of the images with a word of their caption among so many heaviest words.
+
+    Args:
+        own: Features of the words in the caption of each image; an image without any counts, as one that misses.
+        weights_NF: Token weights of the images.
+    """
+    order = weights_NF.argsort(dim=1, descending=True, stable=True)[:, : max(WORD_CUTS)]
+    there = weights_NF.gather(1, order) > 0
+    best = [row[on].tolist() for row, on in zip(order, there, strict=True)]
+    return {
+        cut: float(np.mean([bool(mine & set(words[:cut])) for words, mine in zip(best, own, strict=True)])) for cut in WORD_CUTS
+    }
 
 
 def _normalize(model: StairModel, rows_NE: Tensor) -> Tensor:
