@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
 import os
 import statistics
 import sys
@@ -25,13 +24,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TypeAlias, get_args
 
 import numpy as np
 import psutil
 from encoding.load import Load, Work, compute_percentiles, send_load, start_clients
-from harness.photos import PHOTOS
+from harness.photos import list_photos, read_captions
 from harness.program import add_model_option, build_parser, publish_result
 from harness.result import Ratio, ReportTable, Result
 from harness.server import start_server
@@ -87,14 +85,8 @@ class Row:
 
 def make_texts(count: int) -> list[str]:
     """Return different texts of 3 to 9 words."""
-    rng, words = np.random.default_rng(1), sorted({word for caption in read_captions() for word in caption.split()})
+    rng, words = np.random.default_rng(1), sorted({word for caption in read_captions().values() for word in caption.split()})
     return [f"{' '.join(rng.choice(words, int(rng.integers(2, 9))))} {number}" for number in range(count)]
-
-
-def read_captions() -> list[str]:
-    """Return the captions of the bundled photos."""
-    lines = (PHOTOS / "captions.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line)["caption"] for line in lines]
 
 
 def measure_bare(encode: Encode, items: Sequence[str], size: int, seconds: float) -> tuple[float, float]:
@@ -162,11 +154,6 @@ def measure_tower(pool: ProcessPoolExecutor, tower: TextTower, args: argparse.Na
             rows.append(measure_load(pool, build_image_loop(encoder), work, process, args.rounds, "image"))
             memory["after images"] = process.memory_info().rss / 1e6
     return rows, memory
-
-
-def list_photos() -> list[Path]:
-    """Return the bundled photos."""
-    return sorted(PHOTOS.glob("*.jpg"))
 
 
 def build_image_loop(encoder: Encoder) -> Encode:

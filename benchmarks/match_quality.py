@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from harness.photos import PHOTOS, read_captions
 from harness.program import build_parser, publish_result
 from harness.result import ReportTable, Result
 from numpy.typing import NDArray
@@ -35,7 +36,6 @@ from stair_es.search.query import TokenGroup
 from stair_es.search.query_encoder import list_named_words
 from stair_es.types import SparseVector
 
-PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
 QUERIES = Path(__file__).parent / "data" / "photo_queries.json"
 CUTS = np.round(np.arange(0.1, 0.96, 0.05), 2)
 SHOWN_CUTS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
@@ -149,13 +149,13 @@ def choose_cut(labelled: Labelled, values_QD: Scores) -> float | None:
 
 def read_bundled(model: StairMiniEncoder) -> dict[str, Labelled]:
     """Read the bundled photographs with queries, captions and kinds."""
-    rows = [json.loads(line) for line in (PHOTOS / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
-    labels, names = json.loads(QUERIES.read_text(encoding="utf-8")), [Path(row["file"]).stem for row in rows]
-    images = model.encode_images(read_pixels([PHOTOS / row["file"] for row in rows]))
+    captions, labels = read_captions(), json.loads(QUERIES.read_text(encoding="utf-8"))
+    names = [Path(file).stem for file in captions]
+    images = model.encode_images(read_pixels([PHOTOS / file for file in captions]))
     kinds = {name: set(kind) - {name} for kind in labels["kinds"] for name in kind}
     answers = {
         "queries": labels["queries"],
-        "captions": {row["caption"]: [Path(row["file"]).stem] for row in rows},
+        "captions": {caption: [name] for name, caption in zip(names, captions.values(), strict=True)},
         "images": {name: kinds.get(name, ()) for name in names},
     }
     labelled = {}

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from harness.photos import PHOTOS
+from harness.photos import list_photos
 from harness.program import build_parser, publish_result
 from harness.result import Ratio, Result
 from harness.result import ReportTable as Lines
@@ -114,11 +114,9 @@ def measure_readability(words: Mapping[str, Sequence[str]]) -> dict[str, float]:
 
 def read_example_words() -> dict[str, tuple[str, ...]]:
     """Return the ten heaviest words of each example photograph."""
-    names = sorted(path.stem for path in PHOTOS.glob("*.jpg"))
-    vectors = StairMiniEncoder(ModelSpec(name="stair-mini")).encode_images(
-        read_pixels([PHOTOS / f"{name}.jpg" for name in names])
-    )
-    return {name: vector.tokens[:10] for name, vector in zip(names, vectors, strict=True)}
+    photos = list_photos()
+    vectors = StairMiniEncoder(ModelSpec(name="stair-mini")).encode_images(read_pixels(photos))
+    return {photo.stem: vector.tokens[:10] for photo, vector in zip(photos, vectors, strict=True)}
 
 
 def build_result(tables: Sequence[Table], words: Mapping[str, Sequence[str]], backend: str) -> Result:

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from harness.bulk import check_written, write_throttled
 from harness.cluster import open_cluster
-from harness.photos import PHOTOS
+from harness.photos import list_photos
 from harness.program import add_model_option, add_url_option, build_parser, publish_result
 from harness.result import Ratio, ReportTable, Result
 from opensearchpy import helpers
@@ -62,7 +62,7 @@ def build_documents(count: int, model: str) -> Documents:
     """Return the bundled photos' documents, each many times under another URI."""
     encoder = registry.load_encoder(ModelSpec(name=model))
     made = []
-    for path in sorted(PHOTOS.glob("*.jpg")):
+    for path in list_photos():
         decoded = decode_image(path.read_bytes(), encoder.image_spec, DecodeLimits(), THUMBNAIL_PX)
         [vector] = encoder.encode_images(np.stack([decoded.pixels_HWC]))
         made.append((vector, decoded))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from harness.photos import PHOTOS
+from harness.photos import PHOTOS, list_photos
 from PIL import Image
 from support.plugin_metadata import write_entry_points
 
@@ -53,7 +53,7 @@ def make_corpus(folder: Path, images: int) -> Corpus:
     made = Corpus(folder / "images", folder / "broken", folder / "packages")
     for each in (made.images, made.broken, made.packages):
         each.mkdir()
-    small = [_shrink(photo) for photo in sorted(PHOTOS.glob("*.jpg"))]
+    small = [_shrink(photo) for photo in list_photos()]
     for i in range(images):
         (made.images / f"{i:06}.jpg").write_bytes(small[i % len(small)] + i.to_bytes(8, "big"))
     for i in range(_BROKEN):

@@ -1,7 +1,8 @@
-"""The bundled photos: as thumbnails, and as a folder of as many images as are needed."""
+"""The bundled photos: files, captions, thumbnails, and a folder of as many images as are needed."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,16 +15,27 @@ from stair_es.sources.image.decode import DecodeLimits, decode_image
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
 
+def list_photos() -> list[Path]:
+    """Return the files of the bundled photos."""
+    return sorted(PHOTOS.glob("*.jpg"))
+
+
+def read_captions() -> dict[str, str]:
+    """Return the caption of each bundled photo by the name of its file."""
+    lines = (PHOTOS / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["file"]: row["caption"] for row in map(json.loads, lines)}
+
+
 def make_thumbnails() -> list[str | None]:
     """Return the thumbnails of the bundled photos, as ingest makes them."""
-    paths = sorted(PHOTOS.glob("*.jpg"))
-    return [decode_image(path.read_bytes(), KIND.card.image_spec, DecodeLimits(), THUMBNAIL_PX).thumbnail for path in paths]
+    spec, limits = KIND.card.image_spec, DecodeLimits()
+    return [decode_image(path.read_bytes(), spec, limits, THUMBNAIL_PX).thumbnail for path in list_photos()]
 
 
 @contextmanager
 def make_photo_folder(images: int) -> Iterator[Path]:
     """Yield a folder of `images` different files: the bundled photos over and over, each with some bytes more at its end."""
-    photos = sorted(PHOTOS.glob("*.jpg"))
+    photos = list_photos()
     with tempfile.TemporaryDirectory(prefix="stair-es-bench-") as folder:
         for i in range(images):
             photo = photos[i % len(photos)]

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from harness.photos import PHOTOS
+from harness.photos import list_photos
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -51,7 +51,7 @@ class Views:
 def crop_photos() -> Pixels:
     """Return six views of each bundled photo: whole, mirrored, and four crops."""
     made = []
-    for path in sorted(PHOTOS.glob("*.jpg")):
+    for path in list_photos():
         whole_HWC = decode_image(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
         side = len(whole_HWC)
         made += [whole_HWC, whole_HWC[:, ::-1]]

@@ -10,12 +10,11 @@ vector.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from harness.photos import PHOTOS
+from harness.photos import read_captions
 from numpy.typing import NDArray
 
 from search.corpus import DECIMALS, Corpus, Documents
@@ -64,8 +63,7 @@ class Truth:
 
 def make_texts(corpus: Corpus, count: int) -> list[str]:
     """Return the captions, then drawn texts."""
-    lines = (PHOTOS / "captions.jsonl").read_text(encoding="utf-8").splitlines()
-    made = [json.loads(line)["caption"] for line in lines]
+    made = list(read_captions().values())
     rng = np.random.default_rng(_SEED)
     while len(made) < count:
         drawn = rng.choice(len(corpus.popularity), 1 + int(rng.random() < 0.5), p=corpus.popularity, replace=False)
