@@ -28,7 +28,7 @@ from typing import TypeAlias, get_args
 
 import numpy as np
 import psutil
-from encoding.load import Load, Work, compute_percentiles, send_load, start_clients
+from encoding.load import Load, Work, send_load, start_clients
 from harness.photos import list_photos, read_captions
 from harness.program import add_model_option, build_parser, publish_result
 from harness.result import Ratio, ReportTable, Result
@@ -171,7 +171,7 @@ def build_result(rows: Sequence[Row], memory: dict[str, dict[str, float]], about
     """Return the table, the ratios and the memory."""
     lines = []
     for row in rows:
-        p50_ms, p99_ms = compute_percentiles(row.ms)
+        p50_ms, p99_ms = np.percentile(row.ms, (50, 99))
         speeds = (f"{statistics.median(values):,.0f}" for values in (row.bare_per_s, row.service_per_s))
         cpu_ms = (f"{statistics.median(values):.2f}" for values in (row.bare_cpu_ms, row.service_cpu_ms))
         ratios, times = (f"{row.ratio:.2f}", f"{row.cpu_ratio:.2f}"), f"{p50_ms:.1f} / {p99_ms:.1f}"

@@ -15,7 +15,6 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import numpy as np
 import orjson
 
 _HEAD_END, _LENGTH = b"\r\n\r\n", b"content-length:"
@@ -66,12 +65,6 @@ def send_load(work: Work) -> Load:
     return Load(items_per_s=len(ms) * work.per_request / spent_s, ms=ms, client_cpu_ms=1000 * cpu_s / len(ms))
 
 
-def compute_percentiles(values: Sequence[float]) -> tuple[float, float]:
-    """Return the median and the 99th percentile."""
-    p50, p99 = np.percentile(values, (50, 99)).tolist()
-    return float(p50), float(p99)
-
-
 def _connect(url: str) -> socket.socket:
     parts = urlsplit(url)
     connection = socket.create_connection((parts.hostname, parts.port), timeout=_TIMEOUT_S)
@@ -92,8 +85,8 @@ def _send_until(work: Work, connection: socket.socket, take_next: Callable[[], i
     return times_ms
 
 
-def _read_answer(connection: socket.socket) -> bytes:
-    """Return the body of an answer.
+def _read_answer(connection: socket.socket) -> None:
+    """Read an answer to its end.
 
     Raises:
         SystemExit: If the answer is a failure.
@@ -106,10 +99,9 @@ def _read_answer(connection: socket.socket) -> bytes:
     length = int(head[at:].split(b"\r\n", 1)[0])
     while len(data) < end + len(_HEAD_END) + length:
         data += _receive(connection)
-    body = bytes(data[end + len(_HEAD_END) :])
     if b" 200 " not in head.split(b"\r\n", 1)[0]:
+        body = bytes(data[end + len(_HEAD_END) :])
         raise SystemExit(f"{head.decode(errors='replace')}: {body[:300]!r}")
-    return body
 
 
 def _receive(connection: socket.socket) -> bytes:
