@@ -13,6 +13,7 @@ from stair_es.eval.encode import encode_images, encode_texts
 from stair_es.eval.models import EvaluatedModel
 from stair_es.model import checkpoint_formats, registry
 from stair_es.model.base import DenseEncoder, ModelCard, ModelSpec
+from stair_es.model.checkpoint import DENSE_FOLDER
 from stair_es.sources.base import Locator, Source, SourceItem
 from stair_es.types import Floats, PartProgressCallback
 
@@ -55,7 +56,7 @@ def open_dense_model(spec: ModelSpec) -> DenseModel:
     """Open a dense model. A repository on the hub is downloaded first; networks are loaded when they are first used.
 
     Raises:
-        UsageError: If the model has no dense vectors, or is no checkpoint.
+        UsageError: If the model has no dense vectors, is already made of a dense model, or is no checkpoint.
         ModelError: If it is unknown or broken.
         MissingExtra: If a library isn't installed.
     """
@@ -68,6 +69,10 @@ def open_dense_model(spec: ModelSpec) -> DenseModel:
     checkpoint_format = checkpoint_formats.detect_checkpoint_format(folder)
     if checkpoint_format not in checkpoint_formats.DENSE_FORMATS:
         raise UsageError(f"the model {spec.name!r} has the format {checkpoint_format.name}, which can't be distilled", _REMEDY)
+    if (folder / DENSE_FOLDER).is_dir():
+        raise UsageError(
+            f"the model {spec.name!r} is already made of a dense model", f"Give its dense model: {folder / DENSE_FOLDER}."
+        )
     encoder = plugin.load(spec)
     if getattr(encoder, "tokens_only", False) or not isinstance(encoder, DenseEncoder):
         raise UsageError(f"the model {spec.name!r} has no dense vectors, so it can't be distilled", _REMEDY)

@@ -12,6 +12,7 @@ import torch
 from support.commands import CommandRunner
 from support.models import tiny_dense, tiny_training
 
+from stair_es.distill.dense_model import open_dense_model
 from stair_es.errors import ModelError, UsageError
 from stair_es.eval.dense import get_dense_encoder
 from stair_es.model import registry
@@ -124,6 +125,13 @@ def test_wrong_use_is_explained(folder: Path, tmp_path: Path) -> None:
     tiny_training.write_captions(tmp_path / "few.jsonl", [{"image": str(folder / "set" / "red-dog.png"), "captions": ["a dog"]}])
     error = runner.read_error(folder / "clip", "--captions", tmp_path / "few.jsonl", "--out", tmp_path / "out")
     assert "too few" in error.message
+
+
+def test_the_checkpoint_is_no_dense_model_but_the_one_in_it_is(folder: Path) -> None:
+    with pytest.raises(UsageError, match="is already made of a dense model") as wrong:
+        open_dense_model(ModelSpec(name=str(folder / "made")))
+    assert str(folder / "made" / "dense") in wrong.value.remedy
+    assert open_dense_model(ModelSpec(name=str(folder / "made" / "dense"))).folder == folder / "made" / "dense"
 
 
 def test_it_runs_in_pytorch_only(folder: Path) -> None:
