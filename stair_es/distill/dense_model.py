@@ -12,7 +12,7 @@ from stair_es.errors import ModelError, UsageError
 from stair_es.eval.encode import encode_images, encode_texts
 from stair_es.eval.models import EvaluatedModel
 from stair_es.model import checkpoint_formats, registry
-from stair_es.model.base import DenseEncoder, ModelCard, ModelSpec
+from stair_es.model.base import DenseEncoder, ModelCard, ModelSpec, get_own_dense_encoder
 from stair_es.model.checkpoint import DENSE_FOLDER
 from stair_es.sources.base import Locator, Source, SourceItem
 from stair_es.types import Floats, PartProgressCallback
@@ -74,10 +74,11 @@ def open_dense_model(spec: ModelSpec) -> DenseModel:
             f"the model {spec.name!r} is already made of a dense model", f"Give its dense model: {folder / DENSE_FOLDER}."
         )
     encoder = plugin.load(spec)
-    if getattr(encoder, "tokens_only", False) or not isinstance(encoder, DenseEncoder):
+    dense = get_own_dense_encoder(encoder)
+    if dense is None:
         raise UsageError(f"the model {spec.name!r} has no dense vectors, so it can't be distilled", _REMEDY)
-    evaluated = EvaluatedModel(spec=spec, encoder=encoder, dense=encoder, has_tokens=False)
-    return DenseModel(folder=folder, card=plugin.card, encoder=encoder, evaluated=evaluated)
+    evaluated = EvaluatedModel(spec=spec, encoder=encoder, dense=dense, has_tokens=False)
+    return DenseModel(folder=folder, card=plugin.card, encoder=dense, evaluated=evaluated)
 
 
 def iterate_source_items(sources: Sequence[Source], on_problem: Callable[[str], None]) -> Iterator[SourceItem]:

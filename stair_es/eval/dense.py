@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from stair_es.model.base import DenseEncoder, Encoder
+from stair_es.model.base import DenseEncoder, Encoder, get_own_dense_encoder
 from stair_es.model.networks.minilm import compute_softmax
 from stair_es.model.stair_mini import artifacts
 from stair_es.model.stair_mini.encoder import ImageOutputs, StairMiniEncoder, TextOutputs
@@ -53,15 +53,8 @@ class ConseEncoder:
 
 
 def get_dense_encoder(encoder: Encoder) -> DenseEncoder | None:
-    """Return the dense encoder of a model: its own, or ConSE for stair-mini; None if there is none.
-
-    An encoder that has the methods only for other checkpoints of its kind sets `tokens_only`.
-    """
-    if getattr(encoder, "tokens_only", False):
-        return None
-    if isinstance(encoder, DenseEncoder):
-        return encoder
-    return ConseEncoder(encoder) if isinstance(encoder, StairMiniEncoder) else None
+    """Return the dense encoder of a model: its own, or ConSE for stair-mini; None if there is none."""
+    return ConseEncoder(encoder) if isinstance(encoder, StairMiniEncoder) else get_own_dense_encoder(encoder)
 
 
 def _stack_embeddings(outputs: Sequence[TextOutputs]) -> Floats:

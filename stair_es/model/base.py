@@ -257,6 +257,14 @@ class DenseEncoder(Protocol):
         """Return the dense vectors of texts, [B, D], each of length 1."""
 
 
+def get_own_dense_encoder(encoder: object) -> DenseEncoder | None:
+    """Return the encoder if it has dense vectors of its own; None if not.
+
+    An encoder that has the methods only for other checkpoints of its kind sets `tokens_only`.
+    """
+    return encoder if isinstance(encoder, DenseEncoder) and not getattr(encoder, "tokens_only", False) else None
+
+
 @runtime_checkable
 class JointEncoder(DenseEncoder, Protocol):
     """A dense encoder that also has token weights, and returns both from one run of the networks that they share."""

@@ -205,6 +205,11 @@ def _use_other_dense(folder: Path) -> None:
     tiny_dense.write_align(folder / "dense")
 
 
+def _use_tokens_only(folder: Path) -> None:
+    shutil.rmtree(folder / "dense")
+    tiny_stair.write_checkpoint(folder / "dense")
+
+
 def _pickle_dense(folder: Path) -> None:
     (folder / "dense" / "model.safetensors").rename(folder / "dense" / "pytorch_model.bin")
 
@@ -221,6 +226,7 @@ def _write_nan(folder: Path) -> None:
         (_shorten, r"can't read .*model\.safetensors"),
         (_write_nan, "aren't finite"),
         (_use_other_dense, "has 8 dimensions, its dictionary 6"),
+        (_use_tokens_only, "dense has no dense vectors"),
         (_pickle_dense, "safetensors"),
         (lambda folder: shutil.rmtree(folder / "dense"), r"incomplete: it has no dense/config\.json"),
         (lambda folder: (folder / "words.json").unlink(), r"incomplete: it has no words\.json"),

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.errors import ModelError
-from stair_es.model.base import DenseEncoder, Encoder, EncoderPlugin, ModelCard, ModelSpec, check_fit_unchanged, check_model_spec
+from stair_es.model.base import (
+    Encoder,
+    EncoderPlugin,
+    ModelCard,
+    ModelSpec,
+    check_fit_unchanged,
+    check_model_spec,
+    get_own_dense_encoder,
+)
 from stair_es.model.checkpoint import (
     CONFIG_JSON,
     DENSE_FOLDER,
@@ -89,7 +97,7 @@ class DistilledPlugin:
         from stair_es.model.distilled.encoder import DistilledEncoder
 
         check_model_spec(spec)
-        dense = self._dense.load(replace(spec, fit=None))
-        if not isinstance(dense, DenseEncoder):
+        dense = get_own_dense_encoder(self._dense.load(replace(spec, fit=None)))
+        if dense is None:
             raise ModelError(f"the model in {self._folder / DENSE_FOLDER} has no dense vectors", RECREATE_HINT)
         return DistilledEncoder(self._folder, self._config, dense, self.card)

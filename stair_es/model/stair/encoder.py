@@ -19,7 +19,16 @@ import numpy as np
 from stair_es.config.settings import resolve_settings
 from stair_es.errors import ModelError
 from stair_es.model import cuda
-from stair_es.model.base import CardMixin, DenseEncoder, Encoder, ModelCard, ModelSpec, check_encoder_pixels, check_model_spec
+from stair_es.model.base import (
+    CardMixin,
+    DenseEncoder,
+    Encoder,
+    ModelCard,
+    ModelSpec,
+    check_encoder_pixels,
+    check_model_spec,
+    get_own_dense_encoder,
+)
 from stair_es.model.checkpoint import DENSE_FOLDER
 from stair_es.model.networks import image_network
 from stair_es.model.sparse_rows import build_sparse_vector
@@ -74,9 +83,10 @@ def load_stair_encoder(
     if spec.backend == "onnx":
         raise ModelError(f"{card.name} has heads over a dense model, which run only in PyTorch", "Use --backend torch or auto.")
     import_optional("torch", "torch")
-    if not isinstance(dense, DenseEncoder) or getattr(dense, "tokens_only", False):
+    own_dense = get_own_dense_encoder(dense)
+    if own_dense is None:
         raise ModelError(f"the model in {folder / DENSE_FOLDER} has no dense vectors", "Get the checkpoint again.")
-    return StairEncoder(folder, config, card, spec, dense)
+    return StairEncoder(folder, config, card, spec, own_dense)
 
 
 def can_towers_use_gpu(config: StairConfig, spec: ModelSpec) -> bool:
