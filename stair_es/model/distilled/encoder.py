@@ -117,9 +117,8 @@ class DistilledEncoder(CardMixin):
         return center_vectors(dense_BD, mean_D)
 
     def _build_vectors(self, weights_BV: Floats) -> list[SparseVector]:
-        vocabulary = self._get_dictionary().vocabulary
-        ranks_V = np.asarray(vocabulary.ranks)
-        return [build_sparse_vector(weights_V, vocabulary.words, ranks_V, unit=False) for weights_V in weights_BV]
+        words = self._get_dictionary().vocabulary.words
+        return [build_sparse_vector(weights_V, words, self._ranks_V, unit=False) for weights_V in weights_BV]
 
     def _get_dictionary(self) -> Dictionary:
         with self._lock:
@@ -128,3 +127,7 @@ class DistilledEncoder(CardMixin):
     @cached_property
     def _dictionary(self) -> Dictionary:
         return read_dictionary(self._folder)
+
+    @cached_property
+    def _ranks_V(self) -> np.ndarray:  # noqa: N802  the suffix is its shape
+        return np.array(self._get_dictionary().vocabulary.ranks, np.int64)
