@@ -141,7 +141,7 @@ def open_kept_model(folder: Path, pairs: dataset.TrainingSet) -> KeptModel:
     """Open the dense model in a folder."""
     opened = open_dense_model(ModelSpec(name=str(folder)))
     features = load_dense_features(str(folder), resolve_settings(None))
-    parts = {name: getattr(opened, name) for name in ("folder", "card", "encoder", "evaluated")}
+    parts = {name: getattr(opened, name) for name in ("folder", "card", "evaluated")}
     return KeptModel(**parts, features=features, pairs=pairs)
 
 

@@ -12,7 +12,7 @@ from stair_es.errors import ModelError, UsageError
 from stair_es.eval.encode import encode_images, encode_texts
 from stair_es.eval.models import EvaluatedModel
 from stair_es.model import checkpoint_formats, registry
-from stair_es.model.base import DenseEncoder, ModelCard, ModelSpec, get_own_dense_encoder
+from stair_es.model.base import ModelCard, ModelSpec, get_own_dense_encoder
 from stair_es.model.checkpoint import DENSE_FOLDER
 from stair_es.sources.base import Locator, Source, SourceItem
 from stair_es.types import Floats, PartProgressCallback
@@ -28,7 +28,6 @@ class DenseModel:
 
     folder: Path
     card: ModelCard
-    encoder: DenseEncoder
     evaluated: EvaluatedModel
     """The encoder without tokens, as the functions of `eval.encode` take it."""
 
@@ -78,7 +77,7 @@ def open_dense_model(spec: ModelSpec) -> DenseModel:
     if dense is None:
         raise UsageError(f"the model {spec.name!r} has no dense vectors, so it can't be distilled", _REMEDY)
     evaluated = EvaluatedModel(spec=spec, encoder=encoder, dense=dense, has_tokens=False)
-    return DenseModel(folder=folder, card=plugin.card, encoder=dense, evaluated=evaluated)
+    return DenseModel(folder=folder, card=plugin.card, evaluated=evaluated)
 
 
 def iterate_source_items(sources: Sequence[Source], on_problem: Callable[[str], None]) -> Iterator[SourceItem]:

@@ -26,7 +26,7 @@ from stair_es.eval.models import load_models
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model import registry
-from stair_es.model.base import JointEncoder, ModelSpec, VocabularyProvider, WordTokenizer
+from stair_es.model.base import DenseEncoder, JointEncoder, ModelSpec, VocabularyProvider, WordTokenizer
 from stair_es.model.distilled.encoder import DistilledEncoder
 from stair_es.search import ImageSearch
 from stair_es.sources.registry import open_source
@@ -74,6 +74,13 @@ def load(folder: Path) -> DistilledEncoder:
     return encoder
 
 
+def load_dense(folder: Path) -> DenseEncoder:
+    """Load the encoder of a dense model."""
+    dense = open_dense_model(ModelSpec(name=str(folder))).evaluated.dense
+    assert dense is not None
+    return dense
+
+
 def draw_pixels(encoder: DistilledEncoder, count: int = 3) -> Pixels:
     """Return noise in the size of the encoder."""
     side = encoder.image_spec.size_px
@@ -90,7 +97,7 @@ def unit(rows: Floats) -> Floats:
 def test_vectors_are_what_the_formulas_say(form: str, photos: Path, tmp_path: Path) -> None:
     dense_folder = MAKERS[form](tmp_path / form)
     report = distill(dense_folder, photos, tmp_path / "words", l1=0.2, text_tokens=3)
-    encoder, dense = load(tmp_path / "words"), open_dense_model(ModelSpec(name=str(dense_folder)))
+    encoder, dense = load(tmp_path / "words"), load_dense(dense_folder)
     assert isinstance(encoder, JointEncoder)
     assert isinstance(encoder, VocabularyProvider)
     assert isinstance(encoder, WordTokenizer)
@@ -98,12 +105,12 @@ def test_vectors_are_what_the_formulas_say(form: str, photos: Path, tmp_path: Pa
     assert (report.model_id, report.images, report.words, report.problems) == (encoder.model_id, 9, 6, ())
     prompts = DictionaryOptions().prompts
     words_VD = np.stack(
-        [dense.encoder.encode_texts_dense([prompt.replace("{}", word) for prompt in prompts]).mean(axis=0) for word in WORDS]
+        [dense.encode_texts_dense([prompt.replace("{}", word) for prompt in prompts]).mean(axis=0) for word in WORDS]
     )
     dictionary_VD = unit(words_VD - words_VD.mean(axis=0))
     texts = ["a red dog", "cat"]
     vectors, texts_BD = encoder.encode_texts_both(texts)
-    assert texts_BD == pytest.approx(dense.encoder.encode_texts_dense(texts), abs=1e-6)
+    assert texts_BD == pytest.approx(dense.encode_texts_dense(texts), abs=1e-6)
     similarities_BV = unit(texts_BD - words_VD.mean(axis=0)) @ dictionary_VD.T
     for vector, similarities_V, own in zip(vectors, similarities_BV, ({"red dog", "red", "dog"}, {"cat"}), strict=True):
         assert own <= set(vector.tokens)
@@ -112,7 +119,7 @@ def test_vectors_are_what_the_formulas_say(form: str, photos: Path, tmp_path: Pa
         assert {t: w for t, w in vector if similar[t] > 0} == pytest.approx({t: w for t, w in similar.items() if w > 0}, abs=1e-4)
     pixels = draw_pixels(encoder)
     image_vectors, images_BD = encoder.encode_images_both(pixels)
-    assert images_BD == pytest.approx(dense.encoder.encode_images_dense(pixels), abs=1e-6)
+    assert images_BD == pytest.approx(dense.encode_images_dense(pixels), abs=1e-6)
     assert (image_vectors, vectors) == (encoder.encode_images(pixels), encoder.encode_texts(texts))
     for vector in filter(len, image_vectors):
         recomposed_D = sum(weight * dictionary_VD[WORDS.index(token)] for token, weight in vector)
@@ -313,9 +320,7 @@ class TestCommand:
         assert report["dense_model"] == registry.get_model_card(str(dense_folder)).model_id
         encoder = load(tmp_path / "out" / "clip")
         assert json.loads((tmp_path / "out" / "clip" / "config.json").read_text())["prompts"] == ["a {}"]
-        mean_D = open_dense_model(ModelSpec(name=str(dense_folder))).encoder.encode_texts_dense(
-            ["Two birds above the sea, a bird"]
-        )[0]
+        mean_D = load_dense(dense_folder).encode_texts_dense(["Two birds above the sea, a bird"])[0]
         assert load_file(tmp_path / "out" / "clip" / "model.safetensors")["text_mean_D"] == pytest.approx(mean_D, abs=1e-6)
         assert set(encoder.tokens) == {"bird", "sea", "dog", "red bus", "cat"}
         assert "clauses" in (tmp_path / "out" / "clip" / "README.md").read_text()

@@ -182,7 +182,7 @@ def build_word_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def collect_whole_words(texts: Iterable[Iterable[str]], min_images: int = 1) -> WholeWordVocabulary:
+def collect_whole_words(texts: Iterable[Iterable[str]], min_images: int) -> WholeWordVocabulary:
     """Collect the words of texts that can represent an image; a regular plural counts as its singular if that occurs, too.
 
     Args:

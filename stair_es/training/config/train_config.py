@@ -116,19 +116,16 @@ def read_train_config(path: Path, overrides: Mapping[str, Any] | None = None) ->
     return _build_config(TableReader(values, path.name), path.parent.absolute(), dump_toml(values) if overrides else text)
 
 
-def parse_train_config(text: str, folder: Path = Path()) -> TrainConfig:
-    """Parse the text of a configuration.
+def parse_train_config(text: str) -> TrainConfig:
+    """Parse the text of a configuration, whose paths are relative to the working directory.
 
     Args:
         text: TOML; docs/training.md describes it.
-        folder: Folder that paths are relative to.
 
     Raises:
         UsageError: If a value is unknown, missing or out of range.
     """
-    return _build_config(
-        TableReader(parse_training_toml(text, "the configuration"), "the configuration"), folder.absolute(), text
-    )
+    return _build_config(TableReader(parse_training_toml(text, "the configuration"), "the configuration"), Path.cwd(), text)
 
 
 def _build_config(table: TableReader, folder: Path, text: str) -> TrainConfig:
