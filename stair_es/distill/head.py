@@ -19,7 +19,8 @@ from stair_es.training.config.toml import dump_toml
 from stair_es.training.config.train_config import TrainConfig, parse_train_config
 from stair_es.training.data import dataset
 from stair_es.training.data.dataset import PairFile, TrainingSet
-from stair_es.training.data.dense_features import load_dense_features
+from stair_es.training.data.dense_features import DenseFeatures, load_dense_features
+from stair_es.training.factory import LoadedInputs
 from stair_es.training.train import TrainingResult, train_model
 
 _MIN_CAPTIONS = 4
@@ -93,7 +94,7 @@ def distill_images(
     images = list_image_pairs(sources, callbacks.on_message)
     out.mkdir(parents=True, exist_ok=True)
     pairs = write_pseudo_captions(dense, images, vocabulary, out / PSEUDO_CAPTIONS_FILE, callbacks.on_progress)
-    return _train_head(model, pairs, [(out / PSEUDO_CAPTIONS_FILE).absolute()], out, options, callbacks, settings)
+    return _train_head(model, pairs, [(out / PSEUDO_CAPTIONS_FILE).absolute()], out, options, callbacks, settings, dense)
 
 
 def _train_head(
@@ -104,12 +105,14 @@ def _train_head(
     options: HeadOptions,
     callbacks: Callbacks,
     settings: Settings,
+    dense: DenseFeatures | None = None,
 ) -> TrainingResult:
     name = registry.make_portable_name(model)
     config = build_head_config(name, registry.get_model_card(name, settings=settings), captions, pairs, options)
     for line in pairs.problems.format_lines():
         callbacks.on_message(line)
-    return train_model(config, out, callbacks, device=options.device, settings=settings, pairs=pairs)
+    loaded = LoadedInputs(pairs=pairs, dense=dense)
+    return train_model(config, out, callbacks, device=options.device, settings=settings, loaded=loaded)
 
 
 def build_head_config(

@@ -35,6 +35,16 @@ _FEW_IMAGES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoadedInputs:
+    """What the caller of a training has already loaded of what its configuration names."""
+
+    pairs: TrainingSet
+    """Pairs to use instead of those of `data.train`."""
+    dense: DenseFeatures | None = None
+    """The dense model below the heads; None if it is still to be loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSets:
     """What a training learns from."""
 
@@ -61,7 +71,7 @@ class TrainingSets:
 
 
 def build_training_sets(
-    config: TrainConfig, callbacks: Callbacks, threads: int, settings: Settings, pairs: TrainingSet | None = None
+    config: TrainConfig, callbacks: Callbacks, threads: int, settings: Settings, loaded: LoadedInputs | None = None
 ) -> TrainingSets:
     """Return training and validation sets, and the dense model that the configuration names.
 
@@ -70,7 +80,7 @@ def build_training_sets(
         callbacks: Callbacks for messages and progress.
         threads: Threads that read images.
         settings: Data folder and trusted models.
-        pairs: Pairs to use instead of those of `data.train`.
+        loaded: What is already loaded.
 
     Raises:
         UsageError: If a set is missing or not a caption set, or no pair is left.
@@ -78,14 +88,14 @@ def build_training_sets(
         MissingExtra: If a required library isn't installed.
     """
     data = config.data
-    pairs = build_training_set(config, callbacks, threads) if pairs is None else pairs
+    pairs = build_training_set(config, callbacks, threads) if loaded is None else loaded.pairs
     names = _make_unique_names([Path(each.captions).stem for each in data.validation])
     validation = {
         name: dataset.read_pairs([resolve_pair_file(config, each)]) for name, each in zip(names, data.validation, strict=True)
     }
     train_rows, held_out_rows = split_rows([pair.name for pair in pairs], data.validation_share)
-    dense = None
-    if config.model.has_dense_backbones:
+    dense = None if loaded is None else loaded.dense
+    if dense is None and config.model.has_dense_backbones:
         name = _resolve_local_backbone(config, config.model.image.backbone).name
         dense = dense_features.load_dense_features(name, settings)
     return TrainingSets(pairs=pairs, train_rows=train_rows, held_out_rows=held_out_rows, validation=validation, dense=dense)

@@ -27,6 +27,7 @@ from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.dataset import TrainingSet
 from stair_es.training.data.sampler import BatchSampler, split_batch
 from stair_es.training.data_module import build_data_module
+from stair_es.training.factory import LoadedInputs
 from stair_es.training.model_card import render_model_card
 from stair_es.training.trainer import Trainer
 from stair_es.training.workers import SingleProcess, WorkerGroup
@@ -58,7 +59,7 @@ def train_model(
     device: str = "auto",
     threads: int = 0,
     settings: Settings | None = None,
-    pairs: TrainingSet | None = None,
+    loaded: LoadedInputs | None = None,
 ) -> TrainingResult:
     """Train, or resume the training in `out`, and write the checkpoint to `out`.
 
@@ -70,7 +71,7 @@ def train_model(
         device: `auto`, `cpu`, `cuda`, or a specific device such as `cuda:1`.
         threads: Threads that read images; 0 for the number of cores.
         settings: Data folder and trusted models; None for those of the environment.
-        pairs: Pairs to use instead of those of `data.train`.
+        loaded: What is already loaded of what the configuration names.
 
     Raises:
         StairError: If something in the configuration isn't available, or the training failed.
@@ -80,7 +81,7 @@ def train_model(
     split_batch(range(config.batch.size), workers.rank, workers.count)  # fail before the sets are read
     torch_device = _choose_device(device)
     torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
-    sets = factory.build_training_sets(config, callbacks, threads, settings, pairs)
+    sets = factory.build_training_sets(config, callbacks, threads, settings, loaded)
     train_set = sets.train
     model = factory.build_model(config, sets, callbacks, settings.home).to(torch_device)
     sampler = BatchSampler([pair.captions[0] for pair in train_set], config.batch.size, config.seed)

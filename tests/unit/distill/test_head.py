@@ -94,6 +94,19 @@ def test_the_same_command_resumes_and_gives_the_same_model(folder: Path, tmp_pat
     assert "another configuration" in runner.read_error(*arguments[:-1], "40").message
 
 
+def test_images_alone_load_the_dense_model_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load_encoder(spec: ModelSpec) -> Encoder:
+        loaded.append(spec.name)
+        return original(spec)
+
+    original = registry.load_encoder
+    monkeypatch.setattr(registry, "load_encoder", load_encoder)
+    make_runner(folder).read_json(folder / "clip", "--images", folder / "set", "--out", tmp_path / "out", "--steps", "2")
+    assert loaded == [str(folder / "clip")]
+
+
 def test_images_alone_are_captioned_with_words(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("dog\ncat\ncar\ntree\nred\nblue\nsea\nbird\n")
     output = make_runner(folder).read_json(
