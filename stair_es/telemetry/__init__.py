@@ -1,1 +1,1 @@
-"""Metrics for Prometheus and traces for OpenTelemetry, of ingest and the server; neither of them imports this package."""
+"""Prometheus metrics and OpenTelemetry traces of ingest and the servers, neither of which imports this package."""

@@ -1,1 +1,1 @@
-"""Datasets of captions and classes, in the formats of the field."""
+"""Datasets of captions and classes, in common formats."""

@@ -1,1 +1,1 @@
-"""Public checkpoints that others trained: each format is one file, which loads no network before an encoder is used."""
+"""Public checkpoints in third-party formats, one module per format; networks are loaded on first use."""

@@ -1,1 +1,1 @@
-"""What is done with rankings: fuse two, fold the copies of a picture."""
+"""Rankings: fuse two of them, and group copies of an image."""

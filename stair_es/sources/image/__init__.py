@@ -1,1 +1,1 @@
-"""From bytes to pixels: decoding, limits, EXIF, colours."""
+"""From bytes to pixels: decoding, limits, EXIF, colors."""

@@ -1,1 +1,1 @@
-"""The HTTP API of the encoder: requests, batches of what arrives together, responses, and its OpenAPI document."""
+"""The HTTP API of the encoder: requests, batching, responses, and the OpenAPI document."""
