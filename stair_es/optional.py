@@ -1,8 +1,16 @@
 """Optional dependencies: import them by name, or name the extra to install."""
 
+from __future__ import annotations
+
+import json
+import shlex
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from stair_es.errors import MissingExtra
 
@@ -36,7 +44,37 @@ def check_installed(*modules: str, extra: str) -> None:
             raise _build_missing_error(module, extra)
 
 
+def format_install_command(extra: str | None = None) -> str:
+    """Return the command that installs stair-es with an extra, from where this installation came.
+
+    A copy from a package index is extended from there. A clone, a wheel file or a repository is named again, as pip recorded it
+    (`direct_url.json`, PEP 610), so the command also works for versions that no index has.
+    """
+    extras = f"[{extra}]" if extra else ""
+    origin = _read_origin()
+    if origin is None:
+        requirement = [f"stair-es{extras}"]
+    elif "dir_info" in origin:
+        folder = unquote(urlsplit(origin["url"]).path)
+        requirement = [*(["-e"] if origin["dir_info"].get("editable") else []), f"{folder}{extras}"]
+    else:
+        requirement = [f"stair-es{extras} @ {origin['url']}"]
+    return shlex.join(["pip", "install", *requirement])
+
+
+def _read_origin() -> dict[str, Any] | None:
+    """Return what pip recorded about a direct URL; None if stair-es came from a package index."""
+    try:
+        text = distribution("stair-es").read_text("direct_url.json")
+    except PackageNotFoundError:  # run from a source tree
+        return {"url": Path(__file__).resolve().parents[1].as_uri(), "dir_info": {"editable": True}}
+    origin: dict[str, Any] | None = json.loads(text) if text else None
+    if origin is not None and (vcs := origin.get("vcs_info")):
+        origin["url"] = f"{vcs['vcs']}+{origin['url']}@{vcs['commit_id']}"
+    return origin
+
+
 def _build_missing_error(module: str, extra: str) -> MissingExtra:
     return MissingExtra(
-        f"this needs the package {module!r}, which isn't installed", f"Install it with: pip install 'stair-es[{extra}]'"
+        f"this needs the package {module!r}, which isn't installed", f"Install it with: {format_install_command(extra)}"
     )

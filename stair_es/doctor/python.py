@@ -13,6 +13,7 @@ from stair_es import plugins
 from stair_es._version import __version__
 from stair_es.doctor.result import CheckResult
 from stair_es.errors import PluginError
+from stair_es.optional import format_install_command
 
 _MIN_PYTHON = (3, 10)
 
@@ -36,9 +37,8 @@ def check_packages() -> Iterator[CheckResult]:
         requirements = [Requirement(text) for text in requires("stair-es") or ()]
         extras = metadata("stair-es").get_all("Provides-Extra") or []
     except PackageNotFoundError:
-        yield CheckResult.warn(
-            "packages", "stair-es isn't installed as a package, so its requirements are unknown", "pip install stair-es"
-        )
+        message = "stair-es isn't installed as a package, so its requirements are unknown"
+        yield CheckResult.warn("packages", message, format_install_command())
         return
     yield from evaluate_packages(requirements, sorted(set(extras) - DEVELOPMENT_EXTRAS), _get_installed_version)
 

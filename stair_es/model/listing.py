@@ -104,7 +104,7 @@ def list_missing_steps(entry: ModelEntry) -> Iterator[str]:
     if entry.problem:
         yield entry.problem
     if not entry.extra_installed:
-        yield f"install the extra: pip install 'stair-es[{entry.extra}]'"
+        yield f"install the extra: {optional.format_install_command(entry.extra)}"
     if not entry.cached:
         commands = " && ".join(f"hf download {repository}" for repository in entry.repositories)
         yield f"nothing: it is downloaded on first use (or now: {commands})"

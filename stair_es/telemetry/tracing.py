@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from stair_es._version import __version__
+from stair_es.optional import format_install_command
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -72,7 +73,7 @@ def _explain_disabled(environ: Mapping[str, str], exporters: str) -> str:
         for module in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
             import_module(module)
     except ModuleNotFoundError as error:
-        return f"{error.name} isn't installed. Install it with: pip install 'stair-es[traces]'"
+        return f"{error.name} isn't installed. Install it with: {format_install_command('traces')}"
     return ""
 
 

@@ -18,6 +18,7 @@ from support.models.tiny_checkpoints import build_d2s_config, draw_d2s_weights, 
 from stair_es.model import registry
 from stair_es.model.adapters.dense_format import clean_caption
 from stair_es.model.base import DenseEncoder, ModelSpec
+from stair_es.optional import format_install_command
 
 TEXTS = ["a red dog", "A Red dog!", "cat"]
 _PIECES = 17
@@ -73,7 +74,7 @@ def test_siglip_needs_sentencepiece(siglip: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "'sentencepiece'" in done.stdout
-    assert "pip install 'stair-es[models]'" in done.stdout
+    assert format_install_command("models") in done.stdout
     assert "again" not in done.stdout
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from configparser import ConfigParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from stair_es import optional
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "examples" / "photos" / "tabby-cat.jpg"
@@ -89,7 +93,40 @@ def test_missing_extras_are_named_with_a_command(errors_by_extra: dict[str, tupl
     kind, message, remedy = errors_by_extra[line]
     assert kind == "MissingExtra", message
     assert message.endswith("isn't installed")
-    assert remedy == f"Install it with: pip install 'stair-es[{EXTRAS[line]}]'"
+    assert remedy == f"Install it with: {optional.format_install_command(EXTRAS[line])}"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "command"),
+    [
+        (None, "pip install 'stair-es[torch]'"),
+        ({"url": "file:///opt/my%20clone", "dir_info": {"editable": True}}, "pip install -e '/opt/my clone[torch]'"),
+        ({"url": "file:///opt/clone", "dir_info": {}}, "pip install '/opt/clone[torch]'"),
+        (
+            {"url": "file:///tmp/stair_es-0.1.0-py3-none-any.whl", "archive_info": {}},
+            "pip install 'stair-es[torch] @ file:///tmp/stair_es-0.1.0-py3-none-any.whl'",
+        ),
+        (
+            {"url": "https://forge.example/stair-es.git", "vcs_info": {"vcs": "git", "commit_id": "0a1b2c"}},
+            "pip install 'stair-es[torch] @ git+https://forge.example/stair-es.git@0a1b2c'",
+        ),
+    ],
+)
+def test_the_command_installs_from_where_this_copy_came(
+    recorded: dict[str, Any] | None, command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "stair_es-0.1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: stair-es\nVersion: 0.1.0\n")
+    if recorded is not None:
+        (folder / "direct_url.json").write_text(json.dumps(recorded))
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert optional.format_install_command("torch") == command
+
+
+def test_a_source_tree_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    assert optional.format_install_command() == shlex.join(["pip", "install", "-e", str(ROOT)])
 
 
 def test_all_user_extras_are_covered() -> None:

@@ -27,7 +27,7 @@ def list_models_command(
     """List the models that are available by name: their vocabulary, size, license, quality and whether they are installed.
 
     `stair-mini` is included in stair-es, and is the default. `photos` and `photos-small` are public checkpoints for real
-    photographs: they require `pip install 'stair-es[models]'`, and are downloaded from the Hugging Face hub on first use. This
+    photographs: they require the extra `models`, and are downloaded from the Hugging Face hub on first use. This
     command downloads nothing.
 
     **Examples**
@@ -73,8 +73,9 @@ def _build_rows(entry: ModelEntry) -> list[tuple[str, str]]:
 
 def _print_entry(entry: ModelEntry) -> None:
     from stair_es.model.listing import list_missing_steps
+    from stair_es.optional import format_install_command
 
-    extra = f"pip install 'stair-es[{entry.extra}]'" if entry.extra else "nothing else"
+    extra = format_install_command(entry.extra) if entry.extra else "nothing else"
     use = [("use", f"stair-es ingest ~/Pictures --model {entry.name}"), *(("to do", step) for step in list_missing_steps(entry))]
     _print_rows(entry, [("description", entry.description), *_build_rows(entry), ("needs", extra), *use])
 

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from stair_es.errors import MissingExtra, ReadError, UsageError
-from stair_es.optional import import_optional
+from stair_es.optional import format_install_command, import_optional
 from stair_es.sources.http.urls import normalize_url, redact_web_url
 from stair_es.sources.io.uris import build_version_stamp, format_modification_time, get_scheme
 
@@ -52,7 +52,7 @@ def open_file_system(url: str) -> tuple[Any, str]:
     try:
         kind = fsspec.get_filesystem_class(scheme)
     except ImportError as error:
-        remedy = f"Install it with: pip install 'stair-es[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else str(error)
+        remedy = f"Install it with: {format_install_command(_EXTRAS[scheme])}" if scheme in _EXTRAS else str(error)
         raise MissingExtra(f"the library for {scheme}:// isn't installed", remedy) from None
     except ValueError:
         raise UsageError(

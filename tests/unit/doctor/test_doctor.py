@@ -105,7 +105,7 @@ def test_health_that_settles() -> None:
         ([], None, ["CPUExecutionProvider"], "ok", ""),
         ([], False, ["CPUExecutionProvider"], "ok", ""),
         (["H100"], True, ["CPUExecutionProvider"], "ok", ""),
-        (["H100"], None, ["CPUExecutionProvider"], "warn", "stair-es[torch]"),
+        (["H100"], None, ["CPUExecutionProvider"], "warn", "[torch]"),
         (["H100"], False, ["CUDAExecutionProvider"], "warn", "nvidia-smi"),
     ],
 )

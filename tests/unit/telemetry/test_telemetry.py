@@ -33,6 +33,7 @@ from stair_es.ingest.accounting.dead_letters import DeadLetters
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.run_accounting import RunAccounting
 from stair_es.ingest.state import Batch, Outcome
+from stair_es.optional import format_install_command
 from stair_es.sources.base import SourceItem
 from stair_es.sources.io.local_file import InlineBytes
 from stair_es.telemetry import ingest, server
@@ -336,7 +337,7 @@ def test_without_a_collector_there_is_no_tracer(environ: dict[str, str]) -> None
     [
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "http/protobuf"),
         ({"OTEL_TRACES_EXPORTER": "console"}, "'otlp' and 'none'"),
-        ({}, "pip install 'stair-es[traces]'"),
+        ({}, format_install_command("traces")),
     ],
 )
 def test_an_obstacle_to_traces_is_reported_and_does_not_end_the_run(
