@@ -1,8 +1,12 @@
 """Cut a release: write its version everywhere, and its heading with the date into the changelog.
 
+The changelog is also where the project knows whether it is on PyPI: it is as soon as there is a release heading. Until then, the
+documentation installs from a clone (`pip install '.[node]'`), and says so between two comments (`UNTIL_RELEASE`). The first
+release changes these lines to `pip install 'stair-es[node]'` and removes what the comments enclose.
+
 ::
 
-    python scripts/cut_release.py 0.2.0          # edits stair_es/_version.py, CHANGELOG.md and the image tags; commits nothing
+    python scripts/cut_release.py 0.2.0          # edits the version, CHANGELOG.md, image tags and install lines; no commit
     python scripts/cut_release.py --check        # exit code 1 and a line for each problem
     python scripts/cut_release.py --check --tag v0.2.0
     python scripts/cut_release.py --notes        # print the notes of the current version from CHANGELOG.md
@@ -27,6 +31,24 @@ _IMAGE = re.compile(r"((?<=stair-es:)|(?<=newTag: ))(\d+\.\d+\.\d+)")
 """The tag of one of our images in compose files, comments and kustomizations, which name no other images."""
 
 
+UNTIL_RELEASE = ("<!-- until the first release -->\n", "<!-- end -->\n")
+"""Comments around text that holds as long as no package index has the project."""
+_UNTIL_RELEASE = re.compile(f"{UNTIL_RELEASE[0]}.*?{UNTIL_RELEASE[1]}\n?", re.DOTALL)
+_INSTALL = re.compile(r"(?<=pip install )('?)(?:\.|stair-es)(?=[\[\s'`]|$)", re.MULTILINE)
+"""The package in an install line: a clone (`.`, but not `./examples/plugin`) or the name in a package index."""
+
+
+def is_published(changelog: str) -> bool:
+    """Return whether the project is on PyPI: whether the changelog has a release."""
+    return _HEADING.search(changelog) is not None
+
+
+def write_install_lines(text: str, *, published: bool) -> str:
+    """Return a page whose install lines work in this state, without the notes that no longer hold."""
+    text = _INSTALL.sub(r"\1stair-es" if published else r"\1.", text)
+    return _UNTIL_RELEASE.sub("", text) if published else text
+
+
 def read_version() -> str:
     """Return the version in `stair_es/_version.py` without importing it."""
     found = _VERSION.search((ROOT / "stair_es" / "_version.py").read_text())
@@ -35,8 +57,8 @@ def read_version() -> str:
     return found[1]
 
 
-def list_image_files() -> Iterator[Path]:
-    """Yield the files that may contain a tag of our images."""
+def list_release_files() -> Iterator[Path]:
+    """Yield the files that may contain a tag of our images or an install line."""
     folders = [path for name in ("deploy", "docs", "examples") for path in (ROOT / name).rglob("*") if path.suffix != ".ipynb"]
     for path in sorted([*ROOT.glob("*.yml"), *ROOT.glob("*.md"), *folders]):
         if path.name != "CHANGELOG.md" and (
@@ -48,12 +70,18 @@ def list_image_files() -> Iterator[Path]:
 def find_problems(changelog: str, tag: str | None = None) -> list[str]:
     """Return a line for each place that disagrees with `stair_es/_version.py`."""
     current = read_version()
-    found = [
-        f"{path.relative_to(ROOT)}: an image has the tag {tagged[0]}, and the version is {current}"
-        for path in list_image_files()
-        for tagged in _IMAGE.finditer(path.read_text())
-        if tagged[0] != current
-    ]
+    published = is_published(changelog)
+    found = []
+    for path in list_release_files():
+        text, name = path.read_text(), path.relative_to(ROOT)
+        found += [
+            f"{name}: an image has the tag {tagged[0]}, and the version is {current}"
+            for tagged in _IMAGE.finditer(text)
+            if tagged[0] != current
+        ]
+        if path.suffix == ".md" and write_install_lines(text, published=published) != text:
+            form = "'stair-es[EXTRA]'" if published else "'.[EXTRA]', as no release is on PyPI"
+            found.append(f"{name}: install lines should say pip install {form}")
     released = [Version(heading[1]) for heading in _HEADING.finditer(changelog)]
     if f"{UNRELEASED}\n" not in changelog:
         found.append(f'CHANGELOG.md: there is no "{UNRELEASED}"')
@@ -63,7 +91,7 @@ def find_problems(changelog: str, tag: str | None = None) -> list[str]:
         found.append("CHANGELOG.md: the newest release isn't the first")
     if tag is not None and (tag != f"v{current}" or not released):
         found.append(
-            f"the tag {tag} wants version {tag.removeprefix('v')} and its heading in CHANGELOG.md; the version is {current}"
+            f"the tag {tag} requires version {tag.removeprefix('v')} and its heading in CHANGELOG.md; the version is {current}"
         )
     return found
 
@@ -76,9 +104,9 @@ def move_unreleased(changelog: str, new: str, day: datetime.date) -> str:
     """
     before, heading, after = changelog.partition(f"{UNRELEASED}\n")
     if not heading or not after.strip() or after.lstrip().startswith("## "):
-        raise ValueError(f'CHANGELOG.md has nothing under "{UNRELEASED}": a release says what it brings')
+        raise ValueError(f'CHANGELOG.md has no entries under "{UNRELEASED}": write what the release brings')
     if any(found[1] == new for found in _HEADING.finditer(changelog)):
-        raise ValueError(f"CHANGELOG.md has {new} already: take the next number, a release is never made twice")
+        raise ValueError(f"CHANGELOG.md already has {new}: choose the next version, a release is never built twice")
     return f"{before}{UNRELEASED}\n\n## {new} - {day.isoformat()}\n{after}"
 
 
@@ -96,7 +124,7 @@ def extract_notes(changelog: str, of: str) -> str:
 
 
 def cut_release(new: str, day: datetime.date) -> list[Path]:
-    """Write the new version everywhere; return the files that changed.
+    """Write the new version and the install lines everywhere; return the files that changed.
 
     Raises:
         ValueError: If it isn't MAJOR.MINOR.PATCH, is older than the current version, or the changelog has no entries for it.
@@ -106,12 +134,14 @@ def cut_release(new: str, day: datetime.date) -> list[Path]:
     except InvalidVersion:
         older = True
     if older or not re.fullmatch(r"\d+\.\d+\.\d+", new):
-        raise ValueError(f"{new} is no version like 0.2.0 that follows {read_version()}")
+        raise ValueError(f"{new} is not a version like 0.2.0 that follows {read_version()}")
     changelog = ROOT / "CHANGELOG.md"
     texts = {changelog: move_unreleased(changelog.read_text(), new, day)}
     own = ROOT / "stair_es" / "_version.py"
     texts[own] = _VERSION.sub(f'__version__ = "{new}"', own.read_text())
-    texts |= {path: _IMAGE.sub(new, path.read_text()) for path in list_image_files()}
+    for path in list_release_files():
+        text = _IMAGE.sub(new, path.read_text())
+        texts[path] = write_install_lines(text, published=True) if path.suffix == ".md" else text
     changed = [path for path, text in texts.items() if text != path.read_text()]
     for path in changed:
         path.write_text(texts[path])

@@ -52,7 +52,7 @@ def _notice() -> dict[str, str]:
 
 def test_all_versions_agree() -> None:
     assert cut_release.find_problems((ROOT / "CHANGELOG.md").read_text()) == []
-    tagged = [path for path in cut_release.list_image_files() if re.search(r"(stair-es:|newTag: )\d", path.read_text())]
+    tagged = [path for path in cut_release.list_release_files() if re.search(r"(stair-es:|newTag: )\d", path.read_text())]
     assert {path.name for path in tagged} >= {"docker-compose.yml", "Dockerfile", "kustomization.yaml"}
 
 
@@ -60,6 +60,8 @@ def test_release_notes_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     files = {
         "CHANGELOG.md": CHANGELOG,
         "stair_es/_version.py": '__version__ = "0.1.0"\n',
+        "README.md": "From a clone:\n".join(cut_release.UNTIL_RELEASE) + "\n    $ pip install '.[node]'  # or pip install .\n",
+        "docs/plugins.md": "pip install ./examples/plugin, pip install -e ., `pip install '.[s3]'`\n",
         "docker-compose.yml": "image: stair-es:0.1.0-ray\nother: opensearch:3.8.0\n",
         "deploy/kustomization.yaml": "newTag: 0.1.0-cuda\n",
     }
@@ -67,29 +69,39 @@ def test_release_notes_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(cut_release, "ROOT", tmp_path)
+    assert cut_release.find_problems(CHANGELOG) == []
     day = datetime.date(2027, 1, 2)
     assert {path.name for path in cut_release.cut_release("0.2.0", day)} == {
         "CHANGELOG.md",
+        "README.md",
         "_version.py",
+        "plugins.md",
         "docker-compose.yml",
         "kustomization.yaml",
     }
     assert (tmp_path / "docker-compose.yml").read_text() == "image: stair-es:0.2.0-ray\nother: opensearch:3.8.0\n"
     assert (tmp_path / "deploy/kustomization.yaml").read_text() == "newTag: 0.2.0-cuda\n"
+    assert (tmp_path / "README.md").read_text() == "    $ pip install 'stair-es[node]'  # or pip install stair-es\n"
+    plugins = (tmp_path / "docs/plugins.md").read_text()
+    assert plugins == "pip install ./examples/plugin, pip install -e ., `pip install 'stair-es[s3]'`\n"
     changelog = (tmp_path / "CHANGELOG.md").read_text()
     assert "## Unreleased\n\n## 0.2.0 - 2027-01-02\n\n### Added\n\n- One.\n" in changelog
     assert cut_release.extract_notes(changelog, "0.2.0") == "### Added\n\n- One.\n"
     assert cut_release.find_problems(changelog, "v0.2.0") == []
     assert "v0.3.0" in cut_release.find_problems(changelog, "v0.3.0")[0]
-    with pytest.raises(ValueError, match="nothing under"):
+    with pytest.raises(ValueError, match="no entries under"):
         cut_release.cut_release("0.3.0", day)
     (tmp_path / "docker-compose.yml").write_text("image: stair-es:0.1.9\n")
-    assert cut_release.find_problems(changelog) == ["docker-compose.yml: an image has the tag 0.1.9, and the version is 0.2.0"]
+    (tmp_path / "README.md").write_text("pip install '.[node]'\n")
+    assert cut_release.find_problems(changelog) == [
+        "README.md: install lines should say pip install 'stair-es[EXTRA]'",
+        "docker-compose.yml: an image has the tag 0.1.9, and the version is 0.2.0",
+    ]
 
 
 @pytest.mark.parametrize("wrong", ["0.0.9", "1.0", "v0.2.0", "0.2.0rc1"])
 def test_a_version_that_cannot_follow_is_refused(wrong: str) -> None:
-    with pytest.raises(ValueError, match="no version like"):
+    with pytest.raises(ValueError, match="not a version like"):
         cut_release.cut_release(wrong, datetime.date(2027, 1, 2))
 
 
