@@ -34,7 +34,7 @@ _IMAGE = re.compile(r"((?<=stair-es:)|(?<=newTag: ))(\d+\.\d+\.\d+)")
 UNTIL_RELEASE = ("<!-- until the first release -->\n", "<!-- end -->\n")
 """Comments around text that holds as long as no package index has the project."""
 _UNTIL_RELEASE = re.compile(f"{UNTIL_RELEASE[0]}.*?{UNTIL_RELEASE[1]}\n?", re.DOTALL)
-_INSTALL = re.compile(r"(?<=pip install )('?)(?:\.|stair-es)(?=[\[\s'`]|$)", re.MULTILINE)
+_INSTALL = re.compile(r"(pip install\s+'?)(?:\.|stair-es)(?=[\[\s'`]|$)", re.MULTILINE)
 """The package in an install line: a clone (`.`, but not `./examples/plugin`) or the name in a package index."""
 
 
