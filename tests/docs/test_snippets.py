@@ -79,8 +79,8 @@ RULES = Rules(
 )
 
 PARSED_ONLY = {
-    "CONTRIBUTING.md": 15,
-    "README.md": 5,
+    "CONTRIBUTING.md": 17,
+    "README.md": 4,
     "docs/connection.md": 1,
     "docs/distill.md": 10,
     "docs/encoder.md": 2,
