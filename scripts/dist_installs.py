@@ -118,7 +118,7 @@ class Environment:
             SystemExit: If the command fails; with its output.
         """
         variables = {
-            "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join([str(self.bin), str(Path(find_uv_bin()).parent), os.environ["PATH"]]),
             "STAIR_ES_HOME": str(prepare_home(self.home.parent)),
             "COLUMNS": "120",
         }

