@@ -55,7 +55,7 @@ class _RootGroup(TyperGroup):
     def make_context(self, info_name: str | None, args: list[str], *others: Any, **extra: Any) -> Any:  # noqa: ANN401
         """Make the context; from here on stderr is JSON if options or environment say so."""
         set_log_format("json" if _is_json_requested(args) else "text")
-        _hide_flag_types(self, typer.Context(self, help_option_names=list(_HELP_FLAGS)))
+        _hide_types(self, typer.Context(self, help_option_names=list(_HELP_FLAGS)))
         help_requested = not _HELP_FLAGS.isdisjoint(takewhile(lambda arg: arg != "--", args))
         with _report_usage_errors(info_name, None):
             context = super().make_context(info_name, args, *others, **extra)
@@ -68,13 +68,19 @@ class _RootGroup(TyperGroup):
             return super().invoke(ctx)
 
 
-def _hide_flag_types(command: Any, context: typer.Context) -> None:  # noqa: ANN401
-    """Hide the type of flags: in help, `--json <bool>` would read as if they took a value."""
-    for option in command.get_params(context):
-        if getattr(option, "is_flag", False):
-            option.metavar = ""
+def _hide_types(command: Any, context: typer.Context) -> None:  # noqa: ANN401
+    """Hide Python types in help, such as `<bool>` after a flag and `<list[str]>` after an argument."""
+    for parameter in command.get_params(context):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+        elif parameter.param_type_name == "argument":
+            parameter.display_type_rich = _hide_type
     for child in getattr(command, "commands", {}).values():
-        _hide_flag_types(child, context)
+        _hide_types(child, context)
+
+
+def _hide_type(ctx: typer.Context) -> None:
+    """Return no type, in place of Typer's method."""
 
 
 @contextmanager
@@ -154,7 +160,7 @@ def _configure_run(
             envvar=ENV_CONFIG,
             show_envvar=True,
             metavar="FILE",
-            help="Configuration file (TOML): defaults, and profiles for clusters.",
+            help="Configuration file (TOML) with defaults of options and profiles for clusters.",
         ),
     ] = None,
     profile: Annotated[
@@ -164,21 +170,33 @@ def _configure_run(
             envvar=ENV_PROFILE,
             show_envvar=True,
             metavar="NAME",
-            help="Profile in the configuration file.",
+            help="Profile of the configuration file to use.",
             autocompletion=settings.complete_profiles,
         ),
     ] = None,
     log_format: Annotated[
         Literal["text", "json"] | None,
         typer.Option(
-            "--log-format", envvar=ENV_LOG_FORMAT, show_envvar=True, help="Format of stderr: text, or one JSON object per line."
+            "--log-format",
+            envvar=ENV_LOG_FORMAT,
+            show_envvar=True,
+            help="Format of messages on stderr: text, or one JSON object per line.",
         ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Search images by words in your OpenSearch or Elasticsearch cluster: images are indexed as weighted tokens."""
+    """Search images by words in your OpenSearch or Elasticsearch cluster.
+
+    **Examples**
+
+    ```text
+    stair-es ingest ~/Pictures --index photos
+    stair-es search "red car" --index photos
+    stair-es serve --index photos --open
+    ```
+    """
     help_requested = context.meta[_HELP_REQUESTED]
     loaded = settings.load_config(
         context, config_file, profile, tolerant=help_requested or context.invoked_subcommand == "doctor"

@@ -31,20 +31,27 @@ _TLS_PANEL = "Connection to the product"
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="""Create dashboards of an index for OpenSearch Dashboards and Kibana.
+    help="""Create a dashboard of an index for OpenSearch Dashboards or Kibana.
 
-The dashboard "STAIR words" shows the words of an index, their frequency, weights and co-occurrence, the images that a word
-finds, and images whose words look wrong. `publish` imports it into the product, `export` writes a file.""",
+**Examples**
+
+```text
+stair-es dashboards publish --index photos --dashboards-url http://localhost:5601
+stair-es dashboards export --index photos -o photos.ndjson
+```
+
+The dashboard "STAIR words" shows the words of an index with their frequency, weights and co-occurrence, the images that a word
+finds, and images whose words look wrong. `publish` imports it into the product; `export` writes it to a file.""",
 )
 DashboardsProductOption = Annotated[
     Literal["auto", "opensearch-dashboards", "kibana"],
-    typer.Option("--product", help="Product to build for; auto detects it."),
+    typer.Option("--product", help="Product to build the dashboard for; `auto` detects it."),
 ]
 DashboardsTokenIndexOption = Annotated[
     bool | None,
     typer.Option(
         "--token-index/--no-token-index",
-        help="Whether there is a token index NAME-tokens, for the panels about weights. [default: detected]",
+        help="Include or leave out the panels that require the token index ALIAS-tokens. [default: detected]",
         show_default=False,
     ),
 ]
@@ -52,7 +59,7 @@ TimeFieldOption = Annotated[
     Literal["taken_at", "ingested_at"] | None,
     typer.Option(
         "--time-field",
-        help="Field for `Words over time`. [default: taken_at if most images have it, otherwise ingested_at]",
+        help="Date field of the panel `Words over time`. [default: taken_at if most images have it, otherwise ingested_at]",
         show_default=False,
     ),
 ]
@@ -60,10 +67,13 @@ PageUrlOption = Annotated[
     str | None,
     typer.Option(
         "--page-url",
-        help="URL of `stair-es serve` as browsers reach it, for links from the tables to the images.",
+        metavar="URL",
+        help="URL at which browsers reach `stair-es serve`, to link the tables to the images.",
     ),
 ]
-OutputFileOption = Annotated[str, typer.Option("--output", "-o", help="Output file (NAME.ndjson), or - for stdout.")]
+OutputFileOption = Annotated[
+    str, typer.Option("--output", "-o", metavar="FILE", help="Output file (NAME.ndjson), or - for stdout.")
+]
 
 
 _TLS_OPTIONS = OptionGroup(
@@ -77,19 +87,28 @@ DashboardsUrlOption = Annotated[
         "--dashboards-url",
         envvar=f"{_ENV_PREFIX}URL",
         show_envvar=True,
-        help="URL of OpenSearch Dashboards or Kibana, with its base path if any.",
+        metavar="URL",
+        help="URL of OpenSearch Dashboards or Kibana, including its base path if it has one.",
     ),
 ]
-SpaceOption = Annotated[str | None, typer.Option("--space", help="Id of a Kibana space.", rich_help_panel=_PART_PANEL)]
+SpaceOption = Annotated[
+    str | None, typer.Option("--space", metavar="ID", help="Kibana space to publish to.", rich_help_panel=_PART_PANEL)
+]
 WorkspaceOption = Annotated[
-    str | None, typer.Option("--workspace", help="Id of an OpenSearch Dashboards workspace.", rich_help_panel=_PART_PANEL)
+    str | None,
+    typer.Option("--workspace", metavar="ID", help="OpenSearch Dashboards workspace to publish to.", rich_help_panel=_PART_PANEL),
 ]
 TenantOption = Annotated[
     str | None,
-    typer.Option("--tenant", help="OpenSearch Dashboards tenant: `global`, `private` or a name.", rich_help_panel=_PART_PANEL),
+    typer.Option(
+        "--tenant",
+        metavar="NAME",
+        help="OpenSearch Dashboards tenant to publish to: `global`, `private` or a name.",
+        rich_help_panel=_PART_PANEL,
+    ),
 ]
 DashboardsTimeoutOption = Annotated[
-    float, typer.Option("--timeout", min=1, help="Timeout of a request in seconds.", rich_help_panel=_TLS_PANEL)
+    float, typer.Option("--timeout", min=1, metavar="SECONDS", help="Timeout per request.", rich_help_panel=_TLS_PANEL)
 ]
 
 
@@ -107,22 +126,22 @@ def publish_dashboards_command(
     timeout: DashboardsTimeoutOption = 60.0,
     url: shared.UrlOption = None,
 ) -> None:
-    """Publish the dashboard to OpenSearch Dashboards or Kibana, and print its URL. Overwrites the previous one of the index.
-
-    Credentials come from the environment: `STAIR_ES_DASHBOARDS_USER` and `STAIR_ES_DASHBOARDS_PASSWORD`, or
-    `STAIR_ES_DASHBOARDS_API_KEY`, or `STAIR_ES_DASHBOARDS_TOKEN`; each can also be read from the file named by the variable with
-    `_FILE` appended. The cluster's credentials are not used.
+    """Publish the dashboard to OpenSearch Dashboards or Kibana, and print its URL.
 
     **Examples**
 
-    - `stair-es dashboards publish --index photos --dashboards-url http://localhost:5601`
+    ```text
+    stair-es dashboards publish --index photos --dashboards-url http://localhost:5601
+    stair-es dashboards publish --index photos --dashboards-url https://kibana.example.org --space photo-team
+    stair-es dashboards publish --index photos --dashboards-url https://host/_dashboards --tenant global --json
+    ```
 
-    - `stair-es dashboards publish --index photos --dashboards-url https://kibana.example.org --space photo-team`
+    Overwrites the previous dashboard of the index. Credentials come from the environment: `STAIR_ES_DASHBOARDS_USER` and
+    `STAIR_ES_DASHBOARDS_PASSWORD`, `STAIR_ES_DASHBOARDS_API_KEY`, or `STAIR_ES_DASHBOARDS_TOKEN`. Append `_FILE` to a variable to
+    name a file that contains the value. The credentials of the cluster are not used.
 
-    - `stair-es dashboards publish --index photos --dashboards-url https://host/_dashboards --tenant global --json`
-
-    **Exit code**: 0 if all objects were imported, 1 if the import failed, 2 on a usage error, 3 if some objects were
-    rejected (each is named).
+    **Exit codes**: 0 if all objects were imported; 3 if some objects were rejected (each is named); 1 if the import failed; 2 for
+    a usage error.
     """
     from stair_es.dashboards.bundle import build_bundle, get_dashboard_id
     from stair_es.dashboards.connection import build_dashboards_connection
@@ -190,17 +209,19 @@ def export_dashboards_command(
     page_url: PageUrlOption = None,
     url: shared.UrlOption = None,
 ) -> None:
-    """Export the dashboard as a file for import (Stack Management, Saved Objects, Import).
-
-    Reads the index, to leave out panels that would have no data. Needs no cluster if --token-index or --no-token-index is given.
+    """Export the dashboard to a file.
 
     **Examples**
 
-    - `stair-es dashboards export --index photos -o photos.ndjson`
+    ```text
+    stair-es dashboards export --index photos -o photos.ndjson
+    stair-es dashboards export --index photos --product kibana --token-index -o - | gzip > photos.ndjson.gz
+    ```
 
-    - `stair-es dashboards export --index photos --product kibana --token-index -o - | gzip > photos.ndjson.gz`
+    Import the file under Stack Management, Saved Objects, Import. The command reads the index to leave out panels that would
+    have no data. With `--token-index` or `--no-token-index` it requires no cluster.
 
-    **Exit code**: 0 if the file was written, 1 if it failed (nothing is written), 2 on a usage error.
+    **Exit codes**: 0 if the file was written; 1 if the export failed and nothing was written; 2 for a usage error.
     """
     from stair_es.dashboards.bundle import build_bundle
     from stair_es.dashboards.saved_objects import to_ndjson

@@ -27,8 +27,8 @@ _Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A dense model: folder or hub id of a CLIP, SigLIP, ALIGN or BLIP (for retrieval), or folder of a checkpoint of"
-        " stair-es with a dense head.",
+        help="Dense model: folder or hub id of a CLIP, SigLIP, ALIGN or BLIP (retrieval) model, or a stair-es checkpoint"
+        " folder with a dense head.",
     ),
 ]
 _Images = Annotated[
@@ -36,17 +36,17 @@ _Images = Annotated[
     typer.Option(
         "--images",
         metavar="SOURCE",
-        help="Images like those that will be searched, as for `stair-es ingest`; may be given several times."
-        " The mean of up to 1,000 of them is removed. With --method head: all of them are trained on.",
+        help="Images like those to be searched, given as for `stair-es ingest` (repeatable). `dictionary` subtracts the mean"
+        " vector of up to 1,000 of them; `head` trains on all of them.",
     ),
 ]
-_Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", file_okay=False, help="Folder of the new checkpoint.")]
+_Out = Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", file_okay=False, help="Folder for the new checkpoint.")]
 _Method = Annotated[
     Literal["dictionary", "head"],
     typer.Option(
         "--method",
-        help="dictionary: no training, images are decomposed into words that the model reads. head: train heads over the model,"
-        " on images with captions, or on images alone.",
+        help="`dictionary` decomposes images into words, without training. `head` trains heads on top of the model, on images"
+        " with captions or on images alone.",
     ),
 ]
 _Words = Annotated[
@@ -56,7 +56,7 @@ _Words = Annotated[
         metavar="FILE",
         exists=True,
         dir_okay=False,
-        help="Words of the dictionary, one per line. [default: 10,000 common English words]",
+        help="File with the words of the dictionary, one per line. [default: 10,000 common English words]",
     ),
 ]
 _Captions = Annotated[
@@ -65,8 +65,8 @@ _Captions = Annotated[
         "--captions",
         metavar="CAPTIONS",
         exists=True,
-        help="A caption set with texts like the queries, as for `stair-es evaluate retrieval`: its words are added, and the"
-        " mean of up to 1,000 captions is removed from texts. With --method head: train on it. May be given several times.",
+        help="Caption set with texts like the queries, given as for `stair-es evaluate retrieval` (repeatable). `dictionary` adds"
+        " its words and subtracts the mean vector of up to 1,000 captions from texts; `head` trains on it.",
     ),
 ]
 _Prompts = Annotated[
@@ -74,22 +74,31 @@ _Prompts = Annotated[
     typer.Option(
         "--prompt",
         metavar="TEXT",
-        help="What the model reads for each word: 'a photo of a {}'. Several are averaged.",
+        help="Prompt with {} for the word, such as 'a photo of a {}' (repeatable; the vectors are averaged).",
         show_default="{}",
     ),
 ]
-_ImageTokens = Annotated[int, typer.Option("--image-tokens", min=1, max=1024, help="Maximum number of tokens per image.")]
+_ImageTokens = Annotated[
+    int, typer.Option("--image-tokens", metavar="N", min=1, max=1024, help="Maximum number of tokens per image.")
+]
 _TextTokens = Annotated[
     int,
-    typer.Option("--text-tokens", min=1, max=128, help="Maximum number of tokens per text: more find more, and cost more."),
+    typer.Option(
+        "--text-tokens",
+        metavar="N",
+        min=1,
+        max=128,
+        help="Maximum number of tokens per text. More tokens find more images and make searches slower.",
+    ),
 ]
 _L1 = Annotated[
     float | None,
     typer.Option(
         "--l1",
+        metavar="X",
         min=0.0,
         max=0.99,
-        help="Penalty, as a share of an image's largest correlation: the higher, the fewer tokens.",
+        help="L1 penalty as a share of the largest correlation of an image; a higher penalty leaves fewer tokens.",
         show_default="0.3",
     ),
 ]
@@ -97,15 +106,17 @@ _Steps = Annotated[
     int | None,
     typer.Option(
         "--steps",
+        metavar="N",
         min=1,
-        help="Number of updates; training stops earlier when held-out images gain nothing. [default: by the number of images]",
+        help="Maximum number of training steps. Training stops early when held-out images don't improve."
+        " [default: by the number of images]",
         rich_help_panel=_HEAD_PANEL,
     ),
 ]
-_Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.", rich_help_panel=_HEAD_PANEL)]
+_Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Random seed.", rich_help_panel=_HEAD_PANEL)]
 _Device = Annotated[
     Literal["auto", "cpu", "cuda"],
-    typer.Option("--device", help="Device of the heads; auto uses CUDA if available.", rich_help_panel=_HEAD_PANEL),
+    typer.Option("--device", help="Device to train on; `auto` uses CUDA if available.", rich_help_panel=_HEAD_PANEL),
 ]
 _Restart = Annotated[
     bool,
@@ -130,21 +141,20 @@ def distill_command(
     restart: _Restart = False,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Make a checkpoint with tokens from a dense model, such as a CLIP, and images of your own.
-
-    With the method dictionary nothing is trained: the words are the dense model's own, weaker to read than trained ones. With
-    the method head, give images with captions, or images alone; run it again after an interruption, and it resumes. The dense
-    model is copied into the folder. Measure the result on your images: evaluate retrieval prints the dense model beside it.
+    """Make a STAIR checkpoint from a dense model, such as CLIP, and your own images.
 
     **Examples**
 
-    `stair-es distill openai/clip-vit-base-patch32 --images ~/Pictures --out models/clip-words`
+    ```text
+    stair-es distill openai/clip-vit-base-patch32 --images ~/Pictures --out models/clip-words
+    stair-es distill ./siglip --images products.parquet --captions captions.jsonl --out models/products
+    stair-es distill openai/clip-vit-base-patch32 --method head --captions captions.jsonl --out models/clip-head
+    stair-es ingest ~/Pictures --index photos --model models/clip-words
+    ```
 
-    `stair-es distill ./siglip --images products.parquet --captions captions.jsonl --out models/products`
-
-    `stair-es distill openai/clip-vit-base-patch32 --method head --captions captions.jsonl --out models/clip-head`
-
-    `stair-es ingest ~/Pictures --index photos --model models/clip-words`
+    `--method dictionary` trains nothing; its words are less readable than trained ones. `--method head` trains on images with
+    captions, or on images alone; run the command again after an interruption to resume. The dense model is copied to the output
+    folder. To measure the result on your images, run `stair-es evaluate retrieval`, which also measures the dense model.
     """
     if method == "head":
         _refuse_options("dictionary", {"--l1": l1 is not None, "--prompt": bool(prompts)})

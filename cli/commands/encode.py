@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 def encode_command(
     images: Annotated[list[str] | None, typer.Argument(metavar="IMAGE", help="Image files, or http(s) URLs of images.")] = None,
-    text: Annotated[str | None, typer.Option("--text", help="Encode a text instead of images.")] = None,
+    text: Annotated[str | None, typer.Option("--text", metavar="TEXT", help="Encode a text instead of images.")] = None,
     allow_private_urls: shared.AllowPrivateUrlsOption = False,
     as_json: shared.JsonOption = False,
     index: Annotated[
         str | None,
-        typer.Option("--index", "-i", help="Use the model (and text tower) of this index."),
+        typer.Option("--index", "-i", metavar="ALIAS", help="Use the model and text tower of this index."),
     ] = None,
     url: shared.UrlOption = None,
     model: shared.OptionalModelOption = None,
@@ -35,17 +35,18 @@ def encode_command(
     backend: shared.BackendOption = "auto",
     text_tower: shared.IndexTextTowerOption = None,
 ) -> None:
-    """Print the words of images or of a text, heaviest first. Needs no cluster, except for `--index`.
+    """Encode images or a text, and print their words, heaviest first.
 
     **Examples**
 
-    - `stair-es encode photo.jpg`
+    ```text
+    stair-es encode photo.jpg
+    stair-es encode --text "red car"
+    stair-es encode *.jpg --json  # one JSON object per line
+    stair-es encode photo.jpg --index photos  # with the model of that index
+    ```
 
-    - `stair-es encode --text "red car"`
-
-    - `stair-es encode *.jpg --json` (one JSON object per line)
-
-    - `stair-es encode photo.jpg --index photos` (with the model of that index)
+    Requires no cluster, unless you give `--index`.
     """
     example = 'stair-es encode photo.jpg, or stair-es encode --text "red car"'
     if images and text is not None:

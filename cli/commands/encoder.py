@@ -30,16 +30,31 @@ ENCODER_PORT = 8078
 
 _TokenFile = Annotated[Path | None, server.define_token_file_option(ENV_ENCODER_TOKEN)]
 _RootPath = Annotated[str, server.define_root_path_option("STAIR_ES_ENCODER_ROOT_PATH")]
-_Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for any free one.")]
+_Port = Annotated[int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="Port to listen on; 0 picks a free port.")]
 _Index = Annotated[
     str | None,
-    typer.Option("--index", "-i", help="Use the model, text tower and token policy of this index, and follow its alias."),
+    typer.Option(
+        "--index",
+        "-i",
+        metavar="ALIAS",
+        help="Use the model, text tower and token policy of this index, and follow its alias when it moves.",
+    ),
 ]
-_MaxBatch = Annotated[int, typer.Option("--max-batch", min=1, max=1024, help="Number of texts that are encoded together.")]
+_MaxBatch = Annotated[
+    int, typer.Option("--max-batch", metavar="N", min=1, max=1024, help="Maximum number of texts to encode in one batch.")
+]
 _MaxWaiting = Annotated[
-    int, typer.Option("--max-waiting", min=1, help="Number of texts, and of images, that may wait; requests with more get 429.")
+    int,
+    typer.Option(
+        "--max-waiting",
+        metavar="N",
+        min=1,
+        help="Maximum number of queued texts, and of queued images. Requests beyond it get HTTP status 429.",
+    ),
 ]
-_Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds after which a request gets 503.")]
+_Timeout = Annotated[
+    float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Time after which a request gets HTTP status 503.")
+]
 
 
 def serve_encoder_command(
@@ -60,17 +75,17 @@ def serve_encoder_command(
     backend: shared.BackendOption = "auto",
     text_tower: shared.IndexTextTowerOption = None,
 ) -> None:
-    """Serve a model over HTTP: texts and images in, tokens with weights out. Needs no cluster, except for `--index`.
-
-    `POST /v1/query` returns the body of a search, `/v1/encode` tokens; `/embed_sparse` is that of text-embeddings-inference.
+    """Serve a model over HTTP, to encode texts and images as token weights.
 
     **Examples**
 
-    - `stair-es encoder`
+    ```text
+    stair-es encoder --model photos
+    stair-es encoder --index photos  # with the model and the token policy of that index
+    ```
 
-    - `stair-es encoder --index photos` (with the model and the token policy of that index)
-
-    - `stair-es encoder --host 0.0.0.0 --token-file /run/secrets/encoder`
+    `POST /v1/encode` returns tokens with weights, `POST /v1/query` the body of a search request, and `POST /embed_sparse` what
+    text-embeddings-inference returns. Requires no cluster, unless you give `--index`.
     """
     server.check_server_packages("encoder", "prometheus_client")
     from stair_es.cluster.client.cluster import Cluster

@@ -21,9 +21,11 @@ _EXAMPLE = 'stair-es explain URI "red car", or stair-es explain URI --image FILE
 
 
 def explain_command(
-    document: Annotated[str, typer.Argument(help="URI, path or id of the image.")],
+    document: Annotated[str, typer.Argument(metavar="IMAGE", help="URI, path or id of the image.")],
     words: shared.QueryWordsArgument = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits that should have contained it.")] = 10,
+    k: Annotated[
+        int, typer.Option("-k", metavar="N", min=1, max=MAX_HITS, help="Number of hits that should include the image.")
+    ] = 10,
     as_json: shared.JsonOption = False,
     index: shared.IndexOption = DEFAULT_INDEX,
     url: shared.UrlOption = None,
@@ -32,15 +34,15 @@ def explain_command(
     backend: shared.BackendOption = "auto",
     text_tower: shared.TextTowerOption = "full",
 ) -> None:
-    """Explain the rank of an image for a query: the common words, and what would have matched.
+    """Explain the rank of an image for a query: which words match, and which would have matched.
 
     **Examples**
 
-    - `stair-es explain photos/tabby-cat.jpg "a kitten"`
-
-    - `stair-es explain file:///photos/tabby-cat.jpg "dog -grass" --json`
-
-    - `stair-es explain 3cb3f0d1 --image other.jpg`
+    ```text
+    stair-es explain photos/tabby-cat.jpg "a kitten"
+    stair-es explain file:///photos/tabby-cat.jpg "dog -grass" --json
+    stair-es explain 3cb3f0d1 --image other.jpg
+    ```
     """
     inputs = search.parse_query_inputs(words or [], _EXAMPLE)
     options = search.parse_search_options()

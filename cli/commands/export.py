@@ -18,37 +18,42 @@ def export_command(
     model: Annotated[
         str | None,
         typer.Argument(
-            help=f"Folder of a checkpoint written by stair-es train; with --table a model (default: {DEFAULT_MODEL}).",
+            metavar="MODEL",
+            help="Checkpoint folder that `stair-es train` wrote; with --table, any model."
+            f" [default with --table: {DEFAULT_MODEL}]",
             show_default=False,
         ),
     ] = None,
-    table: Annotated[
-        bool, typer.Option("--table", help="Export the model's table of words with their token weights, for look-ups without it.")
-    ] = False,
+    table: Annotated[bool, typer.Option("--table", help="Export the model's table of words with their token weights.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="File of --table; compressed if it ends in .gz.", dir_okay=False, show_default="MODEL_ID.tsv.gz"
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="File for --table, compressed if its name ends in .gz.",
+            dir_okay=False,
+            show_default="MODEL_ID.tsv.gz",
         ),
     ] = None,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Export a checkpoint's towers as ONNX graphs, or a model's table for queries without a model.
-
-    Without an option: image.onnx and text.onnx, into the folder of the checkpoint. --backend onnx runs them in onnxruntime,
-    without PyTorch; so does auto without CUDA. Vectors and model id stay the same: all weights are compared with PyTorch's before
-    anything is written. A checkpoint on packaged backbones needs no graphs.
-
-    With --table: one text file, in which other programs look up what --text-tower table computes. The how-to "Search without a
-    model at query time" has its format, and look-ups for Java, JavaScript and Python.
+    """Export a checkpoint as ONNX graphs, or a table for queries without a model.
 
     **Examples**
 
-    - `stair-es export models/coco`
+    ```text
+    stair-es export models/coco
+    stair-es ingest photos --model models/coco --backend onnx
+    stair-es export --table --out stair-mini.tsv.gz
+    ```
 
-    - `stair-es ingest photos --model models/coco --backend onnx`
+    Without `--table`, writes image.onnx and text.onnx to the checkpoint folder. `--backend onnx` runs them in onnxruntime without
+    PyTorch, and `--backend auto` does so without CUDA. The model id stays the same, and so do the vectors: all weights are
+    compared with those of PyTorch before anything is written. A checkpoint with packaged backbones needs no graphs.
 
-    - `stair-es export --table --out stair-mini.tsv.gz`
+    With `--table`, writes a text file in which other programs can look up what `--text-tower table` computes. The how-to "Search
+    without a model at query time" describes the format, with code for Java, JavaScript and Python.
     """
     if table:
         _export_table(model or DEFAULT_MODEL, out, as_json=as_json)

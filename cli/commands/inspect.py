@@ -25,17 +25,19 @@ if TYPE_CHECKING:
     from ..output.inspect import InspectionPrinter
 
 
-_References = Annotated[
-    list[str], typer.Argument(metavar="IMAGE...", help="Ids, URIs or paths of images; - reads them from stdin.")
+_References = Annotated[list[str], typer.Argument(metavar="IMAGE", help="Ids, URIs or paths of images; - for stdin.")]
+_Words = Annotated[
+    int | None, typer.Option("-k", metavar="N", min=1, help="Number of words to print. [default: 20; all with --json or --csv]")
 ]
-_Words = Annotated[int | None, typer.Option("-k", min=1, help="Number of words. [default: 20; all with --json or --csv]")]
 _All = Annotated[bool, typer.Option("--all", help="Print all words.")]
-_Compare = Annotated[bool, typer.Option("--compare", help="Encode the file again, and compare the result with the stored words.")]
+_Compare = Annotated[bool, typer.Option("--compare", help="Encode the file again and compare the result with the stored words.")]
 _Thumbnail = Annotated[
     bool | None,
-    typer.Option("--thumbnail/--no-thumbnail", help="Draw the stored thumbnail. [default: if the terminal supports it]"),
+    typer.Option(
+        "--thumbnail/--no-thumbnail", help="Draw the stored thumbnail in the terminal. [default: if the terminal supports it]"
+    ),
 ]
-_Model = Annotated[str | None, shared.define_index_model_option("Model for files. [default: the model of the index]")]
+_Model = Annotated[str | None, shared.define_index_model_option("Model to encode files with. [default: the model of the index]")]
 
 
 def inspect_command(
@@ -51,23 +53,21 @@ def inspect_command(
     model: _Model = None,
     backend: shared.BackendOption = "auto",
 ) -> None:
-    """Print all words of images in the index with their weights, and what a token policy changed.
-
-    A file that isn't in the index is encoded with the model of the index. Read-only.
+    """Print the words of images in the index with their weights, and what a token policy changed.
 
     **Examples**
 
-    - `stair-es inspect photos/tabby-cat.jpg`
+    ```text
+    stair-es inspect photos/tabby-cat.jpg
+    stair-es inspect 8738a1008650a89a53e3cfea92a9d334 --all
+    stair-es inspect s3://bucket/a.jpg --json
+    stair-es inspect photos/*.jpg --compare
+    stair-es search "red car" --json | jq -r ".hits[].id" | stair-es inspect - --csv
+    ```
 
-    - `stair-es inspect 8738a1008650a89a53e3cfea92a9d334 --all`
+    A file that isn't in the index is encoded with the model of the index. The command changes nothing in the index.
 
-    - `stair-es inspect s3://bucket/a.jpg --json`
-
-    - `stair-es inspect photos/*.jpg --compare`
-
-    - `stair-es search "red car" --json | jq -r ".hits[].id" | stair-es inspect - --csv`
-
-    **Exit code**: 0, 3 if only some of several images were found, 1 if none was.
+    **Exit codes**: 0 if all images were found; 3 if some of several images were not found; 1 if no image was found.
     """
     output_format = select_output_format(as_json=as_json, as_csv=as_csv)
     if show_all and k:

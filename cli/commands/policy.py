@@ -30,19 +30,32 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="""Change the words of an index: mute, cap, rename and merge them, with a preview and a rollback.
+    help="""Mute, cap, rename and merge the words of an index, with a preview and a rollback.
+
+**Examples**
+
+```text
+stair-es policy plan no-breeds.json --index photos
+stair-es policy apply no-breeds.json --index photos
+stair-es policy rollback --index photos
+```
 
 A policy is a JSON file: `{"stair_es_policy": 1, "mute": ["egyptian"], "cap": {"dog": 0.5}, "rename": {"automobile": "car"},
-"merge": {"dog": ["dogs", "puppy"]}}`. Use `stair-es ingest --policy FILE` for a new index.""",
+"merge": {"dog": ["dogs", "puppy"]}}`. To apply a policy to a new index, run `stair-es ingest --policy FILE`.""",
 )
-_FileArgument = typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="The policy, as JSON.")
+_FileArgument = typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="Policy file (JSON).")
 _RateOption = Annotated[
     float,
     typer.Option(
-        "--requests-per-second", min=0.0, help="Maximum documents per second, to limit the load on the cluster; 0 for no limit."
+        "--requests-per-second",
+        metavar="X",
+        min=0.0,
+        help="Maximum number of documents to update per second, to limit the load on the cluster; 0 for no limit.",
     ),
 ]
-_SlicesOption = Annotated[int, typer.Option("--slices", min=0, max=1024, help="Number of parallel slices; 0 for one per shard.")]
+_SlicesOption = Annotated[
+    int, typer.Option("--slices", metavar="N", min=0, max=1024, help="Number of parallel slices; 0 uses one per shard.")
+]
 
 
 @app.command(name="show")
@@ -50,9 +63,15 @@ _SlicesOption = Annotated[int, typer.Option("--slices", min=0, max=1024, help="N
 def show_policy_command(
     index: shared.IndexOption = DEFAULT_INDEX, url: shared.UrlOption = None, as_json: shared.JsonOption = False
 ) -> None:
-    """Print the policy of an index, how many documents it changed, and whether it was applied to all of them.
+    """Print the policy of an index and how many documents it changed.
 
-    **Example**: `stair-es policy show --index photos`
+    **Example**
+
+    ```text
+    stair-es policy show --index photos
+    ```
+
+    Also prints whether the policy was applied to all documents.
     """
     with _open_policy_run(index, url) as manager:
         targets = manager.list_targets()
@@ -89,23 +108,29 @@ def plan_policy_command(
     index: shared.IndexOption = DEFAULT_INDEX,
     url: shared.UrlOption = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=0, help="Number of the most changed documents to show, before and after.")
+        int, typer.Option("--samples", metavar="N", min=0, help="Number of most changed documents to show, before and after.")
     ] = 3,
     ids: Annotated[
         Path | None,
-        typer.Option("--ids", dir_okay=False, help="JSONL file for id, URI and rules of each document that would change."),
+        typer.Option(
+            "--ids",
+            metavar="FILE",
+            dir_okay=False,
+            help="JSONL file for the id, URI and rules of each document that would change.",
+        ),
     ] = None,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Plan a policy: count the documents that each rule would change, show those that change most, and change nothing.
-
-    Reads the words of all documents that the policy may change.
+    """Preview a policy: count the documents that each rule would change, and show those that change most.
 
     **Examples**
 
-    `stair-es policy plan no-breeds.json --index photos`
+    ```text
+    stair-es policy plan no-breeds.json --index photos
+    stair-es policy plan no-breeds.json --index photos --ids changing.jsonl --samples 10
+    ```
 
-    `stair-es policy plan no-breeds.json --index photos --ids changing.jsonl --samples 10`
+    Reads the words of all documents that the policy may change, and changes nothing.
     """
     from stair_es.cluster.policy.preview import DocumentChange, PolicyPreview, add_change_sample, preview_changes
     from stair_es.token_policy import load_policy
@@ -143,7 +168,7 @@ def apply_policy_command(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="FILE", exists=True, dir_okay=False, help="The policy, as JSON. [default: the policy of the index]"
+            metavar="FILE", exists=True, dir_okay=False, help="Policy file (JSON). [default: the policy of the index]"
         ),
     ] = None,
     index: shared.IndexOption = DEFAULT_INDEX,
@@ -152,18 +177,19 @@ def apply_policy_command(
     slices: _SlicesOption = 0,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Apply a policy to the documents of an index, and to those that will be added.
-
-    The update runs in the cluster: the original vector of each document is restored, then changed. Run it again after an
-    interruption, or after a concurrent ingest: it resumes with what is missing.
+    """Apply a policy to all documents of an index, including those added later.
 
     **Examples**
 
-    `stair-es policy apply no-breeds.json --index photos`
+    ```text
+    stair-es policy apply no-breeds.json --index photos
+    stair-es policy apply --index photos --requests-per-second 500
+    ```
 
-    `stair-es policy apply --index photos --requests-per-second 500`
+    The update runs in the cluster. It restores the original vector of each document, then applies the policy. Run the command
+    again after an interruption or a concurrent ingest: it updates only the documents that still need it.
 
-    **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on a usage error.
+    **Exit codes**: 0 on success; 3 if some documents failed; 1 if the run failed; 2 for a usage error.
     """
     from stair_es.token_policy import load_policy
 
@@ -181,11 +207,15 @@ def rollback_policy_command(
     slices: _SlicesOption = 0,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Remove the policy, and restore the exact original vector of every document.
+    """Remove the policy of an index, and restore the exact original vector of every document.
 
-    **Example**: `stair-es policy rollback --index photos`
+    **Example**
 
-    **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on a usage error.
+    ```text
+    stair-es policy rollback --index photos
+    ```
+
+    **Exit codes**: 0 on success; 3 if some documents failed; 1 if the run failed; 2 for a usage error.
     """
     with _open_policy_run(index, url) as manager:
         _run_update(manager.rollback_policy, "rolled back", requests_per_second, slices, as_json)

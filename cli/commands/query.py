@@ -30,7 +30,10 @@ _EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
 
 
 _MaxClauses = Annotated[
-    int, typer.Option("--max-clauses", min=1, help="Maximum number of clauses; the default limit of clusters is 1024.")
+    int,
+    typer.Option(
+        "--max-clauses", metavar="N", min=1, help="Maximum number of query clauses. The default limit of a cluster is 1024."
+    ),
 ]
 
 
@@ -47,20 +50,19 @@ def query_command(
     backend: shared.BackendOption = "auto",
     text_tower: shared.TextTowerOption = "full",
 ) -> None:
-    """Print the search request for any client: a curl command; with `--json` the body alone. Needs no cluster.
-
-    `--query-type seismic` needs a cluster: it reads the token ids from the index.
-
-    The model is the one given, otherwise the one of the index, or the default model if no cluster answers. The clauses are
-    `rank_feature` unless `--query-type` names another query type.
+    """Print the search request for a query as a curl command, or with `--json` its body alone.
 
     **Examples**
 
-    - `stair-es query "red car"`
+    ```text
+    stair-es query "red car"
+    stair-es query "red car" | sh
+    stair-es query "red car" --query-type sparse_vector --json > body.json
+    ```
 
-    - `stair-es query "red car" | sh`
-
-    - `stair-es query "red car" --query-type sparse_vector --json > body.json`
+    The model is the one of the index, or the default model if no cluster answers. The query uses `rank_feature` clauses, unless
+    `--query-type` names another query type. Only `--query-type seismic` requires a cluster, since it reads the token ids from
+    the index.
     """
     inputs = search.parse_query_inputs(words or [], _EXAMPLE)
     options, cursor = search.parse_search_options(), search.parse_cursor(after)

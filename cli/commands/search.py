@@ -29,16 +29,14 @@ if TYPE_CHECKING:
 
 SEARCH_EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
 
-_Explain = Annotated[bool, typer.Option("--explain", help="Show how much each common word adds to the score.")]
+_Explain = Annotated[bool, typer.Option("--explain", help="Show how much each matching word adds to the score.")]
 _ExplainEngine = Annotated[
-    bool, typer.Option("--explain-engine", help="Like --explain, together with the explanation of the engine.")
+    bool, typer.Option("--explain-engine", help="Like --explain, and add the explanation of the search engine.")
 ]
 _Duplicates = Annotated[
-    bool, typer.Option("--duplicates", help="List each copy of a picture as a hit of its own, rather than once with a count.")
+    bool, typer.Option("--duplicates", help="List every copy of an image as a separate hit, instead of one hit with a count.")
 ]
-_Fields = Annotated[
-    str, typer.Option("--fields", help="Document fields to include with --json, separated by commas.", metavar="NAME,...")
-]
+_Fields = Annotated[str, typer.Option("--fields", help="Document fields to include in the output of --json.", metavar="NAME,...")]
 
 
 def search_command(
@@ -57,28 +55,25 @@ def search_command(
     backend: shared.BackendOption = "auto",
     text_tower: shared.TextTowerOption = "full",
 ) -> None:
-    """Search images by words, by other images, or both: ranked hits with the common words.
-
-    Texts and images are encoded with the model of the index, unless another is given.
-
-    The score is the dot product of the word weights of the query and of the image. In WORDS, `+dog` is required, `-dog` is
-    excluded, `dog^2` doubles a weight, and `dog^0` removes a word.
+    """Search images by words, by other images, or by both.
 
     **Examples**
 
-    - `stair-es search "red car"`
+    ```text
+    stair-es search "red car"
+    stair-es search "beach -people +dog^2" -k 3 --explain
+    stair-es search -people beach
+    stair-es search --image https://example.org/dog.jpg
+    stair-es search --image holiday.jpg --filter "width:>1000" --json
+    stair-es search "at night" --image street.jpg --weights 1,0.5
+    stair-es search "black cat" --hybrid rrf
+    ```
 
-    - `stair-es search "beach -people +dog^2" -k 3 --explain`
+    Prints ranked hits with the words that match. The score is the dot product of the word weights of the query and of the image.
+    The query is encoded with the model of the index, unless you give another one.
 
-    - `stair-es search -people beach`
-
-    - `stair-es search --image https://example.org/dog.jpg`
-
-    - `stair-es search --image holiday.jpg --filter "width:>1000" --json`
-
-    - `stair-es search "at night" --image street.jpg --weights 1,0.5`
-
-    - `stair-es search "black cat" --hybrid rrf`
+    Operators in WORDS: `+dog` requires a word, `-dog` excludes it, `dog^2` doubles its weight, and `dog^0` removes it from the
+    query.
     """
     inputs = search_options.parse_query_inputs(words or [], SEARCH_EXAMPLE)
     options = search_options.parse_search_options(explain_engine=explain_engine, fold_duplicates=not duplicates)

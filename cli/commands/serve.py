@@ -17,17 +17,24 @@ from ..output.console import emit_json, print_notice, stdout
 ENV_SERVE_TOKEN = "STAIR_ES_SERVE_TOKEN"
 
 _Port = Annotated[
-    int | None, typer.Option("--port", min=0, max=65535, help="Port; 0 for any free one. [default: first free port >= 8077]")
+    int | None,
+    typer.Option(
+        "--port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Port to listen on; 0 picks a free port. [default: the first free port from 8077]",
+    ),
 ]
 _ImageRoots = Annotated[
     list[Path] | None,
-    typer.Option("--images", help="Folder of images that may be shown in full size; may be given several times.", metavar="ROOT"),
+    typer.Option("--images", help="Folder with originals that the page may show in full size (repeatable).", metavar="FOLDER"),
 ]
-_Metrics = Annotated[bool, typer.Option("--metrics", help="Expose Prometheus metrics at /metrics (requires the token).")]
-_Title = Annotated[str, typer.Option("--title", help="Title of the page. [default: the index]")]
+_Metrics = Annotated[bool, typer.Option("--metrics", help="Expose Prometheus metrics at /metrics; they require the token.")]
+_Title = Annotated[str, typer.Option("--title", metavar="TEXT", help="Title of the page. [default: the alias]")]
 _TokenFile = Annotated[Path | None, server.define_token_file_option(ENV_SERVE_TOKEN)]
 _RootPath = Annotated[str, server.define_root_path_option("STAIR_ES_SERVE_ROOT_PATH")]
-_Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
+_Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 
 
 def serve_command(
@@ -48,19 +55,19 @@ def serve_command(
     backend: shared.BackendOption = "auto",
     text_tower: shared.TextTowerOption = "full",
 ) -> None:
-    """Serve the web page for search and inspection, until Ctrl-C.
-
-    Read-only: search permissions are sufficient. Listens on this machine only by default, and prints its URL.
+    """Serve a web page to search and inspect an index.
 
     **Examples**
 
-    - `stair-es serve --index photos --open`
+    ```text
+    stair-es serve --index photos --open
+    stair-es serve --index photos --images ~/Pictures
+    stair-es serve --host 0.0.0.0 --token-file /run/secrets/page --allow-host photos.example.org
+    stair-es serve --root-path /photos --allow-host example.org
+    ```
 
-    - `stair-es serve --index photos --images ~/Pictures`
-
-    - `stair-es serve --host 0.0.0.0 --token-file /run/secrets/page --allow-host photos.example.org`
-
-    - `stair-es serve --root-path /photos --allow-host example.org`
+    Prints the URL of the page and runs until you press Ctrl-C. By default only this machine can connect. The page never writes to
+    the cluster, so read permissions are enough.
     """
     from dataclasses import replace
 

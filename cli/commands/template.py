@@ -17,22 +17,32 @@ from ..output.console import emit_json, print_notice, print_plain, stdout
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="""Manage search templates in the cluster, so that clients in any language search with a few parameters.
+    help="""Manage search templates in the cluster, so that clients in any language can search with a few parameters.
 
-`tokens` takes a list of tokens with weights, `hybrid` also a text for the captions, `match` plain text for the field `impacts`.
-docs/templates.md describes the parameters.""",
+**Example**
+
+```text
+stair-es template publish --index photos
+```
+
+The template `tokens` takes a list of tokens with weights. `hybrid` also takes a text for the captions. `match` takes plain text
+for the field `impacts`. See docs/templates.md for the parameters.""",
 )
 
 TemplateName = Literal["tokens", "hybrid", "match"]
 TemplateNamesArgument = Annotated[
     list[str] | None,
-    typer.Argument(help="Templates to publish. [default: all that the index supports]", metavar="[tokens|hybrid|match]..."),
+    typer.Argument(
+        help="Templates to publish: `tokens`, `hybrid`, `match`. [default: all that the index supports]", metavar="TEMPLATE"
+    ),
 ]
 TemplateQueryTypeOption = Annotated[
     shared.FieldType | None,
-    typer.Option("--query-type", help="Type of the field `tokens`. [default: read from the index]"),
+    typer.Option("--query-type", help="Type of the field `tokens`. [default: the type in the index]"),
 ]
-PrefixOption = Annotated[str, typer.Option("--prefix", help="Prefix of the ids, for example one per tenant.")]
+PrefixOption = Annotated[
+    str, typer.Option("--prefix", metavar="TEXT", help="Prefix of the template ids, for example one per tenant.")
+]
 _PREFIX = "stair-es-"
 
 
@@ -46,13 +56,16 @@ def publish_templates_command(
     index: shared.IndexOption = DEFAULT_INDEX,
     url: shared.UrlOption = None,
 ) -> None:
-    """Store the templates in the cluster. Existing ones are not changed.
+    """Store templates in the cluster.
 
     **Examples**
 
-    - `stair-es template publish --index photos`
+    ```text
+    stair-es template publish --index photos
+    stair-es template publish tokens --query-type rank_features --prefix acme-
+    ```
 
-    - `stair-es template publish tokens --query-type rank_features --prefix acme-`
+    Existing templates are not changed.
     """
     from stair_es.search import templates
 
@@ -75,18 +88,21 @@ def publish_templates_command(
 @app.command(name="show")
 @prepare_command()
 def show_template_command(
-    name: Annotated[TemplateName, typer.Argument(help="Template to print.")],
+    name: Annotated[TemplateName, typer.Argument(metavar="TEMPLATE", help="Template to print: `tokens`, `hybrid` or `match`.")],
     query_type: Annotated[shared.FieldType, typer.Option("--query-type", help="Type of the field `tokens`.")] = "rank_features",
     prefix: PrefixOption = _PREFIX,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Print a template as `publish` stores it in the cluster; with `--json` the body of that request. Needs no cluster.
+    """Print a template as `publish` stores it in the cluster.
 
     **Examples**
 
-    - `stair-es template show tokens`
+    ```text
+    stair-es template show tokens
+    stair-es template show tokens --json > tokens.json
+    ```
 
-    - `stair-es template show tokens --json > tokens.json`
+    With `--json`, prints the body of the request that stores the template. Requires no cluster.
     """
     from stair_es.search.templates import build_template
 
@@ -102,13 +118,16 @@ def show_template_command(
 def list_templates_command(
     prefix: PrefixOption = _PREFIX, as_json: shared.JsonOption = False, url: shared.UrlOption = None
 ) -> None:
-    """List the templates: `published`, `different` (from another version, or edited) or `missing`.
+    """List the templates and their states.
 
     **Examples**
 
-    - `stair-es template list`
+    ```text
+    stair-es template list
+    stair-es template list --prefix acme- --json
+    ```
 
-    - `stair-es template list --prefix acme- --json`
+    A template is `published`, `different` (stored by another version of stair-es, or edited) or `missing`.
     """
     from stair_es.search import templates
 
@@ -122,9 +141,7 @@ def list_templates_command(
 @app.command(name="delete")
 @prepare_command(CONNECTION_OPTIONS)
 def delete_templates_command(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Templates to delete. [default: all]", metavar="[tokens|hybrid|match]...")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Templates to delete. [default: all]", metavar="TEMPLATE")] = None,
     prefix: PrefixOption = _PREFIX,
     as_json: shared.JsonOption = False,
     url: shared.UrlOption = None,
@@ -133,9 +150,10 @@ def delete_templates_command(
 
     **Examples**
 
-    - `stair-es template delete`
-
-    - `stair-es template delete match --prefix acme-`
+    ```text
+    stair-es template delete
+    stair-es template delete match --prefix acme-
+    ```
     """
     from stair_es.search import templates
 

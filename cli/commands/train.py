@@ -27,37 +27,43 @@ def _print_recipes(is_requested: bool) -> None:
 
 
 _Config = Annotated[
-    Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="CONFIG", help="A TOML file; see docs/training.md.")
+    Path,
+    typer.Argument(
+        exists=True, dir_okay=False, readable=True, metavar="CONFIG", help="Configuration file (TOML); see docs/training.md."
+    ),
 ]
 _Out = Annotated[
     Path | None,
     typer.Option(
         "--out",
         "-o",
+        metavar="FOLDER",
         file_okay=False,
-        help="Folder for checkpoint, state and logs; several workers share it. [default: CONFIG's name without .toml]",
+        help="Folder for the checkpoint, state and logs, shared by all workers. [default: the name of CONFIG without .toml]",
     ),
 ]
 _Changes = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the file: --set optim.lr=1e-3.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a value of CONFIG, such as optim.lr=1e-3 (repeatable)."),
 ]
 _Device = Annotated[
     Literal["auto", "cpu", "cuda"],
-    typer.Option("--device", help="Device; auto uses CUDA if available.", rich_help_panel=shared.EXECUTION_PANEL),
+    typer.Option("--device", help="Device to train on; `auto` uses CUDA if available.", rich_help_panel=shared.EXECUTION_PANEL),
 ]
 _Workers = Annotated[
     int,
     typer.Option(
         "--workers",
+        metavar="N",
         min=1,
-        help="Number of Ray training workers, with one GPU each unless --device is cpu.",
+        help="Number of Ray training workers, each with one GPU unless --device is `cpu`.",
         rich_help_panel=shared.EXECUTION_PANEL,
     ),
 ]
 _Restart = Annotated[bool, typer.Option("--restart", help="Discard the training in --out and start over.")]
 _Recipes = Annotated[
     bool,
-    typer.Option("--recipes", callback=_print_recipes, is_eager=True, help="Print the named recipes, one per line, and exit."),
+    typer.Option("--recipes", callback=_print_recipes, is_eager=True, help="List the named recipes and exit."),
 ]
 
 
@@ -72,19 +78,18 @@ def train_command(
     recipes: _Recipes = False,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Train a STAIR model on images with captions, as described by a configuration file.
-
-    Run it again after an interruption, and it resumes. The folder is a checkpoint for --model.
+    """Train a STAIR model on images with captions.
 
     **Examples**
 
-    `stair-es train grounded.toml`
+    ```text
+    stair-es train grounded.toml
+    stair-es train coco.toml --out models/coco --workers 4
+    stair-es train grounded.toml --set optim.lr=1e-3 --set seed=1 --out models/second
+    stair-es ingest photos --model models/coco
+    ```
 
-    `stair-es train coco.toml --out models/coco --workers 4`
-
-    `stair-es train grounded.toml --set optim.lr=1e-3 --set seed=1 --out models/second`
-
-    `stair-es ingest photos --model models/coco`
+    Run the command again after an interruption to resume. The output folder is a checkpoint for `--model`.
     """
     from stair_es.optional import check_installed
     from stair_es.training.config.train_config import read_train_config

@@ -25,28 +25,42 @@ if TYPE_CHECKING:
     from ..output.words import VocabularyView
 
 
-_Words = Annotated[int | None, typer.Option("-k", min=1, help="Number of words. [default: 30; all with --json or --csv]")]
+_Words = Annotated[
+    int | None, typer.Option("-k", metavar="N", min=1, help="Number of words to print. [default: 30; all with --json or --csv]")
+]
 _Sort = Annotated[
     StatsOrder,
     typer.Option(
-        "--sort", help="Sort by number of images, mean or largest weight, share of all weight, or uniformity; descending."
+        "--sort",
+        help="Sort by number of images (`df`), mean or maximum weight, share of the total weight, or uniformity, descending.",
     ),
 ]
-_MinDf = Annotated[int, typer.Option("--min-df", min=1, help="Minimum number of images that have the word.")]
-_Match = Annotated[str, typer.Option("--match", help="Only words that match a pattern with * ? [...], or begin with a text.")]
-_Unused = Annotated[bool, typer.Option("--unused", help="List the words of the model that no image has, one per line.")]
-_SampleSize = Annotated[int | None, typer.Option("--sample", min=1, help="Read a random sample of N images.")]
-_Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed of the sample.")]
+_MinDf = Annotated[int, typer.Option("--min-df", metavar="N", min=1, help="Print only words that at least N images have.")]
+_Match = Annotated[
+    str,
+    typer.Option(
+        "--match", metavar="PATTERN", help="Print only words that begin with a text, or match a pattern with *, ? and [...]."
+    ),
+]
+_Unused = Annotated[
+    bool, typer.Option("--unused", help="List the words of the model's vocabulary that no image has, one per line.")
+]
+_SampleSize = Annotated[
+    int | None, typer.Option("--sample", metavar="N", min=1, help="Read a random sample of N images instead of all images.")
+]
+_Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Random seed of the sample.")]
 _Uniformity = Annotated[
-    float, typer.Option("--uniformity", min=0.0, max=1.0, help="Minimum uniformity of a stop-word candidate.")
+    float, typer.Option("--uniformity", metavar="X", min=0.0, max=1.0, help="Minimum uniformity of a stop-word candidate.")
 ]
 _PolicyFile = Annotated[
     Path | None,
-    typer.Option("--policy", metavar="FILE", help="Write a token policy that mutes the candidates. Never overwrites a file."),
+    typer.Option(
+        "--policy", metavar="FILE", help="Write a token policy that mutes the stop-word candidates. Fails if the file exists."
+    ),
 ]
 _Model = Annotated[
     str | None,
-    shared.define_index_model_option("Model whose vocabulary is checked for unused words. [default: the model of the index]"),
+    shared.define_index_model_option("Model whose vocabulary --unused compares with. [default: the model of the index]"),
 ]
 
 
@@ -66,22 +80,21 @@ def show_words_command(
     url: shared.UrlOption = None,
     model: _Model = None,
 ) -> None:
-    """Show the vocabulary of an index: document frequency and weights of each word, unused words, stop-word candidates.
-
-    Reads all words of all images, not just the heaviest. Read-only. A word is a stop-word candidate if its weight is nearly the
-    same in every image, so that it doesn't tell them apart: docs/inspect.md has the formula.
+    """Print the vocabulary of an index: the frequency and weights of each word, unused words, and stop-word candidates.
 
     **Examples**
 
-    - `stair-es words --index photos`
+    ```text
+    stair-es words --index photos
+    stair-es words --sort mean --min-df 10 -k 50
+    stair-es words --match "cat*" --csv
+    stair-es words --sample 5000 --json
+    stair-es words --policy stop-words.json
+    stair-es policy plan stop-words.json
+    ```
 
-    - `stair-es words --sort mean --min-df 10 -k 50`
-
-    - `stair-es words --match "cat*" --csv`
-
-    - `stair-es words --sample 5000 --json`
-
-    - `stair-es words --policy stop-words.json`, then `stair-es policy plan stop-words.json`
+    Reads all words of all images, not just the heaviest, and changes nothing in the index. A word is a stop-word candidate if its
+    weight is nearly the same in every image, so that it doesn't tell images apart. See docs/inspect.md for the formula.
     """
     output_format = select_output_format(as_json=as_json, as_csv=as_csv)
     if policy:

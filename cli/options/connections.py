@@ -26,26 +26,37 @@ if TYPE_CHECKING:
 _TLS_PANEL = "Secure connection"
 
 
-_CERTIFICATE_HELP = {
-    "ca_file": "PEM file with trusted certificate authorities, instead of the system's.",
-    "ca_fingerprint": "SHA-256 fingerprint of the certificate of the authority or of the server.",
-    "client_cert": "PEM file with the client certificate (and its key).",
-    "client_key": "PEM file with the key of the client certificate.",
+_CERTIFICATE_OPTIONS = {
+    "ca_file": ("FILE", "PEM file with the certificate authorities to trust, instead of the system's."),
+    "ca_fingerprint": ("HEX", "SHA-256 fingerprint of the server's certificate or of its certificate authority."),
+    "client_cert": ("FILE", "PEM file with the client certificate, and optionally its key."),
+    "client_key": ("FILE", "PEM file with the key of the client certificate."),
 }
-CERTIFICATE_KEYS = tuple(_CERTIFICATE_HELP)
-_AWS_HELP = {
-    "aws_service": "Sign requests for this AWS service: es, or aoss for Serverless.",
-    "aws_region": "AWS region for signing. [default: from the AWS configuration]",
+CERTIFICATE_KEYS = tuple(_CERTIFICATE_OPTIONS)
+_AWS_OPTIONS = {
+    "aws_service": ("SERVICE", "AWS service to sign requests for: `es`, or `aoss` for OpenSearch Serverless."),
+    "aws_region": ("REGION", "AWS region to sign requests for. [default: from the AWS configuration]"),
 }
 
 
-def _define_options(help_texts: Mapping[str, str], prefix: str, panel: str) -> dict[str, tuple[Any, None]]:
-    """Define options for texts: each has its environment variable, and no default."""
+def _define_options(texts: Mapping[str, tuple[str, str]], prefix: str, panel: str) -> dict[str, tuple[Any, None]]:
+    """Define options for texts, each with its environment variable and without a default.
+
+    Args:
+        texts: Name -> name of the value in help, and help text.
+        prefix: Prefix of the names.
+        panel: Panel of the options in help.
+    """
     options = {}
-    for key, text in help_texts.items():
+    for key, (metavar, text) in texts.items():
         name = prefix + key
         option = typer.Option(
-            f"--{name.replace('_', '-')}", envvar=f"STAIR_ES_{name.upper()}", show_envvar=True, help=text, rich_help_panel=panel
+            f"--{name.replace('_', '-')}",
+            envvar=f"STAIR_ES_{name.upper()}",
+            show_envvar=True,
+            metavar=metavar,
+            help=text,
+            rich_help_panel=panel,
         )
         options[name] = (Annotated[str | None, option], None)
     return options
@@ -57,11 +68,15 @@ def define_certificate_options(prefix: str, panel: str) -> dict[str, tuple[Any, 
     Returns:
         Parameter -> its Typer annotation and its default.
     """
-    return _define_options(_CERTIFICATE_HELP, prefix, panel)
+    return _define_options(_CERTIFICATE_OPTIONS, prefix, panel)
 
 
 CONNECTION_OPTIONS = OptionGroup(
-    {**define_certificate_options("", _TLS_PANEL), **_define_options(_AWS_HELP, "", _TLS_PANEL), "context": (typer.Context, None)}
+    {
+        **define_certificate_options("", _TLS_PANEL),
+        **_define_options(_AWS_OPTIONS, "", _TLS_PANEL),
+        "context": (typer.Context, None),
+    }
 )
 """TLS and AWS options of a command that connects to the cluster; `resolve_connection` reads them."""
 

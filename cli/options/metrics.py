@@ -29,7 +29,7 @@ class MetricsArguments:
             "--metrics-file",
             metavar="FILE.prom",
             dir_okay=False,
-            help="Write metrics for node_exporter's textfile collector, during and at the end of the run.",
+            help="Write metrics to this file during the run, for the textfile collector of node_exporter.",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -37,15 +37,21 @@ class MetricsArguments:
         int | None,
         typer.Option(
             "--metrics-port",
+            metavar="PORT",
             min=0,
             max=65535,
-            help="Serve metrics to Prometheus during the run; 0 for any free port.",
+            help="Port to serve Prometheus metrics on during the run; 0 picks a free port.",
             rich_help_panel=_PANEL,
         ),
     ] = None
     metrics_host: Annotated[
         str,
-        typer.Option("--metrics-host", help="Address to serve metrics on; 0.0.0.0 for all interfaces.", rich_help_panel=_PANEL),
+        typer.Option(
+            "--metrics-host",
+            metavar="ADDRESS",
+            help="Address to serve metrics on; 0.0.0.0 for all interfaces.",
+            rich_help_panel=_PANEL,
+        ),
     ] = _LOOPBACK
 
 

@@ -37,57 +37,77 @@ _Texts = list[str] | None
 class SearchArguments:
     """Search options of a command."""
 
-    image: Annotated[
-        _Texts, _define_option("image", "Search by an image; may be given several times.", _QUERY, metavar="FILE|URL")
-    ] = None
+    image: Annotated[_Texts, _define_option("image", "Search by an image (repeatable).", _QUERY, metavar="FILE|URL")] = None
     allow_private_urls: shared.AllowPrivateUrlsOption = False
-    text: Annotated[_Texts, _define_option("text", "An additional text, without operators.", _QUERY)] = None
+    text: Annotated[
+        _Texts, _define_option("text", "Search by a text without operators (repeatable).", _QUERY, metavar="TEXT")
+    ] = None
     weights: Annotated[
         str,
         _define_option(
-            "weights", "Weights of WORDS, each --text and each --image, in this order: 1,0.5. Negative weights subtract.", _QUERY
+            "weights",
+            "Weights of WORDS, each --text and each --image, in this order, such as 1,0.5. Negative weights subtract.",
+            _QUERY,
+            metavar="X,...",
         ),
     ] = ""
     boost: Annotated[
-        _Texts, _define_option("boost", "Multiply the weight of a token in the query, like dog^2.", _QUERY, metavar="WORD=X")
+        _Texts,
+        _define_option(
+            "boost", "Multiply the weight of a token in the query, like dog^2 (repeatable).", _QUERY, metavar="WORD=X"
+        ),
     ] = None
-    mute: Annotated[_Texts, _define_option("mute", "Remove a token from the query.", _QUERY, metavar="WORD")] = None
+    mute: Annotated[_Texts, _define_option("mute", "Remove a token from the query (repeatable).", _QUERY, metavar="WORD")] = None
     literal: Annotated[bool, _define_option("literal", "Treat +, - and ^ in WORDS as plain text.", _QUERY)] = False
     hybrid: Annotated[
         Literal["none", "sum", "rrf"],
-        _define_option("hybrid", "Combine with BM25 on the caption: sum of the scores, or reciprocal rank fusion.", _QUERY),
+        _define_option("hybrid", "Combine with BM25 on captions: add the scores, or use reciprocal rank fusion.", _QUERY),
     ] = "none"
-    caption: Annotated[str, _define_option("caption", "Text for BM25. [default: WORDS]", _QUERY)] = ""
-    caption_weight: Annotated[float, _define_option("caption-weight", "Weight of the BM25 score.", _QUERY, min=0.0)] = 1.0
-    caption_field: Annotated[str, _define_option("caption-field", "Field for BM25.", _QUERY)] = "caption"
+    caption: Annotated[str, _define_option("caption", "Text for BM25. [default: WORDS]", _QUERY, metavar="TEXT")] = ""
+    caption_weight: Annotated[
+        float, _define_option("caption-weight", "Weight of the BM25 score.", _QUERY, metavar="X", min=0.0)
+    ] = 1.0
+    caption_field: Annotated[str, _define_option("caption-field", "Document field for BM25.", _QUERY, metavar="FIELD")] = (
+        "caption"
+    )
     require: Annotated[
-        _Texts, _define_option("require", "Only images with this token, like +dog.", _CONDITIONS, metavar="WORD")
+        _Texts,
+        _define_option("require", "Return only images with this token, like +dog (repeatable).", _CONDITIONS, metavar="WORD"),
     ] = None
     exclude: Annotated[
-        _Texts, _define_option("exclude", "Only images without this token, like -dog.", _CONDITIONS, metavar="WORD")
+        _Texts,
+        _define_option("exclude", "Return only images without this token, like -dog (repeatable).", _CONDITIONS, metavar="WORD"),
     ] = None
     min_weight: Annotated[
         float,
         _define_option(
-            "min-weight", "Minimum weight for a token to count as present in --require and --exclude.", _CONDITIONS, min=0.0
+            "min-weight",
+            "Minimum weight at which --require and --exclude count a token as present.",
+            _CONDITIONS,
+            metavar="X",
+            min=0.0,
         ),
     ] = 0.0
     filter_: Annotated[
         _Texts,
         _define_option(
             "filter",
-            "Filter images by a query string (width:>800 AND format:JPEG), or a query clause as JSON.",
+            "Return only images that match a query string (width:>800 AND format:JPEG) or a JSON query clause (repeatable).",
             _CONDITIONS,
             metavar="FILTER",
         ),
     ] = None
-    min_score: Annotated[float | None, _define_option("min-score", "Minimum score of a hit.", _CONDITIONS, min=0.0)] = None
+    min_score: Annotated[
+        float | None, _define_option("min-score", "Minimum score of a hit.", _CONDITIONS, metavar="X", min=0.0)
+    ] = None
     query_type: Annotated[
         QueryTypeChoice | None, _define_option("query-type", "Query type. [default: chosen by cluster and index]", _SEARCH)
     ] = None
     weight_mass: Annotated[
         float | None,
-        _define_option("weight-mass", "Send only the heaviest tokens that make up this share of the total weight.", _SEARCH),
+        _define_option(
+            "weight-mass", "Send only the heaviest tokens that make up this share of the total weight.", _SEARCH, metavar="X"
+        ),
     ] = None
     pipeline: Annotated[
         str | None, _define_option("pipeline", "Search pipeline to use (OpenSearch).", _SEARCH, metavar="NAME")

@@ -16,22 +16,28 @@ if TYPE_CHECKING:
 
 _MIN_TOKEN_LENGTH = 16
 
-HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all interfaces.")]
-NoTokenOption = Annotated[bool, typer.Option("--no-token", help="Allow access from other machines without a token.")]
+HostOption = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for all interfaces.")]
+NoTokenOption = Annotated[bool, typer.Option("--no-token", help="Allow other machines to connect without a token.")]
 AllowHostsOption = Annotated[
     list[str] | None,
-    typer.Option("--allow-host", help="Additional name of the server, for example behind a proxy.", metavar="NAME"),
+    typer.Option(
+        "--allow-host", help="Additional host name of the server, for example behind a proxy (repeatable).", metavar="NAME"
+    ),
 ]
 
 
 def define_token_file_option(variable: str) -> Any:  # noqa: ANN401  an option for Typer
     """Return the option `--token-file`, given the environment variable for the token."""
-    return typer.Option("--token-file", help=f"File with the access token. [env: {variable}, or {variable}_FILE]")
+    return typer.Option(
+        "--token-file",
+        metavar="FILE",
+        help=f"File with the access token; or set {variable} to the token, or {variable}_FILE to the file.",
+    )
 
 
 def define_root_path_option(variable: str) -> Any:  # noqa: ANN401  an option for Typer
     """Return the option `--root-path`, given its environment variable."""
-    help_text = "Path of the server behind a proxy, such as /images; the proxy may strip it or not."
+    help_text = "URL path under which a proxy serves this server, such as /images. The proxy may strip it."
     return typer.Option("--root-path", envvar=variable, show_envvar=True, help=help_text, metavar="PATH")
 
 

@@ -8,14 +8,15 @@ import typer
 
 from stair_es.config.defaults import DEFAULT_MODEL, ENV_FIT, ENV_INDEX, ENV_MODEL, ENV_URL, MAX_HITS
 
-QueryWordsArgument = Annotated[list[str] | None, typer.Argument(help="The query, in plain words.")]
+QueryWordsArgument = Annotated[list[str] | None, typer.Argument(metavar="WORDS", help="Query text.")]
 UrlOption = Annotated[
     str | None,
     typer.Option(
         "--url",
         envvar=ENV_URL,
         show_envvar=True,
-        help="URL of the search cluster; comma-separated for several nodes. [default: the embedded node]",
+        metavar="URL,...",
+        help="URL of the search cluster; separate several nodes with commas. [default: the embedded node]",
     ),
 ]
 
@@ -28,17 +29,18 @@ def complete_models(incomplete: str) -> list[str]:
 
 
 def _define_index_option(help_text: str) -> Any:  # noqa: ANN401  a type for Typer
-    return Annotated[str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, help=help_text)]
+    return Annotated[str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, metavar="ALIAS", help=help_text)]
 
 
-TargetIndexOption = _define_index_option("Alias of the index to write.")
+TargetIndexOption = _define_index_option("Alias of the index to write to.")
 IndexOption = _define_index_option("Alias of the index.")
-_MODEL_HELP = "Name of a model (see `stair-es models`), folder of a checkpoint, or id on the Hugging Face hub (org/name)."
+_MODEL_HELP = "Model name (see `stair-es models`), checkpoint folder, or id on the Hugging Face hub (ORG/NAME)."
 ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
         "-m",
+        metavar="MODEL",
         envvar=ENV_MODEL,
         show_envvar=True,
         help=_MODEL_HELP,
@@ -50,6 +52,7 @@ OptionalModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
+        metavar="MODEL",
         envvar=ENV_MODEL,
         show_envvar=True,
         help=_MODEL_HELP,
@@ -62,13 +65,13 @@ OptionalModelOption = Annotated[
 
 def define_index_model_option(help_text: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
     """Return the option `--model` of a command that uses the model of the index by default."""
-    return typer.Option("--model", "-m", autocompletion=complete_models, help=help_text, **more)
+    return typer.Option("--model", "-m", metavar="MODEL", autocompletion=complete_models, help=help_text, **more)
 
 
 IndexModelOption = Annotated[
     str | None,
     define_index_model_option(
-        "Name, folder or hub id of a model. [default: the model of the index]", envvar=ENV_MODEL, show_envvar=True
+        "Model name, checkpoint folder or hub id. [default: the model of the index]", envvar=ENV_MODEL, show_envvar=True
     ),
 ]
 """Option `--model` of a command that uses the model of the index by default."""
@@ -80,12 +83,12 @@ FitOption = Annotated[
         "--fit",
         envvar=ENV_FIT,
         show_envvar=True,
-        help="How images are made square: padded, center-cropped, or stretched. [default: as the model was trained]",
+        help="Make images square by padding, center cropping or stretching. [default: as the model was trained]",
     ),
 ]
 BackendOption = Annotated[
     Literal["auto", "onnx", "torch"],
-    typer.Option("--backend", help="Runtime of the network; auto uses torch if CUDA is available, otherwise onnxruntime."),
+    typer.Option("--backend", help="Inference runtime; `auto` uses torch if CUDA is available, otherwise onnxruntime."),
 ]
 FieldType = Literal["rank_features", "sparse_vector"]
 """Type of the field `tokens`."""
@@ -93,11 +96,11 @@ VectorOption = Annotated[
     Literal["rank_features", "sparse_vector", "seismic"],
     typer.Option(
         "--vector",
-        help="How tokens are indexed: rank_features anywhere, sparse_vector on Elasticsearch, seismic with approximate search"
-        " as well (OpenSearch 3.3 with neural-search).",
+        help="Field type of the tokens. `rank_features` works on every cluster, `sparse_vector` requires Elasticsearch,"
+        " and `seismic` adds approximate search (OpenSearch 3.3 or later with neural-search).",
     ),
 ]
-_TEXT_TOWER_HELP = "full runs the text network; table looks tokens up in a static table (faster)."
+_TEXT_TOWER_HELP = "How to encode text: `full` runs the text network, `table` looks tokens up in a static table (faster)."
 TextTowerOption = Annotated[Literal["full", "table"], typer.Option("--text-tower", help=_TEXT_TOWER_HELP)]
 IndexTextTowerOption = Annotated[
     Literal["full", "table"] | None, typer.Option("--text-tower", help=_TEXT_TOWER_HELP, show_default="full")
@@ -111,14 +114,20 @@ RayAddressOption = Annotated[
         "--ray-address",
         envvar="RAY_ADDRESS",
         show_envvar=True,
+        metavar="ADDRESS",
         help="Address of a running Ray cluster.",
         rich_help_panel=EXECUTION_PANEL,
     ),
 ]
-HitsOption = Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits.")]
+HitsOption = Annotated[int, typer.Option("-k", metavar="N", min=1, max=MAX_HITS, help="Number of hits to return.")]
 CursorOption = Annotated[
-    str, typer.Option("--after", help="Paginate: `start`, then the cursor that `search` prints below the hits.", metavar="CURSOR")
+    str,
+    typer.Option(
+        "--after",
+        help="Page of hits to return: `start`, or the cursor that `search` prints below the previous page.",
+        metavar="CURSOR",
+    ),
 ]
 AllowPrivateUrlsOption = Annotated[
-    bool, typer.Option("--allow-private-urls", help="Allow URLs at loopback, private and link-local addresses.")
+    bool, typer.Option("--allow-private-urls", help="Allow image URLs that resolve to loopback, private or link-local addresses.")
 ]

@@ -1,10 +1,10 @@
-"""Command-line reference as MyST text, built from the Typer application: every command, option, variable and default."""
+"""Command-line reference as Markdown, built from the Typer application: every command, option, variable and default."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_args, get_origin
 
 import typer
@@ -12,9 +12,10 @@ from typer.utils import get_params_from_function
 
 from stair_es.cli.main import app
 
-_NAMES = {bool: "", int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
-_LONE_EXAMPLES = re.compile(r"(?:^`[^`\n]+`(?:\n+|\Z))+", re.MULTILINE)
 _MAIN_PANEL = "Options"
+_NOTE = re.compile(r" *\[(default|env var): ([^\]]+)\]")
+"""Defaults and variables that a help text names itself."""
+_LABELS = {"default": "Default", "env var": "Environment"}
 
 
 def list_commands() -> Iterator[tuple[str, Any]]:
@@ -25,7 +26,7 @@ def list_commands() -> Iterator[tuple[str, Any]]:
 def _walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401  Typer's classes move between its versions
     if not command.hidden:
         yield path, command
-        for name, child in getattr(command, "commands", {}).items():
+        for name, child in _list_children(command).items():
             yield from _walk(f"{path} {name}", child)
 
 
@@ -34,94 +35,153 @@ def build_reference(*, directives: bool = True) -> str:
 
     Args:
         directives: Whether to use Sphinx's directives for programs and options, so that each can be linked. Without them the
-            page is plain Markdown, and examples are marked as text, because the tests run all shell blocks of the repository.
+            page is plain Markdown, and options that several commands share are described once, at the end.
     """
-    page = "\n".join(line for path, command in list_commands() for line in _write_command(path, command, directives=directives))
-    return page if directives else page.replace("```sh\n", "```text\n")
+    commands = dict(list_commands())
+    shared = {} if directives else _find_shared_panels(commands.values())
+    lines = [*_write_contents(commands, [*shared])]
+    for path, command in commands.items():
+        lines += _write_command(path, command, shared, directives=directives)
+    for panel, text in shared.items():
+        lines += [f"## {panel}\n", f"Options of {_list_users(panel, commands)}.\n", f"{text}\n"]
+    return "\n".join(lines).rstrip()
 
 
-def _write_command(path: str, command: Any, *, directives: bool) -> Iterator[str]:  # noqa: ANN401
-    children = {name: child for name, child in getattr(command, "commands", {}).items() if not child.hidden}
+def _write_contents(commands: dict[str, Any], panels: list[str]) -> Iterator[str]:
+    yield from ("| command | |", "|---|---|")
+    for path, command in commands.items():
+        yield f"| [`{path}`](#{_make_anchor(path)}) | {_get_summary(command)} |"
+    yield ""
+    if panels:
+        yield f"Options of several commands: {_link(panels)}.\n"
+
+
+def _write_command(path: str, command: Any, shared: dict[str, str], *, directives: bool) -> Iterator[str]:  # noqa: ANN401
     yield f"## {path}\n"
     if directives:
         yield f"```{{program}} {path}\n```\n"
-    yield _join_examples(command.help or "") + "\n"
-    if children:
-        links = [f"[`{name}`](#{f'{path} {name}'.replace(' ', '-')})" for name in children]
-        yield f"Commands: {', '.join(links)}\n"
-    infos = get_params_from_function(command.callback) if command.callback else {}
-    panels: dict[str, list[Any]] = {}
-    for param in command.params:
-        if param.param_type_name == "argument":
-            name = f"`{param.metavar or param.name}`{'' if param.required else ' (optional)'}"
-            yield f"{name}\n: {_describe(param, infos)}\n" if directives else f"- {name}: {_describe(param, infos)}\n"
-        elif not getattr(param, "hidden", False):
-            panels.setdefault(getattr(param, "rich_help_panel", None) or _MAIN_PANEL, []).append(param)
+    yield f"{command.help}\n"
+    children = [f"[`{name}`](#{_make_anchor(f'{path} {name}')})" for name in _list_children(command)]
+    if children and " " in path:
+        yield f"**Commands**: {', '.join(children)}\n"
+    infos = _get_infos(command)
+    arguments = [param for param in command.params if param.param_type_name == "argument"]
+    if arguments:
+        yield "**Arguments**\n"
+        yield from (f"- `{_name_argument(param)}`: {_describe(param, infos)}" for param in arguments)
+        yield ""
+    panels = _group_options(command)
     for panel, params in panels.items():
+        if panel in shared:
+            continue
         yield f"**{panel}**\n"
         if directives:
-            yield from (f"```{{option}} {_join_names(param, infos)}\n{_describe(param, infos)}\n```\n" for param in params)
+            yield from (f"```{{option}} {_list_names(param, infos)}\n{_describe(param, infos)}\n```\n" for param in params)
         else:
-            yield from (f"- `{_join_names(param, infos)}`: {_describe(param, infos)}" for param in params)
-            yield ""
+            yield f"{_write_options(params, infos)}\n"
+    if also := [panel for panel in panels if panel in shared]:
+        yield f"Also the options of {_link(also)}.\n"
 
 
-def _join_examples(text: str) -> str:
-    """Return a docstring with consecutive examples joined into one block."""
-    return _LONE_EXAMPLES.sub(_build_block, text)
+def _group_options(command: Any) -> dict[str, list[Any]]:  # noqa: ANN401
+    """Return the options of each panel of a command's help."""
+    panels = defaultdict[str, list[Any]](list)
+    for param in command.params:
+        if param.param_type_name == "option" and not getattr(param, "hidden", False):
+            panels[getattr(param, "rich_help_panel", None) or _MAIN_PANEL].append(param)
+    return panels
 
 
-def _build_block(found: re.Match[str]) -> str:
-    lines = [line.strip("`") for line in found[0].splitlines() if line]
-    return "```sh\n" + "\n".join(lines) + "\n```\n\n"
+def _find_shared_panels(commands: Iterable[Any]) -> dict[str, str]:
+    """Return the panels that are the same in several commands, with their options."""
+    texts = defaultdict[str, list[str]](list)
+    for command in commands:
+        infos = _get_infos(command)
+        for panel, params in _group_options(command).items():
+            texts[panel].append(_write_options(params, infos))
+    return {panel: found[0] for panel, found in texts.items() if len(found) > 1 and len(set(found)) == 1}
+
+
+def _write_options(params: list[Any], infos: dict[str, Any]) -> str:
+    return "\n".join(f"- `{_join_names(param, infos)}`: {_describe(param, infos)}" for param in params)
+
+
+def _list_users(panel: str, commands: dict[str, Any]) -> str:
+    names = [f"`{path.removeprefix('stair-es ')}`" for path, command in commands.items() if panel in _group_options(command)]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _get_infos(command: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the declarations of a command's parameters; a group may have none."""
+    return get_params_from_function(command.callback) if command.callback else {}
+
+
+def _list_children(command: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {name: child for name, child in getattr(command, "commands", {}).items() if not child.hidden}
+
+
+def _get_summary(command: Any) -> str:  # noqa: ANN401
+    return str(command.help).partition("\n\n")[0].replace("\n", " ")
+
+
+def _make_anchor(heading: str) -> str:
+    return heading.lower().replace(" ", "-")
+
+
+def _link(headings: list[str]) -> str:
+    return ", ".join(f"[{heading}](#{_make_anchor(heading)})" for heading in headings)
+
+
+def _name_argument(param: Any) -> str:  # noqa: ANN401
+    name = f"{param.metavar or param.name}{'...' if param.nargs == -1 else ''}"
+    return name if param.required else f"[{name}]"
 
 
 def _join_names(param: Any, infos: dict[str, Any]) -> str:  # noqa: ANN401
-    value = "" if param.is_flag else f" {param.metavar or _format_type(_get_value_type(param, infos))}"
-    return ", ".join(f"{name}{value}" for name in (*param.opts, *param.secondary_opts))
+    """Return the names as help prints them: `--index, -i ALIAS`."""
+    return f"{', '.join((*param.opts, *param.secondary_opts))}{_name_value(param, infos)}"
 
 
-def _get_value_type(param: Any, infos: dict[str, Any]) -> Any:  # noqa: ANN401
-    """Return the type of one value: `Path` for `list[Path] | None`."""
+def _list_names(param: Any, infos: dict[str, Any]) -> str:  # noqa: ANN401
+    """Return the names as Sphinx requires them: `--index ALIAS, -i ALIAS`."""
+    return ", ".join(f"{name}{_name_value(param, infos)}" for name in (*param.opts, *param.secondary_opts))
+
+
+def _name_value(param: Any, infos: dict[str, Any]) -> str:  # noqa: ANN401
+    return "" if param.is_flag else f" {param.metavar or _list_choices(param, infos)}"
+
+
+def _list_choices(param: Any, infos: dict[str, Any]) -> str:  # noqa: ANN401
     kind = infos[param.name].annotation
-    while inner := [part for part in get_args(kind) if part is not type(None)]:
-        if get_origin(kind) is Literal:
-            break
-        kind = inner[0]
-    return kind
-
-
-def _format_type(kind: Any) -> str:  # noqa: ANN401
-    return "|".join(map(str, get_args(kind))) if get_origin(kind) is Literal else _NAMES[kind]
+    while get_origin(kind) is not Literal:
+        kind = next(part for part in get_args(kind) if part is not type(None))
+    return "|".join(get_args(kind))
 
 
 def _describe(param: Any, infos: dict[str, Any]) -> str:  # noqa: ANN401
     info = infos[param.name].default if param.name in infos else None
-    parts = [(param.help or "").strip()]
-    if getattr(param, "multiple", False) and "several times" not in parts[0]:
-        parts.append("May be given several times.")
+    text = (param.help or "").strip()
+    parts = [_NOTE.sub("", text)]
     low, high = getattr(info, "min", None), getattr(info, "max", None)
-    if low is not None or high is not None:
-        limits = [f"from {low:,}" if low is not None else "", f"up to {high:,}" if high is not None else ""]
-        parts.append(f"{' '.join(filter(None, limits)).capitalize()}.")
-    if param.required:
+    if low is not None and high is not None:
+        parts.append(f"From {low:,} to {high:,}.")
+    elif low is not None:
+        parts.append(f"At least {low:,}.")
+    if param.required and param.param_type_name == "option":
         parts.append("Required.")
     if (default := _format_default(param)) is not None:
-        parts.append(f"Default: `{default}`.")
+        parts.append(f"Default: {default}.")
+    parts += [f"{_LABELS[name]}: {f'`{value}`' if name == 'env var' else value}." for name, value in _NOTE.findall(text)]
     if param.envvar:
-        names = [param.envvar] if isinstance(param.envvar, str) else param.envvar
-        parts.append(f"Environment: {', '.join(f'`{name}`' for name in names)}.")
+        parts.append(f"Environment: `{param.envvar}`.")
     return " ".join(parts)
 
 
 def _format_default(param: Any) -> str | None:  # noqa: ANN401
     """Return the default as it would be typed; None if there is none to show."""
-    shown = getattr(param, "show_default", True)
+    shown, value = getattr(param, "show_default", True), param.default
     if isinstance(shown, str):
-        return shown
-    value = param.default
+        return f"`{shown}`"
     if not shown or value in (None, False, "", [], ()):
         return None
-    if value is True:
-        return str(param.opts[0])
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return f"`{param.opts[0] if value is True else value}`"

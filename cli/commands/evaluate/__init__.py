@@ -12,7 +12,13 @@ from .shared import EVALUATION_OPTIONS
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Evaluate and compare models: retrieval, classification, interpretability and cost.",
+    help="""Evaluate and compare models by retrieval, classification, interpretability and cost.
+
+**Example**
+
+```text
+stair-es evaluate retrieval examples/photos/captions.jsonl --exact
+```""",
 )
 app.command(name="retrieval")(prepare_command(EVALUATION_OPTIONS, CONNECTION_OPTIONS)(retrieval.evaluate_retrieval_command))
 app.command(name="zero-shot")(prepare_command(EVALUATION_OPTIONS)(zero_shot.evaluate_zero_shot_command))

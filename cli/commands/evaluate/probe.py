@@ -22,27 +22,29 @@ def evaluate_probe_command(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            exists=True, file_okay=False, metavar="FOLDER", help="A folder that contains `train` and `test` (or `val`)."
+            exists=True, file_okay=False, metavar="FOLDER", help="Folder that contains `train` and `test` (or `val`)."
         ),
     ] = None,
     train: Annotated[
-        Path | None, typer.Option("--train", exists=True, file_okay=False, help="Folder of classes for training.")
+        Path | None,
+        typer.Option("--train", metavar="FOLDER", exists=True, file_okay=False, help="Folder of classes to train on."),
     ] = None,
     test: Annotated[
-        Path | None, typer.Option("--test", exists=True, file_okay=False, help="Folder of classes for testing.")
+        Path | None, typer.Option("--test", metavar="FOLDER", exists=True, file_okay=False, help="Folder of classes to test on.")
     ] = None,
     limit: LimitOption = None,
 ) -> None:
-    """Measure the accuracy of a linear probe on image vectors. Needs no cluster.
-
-    Fits a multinomial logistic regression on the unscaled token weights, and on the dense vectors; C is chosen on a fifth of the
-    training images. Needs the extra `eval` (scikit-learn).
+    """Measure the accuracy of a linear probe on image vectors.
 
     **Examples**
 
-    `stair-es evaluate probe pets`
+    ```text
+    stair-es evaluate probe pets
+    stair-es evaluate probe --train imagenet/train --test imagenet/val --limit 50 --compare google/siglip-base-patch16-224
+    ```
 
-    `stair-es evaluate probe --train imagenet/train --test imagenet/val --limit 50 --compare google/siglip-base-patch16-224`
+    Fits a multinomial logistic regression on the unscaled token weights, and another on the dense vectors. The regularization
+    parameter C is chosen on a fifth of the training images. Requires the extra `eval` (scikit-learn), but no cluster.
     """
     arguments = EVALUATION_OPTIONS.read()
 

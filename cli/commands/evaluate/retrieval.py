@@ -23,23 +23,24 @@ _Captions = Annotated[
     Path,
     typer.Argument(
         metavar="CAPTIONS",
-        help="A caption set: JSON Lines, COCO's `captions_*.json`, Karpathy's `dataset_*.json`, TSV, CSV, Parquet,"
-        " webdataset tars ('shards/{0000..0127}.tar'), or a folder of images"
-        " with a text file next to each. Quote patterns.",
+        help="Caption set: JSON Lines, COCO (`captions_*.json`), Karpathy (`dataset_*.json`), TSV, CSV, Parquet,"
+        " webdataset tars ('shards/{0000..0127}.tar', quoted), or a folder with a text file next to each image.",
     ),
 ]
-_Exact = Annotated[bool, typer.Option("--exact", help="Compute exact dot products only; needs no cluster.")]
+_Exact = Annotated[bool, typer.Option("--exact", help="Compute only exact dot products, which requires no cluster.")]
 _FieldType = Annotated[
     shared.FieldType,
     typer.Option("--vector", help="Field type of the tokens; sparse_vector requires Elasticsearch."),
 ]
 _QueryType = Annotated[
     Literal["rank_features", "neural_sparse", "sparse_vector"] | None,
-    typer.Option("--query-type", help="Query type. [default: chosen by cluster]"),
+    typer.Option("--query-type", help="Query type to search with. [default: chosen by the cluster]"),
 ]
 _Depth = Annotated[
     int,
-    typer.Option("--depth", min=10, max=MAX_HITS, help="Number of hits to request; items beyond them are ranked last."),
+    typer.Option(
+        "--depth", metavar="N", min=10, max=MAX_HITS, help="Number of hits to request per query; all other items are ranked last."
+    ),
 ]
 _KeepIndex = Annotated[bool, typer.Option("--keep-index", help="Keep the temporary indices (eval-...).")]
 
@@ -56,18 +57,18 @@ def evaluate_retrieval_command(
     depth: _Depth = 1000,
     keep_index: _KeepIndex = False,
 ) -> None:
-    """Measure text-image retrieval of models and of the cluster, in both directions, and compare methods.
-
-    Recall, nDCG, MRR and median rank of the models' token weights, of bags of words, of BM25 on captions and of dense vectors by
-    kNN (if the model has them), by exact dot products and by the cluster, in temporary indices that are deleted at the end.
+    """Measure how well models and the cluster find images by text, and texts by image.
 
     **Examples**
 
-    `stair-es evaluate retrieval examples/photos/captions.jsonl --exact`
+    ```text
+    stair-es evaluate retrieval examples/photos/captions.jsonl --exact
+    stair-es evaluate retrieval dataset_flickr30k.json --images flickr30k-images --limit 500 --out report
+    stair-es evaluate retrieval dataset_coco.json --images coco --model my-stair --compare openai/clip-vit-base-patch16
+    ```
 
-    `stair-es evaluate retrieval dataset_flickr30k.json --images flickr30k-images --limit 500 --out report`
-
-    `stair-es evaluate retrieval dataset_coco.json --images coco --model my-stair --compare openai/clip-vit-base-patch16`
+    Prints recall, nDCG, MRR and median rank for token weights, bags of words, BM25 on captions, and kNN on dense vectors if the
+    model has them. Each is computed by exact dot products and by the cluster, in temporary indices that are deleted at the end.
     """
     arguments = EVALUATION_OPTIONS.read()
 

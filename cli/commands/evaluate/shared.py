@@ -26,33 +26,43 @@ CompareOption = Annotated[
     typer.Option(
         "--compare",
         metavar="MODEL",
-        help="Another model to compare, with its default settings; may be given several times.",
+        help="Another model to compare with, in its default settings (repeatable).",
     ),
 ]
 OutFolderOption = Annotated[
     Path | None,
-    typer.Option("--out", file_okay=False, help="Also write evaluation.json and evaluation.md into this folder."),
+    typer.Option("--out", metavar="FOLDER", file_okay=False, help="Also write evaluation.json and evaluation.md to this folder."),
 ]
 ImageFolderOption = Annotated[
     Path | None,
-    typer.Option("--images", exists=True, file_okay=False, help="Folder of the images. [default: the folder of CAPTIONS]"),
+    typer.Option(
+        "--images",
+        metavar="FOLDER",
+        exists=True,
+        file_okay=False,
+        help="Folder with the images. [default: the folder of CAPTIONS]",
+    ),
 ]
-SplitOption = Annotated[str | None, typer.Option("--split", help="Split of Karpathy's files: train, val, test. [default: test]")]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", metavar="NAME", help="Split of a Karpathy file: train, val or test. [default: test]")
+]
 ClassFolderArgument = Annotated[
     Path,
-    typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="A folder with a subfolder of images per class."),
+    typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="Folder with a subfolder of images per class."),
 ]
 ClassNamesOption = Annotated[
     Path | None,
     typer.Option(
         "--classes",
+        metavar="FILE",
         exists=True,
         dir_okay=False,
-        help="Class names by folder: .json, or .txt with `folder name, other name` per line. [default: the folder names]",
+        help="Class names by folder: a .json file, or a .txt file with `FOLDER NAME, OTHER NAME` per line."
+        " [default: the folder names]",
     ),
 ]
 LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Use only the first N images; with classes, of each class.")
+    int | None, typer.Option("--limit", metavar="N", min=1, help="Use only the first N images, or the first N of each class.")
 ]
 
 

@@ -17,20 +17,21 @@ if TYPE_CHECKING:
 
 
 def evaluate_sparsity_command(
-    path: Annotated[Path, typer.Argument(metavar="CAPTIONS|FOLDER", help="A caption set, or a folder of images.")],
+    path: Annotated[Path, typer.Argument(metavar="CAPTIONS|FOLDER", help="Caption set, or folder of images.")],
     images: ImageFolderOption = None,
     split: SplitOption = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Use only the first N images.")] = None,
 ) -> None:
-    """Measure the cost of token vectors: tokens per item, multiplications per comparison, balance of the posting lists.
-
-    Needs no cluster.
+    """Measure the cost of token vectors.
 
     **Examples**
 
-    `stair-es evaluate sparsity examples/photos/captions.jsonl`
+    ```text
+    stair-es evaluate sparsity examples/photos/captions.jsonl
+    stair-es evaluate sparsity photos --limit 1000 --json
+    ```
 
-    `stair-es evaluate sparsity photos --limit 1000 --json`
+    Prints tokens per item, multiplications per comparison, and the balance of the posting lists. Requires no cluster.
     """
     arguments = EVALUATION_OPTIONS.read()
 

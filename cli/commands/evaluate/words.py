@@ -21,32 +21,35 @@ if TYPE_CHECKING:
 def evaluate_words_command(
     path: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER|CAPTIONS", help="A folder with a subfolder of images per class, or a caption set."),
+        typer.Argument(metavar="FOLDER|CAPTIONS", help="Folder with a subfolder of images per class, or a caption set."),
     ],
     classes: ClassNamesOption = None,
     images: ImageFolderOption = None,
     split: SplitOption = None,
     limit: LimitOption = None,
-    prompt: Annotated[str, typer.Option("--prompt", help="Prompt for dense vectors, with {} for the token.")] = "{}",
+    prompt: Annotated[
+        str, typer.Option("--prompt", metavar="TEXT", help="Prompt for dense vectors, with {} for the token.")
+    ] = "{}",
     dense: Annotated[
         bool,
         typer.Option(
             "--dense",
-            help="Also score the dense vectors of models with token weights: one text per token, which takes minutes on a CPU.",
+            help="Also score the dense vectors of models with token weights. Encodes a text per token: minutes on a CPU.",
         ),
     ] = False,
 ) -> None:
-    """Measure interpretability: how often the correct word of an image ranks first in the whole vocabulary.
-
-    Every token of the vocabulary is scored for an image: by its weight, or, for models without token weights, by the cosine of
-    dense vectors. For a folder of classes, the class name should rank first; for a caption set, a word of the captions. A folder
-    with both is used as a caption set unless `--classes` is given. Needs no cluster.
+    """Measure how often the correct word of an image ranks first in the whole vocabulary.
 
     **Examples**
 
-    `stair-es evaluate words caltech101 --limit 20`
+    ```text
+    stair-es evaluate words caltech101 --limit 20
+    stair-es evaluate words examples/photos/captions.jsonl
+    ```
 
-    `stair-es evaluate words examples/photos/captions.jsonl`
+    Scores every token of the vocabulary for each image, by its weight or, for models without token weights, by the cosine of
+    dense vectors. In a folder of classes, the class name should rank first; in a caption set, a word of the captions. A folder
+    with both is used as a caption set unless you give `--classes`. Requires no cluster.
     """
     arguments = EVALUATION_OPTIONS.read()
 

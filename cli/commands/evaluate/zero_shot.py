@@ -20,23 +20,24 @@ def evaluate_zero_shot_command(
     folder: ClassFolderArgument,
     classes: ClassNamesOption = None,
     prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", help="A prompt with {} for the class name; may be given several times.")
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Prompt with {} for the class name (repeatable).")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", exists=True, dir_okay=False, help="File of prompts, one per line.")
+        Path | None, typer.Option("--prompts", metavar="FILE", exists=True, dir_okay=False, help="File with one prompt per line.")
     ] = None,
     limit: LimitOption = None,
 ) -> None:
-    """Classify images by class names alone, and measure the accuracy of token weights and dense vectors. Needs no cluster.
-
-    A class is the mean of the unit vectors of its names in all prompts; an image belongs to the class with the largest dot
-    product.
+    """Measure the accuracy of classifying images by class names alone.
 
     **Examples**
 
-    `stair-es evaluate zero-shot imagenet/val --classes LOC_synset_mapping.txt --limit 10`
+    ```text
+    stair-es evaluate zero-shot imagenet/val --classes LOC_synset_mapping.txt --limit 10
+    stair-es evaluate zero-shot pets --prompt "a photo of a {}, a pet" --compare openai/clip-vit-base-patch16
+    ```
 
-    `stair-es evaluate zero-shot pets --prompt "a photo of a {}, a pet" --compare openai/clip-vit-base-patch16`
+    Measures token weights and dense vectors. The vector of a class is the mean of the unit vectors of its names in all prompts,
+    and an image belongs to the class with the largest dot product. Requires no cluster.
     """
     arguments = EVALUATION_OPTIONS.read()
 

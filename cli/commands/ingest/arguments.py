@@ -43,30 +43,33 @@ class SourceArguments:
     """Options for the sources of images."""
 
     source_format: Annotated[
-        str | None, _define_option("format", "Format of SOURCE, if not clear from its name: see `stair-es plugins`.", _SOURCES)
+        str | None,
+        _define_option(
+            "format", "Format of SOURCE if its name doesn't show it; see `stair-es plugins`.", _SOURCES, metavar="NAME"
+        ),
     ] = None
     columns: Annotated[
         list[str] | None,
         _define_option(
             "field",
-            "Columns to copy into fields of the document; `*` for all. [default: the caption] "
-            "TYPE int or float parses text as numbers, as for CSV.",
+            "Copy columns to document fields; `*` copies all (repeatable). The TYPE `int` or `float` parses text as a number,"
+            " for example in CSV. [default: the caption]",
             _SOURCES,
             metavar="FIELD[:TYPE]=COLUMN,...",
         ),
     ] = None
     image_column: Annotated[
-        str | None, _define_option("image-column", "Column with the bytes, path or URL of the image.", _SOURCES)
+        str | None, _define_option("image-column", "Column with the bytes, path or URL of the image.", _SOURCES, metavar="COLUMN")
     ] = None
     hidden: Annotated[bool, _define_option("hidden", "Include hidden files and folders.", _SOURCES)] = False
     follow_links: Annotated[
-        bool, _define_option("follow-links", "Follow symbolic links that lead out of a folder.", _SOURCES)
+        bool, _define_option("follow-links", "Follow symbolic links that lead out of a source folder.", _SOURCES)
     ] = False
     retry_failed: Annotated[
         Path | None,
         _define_option(
             "retry-failed",
-            "Retry the failed images (dead letters) of an earlier run.",
+            "Retry the failed images in a dead-letter file of an earlier run.",
             _SOURCES,
             metavar="FILE",
             exists=True,
@@ -74,21 +77,29 @@ class SourceArguments:
         ),
     ] = None
     allow_private_urls: shared.AllowPrivateUrlsOption = False
-    url_timeout_s: Annotated[float, _define_option("url-timeout", "Timeout for one URL in seconds.", _SOURCES, min=0.1)] = 30.0
+    url_timeout_s: Annotated[
+        float, _define_option("url-timeout", "Timeout per image URL.", _SOURCES, min=0.1, metavar="SECONDS")
+    ] = 30.0
     url_patience_s: Annotated[
         float,
         _define_option(
             "url-patience",
-            "Total seconds to wait for a host that sends Retry-After; other hosts are not delayed.",
+            "Total time to wait for a host that sends Retry-After; other hosts are not delayed.",
             _SOURCES,
+            metavar="SECONDS",
             min=0.0,
             max=86400.0,
         ),
     ] = 600.0
     max_pixels: Annotated[
-        int, _define_option("max-pixels", "Reject images with more pixels (decompression bombs).", _SOURCES, min=1)
+        int,
+        _define_option(
+            "max-pixels", "Reject images with more pixels than this (decompression bombs).", _SOURCES, metavar="N", min=1
+        ),
     ] = MAX_PIXELS
-    max_bytes: Annotated[int, _define_option("max-bytes", "Reject larger files.", _SOURCES, min=1)] = MAX_BYTES
+    max_bytes: Annotated[int, _define_option("max-bytes", "Reject files larger than this.", _SOURCES, metavar="BYTES", min=1)] = (
+        MAX_BYTES
+    )
 
     def build_source_options(self) -> SourceOptions:
         """Build the options of the sources.
@@ -115,30 +126,40 @@ class DocumentArguments:
 
     enrich: Annotated[
         list[str] | None,
-        _define_option("enrich", "Run an enricher on each image.", _DOCUMENTS, metavar="NAME[:KEY=VALUE,...]"),
+        _define_option("enrich", "Run an enricher on each image (repeatable).", _DOCUMENTS, metavar="NAME[:KEY=VALUE,...]"),
     ] = None
     thumbnail_px: Annotated[
         int,
-        _define_option("thumbnail-px", "Longer side of the stored thumbnail in pixels; 0 for none.", _DOCUMENTS, min=0, max=512),
+        _define_option(
+            "thumbnail-px",
+            "Longer side of the stored thumbnail in pixels; 0 stores none.",
+            _DOCUMENTS,
+            metavar="PIXELS",
+            min=0,
+            max=512,
+        ),
     ] = THUMBNAIL_PX
     policy: Annotated[
         Path | None,
         _define_option(
             "policy",
-            "Token policy (JSON) for a new index: mute, cap, rename, merge words. See `stair-es policy`.",
+            "Token policy (JSON) for a new index: mutes, caps, renames and merges words. See `stair-es policy`.",
             _DOCUMENTS,
+            metavar="FILE",
             exists=True,
             dir_okay=False,
         ),
     ] = None
     impact_field: Annotated[
         bool,
-        _define_option("impact-field", "Add a field for `match` queries of unmodified BM25 clients (OpenSearch).", _DOCUMENTS),
+        _define_option(
+            "impact-field", "Add a field that unmodified BM25 clients can search with `match` (OpenSearch).", _DOCUMENTS
+        ),
     ] = False
     vector: shared.VectorOption = "rank_features"
     document_id: Annotated[
         Literal["uri", "content-hash"],
-        _define_option("document-id", "Source of document ids: the URI of an image or the hash of its content.", _DOCUMENTS),
+        _define_option("document-id", "What the document id is derived from.", _DOCUMENTS),
     ] = "uri"
 
     def build_document_settings(self) -> DocumentSettings:
@@ -158,20 +179,22 @@ class BuildArguments:
         bool | None,
         _define_option(
             "token-index/--no-token-index",
-            "Maintain a token index with the heaviest words of each document, for charts; or delete it. [default: no change]",
+            "Maintain, or delete, a token index with the heaviest words of each document, for charts. [default: no change]",
             _INDEX,
         ),
     ] = None
-    no_swap: Annotated[bool, _define_option("no-swap", "Don't move the alias to a newly built index.", _INDEX)] = False
+    no_swap: Annotated[bool, _define_option("no-swap", "Don't point the alias to a newly built index.", _INDEX)] = False
     force_swap: Annotated[
         bool, _define_option("force-swap", "Point the alias to a newly built index even if it is incomplete.", _INDEX)
     ] = False
-    retain_indices: Annotated[int, _define_option("retain-indices", "Retired indices to keep after a swap.", _INDEX, min=0)] = (
-        DEFAULT_RETAINED_INDICES
-    )
+    retain_indices: Annotated[
+        int, _define_option("retain-indices", "Number of retired indices to keep after a swap.", _INDEX, metavar="N", min=0)
+    ] = DEFAULT_RETAINED_INDICES
     dead_letters: Annotated[
         Path | None,
-        _define_option("dead-letters", "JSONL file for failed items. [default: below STAIR_ES_HOME/dead-letters]", _INDEX),
+        _define_option(
+            "dead-letters", "JSONL file for failed items. [default: in STAIR_ES_HOME/dead-letters]", _INDEX, metavar="FILE"
+        ),
     ] = None
 
     def build_sink_options(self) -> dict[str, str]:
@@ -191,27 +214,33 @@ class BuildArguments:
 class IndexArguments(BuildArguments):
     """Options for the index, and for where else documents go."""
 
-    resync: Annotated[bool, _define_option("resync", "Delete documents whose image no longer exists in its SOURCE.", _INDEX)] = (
-        False
-    )
-    dry_run: Annotated[bool, _define_option("dry-run", "Print what would happen; read no images, write nothing.", _INDEX)] = False
+    resync: Annotated[bool, _define_option("resync", "Delete documents whose image no longer exists in SOURCE.", _INDEX)] = False
+    dry_run: Annotated[
+        bool, _define_option("dry-run", "Print what the run would do, without reading images or writing anything.", _INDEX)
+    ] = False
     no_replicas_while_building: Annotated[
         bool,
         _define_option(
             "no-replicas-while-building",
-            "Build a new index without replicas: faster, but the build is lost if a node is.",
+            "Build a new index without replicas. Faster, but losing a node loses the build.",
             _INDEX,
         ),
     ] = False
     mapping: Annotated[
         Path | None,
         _define_option(
-            "mapping", "Body of a new index (JSON), instead of the built-in one.", _INDEX, exists=True, dir_okay=False
+            "mapping",
+            "JSON file with the body of a new index, instead of the built-in one.",
+            _INDEX,
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
         ),
     ] = None
-    sink: Annotated[str, _define_option("sink", "Destination of the documents.", _INDEX, metavar="NAME[:KEY=VALUE,...]")] = (
-        "cluster"
-    )
+    sink: Annotated[
+        str,
+        _define_option("sink", "Sink to write the documents to; see `stair-es plugins`.", _INDEX, metavar="NAME[:KEY=VALUE,...]"),
+    ] = "cluster"
 
     def parse_sink(self) -> tuple[str, dict[str, str]]:
         """Parse name and options of the sink; those of the built-in one may also be options of the command line.
@@ -237,32 +266,42 @@ class ExecutionArguments:
     """Options for where and how the work runs."""
 
     runner: Annotated[
-        Literal["auto", "local", "ray"], _define_option("runner", "Run in this process, or on Ray.", shared.EXECUTION_PANEL)
+        Literal["auto", "local", "ray"],
+        _define_option("runner", "Where to run: in this process (`local`) or on Ray.", shared.EXECUTION_PANEL),
     ] = "auto"
     ray_address: shared.RayAddressOption = None
     gpus_per_encoder: Annotated[
         float,
         _define_option(
-            "gpus-per-encoder", "GPUs per Ray encoder actor (may be fractional; 0 = CPU only).", shared.EXECUTION_PANEL, min=0.0
+            "gpus-per-encoder",
+            "GPUs per Ray encoder actor; may be fractional, 0 for CPU only.",
+            shared.EXECUTION_PANEL,
+            metavar="X",
+            min=0.0,
         ),
     ] = 1.0
     encoders: Annotated[
-        int, _define_option("encoders", "Number of Ray encoder actors (0 = as many as fit).", shared.EXECUTION_PANEL, min=0)
+        int,
+        _define_option(
+            "encoders", "Number of Ray encoder actors; 0 starts as many as fit.", shared.EXECUTION_PANEL, metavar="N", min=0
+        ),
     ] = 0
     batch_images: Annotated[
         int,
-        _define_option("batch-size", "Images per call of the encoder (0 = chosen by device).", shared.EXECUTION_PANEL, min=0),
+        _define_option(
+            "batch-size", "Images per encoder batch; 0 chooses it by device.", shared.EXECUTION_PANEL, metavar="N", min=0
+        ),
     ] = 0
     backend: shared.BackendOption = "auto"
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"],
-        _define_option("precision", "Precision of the torch backend; bf16 and fp16 require a GPU.", shared.EXECUTION_PANEL),
+        _define_option("precision", "Precision of the torch backend; `bf16` and `fp16` require a GPU.", shared.EXECUTION_PANEL),
     ] = "fp32"
     allow_failed: Annotated[
         bool,
         _define_option(
             "allow-failed",
-            "Exit with 0 instead of 3 if some images failed: for containers and jobs.",
+            "Exit with 0 instead of 3 if some images failed, for containers and scheduled jobs.",
             shared.EXECUTION_PANEL,
             envvar="STAIR_ES_ALLOW_FAILED",
             show_envvar=True,

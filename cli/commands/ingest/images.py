@@ -28,9 +28,9 @@ INGEST_OPTIONS = (SOURCE_OPTIONS, DOCUMENT_OPTIONS, INDEX_OPTIONS, EXECUTION_OPT
 _Sources = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="SOURCE...",
-        help="Files, folders, globs; s3:// gs:// az:// hf:// and other URLs; tables (.parquet .csv .jsonl); tars"
-        " (shards-{000..099}.tar); .txt lists of URLs; hf-dataset://NAME; - for stdin.",
+        metavar="SOURCE",
+        help="Files, folders and globs; s3://, gs://, az://, hf:// and other URLs; tables (.parquet, .csv, .jsonl);"
+        " tars (shards-{000..099}.tar); lists of URLs (.txt); hf-dataset://NAME; - for stdin.",
     ),
 ]
 
@@ -43,24 +43,23 @@ def ingest_command(
     fit: shared.FitOption = None,
     as_json: JsonReportOption = False,
 ) -> None:
-    """Encode images and write them into the search cluster.
-
-    Unchanged images that are already in the index are skipped, so it can run again after a crash, or every night.
+    """Encode images and write them to an index of the search cluster.
 
     **Examples**
 
-    `stair-es ingest ~/Pictures --index photos`
+    ```text
+    stair-es ingest ~/Pictures --index photos
+    stair-es ingest s3://bucket/products/ --index products --resync
+    stair-es ingest 'laion/{00000..00099}.tar' --field caption=txt,license=license --runner ray
+    stair-es ingest items.parquet --image-column url --field caption=title,price=price --index shop
+    stair-es ingest --retry-failed failed.jsonl --index photos
+    ```
 
-    `stair-es ingest s3://bucket/products/ --index products --resync`
+    Images that are already in the index and haven't changed are skipped. Run the command again after a crash to resume, or every
+    night to update the index.
 
-    `stair-es ingest 'laion/{00000..00099}.tar' --field caption=txt,license=license --runner ray`
-
-    `stair-es ingest items.parquet --image-column url --field caption=title,price=price --index shop`
-
-    `stair-es ingest --retry-failed failed.jsonl --index photos`
-
-    **Exit code**: 0 if no image failed, 3 if some failed (see the dead letters; 0 with --allow-failed) or some token weights
-    could not be written, 1 if the run failed, 2 on a usage error.
+    **Exit codes**: 0 if no image failed; 3 if some images failed (they are in the dead-letter file; `--allow-failed` makes it 0)
+    or some documents of the token index could not be written; 1 if the run failed; 2 for a usage error.
     """
     arguments = IngestArguments(
         sources=sources or [],

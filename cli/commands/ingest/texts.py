@@ -24,20 +24,25 @@ if TYPE_CHECKING:
 _Files = Annotated[
     list[str],
     typer.Argument(
-        metavar="FILE...", help="Text files with one text per line (.txt), or tables (.jsonl .csv .tsv; also .gz); - for stdin."
+        metavar="FILE",
+        help="Text files with one text per line (.txt), or tables (.jsonl, .csv, .tsv), optionally compressed (.gz);"
+        " - for stdin.",
     ),
 ]
 _CaptionIndex = Annotated[
     str,
     typer.Option(
-        "--index", "-i", help="Alias of the index to write. It is separate from the images, so STAIR_ES_INDEX is ignored."
+        "--index", "-i", metavar="ALIAS", help="Alias of the index to write to. STAIR_ES_INDEX, the index of images, is ignored."
     ),
 ]
 _TextFormat = Annotated[
-    Literal["txt", "jsonl", "csv"] | None, typer.Option("--format", help="Format of FILE, if not clear from its name.")
+    Literal["txt", "jsonl", "csv"] | None, typer.Option("--format", help="Format of FILE if its name doesn't show it.")
 ]
 _TextColumn = Annotated[
-    str | None, typer.Option("--text-column", help="Column with a text or a list of texts. [default: text, caption or captions]")
+    str | None,
+    typer.Option(
+        "--text-column", metavar="COLUMN", help="Column with a text or a list of texts. [default: text, caption or captions]"
+    ),
 ]
 
 
@@ -56,20 +61,21 @@ def ingest_texts_command(
     vector: shared.VectorOption = "rank_features",
     as_json: JsonReportOption = False,
 ) -> None:
-    """Encode texts and write them into a separate index, to search captions by image.
-
-    Identical texts are one document. Texts that are already in the index are skipped, so it can run again at any time.
+    """Encode texts and write them to a separate index, to find captions by image.
 
     **Examples**
 
-    `stair-es ingest-texts captions.txt`
+    ```text
+    stair-es ingest-texts captions.txt
+    stair-es ingest-texts products.jsonl --text-column title --index titles
+    stair-es search --image photo.jpg --index captions
+    ```
 
-    `stair-es ingest-texts products.jsonl --text-column title --index titles`
+    Identical texts become one document. Texts that are already in the index are skipped, so you can run the command again at any
+    time.
 
-    `stair-es search --image photo.jpg --index captions`
-
-    **Exit code**: 0 if no text failed, 3 if some failed (see the dead letters) or some token weights could not be written, 1 if
-    the run failed, 2 on a usage error.
+    **Exit codes**: 0 if no text failed; 3 if some texts failed (they are in the dead-letter file) or some documents of the token
+    index could not be written; 1 if the run failed; 2 for a usage error.
     """
     from stair_es.cluster.documents.document import DocumentSettings
     from stair_es.cluster.metadata.index_metadata import check_alias_name

@@ -22,27 +22,37 @@ _SECRET_FILES = frozenset({*_CLIENT_FILES, *(f"{name}_file" for name in SECRET_K
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="The configuration file: defaults of options, and profiles for clusters. See docs/configuration.md.",
+    help="""Show the values of the configuration file, the active profile and the environment.
+
+**Example**
+
+```text
+stair-es config show
+```
+
+The file holds defaults of options, and profiles for clusters. See docs/configuration.md.""",
 )
 
 
 @app.callback()
 def _describe_group() -> None:
-    """Manage the configuration file: defaults of options, and profiles for clusters."""
+    """Make `config` a group although it has one command."""
 
 
 @app.command(name="show")
 @prepare_command()
 def show_config_command(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Print the configured values and their origin: the environment, a profile, or the top level of the file. Secrets are masked.
-
-    Options that are not listed have their defaults, which `--help` of a command shows.
+    """Print the configured values and where each comes from.
 
     **Examples**
 
-    - `stair-es config show`
+    ```text
+    stair-es config show
+    stair-es --config work.toml --profile staging config show --json
+    ```
 
-    - `stair-es --config work.toml --profile staging config show --json`
+    A value comes from an environment variable, from a profile, or from the top level of the configuration file. Secrets are
+    masked. Options that are not listed have their defaults, which the `--help` of a command shows.
     """
     config = config_file.get_config()
     rows = list(_list_values(context, config))

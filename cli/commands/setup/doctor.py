@@ -32,19 +32,19 @@ def doctor_command(
     as_json: shared.JsonOption = False,
     url: shared.UrlOption = None,
 ) -> None:
-    """Check Python, machine, model, cluster and index, and print how to fix what is wrong.
-
-    Read-only: nothing is started, downloaded or written.
+    """Check Python, the machine, the model, the cluster and the index, and print how to fix problems.
 
     **Examples**
 
-    - `stair-es doctor`
+    ```text
+    stair-es doctor
+    stair-es doctor --index photos --url http://localhost:9200
+    stair-es doctor --json | jq '.findings[] | select(.state != "ok")'
+    ```
 
-    - `stair-es doctor --index photos --url http://localhost:9200`
+    The command starts, downloads and writes nothing.
 
-    - `stair-es doctor --json | jq '.findings[] | select(.state != "ok")'`
-
-    **Exit code**: 0 if nothing keeps a command from working (there may be warnings), 1 otherwise.
+    **Exit codes**: 0 if no check failed (there may be warnings); 1 if a check failed.
     """
     from stair_es.doctor.run import CheckContext, run_checks
 

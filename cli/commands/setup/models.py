@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 def list_models_command(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Show one model in full.", autocompletion=shared.complete_models),
+        typer.Argument(metavar="NAME", help="Print the details of one model.", autocompletion=shared.complete_models),
     ] = None,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """List the models that are available by name: their vocabulary, size, license, quality and whether they are installed.
-
-    `stair-mini` is included in stair-es, and is the default. `photos` and `photos-small` are public checkpoints for real
-    photographs: they require the extra `models`, and are downloaded from the Hugging Face hub on first use. This
-    command downloads nothing.
+    """List the named models with their vocabulary, size, license and quality, and whether they are installed.
 
     **Examples**
 
-    - `stair-es models`
+    ```text
+    stair-es models
+    stair-es models photos
+    stair-es models --json | jq -r ".models[] | select(.cached) | .name"
+    ```
 
-    - `stair-es models photos`
-
-    - `stair-es models --json | jq -r ".models[] | select(.cached) | .name"`
+    `stair-mini` comes with stair-es and is the default. `photos` and `photos-small` are public checkpoints for real photographs.
+    They require the extra `models`, and are downloaded from the Hugging Face hub on first use. This command
+    downloads nothing.
     """
     from stair_es.model import listing
 

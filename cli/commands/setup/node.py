@@ -18,10 +18,18 @@ EXIT_NOT_RUNNING = 3
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="""Manage the embedded search node: a real OpenSearch for this machine only.
+    help="""Manage the embedded search node, a real OpenSearch for this machine only.
 
-The other commands use it without `--url` / `STAIR_ES_URL`. It lives in one folder, `STAIR_ES_HOME`, keeps its data when it
-stops, and listens on 127.0.0.1 only.""",
+**Examples**
+
+```text
+stair-es node up
+stair-es node status
+stair-es node down
+```
+
+Other commands use the node if neither `--url` nor `STAIR_ES_URL` is set. The node listens on 127.0.0.1 only. Its data is in the
+folder `STAIR_ES_HOME` and is kept when the node stops.""",
 )
 
 
@@ -32,28 +40,35 @@ def start_node_command(
         int | None,
         typer.Option(
             "--port",
+            metavar="PORT",
             min=0,
             max=65535,
-            help="HTTP port; 0 for any free one. [env: STAIR_ES_NODE_PORT; default: chosen once at random for the data folder]",
+            help="HTTP port to listen on; 0 picks a free port. [env var: STAIR_ES_NODE_PORT]"
+            " [default: a random port, chosen once]",
         ),
     ] = None,
     heap: Annotated[
-        str | None, typer.Option("--heap", help="Java heap, like 512m or 2g. [env: STAIR_ES_NODE_HEAP; default: 512m]")
+        str | None,
+        typer.Option(
+            "--heap",
+            metavar="SIZE",
+            help="Size of the Java heap, such as 512m or 2g. [env var: STAIR_ES_NODE_HEAP] [default: 512m]",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start the node, unless it is running, and print its URL.
-
-    The first start downloads OpenSearch (75 MB; each file is verified against a pinned SHA-256); later starts work offline.
-    The URL is the last line of stdout, everything else goes to stderr.
+    """Start the node if it isn't running, and print its URL.
 
     **Examples**
 
-    - `stair-es node up`
+    ```text
+    stair-es node up
+    stair-es node up --port 0 --heap 1g
+    curl "$(stair-es node up)/_cat/indices?v"
+    ```
 
-    - `stair-es node up --port 0 --heap 1g`
-
-    - `curl "$(stair-es node up)/_cat/indices?v"`
+    The first start downloads OpenSearch (75 MB) and verifies each file against a pinned SHA-256 checksum. Later starts work
+    offline. The URL is the last line on stdout; everything else goes to stderr.
     """
     from stair_es.embedded_node import NodeSpec, get_node_status, start_node
     from stair_es.errors import NodeError
@@ -77,9 +92,15 @@ def start_node_command(
 @app.command(name="down")
 @prepare_command()
 def stop_node_command() -> None:
-    """Stop the node and wait until it has exited. Its data is kept for the next `up`.
+    """Stop the node, and wait until it has exited.
 
-    **Example**: `stair-es node down`
+    **Example**
+
+    ```text
+    stair-es node down
+    ```
+
+    The data of the node is kept.
     """
     from stair_es.embedded_node import NodeSpec, stop_node
 
@@ -90,13 +111,16 @@ def stop_node_command() -> None:
 @app.command(name="status")
 @prepare_command()
 def show_node_status_command(as_json: JsonOption = False) -> None:
-    """Print whether the node is running, and its URL. Exits with 0 if it is running and responds, otherwise with 3.
+    """Print whether the node is running, and its URL.
 
     **Examples**
 
-    - `stair-es node status`
+    ```text
+    stair-es node status
+    stair-es node status --json
+    ```
 
-    - `stair-es node status --json`
+    **Exit codes**: 0 if the node is running and responds; 3 otherwise.
     """
     from stair_es.embedded_node import NodeSpec, get_node_status
 
@@ -116,16 +140,17 @@ def show_node_status_command(as_json: JsonOption = False) -> None:
 @app.command(name="logs")
 @prepare_command()
 def print_node_logs_command(
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of lines.")] = 50,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=1, help="Number of lines to print.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines until you press Ctrl-C.")] = False,
 ) -> None:
-    """Print the end of the node's log.
+    """Print the last lines of the node's log.
 
     **Examples**
 
-    - `stair-es node logs -n 200`
-
-    - `stair-es node logs --follow`
+    ```text
+    stair-es node logs -n 200
+    stair-es node logs --follow
+    ```
     """
     from stair_es.embedded_node import NodeSpec, logs
 

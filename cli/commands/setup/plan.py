@@ -25,6 +25,7 @@ def _define_option(name: str, help_text: str, default_text: str = "") -> Any:  #
     default = _DEFAULTS[name]
     return typer.Option(
         f"--{name.replace('_', '-')}",
+        metavar=None if isinstance(default, str) else "N" if isinstance(default, int) else "X",
         help=help_text,
         show_default=default_text
         or (False if default is None else f"{default:,}" if isinstance(default, int | float) else str(default)),
@@ -32,47 +33,47 @@ def _define_option(name: str, help_text: str, default_text: str = "") -> Any:  #
 
 
 _EncoderRate = Annotated[
-    float | None, _define_option("encoder_images_per_s", "Images per second of one encoder (a machine or a GPU).")
+    float | None, _define_option("encoder_images_per_s", "Images per second that one encoder (a machine or a GPU) encodes.")
 ]
 _NodeRate = Annotated[float | None, _define_option("node_docs_per_s", "Documents per second that one search node indexes.")]
 _DocumentBytes = Annotated[
     float | None,
-    _define_option("bytes_per_document", f"Bytes on disk per document, in one copy; {BARE_BYTES} without thumbnails."),
+    _define_option("bytes_per_document", f"Bytes on disk per document, without replicas; {BARE_BYTES} without thumbnails."),
 ]
 _Rebuild = Annotated[
     bool | None,
     typer.Option(
         "--rebuild/--no-rebuild",
-        help="Reserve disk for a second index, to rebuild with another model or mapping.",
+        help="Reserve disk space for a second index, to rebuild with another model or mapping.",
         show_default="rebuild",
     ),
 ]
 _QueryKind = Annotated[
-    Literal["text", "image"] | None, _define_option("query_kind", "Kind of the queries; it determines their cost.")
+    Literal["text", "image"] | None, _define_option("query_kind", "Kind of queries, which determines their cost.")
 ]
 _QueryMs = Annotated[
     float | None,
     _define_option(
         "query_ms",
-        "CPU time per query in ms, for a shard of a million images.",
+        "CPU time per query and shard of a million images, in milliseconds.",
         " or ".join((f"{value} for {name}" for name, value in QUERY_MS.items())),
     ),
 ]
 
 
 def plan_command(
-    images: Annotated[int, typer.Option("--images", "-n", help="Number of images.")],
+    images: Annotated[int, typer.Option("--images", "-n", metavar="N", help="Number of images to plan for.")],
     encoder_images_per_s: _EncoderRate = None,
     encoders: Annotated[int | None, _define_option("encoders", "Number of encoders.")] = None,
     node_docs_per_s: _NodeRate = None,
     bytes_per_document: _DocumentBytes = None,
     shard_gb: Annotated[float | None, _define_option("shard_gb", "Maximum size of a shard in GB.")] = None,
-    shard_images: Annotated[int | None, _define_option("shard_images", "Maximum images per shard.")] = None,
-    replicas: Annotated[int | None, _define_option("replicas", "Replicas of each shard.")] = None,
+    shard_images: Annotated[int | None, _define_option("shard_images", "Maximum number of images per shard.")] = None,
+    replicas: Annotated[int | None, _define_option("replicas", "Number of replicas of each shard.")] = None,
     rebuild: _Rebuild = None,
-    node_disk_gb: Annotated[float | None, _define_option("node_disk_gb", "Disk of one search node in GB.")] = None,
+    node_disk_gb: Annotated[float | None, _define_option("node_disk_gb", "Disk size of one search node in GB.")] = None,
     node_memory_gb: Annotated[float | None, _define_option("node_memory_gb", "Memory of one search node in GB.")] = None,
-    node_cores: Annotated[int | None, _define_option("node_cores", "Cores of one search node.")] = None,
+    node_cores: Annotated[int | None, _define_option("node_cores", "CPU cores of one search node.")] = None,
     queries_per_s: Annotated[float | None, _define_option("queries_per_s", "Searches per second.")] = None,
     query_kind: _QueryKind = None,
     query_ms: _QueryMs = None,
@@ -84,18 +85,18 @@ def plan_command(
     ] = None,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Plan shards, disk, nodes, hours and cost for a number of images.
-
-    An estimate by calculation: it needs no cluster and measures nothing. Each line shows the origin of its number; measure your
-    own encoder and cluster, and pass the results. docs/sizing.md explains each.
+    """Estimate shards, disk, nodes, hours and cost for a number of images.
 
     **Examples**
 
-    - `stair-es plan --images 1000000`
+    ```text
+    stair-es plan --images 1000000
+    stair-es plan --images 100000000 --encoder-images-per-s 400 --encoders 4
+    stair-es plan --images 1000000000 --bytes-per-document 861 --query-kind image --node-price-per-hour 0.5 --json
+    ```
 
-    - `stair-es plan --images 100000000 --encoder-images-per-s 400 --encoders 4`
-
-    - `stair-es plan --images 1000000000 --bytes-per-document 861 --query-kind image --node-price-per-hour 0.5 --json`
+    The estimate is calculated, not measured, and requires no cluster. Each line shows where its number comes from. For a better
+    estimate, measure your encoder and cluster, and pass the results as options. docs/sizing.md explains each option.
     """
     from stair_es.sizing.plan import make_sizing_plan
 

@@ -32,16 +32,17 @@ class _Row:
 
 
 def list_plugins_command(as_json: shared.JsonOption = False) -> None:
-    """List sources, encoders, enrichers and sinks: built-in ones, and those of other packages.
-
-    A package adds one with an entry point in the group `stair_es.sources`, `stair_es.encoders`, `stair_es.enrichers` or
-    `stair_es.sinks`; see docs/plugins.md.
+    """List the sources, encoders, enrichers and sinks of stair-es and of installed plugin packages.
 
     **Examples**
 
-    `stair-es plugins`
+    ```text
+    stair-es plugins
+    stair-es plugins --json | jq '.plugins[] | select(.package != "stair-es")'
+    ```
 
-    `stair-es plugins --json | jq '.plugins[] | select(.package != "stair-es")'`
+    A package adds a plugin with an entry point in the group `stair_es.sources`, `stair_es.encoders`, `stair_es.enrichers` or
+    `stair_es.sinks`. See docs/plugins.md.
     """
     from rich.table import Table
 
