@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"cli/": "stair_es/cli/", "mappings/": "stair_es/mappings/", "pipelines/": "stair_es/pipelines/"}
 """Folders of the tree -> of the wheel (`package_dir` of setup.cfg)."""
-NOT_SHIPPED = (".ci/", ".github/", ".gitignore", ".dockerignore")
+NOT_SHIPPED = (".ci/", ".github/", ".gitignore", ".dockerignore", ".pre-commit-config.yaml")
 """Files for the clone only."""
 NOTICES = ("LICENSE", "NOTICE", "stair_es/model/data/NOTICE.md", "stair_es/model/data/stair-mini/README.md")
 """`license_files` of setup.cfg, which are in the metadata of the wheel."""
