@@ -113,7 +113,11 @@ PARSED_ONLY = {
 
 PAGES = sorted(
     [
-        *(page for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md") if (page := ROOT / name).is_file()),
+        *(
+            page
+            for name in ("README.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "ROADMAP.md", "SECURITY.md")
+            if (page := ROOT / name).is_file()
+        ),
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "examples").rglob("README.md"),
     ]

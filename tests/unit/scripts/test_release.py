@@ -238,7 +238,12 @@ def test_workflows_have_least_rights_and_valid_commands(workflow: Path) -> None:
 
 
 def test_workflows_and_their_updates_follow_the_schemas() -> None:
-    for schema, files in (("github-workflows", WORKFLOWS), ("dependabot", [ROOT / ".github" / "dependabot.yml"])):
+    github = ROOT / ".github"
+    for schema, files in (
+        ("github-workflows", WORKFLOWS),
+        ("github-issue-config", [github / "ISSUE_TEMPLATE" / "config.yml"]),
+        ("dependabot", [github / "dependabot.yml"]),
+    ):
         assert files
         command = (sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *map(str, files))
         done = subprocess.run(command, capture_output=True, text=True, check=False)
