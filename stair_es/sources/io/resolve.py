@@ -83,11 +83,12 @@ def _resolve_path(text: str, scheme: str, base: str) -> ResolvedImage | str:
     try:
         path = from_file_uri(text) if scheme else from_file_uri(base) / os.path.expanduser(text)  # noqa: PTH111
         uri = to_file_uri(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        return f"not a path: {error}"
+    try:
         return ResolvedImage(uri, FileLocator(uri), get_file_version(os.stat(path)))  # noqa: PTH116
     except OSError:
         return ResolvedImage(uri, FileLocator(uri))  # reading it reports the reason
-    except (ValueError, RuntimeError) as error:
-        return f"not a path: {error}"
 
 
 def _decode_base64(text: str) -> ResolvedImage | str:

@@ -26,6 +26,7 @@ from stair_es.errors import ReadError, UsageError
 from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.io.locator_registry import restore_locator
+from stair_es.sources.io.resolve import ResolvedImage, resolve_image_reference
 from stair_es.sources.kinds.fields import make_json_safe
 from stair_es.sources.registry import open_source
 
@@ -385,3 +386,12 @@ def test_a_table_without_the_column_is_wrong_usage_if_it_is_the_first(folder: Pa
     assert "truncated" in found[-1].reason
     with pytest.raises(UsageError, match="no column 'n'"):
         _all(folder / "2.csv", columns={"n": "n"})
+
+
+def test_a_uri_without_a_path_needs_no_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    assert isinstance(resolve_image_reference("file://a.jpg", tmp_path.as_uri()), ResolvedImage)
+    gone.rmdir()
+    assert "not a path" in str(resolve_image_reference("file://a.jpg", tmp_path.as_uri()))
