@@ -84,7 +84,7 @@ export function listExamples(facets) {
   return [
     least && [least, "at least this"],
     value && [value, "this value"],
-    least && value && [`${least} AND NOT ${value}`, "the one without the other"],
+    least && value && [`${least} AND NOT ${value}`, "the first without the second"],
     date && [
       `${escaped(date.field)}:[${date.buckets[0].from.slice(0, 10)} TO ${date.buckets.at(-1).to.slice(0, 10)}]`,
       "between two days",

@@ -66,7 +66,7 @@ function reasonOf({ required }, lifts) {
   const quoted = required.map((name) => `“${visible(name)}”`);
   if (quoted.length > 1) return `No image has all of the required words ${quoted.slice(0, -1).join(", ")} and ${quoted.at(-1)}. Try`;
   if (lifts.length) return quoted.length && lifts.length === 1 ? `No image has the required word ${quoted[0]}. Try` : "No image meets all conditions. Try";
-  return "No image has a word of this query. Only words of the model's vocabulary are found; try others.";
+  return "No image has a word of this query. Only words in the model's vocabulary can be found. Try other words.";
 }
 
 /** What can be lifted: `[text, change of the query]`. A word may be required in the text, too. */

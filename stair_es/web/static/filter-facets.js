@@ -54,7 +54,7 @@ function valueList(field, label, change) {
       (item) => valueRow(field, item.value, change),
     );
     search.hidden = !facet.other && counts.size <= SEARCHED && !typed;
-    say(none, values.length ? (facet.other && !typed ? "There are more: type how one begins." : "") : "No such value.");
+    say(none, values.length ? (facet.other && !typed ? "There are more values. Type the first letters of one." : "") : "No such value.");
   }
 
   search.addEventListener("input", async () => {

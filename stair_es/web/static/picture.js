@@ -39,7 +39,7 @@ export function pictures({ choose, file, take, refuse }) {
 
   function offer(blob) {
     if (blob && (blob.type.startsWith("image/") || !blob.type)) take(blob, blob.name ?? "");
-    else refuse(blob?.name ? `“${blob.name}” is not an image` : "that is not an image");
+    else refuse(blob?.name ? `“${blob.name}” is not an image` : "this is not an image");
   }
 }
 

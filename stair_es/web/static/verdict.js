@@ -44,7 +44,7 @@ export function noGoodMatch(answer, best) {
       : "";
   return [
     h("p", { class: "lead" }, "No good match."),
-    h("p", {}, `No image has enough of the query's words${cut}. What comes nearest is below.`),
+    h("p", {}, `No image has enough of the query's words${cut}. The nearest images are below.`),
   ];
 }
 
