@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,14 +14,27 @@ def build_reference() -> str:
     """Return the reference: each route with its fields, an example and its errors, and the error types."""
     document = build_openapi_document()
     schemas = document["components"]["schemas"]
-    lines: list[str] = []
+    lines = [*_write_contents(document)]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             lines += _write_operation(f"{method.upper()} {path}", operation, schemas)
-    lines += ["## Errors\n", "Every error is JSON:\n", *_write_fields(schemas["Error"], schemas)]
-    lines += ["| status | |", "|---|---|"]
+    lines += ["## Errors\n", "The body of every error is JSON:\n", *_write_fields(schemas["Error"], schemas)]
+    lines += ["| status | meaning |", "|---|---|"]
     lines += [f"| {status} | {description} |" for status, description in sorted(_collect_errors(document).items())]
     return "\n".join(lines).rstrip()
+
+
+def _write_contents(document: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("| route | |", "|---|---|")
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            title = f"{method.upper()} {path}"
+            yield f"| [`{title}`](#{_make_anchor(title)}) | {operation['summary']} |"
+    yield "| [Errors](#errors) | Status codes and error types. |\n"
+
+
+def _make_anchor(title: str) -> str:
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
 def _write_operation(title: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str]:
@@ -46,7 +60,7 @@ def _write_content(title: str, content: Mapping[str, Any], schemas: Mapping[str,
 def _write_fields(schema: Mapping[str, Any], schemas: Mapping[str, Any], parent: str = "") -> list[str]:
     """Return the table of the fields of an object, with those of the objects in it."""
     rows = list(_list_rows(schema, schemas, parent))
-    return ["| field | type | |", "|---|---|---|", *rows, ""] if rows else []
+    return ["| field | type | description |", "|---|---|---|", *rows, ""] if rows else []
 
 
 def _list_rows(schema: Mapping[str, Any], schemas: Mapping[str, Any], parent: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ from importlib import import_module
 
 import api_reference
 import cli_reference
+import python_reference
 from figures import ROOT, read_allowed_imports, read_shared_rooms
 from sphinx.application import Sphinx
 
@@ -28,7 +29,7 @@ _COMMITTED_PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end: \2
 
 def build_error_table() -> str:
     """Return a table of all error classes: name, exit code, description."""
-    rows = ["| | exit code | |", "|---|---|---|"]
+    rows = ["| class | exit code | meaning |", "|---|---|---|"]
 
     def add(kind: type[errors.StairError], depth: int) -> None:
         indent = "\u2003" * depth
@@ -64,16 +65,29 @@ def read_root_page(name: str) -> str:
     return _LINK.sub(lambda link: f"]({os.path.relpath(link[1], 'docs')})", (ROOT / name).read_text(encoding="utf-8"))
 
 
+def read_json_file(folder: str, name: str) -> str:
+    """Return a JSON file of the repository as a code block, below its name."""
+    path = f"{folder}/{name}.json"
+    return f"[`{path}`](../../{path}):\n\n```json\n{(ROOT / path).read_text(encoding='utf-8').rstrip()}\n```"
+
+
 BUILDERS: dict[str, Callable[[], str]] = {
     "cli": cli_reference.build_reference,
     "encoder-api": api_reference.build_reference,
     "errors": build_error_table,
     "rooms": build_room_table,
+    **{f"mapping-{path.stem}": partial(read_json_file, "mappings", path.stem) for path in ROOT.glob("mappings/*.json")},
+    **{f"pipeline-{path.stem}": partial(read_json_file, "pipelines", path.stem) for path in ROOT.glob("pipelines/*.json")},
+    **{f"python-{name}": partial(python_reference.build_section, name) for name in python_reference.SECTIONS},
     **{page: partial(read_root_page, name) for page, name in ROOT_PAGES.items()},
 }
 
 
-MARKDOWN_BUILDERS: dict[str, Callable[[], str]] = {**BUILDERS, "cli": partial(cli_reference.build_reference, directives=False)}
+MARKDOWN_BUILDERS: dict[str, Callable[[], str]] = {
+    **BUILDERS,
+    "cli": partial(cli_reference.build_reference, directives=False),
+    **{f"python-{name}": partial(python_reference.build_section, name, directives=False) for name in python_reference.SECTIONS},
+}
 """The same as plain Markdown, which works without Sphinx."""
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stair_es.types import SparseVector
 
 QueryType = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
+"""Query types, by the field and the query that they use. See docs/queries.md."""
 QUERY_TYPES: tuple[QueryType, ...] = get_args(QueryType)
 
 _BUILDERS: Mapping[QueryType, Callable[..., SparseQuery]] = {

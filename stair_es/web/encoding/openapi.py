@@ -16,15 +16,15 @@ def build_openapi_document() -> dict[str, Any]:
         "info": {
             "title": "stair-es encoder",
             "version": "1",
-            "summary": "Texts and images in, tokens with weights out.",
+            "summary": "Encodes texts and images as tokens with weights.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": "..", "description": "The server that this document is from, with its root path."}],
+        "servers": [{"url": "..", "description": "The server that returned this document, with its root path."}],
         "security": [{}, {"token": []}],
         "paths": {**_ENCODER_PATHS, **_TEI_PATHS, **_OPERATION_PATHS},
         "components": {
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "description": "The token of a server that has one."}
+                "token": {"type": "http", "scheme": "bearer", "description": "The access token, if the server has one."}
             },
             "schemas": _SCHEMAS,
         },
@@ -48,18 +48,18 @@ def _describe_errors(*statuses: int) -> dict[str, Any]:
 _ERRORS = {
     400: "The body isn't JSON (`Validation`), or there is nothing to encode (`Empty`).",
     401: "The token is missing or wrong (`Unauthorized`).",
-    403: "The name in `Host` is not one of the server, or a page of another site has sent the request (`Forbidden`).",
-    404: "`model` is not the model that is served (`NotFound`).",
+    403: "`Host` is not a name of the server, or a page of another site sent the request (`Forbidden`).",
+    404: "`model` is not the model of the server (`NotFound`).",
     408: "The body took too long to arrive (`Timeout`).",
-    413: "Too many inputs, or one is too long, or the body is too large or has too many values (`Validation`).",
-    415: "The body is not said to be `application/json`, or is compressed (`Validation`).",
-    422: "A field is unknown or has a wrong value, or an image can't be decoded (`Validation`).",
-    424: "The model doesn't list its tokens, so that they have no ids (`Backend`).",
-    429: "Too many requests wait already (`Overloaded`). `Retry-After` says when to send it again, in seconds.",
-    500: "Something unexpected, which is in the log of the server (`Backend`).",
-    502: "The cluster of the index has failed (`Backend`).",
-    503: "The request has reached the time limit, the server is shutting down, or the index or its model is not available "
-    "(`Unhealthy`). `Retry-After` says when to send it again, in seconds.",
+    413: "There are too many inputs, an input is too long, or the body is too large or has too many values (`Validation`).",
+    415: "`Content-Type` is not `application/json`, or the body is compressed (`Validation`).",
+    422: "A field is unknown or has an invalid value, or an image can't be decoded (`Validation`).",
+    424: "The model doesn't expose its tokens, so they have no ids (`Backend`).",
+    429: "The queue is full (`Overloaded`). Retry after the seconds in `Retry-After`.",
+    500: "Unexpected error; see the log of the server (`Backend`).",
+    502: "The cluster of the index failed (`Backend`).",
+    503: "The request timed out, the server is shutting down, or the index or its model is not available (`Unhealthy`). "
+    "Retry after the seconds in `Retry-After`.",
 }
 _SERVER = (401, 403, 429, 503)
 _COMMON = (*_SERVER, 500, 502)
@@ -70,15 +70,15 @@ _ENCODER_PATHS: dict[str, Any] = {
         "post": {
             "operationId": "encode",
             "summary": "Encode texts and images.",
-            "description": "The tokens are those of `stair-es encode`; with `--index`, renamed and merged by the token policy of "
-            "the index, as a search does it.",
+            "description": "Returns the tokens that `stair-es encode` prints. With `--index`, the token policy of the index "
+            "renames and merges them, as in a search.",
             "requestBody": {
                 "required": True,
                 **_describe_json("Texts, images or both.", _refer_to("EncodeRequest"), {"texts": ["a red car"]}),
             },
             "responses": {
                 "200": _describe_json(
-                    "One vector per text and image, in their order.",
+                    "One vector per text and per image, in the order of the request.",
                     _refer_to("EncodeResponse"),
                     {"model": "stair-mini-2", "policy": None, "texts": [{"tokens": _TOKENS}], "images": []},
                 ),
@@ -90,16 +90,16 @@ _ENCODER_PATHS: dict[str, Any] = {
         "post": {
             "operationId": "buildQuery",
             "summary": "Build the search request for a text or an image.",
-            "description": "The response is the body of `POST INDEX/_search`, ready to be sent on: what `stair-es search` sends. "
-            "With `--index` it suits that index and its cluster; without, every index of the model that has "
-            "`rank_features` and no token policy.",
+            "description": "Returns the body of `POST INDEX/_search` that `stair-es search` would send. With `--index` it fits "
+            "that index and its cluster. Otherwise it fits every index of the model with `rank_features` and without a token "
+            "policy.",
             "requestBody": {
                 "required": True,
                 **_describe_json("A text or an image.", _refer_to("QueryRequest"), {"text": "a red car", "size": 3}),
             },
             "responses": {
                 "200": _describe_json(
-                    "The body of a `_search` request. It finds nothing if the text has no tokens.", {"type": "object"}
+                    "The body of a `_search` request. If the text has no tokens, it finds nothing.", {"type": "object"}
                 ),
                 **_describe_errors(*_POSTED),
             },
@@ -109,8 +109,8 @@ _ENCODER_PATHS: dict[str, Any] = {
         "get": {
             "operationId": "listTokens",
             "summary": "List the tokens of the model.",
-            "description": "The position of a token is its `index` in `/embed_sparse`. A name that only a token policy gives has "
-            "the position of a token that it replaces.",
+            "description": "The position of a token is its `index` in `/embed_sparse`. A name that only exists in a token policy "
+            "has the position of a token that it replaces.",
             "responses": {
                 "200": _describe_json(
                     "All tokens.", _refer_to("Vocabulary"), {"model": "stair-mini-2", "tokens": ["abacus", "abaya", "abbey"]}
@@ -122,7 +122,7 @@ _ENCODER_PATHS: dict[str, Any] = {
     "/v1/openapi.json": {
         "get": {
             "operationId": "describeApi",
-            "summary": "Get this document.",
+            "summary": "Get the OpenAPI document.",
             "responses": {
                 "200": _describe_json("The document, in OpenAPI 3.1.", {"type": "object"}),
                 **_describe_errors(*_SERVER),
@@ -135,14 +135,14 @@ _TEI_PATHS: dict[str, Any] = {
     "/embed_sparse": {
         "post": {
             "operationId": "embedSparse",
-            "summary": "Encode texts and images, as text-embeddings-inference does.",
+            "summary": "Encode texts and images in the format of text-embeddings-inference.",
             "requestBody": {
                 "required": True,
                 **_describe_json("Texts, and images as data URIs.", _refer_to("EmbedSparseRequest"), {"inputs": ["a red car"]}),
             },
             "responses": {
                 "200": _describe_json(
-                    "One vector per input, in their order; a list also for a single one.",
+                    "A list with one vector per input, in the order of the request.",
                     _refer_to("EmbedSparseResponse"),
                     [[{"index": 2806, "value": 0.58164}, {"index": 517, "value": 0.58158}]],
                 ),
@@ -153,8 +153,8 @@ _TEI_PATHS: dict[str, Any] = {
     "/info": {
         "get": {
             "operationId": "describeModel",
-            "summary": "Describe the model and the limits, as text-embeddings-inference does.",
-            "responses": {"200": _describe_json("Model and limits.", _refer_to("Info")), **_describe_errors(*_COMMON)},
+            "summary": "Describe the model and the limits in the format of text-embeddings-inference.",
+            "responses": {"200": _describe_json("The model and the limits.", _refer_to("Info")), **_describe_errors(*_COMMON)},
         }
     },
 }
@@ -163,21 +163,24 @@ _OPERATION_PATHS: dict[str, Any] = {
     "/health": {
         "get": {
             "operationId": "getHealth",
-            "summary": "Tell whether the server takes requests.",
-            "description": "Without a token, and for any name in `Host`.",
+            "summary": "Check whether the server accepts requests.",
+            "description": "Requires no token, and accepts any name in `Host`.",
             "security": [{}],
             "responses": {
-                "200": {"description": "It does.", "content": {"text/plain": {"schema": {"type": "string"}, "example": "ok\n"}}},
-                "503": _describe_json("It is shutting down.", _refer_to("Error")),
+                "200": {
+                    "description": "The server accepts requests.",
+                    "content": {"text/plain": {"schema": {"type": "string"}, "example": "ok\n"}},
+                },
+                "503": _describe_json("The server is shutting down.", _refer_to("Error")),
             },
         }
     },
     "/metrics": {
         "get": {
             "operationId": "getMetrics",
-            "summary": "Get metrics for Prometheus.",
+            "summary": "Get metrics in the Prometheus format.",
             "responses": {
-                "200": {"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+                "200": {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
                 **_describe_errors(*_SERVER),
             },
         }
@@ -212,25 +215,25 @@ _WEIGHTS = {"type": "object", "additionalProperties": {"type": "number", "exclus
 _SCHEMAS: dict[str, Any] = {
     "EncodeRequest": _describe_object(
         {
-            "texts": {**_TEXTS, "description": f"A text, or several; at most {MAX_INPUTS} texts and images together."},
+            "texts": {**_TEXTS, "description": f"One or more texts; at most {MAX_INPUTS} texts and images together."},
             "images": {
                 "oneOf": [_DATA_URI, {"type": "array", "items": _DATA_URI, "maxItems": MAX_INPUTS}],
-                "description": "An image as a data URI in base64, or several.",
+                "description": "One or more images as base64 data URIs.",
             },
             "prune": {**_refer_to("Prune"), "description": "Which tokens to keep. All of them by default."},
             "format": {
                 "enum": list(get_args(VectorFormat)),
-                "description": "`tokens`, the default, for weights by token; `features` for weights by the names that tokens "
-                "have in an index (`.` is `%2E`, `%` is `%25`); `feature_list` for those as a list.",
+                "description": "Format of the vectors: `tokens` (default) maps tokens to weights; `features` uses the names of "
+                "tokens in an index (`.` is `%2E`, `%` is `%25`); `feature_list` returns those as a list.",
             },
-            "model": {**_STRING, "description": "The id of the model that is expected: another one is an error."},
+            "model": {**_STRING, "description": "Expected model id. Any other model is an error."},
         },
         optional=("texts", "images", "prune", "format", "model"),
     ),
     "QueryRequest": _describe_object(
         {
-            "text": {"type": "string", "maxLength": MAX_TEXT_CHARS, "description": "A text. Required if there is no image."},
-            "image": {**_DATA_URI, "description": "An image as a data URI in base64. Required if there is no text."},
+            "text": {"type": "string", "maxLength": MAX_TEXT_CHARS, "description": "A text. Required without `image`."},
+            "image": {**_DATA_URI, "description": "An image as a base64 data URI. Required without `text`."},
             "size": {"type": "integer", "minimum": 1, "maximum": MAX_HITS, "default": 10, "description": "Number of hits."},
             "prune": {**_refer_to("Prune"), "description": "Which tokens to keep. All of them by default."},
         },
@@ -238,20 +241,20 @@ _SCHEMAS: dict[str, Any] = {
     ),
     "Prune": _describe_object(
         {
-            "max_tokens": {"type": "integer", "minimum": 1, "description": "Keep so many of the heaviest tokens."},
+            "max_tokens": {"type": "integer", "minimum": 1, "description": "Number of heaviest tokens to keep."},
             "min_ratio": {
                 "type": "number",
                 "minimum": 0,
                 "maximum": 1,
-                "description": "Keep tokens whose weight is at least this part of the largest one.",
+                "description": "Keep tokens with at least this share of the largest weight.",
             },
         },
         optional=("max_tokens", "min_ratio"),
     ),
     "EncodeResponse": _describe_object(
         {
-            "model": {**_STRING, "description": "The id of the model, as in the documents of an index."},
-            "policy": {**_NULLABLE, "description": "The digest of the token policy that was applied, or null."},
+            "model": {**_STRING, "description": "Model id, as in the documents of an index."},
+            "policy": {**_NULLABLE, "description": "Digest of the token policy that was applied, or null."},
             "texts": {"type": "array", "items": _refer_to("Vector"), "description": "The vectors of the texts."},
             "images": {"type": "array", "items": _refer_to("Vector"), "description": "The vectors of the images."},
         }
@@ -260,11 +263,11 @@ _SCHEMAS: dict[str, Any] = {
         {
             "tokens": {
                 **_WEIGHTS,
-                "description": "Tokens with weights, heaviest first; `{}` if the model knows nothing of a text.",
+                "description": "Tokens with weights, heaviest first; `{}` if the model knows no word of the text.",
             },
             "features": {
                 "oneOf": [_WEIGHTS, {"type": "array", "items": _refer_to("Feature")}],
-                "description": "In their place with `format`: the same by the names of tokens in an index, or as a list.",
+                "description": "Replaces `tokens` if the format is `features` or `feature_list`.",
             },
         },
         optional=("tokens", "features"),
@@ -278,21 +281,26 @@ _SCHEMAS: dict[str, Any] = {
     "Vocabulary": _describe_object(
         {
             "model": {**_STRING, "description": "The id of the model."},
-            "tokens": {"type": "array", "items": _STRING, "uniqueItems": True, "description": "Tokens by their index."},
+            "tokens": {
+                "type": "array",
+                "items": _STRING,
+                "uniqueItems": True,
+                "description": "Tokens in the order of their indices.",
+            },
         }
     ),
     "EmbedSparseRequest": _describe_object(
         {
             "inputs": {
                 "oneOf": [_STRING, {"type": "array", "items": _STRING, "minItems": 1, "maxItems": MAX_INPUTS}],
-                "description": "A text, or several. A data URI of an image in base64 is an image.",
+                "description": "One or more texts. A base64 data URI of an image is encoded as an image.",
             },
             "truncate": {
                 "type": ["boolean", "null"],
-                "description": f"`false`: a text of more than {MAX_TEXT_CHARS:,} characters is an error. Otherwise it is cut "
-                "there. In any case the model truncates texts to what it was trained on.",
+                "description": f"If `false`, a text of more than {MAX_TEXT_CHARS:,} characters is an error; otherwise it is "
+                "truncated. The model also truncates texts to the length that it was trained on.",
             },
-            "prompt_name": {"type": "null", "description": "The model has no prompts: a name is an error."},
+            "prompt_name": {"type": "null", "description": "Must be null: the model has no prompts."},
         },
         optional=("truncate", "prompt_name"),
         closed=False,
@@ -310,23 +318,23 @@ _SCHEMAS: dict[str, Any] = {
     "Info": _describe_object(
         {
             "model_id": {**_STRING, "description": "The id of the model."},
-            "served_model_name": {**_STRING, "description": "The same."},
-            "model_sha": {**_NULLABLE, "description": "null: the revision is part of the id."},
+            "served_model_name": {**_STRING, "description": "Same as `model_id`."},
+            "model_sha": {**_NULLABLE, "description": "Always null: the revision is part of the id."},
             "model_dtype": {**_STRING, "description": "Type of the weights."},
             "model_type": {
                 "type": "object",
-                "description": 'Always `{"embedding": {"pooling": "splade"}}`, which means: sparse.',
+                "description": 'Always `{"embedding": {"pooling": "splade"}}`, which means sparse vectors.',
             },
-            "max_concurrent_requests": {**_INTEGER, "description": "Inputs that may wait (`--max-waiting`)."},
-            "max_input_length": {**_INTEGER, "description": "Characters of a text."},
-            "max_batch_tokens": {**_INTEGER, "description": "Characters of a batch."},
-            "max_batch_requests": {**_INTEGER, "description": "Texts of a batch (`--max-batch`)."},
-            "max_client_batch_size": {**_INTEGER, "description": "Inputs of a request."},
+            "max_concurrent_requests": {**_INTEGER, "description": "Maximum number of queued inputs (`--max-waiting`)."},
+            "max_input_length": {**_INTEGER, "description": "Maximum number of characters per text."},
+            "max_batch_tokens": {**_INTEGER, "description": "Maximum number of characters per batch."},
+            "max_batch_requests": {**_INTEGER, "description": "Maximum number of texts per batch (`--max-batch`)."},
+            "max_client_batch_size": {**_INTEGER, "description": "Maximum number of inputs per request."},
             "auto_truncate": {"type": "boolean", "description": "Whether long texts are truncated unless `truncate` is false."},
             "tokenization_workers": {**_INTEGER, "description": "Always 1."},
             "version": {**_STRING, "description": "Version of stair-es."},
-            "sha": {**_NULLABLE, "description": "null."},
-            "docker_label": {**_NULLABLE, "description": "null."},
+            "sha": {**_NULLABLE, "description": "Always null."},
+            "docker_label": {**_NULLABLE, "description": "Always null."},
         }
     ),
     "Error": _describe_object(
