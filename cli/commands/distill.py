@@ -169,7 +169,7 @@ def distill_command(
 
     _refuse_options("head", {"--steps": steps is not None, "--restart": restart})
     if not images:
-        raise UsageError("the method dictionary needs images", "Give --images SOURCE: 100 or more like those to be searched.")
+        raise UsageError("--method dictionary requires images", "Give --images SOURCE: 100 or more like those to be searched.")
     check_empty_folder(out)
     texts = read_caption_texts(captions or ())
     vocabulary = _read_vocabulary(words, texts)
@@ -189,7 +189,7 @@ def _refuse_options(method: str, given: Mapping[str, bool]) -> None:
     """Raise UsageError if an option of the other method is given."""
     for option, is_given in given.items():
         if is_given:
-            raise UsageError(f"{option} is for the method {method}", f"Leave it out, or choose --method {method}.")
+            raise UsageError(f"{option} applies only to --method {method}", f"Leave it out, or use --method {method}.")
 
 
 def _read_vocabulary(words: Path | None, texts: Sequence[str]) -> WholeWordVocabulary:
@@ -211,9 +211,9 @@ def _train_head(
 ) -> TrainingResult:
     """Train heads on images with captions, or on images alone."""
     if bool(images) == bool(captions):
-        problem = "can't use both" if images else "needs"
+        problem = "can't use both --captions and --images" if images else "requires --captions or --images"
         raise UsageError(
-            f"the method head {problem} --captions and --images",
+            f"--method head {problem}",
             "Give --captions FILE for images with captions, or --images SOURCE for images alone.",
         )
     from stair_es.config.settings import resolve_settings

@@ -185,7 +185,7 @@ def _read_config(context: typer.Context, path: Path | None, profile: str | None)
     if path is None and not config_path.is_file():
         if profile is not None:
             raise UsageError(
-                f"--profile {profile}: there is no configuration {config_path}",
+                f"--profile {profile}: there is no configuration file {config_path}",
                 f"Create it, or specify another one: --config FILE / {ENV_CONFIG}.",
             )
         return CliConfig()

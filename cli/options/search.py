@@ -229,7 +229,7 @@ def _parse_weights(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")] if text else []
     except ValueError:
-        raise UsageError(f"--weights {text!r}: not comma-separated numbers", "As in: --weights 1,0.5") from None
+        raise UsageError(f"--weights {text!r}: not comma-separated numbers", "For example: --weights 1,0.5") from None
 
 
 def _parse_boost(text: str) -> tuple[str, float]:
@@ -251,4 +251,4 @@ def _parse_two_phase(text: str) -> TwoPhase | None:
     try:
         return TwoPhase(top_k=int(top_k), window_size=int(window_size)) if separator else TwoPhase(top_k=int(top_k))
     except ValueError:
-        raise UsageError(f"--two-phase {text!r}: not HEAVY or HEAVY:WINDOW", "As in: --two-phase 32:200") from None
+        raise UsageError(f"--two-phase {text!r}: not HEAVY or HEAVY:WINDOW", "For example: --two-phase 32:200") from None

@@ -122,7 +122,7 @@ def parse_page_url(url: str | None) -> str | None:
         is_valid = False
     if not is_valid or "@" in parts.netloc or any(char in url for char in "{}"):
         raise UsageError(
-            "--page-url is no URL of a page", "Write it like http://localhost:8000 or https://photos.example.org/images."
+            "--page-url is not the URL of a page", "Write it like http://localhost:8000 or https://photos.example.org/images."
         )
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 

@@ -55,7 +55,7 @@ def open_dense_model(spec: ModelSpec) -> DenseModel:
     """Open a dense model. A repository on the hub is downloaded first; networks are loaded when they are first used.
 
     Raises:
-        UsageError: If the model has no dense vectors, is already made of a dense model, or is no checkpoint.
+        UsageError: If the model has no dense vectors, was already made from a dense model, or is no checkpoint.
         ModelError: If it is unknown or broken.
         MissingExtra: If a library isn't installed.
     """
@@ -70,7 +70,7 @@ def open_dense_model(spec: ModelSpec) -> DenseModel:
         raise UsageError(f"the model {spec.name!r} has the format {checkpoint_format.name}, which can't be distilled", _REMEDY)
     if (folder / DENSE_FOLDER).is_dir():
         raise UsageError(
-            f"the model {spec.name!r} is already made of a dense model", f"Give its dense model: {folder / DENSE_FOLDER}."
+            f"the model {spec.name!r} was already made from a dense model", f"Give its dense model: {folder / DENSE_FOLDER}."
         )
     encoder = plugin.load(spec)
     dense = get_own_dense_encoder(encoder)

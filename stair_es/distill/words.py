@@ -65,7 +65,7 @@ def read_word_file(path: Path) -> list[str]:
             continue
         if len(word) > _MAX_WORD_CHARACTERS or not word.isprintable() or not any(map(str.isalnum, word)):
             raise UsageError(
-                f"{path}, line {number}: {word[:40]!r} is no word",
+                f"{path}, line {number}: {word[:40]!r} is not a word",
                 f"Write one word or phrase per line, at most {_MAX_WORD_CHARACTERS} characters.",
             )
         words[word] = None

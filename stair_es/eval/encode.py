@@ -106,7 +106,7 @@ def encode_images(
     if len(problems) == len(locators):
         raise UsageError(
             f"none of {len(locators)} images can be read: {next(iter(problems.values()), 'there are none')}",
-            "Specify their folder with --images DIR.",
+            "Specify their folder with --images FOLDER.",
         )
     return ReadableImages(
         vectors=_build_vectors(sparse if model.has_tokens else None, rows),

@@ -202,7 +202,7 @@ def check_fit_unchanged(card: ModelCard, fit: ResizeMode | None) -> None:
     """
     if choose_image_spec(card.image_spec, fit) != card.image_spec:
         raise ModelError(
-            f"the model {card.name!r} supports its own fit only, {card.image_spec.fit!r}, not {fit!r}",
+            f"the model {card.name!r} supports only its own fit, {card.image_spec.fit!r}, not {fit!r}",
             "Leave out --fit and STAIR_ES_FIT. Checkpoints in third-party formats, such as VDR or CLIP, support any.",
         )
 

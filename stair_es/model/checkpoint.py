@@ -99,8 +99,8 @@ def build_dense_only_error(name: str) -> ModelError:
     """Return the error for a dense-only model that is asked for tokens."""
     return ModelError(
         f"the model {name!r} has dense vectors only, no tokens: it can't be indexed",
-        f"Make a checkpoint with tokens from it: stair-es distill {name} --images SOURCE --out DIR. Dense models alone are for "
-        "comparisons with stair-es evaluate.",
+        f"Make a checkpoint with tokens from it: stair-es distill {name} --images SOURCE --out FOLDER. Dense models alone are"
+        " for comparisons with stair-es evaluate.",
     )
 
 

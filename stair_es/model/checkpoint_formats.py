@@ -64,7 +64,7 @@ class StairPlugin:
         plugin = open_checkpoint(folder, str(folder))
         if plugin.card.image_spec != self.card.image_spec:
             raise ModelError(
-                f"{folder} expects other images than the heads over it", "Get the checkpoint again, or train it again."
+                f"{folder} expects other images than the heads on top of it", "Get the checkpoint again, or train it again."
             )
         return plugin
 

@@ -34,7 +34,7 @@ def copy_dense_model(folder: Path, to: Path) -> None:
 
     if not (folder / PICKLE_FILE).is_file():
         raise ModelError(
-            f"the weights in {folder} are several pickles, which a checkpoint of ours can't hold",
+            f"the weights in {folder} are several pickles, which a stair-es checkpoint can't contain",
             "Save the model with transformers as safetensors: model.save_pretrained(DIR).",
         )
     tensors = {name: tensor.clone().contiguous() for name, tensor in read_checkpoint_weights(folder).items()}

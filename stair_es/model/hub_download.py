@@ -117,7 +117,7 @@ def _fetch_files(name: str, patterns: tuple[str, ...]) -> Path:
         ) from error
     except Exception as error:  # the HTTP library and its errors differ by version
         if not may_fetch:
-            raise ModelNotFetched(f"{name} isn't in the cache of the hub", f"Fetch it: hf download {name}") from error
+            raise ModelNotFetched(f"{name} isn't in the hub cache", f"Fetch it: hf download {name}") from error
         raise _build_download_error(name, error) from error
 
 

@@ -92,7 +92,7 @@ def build_search_query(encoder: Encoder, inputs: QueryInputs, read_limits: ReadL
         raise QueryError(f"the query {problem}", 'Add what to search for: "beach -people".')
     if inputs.min_weight and not (required or excluded):
         raise QueryError(
-            "`min_weight` applies to required and excluded words, and there are none", "Add +word or -word, or use min_score."
+            "`min_weight` applies to required and excluded words, but the query has none", "Add +word or -word, or use min_score."
         )
     vector = EMPTY_VECTOR
     if vectors:

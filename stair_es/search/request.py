@@ -156,7 +156,7 @@ def _count_other_clauses(query: SearchQuery, max_clauses: int) -> int:
     other_clauses = query.other_clause_count
     if other_clauses > max_clauses - bool(len(query.vector)):
         raise QueryError(
-            f"the caption, the filters and the single tokens alone take about {other_clauses:,} clauses, "
+            f"the caption, the filters and the single tokens alone require about {other_clauses:,} clauses, "
             f"more than the {max_clauses:,} that the cluster allows",
             "Shorten them: a `terms` filter puts many values into one clause.",
         )

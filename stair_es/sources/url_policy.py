@@ -30,13 +30,15 @@ class UrlPolicy:
 
     def __post_init__(self) -> None:
         if not self.schemes or not set(self.schemes) <= {"http", "https"}:
-            raise UsageError(f"URL schemes {', '.join(self.schemes) or 'of an empty list'}", "Allow https, http or both.")
+            raise UsageError(
+                f"the URL schemes can't be {', '.join(self.schemes) or 'an empty list'}", "Allow https, http or both."
+            )
         if not 0 < self.timeout_s <= 86400:
-            raise UsageError(f"URL time limit of {self.timeout_s:g} s", "Give more than 0 s and at most a day.")
+            raise UsageError(f"the URL timeout can't be {self.timeout_s:g} s", "Give more than 0 s, and at most 86400 s (a day).")
         if not 0 <= self.patience_s <= 86400:
-            raise UsageError(f"URL patience of {self.patience_s:g} s", "Give from 0 to 86400 (a day).")
+            raise UsageError(f"the URL patience can't be {self.patience_s:g} s", "Give 0 s to 86400 s (a day).")
         if self.max_redirects < 0 or self.per_host < 1 or self.attempts < 1:
             raise UsageError(
                 f"URL limits: max_redirects {self.max_redirects}, per_host {self.per_host}, attempts {self.attempts}",
-                "max_redirects can be 0, the others are 1 or more.",
+                "max_redirects must be 0 or more, the others 1 or more.",
             )

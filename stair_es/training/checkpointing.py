@@ -104,8 +104,8 @@ def load_training_state(folder: Path, key: str) -> dict[str, Any] | None:
         raise UsageError(f"can't read {path}: {error}", "Delete it to start over.") from error
     if state.get("key") != key:
         raise UsageError(
-            f"{folder} holds the state of a training with another configuration or other data",
-            "Use another --out, or --restart to discard that training.",
+            f"{folder} contains the state of a training run with another configuration or other data",
+            "Use another --out, or --restart to discard that run.",
         )
     return state
 

@@ -100,9 +100,11 @@ def _should_use_gpus(ray: Any, device: str, workers: int) -> bool:  # noqa: ANN4
     gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
     on_gpu = device != "cpu" and (device != "auto" or gpus > 0)
     if on_gpu and workers > gpus:
-        raise UsageError(f"{workers} workers need {workers} GPUs, there are {gpus}", "Use fewer --workers, or --device cpu.")
+        raise UsageError(
+            f"{workers} workers require {workers} GPUs, but there are {gpus}", "Use fewer --workers, or --device cpu."
+        )
     if workers > cores:
-        raise UsageError(f"{workers} workers need {workers} cores, there are {cores}", "Use fewer --workers.")
+        raise UsageError(f"{workers} workers require {workers} cores, but there are {cores}", "Use fewer --workers.")
     return on_gpu
 
 

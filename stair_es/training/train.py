@@ -160,7 +160,7 @@ def _choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError("no CUDA device here", "Omit --device, or use cpu.")
+        raise UsageError("no CUDA device was found", "Omit --device, or use cpu.")
     return torch.device(name)
 
 

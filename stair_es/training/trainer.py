@@ -150,7 +150,7 @@ class Trainer:
         steps = self.workers.gather_rows(torch.tensor([progress.global_step])).tolist()
         if len(set(steps)) > 1:
             raise UsageError(
-                f"the workers find different states in {self.out}: of steps {', '.join(map(str, sorted(set(steps))))}",
+                f"the workers found different states in {self.out}: of steps {', '.join(map(str, sorted(set(steps))))}",
                 "--out must be a folder that all of them share.",
             )
         for tensor in self.model.state_dict().values():

@@ -190,7 +190,7 @@ def test_the_dense_model_of_a_folder_is_not_fetched_either(
     make_index(client, index_name, str(head))
     done = run("search", "dog", **build_environment(hub.url, tmp_path / "hf"))
     assert done.returncode == 1
-    assert "org/tiny isn't in the cache of the hub" in done.stderr
+    assert "org/tiny isn't in the hub cache" in done.stderr
     assert hub.request_paths == []
 
 

@@ -246,7 +246,7 @@ def test_forbidden_plugin_list_has_a_remedy(node_url: str) -> None:
         connection = Connection(url=proxy.url)
         with Cluster(connection) as cluster:
             target, fields = get_cluster_info(cluster), IndexFields(tokens="rank_features")
-            with pytest.raises(QueryError, match="can't tell which plugins") as failure:
+            with pytest.raises(QueryError, match="can't determine which plugins") as failure:
                 select_query_type(target, fields, lambda: list_cluster_plugins(cluster), "neural_sparse")
             assert "cluster:monitor/nodes/info" in failure.value.remedy
             assert select_query_type(target, fields, lambda: list_cluster_plugins(cluster)) == "rank_features"

@@ -65,7 +65,7 @@ def test_missing_resources_are_reported_as_json(page: PageClient, method: str, t
         ({"filter": "width:>>10"}, 400, "the field 'width' (integer) with '>10', which is not a number"),
         ({"filter": "taken_at:yesterday"}, 400, "the field 'taken_at' (date) with 'yesterday', which is not a date"),
         ({"filter": 'caption:"cat'}, 400, "a quotation mark isn't closed"),
-        ({"filter": "caption:cat) dog"}, 400, "can't be parsed from ') dog' on"),
+        ({"filter": "caption:cat) dog"}, 400, "can't be parsed at ') dog'"),
         ({"filter": "widht:>800"}, 400, "refers to the field 'widht'"),
         ({"filters": [{"field": "widht", "gte": 800}]}, 400, "refers to the field 'widht'"),
         ({"filters": [{"field": "width", "gte": "a"}]}, 400, "'a' is not a number"),

@@ -70,8 +70,10 @@ def _resolve_folders(folder: Path | None, train: Path | None, test: Path | None)
         train = train or folder / "train"
         test = test or next((path for name in _TEST_FOLDERS if (path := folder / name).is_dir()), folder / "test")
     if train is None or test is None:
-        raise UsageError("both a training and a test folder are required", "Give FOLDER, or --train DIR and --test DIR.")
+        raise UsageError("both a training and a test folder are required", "Give FOLDER, or --train FOLDER and --test FOLDER.")
     for path in (train, test):
         if not path.is_dir():
-            raise UsageError(f"no such folder: {path}", "Give FOLDER with train and test in it, or --train DIR and --test DIR.")
+            raise UsageError(
+                f"no such folder: {path}", "Give FOLDER with train and test in it, or --train FOLDER and --test FOLDER."
+            )
     return train, test

@@ -135,7 +135,7 @@ def _make_out_folder(folder: Path | None) -> None:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"can't create the folder {str(folder)!r}: {error.strerror}", "Use another one: --out DIR") from error
+        raise UsageError(f"can't create the folder {str(folder)!r}: {error.strerror}", "Use another one: --out FOLDER") from error
 
 
 def _write_report(folder: Path, report: PrintableReport, text: str) -> None:

@@ -199,7 +199,9 @@ def resolve_url_login(
         raise UsageError("the nodes in the URL have different logins", "All nodes of a cluster must use the same login.")
     login = next(iter(logins), None)
     if login is not None and security.method != "none" and login != (security.user, security.password):
-        raise UsageError(f"a login in {variables.url}, and another way to log in ({security.method})", "Keep one of the two.")
+        raise UsageError(
+            f"{variables.url} contains a login, but another login is set as well ({security.method})", "Keep one of the two."
+        )
     http_urls = [remove_login(url) for url, part in zip(urls, parts, strict=True) if part.scheme == "http"]
     if security.requires_tls and http_urls:
         urls_text = ",".join(http_urls)
@@ -259,7 +261,8 @@ def normalize_fingerprint(text: str, option: str) -> str:
     digits = re.sub(r"^sha-?256[:=]", "", text.strip(), flags=re.IGNORECASE).replace(":", "").replace(" ", "").lower()
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
         raise UsageError(
-            f"not a SHA-256 fingerprint: {option}", "It has 64 hex digits: openssl x509 -in ca.crt -noout -fingerprint -sha256"
+            f"not a SHA-256 fingerprint: {option}",
+            "A fingerprint has 64 hex digits. To print it: openssl x509 -in ca.crt -noout -fingerprint -sha256",
         )
     return digits
 

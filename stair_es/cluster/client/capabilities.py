@@ -104,7 +104,7 @@ def list_cluster_plugins(cluster: Cluster) -> frozenset[str]:
         found = [names for _, names in _list_plugins_by_node(cluster)]
     except AuthenticationFailed as error:
         raise QueryError(
-            f"can't tell which plugins the cluster has: {error.message}",
+            f"can't determine which plugins the cluster has: {error.message}",
             "Grant `cluster:monitor/nodes/info` to the user, or leave --query-type out.",
         ) from None
     return frozenset.intersection(*found) if found else frozenset()

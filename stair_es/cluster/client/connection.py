@@ -138,6 +138,7 @@ def create_aws_signer(service: str, region: str | None) -> Any:  # noqa: ANN401 
         raise UsageError("no AWS region", "Give --aws-region, or set AWS_REGION.")
     if credentials is None:
         raise AuthenticationFailed(
-            "no AWS credentials", "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with a role."
+            "no AWS credentials",
+            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run on a machine with an IAM role.",
         )
     return Urllib3AWSV4SignerAuth(credentials, region, service)

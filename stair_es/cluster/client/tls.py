@@ -45,14 +45,16 @@ def _create_context_for_ca(ca_file: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except ssl.SSLError:
-        raise UsageError(f"--ca-file: no PEM certificates in {ca_file}", "It starts with -----BEGIN CERTIFICATE-----") from None
+        raise UsageError(
+            f"--ca-file: no PEM certificates in {ca_file}", "A PEM certificate starts with -----BEGIN CERTIFICATE-----."
+        ) from None
     except OSError as error:
         raise UsageError(f"--ca-file: can't read {ca_file}: {error.strerror}", "Every worker needs it at this path.") from None
 
 
 def _load_client_certificate(context: ssl.SSLContext, cert: str, key: str | None) -> None:
     def reject_passphrase() -> str:
-        raise UsageError("--client-key: the key has a passphrase", "Give it without one: openssl pkey -in KEY -out PLAIN")
+        raise UsageError("--client-key: the key has a passphrase", "Remove the passphrase: openssl pkey -in KEY -out PLAIN")
 
     for option, path in (("--client-cert", cert), ("--client-key", key)):
         if path is not None and not os.access(path, os.R_OK):

@@ -140,7 +140,7 @@ def check_field_names(names: Iterable[str]) -> None:
     for name in names:
         if name.partition(".")[0] in RESERVED_FIELDS:  # the part before a dot names an object
             raise UsageError(
-                f"column {name!r} has the name of a field of stair-es", f"Map it to another one: --field NAME={name}"
+                f"column {name!r} has the same name as a field of stair-es", f"Map it to another one: --field NAME={name}"
             )
         if name.startswith("_") or not all(name.split(".")):
             raise UsageError(f"not a field name: {name!r}", f"Map it to another one: --field NAME={name}")
@@ -163,7 +163,7 @@ def build_document(
     policy without encoding an image again.
 
     Raises:
-        UsageError: If a column has the name of a field of stair-es.
+        UsageError: If a column has the same name as a field of stair-es.
     """
     check_field_names(fields)
     columns = {**fields, **asdict(metadata), "colours": list(metadata.colours) or None}

@@ -205,7 +205,7 @@ class PolicyManager:
                 )
             if len(failed) > _MAX_FAILED:
                 raise ClusterError(
-                    f"more than {_MAX_FAILED:,} documents failed, one with: {next(iter(failed.values()))}",
+                    f"more than {_MAX_FAILED:,} documents failed, for example: {next(iter(failed.values()))}",
                     "Fix the cause, and run it again: it resumes from there.",
                 )
             if stalled:
@@ -226,7 +226,7 @@ class PolicyManager:
             body = {"_meta": {**meta, "stair_es": own_meta}, **({"properties": dict(fields)} if fields else {})}
             self.cluster.call(self.cluster.client.indices.put_mapping, index=name, body=body)
             fields = {}
-        raise ClusterError(f"another process constantly changes the _meta of {name}", "Run it again.")
+        raise ClusterError(f"another process keeps changing the _meta of {name}", "Run it again.")
 
 
 def _build_target(name: str, index: Mapping[str, Any], max_clauses: int) -> PolicyTarget:

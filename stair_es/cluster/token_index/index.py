@@ -66,7 +66,7 @@ class TokenIndexState:
             name = make_token_alias(self.alias)
             problem = "another index has that name" if name in foreign else f"that alias points to {', '.join(foreign)}"
             raise IndexMismatch(
-                f"the token index of {self.alias!r} can't be called {name!r}: {problem}",
+                f"the token index of {self.alias!r} can't be named {name!r}: {problem}",
                 "Rename that, ingest under another name (--index), or use --no-token-index.",
             )
 
@@ -122,7 +122,7 @@ def _try_create(client: OpenSearch, alias: str, index: str) -> bool:
             raise
         if not _get_source_index(name, client.indices.get(index=name).get(name, {}), alias):
             raise IndexMismatch(
-                f"the token index of {index!r} can't be called {name!r}: another index has that name",
+                f"the token index of {index!r} can't be named {name!r}: another index has that name",
                 "Rename that index, or delete it.",
             ) from None
         return False

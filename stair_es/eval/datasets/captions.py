@@ -71,7 +71,7 @@ def read_captions(
         first = f": {problems[0]}" if problems else ""
         raise UsageError(
             f"no image with a caption in {path}{first}",
-            "Specify the folder that the images are in with --images DIR; docs/evaluate.md shows what a caption set looks like.",
+            "Specify the folder that the images are in with --images FOLDER. See docs/evaluate.md for the forms of caption sets.",
         )
     return CaptionDataset(name=path.name, form=form, images=kept, problems=tuple(problems))
 

@@ -106,7 +106,7 @@ def _match_files(path: Path) -> list[Path]:
     if not path.exists() and has_magic(str(path)):
         paths = [Path(match) for match in sorted(glob(str(path), recursive=True))]  # noqa: PTH207  Path.glob takes no absolute pattern
         if not paths:
-            raise UsageError(f"nothing matches {str(path)!r}", "Quote the pattern, and use ** to go into folders.")
+            raise UsageError(f"nothing matches {str(path)!r}", "Quote the pattern, and use ** to match subfolders.")
     for file in paths:
         _check_readable(file)
     return paths

@@ -91,7 +91,7 @@ def parse_karpathy(path: Path, images: list[Any], split: str) -> Iterator[Captio
         if name not in splits:
             available = ", ".join(sorted(splits)) or "none"
             raise UsageError(
-                f"{path} has no split {name!r}", f"It has: {available}. Choose with --split, several with a plus sign."
+                f"{path} has no split {name!r}", f"It has: {available}. Choose one with --split, or several joined by +."
             )
     return _select_splits(images, frozenset(requested))
 

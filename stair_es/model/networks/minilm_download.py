@@ -157,7 +157,7 @@ def _check_weights(path: Path) -> None:
         raise ModelError(f"can't read {path}: {error.strerror}", f"Remove {path.parent}: it will be unpacked again.") from error
     if digest != MINILM_WEIGHTS_SHA256:
         raise ModelError(
-            f"{path} isn't what was unpacked: it was changed or damaged", f"Remove {path.parent}: it will be unpacked again."
+            f"{path} was changed or damaged after it was unpacked", f"Remove {path.parent}: it will be unpacked again."
         )
 
 

@@ -153,7 +153,9 @@ def _build_transformer(backbone: BackboneConfig, pretrained: bool, inner: str) -
     values = dict(backbone.config)
     kind = values.pop("model_type", None)
     if kind is None:
-        raise ModelError(f"the configuration of {backbone.name!r} has no model_type", "Give that of the network, such as 'bert'.")
+        raise ModelError(
+            f"the configuration of {backbone.name!r} has no model_type", "Add the model_type of the network, such as 'bert'."
+        )
 
     def make_model() -> Any:  # noqa: ANN401
         config = transformers.AutoConfig.for_model(kind, **values)

@@ -184,7 +184,7 @@ class StairConfig:
             raise ModelError("only one tower has a dense model as its backbone", 'Give both kind = "dense" and the same name.')
         if self.heads != ("tokens",) or self.text.tie:
             raise ModelError(
-                "over a dense model only token heads with embeddings of their own can be trained",
+                "on top of a dense model, only token heads with separate embeddings can be trained",
                 "Give heads = ['tokens'] and text.tie = false: dense vectors are those of the dense model.",
             )
 

@@ -81,7 +81,9 @@ def load_stair_encoder(
     if not config.has_dense_backbones:
         return StairEncoder(folder, config, card, spec)
     if spec.backend == "onnx":
-        raise ModelError(f"{card.name} has heads over a dense model, which run only in PyTorch", "Use --backend torch or auto.")
+        raise ModelError(
+            f"{card.name} has heads on top of a dense model, which run only in PyTorch", "Use --backend torch or auto."
+        )
     import_optional("torch", "torch")
     own_dense = get_own_dense_encoder(dense)
     if own_dense is None:

@@ -66,7 +66,7 @@ def export_onnx(folder: Path, home: DataDir | None = None) -> ExportResult:
     if config.is_packaged:
         return ExportResult(model_id=checkpoint.compute_stair_id(folder, config), files=(), max_difference=0.0)
     if config.has_dense_backbones:
-        raise ModelError(f"{folder} has heads over a dense model, which can't be exported", "Run it in PyTorch.")
+        raise ModelError(f"{folder} has heads on top of a dense model, which can't be exported", "Run it in PyTorch.")
     for module in ("torch", "onnxscript"):
         import_optional(module, "models")
     if not os.access(folder, os.W_OK):
@@ -77,7 +77,7 @@ def export_onnx(folder: Path, home: DataDir | None = None) -> ExportResult:
     for side, file in ONNX_FILES.items():
         data = _export_tower(model, side) + build_onnx_metadata(model_id)
         if len(data) > _MAX_FILE_BYTES:
-            raise ModelError(f"{file} would have {len(data):,} bytes, more than an ONNX file can", "Use --backend torch.")
+            raise ModelError(f"{file} would have {len(data):,} bytes, more than an ONNX file can hold", "Use --backend torch.")
         differences.append(_measure_difference(model, side, data))
         graphs[folder / file] = data
     if not max(differences) <= MAX_DIFFERENCE:

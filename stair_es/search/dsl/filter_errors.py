@@ -58,7 +58,7 @@ def explain_filter_error(reason: str, text: str, fields: Mapping[str, MappedFiel
     line, column = min(int(syntax["line"]), len(lines)) - 1, int(syntax["column"])
     column -= lines[line][:column].count("/")  # they are sent escaped
     rest = lines[line][column:].strip() or text[-_SHOWN_CHARS:]
-    return QueryError(f"the filter can't be parsed from {_shorten(rest)} on", _FORM)
+    return QueryError(f"the filter can't be parsed at {_shorten(rest)}", _FORM)
 
 
 def _build_value_error(text: str, fields: Mapping[str, MappedField], kinds: tuple[FieldKind, ...], comparison: str) -> QueryError:

@@ -104,7 +104,7 @@ def check_decompression_bomb(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
         width, height = struct.unpack_from("<ll", data, 18)
         if data[30] in _RUN_LENGTHS and abs(width * height) > MAX_SLOW_PIXELS:
             raise DecodeError(
-                f"would take too long: {abs(width * height):,} pixels of BMP with run lengths exceed the limit of"
+                f"would take too long: {abs(width * height):,} pixels of run-length encoded BMP exceed the limit of"
                 f" {MAX_SLOW_PIXELS:,}"
             )
 

@@ -66,7 +66,7 @@ def skip_line(file: BinaryIO | TextIO, number: int) -> None:
         line = file.readline(1 << 20)
         if not line or line[-1:] in (b"\n", "\n", "\r"):
             return
-    raise SourceError(f"line {number} has no end within {MAX_SKIPPED_BYTES:,} bytes: the rest isn't read", _REMEDY)
+    raise SourceError(f"line {number} doesn't end within {MAX_SKIPPED_BYTES:,} bytes: the rest is not read", _REMEDY)
 
 
 def _skip_blank(file: BinaryIO) -> tuple[int, int]:

@@ -68,7 +68,7 @@ class LocalFileLister:
             empty = False
             yield listed
         if empty and not self.ignored and not self.left_out:
-            raise UsageError(f"nothing matches {self._argument!r}", "Quote the pattern, and use ** to go into folders.")
+            raise UsageError(f"nothing matches {self._argument!r}", "Quote the pattern, and use ** to match subfolders.")
 
     def _walk_folders(self, states: GlobStates | None) -> Iterator[ListedFile | ListingFailure]:
         """Yield the files below the folder.

@@ -56,7 +56,7 @@ def open_file_system(url: str) -> tuple[Any, str]:
         raise MissingExtra(f"the library for {scheme}:// isn't installed", remedy) from None
     except ValueError:
         raise UsageError(
-            f"no library supports the scheme {scheme}:// of {strip_credentials(url)!r}", "docs/sources.md has the list."
+            f"no library supports the scheme {scheme}:// of {strip_credentials(url)!r}", "See docs/sources.md for the list."
         ) from None
     options = {**kind._get_kwargs_from_urls(url), "use_listings_cache": False}  # a cache would grow with the number of objects
     return fsspec.filesystem(scheme, **options), kind._strip_protocol(url)

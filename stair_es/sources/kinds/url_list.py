@@ -106,7 +106,7 @@ class StdinKind:
             UsageError: If the argument is not `-`.
         """
         if argument != "-":
-            raise UsageError(f"standard input is -, not {argument!r}", "Write - as SOURCE, or leave --format out.")
+            raise UsageError(f"standard input is written as -, not {argument!r}", "Write - as SOURCE, or leave --format out.")
         return UrlListSource(StdinFileLister(), options)
 
 

@@ -55,11 +55,11 @@ class DataConfig:
             raise UsageError("no training set", 'Write [[data.train]] and captions = "train.jsonl" below it.')
         if not 0 <= self.validation_share < 1 or (self.validation_share and self.validation):
             raise UsageError(
-                f"validation_share is {self.validation_share}{' beside [[data.validation]]' if self.validation else ''}",
-                "Give 0 or more and below 1, and only without validation sets.",
+                f"validation_share can't be {self.validation_share}{' with [[data.validation]]' if self.validation else ''}",
+                "Give 0 or more and less than 1, and leave it out if there are validation sets.",
             )
         if not 0 <= self.tag_share <= 1:
-            raise UsageError(f"tag_share must be in 0..1, got {self.tag_share}", "0 for captions without tags.")
+            raise UsageError(f"tag_share must be in 0..1, got {self.tag_share}", "Give 0 for captions without tags.")
         _check_minimums(self, texts_per_image=1, views=1, noise=0)
         augment.get_augmentation(self.augment)
 
@@ -82,7 +82,7 @@ class BatchConfig:
             UsageError: If a value is out of range.
         """
         if self.size < 2:
-            raise UsageError(f"size must be 2 or more, got {self.size}", "A pair needs others as negatives.")
+            raise UsageError(f"size must be 2 or more, got {self.size}", "A pair requires other pairs as negatives.")
         _check_minimums(self, chunk=0, accumulate=1)
 
 

@@ -86,7 +86,7 @@ class TrainConfig:
         if (image.kind, image.name) != (text.kind, text.name):
             raise UsageError("the two towers have different dense models", "Give both the same kind and name.")
         if not self.data.cache:
-            raise UsageError("heads over a dense model are trained on cached vectors", "Write data.cache = true.")
+            raise UsageError("heads on top of a dense model are trained on cached vectors", "Write data.cache = true.")
         if self.model.vocabulary == "all":
             raise UsageError("a dense model has no tokens that could be read", 'Give model.vocabulary = "captions", or a file.')
         if self.model.start_embeddings:

@@ -50,10 +50,11 @@ class SimilarityThresholds:
     def __post_init__(self) -> None:
         if not 0 <= self.bits <= 16:
             raise UsageError(
-                f"duplicates: bits is {self.bits}", "Give a whole number from 0 to 16: higher values match unrelated images."
+                f"duplicates: bits can't be {self.bits}",
+                "Give a whole number from 0 to 16. Higher values match unrelated images.",
             )
         if not 0 <= self.color <= 255:
-            raise UsageError(f"duplicates: colour is {self.color}", "Give a number from 0 to 255.")
+            raise UsageError(f"duplicates: colour can't be {self.color}", "Give a number from 0 to 255.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -172,7 +172,7 @@ def load_dense_features(name: str, settings: Settings) -> DenseFeatures:
     dense = get_dense_encoder(encoder)
     if dense is None or (folder / DENSE_FOLDER).is_dir():
         raise ModelError(
-            f"{name} {'has no dense vectors' if dense is None else 'is already made of a dense model'}",
+            f"{name} {'has no dense vectors' if dense is None else 'was already made from a dense model'}",
             "Give a dense model: CLIP, SigLIP, ALIGN, BLIP, or a checkpoint trained with heads = ['dense'].",
         )
     card = registry.get_model_card(name, settings=settings)

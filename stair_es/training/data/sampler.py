@@ -40,7 +40,7 @@ class BatchSampler:
         group_count = len(set(groups))
         if group_count < size:
             raise UsageError(
-                f"a batch of {size} needs as many different captions, the training set has {group_count}",
+                f"a batch of {size} requires {size} different captions, but the training set has {group_count}",
                 "Give a smaller batch.size, or more pairs.",
             )
         self._groups, self._size, self._seed = groups, size, seed

@@ -147,8 +147,8 @@ def _slow() -> Iterator[HostileImage]:
     yield HostileImage("PPM, plain, a million comments", b"P3\n1000 1000\n255\n" + b"#\n" * 1_000_000, "comments")
     yield HostileImage("PPM of 254 levels", b"P6\n2000 2000\n254\n" + bytes(12_000_000), "reads")
     yield HostileImage("PFM of numbers that are none", b"Pf\n64 64\n-1.0\n" + b"\0\0\xc0\x7f" * 4096, None)
-    yield HostileImage("BMP of empty rows", _bmp(10_000, 2_000, b"\1\1\0\0" * 2_000), "run lengths")
-    yield HostileImage("BMP of rows of 2^31 pixels", _bmp(2**31 - 1, 2**31 - 1, b""), "run lengths")
+    yield HostileImage("BMP of empty rows", _bmp(10_000, 2_000, b"\1\1\0\0" * 2_000), "run-length")
+    yield HostileImage("BMP of rows of 2^31 pixels", _bmp(2**31 - 1, 2**31 - 1, b""), "run-length")
     yield HostileImage("BMP of 4 million moves by nothing", _bmp(2_000, 2_000, b"\0\2\0\0" * 4_000_000))
     yield HostileImage(
         "GIF of 5 million empty extensions", b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0, 0, 0) + b"!\x01\0" * 5_000_000, "reads"

@@ -68,7 +68,7 @@ def test_login_in_the_url_is_used_and_hidden() -> None:
 
 
 def test_a_second_login_is_rejected() -> None:
-    with pytest.raises(UsageError, match="a login in the URL of the dashboards, and another way to log in"):
+    with pytest.raises(UsageError, match="the URL of the dashboards contains a login, but another login is set"):
         DashboardsConnection(url="https://me:pass@host", security=SecuritySettings(api_key="abc"))
 
 
@@ -156,5 +156,5 @@ def test_the_page_is_a_url_without_a_slash_at_its_end(given: str | None, parsed:
     ],
 )
 def test_what_is_no_page_is_rejected(given: str) -> None:
-    with pytest.raises(UsageError, match="--page-url is no URL of a page"):
+    with pytest.raises(UsageError, match="--page-url is not the URL of a page"):
         parse_page_url(given)

@@ -124,14 +124,14 @@ def test_images_alone_are_captioned_with_words(folder: Path, tmp_path: Path) -> 
 def test_wrong_use_is_explained(folder: Path, tmp_path: Path) -> None:
     runner, captions = make_runner(folder), folder / "set" / "train.jsonl"
     for arguments, problem in (
-        ((folder / "clip",), "needs --captions and --images"),
+        ((folder / "clip",), "requires --captions or --images"),
         ((folder / "clip", "--captions", captions, "--images", folder / "set"), "can't use both"),
-        ((folder / "clip", "--captions", captions, "--l1", "0.3"), "--l1 is for the method dictionary"),
+        ((folder / "clip", "--captions", captions, "--l1", "0.3"), "--l1 applies only to --method dictionary"),
         (
             (folder / "clip", "--images", folder / "set", "--method", "dictionary", "--steps", "3"),
-            "--steps is for the method head",
+            "--steps applies only to --method head",
         ),
-        ((folder / "made", "--captions", captions), "already made of a dense model"),
+        ((folder / "made", "--captions", captions), "already made from a dense model"),
         (("stair-mini", "--captions", captions), "not a checkpoint folder"),
     ):
         assert problem in runner.read_error(*arguments, "--out", tmp_path / "out").message
@@ -141,7 +141,7 @@ def test_wrong_use_is_explained(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_checkpoint_is_no_dense_model_but_the_one_in_it_is(folder: Path) -> None:
-    with pytest.raises(UsageError, match="is already made of a dense model") as wrong:
+    with pytest.raises(UsageError, match="was already made from a dense model") as wrong:
         open_dense_model(ModelSpec(name=str(folder / "made")))
     assert str(folder / "made" / "dense") in wrong.value.remedy
     assert open_dense_model(ModelSpec(name=str(folder / "made" / "dense"))).folder == folder / "made" / "dense"

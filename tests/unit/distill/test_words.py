@@ -35,5 +35,5 @@ def test_a_file_has_one_word_per_line(tmp_path: Path) -> None:
     path.write_text("\ufeffDog\n  traffic   light \n\ndog\n", encoding="utf-8")
     assert read_word_file(path) == ["dog", "traffic light"]
     path.write_text("dog\n\x1b[31mcat\n")
-    with pytest.raises(UsageError, match=r"words\.txt, line 2: '\\x1b\[31mcat' is no word"):
+    with pytest.raises(UsageError, match=r"words\.txt, line 2: '\\x1b\[31mcat' is not a word"):
         read_word_file(path)

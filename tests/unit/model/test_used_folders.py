@@ -56,7 +56,7 @@ def test_local_folders_do_not_shadow_repositories(planted: Path, tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "org").mkdir()
     planted.rename(tmp_path / "org" / "tiny")
-    with pytest.raises(ModelNotFetched, match="org/tiny isn't in the cache of the hub") as caught:
+    with pytest.raises(ModelNotFetched, match="org/tiny isn't in the hub cache") as caught:
         load_query_encoder(known("org/tiny"), "i")
     assert "--model org/tiny" in caught.value.remedy
 

@@ -41,9 +41,9 @@ SYNTAX = "all shards failed: Failed to parse query [{}]: {}\nWas expecting one o
             SYNTAX.format('a:"b', "Lexical error at line 1, column 5.  Encountered: <EOF> (in lexical state 2)"),
             "a quotation mark isn't closed",
         ),
-        ("a) b", SYNTAX.format("a) b", 'Encountered " ")" ") "" at line 1, column 1.'), "can't be parsed from ') b' on"),
-        ("a/b) c", SYNTAX.format(r"a\/b) c", 'Encountered " ")" ") "" at line 1, column 4.'), "can't be parsed from ') c' on"),
-        ("a\nb) c", SYNTAX.format("a\nb) c", 'Encountered " ")" ") "" at line 2, column 1.'), "can't be parsed from ') c' on"),
+        ("a) b", SYNTAX.format("a) b", 'Encountered " ")" ") "" at line 1, column 1.'), "can't be parsed at ') b'"),
+        ("a/b) c", SYNTAX.format(r"a\/b) c", 'Encountered " ")" ") "" at line 1, column 4.'), "can't be parsed at ') c'"),
+        ("a\nb) c", SYNTAX.format("a\nb) c", 'Encountered " ")" ") "" at line 2, column 1.'), "can't be parsed at ') c'"),
     ],
 )
 def test_reasons_become_one_sentence(text: str, reason: str, message: str) -> None:

@@ -200,7 +200,7 @@ def test_files_without_line_ends_are_not_read_whole(tmp_path: Path, monkeypatch:
         assert _kinds(found).startswith("ifi")
         assert "c.jpg" not in found[-1].uri
         assert isinstance(found[-1], ListingFailure)
-        assert "has no end within" in found[-1].reason
+        assert "doesn't end within" in found[-1].reason
 
 
 def test_a_header_without_end_is_wrong_usage(tmp_path: Path) -> None:

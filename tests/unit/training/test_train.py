@@ -356,7 +356,7 @@ def test_other_configurations_and_folders_are_rejected(folder: Path, tmp_path: P
 
 
 def test_a_batch_larger_than_the_set_is_rejected(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="a batch of 64 needs as many different captions, the training set has 18"):
+    with pytest.raises(UsageError, match="a batch of 64 requires 64 different captions, but the training set has 18"):
         train_model(tiny_training.read_config(folder, {"batch.size": 64}), tmp_path / "out", device="cpu")
 
 

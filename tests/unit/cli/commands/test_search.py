@@ -344,7 +344,7 @@ def test_unsupported_fit_is_an_error(photo: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("STAIR_ES_FIT", raising=False)
     code, _, stderr = run("encode", str(photo), "--fit", "crop")
     assert code == 1
-    assert "own fit only, 'squash', not 'crop'" in stderr
+    assert "only its own fit, 'squash', not 'crop'" in stderr
     monkeypatch.setenv("STAIR_ES_FIT", "stretch")
     for command in (["encode", str(photo)], ["query", "dog"], ["search", "dog", "--url", "http://127.0.0.1:9"]):
         assert "not 'stretch'" in run(*command, "--model", DEFAULT_MODEL)[2]

@@ -46,7 +46,7 @@ def test_the_seed_decides() -> None:
 
 
 def test_too_few_groups_are_rejected() -> None:
-    with pytest.raises(UsageError, match="a batch of 12 needs as many different captions, the training set has 11") as caught:
+    with pytest.raises(UsageError, match="a batch of 12 requires 12 different captions, but the training set has 11") as caught:
         BatchSampler(GROUPS, 12, seed=0)
     assert "batch.size" in caught.value.remedy
 
