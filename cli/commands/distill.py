@@ -120,7 +120,7 @@ _Device = Annotated[
 ]
 _Restart = Annotated[
     bool,
-    typer.Option("--restart", help="Discard the training in --out and start over.", rich_help_panel=_HEAD_PANEL),
+    typer.Option("--restart", help="Discard the training run in --out and start over.", rich_help_panel=_HEAD_PANEL),
 ]
 
 

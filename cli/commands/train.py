@@ -60,7 +60,7 @@ _Workers = Annotated[
         rich_help_panel=shared.EXECUTION_PANEL,
     ),
 ]
-_Restart = Annotated[bool, typer.Option("--restart", help="Discard the training in --out and start over.")]
+_Restart = Annotated[bool, typer.Option("--restart", help="Discard the training run in --out and start over.")]
 _Recipes = Annotated[
     bool,
     typer.Option("--recipes", callback=_print_recipes, is_eager=True, help="List the named recipes and exit."),
