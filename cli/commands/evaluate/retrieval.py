@@ -68,8 +68,8 @@ def evaluate_retrieval_command(
     ```
 
     Prints recall, nDCG, MRR and median rank for token weights, bags of words, BM25 on captions, and kNN on dense vectors if the
-    model has them, from exact dot products and from searches of the cluster. The cluster gets temporary indices, which are deleted
-    at the end.
+    model has them, from exact dot products and from searches of the cluster. The cluster gets temporary indices, which are
+    deleted at the end.
     """
     arguments = EVALUATION_OPTIONS.read()
 
