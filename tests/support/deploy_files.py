@@ -30,7 +30,7 @@ KUBERNETES = ROOT / "deploy" / "kubernetes"
 FOLDERS = ("base", "encoder", "ray", "ray-cluster")
 """Folders with whole manifests; the overlays only patch them."""
 
-_VARIABLE = re.compile(r"\$\$|\$\{(\w+)(?::([-?])([^}]*))?\}")
+_VARIABLE = re.compile(r"\$\$|\$\{(\w+)(?::([-?+])([^}]*))?\}")
 _EXPANDED = re.compile(r"\$\((\w+)\)")
 _ENDS = {"||", "&&", ";", "|", ">"}
 Manifest = dict[str, Any]
@@ -76,11 +76,12 @@ def _value(match: re.Match[str], environ: Mapping[str, str]) -> str:
     name, operator, text = match.groups()
     if name is None:
         return "$"
-    if environ.get(name):
-        return environ[name]
-    if operator == "?":
+    value = environ.get(name, "")
+    if operator == "+":
+        return str(text) if value else ""
+    if operator == "?" and not value:
         raise LookupError(f"{name}: {text}")
-    return text or ""
+    return value or text or ""
 
 
 def read_entrypoint() -> list[str]:

@@ -93,9 +93,18 @@ def test_our_containers_can_write_and_have_few_rights(service: Service) -> None:
     photos = [volume for volume in service["volumes"] if ":/photos" in volume]
     sees_photos = service["command"][0] != "encoder"
     assert [volume.rpartition(":")[2] for volume in photos] == ["ro"] * sees_photos
-    assert f"-packages AS {service['build']['target']}\n" in DOCKERFILE.read_text()
+    target = service["build"]["target"] or "cpu"  # the Dockerfile's last stage
+    assert f"-packages AS {target}\n" in DOCKERFILE.read_text()
+    assert service["image"].endswith("-ray") == (target == "ray")
     context = ROOT / ("deploy" if service["build"]["context"] == ".." else "") / service["build"]["context"]
     assert (context / service["build"]["dockerfile"]).resolve() == DOCKERFILE
+
+
+@pytest.mark.parametrize(("environ", "expected"), [({}, set()), ({"RUNNER": "ray"}, {"ingest"})])
+def test_only_services_of_ray_use_the_image_with_ray(environ: dict[str, str], expected: set[str]) -> None:
+    services = read_compose(COMPOSE, environ)
+    targets = {name: service["build"]["target"] for name, service in services.items() if "build" in service}
+    assert {name for name, target in targets.items() if target == "ray"} == {"ray-head", "ray-worker", *expected}
 
 
 @pytest.mark.parametrize("file", BOTH)
