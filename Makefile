@@ -9,7 +9,7 @@ PYTEST_ARGS ?= $(if $(CI),--reruns 1 --max-suite-reruns 10 --rerun-show-tracebac
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench compatibility browser docs dist dist-check lint format clean
+.PHONY: help demo test bench compatibility browser docs dist dist-check image-check lint format clean
 
 help:
 	@echo "make demo    install into .venv, start a search node, take in the bundled photos, search them"
@@ -18,6 +18,7 @@ help:
 	@echo "make compatibility  run the commands on every version of the engines, write docs/compatibility.md (ONLY=\"2.19.1 8.17.0\": some)"
 	@echo "make docs    build the documentation site into build/site; a warning is an error"
 	@echo "make dist    wheel, sdist and bill of materials in dist/, checked; make dist-check tries the wheel with the lowest and newest packages"
+	@echo "make image-check  build the image with buildah and try it, as root on Debian or Ubuntu (IMAGE_ARGS=--required: never skip)"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff put the code in order"
 	@echo "make clean   remove .venv and caches (the node's data in STAIR_ES_HOME stays)"
@@ -70,6 +71,10 @@ dist: $(VENV)/.installed-release
 # UNIT=1 also runs tests/unit against the wheel; EXTRAS=node,torch tries others than the default ones.
 dist-check: $(VENV)/.installed-release
 	$(BIN)/python scripts/dist_installs.py dist $(if $(EXTRAS),--extras $(EXTRAS)) $(if $(UNIT),--unit)
+
+# No registry, no daemon. About 4 minutes on two quiet cores the first time; the base is kept.
+image-check:
+	@$(PYTHON) scripts/check_image.py $(IMAGE_ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
