@@ -229,12 +229,35 @@ def test_workflows_have_least_rights_and_valid_commands(workflow: Path) -> None:
     assert read["permissions"] == {"contents": "read"}
     assert read["concurrency"]["group"]
     for name, job in read["jobs"].items():
+        if "uses" in job:
+            triggers = yaml.safe_load((ROOT / job["uses"]).read_text())[True]  # as YAML reads the key "on"
+            assert "workflow_call" in triggers
+            assert "permissions" not in job
+            continue
         assert job["timeout-minutes"] <= 60, name
         for step in job["steps"]:
             assert re.fullmatch(r"[\w./-]+@v\d+(\.\d+)*", step.get("uses", "a@v1")), step
-            for called in re.findall(r"^make (.+)$", step.get("run", ""), re.MULTILINE):
+            for called in re.findall(r"^(?:sudo )?make (.+)$", step.get("run", ""), re.MULTILINE):
                 done = subprocess.run(["bash", "-c", f"make -n {called}"], cwd=ROOT, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, done.stderr
+
+
+def test_a_release_publishes_nothing_before_packages_and_images_were_tried() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]
+
+    def list_needed(name: str) -> set[str]:
+        needs = jobs[name].get("needs", [])
+        direct = {needs} if isinstance(needs, str) else set(needs)
+        return direct | {each for one in direct for each in list_needed(one)}
+
+    publishing = {name for name, job in jobs.items() if "write" in job.get("permissions", {}).values()}
+    assert publishing == {"pypi", "github", "push-images"}
+    for name in publishing:
+        assert list_needed(name) >= {"build", "try-images"}, name
+    tried = yaml.safe_load((ROOT / jobs["try-images"]["uses"]).read_text())["jobs"]
+    assert {each["target"] for each in tried["image"]["strategy"]["matrix"]["include"]} == {
+        each["target"] for each in jobs["push-images"]["strategy"]["matrix"]["include"]
+    }
 
 
 def test_workflows_and_their_updates_follow_the_schemas() -> None:
