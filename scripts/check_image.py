@@ -4,7 +4,7 @@
 
     python scripts/check_image.py                          # as root on Debian or Ubuntu: installs buildah and mmdebstrap
     python scripts/check_image.py --required               # fails where it would skip
-    python scripts/check_image.py --changed --limit 290    # skips unless commits changed what the image is built from
+    python scripts/check_image.py --changed --limit 260    # skips unless commits changed what the image is built from
 
 mmdebstrap makes a base of Debian's own Python, in place of the official one that the Dockerfile names. buildah builds the target
 cpu of the unchanged deploy/Dockerfile on it. Then commands run in the image without a network, its files are looked through, and
@@ -203,26 +203,19 @@ def install_tools() -> None:
             raise SkipCheck(f"{' and '.join(missing)} can't be installed: {_last_lines(done.stdout, 3)}")
 
 
-def make_base(builder: Builder) -> Path:
-    """Return the root file system of the base as a tar file; it is made if it isn't there."""
+def make_base(builder: Builder) -> None:
+    """Make the base and import it; raise SkipCheck if that isn't possible: nothing of it is the project's."""
     recipe = hashlib.sha256(" ".join((SUITE, *BASE_PACKAGES)).encode()).hexdigest()[:12]
     tar = CACHE / f"base-{SUITE}-{recipe}.tar"
-    if not tar.exists():
-        part = builder.storage / "base.tar"
-        try:
-            builder.run(
-                "mmdebstrap",
-                "--quiet",
-                "--variant=minbase",
-                "--dpkgopt=force-unsafe-io",
-                f"--include={','.join(BASE_PACKAGES)}",
-                SUITE,
-                part,
-            )
-        except subprocess.CalledProcessError as error:
-            raise SkipCheck(f"the base can't be made: {_last_lines(error.output, 3)}") from None
-        part.rename(tar)
-    return tar
+    options = ("--quiet", "--variant=minbase", "--dpkgopt=force-unsafe-io", f"--include={','.join(BASE_PACKAGES)}")
+    try:
+        if not tar.exists():
+            part = builder.storage / "base.tar"
+            builder.run("mmdebstrap", *options, SUITE, part)
+            part.rename(tar)
+        builder.import_base(tar)
+    except subprocess.CalledProcessError as error:
+        raise SkipCheck(f"the base can't be made: {_last_lines(error.output, 3)}") from None
 
 
 def copy_context(target: Path) -> Path:
@@ -278,13 +271,13 @@ def check_rebuilds(builder: Builder, image: str, own_mb: float) -> None:
 
 def check_all(limit_s: float | None) -> None:
     """Build the image and check it."""
+    deadline = None if limit_s is None else time.monotonic() + limit_s
     install_tools()
     CACHE.mkdir(parents=True, exist_ok=True)
-    deadline = None if limit_s is None else time.monotonic() + limit_s
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="storage-", ignore_cleanup_errors=True) as storage:
         builder = Builder(Path(storage), deadline)
         begun = time.monotonic()
-        builder.import_base(make_base(builder))
+        make_base(builder)
         print(f"base: {time.monotonic() - begun:.0f} s", flush=True)
         print(f"built: target cpu in {builder.build(ROOT, 'cpu', 'stair-es'):.0f} s", flush=True)
         own_mb = check_image(builder, "stair-es")
