@@ -4,16 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 # How many tests run side by side. Each worker starts search nodes of its own, of about 1 GB each.
 WORKERS ?= 2
-# In CI a test that fails runs once more. One that then passes depends on the machine: the end of the log has its traceback, fix it.
-PYTEST_ARGS ?= $(if $(CI),--reruns 1 --max-suite-reruns 10 --rerun-show-tracebacks)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# The unit tests alone need neither PyTorch nor Ray.
+UNIT := .venv-unit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench compatibility browser docs dist dist-check image-check lint format clean
+.PHONY: help demo test unit coverage bench compatibility browser docs dist dist-check image-check lint format clean
 
 help:
 	@echo "make demo    install into .venv, start a search node, take in the bundled photos, search them"
 	@echo "make test    install what the tests need (torch among it; as root on Debian Chromium too) and run them all"
+	@echo "make unit    install into .venv-unit (0.6 GB, without torch and Ray) and run the unit tests; make coverage names untested lines, too"
 	@echo "make bench   run all benchmarks in a short form and write docs/benchmarks.md (BENCH=long: hours; ONLY=\"ingest sink\": some)"
 	@echo "make compatibility  run the commands on every version of the engines, write docs/compatibility.md (ONLY=\"2.19.1 8.17.0\": some)"
 	@echo "make docs    build the documentation site into build/site; a warning is an error"
@@ -27,12 +28,23 @@ demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
 # BLAS threads spin while they wait, and would take the cores that the tests of the other worker need.
-test: export OMP_NUM_THREADS := 1
-test: export OPENBLAS_NUM_THREADS := 1
+test unit coverage: export OMP_NUM_THREADS := 1
+test unit coverage: export OPENBLAS_NUM_THREADS := 1
 # The installation compiles nothing: what is imported is compiled once, unless the machine forbids it, and then by every process.
-test: export PYTHONDONTWRITEBYTECODE :=
+test unit coverage: export PYTHONDONTWRITEBYTECODE :=
+# Every package is installed here, so a test that lacks one fails. `make unit` skips it.
+test: export STAIR_ES_ALL_TESTS := 1
+# In CI a test that fails runs once more. One that then passes depends on the machine: the end of the log has its traceback, fix it.
+test: PYTEST_ARGS ?= $(if $(CI),--reruns 1 --max-suite-reruns 10 --rerun-show-tracebacks)
 test: $(VENV)/.installed-test browser
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+unit: $(UNIT)/.installed
+	$(UNIT)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/unit $(PYTEST_ARGS)
+
+# Lines that only a subprocess runs count as missing.
+coverage: $(UNIT)/.installed
+	$(UNIT)/bin/python -m pytest -n $(WORKERS) --dist loadfile --cov tests/unit $(PYTEST_ARGS)
 
 # What is compared with goes beside it: --no-deps, because its pins would take Ray's packages back.
 PEERS := ray-elasticsearch==1.1.4 'elasticsearch8<9' 'elastic-transport<9' resvg-py==0.5.0
@@ -86,13 +98,13 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(UNIT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage
 
-$(VENV)/bin/python:
+$(VENV)/bin/python $(UNIT)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "stair-es needs Python 3.10 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
-	@$(PYTHON) -m venv $(VENV) || \
-		{ rm -rf $(VENV); echo "can't make a virtual environment (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }
+	@$(PYTHON) -m venv $(@:/bin/python=) || \
+		{ rm -rf $(@:/bin/python=); echo "can't make a virtual environment (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }
 
 $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV) (about a minute the first time)"
@@ -111,3 +123,8 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV), with torch (some minutes the first time)"
 	@$(PIP) install --quiet --no-compile -e '.[node,ray,torch,dev]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-release
+
+$(UNIT)/.installed: setup.cfg pyproject.toml | $(UNIT)/bin/python
+	@echo "installing into $(UNIT) (about a minute the first time)"
+	@$(UNIT)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile -e '.[unit]'
+	@touch $@

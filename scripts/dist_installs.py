@@ -30,18 +30,11 @@ from pathlib import Path
 
 from dist_files import ROOT, find_archives
 from packaging.requirements import Requirement
-from uv import find_uv_bin
 
 from stair_es.config.defaults import DataDir
 
 EXTRAS = "encoder,node,ray,serve,sources,terminal,aws,metrics,traces"
 """Extras that are tried by default: all for users of the shipped model, without PyTorch (about 3 GB)."""
-TEST_TOOLS = (
-    *("build", "check-jsonschema", "moto[server]", "openapi-spec-validator", "pytest"),
-    *("pytrec-eval-terrier", "pyyaml", "scikit-learn", "setuptools", "trustme"),
-)
-TEST_PACKAGES = {"torch": "torch", "tiny_": "torch", "training": "torch", "dedup": "imagehash", "telemetry": "opentelemetry-sdk"}
-"""Word in the tests that need a package -> the package."""
 TREE_TESTS = ("benchmarks", "deploy", "scripts", "support", "test_guards.py", "test_names.py")
 """Folders and files of tests/unit about files that aren't in the wheel."""
 PHOTOS = ROOT / "examples" / "photos"
@@ -149,6 +142,8 @@ def prepare_home(folder: Path) -> Path:
 
 def run_uv(*arguments: str | Path) -> None:
     """Run uv, which prints its messages on stderr."""
+    from uv import find_uv_bin
+
     subprocess.run((find_uv_bin(), *arguments), check=True)
 
 
@@ -188,23 +183,15 @@ def check_job(env: Environment) -> str:
     return "encode, ingest, search, words"
 
 
-def check_unit(env: Environment) -> str:
-    """Run tests/unit against the wheel, except those that lack a package; return a summary."""
-    run_uv("pip", "install", "--quiet", "--python", env.bin / "python", "-c", env.pins, *TEST_TOOLS)
+def check_unit(env: Environment, wheel: Path) -> str:
+    """Run tests/unit against the wheel, except those about the tree; return a summary. A test that lacks a package is skipped."""
+    python = env.bin / "python"
+    run_uv("pip", "install", "--quiet", "--python", python, "-c", env.pins, f"stair-es[unit] @ {wheel.resolve().as_uri()}")
     options = ("-q", "--no-header", "-p", "no:cacheprovider", "-o", "filterwarnings=default", f"--rootdir={ROOT}")
-    left_out = [f"--ignore={path}" for path in list_ignored_tests(env)]
-    output = env.run("pytest", *options, "-c", ROOT / "pyproject.toml", *left_out, ROOT / "tests" / "unit")
-    return f"{output.splitlines()[-1].strip('= ')}; left out: {len(left_out)} files of tests/unit"
-
-
-def list_ignored_tests(env: Environment) -> list[Path]:
-    """Return the files of tests/unit that are about the tree itself, or need a package that isn't installed."""
-    pins = env.pins.read_text()
-    markers = [marker for marker, package in TEST_PACKAGES.items() if f"\n{package}==" not in pins]
     unit = ROOT / "tests" / "unit"
-    about_tree = [path for path in unit.rglob("test_*.py") if path.relative_to(unit).parts[0] in TREE_TESTS]
-    lacking = [path for path in unit.rglob("test_*.py") if any(marker in path.read_text() for marker in markers)]
-    return sorted({*about_tree, *lacking})
+    left_out = [f"--ignore={unit / name}" for name in TREE_TESTS]
+    output = env.run("pytest", *options, "-c", ROOT / "pyproject.toml", *left_out, unit)
+    return f"{output.splitlines()[-1].strip('= ')}; left out: {', '.join(TREE_TESTS)}"
 
 
 def main() -> None:
@@ -225,7 +212,7 @@ def main() -> None:
             print(f"  {' '.join(line for line in env.pins.read_text().splitlines() if '==' in line)}")
             print(f"  {check_commands(env, read_metadata(wheel)['Version'])}; {check_job(env)}", flush=True)
             if args.unit:
-                print(f"  {check_unit(env)}", flush=True)
+                print(f"  {check_unit(env, wheel)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from stair_es.optional import format_install_command
 _MIN_PYTHON = (3, 10)
 
 
-DEVELOPMENT_EXTRAS = {"dev", "docs", "release"}
+DEVELOPMENT_EXTRAS = {"dev", "docs", "release", "unit"}
 """Extras without run-time use: outdated tools of these are not reported."""
 
 

@@ -79,6 +79,7 @@ def test_base_imports_no_layer_or_heavy_module() -> None:
 
 
 def test_architecture_page_names_exist() -> None:
+    pytest.importorskip("torch")
     rooms = "|".join([*ALLOWED, *SHARED, "cli", "types", "errors", "plugins", "token_policy"])
     names = re.findall(rf"`((?:{rooms})(?:\.\w+)*)`", (ROOT / "docs" / "architecture.md").read_text())
     assert len(names) > 80

@@ -77,7 +77,7 @@ def errors_by_extra(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("STAIR_ES_", "RAY_"))}
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(HIDDEN), json.dumps(lines)],
-        env=environment | {"STAIR_ES_HOME": str(folder / "home")},
+        env=environment | {"STAIR_ES_HOME": str(folder / "home"), "PYTHONPATH": os.pathsep.join(sys.path)},  # the same copy of us
         capture_output=True,
         text=True,
         cwd=folder,
@@ -134,7 +134,7 @@ def test_all_user_extras_are_covered() -> None:
     setup.read(ROOT / "setup.cfg")
     elsewhere = {
         *("aws", "terminal", "traces", "urls"),  # imported at the first request, thumbnail or span
-        *("sources", "docs", "release", "dev"),  # no extra packages, or not for users
+        *("sources", "docs", "release", "unit", "dev"),  # no extra packages, or not for users
     }
     extras = set(setup["options.extras_require"])
     assert set(EXTRAS.values()) | elsewhere >= {name for name in extras if not name.startswith(("bench", "test"))}

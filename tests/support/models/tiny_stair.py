@@ -1,13 +1,15 @@
-"""STAIR checkpoints with random weights and tiny dimensions over every kind of backbone: for tests."""
+"""STAIR checkpoints with random weights and tiny dimensions over every kind of backbone: for tests.
+
+Configurations and tokenizers need no torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -16,9 +18,13 @@ from tokenizers.processors import TemplateProcessing
 
 from stair_es.model.stair import checkpoint as stair_checkpoint
 from stair_es.model.stair.configuration import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
-from stair_es.model.stair.modeling import StairModel, TextBatch
 from stair_es.model.stair.tokenizer import StairTokenizer, TokenizedTexts, list_candidate_tokens
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
+
+if TYPE_CHECKING:
+    import torch
+
+    from stair_es.model.stair.modeling import StairModel, TextBatch
 
 SIZE_PX, WIDTH, TRANSFORM, MAX_TOKENS = 32, 32, 24, 12
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -106,6 +112,10 @@ def build_config(image: str = "vit", text: str = "bert", **changes: Any) -> Stai
 
 def build_model(stair_config: StairConfig, seed: int = 0) -> StairModel:
     """Return a model with random weights, including biases and norms."""
+    import torch
+
+    from stair_es.model.stair.modeling import StairModel
+
     torch.manual_seed(seed)
     features = WholeWordVocabulary(WHOLE) if stair_config.vocabulary == "words" else list_candidate_tokens(build_tokenizer())
     stair_model: StairModel = StairModel(
@@ -129,6 +139,8 @@ def write_checkpoint(folder: Path, stair_config: StairConfig | None = None, seed
 
 def get_tensors(stair_model: StairModel) -> dict[str, torch.Tensor]:
     """Return the tensors of the model's checkpoint."""
+    import torch
+
     state_dict = {
         name: value.clone().contiguous()
         for name, value in stair_model.state_dict().items()
@@ -148,4 +160,6 @@ def write_tensors(folder: Path, stair_model: StairModel, weights: Mapping[str, t
 
 def build_batch(tokenized: TokenizedTexts) -> TextBatch:
     """Return the input of the text tower."""
+    from stair_es.model.stair.modeling import TextBatch
+
     return TextBatch.from_tokenized(tokenized)

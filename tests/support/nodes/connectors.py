@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from support.nodes import opensearch_locks
-from support.nodes.java_tools import JRE, compile_launcher
+from support.nodes.java_tools import compile_launcher, find_jre
 from support.nodes.opensearch_nodes import lay_out_release
 from support.nodes.search_nodes import get_cache
 
@@ -35,7 +35,7 @@ def run_connector(connector_file: Path, trusted_patterns: Sequence[str], texts: 
     jars = [*(home / "lib").glob("*.jar"), *(home / "plugins").glob("*/*.jar")]
     classpath = os.pathsep.join(map(str, [*jars, compile_launcher("RunConnector", jars, 21, get_cache())]))
     done = subprocess.run(
-        [JRE, "-XX:TieredStopAtLevel=1", "-cp", classpath, "RunConnector", connector_file, *trusted_patterns],
+        [find_jre(), "-XX:TieredStopAtLevel=1", "-cp", classpath, "RunConnector", connector_file, *trusted_patterns],
         input=json.dumps(texts).encode(),
         capture_output=True,
         timeout=_TIMEOUT_S,

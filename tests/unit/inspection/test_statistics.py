@@ -180,6 +180,7 @@ def test_no_image_has_another_word() -> None:
 
 
 def test_a_missing_model_falls_back_to_the_vocabulary_of_bert_with_a_notice() -> None:
+    pytest.importorskip("torch")
     vocabulary = load_model_vocabulary("someone/model-on-the-hub")
     assert vocabulary.source == BERT
     assert "someone/model-on-the-hub" in vocabulary.reason

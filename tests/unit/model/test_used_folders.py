@@ -53,6 +53,7 @@ def test_unused_folders_are_not_opened(planted: Path, monkeypatch: pytest.Monkey
 
 
 def test_local_folders_do_not_shadow_repositories(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "org").mkdir()
     planted.rename(tmp_path / "org" / "tiny")

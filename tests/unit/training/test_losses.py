@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from torch.nn.functional import cross_entropy, kl_div
 

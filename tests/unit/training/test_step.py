@@ -6,6 +6,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from support.models.torch_workers import ALL, TEXTS, build_batch, build_model, run_steps, run_worker
 from torch import multiprocessing

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from safetensors.numpy import load_file, save_file
 from support.models import tiny_stair, tiny_training

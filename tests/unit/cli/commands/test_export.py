@@ -51,6 +51,7 @@ def test_the_table_of_the_default_model_is_exported(tmp_path: Path, monkeypatch:
 
 
 def test_other_models_have_no_table(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     folder = tiny_stair.write_checkpoint(tmp_path / "m")
     result = CliRunner().invoke(app, ["export", str(folder), "--table", "--out", str(tmp_path / "table.tsv")])
     assert isinstance(result.exception, ModelError)

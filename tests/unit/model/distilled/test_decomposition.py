@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.linear_model import Lasso  # type: ignore[import-untyped]
 
 from stair_es.model.distilled.decomposition import center_vectors, decompose_images, select_similar_words, solve_lasso
 from stair_es.types import Floats
@@ -33,11 +32,12 @@ def _draw_clustered_words(words: int, size: int, seed: int) -> Floats:
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.04])
 @pytest.mark.parametrize(("words", "size"), [(40, 64), (600, 64), (1500, 96)])
 def test_the_solution_is_that_of_scikit_learn(words: int, size: int, share: float) -> None:
+    sklearn_linear = pytest.importorskip("sklearn.linear_model")
     words_VD, images_BD = _draw_clustered_words(words, size, 1), _draw_units(5, size, 2)
     penalties_B = (share * (images_BD @ words_VD.T).max(axis=1)).astype(np.float32)
     weights_BV = solve_lasso(images_BD, words_VD, penalties_B)
     for image_D, penalty, weights_V in zip(images_BD.astype(float), penalties_B, weights_BV, strict=True):
-        lasso = Lasso(alpha=penalty / size, positive=True, fit_intercept=False, tol=1e-12, max_iter=1_000_000)
+        lasso = sklearn_linear.Lasso(alpha=penalty / size, positive=True, fit_intercept=False, tol=1e-12, max_iter=1_000_000)
         assert weights_V == pytest.approx(lasso.fit(words_VD.T.astype(float), image_D).coef_, abs=1e-5)
 
 

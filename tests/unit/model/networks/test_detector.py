@@ -42,7 +42,15 @@ def by_onnx() -> OnnxDetector:
 
 @pytest.fixture(scope="module")
 def by_torch() -> TorchDetector:
+    pytest.importorskip("torch")
     return TorchDetector(threads=1)
+
+
+@pytest.fixture(params=["by_onnx", "by_torch"])
+def either(request: pytest.FixtureRequest) -> Detector:
+    """A detector of each backend."""
+    detector: Detector = request.getfixturevalue(request.param)
+    return detector
 
 
 def test_the_highest_score_is_that_of_the_class_to_be_seen(by_onnx: Detector, pixels_BHWC: Pixels) -> None:
@@ -57,20 +65,18 @@ def test_class_count_is_80() -> None:
     assert [COCO_CLASSES[i] for i in (0, 14, 39, 79)] == ["person", "bird", "bottle", "toothbrush"]
 
 
-def test_scores_do_not_depend_on_the_batch(by_onnx: Detector, by_torch: Detector, pixels_BHWC: Pixels) -> None:
-    for each in (by_onnx, by_torch):
-        batch = each.score_classes(pixels_BHWC)
-        alone = np.concatenate([each.score_classes(pixels_BHWC[i : i + 1]) for i in range(len(pixels_BHWC))])
-        assert np.array_equal(alone, batch)
-        assert np.array_equal(each.score_classes(pixels_BHWC[::-1]), batch[::-1])
-        assert each.score_classes(pixels_BHWC[:0]).shape == (0, 80)
+def test_scores_do_not_depend_on_the_batch(either: Detector, pixels_BHWC: Pixels) -> None:
+    batch = either.score_classes(pixels_BHWC)
+    alone = np.concatenate([either.score_classes(pixels_BHWC[i : i + 1]) for i in range(len(pixels_BHWC))])
+    assert np.array_equal(alone, batch)
+    assert np.array_equal(either.score_classes(pixels_BHWC[::-1]), batch[::-1])
+    assert either.score_classes(pixels_BHWC[:0]).shape == (0, 80)
 
 
-def test_threads_get_the_same_scores(by_onnx: Detector, by_torch: Detector, pixels_BHWC: Pixels) -> None:
-    for each in (by_onnx, by_torch):
-        with ThreadPoolExecutor(4) as pool:
-            first, *others = pool.map(each.score_classes, [pixels_BHWC[:2]] * 4)
-        assert all(np.array_equal(first, other) for other in others)
+def test_threads_get_the_same_scores(either: Detector, pixels_BHWC: Pixels) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = pool.map(either.score_classes, [pixels_BHWC[:2]] * 4)
+    assert all(np.array_equal(first, other) for other in others)
 
 
 def test_both_backends_give_the_same_scores(by_onnx: Detector, by_torch: Detector, pixels_BHWC: Pixels) -> None:
@@ -91,6 +97,7 @@ def test_the_graph_is_valid_for_other_sizes() -> None:
 
 
 def test_a_detector_is_loaded_by_the_name_of_its_backend() -> None:
+    pytest.importorskip("torch")
     assert isinstance(load_detector("onnx", threads=1), OnnxDetector)
     assert isinstance(load_detector("torch", threads=1, precision="bf16"), TorchDetector)
     with pytest.raises(ModelError, match="unknown backend 'tensorflow'"):

@@ -74,7 +74,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_reader_agrees_with_torch() -> None:
-    import torch
+    torch = pytest.importorskip("torch")
 
     ours = efficientnet.load_classifier_weights()
     theirs: dict[str, Any] = torch.load(efficientnet.find_classifier_weights(), map_location="cpu", weights_only=True)
@@ -133,7 +133,7 @@ def test_a_file_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
 
 
 def test_tensor_outside_its_storage_fails(tmp_path: Path) -> None:
-    import torch
+    torch = pytest.importorskip("torch")
 
     path = tmp_path / "weights.pth"
     torch.save({"x": torch.arange(6.0)}, path, _use_new_zipfile_serialization=False)
@@ -147,7 +147,7 @@ def test_tensor_outside_its_storage_fails(tmp_path: Path) -> None:
 
 
 def test_gelu_and_softmax_agree_with_torch() -> None:
-    import torch
+    torch = pytest.importorskip("torch")
 
     x = np.linspace(-8, 8, 2001, dtype=np.float32)
     assert np.abs(apply_gelu(x) - torch.nn.functional.gelu(torch.from_numpy(x)).numpy()).max() < 2e-6

@@ -27,6 +27,7 @@ def by_onnx() -> OnnxImageNetwork:
 
 @pytest.fixture(scope="module")
 def by_torch() -> TorchImageNetwork:
+    pytest.importorskip("torch")
     return TorchImageNetwork(threads=1)
 
 
@@ -40,19 +41,19 @@ def test_graph_matches_the_original_network(by_onnx: OnnxImageNetwork, by_torch:
     assert by_onnx.run_network(pixels_BHWC).logits_BK.argmax(axis=1).tolist() == list(CLASSES.values())
 
 
-def test_an_image_alone_and_in_a_batch_is_the_same(
-    by_onnx: OnnxImageNetwork, by_torch: TorchImageNetwork, pixels_BHWC: Pixels
-) -> None:
-    for network in (by_onnx, by_torch):
-        batch = network.run_network(pixels_BHWC)
-        alone = [network.run_network(pixels_BHWC[i : i + 1]) for i in range(len(pixels_BHWC))]
-        assert np.array_equal(np.concatenate([seen.logits_BK for seen in alone]), batch.logits_BK)
-        assert np.array_equal(np.concatenate([seen.features_BD for seen in alone]), batch.features_BD)
-        empty = network.run_network(pixels_BHWC[:0])
-        assert (empty.logits_BK.shape, empty.features_BD.shape) == ((0, 1000), (0, 1280))
+@pytest.mark.parametrize("backend", ["by_onnx", "by_torch"])
+def test_an_image_alone_and_in_a_batch_is_the_same(backend: str, request: pytest.FixtureRequest, pixels_BHWC: Pixels) -> None:
+    network: OnnxImageNetwork | TorchImageNetwork = request.getfixturevalue(backend)
+    batch = network.run_network(pixels_BHWC)
+    alone = [network.run_network(pixels_BHWC[i : i + 1]) for i in range(len(pixels_BHWC))]
+    assert np.array_equal(np.concatenate([seen.logits_BK for seen in alone]), batch.logits_BK)
+    assert np.array_equal(np.concatenate([seen.features_BD for seen in alone]), batch.features_BD)
+    empty = network.run_network(pixels_BHWC[:0])
+    assert (empty.logits_BK.shape, empty.features_BD.shape) == ((0, 1000), (0, 1280))
 
 
 def test_auto_selects_torch_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
     monkeypatch.setattr(image_network, "is_classifier_cuda_available", lambda: False)
     assert isinstance(image_network.load_image_network("auto", 1), OnnxImageNetwork)
     monkeypatch.setattr(image_network, "is_classifier_cuda_available", lambda: True)

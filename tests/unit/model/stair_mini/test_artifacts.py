@@ -32,6 +32,7 @@ def mini() -> MiniArtifacts:
 
 @pytest.fixture
 def build_mini(monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401  a module
+    pytest.importorskip("torch")
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
     import build_mini
 

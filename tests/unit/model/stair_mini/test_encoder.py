@@ -110,6 +110,7 @@ def test_an_image_alone_and_in_a_batch_is_the_same(mini: StairMiniEncoder, pixel
 
 
 def test_both_backends_give_the_same_words(mini: StairMiniEncoder, pixels_BHWC: Pixels) -> None:
+    pytest.importorskip("torch")
     by_torch = StairMiniEncoder(replace(LIGHT, backend="torch"))
     for ours, theirs in zip(mini.encode_images(pixels_BHWC), by_torch.encode_images(pixels_BHWC), strict=True):
         assert ours.tokens[0] == theirs.tokens[0]

@@ -42,6 +42,7 @@ def saved(image: Image.Image, path: Path, **more: int) -> Path:
 
 
 def test_copies_of_photos_are_found(tmp_path: Path) -> None:
+    pytest.importorskip("imagehash")
     first = [Image.open(path).convert("RGB") for path in PHOTOS]
     training = [
         saved(first[0], tmp_path / "smaller.jpg", quality=60).rename(tmp_path / "again.jpg"),
@@ -72,6 +73,7 @@ def test_copies_of_photos_are_found(tmp_path: Path) -> None:
 
 
 def test_other_photos_are_different() -> None:
+    pytest.importorskip("imagehash")
     assert (
         remove_duplicates(TrainingSet.from_pairs(map(pair, PHOTOS[:6])), {"test": [pair(path) for path in PHOTOS[6:]]}).removed
         == ()
@@ -79,6 +81,8 @@ def test_other_photos_are_different() -> None:
 
 
 def test_the_same_shape_in_another_colour_is_another_picture(tmp_path: Path) -> None:
+    pytest.importorskip("imagehash")
+
     def heart(colour: tuple[int, int, int], size: int) -> bytes:
         image = Image.new("RGB", (40, 40), "white")
         image.paste(colour, (10, 5, 30, 20))
@@ -125,6 +129,7 @@ def test_index_equals_brute_force(most: int) -> None:
 
 
 def test_rows_omit_unreadable_sets(tmp_path: Path) -> None:
+    pytest.importorskip("imagehash")
     (tmp_path / "bad.jpg").write_bytes(b"")
     pictures = [pair(tmp_path / "bad.jpg"), pair(PHOTOS[0]), pair(tmp_path / "none.jpg"), pair(PHOTOS[1])]
     result = compute_fingerprints(pictures)

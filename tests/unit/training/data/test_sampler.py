@@ -9,7 +9,6 @@ import pytest
 
 from stair_es.errors import UsageError
 from stair_es.sources.io.local_file import FileLocator
-from stair_es.training.data.collate import CaptionSampler
 from stair_es.training.data.dataset import TrainingPair, TrainingSet
 from stair_es.training.data.sampler import BatchSampler, SampleIndex, split_batch
 
@@ -59,6 +58,9 @@ def test_workers_share_a_batch_without_rest() -> None:
 
 
 def test_captions_are_a_function_of_seed_and_draw() -> None:
+    pytest.importorskip("torch")
+    from stair_es.training.data.collate import CaptionSampler
+
     captions = tuple(f"caption {number}" for number in range(5))
     pairs = TrainingSet.from_pairs([TrainingPair(f"{item}", FileLocator(f"/{item}"), captions, ("tag",)) for item in range(4)])
     wording = CaptionSampler(captions=pairs, seed=2, texts_per_image=3)

@@ -60,6 +60,8 @@ def photos(tmp_path: Path) -> str:
     ],
 )
 def test_wrong_usage_is_reported_with_its_cause(photos: str, arguments: list[str], message: str) -> None:
+    if "ray" in arguments:
+        pytest.importorskip("ray")
     error = _fails(*(argument.format(photos=photos) for argument in arguments))
     assert any(part in str(error) for part in message.split("|")), error
     assert error.remedy
