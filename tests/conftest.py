@@ -16,24 +16,35 @@ from typing import Any
 
 import pytest
 from opensearchpy import OpenSearch
-from support.nodes.opensearch_nodes import build_plugin_node
-from support.nodes.search_nodes import build_elasticsearch7, build_elasticsearch9, start_embedded_node
-from support.suite_workers import NodeScheduling
-from xdist.remote import Producer
+from support.nodes.shared_nodes import SharedNodes, request_node, start_node
 
 from stair_es.cluster.client.connection import Connection
+from stair_es.embedded_node.file_lock import hold_lock
 from stair_es.errors import StairError
 from stair_es.model import cuda
 from stair_es.system import ray_session
+
+_NODES = pytest.StashKey[str]()
+"""The address of the nodes of this run."""
 
 LONGEST_FIRST = ("e2e", "docs", "integration")
 """Layers whose files take minutes. Workers that take them first end together; quick unit tests fill the gaps."""
 
 
-def pytest_configure() -> None:
-    """Handle SIGINT again in a run that a shell put into the background, where it is ignored by every process that is started."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Own the nodes, except in a worker, and handle SIGINT again in a run that a shell put into the background.
+
+    There it is ignored by every process that is started.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    worker: dict[str, str] | None = getattr(config, "workerinput", None)
+    if worker is None:
+        nodes = SharedNodes(start_node)
+        config.add_cleanup(nodes.close)
+        config.stash[_NODES] = nodes.serve()
+    else:
+        config.stash[_NODES] = worker["nodes"]
 
 
 def get_layer_rank(item: pytest.Item) -> int:
@@ -42,9 +53,10 @@ def get_layer_rank(item: pytest.Item) -> int:
     return LONGEST_FIRST.index(layer) if layer in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> NodeScheduling | None:
-    """Replace `--dist loadfile`."""
-    return NodeScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # noqa: ANN401  of pytest-xdist, which has no types
+    """Tell a worker where the nodes are."""
+    node.workerinput["nodes"] = node.config.stash[_NODES]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -57,37 +69,52 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def node_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """See `embedded`."""
-    with start_embedded_node(tmp_path_factory.mktemp("home")) as url:
-        yield url
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run that all its workers share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
-def elasticsearch7_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def get_node_url(pytestconfig: pytest.Config, shared_folder: Path) -> Callable[[str], str]:
+    """Returns the URL of a node by its name in `support.nodes.shared_nodes`; the first call of all workers starts it."""
+    return lambda kind: request_node(pytestconfig.stash[_NODES], kind, shared_folder / f"node-{kind}")
+
+
+@pytest.fixture(scope="session")
+def node_url(get_node_url: Callable[[str], str]) -> str:
+    """See `stair_es.embedded_node`. Other tests use it at the same time: no settings of the cluster, and names of one's own."""
+    return get_node_url("embedded")
+
+
+@pytest.fixture(scope="module")
+def exclusive_node_url(get_node_url: Callable[[str], str], shared_folder: Path) -> Iterator[str]:
+    """Another embedded node, which the tests of one file at a time have to themselves: for settings of the cluster."""
+    with hold_lock(shared_folder / "exclusive.lock", "tests settings of the cluster"):
+        yield get_node_url("exclusive")
+
+
+@pytest.fixture(scope="session")
+def elasticsearch7_url(get_node_url: Callable[[str], str]) -> str:
     """Elasticsearch 7.17: `rank_features`, as OpenSearch has them."""
-    with build_elasticsearch7(tmp_path_factory.mktemp("elasticsearch7")) as node:
-        yield node.url
+    return get_node_url("elasticsearch7")
 
 
 @pytest.fixture(scope="session")
-def elasticsearch9_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def elasticsearch9_url(get_node_url: Callable[[str], str]) -> str:
     """Elasticsearch 9: `sparse_vector`. This node lacks `GET /` and `rank_features`, which a user's has."""
     try:
-        made = build_elasticsearch9(tmp_path_factory.mktemp("elasticsearch9"))
+        return get_node_url("elasticsearch9")
     except LookupError as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
-    with made as node:
-        yield node.url
 
 
 @pytest.fixture(scope="session")
-def plugin_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """OpenSearch with k-NN and neural-search: `neural_sparse` and SEISMIC. Its tests are of the xdist group `plugin_node`."""
-    with build_plugin_node(tmp_path_factory.mktemp("plugin-node")) as node:
-        yield node.url
+def plugin_url(get_node_url: Callable[[str], str]) -> str:
+    """OpenSearch with k-NN and neural-search: `neural_sparse` and SEISMIC."""
+    return get_node_url("plugin")
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,7 @@ def start_process(spec: NodeSpec, *, dist: Path, opensearch: str) -> NodeState:
         prepare_folders(spec if spec.port is not None else replace(spec, port=ensure_port(spec.port_file)))
         argv = build_node_command(spec, dist=dist, java=java, as_root=hasattr(os, "geteuid") and os.geteuid() == 0)
         if spec.die_with_parent and sys.platform == "linux":
-            argv = [sys.executable, "-I", str(Path(__file__).with_name("tether.py")), *argv]
+            argv = [sys.executable, "-I", str(Path(__file__).with_name("tether.py")), str(os.getpid()), *argv]
         with spec.log_file.open("ab") as log:
             log.write(f"{START_MARK}{time.strftime('%Y-%m-%dT%H:%M:%S')} OpenSearch {opensearch}\n".encode())
             log.flush()

@@ -1,4 +1,4 @@
-"""`python tether.py COMMAND...`: become the command, and receive SIGTERM when the parent process dies (Linux).
+"""`python tether.py PARENT COMMAND...`: become the command, and receive SIGTERM when the process PARENT dies (Linux).
 
 A separate program because `preexec_fn` runs Python code in a forked child, which is not safe with threads.
 """
@@ -13,11 +13,11 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Replace this process by the command; the kernel keeps the death signal across `exec`."""
-    parent = os.getppid()
+    parent, *command = sys.argv[1:]
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # the parent has exited in between
+    if os.getppid() != int(parent):  # it died before the signal was requested
         sys.exit(1)
-    os.execv(sys.argv[1], sys.argv[1:])
+    os.execv(command[0], command)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from queue import SimpleQueue
 
 import pytest
-from support.nodes.search_nodes import start_embedded_node
 from support.snippets.fixtures import PageEnvironment, start_servers
 
 _AT_ONCE = 2
@@ -15,11 +14,13 @@ _AT_ONCE = 2
 
 
 @pytest.fixture(scope="session")
-def environments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleQueue[PageEnvironment]]:
+def environments(
+    get_node_url: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SimpleQueue[PageEnvironment]]:
     """Take one, and put it back."""
     free: SimpleQueue[PageEnvironment] = SimpleQueue()
     with ExitStack() as stack:
-        for _ in range(_AT_ONCE):
-            base = tmp_path_factory.mktemp("pages-node")
-            free.put(stack.enter_context(start_servers(stack.enter_context(start_embedded_node(base)), base)))
+        for number in range(_AT_ONCE):
+            servers = start_servers(get_node_url(f"pages-{number}"), tmp_path_factory.mktemp("pages"))
+            free.put(stack.enter_context(servers))
         yield free

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 FindProblems = Callable[..., list[CheckResult]]
 
 
+@pytest.fixture(scope="module")
+def node_url(exclusive_node_url: str) -> str:
+    """A node of its own: some problems are settings of the cluster."""
+    return exclusive_node_url
+
+
 @pytest.fixture
 def find_problems(node_url: str, index_name: str) -> FindProblems:
     """The findings about cluster and index that aren't ok."""

@@ -74,7 +74,7 @@ def test_evaluate(run: Run, client: OpenSearch, tmp_path: Path) -> None:
     assert stair["differences"]["unexplained"] == 0
     assert "second caption" in rows["BM25 on captions", "text -> image"]["engine"]["unavailable_reason"]
     assert "| STAIR " in (tmp_path / "report" / "evaluation.md").read_text()
-    assert not client.indices.get(index="eval-*")
+    assert not client.indices.get(index="eval-*-stair-mini-2-*")
     wrong = run("evaluate", "retrieval", PHOTOS / "CREDITS.md", "--json")
     assert wrong.returncode == 2
     assert "isn't JSON" in json.loads(wrong.stdout)["error"]

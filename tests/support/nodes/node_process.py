@@ -43,7 +43,7 @@ class SearchNode:
     def start(self, *, wait: bool = True) -> SearchNode:
         """Start it, from a thread that outlives it, and wait until it answers."""
         if not self.running:
-            tethered = [sys.executable, "-I", tether.__file__] if sys.platform == "linux" else []
+            tethered = [sys.executable, "-I", tether.__file__, str(os.getpid())] if sys.platform == "linux" else []
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
             with self.log_file.open("ab") as log:
                 self._process = subprocess.Popen(
