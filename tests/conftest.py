@@ -124,6 +124,15 @@ def local_ray() -> Iterator[Any]:
         yield ray
 
 
+@pytest.fixture(scope="session")
+def warm_script(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A console script that starts quickly, for tests that run many commands: see `support.warm_script`."""
+    from support.warm_script import start_warm_script
+
+    with start_warm_script(tmp_path_factory.mktemp("warm")) as script:
+        yield script
+
+
 @pytest.fixture(params=["node_url", "elasticsearch7_url"], ids=["opensearch", "elasticsearch7"])
 def rank_features_url(request: pytest.FixtureRequest) -> str:
     """Each engine that has `rank_features`, one after the other."""

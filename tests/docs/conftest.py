@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
@@ -15,12 +16,12 @@ _AT_ONCE = 2
 
 @pytest.fixture(scope="session")
 def environments(
-    get_node_url: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+    get_node_url: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory, warm_script: Path
 ) -> Iterator[SimpleQueue[PageEnvironment]]:
     """Take one, and put it back."""
     free: SimpleQueue[PageEnvironment] = SimpleQueue()
     with ExitStack() as stack:
         for number in range(_AT_ONCE):
-            servers = start_servers(get_node_url(f"pages-{number}"), tmp_path_factory.mktemp("pages"))
+            servers = start_servers(get_node_url(f"pages-{number}"), tmp_path_factory.mktemp("pages"), warm_script)
             free.put(stack.enter_context(servers))
         yield free

@@ -18,8 +18,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from functools import partial
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from support.nodes.node_process import SearchNode
+if TYPE_CHECKING:
+    from support.nodes.node_process import SearchNode
 
 __all__ = ["SharedNodes", "request_node", "start_node"]
 

@@ -73,11 +73,11 @@ class PageEnvironment:
 
 
 @contextmanager
-def start_servers(node_url: str, folder: Path) -> Iterator[PageEnvironment]:
+def start_servers(node_url: str, folder: Path, script: Path) -> Iterator[PageEnvironment]:
     """Start loopback servers in place of those that pages name.
 
-    `https://search:9200` and its like are a proxy with TLS that wants a login; `s3://` is moto's server; dashboards are our
-    imitation.
+    `stair-es` is `script`; `https://search:9200` and its like are a proxy with TLS that wants a login; `s3://` is moto's server;
+    dashboards are our imitation.
     """
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
@@ -109,7 +109,7 @@ def start_servers(node_url: str, folder: Path) -> Iterator[PageEnvironment]:
                 "--host 0.0.0.0": "--host 127.0.0.1",
             },
             environment={
-                "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+                "PATH": f"{script.parent}:{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
                 "LANG": "C.UTF-8",
                 "COLUMNS": "100",
                 "BROWSER": "true",
