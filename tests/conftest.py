@@ -27,8 +27,20 @@ from stair_es.system import ray_session
 _NODES = pytest.StashKey[str]()
 """The address of the nodes of this run."""
 
-LONGEST_FIRST = ("e2e", "docs", "integration")
-"""Layers whose files take minutes. Workers that take them first end together; quick unit tests fill the gaps."""
+LONGEST_FIRST = (
+    "docs/test_snippets.py",
+    "integration/test_train_ray.py",
+    "integration/test_stair_onnx.py",
+    "integration/test_token_index.py",
+    "e2e/test_commands.py",
+    "e2e/test_plugins.py",
+    "e2e/test_examples.py",
+    "integration/test_token_index_cli.py",
+    "integration/test_train_resume.py",
+    "e2e",
+    "integration",
+)
+"""Files that take a minute or more, then layers: workers that start with the longest end together; unit tests fill the gaps."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,10 +59,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_NODES] = worker["nodes"]
 
 
-def get_layer_rank(item: pytest.Item) -> int:
-    """Return the place of a test's layer in the order of the run."""
-    layer = item.path.relative_to(Path(__file__).parent).parts[0]
-    return LONGEST_FIRST.index(layer) if layer in LONGEST_FIRST else len(LONGEST_FIRST)
+def get_rank(item: pytest.Item) -> int:
+    """Return the place of a test's file in the order of the run."""
+    path = item.path.relative_to(Path(__file__).parent)
+    ranks = (rank for rank, first in enumerate(LONGEST_FIRST) if path.is_relative_to(first))
+    return next(ranks, len(LONGEST_FIRST))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -61,7 +74,7 @@ def pytest_configure_node(node: Any) -> None:  # noqa: ANN401  of pytest-xdist, 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run long files first, and deselect GPU tests without a GPU."""
-    items.sort(key=get_layer_rank)
+    items.sort(key=get_rank)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not cuda.is_cuda_available():
         config.hook.pytest_deselected(items=marked)
