@@ -26,6 +26,13 @@ _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _MAX_FOLDER_CHARS = 26
 """Maximum length of the temporary folder: Ray's socket paths below it add up to 80 characters, and the system's limit is 107."""
 _ADDRESS = re.compile(r"auto|local|(?:ray://)?[\w.\-\[\]:]+:\d+")
+START_TIMEOUTS: Mapping[str, str] = {
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+}
+"""How long Ray's processes may take to start. Ray's own limits of 30 and 60 seconds are exceeded on a busy machine."""
 logger = logging.getLogger(__name__)
 
 
@@ -50,7 +57,7 @@ def open_ray_session(extra: str, address: str | None, *, error_type: type[StairE
         StairError: Of the class `error_type`, if Ray can't be started, or reached at the address.
         UsageError: If the address is invalid.
     """
-    with set_missing_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
+    with set_missing_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", **START_TIMEOUTS}):
         yield from _open_session(extra, address, error_type, alternative)
 
 
