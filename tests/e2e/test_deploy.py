@@ -41,11 +41,12 @@ from support.deploy_files import (
 from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
 from stair_es.config.defaults import DataDir
+from stair_es.system.ray_session import START_TIMEOUTS
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:6]
 API_KEY, TOKEN = "an-id:and-a-key-that-nobody-knows", "a-token-that-visitors-know"
 PORTS = {"page": "8077", "encoder": "8078"}
-_START_S = 60.0
+_PATIENCE_S = 300.0
 
 
 def _free_port() -> int:
@@ -82,10 +83,10 @@ def photos(tmp_path: Path) -> Path:
 
 
 def _environment(process: Process) -> dict[str, str]:
-    """The environment of a container: only what is needed to find the programs, and to run Ray without niceness."""
+    """The environment of a container: only what is needed to find the programs, and to run Ray without niceness or haste."""
     environ = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR")}
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    return {**environ, "PATH": path, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", **process.environment}
+    return {**environ, "PATH": path, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", **START_TIMEOUTS, **process.environment}
 
 
 def run(process: Process) -> subprocess.CompletedProcess[str]:
@@ -94,7 +95,7 @@ def run(process: Process) -> subprocess.CompletedProcess[str]:
         env=_environment(process),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=2 * _PATIENCE_S,
         stdin=subprocess.DEVNULL,
         check=False,
     )
@@ -112,7 +113,7 @@ def running(process: Process, healthy: Callable[[], bool], end: signal.Signals =
         start_new_session=True,
     ) as started:
         try:
-            until = time.monotonic() + _START_S
+            until = time.monotonic() + _PATIENCE_S
             while not healthy():
                 assert started.poll() is None, started.stderr.read() if started.stderr else ""
                 assert time.monotonic() < until, f"{process.argv} isn't healthy"
@@ -120,7 +121,7 @@ def running(process: Process, healthy: Callable[[], bool], end: signal.Signals =
             yield
         finally:
             started.send_signal(end)  # only to the first process, as container engines do
-            started.wait(30)
+            started.wait(_PATIENCE_S)
             with suppress(ProcessLookupError):
                 os.killpg(started.pid, signal.SIGKILL)  # as container engines kill the remaining processes
 
@@ -132,7 +133,7 @@ def documents(client: OpenSearch, index: str) -> int:
 
 def answer(url: str, **headers: str) -> int:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_PATIENCE_S) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -266,7 +267,7 @@ def _ask_encoder(url: str) -> None:
     assert answer(url + "info") == 401
     headers = {"Authorization": f"Bearer {TOKEN}", "Host": "stair-es-encoder.stair-es", "Content-Type": "application/json"}
     request = urllib.request.Request(url + "v1/encode", json.dumps({"texts": ["a kitten"]}).encode(), headers)
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=_PATIENCE_S) as response:
         [text] = json.load(response)["texts"]
     assert "kitten" in text["tokens"]
 

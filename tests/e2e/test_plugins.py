@@ -17,6 +17,8 @@ import pytest
 from opensearchpy import OpenSearch
 from support.plugin_metadata import write_entry_points
 
+from stair_es.system.ray_session import START_TIMEOUTS
+
 ROOT = Path(__file__).parents[2]
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))[:8]
 STAIR_ES = Path(sys.executable).parent / "stair-es"
@@ -51,7 +53,7 @@ def ray_cluster(site: Path) -> Iterator[dict[str, str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, **login, "PYTHONPATH": str(site)},
+        env={**os.environ, **START_TIMEOUTS, **login, "PYTHONPATH": str(site)},
     ) as cluster:
         assert cluster.stdout is not None
         address = next(line.split()[1] for line in iter(cluster.stdout.readline, "") if line.startswith("address"))

@@ -45,7 +45,12 @@ def _knock(address: str, login: dict[str, str]) -> subprocess.CompletedProcess[s
     """What another process, which has none of our environment, is answered by the head."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.run(
-        [sys.executable, "-c", _STRANGER, address], env={**kept, **login}, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", _STRANGER, address],
+        env={**kept, **login},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
 
 
