@@ -15,6 +15,7 @@ from support.browser.page_actions import (
     open_filter,
     open_results,
     wait_for_hits,
+    wait_for_scroll_end,
     wait_for_start_page,
     wait_for_tiles,
     wait_until,
@@ -46,6 +47,7 @@ def test_an_image_has_all_its_words(site: Site, page: Page) -> None:
     expect(figure).to_have_js_property("naturalWidth", image["facts"]["width"])
     near = call_api(site, None, f"image/{panda(site)}/neighbors?k=18")["hits"]
     strip = page.get_by_role("list", name="Nearest images", exact=True)
+    expect(strip.get_by_role("listitem")).to_have_count(len(near))
     shown = strip.get_by_role("listitem").evaluate_all("(tiles) => tiles.map((tile) => tile.dataset.id)")
     assert shown == [hit["id"] for hit in near]
     page.get_by_role("button", name="explain").click()
@@ -179,7 +181,7 @@ def test_back_and_forward(site: Site, page: Page) -> None:
     wait_for_hits(page, second)
     page.mouse.wheel(0, 900)
     wait_until(page, "scrollY > 500")
-    place = page.evaluate("scrollY")
+    place = wait_for_scroll_end(page)
     page.locator(".results li.hit a.name").nth(8).click()
     expect(page.locator(".all-words li").first).to_be_visible()
     assert page.evaluate("scrollY") == 0
@@ -300,7 +302,7 @@ def test_a_start_without_a_cluster(site: Site, page: Page, page_errors: PageErro
     site.proxy.gate = torn
     try:
         page.goto(site.base)
-        expect(page.get_by_role("alert")).to_be_visible(timeout=30_000)
+        expect(page.get_by_role("alert")).to_be_visible(timeout=60_000)
     finally:
         site.proxy.gate = lambda _: None
     page.get_by_role("button", name="Try again").click()
@@ -317,7 +319,7 @@ def test_cluster_outage(site: Site, page: Page, page_errors: PageErrors) -> None
     try:
         page.locator(".query").get_by_role("button", name="Mute bear").click()
         alert = page.get_by_role("alert")
-        expect(alert).to_be_visible(timeout=30_000)
+        expect(alert).to_be_visible(timeout=60_000)
         expect(alert.locator(".what")).not_to_be_empty()
         expect(alert.locator(".remedy")).not_to_be_empty()
         assert get_hit_names(page) == before  # the hits are still shown
@@ -336,12 +338,13 @@ def test_slow_cluster_shows_progress_and_drops_stale_responses(site: Site, page:
     waited: list[str] = []
     released = threading.Event()
 
-    def slow_once(request: RecordedRequest) -> None:
-        if "_search" in request.target and b"bear" in request.body and not waited:
+    def hold_first_query(request: RecordedRequest) -> None:
+        """Hold its hits and its facets, in whatever order they are asked for."""
+        if "_search" in request.target and b"bear" in request.body and not released.is_set():
             waited.append(request.target)
-            released.wait(30)
+            released.wait(120)
 
-    site.proxy.gate = slow_once
+    site.proxy.gate = hold_first_query
     try:
         box = page.get_by_role("searchbox", name="Words to look for")
         box.fill(QUERY)

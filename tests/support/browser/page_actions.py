@@ -92,7 +92,7 @@ def wait_for_tiles(page: Page, expected: list[str]) -> None:
     _wait_for_names(page, page.locator(f"{_TILES} .title"), expected)
 
 
-def _wait_for_names(page: Page, names: Locator, expected: list[str], within_s: float = 10.0) -> None:
+def _wait_for_names(page: Page, names: Locator, expected: list[str], within_s: float = 60.0) -> None:
     """Wait until these names are displayed. Weak matches, which each answer closes, are opened."""
     end = time.monotonic() + within_s
     while (displayed := names.all_text_contents()) != expected:
@@ -124,7 +124,7 @@ def wait_for_hits(page: Page, expected: list[str]) -> None:
     _wait_for_names(page, page.locator(_HITS), expected)
 
 
-def wait_until(page: Page, expression: str, within_s: float = 5.0) -> None:
+def wait_until(page: Page, expression: str, within_s: float = 60.0) -> None:
     """Wait until an expression is true: Playwright's own wait needs `eval`, which the policy of the page forbids.
 
     Raises:
@@ -135,6 +135,15 @@ def wait_until(page: Page, expression: str, within_s: float = 5.0) -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"not true within {within_s:g} s: {expression}")
         page.wait_for_timeout(30)
+
+
+def wait_for_scroll_end(page: Page) -> float:
+    """Wait until the page no longer scrolls, and return how far it has."""
+    before, place = -1.0, 0.0
+    while place != before:
+        page.wait_for_timeout(100)
+        before, place = place, page.evaluate("scrollY")
+    return place
 
 
 def get_slider(page: Page, word: str) -> Locator:
