@@ -50,7 +50,7 @@ def environment(node_url: str) -> Iterator[dict[str, str]]:
 def vectors(environment: dict[str, str]) -> dict[str, dict[str, float]]:
     """URI -> words, as `encode` prints them without a cluster."""
     command: list[str | Path] = [STAIR_ES, "encode", *sorted(PHOTOS.glob("*.jpg")), "--json"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=environment)
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=environment)
     return {one["uri"]: one["tokens"] for one in map(json.loads, result.stdout.splitlines())}
 
 
@@ -64,7 +64,7 @@ def run(environment: dict[str, str], tmp_path: Path) -> Run:
             check=False,
             cwd=tmp_path,
             input=stdin,
-            timeout=120,
+            timeout=300,
             env={**environment, **more},
         )
 

@@ -33,7 +33,7 @@ def waiting(
     """An ingest that has asked its cluster and waits for the answer."""
     (tmp_path / "a.jpg").write_bytes(b"x")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(30)
+        server.settimeout(120)
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         command = [*before, SCRIPT, "ingest", str(tmp_path / "a.jpg"), "--json", "--url", url]
         environment = os.environ | {"STAIR_ES_HOME": str(tmp_path / "home"), "STAIR_ES_URL": ""}
@@ -43,7 +43,7 @@ def waiting(
                 asked, _ = server.accept()
                 with asked:
                     yield running
-                    running.wait(30)
+                    running.wait(120)
             finally:
                 running.kill()
 
@@ -59,7 +59,7 @@ def waiting(
 def test_signals_end_commands_with_code_and_message(tmp_path: Path, number: int, code: int, said: str) -> None:
     with waiting(tmp_path) as running:
         running.send_signal(number)
-        out, errors = running.communicate(timeout=30)
+        out, errors = running.communicate(timeout=120)
     assert (running.returncode, out) == (code, "")
     assert errors.strip().splitlines()[-1] == said
     assert "Traceback" not in errors
@@ -69,7 +69,7 @@ def test_under_nohup_a_command_continues(tmp_path: Path) -> None:
     with waiting(tmp_path, before=("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")) as running:
         running.send_signal(signal.SIGHUP)
         running.send_signal(signal.SIGTERM)
-        running.communicate(timeout=30)
+        running.communicate(timeout=120)
     assert running.returncode == 143
 
 

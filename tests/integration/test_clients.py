@@ -143,7 +143,7 @@ def _run(task: Task, by: str, requirement: str, environ: dict[str, str] | None =
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert ended.returncode == 0, ended.stderr
     answer = json.loads(ended.stdout)

@@ -56,7 +56,7 @@ def test_hanging_node_fails_over(node_url: str) -> None:
     over = threading.Event()
 
     def hang(_: RecordedRequest) -> StubResponse | None:
-        over.wait(30)
+        over.wait(120)
         return None
 
     with RecordingProxy(node_url, gate=hang) as hanging, RecordingProxy(node_url) as healthy:

@@ -48,7 +48,7 @@ def test_node_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     time.sleep(0.5)
     parent.kill()
     parent.communicate()
-    node.wait(30)
+    node.wait(120)
 
 
 def test_one_of_three_nodes_may_die(tmp_path: Path) -> None:

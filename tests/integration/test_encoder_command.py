@@ -20,7 +20,7 @@ from stair_es.cli.main import app
 from stair_es.errors import StairError
 
 TOKEN = "a-token-that-is-long-enough"
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 HEAD = "POST /v1/encode HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
 
 
@@ -45,7 +45,7 @@ def test_it_ends_with_a_signal(number: int, code: int, said: str) -> None:
         keep_alive.request("GET", "/health")
         assert keep_alive.getresponse().read() == b"ok\n"
         process.send_signal(number)
-        out, errors = process.communicate(timeout=30)  # the open connection doesn't hold it
+        out, errors = process.communicate(timeout=TIMEOUT_S)  # the open connection doesn't hold it
         keep_alive.close()
     assert (process.returncode, out, errors.strip()) == (code, "", said)
 
@@ -67,7 +67,7 @@ def test_after_sigterm_what_was_accepted_is_finished_and_the_rest_is_refused() -
             response = http.client.HTTPResponse(accepted)
             response.begin()
             assert (response.status, "car" in json.loads(response.read())["texts"][0]["tokens"]) == (200, True)
-        process.communicate(timeout=30)
+        process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0
 
 
@@ -90,7 +90,7 @@ def test_a_token_is_read_and_not_printed(tmp_path: Path) -> None:
         assert requests.get(f"{url}/info", timeout=TIMEOUT_S).status_code == 401
         assert requests.get(f"{url}/info", headers=bearer, timeout=TIMEOUT_S).status_code == 200
         process.terminate()
-        out, errors = process.communicate(timeout=30)
+        out, errors = process.communicate(timeout=TIMEOUT_S)
     assert TOKEN not in url + out + errors
 
 

@@ -60,7 +60,7 @@ def run(node_url: str, index_name: str) -> Run:
 
     def script(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(SCRIPT), *arguments], capture_output=True, text=True, check=False, timeout=120, env=environment
+            [str(SCRIPT), *arguments], capture_output=True, text=True, check=False, timeout=300, env=environment
         )
 
     return script

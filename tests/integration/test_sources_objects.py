@@ -63,7 +63,7 @@ def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BaseClient]:
     client = boto3.client("s3", endpoint_url=endpoint)
     client.create_bucket(Bucket="photos")
     yield client
-    requests.post(f"{endpoint}/moto-api/reset", timeout=30)
+    requests.post(f"{endpoint}/moto-api/reset", timeout=120)
     client.close()
     s3fs.S3FileSystem.clear_instance_cache()
 
@@ -189,14 +189,14 @@ def test_missing_credentials_fail(s3: BaseClient, monkeypatch: pytest.MonkeyPatc
 def test_denied_credentials_fail_listing_and_reading(s3: BaseClient, endpoint: str) -> None:
     s3.put_object(Bucket="photos", Key="a.jpg", Body=b"x")
     [item] = _items("s3://photos")
-    requests.post(f"{endpoint}/moto-api/reset-auth", data=b"0", timeout=30)
+    requests.post(f"{endpoint}/moto-api/reset-auth", data=b"0", timeout=120)
     try:
         with pytest.raises(SourceError, match=r"s3://photos can't be listed: access denied") as caught:
             list(open_source("s3://photos").list_items())
         with pytest.raises(ReadError, match="access denied"):
             item.locator.read(ReadLimits())
     finally:
-        requests.post(f"{endpoint}/moto-api/reset-auth", data=b"inf", timeout=30)
+        requests.post(f"{endpoint}/moto-api/reset-auth", data=b"inf", timeout=120)
     assert "a-secret" not in str(caught.value)
 
 

@@ -96,7 +96,7 @@ def test_hanging_run_exports_metrics(tmp_path: Path) -> None:
     shutil.copy(PHOTOS / "tabby-cat.jpg", tmp_path)
     file = tmp_path / "photos.prom"
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(30)
+        server.settimeout(120)
         command = [
             *(STAIR_ES, "ingest", str(tmp_path), "--url", f"http://127.0.0.1:{server.getsockname()[1]}", "--index", "photos"),
             *("--metrics-file", str(file), "--metrics-port", "0"),
@@ -107,10 +107,10 @@ def test_hanging_run_exports_metrics(tmp_path: Path) -> None:
                 where = re.search(r"metrics: (http://127\.0\.0\.1:\d+/metrics)", running.stderr.readline())
                 assert where
                 asked, _ = server.accept()
-                with asked, urllib.request.urlopen(where[1], timeout=30) as answer:
+                with asked, urllib.request.urlopen(where[1], timeout=120) as answer:
                     under_way = told(answer.read().decode())
                     running.send_signal(signal.SIGTERM)
-                    running.communicate(timeout=30)
+                    running.communicate(timeout=120)
             finally:
                 running.kill()
     assert under_way["stair_es_ingest_start_timestamp_seconds", "photos"] > 0

@@ -186,7 +186,7 @@ def test_a_client_finds_by_text_what_the_command_finds(
 
     def ask(index: str, text: str, **changes: str) -> subprocess.CompletedProcess[str]:
         command = [*programs(name), index, text]
-        return subprocess.run(command, env={**environment, **changes}, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, env={**environment, **changes}, capture_output=True, text=True, check=False, timeout=300)
 
     spec = ModelSpec(name="stair-mini", text_tower="table" if text_tower == "table" else "full")
     with ImageSearch(INDEX, url=url, model=spec) as images:

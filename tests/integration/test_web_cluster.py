@@ -125,12 +125,12 @@ def test_hanging_cluster_delays_only_its_requests(node_url: str, corpus: Corpus,
 
     def gate(asked: RecordedRequest) -> StubResponse | None:
         if hanging.is_set():
-            released.wait(30)
+            released.wait(120)
         return None
 
     with (
         RecordingProxy(node_url, gate=gate) as proxy,
-        serve_page(replace(Connection(url=proxy.url), timeout_s=1.0), corpus.alias) as page,
+        serve_page(replace(Connection(url=proxy.url), timeout_s=3.0), corpus.alias) as page,
         ThreadPoolExecutor(12) as pool,
     ):
         assert page.post("/api/search", CAT).status == 200
@@ -138,7 +138,7 @@ def test_hanging_cluster_delays_only_its_requests(node_url: str, corpus: Corpus,
         waiting = [pool.submit(page.post, "/api/search", CAT) for _ in range(10)]
         assert page.get("/").status == 200
         assert page.get("/static/api.js").status == 200
-        assert {future.result(timeout=10).status for future in waiting} == {503}
+        assert {future.result(timeout=120).status for future in waiting} == {503}
         hanging.clear()
         released.set()
         assert page.post("/api/search", CAT).status == 200

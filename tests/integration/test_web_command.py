@@ -59,7 +59,7 @@ def refused(*arguments: str, **more: str) -> tuple[int, str]:
 
 
 def ask(url: str, path: str, **headers: str) -> int:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
     try:
         connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         return connection.getresponse().status
@@ -77,7 +77,7 @@ def test_it_prints_where_answers_and_ends_with_a_signal(node_url: str, corpus: C
         keep_alive.request("GET", "/api/about")
         keep_alive.getresponse().read()
         process.send_signal(number)
-        out, errors = process.communicate(timeout=30)  # the open connection doesn't hold it
+        out, errors = process.communicate(timeout=120)  # the open connection doesn't hold it
         keep_alive.close()
     assert (process.returncode, out, errors.strip()) == (code, "", said)
 
@@ -92,7 +92,7 @@ def test_token_from_a_file_is_required_and_not_printed(node_url: str, corpus: Co
         assert ask(url, f"/?token={token}") == 303
         assert ask(url, "/api/about", authorization=f"Bearer {token}") == 200
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=30)
+        out, errors = process.communicate(timeout=120)
     assert token not in line + out + errors
     assert f"{url}?token=..." in errors
     with running("--index", corpus.alias, "--port", "0", "--url", node_url, STAIR_ES_SERVE_TOKEN=token) as (_, line):
@@ -131,7 +131,7 @@ def test_invalid_access_tokens_are_rejected(corpus: Corpus, node_url: str, tmp_p
 
 def test_a_missing_index_is_reported_before_the_page_is_served(node_url: str, index_name: str) -> None:
     command = [STAIR_ES, "serve", "--index", index_name, "--url", node_url, "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert f"there is no index or alias '{index_name}'" in done.stderr
     assert "Traceback" not in done.stderr

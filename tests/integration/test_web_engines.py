@@ -131,7 +131,7 @@ def test_every_engine_browses_and_counts_columns(served: tuple[PageClient, Corpu
 
 def wait_for_columns(page: PageClient) -> list[dict[str, Any]]:
     """Return the facets once the server knows the new columns: it looks at the mapping every few seconds."""
-    for _ in range(200):
+    for _ in range(1200):
         facets: list[dict[str, Any]] = page.post("/api/facets", {}).json["facets"]
         if any(facet["field"] == "shot_at" for facet in facets):
             return facets

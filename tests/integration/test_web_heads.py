@@ -16,7 +16,7 @@ from stair_es.web import server
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-TIMEOUT_S = 0.5
+TIMEOUT_S = 1.0
 
 
 async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,14 +34,14 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     with server.bind_socket("127.0.0.1", 0) as (listener, actual):
         thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
         thread.start()
-        assert ready.wait(30)
+        assert ready.wait(120)
         yield actual
         made.should_exit = True
         thread.join()
 
 
 def _begun(port: int, head: bytes) -> socket.socket:
-    opened = socket.create_connection(("127.0.0.1", port), timeout=30)
+    opened = socket.create_connection(("127.0.0.1", port), timeout=120)
     opened.sendall(head)
     return opened
 

@@ -92,7 +92,7 @@ def test_an_upload_without_a_type_is_rejected(page: PageClient) -> None:
 
 def raw(page: PageClient, head: str, parts: list[bytes], *, pause_s: float = 0.0) -> bytes:
     """The answer to bytes as they are."""
-    with socket.create_connection(("127.0.0.1", page.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", page.port), timeout=120) as connection:
         connection.sendall(head.replace("\n", "\r\n").encode())
         for part in parts:
             try:
@@ -155,10 +155,10 @@ def test_memory_of_bodies_is_bounded(node_url: str, corpus: Corpus) -> None:
 
 def test_the_server_survives_arbitrary_requests(page: PageClient) -> None:
     for garbage in (b"\x00\x01\x02\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", POST + b"Content-Length: -1\r\n\r\n"):
-        with socket.create_connection(("127.0.0.1", page.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", page.port), timeout=120) as connection:
             connection.sendall(garbage)
             connection.recv(1000)
-    with socket.create_connection(("127.0.0.1", page.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", page.port), timeout=120) as connection:
         connection.sendall(POST + b"Content-Length: 100\r\n\r\nabc")
     assert page.get("/api/about").status == 200
     assert not [message for message in page.messages if "Traceback" in message]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 _INTERVAL_S = 0.01
 
 
-def poll_until(is_met: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def poll_until(is_met: Callable[[], bool], timeout_s: float = 300.0) -> None:
     """Return once a condition is met.
 
     Raises:

@@ -197,7 +197,7 @@ def test_stopped_ingest_gets_the_signal_and_time_to_end(service: Service, tmp_pa
             assert running.stdout is not None
             assert running.stdout.readline() == "begun\n"
             running.send_signal(signal.SIGTERM)
-            assert running.wait(30) == 143
+            assert running.wait(120) == 143
         finally:
             with suppress(ProcessLookupError):  # nothing is left of it
                 os.killpg(running.pid, signal.SIGKILL)

@@ -155,7 +155,7 @@ def test_zombie_of_another_parent_counts_as_ended() -> None:
         state = _state(process.pid)
         began_s = time.monotonic()
         assert stop_process(state) is True
-        assert time.monotonic() - began_s < 10
+        assert time.monotonic() - began_s < 60
         assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
 
 
