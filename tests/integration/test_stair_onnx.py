@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from support.commands import CommandRunner
 from support.models import tiny_stair
 from support.warm_commands import run_warm
+from typer.testing import Result
 
 from stair_es.errors import ModelError
 from stair_es.model import registry
@@ -41,33 +44,39 @@ def _towers(encoder: Encoder) -> str:
     return type(encoder._towers).__name__
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Exported:
+    """A checkpoint with graphs, and what the command has printed."""
+
+    folder: Path
+    result: Result
+
+
 @pytest.fixture(scope="module")
-def _exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tiny_stair.write_checkpoint(tmp_path_factory.mktemp("made") / "m", tiny_stair.build_config(similarity="dot"))
-    export_onnx(folder)
-    return folder
+def exported(tmp_path_factory: pytest.TempPathFactory) -> _Exported:
+    config = tiny_stair.build_shallow_config(similarity="dot")
+    folder = tiny_stair.write_checkpoint(tmp_path_factory.mktemp("made") / "m", config)
+    return _Exported(folder=folder, result=CommandRunner({}).run("export", folder, "--json"))
 
 
 @pytest.fixture
-def folder(_exported: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(_exported, tmp_path / "m"))
+def folder(exported: _Exported, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported.folder, tmp_path / "m"))
 
 
 @pytest.mark.parametrize(
     ("image", "text", "changes"),
     [
-        ("vit", "bert", {"text_own_words": True}),
         ("vit", "bert", {"text_own_words": True, "vocabulary": "words"}),
         ("clip", "distilbert", {"text_always_masked": True, "vocabulary": "words"}),
-        ("clip", "distilbert", {"text_always_masked": True, "image_pool": "mean"}),
         ("siglip", "bert", {"text_pool": "mean", "text_own_words": True, "text_always_masked": True}),
-        ("dinov2", "bert", {"text_tie": True, "text_transform_dim": tiny_stair.WIDTH}),
-        ("timm-vit", "bert", {"heads": ("tokens",), "image_top_k": 0}),
-        ("timm-convnet", "bert", {"heads": ("dense",)}),
+        ("dinov2", "bert", {"text_tie": True, "text_transform_dim": tiny_stair.WIDTH, "image_pool": "mean"}),
+        ("timm-vit", "bert", {"heads": ("tokens",), "image_top_k": 0, "text_own_words": True}),
+        ("timm-convnet", "distilbert", {"heads": ("dense",)}),
     ],
 )
 def test_onnxruntime_matches_pytorch(tmp_path: Path, image: str, text: str, changes: dict[str, Any]) -> None:
-    config = tiny_stair.build_config(image, text, **{"heads": ("tokens", "dense"), "dense_dim": 7, **changes})
+    config = tiny_stair.build_shallow_config(image, text, **{"heads": ("tokens", "dense"), "dense_dim": 7, **changes})
     folder = tiny_stair.write_checkpoint(tmp_path, config)
     before = registry.get_model_card(str(folder)).model_id
     made = export_onnx(folder)
@@ -167,28 +176,23 @@ def test_narrow_precision_is_not_for_graphs(folder: Path) -> None:
         _load(folder, precision="bf16")
 
 
-def _stair_es(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run_warm(arguments, os.environ)
-
-
-def test_the_command(tmp_path: Path) -> None:
-    folder = tiny_stair.write_checkpoint(tmp_path / "m")
-    done = _stair_es("export", str(folder), "--json")
-    assert done.returncode == 0, done.stderr
-    output = json.loads(done.stdout)
+def test_the_command(exported: _Exported) -> None:
+    folder, result = exported.folder, exported.result
+    assert result.exit_code == 0, result.output
+    output = json.loads(result.stdout)
     assert output["model"] == registry.get_model_card(str(folder)).model_id
     assert output["bytes"] == {file: (folder / file).stat().st_size for file in ("image.onnx", "text.onnx")}
     assert output["difference"] < MAX_DIFFERENCE
-    assert done.stderr == ""
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "code"), [("m", "model.safetensors", 1), ("", "config.json", 1), ("nowhere", "does not exist", 2)]
+)
+def test_folders_that_are_no_checkpoint_are_rejected(folder: Path, name: str, message: str, code: int) -> None:
     (folder / "model.safetensors").write_bytes(b"")
-    for arguments, message, code in (
-        ((str(folder),), "model.safetensors", 1),
-        ((str(tmp_path),), "config.json", 1),
-        ((str(tmp_path / "nowhere"),), "does not exist", 2),
-    ):
-        done = _stair_es("export", *arguments)
-        assert done.returncode == code
-        assert message in " ".join(done.stderr.replace("│", "").split())  # a long path breaks the line
-        assert "Traceback" not in done.stderr
-    done = _stair_es("export", str(tmp_path), "--json")
+    done = run_warm(["export", str(folder.parent / name), "--json"], os.environ)
+    assert done.returncode == code
+    assert message in " ".join(done.stderr.replace("│", "").split())  # a long path breaks the line
+    assert "Traceback" not in done.stderr
     assert json.loads(done.stdout)["remedy"]
