@@ -26,21 +26,21 @@ INDEX = "test-commands"
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def _script(node_url: str, index: str, folder: Path) -> Run:
-    """Runs the console script with node and index in its environment."""
+def _script(node_url: str, index: str, folder: Path, command: Path = STAIR_ES) -> Run:
+    """Runs a command with node and index in its environment."""
     environment = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index, "COLUMNS": "100"}
 
     def run(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [STAIR_ES, *arguments], cwd=folder, capture_output=True, text=True, check=False, env={**environment, **more}
+            [command, *arguments], cwd=folder, capture_output=True, text=True, check=False, env={**environment, **more}
         )
 
     return run
 
 
 @pytest.fixture
-def stair_es(node_url: str, index_name: str, tmp_path: Path) -> Run:
-    return _script(node_url, index_name, tmp_path)
+def stair_es(node_url: str, index_name: str, tmp_path: Path, warm_script: Path) -> Run:
+    return _script(node_url, index_name, tmp_path, warm_script)
 
 
 @pytest.fixture

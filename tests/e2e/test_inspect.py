@@ -55,10 +55,10 @@ def vectors(environment: dict[str, str]) -> dict[str, dict[str, float]]:
 
 
 @pytest.fixture
-def run(environment: dict[str, str], tmp_path: Path) -> Run:
+def run(environment: dict[str, str], tmp_path: Path, warm_script: Path) -> Run:
     def script(*arguments: str | Path, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [STAIR_ES, *arguments],
+            [warm_script, *arguments],
             capture_output=True,
             text=True,
             check=False,

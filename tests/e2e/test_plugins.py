@@ -21,7 +21,6 @@ from stair_es.system.ray_session import START_TIMEOUTS
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))[:8]
-STAIR_ES = Path(sys.executable).parent / "stair-es"
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -64,15 +63,15 @@ def ray_cluster(site: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def stair_es(site: Path, tmp_path: Path) -> Run:
-    """Run the console script with the plugin on the Python path."""
+def stair_es(site: Path, tmp_path: Path, warm_script: Path) -> Run:
+    """Run a command with the plugin on the Python path."""
     environment = {**os.environ, "PYTHONPATH": str(site), "STAIR_ES_HOME": str(tmp_path / "home"), "COLUMNS": "200"}
     environment.pop("STAIR_ES_URL", None)
 
     def run(*arguments: str | Path, more_packages: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
         path = f"{more_packages}{os.pathsep}{site}" if more_packages else str(site)
         return subprocess.run(
-            [STAIR_ES, *arguments],
+            [warm_script, *arguments],
             cwd=tmp_path,
             capture_output=True,
             text=True,

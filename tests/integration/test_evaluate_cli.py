@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,14 +16,13 @@ from support.commands import CommandRunner
 from stair_es.model.stair_mini import artifacts
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
-SCRIPT = Path(sys.executable).parent / "stair-es"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def run(node_url: str, tmp_path: Path) -> Run:
-    """Run the console script; its index is never to be the one of the environment."""
+def run(node_url: str, tmp_path: Path, warm_script: Path) -> Run:
+    """Run the command; its index is never to be the one of the environment."""
     environment = {
         **os.environ,
         "STAIR_ES_MODEL": "stair-mini",
@@ -35,7 +33,7 @@ def run(node_url: str, tmp_path: Path) -> Run:
 
     def script(*arguments: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [SCRIPT, *arguments], capture_output=True, text=True, check=False, env=environment, input=given, cwd=tmp_path
+            [warm_script, *arguments], capture_output=True, text=True, check=False, env=environment, input=given, cwd=tmp_path
         )
 
     return script
