@@ -246,35 +246,45 @@ tags: [image-search, sparse, rank_features, STAIR]
 
 # stair-mini
 
-The words of EfficientNet-Lite2's 1,000 classes and of NanoDet-g's 80, written by hand (`scripts/mini/classes.txt`,
-`objects.txt`), and, for drawings, heads of a STAIR model by the grounded recipe of stair-es over EfficientNet-Lite2 and
-all-MiniLM-L6-v2. None of these networks is in here. The vocabulary has {len(mini.vocabulary):,} whole words (`words.json`).
-Matrices are int8 with a scale for each row. `docs/stair-mini.md` of stair-es says how good it is and what it can't see.
+stair-mini represents images and texts as token weights. It consists of two parts:
 
-- Heads trained by `scripts/build_mini.py` with `scripts/mini/mini.toml` on {sum(sources.values()):,} pictures ({learned});
-  {len(SEEDS)} trainings, averaged
-- The gate that tells drawings from photographs was learned from these drawings and from the photographs below
-- Not learned from: Tux Paint's stamps (GPL-2), Twemoji (test), OpenMoji (validation: values were chosen on it)
+- words for the 1,000 classes of EfficientNet-Lite2 and the 80 classes of NanoDet-g, written by hand
+  (`scripts/mini/classes.txt`, `objects.txt`);
+- for drawings, the heads of a STAIR model on top of EfficientNet-Lite2 and all-MiniLM-L6-v2, trained with the grounded recipe
+  of stair-es.
+
+None of these networks is included here. The vocabulary has {len(mini.vocabulary):,} whole words (`words.json`). Matrices are
+stored as int8 with one scale per row. `docs/stair-mini.md` of stair-es describes the quality and the limits of the model.
+
+## Training
+
+- The heads were trained by `scripts/build_mini.py` with `scripts/mini/mini.toml` on {sum(sources.values()):,} pictures
+  ({learned}).
+  They are the average of {len(SEEDS)} trainings.
+- The gate that distinguishes drawings from photographs was trained on these drawings and on the photographs below.
+- Not used for training: Tux Paint's stamps (GPL-2), Twemoji (test), OpenMoji (validation; values were chosen on it).
 
 ## Data and credits
 
-No picture is in here. What the heads learned from:
+No picture is included here. The heads were trained on these packages:
 
 | package | by | license |
 |---|---|---|
 {drawn}
 
-EmojiOne 2.x: artwork by EmojiOne, <https://www.emojione.com>, CC-BY-4.0 <https://creativecommons.org/licenses/by/4.0/>; scaled,
-put on white and turned into numbers here. Streamline Emojis: by Streamline, <https://streamlinehq.com>, CC-BY-4.0; the same was
-done to them. What the gate learned from besides, all of it reduced to
-{len(mini.arrays["gate.statistics_S"]) + len(mini.arrays["gate.features_P"]) + 1:,} numbers:
+EmojiOne 2.x: artwork by EmojiOne, <https://www.emojione.com>, CC-BY-4.0 <https://creativecommons.org/licenses/by/4.0/>.
+Streamline Emojis: by Streamline, <https://streamlinehq.com>, CC-BY-4.0. Changes made to both: the pictures were scaled, put on a
+white background and converted to numbers.
+
+The gate was also trained on the following photographs, which are reduced to
+{len(mini.arrays["gate.statistics_S"]) + len(mini.arrays["gate.features_P"]) + 1:,} numbers in total:
 
 | package | by | license |
 |---|---|---|
 | examples/photos of stair-es | see its CREDITS.md | free ones |
 {taken}
 
-The heads, the gate and the words are under stair-es's license, Apache-2.0, as far as they are ours to license.
+The heads, the gate and the words are licensed under Apache-2.0, the license of stair-es, to the extent that we hold the rights.
 """
 
 
