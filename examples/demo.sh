@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A typical session: ingest photos into a real search node, then search by words and by a picture.
+# A typical session: ingest photos into a real search node, then search by words and by image.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -27,15 +27,15 @@ type_and_run stair-es explain photos/dairy-cow.jpg "a kitten"
 
 cat <<'TEXT'
 
-The same with your own photos (stair-es is in .venv/bin):
+Try it with your own photos (stair-es is in .venv/bin):
 
     .venv/bin/stair-es ingest ~/Pictures --index mine
     .venv/bin/stair-es search "a cup of coffee" --index mine --explain
     .venv/bin/stair-es search --image some.jpg --index mine
-    .venv/bin/stair-es serve --index demo --open           the same in the browser
-    .venv/bin/stair-es encode some.jpg                     the words of a picture
-    .venv/bin/stair-es query "a cup of coffee" --index mine  the request, for your own client or curl
+    .venv/bin/stair-es serve --index demo --open             search in the browser
+    .venv/bin/stair-es encode some.jpg                       print the tokens of an image
+    .venv/bin/stair-es query "a cup of coffee" --index mine  print the request, for your own client or curl
 
-On your own cluster: export STAIR_ES_URL=https://host:9200 STAIR_ES_USER=... STAIR_ES_PASSWORD=... (docs/connection.md)
-The demo's node keeps running, its data stays: .venv/bin/stair-es node status | down
+To use your own cluster: export STAIR_ES_URL=https://host:9200 STAIR_ES_USER=... STAIR_ES_PASSWORD=... (docs/connection.md)
+The node of the demo keeps running. To show or stop it: .venv/bin/stair-es node status | down (its data remains)
 TEXT

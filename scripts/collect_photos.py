@@ -218,16 +218,19 @@ def format_credit(photo: Photo) -> str:
 
 HEAD = """# Credits of the photographs
 
-Written by `scripts/collect_photos.py`; change it there. Each photograph is free, and stays under the license in its row: the
-project's own license does not cover this folder's photographs. Those under CC-BY-SA stay under that license, changed copies
-of them included. "Public domain" has no SPDX id; what it rests on is said in the package, at the place named below.
+This file is written by `scripts/collect_photos.py`; edit it there. Each photograph is free and remains under the license in its
+row. The license of the project does not cover the photographs in this folder. Photographs under CC-BY-SA, and changed copies of
+them, remain under that license. "Public domain" has no SPDX id; the package states the reason, in the file named below.
 
-Where the packages say it: `scikit-image` in the docstrings of `skimage/data/_fetchers.py`; `scikit-learn` in
-`sklearn/datasets/images/README.txt`; `lomiri-wallpapers-16.04` in its Debian copyright file; `gcompris-qt-data` in the
-`README` beside the images in the same resource file (its Debian copyright file describes older images); the npm packages in
-their `README.md`.
+The packages state the licenses in these files:
 
-| file | what it shows | author | license | package, version, path | changes made |
+- `scikit-image`: the docstrings of `skimage/data/_fetchers.py`
+- `scikit-learn`: `sklearn/datasets/images/README.txt`
+- `lomiri-wallpapers-16.04`: its Debian copyright file
+- `gcompris-qt-data`: the `README` next to the images in the same resource file (its Debian copyright file describes older images)
+- the npm packages: their `README.md`
+
+| file | subject | author | license | package, version, path | changes made |
 | --- | --- | --- | --- | --- | --- |
 """
 

@@ -1,6 +1,6 @@
 """Print the requirements of a wheel with some extras, one per line: `python requirements.py some.whl serve,tables`.
 
-The image installs them first, in a layer of their own, which stays cached as long as only the code changes.
+The image installs them first, in a separate layer, which remains cached if only the code changes.
 """
 
 from __future__ import annotations
