@@ -1,15 +1,16 @@
 """Run all benchmarks one after the other, and write `docs/benchmarks.md`.
 
-    python benchmarks/bench.py                       # the short form: minutes on two cores
-    python benchmarks/bench.py --form long           # hours: for a machine of one's own
-    python benchmarks/bench.py --only ingest sink    # the others' sections stay, if their records are here
-    python benchmarks/bench.py --render              # the page alone, from the records
+    python benchmarks/bench.py                       # short runs: minutes on two cores
+    python benchmarks/bench.py --form long           # long runs: hours, on a dedicated machine
+    python benchmarks/bench.py --only ingest sink    # keep the other sections, if their records exist
+    python benchmarks/bench.py --render              # only write the page, from the records
 
-Each benchmark is a process of its own with `--json`; its record and its output are kept below `build/bench`. One that fails
-is on the page as failed, and makes the exit status 1; one whose pictures can't be fetched is there as not run, with the reason
-(files of packages are looked for in `build/bench/packages` first).
-Whatever STAIR_ES_URL and the like say, the runs have nodes of their own or the embedded one, which is stopped at the end if it
-wasn't running before.
+Each benchmark runs in a separate process with `--json`. Its record and its output are kept in `build/bench`. If a benchmark
+fails, the page says so and the exit status is 1. If the inputs of a benchmark can't be fetched, the page shows it as not run,
+with the reason. Package files are first looked up in `build/bench/packages`.
+
+The runs ignore STAIR_ES_URL, STAIR_ES_INDEX and STAIR_ES_MODEL. They start separate nodes or use the embedded node, which is
+stopped at the end if it wasn't running before.
 """
 
 from __future__ import annotations
@@ -121,13 +122,13 @@ def describe_failure(code: int, log: Path) -> str:
 
 
 def strip_paths(text: str) -> str:
-    """Return a text on one line, without the folders of this machine."""
+    """Return a text on one line, without paths of this machine."""
     text = text.replace(f"{ROOT}/", "").replace(str(ROOT), ".")
     return " ".join(re.sub(rf"{re.escape(tempfile.gettempdir())}/\S+", "a temporary file", text).split())[:500]
 
 
 def build_environment() -> dict[str, str]:
-    """Return the environment without a cluster, an index or a model of the user's."""
+    """Return the environment without the user's cluster, index and model."""
     return {name: value for name, value in os.environ.items() if name not in (ENV_URL, ENV_INDEX, ENV_MODEL)}
 
 

@@ -94,7 +94,7 @@ def build_result(rows: list[Row], about: str, remarks: list[str]) -> Result:
         speeds = [f"{row.per_s[name]:.1f}" if name in row.per_s else "-" for name in (BARE, HEAD, ENCODE)]
         shares = [f"{share:.2f}" if (share := row.compute_share(name)) is not None else "-" for name in (BARE, HEAD)]
         lines.append((row.arm, row.what, *speeds, *shares))
-    head = ("runtime", "what", "bare/s", "head/s", "encode/s", "of bare", "of head")
+    head = ("runtime", "what", "bare/s", "head/s", "encode/s", "ratio to bare", "ratio to head")
     model = about.partition(" on ")[0]
     ratios = [
         Ratio(what=f"encoding {row.what}, {row.arm}, {model}", against="the bare network", value=share, goal=GOAL)

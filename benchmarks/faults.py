@@ -88,7 +88,7 @@ def main() -> None:
         corpus = make_corpus(Path(folder), args.images)
         run_rounds(Plan(kinds, args.rounds, seed, args.url, is_over), corpus, Path(folder), progress.report)
     remarks = [_UNMOUNTABLE] if set(names) - set(kinds) else []
-    about = f"{args.images} images a run; seed {seed}"
+    about = f"{args.images} images per run; seed {seed}"
     result = build_result(progress.tallies, about, remarks, {"seed": seed, "began": began, "ended": _format_now()})
     publish_result(result, args.json)
     if args.page:

@@ -56,24 +56,33 @@ def build_result(steps: list[Step], about: str, ended: str = "") -> Result:
     """Return a row for each load."""
     kinds = list(steps[0].idle_ms) if steps else []
     growth = ReportTable(
-        head=("images", "docs/s", "docs/s, searched", "bytes a document", "segments", "heap, MB", "GC, %", "merges go on, s"),
+        head=(
+            "images",
+            "docs/s",
+            "docs/s, under search load",
+            "bytes per document",
+            "segments",
+            "heap, MB",
+            "GC, %",
+            "merging afterwards, s",
+        ),
         rows=tuple(_format_growth(step) for step in steps),
     )
     idle = ReportTable(
-        heading="Searches, p50 / p99, ms, while nothing else happens",
+        heading="Searches on an idle cluster, p50 / p99, ms",
         head=("images", *kinds),
         rows=tuple((step.name, *_format_times(step.idle_ms, kinds)) for step in steps),
     )
     loading = ReportTable(
-        heading="Searches, p50 / p99, ms, during a load",
+        heading="Searches during a load, p50 / p99, ms",
         head=("images", "searches", *kinds),
         rows=tuple((step.name, f"{step.searches:,}", *_format_times(step.searched_ms, kinds)) for step in steps if step.searches),
     )
     remarks = [
-        "docs/s are those of the bulk path from the first request to the last answer, making documents included; "
+        "docs/s: of the bulk path, from the first request to the last response, including the creation of documents; "
         "nodes, client and queries share the cores",
-        "bytes are those of the primaries, without translogs, as the segments come",
-        "heap: the least and the most that the fullest node had during the load",
+        "bytes: of the primary shards, without translogs, with the segments as they are",
+        "heap: minimum and maximum of the fullest node during the load",
     ]
     if ended:
         remarks.insert(0, f"**it ended early**: {ended}")
@@ -107,7 +116,9 @@ def main() -> None:
     parser.add_argument("--thumbnails", action="store_true", help="documents have thumbnails, of the bundled photos in turn")
     parser.add_argument("--queries", type=int, default=200, help="of each kind (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="how often each is sent to the idle cluster (default: %(default)s)")
-    parser.add_argument("--searches-per-s", type=float, default=40, help="queries a second during a load (default: %(default)s)")
+    parser.add_argument(
+        "--searches-per-s", type=float, default=40, help="queries per second during a load (default: %(default)s)"
+    )
     parser.add_argument("--heap", default="2g", help="of each node (default: %(default)s)")
     parser.add_argument("--no-merge", dest="merge", action="store_false", help="leave the segments as they come at the end, too")
     parser.add_argument("--draw-only", action="store_true", help="draw what isn't in the cache yet, and end")
@@ -123,7 +134,7 @@ def main() -> None:
     about = (
         f"{loads.size * loads.loads:,} documents {'with' if args.thumbnails else 'without'} thumbnails in {loads.loads} loads; "
         f"{NODES} nodes with a heap of {args.heap} each, {args.shards} primary shards, {args.replicas} replicas; "
-        f"{args.queries} queries of each kind, {args.rounds} rounds; {args.searches_per_s:g} queries a second during a load"
+        f"{args.queries} queries of each kind, {args.rounds} rounds; {args.searches_per_s:g} queries per second during a load"
     )
     steps: list[Step] = []
     ended = "nothing was measured"

@@ -31,7 +31,7 @@ from stair_es.model.base import Encoder, ModelSpec
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.registry import open_source
 
-GOAL, ALONE = 0.9, "reading, decoding, encoding alone, on all cores"
+GOAL, ALONE = 0.9, "a bare loop of reading, decoding and encoding, on all cores"
 
 
 def run_bare_loop(files: list[Path], encoder: Encoder) -> None:
@@ -115,7 +115,7 @@ def build_result(about: str, rates: Mapping[str, list[float]], idle: Mapping[str
     ]
     return Result(
         about=about,
-        tables=(ReportTable(head=("", "images/s", "of threaded", "of plain"), rows=tuple(rows)),),
+        tables=(ReportTable(head=("", "images/s", "ratio to threaded", "ratio to plain"), rows=tuple(rows)),),
         ratios=tuple(ratios),
         remarks=tuple(f"encoder idle share, {runner}: {statistics.median(shares):.2f}" for runner, shares in idle.items()),
         figures={"images_per_s": medians, "rounds": rates, "encoder_idle": idle},

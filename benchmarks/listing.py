@@ -45,7 +45,7 @@ def main() -> None:
             rows.append((kind, f"{entries:,}", f"{entries / row['seconds']:,.0f}", f"{row['peak_mib']:.0f}", f"{start:.0f}"))
     head = ("listing", "entries", "entries/s", "peak MiB", "start MiB")
     result = Result(
-        about="each listing is a process of its own; `start` is the peak of one that lists a single entry",
+        about="each listing runs in a separate process; `start` is the peak of a process that lists a single entry",
         tables=(ReportTable(head=head, rows=tuple(rows)),),
         figures={"rows": figures},
     )

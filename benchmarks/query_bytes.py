@@ -131,9 +131,11 @@ def build_result(sizes: list[Size], about: str) -> Result:
     files = " ".join(f"{name} {value:.0f}" for name, value in sizes[0].by_file.items() if value >= 1)
     return Result(
         about=about,
-        tables=(ReportTable(head=("index", "bytes a document", "difference"), rows=tuple(rows)),),
+        tables=(ReportTable(head=("index", "bytes per document", "difference"), rows=tuple(rows)),),
         ratios=tuple(
-            Ratio(what=f"KB a document, {each.name}", against="", value=each.bytes_a_document / 1000, goal=GOAL_KB, at_most=True)
+            Ratio(
+                what=f"KB per document, {each.name}", against="", value=each.bytes_a_document / 1000, goal=GOAL_KB, at_most=True
+            )
             for each in sizes
             if each.name in JUDGED
         ),

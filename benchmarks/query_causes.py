@@ -88,7 +88,7 @@ def build_arms() -> list[Arm]:
         make_arm("total order (_score, uri)", lambda body: {**body, "sort": order}),
         make_arm("with documents", lambda body: {**body, "_source": True}),
         make_arm("with documents, without one field", lambda body: {**body, **documents}),
-        make_arm("ids alone, zlib", lambda body: body, "zlib"),
+        make_arm("ids only, zlib", lambda body: body, "zlib"),
         make_arm("with documents, zlib", lambda body: {**body, "_source": True}, "zlib"),
         make_arm("with documents, without one field, zlib", lambda body: {**body, **documents}, "zlib"),
         make_arm("with documents and thumbnails", lambda body: {**body, "_source": True}, "pictures"),
@@ -103,13 +103,16 @@ def build_arms() -> list[Arm]:
         ),
         make_arm("track_total_hits true", lambda body: {**body, "track_total_hits": True}),
         make_arm(
-            "track_total_hits left out (10,000)",
+            "without track_total_hits (10,000)",
             lambda body: {name: value for name, value in body.items() if name != "track_total_hits"},
         ),
         make_arm("100 hits", lambda body: {**body, "size": 100}),
-        make_arm("filter that all match", add_filter),
+        make_arm("filter that matches all", add_filter),
         Arm(
-            name="filter that 1 % match", kind="tokens", body=lambda v, _: add_narrow_filter(build_tokens_request(v)), truth=None
+            name="filter that matches 1 %",
+            kind="tokens",
+            body=lambda v, _: add_narrow_filter(build_tokens_request(v)),
+            truth=None,
         ),
         make_arm("terminate_after 10000", lambda body: {**body, "terminate_after": 10_000}),
         make_arm("sorted by the heaviest token", lambda body: body, "ordered"),

@@ -57,16 +57,16 @@ def main() -> None:
         ),
     ]
     rows = (
-        "likeness of class 2 3 4 6 10 to the first (cosine)",
-        "mean weight of word 1 2 4 8 16 32",
-        "words an image: mean; p10 p50 p90",
-        "distinct words",
-        "% of images that have word 1 4 11 32 101 317 (by frequency)",
+        "similarity of classes 2 3 4 6 10 to the first (cosine)",
+        "mean weight of tokens 1 2 4 8 16 32",
+        "tokens per image: mean; p10 p50 p90",
+        "distinct tokens",
+        "% of images that have token 1 4 11 32 101 317 (by frequency)",
         "dot product of two images: mean, p90, p99",
     )
     lines = tuple((name, *both) for name, *both in zip(rows, *columns, strict=True))
-    about = f"{len(order_BK)} views of the bundled photos, and as many drawn documents"
-    publish_result(Result(about=about, tables=(ReportTable(head=("", "real", "drawn"), rows=lines),)), args.json)
+    about = f"{len(order_BK)} views of the bundled photos, and as many generated documents"
+    publish_result(Result(about=about, tables=(ReportTable(head=("", "real", "generated"), rows=lines),)), args.json)
 
 
 if __name__ == "__main__":

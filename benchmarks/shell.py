@@ -45,7 +45,7 @@ def main() -> None:
                 seconds.append(time.perf_counter() - start)
             found[label] = seconds[1:]
     result = Result(
-        about=f"seconds of whole processes, median of {args.rounds} rounds",
+        about=f"seconds from the start to the end of the process, median of {args.rounds} rounds",
         tables=(
             ReportTable(
                 head=("", "s", "fastest", "slowest"),

@@ -235,12 +235,14 @@ def build_result(args: argparse.Namespace, size: float, rates: Mapping[str, list
         for ours, theirs, goal in races
         if theirs in rates
     ]
-    remarks = [f"throttle at the end: {reached[0] / 2**20:.1f} MiB a request, {reached[1]} of {args.threads} at a time"]
+    remarks = [
+        f"throttle at the end: {reached[0] / 2**20:.1f} MiB per request, {reached[1]} of {args.threads} concurrent requests"
+    ]
     if PEER not in rates:
         remarks.append(f"{PEER} didn't run: it isn't installed (`{PEER_INSTALL}`)")
     return Result(
         about=f"{args.docs} documents of {size:.0f} bytes, median of {args.rounds} rounds",
-        tables=(ReportTable(head=("method", "docs/s", "of raw", "least..most"), rows=tuple(rows)),),
+        tables=(ReportTable(head=("method", "docs/s", "ratio to raw", "min..max"), rows=tuple(rows)),),
         ratios=tuple(ratios),
         remarks=tuple(remarks),
         figures={"docs": args.docs, "rounds": rates, "throttle": reached},

@@ -119,7 +119,7 @@ def build_result(runs: Runs, arms: Sequence[Arm], steps: int, chosen: Mapping[st
         tables.append(ReportTable(heading=heading, head=("arm", *_WAYS), rows=rows))
         ratios = [_build_ratio(name, runs) for name in runs if name != DENSE]
     return Result(
-        about=f"{steps} updates of 256 pairs, {len(next(iter(runs.values())))} seeds: mean, and the spread over seeds",
+        about=f"{steps} updates of 256 pairs, {len(next(iter(runs.values())))} seeds: mean and spread over seeds",
         tables=tuple(tables),
         ratios=tuple(ratios),
         remarks=tuple(f"**{arm.name}**: {arm.about}; {_format_values(chosen.get(arm.name, {}))}" for arm in arms),
@@ -132,7 +132,7 @@ _COLUMNS = (
     "text -> image R@1 / 5 / 10",
     "image -> text R@1 / 5 / 10",
     "spread of R@1",
-    "words image / text",
+    "tokens image / text",
     "caption word in top 1 / 5 / 20",
 )
 _WAYS = tuple(f"{split.removeprefix('test_')} {way}" for split in SPLITS for way in ("t2i", "i2t"))

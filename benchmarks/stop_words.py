@@ -41,9 +41,9 @@ def list_rules(stats: Sequence[TokenStats], images: int) -> Iterator[tuple[str, 
     for threshold in THRESHOLDS:
         yield f"uniformity >= {threshold}", [row.token for row in find_stop_words(stats, images, threshold)]
     many = len(find_stop_words(stats, images))
-    yield "as many by frequency (or idf)", [row.token for row in sort_token_stats(stats, "df")[:many]]
-    yield "as many by share of all weight", [row.token for row in sort_token_stats(stats, "share")[:many]]
-    yield "as many by mean weight", [row.token for row in sort_token_stats(stats, "mean")[:many]]
+    yield "as many tokens by frequency (or idf)", [row.token for row in sort_token_stats(stats, "df")[:many]]
+    yield "as many tokens by share of all weight", [row.token for row in sort_token_stats(stats, "share")[:many]]
+    yield "as many tokens by mean weight", [row.token for row in sort_token_stats(stats, "mean")[:many]]
 
 
 def measure_gallery(gallery: Gallery) -> ReportTable:
@@ -62,8 +62,8 @@ def measure_gallery(gallery: Gallery) -> ReportTable:
         cells = " / ".join(map(str, compute_recalls(after)))
         rows.append((name, f"{len(words)}", f"{weight:.1f} %", cells, f"{gain:+.1f} [{low:+.1f}, {high:+.1f}]"))
     return ReportTable(
-        heading=f"{gallery.name}: {len(images)} images, {len(texts)} texts, {len(stats)} words",
-        head=("muted", "words", "of all weight", "text -> image R@1/5/10", "R@10 against none (95 %)"),
+        heading=f"{gallery.name}: {len(images)} images, {len(texts)} texts, {len(stats)} tokens",
+        head=("muted", "tokens", "share of all weight", "text -> image R@1/5/10", "R@10 minus none (95 %)"),
         rows=tuple(rows),
     )
 

@@ -134,7 +134,7 @@ def main() -> None:
         found = [_measure(cluster, f"{name}-{images}", images) for images in map(int, args.images.split(","))]
     rows = tuple((what.replace("_", " "), *(str(each[what]) for each in found)) for what in found[0])
     result = Result(
-        about="a token index beside its main index",
+        about="a token index compared with its main index",
         tables=(ReportTable(head=("", *(f"{each['images']:,} images" for each in found)), rows=rows),),
         figures={"measured": found},
     )

@@ -154,7 +154,9 @@ def build_result(about: str, best: Mapping[str, tuple[float, int]], whole: str) 
     return Result(
         about=about,
         tables=(ReportTable(head=("reading", "documents", "s", "documents/s"), rows=rows),),
-        ratios=(Ratio(what="reading the words of an index, documents/s", against=bare, value=rates[ours] / rates[bare]),),
+        ratios=(
+            Ratio(what="reading the token statistics of an index, documents/s", against=bare, value=rates[ours] / rates[bare]),
+        ),
         remarks=(whole,),
         figures={"best": best},
     )

@@ -27,18 +27,20 @@ class Kind:
 
 
 KINDS = {
-    "driver": Kind(kill_driver, "shared", "`kill -9` of the command at any request"),
-    "worker": Kind(kill_worker, "ray", "`kill -9` of one of Ray's workers during a bulk request"),
-    "node": Kind(kill_node, "own", "`kill -9` of the only node at any request, started again within 2 s"),
-    "one-of-three": Kind(kill_one_of_three, "three", "`kill -9` of one node of three (one replica) at any request"),
+    "driver": Kind(kill_driver, "shared", "`kill -9` of the command at a random request"),
+    "worker": Kind(kill_worker, "ray", "`kill -9` of a Ray worker during a bulk request"),
+    "node": Kind(kill_node, "own", "`kill -9` of the only node at a random request; it is restarted within 2 s"),
+    "one-of-three": Kind(kill_one_of_three, "three", "`kill -9` of one of three nodes (one replica) at a random request"),
     "proxy": Kind(
-        disturb_network, "shared", "a proxy that refuses, delays, cuts and changes answers to bulk requests and searches"
+        disturb_network, "shared", "a proxy rejects, delays, truncates and alters responses to bulk requests and searches"
     ),
     "alias": Kind(
-        move_alias, "shared", "the alias is moved to a foreign index, removed, or gets a second index, between two bulks"
+        move_alias, "shared", "the alias is moved to a foreign index, removed, or given a second index, between two bulk requests"
     ),
-    "swap": Kind(swap_by_other_model, "shared", "another model's run swaps the alias between two bulks"),
+    "swap": Kind(swap_by_other_model, "shared", "a run with another model swaps the alias between two bulk requests"),
     "tmpdir": Kind(fill_tmpdir, "shared", "TMPDIR of 4 to 32 KiB"),
     "dead-letters": Kind(fill_dead_letters, "shared", "the dead letters or STAIR_ES_HOME on a disk of 4 or 8 KiB"),
-    "node-disk": Kind(fill_node, "own", "the node's disk is full for 1 to 12 s, from any bulk on", small_disk=True),
+    "node-disk": Kind(
+        fill_node, "own", "the node's disk is full for 1 to 12 s, starting at a random bulk request", small_disk=True
+    ),
 }

@@ -13,7 +13,7 @@ from .base import Round
 from .cluster_state import Counts
 from .kinds import KINDS
 
-HEAD = ("kind", "what happens", "rounds", "completed", "by rerun", "lost", "duplicated", "unexpected", "other", "s a round")
+HEAD = ("kind", "what happens", "rounds", "completed", "by rerun", "lost", "duplicated", "unexpected", "other", "s per round")
 
 
 @dataclass

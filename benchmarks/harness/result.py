@@ -1,4 +1,4 @@
-"""The result of a benchmark, in one form for its output and for the page."""
+"""The result of a benchmark, in one format for its output and for the page."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Ratio:
     what: str
     against: str
     value: float
-    """Ours over theirs; without a comparison the figure itself."""
+    """Our value divided by the other one; without a comparison, the value itself."""
     goal: float = 1.0
     at_most: bool = False
-    """Whether less is better, as for times and bytes."""
+    """Whether lower is better, as for times and bytes."""
 
     @property
     def is_met(self) -> bool:
@@ -42,7 +42,7 @@ class Ratio:
         return self.what, self.against, f"{self.value:.2f}", bound, self.verdict
 
 
-RATIO_HEAD = ("what", "against", "measured", "goal", "")
+RATIO_HEAD = ("metric", "compared with", "measured", "goal", "result")
 
 
 def render_ratios(ratios: Sequence[Ratio]) -> str:
@@ -55,7 +55,7 @@ class Result:
     """The result of one run of a benchmark."""
 
     about: str
-    """Sizes, rounds, and what else the numbers depend on."""
+    """Sizes, rounds and other parameters of the numbers."""
     tables: tuple[ReportTable, ...] = ()
     ratios: tuple[Ratio, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Result:
     """All figures, unrounded, for programs."""
 
     def to_markdown(self, level: int = 2) -> str:
-        """Return everything but the figures; tables have headings of this level."""
+        """Return everything except the figures. Headings of tables have this level."""
         parts = [self.about]
         for each in self.tables:
             parts += [*([f"{'#' * level} {each.heading}"] if each.heading else []), render_table(each.head, each.rows)]

@@ -1,4 +1,4 @@
-"""What some runs need beside the repository: pictures from packages, fetched once and kept."""
+"""Inputs of some runs that are not in the repository: pictures from packages, fetched once and kept."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .plan import FOLDER, RETRAINED, SETS, TUXPAINT
 
 
 class InputUnavailable(Exception):
-    """An input can't be had here; the message says why."""
+    """An input isn't available here. The message says why."""
 
 
 def fetch_inputs(command: str, root: Path) -> None:
     """Fetch or build the inputs that a command names.
 
     Args:
-        command: With folders relative to `root`.
-        root: Of the repository.
+        command: Command whose folders are relative to `root`.
+        root: Root of the repository.
 
     Raises:
-        InputUnavailable: If a package can't be had.
+        InputUnavailable: If a package isn't available.
     """
     if RETRAINED in command:
         shutil.rmtree(root / RETRAINED, ignore_errors=True)
@@ -44,7 +44,7 @@ def _fetch_tuxpaint(folder: Path, packages: Path) -> None:
 
 
 def _build_sets(folder: Path, packages: Path) -> None:
-    if (folder / "sets.json").is_file():  # it is written last
+    if (folder / "sets.json").is_file():  # written last
         return
     build = str(Path(__file__).parents[1] / "small_sets" / "build.py")
     command = [sys.executable, build, "--out", str(folder), "--downloads", str(packages)]

@@ -1,4 +1,4 @@
-"""What a number depends on: the machine, the versions, the state of the source."""
+"""The environment of a measurement: machine, versions and commit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOCKS = {
 
 
 def read_machine(root: Path) -> dict[str, Any]:
-    """Return the facts at the head of the page."""
+    """Return the facts for the table of the page."""
     return {
         "processor": _read_processor(Path("/proc/cpuinfo")),
         "cores": os.cpu_count() or 1,
@@ -37,12 +37,12 @@ def read_machine(root: Path) -> dict[str, Any]:
 
 
 def read_load() -> float:
-    """Return how many processes wanted to run in the last minute, on average."""
+    """Return the load average of the last minute."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def wait_until_idle(cores: int, timeout_s: float = 180) -> None:
-    """Wait until the load is at most half of the cores, or the time is up: it still counts what ran a minute ago."""
+    """Wait until the load average, which includes the last minute, is at most half of the cores, or until the timeout."""
     deadline = time.monotonic() + timeout_s
     while read_load() > cores / 2 and time.monotonic() < deadline:
         time.sleep(5)

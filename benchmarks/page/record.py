@@ -1,4 +1,4 @@
-"""The record of a run. The page is written from records alone, so that a part of them can be renewed."""
+"""The record of a run. The page is rendered from records alone, so single records can be updated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Record:
     """The command as shown on the page."""
     status: Status
     reason: str = ""
-    """Why it isn't done."""
+    """Why the status isn't `done`."""
     began: str = ""
     """ISO 8601, UTC, to the minute."""
     seconds: float = 0.0
@@ -31,7 +31,7 @@ class Record:
     machine: Mapping[str, Any]
     """See `read_machine`."""
     result: Result | None = None
-    """A failed run may have one: then what it measured is what failed."""
+    """May also be set for a failed run, if a measured value missed its goal."""
 
     def write(self, file: Path) -> None:
         """Write the record as JSON."""

@@ -15,13 +15,20 @@ from .record import Record
 _TARGET = {"short": "make bench", "long": "make bench BENCH=long"}
 _HEAD = """# Benchmarks
 
-`{target}` runs all of [`benchmarks/`](../benchmarks) and wrote this page; `make bench ONLY="ingest sink"` renews a part of it,
-where the records of the others are kept (`build/bench`).
-This is the {form} form{other}. A ratio is ours over theirs, both measured in the same run; "at most" stands where less is better.
-Ratios say more than times and rates, which are this machine's. Where nothing else was set as a goal, it is to be as good as the
-other: 1."""
-_SHORT = ": sizes for minutes on two cores. Where they are too small to mean anything, it is said"
-_LONG = ": sizes for a machine of one's own"
+This page compares stair-es with other tools and with its own goals. Lost comparisons come first. `{target}` runs all programs in
+[`benchmarks/`](../benchmarks) and writes this page. `make bench ONLY="ingest sink"` updates some sections only, and takes the
+others from the records in `build/bench`.
+
+{form}
+
+- A ratio is our value divided by the other one. Both were measured in the same run.
+- "At most" means that lower is better.
+- The goal of a comparison is to be as good as the other (1), unless the table shows another goal.
+- Ratios are more meaningful than times and rates, which depend on the machine."""
+_FORMS = {
+    "short": "These are short runs, which take minutes on two cores. Sections whose sizes are too small to be meaningful say so.",
+    "long": "These are long runs, which need a dedicated machine.",
+}
 
 
 def render_page(records: Mapping[str, Record], runs: Sequence[Run], form: Form) -> str:
@@ -33,7 +40,7 @@ def render_page(records: Mapping[str, Record], runs: Sequence[Run], form: Form) 
         form: Form of all records.
     """
     present = [records[run.name] for run in runs if run.name in records]
-    parts = [_HEAD.format(target=_TARGET[form], form=form, other=_SHORT if form == "short" else _LONG)]
+    parts = [_HEAD.format(target=_TARGET[form], form=_FORMS[form])]
     parts += [_render_machine(present)] if present else []
     parts += _render_summary(records, runs)
     for group, members in groupby(runs, key=lambda run: run.group):
@@ -44,7 +51,7 @@ def render_page(records: Mapping[str, Record], runs: Sequence[Run], form: Form) 
 
 
 def _render_machine(records: Sequence[Record]) -> str:
-    """Render the machine of the newest record; the sections of other records name the differences."""
+    """Render the machine of the newest record. The sections of other records name the differences."""
     newest = max(records, key=lambda record: record.began)
     first = min(records, key=lambda record: record.began)
     facts = newest.machine
@@ -54,29 +61,29 @@ def _render_machine(records: Sequence[Record]) -> str:
         ("GPU", facts["accelerator"]),
         ("system", facts["system"]),
         ("date", first.began if first.began == newest.began else f"{first.began} to {newest.began} (UTC)"),
-        ("load at the start, at the end", f"{first.load[0]:.1f}, {newest.load[1]:.1f}"),
+        ("load at the start and at the end", f"{first.load[0]:.1f}, {newest.load[1]:.1f}"),
         ("versions", ", ".join(f"{name} {number}" for name, number in facts["versions"].items())),
         ("commit", facts["commit"]),
-        ("time of all runs", f"{sum(record.seconds for record in records) / 60:.0f} min"),
+        ("total time", f"{sum(record.seconds for record in records) / 60:.0f} min"),
     ]
     busy = first.load[0] > facts["cores"] / 2
-    note = "\n\n**Other programs ran beside it: the figures are worth little.**" if busy else ""
-    return f"## Machine\n\n{render_table(('', ''), rows)}{note}"
+    note = "\n\n**Other programs were running at the same time: the figures are unreliable.**" if busy else ""
+    return f"## Machine\n\n{render_table(('property', 'value'), rows)}{note}"
 
 
 def _render_summary(records: Mapping[str, Record], runs: Sequence[Run]) -> Iterator[str]:
-    """Render the comparisons, lost ones first, and the runs that failed or are missing."""
+    """Render the comparisons (lost ones first) and the runs that failed or are missing."""
     ratios = [ratio for run in runs if not run.smoke for ratio in _get_ratios(records.get(run.name))]
     lost, won = ([ratio for ratio in ratios if ratio.is_met == met] for met in (False, True))
     silent = [run for run in runs if run.name not in records or records[run.name].status != "done"]
-    yield "## At a glance"
-    yield f"{len(ratios)} comparisons and goals: {len(won)} are won or met, **{len(lost)} are lost or missed**."
+    yield "## Summary"
+    yield f"Of {len(ratios)} comparisons and goals, {len(won)} are won or met, and **{len(lost)} are lost or missed**."
     if silent:
         yield "\n".join(f"- **{_get_status(records.get(run.name))}**: [{run.name}](#{run.name})" for run in silent)
     if lost:
-        yield f"### Where we lose\n\n{render_ratios(lost)}"
+        yield f"### Lost comparisons and missed goals\n\n{render_ratios(lost)}"
     if won:
-        yield f"### Where we win\n\n{render_ratios(won)}"
+        yield f"### Won comparisons and met goals\n\n{render_ratios(won)}"
 
 
 def _get_ratios(record: Record | None) -> Sequence[Ratio]:
@@ -101,15 +108,15 @@ def _render_section(run: Run, record: Record | None, all_records: Sequence[Recor
         yield f"**{record.status.capitalize()}**: {record.reason}"
     if record.result:
         if run.smoke and form == "short":
-            yield f"**The short form shows only that it runs**: {run.smoke}."
+            yield f"**The short run only shows that the benchmark works**: {run.smoke}."
         yield record.result.to_markdown(level=4)
 
 
 def _describe_differences(record: Record, records: Sequence[Record]) -> str:
-    """Describe how machine and versions differ from those at the head of the page."""
+    """Describe how machine and versions differ from the table of the page."""
     head = max(records, key=lambda each: each.began).machine
     names = ("processor", "cores", "memory", "accelerator", "system", "commit")
     apart = [f"{name} {record.machine[name]}" for name in names if record.machine[name] != head[name]]
     versions = record.machine["versions"]
     apart += [f"{name} {number}" for name, number in versions.items() if head["versions"].get(name) != number]
-    return f"; unlike the head of this page: {', '.join(apart)}" if apart else ""
+    return f"; differs from the table above: {', '.join(apart)}" if apart else ""

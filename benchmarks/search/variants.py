@@ -112,7 +112,7 @@ def build_variants() -> list[Variant]:
         Variant(name="as ingest writes it"),
         Variant(name="codec best_compression (zlib)", index=(ZLIB,)),
         Variant(name="weights rounded within their 9 bits", document=(round_weights,)),
-        Variant(name="weights of 3 decimals", document=(round_to_three_decimals,)),
+        Variant(name="weights with 3 decimals", document=(round_to_three_decimals,)),
         Variant(
             name="tokens not in _source (nothing readable)",
             index=(lambda b: b["mappings"].update(_source={"excludes": ["tokens"]}),),

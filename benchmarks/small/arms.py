@@ -38,7 +38,7 @@ ARMS = {
     for arm in (
         Arm(
             name="dense",
-            about="CLIP's way, 256 dimensions",
+            about="as in CLIP, 256 dimensions",
             changes={"model.heads": ["dense"], "recipe.name": "dense"},
             grid={**_RATES, **_DROPOUT},
         ),
@@ -50,19 +50,19 @@ ARMS = {
         ),
         Arm(
             name="dense-grounded",
-            about="dense, with token heads grounded beside it (ours)",
+            about="dense, with additional grounded token heads (ours)",
             changes={"model.heads": ["tokens", "dense"], "recipe.name": "dense-grounded", **_OWN},
             grid={"optim.lr": (1e-3, 3e-3), **_DROPOUT},
         ),
         Arm(
             name="bag-of-words",
-            about="texts are their own words, images learn them",
+            about="texts are represented by their own words, and images learn these",
             changes={"recipe.name": "bag-of-words", "model.text.always_masked": True, **_OWN},
             grid={"optim.lr": (1e-3, 3e-3), **_DROPOUT},
         ),
         Arm(
             name="single",
-            about="words in one stage, neither mask nor grounding",
+            about="tokens in one stage, without mask and grounding",
             changes={"recipe.name": "single"},
             grid=_FLOPS,
         ),
@@ -74,13 +74,13 @@ ARMS = {
         ),
         Arm(
             name="stair-own",
-            about="STAIR's three stages, a text's own words with weights of their own from the start (ours)",
+            about="STAIR's three stages, with separate weights for a text's own words from the start (ours)",
             changes={"recipe.name": "stair", **_OWN},
             grid=_FLOPS,
         ),
         Arm(
             name="stair-paper",
-            about="STAIR's three stages, nearer to the paper: dot product, no cap, tied embeddings, plain mask",
+            about="STAIR's three stages, closer to the paper: dot product, no cap, tied embeddings, plain mask",
             changes={"recipe.name": "stair-paper", **_UNCAPPED},
             grid=_FLOPS,
             extra=True,

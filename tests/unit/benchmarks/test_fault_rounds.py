@@ -91,7 +91,7 @@ def test_page_keeps_manual_text(load_module: Callable[[str], ModuleType], tmp_pa
     assert text.startswith("# Faults\n")
     assert text.endswith("by hand\n")
     assert "old" not in text
-    assert text.count("another model's run swaps the alias") == text.count("`python benchmarks/faults.py --rounds 3`") == 1
+    assert text.count("a run with another model swaps the alias") == text.count("`python benchmarks/faults.py --rounds 3`") == 1
     assert report.is_clean(tallies)
     file.write_text("# Faults\n")
     with pytest.raises(ValueError, match="lacks"):

@@ -89,10 +89,10 @@ def test_losses_are_listed_first_and_all_counted(bench: dict[str, ModuleType]) -
     page = render(
         bench, record(bench, "sink", ratio(bench, 0.7), ratio(bench, 1.3)), record(bench, "ingest", ratio(bench, 0.95, goal=0.9))
     )
-    assert "3 comparisons and goals: 2 are won or met, **1 are lost or missed**." in page
-    assert page.index("### Where we lose") < page.index("### Where we win")
-    assert "| 0.70     | at least 1 | **behind** |" in section(page, "### Where we lose")
-    assert "0.70" not in section(page, "### Where we win")
+    assert "Of 3 comparisons and goals, 2 are won or met, and **1 are lost or missed**." in page
+    assert page.index("### Lost comparisons and missed goals") < page.index("### Won comparisons and met goals")
+    assert "| 0.70     | at least 1 | **behind** |" in section(page, "### Lost comparisons and missed goals")
+    assert "0.70" not in section(page, "### Won comparisons and met goals")
     for text in ("Some CPU, 2 cores", "2026-11-25 10:00", "Python 3.11.7", "abc1234", "`python benchmarks/sink.py --docs 5`"):
         assert text in page
 
@@ -101,7 +101,7 @@ def test_failed_and_skipped_runs_are_named_at_the_top(bench: dict[str, ModuleTyp
     failed = record(bench, "sink", status="failed", reason="exit status 1: documents are missing", result=None)
     missing = record(bench, "quality", status="not run", reason="apt-get isn't here", result=None, began="", seconds=0.0)
     page = render(bench, failed, missing)
-    glance = section(page, "## At a glance")
+    glance = section(page, "## Summary")
     assert "- **failed**: [sink](#sink)" in glance
     assert "- **not run**: [quality](#quality)" in glance
     assert "- **not run**: [ingest](#ingest)" in glance  # there is no record of it
@@ -113,26 +113,26 @@ def test_failed_and_skipped_runs_are_named_at_the_top(bench: dict[str, ModuleTyp
 def test_failed_checks_show_the_measured_values(bench: dict[str, ModuleType]) -> None:
     page = render(bench, record(bench, "faults", ratio(bench, 2, goal=0, at_most=True), status="failed", reason="exit status 1"))
     assert "five documents" in section(page, "### faults")
-    assert "**missed**" in section(page, "### Where we lose")
+    assert "**missed**" in section(page, "### Lost comparisons and missed goals")
 
 
 def test_a_meaningless_short_form_is_marked_and_not_counted(bench: dict[str, ModuleType]) -> None:
     page = render(bench, record(bench, "recipes", ratio(bench, 3.0)))
-    assert "0 comparisons" in page
-    assert "**The short form shows only that it runs**" in section(page, "### recipes")
+    assert "Of 0 comparisons" in page
+    assert "**The short run only shows that the benchmark works**" in section(page, "### recipes")
 
 
 def test_other_machines_are_reported(bench: dict[str, ModuleType]) -> None:
     other = {**MACHINE, "processor": "Old CPU", "versions": {**MACHINE["versions"], "numpy": "1.26"}}  # type: ignore[dict-item]
     page = render(bench, record(bench, "sink"), record(bench, "ingest", machine=other, began="2026-11-24 09:00"))
-    assert "unlike the head of this page: processor Old CPU, numpy 1.26" in section(page, "### ingest")
-    assert "unlike" not in section(page, "### sink")
+    assert "differs from the table above: processor Old CPU, numpy 1.26" in section(page, "### ingest")
+    assert "differs from" not in section(page, "### sink")
     assert "2026-11-24 09:00 to 2026-11-25 10:00 (UTC)" in page
 
 
 def test_a_busy_machine_is_reported(bench: dict[str, ModuleType]) -> None:
-    assert "worth little" not in render(bench, record(bench, "sink"))
-    assert "worth little" in render(bench, record(bench, "sink", load=(1.4, 2.0)))
+    assert "unreliable" not in render(bench, record(bench, "sink"))
+    assert "unreliable" in render(bench, record(bench, "sink", load=(1.4, 2.0)))
 
 
 def test_records_round_trip(bench: dict[str, ModuleType], tmp_path: Path) -> None:
