@@ -99,7 +99,7 @@ def inspect_node(served: RunningNode, version: Version) -> tuple[str, tuple[str,
         answer = cluster.client.transport.perform_request("GET", "/_nodes/_local", params={"filter_path": paths})
     (node,) = answer["nodes"].values()
     if node["version"] != version.number:
-        raise LookupError(f"the node says that it is {node['version']}")
+        raise LookupError(f"the node reports version {node['version']}")
     modules = {module["name"] for module in node.get("modules", ())}
     missing_modules = tuple(sorted(version.modules - modules)) if version.missing_modules is None else version.missing_modules
     return f"{node['jvm']['version']} ({node['jvm']['vm_vendor']})", missing_modules
@@ -134,7 +134,7 @@ def run_check(check: Callable[[Bench], None], bench: Bench) -> Exception | None:
 def judge(name: str, gap: KnownFailure | None, problem: Exception | None) -> Outcome:
     """Return the outcome: a check may only fail because of a known gap, and a known gap must fail with its message."""
     if problem is None:
-        unexpected = f"It works, and is expected to say: {gap.message}" if gap else ""
+        unexpected = f"The check succeeded, but should fail with: {gap.message}" if gap else ""
         return Outcome(check=name, status="failed" if gap else "ok", message=unexpected)
     message = str(problem) if isinstance(problem, CommandError | WrongOutput) else f"{type(problem).__name__}: {problem}"
     known = gap is not None and isinstance(problem, CommandError) and gap.message in message

@@ -1,4 +1,4 @@
-"""What the checks of one node share: photos with captions, a policy, and which index can be asked."""
+"""Shared state of the checks of one node: photos with captions, a policy, and the existing indices."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class WrongOutput(Exception):
 
 
 class Bench:
-    """What the checks of one node share: the commands, the photos, and which index can be asked."""
+    """Shared state of the checks of one node: the commands, the photos, and the existing indices."""
 
     def __init__(self, commands: CommandRunner, prefix: str = "") -> None:
-        """Lay out the photos with their captions.
+        """Copy the photos with their captions.
 
         Args:
             commands: For the node.
@@ -47,10 +47,10 @@ class Bench:
 
     @property
     def main(self) -> str:
-        """The index that most checks use, called as its field type: the default one, where the node has it.
+        """Field type of the index that most checks use: the default one if the node supports it.
 
         Raises:
-            Wrong: There is none.
+            WrongOutput: If no ingest succeeded.
         """
         index = next((name for name in ("rank_features", "sparse_vector") if name in self.indices), None)
         if index is None:
@@ -59,15 +59,15 @@ class Bench:
 
     @property
     def best(self) -> str:
-        """URI of the photo that the query means."""
+        """URI of the photo that the query describes."""
         return (self.photos / BEST).as_uri()
 
     def alias(self, index: str) -> str:
-        """Return the name that commands are given for an index."""
+        """Return the alias of an index for commands."""
         return self.prefix + index
 
     def ingest(self, index: str, *options: str) -> Mapping[str, object]:
-        """Take the photos in."""
+        """Ingest the photos."""
         report: Mapping[str, object] = self.commands.run(
             "ingest", self.photos / "captions.jsonl", "--image-column", "file", "--index", self.alias(index), *options
         )
@@ -76,7 +76,7 @@ class Bench:
         return report
 
     def words(self) -> list[str]:
-        """Return the words that the best photo has in the index, without the muted ones."""
+        """Return the tokens of the best photo in the index, without muted ones."""
         document = self.commands.run("inspect", self.best, "--index", self.alias(self.main))
         return [entry["token"] for entry in document["tokens"]]
 
@@ -85,7 +85,7 @@ def check_output(values: Mapping[str, object], **expected: object) -> None:
     """Check what a command printed.
 
     Raises:
-        Wrong: A value is another one.
+        WrongOutput: If a value differs.
     """
     for name, value in expected.items():
         if values.get(name) != value:
@@ -93,10 +93,10 @@ def check_output(values: Mapping[str, object], **expected: object) -> None:
 
 
 def check_best_hit(bench: Bench, hits: list[Mapping[str, object]]) -> None:
-    """Check that the photo that the query means is found first.
+    """Check that the photo that the query describes is found first.
 
     Raises:
-        Wrong: It isn't.
+        WrongOutput: If it isn't.
     """
     first = hits[0]["uri"] if hits else "nothing"
     if first != bench.best:

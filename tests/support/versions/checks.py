@@ -1,4 +1,4 @@
-"""What people do with a cluster, as checks: each runs the installed command, and looks whether it has done it right."""
+"""The checks of a version: each runs an installed command and verifies its output."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from support.versions.commands import CommandError
 __all__ = ["CHECKS", "NEEDS"]
 
 VECTORS: tuple[str, ...] = get_args(get_type_hints(DocumentSettings)["vector"])
-"""What `ingest --vector` takes."""
+"""Values of `ingest --vector`."""
 _NEAR = 0.005
-"""Scores are up to 0.39 % below the exact product."""
+"""Tolerance of scores, which are up to 0.39 % below the exact product."""
 
 
 def ingest_into(index: str, *options: str) -> Callable[[Bench], None]:
-    """Return the check that takes the photos in."""
+    """Return the check that ingests the photos."""
 
     def check(bench: Bench) -> None:
         check_output(bench.ingest(index, *options), written=len(PHOTOS))
@@ -32,13 +32,13 @@ def ingest_into(index: str, *options: str) -> Callable[[Bench], None]:
 
 
 def repeat_ingest(bench: Bench) -> None:
-    """Take the same photos in again: nothing is written."""
+    """Ingest the same photos again, and expect that nothing is written."""
     options = ("--vector", bench.main)
     check_output(bench.ingest(bench.main, *options), written=0, unchanged=len(PHOTOS))
 
 
 def swap_model(bench: Bench) -> None:
-    """Build an index with another model behind the same alias; searches see it at once."""
+    """Build an index with another model under the same alias, and expect that searches use it at once."""
     options = ("--vector", bench.main)
     before = bench.ingest("swapped", *options)["index"]
     report = bench.ingest("swapped", *options, "--model", "colours")
@@ -49,7 +49,7 @@ def swap_model(bench: Bench) -> None:
 
 
 def keep_token_index(bench: Bench) -> None:
-    """Keep a token index beside the images."""
+    """Maintain a token index for the image index."""
     options = ("--vector", bench.main)
     report = bench.ingest(bench.main, *options, "--token-index")
     if not report["token_index"]:
@@ -88,7 +88,7 @@ def search_by(query_type: str) -> Callable[[Bench], None]:
 
 
 def search_hybrid(form: str) -> Callable[[Bench], None]:
-    """Return the check that asks words and captions together."""
+    """Return the check that searches by tokens and captions together."""
 
     def check(bench: Bench) -> None:
         response = bench.commands.run(
@@ -100,31 +100,31 @@ def search_hybrid(form: str) -> Callable[[Bench], None]:
 
 
 def plan_policy(bench: Bench) -> None:
-    """See what a policy would change."""
+    """Plan a token policy."""
     check_output(bench.commands.run("policy", "plan", bench.policy, "--index", bench.alias(bench.main)), changed=1)
 
 
 def apply_policy(bench: Bench) -> None:
-    """Give the index the policy: the muted word is gone."""
+    """Apply the policy, and expect that the muted token is gone."""
     check_output(bench.commands.run("policy", "apply", bench.policy, "--index", bench.alias(bench.main))[0], changed=1, failed=[])
     if MUTED in bench.words():
         raise WrongOutput(f"{MUTED} isn't muted")
 
 
 def roll_policy_back(bench: Bench) -> None:
-    """Take the policy away: the word is there again."""
+    """Roll the policy back, and expect that the muted token is back."""
     bench.commands.run("policy", "rollback", "--index", bench.alias(bench.main))
     if MUTED not in bench.words():
         raise WrongOutput(f"{MUTED} isn't back")
 
 
 def publish_templates(bench: Bench) -> None:
-    """Put the search templates into the cluster."""
+    """Publish the search templates in the cluster."""
     check_output(bench.commands.run("template", "publish", "--index", bench.alias(bench.main)), **{"stair-es-tokens": "created"})
 
 
 def search_template(bench: Bench) -> None:
-    """Use a template as another language would: by a plain request."""
+    """Search with a template by a plain request, as a client in another language would."""
     body = {"id": "stair-es-tokens", "params": {"size": 1, "tokens": [{"token": "cat", "weight": 1}]}}
     try:
         with Cluster(Connection.from_env(environ=bench.commands.environ)) as cluster:
@@ -135,12 +135,12 @@ def search_template(bench: Bench) -> None:
 
 
 def delete_templates(bench: Bench) -> None:
-    """Take the templates out again."""
+    """Delete the templates."""
     check_output(bench.commands.run("template", "delete"), **{"stair-es-tokens": "deleted"})
 
 
 def use_page(bench: Bench) -> None:
-    """Load the page, search by words and by a picture, look at an image and its thumbnail."""
+    """Load the page, search by words and by an image, and load an image and its thumbnail."""
     with bench.commands.serve("--index", bench.alias(bench.main), "--images", bench.photos) as page:
         if b"<html" not in page.request("/"):
             raise WrongOutput("the start page isn't one")
@@ -154,7 +154,7 @@ def use_page(bench: Bench) -> None:
 
 
 def run_doctor(bench: Bench) -> None:
-    """Look at cluster and index: nothing is wrong."""
+    """Run the doctor on cluster and index, and expect no problem."""
     check_output(bench.commands.run("doctor", "--index", bench.alias(bench.main)), ok=True)
 
 
@@ -178,7 +178,7 @@ CHECKS: Mapping[str, Callable[[Bench], None]] = {
     "serve": use_page,
     "doctor": run_doctor,
 }
-"""Name, as on the page -> the check. In this order: later ones need what earlier ones have made."""
+"""Name on the page -> check, in the order of execution: later checks depend on earlier ones."""
 
 NEEDS: Mapping[str, str] = {"template search": "template publish", "template delete": "template publish"}
-"""Check -> the one without which it isn't tried."""
+"""Check -> the check that it depends on."""

@@ -1,4 +1,4 @@
-"""The installed `stair-es` on a search node, as a script would call it: its JSON, or the message of its refusal."""
+"""Run the installed `stair-es` on a search node as a script would: return its JSON, or raise its error message."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CommandRunner:
     """Runs commands against one node."""
 
     def __init__(self, url: str, folder: Path, environ: Mapping[str, str]) -> None:
-        """Give the commands a node and, as a second model, the example plugin's `colours`.
+        """Set the node and, as a second model, `colours` of the example plugin.
 
         Args:
             url: Of the node.
@@ -51,10 +51,10 @@ class CommandRunner:
         self.environ = {**environment, "STAIR_ES_URL": url, "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(paths), **environ}
 
     def run(self, *arguments: str | Path) -> Any:  # noqa: ANN401  JSON
-        """Run `stair-es ARGUMENTS --json` to its end; return what it printed.
+        """Run `stair-es ARGUMENTS --json` and return its output.
 
         Raises:
-            Refused: It failed.
+            CommandError: If the command failed.
             TimeoutExpired: It takes more than five minutes.
         """
         result = subprocess.run(
@@ -73,10 +73,10 @@ class CommandRunner:
 
     @contextmanager
     def serve(self, *arguments: str | Path) -> Iterator[PageClient]:
-        """Serve the page with these options until the end of the block.
+        """Run `stair-es serve` with these options until the end of the block.
 
         Raises:
-            Refused: It ends at once.
+            CommandError: If the server ends at once.
             TimeoutExpired: It neither serves nor ends within a minute.
         """
         command = [STAIR_ES, "serve", *arguments, "--port", "0", "--json"]
@@ -100,7 +100,7 @@ class CommandRunner:
                 process.kill()
 
     def format_error(self, output: str) -> str:
-        """Return the message and, in a line of its own, the remedy, without what differs from run to run: ports and times.
+        """Return the message and, on a separate line, the remedy, without ports and times, which differ in each run.
 
         Args:
             output: What stderr has: notes, then `error: ` at the start of a line.
@@ -111,14 +111,14 @@ class CommandRunner:
 
 
 class PageClient:
-    """The page that `stair-es serve` serves."""
+    """The page of `stair-es serve`."""
 
     def __init__(self, commands: CommandRunner, url: str) -> None:
-        """See `Commands.serve`."""
+        """See `CommandRunner.serve`."""
         self._commands, self._url = commands, url
 
     def request(self, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
-        """Return the body of the answer.
+        """Return the body of the response.
 
         Args:
             path: From the slash on.
@@ -126,7 +126,7 @@ class PageClient:
             kind: The body's type.
 
         Raises:
-            Refused: The status is no good one.
+            CommandError: If the status isn't a success.
         """
         request = Request(self._url.rstrip("/") + path, body, {"Content-Type": kind})
         try:

@@ -1,4 +1,4 @@
-"""The versions of search engines that `check_versions.py` goes through: how each node is made, and what it lacks."""
+"""The versions of search engines that `check_versions.py` tests: how each node is built, and its known gaps."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _ORDINARY_OPENSEARCH = frozenset(module.name for module in maven_locks.MODULES.v
 _ORDINARY_ELASTICSEARCH = frozenset(
     {"lang-mustache", "lang-painless", "mapper-extras", "reindex", "rest-root", "transport-netty4", "x-pack-core", "x-pack-ml"}
 )
-"""Modules of the distribution that stair-es uses, directly or not."""
+"""Modules of the default distribution that stair-es uses, directly or indirectly."""
 
 Cause = Literal["engine", "plugin", "node"]
-"""Who lacks it: every cluster of this version; every cluster without the plugin; only this node, made of what Maven serves."""
+"""What lacks a feature: the version, clusters without the plugin, or only this node, which is built from Maven artifacts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +28,13 @@ class KnownFailure:
     """A check that is known to fail on a version."""
 
     message: str
-    """Part of what the user reads."""
+    """Part of the message to the user."""
     cause: Cause
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunningNode:
-    """A running node, and how the command reaches it."""
+    """A running node, and the settings that a command needs to connect to it."""
 
     url: str
     environ: Mapping[str, str] = field(default_factory=dict)
@@ -47,22 +47,22 @@ class Version:
     engine: Literal["OpenSearch", "Elasticsearch"]
     number: str
     origin: str
-    """What the node consists of, for the page."""
+    """The parts of the node, for the page."""
     run: Callable[[Path], AbstractContextManager[RunningNode]]
-    """Runs the node in a folder, as long as the context."""
+    """Context manager that runs the node in a folder."""
     gaps: Mapping[str, KnownFailure]
-    """Check -> what is known."""
+    """Check -> its known failure."""
     missing_modules: tuple[str, ...] | None = None
-    """Modules of an ordinary installation that the node doesn't have; None where it tells so itself."""
+    """Modules of a default distribution that the node doesn't have; None if the node reports its modules."""
 
     @property
     def label(self) -> str:
-        """As `stair-es doctor` calls it."""
+        """The name that `stair-es doctor` prints."""
         return f"{self.engine} {self.number}"
 
     @property
     def modules(self) -> frozenset[str]:
-        """Those that an ordinary installation has."""
+        """Modules of a default distribution that stair-es uses."""
         return _ORDINARY_OPENSEARCH if self.engine == "OpenSearch" else _ORDINARY_ELASTICSEARCH
 
 
@@ -137,21 +137,21 @@ VERSIONS = (
     Version(
         engine="OpenSearch",
         number=opensearch_locks.OLDEST,
-        origin="server and modules; Java's security manager with all rights granted",
+        origin="server and modules; Java's security manager grants all permissions",
         run=_release(opensearch_locks.OLDEST),
         gaps={**_OPENSEARCH, "ingest --vector seismic": _TOO_OLD, "search --query-type seismic": _TOO_OLD_TO_SEARCH},
     ),
     Version(
         engine="OpenSearch",
         number=opensearch_locks.SECURED,
-        origin="server, modules and the plugin security: TLS, logged in as its administrator",
+        origin="server, modules and the security plugin, with TLS and a login as administrator",
         run=_running(build_secured_node),
         gaps=_OPENSEARCH,
     ),
     Version(
         engine="OpenSearch",
         number=opensearch_locks.SPARSE,
-        origin="server, modules and the plugins k-NN and neural-search",
+        origin="server, modules and the k-NN and neural-search plugins",
         run=_release(opensearch_locks.SPARSE),
         gaps=_NO_ELASTIC_SHAPES,
     ),
@@ -172,7 +172,7 @@ VERSIONS = (
     Version(
         engine="Elasticsearch",
         number=elasticsearch_locks.SEVEN,
-        origin="server and modules, behind a launcher of our own",
+        origin="server and modules, started by our own launcher",
         run=_running(search_nodes.build_elasticsearch7),
         missing_modules=("lang-painless",),
         gaps={
@@ -184,7 +184,7 @@ VERSIONS = (
     Version(
         engine="Elasticsearch",
         number=elasticsearch_locks.EIGHT,
-        origin="server and the two modules that Maven serves, behind a launcher of our own",
+        origin="server and the two modules published on Maven, started by our own launcher",
         run=_running(search_nodes.build_elasticsearch8),
         gaps={
             **_MODULAR,
@@ -194,7 +194,7 @@ VERSIONS = (
     Version(
         engine="Elasticsearch",
         number=elasticsearch_locks.NINE,
-        origin="server and the two modules that Maven serves, behind a launcher of our own",
+        origin="server and the two modules published on Maven, started by our own launcher",
         run=_running(search_nodes.build_elasticsearch9),
         gaps=_MODULAR,
     ),

@@ -1,4 +1,4 @@
-"""`docs/compatibility.md`: what was found on each version, as text. Nothing here runs anything."""
+"""Render `docs/compatibility.md` from the records of the versions. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHOWN: Mapping[Status, str] = {
 }
 _CAUSES: Mapping[Status, str] = {
     "engine": "every cluster",
-    "plugin": "a cluster without the plugin",
+    "plugin": "clusters without the plugin",
     "node": "this node",
     "failed": "**unexpected**",
 }
@@ -46,14 +46,14 @@ class Record:
     origin: str
     java: str
     missing_modules: tuple[str, ...]
-    """Modules of an ordinary installation that the node doesn't have."""
+    """Modules of a default distribution that the node doesn't have."""
     began: str
     """ISO 8601, UTC, to the minute."""
     seconds: float
     stair_es: str
     outcomes: tuple[Outcome, ...]
     failure: str = ""
-    """Why there is no more: the node didn't start."""
+    """Why there are no outcomes, for example because the node didn't start."""
 
     @property
     def failed(self) -> bool:
@@ -75,28 +75,32 @@ class Record:
 
 _HEAD = """# Compatibility
 
-What the installed `stair-es` does on a real node of each version. `make compatibility` starts the nodes one after the other, runs
-the commands, compares what they print, and writes this page ([`check_versions.py`](../scripts/check_versions.py)). The images are
-six of the bundled photos, the model is the default one. See also [queries](queries.md), [connections](connection.md) and
-[limits](limits.md).
+This page shows which commands work on which versions of OpenSearch and Elasticsearch. Every result comes from a real node:
+`make compatibility` starts one node after the other, runs the installed commands, checks their output, and writes this page
+([`check_versions.py`](../scripts/check_versions.py)). The images are six of the bundled photos, and the model is the default one.
+See also [queries](queries.md), [connections](connection.md) and [limits](limits.md).
+
+## Tested nodes
 """
 _LEGEND = """
-| | |
+| result | meaning |
 |---|---|
-| ok | done, and what it printed compared |
-| no | no cluster of this version can, and the command says so |
-| plugin | a cluster with the plugin can |
-| node | an ordinary cluster can; this node lacks a module that Maven doesn't serve |
-| - | not tried, since what it needs failed |
+| ok | the command succeeded, and its output is as expected |
+| no | not supported by this version; the command says so |
+| plugin | requires a plugin that this node doesn't have |
+| node | works on a default distribution; this node lacks a module that isn't published on Maven |
+| - | not tried, because a check that it depends on failed |
 
-- `swap to another model`: the second model is the example plugin's `colours`; a search after it asks the new index.
-- `search`: "a cat" finds the cat first. With `--query-type` each score is the exact dot product, within 0.5 %.
+Some checks need an explanation:
+
+- `swap to another model`: the second model is `colours` of the example plugin. A search after the swap must use the new index.
+- `search`: "a cat" must find the cat first. With `--query-type`, each score must equal the exact dot product within 0.5 %.
 - `template search`: a plain request to `_search/template`.
-- `serve`: the start page, a search by words, one by an uploaded picture, an image and its thumbnail.
+- `serve`: the start page, a search by words, a search by an uploaded image, an image and its thumbnail.
 
-## What the command says
+## Error messages
 
-`VERSION` replaces the version of the cluster, as in "OpenSearch 3.9.0", and 127.0.0.1:9200 for its address.
+In the messages, `VERSION` stands for the version of the cluster, such as "OpenSearch 3.9.0", and 127.0.0.1:9200 for its address.
 """
 
 
@@ -109,11 +113,11 @@ def write_page(records: Sequence[Record], checks: Iterable[str]) -> str:
     """
     names = list(checks)
     nodes, table, messages = _list_nodes(records), _list_checks(records, names), _list_messages(records, names)
-    return "\n".join([_HEAD, *nodes, "", "## What works where", "", *table, _LEGEND, *messages, ""])
+    return "\n".join([_HEAD, *nodes, "", "## Results", "", *table, _LEGEND, *messages, ""])
 
 
 def _list_nodes(records: Sequence[Record]) -> list[str]:
-    rows = ["| version | Java | the node | modules that it lacks | run |", "|---|---|---|---|---|"]
+    rows = ["| version | Java | node | missing modules | run |", "|---|---|---|---|---|"]
     for record in records:
         missing_modules = ", ".join(record.missing_modules) or "none"
         run = f"{record.began.replace('T', ' ')} UTC, {record.seconds:.0f} s, stair-es {record.stair_es}"
@@ -123,7 +127,7 @@ def _list_nodes(records: Sequence[Record]) -> list[str]:
 
 def _list_checks(records: Sequence[Record], checks: Iterable[str]) -> list[str]:
     rows = [
-        "| | " + " | ".join(record.label for record in records) + " |",
+        "| check | " + " | ".join(record.label for record in records) + " |",
         "|---|" + "---|" * len(records),
     ]
     for check in checks:
@@ -149,9 +153,11 @@ def _list_messages(records: Sequence[Record], checks: Sequence[str]) -> list[str
         for (check, status, message), labels in sorted(rows.items(), key=lambda row: checks.index(row[0][0]))
     ]
     failures = [
-        f"| the node | {record.label} | {_CAUSES['failed']} | {_cell(record.failure)} |" for record in records if record.failure
+        f"| start of the node | {record.label} | {_CAUSES['failed']} | {_cell(record.failure)} |"
+        for record in records
+        if record.failure
     ]
-    return ["| | on | what lacks it | message |", "|---|---|---|---|", *failures, *lines]
+    return ["| check | version | missing in | message |", "|---|---|---|---|", *failures, *lines]
 
 
 def _join_labels(labels: Sequence[str]) -> str:
@@ -164,12 +170,12 @@ def _join_labels(labels: Sequence[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    """As one cell of a table: what Markdown would take for its own is escaped, but for code."""
+    """Return a text as one cell of a table, with Markdown escaped except in code."""
     return "<br>".join(_line(" ".join(line.split())) for line in text.splitlines())
 
 
 def _line(text: str) -> str:
-    """Escape what isn't between backticks; a pipe ends a cell even there."""
+    """Escape the parts outside backticks, and pipes everywhere, because a pipe ends a cell even in code."""
     parts = text.replace("|", r"\|").split("`")
     if len(parts) % 2 == 0:
         parts = [r"\`".join(parts)]

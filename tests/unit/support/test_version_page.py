@@ -79,7 +79,7 @@ def test_the_page_has_every_check_and_every_message() -> None:
     assert "| `doctor` | **failed** | - |" in page
     assert r"| OpenSearch 2.19.1 | every cluster | it takes \<3.3> \| newer<br>Leave `a_b` and a\_b out. |" in page
     assert r"| **unexpected** | TimeoutExpired: \*late\* |" in page
-    assert "| the node | Elasticsearch 9.5.3 | **unexpected** | no Java |" in page
+    assert "| start of the node | Elasticsearch 9.5.3 | **unexpected** | no Java |" in page
 
 
 def test_messages_that_differ_in_the_version_alone_are_one_row() -> None:
