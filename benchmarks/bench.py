@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def run_benchmarks(runs: Sequence[Run], form: Form, folder: Path) -> list[Record]:
-    """Run one benchmark after the other; each record is written as soon as its run has ended."""
+    """Run one benchmark after the other; each record is written when its run has ended."""
     machine, done = read_machine(ROOT), []
     for number, run in enumerate(runs, 1):
         print(f"{number}/{len(runs)} {run.name}: {run.build_command(form)}", file=sys.stderr, flush=True)

@@ -1,11 +1,11 @@
-"""What `stair-es distill` costs: its checkpoints beside their dense model, on small real sets.
+"""Compare checkpoints of `stair-es distill` with their dense model, on small real sets.
 
     python benchmarks/small_sets/build.py --out SETS
     python benchmarks/distill.py --sets SETS --out RUNS --seeds 1
 
-The dense model is the arm `dense` of small_recipes.py. From it: a dictionary without training, heads trained on the pairs that
-the dense model was trained on, and heads trained on those images alone, with the dense model as teacher. Vectors are computed
-once and kept, so an interrupted run continues where it was.
+The dense model is the arm `dense` of small_recipes.py. It is distilled in three ways: into a dictionary without training, into
+heads trained on the pairs that the dense model was trained on, and into heads trained on those images alone, with the dense model
+as teacher. Vectors are computed once and kept, so an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def make_checkpoint(method: str, dense: Path, sets: Path, out: Path, seed: int) -> Path:
-    """Make a checkpoint from the dense model, unless it is there."""
+    """Make a checkpoint from the dense model, unless it exists."""
     if (out / "config.json").is_file():
         return out
     start, settings = time.perf_counter(), resolve_settings(None)
@@ -133,7 +133,7 @@ class KeptModel(DenseModel):
         return vectors_ND.numpy(), {}
 
     def encode_texts(self, texts: Sequence[str], progress: PartProgressCallback) -> Floats:
-        """Encode texts, or find that they are encoded."""
+        """Encode texts, unless they are already encoded."""
         return self.features.encode_texts(texts, progress)
 
 
@@ -146,12 +146,12 @@ def open_kept_model(folder: Path, pairs: dataset.TrainingSet) -> KeptModel:
 
 
 def list_training_words(pairs: dataset.TrainingSet) -> tuple[str, ...]:
-    """Return the words that captions or tags of two images have."""
+    """Return the words in the captions or tags of at least two images."""
     return collect_whole_words(((*pair.captions, *pair.tags) for pair in pairs), 2).words
 
 
 def link_images(pairs: dataset.TrainingSet, folder: Path) -> Path:
-    """Fill a folder with copies of the training images, whose names say nothing."""
+    """Fill a folder with copies of the training images, with neutral names."""
     if not folder.is_dir():
         folder.mkdir(parents=True)
         for number, pair in enumerate(pairs):

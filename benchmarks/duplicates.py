@@ -1,10 +1,10 @@
-"""Which copies of a picture are folded, and which different pictures with them, by the thresholds of `search.ranking.duplicates`.
+"""Count the copies and the different pictures that are folded, by the thresholds of `search.ranking.duplicates`.
 
     python benchmarks/duplicates.py                              # the bundled photos
-    python benchmarks/duplicates.py --images DIR --limit 100     # 100 pictures of a folder, drawn
+    python benchmarks/duplicates.py --images DIR --limit 100     # 100 random pictures of a folder
 
-Copies are made with Pillow: resized, recompressed, brightened, slightly cropped. Frames of a burst are cut from one picture as
-a camera would see it that moves, zooms or turns in between: they are different pictures to their photographer.
+Copies are made with Pillow: resized, recompressed, brightened, slightly cropped. Frames of a burst are cut from one picture, as
+if the camera moved, zoomed or turned in between. They count as different pictures.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Change = Callable[[Image.Image], Image.Image]
 
 @dataclass(frozen=True)
 class Look:
-    """What the rule sees of a picture."""
+    """The features of a picture that the rule uses."""
 
     hash: int | None
     aspect: float
@@ -43,7 +43,7 @@ class Look:
 
 
 def cut(left: float = 0.0, top: float = 0.0, right: float = 0.0, bottom: float = 0.0) -> Change:
-    """Return a function that cuts off shares of a picture's width and height."""
+    """Return a function that crops shares of a picture's width and height."""
     return lambda image: image.crop(
         (
             round(left * image.width),
@@ -81,7 +81,7 @@ BURSTS: Mapping[str, tuple[Change, Change]] = {
 
 
 def look_at(encoder: StairMiniEncoder, image: Image.Image, image_format: str = "JPEG", quality: int = 92) -> Look:
-    """Encode a picture as a file, and look at it as ingest does."""
+    """Encode a picture as a file, and extract its features as ingest does."""
     buffer = io.BytesIO()
     image.save(buffer, image_format, quality=quality)
     decoded = decode_image(buffer.getvalue(), encoder.image_spec, DecodeLimits())
@@ -91,7 +91,7 @@ def look_at(encoder: StairMiniEncoder, image: Image.Image, image_format: str = "
 
 
 def compare_looks(look: Look, other: Look) -> tuple[int, float]:
-    """Return the number of differing bits and the cosine; other shapes and colours, and plain colours, differ in all bits."""
+    """Return the number of differing bits and the cosine; other shapes or colours, and plain colours, count as all bits."""
     if look.hash is None or other.hash is None or abs(math.log(look.aspect / other.aspect)) > MAX_ASPECT_DIFFERENCE:
         return 64, 0.0
     if not share_main_colours(look.colours, other.colours):
@@ -107,7 +107,7 @@ def count_folded(pairs: Sequence[tuple[int, float]], bits: int, cosine: float) -
 
 
 def read_pictures(folder: Path, limit: int | None) -> list[Image.Image]:
-    """Read the pictures of a folder, on white."""
+    """Read the pictures of a folder, with transparency on white."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".png", ".webp"))
     if limit is not None and limit < len(files):
         files = random.Random(20).sample(files, limit)
@@ -122,7 +122,7 @@ def read_pictures(folder: Path, limit: int | None) -> list[Image.Image]:
 
 
 def measure_folder(encoder: StairMiniEncoder, folder: Path, limit: int | None) -> tuple[ReportTable, ReportTable]:
-    """Return the tables of the thresholds, and of the kinds of copies at the chosen ones."""
+    """Return the tables of the thresholds, and of the kinds of copies at the chosen thresholds."""
     pictures = read_pictures(folder, limit)
     looks = [look_at(encoder, image) for image in pictures]
     different = list(itertools.starmap(compare_looks, itertools.combinations(looks, 2)))

@@ -1,13 +1,13 @@
-"""Images/s and texts/s of an encoder, over the bare loop of its network: same backbone, same batch, no head, no vectors.
+"""Compare images/s and texts/s of an encoder with a bare loop of its network: same backbone, same batch, no head, no vectors.
 
     python benchmarks/encode.py                          # random weights: ViT-B/32 and BERT base, 30,000 tokens
     python benchmarks/encode.py --model models/coco      # a checkpoint of stair-es train
-    python benchmarks/encode.py --model stair-mini       # a model of a package
+    python benchmarks/encode.py --model stair-mini       # a packaged model
 
-`bare` runs the backbone on tensors that are in memory: of stair-mini the classifier and the detector, or the text network.
-`head` adds the projection head, the maximum over positions and the cap on tokens. `encode` is what a user calls: tokens or pixels
-in, sparse vectors out. `of bare` has the goal of 0.9; of that, `of head` is what making the vectors leaves, the rest is
-arithmetic of the head. Rounds alternate; medians.
+`bare` runs the backbone on tensors in memory. For stair-mini this is the classifier and the detector, or the text network. `head`
+adds the projection head, the maximum over positions and the limit on tokens. `encode` is the call of a user: tokens or pixels in,
+sparse vectors out. The goal for `ratio to bare` is 0.9. `ratio to head` shows the cost of building the vectors; the rest is the
+computation of the head. Rounds alternate, and the table shows medians.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Row:
     per_s: dict[str, float]
 
     def compute_share(self, loop: str) -> float | None:
-        """Return the encoder's speed over that of a loop."""
+        """Return the ratio of the encoder's speed to that of a loop."""
         return self.per_s[ENCODE] / self.per_s[loop] if loop in self.per_s else None
 
 
@@ -67,7 +67,7 @@ def make_pixels(count: int, size_px: int) -> NDArray[np.uint8]:
 
 
 def measure_loops(arm: str, made: Loops, images: int, texts: int, rounds: int) -> list[Row]:
-    """Run each loop once to warm up, then round after round."""
+    """Run each loop once to warm up, then in rounds."""
     rows = []
     for what, count, calls in (("images", images, made.images), ("texts", texts, made.texts)):
         seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -88,7 +88,7 @@ def measure_s(call: Callable[[], object]) -> float:
 
 
 def build_result(rows: list[Row], about: str, remarks: list[str]) -> Result:
-    """Return a line for each runtime and kind."""
+    """Return a row for each runtime and kind."""
     lines = []
     for row in rows:
         speeds = [f"{row.per_s[name]:.1f}" if name in row.per_s else "-" for name in (BARE, HEAD, ENCODE)]
@@ -134,7 +134,7 @@ def main() -> None:
 
 
 def measure_arms(args: argparse.Namespace, arms: list[str], stack: ExitStack, remarks: list[str]) -> list[Row]:
-    """Return the rows of all runtimes that this model and this machine have."""
+    """Return the rows of all runtimes that this model and this machine support."""
     name = args.model or stack.enter_context(tempfile.TemporaryDirectory(prefix="stair-es-bench-"))
     if not args.model:
         write_random_checkpoint(Path(name))
@@ -162,7 +162,7 @@ def explain_no_compile(name: str) -> str:
 
 
 def ensure_graphs(name: str, stack: ExitStack) -> str:
-    """Return the same model with graphs: a copy of its folder where it has none."""
+    """Return the same model with graphs: a copy of its folder if it has none."""
     from stair_es.model.stair.configuration import read_stair_config
     from stair_es.model.stair.export_onnx import export_onnx
     from stair_es.model.stair.onnx_runtime import find_onnx_mismatch

@@ -1,16 +1,16 @@
-"""What `stair-es encoder` takes beside the bare encoder: texts/s, latency, memory.
+"""Compare `stair-es encoder` with the bare encoder: texts/s, latency, memory.
 
     nice python benchmarks/encoder.py                         # stair-mini, both text towers: five minutes
-    nice python benchmarks/encoder.py --model models/coco     # a checkpoint of yours
+    nice python benchmarks/encoder.py --model models/coco     # your own checkpoint
     nice python benchmarks/encoder.py --seconds 1 --rounds 1 --clients 1 8
 
-The service and its clients are processes of their own on this machine (`encoding/load.py`), so that clients take a part of the
-cores. The bare encoder runs in this process: `encode_texts` of as many texts as wait at once with so many clients, at most
-`BATCH`; for images with decoding, as the service has to. Bare encoder and service take turns of `--seconds`; the ratio is the
-median of the rounds'. Texts are all different, so that nothing could be remembered.
+The service and its clients run in separate processes on this machine (`encoding/load.py`), so clients use a part of the cores.
+The bare encoder runs in this process. It calls `encode_texts` with as many texts as the clients have waiting at once, at most
+`BATCH`. For images it includes decoding, as in the service. Bare encoder and service alternate every `--seconds`; the ratio is
+the median over the rounds. All texts are different, so no result can be cached.
 
-`CPU` is the same ratio of CPU time for an item, bare over service, without the clients': where other programs run, they take more
-time from one process than from two, and only this ratio means something.
+`CPU` is the ratio of CPU time per item, bare encoder to service, without the clients. On a busy machine, only this ratio is
+meaningful, because other programs take more time from one process than from two.
 """
 
 from __future__ import annotations
@@ -40,45 +40,45 @@ from stair_es.sources.image.decode import DecodeLimits, decode_image
 
 BATCH = 64
 GROUP, GROUP_CLIENTS = 32, 2
-"""Texts of a request that has several, as many as clients of text-embeddings-inference may send by default, and their clients."""
+"""Texts per batch request, which is the default limit of text-embeddings-inference, and the number of its clients."""
 GOAL = 0.8
 NATIVE, TEI = "/v1/encode", "/embed_sparse"
 TEXTS = 50_000
-TIMEOUT_S = 120.0  # a busy machine may take longer than the default for what 64 clients send
+TIMEOUT_S = 120.0  # a busy machine may need longer than the default for the requests of 64 clients
 Encode: TypeAlias = Callable[[Sequence[str]], object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One load, beside the bare encoder."""
+    """One load, compared with the bare encoder."""
 
     tower: str
     path: str
     clients: int
     per_request: int
     bare_per_s: list[float]
-    """Items/s of the bare encoder, one for each round."""
+    """Items/s of the bare encoder, per round."""
     service_per_s: list[float]
     bare_cpu_ms: list[float]
-    """CPU time of an item, one for each round."""
+    """CPU time per item, per round."""
     service_cpu_ms: list[float]
     ms: list[float]
-    """Of each request."""
+    """Latency of each request."""
     client_cpu_ms: float
-    """CPU time of the clients for a request."""
+    """CPU time of the clients per request."""
 
     @property
     def ratio(self) -> float:
-        """The service's items/s over the bare encoder's."""
+        """Ratio of the service's items/s to the bare encoder's."""
         return statistics.median(ours / bare for bare, ours in zip(self.bare_per_s, self.service_per_s, strict=True))
 
     @property
     def cpu_ratio(self) -> float:
-        """The bare encoder's CPU time for an item over the service's."""
+        """Ratio of the bare encoder's CPU time per item to the service's."""
         return statistics.median(bare / ours for bare, ours in zip(self.bare_cpu_ms, self.service_cpu_ms, strict=True))
 
     def describe(self) -> str:
-        """Return what the load is, for ratios."""
+        """Return the description of the load, for ratios."""
         several = f", {self.per_request} texts a request" if self.per_request > 1 else ""
         return f"{self.tower}, {self.path}, {self.clients} client{'s' if self.clients > 1 else ''}{several}"
 
@@ -100,7 +100,7 @@ def measure_bare(encode: Encode, items: Sequence[str], size: int, seconds: float
 
 
 def measure_load(pool: ProcessPoolExecutor, encode: Encode, work: Work, process: psutil.Process, rounds: int, tower: str) -> Row:
-    """Measure bare encoder and service in turn; a first round isn't counted."""
+    """Measure bare encoder and service alternately; a first round isn't counted."""
     bares, loads, cpu_ms = list[tuple[float, float]](), list[Load](), []
     for warm in range(rounds + 1):
         bare = measure_bare(encode, work.items, min(BATCH, work.clients * work.per_request), work.seconds)

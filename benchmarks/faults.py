@@ -1,14 +1,13 @@
-"""Kill, cut off and redirect ingests, and fill disks under them: is anything lost, duplicated or unexpected?
+"""Kill, disconnect and redirect ingests, and fill their disks, and check that nothing is lost, duplicated or unexpected.
 
-    python benchmarks/faults.py                                            # a round of each kind: about a minute
-    python benchmarks/faults.py --rounds 100 --page docs/faults.md         # the long form
+    python benchmarks/faults.py                                            # one round of each kind: about a minute
+    python benchmarks/faults.py --rounds 100 --page docs/faults.md         # the long run
     python benchmarks/faults.py --rounds 10 --kinds driver,swap --seed 7
     python benchmarks/faults.py --rounds 100 --minutes 30                  # as many rounds as begin within half an hour
 
-A round disturbs a `stair-es ingest` at a random request, counts the documents of each index by its own name, runs
-the ingest again, and counts again. `docs/faults.md` says what the kinds are and what is checked.
-The exit code is 1 if anything was lost, duplicated or unexpected, or another check failed. Ctrl-C ends it after the rounds that
-are under way.
+A round disturbs a `stair-es ingest` at a random request, counts the documents of each index by its own name, runs the ingest
+again, and counts again. `docs/faults.md` describes the kinds and the checks. The exit status is 1 if anything was lost,
+duplicated or unexpected, or if another check failed. Ctrl-C ends the program after the current rounds.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _UNMOUNTABLE = "node-disk was left out: it needs a small disk, and this process 
 
 
 class Progress:
-    """Adds up the rounds, and prints a line for each."""
+    """Tallies of the rounds, with a printed line for each round."""
 
     def __init__(self, kinds: list[str], rounds: int) -> None:
         self.tallies = {kind: Tally() for kind in kinds}
@@ -98,7 +97,7 @@ def main() -> None:
 
 
 def _watch_end(minutes: float | None) -> Callable[[], bool]:
-    """Return whether to end: after so many minutes, or after SIGINT or SIGTERM; a second signal ends the program at once."""
+    """Return whether to stop: after the given minutes, or after SIGINT or SIGTERM. A second signal ends the program at once."""
     stopped, start = threading.Event(), time.monotonic()
 
     def stop(number: int, _: object) -> None:
@@ -111,7 +110,7 @@ def _watch_end(minutes: float | None) -> Callable[[], bool]:
 
 
 def _describe_command(args: argparse.Namespace, kinds: list[str], seed: int) -> str:
-    """Return the command that gives the same rounds again, without the files of this machine."""
+    """Return the command that repeats the same rounds, without paths of this machine."""
     minutes = "" if args.minutes is None else f" --minutes {args.minutes:g}"
     some = "" if kinds == list(KINDS) else f" --kinds {','.join(kinds)}"
     return f"benchmarks/faults.py --rounds {args.rounds}{minutes}{some} --images {args.images} --seed {seed}"

@@ -1,20 +1,20 @@
-"""A cluster of three nodes that grows: bulk documents/s, bytes, heap, and the time of a search, load after load.
+"""Measure a growing cluster of three nodes, load after load: bulk documents/s, bytes, heap, and search time.
 
-    python benchmarks/growth.py --docs 3000000 --json growth.json    # about half an hour, after as long for drawing the documents
-    python benchmarks/growth.py --docs 60000 --loads 3               # shows that it runs
-    python benchmarks/growth.py --replicas 1 --thumbnails            # as `stair-es ingest` has it by default
-    python benchmarks/growth.py --draw-only                          # draw the documents, for a run later
+    python benchmarks/growth.py --docs 3000000 --json growth.json    # about half an hour, plus as long to generate the documents
+    python benchmarks/growth.py --docs 60000 --loads 3               # shows that the benchmark works
+    python benchmarks/growth.py --replicas 1 --thumbnails            # as `stair-es ingest` does by default
+    python benchmarks/growth.py --draw-only                          # only generate the documents, for a later run
 
 Three OpenSearch processes of the embedded node's version form a cluster on this machine, with an index of three primary shards.
-The documents are drawn images (`query_corpus.py`) as ingest writes them, sent by the product's own bulk path (`BulkWriter` and
-`AdaptiveThrottle`). Each load has two halves: nobody searches during the first, and during the second a process sends
-`--searches-per-s` queries a second, one after the other, kinds in turn. After each load, once merges have ended, the same
-queries are sent to the idle cluster. Queries are as `Searcher` sends them: ten hits in a total order, with documents.
-Segments stay as they come; at the end each shard is merged to one (`--no-merge`), and searched once more.
+The documents are generated images (`query_corpus.py`) as ingest writes them. They are sent on the product's bulk path
+(`BulkWriter` and `AdaptiveThrottle`). Each load has two halves. There are no searches during the first half. During the second
+half, a process sends `--searches-per-s` queries per second, one after the other, alternating between the kinds. After each
+load, once merging has ended, the same queries are sent to the idle cluster. Queries are those of `Searcher`: ten hits in a
+total order, with documents. Segments are left as they are. At the end each shard is merged to one segment (unless `--no-merge`)
+and searched once more.
 
-Three nodes, client and queries share this machine's cores: a cluster of three machines does more a second. What is measured is
-how the figures change with the size. After each load the record (`--json`) is written anew, so that what was measured stays if
-the run ends early.
+Three nodes, client and queries share the cores of this machine, so a cluster of three machines is faster. This benchmark shows
+how the figures change with the size. The record (`--json`) is written after each load, so results remain if the run ends early.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NODES = 3
 
 
 def measure(args: argparse.Namespace, loads: Loads) -> Iterator[Step]:
-    """Start the nodes and load; yield each step as soon as it has been measured."""
+    """Start the nodes and load; yield each step when it has been measured."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from support.nodes.search_nodes import build_cluster
 

@@ -1,10 +1,11 @@
-"""Images/s of a whole ingest, over the bare read + decode + encode loop on the same files in the same run.
+"""Compare images/s of a complete ingest with a bare read + decode + encode loop over the same files.
 
     python benchmarks/ingest.py                   # local, then Ray
     python benchmarks/ingest.py --images 2000 --runner local
 
-Two bare loops are run: `threaded` (one thread a core takes image after image, which is the fastest that we know) and `plain`
-(one loop, the encoder alone may use all cores). The ratio that counts is the one to `threaded`. Rounds alternate; medians.
+There are two bare loops. `threaded` has one thread per core, each of which processes one image after the other; it is the fastest
+loop that we know. `plain` is a single loop in which only the encoder may use all cores. The goal applies to the ratio to
+`threaded`. Rounds alternate, and the table shows medians.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ GOAL, ALONE = 0.9, "a bare loop of reading, decoding and encoding, on all cores"
 
 
 def run_bare_loop(files: list[Path], encoder: Encoder) -> None:
-    """Read, decode, encode; nothing else."""
+    """Only read, decode and encode."""
     for start in range(0, len(files), BATCH_IMAGES):
         part = files[start : start + BATCH_IMAGES]
         pixels = [decode_image(path.read_bytes(), encoder.image_spec, DecodeLimits()).pixels_HWC for path in part]
@@ -43,7 +44,7 @@ def run_bare_loop(files: list[Path], encoder: Encoder) -> None:
 
 
 def run_threaded_loop(files: list[Path], encoder: Encoder) -> None:
-    """Do the same with one thread a core."""
+    """Do the same with one thread per core."""
     cores = os.cpu_count() or 1
     parts = [files[start : start + BATCH_IMAGES] for start in range(0, len(files), BATCH_IMAGES)]
     with ThreadPoolExecutor(cores) as pool:
@@ -53,7 +54,7 @@ def run_threaded_loop(files: list[Path], encoder: Encoder) -> None:
 def measure_ingest(
     folder: Path, connection: Connection, alias: str, runner: str, model: str
 ) -> tuple[float, float, float | None]:
-    """Return images/s with and without the start of the runner (models, Ray; until the first batch), and the idle share."""
+    """Return images/s with and without the start of the runner (models, Ray, until the first batch), and the idle share."""
     options = IngestOptions(alias=alias, model=ModelSpec(name=model), runner=runner)  # type: ignore[arg-type]
     marks: list[tuple[float, int]] = []
     start = time.perf_counter()
@@ -105,7 +106,7 @@ def main() -> None:
 
 
 def build_result(about: str, rates: Mapping[str, list[float]], idle: Mapping[str, list[float]]) -> Result:
-    """Return a line for each loop."""
+    """Return a row for each loop."""
     medians = {label: statistics.median(values) for label, values in rates.items()}
     limit, plain = medians["bare threaded"], medians["bare plain"]
     rows = [(label, f"{rate:.1f}", f"{rate / limit:.2f}", f"{rate / plain:.2f}") for label, rate in medians.items()]

@@ -1,9 +1,9 @@
-"""Entries a second and peak memory of listing: JSON Lines, Parquet of URLs, a tar, a local tree.
+"""Measure entries per second and peak memory of listing: JSON Lines, Parquet with URLs, a tar, a local tree.
 
     python benchmarks/listing.py [--entries 10000 1000000] [--tree-entries 100000]
 
-Each listing is a process of its own, so that its peak is its own; `start` is the peak of one that lists a single entry.
-Without args it takes 1,000 and 10,000 entries: seconds.
+Each listing runs in a separate process to measure its own peak. `start` is the peak of a process that lists a single entry.
+Without arguments it lists 1,000 and 10,000 entries, which takes seconds.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _list_source(argument: str) -> dict[str, float]:
 
 
 def _read_peak_mib() -> float:
-    """Return the peak of this process alone: `ru_maxrss` would have what the parent had when it forked."""
+    """Return the peak of this process alone. `ru_maxrss` would include the memory of the parent when it forked."""
     status = Path("/proc/self/status")
     if status.exists():
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024

@@ -1,16 +1,16 @@
-"""Where weak matches begin: what different cuts keep and lose, on the bundled photographs and on those of a Debian package.
+"""Measure cuts for weak matches: the hits that they keep and lose, on the bundled photographs and on those of a Debian package.
 
-    python benchmarks/match_quality.py                   # fetches the Debian package, as model_quality.py
-    python benchmarks/match_quality.py --tuxpaint DIR    # of an unpacked package
+    python benchmarks/match_quality.py                   # fetches the Debian package, as model_quality.py does
+    python benchmarks/match_quality.py --tuxpaint DIR    # uses an unpacked package
 
-The form of the cut and its constants are chosen on the bundled photographs: their captions, the queries of
-`data/photo_queries.json` (half of them have no answer there), and the photographs as queries (those of a kind are answers to
-each other). The rule: the lowest cut, in steps of 0.05, at which nine of ten queries without an answer show nothing above it.
-Photographs as queries show whether the same cut suits them.
+The form of the cut and its constants are chosen on the bundled photographs, with three kinds of queries: their captions, the
+queries of `data/photo_queries.json` (half of them have no answer there), and the photographs themselves (photographs of the
+same kind are answers to each other). The rule is the lowest cut, in steps of 0.05, at which nine of ten queries without an
+answer show nothing above it. Photographs as queries show whether the same cut suits them.
 
-The Debian package is for reporting only. Each description is a query whose answers are the photographs with that description;
-then they and all that share a word with it are left out, so that only relatives remain. Last come the queries without an answer
-of the bundled photographs that share no word with a description. The model is stair-mini.
+The Debian package is used for reporting only. Each description is a query whose answers are the photographs with that
+description. Then these photographs and all that share a word with it are left out, so that only relatives remain. The last
+queries are those without an answer in the bundled photographs that share no word with a description. The model is stair-mini.
 """
 
 from __future__ import annotations
@@ -46,30 +46,30 @@ Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labelled:
-    """Queries and documents, and which answer which."""
+class Labeled:
+    """Queries, documents, and the right answers."""
 
     queries: Sequence[SparseVector]
     documents: Sequence[SparseVector]
     answers_QD: Flags
     candidates_QD: Flags
-    """The documents that count for a query."""
+    """The documents that are considered for a query."""
     words: Sequence[Sequence[TokenGroup]] = ()
     """The words of each query; empty for images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What a cut keeps and loses, each as a share."""
+    """Hits and queries that a cut keeps and loses, as shares."""
 
     precision: float
-    """Of what is above the cut, over queries with an answer."""
+    """Share of right hits above the cut, over queries with an answer."""
     recall: float
-    """Of the answers that are above the cut."""
+    """Share of the answers that are above the cut."""
     answered: float
-    """Queries with an answer that have one above the cut."""
+    """Share of queries with an answer that have one above the cut."""
     quiet: float
-    """Queries without an answer that have nothing above the cut."""
+    """Share of queries without an answer that have nothing above the cut."""
 
     def to_cells(self) -> tuple[str, ...]:
         """Return the cells of a row, in percent."""
@@ -79,59 +79,59 @@ class Figures:
 HEAD = ("precision above, %", "answers above, %", "answered queries, %", "no answer: nothing above, %")
 
 
-def compute_weight_shares(labelled: Labelled) -> Scores:
+def compute_weight_shares(labeled: Labeled) -> Scores:
     """Return the share of the query's weight that is on tokens of the document."""
-    ones = [SparseVector.from_pairs((token, 1.0) for token in vector.tokens) for vector in labelled.documents]
-    totals = np.array([sum(vector.weights) for vector in labelled.queries])
-    shares: Scores = compute_sparse_scores(labelled.queries, ones) / totals[:, None]
+    ones = [SparseVector.from_pairs((token, 1.0) for token in vector.tokens) for vector in labeled.documents]
+    totals = np.array([sum(vector.weights) for vector in labeled.queries])
+    shares: Scores = compute_sparse_scores(labeled.queries, ones) / totals[:, None]
     return shares
 
 
-def compute_best_shares(labelled: Labelled) -> Scores:
+def compute_best_shares(labeled: Labeled) -> Scores:
     """Return the score as a share of the query's best."""
-    scores = np.where(labelled.candidates_QD, compute_sparse_scores(labelled.queries, labelled.documents), 0)
+    scores = np.where(labeled.candidates_QD, compute_sparse_scores(labeled.queries, labeled.documents), 0)
     shares: Scores = scores / np.maximum(scores.max(axis=1, keepdims=True), 1e-9)
     return shares
 
 
-def compute_cosines(labelled: Labelled) -> Scores:
-    """Return the score over the length of the query: vectors of documents have length 1."""
-    lengths = np.array([np.linalg.norm(vector.weights) for vector in labelled.queries])
-    cosines: Scores = compute_sparse_scores(labelled.queries, labelled.documents) / lengths[:, None]
+def compute_cosines(labeled: Labeled) -> Scores:
+    """Return the score divided by the length of the query, because vectors of documents have length 1."""
+    lengths = np.array([np.linalg.norm(vector.weights) for vector in labeled.queries])
+    cosines: Scores = compute_sparse_scores(labeled.queries, labeled.documents) / lengths[:, None]
     return cosines
 
 
-def compute_named_weights(labelled: Labelled) -> Scores:
-    """Return the smallest weight in the document of the words of the query; 0 for images."""
-    weights_QD = np.zeros(labelled.answers_QD.shape)
-    for query, words in enumerate(labelled.words):
+def compute_named_weights(labeled: Labeled) -> Scores:
+    """Return the smallest weight in the document among the words of the query; 0 for images."""
+    weights_QD = np.zeros(labeled.answers_QD.shape)
+    for query, words in enumerate(labeled.words):
         tokens = {token for word in words for token in word}
-        for number, document in enumerate(map(dict, labelled.documents)):
+        for number, document in enumerate(map(dict, labeled.documents)):
             weights_QD[query, number] = min((document.get(token, 0.0) for token in tokens), default=0.0)
     return weights_QD
 
 
-def compute_named_cosines(labelled: Labelled) -> Scores:
-    """Return the score over the length of the query, or 1 where the document has each word of the query."""
-    cosines: Scores = np.where(compute_named_weights(labelled) >= NAMED_WEIGHT, 1.0, compute_cosines(labelled))
+def compute_named_cosines(labeled: Labeled) -> Scores:
+    """Return the score divided by the length of the query, or 1 if the document has every word of the query."""
+    cosines: Scores = np.where(compute_named_weights(labeled) >= NAMED_WEIGHT, 1.0, compute_cosines(labeled))
     return cosines
 
 
-FORMS: Mapping[str, Callable[[Labelled], Scores]] = {
+FORMS: Mapping[str, Callable[[Labeled], Scores]] = {
     "score over the query's length": compute_cosines,
     "the same, or each word of the query": compute_named_cosines,
     "share of the best score": compute_best_shares,
     "share of the query's weight": compute_weight_shares,
-    "geometric mean of the first and the last": lambda labelled: np.sqrt(
-        compute_cosines(labelled) * compute_weight_shares(labelled)
+    "geometric mean of the first and the last": lambda labeled: np.sqrt(
+        compute_cosines(labeled) * compute_weight_shares(labeled)
     ),
 }
 
 
-def measure_cut(labelled: Labelled, values_QD: Scores, cut: float) -> Figures:
-    """Measure what a cut keeps and loses."""
-    above_QD = (values_QD >= cut) & labelled.candidates_QD
-    answers_QD, has_answer_Q = labelled.answers_QD, labelled.answers_QD.any(axis=1)
+def measure_cut(labeled: Labeled, values_QD: Scores, cut: float) -> Figures:
+    """Measure the hits that a cut keeps and loses."""
+    above_QD = (values_QD >= cut) & labeled.candidates_QD
+    answers_QD, has_answer_Q = labeled.answers_QD, labeled.answers_QD.any(axis=1)
     right_QD = above_QD & answers_QD
     with np.errstate(invalid="ignore"):
         return Figures(
@@ -142,12 +142,12 @@ def measure_cut(labelled: Labelled, values_QD: Scores, cut: float) -> Figures:
         )
 
 
-def choose_cut(labelled: Labelled, values_QD: Scores) -> float | None:
-    """Return the lowest cut at which queries without an answer are quiet enough; None if there is none."""
-    return next((float(cut) for cut in CUTS if measure_cut(labelled, values_QD, cut).quiet >= QUIET_GOAL), None)
+def choose_cut(labeled: Labeled, values_QD: Scores) -> float | None:
+    """Return the lowest cut at which few enough queries without an answer show a hit; None if there is none."""
+    return next((float(cut) for cut in CUTS if measure_cut(labeled, values_QD, cut).quiet >= QUIET_GOAL), None)
 
 
-def read_bundled(model: StairMiniEncoder) -> dict[str, Labelled]:
+def read_bundled(model: StairMiniEncoder) -> dict[str, Labeled]:
     """Read the bundled photographs with queries, captions and kinds."""
     captions, labels = read_captions(), json.loads(QUERIES.read_text(encoding="utf-8"))
     names = [Path(file).stem for file in captions]
@@ -158,22 +158,22 @@ def read_bundled(model: StairMiniEncoder) -> dict[str, Labelled]:
         "captions": {caption: [name] for name, caption in zip(names, captions.values(), strict=True)},
         "images": {name: kinds.get(name, ()) for name in names},
     }
-    labelled = {}
+    labeled = {}
     for name, answers_of in answers.items():
         flags_QD = np.array([[document in right for document in names] for right in answers_of.values()])
         is_image = name == "images"
-        labelled[name] = Labelled(
+        labeled[name] = Labeled(
             queries=images if is_image else model.encode_texts(list(answers_of)),
             documents=images,
             answers_QD=flags_QD,
             candidates_QD=~np.eye(len(names), dtype=bool) if is_image else np.ones_like(flags_QD),
             words=[] if is_image else [list_named_words(model, [text]) for text in answers_of],
         )
-    return labelled
+    return labeled
 
 
-def label_gallery(model: StairMiniEncoder, gallery: Gallery) -> dict[str, Labelled]:
-    """Label a gallery by its texts; the second time without the pictures that could answer."""
+def label_gallery(model: StairMiniEncoder, gallery: Gallery) -> dict[str, Labeled]:
+    """Label a gallery by its texts, and again without the pictures that could be answers."""
     stop_words = load_stop_words()
     words = [{word.rstrip("s") for word in _WORD.findall(text.lower()) if word not in stop_words} for text in gallery.texts]
     words_of = dict(zip(gallery.texts, words, strict=True))
@@ -190,11 +190,11 @@ def label_gallery(model: StairMiniEncoder, gallery: Gallery) -> dict[str, Labell
     ]
     shape = (len(absent), len(images))
     return {
-        "descriptions": Labelled(queries=queries, documents=images, answers_QD=answers_QD, candidates_QD=all_QD, words=named),
-        "answers left out": Labelled(
+        "descriptions": Labeled(queries=queries, documents=images, answers_QD=answers_QD, candidates_QD=all_QD, words=named),
+        "answers left out": Labeled(
             queries=queries, documents=images, answers_QD=none_QD, candidates_QD=~related_QD, words=named
         ),
-        "queries about other things": Labelled(
+        "queries about other things": Labeled(
             queries=model.encode_texts(absent),
             documents=images,
             answers_QD=np.zeros(shape, bool),
@@ -204,25 +204,25 @@ def label_gallery(model: StairMiniEncoder, gallery: Gallery) -> dict[str, Labell
     }
 
 
-def tabulate_forms(labelled: Labelled) -> ReportTable:
-    """Compare the forms of a cut, each at the cut that the rule chooses."""
+def tabulate_forms(labeled: Labeled) -> ReportTable:
+    """Compare the forms of a cut, each at the value that the rule chooses."""
     rows = []
     for name, compute in FORMS.items():
-        values_QD = compute(labelled)
-        cut = choose_cut(labelled, values_QD)
+        values_QD = compute(labeled)
+        cut = choose_cut(labeled, values_QD)
         cells: tuple[str, ...] = (
-            ("none",) + ("",) * len(HEAD) if cut is None else (f"{cut:.2f}", *measure_cut(labelled, values_QD, cut).to_cells())
+            ("none",) + ("",) * len(HEAD) if cut is None else (f"{cut:.2f}", *measure_cut(labeled, values_QD, cut).to_cells())
         )
         rows.append((name, *cells))
     return ReportTable(heading="Bundled photographs, queries: the form", head=("form", "cut", *HEAD), rows=tuple(rows))
 
 
-def tabulate_cuts(name: str, labelled: Labelled) -> ReportTable:
+def tabulate_cuts(name: str, labeled: Labeled) -> ReportTable:
     """Measure cuts of the chosen form."""
-    values_QD = compute_named_cosines(labelled)
-    rows = tuple((f"{cut:.2f}", *measure_cut(labelled, values_QD, cut).to_cells()) for cut in SHOWN_CUTS)
-    count = len(labelled.queries)
-    heading = f"{name}: {count} queries, {int((~labelled.answers_QD.any(axis=1)).sum())} of them without an answer"
+    values_QD = compute_named_cosines(labeled)
+    rows = tuple((f"{cut:.2f}", *measure_cut(labeled, values_QD, cut).to_cells()) for cut in SHOWN_CUTS)
+    count = len(labeled.queries)
+    heading = f"{name}: {count} queries, {int((~labeled.answers_QD.any(axis=1)).sum())} of them without an answer"
     return ReportTable(heading=heading, head=("score over the query's length, or each word", *HEAD), rows=rows)
 
 
@@ -234,10 +234,10 @@ def main() -> None:
     model = StairMiniEncoder(ModelSpec(name="stair-mini"))
     bundled = read_bundled(model)
     tables = [tabulate_forms(bundled["queries"])]
-    tables += [tabulate_cuts(f"Bundled photographs, {name}", labelled) for name, labelled in bundled.items()]
+    tables += [tabulate_cuts(f"Bundled photographs, {name}", labeled) for name, labeled in bundled.items()]
     for gallery in read_galleries(args):
         found = label_gallery(model, gallery)
-        tables += [tabulate_cuts(f"{gallery.name}, {name}", labelled) for name, labelled in found.items()]
+        tables += [tabulate_cuts(f"{gallery.name}, {name}", labeled) for name, labeled in found.items()]
     remark = f"stair-mini: {model.match_thresholds}"
     publish_result(Result(about="stair-mini", tables=tuple(tables), remarks=(remark,)), args.json)
 

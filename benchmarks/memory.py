@@ -1,11 +1,12 @@
-"""Memory of each process of an ingest, and how it grows from a small corpus to a large one.
+"""Measure the memory of each process of an ingest, and its growth from a small to a large corpus.
 
     python benchmarks/memory.py                                   # 1,000 and 5,000 small images, this process and Ray
-    python benchmarks/memory.py --images 1000,10000,100000        # the long form
+    python benchmarks/memory.py --images 1000,10000,100000        # the long run
 
-Images are small JPEG files (64 x 48, each different). A sample a second of each process's own memory (USS: what would be free
-if it ended, so Ray's shared object store isn't counted once a worker), the largest of a kind is shown. The node isn't ours
-and isn't counted. `--model` takes a quicker model where a plugin brings one: memory hardly depends on it.
+Images are small JPEG files (64 x 48, each different). Each process's own memory is sampled once per second, and the table shows
+the largest process of each kind. The memory is the USS, which would be free if the process ended, so Ray's shared object store
+isn't counted once per worker. The search node isn't counted. With `--model` you can use a faster model of a plugin: memory hardly
+depends on the model.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def classify_process(process: psutil.Process, driver: int) -> str:
 
 
 def run_watched(command: list[str]) -> tuple[dict[str, float], float, dict[str, object]]:
-    """Run a command; return the peak in MB of each kind of process, the seconds, and its last line of JSON."""
+    """Run a command; return the peak in MB of each kind of process, the seconds, and the last line of JSON."""
     peaks: defaultdict[str, float] = defaultdict(float)
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

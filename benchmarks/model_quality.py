@@ -1,14 +1,14 @@
-"""Quality of stair-mini beside the former default model and dense ConSE: retrieval, and whether people accept its words.
+"""Compare stair-mini with the former default model and dense ConSE: retrieval, and whether people accept its tokens.
 
     python benchmarks/model_quality.py                 # fetches the Debian package (apt-get download, dpkg-deb -x)
-    python benchmarks/model_quality.py --tuxpaint DIR    # DIR/usr/share/tuxpaint/stamps/... of an unpacked package
-    python benchmarks/model_quality.py --sets SETS     # also on the drawings of what small_sets/build.py made
+    python benchmarks/model_quality.py --tuxpaint DIR    # uses DIR/usr/share/tuxpaint/stamps/... of an unpacked package
+    python benchmarks/model_quality.py --sets SETS     # also on the drawings of small_sets/build.py
 
-Text -> image: each distinct English description of the package is a query, the photographs of `data/tuxpaint_photos.txt` are the
-gallery. Image -> text: the other way round. What has the same description (in the sets: the same concept) counts as right; ties
-count against us. The models have not learned from these pictures. The former model's ranks were recorded in
-`data/stair-mini-1.json`. Readability: which of the heaviest words of the 40 example photographs are in `data/accept.json`, a list
-that a person made before the words were seen. Exit status 1 if a goal is missed.
+Text -> image: each distinct English description of the package is a query, and the photographs of `data/tuxpaint_photos.txt` are
+the gallery. Image -> text is the reverse. An item is right if it has the same description (in the sets: the same concept). Ties
+count against stair-es. The models were not trained on these pictures. The ranks of the former model were recorded in
+`data/stair-mini-1.json`. Readability: the share of the heaviest tokens of the 40 example photographs that are in
+`data/accept.json`, a list that a person wrote before seeing the tokens. The exit status is 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ACCEPTED, FORMER = (Path(__file__).parent / "data" / name for name in ("accept.j
 AT_LEAST = (36.0, 58.0, 65.0)
 """R@1/5/10 on the photographs."""
 MOST_BELOW_FORMER = 2.0
-"""Points of R@1 that a set of drawings may lose."""
+"""Allowed loss of R@1 on a set of drawings, in points."""
 READABLE = {"accepted of the 5 heaviest": 75.0, "accepted of the 10 heaviest": 62.0, "accepted of the heaviest": 82.0}
 OURS, OLD, DENSE = "stair-mini full", "stair-mini-1 full", "dense ConSE"
 DIRECTIONS = ("text -> image", "image -> text")
@@ -50,21 +50,21 @@ DIRECTIONS = ("text -> image", "image -> text")
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """What was measured on one gallery."""
+    """The measurements on one gallery."""
 
     name: str
     queries: int
     gallery: int
     rows: Mapping[str, tuple[tuple[float, ...], ...]]
-    """For each tower R@1/5/10, both ways."""
+    """R@1/5/10 of each tower, in both directions."""
     gains: Mapping[str, tuple[float, float, float]]
-    """Of stair-mini over its former self: way and cut -> points, interval."""
+    """Gain of stair-mini over the former model: direction and cut -> points, interval."""
     words: Mapping[str, tuple[float, float]]
-    """Mean number of words of an image and of a text."""
+    """Mean number of tokens of an image and of a text."""
 
 
 def read_former(name: str) -> dict[str, tuple[Ranks, Ranks]]:
-    """Return the former model's ranks on a gallery, both ways, by tower."""
+    """Return the former model's ranks on a gallery, in both directions, by tower."""
     former = json.loads(FORMER.read_text(encoding="utf-8"))["ranks"][name]
     return {
         f"stair-mini-1 {tower}": (np.array(former[tower]["to_image"]), np.array(former[tower]["to_text"]))
@@ -73,7 +73,7 @@ def read_former(name: str) -> dict[str, tuple[Ranks, Ranks]]:
 
 
 def measure(gallery: Gallery) -> Table:
-    """Return all towers on one gallery."""
+    """Measure all towers on one gallery."""
     model, light = (StairMiniEncoder(ModelSpec(name="stair-mini", text_tower=tower)) for tower in ("full", "table"))
     images = model.encode_images(gallery.pixels_BHWC)
     found, words = {}, {}
@@ -102,7 +102,7 @@ def measure_readability(words: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """Return the shares, in percent, of accepted words among the heaviest of the example photographs.
 
     Args:
-        words: Of each photograph, heaviest first.
+        words: Tokens of each photograph, heaviest first.
     """
     accepted = {name: set(good) for name, good in json.loads(ACCEPTED.read_text(encoding="utf-8")).items()}
     shares = []
@@ -120,7 +120,7 @@ def read_example_words() -> dict[str, tuple[str, ...]]:
 
 
 def build_result(tables: Sequence[Table], words: Mapping[str, Sequence[str]], backend: str) -> Result:
-    """Return tables, and what has a goal."""
+    """Return the tables and the ratios with a goal."""
     photos = tables[0].rows
     now, before = measure_readability(words), measure_readability(json.loads(FORMER.read_text(encoding="utf-8"))["tokens"])
     ratios = [

@@ -1,21 +1,22 @@
-"""How long a search takes, and how many of the ten best it finds: token weights beside BM25, dense kNN and SEISMIC.
+"""Measure search time and recall of the ten best hits: token weights compared with BM25, dense kNN and SEISMIC.
 
-    python benchmarks/query.py --docs 10000 --docs 100000      # OpenSearch 3.6.0 with its plugins, started for it
-    python benchmarks/query.py --tuxpaint DIR                  # R@1/5/10 too, on photographs: see model_quality.py
+    python benchmarks/query.py --docs 10000 --docs 100000      # starts OpenSearch 3.6.0 with its plugins
+    python benchmarks/query.py --tuxpaint DIR                  # also R@1/5/10 on photographs: see model_quality.py
     python benchmarks/query.py --docs 1000000 --no-knn         # without dense vectors, which take half an hour to index
     python benchmarks/query.py --no-knn --no-seismic           # the embedded node's version, without plugins
-    python benchmarks/query.py --url http://127.0.0.1:9200 --no-knn --no-seismic  # a cluster of yours
+    python benchmarks/query.py --url http://127.0.0.1:9200 --no-knn --no-seismic  # your own cluster
 
-The corpus is drawn (`query_corpus.py` says how, and how far it resembles real photos), the queries are real texts through the
-model's text tower, the same as a distilled model has them (64 and 128 tokens), and images (`search/queries.py`). One shard,
-merged to one segment unless `--unmerged`; one client over one connection; every method is warm, and they take turns, in random
-order for each query, so that whatever else the machine does hits all alike. Times are of the whole request, in ms. Percentiles
-are over all requests; "best" is the median over the queries of the best of `--rounds` times, for machines that are busy with
-other things, too: ratios and goals are of that.
+The corpus is generated (`query_corpus.py` describes how, and compares it with real photos). The queries are real texts encoded
+with the model's text tower, the same texts with as many tokens as a distilled model has (64 and 128), and images
+(`search/queries.py`). The index has one shard, merged to one segment unless `--unmerged`. One client uses one connection. All
+methods are warmed up. They alternate in random order for each query, so that other load on the machine affects all of them
+equally. Times are for the whole request, in ms. Percentiles are over all requests. "best" is the median over the queries of the
+best of `--rounds` times, which makes it robust on a busy machine; ratios and goals use it.
 
-Recall is against the exact ranking by all tokens of the query (for kNN: by the exact inner products). An engine keeps 9 bits of
-a weight: in the second figure a document counts that is at most 0.39 % below the tenth best, the same for all methods. The goals
-are judged by that one. SEISMIC searches every segment approximately here, as it does from `approximate_threshold` documents on.
+Recall is measured against the exact ranking by all tokens of the query (for kNN: by the exact inner products). An engine keeps 9
+bits of a weight. In the second figure, a document counts if its score is at most 0.39 % below the tenth best, for all methods
+alike. The goals use this figure. SEISMIC searches every segment approximately here, as it does in segments with at least
+`approximate_threshold` documents.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def measure_corpus(http: Http, docs: int, gallery: Gallery | None, args: argpars
         exact = ExactSearch(corpus, documents)
         rows: list[Row] = []
         all_queries = make_queries(corpus, (*QUERY_SIZES, *SIMILAR_SIZES), args.queries)
-        for queries in all_queries:  # until the JVM has compiled what there is to compile
+        for queries in all_queries:  # until the JVM has compiled the hot code
             measure_arms(http, prefix, [replace(arm, truth=None) for arm in arms], queries, {}, rounds=0)
         for queries in all_queries:
             answers = compute_truths(corpus, documents, queries, exact, dense=args.knn)
@@ -135,7 +136,7 @@ def main() -> None:
     with open_node(args) as http:
         for docs in args.docs or [10_000]:
             reports.append(measure_corpus(http, docs, gallery, args))
-            save_result(build_result(reports, about), args.json)  # after each: the larger ones take long
+            save_result(build_result(reports, about), args.json)  # after each corpus, because the larger ones take long
     publish_result(build_result(reports, about), args.json)
 
 

@@ -1,10 +1,11 @@
-"""What the bytes of a document are spent on, and where they can be saved.
+"""Measure the bytes of a document by field and setting, and possible savings.
 
-    python benchmarks/query_bytes.py                 # the embedded node's version, 20,000 drawn documents
+    python benchmarks/query_bytes.py                 # the embedded node's version, 20,000 generated documents
     python benchmarks/query_bytes.py --url ... --json FILE
 
-Documents are the product's own (`documents.document`, `mappings/image.json`), of drawn images (`query_corpus.py`), without
-thumbnails and captions. Each row is an index of its own, merged to one segment: all files of the shard, without the translog.
+Documents are built by the product (`documents.document`, `mappings/image.json`) from generated images (`query_corpus.py`),
+without thumbnails and captions. Each row is a separate index, merged to one segment. Bytes are those of all files of the shard,
+without the translog.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Size:
 
 
 def make_metadata(row: int, rng: np.random.Generator) -> ImageMetadata:
-    """Return the metadata that an object store would give."""
+    """Return the metadata that an object store would return."""
     width, height = IMAGE_SIZES[row % len(IMAGE_SIZES)]
     name, folder = split_image_uri(make_uri(row))
     taken = f"2026-{1 + row % 12:02}-{1 + row % 28:02}T{row % 24:02}:{row % 60:02}:07"
@@ -125,7 +126,7 @@ def _send_bulk(http: Http, index: str, lines: list[str]) -> None:
 
 
 def build_result(sizes: list[Size], about: str) -> Result:
-    """Return all sizes beside that of the first."""
+    """Return all sizes with their difference to the first."""
     first = sizes[0].bytes_a_document
     rows = ((each.name, f"{each.bytes_a_document:.0f}", f"{each.bytes_a_document - first:+.0f}") for each in sizes)
     files = " ".join(f"{name} {value:.0f}" for name, value in sizes[0].by_file.items() if value >= 1)

@@ -1,8 +1,8 @@
-"""What makes a search over `rank_features` slow or quick on the engine's side: the same queries, sent in other ways.
+"""Measure what makes a search over `rank_features` slow or fast in the engine: the same queries with different requests.
 
     python benchmarks/query_causes.py --docs 100000
 
-As `query.py` measures, on one node and in turns. All rows but `terminate_after` find the same documents.
+Measured like `query.py`, on one node and alternating. All rows except `terminate_after` find the same documents.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def build_indices() -> dict[str, tuple[Kind, bool]]:
 
 
 def build_arms() -> list[Arm]:
-    """Return all arms; the first is what the others are compared with."""
+    """Return all arms; the others are compared with the first."""
 
     def make_arm(name: str, change: Callable[[Body], Body], kind: str = "tokens") -> Arm:
         return Arm(name=name, kind=kind, body=lambda vector, _dense: change(build_tokens_request(vector)))
@@ -139,7 +139,7 @@ def main() -> None:
         segments = http.request_json("GET", f"/_cat/segments/{prefix}-several?format=json&h=docs.count")
         found: list[list[Row]] = []
         all_queries = make_queries(corpus, QUERY_SIZES, args.queries)
-        for queries in all_queries:  # until the JVM has compiled what there is to compile
+        for queries in all_queries:  # until the JVM has compiled the hot code
             measure_arms(http, prefix, [replace(arm, truth=None) for arm in build_arms()], queries, {}, rounds=0)
         for queries in all_queries:
             truths = {"tokens": [exact.compute_truth(vector) for vector in queries.vectors]}
@@ -155,7 +155,7 @@ def main() -> None:
 
 
 def _measure_modes(http: Http, prefix: str, queries: Any, truths: Any) -> list[Row]:  # noqa: ANN401  as in `measure`
-    """Measure segments that are searched one after the other, and concurrently."""
+    """Measure segments that are searched sequentially and concurrently."""
     rows = []
     for mode in ("none", "all"):
         http.request_json("PUT", f"/{prefix}-several/_settings", {f"index.{_MODE}": mode})

@@ -1,9 +1,9 @@
-"""How far the drawn corpora of the other benchmarks resemble real photos.
+"""Compare the generated corpora of the other benchmarks with real photos.
 
     python benchmarks/query_corpus.py
 
-`search/corpus.py` says how they are drawn. Views of the bundled photos are compared with as many drawn documents whose likeliest
-classes are the same; shape suffixes are those of that module.
+`search/corpus.py` describes how they are generated. Views of the bundled photos are compared with as many generated documents
+whose likeliest classes are the same. Shape suffixes are those of that module.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _compute_likeness(classes_NR: NDArray[np.int64], embeddings_KD: Floats) -> t
 
 
 def main() -> None:
-    """Compare the views with as many drawn documents whose likeliest classes are the same."""
+    """Compare the views with as many generated documents whose likeliest classes are the same."""
     args = build_parser(__doc__).parse_args()
     views = score_photos()
     corpus, encoder = Corpus(views), StairMiniEncoder(ModelSpec(name=KIND.card.name))

@@ -1,12 +1,12 @@
-"""What the page of `stair-es serve` takes beside the bare requests that it makes.
+"""Compare the page of `stair-es serve` with the bare requests that it sends.
 
     nice python benchmarks/serve.py            # 100,000 documents with thumbnails; about ten minutes
     nice python benchmarks/serve.py --docs 5000 --queries 20
 
-Documents are those of `query_corpus.py`, each with the thumbnail of a bundled photo. The node and the server are processes of
-their own, this one asks both over keep-alive connections. Each query goes to the node as the very `_search` request that the
-page makes of it, and to the page, in turn and in changing order: the ratio is of such pairs. The texts are known,
-as when a slider moves; encoding a new one is shown by itself.
+Documents are those of `query_corpus.py`, each with the thumbnail of a bundled photo. The node and the server run in separate
+processes. This process queries both over keep-alive connections. Each query is sent to the node, as the `_search` request that
+the page makes of it, and to the page, in changing order. The ratio is the median over these pairs. The texts are already
+encoded, as when a slider moves. Encoding a new text is reported separately.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ from stair_es.web.search.schemas import DEFAULT_K, SearchParams
 LOADS = 3
 INDEX, WAY = "serve-bench", QueryPlan(query_type="rank_features", max_clauses=1024)
 CONNECTIONS = 6
-"""As many as browsers open to one host."""
+"""Connections that browsers open to one host."""
 SLIDING_S = 10.0
 
 
 def build_kind(thumbnails: Sequence[str | None]) -> Kind:
-    """Return the index as ingest makes it, with these thumbnails in turn."""
+    """Return the index as ingest creates it, with these thumbnails in rotation."""
     pictures = itertools.cycle(thumbnails)
     numbers = itertools.count()
     body = resources.load_json_resource("mappings", "image")
@@ -98,7 +98,7 @@ def list_page_facets(node: str) -> tuple[list[Facet], Mapping[str, MappedField]]
 
 
 def build_search_pairs(texts: Sequence[str], encoder: Encoder, node: str, url: str, route: str) -> list[tuple[Call, Call]]:
-    """Return the bare request and that to the page, for each text."""
+    """Return the bare request and the request to the page, for each text."""
     plain, ours = Client(node), Client(url)
     facets, fields = list_page_facets(node)
     pairs: list[tuple[Call, Call]] = []
@@ -115,7 +115,7 @@ def build_search_pairs(texts: Sequence[str], encoder: Encoder, node: str, url: s
 
 
 def build_thumbnail_pairs(hits: Sequence[Mapping[str, Any]], node: str, url: str) -> list[tuple[Call, Call]]:
-    """Return the bare request and that to the page, for each thumbnail."""
+    """Return the bare request and the request to the page, for each thumbnail."""
     plain, ours = Client(node), Client(url)
     pairs: list[tuple[Call, Call]] = []
     for hit in hits:
@@ -130,7 +130,7 @@ def build_thumbnail_pairs(hits: Sequence[Mapping[str, Any]], node: str, url: str
 
 
 def measure_slider_moves(text: str, url: str, seconds: float) -> float:
-    """Return the slider moves a second: each another weight of the heaviest token, the answer awaited."""
+    """Return the slider moves per second, each with another weight of the heaviest token and after the previous response."""
     client = Client(url)
     word = json.loads(client.post("/api/search", json.dumps({"text": text}).encode()))["query"][0]["token"]
     began_s, count = time.perf_counter(), 0
@@ -141,7 +141,7 @@ def measure_slider_moves(text: str, url: str, seconds: float) -> float:
 
 
 def measure_grid(paths: Sequence[str], url: str) -> float:
-    """Return the milliseconds until all pictures of a page are there, over as many connections as a browser opens."""
+    """Return the milliseconds until all pictures of a page are loaded, over as many connections as a browser opens."""
     clients = [Client(url) for _ in range(CONNECTIONS)]
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         return measure_ms(
@@ -150,7 +150,7 @@ def measure_grid(paths: Sequence[str], url: str) -> float:
 
 
 def search_page(text: str, url: str, k: int) -> list[dict[str, Any]]:
-    """Return what the page finds."""
+    """Return the hits of the page."""
     found: list[dict[str, Any]] = json.loads(Client(url).post("/api/search", json.dumps({"text": text, "k": k}).encode()))["hits"]
     return found
 
@@ -205,7 +205,7 @@ def report_loads(loads: Mapping[str, Sequence[PageLoad]]) -> tuple[ReportTable, 
 
 
 def measure(about: str, texts: Sequence[str], node: str, url: str, rounds: int) -> Result:
-    """Return the table, and what isn't a pair."""
+    """Return the table, and the measurements that aren't pairs."""
     encoder = registry.load_encoder(ModelSpec(name=KIND.card.name))
     client = Client(url)
     cold = [measure_ms(lambda text=text: client.post("/api/search", json.dumps({"text": text}).encode())) for text in texts]  # type: ignore[misc]

@@ -1,8 +1,8 @@
-"""Seconds that a person waits: `stair-es --help`, a warm text search from the shell, and an ingest that finds nothing new.
+"""Measure the duration of commands: `stair-es --help`, a warm text search from the shell, and an ingest that finds nothing new.
 
     python benchmarks/shell.py
 
-Whole processes, median of the rounds. Uses the embedded node (or STAIR_ES_URL) and an index of its own.
+Each time is that of a whole process, as the median of the rounds. Uses the embedded node (or STAIR_ES_URL) and a separate index.
 """
 
 from __future__ import annotations

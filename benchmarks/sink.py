@@ -1,16 +1,16 @@
-"""Documents/s of the bulk path, over raw serialized `_bulk` requests with the same documents in the same run.
+"""Compare documents/s of the bulk path with raw serialized `_bulk` requests of the same documents.
 
     python benchmarks/sink.py
     python benchmarks/sink.py --docs 20000 --rounds 7 --threads 4
 
-One after the other: **raw** posts bodies that lie ready in memory over one keep-alive connection and doesn't look at the answers.
-**stair-es** serializes, sends, reads the answer and gives each document its outcome. **helpers.bulk** is the client's own.
-**ray-elasticsearch** is the `write` of its Ray sink on a data frame that lies ready, called here without Ray: what Ray takes to
-carry the data is not counted. Its client (elasticsearch-py 8) refuses to talk to OpenSearch, so two headers are changed under it.
+One request after the other: **raw** posts prepared bodies over one keep-alive connection and ignores the responses. **stair-es**
+serializes, sends, reads the response and records the outcome of each document. **helpers.bulk** is the client's own helper.
+**ray-elasticsearch** is the `write` of its Ray sink on a prepared data frame, called here without Ray, so Ray's transport of the
+data is not counted. Its client (elasticsearch-py 8) refuses to connect to OpenSearch, so the benchmark changes two headers.
 
-Several at a time: **stair-es, throttled** with at most `--threads` requests at a time, as many and as large as `AdaptiveThrottle`
-says, against **parallel_bulk** with as many threads, which retries nothing that is rejected. Rounds alternate and begin with
-another one each time; medians, also of the ratio to raw in the same round. Node and client share the machine's cores.
+Concurrent requests: **stair-es, throttled** sends at most `--threads` requests at once, with the number and size that
+`AdaptiveThrottle` allows. **parallel_bulk** has as many threads, and doesn't retry rejected documents. Rounds alternate, and each
+begins with another method. The table shows medians, also of the ratio to raw in the same round. Node and client share the cores.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 Documents = list[tuple[str, dict[str, Any]]]
 Arm = Callable[[str], object]
-"""Writes all documents into the index of this name."""
+"""Writes all documents into the index with this name."""
 
 CHUNK_DOCS = 500
 RAW, ONE, MANY = "raw _bulk", "stair-es", "stair-es, throttled"
@@ -59,7 +59,7 @@ PEER_INSTALL = "pip install --no-deps ray-elasticsearch 'elasticsearch8<9' 'elas
 
 
 def build_documents(count: int, model: str) -> Documents:
-    """Return the bundled photos' documents, each many times under another URI."""
+    """Return the documents of the bundled photos, each many times with different URIs."""
     encoder = registry.load_encoder(ModelSpec(name=model))
     made = []
     for path in list_photos():
@@ -100,7 +100,7 @@ def build_documents(count: int, model: str) -> Documents:
 
 
 def post_bodies(url: str, index: str, bodies: list[bytes]) -> None:
-    """Post bodies that lie ready."""
+    """Post prepared bodies."""
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=120)
     for body in bodies:
@@ -117,14 +117,14 @@ def build_actions(index: str, docs: Documents) -> Iterator[dict[str, Any]]:
 
 
 def run_parallel_bulk(client: OpenSearch, index: str, docs: Documents, threads: int) -> None:
-    """Write with the client's own helper with threads."""
+    """Write with the client's own threaded helper."""
     for ok, item in helpers.parallel_bulk(client, build_actions(index, docs), thread_count=threads, chunk_size=CHUNK_DOCS):
         if not ok:
             raise SystemExit(f"parallel_bulk failed: {item}")
 
 
 def build_peer(url: str, docs: Documents) -> Arm | None:
-    """Return the arm of ray-elasticsearch; `None` where it isn't installed."""
+    """Return the arm of ray-elasticsearch; `None` if it isn't installed."""
     try:
         sinks, transport, pandas = map(import_module, ("ray_elasticsearch", "elastic_transport", "pandas"))
     except ImportError:
@@ -132,7 +132,7 @@ def build_peer(url: str, docs: Documents) -> Arm | None:
     base: Any = transport.Urllib3HttpNode
 
     def perform_request(self: object, *args: object, headers: Mapping[str, str] | None = None, **more: object) -> object:
-        """Send what both sides expect: the client looks for a header, the node for a plain content type."""
+        """Adapt the headers: the client expects a product header, and the node a plain content type."""
         plain = {**(headers or {}), "content-type": "application/x-ndjson", "accept": "application/json"}
         answer = base.perform_request(self, *args, headers=plain, **more)
         headers_back = transport.HttpHeaders({**answer.meta.headers, "x-elastic-product": "Elasticsearch"})
@@ -151,13 +151,13 @@ def build_peer(url: str, docs: Documents) -> Arm | None:
 
 
 def measure_arms(client: OpenSearch, name: str, arms: Mapping[str, Arm], count: int, rounds: int) -> dict[str, list[float]]:
-    """Return documents/s of each arm in each round, in turn."""
+    """Return documents/s of each arm in each round, alternating."""
     rates: dict[str, list[float]] = {label: [] for label in arms}
-    for turn in range(-1, rounds):  # the first round warms the node up and isn't counted
+    for turn in range(-1, rounds):  # the first round is a warm-up and isn't counted
         order = list(arms.items())
         for label, arm in (
             order[(turn + 1) % len(order) :] + order[: (turn + 1) % len(order)]
-        ):  # whoever else uses the machine disturbs each of them in turn
+        ):  # other load on the machine affects each of them in turn
             index = f"{name}-{turn + 1}"
             client.indices.create(
                 index=index, body={**resources.load_json_resource("mappings", "image"), "aliases": {make_write_alias(index): {}}}
@@ -215,7 +215,7 @@ def main() -> None:
 
 
 def build_result(args: argparse.Namespace, size: float, rates: Mapping[str, list[float]], reached: tuple[int, int]) -> Result:
-    """Return a line for each arm."""
+    """Return a row for each arm."""
 
     def compute_ratio(ours: str, theirs: str) -> float:
         return statistics.median(one / other for one, other in zip(rates[ours], rates[theirs], strict=True))

@@ -1,13 +1,13 @@
-"""Training recipes beside each other on a small real set: dense, bag of words, STAIR's stages, single-stage, grounded.
+"""Compare training recipes on a small real set: dense, bag of words, STAIR's stages, single-stage, grounded.
 
     python benchmarks/small_sets/build.py --out SETS
     python benchmarks/small_recipes.py --sets SETS --out RUNS              # with the values in small/tuned.json
-    python benchmarks/small_recipes.py --sets SETS --out RUNS --tune       # chooses them again on the validation sets
+    python benchmarks/small_recipes.py --sets SETS --out RUNS --tune       # chooses the values again on the validation sets
     python benchmarks/small_recipes.py --sets SETS --out RUNS --arms dense grounded --seeds 1 --steps 100 --pairs 600
 
-All arms have the same towers (frozen EfficientNet-Lite2 and all-MiniLM-L6-v2 under trained heads), data, batch and number of
-updates; what they don't share was chosen on validation sets of other styles and other concepts than the tests'. An interrupted
-run continues where it was. 27 runs take 40 minutes on 2 free cores, the choice of values as long again.
+All arms have the same towers (frozen EfficientNet-Lite2 and all-MiniLM-L6-v2 under trained heads), data and number of updates.
+The values in which they differ were chosen on validation sets, whose styles and concepts are not in the test sets. An interrupted
+run can be resumed. 27 runs take 40 minutes on 2 free cores, and choosing the values takes as long again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TUNING_STEPS = 300
 DENSE, PHOTOS = "dense", "test_photos"
 
 Runs = dict[str, list[dict[str, SplitScores]]]
-"""Arm -> for each seed the scores by split."""
+"""Arm -> scores by split, for each seed."""
 
 
 def build_config(arm: Arm, sets: Path, chosen: Mapping[str, Any], steps: int, seed: int) -> TrainConfig:
@@ -57,7 +57,7 @@ def build_config(arm: Arm, sets: Path, chosen: Mapping[str, Any], steps: int, se
 
 
 def shrink_sets(sets: Path, to: Path, pairs: int) -> Path:
-    """Write the sets with at most so many lines each, from all over them."""
+    """Write the sets with at most `pairs` lines each, evenly spread."""
     to.mkdir(parents=True, exist_ok=True)
     if not (to / "images").exists():
         (to / "images").symlink_to(sets / "images")
@@ -70,7 +70,7 @@ def shrink_sets(sets: Path, to: Path, pairs: int) -> Path:
 
 
 def train_arm(arm: Arm, sets: Path, out: Path, chosen: Mapping[str, Any], steps: int, seed: int) -> TrainingResult:
-    """Train an arm, or find that it is trained."""
+    """Train an arm, unless it is already trained."""
     start = time.perf_counter()
     done = train_model(build_config(arm, sets, chosen, steps, seed), out, device="cpu")
     print(f"{out.name}: validation {100 * done.best:.1f}, {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)

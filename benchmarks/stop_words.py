@@ -1,11 +1,11 @@
-"""What muting stop-word candidates does to retrieval: by uniformity, and by simpler rules that mute as many words.
+"""Measure the effect of muting stop-word candidates on retrieval: by uniformity, and by simpler rules that mute as many tokens.
 
-    python benchmarks/stop_words.py                   # fetches the Debian package of the photographs, as model_quality.py
-    python benchmarks/stop_words.py --tuxpaint DIR    # of an unpacked package
+    python benchmarks/stop_words.py                   # fetches the Debian package of the photographs, as model_quality.py does
+    python benchmarks/stop_words.py --tuxpaint DIR    # uses an unpacked package
     python benchmarks/stop_words.py --sets SETS       # also on the drawings of small_sets/build.py
 
-Images and texts are those of `model_quality.py`, the model is stair-mini. The figures of the words come from the gallery
-itself, as `stair-es words` would see it. Muted words are taken out of the images, as a token policy does.
+Images and texts are those of `model_quality.py`, and the model is stair-mini. The statistics of the tokens come from the gallery
+itself, as in `stair-es words`. Muted tokens are removed from the images, as a token policy does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ THRESHOLDS = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 
 
 def compute_stats(images: Sequence[SparseVector]) -> tuple[TokenStats, ...]:
-    """Return the statistics of each word."""
+    """Return the statistics of each token."""
     tally = StatsAccumulator()
     for image in images:
         tally.add_image({escape_feature(word): weight for word, weight in image}, "")
@@ -37,7 +37,7 @@ def compute_stats(images: Sequence[SparseVector]) -> tuple[TokenStats, ...]:
 
 
 def list_rules(stats: Sequence[TokenStats], images: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield what is muted: by each threshold of uniformity, and as many words as the default's by other rules."""
+    """Yield the muted tokens: by each threshold of uniformity, and by other rules that mute as many tokens as the default."""
     for threshold in THRESHOLDS:
         yield f"uniformity >= {threshold}", [row.token for row in find_stop_words(stats, images, threshold)]
     many = len(find_stop_words(stats, images))

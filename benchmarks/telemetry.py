@@ -1,10 +1,10 @@
-"""What being observed costs: the same ingest and the same searches through the page, without metrics and traces and with both.
+"""Measure the overhead of telemetry: the same ingest and the same searches with and without metrics and traces.
 
     nice python benchmarks/telemetry.py               # 400 images, 60 searches; about three minutes
     nice python benchmarks/telemetry.py --images 2000 --rounds 5
 
-With: a metrics file or `/metrics`, and traces to a collector on this machine, which does nothing but decode and keep them. Both
-sorts of runs are processes of their own, in turn and in changing order; the ratios are medians of such pairs.
+With telemetry means: a metrics file or `/metrics`, and traces to a collector on this machine, which only decodes and keeps them.
+Runs with and without telemetry are separate processes, in changing order. The ratios are medians over pairs of them.
 """
 
 from __future__ import annotations

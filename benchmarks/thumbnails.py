@@ -1,11 +1,11 @@
-"""Thumbnails: bytes, time and looks, by size, format and quality.
+"""Measure bytes, encoding time and fidelity of thumbnails, by size, format and quality.
 
     python benchmarks/thumbnails.py                       # the bundled photos
     python benchmarks/thumbnails.py --folder FOLDER --sides 256,320
 
-Pictures are made as ingest makes them: upright, transparency on white, from a JPEG that was decoded to twice the encoder's size.
-Looks: the thumbnail enlarged to a tile of 240 x 240 CSS pixels on a 2x screen, against the original at that size, as mean PSNR
-(in dB, more is better). One thread, and the best of `--rounds` for each picture.
+Pictures are prepared as ingest does: upright, with transparency on white, from a JPEG decoded to twice the encoder's size.
+Fidelity is the mean PSNR (in dB, higher is better) of the thumbnail, enlarged to a tile of 240 x 240 CSS pixels on a 2x screen,
+against the original at that size. One thread, and the best of `--rounds` for each picture.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Cell:
 
 
 def read_pictures(folder: Path) -> list[Image.Image]:
-    """Return the pictures of a folder as ingest has them before the thumbnail is made."""
+    """Return the pictures of a folder as they are in ingest before the thumbnail is made."""
     spec = ImageSpec(size_px=2 * KIND.card.image_spec.size_px)
     pictures = []
     for path in sorted(folder.rglob("*")):
@@ -83,7 +83,7 @@ def read_pictures(folder: Path) -> list[Image.Image]:
 
 
 def shrink_picture(picture: Image.Image, side_px: int) -> Image.Image:
-    """Return the picture in a square of that side; smaller ones stay as they are."""
+    """Return the picture, shrunk to fit into a square of this side."""
     if max(picture.size) <= side_px:
         return picture
     size = compute_contained_size(*picture.size, side_px, "pad")

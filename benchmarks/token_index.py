@@ -1,8 +1,8 @@
-"""What a token index costs: bytes, time of the first fill and of a comparison that finds nothing to do, memory of this process.
+"""Measure the cost of a token index: bytes, time of the first fill, time of a comparison without changes, memory of this process.
 
     python benchmarks/token_index.py --images 20000
 
-Makes images of its own (33 tokens each, as many as a photograph has, drawn by Zipf's law), and deletes what it made.
+Generates images (33 tokens each, as many as a photograph has, by Zipf's law), and deletes everything that it created.
 """
 
 from __future__ import annotations

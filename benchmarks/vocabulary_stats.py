@@ -1,10 +1,10 @@
-"""How fast `stair-es words` reads an index, against a bare scroll of the same pages.
+"""Compare the speed at which `stair-es words` reads an index with a bare scroll of the same pages.
 
-    python benchmarks/vocabulary_stats.py                       # 20,000 drawn documents on the embedded node
+    python benchmarks/vocabulary_stats.py                       # 20,000 generated documents on the embedded node
     python benchmarks/vocabulary_stats.py --documents 100000 --url http://localhost:9200
 
-The documents are drawn as in `query_corpus.py`, with all fields and a real thumbnail, so that the engine has to pick
-the words out of as much as it would. Each reading is done `--rounds` times in turn; the table has the best of each.
+The documents are generated as in `query_corpus.py`, with all fields and a real thumbnail, so that the engine has to extract the
+tokens from documents of a realistic size. Each reading runs `--rounds` times, alternating. The table shows the best of each.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SAMPLE = 5000
 
 
 def build_documents(count: int) -> Iterator[dict[str, Any]]:
-    """Yield drawn documents as ingest makes them."""
+    """Yield generated documents as ingest builds them."""
     pictures = make_thumbnails()
     drawn, number = Corpus(score_photos()), 0
     for batch in drawn.draw_batches(count):
@@ -71,7 +71,7 @@ def build_documents(count: int) -> Iterator[dict[str, Any]]:
 
 
 def load_index(client: OpenSearch, index: str, count: int) -> None:
-    """Write the documents, in one segment as in an index that is at rest."""
+    """Write the documents into one segment, as in an idle index."""
     made = resources.load_json_resource("mappings", "image")
     made["settings"]["index"] = {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "-1"}
     made["mappings"]["_meta"] = {
@@ -91,7 +91,7 @@ def load_index(client: OpenSearch, index: str, count: int) -> None:
 
 
 def scroll_documents(client: OpenSearch, index: str, size: int) -> int:
-    """Return how many documents a scroll gives, which does nothing with them."""
+    """Return the number of documents of a scroll that does nothing with them."""
     body = {**build_tokens_query({"match_all": {}}), "size": size, "sort": ["_doc"]}
     answer, read = client.search(index=index, body=body, params={"scroll": "1m"}), 0
     while answer["hits"]["hits"]:
@@ -102,7 +102,7 @@ def scroll_documents(client: OpenSearch, index: str, size: int) -> int:
 
 
 def build_readings(cluster: Cluster, index: str) -> dict[str, Callable[[], int]]:
-    """Return what is measured: each gives the number of documents that it read."""
+    """Return the readings to measure; each returns the number of documents that it read."""
 
     def scan(size: int, sample: DocumentSample | None = None) -> int:
         reading.PAGE = size
@@ -117,10 +117,10 @@ def build_readings(cluster: Cluster, index: str) -> dict[str, Callable[[], int]]
 
 
 def run_command(connection: Connection, index: str) -> str:
-    """Return what the whole command takes, its start and its model included."""
+    """Measure the whole command, including its start and its model."""
     script, start = Path(sys.executable).parent / "stair-es", time.perf_counter()
     code = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
-    code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"  # a child of this process would begin with its memory
+    code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"  # a child would start with this memory
     program = [sys.executable, "-c", code, str(script), "words", "--index", index, "--url", connection.url]
     peak = int(subprocess.run(program, check=True, capture_output=True, text=True).stdout) / 1024
     return f"stair-es words: {time.perf_counter() - start:.1f} s, peak memory {peak:.0f} MiB"
@@ -147,7 +147,7 @@ def main() -> None:
 
 
 def build_result(about: str, best: Mapping[str, tuple[float, int]], whole: str) -> Result:
-    """Return a line for each reading; the first is the bare one, the third has pages as large."""
+    """Return a row for each reading; the first is the bare one, and the third has pages of the same size."""
     rates = {name: count / seconds for name, (seconds, count) in best.items()}
     rows = tuple((name, f"{count:,}", f"{seconds:.2f}", f"{rates[name]:,.0f}") for name, (seconds, count) in best.items())
     bare, _, ours, *_ = rates

@@ -200,7 +200,7 @@ def describe_pictures(pixels_NHWC: Sequence[Pixels] | Pixels, counts_N: Floats, 
 
 
 def fit_gate(drawings: GateInputs, photos: GateInputs) -> DrawingGate:
-    """Return the gate: a penalised logistic regression with equal weight for both kinds, fitted by Newton's method."""
+    """Return the gate: a penalized logistic regression with equal weight for both kinds, fitted by Newton's method."""
     features_NP = np.concatenate([drawings.features_NP, photos.features_NP]).astype(np.float64)
     mean_P = features_NP.mean(axis=0)
     components_QP = np.linalg.svd(features_NP - mean_P, full_matrices=False)[2][:COMPONENTS]

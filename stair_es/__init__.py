@@ -1,4 +1,4 @@
-"""Sparse, word-labelled image vectors for OpenSearch and Elasticsearch."""
+"""Sparse, word-labeled image vectors for OpenSearch and Elasticsearch."""
 
 import os
 

@@ -39,9 +39,9 @@ from stair_es.cluster.metadata.index_metadata import make_write_alias
 Percentiles = dict[str, tuple[float, float]]
 """p50 and p99 in ms by the kind of query."""
 FIRST_DOCUMENT_BYTES = 1500.0
-"""Assumed bytes of a document in a request, until some were sent."""
+"""Assumed bytes per document in a request, until some have been sent."""
 _SETTINGS = {
-    "refresh_interval": "30s",  # as during a load of an index that is searched
+    "refresh_interval": "30s",  # as in a load of an index that is being searched
     **FRESH_STATS,
 }
 
@@ -54,7 +54,7 @@ class Step:
     stored: Stored
     idle_ms: Percentiles
     docs_per_s: float | None = None
-    """Of the half that nobody searched in."""
+    """Documents/s of the half without searches."""
     docs_per_s_searched: float | None = None
     searched_ms: Percentiles
     searches: int
@@ -64,7 +64,7 @@ class Step:
     collecting_share: float
     """Share of a node's time in garbage collection during the load."""
     settle_s: float
-    """Until merges had ended."""
+    """Seconds until merging ended."""
 
 
 class GrowingIndex:
@@ -90,7 +90,7 @@ class GrowingIndex:
 
         Raises:
             SystemExit: If documents were rejected, or are missing.
-            ClusterError: If the cluster can't be written to.
+            ClusterError: If writing to the cluster fails.
         """
         documents = loads.build_documents(number, self.pictures)
         half, began_s = loads.size // 2, time.perf_counter()
@@ -138,6 +138,6 @@ class GrowingIndex:
         with ThreadPoolExecutor(self.writer.policy.max_concurrency) as pool:
             requests = write_throttled(self.writer, islice(documents, count), pool, self.throttle, self.document_bytes)
         seconds = time.perf_counter() - began_s
-        self.sent += count  # and not the sum over the requests: a busy cluster gets some documents twice
+        self.sent += count  # not the sum over the requests, because a busy cluster receives some documents twice
         self.document_bytes = sum(each.size_bytes for each in requests) / sum(each.documents for each in requests)
         return count / seconds

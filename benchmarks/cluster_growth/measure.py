@@ -1,4 +1,4 @@
-"""What `growth.py` sends and reads while a cluster grows: times of searches, bytes, segments, heap."""
+"""The requests and measurements of `growth.py` while a cluster grows: search times, bytes, segments, heap."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Times = dict[str, list[float]]
 
 _HEAP_INTERVAL_S = 0.5
 _END_S = 10.0
-"""For the last query of a load that has failed."""
+"""Time for the last query of a load that has failed."""
 _SETTLE_S, _SETTLE_POLL_S = 600.0, 0.5
 
 
 def build_requests(corpus: Corpus, count: int) -> Bodies:
-    """Return `count` queries of each kind, as the product sends them."""
+    """Return `count` queries of each kind, as in the product."""
     made = {}
     for queries in make_queries(corpus, QUERY_SIZES, count):
         made[describe_size(queries.size)] = [orjson.dumps(build_sent_request(vector, [])) for vector in queries.vectors]
@@ -40,7 +40,7 @@ def build_requests(corpus: Corpus, count: int) -> Bodies:
 
 
 def search_idle(urls: Sequence[str], index: str, bodies: Bodies, rounds: int) -> Times:
-    """Send all queries one after the other, kinds and nodes in turn; a first round isn't measured."""
+    """Send all queries sequentially, alternating between kinds and nodes; a first round isn't measured."""
     https, times = _connect(urls), _make_times(bodies)
     for warm in range(1 + rounds):
         for row in zip(*bodies.values(), strict=True):
@@ -53,7 +53,7 @@ def search_idle(urls: Sequence[str], index: str, bodies: Bodies, rounds: int) ->
 
 @contextmanager
 def search_meanwhile(urls: Sequence[str], index: str, bodies: Bodies, per_s: float) -> Iterator[Times]:
-    """Send `per_s` queries a second from another process; the yielded times are complete once it has ended."""
+    """Send `per_s` queries per second from another process; the yielded times are complete once it has ended."""
     spawned = multiprocessing.get_context("spawn")
     stop, times = spawned.Event(), _make_times(bodies)
     receiver, sender = spawned.Pipe(duplex=False)
@@ -69,7 +69,7 @@ def search_meanwhile(urls: Sequence[str], index: str, bodies: Bodies, per_s: flo
         raise RuntimeError("the process that searches has died") from None
     finally:
         stop.set()
-        receiver.close()  # nobody reads the times any more: the process must not wait for that
+        receiver.close()  # the times aren't read anymore, so the process must not wait for a reader
         process.join(_END_S)
         process.terminate()
         process.join()
@@ -109,16 +109,16 @@ def compute_percentiles_ms(times: Times) -> dict[str, tuple[float, float]]:
 
 @dataclass
 class Heap:
-    """The nodes' heaps over a while."""
+    """The heaps of the nodes over time."""
 
     used_mb: dict[str, list[float]] = field(default_factory=dict)
-    """By node, a sample each half second."""
+    """Samples per node, every half second."""
     collecting_s: float = 0.0
-    """All nodes' time in garbage collection."""
+    """Time of all nodes in garbage collection."""
 
     @property
     def min_mb(self) -> float:
-        """The lowest value of the fullest node: about what it needs."""
+        """The lowest value of the fullest node, which is about what it needs."""
         return max(min(samples) for samples in self.used_mb.values())
 
     @property
@@ -151,7 +151,7 @@ def watch_heap(url: str) -> Iterator[Heap]:
 
 
 def _sample(http: Http, heap: Heap) -> float:
-    """Add one sample of each node; return the seconds that all have collected so far."""
+    """Add one sample of each node; return the total seconds of garbage collection so far."""
     nodes = read_heaps(http)
     for each in nodes:
         heap.used_mb.setdefault(each.node, []).append(each.used_mb)
@@ -166,13 +166,13 @@ class Stored:
     primary_bytes: int
     """All files of the primary shards, without the translogs."""
     all_bytes: int
-    """With replicas."""
+    """Bytes including replicas."""
     segments: int
-    """Of the primaries."""
+    """Segments of the primary shards."""
 
 
 def read_stored(http: Http, index: str) -> Stored:
-    """Return what is on disk after a flush."""
+    """Return the size on disk after a flush."""
     http.request_json("POST", f"/{index}/_flush?force=true&wait_if_ongoing=true")
     http.request_json("POST", f"/{index}/_refresh")
     segments = http.request_json("GET", f"/{index}/_stats/segments")["indices"][index]["primaries"]["segments"]

@@ -1,7 +1,7 @@
-"""Clients of a service that encodes: one process with a thread and a keep-alive connection for each.
+"""Clients of an encoder service: one process with a thread and a keep-alive connection for each client.
 
-They send a request as soon as the last one is answered. Requests are written and answers split by hand: `http.client` would take
-a good part of the time that is measured. What a client costs is counted all the same.
+Each client sends a request as soon as the last one is answered. Requests are written and responses parsed by hand, because
+`http.client` would take a large part of the measured time. The cost of the clients is still reported.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What clients send: POST to `path` of `url`, with bodies of so many items each."""
+    """The requests of clients: POST to `path` of `url`, with a fixed number of items per body."""
 
     url: str
     path: str
     field: str
-    """Field of the body that has the items: `texts`, `inputs` or `images`."""
+    """Field of the body with the items: `texts`, `inputs` or `images`."""
     items: Sequence[str]
-    """Sent in turn, again from the first one when all were."""
+    """Sent in rotation."""
     per_request: int
     clients: int
     seconds: float
@@ -38,22 +38,22 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What came of it."""
+    """Measurements of a load."""
 
     items_per_s: float
     ms: list[float]
-    """Of each request."""
+    """Latency of each request."""
     client_cpu_ms: float
     """CPU time of the clients for each request."""
 
 
 def start_clients() -> ProcessPoolExecutor:
-    """Start the process that has the clients; `send_load` runs there."""
+    """Start the process of the clients, which runs `send_load`."""
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
 def send_load(work: Work) -> Load:
-    """Send requests for as long as the work says."""
+    """Send requests for the duration of the work."""
     groups = itertools.cycle(range(0, len(work.items) - work.per_request + 1, work.per_request))
     with ThreadPoolExecutor(work.clients) as pool:
         connections = [_connect(work.url) for _ in range(work.clients)]
@@ -86,10 +86,10 @@ def _send_until(work: Work, connection: socket.socket, take_next: Callable[[], i
 
 
 def _read_answer(connection: socket.socket) -> None:
-    """Read an answer to its end.
+    """Read a response to its end.
 
     Raises:
-        SystemExit: If the answer is a failure.
+        SystemExit: If the response is an error.
     """
     data = bytearray()
     while (end := data.find(_HEAD_END)) < 0:

@@ -1,4 +1,4 @@
-"""The loops that `encode.py` compares: a backbone alone, with its head, and the encoder that a user gets; in each runtime."""
+"""The loops that `encode.py` compares, for each runtime: a backbone alone, with its head, and the encoder that a user gets."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ BARE, HEAD, ENCODE = "bare", "head", "encode"
 
 @dataclass(frozen=True, kw_only=True)
 class Loops:
-    """What a runtime does with all images, and with all texts: up to states, up to weights, and as an encoder."""
+    """Loops of a runtime over all images and all texts: up to states, up to weights, and as an encoder."""
 
     images: dict[str, Callable[[], object]]
     texts: dict[str, Callable[[], object]]
 
 
 def build_loops(encoder: Encoder, pixels_BHWC: Pixels, texts: Sequence[str], *, compiled: bool = False) -> Loops:
-    """Return the loops of an encoder, whatever computes it."""
+    """Return the loops of any encoder."""
     if isinstance(encoder, StairMiniEncoder):
         bare = _build_mini_calls(encoder, pixels_BHWC, texts)
     elif not isinstance(encoder, StairEncoder):
@@ -65,7 +65,7 @@ def build_loops(encoder: Encoder, pixels_BHWC: Pixels, texts: Sequence[str], *, 
 
 
 def _build_mini_calls(encoder: StairMiniEncoder, pixels_BHWC: Pixels, texts: Sequence[str]) -> dict[str, Callable[[], object]]:
-    """Return the bare loops: classifier and detector on pixels that have their sizes, the text network on tokens."""
+    """Return the bare loops: classifier and detector on pixels of the required sizes, the text network on tokens."""
     small_BHWC, network = resize_square_pixels(pixels_BHWC, CLASSIFIER_SIZE_PX), encoder._text_network
     ids = [encoder._wordpieces.encode_with_offsets(text, MINILM_MAX_TOKENS).ids for text in texts]
     return {
@@ -79,7 +79,7 @@ def _build_torch_loops(
 ) -> Loops:
     model, device = towers._model, towers._device.name
     see, read = model.image.compute_states, model.text.backbone
-    if compiled:  # a compiled product: what `auto` would be if it compiled
+    if compiled:  # compiled, as `auto` would be if it compiled
         see, read = torch.compile(see), torch.compile(read, dynamic=True)
         model.encode_images = torch.compile(model.encode_images)
         model.encode_texts = torch.compile(model.encode_texts, dynamic=True)
@@ -146,7 +146,7 @@ class _Bare(nn.Module):  # type: ignore[misc]  # mypy skips torch
 
 
 def _create_bare_session(model: StairModel, side: str, towers: OnnxDualEncoder) -> Any:  # noqa: ANN401
-    """Return a session of the backbone alone, with a graph as the product makes it."""
+    """Return a session of the backbone alone, with a graph like the product's."""
     free, size = torch.export.Dim.DYNAMIC, model.config.image.size_px
     given: tuple[Tensor, ...]
     shapes: tuple[dict[int, Any], ...]
@@ -167,7 +167,7 @@ def _split_batches(items: Any, size: int) -> Iterator[Any]:  # noqa: ANN401  an 
 
 
 def write_random_checkpoint(folder: Path) -> None:
-    """Write ViT-B/32 and BERT base with random weights over BERT's vocabulary, as the paper's towers are but for the patches."""
+    """Write ViT-B/32 and BERT base with random weights and BERT's vocabulary: the paper's towers except for the patch size."""
     wide = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
     words = load_wordpiece_vocabulary().tokens
     seen = {"model_type": "clip_vision_model", "patch_size": 32, "image_size": 224, **wide}

@@ -1,1 +1,1 @@
-"""The rounds of `faults.py`: what is done to an ingest, and what must be true afterwards."""
+"""The rounds of `faults.py`: the disturbances of an ingest, and the checks afterwards."""

@@ -1,4 +1,4 @@
-"""Rounds in which somebody moves the alias while documents are written."""
+"""Rounds in which the alias is moved while documents are written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .corpus import OTHER_MODEL
 
 
 def move_alias(testbed: Testbed, index: str, number: int) -> Disturbance:
-    """Move the alias to an index of another program, remove it, or add a second index to it, in turn."""
+    """Move the alias to an index of another program, remove it, or add a second index to it, in rotation."""
     cluster, foreign = testbed.cluster, f"{FOREIGN}-{index}"
     cluster.request_json("PUT", f"/{foreign}/_doc/1?refresh=true", {"uri": "file:///theirs", "title": "not ours"})
     live = _prepare_index(testbed, index)
@@ -28,13 +28,13 @@ def move_alias(testbed: Testbed, index: str, number: int) -> Disturbance:
     plan = testbed.trigger_at_bulk(lambda: cluster.update_aliases(*chosen))
     with testbed.start_proxies(plan) as url:
         ended = testbed.start_run(url, index).wait()
-    is_wrong = plan.done.is_set() and ended.code == 0  # a run of fewer bulk requests than were drawn is left alone
+    is_wrong = plan.done.is_set() and ended.code == 0  # a run with fewer bulk requests than the drawn number isn't disturbed
     wrong = ("exit code 0, though its index isn't the only alias target",) if is_wrong else ()
     return Disturbance(ended, wrong, repair, foreign)
 
 
 def swap_by_other_model(testbed: Testbed, index: str, number: int) -> Disturbance:
-    """Let a run with another model build its index, which takes the alias."""
+    """Let a run with another model build its index and take the alias."""
     live = _prepare_index(testbed, index)
 
     def swap() -> None:
@@ -53,6 +53,6 @@ def swap_by_other_model(testbed: Testbed, index: str, number: int) -> Disturbanc
 
 
 def _prepare_index(testbed: Testbed, index: str) -> str:
-    """Build a live index that has some of the images; return its name."""
+    """Build a live index with some of the images; return its name."""
     letters = testbed.scratch / f"{index}-prepared.jsonl"
     return run_in_process([testbed.corpus.subset], testbed.cluster.url, index, letters).index

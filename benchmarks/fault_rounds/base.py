@@ -37,15 +37,15 @@ class Testbed:
     random: random.Random
     cluster: Cluster
     nodes: list[SearchNode] = field(default_factory=list)
-    """Nodes that may be killed; empty if the cluster isn't ours."""
+    """Nodes that may be killed; empty for a cluster of the user."""
     disk: Disk | None = None
     """The small disk with the data of the node, if there is one."""
     stack: ExitStack = field(default_factory=ExitStack)
-    """Resources that are closed at the end of its rounds."""
+    """Resources to close at the end of the rounds."""
     requests: int = 0
     """Number of requests of an undisturbed run."""
     bulks: int = 0
-    """Number of those that write documents."""
+    """Number of requests that write documents."""
 
     @cached_property
     def ray(self) -> RayCluster:
@@ -81,7 +81,7 @@ class Testbed:
         return Command(self.corpus, url, index)
 
     def rerun(self, index: str, *more: Path) -> IngestReport:
-        """Run the same again, in this process and without a proxy.
+        """Repeat the run in this process and without a proxy.
 
         Raises:
             StairError: If it failed.
@@ -92,13 +92,13 @@ class Testbed:
 
 @dataclass
 class Round:
-    """What one round came to."""
+    """The result of one round."""
 
     first: CommandResult
     """The disturbed run."""
     counts: Counts = field(default_factory=Counts)
     wrong: list[str] = field(default_factory=list)
-    """Failed checks; whatever is in `counts` is not in here."""
+    """Failed checks other than those in `counts`."""
     seconds: float = 0.0
 
     @property
@@ -109,20 +109,20 @@ class Round:
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What a disturbance leaves behind, for the checks."""
+    """The effects of a disturbance, for the checks."""
 
     ended: CommandResult
     wrong: tuple[str, ...] = ()
     repair: Callable[[], None] = lambda: None
-    """What a person would do before the rerun."""
+    """Repair to do before the rerun, as a user would."""
     foreign: str = ""
-    """An index of another program that holds one document."""
+    """An index of another program with one document."""
     more: tuple[Path, ...] = ()
-    """Further sources, of files that are broken."""
+    """Additional sources with broken files."""
 
 
 Disturb: TypeAlias = Callable[[Testbed, str, int], Disturbance]
-"""Of a testbed, an index and the number of the round."""
+"""Called with a testbed, an index and the number of the round."""
 
 
 def run_round(disturb: Disturb, testbed: Testbed, index: str, number: int) -> Round:
@@ -141,7 +141,7 @@ def _count_errors(testbed: Testbed, index: str) -> Counts:
 
 
 def _check_disturbed(testbed: Testbed, index: str, done: Disturbance) -> Counts:
-    """Check right after the disturbed run: is there what it reported, and nothing where it doesn't belong?"""
+    """Check right after the disturbed run that the reported documents are there, and no others."""
     report, stored, counts = done.ended.report, set[str](), Counts()
     if done.foreign:
         counts += Counts(unexpected=len(testbed.cluster.read_documents(done.foreign)) - 1)

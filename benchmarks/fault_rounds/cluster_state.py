@@ -1,4 +1,4 @@
-"""What is in the cluster, read over plain HTTP from each index by its own name: neither our client nor an alias takes part."""
+"""The content of the cluster, read over plain HTTP from each index by its own name, without our client and without an alias."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Cluster:
         self.url = url
 
     def request_json(self, method: str, path: str, body: object = None, missing: object = None) -> Any:  # noqa: ANN401
-        """Return the answer; `missing` for 404.
+        """Return the response; `missing` for 404.
 
         Raises:
-            RuntimeError: If the node refuses.
+            RuntimeError: If the node rejects the request.
         """
         connection = HTTPConnection(urlsplit(self.url).netloc, timeout=60)
         try:
@@ -42,7 +42,7 @@ class Cluster:
         return json.loads(text)
 
     def list_indices(self, alias: str) -> list[str]:
-        """Return the indices that stair-es made for `alias`."""
+        """Return the indices that stair-es created for `alias`."""
         return sorted(self.request_json("GET", f"/{alias}-*?expand_wildcards=all"))
 
     def get_alias_targets(self, alias: str) -> dict[str, dict[str, Any]]:
@@ -59,7 +59,7 @@ class Cluster:
         """Return URI and model of each document of one index.
 
         Raises:
-            RuntimeError: If there are more than one answer holds, or the cluster has not all of them at hand.
+            RuntimeError: If there are more documents than one response holds, or a shard is unavailable.
         """
         self.request_json("GET", f"/_cluster/health/{index}?wait_for_status=yellow&timeout=60s")
         self.request_json("POST", f"/{index}/_refresh")
@@ -71,26 +71,26 @@ class Cluster:
         return hits
 
     def get_model(self, index: str) -> str:
-        """Return the model that the index itself names."""
+        """Return the model that the index names."""
         about = self.request_json("GET", f"/{index}/_mapping")[index]["mappings"]
         return str(about.get("_meta", {}).get("stair_es", {}).get("model"))
 
     def delete(self, indices: Iterable[str]) -> None:
-        """Delete indices, which may be gone already."""
+        """Delete indices; missing ones are ignored."""
         for index in indices:
             self.request_json("DELETE", f"/{index}", missing={})
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What is wrong with the documents."""
+    """Counts of wrong documents."""
 
     lost: int = 0
-    """Images that were reported as stored, or should be after the rerun, and have no document in the run's index."""
+    """Images that were reported as written, or should be after the rerun, without a document in the run's index."""
     duplicated: int = 0
-    """Documents too many for one URI, in one index."""
+    """Surplus documents of the same URI in one index."""
     unexpected: int = 0
-    """Documents of another model than their index is of, of images outside the sources, or in an index of another program."""
+    """Documents of another model than their index, of images outside the sources, or in an index of another program."""
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(self.lost + other.lost, self.duplicated + other.duplicated, self.unexpected + other.unexpected)

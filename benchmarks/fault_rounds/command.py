@@ -1,4 +1,4 @@
-"""The installed `stair-es ingest` as a process of its own, and the same run within this process."""
+"""The installed `stair-es ingest` in a separate process, and the same run within this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .corpus import MODEL, Corpus
 
 STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 BATCH_IMAGES = 4
-"""Small, so that a run of few images makes many bulk requests."""
+"""Small, so that a run with few images sends many bulk requests."""
 _TIMEOUT_S = 600.0
 
 
@@ -36,7 +36,7 @@ class CommandResult:
     """The last JSON object that it printed; empty without one."""
     stderr: str
     wrong: tuple[str, ...] = field(init=False)
-    """What is wrong with the way in which it ended."""
+    """Problems with the way in which it ended."""
 
     @property
     def error(self) -> str:
@@ -76,11 +76,11 @@ class Command:
 
     @property
     def is_running(self) -> bool:
-        """Whether it hasn't ended."""
+        """Whether it is still running."""
         return self._process.poll() is None
 
     def ends_within(self, seconds: float) -> bool:
-        """Return whether it ends within so many seconds."""
+        """Return whether it ends within the timeout."""
         try:
             self._said = self._process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -101,7 +101,7 @@ class Command:
 def run_in_process(
     sources: Sequence[str | Path], url: str, index: str, dead_letters: Path, *, model: str = MODEL, **sink: str
 ) -> IngestReport:
-    """Do the same run in this process, without the second that a process takes to start.
+    """Do the same run in this process, which saves the second to start one.
 
     Raises:
         StairError: If it failed.

@@ -1,4 +1,4 @@
-"""What is ingested: small pictures, files that are none, and a model that costs nothing, so that a round is about the writing."""
+"""The input of the ingests: small pictures, broken files, and a model that costs nothing, so that writing dominates a round."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Corpus:
     """Files in a folder."""
 
     images: Path
-    """A folder of images, all different."""
+    """A folder of different images."""
     broken: Path
-    """A folder of files with the names of images."""
+    """A folder of broken files with names of images."""
     packages: Path
     """A folder for PYTHONPATH: the metadata of the example plugin, whose model is `MODEL`."""
 
@@ -37,12 +37,12 @@ class Corpus:
 
     @property
     def subset(self) -> str:
-        """A glob of some of the images, a tenth or more."""
+        """A glob that matches at least a tenth of the images."""
         return f"{self.images}/*0.jpg"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of a command that knows `MODEL`, and nothing of the user's."""
+        """The environment of a command that knows `MODEL`, without the user's settings."""
         mine = {name: value for name, value in os.environ.items() if not name.startswith("STAIR_ES_")}
         path = (str(self.packages), str(_PLUGIN), mine.get("PYTHONPATH"))
         return {**mine, "STAIR_ES_HOME": str(self.packages.parent / "home"), "PYTHONPATH": os.pathsep.join(filter(None, path))}

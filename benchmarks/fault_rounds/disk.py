@@ -1,4 +1,4 @@
-"""Small disks that fill up: a tmpfs where one may be mounted, else a limit to the size of files."""
+"""Small disks that fill up: a tmpfs if one can be mounted, else a limit on the size of files."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Disk:
 
     folder: Path
     prefix: tuple[str, ...] = ()
-    """What stands before a command that is to have no more than this: nothing where the folder itself is small."""
+    """Prefix of a command that limits its disk space; empty if the folder itself is small."""
 
     def fill(self) -> None:
-        """Fill it."""
+        """Fill the disk."""
         with (self.folder / _BALLAST).open("wb") as file:
             size, step = 0, 2**20
             while step >= _PAGE:

@@ -1,4 +1,4 @@
-"""Rounds in which a disk is full: that of temporary files, of dead letters, of the node."""
+"""Rounds in which a disk is full: the disk of temporary files, of dead letters, or of the node."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .disk import mount_small_disk
 
 _PAGE = 4096
 _FULL_FOR_S = (1.0, 12.0)
-"""The node looks every 10 s: in some rounds writes fail before it blocks its indices, in some after."""
+"""The node checks its disk every 10 s, so writes fail before it blocks its indices in some rounds, and after in others."""
 
 
 def fill_tmpdir(testbed: Testbed, index: str, number: int) -> Disturbance:
-    """Give the run a TMPDIR that is too small for its temporary files."""
+    """Run with a TMPDIR that is too small for the temporary files."""
     with mount_small_disk(testbed.scratch / f"{index}-tmp", testbed.draw_number(8) * _PAGE) as disk:
         more = {"TMPDIR": str(disk.folder)}
         ended = Command(testbed.corpus, testbed.cluster.url, index, prefix=disk.prefix, environment=more).wait()
@@ -22,7 +22,7 @@ def fill_tmpdir(testbed: Testbed, index: str, number: int) -> Disturbance:
 
 
 def fill_dead_letters(testbed: Testbed, index: str, number: int) -> Disturbance:
-    """Give the dead letters too small a disk: where `--dead-letters` says, or below STAIR_ES_HOME, in turn."""
+    """Run with a disk that is too small for the dead letters: at `--dead-letters`, or below STAIR_ES_HOME, in rotation."""
     broken = testbed.corpus.broken
     with mount_small_disk(testbed.scratch / f"{index}-letters", testbed.draw_number(2) * _PAGE) as disk:
         # A limit to the size of files would stop the list of images first.
@@ -36,7 +36,7 @@ def fill_dead_letters(testbed: Testbed, index: str, number: int) -> Disturbance:
 
 
 def fill_node(testbed: Testbed, index: str, number: int) -> Disturbance:
-    """Fill the disk of the only node; it has room again 1 to 12 seconds later."""
+    """Fill the disk of the only node, and free it 1 to 12 seconds later."""
     [node], disk = testbed.nodes, testbed.disk
     if disk is None:
         raise RuntimeError("this node's disk is not small")
@@ -48,6 +48,6 @@ def fill_node(testbed: Testbed, index: str, number: int) -> Disturbance:
         disk.clear()
         if not node.running:
             node.start()
-        node.wait(lambda _: True)  # without room a node may give up being the cluster manager
+        node.wait(lambda _: True)  # without disk space, a node may stop being the cluster manager
         testbed.cluster.request_json("POST", "/_cluster/reroute?retry_failed=true")
         return Disturbance(running.wait())

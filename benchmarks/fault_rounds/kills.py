@@ -1,4 +1,4 @@
-"""Rounds in which something is killed, or the network is bad."""
+"""Rounds in which a process is killed or the network is faulty."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def kill_driver(testbed: Testbed, index: str, number: int) -> Disturbance:
 
 
 def kill_worker(testbed: Testbed, index: str, number: int) -> Disturbance:
-    """Send SIGKILL to a process of Ray that runs a stage: the run must complete without a rerun."""
+    """Send SIGKILL to a Ray process that runs a stage: the run must complete without a rerun."""
     ray = testbed.ray
 
     def kill() -> None:
@@ -37,7 +37,7 @@ def kill_worker(testbed: Testbed, index: str, number: int) -> Disturbance:
 
 
 def kill_node(testbed: Testbed, index: str, number: int) -> Disturbance:
-    """Send SIGKILL to the only node, which is started again."""
+    """Send SIGKILL to the only node, and restart it."""
     [node] = testbed.nodes
     plan = testbed.trigger_at_request(node.kill)
     with testbed.start_proxies(plan) as url:
@@ -49,9 +49,9 @@ def kill_node(testbed: Testbed, index: str, number: int) -> Disturbance:
 
 
 def kill_one_of_three(testbed: Testbed, index: str, number: int) -> Disturbance:
-    """Send SIGKILL to a node of three, which comes back only if the run can't end without it, or for the next round.
+    """Send SIGKILL to one of three nodes, and restart it only if the run can't end without it, or for the next round.
 
-    It can't where the node had the only copy of a shard: that of an index whose replica wasn't filled yet.
+    The run needs the node if it had the only copy of a shard, because a replica wasn't filled yet.
     """
     three = NodeCluster(testbed.nodes).start()
     victim = testbed.random.choice(testbed.nodes)
@@ -69,7 +69,7 @@ def kill_one_of_three(testbed: Testbed, index: str, number: int) -> Disturbance:
 
 
 class BadNetwork:
-    """A plan: faults for half of the bulk requests, and for some searches."""
+    """A plan with faults for half of the bulk requests and for some searches."""
 
     def __init__(self, seed: int) -> None:
         self._bulk = RandomFaults(seed, list_all_faults())
@@ -81,6 +81,6 @@ class BadNetwork:
 
 
 def disturb_network(testbed: Testbed, index: str, number: int) -> Disturbance:
-    """Refuse, delay, cut and change answers; nothing is killed."""
+    """Reject, delay, truncate and alter responses; nothing is killed."""
     with testbed.start_proxies(BadNetwork(testbed.random.randrange(1 << 30))) as url:
         return Disturbance(testbed.start_run(url, index).wait())

@@ -11,7 +11,7 @@ from .full_disks import fill_dead_letters, fill_node, fill_tmpdir
 from .kills import disturb_network, kill_driver, kill_node, kill_one_of_three, kill_worker
 
 TestbedName: TypeAlias = Literal["shared", "ray", "own", "three"]
-"""A node that nobody kills, such a node and a Ray cluster, a node that is killed and whose disk is small, a cluster of three."""
+"""A node that is never killed, the same with a Ray cluster, a killable node with a small disk, a cluster of three."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Kind:
     disturb: Disturb
     testbed: TestbedName
     about: str
-    """For the table."""
+    """Description for the table."""
     small_disk: bool = False
     """Whether the node's disk must be small."""
 

@@ -1,4 +1,4 @@
-"""Another model: `colours` under another name, so that its documents don't belong into the same index."""
+"""Another model: `colours` under another name, whose documents belong in a different index."""
 
 from __future__ import annotations
 

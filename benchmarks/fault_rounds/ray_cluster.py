@@ -1,4 +1,4 @@
-"""A Ray cluster for all rounds of a testbed: starting one takes most of the time of a short run."""
+"""A Ray cluster for all rounds of a testbed, because starting one takes most of the time of a short run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ sys.stdin.read()
 cluster.shutdown()
 """
 _TRIES = 3
-"""On a busy machine Ray gives up its start after 30 seconds."""
+"""Number of attempts: on a busy machine, Ray gives up its start after 30 seconds."""
 _STAGES = ("ray::_RayEncoder", "ray::prepare_batch", "ray::check_batch", "ray::_write")
 
 
@@ -29,12 +29,12 @@ class RayCluster:
     """A running Ray cluster."""
 
     pid: int
-    """Of the process that all others descend from."""
+    """PID of the root process."""
     environment: Mapping[str, str]
-    """For a command that joins it."""
+    """Environment of a command that joins the cluster."""
 
     def list_stage_workers(self) -> list[psutil.Process]:
-        """Return the processes that run a stage of an ingest: Ray names a worker after the task or actor that it runs."""
+        """Return the processes that run a stage of an ingest. Ray names a worker after its task or actor."""
         found = []
         for child in psutil.Process(self.pid).children(recursive=True):
             try:
@@ -48,10 +48,10 @@ class RayCluster:
 
 @contextmanager
 def start_ray_cluster(environment: Mapping[str, str]) -> Iterator[RayCluster]:
-    """Start a Ray cluster, with a token of its own.
+    """Start a Ray cluster with a separate token.
 
     Raises:
-        RuntimeError: If it didn't start, several times.
+        RuntimeError: If several attempts failed.
     """
     login = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     for _ in range(_TRIES):

@@ -43,7 +43,7 @@ class Tally:
 
 
 def build_result(tallies: Mapping[str, Tally], about: str, remarks: Sequence[str], figures: Mapping[str, Any]) -> Result:
-    """Return a line for each kind, and the sums."""
+    """Return a row for each kind, and the sums."""
     rounds = sum(tally.rounds for tally in tallies.values())
     total = sum((tally.counts for tally in tallies.values()), Counts())
     wrong = [f"{name}: {what}" for name, tally in tallies.items() for what in tally.wrong]
@@ -72,10 +72,10 @@ BEGIN, END = "<!-- measured: written by benchmarks/faults.py -->", "<!-- end of 
 
 
 def write_page(page: Path, result: Result, command: str, machine: Mapping[str, Any], load: tuple[float, float]) -> None:
-    """Replace the text between the comments by the result.
+    """Replace the text between the comments with the result.
 
     Raises:
-        ValueError: If the page lacks them.
+        ValueError: If the page lacks the comments.
     """
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
@@ -95,6 +95,6 @@ def _render_result(result: Result, command: str, machine: Mapping[str, Any], loa
             f"`python {command}`",
             f"{result.figures['began']} to {result.figures['ended']} (UTC), commit {machine['commit']}; {where};"
             f" load {load[0]:.1f} to {load[1]:.1f}; {versions}.",
-            replace(result, ratios=()).to_markdown(level=3),  # `about` has the sums
+            replace(result, ratios=()).to_markdown(level=3),  # `about` contains the sums
         )
     )

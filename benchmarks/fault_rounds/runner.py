@@ -1,4 +1,4 @@
-"""Run the rounds: concurrently on the testbeds, since a round is mostly waiting, and one after the other on each of them."""
+"""Run the rounds: concurrently on the testbeds, because a round mostly waits, and sequentially on each testbed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .kinds import KINDS, TestbedName
 
 _HEAP = "256m"
 _NODE_DISK_BYTES = 640 * 2**20
-"""Above the 400 MB that the embedded node wants to have free; only what is written takes memory."""
+"""More than the 400 MB that the embedded node requires as free space; only written data takes memory."""
 
 Report = Callable[[str, int, Round], None]
 """Called with the kind, the number of the round from 1, and the round."""
@@ -39,7 +39,7 @@ class Plan:
     url: str | None
     """URL of a node that is never killed; None to start one."""
     is_over: Callable[[], bool]
-    """Returns whether to begin no further round."""
+    """Returns whether to stop before the next round."""
 
     def list_kinds(self, name: TestbedName) -> list[str]:
         """Return the kinds that run on a testbed."""
@@ -55,7 +55,7 @@ def run_rounds(plan: Plan, corpus: Corpus, scratch: Path, report: Report) -> Non
 
 
 def _run_on_testbed(name: TestbedName, plan: Plan, corpus: Corpus, scratch: Path, report: Report) -> None:
-    """Run the rounds of a testbed in one thread; its nodes are stopped at the end."""
+    """Run the rounds of a testbed in one thread, and stop its nodes at the end."""
     scratch.mkdir()
     with _open_testbed(name, plan, corpus, scratch) as testbed, testbed.stack:
         _count_requests(testbed)

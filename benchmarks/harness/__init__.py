@@ -1,1 +1,1 @@
-"""What all benchmarks share: their command line, results, clusters, images and ways to measure."""
+"""Shared parts of the benchmarks: command line, results, clusters, images and measurements."""

@@ -1,4 +1,4 @@
-"""What a browser does to show the page: requests, bytes, and the time until pictures are there."""
+"""Load the page in a browser, and measure requests, bytes, and the time until pictures are there."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class PageLoad:
     requests: int
     """Requests other than for pictures."""
     page_bytes: int
-    """Bytes on the wire for everything but pictures, headers included."""
+    """Bytes transferred for everything except pictures, including headers."""
     picture_bytes: int
     pictures: int
-    """Pictures that are whole on the first screen."""
+    """Pictures that are fully visible on the first screen."""
     first_picture_ms: float
-    """From the navigation until the first of them has arrived."""
+    """From the navigation until the first of these pictures is loaded."""
     screen_ms: float
-    """From the navigation until all of them have arrived."""
+    """From the navigation until all of these pictures are loaded."""
     layout_shift: float
-    """Cumulative layout shift, as the Layout Instability API counts it; below 0.1 is good (web.dev/cls)."""
+    """Cumulative layout shift of the Layout Instability API; below 0.1 is good (web.dev/cls)."""
 
 
 @contextmanager
@@ -65,10 +65,10 @@ def start_browser() -> Iterator[Browser]:
 
 
 def load_page(browser: Browser, url: str, *, width_px: int = 1366, height_px: int = 900, scale: float = 1.0) -> PageLoad:
-    """Load a page in a new context, and wait until all pictures of its first screen are there.
+    """Load a page in a new context, and wait until all pictures of its first screen are loaded.
 
     Raises:
-        TimeoutError: If they aren't within a minute.
+        TimeoutError: If they aren't loaded within a minute.
     """
     context = browser.new_context(viewport={"width": width_px, "height": height_px}, device_scale_factor=scale)
     try:
@@ -98,7 +98,7 @@ def load_page(browser: Browser, url: str, *, width_px: int = 1366, height_px: in
 
 
 def _wait_for_pictures(page: Any) -> dict[str, Any]:  # noqa: ANN401  playwright's Page
-    """Return what the page says of its pictures as soon as all of its first screen are there, twice in a row."""
+    """Return the state of the pictures when all of the first screen are loaded, twice in a row."""
     end_s, last = time.monotonic() + TIMEOUT_S, -1
     while time.monotonic() < end_s:
         found: dict[str, Any] = page.evaluate(_READ_PICTURES)

@@ -1,4 +1,4 @@
-"""Bulk requests as many at a time, and as large, as `AdaptiveThrottle` says: what `sink.py` and `growth.py` share."""
+"""Send bulk requests with the number and size that `AdaptiveThrottle` allows, for `sink.py` and `growth.py`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_throttled(
     throttle: AdaptiveThrottle,
     document_bytes: float,
 ) -> list[BulkRequestStats]:
-    """Send as many requests at a time, and as large, as the throttle says; return all of them."""
+    """Send requests with the number and size that the throttle allows; return all of them."""
     source, under_way, sent = iter(docs), set[Future[BulkResult]](), list[BulkRequestStats]()
     while True:
         while len(under_way) < throttle.concurrency:

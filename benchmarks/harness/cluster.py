@@ -13,7 +13,7 @@ from stair_es.embedded_node import ensure_running
 
 @contextmanager
 def open_cluster(url: str | None) -> Iterator[tuple[Cluster, str]]:
-    """Yield a cluster and a prefix: all indices whose names begin with it are deleted at the end."""
+    """Yield a cluster and a prefix. All indices with this prefix are deleted at the end."""
     connection = Connection(url=url or ensure_running(), timeout_s=120)
     name = f"bench-{uuid4().hex[:10]}"
     with Cluster(connection) as cluster:

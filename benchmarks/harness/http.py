@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import orjson
 
 Body = dict[str, Any]
-"""JSON."""
+"""A JSON value."""
 TIMEOUT_S, BUSY = 3600.0, 429
 
 
@@ -19,23 +19,23 @@ class Http:
     """One keep-alive connection."""
 
     def __init__(self, url: str) -> None:
-        """Connect with the first request."""
+        """Connect lazily, with the first request."""
         parts = urlsplit(url)
         self._connection = HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
 
     def request_json(self, method: str, path: str, body: Body | bytes | None = None) -> Any:  # noqa: ANN401  JSON
-        """Return the answer as JSON.
+        """Return the response as JSON.
 
         Raises:
-            SystemExit: If the node refused.
+            SystemExit: If the node rejected the request.
         """
         return orjson.loads(self.request_bytes(method, path, body) or b"null")
 
     def request_bytes(self, method: str, path: str, body: Body | bytes | None = None) -> bytes:
-        """Return the answer's bytes; try again while the node is busy.
+        """Return the body of the response; retry while the node is busy.
 
         Raises:
-            SystemExit: If the node refused.
+            SystemExit: If the node rejected the request.
         """
         sent = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
         for wait_s in (0.2, 0.5, 1, 2, 5, 10, 20, 0):
@@ -50,24 +50,24 @@ class Http:
         return answer
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._connection.close()
 
 
 def read_store_bytes(http: Http, index: str, shards: Literal["primaries", "total"] = "primaries") -> int:
-    """Return what the files of the shards take, without the translogs: of the primaries, or with replicas."""
+    """Return the bytes of the files of the shards without the translogs, of the primaries or including replicas."""
     return int(http.request_json("GET", f"/{index}/_stats/store")["indices"][index][shards]["store"]["size_in_bytes"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeHeap:
-    """The JVM of a node, as it is now."""
+    """The current state of the JVM of a node."""
 
     node: str
     used_mb: float
-    """Of 10^6 bytes, garbage included."""
+    """Used heap in MB (10^6 bytes), including garbage."""
     collecting_s: float
-    """Spent in garbage collection since the node has started."""
+    """Time in garbage collection since the start of the node."""
 
 
 def read_heaps(http: Http) -> list[NodeHeap]:

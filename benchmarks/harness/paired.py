@@ -1,4 +1,4 @@
-"""Times of two HTTP services that get the same requests in turn, and their ratio."""
+"""Times of two HTTP services that get the same requests alternately, and their ratio."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ class Client:
     """One keep-alive connection."""
 
     def __init__(self, url: str) -> None:
-        """Connect with the first request."""
+        """Connect lazily, with the first request."""
         self._connection = HTTPConnection(urlsplit(url).netloc, timeout=60)
 
     def post(self, path: str, body: bytes) -> bytes:
-        """Return the answer's body.
+        """Return the body of the response.
 
         Raises:
-            SystemExit: If the answer is a failure.
+            SystemExit: If the response is an error.
         """
         return self._request("POST", path, body)
 
     def get(self, path: str) -> bytes:
-        """Return the answer's body.
+        """Return the body of the response.
 
         Raises:
-            SystemExit: If the answer is a failure.
+            SystemExit: If the response is an error.
         """
         return self._request("GET", path, None)
 
@@ -51,7 +51,7 @@ def measure_ms(call: Call) -> float:
 
 
 def measure_pairs(pairs: Sequence[tuple[Call, Call]], rounds: int) -> tuple[list[float], list[float]]:
-    """Return the times of the bare request and of ours, pair by pair; the first round isn't counted."""
+    """Return the times of the bare request and of ours, in pairs; the first round isn't counted."""
     bare, whole = [], []
     for turn in range(rounds + 1):
         for number, (plain, ours) in enumerate(pairs):
@@ -64,13 +64,13 @@ def measure_pairs(pairs: Sequence[tuple[Call, Call]], rounds: int) -> tuple[list
 
 
 def make_row(name: str, bare: list[float], whole: list[float]) -> tuple[str, ...]:
-    """Return a line of the table."""
+    """Return a row of the table."""
     times = (f"{statistics.median(values):.1f} / {compute_p95(values):.1f}" for values in (bare, whole))
     return (name, *times, f"{compute_ratio(bare, whole):.2f}")
 
 
 def compute_ratio(bare: list[float], whole: list[float]) -> float:
-    """Return the median of the pairs' ratios."""
+    """Return the median of the ratios of the pairs."""
     return statistics.median(ours / plain for plain, ours in zip(bare, whole, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The bundled photos: files, captions, thumbnails, and a folder of as many images as are needed."""
+"""The bundled photos: files, captions, thumbnails, and a folder with any number of images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make_thumbnails() -> list[str | None]:
 
 @contextmanager
 def make_photo_folder(images: int) -> Iterator[Path]:
-    """Yield a folder of `images` different files: the bundled photos over and over, each with some bytes more at its end."""
+    """Yield a folder of `images` different files: repeated bundled photos, each with additional bytes at its end."""
     photos = list_photos()
     with tempfile.TemporaryDirectory(prefix="stair-es-bench-") as folder:
         for i in range(images):

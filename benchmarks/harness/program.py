@@ -1,4 +1,4 @@
-"""What all benchmarks share: the options of their command lines, and how results are printed and saved."""
+"""The common options of the benchmarks, and the output of their results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add_url_option(parser: argparse.ArgumentParser) -> None:
 
 
 def publish_result(result: Result, file: Path | None) -> None:
-    """Print a result, and write it where `--json` says."""
+    """Print a result, and write it to the file of `--json`."""
     print(f"{describe_machine()}; {result.to_markdown()}", flush=True)
     save_result(result, file)
 
@@ -54,6 +54,6 @@ def _convert_value(value: object) -> object:
 
 
 def describe_machine() -> str:
-    """Return date, cores, platform and versions: a number without them means nothing."""
+    """Return date, cores, platform and versions, which every number depends on."""
     today = datetime.now(timezone.utc).date().isoformat()
     return f"{today}, {os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}, stair-es {__version__}"

@@ -1,4 +1,4 @@
-"""A serving command of stair-es, as a process of its own."""
+"""A serving command of stair-es in a separate process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 
 @contextmanager
 def start_server(*arguments: str, **variables: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Start a command of stair-es that serves, at a free port; yield its URL, as the command prints it, and its process.
+    """Start a serving command at a free port; yield the URL that it prints, and its process.
 
     The process is terminated at the end of the block.
 

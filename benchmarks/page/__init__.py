@@ -1,1 +1,1 @@
-"""The page of all benchmarks: what is run, on what machine, and how it is written down."""
+"""The page of all benchmarks: the runs, the machine, and the rendering."""

@@ -31,7 +31,7 @@ class Gallery:
     texts: tuple[str, ...]
     """Of each picture."""
     concepts: tuple[str, ...]
-    """Of each picture; those of the same are right for each other's texts."""
+    """Concept of each picture. Pictures with the same concept are right for each other's texts."""
 
     @property
     def queries(self) -> dict[str, str]:
@@ -57,7 +57,7 @@ def read_set(sets: Path, name: str) -> Gallery:
     """Read one of the small sets.
 
     Raises:
-        SystemExit: If it isn't there.
+        SystemExit: If the set is missing.
     """
     path = sets / f"{name}.jsonl"
     if not path.is_file():
@@ -72,12 +72,12 @@ def read_set(sets: Path, name: str) -> Gallery:
 
 
 def read_pixels(paths: Sequence[Path]) -> Pixels:
-    """Read images as the encoder takes them."""
+    """Read images as the encoder receives them."""
     return np.stack([decode_image(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC for path in paths])
 
 
 def add_gallery_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name what is measured on."""
+    """Add the options for the galleries."""
     parser.add_argument("--tuxpaint", type=Path, help=f"where the Debian package {PACKAGE.name} is unpacked")
     parser.add_argument("--sets", type=Path, help="what benchmarks/small_sets/build.py made: its drawings are measured too")
 

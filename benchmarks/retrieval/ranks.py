@@ -19,7 +19,7 @@ Ranks = NDArray[np.int64]
 
 
 def compute_sparse_scores(texts: Sequence[SparseVector], images: Sequence[SparseVector]) -> Scores:
-    """Return the exact dot products [queries, gallery] of the vectors that the product stores and searches with."""
+    """Return the exact dot products [queries, gallery] of the product's stored vectors and query vectors."""
     places: dict[str, int] = {}
     for vector in (*texts, *images):
         for word in vector.tokens:
@@ -28,7 +28,7 @@ def compute_sparse_scores(texts: Sequence[SparseVector], images: Sequence[Sparse
     for rows, vectors in ((left, texts), (right, images)):
         for row, vector in zip(rows, vectors, strict=True):
             row[[places[word] for word in vector.tokens]] = vector.weights
-    return np.round(left @ right.T, 10)  # weights have 5 decimals: exact again, ties are ties
+    return np.round(left @ right.T, 10)  # weights have 5 decimals, so ties are exact
 
 
 def compute_conse_scores(encoder: StairMiniEncoder, gallery: Gallery) -> Scores:
@@ -58,5 +58,5 @@ def compute_recalls(found: Ranks) -> tuple[float, ...]:
 
 
 def compare_recalls(ours: Ranks, theirs: Ranks, cut: int) -> tuple[float, float, float]:
-    """Return how many points of R@cut ours is ahead, and the 95 % interval."""
+    """Return the gain of ours in points of R@cut, and its 95 % interval."""
     return tuple(round(value, 1) for value in compute_interval([ours <= cut], [theirs <= cut]))  # type: ignore[return-value]

@@ -1,1 +1,1 @@
-"""The indices, queries and measurements of the benchmarks of search."""
+"""The indices, queries and measurements of the search benchmarks."""

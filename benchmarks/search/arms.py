@@ -1,4 +1,4 @@
-"""The ways to search that `query.py` compares: each a request body made of a query."""
+"""The search methods that `query.py` compares, each as a request body built from a query."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PHASES = ((8, 200), (8, 1000), (16, 100), (16, 500), (32, 200))
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """A way to search."""
+    """A search method."""
 
     name: str
     kind: str
@@ -32,7 +32,7 @@ class Arm:
     body: Callable[[SparseVector, list[float]], Body]
     """Builds the body from the sparse and the dense query."""
     truth: Literal["tokens", "dense"] | None = "tokens"
-    """Ranking that the ten best are compared with; None for BM25, which has other weights."""
+    """The exact ranking for comparison; None for BM25, which has other weights."""
 
 
 def build_ids_request(query: Body) -> Body:
@@ -41,7 +41,7 @@ def build_ids_request(query: Body) -> Body:
 
 
 def build_tokens_request(vector: SparseVector) -> Body:
-    """Return a request with all tokens, and nothing else."""
+    """Return a request with all tokens and no options."""
     return build_ids_request(build_sparse_query("rank_features", vector, max_clauses=MAX_CLAUSES).clause)
 
 
@@ -56,21 +56,21 @@ def keep_top(tokens: int) -> Callable[[SparseVector, list[float]], Body]:
 
 
 def rescore(heavy: int, window: int) -> Callable[[SparseVector, list[float]], Body]:
-    """Find with few tokens, and rank with all."""
+    """Find candidates with few tokens, and rank them with all."""
     phases = TwoPhase(top_k=heavy, window_size=window)
 
     def build(vector: SparseVector, _dense: list[float]) -> Body:
         request = build_search_request(
             SearchQuery(vector=vector), "rank_features", max_clauses=MAX_CLAUSES, two_phase=phases
         ).body
-        # A query as short as the first phase has none; it would be sorted like any other.
+        # A query that is not longer than the first phase has no second phase.
         return {**request, "_source": False} if "rescore" in request else build_tokens_request(vector)
 
     return build
 
 
 def build_sent_request(vector: SparseVector, _dense: list[float]) -> Body:
-    """Return what `Searcher` sends: in a total order, with the documents."""
+    """Return the request of `Searcher`: in a total order, with the documents."""
     return build_search_request(SearchQuery(vector=vector), "rank_features", max_clauses=MAX_CLAUSES).body
 
 

@@ -1,14 +1,14 @@
-"""Synthetic corpora for `query.py` and `query_bytes.py`: photographs as stair-mini sees them, that nobody took.
+"""Synthetic corpora for `query.py` and `query_bytes.py`: documents of imaginary photographs, as stair-mini would encode them.
 
-A document is what stair-mini's own code makes of a posterior over the 1,000 classes and of the detector's scores. What is real
-is a posterior's profile, the sorted probabilities of one of 240 views of the bundled photos, and the highest score that the
-detector gave in that view. What is drawn is which class stands at which rank: the first by popularity (Zipf), the others by their
-likeness to the first, with as much noise as makes neighbours as like as in the real posteriors. The detector sees one thing, that
-of the first class, and nothing where COCO has no such thing. The heads, which are for drawings, have no part in it. Batches have
-seeds of their own: a smaller corpus is the beginning of a larger one.
+stair-mini's own code computes a document from a posterior over the 1,000 classes and from the scores of the detector. Two
+inputs are real: the profile of a posterior (the sorted probabilities of one of 240 views of the bundled photos), and the
+highest score of the detector in that view. The class at each rank is random: the first by popularity (Zipf), the others by
+their similarity to the first, with the amount of noise that makes neighboring classes as similar as in the real posteriors. The
+detector finds one object, that of the first class, or nothing if COCO has no such object. The heads, which are for drawings,
+are not used. Each batch has its own seed, so that a smaller corpus is the beginning of a larger one.
 
-Shape suffixes: see `stair_mini.artifacts`; B views, N documents, W words of a document (at most 64), R ranks of a posterior that
-are kept (64), C of these that a dense vector is made of (10).
+Shape suffixes: see `stair_mini.artifacts`; B views, N documents, W words of a document (at most 64), R kept ranks of a
+posterior (64), C ranks used for a dense vector (10).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from stair_es.types import Floats, Pixels, SparseVector
 
 BATCH, RANKS, DENSE_RANKS = 1000, 64, 10
 POPULARITY = 0.7  # exponent of Zipf's law over the classes
-TEMPERATURE = 0.09  # of the likeness of classes within a posterior: fitted, see `main`
+TEMPERATURE = 0.09  # of the similarities of classes within a posterior, fitted
 DENSE_NOISE = 0.35  # length of what is added to a dense vector of length 1
-DECIMALS = 5  # as the model has them
+DECIMALS = 5  # as in the model
 Words = NDArray[np.uint16]
 
 
@@ -77,9 +77,9 @@ class Documents:
     word_ids_NW: Words
     """Rows of the vocabulary, heaviest first."""
     weights_NW: Floats
-    """0 where a document has fewer words."""
+    """Weights; 0 if a document has fewer words."""
     classes_NC: NDArray[np.int16]
-    """The likeliest classes, and their probabilities: what the dense vector is made of."""
+    """The likeliest classes and their probabilities, for the dense vector."""
     shares_NC: Floats
 
     def __len__(self) -> int:
@@ -96,15 +96,15 @@ class Documents:
 
 
 class Corpus:
-    """Draws documents."""
+    """Generates documents."""
 
     def __init__(self, views: Views, *, seed: int = 5, temperature: float = TEMPERATURE) -> None:
-        """Draw nothing yet.
+        """Prepare the generator without generating documents.
 
         Args:
-            views: Of real photos.
-            seed: Another one is another corpus.
-            temperature: How unlike the classes of one posterior are.
+            views: Network outputs for views of real photos.
+            seed: Seed of the corpus.
+            temperature: Dissimilarity of the classes of one posterior.
         """
         self._encoder = StairMiniEncoder(ModelSpec(name=KIND.card.name))
         mini = self._encoder._artifacts
@@ -122,26 +122,26 @@ class Corpus:
 
     @cached_property
     def popularity(self) -> NDArray[np.float64]:
-        """How often each class is the first: Zipf's law, in an order that has nothing to do with the classes."""
+        """Frequency of each class as the first one: Zipf's law, in random order."""
         count = len(self.classes.word_ids_KE)
         weights = 1 / np.arange(1, count + 1) ** POPULARITY
         return np.random.default_rng(self._seed).permutation(weights / weights.sum())
 
     def draw_batches(self, count: int, start: int = 0) -> Iterator[Documents]:
-        """Yield the documents from `start`, a multiple of `BATCH`, to `count`, `BATCH` at a time."""
+        """Yield the documents from `start`, a multiple of `BATCH`, to `count`, in batches of `BATCH`."""
         for first in range(start, count, BATCH):
             rng = np.random.default_rng((self._seed, 1, first))
             drawn = self.draw(rng.choice(len(self.popularity), BATCH, p=self.popularity), rng)
             yield drawn.slice_rows(0, count - first)
 
     def draw(self, first_N: NDArray[np.int64], rng: np.random.Generator) -> Documents:
-        """Draw documents whose likeliest classes are `first_N`."""
+        """Generate documents whose likeliest classes are `first_N`."""
         scores_NK = self._likeness_KK[first_N] + rng.gumbel(size=(len(first_N), len(self._likeness_KK)))
         classes_NR = np.argsort(-scores_NK, axis=1)[:, :RANKS]
         views_N = rng.integers(len(self._profiles_BK), size=len(first_N))
         profiles_NK, best_N = self._profiles_BK[views_N], self._best_B[views_N]
         shares_NR = profiles_NK[:, :RANKS]
-        floor_N = profiles_NK[:, RANKS:].mean(axis=1)  # the many classes at the end: each as likely as the other
+        floor_N = profiles_NK[:, RANKS:].mean(axis=1)  # the many last classes are equally likely
         posteriors_NK = np.repeat(floor_N[:, None], profiles_NK.shape[1], axis=1)
         np.put_along_axis(posteriors_NK, classes_NR, shares_NR, axis=1)
         word_ids_NW, weights_NW = self.tabulate(
@@ -156,21 +156,21 @@ class Corpus:
         )
 
     def make_dense_vectors(self, documents: Documents, first: int) -> Floats:
-        """Return unit vectors [N, 384]: the classes' text embeddings mixed as the words are (ConSE), plus noise."""
+        """Return unit vectors [N, 384]: the classes' text embeddings mixed like the words (ConSE), plus noise."""
         rng = np.random.default_rng((self._seed, 2, first))
         mixed_ND = np.einsum("nc,ncd->nd", documents.shares_NC, self.embeddings_KD[documents.classes_NC])
         noise_ND = rng.standard_normal(mixed_ND.shape, np.float32)
         return _normalize(_normalize(mixed_ND) + DENSE_NOISE * _normalize(noise_ND))
 
     def make_vectors(self, documents: Documents) -> Iterator[SparseVector]:
-        """Yield the documents' vectors as the product has them."""
+        """Yield the vectors of the documents in the product's form."""
         for ids_W, weights_W in zip(documents.word_ids_NW, documents.weights_NW, strict=True):
             words = [self.vocabulary[i] for i in ids_W[weights_W > 0]]
             weights = [round(float(weight), DECIMALS) for weight in weights_W[weights_W > 0]]
             yield SparseVector(tuple(words), tuple(weights))
 
     def tabulate(self, vectors: Iterable[SparseVector]) -> tuple[Words, Floats]:
-        """Return the words [N, W] of vectors and their weights [N, W], 0 where a vector has fewer words."""
+        """Return the words [N, W] of vectors and their weights [N, W], padded with 0."""
         listed = list(vectors)
         word_ids_NW = np.zeros((len(listed), self.max_words), np.uint16)
         weights_NW = np.zeros(word_ids_NW.shape, np.float32)
@@ -180,7 +180,7 @@ class Corpus:
         return word_ids_NW, weights_NW
 
     def _weigh_words(self, posterior_K: NDArray[np.float64], first: int, score: float) -> SparseVector:
-        """Return a photograph's words, by the model's own code; `score` is the detector's for the thing that `first` is."""
+        """Return the words of a photograph, computed by the model's code; `score` is the detector's for the object `first`."""
         scores_O = np.zeros(self._things)
         if first in self._thing_of:
             scores_O[self._thing_of[first]] = score

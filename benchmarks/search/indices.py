@@ -1,4 +1,4 @@
-"""Load a corpus into an index for each way to search, with raw `_bulk` requests that are prepared in memory."""
+"""Load a corpus into an index for each search method, with raw `_bulk` requests prepared in memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _DENSE: Body = {
     "dimension": DIMENSIONS,
     "method": {
         "name": "hnsw",
-        "engine": "lucene",  # faiss ends the node
+        "engine": "lucene",  # faiss crashes the node
         "space_type": "innerproduct",
         "parameters": {"m": 16, "ef_construction": 100},
     },
@@ -45,7 +45,7 @@ _DENSE: Body = {
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """An index for one way to search."""
+    """An index for one search method."""
 
     name: str
     body: Body
@@ -53,7 +53,7 @@ class Kind:
     """Builds the fields of a document other than its URI."""
     dense: bool = False
     seismic: bool = False
-    """Whether it needs the plugin neural-search."""
+    """Whether it requires the plugin neural-search."""
 
 
 def build_kinds(vocabulary: Sequence[str]) -> dict[str, Kind]:
@@ -99,7 +99,7 @@ def build_kinds(vocabulary: Sequence[str]) -> dict[str, Kind]:
 
 
 def lower_threshold(layer: Body) -> Body:
-    """Return SEISMIC's mapping so that every segment is searched approximately, however few documents it has."""
+    """Return SEISMIC's mapping so that every segment, even a small one, is searched approximately."""
     return merge_bodies(
         layer, {"mappings": {"properties": {IDS_FIELD: {"method": {"parameters": {"approximate_threshold": 1}}}}}}
     )
@@ -111,16 +111,16 @@ class Loaded:
 
     index: str
     docs_per_s: float
-    """Documents per second of the requests, without the time to build them."""
+    """Documents per second of the requests, excluding the time to build them."""
     merge_s: float
     bytes_a_document: float
     """All files of the shard after the merge."""
     heap_mb: float
-    """Used heap of the fullest node afterwards, with garbage, for all indices so far."""
+    """Used heap of the fullest node afterwards, including garbage, for all indices so far."""
 
 
 def make_uri(row: int) -> str:
-    """Return a URI as long as real ones."""
+    """Return a URI of realistic length."""
     return f"s3://photos-of-the-archive/2026/{row % 997:03}/IMG_{row:08}.jpg"
 
 
@@ -130,7 +130,7 @@ def load_index(http: Http, index: str, kind: Kind, corpus: Corpus, documents: Do
 
 
 def write_index(http: Http, index: str, kind: Kind, bodies: Iterable[bytes], count: int, *, merge: bool = True) -> Loaded:
-    """Create the index and send `_bulk` bodies of so many documents."""
+    """Create the index and send prepared `_bulk` bodies, `count` documents in total."""
     http.request_json("PUT", f"/{index}", kind.body)
     spent_s = 0.0
     for body in bodies:

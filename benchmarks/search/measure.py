@@ -1,4 +1,4 @@
-"""Measure several ways to search in turn, for `query.py` and `query_causes.py`."""
+"""Measure several search methods alternately, for `query.py` and `query_causes.py`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Row:
     size: int
     arm: str
     clauses: float
-    """Clauses that were sent, on average."""
+    """Mean number of clauses sent."""
     p50_ms: float
     p95_ms: float
     p99_ms: float
@@ -31,7 +31,7 @@ class Row:
     took_p50_ms: float
     recall: float | None
     recall_9_bits: float | None
-    """Documents that 9 bits can't distinguish from the tenth best count, too."""
+    """Recall that also counts documents that 9 bits can't distinguish from the tenth best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Report:
     loaded: dict[str, Loaded]
     rows: list[Row]
     photos: dict[str, list[float]]
-    """R@1/5/10 of each kind on real photographs; empty where there were none."""
+    """R@1/5/10 of each kind on real photographs; empty if there were none."""
 
 
 @dataclass(kw_only=True)
@@ -61,13 +61,13 @@ class Samples:
 def measure_arms(
     http: Http, prefix: str, arms: Sequence[Arm], queries: Queries, truths: dict[str, list[Truth]], *, rounds: int = 3
 ) -> list[Row]:
-    """Measure all arms on all queries, in turns; the first round isn't measured."""
+    """Measure all arms on all queries, alternating; the first round isn't measured."""
     count, rng = len(queries.vectors), np.random.default_rng(queries.size)
     seen = {arm.name: Samples(wall_ms=[[] for _ in range(count)], took_ms=[], recalls=[], clauses=[]) for arm in arms}
     for warm in range(1 + rounds):
         for number, vector in enumerate(queries.vectors):
             dense = queries.dense_QD[number].tolist()
-            for arm in (arms[i] for i in rng.permutation(len(arms))):  # a fixed order would let one warm the cache for the next
+            for arm in (arms[i] for i in rng.permutation(len(arms))):  # a fixed order would warm the cache for the next arm
                 body = orjson.dumps(arm.body(vector, dense))
                 began_s = time.perf_counter()
                 raw = http.request_bytes("POST", f"/{prefix}-{arm.kind}/_search", body)

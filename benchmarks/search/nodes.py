@@ -1,4 +1,4 @@
-"""The node that searches are measured on."""
+"""The node of the search benchmarks."""
 
 from __future__ import annotations
 

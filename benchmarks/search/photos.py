@@ -1,7 +1,7 @@
-"""Real photographs in the same node and the same kinds of index as the drawn corpora: who finds the right one?
+"""Measure recall on real photographs, in the same node and with the same kinds of index as the generated corpora.
 
-The photographs and texts are those of `model_quality.py`. Tokens are stair-mini's, BM25 has the same tokens without weights,
-dense vectors are ConSE of the same networks. A hit is right if it has the query's description; ties are in the engine's order.
+The photographs and texts are those of `model_quality.py`. Tokens are stair-mini's, BM25 has the same tokens without weights, and
+dense vectors are ConSE of the same networks. A hit is right if it has the query's description. Ties are in the engine's order.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def measure_recalls(
 
     Args:
         http: The node.
-        prefix: Of the names of the indices.
-        kinds: By name.
-        arms: How each kind is searched.
+        prefix: Prefix of the names of the indices.
+        kinds: Index kinds by name.
+        arms: Search method of each kind.
         gallery: Photographs.
     """
     model = StairMiniEncoder(ModelSpec(name="stair-mini"))

@@ -1,11 +1,11 @@
-"""What `query.py` searches for, and the exact answers.
+"""The queries of `query.py`, and their exact answers.
 
-Texts are the bundled photos' captions, then the heaviest words of one or two classes, drawn as the documents' classes are. Up to
-24 tokens they went through stair-mini's text tower (about 36 tokens of a text, at most 48), cut to the heaviest. With 64 and 128
-they are as a model without training distils them (`stair-es distill --method dictionary`): the words of a dictionary that are
-most similar to the text, weighted by their similarity; the dictionary is all words that the documents' classes have. `IMAGE`
-stands for a photograph that isn't in the corpus, with all tokens that it has. The dense query is the same text's or image's
-vector.
+Texts are the captions of the bundled photos, then the heaviest words of one or two classes, drawn like the classes of
+documents. Queries of up to 24 tokens are encoded with stair-mini's text tower (about 36 tokens for a text, at most 48) and
+pruned to the heaviest tokens. Queries of 64 and 128 tokens are those of a model distilled without training (`stair-es distill
+--method dictionary`): the words of a dictionary that are most similar to the text, weighted by their similarity. The dictionary
+consists of all words of the documents' classes. `IMAGE` is a photograph that isn't in the corpus, with all of its tokens. The
+dense query is the vector of the same text or image.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from stair_es.types import Floats, SparseVector
 
 K = 10
 IMAGE = 1 << 16
-"""Among numbers of tokens it stands for all of an image, however many, and comes last."""
+"""Represents all tokens of an image among the numbers of tokens, and sorts last."""
 QUERY_SIZES = (3, 10, 24, IMAGE)
 SIMILAR_SIZES = (64, 128)
-"""Numbers of tokens of texts by similarity."""
+"""Numbers of tokens of texts that are encoded by similarity."""
 NINE_BITS = 2**-8
-"""What an engine's rounding of a weight can take from a score: documents that are nearer to each other may change places."""
+"""Largest relative loss of a score by the engine's rounding. Documents with a smaller difference may change places."""
 _SEED = 11
-_FIRST_UNUSED = 900_000_000  # where no corpus reaches
+_FIRST_UNUSED = 900_000_000  # beyond the largest corpus
 
 
 @dataclass(frozen=True, kw_only=True)
 class Queries:
-    """Queries with the same number of tokens, or fewer if the text has fewer; `IMAGE` stands for all of an image."""
+    """Queries with the same number of tokens, or fewer if the text has fewer; `IMAGE` means all tokens of an image."""
 
     size: int
     vectors: tuple[SparseVector, ...]
@@ -56,13 +56,13 @@ class Truth:
     """Score of the tenth best."""
 
     def compute_recall(self, found: Sequence[int], *, slack: float = 1e-9) -> float:
-        """Return the share of the ten best that was found; any counts that is not further below the last of them than `slack`."""
+        """Return the found share of the ten best. Any document counts whose score is at most `slack` below the tenth best."""
         right = sum(bool(self.scores_N[row] >= self.least * (1 - slack)) for row in found[: self.count])
         return right / self.count if self.count else 1.0
 
 
 def make_texts(corpus: Corpus, count: int) -> list[str]:
-    """Return the captions, then drawn texts."""
+    """Return the captions, then generated texts."""
     made = list(read_captions().values())
     rng = np.random.default_rng(_SEED)
     while len(made) < count:
@@ -82,7 +82,7 @@ def weigh_similar_words(texts_QD: Floats, words_VD: Floats, words: Sequence[str]
 
 
 def draw_image_queries(corpus: Corpus, count: int) -> Queries:
-    """Draw images that are in no corpus."""
+    """Generate images that are in no corpus."""
     rng = np.random.default_rng((_SEED, _FIRST_UNUSED))
     drawn = corpus.draw(rng.choice(len(corpus.popularity), count, p=corpus.popularity), rng)
     return Queries(
@@ -129,7 +129,7 @@ class ExactSearch:
         scores_N = np.zeros(self._count)
         for word, weight in vector:
             first, end = self._starts[self._ids[word]], self._starts[self._ids[word] + 1]
-            scores_N[self._rows[first:end]] += weight * self._weights[first:end]  # a document has a word once
+            scores_N[self._rows[first:end]] += weight * self._weights[first:end]  # a document has each word once
         return _build_truth(scores_N)
 
 

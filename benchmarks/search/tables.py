@@ -19,7 +19,7 @@ MAX_BM25, MAX_KNN, MIN_RECALL = 1.5, 0.5, 0.99
 MAX_MS, MILLION = 10.0, 1_000_000
 MAX_SEISMIC_KNN, MAX_SEISMIC_MS = 1.0, 5.0
 TEXT = 10
-"""Tokens of a usual text."""
+"""Tokens of a typical text."""
 SIDES = (
     ("token weights", "tokens", WHOLE),
     ("BM25 on the same tokens", "bm25", BM25),
@@ -60,7 +60,7 @@ def _build_tables(report: Report) -> Iterator[ReportTable]:
 
 
 def _build_summary(report: Report) -> ReportTable:
-    """Return one line for each of the sides."""
+    """Return one row for each of the sides."""
     head = (
         "",
         "indexing, docs/s",
@@ -86,7 +86,7 @@ def _build_summary(report: Report) -> ReportTable:
 
 
 def _find_row(report: Report, arm: str, size: int) -> Row | None:
-    """Return the row of an arm; of kNN that of the quickest that finds 99 % of the ten best."""
+    """Return the row of an arm; for kNN, the row of the fastest arm that finds 99 % of the ten best."""
     if arm == "kNN":
         return find_baselines(report, size)[1]
     return next((row for row in report.rows if row.size == size and row.arm == arm), None)
@@ -120,7 +120,7 @@ def _build_arm_table(report: Report, title: str, cell: Callable[[Row], str]) -> 
 
 
 def describe_size(size: int) -> str:
-    """Return what a table calls queries of so many tokens."""
+    """Return the label of queries with this number of tokens."""
     return "image query" if size == IMAGE else f"{size} tokens"
 
 
@@ -134,7 +134,7 @@ def _format_percentiles(row: Row) -> str:
 
 
 def find_baselines(report: Report, size: int) -> tuple[Row, Row | None]:
-    """Return BM25, and the quickest kNN that finds 99 % of the ten best."""
+    """Return BM25, and the fastest kNN that finds 99 % of the ten best."""
     rows = [row for row in report.rows if row.size == size]
     knn = [row for row in rows if row.arm.startswith("kNN") and (row.recall_9_bits or 0) >= MIN_RECALL]
     return next(row for row in rows if row.arm == BM25), min(knn, key=lambda row: row.best_p50_ms, default=None)
@@ -161,7 +161,7 @@ def _format_goal(value: float, limit: float) -> str:
 
 
 def _build_ratios(report: Report) -> Iterator[Ratio]:
-    """Yield the ratios of the search that leaves nothing out."""
+    """Yield the ratios of the search with all tokens."""
     docs = f"{report.docs:,} documents"
     for size in sorted({row.size for row in report.rows}):
         ours, (bm25, knn) = _find_row(report, WHOLE, size), find_baselines(report, size)
@@ -186,7 +186,7 @@ def _build_ratios(report: Report) -> Iterator[Ratio]:
 
 
 def _build_seismic_ratios(report: Report) -> Iterator[Ratio]:
-    """Yield the ratios of an image as the query."""
+    """Yield the ratios of image queries."""
     seismic, exact = (_find_row(report, arm, IMAGE) for arm in (SEISMIC, WHOLE))
     if seismic is None or exact is None:
         return

@@ -1,4 +1,4 @@
-"""The indices that `query_bytes.py` compares: how each differs from what ingest writes."""
+"""The indices that `query_bytes.py` compares: the differences of each from the index that ingest writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.http import Body
 from stair_es.cluster.documents.document import DocumentSettings, make_document_id
 
 THUMBNAIL_BYTES = 8046
-"""What the bundled photos' thumbnails have on average (`thumbnails.py`)."""
+"""Mean size of the thumbnails of the bundled photos (`thumbnails.py`)."""
 
 Change = Callable[[Body], None]
 """Changes a document, or the body of an index, in place."""
@@ -47,12 +47,12 @@ def remap_field(name: str, **options: object) -> Change:
 
 
 def change_settings(**options: object) -> Change:
-    """Return a change of the index's settings."""
+    """Return a change of the settings of the index."""
     return lambda body: body["settings"]["index"].update({name.replace("__", "."): value for name, value in options.items()})
 
 
 def round_weight(weight: float) -> float:
-    """Return the shortest decimal of which the engine keeps the same 9 bits: scores don't change."""
+    """Return the shortest decimal with the same 9 bits in the engine, so that scores don't change."""
     return next(short for digits in range(2, 8) if keep_engine_bits(short := round(weight, digits)) == keep_engine_bits(weight))
 
 
@@ -86,7 +86,7 @@ def make_short_id(place: str) -> str:
 
 
 def add_thumbnail(doc: Body) -> None:
-    """Add random bytes as long as a thumbnail of the bundled photos: WebP doesn't compress further either."""
+    """Add random bytes of the size of a thumbnail, because WebP can't be compressed further either."""
     rng = np.random.default_rng(int(doc["sha256"][:8], 16))
     doc["thumbnail"] = "data:image/webp;base64," + base64.b64encode(rng.bytes(THUMBNAIL_BYTES)).decode()
 
@@ -97,7 +97,7 @@ def add_top_token(doc: Body) -> None:
 
 
 def sort_by_top_token(body: Body) -> None:
-    """Sort the index, so that documents about the same thing are next to each other."""
+    """Sort the index, so that similar documents are next to each other."""
     body["mappings"]["properties"]["top_token"] = {"type": "keyword"}
     body["settings"]["index"].update({"sort.field": ["top_token"], "sort.order": ["asc"]})
 
@@ -107,7 +107,7 @@ LEAN_FIELDS = (remap_field("sha256", index=False), remap_field("fingerprint", do
 
 
 def build_variants() -> list[Variant]:
-    """Return the index as it is, each change alone, and several together."""
+    """Return the unchanged index, each single change, and combinations."""
     return [
         Variant(name="as ingest writes it"),
         Variant(name="codec best_compression (zlib)", index=(ZLIB,)),

@@ -1,1 +1,1 @@
-"""The small benchmark: recipes beside each other on sets that packages give."""
+"""The small benchmark: a comparison of recipes on sets built from packages."""

@@ -1,4 +1,4 @@
-"""The arms that are compared: the same towers, data, batch and number of updates; what differs is written here."""
+"""The arms to compare. Towers, data, batch and number of updates are the same; this module contains the differences."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """A way to train."""
+    """A training method."""
 
     name: str
     about: str
     changes: Mapping[str, Any]
-    """To `base.toml`."""
+    """Changes to `base.toml`."""
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """What is tried on the validation sets, each value with each."""
+    """The grid of values to try on the validation sets."""
     extra: bool = False
-    """Whether it only runs if it is named."""
+    """Whether it only runs on request."""
 
     def list_variants(self) -> list[dict[str, Any]]:
         """Return each point of the grid."""

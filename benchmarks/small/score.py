@@ -1,6 +1,6 @@
-"""A checkpoint on a test set: for each query whether the right item is among the first k, and what its words are like.
+"""Score a checkpoint on a test set: whether the right item is among the first k for each query, and the quality of the tokens.
 
-Shape suffixes: N images, M texts, E whatever is compared, F features.
+Shape suffixes: N images, M texts, E compared vector entries, F features.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class SplitScores:
     """One checkpoint on one split."""
 
     t2i: dict[int, Hits]
-    """Cut -> for each different text whether a right image is among the first so many."""
+    """Cut -> for each distinct text, whether a right image is among the first `cut`."""
     i2t: dict[int, Hits]
     words: tuple[float, float]
-    """Mean words of an image and of a text; 0 for dense vectors."""
+    """Mean number of tokens of an image and of a text; 0 for dense vectors."""
     own: dict[int, float]
-    """Cut -> share of the images with a word of their caption among so many heaviest words; empty for dense vectors."""
+    """Cut -> share of images with a caption word among the `cut` heaviest tokens; empty for dense vectors."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """A set of the small benchmark; an item is right if its concept is that of the query."""
+    """A set of the small benchmark; an item is right if it has the concept of the query."""
 
     path: Path
 
@@ -60,7 +60,7 @@ class Split:
 
     @cached_property
     def texts(self) -> dict[str, str]:
-        """Each different caption, and its concept."""
+        """Each distinct caption and its concept."""
         return {row["caption"]: row["concept"] for row in self.rows}
 
     def score(self, model: StairModel) -> SplitScores:
@@ -81,8 +81,8 @@ class Split:
         """Return for each cut the hits of each text among the images, and of each image among the texts.
 
         Args:
-            images_NE: Vectors of the images, as they are compared.
-            texts_ME: Vectors of the different texts.
+            images_NE: Vectors of the images, in the compared form.
+            texts_ME: Vectors of the distinct texts.
         """
         scores_MN = (texts_ME @ images_NE.T).numpy().astype(np.float64)
         concepts, query_concepts = np.array([row["concept"] for row in self.rows]), np.array(list(self.texts.values()))
@@ -129,10 +129,10 @@ class Split:
 
 
 def score_own_words(own: Sequence[set[int]], weights_NF: Tensor) -> dict[int, float]:
-    """Return for each cut the share of the images with a word of their caption among so many heaviest words.
+    """Return for each cut the share of images with a caption word among the `cut` heaviest tokens.
 
     Args:
-        own: Features of the words in the caption of each image; an image without any counts, as one that misses.
+        own: Features of the words in the caption of each image. An image without any counts as a miss.
         weights_NF: Token weights of the images.
     """
     order = weights_NF.argsort(dim=1, descending=True, stable=True)[:, : max(WORD_CUTS)]
@@ -144,7 +144,7 @@ def score_own_words(own: Sequence[set[int]], weights_NF: Tensor) -> dict[int, fl
 
 
 def _normalize(model: StairModel, rows_NE: Tensor) -> Tensor:
-    """Return the rows as the model compares them: of length 1, but for tokens under a dot product."""
+    """Return the rows in the compared form: of length 1, except for tokens with a dot product."""
     return rows_NE if model.config.is_scored_by_tokens and model.config.similarity == "dot" else normalize_rows(rows_NE)
 
 

@@ -1,10 +1,11 @@
-"""A small set of captioned images from packages: emoji by vendor, clip art and stamps, split by concept and by style.
+"""Build a small set of captioned images from packages: emoji by vendor, clip art and stamps, split by concept and by style.
 
     python benchmarks/small_sets/build.py                                  # into $STAIR_ES_HOME/sets
     python benchmarks/small_sets/build.py --out SETS --downloads PACKAGES   # keeps the packages for the next build
 
-Needs npm, apt-get and dpkg-deb (or the packages in --downloads) and resvg-py. Writes OUT/images/SOURCE/..., a JSON Lines file
-for each split and OUT/sets.json with counts, versions, licenses and the SHA-256 of each file. See README.md beside this file.
+Requires npm, apt-get and dpkg-deb (or the packages in --downloads) and resvg-py. Writes OUT/images/SOURCE/..., a JSON Lines file
+for each split, and OUT/sets.json with counts, versions, licenses and the SHA-256 of each file. README.md in this folder describes
+the sets.
 """
 
 from __future__ import annotations

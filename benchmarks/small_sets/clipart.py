@@ -1,8 +1,8 @@
-"""Clip art: the pictures of openclipart-png with the titles and keywords that are in openclipart-svg.
+"""Clip art: the pictures of openclipart-png with the titles and keywords of openclipart-svg.
 
-Dropped: generated shapes, patterns and gradients, flags, maps, icon themes, playing cards, road and airport signs, logos;
-some prolific authors who wrote in Italian or French; what has no usable name. Where the title only says which collection
-a drawing is from, the file's name is taken.
+Excluded: generated shapes, patterns and gradients, flags, maps, icon themes, playing cards, road and airport signs, logos; some
+prolific authors who wrote in Italian or French; pictures without a usable name. If the title only names the collection of a
+drawing, the name of the file is used.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ NOT_TAGS = frozenset(
     {"hash", "unsorted", "appicon", "mapsym", "weathersym", "networksym", "clip art", "clipart", "svg", "icon", "icons"}
 )
 COMMON = 8
-"""A title that more pictures have is a collection's."""
+"""A title of more pictures than this is the name of a collection."""
 MAX_NAME_WORDS = 8
 MAX_DESCRIPTION_WORDS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What the RDF block of a drawing says."""
+    """The RDF metadata of a drawing."""
 
     title: str
     description: str
@@ -64,7 +64,7 @@ class Work:
 
 
 def get_text(parent: ET.Element, name: str) -> str:
-    """Return the text of the first descendant with that tag; entities that were escaped twice are undone."""
+    """Return the text of the first descendant with that tag; entities that were escaped twice are resolved."""
     for element in parent.iter():
         if element.tag.rpartition("}")[2] == name:
             found = " ".join("".join(element.itertext()).split())
@@ -101,7 +101,7 @@ def split_name(name: str) -> str:
 
 
 def parse_file_name(stem: str, creator: str) -> str:
-    """Return the name in a file's name, without the author's, which is cut off somewhere: chemistry_flask_matthew__02."""
+    """Return the name in a file's name, without the truncated name of the author: chemistry_flask_matthew__02."""
     parts = [part for part in re.split(r"[_\s]+", stem.lower()) if part and not re.fullmatch(r"\d+[a-z]?", part)]
     by = split_words(creator)
     for at in range(1, len(parts)):
@@ -113,14 +113,14 @@ def parse_file_name(stem: str, creator: str) -> str:
 
 
 def parse_title(title: str, creator: str) -> str:
-    """Return the name in a title, "" if there is none."""
+    """Return the name in a title, or "" if there is none."""
     if COLLECTION.search(title) or make_concept(title) == make_concept(creator):
         return ""
     return split_name(title)
 
 
 def is_dropped(path: str, work: Work) -> bool:
-    """Return whether the module drops it, see there."""
+    """Return whether the picture is excluded (see the module)."""
     if DROPPED_KEYWORDS.intersection(work.keywords):
         return True
     if path.startswith(DROPPED) or (path.startswith(MAPS) and not path.startswith(NOT_MAPS)):
@@ -129,7 +129,7 @@ def is_dropped(path: str, work: Work) -> bool:
 
 
 def choose_name(path: str, work: Work, titles: Counter[str]) -> str:
-    """Return what the picture is called: by its title, else by its file; "" if neither helps."""
+    """Return the name of the picture from its title, else from its file, else ""."""
     title = parse_title(work.title, work.creator) if titles[work.title.lower()] <= COMMON else ""
     name = title or parse_file_name(Path(path).stem, work.creator)
     letters = re.sub("[^a-z]", "", name)
@@ -137,7 +137,7 @@ def choose_name(path: str, work: Work, titles: Counter[str]) -> str:
 
 
 def select_tags(name: str, work: Work) -> tuple[str, ...]:
-    """Return the keywords that say more than the name and aren't the author."""
+    """Return the keywords that aren't in the name and aren't the author."""
     known = set(make_concept(name).split()) | set(make_concept(work.creator).split())
     return tuple(
         word
@@ -165,7 +165,7 @@ def list_clip_art(png_package: Path, svg_package: Path) -> list[Item]:
 
 
 def build_items(works: Iterable[tuple[str, Work]], titles: Counter[str], folder: Path) -> Iterable[Item]:
-    """Yield those with a name and a picture."""
+    """Yield the items with a name and a picture."""
     for path, work in works:
         file = folder / f"{path}.png"
         name = "" if is_dropped(path, work) else choose_name(path, work, titles)

@@ -1,4 +1,4 @@
-"""The whole build: packages -> items -> splits -> files."""
+"""The complete build: packages -> items -> splits -> files."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ Pictures = dict[str, bytes]
 
 @dataclass(kw_only=True)
 class Dropped:
-    """How many pictures are in no file, and why."""
+    """Numbers of excluded pictures, by reason."""
 
     unreadable: list[str] = field(default_factory=list)
     blank: list[str] = field(default_factory=list)
-    """Nothing but white on white."""
+    """White on white."""
     same_file: int = 0
-    """The same bytes as another picture of the source."""
+    """Identical to another picture of the source."""
     like_held_out: int = 0
-    """Out of training, because a picture of another file looks the same."""
+    """Excluded from training, because a picture of another split looks the same."""
 
 
 def build_sets(out: Path | None, downloads: Path | None) -> dict[str, Any]:
-    """Build everything, and return what `sets.json` says.
+    """Build everything, and return the content of `sets.json`.
 
     Raises:
-        SystemExit: If a package can't be had, or nothing can be written there.
+        SystemExit: If a package isn't available, or the folder isn't writable.
     """
     to = out or DataDir.from_env().path / "sets"
     with tempfile.TemporaryDirectory() as temporary:
@@ -61,7 +61,7 @@ def make_folder(folder: Path) -> None:
     """Make sure that a folder exists.
 
     Raises:
-        SystemExit: If it can't.
+        SystemExit: If the folder can't be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def read_pictures(items: Iterable[Item], dropped: Dropped) -> Pictures:
 
 
 def drop_repeats(items: Iterable[Item], pictures: Pictures, dropped: Dropped) -> list[Item]:
-    """Drop drawings that are the same, to the bit, as an earlier one of their source; photographs all stay."""
+    """Remove drawings that are identical to an earlier one of their source; all photographs remain."""
     first: dict[tuple[str, str], Item] = {}
     for item in sorted(items, key=lambda item: item.image):
         same = item.image if item.source == "tuxpaint-photo" else hashlib.sha256(pictures[item.image]).hexdigest()
@@ -110,7 +110,7 @@ def drop_repeats(items: Iterable[Item], pictures: Pictures, dropped: Dropped) ->
 
 
 def drop_copies(files: Mapping[str, Sequence[Item]], pictures: Pictures, dropped: Dropped) -> dict[str, list[Item]]:
-    """Return the training files without the items whose picture is held out."""
+    """Return the training files without items whose picture is held out."""
     held_out = [pictures[item.image] for name, found in files.items() if name not in TRAINING for item in found]
     kept = {}
     for name in TRAINING:
@@ -138,14 +138,14 @@ def write_sets(to: Path, files: Mapping[str, Sequence[Item]], pictures: Pictures
 
 def summarize(files: Mapping[str, Sequence[Item]], dropped: Dropped, digests: Mapping[str, str]) -> dict[str, Any]:
     """Return counts, versions and terms."""
-    learnt = {item.concept for name in TRAINING for item in files[name]}
+    learned = {item.concept for name in TRAINING for item in files[name]}
     return {
         "files": {
             name: {
                 "images": len(files[name]),
                 "concepts": len({item.concept for item in files[name]}),
-                "concepts_in_training": len({item.concept for item in files[name]} & learnt),
-                "images_of_concepts_in_training": sum(item.concept in learnt for item in files[name]),
+                "concepts_in_training": len({item.concept for item in files[name]} & learned),
+                "images_of_concepts_in_training": sum(item.concept in learned for item in files[name]),
                 "sources": dict(sorted(Counter(item.source for item in files[name]).items())),
                 "sha256": digests[name],
             }

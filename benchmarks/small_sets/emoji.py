@@ -1,7 +1,7 @@
 """Emoji: concepts with names and tags, and each vendor's drawing of them.
 
-Dropped: skin tones, hair and skin components, gendered and family variants, flags of countries and regions, keycaps, letters and
-Japanese signs in squares, the faces of the clock at each half hour, people seen from the other side.
+Excluded: skin tones, hair and skin components, gendered and family variants, flags of countries and regions, keycaps, letters and
+Japanese signs in squares, clock faces at each half hour, people facing the other direction.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ VARIANT = re.compile(
 ONLY_GENDERED = frozenset({"man dancing", "woman dancing", "woman with headscarf"})
 NUMBER = re.compile(r"-\d+$")
 ICONIFY_SIDE = 16
-"""Of a drawing box, where an Iconify set doesn't say."""
+"""Default side of the view box of an Iconify set."""
 ICONIFY = {"fxemoji": "", "fluent-flat": "-", "noto-v1": "-", "streamline": "-"}
-"""And what stands between the words of their names."""
+"""Iconify set -> separator of the words in its names."""
 FILES = {
     "google": ("img/google/64", ".png"),
     "twitter": ("img/twitter/64", ".png"),
@@ -48,18 +48,18 @@ class Emoji:
 
     @property
     def group(self) -> str:
-        """The concept without "face": a dog and its face are learnt together, so they are held out together."""
+        """The concept without "face": a dog and its face are learned together, so they are held out together."""
         key = make_concept(self.label)
         return key.removesuffix(" face").removeprefix("face with ") or key
 
 
 def normalize_code(name: str) -> str:
-    """Return code points as every vendor's file names can be compared: lower case, no variation selectors, no leading zeros."""
+    """Return code points in a form common to all vendors: lower case, no variation selectors, no leading zeros."""
     return "-".join(part.lstrip("0") for part in name.lower().split("-") if part != "fe0f")
 
 
 def parse_concepts(data: Iterable[Mapping[str, Any]], subgroups: Mapping[str, str]) -> list[Emoji]:
-    """Return what emojibase names, less what the module drops; in the order of the standard."""
+    """Return the concepts of emojibase without the excluded ones, in the order of the standard."""
     found = []
     for row in sorted(data, key=lambda row: (row.get("order", 0), row["hexcode"])):
         label = row["label"]
@@ -80,14 +80,14 @@ def read_concepts(package: Path) -> list[Emoji]:
 
 
 def list_drawings(vendor: str, package: Path, emoji: Iterable[Emoji]) -> list[Item]:
-    """Return that vendor's drawings of the concepts; what it never drew is left out."""
+    """Return the vendor's drawings of the concepts, without the concepts that it never drew."""
     folder, suffix = FILES[vendor]
     files = {normalize_code(file.stem): file for file in sorted((package / folder).glob(f"*{suffix}"))}
     return [make_item(vendor, one, files[one.code]) for one in emoji if one.code in files]
 
 
 def make_item(vendor: str, one: Emoji, file: Path, number: int = 0) -> Item:
-    """Return one drawing; `number` tells those of the same vendor and concept apart."""
+    """Return one drawing; `number` distinguishes drawings of the same vendor and concept."""
     return Item(
         image=f"images/{vendor}/{one.code}{f'_{number}' if number else ''}.png",
         captions=(one.label,),
@@ -100,7 +100,7 @@ def make_item(vendor: str, one: Emoji, file: Path, number: int = 0) -> Item:
 
 
 def list_spellings(one: Emoji, between: str) -> list[str]:
-    """Return how a set without code points may call it: today's name and the one in the Unicode standard."""
+    """Return the possible names in a set without code points: the current one and that of the Unicode standard."""
     names = [one.label]
     if "-" not in one.code:
         names.append(unicodedata.name(chr(int(one.code, 16)), ""))
@@ -108,7 +108,7 @@ def list_spellings(one: Emoji, between: str) -> list[str]:
 
 
 def build_svg(icon: Mapping[str, Any], width: int, height: int) -> str:
-    """Return an icon of an Iconify set as a document; sizes that it doesn't give are the set's."""
+    """Return an icon of an Iconify set as a document; missing sizes are those of the set."""
     box = f"{icon.get('left', 0)} {icon.get('top', 0)} {icon.get('width', width)} {icon.get('height', height)}"
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return f'<svg {spaces} viewBox="{box}">{icon["body"]}</svg>'
@@ -117,7 +117,7 @@ def build_svg(icon: Mapping[str, Any], width: int, height: int) -> str:
 def extract_iconify(vendor: str, package: Path, emoji: Iterable[Emoji], folder: Path) -> list[Item]:
     """Write the drawings of an Iconify set, which are known by name only, to `folder` as SVG files.
 
-    Names that differ by a number at the end ("cloud-1", "cloud-2") are drawings of the same.
+    Names that differ by a number at the end ("cloud-1", "cloud-2") are drawings of the same concept.
     """
     data = json.loads((package / "icons.json").read_text(encoding="utf-8"))
     width, height = (data.get(side, ICONIFY_SIDE) for side in ("width", "height"))
@@ -126,7 +126,7 @@ def extract_iconify(vendor: str, package: Path, emoji: Iterable[Emoji], folder: 
         names.setdefault(NUMBER.sub("", name), []).append(name)
     found = []
     for one in emoji:
-        same = next((names[spelt] for spelt in list_spellings(one, ICONIFY[vendor]) if spelt in names), [])
+        same = next((names[spelling] for spelling in list_spellings(one, ICONIFY[vendor]) if spelling in names), [])
         for number, name in enumerate(same):
             file = folder / f"{one.code}_{number}.svg"
             file.write_text(build_svg(data["icons"][name], width, height), encoding="utf-8")

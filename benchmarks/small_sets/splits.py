@@ -1,7 +1,6 @@
-"""Which file an item goes to. By a hash of what it shows, so that no concept is on two sides, in any build.
+"""The file of each item, by a hash of its concept, so that no concept is on two sides in any build.
 
-A drawing that isn't an emoji goes by its own name, except where emoji that are held out have that name: then it is out of
-training too.
+A drawing that isn't an emoji is split by its own name, unless held-out emoji have that name: then it isn't used for training.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from small_sets.names import has_mention, hash_share, make_concept
 
 TRAIN_VENDORS = ("google", "emojione", "fluent", "fxemoji")
 MORE_VENDORS = ("fluent-flat", "noto-v1", "streamline")
-"""Drawings that only training has, in a file of their own, so that the other files stay as they are."""
+"""Drawings used only for training, in a separate file, so that the other files don't change."""
 VAL_VENDOR = "openmoji"
 TEST_VENDOR = "twitter"
 VENDORS = (*TRAIN_VENDORS, VAL_VENDOR, TEST_VENDOR)
@@ -49,14 +48,14 @@ def choose_side(group: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """What no training picture may be called."""
+    """Names that no training picture may have."""
 
     test: frozenset[str]
     val: frozenset[str]
 
     @classmethod
     def from_emoji(cls, emoji: Iterable[Item]) -> HeldOut:
-        """Return the concepts of the emoji that aren't on the seen side, and their groups."""
+        """Return the concepts of the emoji that are held out, and their groups."""
         keys: dict[str, set[str]] = {"test": set(), "val": set(), "seen": set()}
         for item in emoji:
             keys[choose_side(item.group)] |= {item.concept, item.group}
@@ -94,7 +93,7 @@ def choose_art_file(item: Item, held_out: HeldOut) -> str | None:
 
 
 def split_items(items: Sequence[Item]) -> dict[str, list[Item]]:
-    """Return the items of each file, sorted by path; those of `test_style` and `val_style` are of concepts that training has."""
+    """Return the items of each file, sorted by path; `test_style` and `val_style` only have concepts of the training files."""
     held_out = HeldOut.from_emoji(item for item in items if item.source in VENDORS)
     files: dict[str, list[Item]] = {name: [] for name in FILES}
     for item in sorted(items, key=lambda item: item.image):
@@ -108,7 +107,7 @@ def split_items(items: Sequence[Item]) -> dict[str, list[Item]]:
 
 
 def keep_seen(files: dict[str, list[Item]]) -> dict[str, list[Item]]:
-    """Drop those drawings of seen concepts that no training vendor has drawn."""
+    """Remove drawings of seen concepts that no training vendor has drawn."""
     seen = {item.concept for item in files["train"] if item.source in TRAIN_VENDORS}
     return {
         name: [item for item in found if item.concept in seen] if name in ("val_style", "test_style") else found

@@ -1,6 +1,6 @@
 """Tux Paint's stamps: photographs (the list in benchmarks/data) and drawings, with one English description each.
 
-Dropped: letters, digits and signs of alphabets and sums.
+Excluded: letters, digits, and arithmetic signs.
 """
 
 from __future__ import annotations

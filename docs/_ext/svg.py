@@ -54,7 +54,7 @@ def draw_rect(x: float, y: float, width: float, height: float, kind: str = "box"
 
 
 def draw_box(x: float, y: float, width: float, height: float, *lines: str, kind: str = "box") -> str:
-    """Return a box with centred lines, the first one in bold."""
+    """Return a box with centered lines, the first one in bold."""
     top = y + height / 2 + 5 - 9 * (len(lines) - 1)
     shown = [draw_text(x + width / 2, top + 18 * i, line, "soft" if i else "strong", "middle") for i, line in enumerate(lines)]
     return draw_rect(x, y, width, height, kind) + "".join(shown)

@@ -264,7 +264,7 @@ def test_too_large_requests_are_split_down_to_the_document(node_url: str, client
     assert len(_stored(client, index_name)) == 39
     assert waits == []
     assert {sent.size_bytes > 1000 for sent in written.requests if sent.too_large} == {True}
-    assert len(written.requests) < 30  # what was learnt from the first refusal holds for the rest of the call
+    assert len(written.requests) < 30  # what was learned from the first refusal holds for the rest of the call
 
 
 def test_caller_sets_the_request_size(node_url: str, client: OpenSearch, index_name: str) -> None:

@@ -70,7 +70,7 @@ class _EfficientNetBuilder:
         constant("zero", np.array(0, np.float32))
         constant("six", np.array(6, np.float32))
         x = node("Cast", ["pixels"], output="floats", to=ONNX_FLOAT)
-        x = node("Sub", [x, constant("mean", np.array(CLASSIFIER_MEAN, np.float32))], output="centred")
+        x = node("Sub", [x, constant("mean", np.array(CLASSIFIER_MEAN, np.float32))], output="centered")
         x = node("Mul", [x, constant("scale", np.array(1 / CLASSIFIER_SCALE, np.float32))], output="scaled")
         x = node("Transpose", [x], output="scaled_BCHW", perm=[0, 3, 1, 2])
         x = self.add_relu6(self.add_convolution(x, "_conv_stem", "_bn0", CLASSIFIER_SIZE_PX, 2))

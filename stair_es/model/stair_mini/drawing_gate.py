@@ -55,8 +55,8 @@ def compute_pixel_statistics(pixels_HWC: Pixels) -> Floats:
     for plane in (red, green, blue):
         left, right = plane[:, :-1], plane[:, 1:]
         np.maximum(steps, np.maximum(left, right) - np.minimum(left, right), out=steps)
-    grey = red.astype(np.int16) + green + blue
-    structure = np.abs(2 * grey[:, 1:-1] - grey[:, :-2] - grey[:, 2:])
+    gray = red.astype(np.int16) + green + blue
+    structure = np.abs(2 * gray[:, 1:-1] - gray[:, :-2] - gray[:, 2:])
     saturation = brightest - darkest
     left_drawn, inner_drawn = is_drawn[:, :-1], is_drawn[:, 1:-1]
     return np.array(

@@ -1,4 +1,4 @@
-"""The words of a text that a model doesn't know, and known words that are spelt like them."""
+"""The words of a text that a model doesn't know, and known words that are spelled like them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def has_known_word(encoder: Encoder, text: str) -> bool:
 
 
 def suggest_words(encoder: Encoder, word: str) -> tuple[str, ...]:
-    """Suggest tokens of the model that are spelt like a word."""
+    """Suggest tokens of the model that are spelled like a word."""
     if not isinstance(encoder, VocabularyProvider) or len(word) < _MIN_LENGTH:
         return ()
     return _find_similar(word.lower(), tuple(encoder.tokens))

@@ -212,10 +212,10 @@ def compute_perceptual_hash(rgb: PilImage) -> str | None:
     The method is Neal Krawetz's dHash (https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html). The
     bits are in the order of the package ImageHash, row by row from the upper left.
     """
-    grey_HW = np.asarray(rgb.convert("L").resize((9, 8), Image.Resampling.LANCZOS, reducing_gap=3.0))
-    if grey_HW.min() == grey_HW.max():
+    gray_HW = np.asarray(rgb.convert("L").resize((9, 8), Image.Resampling.LANCZOS, reducing_gap=3.0))
+    if gray_HW.min() == gray_HW.max():
         return None
-    return np.packbits(grey_HW[:, 1:] > grey_HW[:, :-1]).tobytes().hex()
+    return np.packbits(gray_HW[:, 1:] > gray_HW[:, :-1]).tobytes().hex()
 
 
 def _encode_thumbnail(rgb: PilImage, side_px: int) -> str:

@@ -71,11 +71,11 @@ def _convert_to_8_bit(image: PilImage) -> PilImage:
         scale = 255.0 / (high - low) if high > low else 0.0
     elif max(int(np.asarray(strip).max(initial=0)) for _, strip in _split_into_strips(image)) > 255:
         scale = 1 / 256
-    grey = Image.new("L", image.size)
+    gray = Image.new("L", image.size)
     for top, strip in _split_into_strips(image):
         values = np.clip((_convert_to_float(strip) - low) * scale, 0, 255)
-        grey.paste(Image.fromarray(values.astype(np.uint8)), (0, top))
-    return grey
+        gray.paste(Image.fromarray(values.astype(np.uint8)), (0, top))
+    return gray
 
 
 def _convert_to_float(strip: PilImage) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ const near = (place) => place.bottom > -200 && place.top < innerHeight + 200;
 
 const LINKS = "li.hit a.name, li.tile:not(.waiting) > a";
 
-/** Moves the focus from one item's link to that of its neighbour in the direction of an arrow key. */
+/** Moves the focus from one item's link to that of its neighbor in the direction of an arrow key. */
 export function step(place, key) {
   const links = [...place.querySelectorAll(LINKS)];
   const here = document.activeElement?.closest("[data-id]")?.querySelector("a.name, a.picture:not([tabindex])");

@@ -27,19 +27,19 @@ def bench() -> Iterator[ModuleType]:
 
 def test_a_cut_is_measured_and_chosen(bench: ModuleType) -> None:
     vector = SparseVector.from_mapping
-    labelled = bench.Labelled(
+    labeled = bench.Labeled(
         queries=[vector({"a": 2.0}), vector({"b": 1.0}), vector({"c": 5.0})],
         documents=[vector({"a": 1.0}), vector({"a": 0.6, "b": 0.8}), vector({"b": 0.3, "c": 0.42})],
         answers_QD=np.array([[True, False, False], [False, True, True], [False, False, False]]),
         candidates_QD=np.ones((3, 3), bool),
     )
-    cosines = bench.compute_cosines(labelled)
+    cosines = bench.compute_cosines(labeled)
     assert cosines.round(6).tolist() == [[1.0, 0.6, 0.0], [0.0, 0.8, 0.3], [0.0, 0.0, 0.42]]
-    figures = bench.measure_cut(labelled, cosines, 0.4)
+    figures = bench.measure_cut(labeled, cosines, 0.4)
     assert figures == bench.Figures(precision=2 / 3, recall=2 / 3, answered=1.0, quiet=0.0)
-    assert bench.choose_cut(labelled, cosines) == 0.45
-    assert bench.choose_cut(labelled, bench.compute_best_shares(labelled)) is None
-    named = replace(labelled, words=[[("a",)], [("a",), ("b",)], []])
+    assert bench.choose_cut(labeled, cosines) == 0.45
+    assert bench.choose_cut(labeled, bench.compute_best_shares(labeled)) is None
+    named = replace(labeled, words=[[("a",)], [("a",), ("b",)], []])
     assert bench.compute_named_weights(named).tolist() == [[1.0, 0.6, 0.0], [0.0, 0.6, 0.0], [0.0, 0.0, 0.0]]
     assert bench.compute_named_cosines(named).round(6).tolist() == [[1.0, 1.0, 0.0], [0.0, 1.0, 0.3], [0.0, 0.0, 0.42]]
-    assert bench.compute_weight_shares(labelled).tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 1]]
+    assert bench.compute_weight_shares(labeled).tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 1]]

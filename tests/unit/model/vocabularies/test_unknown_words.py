@@ -1,4 +1,4 @@
-"""Words that a model doesn't know, and words that are spelt like them."""
+"""Words that a model doesn't know, and words that are spelled like them."""
 
 from collections.abc import Sequence
 
