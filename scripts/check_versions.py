@@ -123,7 +123,7 @@ def run_checks(
 
 
 def run_check(check: Callable[[Bench], None], bench: Bench) -> Exception | None:
-    """Run a check and return its exception: `Refused` with the message for the user, or any other."""
+    """Run a check and return its exception: `CommandError` with the message to the user, or any other."""
     try:
         check(bench)
     except Exception as error:  # noqa: BLE001  errors in reading an answer count, too

@@ -1,4 +1,4 @@
-// The server, asked. Whatever goes wrong is an ApiError with a remedy.
+// Requests to the server. Every failure is an ApiError with a remedy.
 
 import { urlOf } from "./root.js";
 
@@ -20,7 +20,7 @@ export const values = (field, prefix, signal) =>
 export const image = (id, signal) => ask(`api/image/${encodeURIComponent(id)}`, { signal });
 export const neighbors = (id, k, signal) => ask(`api/image/${encodeURIComponent(id)}/neighbors?k=${k}`, { signal });
 
-/** The words of a picture, which the server forgets. */
+/** The words of a picture, which the server doesn't store. */
 export function read(blob, signal) {
   return ask("api/image", { method: "POST", body: blob, headers: { "Content-Type": blob.type || "image/jpeg" }, signal });
 }
@@ -29,7 +29,7 @@ function post(path, body, signal) {
   return ask(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" }, signal });
 }
 
-/** The answer as JSON. A server that is busy (429) is asked again a few times. */
+/** The response as JSON. If the server is busy (429), the request is retried a few times. */
 async function ask(path, options = {}) {
   for (let attempt = 0; ; attempt += 1) {
     const response = await fetched(path, options);
@@ -60,7 +60,7 @@ async function answerOf(response) {
   return answer;
 }
 
-/** Runs one thing at a time: a new one aborts the older, whose result is dropped. */
+/** Runs one thing at a time: a new one aborts the previous one, whose result is discarded. */
 export function latest() {
   let running = null;
   const run = async (work) => {

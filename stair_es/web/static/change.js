@@ -1,8 +1,8 @@
-// What a click makes of a query. Each function returns a new query. Pure.
+// Changes of a query by clicks. Each function returns a new query. Pure.
 
 import { NOTHING, PAGE } from "./state.js";
 
-/** The weight that a word gets which the query lacks. */
+/** The initial weight of a word that isn't in the query. */
 export const ADDED = 0.5;
 
 const changed = (query, fields) => ({ ...query, count: PAGE, ...fields });
@@ -14,13 +14,13 @@ export function withFactor(query, word, value) {
   return changed(query, { factors });
 }
 
-/** Requires a word, or no longer; a word can't be required and excluded. */
+/** Toggles whether a word is required. A word can't be required and excluded. */
 export const requiring = (query, word, now) => switched(query, word, now, "require", "exclude");
 
-/** Excludes a word, or no longer. An added word is taken out with it. */
+/** Toggles whether a word is excluded. An added word is removed. */
 export const excluding = (query, word, now) => switched(query, word, now, "exclude", "require");
 
-/** Puts a word into the list `field`, or takes it out; `opposite` never has it. */
+/** Toggles a word in the list `field`, and removes it from `opposite`. */
 function switched(query, word, now, field, opposite) {
   const without = (list) => list.filter((other) => other !== word);
   const text = now ? unsigned(query.text, word) : query.text;
@@ -31,19 +31,19 @@ function switched(query, word, now, field, opposite) {
   });
 }
 
-/** Chooses a value of a field, or no longer. */
+/** Toggles a value of a field. */
 export function withValue(query, field, value, chosen) {
   const others = (query.filters.get(field)?.values ?? []).filter((other) => other !== value);
   const values = chosen ? [...others, value] : others;
   return withCondition(query, field, values.length ? { values } : null);
 }
 
-/** Chooses a range `{from, to, below}` of a field; with neither end, all of it. */
+/** Selects a range `{from, to, below}` of a field. Without ends, the range is removed. */
 export function withRange(query, field, { from, to, below = false }) {
   return withCondition(query, field, from === null && to === null ? null : { from, to, below: below && to !== null });
 }
 
-/** A condition for a field in place of the one that it has; null lifts it. */
+/** Replaces the condition of a field; null removes it. */
 export function withCondition(query, field, condition) {
   const filters = new Map(query.filters);
   if (condition) filters.set(field, condition);
@@ -54,18 +54,18 @@ export function withCondition(query, field, condition) {
 export const filtered = (query, filter) => changed(query, { filter });
 export const ranked = (query, method) => changed(query, { method });
 
-/** Another text has other words: what was said of single ones doesn't hold for them. */
+/** Replaces the text. Changes of single words are reset, because another text has other words. */
 export const asked = (query, text) => (text === query.text ? query : { ...reset(query), text });
 export const likeImage = (id) => ({ ...NOTHING, like: id });
 export const withVector = (query, vector) => changed(query, { vector });
 
-/** The words as the model weighed them. */
+/** Restores the weights of the model. */
 export const reset = (query) => changed(query, { factors: new Map(), require: [], exclude: [] });
 
-/** Everything that narrows, taken away. */
+/** Removes all conditions. */
 export const widened = (query) => changed(query, { require: [], exclude: [], filters: new Map(), filter: "" });
 
-/** The text without the sign before a word: `+dog cat` -> `dog cat`. An excluded word is left out with it. */
+/** The text without the sign before a word: `+dog cat` -> `dog cat`. An excluded word is removed. */
 function unsigned(text, word) {
   const parts = text.split(/(\s+)/).map((part) => {
     const found = /^([+\-\u2212\u2013])([^^]+)/.exec(part);

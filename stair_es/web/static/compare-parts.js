@@ -1,4 +1,4 @@
-// What the comparison is made of: a side with its form and its ranking, a row of it, and their places.
+// Parts of the comparison: a side with its form and its ranking, a row, and the layout.
 
 import { h, icon, keyed, put, say, set, visible } from "./dom.js";
 import { drawRibbon, picture } from "./hit.js";
@@ -7,7 +7,7 @@ import { direction } from "./ranks.js";
 import { DEPTH, hrefOf } from "./state.js";
 import { many, weight } from "./words.js";
 
-/** One side; `name` is that of its fields, `title` what it is called. */
+/** One side; `name` is the prefix of its fields, `title` its label. */
 export function side(name, title) {
   const text = h("input", {
     type: "search",
@@ -130,7 +130,7 @@ function toldMove(place, there, other) {
   return `${there > place ? "▲" : "▼"} ${Math.abs(there - place)}, was ${there}`;
 }
 
-/** The places of both. */
+/** The layout of both sides. */
 export function layout(sides) {
   const k = h(
     "select",

@@ -1,4 +1,4 @@
-// Two rankings side by side: two queries, or one by two methods; what moved is drawn between them.
+// Two rankings side by side: two queries, or one query with two methods. Lines between them show what moved.
 
 import * as api from "./api.js";
 import { layout, side } from "./compare-parts.js";
@@ -63,7 +63,7 @@ export function compareView(app) {
     suggest();
   }
 
-  /** Comparisons to begin with, of a word that the index has. */
+  /** Suggested comparisons, with a word of the index. */
   function suggest() {
     const name = app.about?.suggestions?.at(-1)?.token;
     const methods = app.about?.captions ? ["bag", "bm25"] : ["bag"];

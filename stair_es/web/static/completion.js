@@ -1,4 +1,4 @@
-// What can follow in a filter: fields, values, operators. Pure.
+// Completions in a filter: fields, values, operators. Pure.
 
 const NUMBERS = new Set(["byte", "short", "integer", "long", "unsigned_long", "float", "double", "half_float", "scaled_float"]);
 const DATES = new Set(["date", "date_nanos"]);
@@ -8,8 +8,8 @@ const VALUE = /(?:^|[\s(])[-+!]?((?:\\.|[^\s:()"\\])+):("(?:\\.|[^"\\])*|(?:\\.|
 const WORD = /(?:^|[\s(])[-+!]?((?:\\.|[^\s:()"\\])*)$/su;
 
 /**
- * What stands before the caret: `{kind: "field" | "value", typed, start, ...}`, `start` being where it begins, or null within
- * quotes. A value has its `field`; a field says whether it is `joined`: whether a whole condition stands before it.
+ * The text before the caret: `{kind: "field" | "value", typed, start, ...}`, where `start` is its position, or null within
+ * quotes. A value has its `field`; a field has `joined`: whether a complete condition precedes it.
  */
 export function readPlace(text, caret) {
   const left = text.slice(0, caret);
@@ -30,7 +30,7 @@ export function readPlace(text, caret) {
   };
 }
 
-/** The fields that a word may become, those that begin with it first; operators where one may follow. */
+/** The fields that complete a word, prefix matches first, and operators if one may follow. */
 export function listFields({ typed, joined }, fields) {
   const key = typed.toLowerCase();
   const rank = ({ name, label }) => {
@@ -51,7 +51,7 @@ export function listFields({ typed, joined }, fields) {
   return (joined && !typed ? [...joins, ...named] : [...named, ...joins]).slice(0, MOST);
 }
 
-/** How a value of a field of this type may begin; null if its values can be listed. */
+/** Possible beginnings of a value of this type; null if its values can be listed. */
 export function listComparisons({ typed }, type) {
   const like = DATES.has(type) ? ["2020-01-01", "2020-12-31"] : ["10", "20"];
   if (!NUMBERS.has(type) && !DATES.has(type)) return null;
@@ -65,13 +65,13 @@ export function listComparisons({ typed }, type) {
   return typed ? [] : signs.map(([text, note]) => ({ text, note, insert: text }));
 }
 
-/** A value as a filter has it. */
+/** A value in the syntax of filters. */
 export const quoted = (value) =>
   /^[\p{L}\p{N}_][\p{L}\p{N}_.-]*$/u.test(value) && !/^(AND|OR|NOT)$/.test(value)
     ? value
     : `"${value.replace(/["\\]/g, "\\$&")}"`;
 
-/** Filters to begin with, made of the facets that there are. */
+/** Suggested filters, from the existing facets. */
 export function listExamples(facets) {
   const of = (kind, not = []) =>
     facets.find((facet) => facet.kind === kind && !not.includes(facet.field) && facet.buckets.length);

@@ -1,4 +1,4 @@
-// The conditions of a query as a reader has them: fields by their labels, values with their units. Pure.
+// The conditions of a query in readable form: fields by their labels, values with their units. Pure.
 
 import { excluding, filtered, requiring, withCondition } from "./change.js";
 import { h, visible } from "./dom.js";
@@ -7,10 +7,10 @@ import { colour, short, word } from "./words.js";
 
 const BYTE_UNITS = ["B", "kB", "MB", "GB", "TB"];
 const INTEGERS = new Set(["byte", "short", "integer", "long", "unsigned_long"]);
-/** Fields whose values are paths, of which the end says most. */
+/** Fields whose values are paths, whose end is most informative. */
 const PATHS = new Set(["folder", "source"]);
 
-/** The label of a field, as the server names it; the same for columns before the server has said so. */
+/** The label of a field as given by the server; for columns also before the server has responded. */
 function labelOf(field, about) {
   const plain = field.replace(/[_.]/g, " ").trim();
   return visible(about?.fields.find(({ name }) => name === field)?.label ?? plain.charAt(0).toUpperCase() + plain.slice(1));
@@ -21,7 +21,7 @@ export const isWhole = (field, about) => INTEGERS.has(about?.fields.find(({ name
 /** A value of a list as text. */
 export const valueText = (field, value) => (PATHS.has(field) ? short(value) : visible(value));
 
-/** A value of a list as it is shown: words in their type, colours with a patch. */
+/** A value of a list for display: words in their font, colours with a patch. */
 export function valueNodes(field, value) {
   if (field === "top_tokens") return word(value);
   return field === "colours" ? colour(value) : h("bdi", {}, valueText(field, value));
@@ -51,7 +51,7 @@ export function rangeText(field, { from, to, below }) {
   return one === other && !below ? one : `${one} to ${below ? "under " : ""}${other}`;
 }
 
-/** All that narrows a query: `{key, kind, text, shown, lift}`, `lift` being the query without it, as a function. */
+/** All conditions of a query: `{key, kind, text, shown, lift}`, where `lift` is a function that removes the condition. */
 export function conditionsOf(query, about) {
   const named = (kind, name, text, shown, lift) => ({ key: `${kind} ${name} ${text}`, kind, text, shown, lift });
   return [

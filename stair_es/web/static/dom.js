@@ -1,4 +1,4 @@
-// Elements without markup: text only ever becomes text nodes.
+// Elements without markup: text always becomes text nodes.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -10,7 +10,7 @@ export function h(tag, props = {}, ...children) {
   return element;
 }
 
-/** Sets what `h` takes, on an element that is there. */
+/** Sets the properties of `h` on an existing element. */
 export function set(element, { on = {}, data = {}, ...attributes }) {
   for (const [type, listener] of Object.entries(on)) element.addEventListener(type, listener);
   Object.assign(element.dataset, data);
@@ -22,7 +22,7 @@ export function set(element, { on = {}, data = {}, ...attributes }) {
   return element;
 }
 
-/** A drawing of one or more paths on a 24 x 24 field, hidden from screen readers. */
+/** An icon of one or more paths in a 24 x 24 view box, hidden from screen readers. */
 export function icon(name) {
   const drawing = document.createElementNS(SVG, "svg");
   for (const [key, value] of Object.entries({
@@ -44,14 +44,14 @@ export function path(d, attributes = {}) {
 }
 
 /**
- * Makes the children of `parent` those of `items`, in their order. Children that stay are kept and updated in place, so that
+ * Renders `items` as the children of `parent`, in order. Remaining children are updated in place, so that
  * nothing flickers and the focus stays where it is. `make(item)` returns an element with a method `update(item)`.
  */
 export function keyed(parent, items, keyOf, make) {
   const old = new Map([...parent.children].map((child) => [child.keyedBy, child]));
   const focused = parent.contains(document.activeElement) ? document.activeElement : null;
   const keys = new Set(items.map(keyOf));
-  for (const [key, gone] of old) if (!keys.has(key)) gone.remove(); // first: one that is moved loses its focus and its popover
+  for (const [key, gone] of old) if (!keys.has(key)) gone.remove(); // first, because a moved element loses its focus and its popover
   let next = parent.firstElementChild;
   for (const item of items) {
     const key = keyOf(item);
@@ -69,19 +69,19 @@ export function keyed(parent, items, keyOf, make) {
   if (focused && focused.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
 }
 
-/** Text with what would turn or break the line made visible: control characters and bidirectional overrides. */
+/** Text with visible control characters and bidirectional overrides, which would reverse or break the line. */
 export function visible(text) {
   return String(text).replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, (sign) =>
     sign === "\n" || sign === "\t" ? " " : `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
 }
 
-/** Sets the value of a field if it differs from the last one set: what the user is typing stays. */
+/** Sets the value of a field if it differs from the last one set, to keep what the user is typing. */
 export function put(field, value) {
   if (field.wasPut !== value) field.value = field.wasPut = value;
 }
 
-/** Changes an element's text only if it differs: a live region speaks only of news. */
+/** Changes an element's text only if it differs, because a live region announces every change. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

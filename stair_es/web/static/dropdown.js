@@ -6,7 +6,7 @@ const EDGE_PX = 8;
 let made = 0;
 
 /**
- * A button with what it opens: a click beside it or Esc closes it, and the focus goes back to the button. `open` is called before
+ * A button with its popover. A click outside or Esc closes it, and the focus returns to the button. `open` is called before
  * it is shown; the first control in it gets the focus.
  */
 export function dropdown(text, content, { class: name = "", open = () => {} } = {}) {
@@ -42,10 +42,10 @@ export function dropdown(text, content, { class: name = "", open = () => {} } = 
     const first = [...popover.querySelectorAll("input, summary, button")].find((each) => each.checkVisibility());
     first?.focus({ preventScroll: true });
   });
-  popover.addEventListener("keydown", (event) => event.stopPropagation()); // the page's keys are for what is behind it
+  popover.addEventListener("keydown", (event) => event.stopPropagation()); // the page's keyboard shortcuts are for the content behind it
   addEventListener("resize", () => isOpen() && place());
 
-  /** Below the button and within the window; on a phone the style sheet puts it at the lower edge. */
+  /** Positions it below the button and within the window. On a phone, the style sheet puts it at the lower edge. */
   function place() {
     const { left, bottom } = button.getBoundingClientRect();
     const room = document.body.clientWidth - popover.offsetWidth - EDGE_PX;
@@ -58,7 +58,7 @@ export function dropdown(text, content, { class: name = "", open = () => {} } = 
     element,
     isOpen,
     close,
-    /** The button's text, how much was chosen in it, and whether it is off. */
+    /** Sets the button's text, the number of selected values, and whether it is disabled. */
     label(text, chosen = 0, off = false) {
       say(title, visible(text));
       set(popover, { "aria-label": visible(text) });

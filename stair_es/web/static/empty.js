@@ -7,7 +7,7 @@ import { many, word } from "./words.js";
 
 const EXAMPLES = 16;
 
-/** Before anything is asked: how many images there are, and words that find some of them. */
+/** Before the first query: the number of images, and words that find some of them. */
 export function landing(app, ask) {
   const count = app.about?.documents;
   return h(
@@ -33,7 +33,7 @@ export function landing(app, ask) {
   );
 }
 
-/** A query of which the model knows no word: what it can be asked for instead. */
+/** A query without known words: suggestions for other queries. */
 export function noWordKnown({ unknown_words: unknown }, app, change) {
   return [
     h("p", { class: "lead" }, unknown.length === 1 ? "The model doesn't know this word." : "The model knows none of these words."),
@@ -69,7 +69,7 @@ function reasonOf({ required }, lifts) {
   return "No image has a word of this query. Only words in the model's vocabulary can be found. Try other words.";
 }
 
-/** What can be lifted: `[text, change of the query]`. A word may be required in the text, too. */
+/** The conditions that can be removed: `[text, change of the query]`. A word may also be required in the text. */
 function liftsOf(query, { required }, about) {
   const typed = required.filter((name) => !query.require.includes(name));
   const unrequired = (name) => (now) => requiring(now, name, true);
@@ -82,7 +82,7 @@ function liftsOf(query, { required }, about) {
   return lifts;
 }
 
-/** Words that find something, each as a button. */
+/** Words with hits, each as a button. */
 function examples(app, most, ask) {
   const words = app.about?.suggestions ?? [];
   return h(

@@ -1,4 +1,4 @@
-// The filters above the images: a button for each field, the query box, and chips of what was chosen.
+// The filters above the images: a button for each field, the query box, and chips of the selected values.
 
 import { widened, withCondition } from "./change.js";
 import { conditionsOf } from "./conditions.js";
@@ -28,11 +28,11 @@ export function filterBar({ app, change }) {
   let width = 0;
   let fitted = { key: "", count: 0 };
 
-  /** Shows as many buttons as there is room for, and returns how many those are. */
+  /** Shows as many buttons as fit, and returns their number. */
   function fit() {
     const items = [...buttons.children];
     for (const each of items) each.hidden = false;
-    more.element.hidden = !phone.matches; // there already while the fields are not known
+    more.element.hidden = !phone.matches; // visible even before the fields are known
     const fitting = () => {
       const edge = buttons.getBoundingClientRect().right + 1;
       return phone.matches ? 0 : items.filter((each) => each.getBoundingClientRect().right <= edge).length;
@@ -46,14 +46,14 @@ export function filterBar({ app, change }) {
     return count;
   }
 
-  /** Shares the fields between buttons and the list of the others; it is measured only if something has another width. */
+  /** Divides the fields between buttons and the list of the others. Measures only if a width has changed. */
   function share() {
     const { facets, query: now } = shown;
     const key = JSON.stringify([width, phone.matches, facets.map(({ field, label }) => [label, countChosen(now, field)])]);
     const chosenOf = (some) => some.filter(({ field }) => countChosen(now, field)).length;
     const label = phone.matches ? "Filters" : "More filters";
     if (key !== fitted.key) {
-      more.label(label, chosenOf(facets)); // at its widest while it is measured
+      more.label(label, chosenOf(facets)); // with its widest text while measuring
       fitted = { key, count: fit() };
     }
     const hidden = facets.slice(fitted.count).filter(({ off }) => !off);
@@ -66,7 +66,7 @@ export function filterBar({ app, change }) {
     );
   }
 
-  /** Shows the state of a query; `facets` and `total` are null while they are counted: until then those before stay. */
+  /** Shows the state of a query; `facets` and `total` are null while they are counted; the previous ones remain until then. */
   function show({ facets, query: now, about, total }) {
     const all = app.corpus?.facets ?? [];
     counted = facets ?? (counted.length ? counted : all);
@@ -101,7 +101,7 @@ export function filterBar({ app, change }) {
   return { element, show };
 }
 
-/** The facets of all images, in their order, `off` where there is no choice at the moment: a button stays where it is. */
+/** The facets of all images, in order, with `off` if there is nothing to choose, so that buttons don't move. */
 function inPlace(facets, all) {
   const now = new Map(facets.map((facet) => [facet.field, facet]));
   const known = all.map((facet) => now.get(facet.field) ?? { ...facet, off: true });
@@ -109,7 +109,7 @@ function inPlace(facets, all) {
   return [...known, ...facets.filter(({ field }) => !fields.has(field))];
 }
 
-/** A field's button with what it opens, drawn when it is opened. */
+/** The button of a field with its popover, which is drawn when it opens. */
 function facetButton({ field, kind, label }, change) {
   const inside = h("div", { class: "inside" });
   const opened = dropdown(label, inside, { open: () => draw() });
@@ -129,7 +129,7 @@ function facetButton({ field, kind, label }, change) {
   return item;
 }
 
-/** The same as a part of the list of all of them. */
+/** The same as an entry in the list of all fields. */
 function facetSection({ field, kind, label }, change) {
   const count = h("span", { class: "n" });
   const body = facetBody({ field, kind, label }, change);
@@ -142,7 +142,7 @@ function facetSection({ field, kind, label }, change) {
   section.addEventListener("toggle", () => {
     if (!section.open) return;
     draw();
-    section.scrollIntoView({ block: "nearest" }); // on a phone it may open below the button that ends the list
+    section.scrollIntoView({ block: "nearest" }); // on a phone it may open below the last button of the list
   });
   section.update = (now) => {
     last = now;
@@ -173,7 +173,7 @@ function conditionChip({ kind, text, shown, lift }, change) {
   );
 }
 
-/** The arrows go from button to button; down opens one. */
+/** The arrow keys move between buttons; the down key opens one. */
 function moveFocus(row, event) {
   const buttons = [...row.querySelectorAll("button[popovertarget]")].filter((each) => each.checkVisibility());
   const place = buttons.indexOf(event.target);

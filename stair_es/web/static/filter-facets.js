@@ -1,4 +1,4 @@
-// What a filter button opens: values to tick, or a histogram with two ends.
+// The popover of a filter button: values to tick, or a histogram with two ends.
 
 import * as api from "./api.js";
 import { withRange, withValue } from "./change.js";
@@ -9,11 +9,11 @@ import { many } from "./words.js";
 const SEARCHED = 10;
 const DAY_MS = 86400000;
 
-/** The inside of a facet; `show({facet, query, about})` draws it anew. */
+/** The content of a facet; `show({facet, query, about})` redraws it. */
 export const facetBody = ({ field, kind, label }, change) =>
   kind === "terms" ? valueList(field, label, change) : rangeForm(field, kind, label, change);
 
-/** How many values of a facet are chosen, or 1 for a range. */
+/** The number of selected values of a facet, or 1 for a range. */
 export function countChosen(query, field) {
   const condition = query.filters.get(field);
   return condition ? (condition.values?.length ?? 1) : 0;
@@ -31,7 +31,7 @@ function valueList(field, label, change) {
   const element = h("div", { class: "facet-body" }, search, list, none);
   const finding = api.latest();
   let shown = null;
-  let found = null; // values of the whole index that begin with what was typed, where the facet has only the most frequent
+  let found = null; // values of the whole index with the typed prefix, if the facet has only the most frequent ones
 
   function draw() {
     const { facet, query } = shown;
@@ -105,7 +105,7 @@ function valueRow(field, value, change) {
   return row;
 }
 
-/** The values of a range: how they are typed and read. Bytes are typed in kB. */
+/** Formatting and parsing of the values of a range. Bytes are typed in kB. */
 function endsOf(field, kind) {
   const unit = field === "bytes" ? 1000 : 1;
   if (kind === "date")
@@ -182,7 +182,7 @@ function drawBars(bars, field, label, { buckets, min, max }) {
   set(bars, { "aria-label": `Histogram of ${visible(label)}: ${endText(field, min)} to ${endText(field, max)}${peak}` });
 }
 
-/** Lets bars be chosen with a click or a drag; returns a function that marks those that a range has. */
+/** Lets the user select bars with a click or a drag; returns a function that marks the bars of a range. */
 function choosing(bars, choose) {
   let first = null;
   const at = ({ clientX }) => {
@@ -213,7 +213,7 @@ function choosing(bars, choose) {
   return (isIn, buckets) => first === null && paint((place) => isIn(buckets[place]));
 }
 
-/** The range of the buckets `first` to `last`. Its end belongs to it if it is of days or whole numbers. */
+/** The range of the buckets `first` to `last`. Its end is included for days and whole numbers. */
 function rangeOf({ buckets, kind }, first, last, whole) {
   const { from } = buckets[first];
   const { to } = buckets[last];

@@ -1,11 +1,11 @@
-// A list whose items move to their new places: modestly, and not at all for those who prefer none of it.
+// A list whose items move to their new places with a short animation, unless the user prefers reduced motion.
 
 import { keyed } from "./dom.js";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const MOVE = { duration: 220, easing: "cubic-bezier(.2,.7,.2,1)" };
 
-/** `keyed`, with moves drawn. */
+/** `keyed` with animated moves. */
 export function arrange(list, items, keyOf, make) {
   const before = still.matches ? new Map() : placesOf(list);
   keyed(list, items, keyOf, make);
@@ -29,7 +29,7 @@ function slide(item, x, y) {
   item.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], MOVE);
 }
 
-/** Whether it is on the screen or almost: what is further away needn't be drawn moving. */
+/** Whether it is on or near the screen; moves further away aren't animated. */
 const near = (place) => place.bottom > -200 && place.top < innerHeight + 200;
 
 const LINKS = "li.hit a.name, li.tile:not(.waiting) > a";
@@ -44,7 +44,7 @@ export function step(place, key) {
   return Boolean(goal);
 }
 
-/** The next or the last one; above and below, the one whose middle is nearest in the next row. */
+/** The next or previous item; above and below, the item of the next row with the nearest center. */
 function nearest(links, here, key) {
   const place = links.indexOf(here);
   if (key === "ArrowRight") return links[place + 1];

@@ -1,4 +1,4 @@
-// One hit: the picture, its name and score, and the words in common with what each adds.
+// One hit: the picture, its name and score, and the common words with their contributions.
 
 import { h, icon, keyed, say, set, visible } from "./dom.js";
 import { weight, word } from "./words.js";
@@ -6,8 +6,8 @@ import { weight, word } from "./words.js";
 const SHOWN = 4;
 
 /**
- * A card that is updated in place. `act` has `open(id)` and `like(id)` as addresses, and `word(name)` for a click on a word.
- * `update` takes `{hit, scale, hueOf, required}`; `scale` is that of all hits together, so that bars can be compared.
+ * A card that is updated in place. `act` has the URLs `open(id)` and `like(id)`, and `word(name)` for a click on a word.
+ * `update` takes `{hit, scale, hueOf, required}`; `scale` is shared by all hits, so that bars are comparable.
  */
 export function hitCard({ hit }, act) {
   const link = h("a", { href: act.open(hit.id), class: "name", dir: "auto" }, visible(hit.name));
@@ -48,7 +48,7 @@ export function hitCard({ hit }, act) {
     last = shown;
     const { hit, scale, hueOf, required } = shown;
     say(score, weight(hit.score));
-    score.hidden = ribbon.hidden = !hit.score; // where nothing is ranked by words
+    score.hidden = ribbon.hidden = !hit.score; // if the hits aren't ranked by words
     set(score, { title: `score ${hit.score}` });
     say(caption, hit.caption ? visible(hit.caption) : "");
     caption.hidden = !hit.caption;
@@ -87,7 +87,7 @@ export function scaleOf(hits) {
   return { score: most(hits.map((hit) => hit.score)), adds: most(adds) };
 }
 
-/** The image, or a sign that there is none. */
+/** The image, or a placeholder. */
 export function picture(address, alt = "") {
   const none = () => h("span", { class: "none" }, icon("picture"));
   if (!address) return none();
@@ -101,7 +101,7 @@ export function picture(address, alt = "") {
   return image;
 }
 
-/** The score as one line: a part for each word that has a colour, as long as what it adds, and one for all others. */
+/** The score as one line: a part for each word with a colour, as long as its contribution, and one for all others. */
 export function drawRibbon(ribbon, hit, hueOf, top) {
   const all = hit.contributions.map((reason) => ({ key: reason.token, adds: reason.contribution, hue: hueOf(reason.token) }));
   const parts = all.filter((part) => part.hue !== "rest");

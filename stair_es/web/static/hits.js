@@ -1,13 +1,13 @@
-// Hits as the page shows them: copies folded, weak matches apart, and what the drawing of all of them shares. Pure.
+// Hits for display: copies folded, weak matches separate, and their shared scale and colours. Pure.
 
 import { scaleOf } from "./hit.js";
 import { inOrder } from "./panel.js";
 import { hues } from "./words.js";
 
-/** Hits of one or more pages without what is there already: the same image again, or another one of the same bytes. */
+/** Hits of one or more pages without repetitions: the same image, or another one with the same bytes. */
 export function fold(hits) {
   const kept = [];
-  const places = new Map(); // id or SHA-256 -> the place of the hit that has it
+  const places = new Map(); // id or SHA-256 -> index of its hit
   for (const hit of hits) {
     const place = places.get(hit.id) ?? (hit.sha256 ? places.get(hit.sha256) : undefined);
     if (place === undefined) {
@@ -26,12 +26,12 @@ function withCopies(hit, more) {
 
 const copiesOf = (hit) => hit.duplicates ?? [];
 
-/** The matches, and what is too far from the query to be one. */
+/** The matches and the weak matches. */
 export function split(hits) {
   return { strong: hits.filter((hit) => !hit.weak), weak: hits.filter((hit) => hit.weak) };
 }
 
-/** What tiles and cards are drawn from: hits, with the colours and the scale that they share. */
+/** The data of tiles and cards: hits with their shared colours and scale. */
 export function itemsOf(answer, hits) {
   const hueOf = hues(answer ? inOrder(answer.query).map((item) => item.token) : []);
   const required = new Set(answer?.required ?? []);

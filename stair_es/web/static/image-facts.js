@@ -1,11 +1,11 @@
-// What is known of an image beside its words, as a person reads it.
+// The metadata of an image in readable form, other than its words.
 
 import { colour, many } from "./words.js";
 import { h, visible } from "./dom.js";
 
 const UNITS = ["KiB", "MiB", "GiB"];
 
-/** A URI as one would type it: the path of a local file, the URI itself of anything else. */
+/** A URI as users type it: the path of a local file, else the URI itself. */
 export function readablePath(uri) {
   if (!uri.startsWith("file://")) return uri;
   try {
@@ -27,7 +27,7 @@ export function summary({ width, height, bytes, format, taken_at: taken, modifie
   return visible(parts.filter(Boolean).join(" · "));
 }
 
-/** A row of the table of everything: the name of the field, as a filter takes it, and its value. */
+/** A row of the table of all fields: the name of the field, as in a filter, and its value. */
 export function factRow([name, value]) {
   return h("tr", {}, h("th", { scope: "row" }, visible(name)), h("td", {}, drawn(name, value)));
 }
@@ -53,5 +53,5 @@ function size(bytes) {
   return power ? `${(bytes / 1024 ** power).toFixed(1)} ${UNITS[power - 1]}` : many(bytes, "byte");
 }
 
-/** A date as it is stored, without what nobody reads: the zone of UTC and parts of a second. */
+/** A stored date without time zone (UTC) and fractions of a second. */
 const date = (text) => String(text).replace(/^(\d{4}-\d\d-\d\d)T(\d\d:\d\d(?::\d\d)?)(?:\.\d+)?(?:Z|\+00:00)?$/, "$1 $2");

@@ -1,9 +1,9 @@
-// What the page of an image is made of: a bar for a word, and the places.
+// Parts of the page of an image: a bar for a word, and the layout.
 
 import { h, icon, say, set } from "./dom.js";
 import { weight, word } from "./words.js";
 
-/** A word with its weight, which can be chosen for a search. */
+/** A word with its weight, which can be selected for a search. */
 export function wordBar(name, pick) {
   const bar = h("i", {});
   const value = h("span", { class: "sum" });
@@ -24,7 +24,7 @@ export function wordBar(name, pick) {
   return item;
 }
 
-/** What can be done with an image. */
+/** The actions for an image. */
 function actions() {
   const like = h("a", { class: "button strong" }, icon("like"), "more like this");
   const download = h("a", { class: "button", title: "The file itself, with its metadata" }, icon("download"), "download");
@@ -35,7 +35,7 @@ function actions() {
   return { element, like, download, original, path, link };
 }
 
-/** The words of an image, and what narrows and orders them. */
+/** The words of an image, with their filter and order. */
 function wordsPart() {
   const sum = h("p", { class: "hint" });
   const find = h("input", { type: "search", id: "find", autocomplete: "off", spellcheck: "false" });
@@ -69,7 +69,7 @@ function wordsPart() {
   return { element, sum, find, sort, matches, words, pieces, clear, withWords };
 }
 
-/** The images nearest to it, and its copies. */
+/** The most similar images, and the copies. */
 function nearPart() {
   const explain = h("button", { type: "button", class: "quiet" }, "explain");
   const strip = h("ol", { class: "gallery found strip", "aria-label": "Nearest images" });

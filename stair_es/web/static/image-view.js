@@ -1,4 +1,4 @@
-// One image: the picture first, then all its words, what else is known of it, and the images nearest to it.
+// One image: the picture, then all of its words, its metadata, and the most similar images.
 
 import * as api from "./api.js";
 import { likeImage } from "./change.js";
@@ -22,12 +22,12 @@ export function imageView(app) {
   const { act, words, near } = parts;
   const loading = api.latest();
   const nearing = api.latest();
-  const ahead = new Map(); // id -> the image, asked for before it is wanted
+  const ahead = new Map(); // id -> the image, requested in advance
   let route = null;
   let image = null;
   let nearest = null;
-  let copied = []; // its own copies, which are not among the nearest
-  let asked = ""; // the id that was asked for last; none if that failed
+  let copied = []; // its copies, which are not among the most similar images
+  let asked = ""; // the last requested id; "" if that failed
 
   const change = (fields, merge) => app.go({ ...route, ...fields }, { merge, still: true });
   const pick = (name) =>
@@ -52,7 +52,7 @@ export function imageView(app) {
     if (explained && nearest) drawNear();
   }
 
-  /** Whether the focus belongs on the heading: with another image, unless a button of the stage has it, and where it is lost. */
+  /** Whether to focus the heading: for another image, unless a button of the stage has the focus, and if the focus is lost. */
   function strayed(other) {
     const focused = document.activeElement;
     if (picture.element.contains(focused)) return false;
@@ -84,7 +84,7 @@ export function imageView(app) {
     findNear();
   }
 
-  /** What a list told of the image, until everything is there: nothing jumps, and the picture is there at once. */
+  /** Shows the facts from a list until all are loaded, so that the picture appears at once and nothing jumps. */
   function sketch(hit) {
     if (!hit) return;
     parts.body.hidden = false;
@@ -149,7 +149,7 @@ export function imageView(app) {
     drawNear();
   }
 
-  /** The nearest images as pictures, or explained as cards; copies stand apart. */
+  /** The most similar images as pictures, or as cards with explanations; copies are separate. */
   function drawNear() {
     const folded = [...(app.met(image.id)?.duplicates ?? []), ...copied];
     const files = [...new Map(folded.filter(({ id }) => id !== image.id).map((copy) => [copy.id, copy])).values()];
@@ -188,7 +188,7 @@ export function imageView(app) {
     picture.place(ids.indexOf(route.id), ids.length, total);
   }
 
-  /** Goes to the next (1) or previous (-1) of the images found; false if this isn't one of them. */
+  /** Goes to the next (1) or previous (-1) hit; false if this image isn't a hit. */
   function step(by) {
     if (app.found().ids.includes(route.id)) walk(by);
     return app.found().ids.includes(route.id);
@@ -206,7 +206,7 @@ export function imageView(app) {
     say(document.getElementById("said"), `image ${picture.position()}, ${parts.name.textContent}`);
   }
 
-  /** Gets the images before and after this one, with their pictures, when nothing else is waited for. */
+  /** Loads the previous and the next image with their pictures when the page is idle. */
   function lookAhead() {
     if (!image || image.id !== route.id || navigator.connection?.saveData) return;
     const { ids, more } = app.found();
@@ -224,7 +224,7 @@ export function imageView(app) {
       const { original, thumbnail } = await coming;
       new Image().src = original ?? thumbnail ?? "";
     } catch {
-      ahead.delete(id); // asked again when it is wanted, and then told
+      ahead.delete(id); // requested again when it is shown, with an error message
     }
   }
 

@@ -1,4 +1,4 @@
-// The keyboard: what each key does, and the list of them.
+// Keyboard shortcuts, and the list of them.
 
 import { h, icon } from "./dom.js";
 
@@ -18,7 +18,7 @@ const LIST = [
   ["?", "show this list"],
 ];
 
-/** `act` has a function for each thing that a key does; `act.arrow(key)` and the others say whether they did something. */
+/** `act` has a function for each shortcut; `act.arrow(key)` and the others return whether they did something. */
 export function keyboard(act) {
   const dialog = help();
   document.body.append(dialog);

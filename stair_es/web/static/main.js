@@ -16,7 +16,7 @@ import { hrefOf, NOTHING, readRoute } from "./state.js";
 const byId = (id) => document.getElementById(id);
 const shell = document.body;
 const main = byId("main");
-const met = new Map(); // id -> what a list told of an image that was seen: what a chip and the image's page show at once
+const met = new Map(); // id -> facts from a list, which a chip and the image's page show at once
 const app = {
   about: null,
   title: "stair-es",
@@ -36,7 +36,7 @@ let merged = "";
 let lastSearch = history.state?.from ?? urlOf("");
 let knowing = false;
 
-/** Goes to a route. Steps of the same `merge` are one of the history; `still` keeps the place on the page. */
+/** Goes to a route. Steps with the same `merge` are one history entry; `still` keeps the scroll position. */
 function go(next, { merge = "", replace = false, still = false } = {}) {
   const href = hrefOf(next);
   app.trouble = null;
@@ -54,14 +54,14 @@ function go(next, { merge = "", replace = false, still = false } = {}) {
   returned(before);
 }
 
-/** What the history keeps of a step to an image: the search it came from, and how many steps ago that was. */
+/** The history state of a step to an image: its search, and the number of steps since. */
 function stateOf(next) {
   if (next.view !== "image") return {};
   const steps = route.view === "search" ? 1 : history.state?.steps && history.state.steps + 1;
   return { from: lastSearch, steps };
 }
 
-/** Back at the images found: the focus goes to the one that was looked at last, which is scrolled to if it isn't seen. */
+/** Back at the hits: focuses the image that was opened last, and scrolls to it if it isn't visible. */
 function returned(before) {
   if (before?.view !== "image" || route.view !== "search") return;
   const tile = views.search.element.querySelector(`[data-id="${CSS.escape(before.id)}"]`);
@@ -95,7 +95,7 @@ function drawShell() {
   drawChips(query);
 }
 
-/** The tab's title: what is looked at, and the page's own. */
+/** The title of the tab: the content, and the title of the page. */
 function drawTitle() {
   const looked = { search: () => visible(route.query.text), image: views.image.name, compare: () => "Compare" };
   document.title = [looked[route.view](), app.title].filter(Boolean).join(" · ");
@@ -110,7 +110,7 @@ function drawChips(query) {
   byId("chips").hidden = !chips.length;
 }
 
-/** An image in the query: of the visitor's or of the index. */
+/** An image in the query: uploaded or from the index. */
 function pictureChip({ kind, query }) {
   const own = kind === "vector";
   const source = own ? thumbnailOf(query.vector) : met.get(query.like)?.thumbnail;
@@ -128,7 +128,7 @@ function pictureChip({ kind, query }) {
   );
 }
 
-/** Remembers images by what was told of them. */
+/** Remembers the facts about images from lists. */
 function meet(images) {
   for (const { id, name, thumbnail, caption, width, height, duplicates } of images)
     met.set(id, { name, thumbnail, caption, width, height, duplicates });
@@ -175,18 +175,18 @@ function switchTheme() {
   try {
     localStorage.setItem("stair-es-theme", root.dataset.theme);
   } catch {
-    // Not kept, then.
+    // Storage is full or forbidden: nothing is kept.
   }
   drawTheme();
 }
 
-/** The link to the images: its address would be that of the root, because of `<base>`. */
+/** The link to the images; `<base>` would make it a link to the root. */
 function skip(event) {
   event.preventDefault();
   main.focus();
 }
 
-/** Links within the page are followed without loading it anew. */
+/** Follows links within the page without reloading it. */
 function follow(event) {
   const link = event.target.closest?.("a[href]");
   if (link?.classList.contains("skip")) return skip(event);
@@ -212,13 +212,13 @@ function leave() {
   backToSearch();
 }
 
-/** Goes back in the history, to the same place of the page; forward to the search if the image wasn't reached from it. */
+/** Goes back in the history, to the same scroll position, or forward to the search if the image wasn't reached from it. */
 function backToSearch() {
   if (history.state?.steps) history.go(-history.state.steps);
   else go(readRoute(new URL(lastSearch, location.href)));
 }
 
-/** An arrow key goes to a card, moves a zoomed picture, or goes to another one. */
+/** An arrow key focuses a card, moves a zoomed picture, or goes to another picture. */
 function arrow(key) {
   if (route.view === "search") return step(views.search.grid, key);
   if (route.view !== "image") return false;
@@ -227,7 +227,7 @@ function arrow(key) {
   return pan(key) || (key === "ArrowRight" && walk(1)) || (key === "ArrowLeft" && walk(-1));
 }
 
-/** Does something with the image that is looked at; elsewhere the key does nothing. */
+/** Runs an action on the shown image; elsewhere the key does nothing. */
 const onImage = (act) => () => (route.view === "image" ? act(views.image) : false);
 
 const openHelp = keyboard({
@@ -288,7 +288,7 @@ async function start() {
   show();
 }
 
-/** What the server says of itself, and words to try; asked again with the next step if it failed. */
+/** Facts about the server, and words to try; requested again with the next step after a failure. */
 async function know() {
   knowing = true;
   app.trouble = null;

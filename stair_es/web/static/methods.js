@@ -3,7 +3,7 @@
 import { h, set } from "./dom.js";
 import { METHODS } from "./state.js";
 
-/** A select; `show(method, about)` shows one, and offers BM25 where there are captions. */
+/** A select; `show(method, about)` selects a method, and offers BM25 if there are captions. */
 export function methodSelect(props) {
   const select = h(
     "select",

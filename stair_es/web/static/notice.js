@@ -1,12 +1,12 @@
-// What went wrong, with its remedy; and short notes at the edge of the page.
+// Errors with their remedies, and short notes at the edge of the page.
 
 import { h, icon, visible } from "./dom.js";
 import { urlOf } from "./root.js";
 
-/** Statuses after which the same request may succeed: no answer, too many requests, a failure of the server or its cluster. */
+/** Statuses after which a retry may succeed: no response, too many requests, a failure of the server or its cluster. */
 const isPassing = (status) => status === undefined || status === 0 || status === 429 || status >= 500;
 
-/** An alert with the error's remedy, and a button for `again` where that can help. */
+/** An alert with the error's remedy, and a button for `again` if a retry may help. */
 export function errorNotice(error, again) {
   const more = error.status === 401 ? `Open the page with its token: ${urlOf("?token=…")}` : "";
   return h(
@@ -36,7 +36,7 @@ export function toast(text, { action = null } = {}) {
   setTimeout(() => note.remove(), action ? 20000 : 5000);
 }
 
-/** Copies a text; where that isn't allowed, shows it to be copied by hand. `what` names it: "Link". */
+/** Copies a text, or shows it for manual copying if that isn't allowed. `what` is its label, such as "Link". */
 export async function copyText(text, what) {
   try {
     await navigator.clipboard.writeText(text);

@@ -1,4 +1,4 @@
-// The query, word by word: a slider for each weight, and what else can be done with a word.
+// The query, word by word: a slider for each weight, and other actions for a word.
 
 import { excluding, requiring, reset, withFactor } from "./change.js";
 import { h, icon, keyed, say, set, visible } from "./dom.js";
@@ -7,7 +7,7 @@ import { factor, hues, many, weight, word } from "./words.js";
 const SHOWN = 8;
 const MOST = 3;
 
-/** `change(make, merge)` is called with a function of the query; changes of the same `merge` are one step of the history. */
+/** `change(make, merge)` is called with a function of the query; changes with the same `merge` are one history entry. */
 export function queryPanel(change) {
   const count = h("span", { class: "count" });
   const back = h("button", { type: "button", class: "quiet", on: { click: () => change(reset) } }, "reset");
@@ -31,7 +31,7 @@ export function queryPanel(change) {
     element.show(last);
   });
 
-  /** Shows `{answer, query, of}`; `of` is the query that was answered, which the present one may be ahead of. */
+  /** Shows `{answer, query, of}`; `of` is the answered query, which may be older than the current one. */
   element.show = (shown) => {
     last = shown;
     const { answer, query, of } = shown;
@@ -71,7 +71,7 @@ export function queryPanel(change) {
   return element;
 }
 
-/** The query's own words as the model weighed them, then those that were added: no colour changes when one is. */
+/** The words of the query by the model's weights, then the added words, so that adding a word changes no colour. */
 export function inOrder(words) {
   return [...words.filter((item) => !item.added), ...words.filter((item) => item.added)];
 }

@@ -1,11 +1,11 @@
-// A picture that the visitor brings: chosen, dropped anywhere on the page, or pasted. The server reads its words and forgets it.
+// A picture of the user: chosen, dropped anywhere on the page, or pasted. The server encodes it and doesn't store it.
 
 import { h } from "./dom.js";
 
 const KEPT = "stair-es-pictures";
 const MOST = 12;
 
-/** Calls `take(blob, name)` for each picture that comes, `refuse(message)` for what is none. */
+/** Calls `take(blob, name)` for each picture, and `refuse(message)` for anything else. */
 export function pictures({ choose, file, take, refuse }) {
   const veil = h("div", { class: "veil", hidden: true, "aria-hidden": "true" }, h("p", {}, "Drop the image to search with it"));
   document.body.append(veil);
@@ -43,7 +43,7 @@ export function pictures({ choose, file, take, refuse }) {
   }
 }
 
-/** Remembers the thumbnail of a vector for this tab: the URL has the words only. */
+/** Remembers the thumbnail of a vector for this tab, because the URL contains only the words. */
 export function keepThumbnail(vector, thumbnail) {
   const kept = stored().filter(([key]) => key !== keyOf(vector));
   try {
@@ -53,7 +53,7 @@ export function keepThumbnail(vector, thumbnail) {
   }
 }
 
-/** The thumbnail that was kept for a vector, or null. */
+/** The remembered thumbnail of a vector, or null. */
 export function thumbnailOf(vector) {
   const found = stored().find(([key]) => key === keyOf(vector));
   return found && /^data:image\/(webp|png|jpeg);/.test(found[1]) ? found[1] : null;

@@ -1,4 +1,4 @@
-// The filter as a query string: a box that completes fields and values, and says what is wrong with it.
+// The filter as a query string: a box that completes fields and values, and shows errors.
 
 import * as api from "./api.js";
 import { filtered } from "./change.js";
@@ -7,7 +7,7 @@ import { h, put, set, visible } from "./dom.js";
 import { errorNotice } from "./notice.js";
 import { bodyOf, NOTHING } from "./state.js";
 
-/** The form; `show({facets, query, about})`. `done()` is called when a filter was taken. */
+/** The form; `show({facets, query, about})`. `done()` is called when a filter was accepted. */
 export function queryBox({ change, done }) {
   const input = h("input", {
     type: "text",
@@ -89,7 +89,7 @@ function exampleLine([text, does], input) {
   );
 }
 
-/** The completions below a box: `complete(fields)` lists them for the place of the caret; the keys choose. */
+/** The completions below a box: `complete(fields)` lists them for the position of the caret; keys select one. */
 function optionList(input, options) {
   const asking = api.latest();
   let active = -1;

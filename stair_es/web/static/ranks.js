@@ -1,6 +1,6 @@
-// Two rankings beside each other, in numbers. Pure.
+// Comparison of two rankings. Pure.
 
-/** The share of the first k that both have. */
+/** The share of the first k that is in both rankings. */
 export function overlap(left, right, k) {
   const one = new Set(left.slice(0, k).map((hit) => hit.id));
   const other = new Set(right.slice(0, k).map((hit) => hit.id));
@@ -8,10 +8,10 @@ export function overlap(left, right, k) {
   return most ? [...one].filter((id) => other.has(id)).length / most : 0;
 }
 
-/** Id -> rank from 1 on. */
+/** Id -> rank, starting at 1. */
 export const ranksOf = (hits) => new Map(hits.map((hit, place) => [hit.id, place + 1]));
 
-/** For each hit among the first k on both sides: `{id, from, to}`, ranks from 1 on. */
+/** For each hit among the first k on both sides: `{id, from, to}`, ranks starting at 1. */
 export function moves(left, right, k) {
   const there = ranksOf(right.slice(0, k));
   return left
@@ -19,5 +19,5 @@ export function moves(left, right, k) {
     .flatMap((hit, place) => (there.has(hit.id) ? [{ id: hit.id, from: place + 1, to: there.get(hit.id) }] : []));
 }
 
-/** What became of a rank: "up", "down" or "same". */
+/** The direction of a rank change: "up", "down" or "same". */
 export const direction = ({ from, to }) => (to < from ? "up" : to > from ? "down" : "same");

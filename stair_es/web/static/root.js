@@ -1,9 +1,9 @@
-// Where the page lives: below `/`, or below the path of a proxy, as `<base href>` of the page says.
+// The root of the page: `/`, or the path of a proxy, from the `<base href>` of the page.
 
 /** The path of the page's root, without a slash at its end. */
 export const ROOT = new URL(document.baseURI).pathname.replace(/\/+$/, "");
 
-/** The address of a path below the root, such as `api/about`. */
+/** The URL of a path below the root, such as `api/about`. */
 export const urlOf = (path) => `${ROOT}/${path}`;
 
 /** The path of a location below the root, with a slash in front: `/image/ID`. */

@@ -1,13 +1,13 @@
-// Rows of the gallery, where CSS alone leaves gaps: a few images share the width, and a last row waits until it is filled.
+// Rows of the gallery for cases in which CSS alone leaves gaps: a few images share the width, and an unfilled last row is held back.
 
-/** Up to so many images are laid out here: in all ways that there are. */
+/** Maximum number of images laid out here, by trying all ways. */
 const FEW = 8;
-/** The height of a row of a few images: what is sought, as a part of the width too, and what is allowed. */
+/** The height of a row of a few images: the target, also relative to the width, and the limits. */
 const SOUGHT_PX = 200;
 const SOUGHT_PART = 0.4;
 const TALLEST_PX = 260;
 
-/** Keeps the rows of a gallery. `show(more)` is called when its images have changed, `more` if others are to follow. */
+/** Keeps the rows of a gallery. `show(more)` is called when its images have changed, `more` if others will follow. */
 export function rowsOf(list) {
   let width = 0;
   let more = false;
@@ -22,12 +22,12 @@ export function rowsOf(list) {
     hold(tiles, more && gallery);
   }
 
-  /** What comes next would move the last row: it isn't shown until then, unless the focus is there. */
+  /** Hides the last row until it is complete, unless it has the focus, because further images would move it. */
   function hold(tiles, on) {
     for (const tile of waiting) tile.classList.remove("waiting");
     const top = on && tiles.at(-1)?.offsetTop;
     const first = on ? tiles.findLastIndex((tile) => tile.offsetTop !== top) + 1 : 0;
-    waiting = first ? tiles.slice(first) : []; // a row that is the only one isn't held
+    waiting = first ? tiles.slice(first) : []; // a single row isn't held back
     if (waiting.some((tile) => tile.contains(document.activeElement))) waiting = [];
     for (const tile of waiting) tile.classList.add("waiting");
   }
@@ -42,7 +42,7 @@ export function rowsOf(list) {
   return { show };
 }
 
-/** Gives a few tiles their widths: of all ways to break them into rows, the one whose heights are nearest to what is sought. */
+/** Gives a few tiles their widths: of all ways to break them into rows, the one whose heights are closest to the target. */
 function spread(tiles, width, gap) {
   const ratios = tiles.map((tile) => Number(tile.style.getPropertyValue("--ratio")) || 1);
   const sought = Math.min(SOUGHT_PX, SOUGHT_PART * width);
@@ -60,7 +60,7 @@ function spread(tiles, width, gap) {
   }
 }
 
-/** Rows of the ratios, broken after each one whose bit is set. */
+/** Rows of the ratios, with a break after each set bit. */
 function broken(ratios, breaks) {
   const rows = [[]];
   for (const [place, ratio] of ratios.entries()) {

@@ -1,4 +1,4 @@
-// What the search view is made of: its places, and the panel at its side.
+// Parts of the search view: its layout, and the side panel.
 
 import { ranked } from "./change.js";
 import { h, icon, set } from "./dom.js";
@@ -38,7 +38,7 @@ export function layout(app, change) {
   return { element, panel, filters, side, results, ...head, ...lists };
 }
 
-/** The words of the query: a panel at the side, which a button opens where it isn't always there. */
+/** The words of the query: a side panel, which a button opens on small screens. */
 function drawer(panel) {
   const opener = h(
     "button",
@@ -53,7 +53,7 @@ function drawer(panel) {
   return { side, opener };
 }
 
-/** The row above the hits: how many there are, how they are shown and how they are ranked. */
+/** The row above the hits: their number, view and ranking. */
 function statusRow(change, opener) {
   const method = methodSelect({ id: "method", on: { change: () => change((query) => ranked(query, method.value)) } });
   const by = h("span", { class: "by" }, h("label", { for: "method" }, "ranked by"), method);
@@ -76,7 +76,7 @@ function statusRow(change, opener) {
   return { status, method, by, count, took, compare, modes, opener };
 }
 
-/** The hits, and what is said above, between and below them. */
+/** The hits, and the notes above, between and below them. */
 function hitLists() {
   const problem = h("div", { class: "problem" });
   const start = h("div", { class: "start" });

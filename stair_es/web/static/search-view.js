@@ -1,4 +1,4 @@
-// Search: pictures in a gallery, or cards that explain each hit, with the query's words at the side.
+// Search: pictures in a gallery, or cards that explain each hit, with the words of the query in a side panel.
 
 import * as api from "./api.js";
 import { ADDED, asked, likeImage, requiring, withFactor } from "./change.js";
@@ -19,7 +19,7 @@ const PATIENT_MS = 300;
 const SLOW_MS = 180;
 const MOST = 200;
 const BONES = 24;
-/** How far before the end of the page the next images are asked for. */
+/** Distance to the end of the page at which the next images are requested. */
 const AHEAD = "1500px";
 
 export function searchView(app) {
@@ -36,35 +36,35 @@ export function searchView(app) {
   let query = NOTHING;
   let of = NOTHING;
   let answer = null;
-  let hits = []; // as they came: what `n` in the URL counts
+  let hits = []; // unfolded: counted by `n` in the URL
   let shown = split([]);
   let weakOpen = false;
-  let lastPage = []; // matches can follow after weak matches: those that have each word of the query
+  let lastPage = []; // weak matches may be followed by matches that have each word of the query
   let key = "";
-  let since = 0; // when the search began that is under way
-  let coming = ""; // the key of that search
+  let since = 0; // start of the running search
+  let coming = ""; // key of the running search
   let again = false;
   let found = null;
-  let paging = null; // the page that is under way
+  let paging = null; // the page being loaded
   const searching = api.latest();
   const counting = api.latest();
   const alike = (id) => ({ ...likeImage(id), explain: query.explain });
 
-  /** Shows a route; asks the server only if something else is asked than what is there. */
+  /** Shows a route; sends a request only if the query differs from the shown one. */
   function show(route) {
     const turned = query.explain !== route.query.explain;
     query = route.query;
     if (turned) atPlace(drawHits);
     else drawQuery();
-    drawStart(); // for what the server has said of itself meanwhile
+    drawStart(); // in case the facts about the server have arrived
     if (since ? keyOf(query) === coming : keyOf(query) === key && !parts.problem.firstChild) return;
     again = since > 0 && performance.now() - since < PATIENT_MS;
     if (!again) load();
   }
 
   /**
-   * Asks for the query of the moment. A search under way is waited for a little, then overtaken: a slider that is dragged shows
-   * what it does on the way, however fast it moves, and a slow cluster isn't asked once a pixel.
+   * Requests the current query. A running search gets a little time, then it is aborted: while a slider is dragged, the page shows
+   * intermediate results at any speed, and a slow cluster doesn't get a request for each pixel.
    */
   async function load() {
     const asking = keyOf(query);
@@ -97,7 +97,7 @@ export function searchView(app) {
     count();
   }
 
-  /** All pages that the URL asks for. */
+  /** Loads all pages that the URL requests. */
   async function pages(wanted, signal) {
     const first = await api.search(bodyOf(wanted, Math.min(wanted.count, MOST)), signal);
     const all = [...first.hits];
@@ -110,7 +110,7 @@ export function searchView(app) {
     return { answer: { ...first, after }, hits: all };
   }
 
-  /** Adds the next page; `byHand` if somebody asked for it, who then goes on from its first image. */
+  /** Adds the next page; `byHand` if the user requested it: then its first image gets the focus. */
   async function more(byHand) {
     const list = parts.weak.hidden ? parts.grid : parts.weak;
     const place = list.children.length;
@@ -121,7 +121,7 @@ export function searchView(app) {
     if (byHand) (held ?? list.children[place])?.querySelector("a.name, a.picture").focus();
   }
 
-  /** Gets the next page, once for all who ask; false if there is none. */
+  /** Loads the next page, once for concurrent callers; false if there is none. */
   async function extend() {
     if (since || !answer?.after) return false;
     paging ??= nextPage().finally(() => (paging = null));
@@ -144,7 +144,7 @@ export function searchView(app) {
     return true;
   }
 
-  /** The images found that are shown, in their order, and how to get more: an image's page goes from one to the next. */
+  /** The shown hits in order, and a way to load more, for the previous and next buttons of an image's page. */
   function listed() {
     const closed = parts.weak.hidden;
     const all = [...shown.strong, ...(closed ? [] : shown.weak)];
@@ -163,7 +163,7 @@ export function searchView(app) {
     drawStatus();
   }
 
-  /** Counts all images, once: so that the filters stay where they are, whatever is found. */
+  /** Counts all images once, so that the filters keep their places for every result. */
   async function countAll(result) {
     if (app.corpus) return;
     app.corpus = result ?? { facets: [] };
@@ -244,13 +244,13 @@ export function searchView(app) {
     watch();
   }
 
-  /** The list that goes on, if any does, holds its last row back. */
+  /** Holds back the last row of the list that will continue, if any. */
   function drawRows() {
     const more = !parts.more.hidden && !parts.trouble.firstChild;
     for (const [place, each] of rows.entries()) each.show(more && place === Number(!parts.weak.hidden));
   }
 
-  /** Draws tiles or cards, after the view that is chosen. */
+  /** Draws tiles or cards, depending on the selected view. */
   function drawList(list, items) {
     const mode = query.explain ? "grid found" : "gallery found";
     const named = list === parts.weak ? mode.replace("found", "weak") : mode;
@@ -293,13 +293,13 @@ export function searchView(app) {
     set(parts.divider, { "aria-expanded": String(weakOpen) });
   }
 
-  /** Looks for the end of the page anew: the observer reports only what changes. */
+  /** Observes the end of the page again, because the observer reports only changes. */
   function watch() {
     ahead.disconnect();
     if (!parts.more.hidden && !parts.trouble.firstChild) ahead.observe(parts.more);
   }
 
-  /** Draws anew and keeps the image at the top of the screen there. */
+  /** Redraws, and keeps the image at the top of the screen in place. */
   function atPlace(draw) {
     const items = [...parts.results.querySelectorAll("[data-id]")];
     const top = items.find((item) => item.getBoundingClientRect().bottom > 120);
@@ -335,12 +335,12 @@ export function searchView(app) {
 
 const haveMatches = (hits) => hits.some((hit) => !hit.weak);
 
-/** Whether two queries ask for the same and differ in weights or conditions only: until the second is answered, the first is shown. */
+/** Whether two queries differ only in weights or conditions: then the first result is shown until the second arrives. */
 const isVariant = (one, other) => one.text === other.text && one.like === other.like && keyOf({ ...NOTHING, vector: one.vector }) === keyOf({ ...NOTHING, vector: other.vector });
 
 const keyOf = (query) => JSON.stringify({ ...bodyOf(query, 1) });
 
-/** What a click on a word does: a word of the query is required, or no longer; another one is added. */
+/** Handles a click on a word: toggles whether a word of the query is required, and adds other words. */
 function clicked(query, name, answer) {
   if (!answer?.query.some((item) => item.token === name)) return withFactor(query, name, ADDED);
   return requiring(query, name, answer.required.includes(name));

@@ -1,4 +1,4 @@
-// The picture of an image, as large as the page allows: its thumbnail at once, the original when it is there.
+// The picture of an image, as large as the page allows: the thumbnail at once, the original when it is loaded.
 
 import { h, icon, say, set, visible } from "./dom.js";
 import { zoomable } from "./zoom.js";
@@ -6,7 +6,7 @@ import { zoomable } from "./zoom.js";
 const MOST_BLOWN_UP = 2;
 const PAN_PX = 90;
 
-/** The stage. `act.step(by)` goes to another picture; `act.loaded()` is called when the best picture that there is has come. */
+/** The stage. `act.step(by)` goes to another picture; `act.loaded()` is called when the best available picture is loaded. */
 export function stage(act) {
   const canvas = h("div", { class: "canvas" });
   const button = (name, label, title, press, drawing) =>
@@ -26,12 +26,12 @@ export function stage(act) {
     swiped: (by) => act.step(by),
     zoomed: drawZoom,
   });
-  let known = 0; // width in pixels of the best picture that has come
+  let known = 0; // width in pixels of the best loaded picture
   let fitted = false;
   let shown = "";
   let factor = 1;
 
-  /** Shows an image: as far as it is known from a list, and again when everything is. */
+  /** Shows an image: first with the facts from a list, and again when all are loaded. */
   function show({ id, name, caption, thumbnail, original, width, height }) {
     const alt = visible(caption || name || "").slice(0, 300);
     if (shown !== id) {
@@ -51,7 +51,7 @@ export function stage(act) {
     act.loaded();
   }
 
-  /** Puts a picture above the ones that are there, which go when it has come. */
+  /** Puts a picture above the existing ones, which are removed when it is loaded. */
   function add(address, alt, last) {
     if ([...canvas.children].some((image) => image.getAttribute("src") === address)) return last && settle(address);
     const image = h("img", { src: address, alt, draggable: "false", decoding: "async" });
@@ -79,7 +79,7 @@ export function stage(act) {
     if (image.complete) act.loaded();
   }
 
-  /** The place of the picture: whole, and not blown up more than a little. */
+  /** The position of the picture: fully visible, and only slightly enlarged. */
   function fit(width, height, most) {
     fitted = true;
     const blown = Math.min(MOST_BLOWN_UP * Math.max(width, 64), (most * width) / Math.max(width, height));
@@ -100,7 +100,7 @@ export function stage(act) {
     else element.requestFullscreen?.().catch(() => {});
   }
 
-  /** Where it is among the images found: `place` from 0, -1 if it isn't among them. */
+  /** Shows its position among the hits: `place` starts at 0, -1 if it isn't a hit. */
   function place(place, count, total) {
     const alone = place < 0;
     for (const control of [previous, next, position]) control.hidden = alone;

@@ -1,38 +1,38 @@
-// What the page shows is what the URL says: routes and queries, read and written. Pure.
+// The state of the page, which is in the URL: routes and queries, parsed and formatted. Pure.
 
 import { pathOf, ROOT } from "./root.js";
 
-/** How many images a page of hits has. */
+/** Number of images in a page of hits. */
 export const PAGE = 60;
-/** How many of them a URL brings back. */
+/** Maximum number of images that a URL restores. */
 const MOST_HITS = 2400;
-/** How far the rankings of a comparison are looked at. */
+/** Depths of the rankings in a comparison. */
 export const DEPTH = 50;
 export const METHODS = { stair: "STAIR words", bag: "bag of words", bm25: "BM25 on captions" };
 
-/** Fields of which an image must have all chosen values; of others, any. */
+/** Fields of which an image must have all selected values; for other fields, any of them. */
 export const ALL_OF = new Set(["top_tokens", "colours"]);
 const MOST_CONDITIONS = 32;
 const MOST_VALUES = 64;
 
-/** A query of nothing. Queries are never changed: `change.js` makes new ones. */
+/** The empty query. Queries are immutable; `change.js` makes new ones. */
 export const NOTHING = Object.freeze({
   text: "",
   like: "",
-  vector: [], // [word, weight] of an image that the visitor brought
-  factors: new Map(), // word -> factor; of a word that the query lacks: its weight
+  vector: [], // [word, weight] of an uploaded image
+  factors: new Map(), // word -> factor, or the weight of a word that isn't in the query
   require: [],
   exclude: [],
   filters: new Map(), // field -> {values} or {from, to, below}; an end may be null, `below` leaves `to` itself out
   filter: "",
   method: "stair",
   count: PAGE,
-  explain: false, // cards with their words in place of the gallery
+  explain: false, // cards with words instead of the gallery
 });
 
 const LISTS = { require: "must", exclude: "not" };
 
-/** The query in the parameters of a URL; `prefix` tells the two queries of a comparison apart. */
+/** The query in the parameters of a URL; `prefix` distinguishes the two queries of a comparison. */
 function readQuery(params, prefix = "") {
   const all = (name) => params.getAll(prefix + name);
   const one = (name) => params.get(prefix + name) ?? "";
@@ -52,7 +52,7 @@ function readQuery(params, prefix = "") {
   return query;
 }
 
-/** Writes what differs from nothing. */
+/** Writes what differs from the empty query. */
 function writeQuery(query, params, prefix = "") {
   const put = (name, value) => value && params.append(prefix + name, value);
   put("q", query.text);
@@ -91,7 +91,7 @@ export function readRoute({ pathname, search }) {
   return { view: "search", query: readQuery(params) };
 }
 
-/** The address of a route. */
+/** The URL of a route. */
 export function hrefOf(route) {
   const params = new URLSearchParams();
   let path = "/";
@@ -112,7 +112,7 @@ export function hrefOf(route) {
   return `${ROOT}${path}${text && `?${text}`}`;
 }
 
-/** The body that the server is asked with. */
+/** The body of the search request. */
 export function bodyOf(query, k = query.count) {
   const body = { k, method: query.method };
   if (query.text.trim()) body.text = query.text.trim();
@@ -129,11 +129,11 @@ export function bodyOf(query, k = query.count) {
 export const asks = (query) =>
   Boolean(query.text.trim() || query.like || query.vector.length || [...query.factors.values()].some(Boolean));
 
-/** Whether something narrows what is found. */
+/** Whether the query has conditions. */
 export const narrows = (query) =>
   Boolean(query.filters.size || query.require.length || query.exclude.length || query.filter.trim());
 
-/** `is.FIELD=value`, `range.FIELD=a..b` with both ends, `range.FIELD=a...b` without the upper one; what is neither a number nor a date is no end of a range. */
+/** `is.FIELD=value`, `range.FIELD=a..b` with both ends, `range.FIELD=a...b` without the upper one; anything else than a number or a date is not an end of a range. */
 function readFilters(params, prefix) {
   const filters = new Map();
   for (const [name, value] of params) {

@@ -1,4 +1,4 @@
-// Before anything is drawn: the theme that was chosen, else the system's. No module, so that the page doesn't flash.
+// Sets the selected theme, else the system's, before anything is drawn. Not a module, so that the page doesn't flash.
 "use strict";
 (() => {
   const root = document.documentElement;
@@ -6,7 +6,7 @@
   try {
     chosen = localStorage.getItem("stair-es-theme");
   } catch {
-    // Storage may be forbidden: the system's theme it is.
+    // Storage may be forbidden: use the system's theme.
   }
   const dark = chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "dark" : "light";

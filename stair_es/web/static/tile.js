@@ -1,16 +1,16 @@
-// One picture of the gallery: whole, with its name, its score and the words that count most at hand.
+// One picture of the gallery: uncropped, with its name, its score and its heaviest words.
 
 import { h, icon, say, set, visible } from "./dom.js";
 import { isPiece, many, weight } from "./words.js";
 
 const WORDS = 3;
-/** Tiles that are on the screen at once, mostly: their pictures don't wait. */
+/** Number of tiles that are usually on the first screen, whose pictures load eagerly. */
 const FIRST = 8;
-/** Beyond these, a picture stands in its tile with space beside it. */
+/** Limits of the aspect ratio of a tile; other pictures get a margin. */
 const TALLEST = 0.33;
 const WIDEST = 5;
 
-/** A tile that is updated in place; `act` has `open(id)` as an address and `copies(hit)` for a click on the number of copies. */
+/** A tile that is updated in place; `act` has the URL `open(id)`, and `copies(hit)` for a click on the number of copies. */
 export function tile({ hit, place }, act) {
   const score = h("span", { class: "score" });
   const words = h("span", { class: "counting" });
@@ -54,7 +54,7 @@ export function tile({ hit, place }, act) {
   }
 }
 
-/** Width by height, within what a row can bear. */
+/** Aspect ratio, within the limits of a row. */
 function ratioOf({ width, height }) {
   return width > 0 && height > 0 ? Math.min(WIDEST, Math.max(TALLEST, width / height)) : 4 / 3;
 }
@@ -76,7 +76,7 @@ function image({ thumbnail, thumbnail_2x: twice, width, height }, first) {
   return made;
 }
 
-/** Tiles to come, of several widths. */
+/** Placeholder tiles of several widths. */
 export function skeletons(count) {
   return Array.from({ length: count }, (_, place) => {
     const bone = h("li", { class: "tile skeleton", "aria-hidden": "true" });
@@ -85,7 +85,7 @@ export function skeletons(count) {
   });
 }
 
-/** The list of an image's copies: `show(hit)` opens it; `open(id)` is the address of one. */
+/** The list of an image's copies: `show(hit)` opens it; `open(id)` is the URL of a copy. */
 export function copiesDialog(open) {
   const title = h("h2", { id: "copies-title" });
   const list = h("ul", {});

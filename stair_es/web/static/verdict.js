@@ -1,23 +1,23 @@
-// What the page says of an answer: how many match, which words are unknown, and whether any match is a good one.
+// The summary of a response: the number of matches, unknown words, and whether any match is good.
 
 import { asked } from "./change.js";
 import { h, visible } from "./dom.js";
 import { asks, hrefOf, narrows } from "./state.js";
 import { many, weight } from "./words.js";
 
-/** How many images match: `counts` has `strong` and `weak` of those that were loaded, `total` of all or null; `more` if matches may follow. */
+/** The number of matches: `counts` has `strong` and `weak` of the loaded hits, and `total` or null; `more` if matches may follow. */
 export function countLine(query, answer, { strong, weak, total, more }) {
   if (!asks(query)) return total === null || !narrows(query) ? "Newest first" : `${many(total, "image")}, newest first`;
   if (total === null) return many(strong, "match", "matches");
   if (weak) return `${more ? "more than " : ""}${many(strong, "match", "matches")}`;
-  const open = answer.weak_below > 0 && strong < total; // where the matches end isn't known yet
+  const open = answer.weak_below > 0 && strong < total; // the end of the matches isn't known yet
   return open ? `more than ${many(strong, "match", "matches")}` : many(total, "match", "matches");
 }
 
-/** How many weak matches there are: those after the matches, of which some may not be loaded. */
+/** The number of weak matches after the matches, some of which may not be loaded. */
 export const countWeak = ({ strong, weak, total }) => (total === null ? weak : Math.max(weak, total - strong));
 
-/** Notes above the hits: words that the model lacks, with near ones, and remarks on how the query was read. */
+/** Notes above the hits: unknown words with similar ones, and remarks about the interpretation of the query. */
 export function notesOf(query, answer) {
   const unknown = (answer.unknown_words ?? []).map(({ word: name, suggestions }) =>
     h(
@@ -30,14 +30,14 @@ export function notesOf(query, answer) {
   return [...unknown, ...(answer.remarks ?? []).map((text) => h("li", {}, sentence(visible(text))))];
 }
 
-/** Whether the model knows no word of the query: the server then takes no image for a match, whatever its score. */
+/** Whether the model knows no word of the query: then the server treats every hit as a weak match. */
 export function knowsNone(answer) {
   if (!answer?.unknown_words?.length) return false;
-  const highest = Math.hypot(...answer.query.map((item) => item.weight)); // the score of an image with the query's own weights
+  const highest = Math.hypot(...answer.query.map((item) => item.weight)); // the score of an image with the same weights as the query
   return answer.weak_below >= 0.999 * highest;
 }
 
-/** Said in place of matches, if all hits are weak. */
+/** The text instead of matches, if all hits are weak. */
 export function noGoodMatch(answer, best) {
   const cut = answer.weak_below > 0
       ? `: the best score is ${weight(best.score)}, and a match has at least ${weight(answer.weak_below)} or each word of the query`

@@ -1,10 +1,10 @@
-// Words and numbers as the page writes them, and the colours that follow a query's words.
+// Formatting of words and numbers, and the colours of the words of a query.
 
 import { h, visible } from "./dom.js";
 
 const HUES = 8;
 
-/** A word: what continues another one (`##by`) has its mark set back. */
+/** A word; the mark of a continuation (`##by`) is dimmed. */
 export function word(text) {
   const shown = visible(text);
   if (shown.startsWith("##") && shown.length > 2)
@@ -12,7 +12,7 @@ export function word(text) {
   return h("bdi", { class: "word" }, shown.trim() ? shown : `"${shown}"`);
 }
 
-/** Whether it only continues a word: nothing to look at or to search for by itself. */
+/** Whether it only continues a word, so it isn't useful alone. */
 export const isPiece = (token) => token.startsWith("##");
 
 /** A colour: a patch of it before its name. */
@@ -21,7 +21,7 @@ export const colour = (name) => [
   h("bdi", {}, visible(name)),
 ];
 
-/** Word -> the number of its colour, "rest" beyond the heaviest: the same in the panel and on every hit. */
+/** Word -> the number of its colour, "rest" beyond the heaviest: the same in the panel and in every hit. */
 export function hues(words) {
   const numbers = new Map(words.map((name, place) => [name, place < HUES ? String(place) : "rest"]));
   return (name) => numbers.get(name) ?? "rest";
@@ -31,7 +31,7 @@ export const weight = (value) => value.toFixed(3);
 export const factor = (value) => `${Number(value.toFixed(2))}`;
 export const many = (count, one, more = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : more}`;
 
-/** The last part of a source or a path, with the one above it. */
+/** The last two parts of a source or a path. */
 export function short(source) {
   const parts = visible(source).replace(/\/+$/, "").split("/").filter(Boolean);
   return parts.slice(-2).join("/") || visible(source);

@@ -1,4 +1,4 @@
-// A picture on its stage: whole at first; zoomed and moved with the wheel, keys, the mouse and fingers.
+// A picture on its stage: fully visible at first; zoomed and moved with the wheel, keys, the mouse and fingers.
 
 const MOST = 8;
 const STEP = 1.4;
@@ -8,12 +8,12 @@ const TAP_MS = 320;
 const SWIPE_PX = 48;
 
 /**
- * Lets `canvas`, which has the size of the whole picture, be zoomed on `stage`. `act.full()` is the factor at which a pixel of
- * the picture is one of the page, `act.swiped(by)` is called for a swipe to the next (1) or previous (-1) picture, and
+ * Makes `canvas`, which has the size of the whole picture, zoomable on `stage`. `act.full()` is the factor at which a pixel of
+ * the picture is a pixel of the page. `act.swiped(by)` is called for a swipe to the next (1) or previous (-1) picture, and
  * `act.zoomed(factor)` for each change.
  */
 export function zoomable(stage, canvas, act) {
-  const fingers = new Map(); // id of a pointer -> its place from the middle of the stage
+  const fingers = new Map(); // id of a pointer -> its position relative to the center of the stage
   let scale = 1;
   let x = 0;
   let y = 0;
@@ -39,7 +39,7 @@ export function zoomable(stage, canvas, act) {
     draw();
   }
 
-  /** From the whole picture to one that has all its pixels, or else fills the stage, or else is twice as large; and back. */
+  /** Toggles between the whole picture and its full resolution, or else filling the stage, or else twice the size. */
   function toggle(at) {
     const fill = Math.max(stage.clientWidth / canvas.offsetWidth, stage.clientHeight / canvas.offsetHeight);
     const large = [act.full(), fill].find((factor) => Number.isFinite(factor) && factor > WORTH) ?? 2;
@@ -86,7 +86,7 @@ export function zoomable(stage, canvas, act) {
     if (touch && scale === 1 && Math.abs(by.x) > SWIPE_PX && Math.abs(by.x) > 1.5 * Math.abs(by.y)) act.swiped(by.x < 0 ? 1 : -1);
   }
 
-  /** A click zooms; of a finger it takes two, as elsewhere. */
+  /** A click zooms; with a finger, a double tap does. */
   function tap(touch, at, time) {
     if (touch && time - tapped > TAP_MS) tapped = time;
     else toggle(at);
