@@ -1,4 +1,4 @@
-"""What an HTTP response says about trying again: its status, and its `Retry-After` header."""
+"""The retry information of an HTTP response: its status and its `Retry-After` header."""
 
 from __future__ import annotations
 

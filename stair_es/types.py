@@ -29,10 +29,10 @@ Resample: TypeAlias = Literal["nearest", "box", "bilinear", "hamming", "bicubic"
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 ProgressCallback: TypeAlias = Callable[[int, int], None]
-"""Called with what is done, and the total."""
+"""Called with the done part and the total."""
 
 PartProgressCallback: TypeAlias = Callable[[str, int, int], None]
-"""Called with a part of the work, what is done of it, and its total."""
+"""Called with the name of a part of the work, its done part and its total."""
 
 
 @dataclass(frozen=True, kw_only=True)

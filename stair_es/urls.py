@@ -20,7 +20,7 @@ def parse_node_url(url: str, what: str, remedy: str) -> SplitResult:
 
     Args:
         url: May contain secrets anywhere before it is known to be valid, so errors never repeat any part of it.
-        what: What it should be, with its article, for the error.
+        what: Expected kind of URL with its article, for the error.
         remedy: Remedy of the error.
 
     Raises:
@@ -39,7 +39,7 @@ def remove_login(url: str) -> str:
 
 
 def mask_urls(urls: str) -> str:
-    """Return the URLs with `***` in place of each login; only `***` if one of them is invalid and may be a secret itself."""
+    """Return the URLs with `***` instead of each login; only `***` if one of them is invalid and may be a secret itself."""
     parts = split_node_urls(urls)
     if any(_find_flaw(part) for part in parts):
         return MASK

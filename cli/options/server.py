@@ -46,7 +46,7 @@ def check_server_packages(extra: str, *packages: str) -> None:
 
     Args:
         extra: The extra.
-        packages: What it has beside those of every server.
+        packages: Packages in addition to those of every server.
 
     Raises:
         MissingExtra: If one is missing.

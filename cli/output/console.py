@@ -64,8 +64,8 @@ def print_skipped(problems: Sequence[str], kind: str = "entries", options: str =
     """Print the first inputs that were skipped, and how many more there are.
 
     Args:
-        problems: What is wrong with each.
-        kind: What they are, in the plural.
+        problems: The problem of each.
+        kind: Their kind, in the plural.
         options: The options that show all of them.
     """
     for problem in problems[:_MAX_SKIPPED]:

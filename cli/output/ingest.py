@@ -1,4 +1,4 @@
-"""The report of an ingest as lines for people."""
+"""The report of an ingest as lines of text."""
 
 from __future__ import annotations
 

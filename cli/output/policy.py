@@ -1,4 +1,4 @@
-"""What a token policy does to an index, as lines for people."""
+"""The effects of a token policy on an index, as lines of text."""
 
 from __future__ import annotations
 

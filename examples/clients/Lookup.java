@@ -21,7 +21,7 @@ import java.util.zip.GZIPInputStream;
  *     java Lookup.java stair-mini-2.tsv.gz < texts.txt      a line of tokens and weights for each line
  */
 public class Lookup {
-    /** A word, or what ends a phrase: no space, apostrophe or hyphen. */
+    /** A word, or a character that ends a phrase: not a space, apostrophe or hyphen. */
     private static final Pattern WORD = Pattern.compile("\\p{L}+|[^\\p{L} \\t\\r\\n'\\u2019-]");
     private final Map<String, String> about = new HashMap<>();
     private final Map<String, String[]> rows = new HashMap<>();
@@ -54,7 +54,7 @@ public class Lookup {
         Map<String, Integer> largest = new HashMap<>();
         int maxWords = Integer.parseInt(about.get("max_words"));
         for (int begin = 0, end; begin < words.size(); begin = Math.max(end, begin + 1)) {
-            String[] row = null; // of the longest phrase that is known
+            String[] row = null; // row of the longest known phrase
             for (end = Math.min(words.size(), begin + maxWords); end > begin; end--) {
                 row = rows.get(String.join(" ", words.subList(begin, end)));
                 if (row != null) {

@@ -11,12 +11,12 @@ import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 
 /**
- * Searches images by text. For a JDK of 11 or newer, without a library: JSON is put together and taken apart by hand.
+ * Searches images by text. For a JDK of 11 or newer, without a library: JSON is built and parsed by hand.
  *
  *     javac -d classes Lookup.java Search.java && java -cp classes Search INDEX "a cup of coffee"
  *
- * STAIR_ES_URL is the cluster. The tokens of the text come from the service at STAIR_ES_ENCODER_URL (stair-es encoder; its token
- * in STAIR_ES_ENCODER_TOKEN), or from the file STAIR_ES_TABLE (stair-es export --table).
+ * STAIR_ES_URL is the cluster. The tokens of the text come from the service at STAIR_ES_ENCODER_URL (stair-es encoder; its access
+ * token in STAIR_ES_ENCODER_TOKEN), or from the file STAIR_ES_TABLE (stair-es export --table).
  */
 public class Search {
     private static final String STRING = "\"((?:[^\"\\\\]|\\\\.)*)\"";
@@ -26,10 +26,10 @@ public class Search {
 
     public static void main(String[] args) throws IOException, InterruptedException {
         String index = System.getenv("STAIR_ES_URL") + "/" + args[0];
-        Map<String, String> weights = new LinkedHashMap<>(); // by tokens as they are in JSON
+        Map<String, String> weights = new LinkedHashMap<>(); // keys are tokens as in JSON
         String model;
         if (System.getenv("STAIR_ES_ENCODER_URL") == null) {
-            Lookup table = new Lookup(System.getenv("STAIR_ES_TABLE")); // a program reads it once
+            Lookup table = new Lookup(System.getenv("STAIR_ES_TABLE")); // read it once per program
             model = table.model();
             table.encode(args[1]).forEach((token, weight) -> weights.put(escape(token), weight.toString()));
         } else {
@@ -41,7 +41,7 @@ public class Search {
                 weights.put(tokens.group(1), tokens.group(2));
             }
         }
-        // A program checks the model of the index once, when it starts.
+        // Check the model of the index once, when the program starts.
         String written = find(MODEL, request(index + "/_mapping?filter_path=*.mappings._meta.stair_es.model", null, null));
         if (written != null && !written.equals(model)) {
             throw new IOException(args[0] + " was written by " + written + ", and these tokens are of " + model);
@@ -59,7 +59,7 @@ public class Search {
         return "{\"size\": " + size + ", \"_source\": [\"uri\"], \"query\": " + query + "}";
     }
 
-    /** Returns a token as the index has it. */
+    /** Returns a token as it is named in the index. */
     private static String nameField(String token) {
         return token.isEmpty() ? "%" : token.replace("%", "%25").replace(".", "%2E");
     }
@@ -84,7 +84,7 @@ public class Search {
         return found.find() ? found.group(1) : null;
     }
 
-    /** Returns a text as it stands between the quotes of a JSON string. */
+    /** Returns a text escaped for a JSON string. */
     private static String escape(String text) {
         StringBuilder json = new StringBuilder();
         for (char each : text.toCharArray()) {

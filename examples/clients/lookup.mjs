@@ -4,7 +4,7 @@
 //
 // As a module: parseTable(await (await fetch('table.tsv')).text()).encode('a red car') is {car: 0.7, ...}, heaviest first.
 
-// Words in lower case without accents, and whatever else ends a phrase: no space, apostrophe or hyphen.
+// Words in lower case without accents, and other characters that end a phrase: not spaces, apostrophes or hyphens.
 const splitWords = (text) =>
   text.normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase().match(/\p{L}+|[^\p{L} \t\r\n'\u2019-]/gu) ?? [];
 
@@ -22,7 +22,7 @@ export function parseTable(content) {
     const words = splitWords(text);
     const largest = new Map();
     for (let begin = 0, end; begin < words.length; begin = Math.max(end, begin + 1)) {
-      end = Math.min(words.length, begin + Number(about.max_words)); // the longest phrase that is known
+      end = Math.min(words.length, begin + Number(about.max_words)); // the longest known phrase
       while (end > begin && !rows.has(words.slice(begin, end).join(' '))) end--;
       if (end === begin) continue;
       const row = rows.get(words.slice(begin, end).join(' ')).split('\t');

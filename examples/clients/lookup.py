@@ -1,4 +1,4 @@
-"""The tokens of a text, looked up in a file of `stair-es export --table`. Needs Python 3.8 or newer and nothing else.
+"""The tokens of a text, looked up in a file of `stair-es export --table`. Requires only Python 3.8 or newer.
 
     python lookup.py stair-mini-2.tsv.gz < texts.txt      a line of tokens and weights for each line
 
@@ -28,7 +28,7 @@ class Table:
         """Return {token: weight} of a text; empty if no word of it is known."""
         words, begin, largest = split_words(text), 0, {}
         while begin < len(words):
-            ends = range(min(len(words), begin + self.max_words), begin, -1)  # the longest phrase that is known
+            ends = range(min(len(words), begin + self.max_words), begin, -1)  # the longest known phrase
             end = next((end for end in ends if " ".join(words[begin:end]) in self.rows), 0)
             if end:
                 row = self.rows[" ".join(words[begin:end])].split("\t")
@@ -41,7 +41,7 @@ class Table:
 
 
 def split_words(text: str) -> list:
-    """Return the words in lower case without accents, and "." for what ends a phrase: no space, apostrophe or hyphen."""
+    """Return the words in lower case without accents, and "." for what ends a phrase (no space, apostrophe or hyphen)."""
     letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.category(letter).startswith("M"))
     plain = "".join(letters).lower()
     return re.findall(r"[^\W\d_]+|\.", "".join(each if each.isalpha() or each in " \t\r\n'\u2019-" else "." for each in plain))

@@ -1,7 +1,7 @@
 // Search images by text: node search.mjs INDEX "a cup of coffee". For Node.js 18 or newer, without a library.
 //
-// STAIR_ES_URL is the cluster. The tokens of the text come from the service at STAIR_ES_ENCODER_URL (stair-es encoder; its token
-// in STAIR_ES_ENCODER_TOKEN), or from the file STAIR_ES_TABLE (stair-es export --table).
+// STAIR_ES_URL is the cluster. The tokens of the text come from the service at STAIR_ES_ENCODER_URL (stair-es encoder; its access
+// token in STAIR_ES_ENCODER_TOKEN), or from the file STAIR_ES_TABLE (stair-es export --table).
 import { readTable } from './lookup.mjs';
 
 const { STAIR_ES_URL: cluster, STAIR_ES_ENCODER_URL: encoder, STAIR_ES_ENCODER_TOKEN: secret, STAIR_ES_TABLE: file } = process.env;
@@ -19,14 +19,14 @@ async function request(url, body, headers) {
 
 async function encode(text) {
   if (!encoder) {
-    const table = await readTable(file); // a program reads it once
+    const table = await readTable(file); // read it once per program
     return { model: table.model, tokens: table.encode(text) };
   }
   const { model, texts } = await request(`${encoder}/v1/encode`, { texts: [text] }, secret && { authorization: `Bearer ${secret}` });
   return { model, tokens: texts[0].tokens };
 }
 
-// Fails if another model wrote the images of the index. A program checks it once, when it starts.
+// Fails if another model wrote the images of the index. Check this once, when the program starts.
 async function checkModel(index, model) {
   const found = await request(`${cluster}/${index}/_mapping?filter_path=*.mappings._meta.stair_es.model`);
   for (const { mappings } of Object.values(found)) {

@@ -1,7 +1,7 @@
-"""Search images by text: python search.py INDEX "a cup of coffee". Needs Python 3.8 or newer and nothing else.
+"""Search images by text: python search.py INDEX "a cup of coffee". Requires only Python 3.8 or newer.
 
-STAIR_ES_URL is the cluster. The tokens of the text come from the service at STAIR_ES_ENCODER_URL (stair-es encoder; its token
-in STAIR_ES_ENCODER_TOKEN), or from the file STAIR_ES_TABLE (stair-es export --table).
+STAIR_ES_URL is the cluster. The tokens of the text come from the service at STAIR_ES_ENCODER_URL (stair-es encoder; its access
+token in STAIR_ES_ENCODER_TOKEN), or from the file STAIR_ES_TABLE (stair-es export --table).
 """
 
 import json
@@ -13,7 +13,7 @@ from lookup import Table
 
 
 def request(url: str, body: object = None, **headers: str) -> dict:
-    """Return the JSON answer to a GET, or to a POST of a body."""
+    """Return the JSON response to a GET, or to a POST of a body."""
     data = None if body is None else json.dumps(body).encode()
     with urlopen(Request(url, data, {"content-type": "application/json", **headers}), timeout=10) as response:
         return json.load(response)
@@ -22,7 +22,7 @@ def request(url: str, body: object = None, **headers: str) -> dict:
 def encode(text: str) -> tuple:
     """Return the model id and {token: weight} of a text."""
     if "STAIR_ES_ENCODER_URL" not in os.environ:
-        table = Table(os.environ["STAIR_ES_TABLE"])  # a program reads it once
+        table = Table(os.environ["STAIR_ES_TABLE"])  # read it once per program
         return table.model, table.encode(text)
     token = os.environ.get("STAIR_ES_ENCODER_TOKEN")
     login = {"authorization": f"Bearer {token}"} if token else {}
@@ -31,7 +31,7 @@ def encode(text: str) -> tuple:
 
 
 def check_model(index: str, model: str) -> None:
-    """Exit if another model than this one wrote the images of an index. A program checks it once, when it starts."""
+    """Exit if another model wrote the images of the index. Check this once, when the program starts."""
     found = request(f"{os.environ['STAIR_ES_URL']}/{index}/_mapping?filter_path=*.mappings._meta.stair_es.model")
     others = {each["mappings"]["_meta"]["stair_es"]["model"] for each in found.values()} - {model}
     if others:

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Search images by text: sh search.sh INDEX "a cup of coffee". Needs curl and jq.
-# STAIR_ES_URL is the cluster, STAIR_ES_ENCODER_URL the service that makes a query of a text (stair-es encoder --index INDEX), and
-# STAIR_ES_ENCODER_TOKEN its token.
+# Search images by text: sh search.sh INDEX "a cup of coffee". Requires curl and jq.
+# STAIR_ES_URL is the cluster, STAIR_ES_ENCODER_URL the service that converts a text to a query (stair-es encoder --index INDEX), and
+# STAIR_ES_ENCODER_TOKEN its access token.
 set -eu
 
 post() { # URL, headers...; the body comes from stdin

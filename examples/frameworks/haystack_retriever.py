@@ -22,13 +22,13 @@ class ImageRetriever:
     def __init__(
         self, index: str = "images", *, url: str | None = None, top_k: int = 10, filters: list[str | dict[str, Any]] | None = None
     ) -> None:
-        """Configure the retriever. It connects when it runs first.
+        """Configure the retriever. It connects at its first run.
 
         Args:
             index: An alias or index.
             url: The URL of the cluster; by default `STAIR_ES_URL`.
             top_k: Number of images.
-            filters: Query strings or clauses that hold for every query.
+            filters: Query strings or clauses for every query.
         """
         self.index, self.url, self.top_k, self.filters = index, url, top_k, filters
         self._search = ImageSearch(index, url=url)
@@ -46,7 +46,7 @@ class ImageRetriever:
         Args:
             text: The text of the query.
             images: Paths or URLs of images that are part of the query.
-            filters: Query strings or clauses, on top of those of the retriever.
+            filters: Query strings or clauses, in addition to those of the retriever.
             top_k: Number of images; by default that of the retriever.
         """
         inputs = QueryInputs(

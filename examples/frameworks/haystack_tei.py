@@ -1,6 +1,6 @@
 """Haystack's own components on an index of stair-es: its TEI embedder, its Elasticsearch store and retriever.
 
-One component lies between them: TEI answers with numbers of tokens, the index has their names.
+A small component connects them: TEI returns token ids, and the index contains token names.
 
 stair-es ingest captions.jsonl --image-column file --field content=caption --index photos --vector sparse_vector
 stair-es encoder --index photos
@@ -28,7 +28,7 @@ TOKEN = Secret.from_env_var("STAIR_ES_ENCODER_TOKEN", strict=False)
 
 @component
 class TokenNamer:
-    """Replaces the numbers of tokens by their names."""
+    """Replaces token ids with token names."""
 
     def __init__(self, api_base_url: str, token: Secret | None = TOKEN) -> None:
         """Configure the component; `api_base_url` and `token` are those of the embedder."""
@@ -46,10 +46,10 @@ class TokenNamer:
 
     @component.output_types(sparse_embedding=SparseEmbedding)
     def run(self, sparse_embedding: SparseEmbedding) -> dict[str, SparseEmbedding]:
-        """Return the embedding with names in place of numbers."""
+        """Return the embedding with names instead of ids."""
         self.warm_up()
         names = [self._names[index] for index in sparse_embedding.indices]
-        # The store makes strings of the indices, so names pass through it; the annotation only knows numbers.
+        # The store converts the indices to strings, so names work; only the type annotation expects numbers.
         return {"sparse_embedding": SparseEmbedding(indices=cast("list[int]", names), values=sparse_embedding.values)}
 
 

@@ -27,9 +27,9 @@ class ImageRetriever(BaseRetriever):
     k: int = 10
     """Number of images."""
     filters: list[str | dict[str, Any]] = Field(default_factory=list)
-    """Query strings or clauses that hold for every query; `filters` of a call come on top."""
+    """Query strings or clauses for every query; `filters` of a call are added."""
     fields: list[str] = Field(default_factory=list)
-    """Further fields of the indexed document, for the metadata."""
+    """Additional fields of the document for the metadata."""
 
     def _get_relevant_documents(
         self,

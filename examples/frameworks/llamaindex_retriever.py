@@ -35,8 +35,8 @@ class ImageRetriever(BaseRetriever):
         Args:
             search: The index.
             k: Number of images.
-            filters: Query strings or clauses that hold for every query.
-            fields: Further fields of the indexed document, for the metadata.
+            filters: Query strings or clauses for every query.
+            fields: Additional fields of the document for the metadata.
             min_score: Lowest score of an image.
         """
         super().__init__()

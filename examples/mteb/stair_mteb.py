@@ -1,4 +1,4 @@
-"""A model of stair-es for MTEB: sparse vectors of texts and images, for every model that has a vocabulary.
+"""Evaluate models of stair-es in MTEB: sparse vectors of texts and images, for every model with a vocabulary.
 
 python stair_mteb.py stair-mini                               the 40 photos of examples/photos and their captions
 python stair_mteb.py photos --task Flickr30kT2IRetrieval      a task of MTEB, which downloads its data
@@ -101,7 +101,7 @@ def build_model_meta(checkpoint: str) -> ModelMeta:
 
 
 class BundledPhotos(AbsTaskRetrieval):
-    """The photos of this repository, searched by their captions: nothing to compare models with."""
+    """The photos of this repository, searched by their captions. Too small to compare models."""
 
     metadata = TaskMetadata(
         name="BundledPhotos",

@@ -1,6 +1,6 @@
-"""Add the words of their pictures to existing products. Ids, other fields and the shop's queries don't change.
+"""Add the tokens of their pictures to existing products. Ids, other fields and the shop's queries don't change.
 
-python add_images.py        can be repeated: new and rewritten products get their words
+python add_images.py        can be repeated: new and rewritten products get their tokens
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FIELDS = {
     "uri": {"type": "keyword"},
     "model": {"type": "keyword"},
 }
-# A partial document would be merged into the old one and keep words of an earlier picture; the script replaces fields.
+# A partial document would be merged into the old one and keep tokens of an earlier picture, so a script replaces fields.
 REPLACE_FIELDS = "ctx._source.putAll(params)"
 
 
@@ -41,7 +41,7 @@ def prepare_index(shop: OpenSearch, encoder: Encoder, model_name: str) -> None:
 
 
 def build_updates(shop: OpenSearch, encoder: Encoder) -> Iterator[dict[str, Any]]:
-    """Yield one update for each product with a picture and without words of this model."""
+    """Yield one update for each product with a picture and without tokens of this model."""
     without_words = {
         "bool": {"filter": [{"exists": {"field": "image"}}], "must_not": [{"term": {"model": encoder.model_id}}]},
     }
@@ -60,7 +60,7 @@ def build_updates(shop: OpenSearch, encoder: Encoder) -> Iterator[dict[str, Any]
 
 
 def main() -> None:
-    """Prepare the index and write the words."""
+    """Prepare the index and write the tokens."""
     model_name = os.environ.get("STAIR_ES_MODEL", "stair-mini")
     encoder = registry.load_encoder(ModelSpec(name=model_name))
     with Connection.from_env().client() as shop:

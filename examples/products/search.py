@@ -18,7 +18,7 @@ from stair_es.search.query_encoder import encode_query_text
 
 INDEX = os.environ.get("SHOP_INDEX", "products")
 TITLE_WEIGHT = 0.1
-"""BM25 scores are larger than those of the words: with this weight a matching title counts about as much as a picture."""
+"""BM25 scores are larger than token scores. With this weight, a matching title counts about as much as a picture."""
 
 
 def build_body(encoder: Encoder, text: str, max_price: float | None = None) -> dict[str, Any]:

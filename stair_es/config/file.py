@@ -52,7 +52,7 @@ class OptionType:
     accepts: Callable[[Any], bool]
     """Whether a value is valid."""
     expected: str
-    """What is expected, in words: `a string`. Errors show this and never the value, which may be a misplaced secret."""
+    """Description of valid values, such as `a string`. Errors show this and never the value, which may be a misplaced secret."""
     is_path: bool = False
     """Whether the value is the path of a file or folder."""
 
@@ -122,7 +122,7 @@ def resolve_profile(path: Path, values: Mapping[str, Any], profile: str | None, 
 
 
 def merge_layers(upper: ConfigValues, lower: ConfigValues) -> ConfigValues:
-    """Merge two layers: `upper`, and what it leaves open from `lower`.
+    """Merge two layers: `upper`, and unset values from `lower`.
 
     Related keys, such as user and password, come from one layer. What `upper` sets for all commands, `lower` can't set for a
     single one: a profile's `url` applies to all of them.

@@ -1,4 +1,4 @@
-"""Settings of this machine that belong to no connection, resolved once and passed to whatever needs them."""
+"""Settings of this machine that belong to no connection, resolved once and passed to the code that needs them."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def parse_page_url(url: str | None) -> str | None:
     """Return the URL of the page of `stair-es serve` without a trailing slash.
 
     Raises:
-        UsageError: If it is no http(s) URL, or has a login, a query or a fragment.
+        UsageError: If it isn't an http(s) URL, or has a login, a query or a fragment.
     """
     if url is None:
         return None

@@ -1,7 +1,7 @@
 """The field list of an index pattern, from the field capabilities of the index. Pure.
 
-OpenSearch Dashboards asks the cluster for a list that is missing and then saves it: dozens of times at once for somebody who may
-write, and in vain with every view for somebody who may not. So the list is part of the file. Kibana always asks the cluster.
+OpenSearch Dashboards asks the cluster for a list that is missing and then saves it: dozens of times at once for a user who may
+write, and in vain in every view for a user who may not. So the list is part of the file. Kibana always asks the cluster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PRODUCT_TYPES = {
 """Type in the mapping -> type in the products; all others are `unknown` there."""
 _CONTAINERS = {"object", "nested"}
 _META_FIELDS = {"_id": "string", "_index": "string", "_score": "number", "_source": "_source", "_type": "string"}
-"""`metaFields`, as it is unless somebody sets it."""
+"""The default of `metaFields`."""
 
 
 def build_field_list(capabilities: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> tuple[PatternField, ...]:

@@ -99,12 +99,12 @@ class DashboardSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DashboardIndexInfo:
-    """What was read from the cluster."""
+    """Information read from the cluster."""
 
     spec: DashboardSpec
     images: int
     remarks: tuple[str, ...] = ()
-    """What the dashboard lacks, and how to add it."""
+    """Missing parts of the dashboard, and how to add them."""
 
 
 def inspect_index(cluster: Cluster, name: str, time_field: TimeField | None = None) -> DashboardIndexInfo:
@@ -154,7 +154,7 @@ def _list_fields(mappings: Iterable[Mapping[str, Any]]) -> set[str]:
 
 
 def _describe_token_index(cluster: Cluster, spec: DashboardSpec, token_fields: set[str]) -> DashboardSpec:
-    """Return `spec` with what the token index has; unread values stay as they are."""
+    """Return `spec` with the values of the token index; unread values don't change."""
     if "token" not in token_fields:
         return replace(spec, has_token_index=False)
     aggs = {"weights": {"max": {"field": "weight"}}, "counts": {"stats": {"field": "token_count"}}}

@@ -21,7 +21,7 @@ _WIDE: PanelSize = (48, 15)
 _ABOUT: PanelSize = (36, 12)
 _NUMBERS: PanelSize = (12, 12)
 _CONTROLS: PanelSize = (48, 8)
-"""A row of its own: each control is at least 250 pixels wide, so four fit in a row of a screen with 1280, and two rows are high
+"""A separate row: each control is at least 250 pixels wide, so four fit in a row of a screen with 1280, and two rows are high
 enough."""
 _COLOURS: PanelSize = (16, 15)
 _TIME_LABELS = {"taken_at": "taken", "ingested_at": "ingested"}

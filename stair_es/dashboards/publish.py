@@ -179,7 +179,7 @@ def _parse_version(body: object) -> str:
 
 
 def _find_security_plugin(body: object) -> bool | None:
-    """Return whether the plugins in a status include the security plugin; None if it lists none, as to strangers."""
+    """Return whether the plugins in a status include the security plugin; None if it lists none, as for anonymous users."""
     status = body.get("status") if isinstance(body, dict) else None
     statuses = status.get("statuses") if isinstance(status, dict) else None
     listed = [str(each.get("id")) for each in statuses if isinstance(each, dict)] if isinstance(statuses, list) else []

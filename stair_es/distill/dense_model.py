@@ -55,7 +55,7 @@ def open_dense_model(spec: ModelSpec) -> DenseModel:
     """Open a dense model. A repository on the hub is downloaded first; networks are loaded when they are first used.
 
     Raises:
-        UsageError: If the model has no dense vectors, was already made from a dense model, or is no checkpoint.
+        UsageError: If the model has no dense vectors, is already built from a dense model, or isn't a checkpoint.
         ModelError: If it is unknown or broken.
         MissingExtra: If a library isn't installed.
     """

@@ -218,7 +218,7 @@ def measure_fit(images_ND: Floats, dictionary: Dictionary, config: DistilledConf
 def _write_checkpoint(
     out: Path, dense: DenseModel, config: DistilledConfig, dictionary: Dictionary, report: DistillReport
 ) -> None:
-    """Write the folder beside its place, then move it there: it is complete or not there."""
+    """Write the folder next to its destination, then move it there, so that it is complete or missing."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:

@@ -51,7 +51,7 @@ def read_word_file(path: Path) -> list[str]:
     """Return the words of a text file with one word or phrase per line, in lower case, each once.
 
     Raises:
-        UsageError: If the file can't be read, or a line is no word.
+        UsageError: If the file can't be read, or a line is not a word.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

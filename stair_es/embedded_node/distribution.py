@@ -30,7 +30,7 @@ def ensure_distribution(
 ) -> Path:
     """Return the complete, verified distribution below `dist`. Download and build it if it is missing or damaged.
 
-    `make_source` gets the cache folder, `progress` the bytes received and all bytes of a download, from one thread at a time.
+    `make_source` gets the cache folder, `progress` the bytes received and all bytes of a download, never concurrently.
 
     Raises:
         NodeError: If a jar cannot be downloaded or does not match the lock file, or `dist` cannot be written.

@@ -18,7 +18,7 @@ _PATIENCE_S = 900.0
 
 @contextmanager
 def hold_lock(path: Path, waiting_for: str) -> Iterator[None]:
-    """Hold the lock file. The operating system releases it when its holder dies, so a stale file blocks nobody.
+    """Hold the lock file. The operating system releases it when its holder dies, so a stale file doesn't block.
 
     `waiting_for` says in messages what the holder does.
 

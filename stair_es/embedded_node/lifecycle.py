@@ -1,4 +1,4 @@
-"""Start, stop and status: one node per folder, whatever number of processes ask at once."""
+"""Start, stop and status: one node per folder for any number of concurrent processes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def ensure_running(
 def start_node(spec: NodeSpec, progress: ProgressCallback | None = None) -> str:
     """Return the URL of the node of `spec.base`, started unless it is running. It keeps the data of earlier runs.
 
-    A running node keeps its port and heap, whatever `spec` requests; that is logged.
+    A running node keeps its port and heap; if `spec` requests others, that is logged.
 
     Args:
         spec: The node.

@@ -28,7 +28,7 @@ _RECOVERY_S = 30.0
 _POLL_S = 0.1
 _MAX_LOG_BYTES = 10_000_000
 _UMASK = 0o077
-"""Of the server: its files are readable by their owner only."""
+"""Umask of the server, whose files are readable by their owner only."""
 
 _LOG4J = """status = error
 appender.console.type = Console
@@ -185,7 +185,7 @@ def stop_process(state: NodeState) -> bool:
     """Stop the process and wait until it has ended. A process that has already ended is fine.
 
     Returns:
-        Whether it ended by itself; otherwise it was killed.
+        Whether it ended voluntarily; otherwise it was killed.
 
     Raises:
         NodeError: If the process belongs to another user.

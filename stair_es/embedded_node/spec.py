@@ -39,7 +39,7 @@ class NodeSpec:
     jit: Literal["quick", "full"] = "quick"
     """`quick` compiles with C1 only: half the start time; `full` pays off after minutes of load (see docs/adr/0002)."""
     die_with_parent: bool = False
-    """Whether the node stops when the thread that started it ends, however it ends (Linux only). For tests."""
+    """Whether the node stops when the thread that started it ends for any reason (Linux only). For tests."""
     start_timeout_s: float = 120.0
 
     def __post_init__(self) -> None:

@@ -49,7 +49,7 @@ class EncodedDataset:
     """A caption dataset with the vectors of images and texts."""
 
     captions: CaptionDataset
-    """Without unreadable images."""
+    """Captions without unreadable images."""
     texts: tuple[str, ...]
     """Distinct captions, in the order of their first image."""
     image_vectors: EncodedVectors

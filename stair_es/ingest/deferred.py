@@ -3,7 +3,7 @@
 The total waiting time for a host is limited to its patience: pauses use it up, and images that the host serves restore it.
 When it is used up, an image fails with the host's response, while the other images of the host are still tried. A host that
 refuses many in a row is given up, and its images fail without a request. An image that is refused again although the host
-served others since then waits alone, with a patience of its own: on a shared host it must not hold up the others repeatedly.
+served others since then waits alone, with a separate patience: on a shared host it must not hold up the others repeatedly.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The scheduler: it keeps the encoders supplied with batches, and bounds what is in flight before and behind them.
+"""The scheduler: it keeps the encoders supplied with batches, and bounds the images in flight before and after them.
 
 It decides what starts when; the `StageExecutor` decides where. Images come in as a stream and leave as batches of outcomes. At
-any moment a bounded number of images is in flight, however long the stream is.
+any moment a bounded number of images is in flight, for streams of any length.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class VocabularyStats:
 
     @property
     def missed_count(self) -> int:
-        """How many fewer documents were read than have a URI; negative if more. 0 if the index didn't change during the scan."""
+        """Number of documents with a URI minus the number of read documents. 0 if the index didn't change during the scan."""
         expected = self.documents - self.without_uri
         return (min(expected, self.sample.size) if self.sample else expected) - self.images
 

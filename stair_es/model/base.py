@@ -44,7 +44,7 @@ class WordTokenizer(Protocol):
 
 @runtime_checkable
 class WordChecker(Protocol):
-    """An encoder that tells which words of a text it knows. Without it, a word is unknown if `tokenize_word` has no token."""
+    """An encoder that reports which words of a text it knows. Without it, a word is unknown if `tokenize_word` has no token."""
 
     def list_unknown_words(self, text: str) -> tuple[str, ...]:
         """Return the unknown words of a text in lower case, each once; stop words and numbers are not among them."""
@@ -92,13 +92,13 @@ class ModelFacts:
     tokens: int | None = None
     """Number of tokens."""
     recall: str = "unknown"
-    """As published: data set, direction, value."""
+    """Published recall: data set, direction, value."""
     source: str = "unknown"
     """Source of the recall."""
     verified: str = "unknown"
-    """What this project has run."""
+    """Parts that this project has run."""
     unverified: str = "unknown"
-    """What it has not run."""
+    """Parts that this project has not run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +258,7 @@ class DenseEncoder(Protocol):
 
 
 def get_own_dense_encoder(encoder: object) -> DenseEncoder | None:
-    """Return the encoder if it has dense vectors of its own; None if not.
+    """Return the encoder if it also has dense vectors; None if not.
 
     An encoder that has the methods only for other checkpoints of its kind sets `tokens_only`.
     """

@@ -96,7 +96,7 @@ def check_torch_spec(spec: ModelSpec) -> None:
 
 
 def build_dense_only_error(name: str) -> ModelError:
-    """Return the error for a dense-only model that is asked for tokens."""
+    """Return the error for a dense-only model if tokens are requested."""
     return ModelError(
         f"the model {name!r} has dense vectors only, no tokens: it can't be indexed",
         f"Make a checkpoint with tokens from it: stair-es distill {name} --images SOURCE --out FOLDER. Dense models alone are"

@@ -79,7 +79,7 @@ CHECKPOINT_FORMATS: tuple[CheckpointFormat, ...] = (
     sparse_encoder_format.SPARSE_ENCODER_FORMAT,
     sparse_encoder_format.SPLADE_FORMAT,
 )
-"""In the order in which they are tried."""
+"""Formats in the order in which they are tried."""
 
 
 def detect_checkpoint_format(folder: Path) -> CheckpointFormat:

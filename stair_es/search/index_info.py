@@ -51,11 +51,11 @@ class IndexInfo:
     model_name: str
     """The name for `--model`."""
     fit: ResizeMode | None = None
-    """How its images were resized to squares; None if unknown."""
+    """Resize mode of its images; None if unknown."""
     text_tower: TextTower | None = None
     """The text tower of an index of texts, if it is the same in all indices."""
     content_type: str = "images"
-    """What its documents are: `images`, `texts`, or `documents` if the name resolves to indices of both."""
+    """Kind of its documents: `images`, `texts`, or `documents` if the name resolves to indices of both."""
     field_names: frozenset[str] = frozenset()
     """The top-level fields of all indices together."""
     field_types: Mapping[str, str] = field(default_factory=dict)

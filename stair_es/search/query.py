@@ -69,7 +69,7 @@ class SearchQuery:
     match_thresholds: MatchThresholds | None = None
     """Where weak matches begin, for documents whose vectors have length 1; None if that isn't known."""
     named_words: Sequence[TokenGroup] = ()
-    """The words of the text: a document that has all of them is not a weak match, whatever its score."""
+    """The words of the text: a document that has all of them is not a weak match, regardless of its score."""
     unknown_words: Sequence[UnknownWord] = ()
     """The words of the query that the model doesn't know."""
     remarks: Sequence[str] = ()

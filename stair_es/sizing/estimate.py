@@ -84,13 +84,13 @@ class SizingEstimate:
     stored_gb: float
     """All copies, and those of a second index if there is to be room for one."""
     hot_gb: float
-    """What should stay in the page cache, over all copies."""
+    """Data that should stay in the page cache, for all copies."""
     heap_gb: float
     """Heap of one node."""
     shard_ms: float
     """CPU time of one query in one shard, in ms of one core."""
     cores: float
-    """For all queries, at the utilization `CORE_SHARE`."""
+    """Cores for all queries, at the utilization `CORE_SHARE`."""
     nodes_by_disk: int
     """Number of nodes that have enough disk."""
     nodes_by_memory: int

@@ -33,7 +33,7 @@ class ReadResult:
     version: str | None = None
     """Version of these bytes as reported when reading them (an HTTP ETag); None if the store reports none."""
     modified_at: str | None = None
-    """When the bytes were last modified, as their store says, in the format of `ingested_at`; None if it doesn't say."""
+    """When the bytes were last modified, as reported by their store, in the format of `ingested_at`; None if unknown."""
 
 
 class Locator(Protocol):

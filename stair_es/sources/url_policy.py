@@ -1,4 +1,4 @@
-"""Which URLs may be fetched, and how much of a server may be used. A value that travels to the workers."""
+"""Rules for fetching URLs: which ones are allowed, and limits per server. A value that is sent to the workers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class UrlPolicy:
     allow_private: bool = False
     """Allow loopback, private and link-local addresses. Off, so that a list cannot make requests to internal services."""
     timeout_s: float = 30.0
-    """For a whole fetch with its redirects, not per read. Waiting for a slot of a busy host does not count."""
+    """Timeout of a whole fetch with its redirects, not per read. Waiting for a slot of a busy host does not count."""
     max_redirects: int = 5
     per_host: int = 4
     """Concurrent fetches per host and process."""
     attempts: int = 3
-    """For temporary errors: 429, 5xx, lost connections."""
+    """Attempts on temporary errors: 429, 5xx, lost connections."""
     patience_s: float = 600.0
     """Total time an ingest waits for a host that asks to wait (Retry-After), while it continues with other hosts."""
 

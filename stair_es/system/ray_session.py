@@ -62,7 +62,7 @@ def open_ray_session(extra: str, address: str | None, *, error_type: type[StairE
 
 
 def is_local_address(address: str | None) -> bool:
-    """Check whether an address stands for a Ray that is started on this machine."""
+    """Check whether an address means that Ray is started on this machine."""
     return address in (None, "", "local")
 
 
@@ -135,7 +135,7 @@ def _prepare_local_options(error_type: type[StairError], alternative: str) -> It
         ) from error
     os.environ.update(_build_auth_variables(os.environ, imported="ray" in sys.modules))  # permanently: see `_get_auth_token`
     with temporary as folder:
-        # Ray opens the innermost folder to all users, so it gets one of its own.
+        # Ray opens the innermost folder to all users, so it gets a separate folder.
         yield {"address": "local", "include_dashboard": False, "_temp_dir": f"{folder}/r"}
 
 
@@ -160,7 +160,7 @@ def _get_auth_token() -> str:
 def _redirect_ray_output(ray: Any) -> Iterator[None]:  # noqa: ANN401
     """Log what Ray would print to stdout about retried tasks: stdout is for results only.
 
-    Ray has no option for this: one of its threads prints what the nodes report, whatever `log_to_driver` says.
+    Ray has no option for this: one of its threads prints what the nodes report, regardless of `log_to_driver`.
     """
     worker: Any = getattr(getattr(ray, "_private", None), "worker", None)
     original = getattr(worker, "print_to_stdstream", None)

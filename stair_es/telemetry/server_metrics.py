@@ -176,7 +176,7 @@ class _TeiMetrics:
             self._counts[name][tuple(labels.items())] += 1
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the counters, whose names lack the suffix that prometheus_client appends to those of its own."""
+        """Yield the counters, whose names lack the suffix that prometheus_client appends to its own counters."""
         for name, description in _TEI_COUNTERS.items():
             metric = Metric(name, description, "unknown")
             with self._lock:

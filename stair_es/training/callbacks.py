@@ -11,7 +11,7 @@ from stair_es.types import PartProgressCallback
 
 CallbackName: TypeAlias = Literal["message", "metrics", "progress"]
 CallbackEvent: TypeAlias = tuple[CallbackName, tuple[Any, ...]]
-"""Which callback of `Callbacks` is called, and its arguments."""
+"""Name of a callback of `Callbacks`, and its arguments."""
 
 
 @dataclass(frozen=True)

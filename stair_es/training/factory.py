@@ -36,7 +36,7 @@ _FEW_IMAGES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedInputs:
-    """What the caller of a training has already loaded of what its configuration names."""
+    """Parts named by the configuration that the caller has already loaded."""
 
     pairs: TrainingSet
     """Pairs to use instead of those of `data.train`."""
@@ -46,7 +46,7 @@ class LoadedInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSets:
-    """What a training learns from."""
+    """The data of a training."""
 
     pairs: TrainingSet
     """Pairs to train on, with those that are held out of them for validation."""
@@ -80,7 +80,7 @@ def build_training_sets(
         callbacks: Callbacks for messages and progress.
         threads: Threads that read images.
         settings: Data folder and trusted models.
-        loaded: What is already loaded.
+        loaded: Parts that are already loaded.
 
     Raises:
         UsageError: If a set is missing or not a caption set, or no pair is left.

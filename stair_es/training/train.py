@@ -71,7 +71,7 @@ def train_model(
         device: `auto`, `cpu`, `cuda`, or a specific device such as `cuda:1`.
         threads: Threads that read images; 0 for the number of cores.
         settings: Data folder and trusted models; None for those of the environment.
-        loaded: What is already loaded of what the configuration names.
+        loaded: Parts named by the configuration that are already loaded.
 
     Raises:
         StairError: If something in the configuration isn't available, or the training failed.

@@ -37,7 +37,7 @@ Teacher: TypeAlias = Callable[[Sequence[SampleIndex], Sequence[str]], tuple[Tens
 """Samples and their texts -> dense vectors of the images and of the texts."""
 _PREFETCH = 2
 _NOISE = 4
-"""Stream of random numbers beside those of `collate`."""
+"""Stream of random numbers, separate from that of `collate`."""
 _SEEDS_PER_BATCH = 1009
 """Upper bound on the chunks of a batch: the dropout seeds of a batch are consecutive."""
 

@@ -97,7 +97,7 @@ class EncoderConfig:
     batch_limits: BatchLimits = field(default_factory=BatchLimits)
     limits: ServerLimits = field(default_factory=ServerLimits)
     root_path: str = ""
-    """As in `ServerConfig`."""
+    """See `ServerConfig`."""
     hooks: ServerHooks = field(default_factory=NoopHooks)
     extra_routes: tuple[Route, ...] = ()
     """Additional routes, under the same access policy."""

@@ -24,7 +24,7 @@ class ServerHooks(Protocol):
         """Track the processing of an uploaded image, from its first byte to its tokens."""
 
     def count_thumbnail(self, *, cached: bool) -> None:
-        """Count a request for a thumbnail; `cached` tells whether it was in the cache."""
+        """Count a request for a thumbnail; `cached` is true if it was in the cache."""
 
     def watch_queue(self, count_waiting: Callable[[], int]) -> None:
         """Watch a queue of texts and images that wait to be encoded; `count_waiting` returns how many there are."""

@@ -14,7 +14,7 @@ from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.retry_after import BUSY_STATUSES
 
 ItemStatus: TypeAlias = Literal["done", "failed", "busy", "forbidden", "closed", "wrong_index"]
-"""`forbidden`, `closed` and `wrong_index` are no fault of the document, and retrying doesn't help."""
+"""`forbidden`, `closed` and `wrong_index` are not caused by the document, and retrying doesn't help."""
 
 RequestFailure: TypeAlias = Literal["busy", "too large", "malformed", "fatal"]
 """Failure of a whole request. `malformed`: the cluster can't parse it, perhaps because of one document."""

@@ -87,7 +87,7 @@ class BulkPolicy(RetryPolicy):
 
     attempts: int = 40
     give_up_after_s: float = 300.0
-    """Seconds of consecutive failures after which the run stops, however few attempts these were."""
+    """Seconds of consecutive failures after which the run stops, regardless of the number of attempts."""
     min_chunk_bytes: int = 256 * 1024
     max_chunk_bytes: int = 8 * 1024 * 1024
     max_chunk_docs: int = 1000

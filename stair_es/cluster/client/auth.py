@@ -26,7 +26,7 @@ class SecurityVariables:
     option_prefix: str
     """Prefix of the options for the latter: `--` for `--ca-file`."""
     url: str
-    """What the URL is called in messages."""
+    """Name of the URL in messages."""
 
     def __getitem__(self, name: str) -> str:
         """Return the variable of a field."""
@@ -77,7 +77,7 @@ class SecuritySettings:
     """`id:key`, or the same base64-encoded as Kibana shows it."""
     bearer_token: str | None = field(default=None, repr=False)
     ca_file: str | None = None
-    """PEM file with the certificate authorities to trust, in place of the system's."""
+    """PEM file with the certificate authorities to trust, instead of the system's."""
     ca_fingerprint: str | None = None
     """SHA-256 of the authority's certificate, or of the server's own: trusted if the server presents it."""
     client_cert: str | None = None
@@ -88,7 +88,7 @@ class SecuritySettings:
     aws_region: str | None = None
     """None for the region of the AWS configuration."""
     variables: SecurityVariables = field(default=CLUSTER_VARIABLES, repr=False, compare=False)
-    """What the settings are called in messages."""
+    """Name of the settings in messages."""
 
     def __post_init__(self) -> None:
         methods = {"user": self.user, "api_key": self.api_key, "bearer_token": self.bearer_token, "aws_service": self.aws_service}

@@ -164,7 +164,7 @@ def _read_root(cluster: Cluster, retry_policy: RetryPolicy) -> tuple[Distributio
 
 
 def _is_not_cluster(error: exceptions.TransportError) -> bool:
-    """Return whether an error response can't come from a cluster; redirects are left out, they have a remedy of their own."""
+    """Return whether an error response can't come from a cluster; redirects are excluded because they have a separate remedy."""
     status = error.status_code
     return isinstance(status, int) and status >= 400 and status not in {401, *BUSY_STATUSES} and not isinstance(error.info, dict)
 

@@ -177,7 +177,7 @@ def get_error_reason(error: exceptions.TransportError, connection: Connection) -
 
 
 def _join_error_reasons(error: Mapping[str, Any]) -> str:
-    """Join the error's own reason and those of its first cause: "all shards failed" alone is no help."""
+    """Join the error's own reason and those of its first cause: "all shards failed" alone doesn't help."""
     causes = [cause for cause in error.get("root_cause") or () if isinstance(cause, dict)]
     shards = [shard for shard in error.get("failed_shards") or () if isinstance(shard, dict)]
     failed = shards[0].get("reason") if shards else None

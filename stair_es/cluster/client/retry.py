@@ -34,7 +34,7 @@ class RetryPolicy:
 
 
 INTERACTIVE_RETRY = RetryPolicy(attempts=4, max_retry_after_s=2.0)
-"""For interactive commands: a few seconds."""
+"""Patience of interactive commands: a few seconds."""
 NO_RETRY = RetryPolicy(attempts=1)
 """For requests that a user waits for, or that can't be repeated: one attempt."""
 

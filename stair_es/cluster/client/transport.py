@@ -21,7 +21,7 @@ class OutgoingRequest:
 
     method: str
     path: str
-    """Without parameters."""
+    """Path without parameters."""
     node: str
     """Scheme, host and port, and the path prefix of the cluster's URL."""
     headers: dict[str, str] = field(default_factory=dict)
@@ -119,7 +119,7 @@ def _keep_error_field(params: Mapping[str, Any] | None) -> Mapping[str, Any] | N
     """
     if not params or "filter_path" not in params:
         return params
-    filter_path = params["filter_path"]  # bytes, where the client got it as an argument of its own
+    filter_path = params["filter_path"]  # bytes, if the client got it as a separate argument
     paths = filter_path.decode() if isinstance(filter_path, bytes) else str(filter_path)
     if all(path.startswith("-") for path in paths.split(",")):
         return params

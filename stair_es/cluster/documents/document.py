@@ -58,7 +58,7 @@ RESERVED_FIELDS = frozenset(
 _MAX_TERM_CHARS = 255
 """The `standard` tokenizer splits longer tokens."""
 _SINGLE_CHAR_TOKENS = re.compile(r"[\u3040-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-"""Hiragana and ideographs: the `standard` tokenizer makes each a token of its own."""
+"""Hiragana and ideographs: the `standard` tokenizer makes each of them a separate token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class ImageMetadata:
     name: str
     """The file's name, readable."""
     folder: str | None = None
-    """What it lies in, readable: a path for local files, else a URL."""
+    """The readable folder: a path for local files, else a URL."""
     source: str
     version: str | None
     """Version of the bytes that their store reports without reading them."""

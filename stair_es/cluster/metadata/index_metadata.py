@@ -88,7 +88,7 @@ def make_build_alias_prefix(alias: str) -> str:
 
 
 def make_write_alias(index: str) -> str:
-    """Make the alias that an index is written through for its whole life, whatever the target of its search alias.
+    """Make the alias that an index is written through for its whole life, independent of its search alias.
 
     An alias, since `require_alias` prevents that a deleted index is created again with guessed types.
     """

@@ -1,6 +1,6 @@
 """The token index of an alias: `A-tokens` points to `X.tokens` if A points to X. Find, create, publish and delete it.
 
-Each is written through a write alias of its own, `X.tokens.write`, as the image index is: see `make_write_alias`.
+Each is written through a separate write alias, `X.tokens.write`, as the image index is: see `make_write_alias`.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class RetrievalMethod:
     """Mean number of tokens of documents and of queries; for dense vectors the dimensions, see `unit`."""
     unit: Literal["tokens", "dimensions"] = "tokens"
     unavailable_reason: str = ""
-    """Why there is no corpus."""
+    """Reason why there is no corpus."""
     nine_bits: bool = False
     """Whether the engine stores weights with 9 bits, so that scores are up to 0.39 % too low."""
 

@@ -30,7 +30,7 @@ class RetrievalRunner:
     index_prefix: str
     """Prefix of the names of the temporary indices."""
     index_spec: IndexSpec
-    """Of the temporary indices."""
+    """Spec of the temporary indices."""
     depth: int
     keep_index: bool
     progress: PartProgressCallback

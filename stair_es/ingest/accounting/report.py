@@ -34,7 +34,7 @@ class IngestReport:
     documents: int
     """Distinct documents of the images: fewer than images if ids go by content and contents repeat."""
     seconds: float
-    """From the first image to the last refresh."""
+    """Duration from the first image to the last refresh."""
     stage_seconds: dict[IngestStage, float]
     """Summed over all workers, so possibly more than `seconds`."""
     encoder_idle: float | None

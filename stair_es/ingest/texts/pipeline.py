@@ -1,4 +1,4 @@
-"""Ingest texts as documents: captions in an index of their own, with the same mapping, life cycle and accounting as images.
+"""Ingest texts as documents: captions in a separate index, with the same mapping, life cycle and accounting as images.
 
 The `_id` is derived from the text, so the same text twice is one document. Batches are processed one after another in this
 process: nothing is decoded, and no text needs a worker.

@@ -14,7 +14,7 @@ PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_confi
 """Since transformers 5, processors are saved as the second, which contains the first as its `image_processor`."""
 
 _RESAMPLE_FILTERS: dict[object, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-"""By the value of `resample`, Pillow's number of the filter."""
+"""Value of `resample` (Pillow's number of the filter) -> filter."""
 _SQUARE_PROCESSORS = (
     "BlipImageProcessor",
     "CLIPImageProcessor",

@@ -47,7 +47,7 @@ def decompose_images(images_BD: Floats, dictionary_VD: Floats, *, l1: float, max
         images_BD: Vectors of length 1.
         dictionary_VD: Vectors of the words, of length 1.
         l1: The penalty, as a share of the image's largest correlation with a word: 1 leaves no token, 0 penalizes none.
-        max_tokens: Maximum number of tokens. If there are more, the heaviest are weighted anew without the others.
+        max_tokens: Maximum number of tokens. If there are more, the heaviest are weighted again without the others.
     """
     correlations_BV = images_BD @ dictionary_VD.T
     penalties_B = l1 * np.maximum(correlations_BV.max(axis=1), 0.0)

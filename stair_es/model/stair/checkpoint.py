@@ -1,6 +1,6 @@
 """STAIR checkpoint folders: `config.json`, `model.safetensors`, `tokenizer.json`, a model card, `words.json` for whole words.
 
-Heads on the vectors of a dense model have that model beside them, in the folder `dense`. None of the files can contain code.
+Heads on the vectors of a dense model have that model in the subfolder `dense`. None of the files can contain code.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ ONNX_IMAGE_BATCH, ONNX_TEXT_BATCH = 1, 32
 
 
 def build_onnx_metadata(model_id: str) -> bytes:
-    """Build the metadata at the end of a graph file, so that reading a few bytes tells which weights it belongs to."""
+    """Build the metadata at the end of a graph file, so that a few bytes identify its weights."""
     data: bytes = ModelProto(metadata_props=[StringStringEntryProto(key=ONNX_MODEL_ID_KEY, value=model_id)]).SerializeToString()
     return data
 

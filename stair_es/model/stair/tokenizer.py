@@ -176,7 +176,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def build_word_tokenizer() -> Tokenizer:
-    """Build a tokenizer that only splits texts at spaces and punctuation, for a model whose text network has one of its own."""
+    """Build a tokenizer that only splits texts at spaces and punctuation, for a model whose text network has another one."""
     tokenizer = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = BertPreTokenizer()
     return tokenizer

@@ -97,7 +97,7 @@ class BlendWeights:
     text_min_near_cosine: float
     """Minimum cosine of a near token."""
     text_table_near_weight: float
-    """Without the text network: factor of the tokens near a known word."""
+    """Factor of the tokens near a known word, without the text network."""
     text_class_weight: float
     """Largest weight from the classes that a text is about."""
     text_max_class_tokens: int
@@ -115,7 +115,7 @@ class ClassTokens:
 
     word_ids_KE: NDArray[np.uint16]
     weights_KE: NDArray[np.uint8]
-    """In 1/255; 0 if a class has fewer tokens."""
+    """Weights in units of 1/255; 0 if a class has fewer tokens."""
     words: int
     """Size of the vocabulary."""
 
@@ -147,7 +147,7 @@ class NearTokens:
     """Ascending."""
     word_ids_TN: NDArray[np.uint16]
     weights_TN: NDArray[np.uint8]
-    """In 1/255."""
+    """Weights in units of 1/255."""
 
     def find_near_tokens(self, token: int, words: int) -> Float64Array:
         """Find the tokens near a WordPiece token: weights [V], zeros if the table doesn't have it."""

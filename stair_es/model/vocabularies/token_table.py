@@ -19,7 +19,7 @@ from stair_es.types import SparseVector
 TABLE_FORMAT, TABLE_VERSION = "stair-es-table", "1"
 TABLE_DECIMALS = 5
 _GAPS = frozenset(" \t\r\n'’-")
-"""What may separate the words of a phrase; anything else that isn't a letter ends it."""
+"""Characters that may separate the words of a phrase; any other non-letter ends it."""
 _WORD = re.compile(r"[^\W\d_]+|\.")
 
 TableRow = Sequence[tuple[str, int]]
@@ -43,7 +43,7 @@ class TokenTable:
     max_tokens: int
     """Maximum number of tokens of a text."""
     rows: Mapping[str, TableRow]
-    """By phrase: words as `split_words` returns them, joined by spaces."""
+    """Phrase (words as `split_words` returns them, joined by spaces) -> row."""
 
     def find_phrases(self, text: str) -> Iterator[str]:
         """Find the phrases of a text, from left to right and the longest one at each word."""

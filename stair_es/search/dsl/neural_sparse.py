@@ -30,7 +30,7 @@ SEISMIC_TOP_N = 16
 SEISMIC_HEAP_FACTOR = 1.2
 """SEISMIC skips a cluster of documents whose summary scores below the tenth best so far, divided by this.
 
-The plugin compares with the tenth, whatever `k`; a larger number skips less.
+The plugin compares with the tenth for any `k`; a larger number skips less.
 """
 _MIN_SCALED_WEIGHT = 2.0**-120
 """Below this, float32 loses digits; tokens that scaling brings below it are reported as truncated."""

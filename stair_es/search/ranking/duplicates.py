@@ -24,7 +24,7 @@ MIN_COSINE = 0.5
 a smaller copy: for pictures of Tux Paint in half the size the median is 0.9, in a quarter 0.53."""
 MAX_ASPECT_DIFFERENCE = 0.05
 MAX_EXTRA_REQUESTS = 4
-"""Requests for further hits in place of folded ones: a folder of 1,000 copies isn't read to its end."""
+"""Requests for further hits instead of folded ones: a folder of 1,000 copies isn't read to its end."""
 _HASH_DIGITS = 16
 _BANDS = 8
 """Two hashes that differ in fewer bits than there are bands have one in common."""
@@ -34,7 +34,7 @@ def collect_pictures(fetch: Callable[[Cursor | None], SearchResult], k: int, aft
     """Fetch pages of hits until there are `k` different pictures, and fold them.
 
     The cursor is that of the last hit that was folded or kept, so that no picture is skipped. A copy that ranks further down
-    begins a hit of its own on a later page: whoever shows several pages folds again.
+    begins a separate hit on a later page: a caller that shows several pages folds again.
 
     Args:
         fetch: Returns the page of `k` hits after a cursor.

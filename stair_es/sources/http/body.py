@@ -1,4 +1,4 @@
-"""Read a response body within a size limit, whatever length the server declares."""
+"""Read a response body within a size limit, regardless of the declared length."""
 
 from __future__ import annotations
 

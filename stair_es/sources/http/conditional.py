@@ -27,7 +27,7 @@ def build_response_version(url: str, headers: Mapping[str, str]) -> str | None:
 
 
 def get_last_modified(headers: Mapping[str, str]) -> str | None:
-    """Return when the server says that the file was last modified; None if it doesn't, or not in the form of HTTP."""
+    """Return the time of the last modification reported by the server; None if it is missing or not in HTTP's format."""
     modified = _parse_date(headers.get("last-modified", ""))
     return format_modification_time(modified) if modified else None
 

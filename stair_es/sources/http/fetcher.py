@@ -35,7 +35,7 @@ class RetryableError(Exception):
         self.wait_s = wait_s
         """Seconds that the server asked to wait."""
         self.host = host
-        """Which server."""
+        """The server."""
 
 
 @contextmanager

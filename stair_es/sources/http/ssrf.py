@@ -1,6 +1,6 @@
 """Protection against server-side request forgery: address filtering, and connections to checked addresses only.
 
-httpcore passes the `timeout` of a request to each read anew, so a server that sends slowly would never exceed it. Requests made
+httpcore passes the `timeout` of a request to each read, so a server that sends slowly would never exceed it. Requests made
 here carry the *end* of the fetch instead (on `time.monotonic`), and each call waits for the remaining time.
 """
 

@@ -41,7 +41,7 @@ def find_credentials_error(url: str) -> str | None:
 
 
 def normalize_url(url: str) -> str:
-    """Return the URL as the identity of an image: without credentials, signature and fragment, however often it is signed."""
+    """Return the URL as the identity of an image: without credentials, signature and fragment."""
     try:
         parts = urlsplit(url)
     except ValueError:

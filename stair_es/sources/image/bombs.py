@@ -32,15 +32,15 @@ def read_jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 MAX_JPEG_SCANS = 64
-"""In all images of a JPEG. A progressive JPEG has about 10. Each scan visits all pixels and may be 60 bytes long."""
+"""Scans in all images of a JPEG. A progressive JPEG has about 10. Each scan visits all pixels and may be 60 bytes long."""
 MAX_TIFF_TILES = 32_768
-"""Strips or tiles of a TIFF, each of which costs some microseconds and half a kilobyte, however small it is."""
+"""Strips or tiles of a TIFF, each of which costs some microseconds and half a kilobyte, even if it is small."""
 MAX_TILE_PIXELS = 1 << 24
-"""Of a tile of a TIFF: libtiff decodes whole tiles, however small the image is."""
+"""Pixels of a tile of a TIFF: libtiff decodes whole tiles, even if the image is small."""
 MAX_TILE_OVERHEAD = 4
 """All tiles of a TIFF may have up to this many times the pixels allowed for an image, since they extend over its edges."""
 MAX_TAG_NUMBERS = 1_000_000
-"""In the directories of a TIFF or an EXIF block. Pillow makes an object of each, about 33 bytes for one of 2."""
+"""Numbers in the directories of a TIFF or an EXIF block. Pillow makes an object of each, about 33 bytes for one of 2."""
 MAX_EXIF_BYTES = 64_000_000
 """Total bytes referenced by the entries of an EXIF block: several may reference the same bytes, and each gets a copy."""
 MAX_EXIF_SEGMENTS = 64
@@ -50,9 +50,9 @@ MAX_DECODER_READS = 1_000_000
 byte or pixel at a time: BMP with run lengths, PPM with other than 255 levels.
 """
 MAX_SLOW_BYTES = MAX_SLOW_PIXELS = 4_000_000
-"""Of the other formats decoded in Python, 0.2 to 1 microsecond each: plain PNM, BMP with run lengths."""
+"""Bytes and pixels of the other formats decoded in Python, 0.2 to 1 microsecond each: plain PNM, BMP with run lengths."""
 MAX_PNM_COMMENTS = 1_000
-"""In a plain PNM: removing each one copies the rest of the file."""
+"""Comments in a plain PNM: removing each one copies the rest of the file."""
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 """Start of a scan. In compressed data a byte 255 is always followed by 0."""
 _MPF = b"MPF\0"
@@ -144,7 +144,7 @@ def _check_tiff(data: bytes, max_pixels: int) -> None:
 
 
 def _check_directories(tiff: TiffDirectories, max_bytes: int) -> None:
-    """Check what Pillow reads of the first directory and those that it points to, as far as they are readable."""
+    """Check the data that Pillow reads in the first directory and those that it points to, as far as they are readable."""
     root = [*tiff.read_entries(tiff.first_offset)]
     offsets = [offset for entry in root if entry.tag in _DIRECTORY_TAGS and (offset := tiff.read_number(entry)) is not None]
     directories = {tiff.first_offset: root, **{offset: [*tiff.read_entries(offset)] for offset in offsets}}

@@ -57,7 +57,7 @@ class _Rule(NamedTuple):
 
     name: str
     hue: tuple[float, float] = (0, 360)
-    """In degrees: red is at 29, yellow at 110, green at 142, blue at 264."""
+    """Hue in degrees: red is at 29, yellow at 110, green at 142, blue at 264."""
     lightness: tuple[float, float] = (0, _ANY)
     """0 to 100."""
     chroma: tuple[float, float] = (0, _ANY)

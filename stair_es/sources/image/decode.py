@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 MAX_SIDE_PX = 1_000_000
-"""Each row takes some bytes however short it is, and resizing takes some for each pixel of a side."""
+"""Each row takes some bytes even if it is short, and resizing takes some for each pixel of a side."""
 DOUBLE_MEMORY_FORMATS = ("WEBP", "AVIF")
 """Formats limited to half the pixels: their decoders hold an image two or three times in addition to the result."""
 _ROTATED = (5, 6, 7, 8)
@@ -71,13 +71,13 @@ class DecodedImage:
     box: tuple[int, int, int, int]
     """Position of the picture on the square of pixels: left, upper, right, lower."""
     width: int
-    """Of the upright original, before resizing."""
+    """Width of the upright original, before resizing."""
     height: int
     format: str
     taken_at: str | None
     """ISO 8601 local time from EXIF."""
     colours: tuple[str, ...]
-    """Names of the colours of the whole picture, dominant first, whatever square the encoder uses."""
+    """Names of the colours of the whole picture, dominant first, independent of the encoder's square."""
     perceptual_hash: str | None
     """64 bits in hex, which differ in a few places for the same picture in another size or quality; None for a plain colour."""
     thumbnail: str | None

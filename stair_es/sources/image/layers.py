@@ -1,4 +1,4 @@
-"""Convert images of any mode to 8-bit RGB or RGBA, strip by strip, so that nothing large is held besides input and output."""
+"""Convert images of any mode to 8-bit RGB or RGBA, strip by strip, so that nothing large is held except input and output."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.uris import from_file_uri, get_file_version, get_suffix, has_suffix, is_hidden, join_uri
 
 SORT_BATCH = 10_000
-"""Names of a folder sorted at a time: ordered by name in folders of usual size, bounded memory in larger ones."""
+"""Names of a folder that are sorted together: ordered by name in folders of usual size, bounded memory in larger ones."""
 _REMEDY = "SOURCE is a file, a folder or a glob on this machine, or a URL (docs/sources.md has them all)."
 
 
@@ -27,7 +27,7 @@ class LocalFileLister:
 
     Hidden names and links that lead out of the folder are left out, unless `walk` includes them. Links to folders are followed
     after the real folders, each real folder once: loops end, and a new link never gives an old file a new URI. A file that
-    the argument names itself is included whatever its suffix.
+    the argument names itself is included with any suffix.
     """
 
     def __init__(self, argument: str, suffixes: frozenset[str], walk: WalkOptions | None = None) -> None:

@@ -27,13 +27,13 @@ class ObjectLocator:
     """An object by its URL."""
 
     uri: str
-    """Without password and signature."""
+    """URI without password and signature."""
     size: int | None = None
-    """From the listing; None to request it first."""
+    """Size from the listing; None to request it first."""
     secret_url: str | None = field(default=None, repr=False)
     """The URL with credentials, if it has any: for workers, never written to a file."""
     modified_at: str | None = None
-    """From the listing, as the size."""
+    """Time of modification from the listing."""
 
     @classmethod
     def from_url(cls, url: str, size: int | None = None, modified_at: str | None = None) -> ObjectLocator:
@@ -74,7 +74,7 @@ class TarMemberLocator:
     """Version of the tar when it was listed: with another version the range would be a different image."""
     secret_url: str | None = field(default=None, repr=False)
     modified_at: str | None = None
-    """As the tar says."""
+    """Time of modification in the tar."""
 
     def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         """Return the member's bytes."""

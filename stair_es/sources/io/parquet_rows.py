@@ -1,4 +1,4 @@
-"""Rows of a Parquet file in batches of bounded size, however highly the file is compressed."""
+"""Rows of a Parquet file in batches of bounded size, even if the file is highly compressed."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _read_varint(head: Iterator[int]) -> int:
 
 
 def _read_values(column: Any, max_bytes: int) -> Iterator[Any]:  # noqa: ANN401
-    """Yield the values of a column, with a `ReadError` in place of each that takes more than `max_bytes`."""
+    """Yield the values of a column, with a `ReadError` instead of each value that takes more than `max_bytes`."""
     if _estimate_bytes(column) <= max_bytes:
         yield from column.to_pylist()
         return

@@ -97,7 +97,7 @@ def get_object_version(info: Mapping[str, Any]) -> str | None:
 
 
 def get_modification_time(info: Mapping[str, Any]) -> str | None:
-    """Return when the object was last modified, as the store says; None if it doesn't."""
+    """Return when the object was last modified, as reported by the store; None if unknown."""
     times = (info.get(key) for key in _MODIFIED)
     return next((format_modification_time(time) for time in times if isinstance(time, (datetime, int, float))), None)
 

@@ -33,7 +33,7 @@ SETTLED_NS = 2_000_000_000
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _QUOTED_SCHEMES = ("file", "http", "https")
-"""Schemes whose paths have `%` escapes; names of objects are what they are."""
+"""Schemes whose paths have `%` escapes; names of objects are used unchanged."""
 _ROW = re.compile(r"(?:row|line)=[0-9]+")
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """O_NONBLOCK: opening a named pipe must not wait for a writer."""
@@ -45,7 +45,7 @@ def to_file_uri(path: str | Path) -> str:
 
 
 def from_file_uri(uri: str) -> Path:
-    """Return the local path of a `file://` URI, whatever bytes its name has."""
+    """Return the local path of a `file://` URI, for names with any bytes."""
     return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))
 
 

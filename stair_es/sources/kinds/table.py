@@ -106,7 +106,7 @@ class TableSource(FileSource, ABC):
     ) -> SourceItem | ListingFailure:
         """Convert a row.
 
-        `position`: such as `line=7`, the row's name in the file, for images that have no URI of their own.
+        `position`: such as `line=7`, the row's name in the file, for images without a URI.
         """
         where = f"{table.uri}#{position}"
         if column is None:

@@ -70,7 +70,7 @@ def read_tar_members(
 
 
 class _HeaderLimitedFile:
-    """The file of a tar with a limit on headers: tarfile reads extended headers whole, whatever length they claim."""
+    """The file of a tar with a limit on headers: tarfile reads extended headers completely, whatever their declared length."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

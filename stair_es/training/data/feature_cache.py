@@ -270,7 +270,7 @@ def _compute_text_key(model: StairModel, texts: Sequence[str]) -> str:
 def _hash_backbone(tower: ImageTowerConfig | TextTowerConfig, backbone: torch.nn.Module) -> Any:  # noqa: ANN401  a hash
     """Hash everything that the states depend on except the input: the network and its settings, not the head.
 
-    What only a dense model has is left out, too: its vectors have keys of their own.
+    Settings of dense models are excluded, too: their vectors have separate keys.
     """
     left_out = ("transform_dim", "dropout", "top_k", "tie", "own_words", "always_masked", "resized_px", "resample")
     settings = {name: repr(value) for name, value in asdict(tower).items() if name not in left_out}

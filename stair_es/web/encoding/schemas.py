@@ -36,7 +36,7 @@ _EMBED_EXAMPLE = 'Send an object, such as {"inputs": ["red car"]}.'
 
 @dataclass(frozen=True, kw_only=True)
 class Pruning:
-    """Which tokens of a vector are kept."""
+    """Selection of the tokens of a vector."""
 
     max_tokens: int | None = None
     """Number of the heaviest tokens; None for all."""
@@ -138,7 +138,7 @@ def parse_embed_params(body: bytes) -> EmbedParams:
     """Parse the body of `POST /embed_sparse`. Fields that text-embeddings-inference has for other models are ignored.
 
     Raises:
-        RequestRejected: If it isn't JSON, `inputs` is no string or list of strings, or has too many or too large ones.
+        RequestRejected: If it isn't JSON, `inputs` isn't a string or list of strings, or has too many or too large ones.
     """
     fields = _parse_object(body, _EMBED_EXAMPLE)
     given = fields.get("inputs")

@@ -41,7 +41,7 @@ _ANY_INDEX = QueryPlan(query_type="rank_features", max_clauses=MAX_CLAUSES)
 
 @dataclass(frozen=True, kw_only=True)
 class EncodingTarget:
-    """What vectors are made for: a model, the token policy of an index, and how it is searched."""
+    """The target of vectors: a model, the token policy of an index, and its query type."""
 
     encoder: Encoder
     policy: TokenPolicy | None = None
@@ -83,7 +83,7 @@ class BatchLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedInputs:
-    """The vectors of a request, and what they were made for."""
+    """The vectors of a request, and their target."""
 
     target: EncodingTarget
     texts: Sequence[SparseVector] = ()
@@ -137,7 +137,7 @@ class EncodingService:
             image_places: Where the request has each image, for messages.
 
         Raises:
-            RequestRejected: If an image can't be decoded, or the index has changed meanwhile.
+            RequestRejected: If an image can't be decoded, or the index has changed since.
             TooManyRequests: If too many wait already.
             StairError: If the index or its model is not available.
         """
@@ -154,7 +154,7 @@ class EncodingService:
         return EncodedInputs(target=target, texts=[vector for _, vector in encoded_texts], images=vectors)
 
     def get_target(self) -> EncodingTarget:
-        """Return what is encoded for. May block.
+        """Return the target of the encoding. May block.
 
         Raises:
             StairError: If the index or its model is not available.

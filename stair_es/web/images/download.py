@@ -59,7 +59,7 @@ class DownloadResponse(StreamingResponse):
 def open_download(roots: AllowedRoots, uri: str, limits: ServerLimits) -> Download | None:
     """Open the file at a URI for a download.
 
-    Only images can be downloaded: whoever writes to the index chooses the URI, and must not get other files below a root.
+    Only images can be downloaded: writers of the index choose the URI, and must not get other files below a root.
 
     Args:
         roots: The folders whose files may be shown.

@@ -60,7 +60,7 @@ class ContentFacts:
         return self._get_cached(self._suggestions, key, partial(self._fetch_suggestions, info))
 
     def list_values(self, info: IndexInfo, name: str, prefix: str) -> dict[str, Any]:
-        """List the most frequent values of a field that begin with a prefix, whatever its case.
+        """List the most frequent values of a field that begin with a prefix, ignoring case.
 
         Raises:
             QueryError: If the field doesn't exist or has no string values, or if the prefix is too long.

@@ -26,7 +26,7 @@ _CONTINUATION_PREFIX = "##"
 _SPARE_TOKENS = 60
 """Number of tokens that may be hidden before the facet has fewer than `MAX_FACET_VALUES`."""
 _MAX_CATEGORIES = 12
-"""An integer with at most so many different values is a list, not a histogram."""
+"""An integer with at most this number of distinct values is a list, not a histogram."""
 _MAX_DISTINCT_SHARE = 0.5
 """A string column with more different values for its number of values is not a category, but a name."""
 _LABELS = {
@@ -61,7 +61,7 @@ def make_label(name: str) -> str:
 
 
 def list_facet_fields(fields: Mapping[str, MappedField]) -> list[MappedField]:
-    """List the fields that can have a facet: what is in the image, then the user's columns by name, then the file's fields."""
+    """List the fields that can have a facet: image content, then the user's columns by name, then the fields of the file."""
     columns = [name for name in fields if name not in _NO_FACETS and name not in _FIXED_FACETS]
     names = (*_CONTENT_FACETS, *columns, *_FILE_FACETS)
     return [fields[name] for name in names if name in fields and fields[name].path]

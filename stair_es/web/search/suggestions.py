@@ -19,7 +19,7 @@ _MAX_SHARE = 0.2
 _MAX_OVERLAP = 0.5
 """A token whose images are mostly those of a heavier suggestion, as with `cat` and `cats`, adds nothing."""
 _LEADING_TOKENS, _MIN_LEADING_SHARE = 3, 0.5
-"""A token must be among so many heaviest in this share of its images: otherwise it is what else there is, such as `sky`."""
+"""A token must be among this many heaviest in this share of its images. Otherwise it is background, such as `sky`."""
 _MIN_RELATIVE_SCORE = 0.45
 """A token must have this share of the best score: a few good suggestions are better than many."""
 _MIN_LETTERS = 3

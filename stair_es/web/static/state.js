@@ -6,7 +6,7 @@ import { pathOf, ROOT } from "./root.js";
 export const PAGE = 60;
 /** Maximum number of images that a URL restores. */
 const MOST_HITS = 2400;
-/** Depths of the rankings in a comparison. */
+/** Number of hits in each ranking of a comparison. */
 export const DEPTH = 50;
 export const METHODS = { stair: "STAIR words", bag: "bag of words", bm25: "BM25 on captions" };
 

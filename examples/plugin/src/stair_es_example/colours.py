@@ -9,7 +9,7 @@ from __future__ import annotations
 from stair_es.api import Encoder, ImageSpec, ModelCard, ModelSpec
 
 BACKGROUND = (255, 0, 255)
-"""Fills the square around an image that isn't square; a colour that photos don't contain, so that the encoder can skip it."""
+"""Fills the square around an image that isn't square: a colour that photos don't contain, so that the encoder can skip it."""
 
 
 class ColoursPlugin:

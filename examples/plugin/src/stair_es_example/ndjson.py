@@ -145,7 +145,7 @@ class NdjsonKind:
 
 
 def _resolve_folder(plan: SinkPlan) -> Path:
-    """Return the folder; another model or other settings get another one, as they would get another index."""
+    """Return the folder. A different model or different settings have a different folder, just as they have a different index."""
     options: Mapping[str, str] = plan.options
     if set(options) != {"folder"} or not options["folder"]:
         raise UsageError("the sink 'ndjson' requires the option folder, and has no other", "Write --sink ndjson:folder=PATH.")

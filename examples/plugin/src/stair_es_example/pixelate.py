@@ -1,4 +1,4 @@
-"""The enricher `pixelate`: coarse blocks in place of the picture, in what the encoder sees and in the thumbnail.
+"""The enricher `pixelate`: coarse blocks instead of the picture, in the input of the encoder and in the thumbnail.
 
 It hides the whole picture. An enricher that hides faces needs one more step: find the rectangles first. The rest is the same:
 replace everything that shows the picture, `pixels_HWC` and `thumbnail`. The original bytes are never stored in a document.
