@@ -110,6 +110,8 @@ class Environment:
         Raises:
             SystemExit: If the command fails; with its output.
         """
+        from uv import find_uv_bin
+
         variables = {
             "PATH": os.pathsep.join([str(self.bin), str(Path(find_uv_bin()).parent), os.environ["PATH"]]),
             "STAIR_ES_HOME": str(prepare_home(self.home.parent)),
