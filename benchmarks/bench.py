@@ -57,16 +57,16 @@ def main() -> int:
     if missing and args.out.is_file():
         parser.error(
             f"{args.out} would lose the sections of {', '.join(missing)}: there is no record of them in {folder}. "
-            "Run these too, or name another page: --out FILE"
+            "Run these, too, or choose another page with --out FILE"
         )
     with restore_node(needed=bool(selected)):
         if selected:
-            print("waiting until nothing else runs (3 min at most)", file=sys.stderr, flush=True)
+            print("waiting until the machine is idle (at most 3 min)", file=sys.stderr, flush=True)
             wait_until_idle(os.cpu_count() or 1)
         done = run_benchmarks(selected, args.form, folder)
     records = {run.name: Record.read(file) for run in RUNS if (file := folder / f"{run.name}.json").is_file()}
     args.out.write_text(render_page(records, RUNS, args.form), encoding="utf-8")
-    print(f"{args.out} is written", file=sys.stderr)
+    print(f"wrote {args.out}", file=sys.stderr)
     return int(any(record.status == "failed" for record in done))
 
 

@@ -70,13 +70,13 @@ class DenseVectors:
 def main() -> None:
     """Train or build, score, print."""
     parser = build_parser(__doc__)
-    parser.add_argument("--sets", type=Path, required=True, help="what small_sets/build.py made")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the models; what is there isn't made again")
+    parser.add_argument("--sets", type=Path, required=True, help="output of small_sets/build.py")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the models; existing models aren't built again")
     parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=list(METHODS))
     parser.add_argument("--splits", nargs="+", default=list(SPLITS), help=f"{' '.join(VALIDATION)} to choose values")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=600, help="updates of the dense model")
-    parser.add_argument("--pairs", type=int, help="of each set only so many: to see that it runs")
+    parser.add_argument("--pairs", type=int, help="maximum size of each set, to check that the benchmark works")
     args = parser.parse_args()
     sets, out = args.sets.absolute(), args.out.absolute()
     sets = shrink_sets(sets, out / f"sets-{args.pairs}", args.pairs) if args.pairs else sets

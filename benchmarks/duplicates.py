@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument(
         "--images", type=Path, action="append", metavar="DIR", help="a folder of pictures (default: the bundled photos)"
     )
-    parser.add_argument("--limit", type=int, help="draw so many pictures of each folder")
+    parser.add_argument("--limit", type=int, help="number of random pictures of each folder")
     args = parser.parse_args()
     encoder = StairMiniEncoder(ModelSpec(name="stair-mini"))
     tables = [table for folder in args.images or [PHOTOS] for table in measure_folder(encoder, folder, args.limit)]

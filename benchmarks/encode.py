@@ -113,12 +113,12 @@ def build_result(rows: list[Row], about: str, remarks: list[str]) -> Result:
 def main() -> None:
     """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
-    parser.add_argument("--model", help="a checkpoint folder, or a model of a package (default: random weights)")
+    parser.add_argument("--model", help="a checkpoint folder or a packaged model (default: random weights)")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--texts", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--arms", default=",".join(ARMS), help=f"of {', '.join(ARMS)}, with commas between")
+    parser.add_argument("--arms", default=",".join(ARMS), help=f"comma-separated list of {', '.join(ARMS)}")
     args = parser.parse_args()
     arms = args.arms.split(",")
     if wrong := set(arms) - set(ARMS):

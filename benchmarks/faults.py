@@ -37,7 +37,7 @@ from fault_rounds.runner import Plan, run_rounds
 from page.machine import read_load, read_machine
 
 ROOT = Path(__file__).parents[1]
-_UNMOUNTABLE = "node-disk was left out: it needs a small disk, and this process may not mount one"
+_UNMOUNTABLE = "node-disk was skipped: it needs a small disk, and this process may not mount one"
 
 
 class Progress:
@@ -70,14 +70,14 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(KINDS), help="some of: %(default)s")
     parser.add_argument("--images", type=int, default=120, help="of a run (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--minutes", type=float, default=None, help="begin no round after so long")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="write the table into this page of the docs too")
+    parser.add_argument("--minutes", type=float, default=None, help="don't begin a round after this time")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="also write the table into this page of the docs")
     args = parser.parse_args()
     names = [name.strip() for name in args.kinds.split(",")]
     if set(names) - set(KINDS):
-        parser.error(f"--kinds takes some of: {', '.join(KINDS)}")
+        parser.error(f"--kinds must be a list of: {', '.join(KINDS)}")
     if args.page and not args.page.is_file():
-        parser.error(f"there is no {args.page}")
+        parser.error(f"{args.page} doesn't exist")
     kinds = [name for name in KINDS if name in names and (can_mount() or not KINDS[name].small_disk)]
     seed = args.seed if args.seed is not None else random.randrange(1 << 30)
     is_over = _watch_end(args.minutes)

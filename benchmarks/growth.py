@@ -110,21 +110,21 @@ def main() -> None:
     """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     parser.add_argument("--docs", type=int, default=3_000_000, help="(default: %(default)s)")
-    parser.add_argument("--loads", type=int, default=6, help="how many loads they come in (default: %(default)s)")
+    parser.add_argument("--loads", type=int, default=6, help="number of loads (default: %(default)s)")
     parser.add_argument("--shards", type=int, default=NODES, help="primary shards (default: %(default)s)")
     parser.add_argument("--replicas", type=int, default=0, help="of each shard (default: %(default)s)")
-    parser.add_argument("--thumbnails", action="store_true", help="documents have thumbnails, of the bundled photos in turn")
+    parser.add_argument("--thumbnails", action="store_true", help="add thumbnails of the bundled photos to the documents")
     parser.add_argument("--queries", type=int, default=200, help="of each kind (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="how often each is sent to the idle cluster (default: %(default)s)")
     parser.add_argument(
         "--searches-per-s", type=float, default=40, help="queries per second during a load (default: %(default)s)"
     )
     parser.add_argument("--heap", default="2g", help="of each node (default: %(default)s)")
-    parser.add_argument("--no-merge", dest="merge", action="store_false", help="leave the segments as they come at the end, too")
-    parser.add_argument("--draw-only", action="store_true", help="draw what isn't in the cache yet, and end")
-    parser.add_argument("--work", type=Path, help="folder for the nodes' data (default: that for temporary files)")
+    parser.add_argument("--no-merge", dest="merge", action="store_false", help="don't merge the segments at the end")
+    parser.add_argument("--draw-only", action="store_true", help="only generate the documents that aren't in the cache")
+    parser.add_argument("--work", type=Path, help="folder for the data of the nodes (default: the folder for temporary files)")
     parser.add_argument(
-        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="where drawn documents stay"
+        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="cache of the generated documents"
     )
     args = parser.parse_args()
     loads = Loads(args.cache, args.docs // args.loads, args.loads)

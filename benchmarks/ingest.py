@@ -66,7 +66,7 @@ def measure_ingest(
     )
     seconds = time.perf_counter() - start
     if report.written != report.seen:
-        raise SystemExit(f"not all written: {report}")
+        raise SystemExit(f"not all images were written: {report}")
     (first, done), (last, _) = marks[0], marks[-1]
     steady = (report.seen - done) / (last - first) if last > first else 0.0
     return report.seen / seconds, steady, report.encoder_idle

@@ -29,7 +29,7 @@ def main() -> None:
     """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     parser.add_argument("--entries", type=int, nargs="+", default=[1_000, 10_000])
-    parser.add_argument("--tree-entries", type=int, default=100_000, help="files of the tree at most (default: %(default)s)")
+    parser.add_argument("--tree-entries", type=int, default=100_000, help="maximum files in the tree (default: %(default)s)")
     parser.add_argument("--list", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.list:

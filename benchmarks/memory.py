@@ -104,7 +104,7 @@ def main() -> None:
                     command = [STAIR_ES, "ingest", str(folder), "--url", cluster.connection.url, "--json", *options]
                     peaks, seconds, report = run_watched(command)
                     if report["written"] != size:
-                        raise SystemExit(f"not all written: {report}")
+                        raise SystemExit(f"not all images were written: {report}")
                     speed.setdefault(runner, {})[size] = size / seconds
                     for kind, peak in peaks.items():
                         table.setdefault(runner, {}).setdefault(kind, {})[size] = peak

@@ -116,18 +116,18 @@ def _describe_engine(http: Http) -> str:
 def main() -> None:
     """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
-    parser.add_argument("--docs", type=int, action="append", help="size of a corpus; several times for several (10000)")
+    parser.add_argument("--docs", type=int, action="append", help="size of a corpus; repeat for several (10000)")
     parser.add_argument("--queries", type=int, default=200, help="for each number of tokens")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each query is all_queries")
-    parser.add_argument("--url", help="a cluster of yours; else a node is started")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each query is sent")
+    parser.add_argument("--url", help="your cluster (default: start a node)")
     parser.add_argument("--no-knn", dest="knn", action="store_false", help="without dense vectors")
     parser.add_argument("--no-seismic", dest="seismic", action="store_false", help="without OpenSearch's approximate search")
-    parser.add_argument("--unmerged", action="store_true", help="leave the segments as they come")
-    parser.add_argument("--heap", default="2g", help="of the node that is started")
+    parser.add_argument("--unmerged", action="store_true", help="don't merge the segments")
+    parser.add_argument("--heap", default="2g", help="heap of the started node")
     parser.add_argument(
-        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="where drawn corpora stay"
+        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="cache of the generated corpora"
     )
-    parser.add_argument("--tuxpaint", type=Path, help="the unpacked Debian package of model_quality.py: R@k on photographs")
+    parser.add_argument("--tuxpaint", type=Path, help="unpacked Debian package of model_quality.py, for R@k on photographs")
     args = parser.parse_args()
     args.plugins = args.knn or args.seismic
     reports: list[Report] = []

@@ -121,7 +121,7 @@ def measure_variant(http: Http, vectors: list[SparseVector], variant: Variant) -
 def _send_bulk(http: Http, index: str, lines: list[str]) -> None:
     answer = http.request_bytes("POST", f"/{index}/_bulk?filter_path=errors", ("\n".join(lines) + "\n").encode())
     if b"true" in answer:
-        raise SystemExit("a document was refused")
+        raise SystemExit("a document was rejected")
     lines.clear()
 
 
@@ -149,17 +149,17 @@ def main() -> None:
     """Run the benchmark, and print its result."""
     parser = build_parser(__doc__)
     parser.add_argument("--docs", type=int, default=20_000)
-    parser.add_argument("--url", help="a cluster of yours; else a node is started")
-    parser.add_argument("--heap", default="1g", help="of the node that is started")
+    parser.add_argument("--url", help="your cluster (default: start a node)")
+    parser.add_argument("--heap", default="1g", help="heap of the started node")
     parser.add_argument("--plugins", action="store_true", help="OpenSearch 3.6.0 with plugins, instead of the embedded version")
-    parser.add_argument("--only", help="variants whose name has this")
+    parser.add_argument("--only", help="only variants whose name contains this")
     parser.add_argument(
-        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="where drawn corpora stay"
+        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="cache of the generated corpora"
     )
     args = parser.parse_args()
     chosen = [variant for variant in build_variants() if not args.only or args.only in variant.name]
     if not chosen:
-        parser.error(f"no variant has {args.only!r} in its name")
+        parser.error(f"no variant has a name with {args.only!r}")
     corpus, drawn = load_corpus(args.docs, args.cache)
     vectors = list(corpus.make_vectors(drawn))
     sizes = []

@@ -125,7 +125,7 @@ def main() -> None:
     parser = build_parser(__doc__)
     parser.add_argument("--docs", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=100)
-    parser.add_argument("--url", help="a cluster of yours; else a node is started")
+    parser.add_argument("--url", help="your cluster (default: start a node)")
     parser.add_argument("--heap", default="2g")
     parser.add_argument("--plugins", action="store_true", help="OpenSearch 3.6.0 with plugins, instead of the embedded version")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora")

@@ -174,13 +174,13 @@ def _format_values(values: Mapping[str, Any]) -> str:
 def main() -> None:
     """Train, score, print."""
     parser = build_parser(__doc__)
-    parser.add_argument("--sets", type=Path, required=True, help="what small_sets/build.py made")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the trained models; what is there isn't trained again")
+    parser.add_argument("--sets", type=Path, required=True, help="output of small_sets/build.py")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the models; existing ones aren't trained again")
     parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=[name for name, arm in ARMS.items() if not arm.extra])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--tune", action="store_true", help="choose values on the validation sets, and write small/tuned.json")
-    parser.add_argument("--pairs", type=int, help="of each set only so many: to see that it runs")
+    parser.add_argument("--pairs", type=int, help="maximum size of each set, to check that the benchmark works")
     args = parser.parse_args()
     arms, sets, out = [ARMS[name] for name in args.arms], args.sets.absolute(), args.out.absolute()
     sets = shrink_sets(sets, out / f"sets-{args.pairs}", args.pairs) if args.pairs else sets

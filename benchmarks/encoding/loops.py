@@ -48,7 +48,7 @@ def build_loops(encoder: Encoder, pixels_BHWC: Pixels, texts: Sequence[str], *, 
     if isinstance(encoder, StairMiniEncoder):
         bare = _build_mini_calls(encoder, pixels_BHWC, texts)
     elif not isinstance(encoder, StairEncoder):
-        raise SystemExit("only stair-mini and checkpoints of stair-es train are measured here")
+        raise SystemExit("only stair-mini and checkpoints of stair-es train are supported")
     elif isinstance(towers := encoder._towers, TorchDualEncoder):
         return _build_torch_loops(encoder, towers, pixels_BHWC, texts, compiled)
     elif isinstance(towers, OnnxDualEncoder):

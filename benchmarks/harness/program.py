@@ -19,7 +19,7 @@ from stair_es.config.defaults import DEFAULT_MODEL, ENV_URL
 def build_parser(doc: str | None) -> argparse.ArgumentParser:
     """Return a parser with the options of all benchmarks."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     return parser
 
 
@@ -30,7 +30,7 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
 
 def add_url_option(parser: argparse.ArgumentParser) -> None:
     """Add `--url`."""
-    parser.add_argument("--url", default=os.environ.get(ENV_URL), help="a cluster of yours; else the embedded node")
+    parser.add_argument("--url", default=os.environ.get(ENV_URL), help="your cluster (default: the embedded node)")
 
 
 def publish_result(result: Result, file: Path | None) -> None:

@@ -48,7 +48,7 @@ def read_photos(stamps: Path) -> Gallery:
     paths = [stamps / line for line in LIST.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     missing = [path for path in paths if not (path.is_file() and path.with_suffix(".txt").is_file())]
     if missing:
-        raise SystemExit(f"{len(missing)} of {len(paths)} photographs aren't in {stamps}, the first: {missing[0]}")
+        raise SystemExit(f"{len(missing)} of {len(paths)} photographs are missing in {stamps}, such as {missing[0]}")
     texts = tuple(path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()[0].strip() for path in paths)
     return Gallery(name=PHOTOS, pixels_BHWC=read_pixels(paths), texts=texts, concepts=texts)
 
@@ -61,7 +61,7 @@ def read_set(sets: Path, name: str) -> Gallery:
     """
     path = sets / f"{name}.jsonl"
     if not path.is_file():
-        raise SystemExit(f"{path} isn't there: run benchmarks/small_sets/build.py --out {sets}")
+        raise SystemExit(f"{path} is missing: run benchmarks/small_sets/build.py --out {sets}")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return Gallery(
         name=name,
@@ -78,8 +78,8 @@ def read_pixels(paths: Sequence[Path]) -> Pixels:
 
 def add_gallery_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for the galleries."""
-    parser.add_argument("--tuxpaint", type=Path, help=f"where the Debian package {PACKAGE.name} is unpacked")
-    parser.add_argument("--sets", type=Path, help="what benchmarks/small_sets/build.py made: its drawings are measured too")
+    parser.add_argument("--tuxpaint", type=Path, help=f"folder of the unpacked Debian package {PACKAGE.name}")
+    parser.add_argument("--sets", type=Path, help="output of benchmarks/small_sets/build.py: also measure its drawings")
 
 
 def read_galleries(args: argparse.Namespace) -> list[Gallery]:

@@ -138,7 +138,7 @@ def write_index(http: Http, index: str, kind: Kind, bodies: Iterable[bytes], cou
         answer = http.request_bytes("POST", f"/{index}/_bulk?filter_path=errors", body)
         spent_s += time.perf_counter() - began_s
         if b"true" in answer:
-            raise SystemExit(f"a document was refused: {http.request_bytes('POST', f'/{index}/_bulk', body)[:500]!r}")
+            raise SystemExit(f"a document was rejected: {http.request_bytes('POST', f'/{index}/_bulk', body)[:500]!r}")
     began_s = time.perf_counter()
     http.request_json("POST", f"/{index}/_refresh")
     spent_s += time.perf_counter() - began_s

@@ -22,9 +22,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="the folder to write (default: sets in STAIR_ES_HOME)")
-    parser.add_argument(
-        "--downloads", type=Path, help="where package files are looked for first and kept (default: a temporary folder)"
-    )
+    parser.add_argument("--downloads", type=Path, help="cache of package files (default: a temporary folder)")
     args = parser.parse_args()
     print(format_summary(build_sets(args.out, args.downloads)))
     return 0

@@ -66,7 +66,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SystemExit(f"can't make {folder}: {error.strerror}; pass another one") from error
+        raise SystemExit(f"can't create {folder}: {error.strerror}; choose another folder") from error
 
 
 def collect_items(downloads: Path, temporary: Path) -> list[Item]:

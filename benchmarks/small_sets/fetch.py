@@ -173,11 +173,11 @@ def check_package(package: Package, file: Path) -> None:
         SystemExit: If the checksum differs.
     """
     if not file.is_file():
-        raise SystemExit(f"{package.name} {package.version} didn't come as {file}: put that file there by hand")
+        raise SystemExit(f"{package.name} {package.version} wasn't downloaded as {file}: place the file there manually")
     data = file.read_bytes()
     sha512 = "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()
     if package.digest not in (sha512, "sha256:" + hashlib.sha256(data).hexdigest()):
-        raise SystemExit(f"{file} isn't {package.name} {package.version} as it was published: delete it and try again")
+        raise SystemExit(f"{file} differs from the published {package.name} {package.version}: delete it and try again")
 
 
 def fetch_from_npm(package: Package, downloads: Path) -> None:
@@ -206,7 +206,7 @@ def run_tool(command: list[str], folder: Path, package: Package, which: Callable
     """
     remedy = f"Or get {package.file} elsewhere, and say where it is: see --help."
     if not which(command[0]):
-        raise SystemExit(f"{command[0]} isn't here, and {package.name} is fetched by it. {remedy}")
+        raise SystemExit(f"{command[0]} isn't installed, but it is needed to fetch {package.name}. {remedy}")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"'{' '.join(command)}' failed:\n{done.stderr.strip()}\n{remedy}")

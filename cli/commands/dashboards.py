@@ -247,10 +247,10 @@ def resolve_dashboard_spec(
 ) -> tuple[DashboardSpec, Distribution | None]:
     """Return the specification of the dashboard, and the distribution of the cluster.
 
-    The cluster is asked for what is None; it is not asked if the options suffice and no URL is given.
+    Missing values are requested from the cluster, unless the options suffice and no URL is given.
 
     Returns:
-        The specification, and the distribution, or None if the cluster wasn't asked or doesn't answer.
+        The specification, and the distribution, or None if the cluster wasn't queried or doesn't respond.
 
     Raises:
         UsageError: If the name is not a valid index name, or `page_url` no URL.

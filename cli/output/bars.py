@@ -83,7 +83,7 @@ def render_bar(fraction: float, cells: int, encoding: str = "utf-8") -> str:
     Args:
         fraction: Filled share, 0 to 1.
         cells: Width of the full bar; it is drawn in eighths of a cell.
-        encoding: Encoding of the terminal; without Unicode the bar is made of `#`.
+        encoding: Encoding of the terminal; without Unicode the bar consists of `#`.
 
     Returns:
         The bar, padded to `cells`.
@@ -155,7 +155,7 @@ def format_hit(rank: int, hit: Hit, terminal: TerminalInfo, *, explain: bool) ->
 
 
 def format_weak_heading(weak: int, shown: int) -> Text:
-    """Format the line above the weak matches; it says so if there are no others."""
+    """Format the line above the weak matches, which mentions if there are no others."""
     if weak == shown:
         return Text("no good match, only weak ones:", style="bold yellow")
     matches = "match" if weak == 1 else "matches"

@@ -93,7 +93,7 @@ _HEAVY = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a heavy module when one of its names is first asked for: a kind is imported to be listed, and must stay cheap."""
+    """Import a heavy module when one of its names is first requested: a kind is imported to be listed, and must stay cheap."""
     for home, names in _HEAVY.items():
         if name in names:
             return getattr(import_module(f"stair_es.{home}"), name)

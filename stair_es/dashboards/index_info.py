@@ -66,7 +66,7 @@ class DashboardSpec:
     token_counts: tuple[int, int] = (0, 100)
     """Smallest and largest number of tokens of an image. If they are equal, there is no panel about them."""
     image_fields: tuple[PatternField, ...] = ()
-    """Fields of the index for its index pattern; without them, the product asks for them."""
+    """Fields of the index for its index pattern; without them, the product requests them."""
     token_index_fields: tuple[PatternField, ...] = ()
     """Fields of the token index for its index pattern."""
     page_url: str | None = None

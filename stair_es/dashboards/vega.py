@@ -147,7 +147,7 @@ def build_source_heatmap(spec: DashboardSpec) -> VegaSpec:
                 "y": y,
                 "x": x,
                 "color": source_channel,
-                "shape": source_channel,  # keeps overlapping points apart
+                "shape": source_channel,  # separates overlapping points
                 "tooltip": tooltip,
             },
         },

@@ -20,7 +20,7 @@ _PATIENCE_S = 900.0
 def hold_lock(path: Path, waiting_for: str) -> Iterator[None]:
     """Hold the lock file. The operating system releases it when its holder dies, so a stale file doesn't block.
 
-    `waiting_for` says in messages what the holder does.
+    `waiting_for` describes the work of the holder in messages.
 
     Raises:
         NodeError: If the file cannot be written, or another process held the lock for 15 minutes.

@@ -1,4 +1,4 @@
-"""Reports made of tables, for the smaller evaluations, and Markdown tables."""
+"""Reports of tables, for the smaller evaluations, and Markdown tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TableReport:
     """Values for JSON."""
     remarks: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
-    """What was skipped, and why."""
+    """Skipped parts, with reasons."""
     packages: tuple[str, ...] = ("stair-es", "numpy")
     """Packages whose versions are listed."""
     seconds: float

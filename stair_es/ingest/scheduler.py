@@ -52,7 +52,7 @@ class EncoderUtilization:
     _last: float = 0.0
 
     def record_finished(self, seconds: float) -> None:
-        """Record an encode that took `seconds` and was seen to finish now."""
+        """Record an encode that took `seconds` and has just finished."""
         self._last = time.perf_counter()
         if self._first is None:
             self._first = self._last

@@ -52,23 +52,23 @@ class WordChecker(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class MatchThresholds:
-    """Where weak matches begin, for a model whose image vectors have length 1. An image that reaches neither is a weak match."""
+    """Thresholds of weak matches, for a model whose image vectors have length 1. An image that reaches none is a weak match."""
 
     weak_cosine: float
-    """Cosine of query and image from which on an image is a match."""
+    """Minimum cosine of query and image for a match."""
     weak_image_cosine: float
-    """The same, where images are part of the query."""
+    """The same, if images are part of the query."""
     named_weight: float
-    """Weight from which on a token counts: an image that has each word of the query with it is a match, too."""
+    """Minimum weight of a token to count: an image that has each word of the query with it is a match, too."""
 
 
 @runtime_checkable
 class MatchGrader(Protocol):
-    """An encoder for which it was measured where weak matches begin. Without it, no hit is called weak."""
+    """An encoder with measured thresholds of weak matches. Without it, no hit is called weak."""
 
     @property
     def match_thresholds(self) -> MatchThresholds | None:
-        """Return where weak matches begin; None if it wasn't measured."""
+        """Return the thresholds of weak matches; None if they weren't measured."""
 
 
 @runtime_checkable
@@ -115,7 +115,7 @@ class ModelCard:
     facts: ModelFacts | None = None
     """Further facts for `stair-es models`."""
     match_thresholds: MatchThresholds | None = None
-    """Where weak matches begin; None if it wasn't measured."""
+    """Thresholds of weak matches; None if they weren't measured."""
 
 
 class CardMixin:
@@ -135,7 +135,7 @@ class CardMixin:
 
     @property
     def match_thresholds(self) -> MatchThresholds | None:
-        """Return where weak matches begin, as the card says."""
+        """Return the thresholds of weak matches from the card."""
         return self._card.match_thresholds
 
 

@@ -19,7 +19,7 @@ from stair_es.types import ImageSpec, ResizeMode
 
 CONFIG_JSON = "config.json"
 DENSE_FOLDER = "dense"
-"""Folder of the dense model in a checkpoint that is made of one."""
+"""Folder of the dense model in a checkpoint built from one."""
 MODULES_JSON = "modules.json"
 """Present in every folder of sentence-transformers, with or without a `config.json`."""
 SENTENCEPIECE_FILE = "spiece.model"

@@ -1,4 +1,4 @@
-"""Copy a dense model into a checkpoint that is made of it, so that the checkpoint also works on another machine."""
+"""Copy a dense model into a checkpoint built from it, so that the checkpoint also works on another machine."""
 
 from __future__ import annotations
 

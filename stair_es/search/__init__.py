@@ -56,7 +56,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a module when one of its names is first asked for: builders load no model, and no submodule loads all others."""
+    """Import a module when one of its names is first requested: builders load no model, and no submodule loads all others."""
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"{__name__}.{home}"), name)

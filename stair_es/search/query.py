@@ -67,7 +67,7 @@ class SearchQuery:
     min_score: float | None = None
     """Minimum score of hits."""
     match_thresholds: MatchThresholds | None = None
-    """Where weak matches begin, for documents whose vectors have length 1; None if that isn't known."""
+    """Thresholds of weak matches, for documents whose vectors have length 1; None if they aren't known."""
     named_words: Sequence[TokenGroup] = ()
     """The words of the text: a document that has all of them is not a weak match, regardless of its score."""
     unknown_words: Sequence[UnknownWord] = ()

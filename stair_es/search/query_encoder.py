@@ -120,7 +120,7 @@ def build_search_query(encoder: Encoder, inputs: QueryInputs, read_limits: ReadL
 
 
 def choose_match_thresholds(encoder: Encoder, texts: Sequence[str], *, has_images: bool) -> MatchThresholds | None:
-    """Choose where weak matches begin; None if the model doesn't say.
+    """Choose the thresholds of weak matches; None if the model has none.
 
     If the texts have no known word and there is no image, only a cosine of 1 is a match: hits of their pieces are guesses.
 

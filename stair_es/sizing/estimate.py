@@ -73,7 +73,7 @@ _MAY_BE_ZERO = frozenset({"images", "replicas", "rebuild", "queries_per_s", "nod
 
 @dataclass(frozen=True, kw_only=True)
 class SizingEstimate:
-    """The numbers that a plan is made of."""
+    """The numbers of a plan."""
 
     primary_gb: float
     """One copy of all documents."""

@@ -81,7 +81,7 @@ def get_media_type(request: Request) -> str:
 
 
 def check_json_type(request: Request) -> None:
-    """Check that the body is said to be plain JSON: another site can't send this type without a CORS preflight.
+    """Check that the content type is plain JSON, which another site can't send without a CORS preflight.
 
     Raises:
         RequestRejected: If it isn't.

@@ -39,7 +39,7 @@ def parse_root_path(text: str) -> str:
 
 
 class RootPathMiddleware:
-    """ASGI middleware that strips the root path from requests that have it, so that all else sees the server's own paths."""
+    """ASGI middleware that strips the root path from requests that have it, so that other code sees the server's own paths."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
         """Wrap an application.

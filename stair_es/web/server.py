@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 8077
 _MAX_PORTS_TRIED = 20
 _MAX_REQUESTS = 512
-"""More than the encoder lets wait by default, so that it is its queue that rejects, and its metrics that say so."""
+"""More than the encoder queues by default, so that its queue rejects requests and its metrics count them."""
 _MAX_CONNECTIONS = 800
 """Below the 1,024 files that a process may usually open. uvicorn rejects all requests above it, also those to `/health`."""
 _SHUTDOWN_TIMEOUT_S = 3

@@ -200,7 +200,7 @@ def _list_reasons(error: object) -> Iterator[str]:
 
 
 def _find_root_reason(error: Mapping[str, Any]) -> object:
-    """Return the last reason of the chain of causes, but for one that says less than its effect: "unknown field"."""
+    """Return the last reason of the chain of causes, except one that is less specific than its effect: "unknown field"."""
     reason = error.get("reason")
     cause = error.get("caused_by")
     while isinstance(cause, dict) and cause.get("type") != "named_object_not_found_exception":

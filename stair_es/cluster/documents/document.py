@@ -97,7 +97,7 @@ class ImageMetadata:
     version: str | None
     """Version of the bytes that their store reports without reading them."""
     modified_at: str | None = None
-    """When the bytes were last modified, as their store says."""
+    """Time of the last modification of the bytes, as reported by their store."""
     bytes: int
     sha256: str
     perceptual_hash: str | None = None

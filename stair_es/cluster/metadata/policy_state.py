@@ -37,7 +37,7 @@ class PolicyState:
 
     policy: TokenPolicy | None = None
     pending_operation: PolicyOperation | None = None
-    """Operation that was started and has not been seen to finish."""
+    """Operation that was started and is not known to have finished."""
 
     def to_json(self) -> dict[str, Any] | None:
         """Return the value for `_meta`; None if there is no policy and no operation."""

@@ -135,5 +135,5 @@ def _scroll_documents(cluster: Cluster, index: str, query: Mapping[str, Any]) ->
                 cluster.client.scroll, body={"scroll_id": response["_scroll_id"], "scroll": _SCROLL_TTL}, retry=NO_RETRY
             )
     finally:
-        with suppress(exceptions.TransportError):  # the scroll also expires, and an earlier error says more
+        with suppress(exceptions.TransportError):  # the scroll also expires, and an earlier error is more informative
             cluster.client.clear_scroll(body={"scroll_id": [response["_scroll_id"]]}, ignore=[404])

@@ -73,7 +73,7 @@ class ClusterSinkSession:
             try:
                 yield
             except BaseException:
-                with suppress(ClusterError):  # the first error says more
+                with suppress(ClusterError):  # the first error is more informative
                     self._warn_policy_changed()
                 raise
 

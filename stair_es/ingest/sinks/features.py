@@ -1,4 +1,4 @@
-"""Optional features of a sink that is a search index: token policy, token ids and token index. Others need none of them."""
+"""Optional features of a sink that is a search index: token policy, token ids and token index. Other sinks don't need them."""
 
 from __future__ import annotations
 

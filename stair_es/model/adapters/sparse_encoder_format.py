@@ -71,7 +71,7 @@ SPARSE_ENCODER_FORMAT, SPLADE_FORMAT = SparseEncoderFormat(), SpladeFormat()
 
 
 def _check_remote_code(folder: Path, name: str, modules: list[dict[str, Any]], *, trusts_code: bool) -> None:
-    """Raise ModelError if the model brings its own Python code, and the user doesn't trust it."""
+    """Raise ModelError if the model contains Python code, and the user doesn't trust it."""
     code = find_remote_code(folder, modules)
     if code and not trusts_code:
         raise ModelError(
@@ -109,7 +109,7 @@ def _list_subfolders(folder: Path) -> list[Path]:
 
 
 def find_remote_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
-    """Find the Python code that a model brings: custom module classes, and networks that name custom classes."""
+    """Find the Python code that a model contains: custom module classes, and networks that name custom classes."""
     code = [str(module.get("type")) for module in modules if not str(module.get("type")).startswith("sentence_transformers.")]
     for path in sorted(folder.rglob("*.json")):
         try:

@@ -33,7 +33,7 @@ class GraphBuilder:
         Args:
             op: Operator type.
             inputs: Names of its inputs.
-            output: Name of its output; empty for one made of the operator and the number of the node.
+            output: Name of its output; if empty, it consists of the operator and the number of the node.
             attributes: Attributes of the operator.
         """
         output = output or f"{op}_{len(self.nodes)}"

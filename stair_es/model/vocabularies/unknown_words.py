@@ -28,7 +28,7 @@ class UnknownWord:
     """Tokens of the model with a similar spelling, the nearest first."""
 
     def __str__(self) -> str:
-        """Say it to a user."""
+        """Return the message to the user."""
         suggestion = f"; did you mean {' or '.join(self.suggestions)}?" if self.suggestions else ""
         return f"{self.word!r} is not a word of this model{suggestion}"
 
@@ -54,7 +54,7 @@ def suggest_words(encoder: Encoder, word: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)
 def _find_similar(word: str, tokens: tuple[str, ...]) -> tuple[str, ...]:
-    """Find the most similar tokens: 0.1 s for 30,000 tokens, and each page of a search asks for the same."""
+    """Find the most similar tokens: 0.1 s for 30,000 tokens, and each page of a search needs the same."""
     similar_lengths = range(len(word) - _MIN_LENGTH, len(word) + _MIN_LENGTH + 1)
     candidates = {_fold(token): token for token in tokens if len(token) in similar_lengths and token.isalpha()}
     similar = get_close_matches(_fold(word), candidates, n=_MAX_SUGGESTIONS, cutoff=_MIN_LIKENESS)

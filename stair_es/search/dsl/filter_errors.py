@@ -62,7 +62,7 @@ def explain_filter_error(reason: str, text: str, fields: Mapping[str, MappedFiel
 
 
 def _build_value_error(text: str, fields: Mapping[str, MappedField], kinds: tuple[FieldKind, ...], comparison: str) -> QueryError:
-    """Build the error for a value of a field of one of these kinds; the engine doesn't say of which field."""
+    """Build the error for a value of a field of one of these kinds; the engine doesn't report the field."""
     names = dict.fromkeys(reference.name for reference in list_filter_fields(parse_filter(text)))
     suspects = [fields[name] for name in names if name in fields and fields[name].kind in kinds]
     if not suspects:

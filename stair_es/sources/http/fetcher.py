@@ -33,7 +33,7 @@ class RetryableError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.wait_s = wait_s
-        """Seconds that the server asked to wait."""
+        """Seconds to wait, as requested by the server."""
         self.host = host
         """The server."""
 
@@ -77,7 +77,7 @@ def describe_status(status: int) -> str:
 
 _HEADERS = {"User-Agent": f"stair-es/{__version__}", "Accept": "image/*, */*;q=0.1", "Accept-Encoding": "identity"}
 _RETRYABLE_STATUSES = BUSY_STATUSES | {408, 425, 500}
-"""Statuses of foreign servers that may be different on the next attempt."""
+"""Statuses of servers that may differ on the next attempt."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_DRAIN = 16 * 1024
 _MAX_BACKOFF_S = 8.0

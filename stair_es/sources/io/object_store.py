@@ -37,7 +37,7 @@ class ObjectLocator:
 
     @classmethod
     def from_url(cls, url: str, size: int | None = None, modified_at: str | None = None) -> ObjectLocator:
-        """Create it from a URL, with the URL's credentials kept apart."""
+        """Create it from a URL, with the credentials stored separately."""
         uri = strip_credentials(url)
         return cls(uri, size, url if url != uri else None, modified_at)
 

@@ -65,7 +65,7 @@ class ParquetSource(TableSource):
             first_row += rows
 
     def _select_columns(self, names: list[str]) -> list[str]:
-        """Select the columns to read, apart from that of the image."""
+        """Select the columns to read, except that of the image."""
         selected = set(self._options.columns.values() or ("caption", "text", "txt"))
         return [name for name in names if name in selected or "*" in selected]
 

@@ -30,7 +30,7 @@ class TextLoader(Protocol):
     """Loader of a batch's texts."""
 
     def load_batch(self, texts: Sequence[str]) -> TextBatch:
-        """Return the tokens, with cached states where there are some."""
+        """Return the tokens, with cached states if they exist."""
 
 
 class CaptionSource(Protocol):

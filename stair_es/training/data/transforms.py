@@ -29,7 +29,7 @@ class Augmentation:
     crop_ratio: float = 1.0
     """Largest factor by which a view's aspect ratio may differ from the image's; 1 for no change."""
     flip: float = 0.0
-    """Fraction of views that are mirrored. Use 0 where captions say left and right, or images contain writing."""
+    """Fraction of views that are mirrored. Use 0 if captions mention left and right, or images contain text."""
     rotation_deg: float = 0.0
     """Largest angle in either direction."""
     brightness: float = 0.0

@@ -108,7 +108,7 @@ def list_field_facts(info: IndexInfo) -> list[dict[str, str]]:
 
 
 def is_hidden_token(info: IndexInfo, token: str) -> bool:
-    """Check whether a token is hidden unless asked for: pieces of words, and tokens that the policy mutes."""
+    """Check whether a token is hidden by default: pieces of words, and tokens that the policy mutes."""
     return is_piece(token) or (info.policy is not None and token in info.policy.mute)
 
 

@@ -262,7 +262,7 @@ def parse_oldest_date(response: Mapping[str, Any], k: int) -> int:
 
 
 def build_browsing_request(query: Mapping[str, Any], params: SearchParams, plan: QueryPlan, oldest_ms: int) -> SearchRequest:
-    """Build the request for the newest images, none of which is older than `oldest_ms`; 0 for no bound.
+    """Build the request for the newest images, none older than `oldest_ms`; 0 for no bound.
 
     Raises:
         QueryError: If `params.after` is not a cursor, or there is no total order.

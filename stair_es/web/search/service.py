@@ -267,7 +267,7 @@ class SearchService:
                 state,
                 hit,
                 explain_bag_score(query, hit.source) if params.method == "bag" else hit.contributions,
-                hit.score if params.method == "bm25" else 0.0,  # otherwise the score is that of its tokens, apart from rounding
+                hit.score if params.method == "bm25" else 0.0,  # otherwise the score is that of its tokens, except for rounding
             )
             for hit in hits
         ]

@@ -15,7 +15,7 @@ _CANDIDATES = 1000
 _MIN_COUNT = 2
 _MIN_SHARE = 0.002
 _MAX_SHARE = 0.2
-"""A token with more images than this says little about one."""
+"""A token with more images than this is not specific."""
 _MAX_OVERLAP = 0.5
 """A token whose images are mostly those of a heavier suggestion, as with `cat` and `cats`, adds nothing."""
 _LEADING_TOKENS, _MIN_LEADING_SHARE = 3, 0.5
@@ -62,7 +62,7 @@ def parse_suggestions(response: Mapping[str, Any], muted: frozenset[str], stop_w
 
 
 def is_readable(token: str, stop_words: frozenset[str]) -> bool:
-    """Check whether a token is a word that says something: letters only, and no stop word."""
+    """Check whether a token is a meaningful word: letters only, and no stop word."""
     long_enough = len(token) >= _MIN_LETTERS or not token.isascii()  # a word of one ideograph is a word
     return token.isalpha() and long_enough and is_content_token(token, stop_words)
 

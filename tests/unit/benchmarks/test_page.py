@@ -99,14 +99,14 @@ def test_losses_are_listed_first_and_all_counted(bench: dict[str, ModuleType]) -
 
 def test_failed_and_skipped_runs_are_named_at_the_top(bench: dict[str, ModuleType]) -> None:
     failed = record(bench, "sink", status="failed", reason="exit status 1: documents are missing", result=None)
-    missing = record(bench, "quality", status="not run", reason="apt-get isn't here", result=None, began="", seconds=0.0)
+    missing = record(bench, "quality", status="not run", reason="apt-get isn't installed", result=None, began="", seconds=0.0)
     page = render(bench, failed, missing)
     glance = section(page, "## Summary")
     assert "- **failed**: [sink](#sink)" in glance
     assert "- **not run**: [quality](#quality)" in glance
     assert "- **not run**: [ingest](#ingest)" in glance  # there is no record of it
     assert "**Failed**: exit status 1: documents are missing" in section(page, "### sink")
-    assert "**Not run**: apt-get isn't here" in section(page, "### quality")
+    assert "**Not run**: apt-get isn't installed" in section(page, "### quality")
     assert "**Not run yet**: `python benchmarks/ingest.py" in section(page, "### ingest")
 
 
@@ -160,7 +160,7 @@ def test_unavailable_pictures_are_not_a_failure(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(
-        bench["page.inputs"].InputUnavailable, match=r"apt-get isn't here, and tuxpaint-stamps-default is fetched by it"
+        bench["page.inputs"].InputUnavailable, match=r"apt-get isn't installed, but it is needed to fetch tuxpaint-stamps-default"
     ):
         bench["page.inputs"].fetch_inputs(f"benchmarks/query.py --tuxpaint {bench['page.plan'].TUXPAINT}", tmp_path)
     bench["page.inputs"].fetch_inputs("benchmarks/listing.py", tmp_path)
