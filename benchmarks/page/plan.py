@@ -101,7 +101,7 @@ RUNS = (
     Run(
         name="distill",
         group=QUALITY,
-        shows="Tokens distilled from a dense model, compared with its own vectors",
+        shows="Tokens distilled from a dense model, compared with its own vectors ([explanation](distill.md))",
         script="distill",
         short=f"--sets {SETS} --out {RETRAINED} --methods dictionary --steps 60 --pairs 400",
         long=f"--sets {SETS} --out {TRAINED}",
