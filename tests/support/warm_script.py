@@ -6,7 +6,8 @@
         subprocess.run([script, "search", "a cat"])
 
 Arguments, environment, working folder, standard streams and exit code are those of the console script, and each process imports
-the modules of this project anew. Servers, Ray, training and the embedded node are left to the console script itself.
+the modules of this project anew. Servers, Ray, training, the embedded node and completion (which asks for the shell that is the
+parent) are left to the console script itself.
 
 As a program, `warm_script.py ADDRESS` is the process that is forked.
 """
@@ -31,7 +32,7 @@ _SCRIPT = Path(sys.executable).parent / "stair-es"
 
 _CLIENT = """#!{python} -IS
 import marshal, os, socket, sys
-if {{"serve", "encoder", "node", "train", "ray"}} & {{*sys.argv}}:
+if {{"serve", "encoder", "node", "train", "ray", "--show-completion", "--install-completion"}} & {{*sys.argv}}:
     os.execv({script!r}, [{script!r}, *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
