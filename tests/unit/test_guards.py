@@ -124,3 +124,10 @@ def test_texts_load_no_image_modules() -> None:
     )
     assert "stair_es.model.stair_mini.encoder" in loaded
     assert not {"onnx", "onnxruntime", "torch"} & loaded
+
+
+def test_files_that_run_first_exist(pytestconfig: pytest.Config) -> None:
+    tests = ROOT / "tests"
+    conftest = pytestconfig.pluginmanager.get_plugin(str(tests / "conftest.py"))
+    assert conftest is not None
+    assert [first for first in conftest.LONGEST_FIRST if not (tests / first).exists()] == []
