@@ -38,7 +38,7 @@ nodes.close()
 @contextmanager
 def own_nodes() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Start a process that owns nodes, which only sleep; yield it and its address."""
-    command = [sys.executable, "-c", _OWNER, Path(__file__).parents[1]]
+    command: list[str | Path] = [sys.executable, "-c", _OWNER, Path(__file__).parents[1]]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         yield owner, owner.stdout.readline().strip()

@@ -58,7 +58,7 @@ def start_warm_script(folder: Path) -> Iterator[Path]:
     address, client = folder / "warm.sock", folder / "stair-es"
     client.write_text(_CLIENT.format(python=sys.executable, script=str(_SCRIPT), address=str(address)), encoding="utf-8")
     client.chmod(0o700)
-    command = [sys.executable, __file__, address]
+    command: list[str | Path] = [sys.executable, __file__, address]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         if process.stdout is None or not process.stdout.readline():
             raise RuntimeError(f"{__file__} ended with {process.wait()}")
