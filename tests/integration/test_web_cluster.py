@@ -18,6 +18,7 @@ from support.models import tiny_stair
 from support.servers.hostile_http_server import PageClient, Response, serve_page
 from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
+from stair_es.cluster.client import retry
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
@@ -43,6 +44,13 @@ def read_only(asked: RecordedRequest) -> StubResponse | None:
 def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
     with ingest_corpus(node_url, "test-web-cluster", tmp_path_factory.mktemp("photos")) as made:
         yield made
+
+
+@pytest.fixture
+def _fresh_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request asks the cluster for the state of the index, as often as ever, but without waiting between attempts."""
+    monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
+    monkeypatch.setattr(retry, "compute_backoff_s", lambda *_: 0.0)
 
 
 def everything(page: PageClient, corpus: Corpus) -> dict[str, int]:
@@ -86,8 +94,8 @@ def test_the_read_only_proxy_stops_writes(node_url: str, corpus: Corpus) -> None
         cluster.client.index(index=corpus.index, id="x", body={})
 
 
-def test_page_reports_an_unavailable_cluster_and_recovers(node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
+@pytest.mark.usefixtures("_fresh_state")
+def test_page_reports_an_unavailable_cluster_and_recovers(node_url: str, corpus: Corpus) -> None:
     away = threading.Event()
     gone = StubResponse(status=503, body=b"{}")
     with (
@@ -107,8 +115,8 @@ def test_page_reports_an_unavailable_cluster_and_recovers(node_url: str, corpus:
         assert set(everything(page, corpus).values()) == {200}
 
 
-def test_closed_ports_are_unreachable_clusters(node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
+@pytest.mark.usefixtures("_fresh_state")
+def test_closed_ports_are_unreachable_clusters(node_url: str, corpus: Corpus) -> None:
     with RecordingProxy(node_url) as proxy, serve_page(Connection(url=proxy.url), corpus.alias) as page:
         assert page.post("/api/search", CAT).status == 200
         proxy.kill()
@@ -119,8 +127,8 @@ def test_closed_ports_are_unreachable_clusters(node_url: str, corpus: Corpus, mo
         assert proxy.url in page.messages[-1]  # the operator is told where
 
 
-def test_hanging_cluster_delays_only_its_requests(node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
+@pytest.mark.usefixtures("_fresh_state")
+def test_hanging_cluster_delays_only_its_requests(node_url: str, corpus: Corpus) -> None:
     hanging, released = threading.Event(), threading.Event()
 
     def gate(asked: RecordedRequest) -> StubResponse | None:
