@@ -23,7 +23,7 @@ from PIL import Image, ImageEnhance
 
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair_mini.encoder import StairMiniEncoder
-from stair_es.search.ranking.duplicates import MAX_ASPECT_DIFFERENCE, MAX_BITS, MIN_COSINE, share_main_colours
+from stair_es.search.ranking.duplicates import MAX_ASPECT_DIFFERENCE, MAX_BITS, MIN_COSINE, share_main_colors
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
@@ -39,7 +39,7 @@ class Look:
     hash: int | None
     aspect: float
     tokens: Mapping[str, float]
-    colours: tuple[str, ...]
+    colors: tuple[str, ...]
 
 
 def cut(left: float = 0.0, top: float = 0.0, right: float = 0.0, bottom: float = 0.0) -> Change:
@@ -87,14 +87,14 @@ def look_at(encoder: StairMiniEncoder, image: Image.Image, image_format: str = "
     decoded = decode_image(buffer.getvalue(), encoder.image_spec, DecodeLimits())
     [vector] = encoder.encode_images(decoded.pixels_HWC[None])
     bits = None if decoded.perceptual_hash is None else int(decoded.perceptual_hash, 16)
-    return Look(bits, decoded.width / decoded.height, vector.to_dict(), decoded.colours)
+    return Look(bits, decoded.width / decoded.height, vector.to_dict(), decoded.colors)
 
 
 def compare_looks(look: Look, other: Look) -> tuple[int, float]:
-    """Return the number of differing bits and the cosine; other shapes or colours, and plain colours, count as all bits."""
+    """Return the number of differing bits and the cosine; other shapes or colors, and plain colors, count as all bits."""
     if look.hash is None or other.hash is None or abs(math.log(look.aspect / other.aspect)) > MAX_ASPECT_DIFFERENCE:
         return 64, 0.0
-    if not share_main_colours(look.colours, other.colours):
+    if not share_main_colors(look.colors, other.colors):
         return 64, 0.0
     norm = math.hypot(*look.tokens.values()) * math.hypot(*other.tokens.values())
     cosine = sum(weight * other.tokens.get(token, 0.0) for token, weight in look.tokens.items()) / norm if norm else 0.0

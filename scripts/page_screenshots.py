@@ -51,7 +51,7 @@ def show_explanation(page: Page, site: Site) -> None:
 def show_filters(page: Page, site: Site) -> None:
     """Show an open filter, and the chip of another."""
     open_gallery(site, page, "/?range.width=400..")
-    open_filter(page, "Colours")
+    open_filter(page, "Colors")
 
 
 def show_image(page: Page, site: Site) -> None:

@@ -42,7 +42,7 @@ class ImageSpec:
     size_px: int
     """Side of the square."""
     background: tuple[int, int, int] = (255, 255, 255)
-    """Colour behind transparent pixels, and of the padding."""
+    """Color behind transparent pixels, and of the padding."""
     fit: ResizeMode = "pad"
     """How an image is made square: `pad` shows the whole image and pads the rest, `squash` distorts it slightly before it is
     padded, `crop` shows the middle, `stretch` distorts it.

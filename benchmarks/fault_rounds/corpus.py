@@ -12,8 +12,8 @@ from harness.photos import PHOTOS, list_photos
 from PIL import Image
 from support.plugin_metadata import write_entry_points
 
-MODEL, MODEL_ID = "colours", "colours-1"
-OTHER_MODEL = "other-colours"
+MODEL, MODEL_ID = "colors", "colors-1"
+OTHER_MODEL = "other-colors"
 _PLUGIN = PHOTOS.parent / "plugin" / "src"
 _PX = 96
 _BROKEN = 40
@@ -59,8 +59,8 @@ def make_corpus(folder: Path, images: int) -> Corpus:
     for i in range(_BROKEN):
         (made.broken / f"{i:06}.jpg").write_bytes(b"not an image")
     own = folder / "own-packages"
-    write_entry_points(made.packages, "stair_es_example_plugin", f"{MODEL} = stair_es_example.colours:KIND")
-    write_entry_points(own, "stair_es_faults", f"{OTHER_MODEL} = fault_rounds.other_colours:KIND")
+    write_entry_points(made.packages, "stair_es_example_plugin", f"{MODEL} = stair_es_example.colors:KIND")
+    write_entry_points(own, "stair_es_faults", f"{OTHER_MODEL} = fault_rounds.other_colors:KIND")
     sys.path += [str(made.packages), str(_PLUGIN), str(own)]
     return made
 

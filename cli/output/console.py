@@ -25,7 +25,7 @@ class _StdoutConsole(Console):
 class _StderrConsole(Console):
     @property
     def is_terminal(self) -> bool:
-        """Whether bars and colours may be shown; never between JSON lines."""
+        """Whether bars and colors may be shown; never between JSON lines."""
         return super().is_terminal and not is_json_logging()
 
 

@@ -32,7 +32,7 @@ _LEADING_FIELDS = (
     "height",
     "format",
     "bytes",
-    "colours",
+    "colors",
     "taken_at",
     "modified_at",
     "ingested_at",

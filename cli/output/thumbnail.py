@@ -1,4 +1,4 @@
-"""Thumbnails in half blocks, for terminals with enough colours."""
+"""Thumbnails in half blocks, for terminals with enough colors."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _MAX_THUMBNAIL_PIXELS = 4_000_000
 
 
 def can_show_thumbnails(console: Console) -> bool:
-    """Return whether the console is a terminal with at least 256 colours and Unicode."""
-    colours = console.color_system in ("256", "truecolor") and not console.no_color
-    return console.is_terminal and colours and console.encoding.lower().startswith("utf")
+    """Return whether the console is a terminal with at least 256 colors and Unicode."""
+    colors = console.color_system in ("256", "truecolor") and not console.no_color
+    return console.is_terminal and colors and console.encoding.lower().startswith("utf")
 
 
 def render_terminal_thumbnail(data: bytes, console: Console, *, required: bool) -> RenderableType | None:

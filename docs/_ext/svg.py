@@ -1,4 +1,4 @@
-"""SVG elements for the figures of the documentation, self-contained and with colours for light and dark pages."""
+"""SVG elements for the figures of the documentation, self-contained and with colors for light and dark pages."""
 
 from __future__ import annotations
 

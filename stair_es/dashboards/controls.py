@@ -21,10 +21,10 @@ class FilterControl:
 def list_controls(spec: DashboardSpec) -> tuple[FilterControl, ...]:
     """Return the controls of a dashboard: fields that both indices have, since the products apply each filter to every panel."""
     last = FilterControl(field="model", label="Model") if spec.has_token_index else FilterControl(field="format", label="Format")
-    colours = (FilterControl(field="colours", label="Colour"),) if spec.colours else ()
+    colors = (FilterControl(field="colors", label="Color"),) if spec.colors else ()
     return (
         FilterControl(field="top_tokens", label="Word"),
-        *colours,
+        *colors,
         FilterControl(field=spec.name_field, label="Image"),
         FilterControl(field="source", label="Source"),
         last,

@@ -16,7 +16,7 @@ from stair_es.cluster.metadata.index_metadata import (
     check_not_token_index,
     get_index_meta,
     get_token_index_meta,
-    has_colours,
+    has_colors,
     has_names,
     has_thumbnails,
 )
@@ -75,8 +75,8 @@ class DashboardSpec:
     """Whether documents have a `caption`."""
     thumbnails: bool = True
     """Whether documents have a `thumbnail`."""
-    colours: bool = True
-    """Whether documents have `colours`, also in the token index."""
+    colors: bool = True
+    """Whether documents have `colors`, also in the token index."""
 
     def __post_init__(self) -> None:
         check_alias_name(self.name)  # patterns are rejected, too: the token index and the ids of the objects derive from the name
@@ -143,7 +143,7 @@ def inspect_index(cluster: Cluster, name: str, time_field: TimeField | None = No
         name_field="name" if all(map(has_names, mappings.values())) and (not token_fields or "name" in token_fields) else "uri",
         captions=stats.captions,
         thumbnails=any(map(has_thumbnails, mappings.values())),
-        colours=all(map(has_colours, mappings.values())) and (not token_fields or "colours" in token_fields),
+        colors=all(map(has_colors, mappings.values())) and (not token_fields or "colors" in token_fields),
         image_fields=_read_fields(cluster, name),
     )
     return DashboardIndexInfo(spec=spec, images=stats.images, remarks=tuple(_list_remarks(spec, stats.images)))

@@ -23,7 +23,7 @@ _NUMBERS: PanelSize = (12, 12)
 _CONTROLS: PanelSize = (48, 8)
 """A separate row: each control is at least 250 pixels wide, so four fit in a row of a screen with 1280, and two rows are high
 enough."""
-_COLOURS: PanelSize = (16, 15)
+_COLORS: PanelSize = (16, 15)
 _TIME_LABELS = {"taken_at": "taken", "ingested_at": "ingested"}
 
 
@@ -151,12 +151,12 @@ def _build_token_panels(builder: _PanelBuilder) -> Iterator[Panel]:
         over_time = charts.build_bar_chart(
             [images, first_words, charts.build_date_agg(spec.time_field, spec.interval, label, "3")], upright=True, stacked=True
         )
-        colours_width = _COLOURS[0] if spec.colours else 0
-        size = (GRID_COLUMNS - colours_width, _WIDE[1])
+        colors_width = _COLORS[0] if spec.colors else 0
+        size = (GRID_COLUMNS - colors_width, _WIDE[1])
         yield builder.build_chart("over-time", f"Words over time ({label})", over_time, pattern, size=size)
-    if spec.colours:
-        colours = charts.build_bar_chart([images, charts.build_terms_agg("colours", 12, "Colour", "segment")])
-        yield builder.build_chart("colours", "Colours of the images", colours, pattern, size=_COLOURS)
+    if spec.colors:
+        colors = charts.build_bar_chart([images, charts.build_terms_agg("colors", 12, "Color", "segment")])
+        yield builder.build_chart("colors", "Colors of the images", colors, pattern, size=_COLORS)
 
 
 def _build_weight_panels(builder: _PanelBuilder) -> Iterator[Panel]:

@@ -1,7 +1,7 @@
 """Charts that the classic types can't draw, as Vega-Lite. Pure.
 
 They use only features from the first Vega-Lite 5 release, so every version in the products renders them; no images, which both
-products block by default; no text colours, which the products set for light and dark themes.
+products block by default; no text colors, which the products set for light and dark themes.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ PIECES = "[#]{2}.+|[A-Za-z0-9]"
 """Tokens that charts leave out, as a regular expression of Lucene (in which `#` alone is an operator): pieces of words, and
 single letters and digits."""
 
-_BAR_COLOUR = "#1a7f9c"
-_LINE_COLOUR = "#e07b39"
+_BAR_COLOR = "#1a7f9c"
+_LINE_COLOR = "#e07b39"
 _MIN_OPACITY = 0.07
 """Larger values are more opaque, which works on light and dark backgrounds."""
 
@@ -59,9 +59,9 @@ def build_average_weight_chart(spec: DashboardSpec) -> VegaSpec:
         [_calculate_field("average", "datum.weight.value"), _calculate_field("largest", "datum.heaviest.value")],
         {
             "layer": [
-                {"mark": {"type": "bar", "color": _BAR_COLOUR}, "encoding": {"y": y, "x": x, "tooltip": tooltip}},
+                {"mark": {"type": "bar", "color": _BAR_COLOR}, "encoding": {"y": y, "x": x, "tooltip": tooltip}},
                 {
-                    "mark": {"type": "tick", "color": _LINE_COLOUR, "thickness": 3, "opacity": 1},
+                    "mark": {"type": "tick", "color": _LINE_COLOR, "thickness": 3, "opacity": 1},
                     "encoding": {"y": y, "x": {**x, "field": "largest"}, "tooltip": tooltip},
                 },
             ]
@@ -93,7 +93,7 @@ def build_cooccurrence_chart(spec: DashboardSpec) -> VegaSpec:
         ),
         transform,
         {
-            "mark": {"type": "rect", "color": _BAR_COLOUR},
+            "mark": {"type": "rect", "color": _BAR_COLOR},
             "encoding": {
                 "x": _build_ordered_axis("other_token", "other_rank", {"labelAngle": -45, "labelLimit": 90}),
                 "y": _build_ordered_axis("word", "word_rank", {"labelLimit": 120}),
@@ -191,12 +191,12 @@ def build_image_chart(spec: DashboardSpec) -> VegaSpec:
             "encoding": {
                 "y": _build_ordered_axis("word", "rank", {"labelLimit": 140}),
                 "x": _build_number_axis("weight", "weight"),
-                # Shows the name above the bars, in the text colour of the product's theme.
+                # Shows the name above the bars, in the text color of the product's theme.
                 "color": {
                     "field": "image",
                     "type": "nominal",
                     "title": None,
-                    "scale": {"range": [_BAR_COLOUR]},
+                    "scale": {"range": [_BAR_COLOR]},
                     "legend": legend,
                 },
                 "tooltip": tooltip,
@@ -275,7 +275,7 @@ def _build_opacity(field: str, title: str, number_format: str) -> dict[str, Any]
         "legend": {
             "format": number_format,
             "symbolType": "square",
-            "symbolFillColor": _BAR_COLOUR,
+            "symbolFillColor": _BAR_COLOR,
             "symbolStrokeWidth": 0,
             "symbolSize": 200,
         },

@@ -192,7 +192,7 @@ def _build_metadata(image: Prepared) -> ImageMetadata:
         format=decoded.format,
         taken_at=decoded.taken_at,
         thumbnail=decoded.thumbnail,
-        colours=decoded.colours,
+        colors=decoded.colors,
     )
 
 

@@ -133,7 +133,7 @@ class Inspector:
             "height": decoded.height,
             "format": decoded.format,
             "taken_at": decoded.taken_at,
-            "colours": list(decoded.colours) or None,
+            "colors": list(decoded.colors) or None,
             "sha256": sha256,
         }
         return EncodedFile(

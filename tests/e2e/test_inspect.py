@@ -120,12 +120,12 @@ def test_unindexed_file_is_encoded_with_a_notice(run: Run, tmp_path: Path) -> No
 def test_compare_reports_outdated_words(run: Run, tmp_path: Path) -> None:
     found = parse_json(run("inspect", CAT, "--compare", "--json"))
     assert found["compare"] == {"is_same": True, "differences": [], "reasons": []}
-    write_entry_points(site := tmp_path / "site", "example", "colours = stair_es_example.colours:KIND")
+    write_entry_points(site := tmp_path / "site", "example", "colors = stair_es_example.colors:KIND")
     path = os.pathsep.join(map(str, (site, ROOT / "examples" / "plugin" / "src", os.environ.get("PYTHONPATH", ""))))
-    arguments = ("inspect", make_document_id(CAT.as_uri()), "--compare", "--json", "--model", "colours")
+    arguments = ("inspect", make_document_id(CAT.as_uri()), "--compare", "--json", "--model", "colors")
     other = parse_json(run(*arguments, PYTHONPATH=path))
     assert other["compare"]["is_same"] is False
-    assert [MODEL in reason and "colours-1" in reason for reason in other["compare"]["reasons"]] == [True]
+    assert [MODEL in reason and "colors-1" in reason for reason in other["compare"]["reasons"]] == [True]
     output = run("inspect", CAT, "--compare", "-k", "1").stdout
     assert f"the stored words are the same as those of {MODEL} for the file now" in output
 
@@ -157,7 +157,7 @@ def test_references_come_from_stdin(run: Run) -> None:
     assert run("inspect", "-", stdin="\n").returncode == 2
 
 
-def test_a_terminal_with_colours_shows_the_thumbnail(environment: dict[str, str]) -> None:
+def test_a_terminal_with_colors_shows_the_thumbnail(environment: dict[str, str]) -> None:
     output = on_a_terminal([STAIR_ES, "inspect", CAT, "-k", "1"], {**environment, "COLORTERM": "truecolor"})
     assert len(re.findall(r"\x1b\[38;2;\d+;\d+;\d+;48;2;\d+;\d+;\d+m▄", output)) > 300
     for more, plain in (([], {"NO_COLOR": "1"}), (["--no-thumbnail"], {}), ([], {"TERM": "dumb"})):

@@ -258,22 +258,22 @@ def test_the_keyboard_alone(shop: Site, page: Page) -> None:
     words = page.get_by_role("button", name="Words", exact=True).first
     words.focus()
     page.keyboard.press("ArrowRight")
-    colours = page.get_by_role("button", name="Colours", exact=True)
-    expect(colours).to_be_focused()
+    colors = page.get_by_role("button", name="Colors", exact=True)
+    expect(colors).to_be_focused()
     page.keyboard.press("ArrowDown")
-    opened = page.get_by_role("dialog", name="Colours", exact=True)
+    opened = page.get_by_role("dialog", name="Colors", exact=True)
     expect(opened).to_be_visible()
     page.keyboard.press("Escape")
     expect(opened).to_be_hidden()
-    expect(colours).to_be_focused()
+    expect(colors).to_be_focused()
     page.keyboard.press("Enter")
     expect(opened).to_be_visible()
     while not opened.get_by_role("checkbox").first.evaluate("box => box === document.activeElement"):
         page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Space")
-    second = get_facet(shop, "colours", text=QUERY)["buckets"][1]["value"]
-    wait_for_hits(page, read_list(shop, {"field": "colours", "all": [second]}))
+    second = get_facet(shop, "colors", text=QUERY)["buckets"][1]["value"]
+    wait_for_hits(page, read_list(shop, {"field": "colors", "all": [second]}))
     expect(opened.get_by_role("checkbox", name=second)).to_be_focused()
     page.mouse.click(700, 880)  # beside it
     expect(opened).to_be_hidden()
@@ -333,7 +333,7 @@ def test_a_phone_has_one_button_and_a_sheet(shop: Site, context: Contexts) -> No
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing(shop: Site, context: Contexts, theme: Literal["light", "dark"], size: dict[str, int]) -> None:
     page = context(viewport=size, color_scheme=theme).new_page()
-    open_results(shop, page, f"/?q={QUERY}&is.brand=Acme&is.colours=gray&range.price=10...80&filter=width:>10&not=water")
+    open_results(shop, page, f"/?q={QUERY}&is.brand=Acme&is.colors=gray&range.price=10...80&filter=width:>10&not=water")
     on_phone = size is PHONE
     for name in ("Brand", "Price", "Query"):
         if name == "Query":

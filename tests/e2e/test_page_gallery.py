@@ -344,8 +344,8 @@ def test_the_start_shows_the_newest_images(many: Site, page: Page) -> None:
     assert page.locator(".examples button").count() > 5
     assert page.locator(".examples button", has_text="##").count() == 0
     save_screenshot(page, "gallery-start")
-    open_gallery(many, page, "/?is.colours=green")
-    total = call_api(many, {"filters": [{"field": "colours", "all": ["green"]}]}, "facets")["total"]
+    open_gallery(many, page, "/?is.colors=green")
+    total = call_api(many, {"filters": [{"field": "colors", "all": ["green"]}]}, "facets")["total"]
     expect(page.locator(".status .count")).to_contain_text(f"{total} images, newest first")
 
 

@@ -126,12 +126,12 @@ def look_at_weights(looks: Looks, page: Page) -> None:
 
 
 def look_at_filters(looks: Looks, page: Page) -> None:
-    open_gallery(looks.photos, page, "/?is.colours=green&range.width=400..")
+    open_gallery(looks.photos, page, "/?is.colors=green&range.width=400..")
     expect(page.get_by_role("list", name="Active filters").get_by_role("listitem")).to_have_count(2)
     on_phone = page.get_by_role("region", name="Filters").get_by_role("button", name=re.compile("^Filters")).is_visible()
-    opened = open_filter(page, "Filters" if on_phone else "Colours")
+    opened = open_filter(page, "Filters" if on_phone else "Colors")
     if on_phone:
-        opened.locator("summary", has_text="Colours").click()
+        opened.locator("summary", has_text="Colors").click()
     expect(opened.get_by_role("checkbox", name="green")).to_be_checked()
 
 
@@ -178,7 +178,7 @@ def look_at_no_good_match(looks: Looks, page: Page) -> None:
 
 
 def look_at_nothing_found(looks: Looks, page: Page) -> None:
-    page.goto(f"{looks.photos.base}/?q=bear&is.colours=red&is.colours=pink&range.width=5000..")
+    page.goto(f"{looks.photos.base}/?q=bear&is.colors=red&is.colors=pink&range.width=5000..")
     expect(page.get_by_text("Nothing found.")).to_be_visible()
     expect(page.locator(".results li.tile")).to_have_count(0)
 

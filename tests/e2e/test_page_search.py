@@ -174,34 +174,34 @@ def test_facets_and_filters_narrow(site: Site, page: Page) -> None:
     wait_for_hits(page, list_hits(site, text=QUERY))
 
 
-def test_a_colour_narrows_and_is_shown_with_a_patch_of_it(site: Site, page: Page) -> None:
+def test_a_color_narrows_and_is_shown_with_a_patch_of_it(site: Site, page: Page) -> None:
     open_results(site, page)
-    counted = get_facet(site, "colours", text=QUERY)["buckets"]
-    colours = open_filter(page, "Colours").locator(".values")
-    expect(colours.locator(".what")).to_have_text([bucket["value"] for bucket in counted])
-    expect(colours.locator(".n")).to_have_text([str(bucket["count"]) for bucket in counted])
-    red = colours.get_by_role("listitem").filter(has_text="red")
+    counted = get_facet(site, "colors", text=QUERY)["buckets"]
+    colors = open_filter(page, "Colors").locator(".values")
+    expect(colors.locator(".what")).to_have_text([bucket["value"] for bucket in counted])
+    expect(colors.locator(".n")).to_have_text([str(bucket["count"]) for bucket in counted])
+    red = colors.get_by_role("listitem").filter(has_text="red")
     expect(red.locator(".patch")).to_have_css("background-color", "rgb(210, 31, 31)")
     red.get_by_role("checkbox").check()
-    found = list_hits(site, text=QUERY, filters=[{"field": "colours", "all": ["red"]}])
+    found = list_hits(site, text=QUERY, filters=[{"field": "colors", "all": ["red"]}])
     wait_for_hits(page, found)
     assert 0 < len(found) < len(list_hits(site, text=QUERY, k=100))
     expect(red.locator(".n")).to_have_text(str(len(found)))
-    assert "is.colours=red" in page.url
-    save_screenshot(page, "colours")
+    assert "is.colors=red" in page.url
+    save_screenshot(page, "colors")
     page.reload()
     wait_for_hits(page, found)
-    open_filter(page, "Colours").get_by_role("checkbox", name="white").check()  # both
-    wait_for_hits(page, list_hits(site, text=QUERY, filters=[{"field": "colours", "all": ["red", "white"]}]))
+    open_filter(page, "Colors").get_by_role("checkbox", name="white").check()  # both
+    wait_for_hits(page, list_hits(site, text=QUERY, filters=[{"field": "colors", "all": ["red", "white"]}]))
     page.keyboard.press("Escape")
-    expect(page.get_by_role("list", name="Active filters")).to_have_text("Colours: red and white")
-    page.get_by_role("button", name="Remove: Colours: red and white").click()
+    expect(page.get_by_role("list", name="Active filters")).to_have_text("Colors: red and white")
+    page.get_by_role("button", name="Remove: Colors: red and white").click()
     wait_for_hits(page, list_hits(site, text=QUERY))
-    open_results(site, page, f"/?q={QUERY}&is.colours=red")
+    open_results(site, page, f"/?q={QUERY}&is.colors=red")
     page.locator(".results li.hit a.name").first.click()
-    shown = page.locator(".facts tr", has=page.get_by_role("rowheader", name="colours"))
-    expect(shown.locator(".patch[data-colour=red]")).to_be_visible()
-    save_screenshot(page, "colours-of-an-image")
+    shown = page.locator(".facts tr", has=page.get_by_role("rowheader", name="colors"))
+    expect(shown.locator(".patch[data-color=red]")).to_be_visible()
+    save_screenshot(page, "colors-of-an-image")
 
 
 def test_methods_rank_differently(site: Site, page: Page) -> None:

@@ -124,7 +124,7 @@ def test_all_four_are_listed(stair_es: Run) -> None:
     names = {(plugin["group"], plugin["name"], plugin["version"], plugin["problem"]) for plugin in example_plugins}
     assert names == {
         ("sources", "zip", "1.0.0", None),
-        ("encoders", "colours", "1.0.0", None),
+        ("encoders", "colors", "1.0.0", None),
         ("enrichers", "pixelate", "1.0.0", None),
         ("sinks", "ndjson", "1.0.0", None),
     }
@@ -134,11 +134,11 @@ def test_all_four_are_listed(stair_es: Run) -> None:
 
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_from_an_archive_into_files_and_again(stair_es: Run, archive: Path, tmp_path: Path, runner: str) -> None:
-    command = ["ingest", archive, "--model", "colours", "--enrich", "pixelate:blocks=4", "--index", "shop", "--json"]
+    command = ["ingest", archive, "--model", "colors", "--enrich", "pixelate:blocks=4", "--index", "shop", "--json"]
     sink = ["--sink", f"ndjson:folder={tmp_path / 'out'}", "--runner"]
     report = _json(stair_es(*command, *sink, runner), code=3)
     assert (report["seen"], report["written"], report["failed"], report["runner"]) == (len(PHOTOS) + 1, len(PHOTOS), 1, runner)
-    assert report["model"] == "colours-1"
+    assert report["model"] == "colors-1"
     documents = _bulk_bodies(tmp_path / "out")
     assert {document["uri"] for document in documents.values()} == {f"{archive.as_uri()}!/in/{photo.name}" for photo in PHOTOS}
     for document in documents.values():
@@ -156,12 +156,12 @@ def test_another_option_of_an_enricher_rewrites_the_documents(stair_es: Run, arc
     sink = f"ndjson:folder={tmp_path / 'out'}"
     for blocks in ("4", "5"):
         enrich = f"pixelate:blocks={blocks}"
-        report = _json(stair_es("ingest", archive, "--model", "colours", "--enrich", enrich, "--sink", sink, "--json"), code=3)
+        report = _json(stair_es("ingest", archive, "--model", "colors", "--enrich", enrich, "--sink", sink, "--json"), code=3)
         assert report["written"] == len(PHOTOS)
 
 
 def test_removed_archive_members_are_removed(stair_es: Run, archive: Path, tmp_path: Path) -> None:
-    command = ["ingest", archive, "--model", "colours", "--sink", f"ndjson:folder={tmp_path / 'out'}", "--json"]
+    command = ["ingest", archive, "--model", "colors", "--sink", f"ndjson:folder={tmp_path / 'out'}", "--json"]
     assert _json(stair_es(*command), code=3)["written"] == len(PHOTOS)
     with zipfile.ZipFile(archive, "w") as file:
         for photo in PHOTOS[1:]:
@@ -174,10 +174,10 @@ def test_removed_archive_members_are_removed(stair_es: Run, archive: Path, tmp_p
 
 
 @pytest.mark.parametrize("runner", ["local", "ray"])
-def test_from_an_archive_into_the_cluster_and_found_by_colour(
+def test_from_an_archive_into_the_cluster_and_found_by_color(
     stair_es: Run, archive: Path, node_url: str, index_name: str, client: OpenSearch, runner: str, request: pytest.FixtureRequest
 ) -> None:
-    options = ["--url", node_url, "--index", index_name, "--model", "colours", "--json"]
+    options = ["--url", node_url, "--index", index_name, "--model", "colors", "--json"]
     ray = request.getfixturevalue("ray_cluster") if runner == "ray" else {}
     command = ["ingest", archive, *options, "--enrich", "pixelate", "--gpus-per-encoder", "0.5", "--batch-size", "2"]
     report = _json(stair_es(*command, **ray), code=3)
@@ -217,10 +217,10 @@ def test_incompatible_plugins_are_reported_and_do_not_affect_others(stair_es: Ru
     assert "API version 99" in run("plugins").stdout
 
     sink = f"ndjson:folder={tmp_path / 'out'}"
-    result = run("ingest", archive, "--model", "colours", "--sink", sink, "--json")
+    result = run("ingest", archive, "--model", "colors", "--sink", sink, "--json")
     assert _json(result, code=3)["written"] == len(PHOTOS)
     assert "'broken' of stranger-broken" in result.stderr
-    refused = run("ingest", archive, "--model", "colours", "--enrich", "future", "--sink", sink)
+    refused = run("ingest", archive, "--model", "colors", "--enrich", "future", "--sink", sink)
     assert refused.returncode == 1
     assert "API version 99" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -236,7 +236,7 @@ def test_incompatible_plugins_are_reported_and_do_not_affect_others(stair_es: Ru
     ],
 )
 def test_wrong_options_of_plugins_are_wrong_usage(stair_es: Run, archive: Path, arguments: list[str], message: str) -> None:
-    result = stair_es("ingest", archive, "--model", "colours", *arguments)
+    result = stair_es("ingest", archive, "--model", "colors", *arguments)
     assert result.returncode == 2, result.stderr
     assert message in result.stderr
     assert "Traceback" not in result.stderr

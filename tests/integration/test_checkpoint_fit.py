@@ -74,7 +74,7 @@ def d2s(folder: Path) -> Path:
 
 @pytest.fixture
 def sparse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A SparseEncoder that sees the mean colour of the pixels it is handed."""
+    """A SparseEncoder that sees the mean color of the pixels it is handed."""
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     tiny_sparse.write_image_model(tmp_path / "splade")
     monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, str(tmp_path / "splade"))
@@ -148,7 +148,7 @@ def test_sparse_encoder_gets_the_input_of_its_processor(sparse: Path, resample: 
     kind: Any = transformers.SiglipImageProcessorPil
     own = kind(size={"height": 16, "width": 16}, resample=resample, do_rescale=False, do_normalize=False)
     mean_C = own(images=[picture(size)], return_tensors="np")["pixel_values"][0].reshape(3, -1).mean(1) / 255
-    wanted_V = np.log1p(np.maximum(load_file(sparse / "model.safetensors")["colours"] @ (mean_C - 0.5), 0))
+    wanted_V = np.log1p(np.maximum(load_file(sparse / "model.safetensors")["colors"] @ (mean_C - 0.5), 0))
     encoder = registry.load_encoder(ModelSpec(name=str(sparse)))
     row = encoder.encode_images(decoded(picture(size), encoder.image_spec)[None])[0].to_dict()
     words: tuple[str, ...] = encoder.tokens  # type: ignore[attr-defined]

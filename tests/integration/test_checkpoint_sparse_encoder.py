@@ -60,10 +60,10 @@ def _weights(encoder: Encoder, row: dict[str, float]) -> NDArray[np.float64]:
 def test_images_match_numpy(folder: Path, pixels: NDArray[np.uint8]) -> None:
     from safetensors.numpy import load_file
 
-    colours = load_file(folder / "model.safetensors")["colours"]
+    colors = load_file(folder / "model.safetensors")["colors"]
     encoder = _load(folder)
     for vector, pixels_HWC in zip(encoder.encode_images(pixels), pixels, strict=True):
-        wanted_V = np.log1p(np.maximum(colours @ (pixels_HWC.reshape(-1, 3).mean(0) / 255 - 0.5), 0))
+        wanted_V = np.log1p(np.maximum(colors @ (pixels_HWC.reshape(-1, 3).mean(0) / 255 - 0.5), 0))
         assert _weights(encoder, vector.to_dict()) == pytest.approx(wanted_V, abs=1e-5)
 
 
@@ -165,8 +165,8 @@ def test_a_broken_model_is_reported(folder: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     (tmp_path / "pictures").mkdir()
-    for name, colour in (("red", RED), ("blue", BLUE)):
-        Image.new("RGB", (40, 40), colour).save(tmp_path / "pictures" / f"{name}.png")
+    for name, color in (("red", RED), ("blue", BLUE)):
+        Image.new("RGB", (40, 40), color).save(tmp_path / "pictures" / f"{name}.png")
     return tmp_path / "pictures"
 
 
@@ -205,8 +205,8 @@ def test_other_words_than_berts_go_into_an_index_and_are_found(
             Path(hit["_source"]["uri"]).stem: hit["_source"]["tokens"]
             for hit in client.search(index=index_name, body={"query": {"match_all": {}}})["hits"]["hits"]
         }
-        for name, colour in (("red", RED), ("blue", BLUE)):
-            pixels = np.full((1, 16, 16, 3), colour, np.uint8)
+        for name, color in (("red", RED), ("blue", BLUE)):
+            pixels = np.full((1, 16, 16, 3), color, np.uint8)
             vector = encoder.encode_images(pixels)[0]
             kept = {unescape_feature(feature): weight for feature, weight in stored[name].items()}
             assert kept == pytest.approx(vector.to_dict(), rel=1e-5)

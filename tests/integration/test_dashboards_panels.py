@@ -181,8 +181,8 @@ def over_time(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> No
         assert {each["key_as_string"][:7]: each["doc_count"] for each in bucket["3"]["buckets"]} == months
 
 
-def colours(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
-    assert pairs(answer, "2") == counted((colour for doc in album.docs.values() for colour in doc["colours"]), 12)
+def colors(album: ChartCorpus, _: PanelRequest, answer: dict[str, Any]) -> None:
+    assert pairs(answer, "2") == counted((color for doc in album.docs.values() for color in doc["colors"]), 12)
     assert len(buckets(answer, "2")) > 3
 
 
@@ -294,7 +294,7 @@ PANELS: dict[str, Callable[[ChartCorpus, PanelRequest, dict[str, Any]], None]] =
     "together": together,
     "by-source": by_source,
     "over-time": over_time,
-    "colours": colours,
+    "colors": colors,
     "average-weight": average_weight,
     "in-numbers": in_numbers,
     "distribution": distribution,
@@ -315,7 +315,7 @@ CONTROLS: dict[Product, tuple[str, str]] = {
 @pytest.mark.parametrize("product", ["opensearch-dashboards", "kibana"])
 def test_every_panel_shows_document_values(album: ChartCorpus, product: Product) -> None:
     panel, name = CONTROLS[product]
-    fields = ("top_tokens", "colours", album.corpus.name_field, "source", "model")
+    fields = ("top_tokens", "colors", album.corpus.name_field, "source", "model")
     choices = {f"{panel}/{field}": choice(field, name) for field in fields}
     answers = album.answers(product)
     assert set(answers) == set(PANELS) | set(choices)  # none is left out
@@ -359,13 +359,13 @@ def test_a_chosen_word_reaches_every_panel(manual_album: ChartCorpus) -> None:
     assert [row["token"] for row in sources(answers["by-weight"][1])] == [word] * len(inside)
 
 
-def test_a_chosen_colour_reaches_every_panel(album: ChartCorpus) -> None:
-    inside = {id_: doc for id_, doc in album.docs.items() if "blue" in doc["colours"]}
+def test_a_chosen_color_reaches_every_panel(album: ChartCorpus) -> None:
+    inside = {id_: doc for id_, doc in album.docs.items() if "blue" in doc["colors"]}
     assert 1 < len(inside) < len(album.docs)
     uris = {doc["uri"] for doc in inside.values()}
     narrowed = replace(album, docs=inside, rows=[row for row in album.rows if row["uri"] in uris])
-    answers = album.answers("kibana", build_phrase_filter("colours", ["blue"]))
-    for kind in ("colours", "cloud", "bars", "over-time", "found", "average-weight", "in-numbers", "distribution", "few-tokens"):
+    answers = album.answers("kibana", build_phrase_filter("colors", ["blue"]))
+    for kind in ("colors", "cloud", "bars", "over-time", "found", "average-weight", "in-numbers", "distribution", "few-tokens"):
         PANELS[kind](narrowed, *answers[kind])
 
 
@@ -442,7 +442,7 @@ def test_the_field_list_has_what_the_panels_use(album: ChartCorpus) -> None:
 # --- what Vega makes of it ---
 
 
-CLICKABLE = {"cloud", "bars", "over-time", "colours", "in-numbers", "distribution", "tokens-per-image"}
+CLICKABLE = {"cloud", "bars", "over-time", "colors", "in-numbers", "distribution", "tokens-per-image"}
 
 
 def classic_charts(objects: Sequence[SavedObject]) -> list[SavedObject]:

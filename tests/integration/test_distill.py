@@ -43,7 +43,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Nine pictures of noise, in different colours."""
+    """Nine pictures of noise, in different colors."""
     folder = tmp_path / "photos"
     folder.mkdir()
     rng = np.random.default_rng(1)

@@ -38,7 +38,7 @@ from stair_es.types import Floats, ImageSpec, Pixels
 
 IMAGES, WORDS, DIMENSIONS = 40, 150, 16
 NOUNS = ("dog", "cat", "house", "tree", "car", "boat", "horse", "bird", "lamp", "shoe")
-COLOURS = ("red", "green", "blue", "white", "black", "brown")
+COLORS = ("red", "green", "blue", "white", "black", "brown")
 
 
 class GreyEncoder:
@@ -96,8 +96,8 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> CaptionDataset:
     for number in range(IMAGES):
         path = folder / f"{number}.png"
         Image.new("RGB", (8, 8), (number, number, number)).save(path)
-        noun, colour = NOUNS[number % 10], COLOURS[number // 10]
-        texts = (f"a {colour} {noun} number {number}", f"the {noun} that is {colour}, {number}")
+        noun, color = NOUNS[number % 10], COLORS[number // 10]
+        texts = (f"a {color} {noun} number {number}", f"the {noun} that is {color}, {number}")
         images.append(
             CaptionedImage(
                 name=path.name, locator=FileLocator(to_file_uri(path)), captions=(*texts, "???") if number == 3 else texts
@@ -153,7 +153,7 @@ def test_words_and_captions_on_engines_with_rank_features(rank_features_url: str
     bm25 = of(found, "BM25 on captions", "text -> image")
     assert bm25.engine is not None
     assert bm25.engine.queries == 2 * IMAGES + 1
-    assert bm25.engine.hit[1] > 0.9  # number, noun and colour are in the other caption
+    assert bm25.engine.hit[1] > 0.9  # number, noun and color are in the other caption
     assert bm25.exact is None
     assert of(found, "BM25 on captions", "image -> text").engine is None
     dense = of(found, "dense kNN", "text -> image")

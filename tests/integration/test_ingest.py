@@ -148,7 +148,7 @@ def test_hostile_files_have_their_outcome_and_harm_no_other(
     Image.new("CMYK", (90, 60), (0, 200, 200, 0)).save(folder / "cmyk.jpg")
     Image.linear_gradient("L").convert("I;16").save(folder / "deep.png")
     Image.new("P", (80, 80)).save(folder / "palette.png", transparency=0)
-    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (64, 64), color) for color in ("red", "blue")]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
     frames[0].save(folder / "moving.webp", save_all=True, append_images=frames[1:])
     vanishing = folder / "vanishing.jpg"

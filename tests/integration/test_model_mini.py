@@ -204,8 +204,8 @@ def test_a_drawing_is_found_by_its_name(mini: StairMiniEncoder) -> None:
     y, x = np.mgrid[:size, :size]
     pixels = np.full((1, size, size, 3), 255, np.uint8)
 
-    def disc(row: float, column: float, radius: float, colour: tuple[int, int, int]) -> None:
-        pixels[0][(y - row * size) ** 2 + (x - column * size) ** 2 < (radius * size) ** 2] = colour
+    def disc(row: float, column: float, radius: float, color: tuple[int, int, int]) -> None:
+        pixels[0][(y - row * size) ** 2 + (x - column * size) ** 2 < (radius * size) ** 2] = color
 
     disc(0.5, 0.5, 0.45, (255, 204, 50))
     for column in (0.35, 0.65):

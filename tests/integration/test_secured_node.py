@@ -34,14 +34,14 @@ from stair_es.token_policy import TokenPolicy
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"
-COLOURS = ("--model", "colours")
+COLORS = ("--model", "colors")
 """The example's model: no network, so that a command takes a tenth of a second."""
 
 
 @pytest.fixture(scope="module")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def colors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The model of the example plugin, as if it were installed."""
-    write_entry_points(site := tmp_path_factory.mktemp("site"), "example", "colours = stair_es_example.colours:KIND")
+    write_entry_points(site := tmp_path_factory.mktemp("site"), "example", "colors = stair_es_example.colors:KIND")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "examples" / "plugin" / "src"))
         patch.syspath_prepend(str(site))
@@ -51,7 +51,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory, colours: None) -> Iterator[SecuredCluster]:
+def secured(tmp_path_factory: pytest.TempPathFactory, colors: None) -> Iterator[SecuredCluster]:
     folder = tmp_path_factory.mktemp("secured")
     pictures(folder / "photos", "tabby-cat.jpg", "dairy-cow.jpg")
     (folder / "policy.json").write_text(json.dumps({"stair_es_policy": 1, "mute": ["black"], "cap": {"gray": 0.01}}))
@@ -65,7 +65,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory, colours: None) -> Iterator
 @pytest.fixture(scope="module")
 def ingested(secured: SecuredCluster) -> SecuredCluster:
     """With two photos in `photos`, and their token index."""
-    secured.read_output("photos_writer", "ingest", secured.folder / "photos", *COLOURS, "--token-index")
+    secured.read_output("photos_writer", "ingest", secured.folder / "photos", *COLORS, "--token-index")
     return secured
 
 
@@ -96,16 +96,16 @@ def test_the_life_of_an_index(secured: SecuredCluster, tmp_path: Path) -> None:
     assert hit["uri"].endswith("tabby-cat.jpg")
     assert ingest(both[:1], "--model", "stair-mini", "--resync")["removed"] == 1
     [before] = secured.node.request("GET", "/photos-life/_alias/photos-life")
-    assert ingest(both, *COLOURS, "--retain-indices", "0")["written"] == 2
+    assert ingest(both, *COLORS, "--retain-indices", "0")["written"] == 2
     [after] = secured.node.request("GET", "/photos-life/_alias/photos-life")
-    assert ("stair-mini" in before, "colours" in after) == (True, True)
+    assert ("stair-mini" in before, "colors" in after) == (True, True)
     assert list(secured.node.request("GET", "/photos-life-tokens/_alias")) == [f"{after}.tokens"]
     assert before not in secured.node.request("GET", "/photos-life*")
 
 
 def test_texts_are_written_by_the_same_role(ingested: SecuredCluster, tmp_path: Path) -> None:
     (texts := tmp_path / "texts.txt").write_text("a gray cat\na black and white cow\n")
-    written = ingested.read_output("photos_writer", "ingest-texts", texts, *COLOURS, "--index", "photos-texts", "--json")
+    written = ingested.read_output("photos_writer", "ingest-texts", texts, *COLORS, "--index", "photos-texts", "--json")
     assert json.loads(written.splitlines()[-1])["written"] == 2
 
 
@@ -214,17 +214,17 @@ def choose_command(secured: SecuredCluster, role: str, right: str, index: str, t
     }
     if right in again:
         folder = pictures(tmp_path / "photos", "tabby-cat.jpg", "dairy-cow.jpg")
-        secured.read_output("photos_writer", "ingest", folder, *COLOURS, index=index)
+        secured.read_output("photos_writer", "ingest", folder, *COLORS, index=index)
         (folder / "dairy-cow.jpg").unlink()
         os.utime(folder / "tabby-cat.jpg", (1, 1))
-        return ["ingest", folder, *COLOURS, *again[right]]
+        return ["ingest", folder, *COLORS, *again[right]]
     own: Mapping[str, list[object]] = {
         "indices:data/read/scroll": ["policy", "plan", secured.folder / "other.json"],
         "cluster:admin/script/delete": ["template", "delete"],
     }
     usual: Mapping[str, list[object]] = {
         "photos_reader": ["search", "gray"],
-        "photos_writer": ["ingest", secured.folder / "photos", *COLOURS, "--token-index"],
+        "photos_writer": ["ingest", secured.folder / "photos", *COLORS, "--token-index"],
         "photos_policies": ["policy", "apply", secured.policy],
         "photos_templates": ["template", "publish", "--prefix", "other-"],
     }
@@ -284,7 +284,7 @@ def test_logins(ingested: SecuredCluster, tmp_path: Path) -> None:
                 CheckContext(
                     connect=lambda: Connection(url=node.url, security=SecuritySettings(ca_file=ca_file)),
                     index="photos",
-                    model="colours",
+                    model="colors",
                 )
             )
         )

@@ -24,7 +24,7 @@ from stair_es.model.base import ModelSpec
 from stair_es.types import SparseVector
 
 ASKED = (["brown"], ["brown", "gray"])
-"""Colours, of which an image must have all."""
+"""Colors, of which an image must have all."""
 
 
 @pytest.fixture(scope="module")
@@ -216,14 +216,14 @@ def test_facets_cover_all_matches(page: PageClient, corpus: Corpus) -> None:
         assert more["total"] == len(search(page, text="cat panda", method=method)["hits"])
 
 
-def test_colours_are_counted_and_narrow(page: PageClient, corpus: Corpus) -> None:
+def test_colors_are_counted_and_narrow(page: PageClient, corpus: Corpus) -> None:
     sources = list(corpus.read_documents().values())
-    counted = Counter(colour for source in sources for colour in source.get("colours", ()))
-    assert {entry["value"]: entry["count"] for entry in list_facets(page)["colours"]["buckets"]} == counted
-    brown, both = ({source["uri"] for source in sources if set(asked) <= set(source.get("colours", ()))} for asked in ASKED)
+    counted = Counter(color for source in sources for color in source.get("colors", ()))
+    assert {entry["value"]: entry["count"] for entry in list_facets(page)["colors"]["buckets"]} == counted
+    brown, both = ({source["uri"] for source in sources if set(asked) <= set(source.get("colors", ()))} for asked in ASKED)
     assert 0 < len(both) < len(brown) < len(sources)
-    for colours, wanted in zip(ASKED, (brown, both), strict=True):
-        filters = [{"field": "colours", "all": colours}]
+    for colors, wanted in zip(ASKED, (brown, both), strict=True):
+        filters = [{"field": "colors", "all": colors}]
         assert page.post("/api/facets", {"filters": filters}).json["total"] == len(wanted)
         for method in ("stair", "bag", "bm25"):
             body: dict[str, Any] = {"text": "cat dog panda cow", "k": 100, "method": method}
@@ -403,7 +403,7 @@ def test_columns_have_facets_of_their_kind(shop: PageClient) -> None:
     facets = list_facets(shop)
     kinds = {name: facet["kind"] for name, facet in facets.items()}
     assert [kinds[name] for name in ("price", "year", "brand", "sale", "shot_at")] == ["range", "terms", "terms", "terms", "date"]
-    assert list(facets)[:7] == ["top_tokens", "colours", "brand", "price", "sale", "shot_at", "year"]
+    assert list(facets)[:7] == ["top_tokens", "colors", "brand", "price", "sale", "shot_at", "year"]
     assert [bucket["value"] for bucket in facets["year"]["buckets"]] == [2000, 2001, 2002, 2003, 2004]
     assert {bucket["value"]: bucket["count"] for bucket in facets["sale"]["buckets"]} == {True: 6, False: 54}
     price = facets["price"]

@@ -33,7 +33,7 @@ def page(node_url: str, corpus: Corpus) -> Iterator[PageClient]:
 
 def draw_condition(rng: random.Random, word: str) -> dict[str, Any]:
     value = rng.choice((word, 0, 640, -1, 2**31, 2**63, 1e300, 0.5, True, "2024", "2024-02-30", "9999-12-31", "0000-01-01"))
-    field = rng.choice(("top_tokens", "colours", "format", "width", "taken_at", "ingested_at", "uri", "caption", "tokens", word))
+    field = rng.choice(("top_tokens", "colors", "format", "width", "taken_at", "ingested_at", "uri", "caption", "tokens", word))
     return {"field": field, **rng.choice(({"any": [value]}, {"all": [value]}, {"gte": value}, {"gt": value, "lte": value}))}
 
 

@@ -38,10 +38,10 @@ COUNT = 8
 _MODELS = """
 from dataclasses import replace
 
-from stair_es_example.colours import KIND, ColoursPlugin
+from stair_es_example.colors import KIND, ColorsPlugin
 
 
-class _Kind(ColoursPlugin):
+class _Kind(ColorsPlugin):
     def __init__(self, name):
         self.card = replace(KIND.card, name=name, model_id=f"{name}-1")
 

@@ -13,7 +13,7 @@ def write_entry_points(folder: Path, package: str, *points: str, group: str = "e
     Args:
         folder: Folder on Python's path.
         package: Name of the distribution.
-        points: Entry points, such as `colours = stair_es_example.colours:KIND`.
+        points: Entry points, such as `colors = stair_es_example.colors:KIND`.
         group: Plugin group: `encoders`, `sources`, `enrichers` or `sinks`.
         version: Version of the package.
     """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.metadata.token_fields import TokenIds
     from stair_es.types import Json
 
-DOCUMENT_VERSION = 5
+DOCUMENT_VERSION = 6
 """Part of each document fingerprint and index spec: increment it when the same image would give another document."""
 
 IMPACT_SCALE = 1000
@@ -44,7 +44,7 @@ RESERVED_FIELDS = frozenset(
         "height",
         "format",
         "taken_at",
-        "colours",
+        "colors",
         "thumbnail",
         "model",
         "fingerprint",
@@ -106,8 +106,8 @@ class ImageMetadata:
     format: str
     taken_at: str | None
     thumbnail: str | None
-    colours: tuple[str, ...] = ()
-    """Names of its colours, heaviest first."""
+    colors: tuple[str, ...] = ()
+    """Names of its colors, heaviest first."""
 
 
 def make_document_id(uri: str) -> str:
@@ -166,7 +166,7 @@ def build_document(
         UsageError: If a column has the same name as a field of stair-es.
     """
     check_field_names(fields)
-    columns = {**fields, **asdict(metadata), "colours": list(metadata.colours) or None}
+    columns = {**fields, **asdict(metadata), "colors": list(metadata.colors) or None}
     return {
         **build_vector_fields(vector, settings, policy),
         **{name: value for name, value in columns.items() if value is not None},

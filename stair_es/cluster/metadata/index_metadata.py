@@ -140,9 +140,9 @@ def has_thumbnails(index: Mapping[str, Any]) -> bool:
     return px != 0 and get_content_type(meta) == "images"
 
 
-def has_colours(index: Mapping[str, Any]) -> bool:
-    """Return whether the documents of an index, from a GET mapping response, have `colours` that can be aggregated."""
-    field = index.get("mappings", {}).get("properties", {}).get("colours", {})
+def has_colors(index: Mapping[str, Any]) -> bool:
+    """Return whether the documents of an index, from a GET mapping response, have `colors` that can be aggregated."""
+    field = index.get("mappings", {}).get("properties", {}).get("colors", {})
     return field.get("type") == "keyword" and get_content_type(get_index_meta(index)) == "images"
 
 

@@ -18,7 +18,7 @@ TOKEN_INDEX_VERSION = 3
 
 VERSIONED_FIELDS = ("fingerprint", "policy")
 """Fields of an image's document that are part of its source version, in addition to the version of the write."""
-COPIED_FIELDS = ("uri", "name", "source", "caption", "colours", "model", "taken_at", "ingested_at")
+COPIED_FIELDS = ("uri", "name", "source", "caption", "colors", "model", "taken_at", "ingested_at")
 """Fields that are copied from the image's document."""
 
 TokenDocuments: TypeAlias = dict[str, dict[str, Any]]

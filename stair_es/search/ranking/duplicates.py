@@ -61,8 +61,8 @@ def fold_duplicates(hits: Iterable[Hit]) -> tuple[Hit, ...]:
     """Fold hits that show the same picture into the best of them, as its `duplicates`; the order stays.
 
     Args:
-        hits: Hits, best first, with `sha256`, `perceptual_hash`, `width`, `height`, `tokens` and `colours` in `source`; without
-            these fields, except `colours`, nothing is folded.
+        hits: Hits, best first, with `sha256`, `perceptual_hash`, `width`, `height`, `tokens` and `colors` in `source`; without
+            these fields, except `colors`, nothing is folded.
     """
     kept: list[Hit] = []
     copies: list[list[Hit]] = []
@@ -82,7 +82,7 @@ def fold_duplicates(hits: Iterable[Hit]) -> tuple[Hit, ...]:
 
 
 def is_same_picture(source: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Check whether two documents show the same picture: the same bytes, or nearly the same pixels, shape, colours and tokens."""
+    """Check whether two documents show the same picture: the same bytes, or nearly the same pixels, shape, colors and tokens."""
     if source.get("sha256") and source.get("sha256") == other.get("sha256"):
         return True
     hashes = [_parse_hash(each.get("perceptual_hash")) for each in (source, other)]
@@ -91,19 +91,19 @@ def is_same_picture(source: Mapping[str, Any], other: Mapping[str, Any]) -> bool
     aspects = [_compute_aspect(each) for each in (source, other)]
     if not aspects[0] or not aspects[1] or abs(math.log(aspects[0] / aspects[1])) > MAX_ASPECT_DIFFERENCE:
         return False
-    if not share_main_colours(source.get("colours"), other.get("colours")):
+    if not share_main_colors(source.get("colors"), other.get("colors")):
         return False
     return _compute_cosine(source.get("tokens"), other.get("tokens")) >= MIN_COSINE
 
 
-def share_main_colours(colours: object, others: object) -> bool:
-    """Check whether each of two pictures has the main colour of the other; True if one lists no colours.
+def share_main_colors(colors: object, others: object) -> bool:
+    """Check whether each of two pictures has the main color of the other; True if one lists no colors.
 
-    A difference hash sees no colours: a red shirt and a blue one in the same pose have the same.
+    A difference hash sees no colors: a red shirt and a blue one in the same pose have the same.
     """
-    if not (isinstance(colours, list | tuple) and isinstance(others, list | tuple) and colours and others):
+    if not (isinstance(colors, list | tuple) and isinstance(others, list | tuple) and colors and others):
         return True
-    return colours[0] in others and others[0] in colours
+    return colors[0] in others and others[0] in colors
 
 
 def _list_keys(source: Mapping[str, Any]) -> list[object]:

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from stair_es.config.defaults import MAX_PIXELS
 from stair_es.errors import DecodeError
 from stair_es.sources.image.bombs import check_decompression_bomb
-from stair_es.sources.image.colours import name_colours
+from stair_es.sources.image.colors import name_colors
 from stair_es.sources.image.exif import find_exif_block, read_exif, read_xmp_orientation
 from stair_es.sources.image.layers import convert_to_layer, flatten_layer, replace_image
 from stair_es.sources.image.pillow import load_pixels, open_image
@@ -76,10 +76,10 @@ class DecodedImage:
     format: str
     taken_at: str | None
     """ISO 8601 local time from EXIF."""
-    colours: tuple[str, ...]
-    """Names of the colours of the whole picture, dominant first, independent of the encoder's square."""
+    colors: tuple[str, ...]
+    """Names of the colors of the whole picture, dominant first, independent of the encoder's square."""
     perceptual_hash: str | None
-    """64 bits in hex, which differ in a few places for the same picture in another size or quality; None for a plain colour."""
+    """64 bits in hex, which differ in a few places for the same picture in another size or quality; None for a plain color."""
     thumbnail: str | None
     """A WebP data URI."""
 
@@ -117,7 +117,7 @@ def _decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_
         orientation, taken_at = _read_exif(image, data)
         upright = replace_image(image, image.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else image)
         layer = convert_to_layer(upright, factor=max(1, int(1 / shrink)))
-        colours = name_colours(layer)
+        colors = name_colors(layer)
         rgb = flatten_layer(layer, spec.background)
         whole = spec.fit in ("pad", "squash")
         small = _resize_to_fit(rgb, spec.size_px, _FILTERS[spec.resample], spec.fit) if whole else _fill_square(rgb, spec)
@@ -129,7 +129,7 @@ def _decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_
             height=width if orientation in _ROTATED else height,
             format="JPEG" if image.format == "MPO" else str(image.format),
             taken_at=taken_at,
-            colours=colours,
+            colors=colors,
             perceptual_hash=compute_perceptual_hash(small if whole else rgb),
             thumbnail=_encode_thumbnail(small if thumbnail_px <= spec.size_px and spec.fit == "pad" else rgb, thumbnail_px)
             if thumbnail_px

@@ -54,7 +54,7 @@ class SimilarityThresholds:
                 "Give a whole number from 0 to 16. Higher values match unrelated images.",
             )
         if not 0 <= self.color <= 255:
-            raise UsageError(f"duplicates: colour can't be {self.color}", "Give a number from 0 to 255.")
+            raise UsageError(f"duplicates: color can't be {self.color}", "Give a number from 0 to 255.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ _UNESCAPED_SLASH = re.compile(r"(?<!\\)((?:\\\\)*)/")
 """An unescaped slash. It would begin a regular expression, which engines compile without a limit:
 `/((a{1,100}){1,100}){1,100}/` blocks one of their few search threads until they are restarted."""
 _HIT_FIELDS = [
-    *("tokens", TOP_TOKENS_FIELD, "uri", "name", "folder", "caption", "width", "height", "bytes", "format", "colours"),
+    *("tokens", TOP_TOKENS_FIELD, "uri", "name", "folder", "caption", "width", "height", "bytes", "format", "colors"),
     *("taken_at", "modified_at", "sha256", "perceptual_hash", "fingerprint"),
 ]
 """The fields of a document that a hit requires."""

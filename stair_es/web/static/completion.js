@@ -75,7 +75,7 @@ export const quoted = (value) =>
 export function listExamples(facets) {
   const of = (kind, not = []) =>
     facets.find((facet) => facet.kind === kind && !not.includes(facet.field) && facet.buckets.length);
-  const terms = of("terms", ["top_tokens", "colours", "folder", "source"]) ?? of("terms");
+  const terms = of("terms", ["top_tokens", "colors", "folder", "source"]) ?? of("terms");
   const range = of("range", ["bytes"]) ?? of("range");
   const date = of("date");
   const value = terms && `${escaped(terms.field)}:${quoted(String(terms.buckets[0].value))}`;

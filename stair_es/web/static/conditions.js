@@ -3,7 +3,7 @@
 import { excluding, filtered, requiring, withCondition } from "./change.js";
 import { h, visible } from "./dom.js";
 import { ALL_OF } from "./state.js";
-import { colour, short, word } from "./words.js";
+import { color, short, word } from "./words.js";
 
 const BYTE_UNITS = ["B", "kB", "MB", "GB", "TB"];
 const INTEGERS = new Set(["byte", "short", "integer", "long", "unsigned_long"]);
@@ -21,10 +21,10 @@ export const isWhole = (field, about) => INTEGERS.has(about?.fields.find(({ name
 /** A value of a list as text. */
 export const valueText = (field, value) => (PATHS.has(field) ? short(value) : visible(value));
 
-/** A value of a list for display: words in their font, colours with a patch. */
+/** A value of a list for display: words in their font, colors with a patch. */
 export function valueNodes(field, value) {
   if (field === "top_tokens") return word(value);
-  return field === "colours" ? colour(value) : h("bdi", {}, valueText(field, value));
+  return field === "colors" ? color(value) : h("bdi", {}, valueText(field, value));
 }
 
 /** An end of a range: a date by its day, bytes with their unit, years without a comma. */

@@ -101,7 +101,7 @@ export function picture(address, alt = "") {
   return image;
 }
 
-/** The score as one line: a part for each word with a colour, as long as its contribution, and one for all others. */
+/** The score as one line: a part for each word with a color, as long as its contribution, and one for all others. */
 export function drawRibbon(ribbon, hit, hueOf, top) {
   const all = hit.contributions.map((reason) => ({ key: reason.token, adds: reason.contribution, hue: hueOf(reason.token) }));
   const parts = all.filter((part) => part.hue !== "rest");

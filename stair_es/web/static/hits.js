@@ -1,4 +1,4 @@
-// Hits for display: copies folded, weak matches separate, and their shared scale and colours. Pure.
+// Hits for display: copies folded, weak matches separate, and their shared scale and colors. Pure.
 
 import { scaleOf } from "./hit.js";
 import { inOrder } from "./panel.js";
@@ -31,7 +31,7 @@ export function split(hits) {
   return { strong: hits.filter((hit) => !hit.weak), weak: hits.filter((hit) => hit.weak) };
 }
 
-/** The data of tiles and cards: hits with their shared colours and scale. */
+/** The data of tiles and cards: hits with their shared colors and scale. */
 export function itemsOf(answer, hits) {
   const hueOf = hues(answer ? inOrder(answer.query).map((item) => item.token) : []);
   const required = new Set(answer?.required ?? []);

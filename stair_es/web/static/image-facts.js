@@ -1,6 +1,6 @@
 // The metadata of an image in readable form, other than its words.
 
-import { colour, many } from "./words.js";
+import { color, many } from "./words.js";
 import { h, visible } from "./dom.js";
 
 const UNITS = ["KiB", "MiB", "GiB"];
@@ -33,11 +33,11 @@ export function factRow([name, value]) {
 }
 
 function drawn(name, value) {
-  if (name === "colours" && Array.isArray(value))
+  if (name === "colors" && Array.isArray(value))
     return h(
       "ul",
       { class: "chips" },
-      value.map((one) => h("li", {}, colour(one))),
+      value.map((one) => h("li", {}, color(one))),
     );
   return h("bdi", {}, visible(told(name, value)));
 }

@@ -71,7 +71,7 @@ export function queryPanel(change) {
   return element;
 }
 
-/** The words of the query by the model's weights, then the added words, so that adding a word changes no colour. */
+/** The words of the query by the model's weights, then the added words, so that adding a word changes no color. */
 export function inOrder(words) {
   return [...words.filter((item) => !item.added), ...words.filter((item) => item.added)];
 }

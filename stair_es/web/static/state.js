@@ -11,7 +11,7 @@ export const DEPTH = 50;
 export const METHODS = { stair: "STAIR words", bag: "bag of words", bm25: "BM25 on captions" };
 
 /** Fields of which an image must have all selected values; for other fields, any of them. */
-export const ALL_OF = new Set(["top_tokens", "colours"]);
+export const ALL_OF = new Set(["top_tokens", "colors"]);
 const MOST_CONDITIONS = 32;
 const MOST_VALUES = 64;
 

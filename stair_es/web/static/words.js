@@ -1,4 +1,4 @@
-// Formatting of words and numbers, and the colours of the words of a query.
+// Formatting of words and numbers, and the colors of the words of a query.
 
 import { h, visible } from "./dom.js";
 
@@ -15,13 +15,13 @@ export function word(text) {
 /** Whether it only continues a word, so it isn't useful alone. */
 export const isPiece = (token) => token.startsWith("##");
 
-/** A colour: a patch of it before its name. */
-export const colour = (name) => [
-  h("span", { class: "patch", data: { colour: name }, "aria-hidden": "true" }),
+/** A color: a patch of it before its name. */
+export const color = (name) => [
+  h("span", { class: "patch", data: { color: name }, "aria-hidden": "true" }),
   h("bdi", {}, visible(name)),
 ];
 
-/** Word -> the number of its colour, "rest" beyond the heaviest: the same in the panel and in every hit. */
+/** Word -> the number of its color, "rest" beyond the heaviest: the same in the panel and in every hit. */
 export function hues(words) {
   const numbers = new Map(words.map((name, place) => [name, place < HUES ? String(place) : "rest"]));
   return (name) => numbers.get(name) ?? "rest";

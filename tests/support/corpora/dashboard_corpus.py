@@ -72,7 +72,7 @@ def ingest_corpus(
     _ingest(url, index, *map(str, copy_dated_photos(folder, every)), "--vector", vector)
     with Cluster(Connection(url=url)) as cluster:
         first = cluster.client.search(index=index, body={"size": 1})["hits"]["hits"][0]["_source"]
-        copied = ("model", "ingested_at", "taken_at", "colours", "thumbnail", "fingerprint")
+        copied = ("model", "ingested_at", "taken_at", "colors", "thumbnail", "fingerprint")
         copied_values = {name: first[name] for name in copied if name in first}
         for id_, place, tokens in ((WORDLESS, "file:///elsewhere", {}), ("pieces", "s3://elsewhere", PIECES)):
             written = {

@@ -18,7 +18,7 @@ MAPPING: dict[str, Any] = {
     "properties": {
         **{
             key: {"type": "keyword"}
-            for key in ("image_id", "token", "uri", "name", "source", "caption", "colours", "model", "source_version")
+            for key in ("image_id", "token", "uri", "name", "source", "caption", "colors", "model", "source_version")
         },
         **{key: {"type": "float"} for key in ("weight", "weight_share")},
         **{key: {"type": "integer"} for key in ("rank", "token_count")},
@@ -39,7 +39,7 @@ def build_entries(id_: str, source: Mapping[str, Any]) -> Iterator[dict[str, Any
     """Yield documents of an image, heaviest first."""
     weights = {unescape_feature(word): weight for word, weight in source.get("tokens", {}).items()}
     heaviest = sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))[:TOP]
-    carried = ("uri", "name", "source", "caption", "colours", "model", "taken_at", "ingested_at")
+    carried = ("uri", "name", "source", "caption", "colors", "model", "taken_at", "ingested_at")
     copied = {name: source[name] for name in carried if name in source}
     for rank, (word, weight) in enumerate(heaviest, start=1):
         yield {

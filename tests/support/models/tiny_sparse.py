@@ -26,19 +26,19 @@ from transformers import AutoTokenizer
 
 
 class TinySplade(torch.nn.Module):
-    """Texts by a table of tokens, images by their mean colour: as inference-free sparse encoders do, in small."""
+    """Texts by a table of tokens, images by their mean color: as inference-free sparse encoders do, in small."""
 
     modalities = ["text", "image"]
 
-    def __init__(self, tokenizer, table, colours):
+    def __init__(self, tokenizer, table, colors):
         super().__init__()
         self.tokenizer = tokenizer
-        self.table, self.colours = torch.nn.Parameter(table), torch.nn.Parameter(colours)
+        self.table, self.colors = torch.nn.Parameter(table), torch.nn.Parameter(colors)
 
     @classmethod
     def load(cls, model_name_or_path, **kwargs):
         weights = load_file(Path(model_name_or_path) / "model.safetensors")
-        return cls(AutoTokenizer.from_pretrained(model_name_or_path), weights["table"], weights["colours"])
+        return cls(AutoTokenizer.from_pretrained(model_name_or_path), weights["table"], weights["colors"])
 
     def preprocess(self, inputs, prompt=None, **kwargs):
         if isinstance(inputs[0], str):
@@ -48,7 +48,7 @@ class TinySplade(torch.nn.Module):
 
     def forward(self, features, **kwargs):
         if "pixel_values" in features:
-            logits = (features["pixel_values"].mean(1) / 255 - 0.5) @ self.colours.T
+            logits = (features["pixel_values"].mean(1) / 255 - 0.5) @ self.colors.T
             features["sentence_embedding"] = torch.log1p(torch.relu(logits))
         else:
             shape = (len(features["input_ids"]), len(self.table))
@@ -87,10 +87,10 @@ def write_image_model(folder: Path, seed: int = 0) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
     weights = {
         "table": torch.rand(size, generator=draw) + 0.1,
-        "colours": torch.randn((size, 3), generator=draw) * 2,
+        "colors": torch.randn((size, 3), generator=draw) * 2,
     }
     weights["table"][:2] = 0  # special tokens
-    _red(weights["colours"], words)
+    _red(weights["colors"], words)
     save_file(weights, folder / "model.safetensors")
     (folder / "tiny_splade.py").write_text(CODE)
     (folder / "config.json").write_text(json.dumps({"model_type": "tiny_splade"}))
@@ -100,11 +100,11 @@ def write_image_model(folder: Path, seed: int = 0) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _red(colours: torch.Tensor, words: PreTrainedTokenizerFast) -> None:
+def _red(colors: torch.Tensor, words: PreTrainedTokenizerFast) -> None:
     """A red image has the words red and v2.0, a blue one blue and new york."""
     vocabulary = words.get_vocab()
-    for word, colour in (("Ġred", (9, -9, -9)), ("Ġv2.0", (8, -8, -8)), ("Ġblue", (-9, -9, 9)), ("new york", (-8, -8, 8))):
-        colours[vocabulary[word]] = torch.tensor(colour, dtype=torch.float32)
+    for word, color in (("Ġred", (9, -9, -9)), ("Ġv2.0", (8, -8, -8)), ("Ġblue", (-9, -9, 9)), ("new york", (-8, -8, 8))):
+        colors[vocabulary[word]] = torch.tensor(color, dtype=torch.float32)
 
 
 def write_text_model(folder: Path, seed: int = 0) -> torch.Tensor:

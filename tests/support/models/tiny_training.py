@@ -14,21 +14,21 @@ from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.training.config.train_config import TrainConfig, read_train_config
 from support.models import tiny_stair
 
-COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "the": (30, 200, 30)}
+COLORS = {"red": (200, 30, 30), "blue": (30, 30, 200), "the": (30, 200, 30)}
 NOUNS = ("dog", "cat", "bird", "car", "tree", "sea")
 WHOLE = (*NOUNS, "red", "blue", "bluebird", "running")
 """Words of `write_words`: `blue bird` is one, too."""
-PAIRS = len(COLOURS) * len(NOUNS)
+PAIRS = len(COLORS) * len(NOUNS)
 
 
 def write_set(folder: Path) -> None:
-    """18 images of 32 px, a colour and a pattern each, with two captions; a text backbone beside them; and `tiny.toml`."""
+    """18 images of 32 px, a color and a pattern each, with two captions; a text backbone beside them; and `tiny.toml`."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for shape, noun in enumerate(NOUNS):
-        for word, colour in COLOURS.items():
+        for word, color in COLORS.items():
             name = f"{word}-{noun}.png"
-            draw_pattern(shape, colour).save(folder / name)
+            draw_pattern(shape, color).save(folder / name)
             rows.append({"image": name, "captions": [f"{word} {noun}", f"a {noun} of {word}"]})
     write_captions(folder / "train.jsonl", rows)
     write_captions(folder / "val.jsonl", rows[::2])
@@ -49,12 +49,12 @@ def write_captions(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def draw_pattern(shape: int, colour: tuple[int, int, int]) -> Image.Image:
-    """Return an image of a pattern in a colour."""
+def draw_pattern(shape: int, color: tuple[int, int, int]) -> Image.Image:
+    """Return an image of a pattern in a color."""
     y, x = np.mgrid[:32, :32]
     is_foreground = (x * (shape % 3) + y * (shape // 3 + 1)) // (4 + shape) % 2 == 0
     pixels = np.full((32, 32, 3), 128, np.uint8)
-    pixels[is_foreground] = colour
+    pixels[is_foreground] = color
     return Image.fromarray(pixels)
 
 

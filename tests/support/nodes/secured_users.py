@@ -84,12 +84,12 @@ class SecuredCluster:
 
     def run_doctor(self, user: str) -> list[CheckResult]:
         """Return the results of the doctor for the index `photos`."""
-        context = CheckContext(connect=lambda: self.build_connection(user), index="photos", model="colours", is_model_named=False)
+        context = CheckContext(connect=lambda: self.build_connection(user), index="photos", model="colors", is_model_named=False)
         return list(check_cluster(context))
 
     @property
     def policy(self) -> Path:
-        """A policy for images of the model `colours`."""
+        """A policy for images of the model `colors`."""
         return self.folder / "policy.json"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-_CARRIED = ("uri", "name", "source", "caption", "colours", "model", "taken_at", "ingested_at")
+_CARRIED = ("uri", "name", "source", "caption", "colors", "model", "taken_at", "ingested_at")
 
 
 def build_expected_documents(client: OpenSearch, index: str, top_token_count: int = 16) -> dict[str, dict[str, Any]]:

@@ -30,7 +30,7 @@ Theme = Literal["light", "dark"]
 
 
 def build_spec(spec: Mapping[str, Any], height: int, theme: Theme = "light") -> dict[str, Any]:
-    """Return a spec as a product hands it to Vega: without product settings, with panel size and theme colours."""
+    """Return a spec as a product hands it to Vega: without product settings, with panel size and theme colors."""
     config = {name: value for name, value in spec.get("config", {}).items() if name != "kibana"}
     if theme == "dark":
         text = "#dfe5ef"

@@ -41,7 +41,7 @@ def swap_model(bench: Bench) -> None:
     """Build an index with another model under the same alias, and expect that searches use it at once."""
     options = ("--vector", bench.main)
     before = bench.ingest("swapped", *options)["index"]
-    report = bench.ingest("swapped", *options, "--model", "colours")
+    report = bench.ingest("swapped", *options, "--model", "colors")
     check_output(report, swapped=True, written=len(PHOTOS))
     hits = bench.commands.run("search", "red", "--index", bench.alias("swapped"))["hits"]
     if not hits or hits[0]["index"] != report["index"] or report["index"] == before:

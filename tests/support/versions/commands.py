@@ -34,7 +34,7 @@ class CommandRunner:
     """Runs commands against one node."""
 
     def __init__(self, url: str, folder: Path, environ: Mapping[str, str]) -> None:
-        """Set the node and, as a second model, `colours` of the example plugin.
+        """Set the node and, as a second model, `colors` of the example plugin.
 
         Args:
             url: Of the node.
@@ -43,7 +43,7 @@ class CommandRunner:
         """
         self.url = url
         self.folder = folder
-        write_entry_points(site := folder / "site", "stair-es-example-plugin", "colours = stair_es_example.colours:KIND")
+        write_entry_points(site := folder / "site", "stair-es-example-plugin", "colors = stair_es_example.colors:KIND")
         environment = {
             name: value for name, value in os.environ.items() if name == "STAIR_ES_HOME" or not name.startswith("STAIR_ES_")
         }

@@ -93,7 +93,7 @@ _LEGEND = """
 
 Some checks need an explanation:
 
-- `swap to another model`: the second model is `colours` of the example plugin. A search after the swap must use the new index.
+- `swap to another model`: the second model is `colors` of the example plugin. A search after the swap must use the new index.
 - `search`: "a cat" must find the cat first. With `--query-type`, each score must equal the exact dot product within 0.5 %.
 - `template search`: a plain request to `_search/template`.
 - `serve`: the start page, a search by words, a search by an uploaded image, an image and its thumbnail.

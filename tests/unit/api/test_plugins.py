@@ -132,9 +132,9 @@ def test_a_broken_archive_is_wrong_usage(example: Callable[[str], Any], tmp_path
         list(example("zip_source").open(str(tmp_path / "broken.zip"), SourceOptions()).list_items())
 
 
-def test_colours_parses_texts(example: Callable[[str], Any]) -> None:
-    kind = example("colours")
-    encoder = kind.load(ModelSpec(name="colours"))
+def test_colors_parses_texts(example: Callable[[str], Any]) -> None:
+    kind = example("colors")
+    encoder = kind.load(ModelSpec(name="colors"))
     images_BHWC = np.zeros((2, 64, 64, 3), np.uint8)
     images_BHWC[0, :, :48], images_BHWC[0, :, 48:] = (205, 30, 30), (245, 245, 245)
     images_BHWC[1] = kind.card.image_spec.background
@@ -147,7 +147,7 @@ def test_colours_parses_texts(example: Callable[[str], Any]) -> None:
     assert len(nothing) == 0
     assert red_car.dot(half_red) == 0.75
     vocabulary = (Path(plugins.__file__).parent / "model" / "data" / "vocab.txt").read_text().split("\n")
-    assert set(import_module("stair_es_example.colours_encoder").WORDS) <= set(vocabulary)
+    assert set(import_module("stair_es_example.colors_encoder").WORDS) <= set(vocabulary)
 
 
 def _candidate(pixels_HWC: Pixels, box: tuple[int, int, int, int] | None = None, thumbnail: str | None = None) -> EnricherInput:
@@ -261,9 +261,9 @@ def test_the_short_examples_of_the_page_work(tmp_path: Path) -> None:
     assert item.uri.endswith("/a.zip!/b%20c.jpg")
     assert item.locator.read(ReadLimits()).data == b"bytes"
 
-    colours = encoder["ColoursEncoder"]()
-    assert colours.encode_images(np.full((2, 4, 4, 3), 9, np.uint8))[1].to_dict() == {"red": 10.0}
-    assert [len(vector) for vector in colours.encode_texts(["red", "blue"])] == [1, 0]
+    colors = encoder["ColorsEncoder"]()
+    assert colors.encode_images(np.full((2, 4, 4, 3), 9, np.uint8))[1].to_dict() == {"red": 10.0}
+    assert [len(vector) for vector in colors.encode_texts(["red", "blue"])] == [1, 0]
 
     candidate = _candidate(np.full((4, 4, 3), 255, np.uint8))
     assert enricher["BrightnessKind"]().build({}).enrich([candidate])[0].fields == {"brightness": 1.0}

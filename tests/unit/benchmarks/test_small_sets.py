@@ -268,7 +268,7 @@ def png(fill: str, box: tuple[int, int, int, int], side: int = 64) -> bytes:
     return out.getvalue()
 
 
-def test_a_scaled_and_moved_copy_is_found_and_another_colour_is_not(sets: dict[str, ModuleType]) -> None:
+def test_a_scaled_and_moved_copy_is_found_and_another_color_is_not(sets: dict[str, ModuleType]) -> None:
     find_copies = sets["likeness"].find_copies
     held_out = [png("red", (8, 8, 55, 55))]
     found = find_copies(

@@ -26,7 +26,7 @@ SPECS = [
     DashboardSpec(name="photos"),
     DashboardSpec(name="photos", has_token_index=False),
     DashboardSpec(name="photos", token_field="token", captions=True, thumbnails=False, time_field="taken_at", interval="y"),
-    DashboardSpec(name="photos", colours=False),
+    DashboardSpec(name="photos", colors=False),
     DashboardSpec(name="photos", interval=None, token_counts=(64, 64), name_field="uri", page_url="http://localhost:8000"),
 ]
 NAMES = ["photos", "photos-tokens", "my.photos", "my-photos", "my_photos", "фото", "日本", "a" * 200, "a" * 199]
@@ -85,9 +85,9 @@ def test_bundles_have_only_controls_of_their_product() -> None:
     group = build("kibana")[-1]["attributes"]["controlGroupInput"]
     fields = [panel["explicitInput"]["fieldName"] for panel in json.loads(group["panelsJSON"]).values()]
     control_fields = [control["fieldName"] for control in get_vis_state(find_object(build(), "controls"))["params"]["controls"]]
-    assert fields == control_fields == ["top_tokens", "colours", "name", "source", "model"]
+    assert fields == control_fields == ["top_tokens", "colors", "name", "source", "model"]
     without_names = list_controls(replace(PHOTOS, name_field="uri"))
-    assert [control.field for control in without_names] == ["top_tokens", "colours", "uri", "source", "model"]
+    assert [control.field for control in without_names] == ["top_tokens", "colors", "uri", "source", "model"]
     without_index = [
         control["fieldName"]
         for control in get_vis_state(find_object(build(spec=replace(PHOTOS, has_token_index=False)), "controls"))["params"][
@@ -127,11 +127,11 @@ def test_without_a_token_index_charts_omit_it_with_a_hint() -> None:
     )
 
 
-def test_colours_are_optional() -> None:
-    objects = build(spec=replace(PHOTOS, colours=False))
-    assert "colours" not in to_ndjson(objects)
+def test_colors_are_optional() -> None:
+    objects = build(spec=replace(PHOTOS, colors=False))
+    assert re.search("colors(?!Range)", to_ndjson(objects)) is None  # colorsRange is a setting of metrics
     assert len(build()) - len(objects) == 1
-    assert get_vis_state(find_object(build(), "colours"))["aggs"][1]["params"]["field"] == "colours"
+    assert get_vis_state(find_object(build(), "colors"))["aggs"][1]["params"]["field"] == "colors"
 
 
 def test_charts_use_the_token_field_of_the_token_index() -> None:

@@ -28,13 +28,13 @@ from stair_es.eval.zero_shot import (
 from stair_es.model.base import ModelSpec
 from stair_es.types import Floats, ImageSpec, Pixels
 
-COLOURS = {"n01_red": (220, 30, 30), "n02_green": (30, 200, 30), "n03_blue": (30, 30, 220)}
+COLORS = {"n01_red": (220, 30, 30), "n02_green": (30, 200, 30), "n03_blue": (30, 30, 220)}
 
 
-class ColourEncoder:
+class ColorEncoder:
     """An encoder that sees the three channels, and knows their names."""
 
-    model_id = "colours@1"
+    model_id = "colors@1"
     image_spec = ImageSpec(size_px=8)
     words = ("red", "green", "blue")
 
@@ -54,7 +54,7 @@ class ColourEncoder:
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
-class DenseColourEncoder(ColourEncoder):
+class DenseColorEncoder(ColorEncoder):
     """The same without words, as CLIP is."""
 
     model_id = "dense@1"
@@ -66,7 +66,7 @@ class DenseColourEncoder(ColourEncoder):
     encode_texts = encode_images  # type: ignore[assignment]
 
 
-class BrokenEncoder(ColourEncoder):
+class BrokenEncoder(ColorEncoder):
     model_id = "broken@1"
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
@@ -74,17 +74,17 @@ class BrokenEncoder(ColourEncoder):
 
 
 MODELS = [
-    build_evaluated_model(made(), ModelSpec(name=made.model_id)) for made in (ColourEncoder, DenseColourEncoder, BrokenEncoder)
+    build_evaluated_model(made(), ModelSpec(name=made.model_id)) for made in (ColorEncoder, DenseColorEncoder, BrokenEncoder)
 ]
 
 
 def folder(root: Path, count: int, seed: int = 0) -> Path:
-    """Noisy squares of three colours, a class each."""
+    """Noisy squares of three colors, a class each."""
     rng = np.random.default_rng(seed)
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         (root / name).mkdir(parents=True)
         for number in range(count):
-            noisy = np.clip(np.array(colour) + rng.integers(-25, 26, (8, 8, 3)), 0, 255).astype(np.uint8)
+            noisy = np.clip(np.array(color) + rng.integers(-25, 26, (8, 8, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(noisy).save(root / name / f"{number}.JPEG", quality=95)
     return root
 
@@ -138,13 +138,13 @@ def test_zero_shot_with_words_dense_vectors_and_failure(tmp_path: Path) -> None:
         result = evaluate_zero_shot(labeled, MODELS, ["a {}"], progress=nothing)
     rows = result.to_dict()["rows"]
     assert [(row["vectors"], row["model"], row["images"], row["top1"]) for row in rows] == [
-        *(("tokens", "colours@1", 11, 1.0), ("dense", "colours@1", 11, 1.0), ("dense", "dense@1", 11, 1.0)),
+        *(("tokens", "colors@1", 11, 1.0), ("dense", "colors@1", 11, 1.0), ("dense", "dense@1", 11, 1.0)),
     ]
     assert [problem.partition(": ")[2] for problem in result.problems] == [
         "not an image in a known format",
         "its weights are gone",
     ]
-    assert "| tokens  | colours@1 | 100.0 |" in result.to_markdown()
+    assert "| tokens  | colors@1 | 100.0 |" in result.to_markdown()
     assert messages == [f"model {number} of 3: {model.label}" for number, model in enumerate(MODELS, 1)]
     with pytest.raises(ModelError, match="gone"), forward_messages(messages.append):
         evaluate_zero_shot(labeled, MODELS[2:], ["a {}"], progress=nothing)
@@ -158,17 +158,17 @@ def test_unknown_classes_are_missed(tmp_path: Path) -> None:
     labeled = read_image_folder(folder(tmp_path / "set", 2), classes=names)
     result = evaluate_zero_shot(labeled, MODELS[:1], ["{}"], progress=nothing)
     assert result.to_dict()["rows"][0]["top1"] == pytest.approx(2 / 3)
-    assert result.remarks == ("tokens of colours@1: 1 classes have no known token, and are never found",)
+    assert result.remarks == ("tokens of colors@1: 1 classes have no known token, and are never found",)
 
 
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("a.json", json.dumps({name: name[4:] for name in COLOURS} | {"n99_other": "other"})),
-        ("b.json", json.dumps({name: [name[4:], "  a   colour "] for name in COLOURS})),
-        ("c.json", json.dumps([name[4:] for name in COLOURS])),
-        ("d.json", json.dumps({str(index): [name, name[4:]] for index, name in enumerate(COLOURS)})),
-        ("e.txt", "".join(f"{name} {name[4:]}, a colour\n" for name in COLOURS)),
+        ("a.json", json.dumps({name: name[4:] for name in COLORS} | {"n99_other": "other"})),
+        ("b.json", json.dumps({name: [name[4:], "  a   color "] for name in COLORS})),
+        ("c.json", json.dumps([name[4:] for name in COLORS])),
+        ("d.json", json.dumps({str(index): [name, name[4:]] for index, name in enumerate(COLORS)})),
+        ("e.txt", "".join(f"{name} {name[4:]}, a color\n" for name in COLORS)),
     ],
 )
 def test_names_of_classes(tmp_path: Path, file: str, text: str) -> None:
@@ -178,9 +178,9 @@ def test_names_of_classes(tmp_path: Path, file: str, text: str) -> None:
     (root / ".hidden").mkdir()
     (root / "notes.txt").write_text("no class")
     labeled = read_image_folder(root, classes=tmp_path / file, limit=2)
-    assert labeled.classes == tuple(COLOURS)
+    assert labeled.classes == tuple(COLORS)
     assert [names[0] for names in labeled.names] == ["red", "green", "blue"]
-    assert {names[1:] for names in labeled.names} == ({("a colour",)} if file[0] in "be" else {()})
+    assert {names[1:] for names in labeled.names} == ({("a color",)} if file[0] in "be" else {()})
     assert labeled.labels == (0, 0, 1, 1, 2, 2)
 
 
@@ -236,7 +236,7 @@ def test_probe_of_words_and_dense_vectors(tmp_path: Path) -> None:
     result = evaluate_linear_probe(train, read_image_folder(test), MODELS, progress=nothing)
     rows = result.to_dict()["rows"]
     assert [(row["vectors"], row["model"], row["train_images"], row["images"], row["top1"]) for row in rows] == [
-        *(("tokens", "colours@1", 15, 4, 1.0), ("dense", "colours@1", 15, 4, 1.0), ("dense", "dense@1", 15, 4, 1.0)),
+        *(("tokens", "colors@1", 15, 4, 1.0), ("dense", "colors@1", 15, 4, 1.0), ("dense", "dense@1", 15, 4, 1.0)),
     ]
     assert result.problems[0] == "test/n09_mauve: not a class of the training set"
     with pytest.raises(UsageError, match="no class of"):

@@ -44,13 +44,13 @@ from stair_es.model.base import ModelSpec
 from stair_es.types import Floats, ImageSpec, Pixels
 
 WORDS = ("red", "green", "blue", "dark", "##ish")
-COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
+COLORS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
 
 
-class ColourEncoder:
+class ColorEncoder:
     """Sees which channel there is, and says another word besides, which is heavier for blue."""
 
-    model_id = "colours@1"
+    model_id = "colors@1"
     image_spec = ImageSpec(size_px=8)
     tokens = WORDS
 
@@ -67,7 +67,7 @@ class ColourEncoder:
         return tuple(piece for piece in pieces if piece in WORDS)
 
 
-class DenseColourEncoder(ColourEncoder):
+class DenseColorEncoder(ColorEncoder):
     model_id = "dense@1"
     dense_only = True
 
@@ -79,7 +79,7 @@ class DenseColourEncoder(ColourEncoder):
         return np.array([row if any(row) else [0.6, 0.8, 0.0] for row in rows], dtype=np.float32)
 
 
-class HybridEncoder(DenseColourEncoder):
+class HybridEncoder(DenseColorEncoder):
     model_id = "both@1"
     dense_only = False
 
@@ -91,13 +91,13 @@ class OpaqueEncoder:
     image_spec = ImageSpec(size_px=8)
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        return ColourEncoder().encode_images(pixels_BHWC)
+        return ColorEncoder().encode_images(pixels_BHWC)
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        return ColourEncoder().encode_texts(texts)
+        return ColorEncoder().encode_texts(texts)
 
 
-def made(*encoders: ColourEncoder | OpaqueEncoder) -> list[EvaluatedModel]:
+def made(*encoders: ColorEncoder | OpaqueEncoder) -> list[EvaluatedModel]:
     return [build_evaluated_model(encoder, ModelSpec(name=encoder.model_id)) for encoder in encoders]
 
 
@@ -107,10 +107,10 @@ def nothing(what: str, done: int, total: int) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         (tmp_path / "set" / name).mkdir(parents=True)
         for number in range(2):
-            Image.new("RGB", (8, 8), colour).save(tmp_path / "set" / name / f"{number}.png")
+            Image.new("RGB", (8, 8), color).save(tmp_path / "set" / name / f"{number}.png")
     rows = [
         {"image": "red/0.png", "captions": ["the Reddish RED one", "a red square"]},
         {"image": "green/0.png", "caption": "green, of course"},
@@ -158,12 +158,12 @@ def test_chance_uses_images_with_other_words() -> None:
 def test_words_of_classes(folder: Path) -> None:
     report = evaluate_interpretability(
         build_class_task(read_image_folder(folder)),
-        made(ColourEncoder(), DenseColourEncoder(), OpaqueEncoder()),
+        made(ColorEncoder(), DenseColorEncoder(), OpaqueEncoder()),
         progress=nothing,
     ).to_dict()
     at = {(row["vectors"], row["model"]): (row["vocabulary"], row["at"][1], row["at"][5]) for row in report["rows"]}
     assert at == {
-        ("tokens", "colours@1"): (5, pytest.approx(2 / 3), 1.0),  # for blue, `dark` is heavier
+        ("tokens", "colors@1"): (5, pytest.approx(2 / 3), 1.0),  # for blue, `dark` is heavier
         ("dense", "dense@1"): (5, 1.0, 1.0),  # in the vocabulary of the first
         ("tokens", "untold@1"): (4, pytest.approx(2 / 3), 1.0),
     }
@@ -180,16 +180,16 @@ def test_the_vocabulary_is_encoded_only_for_dense_models_or_on_request(folder: P
 
 def test_words_of_captions(folder: Path) -> None:
     captions = read_captions(folder / "captions.jsonl")
-    report = evaluate_interpretability(build_caption_task(captions), made(ColourEncoder()), progress=nothing)
+    report = evaluate_interpretability(build_caption_task(captions), made(ColorEncoder()), progress=nothing)
     row = report.to_dict()["rows"][0]
     assert (row["images"], row["unknown"], row["at"][1], row["at"][5]) == (4, 1, 0.5, 0.75)
     assert "1 images have no token in the vocabulary" in report.to_markdown()
     with pytest.raises(UsageError, match="no place"):
-        evaluate_interpretability(build_caption_task(captions), made(ColourEncoder()), prompt="a photo", progress=nothing)
+        evaluate_interpretability(build_caption_task(captions), made(ColorEncoder()), prompt="a photo", progress=nothing)
 
 
 def test_the_label_space_of_only_dense_models_is_that_of_bert() -> None:
-    space = choose_label_space(made(DenseColourEncoder()))
+    space = choose_label_space(made(DenseColorEncoder()))
     assert space.tokens == load_reference_tokens()
     assert len(space.tokens) > 29_000
     assert "dog" in space.tokens
@@ -245,7 +245,7 @@ def test_gini_is_half_the_relative_mean_difference(seed: int) -> None:
 
 def test_sparsity_of_captions_and_of_a_folder(folder: Path) -> None:
     items = items_of(read_captions(folder / "captions.jsonl"))
-    report = evaluate_sparsity(items, made(ColourEncoder(), DenseColourEncoder()), progress=nothing)
+    report = evaluate_sparsity(items, made(ColorEncoder(), DenseColorEncoder()), progress=nothing)
     words, dense = report.to_dict()["rows"]
     assert words["items"]["images"]["mean"] == 2.0
     assert words["items"]["texts"]["without_tokens"] == 1
@@ -253,7 +253,7 @@ def test_sparsity_of_captions_and_of_a_folder(folder: Path) -> None:
     assert words["flops"]["texts -> images"]["multiplications"] == pytest.approx(flops_by_hand())
     assert (dense["dense_dimensions"], dense["items"]) == (3, {})
     assert "| dense   | dense@1 " in report.to_markdown()
-    alone = evaluate_sparsity(read_sparsity_folder(folder, limit=3), made(ColourEncoder()), progress=nothing).to_dict()["rows"][0]
+    alone = evaluate_sparsity(read_sparsity_folder(folder, limit=3), made(ColorEncoder()), progress=nothing).to_dict()["rows"][0]
     assert list(alone["items"]) == ["images"]
     assert alone["items"]["images"]["items"] == 3
     with pytest.raises(UsageError, match="no images below"):
@@ -262,7 +262,7 @@ def test_sparsity_of_captions_and_of_a_folder(folder: Path) -> None:
 
 def test_the_dimensions_of_a_dense_model_need_no_image(folder: Path) -> None:
     (folder / "red" / "0.png").write_bytes(b"broken")
-    report = evaluate_sparsity(read_sparsity_folder(folder), made(DenseColourEncoder()), progress=nothing).to_dict()
+    report = evaluate_sparsity(read_sparsity_folder(folder), made(DenseColorEncoder()), progress=nothing).to_dict()
     assert report["rows"][0]["dense_dimensions"] == 3
 
 
@@ -273,17 +273,17 @@ def flops_by_hand() -> float:
 
 def test_retrieval_of_several_models_without_a_cluster(folder: Path) -> None:
     captions = read_captions(folder / "captions.jsonl")
-    found_ = evaluate_retrieval(captions, made(ColourEncoder(), DenseColourEncoder()), None, EvalOptions(), progress=nothing)
+    found_ = evaluate_retrieval(captions, made(ColorEncoder(), DenseColorEncoder()), None, EvalOptions(), progress=nothing)
     methods = [(row.method, row.model) for row in found_.rows if row.direction == "text -> image"]
     assert methods == [
-        ("STAIR", "colours@1"),
-        ("bag of words", "colours@1"),
+        ("STAIR", "colors@1"),
+        ("bag of words", "colors@1"),
         ("BM25 on captions", ""),
-        ("dense kNN", "colours@1"),
+        ("dense kNN", "colors@1"),
         ("dense kNN", "dense@1"),
     ]
     by_model = {(row.method, row.model, row.direction): row for row in found_.rows}
-    stair = by_model["STAIR", "colours@1", "text -> image"]
+    stair = by_model["STAIR", "colors@1", "text -> image"]
     assert stair.exact is not None
     assert (stair.exact.queries, stair.exact.hit[1], stair.engine) == (5, 0.6, None)  # two blue ones, and one not known
     dense = by_model["dense kNN", "dense@1", "image -> text"]
@@ -291,6 +291,6 @@ def test_retrieval_of_several_models_without_a_cluster(folder: Path) -> None:
     text = found_.to_markdown()
     assert "exact dot products, no cluster" in text
     assert "engine" not in text.lower().replace("only an engine", "")
-    assert "dense kNN of colours@1 n/a: the model has no dense vectors" in text
+    assert "dense kNN of colors@1 n/a: the model has no dense vectors" in text
     assert found_.to_dict()["cluster"] is None
     assert found_.to_dict()["compared"] == ["dense@1"]

@@ -47,7 +47,7 @@ def test_near_duplicates_are_found_up_to_the_threshold(bits: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("colours", "others", "same"),
+    ("colors", "others", "same"),
     [
         (["red", "white"], ["red"], True),
         (["red", "brown"], ["brown", "red", "white"], True),
@@ -58,8 +58,8 @@ def test_near_duplicates_are_found_up_to_the_threshold(bits: int) -> None:
         ("red", ["blue"], True),  # not written by ingest
     ],
 )
-def test_pictures_of_other_colours_are_not_copies(colours: object, others: object, same: bool) -> None:
-    pictures = make_source(colours=colours), make_source(1, colours=others)
+def test_pictures_of_other_colors_are_not_copies(colors: object, others: object, same: bool) -> None:
+    pictures = make_source(colors=colors), make_source(1, colors=others)
     assert is_same_picture(*pictures) is is_same_picture(*reversed(pictures)) is same
     assert is_same_picture(*(picture | {"sha256": "1"} for picture in pictures))
 

@@ -165,7 +165,7 @@ def console(**more: object) -> Console:
 
 @pytest.mark.parametrize("size", [(64, 32), (32, 64), (1, 1), (5, 3), (2000, 3)])
 @pytest.mark.parametrize("width", [8, 12, 200])
-def test_a_thumbnail_fits_and_has_its_colours(size: tuple[int, int], width: int) -> None:
+def test_a_thumbnail_fits_and_has_its_colors(size: tuple[int, int], width: int) -> None:
     target = console(width=width)
     rendered = render_terminal_thumbnail(drawing(size=size), target, required=True)
     assert rendered is not None
@@ -195,5 +195,5 @@ def test_an_invalid_thumbnail_is_left_out(data: bytes) -> None:
         ({"force_terminal": False}, False),
     ],
 )
-def test_only_a_terminal_with_colours_shows_pictures(more: dict[str, object], shows: bool) -> None:
+def test_only_a_terminal_with_colors_shows_pictures(more: dict[str, object], shows: bool) -> None:
     assert can_show_thumbnails(console(**more)) is shows

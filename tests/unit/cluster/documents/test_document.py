@@ -55,7 +55,7 @@ FULL = replace(
     perceptual_hash="00ff00ff00ff00ff",
     taken_at="2026-01-01T00:00:00",
     thumbnail="data:,",
-    colours=("red", "white"),
+    colors=("red", "white"),
 )
 
 
@@ -102,7 +102,7 @@ def test_document_has_escaped_tokens_top_tokens_columns_and_known_facts_only() -
 def test_own_fields_are_reserved_and_mapped() -> None:
     body = made({"dog": 1.0}, FULL, {}, DocumentSettings(impacts=True), TokenPolicy(cap={"dog": 0.5}))
     assert {*body, "token_ids"} == RESERVED_FIELDS
-    assert body["colours"] == ["red", "white"]
+    assert body["colors"] == ["red", "white"]
     layers = [
         resources.load_json_resource("mappings", name)["mappings"]["properties"] for name in ("image", "impacts", "seismic")
     ]

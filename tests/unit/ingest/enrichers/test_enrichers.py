@@ -91,8 +91,8 @@ def test_built_in_enricher_is_an_entry_point() -> None:
     [result] = enricher.enrich([_candidate("file:///holiday/redBus_2.jpg")])
     assert result.fields == {"name": "red Bus 2"}
     assert get_enricher(EnricherSpec.parse("filename:field=name")) is enricher
-    with pytest.raises(UsageError, match="colour"):
-        get_enricher(EnricherSpec.parse("filename:colour=red"))
+    with pytest.raises(UsageError, match="color"):
+        get_enricher(EnricherSpec.parse("filename:color=red"))
 
 
 def test_failing_images_affect_no_others() -> None:
@@ -119,7 +119,7 @@ def test_wrong_counts_are_run_again_alone() -> None:
         _ConstantEnricher(Enrichment(pixels_HWC=np.zeros((2, 4, 3), np.uint8))),
         _ConstantEnricher(Enrichment(pixels_HWC=np.zeros((4, 4), np.uint8))),
     ],
-    ids=["another size", "no colours"],
+    ids=["another size", "no colors"],
 )
 def test_pixels_of_another_shape_are_rejected(enricher: Enricher) -> None:
     [result] = run_enricher(enricher, "crop", [_candidate("a")])

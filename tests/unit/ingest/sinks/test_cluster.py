@@ -16,7 +16,7 @@ from stair_es.ingest.sinks.cluster import KIND
         ({"swap": "sometimes"}, "swap=sometimes"),
         ({"no_replicas_while_building": "true"}, "no_replicas_while_building=true"),
         ({"token_index": "maybe"}, "token_index=maybe"),
-        ({"colour": "red"}, "no option colour"),
+        ({"color": "red"}, "no option color"),
     ],
 )
 def test_invalid_options_are_rejected_before_any_request(options: dict[str, str], message: str) -> None:

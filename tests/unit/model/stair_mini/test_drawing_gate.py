@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[4]
 
 
 def draw_house(side_px: int = CLASSIFIER_SIZE_PX) -> Pixels:
-    """Return flat colours with hard edges on white."""
+    """Return flat colors with hard edges on white."""
     image = Image.new("RGB", (side_px, side_px), "white")
     draw, unit = ImageDraw.Draw(image), side_px / 10
     draw.polygon([(unit, 5 * unit), (5 * unit, unit), (9 * unit, 5 * unit)], fill=(200, 40, 40))
@@ -63,10 +63,10 @@ def gate() -> DrawingGate:
     )
 
 
-def test_a_drawing_has_fewer_colours_and_flatter_areas_than_a_noisy_photograph() -> None:
+def test_a_drawing_has_fewer_colors_and_flatter_areas_than_a_noisy_photograph() -> None:
     drawn, noisy = compute_pixel_statistics(draw_house()), compute_pixel_statistics(make_noise())
-    colours, top, flat, soft = range(4)
-    assert drawn[colours] < noisy[colours]
+    colors, top, flat, soft = range(4)
+    assert drawn[colors] < noisy[colors]
     assert drawn[top] > 0.95 > noisy[top]
     assert drawn[flat] > 0.9 > noisy[flat]
     assert drawn[soft] < 0.1 < noisy[soft]

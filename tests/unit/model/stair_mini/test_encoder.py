@@ -43,14 +43,14 @@ LIGHT = ModelSpec(name="stair-mini", backend="onnx", text_tower="table", threads
 
 
 def draw_face(side_px: int) -> Pixels:
-    """Return a picture that is drawn: flat colours, hard edges, on white."""
+    """Return a picture that is drawn: flat colors, hard edges, on white."""
     image = Image.new("RGB", (side_px, side_px), "white")
     draw = ImageDraw.Draw(image)
-    for left, upper, right, lower, colour in (
+    for left, upper, right, lower, color in (
         *((0.05, 0.05, 0.95, 0.95, (255, 204, 50)), (0.29, 0.34, 0.41, 0.46, (90, 60, 20))),
         *((0.59, 0.34, 0.71, 0.46, (90, 60, 20)), (0.3, 0.6, 0.7, 0.8, (90, 60, 20))),
     ):
-        draw.ellipse([side_px * each for each in (left, upper, right, lower)], fill=colour)
+        draw.ellipse([side_px * each for each in (left, upper, right, lower)], fill=color)
     return np.asarray(image)
 
 

@@ -45,7 +45,7 @@ def test_common_formats_become_rgb_in_the_middle_of_a_white_square(format_: str)
     assert (decoded.width, decoded.height, decoded.format) == (100, 50, format_)
 
 
-def test_cmyk_keeps_its_colour() -> None:
+def test_cmyk_keeps_its_color() -> None:
     assert _near(_centre(_decode(_saved(RED.convert("CMYK"), "JPEG", quality=95))), [200, 30, 20], 12)
 
 
@@ -73,7 +73,7 @@ def test_palette_alpha_and_rgba_are_on_white() -> None:
 
 @pytest.mark.parametrize("format_", ["GIF", "WEBP"])
 def test_first_frame_of_an_animation(format_: str) -> None:
-    frames = [Image.new("RGB", (32, 32), colour) for colour in ((0, 0, 250), (250, 0, 0))]
+    frames = [Image.new("RGB", (32, 32), color) for color in ((0, 0, 250), (250, 0, 0))]
     data = _saved(frames[0], format_, save_all=True, append_images=frames[1:], duration=50)
     assert _near(_centre(_decode(data)), [0, 0, 250], 12)
 

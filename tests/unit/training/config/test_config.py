@@ -110,7 +110,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
         "[[data.validation]]",
     ),
     ({"seed": -1}, "tiny.toml: seed must be in 0..2^32, got -1", "whole number"),
-    ({"colour": 1}, "tiny.toml: unknown key 'colour'", "Known here"),
+    ({"color": 1}, "tiny.toml: unknown key 'color'", "Known here"),
     ({"seed.x": 1}, "seed.x: seed isn't a table", "Specify a value"),
 ]
 

@@ -24,14 +24,14 @@ def pair(path: Path) -> TrainingPair:
     return TrainingPair(path.name, FileLocator(to_file_uri(path)), (path.stem,))
 
 
-def of_hashes(values: Mapping[int, int] | list[int], colours: int = 7) -> FingerprintTable:
+def of_hashes(values: Mapping[int, int] | list[int], colors: int = 7) -> FingerprintTable:
     numbers = list(values.values() if isinstance(values, Mapping) else values)
     rng = np.random.default_rng(len(numbers))
     return FingerprintTable(
         rows=np.arange(len(numbers)),
         sha256=rng.integers(0, 1 << 62, (len(numbers), 4)).astype(np.uint64),
         perceptual=np.array(numbers, dtype=np.uint64),
-        colors=np.full((len(numbers), COLOR_BYTES), colours, dtype=np.uint8),
+        colors=np.full((len(numbers), COLOR_BYTES), colors, dtype=np.uint8),
         unreadable={},
     )
 
@@ -80,13 +80,13 @@ def test_other_photos_are_different() -> None:
     )
 
 
-def test_the_same_shape_in_another_colour_is_another_picture(tmp_path: Path) -> None:
+def test_the_same_shape_in_another_color_is_another_picture(tmp_path: Path) -> None:
     pytest.importorskip("imagehash")
 
-    def heart(colour: tuple[int, int, int], size: int) -> bytes:
+    def heart(color: tuple[int, int, int], size: int) -> bytes:
         image = Image.new("RGB", (40, 40), "white")
-        image.paste(colour, (10, 5, 30, 20))
-        image.paste(colour, (15, 20, 25, 35))
+        image.paste(color, (10, 5, 30, 20))
+        image.paste(color, (15, 20, 25, 35))
         buffer = io.BytesIO()
         image.resize((size, size)).save(buffer, "PNG")
         return buffer.getvalue()
@@ -125,7 +125,7 @@ def test_index_equals_brute_force(most: int) -> None:
     result = find_duplicates(of_hashes(one), of_hashes(other), SimilarityThresholds(bits=most))
     assert {match.row: match.bits for match in result} == expected
     assert all(bin(one[match.row] ^ other[match.other]).count("1") == match.bits for match in result)
-    assert find_duplicates(of_hashes(one), of_hashes(other, colours=90), SimilarityThresholds(bits=most)) == []
+    assert find_duplicates(of_hashes(one), of_hashes(other, colors=90), SimilarityThresholds(bits=most)) == []
 
 
 def test_rows_omit_unreadable_sets(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_crop_shows_as_much_as_is_reported() -> None:
     assert 10 < sum(bars) < 50  # another proportion leaves bars of background
 
 
-def test_colours_change_as_far_as_is_reported() -> None:
+def test_colors_change_as_far_as_is_reported() -> None:
     data = png(Image.new("RGB", (50, 50), (100, 120, 140)))
     means = np.array([view(Augmentation(brightness=0.2), seed, data).mean(axis=(0, 1)) for seed in range(200)])
     assert 80 <= means[:, 0].min() < 84
@@ -106,20 +106,20 @@ def test_colours_change_as_far_as_is_reported() -> None:
 def test_the_background_shows_through_transparency_alone() -> None:
     image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     image.paste((10, 20, 30, 255), (20, 20, 44, 44))
-    colours = set()
+    colors = set()
     for seed in range(40):
         pixels = view(Augmentation(background=0.5), seed, png(image))
         assert np.abs(pixels[32, 32].astype(int) - (10, 20, 30)).max() <= 1
-        colours.add(tuple(int(value) for value in pixels[0, 0]))
-    assert (255, 255, 255) in colours
-    assert 10 < len(colours) < 30
+        colors.add(tuple(int(value) for value in pixels[0, 0]))
+    assert (255, 255, 255) in colors
+    assert 10 < len(colors) < 30
     opaque = png(Image.new("RGB", (64, 64), (10, 20, 30)))
     assert {tuple(view(Augmentation(background=1.0), seed, opaque).reshape(-1, 3).max(axis=0)) for seed in range(5)} == {
         (10, 20, 30)
     }
 
 
-def test_colours_change_around_the_picture_too() -> None:
+def test_colors_change_around_the_picture_too() -> None:
     data = png(Image.new("RGB", (64, 32), (255, 255, 255)))
     for seed in range(20):
         pixels = view(replace(AUGMENTATION_PRESETS["strong"], background=0.0), seed, data)

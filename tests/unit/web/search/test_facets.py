@@ -33,7 +33,7 @@ from stair_es.web.search.facets import (
 DAY_MS = 86_400_000
 TYPES = {
     **dict.fromkeys(
-        ("top_tokens", "colours", "folder", "format", "source", "uri", "sha256", "name", "perceptual_hash"), "keyword"
+        ("top_tokens", "colors", "folder", "format", "source", "uri", "sha256", "name", "perceptual_hash"), "keyword"
     ),
     **dict.fromkeys(("model", "policy", "brand"), "keyword"),
     **dict.fromkeys(("taken_at", "modified_at", "ingested_at"), "date"),
@@ -130,7 +130,7 @@ def test_date_edges_follow_the_calendar(days: float, edges: tuple[str, ...]) -> 
 
 def test_columns_have_their_facets_before_those_of_the_file() -> None:
     assert [facet.field.name for facet in list_all()] == [
-        *("top_tokens", "colours", "brand", "price", "sale", "year"),
+        *("top_tokens", "colors", "brand", "price", "sale", "year"),
         *("folder", "format", "taken_at", "modified_at", "bytes", "width", "height", "source"),
     ]
     kinds = {facet.field.name: facet.kind for facet in list_all()}

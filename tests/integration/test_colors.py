@@ -1,4 +1,4 @@
-"""Colours from the picture to the filter, on real nodes."""
+"""Colors from the picture to the filter, on real nodes."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def found(url: str, index: str, *filters: str) -> set[str]:
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))
-def test_a_filter_on_a_colour_finds_the_photos_that_have_it(
+def test_a_filter_on_a_color_finds_the_photos_that_have_it(
     engine: str, request: pytest.FixtureRequest, make_index_name: Callable[[str], str]
 ) -> None:
     url: str = request.getfixturevalue(engine)
     index = make_index_name(url)
     assert ingest(url, index, "--vector", ENGINES[engine])["written"] == len(NAMES)
     assert found(url, index) == set(NAMES)
-    assert found(url, index, "colours:red") == RED
-    assert found(url, index, "colours:(orange OR pink)") == {"kingfisher.jpg", "orange-dahlia.jpg"}
-    assert found(url, index, "colours:orange AND NOT colours:beige") == {"orange-dahlia.jpg"}
-    assert found(url, index, "colours:orange", '{"term": {"colours": "blue"}}') == {"kingfisher.jpg", "orange-dahlia.jpg"}
-    assert found(url, index, "colours:red", "colours:black") == set()
+    assert found(url, index, "colors:red") == RED
+    assert found(url, index, "colors:(orange OR pink)") == {"kingfisher.jpg", "orange-dahlia.jpg"}
+    assert found(url, index, "colors:orange AND NOT colors:beige") == {"orange-dahlia.jpg"}
+    assert found(url, index, "colors:orange", '{"term": {"colors": "blue"}}') == {"kingfisher.jpg", "orange-dahlia.jpg"}
+    assert found(url, index, "colors:red", "colors:black") == set()
 
 
-def test_an_index_without_colours_is_rebuilt(
+def test_an_index_without_colors_is_rebuilt(
     node_url: str, index_name: str, client: OpenSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:
@@ -76,14 +76,14 @@ def test_an_index_without_colours_is_rebuilt(
 def test_custom_mappings_without_the_field_are_searched(node_url: str, index_name: str, tmp_path: Path) -> None:
     """The field is text then: filters find it, and the page counts its subfield."""
     body = json.loads((Path(__file__).parents[2] / "mappings" / "image.json").read_text())
-    del body["mappings"]["properties"]["colours"]
+    del body["mappings"]["properties"]["colors"]
     own = tmp_path / "own.json"
     own.write_text(json.dumps(body))
     ingest(node_url, index_name, "--mapping", own)
-    assert found(node_url, index_name, "colours:red") == RED
+    assert found(node_url, index_name, "colors:red") == RED
     with serve_page(Connection(url=node_url), index_name) as page:
-        conditions = [{"field": "colours", "all": ["red"]}]
+        conditions = [{"field": "colors", "all": ["red"]}]
         answer = page.post("/api/facets", {"text": QUERY, "filters": conditions})
         assert (answer.status, answer.json["total"]) == (200, len(RED))
-        [colours] = [each for each in answer.json["facets"] if each["field"] == "colours"]
-        assert {"value": "red", "count": len(RED)} in colours["buckets"]
+        [colors] = [each for each in answer.json["facets"] if each["field"] == "colors"]
+        assert {"value": "red", "count": len(RED)} in colors["buckets"]

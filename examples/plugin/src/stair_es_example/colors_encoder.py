@@ -1,4 +1,4 @@
-"""The encoder of the model `colours`: the nearest colour word of each pixel, and the colour words of a text."""
+"""The encoder of the model `colors`: the nearest color word of each pixel, and the color words of a text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SYNONYMS = {"grey": "gray", "violet": "purple"}
 _MIN_SHARE = 0.02
 
 
-class ColoursEncoder:
+class ColorsEncoder:
     """See `Encoder`. It has no state, so several threads may use it."""
 
     def __init__(self, card: ModelCard) -> None:
@@ -57,18 +57,18 @@ class ColoursEncoder:
         return [self._encode_image(pixels_HWC) for pixels_HWC in pixels_BHWC]
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """Return the colour words of each text with equal weights; empty for a text without any, which then finds nothing."""
-        return [SparseVector.from_mapping(dict.fromkeys(_find_colour_words(text), 1.0)) for text in texts]
+        """Return the color words of each text with equal weights; empty for a text without any, which then finds nothing."""
+        return [SparseVector.from_mapping(dict.fromkeys(_find_color_words(text), 1.0)) for text in texts]
 
     def _encode_image(self, pixels_HWC: Pixels) -> SparseVector:
         pixels_NC = pixels_HWC.reshape(-1, 3).astype(np.int32)
         seen_NC = pixels_NC[(pixels_NC != self.image_spec.background).any(axis=1)]
         distances_NK = ((seen_NC[:, None, :] - _RGB_KC[None]) ** 2).sum(axis=2)
         counts_K = np.bincount(distances_NK.argmin(axis=1), minlength=len(WORDS)) if len(seen_NC) else np.zeros(len(WORDS))
-        # Weights must be finite and above 0: absent colours are left out.
+        # Weights must be finite and above 0: absent colors are left out.
         shares = {word: round(float(count) / max(1, len(seen_NC)), 4) for word, count in zip(WORDS, counts_K, strict=True)}
         return SparseVector.from_mapping({word: share for word, share in shares.items() if share >= _MIN_SHARE})
 
 
-def _find_colour_words(text: str) -> set[str]:
+def _find_color_words(text: str) -> set[str]:
     return {_SYNONYMS.get(word, word) for word in re.findall(r"[a-z]+", text.lower())} & set(WORDS)

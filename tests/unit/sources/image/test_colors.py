@@ -1,4 +1,4 @@
-"""Names of colours: of single ones, of drawn pictures, and through the decoder."""
+"""Names of colors: of single ones, of drawn pictures, and through the decoder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from stair_es.sources.image import colours
-from stair_es.sources.image.colours import COLOUR_NAMES, MAX_COLOURS, MIN_SHARE, measure_colours, name_colours
+from stair_es.sources.image import colors
+from stair_es.sources.image.colors import COLOR_NAMES, MAX_COLORS, MIN_SHARE, measure_colors, name_colors
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import ImageSpec
 
@@ -44,7 +44,7 @@ def saved(image: Image.Image, format_: str, **options: object) -> bytes:
 
 
 def decoded(data: bytes, spec: ImageSpec = SPECS[0]) -> tuple[str, ...]:
-    return decode_image(data, spec, DecodeLimits()).colours
+    return decode_image(data, spec, DecodeLimits()).colors
 
 
 @pytest.mark.parametrize(
@@ -87,70 +87,70 @@ def decoded(data: bytes, spec: ImageSpec = SPECS[0]) -> tuple[str, ...]:
         ((245, 222, 179), "beige"),
     ],
 )
-def test_plain_image_has_one_colour(rgb: tuple[int, int, int], name: str) -> None:
-    assert name_colours(Image.new("RGB", (40, 30), rgb)) == (name,)
+def test_plain_image_has_one_color(rgb: tuple[int, int, int], name: str) -> None:
+    assert name_colors(Image.new("RGB", (40, 30), rgb)) == (name,)
 
 
 def test_every_cell_of_the_cube_has_a_name_and_every_name_a_cell() -> None:
-    names_P, oklab_P3 = colours._build_tables()
-    assert set(names_P) == set(range(len(COLOUR_NAMES)))
+    names_P, oklab_P3 = colors._build_tables()
+    assert set(names_P) == set(range(len(COLOR_NAMES)))
     measured = [np.degrees(np.arctan2(*oklab_P3.T[:0:-1])) % 360, oklab_P3[:, 0], np.hypot(*oklab_P3.T[1:])]
     held = np.zeros(len(names_P), bool)
-    for rule in colours._RULES:
+    for rule in colors._RULES:
         held |= np.all([(low <= at) & (at < high) for at, (low, high) in zip(measured, rule[1:], strict=True)], axis=0)
     assert held.all()  # where no rule held, the first name would be taken
 
 
 def test_shares_are_relative_and_in_name_order() -> None:
-    shares = measure_colours(disc(RED, GREEN))
+    shares = measure_colors(disc(RED, GREEN))
     assert sum(shares.values()) == pytest.approx(1)
-    assert set(shares) == set(COLOUR_NAMES)
-    assert name_colours(disc(RED, GREEN)) == tuple(sorted(("red", "green"), key=lambda name: -shares[name]))
+    assert set(shares) == set(COLOR_NAMES)
+    assert name_colors(disc(RED, GREEN)) == tuple(sorted(("red", "green"), key=lambda name: -shares[name]))
 
 
 @pytest.mark.parametrize("background", [WHITE, (0, 0, 0), GRAY, (210, 180, 140), (92, 64, 51)])
 def test_disc_outranks_its_plain_background(background: tuple[int, int, int]) -> None:
-    assert name_colours(disc(RED, background))[0] == "red"
+    assert name_colors(disc(RED, background))[0] == "red"
 
 
-def test_coloured_backgrounds_count() -> None:
-    assert set(name_colours(disc(WHITE, (60, 120, 200)))) == {"white", "blue"}
-    assert name_colours(Image.new("RGB", (30, 30), (60, 120, 200))) == ("blue",)
+def test_colored_backgrounds_count() -> None:
+    assert set(name_colors(disc(WHITE, (60, 120, 200)))) == {"white", "blue"}
+    assert name_colors(Image.new("RGB", (30, 30), (60, 120, 200))) == ("blue",)
 
 
-def test_small_colour_shares_are_ignored() -> None:
+def test_small_color_shares_are_ignored() -> None:
     image = Image.new("RGB", (320, 320), GREEN)
     ImageDraw.Draw(image).rectangle((0, 0, 20, 20), fill=RED)
-    assert name_colours(image) == ("green",)
+    assert name_colors(image) == ("green",)
 
 
-def test_stripes_of_every_colour_give_no_more_than_the_heaviest() -> None:
+def test_stripes_of_every_color_give_no_more_than_the_heaviest() -> None:
     image = Image.new("RGB", (60, 60))
     bands = [RED, GREEN, (60, 120, 200), (250, 220, 40), WHITE, (128, 0, 128)]
     for place, rgb in enumerate(bands):
         ImageDraw.Draw(image).rectangle((0, 10 * place, 60, 10 * place + 9), fill=rgb)
-    names = name_colours(image)
-    shares = measure_colours(image)
-    assert 1 < len(names) <= MAX_COLOURS
+    names = name_colors(image)
+    shares = measure_colors(image)
+    assert 1 < len(names) <= MAX_COLORS
     assert [shares[name] for name in names] == sorted((shares[name] for name in names), reverse=True)
     assert min(shares[name] for name in names) >= MIN_SHARE
 
 
-def test_a_gradient_of_grays_has_no_colour() -> None:
+def test_a_gradient_of_grays_has_no_color() -> None:
     ramp = Image.fromarray(np.tile(np.linspace(0, 255, 256, dtype=np.uint8), (64, 1)))
-    assert set(name_colours(ramp.convert("RGB"))) <= {"black", "gray", "white"}
-    assert name_colours(ramp.convert("RGB"))[0] == "gray"
-    assert decoded(saved(ramp, "PNG")) == name_colours(ramp.convert("RGB"))
+    assert set(name_colors(ramp.convert("RGB"))) <= {"black", "gray", "white"}
+    assert name_colors(ramp.convert("RGB"))[0] == "gray"
+    assert decoded(saved(ramp, "PNG")) == name_colors(ramp.convert("RGB"))
     sixteen = Image.fromarray(np.tile(np.linspace(0, 65535, 256).astype(np.uint16), (64, 1)))
     assert set(decoded(saved(sixteen, "PNG"))) <= {"black", "gray", "white"}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3)])
-def test_the_smallest_pictures_have_their_colour(size: tuple[int, int]) -> None:
+def test_the_smallest_pictures_have_their_color(size: tuple[int, int]) -> None:
     assert decoded(saved(Image.new("RGB", size, RED), "PNG")) == ("red",)
 
 
-def test_transparent_pixels_have_no_colour() -> None:
+def test_transparent_pixels_have_no_color() -> None:
     cut_out = disc((*RED, 255), (*GREEN, 0), "RGBA")
     assert [decoded(saved(cut_out, "PNG"), spec) for spec in SPECS] == [("red",)] * len(SPECS)  # on whatever ground it is shown
     assert decoded(saved(Image.new("RGBA", (9, 9), (*GREEN, 0)), "PNG")) == ()
@@ -163,7 +163,7 @@ def test_transparent_pixels_have_no_colour() -> None:
 
 
 @pytest.mark.parametrize("format_", ["GIF", "WEBP"])
-def test_an_animation_has_the_colours_of_its_first_frame(format_: str) -> None:
+def test_an_animation_has_the_colors_of_its_first_frame(format_: str) -> None:
     frames = [Image.new("RGB", (32, 32), rgb) for rgb in ((0, 0, 250), (250, 0, 0))]
     assert decoded(saved(frames[0], format_, save_all=True, append_images=frames[1:], duration=50)) == ("blue",)
 
@@ -181,22 +181,22 @@ def test_cmyk_and_a_turned_picture() -> None:
 def test_the_square_of_a_model_has_no_part_in_it(spec: ImageSpec) -> None:
     """The larger the square, the more of a JPEG is decoded: shares may differ by hundredths, names of clear pictures don't."""
     large = disc(RED, WHITE, size=(3000, 1500))
-    assert decoded(saved(large, "JPEG"), spec) == decoded(saved(large, "PNG"), spec) == name_colours(disc(RED, WHITE))
+    assert decoded(saved(large, "JPEG"), spec) == decoded(saved(large, "PNG"), spec) == name_colors(disc(RED, WHITE))
     assert decoded((PHOTOS / "half-a-fig.jpg").read_bytes(), spec)[0] == "red"
 
 
 def test_a_large_picture_is_sampled_to_the_same_shares() -> None:
     photo = Image.open(PHOTOS / "kingfisher.jpg").convert("RGB")
     large = photo.resize((photo.width * 4, photo.height * 4), Image.Resampling.BICUBIC)
-    one, other = measure_colours(photo), measure_colours(large)
-    assert all(abs(one[name] - other[name]) < 0.03 for name in COLOUR_NAMES)
+    one, other = measure_colors(photo), measure_colors(large)
+    assert all(abs(one[name] - other[name]) < 0.03 for name in COLOR_NAMES)
 
 
 def test_the_same_in_every_thread_from_the_first_call_on() -> None:
     """The tables are computed by whoever comes first, perhaps by several at once."""
     photos = [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))[:12]]
     alone = [decoded(data) for data in photos]
-    colours._build_tables.cache_clear()
+    colors._build_tables.cache_clear()
     together = threading.Barrier(4)
 
     def all_of_them(seed: int) -> list[tuple[str, ...]]:
@@ -226,5 +226,5 @@ def test_the_same_in_every_thread_from_the_first_call_on() -> None:
         ("wall-clock", {"gray", "yellow"}),
     ],
 )
-def test_photographs_have_visible_colours(photo: str, wanted: set[str]) -> None:
+def test_photographs_have_visible_colors(photo: str, wanted: set[str]) -> None:
     assert wanted <= set(decoded((PHOTOS / f"{photo}.jpg").read_bytes()))

@@ -1,4 +1,4 @@
-"""The model `colours`: its card, known without loading it.
+"""The model `colors`: its card, known without loading it.
 
 Kind and encoder are two modules: `stair-es plugins` imports this one, which must be cheap; a worker that encodes imports the
 other one with all its libraries.
@@ -9,19 +9,19 @@ from __future__ import annotations
 from stair_es.api import Encoder, ImageSpec, ModelCard, ModelSpec
 
 BACKGROUND = (255, 0, 255)
-"""Fills the square around an image that isn't square: a colour that photos don't contain, so that the encoder can skip it."""
+"""Fills the square around an image that isn't square: a color that photos don't contain, so that the encoder can skip it."""
 
 
-class ColoursPlugin:
+class ColorsPlugin:
     """See `EncoderPlugin`."""
 
     api_version = 1
     card = ModelCard(
-        name="colours",
+        name="colors",
         # Stored in each document, its fingerprint and the index: change it whenever an image would get another vector.
-        model_id="colours-1",
+        model_id="colors-1",
         image_spec=ImageSpec(size_px=64, background=BACKGROUND),
-        description="eleven colour words by their share of the picture: no network, no training, an example",
+        description="eleven color words by their share of the picture: no network, no training, an example",
     )
 
     def can_use_gpu(self, spec: ModelSpec) -> bool:
@@ -30,9 +30,9 @@ class ColoursPlugin:
 
     def load(self, spec: ModelSpec) -> Encoder:
         """Load the encoder."""
-        from stair_es_example.colours_encoder import ColoursEncoder
+        from stair_es_example.colors_encoder import ColorsEncoder
 
-        return ColoursEncoder(self.card)
+        return ColorsEncoder(self.card)
 
 
-KIND = ColoursPlugin()
+KIND = ColorsPlugin()

@@ -1,8 +1,8 @@
-"""Name the colours of a picture, dominant first. Pure: depends on the pixels only, not on a model.
+"""Name the colors of a picture, dominant first. Pure: depends on the pixels only, not on a model.
 
 Each pixel of a small copy gets one of twelve names by its position in OKLCh (lightness, chroma and hue of the OKLab space), and a
 weight: pixels that differ from the picture's border count fully, and up to 1.5 times if they are vivid; pixels similar to the
-border count as background, and a background in a neutral colour (black, white, gray, brown, beige) counts least. The
+border count as background, and a background in a neutral color (black, white, gray, brown, beige) counts least. The
 center counts more than the corners.
 """
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     Numbers: TypeAlias = NDArray[np.float32]
 
-COLOUR_NAMES = ("black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "beige")
+COLOR_NAMES = ("black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "beige")
 """All names."""
 
 MIN_SHARE = 0.1
-"""Minimum share of the weight for a colour to be included."""
-MAX_COLOURS = 4
+"""Minimum share of the weight for a color to be included."""
+MAX_COLORS = 4
 
 _SIDE_PX = 32
 """Side of the square copy that is analyzed."""
@@ -46,7 +46,7 @@ _VIVID = 20.0
 _BACKGROUND = 0.5
 """Weight of a pixel that is similar to the border."""
 _PLAIN_BACKGROUND = 0.125
-"""The same for neutral colours."""
+"""The same for neutral colors."""
 _PLAIN = frozenset({"black", "white", "gray", "brown", "beige"})
 
 _ANY = 999.0
@@ -99,21 +99,21 @@ _RULES = (
     _Rule("purple", hue=(345, 360), lightness=(0, 48)),
     _Rule("pink", hue=(345, 360)),
 )
-"""The first rule that matches gives the name. Set by hand after common colour naming, and checked on photographs."""
+"""The first rule that matches gives the name. Set by hand after common color naming, and checked on photographs."""
 
 
-def name_colours(picture: PilImage) -> tuple[str, ...]:
-    """Return the names of the picture's colours, dominant first: at most `MAX_COLOURS`, each with at least `MIN_SHARE`.
+def name_colors(picture: PilImage) -> tuple[str, ...]:
+    """Return the names of the picture's colors, dominant first: at most `MAX_COLORS`, each with at least `MIN_SHARE`.
 
-    Transparent pixels of RGBA have no colour.
+    Transparent pixels of RGBA have no color.
     """
-    shares = measure_colours(picture)
-    heaviest = sorted(shares, key=lambda name: -shares[name])[:MAX_COLOURS]
+    shares = measure_colors(picture)
+    heaviest = sorted(shares, key=lambda name: -shares[name])[:MAX_COLORS]
     return tuple(name for name in heaviest if shares[name] >= MIN_SHARE)
 
 
-def measure_colours(picture: PilImage) -> dict[str, float]:
-    """Return the share of the weight for each of `COLOUR_NAMES`. The shares sum to 1, or are all 0 if nothing is visible."""
+def measure_colors(picture: PilImage) -> dict[str, float]:
+    """Return the share of the weight for each of `COLOR_NAMES`. The shares sum to 1, or are all 0 if nothing is visible."""
     levels_NC = _resize_pixels(picture)
     seen_N: Numbers = np.ones(len(levels_NC), np.float32)
     if levels_NC.shape[1] == 4:
@@ -125,9 +125,9 @@ def measure_colours(picture: PilImage) -> dict[str, float]:
     differs_N = _measure_differences(oklab_N3, seen_N)
     vivid_N = np.minimum(np.hypot(oklab_N3[:, 1], oklab_N3[:, 2]) / np.float32(_VIVID), 1)
     weights_N = _MIDDLE_N * seen_N * (differs_N * (1 + vivid_N / 2) + (1 - differs_N) * _BACKGROUNDS[names_N])
-    sums = np.bincount(names_N, weights_N, len(COLOUR_NAMES))
+    sums = np.bincount(names_N, weights_N, len(COLOR_NAMES))
     total = float(sums.sum())
-    return {name: float(weight) / total if total else 0.0 for name, weight in zip(COLOUR_NAMES, sums, strict=True)}
+    return {name: float(weight) / total if total else 0.0 for name, weight in zip(COLOR_NAMES, sums, strict=True)}
 
 
 def _resize_pixels(picture: PilImage) -> NDArray[np.uint8]:
@@ -165,7 +165,7 @@ def _build_tables() -> tuple[NDArray[np.uint8], Numbers]:
         np.all([(low <= values) & (values < high) for values, (low, high) in zip(measured, rule[1:], strict=True)], axis=0)
         for rule in _RULES
     ]
-    names_P = np.select(holds, [COLOUR_NAMES.index(rule.name) for rule in _RULES])
+    names_P = np.select(holds, [COLOR_NAMES.index(rule.name) for rule in _RULES])
     return names_P.astype(np.uint8), oklab_P3.astype(np.float32)
 
 
@@ -200,4 +200,4 @@ def _find_rim() -> NDArray[np.intp]:
 
 
 _MIDDLE_N, _RIM = _build_center_weights(), _find_rim()
-_BACKGROUNDS = np.array([_PLAIN_BACKGROUND if name in _PLAIN else _BACKGROUND for name in COLOUR_NAMES], np.float32)
+_BACKGROUNDS = np.array([_PLAIN_BACKGROUND if name in _PLAIN else _BACKGROUND for name in COLOR_NAMES], np.float32)
