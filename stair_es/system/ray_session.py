@@ -27,12 +27,15 @@ _MAX_FOLDER_CHARS = 26
 """Maximum length of the temporary folder: Ray's socket paths below it add up to 80 characters, and the system's limit is 107."""
 _ADDRESS = re.compile(r"auto|local|(?:ray://)?[\w.\-\[\]:]+:\d+")
 START_TIMEOUTS: Mapping[str, str] = {
-    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_raylet_start_wait_time_s": "60",
     "RAY_worker_register_timeout_seconds": "300",
     "RAY_agent_register_timeout_ms": "300000",
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
 }
-"""How long Ray's processes may take to start. Ray's own limits of 30 and 60 seconds are exceeded on a busy machine."""
+"""How long Ray's processes may take to start. Ray's own limits of 30 and 60 seconds are exceeded on a busy machine.
+
+The raylet ends by itself if its agents take more than 30 seconds, so waiting for it much longer is no use.
+"""
 logger = logging.getLogger(__name__)
 
 
