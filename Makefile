@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# How many tests run side by side. Each worker starts search nodes of its own, of about 1 GB each.
+# How many tests run side by side. All workers share the search nodes (up to six of about 0.5 GB); a worker takes up to 1 GB.
 WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The unit tests alone need neither PyTorch nor Ray.
