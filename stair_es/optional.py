@@ -65,9 +65,12 @@ def format_install_command(extra: str | None = None) -> str:
 def _read_origin() -> dict[str, Any] | None:
     """Return what pip recorded about a direct URL; None if stair-es came from a package index."""
     try:
-        text = distribution("stair-es").read_text("direct_url.json")
-    except PackageNotFoundError:  # run from a source tree
+        installed = distribution("stair-es")
+    except PackageNotFoundError:
+        installed = None
+    if installed is None or installed.read_text("METADATA") is None:  # a source tree, with or without its egg-info
         return {"url": Path(__file__).resolve().parents[1].as_uri(), "dir_info": {"editable": True}}
+    text = installed.read_text("direct_url.json")
     origin: dict[str, Any] | None = json.loads(text) if text else None
     if origin is not None and (vcs := origin.get("vcs_info")):
         origin["url"] = f"{vcs['vcs']}+{origin['url']}@{vcs['commit_id']}"

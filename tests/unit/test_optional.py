@@ -124,8 +124,12 @@ def test_the_command_installs_from_where_this_copy_came(
     assert optional.format_install_command("torch") == command
 
 
-def test_a_source_tree_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [])
+@pytest.mark.parametrize("built", [False, True])
+def test_a_source_tree_that_is_not_installed_is_named(built: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if built:
+        (tmp_path / "stair_es.egg-info").mkdir()
+        (tmp_path / "stair_es.egg-info" / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: stair-es\nVersion: 0.1.0\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
     assert optional.format_install_command() == shlex.join(["pip", "install", "-e", str(ROOT)])
 
 
