@@ -113,15 +113,16 @@ def build_config(image: str = "vit", text: str = "bert", **changes: Any) -> Stai
 def build_shallow_config(image: str = "vit", text: str = "bert", **changes: Any) -> StairConfig:  # noqa: ANN401
     """Return a configuration whose transformers have one layer: for what costs seconds a layer, such as exports."""
     config = build_config(image, text, **changes)
-    towers = [
-        replace(tower, backbone=replace(tower.backbone, config={**tower.backbone.config, **_pick_depth(tower.backbone)}))
-        for tower in (config.image, config.text)
-    ]
-    return replace(config, image=towers[0], text=towers[1])
+    return replace(
+        config,
+        image=replace(config.image, backbone=_flatten(config.image.backbone)),
+        text=replace(config.text, backbone=_flatten(config.text.backbone)),
+    )
 
 
-def _pick_depth(backbone: BackboneConfig) -> dict[str, int]:
-    return dict.fromkeys({"num_hidden_layers", "n_layers", "depth"} & set(backbone.config), 1)
+def _flatten(backbone: BackboneConfig) -> BackboneConfig:
+    depth = {"num_hidden_layers", "n_layers", "depth"} & set(backbone.config)
+    return replace(backbone, config={**backbone.config, **dict.fromkeys(depth, 1)})
 
 
 def build_model(stair_config: StairConfig, seed: int = 0) -> StairModel:
