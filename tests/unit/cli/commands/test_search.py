@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -375,7 +376,7 @@ def test_words_may_begin_with_a_minus() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--indx", "photos", "beach"), "No such option: --indx"),
+        (("--indx", "photos", "beach"), "No such option:? '?--indx"),  # with quotes in some versions of Typer
         (("-index", "photos", "beach"), "'-index' may be the option --index or a word to exclude"),
         (("-json", "beach"), "'-json' may be the option --json"),
         (("-x", "beach"), "Put a word that begins with a minus after `--`"),
@@ -384,7 +385,7 @@ def test_words_may_begin_with_a_minus() -> None:
 def test_mistyped_options_are_errors(arguments: tuple[str, ...], message: str) -> None:
     code, out, output = run("query", *arguments)
     assert (code, out) == (2, "")
-    assert message in " ".join(output.replace("│", " ").split())
+    assert re.search(message, " ".join(output.replace("│", " ").split())), output
 
 
 @pytest.mark.usefixtures("lengths")
