@@ -63,7 +63,7 @@ def test_two_workers_match_one_and_resume(folder: Path, tmp_path: Path) -> None:
     assert all(torch.equal(two[name], two_again[name]) for name in two)
     with pytest.raises(UsageError, match="another configuration"):
         train_on_ray(
-            tiny_training.read_config(folder, {**SMALL, "seed": 5}), tmp_path / "together", NO_CALLBACKS, workers=1, device="cpu"
+            tiny_training.read_config(folder, {**SMALL, "seed": 5}), tmp_path / "together", NO_CALLBACKS, workers=2, device="cpu"
         )
 
 
