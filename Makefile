@@ -22,7 +22,7 @@ help:
 	@echo "make image-check  build the image with buildah and try it, as root on Debian or Ubuntu (IMAGE_ARGS=--required: never skip)"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff put the code in order"
-	@echo "make clean   remove .venv and caches (the node's data in STAIR_ES_HOME stays)"
+	@echo "make clean   remove .venv, .venv-unit and caches (the node's data in STAIR_ES_HOME stays)"
 
 demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
@@ -43,8 +43,9 @@ unit: $(UNIT)/.installed
 	$(UNIT)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/unit $(PYTEST_ARGS)
 
 # 73.3 % on 2026-11-27; the floor is in pyproject.toml. Lines that only a subprocess or PyTorch runs count as missing.
+# An option follows --cov, which would take a path for its value.
 coverage: $(UNIT)/.installed
-	$(UNIT)/bin/python -m pytest -n $(WORKERS) --dist loadfile --cov tests/unit $(PYTEST_ARGS)
+	$(UNIT)/bin/python -m pytest --cov -n $(WORKERS) --dist loadfile tests/unit $(PYTEST_ARGS)
 
 # What is compared with goes beside it: --no-deps, because its pins would take Ray's packages back.
 PEERS := ray-elasticsearch==1.1.4 'elasticsearch8<9' 'elastic-transport<9' resvg-py==0.5.0
