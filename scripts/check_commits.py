@@ -19,8 +19,8 @@ from pathlib import Path
 
 MAX_SUBJECT_CHARS = 72
 _SUBJECT = re.compile(r"[\w./-]+(?:, [\w./-]+)*: (?P<verb>\S+)(?: .*)?")
-_GENERATED = re.compile(r'Merge |Revert "|Release \d+\.\d+\.\d+$')
-"""Subjects that git and the release procedure write."""
+_GENERATED = re.compile(r'Merge |Revert "|Release \d+\.\d+\.\d+$|(?:ci|deploy): bump ')
+"""Subjects that git, the release procedure and Dependabot write, of any length."""
 _AUTOSQUASH = re.compile(r"(?:fixup|squash|amend)! ")
 """Subjects of commits that `git rebase --autosquash` melts into others: allowed on a branch, not in a range."""
 _OTHER_FORM = re.compile(r"\w+(?:(?<!e)ed|ing|(?<![sui])s)", re.IGNORECASE)

@@ -27,6 +27,7 @@ GOOD = "search: reject an empty filter"
         "Release 0.2.0",
         "Merge branch 'main' into topic",
         'Revert "search: reject an empty filter"',
+        "deploy: bump python from 3.11.14-slim-bookworm to 3.14.2-slim-bookworm in /deploy",
     ],
 )
 def test_a_good_message_has_no_problems(message: str) -> None:
