@@ -63,7 +63,7 @@ def format_install_command(extra: str | None = None) -> str:
 
 
 def _read_origin() -> dict[str, Any] | None:
-    """Return what pip recorded about a direct URL; None if stair-es came from a package index."""
+    """Return what pip recorded about a direct URL; None if stair-es came from a package index, or its folder or file is gone."""
     try:
         installed = distribution("stair-es")
     except PackageNotFoundError:
@@ -71,10 +71,14 @@ def _read_origin() -> dict[str, Any] | None:
     if installed is None or installed.read_text("METADATA") is None:  # a source tree, with or without its egg-info
         return {"url": Path(__file__).resolve().parents[1].as_uri(), "dir_info": {"editable": True}}
     text = installed.read_text("direct_url.json")
-    origin: dict[str, Any] | None = json.loads(text) if text else None
-    if origin is not None and (vcs := origin.get("vcs_info")):
+    if not text:
+        return None
+    origin: dict[str, Any] = json.loads(text)
+    if vcs := origin.get("vcs_info"):
         origin["url"] = f"{vcs['vcs']}+{origin['url']}@{vcs['commit_id']}"
-    return origin
+    url = urlsplit(origin["url"])
+    is_gone = url.scheme == "file" and not Path(unquote(url.path)).exists()  # such as the wheel of the container image
+    return None if is_gone else origin
 
 
 def _build_missing_error(module: str, extra: str) -> MissingExtra:

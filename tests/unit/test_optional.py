@@ -100,11 +100,13 @@ def test_missing_extras_are_named_with_a_command(errors_by_extra: dict[str, tupl
     ("recorded", "command"),
     [
         (None, "pip install 'stair-es[torch]'"),
-        ({"url": "file:///opt/my%20clone", "dir_info": {"editable": True}}, "pip install -e '/opt/my clone[torch]'"),
-        ({"url": "file:///opt/clone", "dir_info": {}}, "pip install '/opt/clone[torch]'"),
+        ({"url": "file://{tmp}/my%20clone", "dir_info": {"editable": True}}, "pip install -e '{tmp}/my clone[torch]'"),
+        ({"url": "file://{tmp}/clone", "dir_info": {}}, "pip install '{tmp}/clone[torch]'"),
+        ({"url": "file://{tmp}/stair_es.whl", "archive_info": {}}, "pip install 'stair-es[torch] @ file://{tmp}/stair_es.whl'"),
+        ({"url": "file://{tmp}/removed.whl", "archive_info": {}}, "pip install 'stair-es[torch]'"),
         (
-            {"url": "file:///tmp/stair_es-0.1.0-py3-none-any.whl", "archive_info": {}},
-            "pip install 'stair-es[torch] @ file:///tmp/stair_es-0.1.0-py3-none-any.whl'",
+            {"url": "https://host.example/stair_es.whl", "archive_info": {}},
+            "pip install 'stair-es[torch] @ https://host.example/stair_es.whl'",
         ),
         (
             {"url": "https://forge.example/stair-es.git", "vcs_info": {"vcs": "git", "commit_id": "0a1b2c"}},
@@ -115,13 +117,15 @@ def test_missing_extras_are_named_with_a_command(errors_by_extra: dict[str, tupl
 def test_the_command_installs_from_where_this_copy_came(
     recorded: dict[str, Any] | None, command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    for name in ("my clone", "clone", "stair_es.whl"):
+        (tmp_path / name).mkdir()
     folder = tmp_path / "stair_es-0.1.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: stair-es\nVersion: 0.1.0\n")
     if recorded is not None:
-        (folder / "direct_url.json").write_text(json.dumps(recorded))
+        (folder / "direct_url.json").write_text(json.dumps(recorded).replace("{tmp}", str(tmp_path)))
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    assert optional.format_install_command("torch") == command
+    assert optional.format_install_command("torch") == command.replace("{tmp}", str(tmp_path))
 
 
 @pytest.mark.parametrize("built", [False, True])
@@ -130,7 +134,8 @@ def test_a_source_tree_that_is_not_installed_is_named(built: bool, monkeypatch: 
         (tmp_path / "stair_es.egg-info").mkdir()
         (tmp_path / "stair_es.egg-info" / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: stair-es\nVersion: 0.1.0\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    assert optional.format_install_command() == shlex.join(["pip", "install", "-e", str(ROOT)])
+    tree = Path(optional.__file__).resolve().parents[1]  # not ROOT, if the wheel is tested
+    assert optional.format_install_command() == shlex.join(["pip", "install", "-e", str(tree)])
 
 
 def test_all_user_extras_are_covered() -> None:
