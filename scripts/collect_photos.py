@@ -110,7 +110,7 @@ PHOTOS = [
     Photo("alpine-path", "a path over a meadow towards rocky peaks with snow", "CC-BY-4.0", "Aitzol Berasategi", "", LOMIRI, WALL + "picosdeeuropa_by_Aitzol_Berasategi.jpg"),
     Photo("dandelions", "dandelion seed heads in a meadow in evening light", "CC0-1.0", "Clemens Engelhardt", "", LOMIRI, WALL + "seeding_by_Clements_Engelhardt.jpg"),
     Photo("half-a-fig", "half a fig in an orange bowl", "CC-BY-4.0", 'Trevor "Freespace"', "", LOMIRI, WALL + "Picture_0B_by_freespace.jpg"),
-    Photo("paint-brushes", "used paint brushes in bright colors", "CC-BY-4.0", 'Trevor "Freespace"', "", LOMIRI, WALL + "Picture_1A_by_freespace.jpg"),
+    Photo("paint-brushes", "used paint brushes in bright colours", "CC-BY-4.0", 'Trevor "Freespace"', "", LOMIRI, WALL + "Picture_1A_by_freespace.jpg"),
     Photo("wall-clock", "a round grey wall clock seen at an angle", "CC-BY-SA-4.0", "Peter Nerlich", "", LOMIRI, WALL + "greentock_by_Peter_Nerlich.jpg"),
     Photo("tabby-cat", "the face of a tabby cat", "CC0-1.0", "Stéfan van der Walt", "", SKIMAGE, DATA + "chelsea.png"),
     Photo("espresso", "a red cup of espresso on a saucer with a spoon", "CC0-1.0", "Rachel Michetti", "", SKIMAGE, DATA + "coffee.png"),
