@@ -219,7 +219,7 @@ def make_base(builder: Builder) -> None:
 
 
 def copy_context(target: Path) -> Path:
-    """Copy what .dockerignore lets in, and edit one line of the code."""
+    """Copy what .dockerignore lets in, and what buildah reads besides."""
     for name in (line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")):
         at, to = ROOT / name, target / name
         to.parent.mkdir(parents=True, exist_ok=True)

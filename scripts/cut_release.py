@@ -29,8 +29,6 @@ _VERSION = re.compile(r'^__version__ = "([^"]+)"$', re.MULTILINE)
 _HEADING = re.compile(r"^## (\d+\.\d+\.\d+) - (\d{4}-\d{2}-\d{2})$", re.MULTILINE)
 _IMAGE = re.compile(r"((?<=stair-es:)|(?<=newTag: ))(\d+\.\d+\.\d+)")
 """The tag of one of our images in compose files, comments and kustomizations, which name no other images."""
-
-
 UNTIL_RELEASE = ("<!-- until the first release -->\n", "<!-- end -->\n")
 """Comments around text that holds as long as no package index has the project."""
 _UNTIL_RELEASE = re.compile(f"{UNTIL_RELEASE[0]}.*?{UNTIL_RELEASE[1]}\n?", re.DOTALL)
