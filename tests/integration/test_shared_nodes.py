@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.connection import Client
 from pathlib import Path
 
 import psutil
@@ -58,6 +59,12 @@ def test_the_reason_why_a_node_cannot_start_reaches_each_who_asks(tmp_path: Path
         for _ in range(2):
             with pytest.raises(LookupError, match="there is no JDK"):
                 request_node(address, "missing", tmp_path)
+
+
+def test_a_worker_that_ends_before_it_asks_disturbs_no_other(tmp_path: Path) -> None:
+    with own_nodes() as (_, address):
+        Client(address).close()
+        assert psutil.Process(int(request_node(address, "one", tmp_path))).is_running()
 
 
 @pytest.mark.parametrize(

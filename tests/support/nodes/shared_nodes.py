@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedNodes", "request_node", "start_node"]
 
-_KINDS = 8
+_THREADS = 8
+"""How many nodes start at a time: at least one thread for each kind."""
 
 
 class SharedNodes:
@@ -34,9 +35,7 @@ class SharedNodes:
     def __init__(self, start: Callable[[str, Path], AbstractContextManager[str]]) -> None:
         """Start nothing yet; `start` starts the node of a kind in a folder and yields its URL."""
         self._start = start
-        self._executor = ThreadPoolExecutor(
-            _KINDS, "nodes"
-        )  # a node dies with the thread that started it: they stay until `close`
+        self._executor = ThreadPoolExecutor(_THREADS, "nodes")  # a node dies with its thread, and these stay until `close`
         self._started: dict[str, Future[str]] = {}
         self._running = ExitStack()
 
@@ -54,7 +53,11 @@ class SharedNodes:
     def _accept(self, listener: Listener) -> None:
         while True:
             connection = listener.accept()
-            kind, folder = connection.recv()
+            try:
+                kind, folder = connection.recv()
+            except (EOFError, OSError):  # the worker was killed before it asked
+                connection.close()
+                continue
             if kind not in self._started:
                 self._started[kind] = self._executor.submit(self._enter, kind, folder)
             self._started[kind].add_done_callback(partial(_reply, connection))
@@ -79,8 +82,8 @@ def request_node(address: str, kind: str, folder: Path) -> str:
     """
     with Client(address) as connection:
         connection.send((kind, folder))
-        reply: str | Exception = connection.recv()
-    if isinstance(reply, Exception):
+        reply: str | BaseException = connection.recv()
+    if isinstance(reply, BaseException):
         raise reply
     return reply
 
