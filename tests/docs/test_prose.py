@@ -20,13 +20,8 @@ STYLE = ROOT / "docs" / "style.md"
 WRITTEN_BY_SCRIPTS = {"docs/benchmarks.md", "docs/compatibility.md"}
 PAGES = sorted(
     path
-    for path in (
-        *(ROOT / "docs").rglob("*.md"),
-        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
-    )
-    if path.is_file()
-    and path.relative_to(ROOT).as_posix() not in WRITTEN_BY_SCRIPTS
-    and (ROOT / "docs" / "reference") not in path.parents
+    for path in (*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"))
+    if path.relative_to(ROOT).as_posix() not in WRITTEN_BY_SCRIPTS and (ROOT / "docs" / "reference") not in path.parents
 )
 QUOTES = {"Before and after", "Terms"}
 """Sections that name bad words on purpose: of the style guide, and the table of terms in CONTRIBUTING.md."""
