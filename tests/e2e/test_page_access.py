@@ -58,7 +58,7 @@ def test_every_view(site: Site, context: Contexts, theme: Literal["light", "dark
     page.get_by_role("button", name="explain").click()
     expect(page.locator(".near li.hit").first).to_be_visible()
     page.keyboard.press("z")
-    assert violations(page, whole_page=whole_page) == [], "an enlarged image, its neighbours explained"
+    assert violations(page, whole_page=whole_page) == [], "an enlarged image, its neighbors explained"
 
     page.goto(f"{site.base}/compare?a.q=bear&b.q=bear&b.by=bag")
     expect(page.locator(".sum-up")).to_be_visible()

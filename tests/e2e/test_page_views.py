@@ -79,12 +79,12 @@ def test_searching_with_an_image_s_words_all_or_chosen(site: Site, page: Page) -
     wait_for_tiles(page, list_hits(site, vector={word: words[word] for word in ("panda", "bear")}))
 
 
-def test_navigation_to_neighbours_and_back(site: Site, page: Page) -> None:
+def test_navigation_to_neighbors_and_back(site: Site, page: Page) -> None:
     open_results(site, page)
     page.get_by_role("link", name="giant-panda.jpg", exact=True).click()
-    neighbour = page.locator(".strip a").first
-    name = str(neighbour.get_attribute("aria-label")).partition(",")[0]
-    neighbour.click()
+    neighbor = page.locator(".strip a").first
+    name = str(neighbor.get_attribute("aria-label")).partition(",")[0]
+    neighbor.click()
     expect(page.get_by_role("heading", name=name, level=1)).to_be_visible()
     page.get_by_role("link", name="← back to the search").click()
     wait_for_hits(page, list_hits(site, text=QUERY))

@@ -41,8 +41,8 @@ def _load(folder: Path) -> Encoder:
 
 
 def _norm(x: Array, weights: Mapping[str, Array], name: str, eps: float) -> Array:
-    centred = x - x.mean(-1, keepdims=True)
-    unit: Array = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps)
+    centered = x - x.mean(-1, keepdims=True)
+    unit: Array = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + eps)
     return unit * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 

@@ -80,7 +80,7 @@ def test_browsing_folds_copies_too(page: PageClient, corpus: Corpus) -> None:
     assert sorted(copy["id"] for hit in paged for copy in (hit, *hit["duplicates"])) == sorted(stored)  # none twice, none lost
 
 
-def test_neighbours_are_other_pictures(page: PageClient, corpus: Corpus) -> None:
+def test_neighbors_are_other_pictures(page: PageClient, corpus: Corpus) -> None:
     found = page.get(f"/api/image/{corpus.get_id('tabby-cat')}/neighbors?k=2").json
     hits = found["hits"]
     assert len(hits) == 2

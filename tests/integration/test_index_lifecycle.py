@@ -236,8 +236,8 @@ def test_prune_removes_only_old_retired_indices_of_the_alias(cluster: AliasClust
     foreign = f"{alias}-m-0-20200101-000000-000000"  # looks alike, by its name alone
     client.indices.create(index=foreign)
     other = AliasCluster(cluster.connection.url, f"{alias}-other", client)
-    neighbours = [other.open(OLD), other.open(NEW)]
-    other.swap(neighbours[1])
+    neighbors = [other.open(OLD), other.open(NEW)]
+    other.swap(neighbors[1])
     client.indices.put_alias(index=built[0].name, name=f"{alias}-pinned")  # somebody still uses it
     everything = cluster.indices()
     assert cluster.prune(keep=3) == []
@@ -250,7 +250,7 @@ def test_prune_removes_only_old_retired_indices_of_the_alias(cluster: AliasClust
         built[4].name,
         unfinished.name,
         foreign,
-        *(index.name for index in neighbours),
+        *(index.name for index in neighbors),
     }
     with pytest.raises(UsageError, match="-1"):
         cluster.prune(keep=-1)

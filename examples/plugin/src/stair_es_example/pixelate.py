@@ -15,7 +15,7 @@ from PIL import Image
 
 from stair_es.api import EnricherInput, Enrichment, UsageError
 
-_GREY_OF_RGB = (0.299, 0.587, 0.114)
+_GRAY_OF_RGB = (0.299, 0.587, 0.114)
 
 
 class PixelateKind:
@@ -51,7 +51,7 @@ class Pixelate:
 
     def _enrich_image(self, image: EnricherInput) -> Enrichment:
         left, top, right, bottom = image.box  # around it is background
-        brightness = float(image.pixels_HWC[top:bottom, left:right].mean(axis=(0, 1)) @ _GREY_OF_RGB) / 255
+        brightness = float(image.pixels_HWC[top:bottom, left:right].mean(axis=(0, 1)) @ _GRAY_OF_RGB) / 255
         square = Image.fromarray(image.pixels_HWC)
         square.paste(self._pixelate_picture(square.crop(image.box)), (left, top))
         return Enrichment(

@@ -118,7 +118,7 @@ def test_only_requested_rows_and_the_number_of_others() -> None:
     assert [row.token for row in build_view(PETS, match="d*").stop_words] == ["animal", "cat"]
 
 
-def test_samples_are_labelled_and_empty_index_is_ok() -> None:
+def test_samples_are_labeled_and_empty_index_is_ok() -> None:
     assert "not seen in the sample" in text(build_view(PETS, sample=DocumentSample(size=20)))
     assert "no image has a matching word" not in text(build_view({}))
     assert text(build_view({})).splitlines()[0] == "pets: 0 images, 0.0 words per image, 0 different words (m-1)"

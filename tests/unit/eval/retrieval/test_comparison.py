@@ -99,7 +99,7 @@ def test_nine_bits_explain_only_near_ties(items: list[int], loss: float, outcome
     assert result.queries == 1
 
 
-def test_of_approximate_neighbours_the_overlap_counts() -> None:
+def test_of_approximate_neighbors_the_overlap_counts() -> None:
     scores_N = np.linspace(-0.5, 1.0, 40)
     best = [39 - rank for rank in range(10)]
     result = compare_rankings(3, scores_N, [*best[:9], 5], [1.0] * 10, nine_bits=False)
