@@ -47,7 +47,7 @@ unit: $(UNIT)/.installed
 coverage: $(UNIT)/.installed
 	$(UNIT)/bin/python -m pytest --cov -n $(WORKERS) --dist loadfile tests/unit $(PYTEST_ARGS)
 
-# What is compared with goes beside it: --no-deps, because its pins would take Ray's packages back.
+# The packages that we compare with, installed with --no-deps, because their pins would downgrade Ray's packages.
 PEERS := ray-elasticsearch==1.1.4 'elasticsearch8<9' 'elastic-transport<9' resvg-py==0.5.0
 BENCH ?= short
 
@@ -58,7 +58,7 @@ bench: $(VENV)/.installed-bench
 compatibility: $(VENV)/.installed-test
 	$(BIN)/python scripts/check_versions.py $(if $(ONLY),--only $(ONLY))
 
-# The tests of the page drive Debian's Chromium. Nobody's machine is changed but one's own: without root it is only named.
+# The tests of the page use Debian's Chromium. It is installed only as root; otherwise a message names it.
 browser:
 	@if command -v chromium >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -71,7 +71,7 @@ docs: $(VENV)/.installed-test
 	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs build/site
 	@echo "open build/site/index.html"
 
-# TAG=v1.2.3: what is built has to be that version. The release's notes and bill of materials lie beside the wheel.
+# TAG=v1.2.3: check that the version is that of the tag, and write the release notes next to the wheel and the bill of materials.
 dist: $(VENV)/.installed-release
 	$(BIN)/python scripts/cut_release.py --check $(if $(TAG),--tag $(TAG))
 	rm -rf dist

@@ -55,7 +55,7 @@ FETCH_FAILED = re.compile(
     r"after connection broken by|Could not fetch URL|Temporary failure (?:in name resolution|resolving)|Unable to connect to"
     r"|ReadTimeoutError|IncompleteRead|HTTP error 5\d\d|Failed to fetch"
 )
-"""What pip and apt print when a registry can't be reached or answers with an error of its own."""
+"""What pip and apt print when a registry can't be reached or fails."""
 
 _FILES = """
 import importlib.metadata, importlib.util, json, os, stat
@@ -84,13 +84,13 @@ class SkipCheck(Exception):
 
 @dataclass
 class Builder:
-    """buildah with a storage of its own."""
+    """buildah with a separate storage."""
 
     storage: Path
     deadline: float | None = None
 
     def run(self, *command: str | Path, network: bool = True) -> str:
-        """Run a command in a mount namespace of its own, which leaves no mounts behind, and return what it prints.
+        """Run a command in a separate mount namespace, which leaves no mounts behind, and return what it prints.
 
         Raises:
             SkipCheck: If the time is up, or if a registry can't be reached.
@@ -254,7 +254,7 @@ def check_image(builder: Builder, image: str) -> float:
 
 
 def check_rebuilds(builder: Builder, image: str, own_mb: float) -> None:
-    """Check that one tree gives one wheel, and that an edit of the code makes one layer anew; raises AssertionError."""
+    """Check that one tree gives one wheel, and that an edit of the code changes one layer; raises AssertionError."""
     context = copy_context(builder.storage / "context")
     builder.build(ROOT, "wheel", "wheel")
     builder.build(context, "wheel", "wheel-again", "--no-cache")
@@ -264,7 +264,7 @@ def check_rebuilds(builder: Builder, image: str, own_mb: float) -> None:
         file.write("\n# edited\n")
     took_s = builder.build(context, "cpu", "edited")
     before, after = builder.list_layers(image), builder.list_layers("edited")
-    assert before[:-1] == after[:-1], "an edit of the code made layers of packages anew"
+    assert before[:-1] == after[:-1], "an edit of the code changed layers of packages"
     assert before[-1] != after[-1], "the edit isn't in the image"
     print(f"built again: the same wheel; after an edit of one line in {took_s:.0f} s, one layer of {own_mb:.0f} MB is new")
 

@@ -17,7 +17,7 @@ if os.environ.get("STAIR_ES_ALL_TESTS"):  # as in `make test`: a test that lacks
 
 @pytest.fixture(scope="session", autouse=True)
 def built_commands() -> Iterator[None]:
-    """`CliRunner.invoke` would build all commands anew, for two thirds of its time."""
+    """Build the commands once: `CliRunner.invoke` would do it at each call, for two thirds of its time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(testing, "_get_command", cache(get_command))
         yield

@@ -41,7 +41,7 @@ __all__ = [
     "find_free_port",
 ]
 
-# Below what Linux gives to outgoing connections, so that nobody takes one between two starts of a node.
+# Below the ports of outgoing connections on Linux, so that no other process takes one between two starts of a node.
 _PORTS = range(20_000, 32_000)
 _OLDEST_JAVA = 21
 _LOG4J = """status = error
