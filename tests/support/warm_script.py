@@ -18,6 +18,7 @@ import importlib
 import marshal
 import os
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -30,7 +31,9 @@ _IMPORTED = ("typer.main", "rich.table", "rich.progress", "numpy", "PIL.Image", 
 """What most commands import, reads no environment variable and starts no thread while it is imported (onnxruntime starts one)."""
 _SCRIPT = Path(sys.executable).parent / "stair-es"
 
-_CLIENT = """#!{python} -IS
+_CLIENT = """#!/bin/sh
+'''exec' {python} -IS "$0" "$@"
+' '''
 import marshal, os, socket, sys
 if {{"serve", "encoder", "node", "train", "ray", "--show-completion", "--install-completion"}} & {{*sys.argv}}:
     os.execv({script!r}, [{script!r}, *sys.argv[1:]])
@@ -43,6 +46,7 @@ with socket.socket(socket.AF_UNIX) as server:
     server.recv(1)  # until the process has ended
 sys.exit(code[0] if code else 1)
 """
+"""Begins as a script of sh, as pip writes them too: `#!` allows no spaces in the path of the interpreter."""
 
 _connection: socket.socket
 """Of this process to its client, open until it has ended."""
@@ -56,7 +60,9 @@ def start_warm_script(folder: Path) -> Iterator[Path]:
         RuntimeError: If the process ends instead of starting.
     """
     address, client = folder / "warm.sock", folder / "stair-es"
-    client.write_text(_CLIENT.format(python=sys.executable, script=str(_SCRIPT), address=str(address)), encoding="utf-8")
+    client.write_text(
+        _CLIENT.format(python=shlex.quote(sys.executable), script=str(_SCRIPT), address=str(address)), encoding="utf-8"
+    )
     client.chmod(0o700)
     command: list[str | Path] = [sys.executable, __file__, address]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
