@@ -159,6 +159,7 @@ def create_home(folder: Path, text: str) -> Path:
     data, data_dir = folder / ".local" / "share" / "stair-es", DataDir.from_env()
     data.mkdir(parents=True)
     for name in ("models", "dist"):
+        (data_dir.path / name).mkdir(parents=True, exist_ok=True)  # of a machine where nothing was downloaded yet
         (data / name).symlink_to(data_dir.path / name)
     (folder / ".curlrc").write_text("fail-with-body\n")  # an answer that is an error fails the page
     (folder / ".search").write_text("a-password\n")
