@@ -160,7 +160,7 @@ def read_guard_constant(name: str) -> ast.expr:
 
 
 def read_shared_rooms() -> tuple[str, ...]:
-    """Return the rooms that every layer may import."""
+    """Return the packages that every layer may import."""
     return tuple(ast.literal_eval(read_guard_constant("SHARED")))
 
 

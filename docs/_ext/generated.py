@@ -43,9 +43,9 @@ def build_error_table() -> str:
     return "\n".join(rows)
 
 
-def build_room_table() -> str:
-    """Return a table of all rooms: layers with what they may import, and the rooms in them."""
-    rows = ["| room | what is in it | may import |", "|---|---|---|"]
+def build_package_table() -> str:
+    """Return a table of all packages: layers with what they may import, and the packages in them."""
+    rows = ["| package | what is in it | may import |", "|---|---|---|"]
     layers = {**{name: set[str]() for name in read_shared_rooms()}, **read_allowed_imports()}
     for name, others in layers.items():
         listed = ", ".join(f"`{other}`" for other in layers if other in others)
@@ -56,7 +56,7 @@ def build_room_table() -> str:
 
 
 def _describe_room(name: str) -> str:
-    """Return the first line of the docstring of a room."""
+    """Return the first line of the docstring of a package."""
     return (import_module(f"stair_es.{name}").__doc__ or "").strip().splitlines()[0]
 
 
@@ -75,7 +75,7 @@ BUILDERS: dict[str, Callable[[], str]] = {
     "cli": cli_reference.build_reference,
     "encoder-api": api_reference.build_reference,
     "errors": build_error_table,
-    "rooms": build_room_table,
+    "packages": build_package_table,
     **{f"mapping-{path.stem}": partial(read_json_file, "mappings", path.stem) for path in ROOT.glob("mappings/*.json")},
     **{f"pipeline-{path.stem}": partial(read_json_file, "pipelines", path.stem) for path in ROOT.glob("pipelines/*.json")},
     **{f"python-{name}": partial(python_reference.build_section, name) for name in python_reference.SECTIONS},

@@ -202,7 +202,7 @@ def test_the_picture_of_the_layers_is_up_to_date() -> None:
     [
         ("cli", "reference/cli.md"),
         ("errors", "reference/errors.md"),
-        ("rooms", "architecture.md"),
+        ("packages", "architecture.md"),
         ("encoder-api", "reference/encoder-api.md"),
     ],
 )

@@ -58,8 +58,8 @@ def test_every_package_of_the_tree_is_in_the_wheel() -> None:
 
 
 def test_packages_are_layers() -> None:
-    rooms = {path.parent.name for path in (ROOT / "stair_es").glob("*/__init__.py")}
-    assert rooms - {"cli", "mappings", "pipelines"} == {*ALLOWED, *SHARED}
+    packages = {path.parent.name for path in (ROOT / "stair_es").glob("*/__init__.py")}
+    assert packages - {"cli", "mappings", "pipelines"} == {*ALLOWED, *SHARED}
 
 
 @pytest.mark.parametrize("layer", ALLOWED)
@@ -72,7 +72,10 @@ def test_imports_go_downward_only(layer: str) -> None:
 
 
 def test_base_imports_no_layer_or_heavy_module() -> None:
-    for path in (*(ROOT / "stair_es").glob("*.py"), *(path for room in SHARED for path in _files(ROOT / "stair_es" / room))):
+    for path in (
+        *(ROOT / "stair_es").glob("*.py"),
+        *(path for package in SHARED for path in _files(ROOT / "stair_es" / package)),
+    ):
         heavy = {name for name in _imports(path) if name.split(".")[0] in {"torch", "ray", "opensearchpy", "PIL", "onnxruntime"}}
         layers = {name for name in _imports(path) if name.startswith("stair_es.") and name.split(".")[1] in ALLOWED}
         assert not heavy | layers, path
@@ -80,8 +83,8 @@ def test_base_imports_no_layer_or_heavy_module() -> None:
 
 def test_architecture_page_names_exist() -> None:
     pytest.importorskip("torch")
-    rooms = "|".join([*ALLOWED, *SHARED, "cli", "types", "errors", "plugins", "token_policy"])
-    names = re.findall(rf"`((?:{rooms})(?:\.\w+)*)`", (ROOT / "docs" / "architecture.md").read_text())
+    packages = "|".join([*ALLOWED, *SHARED, "cli", "types", "errors", "plugins", "token_policy"])
+    names = re.findall(rf"`((?:{packages})(?:\.\w+)*)`", (ROOT / "docs" / "architecture.md").read_text())
     assert len(names) > 80
     for name in names:
         parts = f"stair_es.{name}".split(".")
