@@ -159,7 +159,7 @@ def read_guard_constant(name: str) -> ast.expr:
     return value
 
 
-def read_shared_rooms() -> tuple[str, ...]:
+def read_shared_packages() -> tuple[str, ...]:
     """Return the packages that every layer may import."""
     return tuple(ast.literal_eval(read_guard_constant("SHARED")))
 

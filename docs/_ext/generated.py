@@ -15,7 +15,7 @@ from importlib import import_module
 import api_reference
 import cli_reference
 import python_reference
-from figures import ROOT, read_allowed_imports, read_shared_rooms
+from figures import ROOT, read_allowed_imports, read_shared_packages
 from sphinx.application import Sphinx
 
 from stair_es import errors
@@ -46,7 +46,7 @@ def build_error_table() -> str:
 def build_package_table() -> str:
     """Return a table of all packages: layers with what they may import, and the packages in them."""
     rows = ["| package | what is in it | may import |", "|---|---|---|"]
-    layers = {**{name: set[str]() for name in read_shared_rooms()}, **read_allowed_imports()}
+    layers = {**{name: set[str]() for name in read_shared_packages()}, **read_allowed_imports()}
     for name, others in layers.items():
         listed = ", ".join(f"`{other}`" for other in layers if other in others)
         rows.append(f"| **`{name}`** | {_describe_room(name)} | {listed} |")
