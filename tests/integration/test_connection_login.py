@@ -73,7 +73,7 @@ def test_url_may_be_in_a_file(tmp_path: Path) -> None:
         ({"STAIR_ES_BEARER_TOKEN": "hunter2 hunter2"}, "spaces"),
         ({"STAIR_ES_API_KEY": "hunter2", "STAIR_ES_API_KEY_FILE": "x"}, "both set"),
         ({"STAIR_ES_API_KEY_FILE": "/no/such/file"}, "STAIR_ES_API_KEY_FILE: can't read the file that it names: No such file"),
-        ({"STAIR_ES_URL": "http://anna:hunter2@localhost", "STAIR_ES_API_KEY": "hunter2"}, "login in the URL"),
+        ({"STAIR_ES_URL": "http://anna:hunter2@localhost", "STAIR_ES_API_KEY": "hunter2"}, "URL contains a login"),
         ({"STAIR_ES_URL": "http://anna:hunter2@localhost,http://anna:hunter22@localhost"}, "different logins"),
         ({"STAIR_ES_URL": "http://anna:12#hunter2@localhost"}, "not a cluster URL"),
         ({"STAIR_ES_URL": "http://anna:12/hunter2@localhost"}, "not a cluster URL"),

@@ -123,7 +123,7 @@ def test_every_engine_browses_and_counts_columns(served: tuple[PageClient, Corpu
         ("shot_at:soon", "'shot_at' (date) with 'soon', which is not a date"),
         ("sale:maybe", "'sale' (boolean) with 'maybe'"),
         ('brand:"a', "a quotation mark isn't closed"),
-        ("brand:a) b", "can't be parsed from ') b' on"),
+        ("brand:a) b", "can't be parsed at ') b'"),
     ):
         answer = page.post("/api/search", {"filter": text})
         assert (answer.status, message in answer.json["error"]) == (400, True), answer.body

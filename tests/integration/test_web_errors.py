@@ -72,7 +72,7 @@ def test_missing_resources_are_reported_as_json(page: PageClient, method: str, t
         ({"filters": [{"field": "taken_at", "gte": "a"}]}, 400, "'a' is not a date"),
         ({"filters": [{"field": "width"}]}, 400, "needs exactly one of"),
         ({"top_tokens": ["cat"]}, 400, "unknown field 'top_tokens'"),
-        ({"text": "cat", "filter": "unknown query [sparse_vector]"}, 400, "the filter can't be parsed from"),
+        ({"text": "cat", "filter": "unknown query [sparse_vector]"}, 400, "the filter can't be parsed at"),
         ({"text": "cat", "filter": '{"sparse_vector": {"field": "tokens"}}'}, 400, "not a query string"),
         ({"text": "cat", "filter": '{"match_all": {}}'}, 400, "not a query string"),
         ({"text": "cat", "after": [1, 2]}, 400, "not a cursor"),
