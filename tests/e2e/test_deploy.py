@@ -95,7 +95,7 @@ def run(process: Process) -> subprocess.CompletedProcess[str]:
         env=_environment(process),
         capture_output=True,
         text=True,
-        timeout=2 * _PATIENCE_S,
+        timeout=_PATIENCE_S,
         stdin=subprocess.DEVNULL,
         check=False,
     )

@@ -196,11 +196,14 @@ def test_invalid_targets_are_rejected_before_a_run(
             pass
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with (
-        pytest.raises(MissingExtra, match=r"stair-es\[metrics\]"),
+        pytest.raises(MissingExtra, match=re.escape(format_install_command("metrics"))),
         ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(port=0)),
     ):
         pass
-    with pytest.raises(MissingExtra, match=r"stair-es\[metrics\]"), server.open_server_telemetry(metrics=True):
+    with (
+        pytest.raises(MissingExtra, match=re.escape(format_install_command("metrics"))),
+        server.open_server_telemetry(metrics=True),
+    ):
         pass
 
 

@@ -58,7 +58,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"optim.lr": float("nan")}, "tiny.toml.optim.lr must be a number, got nan", "docs/training.md"),
     ({"optim.ema": 1.0}, "tiny.toml.optim: ema must be 0 or more and below 1, got 1.0", "0.999"),
     ({"optim.decay": "linear"}, "tiny.toml.optim.decay must be one of cosine, constant, got 'linear'", "docs/training.md"),
-    ({"batch.size": 1}, "tiny.toml.batch: size must be 2 or more, got 1", "others"),
+    ({"batch.size": 1}, "tiny.toml.batch: size must be 2 or more, got 1", "other pairs"),
     ({"batch.size": 2.5}, "tiny.toml.batch.size must be a whole number, got 2.5", "docs/training.md"),
     ({"batch.chunk": True}, "tiny.toml.batch.chunk must be a whole number, got True", "docs/training.md"),
     ({"validation.every": 0}, "tiny.toml.validation: every must be 1 or more, got 0", "docs/training.md"),
