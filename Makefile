@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The unit tests alone need neither PyTorch nor Ray.
-UNIT := .venv-unit
+UNIT_VENV := .venv-unit
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit coverage bench compatibility browser docs dist dist-check image-check lint format clean
@@ -39,13 +39,13 @@ test: PYTEST_ARGS ?= $(if $(CI),--reruns 1 --max-suite-reruns 10 --rerun-show-tr
 test: $(VENV)/.installed-test browser
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-unit: $(UNIT)/.installed
-	$(UNIT)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/unit $(PYTEST_ARGS)
+unit: $(UNIT_VENV)/.installed
+	$(UNIT_VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/unit $(PYTEST_ARGS)
 
 # 73.3 % on 2026-11-27; the floor is in pyproject.toml. Lines that only a subprocess or PyTorch runs count as missing.
 # An option follows --cov, which would take a path for its value.
-coverage: $(UNIT)/.installed
-	$(UNIT)/bin/python -m pytest --cov -n $(WORKERS) --dist loadfile tests/unit $(PYTEST_ARGS)
+coverage: $(UNIT_VENV)/.installed
+	$(UNIT_VENV)/bin/python -m pytest --cov -n $(WORKERS) --dist loadfile tests/unit $(PYTEST_ARGS)
 
 # The packages that we compare with, installed with --no-deps, because their pins would downgrade Ray's packages.
 PEERS := ray-elasticsearch==1.1.4 'elasticsearch8<9' 'elastic-transport<9' resvg-py==0.5.0
@@ -99,9 +99,9 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(UNIT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) $(UNIT_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*
 
-$(VENV)/bin/python $(UNIT)/bin/python:
+$(VENV)/bin/python $(UNIT_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "stair-es needs Python 3.10 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@$(PYTHON) -m venv $(@:/bin/python=) || \
@@ -125,7 +125,7 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@$(PIP) install --quiet --no-compile -e '.[node,ray,torch,dev]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-release
 
-$(UNIT)/.installed: setup.cfg pyproject.toml | $(UNIT)/bin/python
-	@echo "installing into $(UNIT) (about a minute the first time)"
-	@$(UNIT)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile -e '.[unit]'
+$(UNIT_VENV)/.installed: setup.cfg pyproject.toml | $(UNIT_VENV)/bin/python
+	@echo "installing into $(UNIT_VENV) (about a minute the first time)"
+	@$(UNIT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile -e '.[unit]'
 	@touch $@
