@@ -176,7 +176,7 @@ def _runs(process: int) -> bool:
 
 def test_server_ends_with_its_page(tmp_path: Path) -> None:
     with Shell(tmp_path, tmp_path, {"PATH": "/usr/bin:/bin"}) as shell:
-        shell.start_background("echo up; echo $$ > pid; exec sleep 600", "up", 10)
+        shell.start_background("echo $$ > pid; echo up; exec sleep 600", "up", 10)
         process = int(shell.run("cat pid; jobs -p", 10).printed.split()[-1])
         assert _runs(process)
     assert not _runs(process)
