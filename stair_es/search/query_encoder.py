@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from stair_es.model.base import Encoder
 
 
+MAX_READ_CHARS = 2048
+"""Maximum length of what is read of a text. Models read at most some hundred tokens, and the time to find them is linear."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class QueryInputs:
     """Everything that can be part of a query."""
@@ -175,13 +179,20 @@ def encode_query_text(encoder: Encoder, text: str) -> SparseVector:
         QueryError: If the model gives no token a weight.
     """
     check_unicode(text)
-    vector = encoder.encode_texts([text])[0]
+    vector = encoder.encode_texts([truncate_query_text(text)])[0]
     if not len(vector):
         raise QueryError(
             f"the model {encoder.model_id} knows none of the words of {text!r}",
             'Describe in English what the image shows: "red car", "dog on a beach".',
         )
     return vector
+
+
+def truncate_query_text(text: str) -> str:
+    """Truncate a text to the whole words in its first `MAX_READ_CHARS` characters."""
+    read = text[:MAX_READ_CHARS]
+    ends_in_word = text[MAX_READ_CHARS : MAX_READ_CHARS + 1].strip()
+    return read.rpartition(" ")[0] or read if ends_in_word else read
 
 
 def encode_query_image(encoder: Encoder, image: Path | str, read_limits: ReadLimits | None = None) -> SparseVector:

@@ -37,8 +37,18 @@ class BrightnessEncoder:
         return [SparseVector.from_mapping({word: 1.0 for word in text.split() if word != "unknown"}) for text in texts]
 
 
-def test_a_text_becomes_its_vector() -> None:
-    assert encode_query_text(BrightnessEncoder(), "red car").to_dict() == {"car": 1.0, "red": 1.0}
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("red car", ["car", "red"]),
+        ("red " * 512 + "car", ["red"]),
+        ("red " * 511 + "cars car", ["cars", "red"]),
+        ("red " * 511 + "longer", ["red"]),
+        ("x" * 3000, ["x" * 2048]),
+    ],
+)
+def test_the_whole_words_at_the_beginning_of_a_text_are_encoded(text: str, tokens: list[str]) -> None:
+    assert sorted(encode_query_text(BrightnessEncoder(), text).tokens) == tokens
 
 
 def test_texts_of_unknown_words_are_rejected() -> None:
