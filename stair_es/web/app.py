@@ -15,8 +15,9 @@ from starlette.responses import Response
 
 from stair_es.errors import StairError
 from stair_es.web.auth import AccessMiddleware, AccessPolicy
+from stair_es.web.encoding.batching import BatchLimits
 from stair_es.web.encoding.routes import EncodingRoutes
-from stair_es.web.encoding.service import BatchLimits, EncodingService, EncodingTarget, follow_index
+from stair_es.web.encoding.service import EncodingService, EncodingTarget, follow_index, measure_char_s
 from stair_es.web.errors import ErrorResponse, RequestRejected, build_error_response
 from stair_es.web.hooks import NoopHooks, ServerHooks
 from stair_es.web.images.file_access import AllowedRoots
@@ -109,8 +110,8 @@ def create_encoder_app(config: EncoderConfig, policy: AccessPolicy, port: int) -
     Raises:
         StairError: If the index can't be read, or the model can't be loaded.
     """
-    config.get_target().encoder.encode_texts(["a red car"])
-    service = EncodingService(config.get_target, config.batch_limits, config.limits, config.hooks)
+    char_s = measure_char_s(config.get_target().encoder)
+    service = EncodingService(config.get_target, config.batch_limits, config.limits, config.hooks, char_s=char_s)
     routes = [*EncodingRoutes(service, config.batch_limits, config.limits, config.hooks).list_routes(), *config.extra_routes]
     return _build_app(routes, config.connection, policy, port, config.root_path)
 

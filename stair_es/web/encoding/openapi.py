@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from stair_es.web.encoding.schemas import IMAGE_URI_PATTERN, MAX_HITS, MAX_INPUTS, MAX_TEXT_CHARS, VectorFormat
+from stair_es.web.encoding.schemas import MAX_HITS, MAX_INPUTS, MAX_TEXT_CHARS, VectorFormat
 
 _TOKENS = {"red": 0.58164, "car": 0.58158}
 
@@ -194,7 +194,7 @@ _TEXTS = {
         {"type": "array", "items": {"type": "string", "maxLength": MAX_TEXT_CHARS}, "maxItems": MAX_INPUTS},
     ]
 }
-_DATA_URI = {"type": "string", "pattern": f"^{IMAGE_URI_PATTERN}"}
+_DATA_URI = {"type": "string", "pattern": "^data:image/[^,]{0,180};base64,"}
 _NULLABLE = {"type": ["string", "null"]}
 _INTEGER = {"type": "integer", "minimum": 0}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 from starlette.concurrency import run_in_threadpool
@@ -15,6 +15,7 @@ from starlette.responses import Response
 from stair_es._version import __version__
 from stair_es.errors import StairError
 from stair_es.feature_names import escape_feature
+from stair_es.search.query_encoder import MAX_READ_CHARS
 from stair_es.web.auth import HEALTH_PATH
 from stair_es.web.encoding.openapi import build_openapi_document
 from stair_es.web.encoding.schemas import (
@@ -33,11 +34,14 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
     from stair_es.types import SparseVector
+    from stair_es.web.encoding.batching import BatchLimits
     from stair_es.web.encoding.schemas import VectorFormat
-    from stair_es.web.encoding.service import BatchLimits, EncodedInputs, EncodingService
+    from stair_es.web.encoding.service import EncodedInputs, EncodingService
     from stair_es.web.hooks import ServerHooks
     from stair_es.web.limits import ServerLimits
 
+ParamsT = TypeVar("ParamsT")
+_MAX_INLINE_BYTES = 64 * 1024
 _CLIENT_CLOSED_REQUEST = 499
 """Status for metrics, as in nginx: the client doesn't get it."""
 
@@ -49,6 +53,8 @@ class EncodingRoutes:
         self, service: EncodingService, batch_limits: BatchLimits, server_limits: ServerLimits, hooks: ServerHooks
     ) -> None:
         self._service, self._limits, self._body_reader, self._hooks = service, batch_limits, BodyReader(server_limits), hooks
+        self._max_image_bytes = server_limits.upload_bytes
+        self._parsing = asyncio.Lock()
 
     def list_routes(self) -> list[Route]:
         """List the routes for the application."""
@@ -68,12 +74,10 @@ class EncodingRoutes:
     async def _encode(self, request: Request) -> Response:
         check_json_type(request)
         async with self._body_reader(request, MAX_BODY_BYTES) as body:
-            params = parse_encode_params(body)
+            params = await self._parse(parse_encode_params, body)
             del body  # as large as the images, which are held for as long as they wait
-            places = [f"images[{i}]" for i in range(len(params.images))]
-            encoded = await self._wait(
-                request, self._service.encode(params.texts, params.images, places), len(params.texts + params.images)
-            )
+            images = {f"images[{i}]": image for i, image in enumerate(params.images)}
+            encoded = await self._wait(request, self._service.encode(params.texts, images), len(params.texts) + len(images))
         model, policy = encoded.target.encoder.model_id, encoded.target.policy
         if params.model not in (None, model):
             raise RequestRejected(
@@ -92,28 +96,25 @@ class EncodingRoutes:
     async def _build_query(self, request: Request) -> Response:
         check_json_type(request)
         async with self._body_reader(request, MAX_BODY_BYTES) as body:
-            params = parse_query_params(body)
+            params = await self._parse(parse_query_params, body)
             del body
-            texts, images = ([] if item is None else [item] for item in (params.text, params.image))
-            encoded = await self._wait(request, self._service.encode(texts, images, ["image"] * len(images)), 1)
+            texts = [] if params.text is None else [params.text]
+            images = {} if params.image is None else {"image": params.image}
+            encoded = await self._wait(request, self._service.encode(texts, images), 1)
         [vector] = (*encoded.texts, *encoded.images)
         return _respond_with_json(encoded.target.build_search_body(params.pruning.prune_vector(vector), params.size))
 
     async def _embed_sparse(self, request: Request) -> Response:
         check_json_type(request)
         async with self._body_reader(request, MAX_BODY_BYTES) as body:
-            params = parse_embed_params(body)
+            params = await self._parse(parse_embed_params, body)
             del body
-            by_kind = [
-                [(item, i) for i, item in enumerate(params.inputs) if params.is_image[i] is is_image]
-                for is_image in (False, True)
-            ]
-            texts, images = ([item for item, _ in items] for items in by_kind)
-            places = [f"inputs[{i}]" for _, i in by_kind[1]]
-            encoded = await self._wait(request, self._service.encode(texts, images, places), len(params.inputs))
+            texts = [item for item in params.inputs if isinstance(item, str)]
+            images = {f"inputs[{i}]": item for i, item in enumerate(params.inputs) if isinstance(item, bytes)}
+            encoded = await self._wait(request, self._service.encode(texts, images), len(params.inputs))
         ids = (await run_in_threadpool(self._service.get_token_ids, encoded.target)).ids
-        vectors = (iter(encoded.texts), iter(encoded.images))
-        rows = [next(vectors[is_image]) for is_image in params.is_image]
+        texts_left, images_left = iter(encoded.texts), iter(encoded.images)
+        rows = [next(texts_left if isinstance(item, str) else images_left) for item in params.inputs]
         return _respond_with_json(
             [[{"index": ids[token], "value": weight} for token, weight in vector if token in ids] for vector in rows]
         )
@@ -134,7 +135,7 @@ class EncodingRoutes:
                 "model_type": {"embedding": {"pooling": "splade"}},
                 "max_concurrent_requests": self._limits.max_waiting,
                 "max_input_length": MAX_TEXT_CHARS,
-                "max_batch_tokens": self._limits.max_batch * MAX_TEXT_CHARS,
+                "max_batch_tokens": self._limits.max_batch * MAX_READ_CHARS,
                 "max_batch_requests": self._limits.max_batch,
                 "max_client_batch_size": MAX_INPUTS,
                 "auto_truncate": True,
@@ -147,6 +148,13 @@ class EncodingRoutes:
 
     async def _describe_api(self, request: Request) -> Response:
         return _respond_with_json(build_openapi_document())
+
+    async def _parse(self, parse: Callable[[bytes, int], ParamsT], body: bytes) -> ParamsT:
+        """Parse a body. A large one doesn't block the event loop, and only one at a time takes the memory for it."""
+        if len(body) <= _MAX_INLINE_BYTES:
+            return parse(body, self._max_image_bytes)
+        async with self._parsing:
+            return await run_in_threadpool(parse, body, self._max_image_bytes)
 
     async def _wait(self, request: Request, encoding: Awaitable[EncodedInputs], input_count: int) -> EncodedInputs:
         """Wait for the end of an encoding, but not longer than the time limit, or than the client does."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import base64
+import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -16,14 +17,16 @@ from stair_es.web.errors import RequestRejected
 MAX_INPUTS = 32
 """Texts and images in a request, as in text-embeddings-inference (`max_client_batch_size`)."""
 MAX_TEXT_CHARS = 8192
+_MAX_MODEL_CHARS = 1000
 MAX_HITS = 10_000
 """Maximum `size` of a search request, as in the engines (`index.max_result_window`)."""
 MAX_BODY_BYTES = 32 * 1024 * 1024
 _MAX_SEPARATORS = MAX_INPUTS * MAX_TEXT_CHARS
-"""Commas and brackets in a body, those of its texts among them. Values cost time and memory far beyond their bytes."""
-IMAGE_URI_PATTERN = r"data:image/[\w.+-]+(;[\w.+-]+=[^;,]*)*;base64,"
-_IMAGE_URI = re.compile(IMAGE_URI_PATTERN, re.ASCII | re.IGNORECASE)
-_FILE_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+"""Commas, brackets and quotes in a body, those of its texts among them. Values cost time and memory far beyond their bytes."""
+_MAX_WIDE_BYTES = MAX_INPUTS * MAX_TEXT_CHARS * 12
+"""Total size in JSON of the strings that aren't ASCII, enough for all texts: two escapes of 6 bytes can be a character."""
+MAX_URI_HEAD_CHARS = 200
+"""Maximum length of `data:image/jpeg;base64`. The rest of a data URI is never searched: it may be all of the body."""
 _ENCODE_FIELDS = ("texts", "images", "prune", "format", "model")
 _QUERY_FIELDS = ("text", "image", "size", "prune")
 _PRUNE_FIELDS = ("max_tokens", "min_ratio")
@@ -54,8 +57,8 @@ class EncodeParams:
     """The parameters of an encoding request."""
 
     texts: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()
-    """Files in base64."""
+    images: tuple[bytes, ...] = ()
+    """Files."""
     pruning: Pruning = Pruning()
     format: VectorFormat = "tokens"
     model: str | None = None
@@ -66,10 +69,8 @@ class EncodeParams:
 class EmbedParams:
     """The parameters of a request in the form of text-embeddings-inference."""
 
-    inputs: tuple[str, ...]
-    """Texts, and files of images in base64."""
-    is_image: tuple[bool, ...]
-    """Whether each input is an image."""
+    inputs: tuple[str | bytes, ...]
+    """Texts, and files of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +78,19 @@ class QueryParams:
     """The parameters of a request for the body of a search."""
 
     text: str | None = None
-    image: str | None = None
-    """A file in base64."""
+    image: bytes | None = None
+    """A file."""
     size: int = 10
     """Number of hits."""
     pruning: Pruning = Pruning()
 
 
-def parse_encode_params(body: bytes) -> EncodeParams:
+def parse_encode_params(body: bytes, max_image_bytes: int) -> EncodeParams:
     """Parse the body of `POST /v1/encode`.
+
+    Args:
+        body: The body.
+        max_image_bytes: Maximum size of an image.
 
     Raises:
         RequestRejected: If it isn't JSON, has an unknown field, a value of another type, no input, or too many or too large ones.
@@ -97,19 +102,25 @@ def parse_encode_params(body: bytes) -> EncodeParams:
     for i, text in enumerate(texts):
         _check_length(f"`texts[{i}]`", text)
     model = fields.get("model")
-    if model is not None and not isinstance(model, str):
-        raise _reject("`model` is not a string", "Send the id of the model, or leave it out.")
+    if model is not None and (not isinstance(model, str) or len(model) > _MAX_MODEL_CHARS):
+        raise _reject(
+            f"`model` is not a string of at most {_MAX_MODEL_CHARS} characters", "Send the id of the model, or leave it out."
+        )
     return EncodeParams(
         texts=texts,
-        images=tuple(_parse_data_uri(f"`images[{i}]`", image) for i, image in enumerate(images)),
+        images=tuple(_decode_data_uri(f"images[{i}]", image, max_image_bytes) for i, image in enumerate(images)),
         pruning=_parse_pruning(fields.get("prune")),
         format=_parse_format(fields.get("format")),
         model=model,
     )
 
 
-def parse_query_params(body: bytes) -> QueryParams:
+def parse_query_params(body: bytes, max_image_bytes: int) -> QueryParams:
     """Parse the body of `POST /v1/query`.
+
+    Args:
+        body: The body.
+        max_image_bytes: Maximum size of an image.
 
     Raises:
         RequestRejected: If it isn't JSON, has an unknown field, a value of another type, or not either a text or an image.
@@ -128,14 +139,18 @@ def parse_query_params(body: bytes) -> QueryParams:
         raise _reject(f"`size` is not an integer from 1 to {MAX_HITS:,}")
     return QueryParams(
         text=text,
-        image=None if image is None else _parse_data_uri("`image`", image),
+        image=None if image is None else _decode_data_uri("image", image, max_image_bytes),
         size=size or QueryParams.size,
         pruning=_parse_pruning(fields.get("prune")),
     )
 
 
-def parse_embed_params(body: bytes) -> EmbedParams:
+def parse_embed_params(body: bytes, max_image_bytes: int) -> EmbedParams:
     """Parse the body of `POST /embed_sparse`. Fields that text-embeddings-inference has for other models are ignored.
+
+    Args:
+        body: The body.
+        max_image_bytes: Maximum size of an image.
 
     Raises:
         RequestRejected: If it isn't JSON, `inputs` isn't a string or list of strings, or has too many or too large ones.
@@ -151,13 +166,13 @@ def parse_embed_params(body: bytes) -> EmbedParams:
         raise _reject("`truncate` is not a boolean")
     inputs = _parse_strings("inputs", given)
     _check_count("`inputs`", len(inputs), _EMBED_EXAMPLE)
-    is_image = tuple(_FILE_URI.match(item) is not None for item in inputs)
     return EmbedParams(
         inputs=tuple(
-            _parse_data_uri(f"`inputs[{i}]`", item) if image else _truncate_text(f"`inputs[{i}]`", item, truncate)
-            for i, (item, image) in enumerate(zip(inputs, is_image, strict=True))
-        ),
-        is_image=is_image,
+            _decode_data_uri(f"inputs[{i}]", item, max_image_bytes)
+            if _read_uri_head(item)
+            else _truncate_text(f"`inputs[{i}]`", item, truncate)
+            for i, item in enumerate(inputs)
+        )
     )
 
 
@@ -171,8 +186,11 @@ def _reject(error: str, remedy: str = "", status: int = 422) -> RequestRejected:
 
 
 def _parse_object(body: bytes, example: str) -> Mapping[str, Any]:
-    if sum(map(body.count, (b",", b"[", b"{"))) > _MAX_SEPARATORS:
-        raise _reject(f"the body has more than {_MAX_SEPARATORS:,} commas and brackets", "Send fewer or shorter inputs.", 413)
+    if sum(map(body.count, (b",", b"[", b"{", b'"'))) > _MAX_SEPARATORS:
+        raise _reject(
+            f"the body has more than {_MAX_SEPARATORS:,} commas, brackets and quotes", "Send fewer or shorter inputs.", 413
+        )
+    _check_wide_strings(body)
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:  # includes nesting that is too deep, NaN and unpaired surrogates
@@ -180,6 +198,20 @@ def _parse_object(body: bytes, example: str) -> Mapping[str, Any]:
     if not isinstance(fields, dict):
         raise _reject("the body is not an object", example)
     return fields
+
+
+def _check_wide_strings(body: bytes) -> None:
+    """Check that no large string has characters beyond ASCII: one of them makes each character of the string take 4 bytes."""
+    if body.isascii() and b"\\u" not in body:
+        return
+    strings = body.split(b'"')
+    wide = (each for each in strings if not each.isascii() or each.count(b"\\u") > each.count(b"\\u00"))
+    if sum(map(len, wide)) > _MAX_WIDE_BYTES:
+        raise _reject(
+            f"the body has more than {_MAX_WIDE_BYTES:,} bytes of strings that are not ASCII",
+            f"Send images in base64, and texts of at most {MAX_TEXT_CHARS:,} characters.",
+            413,
+        )
 
 
 def _check_fields(fields: Mapping[str, Any], known: tuple[str, ...], parent: str) -> None:
@@ -217,11 +249,28 @@ def _truncate_text(name: str, text: str, truncate: bool | None) -> str:
     return text[:MAX_TEXT_CHARS]
 
 
-def _parse_data_uri(name: str, text: str) -> str:
-    prefix = _IMAGE_URI.match(text)
-    if prefix is None:
-        raise _reject(f"{name} is not an image in base64", "Send a data URI: data:image/jpeg;base64,...")
-    return text[prefix.end() :]
+def _read_uri_head(text: str) -> str:
+    """Return what a data URI in base64 has before its data, such as `data:image/jpeg;base64,`; empty if it is something else."""
+    head, comma, _ = text[: MAX_URI_HEAD_CHARS + 1].partition(",")
+    lowered = head.lower()
+    return head + comma if comma and lowered.startswith("data:") and lowered.endswith(";base64") else ""
+
+
+def _decode_data_uri(place: str, text: str, max_bytes: int) -> bytes:
+    """Decode an image; `place` is where the request has it."""
+    head = _read_uri_head(text)
+    if not head.lower().startswith("data:image/"):
+        raise _reject(f"`{place}` is not an image in base64", "Send a data URI: data:image/jpeg;base64,...")
+    if len(text) - len(head) > (max_bytes + 2) // 3 * 4:
+        raise build_decode_rejection(place, DecodeError(f"the image is larger than {max_bytes:,} bytes", "Send a smaller one."))
+    try:
+        data = text.encode("ascii")[len(head) :]
+        return base64.b64decode(data, validate=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise build_decode_rejection(
+            place,
+            DecodeError("not valid base64", "Send standard base64: with + and /, padding, and without line breaks."),
+        ) from None
 
 
 def _parse_pruning(value: object) -> Pruning:

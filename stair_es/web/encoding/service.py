@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.config.defaults import MAX_CLAUSES
-from stair_es.errors import DecodeError
+from stair_es.errors import DecodeError, MissingExtra, ModelError
 from stair_es.model.base import VocabularyProvider
 from stair_es.search.query import SearchQuery
+from stair_es.search.query_encoder import MAX_READ_CHARS, truncate_query_text
 from stair_es.search.request import build_search_request
 from stair_es.sources.image.decode import decode_image
-from stair_es.web.encoding.batching import MicroBatcher
-from stair_es.web.encoding.schemas import MAX_INPUTS, build_decode_rejection
+from stair_es.web.encoding.batching import BatchLimits, EncodingSpeed, MicroBatcher
+from stair_es.web.encoding.schemas import build_decode_rejection
 from stair_es.web.errors import RequestRejected
 from stair_es.web.search.query import QueryPlan
 
@@ -33,9 +34,20 @@ if TYPE_CHECKING:
     from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
 
 _MAX_IMAGE_BATCH = 8
+_MAX_IMAGE_BATCH_S = 1.0
 """Images are decoded one after the other, so that larger batches would keep others waiting."""
+_MAX_TEXT_BATCH_S = 0.05
+"""Larger batches are hardly faster on a CPU, and keep others waiting. On a GPU this is time for a full one."""
+_SHORT_TEXT_CHARS = 256
+"""Maximum length of a query. Longer texts have a queue and a thread of their own, since each takes as long as several queries."""
+_CHARS_PER_TEXT = 256
+"""The work of any text, in characters: reading this many takes the text network as long as the least text."""
+_SPEED_ROUNDS = 4
+"""The first one loads the network. The fastest one counts, since other programs may be busy when the server starts."""
 
-
+ItemT = TypeVar("ItemT")
+EncodedItem: TypeAlias = "tuple[EncodingTarget, SparseVector | Exception]"
+"""A target with the vector of an input for it, or why there is none."""
 _ANY_INDEX = QueryPlan(query_type="rank_features", max_clauses=MAX_CLAUSES)
 
 
@@ -70,18 +82,6 @@ def follow_index(states: IndexCache[IndexState]) -> Callable[[], EncodingTarget]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchLimits:
-    """Limits of the batches."""
-
-    max_batch: int = MAX_INPUTS
-    """Maximum number of texts that are encoded together."""
-    max_waiting: int = 256
-    """Number of texts, and of images, that may wait; requests with more are rejected with 429."""
-    timeout_s: float = 30.0
-    """Maximum time for a request, from its last byte on; then it gets 503."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class EncodedInputs:
     """The vectors of a request, and their target."""
 
@@ -100,6 +100,7 @@ class EncodingService:
         server_limits: ServerLimits,
         hooks: ServerHooks,
         limiter: ConcurrencyLimiter | None = None,
+        char_s: float | None = None,
     ) -> None:
         """Create a service.
 
@@ -109,49 +110,68 @@ class EncodingService:
             server_limits: Limits of images.
             hooks: Telemetry.
             limiter: Limits the batches together with other work of the server.
+            char_s: What `measure_char_s` returned, if it was called.
         """
         self._get_target, self._hooks, self._limits = get_target, hooks, server_limits
         self._hold_slot = limiter or nullcontext
-        self._texts = MicroBatcher(
-            self._encode_texts,
-            max_batch=batch_limits.max_batch,
-            max_waiting=batch_limits.max_waiting,
-            record_batch=hooks.record_batch,
-        )
-        self._images = MicroBatcher(
+
+        text_speed = EncodingSpeed(char_s)
+
+        def create_text_batcher() -> MicroBatcher[str, EncodedItem]:
+            return MicroBatcher(
+                self._encode_texts,
+                replace(batch_limits, max_batch_s=_MAX_TEXT_BATCH_S),
+                measure_work=measure_text_work,
+                speed=text_speed,
+                record_batch=hooks.record_batch,
+            )
+
+        self._short_texts, self._long_texts = create_text_batcher(), create_text_batcher()
+        self._images: MicroBatcher[bytes, EncodedItem] = MicroBatcher(
             self._encode_images,
-            max_batch=min(batch_limits.max_batch, _MAX_IMAGE_BATCH),
-            max_waiting=batch_limits.max_waiting,
+            replace(batch_limits, max_batch=min(batch_limits.max_batch, _MAX_IMAGE_BATCH), max_batch_s=_MAX_IMAGE_BATCH_S),
             workers=server_limits.max_concurrent,
             record_batch=hooks.record_batch,
         )
-        hooks.watch_queue(lambda: self._texts.waiting + self._images.waiting)
+        hooks.watch_queue(lambda: self._short_texts.waiting + self._long_texts.waiting + self._images.waiting)
         self._ids: tuple[EncodingTarget, TokenIds] | None = None
 
-    async def encode(self, texts: Sequence[str], images: Sequence[str], image_places: Sequence[str]) -> EncodedInputs:
+    async def encode(self, texts: Sequence[str], images: Mapping[str, bytes]) -> EncodedInputs:
         """Encode texts and images.
 
         Args:
-            texts: Texts.
-            images: Files in base64.
-            image_places: Where the request has each image, for messages.
+            texts: Texts; of each, the first `MAX_READ_CHARS` characters are read.
+            images: Files by where the request has them, for messages.
 
         Raises:
-            RequestRejected: If an image can't be decoded, or the index has changed since.
+            RequestRejected: If an image can't be decoded, the time limit is too short for the inputs, or the index has changed.
             TooManyRequests: If too many wait already.
             StairError: If the index or its model is not available.
         """
-        encoded_texts = await self._texts.submit(texts) if texts else []
-        encoded_images = await self._images.submit(images) if images else []
-        vectors: list[SparseVector] = []
-        for place, (_, result) in zip(image_places, encoded_images, strict=True):
+        encoded_texts = await self._submit_texts([truncate_query_text(text) for text in texts])
+        encoded_images = await self._images.submit(list(images.values())) if images else []
+        for place, (_, result) in zip(images, encoded_images, strict=True):
             if isinstance(result, DecodeError):
                 raise build_decode_rejection(place, result)
+        targets: list[EncodingTarget] = []
+        vectors: list[SparseVector] = []
+        for target, result in (*encoded_texts, *encoded_images):
+            if isinstance(result, Exception):
+                raise result
+            targets.append(target)
             vectors.append(result)
-        [target, *others] = [target for target, _ in (*encoded_texts, *encoded_images)]
-        if any(other != target for other in others):
+        if any(other != targets[0] for other in targets):
             raise RequestRejected(503, "the index has changed during the request", "Send it again.")
-        return EncodedInputs(target=target, texts=[vector for _, vector in encoded_texts], images=vectors)
+        return EncodedInputs(target=targets[0], texts=vectors[: len(texts)], images=vectors[len(texts) :])
+
+    async def _submit_texts(self, texts: Sequence[str]) -> list[EncodedItem]:
+        """Encode texts, the short ones first; return them in their order."""
+        encoded: dict[int, EncodedItem] = {}
+        for batcher, is_short in ((self._short_texts, True), (self._long_texts, False)):
+            places = [i for i, text in enumerate(texts) if (len(text) <= _SHORT_TEXT_CHARS) is is_short]
+            results = await batcher.submit([texts[i] for i in places]) if places else []
+            encoded.update(zip(places, results, strict=True))
+        return [encoded[i] for i in range(len(texts))]
 
     def get_target(self) -> EncodingTarget:
         """Return the target of the encoding. May block.
@@ -185,28 +205,60 @@ class EncodingService:
             self._ids = cached = (target, TokenIds.from_tokens(encoder.tokens).extend_for_policy(target.policy))
         return cached[1]
 
-    def _encode_texts(self, texts: Sequence[str]) -> list[tuple[EncodingTarget, SparseVector]]:
+    def _encode_texts(self, texts: Sequence[str]) -> list[EncodedItem]:
         target = self._get_target()
         with self._hold_slot(), self._hooks.track_encoding("text"):
-            vectors = target.encoder.encode_texts(texts)
-        return [(target, target.rewrite_vector(vector)) for vector in vectors]
+            vectors = _encode_apart(target.encoder.encode_texts, texts)
+        return [_rewrite_result(target, vector) for vector in vectors]
 
-    def _encode_images(self, images: Sequence[str]) -> list[tuple[EncodingTarget, SparseVector | DecodeError]]:
+    def _encode_images(self, images: Sequence[bytes]) -> list[EncodedItem]:
         target = self._get_target()
         with self._hold_slot():
-            decoded = [self._decode_image(image, target) for image in images]
-            pixels = [each for each in decoded if not isinstance(each, DecodeError)]
-            with self._hooks.track_encoding("image"):
-                vectors = iter(target.encoder.encode_images(np.stack(pixels)) if pixels else ())
-        return [(target, each if isinstance(each, DecodeError) else target.rewrite_vector(next(vectors))) for each in decoded]
+            results = _encode_apart(partial(self._decode_and_encode, target.encoder), images)
+        return [_rewrite_result(target, result) for result in results]
 
-    def _decode_image(self, image: str, target: EncodingTarget) -> Pixels | DecodeError:
+    def _decode_and_encode(self, encoder: Encoder, images: Sequence[bytes]) -> list[SparseVector | Exception]:
+        decoded = [self._decode_image(image, encoder) for image in images]
+        pixels = [each for each in decoded if not isinstance(each, DecodeError)]
+        with self._hooks.track_encoding("image"):
+            vectors = iter(encoder.encode_images(np.stack(pixels)) if pixels else ())
+        return [each if isinstance(each, DecodeError) else next(vectors) for each in decoded]
+
+    def _decode_image(self, image: bytes, encoder: Encoder) -> Pixels | DecodeError:
         try:
-            if len(image) > self._limits.upload_bytes * 4 // 3 + 4:
-                raise DecodeError(f"the image is larger than {self._limits.upload_bytes:,} bytes", "Send a smaller one.")
-            data = base64.b64decode(image, validate=True)
-            return decode_image(data, target.encoder.image_spec, self._limits.decode_limits).pixels_HWC
-        except binascii.Error:
-            return DecodeError("not valid base64", "Send standard base64: with + and /, padding, and without line breaks.")
+            return decode_image(image, encoder.image_spec, self._limits.decode_limits).pixels_HWC
         except DecodeError as error:
             return error
+
+
+def measure_text_work(text: str) -> float:
+    """Measure the work of a text, in characters."""
+    return len(text) + _CHARS_PER_TEXT
+
+
+def measure_char_s(encoder: Encoder) -> float:
+    """Measure how long a character of work takes, in seconds; the text network is loaded for it."""
+    text = "a red car " * (MAX_READ_CHARS // 10)
+
+    def measure_once() -> float:
+        started_s = time.perf_counter()
+        encoder.encode_texts([text])
+        return (time.perf_counter() - started_s) / measure_text_work(text)
+
+    return min(measure_once() for _ in range(_SPEED_ROUNDS))
+
+
+def _encode_apart(
+    encode: Callable[[Sequence[ItemT]], Sequence[SparseVector | Exception]], items: Sequence[ItemT]
+) -> Sequence[SparseVector | Exception]:
+    """Encode items together, or one by one if that fails, so that an input never changes the result of another request."""
+    try:
+        return encode(items)
+    except (ModelError, MissingExtra):  # the model can't be loaded
+        raise
+    except Exception as error:  # noqa: BLE001  whatever it is, only the request of its item gets it
+        return [error] if len(items) == 1 else [_encode_apart(encode, [item])[0] for item in items]
+
+
+def _rewrite_result(target: EncodingTarget, result: SparseVector | Exception) -> EncodedItem:
+    return target, result if isinstance(result, Exception) else target.rewrite_vector(result)

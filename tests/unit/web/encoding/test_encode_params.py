@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,15 +26,22 @@ from stair_es.web.encoding.schemas import (
 from stair_es.web.errors import RequestRejected
 
 IMAGE = "data:image/jpeg;base64,AAAA"
+IMAGE_BYTES = bytes(3)
+MAX_IMAGE_BYTES = 3_000_000
+BODY_BYTES = 8 * 1024 * 1024
 LONG = "x" * (MAX_TEXT_CHARS + 1)
 
 
 def encode(**fields: object) -> EncodeParams:
-    return parse_encode_params(json.dumps(fields).encode())
+    return parse_encode_params(json.dumps(fields).encode(), MAX_IMAGE_BYTES)
 
 
 def embed(**fields: object) -> EmbedParams:
-    return parse_embed_params(json.dumps(fields).encode())
+    return parse_embed_params(json.dumps(fields).encode(), MAX_IMAGE_BYTES)
+
+
+def parse_query(**fields: object) -> QueryParams:
+    return parse_query_params(json.dumps(fields).encode(), MAX_IMAGE_BYTES)
 
 
 def test_one_text_is_the_same_as_a_list_of_one() -> None:
@@ -42,7 +53,7 @@ def test_one_text_is_the_same_as_a_list_of_one() -> None:
 
 
 def test_images_come_as_data_uris_of_any_case() -> None:
-    assert encode(images=[IMAGE, "DATA:image/svg+xml;BASE64,BBBB"]).images == ("AAAA", "BBBB")
+    assert encode(images=[IMAGE, "DATA:image/svg+xml;BASE64,/+8="]).images == (IMAGE_BYTES, b"\xff\xef")
 
 
 def test_pruning_form_and_model_are_read() -> None:
@@ -80,26 +91,74 @@ def test_pruning_form_and_model_are_read() -> None:
         (b'{"texts": "a", "prune": {"min_ratio": "0.1"}}', 422, "Validation", "min_ratio"),
         (b'{"texts": "a", "prune": {"min_ratio": false}}', 422, "Validation", "min_ratio"),
         (json.dumps({"texts": ["a"] * 30, "images": [IMAGE] * 3}).encode(), 413, "Validation", "batch size 33 >"),
-        (b'{"texts": [' + b"[]," * 131_072 + b'"a"]}', 413, "Validation", "more than 262,144 commas and brackets"),
+        (b'{"texts": [' + b"[]," * 131_072 + b'"a"]}', 413, "Validation", "more than 262,144 commas"),
+        (json.dumps({"images": f"{IMAGE}é"}, ensure_ascii=False).encode(), 422, "Validation", "`images[0]`: not valid base64"),
+        (f'{{"images": "data:image/{"a" * 200};base64,AAAA"}}'.encode(), 422, "Validation", "`images[0]` is not an image"),
+        (json.dumps({"texts": "a", "model": "m" * 1001}).encode(), 422, "Validation", "`model`"),
         (json.dumps({"texts": ["a", LONG]}).encode(), 413, "Validation", "`texts[1]` has 8,193 characters"),
     ],
 )
 def test_other_encode_requests_are_refused(body: bytes, status: int, error_type: str, message: str) -> None:
     with pytest.raises(RequestRejected) as caught:
-        parse_encode_params(body)
+        parse_encode_params(body, MAX_IMAGE_BYTES)
     response = caught.value.response
     assert (response.status, response.to_json()["error_type"]) == (status, error_type)
     assert message in response.error
 
 
+def read_resident_bytes(field: str) -> int:
+    """Read the resident memory of this process: `VmRSS`, or its peak `VmHWM`."""
+    [kibibytes] = re.findall(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(kibibytes) * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of resident memory as Linux has it")
+@pytest.mark.parametrize("tail", ["", "😀", r"\u20ac"])
+@pytest.mark.parametrize("head", ["", "data:image/", "data:image/png;base64,"])
+def test_a_body_costs_at_most_four_times_its_size(head: str, tail: str) -> None:
+    for unit in (
+        "A",
+        ";a=",
+        "a,",
+        "1",
+        " ",
+        "é",
+        "€",
+        "😀",
+        r"\u002b",
+        r"\u20ac",
+        r"\/",
+        r"\"",
+        r"\n",
+        "\\",
+        '"',
+        "[",
+        "{",
+        "\0",
+    ):
+        body = f'{{"images": ["{head}{unit * (BODY_BYTES // len(unit.encode()))}{tail}"]}}'.encode()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before = read_resident_bytes("VmRSS")
+        with suppress(RequestRejected):
+            parse_encode_params(body, len(body))
+        assert read_resident_bytes("VmHWM") - before <= 3 * len(body), unit  # the body was there before
+
+
+def test_an_image_beyond_the_limit_is_refused() -> None:
+    with pytest.raises(RequestRejected, match="larger than 3,000,000 bytes"):
+        encode(images=[IMAGE + "A" * (MAX_IMAGE_BYTES // 3 * 4 - 3)])
+    assert len(encode(images=[IMAGE + "A" * (MAX_IMAGE_BYTES // 3 * 4 - 4)]).images[0]) == MAX_IMAGE_BYTES
+
+
 def test_tei_requests_are_taken_as_its_clients_send_them() -> None:
-    assert embed(inputs="a cat", truncate=True) == EmbedParams(inputs=("a cat",), is_image=(False,))
+    assert embed(inputs="a cat", truncate=True) == EmbedParams(inputs=("a cat",))
     mixed = embed(inputs=["a", IMAGE, "b"], truncate=False, truncation_direction="right", normalize=True, prompt_name=None)
-    assert mixed == EmbedParams(inputs=("a", "AAAA", "b"), is_image=(False, True, False))
+    assert mixed == EmbedParams(inputs=("a", IMAGE_BYTES, "b"))
     assert len(embed(inputs=["a"] * MAX_INPUTS).inputs) == MAX_INPUTS
     with_parameters = "DATA:image/svg+xml;charset=utf-8;name=a%20b.svg;BASE64,AAAA"
-    assert embed(inputs=with_parameters) == EmbedParams(inputs=("AAAA",), is_image=(True,))
-    assert embed(inputs=", ".join("a" * 200_000)).inputs[0].startswith("a, a")
+    assert embed(inputs=with_parameters) == EmbedParams(inputs=(IMAGE_BYTES,))
+    assert embed(inputs=", ".join("a" * 200_000)).inputs == (", ".join("a" * 200_000)[:MAX_TEXT_CHARS],)
+    assert embed(inputs="\N{CAT FACE}" * 200_000).inputs == ("\N{CAT FACE}" * MAX_TEXT_CHARS,)
 
 
 def test_long_texts_are_cut_unless_the_client_forbids_it() -> None:
@@ -149,9 +208,9 @@ def test_pruning_keeps_the_heaviest_tokens(pruning: Pruning, kept: str) -> None:
 
 
 def test_a_query_has_either_a_text_or_an_image() -> None:
-    text = {"text": "a cat", "size": 3, "prune": {"max_tokens": 2}}
-    assert parse_query_params(json.dumps(text).encode()) == QueryParams(text="a cat", size=3, pruning=Pruning(max_tokens=2))
-    assert parse_query_params(json.dumps({"image": IMAGE}).encode()) == QueryParams(image="AAAA")
+    text: dict[str, object] = {"text": "a cat", "size": 3, "prune": {"max_tokens": 2}}
+    assert parse_query(**text) == QueryParams(text="a cat", size=3, pruning=Pruning(max_tokens=2))
+    assert parse_query(image=IMAGE) == QueryParams(image=IMAGE_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -169,5 +228,5 @@ def test_a_query_has_either_a_text_or_an_image() -> None:
 )
 def test_other_queries_are_rejected(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestRejected, match=message) as caught:
-        parse_query_params(json.dumps(fields).encode())
+        parse_query(**fields)
     assert caught.value.response.status == 422

@@ -9,10 +9,11 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
+from stair_es.web.encoding.batching import BatchLimits
 from stair_es.web.encoding.openapi import build_openapi_document
 from stair_es.web.encoding.routes import EncodingRoutes
 from stair_es.web.encoding.schemas import parse_embed_params, parse_encode_params, parse_query_params
-from stair_es.web.encoding.service import BatchLimits, EncodingService
+from stair_es.web.encoding.service import EncodingService
 from stair_es.web.errors import _ERROR_TYPES
 from stair_es.web.hooks import NoopHooks
 from stair_es.web.limits import ServerLimits
@@ -45,7 +46,7 @@ def test_the_examples_of_requests_are_accepted() -> None:
     parsers = {"/v1/encode": parse_encode_params, "/v1/query": parse_query_params, "/embed_sparse": parse_embed_params}
     for path, parse in parsers.items():
         example = paths[path]["post"]["requestBody"]["content"]["application/json"]["example"]
-        assert parse(json.dumps(example).encode()) is not None
+        assert parse(json.dumps(example).encode(), ServerLimits().upload_bytes) is not None
 
 
 def test_it_has_the_routes_that_there_are() -> None:
