@@ -9,6 +9,9 @@ The bare encoder runs in this process. It calls `encode_texts` with as many text
 `BATCH`. For images it includes decoding, as in the service. Bare encoder and service alternate every `--seconds`; the ratio is
 the median over the rounds. All texts are different, so no result can be cached.
 
+A client that sends short texts one after the other is also measured beside `FLOOD_CLIENTS` clients, each of which sends `GROUP`
+texts of `FLOOD_CHARS` characters at a time: its times are compared with those of the same client alone.
+
 `CPU` is the ratio of CPU time per item, bare encoder to service, without the clients. On a busy machine, only this ratio is
 meaningful, because other programs take more time from one process than from two.
 """
@@ -23,7 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeAlias, get_args
 
 import numpy as np
@@ -41,7 +44,8 @@ from stair_es.sources.image.decode import DecodeLimits, decode_image
 BATCH = 64
 GROUP, GROUP_CLIENTS = 32, 2
 """Texts per batch request, which is the default limit of text-embeddings-inference, and the number of its clients."""
-GOAL = 0.8
+FLOOD_CLIENTS, FLOOD_CHARS, FLOOD_ROUNDS = 4, 8000, 3
+GOAL, FLOOD_GOAL = 0.8, 3.0
 NATIVE, TEI = "/v1/encode", "/embed_sparse"
 TEXTS = 50_000
 TIMEOUT_S = 120.0  # a busy machine may need longer than the default for the requests of 64 clients
@@ -127,10 +131,13 @@ def measure_load(pool: ProcessPoolExecutor, encode: Encode, work: Work, process:
     return row
 
 
-def measure_tower(pool: ProcessPoolExecutor, tower: TextTower, args: argparse.Namespace) -> tuple[list[Row], dict[str, float]]:
+def measure_tower(
+    pool: ProcessPoolExecutor, tower: TextTower, args: argparse.Namespace
+) -> tuple[list[Row], tuple[Ratio, ...], dict[str, float]]:
     """Measure a text tower, and images with the full one; return the memory of the service afterwards, in MB."""
     encoder = registry.load_encoder(ModelSpec(name=args.model, text_tower=tower))
     rows, items = [], make_texts(TEXTS)
+    flood_ratios: tuple[Ratio, ...] = ()
     options = ("--model", args.model, "--text-tower", tower, "--no-token", "--timeout", str(TIMEOUT_S))
     with start_server("encoder", *options) as (address, server):
         url, process = address.rstrip("/"), psutil.Process(server.pid)
@@ -153,7 +160,43 @@ def measure_tower(pool: ProcessPoolExecutor, tower: TextTower, args: argparse.Na
             work = Work(url=url, path=NATIVE, field="images", items=images, per_request=1, clients=8, seconds=3 * args.seconds)
             rows.append(measure_load(pool, build_image_loop(encoder), work, process, args.rounds, "image"))
             memory["after images"] = process.memory_info().rss / 1e6
-    return rows, memory
+            flood_ratios = build_flood_ratios(measure_beside_flood(pool, url, items, 3 * args.seconds))
+    return rows, flood_ratios, memory
+
+
+def measure_beside_flood(pool: ProcessPoolExecutor, url: str, items: Sequence[str], seconds: float) -> list[tuple[Load, Load]]:
+    """Measure a client of short texts alone and beside clients of long ones, in alternating rounds."""
+    victim = Work(url=url, path=NATIVE, field="texts", items=items, per_request=1, clients=1, seconds=seconds)
+    joined = " ".join(items)
+    long_texts = [joined[at : at + FLOOD_CHARS] for at in range(0, 40 * FLOOD_CHARS, FLOOD_CHARS)]
+    flood = replace(victim, items=long_texts, per_request=GROUP, clients=FLOOD_CLIENTS)
+    rounds = []
+    with start_clients() as flood_pool:
+        for _ in range(FLOOD_ROUNDS):
+            alone = pool.submit(send_load, victim).result()
+            flooding = flood_pool.submit(send_load, flood)
+            rounds.append((alone, pool.submit(send_load, victim).result()))
+            flooding.result()  # its last requests are answered
+    return rounds
+
+
+def build_flood_ratios(rounds: Sequence[tuple[Load, Load]]) -> tuple[Ratio, ...]:
+    """Return the ratios of the victim's times beside the flood to those alone: of the medians, and of the largest ones."""
+
+    def compare(summarize: Callable[[Sequence[float]], float]) -> float:
+        return statistics.median(summarize(beside.ms) / summarize(alone.ms) for alone, beside in rounds)
+
+    against = f"the same client without {FLOOD_CLIENTS} clients of {GROUP} texts of {FLOOD_CHARS:,} characters"
+    return tuple(
+        Ratio(
+            what=f"short texts beside long ones: {name} time of an answer",
+            against=against,
+            value=value,
+            goal=FLOOD_GOAL,
+            at_most=True,
+        )
+        for name, value in (("median", compare(statistics.median)), ("longest", compare(max)))
+    )
 
 
 def build_image_loop(encoder: Encoder) -> Encode:
@@ -167,7 +210,7 @@ def build_image_loop(encoder: Encoder) -> Encode:
     return encode
 
 
-def build_result(rows: Sequence[Row], memory: dict[str, dict[str, float]], about: str) -> Result:
+def build_result(rows: Sequence[Row], flood_ratios: Sequence[Ratio], memory: dict[str, dict[str, float]], about: str) -> Result:
     """Return the table, the ratios and the memory."""
     lines = []
     for row in rows:
@@ -186,7 +229,8 @@ def build_result(rows: Sequence[Row], memory: dict[str, dict[str, float]], about
             Ratio(what=f"{what}: {row.describe()}", against="the bare encoder", value=value, goal=GOAL)
             for row in rows
             for what, value in (("items/s", row.ratio), ("items a CPU second", row.cpu_ratio))
-        ),
+        )
+        + tuple(flood_ratios),
         remarks=tuple(
             f"Resident memory of the service, text tower {tower}: "
             + ", ".join(f"{value:.0f} MB {when}" for when, value in parts.items())
@@ -206,13 +250,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each load and round (default: %(default)s)")
     args = parser.parse_args()
     rows: list[Row] = []
+    flood_ratios: list[Ratio] = []
     memory: dict[str, dict[str, float]] = {}
     with start_clients() as pool:
         for tower in args.towers:
-            more, memory[tower] = measure_tower(pool, tower, args)
+            more, ratios, memory[tower] = measure_tower(pool, tower, args)
             rows += more
+            flood_ratios += ratios
     about = f"{args.model}, {args.rounds} rounds of {args.seconds:g} s, load {os.getloadavg()[0]:.1f} at the end"
-    publish_result(build_result(rows, memory, about), args.json)
+    publish_result(build_result(rows, flood_ratios, memory, about), args.json)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def check_server_packages(extra: str, *packages: str) -> None:
     """
     from stair_es.optional import import_optional
 
-    for package in ("starlette", "uvicorn", "cachetools", *packages):
+    for package in ("starlette", "uvicorn", "cachetools", "threadpoolctl", *packages):
         import_optional(package, extra)
 
 

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.config.defaults import MAX_CLAUSES
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _MAX_IMAGE_BATCH = 8
 _MAX_IMAGE_BATCH_S = 1.0
 """Images are decoded one after the other, so that larger batches would keep others waiting."""
-_MAX_TEXT_BATCH_S = 0.05
+_MAX_TEXT_BATCH_S = 0.02
 """Larger batches are hardly faster on a CPU, and keep others waiting. On a GPU this is time for a full one."""
 _SHORT_TEXT_CHARS = 256
 """Maximum length of a query. Longer texts have a queue and a thread of their own, since each takes as long as several queries."""
@@ -117,16 +118,19 @@ class EncodingService:
 
         text_speed = EncodingSpeed(char_s)
 
-        def create_text_batcher() -> MicroBatcher[str, EncodedItem]:
+        def create_text_batcher(
+            run_batch: Callable[[Sequence[str]], list[EncodedItem]],
+        ) -> MicroBatcher[str, EncodedItem]:
             return MicroBatcher(
-                self._encode_texts,
+                run_batch,
                 replace(batch_limits, max_batch_s=_MAX_TEXT_BATCH_S),
                 measure_work=measure_text_work,
                 speed=text_speed,
                 record_batch=hooks.record_batch,
             )
 
-        self._short_texts, self._long_texts = create_text_batcher(), create_text_batcher()
+        self._short_texts = create_text_batcher(self._encode_texts)
+        self._long_texts = create_text_batcher(self._encode_long_texts)
         self._images: MicroBatcher[bytes, EncodedItem] = MicroBatcher(
             self._encode_images,
             replace(batch_limits, max_batch=min(batch_limits.max_batch, _MAX_IMAGE_BATCH), max_batch_s=_MAX_IMAGE_BATCH_S),
@@ -173,6 +177,11 @@ class EncodingService:
             encoded.update(zip(places, results, strict=True))
         return [encoded[i] for i in range(len(texts))]
 
+    @cached_property
+    def _thread_pools(self) -> ThreadpoolController:
+        """Return the thread pools of the libraries that are loaded when the first long text arrives."""
+        return ThreadpoolController()
+
     def get_target(self) -> EncodingTarget:
         """Return the target of the encoding. May block.
 
@@ -210,6 +219,11 @@ class EncodingService:
         with self._hold_slot(), self._hooks.track_encoding("text"):
             vectors = _encode_apart(target.encoder.encode_texts, texts)
         return [_rewrite_result(target, vector) for vector in vectors]
+
+    def _encode_long_texts(self, texts: Sequence[str]) -> list[EncodedItem]:
+        """Encode texts on one core: the threads of two matrix products at once spin, and take each other's time."""
+        with self._thread_pools.limit(limits=1):
+            return self._encode_texts(texts)
 
     def _encode_images(self, images: Sequence[bytes]) -> list[EncodedItem]:
         target = self._get_target()
