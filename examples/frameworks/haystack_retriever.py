@@ -26,7 +26,7 @@ class ImageRetriever:
 
         Args:
             index: An alias or index.
-            url: The URL of the cluster; by default `STAIR_ES_URL`.
+            url: The URL of the cluster; by default `STAIR_ES_URL`, or the embedded node if it runs.
             top_k: Number of images.
             filters: Query strings or clauses for every query.
         """

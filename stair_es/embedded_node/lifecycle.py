@@ -53,12 +53,25 @@ def ensure_running(
         MissingExtra: If the extra `node` is not installed.
     """
     spec = NodeSpec.from_home(home, port=port, environ=environ)
-    running = _find_responding_node(spec)
-    if running and running.url:
-        return running.url
+    running_url = find_node_url(spec)
+    if running_url:
+        return running_url
     url = start_node(spec, progress)
     logger.info("it keeps running for the next commands; stop it with: stair-es node down")
     return url
+
+
+def find_node_url(spec: NodeSpec) -> str | None:
+    """Find the URL of the node if it runs and responds. Starts nothing, takes no lock and imports little: commands begin with it.
+
+    Raises:
+        NodeError: If the file with its state can't be read.
+        MissingExtra: If it was started, and the extra `node` is not installed.
+    """
+    state = states.read_node_state(spec.state_file)
+    if state is None or state.url is None or states.find_node_process(state) is None:
+        return None
+    return state.url if fetch_node_json(state.url, "/") else None
 
 
 def start_node(spec: NodeSpec, progress: ProgressCallback | None = None) -> str:
@@ -133,14 +146,6 @@ def get_node_status(spec: NodeSpec) -> NodeStatus:
         uptime_s=round(time.time() - state.created_s, 1),
         rss_mb=round(process.memory_info().rss / 1e6, 1),
     )
-
-
-def _find_responding_node(spec: NodeSpec) -> NodeState | None:
-    """Return the state of a node that responds. Takes no lock and imports little: every command calls this first."""
-    state = states.read_node_state(spec.state_file)
-    if state is None or state.url is None or states.find_node_process(state) is None:
-        return None
-    return state if fetch_node_json(state.url, "/") else None
 
 
 def _start_process(spec: NodeSpec, progress: ProgressCallback | None) -> NodeState:

@@ -50,14 +50,14 @@ class ImageSearch:
 
         Args:
             index: An alias or index.
-            url: The URL of the cluster; by default `STAIR_ES_URL`. Credentials and certificates come from the environment, as
-                for the command line.
+            url: The URL of the cluster; by default `STAIR_ES_URL`, or the embedded node if it runs. Credentials and certificates
+                come from the environment, as for the command line.
             connection: A complete connection, instead of `url`.
             model: The model; by default the one that the index names.
             read_limits: Limits for query images, and the addresses that their URLs may lead to.
 
         Raises:
-            UsageError: If there is neither a URL nor a connection, or if settings contradict each other.
+            UsageError: If there is neither a URL nor a connection nor a running node, or if settings contradict each other.
         """
         self._index = index
         self._connection = connection or Connection.from_env(url)

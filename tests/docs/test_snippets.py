@@ -6,6 +6,8 @@ Below is all that is not run, and why.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +23,7 @@ from support.snippets.runner import PageRun, Rules, is_skipped
 from support.snippets.shell import Shell
 
 ROOT = Path(__file__).parents[2]
+_STAIR_ES = Path(sys.executable).with_name("stair-es")
 
 _PIP = "python -m pip install -q --no-index --no-deps --no-build-isolation"
 
@@ -112,6 +115,9 @@ PARSED_ONLY = {
 }
 """Page -> how many of its commands fall under `not_run`. Written down so that no page hides there unseen."""
 
+ON_OWN_NODE = {f"docs/howto/{name}.md" for name in ("haystack", "langchain", "llamaindex")}
+"""Pages whose readers have no cluster: without `STAIR_ES_URL`, the first command starts the embedded node of an empty home."""
+
 PAGES = sorted(
     [
         *(
@@ -152,11 +158,16 @@ def _try(page: Path, environments: SimpleQueue[PageEnvironment], folder: Path) -
     clone = create_home(user, text)
     create_files(clone, text)
     environment = environments.get()
+    variables = build_environment(environment, user)
+    if _name(page) in ON_OWN_NODE:
+        del variables["STAIR_ES_URL"]
     try:
         environment.clear()
-        with Shell(clone, logs, build_environment(environment, user)) as shell:
+        with Shell(clone, logs, variables) as shell:
             PageRun(_name(page), RULES, shell, clone, environment.node_url, environment.places).run(text)
     finally:
+        if _name(page) in ON_OWN_NODE:
+            subprocess.run([_STAIR_ES, "node", "down"], env=variables, capture_output=True, check=True)
         environments.put(environment)
 
 

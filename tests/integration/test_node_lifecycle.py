@@ -31,7 +31,7 @@ from stair_es.embedded_node.distribution import ensure_distribution
 from stair_es.embedded_node.lockfile import load_node_lock
 from stair_es.embedded_node.process import build_node_command, prepare_folders
 from stair_es.embedded_node.state import NodeState, fetch_node_json
-from stair_es.errors import NodeError
+from stair_es.errors import NodeError, UsageError
 from stair_es.optional import import_optional
 
 psutil = import_optional("psutil", "node")  # it ships no types
@@ -165,6 +165,9 @@ def test_up_status_logs_down_and_up_again_with_the_data(run_kept: Run, kept_home
     assert found
     assert found["version"]["number"] == "3.8.0"
     store(url, "kept", "over down and up")
+    home_environ = {"STAIR_ES_HOME": str(kept_home.path)}
+    assert Connection.from_env(environ=home_environ).url == url
+    assert Connection.from_env(environ={**home_environ, "STAIR_ES_URL": "http://127.0.0.1:1"}).url == "http://127.0.0.1:1"
 
     now = run_kept("status", "--json")
     facts = json.loads(now.stdout)
@@ -173,6 +176,11 @@ def test_up_status_logs_down_and_up_again_with_the_data(run_kept: Run, kept_home
     assert len(run_kept("logs", "-n", "5").stdout.splitlines()) == 5
 
     assert run_kept("down").returncode == 0
+    with pytest.raises(UsageError) as caught:
+        Connection.from_env(environ=home_environ)
+    assert "STAIR_ES_URL" in caught.value.remedy
+    assert "stair-es node up" in caught.value.remedy
+    assert get_node_status(NodeSpec.from_home(kept_home)).state == "stopped"
     assert ended(facts["pid"])
     assert run_kept("status").returncode == 3
     assert "was not running" in run_kept("down").stderr

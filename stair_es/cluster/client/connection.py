@@ -13,6 +13,8 @@ from stair_es.cluster.client import tls
 from stair_es.cluster.client.auth import SecuritySettings, read_secret, read_security_settings, resolve_url_login
 from stair_es.cluster.client.transport import NodeConnection, RequestHook
 from stair_es.config.defaults import ENV_URL
+from stair_es.embedded_node.lifecycle import find_node_url
+from stair_es.embedded_node.spec import NodeSpec
 from stair_es.errors import AuthenticationFailed, UsageError
 from stair_es.optional import import_optional
 from stair_es.urls import remove_login, split_node_urls
@@ -54,17 +56,26 @@ class Connection:
     ) -> Connection:
         """Build the connection to `url`, or to `STAIR_ES_URL` (or `STAIR_ES_URL_FILE`); other settings come from the environment.
 
+        Without a URL it is that of the embedded node of `STAIR_ES_HOME` if it runs, which needs no other settings.
+
         Args:
             url: As in the class.
             options: Settings that aren't secret, by the field names of `SecuritySettings`; they override the environment.
             environ: The environment.
 
         Raises:
-            UsageError: If there is no URL, or settings conflict.
+            UsageError: If there is no URL and no running node, or settings conflict.
+            NodeError: If the state of the embedded node can't be read.
+            MissingExtra: If the embedded node was started, and the extra `node` is not installed.
         """
         url = url or read_secret(ENV_URL, environ)
         if not url:
-            raise UsageError("no cluster given", f"Set {ENV_URL}.")
+            node_url = find_node_url(NodeSpec.from_home(environ=environ))
+            if node_url is None:
+                raise UsageError(
+                    "no cluster given, and no embedded node runs", f"Set {ENV_URL}, or start the embedded node: stair-es node up"
+                )
+            return cls(url=node_url)
         return cls(url=url, security=read_security_settings(options or {}, environ))
 
     @property
