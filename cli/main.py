@@ -42,9 +42,9 @@ from .commands.setup import config, doctor, models, node, plan, plugins
 from .options import config_file as settings
 from .options.connections import CONNECTION_OPTIONS
 from .options.decorator import OptionGroup, prepare_command
-from .options.leading_minus import WordsCommand
 from .options.metrics import METRICS_OPTIONS
 from .options.search import SEARCH_OPTIONS
+from .options.unknown_options import WordsCommand, improve_suggestions
 from .output.console import print_error, print_notice, set_log_format, translate_os_error
 from .output.json_logging import is_json_logging
 
@@ -88,6 +88,7 @@ def _report_usage_errors(program: str | None, context: Any) -> Iterator[None]:  
     try:
         yield
     except Exception as error:
+        improve_suggestions(error)
         if not hasattr(error, "format_message") or not is_json_logging():
             raise
         command = " ".join(filter(None, (program, context and context.invoked_subcommand)))

@@ -33,6 +33,7 @@ SECRET_KEYS = (
     "api_key",
     "bearer_token",
     "serve_token",
+    "encoder_token",
     "dashboards_password",
     "dashboards_api_key",
     "dashboards_token",
@@ -41,6 +42,8 @@ SECRET_KEYS = (
 _LOGIN_KEYS = ("user", "password", "api_key", "bearer_token", "token", "aws_service", "aws_region")
 _KEY_GROUPS = (_LOGIN_KEYS, ("ca_file", "ca_fingerprint"), ("client_cert", "client_key"))
 _MAX_SUGGESTED = 12
+_UNSAFE_PREFIXES = ("no_", "allow_", "force_")
+_UNSAFE_KEYS = ("follow_links", "trust_remote_code")
 _PROFILES_REMEDY = "Write [profiles.NAME] and keys below it."
 _KEY_REMEDY = "See docs/configuration.md, or --help of the command."
 
@@ -91,6 +94,12 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise UsageError(f"can't read the configuration {path}: {error.strerror}", "Specify a TOML file with --config.") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} isn't TOML: not UTF-8 at byte {error.start}", remedy) from None
+
+
+def is_safe_option(name: str) -> bool:
+    """Check that an option doesn't remove a protection, so that it may be suggested for one that is unknown."""
+    key = name.lstrip("-").replace("-", "_")
+    return not key.startswith(_UNSAFE_PREFIXES) and key not in _UNSAFE_KEYS
 
 
 def get_profiles(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +171,7 @@ def _flatten_table(
         elif any(option[: len(key)] == key for option in known):
             raise UsageError(f"{location}: {name} must be a table", f"Write [{'.'.join(key)}] and keys below it.")
         else:
-            names = {option[len(prefix)] for option in known if option[: len(prefix)] == prefix}
+            names = {option[len(prefix)] for option in known if option[: len(prefix)] == prefix and is_safe_option(option[-1])}
             raise UsageError(f"{location}: unknown key {name!r}", _find_nearest(key[-1], names, _KEY_REMEDY))
 
 

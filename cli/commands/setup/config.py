@@ -17,7 +17,8 @@ from ...output.bars import escape_control
 from ...output.console import emit_json, print_notice, stdout
 
 _CLIENT_FILES = ("client_cert", "client_key", "dashboards_client_cert", "dashboards_client_key")
-_SECRET_FILES = frozenset({*_CLIENT_FILES, *(f"{name}_file" for name in SECRET_KEYS)})
+_SECRET_FILES = frozenset({*_CLIENT_FILES, *(f"{name}_file" for name in (*SECRET_KEYS, "token"))})
+"""Keys of files with secrets: top-level ones, and `token_file` in the tables of commands."""
 
 app = typer.Typer(
     no_args_is_help=True,

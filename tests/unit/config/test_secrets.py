@@ -120,6 +120,11 @@ def test_errors_show_no_values(private: Path, secret: str) -> None:
         f'user = "anna"\npassword = "{PLAIN}"',
         f'api_key = "{PLAIN}"\nuser = "anna"',
         f'password_file = "{PLAIN}"',
+        f'encoder_token = "{PLAIN}"',
+        f'encoder_token_file = "{PLAIN}"',
+        f'[encoder]\ntoken_file = "{PLAIN}"',
+        f'[serve]\ntoken_file = "{PLAIN}"',
+        f'[encoder]\ntoken = "{PLAIN}"',
         f'password_file = "{PLAIN}"\nuser = "anna"\nurl = "http://{NOWHERE}"',
         f'client_key = "{PLAIN}"\nclient_cert = "{PLAIN}"\nurl = "https://{NOWHERE}"',
         f"password = {{{PLAIN} = 1}}",
@@ -134,7 +139,8 @@ def test_errors_show_no_values(private: Path, secret: str) -> None:
 )
 def test_no_slip_in_the_file_shows_it(private: Path, text: str) -> None:
     private.write_text(text + "\n", encoding="utf-8")
-    _check_unseen(_run_command("--config", str(private), "config", "show"), text)
+    for options in ([], ["--json"]):
+        _check_unseen(_run_command("--config", str(private), "config", "show", *options), text)
 
 
 _URLS = ["http://anna:{}@" + NOWHERE, "http://" + NOWHERE + "/?api_key={}", "http://" + NOWHERE + "/#{}", "{}", "anna:{}@h"]

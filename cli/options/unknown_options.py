@@ -1,4 +1,4 @@
-"""Queries that begin with a minus (`search -people beach`): a word for `search`, an unknown option for the parser."""
+"""Options that the parser doesn't know: words of a query that begin with a minus (`search -people beach`), and suggestions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from stair_es.config.file import is_safe_option
 from stair_es.errors import UsageError
 
+_HITS_OPTION = "-k"
+_HITS_SYNONYMS = frozenset({"-n", "-s", "--size", "--limit", "--top", "--top-k", "--hits", "--results", "--count", "--rows"})
+"""Names that other programs give to `-k`."""
 _LEADING_MINUS_WORD = re.compile(r"-#*[^\W\d_].+", re.DOTALL)
 """`-people`, as `parse_query` reads it; a single letter may be a mistyped option."""
 
@@ -25,12 +29,7 @@ class WordsCommand(TyperCommand):
         """
         if not ctx.resilient_parsing:
             args = self._move_words_last(args)
-        try:
-            return super().parse_args(ctx, args)
-        except Exception as error:
-            if type(error).__name__ == "NoSuchOption" and not getattr(error, "option_name", "--").startswith("--"):
-                error.message += f". Put a word that begins with a minus after `--`: {ctx.command_path} -- -WORD"  # type: ignore[attr-defined]
-            raise
+        return super().parse_args(ctx, args)
 
     def _move_words_last(self, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
@@ -60,3 +59,16 @@ def _check_not_option(word: str, options: dict[str, Any]) -> None:
             f"{word!r} may be the option {name} or a word to exclude",
             f"Write {name} for the option, or put the word after `--`: -- {word}",
         )
+
+
+def improve_suggestions(error: Any) -> None:  # noqa: ANN401  Typer's class depends on its version
+    """Change what an error about an unknown option suggests: never an option that removes a protection, and `-k` for `--size`."""
+    if type(error).__name__ != "NoSuchOption" or error.ctx is None:
+        return
+    context, name = error.ctx, error.option_name
+    error.possibilities = [option for option in error.possibilities or () if is_safe_option(option)]
+    options = {option for parameter in context.command.params for option in parameter.opts}
+    if name in _HITS_SYNONYMS and _HITS_OPTION in options:
+        error.possibilities = [_HITS_OPTION]
+    elif isinstance(context.command, WordsCommand) and not name.startswith("--"):
+        error.message += f". Put a word that begins with a minus after `--`: {context.command_path} -- -WORD"
