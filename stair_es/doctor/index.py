@@ -38,8 +38,9 @@ def evaluate_targets(facts: IndexFacts, model: str) -> CheckResult:
     """Return what the name points to, as far as this user may see it."""
     if not facts.targets:
         return CheckResult.ok("index", f"{facts.name} holds vectors of {model}")
-    count = f"{sum(facts.sizes[name][0] for name in facts.targets):,} " if facts.sizes.keys() >= {*facts.targets} else ""
-    return CheckResult.ok("index", f"{facts.name} points to {', '.join(facts.targets)}: {count}documents of {model}")
+    is_known = facts.sizes.keys() >= {*facts.targets}
+    extent = f"{sum(facts.sizes[name][0] for name in facts.targets):,} documents" if is_known else "documents (number unknown)"
+    return CheckResult.ok("index", f"{facts.name} points to {', '.join(facts.targets)}: {extent} of {model}")
 
 
 def evaluate_missing_rights(forbidden: Sequence[str], alias: str, distribution: str) -> Iterator[CheckResult]:
@@ -169,11 +170,12 @@ def evaluate_rights(privileges: Mapping[str, bool] | None, alias: str) -> Iterat
     if privileges is None:
         return
     missing = [name for name, granted in privileges.items() if not granted]
-    search = {"read", "view_index_metadata"}
-    remedy = f"Grant {', '.join(missing)} on {alias}* to the user (docs/howto/secure.md#elasticsearch)."
-    if search & set(missing):
-        yield CheckResult.fail("rights", f"the user may not search {alias}: {', '.join(sorted(search & set(missing)))}", remedy)
+    for_search = [name for name in missing if name in ("read", "view_index_metadata")]
+    lacking = ", ".join(for_search or missing)
+    remedy = f"Grant {lacking} on {alias}* to the user (docs/howto/secure.md#elasticsearch)."
+    if for_search:
+        yield CheckResult.fail("rights", f"the user may not search {alias}: {lacking}", remedy)
     elif missing:
-        yield CheckResult.warn("rights", f"the user may search {alias}, but not ingest: {', '.join(missing)}", remedy)
+        yield CheckResult.warn("rights", f"the user may search {alias}, but not ingest: {lacking}", remedy)
     else:
         yield CheckResult.ok("rights", f"the user may search {alias} and ingest into it")
