@@ -13,7 +13,7 @@ from support.corpora.ingest_sources import LONG_AGO, copy_photos
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
-from stair_es.errors import UnsupportedTarget
+from stair_es.errors import ClusterError, UnsupportedTarget
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
@@ -88,3 +88,41 @@ def test_fields_that_elasticsearch_7_lacks_are_rejected_before_an_index_is_creat
             run_ingest([open_source(str(folder))], connection, options, progress=lambda _: None)
     with Cluster(connection) as cluster:
         assert not cluster.client.indices.get(index=f"{name}*")
+
+
+@pytest.mark.parametrize(
+    ("fixture", "vector", "template"),
+    [
+        ("node_url", "rank_features", {"data_stream": {}}),
+        ("elasticsearch9_url", "sparse_vector", {"data_stream": {}}),
+        ("elasticsearch9_url", "sparse_vector", {"template": {"settings": {"index.mode": "logsdb"}}}),
+    ],
+)
+def test_a_template_for_logs_ends_the_run_with_a_remedy(
+    request: pytest.FixtureRequest,
+    make_index_name: Callable[[str], str],
+    folder: Path,
+    tmp_path: Path,
+    fixture: str,
+    vector: Vector,
+    template: dict[str, object],
+) -> None:
+    connection = Connection(url=request.getfixturevalue(fixture))
+    alias = make_index_name(connection.url)
+    options = IngestOptions(
+        alias=alias,
+        model=ModelSpec(name="stair-mini", backend="onnx"),
+        runner="local",
+        dead_letters=tmp_path / "letters.jsonl",
+        document=DocumentSettings(vector=vector),
+    )
+    with Cluster(connection) as cluster:
+        indices = cluster.client.indices
+        indices.put_index_template(name=alias, body={"index_patterns": [f"{alias}*"], "priority": 900, **template})
+        try:
+            with pytest.raises(ClusterError) as error:
+                run_ingest([open_source(str(folder))], connection, options, progress=lambda _: None)
+        finally:
+            indices.delete_index_template(name=alias)
+    assert "index template" in error.value.remedy
+    assert not (tmp_path / "letters.jsonl").exists()  # it isn't the fault of the images

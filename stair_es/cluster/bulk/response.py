@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from opensearchpy import exceptions
 
+from stair_es.cluster.client.exceptions import explain_reason
 from stair_es.cluster.client.retry import is_retryable_error
 from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.retry_after import BUSY_STATUSES
@@ -32,6 +33,7 @@ class ItemResult:
     status: ItemStatus
     reason: str = ""
     """For `wrong_index`, the index where the document was stored."""
+    remedy: str = ""
 
 
 NOT_MENTIONED = ItemResult("busy", "the response doesn't mention it")
@@ -66,7 +68,8 @@ def classify_item(kind: str, outcome: Mapping[str, Any], index: str) -> ItemResu
         return ItemResult("forbidden", reason)
     if status == 404 or type_ in _CLOSED_TYPES or _CLOSED_REASON.search(reason):
         return ItemResult("closed", reason)
-    return ItemResult("failed", reason)
+    _, remedy = explain_reason(error)
+    return ItemResult("closed", reason, remedy) if remedy else ItemResult("failed", reason)
 
 
 def classify_request_error(error: exceptions.TransportError) -> RequestFailure:

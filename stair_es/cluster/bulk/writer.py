@@ -344,4 +344,4 @@ class _BulkCall:
             return ClusterError(
                 f"{url} no longer has the alias {make_write_alias(index)!r}: the index was deleted, or the alias removed", _RERUN
             )
-        return ClusterError(f"{url} accepts no documents for {index!r}: {result.reason}", _RESUME)
+        return ClusterError(f"{url} accepts no documents for {index!r}: {result.reason}", result.remedy or _RESUME)

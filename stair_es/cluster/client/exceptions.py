@@ -28,21 +28,35 @@ _LOGIN_REMEDIES = {
 _GRANT = "Grant it to the user: docs/howto/secure.md#roles has the roles for search, ingest, policies, templates and the doctor."
 _GRANT_ON_AWS = "Allow it in the domain's access policy, or the collection's data access policy."
 
-# How the reason of a cluster without a module begins, and the remedy. Reasons may repeat user input, but not at their beginning.
+# How a reason begins, and the error with its remedy. Reasons may repeat user input, but not at their beginning.
 _NO_TYPE = r"(Failed to parse mapping.*?: )?(No handler for|The mapper) type \[%s\] declared on field "
-_MISSING_MODULES = (
+_TEMPLATE_REMEDY = (
+    "An index template of the cluster makes this name a data stream, or an index for logs or metrics. Choose another --index, or "
+    "add an index template for the name with a higher `priority`. Delete an index that already has these settings."
+)
+_KNOWN_REASONS: tuple[tuple[str, type[ClusterError], str], ...] = (
+    (r"cannot create index with name .*matches with template .*data streams only", ClusterError, _TEMPLATE_REMEDY),
+    (
+        r"(\[\d+:\d+\] )?(failed to parse: )?data stream timestamp field \[@timestamp\] is missing$",
+        ClusterError,
+        _TEMPLATE_REMEDY,
+    ),
+    (r"All fields that match routing_path must be", ClusterError, _TEMPLATE_REMEDY),
     (
         r"unknown query \[sparse_vector\]",
+        MissingModule,
         "The cluster lacks the module that provides this query. The default distribution of Elasticsearch 8.15 or newer "
         "includes it. An index ingested with --vector rank_features doesn't need it.",
     ),
     (
         _NO_TYPE % "rank_features",
+        MissingModule,
         "The cluster lacks the module mapper-extras, which the default distributions include. "
         "Elasticsearch 8.15 or newer also supports --vector sparse_vector.",
     ),
     (
         _NO_TYPE % "sparse_vector",
+        MissingModule,
         "This field type requires Elasticsearch, or OpenSearch 3.3 or newer with the plugin neural-search. "
         "Every cluster supports the default: --vector rank_features.",
     ),
@@ -123,11 +137,17 @@ def _translate_response(error: exceptions.TransportError, message: str) -> Clust
             message,
             "It may be starting, too busy or missing nodes: run it again later. `stair-es doctor` reports what is wrong.",
         )
-    reasons = [*_list_reasons(error.info.get("error") if isinstance(error.info, dict) else None)]
-    for pattern, remedy in _MISSING_MODULES:
+    kind, remedy = explain_reason(error.info.get("error") if isinstance(error.info, dict) else None)
+    return kind(message, remedy)
+
+
+def explain_reason(error: object) -> tuple[type[ClusterError], str]:
+    """Return the kind of an error of the cluster and its remedy, which is empty if the reason is not a known one."""
+    reasons = [*_list_reasons(error)]
+    for pattern, kind, remedy in _KNOWN_REASONS:
         if any(re.match(pattern, reason) for reason in reasons):
-            return MissingModule(message, remedy)
-    return ClusterError(message)
+            return kind, remedy
+    return ClusterError, ""
 
 
 def _build_unreachable_error(error: exceptions.ConnectionError, where: str, connection: Connection) -> ClusterError:

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 from opensearchpy import exceptions
@@ -93,6 +94,27 @@ def test_a_document_counts_as_stored_only_if_the_response_names_its_index() -> N
 def test_a_missing_pipeline_does_not_fail_the_document() -> None:
     error = {"type": "illegal_argument_exception", "reason": "pipeline with id [prune] does not exist"}
     assert classify_item("index", {"status": 400, "error": error}, "x").status == "closed"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {
+            "type": "document_parsing_exception",
+            "reason": "[1:12] failed to parse: data stream timestamp field [@timestamp] is missing",
+        },
+        {
+            "type": "mapper_parsing_exception",
+            "reason": "failed to parse",
+            "caused_by": {"reason": "data stream timestamp field [@timestamp] is missing"},
+        },
+    ],
+)
+def test_an_index_for_logs_stops_the_run(error: dict[str, Any]) -> None:
+    result = classify_item("index", {"status": 400, "error": error}, "x")
+    assert (result.status, "template" in result.remedy) == ("closed", True)
+    quoted = {"type": "document_parsing_exception", "reason": f"failed to parse field [a]: '{error['reason']}'"}
+    assert classify_item("index", {"status": 400, "error": quoted}, "x").status == "failed"
 
 
 def test_a_reason_names_type_reason_and_cause() -> None:

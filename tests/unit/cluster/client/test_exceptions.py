@@ -56,6 +56,18 @@ def test_a_missing_query_deep_in_another_is_named_as_well() -> None:
     assert "--vector rank_features" in error.remedy
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "cannot create index with name [photos-1], because it matches with template [ds] that creates data streams only",
+        "All fields that match routing_path must be configured with [time_series_dimension: true] [uri] was not a dimension.",
+    ],
+)
+def test_a_template_for_data_streams_has_a_remedy(reason: str) -> None:
+    error = caught({"type": "illegal_argument_exception", "reason": reason})
+    assert (type(error), "--index" in error.remedy) == (ClusterError, True)
+
+
 def test_other_rejections_have_no_such_remedy() -> None:
     error = caught(unparsed("unknown query [geo]"))
     assert error.message.endswith("Failed to parse: unknown query [geo]")
