@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.cluster.documents.document import parse_policy_undo, parse_token_weights
 from stair_es.search.dsl.limits import is_valid_unicode
+from stair_es.search.dsl.weights import HEAVY_SCORE
 from stair_es.token_policy import PolicyUndo
 from stair_es.types import SparseVector
 
@@ -26,6 +27,7 @@ _SOURCE_FILTER = {"includes": ["*", "tokens"], "excludes": list(_SKIPPED_FIELDS)
 _BATCH_SIZE = 500
 """Ids per request."""
 _MAX_HITS = 1000
+_NEWEST = {"ingested_at": {"order": "desc", "unmapped_type": "date"}}
 _MAX_REFERENCE_CHARS = 8191
 """Maximum length of a searchable id or URI; Elasticsearch 9 rejects much longer ones."""
 _DATA_URI = re.compile(r"data:(?P<type>image/(?:webp|jpeg|png));base64,(?P<data>.*)", re.DOTALL)
@@ -68,10 +70,10 @@ def find_stored_image(cluster: Cluster, index: str, reference: str) -> StoredIma
     """
     if not _is_searchable_reference(reference):
         return None
-    by_id = {"constant_score": {"filter": {"ids": {"values": [reference]}}, "boost": 2.0}}
-    by_uri = {"constant_score": {"filter": {"term": {"uri": reference}}, "boost": 1.0}}
+    by_id = {"constant_score": {"filter": {"ids": {"values": [reference]}}, "boost": 2 * HEAVY_SCORE}}
+    by_uri = {"constant_score": {"filter": {"term": {"uri": reference}}, "boost": HEAVY_SCORE}}
     body = {"size": 1, "query": {"bool": {"should": [by_id, by_uri]}}, "_source": _SOURCE_FILTER}
-    hits = _search(cluster, index, body)
+    hits = _search(cluster, index, {**body, "sort": [{"_score": {"order": "desc"}}, _NEWEST]})
     return parse_stored_image(hits[0]) if hits else None
 
 
@@ -81,7 +83,7 @@ def find_stored_by_content(cluster: Cluster, index: str, sha256: str) -> StoredI
     Raises:
         ClusterError: If the request failed, or returned partial results.
     """
-    same = {"constant_score": {"filter": {"term": {"sha256": sha256}}}}
+    same = {"term": {"sha256": sha256}}
     hits = _search(cluster, index, {"size": 1, "query": same, "_source": _SOURCE_FILTER})
     return parse_stored_image(hits[0]) if hits else None
 
@@ -180,8 +182,7 @@ def _search_by_ids(cluster: Cluster, index: str, ids: Sequence[str]) -> Iterator
 
 
 def _search(cluster: Cluster, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Search, best first, then newest. An unavailable shard fails the request: its documents must not count as missing."""
-    newest = {"ingested_at": {"order": "desc", "unmapped_type": "date"}}
-    request = {**body, "sort": [{"_score": {"order": "desc"}}, newest], "track_total_hits": False}
+    """Search, by default the newest first. An unavailable shard fails the request: its documents must not count as missing."""
+    request = {"sort": [_NEWEST], **body, "track_total_hits": False}
     hits: list[dict[str, Any]] = cluster.search(index, request, retry=NO_RETRY)["hits"]["hits"]
     return hits

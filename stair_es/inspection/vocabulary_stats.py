@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.documents.read import count_matches, paginate_hits
 from stair_es.inspection.token_stats import StatsAccumulator, TokenStats
-from stair_es.search.dsl.pagination import SORT_ORDER
+from stair_es.search.dsl.pagination import SORT_ORDER, build_random_query
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
@@ -97,8 +97,7 @@ def build_tokens_query(query: Mapping[str, Any]) -> dict[str, Any]:
 
 def _scan_sample(cluster: Cluster, index: str, sample: DocumentSample) -> Iterator[list[dict[str, Any]]]:
     """Iterate in random order: a prefix of it is a sample without replacement."""
-    score = {"random_score": {"seed": sample.seed, "field": "_seq_no"}, "boost_mode": "replace"}
-    query = {"function_score": {"query": {"bool": {"filter": [_WITH_URI]}}, **score}}
+    query = build_random_query({"bool": {"filter": [_WITH_URI]}}, seed=sample.seed, field="_seq_no")
     remaining = sample.size
     for hits in paginate_hits(cluster, index, build_tokens_query(query), size=min(PAGE, sample.size), sort=SORT_ORDER):
         yield list(islice(hits, remaining))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature
 from stair_es.search.dsl.limits import check_filters, check_unicode, count_clauses, count_terms
-from stair_es.search.dsl.weights import MAX_WEIGHT
+from stair_es.search.dsl.weights import HEAVY_SCORE, MAX_WEIGHT
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class SearchQuery:
     """The words of the query that the model doesn't know."""
     remarks: Sequence[str] = ()
     """Notes for the user on how the query was read."""
+    scale: float = 1.0
+    """Factor of the scores in the cluster, a power of two: `amplify` chooses it, and results are divided by it."""
 
     def __post_init__(self) -> None:
         """Check that the query is not empty and can be sent.
@@ -114,6 +116,16 @@ class SearchQuery:
             named_tokens=frozenset(token for word in self.named_words for token in word if token in self.vector.tokens),
             named_weight=thresholds.named_weight,
         )
+
+    def amplify(self) -> SearchQuery:
+        """Return the query with the scale at which float32 drops what a cluster adds to scores, such as 1 for each role.
+
+        What is added can differ between documents, so it can't be subtracted. The heaviest weight is scaled to `HEAVY_SCORE` or
+        more: then a score that is 2^30 times smaller still doesn't change by an addition of 64. A power of two changes no digit.
+        """
+        heaviest = max(*self.vector.weights, self.caption_weight if self.caption.strip() else 0.0, 1 / MAX_WEIGHT)
+        _, exponent = math.frexp(HEAVY_SCORE / heaviest)
+        return replace(self, scale=min(math.ldexp(1.0, max(0, exponent)), MAX_WEIGHT))
 
     @property
     def other_clause_count(self) -> int:

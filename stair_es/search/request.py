@@ -57,6 +57,8 @@ class SearchRequest:
     truncated: SparseVector
     """The tokens that exceed the clause limit."""
     query_type: QueryType
+    scale: float = 1.0
+    """Factor of the scores in the response (`SearchQuery.amplify`)."""
     match_cut: MatchCut | None = None
     """The cut between matches and weak matches; None if there is none."""
     remarks: tuple[str, ...] = ()
@@ -107,16 +109,18 @@ def build_search_request(
         scoring, vector, truncated = [sparse_query.clause], sparse_query.vector, sparse_query.truncated
     rescore: Clause | None = None
     if approximate:
-        rescore = _rescore_candidates(vector, k, max_clauses)
+        rescore = _rescore_candidates(vector, k, max_clauses, query.scale)
     elif two_phase and len(vector) > two_phase.top_k:
         _check_two_phase(query, after)
         scoring = [build_sparse_query(query_type, vector.top(two_phase.top_k), max_clauses=max_clauses).clause]
-        rescore = _rescore_light_tokens(vector, two_phase, query_type, k, max_clauses)
+        rescore = _rescore_light_tokens(vector, two_phase, query_type, k, max_clauses, query.scale)
     if query.caption.strip() and query.caption_weight > 0:
         scoring.append({"match": {query.caption_field: {"query": query.caption, "boost": query.caption_weight}}})
     body = {**build_search_body(scoring, query, query_type, k=k), "_source": {"excludes": EXCLUDED_FIELDS}}
-    body |= build_pagination(after, ordered=ordered) if rescore is None else {"rescore": rescore}
-    return SearchRequest(body=body, vector=vector, truncated=truncated, query_type=query_type, match_cut=query.match_cut)
+    body |= build_pagination(after, ordered=ordered, scale=query.scale) if rescore is None else {"rescore": rescore}
+    return SearchRequest(
+        body=body, vector=vector, truncated=truncated, query_type=query_type, scale=query.scale, match_cut=query.match_cut
+    )
 
 
 def build_search_body(scoring: list[Clause], query: SearchQuery, query_type: QueryType, *, k: int) -> dict[str, Any]:
@@ -125,8 +129,8 @@ def build_search_body(scoring: list[Clause], query: SearchQuery, query_type: Que
     Raises:
         QueryError: If no clause scores.
     """
-    body = {"size": k, "track_total_hits": False, "query": _build_query(scoring, query, query_type)}
-    return body if query.min_score is None else {**body, "min_score": query.min_score}
+    body = {"size": k, "track_total_hits": False, "query": _build_query(_apply_scale(scoring, query.scale), query, query_type)}
+    return body if query.min_score is None else {**body, "min_score": _scale_score(query.min_score, query.scale)}
 
 
 def find_seismic_obstacle(query: SearchQuery, k: int, *, after: Cursor | None = None, two_phase: bool = False) -> str | None:
@@ -163,22 +167,49 @@ def _count_other_clauses(query: SearchQuery, max_clauses: int) -> int:
     return other_clauses
 
 
-def _rescore_candidates(vector: SparseVector, k: int, max_clauses: int) -> Clause:
+def _apply_scale(scoring: list[Clause], scale: float) -> list[Clause]:
+    """Multiply the sum of the scores of clauses.
+
+    A `boost` would multiply each part of the sum: Lucene 8 then misses hits, since its maximum scores overflow.
+    """
+    if not scoring or scale == 1:
+        return scoring
+    summed = scoring[0] if len(scoring) == 1 else {"bool": {"should": scoring}}
+    return [{"function_score": {"query": summed, "weight": scale}}]
+
+
+def _scale_score(score: float, scale: float) -> float:
+    """Multiply a score of a hit to that in the cluster, within float32."""
+    return score if scale == 1 else max(-_MAX_FLOAT32, min(score * scale, _MAX_FLOAT32))
+
+
+def _rescore_candidates(vector: SparseVector, k: int, max_clauses: int, scale: float) -> Clause:
     """Rescore the candidates of SEISMIC with the exact dot product alone."""
     exact = build_sparse_query("rank_features", vector, max_clauses=max_clauses).clause
-    query = {"rescore_query": exact, "query_weight": 0.0}
+    query = {"rescore_query": exact, "query_weight": 0.0, **_build_rescore_weight(scale)}
     return {"window_size": count_candidates(k), "query": query}
 
 
-def _rescore_light_tokens(vector: SparseVector, two_phase: TwoPhase, query_type: QueryType, k: int, max_clauses: int) -> Clause:
+def _rescore_light_tokens(
+    vector: SparseVector, two_phase: TwoPhase, query_type: QueryType, k: int, max_clauses: int, scale: float
+) -> Clause:
     """Add the light tokens to the scores of the documents that the heavy tokens found."""
     light = SparseVector(vector.tokens[two_phase.top_k :], vector.weights[two_phase.top_k :])
-    query = {"rescore_query": build_sparse_query(query_type, light, max_clauses=max_clauses).clause}
+    query = {
+        "rescore_query": build_sparse_query(query_type, light, max_clauses=max_clauses).clause,
+        **_build_rescore_weight(scale),
+    }
     return {"window_size": max(two_phase.window_size, k), "query": query}
 
 
-def build_pagination(after: Cursor | None, *, ordered: bool, order: Sequence[Mapping[str, Any]] = SORT_ORDER) -> dict[str, Any]:
-    """Build the sort order of a request, and where its page begins.
+def _build_rescore_weight(scale: float) -> dict[str, float]:
+    return {} if scale == 1 else {"rescore_query_weight": scale}
+
+
+def build_pagination(
+    after: Cursor | None, *, ordered: bool, order: Sequence[Mapping[str, Any]] = SORT_ORDER, scale: float = 1.0
+) -> dict[str, Any]:
+    """Build the sort order of a request, and where its page begins. `scale` is that of the scores in the cluster.
 
     Raises:
         QueryError: If there is no total order for the cursor, or `after` is not a cursor.
@@ -189,7 +220,10 @@ def build_pagination(after: Cursor | None, *, ordered: bool, order: Sequence[Map
             "Use a larger k instead.",
         )
     sort = {"sort": list(order)} if ordered else {}
-    return sort if after is None else {**sort, "search_after": validate_cursor(after)}
+    if after is None:
+        return sort
+    values = [_scale_score(value, scale) if isinstance(value, int | float) else value for value in validate_cursor(after)]
+    return {**sort, "search_after": values}
 
 
 def build_token_clause(group: TokenGroup, query_type: QueryType, *, min_weight: float = 0.0) -> Clause:

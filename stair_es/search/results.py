@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature, unescape_feature
 from stair_es.search.dsl.pagination import sort_hits
@@ -45,7 +47,7 @@ class Hit:
     id: str
     uri: str
     score: float
-    """The score of the engine; without a caption at most 0.39 % below the sum of the contributions."""
+    """The score of the engine, less what a cluster adds; without a caption at most 0.39 % below the sum of the contributions."""
     contributions: tuple[TokenContribution, ...]
     """The matching tokens, by the stored weights."""
     source: Mapping[str, Any]
@@ -103,7 +105,7 @@ def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -
     if request.query_type == "seismic":
         # The engine doesn't sort rescored hits in a total order, and keeps candidates without any token of the query.
         raw_hits = sort_hits([hit for hit in raw_hits if hit["_score"] > 0])
-    hits = tuple(parse_hit(hit, request.vector, request.match_cut) for hit in raw_hits)
+    hits = tuple(parse_hit(hit, request.vector, request.match_cut, request.scale) for hit in raw_hits)
     if not all(math.isfinite(hit.score) for hit in hits):
         raise QueryError("scores overflow float32, so the ranking is undefined", "Use smaller weights.")
     return SearchResult(
@@ -112,16 +114,19 @@ def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -
         truncated=request.truncated,
         pruned=EMPTY_VECTOR,
         query_type=request.query_type,
-        after=raw_hits[-1].get("sort") if len(raw_hits) == request.body["size"] else None,
+        after=hits[-1].cursor if len(raw_hits) == request.body["size"] else None,
         weak_below=request.match_cut.weak_below if request.match_cut else None,
         remarks=request.remarks,
     )
 
 
-def parse_hit(raw_hit: Mapping[str, Any], query_vector: SparseVector, match_cut: MatchCut | None = None) -> Hit:
-    """Parse one element of `hits.hits`."""
-    source, score = raw_hit.get("_source") or {}, float(raw_hit["_score"])
+def parse_hit(
+    raw_hit: Mapping[str, Any], query_vector: SparseVector, match_cut: MatchCut | None = None, scale: float = 1.0
+) -> Hit:
+    """Parse one element of `hits.hits`; its score is `scale` times as high."""
+    source, score = raw_hit.get("_source") or {}, _divide_score(float(raw_hit["_score"]), scale)
     tokens = source.get("tokens") or {}
+    cursor = raw_hit.get("sort")
     return Hit(
         id=raw_hit["_id"],
         index=str(raw_hit.get("_index", "")),
@@ -131,8 +136,13 @@ def parse_hit(raw_hit: Mapping[str, Any], query_vector: SparseVector, match_cut:
         contributions=explain_score(query_vector, tokens),
         source=source,
         engine_scores=parse_explanation(raw_hit["_explanation"]) if "_explanation" in raw_hit else {},
-        cursor=raw_hit.get("sort"),
+        cursor=cursor if cursor is None or scale == 1 else [score, *cursor[1:]],
     )
+
+
+def _divide_score(score: float, scale: float) -> float:
+    """Divide a score by a power of two, and return the shortest number that is the same float32: what an engine prints."""
+    return score if scale == 1 else float(str(np.float32(score) / np.float32(scale)))
 
 
 def explain_score(query: SparseVector, document_tokens: Mapping[str, float]) -> tuple[TokenContribution, ...]:

@@ -19,6 +19,7 @@ from stair_es.search.dsl.select import QueryType, select_query_type
 from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_target
 from stair_es.search.options import SearchOptions, prune_vector
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery
+from stair_es.search.ranking.added_scores import AddedScores
 from stair_es.search.ranking.duplicates import collect_pictures
 from stair_es.search.ranking.rrf import check_fusion, fuse_rankings
 from stair_es.search.request import EXCLUDED_FIELDS, SearchRequest, build_search_request, find_seismic_obstacle
@@ -50,6 +51,7 @@ class Searcher:
         self._index = index
         self._model_id = model_id
         self._targets = IndexCache(self._fetch_target)
+        self._added_scores = AddedScores()
 
     def __enter__(self) -> Searcher:
         return self
@@ -116,7 +118,7 @@ class Searcher:
         exact = replace(
             options, two_phase=None, approximate=False, query_type=None if options.query_type == "seismic" else options.query_type
         )
-        response, _ = self._send_query(pruned_query, 0, None, exact, total=True)
+        response, _ = self._send_query(self._added_scores.exclude(pruned_query), 0, None, exact, total=True)
         return int(response["hits"]["total"]["value"])
 
     def find_document(self, reference: str) -> Hit | None:
@@ -152,7 +154,12 @@ class Searcher:
             yield f"nothing found: {reason}"
 
     def _search_page(self, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions) -> SearchResult:
-        return parse_search_response(*self._send_query(query, k, after, options))
+        def send(sent: SearchQuery) -> SearchResult:
+            return parse_search_response(*self._send_query(sent, k, after, options))
+
+        if options.search_pipeline:  # which may change scores
+            return send(query)
+        return self._added_scores.search(query, send, by_tokens=not query.caption.strip(), is_first=after is None)
 
     def _search_fused(self, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions) -> SearchResult:
         """Search by vector and by caption, and fuse both rankings by rank."""

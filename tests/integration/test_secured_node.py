@@ -135,6 +135,88 @@ def test_a_reader_serves_the_page(ingested: SecuredCluster) -> None:
         assert page.messages == []
 
 
+OPEN = '{"wildcard": {"uri": "*/open/*"}}'
+"""What the documented role with document-level security permits."""
+VISITORS = {"visitor": ["photos_reader_open"], "twofold": ["photos_reader_open", "photos_cats", "photos_near_cats"]}
+"""Users with one such role, and with several: the cluster then adds more to the scores of some images than of others."""
+ASKED = [
+    ("a cat",),
+    ("a cat", "--min-score", "0.15"),
+    ("a cat", "-k", "2", "--after", "start"),
+    ("cow", "--duplicates"),
+    ("a cat", "--two-phase", "2:50", "--explain-engine"),
+    ("--image", str(PHOTOS / "tabby-cat.jpg")),
+    ("a cat", "--hybrid", "sum", "--caption-weight", "0.1", "--min-score", "0.15"),
+    ("a cat", "--hybrid", "rrf"),
+    ("a cat +animal^2", "--min-weight", "0.1"),
+    ("pizza",),
+]
+
+
+@pytest.fixture(scope="module")
+def restricted(secured: SecuredCluster) -> str:
+    """An index of stair-mini with captions, half of its images in the folder `open`, and users who see only these."""
+    index, reader = "photos-restricted", ROLES["photos_reader_open"]
+    [part] = reader["index_permissions"]
+    cats = {"photos_cats": "*/open/*cat*", "photos_near_cats": "*/open/k*"}
+    clauses = {name: json.dumps({"wildcard": {"uri": pattern}}) for name, pattern in cats.items()}
+    fields: dict[str, dict[str, object]] = {
+        "photos_blind": {"fls": ["~tokens"]},
+        "photos_few_fields": {"fls": ["~caption", "~thumbnail"]},
+    }
+    parts: dict[str, dict[str, object]] = {**{name: {"dls": clause} for name, clause in clauses.items()}, **fields}
+    secured.node.put_roles({name: {**reader, "index_permissions": [{**part, "dls": "", **more}]} for name, more in parts.items()})
+    secured.node.put_users({**VISITORS, **{name: [name] for name in fields}}, PASSWORD)
+    seen = ("tabby-cat", "kitten-with-yarn", "two-spaniels", "kingfisher", "dairy-cow")
+    rows = []
+    for name, folder in [*((name, "open") for name in seen), *((name, "closed") for name in ("dairy-cow", "koala", "hedgehog"))]:
+        target = secured.folder / folder / f"{name}.jpg"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(PHOTOS / target.name, target)
+        rows.append({"image": str(target), "caption": f"a {name} like a cat"})
+    (table := secured.folder / "restricted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    how = ["--model", "stair-mini", "--image-column", "image", "--field", "caption=caption"]
+    secured.read_output("photos_writer", "ingest", table, *how, index=index)
+    return index
+
+
+@pytest.mark.parametrize("user", VISITORS)
+def test_document_level_security_changes_no_score(secured: SecuredCluster, restricted: str, user: str) -> None:
+    def ask(login: str, command: Sequence[str], *more: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(secured.read_output(login, *command, *more, "--json", index=restricted))
+        return {name: value for name, value in answer.items() if name != "took_ms"}
+
+    for arguments in ASKED:
+        expected = ask("photos_reader", ["search", *arguments], "--filter", OPEN)
+        found = ask(user, ["search", *arguments])
+        assert found == expected, arguments
+        if found.get("after"):
+            rest = ["--after", json.dumps(found["after"])]
+            further = ["search", *(part for part in arguments if part not in ("--after", "start"))]
+            assert ask(user, further, *rest) == ask("photos_reader", further, *rest, "--filter", OPEN), arguments
+    for name in ("dairy-cow", "kingfisher"):
+        uri = (secured.folder / "open" / f"{name}.jpg").as_uri()
+        explained = [ask(login, ["explain", uri, "a cat", "-k", "2"], "--min-score", "0.15") for login in (user, "photos_reader")]
+        assert explained[0] | {"rank": 0} == explained[1] | {"rank": 0}
+        assert explained[0]["score"] is None
+
+
+@pytest.mark.parametrize("user", VISITORS)
+def test_the_page_of_a_restricted_user_has_the_same_scores(secured: SecuredCluster, restricted: str, user: str) -> None:
+    answers = []
+    for login, condition in ((user, {}), ("photos_reader", {"filter": "uri:*/open/*"})):
+        with serve_page(secured.build_connection(login), restricted) as page:
+            searches = [
+                page.post("/api/search", {"text": "a cat", "method": method, **condition}).json
+                for method in ("stair", "bag", "bm25")
+            ]
+            facets = page.post("/api/facets", {"text": "a cat", **condition}).json
+            answers.append(([{**each, "took_ms": 0} for each in searches], facets))
+            assert page.messages == []
+    assert answers[0] == answers[1]
+    assert [hit["weak"] for hit in answers[0][0][0]["hits"]] == [False, False, True, True, True]
+
+
 def test_policies_are_planned_applied_and_rolled_back(ingested: SecuredCluster) -> None:
     def policy(*arguments: object) -> Any:  # noqa: ANN401  JSON
         return json.loads(ingested.read_output("photos_policies", "policy", *arguments, "--json"))

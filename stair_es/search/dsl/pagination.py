@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from stair_es.errors import QueryError
 from stair_es.search.dsl.limits import is_valid_unicode
+from stair_es.search.dsl.weights import HEAVY_SCORE
 
 Cursor: TypeAlias = "Sequence[str | float | None]"
 """The cursor of a page: the sort values of its last hit (`search_after`)."""
@@ -29,6 +30,17 @@ NEWEST_ORDER: list[dict[str, Any]] = [
     *SORT_ORDER[1:],
 ]
 """A total order without scores: what was ingested last comes first."""
+
+
+def build_random_query(query: Mapping[str, Any], **random_options: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
+    """Build a query with random scores: its best hits are a sample, whatever the cluster adds to scores.
+
+    Args:
+        query: The query that documents must match.
+        random_options: The options of `random_score`, such as `seed`.
+    """
+    function = {"random_score": random_options, "weight": HEAVY_SCORE}
+    return {"function_score": {"query": query, "functions": [function], "boost_mode": "replace"}}
 
 
 def validate_cursor(after: Cursor) -> list[str | float | None]:

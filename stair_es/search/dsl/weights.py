@@ -17,6 +17,8 @@ MIN_WEIGHT = 2.0**-100
 """Below this, they could underflow to 0."""
 MAX_TOKEN_BYTES = 32_766
 """The maximum length of a term in Lucene."""
+HEAVY_SCORE = 2.0**64
+"""A score that float32 doesn't change when a cluster adds to it: its document-level security adds 1 for each role of a user."""
 
 
 @dataclass(frozen=True, kw_only=True)

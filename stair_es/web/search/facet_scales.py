@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from stair_es.search.dsl.mapped_fields import MappedField
+from stair_es.search.dsl.pagination import build_random_query
 
 MAX_BUCKETS = 24
 _SAMPLE_DOCUMENTS = 20_000
@@ -64,7 +65,7 @@ def build_profile_request(fields: Iterable[MappedField]) -> dict[str, Any]:
             sampled[f"tails{place}"] = {"percentiles": {**field, "percents": _TAILS, "keyed": False}}
             aggs |= {f"min{place}": {"min": field}, f"max{place}": {"max": field}}
     aggs["sample"] = {"sampler": {"shard_size": _SAMPLE_DOCUMENTS}, "aggs": sampled}
-    return {"size": 0, "track_total_hits": False, "query": {"function_score": {"random_score": {}}}, "aggs": aggs}
+    return {"size": 0, "track_total_hits": False, "query": build_random_query({"match_all": {}}), "aggs": aggs}
 
 
 def parse_profiles(fields: Iterable[MappedField], response: Mapping[str, Any]) -> dict[str, FieldProfile]:

@@ -305,8 +305,9 @@ def _build_bag_request(query: SearchQuery, params: SearchParams, plan: QueryPlan
     clauses = [{"constant_score": {"filter": {"term": {TOP_TOKENS_FIELD: token}}, "boost": 1.0}} for token, _ in tokens]
     body = build_search_body([{"bool": {"should": clauses}}], query, plan.query_type, k=params.k)
     return SearchRequest(
-        body={**body, **build_pagination(params.after, ordered=plan.sortable)},
+        body={**body, **build_pagination(params.after, ordered=plan.sortable, scale=query.scale)},
         vector=tokens,
         truncated=SparseVector(query.vector.tokens[max_tokens:], query.vector.weights[max_tokens:]),
         query_type=plan.query_type,
+        scale=query.scale,
     )

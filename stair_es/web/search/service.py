@@ -20,6 +20,7 @@ from stair_es.search.dsl.filter_errors import explain_filter_error
 from stair_es.search.dsl.limits import check_filters
 from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import encode_query_text
+from stair_es.search.ranking.added_scores import AddedScores
 from stair_es.search.ranking.duplicates import collect_pictures, is_same_picture
 from stair_es.search.request import build_pagination
 from stair_es.search.results import parse_search_response
@@ -80,6 +81,7 @@ class SearchService:
         self._texts: LRUCache[tuple[str, str], SparseVector] = LRUCache(512)
         self._images: TTLCache[str, StoredImage] = TTLCache(128, ttl=5.0)
         self._facts = ContentFacts(self._send)
+        self._added_scores = AddedScores()
 
     def describe_index(self, title: str) -> dict[str, Any]:
         """Describe the index; `title` is shown instead of its name."""
@@ -185,8 +187,13 @@ class SearchService:
 
     def _send_query(self, state: IndexState, query: SearchQuery, params: SearchParams) -> SearchResult:
         def fetch(after: Cursor | None) -> SearchResult:
-            request = build_page_request(query, replace(params, after=None if after is None else tuple(after)), state.plan)
-            return parse_search_response(self._send(request.body), request)
+            page = replace(params, after=None if after is None else tuple(after))
+
+            def send(sent: SearchQuery) -> SearchResult:
+                request = build_page_request(sent, page, state.plan)
+                return parse_search_response(self._send(request.body), request)
+
+            return self._added_scores.search(query, send, by_tokens=params.method == "stair", is_first=after is None)
 
         return collect_pictures(fetch, params.k, params.after)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from stair_es.inspection.stored_document import parse_token_vector
 from stair_es.model.vocabularies.stop_words import is_content_token
+from stair_es.search.dsl.pagination import build_random_query
 from stair_es.web.search.facets import TOP_TOKENS_FIELD
 
 MAX_SUGGESTIONS = 24
@@ -30,7 +31,7 @@ def build_suggestions_request() -> dict[str, Any]:
     return {
         "size": _SAMPLE_DOCUMENTS,
         "track_total_hits": True,
-        "query": {"function_score": {"query": {"exists": {"field": TOP_TOKENS_FIELD}}, "random_score": {}}},
+        "query": build_random_query({"exists": {"field": TOP_TOKENS_FIELD}}),
         "_source": ["tokens", TOP_TOKENS_FIELD],
         "aggs": {"tokens": {"terms": {"field": TOP_TOKENS_FIELD, "size": _CANDIDATES}}},
     }
