@@ -248,7 +248,13 @@ def _read_index_metadata(name: str, mapping: Mapping[str, Any], *, has_ids: bool
     fields = IndexFields.from_mapping(mapping.get("properties", {}))
     if fields.seismic and not has_ids:
         fields = replace(fields, seismic=None)  # its token ids are unknown
-    if not isinstance(meta, dict) or not (fields.tokens in _VECTORS or fields.seismic or fields.impacts):
+    is_searchable = fields.tokens in _VECTORS or fields.seismic or fields.impacts
+    if isinstance(meta, dict) and fields.tokens is None and not is_searchable:
+        raise IndexMismatch(
+            f"index {name!r} was written by stair-es, but your user doesn't see its field `tokens`",
+            "Field-level security probably hides it: let the role see `tokens` and `uri` (docs/howto/secure.md#opensearch).",
+        )
+    if not isinstance(meta, dict) or not is_searchable:
         raise IndexMismatch(
             f"index {name!r} was not written by stair-es: no `_meta.stair_es`, or no field of token weights (`tokens`)",
             "Choose another index with --index / STAIR_ES_INDEX.",

@@ -29,7 +29,7 @@ from stair_es.cluster.policy.manager import PolicyManager
 from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
 from stair_es.doctor.result import CheckResult
 from stair_es.doctor.run import CheckContext, check_cluster
-from stair_es.errors import AuthenticationFailed
+from stair_es.errors import AuthenticationFailed, IndexMismatch
 from stair_es.token_policy import TokenPolicy
 
 ROOT = Path(__file__).parents[2]
@@ -215,6 +215,13 @@ def test_the_page_of_a_restricted_user_has_the_same_scores(secured: SecuredClust
             assert page.messages == []
     assert answers[0] == answers[1]
     assert [hit["weak"] for hit in answers[0][0][0]["hits"]] == [False, False, True, True, True]
+
+
+def test_field_level_security_on_tokens_is_named(secured: SecuredCluster, restricted: str) -> None:
+    error = secured.read_error("photos_blind", "search", "a cat", index=restricted)
+    assert isinstance(error, IndexMismatch)
+    assert ("`tokens`" in error.message, PAGE in error.remedy) == (True, True)
+    assert "tabby-cat" in secured.read_output("photos_few_fields", "search", "a cat", "-k", "1", index=restricted)
 
 
 def test_policies_are_planned_applied_and_rolled_back(ingested: SecuredCluster) -> None:
