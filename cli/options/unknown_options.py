@@ -47,7 +47,7 @@ class WordsCommand(TyperCommand):
                 value_follows = False
             elif arg in options:
                 value_follows = not getattr(options[arg], "is_flag", False)
-            elif _LEADING_MINUS_WORD.fullmatch(arg) and not (arg[:2] in options and arg[2:].isdecimal()):
+            elif _LEADING_MINUS_WORD.fullmatch(arg) and not (arg[:2] in (*options, *_HITS_SYNONYMS) and arg[2:].isdecimal()):
                 _check_not_option(arg, options)
                 yield i
 

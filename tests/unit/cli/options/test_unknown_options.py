@@ -59,7 +59,7 @@ def test_a_key_for_the_token_is_suggested(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [("search", "x"), ("query", "x"), ("explain", "x", "y"), ("words",), ("inspect", "x")])
-@pytest.mark.parametrize("option", ["-n", "--size", "--limit", "--top", "--limit=3"])
+@pytest.mark.parametrize("option", ["-n", "-n3", "--size", "--limit", "--top", "--limit=3"])
 def test_other_names_for_the_number_of_hits_hint_at_k(command: tuple[str, ...], option: str) -> None:
     error = _read_error(*command, option, "3")
     assert "-k" in error
