@@ -1,8 +1,9 @@
-"""A run writes only into its own index if the alias is moved meanwhile, and never reports that as a success."""
+"""A run whose alias is moved, or whose index is replaced, writes only into its own index and never reports success."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from stair_es.cluster.index.lifecycle import find_index
 from stair_es.cluster.metadata.index_metadata import IndexSpec, make_write_alias
 from stair_es.cluster.policy.manager import PolicyManager
 from stair_es.cluster.policy.update_by_query import UpdateLimits
+from stair_es.cluster.token_index import sync
 from stair_es.errors import IndexMismatch
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter
@@ -30,6 +32,9 @@ from stair_es.token_policy import TokenPolicy
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
+
+
+_ONE_BY_ONE = BulkPolicy(max_chunk_docs=1)
 
 
 @pytest.fixture
@@ -48,6 +53,22 @@ def runs(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> 
 
 def _deletes(request: Request) -> bool:
     return request.is_bulk and request.body.startswith(b'{"delete"')
+
+
+def _writes_tokens(request: Request) -> bool:
+    return request.is_bulk and ".tokens" in request.path
+
+
+def _swaps(request: Request) -> bool:
+    return request.path.startswith("/_aliases")
+
+
+def _updates(request: Request) -> bool:
+    return "_update_by_query" in request.path and b"match_none" not in request.body
+
+
+def _looks_for_missing(request: Request) -> bool:
+    return request.is_search and b'"collapse"' in request.body
 
 
 def test_another_model_s_run_swaps_the_alias(runs: IngestRuns) -> None:
@@ -196,22 +217,25 @@ def test_texts_keep_their_index(runs: IngestRuns, tmp_path: Path) -> None:
     [own] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
     assert len(runs.read_documents(own)) == 3
     runs.check_foreign_index(foreign)
+    runs.move_alias(runs.alias, own)
+    file.write_text("a black bus\n")
+    with (
+        FaultProxy(runs.url, PauseOnce(lambda: runs.recreate_index(own))) as proxy,
+        pytest.raises(IndexMismatch, match=f"'{own}' was deleted and created again"),
+    ):
+        run(proxy.url)
 
 
 def test_moved_token_aliases(runs: IngestRuns) -> None:
     own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
-
-    def is_of_words(request: Request) -> bool:
-        return request.is_bulk and ".tokens" in request.path
-
-    plan = PauseOnce(lambda: runs.move_alias(runs.alias, foreign), is_of_words)
+    plan = PauseOnce(lambda: runs.move_alias(runs.alias, foreign), _writes_tokens)
     with pytest.raises(IndexMismatch, match=f"now points to {foreign}"):
         runs.run_paused(plan, sink_options={"token_index": "yes"})
     assert len(runs.read_documents(f"{own}.tokens")) > COUNT
     runs.check_foreign_index(foreign)
     assert not runs.client.indices.exists_alias(name=f"{runs.alias}-tokens")
     runs.move_alias(runs.alias, own)
-    plan = PauseOnce(lambda: runs.move_alias(f"{own}.tokens.write", foreign), is_of_words)
+    plan = PauseOnce(lambda: runs.move_alias(f"{own}.tokens.write", foreign), _writes_tokens)
     with pytest.raises(IndexMismatch, match=f"documents for '{own}.tokens' were stored in '{foreign}'"):
         runs.run_paused(plan, PhotoSource(0, COUNT + 2))
     strangers = len(runs.read_documents(foreign))
@@ -219,6 +243,91 @@ def test_moved_token_aliases(runs: IngestRuns) -> None:
     assert report
     assert report.images == COUNT + 2
     assert len(runs.read_documents(foreign)) == strangers
+
+
+@pytest.mark.parametrize("skip", [0, 2])
+def test_an_index_created_again_between_requests_fails(runs: IngestRuns, skip: int) -> None:
+    own = runs.run(photos=PhotoSource(0, 1)).index
+    with pytest.raises(IndexMismatch, match=f"'{own}' was deleted and created again"):
+        runs.run_paused(PauseOnce(lambda: runs.recreate_index(own), skip=skip), bulk=_ONE_BY_ONE)
+    assert len(runs.read_documents(own)) < COUNT
+    runs.run()
+    runs.check_documents(own, COUNT, "first-1")
+
+
+@pytest.mark.parametrize("replaced", ["", ".tokens"])
+def test_an_index_created_again_while_tokens_are_written_fails(
+    runs: IngestRuns, monkeypatch: pytest.MonkeyPatch, replaced: str
+) -> None:
+    monkeypatch.setattr(sync, "_TOKENS_PER_BATCH", 1)  # one request for each image
+    own = runs.run(photos=PhotoSource(0, 1)).index
+    plan = PauseOnce(lambda: runs.recreate_index(f"{own}{replaced}"), _writes_tokens, skip=2)
+    with pytest.raises(IndexMismatch, match=f"'{own}{replaced}' was deleted and created again"):
+        runs.run_paused(plan, sink_options={"token_index": "yes"})
+    report = runs.run().token_index
+    assert report
+    assert (report.images, report.failed) == (COUNT, 0)
+    runs.check_documents(own, COUNT, "first-1")
+
+
+@pytest.mark.parametrize(("matches", "swapped"), [(_looks_for_missing, False), (_swaps, True)])
+def test_a_build_created_again_before_the_swap_fails(runs: IngestRuns, matches: Callable[[Request], bool], swapped: bool) -> None:
+    """If it happens after the last check before the swap, the old index is still there to be swapped back."""
+    live = runs.run("second").index
+
+    def recreate() -> None:
+        runs.recreate_index(next(iter(runs.client.indices.get(index=f"{runs.alias}-first-*"))))
+
+    with pytest.raises(IndexMismatch, match="was deleted and created again"):
+        runs.run_paused(PauseOnce(recreate, matches), sink_options={"retain_indices": "0"})
+    runs.check_documents(live, COUNT, "second-1")
+    assert (runs.get_alias_target() != live) == swapped
+    assert runs.run().written == COUNT
+    runs.check_documents(runs.get_alias_target(), COUNT, "first-1")
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_restored_index_fails(
+    elasticsearch7_url: str, make_index_name: Callable[[str], str], runs: IngestRuns, is_closed: bool
+) -> None:
+    """Restored while it is closed, an index keeps its UUID."""
+    client, name = Connection(url=elasticsearch7_url).client(), make_index_name(elasticsearch7_url)
+    restored = IngestRuns(client, elasticsearch7_url, replace(runs.options, alias=name))
+    own = restored.run(photos=PhotoSource(0, 1)).index
+    client.snapshot.create_repository(repository=name, body={"type": "fs", "settings": {"location": name}})
+    wait = {"wait_for_completion": "true"}
+    client.snapshot.create(repository=name, snapshot="first", body={"indices": own}, params=wait)
+
+    def restore() -> None:
+        if is_closed:
+            client.indices.close(index=own)
+        else:
+            client.indices.delete(index=own)
+        client.snapshot.restore(repository=name, snapshot="first", body={"indices": own}, params=wait)
+
+    try:
+        with pytest.raises(IndexMismatch, match=f"'{own}' was deleted and created again, or restored"):
+            restored.run_paused(PauseOnce(restore, skip=2), bulk=_ONE_BY_ONE)
+        restored.run()
+        restored.check_documents(own, COUNT, "first-1")
+    finally:
+        client.snapshot.delete(repository=name, snapshot="first")
+        client.snapshot.delete_repository(repository=name)
+        client.close()
+
+
+@pytest.mark.parametrize("matches", [_updates, _writes_tokens])
+def test_a_policy_on_an_index_created_again_fails(runs: IngestRuns, matches: Callable[[Request], bool]) -> None:
+    own = runs.run(sink_options={"token_index": "yes"}).index
+    plan = PauseOnce(lambda: runs.recreate_index(own), matches)
+    with (
+        FaultProxy(runs.url, plan) as proxy,
+        Cluster(Connection(url=proxy.url)) as cluster,
+        forward_messages(runs.messages.append),
+        pytest.raises(IndexMismatch, match=f"'{own}' was deleted and created again"),
+    ):
+        PolicyManager(cluster, runs.alias).apply_policy(TokenPolicy(mute=("blue",)), UpdateLimits(), lambda _: None)
+    assert plan.done
 
 
 def test_a_policy_changes_no_foreign_documents(runs: IngestRuns) -> None:

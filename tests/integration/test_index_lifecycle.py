@@ -69,7 +69,7 @@ def cluster(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Al
 def test_new_index_has_its_alias_and_metadata(cluster: AliasCluster) -> None:
     assert cluster.find(OLD) is None
     opened = cluster.open(OLD)
-    assert opened == WriteTarget(name=opened.name, created=True, replaces=None)
+    assert (opened.created, opened.replaces, opened.policy) == (True, None, None)
     assert cluster.behind(cluster.alias) == cluster.behind(opened.write_alias) == [opened.name]
     about = cluster.client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]["_meta"]["stair_es"]
     assert about == {
@@ -116,7 +116,7 @@ def test_another_spec_is_built_next_to_the_live_index_and_swapped_in_one_step(cl
     assert [cluster.behind(index.write_alias) for index in (live, build)] == [[live.name], [build.name]]
     alias = cluster.client.indices.get_alias(name=cluster.alias)[build.name]["aliases"][cluster.alias]
     assert alias["is_write_index"] is True
-    assert cluster.open(other) == WriteTarget(name=build.name, created=False, replaces=None)
+    assert cluster.open(other) == replace(build, created=False, replaces=None)
     assert len(cluster.messages) == 2
     assert build.name in cluster.messages[0]
 

@@ -20,7 +20,7 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, make_document_id
 from stair_es.cluster.token_index import readers, sync
-from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
+from stair_es.cluster.token_index.sync import reconcile_token_index
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
@@ -232,7 +232,8 @@ def test_images_without_tokens_are_checked_once(runs: TokenIndexRuns) -> None:
 
     with FaultProxy(runs.cluster.connection.url, note) as proxy, Cluster(Connection(url=proxy.url)) as cluster:
         report = reconcile_token_index(cluster, runs.alias, index)
-    assert report == TokenIndexReport(index=f"{index}.tokens", written=0, deleted=0, failed=0, images=COUNT - 1)
+    assert report
+    assert (report.written, report.deleted, report.failed, report.images) == (0, 0, 0, COUNT - 1)
     assert gets == []
 
 

@@ -148,6 +148,12 @@ class IngestRuns:
         removals = [{"remove": {"index": index, "alias": alias}} for index in self.client.indices.get_alias(name=alias)]
         self.client.indices.update_aliases(body={"actions": [*removals, {"add": {"index": to, "alias": alias, **more}}]})
 
+    def recreate_index(self, index: str) -> None:
+        """Delete an index, and create it again with its mapping and its aliases, but without documents."""
+        described = self.client.indices.get(index=index)[index]
+        self.client.indices.delete(index=index)
+        self.client.indices.create(index=index, body={name: described[name] for name in ("mappings", "aliases")})
+
     def create_foreign_index(self, ids: tuple[str, ...] = ("0", "1", "2")) -> str:
         """Create a foreign index with a document for each of `ids`."""
         name = f"{self.alias}-of-somebody-else"

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.metadata.index_metadata import get_index_meta, list_other_aliases, make_build_alias_prefix
+from stair_es.cluster.metadata.index_metadata import (
+    check_index_identities,
+    get_index_meta,
+    list_other_aliases,
+    make_build_alias_prefix,
+)
 from stair_es.cluster.metadata.write_alias import WRITE_ALIAS_OPTIONS
 from stair_es.cluster.token_index.index import build_alias_actions, delete_orphan_token_indices, read_token_index_state
 from stair_es.errors import IndexMismatch, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from opensearchpy import OpenSearch
 
     from stair_es.cluster.client.cluster import Cluster
@@ -23,7 +30,8 @@ def swap_alias(cluster: Cluster, alias: str, target: WriteTarget) -> None:
     it.
 
     Raises:
-        IndexMismatch: If the alias points to an index that this run doesn't know, or the token alias belongs to someone else.
+        IndexMismatch: If the alias points to an index that this run doesn't know, the token alias belongs to someone else, or
+            another index has the name of `target` by now.
     """
     if target.replaces is not None:
         cluster.call(_try_swap, cluster.client, alias, target)
@@ -38,21 +46,22 @@ def get_alias_targets(cluster: Cluster, alias: str) -> list[str]:
     return cluster.call(_read_alias_targets, cluster.client, alias)
 
 
-def check_alias_target(cluster: Cluster, alias: str, own: str, live: str | None = None) -> str:
-    """Check the target of `alias` at the end of a run that has written to `own`, and return it; "" without a target.
+def check_alias_target(cluster: Cluster, alias: str, target: WriteTarget, live: str | None = None) -> str:
+    """Check the target of `alias` at the end of a run that has written to `target`, and return it; "" without a target.
 
     Args:
         cluster: The cluster.
         alias: The search alias.
-        own: The index that the run has written to.
-        live: The index that `own` is to replace; None if the alias has to point to `own`. If `live` or the alias was deleted,
-            `own` can still be swapped in.
+        target: The index that the run has written to.
+        live: The index that it is to replace; None if the alias has to point to it. If `live` or the alias was deleted, the
+            index can still be swapped in.
 
     Raises:
-        IndexMismatch: If the alias now points to another index, to several, or, without `live`, to none.
+        IndexMismatch: If the alias now points to another index, to several, or, without `live`, to none; or if another index
+            has the name of `target` by now.
         ClusterError: If the request fails.
     """
-    targets = get_alias_targets(cluster, alias)
+    own, targets = target.name, cluster.call(_read_checked_targets, cluster.client, alias, target)
     if targets in ([own], [live]):
         return targets[0]
     if not targets and live is not None:
@@ -70,6 +79,16 @@ def check_alias_target(cluster: Cluster, alias: str, own: str, live: str | None 
         if targets
         else f"Restore the alias of the index: PUT /{own}/_alias/{alias}. Without it the next run builds another index.",
     )
+
+
+def check_identities(cluster: Cluster, identities: Mapping[str, str]) -> None:
+    """Check that indices that exist are still those that a run opened; `identities` are those of `get_index_identity` by name.
+
+    Raises:
+        IndexMismatch: If another index has the name of one by now.
+        ClusterError: If the request fails.
+    """
+    cluster.call(_read_checked, cluster.client, list(identities), identities)
 
 
 def delete_retired_indices(cluster: Cluster, alias: str, keep: int) -> list[str]:
@@ -103,9 +122,23 @@ def _read_alias_targets(client: OpenSearch, alias: str) -> list[str]:
     return sorted(name for name, index in found.items() if isinstance(index, dict) and index.get("aliases"))
 
 
+def _read_checked_targets(client: OpenSearch, alias: str, target: WriteTarget) -> list[str]:
+    """Read the targets of the alias, together with the identity of the index that the run opened."""
+    found = _read_checked(client, [alias, *target.identities], target.identities)
+    return sorted(name for name, index in found.items() if alias in index.get("aliases", {}))
+
+
+def _read_checked(client: OpenSearch, names: Sequence[str], identities: Mapping[str, str]) -> dict[str, Any]:
+    """Read the aliases of the indices that exist, and check identities in the same response."""
+    params = {"ignore_unavailable": "true", "filter_path": "*.aliases,*.settings.index.uuid,*.settings.index.history.uuid"}
+    found: dict[str, Any] = client.indices.get(index=",".join(names), params=params)
+    check_index_identities(identities, found)
+    return found
+
+
 def _try_swap(client: OpenSearch, alias: str, target: WriteTarget) -> None:
     """Try once to swap the alias; a lost response of an earlier attempt may have done it already."""
-    targets = set(_read_alias_targets(client, alias))
+    targets = set(_read_checked_targets(client, alias, target))
     if target.name in targets:
         return
     if targets - {target.replaces}:

@@ -6,6 +6,7 @@ Here an index is found or created; `aliases` and `load_settings` have the rest o
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from stair_es.cluster.metadata.index_metadata import (
     check_index_format,
     compare_mappings,
     get_content_type,
+    get_index_identity,
     get_index_meta,
     get_token_index_meta,
     make_build_alias_prefix,
@@ -97,11 +99,9 @@ def _try_open(
     created = (
         None if client.indices.exists(index=alias) else _create_index(client, alias, alias, add_policy_to_body(body, policy))
     )
-    if created:
-        return WriteTarget(name=created, created=True, replaces=None, policy=policy), None
     live, reason = _inspect_live_index(client, alias, body, policy)
     if reason is None:
-        return live, None
+        return replace(live, created=live.name == created), None
     build = _open_build(client, alias, add_policy_to_body(body, live.policy), live)
     if build.created:
         current, current_reason = _inspect_live_index(client, alias, body, policy)
@@ -156,9 +156,8 @@ def _inspect_live_index(
 ) -> tuple[WriteTarget, str | None]:
     """Return the alias target, and why it can't be written to (None if it can)."""
     name, index = _get_single_index(client, alias)
-    state = parse_policy_state(index, name)
-    check_policy_matches(policy, state, name, alias)
-    live = WriteTarget(name=name, created=False, replaces=None, policy=state.policy, pending_operation=state.pending_operation)
+    check_policy_matches(policy, parse_policy_state(index, name), name, alias)
+    live = _build_target(name, index)
     live_meta, own_meta = get_index_meta(index), body["mappings"]["_meta"]["stair_es"]
     holds, content = get_content_type(live_meta), get_content_type(own_meta)
     if holds != content:
@@ -188,10 +187,7 @@ def _find_build(client: OpenSearch, alias: str, body: Mapping[str, Any], live: W
             f"the unfinished index {name!r} was created with another mapping: {'; '.join(differences)}",
             f"Delete the index {name} to start again, or use the mapping that it was created with.",
         )
-    state = parse_policy_state(index, name)
-    return WriteTarget(
-        name=name, created=False, replaces=live.name, policy=state.policy, pending_operation=state.pending_operation
-    )
+    return _build_target(name, index, replaces=live.name)
 
 
 def _open_build(client: OpenSearch, alias: str, body: Mapping[str, Any], live: WriteTarget) -> WriteTarget:
@@ -200,7 +196,18 @@ def _open_build(client: OpenSearch, alias: str, body: Mapping[str, Any], live: W
         return found
     build_alias = _make_build_alias(alias, body)
     created = _create_index(client, alias, build_alias, body)
-    if created:
-        return WriteTarget(name=created, created=True, replaces=live.name, policy=live.policy)
-    [name] = client.indices.get_alias(index=build_alias, name=build_alias)
-    return WriteTarget(name=name, created=False, replaces=live.name, policy=live.policy)
+    name, index = _get_single_index(client, build_alias)
+    return replace(_build_target(name, index, replaces=live.name), created=name == created)
+
+
+def _build_target(name: str, index: Mapping[str, Any], replaces: str | None = None) -> WriteTarget:
+    state = parse_policy_state(index, name)
+    return WriteTarget(
+        name=name,
+        identities={name: get_index_identity(index)},
+        shards=int(index["settings"]["index"]["number_of_shards"]),
+        created=False,
+        replaces=replaces,
+        policy=state.policy,
+        pending_operation=state.pending_operation,
+    )

@@ -54,6 +54,10 @@ class WriteTarget:
     """An index that documents of one spec can be written to."""
 
     name: str
+    identities: Mapping[str, str]
+    """Identities by name, of the index and of its token index once that is written; see `get_index_identity`."""
+    shards: int
+    """Number of primary shards."""
     created: bool
     """Created by this call: then it is empty, and no document in it can be up to date."""
     replaces: str | None
@@ -172,6 +176,30 @@ def compare_mappings(expected: Mapping[str, Any], found: Mapping[str, Any]) -> l
         if (name not in existing and name not in _OPTIONAL_FIELDS)
         or existing.get(name, spec).get("type", "object") != spec.get("type", "object")
     ]
+
+
+def get_index_identity(index: Mapping[str, Any]) -> str:
+    """Get the identity of an index from a GET index response: its name may come back, its identity doesn't.
+
+    An index that is created again has another UUID. One that is restored while it is closed keeps its UUID, and gets the UUID of
+    another history.
+    """
+    settings = index["settings"]["index"]
+    return f"{settings['uuid']} {settings.get('history', {}).get('uuid', '')}".rstrip()
+
+
+def check_index_identities(expected: Mapping[str, str], found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check in a GET index response that indices that exist are still those that a run opened.
+
+    Raises:
+        IndexMismatch: If another index has the name of one by now.
+    """
+    for name in expected.keys() & found.keys():
+        if get_index_identity(found[name]) != expected[name]:
+            raise IndexMismatch(
+                f"index {name!r} was deleted and created again, or restored, during this run: what the run wrote before is gone",
+                "Run the same command again: it writes what is missing.",
+            )
 
 
 def get_index_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.documents.read import count_matches
-from stair_es.cluster.index.aliases import get_alias_targets
-from stair_es.cluster.metadata.index_metadata import check_alias_name, check_index_format, get_index_meta, make_build_alias_prefix
+from stair_es.cluster.index.aliases import check_identities, get_alias_targets
+from stair_es.cluster.metadata.index_metadata import (
+    check_alias_name,
+    check_index_format,
+    check_index_identities,
+    get_index_identity,
+    get_index_meta,
+    make_build_alias_prefix,
+)
 from stair_es.cluster.metadata.policy_state import (
     PolicyState,
     check_policy_fields,
@@ -63,6 +70,8 @@ class PolicyTarget:
     """State of an index when the operation started."""
 
     name: str
+    identity: str
+    """See `get_index_identity`."""
     state: PolicyState
     layout: TokenFieldLayout
     properties: Mapping[str, Any]
@@ -149,24 +158,22 @@ class PolicyManager:
     ) -> dict[str, PolicyRunResult]:
         """Update all targets, and list them again: a build may have started before `_meta` named the policy that it inherits."""
         check_script_support(self.cluster)
-        results: dict[str, PolicyRunResult] = {}
+        results, identities = dict[str, PolicyRunResult](), dict[str, str]()
         while targets:
             for target in targets:
                 check_policy_fields(target.properties, f"index {target.name!r}")
                 if IDS_FIELD in target.properties and target.layout.token_ids is None:
                     raise build_no_table_error(target.name)  # the field would keep what `tokens` no longer contains
+            identities |= {target.name: target.identity for target in targets}
             results |= {target.name: self._update_target(target, policy, limits, progress) for target in targets}
             targets = [target for target in self.list_targets() if target.name not in results]
-        return self._sync_token_indices(results)
-
-    def _sync_token_indices(self, results: dict[str, PolicyRunResult]) -> dict[str, PolicyRunResult]:
-        """Update the token indices last: if a run ends before, the next run or an ingest finds and repairs the differences."""
-        if not get_token_index_state(self.cluster, self.alias).is_enabled:
-            return results
-        return {
-            name: replace(result, token_index=reconcile_token_index(self.cluster, self.alias, name))
-            for name, result in results.items()
-        }
+        if get_token_index_state(self.cluster, self.alias).is_enabled:
+            # Last: if a run ends before, the next run or an ingest finds and repairs the differences.
+            reports = {name: reconcile_token_index(self.cluster, self.alias, name) for name in results}
+            results = {name: replace(result, token_index=reports[name]) for name, result in results.items()}
+            identities |= {report.index: report.identity for report in reports.values() if report}
+        check_identities(self.cluster, identities)
+        return results
 
     def _update_target(
         self, target: PolicyTarget, policy: TokenPolicy | None, limits: UpdateLimits, progress: Callable[[UpdateProgress], None]
@@ -177,13 +184,11 @@ class PolicyManager:
         task = UpdateByQueryTask(cluster=self.cluster, index=target.name, limits=limits, progress=progress)
         task.cancel_running()
         task.check_supported(build_policy_script(policy, target.layout))
-        self._write_policy_state(
-            target.name, PolicyState(policy=policy, pending_operation="apply" if policy else "rollback"), fields
-        )
+        self._write_policy_state(target, PolicyState(policy=policy, pending_operation="apply" if policy else "rollback"), fields)
         result = self._repeat_passes(task, policy, target.layout)
         self.cluster.refresh(target.name)
         if not result.failed:
-            self._write_policy_state(target.name, PolicyState(policy=policy), {})
+            self._write_policy_state(target, PolicyState(policy=policy), {})
         return result
 
     @staticmethod
@@ -211,16 +216,18 @@ class PolicyManager:
             if stalled:
                 task.sleep(0.1 * 2**stalled)
 
-    def _write_policy_state(self, name: str, state: PolicyState, fields: Mapping[str, Any]) -> None:
+    def _write_policy_state(self, target: PolicyTarget, state: PolicyState, fields: Mapping[str, Any]) -> None:
         """Write the state to `_meta`, and check it.
 
         Each update replaces all of `_meta`, so a concurrent one may have reverted it.
         """
+        name = target.name
         for _ in range(_META_ATTEMPTS):
-            found = self.cluster.call(self.cluster.client.indices.get_mapping, index=name)[name]
-            if not fields and parse_policy_state(found, name) == state:
+            found = self.cluster.call(self.cluster.client.indices.get, index=name)
+            check_index_identities({name: target.identity}, found)
+            if not fields and parse_policy_state(found[name], name) == state:
                 return
-            meta = found["mappings"].get("_meta", {})
+            meta = found[name]["mappings"].get("_meta", {})
             own_meta = {key: value for key, value in meta.get("stair_es", {}).items() if key != "policy"}
             own_meta |= {"policy": state.to_json()} if state.to_json() else {}
             body = {"_meta": {**meta, "stair_es": own_meta}, **({"properties": dict(fields)} if fields else {})}
@@ -232,6 +239,7 @@ class PolicyManager:
 def _build_target(name: str, index: Mapping[str, Any], max_clauses: int) -> PolicyTarget:
     return PolicyTarget(
         name=name,
+        identity=get_index_identity(index),
         state=parse_policy_state(index, name),
         layout=TokenFieldLayout.from_index(index, max_clauses),
         properties=index["mappings"].get("properties", {}),

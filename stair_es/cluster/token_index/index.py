@@ -17,6 +17,7 @@ from stair_es.cluster.metadata.index_metadata import (
     TOKEN_INDEX_SUFFIX,
     add_index_meta,
     build_token_index_meta,
+    get_index_identity,
     get_token_index_meta,
     make_write_alias,
 )
@@ -47,6 +48,8 @@ class TokenIndexState:
     alias: str
     indices: Mapping[str, str]
     """Our token indices of this alias -> the index that each belongs to, which may be deleted."""
+    identities: Mapping[str, str]
+    """Our token indices -> their identities; see `get_index_identity`."""
     alias_targets: frozenset[str]
     """Targets of the alias of the token index."""
 
@@ -83,12 +86,14 @@ def get_token_index_state(cluster: Cluster, alias: str) -> TokenIndexState:
 def read_token_index_state(client: OpenSearch, alias: str) -> TokenIndexState:
     """Read the state in one attempt; raises the client's own errors."""
     token_alias = make_token_alias(alias)
-    params = {"ignore_unavailable": "true", "expand_wildcards": "all", "filter_path": "*.aliases,*.mappings._meta"}
+    parts = "*.aliases,*.mappings._meta,*.settings.index.uuid,*.settings.index.history.uuid"
+    params = {"ignore_unavailable": "true", "expand_wildcards": "all", "filter_path": parts}
     found = client.indices.get(index=f"{token_alias},{alias}-*{TOKEN_INDEX_SUFFIX}", params=params)
     indices = {name: index for name, described in found.items() if (index := _get_source_index(name, described, alias))}
     return TokenIndexState(
         alias=alias,
         indices=indices,
+        identities={name: get_index_identity(found[name]) for name in indices},
         alias_targets=frozenset(
             name for name, described in found.items() if name == token_alias or token_alias in described.get("aliases", {})
         ),

@@ -47,6 +47,8 @@ class TokenIndexReport:
     """What was changed in a token index."""
 
     index: str
+    identity: str
+    """Identity of the index when it was opened; see `get_index_identity`."""
     written: int
     """Documents, one per token."""
     deleted: int
@@ -79,9 +81,10 @@ def reconcile_token_index(cluster: Cluster, alias: str, index: str, policy: Bulk
     state.check_alias_available()
     if name not in state.indices:
         create_token_index(cluster, alias, index)
+        state = get_token_index_state(cluster, alias)
     try:
         ensure_write_alias(cluster, name)
-        report = _sync_indices(cluster, index, policy or BulkPolicy())
+        report = _sync_indices(cluster, index, state.identities.get(name, ""), policy or BulkPolicy())
         swap_token_alias(cluster, alias, index)
     except ClusterError:
         if _has_index(cluster, name):
@@ -104,7 +107,7 @@ def _has_index(cluster: Cluster, name: str) -> bool:
     return exists
 
 
-def _sync_indices(cluster: Cluster, index: str, policy: BulkPolicy) -> TokenIndexReport:
+def _sync_indices(cluster: Cluster, index: str, identity: str, policy: BulkPolicy) -> TokenIndexReport:
     described = cluster.call(cluster.client.indices.get, index=index)[index]
     name = make_token_index_name(index)
     images = ImageIndexReader(cluster=cluster, index=index, properties=described["mappings"].get("properties", {}))
@@ -118,6 +121,7 @@ def _sync_indices(cluster: Cluster, index: str, policy: BulkPolicy) -> TokenInde
     _TokenIndexSync(images, tokens, writer).run()
     return TokenIndexReport(
         index=name,
+        identity=identity,
         written=writer.written,
         deleted=writer.deleted,
         failed=writer.failed,

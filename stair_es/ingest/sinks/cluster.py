@@ -87,16 +87,21 @@ class ClusterSinkSession:
         The token index is reconciled first, so that both aliases move at once.
 
         Raises:
-            IndexMismatch: If the alias points to another index by now, of another run or another program.
+            IndexMismatch: If the alias points to another index by now, of another run or another program; or if the index or
+                its token index was created again or restored.
         """
         self._cluster.refresh(self.index)
         self._warn_policy_changed()
         token_index = None
         if self.has_token_index:
             token_index = reconcile_token_index(self._cluster, self.alias, self.index, self.writer.policy)
+        if token_index:
+            identities = {**self.write_target.identities, token_index.index: token_index.identity}
+            self.write_target = replace(self.write_target, identities=identities)
         result = self._swap_alias(coverage)
         self._check_alias(self.write_target.replaces if result.not_swapped_reason else None)
-        return replace(result, token_index=token_index)
+        deleted = delete_retired_indices(self._cluster, self.alias, self.options.retain_indices) if result.swapped else ()
+        return replace(result, deleted_indices=tuple(deleted), token_index=token_index)
 
     def _swap_alias(self, coverage: RunCoverage) -> IndexSinkResult:
         live = self.write_target.replaces
@@ -108,8 +113,7 @@ class ClusterSinkSession:
         if reason := self._explain_not_swapped(coverage, alias_target):
             return IndexSinkResult(not_swapped_reason=reason)
         swap_alias(self._cluster, self.alias, self.write_target)
-        deleted = delete_retired_indices(self._cluster, self.alias, self.options.retain_indices)
-        return IndexSinkResult(swapped=True, deleted_indices=tuple(deleted))
+        return IndexSinkResult(swapped=True)
 
     def _explain_not_swapped(self, coverage: RunCoverage, alias_target: str) -> str:
         """Return why the alias must not be swapped to the new index; "" if it may be, as without a target."""
@@ -125,7 +129,7 @@ class ClusterSinkSession:
         return self._explain_missing(alias_target, coverage)
 
     def _check_alias(self, live: str | None) -> str:
-        return check_alias_target(self._cluster, self.alias, self.index, live)
+        return check_alias_target(self._cluster, self.alias, self.write_target, live)
 
     def _warn_policy_changed(self) -> None:
         policy = fetch_index_policy(self._cluster, self.index)

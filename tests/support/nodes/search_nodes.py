@@ -204,6 +204,7 @@ def _elastic_settings(base: Path, port: int) -> list[str]:
         "cluster.name": "test",
         "node.name": "test",
         "path.data": base / "data",
+        "path.repo": base / "repo",
         "path.logs": base / "logs",
         "http.host": "127.0.0.1",
         "http.port": port,

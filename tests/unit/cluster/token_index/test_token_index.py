@@ -160,7 +160,7 @@ def test_current_and_foreign_indices_have_no_other_format() -> None:
 
 
 def _state(behind: set[str]) -> TokenIndexState:
-    return TokenIndexState(alias="a", indices={"x.tokens": "x", "y.tokens": "y"}, alias_targets=frozenset(behind))
+    return TokenIndexState(alias="a", indices={"x.tokens": "x", "y.tokens": "y"}, identities={}, alias_targets=frozenset(behind))
 
 
 def test_the_token_alias_moves_to_the_token_index_of_the_new_index_alone() -> None:

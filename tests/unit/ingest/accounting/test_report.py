@@ -244,6 +244,6 @@ def test_failed_images_may_be_allowed_and_failed_words_not(failed: int, words: i
         swapped=False,
         deleted_indices=(),
         dead_letters=None,
-        token_index=TokenIndexReport(index="", written=0, deleted=0, failed=words, images=0),
+        token_index=TokenIndexReport(index="", identity="", written=0, deleted=0, failed=words, images=0),
     )
     assert (report.is_complete(), report.is_complete(allow_failed=True)) == (complete, allowed)
