@@ -17,7 +17,7 @@ from stair_es.ingest.resync import find_stale_documents
 from stair_es.ingest.sinks.features import HasTokenIndex, TokenIndexPlan
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import WorkerConfig, check_batch
-from stair_es.ingest.state import Batch, Outcome, Pending, get_timestamp
+from stair_es.ingest.state import Batch, Outcome, Pending
 from stair_es.sources.base import Source, SourceItem
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
     Raises:
         StairError: If a source or the sink can't be used.
     """
-    kind, plan = load_sink_kind(options), build_sink_plan(options, connection, get_timestamp())
+    kind, plan = load_sink_kind(options), build_sink_plan(options, connection)
     session = kind.open_readonly(plan)
     config = build_worker_config(options, session) if session else None
     counts, stream = Counter[str](), SourceStream(sources)
@@ -70,7 +70,7 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
             counts["unlisted"] += len(new) - len(items)
             counts.update(_classify_images(items, config))
         found = find_stale_documents(session, manifest, stream, by_content=False) if session and options.resync else ()
-        removed = tuple(document.uri for document in found if document.found_at is None)
+        removed = tuple(stale.document.uri for stale in found if stale.found_at is None)
         if left_out := stream.describe_left_out():
             logger.info(left_out)
         return DryRunReport(

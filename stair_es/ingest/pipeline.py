@@ -25,7 +25,7 @@ from stair_es.ingest.run import IngestRun, RunProgressCallback, open_run_account
 from stair_es.ingest.scheduler import StageScheduler
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import WorkerConfig
-from stair_es.ingest.state import Batch, estimate_listed_bytes, get_timestamp
+from stair_es.ingest.state import Batch, estimate_listed_bytes
 from stair_es.sources.base import ListingFailure, Source, SourceItem
 from stair_es.system.ray_session import mask_ray_address
 
@@ -62,7 +62,9 @@ def run_ingest(
     with ExitStack() as stack:
         accounting = accounting or stack.enter_context(open_run_accounting(options))
         accounting.dead_letters.check_writable()
-        started_at, stream = get_timestamp(), SourceStream(sources)
+        kind, plan = load_sink_kind(options), build_sink_plan(options, connection)
+        before = kind.open_readonly(plan) if options.resync else None
+        stream = SourceStream(sources)
         queue = stack.enter_context(PrefetchQueue(stream, _MAX_LISTED_IMAGES, estimate_listed_bytes, _MAX_LISTED_BYTES))
         listed, all_listed = queue.wait_for_items(RAY_MIN_IMAGES if options.runner == "auto" else 1, LISTING_WAIT_S)
         if all_listed and not listed:
@@ -74,7 +76,7 @@ def run_ingest(
             logger.warning("the Ray cluster at %s is not used", mask_ray_address(options.ray.address))
         if runner == "ray":
             stack.enter_context(start_ray(options.ray))  # before an index is created: it may fail
-        session = load_sink_kind(options).open(build_sink_plan(options, connection, started_at))
+        session = kind.open(plan)
         config = build_worker_config(options, session)
         run = IngestRun(
             noun="image",
@@ -88,10 +90,11 @@ def run_ingest(
             on_batch=on_batch,
         )
 
-        by_content = options.document.id == "content-hash"
-        remove_stale = partial(remove_stale_documents, session, accounting.manifest, stream, by_content=by_content)
         batches = _run_stages(_open_executor(runner, config, options), config, options, accounting, queue)
-        return run.run(batches, remove_stale if options.resync else lambda: 0)
+        if before is None or before.index != session.index:  # everything in the index is newer than the listing
+            return run.run(batches)
+        by_content = options.document.id == "content-hash"
+        return run.run(batches, partial(remove_stale_documents, before, accounting.manifest, stream, by_content=by_content))
 
 
 def _run_stages(

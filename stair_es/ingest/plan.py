@@ -66,8 +66,8 @@ def find_model_tokens(spec: ModelSpec, settings: DocumentSettings) -> ModelToken
     return ModelTokens(tokens, 1.0 if getattr(encoder, "unit_length", False) else None)
 
 
-def build_sink_plan(options: BaseIngestOptions, connection: Connection | None, started_at: str) -> SinkPlan:
-    """Build the plan for the sink of a run that began at `started_at` (see `get_timestamp`).
+def build_sink_plan(options: BaseIngestOptions, connection: Connection | None) -> SinkPlan:
+    """Build the plan for the sink of a run.
 
     Raises:
         UsageError: If token ids are requested for a sink other than the built-in one.
@@ -92,7 +92,6 @@ def build_sink_plan(options: BaseIngestOptions, connection: Connection | None, s
         options=options.sink_options,
         policy=options.policy,
         largest_weight=model_tokens.largest_weight,
-        started_at=started_at,
         settings=options.model.settings,
     )
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stair_es._itertools import batched
+from stair_es.cluster.bulk.response import WRITTEN_AGAIN
+from stair_es.cluster.documents.state import IndexedDocument
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.sinks.base import SinkSession
 from stair_es.ingest.source_stream import SourceStream
@@ -21,9 +23,7 @@ _BATCH_SIZE = 500
 class StaleDocument:
     """A document whose image is no longer at its URI."""
 
-    id: str
-    uri: str
-    """URI of the image in the document."""
+    document: IndexedDocument
     found_at: tuple[str, str] | None = None
     """URI and source of another image with the same bytes, which keeps the document."""
 
@@ -31,7 +31,9 @@ class StaleDocument:
 def find_stale_documents(
     session: SinkSession, manifest: Manifest, stream: SourceStream, *, by_content: bool
 ) -> Iterator[StaleDocument]:
-    """Yield the documents to remove, or to update with a new URI.
+    """Yield the documents to remove, or to update with a new URI, of those that the session found when it was opened.
+
+    An image that wasn't listed is gone only if its document was stored before, so the session is opened before the listing.
 
     Only sources that were listed completely are considered, and no empty ones: an unmounted disk looks the same. Stdin is
     skipped, since it is a different stream each time. An image that failed in this run is not gone. With ids by content
@@ -48,9 +50,9 @@ def find_stale_documents(
         status = manifest.get_status(entry.uri)
         if manifest.has_document(entry.id):
             if status == "unlisted" and (image := manifest.find_image(entry.id)):
-                yield StaleDocument(entry.id, entry.uri, image)
+                yield StaleDocument(entry, image)
         elif status == "unlisted" or (by_content and status == "stored"):
-            yield StaleDocument(entry.id, entry.uri)
+            yield StaleDocument(entry)
 
 
 def _report_skipped_sources(stream: SourceStream) -> None:
@@ -67,19 +69,20 @@ def _report_skipped_sources(stream: SourceStream) -> None:
 def remove_stale_documents(session: SinkSession, manifest: Manifest, stream: SourceStream, *, by_content: bool) -> int:
     """Remove the stale documents and update the moved ones; return how many were removed.
 
-    Documents that the sink refuses to change are reported.
+    Documents that the sink refuses to change are reported. A document that was written again in the meantime stays.
 
     Raises:
         StairError: If the sink can't be written to.
     """
     removed = 0
     for part in batched(find_stale_documents(session, manifest, stream, by_content=by_content), _BATCH_SIZE):
-        stale_ids = [stale.id for stale in part if stale.found_at is None]
-        moved = [(stale.id, {"uri": stale.found_at[0], "source": stale.found_at[1]}) for stale in part if stale.found_at]
-        outcomes = session.writer.delete(stale_ids).outcomes if stale_ids else {}
+        gone = [stale.document for stale in part if stale.found_at is None]
+        moved = [(stale.document.id, {"uri": stale.found_at[0], "source": stale.found_at[1]}) for stale in part if stale.found_at]
+        outcomes = session.delete_documents(gone).outcomes if gone else {}
         removed += sum(reason is None for reason in outcomes.values())
         updated = session.writer.update(moved).outcomes if moved else {}
         for id_, reason in (*outcomes.items(), *updated.items()):
             if reason is not None:
-                logger.warning("--resync: the document %s was not changed: %s", id_, reason)
+                level = logging.INFO if reason == WRITTEN_AGAIN else logging.WARNING
+                logger.log(level, "--resync: the document %s was not changed: %s", id_, reason)
     return removed

@@ -167,7 +167,7 @@ def get_item_host(item: SourceItem) -> str:
 
 
 def get_timestamp() -> str:
-    """Return the current time in the format of the field `ingested_at`; a resync compares these strings."""
+    """Return this machine's time in the format of `ingested_at`. It may be wrong: no document is removed because of it."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 

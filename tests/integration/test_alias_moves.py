@@ -17,6 +17,7 @@ from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.documents.state import IndexedDocument
 from stair_es.cluster.index.lifecycle import find_index
 from stair_es.cluster.metadata.index_metadata import IndexSpec, make_write_alias
 from stair_es.cluster.policy.manager import PolicyManager
@@ -69,6 +70,10 @@ def _updates(request: Request) -> bool:
 
 def _looks_for_missing(request: Request) -> bool:
     return request.is_search and b'"collapse"' in request.body
+
+
+def _looks_for_stale(request: Request) -> bool:
+    return request.is_search and b'"_seq_no":{"lte"' in request.body
 
 
 def test_another_model_s_run_swaps_the_alias(runs: IngestRuns) -> None:
@@ -194,7 +199,7 @@ def test_every_kind_of_write_notices_where_it_went(runs: IngestRuns, call: str) 
     calls: dict[str, Callable[[], object]] = {
         "write": lambda: writer.write([("new", {"mine": "x"})], 1000),
         "update": lambda: writer.update([("missing", {"mine": "x"})]),
-        "delete": lambda: writer.delete(["missing"]),
+        "delete": lambda: writer.delete([IndexedDocument(id="missing", uri="", source="")]),
     }
     with pytest.raises(IndexMismatch, match=f"documents for '{own}' were stored in '{foreign}'"):
         calls[call]()
@@ -284,6 +289,21 @@ def test_a_build_created_again_before_the_swap_fails(runs: IngestRuns, matches: 
     assert (runs.get_alias_target() != live) == swapped
     assert runs.run().written == COUNT
     runs.check_documents(runs.get_alias_target(), COUNT, "first-1")
+
+
+@pytest.mark.parametrize("matches", [_looks_for_stale, _deletes])
+def test_resync_spares_an_index_created_again(runs: IngestRuns, matches: Callable[[Request], bool]) -> None:
+    """The writes of the new index are numbered from 0, so that a document of another writer looks older than the run."""
+    own = runs.run().index
+    document = {"uri": "file:///new.jpg", "source": PhotoSource().uri}
+
+    def recreate() -> None:
+        runs.recreate_index(own)
+        runs.client.index(index=own, id="new", body=document, params={"refresh": "true"})
+
+    with pytest.raises(IndexMismatch, match=f"'{own}' was deleted and created again"):
+        runs.run_paused(PauseOnce(recreate, matches), PhotoSource(0, 3), resync=True)
+    assert runs.read_documents(own) == {"new": document}
 
 
 @pytest.mark.parametrize("is_closed", [True, False])

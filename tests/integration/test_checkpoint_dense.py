@@ -114,7 +114,7 @@ def test_a_dense_model_has_no_tokens(folder: Path) -> None:
     with pytest.raises(ModelError, match="dense vectors only"):
         encoder.encode_images(_pixels(folder))
     with pytest.raises(ModelError, match="dense vectors only"):  # before an index is made
-        build_sink_plan(IngestOptions(alias="x", model=ModelSpec(name=str(folder))), None, "2024-05-06T00:00:00Z")
+        build_sink_plan(IngestOptions(alias="x", model=ModelSpec(name=str(folder))), None)
 
 
 def test_half_precision_is_near(folder: Path) -> None:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stair_es import SparseVector, resources
+from stair_es.cluster.bulk.response import WRITTEN_AGAIN
+from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents import state
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
-from stair_es.cluster.documents.state import IndexedDocument, StoredVersion, get_stored_by_id, get_stored_by_uri, scan_documents
+from stair_es.cluster.documents.state import (
+    IndexedDocument,
+    StoredVersion,
+    find_last_writes,
+    get_stored_by_id,
+    get_stored_by_uri,
+    scan_documents,
+    scan_older_documents,
+)
+from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -65,6 +78,10 @@ def cluster(engine: OpenSearch, rank_features_url: str) -> Cluster:
     return Cluster(Connection(url=rank_features_url), engine)
 
 
+def describe(found: Iterable[IndexedDocument]) -> list[tuple[str, str, str]]:
+    return [(entry.id, entry.uri, entry.source) for entry in found]
+
+
 def stored(uri: str, version: str | None = "etag-1") -> StoredVersion:
     return StoredVersion(id=make_document_id(uri), uri=uri, sha256="00", fingerprint=f"f-{uri}", version=version)
 
@@ -112,17 +129,74 @@ def test_entries_list_each_document_once_for_any_page_size(
     put(engine, index, [facts("x" * 9000)])
     engine.index(index=index, id="foreign", body={"caption": "no URI"}, params={"refresh": "true"})
     engine.index(index=index, id="bare", body={"uri": "u/999"}, params={"refresh": "true"})
-    expected = [IndexedDocument(id=make_document_id(image.uri), uri=image.uri, source=image.source) for image in images]
-    expected += [
-        IndexedDocument(id="second content", uri="u/007", source="s3://a/"),
-        IndexedDocument(id="bare", uri="u/999", source=""),
-    ]
-    found = list(scan_documents(cluster, index))
-    assert sorted(found, key=repr) == sorted(expected, key=repr)
-    assert [entry.uri for entry in found] == sorted(entry.uri for entry in found)
+    expected = [(make_document_id(image.uri), image.uri, image.source) for image in images]
+    expected += [("second content", "u/007", "s3://a/"), ("bare", "u/999", "")]
+    found = describe(scan_documents(cluster, index))
+    assert sorted(found) == sorted(expected)
+    assert [uri for _, uri, _ in found] == sorted(uri for _, uri, _ in found)
+    last_writes = find_last_writes(cluster, index, shards=2)
     for some in ([SOURCES[1]], list(SOURCES), ["s3://none/"], []):
-        found = list(scan_documents(cluster, index, sources=some))
-        assert sorted(found, key=repr) == sorted((entry for entry in expected if entry.source in some), key=repr)
+        found = describe(scan_older_documents(cluster, index, last_writes, some))
+        assert sorted(found) == sorted(entry for entry in expected if entry[2] in some)
+
+
+def test_older_documents_are_ordered_by_their_shards(
+    engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`put` dates all documents to the same minute: only the order of the writes tells them apart."""
+    monkeypatch.setattr(state, "_PAGE_SIZE", 3)
+    assert find_last_writes(cluster, index, shards=2) == (None, None)
+    assert list(scan_older_documents(cluster, index, (None, None), SOURCES)) == []
+    images = [facts(f"u/{i}") for i in range(12)]
+    put(engine, index, images)
+    last_writes = find_last_writes(cluster, index, shards=2)
+    put(engine, index, [facts("u/new-1"), facts("u/new-2"), *images[:4]])
+    older = list(scan_older_documents(cluster, index, last_writes, SOURCES))
+    assert sorted(entry.uri for entry in older) == sorted(image.uri for image in images[4:])
+    earlier_primary = [last and replace(last, primary_term=last.primary_term - 1) for last in last_writes]
+    assert list(scan_older_documents(cluster, index, earlier_primary, SOURCES)) == []
+    again, gone, *others = older
+    put(engine, index, [facts(again.uri)], refresh=False)
+    engine.delete(index=index, id=gone.id)
+    engine.indices.put_alias(index=index, name=make_write_alias(index))
+    writer = BulkWriter(cluster=cluster, index=index)
+    outcomes = writer.delete([entry.id for entry in older], {entry.id: entry.delete_options for entry in older}).outcomes
+    assert outcomes == {again.id: WRITTEN_AGAIN, **dict.fromkeys([gone.id, *(entry.id for entry in others)])}
+    engine.indices.refresh(index=index)
+    left = {"u/new-1", "u/new-2", *(image.uri for image in images[:4]), again.uri}
+    assert {entry.uri for entry in scan_documents(cluster, index)} == left
+
+
+def test_a_document_with_routing_is_deleted_on_its_shard(engine: OpenSearch, cluster: Cluster, index: str) -> None:
+    for number in range(8):
+        engine.index(index=index, id="1", body={"uri": f"u/{number}", "source": "s"}, params={"routing": str(number)})
+    engine.indices.put_alias(index=index, name=make_write_alias(index))
+    engine.indices.refresh(index=index)
+    found = list(scan_older_documents(cluster, index, find_last_writes(cluster, index, shards=2), ["s"]))
+    assert len(found) == 2  # one id on each shard
+    for entry in found:
+        BulkWriter(cluster=cluster, index=index).delete([entry.id], {entry.id: entry.delete_options})
+    engine.indices.refresh(index=index)
+    assert list(scan_documents(cluster, index)) == []
+
+
+def test_a_shrunk_index_is_scanned_completely(
+    engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its documents come from two shards, so that several have the same number."""
+    monkeypatch.setattr(state, "_PAGE_SIZE", 1)
+    images = [facts(f"u/{i:02}") for i in range(12)]
+    put(engine, index, images)
+    engine.indices.put_settings(index=index, body={"index.blocks.write": True})
+    shrunk = f"{index}-shrunk"
+    body = {"settings": {"index.number_of_shards": 1, "index.blocks.write": None}}
+    engine.indices.shrink(index=index, target=shrunk, body=body, params={"wait_for_active_shards": "1"})
+    [last] = find_last_writes(cluster, shrunk, shards=1)
+    found = list(scan_older_documents(cluster, shrunk, [last], SOURCES))
+    assert sorted(entry.uri for entry in found) == [image.uri for image in images]
+    assert len({entry.delete_options["if_seq_no"] for entry in found}) < len(found)
+    put(engine, shrunk, [facts("u/new")])
+    assert len(list(scan_older_documents(cluster, shrunk, [last], SOURCES))) == len(images)
 
 
 def test_entries_continue_while_others_write(

@@ -92,7 +92,7 @@ def test_the_whole_life_of_an_index(
     cluster.refresh(build.name)
     swap_alias(cluster, ALIAS, build)
     assert list(cluster.client.indices.get_alias(name=ALIAS)) == [build.name]
-    assert {entry.uri for entry in scan_documents(cluster, ALIAS, sources=["s"])} == set(images)
+    assert {entry.uri for entry in scan_documents(cluster, ALIAS)} == set(images)
     assert set(get_stored_by_uri(cluster, ALIAS, list(images))) == set(images)
     assert len(get_stored_by_id(cluster, ALIAS, [make_document_id(uri) for uri in images])) == 100
     assert delete_retired_indices(cluster, ALIAS, 0) == [live.name]

@@ -8,17 +8,20 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from support.corpora.ingest_sources import LONG_AGO, PHOTOS, ListSource, copy_photo, copy_photos
 from support.messages import forward_messages
+from support.paused_runs import PauseOnce
+from support.servers.fault_proxy import FaultProxy
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, make_content_id
 from stair_es.errors import IngestError, ReadError, SourceError
+from stair_es.ingest import stages
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.dry_run import DryRunReport, simulate_ingest
 from stair_es.ingest.enrichers.base import EnricherSpec
@@ -86,9 +89,9 @@ def messages() -> list[str]:
 
 @pytest.fixture
 def run(node_url: str, messages: list[str]) -> Run:
-    def run_(options: IngestOptions, *sources: Source) -> IngestReport:
+    def run_(options: IngestOptions, *sources: Source, url: str = node_url) -> IngestReport:
         with forward_messages(messages.append):
-            return run_ingest(sources, Connection(url=node_url), options, progress=lambda _: None)
+            return run_ingest(sources, Connection(url=url), options, progress=lambda _: None)
 
     return run_
 
@@ -372,21 +375,48 @@ def test_ids_by_content_follow_changed_and_moved_photos(
     assert len(_stored(client, options.alias)) == 6
 
 
-def test_resync_keeps_documents_of_a_parallel_run(run: Run, options: IngestOptions, folder: Path, client: OpenSearch) -> None:
-    run(options, _source(folder))
+@pytest.mark.parametrize("id_by", ["uri", "content-hash"])
+@pytest.mark.parametrize("ahead_h", [-1, 1, 31 * 24])
+def test_resync_keeps_what_a_writer_with_another_clock_stores(
+    run: Run,
+    options: IngestOptions,
+    folder: Path,
+    client: OpenSearch,
+    node_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    ahead_h: int,
+    id_by: str,
+) -> None:
+    """Nothing that is stored after the run began is removed, and everything whose image is gone is."""
+    options = replace(options, document=DocumentSettings(id=id_by))  # type: ignore[arg-type]
+    photos, (back, *gone) = iter(sorted(PHOTOS.glob("*.jpg"))[8:]), sorted(folder.iterdir())[:4]
+
+    def store(path: Path, written: int = 1) -> None:
+        """Write a new photo, by another writer."""
+        copy_photo(next(photos), path)
+        with monkeypatch.context() as patch:
+            at = datetime.now(timezone.utc) + timedelta(hours=ahead_h)
+            patch.setattr(stages, "get_timestamp", lambda: at.isoformat(timespec="milliseconds"))
+            assert run(replace(options, dead_letters=folder.parent / "beside.jsonl"), _source(folder)).written == written
 
     class Slow(ListSource):
         """While it is listed, a photo comes in that another run finds and this listing has missed."""
 
         def list_items(self) -> Iterator[SourceItem | ListingFailure]:
             yield from self._items
-            shutil.copy(sorted(PHOTOS.glob("*.jpg"))[8], folder / "new.jpg")
-            assert run(replace(options, dead_letters=folder.parent / "beside.jsonl"), _source(folder)).written == 1
+            store(folder / "while-listing.jpg")
 
+    store(folder / "first.jpg", written=7)
+    for path in (back, *gone):
+        path.unlink()
     items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
-    report = run(replace(options, resync=True), Slow(list(items[1:]), folder.as_uri()))
-    assert report.removed == 1
-    assert (folder / "new.jpg").as_uri() in _stored(client, options.alias)
+    compares = PauseOnce(lambda: store(folder / "while-comparing.jpg"), lambda request: b'"_seq_no":{"lte"' in request.body)
+    deletes = PauseOnce(lambda: store(back), lambda request: request.is_bulk and b'"if_seq_no"' in request.body)
+    with FaultProxy(node_url, lambda request: compares(request) or deletes(request)) as proxy:
+        report = run(replace(options, resync=True), Slow(list(items), folder.as_uri()), url=proxy.url)
+    assert (compares.error, deletes.error) == (None, None)
+    assert report.removed == (len(gone) if id_by == "uri" else len(gone) + 1)
+    assert sorted(_stored(client, options.alias)) == sorted(path.as_uri() for path in folder.iterdir())
 
 
 def test_a_dry_run_predicts_the_run_and_changes_nothing(

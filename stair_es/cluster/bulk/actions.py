@@ -46,13 +46,13 @@ def build_update_action(id_: str, fields: Mapping[str, Any]) -> SerializedAction
     return id_, orjson.dumps(action) + b"\n" + orjson.dumps({"doc": fields}) + b"\n"
 
 
-def build_delete_action(id_: str, _: Mapping[str, Any]) -> SerializedAction:
-    """Build a `delete` action.
+def build_delete_action(id_: str, options: Mapping[str, Any]) -> SerializedAction:
+    """Build a `delete` action, with options such as `if_seq_no`.
 
     Raises:
         TypeError: If `id_` can't be serialized as JSON.
     """
-    return id_, orjson.dumps({"delete": {"_id": id_}}) + b"\n"
+    return id_, orjson.dumps({"delete": {"_id": id_, **options}}) + b"\n"
 
 
 def build_noop_action(id_: str) -> SerializedAction:

@@ -36,6 +36,8 @@ class ItemResult:
     remedy: str = ""
 
 
+WRITTEN_AGAIN = "it was written again after it was read"
+"""Reason why a document was not deleted: it no longer has the version that was to be deleted."""
 NOT_MENTIONED = ItemResult("busy", "the response doesn't mention it")
 INDEX_NOT_MENTIONED = ItemResult("busy", "the response doesn't name its index")
 
@@ -62,6 +64,8 @@ def classify_item(kind: str, outcome: Mapping[str, Any], index: str) -> ItemResu
     if status < 300 or (status == 404 and missing):
         return ItemResult("done") if stored_in == index else INDEX_NOT_MENTIONED
     reason = f"HTTP {status}: {format_cluster_error(error)}"
+    if kind == "delete" and status == 409:
+        return ItemResult("done") if "no document was found" in reason else ItemResult("failed", WRITTEN_AGAIN)
     if type_ == BLOCKED or status in BUSY_STATUSES or status >= 500 or status == 409:
         return ItemResult("busy", reason)
     if status in (401, 403):

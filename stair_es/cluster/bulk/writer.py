@@ -133,13 +133,16 @@ class BulkWriter:
         """
         return self._write_actions(build_update_action, documents)
 
-    def delete(self, ids: Sequence[str]) -> BulkResult:
+    def delete(self, ids: Sequence[str], options: Mapping[str, Mapping[str, Any]] | None = None) -> BulkResult:
         """Delete documents; a missing document counts as deleted.
+
+        `options` are those of the actions by id. With `if_seq_no` and `if_primary_term`, a document that was written again stays:
+        its reason is `WRITTEN_AGAIN`.
 
         Raises:
             ClusterError: As for `write`.
         """
-        return self._write_actions(build_delete_action, [(id_, {}) for id_ in ids])
+        return self._write_actions(build_delete_action, [(id_, (options or {}).get(id_, {})) for id_ in ids])
 
     def _write_actions(
         self,

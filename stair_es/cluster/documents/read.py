@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
@@ -18,21 +20,41 @@ _STATUS_BY_ERROR = {"not_found": 404, "index_closed_exception": 400, "security_e
 """HTTP status by a part of the error's type. All other errors are retryable."""
 
 
+@dataclass(frozen=True)
+class WriteVersion:
+    """The version of a stored document: the cluster numbers each write."""
+
+    seq_no: int
+    primary_term: int
+
+    @classmethod
+    def from_hit(cls, doc: Mapping[str, Any]) -> WriteVersion:
+        """Build the version from a hit or a document of a GET response."""
+        return cls(int(doc["_seq_no"]), int(doc["_primary_term"]))
+
+
 def paginate_hits(
-    cluster: Cluster, index: str, body: Mapping[str, Any], *, size: int, sort: Sequence[Mapping[str, Any]] = DOCUMENT_ORDER
+    cluster: Cluster,
+    index: str,
+    body: Mapping[str, Any],
+    *,
+    size: int,
+    sort: Sequence[Mapping[str, Any]] = DOCUMENT_ORDER,
+    preference: str = "",
 ) -> Iterator[list[dict[str, Any]]]:
     """Paginate the hits of a search in the order of their URIs, `size` per page; the last page may be empty or shorter.
 
     Paging by `search_after` means that a retried request can't skip a document, nothing is held open in the cluster, and every
     engine supports it. Documents with equal URI and content may be missed if a page ends between them. Its query should exclude
-    documents without a URI, and with another `sort` equal documents may be missed.
+    documents without a URI, and with another `sort` equal documents may be missed. `preference` selects the shards to search.
 
     Raises:
         ClusterError: If a request fails, or shards of the index are unavailable.
     """
     request: dict[str, Any] = {**body, "size": size, "sort": list(sort), "track_total_hits": False}
+    search = partial(cluster.search, index, preference=preference) if preference else partial(cluster.search, index)
     while True:
-        hits: list[dict[str, Any]] = cluster.search(index, request)["hits"]["hits"]
+        hits: list[dict[str, Any]] = search(request)["hits"]["hits"]
         yield hits
         if len(hits) < size:
             return

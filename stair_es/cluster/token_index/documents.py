@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from stair_es.cluster.documents.document import parse_token_weights
+from stair_es.cluster.documents.read import WriteVersion
 from stair_es.types import SparseVector
 
 TOKEN_INDEX_VERSION = 3
@@ -23,19 +23,6 @@ COPIED_FIELDS = ("uri", "name", "source", "caption", "colors", "model", "taken_a
 
 TokenDocuments: TypeAlias = dict[str, dict[str, Any]]
 """`_id` -> `_source`."""
-
-
-@dataclass(frozen=True)
-class WriteVersion:
-    """The version of a stored document: the cluster numbers each write."""
-
-    seq_no: int
-    primary_term: int
-
-    @classmethod
-    def from_hit(cls, doc: Mapping[str, Any]) -> WriteVersion:
-        """Build the version from a hit or a document of a GET response."""
-        return cls(int(doc["_seq_no"]), int(doc["_primary_term"]))
 
 
 def compute_source_version(fields: Mapping[str, Any], write: WriteVersion) -> str:

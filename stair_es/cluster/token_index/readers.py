@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.documents.read import count_matches, get_documents_by_id, paginate_hits
-from stair_es.cluster.token_index.documents import COPIED_FIELDS, VERSIONED_FIELDS, WriteVersion, compute_source_version
+from stair_es.cluster.documents.read import WriteVersion, count_matches, get_documents_by_id, paginate_hits
+from stair_es.cluster.token_index.documents import COPIED_FIELDS, VERSIONED_FIELDS, compute_source_version
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:

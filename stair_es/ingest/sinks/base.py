@@ -36,8 +36,6 @@ class SinkPlan:
     """Token policy to apply to documents; None for the sink's own."""
     largest_weight: float | None = None
     """Largest possible weight of a token; None if unknown or irrelevant."""
-    started_at: str = ""
-    """Start of the listing, in the format of `ingested_at`. Documents stored later, by a concurrent run, are never stale."""
     settings: Settings | None = None
     """Data folder and trusted models of this machine; None for those of the environment."""
 
@@ -60,9 +58,6 @@ class SinkWriter(Protocol):
 
     def update(self, documents: Documents) -> BulkResult:
         """Update fields of existing documents; a missing document counts as updated."""
-
-    def delete(self, ids: Sequence[str]) -> BulkResult:
-        """Delete documents; a missing document counts as deleted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +99,14 @@ class SinkSession(Protocol):
         """Return a context for all writes. Settings relaxed for the load are restored on any exit."""
 
     def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:
-        """Iterate over the documents of these sources that were stored before the run began."""
+        """Iterate over the documents of these sources that were stored before `SinkKind.open_readonly` returned this session."""
+
+    def delete_documents(self, documents: Sequence[IndexedDocument]) -> BulkResult:
+        """Delete documents of `iterate_documents`, unless they were written again; a missing document counts as deleted.
+
+        Raises:
+            StairError: If the sink as a whole can't be written to.
+        """
 
     def complete(self, coverage: RunCoverage) -> SinkResult:
         """Make everything that was written searchable; called after a complete run."""
@@ -125,4 +127,8 @@ class SinkKind(Protocol):
         """
 
     def open_readonly(self, plan: SinkPlan) -> SinkSession | None:
-        """Open the sink for a dry run, without changes; None if the run would begin with an empty index."""
+        """Open the sink without changes, before a run that removes documents, or for a dry run.
+
+        Returns:
+            The session; None if the run would begin with an empty index.
+        """

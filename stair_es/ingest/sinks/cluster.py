@@ -15,13 +15,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_es._itertools import batched
+from stair_es.cluster.bulk.writer import BulkResult
 from stair_es.cluster.client.capabilities import ClusterInfo, check_neural_plugin, get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.documents import state
+from stair_es.cluster.documents.read import WriteVersion
 from stair_es.cluster.documents.state import IndexedDocument
-from stair_es.cluster.index.aliases import check_alias_target, delete_retired_indices, swap_alias
+from stair_es.cluster.index.aliases import check_alias_target, check_identities, delete_retired_indices, swap_alias
 from stair_es.cluster.index.lifecycle import find_index, open_index
 from stair_es.cluster.index.load_settings import relax_index_settings
 from stair_es.cluster.index.mappings import build_index_body
@@ -54,7 +56,8 @@ class ClusterSinkSession:
     alias: str
     write_target: WriteTarget
     options: ClusterSinkOptions
-    started_at: str
+    last_writes: Sequence[WriteVersion | None]
+    """Last write of each shard before the session was opened; empty for a session that was opened to write."""
     policy: TokenPolicy | None
     """Token policy of the index at the start of the run."""
     token_ids: TokenIds | None
@@ -78,8 +81,20 @@ class ClusterSinkSession:
                 raise
 
     def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:
-        """Iterate over the documents of these sources that were stored before the run began."""
-        return state.scan_documents(self._cluster, self.index, sources=sources, ingested_before=self.started_at)
+        """Iterate over the documents of these sources whose last write is older than the session."""
+        return state.scan_older_documents(self._cluster, self.index, self.last_writes, sources)
+
+    def delete_documents(self, documents: Sequence[IndexedDocument]) -> BulkResult:
+        """Delete documents in the version that was read.
+
+        The numbers of writes mean nothing in another index of the same name, so its identity is checked after they were read.
+
+        Raises:
+            ClusterError: If the index can't be read or written.
+            IndexMismatch: If the index was created again or restored.
+        """
+        check_identities(self._cluster, self.write_target.identities)
+        return self.writer.delete(documents)
 
     def complete(self, coverage: RunCoverage) -> IndexSinkResult:
         """Swap the alias if the new index has every image of the old one that still exists.
@@ -214,7 +229,12 @@ class ClusterSinkKind:
         """Return a session on the index that a run would write into, without changing it; None if the run would create one."""
         resolved = self._resolve_plan(plan)
         write_target = self._find_index(plan, resolved)
-        return _build_session(plan, resolved, write_target) if write_target else None
+        if write_target is None:
+            return None
+        cluster = get_shared_cluster(resolved.connection)
+        cluster.refresh(write_target.name)
+        last_writes = state.find_last_writes(cluster, write_target.name, write_target.shards)
+        return _build_session(plan, resolved, write_target, last_writes)
 
     def plan_token_index(self, plan: SinkPlan) -> TokenIndexPlan | None:
         """Return what a run would do to the token index; None if nothing."""
@@ -254,7 +274,9 @@ class _ResolvedPlan:
     token_index: TokenIndexRequest
 
 
-def _build_session(plan: SinkPlan, resolved: _ResolvedPlan, write_target: WriteTarget) -> ClusterSinkSession:
+def _build_session(
+    plan: SinkPlan, resolved: _ResolvedPlan, write_target: WriteTarget, last_writes: Sequence[WriteVersion | None] = ()
+) -> ClusterSinkSession:
     writer = ClusterSinkWriter(connection=resolved.connection, index=write_target.name, policy=plan.bulk)
     token_ids = None
     if plan.document.vector == "seismic":
@@ -269,7 +291,7 @@ def _build_session(plan: SinkPlan, resolved: _ResolvedPlan, write_target: WriteT
         alias=plan.alias,
         write_target=write_target,
         options=resolved.options,
-        started_at=plan.started_at,
+        last_writes=last_writes,
         policy=write_target.policy,
         token_ids=token_ids,
         has_token_index=resolved.token_index.is_enabled,

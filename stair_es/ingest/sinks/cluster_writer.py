@@ -11,7 +11,7 @@ from stair_es.cluster.bulk.writer import BulkPolicy, BulkResult, BulkWriter
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents import state
-from stair_es.cluster.documents.state import StoredVersion
+from stair_es.cluster.documents.state import IndexedDocument, StoredVersion
 from stair_es.ingest.sinks.base import Documents
 
 
@@ -47,9 +47,10 @@ class ClusterSinkWriter:
         """Update fields of documents with bulk requests."""
         return self._bulk.update(documents)
 
-    def delete(self, ids: Sequence[str]) -> BulkResult:
-        """Delete documents with bulk requests."""
-        return self._bulk.delete(ids)
+    def delete(self, documents: Sequence[IndexedDocument]) -> BulkResult:
+        """Delete documents with bulk requests, in the version that was read."""
+        options = {document.id: document.delete_options for document in documents}
+        return self._bulk.delete(list(options), options)
 
     @property
     def _bulk(self) -> BulkWriter:

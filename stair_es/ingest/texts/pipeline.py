@@ -19,7 +19,6 @@ from stair_es.ingest.options import BaseIngestOptions
 from stair_es.ingest.plan import build_sink_plan, get_session_policy, get_session_token_ids, load_sink_kind
 from stair_es.ingest.run import IngestRun, RunProgressCallback, open_run_accounting
 from stair_es.ingest.source_stream import SourceStream
-from stair_es.ingest.state import get_timestamp
 from stair_es.ingest.texts.stages import TextStages
 from stair_es.model import registry
 
@@ -65,7 +64,7 @@ def run_text_ingest(
         accounting.dead_letters.check_writable()
         stream = SourceStream(sources)
         listed = _check_not_empty(stream)
-        session = load_sink_kind(options).open(build_sink_plan(options, connection, get_timestamp()))
+        session = load_sink_kind(options).open(build_sink_plan(options, connection))
         encoder = registry.load_encoder(options.model)
         stages = TextStages(
             writer=session.writer,

@@ -22,6 +22,7 @@ from support.plugin_metadata import write_entry_points
 
 from stair_es import plugins
 from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.documents.state import IndexedDocument
 from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.errors import PluginError, ReadError, UsageError
 from stair_es.ingest.enrichers.base import EnricherInput
@@ -211,7 +212,7 @@ def test_ndjson_counts_all_files(example: Callable[[str], Any], tmp_path: Path) 
     writer.update([("2", {"version": "v3"}), ("4", {"version": "v3"})])
     assert {id_: stored.version for id_, stored in writer.find_by_id(["1", "2", "3", "4"]).items()} == {"1": "v2", "2": "v3"}
     assert writer.find_by_uri(["u2", "u9"])["u2"].id == "2"
-    writer.delete(["1", "9"])
+    session.delete_documents([IndexedDocument(id=id_, uri="", source="") for id_ in ("1", "9")])
     assert [(entry.id, entry.uri) for entry in session.iterate_documents(["file:///a"])] == [("2", "u2")]
     assert list(session.iterate_documents(["file:///b"])) == []
     again = kind.open(_plan(tmp_path / "out"))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.messages import forward_messages
 
+from stair_es.cluster.bulk.writer import BulkResult
 from stair_es.cluster.documents.state import IndexedDocument
 from stair_es.errors import IngestError
 from stair_es.ingest.accounting.run_accounting import RunAccounting
@@ -42,6 +43,9 @@ class RecordingSession:
 
     def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:
         yield from ()
+
+    def delete_documents(self, documents: Sequence[IndexedDocument]) -> BulkResult:
+        raise NotImplementedError
 
     def complete(self, coverage: RunCoverage) -> SinkResult:
         self.events.append("complete")

@@ -67,18 +67,14 @@ class NdjsonWriter:
                 outcomes[id_] = None
             except TypeError as error:
                 outcomes[id_] = f"not JSON: {error}"
-        return BulkResult(outcomes, [self._write_file(lines, len(documents))])
+        return BulkResult(outcomes, [self.write_file(lines, len(documents))])
 
     def update(self, documents: Documents) -> BulkResult:
         """See `SinkWriter`."""
         lines = [line for id_, fields in documents for line in (_serialize_action("update", id_), orjson.dumps({"doc": fields}))]
-        return BulkResult({id_: None for id_, _ in documents}, [self._write_file(lines, len(documents))])
+        return BulkResult({id_: None for id_, _ in documents}, [self.write_file(lines, len(documents))])
 
-    def delete(self, ids: Sequence[str]) -> BulkResult:
-        """See `SinkWriter`."""
-        return BulkResult(dict.fromkeys(ids), [self._write_file([_serialize_action("delete", id_) for id_ in ids], len(ids))])
-
-    def _write_file(self, lines: Iterable[bytes], documents: int) -> BulkRequestStats:
+    def write_file(self, lines: Iterable[bytes], documents: int) -> BulkRequestStats:
         """Write a new file atomically: a process that is killed here leaves no file that looks complete.
 
         Names begin with the time, so that sorting them gives the order of writing.
@@ -116,6 +112,11 @@ class NdjsonSession:
         for id_, document in get_ledger(self.writer.folder).read_documents().items():
             if document.source in sources:
                 yield IndexedDocument(id=id_, uri=document.stored.uri, source=document.source)
+
+    def delete_documents(self, documents: Sequence[IndexedDocument]) -> BulkResult:
+        """See `SinkSession`. A ledger without versions can't tell whether a document was written again."""
+        lines = [_serialize_action("delete", document.id) for document in documents]
+        return BulkResult({document.id: None for document in documents}, [self.writer.write_file(lines, len(documents))])
 
     def complete(self, coverage: RunCoverage) -> SinkResult:
         """Return the result: every file was complete when it got its name."""

@@ -64,6 +64,8 @@ def test_backoff_doubles_with_jitter_up_to_its_limit(attempt: int, full: float) 
         ("index", 503, "unavailable_shards_exception", "busy"),
         ("index", 500, "null_pointer_exception", "busy"),
         ("update", 409, "version_conflict_engine_exception", "busy"),
+        ("delete", 409, "version_conflict_engine_exception", "failed"),
+        ("delete", 409, "version conflict, required seqNo [2], primary term [1]. but no document was found", "done"),
         ("index", 403, "cluster_block_exception", "busy"),
         ("index", 429, "cluster_block_exception", "busy"),
         ("index", 403, "security_exception", "forbidden"),

@@ -110,14 +110,14 @@ def test_a_model_whose_tokens_cannot_have_ids_is_rejected(
 
 def test_another_sink_keeps_no_ids() -> None:
     with pytest.raises(UsageError, match="'other' keeps no token ids"):
-        build_sink_plan(IngestOptions(alias="photos", model=MINI, document=SEISMIC, sink="other"), None, "")
+        build_sink_plan(IngestOptions(alias="photos", model=MINI, document=SEISMIC, sink="other"), None)
 
 
 def test_a_plan_has_the_tokens_of_the_model() -> None:
-    made = build_sink_plan(IngestOptions(alias="photos", model=MINI, document=SEISMIC), None, "")
+    made = build_sink_plan(IngestOptions(alias="photos", model=MINI, document=SEISMIC), None)
     assert made.index_spec.tokens == find_model_tokens(MINI, SEISMIC).tokens
     assert made.largest_weight == 1
-    assert build_sink_plan(IngestOptions(alias="photos", model=MINI), None, "").index_spec.tokens == ()
+    assert build_sink_plan(IngestOptions(alias="photos", model=MINI), None).index_spec.tokens == ()
 
 
 def test_ids_travel_to_workers() -> None:

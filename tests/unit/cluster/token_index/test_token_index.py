@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from stair_es.cluster.documents.read import WriteVersion
 from stair_es.cluster.metadata.index_metadata import (
     INDEX_FORMAT,
     MAX_INDEX_NAME_BYTES,
@@ -21,7 +22,7 @@ from stair_es.cluster.metadata.index_metadata import (
     make_index_name,
     make_write_alias,
 )
-from stair_es.cluster.token_index.documents import WriteVersion, build_token_documents, compute_source_version
+from stair_es.cluster.token_index.documents import build_token_documents, compute_source_version
 from stair_es.cluster.token_index.index import TokenIndexState, build_alias_actions, make_token_alias, make_token_index_name
 from stair_es.cluster.token_index.readers import TokenSummary, check_pageable_mapping
 from stair_es.cluster.token_index.sync import find_orphan_images, find_stale_images
