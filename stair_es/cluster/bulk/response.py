@@ -59,6 +59,8 @@ def classify_item(kind: str, outcome: Mapping[str, Any], index: str) -> ItemResu
     error, stored_in = outcome.get("error"), outcome.get("_index")
     if stored_in not in (None, index, make_write_alias(index)):  # an action that fails early has the name of the alias
         return ItemResult("wrong_index", str(stored_in))
+    if kind == "index" and status < 300 and outcome.get("result") == "noop":  # an update may change nothing
+        return ItemResult("failed", "an ingest pipeline of the index dropped it (result: noop)")
     type_ = str(error.get("type")) if isinstance(error, dict) else ""
     missing = (kind == "delete" and not error) or (kind == "update" and type_ == "document_missing_exception")
     if status < 300 or (status == 404 and missing):

@@ -93,6 +93,14 @@ def test_a_document_counts_as_stored_only_if_the_response_names_its_index() -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "stored_in", "status_name"),
+    [("index", "x", "failed"), ("index", "x.write", "failed"), ("index", None, "failed"), ("update", "x", "done")],
+)
+def test_a_document_that_a_pipeline_drops_fails(kind: str, stored_in: str | None, status_name: str) -> None:
+    assert classify_item(kind, {"_index": stored_in, "status": 200, "result": "noop"}, "x").status == status_name
+
+
 def test_a_missing_pipeline_does_not_fail_the_document() -> None:
     error = {"type": "illegal_argument_exception", "reason": "pipeline with id [prune] does not exist"}
     assert classify_item("index", {"status": 400, "error": error}, "x").status == "closed"
