@@ -22,7 +22,10 @@ from stair_es.sources.io.remote import (
 )
 from stair_es.sources.io.uris import get_suffix, has_suffix, is_hidden
 
-_PAGE = 1000
+_MAX_EMPTY_PAGES = 1000
+"""Consecutive pages of a bucket's listing without an object."""
+_MAX_FOLDER_DEPTH = 100
+"""Folders within each other, below the listed one: a link on a server may lead back to a folder above it."""
 
 
 class RemoteFileLister:
@@ -113,12 +116,15 @@ def _count_matched_parts(pattern: GlobPattern, parts: Sequence[str]) -> int | No
 
 def _list_entries(fs: Any, top: str) -> Iterator[Mapping[str, Any] | tuple[str, str]]:  # noqa: ANN401
     """Yield the objects below `top`, or (folder, reason) for a folder that cannot be listed."""
-    if hasattr(fs, "_iterdir") and hasattr(fs, "split_path"):
-        yield from _list_s3_pages(fs, top)
+    if hasattr(fs, "call_s3") and hasattr(fs, "split_path"):
+        yield from _list_s3_objects(fs, top)
         return
     pending, first = [top], True
     while pending:
         folder = pending.pop()
+        if folder.count("/") - top.count("/") > _MAX_FOLDER_DEPTH:
+            yield folder, f"more than {_MAX_FOLDER_DEPTH} folders within each other (a link to a folder above it?)"
+            continue
         try:
             entries = fs.ls(folder, detail=True)
         except Exception as error:
@@ -130,24 +136,38 @@ def _list_entries(fs: Any, top: str) -> Iterator[Mapping[str, Any] | tuple[str, 
             first = False
         files = [entry for entry in entries if entry["type"] == "file" and not str(entry["name"]).endswith("/")]
         yield from sorted(files, key=lambda entry: str(entry["name"]))
-        folders = {str(entry["name"]) for entry in entries if entry["type"] == "directory"} - {folder}
-        pending += sorted(folders, reverse=True)
+        names = {str(entry["name"]) for entry in entries if entry["type"] == "directory"}
+        below = (name for name in names if len(name.rstrip("/")) > len(folder.rstrip("/")))  # neither itself nor one above it
+        pending += sorted(below, reverse=True)
 
 
-def _list_s3_pages(fs: Any, top: str) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401
-    """List a bucket of S3 page by page, flat and by key, so that a folder of millions is never in memory."""
-    from fsspec.asyn import sync  # type: ignore[import-untyped]
+def _list_s3_objects(fs: Any, top: str) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401
+    """List a bucket of S3 page by page, flat and by key, so that a folder of millions is never in memory.
 
+    Raises:
+        SourceError: If the store returns the same page again, or one empty page after the other.
+    """
     bucket, key, _ = fs.split_path(top)
-    stream = fs._iterdir(bucket, delimiter="", prefix=key.rstrip("/") + "/" if key else "")
+    request = {"Bucket": bucket, "Prefix": key.rstrip("/") + "/" if key else "", **getattr(fs, "req_kw", {})}
+    pages = empty_pages = 0
+    kept_key, kept_until = None, 1
+    while True:
+        page = fs.call_s3("list_objects_v2", **request)
+        objects, pages = page.get("Contents") or [], pages + 1
+        empty_pages = 0 if objects else empty_pages + 1
+        # Brent's algorithm: keeps the first key of one page, and finds a cycle of any length.
+        if empty_pages > _MAX_EMPTY_PAGES or (objects and objects[0]["Key"] == kept_key):
+            raise SourceError(
+                f"s3://{bucket} can't be listed to its end: the store repeats a page or sends empty ones ({pages:,} so far)",
+                "The store is faulty. Specify a longer prefix, or a list of the objects.",
+            )
+        if objects and pages >= kept_until:
+            kept_key, kept_until = objects[0]["Key"], 2 * pages
+        yield from (_build_object_info(bucket, found) for found in objects if not found["Key"].endswith("/"))
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
 
-    async def fetch_page() -> list[Mapping[str, Any]]:
-        page = list[Mapping[str, Any]]()
-        async for entry in stream:
-            page.append(entry)
-            if len(page) == _PAGE:
-                break
-        return page
 
-    while entries := sync(fs.loop, fetch_page):
-        yield from (entry for entry in entries if entry.get("type") == "file" and not str(entry["name"]).endswith("/"))
+def _build_object_info(bucket: str, found: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**found, "name": f"{bucket}/{found['Key']}", "type": "file", "size": found["Size"]}
