@@ -23,6 +23,7 @@ from stair_es.ingest.sinks.features import IndexSinkResult
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import describe_losses
 from stair_es.ingest.state import Batch
+from stair_es.sources.limits import join_names
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class IngestRun:
         if left_out := self.stream.describe_left_out():
             logger.info(left_out)
         if self.stream.dropped_columns:
-            names = ", ".join(sorted(self.stream.dropped_columns))
+            names = join_names(sorted(self.stream.dropped_columns))
             advice = " To keep one, give its field another name: --field FIELD=COLUMN" if self.noun == "image" else ""
             logger.info("columns left out, since their names are reserved or can't be field names: %s.%s", names, advice)
 

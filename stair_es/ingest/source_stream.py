@@ -11,6 +11,7 @@ from stair_es.cluster.documents.document import check_field_names
 from stair_es.errors import UsageError
 from stair_es.sources.base import ListingFailure, Source, SourceItem
 from stair_es.sources.io.uris import STDIN_URI
+from stair_es.sources.limits import MAX_FIELD_NAME_CHARS, NameCounter
 
 _LEFT_OUT = (
     ("hidden", "hidden file or folder", "hidden files and folders", "--hidden"),
@@ -28,8 +29,8 @@ class SourceStream:
         """URIs of the sources that were listed completely."""
         self.empty: list[str] = []
         """URIs of the complete sources without images."""
-        self.dropped_columns: set[str] = set()
-        """Names of columns that can't be document fields: they are reserved, or invalid in every engine."""
+        self.dropped_columns = NameCounter()
+        """Columns that can't be document fields: their names are reserved, too long, or invalid in every engine."""
 
     def __iter__(self) -> Iterator[SourceItem | ListingFailure]:
         for source in self._sources:
@@ -49,7 +50,9 @@ class SourceStream:
     def _drop_columns(self, item: SourceItem) -> SourceItem:
         if all(map(_is_document_field, item.fields)):
             return item
-        self.dropped_columns.update(name for name in item.fields if not _is_document_field(name))
+        for name in item.fields:
+            if not _is_document_field(name):
+                self.dropped_columns.add_name(name)
         return replace(item, fields={name: value for name, value in item.fields.items() if _is_document_field(name)})
 
     @property
@@ -69,9 +72,10 @@ class SourceStream:
     @property
     def ignored(self) -> Mapping[str, int]:
         """Suffix -> number of files skipped because they aren't images."""
-        counts: Counter[str] = Counter()
+        counts = NameCounter()
         for source in self._sources:
-            counts.update(source.ignored)
+            for suffix, count in source.ignored.items():
+                counts.add_name(suffix, count)
         return counts
 
     def describe_left_out(self) -> str:
@@ -95,8 +99,12 @@ def _replace_invalid_uri(found: SourceItem | ListingFailure) -> SourceItem | Lis
     return found
 
 
-@lru_cache(maxsize=1024)
 def _is_document_field(name: str) -> bool:
+    return len(name) <= MAX_FIELD_NAME_CHARS and _is_field_name(name)
+
+
+@lru_cache(maxsize=1024)
+def _is_field_name(name: str) -> bool:
     try:
         check_field_names([name])
     except UsageError:

@@ -17,6 +17,7 @@ from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.open_file import open_unpacked
 from stair_es.sources.io.uris import to_file_uri
 from stair_es.sources.kinds.table import IMAGE_COLUMNS
+from stair_es.sources.limits import join_names
 
 MAX_CAPTION_LINE = 1 << 24
 
@@ -89,7 +90,7 @@ def parse_karpathy(path: Path, images: list[Any], split: str) -> Iterator[Captio
     requested = split.split("+")
     for name in requested:
         if name not in splits:
-            available = ", ".join(sorted(splits)) or "none"
+            available = join_names(sorted(splits)) or "none"
             raise UsageError(
                 f"{path} has no split {name!r}", f"It has: {available}. Choose one with --split, or several joined by +."
             )

@@ -19,6 +19,7 @@ from stair_es.sources.kinds.csv import CsvSource
 from stair_es.sources.kinds.fields import check_fields_size, make_json_safe
 from stair_es.sources.kinds.jsonl import JsonLinesSource
 from stair_es.sources.kinds.table import COLUMN_REMEDY, TableSource
+from stair_es.sources.limits import join_names
 
 if TYPE_CHECKING:
     from stair_es.sources.io.files import ListedFile
@@ -66,9 +67,7 @@ class _TextTable(TableSource):
         where = f"{table.uri}#{position}"
         column = self._options.image_column or next((name for name in TEXT_COLUMNS if name in row), None)
         if column is None:
-            return ListingFailure(
-                where, self.uri, f"no column with a text (--text-column); there are: {', '.join(map(str, row))[:300]}"
-            )
+            return ListingFailure(where, self.uri, f"no column with a text (--text-column); there are: {join_names(row)}")
         texts = _extract_texts(row.get(column))
         if not texts:
             return ListingFailure(where, self.uri, f"no text in column {column!r}")

@@ -16,6 +16,7 @@ from stair_es.sources.io.files import LeftOutReason, ListedFile
 from stair_es.sources.io.glob import GLOB_MAGIC, GlobPattern, GlobStates, split_glob
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.uris import from_file_uri, get_file_version, get_suffix, has_suffix, is_hidden, join_uri
+from stair_es.sources.limits import NameCounter
 
 SORT_BATCH = 10_000
 """Names of a folder that are sorted together: ordered by name in folders of usual size, bounded memory in larger ones."""
@@ -34,7 +35,7 @@ class LocalFileLister:
         self._argument, self._walk = argument, walk or WalkOptions()
         self.left_out = Counter[LeftOutReason]()
         self._suffixes = suffixes
-        self.ignored = Counter[str]()
+        self.ignored = NameCounter()
         text = str(from_file_uri(argument)) if argument.startswith("file://") else os.path.expanduser(argument)  # noqa: PTH111
         self._path = os.path.abspath(text)  # noqa: PTH100  resolves `..` without following links
         named = bool(argument) and (os.path.lexists(self._path) or not GLOB_MAGIC.search(text))
@@ -113,7 +114,7 @@ class LocalFileLister:
                     if not is_folder and not whole:
                         continue
                     if not is_folder and not has_suffix(entry.name, self._suffixes):
-                        self.ignored[get_suffix(entry.name)] += 1
+                        self.ignored.add_name(get_suffix(entry.name))
                     elif reason := self._find_reason(entry, whole=after is None):
                         self.left_out[reason] += 1
                     elif is_folder:

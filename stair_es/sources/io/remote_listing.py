@@ -21,6 +21,7 @@ from stair_es.sources.io.remote import (
     strip_credentials,
 )
 from stair_es.sources.io.uris import get_suffix, has_suffix, is_hidden
+from stair_es.sources.limits import NameCounter
 
 _MAX_EMPTY_PAGES = 1000
 """Consecutive pages of a bucket's listing without an object."""
@@ -36,7 +37,7 @@ class RemoteFileLister:
         self._hidden = bool(walk and walk.hidden)
         self.left_out = Counter[LeftOutReason]()
         self._suffixes = suffixes
-        self.ignored = Counter[str]()
+        self.ignored = NameCounter()
         self.uri = strip_credentials(argument).rstrip("/")
 
     def list_files(self) -> Iterator[ListedFile | ListingFailure]:
@@ -88,7 +89,7 @@ class RemoteFileLister:
             elif is_included:
                 yield self._build_listed_file(info)
             else:
-                self.ignored[get_suffix(name)] += 1
+                self.ignored.add_name(get_suffix(name))
 
     def _build_listed_file(self, info: Mapping[str, Any]) -> ListedFile:
         url, size, version = build_object_url(self._argument, str(info["name"])), info.get("size"), get_object_version(info)

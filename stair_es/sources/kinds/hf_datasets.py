@@ -18,6 +18,7 @@ from stair_es.sources.io.resolve import resolve_image_reference
 from stair_es.sources.io.uris import get_scheme
 from stair_es.sources.kinds.fields import describe_row_error, select_fields
 from stair_es.sources.kinds.table import build_missing_column_error, find_image_column
+from stair_es.sources.limits import join_names
 
 _SCHEME = "hf-dataset"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -100,9 +101,7 @@ class HfDatasetSource:
         self, row: Mapping[str, Any], column: str | None, base: str, uri: str, version: str | None
     ) -> SourceItem | ListingFailure:
         resolved = (
-            resolve_image_reference(row.get(column), base)
-            if column
-            else f"no column with an image; there are: {', '.join(row)[:300]}"
+            resolve_image_reference(row.get(column), base) if column else f"no column with an image; there are: {join_names(row)}"
         )
         if isinstance(resolved, str):
             return ListingFailure(uri, self.uri, resolved)
@@ -128,7 +127,7 @@ class HfDatasetSource:
             if address.is_local and any((Path(address.name) / name).exists() for name in ("state.json", "dataset_dict.json")):
                 loaded = datasets.load_from_disk(address.name)
                 if isinstance(loaded, dict) and address.split not in loaded:
-                    raise UsageError(f"{address.name} has no split {address.split!r}", f"It has: {', '.join(loaded)}.")
+                    raise UsageError(f"{address.name} has no split {address.split!r}", f"It has: {join_names(loaded)}.")
                 rows = loaded[address.split] if isinstance(loaded, dict) else loaded
                 version = str(rows._fingerprint)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from stair_es.errors import SourceError, UsageError
@@ -12,10 +13,10 @@ from stair_es.sources.io.files import FileLister, FileSource, ListedFile
 from stair_es.sources.io.resolve import ResolvedImage, resolve_image_reference
 from stair_es.sources.io.uris import IMAGE_SUFFIXES, get_base_uri
 from stair_es.sources.kinds.fields import describe_row_error, select_fields
+from stair_es.sources.limits import MAX_REPORTED_NAMES, NameCounter, join_names
 
 _CHECKED_ROWS = 1000
 """A column missing in this many rows is reported as a typing error: a corpus without its captions is worse than an abort."""
-_SHOWN_CHARS = 500
 COLUMN_REMEDY = "Specify columns with --field FIELD=COLUMN and --image-column COLUMN."
 """Remedy for missing columns in an ingest of images; other commands replace it by their own options."""
 
@@ -25,7 +26,7 @@ class ColumnTracker:
 
     def __init__(self, columns: Iterable[str]) -> None:
         self._missing = [name for name in dict.fromkeys(columns) if name != "*"]
-        self._names = dict[str, None]()
+        self._names = NameCounter()
         self._rows = 0
 
     def observe_row(self, names: Collection[str]) -> None:
@@ -34,8 +35,8 @@ class ColumnTracker:
         if not self._missing:
             return
         self._missing = [name for name in self._missing if name not in names]
-        if len(self._names) < _SHOWN_CHARS:
-            self._names |= dict.fromkeys(map(str, names))
+        for name in islice(names, MAX_REPORTED_NAMES):
+            self._names.add_name(str(name))
 
     def check_missing(self, uri: str, *, at_end: bool = False) -> None:
         """Check that no requested column is missing; `at_end` is whether there are no more rows.
@@ -50,7 +51,7 @@ class ColumnTracker:
 
 def build_missing_column_error(where: str, name: str, names: Iterable[str]) -> UsageError:
     """Return the error for a missing column."""
-    return UsageError(f"{where} has no column {name!r}", f"It has: {', '.join(names)[:_SHOWN_CHARS]}. {COLUMN_REMEDY}")
+    return UsageError(f"{where} has no column {name!r}", f"It has: {join_names(names)}. {COLUMN_REMEDY}")
 
 
 IMAGE_COLUMNS = (
@@ -110,9 +111,7 @@ class TableSource(FileSource, ABC):
         """
         where = f"{table.uri}#{position}"
         if column is None:
-            return ListingFailure(
-                where, self.uri, f"no column with an image (--image-column); there are: {', '.join(map(str, row))[:300]}"
-            )
+            return ListingFailure(where, self.uri, f"no column with an image (--image-column); there are: {join_names(row)}")
         resolved = resolve_image_reference(row.get(column), get_base_uri(table.uri))
         if isinstance(resolved, str):
             return ListingFailure(where, self.uri, resolved)

@@ -17,7 +17,14 @@ from stair_es.sources.io.object_store import ObjectLocator, TarMemberLocator
 from stair_es.sources.io.open_file import open_raw
 from stair_es.sources.io.remote import describe_store_error
 from stair_es.sources.io.uris import format_modification_time
-from stair_es.sources.limits import MAX_TAR_GLOBAL_RECORDS, MAX_TAR_HEADER_BYTES, MAX_TAR_PADDING_BYTES, MAX_TEXT_BYTES
+from stair_es.sources.limits import (
+    MAX_MEMBER_NAME_CHARS,
+    MAX_TAR_GLOBAL_RECORDS,
+    MAX_TAR_HEADER_BYTES,
+    MAX_TAR_PADDING_BYTES,
+    MAX_TEXT_BYTES,
+    cut_name,
+)
 
 MemberKind: TypeAlias = Literal["image", "text"]
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
@@ -140,6 +147,8 @@ def _build_member(
     if info.isdir():
         return None
     name = info.name.removeprefix("./")
+    if len(name) > MAX_MEMBER_NAME_CHARS:
+        return BrokenMember(f"{cut_name(name)}@{info.offset}", f"its name has {len(name):,} characters")
     if info.size < 0:
         return BrokenMember(name, "its size is negative")
     if not info.isreg() or info.issparse():

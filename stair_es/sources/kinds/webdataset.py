@@ -22,7 +22,14 @@ from stair_es.sources.io.uris import IMAGE_SUFFIXES, TAR_SUFFIXES, get_scheme, h
 from stair_es.sources.kinds.fields import describe_row_error, select_fields
 from stair_es.sources.kinds.table import ColumnTracker
 from stair_es.sources.kinds.tar import BrokenMember, MemberKind, TarMember, read_tar_members
-from stair_es.sources.limits import MAX_SAMPLE_BYTES, MAX_SAMPLE_IMAGES, MAX_SAMPLE_TEXT_BYTES, MEMBER_COST, check_size
+from stair_es.sources.limits import (
+    MAX_SAMPLE_BYTES,
+    MAX_SAMPLE_IMAGES,
+    MAX_SAMPLE_TEXT_BYTES,
+    MEMBER_COST,
+    NameCounter,
+    check_size,
+)
 
 _TEXTS = ("txt", "text", "caption", "json", "cls")
 
@@ -52,7 +59,7 @@ class WebdatasetSource:
             create_file_lister(argument, TAR_SUFFIXES, options.walk, check=len(arguments) == 1) for argument in arguments
         ]
         self._options = options
-        self._ignored: dict[str, int] = {}
+        self._ignored = NameCounter()
         self._hidden = 0
         self._expected = ColumnTracker(options.columns.values())
         self.uri = _build_source_uri(argument) if len(arguments) > 1 else self._files[0].uri
@@ -60,10 +67,10 @@ class WebdatasetSource:
     @property
     def ignored(self) -> Mapping[str, int]:
         """Return suffix -> number of members and files that are neither images nor text."""
-        total = dict(self._ignored)
+        total = self._ignored.copy()
         for files in self._files:
             for suffix, count in files.ignored.items():
-                total[suffix] = total.get(suffix, 0) + count
+                total.add_name(suffix, count)
         return total
 
     @property
@@ -169,8 +176,7 @@ class WebdatasetSource:
         return True
 
     def _count_ignored(self, suffix: str) -> None:
-        last = "." + suffix.rpartition(".")[2] if suffix else ""
-        self._ignored[last] = self._ignored.get(last, 0) + 1
+        self._ignored.add_name("." + suffix.rpartition(".")[2] if suffix else "")
 
     def _is_image(self, suffix: str) -> bool:
         if self._options.image_column:

@@ -7,8 +7,10 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from support.corpora.hostile_files import END, build_tar_member
 
-from stair_es.sources.base import SourceItem
+from stair_es.ingest.source_stream import SourceStream
+from stair_es.sources.base import SourceItem, SourceOptions
 from stair_es.sources.registry import open_source
 
 ENTRIES = 5_000
@@ -32,11 +34,27 @@ def _tar(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("make", [_jsonl, _tar])
+def _suffixes(folder: Path) -> Path:
+    path = folder / "suffixes.tar"
+    with path.open("wb") as file:
+        for i in range(ENTRIES):
+            file.write(build_tar_member(f"{i}.jpg"))
+            file.write(build_tar_member("x", f"{i}.{i}{'x' * 4000}".encode(), kind=tarfile.GNUTYPE_LONGNAME))
+            file.write(build_tar_member("x"))
+        file.write(END)
+    return path
+
+
+def _columns(folder: Path) -> Path:
+    path = folder / "columns.jsonl"
+    path.write_text("".join(f'{{"url": "https://example.com/{i}.jpg", "a..{"x" * 4000}{i}": 1}}\n' for i in range(ENTRIES)))
+    return path
+
+
+@pytest.mark.parametrize("make", [_jsonl, _tar, _suffixes, _columns])
 def test_listing_uses_constant_memory(tmp_path: Path, make: object) -> None:
     assert callable(make)
-    source = open_source(str(make(tmp_path)))
-    items = source.list_items()
+    items = iter(SourceStream([open_source(str(make(tmp_path)), SourceOptions(columns={"*": "*"}))]))
     assert isinstance(next(items), SourceItem)
     tracemalloc.start()
     try:
