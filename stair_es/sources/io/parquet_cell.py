@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import ReadError
-from stair_es.optional import import_optional
 from stair_es.sources.base import ReadLimits, ReadResult
 from stair_es.sources.io.files import ListedFile
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.object_store import ObjectLocator
 from stair_es.sources.io.open_file import open_raw
-from stair_es.sources.io.parquet_rows import check_dictionary_sizes
+from stair_es.sources.io.parquet_rows import check_dictionary_sizes, open_parquet
 from stair_es.sources.io.remote import translate_store_errors
 from stair_es.sources.io.resolve import resolve_image_reference
 from stair_es.sources.io.uris import get_base_uri
@@ -117,7 +116,7 @@ class _ColumnCursor:
         local = cell.uri.startswith("file://")
         locator = FileLocator(cell.uri) if local else ObjectLocator(cell.uri, None, cell.secret_url)
         file = self._open.enter_context(open_raw(ListedFile(cell.uri, locator)))
-        parquet_file = import_optional("pyarrow.parquet", "tables").ParquetFile(file, pre_buffer=False)
+        parquet_file = open_parquet(file)
         self._rows = parquet_file.metadata.row_group(cell.group).num_rows
         check_dictionary_sizes(parquet_file, file, cell.group, [cell.column])
         return iter(parquet_file.iter_batches(batch_size=1, row_groups=[cell.group], columns=[cell.column], use_threads=False))

@@ -8,12 +8,62 @@ from typing import Any, BinaryIO, TypeAlias
 
 from stair_es.errors import ReadError
 from stair_es.optional import import_optional
-from stair_es.sources.limits import MAX_DICTIONARY_BYTES, PARQUET_BATCH_BYTES, PARQUET_BATCH_ROWS
+from stair_es.sources.limits import (
+    MAX_DICTIONARY_BYTES,
+    MAX_PARQUET_COLUMNS,
+    MAX_PARQUET_FOOTER_BYTES,
+    PARQUET_BATCH_BYTES,
+    PARQUET_BATCH_ROWS,
+    PARQUET_FREE_ROWS,
+    PARQUET_ROWS_PER_BYTE,
+    PARQUET_TINY_CELL_BYTES,
+    cut_name,
+)
 
 ParquetRow: TypeAlias = "dict[str, Any] | str"
 """Column -> value, or the reason why the row is rejected."""
 _VALUE_BYTES = 64
 _DICTIONARY_PAGE = 2
+
+
+def open_parquet(file: BinaryIO) -> Any:  # noqa: ANN401  has no types
+    """Open a file as a `ParquetFile`, if its footer isn't too large.
+
+    Raises:
+        ReadError: If it is.
+    """
+    size_bytes = file.seek(0, 2)
+    file.seek(max(size_bytes - 8, 0))
+    footer_bytes = int.from_bytes(file.read(4), "little")
+    if MAX_PARQUET_FOOTER_BYTES < footer_bytes < size_bytes:
+        raise ReadError(f"its footer has {footer_bytes:,} bytes, the limit is {MAX_PARQUET_FOOTER_BYTES:,}")
+    file.seek(0)
+    parquet_file = import_optional("pyarrow.parquet", "tables").ParquetFile(file, pre_buffer=False)
+    if (columns := parquet_file.metadata.num_columns) > MAX_PARQUET_COLUMNS:
+        raise ReadError(f"it has {columns:,} columns, the limit is {MAX_PARQUET_COLUMNS:,}")
+    return parquet_file
+
+
+def check_row_counts(parquet_file: Any, size_bytes: int) -> list[str]:  # noqa: ANN401
+    """Return for each row group why its number of rows can't be true, or "".
+
+    A row takes hardly less than a bit of its file, but a footer can claim any number, and a page of nulls have any.
+    """
+    left, reasons = PARQUET_FREE_ROWS + PARQUET_ROWS_PER_BYTE * size_bytes, list[str]()
+    for group in range(parquet_file.num_row_groups):
+        rows = parquet_file.metadata.row_group(group).num_rows
+        is_plausible = 0 <= rows <= left
+        left -= rows if is_plausible else 0
+        reasons.append("" if is_plausible else f"{rows:,} rows can't be in a file of {size_bytes:,} bytes")
+    return reasons
+
+
+def has_tiny_cells(parquet_file: Any, group: int, name: str, size_bytes: int) -> bool:  # noqa: ANN401
+    """Return whether the cells of a column are too small for images, so that most of them are empty."""
+    meta = parquet_file.metadata.row_group(group)
+    columns = (meta.column(number) for number in range(meta.num_columns))
+    packed = sum(column.total_compressed_size for column in columns if f"{column.path_in_schema}.".startswith(f"{name}."))
+    return bool(min(packed, size_bytes) < PARQUET_TINY_CELL_BYTES * meta.num_rows)
 
 
 def reopen_with_dictionaries(parquet_file: Any, file: BinaryIO) -> Any:  # noqa: ANN401
@@ -28,19 +78,25 @@ def read_row_group(parquet_file: Any, file: BinaryIO, group: int, limits: Mappin
     """Yield the rows of a row group; `limits` maps the columns to read to the maximum bytes of one value.
 
     Raises:
-        ReadError: If a column's dictionary is too large.
+        ReadError: If a column's dictionary is too large, or has another number of rows than the footer says.
     """
+    expected, count = parquet_file.metadata.row_group(group).num_rows, 0
     if not limits:
-        yield from ({} for _ in range(parquet_file.metadata.row_group(group).num_rows))
+        yield from ({} for _ in range(expected))
         return
     batch_rows = _choose_batch_rows(parquet_file, check_dictionary_sizes(parquet_file, file, group, limits), group)
     for batch in parquet_file.iter_batches(batch_size=batch_rows, row_groups=[group], columns=list(limits), use_threads=False):
         columns = {name: batch.column(position) for name, position in find_column_positions(batch.schema.names).items()}
         for values in zip(*(_read_values(column, limits[name]) for name, column in columns.items()), strict=True):
+            count += 1
+            if count > expected:
+                raise ReadError(f"the row group has more than the {expected:,} rows that the footer says")
             row = dict(zip(columns, values, strict=True))
-            rejection = next((f"column {name!r}: {value}" for name, value in row.items() if isinstance(value, ReadError)), None)
-            yield rejection or row
+            rejected = ((name, value) for name, value in row.items() if isinstance(value, ReadError))
+            yield next((f"column {cut_name(name)!r}: {value}" for name, value in rejected), row)
         del batch, columns  # before the next one is made
+    if count < expected:
+        raise ReadError(f"the row group has only {count:,} of the {expected:,} rows that the footer says")
 
 
 def find_column_positions(names: list[str]) -> dict[str, int]:
@@ -78,8 +134,9 @@ def _choose_batch_rows(parquet_file: Any, dictionaries: Mapping[int, int], group
     meta, row_bytes = parquet_file.metadata.row_group(group), 0.0
     for number, dictionary_bytes in dictionaries.items():
         column, leaf = meta.column(number), parquet_file.schema.column(number)
+        values_per_row = column.num_values / max(meta.num_rows, 1) if _is_nested(leaf) else 1  # a count that can be false
         longest = max(0 if _is_nested(leaf) else dictionary_bytes, leaf.length, 8)
-        row_bytes += max(column.total_uncompressed_size, longest * column.num_values) / max(meta.num_rows, 1)
+        row_bytes += max(column.total_uncompressed_size / max(meta.num_rows, 1), longest * values_per_row)
     return int(min(max(PARQUET_BATCH_BYTES / max(row_bytes, 1), 1), PARQUET_BATCH_ROWS))
 
 

@@ -6,30 +6,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from stair_es.errors import SourceError, StairError, UsageError
+from stair_es.errors import ReadError, SourceError, StairError, UsageError
 from stair_es.optional import import_optional
 from stair_es.sources.base import ListingFailure, Source, SourceItem, SourceOptions
 from stair_es.sources.io.files import ListedFile
 from stair_es.sources.io.object_store import ObjectLocator
 from stair_es.sources.io.open_file import check_not_stdin, create_file_lister, open_raw
 from stair_es.sources.io.parquet_cell import ParquetCellLocator
-from stair_es.sources.io.parquet_rows import ParquetRow, find_column_positions, read_row_group, reopen_with_dictionaries
+from stair_es.sources.io.parquet_rows import (
+    ParquetRow,
+    check_row_counts,
+    find_column_positions,
+    has_tiny_cells,
+    open_parquet,
+    read_row_group,
+    reopen_with_dictionaries,
+)
 from stair_es.sources.io.remote import RERUN_REMEDY, describe_store_error
-from stair_es.sources.io.resolve import ResolvedImage
-from stair_es.sources.io.uris import PARQUET_SUFFIXES, has_source_suffix
+from stair_es.sources.io.resolve import ResolvedImage, resolve_image_reference
+from stair_es.sources.io.uris import PARQUET_SUFFIXES, get_base_uri, has_source_suffix
 from stair_es.sources.kinds.fields import describe_row_error, select_fields
 from stair_es.sources.kinds.table import TableSource, find_image_column
-from stair_es.sources.limits import MAX_FIELDS_BYTES, MAX_JSON_LINE_BYTES
+from stair_es.sources.limits import MAX_FIELDS_BYTES, MAX_JSON_LINE_BYTES, join_names
 
 
 class ParquetSource(TableSource):
     """Rows of Parquet. Unrequested columns and image bytes are not read while listing."""
 
     def _read_rows(self, table: ListedFile) -> Iterator[SourceItem | ListingFailure]:
-        parquet = import_optional("pyarrow.parquet", "tables")
         try:
             with open_raw(table) as file:
-                yield from self._read_table(parquet.ParquetFile(file, pre_buffer=False), file, table)
+                yield from self._read_table(open_parquet(file), file, table)
+        except ReadError as error:
+            raise SourceError(f"{table.uri} can't be read: {error.message}", RERUN_REMEDY) from error
         except StairError:
             raise
         except Exception as error:
@@ -41,7 +50,7 @@ class ParquetSource(TableSource):
         column = _choose_image_column(schema, self._options.image_column)
         if column is None:
             raise UsageError(
-                f"{table.uri} has no column with an image", f"Use one of these with --image-column: {', '.join(schema.names)}."
+                f"{table.uri} has no column with an image", f"Use one of these with --image-column: {join_names(schema.names)}."
             )
         types = schema.types
         binary = {name for name, position in find_column_positions(schema.names).items() if _has_bytes(types[position])}
@@ -52,17 +61,22 @@ class ParquetSource(TableSource):
         if not in_cell:
             limits[column] = MAX_JSON_LINE_BYTES  # it may hold a data: URI
         first_row, secret = 0, table.locator.secret_url if isinstance(table.locator, ObjectLocator) else None
-        for group in range(parquet_file.num_row_groups):
+        size_bytes = file.seek(0, 2)
+        for group, implausible in enumerate(check_row_counts(parquet_file, size_bytes)):
             rows, count = parquet_file.metadata.row_group(group).num_rows, 0
+            read_cells = in_cell and not implausible and has_tiny_cells(parquet_file, group, column, size_bytes)
+            group_limits = {**limits, column: self._options.read_limits.max_bytes} if read_cells else limits
             try:
-                for values in read_row_group(parquet_file, file, group, limits):
+                if implausible:
+                    raise ReadError(implausible)
+                for values in read_row_group(parquet_file, file, group, group_limits):
                     cell = ParquetCellLocator(table.uri, group, count, column, table.version, secret) if in_cell else None
                     yield self._convert_row(values, column, cell, table, f"row={first_row + count}")
                     count += 1
             except Exception as error:  # noqa: BLE001  the following row groups must be read
                 lost_rows = f"{table.uri}#rows={first_row + count}-{first_row + rows - 1}"
                 yield ListingFailure(lost_rows, self.uri, f"these rows can't be read: {describe_row_error(error)}")
-            first_row += rows
+            first_row += max(rows, 0)
 
     def _select_columns(self, names: list[str]) -> list[str]:
         """Select the columns to read, except that of the image."""
@@ -76,6 +90,8 @@ class ParquetSource(TableSource):
             return ListingFailure(f"{table.uri}#{position}", self.uri, values)
         if cell is None:
             return self._try_item(values, column, table, position)
+        if column in values and isinstance(empty := resolve_image_reference(values[column], get_base_uri(table.uri)), str):
+            return ListingFailure(f"{table.uri}#{position}", self.uri, empty)
         try:
             fields = select_fields(values, self._options.columns, column)
         except Exception as error:  # noqa: BLE001  the following rows must be read

@@ -10,7 +10,7 @@ import tarfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,13 @@ def _texts_of_one_key(path: Path) -> Path:
     return write_gzip(path, (build_tar_member("k.jpg", b"x"), 1), *parts, (END, 1))
 
 
+def _long_names(path: Path) -> Path:
+    """Members with names of 250 kB, each another one."""
+    blocks = [(build_tar_member("n", b"m%04d." % number + b"n" * 250_000, kind=b"L"), 1) for number in range(1000)]
+    header = build_tar_member("m.x", b"")
+    return write_gzip(path, (_IMAGE, 1), *((block + header, times) for block, times in blocks), (END, 1))
+
+
 def _sparse_map(path: Path) -> Path:
     entry = (b"%011o\0" % 512) * 2
     block = entry * 21 + b"\1" + bytes(7)
@@ -129,9 +136,32 @@ def _in_lists(value: str, count: int, rows: int) -> Callable[[], pa.Array]:
     return lambda: pa.ListArray.from_arrays([row * count for row in range(rows + 1)], _same(value, count * rows)())
 
 
+ROWS = 4_321
+"""Rows of a table whose footer claims others."""
+
+
+def write_false_counts(path: Path, table: pa.Table, claimed: int, counts: Collection[int] = range(10)) -> Path:
+    """Write a table of `ROWS` rows in a row group, whose footer says `claimed` in some of the places with a count."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, store_schema=False)
+    data = buffer.getvalue().to_pybytes()
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    first, *others = data[start:-8].split(_build_varint(ROWS))
+    footer = first + b"".join(_build_varint(claimed if i in counts else ROWS) + part for i, part in enumerate(others))
+    path.write_bytes(data[:start] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    return path
+
+
+def _build_varint(number: int) -> bytes:
+    """Return a positive number as Thrift's compact protocol has it."""
+    septets = [(number << 1) >> shift & 0x7F for shift in range(0, number.bit_length() + 1, 7)]
+    return bytes([*(septet | 0x80 for septet in septets[:-1]), septets[-1]])
+
+
 FILES: dict[str, Callable[[Path], Path]] = {
     "long-name.tar.gz": _long_header(tarfile.GNUTYPE_LONGNAME),
     "pax-header.tar.gz": _long_header(tarfile.XHDTYPE),
+    "long-names.tar.gz": _long_names,
     "global-records.tar.gz": _global_records,
     "sparse-map.tar.gz": _sparse_map,
     "digits.tar": _digits,
@@ -149,6 +179,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "lists.parquet": _parquet(path=_same("a.jpg", 2), caption=_in_lists("x" * MB, 1000, 2)),
     "nulls.parquet": _parquet(path=_same("a.jpg", 1), caption=lambda: pa.array([[None] * 10 * MB], pa.list_(pa.int8()))),
     "cells.parquet": _parquet(image=_same(bytes(100 << 20), 8)),
+    "rows.parquet": lambda path: write_false_counts(path, pa.table({"image": pa.array([None] * ROWS, pa.binary())}), 1 << 45),
     "dictionary.parquet": _parquet(path=_same("a.jpg", 3), caption=_same("x" * 200 * MB, 3)),
 }
 """Name -> what writes it."""

@@ -14,11 +14,11 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from support.corpora import hostile_files
-from support.corpora.hostile_files import build_deep_object, build_tar_member
+from support.corpora.hostile_files import ROWS, build_deep_object, build_tar_member, write_false_counts
 
 from stair_es.errors import UsageError
 from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
-from stair_es.sources.io import lines, parquet_cell
+from stair_es.sources.io import lines, parquet_cell, parquet_rows
 from stair_es.sources.io.local_file import InlineBytes
 from stair_es.sources.registry import open_source
 
@@ -27,6 +27,7 @@ MOST_MB, MOST_S = 600, 20
 EXPECTED = {
     "long-name.tar.gz": (1, 1, "headers of one member"),
     "pax-header.tar.gz": (1, 1, "headers of one member"),
+    "long-names.tar.gz": (1, 1000, "its name has 250,006 characters"),
     "global-records.tar.gz": (1, 1, "global pax records"),
     "sparse-map.tar.gz": (1, 1, "headers of one member"),
     "digits.tar": (1, 1, "256 digits"),
@@ -44,6 +45,7 @@ EXPECTED = {
     "lists.parquet": (0, 2, "the limit is"),
     "nulls.parquet": (0, 1, "the limit is"),
     "cells.parquet": (8, 0, ""),
+    "rows.parquet": (0, 1, "rows can't be in a file of"),
     "dictionary.parquet": (0, 1, "the dictionary of column 'caption'"),
 }
 """Name -> images, failed entries, and what their reason says."""
@@ -112,6 +114,54 @@ def test_a_hostile_row_of_parquet_fails_alone(tmp_path: Path) -> None:
             found = _all(tmp_path / name, columns=columns, format="parquet")
             assert _kinds(found) == "ifi"
             assert found[1].uri.endswith("#row=1")
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.string()])
+@pytest.mark.parametrize("claimed", [0, 5, ROWS - 1, ROWS + 1, 1 << 45])
+def test_counts_of_a_footer_are_not_believed(tmp_path: Path, claimed: int, kind: pa.DataType) -> None:
+    table = pa.table({"image": pa.array([None] * ROWS, kind), "caption": ["x"] * ROWS})
+    for counts in ({0}, {1}, {2}, range(10)):
+        path = write_false_counts(tmp_path / "x.parquet", table, claimed, counts)
+        for columns in ({}, {"*": "*"}, {"none": "image"}):
+            found = _all(path, columns=columns)
+            assert len(found) <= ROWS + 1
+            assert claimed <= ROWS or isinstance(found[-1], ListingFailure)
+
+
+def test_rows_of_all_groups_count_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"image": pa.array([None] * 900, pa.binary())}), tmp_path / "x.parquet", row_group_size=300)
+    monkeypatch.setattr(parquet_rows, "PARQUET_FREE_ROWS", 700 - 16 * (tmp_path / "x.parquet").stat().st_size)
+    found = _all(tmp_path / "x.parquet")
+    assert len(found) == 601
+    assert found[-1].uri.endswith("#rows=600-899")
+
+
+def test_empty_cells_fail_while_listing(tmp_path: Path) -> None:
+    image = pa.array([b"x" * 50, None, b"", *[None] * 50])
+    pq.write_table(pa.table({"image": image}), tmp_path / "cells.parquet")
+    structs = pa.StructArray.from_arrays([image, pa.nulls(53, pa.string())], ["bytes", "path"])
+    pq.write_table(pa.table({"image": structs}), tmp_path / "structs.parquet")
+    for name in ("cells.parquet", "structs.parquet"):
+        first, *others = _all(tmp_path / name)
+        assert isinstance(first, SourceItem)
+        read = first.locator.read(ReadLimits())
+        assert read is not None
+        assert read.data == b"x" * 50
+        assert _kinds(others) == "f" * 52
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_PARQUET_COLUMNS", 3), ("MAX_PARQUET_FOOTER_BYTES", 300)])
+def test_a_table_of_many_columns_fails(tmp_path: Path, limit: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in (3, 4):
+        table = pa.table({"image": [b"x"], **{f"column_{i}": [i] for i in range(columns - 1)}})
+        pq.write_table(table, tmp_path / f"{columns}.parquet", store_schema=False)
+    monkeypatch.setattr(parquet_rows, limit, value if value < 100 else _get_footer_bytes(tmp_path / "3.parquet"))
+    assert _kinds(_all(tmp_path / "3.parquet")) == "i"
+    assert _kinds(_all(tmp_path / "4.parquet")) == "f"
+
+
+def _get_footer_bytes(path: Path) -> int:
+    return int.from_bytes(path.read_bytes()[-8:-4], "little")
 
 
 def test_images_in_texts_may_be_longer_than_fields(tmp_path: Path) -> None:
