@@ -92,6 +92,6 @@ def evaluate_dead_letters(counts: Mapping[Path, int], index: str) -> CheckResult
     files = f"{len(waiting)} files, the newest" if len(waiting) > 1 else "one file"
     return CheckResult.warn(
         "dead letters",
-        f"waiting for a retry: {waiting[newest]:,} images of an ingest into {index} ({files} {newest})",
+        f"waiting for a retry: {waiting[newest]:,} dead letters of an ingest into {index} ({files} {newest})",
         f"stair-es ingest --retry-failed {file} --index {shlex.quote(index)} && rm {file}",
     )

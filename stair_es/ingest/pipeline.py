@@ -62,12 +62,14 @@ def run_ingest(
     with ExitStack() as stack:
         accounting = accounting or stack.enter_context(open_run_accounting(options))
         accounting.dead_letters.check_writable()
+        accounting.dead_letters.set_sources(sources, options.source)
         kind, plan = load_sink_kind(options), build_sink_plan(options, connection)
         before = kind.open_readonly(plan) if options.resync else None
         stream = SourceStream(sources)
-        queue = stack.enter_context(PrefetchQueue(stream, _MAX_LISTED_IMAGES, estimate_listed_bytes, _MAX_LISTED_BYTES))
+        opening = PrefetchQueue(stream, _MAX_LISTED_IMAGES, estimate_listed_bytes, _MAX_LISTED_BYTES, counts=_is_image)
+        queue = stack.enter_context(opening)
         listed, all_listed = queue.wait_for_items(RAY_MIN_IMAGES if options.runner == "auto" else 1, LISTING_WAIT_S)
-        if all_listed and not listed:
+        if queue.is_exhausted:
             queue.raise_error()
             raise _build_empty_error(stream)
         runner, reason = choose_runner(options, listed, all_listed=all_listed)
@@ -121,6 +123,10 @@ def _open_executor(
     if runner == "local":
         return open_thread_executor(config, options.batch_images, options.bulk.max_concurrency)
     return open_ray_executor(config, options.ray, options.batch_images)
+
+
+def _is_image(found: SourceItem | ListingFailure) -> bool:
+    return isinstance(found, SourceItem)
 
 
 def _build_empty_error(stream: SourceStream) -> IngestError:

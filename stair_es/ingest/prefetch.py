@@ -14,7 +14,12 @@ class PrefetchQueue(Generic[_T]):
     """A bounded queue of the items of an iterable, filled by a thread. Close it, or use it in a `with` statement."""
 
     def __init__(
-        self, items: Iterable[_T], max_items: int, size_of: Callable[[_T], int] = lambda _: 0, max_size: int = 1 << 28
+        self,
+        items: Iterable[_T],
+        max_items: int,
+        size_of: Callable[[_T], int] = lambda _: 0,
+        max_size: int = 1 << 28,
+        counts: Callable[[_T], bool] = lambda _: True,
     ) -> None:
         """Start the thread.
 
@@ -23,10 +28,11 @@ class PrefetchQueue(Generic[_T]):
             max_items: Maximum number of items in the queue.
             size_of: Returns the size of an item.
             max_size: Maximum total size of the items in the queue. A larger item is queued alone.
+            counts: Returns whether `wait_for_items` counts an item.
         """
-        self._max_items, self._size_of, self._max_size = max_items, size_of, max_size
+        self._max_items, self._size_of, self._max_size, self._counts = max_items, size_of, max_size, counts
         self._items: deque[tuple[_T, int]] = deque()
-        self._size = 0
+        self._size = self._counted = 0
         self._ended = self._closed = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
@@ -67,15 +73,15 @@ class PrefetchQueue(Generic[_T]):
         return [item for item, _ in taken]
 
     def wait_for_items(self, count: int, timeout_s: float) -> tuple[int, bool]:
-        """Wait for items and return how many are in the queue and whether the iterable has ended.
+        """Wait for items and return how many came, of those that count, and whether the iterable has ended.
 
-        Returns when `count` items are in the queue, when the queue is full, when the iterable has ended, or when `timeout_s`
+        Returns when `count` such items came, when the queue is full, when the iterable has ended, or when `timeout_s`
         seconds have passed and at least one item is there.
         """
         with self._changed:
-            self._changed.wait_for(lambda: len(self._items) >= count or self._ended or self._is_full(), timeout_s)
+            self._changed.wait_for(lambda: self._counted >= count or self._ended or self._is_full(), timeout_s)
             self._changed.wait_for(lambda: self._items or self._ended)
-            return len(self._items), self._ended
+            return self._counted, self._ended
 
     def close(self) -> None:
         """Stop the thread at the next item. The iterable is not closed."""
@@ -96,6 +102,7 @@ class PrefetchQueue(Generic[_T]):
                         return
                     self._items.append((item, size))
                     self._size += size
+                    self._counted += self._counts(item)
                     self._changed.notify_all()
         except BaseException as error:  # noqa: BLE001  re-raised in the consuming thread
             self._error = error

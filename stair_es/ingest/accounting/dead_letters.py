@@ -1,14 +1,15 @@
-"""Dead letters: one JSON line per failed image, complete enough to retry it; and the source that reads them."""
+"""Dead letters: JSON lines, each with a failed image or many of a source, complete enough to retry it; and their source."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 try:
     import fcntl
@@ -16,11 +17,18 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 from stair_es.config.defaults import DataDir
-from stair_es.errors import IngestError, SourceError, StairError, UsageError
+from stair_es.errors import IngestError, ReadError, SourceError, StairError, UsageError
+from stair_es.ingest.accounting.counted_images import LETTER_BYTES, STORED_BYTES, CountedImages, SourceLetters
 from stair_es.ingest.state import Outcome, get_timestamp
-from stair_es.sources.base import ListingFailure, SourceItem, SourceOptions
+from stair_es.sources.base import ListingFailure, ReadLimits, ReadResult, Source, SourceItem, SourceOptions, WalkOptions
 from stair_es.sources.io import locator_registry
+from stair_es.sources.io.lines import read_numbered_lines
+from stair_es.sources.io.uris import STDIN_URI
+from stair_es.sources.registry import open_source
 from stair_es.system.folders import make_private_folder
+
+if TYPE_CHECKING:
+    from stair_es.types import Json
 
 _REQUIRED_KEYS = frozenset({"uri", "source", "stage", "reason", "locator"})
 _FOLDER = "dead-letters"
@@ -36,7 +44,9 @@ def default_dead_letters_path(alias: str, home: DataDir | None = None) -> Path:
 class DeadLetters:
     """The dead-letter file (JSONL) of a run, created with the first failed image.
 
-    A line has `uri`, `source`, `stage`, `reason`, `at`, and what a retry needs: `index`, `locator`, `version`, `fields`.
+    A line has `uri`, `source`, `stage`, `reason`, `at`, and what a retry needs: `index`, `locator`, `version`, `fields`. The
+    lines of a source are limited, since a small file can have millions of broken entries: further ones are counted, and one
+    line with the number of `images` stands for those of one file and reason. Its locator reads the source again.
     """
 
     def __init__(self, path: Path, alias: str, home: DataDir | None = None) -> None:
@@ -45,7 +55,19 @@ class DeadLetters:
         self.alias = alias
         self._private_folder = (home or DataDir.from_env()).path / _FOLDER
         self.count = 0
+        """Number of failed images."""
+        self._letters: dict[str, SourceLetters] = {}
+        self._rereads: dict[str, dict[str, Json]] = {}
+        """URI of a source -> the locator with which a retry reads it again."""
         self._file: IO[str] | None = None
+
+    def set_sources(self, sources: Sequence[Source], options: SourceOptions) -> None:
+        """Set the sources of the run, and the options that they were opened with."""
+        for source in sources:
+            if isinstance(source, _DeadLetterSource):
+                source.rereads = self._rereads
+            elif source.uri != STDIN_URI and getattr(source, "can_reread", True):
+                self._rereads[source.uri] = _build_source_locator(source.uri, options)
 
     def check_writable(self) -> None:
         """Create the folder and check that the file is writable. The letters of an earlier run stay.
@@ -97,28 +119,44 @@ class DeadLetters:
         Raises:
             IngestError: If the file can't be written.
         """
-        item = outcome.item
-        line: dict[str, Any] = {
-            "uri": item.uri,
-            "source": item.source,
-            "stage": outcome.stage,
-            "reason": outcome.reason,
-            "at": get_timestamp(),
-            "index": self.alias,
-            "locator": item.locator.to_json(),
-            "version": item.version,
-            "fields": dict(item.fields),
-        }
+        item, letters = outcome.item, self._letters.setdefault(outcome.item.source, SourceLetters())
+        locator = item.locator.to_json()
+        must_write = locator is not None and item.source not in self._rereads  # nothing else can retry it
+        line = ""
+        if must_write or not letters.is_full:
+            line = self._format_letter(item.uri, item.source, outcome, locator, version=item.version, fields=dict(item.fields))
+        size_bytes = max(len(line), LETTER_BYTES)
+        if must_write or size_bytes <= letters.bytes_left:
+            letters.bytes_left -= size_bytes
+            self._write_line(line)
+        else:
+            letters.count_image(outcome)
+        self.count += 1
+
+    def record_stored(self, source: str) -> None:
+        """Record that an image of a source is stored: if most are, each failed one has its own line."""
+        self._letters.setdefault(source, SourceLetters()).bytes_left += STORED_BYTES
+
+    def is_counting(self, source: str) -> bool:
+        """Return whether the failed images of a source are only counted by now."""
+        return source in self._letters and self._letters[source].is_full
+
+    def _format_letter(
+        self, uri: str, source: str, failure: Outcome | CountedImages, locator: Mapping[str, Json] | None, **values: object
+    ) -> str:
+        letter = {"uri": uri, "source": source, "stage": failure.stage, "reason": failure.reason, "at": get_timestamp()}
+        return json.dumps({**letter, "index": self.alias, "locator": locator, **values}) + "\n"
+
+    def _write_line(self, line: str) -> None:
         try:
             if self._file is None:
                 self._file = self._open_locked()
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(line)
             self._file.flush()
         except OSError as error:
             with suppress(IngestError):  # closing tries to write the same line
-                self.close()
+                self._close_file()
             raise self._build_write_error(error) from error
-        self.count += 1
 
     def _open_locked(self) -> IO[str]:
         """Open the file for appending with a shared lock, so that no other run removes it."""
@@ -136,11 +174,21 @@ class DeadLetters:
         )
 
     def close(self) -> None:
-        """Close the file, if it is open.
+        """Write the lines of the images that were counted, and close the file, if it is open.
 
         Raises:
             IngestError: If the remaining lines can't be written.
         """
+        for source, letters in self._letters.items():
+            groups, letters.groups = letters.groups, {}
+            for group in groups.values():
+                locator = self._rereads.get(source)
+                self._write_line(
+                    self._format_letter(group.uri, source, group, locator, version=None, fields={}, images=group.images)
+                )
+        self._close_file()
+
+    def _close_file(self) -> None:
         file, self._file = self._file, None
         if file is not None:
             try:
@@ -189,36 +237,116 @@ def _is_dead_letter_file(path: Path) -> bool:
     return isinstance(letter, dict) and letter.keys() >= _REQUIRED_KEYS
 
 
+def _build_source_locator(uri: str, options: SourceOptions) -> dict[str, Json]:
+    """Return the locator of all images of a source, from which `_parse_source_locator` restores the options."""
+    return {
+        "kind": "source",
+        "uri": uri,
+        "format": options.format,
+        "columns": dict(options.columns),
+        "image_column": options.image_column,
+        "hidden": options.walk.hidden,
+        "follow_links": options.walk.follow_links,
+    }
+
+
+def _parse_source_locator(locator: Mapping[str, Json], options: SourceOptions) -> tuple[str, SourceOptions]:
+    """Return the argument of a source and its options, the others being those of `options`."""
+    match locator:
+        case {
+            "uri": str(uri),
+            "format": str() | None as format_,
+            "columns": dict(values),
+            "image_column": str() | None as image_column,
+            "hidden": bool(hidden),
+            "follow_links": bool(follow_links),
+        }:
+            walk = WalkOptions(hidden=hidden, follow_links=follow_links)
+            columns = {name: str(column) for name, column in values.items()}
+            return uri, replace(options, format=format_, columns=columns, image_column=image_column, walk=walk)
+    raise ValueError("not the locator of a source")
+
+
+@dataclass(frozen=True)
+class _UnreadSource:
+    """The locator of all images of a source that can't be read now: another retry may succeed."""
+
+    locator: dict[str, Json]
+    reason: str
+
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
+        raise ReadError(self.reason)
+
+    def to_json(self) -> dict[str, Json]:
+        return self.locator
+
+
 class _DeadLetterSource:
     """The images of a dead-letter file, to be retried under their original source."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, options: SourceOptions) -> None:
+        self._path, self._options = path, options
+        self.rereads: dict[str, dict[str, Json]] = {}
+        """URI of a source that is read again -> its locator."""
         self.uri = path.absolute().as_uri()
         self.ignored: Mapping[str, int] = {}
 
     def list_items(self) -> Iterator[SourceItem | ListingFailure]:
+        """Yield the images of the sources to read again first: only then is it known which other letters are left."""
+        for reads_sources in (True, False):
+            for number, line in self._read_lines():
+                try:
+                    letter = json.loads(line or b"")
+                    if _names_source(letter) == reads_sources:
+                        yield from self._read_source(letter) if reads_sources else self._parse_letter(letter)
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError, StairError) as error:
+                    if not reads_sources:
+                        reason = f"not a dead letter: {type(error).__name__}: {error}"
+                        yield ListingFailure(f"{self.uri}#{number}", self.uri, reason)
+
+    def _read_lines(self) -> Iterator[tuple[int, bytes | None]]:
         try:
-            with self._path.open(encoding="utf-8") as lines:
-                for number, line in enumerate(lines, 1):
-                    if line.strip():
-                        yield self._parse_line(number, line)
-        except (OSError, UnicodeDecodeError) as error:
+            with self._path.open("rb") as file:
+                yield from read_numbered_lines(file, _MAX_LINE_BYTES)
+        except OSError as error:
             raise SourceError(
                 f"can't read dead letters from {self._path}: {error}", "Specify a dead-letter file as written by an ingest."
             ) from error
 
-    def _parse_line(self, number: int, line: str) -> SourceItem | ListingFailure:
+    def _parse_letter(self, letter: Mapping[str, Any]) -> Iterator[SourceItem | ListingFailure]:
+        """Yield the image of a letter, unless its source was read again and is the only one that has its bytes."""
+        match letter:
+            case {"uri": str(uri), "source": str(source), "locator": None}:
+                if source not in self.rereads:
+                    reason = "its bytes can only be read from its source: ingest that source again"
+                    yield ListingFailure(uri, source, reason)
+            case {"uri": str(uri), "source": str(source), "locator": dict(locator)}:
+                restored = locator_registry.restore_locator(locator)
+                yield SourceItem(uri, source, restored, letter.get("version"), letter.get("fields") or {})
+            case _:
+                raise ValueError("it has no URI, source or locator")
+
+    def _read_source(self, letter: Mapping[str, Any]) -> Iterator[SourceItem | ListingFailure]:
+        """Read a source again, once for all letters with images of it; those that are stored count as unchanged."""
+        uri, source, locator = letter["uri"], letter["source"], letter["locator"]
+        if source in self.rereads:
+            return
         try:
-            letter = json.loads(line)
-            uri, source, locator = letter["uri"], letter["source"], letter["locator"]
-            if locator is None:
-                return ListingFailure(uri, source, "its bytes can only be read from its source: ingest that source again")
-            return SourceItem(
-                uri, source, locator_registry.restore_locator(locator), letter.get("version"), letter.get("fields") or {}
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, StairError) as error:
-            return ListingFailure(f"{self.uri}#{number}", self.uri, f"not a dead letter: {type(error).__name__}: {error}")
+            argument, options = _parse_source_locator(locator, self._options)
+            self.rereads[source] = locator
+            for found in open_source(argument, options).list_items():
+                yield replace(found, source=source)
+        except (ValueError, StairError) as error:
+            reason = error.message if isinstance(error, StairError) else str(error)
+            yield SourceItem(uri, source, _UnreadSource(locator, f"its source can't be read again: {reason}"))
+
+
+def _names_source(letter: Any) -> bool:  # noqa: ANN401  JSON
+    """Return whether a letter stands for many images of a source."""
+    match letter:
+        case {"uri": str(), "source": str(), "locator": {"kind": "source"}}:
+            return True
+    return False
 
 
 class DeadLettersKind:
@@ -242,7 +370,7 @@ class DeadLettersKind:
             raise UsageError(f"no dead-letter file {argument!r}", "The run that wrote it printed its name.")
         if not _is_dead_letter_file(path):
             raise UsageError(f"{argument!r} contains no dead letters", "The run that wrote them printed the name of the file.")
-        return _DeadLetterSource(path)
+        return _DeadLetterSource(path, replace(options, format=None))
 
 
 KIND = DeadLettersKind()

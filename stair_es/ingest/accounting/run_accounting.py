@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.errors import IngestError
+from stair_es.ingest.accounting.counted_images import generalize_reason
 from stair_es.ingest.accounting.dead_letters import DeadLetters
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.report import FailureReason
 from stair_es.ingest.state import Batch, IngestStage, Outcome
 from stair_es.sources.base import ListingFailure, SourceItem
 
-_NUMBERS = re.compile(r"\d+")
-_HOST = re.compile(r"\S+: ")
-"""Prefix of a failed request: numbers in it distinguish hosts."""
 _SHOWN_REASONS = 3
 _MAX_REASONS = 1000
 """Maximum number of distinct reasons: memory must not grow with untrusted responses."""
+_MAX_SHOWN_CHARS = 1000
+"""Of a reason, and of the URI of its example."""
 
 
 @dataclass
@@ -61,6 +60,7 @@ class RunAccounting:
     waiting_message: str = ""
     """Message about the hosts that are waited for."""
     _reasons: dict[tuple[IngestStage, str], FailureReason] = field(default_factory=dict)
+    _reason_images: Counter[tuple[IngestStage, str]] = field(default_factory=Counter)
 
     @property
     def done_count(self) -> int:
@@ -75,6 +75,10 @@ class RunAccounting:
 
     def accept_listed(self, found: SourceItem | ListingFailure) -> SourceItem | None:
         """Return a listed image if it is new to the run and has work left. A listing failure becomes a failed image."""
+        if isinstance(found, ListingFailure) and self.dead_letters.is_counting(found.source):
+            self.listed += 1  # without a row of the manifest: there may be millions, and each is another row of its table
+            self._count_outcome(Outcome(found.to_item(), "failed", "list", found.reason))
+            return None
         if not self.record_listed(found.uri, found.source):
             return None
         if isinstance(found, SourceItem):
@@ -100,23 +104,30 @@ class RunAccounting:
         taken = tuple(outcomes)
         self.manifest.record_outcomes((outcome.item.uri, outcome.id) for outcome in taken)
         for outcome in taken:
-            self.outcome_counts[outcome.kind] += 1
-            if outcome.kind == "failed":
-                self.failed_stages[outcome.stage] += 1
-                self._count_reason(outcome)
-                self.dead_letters.add(outcome)
+            self._count_outcome(outcome)
+
+    def _count_outcome(self, outcome: Outcome) -> None:
+        self.outcome_counts[outcome.kind] += 1
+        if outcome.kind == "failed":
+            self.failed_stages[outcome.stage] += 1
+            self._count_reason(outcome)
+            self.dead_letters.add(outcome)
+        else:
+            self.dead_letters.record_stored(outcome.item.source)
 
     def _count_reason(self, outcome: Outcome) -> None:
-        key = (outcome.stage, _mask_numbers(outcome.reason)[:200])
-        counted = self._reasons.get(key)
-        if counted is None and len(self._reasons) < _MAX_REASONS:
-            counted = FailureReason(stage=outcome.stage, reason=outcome.reason, images=0, example=outcome.item.uri)
-        if counted is not None:
-            self._reasons[key] = replace(counted, images=counted.images + 1)
+        key = (outcome.stage, generalize_reason(outcome.reason))
+        if key not in self._reasons and len(self._reasons) < _MAX_REASONS:
+            reason, uri = outcome.reason[:_MAX_SHOWN_CHARS], outcome.item.uri[:_MAX_SHOWN_CHARS]
+            self._reasons[key] = FailureReason(stage=outcome.stage, reason=reason, images=0, example=uri)
+        if key in self._reasons:
+            self._reason_images[key] += 1
 
     def get_failure_reasons(self) -> tuple[FailureReason, ...]:
         """Return the most frequent reasons of failures. Reasons that differ only in numbers, but not in the host, are grouped."""
-        return tuple(sorted(self._reasons.values(), key=lambda reason: -reason.images)[:_SHOWN_REASONS])
+        return tuple(
+            replace(self._reasons[key], images=images) for key, images in self._reason_images.most_common(_SHOWN_REASONS)
+        )
 
     def get_counts(self) -> dict[str, int]:
         """Return `{kind: images}` with `seen`, for reports of failed runs, too."""
@@ -139,9 +150,3 @@ class RunAccounting:
         pending = self.manifest.count_pending()
         if pending or self.done_count != self.listed:
             raise IngestError(f"the counts don't add up: {self.get_counts()}, {pending} images without an outcome")
-
-
-def _mask_numbers(reason: str) -> str:
-    host = _HOST.match(reason)
-    start = host.end() if host else 0
-    return reason[:start] + _NUMBERS.sub("#", reason[start:])

@@ -80,6 +80,11 @@ class HfDatasetSource:
         """Return the `source` of its items."""
         return self.address.uri
 
+    @property
+    def can_reread(self) -> bool:
+        """Return whether its URI has all that is needed to read it again."""
+        return self.address.revision is None
+
     def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield one item per row."""
         rows, version = self._open_rows()

@@ -130,7 +130,7 @@ def test_memory_disk_and_dead_letters(tmp_path: Path) -> None:
     old, new = tmp_path / "a b.jsonl", tmp_path / "c.jsonl"
     assert machine.evaluate_dead_letters({old: 0}, "photos").state == "ok"
     waiting = machine.evaluate_dead_letters({old: 2, new: 3}, "photos")
-    assert "retry: 3 images" in waiting.message
+    assert "retry: 3 dead letters" in waiting.message
     assert waiting.remedy == f"stair-es ingest --retry-failed {new} --index photos && rm {new}"
     assert f"'{old}'" in machine.evaluate_dead_letters({old: 2, new: 0}, "photos").remedy
 

@@ -37,6 +37,11 @@ def test_it_runs_so_far_ahead_and_no_further(max_items: int, max_size: int, max_
         assert _drained(queue) == list(range(50))
 
 
+def test_only_some_items_count() -> None:
+    with PrefetchQueue(range(100), max_items=1000, counts=lambda item: item % 2 == 0) as queue:
+        assert queue.wait_for_items(51, 60.0) == (50, True)
+
+
 def test_errors_follow_earlier_results() -> None:
     def breaking() -> Iterator[int]:
         yield from range(3)

@@ -1,6 +1,6 @@
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -8,15 +8,16 @@ from typing import IO, Any
 import pytest
 
 from stair_es.cluster.token_index.sync import TokenIndexReport
-from stair_es.errors import IngestError, UsageError
+from stair_es.errors import IngestError, ReadError, UsageError
 from stair_es.ingest.accounting import dead_letters
 from stair_es.ingest.accounting.dead_letters import KIND, DeadLetters
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
 from stair_es.ingest.state import Batch, Outcome
-from stair_es.sources.base import ListingFailure, SourceItem, SourceOptions
+from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
 from stair_es.sources.io.local_file import FileLocator, InlineBytes
+from stair_es.sources.registry import open_source
 
 A, B, C = (SourceItem(f"file:///{name}", "file:///", FileLocator(f"file:///{name}"), "1-2", {"caption": name}) for name in "abc")
 
@@ -247,3 +248,141 @@ def test_failed_images_may_be_allowed_and_failed_words_not(failed: int, words: i
         token_index=TokenIndexReport(index="", identity="", written=0, deleted=0, failed=words, images=0),
     )
     assert (report.is_complete(), report.is_complete(allow_failed=True)) == (complete, allowed)
+
+
+def _fail(source: str, count: int, *, name: str = "t.jsonl#line={}", reason: str = "not JSON: column {}") -> list[Outcome]:
+    items = (ListingFailure(f"{source}/{name.format(i)}", source, reason.format(i)) for i in range(1, count + 1))
+    return [Outcome(item.to_item(), "failed", "list", item.reason) for item in items]
+
+
+def _read_letters(accounting: RunAccounting) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in accounting.dead_letters.path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "uri"),
+    [
+        ("t.jsonl#line={}", "not JSON: column {}", "file:///t.jsonl#lines=1001-5000"),
+        ("t.parquet#row={}", "not of type int: 'name {}'", "file:///t.parquet#rows=1001-5000"),
+        ("t.tar#{}.jpg", "a link", "file:///t.tar#1001.jpg..5000.jpg"),
+        ("{}.jpg", "not found", "file:///1001.jpg..file:///5000.jpg"),
+    ],
+)
+def test_many_failures_of_a_source_share_a_line(make: Make, name: str, reason: str, uri: str) -> None:
+    accounting = make()
+    for outcome in _fail("file://", 5000, name=name, reason=reason):
+        assert accounting.accept_listed(ListingFailure(outcome.item.uri, "file://", outcome.reason)) is None
+    accounting.close()
+    *letters, shared = _read_letters(accounting)
+    assert accounting.get_counts() == {"seen": 5000, "written": 0, "unchanged": 0, "failed": 5000}
+    assert [letter["uri"] for letter in letters] == [f"file:///{name.format(i)}" for i in range(1, 1001)]
+    assert (shared["uri"], shared["images"], shared["stage"]) == (uri, 4000, "list")
+    assert len(accounting.manifest) == 1000
+    assert [reason.images for reason in accounting.get_failure_reasons()] == [5000]
+
+
+def test_different_reasons_share_a_few_lines(make: Make) -> None:
+    accounting = make()
+    for i, outcome in enumerate(_fail("file://", 9000)):
+        accounting.accept_listed(ListingFailure(outcome.item.uri, "file://", "why " + "abcdefghij"[i % 10] * (1 + i // 10 % 9)))
+    accounting.close()
+    shared = _read_letters(accounting)[1000:]
+    assert len(shared) == 21
+    assert sum(letter["images"] for letter in shared) == 8000
+
+
+def test_lines_of_a_source_have_a_total_size(make: Make) -> None:
+    accounting = make()
+    accounting.dead_letters.set_sources([_Source("file:///")], SourceOptions())
+    items = [SourceItem(f"file:///{i}", "file:///", FileLocator(f"file:///{i}"), None, {"text": "x" * 9000}) for i in range(500)]
+    for item in items:
+        assert accounting.accept_listed(item) == item
+        accounting.record_outcomes([Outcome(item, "failed", "read", "not found")])
+    accounting.close()
+    assert accounting.dead_letters.path.stat().st_size < 1_010_000
+    assert 1 + sum(letter.get("images", 0) for letter in _read_letters(accounting)) > 390
+
+
+@pytest.mark.parametrize(("each", "lines"), [(10, 3000), (100, 1201)])
+def test_failures_between_stored_images_have_their_lines(make: Make, each: int, lines: int) -> None:
+    """Of a table in which some images fail, all are named."""
+    accounting = make()
+    for i, outcome in enumerate(_fail("file://", 3000)):
+        if i % each == 0:
+            stored = SourceItem(f"file:///stored{i}", "file://", FileLocator(f"file:///stored{i}"))
+            accounting.accept_listed(stored)
+            accounting.record_outcomes([Outcome(stored, "written", "write", id=str(i))])
+        accounting.accept_listed(ListingFailure(outcome.item.uri, "file://", outcome.reason))
+    accounting.close()
+    assert lines <= len(_read_letters(accounting)) <= lines + 110
+
+
+class _Source:
+    ignored: Mapping[str, int] = {}
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
+        yield from ()
+
+
+def test_images_that_only_their_line_can_retry_have_one(make: Make) -> None:
+    accounting = make()
+    accounting.dead_letters.set_sources([_Source("stdin:"), _Source("file:///t.txt")], SourceOptions())
+    for source in ("stdin:", "file:///t.txt"):
+        for i in range(1500):
+            item = SourceItem(f"{source}{i}", source, FileLocator(f"file:///{i}"))
+            accounting.accept_listed(item)
+            accounting.record_outcomes([Outcome(item, "failed", "read", "not found")])
+    accounting.close()
+    letters = _read_letters(accounting)
+    assert [letter["source"] for letter in letters] == ["stdin:"] * 1500 + ["file:///t.txt"] * 1001
+
+
+def test_a_shared_line_reads_its_source_again(make: Make, tmp_path: Path) -> None:
+    table = tmp_path / "t.data"
+    options = SourceOptions(format="jsonl", image_column="photo", columns={"note": "text"})
+    lines = [json.dumps({"photo": f"{i}.jpg", "text": f"t{i}"} if i > 1990 else [i]) for i in range(2000)]
+    table.write_text("\n".join(lines))
+    accounting = make()
+    source = open_source(str(table), options)
+    accounting.dead_letters.set_sources([source], options)
+    for found in source.list_items():
+        if item := accounting.accept_listed(found):
+            accounting.record_outcomes([Outcome(item, "failed", "read", "not found")])
+    accounting.close()
+    assert len(_read_letters(accounting)) == 1002
+    table.write_text("\n".join([*(json.dumps({"photo": f"{i}.jpg", "text": "t"}) for i in range(1500)), *lines[1500:]]))
+    retried = list(KIND.open(str(accounting.dead_letters.path), SourceOptions(format="dead-letters")).list_items())
+    images = {item.uri.rpartition("/")[2]: item for item in retried if isinstance(item, SourceItem)}
+    assert set(images) == {f"{i}.jpg" for i in (*range(1500), *range(1991, 2000))}
+    assert images["1999.jpg"].fields == {"note": "t1999"}
+    assert {found.source for found in retried} == {table.as_uri()}
+    assert sum(isinstance(found, ListingFailure) for found in retried) == 491
+
+
+def test_a_shared_line_of_a_lost_source_fails(make: Make, tmp_path: Path) -> None:
+    accounting = make()
+    accounting.dead_letters.set_sources([_Source((tmp_path / "gone").as_uri())], SourceOptions())
+    for outcome in _fail((tmp_path / "gone").as_uri(), 1200):
+        accounting.accept_listed(ListingFailure(outcome.item.uri, outcome.item.source, outcome.reason))
+    accounting.close()
+    [lost] = KIND.open(str(accounting.dead_letters.path), SourceOptions()).list_items()
+    assert isinstance(lost, SourceItem)
+    assert lost.locator.to_json() == _read_letters(accounting)[-1]["locator"]
+    with pytest.raises(ReadError):
+        lost.locator.read(ReadLimits())
+
+
+@pytest.mark.parametrize(
+    "line", [b"[" * 100_000, b'{"uri": 1, "source": 2, "locator": null}', b'{"locator": {"kind": "source"}}']
+)
+def test_a_hostile_dead_letter_fails_alone(tmp_path: Path, line: bytes) -> None:
+    letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
+    letters.add(Outcome(A, "failed", "read", "why"))
+    letters.close()
+    with letters.path.open("ab") as file:
+        file.write(line + b"\n")
+    found = list(KIND.open(str(letters.path), SourceOptions()).list_items())
+    assert sorted(type(each).__name__ for each in found) == ["ListingFailure", "SourceItem"]
