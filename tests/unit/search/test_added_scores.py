@@ -15,8 +15,10 @@ from stair_es.search.ranking.added_scores import AddedScores
 from stair_es.search.request import TwoPhase, build_search_request
 from stair_es.search.results import SearchResult, parse_search_response
 from stair_es.types import SparseVector
+from stair_es.web.search.facet_scales import build_profile_request
 from stair_es.web.search.query import QueryPlan, build_page_request
 from stair_es.web.search.schemas import SearchParams
+from stair_es.web.search.suggestions import build_suggestions_request
 
 DOCUMENTS = {"a": {"cat": 0.75, "dog": 0.5}, "b": {"cat": 0.5}, "c": {"dog": 0.625}, "d": {"cat": 0.25, "fur": 1.0}}
 QUERY = SearchQuery(
@@ -187,3 +189,10 @@ def test_each_kind_of_request_is_scaled(build: Callable[[SearchQuery], Mapping[s
         *([body["search_after"][0] / 2] if "search_after" in body else []),
     ]
     assert weights == [query.scale]
+
+
+@pytest.mark.parametrize("body", [build_suggestions_request(), build_profile_request([])])
+def test_a_sample_does_not_prefer_documents_of_more_roles(body: Mapping[str, Any]) -> None:
+    [function] = body["query"]["function_score"]["functions"]
+    least = np.float32(2.0**-12 * function["weight"])
+    assert least + np.float32(64) == least
