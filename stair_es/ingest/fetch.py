@@ -78,12 +78,17 @@ def _fetch_image(image: Pending, config: WorkerConfig) -> Fetched | VersionChang
 
 
 def _skip_known_content(batch: Batch, config: WorkerConfig) -> None:
-    """Skip images whose content is already stored under another URI, if ids go by content."""
+    """Skip images whose content is already stored, if ids go by content.
+
+    It may be under another URI, or not be the document that `find_by_uri` takes for the newest one: that goes by clocks.
+    """
     if config.document.id != "content-hash" or config.is_empty:
         return
     fetched = batch.enumerate_state(Fetched)
     stored = config.writer.find_by_id([image.id for _, image in fetched])
     for i, image in fetched:
         duplicate = stored.get(image.id)
-        if duplicate and duplicate.fingerprint == image.fingerprint and duplicate.uri != image.item.uri:
+        if duplicate is None or duplicate.fingerprint != image.fingerprint:
+            continue
+        if duplicate.uri != image.item.uri or duplicate.version == image.version:
             batch.images[i] = Outcome(image.item, "unchanged", "read", id=duplicate.id)

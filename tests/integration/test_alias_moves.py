@@ -336,15 +336,15 @@ def test_a_restored_index_fails(
         client.close()
 
 
-@pytest.mark.parametrize("matches", [_updates, _writes_tokens])
-def test_a_policy_on_an_index_created_again_fails(runs: IngestRuns, matches: Callable[[Request], bool]) -> None:
+@pytest.mark.parametrize(("matches", "replaced"), [(_updates, ""), (_writes_tokens, ""), (_writes_tokens, ".tokens")])
+def test_a_policy_on_an_index_created_again_fails(runs: IngestRuns, matches: Callable[[Request], bool], replaced: str) -> None:
     own = runs.run(sink_options={"token_index": "yes"}).index
-    plan = PauseOnce(lambda: runs.recreate_index(own), matches)
+    plan = PauseOnce(lambda: runs.recreate_index(f"{own}{replaced}"), matches)
     with (
         FaultProxy(runs.url, plan) as proxy,
         Cluster(Connection(url=proxy.url)) as cluster,
         forward_messages(runs.messages.append),
-        pytest.raises(IndexMismatch, match=f"'{own}' was deleted and created again"),
+        pytest.raises(IndexMismatch, match=f"'{own}{replaced}' was deleted and created again"),
     ):
         PolicyManager(cluster, runs.alias).apply_policy(TokenPolicy(mute=("blue",)), UpdateLimits(), lambda _: None)
     assert plan.done

@@ -131,6 +131,11 @@ def _stored(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
     return {hit["_source"]["uri"]: {**hit["_source"], "_id": hit["_id"]} for hit in hits}
 
 
+def _set_clock(patch: pytest.MonkeyPatch, ahead_h: int) -> None:
+    at = datetime.now(timezone.utc) + timedelta(hours=ahead_h)
+    patch.setattr(stages, "get_timestamp", lambda: at.isoformat(timespec="milliseconds"))
+
+
 @pytest.mark.parametrize("id_by", ["uri", "content-hash"])
 def test_reruns_read_no_unchanged_images(run: Run, options: IngestOptions, folder: Path, id_by: str) -> None:
     options = replace(options, document=DocumentSettings(id=id_by))  # type: ignore[arg-type]
@@ -375,6 +380,20 @@ def test_ids_by_content_follow_changed_and_moved_photos(
     assert len(_stored(client, options.alias)) == 6
 
 
+def test_ids_by_content_write_a_changed_photo_once(
+    run: Run, options: IngestOptions, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The document of its former bytes is dated a month ahead, so that it is taken for the newest one of this URI."""
+    options = replace(options, document=DocumentSettings(id="content-hash"))
+    with monkeypatch.context() as patch:
+        _set_clock(patch, 31 * 24)
+        run(options, _source(folder))
+    copy_photo(sorted(PHOTOS.glob("*.jpg"))[8], sorted(folder.iterdir())[0])
+    assert _counts(run(options, _source(folder))) == (6, 1, 5, 0)
+    assert _counts(run(options, _source(folder))) == (6, 0, 6, 0)
+    assert run(replace(options, resync=True), _source(folder)).removed == 1
+
+
 @pytest.mark.parametrize("id_by", ["uri", "content-hash"])
 @pytest.mark.parametrize("ahead_h", [-1, 1, 31 * 24])
 def test_resync_keeps_what_a_writer_with_another_clock_stores(
@@ -395,8 +414,7 @@ def test_resync_keeps_what_a_writer_with_another_clock_stores(
         """Write a new photo, by another writer."""
         copy_photo(next(photos), path)
         with monkeypatch.context() as patch:
-            at = datetime.now(timezone.utc) + timedelta(hours=ahead_h)
-            patch.setattr(stages, "get_timestamp", lambda: at.isoformat(timespec="milliseconds"))
+            _set_clock(patch, ahead_h)
             assert run(replace(options, dead_letters=folder.parent / "beside.jsonl"), _source(folder)).written == written
 
     class Slow(ListSource):
