@@ -213,6 +213,18 @@ def test_new_settings_build_a_new_index_and_swap_the_alias(
     assert "index.refresh_interval" not in settings
 
 
+def test_the_index_that_was_replaced_is_retained(run: Run, options: IngestOptions, folder: Path, client: OpenSearch) -> None:
+    """The alias was moved back to the oldest one by hand."""
+    [first, second] = [
+        run(replace(options, document=DocumentSettings(thumbnail_px=thumbnail_px)), _source(folder)).index
+        for thumbnail_px in (0, 32)
+    ]
+    move = [{"remove": {"index": second, "alias": options.alias}}, {"add": {"index": first, "alias": options.alias}}]
+    client.indices.update_aliases(body={"actions": move})
+    report = run(replace(options, document=DocumentSettings(thumbnail_px=64)), _source(folder))
+    assert (report.swapped, report.deleted_indices) == (True, (second,))
+
+
 def test_an_interrupted_build_is_continued_and_searched_only_when_complete(
     run: Run, options: IngestOptions, folder: Path, client: OpenSearch
 ) -> None:

@@ -91,8 +91,11 @@ def check_identities(cluster: Cluster, identities: Mapping[str, str]) -> None:
     cluster.call(_read_checked, cluster.client, list(identities), identities)
 
 
-def delete_retired_indices(cluster: Cluster, alias: str, keep: int) -> list[str]:
+def delete_retired_indices(cluster: Cluster, alias: str, keep: int, replaced: str | None = None) -> list[str]:
     """Delete the retired indices of `alias`, except the `keep` newest; returns their names.
+
+    `replaced` was searched until now and counts as the newest: its date may be older, if the alias was moved back to it, or if
+    the clocks of the cluster's nodes differ.
 
     An index with any alias in addition to its write alias is in use or being built; one whose `_meta.stair_es.alias` is another
     alias belongs to someone else. Token indices are deleted with their indices.
@@ -105,11 +108,11 @@ def delete_retired_indices(cluster: Cluster, alias: str, keep: int) -> list[str]
     params = {"filter_path": "*.aliases,*.mappings._meta,*.settings.index.creation_date", "expand_wildcards": "all"}
     found = cluster.call(cluster.client.indices.get, index=f"{alias}-*", params=params)
     retired = [
-        (int(index["settings"]["index"]["creation_date"]), name)
+        (name == replaced, int(index["settings"]["index"]["creation_date"]), name)
         for name, index in found.items()
         if not list_other_aliases(name, index) and get_index_meta(index).get("alias") == alias
     ]
-    names = [name for _, name in sorted(retired, reverse=True)[keep:]]
+    names = [name for _, _, name in sorted(retired, reverse=True)[keep:]]
     for name in names:
         cluster.call(cluster.client.indices.delete, index=name, ignore=[404])
     delete_orphan_token_indices(cluster, alias)

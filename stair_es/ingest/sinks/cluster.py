@@ -115,8 +115,11 @@ class ClusterSinkSession:
             self.write_target = replace(self.write_target, identities=identities)
         result = self._swap_alias(coverage)
         self._check_alias(self.write_target.replaces if result.not_swapped_reason else None)
-        deleted = delete_retired_indices(self._cluster, self.alias, self.options.retain_indices) if result.swapped else ()
-        return replace(result, deleted_indices=tuple(deleted), token_index=token_index)
+        if result.swapped:
+            retained, replaced = self.options.retain_indices, self.write_target.replaces
+            deleted = delete_retired_indices(self._cluster, self.alias, retained, replaced)
+            result = replace(result, deleted_indices=tuple(deleted))
+        return replace(result, token_index=token_index)
 
     def _swap_alias(self, coverage: RunCoverage) -> IndexSinkResult:
         live = self.write_target.replaces
