@@ -93,6 +93,14 @@ def test_other_parts_of_the_body_are_kept(cluster: AliasCluster) -> None:
     assert meta["mine"] == 1
 
 
+def test_new_index_is_used_even_if_its_mapping_reads_differently(cluster: AliasCluster) -> None:
+    body = resources.load_json_resource("mappings", "image")
+    body["mappings"]["properties"]["shop.price"] = {"type": "float"}  # the cluster returns an object `shop`
+    opened = cluster.open(OLD, body)
+    assert (opened.created, opened.replaces) == (True, None)
+    assert cluster.indices() == {opened.name}
+
+
 @pytest.mark.parametrize(
     "other",
     [NEW, replace(OLD, settings={"top_token_count": 8})],

@@ -100,7 +100,7 @@ def _try_open(
         None if client.indices.exists(index=alias) else _create_index(client, alias, alias, add_policy_to_body(body, policy))
     )
     live, reason = _inspect_live_index(client, alias, body, policy)
-    if reason is None:
+    if reason is None or live.name == created:
         return replace(live, created=live.name == created), None
     build = _open_build(client, alias, add_policy_to_body(body, live.policy), live)
     if build.created:
