@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stair_es.errors import ResourceError
+from stair_es.system.user_files import read_json_file
 
 
 def load_json_resource(kind: Literal["mappings", "pipelines"], name: str, override: Path | None = None) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def load_json_resource(kind: Literal["mappings", "pipelines"], name: str, overri
     """
     source = override or files(f"stair_es.{kind}") / f"{name}.json"
     try:
-        body = json.loads(source.read_text(encoding="utf-8"))
+        body = read_json_file(source) if isinstance(source, Path) else json.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResourceError(f"{kind} body {name!r}: can't read {source}: {error}") from error
     if not isinstance(body, dict):

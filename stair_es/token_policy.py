@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import ResourceError
+from stair_es.system.user_files import read_json_file
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -228,8 +230,8 @@ def load_policy(path: Path) -> TokenPolicy:
         ResourceError: If the file can't be read or isn't a valid policy; names the place in the file.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_reject_duplicate_keys)
-    except (OSError, ValueError, RecursionError) as error:
+        value = read_json_file(path, object_pairs_hook=_reject_duplicate_keys)
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ResourceError(f"can't read the policy {path}: {reason}", _FORM) from error
     return parse_policy(value, f"policy {path}", name=path.stem)
@@ -289,8 +291,8 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object, and reject duplicate keys: `json` would silently keep the last one."""
     result = dict(pairs)
     if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is duplicated in the same object")
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{name!r} is duplicated in the same object")
     return result
 
 

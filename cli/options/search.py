@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from stair_es.errors import UsageError
+from stair_es.system.user_files import parse_json
 
 from . import shared
 from .decorator import ArgumentGroup
@@ -198,7 +198,7 @@ def parse_cursor(text: str) -> list[Any] | None:
         UsageError: If it is not a cursor.
     """
     try:
-        value = json.loads(text) if text not in ("", "start") else None
+        value = parse_json(text) if text not in ("", "start") else None
     except ValueError:
         value = ()
     if value is None or (isinstance(value, list) and value):

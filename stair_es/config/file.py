@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,12 +17,8 @@ from urllib.parse import urlsplit
 from platformdirs import user_config_path
 
 from stair_es.errors import UsageError
+from stair_es.system.user_files import MAX_TOML_BYTES, parse_toml_text, read_text_file
 from stair_es.urls import split_node_urls
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 OptionKey: TypeAlias = tuple[str, ...]
 """The tables above a value, and its name: `("ingest", "batch_size")`."""
@@ -89,11 +84,13 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """
     remedy = "See docs/configuration.md for an example."
     try:
-        return parse_toml(path.read_text(encoding="utf-8"), str(path), remedy)
+        return parse_toml(read_text_file(path, MAX_TOML_BYTES), str(path), remedy)
     except OSError as error:
         raise UsageError(f"can't read the configuration {path}: {error.strerror}", "Specify a TOML file with --config.") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} isn't TOML: not UTF-8 at byte {error.start}", remedy) from None
+    except ValueError as error:
+        raise UsageError(f"can't read the configuration {path}: {error}", remedy) from None
 
 
 def is_safe_option(name: str) -> bool:
@@ -229,6 +226,6 @@ def parse_toml(text: str, where: str, remedy: str) -> dict[str, Any]:
         UsageError: If it isn't TOML; names the position.
     """
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml_text(text)
+    except ValueError as error:
         raise UsageError(f"{where} isn't TOML: {error}", remedy) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from stair_es.cluster.client import tls
 from stair_es.dashboards.connection import DASHBOARDS_ENV_PREFIX, DASHBOARDS_VARIABLES, ENV_DASHBOARDS_URL, DashboardsConnection
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable
 from stair_es.retry_after import BUSY_STATUSES, parse_retry_after
+from stair_es.system.user_files import parse_json
 
 _RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
 _MAX_RETRY_DELAY_S = 30.0
@@ -180,7 +180,7 @@ def _find_title(page: str) -> str:
 def _parse_response(raw_response: Any) -> DashboardsResponse:  # noqa: ANN401  urllib3's
     text = bytes(raw_response.data).decode("utf-8", "replace")
     try:
-        body = json.loads(text)
+        body = parse_json(text)
     except ValueError:
         body = None
     headers = {name.lower(): value for name, value in raw_response.headers.items()}

@@ -12,6 +12,7 @@ from stair_es.model.stair_mini.artifacts import read_mini_artifacts
 from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_words
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary, list_singulars, list_uncovered_words
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
+from stair_es.system.user_files import read_text_file
 
 DEFAULT_WORDS = 10_000
 """Words of the default dictionary, as many as in SpLiCE."""
@@ -54,9 +55,9 @@ def read_word_file(path: Path) -> list[str]:
         UsageError: If the file can't be read, or a line is not a word.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text_file(path).splitlines()
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8" if isinstance(error, UnicodeError) else error
         raise UsageError(f"the words in {path} can't be read: {reason}", "Specify a text file with one word per line.") from error
     words: dict[str, None] = {}
     for number, line in enumerate(lines, 1):

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from stair_es.errors import NodeError
 from stair_es.optional import import_optional
+from stair_es.system.user_files import read_json_file
 
 _HEALTH_TIMEOUT_S = 5.0
 
@@ -57,7 +58,7 @@ def read_node_state(path: Path) -> NodeState | None:
         NodeError: If the file exists but cannot be read.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json_file(path)
         return NodeState(
             pid=int(value["pid"]),
             created_s=float(value["created_s"]),

@@ -18,6 +18,7 @@ from stair_es.ingest.executors.ray import RayOptions
 from stair_es.model.base import ModelSpec
 from stair_es.sources.base import SourceOptions
 from stair_es.sources.image.decode import DecodeLimits
+from stair_es.system.user_files import read_bytes_file
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import Json
 
@@ -100,6 +101,6 @@ def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> t
 def _hash_mapping(mapping: str | None) -> str | None:
     """Return the digest of a custom mapping, so that changing the mapping builds a new index."""
     try:
-        return hashlib.sha256(Path(mapping).read_bytes()).hexdigest()[:16] if mapping else None
-    except OSError as error:
-        raise ResourceError(f"can't read the mapping {mapping}: {error.strerror}", "Specify a readable file.") from error
+        return hashlib.sha256(read_bytes_file(Path(mapping))).hexdigest()[:16] if mapping else None
+    except (OSError, ValueError) as error:
+        raise ResourceError(f"can't read the mapping {mapping}: {error}", "Specify a JSON file.") from error

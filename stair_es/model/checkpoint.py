@@ -15,6 +15,7 @@ from stair_es.errors import ModelError
 from stair_es.model import cuda
 from stair_es.model.base import Encoder, EncoderPlugin, ModelCard, ModelSpec, check_model_spec, choose_image_spec
 from stair_es.optional import import_optional
+from stair_es.system.user_files import open_regular_file, read_json_file
 from stair_es.types import ImageSpec, ResizeMode
 
 CONFIG_JSON = "config.json"
@@ -122,7 +123,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         ModelError: If the file is missing or isn't a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json_file(path)
     except FileNotFoundError:
         raise ModelError(f"{path.parent} isn't a checkpoint: it has no {path.name}", "Use the folder that holds it.") from None
     except (OSError, ValueError) as error:
@@ -229,7 +230,8 @@ def list_hashed_files(folder: Path) -> list[Path]:
 def read_license(folder: Path) -> tuple[str, ...]:
     """Return the license named in the head of the model card (`license:`), if there is a card."""
     try:
-        front_matter = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:4096]
+        with open_regular_file(folder / "README.md") as file:
+            front_matter = file.read(4096).decode(errors="replace").replace("\r\n", "\n")
     except OSError:
         return ()
     match = re.search(r"^---\n(?:.*\n)*?license:[ \t]*(\S.*)\n(?:.*\n)*?---", front_matter)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from stair_es.model.checkpoint import MODULES_JSON
+from stair_es.system.user_files import read_json_file
 
 
 def find_weight_faults(folder: Path) -> list[str]:
@@ -28,7 +28,7 @@ def find_weight_faults(folder: Path) -> list[str]:
 
 def _read_shard_names(index: Path) -> list[str]:
     try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        names = read_json_file(index)["weight_map"].values()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     return [str(name) for name in names]

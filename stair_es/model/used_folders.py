@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from stair_es.config.defaults import DataDir
 from stair_es.system.folders import make_owner_folder
+from stair_es.system.user_files import read_json_file
 
 _FILE = "model-folders.json"
 _MAX_FOLDERS = 200
@@ -44,7 +45,7 @@ def is_used_model_folder(name: str, data: DataDir) -> bool:
 
 def _read_folders(home: Path) -> list[str]:
     try:
-        value = json.loads((home / _FILE).read_text(encoding="utf-8"))
+        value = read_json_file(home / _FILE)
     except (OSError, ValueError):
         return []
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []

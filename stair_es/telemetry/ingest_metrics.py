@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from stair_es.errors import UsageError
 from stair_es.ingest.state import STAGES
+from stair_es.system.user_files import read_text_file
 
 if TYPE_CHECKING:
     from stair_es.ingest.accounting.run_accounting import RunAccounting
@@ -195,7 +196,7 @@ def build_registry(run: IngestMetrics) -> CollectorRegistry:
 def _read_last_success(path: Path, index: str) -> float | None:
     """Read the last success from the file of a previous run; None if there is none, or the file is something else."""
     try:
-        families = list(text_string_to_metric_families(path.read_text(encoding="utf-8")))
+        families = list(text_string_to_metric_families(read_text_file(path)))
     except (OSError, ValueError):
         return None
     samples = (sample for family in families if family.name == LAST_SUCCESS for sample in family.samples)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stair_es.errors import UsageError
+from stair_es.system.user_files import read_text_file
 
 from .shared import EVALUATION_OPTIONS, ClassFolderArgument, ClassNamesOption, LimitOption, run_and_report
 
@@ -56,9 +57,11 @@ def _read_prompts(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} isn't UTF-8 text: {error.reason}", "Write one prompt per line: a photo of a {}.") from error
+        lines = [line.strip() for line in read_text_file(path).splitlines()]
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"the prompts in {path} can't be read: {error}", "Write one prompt per line: a photo of a {}."
+        ) from error
     prompts = [line for line in lines if line]
     if not prompts:
         raise UsageError(f"{path} contains no prompt", "Write one prompt per line: a photo of a {}.")

@@ -8,14 +8,13 @@ from glob import glob, has_magic
 from itertools import chain
 from pathlib import Path
 
-import orjson
-
 from stair_es.errors import UsageError
 from stair_es.eval.datasets.entry import CaptionEntry, InvalidEntry
 from stair_es.eval.datasets.image_files import has_captioned_images, read_sidecar_captions, read_webdataset
 from stair_es.eval.datasets.json_formats import parse_coco, parse_karpathy, read_json_lines
 from stair_es.eval.datasets.tabular import read_csv, read_parquet, read_tsv
 from stair_es.sources.io.uris import CSV_SUFFIXES, JSONL_SUFFIXES, PARQUET_SUFFIXES, has_source_suffix
+from stair_es.system.user_files import MAX_DATA_SET_BYTES, open_regular_file, read_json_file
 
 _FORMS = (
     "JSON Lines (.jsonl) of {image, caption} or {image, captions}, COCO's captions_*.json ({images, annotations}), Karpathy's"
@@ -120,7 +119,7 @@ def _read_all(
 
 def _check_readable(path: Path) -> None:
     try:
-        with path.open("rb"):
+        with open_regular_file(path):
             return
     except OSError as error:
         raise _build_unreadable_error(path, error) from error
@@ -132,10 +131,10 @@ def _build_unreadable_error(path: Path, error: OSError) -> UsageError:
 
 def _read_json(path: Path, split: str | None) -> tuple[str, Iterable[CaptionEntry | InvalidEntry]]:
     try:
-        document = orjson.loads(path.read_bytes())
+        document = read_json_file(path, MAX_DATA_SET_BYTES)
     except OSError as error:
         raise _build_unreadable_error(path, error) from error
-    except orjson.JSONDecodeError as error:
+    except ValueError as error:
         raise UsageError(f"{path} isn't JSON: {error}", f"A caption set is one of: {_FORMS}") from error
     images = document.get("images") if isinstance(document, dict) else None
     if isinstance(images, list) and isinstance(document.get("annotations"), list):

@@ -6,13 +6,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import orjson
-
 from stair_es.eval.datasets.entry import CaptionEntry, InvalidEntry, extract_captions, extract_tags, extract_texts
 from stair_es.eval.datasets.tabular import ALL_COLUMNS, read_source_entries
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.uris import IMAGE_SUFFIXES, to_file_uri
 from stair_es.sources.kinds.webdataset import KIND
+from stair_es.system.user_files import read_json_file, read_text_file
 
 _SIDECAR_SUFFIXES = (".txt", ".caption", ".json")
 
@@ -52,8 +51,7 @@ def _read_image_entry(image: Path, folder: Path, text: Path | None) -> CaptionEn
     if text is None:
         return InvalidEntry(name, "no caption file next to it (.txt or .json)")
     try:
-        data = text.read_bytes()
-        row = orjson.loads(data) if text.suffix == ".json" else {"caption": data.decode("utf-8-sig")}
+        row = read_json_file(text) if text.suffix == ".json" else {"caption": read_text_file(text)}
     except OSError as error:
         return InvalidEntry(name, "its caption can't be read", str(error.strerror))
     except ValueError as error:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from stair_es.errors import UsageError
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.uris import IMAGE_SUFFIXES, to_file_uri
+from stair_es.system.user_files import read_json_file, read_text_file
 
 _FORMS = (
     'JSON {"folder": "name"}, {"folder": ["name", "other name"]} or ["name", ...] in the order of the folders;'
@@ -90,12 +89,8 @@ def _list_images(folder: Path) -> list[Path]:
 
 def _read_class_names(ids: Sequence[str], path: Path) -> tuple[tuple[str, ...], ...]:
     try:
-        names = (
-            _parse_json_names(orjson.loads(path.read_bytes()), ids, path)
-            if path.suffix.lower() == ".json"
-            else _parse_text_names(path)
-        )
-    except (OSError, UnicodeDecodeError, orjson.JSONDecodeError) as error:
+        names = _parse_json_names(read_json_file(path), ids, path) if path.suffix.lower() == ".json" else _parse_text_names(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"can't read the names of classes in {path}: {error}", _FORMS) from error
     missing = [name for name in ids if not names.get(name)]
     if missing:
@@ -129,5 +124,5 @@ def _parse_names(value: object) -> tuple[str, ...]:
 
 def _parse_text_names(path: Path) -> dict[str, tuple[str, ...]]:
     """Parse lines as in ImageNet's `LOC_synset_mapping.txt`."""
-    rows = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    rows = [line.split(maxsplit=1) for line in read_text_file(path).splitlines()]
     return {row[0]: _parse_names(row[1].split(",")) for row in rows if len(row) == 2}

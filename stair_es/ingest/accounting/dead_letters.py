@@ -26,6 +26,7 @@ from stair_es.sources.io.lines import read_numbered_lines
 from stair_es.sources.io.uris import STDIN_URI
 from stair_es.sources.registry import open_source
 from stair_es.system.folders import make_private_folder
+from stair_es.system.user_files import open_regular_file, parse_json
 
 if TYPE_CHECKING:
     from stair_es.types import Json
@@ -200,8 +201,8 @@ class DeadLetters:
 def read_alias(path: Path) -> str | None:
     """Return the alias that the run of these dead letters wrote into; None if unknown."""
     try:
-        with path.open("rb") as file:
-            letter = json.loads(file.readline(_MAX_LINE_BYTES))
+        with open_regular_file(path) as file:
+            letter = parse_json(file.readline(_MAX_LINE_BYTES).decode())
         alias = letter.get("index")
     except (OSError, ValueError, AttributeError):
         return None
@@ -231,7 +232,7 @@ def _is_dead_letter_file(path: Path) -> bool:
     with path.open("rb") as file:
         line = file.readline(_MAX_LINE_BYTES).strip()
     try:
-        letter = json.loads(line) if line else dict.fromkeys(_REQUIRED_KEYS)
+        letter = parse_json(line.decode()) if line else dict.fromkeys(_REQUIRED_KEYS)
     except ValueError:
         return False
     return isinstance(letter, dict) and letter.keys() >= _REQUIRED_KEYS
@@ -296,10 +297,10 @@ class _DeadLetterSource:
         for reads_sources in (True, False):
             for number, line in self._read_lines():
                 try:
-                    letter = json.loads(line or b"")
+                    letter = parse_json((line or b"").decode())
                     if _names_source(letter) == reads_sources:
                         yield from self._read_source(letter) if reads_sources else self._parse_letter(letter)
-                except (ValueError, KeyError, TypeError, AttributeError, RecursionError, StairError) as error:
+                except (ValueError, TypeError, StairError) as error:
                     if not reads_sources:
                         reason = f"not a dead letter: {type(error).__name__}: {error}"
                         yield ListingFailure(f"{self.uri}#{number}", self.uri, reason)

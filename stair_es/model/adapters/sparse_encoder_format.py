@@ -25,6 +25,7 @@ from stair_es.model.checkpoint import (
     read_license,
 )
 from stair_es.optional import import_optional
+from stair_es.system.user_files import read_json_file
 from stair_es.types import ImageSpec, ResizeMode
 
 _LIBRARY_CONFIG = "config_sentence_transformers.json"
@@ -141,7 +142,7 @@ def _is_sparse_encoder(folder: Path) -> bool:
 def _read_modules(folder: Path) -> list[dict[str, Any]]:
     path = folder / MODULES_JSON
     try:
-        modules = json.loads(path.read_text(encoding="utf-8"))
+        modules = read_json_file(path)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} can't be read: {error}", "Fetch the checkpoint again.") from error
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stair_es.errors import ModelError
 from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary, load_wordpiece_vocabulary
+from stair_es.system.user_files import read_text_file
 
 VOCAB_FILE = "vocab.txt"
 _SHIPPED_TOKENIZERS = frozenset({"bert-base-uncased", "distilbert-base-uncased"})
@@ -28,7 +29,7 @@ def read_vocabulary(folder: Path, base: str) -> WordPieceVocabulary:
             "Put that tokenizer's vocab.txt there.",
         )
     try:
-        vocabulary = WordPieceVocabulary(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+        vocabulary = WordPieceVocabulary(read_text_file(path).removesuffix("\n").split("\n"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} can't be read: {error}", "It must be UTF-8 with one token per line.") from error
     missing = [token for token in _REQUIRED_TOKENS if token not in vocabulary.ids]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from stair_es.errors import ModelError
+from stair_es.system.user_files import read_json_file
 from stair_es.types import ImageSpec, Resample, ResizeMode
 
 STAIR_FORMAT = "stair-es"
@@ -235,7 +236,7 @@ def read_stair_config(folder: Path) -> StairConfig:
     """
     path = folder / CONFIG_FILE
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json_file(path)
     except OSError as error:
         raise ModelError(f"can't read {path}: {error.strerror}", "Specify a folder that `stair-es train` wrote.") from error
     except ValueError as error:

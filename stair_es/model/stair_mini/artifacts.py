@@ -23,6 +23,7 @@ from stair_es.model.base import MatchThresholds, ModelCard, ModelFacts
 from stair_es.model.stair.configuration import CONFIG_FILE, WEIGHTS_FILE, StairConfig
 from stair_es.model.vocabularies.stop_words import MODEL_DATA
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
+from stair_es.system.user_files import read_json_file
 from stair_es.types import Floats, ImageSpec
 
 MINI_FOLDER = MODEL_DATA / "stair-mini"
@@ -188,7 +189,7 @@ def read_mini_artifacts(folder: Path = MINI_FOLDER) -> MiniArtifacts:
         ModelError: If a file is missing or broken.
     """
     try:
-        config = json.loads((folder / CONFIG_FILE).read_bytes())
+        config = read_json_file(folder / CONFIG_FILE)
         if (config["format"], config["version"]) != (MINI_FORMAT, MINI_VERSION):
             raise ModelError(f"{folder} is not {MINI_FORMAT} {MINI_VERSION}", _REMEDY)
         vocabulary = WholeWordVocabulary.from_file(folder / WHOLE_WORDS_FILE)

@@ -8,10 +8,11 @@ as that of another token.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
+
+from stair_es.system.user_files import parse_json
 
 TokenizerStyle: TypeAlias = Literal["plain", "byte-level", "metaspace"]
 
@@ -21,7 +22,7 @@ _WORD_START_MARKS: Mapping[TokenizerStyle, str] = {"byte-level": "Ġ", "metaspac
 
 def detect_tokenizer_style(tokenizer_json: str) -> TokenizerStyle:
     """Detect how a tokenizer marks the beginning of words."""
-    config: Any = json.loads(tokenizer_json)
+    config: Any = parse_json(tokenizer_json)
     kinds = {part.get("type") for key in ("decoder", "pre_tokenizer") for part in _list_components(config.get(key))}
     if "ByteLevel" in kinds:
         return "byte-level"

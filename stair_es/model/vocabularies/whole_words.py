@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stair_es.errors import ModelError
+from stair_es.system.user_files import read_json_file
 
 WHOLE_WORDS_FILE = "words.json"
 _COMBINING_MARKS = "\u0300-\u036f"
@@ -151,7 +152,7 @@ class WholeWordVocabulary:
             ModelError: If the file is missing or broken.
         """
         try:
-            content = json.loads(path.read_bytes())
+            content = read_json_file(path)
             words, spellings = content["words"], content.get("spellings", {}).items()
             if not isinstance(words, list):
                 raise TypeError("words isn't a list")

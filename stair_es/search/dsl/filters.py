@@ -5,13 +5,13 @@ An engine doesn't report an unknown field in a filter, it finds nothing.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from stair_es.errors import QueryError
+from stair_es.system.user_files import parse_json
 
 _FIELD_CLAUSES = frozenset(
     {"term", "terms", "match", "match_phrase", "match_phrase_prefix", "match_bool_prefix", "prefix", "wildcard", "regexp"}
@@ -53,8 +53,8 @@ def parse_filter(text: str) -> dict[str, Any]:
     if stripped[0] not in "{[":
         return {"query_string": {"query": stripped, "default_field": "caption"}}
     try:
-        clause = json.loads(stripped)
-    except (ValueError, RecursionError) as error:
+        clause = parse_json(stripped)
+    except ValueError as error:
         raise QueryError(f"the filter is not JSON: {error}", f"Write one clause: {_CLAUSE_EXAMPLES}") from None
     if not isinstance(clause, dict) or len(clause) != 1 or not isinstance(next(iter(clause.values())), dict):
         raise QueryError(f"the filter is not one query clause: {stripped[:80]}", f"Write one clause: {_CLAUSE_EXAMPLES}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import BinaryIO
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
 from stair_es.errors import ReadError
+from stair_es.system.user_files import NotARegularFile, open_regular_file
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif", ".avifs"}
@@ -35,7 +35,6 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _QUOTED_SCHEMES = ("file", "http", "https")
 """Schemes whose paths have `%` escapes; names of objects are used unchanged."""
 _ROW = re.compile(r"(?:row|line)=[0-9]+")
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """O_NONBLOCK: opening a named pipe must not wait for a writer."""
 
 
@@ -56,11 +55,10 @@ def open_regular(uri: str) -> BinaryIO:
         ReadError: If it is not a regular file.
         OSError: If it cannot be opened.
     """
-    file = os.fdopen(os.open(from_file_uri(uri), _FLAGS), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise ReadError("not a regular file")
-    return file
+    try:
+        return open_regular_file(from_file_uri(uri))
+    except NotARegularFile:
+        raise ReadError("not a regular file") from None
 
 
 def find_file(named: str) -> Path | None:

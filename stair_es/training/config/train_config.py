@@ -9,6 +9,7 @@ from typing import Any
 
 from stair_es.errors import UsageError
 from stair_es.model.stair.configuration import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
+from stair_es.system.user_files import MAX_TOML_BYTES, read_text_file
 from stair_es.training.config.schema import (
     BatchConfig,
     DataConfig,
@@ -107,8 +108,8 @@ def read_train_config(path: Path, overrides: Mapping[str, Any] | None = None) ->
         UsageError: If the file can't be read, or a value is unknown, missing or out of range.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text_file(path, MAX_TOML_BYTES)
+    except (OSError, ValueError) as error:
         raise UsageError(f"can't read the configuration {path}: {error}", "Specify a TOML file; see docs/training.md.") from error
     values = parse_training_toml(text, path.name)
     for name, value in (overrides or {}).items():

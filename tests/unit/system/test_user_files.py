@@ -1,0 +1,160 @@
+"""Files that are meant to take all memory or time of their readers, or to end them with a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stair_es.config.file import read_config_file
+from stair_es.distill.words import read_word_file
+from stair_es.embedded_node.state import read_node_state
+from stair_es.errors import StairError
+from stair_es.eval.datasets.detect import read_entries
+from stair_es.eval.datasets.image_folder import read_image_folder
+from stair_es.ingest.accounting.dead_letters import KIND, read_alias
+from stair_es.model.adapters.sparse_encoder_format import SPARSE_ENCODER_FORMAT
+from stair_es.model.checkpoint import read_json_object
+from stair_es.model.stair.configuration import read_stair_config
+from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
+from stair_es.resources import load_json_resource
+from stair_es.sources.base import SourceOptions
+from stair_es.system import user_files
+from stair_es.system.user_files import parse_json, parse_toml_text, read_json_file, read_text_file
+from stair_es.token_policy import load_policy
+from stair_es.training.config.train_config import read_train_config
+
+Write = Callable[[Path], object]
+
+NO_FILES: dict[str, Write] = {
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "pipe": lambda path: os.mkfifo(path),
+    "folder": Path.mkdir,
+}
+TEXTS = {
+    "lists": "[" * 100_000,
+    "objects": '{"a":' * 100_000,
+    "closed": "[" * 500 + "]" * 500,
+    "digits": '{"a": ' + "1" * 5000 + "}",
+}
+
+
+def _build_writer(text: str) -> Write:
+    return lambda path: path.write_text(text)
+
+
+FILES: dict[str, Write] = {**NO_FILES, **{name: _build_writer(text) for name, text in TEXTS.items()}}
+
+TOML = {
+    "lists": "a = " + "[" * 100_000,
+    "objects": "a = " + "{b = " * 100_000,
+    "digits": "a = " + "1" * 5000,
+    "header": "[" + ".".join("a" * 100_000) + "]",
+    "spaces": "[" + " . ".join("a" * 100_000) + "]",
+    "quoted": '["#"' + ".a" * 100_000 + "]",
+    "key": ".".join("a" * 100_000) + " = 1",
+    "inline": "a = {" + "b." * 100_000 + "c = 1}",
+    "size": "a = '" + "x" * (1 << 20) + "'",
+}
+MOST_S = 20
+
+
+def _read_class_names(path: Path) -> object:
+    for name in ("a", "b"):
+        folder = path.parent / "images" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "x.png").touch()
+    return read_image_folder(path.parent / "images", classes=path)
+
+
+def _open_modules(path: Path) -> object:
+    (path.parent / "config_sentence_transformers.json").write_text('{"model_type": "SparseEncoder"}')
+    return SPARSE_ENCODER_FORMAT.open_checkpoint(path.parent, "x", None, trusts_code=False)
+
+
+def _retry(path: Path) -> object:
+    read_alias(path)
+    return KIND.open(str(path), SourceOptions())
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "policy.json": load_policy,
+    "mapping.json": lambda path: load_json_resource("mappings", "image", path),
+    "preprocessor_config.json": read_json_object,
+    "modules.json": _open_modules,
+    "config.json": lambda path: read_stair_config(path.parent),
+    "words.json": WholeWordVocabulary.from_file,
+    "captions.json": read_entries,
+    "classes.json": _read_class_names,
+    "failed.jsonl": _retry,
+}
+
+
+def _check_quickly(read: Callable[[], object]) -> None:
+    start = time.process_time()
+    with pytest.raises(StairError):
+        read()
+    assert time.process_time() - start < MOST_S
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("name", READERS)
+def test_a_hostile_json_file_is_rejected(tmp_path: Path, name: str, file: str) -> None:
+    FILES[file](tmp_path / name)
+    _check_quickly(lambda: READERS[name](tmp_path / name))
+
+
+@pytest.mark.parametrize("file", NO_FILES)
+@pytest.mark.parametrize("read", [read_config_file, read_train_config, read_word_file, _read_class_names])
+def test_a_text_is_read_from_a_file_only(tmp_path: Path, read: Callable[[Path], object], file: str) -> None:
+    NO_FILES[file](tmp_path / "x.txt")
+    _check_quickly(lambda: read(tmp_path / "x.txt"))
+
+
+@pytest.mark.parametrize("text", TOML.values(), ids=list(TOML))
+@pytest.mark.parametrize("read", [read_config_file, read_train_config])
+def test_a_hostile_toml_file_is_rejected(tmp_path: Path, read: Callable[[Path], object], text: str) -> None:
+    (tmp_path / "x.toml").write_text(text)
+    _check_quickly(lambda: read(tmp_path / "x.toml"))
+
+
+def test_dots_in_comments_of_toml_are_no_names() -> None:
+    assert parse_toml_text("# " + "." * 200 + "\na.b.c = 1") == {"a": {"b": {"c": 1}}}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_hostile_state_file_counts_as_none(tmp_path: Path, file: str) -> None:
+    FILES[file](tmp_path / "state.json")
+    if file in NO_FILES:
+        _check_quickly(lambda: read_node_state(tmp_path / "state.json"))
+    else:
+        assert read_node_state(tmp_path / "state.json") is None
+
+
+def test_json_has_a_depth_a_size_and_a_number_of_values(tmp_path: Path) -> None:
+    deepest = "[" * user_files.MAX_DEPTH + "]" * user_files.MAX_DEPTH
+    assert parse_json(deepest)
+    with pytest.raises(ValueError, match="levels deep"):
+        parse_json(f"[{deepest}]")
+    path = tmp_path / "x.json"
+    path.write_text("[" + ",".join("1" * 50) + "]")
+    assert read_json_file(path, 500) == [1] * 50
+    with pytest.raises(ValueError, match="more than 100 bytes"):
+        read_json_file(path, 100)
+    with pytest.raises(ValueError, match="more than 49 values"):
+        read_json_file(path, 399)
+
+
+def test_a_text_has_no_mark_and_plain_line_ends(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes("\ufeffa\r\nb\rc\n".encode())
+    assert read_text_file(tmp_path / "x.txt") == "a\nb\nc\n"
+
+
+def test_a_duplicate_key_of_many_is_found_quickly(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps({f"k{i}": 1 for i in range(100_000)})[:-1] + ', "k99999": 2}')
+    _check_quickly(lambda: load_policy(path))
