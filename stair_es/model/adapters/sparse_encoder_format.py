@@ -114,8 +114,11 @@ def find_remote_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
     code = [str(module.get("type")) for module in modules if not str(module.get("type")).startswith("sentence_transformers.")]
     for path in sorted(folder.rglob("*.json")):
         try:
-            config = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < 1 << 20 else {}
-        except (OSError, ValueError):
+            config = read_json_file(path)
+        except (UnicodeDecodeError, json.JSONDecodeError):
+            continue  # nothing reads it
+        except (OSError, ValueError) as error:
+            code.append(f"{path.name}, which can't be looked into: {error}")
             continue
         code += [str(reference) for reference in _list_named_code(config)]
     return list(dict.fromkeys(code))

@@ -17,7 +17,7 @@ from stair_es.errors import StairError
 from stair_es.eval.datasets.detect import read_entries
 from stair_es.eval.datasets.image_folder import read_image_folder
 from stair_es.ingest.accounting.dead_letters import KIND, read_alias
-from stair_es.model.adapters.sparse_encoder_format import SPARSE_ENCODER_FORMAT
+from stair_es.model.adapters.sparse_encoder_format import SPARSE_ENCODER_FORMAT, find_remote_code
 from stair_es.model.checkpoint import read_json_object
 from stair_es.model.stair.configuration import read_stair_config
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
@@ -158,3 +158,11 @@ def test_a_duplicate_key_of_many_is_found_quickly(tmp_path: Path) -> None:
     path = tmp_path / "policy.json"
     path.write_text(json.dumps({f"k{i}": 1 for i in range(100_000)})[:-1] + ', "k99999": 2}')
     _check_quickly(lambda: load_policy(path))
+
+
+@pytest.mark.parametrize("file", [*TEXTS, "pipe", "large", "broken", "plain"])
+def test_what_cannot_be_looked_into_counts_as_code(tmp_path: Path, file: str) -> None:
+    texts = {"broken": "{", "plain": '{"a": 1}', "large": '{"a": 1' + " " * user_files.MAX_TEXT_BYTES + "}"}
+    write = FILES.get(file) or _build_writer(texts[file])
+    write(tmp_path / "router_config.json")
+    assert bool(find_remote_code(tmp_path, [])) == (file not in ("broken", "plain"))
