@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+
+import anyio
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stair_es.errors import UsageError
 from stair_es.web.auth import HEALTH_PATH
@@ -20,20 +27,28 @@ from stair_es.web.search.serializers import encode_json
 if TYPE_CHECKING:
     from types import FrameType
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
-    from uvicorn import Server
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DEFAULT_PORT = 8077
 _MAX_PORTS_TRIED = 20
 _MAX_REQUESTS = 512
 """More than the encoder queues by default, so that its queue rejects requests and its metrics count them."""
 _MAX_CONNECTIONS = 800
-"""Below the 1,024 files that a process may usually open. uvicorn rejects all requests above it, also those to `/health`."""
+"""For another one, the server closes one that waits for its client."""
+_OTHER_FILES = 224
+"""Files that are not for connections: those of the cluster and the images, and `_BACKLOG` connections that aren't counted yet."""
+_BACKLOG = 128
 _SHUTDOWN_TIMEOUT_S = 3
 _DRAIN_TIMEOUT_S = 25.0
 """Kubernetes kills a container 30 s after SIGTERM."""
 _HEAD_TIMEOUT_S = 10.0
-"""Timeout for the head of a request: connections that never complete one would use up all connection slots."""
+"""Timeout for the head of a request."""
+_DISCARD_TIMEOUT_S = 30.0
+"""Timeout for the rest of a body after the response: a client that is still sending doesn't read it."""
+_DISCARD_PAUSE_S = 5.0
+"""Timeout for the next byte of such a body."""
+_WRITE_TIMEOUT_S = 30.0
+"""Timeout for a client that reads nothing of its response."""
 
 
 @contextmanager
@@ -64,8 +79,10 @@ def _bind(host: str, port: int) -> socket.socket:
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux; accepted connections inherit it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * _WRITE_TIMEOUT_S))
         sock.bind(address)
-        sock.listen(128)
+        sock.listen(_BACKLOG)
     except OSError:
         sock.close()
         raise
@@ -86,39 +103,123 @@ def build_page_url(host: str, port: int, root_path: str = "") -> str:
     return f"http://{url_host}:{port}{root_path}/"
 
 
-def _make_protocol() -> type[asyncio.Protocol]:
-    """Make uvicorn's HTTP protocol with a timeout for the head of a request, which it lacks."""
-    import h11
-    from uvicorn.protocols.http.h11_impl import H11Protocol
+class BoundedProtocol(H11Protocol):
+    """HTTP of uvicorn with limits for connections that wait for their client, which it lacks."""
 
-    class HeadTimeoutProtocol(H11Protocol):
-        head_timer: asyncio.TimerHandle | None = None
+    head_timer: asyncio.TimerHandle | None = None
+    waiting_since_s = 0.0
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # signature of uvicorn
-            super().connection_made(transport)
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is the client's turn: to send a request, or the rest of one, or to read a response.
+
+        A client that sends the next requests already, as browsers and proxies never do, isn't waited for, but can be closed.
+        """
+        is_answered = self.cycle is None or self.cycle.response_complete
+        return is_answered or self.cycle.more_body or self.flow.write_paused or self.flow.read_paused
+
+    @property
+    def address(self) -> str:
+        """The address of the client."""
+        return self.client[0] if self.client else ""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # signature of uvicorn
+        """Begin to wait for a request; make room for the connection if there are too many."""
+        super().connection_made(transport)
+        self.waiting_since_s = self.loop.time()
+        self.start_head_timer()
+        if len(self.connections) > _get_max_connections():
+            self.close_longest_waiting()
+
+    def data_received(self, data: bytes) -> None:
+        """Handle the bytes of a request."""
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
             self.start_head_timer()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.conn.their_state is h11.IDLE:
-                self.start_head_timer()
-            else:
-                self.stop_head_timer()
-
-        def connection_lost(self, exc: Exception | None) -> None:
+        else:
             self.stop_head_timer()
-            super().connection_lost(exc)
 
-        def start_head_timer(self) -> None:
-            if self.head_timer is None:
-                self.head_timer = self.loop.call_later(_HEAD_TIMEOUT_S, self.transport.close)
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request, or close the connection if the rest of this one is missing."""
+        self.note_turn()
+        if self.conn.their_state is h11.SEND_BODY:
+            self.transport.close()
+        super().on_response_complete()
 
-        def stop_head_timer(self) -> None:
-            if self.head_timer is not None:
-                self.head_timer.cancel()
-                self.head_timer = None
+    def pause_writing(self) -> None:
+        """Begin to wait until the client has read more of the response."""
+        self.note_turn()
+        super().pause_writing()
 
-    return HeadTimeoutProtocol
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the connection."""
+        self.stop_head_timer()
+        super().connection_lost(exc)
+
+    def close_longest_waiting(self) -> None:
+        """Close the other connection that has waited for longest, of the address with most connections.
+
+        One whose request is being processed is closed only if all are.
+        """
+        others = [each for each in self.connections if isinstance(each, BoundedProtocol) and each is not self]
+        counts = Counter(each.address for each in others)
+        longest = min(others, key=lambda each: (not each.is_waiting, -counts[each.address], each.waiting_since_s))
+        self.connections.discard(longest)  # now: more connections may be made before it is lost
+        longest.transport.abort()
+
+    def note_turn(self) -> None:
+        """Note that it is the client's turn, unless it has sent the next requests already."""
+        if not self.flow.read_paused:
+            self.waiting_since_s = self.loop.time()
+
+    def start_head_timer(self) -> None:
+        """Start the timer for the head of a request."""
+        if self.head_timer is None:
+            self.head_timer = self.loop.call_later(_HEAD_TIMEOUT_S, self.transport.close)
+
+    def stop_head_timer(self) -> None:
+        """Stop the timer."""
+        if self.head_timer is not None:
+            self.head_timer.cancel()
+            self.head_timer = None
+
+
+def _get_max_connections() -> int:
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(_MAX_CONNECTIONS, open_files - _OTHER_FILES))
+
+
+class _Exchange:
+    """A request and its response. The response ends when the body of the request has arrived, or is given up.
+
+    A client that is still sending could not read the response of a server that closes the connection.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._receive, self._send, self._is_held = receive, send, False
+        self.has_arrived = not any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+
+    async def receive(self) -> Message:
+        """Receive a message, and note whether it is the end of the body."""
+        message = await self._receive()
+        self.has_arrived = self.has_arrived or not message.get("more_body")
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send a message, but not yet that the response has ended if the body has not arrived."""
+        if not self.has_arrived and message["type"] == "http.response.body" and not message.get("more_body"):
+            self._is_held, message = True, {**message, "more_body": True}
+        await self._send(message)
+
+    async def discard_rest(self) -> None:
+        """Receive and discard the rest of the body for a limited time, and end the response."""
+        if not self._is_held:
+            return
+        with suppress(TimeoutError), anyio.fail_after(_DISCARD_TIMEOUT_S):
+            while not self.has_arrived:
+                with anyio.fail_after(_DISCARD_PAUSE_S):
+                    await self.receive()
+        await self._send({"type": "http.response.body"})
 
 
 class AdmissionMiddleware:
@@ -126,7 +227,7 @@ class AdmissionMiddleware:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._in_progress = 0
+        self._in_progress: set[_Exchange] = set()
         self._deadline_s: float | None = None
 
     @property
@@ -145,28 +246,40 @@ class AdmissionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an ASGI scope."""
-        rejection = self._get_rejection(scope["path"]) if scope["type"] == "http" else None
-        if rejection is not None:
-            headers = {"content-type": "application/json", "connection": "close", **rejection.build_headers()}
-            raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
-            await send({"type": "http.response.start", "status": rejection.status, "headers": raw_headers})
-            await send({"type": "http.response.body", "body": encode_json(rejection.to_json())})
-            return
-        self._in_progress += 1
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._in_progress -= 1
+        exchange, rejection = _Exchange(scope, receive, send), self._get_rejection(scope["path"])
+        if rejection is None:
+            self._in_progress.add(exchange)
+            try:
+                await self._app(scope, exchange.receive, exchange.send)
+            finally:
+                self._in_progress.remove(exchange)
+        else:
+            await _send_rejection(rejection, exchange.send)
+        await exchange.discard_rest()
 
     def _get_rejection(self, path: str) -> ErrorResponse | None:
         if self.is_draining:
             return ErrorResponse(status=503, error="the server is shutting down", remedy="Send the request to another one.")
-        if self._in_progress >= _MAX_REQUESTS and path != HEALTH_PATH:  # a probe that failed would end a busy server
-            return TooManyRequests().response
-        return None
+        if path == HEALTH_PATH or len(self._in_progress) < _MAX_REQUESTS:  # a probe that failed would end a busy server
+            return None
+        is_full = sum(exchange.has_arrived for exchange in self._in_progress) >= _MAX_REQUESTS
+        return TooManyRequests().response if is_full else None
 
 
-def create_server(app: ASGIApp, ready: Callable[[], None]) -> Server:
+async def _send_rejection(rejection: ErrorResponse, send: Send) -> None:
+    body = encode_json(rejection.to_json())
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "connection": "close",
+        **rejection.build_headers(),
+    }
+    raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": rejection.status, "headers": raw_headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def create_server(app: ASGIApp, ready: Callable[[], None]) -> uvicorn.Server:
     """Create a server; `run(sockets=[...])` serves until a signal or `should_exit`.
 
     After SIGTERM it finishes the requests that it has, rejects others, and returns. A second one ends it at once.
@@ -175,8 +288,6 @@ def create_server(app: ASGIApp, ready: Callable[[], None]) -> Server:
         app: The application.
         ready: Called when the server accepts requests.
     """
-    import uvicorn
-
     draining_app = AdmissionMiddleware(app)
 
     class DrainingServer(uvicorn.Server):
@@ -196,14 +307,14 @@ def create_server(app: ASGIApp, ready: Callable[[], None]) -> Server:
     return DrainingServer(
         uvicorn.Config(
             draining_app,
-            http=_make_protocol(),
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,  # keep the logging of the process, which may write JSON
             log_level="error",
             access_log=False,  # it would contain tokens
             server_header=False,
-            limit_concurrency=_MAX_CONNECTIONS,
+            backlog=_BACKLOG,
             timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
         )
     )

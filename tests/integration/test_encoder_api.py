@@ -237,23 +237,23 @@ def test_a_full_queue_gets_429_and_what_waits_gets_its_own_vectors() -> None:
     assert (metrics["te_batch_next_size_sum"], metrics["te_request_queue_duration_count"], metrics["te_queue_size"]) == (5, 5, 0)
 
 
-def test_beyond_the_requests_in_progress_only_health_is_served(served: PageClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beyond_the_requests_in_progress_only_health_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_MAX_REQUESTS", 8)
     head = b"POST /v1/encode HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
-    with ExitStack() as stack:
-        for _ in range(7):
-            stack.enter_context(socket.create_connection(("127.0.0.1", served.port))).sendall(head)
-        assert served.post("/v1/encode", {"texts": "a"}).status == 200
-        last = stack.enter_context(socket.create_connection(("127.0.0.1", served.port)))
-        last.sendall(head)
-        assert served.get("/health").body == b"ok\n"  # after it, the server has seen the last one, too
-        refused = served.post("/v1/encode", {"texts": "a"})
+    encoder = WaitingEncoder()
+    with serve_encoder(EncodingTarget(encoder=encoder)) as client, ThreadPoolExecutor(16) as pool, ExitStack() as stack:
+        stack.callback(encoder.released.set)
+        for _ in range(20):  # don't count: their bodies may never arrive
+            stack.enter_context(socket.create_connection(("127.0.0.1", client.port))).sendall(head)
+        waiting = [pool.submit(client.post, "/v1/encode", {"texts": [f"text {i}"]}) for i in range(16)]
+        poll_until(lambda: client.get("/metrics").status == 429)
+        assert client.get("/health").body == b"ok\n"
+        refused = client.post("/v1/encode", {"texts": "a"})
         check_response("/v1/encode", "post", refused)
         assert (refused.status, refused.json["error_type"], refused.headers["retry-after"]) == (429, "Overloaded", "2")
-        assert served.get("/health").body == b"ok\n"
-        last.sendall(b"not JSON!")
-        assert last.recv(12) == b"HTTP/1.1 400"
-        assert served.post("/v1/encode", {"texts": "a"}).status == 200
+        encoder.released.set()
+        assert {each.result().status for each in waiting} == {200, 429}
+        assert client.post("/v1/encode", {"texts": "a"}).status == 200
 
 
 def test_a_request_that_takes_too_long_gets_503_and_one_whose_client_is_gone_leaves_the_queue() -> None:

@@ -1,0 +1,204 @@
+"""Connections that wait for their clients are closed in time, or when there are too many, and others are served."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.polling import poll_until
+
+from stair_es.web import server
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+TIMEOUT_S = 1.0
+MAX_CONNECTIONS = 40
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000000\r\n"
+ANSWER = b"o" * 1000
+
+
+class Answers:
+    """An application that reads no body, and whose answers to `/slow` wait until they are released."""
+
+    def __init__(self) -> None:
+        self.entered, self.released = threading.Semaphore(0), threading.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            self.entered.release()
+            await asyncio.to_thread(self.released.wait, 120)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
+        await send({"type": "http.response.body", "body": ANSWER})
+
+
+@pytest.fixture
+def app() -> Answers:
+    return Answers()
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch, app: Answers) -> Iterator[int]:
+    for name in ("_HEAD_TIMEOUT_S", "_WRITE_TIMEOUT_S", "_DISCARD_TIMEOUT_S"):
+        monkeypatch.setattr(server, name, TIMEOUT_S)
+    yield from _serve(app)
+
+
+@pytest.fixture
+def patient_port(monkeypatch: pytest.MonkeyPatch, app: Answers) -> Iterator[int]:
+    """The port of a server that closes connections only because there are too many."""
+    for name in ("_HEAD_TIMEOUT_S", "_DISCARD_TIMEOUT_S", "_DISCARD_PAUSE_S"):
+        monkeypatch.setattr(server, name, 600.0)
+    monkeypatch.setattr(server, "_MAX_CONNECTIONS", MAX_CONNECTIONS)
+    yield from _serve(app)
+
+
+def _serve(app: Answers) -> Iterator[int]:
+    ready = threading.Event()
+    made = server.create_server(app, ready.set)
+    with server.bind_socket("127.0.0.1", 0) as (listener, actual):
+        thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
+        thread.start()
+        assert ready.wait(120)
+        yield actual
+        app.released.set()
+        made.should_exit = True
+        thread.join()
+
+
+def _begin(port: int, sent: bytes, source: str = "127.0.0.1") -> socket.socket:
+    opened = socket.socket()
+    opened.settimeout(120)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that answers that aren't read soon fill it
+    opened.bind((source, 0))
+    opened.connect(("127.0.0.1", port))
+    opened.sendall(sent)
+    return opened
+
+
+def _get_status(port: int, path: str = "/") -> Any:  # noqa: ANN401
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+        return answer.status
+
+
+def _read_answer(opened: socket.socket) -> bytes:
+    answer = b""
+    while not answer.endswith(ANSWER):
+        block = opened.recv(4096)
+        assert block, answer
+        answer += block
+    return answer
+
+
+def _is_closed(opened: socket.socket, sent: bytes = b"") -> bool:
+    """Send, read what has arrived, and check whether the server has closed the connection."""
+    try:
+        opened.sendall(sent)
+        opened.settimeout(0.01)
+        return not opened.recv(1_000_000)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_partial_headers_time_out_and_others_are_served(port: int) -> None:
+    with ExitStack() as stack:
+        heads = [head for head in (b"GET / HTTP/1.1\r\nHost: a\r\n", b"G", b"") for _ in range(100)]
+        opened = [stack.enter_context(_begin(port, head)) for head in heads]
+        assert [each.recv(1) for each in opened] == [b""] * len(opened)
+    assert _get_status(port) == 200
+
+
+def test_partial_headers_after_a_request_time_out(port: int) -> None:
+    with _begin(port, GET) as opened:
+        _read_answer(opened)
+        opened.sendall(b"GET / HT")
+        assert opened.recv(1) == b""
+
+
+def test_responses_may_be_slower_than_headers(app: Answers, port: int) -> None:
+    with ThreadPoolExecutor() as pool, ExitStack() as stack:
+        stack.callback(app.released.set)
+        slow = pool.submit(_get_status, port, "/slow")
+        assert app.entered.acquire(timeout=120)
+        assert stack.enter_context(_begin(port, b"GET")).recv(1) == b""
+        app.released.set()
+        assert slow.result() == 200
+
+
+def test_an_answered_body_that_never_ends_is_given_up(port: int) -> None:
+    with _begin(port, POST + b"\r\n") as opened:
+        assert _read_answer(opened).startswith(b"HTTP/1.1 200")
+        poll_until(lambda: _is_closed(opened, b"x"))
+
+
+def test_an_answered_body_that_pauses_is_given_up(monkeypatch: pytest.MonkeyPatch, patient_port: int) -> None:
+    monkeypatch.setattr(server, "_DISCARD_PAUSE_S", TIMEOUT_S)
+    with _begin(patient_port, POST + b"\r\n") as opened:
+        assert _read_answer(opened).startswith(b"HTTP/1.1 200")
+        assert opened.recv(1) == b""
+
+
+@pytest.mark.parametrize("header", [b"", b"Connection: close\r\n"])
+def test_a_client_that_sends_first_reads_the_answer(patient_port: int, header: bytes) -> None:
+    with _begin(patient_port, POST + header + b"\r\n") as opened:
+        for _ in range(20):
+            opened.sendall(bytes(1_000_000))
+        assert _read_answer(opened).startswith(b"HTTP/1.1 200")
+        if header:
+            assert opened.recv(1) == b""
+        else:
+            opened.sendall(GET)
+            assert _read_answer(opened).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has the timeout")
+def test_answers_that_are_never_read_are_given_up(port: int) -> None:
+    with _begin(port, b"") as opened:
+        poll_until(lambda: _has_failed(opened, GET * 1000))
+    assert _get_status(port) == 200
+
+
+def _has_failed(opened: socket.socket, sent: bytes) -> bool:
+    try:
+        opened.settimeout(0.1)
+        opened.sendall(sent)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"GET / HTTP/1.1\r\n", GET, GET * 5000, POST + b"\r\nx"],
+    ids=["nothing", "partial header", "keep-alive", "unread answers", "partial body"],
+)
+def test_connections_that_wait_make_room_for_others(app: Answers, patient_port: int, sent: bytes) -> None:
+    with ThreadPoolExecutor() as pool, ExitStack() as stack:
+        stack.callback(app.released.set)
+        slow = pool.submit(_get_status, patient_port, "/slow")
+        assert app.entered.acquire(timeout=120)
+        opened = [stack.enter_context(_begin(patient_port, sent)) for _ in range(MAX_CONNECTIONS + 20)]
+        assert [_get_status(patient_port) for _ in range(20)] == [200] * 20
+        poll_until(lambda: sum(_is_closed(each, b"x") for each in opened) >= 20)
+        app.released.set()
+        assert slow.result() == 200
+
+
+def test_an_address_with_many_connections_loses_its_own(patient_port: int) -> None:
+    with ExitStack() as stack:
+        upload = stack.enter_context(_begin(patient_port, POST + b"\r\n"))
+        opened = [stack.enter_context(_begin(patient_port, b"", "127.0.0.2")) for _ in range(MAX_CONNECTIONS + 20)]
+        poll_until(lambda: sum(_is_closed(each) for each in opened) >= 20)
+        assert not _is_closed(upload, b"x")
