@@ -53,7 +53,7 @@ _WRITE_TIMEOUT_S = 30.0
 
 @contextmanager
 def bind_socket(host: str, port: int | None) -> Iterator[tuple[socket.socket, int]]:
-    """Bind a listening socket; yield it and its port.
+    """Bind a socket; yield it and its port. Connections are refused until a server listens on it.
 
     Args:
         host: The address to listen on.
@@ -78,15 +78,24 @@ def _bind(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     sock = socket.socket(family, kind, protocol)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux; accepted connections inherit it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * _WRITE_TIMEOUT_S))
-        sock.bind(address)
-        sock.listen(_BACKLOG)
+        try:
+            sock.bind(address)  # with SO_REUSEADDR, two servers that don't listen yet could have the same port
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            _allow_reuse(sock)
+            sock.bind(address)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def _allow_reuse(sock: socket.socket) -> None:
+    """Allow a port that only connections of an earlier server still have."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def _build_bind_error(host: str, port: int, error: OSError) -> UsageError:
@@ -292,6 +301,8 @@ def create_server(app: ASGIApp, ready: Callable[[], None]) -> uvicorn.Server:
 
     class DrainingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            for sock in sockets or ():
+                _allow_reuse(sock)  # its connections, after its end
             await super().startup(sockets)
             ready()
 

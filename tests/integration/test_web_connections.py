@@ -8,12 +8,13 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.polling import poll_until
 
+from stair_es.errors import UsageError
 from stair_es.web import server
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def app() -> Answers:
 def port(monkeypatch: pytest.MonkeyPatch, app: Answers) -> Iterator[int]:
     for name in ("_HEAD_TIMEOUT_S", "_WRITE_TIMEOUT_S", "_DISCARD_TIMEOUT_S"):
         monkeypatch.setattr(server, name, TIMEOUT_S)
-    yield from _serve(app)
+    with server.bind_socket("127.0.0.1", 0) as (listener, actual), _serve(app, listener):
+        yield actual
 
 
 @pytest.fixture
@@ -58,20 +60,21 @@ def patient_port(monkeypatch: pytest.MonkeyPatch, app: Answers) -> Iterator[int]
     for name in ("_HEAD_TIMEOUT_S", "_DISCARD_TIMEOUT_S", "_DISCARD_PAUSE_S"):
         monkeypatch.setattr(server, name, 600.0)
     monkeypatch.setattr(server, "_MAX_CONNECTIONS", MAX_CONNECTIONS)
-    yield from _serve(app)
+    with server.bind_socket("127.0.0.1", 0) as (listener, actual), _serve(app, listener):
+        yield actual
 
 
-def _serve(app: Answers) -> Iterator[int]:
+@contextmanager
+def _serve(app: Answers, listener: socket.socket) -> Iterator[None]:
     ready = threading.Event()
     made = server.create_server(app, ready.set)
-    with server.bind_socket("127.0.0.1", 0) as (listener, actual):
-        thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
-        thread.start()
-        assert ready.wait(120)
-        yield actual
-        app.released.set()
-        made.should_exit = True
-        thread.join()
+    thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
+    thread.start()
+    assert ready.wait(120)
+    yield
+    app.released.set()
+    made.should_exit = True
+    thread.join()
 
 
 def _begin(port: int, sent: bytes, source: str = "127.0.0.1") -> socket.socket:
@@ -108,6 +111,18 @@ def _is_closed(opened: socket.socket, sent: bytes = b"") -> bool:
         return False
     except OSError:
         return True
+
+
+def test_connections_are_refused_until_the_server_runs(app: Answers) -> None:
+    with server.bind_socket("127.0.0.1", 0) as (listener, port):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        with pytest.raises(UsageError, match="is in use"), server.bind_socket("127.0.0.1", port):
+            pass
+        with _serve(app, listener), _begin(port, GET) as opened:
+            assert _read_answer(opened).startswith(b"HTTP/1.1 200")
+    with server.bind_socket("127.0.0.1", port) as (listener, again), _serve(app, listener):  # which connections still have
+        assert (again, _get_status(port)) == (port, 200)
 
 
 def test_partial_headers_time_out_and_others_are_served(port: int) -> None:
