@@ -144,10 +144,10 @@ def resolve_named_connection(url: str | None) -> Connection | None:
 
 
 def resolve_running_connection(url: str | None) -> Connection | None:
-    """Return the connection to the named cluster, otherwise to the last address of the embedded node. Starts nothing.
+    """Return the connection to the named cluster, otherwise to the embedded node if it runs. Starts nothing.
 
     Returns:
-        The connection, or None if the embedded node was never started.
+        The connection, or None if the embedded node doesn't run.
 
     Raises:
         UsageError: As for `resolve_named_connection`.
@@ -156,11 +156,10 @@ def resolve_running_connection(url: str | None) -> Connection | None:
     if connection is not None:
         return connection
     from stair_es.cluster.client.connection import Connection
-    from stair_es.embedded_node import state
-    from stair_es.embedded_node.spec import NodeSpec
+    from stair_es.embedded_node import NodeSpec, find_node_url
 
-    node_state = state.read_node_state(NodeSpec.from_home(environ=config_file.get_config().environ).state_file)
-    return Connection(url=node_state.url) if node_state and node_state.url else None
+    node_url = find_node_url(NodeSpec.from_home(environ=config_file.get_config().environ))
+    return Connection(url=node_url) if node_url else None
 
 
 def resolve_connection_settings(
