@@ -79,7 +79,7 @@ def _list_rows(schema: Mapping[str, Any], schemas: Mapping[str, Any], parent: st
 def _describe_type(field: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     field = _resolve(field, schemas)
     if "enum" in field:
-        return ", ".join(f"`{value}`" for value in field["enum"])
+        return ", ".join("null" if value is None else f"`{value}`" for value in field["enum"])
     if "oneOf" in field:
         return " or ".join(_describe_type(choice, schemas) for choice in field["oneOf"])
     if field["type"] == "array":

@@ -12,7 +12,24 @@ if TYPE_CHECKING:
 
 _SEGMENT = re.compile(r"(?!\.{1,2}$)[\w.~-]+", re.ASCII)
 _OWN_SEGMENTS = frozenset(
-    {"api", "compare", "embed_sparse", "health", "image", "info", "metrics", "original", "static", "thumb", "v1"}
+    {
+        "api",
+        "compare",
+        "embed",
+        "embed_all",
+        "embed_sparse",
+        "health",
+        "image",
+        "info",
+        "metrics",
+        "original",
+        "predict",
+        "rerank",
+        "similarity",
+        "static",
+        "thumb",
+        "v1",
+    }
 )
 """First segments of the server's own paths: below one of them a stripped path would look like one that still has the prefix."""
 

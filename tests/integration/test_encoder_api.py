@@ -30,6 +30,7 @@ from stair_es.types import ImageSpec, Pixels, SparseVector
 from stair_es.web import server
 from stair_es.web.auth import AccessPolicy
 from stair_es.web.encoding.openapi import build_openapi_document
+from stair_es.web.encoding.routes import DENSE_PATHS
 from stair_es.web.encoding.schemas import MAX_BODY_BYTES
 from stair_es.web.encoding.service import EncodingTarget
 
@@ -139,6 +140,10 @@ def test_other_routes_answer_as_the_document_says(served: PageClient, path: str)
     check_response(path, "get", response)
 
 
+def test_the_model_is_listed_as_by_openai(served: PageClient, encoder: Encoder) -> None:
+    assert [model["id"] for model in served.get("/v1/models").json["data"]] == [encoder.model_id]
+
+
 def test_the_openapi_document_is_served(served: PageClient) -> None:
     assert served.get("/v1/openapi.json").json == json.loads(json.dumps(DOCUMENT))
 
@@ -173,7 +178,8 @@ def test_bad_input_is_refused(served: PageClient, path: str, value: object, stat
         ("POST", "/embed_sparse", {}, 415),
         ("POST", "/v1/encode", {"content-type": "application/json", "content-encoding": "gzip"}, 415),
         ("GET", "/v1/encode", {}, 405),
-        ("GET", "/", {}, 404),
+        ("GET", "/", {}, 405),
+        *[("POST", path, {}, 424) for path in DENSE_PATHS],
         ("GET", "/v1/nothing", {}, 404),
         ("GET", "/info", {"host": "evil.example"}, 403),
         ("GET", "/info", {"origin": "http://evil.example"}, 403),

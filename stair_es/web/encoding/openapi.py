@@ -119,6 +119,20 @@ _ENCODER_PATHS: dict[str, Any] = {
             },
         }
     },
+    "/v1/models": {
+        "get": {
+            "operationId": "listModels",
+            "summary": "List the model in the format of OpenAI's API.",
+            "responses": {
+                "200": _describe_json(
+                    "A list with the model.",
+                    {"type": "object"},
+                    {"object": "list", "data": [{"id": "stair-mini-2", "object": "model", "created": 0, "owned_by": "stair-es"}]},
+                ),
+                **_describe_errors(*_COMMON),
+            },
+        }
+    },
     "/v1/openapi.json": {
         "get": {
             "operationId": "describeApi",
@@ -188,15 +202,27 @@ _OPERATION_PATHS: dict[str, Any] = {
 }
 
 _STRING = {"type": "string"}
-_TEXTS = {
-    "oneOf": [
-        {"type": "string", "maxLength": MAX_TEXT_CHARS},
-        {"type": "array", "items": {"type": "string", "maxLength": MAX_TEXT_CHARS}, "maxItems": MAX_INPUTS},
-    ]
-}
-_DATA_URI = {"type": "string", "pattern": "^data:image/[^,]{0,180};base64,"}
+_TEXT = {"type": "string", "maxLength": MAX_TEXT_CHARS}
+_DATA_URI = {"type": "string", "pattern": "^data:image/[^,]{0,180};base64,[A-Za-z0-9+/]*={0,2}$"}
+"""The parser looks for `base64,` in the first characters only."""
+_NULL = {"type": "null"}
 _NULLABLE = {"type": ["string", "null"]}
 _INTEGER = {"type": "integer", "minimum": 0}
+
+
+def _describe_list(item: dict[str, Any]) -> dict[str, Any]:
+    """Describe one or more items, or null."""
+    return {"oneOf": [item, {"type": "array", "items": item, "maxItems": MAX_INPUTS}, _NULL]}
+
+
+def _require_input(name: str) -> dict[str, Any]:
+    """Describe an object whose field `name` has an item."""
+    return {"required": [name], "properties": {name: {"type": ["string", "array"], "minItems": 1}}}
+
+
+def _require_one(name: str, other: str) -> dict[str, Any]:
+    """Describe an object that has the field `name`, and not `other`."""
+    return {"required": [name], "properties": {name: _STRING, other: _NULL}}
 
 
 def _describe_object(properties: dict[str, Any], *, optional: tuple[str, ...] = (), closed: bool = True) -> dict[str, Any]:
@@ -213,44 +239,57 @@ def _describe_object(properties: dict[str, Any], *, optional: tuple[str, ...] = 
 _WEIGHTS = {"type": "object", "additionalProperties": {"type": "number", "exclusiveMinimum": 0}}
 
 _SCHEMAS: dict[str, Any] = {
-    "EncodeRequest": _describe_object(
-        {
-            "texts": {**_TEXTS, "description": f"One or more texts; at most {MAX_INPUTS} texts and images together."},
-            "images": {
-                "oneOf": [_DATA_URI, {"type": "array", "items": _DATA_URI, "maxItems": MAX_INPUTS}],
-                "description": "One or more images as base64 data URIs.",
+    "EncodeRequest": {
+        **_describe_object(
+            {
+                "texts": {**_describe_list(_TEXT), "description": "One or more texts."},
+                "images": {**_describe_list(_DATA_URI), "description": "One or more images as base64 data URIs."},
+                "prune": {**_refer_to("Prune"), "description": "Which tokens to keep. All of them by default."},
+                "format": {
+                    "enum": [*get_args(VectorFormat), None],
+                    "description": "Format of the vectors: `tokens` (default) maps tokens to weights; `features` uses the names "
+                    "of tokens in an index (`.` is `%2E`, `%` is `%25`); `feature_list` returns those as a list.",
+                },
+                "model": {**_NULLABLE, "maxLength": 1000, "description": "Expected model id. Any other model is an error."},
             },
-            "prune": {**_refer_to("Prune"), "description": "Which tokens to keep. All of them by default."},
-            "format": {
-                "enum": list(get_args(VectorFormat)),
-                "description": "Format of the vectors: `tokens` (default) maps tokens to weights; `features` uses the names of "
-                "tokens in an index (`.` is `%2E`, `%` is `%25`); `feature_list` returns those as a list.",
+            optional=("texts", "images", "prune", "format", "model"),
+        ),
+        "description": f"At least one text or image, and at most {MAX_INPUTS} together.",
+        "anyOf": [_require_input("texts"), _require_input("images")],
+    },
+    "QueryRequest": {
+        **_describe_object(
+            {
+                "text": {**_TEXT, **_NULLABLE, "description": "A text. Required without `image`."},
+                "image": {**_DATA_URI, **_NULLABLE, "description": "An image as a base64 data URI. Required without `text`."},
+                "size": {
+                    "type": ["integer", "null"],
+                    "minimum": 1,
+                    "maximum": MAX_HITS,
+                    "default": 10,
+                    "description": "Number of hits.",
+                },
+                "prune": {**_refer_to("Prune"), "description": "Which tokens to keep. All of them by default."},
             },
-            "model": {**_STRING, "description": "Expected model id. Any other model is an error."},
-        },
-        optional=("texts", "images", "prune", "format", "model"),
-    ),
-    "QueryRequest": _describe_object(
-        {
-            "text": {"type": "string", "maxLength": MAX_TEXT_CHARS, "description": "A text. Required without `image`."},
-            "image": {**_DATA_URI, "description": "An image as a base64 data URI. Required without `text`."},
-            "size": {"type": "integer", "minimum": 1, "maximum": MAX_HITS, "default": 10, "description": "Number of hits."},
-            "prune": {**_refer_to("Prune"), "description": "Which tokens to keep. All of them by default."},
-        },
-        optional=("text", "image", "size", "prune"),
-    ),
-    "Prune": _describe_object(
-        {
-            "max_tokens": {"type": "integer", "minimum": 1, "description": "Number of heaviest tokens to keep."},
-            "min_ratio": {
-                "type": "number",
-                "minimum": 0,
-                "maximum": 1,
-                "description": "Keep tokens with at least this share of the largest weight.",
+            optional=("text", "image", "size", "prune"),
+        ),
+        "oneOf": [_require_one("text", "image"), _require_one("image", "text")],
+    },
+    "Prune": {
+        **_describe_object(
+            {
+                "max_tokens": {"type": ["integer", "null"], "minimum": 1, "description": "Number of heaviest tokens to keep."},
+                "min_ratio": {
+                    "type": ["number", "null"],
+                    "minimum": 0,
+                    "maximum": 1,
+                    "description": "Keep tokens with at least this share of the largest weight.",
+                },
             },
-        },
-        optional=("max_tokens", "min_ratio"),
-    ),
+            optional=("max_tokens", "min_ratio"),
+        ),
+        "type": ["object", "null"],
+    },
     "EncodeResponse": _describe_object(
         {
             "model": {**_STRING, "description": "Model id, as in the documents of an index."},

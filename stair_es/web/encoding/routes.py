@@ -45,6 +45,9 @@ _MAX_INLINE_BYTES = 64 * 1024
 _CLIENT_CLOSED_REQUEST = 499
 """Status for metrics, as in nginx: the client doesn't get it."""
 
+DENSE_PATHS = ("/", "/embed", "/embed_all", "/v1/embeddings", "/predict", "/rerank", "/similarity")
+"""Routes of text-embeddings-inference and OpenAI for other kinds of models."""
+
 
 class EncodingRoutes:
     """The routes of the encoder."""
@@ -63,9 +66,11 @@ class EncodingRoutes:
             PatternRoute("/v1/encode", self._encode, methods=["POST"]),
             PatternRoute("/v1/query", self._build_query, methods=["POST"]),
             PatternRoute("/v1/vocabulary", self._list_tokens),
+            PatternRoute("/v1/models", self._list_models),
             PatternRoute("/v1/openapi.json", self._describe_api),
             PatternRoute("/embed_sparse", self._embed_sparse, methods=["POST"]),
             PatternRoute("/info", self._describe_model),
+            *(PatternRoute(path, self._reject_dense, methods=["POST"]) for path in DENSE_PATHS),
         ]
 
     async def _get_health(self, request: Request) -> Response:
@@ -144,6 +149,16 @@ class EncodingRoutes:
                 "sha": None,
                 "docker_label": None,
             }
+        )
+
+    async def _list_models(self, request: Request) -> Response:
+        target = await run_in_threadpool(self._service.get_target)
+        model = {"id": target.encoder.model_id, "object": "model", "created": 0, "owned_by": "stair-es"}
+        return _respond_with_json({"object": "list", "data": [model]})
+
+    async def _reject_dense(self, request: Request) -> Response:
+        raise RequestRejected(
+            424, "the model has sparse vectors, which this route can't return", "POST /embed_sparse or /v1/encode."
         )
 
     async def _describe_api(self, request: Request) -> Response:

@@ -127,7 +127,7 @@ def parse_query_params(body: bytes, max_image_bytes: int) -> QueryParams:
     """
     fields = _parse_object(body, _QUERY_EXAMPLE)
     _check_fields(fields, _QUERY_FIELDS, "")
-    text, image, size = fields.get("text"), fields.get("image"), fields.get("size")
+    text, image, size = fields.get("text"), fields.get("image"), _parse_integer(fields.get("size"))
     for name, value in (("text", text), ("image", image)):
         if value is not None and not isinstance(value, str):
             raise _reject(f"`{name}` is not a string", _QUERY_EXAMPLE)
@@ -279,13 +279,18 @@ def _parse_pruning(value: object) -> Pruning:
     if not isinstance(value, dict):
         raise _reject("`prune` is not an object", 'Send {"max_tokens": 16}, {"min_ratio": 0.1} or both.')
     _check_fields(value, _PRUNE_FIELDS, "prune.")
-    max_tokens, min_ratio = value.get("max_tokens"), value.get("min_ratio")
+    max_tokens, min_ratio = _parse_integer(value.get("max_tokens")), value.get("min_ratio")
     if max_tokens is not None and (not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1):
         raise _reject("`prune.max_tokens` is not an integer from 1 on")
     is_number = isinstance(min_ratio, int | float) and not isinstance(min_ratio, bool)
     if min_ratio is not None and not (is_number and 0 <= min_ratio <= 1):
         raise _reject("`prune.min_ratio` is not a number from 0 to 1")
     return Pruning(max_tokens=max_tokens, min_ratio=min_ratio or 0.0)
+
+
+def _parse_integer(value: object) -> object:
+    """Return an integral number such as 3.0, an integer in JSON Schema, as an integer; any other value as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _parse_format(value: object) -> VectorFormat:

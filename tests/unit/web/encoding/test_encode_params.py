@@ -208,7 +208,7 @@ def test_pruning_keeps_the_heaviest_tokens(pruning: Pruning, kept: str) -> None:
 
 
 def test_a_query_has_either_a_text_or_an_image() -> None:
-    text: dict[str, object] = {"text": "a cat", "size": 3, "prune": {"max_tokens": 2}}
+    text: dict[str, object] = {"text": "a cat", "size": 3.0, "prune": {"max_tokens": 2.0}}
     assert parse_query(**text) == QueryParams(text="a cat", size=3, pruning=Pruning(max_tokens=2))
     assert parse_query(image=IMAGE) == QueryParams(image=IMAGE_BYTES)
 

@@ -11,7 +11,7 @@ from openapi_spec_validator import validate
 
 from stair_es.web.encoding.batching import BatchLimits
 from stair_es.web.encoding.openapi import build_openapi_document
-from stair_es.web.encoding.routes import EncodingRoutes
+from stair_es.web.encoding.routes import DENSE_PATHS, EncodingRoutes
 from stair_es.web.encoding.schemas import parse_embed_params, parse_encode_params, parse_query_params
 from stair_es.web.encoding.service import EncodingService
 from stair_es.web.errors import _ERROR_TYPES
@@ -35,7 +35,7 @@ def test_the_document_is_valid_openapi() -> None:
 
 def test_the_examples_match_their_schemas() -> None:
     examples = list_json_bodies()
-    assert len(examples) == 6
+    assert len(examples) == 7
     for _, body in examples:
         schema = {**body["schema"], "components": DOCUMENT["components"]}
         OAS31Validator(schema).validate(body["example"])
@@ -55,6 +55,7 @@ def test_it_has_the_routes_that_there_are() -> None:
     routes = {
         (route.path, method.lower())
         for route in EncodingRoutes(service, batch_limits, limits, hooks).list_routes()
+        if route.path not in DENSE_PATHS
         for method in (route.methods or set()) - {"HEAD"}
     }
     described = {(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods}
@@ -64,3 +65,25 @@ def test_it_has_the_routes_that_there_are() -> None:
 def test_it_has_the_error_types_that_there_are() -> None:
     described = set(DOCUMENT["components"]["schemas"]["Error"]["properties"]["error_type"]["enum"])
     assert described == {*_ERROR_TYPES.values(), "Backend", "Empty"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_valid"),
+    [
+        ("EncodeRequest", {}, False),
+        ("EncodeRequest", {"texts": []}, False),
+        ("EncodeRequest", {"texts": None}, False),
+        ("EncodeRequest", {"texts": [], "images": "data:image/png;base64,AAAA"}, True),
+        ("EncodeRequest", {"texts": "a", "images": None, "prune": None, "format": None, "model": None}, True),
+        ("EncodeRequest", {"texts": "a", "prune": {"max_tokens": 3.0, "min_ratio": None}}, True),
+        ("EncodeRequest", {"images": f"data:image/{'a' * 200};base64,AAAA"}, False),
+        ("EncodeRequest", {"images": "data:image/png;base64,\u00e9"}, False),
+        ("QueryRequest", {}, False),
+        ("QueryRequest", {"text": "a", "image": "data:image/png;base64,AAAA"}, False),
+        ("QueryRequest", {"text": "a", "image": None, "size": None, "prune": None}, True),
+        ("QueryRequest", {"image": "data:image/png;base64,AAAA", "text": None, "size": 1.0}, True),
+    ],
+)
+def test_schemas_accept_what_the_parsers_accept(name: str, value: dict[str, Any], is_valid: bool) -> None:
+    schema = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
+    assert OAS31Validator(schema).is_valid(value) is is_valid
