@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,6 +24,12 @@ from stair_es.errors import StairError
 
 TOKEN = "a-token-that-is-long-enough"
 TIMEOUT_S = 120
+# A schema can't say that another model isn't served, or that texts and images are too many together.
+SCHEMATHESIS = """
+[checks]
+positive_data_acceptance.expected-statuses = ["2xx", 404, 413]
+negative_data_rejection.expected-statuses = [400, 404, 405, 413, 415, 422]
+"""
 HEAD = "POST /v1/encode HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
 
 
@@ -36,6 +45,19 @@ def test_the_weights_are_those_of_the_encode_command() -> None:
     with run_encoder("--text-tower", "table") as (_, url):
         found = requests.post(f"{url}/v1/encode", json={"texts": "two dogs on a beach"}, timeout=TIMEOUT_S).json()
     assert found["texts"][0]["tokens"] == json.loads(done.stdout)["tokens"]
+
+
+def test_requests_made_from_the_openapi_document_hold_what_it_says(tmp_path: Path) -> None:
+    pytest.importorskip("schemathesis")
+    (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "SCHEMATHESIS_HOOKS": "support.openapi_hooks"}
+    program = "from schemathesis.cli import schemathesis; schemathesis()"
+    with run_encoder("--text-tower", "table") as (_, url):
+        command = [sys.executable, "-c", program, "run", f"{url}/v1/openapi.json", "--max-examples", "30", "--seed", "1"]
+        options = ["--generation-database", "none", "--continue-on-failure", "--no-color"]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, env=environ, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+    assert "No issues found" in done.stdout
 
 
 @pytest.mark.parametrize(("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 0, "")])
