@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -20,7 +21,7 @@ from support.servers.encoder_command import run_encoder
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
-from stair_es.errors import StairError
+from stair_es.errors import StairError, UsageError
 
 TOKEN = "a-token-that-is-long-enough"
 TIMEOUT_S = 120
@@ -58,6 +59,20 @@ def test_requests_made_from_the_openapi_document_hold_what_it_says(tmp_path: Pat
         done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, env=environ, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
     assert "No issues found" in done.stdout
+
+
+@pytest.mark.parametrize(("command", "create"), [("encoder", "create_encoder_app"), ("serve", "create_app")])
+def test_connections_are_refused_while_the_model_is_loaded(command: str, create: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+
+    def load_model(config: object, *others: object) -> None:
+        with socket.socket() as client:
+            results.append(client.connect_ex(("127.0.0.1", others[-1])))
+        raise UsageError("loaded", "")
+
+    monkeypatch.setattr(f"stair_es.web.app.{create}", load_model)
+    done = CliRunner().invoke(app, [command, "--port", "0"], env={"STAIR_ES_URL": "http://127.0.0.1:1"})
+    assert (results, str(done.exception)) == ([errno.ECONNREFUSED], "loaded"), done.output
 
 
 @pytest.mark.parametrize(("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 0, "")])
