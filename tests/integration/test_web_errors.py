@@ -30,7 +30,7 @@ def page(node_url: str, corpus: Corpus) -> Iterator[PageClient]:
         ("GET", "/nothing", 404),
         ("GET", "/api/nothing", 404),
         ("GET", "/api/search", 405),
-        ("POST", "/", 405),
+        ("POST", "/", 424),
         ("PUT", "/api/search", 405),
         ("DELETE", "/api/image/x", 405),
         ("OPTIONS", "/api/search", 405),
