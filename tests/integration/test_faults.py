@@ -460,6 +460,21 @@ def test_a_closed_index_or_a_missing_pipeline_stops_the_run(node_url: str, clien
     assert waits == []
 
 
+def test_a_document_that_a_pipeline_drops_fails(node_url: str, client: OpenSearch, index_name: str) -> None:
+    _create(client, index_name)
+    with _writer(node_url, index_name, _pass) as (writer, waits, _):
+        client.ingest.put_pipeline(
+            id=index_name, body={"processors": [{"drop": {"if": "ctx.uri == null || ctx.uri.endsWith('1')"}}]}
+        )
+        try:
+            client.indices.put_settings(index=index_name, body={"index.default_pipeline": index_name})
+            outcomes = writer.write([(id_, {"uri": id_}) for id_ in ("000", "001", "002")]).outcomes
+        finally:
+            client.ingest.delete_pipeline(id=index_name)
+    assert waits == []
+    assert outcomes == {"000": None, "001": "an ingest pipeline of the index dropped it (result: noop)", "002": None}
+
+
 def test_unreachable_node_fails_over(node_url: str, client: OpenSearch, index_name: str) -> None:
     """Three nodes: nobody at the first, the second accepts and never answers in time, the third is well."""
     _create(client, index_name)

@@ -70,7 +70,7 @@ from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachab
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
 
-_FILTER_PATH = "items.*._id,items.*._index,items.*.status,items.*.error"
+_FILTER_PATH = "items.*._id,items.*._index,items.*.status,items.*.result,items.*.error"
 _MIN_CHUNK_BYTES = 64 * 1024
 _MAX_ISOLATED = 20
 _RESUME = "Stored documents are kept. Run the same command again when the cluster is healthy: it resumes where this run stopped."
