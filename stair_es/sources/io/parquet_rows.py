@@ -44,7 +44,7 @@ def open_parquet(file: BinaryIO) -> Any:  # noqa: ANN401  has no types
     return parquet_file
 
 
-def check_row_counts(parquet_file: Any, size_bytes: int) -> list[str]:  # noqa: ANN401
+def explain_row_counts(parquet_file: Any, size_bytes: int) -> list[str]:  # noqa: ANN401
     """Return for each row group why its number of rows can't be true, or "".
 
     A row takes hardly less than a bit of its file, but a footer can claim any number, and a page of nulls have any.
@@ -59,11 +59,13 @@ def check_row_counts(parquet_file: Any, size_bytes: int) -> list[str]:  # noqa: 
 
 
 def has_tiny_cells(parquet_file: Any, group: int, name: str, size_bytes: int) -> bool:  # noqa: ANN401
-    """Return whether the cells of a column are too small for images, so that most of them are empty."""
+    """Return whether the cells of a column are too small for images, so that most of them are empty, and few bytes in all."""
     meta = parquet_file.metadata.row_group(group)
-    columns = (meta.column(number) for number in range(meta.num_columns))
-    packed = sum(column.total_compressed_size for column in columns if f"{column.path_in_schema}.".startswith(f"{name}."))
-    return bool(min(packed, size_bytes) < PARQUET_TINY_CELL_BYTES * meta.num_rows)
+    columns = [meta.column(number) for number in range(meta.num_columns)]
+    cells = [column for column in columns if f"{column.path_in_schema}.".startswith(f"{name}.")]
+    packed_bytes = min(sum(column.total_compressed_size for column in cells), size_bytes)
+    unpacked_bytes = sum(column.total_uncompressed_size for column in cells)
+    return bool(packed_bytes < PARQUET_TINY_CELL_BYTES * meta.num_rows and unpacked_bytes <= PARQUET_BATCH_BYTES)
 
 
 def reopen_with_dictionaries(parquet_file: Any, file: BinaryIO) -> Any:  # noqa: ANN401

@@ -15,7 +15,7 @@ from stair_es.sources.io.open_file import check_not_stdin, create_file_lister, o
 from stair_es.sources.io.parquet_cell import ParquetCellLocator
 from stair_es.sources.io.parquet_rows import (
     ParquetRow,
-    check_row_counts,
+    explain_row_counts,
     find_column_positions,
     has_tiny_cells,
     open_parquet,
@@ -62,7 +62,7 @@ class ParquetSource(TableSource):
             limits[column] = MAX_JSON_LINE_BYTES  # it may hold a data: URI
         first_row, secret = 0, table.locator.secret_url if isinstance(table.locator, ObjectLocator) else None
         size_bytes = file.seek(0, 2)
-        for group, implausible in enumerate(check_row_counts(parquet_file, size_bytes)):
+        for group, implausible in enumerate(explain_row_counts(parquet_file, size_bytes)):
             rows, count = parquet_file.metadata.row_group(group).num_rows, 0
             read_cells = in_cell and not implausible and has_tiny_cells(parquet_file, group, column, size_bytes)
             group_limits = {**limits, column: self._options.read_limits.max_bytes} if read_cells else limits

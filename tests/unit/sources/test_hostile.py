@@ -150,6 +150,13 @@ def test_empty_cells_fail_while_listing(tmp_path: Path) -> None:
         assert _kinds(others) == "f" * 52
 
 
+def test_large_cells_are_not_read_while_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"image": [bytes(10_000), *[None] * 99]}), tmp_path / "x.parquet", compression="zstd")
+    assert _kinds(_all(tmp_path / "x.parquet")) == "i" + "f" * 99
+    monkeypatch.setattr(parquet_rows, "PARQUET_BATCH_BYTES", 5000)
+    assert _kinds(_all(tmp_path / "x.parquet")) == "i" * 100
+
+
 @pytest.mark.parametrize(("limit", "value"), [("MAX_PARQUET_COLUMNS", 3), ("MAX_PARQUET_FOOTER_BYTES", 300)])
 def test_a_table_of_many_columns_fails(tmp_path: Path, limit: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for columns in (3, 4):
