@@ -72,11 +72,9 @@ def get_error_type(status: int) -> str:
 class RequestRejected(Exception):
     """Ends a request with an error response."""
 
-    def __init__(
-        self, status: int, error: str, remedy: str = "", headers: Mapping[str, str] | None = None, error_type: str = ""
-    ) -> None:
+    def __init__(self, status: int, error: str, remedy: str = "", error_type: str = "") -> None:
         super().__init__(status, error, remedy)
-        self.response = ErrorResponse(status=status, error=error, remedy=remedy, headers=headers or {}, error_type=error_type)
+        self.response = ErrorResponse(status=status, error=error, remedy=remedy, error_type=error_type)
 
 
 def build_not_found(id_: str) -> RequestRejected:

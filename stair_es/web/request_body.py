@@ -15,10 +15,6 @@ from stair_es.web.limits import TooManyRequests
 if TYPE_CHECKING:
     from stair_es.web.limits import ServerLimits
 
-_DISCARD_FACTOR = 4
-"""Up to this multiple of the limit is read and discarded: a client that is still sending doesn't read the response."""
-_CLOSE = {"connection": "close"}
-
 
 class BodyReader:
     """Reader for request bodies that limits their total memory. For one event loop."""
@@ -46,27 +42,24 @@ class BodyReader:
             self._held_bytes -= held_bytes
 
     async def _read_parts(self, chunks: list[bytes], request: Request, max_bytes: int) -> None:
-        too_large = RequestRejected(413, f"the body is larger than {max_bytes:,} bytes", "Send a smaller body.", _CLOSE)
-        if _get_content_length(request) > _DISCARD_FACTOR * max_bytes:
+        too_large = RequestRejected(413, f"the body is larger than {max_bytes:,} bytes", "Send a smaller body.")
+        if _get_content_length(request) > max_bytes:
             raise too_large
         size = 0
         try:
             with anyio.fail_after(self._limits.upload_s):
                 async for chunk in request.stream():
                     size += len(chunk)
-                    if size > _DISCARD_FACTOR * max_bytes:
+                    if size > max_bytes:
                         raise too_large
-                    if size <= max_bytes:
-                        chunks.append(chunk)
-                        self._held_bytes += len(chunk)
+                    chunks.append(chunk)
+                    self._held_bytes += len(chunk)
                     if self._held_bytes > self._limits.max_held_bytes:
                         raise TooManyRequests
         except TimeoutError:
-            raise RequestRejected(408, "the body took too long to arrive", "Try again.", _CLOSE) from None
+            raise RequestRejected(408, "the body took too long to arrive", "Try again.") from None
         except ClientDisconnect:
             raise RequestRejected(400, "the body is incomplete") from None
-        if size > max_bytes:
-            raise too_large
 
 
 def _join_and_clear(chunks: list[bytes]) -> bytes:
