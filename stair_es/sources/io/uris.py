@@ -35,7 +35,6 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _QUOTED_SCHEMES = ("file", "http", "https")
 """Schemes whose paths have `%` escapes; names of objects are used unchanged."""
 _ROW = re.compile(r"(?:row|line)=[0-9]+")
-"""O_NONBLOCK: opening a named pipe must not wait for a writer."""
 
 
 def to_file_uri(path: str | Path) -> str:
@@ -44,8 +43,8 @@ def to_file_uri(path: str | Path) -> str:
 
 
 def from_file_uri(uri: str) -> Path:
-    """Return the local path of a `file://` URI, for names with any bytes."""
-    return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))
+    """Return the local path of a `file://` URI, for names with any bytes. A `?` is that of a glob: it begins no query."""
+    return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri.replace("?", "%3F")).path)))
 
 
 def open_regular(uri: str) -> BinaryIO:

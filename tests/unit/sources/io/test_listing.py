@@ -51,6 +51,15 @@ def test_a_folder_is_listed_in_batches(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(listed) == 10
 
 
+@pytest.mark.parametrize("pattern", ["?/x.png", "[ab]/x.png", "*/x.png", "a#b/?.png", "100%25/?.png"])
+def test_the_uri_of_a_glob_lists_the_same_files(tmp_path: Path, pattern: str) -> None:
+    for folder in ("a", "b", "ab", "a#b", "100%25"):
+        _touch(tmp_path / folder / "x.png")
+    listed = _items(str(tmp_path / pattern))
+    assert listed
+    assert [item.uri for item in _items(listed[0].source)] == [item.uri for item in listed]
+
+
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_names_round_trip_as_folder_file_and_uri(tmp_path: Path, name: str) -> None:
     path = _touch(tmp_path / name, name.encode())
