@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable
@@ -27,6 +28,11 @@ _BYTES_PER_VALUE = 8
 """A file may have one value for so many bytes of its limit. A value can take 64 bytes of memory."""
 _MARKS = (",", ":", "[", "{")
 """Characters of JSON that start or separate values."""
+_TOML_STRING_OR_COMMENT = re.compile(
+    r'''"""(?:\\.|[^\\])*?(?:"""|\Z)|'{3}.*?(?:'{3}|\Z)|"(?:\\.|[^"\\\n])*"?|'[^'\n]*'?|#[^\n]*''', re.DOTALL
+)
+"""A string that doesn't end is none, but must not be looked for again from each of its quotes."""
+_NOT_IN_TOML_NAME = re.compile(r"[^\w\-. \t]+")
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -98,13 +104,8 @@ def parse_json(text: str, object_pairs_hook: Callable[[list[tuple[str, Any]]], A
         value = json.loads(text, object_pairs_hook=object_pairs_hook)
     except RecursionError:
         raise _build_depth_error() from None
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        containers = [each for each in level if isinstance(each, (dict, list))]
-        if not containers:
-            return value
-        level = [inner for each in containers for inner in (each.values() if isinstance(each, dict) else each)]
-    raise _build_depth_error()
+    _check_depth(value)
+    return value
 
 
 def parse_toml_text(text: str) -> dict[str, Any]:
@@ -115,14 +116,26 @@ def parse_toml_text(text: str) -> dict[str, Any]:
     """
     if len(text) > MAX_TOML_BYTES:
         raise ValueError(f"it has more than {MAX_TOML_BYTES:,} characters")
-    for number, line in enumerate(text.split("\n"), 1):
-        # The parser takes quadratic time for a name of many parts.
-        if not line.lstrip().startswith("#") and any(part.count(".") > MAX_DEPTH for part in line.split("=")):
-            raise ValueError(f"line {number} has more than {MAX_DEPTH} dots")
+    # The parser takes quadratic time for a name of many parts: only names have dots next to each other, outside of strings.
+    bare_text = _TOML_STRING_OR_COMMENT.sub(lambda found: "" if found[0].startswith("#") else "x", text)
+    if any(name.count(".") > MAX_DEPTH for name in _NOT_IN_TOML_NAME.split(bare_text)):
+        raise ValueError(f"it has a name of more than {MAX_DEPTH} parts")
     try:
-        return tomllib.loads(text)
+        values = tomllib.loads(text)
     except RecursionError:
         raise _build_depth_error() from None
+    _check_depth(values)
+    return values
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        containers = [each for each in level if isinstance(each, (dict, list))]
+        if not containers:
+            return
+        level = [inner for each in containers for inner in (each.values() if isinstance(each, dict) else each)]
+    raise _build_depth_error()
 
 
 def _build_depth_error() -> ValueError:

@@ -58,6 +58,9 @@ TOML = {
     "quoted": '["#"' + ".a" * 100_000 + "]",
     "key": ".".join("a" * 100_000) + " = 1",
     "inline": "a = {" + "b." * 100_000 + "c = 1}",
+    "equals": ".".join(['"="'] * 100_000) + " = 1",
+    "tables": "[a" + "]\n[a".join(".a" * number for number in range(100)) + "]\nb = " + "[" * 50 + "]" * 50,
+    "open": '"""' + '\\"""' * 200_000,
     "size": "a = '" + "x" * (1 << 20) + "'",
 }
 MOST_S = 20
@@ -122,8 +125,19 @@ def test_a_hostile_toml_file_is_rejected(tmp_path: Path, read: Callable[[Path], 
     _check_quickly(lambda: read(tmp_path / "x.toml"))
 
 
-def test_dots_in_comments_of_toml_are_no_names() -> None:
-    assert parse_toml_text("# " + "." * 200 + "\na.b.c = 1") == {"a": {"b": {"c": 1}}}
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1 # " + "." * 200, 1),
+        ('"' + "." * 200 + '"', "." * 200),
+        ('"""' + ".\n" * 200 + '"""', ".\n" * 200),
+        ("""'''""" + "." * 200 + """'''""", "." * 200),
+        (str(["10.0.0.1"] * 40), ["10.0.0.1"] * 40),
+        (str([0.5] * 200), [0.5] * 200),
+    ],
+)
+def test_dots_in_values_of_toml_are_no_names(text: str, value: object) -> None:
+    assert parse_toml_text(f"a.b = {text}") == {"a": {"b": value}}
 
 
 @pytest.mark.parametrize("file", FILES)
