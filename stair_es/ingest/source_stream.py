@@ -24,7 +24,7 @@ class SourceStream:
     """Iterates over the items of all sources. Iterate in one thread; the other members may be read from another."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = sources
+        self._sources = list({source.uri: source for source in sources}.values())  # a source given twice is listed once
         self.complete: list[str] = []
         """URIs of the sources that were listed completely."""
         self.empty: list[str] = []

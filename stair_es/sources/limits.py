@@ -39,7 +39,7 @@ MAX_TAR_GLOBAL_RECORDS = 100
 """Pax records that apply to all members of a tar."""
 MAX_TAR_PADDING_BYTES = 1 << 20
 """Bytes read after the end mark of a tar to detect further data. GNU tar pads up to 10 KiB."""
-PARQUET_FREE_ROWS, PARQUET_ROWS_PER_BYTE = 1 << 20, 16
+PARQUET_FREE_ROWS, PARQUET_ROWS_PER_BYTE = 1 << 16, 16
 """Rows that a Parquet table may claim in addition to those for each byte of its file."""
 PARQUET_TINY_CELL_BYTES = 32
 """Mean size of cells, packed, below which they are looked into while listing: most are empty."""
