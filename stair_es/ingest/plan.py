@@ -93,6 +93,7 @@ def build_sink_plan(options: BaseIngestOptions, connection: Connection | None) -
         policy=options.policy,
         largest_weight=model_tokens.largest_weight,
         settings=options.model.settings,
+        resync=isinstance(options, IngestOptions) and options.resync,
     )
 
 

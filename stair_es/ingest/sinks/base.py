@@ -38,6 +38,8 @@ class SinkPlan:
     """Largest possible weight of a token; None if unknown or irrelevant."""
     settings: Settings | None = None
     """Data folder and trusted models of this machine; None for those of the environment."""
+    resync: bool = False
+    """Whether documents are compared with the sources: then `open_readonly` notes what is stored."""
 
 
 class SinkWriter(Protocol):

@@ -234,6 +234,8 @@ class ClusterSinkKind:
         write_target = self._find_index(plan, resolved)
         if write_target is None:
             return None
+        if not plan.resync:
+            return _build_session(plan, resolved, write_target)
         cluster = get_shared_cluster(resolved.connection)
         cluster.refresh(write_target.name)
         last_writes = state.find_last_writes(cluster, write_target.name, write_target.shards)
