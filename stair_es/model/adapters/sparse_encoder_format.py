@@ -115,7 +115,7 @@ def find_remote_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
     for path in sorted(folder.rglob("*.json")):
         try:
             config = read_json_file(path)
-        except (UnicodeDecodeError, json.JSONDecodeError):
+        except (UnicodeDecodeError, json.JSONDecodeError, FileNotFoundError):
             continue  # nothing reads it
         except (OSError, ValueError) as error:
             code.append(f"{path.name}, which can't be looked into: {error}")

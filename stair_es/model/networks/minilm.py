@@ -8,7 +8,6 @@ feed-forward part.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stair_es.errors import ModelError
+from stair_es.system.user_files import parse_json
 from stair_es.types import Floats
 
 _Float = TypeVar("_Float", bound=np.floating[Any])
@@ -125,12 +125,12 @@ def _map_safetensors(path: Path) -> dict[str, Floats]:
     try:
         data = np.memmap(path, np.uint8, mode="r")
         begin = 8 + int.from_bytes(data[:8].tobytes(), "little")
-        header = json.loads(data[8:begin].tobytes())
+        header = parse_json(data[8:begin].tobytes().decode())
         tensors = {}
         for name, entry in header.items():
             if name != "__metadata__" and entry["dtype"] == "F32":
                 first, end = entry["data_offsets"]
                 tensors[name] = data[begin + first : begin + end].view(np.float32).reshape(entry["shape"])
         return tensors
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} can't be read: {error}", "Delete its folder; it is fetched again on the next use.") from error
