@@ -32,8 +32,9 @@ class AddedScores:
         """Whether a search by tokens had the expected scores."""
 
     def exclude(self, query: SearchQuery) -> SearchQuery:
-        """Return the query so that added scores don't count, if there are any."""
-        return query.amplify() if self._found else query
+        """Return the query so that added scores don't count, if there are any, or if it isn't known and `min_score` needs it."""
+        is_unknown = self._found is None and not self._looks_plain
+        return query.amplify() if self._found or (is_unknown and query.min_score is not None) else query
 
     def search(
         self, query: SearchQuery, send: Callable[[SearchQuery], SearchResult], *, by_tokens: bool, is_first: bool
