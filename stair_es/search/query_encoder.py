@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -189,10 +190,13 @@ def encode_query_text(encoder: Encoder, text: str) -> SparseVector:
 
 
 def truncate_query_text(text: str) -> str:
-    """Truncate a text to the whole words in its first `MAX_READ_CHARS` characters."""
-    read = text[:MAX_READ_CHARS]
-    ends_in_word = text[MAX_READ_CHARS : MAX_READ_CHARS + 1].strip()
-    return read.rpartition(" ")[0] or read if ends_in_word else read
+    """Truncate a text to its first `MAX_READ_CHARS` characters, without a part of a word of ordinary length at the end."""
+    if len(text) <= MAX_READ_CHARS:
+        return text
+    text = text.lstrip()
+    read, ends_in_word = text[:MAX_READ_CHARS], text[MAX_READ_CHARS : MAX_READ_CHARS + 1].strip()
+    last_word = re.search(r"\s\S{1,50}\Z", read) if ends_in_word else None
+    return read[: last_word.start()] if last_word else read
 
 
 def encode_query_image(encoder: Encoder, image: Path | str, read_limits: ReadLimits | None = None) -> SparseVector:

@@ -45,6 +45,9 @@ class BrightnessEncoder:
         ("red " * 511 + "cars car", ["cars", "red"]),
         ("red " * 511 + "longer", ["red"]),
         ("x" * 3000, ["x" * 2048]),
+        ("Title: " + "x" * 3000, ["Title:", "x" * 2041]),
+        ("red\ncar\n" * 500, ["car", "red"]),
+        ("\n" * 3000 + "red\tcar", ["car", "red"]),
     ],
 )
 def test_the_whole_words_at_the_beginning_of_a_text_are_encoded(text: str, tokens: list[str]) -> None:
