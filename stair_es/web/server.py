@@ -47,6 +47,9 @@ _DISCARD_TIMEOUT_S = 30.0
 """Timeout for the rest of a body after the response: a client that is still sending doesn't read it."""
 _DISCARD_PAUSE_S = 5.0
 """Timeout for the next byte of such a body."""
+_MAX_DISCARD_BYTES = 128 * 1024 * 1024
+_MIN_CHUNK_BYTES, _FREE_CHUNKS = 512, 2048
+"""Minimum average size of the chunks of a body beyond the first ones: parsing one takes 6 microseconds of the event loop."""
 _WRITE_TIMEOUT_S = 30.0
 """Timeout for a client that reads nothing of its response."""
 
@@ -112,6 +115,28 @@ def build_page_url(host: str, port: int, root_path: str = "") -> str:
     return f"http://{url_host}:{port}{root_path}/"
 
 
+class _BoundedConnection(h11.Connection):
+    """HTTP/1.1 parser that gives up a body of tiny chunks."""
+
+    def __init__(self, give_up: Callable[[], None]) -> None:
+        super().__init__(h11.SERVER)
+        self._give_up = give_up
+        self._chunks = self._body_bytes = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Parse the next event."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks = self._body_bytes = 0
+        elif isinstance(event, h11.Data):
+            self._chunks += event.chunk_start
+            self._body_bytes += len(event.data)
+            if (self._chunks - _FREE_CHUNKS) * _MIN_CHUNK_BYTES > self._body_bytes:
+                self._give_up()
+                return h11.NEED_DATA
+        return event
+
+
 class BoundedProtocol(H11Protocol):
     """HTTP of uvicorn with limits for connections that wait for their client, which it lacks."""
 
@@ -135,6 +160,7 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # signature of uvicorn
         """Begin to wait for a request; make room for the connection if there are too many."""
         super().connection_made(transport)
+        self.conn = _BoundedConnection(transport.abort)
         self.waiting_since_s = self.loop.time()
         self.start_head_timer()
         if len(self.connections) > _get_max_connections():
@@ -224,10 +250,11 @@ class _Exchange:
         """Receive and discard the rest of the body for a limited time, and end the response."""
         if not self._is_held:
             return
+        left_bytes = _MAX_DISCARD_BYTES
         with suppress(TimeoutError), anyio.fail_after(_DISCARD_TIMEOUT_S):
-            while not self.has_arrived:
+            while not self.has_arrived and left_bytes > 0:
                 with anyio.fail_after(_DISCARD_PAUSE_S):
-                    await self.receive()
+                    left_bytes -= len((await self.receive()).get("body", b""))
         await self._send({"type": "http.response.body"})
 
 
@@ -303,7 +330,11 @@ def create_server(app: ASGIApp, ready: Callable[[], None]) -> uvicorn.Server:
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             for sock in sockets or ():
                 _allow_reuse(sock)  # its connections, after its end
-            await super().startup(sockets)
+            try:
+                await super().startup(sockets)
+            except OSError as error:  # another server began to listen since the port was bound
+                host, port = sockets[0].getsockname()[:2] if sockets else ("", 0)
+                raise _build_bind_error(host, port, error) from None
             ready()
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:

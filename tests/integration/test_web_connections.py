@@ -8,7 +8,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -161,6 +161,30 @@ def test_an_answered_body_that_pauses_is_given_up(monkeypatch: pytest.MonkeyPatc
     with _begin(patient_port, POST + b"\r\n") as opened:
         assert _read_answer(opened).startswith(b"HTTP/1.1 200")
         assert opened.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("chunk", "count", "is_read"),
+    [(b"1\r\nx\r\n", 2000, True), (b"1\r\nx\r\n", 4000, False), (b"400\r\n" + b"x" * 1024 + b"\r\n", 4000, True)],
+)
+def test_a_body_of_tiny_chunks_is_given_up(patient_port: int, chunk: bytes, count: int, is_read: bool) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert _exchange(patient_port, head + chunk * count + b"0\r\n\r\n").endswith(ANSWER) is is_read
+
+
+def test_a_discarded_body_has_a_limit(monkeypatch: pytest.MonkeyPatch, patient_port: int) -> None:
+    monkeypatch.setattr(server, "_MAX_DISCARD_BYTES", 1_000_000)
+    _exchange(patient_port, POST + b"\r\n" + b"x" * 19_000_000, until_answered=False)  # returns when it is closed
+
+
+def _exchange(port: int, sent: bytes, *, until_answered: bool = True) -> bytes:
+    """Send, and return what arrives until the answer is complete, or the connection closed."""
+    answer = b""
+    with _begin(port, b"") as opened, suppress(ConnectionError):
+        opened.sendall(sent)
+        while not (until_answered and answer.endswith(ANSWER)) and (block := opened.recv(4096)):
+            answer += block
+    return answer
 
 
 @pytest.mark.parametrize("header", [b"", b"Connection: close\r\n"])
