@@ -1,4 +1,4 @@
-"""Limits of the server, and the limiter for concurrent work."""
+"""Limits of the server, and the limiters for concurrent work."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
 
 from stair_es.sources.image.decode import DecodeLimits
 from stair_es.web.errors import RequestRejected
@@ -79,3 +82,36 @@ class ConcurrencyLimiter:
                 self._running.release()
         finally:
             self._admitted.release()
+
+
+class SharedCores:
+    """Lets one call use all threads of BLAS, and each of several calls only one.
+
+    The threads of OpenBLAS spin while they wait: several calls with all of them take each other's time, and on a busy machine
+    many times their own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._controller: ThreadpoolController | None = None
+        self._limiter: Any = None
+
+    @contextmanager
+    def share(self) -> Iterator[None]:
+        """Share the cores with other calls during the `with` statement."""
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._calls += change
+            if self._calls > 1 and self._limiter is None:
+                self._controller = self._controller or ThreadpoolController()  # looks for the libraries: milliseconds
+                self._limiter = self._controller.limit(limits=1)
+            elif self._calls <= 1 and self._limiter is not None:
+                self._limiter.restore_original_limits()
+                self._limiter = None

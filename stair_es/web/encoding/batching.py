@@ -19,6 +19,8 @@ ResultT = TypeVar("ResultT")
 
 _SLOWNESS_DECAY = 0.9
 """A slow batch makes the following ones small. Each of them that is faster lets the next one be larger."""
+_EVICTION_FACTOR = 4
+"""A full queue gives way to a request that is at least so many times smaller than the largest one that waits."""
 _WARMUP_BATCHES = 4
 """Number of batches that don't tell how long a request takes: they may load the model."""
 
@@ -50,13 +52,15 @@ class EncodingSpeed:
     def learn(self, work: float, seconds: float) -> None:
         """Learn from a batch."""
         unit_s = seconds / work
-        self._warmup_batches -= 1
         self.slowest_unit_s = max(unit_s, self.slowest_unit_s * _SLOWNESS_DECAY)
-        self._fastest_unit_s = min(unit_s, self._fastest_unit_s)
+        if self._warmup_batches > 0:
+            self._warmup_batches -= 1
+        else:
+            self._fastest_unit_s = min(unit_s, self._fastest_unit_s)
 
     def estimate_least_s(self, work: float) -> float:
         """Estimate how long some work takes at least, by the fastest batch: slow inputs of others must not refuse a request."""
-        return work * self._fastest_unit_s if self._warmup_batches <= 0 else 0.0
+        return work * self._fastest_unit_s if self._fastest_unit_s < math.inf else 0.0
 
 
 @dataclass(eq=False)
@@ -70,8 +74,8 @@ class MicroBatcher(Generic[ItemT, ResultT]):
     """Batches the items of concurrent requests, and runs the batches in worker threads. For one event loop.
 
     A batch starts as soon as a worker is idle: nothing waits for more to arrive. Requests take turns, one item each, and every
-    other turn is that of a new request, so that a small one never waits for large ones. A batch has as many
-    items as fit into `max_batch_s`, by their work and the speed of the batches before.
+    other turn is that of a new request, so that a small one never waits for large ones. A batch has as many items as fit into
+    `max_batch_s`, by their work and the speed of the batches before.
     """
 
     def __init__(
@@ -117,7 +121,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
 
         Raises:
             RequestRejected: If the items can't be done in the time limit, even if nothing else is.
-            TooManyRequests: If too many items wait, and no other request has more of them.
+            TooManyRequests: If too many items wait, and no other request has far more of them.
             Exception: What `run_batch` raises.
         """
         self._check_duration(items)
@@ -146,10 +150,10 @@ class MicroBatcher(Generic[ItemT, ResultT]):
             )
 
     def _make_room(self, count: int) -> None:
-        """Make room for `count` items: as long as there is none, the request with the most waiting items is refused."""
+        """Make room for `count` items: as long as there is none, the request with by far the most waiting items is refused."""
         while self.waiting and self.waiting + count > self._limits.max_waiting:
             largest = max(self._list_requests(), key=len)
-            if len(largest) <= count:
+            if len(largest) <= _EVICTION_FACTOR * count:
                 raise TooManyRequests
             while largest:
                 waiting = largest.popleft()
@@ -171,25 +175,24 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         """Take the items of the next batch from the queue, one of each request in turn."""
         batch: list[_WaitingItem[ItemT, ResultT]] = []
         left_s = self._limits.max_batch_s
-        while len(batch) < self._limits.max_batch and (request := self._find_next_request()) is not None:
+        while len(batch) < self._limits.max_batch and (queue := self._find_next_queue()):
+            request = queue[0]
             left_s -= self._measure_work(request[0].item) * self._speed.slowest_unit_s
             if batch and left_s < 0:
                 break
             batch.append(request.popleft())
-            (self._new_requests if self._is_turn_of_new else self._begun_requests).popleft()
+            queue.popleft()
             self._begun_requests.append(request)
-            self._is_turn_of_new = not self._is_turn_of_new
+            self._is_turn_of_new = queue is self._begun_requests
         return batch
 
-    def _find_next_request(self) -> deque[_WaitingItem[ItemT, ResultT]] | None:
-        """Find the request whose turn it is. New ones and those that have begun alternate."""
+    def _find_next_queue(self) -> deque[deque[_WaitingItem[ItemT, ResultT]]]:
+        """Find the queue whose first request has the next turn: new ones and those that have begun alternate."""
         for queue in (self._new_requests, self._begun_requests):
             while queue and not queue[0]:
                 queue.popleft()
-        if not (self._new_requests if self._is_turn_of_new else self._begun_requests):
-            self._is_turn_of_new = not self._is_turn_of_new
-        queue = self._new_requests if self._is_turn_of_new else self._begun_requests
-        return queue[0] if queue else None
+        first, second = self._new_requests, self._begun_requests
+        return (first or second) if self._is_turn_of_new else (second or first)
 
     async def _run_batch(self, batch: Sequence[_WaitingItem[ItemT, ResultT]]) -> None:
         started_s = time.perf_counter()

@@ -25,7 +25,7 @@ _MAX_SEPARATORS = MAX_INPUTS * MAX_TEXT_CHARS
 """Commas, brackets and quotes in a body, those of its texts among them. Values cost time and memory far beyond their bytes."""
 _MAX_WIDE_BYTES = MAX_INPUTS * MAX_TEXT_CHARS * 12
 """Total size in JSON of the strings that aren't ASCII, enough for all texts: two escapes of 6 bytes can be a character."""
-MAX_URI_HEAD_CHARS = 200
+_MAX_URI_HEAD_CHARS = 200
 """Maximum length of `data:image/jpeg;base64`. The rest of a data URI is never searched: it may be all of the body."""
 _ENCODE_FIELDS = ("texts", "images", "prune", "format", "model")
 _QUERY_FIELDS = ("text", "image", "size", "prune")
@@ -204,7 +204,7 @@ def _check_wide_strings(body: bytes) -> None:
     """Check that no large string has characters beyond ASCII: one of them makes each character of the string take 4 bytes."""
     if body.isascii() and b"\\u" not in body:
         return
-    strings = body.split(b'"')
+    strings = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
     wide = (each for each in strings if not each.isascii() or each.count(b"\\u") > each.count(b"\\u00"))
     if sum(map(len, wide)) > _MAX_WIDE_BYTES:
         raise _reject(
@@ -251,7 +251,7 @@ def _truncate_text(name: str, text: str, truncate: bool | None) -> str:
 
 def _read_uri_head(text: str) -> str:
     """Return what a data URI in base64 has before its data, such as `data:image/jpeg;base64,`; empty if it is something else."""
-    head, comma, _ = text[: MAX_URI_HEAD_CHARS + 1].partition(",")
+    head, comma, _ = text[: _MAX_URI_HEAD_CHARS + 1].partition(",")
     lowered = head.lower()
     return head + comma if comma and lowered.startswith("data:") and lowered.endswith(";base64") else ""
 

@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.config.defaults import MAX_CLAUSES
-from stair_es.errors import DecodeError, MissingExtra, ModelError
+from stair_es.errors import DecodeError
 from stair_es.model.base import VocabularyProvider
 from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import MAX_READ_CHARS, truncate_query_text
@@ -23,6 +22,7 @@ from stair_es.sources.image.decode import decode_image
 from stair_es.web.encoding.batching import BatchLimits, EncodingSpeed, MicroBatcher
 from stair_es.web.encoding.schemas import build_decode_rejection
 from stair_es.web.errors import RequestRejected
+from stair_es.web.limits import SharedCores
 from stair_es.web.search.query import QueryPlan
 
 if TYPE_CHECKING:
@@ -34,12 +34,11 @@ if TYPE_CHECKING:
     from stair_es.web.index_state import IndexState
     from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
 
-_MAX_IMAGE_BATCH = 8
-_MAX_IMAGE_BATCH_S = 1.0
+_MAX_IMAGE_BATCH, _MAX_IMAGE_BATCH_S = 8, 1.0
 """Images are decoded one after the other, so that larger batches would keep others waiting."""
 _MAX_TEXT_BATCH_S = 0.02
 """Larger batches are hardly faster on a CPU, and keep others waiting. On a GPU this is time for a full one."""
-_SHORT_TEXT_CHARS = 256
+_SHORT_TEXT_CHARS, _SHORT_TEXT_WORKERS = 256, 2
 """Maximum length of a query. Longer texts have a queue and a thread of their own, since each takes as long as several queries."""
 _CHARS_PER_TEXT = 256
 """The work of any text, in characters: reading this many takes the text network as long as the least text."""
@@ -49,6 +48,7 @@ _SPEED_ROUNDS = 4
 ItemT = TypeVar("ItemT")
 EncodedItem: TypeAlias = "tuple[EncodingTarget, SparseVector | Exception]"
 """A target with the vector of an input for it, or why there is none."""
+
 _ANY_INDEX = QueryPlan(query_type="rank_features", max_clauses=MAX_CLAUSES)
 
 
@@ -118,19 +118,18 @@ class EncodingService:
 
         text_speed = EncodingSpeed(char_s)
 
-        def create_text_batcher(
-            run_batch: Callable[[Sequence[str]], list[EncodedItem]],
-        ) -> MicroBatcher[str, EncodedItem]:
+        def create_text_batcher(workers: int) -> MicroBatcher[str, EncodedItem]:
             return MicroBatcher(
-                run_batch,
+                self._encode_texts,
                 replace(batch_limits, max_batch_s=_MAX_TEXT_BATCH_S),
                 measure_work=measure_text_work,
+                workers=workers,
                 speed=text_speed,
                 record_batch=hooks.record_batch,
             )
 
-        self._short_texts = create_text_batcher(self._encode_texts)
-        self._long_texts = create_text_batcher(self._encode_long_texts)
+        self._short_texts, self._long_texts = create_text_batcher(_SHORT_TEXT_WORKERS), create_text_batcher(1)
+        self._cores = SharedCores()
         self._images: MicroBatcher[bytes, EncodedItem] = MicroBatcher(
             self._encode_images,
             replace(batch_limits, max_batch=min(batch_limits.max_batch, _MAX_IMAGE_BATCH), max_batch_s=_MAX_IMAGE_BATCH_S),
@@ -177,11 +176,6 @@ class EncodingService:
             encoded.update(zip(places, results, strict=True))
         return [encoded[i] for i in range(len(texts))]
 
-    @cached_property
-    def _thread_pools(self) -> ThreadpoolController:
-        """Return the thread pools of the libraries that are loaded when the first long text arrives."""
-        return ThreadpoolController()
-
     def get_target(self) -> EncodingTarget:
         """Return the target of the encoding. May block.
 
@@ -216,14 +210,9 @@ class EncodingService:
 
     def _encode_texts(self, texts: Sequence[str]) -> list[EncodedItem]:
         target = self._get_target()
-        with self._hold_slot(), self._hooks.track_encoding("text"):
+        with self._hold_slot(), self._cores.share(), self._hooks.track_encoding("text"):
             vectors = _encode_apart(target.encoder.encode_texts, texts)
         return [_rewrite_result(target, vector) for vector in vectors]
-
-    def _encode_long_texts(self, texts: Sequence[str]) -> list[EncodedItem]:
-        """Encode texts on one core: the threads of two matrix products at once spin, and take each other's time."""
-        with self._thread_pools.limit(limits=1):
-            return self._encode_texts(texts)
 
     def _encode_images(self, images: Sequence[bytes]) -> list[EncodedItem]:
         target = self._get_target()
@@ -268,8 +257,6 @@ def _encode_apart(
     """Encode items together, or one by one if that fails, so that an input never changes the result of another request."""
     try:
         return encode(items)
-    except (ModelError, MissingExtra):  # the model can't be loaded
-        raise
     except Exception as error:  # noqa: BLE001  whatever it is, only the request of its item gets it
         return [error] if len(items) == 1 else [_encode_apart(encode, [item])[0] for item in items]
 

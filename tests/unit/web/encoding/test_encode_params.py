@@ -114,7 +114,7 @@ def read_resident_bytes(field: str) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of resident memory as Linux has it")
 @pytest.mark.parametrize("tail", ["", "😀", r"\u20ac"])
-@pytest.mark.parametrize("head", ["", "data:image/", "data:image/png;base64,"])
+@pytest.mark.parametrize("head", ["", r"😀\"", r"\u20ac\\\"", "data:image/", "data:image/png;base64,"])
 def test_a_body_costs_at_most_four_times_its_size(head: str, tail: str) -> None:
     for unit in (
         "A",
