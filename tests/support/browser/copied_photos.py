@@ -12,7 +12,7 @@ _BATCH = 500
 
 def copy_documents(url: str, source: str, target: str, count: int) -> None:
     """Write `count` documents to `target`: those of `source` over and over, each with weights, hashes and a name of its own."""
-    documents = [hit["_source"] for hit in _send(url, f"{source}/_search?size=100")["hits"]["hits"]]
+    documents = [hit["_source"] for hit in _send(url, f"{source}/_search?size=100&sort=uri")["hits"]["hits"]]
     [mappings] = [index["mappings"] for index in _send(url, f"{source}/_mapping").values()]
     settings = {"number_of_shards": 1, "number_of_replicas": 0}
     _send(url, target, {"settings": settings, "mappings": mappings}, method="PUT")
