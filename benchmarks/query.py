@@ -1,10 +1,10 @@
-"""Measure search time and recall of the ten best hits: token weights compared with BM25, dense kNN and SEISMIC.
+"""Measure search time and recall of the ten best hits: token weights compared with BM25 and dense kNN.
 
     python benchmarks/query.py --docs 10000 --docs 100000      # starts OpenSearch 3.6.0 with its plugins
     python benchmarks/query.py --tuxpaint DIR                  # also R@1/5/10 on photographs: see model_quality.py
     python benchmarks/query.py --docs 1000000 --no-knn         # without dense vectors, which take half an hour to index
-    python benchmarks/query.py --no-knn --no-seismic           # the embedded node's version, without plugins
-    python benchmarks/query.py --url http://127.0.0.1:9200 --no-knn --no-seismic  # your own cluster
+    python benchmarks/query.py --no-knn                        # the embedded node's version, without plugins
+    python benchmarks/query.py --url http://127.0.0.1:9200 --no-knn  # your own cluster
 
 The corpus is generated (`query_corpus.py` describes how, and compares it with real photos). The queries are real texts encoded
 with the model's text tower, the same texts with as many tokens as a distilled model has (64 and 128), and images
@@ -15,8 +15,7 @@ best of `--rounds` times, which makes it robust on a busy machine; ratios and go
 
 Recall is measured against the exact ranking by all tokens of the query (for kNN: by the exact inner products). An engine keeps 9
 bits of a weight. In the second figure, a document counts if its score is at most 0.39 % below the tenth best, for all methods
-alike. The goals use this figure. SEISMIC searches every segment approximately here, as it does in segments with at least
-`approximate_threshold` documents.
+alike. The goals use this figure.
 """
 
 from __future__ import annotations
@@ -65,9 +64,8 @@ def measure_corpus(http: Http, docs: int, gallery: Gallery | None, args: argpars
     """Load one corpus and measure."""
     prefix = f"bench-{uuid4().hex[:8]}"
     corpus, documents = load_corpus(docs, args.cache)
-    all_kinds = build_kinds(corpus.vocabulary)
-    kinds = {n: k for n, k in all_kinds.items() if (args.knn or not k.dense) and (args.seismic or not k.seismic)}
-    arms = build_arms(kinds, corpus.vocabulary)
+    kinds = {name: kind for name, kind in build_kinds().items() if args.knn or not kind.dense}
+    arms = build_arms(kinds)
     try:
         loaded = {name: _load_index(http, prefix, kind, corpus, documents, args) for name, kind in kinds.items()}
         exact = ExactSearch(corpus, documents)
@@ -121,7 +119,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each query is sent")
     parser.add_argument("--url", help="your cluster (default: start a node)")
     parser.add_argument("--no-knn", dest="knn", action="store_false", help="without dense vectors")
-    parser.add_argument("--no-seismic", dest="seismic", action="store_false", help="without OpenSearch's approximate search")
     parser.add_argument("--unmerged", action="store_true", help="don't merge the segments")
     parser.add_argument("--heap", default="2g", help="heap of the started node")
     parser.add_argument(
@@ -129,7 +126,7 @@ def main() -> None:
     )
     parser.add_argument("--tuxpaint", type=Path, help="unpacked Debian package of model_quality.py, for R@k on photographs")
     args = parser.parse_args()
-    args.plugins = args.knn or args.seismic
+    args.plugins = args.knn
     reports: list[Report] = []
     about = f"{args.queries} queries for each number of tokens, {args.rounds} rounds"
     gallery = read_photos(args.tuxpaint) if args.tuxpaint else None

@@ -39,7 +39,7 @@ _MODE = "search.concurrent_segment_search.mode"
 
 def build_indices() -> dict[str, tuple[Kind, bool]]:
     """Return each index by name, and whether it is merged to one segment."""
-    tokens = build_kinds(())["tokens"]
+    tokens = build_kinds()["tokens"]
     codec = {"settings": {"index": {"codec": "best_compression"}}}
     many = {"settings": {"index": {"merge.policy.max_merged_segment": "16mb", "refresh_interval": "1s"}}}
     by_token = {

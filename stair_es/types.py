@@ -35,6 +35,15 @@ PartProgressCallback: TypeAlias = Callable[[str, int, int], None]
 """Called with the name of a part of the work, its done part and its total."""
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be encoded: an unpaired surrogate can't, and stands for bytes that aren't UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
     """The image format that an encoder expects."""

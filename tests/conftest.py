@@ -126,7 +126,7 @@ def elasticsearch9_url(get_node_url: Callable[[str], str]) -> str:
 
 @pytest.fixture(scope="session")
 def plugin_url(get_node_url: Callable[[str], str]) -> str:
-    """OpenSearch with k-NN and neural-search: `neural_sparse` and SEISMIC."""
+    """OpenSearch with k-NN and neural-search: `neural_sparse`."""
     return get_node_url("plugin")
 
 

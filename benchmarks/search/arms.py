@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from harness.http import Body
 
 from search.indices import Kind
-from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.search.dsl.select import build_sparse_query
 from stair_es.search.options import prune_vector
 from stair_es.search.query import SearchQuery
-from stair_es.search.request import TwoPhase, build_search_request
+from stair_es.search.request import build_search_request
 from stair_es.types import SparseVector
 
 MAX_CLAUSES = 1024
 EF_SEARCH = (10, 50, 100, 200, 400, 800)
-PHASES = ((8, 200), (8, 1000), (16, 100), (16, 500), (32, 200))
-"""Number of heavy tokens, and window."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,20 +52,6 @@ def keep_top(tokens: int) -> Callable[[SparseVector, list[float]], Body]:
     return lambda vector, _dense: build_tokens_request(vector.top(tokens))
 
 
-def rescore(heavy: int, window: int) -> Callable[[SparseVector, list[float]], Body]:
-    """Find candidates with few tokens, and rank them with all."""
-    phases = TwoPhase(top_k=heavy, window_size=window)
-
-    def build(vector: SparseVector, _dense: list[float]) -> Body:
-        request = build_search_request(
-            SearchQuery(vector=vector), "rank_features", max_clauses=MAX_CLAUSES, two_phase=phases
-        ).body
-        # A query that is not longer than the first phase has no second phase.
-        return {**request, "_source": False} if "rescore" in request else build_tokens_request(vector)
-
-    return build
-
-
 def build_sent_request(vector: SparseVector, _dense: list[float]) -> Body:
     """Return the request of `Searcher`: in a total order, with the documents."""
     return build_search_request(SearchQuery(vector=vector), "rank_features", max_clauses=MAX_CLAUSES).body
@@ -79,16 +62,6 @@ def build_sent_bm25(vector: SparseVector, dense: list[float]) -> Body:
     return {**build_sent_request(vector, dense), "query": {"match": {"words": " ".join(vector.tokens)}}}
 
 
-def search_seismic(ids: TokenIds) -> Callable[[SparseVector, list[float]], Body]:
-    """Find candidates by SEISMIC, with exact scores for them; without documents."""
-
-    def build(vector: SparseVector, _dense: list[float]) -> Body:
-        request = build_search_request(SearchQuery(vector=vector), "seismic", max_clauses=MAX_CLAUSES, token_ids=ids)
-        return {**request.body, "_source": False}
-
-    return build
-
-
 def search_knn(ef_search: int) -> Callable[[SparseVector, list[float]], Body]:
     """Search dense vectors."""
     return lambda _vector, dense: build_ids_request(
@@ -96,7 +69,7 @@ def search_knn(ef_search: int) -> Callable[[SparseVector, list[float]], Body]:
     )
 
 
-def build_arms(kinds: Mapping[str, Kind], vocabulary: Sequence[str]) -> list[Arm]:
+def build_arms(kinds: Mapping[str, Kind]) -> list[Arm]:
     """Return all arms over these indices."""
     made = [
         Arm(name="BM25", kind="bm25", body=lambda v, _: build_ids_request({"match": {"words": " ".join(v.tokens)}}), truth=None),
@@ -105,13 +78,11 @@ def build_arms(kinds: Mapping[str, Kind], vocabulary: Sequence[str]) -> list[Arm
         Arm(name="as Searcher sends it", kind="tokens", body=build_sent_request),
         *(Arm(name=f"mass {share}", kind="tokens", body=keep_mass(share)) for share in (0.95, 0.9, 0.8)),
         *(Arm(name=f"top {tokens}", kind="tokens", body=keep_top(tokens)) for tokens in (8, 16, 32)),
-        *(Arm(name=f"two-phase {heavy}/{window}", kind="tokens", body=rescore(heavy, window)) for heavy, window in PHASES),
         Arm(
             name="impacts",
             kind="impacts",
             body=lambda v, _: build_ids_request(build_sparse_query("impacts", v, max_clauses=MAX_CLAUSES).clause),
         ),
     ]
-    made.append(Arm(name="SEISMIC", kind="seismic", body=search_seismic(TokenIds.from_tokens(vocabulary))))
     made += [Arm(name=f"kNN ef {ef}", kind="dense", body=search_knn(ef), truth="dense") for ef in EF_SEARCH]
     return [arm for arm in made if arm.kind in kinds]

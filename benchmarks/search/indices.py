@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import orjson
@@ -11,9 +11,8 @@ from harness.http import Body, Http, read_heaps, read_store_bytes
 
 from search.corpus import BATCH, Corpus, Documents
 from stair_es import resources
-from stair_es.cluster.documents.document import add_token_ids, encode_impacts
-from stair_es.cluster.index.mappings import build_seismic_layer, merge_bodies
-from stair_es.cluster.metadata.token_fields import IDS_FIELD, TokenIds
+from stair_es.cluster.documents.document import encode_impacts
+from stair_es.cluster.index.mappings import merge_bodies
 from stair_es.feature_names import escape_feature
 from stair_es.types import Floats, SparseVector
 
@@ -52,13 +51,10 @@ class Kind:
     fields: Callable[[SparseVector, Floats | None], Body]
     """Builds the fields of a document other than its URI."""
     dense: bool = False
-    seismic: bool = False
-    """Whether it requires the plugin neural-search."""
 
 
-def build_kinds(vocabulary: Sequence[str]) -> dict[str, Kind]:
-    """Return all kinds by name; the index of a token in `vocabulary` is its id."""
-    ids = TokenIds.from_tokens(vocabulary)
+def build_kinds() -> dict[str, Kind]:
+    """Return all kinds by name."""
     plain = {"settings": _SETTINGS, "mappings": {"dynamic": "strict", "properties": _URI}}
     words = {"type": "text", "analyzer": "whitespace"}
     made = (
@@ -83,26 +79,8 @@ def build_kinds(vocabulary: Sequence[str]) -> dict[str, Kind]:
             fields=lambda _vector, dense: {"dense": dense},
             dense=True,
         ),
-        Kind(
-            name="seismic",
-            body=merge_bodies(
-                merge_bodies(plain, {"mappings": {"properties": {"tokens": {"type": "rank_features"}}}}),
-                lower_threshold(build_seismic_layer(resources.load_json_resource("mappings", "seismic"), 1.0)),
-            ),
-            fields=lambda vector, _dense: add_token_ids(
-                {"tokens": {escape_feature(word): weight for word, weight in vector}}, ids
-            ),
-            seismic=True,
-        ),
     )
     return {kind.name: kind for kind in made}
-
-
-def lower_threshold(layer: Body) -> Body:
-    """Return SEISMIC's mapping so that every segment, even a small one, is searched approximately."""
-    return merge_bodies(
-        layer, {"mappings": {"properties": {IDS_FIELD: {"method": {"parameters": {"approximate_threshold": 1}}}}}}
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

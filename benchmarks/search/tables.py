@@ -14,17 +14,15 @@ if TYPE_CHECKING:
 
     from search.measure import Report, Row
 
-BM25, WHOLE, AS_SENT, SEISMIC = "BM25", "rank_features", "as Searcher", "SEISMIC"
+BM25, WHOLE, AS_SENT = "BM25", "rank_features", "as Searcher"
 MAX_BM25, MAX_KNN, MIN_RECALL = 1.5, 0.5, 0.99
 MAX_MS, MILLION = 10.0, 1_000_000
-MAX_SEISMIC_KNN, MAX_SEISMIC_MS = 1.0, 5.0
 TEXT = 10
 """Tokens of a typical text."""
 SIDES = (
     ("token weights", "tokens", WHOLE),
     ("BM25 on the same tokens", "bm25", BM25),
     ("dense kNN (HNSW)", "dense", "kNN"),
-    ("token weights and SEISMIC", "seismic", SEISMIC),
 )
 
 
@@ -173,7 +171,6 @@ def _build_ratios(report: Report) -> Iterator[Ratio]:
             yield Ratio(what=what, against=against, value=ms / knn.best_p50_ms, goal=MAX_KNN, at_most=True)
         if report.docs >= MILLION:
             yield Ratio(what=f"search time in ms, {describe_size(size)}, {docs}", against="", value=ms, goal=MAX_MS, at_most=True)
-    yield from _build_seismic_ratios(report)
     for name, kind, _ in SIDES[1:]:
         if kind in report.loaded:
             speed = _compute_merged_rate(report, "tokens") / _compute_merged_rate(report, kind)
@@ -183,20 +180,3 @@ def _build_ratios(report: Report) -> Iterator[Ratio]:
         if kind in report.photos:
             first = report.photos["tokens"][0] / report.photos[kind][0]
             yield Ratio(what="R@1 of the engine, text -> image, photographs", against=name, value=first)
-
-
-def _build_seismic_ratios(report: Report) -> Iterator[Ratio]:
-    """Yield the ratios of image queries."""
-    seismic, exact = (_find_row(report, arm, IMAGE) for arm in (SEISMIC, WHOLE))
-    if seismic is None or exact is None:
-        return
-    what, ms = f"search time, SEISMIC, image query, {report.docs:,} documents", seismic.best_p50_ms
-    yield Ratio(what=what, against="rank_features (exact)", value=ms / exact.best_p50_ms, at_most=True)
-    _, knn = find_baselines(report, IMAGE)
-    if knn:
-        against = "dense kNN (HNSW) with recall 0.99"
-        yield Ratio(what=what, against=against, value=ms / knn.best_p50_ms, goal=MAX_SEISMIC_KNN, at_most=True)
-    recall = f"recall@10 within 9 bits, SEISMIC, image query, {report.docs:,} documents"
-    yield Ratio(what=recall, against="", value=seismic.recall_9_bits or 0.0, goal=MIN_RECALL)
-    if report.docs >= MILLION:
-        yield Ratio(what=what.replace("time", "time in ms", 1), against="", value=ms, goal=MAX_SEISMIC_MS, at_most=True)

@@ -14,7 +14,7 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX, MAX_CLAUSES
 from stair_es.errors import UsageError
 
-from ..options import config_file, connections, search, shared
+from ..options import config_file, search, shared
 from ..options import encoder as encoder_options
 from ..output.console import emit_json, print_notice, print_plain
 from ..output.notices import print_query_notices, print_removed_tokens
@@ -22,8 +22,6 @@ from ..output.notices import print_query_notices, print_removed_tokens
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stair_es.cluster.metadata.token_fields import TokenIds
-    from stair_es.search.query import SearchQuery
 
 _DEFAULT_PORT = 9200
 _EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
@@ -61,8 +59,7 @@ def query_command(
     ```
 
     The model is the one of the index, or the default model if no cluster answers. The query uses `rank_feature` clauses, unless
-    `--query-type` names another query type. Only `--query-type seismic` requires a cluster, since it reads the token ids from
-    the index.
+    `--query-type` names another query type.
     """
     inputs = search.parse_query_inputs(words or [], _EXAMPLE)
     options, cursor = search.parse_search_options(), search.parse_cursor(after)
@@ -76,18 +73,13 @@ def query_command(
     search_query = build_search_query(encoder, inputs, search.get_read_limits())
     print_query_notices(search_query.unknown_words, search_query.remarks)
     query_type, pruned_vector = options.query_type or "rank_features", prune_vector(search_query.vector, options.weight_mass)
-    search_query, token_ids = replace(search_query, vector=pruned_vector.kept), None
-    if query_type == "seismic":
-        search_query, token_ids = _resolve_token_ids(search_query, url, index, encoder.model_id)
     request = build_search_request(
-        search_query,
+        replace(search_query, vector=pruned_vector.kept),
         query_type,
         max_clauses=max_clauses,
         k=k,
         after=cursor,
-        two_phase=options.two_phase,
         ordered=not options.search_pipeline,
-        token_ids=token_ids,
     )
     print_removed_tokens(request.truncated, pruned_vector.pruned, query_type, "--max-clauses")
     if as_json:
@@ -96,16 +88,6 @@ def query_command(
     print_plain(format_curl_command(request.body, _get_display_url(url), index, options.search_pipeline))
     if url and any(urlsplit(part).username is not None for part in url.split(",")):
         print_notice("the credentials of the URL are omitted: add `-u USER:PASSWORD` to the command")
-
-
-def _resolve_token_ids(query: SearchQuery, url: str | None, index: str, model_id: str) -> tuple[SearchQuery, TokenIds]:
-    """Return the query with the tokens of the index, and its token ids."""
-    from stair_es.search.index_info import fetch_index_info
-
-    with connections.open_cluster(url) as cluster:
-        info = fetch_index_info(cluster, index)
-    info.check_model(model_id)
-    return info.apply_policy(query), info.token_ids
 
 
 def format_curl_command(body: Mapping[str, Any], url: str, index: str, pipeline: str | None = None) -> str:

@@ -92,10 +92,8 @@ def search_command(
 
 
 def _check_pages(options: SearchOptions) -> None:
-    if options.two_phase or options.fusion == "rrf" or options.query_type == "seismic":
-        raise UsageError(
-            "--two-phase, --hybrid rrf and --query-type seismic don't support pages", "Omit --after, and use a larger -k."
-        )
+    if options.fusion == "rrf":
+        raise UsageError("--hybrid rrf doesn't support pages", "Omit --after, and use a larger -k.")
 
 
 def _run_search(

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from stair_es.search.options import SearchOptions
     from stair_es.search.query_encoder import QueryInputs
-    from stair_es.search.request import TwoPhase
     from stair_es.sources.base import ReadLimits
 
 _QUERY, _CONDITIONS, _SEARCH = "Query", "Conditions on images", "Search"
@@ -29,7 +28,7 @@ def _define_option(name: str, help_text: str, panel: str, **more: Any) -> Any:  
     return typer.Option(f"--{name}", help=help_text, rich_help_panel=panel, **more)
 
 
-QueryTypeChoice = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
+QueryTypeChoice = Literal["rank_features", "neural_sparse", "sparse_vector", "impacts"]
 _Texts = list[str] | None
 
 
@@ -112,15 +111,6 @@ class SearchArguments:
     pipeline: Annotated[
         str | None, _define_option("pipeline", "Search pipeline to use (OpenSearch).", _SEARCH, metavar="NAME")
     ] = None
-    two_phase: Annotated[
-        str,
-        _define_option(
-            "two-phase",
-            "Search with the heaviest tokens only, and rescore the best hits with all.",
-            _SEARCH,
-            metavar="HEAVY[:WINDOW]",
-        ),
-    ] = ""
 
 
 SEARCH_OPTIONS = ArgumentGroup(SearchArguments)
@@ -177,7 +167,6 @@ def parse_search_options(*, explain_engine: bool = False, fold_duplicates: bool 
     return SearchOptions(
         query_type=arguments.query_type,
         weight_mass=arguments.weight_mass,
-        two_phase=_parse_two_phase(arguments.two_phase),
         fusion="rrf" if arguments.hybrid == "rrf" else "sum",
         search_pipeline=arguments.pipeline,
         explain_engine=explain_engine,
@@ -240,15 +229,3 @@ def _parse_boost(text: str) -> tuple[str, float]:
     if not word or factor is None:
         raise UsageError(f"--boost {text!r}: not WORD=NUMBER", "For example: --boost dog=2; 0 removes the word.")
     return word, factor
-
-
-def _parse_two_phase(text: str) -> TwoPhase | None:
-    from stair_es.search.request import TwoPhase
-
-    if not text:
-        return None
-    top_k, separator, window_size = text.partition(":")
-    try:
-        return TwoPhase(top_k=int(top_k), window_size=int(window_size)) if separator else TwoPhase(top_k=int(top_k))
-    except ValueError:
-        raise UsageError(f"--two-phase {text!r}: not HEAVY or HEAVY:WINDOW", "For example: --two-phase 32:200") from None

@@ -115,7 +115,8 @@ def read_access_token(path: Path | None, variable: str) -> str:
     Raises:
         UsageError: If the token can't be read, is not UTF-8 or too short.
     """
-    from stair_es.cluster.client.auth import describe_read_error, is_utf8, read_secret
+    from stair_es.cluster.client.auth import describe_read_error, read_secret
+    from stair_es.types import is_utf8
 
     if path is None:
         token = read_secret(variable, config_file.get_config().environ) or ""

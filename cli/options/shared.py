@@ -93,11 +93,10 @@ BackendOption = Annotated[
 FieldType = Literal["rank_features", "sparse_vector"]
 """Type of the field `tokens`."""
 VectorOption = Annotated[
-    Literal["rank_features", "sparse_vector", "seismic"],
+    FieldType,
     typer.Option(
         "--vector",
-        help="Field type of the tokens. `rank_features` works on every cluster, `sparse_vector` requires Elasticsearch,"
-        " and `seismic` adds approximate search (OpenSearch 3.3 or later with neural-search).",
+        help="Field type of the tokens. `rank_features` works on every cluster; `sparse_vector` requires Elasticsearch.",
     ),
 ]
 _TEXT_TOWER_HELP = "How to encode text: `full` runs the text network, `table` looks tokens up in a static table (faster)."

@@ -23,7 +23,6 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "stair_es.search.image_search.ImageSearch",
         "stair_es.search.query_encoder.QueryInputs",
         "stair_es.search.options.SearchOptions",
-        "stair_es.search.request.TwoPhase",
         "stair_es.search.query.SearchQuery",
         "stair_es.search.searcher.Searcher",
         "stair_es.search.results.SearchResult",

@@ -13,12 +13,10 @@ from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.cluster.documents.document import (
     DocumentSettings,
     ImageMetadata,
-    add_token_ids,
     build_document,
     compute_document_fingerprint,
     make_document_id,
 )
-from stair_es.cluster.metadata.token_fields import IDS_FIELD, TokenIds
 from stair_es.errors import DecodeError
 from stair_es.ingest.enrichers.base import EnricherInput, EnricherSpec, Enrichment, get_enricher, run_enricher
 from stair_es.ingest.fetch import fetch_parts
@@ -46,10 +44,8 @@ if TYPE_CHECKING:
     from stair_es.cluster.documents.state import StoredVersion
 
 EMPTIED_BY_POLICY = "the token policy leaves it no token"
-NO_TOKEN_ID = "the index has no id for some of its tokens"
 _LOSS_MESSAGES = {
     EMPTIED_BY_POLICY: "the token policy leaves {count} without tokens: {they_are} stored, but no query finds {them}",
-    NO_TOKEN_ID: "the index has no id for tokens of {count}: SEISMIC doesn't find {them} by those, an exact search does",
 }
 
 
@@ -71,8 +67,6 @@ class WorkerConfig:
     """Determined once on the driver; part of each fingerprint."""
     policy: TokenPolicy | None = None
     """Token policy applied to the vectors; not part of the fingerprint."""
-    token_ids: TokenIds | None = None
-    """Token ids of the index under its policy, if it has any."""
 
     def compute_fingerprint(self, sha256: str, item: SourceItem) -> str:
         """Compute the fingerprint of the document for these bytes and this item."""
@@ -206,7 +200,7 @@ def write_batches(batches: Sequence[Batch], config: WorkerConfig, chunk_bytes: i
         if encoded:
             # the same content twice is one document
             documents = {image.id: _build_document(image, config, ingested_at) for image in encoded}
-            losses = {image.id: describe_loss(image.vector, documents[image.id], config.token_ids) for image in encoded}
+            losses = {image.id: describe_loss(image.vector, documents[image.id]) for image in encoded}
             written = config.writer.write(list(documents.items()), chunk_bytes)
             requests = written.requests
             for batch in batches:
@@ -227,7 +221,7 @@ def _build_version_update(image: VersionChanged) -> dict[str, object]:
 
 
 def _build_document(image: Encoded, config: WorkerConfig, ingested_at: str) -> dict[str, object]:
-    document = build_document(
+    return build_document(
         image.vector,
         image.metadata,
         fields=image.fields,
@@ -237,7 +231,6 @@ def _build_document(image: Encoded, config: WorkerConfig, ingested_at: str) -> d
         settings=config.document,
         policy=config.policy,
     )
-    return add_token_ids(document, config.token_ids)
 
 
 def _record_outcomes(batch: Batch, reasons: dict[str, str | None], losses: Mapping[str, str]) -> None:
@@ -249,12 +242,9 @@ def _record_outcomes(batch: Batch, reasons: dict[str, str | None], losses: Mappi
             batch.images[i] = Outcome(image.item, "failed", "write", reason)
 
 
-def describe_loss(vector: SparseVector, document: Mapping[str, Any], token_ids: TokenIds | None) -> str:
-    """Return `EMPTIED_BY_POLICY` or `NO_TOKEN_ID` if a token of the encoder's vector can't find its document; "" otherwise."""
-    tokens = document["tokens"]
-    if len(vector) and not tokens:
-        return EMPTIED_BY_POLICY
-    return NO_TOKEN_ID if token_ids and len(tokens) > len(document.get(IDS_FIELD, ())) else ""
+def describe_loss(vector: SparseVector, document: Mapping[str, Any]) -> str:
+    """Return `EMPTIED_BY_POLICY` if the policy left no token of the encoder's vector; "" otherwise."""
+    return EMPTIED_BY_POLICY if len(vector) and not document["tokens"] else ""
 
 
 def describe_losses(losses: Counter[str], noun: str) -> Iterator[str]:

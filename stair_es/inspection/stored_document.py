@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.cluster.documents.document import parse_policy_undo, parse_token_weights
-from stair_es.search.dsl.limits import is_valid_unicode
 from stair_es.search.dsl.weights import HEAVY_SCORE
 from stair_es.token_policy import PolicyUndo
-from stair_es.types import SparseVector
+from stair_es.types import SparseVector, is_utf8
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
 
-_SKIPPED_FIELDS = ("impacts", "token_ids", "thumbnail")
+_SKIPPED_FIELDS = ("impacts", "thumbnail")
 """Large, or redundant with the tokens."""
 _SOURCE_FILTER = {"includes": ["*", "tokens"], "excludes": list(_SKIPPED_FIELDS)}
 """Elasticsearch 9 may exclude vectors from `_source`, unless they are included by name."""
@@ -166,7 +165,7 @@ def parse_token_vector(tokens: object) -> SparseVector:
 
 
 def _is_searchable_reference(reference: str) -> bool:
-    return 0 < len(reference) <= _MAX_REFERENCE_CHARS and is_valid_unicode(reference)
+    return 0 < len(reference) <= _MAX_REFERENCE_CHARS and is_utf8(reference)
 
 
 def _search_by_ids(cluster: Cluster, index: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stair_es.search.options import SearchOptions
     from stair_es.search.query import SearchQuery
     from stair_es.search.query_encoder import QueryInputs
-    from stair_es.search.request import SearchRequest, TwoPhase, build_search_request
+    from stair_es.search.request import SearchRequest, build_search_request
     from stair_es.search.results import Hit, SearchResult, TokenContribution
     from stair_es.search.searcher import Searcher
 
@@ -37,7 +37,6 @@ __all__ = [
     "SearchResult",
     "Searcher",
     "TokenContribution",
-    "TwoPhase",
     "build_search_request",
     "build_sparse_query",
 ]
@@ -48,7 +47,7 @@ _HOMES = {
     "options": ("SearchOptions",),
     "query": ("SearchQuery",),
     "query_encoder": ("QueryInputs",),
-    "request": ("SearchRequest", "TwoPhase", "build_search_request"),
+    "request": ("SearchRequest", "build_search_request"),
     "results": ("Hit", "SearchResult", "TokenContribution"),
     "searcher": ("Searcher",),
 }

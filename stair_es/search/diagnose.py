@@ -18,7 +18,6 @@ from stair_es.search.results import TokenContribution, build_document_filter, ex
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.search.results import Hit
     from stair_es.search.searcher import Searcher
 
 _MAX_LISTED = 8
@@ -67,17 +66,15 @@ def explain_rank(
         raise QueryError("explain does not support --hybrid rrf", "Use --hybrid sum, or omit the caption.")
     pruned_vector = prune_vector(query.vector, options.weight_mass)
     options = replace(options, weight_mass=None)
-    exact = replace(options, approximate=False, query_type=None if options.query_type == "seismic" else options.query_type)
     query = searcher.apply_policy(replace(query, vector=pruned_vector.kept))
     document = searcher.find_document(reference)
     if document is None:
         raise QueryError(f"the index has no document with the id or URI {reference!r}", "`stair-es search --json` prints both.")
     tokens = document.source.get("tokens") or {}
     hits = searcher.search(
-        replace(query, filters=[*query.filters, build_document_filter(document)], min_score=None), 1, options=exact
+        replace(query, filters=[*query.filters, build_document_filter(document)], min_score=None), 1, options=options
     ).hits
-    result = searcher.search(query, k, options=options)
-    top_hits = result.hits
+    top_hits = searcher.search(query, k, options=options).hits
     score = hits[0].score if hits else None
     failed_conditions = list_failed_tokens(query, tokens)
     for clause in query.filters:
@@ -89,9 +86,7 @@ def explain_rank(
     common, missing, extra = compare_tokens(query, tokens)
     if score is None and not failed_conditions:
         failed_conditions.append(_explain_no_match(bool(common), explain_score(pruned_vector.pruned, tokens)))
-    rank = None if score is None else 1 + searcher.count(replace(query, min_score=_get_next_float32(score)), options=exact)
-    if result.query_type == "seismic" and score is not None and _is_missed(document, score, top_hits, k):
-        failed_conditions.append("SEISMIC, which is approximate, doesn't find it; --query-type rank_features does")
+    rank = None if score is None else 1 + searcher.count(replace(query, min_score=_get_next_float32(score)), options=options)
     return RankExplanation(
         id=document.id,
         uri=document.uri,
@@ -125,15 +120,10 @@ def explain_no_hits(query: SearchQuery, count: Callable[[SearchQuery], int]) -> 
     return "no image has all of " + ", ".join(f"+{_join_group(group)} ({found:,})" for group, found in counts.items())
 
 
-def _is_missed(document: Hit, score: float, top_hits: Sequence[Hit], k: int) -> bool:
-    """Check whether a document is missing among the best although its score is high enough."""
-    return (len(top_hits) < k or score > top_hits[-1].score) and document.id not in {hit.id for hit in top_hits}
-
-
 def _explain_no_match(common: bool, pruned: Sequence[TokenContribution]) -> str:
     """Explain why a document that fails no condition is not found."""
     if common:
-        return "its matching tokens were not used to find documents: two-phase, `impacts` or the clause limit leave some out"
+        return "its matching tokens were not used to find documents: `impacts` or the clause limit leave some out"
     if pruned:
         tokens = ", ".join(contribution.token for contribution in pruned[:_MAX_LISTED])
         return f"it has none of the tokens that were sent, only tokens that pruning left out: {tokens}"

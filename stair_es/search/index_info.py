@@ -19,7 +19,6 @@ from stair_es.cluster.metadata.index_metadata import (
     has_thumbnails,
 )
 from stair_es.cluster.metadata.policy_state import parse_policy_state
-from stair_es.cluster.metadata.token_fields import TokenIds, build_no_table_error, parse_token_table
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec, TextTower
@@ -66,8 +65,6 @@ class IndexInfo:
     """Whether hits have a total order: `uri` and `sha256` are keyword fields, as ingest creates them."""
     policy: TokenPolicy | None = None
     """The token policy, if it is the same in all indices."""
-    tokens: tuple[str, ...] | None = None
-    """The table of token ids, if it and the token policy are the same in all indices."""
     has_thumbnails: bool = False
     """Whether documents of any index contain thumbnails."""
 
@@ -85,26 +82,6 @@ class IndexInfo:
                 "Specify one of the indices.",
             )
         return next(iter(self.fields.values()))
-
-    @cached_property
-    def token_ids(self) -> TokenIds:
-        """The token ids of the documents.
-
-        Raises:
-            IndexMismatch: If there is no table of token ids, or if it is not the same in all indices.
-        """
-        if self.tokens is None and len(self.fields) > 1:
-            raise IndexMismatch(
-                f"the name resolves to indices with different token ids or token policies: {', '.join(sorted(self.fields))}",
-                "Specify one of the indices.",
-            )
-        if self.tokens is None:
-            raise build_no_table_error(", ".join(sorted(self.fields)))
-        return TokenIds.from_tokens(self.tokens).extend_for_policy(self.policy)
-
-    def has_token_ids(self, query: SearchQuery) -> bool:
-        """Check whether the index has an id for each token of the query, as SEISMIC requires."""
-        return self.tokens is not None and not self.token_ids.list_unknown(self.apply_policy(query).vector.tokens)
 
     def apply_policy(self, query: SearchQuery) -> SearchQuery:
         """Rewrite a query by the token policy, as the policy rewrote the tokens of the documents."""
@@ -207,11 +184,7 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
             f"there is no index or alias {index!r} at {cluster.connection.safe_url}",
             "Each of the names must exist." if any(mark in index for mark in ",*") else remedy,
         )
-    token_tables = {name: parse_token_table(body) for name, body in mappings.items()}
-    metadata = {
-        name: _read_index_metadata(name, body["mappings"], has_ids=token_tables[name] is not None)
-        for name, body in mappings.items()
-    }
+    metadata = {name: _read_index_metadata(name, body["mappings"]) for name, body in mappings.items()}
     models = {(str(meta.get("model")), str(meta.get("model_name", meta.get("model")))) for meta, _ in metadata.values()}
     if len({model for model, _ in models}) > 1:
         raise IndexMismatch(
@@ -235,20 +208,16 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
         mapped_fields=list_mapped_fields(mappings),
         sortable=all(_is_sortable(body["mappings"]) for body in mappings.values()),
         policy=policies[0] if same_policy else None,  # if they differ, tokens are searched for unchanged
-        # tables or policies that differ could give an id two meanings
-        tokens=next(iter(token_tables.values())) if same_policy and len(set(token_tables.values())) == 1 else None,
         has_thumbnails=any(map(has_thumbnails, mappings.values())),
     )
 
 
-def _read_index_metadata(name: str, mapping: Mapping[str, Any], *, has_ids: bool) -> tuple[Mapping[str, Any], IndexFields]:
+def _read_index_metadata(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], IndexFields]:
     check_not_token_index(name, {"mappings": mapping})
     check_index_format(name, {"mappings": mapping})
     meta = mapping.get("_meta", {}).get("stair_es")
     fields = IndexFields.from_mapping(mapping.get("properties", {}))
-    if fields.seismic and not has_ids:
-        fields = replace(fields, seismic=None)  # its token ids are unknown
-    is_searchable = fields.tokens in _VECTORS or fields.seismic or fields.impacts
+    is_searchable = fields.tokens in _VECTORS or fields.impacts
     if isinstance(meta, dict) and fields.tokens is None and not is_searchable:
         raise IndexMismatch(
             f"index {name!r} was written by stair-es, but your user doesn't see its field `tokens`",

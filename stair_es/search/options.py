@@ -1,4 +1,4 @@
-"""Search options: query type, pruning, two-phase search and rank fusion. Pure."""
+"""Search options: query type, pruning and rank fusion. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Literal, TypeAlias
 
 from stair_es.errors import QueryError
 from stair_es.search.dsl.select import QueryType
-from stair_es.search.request import TwoPhase
 from stair_es.types import SparseVector
 
 FusionMethod: TypeAlias = Literal["sum", "rrf"]
@@ -17,25 +16,22 @@ FusionMethod: TypeAlias = Literal["sum", "rrf"]
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """Search options; the default is an exact search with the query type that suits cluster and index."""
+    """Search options; the default is the query type that suits cluster and index."""
 
     query_type: QueryType | None = None
-    approximate: bool = False
-    """Whether SEISMIC may be selected if no query type is given: it has no pagination, and can miss a hit."""
     weight_mass: float | None = None
     """Send only the heaviest tokens that make up this share (0..1) of the sum of all weights; None for all tokens."""
-    two_phase: TwoPhase | None = None
     fusion: FusionMethod = "sum"
     """How the rankings by vector and by caption are combined: add scores (sum), or fuse ranks (rrf)."""
     fusion_window: int = 100
     """Number of hits of each ranking that are fused."""
     search_pipeline: str | None = None
-    """A search pipeline of the cluster (OpenSearch 2.8), such as `pipelines/two-phase.json` for `neural_sparse`."""
+    """A search pipeline of the cluster (OpenSearch 2.8)."""
     explain_engine: bool = False
     """Whether the engine explains the contribution of each token as well."""
     fold_duplicates: bool = False
     """Whether hits that show the same picture become one, with the others as its `duplicates`: see `search.ranking.duplicates`.
-    There are fewer than `k` hits if a search without pages (two-phase, rank fusion, SEISMIC, a search pipeline) finds copies."""
+    There are fewer than `k` hits if a search without pages (rank fusion, a search pipeline) finds copies."""
 
     def __post_init__(self) -> None:
         """Check the weight mass.

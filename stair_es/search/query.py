@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature
-from stair_es.search.dsl.limits import check_filters, check_unicode, count_clauses, count_terms
-from stair_es.search.dsl.weights import HEAVY_SCORE, MAX_WEIGHT
+from stair_es.search.dsl.filters import check_filters
+from stair_es.search.dsl.weights import HEAVY_SCORE, MAX_WEIGHT, check_unicode
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -127,11 +127,16 @@ class SearchQuery:
         _, exponent = math.frexp(HEAVY_SCORE / heaviest)
         return replace(self, scale=min(math.ldexp(1.0, max(0, exponent)), MAX_WEIGHT))
 
-    @property
-    def other_clause_count(self) -> int:
-        """Estimated number of clauses for everything except the vector."""
-        words = sum(len(group) for group in (*self.required, *self.excluded))
-        return words + count_terms(self.caption) + sum(count_clauses(clause) for clause in self.filters)
+    def count_vector_clauses(self, max_clauses: int) -> int:
+        """Return how many of the clauses that a cluster allows the vector may use.
+
+        Each required or excluded token needs one. The engine alone knows how many a caption or a filter needs: a sixteenth is
+        left for them, and if they need more, its error says so.
+        """
+        reserved = sum(len(group) for group in (*self.required, *self.excluded))
+        if self.filters or self.caption.strip():
+            reserved += max_clauses // 16
+        return max(1, max_clauses - reserved)
 
     def _check_caption(self) -> None:
         if self.caption_weight > MAX_WEIGHT:

@@ -20,7 +20,7 @@ from stair_es.model.vocabularies.unknown_words import (
     suggest_words,
 )
 from stair_es.search.dsl.filters import parse_filter
-from stair_es.search.dsl.limits import check_unicode
+from stair_es.search.dsl.weights import check_unicode
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, TokenGroup
 from stair_es.search.query_parser import ParsedQuery, list_operator_remarks, parse_query
 from stair_es.sources.base import ReadLimits

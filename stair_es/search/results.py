@@ -12,7 +12,6 @@ import numpy as np
 
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature, unescape_feature
-from stair_es.search.dsl.pagination import sort_hits
 from stair_es.search.dsl.select import QueryType
 from stair_es.search.query import EMPTY_VECTOR
 
@@ -102,9 +101,6 @@ def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -
         QueryError: If a score is not finite.
     """
     raw_hits = response["hits"]["hits"]
-    if request.query_type == "seismic":
-        # The engine doesn't sort rescored hits in a total order, and keeps candidates without any token of the query.
-        raw_hits = sort_hits([hit for hit in raw_hits if hit["_score"] > 0])
     hits = tuple(parse_hit(hit, request.vector, request.match_cut, request.scale) for hit in raw_hits)
     if not all(math.isfinite(hit.score) for hit in hits):
         raise QueryError("scores overflow float32, so the ranking is undefined", "Use smaller weights.")

@@ -13,18 +13,17 @@ from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
 from stair_es.search.diagnose import explain_no_hits
-from stair_es.search.dsl.limits import is_valid_unicode
 from stair_es.search.dsl.pagination import Cursor
-from stair_es.search.dsl.select import QueryType, select_query_type
+from stair_es.search.dsl.select import select_query_type
 from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_target
 from stair_es.search.options import SearchOptions, prune_vector
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery
 from stair_es.search.ranking.added_scores import AddedScores
 from stair_es.search.ranking.duplicates import collect_pictures
 from stair_es.search.ranking.rrf import check_fusion, fuse_rankings
-from stair_es.search.request import EXCLUDED_FIELDS, SearchRequest, build_search_request, find_seismic_obstacle
+from stair_es.search.request import EXCLUDED_FIELDS, SearchRequest, build_search_request
 from stair_es.search.results import Hit, SearchResult, build_document_filter, parse_hit, parse_search_response
-from stair_es.types import SparseVector
+from stair_es.types import SparseVector, is_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -107,7 +106,7 @@ class Searcher:
         return self._targets.get().info.apply_policy(query)
 
     def count(self, query: SearchQuery, *, options: SearchOptions | None = None) -> int:
-        """Count all documents that match the tokens that are sent, exactly and without two-phase search.
+        """Count all documents that match the tokens that are sent.
 
         Raises:
             QueryError: As for `search`.
@@ -115,10 +114,7 @@ class Searcher:
         """
         options = options or SearchOptions()
         pruned_query = replace(query, vector=prune_vector(query.vector, options.weight_mass).kept)
-        exact = replace(
-            options, two_phase=None, approximate=False, query_type=None if options.query_type == "seismic" else options.query_type
-        )
-        response, _ = self._send_query(self._added_scores.exclude(pruned_query), 0, None, exact, total=True)
+        response, _ = self._send_query(self._added_scores.exclude(pruned_query), 0, None, options, total=True)
         return int(response["hits"]["total"]["value"])
 
     def find_document(self, reference: str) -> Hit | None:
@@ -127,7 +123,7 @@ class Searcher:
         Raises:
             ClusterError: As for `search`.
         """
-        if not reference or not is_valid_unicode(reference):
+        if not reference or not is_utf8(reference):
             return None
         clause = {"bool": {"should": [{"ids": {"values": [reference]}}, {"term": {"uri": reference}}]}}
         body = {"size": 1, "query": clause, "_source": {"excludes": EXCLUDED_FIELDS}}
@@ -165,11 +161,10 @@ class Searcher:
         """Search by vector and by caption, and fuse both rankings by rank."""
         check_fusion(query, after)
         window = max(options.fusion_window, k)
-        options = replace(options, approximate=False)  # approximate ranks far down are unreliable
         by_tokens = self._search_page(replace(query, caption=""), window, None, options)
         # the weight applies to ranks; scores could underflow
         caption_query = replace(query, vector=EMPTY_VECTOR, caption_weight=1.0)
-        by_caption = self._search_page(caption_query, window, None, replace(options, two_phase=None))
+        by_caption = self._search_page(caption_query, window, None, options)
         return fuse_rankings(by_tokens, by_caption, query.caption_weight, k)
 
     def _send_query(
@@ -193,42 +188,18 @@ class Searcher:
         info = target.info
         info.check_caption_field(query)
         info.check_filter_fields(query.filters)
-        query_type, remarks = self._select_query_type(target, query, k, after, options)
+        query_type = select_query_type(target.cluster_info, info.common_fields, self._fetch_plugins, options.query_type)
         request = build_search_request(
             info.apply_policy(query),
             query_type,
             max_clauses=target.cluster_info.max_clauses,
             k=k,
             after=after,
-            two_phase=options.two_phase,
-            ordered=info.sortable and not options.search_pipeline,  # the two-phase processor rescores, which excludes sorting
-            token_ids=info.token_ids if query_type == "seismic" else None,
+            ordered=info.sortable and not options.search_pipeline,  # it may rescore, which excludes sorting
         )
-        remarks = (*remarks, *info.list_remarks(query))
         # the cut was measured on images, and a pipeline can change scores
         has_cut = info.content_type == "images" and not options.search_pipeline
-        return replace(request, remarks=remarks, match_cut=request.match_cut if has_cut else None)
-
-    def _select_query_type(
-        self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
-    ) -> tuple[QueryType, tuple[str, ...]]:
-        """Select the query type, with a remark if SEISMIC is selected automatically, or can't be used."""
-        cluster_info, info = target.cluster_info, target.info
-        approximate = (
-            options.approximate and options.query_type is None and not options.search_pipeline and info.has_token_ids(query)
-        )
-        query_type = select_query_type(
-            cluster_info, info.common_fields, self._fetch_plugins, options.query_type, approximate=approximate
-        )
-        if query_type != "seismic" or not approximate:
-            return query_type, ()
-        obstacle = find_seismic_obstacle(query, k, after=after, two_phase=options.two_phase is not None)
-        if obstacle is None:
-            return query_type, (
-                "found by SEISMIC, which can miss hits; the query type rank_features finds all, and has pagination",
-            )
-        exact = select_query_type(cluster_info, info.common_fields, self._fetch_plugins)
-        return exact, (f"searched with {exact} and not with SEISMIC: {obstacle}",)
+        return replace(request, remarks=tuple(info.list_remarks(query)), match_cut=request.match_cut if has_cut else None)
 
     def _send(self, body: Mapping[str, Any], pipeline: str | None = None) -> dict[str, Any]:
         params = {"search_pipeline": pipeline} if pipeline else {}

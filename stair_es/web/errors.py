@@ -130,7 +130,7 @@ def _describe_error(error: StairError, status: int) -> tuple[str, str]:
 def _describe_cluster_error(error: ClusterError, status: int) -> tuple[str, str]:
     if status == 400 and "maxClauseCount" in error.message:
         return "the query exceeds the clause limit of the cluster", "Use fewer words, or a shorter filter."
-    reason = error.message.partition(" answered 400: ")[2]
+    reason = error.message.partition(" answered 400: ")[2].partition("\n")[0]  # a parser lists what it expected below
     if status == 502 and reason:
         return f"the search cluster can't search this index: {reason}", "Contact the administrator."
     if status == 400:

@@ -60,8 +60,6 @@ RULES = Rules(
         "stair-es evaluate retrieval captions.jsonl --model models/clip-words": "the model of the line before",
         "stair-es ingest ~/Pictures --index photos --model models/clip-words": "the model of the lines before",
         ".venv/bin/stair-es": "where `make demo` has installed it",
-        "curl -sS -X PUT $STAIR_ES_URL/_search/pipeline/stair-es-two-phase": "the plugin neural-search isn't on the node",
-        "stair-es search a kitten --index photos --query-type neural_sparse --pipeline": "neural-search is not on the node",
         "curl -sS $CLUSTER/": "no node has ml-commons or an inference service: tests/integration/test_connectors.py",
     },
     replacements={

@@ -64,7 +64,7 @@ def test_packaged_data_is_in_the_wheel(environment: Path, tmp_path: Path) -> Non
         "from importlib.resources import files\n"
         "assert (files('stair_es.cluster.policy') / 'policy.painless').read_text()\n"
         "assert (files('stair_es.search') / 'templates' / 'tokens.mustache').read_text()\n"
-        "bodies = [resources.load_json_resource('mappings', 'image'), resources.load_json_resource('pipelines', 'two-phase')]\n"
+        "bodies = [resources.load_json_resource('mappings', 'image'), resources.load_json_resource('pipelines', 'image')]\n"
         "spec = ModelSpec(name='stair-mini', backend='onnx', text_tower='table')\n"
         "print(json.dumps([len(bodies), registry.load_encoder(spec).encode_texts(['a dog'])[0].tokens[0]]))"
     )

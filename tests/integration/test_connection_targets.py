@@ -9,7 +9,7 @@ import pytest
 from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
 from stair_es.cluster.client.auth import SecuritySettings
-from stair_es.cluster.client.capabilities import NEURAL_SEARCH, ClusterInfo, check_neural_plugin, get_cluster_info
+from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.errors import NotASearchCluster, UnsupportedTarget
@@ -109,31 +109,3 @@ def test_serverless_has_neither_root_nor_nodes(monkeypatch: pytest.MonkeyPatch) 
         assert (target.label, target.distribution) == ("OpenSearch Serverless", "opensearch")
         with pytest.raises(NotASearchCluster):
             _probe(proxy.url, SecuritySettings(aws_service="es", aws_region="eu-central-1"))
-
-
-def _check_neural_search(said: StubResponse | None, version: tuple[int, ...] = (3, 8, 0)) -> None:
-    with RecordingProxy(
-        None, gate=lambda asked: said if asked.target.startswith("/_nodes/plugins") else StubResponse(status=500)
-    ) as proxy:
-        info = ClusterInfo(distribution="opensearch", version=version, max_clauses=1024)
-        with Cluster(Connection(url=proxy.url)) as cluster:
-            check_neural_plugin(cluster, info)
-
-
-def _plugins(**of_nodes: list[str]) -> StubResponse:
-    nodes = {name: {"name": name, "plugins": [{"name": plugin} for plugin in found]} for name, found in of_nodes.items()}
-    return StubResponse(status=200, body=json.dumps({"nodes": nodes}).encode())
-
-
-def test_the_nodes_without_neural_search_are_named() -> None:
-    _check_neural_search(_plugins(data=["opensearch-knn", NEURAL_SEARCH], ingest=[NEURAL_SEARCH]))
-    with pytest.raises(UnsupportedTarget, match=r"OpenSearch 3\.8\.0 .* missing on ingest, search\n") as caught:
-        _check_neural_search(_plugins(data=[NEURAL_SEARCH], search=["opensearch-knn"], ingest=[]))
-    assert "--vector seismic" in caught.value.remedy
-    with pytest.raises(UnsupportedTarget, match="missing on a, b, c and 2 more"):
-        _check_neural_search(_plugins(a=[], b=[], c=[], d=[], e=[]))
-
-
-def test_plugin_list_may_be_forbidden() -> None:
-    _check_neural_search(StubResponse(status=403))
-    _check_neural_search(None, version=())  # Serverless isn't asked

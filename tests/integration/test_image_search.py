@@ -20,7 +20,7 @@ from stair_es.errors import ClusterError, QueryError
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model.base import ModelSpec
-from stair_es.search import ImageSearch, QueryInputs, SearchOptions, TwoPhase
+from stair_es.search import ImageSearch, QueryInputs, SearchOptions
 from stair_es.sources.registry import open_source
 from stair_es.token_policy import parse_policy
 
@@ -144,15 +144,11 @@ def test_each_page_continues_after_the_previous_one(photos: ImageSearch) -> None
 
 
 def test_the_engine_explains_the_same_words(photos: ImageSearch) -> None:
-    for how in (
-        SearchOptions(explain_engine=True),
-        SearchOptions(explain_engine=True, two_phase=TwoPhase(top_k=2, window_size=100)),
-    ):
-        for hit in photos.search("a kitten", options=how).hits:
-            assert set(hit.engine_scores) == {reason.token for reason in hit.contributions}
-            for reason in hit.contributions:
-                assert reason.contribution * (1 - 2**-8) <= hit.engine_scores[reason.token] <= reason.contribution * (1 + 1e-6)
-            assert sum(hit.engine_scores.values()) == pytest.approx(hit.score, rel=1e-5)
+    for hit in photos.search("a kitten", options=SearchOptions(explain_engine=True)).hits:
+        assert set(hit.engine_scores) == {reason.token for reason in hit.contributions}
+        for reason in hit.contributions:
+            assert reason.contribution * (1 - 2**-8) <= hit.engine_scores[reason.token] <= reason.contribution * (1 + 1e-6)
+        assert sum(hit.engine_scores.values()) == pytest.approx(hit.score, rel=1e-5)
 
 
 def test_pruning_is_reported(photos: ImageSearch) -> None:
@@ -191,7 +187,6 @@ def test_near_misses_are_explained_for_the_query_that_was_sent(photos: ImageSear
     assert (found.rank, [reason.token for reason in found.contributions]) == (ranked.index(yarn) + 1, ["kitten"])
     assert cow not in ranked
     assert "pruning left out: animal" in photos.explain(cow, "a kitten", options=one).failed_conditions[0]
-    assert "two-phase" in photos.explain(cow, "a kitten", options=SearchOptions(two_phase=TwoPhase(top_k=1))).failed_conditions[0]
     missed = photos.explain(cow, QueryInputs(query_string="a kitten", min_score=5))
     assert missed.score is None
     assert "below the minimum score 5" in missed.failed_conditions[0]

@@ -21,7 +21,7 @@ from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, make_document_id
-from stair_es.errors import ClusterError, IndexMismatch, IngestError, UnsupportedTarget
+from stair_es.errors import ClusterError, IndexMismatch, IngestError
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.dry_run import DryRunReport, simulate_ingest
 from stair_es.ingest.executors.ray import RayOptions, open_ray_executor
@@ -288,12 +288,3 @@ def test_interrupts_end_the_wait_for_a_cluster(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         with pytest.raises(IngestError, match="cancelled"):
             executor.get_written(task)
-
-
-def test_seismic_is_rejected_without_its_plugin_before_an_index_is_made(
-    run: Run, client: OpenSearch, options: IngestOptions, index_name: str
-) -> None:
-    with pytest.raises(UnsupportedTarget, match="doesn't have the plugin opensearch-neural-search on every node") as caught:
-        run(replace(options, document=DocumentSettings(vector="seismic")), PHOTOS / "tabby-cat.jpg")
-    assert "--vector seismic" in caught.value.remedy
-    assert not client.indices.get(index=f"{index_name}*")

@@ -29,7 +29,7 @@ from stair_es.search.dsl.select import QueryType
 from stair_es.search.options import SearchOptions, prune_vector
 from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import combine_vectors
-from stair_es.search.request import TwoPhase, build_search_request
+from stair_es.search.request import build_search_request
 from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
 
@@ -55,7 +55,6 @@ class Engine:
         search_queries: Sequence[SearchQuery],
         k: int,
         query_type: QueryType | None = None,
-        two_phase: TwoPhase | None = None,
     ) -> list[Ranking]:
         """The raw bodies, many in one request. Quick: of a hit only its place in the order is asked for, which has the URI."""
         found: list[Ranking] = []
@@ -63,7 +62,7 @@ class Engine:
             lines: list[dict[str, Any]] = []
             for query in search_queries[start : start + 50]:
                 vector = build_search_request(
-                    query, query_type or self.query_type, max_clauses=self.cluster_info.max_clauses, k=k, two_phase=two_phase
+                    query, query_type or self.query_type, max_clauses=self.cluster_info.max_clauses, k=k
                 )
                 assert not len(vector.truncated) or query_type == "impacts"
                 lines += [{"index": self.index}, {**vector.body, **(SORT_ONLY if "sort" in vector.body else {"_source": False})}]
@@ -317,12 +316,6 @@ def test_min_score_excludes_lower_scores(engine: Engine, queries: list[SparseVec
     search_queries = [SearchQuery(vector=query, min_score=score) for query, score in zip(some, least, strict=True)]
     for ranking, every, score in zip(engine.rankings(search_queries, 10_000), whole, least, strict=True):
         assert list(ranking) == [hit for hit in every if hit[1] >= score]
-
-
-def test_two_phases_over_all_hits_rank_exactly(engine: Engine, oracle: Oracle, queries: list[SparseVector]) -> None:
-    some = [query for query in queries if len(query) > 8][::12]
-    rankings = engine.rankings(asking(some), 3000, two_phase=TwoPhase(top_k=8, window_size=3000))
-    check(oracle, rankings, [oracle.compute_bounds(query).select(oracle.find_matches(query.top(8))) for query in some], 3000)
 
 
 def test_pruned_queries_rank_exactly(engine: Engine, oracle: Oracle, queries: list[SparseVector]) -> None:

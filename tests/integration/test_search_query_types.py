@@ -1,4 +1,4 @@
-"""Exact dot products of each query type, within the precision of the field. SEISMIC: `test_neural_search.py`."""
+"""Exact dot products of each query type, within the precision of the field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from stair_es.cluster.client.capabilities import NEURAL_SEARCH, get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import IMPACT_SCALE, DocumentSettings, is_single_term
-from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.errors import QueryError
 from stair_es.search.dsl.select import IndexFields, QueryType, build_sparse_query, select_query_type
 from stair_es.types import SparseVector
@@ -184,25 +183,17 @@ def test_impacts_are_limited_by_the_node(client: OpenSearch, node_url: str, inde
         scores(client, index_name, build_sparse_query("impacts", many, max_clauses=limit + 1).clause)
 
 
-@pytest.mark.parametrize("query_type", ["neural_sparse", "seismic"])
 def test_a_query_type_without_its_plugin_is_rejected_by_us_and_by_the_node(
-    client: OpenSearch, node_url: str, index_name: str, query_type: QueryType
+    client: OpenSearch, node_url: str, index_name: str
 ) -> None:
     cluster = Cluster(Connection(url=node_url), client)
-    found = list_cluster_plugins(cluster)
-    assert NEURAL_SEARCH not in found
-    fields = IndexFields(tokens="rank_features", seismic="token_ids")
+    assert NEURAL_SEARCH not in list_cluster_plugins(cluster)
+    fields = IndexFields(tokens="rank_features")
     with pytest.raises(QueryError, match=NEURAL_SEARCH):
-        select_query_type(
-            get_cluster_info(cluster),
-            fields,
-            lambda: list_cluster_plugins(cluster),
-            query_type,
-        )
+        select_query_type(get_cluster_info(cluster), fields, lambda: list_cluster_plugins(cluster), "neural_sparse")
     client.indices.create(index=index_name)
-    more: dict[str, Any] = {"token_ids": TokenIds({"dog": 0})} if query_type == "seismic" else {}
     with pytest.raises(RequestError, match="unknown query"):
-        scores(client, index_name, build_sparse_query(query_type, SparseVector.from_mapping({"dog": 1.0}), **more).clause)
+        scores(client, index_name, build_sparse_query("neural_sparse", SparseVector.from_mapping({"dog": 1.0})).clause)
 
 
 def lists(*plugins_of_nodes: list[str]) -> Callable[[RecordedRequest], StubResponse | None]:

@@ -209,7 +209,7 @@ def test_hostile_values_are_contained(templates: TemplateClient) -> None:
             "from": nasty,
             "min_score": nasty,
             "track_total_hits": False,
-            "_source": {"excludes": ["thumbnail", "policy_undo", "token_ids"]},
+            "_source": {"excludes": ["thumbnail", "policy_undo"]},
             "sort": SORT_ORDER,
             "query": {"bool": {"should": [inner, caption], "minimum_should_match": 1, "filter": []}},
         }

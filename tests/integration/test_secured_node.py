@@ -144,7 +144,7 @@ ASKED = [
     ("a cat", "--min-score", "0.15"),
     ("a cat", "-k", "2", "--after", "start"),
     ("cow", "--duplicates"),
-    ("a cat", "--two-phase", "2:50", "--explain-engine"),
+    ("a cat", "--explain-engine"),
     ("--image", str(PHOTOS / "tabby-cat.jpg")),
     ("a cat", "--hybrid", "sum", "--caption-weight", "0.1", "--min-score", "0.15"),
     ("a cat", "--hybrid", "rrf"),

@@ -27,11 +27,10 @@ from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.documents.document import DocumentSettings, add_token_ids, build_vector_fields
+from stair_es.cluster.documents.document import DocumentSettings, build_vector_fields
 from stair_es.cluster.index.lifecycle import open_index
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.index_metadata import IndexSpec, WriteTarget
-from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.cluster.policy.manager import PolicyManager, PolicyTarget
 from stair_es.cluster.policy.preview import DocumentChange, PolicyPreview, preview_changes
 from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
@@ -48,8 +47,6 @@ _LATIN = "dog dogs ##dog cat kitten car automobile a.b 100% % %2E it's x|y b2b �
 _OTHER = "犬 日本 ひ ｶ \u3041\u3041 \uf900\uf900 \U00020000\u3400 \ue000z \uffdc \U00010400 \U00020000 \U0001f600"
 WORDS = [*_LATIN.split(), *_OTHER.split(), "", "ab" * 130]
 """Escapes, what `impacts` leaves out, and characters whose order differs between code points and UTF-16."""
-IDS = TokenIds.from_tokens(WORDS[2:])
-"""Some tokens have no id. SEISMIC itself isn't here: the script does the same to a field that nobody searches."""
 
 
 def _vector(rng: np.random.Generator, at_least: int = 0) -> SparseVector:
@@ -96,12 +93,10 @@ class PolicyCluster(Cluster):
             return open_index(self, self.alias, body, index_spec, policy)
 
     def index_spec(self, model: str = "m-1") -> IndexSpec:
-        return IndexSpec(model_name="m", model_id=model, settings=dict(asdict(self.settings)), tokens=tuple(IDS.ids))
+        return IndexSpec(model_name="m", model_id=model, settings=dict(asdict(self.settings)))
 
     def body(self) -> dict[str, Any]:
-        body = build_index_body(get_cluster_info(self), self.settings)
-        body["mappings"]["properties"]["token_ids"] = {"type": "object", "enabled": False}
-        return body
+        return build_index_body(get_cluster_info(self), self.settings)
 
     def write(self, vectors: dict[str, SparseVector], policy: TokenPolicy | None = None, to: str = "") -> None:
         documents = [(id_, _document(id_, vector, policy, self.settings)) for id_, vector in vectors.items()]
@@ -144,8 +139,7 @@ class PolicyCluster(Cluster):
 def _document(
     id_: str, vector: SparseVector, policy: TokenPolicy | None, settings: DocumentSettings = SETTINGS
 ) -> dict[str, Any]:
-    document = {"uri": f"file:///{id_}", "width": 3, **build_vector_fields(vector, settings, policy)}
-    return add_token_ids(document, IDS.extend_for_policy(policy))
+    return {"uri": f"file:///{id_}", "width": 3, **build_vector_fields(vector, settings, policy)}
 
 
 def _same(stored: Stored, vectors: dict[str, SparseVector], policy: TokenPolicy | None) -> None:

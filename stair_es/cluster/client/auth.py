@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from urllib.parse import quote, unquote
 
 from stair_es.errors import UsageError
+from stair_es.types import is_utf8
 from stair_es.urls import parse_node_url, remove_login
 
 
@@ -241,15 +242,6 @@ def check_utf8(variable: str, text: str) -> None:
     """
     if not is_utf8(text):
         raise UsageError(f"{variable} isn't UTF-8", f"Write it in UTF-8, for example in a file: {variable}_FILE.")
-
-
-def is_utf8(text: str) -> bool:
-    """Return whether a text can be encoded: bytes of the environment that aren't UTF-8 become surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def normalize_fingerprint(text: str, option: str) -> str:

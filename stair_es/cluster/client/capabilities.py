@@ -56,11 +56,6 @@ class ClusterInfo:
         return self.distribution == "opensearch" and (not self.version or self.version >= (2, 14))
 
     @property
-    def supports_seismic(self) -> bool:
-        """Return whether that plugin has approximate search over `sparse_vector` (OpenSearch 3.3)."""
-        return self.distribution == "opensearch" and (not self.version or self.version >= (3, 3))
-
-    @property
     def supports_impacts(self) -> bool:
         """Return whether it has the token filter `delimited_term_freq` (OpenSearch 2.10), which Elasticsearch lacks."""
         return self.distribution == "opensearch" and self.version >= (2, 10)
@@ -108,29 +103,6 @@ def list_cluster_plugins(cluster: Cluster) -> frozenset[str]:
             "Grant `cluster:monitor/nodes/info` to the user, or leave --query-type out.",
         ) from None
     return frozenset.intersection(*found) if found else frozenset()
-
-
-def check_neural_plugin(cluster: Cluster, cluster_info: ClusterInfo) -> None:
-    """Check that every node has the plugin neural-search, if the user may list plugins.
-
-    Raises:
-        UnsupportedTarget: If a node lacks it.
-        ClusterError: If the request fails.
-    """
-    if not cluster_info.version:  # Serverless has it, and lists no plugins
-        return
-    try:
-        nodes = _list_plugins_by_node(cluster)
-    except AuthenticationFailed:
-        return  # creating the index will fail if it is missing
-    missing = [name for name, plugins_ in nodes if NEURAL_SEARCH not in plugins_]
-    if missing:
-        some = ", ".join(sorted(missing)[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise UnsupportedTarget(
-            f"{cluster_info.label} at {cluster.connection.safe_url} doesn't have the plugin {NEURAL_SEARCH} on every node:"
-            f" it is missing on {some}",
-            "Install it on each node (bin/opensearch-plugin install), or leave --vector seismic out.",
-        )
 
 
 def _list_plugins_by_node(cluster: Cluster) -> list[tuple[str, frozenset[str]]]:

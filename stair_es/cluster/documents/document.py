@@ -16,7 +16,6 @@ from stair_es.token_policy import PolicyUndo, TokenPolicy
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.cluster.metadata.token_fields import TokenIds
     from stair_es.types import Json
 
 DOCUMENT_VERSION = 6
@@ -28,7 +27,6 @@ IMPACT_SCALE = 1000
 RESERVED_FIELDS = frozenset(
     {
         "tokens",
-        "token_ids",
         "top_tokens",
         "impacts",
         "uri",
@@ -73,15 +71,8 @@ class DocumentSettings:
     """What identifies a document: the URI of the image, or the hash of its content."""
     impacts: bool = False
     """Whether documents have the field that a plain `match` searches (OpenSearch only)."""
-    vector: Literal["rank_features", "sparse_vector", "seismic"] = "rank_features"
-    """Field type of `tokens`: `sparse_vector` is Elasticsearch's; `seismic` has `rank_features`, and in addition the field
-    `token_ids` for the approximate search of OpenSearch's plugin neural-search.
-    """
-
-    @property
-    def tokens_type(self) -> Literal["rank_features", "sparse_vector"]:
-        """Type of the field `tokens`."""
-        return "sparse_vector" if self.vector == "sparse_vector" else "rank_features"
+    vector: Literal["rank_features", "sparse_vector"] = "rank_features"
+    """Field type of `tokens`: `sparse_vector` is Elasticsearch's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,16 +179,6 @@ def build_vector_fields(vector: SparseVector, settings: DocumentSettings, policy
         **({"impacts": encode_impacts(vector)} if settings.impacts else {}),
         **({"policy": policy.digest, "policy_undo": _build_undo_field(undo)} if policy and undo else {}),
     }
-
-
-def add_token_ids(document: Mapping[str, Any], token_ids: TokenIds | None) -> dict[str, Any]:
-    """Add the field `token_ids` to a document, for an index that stores ids.
-
-    Tokens without an id are left out. A document without any ids doesn't get the field: if it is empty, the plugin rejects all
-    other documents. `token_ids` are those under the policy of the document, None for an index without ids.
-    """
-    ids = token_ids.convert_weights(parse_token_weights(document["tokens"]).items()) if token_ids else {}
-    return {**document, **({"token_ids": ids} if ids else {})}
 
 
 def _build_undo_field(undo: PolicyUndo) -> dict[str, Any]:

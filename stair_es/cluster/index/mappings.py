@@ -11,7 +11,6 @@ from opensearchpy.exceptions import NotFoundError
 from stair_es import resources
 from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.cluster.client.retry import INTERACTIVE_RETRY, is_busy_error, retry_call
-from stair_es.cluster.metadata.token_fields import IDS_FIELD
 from stair_es.errors import ResourceError, UnsupportedTarget
 
 if TYPE_CHECKING:
@@ -46,9 +45,7 @@ def get_mappings_by_index(cluster: Cluster, name: str) -> dict[str, Any]:
     return response
 
 
-def build_index_body(
-    cluster_info: ClusterInfo, settings: DocumentSettings, *, override: Path | None = None, largest_weight: float | None = None
-) -> dict[str, Any]:
+def build_index_body(cluster_info: ClusterInfo, settings: DocumentSettings, *, override: Path | None = None) -> dict[str, Any]:
     """Build the index body for `settings` on this cluster, or return the custom body unchanged.
 
     Raises:
@@ -64,8 +61,6 @@ def build_index_body(
         body = merge_bodies(
             body, build_sparse_vector_layer(resources.load_json_resource("mappings", "sparse-vector"), cluster_info.version)
         )
-    if settings.vector == "seismic":
-        body = merge_bodies(body, build_seismic_layer(resources.load_json_resource("mappings", "seismic"), largest_weight))
     if settings.impacts:
         body = merge_bodies(body, resources.load_json_resource("mappings", "impacts"))
     return body
@@ -81,12 +76,6 @@ def check_field_types(cluster_info: ClusterInfo, settings: DocumentSettings) -> 
         raise UnsupportedTarget(
             f"{cluster_info.label} has no `sparse_vector` field that stair-es can use: it requires Elasticsearch 8.15 or newer",
             "Leave --vector out: `rank_features` give the same scores on every cluster.",
-        )
-    if settings.vector == "seismic" and not cluster_info.supports_seismic:
-        raise UnsupportedTarget(
-            f"{cluster_info.label} has no approximate search over sparse vectors: it requires OpenSearch 3.3 or newer with the"
-            " plugins opensearch-knn and opensearch-neural-search",
-            "Leave --vector out: `rank_features` are searched exactly on every cluster.",
         )
     if settings.impacts and not cluster_info.supports_impacts:
         raise UnsupportedTarget(
@@ -104,17 +93,6 @@ def build_sparse_vector_layer(layer: Mapping[str, Any], version: tuple[int, ...]
     return {**body, "settings": layer["settings"]} if version >= _EXCLUDES_VECTORS else body
 
 
-def build_seismic_layer(layer: Mapping[str, Any], largest_weight: float | None) -> dict[str, Any]:
-    """Build the layer for SEISMIC. Pure.
-
-    The plugin quantizes weights to 255 steps up to a ceiling, which is best the largest weight of all.
-    """
-    if largest_weight is None:
-        return dict(layer)
-    parameters = {"quantization_ceiling_ingest": largest_weight}
-    return merge_bodies(layer, {"mappings": {"properties": {IDS_FIELD: {"method": {"parameters": parameters}}}}})
-
-
 def merge_bodies(body: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     """Merge `layer` over `body`, object by object. Pure."""
     return {
@@ -127,13 +105,11 @@ def merge_bodies(body: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str,
 
 
 def _check_custom_mapping(body: Mapping[str, Any], settings: DocumentSettings, path: Path) -> None:
-    required = {"tokens": settings.tokens_type, **_INGEST_FIELDS, **({"impacts": "text"} if settings.impacts else {})}
-    required |= {IDS_FIELD: "sparse_vector"} if settings.vector == "seismic" else {}
+    required = {"tokens": settings.vector, **_INGEST_FIELDS, **({"impacts": "text"} if settings.impacts else {})}
     fields = body.get("mappings", {}).get("properties", {})
     missing = [f"{name}: {type_}" for name, type_ in required.items() if fields.get(name, {}).get("type") != type_]
     if missing:
-        layers = " and mappings/seismic.json" if settings.vector == "seismic" else ""
         raise ResourceError(
             f"mapping {path} lacks fields that ingest requires: {', '.join(missing)}",
-            f"Start with mappings/image.json{layers}, and add to it.",
+            "Start with mappings/image.json, and add to it.",
         )

@@ -39,8 +39,6 @@ class IndexSpec:
     """Everything else that changes documents."""
     fit: ResizeMode | None = None
     """How images were made square, for queries by image to do the same; already part of the model id."""
-    tokens: tuple[str, ...] = ()
-    """All tokens that vectors of the model can have, for an index that stores their ids (see `TokenIds`)."""
 
     @property
     def digest(self) -> str:
@@ -122,7 +120,6 @@ def build_index_meta(index_spec: IndexSpec, alias: str) -> dict[str, Any]:
         "settings": dict(index_spec.settings),
         "digest": index_spec.digest,
         "alias": alias,
-        **({"token_ids": list(index_spec.tokens)} if index_spec.tokens else {}),
     }
 
 

@@ -29,7 +29,7 @@ from stair_es.cluster.metadata.policy_state import (
     list_missing_policy_fields,
     parse_policy_state,
 )
-from stair_es.cluster.metadata.token_fields import IDS_FIELD, TokenFieldLayout, build_no_table_error
+from stair_es.cluster.metadata.token_fields import TokenFieldLayout
 from stair_es.cluster.policy.script import build_affected_query, build_policy_script
 from stair_es.cluster.policy.update_by_query import UpdateByQueryTask, UpdateLimits, UpdateProgress, check_script_support
 from stair_es.cluster.token_index.index import get_token_index_state
@@ -162,8 +162,6 @@ class PolicyManager:
         while targets:
             for target in targets:
                 check_policy_fields(target.properties, f"index {target.name!r}")
-                if IDS_FIELD in target.properties and target.layout.token_ids is None:
-                    raise build_no_table_error(target.name)  # the field would keep what `tokens` no longer contains
             identities |= {target.name: target.identity for target in targets}
             results |= {target.name: self._update_target(target, policy, limits, progress) for target in targets}
             targets = [target for target in self.list_targets() if target.name not in results]

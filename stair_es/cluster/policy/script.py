@@ -16,11 +16,7 @@ _OTHER_CLAUSES = 8
 
 
 def build_policy_script(policy: TokenPolicy | None, layout: TokenFieldLayout) -> dict[str, Any]:
-    """Build the script that applies a policy to a document, or removes the applied one.
-
-    It gets the ids of all tokens, if there are any: `tokens` and `policy_undo` have no ids, and a document may come from any
-    earlier policy.
-    """
+    """Build the script that applies a policy to a document, or removes the applied one."""
     policy_params: dict[str, Any] = {"digest": None, "replacements": {}, "mute": {}, "cap": {}}
     if policy:
         policy_params = {
@@ -32,9 +28,7 @@ def build_policy_script(policy: TokenPolicy | None, layout: TokenFieldLayout) ->
             "mute": {feature_names.escape_feature(token): True for token in policy.mute},
             "cap": {feature_names.escape_feature(token): max_weight for token, max_weight in policy.cap.items()},
         }
-    ids = layout.token_ids.extend_for_policy(policy).ids if layout.token_ids else None
-    token_ids = None if ids is None else {feature_names.escape_feature(token): str(id_) for token, id_ in ids.items()}
-    params = {**policy_params, "top_token_count": layout.top_token_count, "token_ids": token_ids}
+    params = {**policy_params, "top_token_count": layout.top_token_count}
     return {"lang": "painless", "source": _load_script_source(), "params": params}
 
 

@@ -34,8 +34,6 @@ class SinkPlan:
     """Options of the sink; for the built-in one see `ClusterSinkOptions`."""
     policy: TokenPolicy | None = None
     """Token policy to apply to documents; None for the sink's own."""
-    largest_weight: float | None = None
-    """Largest possible weight of a token; None if unknown or irrelevant."""
     settings: Settings | None = None
     """Data folder and trusted models of this machine; None for those of the environment."""
     resync: bool = False

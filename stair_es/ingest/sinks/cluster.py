@@ -16,7 +16,7 @@ from typing import Any
 
 from stair_es._itertools import batched
 from stair_es.cluster.bulk.writer import BulkResult
-from stair_es.cluster.client.capabilities import ClusterInfo, check_neural_plugin, get_cluster_info
+from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import RetryPolicy
@@ -29,7 +29,6 @@ from stair_es.cluster.index.load_settings import relax_index_settings
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.index_metadata import WriteTarget, check_alias_name
 from stair_es.cluster.metadata.policy_state import fetch_index_policy
-from stair_es.cluster.metadata.token_fields import TokenIds, read_token_ids
 from stair_es.cluster.token_index.sync import reconcile_token_index
 from stair_es.config.settings import resolve_settings
 from stair_es.errors import ClusterError, UsageError
@@ -60,8 +59,6 @@ class ClusterSinkSession:
     """Last write of each shard before the session was opened; empty for a session that was opened to write."""
     policy: TokenPolicy | None
     """Token policy of the index at the start of the run."""
-    token_ids: TokenIds | None
-    """Token ids of the index under that policy; None if the index has none."""
     has_token_index: bool
     """Whether the index has a token index."""
 
@@ -258,9 +255,7 @@ class ClusterSinkKind:
         options, cluster = ClusterSinkOptions.from_mapping(plan.options), get_shared_cluster(plan.connection)
         cluster_info = get_cluster_info(cluster, RetryPolicy())
         check_alias_name(plan.alias)
-        body = build_index_body(cluster_info, plan.document, override=options.mapping, largest_weight=plan.largest_weight)
-        if plan.document.vector == "seismic":
-            check_neural_plugin(cluster, cluster_info)
+        body = build_index_body(cluster_info, plan.document, override=options.mapping)
         fields = body.get("mappings", {}).get("properties", {})
         token_index = resolve_token_index(cluster, plan.alias, options.token_index, fields)
         return _ResolvedPlan(
@@ -283,11 +278,6 @@ def _build_session(
     plan: SinkPlan, resolved: _ResolvedPlan, write_target: WriteTarget, last_writes: Sequence[WriteVersion | None] = ()
 ) -> ClusterSinkSession:
     writer = ClusterSinkWriter(connection=resolved.connection, index=write_target.name, policy=plan.bulk)
-    token_ids = None
-    if plan.document.vector == "seismic":
-        token_ids = read_token_ids(get_shared_cluster(resolved.connection), write_target.name).extend_for_policy(
-            write_target.policy
-        )
     return ClusterSinkSession(
         writer=writer,
         index=write_target.name,
@@ -298,7 +288,6 @@ def _build_session(
         options=resolved.options,
         last_writes=last_writes,
         policy=write_target.policy,
-        token_ids=token_ids,
         has_token_index=resolved.token_index.is_enabled,
     )
 

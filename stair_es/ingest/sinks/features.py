@@ -1,4 +1,4 @@
-"""Optional features of a sink that is a search index: token policy, token ids and token index. Other sinks don't need them."""
+"""Optional features of a sink that is a search index: token policy and token index. Other sinks don't need them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from stair_es.ingest.sinks.base import SinkPlan, SinkResult
 
 if TYPE_CHECKING:
-    from stair_es.cluster.metadata.token_fields import TokenIds
     from stair_es.cluster.token_index.sync import TokenIndexReport
     from stair_es.token_policy import TokenPolicy
 
@@ -18,14 +17,6 @@ class HasPolicy(Protocol):
     """A session whose sink has a token policy, which is applied to the documents."""
 
     policy: TokenPolicy | None
-
-
-@runtime_checkable
-class HasTokenIds(Protocol):
-    """A session whose sink keeps token ids, if requested: documents get them."""
-
-    token_ids: TokenIds | None
-    """Token ids under the policy of the sink."""
 
 
 @dataclass(frozen=True, kw_only=True)

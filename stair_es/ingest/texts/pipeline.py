@@ -16,7 +16,7 @@ from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.metadata.index_metadata import check_alias_name
 from stair_es.errors import IngestError
 from stair_es.ingest.options import BaseIngestOptions
-from stair_es.ingest.plan import build_sink_plan, get_session_policy, get_session_token_ids, load_sink_kind
+from stair_es.ingest.plan import build_sink_plan, get_session_policy, load_sink_kind
 from stair_es.ingest.run import IngestRun, RunProgressCallback, open_run_accounting
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.texts.stages import TextStages
@@ -72,7 +72,6 @@ def run_text_ingest(
             encoder=encoder,
             options=options,
             policy=get_session_policy(session, options),
-            token_ids=get_session_token_ids(session),
             accounting=accounting,
         )
         run = IngestRun(

@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stair_es._itertools import batched
-from stair_es.cluster.documents.document import add_token_ids
 from stair_es.ingest.stages import describe_loss
 from stair_es.ingest.state import Batch, Outcome, get_timestamp
 from stair_es.ingest.texts.document import TextItem, build_text_document, read_text_item
 
 if TYPE_CHECKING:
-    from stair_es.cluster.metadata.token_fields import TokenIds
     from stair_es.ingest.accounting.run_accounting import RunAccounting
     from stair_es.ingest.options import BaseIngestOptions
     from stair_es.ingest.sinks.base import SinkWriter
@@ -36,7 +34,6 @@ class TextStages:
     encoder: Encoder
     options: BaseIngestOptions
     policy: TokenPolicy | None
-    token_ids: TokenIds | None
     accounting: RunAccounting
 
     def run_batches(self, listed: Iterable[SourceItem | ListingFailure]) -> Generator[Batch]:
@@ -91,14 +88,14 @@ class TextStages:
         outcomes = {}
         for text, vector in texts:
             if (reason := written.outcomes[text.id]) is None:
-                loss = describe_loss(vector, documents[text.id], self.token_ids)
+                loss = describe_loss(vector, documents[text.id])
                 outcomes[text.id] = Outcome(text.item, "written", "write", loss, id=text.id)
             else:
                 outcomes[text.id] = Outcome(text.item, "failed", "write", reason)
         return outcomes
 
     def _build_document(self, text: TextItem, vector: SparseVector) -> dict[str, Any]:
-        document = build_text_document(
+        return build_text_document(
             text,
             vector,
             model_id=self.encoder.model_id,
@@ -106,4 +103,3 @@ class TextStages:
             settings=self.options.document,
             policy=self.policy,
         )
-        return add_token_ids(document, self.token_ids)

@@ -1,12 +1,13 @@
-"""Parse filters, and list the fields that they refer to. Pure.
+"""Parse and check filters, and list the fields that they refer to. Pure.
 
 An engine doesn't report an unknown field in a filter, it finds nothing.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,21 @@ def parse_filter(text: str) -> dict[str, Any]:
     if not isinstance(clause, dict) or len(clause) != 1 or not isinstance(next(iter(clause.values())), dict):
         raise QueryError(f"the filter is not one query clause: {stripped[:80]}", f"Write one clause: {_CLAUSE_EXAMPLES}")
     return clause
+
+
+def check_filters(filters: Sequence[Mapping[str, Any]]) -> None:
+    """Check that filters can be sent; the engine checks their meaning.
+
+    Raises:
+        QueryError: If one can't be written as JSON.
+    """
+    for clause in filters:
+        try:
+            json.dumps(clause, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:  # a set, NaN, an unpaired surrogate, a clause within itself
+            raise QueryError(
+                f"the filter can't be sent as JSON: {error}", "Use plain JSON values, finite numbers and valid Unicode."
+            ) from None
 
 
 def list_filter_fields(clause: Mapping[str, Any]) -> Iterator[FilterField]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from stair_es.errors import QueryError
-from stair_es.search.dsl.limits import is_valid_unicode
 from stair_es.search.dsl.weights import HEAVY_SCORE
+from stair_es.types import is_utf8
 
 Cursor: TypeAlias = "Sequence[str | float | None]"
 """The cursor of a page: the sort values of its last hit (`search_after`)."""
@@ -60,19 +60,9 @@ def validate_cursor(after: Cursor) -> list[str | float | None]:
     return values
 
 
-def sort_hits(hits: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Sort hits in `SORT_ORDER`, where the engine didn't."""
-
-    def get_sort_key(hit: Mapping[str, Any]) -> tuple[Any, ...]:
-        values = [hit["_source"].get(name) for name in ("uri", "sha256")]
-        return (-hit["_score"], *((value is None, value or "") for value in values), hit["_index"])
-
-    return sorted(hits, key=get_sort_key)
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_name(value: object) -> bool:
-    return value is None or (isinstance(value, str) and is_valid_unicode(value))
+    return value is None or (isinstance(value, str) and is_utf8(value))

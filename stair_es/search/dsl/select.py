@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from stair_es.cluster.client.capabilities import NEURAL_SEARCH
-from stair_es.cluster.metadata.token_fields import IDS_FIELD
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import QueryError
 from stair_es.search.dsl.impacts import IMPACTS_FIELD, build_impacts_query
-from stair_es.search.dsl.neural_sparse import build_neural_sparse_query, build_seismic_query
+from stair_es.search.dsl.neural_sparse import build_neural_sparse_query
 from stair_es.search.dsl.rank_features import TOKENS_FIELD, build_rank_features_query, build_sparse_vector_query
 
 if TYPE_CHECKING:
@@ -19,14 +18,13 @@ if TYPE_CHECKING:
     from stair_es.search.dsl.weights import SparseQuery
     from stair_es.types import SparseVector
 
-QueryType = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
+QueryType = Literal["rank_features", "neural_sparse", "sparse_vector", "impacts"]
 """Query types, by the field and the query that they use. See docs/queries.md."""
 QUERY_TYPES: tuple[QueryType, ...] = get_args(QueryType)
 
 _BUILDERS: Mapping[QueryType, Callable[..., SparseQuery]] = {
     "rank_features": build_rank_features_query,
     "neural_sparse": build_neural_sparse_query,
-    "seismic": build_seismic_query,
     "sparse_vector": build_sparse_vector_query,
     "impacts": build_impacts_query,
 }
@@ -38,18 +36,14 @@ class IndexFields:
 
     tokens: str | None
     """Type of the field `tokens`, if it exists."""
-    seismic: str | None = None
-    """Name of the field with token ids (OpenSearch's `sparse_vector`), if it exists."""
     impacts: bool = False
     """Whether the text field `impacts` exists."""
 
     @classmethod
     def from_mapping(cls, properties: Mapping[str, Any]) -> IndexFields:
         """Create from `mappings.properties` of an index."""
-        ids_field = properties.get(IDS_FIELD, {})
         return cls(
             tokens=properties.get(TOKENS_FIELD, {}).get("type"),
-            seismic=IDS_FIELD if ids_field.get("type") == "sparse_vector" and "method" in ids_field else None,
             impacts=properties.get(IMPACTS_FIELD, {}).get("type") == "text",
         )
 
@@ -59,10 +53,8 @@ def select_query_type(
     fields: IndexFields,
     plugins: Callable[[], frozenset[str]],
     requested: QueryType | None = None,
-    *,
-    approximate: bool = False,
 ) -> QueryType:
-    """Select the query type: `requested` if it is possible, otherwise `seismic` if allowed, otherwise the best exact type.
+    """Select the query type: `requested` if it is possible, otherwise the best of the cluster and the index.
 
     `neural_sparse` is never selected automatically: it has the scores of `rank_features` (Lucene gets the same query).
 
@@ -71,8 +63,6 @@ def select_query_type(
         fields: The searchable fields of the index.
         plugins: Fetches the plugins of the cluster; called only if they matter.
         requested: The query type that the user requested.
-        approximate: Whether SEISMIC may be selected automatically if the index has its field. A node without the plugin can't
-            hold such an index, so the plugins are not checked.
 
     Raises:
         QueryError: If `requested` is impossible, or no query type is possible.
@@ -83,9 +73,7 @@ def select_query_type(
         if obstacle:
             raise QueryError(f"the query type {requested} is not possible: {obstacle}", _suggest_query_type(cluster_info, fields))
         return requested
-    if approximate and _find_obstacle("seismic", cluster_info, fields) is None:
-        return "seismic"
-    found = _find_exact_type(cluster_info, fields)
+    found = _find_possible_type(cluster_info, fields)
     if found is None:
         obstacle = f", and {_find_obstacle('sparse_vector', cluster_info, fields)}" if fields.tokens == "sparse_vector" else ""
         raise QueryError(
@@ -101,7 +89,7 @@ def build_sparse_query(
     vector: SparseVector,
     *,
     max_clauses: int = MAX_CLAUSES,
-    **builder_options: Any,  # noqa: ANN401
+    **builder_options: str,
 ) -> SparseQuery:
     """Build the query of a vector in a query type.
 
@@ -109,7 +97,7 @@ def build_sparse_query(
         query_type: The query type.
         vector: The query vector.
         max_clauses: The clause limit of the engine.
-        builder_options: Further arguments of the builder of the query type: `field`, and for `seismic` `k` and `token_ids`.
+        builder_options: Further arguments of the builder of the query type: `field`.
 
     Raises:
         QueryError: If the query type is unknown, the vector is empty, or a weight or token is invalid.
@@ -123,7 +111,7 @@ def _get_builder(query_type: QueryType) -> Callable[..., SparseQuery]:
     return _BUILDERS[query_type]
 
 
-def _find_exact_type(cluster_info: ClusterInfo, fields: IndexFields) -> QueryType | None:
+def _find_possible_type(cluster_info: ClusterInfo, fields: IndexFields) -> QueryType | None:
     candidates: tuple[QueryType, ...] = ("rank_features", "sparse_vector", "impacts")
     return next((candidate for candidate in candidates if not _find_obstacle(candidate, cluster_info, fields)), None)
 
@@ -133,16 +121,11 @@ def _find_obstacle(query_type: QueryType, cluster_info: ClusterInfo, fields: Ind
     is_supported, requirement, field_types = {
         "rank_features": (True, "", {"rank_features"}),
         "neural_sparse": (cluster_info.supports_neural_sparse, "OpenSearch 2.14 or newer", {"rank_features"}),
-        "seismic": (cluster_info.supports_seismic, "OpenSearch 3.3 or newer", {"rank_features"}),
         "sparse_vector": (cluster_info.supports_sparse_vector, "Elasticsearch 8.15 or newer", {"sparse_vector"}),
         "impacts": (True, "", None),
     }[query_type]
     if not is_supported:
         return f"it requires {requirement}, and this is {cluster_info.label}"
-    if query_type == "seismic" and fields.seismic is None:
-        return (
-            f"the index has no field `{IDS_FIELD}` with the method seismic and a table of its ids (ingest with --vector seismic)"
-        )
     if query_type == "impacts" and not fields.impacts:
         return "the index has no field `impacts` (ingest with --impact-field)"
     if field_types is not None and fields.tokens not in field_types:
@@ -151,11 +134,11 @@ def _find_obstacle(query_type: QueryType, cluster_info: ClusterInfo, fields: Ind
 
 
 def _find_missing_plugin(query_type: QueryType, cluster_info: ClusterInfo, plugins: Callable[[], frozenset[str]]) -> str | None:
-    if query_type not in ("neural_sparse", "seismic") or not cluster_info.version:  # Serverless has the plugin, and lists none
+    if query_type != "neural_sparse" or not cluster_info.version:  # Serverless has the plugin, and lists none
         return None
     return None if NEURAL_SEARCH in plugins() else f"the cluster doesn't have the plugin {NEURAL_SEARCH} on every node"
 
 
 def _suggest_query_type(cluster_info: ClusterInfo, fields: IndexFields) -> str:
-    found = _find_exact_type(cluster_info, fields)
+    found = _find_possible_type(cluster_info, fields)
     return f"Omit --query-type: {found} is possible here." if found else "Use another index."

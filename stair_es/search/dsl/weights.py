@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from stair_es.errors import QueryError
-from stair_es.search.dsl.limits import check_unicode
-from stair_es.types import SparseVector
+from stair_es.types import SparseVector, is_utf8
 
 MAX_WEIGHT = 2.0**100
 """Above this, products with document weights could overflow float32: scores would be infinite and unordered."""
@@ -84,6 +83,16 @@ def round_to_float32(token: str, weight: float) -> float:
             f"Scale the query down: weights may be at most {MAX_WEIGHT:.2g}.",
         )
     return float(str(np.float32(weight))) if weight >= MIN_WEIGHT else 0.0
+
+
+def check_unicode(text: str) -> None:
+    """Check that a text is valid Unicode: with an unpaired surrogate some engines reject it, others search for `?`.
+
+    Raises:
+        QueryError: If it contains an unpaired surrogate.
+    """
+    if not is_utf8(text):
+        raise QueryError(f"{text[:80]!r} contains an unpaired surrogate and is not valid Unicode", "Re-enter the text.")
 
 
 def _check_token(token: str) -> str:

@@ -117,7 +117,7 @@ class EncodingRoutes:
             texts = [item for item in params.inputs if isinstance(item, str)]
             images = {f"inputs[{i}]": item for i, item in enumerate(params.inputs) if isinstance(item, bytes)}
             encoded = await self._wait(request, self._service.encode(texts, images), len(params.inputs))
-        ids = (await run_in_threadpool(self._service.get_token_ids, encoded.target)).ids
+        ids = await run_in_threadpool(self._service.get_token_ids, encoded.target)
         texts_left, images_left = iter(encoded.texts), iter(encoded.images)
         rows = [next(texts_left if isinstance(item, str) else images_left) for item in params.inputs]
         return _respond_with_json(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import DecodeError
 from stair_es.model.base import VocabularyProvider
@@ -137,7 +136,7 @@ class EncodingService:
             record_batch=hooks.record_batch,
         )
         hooks.watch_queue(lambda: self._short_texts.waiting + self._long_texts.waiting + self._images.waiting)
-        self._ids: tuple[EncodingTarget, TokenIds] | None = None
+        self._ids: tuple[EncodingTarget, Mapping[str, int]] | None = None
 
     async def encode(self, texts: Sequence[str], images: Mapping[str, bytes]) -> EncodedInputs:
         """Encode texts and images.
@@ -190,9 +189,9 @@ class EncodingService:
         Raises:
             RequestRejected: If the model doesn't list its tokens.
         """
-        return list({position: token for token, position in self.get_token_ids(target).ids.items()}.values())
+        return list({position: token for token, position in self.get_token_ids(target).items()}.values())
 
-    def get_token_ids(self, target: EncodingTarget) -> TokenIds:
+    def get_token_ids(self, target: EncodingTarget) -> Mapping[str, int]:
         """Return the ids of the tokens of a target. May block.
 
         Raises:
@@ -205,7 +204,7 @@ class EncodingService:
                 raise RequestRejected(
                     424, f"the model {encoder.model_id} doesn't list its tokens, so they have no ids", "Use /v1/encode."
                 )
-            self._ids = cached = (target, TokenIds.from_tokens(encoder.tokens).extend_for_policy(target.policy))
+            self._ids = cached = (target, number_tokens(encoder.tokens, target.policy))
         return cached[1]
 
     def _encode_texts(self, texts: Sequence[str]) -> list[EncodedItem]:
@@ -232,6 +231,16 @@ class EncodingService:
             return decode_image(image, encoder.image_spec, self._limits.decode_limits).pixels_HWC
         except DecodeError as error:
             return error
+
+
+def number_tokens(tokens: Sequence[str], policy: TokenPolicy | None) -> dict[str, int]:
+    """Return the ids of tokens: their positions. A new name of the policy gets the lowest id of the tokens that it replaces."""
+    ids = {token: position for position, token in enumerate(tokens)}
+    added: dict[str, int] = {}
+    for token, target in (policy.replacements if policy else {}).items():
+        if token in ids and target not in ids:
+            added[target] = min(ids[token], added.get(target, ids[token]))
+    return {**ids, **added}
 
 
 def measure_text_work(text: str) -> float:

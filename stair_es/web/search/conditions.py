@@ -11,8 +11,8 @@ from datetime import date
 from typing import Any, TypeAlias
 
 from stair_es.errors import QueryError
-from stair_es.search.dsl.limits import is_valid_unicode
 from stair_es.search.dsl.mapped_fields import MappedField, get_mapped_field
+from stair_es.types import is_utf8
 
 ConditionValue: TypeAlias = "str | float | bool"
 
@@ -139,7 +139,7 @@ def _parse_value(place: str, value: object) -> ConditionValue:
     if isinstance(value, str):
         if len(value) > MAX_VALUE_CHARS:
             raise QueryError(f"`{place}` has {len(value):,} characters; at most {MAX_VALUE_CHARS:,} are allowed", "Shorten it.")
-        if not is_valid_unicode(value):
+        if not is_utf8(value):
             raise QueryError(f"`{place}` contains an unpaired surrogate", "Send valid Unicode.")
         return value
     if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):

@@ -300,7 +300,7 @@ def _build_bag_request(query: SearchQuery, params: SearchParams, plan: QueryPlan
 
     Weights are ignored, except that the heaviest tokens are kept if there are too many.
     """
-    max_tokens = max(1, plan.max_clauses - query.other_clause_count)
+    max_tokens = query.count_vector_clauses(plan.max_clauses)
     tokens = query.vector.top(max_tokens)
     clauses = [{"constant_score": {"filter": {"term": {TOP_TOKENS_FIELD: token}}, "boost": 1.0}} for token, _ in tokens]
     body = build_search_body([{"bool": {"should": clauses}}], query, plan.query_type, k=params.k)

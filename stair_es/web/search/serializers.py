@@ -28,7 +28,7 @@ _HIT_TEXTS = ("folder", "format", "taken_at", "modified_at", "sha256", "perceptu
 _DIGITS = 6
 _MAX_TEXT_CHARS = 4000
 _HIDDEN_FIELDS = frozenset(
-    {"tokens", "impacts", "token_ids", "top_tokens", "thumbnail", "policy_undo", "uri", "caption", "fingerprint", "version"}
+    {"tokens", "impacts", "top_tokens", "thumbnail", "policy_undo", "uri", "caption", "fingerprint", "version"}
 )
 
 

@@ -16,8 +16,7 @@ from stair_es.errors import ClusterError, QueryError
 from stair_es.feature_names import escape_feature
 from stair_es.inspection.stored_document import find_stored_image, get_stored_images
 from stair_es.search.diagnose import explain_no_hits
-from stair_es.search.dsl.filter_errors import explain_filter_error
-from stair_es.search.dsl.limits import check_filters
+from stair_es.search.dsl.filters import check_filters
 from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import encode_query_text
 from stair_es.search.ranking.added_scores import AddedScores
@@ -143,19 +142,7 @@ class SearchService:
     def _run_search(
         self, search: Callable[[IndexState, SearchParams], tuple[dict[str, Any], set[str]]], params: SearchParams
     ) -> dict[str, Any]:
-        """Run a search by parameters, and explain errors of the filter that only the engine finds."""
-
-        def attempt(state: IndexState) -> tuple[dict[str, Any], set[str]]:
-            try:
-                return search(state, params)
-            except ClusterError as error:
-                if error.status == 400 and params.filter.strip():
-                    explained = explain_filter_error(error.message, params.filter, state.info.mapped_fields)
-                    if explained is not None:
-                        raise explained from None
-                raise
-
-        return self._states.search_with_refresh(attempt)
+        return self._states.search_with_refresh(lambda state: search(state, params))
 
     def _search_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
         weighted = self._build_query(state, params)

@@ -2,7 +2,7 @@
 
 ::
 
-    with build_plugin_node(tmp_path) as node:  # 3.6.0: neural_sparse, SEISMIC, dense vectors
+    with build_plugin_node(tmp_path) as node:  # 3.6.0: neural_sparse, dense vectors
         print(node.url)
     with build_secured_node(tmp_path) as node:  # 3.4.0: TLS, users, roles
         node.put_roles({"photos_reader": {...}})

@@ -97,21 +97,15 @@ _NO_ELASTIC_SHAPES = {
     "search --query-type sparse_vector": KnownFailure(message="it requires Elasticsearch 8.15 or newer", cause="engine"),
 }
 _NO_NEURAL = {
-    "ingest --vector seismic": KnownFailure(message="doesn't have the plugin opensearch-neural-search", cause="plugin"),
     "search --query-type neural_sparse": KnownFailure(message="doesn't have the plugin opensearch-neural-search", cause="plugin"),
-    "search --query-type seismic": KnownFailure(message="the index has no field `token_ids`", cause="plugin"),
 }
-_TOO_OLD = KnownFailure(message="it requires OpenSearch 3.3 or newer", cause="engine")
-_TOO_OLD_TO_SEARCH = KnownFailure(message="it requires OpenSearch 3.3 or newer", cause="engine")
 _OPENSEARCH = {**_NO_ELASTIC_SHAPES, **_NO_NEURAL}
 _NO_PAINLESS = KnownFailure(message="it has no painless", cause="node")
 _NO_MUSTACHE = KnownFailure(message="doesn't support mustache", cause="node")
 _ELASTICSEARCH = {
     "ingest --impact-field": KnownFailure(message="it requires OpenSearch 2.10 or newer", cause="engine"),
-    "ingest --vector seismic": _TOO_OLD,
     "search --query-type impacts": KnownFailure(message="the index has no field `impacts`", cause="engine"),
     "search --query-type neural_sparse": KnownFailure(message="it requires OpenSearch 2.14 or newer", cause="engine"),
-    "search --query-type seismic": _TOO_OLD_TO_SEARCH,
     "policy apply": _NO_PAINLESS,
     "policy rollback": _NO_PAINLESS,
 }
@@ -139,7 +133,7 @@ VERSIONS = (
         number=opensearch_locks.OLDEST,
         origin="server and modules; Java's security manager grants all permissions",
         run=_release(opensearch_locks.OLDEST),
-        gaps={**_OPENSEARCH, "ingest --vector seismic": _TOO_OLD, "search --query-type seismic": _TOO_OLD_TO_SEARCH},
+        gaps=_OPENSEARCH,
     ),
     Version(
         engine="OpenSearch",

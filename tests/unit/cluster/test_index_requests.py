@@ -93,7 +93,7 @@ def test_the_guard_sees_a_request_without_one(source: str) -> None:
         ("/%2A/_search", True),
         ("/_cat/indices?v", True),
         ("/_search/template", True),
-        ("/_search/pipeline/two-phase", True),
+        ("/_search/pipeline/heavy", True),
         ("/_msearch/template", True),
         ("/_reindex", True),
         ("/_cluster/state", True),

@@ -15,7 +15,7 @@ from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.run import IngestRun, open_run_accounting
 from stair_es.ingest.sinks.base import RunCoverage, SinkResult, SinkWriter
 from stair_es.ingest.source_stream import SourceStream
-from stair_es.ingest.stages import NO_TOKEN_ID
+from stair_es.ingest.stages import EMPTIED_BY_POLICY
 from stair_es.ingest.state import Batch, Outcome
 from stair_es.model.base import ModelSpec
 from stair_es.sources.base import ListingFailure, SourceItem
@@ -95,14 +95,14 @@ def recorded(tmp_path: Path) -> Iterator[RecordedRun]:
 
 
 def test_the_outcomes_of_all_batches_are_in_the_report(recorded: RecordedRun) -> None:
-    written, lossy = Outcome(A, "written", "write", id="1"), Outcome(B, "written", "write", NO_TOKEN_ID, id="2")
+    written, lossy = Outcome(A, "written", "write", id="1"), Outcome(B, "written", "write", EMPTIED_BY_POLICY, id="2")
     failed = Outcome(C, "failed", "encode", "why")
     report = recorded.run.run(recorded.yield_batches([written, lossy], [failed]), lambda: 7)
     assert (report.seen, report.written, report.failed, report.removed, report.documents) == (3, 2, 1, 7, 2)
     assert (report.stage_seconds, report.model, report.runner, report.swapped) == ({"write": 2.0}, "m-1", "local", True)
     assert (report.alias, report.index) == ("shelf", "shelf-1")
     assert recorded.messages[:2] == ["new index: shelf-1 for shelf on a shelf", "3 texts found"]
-    assert recorded.messages[2].startswith("the index has no id for tokens of 1 text:")
+    assert recorded.messages[2].startswith("the token policy leaves 1 text without tokens:")
     assert recorded.shelf.events == ["load", "stages closed", "loaded", "complete"]
 
 

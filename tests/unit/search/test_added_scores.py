@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from stair_es.model.base import MatchThresholds
 from stair_es.search.query import SearchQuery
 from stair_es.search.ranking.added_scores import AddedScores
-from stair_es.search.request import TwoPhase, build_search_request
+from stair_es.search.request import build_search_request
 from stair_es.search.results import SearchResult, parse_search_response
 from stair_es.types import SparseVector
 from stair_es.web.search.facet_scales import build_profile_request
@@ -168,27 +168,10 @@ def test_the_scale_leaves_conditions_alone() -> None:
     assert (scaled["min_score"], scaled["search_after"][0]) == (largest, largest)
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda query: build_search_request(query, "rank_features", max_clauses=9, two_phase=TwoPhase(top_k=1)).body["rescore"],
-        lambda query: (
-            build_page_request(
-                query,
-                SearchParams(method="bag", after=(2.0, "u", "s", "x")),
-                QueryPlan(query_type="rank_features", max_clauses=9),
-            ).body
-        ),
-    ],
-)
-def test_each_kind_of_request_is_scaled(build: Callable[[SearchQuery], Mapping[str, Any]]) -> None:
-    query = QUERY.amplify()
-    body = build(query)
-    weights: Sequence[float] = [
-        *([body["query"]["rescore_query_weight"]] if "rescore_query" in body["query"] else []),
-        *([body["search_after"][0] / 2] if "search_after" in body else []),
-    ]
-    assert weights == [query.scale]
+def test_a_bag_of_words_is_scaled() -> None:
+    query, params = QUERY.amplify(), SearchParams(method="bag", after=(2.0, "u", "s", "x"))
+    body = build_page_request(query, params, QueryPlan(query_type="rank_features", max_clauses=9)).body
+    assert body["search_after"][0] / 2 == query.scale
 
 
 @pytest.mark.parametrize("body", [build_suggestions_request(), build_profile_request([])])

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import pytest
 
-from stair_es.errors import IndexMismatch, QueryError
+from stair_es.errors import QueryError
 from stair_es.model.base import ModelSpec
 from stair_es.search.dsl.filters import parse_filter
 from stair_es.search.dsl.select import IndexFields
 from stair_es.search.index_info import IndexInfo, add_fit
 from stair_es.search.query import SearchQuery
-from stair_es.token_policy import TokenPolicy
 from stair_es.types import ResizeMode, SparseVector
 
 
@@ -94,17 +92,3 @@ def test_long_filters_are_looked_through_quickly(text: str) -> None:
     start = time.process_time()
     SHOP.list_remarks(_filtered(text))
     assert time.process_time() - start < 2
-
-
-def test_token_ids_follow_the_index_policy() -> None:
-    info = IndexInfo(
-        fields={"images-1": IndexFields(tokens="rank_features")}, model="m", model_name="m", tokens=("cat", "kitten")
-    )
-    assert info.token_ids.ids == {"cat": 0, "kitten": 1}
-    with_policy = replace(info, policy=TokenPolicy(rename={"kitten": "young"}))
-    assert with_policy.token_ids.ids["young"] == 1
-    both = replace(info, fields={name: IndexFields(tokens="rank_features") for name in ("images-1", "images-2")}, tokens=None)
-    with pytest.raises(IndexMismatch, match="different token ids or token policies: images-1, images-2"):
-        both.token_ids  # noqa: B018  the property is the check
-    with pytest.raises(IndexMismatch, match="'images-1' has no table of token ids"):
-        replace(info, tokens=None).token_ids  # noqa: B018  the property is the check

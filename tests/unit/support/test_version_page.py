@@ -66,16 +66,16 @@ def test_every_gap_and_need_names_a_check() -> None:
 
 def test_the_page_has_every_check_and_every_message() -> None:
     refused = Outcome(
-        check="search --query-type seismic", status="engine", message="it takes <3.3> | newer\nLeave `a_b` and a_b out."
+        check="search --query-type neural_sparse", status="engine", message="it takes <3.3> | newer\nLeave `a_b` and a_b out."
     )
     lost = Outcome(check="doctor", status="failed", message="TimeoutExpired: *late*")
     page = write_page(
         [record(Outcome(check="words", status="ok"), refused, lost), record(label="Elasticsearch 9.5.3", failure="no Java")],
-        ["words", "search --query-type seismic", "doctor"],
+        ["words", "search --query-type neural_sparse", "doctor"],
     )
     assert "| OpenSearch 2.19.1 | 21.0.8 (Vendor) | server and modules | lang-expression |" in page
     assert "| `words` | ok | - |" in page
-    assert "| `search --query-type seismic` | no | - |" in page
+    assert "| `search --query-type neural_sparse` | no | - |" in page
     assert "| `doctor` | **failed** | - |" in page
     assert r"| OpenSearch 2.19.1 | every cluster | it takes \<3.3> \| newer<br>Leave `a_b` and a\_b out. |" in page
     assert r"| **unexpected** | TimeoutExpired: \*late\* |" in page

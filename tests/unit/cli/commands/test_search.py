@@ -92,8 +92,6 @@ def test_words_and_images_add_up_with_their_weights(photo: Path) -> None:
         ("red", "--boost", "red"),
         ("red", "--boost", "red=nan"),
         ("red", "--boost", "blue=2"),
-        ("red", "--two-phase", "8:x"),
-        ("red", "--two-phase", "0"),
         ("red", "--filter", "{"),
         ("red", "--filter", ""),
         ("red", "--after", "page 2"),
@@ -129,9 +127,8 @@ def test_missing_files_and_bad_numbers_are_wrong_usage(arguments: tuple[str, ...
     assert run(*arguments)[0] == 2
 
 
-@pytest.mark.parametrize("options", [("--two-phase", "8"), ("--hybrid", "rrf"), ("--query-type", "seismic")])
-def test_a_search_without_pagination_rejects_a_cursor(options: tuple[str, ...]) -> None:
-    code, _, stderr = run("search", "red", "--after", "start", *options)
+def test_a_search_without_pagination_rejects_a_cursor() -> None:
+    code, _, stderr = run("search", "red", "--after", "start", "--hybrid", "rrf")
     assert (code, "pages" in stderr) == (2, True)
 
 

@@ -14,7 +14,6 @@ from stair_es.cluster.index.mappings import build_index_body, merge_bodies
 from stair_es.errors import ResourceError, UnsupportedTarget
 
 SPARSE = DocumentSettings(vector="sparse_vector")
-SEISMIC = DocumentSettings(vector="seismic")
 IMPACTS = DocumentSettings(impacts=True)
 
 
@@ -67,38 +66,6 @@ def test_unsupported_sparse_vector_is_rejected(cluster_info: ClusterInfo) -> Non
     with pytest.raises(UnsupportedTarget, match=cluster_info.label) as caught:
         build_index_body(cluster_info, SPARSE)
     assert "--vector" in caught.value.remedy
-
-
-@pytest.mark.parametrize(
-    "cluster_info", [make_cluster_info("opensearch", 3, 2, 0), *ALL[:2], *ALL[3:]], ids=lambda cluster_info: cluster_info.label
-)
-def test_seismic_is_rejected_where_no_plugin_has_it(cluster_info: ClusterInfo) -> None:
-    with pytest.raises(UnsupportedTarget, match=rf"{cluster_info.label} .*OpenSearch 3\.3 or newer") as caught:
-        build_index_body(cluster_info, SEISMIC)
-    assert "--vector" in caught.value.remedy
-
-
-@pytest.mark.parametrize(("largest_weight", "ceiling"), [(None, 3), (1.0, 1.0)])
-def test_seismic_is_added_to_the_exact_field(largest_weight: float | None, ceiling: float) -> None:
-    body, plain = (
-        build_index_body(ALL[2], SEISMIC, largest_weight=largest_weight),
-        resources.load_json_resource("mappings", "image"),
-    )
-    fields = dict(body["mappings"]["properties"])
-    method = fields.pop("token_ids")["method"]
-    assert fields == plain["mappings"]["properties"]
-    assert method["parameters"]["quantization_ceiling_ingest"] == ceiling
-    assert body["settings"]["index"] == {**plain["settings"]["index"], "sparse": True}
-
-
-def test_custom_methods_are_used_unchanged(tmp_path: Path) -> None:
-    method = {"name": "seismic", "parameters": {"quantization_ceiling_ingest": 2}, "engine": "one that is to come"}
-    file = own(tmp_path, {"mappings": {"properties": {"token_ids": {"type": "sparse_vector", "method": method}}}})
-    body = build_index_body(ALL[2], SEISMIC, override=file, largest_weight=1.0)
-    assert body["mappings"]["properties"]["token_ids"]["method"] == method
-    with pytest.raises(ResourceError, match="token_ids: sparse_vector") as caught:
-        build_index_body(ALL[2], SEISMIC, override=own(tmp_path, {}))
-    assert "seismic.json" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from stair_es.cluster.metadata.policy_state import (
     check_policy_matches,
     parse_policy_state,
 )
-from stair_es.cluster.metadata.token_fields import TokenFieldLayout, TokenIds
+from stair_es.cluster.metadata.token_fields import TokenFieldLayout
 from stair_es.cluster.policy.script import build_affected_query, build_policy_script
 from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
 from stair_es.errors import IndexMismatch, ResourceError
@@ -25,8 +25,8 @@ POLICY = TokenPolicy(name="p", mute=("a.b",), cap={"": 0.5}, merge={"dog": ("100
 FEATURES = TokenFieldLayout(vector="rank_features", top_token_count=16, max_clauses=1024)
 
 
-def made(settings: dict[str, Any] | None = None, tokens: tuple[str, ...] = ()) -> dict[str, Any]:
-    index_spec = IndexSpec(model_name="m", model_id="m-1", settings=settings or {}, tokens=tokens)
+def made(settings: dict[str, Any] | None = None) -> dict[str, Any]:
+    index_spec = IndexSpec(model_name="m", model_id="m-1", settings=settings or {})
     return add_index_meta(resources.load_json_resource("mappings", "image"), build_index_meta(index_spec, "photos"))
 
 
@@ -64,19 +64,11 @@ def test_script_gets_escaped_tokens_or_none() -> None:
         "mute": {"a%2Eb": True},
         "cap": {"%": 0.5},
         "top_token_count": 16,
-        "token_ids": None,
     }
     assert build_policy_script(POLICY, FEATURES)["params"] == {"digest": POLICY.digest, **params}
-    none: dict[str, Any] = {"digest": None, "replacements": {}, "mute": {}, "cap": {}, "top_token_count": 16, "token_ids": None}
+    none: dict[str, Any] = {"digest": None, "replacements": {}, "mute": {}, "cap": {}, "top_token_count": 16}
     assert build_policy_script(None, FEATURES)["params"] == none
     assert len(build_policy_script(POLICY, FEATURES)["source"]) < 65_535  # what a cluster takes
-
-
-def test_the_script_gets_the_ids_that_documents_have_under_the_policy() -> None:
-    numbered = TokenFieldLayout.from_index(made(tokens=("a.b", "cat", "100%")), 1024)
-    assert numbered.token_ids == TokenIds({"a.b": 0, "cat": 1, "100%": 2})
-    assert build_policy_script(None, numbered)["params"]["token_ids"] == {"a%2Eb": "0", "cat": "1", "100%25": "2"}
-    assert build_policy_script(POLICY, numbered)["params"]["token_ids"] == {"a%2Eb": "0", "cat": "1", "100%25": "2", "dog": "2"}
 
 
 def test_the_layout_is_that_of_the_index() -> None:

@@ -12,33 +12,16 @@ import pytest
 
 from stair_es import resources
 from stair_es.cluster.client.capabilities import NEURAL_SEARCH, ClusterInfo, Distribution
-from stair_es.cluster.metadata.token_fields import IDS_FIELD, TokenIds
 from stair_es.errors import QueryError
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
 from stair_es.search.dsl.impacts import build_impacts_query
-from stair_es.search.dsl.neural_sparse import (
-    MAX_QUERY_TOKEN_WEIGHT,
-    QUANTIZATION_CEILING,
-    SEISMIC_HEAP_FACTOR,
-    SEISMIC_TOP_N,
-    build_neural_sparse_query,
-    build_seismic_query,
-    count_candidates,
-)
+from stair_es.search.dsl.neural_sparse import MAX_QUERY_TOKEN_WEIGHT, build_neural_sparse_query
 from stair_es.search.dsl.select import QUERY_TYPES, IndexFields, QueryType, build_sparse_query, select_query_type
-from stair_es.search.dsl.weights import SparseQuery
 from stair_es.types import SparseVector
 
 GOLDEN = sorted((Path(__file__).parents[3] / "golden" / "query_types").glob("*.json"))
 BERT = load_wordpiece_vocabulary().tokens
-IDS = TokenIds.from_tokens(BERT)
 WORDS = [word for word in BERT if word.isalpha() and word.isascii() and word.islower()][:2000]
-
-
-def build_any(query_type: QueryType, vector: SparseVector, **more: Any) -> SparseQuery:  # noqa: ANN401
-    """Build the query of any type; for SEISMIC with the ids of BERT."""
-    arguments: dict[str, Any] = {**more, "token_ids": IDS} if query_type == "seismic" else more
-    return build_sparse_query(query_type, vector, **arguments)
 
 
 def case(path: Path) -> dict[str, Any]:
@@ -66,7 +49,9 @@ def test_every_query_type_has_a_golden_body() -> None:
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_golden_bodies(path: Path) -> None:
     golden = case(path)
-    query = build_any(golden["query_type"], SparseVector.from_mapping(golden["vector"]), max_clauses=1024, **golden["options"])
+    query = build_sparse_query(
+        golden["query_type"], SparseVector.from_mapping(golden["vector"]), max_clauses=1024, **golden["options"]
+    )
     assert query.clause == golden["clause"]
     assert query.scale == golden["scale"]
     assert golden["documentation"]
@@ -78,43 +63,42 @@ class TestEveryQueryType:
     def test_weights_match_the_vector(self, query_type: QueryType) -> None:
         rng = np.random.default_rng(5)
         vector = SparseVector.from_pairs(zip(WORDS[:300], np.exp(rng.normal(0, 4, 300)).tolist(), strict=True))
-        query = build_any(query_type, vector, max_clauses=1024)
+        query = build_sparse_query(query_type, vector, max_clauses=1024)
         clause_weights = weights(query.clause)
-        keys = {w: str(IDS.ids[w]) if query_type == "seismic" else w for w in vector.tokens}
-        assert clause_weights == {keys[word]: pytest.approx(weight, rel=1e-6) for word, weight in vector}
+        assert clause_weights == {word: pytest.approx(weight, rel=1e-6) for word, weight in vector}
         assert query.vector.tokens == vector.tokens
         assert not len(query.truncated)
 
     def test_the_lightest_tokens_are_truncated_and_reported(self, query_type: QueryType) -> None:
         vector = SparseVector.from_pairs((word, 1 + i / 7) for i, word in enumerate(WORDS))
-        query = build_any(query_type, vector, max_clauses=50)
+        query = build_sparse_query(query_type, vector, max_clauses=50)
         assert len(weights(query.clause)) == 50
         assert query.vector.tokens == vector.tokens[:50]
         assert query.truncated == SparseVector(vector.tokens[50:], vector.weights[50:])
 
     def test_the_default_clause_limit_is_that_of_every_engine(self, query_type: QueryType) -> None:
-        assert len(build_any(query_type, SparseVector.from_mapping(dict.fromkeys(WORDS, 1.0))).vector) == 1024
+        assert len(build_sparse_query(query_type, SparseVector.from_mapping(dict.fromkeys(WORDS, 1.0))).vector) == 1024
 
     @pytest.mark.parametrize("limit", [0, -1])
     def test_a_limit_below_1_is_rejected(self, query_type: QueryType, limit: int) -> None:
         with pytest.raises(QueryError, match="max_clauses"):
-            build_any(query_type, SparseVector.from_mapping({"car": 1.0}), max_clauses=limit)
+            build_sparse_query(query_type, SparseVector.from_mapping({"car": 1.0}), max_clauses=limit)
 
     def test_an_empty_vector_is_rejected(self, query_type: QueryType) -> None:
         with pytest.raises(QueryError, match="no token with a weight"):
-            build_any(query_type, SparseVector((), ()))
+            build_sparse_query(query_type, SparseVector((), ()))
 
     @pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf, 0.0, -1.0, 1e31, 1e39, 1e308])
     def test_invalid_weights_are_rejected(self, query_type: QueryType, weight: float) -> None:
         with pytest.raises(QueryError, match="'car'"):
-            build_any(query_type, SparseVector(("dog", "car"), (1.0, weight)))
+            build_sparse_query(query_type, SparseVector(("dog", "car"), (1.0, weight)))
 
     def test_tiny_weights_are_truncated_and_reported(self, query_type: QueryType) -> None:
-        query = build_any(query_type, SparseVector.from_mapping({"car": 1.0, "dust": 1e-60}))
+        query = build_sparse_query(query_type, SparseVector.from_mapping({"car": 1.0, "dust": 1e-60}))
         assert query.vector.tokens == ("car",)
         assert query.truncated.tokens == ("dust",)
         with pytest.raises(QueryError, match="no token with a weight"):
-            build_any(query_type, SparseVector.from_mapping({"dust": 1e-60}))
+            build_sparse_query(query_type, SparseVector.from_mapping({"dust": 1e-60}))
 
     @pytest.mark.parametrize(
         ("word", "reason"),
@@ -122,21 +106,21 @@ class TestEveryQueryType:
     )
     def test_invalid_tokens_are_rejected(self, query_type: QueryType, word: str, reason: str) -> None:
         with pytest.raises(QueryError, match=reason):
-            build_any(query_type, SparseVector.from_mapping({"car": 1.0, word: 0.5}))
+            build_sparse_query(query_type, SparseVector.from_mapping({"car": 1.0, word: 0.5}))
 
     def test_unsorted_vectors_lose_their_lightest_words(self, query_type: QueryType) -> None:
-        query = build_any(query_type, SparseVector(("car", "dog", "red"), (1.0, 3.0, 2.0)), max_clauses=2)
+        query = build_sparse_query(query_type, SparseVector(("car", "dog", "red"), (1.0, 3.0, 2.0)), max_clauses=2)
         assert query.vector.tokens == ("dog", "red")
         assert query.truncated.tokens == ("car",)
 
     @pytest.mark.parametrize("weight", [2.0**-100, 1e-25, 2.0**100])
     def test_no_single_weight_makes_a_clause_without_words(self, query_type: QueryType, weight: float) -> None:
-        query = build_any(query_type, SparseVector.from_mapping({"car": weight}))
+        query = build_sparse_query(query_type, SparseVector.from_mapping({"car": weight}))
         assert list(weights(query.clause).values()) == [pytest.approx(weight)]
         assert query.vector.tokens == ("car",)
 
     def test_extreme_weights_are_preserved(self, query_type: QueryType) -> None:
-        query = build_any(query_type, SparseVector.from_mapping({"car": 2.0**100, "dog": 1.0}))
+        query = build_sparse_query(query_type, SparseVector.from_mapping({"car": 2.0**100, "dog": 1.0}))
         clause_weights = sorted(weights(query.clause).values())
         assert clause_weights == pytest.approx([1.0, 2.0**100] if len(query.vector) == 2 else [2.0**100])
         assert {*query.vector.tokens, *query.truncated.tokens} == {"car", "dog"}
@@ -161,49 +145,6 @@ def test_neural_sparse_order_is_that_of_the_vector_even_for_neighbouring_floats(
     assert len(set(tokens.values())) == 5
 
 
-def test_seismic_uses_the_quantisation_range_and_keeps_all_words() -> None:
-    for heaviest in (0.001, 0.3, 1.0, 16.0, 17.0, 5000.0):
-        query = build_seismic_query(SparseVector.from_mapping({"car": heaviest, "red": heaviest / 2}), k=25, token_ids=IDS)
-        inner = query.clause["neural_sparse"][IDS_FIELD]
-        assert QUANTIZATION_CEILING / 2 < max(inner["query_tokens"].values()) <= QUANTIZATION_CEILING
-        assert inner["method_parameters"] == {"k": count_candidates(25), "top_n": 2, "heap_factor": SEISMIC_HEAP_FACTOR}
-    long = SparseVector.from_mapping(dict.fromkeys(WORDS[:64], 1.0))
-    many = build_seismic_query(long, token_ids=IDS).clause["neural_sparse"][IDS_FIELD]
-    assert len(many["query_tokens"]) == 64
-    assert many["method_parameters"]["top_n"] == SEISMIC_TOP_N
-    with pytest.raises(QueryError, match="k must"):
-        build_seismic_query(SparseVector.from_mapping({"car": 1.0}), k=0, token_ids=IDS)
-
-
-def test_seismic_mapping_has_the_ceiling_that_queries_count_on_and_the_documented_form() -> None:
-    body = resources.load_json_resource("mappings", "seismic")
-    field = body["mappings"]["properties"][IDS_FIELD]
-    parameters = field["method"]["parameters"]
-    assert body["settings"]["index"]["sparse"] is True
-    assert (field["type"], field["method"]["name"]) == ("sparse_vector", "seismic")
-    assert parameters["quantization_ceiling_search"] == QUANTIZATION_CEILING
-    known_parameters = {"n_postings", "cluster_ratio", "summary_prune_ratio", "approximate_threshold"}
-    assert parameters.keys() <= known_parameters | {"quantization_ceiling_search", "quantization_ceiling_ingest"}
-    assert IndexFields.from_mapping(body["mappings"]["properties"]).seismic == IDS_FIELD
-
-
-def test_two_phase_pipeline_is_written_as_documented() -> None:
-    (processor,) = resources.load_json_resource("pipelines", "two-phase")["request_processors"]
-    inner = processor["neural_sparse_two_phase_processor"]
-    assert inner["two_phase_parameter"] == {"prune_ratio": 0.4, "expansion_rate": 5.0, "max_window_size": 10_000}
-    assert inner["tag"] == "stair-es-two-phase"
-
-
-def test_tokens_without_an_id_are_named() -> None:
-    with pytest.raises(QueryError, match="no id for 'hundd', 'qqzz', so") as error:
-        build_seismic_query(SparseVector.from_mapping({"hundd": 2.0, "qqzz": 1.0, "dog": 1.0}), token_ids=IDS)
-    assert "omit --query-type seismic" in error.value.remedy
-    with pytest.raises(QueryError, match="and 2 more"):
-        build_seismic_query(SparseVector.from_mapping({f"unknown{i}": 1.0 for i in range(7)}), token_ids=IDS)
-    with pytest.raises(QueryError, match="requires the token ids"):
-        build_seismic_query(SparseVector.from_mapping({"dog": 1.0}))
-
-
 def test_unsupported_impacts_are_left_out_and_reported() -> None:
     query = build_impacts_query(
         SparseVector.from_mapping({"##ing": 3.0, "dog": 2.0, ".": 1.5, "a b": 1.0, "cat": 0.5}), max_clauses=1
@@ -221,7 +162,7 @@ def test_impact_queries_have_each_word_once() -> None:
 
 
 WORDS_FIELD = IndexFields(tokens="rank_features")
-ALL = IndexFields(tokens="rank_features", seismic=IDS_FIELD, impacts=True)
+ALL = IndexFields(tokens="rank_features", impacts=True)
 
 
 def make_cluster_info(distribution: Distribution, *version: int) -> ClusterInfo:
@@ -266,9 +207,6 @@ def test_the_cluster_and_the_index_decide(cluster_info: ClusterInfo, fields: Ind
             IndexFields(tokens="sparse_vector"),
             "`tokens` of the index is sparse_vector",
         ),
-        ("seismic", make_cluster_info("opensearch", 3, 2), ALL, "OpenSearch 3.3"),
-        ("seismic", make_cluster_info("opensearch", 3, 8), WORDS_FIELD, "no field `token_ids`"),
-        ("seismic", make_cluster_info("opensearch", 3, 8), ALL, NEURAL_SEARCH),
         ("sparse_vector", make_cluster_info("opensearch", 3, 8), WORDS_FIELD, "Elasticsearch 8.15"),
         ("sparse_vector", make_cluster_info("elasticsearch", 9, 5), WORDS_FIELD, "rank_features, not sparse_vector"),
         ("sparse_vector", make_cluster_info("elasticsearch", 8, 14), IndexFields(tokens="sparse_vector"), "Elasticsearch 8.15"),
@@ -290,29 +228,12 @@ def test_an_impossible_query_type_is_rejected_with_its_reason(
     assert error.value.remedy
 
 
-@pytest.mark.parametrize("requested", ["neural_sparse", "seismic"])
-def test_plugin_enables_its_query_types(requested: QueryType) -> None:
-    assert (
-        select_query_type(make_cluster_info("opensearch", 3, 8), ALL, lambda: frozenset({NEURAL_SEARCH}), requested) == requested
-    )
-    assert (
-        select_query_type(make_cluster_info("opensearch"), ALL, fail_to_list_plugins, requested) == requested
-    )  # Serverless has it and lists none
-
-
-def test_seismic_is_selected_if_allowed_and_indexed() -> None:
-    opensearch = make_cluster_info("opensearch", 3, 8)
-    assert select_query_type(opensearch, ALL, fail_to_list_plugins, approximate=True) == "seismic"
-    for cluster_info, fields, approximate, requested in (
-        (opensearch, ALL, False, None),
-        (opensearch, ALL, True, "rank_features"),
-        (opensearch, WORDS_FIELD, True, None),
-        (make_cluster_info("opensearch", 3, 2), ALL, True, None),
-    ):
-        query_type = select_query_type(cluster_info, fields, fail_to_list_plugins, requested, approximate=approximate)  # type: ignore[arg-type]
-        assert query_type == "rank_features"
-    with pytest.raises(QueryError, match="tokens"):  # no field can rescore its candidates
-        select_query_type(opensearch, IndexFields(tokens=None, seismic=IDS_FIELD), fail_to_list_plugins, approximate=True)
+def test_plugin_enables_its_query_type() -> None:
+    requested: QueryType = "neural_sparse"
+    having = frozenset({NEURAL_SEARCH})
+    assert select_query_type(make_cluster_info("opensearch", 3, 8), ALL, lambda: having, requested) == requested
+    # Serverless has it and lists none
+    assert select_query_type(make_cluster_info("opensearch"), ALL, fail_to_list_plugins, requested) == requested
 
 
 def test_a_rejection_names_the_possible_query_types() -> None:
@@ -333,5 +254,3 @@ def test_fields_of_a_mapping() -> None:
     assert IndexFields.from_mapping(image) == IndexFields(tokens="rank_features")
     assert IndexFields.from_mapping({**image, **impacts}).impacts
     assert IndexFields.from_mapping({}) == IndexFields(tokens=None)
-    elastic = {IDS_FIELD: {"type": "sparse_vector"}}  # of Elasticsearch: no `method`
-    assert IndexFields.from_mapping(elastic).seismic is None
