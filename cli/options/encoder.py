@@ -147,8 +147,7 @@ def check_image_arguments(name: str, images: Sequence[str]) -> list[str]:
 
 def build_read_limits(*, allow_private: bool) -> ReadLimits:
     """Return the limits for reading an image, and whether its URL may lead to private addresses."""
-    from stair_es.sources.base import ReadLimits
-    from stair_es.sources.url_policy import UrlPolicy
+    from stair_es.sources.base import ReadLimits, UrlPolicy
 
     return ReadLimits(url_policy=UrlPolicy(allow_private=allow_private))
 

@@ -15,8 +15,7 @@ from stair_es.errors import DecodeError
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.search.query_encoder import QueryInputs, build_search_query, encode_query_image
-from stair_es.sources.base import ReadLimits
-from stair_es.sources.url_policy import UrlPolicy
+from stair_es.sources.base import ReadLimits, UrlPolicy
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "tabby-cat.jpg"
 LOCAL = UrlPolicy(allow_private=True, attempts=1, timeout_s=10.0)

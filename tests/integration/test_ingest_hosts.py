@@ -21,9 +21,8 @@ from stair_es.ingest.accounting.run_accounting import RunAccounting
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model.base import ModelSpec
-from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions, UrlPolicy
 from stair_es.sources.http.locator import UrlLocator
-from stair_es.sources.url_policy import UrlPolicy
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
 Run = Callable[..., IngestReport]

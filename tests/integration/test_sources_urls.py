@@ -22,11 +22,10 @@ import pytest
 import trustme
 
 from stair_es.errors import ReadError, RetryLater
-from stair_es.sources.base import ReadLimits, ReadResult
+from stair_es.sources.base import ReadLimits, ReadResult, UrlPolicy
 from stair_es.sources.http import ssrf
 from stair_es.sources.http.fetcher import Fetcher
 from stair_es.sources.http.locator import UrlLocator
-from stair_es.sources.url_policy import UrlPolicy
 
 IMAGE = bytes(range(256)) * 40
 HANGS_S = 20.0
@@ -579,7 +578,7 @@ FORKS = """
 import os, sys
 from stair_es.sources.base import ReadLimits
 from stair_es.sources.http.locator import UrlLocator
-from stair_es.sources.url_policy import UrlPolicy
+from stair_es.sources.base import UrlPolicy
 locator, limits = UrlLocator(sys.argv[1]), ReadLimits(url_policy=UrlPolicy(allow_private=True, timeout_s=10, attempts=1))
 sizes = [len(locator.read(limits).data)]
 child = os.fork()

@@ -107,8 +107,7 @@ class SourceArguments:
         Raises:
             UsageError: If the columns are invalid.
         """
-        from stair_es.sources.base import ReadLimits, SourceOptions, WalkOptions
-        from stair_es.sources.url_policy import UrlPolicy
+        from stair_es.sources.base import ReadLimits, SourceOptions, UrlPolicy, WalkOptions
 
         policy = UrlPolicy(allow_private=self.allow_private_urls, timeout_s=self.url_timeout_s, patience_s=self.url_patience_s)
         return SourceOptions(

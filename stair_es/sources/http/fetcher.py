@@ -17,13 +17,17 @@ import httpx2
 from stair_es._version import __version__
 from stair_es.errors import ReadError, RetryLater
 from stair_es.retry_after import BUSY_STATUSES, parse_retry_after
-from stair_es.sources.base import ReadResult
-from stair_es.sources.http.body import TruncatedBodyError, read_body
-from stair_es.sources.http.conditional import build_conditional_headers, build_response_version, get_last_modified
+from stair_es.sources.base import ReadResult, UrlPolicy
 from stair_es.sources.http.rate_limit import Deadline, HostLimiter
+from stair_es.sources.http.response import (
+    TruncatedBodyError,
+    build_conditional_headers,
+    build_response_version,
+    get_last_modified,
+    read_body,
+)
 from stair_es.sources.http.ssrf import GuardedBackend, Resolver, resolve_host
 from stair_es.sources.http.urls import redact_web_url
-from stair_es.sources.url_policy import UrlPolicy
 
 
 class RetryableError(Exception):

@@ -10,13 +10,18 @@ import pytest
 
 from stair_es.errors import ReadError, UsageError
 from stair_es.retry_after import parse_retry_after
-from stair_es.sources.http.body import TruncatedBodyError, read_body
-from stair_es.sources.http.conditional import build_conditional_headers, build_response_version, get_last_modified
+from stair_es.sources.base import UrlPolicy
 from stair_es.sources.http.fetcher import Fetcher
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.http.rate_limit import Deadline, HostLimiter
+from stair_es.sources.http.response import (
+    TruncatedBodyError,
+    build_conditional_headers,
+    build_response_version,
+    get_last_modified,
+    read_body,
+)
 from stair_es.sources.http.urls import normalize_url, redact_web_url
-from stair_es.sources.url_policy import UrlPolicy
 
 URL = "https://images.test/a.jpg"
 MODIFIED = {"last-modified": "Tue, 24 Nov 2026 10:00:00 GMT", "content-length": "7"}
