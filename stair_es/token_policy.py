@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import ResourceError
 from stair_es.system.user_files import read_json_file
-from stair_es.types import SparseVector
+from stair_es.types import SparseVector, is_utf8
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -311,10 +311,8 @@ def _parse_tokens(value: object, location: str) -> tuple[str, ...]:
 def _parse_token(value: object, location: str) -> str:
     if not isinstance(value, str):
         raise ResourceError(f"{location}: {json.dumps(value)} is not a token", _FORM)
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ResourceError(f"{location}: {value!r} is not valid Unicode (unpaired surrogate)", "Remove it.") from None
+    if not is_utf8(value):
+        raise ResourceError(f"{location}: {value!r} is not valid Unicode (unpaired surrogate)", "Remove it.")
     return value
 
 

@@ -6,6 +6,7 @@ import re
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from stair_es.errors import UsageError
+from stair_es.types import is_utf8
 
 MASK = "***"
 
@@ -48,12 +49,11 @@ def mask_urls(urls: str) -> str:
 
 def _find_flaw(url: str) -> str:
     """Return what is wrong with a URL, without repeating any part of it; an empty string if it is valid."""
+    if not is_utf8(url):
+        return "it isn't UTF-8"
     try:
-        url.encode()
         parts = urlsplit(url)
         port = parts.port
-    except UnicodeEncodeError:
-        return "it isn't UTF-8"
     except ValueError:
         return "its host or port can't be read"
     if parts.scheme not in ("http", "https"):

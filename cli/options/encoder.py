@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import StairError, UsageError
+from stair_es.types import is_utf8
 
 from ..output.console import print_notice
 from . import config_file, connections
@@ -158,10 +159,6 @@ def check_text_encoding(text: str) -> str:
     Raises:
         UsageError: If they are not.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(
-            f"not valid text in the terminal's encoding: {text!r}", "Write it in UTF-8, with a UTF-8 locale."
-        ) from None
+    if not is_utf8(text):
+        raise UsageError(f"not valid text in the terminal's encoding: {text!r}", "Write it in UTF-8, with a UTF-8 locale.")
     return text

@@ -13,24 +13,15 @@ from urllib.parse import urlsplit
 import urllib3
 
 from stair_es.cluster.client import tls
-from stair_es.dashboards.connection import DASHBOARDS_ENV_PREFIX, DASHBOARDS_VARIABLES, ENV_DASHBOARDS_URL, DashboardsConnection
+from stair_es.dashboards.connection import DASHBOARDS_VARIABLES, ENV_DASHBOARDS_URL, DashboardsConnection
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable
-from stair_es.retry_after import BUSY_STATUSES, parse_retry_after
+from stair_es.retry import BUSY_STATUSES, RetryPolicy, parse_retry_after
 from stair_es.system.user_files import parse_json
 
-_RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
-_MAX_RETRY_DELAY_S = 30.0
+_RETRY = RetryPolicy(attempts=5, backoff_s=2.0, max_retry_after_s=30.0)
 _CONNECT_TIMEOUT_S = 10.0
 _MAX_ERROR_LENGTH = 300
 _LOGIN_HINTS = ("login", "signin", "sign-in", "auth", "oauth", "saml", "oidc", "sso")
-_LOGIN_REMEDIES = {
-    "none": f"Set {DASHBOARDS_ENV_PREFIX}USER and {DASHBOARDS_ENV_PREFIX}PASSWORD, or {DASHBOARDS_ENV_PREFIX}API_KEY "
-    f"(each may be a file: {DASHBOARDS_ENV_PREFIX}PASSWORD_FILE, ...).",
-    "basic": f"Check {DASHBOARDS_ENV_PREFIX}USER and {DASHBOARDS_ENV_PREFIX}PASSWORD; "
-    f"where basic login is off, set {DASHBOARDS_ENV_PREFIX}API_KEY or {DASHBOARDS_ENV_PREFIX}TOKEN.",
-    "api_key": f"Check {DASHBOARDS_ENV_PREFIX}API_KEY: it may be incorrect, expired or invalidated.",
-    "bearer": f"Check {DASHBOARDS_ENV_PREFIX}TOKEN: such tokens expire.",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +67,15 @@ class DashboardsSession:
             AuthenticationFailed: If the status is 401 or 403, or the response redirects to a login page.
             ClusterError: If the response redirects elsewhere or is not JSON, or the product is still busy after all retries.
         """
-        for delay_s in (*_RETRY_DELAYS_S, None):
+        for attempt in range(1, _RETRY.attempts + 1):
             response, error = self._send_once(method, path, fields)
             if response is not None and response.status not in BUSY_STATUSES:
                 self._check_response(response)
                 return response
-            if delay_s is None:
-                break
-            if error is not None and (tls.is_permanent_tls_error(error) or delay_s > _RETRY_DELAYS_S[0]):
+            if error is not None and (tls.is_permanent_tls_error(error) or attempt > 1):
                 raise self._build_unreachable_error(error)  # a busy server gets more time than one that doesn't listen
-            self._sleep(min(_parse_retry_after(response) or delay_s, _MAX_RETRY_DELAY_S))
+            if attempt < _RETRY.attempts:
+                self._sleep(_RETRY.compute_delay_s(attempt, _parse_retry_after(response)))
         if response is None:
             raise self._build_unreachable_error(error)
         raise ClusterError(
@@ -118,7 +108,9 @@ class DashboardsSession:
         """Raise an error if the caller can't handle the response."""
         url = self.connection.safe_url
         if response.status == 401:
-            raise AuthenticationFailed(f"{url} refused the login (HTTP 401)", _LOGIN_REMEDIES[self.connection.security.method])
+            raise AuthenticationFailed(
+                f"{url} refused the login (HTTP 401)", DASHBOARDS_VARIABLES.get_login_remedy(self.connection.security.method)
+            )
         if response.status == 403:
             raise AuthenticationFailed(
                 f"{url} denies access (HTTP 403): {self.get_error_text(response)}",
@@ -142,7 +134,7 @@ class DashboardsSession:
         if any(hint in path.lower() or hint in (urlsplit(location).hostname or "") for hint in _LOGIN_HINTS):
             return AuthenticationFailed(
                 f"{url} redirects to a login page{target} (HTTP {response.status})",
-                _LOGIN_REMEDIES[self.connection.security.method],
+                DASHBOARDS_VARIABLES.get_login_remedy(self.connection.security.method),
             )
         return ClusterError(
             f"{url} redirects (HTTP {response.status}){target}",

@@ -12,6 +12,7 @@ from stair_es.errors import UsageError
 from stair_es.sources.base import ListingFailure, Source, SourceItem
 from stair_es.sources.io.uris import STDIN_URI
 from stair_es.sources.limits import MAX_FIELD_NAME_CHARS, NameCounter
+from stair_es.types import is_utf8
 
 _LEFT_OUT = (
     ("hidden", "hidden file or folder", "hidden files and folders", "--hidden"),
@@ -92,11 +93,9 @@ class SourceStream:
 
 def _replace_invalid_uri(found: SourceItem | ListingFailure) -> SourceItem | ListingFailure:
     """Return the item, or an unlisted one if its URI is not valid Unicode (from a damaged table): no document can have it."""
-    try:
-        found.uri.encode()
-    except UnicodeEncodeError:
-        return ListingFailure(found.uri.encode(errors="backslashreplace").decode(), found.source, "its URI is not valid Unicode")
-    return found
+    if is_utf8(found.uri):
+        return found
+    return ListingFailure(found.uri.encode(errors="backslashreplace").decode(), found.source, "its URI is not valid Unicode")
 
 
 def _is_document_field(name: str) -> bool:

@@ -13,13 +13,9 @@ from support.servers.recording_proxy import RecordedRequest, RecordingProxy, Stu
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.retry import (
-    RetryPolicy,
-    compute_backoff_s,
-    compute_retry_delay_s,
-    get_retry_after_s,
-)
+from stair_es.cluster.client.retry import get_retry_after_s
 from stair_es.errors import ClusterError, ClusterUnreachable
+from stair_es.retry import RetryPolicy
 
 _POLICY = RetryPolicy(attempts=4, backoff_s=0.001)
 
@@ -125,13 +121,12 @@ def test_without_the_header_the_wait_doubles_up_to_its_limit() -> None:
     policy = RetryPolicy(backoff_s=1, max_backoff_s=4)
     for attempt, full in ((1, 1), (2, 2), (3, 4), (9, 4)):
         for wait in (
-            compute_retry_delay_s(attempt, policy),
-            compute_retry_delay_s(attempt, policy, _Failed(None)),
-            compute_backoff_s(attempt, policy),
+            policy.compute_delay_s(attempt),
+            policy.compute_delay_s(attempt, get_retry_after_s(_Failed(None))),
         ):
             assert full / 2 <= wait <= full
 
 
 def test_rejected_clients_retry_at_different_times() -> None:
     policy = RetryPolicy(backoff_s=1)
-    assert len({compute_retry_delay_s(1, policy, _Failed("5")) for _ in range(20)}) > 10
+    assert len({policy.compute_delay_s(1, 5.0) for _ in range(20)}) > 10

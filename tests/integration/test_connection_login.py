@@ -15,9 +15,9 @@ from stair_es.cluster.client.auth import SecuritySettings
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.index.aliases import get_alias_targets
 from stair_es.errors import AuthenticationFailed, ClusterError, UsageError
+from stair_es.retry import RetryPolicy
 
 # Each secret is one word that can be looked for.
 _SECRET = "hunter2päss,wörd:/"

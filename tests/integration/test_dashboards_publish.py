@@ -303,7 +303,10 @@ def test_a_product_that_starts_is_waited_for(server: DashboardsServer) -> None:
     server.planned_responses = [not_ready, busy, makes_no_sense]
     pauses: Pauses = []
     assert failed(sent(DashboardsConnection(url=server.url), pauses=pauses)) == {}
-    assert pauses == [1.0, 7.0, 4.0]
+    first, requested, third = pauses
+    assert first <= 2.0
+    assert 7.0 <= requested <= 9.0
+    assert 4.0 <= third <= 8.0
 
 
 def test_permanent_outage_is_an_error(server: DashboardsServer) -> None:
@@ -311,7 +314,8 @@ def test_permanent_outage_is_an_error(server: DashboardsServer) -> None:
     pauses: Pauses = []
     with pytest.raises(ClusterError, match=r"busy or not ready \(HTTP 503\): server is not ready yet"):
         sent(DashboardsConnection(url=server.url), pauses=pauses)
-    assert pauses == [1.0, 2.0, 4.0, 8.0]
+    assert len(pauses) == 4
+    assert 14.5 <= sum(pauses) <= 29.0  # a product needs about 15 s to start
 
 
 def test_lost_responses_are_retried(server: DashboardsServer) -> None:
@@ -319,7 +323,7 @@ def test_lost_responses_are_retried(server: DashboardsServer) -> None:
     status = Response.json({"version": {"number": server.version}})
     server.planned_responses = [status, None]  # the import's answer never comes
     assert failed(sent(DashboardsConnection(url=server.url), pauses=pauses)) == {}
-    assert pauses == [1.0]
+    assert len(pauses) == 1
 
 
 def test_an_unreachable_server_is_reported(server: DashboardsServer) -> None:

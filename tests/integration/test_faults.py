@@ -44,7 +44,6 @@ from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.errors import (
     AuthenticationFailed,
@@ -54,6 +53,7 @@ from stair_es.errors import (
     UnsupportedTarget,
     UsageError,
 )
+from stair_es.retry import RetryPolicy
 
 
 def _probe(url: str) -> str:

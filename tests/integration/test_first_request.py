@@ -14,7 +14,6 @@ from stair_es import SparseVector, resources
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.documents import state
 from stair_es.cluster.index.lifecycle import open_index
 from stair_es.cluster.metadata.index_metadata import IndexSpec
@@ -22,6 +21,7 @@ from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model.base import ModelSpec
+from stair_es.retry import RetryPolicy
 from stair_es.search.searcher import Searcher
 from stair_es.sources.registry import open_source
 

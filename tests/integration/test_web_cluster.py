@@ -18,12 +18,12 @@ from support.models import tiny_stair
 from support.servers.hostile_http_server import PageClient, Response, serve_page
 from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
-from stair_es.cluster.client import retry
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import ClusterUnreachable, IndexMismatch, StairError
 from stair_es.model import registry
+from stair_es.retry import RetryPolicy
 from stair_es.token_policy import parse_policy
 from stair_es.web import index_state
 
@@ -50,7 +50,7 @@ def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def _fresh_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request asks the cluster for the state of the index, as often as ever, but without waiting between attempts."""
     monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
-    monkeypatch.setattr(retry, "compute_backoff_s", lambda *_: 0.0)
+    monkeypatch.setattr(RetryPolicy, "compute_delay_s", lambda *_: 0.0)
 
 
 def everything(page: PageClient, corpus: Corpus) -> dict[str, int]:

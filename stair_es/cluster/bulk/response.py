@@ -12,7 +12,7 @@ from opensearchpy import exceptions
 from stair_es.cluster.client.exceptions import explain_reason
 from stair_es.cluster.client.retry import is_retryable_error
 from stair_es.cluster.metadata.index_metadata import make_write_alias
-from stair_es.retry_after import BUSY_STATUSES
+from stair_es.retry import BUSY_STATUSES
 
 ItemStatus: TypeAlias = Literal["done", "failed", "busy", "forbidden", "closed", "wrong_index"]
 """`forbidden`, `closed` and `wrong_index` are not caused by the document, and retrying doesn't help."""

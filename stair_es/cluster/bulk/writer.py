@@ -63,9 +63,10 @@ from stair_es.cluster.bulk.response import (
 )
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
 from stair_es.cluster.client.exceptions import choose_grant_remedy, translate_errors
-from stair_es.cluster.client.retry import RetryPolicy, compute_retry_delay_s, log_retry
+from stair_es.cluster.client.retry import get_retry_after_s, log_retry
 from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexMismatch
+from stair_es.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
@@ -260,7 +261,7 @@ class _BulkCall:
             self.max_bytes = max(self.max_bytes // 2, _MIN_CHUNK_BYTES)
         self._queue_actions(busy)
         log_retry(self.writer.cluster.connection, f"{len(busy)} documents: {response.get_result(busy[0]).reason}", self.attempt)
-        self.writer.sleep(min(compute_retry_delay_s(self.attempt, self.policy, response.error), remaining_s))
+        self.writer.sleep(min(self.policy.compute_delay_s(self.attempt, get_retry_after_s(response.error)), remaining_s))
 
     def _shrink_requests(self, chunk: list[SerializedAction]) -> None:
         if len(chunk) == 1:

@@ -15,6 +15,8 @@ from stair_es.errors import UsageError
 from stair_es.types import is_utf8
 from stair_es.urls import parse_node_url, remove_login
 
+AuthMethod = Literal["none", "basic", "api_key", "bearer", "aws"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class SecurityVariables:
@@ -37,6 +39,20 @@ class SecurityVariables:
         """Return the option of a field."""
         return self.option_prefix + name.replace("_", "-")
 
+    def get_login_remedy(self, method: AuthMethod) -> str:
+        """Return what to do about a login that was refused."""
+        user, password, key, token = (self.secrets[name] for name in ("user", "password", "api_key", "bearer_token"))
+        remedies: dict[AuthMethod, str] = {
+            "none": f"Set {key}, or {user} and {password} (each may be a file: {key}_FILE, ...).",
+            "basic": f"Check {user} and {password}, or the user and the password in {self.url}; where basic login is off, set"
+            f" {key} or {token}.",
+            "api_key": f"Check {key}: it may be incorrect, expired or invalidated.",
+            "bearer": f"Check {token}: such tokens expire.",
+            "aws": "Check the AWS credentials (aws sts get-caller-identity), the region, and the service: es, or aoss for"
+            " Serverless.",
+        }
+        return remedies[method]
+
 
 CLUSTER_VARIABLES = SecurityVariables(
     secrets={
@@ -57,7 +73,6 @@ CLUSTER_VARIABLES = SecurityVariables(
     url="the URL",
 )
 
-AuthMethod = Literal["none", "basic", "api_key", "bearer", "aws"]
 _MIN_REDACTED_CHARS = 4
 """Minimum length of a secret to redact: shorter ones occur in many words of any message."""
 _FILE_REMEDY = "Specify a text file with the bare value. The variable's value isn't shown: it may be the secret itself."

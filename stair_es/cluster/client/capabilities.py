@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from opensearchpy import exceptions
 
 from stair_es.cluster.client.exceptions import get_error_reason, translate_errors
-from stair_es.cluster.client.retry import INTERACTIVE_RETRY, NO_RETRY, RetryPolicy, is_busy_error, retry_call
+from stair_es.cluster.client.retry import INTERACTIVE_RETRY, NO_RETRY, is_busy_error, retry_call
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, QueryError, UnsupportedTarget
-from stair_es.retry_after import BUSY_STATUSES
+from stair_es.retry import BUSY_STATUSES, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
 from stair_es.cluster.client.exceptions import translate_errors
-from stair_es.cluster.client.retry import RetryPolicy, retry_call
+from stair_es.cluster.client.retry import retry_call
+from stair_es.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,19 +12,12 @@ from opensearchpy import exceptions
 
 from stair_es.cluster.client import tls
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexClosed, MissingModule, NotASearchCluster
-from stair_es.retry_after import BUSY_STATUSES
+from stair_es.retry import BUSY_STATUSES
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
 
 _MAX_REQUEST_CHARS = 300
-_LOGIN_REMEDIES = {
-    "none": "Set STAIR_ES_API_KEY, or STAIR_ES_USER and STAIR_ES_PASSWORD (each may be a file: STAIR_ES_API_KEY_FILE, ...).",
-    "basic": "Check STAIR_ES_USER and STAIR_ES_PASSWORD, or the user and the password in STAIR_ES_URL.",
-    "api_key": "Check STAIR_ES_API_KEY: it may be incorrect, expired or invalidated.",
-    "bearer": "Check STAIR_ES_BEARER_TOKEN: such tokens expire.",
-    "aws": "Check the AWS credentials (aws sts get-caller-identity), the region, and the service: es, or aoss for Serverless.",
-}
 _GRANT = "Grant it to the user: docs/howto/secure.md#roles has the roles for search, ingest, policies, templates and the doctor."
 _GRANT_ON_AWS = "Allow it in the domain's access policy, or the collection's data access policy."
 
@@ -93,7 +86,9 @@ def _translate_error(error: exceptions.TransportError, connection: Connection) -
     if isinstance(error, exceptions.ConnectionError):
         return _build_unreachable_error(error, where, connection)
     if error.status_code == 401:
-        return AuthenticationFailed(f"{where} refused the login (HTTP 401)", _LOGIN_REMEDIES[connection.security.method])
+        return AuthenticationFailed(
+            f"{where} refused the login (HTTP 401)", connection.security.variables.get_login_remedy(connection.security.method)
+        )
     if error.status_code == 403 and error.error in ("cluster_block_exception", "index_create_block_exception"):
         return ClusterError(
             f"{where}: {get_error_reason(error, connection)}", "`stair-es doctor --index NAME` prints how to remove the block."

@@ -1,36 +1,22 @@
-"""Retries: which errors are temporary, and how long to wait."""
+"""Retries of calls of the client: which errors are temporary."""
 
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from opensearchpy import exceptions
 
 from stair_es.cluster.client import tls
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
-from stair_es.retry_after import BUSY_STATUSES, parse_retry_after
+from stair_es.retry import BUSY_STATUSES, RetryPolicy, parse_retry_after
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetryPolicy:
-    """Number of attempts and back-off: by default for about a minute."""
-
-    attempts: int = 8
-    backoff_s: float = 0.5
-    """Delay before the second attempt; doubles up to `max_backoff_s`, each time with jitter (half to full)."""
-    max_backoff_s: float = 15.0
-    max_retry_after_s: float = 60.0
-    """Maximum delay that a server may request by `Retry-After`."""
 
 
 INTERACTIVE_RETRY = RetryPolicy(attempts=4, max_retry_after_s=2.0)
@@ -54,28 +40,9 @@ def is_busy_error(error: exceptions.TransportError) -> bool:
     return error.status_code in BUSY_STATUSES
 
 
-def compute_retry_delay_s(attempt: int, policy: RetryPolicy, error: object | None = None) -> float:
-    """Compute the delay after attempt number `attempt` (from 1) failed with `error`, in seconds.
-
-    A delay that the server requests by `Retry-After` is a minimum, with jitter so that clients don't all return at the same
-    moment.
-    """
-    delay_s = compute_backoff_s(attempt, policy)
-    requested_s = get_retry_after_s(error)
-    if requested_s is None:
-        return delay_s
-    return max(delay_s, min(requested_s, policy.max_retry_after_s) + random.uniform(0.0, policy.backoff_s))
-
-
 def get_retry_after_s(error: object | None) -> float | None:
     """Get the delay in the server's `Retry-After` header; None without a valid one."""
     return parse_retry_after(str(getattr(error, "retry_after", None) or ""))
-
-
-def compute_backoff_s(attempt: int, policy: RetryPolicy) -> float:
-    """Compute the delay as `compute_retry_delay_s` does, without the server's `Retry-After`."""
-    full: float = min(policy.max_backoff_s, policy.backoff_s * 2 ** (attempt - 1))
-    return full * random.uniform(0.5, 1.0)
 
 
 def log_retry(connection: Connection, cause: object, attempt: int) -> None:
@@ -103,5 +70,5 @@ def retry_call(
             if not should_retry(error):
                 raise
             log_retry(connection, error, attempt)
-            sleep(compute_retry_delay_s(attempt, policy, error))
+            sleep(policy.compute_delay_s(attempt, get_retry_after_s(error)))
     return call()

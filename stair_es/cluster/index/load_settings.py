@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.errors import ClusterError
+from stair_es.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

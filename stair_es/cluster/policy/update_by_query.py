@@ -13,8 +13,8 @@ from stair_es.cluster.client.cancellation import sleep_unless_cancelled
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import choose_grant_remedy, get_error_reason
-from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.errors import AuthenticationFailed, ClusterError, UnsupportedTarget
+from stair_es.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch

@@ -13,10 +13,10 @@ from opensearchpy import exceptions
 from stair_es._itertools import batched
 from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.exceptions import translate_errors
-from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.index.lifecycle import open_index
 from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.errors import ClusterError, QueryError
+from stair_es.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster

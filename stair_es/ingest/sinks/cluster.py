@@ -19,7 +19,6 @@ from stair_es.cluster.bulk.writer import BulkResult
 from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.documents import state
 from stair_es.cluster.documents.read import WriteVersion
 from stair_es.cluster.documents.state import IndexedDocument
@@ -37,6 +36,7 @@ from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions, TokenIndex
 from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter, get_shared_cluster
 from stair_es.ingest.sinks.features import IndexSinkResult, TokenIndexPlan
 from stair_es.model.used_folders import record_model_folder
+from stair_es.retry import RetryPolicy
 from stair_es.token_policy import TokenPolicy
 
 logger = logging.getLogger(__name__)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import http
+import math
 import os
-import random
 import ssl
 import threading
 import time
@@ -16,7 +16,7 @@ import httpx2
 
 from stair_es._version import __version__
 from stair_es.errors import ReadError, RetryLater
-from stair_es.retry_after import BUSY_STATUSES, parse_retry_after
+from stair_es.retry import BUSY_STATUSES, RetryPolicy, parse_retry_after
 from stair_es.sources.base import ReadResult, UrlPolicy
 from stair_es.sources.http.rate_limit import Deadline, HostLimiter
 from stair_es.sources.http.response import (
@@ -84,7 +84,7 @@ _RETRYABLE_STATUSES = BUSY_STATUSES | {408, 425, 500}
 """Statuses of servers that may differ on the next attempt."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_DRAIN = 16 * 1024
-_MAX_BACKOFF_S = 8.0
+_BACKOFF = RetryPolicy(max_backoff_s=8.0, max_retry_after_s=math.inf)
 
 
 class Fetcher:
@@ -122,7 +122,7 @@ class Fetcher:
             except RetryableError as error:
                 if defer and error.wait_s:
                     raise RetryLater(error.reason, "Run again later.", error.host, error.wait_s) from error
-                wait_s = max(error.wait_s, min(_MAX_BACKOFF_S, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
+                wait_s = _BACKOFF.compute_delay_s(attempt, error.wait_s or None)
                 if deadline.remaining_s <= 0:
                     raise ReadError(f"{error.reason}; not completed within {self._policy.timeout_s:g} s") from error
                 if attempt == self._policy.attempts or wait_s >= deadline.remaining_s:

@@ -14,7 +14,6 @@ from stair_es.cluster.bulk.actions import (
 )
 from stair_es.cluster.bulk.response import ItemResult, classify_item, classify_request_error, parse_bulk_response
 from stair_es.cluster.bulk.writer import BulkPolicy
-from stair_es.cluster.client.retry import compute_backoff_s
 
 
 def test_an_operation_is_two_lines_of_json() -> None:
@@ -49,7 +48,7 @@ def test_chunks_keep_order_and_limits_and_lose_nothing() -> None:
 
 @pytest.mark.parametrize(("attempt", "full"), [(1, 0.5), (2, 1.0), (4, 4.0), (30, 15.0)])
 def test_backoff_doubles_with_jitter_up_to_its_limit(attempt: int, full: float) -> None:
-    waits = [compute_backoff_s(attempt, BulkPolicy()) for _ in range(200)]
+    waits = [BulkPolicy().compute_delay_s(attempt) for _ in range(200)]
     assert full / 2 <= min(waits) < max(waits) <= full
 
 

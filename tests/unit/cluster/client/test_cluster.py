@@ -11,8 +11,9 @@ from support.servers.fault_proxy import MaybeResponse, Request, Response, start_
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.retry import NO_RETRY, RetryPolicy
+from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.errors import ClusterError, IngestError
+from stair_es.retry import RetryPolicy
 
 
 class Node:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from stair_es.errors import ReadError, UsageError
-from stair_es.retry_after import parse_retry_after
+from stair_es.retry import parse_retry_after
 from stair_es.sources.base import UrlPolicy
 from stair_es.sources.http.fetcher import Fetcher
 from stair_es.sources.http.locator import UrlLocator
