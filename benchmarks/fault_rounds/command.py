@@ -16,6 +16,7 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
+from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
 from stair_es.model.base import ModelSpec
 from stair_es.sources.registry import open_source
 
@@ -111,7 +112,7 @@ def run_in_process(
         model=ModelSpec(name=model),
         runner="local",
         batch_images=BATCH_IMAGES,
-        sink_options=dict(sink),
+        sink_options=ClusterSinkOptions().override(sink),
         dead_letters=dead_letters,
     )
     opened = [open_source(str(source)) for source in sources]

@@ -7,9 +7,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any
 
-from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
-from stair_es.cluster.bulk.writer import BulkResult, BulkWriter
+from stair_es.cluster.bulk.writer import BulkWriter
+from stair_es.store import BulkRequestStats, BulkResult
 
 
 def check_written(written: BulkResult) -> BulkResult:

@@ -14,7 +14,7 @@ from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.plan import build_sink_plan, build_worker_config, load_sink_kind
 from stair_es.ingest.resync import find_stale_documents
-from stair_es.ingest.sinks.features import HasTokenIndex, TokenIndexPlan
+from stair_es.ingest.sinks.base import TokenIndexPlan
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import WorkerConfig, check_batch
 from stair_es.ingest.state import Batch, Outcome, Pending
@@ -83,7 +83,7 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
             stale=len(removed),
             stale_uris=removed,
             index=session.index if session else None,
-            token_index=kind.plan_token_index(plan) if isinstance(kind, HasTokenIndex) else None,
+            token_index=kind.plan_token_index(plan),
         )
 
 

@@ -15,6 +15,7 @@ from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import ResourceError
 from stair_es.ingest.enrichers.base import EnricherSpec, get_enricher
 from stair_es.ingest.executors.ray import RayOptions
+from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
 from stair_es.model.base import ModelSpec
 from stair_es.sources.base import SourceOptions
 from stair_es.sources.image.decode import DecodeLimits
@@ -39,7 +40,8 @@ class BaseIngestOptions(ABC):
     document: DocumentSettings = field(default_factory=DocumentSettings)
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
     sink: str = "cluster"
-    sink_options: Mapping[str, str] = field(default_factory=dict)
+    sink_options: ClusterSinkOptions | Mapping[str, str] = field(default_factory=ClusterSinkOptions)
+    """Options of the built-in sink, or those given to another one."""
     policy: TokenPolicy | None = None
     """Token policy of a new index; an existing index has its own."""
     dead_letters: Path | None = None
@@ -74,7 +76,7 @@ class IngestOptions(BaseIngestOptions):
         return {
             **asdict(self.document),
             "enrichers": [*self.enricher_versions],
-            "mapping": _hash_mapping(self.sink_options.get("mapping")),
+            "mapping": _hash_mapping(self.sink_options.mapping) if isinstance(self.sink_options, ClusterSinkOptions) else None,
         }
 
     @property
@@ -98,9 +100,9 @@ def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> t
     return "local", f"fewer than {RAY_MIN_IMAGES:,} images: starting Ray would take longer than it saves"
 
 
-def _hash_mapping(mapping: str | None) -> str | None:
+def _hash_mapping(mapping: Path | None) -> str | None:
     """Return the digest of a custom mapping, so that changing the mapping builds a new index."""
     try:
-        return hashlib.sha256(read_bytes_file(Path(mapping))).hexdigest()[:16] if mapping else None
+        return hashlib.sha256(read_bytes_file(mapping)).hexdigest()[:16] if mapping else None
     except (OSError, ValueError) as error:
         raise ResourceError(f"can't read the mapping {mapping}: {error}", "Specify a JSON file.") from error

@@ -10,10 +10,9 @@ from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.errors import UsageError
 from stair_es.ingest.options import BaseIngestOptions, IngestOptions
 from stair_es.ingest.sinks.base import SinkKind, SinkPlan, SinkSession
-from stair_es.ingest.sinks.features import HasPolicy
+from stair_es.ingest.sinks.cluster_options import ClusterPlan, ClusterSinkOptions
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.model import registry
-from stair_es.token_policy import TokenPolicy
 
 
 def load_sink_kind(options: BaseIngestOptions) -> SinkKind:
@@ -38,21 +37,28 @@ def build_sink_plan(options: BaseIngestOptions, connection: Connection | None) -
         ModelError: If the model is broken.
     """
     card = registry.get_indexable_card(options.model.name, options.model.fit, options.model.settings)
-    return SinkPlan(
+    index_spec = IndexSpec(
+        model_name=registry.make_portable_name(options.model.name),
+        model_id=card.model_id,
+        fit=card.image_spec.fit,
+        settings=options.settings,
+    )
+    plan = SinkPlan(
         alias=options.alias,
-        index_spec=IndexSpec(
-            model_name=registry.make_portable_name(options.model.name),
-            model_id=card.model_id,
-            fit=card.image_spec.fit,
-            settings=options.settings,
-        ),
-        document=options.document,
-        bulk=options.bulk,
-        connection=connection,
+        digest=index_spec.digest,
         options=options.sink_options,
         policy=options.policy,
-        settings=options.model.settings,
+        connection=connection,
         resync=isinstance(options, IngestOptions) and options.resync,
+    )
+    if not isinstance(options.sink_options, ClusterSinkOptions):
+        return plan
+    return ClusterPlan(
+        **vars(plan),
+        index_spec=index_spec,
+        document=options.document,
+        bulk=options.bulk,
+        settings=options.model.settings,
     )
 
 
@@ -71,10 +77,5 @@ def build_worker_config(options: IngestOptions, session: SinkSession) -> WorkerC
         decode_limits=options.decode_limits,
         enrichers=options.enrichers,
         enricher_versions=options.enricher_versions,
-        policy=get_session_policy(session, options),
+        policy=session.choose_policy(options.policy),
     )
-
-
-def get_session_policy(session: SinkSession, options: BaseIngestOptions) -> TokenPolicy | None:
-    """Return the token policy of a run: that of the sink, if it can have one."""
-    return session.policy if isinstance(session, HasPolicy) else options.policy

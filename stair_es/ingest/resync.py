@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from stair_es._itertools import batched
 from stair_es.cluster.bulk.response import WRITTEN_AGAIN
-from stair_es.cluster.documents.state import IndexedDocument
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.sinks.base import SinkSession
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.sources.io.uris import STDIN_URI
+from stair_es.store import IndexedDocument
 
 logger = logging.getLogger(__name__)
 

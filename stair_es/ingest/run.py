@@ -17,9 +17,7 @@ from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
 from stair_es.ingest.options import BaseIngestOptions
-from stair_es.ingest.plan import get_session_policy
 from stair_es.ingest.sinks.base import RunCoverage, SinkSession
-from stair_es.ingest.sinks.features import IndexSinkResult
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import describe_losses
 from stair_es.ingest.state import Batch
@@ -69,7 +67,7 @@ class IngestRun:
         start, session = time.perf_counter(), self.session
         kind = "new index" if session.is_empty else "index"
         logger.info("%s: %s for %s on %s", kind, session.index, self.options.alias, session.label)
-        if policy := get_session_policy(session, self.options):
+        if policy := session.choose_policy(self.options.policy):
             logger.info("token policy: %s", policy.label)
         self.accounting.dead_letters.prepare_file()
         try:
@@ -136,5 +134,5 @@ class IngestRun:
             runner=self.runner,
             dead_letters=str(accounting.dead_letters.path) if accounting.dead_letters.count else None,
             failure_reasons=accounting.get_failure_reasons(),
-            token_index=result.token_index if isinstance(result, IndexSinkResult) else None,
+            token_index=result.token_index,
         )

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.errors import IngestError
 from stair_es.ingest.accounting.run_accounting import BulkStats
@@ -22,6 +21,7 @@ from stair_es.ingest.prefetch import PrefetchQueue
 from stair_es.ingest.stages import mark_failed
 from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending, estimate_listed_bytes
 from stair_es.sources.base import ListingFailure, SourceItem
+from stair_es.store import BulkRequestStats
 
 CHECK_IMAGES = 256
 MAX_TAKES = 4

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.cluster.documents.document import (
     DocumentSettings,
     ImageMetadata,
@@ -37,11 +36,12 @@ from stair_es.model.base import Encoder, ModelSpec
 from stair_es.sources.base import ReadLimits, SourceItem
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.io.uris import split_image_uri
+from stair_es.store import BulkRequestStats
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import ImageSpec, SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.cluster.documents.state import StoredVersion
+    from stair_es.store import StoredVersion
 
 EMPTIED_BY_POLICY = "the token policy leaves it no token"
 _LOSS_MESSAGES = {

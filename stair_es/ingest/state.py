@@ -14,11 +14,11 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from stair_es.cluster.documents.document import ImageMetadata
-from stair_es.cluster.documents.state import StoredVersion
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.image.decode import DecodedImage
 from stair_es.sources.kinds.fields import estimate_json_bytes
+from stair_es.store import StoredVersion
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
-from stair_es.cluster.documents.state import IndexedDocument
 from stair_es.cluster.index.lifecycle import find_index
 from stair_es.cluster.metadata.index_metadata import IndexSpec, make_write_alias
 from stair_es.cluster.policy.manager import PolicyManager
@@ -25,7 +24,8 @@ from stair_es.cluster.policy.update_by_query import UpdateLimits
 from stair_es.cluster.token_index import sync
 from stair_es.errors import IndexMismatch
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter
+from stair_es.ingest.sinks.cluster import ClusterSinkWriter
+from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions, SwapMode
 from stair_es.ingest.texts.pipeline import TextIngestOptions, run_text_ingest
 from stair_es.ingest.texts.sources import open_text_source
 from stair_es.model.base import ModelSpec
@@ -110,11 +110,11 @@ def test_the_alias_is_moved_to_a_foreign_index(runs: IngestRuns) -> None:
 
 
 @pytest.mark.parametrize("swap", ["auto", "never"])
-def test_the_alias_is_moved_while_the_next_index_is_built(runs: IngestRuns, swap: str) -> None:
+def test_the_alias_is_moved_while_the_next_index_is_built(runs: IngestRuns, swap: SwapMode) -> None:
     live, foreign = runs.run("second", PhotoSource(0, 2)).index, runs.create_foreign_index()
     plan = PauseOnce(lambda: runs.move_alias(runs.alias, foreign))
     with pytest.raises(IndexMismatch, match=f"now points to {foreign}"):
-        runs.run_paused(plan, sink_options={"swap": swap})
+        runs.run_paused(plan, sink_options=ClusterSinkOptions(swap=swap))
     [own] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
     runs.check_documents(own, COUNT, "first-1")
     runs.check_documents(live, 2, "second-1")
@@ -150,7 +150,9 @@ def test_builds_replace_an_index_removed_during_the_run(runs: IngestRuns, gone: 
 
 def test_unswapped_build_survives_removal_of_the_index(runs: IngestRuns) -> None:
     live = runs.run("second", PhotoSource(0, 2)).index
-    report = runs.run_paused(PauseOnce(lambda: runs.client.indices.delete(index=live)), sink_options={"swap": "never"})
+    report = runs.run_paused(
+        PauseOnce(lambda: runs.client.indices.delete(index=live)), sink_options=ClusterSinkOptions(swap="never")
+    )
     assert not report.swapped
     assert report.not_swapped_reason.endswith(f"PUT /{report.index}/_alias/{runs.alias}")
     assert not runs.client.indices.exists_alias(name=runs.alias)
@@ -195,11 +197,11 @@ def test_alias_of_the_index_is_moved_manually(runs: IngestRuns) -> None:
 def test_every_kind_of_write_notices_where_it_went(runs: IngestRuns, call: str) -> None:
     own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
     runs.move_alias(make_write_alias(own), foreign)
-    writer = ClusterSinkWriter(connection=Connection(url=runs.url), index=own, policy=BulkPolicy())
+    writer = ClusterSinkWriter(cluster=Cluster(Connection(url=runs.url)), index=own, policy=BulkPolicy())
     calls: dict[str, Callable[[], object]] = {
         "write": lambda: writer.write([("new", {"mine": "x"})], 1000),
         "update": lambda: writer.update([("missing", {"mine": "x"})]),
-        "delete": lambda: writer.delete([IndexedDocument(id="missing", uri="", source="")]),
+        "delete": lambda: writer.delete(["missing"]),
     }
     with pytest.raises(IndexMismatch, match=f"documents for '{own}' were stored in '{foreign}'"):
         calls[call]()
@@ -235,7 +237,7 @@ def test_moved_token_aliases(runs: IngestRuns) -> None:
     own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
     plan = PauseOnce(lambda: runs.move_alias(runs.alias, foreign), _writes_tokens)
     with pytest.raises(IndexMismatch, match=f"now points to {foreign}"):
-        runs.run_paused(plan, sink_options={"token_index": "yes"})
+        runs.run_paused(plan, sink_options=ClusterSinkOptions(token_index=True))
     assert len(runs.read_documents(f"{own}.tokens")) > COUNT
     runs.check_foreign_index(foreign)
     assert not runs.client.indices.exists_alias(name=f"{runs.alias}-tokens")
@@ -268,7 +270,7 @@ def test_an_index_created_again_while_tokens_are_written_fails(
     own = runs.run(photos=PhotoSource(0, 1)).index
     plan = PauseOnce(lambda: runs.recreate_index(f"{own}{replaced}"), _writes_tokens, skip=2)
     with pytest.raises(IndexMismatch, match=f"'{own}{replaced}' was deleted and created again"):
-        runs.run_paused(plan, sink_options={"token_index": "yes"})
+        runs.run_paused(plan, sink_options=ClusterSinkOptions(token_index=True))
     report = runs.run().token_index
     assert report
     assert (report.images, report.failed) == (COUNT, 0)
@@ -284,7 +286,7 @@ def test_a_build_created_again_before_the_swap_fails(runs: IngestRuns, matches: 
         runs.recreate_index(next(iter(runs.client.indices.get(index=f"{runs.alias}-first-*"))))
 
     with pytest.raises(IndexMismatch, match="was deleted and created again"):
-        runs.run_paused(PauseOnce(recreate, matches), sink_options={"retain_indices": "0"})
+        runs.run_paused(PauseOnce(recreate, matches), sink_options=ClusterSinkOptions(retain_indices=0))
     runs.check_documents(live, COUNT, "second-1")
     assert (runs.get_alias_target() != live) == swapped
     assert runs.run().written == COUNT
@@ -338,7 +340,7 @@ def test_a_restored_index_fails(
 
 @pytest.mark.parametrize(("matches", "replaced"), [(_updates, ""), (_writes_tokens, ""), (_writes_tokens, ".tokens")])
 def test_a_policy_on_an_index_created_again_fails(runs: IngestRuns, matches: Callable[[Request], bool], replaced: str) -> None:
-    own = runs.run(sink_options={"token_index": "yes"}).index
+    own = runs.run(sink_options=ClusterSinkOptions(token_index=True)).index
     plan = PauseOnce(lambda: runs.recreate_index(f"{own}{replaced}"), matches)
     with (
         FaultProxy(runs.url, plan) as proxy,

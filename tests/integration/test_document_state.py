@@ -17,8 +17,6 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents import state
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
 from stair_es.cluster.documents.state import (
-    IndexedDocument,
-    StoredVersion,
     find_last_writes,
     get_stored_by_id,
     get_stored_by_uri,
@@ -27,6 +25,7 @@ from stair_es.cluster.documents.state import (
 )
 from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.errors import ClusterError
+from stair_es.store import IndexedDocument, StoredVersion
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch

@@ -19,6 +19,7 @@ from support.servers.fault_proxy import Request, Response, start_server
 
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, make_document_id
 from stair_es.errors import ClusterError, IndexMismatch, IngestError
@@ -30,7 +31,8 @@ from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.ingest.prefetch import PrefetchQueue
 from stair_es.ingest.scheduler import StageScheduler
-from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter
+from stair_es.ingest.sinks.cluster import ClusterSinkWriter
+from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.ingest.state import Batch, Pending
 from stair_es.model import registry
@@ -213,7 +215,7 @@ def test_rejected_documents_fail_and_the_rest_is_written(run: Run, options: Inge
     body["mappings"]["properties"]["format"] = {"type": "boolean"}  # a user's own mapping that no photo fits
     own = tmp_path / "own.json"
     own.write_text(json.dumps(body))
-    report = run(replace(options, sink_options={"mapping": str(own)}), folder)
+    report = run(replace(options, sink_options=ClusterSinkOptions(mapping=own)), folder)
     assert _counts(report) == (3, 0, 0, 3)
     assert report.dead_letters is not None
     letters = [json.loads(line) for line in Path(report.dead_letters).read_text().splitlines()]
@@ -243,7 +245,7 @@ def test_ray_gives_the_same_documents_as_the_local_runner(
 
 def _config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerConfig:
     return WorkerConfig(
-        writer=ClusterSinkWriter(connection=connection, index="no", policy=policy or BulkPolicy()),
+        writer=ClusterSinkWriter(cluster=Cluster(connection), index="no", policy=policy or BulkPolicy()),
         is_empty=True,
         model=ModelSpec(name="stair-mini", backend="onnx"),
         model_id="stair-mini-2",

@@ -25,6 +25,7 @@ from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.dry_run import simulate_ingest
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
+from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions, SwapMode
 from stair_es.model.base import ModelSpec
 from stair_es.sources.registry import open_source
 from stair_es.token_policy import TokenPolicy
@@ -194,12 +195,12 @@ def test_an_incompletely_applied_policy_is_reported(runs: Runs, client: OpenSear
 
 @pytest.mark.parametrize("swap", ["auto", "always"])
 def test_a_build_without_the_policy_of_the_index_does_not_replace_it(
-    runs: Runs, client: OpenSearch, stored: Callable[[], dict[str, Any]], swap: str
+    runs: Runs, client: OpenSearch, stored: Callable[[], dict[str, Any]], swap: SwapMode
 ) -> None:
     """Whoever applied a policy to the live index alone: the policy must not be lost by a swap that says nothing."""
     runs.run()
-    other, options = DocumentSettings(thumbnail_px=0), {"swap": swap}
-    assert runs.report(document=other, sink_options={"swap": "never"}).not_swapped_reason
+    other, options = DocumentSettings(thumbnail_px=0), ClusterSinkOptions(swap=swap)
+    assert runs.report(document=other, sink_options=ClusterSinkOptions(swap="never")).not_swapped_reason
     [live] = client.indices.get_alias(name=runs.options.alias)
     about = client.indices.get_mapping(index=live)[live]["mappings"]["_meta"]
     about["stair_es"]["policy"] = {"digest": POLICY.digest, "policy": POLICY.to_json()}

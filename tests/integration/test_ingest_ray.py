@@ -20,6 +20,7 @@ from support.models import tiny_sparse
 from support.models.tiny_checkpoints import build_vdr_config, draw_vdr_weights, write_checkpoint
 
 from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import IngestError, UsageError
@@ -27,7 +28,7 @@ from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.executors.ray import RayOptions, count_gpu_encoders, open_ray_executor
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
-from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter
+from stair_es.ingest.sinks.cluster import ClusterSinkWriter
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.ingest.state import Batch, Pending
 from stair_es.model import registry
@@ -129,7 +130,7 @@ def test_only_the_image_that_kills_each_worker_fails(run: Run, options: IngestOp
 
 
 def _config(node_url: str, model: str) -> WorkerConfig:
-    writer = ClusterSinkWriter(connection=Connection(url=node_url), index="none", policy=BulkPolicy())
+    writer = ClusterSinkWriter(cluster=Cluster(Connection(url=node_url)), index="none", policy=BulkPolicy())
     return WorkerConfig(
         writer=writer,
         is_empty=True,

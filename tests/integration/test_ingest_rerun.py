@@ -27,6 +27,7 @@ from stair_es.ingest.dry_run import DryRunReport, simulate_ingest
 from stair_es.ingest.enrichers.base import EnricherSpec
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
+from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
 from stair_es.model.base import ModelSpec
 from stair_es.sources.base import ListingFailure, ReadLimits, ReadResult, Source, SourceItem, SourceOptions
 from stair_es.sources.io.local_file import FileLocator
@@ -201,7 +202,9 @@ def test_new_settings_build_a_new_index_and_swap_the_alias(
     assert not first.swapped
     names = [first.index]
     for thumbnail_px in (0, 32, 64):
-        smaller = replace(options, document=DocumentSettings(thumbnail_px=thumbnail_px), sink_options={"retain_indices": "1"})
+        smaller = replace(
+            options, document=DocumentSettings(thumbnail_px=thumbnail_px), sink_options=ClusterSinkOptions(retain_indices=1)
+        )
         report = run(smaller, _source(folder))
         assert (_counts(report), report.swapped, report.not_swapped_reason) == ((6, 6, 0, 0), True, "")
         assert list(client.indices.get_alias(name=options.alias)) == [report.index]
@@ -259,7 +262,9 @@ def test_a_build_finished_by_a_parallel_run_continues_in_the_live_index(
     run: Run, options: IngestOptions, folder: Path, client: OpenSearch
 ) -> None:
     run(options, _source(folder))
-    smaller = replace(options, document=DocumentSettings(thumbnail_px=0), sink_options={"retain_indices": "0"}, batch_images=1)
+    smaller = replace(
+        options, document=DocumentSettings(thumbnail_px=0), sink_options=ClusterSinkOptions(retain_indices=0), batch_images=1
+    )
     beside = replace(smaller, dead_letters=folder.parent / "beside.jsonl")
 
     class Overtaken(ListSource):
@@ -308,11 +313,11 @@ def test_build_with_failed_live_images_needs_force(run: Run, options: IngestOpti
     assert (_counts(report), report.swapped) == ((6, 5, 0, 1), False)
     assert "1 of its images failed" in report.not_swapped_reason
     assert list(client.indices.get_alias(name=options.alias)) == [live]
-    assert not run(replace(smaller, sink_options={"swap": "never"}), _source(folder)).swapped
+    assert not run(replace(smaller, sink_options=ClusterSinkOptions(swap="never")), _source(folder)).swapped
     broken.write_bytes(photo)
     assert run(smaller, _source(folder)).swapped
     broken.write_bytes(b"broken")
-    forced = replace(options, document=DocumentSettings(thumbnail_px=32), sink_options={"swap": "always"})
+    forced = replace(options, document=DocumentSettings(thumbnail_px=32), sink_options=ClusterSinkOptions(swap="always"))
     assert run(forced, _source(folder)).swapped
 
 

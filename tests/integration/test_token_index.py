@@ -24,6 +24,7 @@ from stair_es.cluster.token_index.sync import reconcile_token_index
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
+from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
 from stair_es.model.base import ModelSpec
 from stair_es.sources.registry import open_source
 
@@ -57,7 +58,8 @@ class TokenIndexRuns:
         return self.run_as(self.options, connection, **sink)
 
     def run_as(self, options: IngestOptions, connection: Connection | None = None, **sink: str) -> IngestReport:
-        asked = replace(options, sink_options={**options.sink_options, **sink})
+        assert isinstance(options.sink_options, ClusterSinkOptions)
+        asked = replace(options, sink_options=options.sink_options.override(sink))
         source = open_source(str(self.folder))
         with forward_messages(self.messages.append):
             return run_ingest([source], connection or self.cluster.connection, asked, progress=lambda _: None)

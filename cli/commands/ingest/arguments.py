@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.documents.document import DocumentSettings
     from stair_es.ingest.executors.ray import RayOptions
     from stair_es.ingest.options import IngestOptions
+    from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
     from stair_es.sources.base import Source, SourceOptions
     from stair_es.types import ResizeMode
 
@@ -196,17 +197,21 @@ class BuildArguments:
         ),
     ] = None
 
-    def build_sink_options(self) -> dict[str, str]:
+    def build_sink_options(self) -> ClusterSinkOptions:
         """Build the options of the built-in sink.
 
         Raises:
             UsageError: If the alias is to be swapped and left.
         """
+        from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
+
         if self.no_swap and self.force_swap:
             raise UsageError("--no-swap and --force-swap are mutually exclusive", "Leave one of them out.")
-        swap = "never" if self.no_swap else "always" if self.force_swap else "auto"
-        options = {"retain_indices": str(self.retain_indices), "swap": swap}
-        return options if self.token_index is None else {**options, "token_index": "yes" if self.token_index else "no"}
+        return ClusterSinkOptions(
+            retain_indices=self.retain_indices,
+            swap="never" if self.no_swap else "always" if self.force_swap else "auto",
+            token_index=self.token_index,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,23 +246,25 @@ class IndexArguments(BuildArguments):
         _define_option("sink", "Sink to write the documents to; see `stair-es plugins`.", _INDEX, metavar="NAME[:KEY=VALUE,...]"),
     ] = "cluster"
 
-    def parse_sink(self) -> tuple[str, dict[str, str]]:
+    def parse_sink(self) -> tuple[str, ClusterSinkOptions | dict[str, str]]:
         """Parse name and options of the sink; those of the built-in one may also be options of the command line.
 
         Raises:
-            UsageError: If the form is wrong, or a token index is requested from another sink.
+            UsageError: If the form is wrong, an option of the built-in sink is invalid, or a token index is requested from
+                another sink.
         """
         from stair_es.ingest.enrichers.base import parse_named_options
 
         name, sink_options = parse_named_options("a sink", self.sink)
         build_options = self.build_sink_options()
-        if name != "cluster":
-            if self.token_index:
-                raise UsageError(f"the sink {name!r} has no token index", "Leave --token-index out.")
-            return name, sink_options
-        mapping = {"mapping": str(self.mapping)} if self.mapping else {}
-        no_replicas = "yes" if self.no_replicas_while_building else "no"
-        return name, {**build_options, "no_replicas_while_building": no_replicas, **mapping, **sink_options}
+        if name == "cluster":
+            build_options = replace(
+                build_options, no_replicas_while_building=self.no_replicas_while_building, mapping=self.mapping
+            )
+            return name, build_options.override(sink_options)
+        if self.token_index:
+            raise UsageError(f"the sink {name!r} has no token index", "Leave --token-index out.")
+        return name, sink_options
 
 
 @dataclass(frozen=True, kw_only=True)

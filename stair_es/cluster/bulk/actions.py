@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import orjson
@@ -12,19 +11,6 @@ SerializedAction: TypeAlias = tuple[str, bytes]
 """`_id`, and the serialized lines of one action."""
 
 _PROBE = "stair-es-probe-"
-
-
-@dataclass(frozen=True)
-class BulkRequestStats:
-    """Size, duration and result of one bulk request."""
-
-    size_bytes: int
-    documents: int
-    seconds: float
-    busy: bool
-    """429, 5xx, lost or timed out: for the whole request, or some of its documents."""
-    too_large: bool = False
-    """Whether the response was 413."""
 
 
 def build_index_action(id_: str, source: Mapping[str, Any]) -> SerializedAction:

@@ -22,8 +22,8 @@ from __future__ import annotations
 import math
 from typing import Literal, TypeAlias
 
-from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.store import BulkRequestStats
 
 ThrottleSetting: TypeAlias = tuple[int, int]
 """Chunk bytes, concurrency."""

@@ -43,7 +43,6 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy import exceptions
 
 from stair_es.cluster.bulk.actions import (
-    BulkRequestStats,
     SerializedAction,
     build_delete_action,
     build_index_action,
@@ -67,6 +66,7 @@ from stair_es.cluster.client.retry import get_retry_after_s, log_retry
 from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexMismatch
 from stair_es.retry import RetryPolicy
+from stair_es.store import BulkRequestStats, BulkResult
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
@@ -94,15 +94,6 @@ class BulkPolicy(RetryPolicy):
     max_chunk_docs: int = 1000
     max_concurrency: int = 8
     """Concurrent requests of all workers together; see `AdaptiveThrottle`."""
-
-
-@dataclass
-class BulkResult:
-    """Outcomes of the documents of one call."""
-
-    outcomes: dict[str, str | None] = field(default_factory=dict)
-    """`{_id: None}` for each stored document, `{_id: reason}` for each permanently rejected one."""
-    requests: list[BulkRequestStats] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

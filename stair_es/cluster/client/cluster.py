@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import atexit
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
@@ -24,7 +25,7 @@ _T = TypeVar("_T")
 class Cluster:
     """A cluster to send requests to; a context manager that closes its client.
 
-    It belongs to one process: other processes get its `connection`, and open their own.
+    It belongs to one process: pickled, it is its connection, and becomes the shared cluster of the process that unpickles it.
     """
 
     def __init__(
@@ -40,6 +41,9 @@ class Cluster:
         self.connection = connection
         self.client = connection.client() if client is None else client
         self._sleep = sleep
+
+    def __reduce__(self) -> tuple[Callable[[Connection], Cluster], tuple[Connection]]:
+        return open_shared_cluster, (self.connection,)
 
     def __enter__(self) -> Cluster:
         return self
@@ -88,3 +92,11 @@ class Cluster:
             ClusterError: If the request fails.
         """
         self.call(self.client.indices.refresh, index=index)
+
+
+@lru_cache(maxsize=4)
+def open_shared_cluster(connection: Connection) -> Cluster:
+    """Open the cluster that all users of a connection share in this process; it is closed at the exit."""
+    cluster = Cluster(connection)
+    atexit.register(cluster.close)
+    return cluster

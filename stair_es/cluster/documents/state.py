@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.documents.read import DOCUMENT_ORDER, WriteVersion, paginate_hits
 from stair_es.cluster.documents.read import get_documents_by_id as get_documents_by_id
+from stair_es.store import IndexedDocument, StoredVersion
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
@@ -20,28 +20,6 @@ _HAS_URI: Mapping[str, Any] = {"exists": {"field": "uri"}}
 _SCANNED_PARTS: Mapping[str, Any] = {"_source": False, "docvalue_fields": ["uri", "source"], "seq_no_primary_term": True}
 _WRITE_ORDER = ({"_seq_no": "asc"}, *DOCUMENT_ORDER)
 """In an index that was shrunk, documents of one shard may have the same number."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredVersion:
-    """The stored state of an image."""
-
-    id: str
-    uri: str
-    sha256: str
-    fingerprint: str
-    version: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexedDocument:
-    """A document in the index."""
-
-    id: str
-    uri: str
-    source: str
-    delete_options: Mapping[str, Any] = field(default_factory=dict)
-    """Options of a bulk action that deletes this version of the document, and no later one."""
 
 
 def get_stored_by_id(cluster: Cluster, index: str, ids: Sequence[str]) -> dict[str, StoredVersion]:

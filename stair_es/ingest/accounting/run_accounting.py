@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.errors import IngestError
 from stair_es.ingest.accounting.counted_images import generalize_reason
 from stair_es.ingest.accounting.dead_letters import DeadLetters
@@ -14,6 +13,7 @@ from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.report import FailureReason
 from stair_es.ingest.state import Batch, IngestStage, Outcome
 from stair_es.sources.base import ListingFailure, SourceItem
+from stair_es.store import BulkRequestStats
 
 _SHOWN_REASONS = 3
 _MAX_REASONS = 1000

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Sequence
 from typing import Protocol, TypeAlias
 
-from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.ingest.state import Batch
+from stair_es.store import BulkRequestStats
 
 StageTask: TypeAlias = Hashable
 """A submitted task: a future, or a reference to a remote object."""

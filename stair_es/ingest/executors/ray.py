@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.errors import IngestError, StairError, UsageError
 from stair_es.ingest.executors.base import StageExecutor, StageTask, WorkerDied
 from stair_es.ingest.executors.threads import CPU_BATCH, GPU_BATCH
 from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches
 from stair_es.ingest.state import Batch
 from stair_es.model import registry
+from stair_es.store import BulkRequestStats
 from stair_es.system import ray_session
 from stair_es.system.decoder_logs import disable_decoder_logs
 

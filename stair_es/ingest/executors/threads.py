@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
 
-from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.cluster.client.cancellation import CANCEL_EVENT
 from stair_es.ingest.executors.base import StageExecutor, StageTask
 from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches
 from stair_es.ingest.state import Batch
 from stair_es.model import registry
 from stair_es.model.base import Encoder
+from stair_es.store import BulkRequestStats
 from stair_es.system.limits import count_usable_cores
 
 CPU_BATCH, GPU_BATCH = 16, 128

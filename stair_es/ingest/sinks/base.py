@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
-from stair_es.cluster.bulk.writer import BulkPolicy, BulkResult
-from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.documents.document import DocumentSettings
-from stair_es.cluster.documents.state import IndexedDocument, StoredVersion
-from stair_es.cluster.metadata.index_metadata import IndexSpec
-from stair_es.config.settings import Settings
+from stair_es.store import BulkResult, IndexedDocument, StoredVersion
 from stair_es.token_policy import TokenPolicy
 
 Documents: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]
@@ -24,18 +20,14 @@ class SinkPlan:
 
     alias: str
     """Name under which the documents will be found."""
-    index_spec: IndexSpec
-    """Model and settings: documents of another one don't go into the same index."""
-    document: DocumentSettings
-    bulk: BulkPolicy = field(default_factory=BulkPolicy)
-    connection: Connection | None = None
-    """The search cluster, for sinks that write into one."""
-    options: Mapping[str, str] = field(default_factory=dict)
-    """Options of the sink; for the built-in one see `ClusterSinkOptions`."""
+    digest: str
+    """8 hex digits that identify model and settings: documents with another digest don't go into the same index."""
+    options: Any
+    """Options of the sink, as a mapping of strings; for the built-in one `ClusterSinkOptions`."""
     policy: TokenPolicy | None = None
     """Token policy to apply to documents; None for the sink's own."""
-    settings: Settings | None = None
-    """Data folder and trusted models of this machine; None for those of the environment."""
+    connection: object | None = None
+    """The `Connection` to the cluster of `--url`, if one is given."""
     resync: bool = False
     """Whether documents are compared with the sources: then `open_readonly` notes what is stored."""
 
@@ -69,6 +61,17 @@ class SinkResult:
     not_swapped_reason: str = ""
     """Why the alias doesn't point to a newly built index yet; "" otherwise."""
     deleted_indices: tuple[str, ...] = ()
+    token_index: Any = None
+    """The `TokenIndexReport` of the built-in sink, if it has a token index."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenIndexPlan:
+    """What a run would do to a token index."""
+
+    index: str | None
+    """None for an index without a name yet."""
+    action: Literal["create", "update", "delete"]
 
 
 ImageStatus: TypeAlias = Literal["stored", "failed", "unlisted"]
@@ -84,7 +87,7 @@ class RunCoverage:
     """Returns the status of a URI in this run."""
 
 
-class SinkSession(Protocol):
+class SinkSession(ABC):
     """One run's access to the sink, on the driver."""
 
     writer: SinkWriter
@@ -95,12 +98,19 @@ class SinkSession(Protocol):
     label: str
     """Description of the target for messages."""
 
+    def choose_policy(self, requested: TokenPolicy | None) -> TokenPolicy | None:
+        """Return the token policy that applies to the documents: the requested one, unless the sink has its own."""
+        return requested
+
     def load(self) -> AbstractContextManager[None]:
         """Return a context for all writes. Settings relaxed for the load are restored on any exit."""
+        return nullcontext()
 
+    @abstractmethod
     def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:
         """Iterate over the documents of these sources that were stored before `SinkKind.open_readonly` returned this session."""
 
+    @abstractmethod
     def delete_documents(self, documents: Sequence[IndexedDocument]) -> BulkResult:
         """Delete documents of `iterate_documents`, unless they were written again; a missing document counts as deleted.
 
@@ -110,15 +120,17 @@ class SinkSession(Protocol):
 
     def complete(self, coverage: RunCoverage) -> SinkResult:
         """Make everything that was written searchable; called after a complete run."""
+        return SinkResult()
 
 
-class SinkKind(Protocol):
+class SinkKind(ABC):
     """The interface of an entry point in the group `stair_es.sinks`."""
 
-    name: str
-    description: str
+    name: ClassVar[str]
+    description: ClassVar[str]
     """One line for `stair-es plugins`."""
 
+    @abstractmethod
     def open(self, plan: SinkPlan) -> SinkSession:
         """Prepare the sink for a run.
 
@@ -126,9 +138,14 @@ class SinkKind(Protocol):
             StairError: If the sink can't be used.
         """
 
+    @abstractmethod
     def open_readonly(self, plan: SinkPlan) -> SinkSession | None:
         """Open the sink without changes, before a run that removes documents, or for a dry run.
 
         Returns:
             The session; None if the run would begin with an empty index.
         """
+
+    def plan_token_index(self, plan: SinkPlan) -> TokenIndexPlan | None:
+        """Return what a run would do to the token index, without changes; None if there is none before and after."""
+        return None

@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_es._itertools import batched
-from stair_es.cluster.bulk.writer import BulkResult
+from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
-from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.cluster import Cluster, open_shared_cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents import state
 from stair_es.cluster.documents.read import WriteVersion
-from stair_es.cluster.documents.state import IndexedDocument
 from stair_es.cluster.index.aliases import check_alias_target, check_identities, delete_retired_indices, swap_alias
 from stair_es.cluster.index.lifecycle import find_index, open_index
 from stair_es.cluster.index.load_settings import relax_index_settings
@@ -31,12 +30,17 @@ from stair_es.cluster.metadata.policy_state import fetch_index_policy
 from stair_es.cluster.token_index.sync import reconcile_token_index
 from stair_es.config.settings import resolve_settings
 from stair_es.errors import ClusterError, UsageError
-from stair_es.ingest.sinks.base import RunCoverage, SinkPlan
-from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions, TokenIndexRequest, prepare_token_index, resolve_token_index
-from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter, get_shared_cluster
-from stair_es.ingest.sinks.features import IndexSinkResult, TokenIndexPlan
+from stair_es.ingest.sinks.base import RunCoverage, SinkKind, SinkPlan, SinkResult, SinkSession, TokenIndexPlan
+from stair_es.ingest.sinks.cluster_options import (
+    ClusterPlan,
+    ClusterSinkOptions,
+    TokenIndexRequest,
+    prepare_token_index,
+    resolve_token_index,
+)
 from stair_es.model.used_folders import record_model_folder
 from stair_es.retry import RetryPolicy
+from stair_es.store import BulkResult, IndexedDocument, StoredVersion
 from stair_es.token_policy import TokenPolicy
 
 logger = logging.getLogger(__name__)
@@ -44,8 +48,20 @@ logger = logging.getLogger(__name__)
 _BATCH_SIZE = 256
 
 
+class ClusterSinkWriter(BulkWriter):
+    """The `SinkWriter` of one index."""
+
+    def find_by_id(self, ids: Sequence[str]) -> dict[str, StoredVersion]:
+        """Look up documents by `_id`."""
+        return state.get_stored_by_id(self.cluster, self.index, ids)
+
+    def find_by_uri(self, uris: Sequence[str]) -> dict[str, StoredVersion]:
+        """Look up documents by the URI of their image."""
+        return state.get_stored_by_uri(self.cluster, self.index, uris)
+
+
 @dataclass(kw_only=True)
-class ClusterSinkSession:
+class ClusterSinkSession(SinkSession):
     """The `SinkSession` of one run into an index."""
 
     writer: ClusterSinkWriter
@@ -64,7 +80,11 @@ class ClusterSinkSession:
 
     @property
     def _cluster(self) -> Cluster:
-        return get_shared_cluster(self.writer.connection)
+        return self.writer.cluster
+
+    def choose_policy(self, requested: TokenPolicy | None) -> TokenPolicy | None:
+        """Return the policy of the index, if it has one; the requested one is that of a new index."""
+        return self.policy
 
     @contextmanager
     def load(self) -> Iterator[None]:
@@ -91,9 +111,10 @@ class ClusterSinkSession:
             IndexMismatch: If the index was created again or restored.
         """
         check_identities(self._cluster, self.write_target.identities)
-        return self.writer.delete(documents)
+        options = {document.id: document.delete_options for document in documents}
+        return self.writer.delete(list(options), options)
 
-    def complete(self, coverage: RunCoverage) -> IndexSinkResult:
+    def complete(self, coverage: RunCoverage) -> SinkResult:
         """Swap the alias if the new index has every image of the old one that still exists.
 
         The token index is reconciled first, so that both aliases move at once.
@@ -118,17 +139,17 @@ class ClusterSinkSession:
             result = replace(result, deleted_indices=tuple(deleted))
         return replace(result, token_index=token_index)
 
-    def _swap_alias(self, coverage: RunCoverage) -> IndexSinkResult:
+    def _swap_alias(self, coverage: RunCoverage) -> SinkResult:
         live = self.write_target.replaces
         if live is None:
-            return IndexSinkResult()
+            return SinkResult()
         alias_target = self._check_alias(live)
         if alias_target == self.index:
-            return IndexSinkResult()  # swapped by a concurrent run
+            return SinkResult()  # swapped by a concurrent run
         if reason := self._explain_not_swapped(coverage, alias_target):
-            return IndexSinkResult(not_swapped_reason=reason)
+            return SinkResult(not_swapped_reason=reason)
         swap_alias(self._cluster, self.alias, self.write_target)
-        return IndexSinkResult(swapped=True)
+        return SinkResult(swapped=True)
 
     def _explain_not_swapped(self, coverage: RunCoverage, alias_target: str) -> str:
         """Return why the alias must not be swapped to the new index; "" if it may be, as without a target."""
@@ -198,7 +219,7 @@ class ClusterSinkSession:
         return unseen, failed
 
 
-class ClusterSinkKind:
+class ClusterSinkKind(SinkKind):
     """The sink kind `cluster`."""
 
     name = "cluster"
@@ -206,12 +227,11 @@ class ClusterSinkKind:
 
     def open(self, plan: SinkPlan) -> ClusterSinkSession:
         """Prepare an index for a run: create it, or resume the one that fits the plan."""
-        resolved = self._resolve_plan(plan)
-        cluster = get_shared_cluster(resolved.connection)
-        write_target = open_index(cluster, plan.alias, resolved.body, plan.index_spec, plan.policy)
-        prepare_token_index(cluster, write_target.name, resolved.token_index)
-        if plan.document.id == "content-hash" and not write_target.created:
-            cluster.refresh(write_target.name)  # lookups by URI only see refreshed documents
+        resolved = _resolve_plan(plan)
+        write_target = open_index(resolved.cluster, plan.alias, resolved.body, resolved.plan.index_spec, plan.policy)
+        prepare_token_index(resolved.cluster, write_target.name, resolved.token_index)
+        if resolved.plan.document.id == "content-hash" and not write_target.created:
+            resolved.cluster.refresh(write_target.name)  # lookups by URI only see refreshed documents
         if write_target.pending_operation:
             logger.warning(
                 "%s: a policy %s is in progress there, or was interrupted: "
@@ -222,74 +242,67 @@ class ClusterSinkKind:
                 plan.alias,
             )
         # Searches of this index find the model without --model.
-        record_model_folder(plan.index_spec.model_name, resolve_settings(plan.settings).home)
-        return _build_session(plan, resolved, write_target)
+        record_model_folder(resolved.plan.index_spec.model_name, resolve_settings(resolved.plan.settings).home)
+        return resolved.build_session(write_target)
 
     def open_readonly(self, plan: SinkPlan) -> ClusterSinkSession | None:
         """Return a session on the index that a run would write into, without changing it; None if the run would create one."""
-        resolved = self._resolve_plan(plan)
-        write_target = self._find_index(plan, resolved)
-        if write_target is None:
-            return None
-        if not plan.resync:
-            return _build_session(plan, resolved, write_target)
-        cluster = get_shared_cluster(resolved.connection)
-        cluster.refresh(write_target.name)
-        last_writes = state.find_last_writes(cluster, write_target.name, write_target.shards)
-        return _build_session(plan, resolved, write_target, last_writes)
+        resolved = _resolve_plan(plan)
+        write_target = resolved.find_index()
+        if write_target is None or not plan.resync:
+            return resolved.build_session(write_target) if write_target else None
+        resolved.cluster.refresh(write_target.name)
+        last_writes = state.find_last_writes(resolved.cluster, write_target.name, write_target.shards)
+        return resolved.build_session(write_target, last_writes)
 
     def plan_token_index(self, plan: SinkPlan) -> TokenIndexPlan | None:
         """Return what a run would do to the token index; None if nothing."""
-        resolved = self._resolve_plan(plan)
-        write_target = self._find_index(plan, resolved)
+        resolved = _resolve_plan(plan)
+        write_target = resolved.find_index()
         return resolved.token_index.plan_changes(write_target.name if write_target else None)
-
-    def _find_index(self, plan: SinkPlan, resolved: _ResolvedPlan) -> WriteTarget | None:
-        cluster = get_shared_cluster(resolved.connection)
-        return find_index(cluster, plan.alias, resolved.body, plan.index_spec, plan.policy)
-
-    def _resolve_plan(self, plan: SinkPlan) -> _ResolvedPlan:
-        """Check everything that can be checked before the index is created or changed."""
-        if plan.connection is None:
-            raise UsageError("the sink 'cluster' needs a connection", "Give --url.")
-        options, cluster = ClusterSinkOptions.from_mapping(plan.options), get_shared_cluster(plan.connection)
-        cluster_info = get_cluster_info(cluster, RetryPolicy())
-        check_alias_name(plan.alias)
-        body = build_index_body(cluster_info, plan.document, override=options.mapping)
-        fields = body.get("mappings", {}).get("properties", {})
-        token_index = resolve_token_index(cluster, plan.alias, options.token_index, fields)
-        return _ResolvedPlan(
-            options=options, connection=plan.connection, cluster_info=cluster_info, body=body, token_index=token_index
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _ResolvedPlan:
     """A plan resolved against the cluster."""
 
-    options: ClusterSinkOptions
-    connection: Connection
+    plan: ClusterPlan
+    cluster: Cluster
     cluster_info: ClusterInfo
     body: Mapping[str, Any]
     token_index: TokenIndexRequest
 
+    def find_index(self) -> WriteTarget | None:
+        """Find the index that the plan would write into."""
+        return find_index(self.cluster, self.plan.alias, self.body, self.plan.index_spec, self.plan.policy)
 
-def _build_session(
-    plan: SinkPlan, resolved: _ResolvedPlan, write_target: WriteTarget, last_writes: Sequence[WriteVersion | None] = ()
-) -> ClusterSinkSession:
-    writer = ClusterSinkWriter(connection=resolved.connection, index=write_target.name, policy=plan.bulk)
-    return ClusterSinkSession(
-        writer=writer,
-        index=write_target.name,
-        is_empty=write_target.created,
-        label=resolved.cluster_info.label,
-        alias=plan.alias,
-        write_target=write_target,
-        options=resolved.options,
-        last_writes=last_writes,
-        policy=write_target.policy,
-        has_token_index=resolved.token_index.is_enabled,
-    )
+    def build_session(self, write_target: WriteTarget, last_writes: Sequence[WriteVersion | None] = ()) -> ClusterSinkSession:
+        """Build the session of a run into an index."""
+        return ClusterSinkSession(
+            writer=ClusterSinkWriter(cluster=self.cluster, index=write_target.name, policy=self.plan.bulk),
+            index=write_target.name,
+            is_empty=write_target.created,
+            label=self.cluster_info.label,
+            alias=self.plan.alias,
+            write_target=write_target,
+            options=self.plan.options,
+            last_writes=last_writes,
+            policy=write_target.policy,
+            has_token_index=self.token_index.is_enabled,
+        )
+
+
+def _resolve_plan(plan: SinkPlan) -> _ResolvedPlan:
+    """Check everything that can be checked before the index is created or changed."""
+    if not (isinstance(plan, ClusterPlan) and isinstance(plan.connection, Connection)):
+        raise UsageError("the sink 'cluster' needs a connection", "Give --url.")
+    cluster = open_shared_cluster(plan.connection)
+    cluster_info = get_cluster_info(cluster, RetryPolicy())
+    check_alias_name(plan.alias)
+    body = build_index_body(cluster_info, plan.document, override=plan.options.mapping)
+    fields = body.get("mappings", {}).get("properties", {})
+    token_index = resolve_token_index(cluster, plan.alias, plan.options.token_index, fields)
+    return _ResolvedPlan(plan=plan, cluster=cluster, cluster_info=cluster_info, body=body, token_index=token_index)
 
 
 KIND = ClusterSinkKind()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.cluster.token_index.index import (
     TokenIndexState,
     create_token_index,
@@ -17,8 +20,9 @@ from stair_es.cluster.token_index.index import (
 )
 from stair_es.cluster.token_index.readers import check_pageable_mapping
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES
+from stair_es.config.settings import Settings
 from stair_es.errors import UsageError
-from stair_es.ingest.sinks.features import TokenIndexPlan
+from stair_es.ingest.sinks.base import SinkPlan, TokenIndexPlan
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SwapMode = Literal["auto", "always", "never"]
-_YES_NO = ("yes", "no")
+_YES_NO = {"yes": True, "no": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,34 +44,44 @@ class ClusterSinkOptions:
     token_index: bool | None = None
     """None to keep what the index has."""
 
-    @classmethod
-    def from_mapping(cls, options: Mapping[str, str]) -> ClusterSinkOptions:
-        """Parse the options of a plan.
+    def override(self, options: Mapping[str, str]) -> ClusterSinkOptions:
+        """Return these options, replaced by those of `--sink cluster:KEY=VALUE,...`.
 
         Raises:
             UsageError: If an option is unknown or has an invalid value.
         """
-        unknown = set(options) - {"retain_indices", "swap", "no_replicas_while_building", "mapping", "token_index"}
+        unknown = sorted(set(options) - {field.name for field in fields(self)})
         if unknown:
-            raise UsageError(f"the sink 'cluster' has no option {', '.join(sorted(unknown))}", "See docs/plugins.md.")
-        retained, swap = options.get("retain_indices", str(DEFAULT_RETAINED_INDICES)), options.get("swap", "auto")
-        no_replicas, token_index = options.get("no_replicas_while_building", "no"), options.get("token_index")
-        flags_valid = no_replicas in _YES_NO and token_index in (None, *_YES_NO)
-        if not (retained.isdecimal() and swap in get_args(SwapMode) and flags_valid):
-            given = f"retain_indices={retained}, swap={swap}, no_replicas_while_building={no_replicas}"
-            given += f", token_index={token_index}" if token_index else ""
-            raise UsageError(
-                f"invalid options of the sink 'cluster': {given}",
-                f"retain_indices must be a number, swap one of {', '.join(get_args(SwapMode))}, no_replicas_while_building"
-                " and token_index yes or no.",
-            )
-        return cls(
-            retain_indices=int(retained),
-            swap=cast(SwapMode, swap),
-            no_replicas_while_building=no_replicas == "yes",
-            mapping=Path(options["mapping"]) if options.get("mapping") else None,
-            token_index=None if token_index is None else token_index == "yes",
-        )
+            raise UsageError(f"the sink 'cluster' has no option {', '.join(unknown)}", "See docs/plugins.md.")
+        values: dict[str, Any] = {}
+        for name, text in options.items():
+            if name == "mapping":
+                values[name] = Path(text) if text else None
+            elif name == "retain_indices" and text.isdecimal():
+                values[name] = int(text)
+            elif name == "swap" and text in get_args(SwapMode):
+                values[name] = text
+            elif name in ("no_replicas_while_building", "token_index") and text in _YES_NO:
+                values[name] = _YES_NO[text]
+            else:
+                raise UsageError(
+                    f"invalid option of the sink 'cluster': {name}={text}",
+                    f"retain_indices must be a number, swap one of {', '.join(get_args(SwapMode))}, no_replicas_while_building"
+                    " and token_index yes or no.",
+                )
+        return replace(self, **values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterPlan(SinkPlan):
+    """The plan of a run for the built-in sink."""
+
+    options: ClusterSinkOptions
+    index_spec: IndexSpec
+    document: DocumentSettings
+    bulk: BulkPolicy
+    settings: Settings | None
+    """Data folder and trusted models of this machine; None for those of the environment."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.metadata.index_metadata import check_alias_name
 from stair_es.errors import IngestError
 from stair_es.ingest.options import BaseIngestOptions
-from stair_es.ingest.plan import build_sink_plan, get_session_policy, load_sink_kind
+from stair_es.ingest.plan import build_sink_plan, load_sink_kind
 from stair_es.ingest.run import IngestRun, RunProgressCallback, open_run_accounting
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.texts.stages import TextStages
@@ -71,7 +71,7 @@ def run_text_ingest(
             is_empty=session.is_empty,
             encoder=encoder,
             options=options,
-            policy=get_session_policy(session, options),
+            policy=session.choose_policy(options.policy),
             accounting=accounting,
         )
         run = IngestRun(

@@ -21,15 +21,13 @@ from PIL import Image
 from support.plugin_metadata import write_entry_points
 
 from stair_es import plugins
-from stair_es.cluster.documents.document import DocumentSettings
-from stair_es.cluster.documents.state import IndexedDocument
-from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.errors import PluginError, ReadError, UsageError
 from stair_es.ingest.enrichers.base import EnricherInput
 from stair_es.ingest.sinks.base import SinkPlan
 from stair_es.model.base import ModelSpec
 from stair_es.sources.base import ReadLimits, SourceItem, SourceOptions
 from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.store import IndexedDocument
 from stair_es.types import ImageSpec, Pixels
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "plugin" / "src"
@@ -190,8 +188,7 @@ def test_pixelate_keeps_the_margin(example: Callable[[str], Any]) -> None:
 
 
 def _plan(folder: Path) -> SinkPlan:
-    index_spec = IndexSpec(model_name="m", model_id="m-1", settings={})
-    return SinkPlan(alias="a", index_spec=index_spec, document=DocumentSettings(), options={"folder": str(folder)})
+    return SinkPlan(alias="a", digest="0123abcd", options={"folder": str(folder)})
 
 
 def _document(uri: str, version: str) -> dict[str, str]:
@@ -234,9 +231,7 @@ def test_finished_ndjson_files_are_bulk_bodies(example: Callable[[str], Any], tm
 
 @pytest.mark.parametrize("options", [{}, {"folder": ""}, {"folder": "x", "keep": "1"}])
 def test_ndjson_needs_a_folder(example: Callable[[str], Any], options: dict[str, str]) -> None:
-    plan = SinkPlan(
-        alias="a", index_spec=IndexSpec(model_name="m", model_id="m", settings={}), document=DocumentSettings(), options=options
-    )
+    plan = SinkPlan(alias="a", digest="0123abcd", options=options)
     with pytest.raises(UsageError, match="folder"):
         example("ndjson").open(plan)
 

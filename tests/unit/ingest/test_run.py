@@ -7,24 +7,23 @@ from pathlib import Path
 import pytest
 from support.messages import forward_messages
 
-from stair_es.cluster.bulk.writer import BulkResult
-from stair_es.cluster.documents.state import IndexedDocument
 from stair_es.errors import IngestError
 from stair_es.ingest.accounting.run_accounting import RunAccounting
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.run import IngestRun, open_run_accounting
-from stair_es.ingest.sinks.base import RunCoverage, SinkResult, SinkWriter
+from stair_es.ingest.sinks.base import RunCoverage, SinkResult, SinkSession, SinkWriter
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import EMPTIED_BY_POLICY
 from stair_es.ingest.state import Batch, Outcome
 from stair_es.model.base import ModelSpec
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.sources.io.local_file import FileLocator
+from stair_es.store import BulkResult, IndexedDocument
 
 A, B, C = (SourceItem(f"file:///{name}", "file:///", FileLocator(f"file:///{name}"), "1-2", {}) for name in "abc")
 
 
-class RecordingSession:
+class RecordingSession(SinkSession):
     """A sink session that notes what is asked of it."""
 
     writer: SinkWriter

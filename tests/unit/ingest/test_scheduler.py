@@ -9,7 +9,6 @@ from itertools import chain, islice, pairwise
 
 import pytest
 
-from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.errors import ClusterError, SourceError
@@ -21,6 +20,7 @@ from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending,
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.io.local_file import InlineBytes
+from stair_es.store import BulkRequestStats
 
 
 @dataclass

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from PIL import Image
 
 from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
-from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter
+from stair_es.ingest.sinks.cluster import ClusterSinkWriter
 from stair_es.ingest.stages import WorkerConfig, prepare_batch
 from stair_es.ingest.state import Batch, Pending, Prepared, estimate_listed_bytes
 from stair_es.model import registry
@@ -44,7 +45,7 @@ class _PaddedLocator:
 def test_large_images_are_decoded_before_all_are_read() -> None:
     connection = Connection(url="http://127.0.0.1:1")
     config = WorkerConfig(
-        writer=ClusterSinkWriter(connection=connection, index="no", policy=BulkPolicy()),
+        writer=ClusterSinkWriter(cluster=Cluster(connection), index="no", policy=BulkPolicy()),
         is_empty=True,
         model=ModelSpec(name="stair-mini"),
         model_id="stair-mini-2",

@@ -15,7 +15,6 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,9 @@ from stair_es.api import (
     Documents,
     IndexedDocument,
     IngestError,
-    RunCoverage,
+    SinkKind,
     SinkPlan,
-    SinkResult,
+    SinkSession,
     StoredVersion,
     UsageError,
 )
@@ -95,17 +94,13 @@ class NdjsonWriter:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NdjsonSession:
+class NdjsonSession(SinkSession):
     """See `SinkSession`."""
 
     writer: NdjsonWriter
     index: str
     is_empty: bool
     label: str = "NDJSON files"
-
-    def load(self) -> AbstractContextManager[None]:
-        """Return an empty context: no setting has to be relaxed for a load."""
-        return nullcontext()
 
     def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:
         """See `SinkSession`: `--resync` compares these documents with the sources."""
@@ -118,12 +113,8 @@ class NdjsonSession:
         lines = [_serialize_action("delete", document.id) for document in documents]
         return BulkResult({document.id: None for document in documents}, [self.writer.write_file(lines, len(documents))])
 
-    def complete(self, coverage: RunCoverage) -> SinkResult:
-        """Return the result: every file was complete when it got its name."""
-        return SinkResult()
 
-
-class NdjsonKind:
+class NdjsonKind(SinkKind):
     """See `SinkKind`."""
 
     api_version = 1
@@ -150,7 +141,7 @@ def _resolve_folder(plan: SinkPlan) -> Path:
     options: Mapping[str, str] = plan.options
     if set(options) != {"folder"} or not options["folder"]:
         raise UsageError("the sink 'ndjson' requires the option folder, and has no other", "Write --sink ndjson:folder=PATH.")
-    return Path(options["folder"]).absolute() / f"{plan.alias}-{plan.index_spec.digest}"
+    return Path(options["folder"]).absolute() / f"{plan.alias}-{plan.digest}"
 
 
 def _build_session(folder: Path) -> NdjsonSession:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from stair_es.cli.commands.ingest.arguments import BuildArguments, IndexArguments
 from stair_es.cli.options.decorator import ArgumentGroup, prepare_command
 from stair_es.errors import UsageError
+from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +51,12 @@ def test_a_command_reads_its_options_as_a_dataclass(arguments: tuple[str, ...], 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (BuildArguments(), {"swap": "auto", "retain_indices": "1"}),
-        (BuildArguments(no_swap=True, retain_indices=0), {"swap": "never", "retain_indices": "0"}),
-        (BuildArguments(force_swap=True, token_index=False), {"swap": "always", "retain_indices": "1", "token_index": "no"}),
+        (BuildArguments(), ClusterSinkOptions()),
+        (BuildArguments(no_swap=True, retain_indices=0), ClusterSinkOptions(swap="never", retain_indices=0)),
+        (BuildArguments(force_swap=True, token_index=False), ClusterSinkOptions(swap="always", token_index=False)),
     ],
 )
-def test_options_of_a_build_are_options_of_the_sink(arguments: BuildArguments, expected: dict[str, str]) -> None:
+def test_options_of_a_build_are_options_of_the_sink(arguments: BuildArguments, expected: ClusterSinkOptions) -> None:
     assert arguments.build_sink_options() == expected
 
 
@@ -64,7 +65,7 @@ def test_options_given_with_the_sink_win() -> None:
         sink="cluster:swap=never,token_index=no", force_swap=True, token_index=True, no_replicas_while_building=True
     ).parse_sink()
     assert name == "cluster"
-    assert options == {"swap": "never", "retain_indices": "1", "token_index": "no", "no_replicas_while_building": "yes"}
+    assert options == ClusterSinkOptions(swap="never", token_index=False, no_replicas_while_building=True)
     assert IndexArguments(sink="ndjson:folder=x").parse_sink() == ("ndjson", {"folder": "x"})
     with pytest.raises(UsageError, match="has no token index"):
         IndexArguments(sink="ndjson:folder=x", token_index=True).parse_sink()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.store import BulkRequestStats
 
 MB = 1024 * 1024
 POLICY = BulkPolicy(min_chunk_bytes=MB // 4, max_chunk_bytes=8 * MB, max_concurrency=12)
