@@ -100,10 +100,14 @@ class DeferredImages:
         self._keep_image(host, image)
         return []
 
-    def observe_result(self, image: Pending, state: ImageState) -> None:
-        """Record that an image was fetched: its host serves images, unless the fetch failed."""
+    def observe_result(self, image: Pending, state: ImageState) -> list[Outcome]:
+        """Record that an image was fetched: its host serves images, unless the fetch failed.
+
+        Returns:
+            Outcomes of other images that follow from it.
+        """
         if not self._hosts or (isinstance(state, Outcome) and state.kind == "failed" and state.stage == "read"):
-            return
+            return []
         for name in {image.deferral_key, get_item_host(image.item)} - {""}:
             host = self._hosts.get(name)
             if host is not None:
@@ -111,6 +115,7 @@ class DeferredImages:
                 host.served += 1
                 host.waited_s = max(0.0, host.waited_s - RESTORED_PATIENCE_S)
         self._hosts.pop(image.item.uri, None)
+        return []
 
     def take_due(self, max_images: int) -> list[Pending]:
         """Take up to `max_images` images whose host is no longer paused."""

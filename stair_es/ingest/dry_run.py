@@ -92,7 +92,7 @@ def _classify_images(items: list[SourceItem], config: WorkerConfig | None) -> li
         return ["new"] * len(items)
     return [
         _classify_image(state, config)
-        for state in check_batch(Batch(list(items)), config).images
+        for state in check_batch(config, Batch(list(items))).images
         if isinstance(state, (Outcome, Pending))
     ]
 

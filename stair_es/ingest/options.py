@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.documents.document import DocumentSettings
@@ -32,9 +31,11 @@ LISTING_WAIT_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseIngestOptions(ABC):
-    """Options of every ingest."""
+class IngestOptions:
+    """Options of an ingest of images; see `TextIngestOptions` for texts."""
 
+    noun: ClassVar[Literal["image", "text"]] = "image"
+    """What the run ingests, for messages."""
     alias: str
     model: ModelSpec
     document: DocumentSettings = field(default_factory=DocumentSettings)
@@ -45,17 +46,6 @@ class BaseIngestOptions(ABC):
     policy: TokenPolicy | None = None
     """Token policy of a new index; an existing index has its own."""
     dead_letters: Path | None = None
-
-    @property
-    @abstractmethod
-    def settings(self) -> dict[str, Json]:
-        """The settings that distinguish the documents: others don't go into the same index."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestOptions(BaseIngestOptions):
-    """Options of an ingest of images."""
-
     runner: Runner = "auto"
     ray: RayOptions = field(default_factory=RayOptions)
     batch_images: int = 0
@@ -68,7 +58,7 @@ class IngestOptions(BaseIngestOptions):
 
     @property
     def settings(self) -> dict[str, Json]:
-        """The settings that distinguish the documents.
+        """The settings that distinguish the documents: others don't go into the same index.
 
         Raises:
             ResourceError: If the custom mapping can't be read.

@@ -1,4 +1,4 @@
-"""The ingest of images: list the sources, open the sink, run the stages."""
+"""The ingest of images and texts: list the sources, open the sink, run the stages."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from stair_es.ingest.scheduler import StageScheduler
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.ingest.state import Batch, estimate_listed_bytes
+from stair_es.ingest.texts import EqualTexts
 from stair_es.sources.base import ListingFailure, Source, SourceItem
 from stair_es.system.ray_session import mask_ray_address
 
@@ -46,12 +47,12 @@ def run_ingest(
     accounting: RunAccounting | None = None,
     on_batch: Callable[[Batch], None] = lambda _: None,
 ) -> IngestReport:
-    """Ingest the images of `sources` into the index that `options.alias` points to.
+    """Ingest the images, or the texts, of `sources` into the index that `options.alias` points to.
 
     Args:
-        sources: Sources as opened by `sources.registry.open_source`.
+        sources: Sources as opened by `sources.registry.open_source`; for texts, by `ingest.texts.open_text_source`.
         connection: The cluster, for a sink that writes into one.
-        options: Options of the ingest.
+        options: Options of the ingest; those of texts are `TextIngestOptions`.
         progress: Called with the accounting after each finished batch.
         accounting: The accounting of the run, from `open_run_accounting`: pass it to have the counts of a failed run.
         on_batch: Called with each finished batch.
@@ -62,7 +63,8 @@ def run_ingest(
     with ExitStack() as stack:
         accounting = accounting or stack.enter_context(open_run_accounting(options))
         accounting.dead_letters.check_writable()
-        accounting.dead_letters.set_sources(sources, options.source)
+        if options.noun == "image":
+            accounting.dead_letters.set_sources(sources, options.source)
         kind, plan = load_sink_kind(options), build_sink_plan(options, connection)
         before = kind.open_readonly(plan) if options.resync else None
         stream = SourceStream(sources)
@@ -71,9 +73,10 @@ def run_ingest(
         listed, all_listed = queue.wait_for_items(RAY_MIN_IMAGES if options.runner == "auto" else 1, LISTING_WAIT_S)
         if queue.is_exhausted:
             queue.raise_error()
-            raise _build_empty_error(stream)
+            raise _build_empty_error(stream, options)
         runner, reason = choose_runner(options, listed, all_listed=all_listed)
-        logger.info("runner: %s (%s)", runner, reason)
+        if options.noun == "image":
+            logger.info("runner: %s (%s)", runner, reason)
         if runner == "local" and options.ray.address:
             logger.warning("the Ray cluster at %s is not used", mask_ray_address(options.ray.address))
         if runner == "ray":
@@ -81,7 +84,6 @@ def run_ingest(
         session = kind.open(plan)
         config = build_worker_config(options, session)
         run = IngestRun(
-            noun="image",
             options=options,
             stream=stream,
             session=session,
@@ -109,8 +111,16 @@ def _run_stages(
     """Schedule the stages of all listed images."""
     with opening as executor:
         deferred = DeferredImages(config.read_limits.url_policy.patience_s)
-        throttle = AdaptiveThrottle(options.bulk)
-        scheduler = StageScheduler(executor, throttle, config.is_empty, accounting.accept_listed, accounting.bulk_stats, deferred)
+        if config.is_text:
+            deferred = EqualTexts(accounting.manifest.has_document)
+        scheduler = StageScheduler(
+            executor,
+            AdaptiveThrottle(options.bulk),
+            config.is_empty or config.is_text,  # a text is looked up by its content
+            accounting.accept_listed,
+            accounting.bulk_stats,
+            deferred,
+        )
         for batch in scheduler.run(queue):
             accounting.listing_done, accounting.encoder_idle = queue.is_exhausted, scheduler.encoder_utilization.idle_share
             accounting.waiting_message = deferred.describe_waiting()
@@ -129,7 +139,9 @@ def _is_image(found: SourceItem | ListingFailure) -> bool:
     return isinstance(found, SourceItem)
 
 
-def _build_empty_error(stream: SourceStream) -> IngestError:
+def _build_empty_error(stream: SourceStream, options: IngestOptions) -> IngestError:
+    if options.noun == "text":
+        return IngestError(f"no texts in {', '.join(stream.source_uris)}", "Specify a file with one text per line, or a table.")
     common = sorted(stream.ignored.items(), key=lambda item: -item[1])[:5]
     others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in common)
     return IngestError(

@@ -8,14 +8,14 @@ from stair_es import plugins
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.errors import UsageError
-from stair_es.ingest.options import BaseIngestOptions, IngestOptions
+from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.sinks.base import SinkKind, SinkPlan, SinkSession
 from stair_es.ingest.sinks.cluster_options import ClusterPlan, ClusterSinkOptions
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.model import registry
 
 
-def load_sink_kind(options: BaseIngestOptions) -> SinkKind:
+def load_sink_kind(options: IngestOptions) -> SinkKind:
     """Load the sink kind named in the options.
 
     Raises:
@@ -30,7 +30,7 @@ def load_sink_kind(options: BaseIngestOptions) -> SinkKind:
     return kind
 
 
-def build_sink_plan(options: BaseIngestOptions, connection: Connection | None) -> SinkPlan:
+def build_sink_plan(options: IngestOptions, connection: Connection | None) -> SinkPlan:
     """Build the plan for the sink of a run.
 
     Raises:
@@ -49,7 +49,7 @@ def build_sink_plan(options: BaseIngestOptions, connection: Connection | None) -
         options=options.sink_options,
         policy=options.policy,
         connection=connection,
-        resync=isinstance(options, IngestOptions) and options.resync,
+        resync=options.resync,
     )
     if not isinstance(options.sink_options, ClusterSinkOptions):
         return plan
@@ -75,6 +75,7 @@ def build_worker_config(options: IngestOptions, session: SinkSession) -> WorkerC
         document=options.document,
         read_limits=replace(options.source.read_limits, defer=options.source.read_limits.url_policy.patience_s > 0),
         decode_limits=options.decode_limits,
+        is_text=options.noun == "text",
         enrichers=options.enrichers,
         enricher_versions=options.enricher_versions,
         policy=session.choose_policy(options.policy),

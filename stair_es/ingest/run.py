@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from stair_es.config.settings import resolve_settings
 from stair_es.errors import StairError
@@ -16,7 +16,7 @@ from stair_es.ingest.accounting.dead_letters import DeadLetters, default_dead_le
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
-from stair_es.ingest.options import BaseIngestOptions
+from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.sinks.base import RunCoverage, SinkSession
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import describe_losses
@@ -29,7 +29,7 @@ RunProgressCallback: TypeAlias = Callable[[RunAccounting], None]
 
 
 @contextmanager
-def open_run_accounting(options: BaseIngestOptions) -> Iterator[RunAccounting]:
+def open_run_accounting(options: IngestOptions) -> Iterator[RunAccounting]:
     """Open the accounting of one run."""
     home = resolve_settings(options.model.settings).home
     dead_letters = DeadLetters(options.dead_letters or default_dead_letters_path(options.alias, home), options.alias, home)
@@ -41,9 +41,7 @@ def open_run_accounting(options: BaseIngestOptions) -> Iterator[RunAccounting]:
 class IngestRun:
     """One run. Outcomes are data; a failure of the whole run is an exception."""
 
-    noun: Literal["image", "text"]
-    """What the run ingests, for messages."""
-    options: BaseIngestOptions
+    options: IngestOptions
     stream: SourceStream
     session: SinkSession
     accounting: RunAccounting
@@ -73,11 +71,11 @@ class IngestRun:
         try:
             with session.load(), closing(batches):
                 self._record_batches(batches)
-            for message in describe_losses(self.losses, self.noun):
+            for message in describe_losses(self.losses, self.options.noun):
                 logger.info(message)
             self.accounting.removed = remove_stale()
         except StairError:
-            logger.info(self.accounting.describe_stop(f"{self.noun}s"))
+            logger.info(self.accounting.describe_stop(f"{self.options.noun}s"))
             raise
         finally:
             self.accounting.dead_letters.close()
@@ -105,12 +103,12 @@ class IngestRun:
     def _report_listed(self) -> None:
         ignored = sum(self.stream.ignored.values())
         others = f", {ignored:,} other files ignored" if ignored else ""
-        logger.info("%s %ss found%s", f"{self.accounting.listed:,}", self.noun, others)
+        logger.info("%s %ss found%s", f"{self.accounting.listed:,}", self.options.noun, others)
         if left_out := self.stream.describe_left_out():
             logger.info(left_out)
         if self.stream.dropped_columns:
             names = join_names(sorted(self.stream.dropped_columns))
-            advice = " To keep one, give its field another name: --field FIELD=COLUMN" if self.noun == "image" else ""
+            advice = " To keep one, give its field another name: --field FIELD=COLUMN" if self.options.noun == "image" else ""
             logger.info("columns left out, since their names are reserved or can't be field names: %s.%s", names, advice)
 
     def _complete(self, start: float) -> IngestReport:

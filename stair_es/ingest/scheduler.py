@@ -197,7 +197,7 @@ class StageScheduler:
             self._route_pending([Pending(item) for item in items])
         elif items:
             batch = Batch(list(items))
-            self._checking[self.executor.submit_check(batch)] = batch
+            self._checking[self.executor.submit("check", batch)] = batch
 
     def _start_preparing(self, *, last: bool) -> None:
         slots = self.executor.workers + _BATCHES_PER_ENCODER * self.executor.encoders
@@ -211,7 +211,7 @@ class StageScheduler:
                 self._queued_bytes -= unit.size_bytes
             else:
                 return
-            self._preparing[self.executor.submit_prepare(Batch(list(unit.images)))] = unit
+            self._preparing[self.executor.submit("prepare", Batch(list(unit.images)))] = unit
 
     def _start_encoding(self) -> None:
         load = [0] * self.executor.encoders
@@ -221,7 +221,7 @@ class StageScheduler:
             encoder = load.index(min(load))
             load[encoder] += 1
             task, unit = self._prepared.popleft()
-            self._encoding[self.executor.submit_encode(task, encoder)] = (encoder, unit)
+            self._encoding[self.executor.submit("encode", task, encoder=encoder)] = (encoder, unit)
 
     def _is_backlog_full(self) -> bool:
         backlog_bytes = sum(unit.size_bytes for _, unit in self._encoded)
@@ -239,7 +239,7 @@ class StageScheduler:
                 tasks.append(task)
                 units.append(unit)
                 images += len(unit.images)
-            self._writing[self.executor.submit_write(tasks, self.throttle.chunk_bytes)] = units
+            self._writing[self.executor.submit("write", self.throttle.chunk_bytes, *tasks)] = units
 
     @staticmethod
     def _count_images(waiting: deque[tuple[StageTask, _WorkUnit]]) -> int:
@@ -258,7 +258,7 @@ class StageScheduler:
     def _handle_checked(self, task: StageTask) -> Iterator[Batch]:
         del self._checking[task]
         try:
-            batch = self.executor.get_checked(task)
+            batch: Batch = self.executor.get_result(task)
         except WorkerDied as error:
             raise IngestError(
                 f"a worker died while it checked which images are stored: {error}", "Run it again: it resumes from there."
@@ -269,10 +269,11 @@ class StageScheduler:
     def _handle_written(self, task: StageTask) -> Iterator[Batch]:
         units = self._writing.pop(task)
         try:
-            batches, requests = self.executor.get_written(task)
+            result: tuple[list[Batch], list[BulkRequestStats]] = self.executor.get_result(task)
         except WorkerDied as error:
             yield from self._handle_worker_death(units, error)
             return
+        batches, requests = result
         self._record_requests(requests)
         for unit, batch in zip(units, batches, strict=True):
             if "encode" in batch.seconds:
@@ -287,8 +288,7 @@ class StageScheduler:
                 finished += self.deferred.add_deferred(image, state)
                 has_deferred = True
             else:
-                self.deferred.observe_result(image, state)
-                finished.append(state)
+                finished += [state, *self.deferred.observe_result(image, state)]
         if has_deferred:  # queued images of the same host have to wait, too
             queued, self._queued, self._queued_bytes = self._queued, deque(), 0
             self._route_pending(queued)

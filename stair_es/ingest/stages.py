@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from stair_es.cluster.documents.document import (
     DocumentSettings,
     ImageMetadata,
+    TextMetadata,
     build_document,
     compute_document_fingerprint,
     make_document_id,
@@ -38,12 +39,13 @@ from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.io.uris import split_image_uri
 from stair_es.store import BulkRequestStats
 from stair_es.token_policy import TokenPolicy
-from stair_es.types import ImageSpec, SparseVector
+from stair_es.types import ImageSpec, Json, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.store import StoredVersion
 
 EMPTIED_BY_POLICY = "the token policy leaves it no token"
+NO_KNOWN_TOKENS = "no token that the model knows"
 _LOSS_MESSAGES = {
     EMPTIED_BY_POLICY: "the token policy leaves {count} without tokens: {they_are} stored, but no query finds {them}",
 }
@@ -62,6 +64,8 @@ class WorkerConfig:
     document: DocumentSettings
     read_limits: ReadLimits
     decode_limits: DecodeLimits
+    is_text: bool = False
+    """Whether the items are texts: then there is nothing to decode."""
     enrichers: tuple[EnricherSpec, ...] = ()
     enricher_versions: tuple[str, ...] = ()
     """Determined once on the driver; part of each fingerprint."""
@@ -77,7 +81,7 @@ class WorkerConfig:
         return stored.fingerprint == self.compute_fingerprint(stored.sha256, item)
 
 
-def check_batch(batch: Batch, config: WorkerConfig) -> Batch:
+def check_batch(config: WorkerConfig, batch: Batch) -> Batch:
     """Look up the stored documents of a batch.
 
     An image is `unchanged`, without reading its bytes, if the store reports the same version and the document is up to date.
@@ -99,10 +103,11 @@ def check_batch(batch: Batch, config: WorkerConfig) -> Batch:
     return batch
 
 
-def prepare_batch(batch: Batch, config: WorkerConfig) -> Batch:
-    """Fetch, decode and enrich the images of a batch; large images in parts, to limit memory."""
+def prepare_batch(config: WorkerConfig, batch: Batch) -> Batch:
+    """Fetch, decode and enrich the images of a batch; large images in parts, to limit memory. Texts are only fetched."""
     for positions, part in fetch_parts(batch, config):
-        _prepare_part(part, config)
+        if not config.is_text:
+            _prepare_part(part, config)
         for position, state in zip(positions, part.images, strict=True):
             batch.images[position] = state
     return batch
@@ -156,16 +161,28 @@ def _apply_enrichment(prepared: Prepared, enrichment: Enrichment) -> Prepared:
     return replace(prepared, decoded=decoded, fields={**prepared.fields, **enrichment.fields})
 
 
-def encode_batch(batch: Batch, encoder: Encoder) -> Batch:
-    """Encode all images of the batch with one call of the encoder."""
+def encode_batch(encoder: Encoder, batch: Batch) -> Batch:
+    """Encode all images, or all texts, of the batch with one call of the encoder."""
     with batch.time_stage("encode"):
-        prepared = batch.enumerate_state(Prepared)
-        if prepared:
-            vectors = encoder.encode_images(np.stack([image.decoded.pixels_HWC for _, image in prepared]))
-            for (i, image), vector in zip(prepared, vectors, strict=True):
-                item, id_, fingerprint = image.fetched.item, image.fetched.id, image.fetched.fingerprint
-                batch.images[i] = Encoded(item, id_, vector, _build_metadata(image), image.fields, fingerprint)
+        if images := batch.enumerate_state(Prepared):
+            vectors = encoder.encode_images(np.stack([image.decoded.pixels_HWC for _, image in images]))
+            for (i, image), vector in zip(images, vectors, strict=True):
+                batch.images[i] = _build_encoded(image.fetched, vector, _build_metadata(image), image.fields)
+        if texts := batch.enumerate_state(Fetched):
+            vectors = encoder.encode_texts([text.data.decode() for _, text in texts])
+            for (i, text), vector in zip(texts, vectors, strict=True):
+                if len(vector):
+                    metadata = TextMetadata(uri=text.item.uri, source=text.item.source, sha256=text.sha256)
+                    batch.images[i] = _build_encoded(text, vector, metadata, text.item.fields)
+                else:
+                    batch.images[i] = Outcome(text.item, "failed", "encode", NO_KNOWN_TOKENS)
     return batch
+
+
+def _build_encoded(
+    fetched: Fetched, vector: SparseVector, metadata: ImageMetadata | TextMetadata, fields: Mapping[str, Json]
+) -> Encoded:
+    return Encoded(fetched.item, fetched.id, vector, metadata, fields, fetched.fingerprint)
 
 
 def _build_metadata(image: Prepared) -> ImageMetadata:
@@ -190,7 +207,7 @@ def _build_metadata(image: Prepared) -> ImageMetadata:
     )
 
 
-def write_batches(batches: Sequence[Batch], config: WorkerConfig, chunk_bytes: int) -> tuple[list[Batch], list[BulkRequestStats]]:
+def write_batches(config: WorkerConfig, chunk_bytes: int, *batches: Batch) -> tuple[list[Batch], list[BulkRequestStats]]:
     """Write the documents of several batches to the sink. Documents that the sink rejects permanently have failed."""
     ingested_at = get_timestamp()
     encoded = [image for batch in batches for image in batch.select_state(Encoded)]

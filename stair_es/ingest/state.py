@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
-from stair_es.cluster.documents.document import ImageMetadata
+from stair_es.cluster.documents.document import ImageMetadata, TextMetadata
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.image.decode import DecodedImage
@@ -66,7 +66,7 @@ class VersionChanged:
 
 @dataclass(frozen=True)
 class Fetched:
-    """An image after `read`: new or changed bytes."""
+    """An image after `read`: new or changed bytes. A text stays in this state until it is encoded."""
 
     item: SourceItem
     id: str
@@ -96,7 +96,7 @@ class Encoded:
     item: SourceItem
     id: str
     vector: SparseVector
-    metadata: ImageMetadata
+    metadata: ImageMetadata | TextMetadata
     fields: Mapping[str, Json]
     fingerprint: str
 

@@ -24,10 +24,10 @@ from stair_es.cluster.policy.update_by_query import UpdateLimits
 from stair_es.cluster.token_index import sync
 from stair_es.errors import IndexMismatch
 from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.pipeline import run_ingest
 from stair_es.ingest.sinks.cluster import ClusterSinkWriter
 from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions, SwapMode
-from stair_es.ingest.texts.pipeline import TextIngestOptions, run_text_ingest
-from stair_es.ingest.texts.sources import open_text_source
+from stair_es.ingest.texts import TextIngestOptions, open_text_source
 from stair_es.model.base import ModelSpec
 from stair_es.token_policy import TokenPolicy
 
@@ -214,7 +214,7 @@ def test_texts_keep_their_index(runs: IngestRuns, tmp_path: Path) -> None:
 
     def run(url: str) -> None:
         with forward_messages(runs.messages.append):
-            run_text_ingest([open_text_source(str(file))], Connection(url=url), options, progress=lambda _: None)
+            run_ingest([open_text_source(str(file))], Connection(url=url), options, progress=lambda _: None)
 
     with (
         FaultProxy(runs.url, PauseOnce(lambda: runs.move_alias(runs.alias, foreign))) as proxy,

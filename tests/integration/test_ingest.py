@@ -285,8 +285,10 @@ def test_interrupts_end_the_wait_for_a_cluster(tmp_path: Path) -> None:
     with start_server(busy) as url:
         config = _config(Connection(url=url), BulkPolicy(backoff_s=20, max_backoff_s=20, give_up_after_s=20))
         with suppress(KeyboardInterrupt), open_thread_executor(config) as executor:
-            task = executor.submit_write([executor.submit_encode(executor.submit_prepare(Batch([Pending(found)])), 0)], 1 << 20)
+            task = executor.submit(
+                "write", 1 << 20, executor.submit("encode", executor.submit("prepare", Batch([Pending(found)])))
+            )
             assert requested.wait(60)
             raise KeyboardInterrupt
         with pytest.raises(IngestError, match="cancelled"):
-            executor.get_written(task)
+            executor.get_result(task)

@@ -163,9 +163,9 @@ def test_an_encoder_that_cannot_start_fails_the_run_and_kills_no_image(node_url:
     config = _config(node_url, "there-is-no-such-model")
     photo = next(PHOTOS.glob("*.jpg"))
     with open_ray_executor(config, RayOptions(encoders=1)) as executor:
-        prepared = executor.submit_prepare(Batch([Pending(SourceItem(photo.as_uri(), "given:", FileLocator(str(photo))))]))
+        prepared = executor.submit("prepare", Batch([Pending(SourceItem(photo.as_uri(), "given:", FileLocator(str(photo))))]))
         with pytest.raises(IngestError, match=r"an encoder can't start on Ray: .*there-is-no-such-model"):
-            executor.get_written(executor.submit_write([executor.submit_encode(prepared, 0)], 1 << 20))
+            executor.get_result(executor.submit("write", 1 << 20, executor.submit("encode", prepared)))
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -21,9 +21,8 @@ from stair_es.errors import IndexMismatch, IngestError
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
-from stair_es.ingest.texts import stages as text_stages
-from stair_es.ingest.texts.pipeline import TextIngestOptions, run_text_ingest
-from stair_es.ingest.texts.sources import open_text_source
+from stair_es.ingest.stages import NO_KNOWN_TOKENS
+from stair_es.ingest.texts import TextIngestOptions, open_text_source
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.search.index_info import fetch_index_info
@@ -47,7 +46,7 @@ def ingest_texts(engine: OpenSearch, engine_index: str, rank_features_url: str, 
     def run(*files: Path, **more: Any) -> IngestReport:  # noqa: ANN401
         given = {"alias": engine_index, "model": TABLE, "dead_letters": tmp_path / "failed.jsonl", **more}
         sources = [open_text_source(str(file)) for file in files]
-        return run_text_ingest(sources, Connection(url=rank_features_url), TextIngestOptions(**given), progress=lambda _: None)
+        return run_ingest(sources, Connection(url=rank_features_url), TextIngestOptions(**given), progress=lambda _: None)
 
     return run
 
@@ -72,7 +71,7 @@ def test_each_text_is_one_document_and_reruns_resume(
     path = lines(tmp_path / "a.txt", "a brown dog", "the of", "a cat on a sofa", "a brown dog", "the of")
     first = ingest_texts(path)
     assert (first.seen, first.written, first.unchanged, first.failed, first.documents) == (5, 2, 1, 2, 2)
-    assert [(why.stage, why.reason, why.images) for why in first.failure_reasons] == [("encode", text_stages.NO_KNOWN_TOKENS, 2)]
+    assert [(why.stage, why.reason, why.images) for why in first.failure_reasons] == [("encode", NO_KNOWN_TOKENS, 2)]
     [letter, _] = map(json.loads, (tmp_path / "failed.jsonl").read_text().splitlines())
     assert (letter["stage"], letter["fields"]) == ("encode", {"caption": "the of"})
     found = documents(engine, engine_index)
@@ -89,13 +88,12 @@ def test_each_text_is_one_document_and_reruns_resume(
 
 
 def test_equal_texts_across_sources_are_found(
-    ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(text_stages, "BATCH_TEXTS", 3)
     table = tmp_path / "b.jsonl"
     rows = [{"captions": ["a dog", "a bird"], "price": 2, "tokens": "ours"}, {"captions": ["a boat", "a horse", "a dog"]}]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report = ingest_texts(lines(tmp_path / "a.txt", "a dog", "a cat", "a dog", "a bus"), table)
+    report = ingest_texts(lines(tmp_path / "a.txt", "a dog", "a cat", "a dog", "a bus"), table, batch_images=3)
     assert (report.seen, report.written, report.unchanged, report.documents) == (9, 6, 3, 6)
     found = documents(engine, engine_index)
     assert set(found) == {"a dog", "a cat", "a bus", "a bird", "a boat", "a horse"}
@@ -156,7 +154,7 @@ def test_texts_follow_the_policy_of_their_index(client: OpenSearch, node_url: st
     def bring(*texts: str) -> IngestReport:
         source = open_text_source(str(lines(tmp_path / "a.txt", *texts)))
         with forward_messages(messages.append):
-            return run_text_ingest([source], connection, options, progress=lambda _: None)
+            return run_ingest([source], connection, options, progress=lambda _: None)
 
     bring("a brown dog")
     words = documents(client, index_name)["a brown dog"]["tokens"]
@@ -184,7 +182,7 @@ def test_sparse_vectors(elasticsearch9_url: str, make_index_name: Callable[[str]
     options = TextIngestOptions(alias=alias, model=TABLE, document=document, dead_letters=tmp_path / "failed.jsonl")
     source = open_text_source(str(lines(tmp_path / "a.txt", "a brown dog", "a cat on a sofa")))
     for written in (2, 0):
-        report = run_text_ingest([source], connection, options, progress=lambda _: None)
+        report = run_ingest([source], connection, options, progress=lambda _: None)
         assert (report.written, report.unchanged, report.failed) == (written, 2 - written, 0)
     with Searcher(connection, alias, "stair-mini-2") as searcher:
         [hit] = searcher.search(encode_query_image(registry.load_encoder(TABLE), PHOTOS / "two-spaniels.jpg"), k=1).hits

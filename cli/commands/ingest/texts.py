@@ -17,7 +17,7 @@ from .arguments import BUILD_OPTIONS, JsonReportOption
 
 if TYPE_CHECKING:
     from stair_es.ingest.accounting.report import IngestReport
-    from stair_es.ingest.texts.pipeline import TextIngestOptions
+    from stair_es.ingest.texts import TextIngestOptions
     from stair_es.sources.base import Source
 
 
@@ -79,8 +79,7 @@ def ingest_texts_command(
     """
     from stair_es.cluster.documents.document import DocumentSettings
     from stair_es.cluster.metadata.index_metadata import check_alias_name
-    from stair_es.ingest.texts.pipeline import TextIngestOptions
-    from stair_es.ingest.texts.sources import open_text_source
+    from stair_es.ingest.texts import TextIngestOptions, open_text_source
     from stair_es.model.base import ModelSpec
     from stair_es.model.registry import check_hub_libraries
 
@@ -118,8 +117,8 @@ def _count_duplicates(report: IngestReport) -> int:
 
 
 def _run_ingest(sources: list[Source], url: str | None, options: TextIngestOptions) -> IngestReport:
+    from stair_es.ingest.pipeline import run_ingest
     from stair_es.ingest.run import open_run_accounting
-    from stair_es.ingest.texts.pipeline import run_text_ingest
 
     from ...output.progress import show_ingest_progress
 
@@ -127,7 +126,7 @@ def _run_ingest(sources: list[Source], url: str | None, options: TextIngestOptio
     with open_run_accounting(options) as accounting:
         add_failure_facts(accounting.get_counts)
         with show_ingest_progress("texts") as progress:
-            return run_text_ingest(sources, connection, options, progress=progress, accounting=accounting)
+            return run_ingest(sources, connection, options, progress=progress, accounting=accounting)
 
 
 def _print_report(report: IngestReport) -> None:

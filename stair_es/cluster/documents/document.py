@@ -101,6 +101,15 @@ class ImageMetadata:
     """Names of its colors, heaviest first."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextMetadata:
+    """Metadata of a text. The text itself is the field `caption`."""
+
+    uri: str
+    source: str
+    sha256: str
+
+
 def make_document_id(uri: str) -> str:
     """Make the `_id` of the image at a URI: the first 128 bits of the URI's SHA-256, in hex."""
     return hashlib.sha256(uri.encode()).hexdigest()[:32]
@@ -139,7 +148,7 @@ def check_field_names(names: Iterable[str]) -> None:
 
 def build_document(
     vector: SparseVector,
-    metadata: ImageMetadata,
+    metadata: ImageMetadata | TextMetadata,
     *,
     fields: Mapping[str, Json],
     model_id: str,
@@ -148,7 +157,7 @@ def build_document(
     settings: DocumentSettings,
     policy: TokenPolicy | None = None,
 ) -> dict[str, Any]:
-    """Build the `_source` of one image; metadata and fields that are `None` are left out.
+    """Build the `_source` of one image or text; metadata and fields that are `None` are left out.
 
     The policy is applied here to the encoder's vector. The fingerprint doesn't depend on it, so an index can be given another
     policy without encoding an image again.
@@ -157,7 +166,8 @@ def build_document(
         UsageError: If a column has the same name as a field of stair-es.
     """
     check_field_names(fields)
-    columns = {**fields, **asdict(metadata), "colors": list(metadata.colors) or None}
+    columns = {**fields, **asdict(metadata)}
+    columns["colors"] = list(columns.get("colors", ())) or None
     return {
         **build_vector_fields(vector, settings, policy),
         **{name: value for name, value in columns.items() if value is not None},

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Collection, Hashable
+from typing import Any, Literal, Protocol, TypeAlias
 
-from stair_es.ingest.state import Batch
-from stair_es.store import BulkRequestStats
-
+Stage: TypeAlias = Literal["check", "prepare", "encode", "write"]
+"""The stages as functions: see `ingest.stages`."""
 StageTask: TypeAlias = Hashable
 """A submitted task: a future, or a reference to a remote object."""
 
@@ -29,31 +28,21 @@ class StageExecutor(Protocol):
     batch_images: int
     """Number of images per encoder batch."""
 
-    def submit_check(self, batch: Batch) -> StageTask:
-        """Submit a check; its result is a `Batch`."""
+    def submit(self, stage: Stage, *inputs: object, encoder: int = 0) -> StageTask:
+        """Submit a stage as a task.
 
-    def submit_prepare(self, batch: Batch) -> StageTask:
-        """Submit a prepare; its result can only be passed to `submit_encode`."""
-
-    def submit_encode(self, prepared: StageTask, encoder: int) -> StageTask:
-        """Submit an encode of a prepare's result on encoder number `encoder` (0..encoders-1); for `submit_write` only."""
-
-    def submit_write(self, encoded: Sequence[StageTask], chunk_bytes: int) -> StageTask:
-        """Submit a write of the results of encodes; its result is `(batches, sent)`."""
+        Args:
+            stage: The stage.
+            *inputs: Its arguments; a task stands for its result. `check` and `prepare` take a batch, `encode` a prepared batch,
+                `write` the bytes of a request and encoded batches.
+            encoder: Number of the encoder (0..encoders-1) for `encode`.
+        """
 
     def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
         """Wait until at least one task is done or `timeout_s` has passed; return the tasks that are done."""
 
-    def get_checked(self, task: StageTask) -> Batch:
-        """Return the result of a check.
-
-        Raises:
-            StairError: If the stage failed as a whole.
-            WorkerDied: If the worker process died.
-        """
-
-    def get_written(self, task: StageTask) -> tuple[list[Batch], list[BulkRequestStats]]:
-        """Return the result of a write.
+    def get_result(self, task: StageTask) -> Any:  # noqa: ANN401  that of the stage
+        """Return the result of a task.
 
         Raises:
             StairError: If a stage failed as a whole.

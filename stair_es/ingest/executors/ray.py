@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_es.errors import IngestError, StairError, UsageError
-from stair_es.ingest.executors.base import StageExecutor, StageTask, WorkerDied
+from stair_es.ingest.executors.base import Stage, StageExecutor, StageTask, WorkerDied
 from stair_es.ingest.executors.threads import CPU_BATCH, GPU_BATCH
 from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches
 from stair_es.ingest.state import Batch
 from stair_es.model import registry
-from stair_es.store import BulkRequestStats
 from stair_es.system import ray_session
 from stair_es.system.decoder_logs import disable_decoder_logs
 
@@ -104,9 +103,11 @@ class _RayExecutor:
             self._actors = self._wait_for_encoders()
             self.encoders = len(self._actors)
         io_resources, cpu_resources = {"num_cpus": _WAITING_CPUS}, {"num_cpus": 0.9 if on_gpu else 0.25}
-        self._check = ray.remote(max_retries=_RETRIES, **io_resources)(check_batch)
-        self._prepare = ray.remote(max_retries=_RETRIES, **cpu_resources)(_prepare_quietly)
-        self._write = ray.remote(max_retries=_RETRIES, **io_resources)(_write_encoded)
+        self._stages: dict[Stage, Any] = {
+            "check": ray.remote(max_retries=_RETRIES, **io_resources)(check_batch),
+            "prepare": ray.remote(max_retries=_RETRIES, **cpu_resources)(_prepare_quietly),
+            "write": ray.remote(max_retries=_RETRIES, **io_resources)(write_batches),
+        }
 
     def _wait_for_encoders(self) -> list[Any]:
         """Return the encoders that could start; the others are killed."""
@@ -128,20 +129,12 @@ class _RayExecutor:
         for actor in self._actors:
             self._ray.kill(actor)
 
-    def submit_check(self, batch: Batch) -> StageTask:
-        task: StageTask = self._check.remote(batch, self._config)
-        return task
-
-    def submit_prepare(self, batch: Batch) -> StageTask:
-        task: StageTask = self._prepare.remote(batch, self._config)
-        return task
-
-    def submit_encode(self, prepared: StageTask, encoder: int) -> StageTask:
-        task: StageTask = self._actors[encoder].encode.remote(prepared)
-        return task
-
-    def submit_write(self, encoded: Sequence[StageTask], chunk_bytes: int) -> StageTask:
-        task: StageTask = self._write.remote(self._config, chunk_bytes, *encoded)
+    def submit(self, stage: Stage, *inputs: object, encoder: int = 0) -> StageTask:
+        task: StageTask
+        if stage == "encode":
+            task = self._actors[encoder].encode.remote(*inputs)
+        else:
+            task = self._stages[stage].remote(self._config, *inputs)
         return task
 
     def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
@@ -149,15 +142,7 @@ class _RayExecutor:
         done, _ = self._ray.wait(list(tasks), num_returns=1, timeout=1.0 if timeout_s is None else timeout_s, fetch_local=False)
         return list(done)
 
-    def get_checked(self, task: StageTask) -> Batch:
-        batch: Batch = self._get_result(task)
-        return batch
-
-    def get_written(self, task: StageTask) -> tuple[list[Batch], list[BulkRequestStats]]:
-        result: tuple[list[Batch], list[BulkRequestStats]] = self._get_result(task)
-        return result
-
-    def _get_result(self, task: StageTask) -> Any:  # noqa: ANN401
+    def get_result(self, task: StageTask) -> Any:  # noqa: ANN401  that of the stage
         exceptions = self._ray.exceptions
         death_errors = (exceptions.WorkerCrashedError, exceptions.ActorDiedError, exceptions.OutOfMemoryError)
         try:
@@ -212,13 +197,9 @@ class _RayEncoder:
         """Return once the model is loaded."""
 
     def encode(self, batch: Batch) -> Batch:
-        return encode_batch(batch, self._encoder)
+        return encode_batch(self._encoder, batch)
 
 
-def _prepare_quietly(batch: Batch, config: WorkerConfig) -> Batch:
+def _prepare_quietly(config: WorkerConfig, batch: Batch) -> Batch:
     disable_decoder_logs()
-    return prepare_batch(batch, config)
-
-
-def _write_encoded(config: WorkerConfig, chunk_bytes: int, *batches: Batch) -> tuple[list[Batch], list[BulkRequestStats]]:
-    return write_batches(batches, config, chunk_bytes)
+    return prepare_batch(config, batch)

@@ -7,19 +7,17 @@ between processes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 from stair_es.cluster.client.cancellation import CANCEL_EVENT
-from stair_es.ingest.executors.base import StageExecutor, StageTask
+from stair_es.ingest.executors.base import Stage, StageExecutor, StageTask
 from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches
-from stair_es.ingest.state import Batch
 from stair_es.model import registry
-from stair_es.model.base import Encoder
-from stair_es.store import BulkRequestStats
 from stair_es.system.limits import count_usable_cores
 
 CPU_BATCH, GPU_BATCH = 16, 128
@@ -52,54 +50,43 @@ class _ThreadExecutor:
     def __init__(self, config: WorkerConfig, batch_images: int, writers: int) -> None:
         cores = count_usable_cores()
         on_gpu = registry.can_model_use_gpu(config.model)
-        self.encoders = 1 if on_gpu else cores
+        self.encoders = 1 if on_gpu or config.is_text else cores
         self.workers = cores * _READERS_PER_CORE
         self.batch_images = batch_images or (GPU_BATCH if on_gpu else CPU_BATCH)
-        self._config = config
-        self._encoder = registry.load_encoder(replace(config.model, threads=1))
+        # A few texts are one batch, so it must use all cores.
+        encoder = registry.load_encoder(config.model if config.is_text else replace(config.model, threads=1))
         self._stop = threading.Event()
-        self._io_pool = self._create_pool("write", writers + 2)
-        self._prepare_pool = self._create_pool("prepare", self.workers)
-        self._encode_pool = self._create_pool("encode", self.encoders)
+        io_pool = self._create_pool("write", writers + 2)
+        prepare_pool, encode_pool = self._create_pool("prepare", self.workers), self._create_pool("encode", self.encoders)
+        self._pools = (prepare_pool, encode_pool, io_pool)
+        self._stages: dict[Stage, tuple[ThreadPoolExecutor, Callable[..., Any]]] = {
+            "check": (io_pool, partial(check_batch, config)),
+            "prepare": (prepare_pool, partial(prepare_batch, config)),
+            "encode": (encode_pool, partial(encode_batch, encoder)),
+            "write": (io_pool, partial(write_batches, config)),
+        }
 
     def _create_pool(self, name: str, threads: int) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=CANCEL_EVENT.set, initargs=(self._stop,))
 
     def close(self) -> None:
         self._stop.set()
-        for pool in (self._prepare_pool, self._encode_pool, self._io_pool):
+        for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
-        for pool in (self._prepare_pool, self._encode_pool, self._io_pool):
+        for pool in self._pools:
             pool.shutdown(wait=True)
 
-    def submit_check(self, batch: Batch) -> StageTask:
-        return self._io_pool.submit(check_batch, batch, self._config)
-
-    def submit_prepare(self, batch: Batch) -> StageTask:
-        return self._prepare_pool.submit(prepare_batch, batch, self._config)
-
-    def submit_encode(self, prepared: StageTask, encoder: int) -> StageTask:
-        return self._encode_pool.submit(_encode_prepared, cast("Future[Batch]", prepared), self._encoder)
-
-    def submit_write(self, encoded: Sequence[StageTask], chunk_bytes: int) -> StageTask:
-        return self._io_pool.submit(_write_encoded, cast("Sequence[Future[Batch]]", encoded), self._config, chunk_bytes)
+    def submit(self, stage: Stage, *inputs: object, encoder: int = 0) -> StageTask:
+        pool, function = self._stages[stage]
+        return pool.submit(_run_stage, function, inputs)
 
     def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
-        done, _ = wait(cast("Collection[Future[Batch]]", tasks), timeout_s, FIRST_COMPLETED)
+        done, _ = wait(cast("Collection[Future[Any]]", tasks), timeout_s, FIRST_COMPLETED)
         return list(done)
 
-    def get_checked(self, task: StageTask) -> Batch:
-        return cast("Future[Batch]", task).result()
-
-    def get_written(self, task: StageTask) -> tuple[list[Batch], list[BulkRequestStats]]:
-        return cast("Future[tuple[list[Batch], list[BulkRequestStats]]]", task).result()
+    def get_result(self, task: StageTask) -> Any:  # noqa: ANN401  that of the stage
+        return cast("Future[Any]", task).result()
 
 
-def _encode_prepared(prepared: Future[Batch], encoder: Encoder) -> Batch:
-    return encode_batch(prepared.result(), encoder)
-
-
-def _write_encoded(
-    encoded: Sequence[Future[Batch]], config: WorkerConfig, chunk_bytes: int
-) -> tuple[list[Batch], list[BulkRequestStats]]:
-    return write_batches([future.result() for future in encoded], config, chunk_bytes)
+def _run_stage(function: Callable[..., Any], inputs: Sequence[object]) -> Any:  # noqa: ANN401  that of the stage
+    return function(*[value.result() if isinstance(value, Future) else value for value in inputs])

@@ -15,6 +15,7 @@ from stair_es.ingest.sinks.base import RunCoverage, SinkResult, SinkSession, Sin
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import EMPTIED_BY_POLICY
 from stair_es.ingest.state import Batch, Outcome
+from stair_es.ingest.texts import TextIngestOptions
 from stair_es.model.base import ModelSpec
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.sources.io.local_file import FileLocator
@@ -58,7 +59,6 @@ class RecordedRun:
         self.messages: list[str] = []
         self.shelf, self.accounting = RecordingSession(), accounting
         self.run = IngestRun(
-            noun="text",
             options=options,
             stream=SourceStream([]),
             session=self.shelf,
@@ -86,7 +86,7 @@ class RecordedRun:
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Iterator[RecordedRun]:
-    options = IngestOptions(alias="shelf", model=ModelSpec(name="m"), dead_letters=tmp_path / "failed.jsonl")
+    options = TextIngestOptions(alias="shelf", model=ModelSpec(name="m"), dead_letters=tmp_path / "failed.jsonl")
     with open_run_accounting(options) as accounting:
         run = RecordedRun(accounting, options)
         with forward_messages(run.messages.append):

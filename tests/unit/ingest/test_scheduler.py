@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice, pairwise
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.errors import ClusterError, SourceError
 from stair_es.ingest.deferred import MAX_REFUSALS, DeferredImages
-from stair_es.ingest.executors.base import StageTask, WorkerDied
+from stair_es.ingest.executors.base import Stage, StageTask, WorkerDied
 from stair_es.ingest.prefetch import PrefetchQueue
 from stair_es.ingest.scheduler import CHECK_IMAGES, MAX_TAKES, StageScheduler
 from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending, get_image_item
@@ -41,28 +42,21 @@ class FakeExecutor:
     encoding: dict[int, int] = field(default_factory=dict)
     busiest_encoder: int = 0
 
-    def _new(self, kind: str, batches: list[Batch]) -> int:
+    def submit(self, stage: Stage, *inputs: object, encoder: int = 0) -> StageTask:
+        batches = [value for value in inputs if isinstance(value, Batch)]
+        if stage == "write":
+            inputs = inputs[1:]  # without the bytes of a request
+        batches += [batch for task in inputs if isinstance(task, int) for batch in self.tasks[task][1]]
         number = len(self.tasks)
-        self.tasks[number] = (kind, batches)
+        self.tasks[number] = (stage, batches)
+        if stage == "prepare":
+            self.in_flight += len(batches[0].images)
+            self.most_on_their_way = max(self.most_on_their_way, self.in_flight)
+        elif stage == "encode":
+            self.encoding[number] = encoder
+            loads = [list(self.encoding.values()).count(i) for i in range(self.encoders)]
+            self.busiest_encoder = max(self.busiest_encoder, *loads)
         return number
-
-    def submit_check(self, batch: Batch) -> StageTask:
-        return self._new("check", [batch])
-
-    def submit_prepare(self, batch: Batch) -> StageTask:
-        self.in_flight += len(batch.images)
-        self.most_on_their_way = max(self.most_on_their_way, self.in_flight)
-        return self._new("prepare", [batch])
-
-    def submit_encode(self, prepared: StageTask, encoder: int) -> StageTask:
-        assert isinstance(prepared, int)
-        number = self._new("encode", self.tasks[prepared][1])
-        self.encoding[number] = encoder
-        self.busiest_encoder = max(self.busiest_encoder, *[list(self.encoding.values()).count(i) for i in range(self.encoders)])
-        return number
-
-    def submit_write(self, encoded: Sequence[StageTask], chunk_bytes: int) -> StageTask:
-        return self._new("write", [batch for task in encoded if isinstance(task, int) for batch in self.tasks[task][1]])
 
     def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
         done = self.random.sample(sorted(task for task in tasks if isinstance(task, int)), k=1)
@@ -70,14 +64,16 @@ class FakeExecutor:
             self.encoding.pop(task, None)
         return list(done)
 
-    def get_checked(self, task: StageTask) -> Batch:
+    def get_result(self, task: StageTask) -> Any:  # noqa: ANN401  that of the stage
         assert isinstance(task, int)
+        return self._check(task) if self.tasks[task][0] == "check" else self._write(task)
+
+    def _check(self, task: int) -> Batch:
         [batch] = self.tasks[task][1]
         images = [get_image_item(state) for state in batch.images]
         return Batch([Outcome(i, "unchanged", "check", id=i.uri) if i.uri in self.unchanged else Pending(i) for i in images])
 
-    def get_written(self, task: StageTask) -> tuple[list[Batch], list[BulkRequestStats]]:
-        assert isinstance(task, int)
+    def _write(self, task: int) -> tuple[list[Batch], list[BulkRequestStats]]:
         batches = self.tasks[task][1]
         images = [get_image_item(state) for batch in batches for state in batch.images]
         self.in_flight -= len(images)
@@ -223,8 +219,8 @@ class BusyHostExecutor(FakeExecutor):
     def deferred(self) -> DeferredImages:
         return DeferredImages(600.0, lambda: self.now)
 
-    def get_written(self, task: StageTask) -> tuple[list[Batch], list[BulkRequestStats]]:
-        batches, sent = super().get_written(task)
+    def _write(self, task: int) -> tuple[list[Batch], list[BulkRequestStats]]:
+        batches, sent = super()._write(task)
         return [Batch([self._seen(get_image_item(state)) for state in batch.images], batch.seconds) for batch in batches], sent
 
     def _seen(self, item: SourceItem) -> ImageState:
@@ -299,9 +295,10 @@ def test_images_of_failed_hosts_delay_no_others() -> None:
 
 def test_deferred_images_count_as_pending(monkeypatch: pytest.MonkeyPatch) -> None:
     class OneHost(BusyHostExecutor):
-        def submit_prepare(self, batch: Batch) -> StageTask:
-            queued_bytes.append(scheduler._queued_bytes)
-            return super().submit_prepare(batch)
+        def submit(self, stage: Stage, *inputs: object, encoder: int = 0) -> StageTask:
+            if stage == "prepare":
+                queued_bytes.append(scheduler._queued_bytes)
+            return super().submit(stage, *inputs, encoder=encoder)
 
     executor, queued_bytes = OneHost(), list[int]()
     monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)

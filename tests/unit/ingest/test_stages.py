@@ -57,7 +57,7 @@ def test_large_images_are_decoded_before_all_are_read() -> None:
     batch = Batch([Pending(SourceItem(f"file:///{number}.png", "file:///", _PaddedLocator(40 * MB))) for number in range(IMAGES)])
     tracemalloc.start()
     try:
-        prepared = prepare_batch(batch, config)
+        prepared = prepare_batch(config, batch)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

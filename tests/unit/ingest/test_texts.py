@@ -1,4 +1,4 @@
-"""Sources of texts: parsed texts and failures."""
+"""Sources of texts: parsed texts and failures; and equal texts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import gzip
 import io
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from stair_es.errors import UsageError
 from stair_es.ingest.source_stream import SourceStream
-from stair_es.ingest.texts.sources import TextFormat, open_text_source
+from stair_es.ingest.state import Outcome, Pending
+from stair_es.ingest.texts import EqualTexts, TextFormat, open_text_source
 from stair_es.sources.base import ListingFailure, ReadLimits, Source, SourceItem
+from stair_es.sources.io.local_file import InlineBytes
 
 
 def read(source: Source) -> tuple[dict[str, str], dict[str, str]]:
@@ -105,3 +108,40 @@ def test_an_unknown_source_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         open_text_source(str(tmp_path / "gone.txt"))
     assert read(open_text_source(str(tmp_path / "a.pdf"), "txt"))[0] == {"line=1": "x"}
+
+
+def make_pending(line: int, text: str) -> Pending:
+    return Pending(SourceItem(f"a.txt#line={line}", "a.txt", InlineBytes(text.encode())))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("written", ("unchanged", "1", "")), ("unchanged", ("unchanged", "1", "")), ("failed", ("failed", "", "x"))],
+)
+def test_equal_texts_wait_for_the_first(kind: Literal["written", "unchanged", "failed"], expected: tuple[str, str, str]) -> None:
+    texts = EqualTexts(lambda _: False)
+    first, other, again = make_pending(1, "a dog"), make_pending(2, "a cat"), make_pending(3, "a dog")
+    assert (texts.route_image(first), texts.route_image(other), texts.route_image(again)) == (first, other, None)
+    assert (len(texts), texts.due_in_s) == (1, None)
+    assert texts.observe_result(other, Outcome(other.item, "written", "write", id="2")) == []
+    outcome = Outcome(first.item, kind, "encode", "x") if kind == "failed" else Outcome(first.item, kind, "write", id="1")
+    [waited] = texts.observe_result(first, outcome)
+    assert (waited.item, (waited.kind, waited.id, waited.reason)) == (again.item, expected)
+    assert (len(texts), texts.route_image(first)) == (0, first)
+
+
+def test_texts_of_earlier_batches_are_unchanged() -> None:
+    seen: list[str] = []
+    texts = EqualTexts(lambda id_: seen.append(id_) or True)  # type: ignore[func-returns-value]
+    outcome = texts.route_image(make_pending(1, "a dog"))
+    assert isinstance(outcome, Outcome)
+    assert (outcome.kind, [outcome.id]) == ("unchanged", seen)
+
+
+def test_waiting_texts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stair_es.ingest.deferred.MAX_DEFERRED_IMAGES", 2)
+    texts = EqualTexts(lambda _: False)
+    for line in range(3):
+        assert not texts.is_full
+        texts.route_image(make_pending(line, "a dog"))
+    assert texts.is_full

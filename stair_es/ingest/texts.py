@@ -1,14 +1,23 @@
-"""Sources of texts: one text per line (`.txt`), or a column of JSON Lines, CSV or TSV. The bytes of their items are the text."""
+"""Texts as documents: captions in a separate index, with the same mapping, life cycle and accounting as images.
+
+Sources have one text per line (`.txt`), or a column of JSON Lines, CSV or TSV; the bytes of their items are the text. The `_id`
+is derived from the text, so the same text twice is one document.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import orjson
 
+from stair_es.cluster.documents.document import DocumentSettings, make_content_id
 from stair_es.errors import SourceError, UsageError
+from stair_es.ingest.deferred import DeferredImages
+from stair_es.ingest.options import IngestOptions, Runner
+from stair_es.ingest.state import ImageState, Outcome, Pending
 from stair_es.sources.base import ListingFailure, ReadLimits, ReadResult, Source, SourceItem, SourceOptions
 from stair_es.sources.io.files import FileSource
 from stair_es.sources.io.lines import read_numbered_lines
@@ -32,6 +41,68 @@ TEXT_COLUMNS = ("text", "caption", "captions")
 MAX_LINE_BYTES = 1 << 20
 """Maximum length of a line of a `.txt` file; encoders use only a few hundred words of a text."""
 _SCALARS = (bool, int, float, str)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextIngestOptions(IngestOptions):
+    """Options of an ingest of texts. The text tower of the model is part of the settings: another one gives other vectors."""
+
+    noun: ClassVar[Literal["image", "text"]] = "text"
+    document: DocumentSettings = field(default_factory=lambda: DocumentSettings(thumbnail_px=0, id="content-hash"))
+    runner: Runner = "local"
+    batch_images: int = 256
+
+    @property
+    def settings(self) -> dict[str, Json]:
+        """The settings that distinguish the documents, and mark the index as one of texts; see `get_content_type`."""
+        return {**asdict(self.document), "texts": {"text_tower": self.model.text_tower}}
+
+    @property
+    def enricher_versions(self) -> tuple[str, ...]:
+        """The text tower, which is part of each fingerprint."""
+        return (f"text_tower={self.model.text_tower}",)
+
+
+class EqualTexts(DeferredImages):
+    """Texts that are equal to one on its way: they wait for its outcome, so that the first one is written."""
+
+    def __init__(self, has_document: Callable[[str], bool]) -> None:
+        """Start without texts. `has_document` returns whether a document was stored by this run, or found to be up to date."""
+        super().__init__()
+        self._has_document = has_document
+        self._waiting: dict[str, int] = {}
+        """`_id` of each text on its way -> number of later ones."""
+
+    @property
+    def due_in_s(self) -> None:
+        """None: what waits for a text needs no time of its own."""
+        return None
+
+    def route_image(self, image: Pending) -> Pending | Outcome | None:
+        """Return the text if it is the first one, None if it waits, or its outcome if it is stored."""
+        id_ = _make_text_id(image.item)
+        if id_ in self._waiting:
+            self._waiting[id_] += 1
+            self._images.append(replace(image, deferral_key=id_))
+            return None
+        if self._has_document(id_):
+            return Outcome(image.item, "unchanged", "check", id=id_)
+        self._waiting[id_] = 0
+        return image
+
+    def observe_result(self, image: Pending, state: ImageState) -> list[Outcome]:
+        """Return the outcomes of the texts that waited for this one: unchanged, or failed like it."""
+        id_ = _make_text_id(image.item)
+        waiting = self._images.take(self._waiting.pop(id_), lambda other: other.deferral_key == id_)
+        assert isinstance(state, Outcome)  # no text is deferred by a host
+        if state.kind == "failed":
+            return [replace(state, item=other.item) for other in waiting]
+        return [Outcome(other.item, "unchanged", "check", id=state.id) for other in waiting]
+
+
+def _make_text_id(item: SourceItem) -> str:
+    read = item.locator.read(ReadLimits())
+    return make_content_id(hashlib.sha256(read.data if read else b"").hexdigest())
 
 
 @dataclass(frozen=True)
