@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from stair_es.ingest.state import Deferred, ImageState, Outcome, Pending, estimate_listed_bytes, get_item_host
+from stair_es.ingest.queues import SizedQueue
+from stair_es.ingest.state import Deferred, ImageState, Outcome, Pending, estimate_pending_bytes, get_item_host
 
 MAX_DEFERRED_IMAGES = 20_000
 """Maximum number of deferred images; above it no further images are taken from the sources."""
@@ -34,7 +35,8 @@ class _Host:
     """A host, or one image of it that waits alone."""
 
     name: str
-    images: deque[Pending] = field(default_factory=deque)
+    images: int = 0
+    """Number of its deferred images."""
     paused_until: float = 0.0
     pauses: int = 0
     """Consecutive pauses without a served image."""
@@ -54,16 +56,16 @@ class DeferredImages:
         self._patience_s = patience_s
         self._clock = clock
         self._hosts: dict[str, _Host] = {}
-        self._images = self._bytes = 0
+        self._images = SizedQueue(estimate_pending_bytes, MAX_DEFERRED_IMAGES, MAX_DEFERRED_BYTES)
         self._next_due = math.inf
 
     def __len__(self) -> int:
-        return self._images
+        return len(self._images)
 
     @property
     def is_full(self) -> bool:
         """Whether no more images should be taken from the sources."""
-        return self._images >= MAX_DEFERRED_IMAGES or self._bytes >= MAX_DEFERRED_BYTES
+        return self._images.is_full
 
     def route_image(self, image: Pending) -> Pending | Outcome | None:
         """Return the image if it can be fetched now, None if it was deferred, or its outcome if its host is given up."""
@@ -73,7 +75,7 @@ class DeferredImages:
             return image
         if host.given_up:
             return Outcome(image.item, "failed", "read", host.given_up)
-        self._keep_image(host, image)
+        self._keep_image(name, image)
         return None
 
     def add_deferred(self, image: Pending, state: Deferred) -> list[Outcome]:
@@ -90,14 +92,14 @@ class DeferredImages:
             return [Outcome(image.item, "failed", "read", host.given_up)]
         remaining_s = self._patience_s - host.waited_s
         if host.paused_until > now or not state.was_requested:  # the pause was already started by another worker or image
-            self._keep_image(host, image)
+            self._keep_image(name, image)
             return []
         if remaining_s < _MIN_PAUSE_S:
             return self._fail_refused(host, image, state, now)
         pause_s = min(max(state.wait_s, 2.0**host.pauses), remaining_s)
         host.paused_until, host.pauses = now + pause_s, host.pauses + 1
         host.waited_s, host.refusals, host.given_up = host.waited_s + pause_s, 0, ""
-        self._keep_image(host, image)
+        self._keep_image(name, image)
         return []
 
     def observe_result(self, image: Pending, state: ImageState) -> list[Outcome]:
@@ -122,19 +124,22 @@ class DeferredImages:
         now = self._clock()
         if now < self._next_due:
             return []
-        due: list[Pending] = []
-        for name, host in self._hosts.items():
-            if host.paused_until <= now:
-                count = min(len(host.images), _MAX_PER_HOST, max_images - len(due))
-                due += [replace(host.images.popleft(), deferral_key=name) for _ in range(count)]
-        self._release_images(due)
+        taken = Counter[str]()
+
+        def is_due(image: Pending) -> bool:
+            if self._hosts[image.deferral_key].paused_until > now or taken[image.deferral_key] >= _MAX_PER_HOST:
+                return False
+            taken[image.deferral_key] += 1
+            return True
+
+        due = self._take_images(max_images, is_due)
         self._next_due = min((host.paused_until for host in self._hosts.values() if host.images), default=math.inf)
         return due
 
     @property
     def due_in_s(self) -> float | None:
         """Seconds until images are due; None if none is deferred."""
-        return max(0.0, self._next_due - self._clock()) if self._images else None
+        return max(0.0, self._next_due - self._clock()) if len(self._images) else None
 
     def describe_waiting(self) -> str:
         """Return a message about the hosts that are waited for; "" if there are none."""
@@ -142,10 +147,10 @@ class DeferredImages:
         paused = [host for host in self._hosts.values() if host.images and host.paused_until > now]
         if not paused:
             return ""
-        busiest = max(paused, key=lambda host: len(host.images))
+        busiest = max(paused, key=lambda host: host.images)
         hosts = len({host.name for host in paused})
         others = f" and {hosts - 1:,} other hosts" if hosts > 1 else ""
-        urls = f"{len(busiest.images):,} URL{'s' if len(busiest.images) > 1 else ''}"
+        urls = f"{busiest.images:,} URL{'s' if busiest.images > 1 else ''}"
         return f"waiting {math.ceil(busiest.paused_until - now)} s for {busiest.name} ({urls}){others}"
 
     def _get_key(self, image: Pending, state: Deferred) -> str:
@@ -155,16 +160,17 @@ class DeferredImages:
         alone = state.was_requested and (image.deferral_key == image.item.uri or served_since)
         return image.item.uri if alone else state.host
 
-    def _keep_image(self, host: _Host, image: Pending) -> None:
-        host.images.append(image)
-        self._images += 1
-        self._bytes += estimate_listed_bytes(image.item)
+    def _keep_image(self, key: str, image: Pending) -> None:
+        host = self._hosts[key]
+        self._images.append(replace(image, deferral_key=key))
+        host.images += 1
         self._next_due = min(self._next_due, host.paused_until)
 
-    def _release_images(self, images: Collection[Pending]) -> None:
-        """Subtract images that are no longer deferred from the totals."""
-        self._images -= len(images)
-        self._bytes -= sum(estimate_listed_bytes(image.item) for image in images)
+    def _take_images(self, count: int, is_wanted: Callable[[Pending], bool]) -> list[Pending]:
+        images = self._images.take(count, is_wanted)
+        for image in images:
+            self._hosts[image.deferral_key].images -= 1
+        return images
 
     def _fail_refused(self, host: _Host, image: Pending, state: Deferred, now: float) -> list[Outcome]:
         waited = f"after {host.waited_s:.0f} s of waiting for the host"
@@ -174,9 +180,8 @@ class DeferredImages:
         if host.refusals >= MAX_REFUSALS:
             status = state.reason.partition(": ")[2].partition(",")[0] or state.reason
             host.given_up = f"{host.name}: not requested, since {host.refusals} others got {status} {waited}"
-            failed += [Outcome(waiting.item, "failed", "read", host.given_up) for waiting in host.images]
-            self._release_images(host.images)
-            host.images.clear()
+            waiting = self._take_images(host.images, lambda image: self._hosts[image.deferral_key] is host)
+            failed += [Outcome(image.item, "failed", "read", host.given_up) for image in waiting]
             host.paused_until, host.waited_s, host.refusals, host.pauses = now + self._patience_s, 0.0, 0, 0
         return failed
 

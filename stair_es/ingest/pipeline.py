@@ -19,7 +19,7 @@ from stair_es.ingest.executors.ray import open_ray_executor, start_ray
 from stair_es.ingest.executors.threads import open_thread_executor
 from stair_es.ingest.options import LISTING_WAIT_S, RAY_MIN_IMAGES, IngestOptions, choose_runner
 from stair_es.ingest.plan import build_sink_plan, build_worker_config, load_sink_kind
-from stair_es.ingest.prefetch import PrefetchQueue
+from stair_es.ingest.queues import PrefetchQueue
 from stair_es.ingest.resync import remove_stale_documents
 from stair_es.ingest.run import IngestRun, RunProgressCallback, open_run_accounting
 from stair_es.ingest.scheduler import StageScheduler

@@ -17,9 +17,9 @@ from stair_es.errors import IngestError
 from stair_es.ingest.accounting.run_accounting import BulkStats
 from stair_es.ingest.deferred import DeferredImages
 from stair_es.ingest.executors.base import StageExecutor, StageTask, WorkerDied
-from stair_es.ingest.prefetch import PrefetchQueue
+from stair_es.ingest.queues import PrefetchQueue, SizedQueue
 from stair_es.ingest.stages import mark_failed
-from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending, estimate_listed_bytes
+from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending, estimate_pending_bytes
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.store import BulkRequestStats
 
@@ -76,7 +76,7 @@ class _WorkUnit:
     """Memory held for it."""
 
     def __post_init__(self) -> None:
-        self.size_bytes = sum(estimate_listed_bytes(image.item) for image in self.images)
+        self.size_bytes = sum(map(estimate_pending_bytes, self.images))
 
 
 @dataclass
@@ -93,8 +93,8 @@ class StageScheduler:
     deferred: DeferredImages = field(default_factory=DeferredImages)
     encoder_utilization: EncoderUtilization = field(init=False)
     _checking: dict[StageTask, Batch] = field(default_factory=dict)
-    _queued: deque[Pending] = field(default_factory=deque)
-    _queued_bytes: int = 0
+    _queued: SizedQueue[Pending] = field(init=False)
+    """Images that wait for `prepare`."""
     _outcomes: list[Outcome] = field(default_factory=list)
     """Outcomes of images that skip the stages."""
     _suspects: deque[Pending] = field(default_factory=deque)
@@ -107,6 +107,7 @@ class StageScheduler:
 
     def __post_init__(self) -> None:
         self.encoder_utilization = EncoderUtilization(self.executor.encoders)
+        self._queued = SizedQueue(estimate_pending_bytes, CHECK_IMAGES + self.executor.batch_images, _BACKLOG_BYTES)
 
     def run(self, items: PrefetchQueue[SourceItem | ListingFailure]) -> Iterator[Batch]:
         """Yield batches of outcomes as they become available, and empty batches while only hosts are waited for.
@@ -165,17 +166,15 @@ class StageScheduler:
         return True
 
     def _start_tasks(self, *, last: bool) -> None:
-        if not self._is_queue_full():
-            self._queue_images(self.deferred.take_due(self.executor.batch_images))
+        if not self._queued.is_full:
+            for image in self.deferred.take_due(self.executor.batch_images):
+                self._queued.append(image)
         self._start_preparing(last=last)
         self._start_encoding()
         self._start_writing(last=not (self._queued or self._preparing or self._prepared or self._encoding))
 
     def _is_full(self) -> bool:
-        return self.deferred.is_full or self._is_queue_full()
-
-    def _is_queue_full(self) -> bool:
-        return len(self._queued) >= CHECK_IMAGES + self.executor.batch_images or self._queued_bytes >= _BACKLOG_BYTES
+        return self.deferred.is_full or self._queued.is_full
 
     def _route_pending(self, images: Iterable[Pending]) -> None:
         for image in images:
@@ -183,13 +182,7 @@ class StageScheduler:
             if isinstance(admitted, Outcome):
                 self._outcomes.append(admitted)
             elif admitted is not None:
-                self._queue_images([admitted])
-
-    def _queue_images(self, images: Iterable[Pending]) -> None:
-        """Queue images for `prepare`."""
-        for image in images:
-            self._queued.append(image)
-            self._queued_bytes += estimate_listed_bytes(image.item)
+                self._queued.append(admitted)
 
     def _accept_listed(self, listed: list[SourceItem | ListingFailure]) -> None:
         items = [item for found in listed if (item := self.accept_listed(found)) is not None]
@@ -206,9 +199,7 @@ class StageScheduler:
             if self._suspects:
                 unit = _WorkUnit([self._suspects.popleft()], alone=True)
             elif self._queued and (last or idle or self._is_full() or len(self._queued) >= self.executor.batch_images):
-                size = min(self.executor.batch_images, len(self._queued))
-                unit = _WorkUnit([self._queued.popleft() for _ in range(size)])
-                self._queued_bytes -= unit.size_bytes
+                unit = _WorkUnit(self._queued.take(self.executor.batch_images))
             else:
                 return
             self._preparing[self.executor.submit("prepare", Batch(list(unit.images)))] = unit
@@ -290,8 +281,7 @@ class StageScheduler:
             else:
                 finished += [state, *self.deferred.observe_result(image, state)]
         if has_deferred:  # queued images of the same host have to wait, too
-            queued, self._queued, self._queued_bytes = self._queued, deque(), 0
-            self._route_pending(queued)
+            self._route_pending(self._queued.take(len(self._queued)))
         return replace(batch, images=finished)
 
     def _handle_worker_death(self, units: list[_WorkUnit], error: WorkerDied) -> Iterator[Batch]:

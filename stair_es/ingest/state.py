@@ -161,6 +161,11 @@ def estimate_listed_bytes(listed: SourceItem | ListingFailure) -> int:
     )
 
 
+def estimate_pending_bytes(image: Pending) -> int:
+    """Return the approximate size of a waiting image, as `estimate_listed_bytes` does."""
+    return estimate_listed_bytes(image.item)
+
+
 def get_item_host(item: SourceItem) -> str:
     """Return the host that an image is fetched from; "" for an image without a URL."""
     return item.locator.host if isinstance(item.locator, UrlLocator) else ""

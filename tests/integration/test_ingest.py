@@ -29,7 +29,7 @@ from stair_es.ingest.executors.ray import RayOptions, open_ray_executor
 from stair_es.ingest.executors.threads import open_thread_executor
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
-from stair_es.ingest.prefetch import PrefetchQueue
+from stair_es.ingest.queues import PrefetchQueue
 from stair_es.ingest.scheduler import StageScheduler
 from stair_es.ingest.sinks.cluster import ClusterSinkWriter
 from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions

@@ -204,4 +204,4 @@ def test_memory_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(MAX_REFUSALS):
         failed = deferred_images.add_deferred(bad, _says(_image(number)))
     assert len(failed) == 11
-    assert (len(deferred_images), deferred_images._bytes) == (0, 0)
+    assert (len(deferred_images), deferred_images._images.size) == (0, 0)

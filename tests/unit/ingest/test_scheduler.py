@@ -15,7 +15,7 @@ from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.errors import ClusterError, SourceError
 from stair_es.ingest.deferred import MAX_REFUSALS, DeferredImages
 from stair_es.ingest.executors.base import Stage, StageTask, WorkerDied
-from stair_es.ingest.prefetch import PrefetchQueue
+from stair_es.ingest.queues import PrefetchQueue
 from stair_es.ingest.scheduler import CHECK_IMAGES, MAX_TAKES, StageScheduler
 from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending, get_image_item
 from stair_es.sources.base import ListingFailure, SourceItem
@@ -297,7 +297,7 @@ def test_deferred_images_count_as_pending(monkeypatch: pytest.MonkeyPatch) -> No
     class OneHost(BusyHostExecutor):
         def submit(self, stage: Stage, *inputs: object, encoder: int = 0) -> StageTask:
             if stage == "prepare":
-                queued_bytes.append(scheduler._queued_bytes)
+                queued_bytes.append(scheduler._queued.size)
             return super().submit(stage, *inputs, encoder=encoder)
 
     executor, queued_bytes = OneHost(), list[int]()
@@ -307,7 +307,7 @@ def test_deferred_images_count_as_pending(monkeypatch: pytest.MonkeyPatch) -> No
             executor, AdaptiveThrottle(BulkPolicy()), is_empty=True, accept_listed=_only_items, deferred=executor.deferred()
         )
         assert sum(len(batch.get_outcomes()) for batch in scheduler.run(queue)) == 1000
-    assert (min(queued_bytes), scheduler._queued_bytes) == (0, 0)
+    assert (min(queued_bytes), scheduler._queued.size) == (0, 0)
 
 
 def test_endless_retry_after_fails_images_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:

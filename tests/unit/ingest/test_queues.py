@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stair_es.ingest.prefetch import PrefetchQueue
+from stair_es.ingest.queues import PrefetchQueue
 
 
 def _drained(queue: PrefetchQueue[int]) -> list[int]:

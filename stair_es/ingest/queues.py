@@ -1,4 +1,4 @@
-"""A prefetch queue with its own thread: listing an object store must not hold up the stages."""
+"""Queues that are bounded by the number of their items and by their total size."""
 
 from __future__ import annotations
 
@@ -10,8 +10,49 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 
 
+class SizedQueue(Generic[_T]):
+    """A queue that knows the total size of its items. It accepts items when it is full. Not thread-safe."""
+
+    def __init__(self, size_of: Callable[[_T], int], max_items: int, max_size: int) -> None:
+        """Start empty. `size_of` returns the size of an item."""
+        self._size_of, self._max_items, self._max_size = size_of, max_items, max_size
+        self._items: deque[tuple[_T, int]] = deque()
+        self.size = 0
+        """Total size of the items."""
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the items are many or large; a single one is never too large."""
+        return bool(self._items) and (len(self._items) >= self._max_items or self.size >= self._max_size)
+
+    def append(self, item: _T) -> None:
+        """Add an item at the end."""
+        size = self._size_of(item)
+        self._items.append((item, size))
+        self.size += size
+
+    def take(self, count: int, is_wanted: Callable[[_T], bool] = lambda _: True) -> list[_T]:
+        """Take the first items that are wanted, up to `count`."""
+        taken, others = list[_T](), list[tuple[_T, int]]()
+        while self._items and len(taken) < count:
+            item, size = self._items.popleft()
+            if is_wanted(item):
+                taken.append(item)
+                self.size -= size
+            else:
+                others.append((item, size))
+        self._items.extendleft(reversed(others))
+        return taken
+
+
 class PrefetchQueue(Generic[_T]):
-    """A bounded queue of the items of an iterable, filled by a thread. Close it, or use it in a `with` statement."""
+    """A bounded queue of the items of an iterable, filled by a thread. Close it, or use it in a `with` statement.
+
+    Listing an object store must not hold up the stages.
+    """
 
     def __init__(
         self,
@@ -30,9 +71,9 @@ class PrefetchQueue(Generic[_T]):
             max_size: Maximum total size of the items in the queue. A larger item is queued alone.
             counts: Returns whether `wait_for_items` counts an item.
         """
-        self._max_items, self._size_of, self._max_size, self._counts = max_items, size_of, max_size, counts
-        self._items: deque[tuple[_T, int]] = deque()
-        self._size = self._counted = 0
+        self._items = SizedQueue(size_of, max_items, max_size)
+        self._counts = counts
+        self._counted = 0
         self._ended = self._closed = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
@@ -67,10 +108,9 @@ class PrefetchQueue(Generic[_T]):
         with self._changed:
             if wait_s:
                 self._changed.wait_for(lambda: self._items or self._ended, wait_s)
-            taken = [self._items.popleft() for _ in range(min(max_items, len(self._items)))]
-            self._size -= sum(size for _, size in taken)
+            taken = self._items.take(max_items)
             self._changed.notify_all()
-        return [item for item, _ in taken]
+        return taken
 
     def wait_for_items(self, count: int, timeout_s: float) -> tuple[int, bool]:
         """Wait for items and return how many came, of those that count, and whether the iterable has ended.
@@ -79,7 +119,7 @@ class PrefetchQueue(Generic[_T]):
         seconds have passed and at least one item is there.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._counted >= count or self._ended or self._is_full(), timeout_s)
+            self._changed.wait_for(lambda: self._counted >= count or self._ended or self._items.is_full, timeout_s)
             self._changed.wait_for(lambda: self._items or self._ended)
             return self._counted, self._ended
 
@@ -89,19 +129,14 @@ class PrefetchQueue(Generic[_T]):
             self._closed = True
             self._changed.notify_all()
 
-    def _is_full(self) -> bool:
-        return bool(self._items) and (len(self._items) >= self._max_items or self._size >= self._max_size)
-
     def _fill_queue(self, items: Iterator[_T]) -> None:
         try:
             for item in items:
-                size = self._size_of(item)
                 with self._changed:
-                    self._changed.wait_for(lambda: self._closed or not self._is_full())
+                    self._changed.wait_for(lambda: self._closed or not self._items.is_full)
                     if self._closed:
                         return
-                    self._items.append((item, size))
-                    self._size += size
+                    self._items.append(item)
                     self._counted += self._counts(item)
                     self._changed.notify_all()
         except BaseException as error:  # noqa: BLE001  re-raised in the consuming thread
