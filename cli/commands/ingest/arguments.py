@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stair_es.ingest.executors.ray import RayOptions
     from stair_es.ingest.options import IngestOptions
     from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
-    from stair_es.sources.base import Source, SourceOptions
+    from stair_es.sources.base import SourceOptions
     from stair_es.types import ResizeMode
 
 
@@ -380,23 +380,3 @@ class IngestArguments:
             resync=self.target.resync,
             dead_letters=self.target.dead_letters,
         )
-
-    def open_sources(self, options: SourceOptions) -> list[Source]:
-        """Open the sources, and the dead letters to retry.
-
-        Raises:
-            UsageError: If there is no source, or one can't be opened.
-        """
-        from stair_es.sources.registry import open_source
-
-        retry_failed, dead_letters = self.source.retry_failed, self.target.dead_letters
-        if not self.sources and retry_failed is None:
-            raise UsageError(
-                "neither SOURCE nor --retry-failed given", "Specify files, folders, URLs or tables: stair-es ingest ~/Pictures"
-            )
-        if retry_failed is not None and dead_letters is not None and retry_failed.resolve() == dead_letters.resolve():
-            raise UsageError("--retry-failed and --dead-letters name the same file", "Use another file for --dead-letters.")
-        sources = [open_source(argument, options) for argument in self.sources]
-        if retry_failed is None:
-            return sources
-        return [*sources, open_source(str(retry_failed), replace(options, format="dead-letters"))]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL
-from stair_es.errors import EXIT_PARTIAL_FAILURE
+from stair_es.errors import EXIT_PARTIAL_FAILURE, UsageError
 
 from ...options import connections, metrics, shared
 from ...options.json_errors import add_failure_facts
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
     from stair_es.ingest.accounting.report import IngestReport
     from stair_es.ingest.options import IngestOptions
+    from stair_es.sources.base import Source, SourceOptions
     from stair_es.telemetry.ingest import IngestTelemetry
 
 INGEST_OPTIONS = (SOURCE_OPTIONS, DOCUMENT_OPTIONS, INDEX_OPTIONS, EXECUTION_OPTIONS)
@@ -114,7 +115,7 @@ def _run_ingest(arguments: IngestArguments, options: IngestOptions, telemetry: I
 
     from ...output.progress import show_ingest_progress
 
-    sources = arguments.open_sources(options.source)
+    sources = _open_sources(arguments, options.source)
     connection = _resolve_connection(arguments, options)
     if connection is not None:
         connection = replace(connection, request_hooks=telemetry.request_hooks)
@@ -144,12 +145,33 @@ def _run_dry(arguments: IngestArguments, options: IngestOptions) -> None:
     """Print what the ingest would do."""
     from stair_es.ingest.dry_run import simulate_ingest
 
-    sources = arguments.open_sources(options.source)
+    sources = _open_sources(arguments, options.source)
     report = simulate_ingest(sources, _resolve_connection(arguments, options), options)
     if arguments.as_json:
         emit_json(report.to_dict())
     else:
         print_dry_run(report, options.alias)
+
+
+def _open_sources(arguments: IngestArguments, options: SourceOptions) -> list[Source]:
+    """Open the sources, and the dead letters to retry.
+
+    Raises:
+        UsageError: If there is no source, or one can't be opened.
+    """
+    from stair_es.sources.registry import open_source
+
+    retry_failed, dead_letters = arguments.source.retry_failed, arguments.target.dead_letters
+    if not arguments.sources and retry_failed is None:
+        raise UsageError(
+            "neither SOURCE nor --retry-failed given", "Specify files, folders, URLs or tables: stair-es ingest ~/Pictures"
+        )
+    if retry_failed is not None and dead_letters is not None and retry_failed.resolve() == dead_letters.resolve():
+        raise UsageError("--retry-failed and --dead-letters name the same file", "Use another file for --dead-letters.")
+    sources = [open_source(argument, options) for argument in arguments.sources]
+    if retry_failed is None:
+        return sources
+    return [*sources, open_source(str(retry_failed), replace(options, format="dead-letters"))]
 
 
 def _resolve_connection(arguments: IngestArguments, options: IngestOptions) -> Connection | None:
