@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from stair_es.config.settings import resolve_settings
@@ -19,7 +18,6 @@ from stair_es.ingest.accounting.run_accounting import RunAccounting
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.sinks.base import RunCoverage, SinkSession
 from stair_es.ingest.source_stream import SourceStream
-from stair_es.ingest.stages import describe_losses
 from stair_es.ingest.state import Batch
 from stair_es.sources.limits import join_names
 
@@ -49,8 +47,8 @@ class IngestRun:
     runner: str
     progress: RunProgressCallback
     on_batch: Callable[[Batch], None] = lambda _: None
-    losses: Counter[str] = field(default_factory=Counter)
-    """Number of items by kind of loss; see `describe_loss`."""
+    emptied: int = 0
+    """Number of items that are stored without a token, because of the token policy."""
 
     def run(self, batches: Generator[Batch], remove_stale: Callable[[], int] = lambda: 0) -> IngestReport:
         """Run the stages and complete the sink.
@@ -71,8 +69,8 @@ class IngestRun:
         try:
             with session.load(), closing(batches):
                 self._record_batches(batches)
-            for message in describe_losses(self.losses, self.options.noun):
-                logger.info(message)
+            if self.emptied:
+                logger.info(self._describe_emptied())
             self.accounting.removed = remove_stale()
         except StairError:
             logger.info(self.accounting.describe_stop(f"{self.options.noun}s"))
@@ -86,7 +84,7 @@ class IngestRun:
         busy_reported = listed_reported = False
         for batch in batches:
             self.accounting.record_batch(batch)
-            self.losses.update(outcome.reason for outcome in batch.get_outcomes() if outcome.kind == "written" and outcome.reason)
+            self.emptied += sum(outcome.kind == "written" and bool(outcome.reason) for outcome in batch.get_outcomes())
             self.on_batch(batch)
             self.progress(self.accounting)
             if self.accounting.bulk_stats.retried and not busy_reported:
@@ -99,6 +97,13 @@ class IngestRun:
             self.accounting.listing_done = True
             self.progress(self.accounting)
             self._report_listed()
+
+    def _describe_emptied(self) -> str:
+        ending, they_are, them = ("", "it is", "it") if self.emptied == 1 else ("s", "they are", "them")
+        return (
+            f"the token policy leaves {self.emptied:,} {self.options.noun}{ending} without tokens: {they_are} stored,"
+            f" but no query finds {them}"
+        )
 
     def _report_listed(self) -> None:
         ignored = sum(self.stream.ignored.values())

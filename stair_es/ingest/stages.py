@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -48,9 +47,6 @@ from stair_es.types import ImageSpec, Json, SparseVector
 
 EMPTIED_BY_POLICY = "the token policy leaves it no token"
 NO_KNOWN_TOKENS = "no token that the model knows"
-_LOSS_MESSAGES = {
-    EMPTIED_BY_POLICY: "the token policy leaves {count} without tokens: {they_are} stored, but no query finds {them}",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,11 +290,11 @@ def write_batches(config: WorkerConfig, chunk_bytes: int, *batches: Batch) -> tu
         if encoded:
             # the same content twice is one document
             documents = {image.id: _build_document(image, config, ingested_at) for image in encoded}
-            losses = {image.id: describe_loss(image.vector, documents[image.id]) for image in encoded}
+            emptied = {image.id for image in encoded if len(image.vector) and not documents[image.id]["tokens"]}
             written = config.writer.write(list(documents.items()), chunk_bytes)
             requests = written.requests
             for batch in batches:
-                _record_outcomes(batch, written.outcomes, losses)
+                _record_outcomes(batch, written.outcomes, emptied)
         if version_changed:
             updated = config.writer.update([(image.id, _build_version_update(image)) for image in version_changed])
             for batch in batches:
@@ -327,26 +323,15 @@ def _build_document(image: Encoded, config: WorkerConfig, ingested_at: str) -> d
     )
 
 
-def _record_outcomes(batch: Batch, reasons: dict[str, str | None], losses: Mapping[str, str]) -> None:
+def _record_outcomes(batch: Batch, reasons: Mapping[str, str | None], emptied: Collection[str]) -> None:
     for i, image in batch.enumerate_state(Encoded):
         reason = reasons[image.id]
         if reason is None:
-            batch.images[i] = Outcome(image.item, "written", "write", losses[image.id], id=image.id)
+            batch.images[i] = Outcome(
+                image.item, "written", "write", EMPTIED_BY_POLICY if image.id in emptied else "", id=image.id
+            )
         else:
             batch.images[i] = Outcome(image.item, "failed", "write", reason)
-
-
-def describe_loss(vector: SparseVector, document: Mapping[str, Any]) -> str:
-    """Return `EMPTIED_BY_POLICY` if the policy left no token of the encoder's vector; "" otherwise."""
-    return EMPTIED_BY_POLICY if len(vector) and not document["tokens"] else ""
-
-
-def describe_losses(losses: Counter[str], noun: str) -> Iterator[str]:
-    """Yield a message for each kind of loss that occurred; `noun` names the items, as `image`."""
-    for loss, template in _LOSS_MESSAGES.items():
-        if losses[loss]:
-            ending, they_are, them = ("", "it is", "it") if losses[loss] == 1 else ("s", "they are", "them")
-            yield template.format(count=f"{losses[loss]:,} {noun}{ending}", they_are=they_are, them=them)
 
 
 def mark_failed(batch: Batch, stage: IngestStage, reason: str) -> Batch:
