@@ -74,11 +74,7 @@ def run_ingest(
         if queue.is_exhausted:
             queue.raise_error()
             raise _build_empty_error(stream, options)
-        runner, reason = choose_runner(options, listed, all_listed=all_listed)
-        if options.noun == "image":
-            logger.info("runner: %s (%s)", runner, reason)
-        if runner == "local" and options.ray.address:
-            logger.warning("the Ray cluster at %s is not used", mask_ray_address(options.ray.address))
+        runner = _choose_runner(options, listed, all_listed=all_listed)
         if runner == "ray":
             stack.enter_context(start_ray(options.ray))  # before an index is created: it may fail
         session = kind.open(plan)
@@ -99,6 +95,15 @@ def run_ingest(
             return run.run(batches)
         by_content = options.document.id == "content-hash"
         return run.run(batches, partial(remove_stale_documents, before, accounting.manifest, stream, by_content=by_content))
+
+
+def _choose_runner(options: IngestOptions, listed: int, *, all_listed: bool) -> Literal["local", "ray"]:
+    runner, reason = choose_runner(options, listed, all_listed=all_listed)
+    if options.noun == "image":
+        logger.info("runner: %s (%s)", runner, reason)
+    if runner == "local" and options.ray.address:
+        logger.warning("the Ray cluster at %s is not used", mask_ray_address(options.ray.address))
+    return runner
 
 
 def _run_stages(

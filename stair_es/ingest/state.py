@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from stair_es.cluster.documents.document import ImageMetadata, TextMetadata
 from stair_es.sources.base import ListingFailure, SourceItem
@@ -19,10 +19,7 @@ from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.image.decode import DecodedImage
 from stair_es.sources.kinds.fields import estimate_json_bytes
 from stair_es.store import StoredVersion
-from stair_es.types import SparseVector
-
-if TYPE_CHECKING:
-    from stair_es.types import Json
+from stair_es.types import Json, SparseVector
 
 OutcomeKind: TypeAlias = Literal["written", "unchanged", "failed"]
 IngestStage: TypeAlias = Literal["list", "check", "read", "decode", "enrich", "encode", "write"]

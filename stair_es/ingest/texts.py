@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import orjson
 
@@ -19,7 +19,7 @@ from stair_es.ingest.deferred import DeferredImages
 from stair_es.ingest.options import IngestOptions, Runner
 from stair_es.ingest.state import ImageState, Outcome, Pending
 from stair_es.sources.base import ListingFailure, ReadLimits, ReadResult, Source, SourceItem, SourceOptions
-from stair_es.sources.io.files import FileSource
+from stair_es.sources.io.files import FileSource, ListedFile
 from stair_es.sources.io.lines import read_numbered_lines
 from stair_es.sources.io.local_file import InlineBytes
 from stair_es.sources.io.open_file import create_file_lister, open_unpacked
@@ -29,10 +29,7 @@ from stair_es.sources.kinds.fields import check_fields_size, make_json_safe
 from stair_es.sources.kinds.jsonl import JsonLinesSource
 from stair_es.sources.kinds.table import COLUMN_REMEDY, TableSource
 from stair_es.sources.limits import join_names
-
-if TYPE_CHECKING:
-    from stair_es.sources.io.files import ListedFile
-    from stair_es.types import Json
+from stair_es.types import Json
 
 TextFormat: TypeAlias = Literal["txt", "jsonl", "csv"]
 

@@ -38,7 +38,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opensearchpy import exceptions
 
@@ -61,15 +61,13 @@ from stair_es.cluster.bulk.response import (
     parse_bulk_response,
 )
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.exceptions import choose_grant_remedy, translate_errors
 from stair_es.cluster.client.retry import get_retry_after_s, log_retry
 from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexMismatch
 from stair_es.retry import RetryPolicy
 from stair_es.store import BulkRequestStats, BulkResult
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.cluster import Cluster
 
 _FILTER_PATH = "items.*._id,items.*._index,items.*.status,items.*.result,items.*.error"
 _MIN_CHUNK_BYTES = 64 * 1024

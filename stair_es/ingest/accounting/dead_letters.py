@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 try:
     import fcntl
@@ -27,9 +27,7 @@ from stair_es.sources.io.uris import STDIN_URI
 from stair_es.sources.registry import open_source
 from stair_es.system.folders import make_private_folder
 from stair_es.system.user_files import open_regular_file, parse_json
-
-if TYPE_CHECKING:
-    from stair_es.types import Json
+from stair_es.types import Json
 
 _REQUIRED_KEYS = frozenset({"uri", "source", "stage", "reason", "locator"})
 _FOLDER = "dead-letters"

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from stair_es import plugins
 from stair_es.errors import PluginError, UsageError
-
-if TYPE_CHECKING:
-    from stair_es.types import Json, Pixels
+from stair_es.types import Json, Pixels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.cluster.token_index.index import (
@@ -23,9 +24,6 @@ from stair_es.config.defaults import DEFAULT_RETAINED_INDICES
 from stair_es.config.settings import Settings
 from stair_es.errors import UsageError
 from stair_es.ingest.sinks.base import SinkPlan, TokenIndexPlan
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.cluster import Cluster
 
 logger = logging.getLogger(__name__)
 
