@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.cluster.index.mappings import get_mappings_by_index
@@ -21,7 +21,6 @@ from stair_es.cluster.metadata.index_metadata import (
     has_thumbnails,
 )
 from stair_es.cluster.token_index.index import make_token_alias
-from stair_es.dashboards.field_list import PatternField, build_field_list
 from stair_es.errors import IndexMismatch, QueryError
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 Product = Literal["opensearch-dashboards", "kibana"]
 TimeField = Literal["taken_at", "ingested_at"]
 Interval = Literal["d", "M", "y"]
+PatternField: TypeAlias = dict[str, Any]
+"""A field in an index pattern."""
 
 PRODUCT_LABELS: dict[Product, str] = {"opensearch-dashboards": "OpenSearch Dashboards", "kibana": "Kibana"}
 """Product -> display name."""
@@ -39,6 +40,17 @@ _DAY_MS = 24 * 3600 * 1000
 _INTERVALS: tuple[tuple[float, Interval], ...] = ((120 * _DAY_MS, "d"), (5 * 365 * _DAY_MS, "M"))
 """Longest span between the first and the last image, and the bar width for it; years beyond. Never less than a day: the products
 don't widen the bars, and an index that grows for years would have too many."""
+_NUMBERS = ("long", "integer", "short", "byte", "double", "float", "half_float", "scaled_float", "unsigned_long")
+_PRODUCT_TYPES = {
+    **dict.fromkeys(("keyword", "text", "constant_keyword", "wildcard", "match_only_text"), "string"),
+    **dict.fromkeys(_NUMBERS, "number"),
+    **dict.fromkeys(("date", "date_nanos"), "date"),
+    **{type_: type_ for type_ in ("boolean", "ip", "geo_point", "geo_shape")},
+}
+"""Type in the mapping -> type in the products; all others are `unknown` there."""
+_CONTAINERS = {"object", "nested"}
+_META_FIELDS = {"_id": "string", "_index": "string", "_score": "number", "_source": "_source", "_type": "string"}
+"""The default of `metaFields`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +65,6 @@ class DashboardSpec:
     """Alias of the index."""
     has_token_index: bool = True
     """Whether there is a token index `<name>-tokens`, with one document per image and token."""
-    token_field: Literal["top_tokens", "token"] = "top_tokens"
-    """Field of the tokens in the token index. `top_tokens` is also the name in the main index, so one filter reaches both."""
     time_field: TimeField = "ingested_at"
     """Field for `Words over time`."""
     interval: Interval | None = "M"
@@ -155,14 +165,13 @@ def _list_fields(mappings: Iterable[Mapping[str, Any]]) -> set[str]:
 
 def _describe_token_index(cluster: Cluster, spec: DashboardSpec, token_fields: set[str]) -> DashboardSpec:
     """Return `spec` with the values of the token index; unread values don't change."""
-    if "token" not in token_fields:
+    if "top_tokens" not in token_fields:
         return replace(spec, has_token_index=False)
     aggs = {"weights": {"max": {"field": "weight"}}, "counts": {"stats": {"field": "token_count"}}}
     response = cluster.search(spec.token_index_name, {"size": 0, "aggs": aggs}, retry=NO_RETRY)["aggregations"]
     weight, counts = response["weights"]["value"], response["counts"]
     return replace(
         spec,
-        token_field="top_tokens" if "top_tokens" in token_fields else "token",
         largest_weight=spec.largest_weight if weight is None else weight,
         token_counts=spec.token_counts if not counts["count"] else (int(counts["min"]), int(counts["max"])),
         token_index_fields=_read_fields(cluster, spec.token_index_name),
@@ -219,8 +228,55 @@ def _list_remarks(spec: DashboardSpec, images: int) -> list[str]:
             f"no panels about weights: there is no {spec.token_index_name} "
             f"(stair-es ingest ... --index {spec.name} --token-index creates it)"
         )
-    elif spec.token_field == "token":
-        remarks.append(
-            f"{spec.token_index_name} has no field `top_tokens`: a word chosen as a filter empties the panels about weights"
-        )
     return remarks
+
+
+def build_field_list(capabilities: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> tuple[PatternField, ...]:
+    """Build the fields of an index pattern by name, as the products read them from `GET /INDEX/_field_caps?fields=*`.
+
+    OpenSearch Dashboards asks the cluster for a list that is missing and then saves it: dozens of times at once for a user who
+    may write, and in vain in every view for a user who may not. So the list is part of the file. Kibana always asks the cluster.
+
+    Args:
+        capabilities: `fields` of the response: name -> type -> what can be done with it.
+    """
+    fields = [
+        _build_field(name, types, _find_parent(name, capabilities))
+        for name, types in capabilities.items()
+        if not name.startswith("_") and not _CONTAINERS & types.keys()
+    ]
+    for name, type_ in _META_FIELDS.items():
+        is_id = name in ("_id", "_index")
+        fields.append(_describe_field(name, type_, [name] if is_id or name == "_source" else [], is_id, is_id, False))
+    return tuple(sorted(fields, key=lambda field: field["name"]))
+
+
+def _build_field(name: str, types: Mapping[str, Mapping[str, Any]], parent: str | None) -> PatternField:
+    product_types = {_PRODUCT_TYPES.get(type_, "unknown") for type_ in types}
+    is_searchable = any(type_["searchable"] for type_ in types.values())
+    is_aggregatable = any(type_["aggregatable"] for type_ in types.values())
+    type_ = product_types.pop() if len(product_types) == 1 else "conflict"
+    has_doc_values = is_aggregatable and type_ != "conflict" and not {"text", "geo_shape"} & types.keys()
+    field = _describe_field(name, type_, list(types), is_searchable, is_aggregatable, has_doc_values)
+    return {**field, "subType": {"multi": {"parent": parent}}} if parent else field
+
+
+def _find_parent(name: str, capabilities: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return the field that `name` is another indexing of, like `caption` for `caption.keyword`."""
+    parent = name.rpartition(".")[0]
+    return parent if parent in capabilities and not _CONTAINERS & capabilities[parent].keys() else None
+
+
+def _describe_field(
+    name: str, type_: str, types: list[str], is_searchable: bool, is_aggregatable: bool, has_doc_values: bool
+) -> PatternField:
+    return {
+        "name": name,
+        "type": type_,
+        "esTypes": types,
+        "count": 0,
+        "scripted": False,
+        "searchable": is_searchable,
+        "aggregatable": is_aggregatable,
+        "readFromDocValues": has_doc_values,
+    }

@@ -369,12 +369,6 @@ def test_a_chosen_color_reaches_every_panel(album: ChartCorpus) -> None:
         PANELS[kind](narrowed, *answers[kind])
 
 
-def test_weight_panels_need_the_common_name(manual_album: ChartCorpus) -> None:
-    apart = replace(manual_album, corpus=replace(manual_album.corpus, token_field="token"))
-    assert apart.answers("kibana", build_phrase_filter("token", ["animal"]))["average-weight"][1]["hits"]["total"]["value"] > 0
-    assert apart.answers("kibana", build_phrase_filter("token", ["animal"]))["cloud"][1]["hits"]["total"]["value"] == 0
-
-
 def test_a_chosen_image_shows_its_weights_and_its_thumbnail(album: ChartCorpus) -> None:
     [uri] = [doc["uri"] for doc in album.docs.values() if doc["uri"].endswith("/koala.jpg")]
     answers = album.answers("opensearch-dashboards", build_phrase_filter("uri", [uri]))

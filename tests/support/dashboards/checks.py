@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stair_es.dashboards.index_info import PRODUCT_LABELS, Product
-from stair_es.dashboards.saved_objects import MIGRATION_VERSIONS, SEARCH_SOURCE_INDEX, SavedObject, to_ndjson
+from stair_es.dashboards.saved_objects import MIGRATION_VERSIONS, SavedObject, to_ndjson
 from support.dashboards.chart_checks import find_visualization_errors
 from support.dashboards.grid_checks import find_dashboard_errors
 
+SEARCH_SOURCE_INDEX = "kibanaSavedObjectMeta.searchSourceJSON.index"
 MOST_OBJECTS = 10_000
 MOST_BYTES = 25 * 1024 * 1024
 """What both products import at once, unless somebody set it."""

@@ -12,12 +12,8 @@ from typing import Any
 import pytest
 from support.dashboards.checks import find_errors
 
-from stair_es.dashboards.bundle import assign_grid_positions, build_bundle, get_dashboard_id
-from stair_es.dashboards.charts import build_histogram_agg, build_range_agg, choose_step
-from stair_es.dashboards.controls import list_controls
-from stair_es.dashboards.field_list import build_field_list
-from stair_es.dashboards.index_info import DashboardSpec, Product, choose_interval
-from stair_es.dashboards.panels import build_panels
+from stair_es.dashboards.bundle import build_bundle, choose_step, get_dashboard_id, list_ranges
+from stair_es.dashboards.index_info import DashboardSpec, Product, build_field_list, choose_interval
 from stair_es.dashboards.saved_objects import to_ndjson
 from stair_es.errors import UsageError
 
@@ -25,7 +21,7 @@ PRODUCTS: tuple[Product, ...] = ("opensearch-dashboards", "kibana")
 SPECS = [
     DashboardSpec(name="photos"),
     DashboardSpec(name="photos", has_token_index=False),
-    DashboardSpec(name="photos", token_field="token", captions=True, thumbnails=False, time_field="taken_at", interval="y"),
+    DashboardSpec(name="photos", captions=True, thumbnails=False, time_field="taken_at", interval="y"),
     DashboardSpec(name="photos", colors=False),
     DashboardSpec(name="photos", interval=None, token_counts=(64, 64), name_field="uri", page_url="http://localhost:8000"),
 ]
@@ -47,6 +43,16 @@ def find_object(objects: Objects, kind: str) -> dict[str, Any]:
 def get_vis_state(each: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(each["attributes"]["visState"])
     return found
+
+
+def list_control_fields(spec: DashboardSpec) -> list[str]:
+    controls = get_vis_state(find_object(build(spec=spec), "controls"))["params"]["controls"]
+    return [control["fieldName"] for control in controls]
+
+
+def list_panels(objects: Objects) -> list[dict[str, Any]]:
+    panels: list[dict[str, Any]] = json.loads(objects[-1]["attributes"]["panelsJSON"])
+    return panels
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
@@ -84,17 +90,11 @@ def test_bundles_have_only_controls_of_their_product() -> None:
     assert types["opensearch-dashboards"] - types["kibana"] == {"input_control_vis"}
     group = build("kibana")[-1]["attributes"]["controlGroupInput"]
     fields = [panel["explicitInput"]["fieldName"] for panel in json.loads(group["panelsJSON"]).values()]
-    control_fields = [control["fieldName"] for control in get_vis_state(find_object(build(), "controls"))["params"]["controls"]]
-    assert fields == control_fields == ["top_tokens", "colors", "name", "source", "model"]
-    without_names = list_controls(replace(PHOTOS, name_field="uri"))
-    assert [control.field for control in without_names] == ["top_tokens", "colors", "uri", "source", "model"]
-    without_index = [
-        control["fieldName"]
-        for control in get_vis_state(find_object(build(spec=replace(PHOTOS, has_token_index=False)), "controls"))["params"][
-            "controls"
-        ]
-    ]
-    assert without_index[-1] == "format"  # the token index lacks it, so as a filter it would empty its panels
+    assert fields == list_control_fields(PHOTOS) == ["top_tokens", "colors", "name", "source", "model"]
+    assert list_control_fields(replace(PHOTOS, name_field="uri")) == ["top_tokens", "colors", "uri", "source", "model"]
+    # The token index lacks `format`, so as a filter it would empty its panels.
+    without = replace(PHOTOS, has_token_index=False, colors=False)
+    assert list_control_fields(without) == ["top_tokens", "name", "source", "format"]
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
@@ -134,21 +134,10 @@ def test_colors_are_optional() -> None:
     assert get_vis_state(find_object(build(), "colors"))["aggs"][1]["params"]["field"] == "colors"
 
 
-def test_charts_use_the_token_field_of_the_token_index() -> None:
-    assert '"token"' not in json.dumps(
-        json.loads(get_vis_state(find_object(build(), "average-weight"))["params"]["spec"])["data"]
-    )
-    renamed = build(spec=replace(PHOTOS, token_field="token"))
-    assert json.loads(get_vis_state(find_object(renamed, "average-weight"))["params"]["spec"])["data"]["url"]["body"]["aggs"][
-        "tokens"
-    ]["terms"]["field"] == ("token")
-    assert "empties the panels" in get_vis_state(find_object(renamed, "about"))["params"]["markdown"]
-
-
 def test_panels_fill_the_rows() -> None:
     for spec in SPECS:
         for product in PRODUCTS:
-            positions = assign_grid_positions(build_panels(spec, product))
+            positions = [panel["gridData"] for panel in list_panels(build(product, spec))]
             for y in {position["y"] for position in positions}:
                 row = [position for position in positions if position["y"] == y]
                 assert sum(position["w"] for position in row) == 48
@@ -188,7 +177,7 @@ def test_steps_are_round_and_few(largest: float, most: int, step: float) -> None
 
 @pytest.mark.parametrize("largest", [0.0, 1e-4, 0.02, 0.14, 0.771, 1.0, 2.9, 40.0])
 def test_ranges_follow_each_other_without_gaps_and_the_last_one_has_no_end(largest: float) -> None:
-    ranges = build_range_agg("weight", largest, "Weight")["params"]["ranges"]
+    ranges = list_ranges(largest)
     assert [each["to"] for each in ranges[:-1]] == [each["from"] for each in ranges[1:]]
     assert ranges[0]["from"] == 0
     assert "to" not in ranges[-1]
@@ -199,7 +188,8 @@ def test_ranges_follow_each_other_without_gaps_and_the_last_one_has_no_end(large
 
 @pytest.mark.parametrize(("largest", "interval"), [(0, 1), (16, 1), (64, 2), (700, 20)])
 def test_whole_numbers_have_whole_intervals(largest: int, interval: int) -> None:
-    assert build_histogram_agg("token_count", largest, "Words")["params"]["interval"] == interval
+    chart = find_object(build(spec=replace(PHOTOS, token_counts=(-1, largest))), "tokens-per-image")
+    assert get_vis_state(chart)["aggs"][1]["params"]["interval"] == interval
 
 
 def test_panels_with_a_single_bar_are_left_out_with_the_reason() -> None:
@@ -215,11 +205,17 @@ def test_panels_with_a_single_bar_are_left_out_with_the_reason() -> None:
 
 
 def test_controls_have_a_row_of_their_own() -> None:
-    panels = build_panels(PHOTOS, "opensearch-dashboards")
-    [position] = [
-        position for panel, position in zip(panels, assign_grid_positions(panels), strict=True) if panel.title == "Choose"
-    ]
+    [position] = [panel["gridData"] for panel in list_panels(build()) if panel["title"] == "Choose"]
     assert (position["x"], position["w"]) == (0, 48)
+
+
+def test_words_over_time_name_their_time() -> None:
+    objects = build(spec=replace(PHOTOS, time_field="taken_at", interval="y"))
+    state = get_vis_state(find_object(objects, "over-time"))
+    assert state["title"] == "Words over time (taken) [photos]"
+    params = state["aggs"][2]["params"]
+    assert (params["field"], params["interval"], params["customLabel"]) == ("taken_at", "y", "taken")
+    assert "Words over time (taken)" in [panel["title"] for panel in list_panels(objects)]
 
 
 def test_tables_link_to_the_page_if_there_is_one() -> None:
@@ -427,5 +423,5 @@ def test_a_dashboard_shows_every_panel_once() -> None:
     for product in PRODUCTS:
         objects = build(product)
         panel_ids = [each["id"] for each in objects[-1]["references"] if each["name"].startswith("panel_")]
-        assert objects[-1]["id"] == get_dashboard_id(DashboardSpec(name="photos"))
+        assert objects[-1]["id"] == get_dashboard_id(PHOTOS)
         assert sorted(panel_ids) == sorted(each["id"] for each in objects if each["type"] in ("search", "visualization"))
