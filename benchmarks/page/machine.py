@@ -13,8 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from stair_es.doctor.compute import list_gpus
-from stair_es.doctor.machine import get_memory_bytes
+from stair_es.doctor.machine import get_memory_bytes, list_gpus
 
 PACKAGES = ("stair-es", "numpy", "onnxruntime", "tokenizers", "pillow", "opensearch-py", "ray", "torch", "ray-elasticsearch")
 _LOCKS = {

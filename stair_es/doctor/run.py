@@ -13,7 +13,7 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.config.settings import Settings
 from stair_es.doctor import cluster as cluster_checks
-from stair_es.doctor import compute, index, machine, models, python
+from stair_es.doctor import index, machine, models
 from stair_es.doctor.facts import fetch_cluster_facts, fetch_index_facts, fetch_privileges
 from stair_es.doctor.result import CheckResult
 from stair_es.errors import IndexMismatch, QueryError, StairError
@@ -52,12 +52,12 @@ def run_checks(context: CheckContext) -> Iterator[CheckResult]:
     """Run the checks; yield each result as soon as it is known."""
     home = context.settings.home
     checks: list[tuple[str, Callable[[], Iterator[CheckResult]]]] = [
-        ("python", python.check_python),
-        ("packages", python.check_packages),
-        ("plugins", python.check_plugins),
+        ("python", machine.check_python),
+        ("packages", machine.check_packages),
+        ("plugins", machine.check_plugins),
         ("machine", machine.check_machine),
-        ("accelerator", compute.check_accelerator),
-        ("ray", lambda: compute.check_ray(context.ray_address)),
+        ("accelerator", machine.check_accelerator),
+        ("ray", lambda: machine.check_ray(context.ray_address)),
         ("home", lambda: machine.check_data_dir(home)),
         ("model", lambda: models.check_model_loads(context.model, context.settings, context.fit)),
         ("dead letters", lambda: machine.check_dead_letters(home, context.index)),

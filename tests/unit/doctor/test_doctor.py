@@ -16,7 +16,7 @@ from stair_es.cli.main import app
 from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.config.defaults import DataDir
 from stair_es.config.settings import Settings
-from stair_es.doctor import cluster, compute, index, machine, models, python, run
+from stair_es.doctor import cluster, index, machine, models, run
 from stair_es.doctor.facts import ClusterFacts, IndexFacts
 from stair_es.doctor.result import CheckResult, format_curl
 
@@ -36,7 +36,7 @@ def test_missing_and_old_packages_are_named_with_a_command() -> None:
     ]
 
     def found(**installed: str) -> CheckResult:
-        [finding] = python.evaluate_packages(requirements, ["ray", "serve"], installed.get)
+        [finding] = machine.evaluate_packages(requirements, ["ray", "serve"], installed.get)
         return finding
 
     fine = found(numpy="2.0", rich="13.0", uvicorn="0.31")
@@ -110,14 +110,14 @@ def test_health_that_settles() -> None:
     ],
 )
 def test_an_unused_gpu_is_reported(gpus: list[str], torch: bool | None, providers: list[str], state: str, remedy: str) -> None:
-    found = compute.evaluate_accelerator(gpus, torch=torch, providers=providers)
+    found = machine.evaluate_accelerator(gpus, torch=torch, providers=providers)
     assert found.state == state
     assert remedy in found.remedy
 
 
 def test_an_address_without_a_ray_cluster_fails() -> None:
     pytest.importorskip("ray")
-    [found] = compute.check_ray("127.0.0.1:1")
+    [found] = machine.check_ray("127.0.0.1:1")
     assert (found.state, "127.0.0.1:1" in found.message) == ("fail", True)
 
 

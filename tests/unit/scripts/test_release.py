@@ -25,7 +25,7 @@ from packaging.licenses import canonicalize_license_expression
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from stair_es.doctor.python import DEVELOPMENT_EXTRAS
+from stair_es.doctor.machine import DEVELOPMENT_EXTRAS
 
 ROOT = Path(__file__).parents[3]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
