@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stair_es.ingest.accounting.run_accounting import RunAccounting
     from stair_es.ingest.state import Batch
     from stair_es.telemetry.ingest_metrics import IngestMetrics, MetricsTextfile
-    from stair_es.telemetry.ingest_traces import IngestTrace
+    from stair_es.telemetry.spans import IngestTrace
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def open_ingest_telemetry(index: str, targets: MetricsTargets, *, allow_failed: 
         tracer = stack.enter_context(open_tracer())
         observer = stack.enter_context(_open_metrics(index, targets, allow_failed)) if targets else IngestTelemetry()
         if tracer is not None:
-            from stair_es.telemetry.ingest_traces import trace_ingest
+            from stair_es.telemetry.spans import trace_ingest
 
             observer.spans = stack.enter_context(trace_ingest(tracer, index))
         yield observer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stair_es.optional import import_optional
 from stair_es.telemetry.tracing import open_tracer
-from stair_es.web.hooks import NoopHooks, ServerHooks
+from stair_es.web.hooks import ServerHooks
 
 if TYPE_CHECKING:
     from starlette.routing import Route
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ServerTelemetry:
     """What an application is built with, and wrapped in."""
 
-    hooks: ServerHooks = field(default_factory=NoopHooks)
+    hooks: ServerHooks = field(default_factory=ServerHooks)
     routes: tuple[Route, ...] = ()
     request_hooks: tuple[RequestHook, ...] = ()
     """Hooks for the connection to the cluster."""
@@ -61,9 +61,9 @@ def open_server_telemetry(*, metrics: bool) -> Iterator[ServerTelemetry]:
         if tracer is not None:
             from functools import partial
 
-            from stair_es.telemetry.spans import EncodingSpans, trace_cluster_requests, trace_server_requests
+            from stair_es.telemetry.spans import trace_cluster_requests, trace_encodings, trace_server_requests
 
             observer.request_hooks += (trace_cluster_requests(tracer),)
-            observer.hooks = EncodingSpans(tracer, observer.hooks)
+            trace_encodings(tracer, observer.hooks)
             observer._wrappers.append(partial(trace_server_requests, tracer))
         yield observer

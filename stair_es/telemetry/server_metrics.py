@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from stair_es.telemetry.http import StatusRecorder, get_method_label, get_route_pattern, is_failed_request
+from stair_es.web.hooks import EncodedKind, ServerHooks
 from stair_es.web.routes import PatternRoute
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from stair_es.cluster.client.transport import OutgoingRequest
-    from stair_es.web.hooks import EncodedKind
 
 _PREFIX = "stair_es_server_"
 _TEI_COUNTERS = {
@@ -34,7 +34,7 @@ _TEI_COUNTERS = {
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-class ServerMetrics:
+class ServerMetrics(ServerHooks):
     """Prometheus metrics of the server: its hooks, and an observer of the requests to the cluster."""
 
     def __init__(self) -> None:

@@ -1,7 +1,13 @@
-"""Spans of requests to the cluster and to the server."""
+"""Spans: of requests to the cluster and to the server, and a run as a trace.
+
+In a run, batches are below it, stages below them. Stages may run on other machines: a batch comes back with the times of each,
+and its spans are created here, afterwards. Only requests of this process have spans, so those of Ray workers have none.
+"""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -20,12 +26,16 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from stair_es.cluster.client.transport import OutgoingRequest, RequestHook
+    from stair_es.ingest.accounting.report import IngestReport
+    from stair_es.ingest.state import Batch
     from stair_es.web.hooks import EncodedKind, ServerHooks
 
 PROPAGATOR = TraceContextTextMapPropagator()
 """W3C Trace Context only: other headers of a client, such as baggage, are not propagated to the cluster."""
 _UNTRACED_PATHS = frozenset({HEALTH_PATH, "/metrics"})
 """Polled by machines every few seconds."""
+_KEPT_PER_RATE = 200
+_NS_PER_S = 1_000_000_000
 
 
 def keep_all() -> bool:
@@ -120,24 +130,75 @@ def set_span_status(span: Span, status: int, *, failed: bool) -> None:
         span.set_status(Status(StatusCode.ERROR))
 
 
-class EncodingSpans:
-    """Server hooks that add a span for each encoding to other hooks."""
-
-    def __init__(self, tracer: Tracer, hooks: ServerHooks) -> None:
-        self._tracer, self._hooks = tracer, hooks
-        self.record_search_time, self.track_upload, self.count_thumbnail = (
-            hooks.record_search_time,
-            hooks.track_upload,
-            hooks.count_thumbnail,
-        )
-        self.watch_queue, self.record_batch, self.record_encode_request = (
-            hooks.watch_queue,
-            hooks.record_batch,
-            hooks.record_encode_request,
-        )
+def trace_encodings(tracer: Tracer, hooks: ServerHooks) -> None:
+    """Add a span for each encoding of a text or an image to server hooks."""
+    track = hooks.track_encoding
 
     @contextmanager
-    def track_encoding(self, kind: EncodedKind) -> Iterator[None]:
-        """Trace the encoding of a text or an image."""
-        with self._tracer.start_as_current_span(f"encode {kind}"), self._hooks.track_encoding(kind):
+    def trace_encoding(kind: EncodedKind) -> Iterator[None]:
+        with tracer.start_as_current_span(f"encode {kind}"), track(kind):
             yield
+
+    hooks.track_encoding = trace_encoding  # type: ignore[method-assign]
+
+
+class DecayingSampler:
+    """A sampler that keeps the first 200, then every second for 200 more, then every fourth: traces of long runs stay small."""
+
+    def __init__(self) -> None:
+        self._seen = self._kept = 0
+        self._every = 1
+
+    def __call__(self) -> bool:
+        """Return whether to keep this one. With several threads the numbers may be off by a few."""
+        self._seen += 1
+        if self._seen % self._every:
+            return False
+        self._kept += 1
+        if self._kept % _KEPT_PER_RATE == 0:
+            self._every *= 2
+        return True
+
+
+class IngestTrace:
+    """The span of a run and its children."""
+
+    def __init__(self, tracer: Tracer, span: Span) -> None:
+        self._tracer, self._span = tracer, span
+        self._sampler = DecayingSampler()
+        self.request_hook = trace_cluster_requests(tracer, trace.set_span_in_context(span), DecayingSampler())
+
+    def record_batch(self, batch: Batch) -> None:
+        """Record a finished batch: its span, and one for each of its stages."""
+        if not batch.began_ns or not self._sampler():
+            return
+        ends_ns = {stage: batch.began_ns[stage] + int(batch.seconds.get(stage, 0.0) * _NS_PER_S) for stage in batch.began_ns}
+        kinds = Counter(outcome.kind for outcome in batch.get_outcomes())
+        batch_span = self._tracer.start_span(
+            "batch",
+            trace.set_span_in_context(self._span),
+            attributes={"stair_es.images": len(batch.images), **{f"stair_es.{kind}": count for kind, count in kinds.items()}},
+            start_time=min(batch.began_ns.values()),
+        )
+        batch_context = trace.set_span_in_context(batch_span)
+        for stage, began_ns in batch.began_ns.items():
+            self._tracer.start_span(stage, batch_context, start_time=began_ns).end(ends_ns[stage])
+        batch_span.end(max(ends_ns.values()))
+
+    def record_report(self, report: IngestReport) -> None:
+        """Record the report of a complete run."""
+        counts = {name: getattr(report, name) for name in ("seen", "written", "unchanged", "failed", "removed")}
+        self._span.set_attributes({f"stair_es.{name}": count for name, count in counts.items()})
+        self._span.set_attributes({"stair_es.runner": report.runner, "stair_es.model": report.model})
+
+
+@contextmanager
+def trace_ingest(tracer: Tracer, index: str) -> Iterator[IngestTrace]:
+    """Trace a run. `TRACEPARENT` in the environment, as set by job schedulers, becomes its parent."""
+    parent = PROPAGATOR.extract({"traceparent": os.environ.get("TRACEPARENT", "")})
+    with tracer.start_as_current_span("ingest", parent, attributes={"stair_es.index": index}, record_exception=False) as span:
+        try:
+            yield IngestTrace(tracer, span)
+        except (KeyboardInterrupt, SystemExit) as error:  # the library records other exceptions
+            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            raise

@@ -19,7 +19,7 @@ from stair_es.web.encoding.batching import BatchLimits
 from stair_es.web.encoding.routes import EncodingRoutes
 from stair_es.web.encoding.service import EncodingService, EncodingTarget, follow_index, measure_char_s
 from stair_es.web.errors import ErrorResponse, RequestRejected, build_error_response
-from stair_es.web.hooks import NoopHooks, ServerHooks
+from stair_es.web.hooks import ServerHooks
 from stair_es.web.images.file_access import AllowedRoots
 from stair_es.web.images.thumbnails import ThumbnailService
 from stair_es.web.index_state import create_state_cache
@@ -57,7 +57,7 @@ class ServerConfig:
     title: str = ""
     root_path: str = ""
     """The path of the page's root behind a proxy, as `root_path.parse_root_path` returns it."""
-    hooks: ServerHooks = field(default_factory=NoopHooks)
+    hooks: ServerHooks = field(default_factory=ServerHooks)
     extra_routes: tuple[Route, ...] = ()
     """Additional routes, under the same access policy."""
 
@@ -99,7 +99,7 @@ class EncoderConfig:
     limits: ServerLimits = field(default_factory=ServerLimits)
     root_path: str = ""
     """See `ServerConfig`."""
-    hooks: ServerHooks = field(default_factory=NoopHooks)
+    hooks: ServerHooks = field(default_factory=ServerHooks)
     extra_routes: tuple[Route, ...] = ()
     """Additional routes, under the same access policy."""
 

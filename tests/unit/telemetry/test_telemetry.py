@@ -39,9 +39,8 @@ from stair_es.sources.io.local_file import InlineBytes
 from stair_es.telemetry import ingest, server
 from stair_es.telemetry.http import is_failed_request, parse_operation
 from stair_es.telemetry.ingest_metrics import IngestMetrics, MetricsTextfile, build_registry, serve_metrics
-from stair_es.telemetry.ingest_traces import DecayingSampler
 from stair_es.telemetry.server_metrics import ServerMetrics
-from stair_es.telemetry.spans import trace_cluster_requests
+from stair_es.telemetry.spans import DecayingSampler, trace_cluster_requests
 from stair_es.telemetry.tracing import open_tracer
 
 ROOT = Path(__file__).parents[3]

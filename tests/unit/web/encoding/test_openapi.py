@@ -15,7 +15,7 @@ from stair_es.web.encoding.routes import DENSE_PATHS, EncodingRoutes
 from stair_es.web.encoding.schemas import parse_embed_params, parse_encode_params, parse_query_params
 from stair_es.web.encoding.service import EncodingService
 from stair_es.web.errors import _ERROR_TYPES
-from stair_es.web.hooks import NoopHooks
+from stair_es.web.hooks import ServerHooks
 from stair_es.web.limits import ServerLimits
 
 DOCUMENT = build_openapi_document()
@@ -50,7 +50,7 @@ def test_the_examples_of_requests_are_accepted() -> None:
 
 
 def test_it_has_the_routes_that_there_are() -> None:
-    hooks, limits, batch_limits = NoopHooks(), ServerLimits(), BatchLimits()
+    hooks, limits, batch_limits = ServerHooks(), ServerLimits(), BatchLimits()
     service = EncodingService(lambda: pytest.fail("not needed"), batch_limits, limits, hooks)
     routes = {
         (route.path, method.lower())
