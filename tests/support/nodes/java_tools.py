@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from stair_es.embedded_node.download import build_maven_source, fetch_jars
+from stair_es.embedded_node.distribution import build_maven_source, fetch_jars
 from stair_es.embedded_node.file_lock import hold_lock
 from stair_es.embedded_node.lockfile import Jar, NodeLock
 

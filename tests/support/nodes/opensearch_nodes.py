@@ -33,8 +33,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from jgo.maven import MavenContext
 
-from stair_es.embedded_node.distribution import ensure_distribution
-from stair_es.embedded_node.download import build_maven_source, fetch_jars, find_jar_defect
+from stair_es.embedded_node.distribution import build_maven_source, ensure_distribution, fetch_jars, find_jar_defect
 from stair_es.embedded_node.file_lock import hold_lock
 from stair_es.embedded_node.lockfile import Jar, NodeLock
 from stair_es.embedded_node.process import build_node_settings, prepare_folders

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from support.messages import forward_messages
 
-from stair_es.embedded_node.distribution import ensure_distribution, find_corruption
-from stair_es.embedded_node.download import BytesCallback, JarSource
+from stair_es.embedded_node.distribution import BytesCallback, JarSource, ensure_distribution, find_corruption
 from stair_es.embedded_node.lockfile import Jar, NodeLock, NodeModule
 from stair_es.errors import NodeError
 
