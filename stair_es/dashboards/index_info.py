@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -14,10 +14,9 @@ from stair_es.cluster.metadata.index_metadata import (
     check_alias_name,
     check_index_format,
     check_not_token_index,
+    get_content_type,
     get_index_meta,
     get_token_index_meta,
-    has_colors,
-    has_names,
     has_thumbnails,
 )
 from stair_es.cluster.token_index.index import make_token_alias
@@ -144,23 +143,33 @@ def inspect_index(cluster: Cluster, name: str, time_field: TimeField | None = No
             f"Write one with: stair-es ingest FOLDER --index {name} --token-index",
         )
     token_mappings = get_mappings_by_index(cluster, spec.token_index_name)
-    token_fields = _list_fields(body for body in token_mappings.values() if get_token_index_meta(body))
+    token_fields = {
+        field
+        for body in token_mappings.values()
+        if get_token_index_meta(body)
+        for field in body["mappings"].get("properties", {})
+    }
     stats = _read_stats(cluster, name, time_field)
     spec = replace(
         _describe_token_index(cluster, spec, token_fields),
         time_field=stats.time_field,
         interval=stats.interval,
-        name_field="name" if all(map(has_names, mappings.values())) and (not token_fields or "name" in token_fields) else "uri",
+        name_field="name" if _has_image_field("name", mappings, token_fields) else "uri",
         captions=stats.captions,
         thumbnails=any(map(has_thumbnails, mappings.values())),
-        colors=all(map(has_colors, mappings.values())) and (not token_fields or "colors" in token_fields),
+        colors=_has_image_field("colors", mappings, token_fields),
         image_fields=_read_fields(cluster, name),
     )
     return DashboardIndexInfo(spec=spec, images=stats.images, remarks=tuple(_list_remarks(spec, stats.images)))
 
 
-def _list_fields(mappings: Iterable[Mapping[str, Any]]) -> set[str]:
-    return {field for index in mappings for field in index["mappings"].get("properties", {})}
+def _has_image_field(field: str, mappings: Mapping[str, Mapping[str, Any]], token_fields: set[str]) -> bool:
+    """Return whether images have a field that can be aggregated, also in the token index if there is one."""
+    return (not token_fields or field in token_fields) and all(
+        body["mappings"].get("properties", {}).get(field, {}).get("type") == "keyword"
+        and get_content_type(get_index_meta(body)) == "images"
+        for body in mappings.values()
+    )
 
 
 def _describe_token_index(cluster: Cluster, spec: DashboardSpec, token_fields: set[str]) -> DashboardSpec:

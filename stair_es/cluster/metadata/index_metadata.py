@@ -141,18 +141,6 @@ def has_thumbnails(index: Mapping[str, Any]) -> bool:
     return px != 0 and get_content_type(meta) == "images"
 
 
-def has_colors(index: Mapping[str, Any]) -> bool:
-    """Return whether the documents of an index, from a GET mapping response, have `colors` that can be aggregated."""
-    field = index.get("mappings", {}).get("properties", {}).get("colors", {})
-    return field.get("type") == "keyword" and get_content_type(get_index_meta(index)) == "images"
-
-
-def has_names(index: Mapping[str, Any]) -> bool:
-    """Return whether the documents of an index, from a GET mapping response, have the `name` of their image."""
-    field = index.get("mappings", {}).get("properties", {}).get("name", {})
-    return field.get("type") == "keyword" and get_content_type(get_index_meta(index)) == "images"
-
-
 def add_index_meta(body: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
     """Add `_meta.stair_es` to the body of a new index; everything else in it stays unchanged."""
     mappings = body.get("mappings", {})
