@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import Any, TypeAlias
 
 from stair_es.dashboards.index_info import DashboardSpec, Product, list_constant_panels
-from stair_es.dashboards.saved_objects import SavedObject, fold_object
+from stair_es.dashboards.saved_objects import SavedObject, dump_compact_json, fold_object
 
 UnfoldedObject: TypeAlias = dict[str, Any]
 """A saved object whose embedded JSON is parsed."""
@@ -44,6 +44,10 @@ _COLUMN_LABELS = {
 """Field -> column head in Kibana; OpenSearch Dashboards has none but the name of the field."""
 _CONTROLS_WITHOUT_TOKEN_INDEX = {"model": {"fieldName": "format", "label": "Format"}}
 """Field -> what its control has instead, as long as no token index must have the field, too."""
+_TIME_BARS = ("date_histogram", "ingested_at")
+_COUNT_BARS = ("histogram", "token_count")
+_WEIGHT_BARS = ("range", "weight")
+"""Aggregations (type and field in the template) whose bars depend on the values of the index."""
 _LINK_FIELDS = ("_id", "image_id")
 """Fields that are shown as links to the page of an image: of the index, and of its token index."""
 
@@ -116,19 +120,22 @@ def fit_objects(template: Sequence[UnfoldedObject], spec: DashboardSpec, product
 
 def _has_data(each: UnfoldedObject, spec: DashboardSpec) -> bool:
     """Return whether the index has what an object reads and, as the bars of a chart, more than one value of it."""
-    aggs = each["attributes"].get("visState", {}).get("aggs", ())
-    types = {agg["type"] for agg in aggs}
-    if "date_histogram" in types and spec.interval is None:
+    bars = {_get_bars(agg) for agg in each["attributes"].get("visState", {}).get("aggs", ())}
+    if _TIME_BARS in bars and spec.interval is None:
         return False
-    if "histogram" in types and spec.token_counts[0] == spec.token_counts[1]:
+    if _COUNT_BARS in bars and spec.token_counts[0] == spec.token_counts[1]:
         return False
-    if not spec.colors and any(agg["params"].get("field") == "colors" for agg in aggs):
+    if not spec.colors and '"field":"colors"' in dump_compact_json(each["attributes"]):
         return False
     if spec.has_token_index:
         return True
     vega_index = _get_params(each).get("spec", {}).get("data", {}).get("url", {}).get("index")
     read = {each["id"], *(reference["id"] for reference in each["references"])}
     return spec.build_id("tokens") not in read and vega_index != spec.token_index_name
+
+
+def _get_bars(agg: Mapping[str, Any]) -> tuple[str, str]:
+    return agg["type"], agg["params"].get("field", "")
 
 
 def _get_params(each: UnfoldedObject) -> dict[str, Any]:
@@ -168,13 +175,13 @@ def _rename_field(field: str, spec: DashboardSpec) -> str:
 
 def _fit_visualization(visualization: UnfoldedObject, spec: DashboardSpec) -> None:
     for agg in visualization["attributes"]["visState"]["aggs"]:
-        params = agg["params"]
-        if agg["type"] == "date_histogram":
+        bars, params = _get_bars(agg), agg["params"]
+        if bars == _TIME_BARS:
             params.update(field=spec.time_field, interval=spec.interval)
-        elif agg["type"] == "histogram":
+        elif bars == _COUNT_BARS:
             # The products make a filter of a bar from `parseInt(key)` to that plus `interval`: so it is a number, not `auto`.
             params["interval"] = max(1, round(choose_step(spec.token_counts[1], MAX_BARS)))
-        elif agg["type"] == "range":
+        elif bars == _WEIGHT_BARS:
             params["ranges"] = list_ranges(spec.largest_weight)
     params = _get_params(visualization)
     if "controls" in params:
