@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -13,12 +10,9 @@ from stair_es.web.hooks import ROUTE_PATTERN_KEY
 if TYPE_CHECKING:
     from starlette.types import Message, Scope, Send
 
-    from stair_es.cluster.client.transport import OutgoingRequest, RequestHook
+    from stair_es.cluster.client.transport import OutgoingRequest
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
-
-RequestObserver = Callable[["OutgoingRequest", str, float], None]
-"""Called with a finished request, its operation, and its duration in seconds."""
 
 
 def get_method_label(scope: Scope) -> str:
@@ -46,20 +40,6 @@ class StatusRecorder:
         if message["type"] == "http.response.start":
             self.status = message["status"]
         await self._send(message)
-
-
-def time_requests(observe: RequestObserver) -> RequestHook:
-    """Build a request hook that times each request to the cluster."""
-
-    @contextmanager
-    def time_request(request: OutgoingRequest) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            observe(request, parse_operation(request)[0], time.perf_counter() - start)
-
-    return time_request
 
 
 def is_failed_request(request: OutgoingRequest) -> bool:

@@ -48,13 +48,12 @@ def open_server_telemetry(*, metrics: bool) -> Iterator[ServerTelemetry]:
             import_optional("prometheus_client", "metrics")
             from prometheus_client import disable_created_metrics
 
-            from stair_es.telemetry.http import time_requests
             from stair_es.telemetry.server_metrics import ServerMetrics
 
             # avoids a useless second series per metric: process_start_time_seconds is when all of them began
             disable_created_metrics()  # type: ignore[no-untyped-call]
             counts = ServerMetrics()
-            observer.request_hooks = (time_requests(counts.record_cluster_request),)
+            observer.request_hooks = (counts.time_cluster_request,)
             observer.hooks, observer.routes = counts, (counts.build_route(),)
             observer._wrappers.append(counts.wrap_app)
         tracer = stack.enter_context(open_tracer())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, Summary
@@ -13,7 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from stair_es.telemetry.http import StatusRecorder, get_method_label, get_route_pattern, is_failed_request
+from stair_es.telemetry.http import StatusRecorder, get_method_label, get_route_pattern, is_failed_request, parse_operation
 from stair_es.web.hooks import EncodedKind, ServerHooks
 from stair_es.web.routes import PatternRoute
 
@@ -35,7 +35,7 @@ _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class ServerMetrics(ServerHooks):
-    """Prometheus metrics of the server: its hooks, and an observer of the requests to the cluster."""
+    """Prometheus metrics of the server: its hooks, and those of the requests to the cluster."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -94,12 +94,6 @@ class ServerMetrics(ServerHooks):
         """Count a thumbnail; `cached` if it was cached."""
         self._thumbnails.labels("yes" if cached else "no").inc()
 
-    def record_cluster_request(self, request: OutgoingRequest, operation: str, seconds: float) -> None:
-        """Record a finished request to the cluster; without a status it failed."""
-        self._cluster_seconds.labels(operation).observe(seconds)
-        if is_failed_request(request):
-            self._cluster_errors.labels(operation, str(request.status or "none")).inc()
-
     def watch_queue(self, count_waiting: Callable[[], int]) -> None:
         """Watch a queue of texts and images."""
         self._tei.queue_size.set_function(count_waiting)
@@ -120,7 +114,19 @@ class ServerMetrics(ServerHooks):
         else:
             self._tei.count_request("te_request_failure", err=error_type.lower())
 
-    # --- requests to the server ---
+    # --- requests to the cluster and to the server ---
+
+    @contextmanager
+    def time_cluster_request(self, request: OutgoingRequest) -> Iterator[None]:
+        """Time a request to the cluster; without a status it failed."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            operation, _ = parse_operation(request)
+            self._cluster_seconds.labels(operation).observe(time.perf_counter() - start)
+            if is_failed_request(request):
+                self._cluster_errors.labels(operation, str(request.status or "none")).inc()
 
     def wrap_app(self, app: ASGIApp) -> ASGIApp:
         """Wrap the application to count its requests, including rejected ones."""
