@@ -163,16 +163,11 @@ def explain_no_compile(name: str) -> str:
 
 def ensure_graphs(name: str, stack: ExitStack) -> str:
     """Return the same model with graphs: a copy of its folder if it has none."""
-    from stair_es.model.stair.configuration import read_stair_config
     from stair_es.model.stair.export_onnx import export_onnx
     from stair_es.model.stair.onnx_runtime import find_onnx_mismatch
 
     folder = Path(name)
-    if (
-        not folder.is_dir()
-        or read_stair_config(folder).is_packaged
-        or not find_onnx_mismatch(folder, registry.get_model_card(name).model_id)
-    ):
+    if not folder.is_dir() or not find_onnx_mismatch(folder, registry.get_model_card(name).model_id):
         return name
     copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stair-es-bench-"))) / folder.name
     shutil.copytree(folder, copy)

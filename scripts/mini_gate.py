@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
-from stair_es.model.networks.image_network import ImageNetwork
-from stair_es.model.stair_mini.drawing_gate import STATISTIC_COUNT, DrawingGate, compute_pixel_statistics
+from stair_es.model.networks.image_networks import CLASSIFIER_SIZE_PX, ImageNetwork
 from stair_es.model.stair_mini.encoder import resize_square_pixels
+from stair_es.model.stair_mini.heads import STATISTIC_COUNT, DrawingGate, compute_pixel_statistics
 from stair_es.model.stair_mini.plugin import KIND
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Floats, Pixels

@@ -16,14 +16,12 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 from stair_es.model.base import Encoder
-from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
+from stair_es.model.networks.image_networks import CLASSIFIER_SIZE_PX, create_onnx_session
 from stair_es.model.networks.minilm import MINILM_MAX_TOKENS
-from stair_es.model.networks.onnx_graph import create_onnx_session
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
 from stair_es.model.stair.encoder import TORCH_TEXT_BATCH, StairEncoder, TorchDualEncoder
 from stair_es.model.stair.modeling import StairModel, TextBatch
-from stair_es.model.stair.numpy_runtime import NumpyDualEncoder
 from stair_es.model.stair.onnx_runtime import ONNX_IMAGE_BATCH as ONNX_IMAGES
 from stair_es.model.stair.onnx_runtime import ONNX_TEXT_BATCH as ONNX_TEXTS
 from stair_es.model.stair.onnx_runtime import OnnxDualEncoder, select_inputs
@@ -46,32 +44,29 @@ class Loops:
 def build_loops(encoder: Encoder, pixels_BHWC: Pixels, texts: Sequence[str], *, compiled: bool = False) -> Loops:
     """Return the loops of any encoder."""
     if isinstance(encoder, StairMiniEncoder):
-        bare = _build_mini_calls(encoder, pixels_BHWC, texts)
-    elif not isinstance(encoder, StairEncoder):
+        return _build_mini_loops(encoder, pixels_BHWC, texts)
+    if not isinstance(encoder, StairEncoder):
         raise SystemExit("only stair-mini and checkpoints of stair-es train are supported")
-    elif isinstance(towers := encoder._towers, TorchDualEncoder):
+    if isinstance(towers := encoder._towers, TorchDualEncoder):
         return _build_torch_loops(encoder, towers, pixels_BHWC, texts, compiled)
-    elif isinstance(towers, OnnxDualEncoder):
-        return _build_onnx_loops(encoder, towers, pixels_BHWC, texts)
-    else:
-        assert isinstance(towers, NumpyDualEncoder)
-        seeing, reading, tokens = towers._image_network, towers._text_network, encoder._tokenizer
-        rows = [tokens.encode([text]).ids_BL[0].tolist() for text in texts]
-        bare = {"images": lambda: seeing.run_network(pixels_BHWC), "texts": lambda: [reading.compute_states(row) for row in rows]}
-    return Loops(
-        images={BARE: bare["images"], ENCODE: lambda: encoder.encode_images(pixels_BHWC)},
-        texts={BARE: bare["texts"], ENCODE: lambda: encoder.encode_texts(texts)},
-    )
+    assert isinstance(towers, OnnxDualEncoder)
+    return _build_onnx_loops(encoder, towers, pixels_BHWC, texts)
 
 
-def _build_mini_calls(encoder: StairMiniEncoder, pixels_BHWC: Pixels, texts: Sequence[str]) -> dict[str, Callable[[], object]]:
-    """Return the bare loops: classifier and detector on pixels of the required sizes, the text network on tokens."""
+def _build_mini_loops(encoder: StairMiniEncoder, pixels_BHWC: Pixels, texts: Sequence[str]) -> Loops:
+    """Return the loops of stair-mini; bare are both image networks on pixels of the required sizes, the text network on ids."""
     small_BHWC, network = resize_square_pixels(pixels_BHWC, CLASSIFIER_SIZE_PX), encoder._text_network
     ids = [encoder._wordpieces.encode_with_offsets(text, MINILM_MAX_TOKENS).ids for text in texts]
-    return {
-        "images": lambda: (encoder.image_network.run_network(small_BHWC), encoder.detector.score_classes(pixels_BHWC)),
-        "texts": lambda: [network.compute_states(row) for row in ids],
-    }
+    return Loops(
+        images={
+            BARE: lambda: (encoder.image_network.run_network(small_BHWC), encoder.detector.score_classes(pixels_BHWC)),
+            ENCODE: lambda: encoder.encode_images(pixels_BHWC),
+        },
+        texts={
+            BARE: lambda: [network.compute_states(row) for row in ids],
+            ENCODE: lambda: encoder.encode_texts(texts),
+        },
+    )
 
 
 def _build_torch_loops(

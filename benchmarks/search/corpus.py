@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stair_es.model.base import ModelSpec
-from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
+from stair_es.model.networks.image_networks import CLASSIFIER_SIZE_PX
 from stair_es.model.networks.minilm import compute_softmax
 from stair_es.model.stair_mini.encoder import StairMiniEncoder, resize_square_pixels
 from stair_es.model.stair_mini.plugin import KIND

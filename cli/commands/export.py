@@ -50,7 +50,7 @@ def export_command(
 
     Without `--table`, writes image.onnx and text.onnx to the checkpoint folder. `--backend onnx` runs them in onnxruntime without
     PyTorch, and `--backend auto` does so without CUDA. The model id stays the same, and so do the vectors: all weights are
-    compared with those of PyTorch before anything is written. A checkpoint with packaged backbones needs no graphs.
+    compared with those of PyTorch before anything is written.
 
     With `--table`, writes a text file in which other programs can look up what `--text-tower table` computes. The how-to "Search
     without a model at query time" describes the format, with code for Java, JavaScript and Python.
@@ -76,9 +76,6 @@ def _export_graphs(folder: Path, *, as_json: bool) -> None:
     if as_json:
         files = {path.name: path.stat().st_size for path in export.files}
         emit_json({"model": export.model_id, "folder": str(folder), "bytes": files, "difference": export.max_difference})
-        return
-    if not export.files:
-        print_plain(f"{folder} needs no graphs: its networks already run in onnxruntime and numpy")
         return
     for path in export.files:
         print_plain(f"{path}  {path.stat().st_size / 1e6:,.1f} MB")

@@ -17,14 +17,14 @@ from stair_es.config.defaults import DataDir
 from stair_es.eval.dense import ConseEncoder, get_dense_encoder
 from stair_es.model.base import ModelSpec
 from stair_es.model.networks import minilm_download
-from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
+from stair_es.model.networks.image_networks import CLASSIFIER_SIZE_PX
 from stair_es.model.networks.minilm import MINILM_MAX_TOKENS, MiniLM
 from stair_es.model.stair.modeling import StairModel, TextBatch
-from stair_es.model.stair.numpy_runtime import NumpyHeads
 from stair_es.model.stair.tokenizer import StairTokenizer
 from stair_es.model.stair_mini import artifacts
 from stair_es.model.stair_mini.artifacts import MiniArtifacts
 from stair_es.model.stair_mini.encoder import StairMiniEncoder, resize_square_pixels
+from stair_es.model.stair_mini.heads import NumpyHeads
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Pixels
@@ -81,10 +81,9 @@ def test_numpy_text_heads_match_the_trained_ones(folder: Path, shipped: MiniArti
         features_L = np.array(shipped.vocabulary.match_tokens(text, written.offsets), np.int64)
         found = module.tokens.encode([text])
         assert (written.ids, features_L.tolist()) == (found.ids_BL[0].tolist(), found.features_BL[0].tolist())
-        ours = heads.apply_to_states(network.compute_states(written.ids), features_L)[0]
+        ours = heads.apply_to_states(network.compute_states(written.ids), features_L)
         with torch.inference_mode():
             theirs = module.encode_texts(TextBatch.from_tokenized(found)).weights_BF  # the text network is PyTorch's, too
-        assert ours is not None
         assert theirs is not None
         assert np.abs(ours - theirs[0].numpy()).max() < 1e-5
 
@@ -94,10 +93,9 @@ def test_numpy_image_heads_match_the_trained_ones(
 ) -> None:
     heads = NumpyHeads(shipped.config, shipped.arrays)
     for features_D in mini.image_network.run_network(resize_square_pixels(pixels_BHWC, CLASSIFIER_SIZE_PX)).features_BD:
-        ours = heads.apply_to_features(features_D)[0]
+        ours = heads.apply_to_features(features_D)
         with torch.inference_mode():
             theirs = module.encode_images(torch.from_numpy(features_D)[None, None]).weights_BF
-        assert ours is not None
         assert theirs is not None
         assert np.abs(ours - theirs[0].numpy()).max() < 1e-5
 

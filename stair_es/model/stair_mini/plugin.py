@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stair_es.model.base import Encoder, ModelSpec
-from stair_es.model.networks import image_network
+from stair_es.model.networks import image_networks
 from stair_es.model.stair_mini.artifacts import MINI_CARD, read_mini_artifacts
 from stair_es.model.vocabularies.token_table import TokenTable
 
@@ -14,12 +14,12 @@ class StairMiniPlugin:
     card = MINI_CARD
 
     def can_use_gpu(self, spec: ModelSpec) -> bool:
-        """Return whether the classifier would run on a GPU of this machine."""
-        return spec.backend in ("auto", "torch") and image_network.is_classifier_cuda_available()
+        """Return whether the networks would run on a GPU of this machine."""
+        return spec.backend in ("auto", "torch") and image_networks.is_graph_cuda_available()
 
     def load(self, spec: ModelSpec) -> Encoder:
         """Load the encoder."""
-        from stair_es.model.stair_mini.encoder import StairMiniEncoder  # imports onnx and tokenizers: not for resolving a name
+        from stair_es.model.stair_mini.encoder import StairMiniEncoder  # imports tokenizers: not for resolving a name
 
         return StairMiniEncoder(spec)
 

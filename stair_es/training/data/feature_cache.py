@@ -23,7 +23,7 @@ from torch import Tensor
 
 from stair_es.config.defaults import DataDir
 from stair_es.errors import DecodeError, ReadError
-from stair_es.model.networks.image_network import load_image_network
+from stair_es.model.networks.image_networks import load_image_network
 from stair_es.model.stair.configuration import ImageTowerConfig, TextTowerConfig
 from stair_es.model.stair.modeling import StairModel, TextBatch
 from stair_es.training.data.collate import make_image_rng

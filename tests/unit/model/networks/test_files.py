@@ -1,24 +1,18 @@
-"""Files of stair-mini: shipped ones, PyTorch's format, the wheel of the text network."""
+"""Files of stair-mini: shipped ones, and the wheel of the text network."""
 
 import hashlib
-import os
-import pickle
 import subprocess
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from stair_es.errors import ModelError
-from stair_es.model.networks import efficientnet, minilm_download
+from stair_es.model.networks import minilm_download
 from stair_es.model.networks.minilm import MiniLM, apply_gelu, compute_softmax
-from stair_es.model.networks.torch_pickle import read_state_dict
 from stair_es.model.vocabularies.stop_words import MODEL_DATA, is_content_token, load_stop_words, read_packaged_lines
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
-
-MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 def test_the_vocabulary_is_berts() -> None:
@@ -60,90 +54,18 @@ def test_offsets_are_where_the_tokens_stand() -> None:
 
 def test_notice_has_hashes_and_license() -> None:
     notice = (MODEL_DATA / "NOTICE.md").read_text(encoding="utf-8")
-    for name in ("vocab.txt", "detector.safetensors"):
+    for name in ("vocab.txt", "classifier.onnx", "detector.onnx"):
         digest = hashlib.sha256((MODEL_DATA / name).read_bytes()).hexdigest()
         assert f"| {digest} | `{name}` |" in notice
     assert "Copyright (c) 2021 Vladimir Mandic" in notice
+    assert "Copyright (c) 2020, ML Illustrated" in notice
     assert minilm_download.MINILM_WHEEL_SHA256 in notice
-    assert sum(path.stat().st_size for path in MODEL_DATA.rglob("*") if path.is_file()) < 11_500_000
+    assert sum(path.stat().st_size for path in MODEL_DATA.rglob("*") if path.is_file()) < 35_500_000
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="can't be read"):
         read_packaged_lines(tmp_path / "vocab.txt")
-
-
-def test_the_reader_agrees_with_torch() -> None:
-    torch = pytest.importorskip("torch")
-
-    ours = efficientnet.load_classifier_weights()
-    theirs: dict[str, Any] = torch.load(efficientnet.find_classifier_weights(), map_location="cpu", weights_only=True)
-    assert ours.keys() == theirs.keys()
-    for name, tensor in theirs.items():
-        assert np.array_equal(ours[name], tensor.numpy()), name
-
-
-def legacy_file(path: Path, thing: object) -> Path:
-    with path.open("wb") as file:
-        for part in (MAGIC, PROTOCOL, {"little_endian": True}, thing, []):
-            pickle.dump(part, file, protocol=2)
-    return path
-
-
-class Malicious:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, (self.command,)
-
-
-@pytest.mark.parametrize("position", ["object", "first"])
-def test_a_malicious_pickle_is_rejected_before_it_runs(tmp_path: Path, position: str) -> None:
-    witness = tmp_path / "ran"
-    evil = Malicious(f"touch {witness}")
-    path = tmp_path / "evil.pth"
-    if position == "object":
-        legacy_file(path, {"weight": evil})
-    else:
-        path.write_bytes(pickle.dumps(evil, protocol=2))
-    with pytest.raises(ModelError, match="rejected"):
-        read_state_dict(path)
-    assert not witness.exists()
-
-
-@pytest.mark.parametrize("data", [b"", b"not a pickle", pickle.dumps(1, protocol=2)])
-def test_another_file_is_an_error(tmp_path: Path, data: bytes) -> None:
-    path = tmp_path / "weights.pth"
-    path.write_bytes(data)
-    with pytest.raises(ModelError, match=r"weights\.pth can't be read"):
-        read_state_dict(path)
-
-
-def test_a_file_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
-    whole = efficientnet.find_classifier_weights().read_bytes()
-    path = tmp_path / "weights.pth"
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelError, match="cut short"):
-        read_state_dict(path)
-    with pytest.raises(ModelError, match="no weights at"):
-        read_state_dict(tmp_path / "absent.pth")
-
-
-def test_tensor_outside_its_storage_fails(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-
-    path = tmp_path / "weights.pth"
-    torch.save({"x": torch.arange(6.0)}, path, _use_new_zipfile_serialization=False)
-    assert read_state_dict(path)["x"].tolist() == [0, 1, 2, 3, 4, 5]
-    data = path.read_bytes()
-    size = b"K\x06\x85"  # the shape (6,) ends the pickled tensor
-    assert data.count(size) == 1
-    path.write_bytes(data.replace(size, b"K\x07\x85"))
-    with pytest.raises(ModelError, match="outside its storage"):
-        read_state_dict(path)
 
 
 def test_gelu_and_softmax_agree_with_torch() -> None:

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
-from stair_es.model.networks.image_network import ImageNetwork, load_image_network
+from stair_es.model.networks.image_networks import CLASSIFIER_SIZE_PX, ImageNetwork, load_image_network
 from stair_es.model.stair_mini import artifacts
-from stair_es.model.stair_mini.drawing_gate import STATISTIC_COUNT, DrawingGate, compute_pixel_statistics
 from stair_es.model.stair_mini.encoder import resize_square_pixels
+from stair_es.model.stair_mini.heads import STATISTIC_COUNT, DrawingGate, compute_pixel_statistics
 from stair_es.model.stair_mini.plugin import KIND
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Floats, Pixels

@@ -18,14 +18,13 @@ from stair_es.errors import ModelError
 from stair_es.eval.models import build_evaluated_model
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
-from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
-from stair_es.model.networks.image_network import ImageNetwork, ImageNetworkOutput
+from stair_es.model.networks import image_networks
+from stair_es.model.networks.image_networks import CLASSIFIER_SIZE_PX, ImageNetwork, ImageNetworkOutput
 from stair_es.model.networks.minilm import compute_softmax
-from stair_es.model.stair.numpy_runtime import NumpyHeads
 from stair_es.model.stair_mini import artifacts
 from stair_es.model.stair_mini.artifacts import MiniArtifacts
-from stair_es.model.stair_mini.drawing_gate import DrawingGate
 from stair_es.model.stair_mini.encoder import StairMiniEncoder, resize_square_pixels
+from stair_es.model.stair_mini.heads import DrawingGate, NumpyHeads
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Floats, Pixels, SparseVector
@@ -85,14 +84,12 @@ def ask_networks(mini: StairMiniEncoder, shipped: MiniArtifacts, oracle: Oracle,
     for pixels_HWC in pixels_BHWC:
         small_BHWC = resize_square_pixels(pixels_HWC[None], CLASSIFIER_SIZE_PX)
         [logits_K], [features_P] = mini.image_network.run_network(small_BHWC)
-        learned = heads.apply_to_features(features_P)[0]
-        assert learned is not None
         answers.append(
             NetworkOutputs(
                 classes=compute_softmax(logits_K.astype(np.float64)).tolist(),
                 things=mini.detector.score_classes(pixels_HWC[None])[0].tolist(),
                 drawn=gate.predict_probability(small_BHWC[0], features_P),
-                learned=oracle.name_weights(learned),
+                learned=oracle.name_weights(heads.apply_to_features(features_P)),
             )
         )
     return answers
@@ -197,7 +194,7 @@ class CountingNetwork:
 
 def test_the_network_runs_once_for_an_image(mini: StairMiniEncoder, pixels_BHWC: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     counting = CountingNetwork(mini.image_network)
-    monkeypatch.setattr("stair_es.model.networks.image_network.load_image_network", lambda backend, threads, precision: counting)
+    monkeypatch.setattr("stair_es.model.networks.image_networks.load_image_network", lambda backend, threads, precision: counting)
     assert StairMiniEncoder(LIGHT).encode_images(pixels_BHWC) == mini.encode_images(pixels_BHWC)
     assert counting.seen == len(pixels_BHWC)
 
@@ -215,8 +212,8 @@ class UniformNetwork:
 
 
 def test_clueless_networks_still_give_words(monkeypatch: pytest.MonkeyPatch, pixels_BHWC: Pixels) -> None:
-    for name in ("image_network.load_image_network", "detector.load_detector"):
-        monkeypatch.setattr(f"stair_es.model.networks.{name}", lambda backend, threads, precision: UniformNetwork())
+    for name in ("load_image_network", "load_detector"):
+        monkeypatch.setattr(image_networks, name, lambda backend, threads, precision: UniformNetwork())
     assert all(StairMiniEncoder(LIGHT).encode_images(pixels_BHWC))
 
 
@@ -301,7 +298,7 @@ def test_catalogue_lists_it_unloaded() -> None:
     card = registry.get_model_card("stair-mini")
     assert (card.name, card.model_id, card.image_spec.fit) == ("stair-mini", "stair-mini-2", "squash")
     assert any("EmojiOne 2.x (CC-BY-4.0)" in line for line in card.licenses)
-    assert any("UNKNOWN" in line for line in card.licenses)
+    assert any("EfficientNet-Lite2 (Apache-2.0)" in line for line in card.licenses)
     assert pickle.loads(pickle.dumps(card)) == card
     encoder = registry.load_encoder(pickle.loads(pickle.dumps(LIGHT)))
     assert (encoder.model_id, encoder.image_spec) == (card.model_id, card.image_spec)

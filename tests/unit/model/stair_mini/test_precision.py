@@ -10,16 +10,9 @@ import pytest
 from stair_es.errors import ModelError
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
-from stair_es.model.networks import efficientnet
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 
 PHOTOS = Path(__file__).parents[4] / "examples" / "photos"
-
-
-def test_pixels_normalised_by_torch_are_the_same_bit_for_bit() -> None:
-    pixels = np.random.default_rng(1).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
-    tensor = efficientnet.normalize_tensor(pytest.importorskip("torch").from_numpy(pixels))
-    assert np.array_equal(tensor.numpy(), efficientnet.normalize_pixels(pixels))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

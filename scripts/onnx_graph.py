@@ -1,4 +1,4 @@
-"""Build ONNX graphs node by node, and open them in onnxruntime."""
+"""Build ONNX graphs node by node."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-ONNX_FLOAT, ONNX_UINT8 = TensorProto.FLOAT, TensorProto.UINT8
 _OPSET, _IR_VERSION = 13, 8
 
 
@@ -40,30 +38,24 @@ class GraphBuilder:
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
 
-    def build_model(self, name: str, pixels_shape: Sequence[str | int], outputs: Mapping[str, Sequence[str | int]]) -> ModelProto:
-        """Return the graph as a model that takes `pixels` (uint8) and gives floats.
+    def add_float_cast(self, x: str, *, output: str = "") -> str:
+        """Add the conversion of a tensor to float32."""
+        return self.add_node("Cast", [x], output=output, to=TensorProto.FLOAT)
+
+    def build_file(self, name: str, pixels_shape: Sequence[str | int], outputs: Mapping[str, Sequence[str | int]]) -> bytes:
+        """Return the file of a model that takes `pixels` (uint8) and gives floats.
 
         Args:
             name: Name of the graph.
             pixels_shape: Shape of `pixels`.
             outputs: Shape of each output, by name.
         """
-        pixels = helper.make_tensor_value_info("pixels", ONNX_UINT8, list(pixels_shape))
-        output_infos = [helper.make_tensor_value_info(output, ONNX_FLOAT, list(shape)) for output, shape in outputs.items()]
+        pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, list(pixels_shape))
+        output_infos = [
+            helper.make_tensor_value_info(output, TensorProto.FLOAT, list(shape)) for output, shape in outputs.items()
+        ]
         graph = helper.make_graph(self.nodes, name, [pixels], output_infos, self.tensors)
         opset = [helper.make_opsetid("", _OPSET)]
-        return helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="stair-es")
-
-
-def create_onnx_session(graph: str | bytes, threads: int) -> Any:  # noqa: ANN401
-    """Create an onnxruntime session on the CPU.
-
-    Args:
-        graph: Path or bytes of an ONNX file.
-        threads: CPU threads of one run; 0 for one per core.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        model = helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="stair-es")
+        data: bytes = model.SerializeToString(deterministic=True)
+        return data

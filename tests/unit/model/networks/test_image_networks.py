@@ -1,0 +1,236 @@
+"""The image networks of stair-mini, in both runtimes, and the scripts that build their graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import build_detector
+import numpy as np
+import onnx
+import pytest
+from build_detector import Convolution
+from support.corpora.photo_vectors import stack_photos
+from support.models.coco_classes import COCO_CLASSES
+
+from stair_es.errors import MissingExtra, ModelError
+from stair_es.model.networks import image_networks
+from stair_es.model.networks.image_networks import (
+    CLASSIFIER_FILE,
+    CLASSIFIER_SIZE_PX,
+    DETECTOR_FILE,
+    DETECTOR_SIZE_PX,
+    Detector,
+    ImageNetwork,
+    load_detector,
+    load_graph,
+    load_image_network,
+)
+from stair_es.types import Floats, Pixels
+
+CLASSES = {"bison.jpg": 347, "giant-panda.jpg": 388, "kitten-with-yarn.jpg": 283}
+"""The likeliest class of ImageNet."""
+TOLERANCE = 1e-4
+"""How far a score may differ between the backends, and from machine to machine."""
+OBJECTS = {
+    "astronaut.jpg": ("person", 0.75465),
+    "dairy-cow.jpg": ("cow", 0.70738),
+    "horses-on-a-ridge.jpg": ("horse", 0.67276),
+    "tabby-cat.jpg": ("cat", 0.53179),
+    "white-duck.jpg": ("bird", 0.52598),
+    "woolly-sheep.jpg": ("sheep", 0.33081),
+}
+"""The highest score, recorded 2026-11-26 with onnxruntime 1.32 on x86-64."""
+
+
+@pytest.fixture(scope="module")
+def photos_BHWC() -> Pixels:  # noqa: N802  a shape
+    return stack_photos(CLASSES, CLASSIFIER_SIZE_PX)
+
+
+@pytest.fixture(scope="module")
+def scenes_BHWC() -> Pixels:  # noqa: N802  a shape
+    return stack_photos(OBJECTS, DETECTOR_SIZE_PX)
+
+
+@pytest.fixture(scope="module")
+def networks() -> tuple[ImageNetwork, Detector]:
+    return load_image_network("onnx", 1), load_detector("onnx", 1)
+
+
+@pytest.fixture(scope="module")
+def torch_networks() -> tuple[ImageNetwork, Detector]:
+    pytest.importorskip("torch")
+    return load_image_network("torch", 1), load_detector("torch", 1)
+
+
+@pytest.fixture(params=["networks", "torch_networks"])
+def either(request: pytest.FixtureRequest) -> tuple[ImageNetwork, Detector]:
+    """The networks in each backend."""
+    found: tuple[ImageNetwork, Detector] = request.getfixturevalue(request.param)
+    return found
+
+
+def make_noise(pixels_BHWC: Pixels) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, pixels_BHWC.shape).astype(np.uint8)
+
+
+def test_the_likeliest_class_is_recognized(networks: tuple[ImageNetwork, Detector], photos_BHWC: Pixels) -> None:
+    logits_BK, _ = networks[0].run_network(photos_BHWC)
+    assert logits_BK.argmax(axis=1).tolist() == list(CLASSES.values())
+
+
+def test_the_highest_score_is_of_the_object_to_be_seen(networks: tuple[ImageNetwork, Detector], scenes_BHWC: Pixels) -> None:
+    scores_BN = networks[1].score_classes(scenes_BHWC)
+    assert (scores_BN.shape, scores_BN.dtype) == ((len(OBJECTS), 80), np.dtype(np.float32))
+    assert [COCO_CLASSES[best] for best in scores_BN.argmax(axis=1)] == [name for name, _ in OBJECTS.values()]
+    assert scores_BN.max(axis=1).tolist() == pytest.approx([score for _, score in OBJECTS.values()], abs=TOLERANCE)
+    assert np.abs(scores_BN - networks[1].score_classes(scenes_BHWC[..., ::-1])).max() > 0.05, "red and blue are distinguished"
+
+
+def test_both_backends_compute_the_same(
+    networks: tuple[ImageNetwork, Detector],
+    torch_networks: tuple[ImageNetwork, Detector],
+    photos_BHWC: Pixels,
+    scenes_BHWC: Pixels,
+) -> None:
+    assert [network.backend for network in (*networks, *torch_networks)] == ["onnx", "onnx", "torch", "torch"]
+    for pixels in (photos_BHWC, make_noise(photos_BHWC)):
+        for one, other in zip(networks[0].run_network(pixels), torch_networks[0].run_network(pixels), strict=True):
+            assert np.abs(one - other).max() < TOLERANCE
+    for pixels in (scenes_BHWC, make_noise(scenes_BHWC)):
+        assert np.abs(networks[1].score_classes(pixels) - torch_networks[1].score_classes(pixels)).max() < TOLERANCE
+
+
+def test_the_classifier_is_the_original_network(torch_networks: tuple[ImageNetwork, Detector], photos_BHWC: Pixels) -> None:
+    torch: Any = pytest.importorskip("torch")
+    original = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite2").eval()
+    import build_classifier
+
+    original.load_state_dict(torch.load(build_classifier.find_weights(), map_location="cpu", weights_only=True))
+    for pixels in (photos_BHWC, make_noise(photos_BHWC)):
+        with torch.inference_mode():
+            scaled = (torch.from_numpy(pixels).float() - 127) / 128
+            features = original.extract_features(scaled.permute(0, 3, 1, 2)).mean(dim=(2, 3))
+            logits = original._fc(features)
+        found = torch_networks[0].run_network(pixels)
+        assert np.abs(found.logits_BK - logits.numpy()).max() < TOLERANCE
+        assert np.abs(found.features_BD - features.numpy()).max() < TOLERANCE
+
+
+def test_the_script_builds_the_shipped_classifier() -> None:
+    pytest.importorskip("torch")
+    import build_classifier
+
+    weights = build_classifier.read_weights(build_classifier.find_weights())
+    assert build_classifier.build_classifier(weights) == CLASSIFIER_FILE.read_bytes()
+
+
+def read_shipped_convolutions() -> list[Convolution]:
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(DETECTOR_FILE).graph.initializer}
+    numbers = range(build_detector.CONVOLUTION_COUNT)
+    scales = [tensors.get(f"{number}.scale") for number in numbers]
+    return [
+        Convolution(tensors[f"{number}.kernel"], tensors[f"{number}.bias"], None if scale is None else scale.ravel())
+        for number, scale in zip(numbers, scales, strict=True)
+    ]
+
+
+def test_the_script_builds_the_shipped_detector() -> None:
+    shipped = read_shipped_convolutions()
+    assert build_detector.build_detector(shipped) == DETECTOR_FILE.read_bytes()
+    for again, stored in zip(build_detector.quantize_convolutions(dequantize(shipped)), shipped, strict=True):
+        assert again.kernel.dtype == stored.kernel.dtype
+        assert np.array_equal(again.kernel, stored.kernel)
+
+
+def dequantize(convolutions: list[Convolution]) -> list[Convolution]:
+    return [
+        Convolution(kernel.astype(np.float32) * (1 if scale is None else scale[:, None, None, None]), bias.astype(np.float32))
+        for kernel, bias, scale in convolutions
+    ]
+
+
+@pytest.mark.parametrize("path", [CLASSIFIER_FILE, DETECTOR_FILE])
+def test_the_graphs_are_valid(path: Path) -> None:
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "stride", "pads"), [(260, 3, 2, (0, 1)), (65, 5, 2, (2, 2)), (33, 3, 1, (1, 1)), (9, 1, 1, (0, 0))]
+)
+def test_same_padding_puts_the_odd_pixel_after(side: int, kernel: int, stride: int, pads: tuple[int, int]) -> None:
+    pytest.importorskip("torch")
+    from build_classifier import compute_same_padding
+
+    assert compute_same_padding(side, kernel, stride) == pads
+
+
+def test_class_count_is_80() -> None:
+    assert len(set(COCO_CLASSES)) == build_detector.CLASS_COUNT
+    assert [COCO_CLASSES[i] for i in (0, 14, 39, 79)] == ["person", "bird", "bottle", "toothbrush"]
+
+
+def test_an_image_alone_and_in_a_batch_is_the_same(
+    either: tuple[ImageNetwork, Detector], photos_BHWC: Pixels, scenes_BHWC: Pixels
+) -> None:
+    def run_both(rows: slice) -> list[Floats]:
+        return [*either[0].run_network(photos_BHWC[rows]), either[1].score_classes(scenes_BHWC[rows])]
+
+    batch = run_both(slice(0, 3))
+    alone = [np.concatenate(rows) for rows in zip(*(run_both(slice(i, i + 1)) for i in range(3)), strict=True)]
+    assert all(np.array_equal(one, other) for one, other in zip(batch, alone, strict=True))
+    assert all(np.array_equal(one[::-1], other) for one, other in zip(batch, run_both(slice(2, None, -1)), strict=True))
+    assert [rows.shape for rows in run_both(slice(0, 0))] == [(0, 1000), (0, 1280), (0, 80)]
+
+
+def test_threads_get_the_same_scores(either: tuple[ImageNetwork, Detector], scenes_BHWC: Pixels) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = pool.map(either[1].score_classes, [scenes_BHWC[:2]] * 4)
+    assert all(np.array_equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize("has_cuda", [False, True])
+def test_auto_is_torch_with_cuda(has_cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(image_networks, "is_graph_cuda_available", lambda: has_cuda)
+    assert load_detector("auto", 1).backend == ("torch" if has_cuda else "onnx")
+
+
+def test_an_unknown_backend_or_precision_is_rejected() -> None:
+    with pytest.raises(ModelError, match="unknown backend 'tensorflow'"):
+        load_detector("tensorflow", threads=1)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="not in bf16"):
+        load_image_network("onnx", threads=1, precision="bf16")
+
+
+def test_half_precision_scores_nearly_the_same(torch_networks: tuple[ImageNetwork, Detector], scenes_BHWC: Pixels) -> None:
+    narrow = load_detector("torch", threads=1, precision="bf16").score_classes(scenes_BHWC)
+    assert narrow.dtype == np.float32
+    assert 0 < np.abs(narrow - torch_networks[1].score_classes(scenes_BHWC)).max() < 0.05
+
+
+@pytest.mark.parametrize("load", [load_image_network, load_detector])
+def test_without_torch_its_extra_is_named(load: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    def need(module: str, extra: str) -> None:
+        raise MissingExtra(f"this needs the package {module!r}", f"pip install 'stair-es[{extra}]'")
+
+    monkeypatch.setattr(image_networks, "import_optional", need)
+    with pytest.raises(MissingExtra, match=r"stair-es\[torch\]"):
+        load("torch", threads=1)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+@pytest.mark.parametrize("data", [None, b"no graph", DETECTOR_FILE.read_bytes()[:10_000]])
+def test_a_missing_or_broken_graph_is_an_error(tmp_path: Path, backend: Any, data: bytes | None) -> None:  # noqa: ANN401
+    if backend == "torch":
+        pytest.importorskip("torch")
+    path = tmp_path / "detector.onnx"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(ModelError, match="can't be read") as caught:
+        load_graph(path, backend, 1, "fp32")
+    assert str(path) in caught.value.message
+    assert caught.value.remedy == "Reinstall stair-es."
