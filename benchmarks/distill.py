@@ -29,9 +29,8 @@ from torch import Tensor
 
 from stair_es.config.settings import resolve_settings
 from stair_es.distill.dense_model import DenseModel, open_dense_model
-from stair_es.distill.dictionary import DictionaryOptions, distill_dictionary
+from stair_es.distill.dictionary import DictionaryOptions, build_word_vocabulary, distill_dictionary, load_default_words
 from stair_es.distill.head import HeadOptions, distill_captions, distill_images
-from stair_es.distill.words import build_word_vocabulary, load_default_words
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.distilled.encoder import DistilledEncoder

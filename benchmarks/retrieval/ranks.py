@@ -9,8 +9,8 @@ from harness.bootstrap import compute_interval
 from numpy.typing import NDArray
 
 from retrieval.galleries import Gallery
-from stair_es.eval.dense import ConseEncoder
 from stair_es.eval.metrics import RECALL_CUTS, compute_ranks
+from stair_es.eval.models import ConseEncoder
 from stair_es.model.stair_mini.encoder import StairMiniEncoder
 from stair_es.types import SparseVector
 

@@ -15,8 +15,8 @@ from retrieval.galleries import Gallery
 
 from search.arms import Arm
 from search.indices import Kind, delete_index, make_uri, write_index
-from stair_es.eval.dense import ConseEncoder
 from stair_es.eval.metrics import RECALL_CUTS
+from stair_es.eval.models import ConseEncoder
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair_mini.encoder import StairMiniEncoder
 from stair_es.types import Floats, SparseVector

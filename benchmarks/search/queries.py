@@ -18,7 +18,7 @@ from harness.photos import read_captions
 from numpy.typing import NDArray
 
 from search.corpus import DECIMALS, Corpus, Documents
-from stair_es.eval.dense import ConseEncoder
+from stair_es.eval.models import ConseEncoder
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair_mini.encoder import StairMiniEncoder
 from stair_es.model.stair_mini.plugin import KIND

@@ -162,26 +162,25 @@ def distill_command(
         result = _train_head(model, images, captions, words, out, choices, restart=restart)
         print_training_result(result, as_json=as_json)
         return
-    from stair_es.distill.dictionary import DEFAULT_L1, PROMPTS, DictionaryOptions, check_empty_folder, distill_dictionary
-    from stair_es.distill.words import read_caption_texts
+    from stair_es.distill import dictionary
 
     from ..output.progress import show_evaluation_progress
 
     _refuse_options("head", {"--steps": steps is not None, "--restart": restart})
     if not images:
         raise UsageError("--method dictionary requires images", "Give --images SOURCE: 100 or more like those to be searched.")
-    check_empty_folder(out)
-    texts = read_caption_texts(captions or ())
+    dictionary.check_empty_folder(out)
+    texts = dictionary.read_caption_texts(captions or ())
     vocabulary = _read_vocabulary(words, texts)
-    options = DictionaryOptions(
+    options = dictionary.DictionaryOptions(
         image_tokens=image_tokens,
         text_tokens=text_tokens,
-        l1=DEFAULT_L1 if l1 is None else l1,
-        prompts=_check_prompts(prompts) if prompts else PROMPTS,
+        l1=dictionary.DEFAULT_L1 if l1 is None else l1,
+        prompts=_check_prompts(prompts) if prompts else dictionary.PROMPTS,
     )
     dense, locators = _open_inputs(model, images)
     with show_evaluation_progress() as progress:
-        report = distill_dictionary(dense, locators, vocabulary, out, options, progress, texts)
+        report = dictionary.distill_dictionary(dense, locators, vocabulary, out, options, progress, texts)
     _print_report(report, as_json=as_json)
 
 
@@ -193,7 +192,7 @@ def _refuse_options(method: str, given: Mapping[str, bool]) -> None:
 
 
 def _read_vocabulary(words: Path | None, texts: Sequence[str]) -> WholeWordVocabulary:
-    from stair_es.distill.words import build_word_vocabulary, list_caption_words, load_default_words, read_word_file
+    from stair_es.distill.dictionary import build_word_vocabulary, list_caption_words, load_default_words, read_word_file
 
     chosen = read_word_file(words) if words is not None else load_default_words()
     return build_word_vocabulary([*list_caption_words(texts), *chosen])

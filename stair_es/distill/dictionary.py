@@ -1,5 +1,7 @@
 """Distillation without training: words that the dense model reads, and the means of its vectors, become a checkpoint.
 
+The words are those shipped with stair-es, those of a file, or those of captions.
+
 Shape suffixes: N images, V words, P prompts, D dimensions.
 """
 
@@ -9,28 +11,35 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
 from stair_es.distill.dense_model import DenseModel
 from stair_es.errors import UsageError
+from stair_es.eval.datasets.captions import read_captions
 from stair_es.model import registry
 from stair_es.model.checkpoint import CONFIG_JSON, DENSE_FOLDER
 from stair_es.model.dense_copy import copy_dense_model
 from stair_es.model.distilled.checkpoint import DICTIONARY_FILE, Dictionary, DistilledConfig
 from stair_es.model.distilled.decomposition import center_vectors, decompose_images
-from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
-from stair_es.types import Floats
+from stair_es.model.stair_mini.artifacts import read_mini_artifacts
+from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_words
+from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary, list_singulars, list_uncovered_words
+from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
+from stair_es.sources.base import Locator
+from stair_es.system.user_files import read_text_file
+from stair_es.types import Floats, PartProgressCallback
 
-if TYPE_CHECKING:
-    from stair_es.sources.base import Locator
-    from stair_es.types import PartProgressCallback
-
+DEFAULT_WORDS = 10_000
+"""Words of the default dictionary, as many as in SpLiCE."""
+_MIN_LENGTH = 3
+_MAX_WORD_CHARACTERS = 100
 DEFAULT_L1 = 0.3
 PROMPTS = ("{}",)
 """On the validation sets of the small benchmark, the bare word did as well as three prompts."""
@@ -38,6 +47,78 @@ MAX_MEAN_IMAGES = 1000
 """Images, and captions, from which a mean is computed."""
 _MIN_IMAGES = 2
 _MEASURED_IMAGES = 200
+
+
+def load_default_words(count: int = DEFAULT_WORDS) -> list[str]:
+    """Return the words of stair-mini, which can be seen in images, then the most frequent whole words of BERT's vocabulary.
+
+    Stop words, pieces and regular plurals of other words are left out.
+
+    Args:
+        count: Number of words.
+    """
+    seen = list(read_mini_artifacts().vocabulary.words)
+    frequent = (token for token in load_wordpiece_vocabulary().tokens if token.isascii() and token.isalpha())
+    return list(_drop_plurals([*seen, *frequent]))[:count]
+
+
+def read_caption_texts(paths: Sequence[Path]) -> list[str]:
+    """Return the texts of caption sets.
+
+    Raises:
+        UsageError: If a caption set can't be read.
+    """
+    return [caption for path in paths for image in read_captions(path).images for caption in image.captions]
+
+
+def list_caption_words(captions: Iterable[str]) -> list[str]:
+    """Return the words of captions, the most frequent first, without stop words and regular plurals of other words."""
+    counts = Counter(word for caption in captions for word in list_uncovered_words(caption, ()))
+    return list(_drop_plurals(sorted(counts, key=lambda word: (-counts[word], word))))
+
+
+def read_word_file(path: Path) -> list[str]:
+    """Return the words of a text file with one word or phrase per line, in lower case, each once.
+
+    Raises:
+        UsageError: If the file can't be read, or a line is not a word.
+    """
+    try:
+        lines = read_text_file(path).splitlines()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8" if isinstance(error, UnicodeError) else error
+        raise UsageError(f"the words in {path} can't be read: {reason}", "Specify a text file with one word per line.") from error
+    words: dict[str, None] = {}
+    for number, line in enumerate(lines, 1):
+        word = " ".join(line.lower().split())
+        if not word:
+            continue
+        if len(word) > _MAX_WORD_CHARACTERS or not word.isprintable() or not any(map(str.isalnum, word)):
+            raise UsageError(
+                f"{path}, line {number}: {word[:40]!r} is not a word",
+                f"Write one word or phrase per line, at most {_MAX_WORD_CHARACTERS} characters.",
+            )
+        words[word] = None
+    if not words:
+        raise UsageError(f"{path} has no words", "Write one word per line.")
+    return list(words)
+
+
+def build_word_vocabulary(words: Iterable[str]) -> WholeWordVocabulary:
+    """Return a vocabulary of words, with the irregular plurals and other spellings that stair-mini knows for them."""
+    unique = dict.fromkeys(words)
+    known = read_mini_artifacts().vocabulary.spellings
+    spellings = {spelling: word for spelling, word in known.items() if word in unique and spelling not in unique}
+    return WholeWordVocabulary(tuple(unique), spellings)
+
+
+def _drop_plurals(words: Sequence[str]) -> Iterator[str]:
+    """Yield the content words, each once, unless a singular or another spelling of it is among them."""
+    stop_words, spellings = load_stop_words(), read_mini_artifacts().vocabulary.spellings
+    content = {word: None for word in words if len(word) >= _MIN_LENGTH and is_content_token(word, stop_words)}
+    for word in content:
+        if not any(other in content for other in (*list_singulars(word), *filter(None, (spellings.get(word),)))):
+            yield word
 
 
 @dataclass(frozen=True, kw_only=True)

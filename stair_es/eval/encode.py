@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from stair_es._itertools import batched
 from stair_es.errors import DecodeError, ReadError, UsageError
+from stair_es.eval.datasets.captions import CaptionDataset
+from stair_es.eval.models import EvaluatedModel
 from stair_es.model.base import JointEncoder
-from stair_es.sources.base import ReadLimits
+from stair_es.sources.base import Locator, ReadLimits
 from stair_es.sources.image.decode import DecodeLimits, decode_image
-
-if TYPE_CHECKING:
-    from stair_es.eval.datasets.captions import CaptionDataset
-    from stair_es.eval.models import EvaluatedModel
-    from stair_es.sources.base import Locator
-    from stair_es.types import Floats, ImageSpec, PartProgressCallback, Pixels, SparseVector
+from stair_es.types import Floats, ImageSpec, PartProgressCallback, Pixels, SparseVector
 
 _BATCH_SIZE = 16
 _Batch = TypeVar("_Batch")

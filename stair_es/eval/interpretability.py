@@ -13,22 +13,20 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from stair_es.errors import UsageError
 from stair_es.eval.bag_of_words import tokenize_words
+from stair_es.eval.datasets.captions import CaptionDataset
+from stair_es.eval.datasets.image_folder import LabeledDataset
 from stair_es.eval.encode import encode_images, encode_texts
 from stair_es.eval.metrics import Doubles
 from stair_es.eval.models import EvaluatedModel, LabelSpace, choose_label_space, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
+from stair_es.sources.base import Locator
 from stair_es.types import Floats, PartProgressCallback, SparseVector
-
-if TYPE_CHECKING:
-    from stair_es.eval.datasets.captions import CaptionDataset
-    from stair_es.eval.datasets.image_folder import LabeledDataset
-    from stair_es.sources.base import Locator
 
 TOKEN_CUTS = (1, 5, 20, 100)
 _ROUNDS = 10

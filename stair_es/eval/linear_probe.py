@@ -10,12 +10,13 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stair_es.errors import UsageError
+from stair_es.eval.datasets.image_folder import LabeledDataset
 from stair_es.eval.encode import EncodedVectors, encode_images
 from stair_es.eval.metrics import Doubles
 from stair_es.eval.models import EvaluatedModel, run_for_each_model
@@ -23,9 +24,6 @@ from stair_es.eval.tables import ReportTable, TableReport, format_percent
 from stair_es.eval.zero_shot import ClassAccuracy, compute_accuracy, list_skipped_images
 from stair_es.optional import import_optional
 from stair_es.types import PartProgressCallback, SparseVector
-
-if TYPE_CHECKING:
-    from stair_es.eval.datasets.image_folder import LabeledDataset
 
 PROBE_C_VALUES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 """Candidate values of C, for vectors of mean length 1."""

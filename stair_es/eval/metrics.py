@@ -1,10 +1,10 @@
-"""Retrieval metrics over the ranks of relevant items. Pure.
+"""Exact scores without an engine, the ranks of relevant items, and retrieval metrics over them. Pure.
 
 Ties count against the method: an item is ranked after every irrelevant item with the same score. (Equal scores, above all 0, are
 common with token weights, and an arbitrary order would flatter the method.) Ties between relevant items need no rule, since only
 the set of their ranks counts. Items that a ranking leaves out come after all items in it.
 
-Shape suffixes: N items of the gallery.
+Shape suffixes: N items of the gallery, D dimensions of a dense vector.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stair_es.types import Floats, SparseVector
 
 RECALL_CUTS = (1, 5, 10)
 NDCG_AT = 10
@@ -113,3 +115,40 @@ def summarize_ranks(ranks: Sequence[Sequence[int]]) -> RetrievalMetrics:
         mrr=statistics.fmean(compute_reciprocal_rank(each) for each in ranks),
         median_rank=float(statistics.median(each[0] for each in ranks)),
     )
+
+
+class InvertedIndex:
+    """An inverted index in memory: the cost of a query is the number of postings of its tokens."""
+
+    def __init__(self, vectors: Sequence[SparseVector]) -> None:
+        """Invert the vectors of the gallery."""
+        self._count = len(vectors)
+        lists: dict[str, tuple[list[int], list[float]]] = {}
+        for item, vector in enumerate(vectors):
+            for token, weight in vector:
+                items, weights = lists.setdefault(token, ([], []))
+                items.append(item)
+                weights.append(weight)
+        self._lists = {token: (np.array(items), np.array(weights)) for token, (items, weights) in lists.items()}
+
+    def compute_scores(self, query: SparseVector) -> Doubles:
+        """Return the scores [N], summed in the order of the query's tokens, so that equal vectors get bitwise equal scores."""
+        scores_N = np.zeros(self._count)
+        for token, weight in query:
+            postings = self._lists.get(token)
+            if postings is not None:
+                scores_N[postings[0]] += weight * postings[1]
+        return scores_N
+
+
+class DenseIndex:
+    """Dense vectors of the gallery."""
+
+    def __init__(self, vectors_ND: Floats) -> None:
+        """Convert the vectors to float64."""
+        self._vectors_ND = vectors_ND.astype(np.float64)
+
+    def compute_scores(self, query_D: Floats) -> Doubles:
+        """Return the scores [N]."""
+        scores_N: Doubles = self._vectors_ND @ query_D.astype(np.float64)
+        return scores_N

@@ -12,21 +12,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from stair_es.errors import UsageError
+from stair_es.eval.datasets.captions import CaptionDataset
 from stair_es.eval.encode import encode_images, encode_texts
 from stair_es.eval.models import EvaluatedModel, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
+from stair_es.sources.base import Locator
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.uris import IMAGE_SUFFIXES, to_file_uri
 from stair_es.types import PartProgressCallback, SparseVector
-
-if TYPE_CHECKING:
-    from stair_es.eval.datasets.captions import CaptionDataset
-    from stair_es.sources.base import Locator
 
 
 @dataclass(frozen=True, kw_only=True)

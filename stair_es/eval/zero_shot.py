@@ -13,21 +13,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from stair_es.errors import UsageError
 from stair_es.eval.bag_of_words import normalize_vector
+from stair_es.eval.datasets.image_folder import LabeledDataset
 from stair_es.eval.encode import EncodedVectors, ReadableImages, encode_images, encode_texts
-from stair_es.eval.exact_scores import DenseIndex, InvertedIndex
-from stair_es.eval.metrics import Doubles, compute_ranks
+from stair_es.eval.metrics import DenseIndex, Doubles, InvertedIndex, compute_ranks
 from stair_es.eval.models import EvaluatedModel, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
 from stair_es.types import Floats, PartProgressCallback, SparseVector
-
-if TYPE_CHECKING:
-    from stair_es.eval.datasets.image_folder import LabeledDataset
 
 _T = TypeVar("_T")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from stair_es.errors import UsageError
 from stair_es.model.stair.checkpoint import is_stored_tensor
 from stair_es.model.stair.modeling import StairModel
-from stair_es.training.schedules import EMA
+from stair_es.training.step import EMA
 
 STATE_FILE = "state.pt"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from stair_es.config.defaults import DataDir
 from stair_es.config.settings import Settings
 from stair_es.errors import UsageError
-from stair_es.eval.dense import get_dense_encoder
+from stair_es.eval.models import get_dense_encoder
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair.modeling import StairModel

@@ -1,4 +1,5 @@
-"""One update: towers in chunks, loss over the batch of all workers, gradients back through the chunks.
+"""One update: towers in chunks, loss over the batch of all workers, gradients back through the chunks, and what changes with
+the step: learning rate, weight of the FLOPs regularizer, average of the parameters.
 
 The outputs of the towers are detached and gathered; each worker computes the loss over all of them, so the gradient at its own
 rows is that of the whole batch. It goes back through the towers chunk by chunk, and the parameters' gradients are summed over
@@ -11,8 +12,9 @@ Shape suffixes: B batch of a worker, G batch of all workers, F tokens of the voc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,7 +25,6 @@ from stair_es.model.stair import heads
 from stair_es.model.stair.modeling import StairModel, TextBatch
 from stair_es.training import losses
 from stair_es.training.config.stages import LossName, ModelPart, TrainingStage
-from stair_es.training.schedules import compute_flops_factor
 from stair_es.training.workers import WorkerGroup
 
 
@@ -225,3 +226,59 @@ def set_train_mode(model: StairModel, stage: TrainingStage) -> None:
 def _require_tensor(tensor: Tensor | None) -> Tensor:
     assert tensor is not None
     return tensor
+
+
+def compute_lr_factor(step: int, *, steps: int, warmup: int, decay: str = "cosine") -> float:
+    """Return the factor for the learning rate at a step, 0..1.
+
+    Args:
+        step: Step of the stage, from 0.
+        steps: Number of steps of the stage.
+        warmup: Steps of the linear warm-up.
+        decay: `cosine` falls to 0 at the end, `constant` doesn't change.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    if decay == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def compute_flops_factor(step: int, *, warmup: int) -> float:
+    """Return the factor for the FLOPs regularizer at a step: it rises with the square of the step (Formal et al., 2021)."""
+    return min(1.0, ((step + 1) / warmup) ** 2) if warmup else 1.0
+
+
+class EMA:
+    """Exponential moving average of trained parameters (Polyak and Juditsky, 1992); with `decay` 0 there is none."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self.shadow: dict[str, Tensor] = {}
+        if decay:
+            self.shadow = {name: value.detach().clone() for name, value in model.named_parameters()}
+
+    def update(self, model: nn.Module) -> None:
+        """Update the average after a step: `a = decay * a + (1 - decay) * p`."""
+        for name, value in model.named_parameters():
+            if name in self.shadow and value.requires_grad:
+                self.shadow[name].lerp_(value.detach(), 1 - self._decay)
+
+    @contextmanager
+    def apply_to(self, model: nn.Module) -> Iterator[None]:
+        """Use the averages as the model's parameters within the context."""
+        if not self.shadow:
+            yield
+            return
+        original = {name: value.detach().clone() for name, value in model.named_parameters()}
+        try:
+            _copy_values(self.shadow, model)
+            yield
+        finally:
+            _copy_values(original, model)
+
+
+def _copy_values(values: dict[str, Tensor], model: nn.Module) -> None:
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(values[name])

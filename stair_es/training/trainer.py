@@ -20,16 +20,14 @@ from stair_es.errors import StairError, UsageError
 from stair_es.model.cuda import make_autocast
 from stair_es.model.stair.modeling import StairModel
 from stair_es.training import checkpointing
-from stair_es.training.callbacks import StepMetrics
+from stair_es.training.callbacks import MetricLogger, StepMetrics
 from stair_es.training.checkpointing import TrainingProgress
 from stair_es.training.config.stages import TrainingStage
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.collate import Collator
 from stair_es.training.data.dense_features import add_noise
 from stair_es.training.data.sampler import BatchSampler, SampleIndex, split_batch
-from stair_es.training.metric_logger import MetricLogger
-from stair_es.training.schedules import EMA, compute_lr_factor
-from stair_es.training.step import DeviceBatch, GradCacheStep, build_param_groups, set_train_mode
+from stair_es.training.step import EMA, DeviceBatch, GradCacheStep, build_param_groups, compute_lr_factor, set_train_mode
 from stair_es.training.validation import ValidationSet, compute_mean_recall
 from stair_es.training.workers import WorkerGroup
 

@@ -13,7 +13,7 @@ from support.models.tiny_checkpoints import WORDS, build_d2s_config, draw_d2s_we
 from support.models.tiny_dense import write_blip
 
 from stair_es.errors import ModelError
-from stair_es.eval.dense import get_dense_encoder
+from stair_es.eval.models import get_dense_encoder
 from stair_es.model import registry
 from stair_es.model.adapters.d2s_format import DENSE_MODEL_ENV
 from stair_es.model.base import DenseEncoder, Encoder, ModelSpec, WordTokenizer

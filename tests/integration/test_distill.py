@@ -19,8 +19,7 @@ from support.models import tiny_dense, tiny_stair
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.distill.dense_model import DenseModel, open_dense_model, sample_images
-from stair_es.distill.dictionary import DictionaryOptions, DistillReport, distill_dictionary
-from stair_es.distill.words import build_word_vocabulary
+from stair_es.distill.dictionary import DictionaryOptions, DistillReport, build_word_vocabulary, distill_dictionary
 from stair_es.errors import ModelError, UsageError
 from stair_es.eval.models import load_models
 from stair_es.ingest.options import IngestOptions

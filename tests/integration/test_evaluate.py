@@ -26,9 +26,8 @@ from stair_es.eval.encode import encode_dataset
 from stair_es.eval.models import build_evaluated_model
 from stair_es.eval.retrieval.methods import EngineConfig, RetrievalMethod
 from stair_es.eval.retrieval.report import MethodRow, RetrievalReport, render_retrieval_report
-from stair_es.eval.retrieval.run import EvalOptions, evaluate_retrieval
-from stair_es.eval.retrieval.select_methods import build_bm25_methods, select_methods
-from stair_es.eval.retrieval.temporary_index import create_temporary_index, detect_analyzer
+from stair_es.eval.retrieval.run import EvalOptions, build_bm25_methods, evaluate_retrieval, select_methods
+from stair_es.eval.retrieval.runner import create_temporary_index, detect_analyzer
 from stair_es.model.base import ModelSpec
 from stair_es.search.query import SearchQuery
 from stair_es.search.searcher import Searcher

@@ -14,7 +14,7 @@ from support.oracles.mini_oracle import Oracle
 from tokenizers import Tokenizer
 
 from stair_es.config.defaults import DataDir
-from stair_es.eval.dense import ConseEncoder, get_dense_encoder
+from stair_es.eval.models import ConseEncoder, get_dense_encoder
 from stair_es.model.base import ModelSpec
 from stair_es.model.networks import minilm_download
 from stair_es.model.networks.image_networks import CLASSIFIER_SIZE_PX

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from stair_es.errors import ReadError, SourceError
@@ -22,9 +22,7 @@ from stair_es.sources.io.uris import CSV_SUFFIXES, IMAGE_SUFFIXES, PARQUET_SUFFI
 from stair_es.sources.kinds.csv import CsvSource
 from stair_es.sources.kinds.parquet import ParquetSource
 from stair_es.sources.kinds.table import TableSource, find_image_column
-
-if TYPE_CHECKING:
-    from stair_es.types import Json
+from stair_es.types import Json
 
 ALL_COLUMNS = SourceOptions(columns={"*": "*"})
 _COUNTER = re.compile(r"#\d+$")

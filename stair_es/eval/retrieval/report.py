@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stair_es.eval.metrics import RetrievalMetrics
 from stair_es.eval.retrieval.ranking_diff import RankingDiff, describe_swap
+from stair_es.eval.retrieval.tasks import RetrievalTask
 from stair_es.eval.tables import render_problems, render_table
-
-if TYPE_CHECKING:
-    from stair_es.eval.metrics import RetrievalMetrics
-    from stair_es.eval.retrieval.tasks import RetrievalTask
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from stair_es.errors import UsageError
 from stair_es.eval.datasets.detect import get_image_folder, read_entries
@@ -22,9 +23,6 @@ from stair_es.eval.datasets.entry import CaptionEntry, InvalidEntry
 from stair_es.sources.base import Locator, ReadLimits
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.locator_registry import restore_locator
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _MAX_EXAMPLES = 5
 _MAX_TAGS = 4

@@ -1,31 +1,160 @@
 """Remove training images that occur in evaluation sets: identical bytes, or near-duplicates.
 
-Perceptual hashes that differ in at most k of 64 bits agree in at least one of k + 1 bit ranges, so only hashes that share a
-range are compared, through an index by range (Norouzi, Punjani, Fleet: Fast Search in Hamming Space with Multi-Index Hashing,
-2012).
+The fingerprint of an image is the hash of its bytes, a perceptual hash, and coarse colors. All pairs of hashes are compared,
+which takes far less time than reading and decoding the images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from stair_es.errors import UsageError
-from stair_es.training.data.dataset import TrainingSet
-from stair_es.training.data.image_hash import HASH_BITS, FingerprintTable, LocatedImage, compute_fingerprints
+from stair_es.errors import DecodeError, ReadError, UsageError
+from stair_es.optional import import_optional
+from stair_es.sources.base import Locator
+from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.training.data.dataset import TrainingSet, read_image_bytes
+from stair_es.types import Floats, ImageSpec, PartProgressCallback, Pixels
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from stair_es.types import PartProgressCallback
-
-_PAIRS_PER_BATCH = 1 << 20
+HASH_BITS = 64
+COLOR_BYTES = 4 * 4 * 3
+_SPEC = ImageSpec(size_px=128)
+_PREFETCH = 64
+"""Images in flight."""
+_REPORT_EVERY = 500
+"""Images between two calls of the progress callback."""
+_PAIRS_PER_BLOCK = 1 << 22
+"""Pairs of hashes that are compared at once: 16 MB."""
 _MAX_SAME_HASH = 500
-_BIT_COUNTS = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)
+"""Images with the same hash that are compared by color."""
+
+
+class LocatedImage(Protocol):
+    """An item with an image: an image of a caption set, or a training pair."""
+
+    @property
+    def name(self) -> str:
+        """Name in its set."""
+
+    @property
+    def locator(self) -> Locator:
+        """Locator of the image's bytes."""
+
+
+@dataclass(frozen=True)
+class ImageFingerprint:
+    """Fingerprint of one image."""
+
+    sha256: bytes
+    perceptual: int
+    """64 bits of the lowest frequencies (pHash), of the image without its padding to a square."""
+    colors: bytes
+    """4 x 4 mean colors: a red and a blue heart have the same perceptual hash."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FingerprintTable:
+    """Fingerprints of a set, in order; `rows` are the positions of the readable images."""
+
+    rows: NDArray[np.int64]
+    sha256: NDArray[np.uint64]
+    """[images, 4]."""
+    perceptual: NDArray[np.uint64]
+    colors: NDArray[np.uint8]
+    """[images, 48]."""
+    unreadable: dict[int, str]
+    """Row -> reason."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def compute_fingerprints(
+    images: Iterable[LocatedImage], progress: Callable[[int], None] | None = None, workers: int = 1
+) -> FingerprintTable:
+    """Compute the fingerprints of a set's images; each takes some milliseconds.
+
+    Args:
+        images: Images of the set.
+        progress: Called regularly with the number of images done.
+        workers: Threads that read and decode.
+
+    Returns:
+        The fingerprints, and the reasons for unreadable images.
+
+    Raises:
+        MissingExtra: If ImageHash isn't installed.
+    """
+    import_optional("imagehash", "train")
+    rows, unreadable, buffer = list[int](), dict[int, str](), bytearray()
+    row = -1
+    for row, fingerprint in enumerate(_iterate_fingerprints(images, workers)):
+        if isinstance(fingerprint, str):
+            unreadable[row] = fingerprint
+        else:
+            rows.append(row)
+            buffer += fingerprint.sha256 + fingerprint.perceptual.to_bytes(8, "little") + fingerprint.colors
+        if progress is not None and (row + 1) % _REPORT_EVERY == 0:
+            progress(row + 1)
+    if progress is not None:
+        progress(row + 1)
+    table = np.frombuffer(bytes(buffer), dtype=np.uint8).reshape(len(rows), 32 + 8 + COLOR_BYTES)
+    return FingerprintTable(
+        rows=np.asarray(rows, dtype=np.int64),
+        sha256=np.ascontiguousarray(table[:, :32]).view("<u8"),
+        perceptual=np.ascontiguousarray(table[:, 32:40]).view("<u8").reshape(-1),
+        colors=np.ascontiguousarray(table[:, 40:]),
+        unreadable=unreadable,
+    )
+
+
+def compute_image_fingerprint(data: bytes) -> ImageFingerprint:
+    """Compute the fingerprint of an image file's bytes.
+
+    Raises:
+        DecodeError: If the bytes aren't an image.
+    """
+    decoded = decode_image(data, _SPEC, DecodeLimits())
+    image = Image.fromarray(decoded.pixels_HWC).crop(decoded.box)
+    bits = import_optional("imagehash", "train").phash(image).hash.reshape(-1)
+    return ImageFingerprint(
+        hashlib.sha256(data).digest(), int.from_bytes(np.packbits(bits).tobytes(), "big"), _compute_colors(image)
+    )
+
+
+def _compute_colors(image: Image.Image) -> bytes:
+    small: Pixels = np.asarray(image.resize((4, 4), Image.Resampling.BOX))
+    return small.tobytes()
+
+
+def _hash_image(locator: Locator) -> ImageFingerprint | str:
+    try:
+        return compute_image_fingerprint(read_image_bytes(locator))
+    except (ReadError, DecodeError) as error:
+        return error.message
+
+
+def _iterate_fingerprints(images: Iterable[LocatedImage], workers: int) -> Iterator[ImageFingerprint | str]:
+    """Yield the results in order, with a bounded number of images in flight."""
+    if workers == 1:
+        yield from (_hash_image(image.locator) for image in images)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        futures = deque[Future[ImageFingerprint | str]]()
+        for image in images:
+            futures.append(pool.submit(_hash_image, image.locator))
+            if len(futures) >= _PREFETCH:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
 
 
 class ImageCollection(Protocol):
@@ -191,35 +320,19 @@ def _group_members(groups: NDArray[np.intp], count: int) -> Callable[[int], NDAr
 
 
 def _find_near_hashes(one: NDArray[np.uint64], other: NDArray[np.uint64], max_bits: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the values that differ in at most `max_bits` bits: (index in `one`, index in `other`, bits); some more than once."""
-    edges = [round(HASH_BITS * number / (max_bits + 1)) for number in range(max_bits + 2)]
-    for begin, end in pairwise(edges):
-        low, mask = np.uint64(begin), np.uint64((1 << (end - begin)) - 1)
-        other_part = (other >> low) & mask
-        order = np.argsort(other_part, kind="stable")
-        part, other_part = (one >> low) & mask, other_part[order]
-        first, last = np.searchsorted(other_part, part, "left"), np.searchsorted(other_part, part, "right")
-        for left, right in _expand_ranges(first, last):
-            bits = _count_differing_bits(one[left], other[order[right]])
-            near = np.flatnonzero(bits <= max_bits)
-            yield from zip(left[near].tolist(), order[right[near]].tolist(), bits[near].tolist(), strict=True)
+    """Yield the values that differ in at most `max_bits` bits: (index in `one`, index in `other`, bits)."""
+    other_signs, rows = _unpack_signs(other), max(1, _PAIRS_PER_BLOCK // max(1, len(other)))
+    for begin in range(0, len(one), rows):
+        products = _unpack_signs(one[begin : begin + rows]) @ other_signs.T
+        left, right = np.nonzero(products >= HASH_BITS - 2 * max_bits)
+        bits = (HASH_BITS - products[left, right].astype(int)) // 2
+        yield from zip((left + begin).tolist(), right.tolist(), bits.tolist(), strict=True)
 
 
-def _expand_ranges(first: NDArray[np.intp], last: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Yield all pairs (index, element of its range from `first` to `last`), about `_PAIRS_PER_BATCH` per batch."""
-    counts = last - first
-    parts = np.cumsum(counts) // _PAIRS_PER_BATCH
-    for part in np.unique(parts):
-        numbers = np.flatnonzero((parts == part) & (counts > 0))
-        lengths = counts[numbers]
-        offsets = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        yield np.repeat(numbers, lengths), np.repeat(first[numbers], lengths) + offsets
-
-
-def _count_differing_bits(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.int64]:
-    octets = np.bitwise_xor(one, other).view(np.uint8).reshape(-1, 8)
-    total: NDArray[np.int64] = _BIT_COUNTS[octets].sum(axis=1, dtype=np.int64)
-    return total
+def _unpack_signs(hashes_N: NDArray[np.uint64]) -> Floats:
+    """Return the bits [N, 64] as -1 and 1, so that a dot product of two hashes is 64 minus twice the bits that differ."""
+    bits = np.unpackbits(np.ascontiguousarray(hashes_N).view(np.uint8).reshape(-1, HASH_BITS // 8), axis=1)
+    return bits.astype(np.float32) * 2 - 1
 
 
 def _drop_same_colors(numbers: NDArray[np.intp], colors: NDArray[np.uint8]) -> NDArray[np.intp]:

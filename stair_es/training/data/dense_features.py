@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stair_es.config.settings import Settings
 from stair_es.errors import ModelError
-from stair_es.eval.dense import get_dense_encoder
+from stair_es.eval.models import get_dense_encoder
 from stair_es.model import registry
 from stair_es.model.base import DenseEncoder, ModelCard, ModelSpec
 from stair_es.model.checkpoint import DENSE_FOLDER

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from stair_es.eval.retrieval.methods import Clause
-    from stair_es.eval.retrieval.temporary_index import EngineHits, TemporaryIndex
+    from stair_es.eval.retrieval.runner import EngineHits, TemporaryIndex
 
 AT = 10
 """Number of hits."""

@@ -28,7 +28,7 @@ WITH_INDEX = {
     "client.cat": list_index_methods(CatClient),
 }
 """Methods that go to all indices where none is named, or can't do without one."""
-WITHOUT = {("stair_es/eval/retrieval/temporary_index.py", "analyze")}
+WITHOUT = {("stair_es/eval/retrieval/runner.py", "analyze")}
 """A measurement on a cluster of one's own: it asks before it has an index."""
 
 

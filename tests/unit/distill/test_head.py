@@ -17,7 +17,7 @@ from support.models import tiny_dense, tiny_training
 
 from stair_es.distill.dense_model import open_dense_model
 from stair_es.errors import ModelError, UsageError
-from stair_es.eval.dense import get_dense_encoder
+from stair_es.eval.models import get_dense_encoder
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.stair.configuration import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig

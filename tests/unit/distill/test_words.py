@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.distill.words import build_word_vocabulary, list_caption_words, load_default_words, read_word_file
+from stair_es.distill.dictionary import build_word_vocabulary, list_caption_words, load_default_words, read_word_file
 from stair_es.errors import UsageError
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy, kl_div
 
 from stair_es.training import losses
-from stair_es.training.schedules import EMA, compute_flops_factor, compute_lr_factor
+from stair_es.training.step import EMA, compute_flops_factor, compute_lr_factor
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -13,13 +13,12 @@ from support.oracles.rank_eval import compute_metrics
 from stair_es import SparseVector
 from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.eval.bag_of_words import build_word_bags, weigh_by_idf
-from stair_es.eval.exact_scores import DenseIndex, InvertedIndex
-from stair_es.eval.metrics import summarize_ranks
-from stair_es.eval.retrieval import knn
+from stair_es.eval.metrics import DenseIndex, InvertedIndex, summarize_ranks
+from stair_es.eval.retrieval import methods
 from stair_es.eval.retrieval.ranking_diff import compare_rankings, describe_swap, sum_ranking_diffs
 from stair_es.eval.retrieval.report import MethodRow, RetrievalReport, render_retrieval_report
+from stair_es.eval.retrieval.runner import EngineHits
 from stair_es.eval.retrieval.tasks import RetrievalTask
-from stair_es.eval.retrieval.temporary_index import EngineHits
 from stair_es.eval.tables import render_table
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair_mini.encoder import StairMiniEncoder
@@ -125,13 +124,13 @@ def test_knn_support() -> None:
     def has(*names: str) -> Any:  # noqa: ANN401
         return lambda: frozenset(names)
 
-    assert "8.12" in knn.explain_missing_knn(make_cluster_info("elasticsearch", 7, 17), has(), 384)
-    assert knn.explain_missing_knn(make_cluster_info("elasticsearch", 9, 5), has(), 384) == ""
-    assert "5000 dimensions" in knn.explain_missing_knn(make_cluster_info("elasticsearch", 9, 5), has(), 5000)
-    assert "opensearch-knn" in knn.explain_missing_knn(make_cluster_info("opensearch", 3, 8), has("other"), 384)
-    assert knn.explain_missing_knn(make_cluster_info("opensearch", 3, 5), has("opensearch-knn"), 384) == ""
-    assert knn.build_knn_body("opensearch", 8)["mappings"]["properties"]["dense"]["method"]["engine"] == "lucene"
-    assert knn.build_knn_body("elasticsearch", 8)["mappings"]["properties"]["dense"]["index_options"] == {"type": "hnsw"}
+    assert "8.12" in methods.explain_missing_knn(make_cluster_info("elasticsearch", 7, 17), has(), 384)
+    assert methods.explain_missing_knn(make_cluster_info("elasticsearch", 9, 5), has(), 384) == ""
+    assert "5000 dimensions" in methods.explain_missing_knn(make_cluster_info("elasticsearch", 9, 5), has(), 5000)
+    assert "opensearch-knn" in methods.explain_missing_knn(make_cluster_info("opensearch", 3, 8), has("other"), 384)
+    assert methods.explain_missing_knn(make_cluster_info("opensearch", 3, 5), has("opensearch-knn"), 384) == ""
+    assert methods.build_knn_body("opensearch", 8)["mappings"]["properties"]["dense"]["method"]["engine"] == "lucene"
+    assert methods.build_knn_body("elasticsearch", 8)["mappings"]["properties"]["dense"]["index_options"] == {"type": "hnsw"}
 
 
 def report() -> RetrievalReport:

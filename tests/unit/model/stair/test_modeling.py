@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from support.models import tiny_stair
 
 from stair_es.errors import ModelError
-from stair_es.eval.dense import get_dense_encoder
+from stair_es.eval.models import get_dense_encoder
 from stair_es.model import registry
 from stair_es.model.base import DenseEncoder, Encoder, JointEncoder, ModelSpec, WordTokenizer
 from stair_es.model.sparse_rows import build_sparse_vector

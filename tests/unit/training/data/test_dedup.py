@@ -14,8 +14,15 @@ from stair_es.errors import UsageError
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.uris import to_file_uri
 from stair_es.training.data.dataset import TrainingPair, TrainingSet
-from stair_es.training.data.dedup import SimilarityThresholds, find_duplicates, remove_duplicates
-from stair_es.training.data.image_hash import COLOR_BYTES, FingerprintTable, compute_fingerprints, compute_image_fingerprint
+from stair_es.training.data.dedup import (
+    COLOR_BYTES,
+    FingerprintTable,
+    SimilarityThresholds,
+    compute_fingerprints,
+    compute_image_fingerprint,
+    find_duplicates,
+    remove_duplicates,
+)
 
 PHOTOS = sorted((Path(__file__).parents[4] / "examples" / "photos").glob("*.jpg"))[:12]
 
