@@ -23,6 +23,7 @@ import mini_gate
 import mini_words
 import numpy as np
 import torch
+from mini_files import serialize_mini_artifacts
 from mini_words import NamedClass
 
 from stair_es.config.defaults import DataDir
@@ -299,7 +300,7 @@ def build(sets: Path, work: Path, out: Path, downloads: Path, trained: Sequence[
     downloads.mkdir(parents=True, exist_ok=True)
     mini = assemble_artifacts(inputs, heads, train_gate(sets, downloads.absolute()))
     out.mkdir(parents=True, exist_ok=True)
-    for name, data in {**artifacts.serialize_mini_artifacts(mini), CARD_FILE: build_card(sets, mini).encode()}.items():
+    for name, data in {**serialize_mini_artifacts(mini), CARD_FILE: build_card(sets, mini).encode()}.items():
         (out / name).write_bytes(data)
         _log(f"{out / name}: {len(data):,} bytes")
 

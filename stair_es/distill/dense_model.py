@@ -83,10 +83,6 @@ def open_dense_model(spec: ModelSpec) -> DenseModel:
 def iterate_source_items(sources: Sequence[Source], on_problem: Callable[[str], None]) -> Iterator[SourceItem]:
     """Iterate over the images of sources.
 
-    Args:
-        sources: Sources, each of which is listed in turn.
-        on_problem: Called with each location that can't be listed.
-
     Raises:
         SourceError: If listing can't continue.
     """
@@ -106,11 +102,6 @@ def build_no_image_error(sources: Sequence[Source]) -> UsageError:
 
 def sample_images(sources: Sequence[Source], count: int, on_problem: Callable[[str], None]) -> list[SourceItem]:
     """Sample images evenly from the first 20,000 that the sources list; the same ones each time.
-
-    Args:
-        sources: Sources, each of which is listed in turn.
-        count: Maximum number of images.
-        on_problem: Called with each location that can't be listed.
 
     Raises:
         UsageError: If the sources contain no image.

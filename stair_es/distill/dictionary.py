@@ -53,9 +53,6 @@ def load_default_words(count: int = DEFAULT_WORDS) -> list[str]:
     """Return the words of stair-mini, which can be seen in images, then the most frequent whole words of BERT's vocabulary.
 
     Stop words, pieces and regular plurals of other words are left out.
-
-    Args:
-        count: Number of words.
     """
     seen = list(read_mini_artifacts().vocabulary.words)
     frequent = (token for token in load_wordpiece_vocabulary().tokens if token.isascii() and token.isalpha())

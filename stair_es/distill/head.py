@@ -57,10 +57,6 @@ _NOISE_LENGTH = 1.0
 def list_image_pairs(sources: Sequence[Source], on_message: Callable[[str], None]) -> TrainingSet:
     """List the images of sources, as pairs with an empty caption.
 
-    Args:
-        sources: Sources.
-        on_message: Called with each location that can't be listed.
-
     Raises:
         UsageError: If there is no image.
         SourceError: If listing can't continue.
@@ -78,13 +74,6 @@ def write_pseudo_captions(
     """Caption images with words, and write the captions as JSON Lines.
 
     The first caption has the four heaviest words, the others fewer of them; further words are tags.
-
-    Args:
-        dense: Dense model, whose vectors are decomposed.
-        images: Images.
-        vocabulary: Words that an image may be captioned with.
-        path: File to write.
-        progress: Progress callback.
 
     Returns:
         The readable images with their captions.
@@ -150,14 +139,6 @@ def distill_captions(
     model: str, captions: Sequence[Path], out: Path, options: HeadOptions, callbacks: Callbacks, settings: Settings
 ) -> TrainingResult:
     """Train heads on images with captions, or resume the training in `out`.
-
-    Args:
-        model: Folder or hub id of the dense model.
-        captions: Caption sets.
-        out: Folder of state, logs and checkpoint.
-        options: Options.
-        callbacks: Callbacks.
-        settings: Data folder and trusted models.
 
     Raises:
         UsageError: If a caption set can't be read, or has too few captions.

@@ -74,12 +74,6 @@ def encode_images(
 ) -> ReadableImages:
     """Encode the readable images.
 
-    Args:
-        locators: Locators of the images.
-        model: The model.
-        progress: Progress callback.
-        dense: Whether to compute dense vectors, too.
-
     Raises:
         UsageError: If no image is readable.
     """
@@ -115,15 +109,7 @@ def encode_images(
 def encode_texts(
     texts: Sequence[str], model: EvaluatedModel, progress: PartProgressCallback, *, tokens: bool = True, dense: bool = True
 ) -> EncodedVectors:
-    """Encode texts into the requested kinds of vectors that the model has.
-
-    Args:
-        texts: The texts.
-        model: The model.
-        progress: Progress callback.
-        tokens: Whether to compute token weights.
-        dense: Whether to compute dense vectors.
-    """
+    """Encode texts into the requested kinds of vectors that the model has."""
     with_tokens = tokens and model.has_tokens
     joint = _get_joint_encoder(model)
     sparse: list[SparseVector] = []

@@ -98,12 +98,7 @@ class HitRates:
 
 
 def compute_hit_rates(rankings: Iterator[TokenRanking], targets: Sequence[Collection[str]]) -> HitRates:
-    """Compute how often an image's own tokens are among its first, and those of other images for comparison.
-
-    Args:
-        rankings: One per image.
-        targets: Tokens that should be found for each image.
-    """
+    """Compute how often an image's own tokens are among its first, and those of other images for comparison."""
     negatives = sample_negatives(targets)
     ranks: list[int | None] = []
     negative_ranks: list[int | None] = []

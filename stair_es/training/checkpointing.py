@@ -50,15 +50,6 @@ def save_training_state(
 ) -> None:
     """Write the state; the previous one is kept until the new one is complete.
 
-    Args:
-        folder: Output folder of the training.
-        key: Hash of configuration and data.
-        progress: Training progress.
-        model: The model.
-        average: Moving average of its parameters.
-        optimizer: Optimizer of the current stage.
-        scaler: Gradient scaler.
-
     Raises:
         OSError: If the state can't be written.
     """

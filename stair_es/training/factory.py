@@ -75,13 +75,6 @@ def build_training_sets(
 ) -> TrainingSets:
     """Return training and validation sets, and the dense model that the configuration names.
 
-    Args:
-        config: Training configuration.
-        callbacks: Callbacks for messages and progress.
-        threads: Threads that read images.
-        settings: Data folder and trusted models.
-        loaded: Parts that are already loaded.
-
     Raises:
         UsageError: If a set is missing or not a caption set, or no pair is left.
         ModelError: If the dense model can't be loaded.

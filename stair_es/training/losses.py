@@ -11,14 +11,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize, s
 
 
 def compute_similarities(images_BE: Tensor, texts_BE: Tensor, scale: Tensor, *, cosine: bool) -> Tensor:
-    """Return [B, B]: `scale` times the dot product of each image with each text, of unit vectors if `cosine`.
-
-    Args:
-        images_BE: Vectors of images.
-        texts_BE: Vectors of texts.
-        scale: Inverse temperature.
-        cosine: Whether to normalize the vectors.
-    """
+    """Return [B, B]: `scale` times the dot product of each image with each text, of unit vectors if `cosine`."""
     if cosine:
         images_BE, texts_BE = normalize_rows(images_BE), normalize_rows(texts_BE)
     return scale * images_BE @ texts_BE.T

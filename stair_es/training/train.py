@@ -137,10 +137,6 @@ def _run_trainer(trainer: Trainer) -> TrainingProgress:
 def prepare_output_folder(out: Path, *, restart: bool) -> bool:
     """Check that a training may write to a folder; return True if it resumes an existing training.
 
-    Args:
-        out: The folder.
-        restart: Whether to discard an existing training.
-
     Raises:
         UsageError: If the folder holds a model without training state.
     """

@@ -21,7 +21,7 @@ from support.models import tiny_stair
 from support.warm_commands import run_warm
 from typer.testing import Result
 
-from stair_es.errors import ModelError
+from stair_es.errors import MissingExtra, ModelError
 from stair_es.model import registry
 from stair_es.model.base import Backend, Encoder, ModelSpec
 from stair_es.model.stair.encoder import StairEncoder
@@ -130,6 +130,17 @@ def test_graphs_need_no_pytorch(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["2", "5"]
+
+
+def test_without_pytorch_and_graphs_both_remedies_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_stair.write_checkpoint(tmp_path, tiny_stair.build_shallow_config())
+    monkeypatch.setattr("stair_es.model.stair.encoder.is_installed", lambda *_: False)
+    monkeypatch.setattr("stair_es.model.cuda.is_cuda_available", lambda *_: False)
+    with pytest.raises(MissingExtra) as missing:
+        _load(folder, "auto").encode_texts(["a red dog"])
+    assert str(folder) in missing.value.message
+    assert "[models]" in missing.value.remedy
+    assert "stair-es export" in missing.value.remedy
 
 
 def test_a_graph_names_its_weights_and_not_the_exporting_machine(folder: Path) -> None:

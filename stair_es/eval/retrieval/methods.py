@@ -173,17 +173,7 @@ def build_token_method(
     queries: Sequence[SparseVector],
     engine: EngineConfig | None,
 ) -> RetrievalMethod:
-    """Build a method whose score is the dot product of token weights.
-
-    Args:
-        name: Name of the method.
-        model: Id of the model.
-        task: Queries and relevant items.
-        corpus: Documents of the gallery.
-        gallery: Vectors of the gallery.
-        queries: Vectors of the queries.
-        engine: Engine configuration; None for exact scores only.
-    """
+    """Build a method whose score is the dot product of token weights."""
     postings = InvertedIndex(gallery)
 
     def build_token_query(query: int) -> EngineQuery:

@@ -219,11 +219,12 @@ class StairEncoder(CardMixin):
         )
         if on_cpu and (spec.backend == "onnx" or not find_onnx_mismatch(folder, self.model_id)):
             return OnnxDualEncoder(folder, config, self._tokenizer, spec, self.model_id)
-        if not is_installed("torch"):
+        if on_cpu and not is_installed("torch"):
             raise MissingExtra(
                 f"{folder} has no ONNX graphs of its weights, and PyTorch isn't installed",
                 f"Install it with: {format_install_command('models')}; or run `stair-es export` on it on a machine with PyTorch.",
             )
+        import_optional("torch", "torch")
         return TorchDualEncoder(checkpoint.load_stair_model(folder, resolve_settings(spec.settings).home), spec)
 
 

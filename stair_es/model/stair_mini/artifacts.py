@@ -6,9 +6,8 @@ tokens per row, D size of a text embedding, P features of the image network.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 from stair_es.errors import ModelError
 from stair_es.model.base import MatchThresholds, ModelCard, ModelFacts
@@ -55,7 +54,8 @@ MINI_CARD = ModelCard(
     ),
     match_thresholds=MatchThresholds(weak_cosine=0.4, weak_image_cosine=0.35, named_weight=0.25),  # benchmarks/match_quality.py
 )
-_SCALES = ".scales"
+SCALES_SUFFIX = ".scales"
+"""Of the name of the scales of a quantized array."""
 _REMEDY = "Reinstall stair-es."
 
 ArraysByName = dict[str, NDArray[Any]]
@@ -212,53 +212,16 @@ def read_mini_artifacts(folder: Path = MINI_FOLDER) -> MiniArtifacts:
         raise ModelError(f"the packaged files in {folder} can't be read: {error}", _REMEDY) from error
 
 
-def serialize_mini_artifacts(mini: MiniArtifacts) -> dict[str, bytes]:
-    """Serialize the artifacts, by file name. `read_mini_artifacts` reads them."""
-    config = {
-        "format": MINI_FORMAT,
-        "version": MINI_VERSION,
-        "blend": asdict(mini.blend),
-        "same_things": mini.same_things,
-        "heads": json.loads(mini.config.to_json()),
-    }
-    arrays: ArraysByName = quantize_arrays(mini.arrays)
-    for name, class_tokens in (("classes", mini.classes), ("objects", mini.objects)):
-        arrays |= {f"{name}.words": class_tokens.word_ids_KE, f"{name}.weights": class_tokens.weights_KE}
-    arrays |= {
-        "table.tokens": mini.table.token_ids_T,
-        "table.words": mini.table.word_ids_TN,
-        "table.weights": mini.table.weights_TN,
-    }
-    return {
-        CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode(),
-        WHOLE_WORDS_FILE: mini.vocabulary.to_json().encode(),
-        WEIGHTS_FILE: save(dict(sorted(arrays.items()))),
-    }
-
-
 def _build_class_tokens(arrays: ArraysByName, name: str, vocabulary: WholeWordVocabulary) -> ClassTokens:
     return ClassTokens(word_ids_KE=arrays.pop(f"{name}.words"), weights_KE=arrays.pop(f"{name}.weights"), words=len(vocabulary))
 
 
-def quantize_arrays(arrays: Mapping[str, Floats]) -> ArraysByName:
-    """Quantize arrays: matrices as int8 with one scale per row, others in half precision."""
-    quantized: ArraysByName = {}
-    for name, array in arrays.items():
-        if array.ndim < 2:
-            quantized[name] = array.astype(np.float16)
-            continue
-        scales = (np.abs(array).max(axis=1) / 127).astype(np.float32)
-        quantized[name] = np.rint(array / np.maximum(scales, np.finfo(np.float32).tiny)[:, None]).astype(np.int8)
-        quantized[name + _SCALES] = scales
-    return quantized
-
-
 def dequantize_arrays(arrays: ArraysByName) -> dict[str, Floats]:
-    """Return the arrays as float32, the inverse of `quantize_arrays`."""
+    """Return the arrays as float32, the inverse of `mini_files.quantize_arrays` in `scripts`."""
     dequantized: dict[str, Floats] = {}
     for name, array in arrays.items():
-        if name.endswith(_SCALES):
+        if name.endswith(SCALES_SUFFIX):
             continue
-        scales = arrays.get(name + _SCALES)
+        scales = arrays.get(name + SCALES_SUFFIX)
         dequantized[name] = array.astype(np.float32) if scales is None else array * scales[:, None]
     return dequantized

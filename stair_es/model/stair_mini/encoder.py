@@ -69,9 +69,6 @@ class StairMiniEncoder(CardMixin):
     def __init__(self, spec: ModelSpec) -> None:
         """Check and keep the spec.
 
-        Args:
-            spec: Backend, threads and text tower.
-
         Raises:
             ModelError: If the text tower or backend is unknown, or the number of threads is negative.
         """
@@ -323,12 +320,7 @@ def scale_to_unit(weights_V: Float64Array) -> Float64Array:
 
 
 def keep_top_k(weights_V: Float64Array, count: int) -> Float64Array:
-    """Keep the `count` largest weights, ties by index; the others become 0.
-
-    Args:
-        weights_V: Weights, not below 0.
-        count: Number of weights to keep.
-    """
+    """Keep the `count` largest weights, ties by index; the others become 0."""
     ids = np.flatnonzero(weights_V > 0)
     if len(ids) <= count:
         return weights_V * (weights_V > 0)

@@ -24,11 +24,7 @@ class MiniTableRows(Mapping[str, TableRow]):
     """Rows by phrase: vocabulary words with their spellings and plurals, in one word or two, and BERT's words near to any."""
 
     def __init__(self, mini: MiniArtifacts) -> None:
-        """Find all phrases.
-
-        Args:
-            mini: Artifacts of the model.
-        """
+        """Find all phrases."""
         pieces, stop_words = load_wordpiece_vocabulary(), load_stop_words()
         self._mini = mini
         self._near = {pieces.tokens[piece]: row for row, piece in enumerate(mini.table.token_ids_T.tolist())}

@@ -82,11 +82,6 @@ def compute_fingerprints(
 ) -> FingerprintTable:
     """Compute the fingerprints of a set's images; each takes some milliseconds.
 
-    Args:
-        images: Images of the set.
-        progress: Called regularly with the number of images done.
-        workers: Threads that read and decode.
-
     Returns:
         The fingerprints, and the reasons for unreadable images.
 
@@ -274,13 +269,7 @@ def remove_duplicates(
 def find_duplicates(
     one: FingerprintTable, other: FingerprintTable, thresholds: SimilarityThresholds | None = None
 ) -> list[DuplicateMatch]:
-    """Return the images of one table that are also in another, each with its nearest match, in order.
-
-    Args:
-        one: Fingerprints of the images to look up.
-        other: Fingerprints to search.
-        thresholds: What counts as a duplicate.
-    """
+    """Return the images of one table that are also in another, each with its nearest match, in order."""
     limits = thresholds or SimilarityThresholds()
     best: dict[int, tuple[int, int]] = {}
     for index, match in _match_bytes(one, other):

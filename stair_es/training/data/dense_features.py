@@ -98,10 +98,6 @@ class DenseFeatures:
     def encode_texts(self, texts: Sequence[str], progress: PartProgressCallback) -> Floats:
         """Return the vectors of texts [M, D], from the cache if they are in it.
 
-        Args:
-            texts: Texts, all different.
-            progress: Progress callback.
-
         Raises:
             OSError: If the cache can't be written.
         """
@@ -123,14 +119,7 @@ class CachedDenseTexts:
     def __init__(
         self, dense: DenseFeatures, tokens: StairTokenizer, texts: Iterable[str], progress: PartProgressCallback
     ) -> None:
-        """Encode the texts, or load their vectors.
-
-        Args:
-            dense: The dense model.
-            tokens: Tokenizer of the heads.
-            texts: Every text that can occur.
-            progress: Progress callback.
-        """
+        """Encode the texts, or load their vectors."""
         distinct = sorted(set(texts), key=lambda text: (len(text), text))
         self._tokens = tokens
         self._row_of_text = {text: row for row, text in enumerate(distinct)}
@@ -157,10 +146,6 @@ def add_noise(states_BLD: Tensor, longest: float, rng: np.random.Generator) -> T
 
 def load_dense_features(name: str, settings: Settings) -> DenseFeatures:
     """Load a model with dense vectors.
-
-    Args:
-        name: Folder or hub id of a checkpoint.
-        settings: Data folder and trusted models.
 
     Raises:
         UnknownModel: If no model has this name.

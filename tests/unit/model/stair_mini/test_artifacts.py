@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import mini_files
 import mini_words
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_arrays_survive_packing() -> None:
     rng = np.random.default_rng(0)
     arrays = {"m": rng.normal(size=(7, 5)).astype(np.float32), "v": rng.normal(size=9).astype(np.float32)}
     arrays["m"][3] = 0
-    back = artifacts.dequantize_arrays(artifacts.quantize_arrays(arrays))
+    back = artifacts.dequantize_arrays(mini_files.quantize_arrays(arrays))
     assert set(back) == set(arrays)
     assert not back["m"][3].any()
     step = np.abs(arrays["m"]).max(axis=1, keepdims=True) / 127
@@ -109,14 +110,14 @@ def test_arrays_survive_packing() -> None:
 
 
 def test_files_that_are_written_are_read(mini: MiniArtifacts, tmp_path: Path) -> None:
-    written = artifacts.serialize_mini_artifacts(mini)
+    written = mini_files.serialize_mini_artifacts(mini)
     assert set(written) == set(FILES)
     for name, data in written.items():
         (tmp_path / name).write_bytes(data)
     back = artifacts.read_mini_artifacts(tmp_path)
     assert (back.config, back.blend, back.same_things) == (mini.config, mini.blend, mini.same_things)
     assert (back.vocabulary.words, back.vocabulary.spellings) == (mini.vocabulary.words, mini.vocabulary.spellings)
-    assert artifacts.serialize_mini_artifacts(back) == written
+    assert mini_files.serialize_mini_artifacts(back) == written
     assert written == {name: (artifacts.MINI_FOLDER / name).read_bytes() for name in FILES}
 
 
