@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def _print_recipes(is_requested: bool) -> None:
     if is_requested:
-        from stair_es.training.config.stages import list_recipes
+        from stair_es.training.config.train_config import list_recipes
 
         for name, description in sorted(list_recipes().items()):
             print_plain(f"{name}: {description}")

@@ -23,7 +23,7 @@ from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.uris import from_file_uri
 from stair_es.training.callbacks import Callbacks
 from stair_es.training.config.toml import dump_toml
-from stair_es.training.config.train_config import TrainConfig, parse_train_config
+from stair_es.training.config.train_config import TrainConfig, build_train_config
 from stair_es.training.data import dataset
 from stair_es.training.data.dataset import PairFile, TrainingPair, TrainingSet
 from stair_es.training.data.dense_features import DenseFeatures, load_dense_features
@@ -248,4 +248,4 @@ def build_head_config(
         "optim": {"lr": 2e-3, "warmup_steps": min(30, steps // 10)},
         "validation": {"every": max(1, steps // _VALIDATIONS), "patience": _PATIENCE},
     }
-    return parse_train_config(dump_toml(values))
+    return build_train_config(values, Path.cwd(), dump_toml(values))

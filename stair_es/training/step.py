@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from stair_es.model.stair import heads
 from stair_es.model.stair.modeling import StairModel, TextBatch
 from stair_es.training import losses
-from stair_es.training.config.stages import LossName, ModelPart, TrainingStage
+from stair_es.training.config.schema import LossName, ModelPart, TrainingStage
 from stair_es.training.workers import WorkerGroup
 
 

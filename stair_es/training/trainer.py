@@ -22,7 +22,7 @@ from stair_es.model.stair.modeling import StairModel
 from stair_es.training import checkpointing
 from stair_es.training.callbacks import MetricLogger, StepMetrics
 from stair_es.training.checkpointing import TrainingProgress
-from stair_es.training.config.stages import TrainingStage
+from stair_es.training.config.schema import TrainingStage
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.collate import Collator
 from stair_es.training.data.dense_features import add_noise

@@ -1,17 +1,33 @@
-"""Read TOML tables into dataclasses, with errors that name the place, the value and the allowed values."""
+"""Convert TOML tables to dataclasses, with errors that name the place, the value and the allowed values; and write TOML."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import MISSING, fields
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import msgspec
 
 from stair_es.config.file import parse_toml as parse_toml
 from stair_es.errors import ModelError, UsageError
 
 _T = TypeVar("_T")
+_NAMES = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false", "array": "a list"}
+"""Type in msgspec's errors -> description."""
+_REMEDIES = {
+    "batch.size": "A pair requires other pairs as negatives.",
+    "data.tag_share": "Give 0 for captions without tags.",
+    "data.train": 'Write [[data.train]] and captions = "train.jsonl" below it.',
+    "optim.ema": "For example 0.999; 0 for no average.",
+    "stages.flops_warmup": "0 for none.",
+    "stages.losses": "Omit a loss that isn't needed.",
+    "stages.steps": "Leave the stage out, or give it steps.",
+}
+"""Key -> what to do about a wrong value; tables of arrays without their numbers."""
 
 
 def parse_training_toml(text: str, where: str) -> dict[str, Any]:
@@ -59,126 +75,75 @@ def _format_key(name: str) -> str:
     return name if plain else _format_value(name)
 
 
-class TableReader:
-    """A TOML table, with its name for error messages."""
+def convert_table(values: Mapping[str, Any], cls: type[_T], where: str) -> _T:
+    """Convert a table to a dataclass, whose fields may be dataclasses and tuples of them.
 
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        self.values, self.where = values, where
+    Args:
+        values: The table.
+        cls: The dataclass.
+        where: File and place, for errors.
 
-    def build_dataclass(self, cls: type[_T], skip: Collection[str] = (), **overrides: Any) -> _T:  # noqa: ANN401  values of its fields
-        """Build a dataclass from the values of this table.
-
-        Args:
-            cls: The dataclass; errors of its own checks are prefixed with the place.
-            skip: Keys of the table that aren't fields, or are read separately.
-            overrides: Fields that don't come from the table.
-
-        Raises:
-            UsageError: If a key is unknown or missing, or a value has the wrong type or is out of range.
-        """
-        hints = get_type_hints(cls)
-        init_fields = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
-        unknown = set(self.values) - set(init_fields) - set(skip)
-        if unknown:
-            names = sorted((set(init_fields) | set(skip)) - set(overrides))
-            raise UsageError(f"{self.where}: unknown key {min(unknown)!r}", f"Known here: {', '.join(names)}.")
-        values = {
-            name: self._get_typed(name, hints[name])
-            for name in init_fields
-            if name in self.values and name not in {*skip, *overrides}
-        }
-        for name, field in init_fields.items():
-            if name not in {*values, *overrides, *skip} and field.default is MISSING and field.default_factory is MISSING:
-                raise UsageError(f"{self.where}: {name!r} is missing", f"Write {name} = ... there.")
-        try:
-            return cls(**values, **overrides)
-        except (UsageError, ModelError) as error:
-            raise UsageError(f"{self.where}: {error.message}", error.remedy) from None
-
-    def get_table(self, name: str) -> TableReader:
-        """Return the table of this name; an empty one if it is missing.
-
-        Raises:
-            UsageError: If it isn't a table.
-        """
-        value = self.values.get(name, {})
-        if not isinstance(value, dict):
-            raise UsageError(f"{self.where}.{name} must be a table, got {value!r}", f"Write [{name}] and keys below it.")
-        return TableReader(value, f"{self.where}.{name}")
-
-    def get_tables(self, name: str) -> list[TableReader]:
-        """Return the tables of an array; none if it is missing.
-
-        Raises:
-            UsageError: If it isn't an array of tables.
-        """
-        value = self.values.get(name, [])
-        if not isinstance(value, list) or not all(isinstance(element, dict) for element in value):
-            raise UsageError(f"{self.where}.{name} must be an array of tables", f"Write [[{name}]] for each.")
-        return [TableReader(element, f"{self.where}.{name}[{index}]") for index, element in enumerate(value)]
-
-    def get_number(self, name: str) -> float:
-        """Return the number of this name.
-
-        Raises:
-            UsageError: If it isn't a number.
-        """
-        value: float = self._get_typed(name, float)
-        return value
-
-    def check_choice(self, what: str, value: str, choices: tuple[Any, ...]) -> Any:  # noqa: ANN401  the value
-        """Check that a value is one of the known ones, and return it.
-
-        Raises:
-            UsageError: If it isn't.
-        """
-        if value not in choices:
-            raise UsageError(f"{self.where}: unknown {what} {value!r}", f"Choose one of: {', '.join(map(str, choices))}.")
-        return value
-
-    def _get_typed(self, name: str, hint: Any) -> Any:  # noqa: ANN401
-        value = self.values[name]
-        if isinstance(value, list):
-            value = tuple(value)
-        if isinstance(value, int) and not isinstance(value, bool) and hint is float:
-            value = float(value)
-        if not _is_of_type(value, hint):
-            got = list(value) if isinstance(value, tuple) else value
-            raise UsageError(
-                f"{self.where}.{name} must be {_describe_type(hint)}, got {got!r}", "See docs/training.md for an example."
-            )
-        return value
+    Raises:
+        UsageError: If a key is unknown or missing, or a value has the wrong type or is out of range.
+    """
+    for path, table, section in _find_sections(values, cls, ""):
+        _check_keys(table, section, where + path)
+    try:
+        return msgspec.convert(values, cls, strict=True)
+    except msgspec.ValidationError as error:
+        raise _translate_error(str(error), values, cls, where) from None
+    except (UsageError, ModelError) as error:  # of a check between several values
+        raise UsageError(f"{where}: {error.message}", error.remedy) from None
 
 
-def _is_of_type(value: object, hint: Any) -> bool:  # noqa: ANN401
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is tuple:
-        length = None if inner[-1] is Ellipsis else len(inner)
-        return (
-            isinstance(value, tuple)
-            and len(value) == (length or len(value))
-            and all(_is_of_type(element, inner[0]) for element in value)
-        )
-    if origin is not None and inner and isinstance(inner[0], str):  # a Literal
-        return value in inner
-    if origin is not None and type(None) in inner:
-        return any(_is_of_type(value, each) for each in inner if each is not type(None))
-    if hint in (int, float):
-        number = isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
-        return number and math.isfinite(value)  # type: ignore[arg-type]  # a number, by now
-    if isinstance(origin or hint, type):
-        return isinstance(value, Mapping if origin is not None else hint)
-    return True
+def _find_sections(value: object, hint: Any, path: str) -> Iterator[tuple[str, dict[str, Any], Any]]:  # noqa: ANN401  a type
+    """Yield the tables that become dataclasses: path below `value`, table and dataclass. Values of other types are ignored."""
+    if isinstance(value, list):
+        for index, element in enumerate(value):
+            yield from _find_sections(element, hint, f"{path}[{index}]")
+    section = _get_section(hint)
+    if section is not None and isinstance(value, dict):
+        yield path, value, section
+        for name, inner in get_type_hints(section).items():
+            yield from _find_sections(value.get(name), inner, f"{path}.{name}")
 
 
-def _describe_type(hint: Any) -> str:  # noqa: ANN401
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    if hint in names:
-        return names[hint]
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is tuple:
-        return "a list" if inner[-1] is Ellipsis else f"a list of {len(inner)} numbers"
-    if origin is not None and inner and isinstance(inner[0], str):
-        return f"one of {', '.join(inner)}"
-    members = [member for member in inner if member is not type(None)]
-    return _describe_type(members[0]) if members else str(hint)
+def _check_keys(table: Mapping[str, Any], section: Any, where: str) -> None:  # noqa: ANN401  a dataclass
+    known = [field.name for field in fields(section)]
+    if unknown := set(table) - set(known):
+        nearest = get_close_matches(min(unknown), known, 1)
+        suggestion = f"Did you mean {nearest[0]!r}? " if nearest else ""
+        raise UsageError(f"{where}: unknown key {min(unknown)!r}", f"{suggestion}Known here: {', '.join(sorted(known))}.")
+    for name, value in table.items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):  # msgspec accepts these, TOML has them
+                raise UsageError(f"{where}.{name} must be a number, got {value!r}", "See docs/training.md for an example.")
+
+
+def _translate_error(message: str, values: Mapping[str, Any], cls: type[Any], where: str) -> UsageError:
+    """Translate msgspec's message, such as "Expected `int` >= 2 - at `$.batch.size`"."""
+    problem, _, place = message.partition(" - at ")
+    value, hint, names, path = values, cls, "", where
+    for name, index in re.findall(r"(\w+)|\[(\d+)\]", place.rpartition("$")[2]):
+        value = value[int(index) if index else name]
+        hint = hint if index else get_type_hints(_get_section(hint))[name]
+        names += f".{name}" if name else ""
+        path += f"[{index}]" if index else f".{name}"
+    key = names.removeprefix(".")
+    remedy = _REMEDIES.get(key, "See docs/training.md for an example.")
+    if missing := re.fullmatch("Object missing required field `(.*)`", problem):
+        return UsageError(f"{path}: {missing[1]!r} is missing", f"Write {missing[1]} = ... there.")
+    if invalid := re.fullmatch("Invalid enum value (.*)", problem):
+        choices = re.findall("'(.+?)'", str(hint))  # of `Literal`, possibly in a tuple or a mapping
+        return UsageError(f"{path}: unknown value {invalid[1]}", f"Choose one of: {', '.join(choices)}.")
+    if problem.startswith("Expected `object`"):
+        return UsageError(f"{path} must be a table, got {value!r}", f"Write [{key}] and keys below it.")
+    # Of "Expected `int` >= 2" and "Expected `int`, got `str`", the type and its bound.
+    expected = re.fullmatch(r"Expected `(\w+)[^`]*`([^,]*).*", problem)
+    described = f"{_NAMES.get(expected[1], expected[1])}{expected[2]}" if expected else "in range"
+    return UsageError(f"{path} must be {described}, got {value!r}", remedy)
+
+
+def _get_section(hint: Any) -> Any:  # noqa: ANN401  types
+    """Return the dataclass of a field that is a table or an array of tables; None for other fields."""
+    return next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from stair_es.errors import UsageError
-from stair_es.model.stair.configuration import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
+from stair_es.model.stair.configuration import BackboneConfig, StairConfig
 from stair_es.system.user_files import MAX_TOML_BYTES, read_text_file
 from stair_es.training.config.schema import (
+    PARTS,
     BatchConfig,
     DataConfig,
-    DatasetConfig,
     ModelConfig,
     OptimizerConfig,
     RecipeConfig,
+    Seed,
+    TrainingStage,
     ValidationConfig,
-    check_seed,
 )
-from stair_es.training.config.stages import TrainingStage, get_model_defaults, load_recipe, read_stages
-from stair_es.training.config.toml import TableReader, dump_toml, parse_training_toml
+from stair_es.training.config.toml import convert_table, dump_toml, parse_training_toml
+
+_BACKBONES = {"image.backbone", "text.backbone"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class TrainConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    seed: int = 0
+    seed: Seed = 0
     """Seed for everything random: parameters, batches, captions, augmentation, dropout."""
     folder: Path = Path()
     """Folder of the configuration file, to which paths are relative."""
@@ -48,7 +51,6 @@ class TrainConfig:
         Raises:
             UsageError: If two settings contradict each other.
         """
-        check_seed("seed", self.seed)
         losses = {name for stage in self.stages for name, weight in stage.losses.items() if weight > 0}
         if "tokens" not in self.model.heads and losses - {"contrastive", "distil"}:
             raise UsageError(f"the loss {min(losses - {'contrastive', 'distil'})} needs a token head", "Give heads = ['tokens'].")
@@ -94,9 +96,6 @@ class TrainConfig:
             raise UsageError("a dense model has no token embeddings to start from", "Write model.start_embeddings = false.")
 
 
-_BACKBONES = {"image.backbone", "text.backbone"}
-
-
 def read_train_config(path: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read a configuration file.
 
@@ -114,86 +113,82 @@ def read_train_config(path: Path, overrides: Mapping[str, Any] | None = None) ->
     values = parse_training_toml(text, path.name)
     for name, value in (overrides or {}).items():
         _set_value(values, name, value)
-    return _build_config(TableReader(values, path.name), path.parent.absolute(), dump_toml(values) if overrides else text)
+    return build_train_config(values, path.parent.absolute(), dump_toml(values) if overrides else text, path.name)
 
 
-def parse_train_config(text: str) -> TrainConfig:
-    """Parse the text of a configuration, whose paths are relative to the working directory.
+def build_train_config(values: Mapping[str, Any], folder: Path, text: str, where: str = "the configuration") -> TrainConfig:
+    """Build a configuration of the values of a file.
 
     Args:
-        text: TOML; docs/training.md describes it.
+        values: Tables and values; docs/training.md describes them.
+        folder: Folder that paths are relative to.
+        text: The values as TOML, for the copy next to the checkpoint.
+        where: Name of the file, for errors.
 
     Raises:
         UsageError: If a value is unknown, missing or out of range.
     """
-    return _build_config(TableReader(parse_training_toml(text, "the configuration"), "the configuration"), Path.cwd(), text)
-
-
-def _build_config(table: TableReader, folder: Path, text: str) -> TrainConfig:
-    return table.build_dataclass(
-        TrainConfig,
-        skip=("recipe",),
-        model=_build_model_config(
-            _apply_defaults(table.get_table("model"), get_model_defaults(table.get_table("recipe").values.get("name")))
-        ),
-        data=_build_data_config(table.get_table("data")),
-        stages=_build_stages(table),
-        batch=table.get_table("batch").build_dataclass(BatchConfig),
-        optim=table.get_table("optim").build_dataclass(OptimizerConfig),
-        validation=table.get_table("validation").build_dataclass(ValidationConfig),
-        folder=folder,
-        text=text,
-    )
-
-
-def _build_model_config(table: TableReader) -> ModelConfig:
-    image, text = table.get_table("image"), table.get_table("text")
-    return table.build_dataclass(
-        ModelConfig,
-        image=image.build_dataclass(ImageTowerConfig, backbone=image.get_table("backbone").build_dataclass(BackboneConfig)),
-        text=text.build_dataclass(TextTowerConfig, backbone=text.get_table("backbone").build_dataclass(BackboneConfig)),
-    )
-
-
-def _apply_defaults(table: TableReader, defaults: Mapping[str, Any]) -> TableReader:
-    """Return the table with defaults for missing keys, also in nested tables."""
-    values = {**defaults, **table.values}
-    for name, inner in defaults.items():
-        if isinstance(inner, dict) and name in table.values:
-            values[name] = _apply_defaults(table.get_table(name), inner).values
-    return TableReader(values, table.where)
-
-
-def _build_data_config(table: TableReader) -> DataConfig:
-    train, validation, held_out = (
-        tuple(each.build_dataclass(DatasetConfig) for each in table.get_tables(name))
-        for name in ("train", "validation", "held_out")
-    )
-    return table.build_dataclass(DataConfig, train=train, validation=validation, held_out=held_out)
-
-
-def _build_stages(table: TableReader) -> tuple[TrainingStage, ...]:
-    explicit = read_stages(table.get_tables("stages"))
-    recipe_table = table.get_table("recipe")
-    if bool(explicit) == bool(recipe_table.values):
+    tables = {name: value for name, value in values.items() if name != "recipe"}
+    recipe = values.get("recipe", {})
+    if (recipe != {}) == (tables.get("stages", []) != []):
         raise UsageError(
-            f"{table.where} needs either [recipe] or [[stages]]", 'Write [recipe], name = "grounded" and steps = 1000 below it.'
+            f"{where} needs either [recipe] or [[stages]]", 'Write [recipe], name = "grounded" and steps = 1000 below it.'
         )
-    if explicit:
-        return explicit
-    recipe = recipe_table.build_dataclass(RecipeConfig)
-    stages = load_recipe(recipe.name, recipe.steps)
-    if recipe.flops is not None:
-        stages = tuple(_set_flops_weight(stage, recipe.flops) for stage in stages)
-    return tuple(_freeze_backbones(stage) for stage in stages) if recipe.frozen_backbones else stages
+    if recipe != {}:
+        tables = _apply_recipe(convert_table(recipe, RecipeConfig, f"{where}.recipe"), tables, f"{where}.recipe")
+    return convert_table({**tables, "folder": folder, "text": text}, TrainConfig, where)
 
 
-def _set_flops_weight(stage: TrainingStage, weight: float) -> TrainingStage:
-    return replace(stage, losses={name: weight if name.startswith("flops") else old for name, old in stage.losses.items()})
+def _apply_recipe(recipe: RecipeConfig, tables: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the tables of a configuration with the recipe's stages, and its defaults for the model."""
+    if recipe.name not in list_recipes():
+        raise UsageError(
+            f"{where}: unknown recipe {recipe.name!r}",
+            f"Choose one of: {', '.join(sorted(list_recipes()))}; or write [[stages]].",
+        )
+    values = _read_recipe(recipe.name)
+    stages = _share_steps(values["stages"], recipe.steps)
+    for stage in stages:
+        if recipe.flops is not None:
+            stage["losses"] |= {name: recipe.flops for name in stage["losses"] if name.startswith("flops")}
+        if recipe.frozen_backbones:
+            stage["train"] = [part for part in stage.get("train", PARTS) if part not in _BACKBONES]
+    return {**_apply_defaults(tables, {"model": values.get("model", {})}), "stages": stages}
 
 
-def _freeze_backbones(stage: TrainingStage) -> TrainingStage:
-    return replace(stage, train=tuple(part for part in stage.train if part not in _BACKBONES))
+def _share_steps(stages: Sequence[Mapping[str, Any]], steps: int) -> list[dict[str, Any]]:
+    """Return the stages of a recipe with their share of the steps, at least one each."""
+    shared, begin, share = [], 0, 0.0
+    for stage in stages:
+        share += stage["share"]
+        end = round(steps * share)
+        rest = {name: value for name, value in stage.items() if not name.endswith("share")}
+        stage_steps = max(1, end - begin)
+        warmup = {"flops_warmup": round(stage["flops_warmup_share"] * stage_steps)} if "flops_warmup_share" in stage else {}
+        shared.append({**rest, "steps": stage_steps, **warmup})
+        begin = end
+    return shared
+
+
+def _apply_defaults(table: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table with defaults for missing keys, also in nested tables."""
+    values = {**defaults, **table}
+    for name, inner in defaults.items():
+        if isinstance(inner, dict) and isinstance(values[name], dict):
+            values[name] = _apply_defaults(values[name], inner)
+    return values
+
+
+def list_recipes() -> dict[str, str]:
+    """List the recipes: name -> one line of description."""
+    names = [
+        file.name.removesuffix(".toml") for file in (files(__package__) / "recipes").iterdir() if file.name.endswith(".toml")
+    ]
+    return {name: str(_read_recipe(name)["about"]) for name in names}
+
+
+def _read_recipe(name: str) -> dict[str, Any]:
+    return parse_training_toml((files(__package__) / "recipes" / f"{name}.toml").read_text(encoding="utf-8"), name)
 
 
 def _set_value(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: ANN401

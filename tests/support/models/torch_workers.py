@@ -10,7 +10,7 @@ import torch
 from torch import distributed
 
 from stair_es.model.stair.modeling import StairModel, TextBatch
-from stair_es.training.config.stages import LossName, TrainingStage
+from stair_es.training.config.schema import LossName, TrainingStage
 from stair_es.training.data.sampler import split_batch
 from stair_es.training.step import DeviceBatch, GradCacheStep, build_param_groups, set_train_mode
 from stair_es.training.workers import DistributedWorkers, WorkerGroup

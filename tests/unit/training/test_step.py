@@ -15,7 +15,7 @@ from torch import multiprocessing
 
 from stair_es.model.stair.modeling import StairModel
 from stair_es.training import losses
-from stair_es.training.config.stages import TrainingStage
+from stair_es.training.config.schema import TrainingStage
 from stair_es.training.step import GradCacheStep, build_param_groups, set_train_mode
 from stair_es.training.workers import SingleProcess
 

@@ -23,8 +23,7 @@ from stair_es.model.stair import checkpoint
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.training import factory
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
-from stair_es.training.config.stages import list_recipes
-from stair_es.training.config.train_config import read_train_config
+from stair_es.training.config.train_config import list_recipes, read_train_config
 from stair_es.training.train import prepare_output_folder, train_model
 
 
