@@ -18,8 +18,7 @@ from retrieval.galleries import Gallery, add_gallery_options, read_galleries
 from retrieval.ranks import compare_recalls, compute_best_ranks, compute_recalls, compute_sparse_scores
 
 from stair_es.feature_names import escape_feature
-from stair_es.inspection.stop_words import find_stop_words
-from stair_es.inspection.token_stats import StatsAccumulator, TokenStats, sort_token_stats
+from stair_es.inspection.token_stats import StatsAccumulator, TokenStats, find_stop_words, sort_token_stats
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair_mini.encoder import StairMiniEncoder
 from stair_es.token_policy import TokenPolicy

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,10 +21,34 @@ Floats: TypeAlias = "NDArray[np.float32]"
 
 ResizeMode: TypeAlias = Literal["pad", "squash", "crop", "stretch"]
 
-RESIZE_MODE_CHOICES: tuple[ResizeMode, ...] = ("pad", "crop", "stretch")
+Fit: TypeAlias = Literal["pad", "crop", "stretch"]
 """Choices of `--fit`; `squash` can only be a model's default."""
+RESIZE_MODE_CHOICES: tuple[ResizeMode, ...] = get_args(Fit)
 
 Resample: TypeAlias = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+
+Backend: TypeAlias = Literal["auto", "onnx", "torch"]
+"""Inference runtime; `auto` uses torch if CUDA is available, otherwise onnxruntime."""
+
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+
+TextTower: TypeAlias = Literal["full", "table"]
+"""How texts are encoded: by the text network, or by looking up their tokens in a static table."""
+
+Runner: TypeAlias = Literal["auto", "local", "ray"]
+"""Where an ingest runs; `auto` decides."""
+
+DocumentIdKind: TypeAlias = Literal["uri", "content-hash"]
+"""What identifies a document: the URI of the image, or the hash of its content."""
+
+TokensType: TypeAlias = Literal["rank_features", "sparse_vector"]
+"""Type of the field `tokens`."""
+
+VectorType: TypeAlias = Literal["rank_features", "sparse_vector", "seismic"]
+"""`TokensType`, or `rank_features` with a field for the approximate search of OpenSearch's plugin neural-search."""
+
+QueryType: TypeAlias = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
+"""Query types, by the field and the query that they use. See docs/queries.md."""
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 

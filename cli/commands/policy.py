@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, TypeAlias
+from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -18,14 +18,17 @@ from ..options.connections import CONNECTION_OPTIONS
 from ..options.decorator import prepare_command
 from ..output.bars import escape_control
 from ..output.console import emit_json, stdout
-from ..output.policy import build_policy_counts_json, print_policy_counts, print_policy_plan, print_policy_rules
 
 if TYPE_CHECKING:
     from stair_es.cluster.policy.manager import PolicyManager, PolicyRunResult
-    from stair_es.cluster.policy.preview import DocumentChange
+    from stair_es.cluster.policy.preview import DocumentChange, PolicyPreview
     from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
+    from stair_es.token_policy import TokenPolicy
 
     RunUpdate: TypeAlias = Callable[[UpdateLimits, Callable[[UpdateProgress], None]], dict[str, PolicyRunResult]]
+
+_MAX_RULES = 20
+_MAX_REASONS = 5
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -92,7 +95,7 @@ def show_policy_command(
         label = f"policy {escape_control(state.policy.label)}" if state.policy else "no policy"
         stdout.print(f"{fact['index']}: {label}", markup=False, emoji=False, style="bold")
         if state.policy:
-            print_policy_rules(state.policy)
+            _print_rules(state.policy)
         for digest, count in fact["documents"].items():
             stdout.print(f"{count:,} documents changed by {escape_control(digest)}", markup=False, emoji=False)
         if fact["emptied"]:
@@ -159,7 +162,7 @@ def plan_policy_command(
             }
         )
     else:
-        print_policy_plan(policy, preview, changes)
+        _print_plan(policy, preview, changes)
 
 
 @app.command(name="apply")
@@ -238,9 +241,9 @@ def _run_update(run: RunUpdate, verb: str, requests_per_second: float, slices: i
     with show_document_progress() as progress:
         results = run(limits, lambda state: progress(state.processed, state.total))
     if as_json:
-        emit_json(build_policy_counts_json(results))
+        emit_json(_build_counts_json(results))
     else:
-        print_policy_counts(verb, results)
+        _print_counts(verb, results)
     if any(counts.failed or (counts.token_index and counts.token_index.failed) for counts in results.values()):
         raise typer.Exit(EXIT_PARTIAL_FAILURE)
 
@@ -249,3 +252,69 @@ def _write_change(file: IO[str], change: DocumentChange) -> None:
     import json
 
     file.write(json.dumps({"id": change.id, "uri": change.uri, "rules": change.rules}, ensure_ascii=False) + "\n")
+
+
+def _print_rules(policy: TokenPolicy) -> None:
+    """Print the rules of a policy, one line per kind."""
+    replacements = [f"{source} -> {target}" for source, target in policy.replacements.items()]
+    caps = [f"{token} {limit:g}" for token, limit in policy.cap.items()]
+    for kind, rules in (("become", replacements), ("mute", list(policy.mute)), ("cap", caps)):
+        if rules:
+            more = f", {len(rules) - _MAX_RULES:,} more" if len(rules) > _MAX_RULES else ""
+            _print_line(f"  {kind:<7}{', '.join(map(escape_control, rules[:_MAX_RULES]))}{more}")
+
+
+def _print_plan(policy: TokenPolicy, plan: PolicyPreview, samples: list[DocumentChange]) -> None:
+    """Print how many documents would change, by which rules, and some of them."""
+    examined = f"{plan.examined:,} documents with words of the policy" + (" or another policy" if plan.only_reverted else "")
+    _print_line(f"policy {escape_control(policy.label)}: {plan.changed:,} of {examined} would change", "bold")
+    counts = sorted(((rule, plan.rules[rule]) for rule in policy.rules), key=lambda pair: -pair[1])
+    for rule, count in counts[:_MAX_RULES]:
+        _print_line(f"  {count:>9,}  {escape_control(rule)}")
+    if len(counts) > _MAX_RULES:
+        _print_line(f"  and {len(counts) - _MAX_RULES:,} more rules (--json lists them)")
+    if plan.only_reverted:
+        _print_line(f"  {plan.only_reverted:>9,}  only lose the changes of another policy")
+    if plan.emptied:
+        _print_line(f"{plan.emptied:,} documents would have no word left: they are kept, but no query finds them", "yellow")
+    for change in samples:
+        _print_line(escape_control(change.uri or change.id))
+        for token, (before, after) in change.token_changes.items():
+            _print_line(f"  {escape_control(token):<14}{_format_weight(before)} -> {_format_weight(after)}")
+
+
+def _format_weight(weight: float | None) -> str:
+    return f"{'-':>6}" if weight is None else f"{weight:6.4f}"
+
+
+def _print_counts(verb: str, results: Mapping[str, PolicyRunResult]) -> None:
+    """Print what was done, one line per index, and what failed."""
+    for name, result in results.items():
+        _print_line(
+            f"{verb}: {result.changed:,} changed, {result.unchanged:,} unchanged, {len(result.failed):,} failed"
+            f" of {result.examined:,} documents in {name}",
+            "bold",
+        )
+        for id_, reason in list(result.failed.items())[:_MAX_REASONS]:
+            _print_line(f"  failed, {escape_control(id_)}: {escape_control(reason)}", "yellow")
+        if len(result.failed) > _MAX_REASONS:
+            _print_line(f"  and {len(result.failed) - _MAX_REASONS:,} more (--json lists them)", "yellow")
+
+
+def _build_counts_json(results: Mapping[str, PolicyRunResult]) -> list[dict[str, Any]]:
+    """Return the counts for JSON."""
+    return [
+        {
+            "index": name,
+            "examined": result.examined,
+            "changed": result.changed,
+            "unchanged": result.unchanged,
+            "failed": [{"id": id_, "reason": reason} for id_, reason in result.failed.items()],
+            "token_index": result.token_index.to_json() if result.token_index else None,
+        }
+        for name, result in results.items()
+    ]
+
+
+def _print_line(text: str, style: str = "") -> None:
+    stdout.print(text, markup=False, emoji=False, style=style)

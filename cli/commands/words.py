@@ -10,8 +10,7 @@ import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import IndexMismatch, UsageError
-from stair_es.inspection.stop_words import UNIFORMITY_THRESHOLD
-from stair_es.inspection.token_stats import StatsOrder
+from stair_es.inspection.token_stats import UNIFORMITY_THRESHOLD, StatsOrder
 
 from ..options import config_file, connections, shared
 from ..output.console import print_notice
@@ -158,7 +157,7 @@ def _print_remarks(stats: VocabularyStats, index: str, content_type: str) -> Non
 def _write_policy(path: Path, view: VocabularyView, current: TokenPolicy | None) -> None:
     import json
 
-    from stair_es.inspection.stop_words import build_stop_word_policy
+    from stair_es.inspection.token_stats import build_stop_word_policy
 
     if not view.stop_words:
         print_notice(f"no stop-word candidates: {path} was not written")

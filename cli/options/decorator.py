@@ -1,4 +1,4 @@
-"""Option groups: options that are added to a command by a decorator, and read by functions or as a dataclass."""
+"""What is added to every command: groups of options, read by functions or as a dataclass, and errors as JSON with `--json`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import fields
 from functools import wraps
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, TypeAlias, TypeVar, get_type_hints
 
-from .json_errors import with_json_errors
+import typer
+
+from stair_es.errors import StairError
+
+from ..output.console import emit_json, translate_os_error
 
 _R = TypeVar("_R")
 _T = TypeVar("_T")
+GetFacts: TypeAlias = Callable[[], Mapping[str, Any]]
+_failure_facts: ContextVar[list[GetFacts]] = ContextVar("failure_facts")
 
 
 class OptionGroup:
@@ -81,3 +87,44 @@ def prepare_command(*groups: OptionGroup) -> Callable[[Callable[..., _R]], Calla
         return with_json_errors(command)
 
     return decorate
+
+
+def with_json_errors(command: Callable[..., _R]) -> Callable[..., _R]:
+    """Return the command so that with `as_json` it prints an object with its error, remedy and failure facts to stdout.
+
+    Exit code and stderr don't change.
+    """
+
+    @wraps(command)
+    def run_with_json_errors(*args: object, **values: Any) -> _R:  # noqa: ANN401  whatever the command takes
+        facts: list[GetFacts] = []
+        token = _failure_facts.set(facts)
+        try:
+            return command(*args, **values)
+        except (typer.Exit, typer.Abort):  # no failure: the command has printed its result
+            raise
+        except Exception as error:
+            if values.get("as_json"):
+                _emit_error(error, facts)
+            raise
+        finally:
+            _failure_facts.reset(token)
+
+    return run_with_json_errors
+
+
+def add_failure_facts(get_facts: GetFacts) -> None:
+    """Add the values of `get_facts` to the JSON error if the running command fails; outside of a command do nothing."""
+    _failure_facts.get([]).append(get_facts)
+
+
+def _emit_error(error: Exception, facts: list[GetFacts]) -> None:
+    translated = translate_os_error(error) if isinstance(error, OSError) else error
+    message = translated.message if isinstance(translated, StairError) else f"{type(translated).__name__}: {translated}"
+    emit_json(
+        {
+            "error": message,
+            "remedy": getattr(translated, "remedy", ""),
+            **{name: value for get_facts in facts for name, value in get_facts().items()},
+        }
+    )

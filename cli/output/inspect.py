@@ -1,4 +1,4 @@
-"""Tokens of one image, as text, JSON or CSV."""
+"""Tokens of one image as text, JSON or CSV, and its thumbnail in half blocks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from stair_es.errors import DecodeError, MissingExtra
+from stair_es.optional import import_optional
+
 from .bars import TerminalInfo, display_path, escape_control, format_line, format_rows, format_weight, truncate_text
 from .console import emit_json, stdout
 from .csv import OutputFormat, format_csv, print_csv
-from .thumbnail import can_show_thumbnails, render_terminal_thumbnail
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
     from stair_es.inspection.diff import PolicyEffect, VectorComparison, WeightDifference
     from stair_es.inspection.inspector import InspectionResult, Inspector
     from stair_es.types import SparseVector
@@ -43,6 +47,10 @@ _LEADING_FIELDS = (
 )
 _HIDDEN_FIELDS = ("uri", "top_tokens")
 """Fields that are shown elsewhere."""
+_MIN_THUMBNAIL_CELLS, _MAX_THUMBNAIL_CELLS = 4, 40
+_THUMBNAIL_MARGIN = 2
+_MAX_THUMBNAIL_PIXELS = 4_000_000
+"""Larger thumbnails are not decoded: the index is untrusted."""
 
 
 class InspectionPrinter:
@@ -213,3 +221,42 @@ def _format_differences(
     if len(differences) > _MAX_DIFFERENCES:
         lines.append(Text(f"    {len(differences) - _MAX_DIFFERENCES:,} more (--json)", style="dim"))
     return lines
+
+
+def can_show_thumbnails(console: Console) -> bool:
+    """Return whether the console is a terminal with at least 256 colors and Unicode."""
+    colors = console.color_system in ("256", "truecolor") and not console.no_color
+    return console.is_terminal and colors and console.encoding.lower().startswith("utf")
+
+
+def render_terminal_thumbnail(data: bytes, console: Console, *, required: bool) -> RenderableType | None:
+    """Render a thumbnail, at most as wide as the console.
+
+    Returns:
+        The thumbnail, or None if the data is not an image or the console is too narrow.
+
+    Raises:
+        MissingExtra: If the user asked for it and rich-pixels isn't installed.
+    """
+    try:
+        pixels = import_optional("rich_pixels", "terminal").Pixels
+    except MissingExtra:
+        if required:
+            raise
+        return None
+    from PIL import Image
+    from rich.padding import Padding
+
+    from stair_es.sources.image.decode import DecodeLimits, decode_image
+    from stair_es.types import ImageSpec
+
+    cells = min(_MAX_THUMBNAIL_CELLS, console.width - 2 * _THUMBNAIL_MARGIN)
+    if cells < _MIN_THUMBNAIL_CELLS:
+        return None
+    try:
+        decoded = decode_image(data, ImageSpec(size_px=cells), DecodeLimits(max_pixels=_MAX_THUMBNAIL_PIXELS))
+    except DecodeError:
+        return None
+    left, upper, right, lower = decoded.box
+    cropped = Image.fromarray(decoded.pixels_HWC[upper : max(lower, upper + 1), left : max(right, left + 1)])
+    return Padding(pixels.from_image(cropped), (0, 0, 0, _THUMBNAIL_MARGIN), expand=False)

@@ -9,8 +9,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from stair_es.inspection.model_vocabulary import find_unused_tokens
-from stair_es.inspection.stop_words import find_stop_words
-from stair_es.inspection.token_stats import StatsOrder, TokenStats, match_tokens, sort_token_stats
+from stair_es.inspection.token_stats import StatsOrder, TokenStats, find_stop_words, match_tokens, sort_token_stats
 
 from .bars import TerminalInfo, display_path, escape_control, format_line, format_weight, render_bar, truncate_text
 from .console import emit_json, print_plain, stdout

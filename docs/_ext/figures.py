@@ -32,7 +32,7 @@ INDEX_PHOTOS = ("giant-panda", "koala", "red-panda", "bison", "dairy-cow", "tabb
 QUERY_TOKENS = 4
 """Number of query tokens in the figure of the posting lists: the heaviest ones that a photo has, too."""
 LAYER_COLUMNS = {
-    **{"sizing": 0.0, "telemetry": 0.0, "api": 0.0, "sources": 1.0, "ingest": 0.9, "eval": 1.4, "training": 1.4, "distill": 1.4},
+    **{"telemetry": 0.0, "api": 0.0, "sources": 1.0, "ingest": 0.9, "eval": 1.4, "training": 1.4, "distill": 1.4},
     **{"model": 2.0, "search": 2.5, "inspection": 2.9, "web": 2.9, "cluster": 3.0},
     **{"dashboards": 3.9, "embedded_node": 5.0, "doctor": 5.0},
 }

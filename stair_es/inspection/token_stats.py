@@ -1,4 +1,4 @@
-"""Token statistics, computed by adding up images. Pure functions.
+"""Token statistics, computed by adding up images, and stop words. Pure functions.
 
 **Uniformity.** A query token adds its weight in the query times its weight `w` in the image to the score. A contribution that is
 the same for every image changes no ranking. So take the weights of a token in all `N` images, 0 if an image lacks it, and split
@@ -16,13 +16,18 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from stair_es.feature_names import unescape_feature
+from stair_es.token_policy import TokenPolicy
 
 StatsOrder = Literal["df", "mean", "max", "share", "uniformity"]
+UNIFORMITY_THRESHOLD = 0.5
+"""Minimum uniformity of a stop word: more than half of its effect is the same for every image. See docs/inspect.md."""
+MIN_IMAGES = 20
+"""Minimum number of images to find stop words in: with two images, each token that one of them has would be flat."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,3 +135,25 @@ def _parse_number(value: object) -> float:
         except (ValueError, OverflowError):
             return 0.0
     return 0.0
+
+
+def find_stop_words(stats: Sequence[TokenStats], images: int, threshold: float = UNIFORMITY_THRESHOLD) -> tuple[TokenStats, ...]:
+    """Find the tokens that don't distinguish images, the flattest first; none if there are too few images."""
+    if images < MIN_IMAGES:
+        return ()
+    return sort_token_stats((row for row in stats if row.uniformity >= threshold), "uniformity")
+
+
+def build_stop_word_policy(tokens: Iterable[str], policy: TokenPolicy | None, name: str) -> tuple[TokenPolicy, tuple[str, ...]]:
+    """Build a policy that mutes `tokens` in addition to the policy of the index; also return the tokens it can't mute.
+
+    A new policy replaces the previous one, so the existing rules are kept. A token that is source or target of a rename or
+    merge rule can't also be muted.
+    """
+    base = policy or TokenPolicy()
+    moved = {*base.replacements, *base.replacements.values()}
+    new = [token for token in dict.fromkeys(tokens) if token not in base.mute]
+    muted = [token for token in new if token not in moved]
+    cap = {token: max_weight for token, max_weight in base.cap.items() if token not in muted}
+    rejected = tuple(token for token in new if token in moved)
+    return replace(base, name=name, mute=(*base.mute, *muted), cap=cap), rejected

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.config.usage_reports import OPT_OUT_VARIABLES
+from stair_es import OPT_OUT_VARIABLES
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "examples" / "photos" / "tabby-cat.jpg"

@@ -15,7 +15,6 @@ ROOT = Path(__file__).parents[2]
 SHARED = ("config", "system")
 """Subpackages that every layer may import, like the modules next to them; they import no layer."""
 ALLOWED = {
-    "sizing": set[str](),
     "sources": set[str](),
     "model": set[str](),
     "embedded_node": set[str](),

@@ -11,7 +11,7 @@ from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL
 from stair_es.errors import EXIT_PARTIAL_FAILURE, UsageError
 
 from ...options import connections, metrics, shared
-from ...options.json_errors import add_failure_facts
+from ...options.decorator import add_failure_facts
 from ...output.console import emit_json, print_notice
 from ...output.ingest import note_default_model, print_dry_run, print_ingest_report
 from .arguments import DOCUMENT_OPTIONS, EXECUTION_OPTIONS, INDEX_OPTIONS, SOURCE_OPTIONS, IngestArguments, JsonReportOption

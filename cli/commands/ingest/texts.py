@@ -10,7 +10,7 @@ from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import EXIT_PARTIAL_FAILURE
 
 from ...options import config_file, connections, shared
-from ...options.json_errors import add_failure_facts
+from ...options.decorator import add_failure_facts
 from ...output.console import emit_json, stdout
 from ...output.ingest import print_outcome
 from .arguments import BUILD_OPTIONS, JsonReportOption

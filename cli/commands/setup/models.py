@@ -1,8 +1,8 @@
-"""`stair-es models`."""
+"""`stair-es models` and `stair-es plugins`: what is installed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -15,6 +15,7 @@ from ...output.console import emit_json, stdout
 
 if TYPE_CHECKING:
     from stair_es.model.listing import ModelEntry
+    from stair_es.plugins import Plugin
 
 
 def list_models_command(
@@ -98,3 +99,60 @@ def _describe_state(entry: ModelEntry) -> str:
         return "installed"
     extra = "" if entry.extra_installed else f"without the extra {entry.extra}, "
     return f"{extra}{'in the cache' if entry.cached else 'not fetched yet'}"
+
+
+def list_plugins_command(as_json: shared.JsonOption = False) -> None:
+    """List the sources, encoders, enrichers and sinks of stair-es and of installed plugin packages.
+
+    **Examples**
+
+    ```text
+    stair-es plugins
+    stair-es plugins --json | jq '.plugins[] | select(.package != "stair-es")'
+    ```
+
+    A package adds a plugin with an entry point in the group `stair_es.sources`, `stair_es.encoders`, `stair_es.enrichers` or
+    `stair_es.sinks`. See docs/plugins.md.
+    """
+    from rich.table import Table
+
+    from stair_es.plugins import API_VERSION, PLUGIN_GROUPS, list_plugins
+
+    rows = [_describe_plugin(plugin) for group in PLUGIN_GROUPS for plugin in list_plugins(group)]
+    if as_json:
+        emit_json({"api_version": API_VERSION, "plugins": rows})
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("kind", "name", "package", "description"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        cells = (row["name"], f"{row['package']} {row['version']}", row["problem"] or row["description"])
+        name, package, description = map(_escape_markup, cells)
+        table.add_row(row["group"], name, package, f"[red]{description}[/red]" if row["problem"] else description)
+    stdout.print(table)
+
+
+def _describe_plugin(plugin: Plugin) -> dict[str, Any]:
+    from stair_es.errors import PluginError
+
+    description, problem = "", None
+    try:
+        loaded = plugin.load()
+        description = str(getattr(loaded.card if plugin.group == "encoders" else loaded, "description", ""))
+    except PluginError as error:
+        problem = error.message
+    return {
+        "group": plugin.group,
+        "name": plugin.name,
+        "package": plugin.distribution,
+        "version": plugin.version,
+        "object": plugin.entry_point.value,
+        "description": description,
+        "problem": problem,
+    }
+
+
+def _escape_markup(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

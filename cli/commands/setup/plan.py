@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.text import Text
 
-from stair_es.sizing.estimate import BARE_BYTES, QUERY_MS, SizingInputs
+from stair_es.sizing import BARE_BYTES, QUERY_MS, SizingFigure, SizingInputs, SizingPlan, make_sizing_plan
 
 from ...options import shared
 from ...output.console import emit_json, print_plain, stdout
-
-if TYPE_CHECKING:
-    from stair_es.sizing.plan import SizingFigure, SizingPlan
-
 
 _DEFAULTS = {field.name: field.default for field in fields(SizingInputs)}
 
@@ -98,8 +94,6 @@ def plan_command(
     The estimate is calculated, not measured, and requires no cluster. Each line shows where its number comes from. For a better
     estimate, measure your encoder and cluster, and pass the results as options. docs/sizing.md explains each option.
     """
-    from stair_es.sizing.plan import make_sizing_plan
-
     values = {name: value for name, value in locals().items() if name in _DEFAULTS and value is not None}
     plan = make_sizing_plan(SizingInputs(**values), values)
     if as_json:

@@ -123,7 +123,8 @@ def _check_keys(table: Mapping[str, Any], section: Any, where: str) -> None:  # 
 def _translate_error(message: str, values: Mapping[str, Any], cls: type[Any], where: str) -> UsageError:
     """Translate msgspec's message, such as "Expected `int` >= 2 - at `$.batch.size`"."""
     problem, _, place = message.partition(" - at ")
-    value, hint, names, path = values, cls, "", where
+    value: Any = values
+    hint, names, path = cls, "", where
     for name, index in re.findall(r"(\w+)|\[(\d+)\]", place.rpartition("$")[2]):
         value = value[int(index) if index else name]
         hint = hint if index else get_type_hints(_get_section(hint))[name]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from stair_es.config.usage_reports import OPT_OUT_VARIABLES, disable_usage_reports
+from stair_es import OPT_OUT_VARIABLES, disable_usage_reports
 from stair_es.ingest.stages import encode_batch
 
 ROOT = Path(__file__).parents[3]

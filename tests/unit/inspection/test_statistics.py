@@ -15,8 +15,17 @@ import pytest
 from stair_es.errors import ModelError, UnknownModel
 from stair_es.feature_names import escape_feature
 from stair_es.inspection.model_vocabulary import BERT, ModelVocabulary, find_unused_tokens, load_model_vocabulary
-from stair_es.inspection.stop_words import MIN_IMAGES, UNIFORMITY_THRESHOLD, build_stop_word_policy, find_stop_words
-from stair_es.inspection.token_stats import StatsAccumulator, StatsOrder, TokenStats, match_tokens, sort_token_stats
+from stair_es.inspection.token_stats import (
+    MIN_IMAGES,
+    UNIFORMITY_THRESHOLD,
+    StatsAccumulator,
+    StatsOrder,
+    TokenStats,
+    build_stop_word_policy,
+    find_stop_words,
+    match_tokens,
+    sort_token_stats,
+)
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.token_policy import TokenPolicy, parse_policy

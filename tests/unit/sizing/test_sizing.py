@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 
 from stair_es.cli.main import app
 from stair_es.errors import UsageError
-from stair_es.sizing.estimate import SizingInputs, estimate_resources
-from stair_es.sizing.plan import DEFAULT_ORIGINS, SizingPlan, make_sizing_plan
+from stair_es.sizing import DEFAULT_ORIGINS, SizingInputs, SizingPlan, estimate_resources, make_sizing_plan
 
 ROOT = Path(__file__).parents[3]
 MILLION = 1_000_000
@@ -29,7 +28,7 @@ def of(images: int, **inputs: Any) -> SizingPlan:  # noqa: ANN401  inputs of any
 @pytest.fixture
 def times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums that stay when the times of queries are measured again."""
-    monkeypatch.setattr("stair_es.sizing.estimate.QUERY_MS", {"text": 3.9, "image": 12.8})
+    monkeypatch.setattr("stair_es.sizing.QUERY_MS", {"text": 3.9, "image": 12.8})
 
 
 def value(plan: SizingPlan, name: str) -> float:

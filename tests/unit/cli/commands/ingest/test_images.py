@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from stair_es.cli.commands.ingest import retry
 from stair_es.cli.main import app
-from stair_es.cli.options.json_errors import add_failure_facts, with_json_errors
+from stair_es.cli.options.decorator import add_failure_facts, with_json_errors
 from stair_es.errors import StairError, UsageError
 
 RUNNER = CliRunner()

@@ -1,1 +1,0 @@
-"""Estimates of disk, memory and time for a corpus."""
