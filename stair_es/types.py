@@ -44,10 +44,7 @@ DocumentIdKind: TypeAlias = Literal["uri", "content-hash"]
 TokensType: TypeAlias = Literal["rank_features", "sparse_vector"]
 """Type of the field `tokens`."""
 
-VectorType: TypeAlias = Literal["rank_features", "sparse_vector", "seismic"]
-"""`TokensType`, or `rank_features` with a field for the approximate search of OpenSearch's plugin neural-search."""
-
-QueryType: TypeAlias = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
+QueryType: TypeAlias = Literal["rank_features", "neural_sparse", "sparse_vector", "impacts"]
 """Query types, by the field and the query that they use. See docs/queries.md."""
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX
+from stair_es.types import TokensType
 
 from ..options import connections, shared
 from ..options.connections import CONNECTION_OPTIONS
@@ -37,7 +38,7 @@ TemplateNamesArgument = Annotated[
     ),
 ]
 TemplateQueryTypeOption = Annotated[
-    shared.FieldType | None,
+    TokensType | None,
     typer.Option("--query-type", help="Type of the field `tokens`. [default: the type in the index]"),
 ]
 PrefixOption = Annotated[
@@ -89,7 +90,7 @@ def publish_templates_command(
 @prepare_command()
 def show_template_command(
     name: Annotated[TemplateName, typer.Argument(metavar="TEMPLATE", help="Template to print: `tokens`, `hybrid` or `match`.")],
-    query_type: Annotated[shared.FieldType, typer.Option("--query-type", help="Type of the field `tokens`.")] = "rank_features",
+    query_type: Annotated[TokensType, typer.Option("--query-type", help="Type of the field `tokens`.")] = "rank_features",
     prefix: PrefixOption = _PREFIX,
     as_json: shared.JsonOption = False,
 ) -> None:

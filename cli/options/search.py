@@ -9,6 +9,7 @@ import typer
 
 from stair_es.errors import UsageError
 from stair_es.system.user_files import parse_json
+from stair_es.types import QueryType
 
 from . import shared
 from .decorator import ArgumentGroup
@@ -28,7 +29,6 @@ def _define_option(name: str, help_text: str, panel: str, **more: Any) -> Any:  
     return typer.Option(f"--{name}", help=help_text, rich_help_panel=panel, **more)
 
 
-QueryTypeChoice = Literal["rank_features", "neural_sparse", "sparse_vector", "impacts"]
 _Texts = list[str] | None
 
 
@@ -100,7 +100,7 @@ class SearchArguments:
         float | None, _define_option("min-score", "Minimum score of a hit.", _CONDITIONS, metavar="X", min=0.0)
     ] = None
     query_type: Annotated[
-        QueryTypeChoice | None, _define_option("query-type", "Query type. [default: chosen by cluster and index]", _SEARCH)
+        QueryType | None, _define_option("query-type", "Query type. [default: chosen by cluster and index]", _SEARCH)
     ] = None
     weight_mass: Annotated[
         float | None,

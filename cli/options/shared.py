@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from stair_es.config.defaults import DEFAULT_MODEL, ENV_FIT, ENV_INDEX, ENV_MODEL, ENV_URL, MAX_HITS
+from stair_es.types import Backend, Fit, TextTower, TokensType
 
 QueryWordsArgument = Annotated[list[str] | None, typer.Argument(metavar="WORDS", help="Query text.")]
 UrlOption = Annotated[
@@ -78,7 +79,7 @@ IndexModelOption = Annotated[
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 FitOption = Annotated[
-    Literal["pad", "crop", "stretch"] | None,
+    Fit | None,
     typer.Option(
         "--fit",
         envvar=ENV_FIT,
@@ -87,23 +88,19 @@ FitOption = Annotated[
     ),
 ]
 BackendOption = Annotated[
-    Literal["auto", "onnx", "torch"],
+    Backend,
     typer.Option("--backend", help="Inference runtime; `auto` uses torch if CUDA is available, otherwise onnxruntime."),
 ]
-FieldType = Literal["rank_features", "sparse_vector"]
-"""Type of the field `tokens`."""
 VectorOption = Annotated[
-    FieldType,
+    TokensType,
     typer.Option(
         "--vector",
         help="Field type of the tokens. `rank_features` works on every cluster; `sparse_vector` requires Elasticsearch.",
     ),
 ]
 _TEXT_TOWER_HELP = "How to encode text: `full` runs the text network, `table` looks tokens up in a static table (faster)."
-TextTowerOption = Annotated[Literal["full", "table"], typer.Option("--text-tower", help=_TEXT_TOWER_HELP)]
-IndexTextTowerOption = Annotated[
-    Literal["full", "table"] | None, typer.Option("--text-tower", help=_TEXT_TOWER_HELP, show_default="full")
-]
+TextTowerOption = Annotated[TextTower, typer.Option("--text-tower", help=_TEXT_TOWER_HELP)]
+IndexTextTowerOption = Annotated[TextTower | None, typer.Option("--text-tower", help=_TEXT_TOWER_HELP, show_default="full")]
 """Option `--text-tower` of a command that uses the text tower of the index by default."""
 
 EXECUTION_PANEL = "Execution"

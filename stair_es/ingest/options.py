@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal
 
 from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.documents.document import DocumentSettings
@@ -21,8 +21,7 @@ from stair_es.sources.image.decode import DecodeLimits
 from stair_es.system.user_files import read_bytes_file
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import Json
-
-Runner: TypeAlias = Literal["auto", "local", "ray"]
+from stair_es.types import Runner as Runner
 
 RAY_MIN_IMAGES = 5_000
 """Number of images from which `auto` selects Ray; below, starting it takes longer than it saves."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 from stair_es.config.settings import Settings
 from stair_es.errors import ModelError
 from stair_es.model.vocabularies.token_table import TokenTable
+from stair_es.types import Backend as Backend
 from stair_es.types import Floats, ImageSpec, Pixels, ResizeMode, SparseVector
-
-Backend: TypeAlias = Literal["auto", "onnx", "torch"]
-Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
-TextTower: TypeAlias = Literal["full", "table"]
+from stair_es.types import Precision as Precision
+from stair_es.types import TextTower as TextTower
 
 
 class Encoder(Protocol):

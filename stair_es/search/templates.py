@@ -14,13 +14,12 @@ from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.cluster.index.mappings import get_mappings_by_index
 from stair_es.errors import ClusterError, QueryError, ResourceError, UsageError
 from stair_es.search.dsl.select import IndexFields, select_query_type
+from stair_es.types import TokensType
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
 
-TemplateQueryType = Literal["rank_features", "sparse_vector"]
-"""Type of the field `tokens` that a template searches."""
-TEMPLATE_QUERY_TYPES: tuple[TemplateQueryType, ...] = get_args(TemplateQueryType)
+TEMPLATE_QUERY_TYPES: tuple[TokensType, ...] = get_args(TokensType)
 TEMPLATE_NAMES = ("tokens", "hybrid", "match")
 TEMPLATE_PREFIX = "stair-es-"
 """Default prefix of template ids; another prefix separates tenants."""
@@ -52,12 +51,12 @@ class SearchTemplate:
 class SupportedTemplates:
     """The templates that an index supports."""
 
-    query_type: TemplateQueryType
+    query_type: TokensType
     names: tuple[str, ...]
     """The subset of `TEMPLATE_NAMES` that can find documents in it."""
 
 
-def build_template(name: str, query_type: TemplateQueryType, *, prefix: str = TEMPLATE_PREFIX) -> SearchTemplate:
+def build_template(name: str, query_type: TokensType, *, prefix: str = TEMPLATE_PREFIX) -> SearchTemplate:
     """Build a template.
 
     Raises:
@@ -167,7 +166,7 @@ def _is_mustache_error(error: TransportError) -> bool:
     return isinstance(error, RequestError) and "mustache" in str(error.info)
 
 
-def _expand_partials(name: str, query_type: TemplateQueryType) -> str:
+def _expand_partials(name: str, query_type: TokensType) -> str:
     """Expand the `{{>partials}}` of a template file, which the engines don't support."""
 
     def read_part(match: re.Match[str]) -> str:
@@ -184,7 +183,7 @@ def _read_resource(name: str) -> str:
         raise ResourceError(f"search template {name!r}: can't read {source}: {error}") from error
 
 
-def _parse_query_type(query_type: str) -> TemplateQueryType:
+def _parse_query_type(query_type: str) -> TokensType:
     for supported in TEMPLATE_QUERY_TYPES:
         if query_type == supported:
             return supported

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stair_es.config.defaults import DEFAULT_MODEL, DEFAULT_RETAINED_INDICES, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
 from stair_es.errors import UsageError
+from stair_es.types import DocumentIdKind, Precision, Runner
 
 from ...options import config_file, shared
 from ...options.decorator import ArgumentGroup
@@ -158,7 +159,7 @@ class DocumentArguments:
     ] = False
     vector: shared.VectorOption = "rank_features"
     document_id: Annotated[
-        Literal["uri", "content-hash"],
+        DocumentIdKind,
         _define_option("document-id", "What the document id is derived from.", _DOCUMENTS),
     ] = "uri"
 
@@ -272,7 +273,7 @@ class ExecutionArguments:
     """Options for where and how the work runs."""
 
     runner: Annotated[
-        Literal["auto", "local", "ray"],
+        Runner,
         _define_option("runner", "Where to run: in this process (`local`) or on Ray.", shared.EXECUTION_PANEL),
     ] = "auto"
     ray_address: shared.RayAddressOption = None
@@ -300,7 +301,7 @@ class ExecutionArguments:
     ] = 0
     backend: shared.BackendOption = "auto"
     precision: Annotated[
-        Literal["fp32", "bf16", "fp16"],
+        Precision,
         _define_option("precision", "Precision of the torch backend; `bf16` and `fp16` require a GPU.", shared.EXECUTION_PANEL),
     ] = "fp32"
     allow_failed: Annotated[

@@ -7,13 +7,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from stair_es import feature_names
 from stair_es.config.defaults import THUMBNAIL_PX
 from stair_es.errors import UsageError
 from stair_es.token_policy import PolicyUndo, TokenPolicy
-from stair_es.types import SparseVector
+from stair_es.types import DocumentIdKind, SparseVector, TokensType
 
 if TYPE_CHECKING:
     from stair_es.types import Json
@@ -67,11 +67,10 @@ class DocumentSettings:
     """Length of `top_tokens`."""
     thumbnail_px: int = THUMBNAIL_PX
     """Longer side of the thumbnail; 0 for none."""
-    id: Literal["uri", "content-hash"] = "uri"
-    """What identifies a document: the URI of the image, or the hash of its content."""
+    id: DocumentIdKind = "uri"
     impacts: bool = False
     """Whether documents have the field that a plain `match` searches (OpenSearch only)."""
-    vector: Literal["rank_features", "sparse_vector"] = "rank_features"
+    vector: TokensType = "rank_features"
     """Field type of `tokens`: `sparse_vector` is Elasticsearch's."""
 
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Literal
 
 from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info, list_cluster_plugins
 from stair_es.cluster.client.cluster import Cluster
@@ -41,7 +40,7 @@ from stair_es.eval.retrieval.runner import RetrievalRunner, build_exact_rows, de
 from stair_es.eval.retrieval.tasks import build_image_to_text, build_leave_one_out, build_text_to_image
 from stair_es.model import registry
 from stair_es.search.dsl.select import IndexFields, QueryType, select_query_type
-from stair_es.types import PartProgressCallback, SparseVector
+from stair_es.types import PartProgressCallback, SparseVector, TokensType
 
 KnnCheck = Callable[[int], str]
 """Returns why the cluster has no kNN for vectors of this many dimensions; empty if it has."""
@@ -130,7 +129,7 @@ def _build_dense_methods(
 class EvalOptions:
     """Options of a retrieval evaluation."""
 
-    vector: Literal["rank_features", "sparse_vector"] = "rank_features"
+    vector: TokensType = "rank_features"
     query_type: QueryType | None = None
     """Query type; None for the default of the cluster."""
     depth: int = DEFAULT_EVAL_DEPTH

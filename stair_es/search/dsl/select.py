@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from stair_es.cluster.client.capabilities import NEURAL_SEARCH
 from stair_es.config.defaults import MAX_CLAUSES
@@ -12,14 +12,13 @@ from stair_es.errors import QueryError
 from stair_es.search.dsl.impacts import IMPACTS_FIELD, build_impacts_query
 from stair_es.search.dsl.neural_sparse import build_neural_sparse_query
 from stair_es.search.dsl.rank_features import TOKENS_FIELD, build_rank_features_query, build_sparse_vector_query
+from stair_es.types import QueryType as QueryType
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.capabilities import ClusterInfo
     from stair_es.search.dsl.weights import SparseQuery
     from stair_es.types import SparseVector
 
-QueryType = Literal["rank_features", "neural_sparse", "sparse_vector", "impacts"]
-"""Query types, by the field and the query that they use. See docs/queries.md."""
 QUERY_TYPES: tuple[QueryType, ...] = get_args(QueryType)
 
 _BUILDERS: Mapping[QueryType, Callable[..., SparseQuery]] = {

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from stair_es.cli.main import app
 from stair_es.errors import UsageError
-from stair_es.search.templates import TEMPLATE_NAMES, TEMPLATE_QUERY_TYPES, TemplateQueryType, build_template
+from stair_es.search.templates import TEMPLATE_NAMES, TEMPLATE_QUERY_TYPES, build_template
+from stair_es.types import TokensType
 
 ALL = [(name, query_type) for name in TEMPLATE_NAMES for query_type in TEMPLATE_QUERY_TYPES]
 CONTROLLED = r"\{\{#toJson\}\}filter\{\{/toJson\}\}"
@@ -18,7 +19,7 @@ CONTROLLED = r"\{\{#toJson\}\}filter\{\{/toJson\}\}"
 
 
 @pytest.mark.parametrize(("name", "query_type"), ALL)
-def test_every_value_is_quoted(name: str, query_type: TemplateQueryType) -> None:
+def test_every_value_is_quoted(name: str, query_type: TokensType) -> None:
     source = build_template(name, query_type).source
     assert "{{>" not in source
     stripped = re.sub(r"\{\{#filter\.size\}\}" + CONTROLLED, "", source)
@@ -31,7 +32,7 @@ def test_every_value_is_quoted(name: str, query_type: TemplateQueryType) -> None
 
 
 @pytest.mark.parametrize(("name", "query_type"), ALL)
-def test_templates_differ_only_in_their_clause(name: str, query_type: TemplateQueryType) -> None:
+def test_templates_differ_only_in_their_clause(name: str, query_type: TokensType) -> None:
     template = build_template(name, query_type)
     assert template.body == {"script": {"lang": "mustache", "source": template.source}}
     assert ("rank_feature" in template.source) == (name != "match" and query_type == "rank_features")

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
-from stair_es.cli.options import search, shared
 from stair_es.cli.options.decorator import prepare_command
-from stair_es.search.dsl.select import QUERY_TYPES
-from stair_es.search.templates import TEMPLATE_QUERY_TYPES
 
 RUNNER = CliRunner()
 PASSWORD = ("--url", "http://me:secret@127.0.0.1:1")
@@ -92,8 +89,3 @@ def test_an_exit_is_not_reported_as_an_error(end: BaseException, capsys: pytest.
     with pytest.raises(type(end)):
         stop(as_json=True)
     assert capsys.readouterr().out == ""
-
-
-def test_options_have_the_values_of_the_library() -> None:
-    assert get_args(search.QueryTypeChoice) == QUERY_TYPES
-    assert get_args(shared.FieldType) == TEMPLATE_QUERY_TYPES
