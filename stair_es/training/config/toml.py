@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
-from stair_es.config.file import parse_toml as parse_toml
+from stair_es.config.file import parse_toml
 from stair_es.errors import ModelError, UsageError
 
 _T = TypeVar("_T")
