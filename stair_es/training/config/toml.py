@@ -138,7 +138,8 @@ def _translate_error(message: str, values: Mapping[str, Any], cls: type[Any], wh
         choices = re.findall("'(.+?)'", str(hint))  # of `Literal`, possibly in a tuple or a mapping
         return UsageError(f"{path}: unknown value {invalid[1]}", f"Choose one of: {', '.join(choices)}.")
     if problem.startswith("Expected `object`"):
-        return UsageError(f"{path} must be a table, got {value!r}", f"Write [{key}] and keys below it.")
+        name = key or path.rpartition(".")[2]
+        return UsageError(f"{path} must be a table, got {value!r}", f"Write [{name}] and keys below it.")
     # Of "Expected `int` >= 2" and "Expected `int`, got `str`", the type and its bound.
     expected = re.fullmatch(r"Expected `(\w+)[^`]*`([^,]*).*", problem)
     described = f"{_NAMES.get(expected[1], expected[1])}{expected[2]}" if expected else "in range"
