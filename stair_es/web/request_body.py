@@ -1,12 +1,14 @@
-"""Read request bodies with limits. Bytes are counted as they arrive: `Content-Length` can be missing or wrong."""
+"""Read request bodies with limits, and parse them. Bytes are counted as they arrive: `Content-Length` may be missing or wrong."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
+import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from stair_es.web.errors import RequestRejected
@@ -14,6 +16,12 @@ from stair_es.web.limits import TooManyRequests
 
 if TYPE_CHECKING:
     from stair_es.web.limits import ServerLimits
+
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+_MAX_PROBLEM_CHARS = 1000
+_PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([\w.\[\]]*)`$")
+_UNKNOWN_FIELD = "Object contains unknown field `"
+_JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 
 class BodyReader:
@@ -83,6 +91,53 @@ def check_json_type(request: Request) -> None:
         raise RequestRejected(415, "the body is not JSON", "Send it as Content-Type: application/json.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise RequestRejected(415, "the body is compressed", "Send it without Content-Encoding.")
+
+
+def parse_struct(
+    body: bytes, type_: type[StructT], remedies: Mapping[str, str], decode: Callable[[bytes], Any], status: int
+) -> StructT:
+    """Parse a JSON object. Fields that are null have their defaults.
+
+    Args:
+        body: The body.
+        type_: What the object is.
+        remedies: Field -> remedy for what is wrong with it; that of `""` is for the body.
+        decode: Decodes JSON.
+        status: The status for JSON that is not such an object.
+
+    Raises:
+        RequestRejected: If it is not JSON, has an unknown field, or a value of another type or size.
+    """
+    try:
+        fields = decode(body)
+    except (ValueError, RecursionError) as error:  # includes nesting that is too deep, NaN and unpaired surrogates
+        raise RequestRejected(400, f"the body is not JSON: {error}", remedies[""]) from None
+    if isinstance(fields, dict):
+        known = type_.__struct_fields__
+        fields = {name: value for name, value in fields.items() if value is not None or name not in known}
+    try:
+        return msgspec.convert(fields, type_)
+    except msgspec.ValidationError as error:
+        available = f"Available: {', '.join(type_.__struct_fields__)}."
+        raise RequestRejected(status, *_describe_problem(str(error), {**remedies, _UNKNOWN_FIELD: available})) from None
+
+
+def _describe_problem(problem: str, remedies: Mapping[str, str]) -> tuple[str, str]:
+    """Return message and remedy for what msgspec says, such as "Expected `int`, got `str` - at `$.prune.max_tokens`"."""
+    if len(problem) > _MAX_PROBLEM_CHARS:  # a name or value in it can be as long as the body
+        problem = f"{problem[: _MAX_PROBLEM_CHARS // 2]}...{problem[-_MAX_PROBLEM_CHARS // 2 :]}"
+    found = _PLACE.search(problem)
+    place = found[1] if found else ""
+    problem = problem[: found.start()] if found else problem
+    field = re.sub(r"\[.*?\]", "", place)
+    if problem.startswith(_UNKNOWN_FIELD):
+        problem = f"unknown field {problem[len(_UNKNOWN_FIELD) : -1][:80]!r}"
+        field = field or _UNKNOWN_FIELD
+    elif problem.startswith("Expected"):
+        problem = re.sub(r"\b(str|int|float|bool)\b", lambda name: _JSON_TYPES[name[0]], problem)
+    remedy = "Shorten it." if " of length <= " in problem else remedies.get(field) or remedies.get(field.partition(".")[0], "")
+    subject = f"`{place}`" if place else "the body"
+    return f"{subject}: {problem[0].lower()}{problem[1:]}", remedy
 
 
 def _get_content_length(request: Request) -> int:

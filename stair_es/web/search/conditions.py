@@ -1,27 +1,30 @@
-"""Conditions on fields: parse them from untrusted JSON, check them against the mapping, and build their clauses. Pure."""
+"""Conditions on fields: their form, and their clauses for a mapping. Pure."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from dataclasses import field as make_field
 from datetime import date
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
+
+from msgspec import Meta, Struct
 
 from stair_es.errors import QueryError
 from stair_es.search.dsl.mapped_fields import MappedField, get_mapped_field
-from stair_es.types import is_utf8
-
-ConditionValue: TypeAlias = "str | float | bool"
 
 MAX_CONDITIONS = 32
 MAX_CONDITION_VALUES = 64
 MAX_VALUE_CHARS = 8192
 _MAX_FIELD_CHARS = 512
 _BOUNDS = ("gte", "gt", "lte", "lt")
-_EXAMPLE = 'Write it like {"field": "format", "any": ["JPEG"]} or {"field": "width", "gte": 800}.'
+CONDITION_EXAMPLE = 'Write it like {"field": "format", "any": ["JPEG"]} or {"field": "width", "gte": 800}.'
+
+_Text = Annotated[str, Meta(max_length=MAX_VALUE_CHARS)]
+_Bound: TypeAlias = _Text | int | float
+ConditionValue: TypeAlias = _Text | bool | int | float
+_Values = Annotated[tuple[ConditionValue, ...], Meta(min_length=1, max_length=MAX_CONDITION_VALUES)]
+
 _DATE = re.compile(
     r"\d{4}(?:-(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12]\d|3[01])"
     r"(?:T(?:[01]\d|2[0-3])(?::[0-5]\d(?::[0-5]\d(?:\.\d{1,9})?)?)?(?:Z|[+-](?:0\d|1[0-8]):?[0-5]\d)?)?)?)?",
@@ -41,35 +44,45 @@ _TYPE_RANGES: Mapping[str, float] = {
 """The largest number of a type. Engines reject larger ones."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Condition:
-    """A condition on the values of one field. Exactly one of `any`, `all` and `bounds` is not empty."""
+class Condition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A condition on the values of one field: one of `any`, `all` and a range."""
 
-    field: str
-    any: tuple[ConditionValue, ...] = ()
+    field: Annotated[str, Meta(min_length=1, max_length=_MAX_FIELD_CHARS)]
+    any: _Values | None = None
     """The field must have one of these values."""
-    all: tuple[ConditionValue, ...] = ()
+    all: _Values | None = None
     """The field must have all of these values."""
-    bounds: Mapping[str, float | str] = make_field(default_factory=dict)
-    """The bounds of a range: `gte` or `gt`, `lte` or `lt`."""
+    gte: _Bound | None = None
+    gt: _Bound | None = None
+    lte: _Bound | None = None
+    lt: _Bound | None = None
+
+    def __post_init__(self) -> None:
+        """Check which fields go together.
+
+        Raises:
+            ValueError: If they don't; it becomes the error of the request.
+        """
+        bounds = self.bounds.keys()
+        if {"gte", "gt"} <= bounds or {"lte", "lt"} <= bounds:
+            raise ValueError("has two bounds on the same side")
+        if bool(self.any) + bool(self.all) + bool(bounds) != 1:
+            raise ValueError(f"needs exactly one of `any`, `all` and a range ({', '.join(_BOUNDS)})")
+
+    @property
+    def values(self) -> tuple[ConditionValue, ...]:
+        """The values of `any` or `all`."""
+        return self.any or self.all or ()
+
+    @property
+    def bounds(self) -> dict[str, float | str]:
+        """The bounds of a range: `gte` or `gt`, `lte` or `lt`."""
+        return {bound: limit for bound in _BOUNDS if (limit := getattr(self, bound)) is not None}
 
     @property
     def is_exclusive(self) -> bool:
         """Whether another value of the field would be an alternative, so that its own facet must not be narrowed by it."""
         return not self.all
-
-
-def parse_conditions(name: str, value: object) -> tuple[Condition, ...]:
-    """Parse the conditions of a request.
-
-    Raises:
-        QueryError: If they don't have the form of conditions, or are too many.
-    """
-    if not isinstance(value, list):
-        raise QueryError(f"`{name}` is not a list of conditions", _EXAMPLE)
-    if len(value) > MAX_CONDITIONS:
-        raise QueryError(f"`{name}` has {len(value):,} conditions; at most {MAX_CONDITIONS} are allowed", "Use fewer.")
-    return tuple(_parse_condition(f"{name}[{place}]", condition) for place, condition in enumerate(value))
 
 
 def build_condition_clauses(conditions: Iterable[Condition], fields: Mapping[str, MappedField]) -> list[dict[str, Any]]:
@@ -105,53 +118,11 @@ def convert_value(value: ConditionValue, mapped: MappedField) -> ConditionValue:
     return value
 
 
-def _parse_condition(place: str, value: object) -> Condition:
-    if not isinstance(value, dict):
-        raise QueryError(f"`{place}` is not a condition", _EXAMPLE)
-    unknown = sorted(value.keys() - {"field", "any", "all", *_BOUNDS})
-    if unknown:
-        raise QueryError(
-            f"`{place}` has the unknown key {unknown[0][:80]!r}", f"Available: field, any, all, {', '.join(_BOUNDS)}."
-        )
-    name = value.get("field")
-    if not isinstance(name, str) or not name or len(name) > _MAX_FIELD_CHARS:
-        raise QueryError(f"`{place}.field` is not the name of a field", _EXAMPLE)
-    bounds = {bound: _parse_value(f"{place}.{bound}", value[bound]) for bound in _BOUNDS if value.get(bound) is not None}
-    if any(isinstance(limit, bool) for limit in bounds.values()):
-        raise QueryError(f"`{place}`: the bounds of a range are numbers or dates", _EXAMPLE)
-    if {"gte", "gt"} <= bounds.keys() or {"lte", "lt"} <= bounds.keys():
-        raise QueryError(f"`{place}` has two bounds on the same side", "Keep one of gte and gt, and one of lte and lt.")
-    any_, all_ = (_parse_values(f"{place}.{key}", value[key]) if value.get(key) is not None else () for key in ("any", "all"))
-    if bool(any_) + bool(all_) + bool(bounds) != 1:
-        raise QueryError(f"`{place}` needs exactly one of `any`, `all` and a range ({', '.join(_BOUNDS)})", _EXAMPLE)
-    return Condition(field=name, any=any_, all=all_, bounds=bounds)
-
-
-def _parse_values(place: str, value: object) -> tuple[ConditionValue, ...]:
-    if not isinstance(value, list) or not value:
-        raise QueryError(f"`{place}` is not a list of values", _EXAMPLE)
-    if len(value) > MAX_CONDITION_VALUES:
-        raise QueryError(f"`{place}` has {len(value):,} values; at most {MAX_CONDITION_VALUES} are allowed", "Use fewer.")
-    return tuple(_parse_value(f"{place}[{i}]", item) for i, item in enumerate(value))
-
-
-def _parse_value(place: str, value: object) -> ConditionValue:
-    if isinstance(value, str):
-        if len(value) > MAX_VALUE_CHARS:
-            raise QueryError(f"`{place}` has {len(value):,} characters; at most {MAX_VALUE_CHARS:,} are allowed", "Shorten it.")
-        if not is_utf8(value):
-            raise QueryError(f"`{place}` contains an unpaired surrogate", "Send valid Unicode.")
-        return value
-    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    raise QueryError(f"`{place}` is neither a string nor a finite number", _EXAMPLE)
-
-
 def _build_clauses(condition: Condition, fields: Mapping[str, MappedField]) -> list[dict[str, Any]]:
     mapped = get_mapped_field(fields, condition.field, "a condition")
     if condition.bounds:
         return [{"range": {mapped.path: _build_range(condition, mapped)}}]
-    values = [convert_value(value, mapped) for value in (*condition.any, *condition.all)]
+    values = [convert_value(value, mapped) for value in condition.values]
     return [{"terms": {mapped.path: values}}] if condition.any else [{"term": {mapped.path: value}} for value in values]
 
 
@@ -165,7 +136,7 @@ def _build_range(condition: Condition, mapped: MappedField) -> dict[str, Any]:
         return {**{bound: _convert_date(limit, mapped) for bound, limit in condition.bounds.items()}, "format": _DATE_FORMAT}
     for limit in condition.bounds.values():
         _check_number(limit, mapped)
-    return dict(condition.bounds)
+    return {**condition.bounds}
 
 
 def _check_number(value: ConditionValue, mapped: MappedField) -> None:

@@ -77,7 +77,7 @@ def list_facets(
     """
     chosen: dict[str, list[Any]] = {}
     for condition in conditions:
-        chosen.setdefault(condition.field, []).extend((*condition.any, *condition.all))
+        chosen.setdefault(condition.field, []).extend(condition.values)
     facets: list[Facet] = []
     for mapped in fields:
         profile, is_chosen = profiles[mapped.name], mapped.name in chosen

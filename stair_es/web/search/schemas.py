@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import orjson
+from msgspec import Meta, Struct
+from msgspec.structs import replace
 
-from stair_es.errors import QueryError
-from stair_es.web.search.conditions import Condition, parse_conditions
+from stair_es.web.request_body import parse_struct
+from stair_es.web.search.conditions import CONDITION_EXAMPLE, MAX_CONDITIONS, Condition
 
 SearchMethod: TypeAlias = Literal["stair", "bag", "bm25"]
 SEARCH_METHODS: tuple[SearchMethod, ...] = get_args(SearchMethod)
@@ -24,27 +23,41 @@ MAX_K = 200
 MAX_FACTOR = 1e6
 DEFAULT_K = 24
 
+_Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
+_Token = Annotated[str, Meta(max_length=MAX_TOKEN_CHARS)]
+_Tokens = Annotated[tuple[_Token, ...], Meta(max_length=MAX_LIST_ITEMS)]
+_Weights = Annotated[dict[_Token, Annotated[float, Meta(ge=0)]], Meta(max_length=MAX_VECTOR_TOKENS)]
+_Factors = Annotated[dict[_Token, Annotated[float, Meta(ge=0, le=MAX_FACTOR)]], Meta(max_length=MAX_VECTOR_TOKENS)]
 
-@dataclass(frozen=True, kw_only=True)
-class SearchParams:
+_REMEDIES = {
+    "": 'Send an object, such as {"text": "red car"}.',
+    "filters": CONDITION_EXAMPLE,
+    "k": "Use `after` for further pages.",
+    "after": "Use `after` of the previous page.",
+    "method": f"Available: {', '.join(SEARCH_METHODS)}.",
+}
+
+
+class SearchParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The parameters of a search on the page."""
 
-    text: str = ""
+    text: _Text = ""
     """A query string: `beach -people +dog^2`."""
-    similar_to: str = ""
+    similar_to: Annotated[str, Meta(max_length=MAX_ID_CHARS)] = ""
     """Id of a document whose tokens are added to the query."""
-    vector: Mapping[str, float] = field(default_factory=dict)
+    vector: _Weights = {}
     """Tokens with weights, such as those of a dropped image."""
-    factors: Mapping[str, float] = field(default_factory=dict)
+    factors: _Factors = {}
     """Token -> factor of its weight; for a token that the query lacks, its weight."""
-    require: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    filters: tuple[Condition, ...] = ()
+    require: _Tokens = ()
+    exclude: _Tokens = ()
+    filters: Annotated[tuple[Condition, ...], Meta(max_length=MAX_CONDITIONS)] = ()
     """Conditions on fields, all of which an image must meet."""
-    filter: str = ""
+    filter: _Text = ""
     """A query string."""
-    k: int = DEFAULT_K
+    k: Annotated[int, Meta(ge=1, le=MAX_K)] = DEFAULT_K
     after: tuple[Any, ...] | None = None
+    """The cursor of a page. Its values are checked where they are used."""
     method: SearchMethod = "stair"
 
     @property
@@ -57,93 +70,12 @@ def parse_search_params(body: bytes) -> SearchParams:
     """Parse the body of a search request.
 
     Raises:
-        QueryError: If it is not JSON, has an unknown field, or a value of another type or size.
+        RequestRejected: If it is not JSON, has an unknown field, or a value of another type or size.
     """
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError as error:  # includes nesting that is too deep, NaN and unpaired surrogates
-        raise QueryError(f"the body is not JSON: {error}", 'Send an object, such as {"text": "red car"}.') from None
-    if not isinstance(fields, dict):
-        raise QueryError("the body is not an object", 'Send an object, such as {"text": "red car"}.')
-    unknown = sorted(fields.keys() - _PARSERS.keys())
-    if unknown:
-        raise QueryError(f"unknown field {unknown[0][:80]!r}", f"Available: {', '.join(_PARSERS)}.")
-    return SearchParams(**{name: _PARSERS[name](name, value) for name, value in fields.items() if value is not None})
-
-
-def _parse_text(name: str, value: object, max_chars: int = MAX_TEXT_CHARS) -> str:
-    if not isinstance(value, str):
-        raise QueryError(f"`{name}` is not a string")
-    if len(value) > max_chars:
-        raise QueryError(f"`{name}` has {len(value):,} characters; at most {max_chars:,} are allowed", "Shorten it.")
-    return value
-
-
-def _parse_id(name: str, value: object) -> str:
-    return _parse_text(name, value, MAX_ID_CHARS)
-
-
-def _parse_tokens(name: str, value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise QueryError(f"`{name}` is not a list of words")
-    if len(value) > MAX_LIST_ITEMS:
-        raise QueryError(f"`{name}` has {len(value):,} words; at most {MAX_LIST_ITEMS} are allowed", "Use fewer words.")
-    return tuple(dict.fromkeys(_parse_text(name, token, MAX_TOKEN_CHARS) for token in value))
-
-
-def _parse_weights(name: str, value: object) -> Mapping[str, float]:
-    weights = _parse_numbers(name, value)
-    return {word: weight for word, weight in weights.items() if weight > 0}
-
-
-def _parse_factors(name: str, value: object) -> Mapping[str, float]:
-    factors = _parse_numbers(name, value)
-    if any(factor > MAX_FACTOR for factor in factors.values()):
-        raise QueryError(f"factors must be at most {MAX_FACTOR:g}", "Use a smaller one.")
-    return factors
-
-
-def _parse_numbers(name: str, value: object) -> dict[str, float]:
-    if not isinstance(value, dict):
-        raise QueryError(f"`{name}` is not an object that maps words to numbers")
-    if len(value) > MAX_VECTOR_TOKENS:
-        raise QueryError(f"`{name}` has {len(value):,} words; at most {MAX_VECTOR_TOKENS:,} are allowed", "Omit the lightest.")
-    for word, number in value.items():
-        _parse_text(name, word, MAX_TOKEN_CHARS)
-        if isinstance(number, bool) or not isinstance(number, int | float) or not (math.isfinite(number) and number >= 0):
-            raise QueryError(f"`{name}`: the value of {word[:80]!r} is not a number >= 0")
-    return {word: float(number) for word, number in value.items()}
-
-
-def _parse_k(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_K:
-        raise QueryError(f"`{name}` is not an integer from 1 to {MAX_K}", "Use `after` for further pages.")
-    return value
-
-
-def _parse_cursor(name: str, value: object) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise QueryError(f"`{name}` is not a cursor", "Use `after` of the previous page.")
-    return tuple(value)  # its values are checked where they are used
-
-
-def _parse_method(name: str, value: object) -> SearchMethod:
-    for method in SEARCH_METHODS:
-        if value == method:
-            return method
-    raise QueryError(f"`{name}` is unknown", f"Available: {', '.join(SEARCH_METHODS)}.")
-
-
-_PARSERS: Mapping[str, Callable[[str, object], Any]] = {
-    "text": _parse_text,
-    "similar_to": _parse_id,
-    "vector": _parse_weights,
-    "factors": _parse_factors,
-    "require": _parse_tokens,
-    "exclude": _parse_tokens,
-    "filters": parse_conditions,
-    "filter": _parse_text,
-    "k": _parse_k,
-    "after": _parse_cursor,
-    "method": _parse_method,
-}
+    params = parse_struct(body, SearchParams, _REMEDIES, orjson.loads, 400)
+    return replace(
+        params,
+        vector={token: weight for token, weight in params.vector.items() if weight > 0},
+        require=tuple(dict.fromkeys(params.require)),
+        exclude=tuple(dict.fromkeys(params.exclude)),
+    )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache, TTLCache
+from msgspec.structs import replace
 
 from stair_es._version import __version__
 from stair_es.cluster.client.retry import NO_RETRY

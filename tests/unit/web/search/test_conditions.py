@@ -7,7 +7,7 @@ import pytest
 
 from stair_es.errors import QueryError
 from stair_es.search.dsl.mapped_fields import list_mapped_fields
-from stair_es.web.search.conditions import build_condition_clauses, parse_conditions
+from stair_es.web.search.conditions import Condition, build_condition_clauses
 
 PROPERTIES = {
     "tokens": {"type": "rank_features"},
@@ -26,7 +26,7 @@ FIELDS = list_mapped_fields({"i": {"mappings": {"properties": PROPERTIES}}})
 
 
 def build(*conditions: dict[str, Any]) -> list[dict[str, Any]]:
-    return build_condition_clauses(parse_conditions("filters", list(conditions)), FIELDS)
+    return build_condition_clauses([Condition(**condition) for condition in conditions], FIELDS)
 
 
 def test_searchable_fields_are_listed_with_their_kinds() -> None:

@@ -158,7 +158,7 @@ def test_too_many_columns_keep_the_chosen_one() -> None:
 
 
 def test_own_conditions_don_t_narrow_a_facet() -> None:
-    conditions = [Condition(field="format", any=("JPEG",)), Condition(field="width", bounds={"gte": 100})]
+    conditions = [Condition(field="format", any=("JPEG",)), Condition(field="width", gte=100)]
     body = build_facets_request({"match_all": {}}, list_all(*conditions), conditions, FIELDS)
     aggs = body["aggs"]
     jpeg, wide = {"terms": {"format": ["JPEG"]}}, {"range": {"width": {"gte": 100}}}

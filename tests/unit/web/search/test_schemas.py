@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from stair_es.errors import QueryError
+from stair_es.web.errors import RequestRejected
 from stair_es.web.search.conditions import MAX_CONDITION_VALUES, MAX_CONDITIONS, MAX_VALUE_CHARS, Condition
 from stair_es.web.search.schemas import (
     MAX_K,
@@ -50,7 +50,7 @@ def test_all_fields_are_read() -> None:
         exclude=("cat",),
         filters=(
             Condition(field="top_tokens", all=("animal",)),
-            Condition(field="price", bounds={"gte": 10, "lt": 20.5}),
+            Condition(field="price", gte=10, lt=20.5),
             Condition(field="on", any=(True, "a", 3)),
         ),
         filter="width:>800",
@@ -84,8 +84,9 @@ def test_missing_and_null_parameters_have_their_defaults() -> None:
     ],
 )
 def test_an_invalid_search_request_is_rejected(raw: bytes) -> None:
-    with pytest.raises(QueryError):
+    with pytest.raises(RequestRejected) as caught:
         parse_search_params(raw)
+    assert caught.value.response.status == 400
 
 
 @pytest.mark.parametrize(
@@ -146,11 +147,25 @@ def test_an_invalid_search_request_is_rejected(raw: bytes) -> None:
     ],
 )
 def test_values_of_another_kind_or_size_are_rejected_by_name(name: str, value: object) -> None:
-    with pytest.raises(QueryError, match=name if name != "factors" else "factor"):
+    with pytest.raises(RequestRejected) as caught:
         parse_search_params(body(**{name: value}))
+    assert caught.value.response.error.startswith(f"`{name}")
 
 
-def test_missing_fields_are_named() -> None:
-    with pytest.raises(QueryError, match="'txt'") as caught:
-        parse_search_params(body(txt="car"))
-    assert "text" in caught.value.remedy
+@pytest.mark.parametrize(
+    ("fields", "error", "remedy"),
+    [
+        ({"txt": None}, "unknown field 'txt'", "text"),
+        ({"k": 0}, "integer", "`after`"),
+        ({"method": "m" * 2000}, "mmm", "bag"),
+        ({"after": 3}, "integer", "previous page"),
+        ({"text": "x" * (MAX_TEXT_CHARS + 1)}, "2000", "Shorten"),
+        ({"filters": [{"field": "width", "any": [1], "x": 2}]}, "`filters[0]`: unknown field 'x'", '"gte": 800'),
+        ({"filters": [{"field": "width", "any": []}]}, "`filters[0].any`", '"any": ["JPEG"]'),
+    ],
+)
+def test_frequent_mistakes_have_a_remedy(fields: dict[str, object], error: str, remedy: str) -> None:
+    with pytest.raises(RequestRejected) as caught:
+        parse_search_params(body(**fields))
+    response = caught.value.response
+    assert (error in response.error, remedy in response.remedy, len(response.error) < 1100) == (True, True, True)
