@@ -18,7 +18,7 @@ def build_reference() -> str:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             lines += _write_operation(f"{method.upper()} {path}", operation, schemas)
-    lines += ["## Errors\n", "The body of every error is JSON:\n", *_write_fields(schemas["Error"], schemas)]
+    lines += ["## Errors\n", "The body of every error is JSON:\n", *_write_fields(schemas["ErrorBody"], schemas)]
     lines += ["| status | meaning |", "|---|---|"]
     lines += [f"| {status} | {description} |" for status, description in sorted(_collect_errors(document).items())]
     return "\n".join(lines).rstrip()
@@ -69,28 +69,28 @@ def _list_rows(schema: Mapping[str, Any], schemas: Mapping[str, Any], parent: st
     for name, field in schema.get("properties", {}).items():
         path = f"{parent}.{name}".lstrip(".")
         optional = "" if name in schema.get("required", ()) else ", optional"
-        default = f" {json.dumps(field['default'])} by default." if "default" in field else ""
+        default = f" {json.dumps(field['default'])} by default." if field.get("default") is not None else ""
         yield f"| `{path}` | {_describe_type(field, schemas)}{optional} | {field.get('description', '')}{default} |"
         inner = _resolve(field, schemas)
-        if "$ref" in field or inner.get("type") == "array":
+        if inner is not field or inner.get("type") == "array":
             yield from _list_rows(inner, schemas, path)
 
 
 def _describe_type(field: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+    if "anyOf" in field:
+        return " or ".join(_describe_type(choice, schemas) for choice in field["anyOf"])
     field = _resolve(field, schemas)
     if "enum" in field:
-        return ", ".join("null" if value is None else f"`{value}`" for value in field["enum"])
-    if "oneOf" in field:
-        return " or ".join(_describe_type(choice, schemas) for choice in field["oneOf"])
+        return ", ".join(f"`{value}`" for value in field["enum"])
     if field["type"] == "array":
         return f"list of {_describe_type(field['items'], schemas)}s"
-    types = [field["type"]] if isinstance(field["type"], str) else field["type"]
-    return " or ".join(types)
+    return "integer" if field.get("multipleOf") == 1 else str(field["type"])
 
 
 def _resolve(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, Any]:
-    reference = schema.get("$ref")
-    return schemas[reference.rpartition("/")[2]] if reference else schema
+    """Return the schema that a schema refers to, perhaps as one of its choices; otherwise the schema itself."""
+    references = [choice["$ref"] for choice in schema.get("anyOf", [schema]) if "$ref" in choice]
+    return schemas[references[0].rpartition("/")[2]] if references else schema
 
 
 def _collect_errors(document: Mapping[str, Any]) -> dict[str, str]:

@@ -52,7 +52,7 @@ class ErrorResponse:
     remedy: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     error_type: str = ""
-    """The kind of error for programs; by default `get_error_type`."""
+    """The kind of error for programs; by default that of most errors with the status."""
 
     def build_headers(self) -> dict[str, str]:
         """Build the headers, with `Retry-After` if the request is worth repeating."""
@@ -61,12 +61,11 @@ class ErrorResponse:
 
     def to_json(self) -> dict[str, str]:
         """Return the body."""
-        return {"error": self.error, "error_type": self.error_type or get_error_type(self.status), "remedy": self.remedy}
-
-
-def get_error_type(status: int) -> str:
-    """Return the `error_type` of most errors with a status."""
-    return _ERROR_TYPES.get(status, "Backend")
+        return {
+            "error": self.error,
+            "error_type": self.error_type or _ERROR_TYPES.get(self.status, "Backend"),
+            "remedy": self.remedy,
+        }
 
 
 class RequestRejected(Exception):
@@ -96,6 +95,13 @@ def build_error_response(error: StairError, connection: Connection | None) -> Er
             message, remedy = message.replace(node, "the cluster"), remedy.replace(node, "the cluster")
         message, remedy = connection.redact(message), connection.redact(remedy)
     return ErrorResponse(status=status, error=message[:1000], remedy=remedy[:1000])
+
+
+def get_error_type(error: Exception) -> str:
+    """Return the `error_type` of the response to an error."""
+    if isinstance(error, RequestRejected):
+        return error.response.to_json()["error_type"]
+    return _ERROR_TYPES.get(_get_status(error) if isinstance(error, StairError) else 500, "Backend")
 
 
 def _get_status(error: StairError) -> int:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from stair_es.web.limits import ServerLimits
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
+_MAX_NAME_CHARS = 80
+"""What of the name of an unknown field is in the error, which has it several times."""
 _MAX_PROBLEM_CHARS = 1000
 _PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([\w.\[\]]*)`$")
 _UNKNOWN_FIELD = "Object contains unknown field `"
@@ -114,7 +116,7 @@ def parse_struct(
         raise RequestRejected(400, f"the body is not JSON: {error}", remedies[""]) from None
     if isinstance(fields, dict):
         known = type_.__struct_fields__
-        fields = {name: value for name, value in fields.items() if value is not None or name not in known}
+        fields = {name[:_MAX_NAME_CHARS]: value for name, value in fields.items() if value is not None or name not in known}
     try:
         return msgspec.convert(fields, type_)
     except msgspec.ValidationError as error:
@@ -131,7 +133,7 @@ def _describe_problem(problem: str, remedies: Mapping[str, str]) -> tuple[str, s
     problem = problem[: found.start()] if found else problem
     field = re.sub(r"\[.*?\]", "", place)
     if problem.startswith(_UNKNOWN_FIELD):
-        problem = f"unknown field {problem[len(_UNKNOWN_FIELD) : -1][:80]!r}"
+        problem = f"unknown field {problem[len(_UNKNOWN_FIELD) : -1][:_MAX_NAME_CHARS]!r}"
         field = field or _UNKNOWN_FIELD
     elif problem.startswith("Expected"):
         problem = re.sub(r"\b(str|int|float|bool)\b", lambda name: _JSON_TYPES[name[0]], problem)

@@ -55,7 +55,8 @@ def test_requests_made_from_the_openapi_document_hold_what_it_says(tmp_path: Pat
     program = "from schemathesis.cli import schemathesis; schemathesis()"
     with run_encoder("--text-tower", "table") as (_, url):
         command = [sys.executable, "-c", program, "run", f"{url}/v1/openapi.json", "--max-examples", "30", "--seed", "1"]
-        options = ["--generation-database", "none", "--continue-on-failure", "--no-color"]
+        # On a busy machine, 32 images take longer than the default.
+        options = ["--generation-database", "none", "--continue-on-failure", "--no-color", "--request-timeout", "60"]
         done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, env=environ, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
     assert "No issues found" in done.stdout

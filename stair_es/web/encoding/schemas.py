@@ -1,202 +1,194 @@
-"""Parse the bodies of encoding requests: untrusted JSON -> values of checked type and size. Pure."""
+"""The bodies of the encoder: untrusted JSON -> requests and inputs of checked type and size, and what is answered. Pure."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Literal, TypeAlias, TypeVar, get_args
 
-import orjson
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from stair_es.errors import DecodeError
 from stair_es.types import SparseVector
 from stair_es.web.errors import RequestRejected
+from stair_es.web.request_body import parse_struct
 
 MAX_INPUTS = 32
 """Texts and images in a request, as in text-embeddings-inference (`max_client_batch_size`)."""
 MAX_TEXT_CHARS = 8192
-_MAX_MODEL_CHARS = 1000
-MAX_HITS = 10_000
-"""Maximum `size` of a search request, as in the engines (`index.max_result_window`)."""
 MAX_BODY_BYTES = 32 * 1024 * 1024
+DEFAULT_HITS = 10
+_MAX_HITS = 10_000
+"""Maximum `size` of a search request, as in the engines (`index.max_result_window`)."""
+_MAX_FORMAT_CHARS = 80
 _MAX_SEPARATORS = MAX_INPUTS * MAX_TEXT_CHARS
 """Commas, brackets and quotes in a body, those of its texts among them. Values cost time and memory far beyond their bytes."""
 _MAX_WIDE_BYTES = MAX_INPUTS * MAX_TEXT_CHARS * 12
 """Total size in JSON of the strings that aren't ASCII, enough for all texts: two escapes of 6 bytes can be a character."""
 _MAX_URI_HEAD_CHARS = 200
 """Maximum length of `data:image/jpeg;base64`. The rest of a data URI is never searched: it may be all of the body."""
-_ENCODE_FIELDS = ("texts", "images", "prune", "format", "model")
-_QUERY_FIELDS = ("text", "image", "size", "prune")
-_PRUNE_FIELDS = ("max_tokens", "min_ratio")
+
 VectorFormat = Literal["tokens", "features", "feature_list"]
 """How a response has a vector: weights by token, or by the name that a token has in an index, or the latter as a list."""
+Inputs: TypeAlias = Mapping[str, str | bytes]
+"""Texts, and files of images, by where the request has them."""
+RequestT = TypeVar("RequestT", bound=Struct)
+
+# Texts, images and their number are checked below: what is wrong with them has other statuses, and a pattern would search all
+# of an image.
+_Text = Annotated[str, Meta(extra_json_schema={"maxLength": MAX_TEXT_CHARS})]
+_Texts = Annotated[tuple[_Text, ...], Meta(extra_json_schema={"maxItems": MAX_INPUTS})]
+_Image = Annotated[str, Meta(extra_json_schema={"pattern": "^data:image/[^,]{0,180};base64,[A-Za-z0-9+/]*={0,2}$"})]
+_Images = Annotated[tuple[_Image, ...], Meta(extra_json_schema={"maxItems": MAX_INPUTS})]
+_Mixed = Annotated[tuple[str, ...], Meta(extra_json_schema={"minItems": 1, "maxItems": MAX_INPUTS})]
+_Count = Annotated[float, Meta(ge=1, multiple_of=1)]
+"""3.0 is an integer in JSON Schema."""
+_Size = Annotated[float, Meta(ge=1, le=_MAX_HITS, multiple_of=1)]
+_Ratio = Annotated[float, Meta(ge=0, le=1)]
+_Weight = Annotated[float, Meta(gt=0)]
+_Natural = Annotated[int, Meta(ge=0)]
+
 _ENCODE_EXAMPLE = 'Send an object, such as {"texts": ["red car"]}.'
 _QUERY_EXAMPLE = 'Send an object, such as {"text": "red car"}.'
 _EMBED_EXAMPLE = 'Send an object, such as {"inputs": ["red car"]}.'
+_REMEDIES = {
+    "size": f"Send an integer from 1 to {_MAX_HITS:,}.",
+    "model": "Send the id of the model, or leave it out.",
+    "format": f"Send one of {', '.join(get_args(VectorFormat))}, or leave it out.",
+    "prune": 'Send {"max_tokens": 16}, {"min_ratio": 0.1} or both.',
+    "prompt_name": "Leave it out: the model has no prompts.",
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pruning:
+class Pruning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Selection of the tokens of a vector."""
 
-    max_tokens: int | None = None
-    """Number of the heaviest tokens; None for all."""
-    min_ratio: float = 0.0
-    """Minimum ratio of a weight to the largest one."""
+    max_tokens: Annotated[_Count | None, Meta(description="Number of heaviest tokens to keep.")] = None
+    min_ratio: Annotated[_Ratio | None, Meta(description="Keep tokens with at least this share of the largest weight.")] = None
 
     def prune_vector(self, vector: SparseVector) -> SparseVector:
         """Return a vector without its light tokens."""
-        kept = vector.top(self.max_tokens) if self.max_tokens else vector
-        return kept.top(sum(weight >= self.min_ratio * kept.weights[0] for weight in kept.weights))
+        kept = vector.top(int(self.max_tokens)) if self.max_tokens else vector
+        return kept.top(sum(weight >= (self.min_ratio or 0.0) * kept.weights[0] for weight in kept.weights))
 
 
-@dataclass(frozen=True, kw_only=True)
-class EncodeParams:
-    """The parameters of an encoding request."""
-
-    texts: tuple[str, ...] = ()
-    images: tuple[bytes, ...] = ()
-    """Files."""
-    pruning: Pruning = Pruning()
-    format: VectorFormat = "tokens"
-    model: str | None = None
-    """The model id that is expected."""
+_Prune = Annotated[Pruning | None, Meta(description="Which tokens to keep. All of them by default.")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class EmbedParams:
-    """The parameters of a request in the form of text-embeddings-inference."""
+class EncodeRequest(Struct, kw_only=True, forbid_unknown_fields=True):
+    """At least one text or image, and at most 32 together."""
 
-    inputs: tuple[str | bytes, ...]
-    """Texts, and files of images."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueryParams:
-    """The parameters of a request for the body of a search."""
-
-    text: str | None = None
-    image: bytes | None = None
-    """A file."""
-    size: int = 10
-    """Number of hits."""
-    pruning: Pruning = Pruning()
+    texts: Annotated[_Text | _Texts | None, Meta(description="One or more texts.")] = None
+    images: Annotated[_Image | _Images | None, Meta(description="One or more images as base64 data URIs.")] = None
+    prune: _Prune = None
+    format: Annotated[
+        VectorFormat | None,
+        Meta(
+            description="Format of the vectors: `tokens` (default) maps tokens to weights; `features` uses the names of tokens "
+            "in an index (`.` is `%2E`, `%` is `%25`); `feature_list` returns those as a list."
+        ),
+    ] = None
+    model: Annotated[
+        Annotated[str, Meta(max_length=1000)] | None, Meta(description="Expected model id. Any other model is an error.")
+    ] = None
 
 
-def parse_encode_params(body: bytes, max_image_bytes: int) -> EncodeParams:
-    """Parse the body of `POST /v1/encode`.
+class QueryRequest(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A text or an image."""
 
-    Args:
-        body: The body.
-        max_image_bytes: Maximum size of an image.
+    text: Annotated[_Text | None, Meta(description="A text. Required without `image`.")] = None
+    image: Annotated[_Image | None, Meta(description="An image as a base64 data URI. Required without `text`.")] = None
+    size: Annotated[_Size | None, Meta(description="Number of hits.")] = DEFAULT_HITS
+    prune: _Prune = None
+
+
+class EmbedSparseRequest(Struct, kw_only=True):
+    """Texts and images. Fields that text-embeddings-inference has for other models are ignored."""
+
+    inputs: Annotated[str | _Mixed, Meta(description="One or more texts. A base64 data URI of an image is encoded as an image.")]
+    truncate: Annotated[
+        bool | None,
+        Meta(
+            description=f"If `false`, a text of more than {MAX_TEXT_CHARS:,} characters is an error; otherwise it is truncated. "
+            "The model also truncates texts to the length that it was trained on."
+        ),
+    ] = None
+    prompt_name: Annotated[None, Meta(description="Must be null: the model has no prompts.")] = None
+
+
+def parse_encode_request(body: bytes, max_image_bytes: int) -> tuple[EncodeRequest, Inputs]:
+    """Parse the body of `POST /v1/encode`: the request without its images, and its inputs.
 
     Raises:
         RequestRejected: If it isn't JSON, has an unknown field, a value of another type, no input, or too many or too large ones.
     """
-    fields = _parse_object(body, _ENCODE_EXAMPLE)
-    _check_fields(fields, _ENCODE_FIELDS, "")
-    texts, images = (_parse_strings(name, fields.get(name)) for name in ("texts", "images"))
+    request = _parse_request(body, EncodeRequest, _ENCODE_EXAMPLE)
+    texts, images = _number_items("texts", request.texts), _number_items("images", request.images)
     _check_count("`texts` and `images`", len(texts) + len(images), _ENCODE_EXAMPLE)
-    for i, text in enumerate(texts):
-        _check_length(f"`texts[{i}]`", text)
-    model = fields.get("model")
-    if model is not None and (not isinstance(model, str) or len(model) > _MAX_MODEL_CHARS):
-        raise _reject(
-            f"`model` is not a string of at most {_MAX_MODEL_CHARS} characters", "Send the id of the model, or leave it out."
-        )
-    return EncodeParams(
-        texts=texts,
-        images=tuple(_decode_data_uri(f"images[{i}]", image, max_image_bytes) for i, image in enumerate(images)),
-        pruning=_parse_pruning(fields.get("prune")),
-        format=_parse_format(fields.get("format")),
-        model=model,
-    )
+    for place, text in texts.items():
+        _check_length(place, text)
+    request.images = None
+    return request, {**texts, **{place: _decode_image(place, image, max_image_bytes) for place, image in images.items()}}
 
 
-def parse_query_params(body: bytes, max_image_bytes: int) -> QueryParams:
-    """Parse the body of `POST /v1/query`.
-
-    Args:
-        body: The body.
-        max_image_bytes: Maximum size of an image.
+def parse_query_request(body: bytes, max_image_bytes: int) -> tuple[QueryRequest, Inputs]:
+    """Parse the body of `POST /v1/query`: the request without its image, and its input.
 
     Raises:
         RequestRejected: If it isn't JSON, has an unknown field, a value of another type, or not either a text or an image.
     """
-    fields = _parse_object(body, _QUERY_EXAMPLE)
-    _check_fields(fields, _QUERY_FIELDS, "")
-    text, image, size = fields.get("text"), fields.get("image"), _parse_integer(fields.get("size"))
-    for name, value in (("text", text), ("image", image)):
-        if value is not None and not isinstance(value, str):
-            raise _reject(f"`{name}` is not a string", _QUERY_EXAMPLE)
-    if (text is None) == (image is None):
-        raise _reject("`text` or `image` is required, and not both", _QUERY_EXAMPLE)
-    if text is not None:
-        _check_length("`text`", text)
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_HITS):
-        raise _reject(f"`size` is not an integer from 1 to {MAX_HITS:,}")
-    return QueryParams(
-        text=text,
-        image=None if image is None else _decode_data_uri("image", image, max_image_bytes),
-        size=size or QueryParams.size,
-        pruning=_parse_pruning(fields.get("prune")),
-    )
+    request = _parse_request(body, QueryRequest, _QUERY_EXAMPLE)
+    text, image, request.image = request.text, request.image, None
+    if text is not None and image is None:
+        _check_length("text", text)
+        return request, {"text": text}
+    if image is not None and text is None:
+        return request, {"image": _decode_image("image", image, max_image_bytes)}
+    raise RequestRejected(422, "`text` or `image` is required, and not both", _QUERY_EXAMPLE)
 
 
-def parse_embed_params(body: bytes, max_image_bytes: int) -> EmbedParams:
-    """Parse the body of `POST /embed_sparse`. Fields that text-embeddings-inference has for other models are ignored.
-
-    Args:
-        body: The body.
-        max_image_bytes: Maximum size of an image.
+def parse_embed_request(body: bytes, max_image_bytes: int) -> tuple[None, Inputs]:
+    """Parse the body of `POST /embed_sparse`: its inputs.
 
     Raises:
         RequestRejected: If it isn't JSON, `inputs` isn't a string or list of strings, or has too many or too large ones.
     """
-    fields = _parse_object(body, _EMBED_EXAMPLE)
-    given = fields.get("inputs")
-    if given is None:
-        raise _reject("`inputs` is missing", _EMBED_EXAMPLE)
-    if fields.get("prompt_name") is not None:
-        raise _reject("`prompt_name`: the model has no prompts", "Leave it out.")
-    truncate = fields.get("truncate")
-    if not isinstance(truncate, bool | None):
-        raise _reject("`truncate` is not a boolean")
-    inputs = _parse_strings("inputs", given)
-    _check_count("`inputs`", len(inputs), _EMBED_EXAMPLE)
-    return EmbedParams(
-        inputs=tuple(
-            _decode_data_uri(f"inputs[{i}]", item, max_image_bytes)
-            if _read_uri_head(item)
-            else _truncate_text(f"`inputs[{i}]`", item, truncate)
-            for i, item in enumerate(inputs)
-        )
-    )
+    request = _parse_request(body, EmbedSparseRequest, _EMBED_EXAMPLE)
+    items = _number_items("inputs", request.inputs)
+    _check_count("`inputs`", len(items), _EMBED_EXAMPLE)
+    inputs: dict[str, str | bytes] = {}
+    for place, item in items.items():
+        if _read_uri_head(item):
+            inputs[place] = _decode_image(place, item, max_image_bytes)
+        else:
+            if request.truncate is False:
+                _check_length(place, item)
+            inputs[place] = item[:MAX_TEXT_CHARS]
+    return None, inputs
 
 
 def build_decode_rejection(place: str, error: DecodeError) -> RequestRejected:
     """Build the rejection of an image that can't be decoded; `place` is where the request has it."""
-    return _reject(f"`{place}`: {error.message}"[:1000], error.remedy or "Send a JPEG, PNG, WebP, GIF, TIFF or AVIF in base64.")
+    remedy = error.remedy or "Send a JPEG, PNG, WebP, GIF, TIFF or AVIF in base64."
+    return RequestRejected(422, f"`{place}`: {error.message}"[:1000], remedy)
 
 
-def _reject(error: str, remedy: str = "", status: int = 422) -> RequestRejected:
-    return RequestRejected(status, error, remedy)
-
-
-def _parse_object(body: bytes, example: str) -> Mapping[str, Any]:
+def _parse_request(body: bytes, type_: type[RequestT], example: str) -> RequestT:
     if sum(map(body.count, (b",", b"[", b"{", b'"'))) > _MAX_SEPARATORS:
-        raise _reject(
-            f"the body has more than {_MAX_SEPARATORS:,} commas, brackets and quotes", "Send fewer or shorter inputs.", 413
+        raise RequestRejected(
+            413, f"the body has more than {_MAX_SEPARATORS:,} commas, brackets and quotes", "Send fewer or shorter inputs."
         )
     _check_wide_strings(body)
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError as error:  # includes nesting that is too deep, NaN and unpaired surrogates
-        raise RequestRejected(400, f"the body is not JSON: {error}", example) from None
-    if not isinstance(fields, dict):
-        raise _reject("the body is not an object", example)
+    return parse_struct(body, type_, {**_REMEDIES, "": example}, _decode_json, 422)
+
+
+def _decode_json(body: bytes) -> object:
+    """Decode JSON with little memory: the errors of other decoders hold the body as text, perhaps with 4 bytes a character."""
+    fields = msgspec.json.decode(body)
+    if isinstance(fields, dict) and isinstance(fields.get("format"), str):
+        fields["format"] = fields["format"][:_MAX_FORMAT_CHARS]  # errors have the value several times
     return fields
 
 
@@ -207,46 +199,32 @@ def _check_wide_strings(body: bytes) -> None:
     strings = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
     wide = (each for each in strings if not each.isascii() or each.count(b"\\u") > each.count(b"\\u00"))
     if sum(map(len, wide)) > _MAX_WIDE_BYTES:
-        raise _reject(
+        raise RequestRejected(
+            413,
             f"the body has more than {_MAX_WIDE_BYTES:,} bytes of strings that are not ASCII",
             f"Send images in base64, and texts of at most {MAX_TEXT_CHARS:,} characters.",
-            413,
         )
 
 
-def _check_fields(fields: Mapping[str, Any], known: tuple[str, ...], parent: str) -> None:
-    unknown = next((name for name in fields if name not in known), None)
-    if unknown is not None:
-        raise _reject(f"unknown field {parent + unknown[:80]!r}", f"Available: {', '.join(parent + name for name in known)}.")
-
-
-def _parse_strings(name: str, value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-        raise _reject(f"`{name}` is neither a string nor a list of strings")
-    return tuple(items)
+def _number_items(name: str, value: str | tuple[str, ...] | None) -> dict[str, str]:
+    items = (value,) if isinstance(value, str) else value or ()
+    return {f"{name}[{i}]": item for i, item in enumerate(items)}
 
 
 def _check_count(names: str, count: int, example: str) -> None:
     if not count:
         raise RequestRejected(400, f"{names}: there is nothing to encode", example, error_type="Empty")
     if count > MAX_INPUTS:
-        raise _reject(
-            f"{names}: batch size {count} > maximum allowed batch size {MAX_INPUTS}", "Send them in several requests.", 413
+        raise RequestRejected(
+            413, f"{names}: batch size {count} > maximum allowed batch size {MAX_INPUTS}", "Send them in several requests."
         )
 
 
-def _check_length(name: str, text: str) -> None:
+def _check_length(place: str, text: str) -> None:
     if len(text) > MAX_TEXT_CHARS:
-        raise _reject(f"{name} has {len(text):,} characters; at most {MAX_TEXT_CHARS:,} are allowed", "Shorten it.", 413)
-
-
-def _truncate_text(name: str, text: str, truncate: bool | None) -> str:
-    if truncate is False:
-        _check_length(name, text)
-    return text[:MAX_TEXT_CHARS]
+        raise RequestRejected(
+            413, f"`{place}` has {len(text):,} characters; at most {MAX_TEXT_CHARS:,} are allowed", "Shorten it."
+        )
 
 
 def _read_uri_head(text: str) -> str:
@@ -256,11 +234,11 @@ def _read_uri_head(text: str) -> str:
     return head + comma if comma and lowered.startswith("data:") and lowered.endswith(";base64") else ""
 
 
-def _decode_data_uri(place: str, text: str, max_bytes: int) -> bytes:
-    """Decode an image; `place` is where the request has it."""
+def _decode_image(place: str, text: str, max_bytes: int) -> bytes:
+    """Decode a data URI; `place` is where the request has it."""
     head = _read_uri_head(text)
     if not head.lower().startswith("data:image/"):
-        raise _reject(f"`{place}` is not an image in base64", "Send a data URI: data:image/jpeg;base64,...")
+        raise RequestRejected(422, f"`{place}` is not an image in base64", "Send a data URI: data:image/jpeg;base64,...")
     if len(text) - len(head) > (max_bytes + 2) // 3 * 4:
         raise build_decode_rejection(place, DecodeError(f"the image is larger than {max_bytes:,} bytes", "Send a smaller one."))
     try:
@@ -273,28 +251,91 @@ def _decode_data_uri(place: str, text: str, max_bytes: int) -> bytes:
         ) from None
 
 
-def _parse_pruning(value: object) -> Pruning:
-    if value is None:
-        return Pruning()
-    if not isinstance(value, dict):
-        raise _reject("`prune` is not an object", 'Send {"max_tokens": 16}, {"min_ratio": 0.1} or both.')
-    _check_fields(value, _PRUNE_FIELDS, "prune.")
-    max_tokens, min_ratio = _parse_integer(value.get("max_tokens")), value.get("min_ratio")
-    if max_tokens is not None and (not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1):
-        raise _reject("`prune.max_tokens` is not an integer from 1 on")
-    is_number = isinstance(min_ratio, int | float) and not isinstance(min_ratio, bool)
-    if min_ratio is not None and not (is_number and 0 <= min_ratio <= 1):
-        raise _reject("`prune.min_ratio` is not a number from 0 to 1")
-    return Pruning(max_tokens=max_tokens, min_ratio=min_ratio or 0.0)
+class Feature(Struct, frozen=True, forbid_unknown_fields=True):
+    """A token of a vector by the name that it has in an index."""
+
+    feature: Annotated[str, Meta(description="The name of a token in an index.")]
+    weight: Annotated[_Weight, Meta(description="Its weight.")]
 
 
-def _parse_integer(value: object) -> object:
-    """Return an integral number such as 3.0, an integer in JSON Schema, as an integer; any other value as it is."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+class Vector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The tokens of a text or an image with their weights, heaviest first."""
+
+    tokens: Annotated[
+        dict[str, _Weight] | UnsetType,
+        Meta(description="Tokens with weights, heaviest first; `{}` if the model knows no word of the text."),
+    ] = UNSET
+    features: Annotated[
+        dict[str, _Weight] | tuple[Feature, ...] | UnsetType,
+        Meta(description="Replaces `tokens` if the format is `features` or `feature_list`."),
+    ] = UNSET
 
 
-def _parse_format(value: object) -> VectorFormat:
-    formats = get_args(VectorFormat)
-    if value is not None and value not in formats:
-        raise _reject("`format` is not a known format", f"Send one of {', '.join(formats)}, or leave it out.")
-    return cast(VectorFormat, value or "tokens")
+class EncodeResponse(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The vectors of a request."""
+
+    model: Annotated[str, Meta(description="Model id, as in the documents of an index.")]
+    policy: Annotated[str | None, Meta(description="Digest of the token policy that was applied, or null.")]
+    texts: Annotated[list[Vector], Meta(description="The vectors of the texts.")]
+    images: Annotated[list[Vector], Meta(description="The vectors of the images.")]
+
+
+class SparseValue(Struct, frozen=True, forbid_unknown_fields=True):
+    """A token of a vector by its position."""
+
+    index: Annotated[_Natural, Meta(description="The position of the token in `/v1/vocabulary`.")]
+    value: Annotated[_Weight, Meta(description="Its weight.")]
+
+
+class Vocabulary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The tokens of a model."""
+
+    model: Annotated[str, Meta(description="The id of the model.")]
+    tokens: Annotated[
+        list[str], Meta(description="Tokens in the order of their indices.", extra_json_schema={"uniqueItems": True})
+    ]
+
+
+class Info(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The model and the limits in the format of text-embeddings-inference."""
+
+    model_id: Annotated[str, Meta(description="The id of the model.")]
+    served_model_name: Annotated[str, Meta(description="Same as `model_id`.")]
+    model_sha: Annotated[str | None, Meta(description="Always null: the revision is part of the id.")]
+    model_dtype: Annotated[str, Meta(description="Type of the weights.")]
+    model_type: Annotated[
+        dict[str, dict[str, str]],
+        Meta(description='Always `{"embedding": {"pooling": "splade"}}`, which means sparse vectors.'),
+    ]
+    max_concurrent_requests: Annotated[_Natural, Meta(description="Maximum number of queued inputs (`--max-waiting`).")]
+    max_input_length: Annotated[_Natural, Meta(description="Maximum number of characters per text.")]
+    max_batch_tokens: Annotated[_Natural, Meta(description="Maximum number of characters per batch.")]
+    max_batch_requests: Annotated[_Natural, Meta(description="Maximum number of texts per batch (`--max-batch`).")]
+    max_client_batch_size: Annotated[_Natural, Meta(description="Maximum number of inputs per request.")]
+    auto_truncate: Annotated[bool, Meta(description="Whether long texts are truncated unless `truncate` is false.")]
+    tokenization_workers: Annotated[_Natural, Meta(description="Always 1.")]
+    version: Annotated[str, Meta(description="Version of stair-es.")]
+    sha: Annotated[str | None, Meta(description="Always null.")]
+    docker_label: Annotated[str | None, Meta(description="Always null.")]
+
+
+class ErrorBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is wrong with a request, or with the server."""
+
+    error: Annotated[str, Meta(description="What was wrong, and where.")]
+    error_type: Annotated[
+        Literal[
+            "Validation",
+            "Empty",
+            "Overloaded",
+            "Unhealthy",
+            "Backend",
+            "Unauthorized",
+            "Forbidden",
+            "NotFound",
+            "MethodNotAllowed",
+            "Timeout",
+        ],
+        Meta(description="The kind of error, for programs."),
+    ]
+    remedy: Annotated[str, Meta(description="What to do; may be empty.")]

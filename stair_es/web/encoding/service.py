@@ -19,7 +19,7 @@ from stair_es.search.query_encoder import MAX_READ_CHARS, truncate_query_text
 from stair_es.search.request import build_search_request
 from stair_es.sources.image.decode import decode_image
 from stair_es.web.encoding.batching import BatchLimits, EncodingSpeed, MicroBatcher
-from stair_es.web.encoding.schemas import build_decode_rejection
+from stair_es.web.encoding.schemas import Inputs, build_decode_rejection
 from stair_es.web.errors import RequestRejected
 from stair_es.web.limits import SharedCores
 from stair_es.web.search.query import QueryPlan
@@ -86,8 +86,8 @@ class EncodedInputs:
     """The vectors of a request, and their target."""
 
     target: EncodingTarget
-    texts: Sequence[SparseVector] = ()
-    images: Sequence[SparseVector] = ()
+    vectors: Mapping[str, SparseVector]
+    """The vectors by where the request has their inputs."""
 
 
 class EncodingService:
@@ -138,42 +138,35 @@ class EncodingService:
         hooks.watch_queue(lambda: self._short_texts.waiting + self._long_texts.waiting + self._images.waiting)
         self._ids: tuple[EncodingTarget, Mapping[str, int]] | None = None
 
-    async def encode(self, texts: Sequence[str], images: Mapping[str, bytes]) -> EncodedInputs:
-        """Encode texts and images.
-
-        Args:
-            texts: Texts; of each, the first `MAX_READ_CHARS` characters are read.
-            images: Files by where the request has them, for messages.
+    async def encode(self, inputs: Inputs) -> EncodedInputs:
+        """Encode texts and images. Of a text, the first `MAX_READ_CHARS` characters are read.
 
         Raises:
             RequestRejected: If an image can't be decoded, the time limit is too short for the inputs, or the index has changed.
             TooManyRequests: If too many wait already.
             StairError: If the index or its model is not available.
         """
-        encoded_texts = await self._submit_texts([truncate_query_text(text) for text in texts])
-        encoded_images = await self._images.submit(list(images.values())) if images else []
-        for place, (_, result) in zip(images, encoded_images, strict=True):
-            if isinstance(result, DecodeError):
-                raise build_decode_rejection(place, result)
-        targets: list[EncodingTarget] = []
-        vectors: list[SparseVector] = []
-        for target, result in (*encoded_texts, *encoded_images):
+        texts = {place: truncate_query_text(item) for place, item in inputs.items() if isinstance(item, str)}
+        short = {place: text for place, text in texts.items() if len(text) <= _SHORT_TEXT_CHARS}
+        long = {place: text for place, text in texts.items() if place not in short}
+        images = {place: item for place, item in inputs.items() if isinstance(item, bytes)}
+        encoded = {
+            **await _submit(self._short_texts, short),
+            **await _submit(self._long_texts, long),
+            **await _submit(self._images, images),
+        }
+        for place in images:
+            if isinstance(error := encoded[place][1], DecodeError):
+                raise build_decode_rejection(place, error)
+        vectors: dict[str, SparseVector] = {}
+        for place in inputs:
+            target, result = encoded[place]
             if isinstance(result, Exception):
                 raise result
-            targets.append(target)
-            vectors.append(result)
-        if any(other != targets[0] for other in targets):
+            vectors[place] = result
+        if any(other != target for other, _ in encoded.values()):
             raise RequestRejected(503, "the index has changed during the request", "Send it again.")
-        return EncodedInputs(target=targets[0], texts=vectors[: len(texts)], images=vectors[len(texts) :])
-
-    async def _submit_texts(self, texts: Sequence[str]) -> list[EncodedItem]:
-        """Encode texts, the short ones first; return them in their order."""
-        encoded: dict[int, EncodedItem] = {}
-        for batcher, is_short in ((self._short_texts, True), (self._long_texts, False)):
-            places = [i for i, text in enumerate(texts) if (len(text) <= _SHORT_TEXT_CHARS) is is_short]
-            results = await batcher.submit([texts[i] for i in places]) if places else []
-            encoded.update(zip(places, results, strict=True))
-        return [encoded[i] for i in range(len(texts))]
+        return EncodedInputs(target=target, vectors=vectors)
 
     def get_target(self) -> EncodingTarget:
         """Return the target of the encoding. May block.
@@ -231,6 +224,10 @@ class EncodingService:
             return decode_image(image, encoder.image_spec, self._limits.decode_limits).pixels_HWC
         except DecodeError as error:
             return error
+
+
+async def _submit(batcher: MicroBatcher[ItemT, EncodedItem], items: Mapping[str, ItemT]) -> dict[str, EncodedItem]:
+    return dict(zip(items, await batcher.submit([*items.values()]), strict=True)) if items else {}
 
 
 def number_tokens(tokens: Sequence[str], policy: TokenPolicy | None) -> dict[str, int]:

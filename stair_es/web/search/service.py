@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache, TTLCache
-from msgspec.structs import replace
+from msgspec import structs
 
 from stair_es._version import __version__
 from stair_es.cluster.client.retry import NO_RETRY
@@ -162,7 +162,7 @@ class SearchService:
         build_pagination(params.after, ordered=state.plan.sortable)  # checks the cursor
 
         def fetch(after: Cursor | None) -> SearchResult:
-            page = replace(params, after=None if after is None else tuple(after))
+            page = structs.replace(params, after=None if after is None else tuple(after))
             oldest_ms = parse_oldest_date(self._send(build_dates_request(query, page)), page.k)
             request = build_browsing_request(query, page, state.plan, oldest_ms)
             return parse_browsing_response(self._send(request.body), request)
@@ -174,7 +174,7 @@ class SearchService:
 
     def _send_query(self, state: IndexState, query: SearchQuery, params: SearchParams) -> SearchResult:
         def fetch(after: Cursor | None) -> SearchResult:
-            page = replace(params, after=None if after is None else tuple(after))
+            page = structs.replace(params, after=None if after is None else tuple(after))
 
             def send(sent: SearchQuery) -> SearchResult:
                 request = build_page_request(sent, page, state.plan)
@@ -188,7 +188,7 @@ class SearchService:
         """List remarks on the query, and which required words leave nothing."""
 
         def count_matches(other: SearchQuery) -> int:
-            body = build_page_request(other, replace(params, after=None), state.plan).body
+            body = build_page_request(other, structs.replace(params, after=None), state.plan).body
             request = {"size": 0, "track_total_hits": True, "query": body["query"]}
             return int(self._send(request)["hits"]["total"]["value"])
 
@@ -198,7 +198,7 @@ class SearchService:
 
     def _count_facets(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
         exclusive = [condition for condition in params.filters if condition.is_exclusive]
-        shared = replace(params, filters=tuple(condition for condition in params.filters if not condition.is_exclusive))
+        shared = structs.replace(params, filters=tuple(condition for condition in params.filters if not condition.is_exclusive))
         query = (
             self._build_browsing_query(state, shared)
             if params.is_browsing

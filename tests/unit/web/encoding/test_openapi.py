@@ -12,7 +12,7 @@ from openapi_spec_validator import validate
 from stair_es.web.encoding.batching import BatchLimits
 from stair_es.web.encoding.openapi import build_openapi_document
 from stair_es.web.encoding.routes import DENSE_PATHS, EncodingRoutes
-from stair_es.web.encoding.schemas import parse_embed_params, parse_encode_params, parse_query_params
+from stair_es.web.encoding.schemas import parse_embed_request, parse_encode_request, parse_query_request
 from stair_es.web.encoding.service import EncodingService
 from stair_es.web.errors import _ERROR_TYPES
 from stair_es.web.hooks import ServerHooks
@@ -43,7 +43,7 @@ def test_the_examples_match_their_schemas() -> None:
 
 def test_the_examples_of_requests_are_accepted() -> None:
     paths = DOCUMENT["paths"]
-    parsers = {"/v1/encode": parse_encode_params, "/v1/query": parse_query_params, "/embed_sparse": parse_embed_params}
+    parsers = {"/v1/encode": parse_encode_request, "/v1/query": parse_query_request, "/embed_sparse": parse_embed_request}
     for path, parse in parsers.items():
         example = paths[path]["post"]["requestBody"]["content"]["application/json"]["example"]
         assert parse(json.dumps(example).encode(), ServerLimits().upload_bytes) is not None
@@ -63,7 +63,7 @@ def test_it_has_the_routes_that_there_are() -> None:
 
 
 def test_it_has_the_error_types_that_there_are() -> None:
-    described = set(DOCUMENT["components"]["schemas"]["Error"]["properties"]["error_type"]["enum"])
+    described = set(DOCUMENT["components"]["schemas"]["ErrorBody"]["properties"]["error_type"]["enum"])
     assert described == {*_ERROR_TYPES.values(), "Backend", "Empty"}
 
 
