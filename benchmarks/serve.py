@@ -51,8 +51,8 @@ from stair_es.search.query import SearchQuery
 from stair_es.types import SparseVector
 from stair_es.web.search.facet_scales import build_profile_request, parse_profiles
 from stair_es.web.search.facets import Facet, build_facets_request, list_facet_fields, list_facets
+from stair_es.web.search.params import DEFAULT_K, SearchParams
 from stair_es.web.search.query import QueryPlan, build_page_request
-from stair_es.web.search.schemas import DEFAULT_K, SearchParams
 
 LOADS = 3
 INDEX, WAY = "serve-bench", QueryPlan(query_type="rank_features", max_clauses=1024)

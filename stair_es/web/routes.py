@@ -18,7 +18,7 @@ from stair_es.web.errors import RequestRejected
 from stair_es.web.hooks import ROUTE_PATTERN_KEY
 from stair_es.web.images.download import DownloadResponse
 from stair_es.web.request_body import BodyReader, check_json_type, get_media_type
-from stair_es.web.search.schemas import SearchParams, parse_search_params
+from stair_es.web.search.params import SearchParams, parse_search_params
 from stair_es.web.search.serializers import LARGE_THUMBNAIL_PX, encode_json
 
 if TYPE_CHECKING:

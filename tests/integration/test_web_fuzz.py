@@ -14,7 +14,7 @@ from support.corpora.web_corpus import Corpus, ingest_corpus
 from support.servers.hostile_http_server import PageClient, serve_page
 
 from stair_es.cluster.client.connection import Connection
-from stair_es.web.search.schemas import SEARCH_METHODS
+from stair_es.web.search.params import SEARCH_METHODS
 
 QUESTIONS = 75
 

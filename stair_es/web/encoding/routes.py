@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from stair_es._version import __version__
 from stair_es.feature_names import escape_feature
 from stair_es.search.query_encoder import MAX_READ_CHARS
+from stair_es.types import SparseVector
 from stair_es.web.auth import HEALTH_PATH
+from stair_es.web.encoding.batching import BatchLimits
 from stair_es.web.encoding.openapi import build_openapi_document
 from stair_es.web.encoding.schemas import (
     DEFAULT_HITS,
@@ -35,18 +38,12 @@ from stair_es.web.encoding.schemas import (
     parse_encode_request,
     parse_query_request,
 )
+from stair_es.web.encoding.service import EncodedInputs, EncodingService
 from stair_es.web.errors import RequestRejected, get_error_type
+from stair_es.web.hooks import ServerHooks
+from stair_es.web.limits import ServerLimits
 from stair_es.web.request_body import BodyReader, check_json_type
 from stair_es.web.routes import PatternRoute
-
-if TYPE_CHECKING:
-    from starlette.routing import Route
-
-    from stair_es.types import SparseVector
-    from stair_es.web.encoding.batching import BatchLimits
-    from stair_es.web.encoding.service import EncodedInputs, EncodingService
-    from stair_es.web.hooks import ServerHooks
-    from stair_es.web.limits import ServerLimits
 
 RequestT = TypeVar("RequestT")
 _MAX_INLINE_BYTES = 64 * 1024

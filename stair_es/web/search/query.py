@@ -30,15 +30,15 @@ from stair_es.search.request import (
 )
 from stair_es.search.results import SearchResult, TokenContribution, parse_search_response
 from stair_es.types import SparseVector
-from stair_es.web.search.conditions import build_condition_clauses
 from stair_es.web.search.facets import TOP_TOKENS_FIELD
+from stair_es.web.search.params import build_condition_clauses
 
 if TYPE_CHECKING:
     from stair_es.model.base import Encoder
     from stair_es.search.dsl.mapped_fields import MappedField
     from stair_es.search.dsl.select import QueryType
     from stair_es.token_policy import TokenPolicy
-    from stair_es.web.search.schemas import SearchParams
+    from stair_es.web.search.params import SearchParams
 
 _UNESCAPED_SLASH = re.compile(r"(?<!\\)((?:\\\\)*)/")
 """An unescaped slash. It would begin a regular expression, which engines compile without a limit:

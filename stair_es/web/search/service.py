@@ -28,6 +28,7 @@ from stair_es.web.errors import RequestRejected, build_not_found
 from stair_es.web.search import serializers
 from stair_es.web.search.content_facts import ContentFacts, is_hidden_token, list_field_facts
 from stair_es.web.search.facets import build_facets_request, list_facet_fields, list_facets, serialize_facets
+from stair_es.web.search.params import SearchParams
 from stair_es.web.search.query import (
     WeightedQuery,
     build_browsing_query,
@@ -40,7 +41,6 @@ from stair_es.web.search.query import (
     parse_browsing_response,
     parse_oldest_date,
 )
-from stair_es.web.search.schemas import SearchParams
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster

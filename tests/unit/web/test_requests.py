@@ -7,6 +7,7 @@ import pytest
 from stair_es.errors import QueryError
 from stair_es.search.query import SearchQuery
 from stair_es.types import SparseVector
+from stair_es.web.search.params import SearchParams
 from stair_es.web.search.query import (
     QueryPlan,
     build_browsing_request,
@@ -16,7 +17,6 @@ from stair_es.web.search.query import (
     parse_browsing_response,
     parse_oldest_date,
 )
-from stair_es.web.search.schemas import SearchParams
 
 PLAN = QueryPlan(query_type="rank_features", max_clauses=1024)
 CAR = SparseVector.from_mapping({"car": 2.0, "a.b": 1.0})

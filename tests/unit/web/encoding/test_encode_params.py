@@ -28,7 +28,7 @@ from stair_es.web.errors import RequestRejected
 IMAGE = "data:image/jpeg;base64,AAAA"
 IMAGE_BYTES = bytes(3)
 MAX_IMAGE_BYTES = 3_000_000
-BODY_BYTES = 8 * 1024 * 1024
+BODY_BYTES = 4 * 1024 * 1024
 LONG = "x" * (MAX_TEXT_CHARS + 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from stair_es.web.encoding.openapi import build_openapi_document
 from stair_es.web.encoding.routes import DENSE_PATHS, EncodingRoutes
 from stair_es.web.encoding.schemas import parse_embed_request, parse_encode_request, parse_query_request
 from stair_es.web.encoding.service import EncodingService
-from stair_es.web.errors import _ERROR_TYPES
+from stair_es.web.errors import _ERROR_TYPES, RequestRejected
 from stair_es.web.hooks import ServerHooks
 from stair_es.web.limits import ServerLimits
 
@@ -87,3 +88,6 @@ def test_it_has_the_error_types_that_there_are() -> None:
 def test_schemas_accept_what_the_parsers_accept(name: str, value: dict[str, Any], is_valid: bool) -> None:
     schema = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
     assert OAS31Validator(schema).is_valid(value) is is_valid
+    parse = parse_encode_request if name == "EncodeRequest" else parse_query_request
+    with nullcontext() if is_valid else pytest.raises(RequestRejected):
+        parse(json.dumps(value).encode(), ServerLimits().upload_bytes)

@@ -10,7 +10,6 @@ import pytest
 
 from stair_es.errors import QueryError
 from stair_es.search.dsl.mapped_fields import MappedField, list_mapped_fields
-from stair_es.web.search.conditions import Condition
 from stair_es.web.search.facet_scales import (
     MAX_BUCKETS,
     FieldProfile,
@@ -29,6 +28,7 @@ from stair_es.web.search.facets import (
     make_label,
     serialize_facets,
 )
+from stair_es.web.search.params import Condition
 
 DAY_MS = 86_400_000
 TYPES = {

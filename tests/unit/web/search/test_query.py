@@ -8,9 +8,8 @@ from stair_es.errors import QueryError
 from stair_es.search.dsl.mapped_fields import MappedField
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import ImageSpec, Pixels, SparseVector
-from stair_es.web.search.conditions import Condition
+from stair_es.web.search.params import Condition, SearchParams
 from stair_es.web.search.query import TokenNormalizer, WeightedQuery, build_browsing_query, build_filters, build_weighted_query
-from stair_es.web.search.schemas import SearchParams
 
 STORED = SparseVector.from_mapping({"cat": 0.5, "doggo": 0.25})
 FIELDS = {"top_tokens": MappedField(name="top_tokens", type="keyword", kind="keyword", path="top_tokens")}

@@ -5,13 +5,16 @@ import json
 import pytest
 
 from stair_es.web.errors import RequestRejected
-from stair_es.web.search.conditions import MAX_CONDITION_VALUES, MAX_CONDITIONS, MAX_VALUE_CHARS, Condition
-from stair_es.web.search.schemas import (
+from stair_es.web.search.params import (
+    MAX_CONDITION_VALUES,
+    MAX_CONDITIONS,
     MAX_K,
     MAX_LIST_ITEMS,
     MAX_TEXT_CHARS,
     MAX_TOKEN_CHARS,
+    MAX_VALUE_CHARS,
     MAX_VECTOR_TOKENS,
+    Condition,
     SearchParams,
     parse_search_params,
 )

@@ -1,4 +1,4 @@
-"""Conditions on fields: their form, and their clauses for a mapping. Pure."""
+"""The parameters of a search, parsed from untrusted JSON; and the clauses of its conditions on fields. Pure."""
 
 from __future__ import annotations
 
@@ -6,24 +6,49 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
+import orjson
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from stair_es.errors import QueryError
 from stair_es.search.dsl.mapped_fields import MappedField, get_mapped_field
+from stair_es.web.request_body import parse_struct
 
+SearchMethod: TypeAlias = Literal["stair", "bag", "bm25"]
+SEARCH_METHODS: tuple[SearchMethod, ...] = get_args(SearchMethod)
+
+MAX_TEXT_CHARS = 2000
+MAX_TOKEN_CHARS = 512
+MAX_ID_CHARS = 2048
+MAX_LIST_ITEMS = 64
+MAX_VECTOR_TOKENS = 4096
+MAX_K = 200
+MAX_FACTOR = 1e6
+DEFAULT_K = 24
 MAX_CONDITIONS = 32
 MAX_CONDITION_VALUES = 64
 MAX_VALUE_CHARS = 8192
 _MAX_FIELD_CHARS = 512
 _BOUNDS = ("gte", "gt", "lte", "lt")
-CONDITION_EXAMPLE = 'Write it like {"field": "format", "any": ["JPEG"]} or {"field": "width", "gte": 800}.'
-
-_Text = Annotated[str, Meta(max_length=MAX_VALUE_CHARS)]
-_Bound: TypeAlias = _Text | int | float
-ConditionValue: TypeAlias = _Text | bool | int | float
+_Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
+_Token = Annotated[str, Meta(max_length=MAX_TOKEN_CHARS)]
+_Tokens = Annotated[tuple[_Token, ...], Meta(max_length=MAX_LIST_ITEMS)]
+_Weights = Annotated[dict[_Token, Annotated[float, Meta(ge=0)]], Meta(max_length=MAX_VECTOR_TOKENS)]
+_Factors = Annotated[dict[_Token, Annotated[float, Meta(ge=0, le=MAX_FACTOR)]], Meta(max_length=MAX_VECTOR_TOKENS)]
+_String = Annotated[str, Meta(max_length=MAX_VALUE_CHARS)]
+_Bound: TypeAlias = _String | int | float
+ConditionValue: TypeAlias = _String | bool | int | float
 _Values = Annotated[tuple[ConditionValue, ...], Meta(min_length=1, max_length=MAX_CONDITION_VALUES)]
+
+_REMEDIES = {
+    "": 'Send an object, such as {"text": "red car"}.',
+    "filters": 'Write it like {"field": "format", "any": ["JPEG"]} or {"field": "width", "gte": 800}.',
+    "k": "Use `after` for further pages.",
+    "after": "Use `after` of the previous page.",
+    "method": f"Available: {', '.join(SEARCH_METHODS)}.",
+}
 
 _DATE = re.compile(
     r"\d{4}(?:-(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12]\d|3[01])"
@@ -83,6 +108,49 @@ class Condition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def is_exclusive(self) -> bool:
         """Whether another value of the field would be an alternative, so that its own facet must not be narrowed by it."""
         return not self.all
+
+
+class SearchParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of a search on the page."""
+
+    text: _Text = ""
+    """A query string: `beach -people +dog^2`."""
+    similar_to: Annotated[str, Meta(max_length=MAX_ID_CHARS)] = ""
+    """Id of a document whose tokens are added to the query."""
+    vector: _Weights = {}
+    """Tokens with weights, such as those of a dropped image."""
+    factors: _Factors = {}
+    """Token -> factor of its weight; for a token that the query lacks, its weight."""
+    require: _Tokens = ()
+    exclude: _Tokens = ()
+    filters: Annotated[tuple[Condition, ...], Meta(max_length=MAX_CONDITIONS)] = ()
+    """Conditions on fields, all of which an image must meet."""
+    filter: _Text = ""
+    """A query string."""
+    k: Annotated[int, Meta(ge=1, le=MAX_K)] = DEFAULT_K
+    after: tuple[Any, ...] | None = None
+    """The cursor of a page. Its values are checked where they are used."""
+    method: SearchMethod = "stair"
+
+    @property
+    def is_browsing(self) -> bool:
+        """Whether there is nothing to rank by, so that the newest images are wanted."""
+        return not (self.text.strip() or self.similar_to or self.vector or self.factors)
+
+
+def parse_search_params(body: bytes) -> SearchParams:
+    """Parse the body of a search request.
+
+    Raises:
+        RequestRejected: If it is not JSON, has an unknown field, or a value of another type or size.
+    """
+    params = parse_struct(body, SearchParams, _REMEDIES, orjson.loads, 400)
+    return replace(
+        params,
+        vector={token: weight for token, weight in params.vector.items() if weight > 0},
+        require=tuple(dict.fromkeys(params.require)),
+        exclude=tuple(dict.fromkeys(params.exclude)),
+    )
 
 
 def build_condition_clauses(conditions: Iterable[Condition], fields: Mapping[str, MappedField]) -> list[dict[str, Any]]:
