@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from opensearchpy import exceptions
-
 from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.errors import AuthenticationFailed, ClusterError
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from opensearchpy.exceptions import NotFoundError, RequestError, TransportError
-
 from stair_es.cluster.client.capabilities import get_cluster_info, list_cluster_plugins
 from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.index.mappings import get_mappings_by_index
 from stair_es.errors import ClusterError, QueryError, ResourceError, UsageError
 from stair_es.search.dsl.select import IndexFields, select_query_type
@@ -113,7 +112,7 @@ def publish_template(cluster: Cluster, search_template: SearchTemplate) -> Templ
     try:
         with translate_errors(cluster.connection, passthrough=_is_mustache_error):
             cluster.client.put_script(id=search_template.id, body=search_template.body)
-    except RequestError:
+    except exceptions.RequestError:
         raise ClusterError(
             f"{cluster.connection.safe_url} doesn't support mustache, so it can't store search templates",
             "OpenSearch and Elasticsearch include the module lang-mustache by default: check whether it was removed.",
@@ -143,7 +142,7 @@ def get_stored_source(cluster: Cluster, id_: str) -> str | None:
     try:
         with translate_errors(cluster.connection, passthrough=lambda error: error.status_code == 404):
             response = cluster.client.get_script(id=id_)
-    except NotFoundError:
+    except exceptions.NotFoundError:
         return None
     return str(response["script"]["source"])
 
@@ -157,13 +156,13 @@ def delete_template(cluster: Cluster, id_: str) -> bool:
     try:
         with translate_errors(cluster.connection, passthrough=lambda error: error.status_code == 404):
             cluster.client.delete_script(id=id_)
-    except NotFoundError:
+    except exceptions.NotFoundError:
         return False
     return True
 
 
-def _is_mustache_error(error: TransportError) -> bool:
-    return isinstance(error, RequestError) and "mustache" in str(error.info)
+def _is_mustache_error(error: exceptions.TransportError) -> bool:
+    return isinstance(error, exceptions.RequestError) and "mustache" in str(error.info)
 
 
 def _expand_partials(name: str, query_type: TokensType) -> str:

@@ -105,6 +105,11 @@ def test_two_files_import_ray() -> None:
     assert importing == {"stair_es/system/ray_session.py", "stair_es/training/ray_train.py"}
 
 
+def test_one_file_imports_opensearch_py() -> None:
+    using = [path for path in _files(ROOT / "stair_es") if any(n.split(".")[0] == "opensearchpy" for n in _imports(path))]
+    assert [path.relative_to(ROOT).as_posix() for path in using] == ["stair_es/cluster/client/opensearch.py"]
+
+
 def list_loaded(code: str) -> set[str]:
     """Return the modules that a new process has loaded after this code."""
     code += "\nimport sys\nprint(*sys.modules)"
@@ -117,6 +122,18 @@ def test_help_loads_nothing_heavy() -> None:
     loaded = list_loaded("import stair_es.cli.main")
     assert "stair_es.cli.main" in loaded
     assert not heavy & loaded
+
+
+def test_an_ingest_loads_neither_aiohttp_nor_torch() -> None:
+    loaded = list_loaded("import stair_es.ingest.executors.ray, stair_es.ingest.stages, stair_es.ingest.sinks.cluster")
+    assert "opensearchpy" in loaded
+    assert not loaded & {"aiohttp", "torch", "ray"}
+
+
+def test_a_program_may_use_the_asynchronous_client_as_well() -> None:
+    pytest.importorskip("aiohttp")
+    code = "import stair_es.cluster.client.opensearch\nfrom opensearchpy import AsyncOpenSearch\nassert AsyncOpenSearch"
+    assert "aiohttp" in list_loaded(code)
 
 
 def test_texts_load_no_image_modules() -> None:

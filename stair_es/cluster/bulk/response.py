@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from opensearchpy import exceptions
-
 from stair_es.cluster.client.exceptions import explain_reason
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.client.retry import is_retryable_error
 from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.retry import BUSY_STATUSES

@@ -40,8 +40,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from opensearchpy import exceptions
-
 from stair_es.cluster.bulk.actions import (
     SerializedAction,
     build_delete_action,
@@ -63,6 +61,7 @@ from stair_es.cluster.bulk.response import (
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.exceptions import choose_grant_remedy, translate_errors
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.client.retry import get_retry_after_s, log_retry
 from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexMismatch

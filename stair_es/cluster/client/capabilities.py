@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from opensearchpy import exceptions
-
 from stair_es.cluster.client.exceptions import get_error_reason, translate_errors
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.client.retry import INTERACTIVE_RETRY, NO_RETRY, is_busy_error, retry_call
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, QueryError, UnsupportedTarget

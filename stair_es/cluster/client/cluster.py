@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from opensearchpy import OpenSearch
-
     from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.opensearch import OpenSearch
 
 _T = TypeVar("_T")
 

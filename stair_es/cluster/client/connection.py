@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from opensearchpy import OpenSearch, Urllib3AWSV4SignerAuth
-
 from stair_es.cluster.client import tls
 from stair_es.cluster.client.auth import SecuritySettings, read_secret, read_security_settings, resolve_url_login
+from stair_es.cluster.client.opensearch import OpenSearch, Urllib3AWSV4SignerAuth
 from stair_es.cluster.client.transport import NodeConnection, RequestHook
 from stair_es.config.defaults import ENV_URL
 from stair_es.embedded_node.lifecycle import find_node_url

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from opensearchpy import exceptions
-
 from stair_es.cluster.client import tls
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexClosed, MissingModule, NotASearchCluster
 from stair_es.retry import BUSY_STATUSES
 

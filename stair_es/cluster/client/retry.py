@@ -6,10 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from opensearchpy import exceptions
-
 from stair_es.cluster.client import tls
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.retry import BUSY_STATUSES, RetryPolicy, parse_retry_after
 
 if TYPE_CHECKING:

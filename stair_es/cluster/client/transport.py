@@ -8,9 +8,8 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from opensearchpy import Urllib3HttpConnection, exceptions
-
 from stair_es.cluster.client import tls
+from stair_es.cluster.client.opensearch import Urllib3HttpConnection, exceptions
 
 _ANY_STATUS = range(100, 1000)
 

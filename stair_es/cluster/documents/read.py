@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from opensearchpy import exceptions
+from stair_es.cluster.client.opensearch import exceptions
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
     from stair_es.cluster.client.cluster import Cluster
+    from stair_es.cluster.client.opensearch import OpenSearch
 
 DOCUMENT_ORDER: Sequence[Mapping[str, Any]] = [{"uri": "asc"}, {"sha256": "asc"}]
 """The content, too: a URI may have a document for each content that it had."""

@@ -17,9 +17,8 @@ from stair_es.errors import IndexMismatch, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from opensearchpy import OpenSearch
-
     from stair_es.cluster.client.cluster import Cluster
+    from stair_es.cluster.client.opensearch import OpenSearch
     from stair_es.cluster.metadata.index_metadata import WriteTarget
 
 

@@ -10,8 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from opensearchpy import exceptions
-
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.metadata.index_metadata import (
     IndexSpec,
     WriteTarget,
@@ -35,9 +34,8 @@ from stair_es.errors import IndexMismatch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from opensearchpy import OpenSearch
-
     from stair_es.cluster.client.cluster import Cluster
+    from stair_es.cluster.client.opensearch import OpenSearch
     from stair_es.token_policy import TokenPolicy
 
 logger = logging.getLogger(__name__)

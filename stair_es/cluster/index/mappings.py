@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from opensearchpy.exceptions import NotFoundError
-
 from stair_es import resources
 from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.client.retry import INTERACTIVE_RETRY, is_busy_error, retry_call
 from stair_es.errors import ResourceError, UnsupportedTarget
 
@@ -40,7 +39,7 @@ def get_mappings_by_index(cluster: Cluster, name: str) -> dict[str, Any]:
         try:
             call = partial(cluster.client.indices.get_mapping, index=name)
             response: dict[str, Any] = retry_call(call, cluster.connection, INTERACTIVE_RETRY, should_retry=is_busy_error)
-        except NotFoundError:
+        except exceptions.NotFoundError:
             return {}
     return response
 

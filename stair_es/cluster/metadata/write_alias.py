@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opensearchpy import exceptions
-
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
     from stair_es.cluster.client.cluster import Cluster
+    from stair_es.cluster.client.opensearch import OpenSearch
 
 WRITE_ALIAS_OPTIONS = {"is_write_index": True}
 """Options of the alias: writes go to this index, even if another index is given the alias, too."""

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from opensearchpy import exceptions
-
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.cluster.documents.document import parse_policy_undo, parse_token_weights
 from stair_es.cluster.documents.read import count_matches

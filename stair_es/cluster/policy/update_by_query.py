@@ -7,17 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from opensearchpy import exceptions
-
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import choose_grant_remedy, get_error_reason
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.errors import AuthenticationFailed, ClusterError, UnsupportedTarget
 from stair_es.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
+    from stair_es.cluster.client.opensearch import OpenSearch
 
 logger = logging.getLogger(__name__)
 

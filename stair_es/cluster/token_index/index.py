@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from opensearchpy import exceptions
-
 from stair_es import resources
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.metadata.index_metadata import (
     MAX_INDEX_NAME_BYTES,
     TOKEN_INDEX_SUFFIX,
@@ -26,9 +25,8 @@ from stair_es.cluster.token_index.readers import check_pageable_mapping
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
     from stair_es.cluster.client.cluster import Cluster
+    from stair_es.cluster.client.opensearch import OpenSearch
 
 
 def make_token_alias(alias: str) -> str:

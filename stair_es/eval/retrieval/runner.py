@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from opensearchpy import exceptions
-
 from stair_es._itertools import batched
 from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.index.lifecycle import open_index
 from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.errors import ClusterError, QueryError
