@@ -13,7 +13,7 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document
 from stair_es.cluster.index.mappings import build_index_body
-from stair_es.search.dsl.rank_features import build_rank_features_query
+from stair_es.search.dsl.select import build_rank_features_query
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from stair_es.cluster.index.mappings import build_index_body
 from stair_es.errors import ClusterError, QueryError
 from stair_es.feature_names import escape_feature
 from stair_es.search.dsl.pagination import SORT_ORDER
-from stair_es.search.dsl.rank_features import build_rank_features_query
+from stair_es.search.dsl.select import build_rank_features_query
 from stair_es.search.templates import (
     TEMPLATE_NAMES,
     build_template,

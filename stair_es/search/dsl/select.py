@@ -1,32 +1,35 @@
-"""Select the query type by the capabilities of cluster and index, or by the user's choice. Pure, except for `plugins`."""
+"""Query types: the clause of a vector in each, and the one that suits cluster and index, or that the user requests.
+
+Pure, except for `plugins`: any client can send the clauses.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 from stair_es.cluster.client.capabilities import NEURAL_SEARCH
+from stair_es.cluster.documents.document import IMPACT_SCALE, is_single_term
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import QueryError
-from stair_es.search.dsl.impacts import IMPACTS_FIELD, build_impacts_query
-from stair_es.search.dsl.neural_sparse import build_neural_sparse_query
-from stair_es.search.dsl.rank_features import TOKENS_FIELD, build_rank_features_query, build_sparse_vector_query
+from stair_es.feature_names import escape_feature
+from stair_es.search.dsl.weights import SparseQuery, finish_sparse_query, fit_to_limits
 from stair_es.types import QueryType as QueryType
+from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.capabilities import ClusterInfo
-    from stair_es.search.dsl.weights import SparseQuery
-    from stair_es.types import SparseVector
+
+TOKENS_FIELD = "tokens"
+IMPACTS_FIELD = "impacts"
+MAX_QUERY_TOKEN_WEIGHT = 64.0
+"""Lucene's limit for the weight of a linear feature query, which the plugin passes on unchanged."""
+_MIN_SCALED_WEIGHT = 2.0**-120
+"""Below this, float32 loses digits; tokens that scaling brings below it are reported as truncated."""
 
 QUERY_TYPES: tuple[QueryType, ...] = get_args(QueryType)
-
-_BUILDERS: Mapping[QueryType, Callable[..., SparseQuery]] = {
-    "rank_features": build_rank_features_query,
-    "neural_sparse": build_neural_sparse_query,
-    "sparse_vector": build_sparse_vector_query,
-    "impacts": build_impacts_query,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,3 +144,103 @@ def _find_missing_plugin(query_type: QueryType, cluster_info: ClusterInfo, plugi
 def _suggest_query_type(cluster_info: ClusterInfo, fields: IndexFields) -> str:
     found = _find_possible_type(cluster_info, fields)
     return f"Omit --query-type: {found} is possible here." if found else "Use another index."
+
+
+def build_rank_features_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
+    """Build a query whose score is the dot product of `vector` and a document's `field`.
+
+    Args:
+        vector: The query vector.
+        field: The `rank_features` field.
+        max_clauses: The clause limit of the engine; the heaviest tokens are kept.
+
+    Raises:
+        QueryError: If no token is left (an empty `bool` would match every document), or a weight or token is invalid.
+    """
+    kept = fit_to_limits(vector, max_clauses)
+    clause = {"bool": {"should": [_build_rank_feature(f"{field}.{escape_feature(token)}", boost) for token, boost in kept]}}
+    return finish_sparse_query(clause, kept, vector)
+
+
+def build_sparse_vector_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
+    """Build the same query for Elasticsearch's `sparse_vector`, without its pruning of frequent, light tokens.
+
+    Elasticsearch 8 creates a clause for each token, so `max_clauses` limits them here, too.
+
+    Raises:
+        QueryError: As for `build_rank_features_query`.
+    """
+    kept = fit_to_limits(vector, max_clauses)
+    tokens = {escape_feature(token): boost for token, boost in kept}
+    return finish_sparse_query({"sparse_vector": {"field": field, "query_vector": tokens, "prune": False}}, kept, vector)
+
+
+def _build_rank_feature(field: str, boost: float) -> dict[str, Any]:
+    return {"rank_feature": {"field": field, "boost": boost, "linear": {}}}  # without `linear` it would be saturation
+
+
+def build_neural_sparse_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
+    """Build the dot product as `neural_sparse` on a `rank_features` field (OpenSearch 2.14 with the plugin neural-search).
+
+    The engine rejects weights above 64: all weights are then divided by a power of two, which `boost` multiplies back. Token
+    weights are given, since for a `query_text` the cluster would have to ask an encoder (docs/howto/text-in-cluster.md).
+
+    Raises:
+        QueryError: As for `build_rank_features_query`.
+    """
+    kept = fit_to_limits(vector, max_clauses)
+    scale = max(1.0, _round_to_power_of_two(kept[0][1] / MAX_QUERY_TOKEN_WEIGHT))
+    kept = _drop_tiny_weights(kept, scale)
+    tokens = {escape_feature(token): boost / scale for token, boost in kept}
+    return finish_sparse_query(
+        {"neural_sparse": {field: {"query_tokens": tokens, **_build_boost(scale)}}}, kept, vector, scale=scale
+    )
+
+
+def _round_to_power_of_two(ratio: float) -> float:
+    """Return the least power of two >= `ratio`: dividing by it changes no digit of a weight."""
+    mantissa, exponent = math.frexp(ratio)
+    return math.ldexp(1.0, exponent - 1 if mantissa == 0.5 else exponent)
+
+
+def _drop_tiny_weights(kept: list[tuple[str, float]], scale: float) -> list[tuple[str, float]]:
+    return [(token, boost) for token, boost in kept if boost / scale >= _MIN_SCALED_WEIGHT]
+
+
+def _build_boost(scale: float) -> dict[str, Any]:
+    return {} if scale == 1 else {"boost": scale}
+
+
+def build_impacts_query(vector: SparseVector, *, field: str = IMPACTS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
+    """Build the dot product of `vector` and the quantized weights in `field`; each is off by half a thousandth at most.
+
+    Tokens that the field can't contain (pieces like `##ing`, punctuation) are reported as truncated. The field folds case: of two
+    tokens that differ only in case, the heavier one is sent.
+
+    Raises:
+        QueryError: As for `build_rank_features_query`, or if the field can't contain any of the tokens.
+    """
+    terms: dict[str, tuple[str, float]] = {}
+    for token, boost in fit_to_limits(vector, max(1, len(vector))):
+        if is_single_term(token):
+            terms.setdefault(_fold_case(token), (token, boost))
+    if not terms:
+        raise QueryError(f"the field {field!r} contains whole words only, and the query has none", "Use another --query-type.")
+    if max_clauses < 1:
+        raise QueryError(f"max_clauses must be at least 1, got {max_clauses}")
+    selected = list(terms.items())[:max_clauses]
+    clauses = [{"term": {field: {"value": term, "boost": boost / IMPACT_SCALE}}} for term, (_, boost) in selected]
+    return finish_sparse_query({"bool": {"should": clauses}}, [kept for _, kept in selected], vector)
+
+
+def _fold_case(word: str) -> str:
+    """Fold case like the engine's `lowercase` filter: character by character, each to one character."""
+    return "".join(c.lower()[0] for c in word)
+
+
+_BUILDERS: Mapping[QueryType, Callable[..., SparseQuery]] = {
+    "rank_features": build_rank_features_query,
+    "neural_sparse": build_neural_sparse_query,
+    "sparse_vector": build_sparse_vector_query,
+    "impacts": build_impacts_query,
+}

@@ -6,7 +6,7 @@ import pytest
 
 from stair_es.errors import QueryError
 from stair_es.search.dsl.filters import FilterField, list_filter_fields, parse_filter
-from stair_es.search.dsl.rank_features import build_rank_features_query
+from stair_es.search.dsl.select import build_rank_features_query
 from stair_es.search.index_info import IndexInfo
 from stair_es.search.query import SearchQuery
 from stair_es.types import SparseVector

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.search.dsl.rank_features import build_rank_features_query
+from stair_es.search.dsl.select import build_rank_features_query
 from stair_es.search.query import SearchQuery
 from stair_es.search.request import build_search_request
 from stair_es.types import SparseVector

@@ -14,9 +14,16 @@ from stair_es import resources
 from stair_es.cluster.client.capabilities import NEURAL_SEARCH, ClusterInfo, Distribution
 from stair_es.errors import QueryError
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
-from stair_es.search.dsl.impacts import build_impacts_query
-from stair_es.search.dsl.neural_sparse import MAX_QUERY_TOKEN_WEIGHT, build_neural_sparse_query
-from stair_es.search.dsl.select import QUERY_TYPES, IndexFields, QueryType, build_sparse_query, select_query_type
+from stair_es.search.dsl.select import (
+    MAX_QUERY_TOKEN_WEIGHT,
+    QUERY_TYPES,
+    IndexFields,
+    QueryType,
+    build_impacts_query,
+    build_neural_sparse_query,
+    build_sparse_query,
+    select_query_type,
+)
 from stair_es.types import SparseVector
 
 GOLDEN = sorted((Path(__file__).parents[3] / "golden" / "query_types").glob("*.json"))
