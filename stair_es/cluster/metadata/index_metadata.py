@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.documents.document import DOCUMENT_VERSION
+from stair_es.cluster.documents.document import DOCUMENT_VERSION, DocumentSettings
 from stair_es.errors import IndexMismatch, UsageError
 
 if TYPE_CHECKING:
@@ -131,6 +131,12 @@ def build_token_index_meta(index: str, alias: str) -> dict[str, Any]:
 def get_content_type(meta: Mapping[str, Any]) -> str:
     """Return the content type in the metadata of an index: an index of texts never replaces one of images, nor the reverse."""
     return "texts" if "texts" in (meta.get("settings") or {}) else "images"
+
+
+def get_top_token_count(index: Mapping[str, Any]) -> int:
+    """Return the length of `top_tokens` in the documents of an index, from a GET mapping response."""
+    settings = get_index_meta(index).get("settings", {})
+    return int(settings.get("top_token_count", DocumentSettings().top_token_count))
 
 
 def has_thumbnails(index: Mapping[str, Any]) -> bool:

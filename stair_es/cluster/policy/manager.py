@@ -29,8 +29,7 @@ from stair_es.cluster.metadata.policy_state import (
     list_missing_policy_fields,
     parse_policy_state,
 )
-from stair_es.cluster.metadata.token_fields import TokenFieldLayout
-from stair_es.cluster.policy.script import build_affected_query, build_policy_script
+from stair_es.cluster.policy.script import TokenFieldLayout, build_affected_query, build_policy_script
 from stair_es.cluster.policy.update_by_query import UpdateByQueryTask, UpdateLimits, UpdateProgress, check_script_support
 from stair_es.cluster.token_index.index import get_token_index_state
 from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index

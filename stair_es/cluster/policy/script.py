@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from stair_es import feature_names
-from stair_es.cluster.metadata.token_fields import TokenFieldLayout
+from stair_es.cluster.metadata.index_metadata import get_top_token_count
 from stair_es.token_policy import TokenPolicy
 
 _OTHER_CLAUSES = 8
 """Clauses of the query in addition to those for tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenFieldLayout:
+    """Layout of the token fields of an index."""
+
+    vector: str
+    """Field type of `tokens`."""
+    top_token_count: int
+    """Length of `top_tokens`."""
+    max_clauses: int
+    """Maximum number of clauses per query."""
+
+    @classmethod
+    def from_index(cls, index: Mapping[str, Any], max_clauses: int) -> TokenFieldLayout:
+        """Build the layout from a GET index response."""
+        tokens = index.get("mappings", {}).get("properties", {}).get("tokens", {})
+        return cls(
+            vector=tokens.get("type", "rank_features"), top_token_count=get_top_token_count(index), max_clauses=max_clauses
+        )
 
 
 def build_policy_script(policy: TokenPolicy | None, layout: TokenFieldLayout) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from stair_es.cluster.metadata.index_metadata import (
     make_write_alias,
 )
 from stair_es.cluster.metadata.write_alias import WRITE_ALIAS_OPTIONS
-from stair_es.cluster.token_index.readers import check_pageable_mapping
+from stair_es.cluster.token_index.documents import check_pageable_mapping
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:

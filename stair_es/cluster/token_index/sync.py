@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
 from stair_es.cluster.documents.read import count_matches
-from stair_es.cluster.metadata.token_fields import TokenFieldLayout
+from stair_es.cluster.metadata.index_metadata import get_top_token_count
 from stair_es.cluster.metadata.write_alias import ensure_write_alias
-from stair_es.cluster.token_index.documents import TokenDocuments, build_token_documents
+from stair_es.cluster.token_index.documents import ImageIndexReader, TokenDocuments, TokenIndexReader, build_token_documents
 from stair_es.cluster.token_index.index import (
     create_token_index,
     delete_orphan_token_indices,
@@ -24,12 +24,11 @@ from stair_es.cluster.token_index.index import (
     make_token_index_name,
     swap_token_alias,
 )
-from stair_es.cluster.token_index.readers import ImageIndexReader, TokenIndexReader
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
-    from stair_es.cluster.token_index.readers import SourceDocument, TokenSummary
+    from stair_es.cluster.token_index.documents import SourceDocument, TokenSummary
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +115,7 @@ def _sync_indices(cluster: Cluster, index: str, identity: str, policy: BulkPolic
         images=images,
         tokens=tokens,
         writer=BulkWriter(cluster=cluster, index=name, policy=replace(policy, max_chunk_docs=_MAX_CHUNK_DOCS)),
-        top_token_count=TokenFieldLayout.from_index(described, 0).top_token_count,
+        top_token_count=get_top_token_count(described),
     )
     _TokenIndexSync(images, tokens, writer).run()
     return TokenIndexReport(

@@ -12,6 +12,7 @@ from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.metadata.index_metadata import IndexSpec
+from stair_es.cluster.token_index.documents import check_pageable_mapping
 from stair_es.cluster.token_index.index import (
     TokenIndexState,
     create_token_index,
@@ -19,7 +20,6 @@ from stair_es.cluster.token_index.index import (
     get_token_index_state,
     make_token_index_name,
 )
-from stair_es.cluster.token_index.readers import check_pageable_mapping
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES
 from stair_es.config.settings import Settings
 from stair_es.errors import UsageError

@@ -15,8 +15,7 @@ from stair_es.cluster.metadata.policy_state import (
     check_policy_matches,
     parse_policy_state,
 )
-from stair_es.cluster.metadata.token_fields import TokenFieldLayout
-from stair_es.cluster.policy.script import build_affected_query, build_policy_script
+from stair_es.cluster.policy.script import TokenFieldLayout, build_affected_query, build_policy_script
 from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
 from stair_es.errors import IndexMismatch, ResourceError
 from stair_es.token_policy import TokenPolicy

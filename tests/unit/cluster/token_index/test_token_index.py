@@ -22,9 +22,13 @@ from stair_es.cluster.metadata.index_metadata import (
     make_index_name,
     make_write_alias,
 )
-from stair_es.cluster.token_index.documents import build_token_documents, compute_source_version
+from stair_es.cluster.token_index.documents import (
+    TokenSummary,
+    build_token_documents,
+    check_pageable_mapping,
+    compute_source_version,
+)
 from stair_es.cluster.token_index.index import TokenIndexState, build_alias_actions, make_token_alias, make_token_index_name
-from stair_es.cluster.token_index.readers import TokenSummary, check_pageable_mapping
 from stair_es.cluster.token_index.sync import find_orphan_images, find_stale_images
 from stair_es.errors import IndexMismatch
 
