@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from urllib3.exceptions import ProtocolError
+
 from stair_es.cluster.client import tls
 from stair_es.cluster.client.opensearch import exceptions
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexClosed, MissingModule, NotASearchCluster
@@ -146,20 +148,18 @@ def explain_reason(error: object) -> tuple[type[ClusterError], str]:
 
 def _build_unreachable_error(error: exceptions.ConnectionError, where: str, connection: Connection) -> ClusterError:
     ssl_error = tls.find_ssl_error(error)
-    parts = urlsplit(where)
-    may_be_alert = not isinstance(error, exceptions.ConnectionTimeout) and not tls.is_permanent_tls_error(error)
-    if parts.scheme == "https" and parts.hostname and may_be_alert:
-        ssl_error = tls.get_tls_alert(parts.hostname, parts.port or 443, connection.security) or ssl_error
     if ssl_error is not None:
         remedy = tls.get_tls_remedy(ssl_error, connection.security.variables)
         return ClusterUnreachable(f"no TLS connection to {where}: {tls.describe_ssl_error(ssl_error)}", remedy)
     if _is_tls_expected(where):
         return _build_plain_http_error(where)
     reason = connection.redact(f"{getattr(error, 'info', error)}")
-    return ClusterUnreachable(
-        f"no search cluster answers at {where}: {reason}",
-        "Check --url / STAIR_ES_URL, or leave both out to use the embedded node.",
-    )
+    remedy = "Check --url / STAIR_ES_URL, or leave both out to use the embedded node."
+    if where.startswith("https:") and isinstance(getattr(error, "info", None), ProtocolError):
+        # a server that wants another certificate says so after the handshake: who writes by then only sees it hang up
+        option = connection.security.variables.get_option
+        remedy += f" If the cluster requires a client certificate: {option('client_cert')} and {option('client_key')}."
+    return ClusterUnreachable(f"no search cluster answers at {where}: {reason}", remedy)
 
 
 def _build_plain_http_error(where: str) -> ClusterError:

@@ -14,7 +14,6 @@ from stair_es.cluster.client.auth import SecuritySettings, SecurityVariables
 from stair_es.errors import UsageError
 
 _CONNECT_TIMEOUT_S = 3.0
-_LISTEN_TIMEOUT_S = 1.0
 # Messages of dropped connections, which are temporary; a rejected certificate will be rejected again.
 _TEMPORARY = ("EOF occurred", "UNEXPECTED_EOF", "BAD_RECORD_MAC", "DECRYPTION_FAILED", "timed out")
 
@@ -111,29 +110,6 @@ def get_peer_certificates(host: str, port: int, timeout_s: float = _CONNECT_TIME
         return der or ([own] if own else [])
 
 
-def get_tls_alert(host: str, port: int, security: SecuritySettings) -> ssl.SSLError | None:
-    """Get the server's TLS alert about our client certificate, or about its absence.
-
-    The server sends it after the handshake, and a client that is writing by then only sees a dropped connection. So this one only
-    listens. Nothing is sent.
-    """
-    context = _create_unverified_context()
-    if security.client_cert is not None:
-        _load_client_certificate(context, security.client_cert, security.client_key)
-    try:
-        with (
-            socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S) as connection,
-            context.wrap_socket(connection, server_hostname=host) as tls_socket,
-        ):
-            tls_socket.settimeout(_LISTEN_TIMEOUT_S)
-            tls_socket.recv(1)
-    except ssl.SSLError as error:
-        return error if "ALERT" in str(error).upper() else None
-    except OSError:
-        pass
-    return None
-
-
 def _create_unverified_context() -> ssl.SSLContext:
     """Create a context that trusts any server, only to inspect it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -199,9 +175,9 @@ def get_tls_remedy(error: ssl.SSLError, variables: SecurityVariables) -> str:
             return "Use a URL with a host name that the certificate is valid for."
         options = (f"{option(name)} / {variables[name]}" for name in ("ca_file", "ca_fingerprint"))
         return f"Give the authority that signed it: {', or '.join(options)}."
+    certificate = f"{option('client_cert')} and {option('client_key')}, valid and signed by its authority"
     if "ALERT" in text and any(word in text for word in ("CERTIFICATE", "UNKNOWN_CA", "UNKNOWN CA", "HANDSHAKE")):
-        certificate = f"{option('client_cert')} and {option('client_key')}"
-        return f"The cluster requires another certificate: {certificate}, valid and signed by its authority."
+        return f"The cluster requires another certificate: {certificate}."
     if any(sign in text for sign in ("WRONG_VERSION", "WRONG VERSION", "RECORD_LAYER", "RECORD LAYER", "HTTP_REQUEST")):
         return "The port speaks plain HTTP: use http:// if that is intended, or the TLS port."
-    return "Check that the port speaks TLS 1.2 or later."
+    return f"Check that the port speaks TLS 1.2 or later. If the cluster requires a client certificate: {certificate}."
