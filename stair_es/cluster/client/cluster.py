@@ -85,11 +85,7 @@ class Cluster:
         return self.call(self.client.search, index=index, body=dict(body), params=params, retry=retry)
 
     def refresh(self, index: str) -> None:
-        """Refresh an index, so that everything written is searchable.
-
-        Raises:
-            ClusterError: If the request fails.
-        """
+        """Refresh an index, so that everything written is searchable."""
         self.call(self.client.indices.refresh, index=index)
 
 

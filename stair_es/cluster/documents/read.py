@@ -61,11 +61,7 @@ def paginate_hits(
 
 
 def count_matches(cluster: Cluster, index: str, query: Mapping[str, Any]) -> int:
-    """Count the documents that match a query, as of the last refresh.
-
-    Raises:
-        ClusterError: If the request fails.
-    """
+    """Count the documents that match a query, as of the last refresh."""
     response = cluster.call(cluster.client.count, index=index, body={"query": dict(query)})
     return int(response["count"])
 

@@ -37,11 +37,7 @@ def swap_alias(cluster: Cluster, alias: str, target: WriteTarget) -> None:
 
 
 def get_alias_targets(cluster: Cluster, alias: str) -> list[str]:
-    """Get the targets of an alias; empty if the alias doesn't exist.
-
-    Raises:
-        ClusterError: If the request fails.
-    """
+    """Get the targets of an alias; empty if the alias doesn't exist."""
     return cluster.call(_read_alias_targets, cluster.client, alias)
 
 

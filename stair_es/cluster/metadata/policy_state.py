@@ -61,11 +61,7 @@ def parse_policy_state(index: Mapping[str, Any], name: str) -> PolicyState:
 
 
 def fetch_index_policy(cluster: Cluster, name: str) -> TokenPolicy | None:
-    """Fetch the current policy of an index.
-
-    Raises:
-        ClusterError: If the request fails.
-    """
+    """Fetch the current policy of an index."""
     found = cluster.call(cluster.client.indices.get_mapping, index=name)
     return parse_policy_state(found[name], name).policy
 

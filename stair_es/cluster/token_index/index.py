@@ -73,11 +73,7 @@ class TokenIndexState:
 
 
 def get_token_index_state(cluster: Cluster, alias: str) -> TokenIndexState:
-    """Get the state of the token indices.
-
-    Raises:
-        ClusterError: If the request fails.
-    """
+    """Get the state of the token indices."""
     return cluster.call(read_token_index_state, cluster.client, alias)
 
 
