@@ -39,7 +39,7 @@ from stair_es.cluster.bulk.actions import build_index_action, chunk_actions
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
-from stair_es.cluster.metadata.index_metadata import make_write_alias
+from stair_es.cluster.metadata.names import make_write_alias
 from stair_es.config.defaults import THUMBNAIL_PX
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec

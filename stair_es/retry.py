@@ -1,14 +1,21 @@
-"""Retries of HTTP requests: which statuses are temporary, and how long to wait."""
+"""Retries of HTTP requests: which statuses are temporary, how long to wait, and what ends a wait early."""
 
 from __future__ import annotations
 
 import random
+import threading
+import time
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
+from stair_es.errors import IngestError
+
 BUSY_STATUSES = frozenset({429, 502, 503, 504})
 """Statuses with which a server, or a proxy in front of it, reports that it is temporarily unavailable."""
+CANCEL_EVENT: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
+"""Event that cancels the work of the current thread; set when the thread starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,3 +54,24 @@ def parse_retry_after(retry_after: str) -> float | None:
     if date.tzinfo is None:  # `-0000`, and RFC 850's GMT on some versions: HTTP dates are always GMT
         date = date.replace(tzinfo=timezone.utc)
     return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())
+
+
+def sleep_unless_cancelled(seconds: float) -> None:
+    """Sleep, unless the work of this thread is cancelled: the end of a run must not take as long as its retries.
+
+    Raises:
+        IngestError: If it was cancelled before or during the sleep.
+    """
+    event = CANCEL_EVENT.get()
+    if event is None:
+        time.sleep(seconds)
+    else:
+        event.wait(seconds)
+        raise_if_cancelled()
+
+
+def raise_if_cancelled() -> None:
+    """Raise IngestError if the work of this thread was cancelled."""
+    event = CANCEL_EVENT.get()
+    if event is not None and event.is_set():
+        raise IngestError("cancelled because the run is ending", "Run it again: it resumes from there.")

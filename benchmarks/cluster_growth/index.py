@@ -34,7 +34,7 @@ from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.index.mappings import merge_bodies
-from stair_es.cluster.metadata.index_metadata import make_write_alias
+from stair_es.cluster.metadata.names import make_write_alias
 
 Percentiles = dict[str, tuple[float, float]]
 """p50 and p99 in ms by the kind of query."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.cluster.index.mappings import get_mappings_by_index
 from stair_es.cluster.metadata.index_metadata import (
-    check_alias_name,
     check_index_format,
     check_not_token_index,
     get_content_type,
@@ -19,6 +18,7 @@ from stair_es.cluster.metadata.index_metadata import (
     get_token_index_meta,
     has_thumbnails,
 )
+from stair_es.cluster.metadata.names import check_alias_name
 from stair_es.cluster.token_index.index import make_token_alias
 from stair_es.errors import IndexMismatch, QueryError
 

@@ -7,12 +7,8 @@ from typing import Any
 
 from rich import filesize
 
-from stair_es.cluster.metadata.index_metadata import (
-    get_index_meta,
-    get_token_index_meta,
-    list_other_aliases,
-    make_build_alias_prefix,
-)
+from stair_es.cluster.metadata.index_metadata import get_index_meta, get_token_index_meta
+from stair_es.cluster.metadata.names import list_other_aliases, make_build_alias_prefix
 from stair_es.cluster.token_index.index import make_token_alias, make_token_index_name
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES
 from stair_es.doctor.facts import IndexFacts

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stair_es.cluster.client.cancellation import raise_if_cancelled
 from stair_es.cluster.documents.document import (
     DocumentSettings,
     ImageMetadata,
@@ -37,6 +36,7 @@ from stair_es.ingest.state import (
     get_timestamp,
 )
 from stair_es.model.base import Encoder, ModelSpec
+from stair_es.retry import raise_if_cancelled
 from stair_es.sources.base import ReadLimits, ReadResult, SourceItem
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.io.uris import split_image_uri

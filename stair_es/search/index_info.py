@@ -12,12 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
 from stair_es.cluster.index.mappings import get_mappings_by_index
-from stair_es.cluster.metadata.index_metadata import (
-    check_index_format,
-    check_not_token_index,
-    get_content_type,
-    has_thumbnails,
-)
+from stair_es.cluster.metadata.index_metadata import check_index_format, check_not_token_index, get_content_type, has_thumbnails
 from stair_es.cluster.metadata.policy_state import parse_policy_state
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model import registry

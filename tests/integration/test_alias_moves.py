@@ -18,7 +18,8 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.lifecycle import find_index
-from stair_es.cluster.metadata.index_metadata import IndexSpec, make_write_alias
+from stair_es.cluster.metadata.index_metadata import IndexSpec
+from stair_es.cluster.metadata.names import make_write_alias
 from stair_es.cluster.policy.manager import PolicyManager
 from stair_es.cluster.policy.update_by_query import UpdateLimits
 from stair_es.cluster.token_index import sync

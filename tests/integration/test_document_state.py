@@ -23,7 +23,7 @@ from stair_es.cluster.documents.state import (
     scan_documents,
     scan_older_documents,
 )
-from stair_es.cluster.metadata.index_metadata import make_write_alias
+from stair_es.cluster.metadata.names import make_write_alias
 from stair_es.errors import ClusterError
 from stair_es.store import IndexedDocument, StoredVersion
 
@@ -226,7 +226,7 @@ def test_missing_shards_are_not_empty(
     nowhere = {"index.routing.allocation.require._name": "no-such-node", "index.number_of_replicas": 0}
     engine.indices.create(index=engine_index, body={"settings": nowhere}, params={"wait_for_active_shards": "0"})
     waits: list[float] = []
-    monkeypatch.setattr("stair_es.cluster.client.cancellation.time.sleep", waits.append)
+    monkeypatch.setattr("stair_es.retry.time.sleep", waits.append)
     with pytest.raises(ClusterError, match="503"):
         get_stored_by_id(cluster, engine_index, ["a"])
     assert len(waits) == 7

@@ -44,7 +44,7 @@ from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.metadata.index_metadata import make_write_alias
+from stair_es.cluster.metadata.names import make_write_alias
 from stair_es.errors import (
     AuthenticationFailed,
     ClusterError,

@@ -33,7 +33,7 @@ WORD = SparseVector.from_mapping({"dog": 1.0})
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that somebody would have waited."""
     waited: list[float] = []
-    monkeypatch.setattr("stair_es.cluster.client.cancellation.time.sleep", waited.append)
+    monkeypatch.setattr("stair_es.retry.time.sleep", waited.append)
     return waited
 
 

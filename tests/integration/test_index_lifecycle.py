@@ -276,7 +276,7 @@ def test_refresh_makes_documents_searchable(cluster: AliasCluster) -> None:
 
 def test_index_requests_are_retried(cluster: AliasCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("stair_es.cluster.client.cancellation.time.sleep", waits.append)
+    monkeypatch.setattr("stair_es.retry.time.sleep", waits.append)
     numbers = count()
     with FaultProxy(cluster.connection.url, lambda _: build_gateway_error() if next(numbers) in (0, 2) else None) as proxy:
         busy = AliasCluster(proxy.url, cluster.alias)

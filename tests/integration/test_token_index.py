@@ -19,7 +19,7 @@ from support.servers.fault_proxy import Fault, FaultProxy, MaybeResponse, Random
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, make_document_id
-from stair_es.cluster.token_index import readers, sync
+from stair_es.cluster.token_index import documents, sync
 from stair_es.cluster.token_index.sync import reconcile_token_index
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
@@ -127,7 +127,7 @@ def runs(place: tuple[str, Vector], make_index_name: Callable[[str], str], tmp_p
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few photos take several."""
-    monkeypatch.setattr(readers, "PAGE_SIZE", 3)
+    monkeypatch.setattr(documents, "PAGE_SIZE", 3)
 
 
 def test_tokens_follow_their_images(runs: TokenIndexRuns) -> None:

@@ -98,7 +98,7 @@ def _run(arguments: IngestArguments) -> bool:
 
 def _check_arguments(arguments: IngestArguments) -> None:
     """Check the alias, the dead letters to retry, and that the model can be loaded."""
-    from stair_es.cluster.metadata.index_metadata import check_alias_name
+    from stair_es.cluster.metadata.names import check_alias_name
     from stair_es.model.registry import check_hub_libraries
 
     check_alias_name(arguments.index)

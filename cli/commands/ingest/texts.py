@@ -78,7 +78,7 @@ def ingest_texts_command(
     index could not be written; 1 if the run failed; 2 for a usage error.
     """
     from stair_es.cluster.documents.document import DocumentSettings
-    from stair_es.cluster.metadata.index_metadata import check_alias_name
+    from stair_es.cluster.metadata.names import check_alias_name
     from stair_es.ingest.texts import TextIngestOptions, open_text_source
     from stair_es.model.base import ModelSpec
     from stair_es.model.registry import check_hub_libraries

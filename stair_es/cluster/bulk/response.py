@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from stair_es.cluster.client.exceptions import explain_reason
 from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.client.retry import is_retryable_error
-from stair_es.cluster.metadata.index_metadata import make_write_alias
+from stair_es.cluster.metadata.names import make_write_alias
 from stair_es.retry import BUSY_STATUSES
 
 ItemStatus: TypeAlias = Literal["done", "failed", "busy", "forbidden", "closed", "wrong_index"]

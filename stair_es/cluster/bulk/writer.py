@@ -58,14 +58,13 @@ from stair_es.cluster.bulk.response import (
     format_cluster_error,
     parse_bulk_response,
 )
-from stair_es.cluster.client.cancellation import sleep_unless_cancelled
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.exceptions import choose_grant_remedy, translate_errors
 from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.client.retry import get_retry_after_s, log_retry
-from stair_es.cluster.metadata.index_metadata import make_write_alias
+from stair_es.cluster.metadata.names import make_write_alias
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexMismatch
-from stair_es.retry import RetryPolicy
+from stair_es.retry import RetryPolicy, sleep_unless_cancelled
 from stair_es.store import BulkRequestStats, BulkResult
 
 _FILTER_PATH = "items.*._id,items.*._index,items.*.status,items.*.result,items.*.error"

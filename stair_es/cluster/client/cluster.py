@@ -6,10 +6,9 @@ import atexit
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stair_es.cluster.client.cancellation import sleep_unless_cancelled
 from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.cluster.client.retry import retry_call
-from stair_es.retry import RetryPolicy
+from stair_es.retry import RetryPolicy, sleep_unless_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

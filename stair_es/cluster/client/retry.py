@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from stair_es.cluster.client import tls
-from stair_es.cluster.client.cancellation import sleep_unless_cancelled
 from stair_es.cluster.client.opensearch import exceptions
-from stair_es.retry import BUSY_STATUSES, RetryPolicy, parse_retry_after
+from stair_es.retry import BUSY_STATUSES, RetryPolicy, parse_retry_after, sleep_unless_cancelled
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.metadata.index_metadata import (
-    check_index_identities,
-    get_index_meta,
-    list_other_aliases,
-    make_build_alias_prefix,
-)
-from stair_es.cluster.metadata.write_alias import WRITE_ALIAS_OPTIONS
+from stair_es.cluster.metadata.index_metadata import check_index_identities, get_index_meta
+from stair_es.cluster.metadata.names import WRITE_ALIAS_OPTIONS, list_other_aliases, make_build_alias_prefix
 from stair_es.cluster.token_index.index import build_alias_actions, delete_orphan_token_indices, read_token_index_state
 from stair_es.errors import IndexMismatch, UsageError
 

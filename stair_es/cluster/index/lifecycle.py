@@ -16,19 +16,22 @@ from stair_es.cluster.metadata.index_metadata import (
     WriteTarget,
     add_index_meta,
     build_index_meta,
-    check_alias_name,
     check_index_format,
     compare_mappings,
     get_content_type,
     get_index_identity,
     get_index_meta,
     get_token_index_meta,
+)
+from stair_es.cluster.metadata.names import (
+    WRITE_ALIAS_OPTIONS,
+    check_alias_name,
+    ensure_write_alias,
     make_build_alias_prefix,
     make_index_name,
     make_write_alias,
 )
 from stair_es.cluster.metadata.policy_state import add_policy_to_body, check_policy_matches, parse_policy_state
-from stair_es.cluster.metadata.write_alias import WRITE_ALIAS_OPTIONS, ensure_write_alias
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:

@@ -1,16 +1,15 @@
-"""Names and metadata of an index (`_meta.stair_es`): the name alone proves nothing. Pure."""
+"""The metadata of an index (`_meta.stair_es`): its name alone proves nothing. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.documents.document import DOCUMENT_VERSION, DocumentSettings
-from stair_es.errors import IndexMismatch, UsageError
+from stair_es.cluster.metadata.names import make_write_alias
+from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,10 +17,6 @@ if TYPE_CHECKING:
     from stair_es.token_policy import TokenPolicy
     from stair_es.types import Json, ResizeMode
 
-_BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
-MAX_INDEX_NAME_BYTES = 255
-TOKEN_INDEX_SUFFIX, WRITE_ALIAS_SUFFIX = ".tokens", ".write"
-"""Suffixes of the name of an index's token index (see `token_index`), and of the alias that the index is written through."""
 INDEX_FORMAT = 2
 """Format of an index, in `_meta.stair_es.format_version`: increment it when this version can't use indices of before."""
 _OPTIONAL_FIELDS = frozenset({"policy", "policy_undo"})
@@ -69,45 +64,6 @@ class WriteTarget:
     def write_alias(self) -> str:
         """The alias that the index is written through; see `make_write_alias`."""
         return make_write_alias(self.name)
-
-
-def check_alias_name(alias: str) -> None:
-    """Check that a name is valid for an alias.
-
-    Raises:
-        UsageError: If it breaks a rule of the engines.
-    """
-    if not alias or _BAD_NAME.search(alias) or len(alias.encode()) > 200:
-        raise UsageError(
-            f"not an index name: {alias!r}",
-            'Use lower case, without spaces and \\ / * ? " < > | , # : and not starting with - _ + or a dot.',
-        )
-
-
-def make_build_alias_prefix(alias: str) -> str:
-    """Make the prefix of the aliases by which builds for `alias` are found again; it is followed by the digest of the spec."""
-    return f"{alias}.building-"
-
-
-def make_write_alias(index: str) -> str:
-    """Make the alias that an index is written through for its whole life, independent of its search alias.
-
-    An alias, since `require_alias` prevents that a deleted index is created again with guessed types.
-    """
-    return f"{index}{WRITE_ALIAS_SUFFIX}"
-
-
-def list_other_aliases(index: str, described: Mapping[str, Any]) -> set[str]:
-    """List the aliases of an index from a GET index response, without its write alias."""
-    return set(described.get("aliases", {})) - {make_write_alias(index)}
-
-
-def make_index_name(alias: str, model_id: str, now: datetime) -> str:
-    """Make the name `<alias>-<model>-<timestamp>`; a long model id is truncated to leave room for the token index's suffix."""
-    timestamp = f"{now.astimezone(timezone.utc):%Y%m%d-%H%M%S-%f}"
-    model = re.sub(r"[^a-z0-9.]+", "-", model_id.lower()).strip("-")
-    max_bytes = MAX_INDEX_NAME_BYTES - len(TOKEN_INDEX_SUFFIX + WRITE_ALIAS_SUFFIX)
-    return f"{alias}-{model[: max_bytes - len(alias.encode()) - len(timestamp) - 2]}-{timestamp}"
 
 
 def build_index_meta(index_spec: IndexSpec, alias: str) -> dict[str, Any]:

@@ -15,13 +15,12 @@ from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.index.aliases import check_identities, get_alias_targets
 from stair_es.cluster.metadata.index_metadata import (
-    check_alias_name,
     check_index_format,
     check_index_identities,
     get_index_identity,
     get_index_meta,
-    make_build_alias_prefix,
 )
+from stair_es.cluster.metadata.names import check_alias_name, make_build_alias_prefix
 from stair_es.cluster.metadata.policy_state import (
     PolicyState,
     check_policy_fields,

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.client.cancellation import sleep_unless_cancelled
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import choose_grant_remedy, get_error_reason
 from stair_es.cluster.client.opensearch import exceptions
 from stair_es.errors import AuthenticationFailed, ClusterError, UnsupportedTarget
-from stair_es.retry import RetryPolicy
+from stair_es.retry import RetryPolicy, sleep_unless_cancelled
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.opensearch import OpenSearch

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any
 from stair_es import resources
 from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.metadata.index_metadata import (
-    MAX_INDEX_NAME_BYTES,
-    TOKEN_INDEX_SUFFIX,
     add_index_meta,
     build_token_index_meta,
     get_index_identity,
     get_token_index_meta,
-    make_write_alias,
 )
-from stair_es.cluster.metadata.write_alias import WRITE_ALIAS_OPTIONS
+from stair_es.cluster.metadata.names import MAX_INDEX_NAME_BYTES, TOKEN_INDEX_SUFFIX, WRITE_ALIAS_OPTIONS, make_write_alias
 from stair_es.cluster.token_index.documents import check_pageable_mapping
 from stair_es.errors import IndexMismatch
 

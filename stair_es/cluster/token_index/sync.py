@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.metadata.index_metadata import get_top_token_count
-from stair_es.cluster.metadata.write_alias import ensure_write_alias
+from stair_es.cluster.metadata.names import ensure_write_alias
 from stair_es.cluster.token_index.documents import ImageIndexReader, TokenDocuments, TokenIndexReader, build_token_documents
 from stair_es.cluster.token_index.index import (
     create_token_index,

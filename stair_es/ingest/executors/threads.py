@@ -14,10 +14,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
-from stair_es.cluster.client.cancellation import CANCEL_EVENT
 from stair_es.ingest.executors.base import Stage, StageExecutor, StageTask
 from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches
 from stair_es.model import registry
+from stair_es.retry import CANCEL_EVENT
 from stair_es.system.limits import count_usable_cores
 
 CPU_BATCH, GPU_BATCH = 16, 128

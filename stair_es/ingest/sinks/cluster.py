@@ -25,7 +25,8 @@ from stair_es.cluster.index.aliases import check_alias_target, check_identities,
 from stair_es.cluster.index.lifecycle import find_index, open_index
 from stair_es.cluster.index.load_settings import relax_index_settings
 from stair_es.cluster.index.mappings import build_index_body
-from stair_es.cluster.metadata.index_metadata import WriteTarget, check_alias_name
+from stair_es.cluster.metadata.index_metadata import WriteTarget
+from stair_es.cluster.metadata.names import check_alias_name
 from stair_es.cluster.metadata.policy_state import fetch_index_policy
 from stair_es.cluster.token_index.sync import reconcile_token_index
 from stair_es.config.settings import resolve_settings

@@ -39,7 +39,7 @@ def search_with_stair_es(task: dict[str, Any]) -> Hits:
     from stair_es.cluster.client.capabilities import get_cluster_info
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.client.connection import Connection
-    from stair_es.cluster.metadata.index_metadata import make_write_alias
+    from stair_es.cluster.metadata.names import make_write_alias
 
     cluster = Cluster(Connection.from_env(task["url"]))
     get_cluster_info(cluster)

@@ -12,7 +12,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from stair_es.cluster.metadata.index_metadata import check_alias_name, make_index_name
+from stair_es.cluster.metadata.names import check_alias_name, make_index_name
 from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
 from stair_es.config.settings import Settings
 from stair_es.errors import ModelError, UnknownModel

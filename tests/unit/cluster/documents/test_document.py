@@ -23,13 +23,8 @@ from stair_es.cluster.documents.document import (
     make_document_id,
     parse_policy_undo,
 )
-from stair_es.cluster.metadata.index_metadata import (
-    IndexSpec,
-    add_index_meta,
-    check_alias_name,
-    compare_mappings,
-    make_index_name,
-)
+from stair_es.cluster.metadata.index_metadata import IndexSpec, add_index_meta, compare_mappings
+from stair_es.cluster.metadata.names import check_alias_name, make_index_name
 from stair_es.errors import ResourceError, UsageError
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import Json

@@ -11,7 +11,6 @@ import pytest
 from stair_es.cluster.documents.read import WriteVersion
 from stair_es.cluster.metadata.index_metadata import (
     INDEX_FORMAT,
-    MAX_INDEX_NAME_BYTES,
     IndexSpec,
     build_index_meta,
     build_token_index_meta,
@@ -19,9 +18,8 @@ from stair_es.cluster.metadata.index_metadata import (
     check_not_token_index,
     get_index_meta,
     get_token_index_meta,
-    make_index_name,
-    make_write_alias,
 )
+from stair_es.cluster.metadata.names import MAX_INDEX_NAME_BYTES, make_index_name, make_write_alias
 from stair_es.cluster.token_index.documents import (
     TokenSummary,
     build_token_documents,

@@ -1,0 +1,88 @@
+"""Names of an index and of its aliases, and its write alias, which is restored if it is missing."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from stair_es.cluster.client.opensearch import exceptions
+from stair_es.errors import IndexMismatch, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stair_es.cluster.client.cluster import Cluster
+    from stair_es.cluster.client.opensearch import OpenSearch
+
+_BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
+MAX_INDEX_NAME_BYTES = 255
+TOKEN_INDEX_SUFFIX, WRITE_ALIAS_SUFFIX = ".tokens", ".write"
+"""Suffixes of the name of an index's token index (see `token_index`), and of the alias that the index is written through."""
+WRITE_ALIAS_OPTIONS = {"is_write_index": True}
+"""Options of the alias: writes go to this index, even if another index is given the alias, too."""
+
+
+def check_alias_name(alias: str) -> None:
+    """Check that a name is valid for an alias.
+
+    Raises:
+        UsageError: If it breaks a rule of the engines.
+    """
+    if not alias or _BAD_NAME.search(alias) or len(alias.encode()) > 200:
+        raise UsageError(
+            f"not an index name: {alias!r}",
+            'Use lower case, without spaces and \\ / * ? " < > | , # : and not starting with - _ + or a dot.',
+        )
+
+
+def make_build_alias_prefix(alias: str) -> str:
+    """Make the prefix of the aliases by which builds for `alias` are found again; it is followed by the digest of the spec."""
+    return f"{alias}.building-"
+
+
+def make_write_alias(index: str) -> str:
+    """Make the alias that an index is written through for its whole life, independent of its search alias.
+
+    An alias, since `require_alias` prevents that a deleted index is created again with guessed types.
+    """
+    return f"{index}{WRITE_ALIAS_SUFFIX}"
+
+
+def list_other_aliases(index: str, described: Mapping[str, Any]) -> set[str]:
+    """List the aliases of an index from a GET index response, without its write alias."""
+    return set(described.get("aliases", {})) - {make_write_alias(index)}
+
+
+def make_index_name(alias: str, model_id: str, now: datetime) -> str:
+    """Make the name `<alias>-<model>-<timestamp>`; a long model id is truncated to leave room for the token index's suffix."""
+    timestamp = f"{now.astimezone(timezone.utc):%Y%m%d-%H%M%S-%f}"
+    model = re.sub(r"[^a-z0-9.]+", "-", model_id.lower()).strip("-")
+    max_bytes = MAX_INDEX_NAME_BYTES - len(TOKEN_INDEX_SUFFIX + WRITE_ALIAS_SUFFIX)
+    return f"{alias}-{model[: max_bytes - len(alias.encode()) - len(timestamp) - 2]}-{timestamp}"
+
+
+def ensure_write_alias(cluster: Cluster, index: str) -> None:
+    """Give an index its write alias, unless it has it.
+
+    Raises:
+        IndexMismatch: If writes through the alias go to another index.
+        ClusterError: If a request fails, or the index doesn't exist.
+    """
+    cluster.call(_ensure_once, cluster.client, index)
+
+
+def _ensure_once(client: OpenSearch, index: str) -> None:
+    alias = make_write_alias(index)
+    options = client.indices.get_alias(index=index)[index]["aliases"].get(alias, {})
+    if options.get("is_write_index"):
+        return
+    try:
+        client.indices.put_alias(index=index, name=alias, body=WRITE_ALIAS_OPTIONS)
+    except exceptions.TransportError as error:
+        if "more than one write index" not in str(error):
+            raise
+        raise IndexMismatch(
+            f"{index!r} can't be written: its alias {alias!r} was given to another index",
+            f"GET /_alias/{alias} names that index. Remove the alias from it and run this again: DELETE /INDEX/_alias/{alias}",
+        ) from None
