@@ -32,7 +32,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "stair_es.search.request.build_search_request",
         "stair_es.search.request.SearchRequest",
         "stair_es.search.dsl.select.build_sparse_query",
-        "stair_es.search.dsl.select.QueryType",
+        "stair_es.types.QueryType",
     ),
     "vectors": (
         "stair_es.types.SparseVector",
