@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stair_es._itertools import batched
-from stair_es.cluster.bulk.response import WRITTEN_AGAIN
+from stair_es.cluster.bulk.actions import WRITTEN_AGAIN
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.sinks.base import SinkSession
 from stair_es.ingest.source_stream import SourceStream

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stair_es import SparseVector, resources
-from stair_es.cluster.bulk.response import WRITTEN_AGAIN
+from stair_es.cluster.bulk.actions import WRITTEN_AGAIN
 from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.documents import state
+from stair_es.cluster.documents import read
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
-from stair_es.cluster.documents.state import (
+from stair_es.cluster.documents.read import (
     find_last_writes,
     get_stored_by_id,
     get_stored_by_uri,
@@ -101,7 +101,7 @@ def test_lookup_by_id_needs_no_refresh_and_by_uri_does(engine: OpenSearch, clust
 def test_many_ids_are_requested_in_batches(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "_BATCH_SIZE", 7)
+    monkeypatch.setattr(read, "_BATCH_SIZE", 7)
     uris = [f"u/{i}" for i in range(40)]
     put(engine, index, [facts(uri) for uri in uris])
     assert get_stored_by_uri(cluster, index, uris) == {uri: stored(uri) for uri in uris}
@@ -120,7 +120,7 @@ def test_of_several_documents_of_one_uri_by_uri_gives_the_newest(engine: OpenSea
 def test_entries_list_each_document_once_for_any_page_size(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
-    monkeypatch.setattr(state, "_PAGE_SIZE", page)
+    monkeypatch.setattr(read, "_PAGE_SIZE", page)
     images = [facts(f"u/{i:03}", SOURCES[i % 2]) for i in range(20)]
     random.Random(7).shuffle(images)
     put(engine, index, images)
@@ -143,7 +143,7 @@ def test_older_documents_are_ordered_by_their_shards(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`put` dates all documents to the same minute: only the order of the writes tells them apart."""
-    monkeypatch.setattr(state, "_PAGE_SIZE", 3)
+    monkeypatch.setattr(read, "_PAGE_SIZE", 3)
     assert find_last_writes(cluster, index, shards=2) == (None, None)
     assert list(scan_older_documents(cluster, index, (None, None), SOURCES)) == []
     images = [facts(f"u/{i}") for i in range(12)]
@@ -183,7 +183,7 @@ def test_a_shrunk_index_is_scanned_completely(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its documents come from two shards, so that several have the same number."""
-    monkeypatch.setattr(state, "_PAGE_SIZE", 1)
+    monkeypatch.setattr(read, "_PAGE_SIZE", 1)
     images = [facts(f"u/{i:02}") for i in range(12)]
     put(engine, index, images)
     engine.indices.put_settings(index=index, body={"index.blocks.write": True})
@@ -201,7 +201,7 @@ def test_a_shrunk_index_is_scanned_completely(
 def test_entries_continue_while_others_write(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "_PAGE_SIZE", 5)
+    monkeypatch.setattr(read, "_PAGE_SIZE", 5)
     images = [facts(f"u/{i:03}") for i in range(12)]
     put(engine, index, images)
     found = []

@@ -14,7 +14,7 @@ from stair_es import SparseVector, resources
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.documents import state
+from stair_es.cluster.documents import read
 from stair_es.cluster.index.lifecycle import open_index
 from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch
@@ -113,7 +113,7 @@ def test_a_closed_index_is_reported_at_once_with_the_remedy(
     assert f"POST /{name}/_open" in mismatch.value.remedy
     calls: list[Callable[[], object]] = [
         lambda: _search(node_url, index_name),
-        lambda: state.get_stored_by_id(cluster, name, ["1"]),
+        lambda: read.get_stored_by_id(cluster, name, ["1"]),
     ]
     for call in calls:
         with pytest.raises(ClusterError, match="closed") as caught:

@@ -15,7 +15,7 @@ from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
-from stair_es.cluster.documents.state import get_stored_by_id, get_stored_by_uri, scan_documents
+from stair_es.cluster.documents.read import get_stored_by_id, get_stored_by_uri, scan_documents
 from stair_es.cluster.index.aliases import delete_retired_indices, swap_alias
 from stair_es.cluster.index.lifecycle import open_index
 from stair_es.cluster.index.load_settings import relax_index_settings

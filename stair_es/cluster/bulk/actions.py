@@ -1,11 +1,19 @@
-"""Serialize bulk actions and group them into requests. Pure."""
+"""Actions of a bulk request, grouped into requests, and the outcome of each in the response. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import orjson
+
+from stair_es.cluster.client.exceptions import explain_reason
+from stair_es.cluster.client.opensearch import exceptions
+from stair_es.cluster.client.retry import is_retryable_error
+from stair_es.cluster.metadata.names import make_write_alias
+from stair_es.retry import BUSY_STATUSES
 
 SerializedAction: TypeAlias = tuple[str, bytes]
 """`_id`, and the serialized lines of one action."""
@@ -64,3 +72,85 @@ def chunk_actions(actions: Iterable[SerializedAction], max_bytes: int, max_docs:
         size += len(action[1])
     if chunk:
         yield chunk
+
+
+ItemStatus: TypeAlias = Literal["done", "failed", "busy", "forbidden", "closed", "wrong_index"]
+"""`forbidden`, `closed` and `wrong_index` are not caused by the document, and retrying doesn't help."""
+
+RequestFailure: TypeAlias = Literal["busy", "too large", "malformed", "fatal"]
+"""Failure of a whole request. `malformed`: the cluster can't parse it, perhaps because of one document."""
+
+TOO_LARGE = 413
+BLOCKED = "cluster_block_exception"
+_CLOSED_TYPES = frozenset({"index_not_found_exception", "index_closed_exception", "alias_not_found_exception"})
+_CLOSED_REASON = re.compile(r"no write index is defined for alias|pipeline with id \[.*\] does not exist")
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """Outcome of one document, with the reason."""
+
+    status: ItemStatus
+    reason: str = ""
+    """For `wrong_index`, the index where the document was stored."""
+    remedy: str = ""
+
+
+WRITTEN_AGAIN = "it was written again after it was read"
+"""Reason why a document was not deleted: it no longer has the version that was to be deleted."""
+NOT_MENTIONED = ItemResult("busy", "the response doesn't mention it")
+INDEX_NOT_MENTIONED = ItemResult("busy", "the response doesn't name its index")
+
+
+def parse_bulk_response(response: object, index: str) -> dict[str, ItemResult]:
+    """Parse the response to a request for `index` into `{_id: ItemResult}`; empty if it is not a bulk response."""
+    items = response.get("items") if isinstance(response, dict) else None
+    results = {}
+    for item in items if isinstance(items, list) else ():
+        for kind, outcome in item.items() if isinstance(item, dict) else ():
+            if isinstance(outcome, dict) and isinstance(outcome.get("status"), int) and "_id" in outcome:
+                results[str(outcome["_id"])] = classify_item(kind, outcome, index)
+    return results
+
+
+def classify_item(kind: str, outcome: Mapping[str, Any], index: str) -> ItemResult:
+    """Classify one item of the response to a bulk request for `index`; `kind` is its action: `index`, `update` or `delete`."""
+    status: int = outcome["status"]
+    error, stored_in = outcome.get("error"), outcome.get("_index")
+    if stored_in not in (None, index, make_write_alias(index)):  # an action that fails early has the name of the alias
+        return ItemResult("wrong_index", str(stored_in))
+    if kind == "index" and status < 300 and outcome.get("result") == "noop":  # an update may change nothing
+        return ItemResult("failed", "an ingest pipeline of the index dropped it (result: noop)")
+    type_ = str(error.get("type")) if isinstance(error, dict) else ""
+    missing = (kind == "delete" and not error) or (kind == "update" and type_ == "document_missing_exception")
+    if status < 300 or (status == 404 and missing):
+        return ItemResult("done") if stored_in == index else INDEX_NOT_MENTIONED
+    reason = f"HTTP {status}: {format_cluster_error(error)}"
+    if kind == "delete" and status == 409:
+        return ItemResult("done") if "no document was found" in reason else ItemResult("failed", WRITTEN_AGAIN)
+    if type_ == BLOCKED or status in BUSY_STATUSES or status >= 500 or status == 409:
+        return ItemResult("busy", reason)
+    if status in (401, 403):
+        return ItemResult("forbidden", reason)
+    if status == 404 or type_ in _CLOSED_TYPES or _CLOSED_REASON.search(reason):
+        return ItemResult("closed", reason)
+    _, remedy = explain_reason(error)
+    return ItemResult("closed", reason, remedy) if remedy else ItemResult("failed", reason)
+
+
+def classify_request_error(error: exceptions.TransportError) -> RequestFailure:
+    """Classify the failure of a whole request."""
+    if error.status_code == TOO_LARGE:
+        return "too large"
+    if is_retryable_error(error) or error.status_code == 500 or BLOCKED in str(error.error):
+        return "busy"
+    return "malformed" if error.status_code == 400 else "fatal"
+
+
+def format_cluster_error(error: object) -> str:
+    """Format an error of the cluster for messages: its type, its reason and the cause."""
+    if not isinstance(error, dict):
+        return str(error or "")
+    cause = error.get("caused_by")
+    cause_reason = f" ({cause.get('reason')})" if isinstance(cause, dict) else ""
+    return f"{error.get('type')}: {error.get('reason')}{cause_reason}"

@@ -41,20 +41,18 @@ from itertools import chain
 from typing import Any
 
 from stair_es.cluster.bulk.actions import (
+    BLOCKED,
+    NOT_MENTIONED,
+    ItemResult,
+    RequestFailure,
     SerializedAction,
     build_delete_action,
     build_index_action,
     build_noop_action,
     build_update_action,
     chunk_actions,
-    count_action_bytes,
-)
-from stair_es.cluster.bulk.response import (
-    BLOCKED,
-    NOT_MENTIONED,
-    ItemResult,
-    RequestFailure,
     classify_request_error,
+    count_action_bytes,
     format_cluster_error,
     parse_bulk_response,
 )

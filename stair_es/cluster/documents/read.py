@@ -1,4 +1,4 @@
-"""Read documents: all hits of a search page by page, their count, or documents by id."""
+"""Read documents: hits page by page, their count, documents by id, and what is stored of an image."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.client.opensearch import exceptions
+from stair_es.store import IndexedDocument, StoredVersion
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
@@ -88,3 +89,120 @@ def _send_mget(client: OpenSearch, index: str, ids: list[str], fields: Sequence[
         error.request = f"POST /{index}/_mget"  # type: ignore[attr-defined]
         raise error
     return [doc for doc in docs if doc.get("found")]
+
+
+_STORED_FIELDS = ("uri", "sha256", "fingerprint", "version")
+_BATCH_SIZE = 1000
+"""Documents per request."""
+_PAGE_SIZE = 5000
+_HAS_URI: Mapping[str, Any] = {"exists": {"field": "uri"}}
+_SCANNED_PARTS: Mapping[str, Any] = {"_source": False, "docvalue_fields": ["uri", "source"], "seq_no_primary_term": True}
+_WRITE_ORDER = ({"_seq_no": "asc"}, *DOCUMENT_ORDER)
+"""In an index that was shrunk, documents of one shard may have the same number."""
+
+
+def get_stored_by_id(cluster: Cluster, index: str, ids: Sequence[str]) -> dict[str, StoredVersion]:
+    """Get `{_id: StoredVersion}` of the given ids that the index contains, in real time, including unrefreshed writes.
+
+    Raises:
+        ClusterError: If the request fails.
+    """
+    found = {}
+    for batch in _split_batches(ids):
+        found.update({doc["_id"]: _parse_stored(doc) for doc in get_documents_by_id(cluster, index, batch, _STORED_FIELDS)})
+    return found
+
+
+def get_stored_by_uri(cluster: Cluster, index: str, uris: Sequence[str]) -> dict[str, StoredVersion]:
+    """Get `{uri: StoredVersion}` of the given URIs that the index contains; of several documents with one URI the newest.
+
+    This is a search: it sees the state of the last refresh.
+
+    Raises:
+        ClusterError: If the request fails, or shards of the index are unavailable.
+    """
+    found = {}
+    for batch in _split_batches(uris):
+        body = {
+            "size": len(batch),
+            "query": {"terms": {"uri": batch}},
+            "collapse": {"field": "uri"},
+            "sort": [{"ingested_at": {"order": "desc", "unmapped_type": "date"}}],
+            "_source": list(_STORED_FIELDS),
+            "track_total_hits": False,
+        }
+        for hit in cluster.search(index, body)["hits"]["hits"]:
+            stored = _parse_stored(hit)
+            found[stored.uri] = stored
+    return found
+
+
+def scan_documents(cluster: Cluster, index: str) -> Iterator[IndexedDocument]:
+    """Scan all documents, page by page in the order of URIs.
+
+    Paging by `search_after` means that a retried request can't skip a document, nothing is held open in the cluster, and every
+    engine supports it. Sees the state of the last refresh; omits documents without a URI, or with one of 8 KiB and more.
+
+    Raises:
+        ClusterError: If a request fails, or shards of the index are unavailable.
+    """
+    body = {"query": {"bool": {"filter": [_HAS_URI]}}, **_SCANNED_PARTS}
+    for hits in paginate_hits(cluster, index, body, size=_PAGE_SIZE):
+        yield from map(_parse_scanned, hits)
+
+
+def find_last_writes(cluster: Cluster, index: str, shards: int) -> tuple[WriteVersion | None, ...]:
+    """Find the last write of each shard that the last refresh saw; None for an empty shard.
+
+    Raises:
+        ClusterError: If a request fails, or shards of the index are unavailable.
+    """
+    body = {"size": 1, "sort": [{"_seq_no": "desc"}], "_source": False, "seq_no_primary_term": True, "track_total_hits": False}
+    found = [cluster.search(index, body, preference=f"_shards:{shard}")["hits"]["hits"] for shard in range(shards)]
+    return tuple(WriteVersion.from_hit(hits[0]) if hits else None for hits in found)
+
+
+def scan_older_documents(
+    cluster: Cluster, index: str, last_writes: Sequence[WriteVersion | None], sources: Sequence[str]
+) -> Iterator[IndexedDocument]:
+    """Scan the documents under `sources` that weren't written after `last_writes` (see `find_last_writes`), page by page.
+
+    Each shard numbers its writes, and a later primary shard has a higher term; no clock is involved. Otherwise as for
+    `scan_documents`.
+
+    Raises:
+        ClusterError: If a request fails, or shards of the index are unavailable.
+    """
+    for shard, last in enumerate(last_writes):
+        if last is None:
+            continue
+        scope = [_HAS_URI, {"terms": {"source": list(sources)}}, {"range": {"_seq_no": {"lte": last.seq_no}}}]
+        body = {"query": {"bool": {"filter": scope}}, **_SCANNED_PARTS}
+        for hits in paginate_hits(cluster, index, body, size=_PAGE_SIZE, sort=_WRITE_ORDER, preference=f"_shards:{shard}"):
+            yield from (_parse_scanned(hit) for hit in hits if hit["_primary_term"] <= last.primary_term)
+
+
+def _parse_scanned(hit: Mapping[str, Any]) -> IndexedDocument:
+    version, fields = WriteVersion.from_hit(hit), hit["fields"]
+    routing = {"routing": hit["_routing"]} if "_routing" in hit else {}
+    return IndexedDocument(
+        id=hit["_id"],
+        uri=fields["uri"][0],
+        source=fields.get("source", [""])[0],
+        delete_options={"if_seq_no": version.seq_no, "if_primary_term": version.primary_term, **routing},
+    )
+
+
+def _parse_stored(doc: Mapping[str, Any]) -> StoredVersion:
+    source = doc["_source"]
+    return StoredVersion(
+        id=doc["_id"],
+        uri=source.get("uri", ""),
+        sha256=source.get("sha256", ""),
+        fingerprint=source.get("fingerprint", ""),
+        version=source.get("version"),
+    )
+
+
+def _split_batches(names: Sequence[str]) -> Iterator[list[str]]:
+    return (list(names[start : start + _BATCH_SIZE]) for start in range(0, len(names), _BATCH_SIZE))

@@ -19,7 +19,7 @@ from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
 from stair_es.cluster.client.cluster import Cluster, open_shared_cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.documents import state
+from stair_es.cluster.documents import read
 from stair_es.cluster.documents.read import WriteVersion
 from stair_es.cluster.index.aliases import check_alias_target, check_identities, delete_retired_indices, swap_alias
 from stair_es.cluster.index.lifecycle import find_index, open_index
@@ -54,11 +54,11 @@ class ClusterSinkWriter(BulkWriter):
 
     def find_by_id(self, ids: Sequence[str]) -> dict[str, StoredVersion]:
         """Look up documents by `_id`."""
-        return state.get_stored_by_id(self.cluster, self.index, ids)
+        return read.get_stored_by_id(self.cluster, self.index, ids)
 
     def find_by_uri(self, uris: Sequence[str]) -> dict[str, StoredVersion]:
         """Look up documents by the URI of their image."""
-        return state.get_stored_by_uri(self.cluster, self.index, uris)
+        return read.get_stored_by_uri(self.cluster, self.index, uris)
 
 
 @dataclass(kw_only=True)
@@ -100,7 +100,7 @@ class ClusterSinkSession(SinkSession):
 
     def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:
         """Iterate over the documents of these sources whose last write is older than the session."""
-        return state.scan_older_documents(self._cluster, self.index, self.last_writes, sources)
+        return read.scan_older_documents(self._cluster, self.index, self.last_writes, sources)
 
     def delete_documents(self, documents: Sequence[IndexedDocument]) -> BulkResult:
         """Delete documents in the version that was read.
@@ -207,8 +207,8 @@ class ClusterSinkSession(SinkSession):
     def _count_missing(self, live: str, coverage: RunCoverage) -> tuple[Counter[str], int]:
         """Count the images of the old index that the new one lacks: those of unseen sources, and those that failed now."""
         unseen, failed = Counter[str](), 0
-        for batch in batched(state.scan_documents(self._cluster, live), _BATCH_SIZE):
-            stored = state.get_stored_by_uri(self._cluster, self.index, [document.uri for document in batch])
+        for batch in batched(read.scan_documents(self._cluster, live), _BATCH_SIZE):
+            stored = read.get_stored_by_uri(self._cluster, self.index, [document.uri for document in batch])
             for document in batch:
                 status = coverage.get_status(document.uri)
                 if document.uri in stored or status == "stored":
@@ -253,7 +253,7 @@ class ClusterSinkKind(SinkKind):
         if write_target is None or not plan.resync:
             return resolved.build_session(write_target) if write_target else None
         resolved.cluster.refresh(write_target.name)
-        last_writes = state.find_last_writes(resolved.cluster, write_target.name, write_target.shards)
+        last_writes = read.find_last_writes(resolved.cluster, write_target.name, write_target.shards)
         return resolved.build_session(write_target, last_writes)
 
     def plan_token_index(self, plan: SinkPlan) -> TokenIndexPlan | None:

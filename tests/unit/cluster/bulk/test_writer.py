@@ -5,14 +5,17 @@ import pytest
 from opensearchpy import exceptions
 
 from stair_es.cluster.bulk.actions import (
+    ItemResult,
     build_delete_action,
     build_index_action,
     build_noop_action,
     build_update_action,
     chunk_actions,
+    classify_item,
+    classify_request_error,
     count_action_bytes,
+    parse_bulk_response,
 )
-from stair_es.cluster.bulk.response import ItemResult, classify_item, classify_request_error, parse_bulk_response
 from stair_es.cluster.bulk.writer import BulkPolicy
 
 
