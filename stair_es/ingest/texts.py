@@ -15,9 +15,10 @@ import orjson
 
 from stair_es.cluster.documents.document import DocumentSettings, make_content_id
 from stair_es.errors import SourceError, UsageError
-from stair_es.ingest.deferred import DeferredImages
+from stair_es.ingest.deferred import MAX_DEFERRED_BYTES, DeferredImages
 from stair_es.ingest.options import IngestOptions, Runner
-from stair_es.ingest.state import ImageState, Outcome, Pending
+from stair_es.ingest.queues import SizedQueue
+from stair_es.ingest.state import ImageState, Outcome, Pending, estimate_pending_bytes
 from stair_es.sources.base import ListingFailure, ReadLimits, ReadResult, Source, SourceItem, SourceOptions
 from stair_es.sources.io.files import FileSource, ListedFile
 from stair_es.sources.io.lines import read_numbered_lines
@@ -37,6 +38,10 @@ TEXT_COLUMNS = ("text", "caption", "captions")
 """Default names of the text column; the first one that exists is used."""
 MAX_LINE_BYTES = 1 << 20
 """Maximum length of a line of a `.txt` file; encoders use only a few hundred words of a text."""
+MAX_WAITING_TEXTS = 512
+"""Maximum number of texts that wait for an equal one. Their outcomes come at once, and in a source where most texts are stored
+each failed one has a line in the dead letters: more of them would use up the lines that a source has at the beginning.
+"""
 _SCALARS = (bool, int, float, str)
 
 
@@ -66,6 +71,7 @@ class EqualTexts(DeferredImages):
     def __init__(self, has_document: Callable[[str], bool]) -> None:
         """Start without texts. `has_document` returns whether a document was stored by this run, or found to be up to date."""
         super().__init__()
+        self._images = SizedQueue(estimate_pending_bytes, MAX_WAITING_TEXTS, MAX_DEFERRED_BYTES)
         self._has_document = has_document
         self._waiting: dict[str, int] = {}
         """`_id` of each text on its way -> number of later ones."""

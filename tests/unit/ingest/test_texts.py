@@ -139,7 +139,7 @@ def test_texts_of_earlier_batches_are_unchanged() -> None:
 
 
 def test_waiting_texts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stair_es.ingest.deferred.MAX_DEFERRED_IMAGES", 2)
+    monkeypatch.setattr("stair_es.ingest.texts.MAX_WAITING_TEXTS", 2)
     texts = EqualTexts(lambda _: False)
     for line in range(3):
         assert not texts.is_full
