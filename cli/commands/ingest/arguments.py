@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_MODEL, DEFAULT_RETAINED_INDICES, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
+from stair_es.config.defaults import DEFAULT_RETAINED_INDICES, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
 from stair_es.errors import UsageError
 from stair_es.types import DocumentIdKind, Precision, Runner
 
-from ...options import config_file, shared
+from ...options import shared
 from ...options.decorator import ArgumentGroup
 from ...output.json_logging import is_json_logging
-from .fields import parse_columns
 
 if TYPE_CHECKING:
     from stair_es.cluster.documents.document import DocumentSettings
     from stair_es.ingest.executors.ray import RayOptions
-    from stair_es.ingest.options import IngestOptions
     from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
     from stair_es.sources.base import SourceOptions
-    from stair_es.types import ResizeMode
 
 
 def _define_option(name: str, help_text: str, panel: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
@@ -38,6 +35,33 @@ JsonReportOption = Annotated[bool, typer.Option("--json", help="Print JSON to st
 """Option `--json` that `--log-format json` implies: stdout and stderr of a container are one stream."""
 
 _SOURCES, _DOCUMENTS, _INDEX = "Sources", "Documents", "Index"
+
+
+def _parse_columns(values: list[str]) -> dict[str, str]:
+    """Parse `--field a=b,c:float=d --field e=f` into field -> column; `*` is all columns.
+
+    Raises:
+        UsageError: If the form is wrong, a field is repeated, or has a reserved name.
+    """
+    from stair_es.cluster.documents.document import check_field_names
+    from stair_es.sources.kinds.fields import NUMBER_TYPES, split_field_type
+
+    columns, names = dict[str, str](), set[str]()
+    for part in (part.strip() for text in values for part in text.split(",")):
+        field, separator, column = part.partition("=")
+        if part == "*":
+            field = column = "*"
+        elif not (field and separator and column):
+            raise UsageError(f"not a column mapping: {part!r}", "Write --field caption=text,price:float=cost or --field '*'.")
+        name = split_field_type(field)[0]
+        if ":" in name:
+            raise UsageError(f"no such type: {field!r}", f"Write NAME:TYPE=COLUMN with one of {', '.join(NUMBER_TYPES)}.")
+        if name in names:
+            raise UsageError(f"--field names the field {name!r} twice", "Give each field one column.")
+        columns[field] = column
+        names.add(name)
+    check_field_names(names - {"*"})
+    return columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +138,7 @@ class SourceArguments:
         policy = UrlPolicy(allow_private=self.allow_private_urls, timeout_s=self.url_timeout_s, patience_s=self.url_patience_s)
         return SourceOptions(
             format=self.source_format,
-            columns=parse_columns(self.columns or []),
+            columns=_parse_columns(self.columns or []),
             image_column=self.image_column,
             walk=WalkOptions(hidden=self.hidden, follow_links=self.follow_links),
             read_limits=ReadLimits(max_bytes=self.max_bytes, url_policy=policy),
@@ -327,57 +351,3 @@ DOCUMENT_OPTIONS = ArgumentGroup(DocumentArguments)
 BUILD_OPTIONS = ArgumentGroup(BuildArguments)
 INDEX_OPTIONS = ArgumentGroup(IndexArguments)
 EXECUTION_OPTIONS = ArgumentGroup(ExecutionArguments)
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestArguments:
-    """All arguments of a run of `ingest`."""
-
-    sources: list[str]
-    index: str
-    url: str | None
-    model: str | None
-    fit: ResizeMode | None
-    as_json: bool
-    source: SourceArguments
-    document: DocumentArguments
-    target: IndexArguments
-    execution: ExecutionArguments
-
-    def build_options(self) -> IngestOptions:
-        """Build the options of the run.
-
-        Raises:
-            UsageError: If an option is invalid.
-        """
-        from stair_es.ingest.enrichers.base import EnricherSpec
-        from stair_es.ingest.options import IngestOptions
-        from stair_es.model.base import ModelSpec
-        from stair_es.sources.image.decode import DecodeLimits
-        from stair_es.token_policy import load_policy
-
-        source, execution = self.source.build_source_options(), self.execution
-        enrichers = tuple(EnricherSpec.parse(text) for text in self.document.enrich or [])
-        sink, sink_options = self.target.parse_sink()
-        return IngestOptions(
-            alias=self.index,
-            model=ModelSpec(
-                name=self.model or DEFAULT_MODEL,
-                fit=self.fit,
-                backend=execution.backend,
-                precision=execution.precision,
-                settings=config_file.get_config().settings,
-            ),
-            runner=execution.runner,
-            ray=execution.build_ray_options(),
-            batch_images=execution.batch_images,
-            document=self.document.build_document_settings(),
-            source=source,
-            decode_limits=DecodeLimits(max_pixels=self.source.max_pixels),
-            enrichers=enrichers,
-            sink=sink,
-            sink_options=sink_options,
-            policy=load_policy(self.document.policy) if self.document.policy else None,
-            resync=self.target.resync,
-            dead_letters=self.target.dead_letters,
-        )

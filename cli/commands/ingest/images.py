@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,11 +10,21 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL
 from stair_es.errors import EXIT_PARTIAL_FAILURE, UsageError
 
-from ...options import connections, metrics, shared
+from ...options import config_file, connections, metrics, shared
 from ...options.decorator import add_failure_facts
 from ...output.console import emit_json, print_notice
 from ...output.ingest import note_default_model, print_dry_run, print_ingest_report
-from .arguments import DOCUMENT_OPTIONS, EXECUTION_OPTIONS, INDEX_OPTIONS, SOURCE_OPTIONS, IngestArguments, JsonReportOption
+from .arguments import (
+    DOCUMENT_OPTIONS,
+    EXECUTION_OPTIONS,
+    INDEX_OPTIONS,
+    SOURCE_OPTIONS,
+    DocumentArguments,
+    ExecutionArguments,
+    IndexArguments,
+    JsonReportOption,
+    SourceArguments,
+)
 from .retry import build_retry_command, check_retry_index
 
 if TYPE_CHECKING:
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     from stair_es.ingest.options import IngestOptions
     from stair_es.sources.base import Source, SourceOptions
     from stair_es.telemetry.ingest import IngestTelemetry
+    from stair_es.types import ResizeMode
 
 INGEST_OPTIONS = (SOURCE_OPTIONS, DOCUMENT_OPTIONS, INDEX_OPTIONS, EXECUTION_OPTIONS)
 
@@ -34,6 +45,60 @@ _Sources = Annotated[
         " tars (shards-{000..099}.tar); lists of URLs (.txt); hf-dataset://NAME; - for stdin.",
     ),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestArguments:
+    """All arguments of a run of `ingest`."""
+
+    sources: list[str]
+    index: str
+    url: str | None
+    model: str | None
+    fit: ResizeMode | None
+    as_json: bool
+    source: SourceArguments
+    document: DocumentArguments
+    target: IndexArguments
+    execution: ExecutionArguments
+
+    def build_options(self) -> IngestOptions:
+        """Build the options of the run.
+
+        Raises:
+            UsageError: If an option is invalid.
+        """
+        from stair_es.ingest.enrichers.base import EnricherSpec
+        from stair_es.ingest.options import IngestOptions
+        from stair_es.model.base import ModelSpec
+        from stair_es.sources.image.decode import DecodeLimits
+        from stair_es.token_policy import load_policy
+
+        source, execution = self.source.build_source_options(), self.execution
+        enrichers = tuple(EnricherSpec.parse(text) for text in self.document.enrich or [])
+        sink, sink_options = self.target.parse_sink()
+        return IngestOptions(
+            alias=self.index,
+            model=ModelSpec(
+                name=self.model or DEFAULT_MODEL,
+                fit=self.fit,
+                backend=execution.backend,
+                precision=execution.precision,
+                settings=config_file.get_config().settings,
+            ),
+            runner=execution.runner,
+            ray=execution.build_ray_options(),
+            batch_images=execution.batch_images,
+            document=self.document.build_document_settings(),
+            source=source,
+            decode_limits=DecodeLimits(max_pixels=self.source.max_pixels),
+            enrichers=enrichers,
+            sink=sink,
+            sink_options=sink_options,
+            policy=load_policy(self.document.policy) if self.document.policy else None,
+            resync=self.target.resync,
+            dead_letters=self.target.dead_letters,
+        )
 
 
 def ingest_command(
