@@ -33,7 +33,7 @@ from stair_es.distill.dictionary import DictionaryOptions, build_word_vocabulary
 from stair_es.distill.head import HeadOptions, distill_captions, distill_images
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
-from stair_es.model.distilled.encoder import DistilledEncoder
+from stair_es.model.distilled import DistilledEncoder
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.modeling import TextBatch
 from stair_es.model.stair.tokenizer import collect_whole_words

@@ -138,7 +138,7 @@ def measure_arms(args: argparse.Namespace, arms: list[str], stack: ExitStack, re
     name = args.model or stack.enter_context(tempfile.TemporaryDirectory(prefix="stair-es-bench-"))
     if not args.model:
         write_random_checkpoint(Path(name))
-    spec = registry.get_model_card(name).image_spec
+    spec = registry.resolve_model(ModelSpec(name=name)).card.image_spec
     pixels, texts = make_pixels(args.images, spec.size_px), make_texts(args.texts)
     rows = []
     for arm in arms:
@@ -167,7 +167,7 @@ def ensure_graphs(name: str, stack: ExitStack) -> str:
     from stair_es.model.stair.onnx_runtime import find_onnx_mismatch
 
     folder = Path(name)
-    if not folder.is_dir() or not find_onnx_mismatch(folder, registry.get_model_card(name).model_id):
+    if not folder.is_dir() or not find_onnx_mismatch(folder, registry.resolve_model(ModelSpec(name=name)).card.model_id):
         return name
     copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stair-es-bench-"))) / folder.name
     shutil.copytree(folder, copy)

@@ -8,7 +8,7 @@ from stair_es_example.colors import ColorsPlugin
 
 
 class OtherColorsPlugin(ColorsPlugin):
-    """See `EncoderPlugin`."""
+    """The plugin."""
 
     card = replace(ColorsPlugin.card, name="other-colors", model_id="other-colors-1")
 

@@ -83,10 +83,11 @@ def _export_graphs(folder: Path, *, as_json: bool) -> None:
 
 
 def _export_table(name: str, out: Path | None, *, as_json: bool) -> None:
-    from stair_es.model.registry import build_text_table
+    from stair_es.model.base import ModelSpec
+    from stair_es.model.registry import resolve_model
     from stair_es.model.vocabularies.token_table import write_token_table
 
-    table = build_text_table(name, config_file.get_config().settings)
+    table = resolve_model(ModelSpec(name=name, settings=config_file.get_config().settings)).build_text_table()
     path = out or Path(f"{table.model_id}.tsv.gz")
     try:
         size_bytes = write_token_table(table, path)

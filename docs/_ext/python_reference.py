@@ -46,7 +46,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "models": (
         "stair_es.model.registry.load_encoder",
-        "stair_es.model.registry.get_encoder_plugin",
+        "stair_es.model.registry.resolve_model",
+        "stair_es.model.registry.Model",
     ),
     "plugins": ("stair_es.api",),
     "sources": (
@@ -64,11 +65,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "stair_es.model.base.Encoder",
         "stair_es.model.base.ModelCard",
         "stair_es.model.base.ModelSpec",
-        "stair_es.model.base.WordTokenizer",
-        "stair_es.model.base.WordChecker",
-        "stair_es.model.base.MatchGrader",
-        "stair_es.model.base.VocabularyProvider",
-        "stair_es.model.base.DenseEncoder",
+        "stair_es.model.base.MatchThresholds",
     ),
     "enrichers": (
         "stair_es.ingest.enrichers.base.EnricherKind",

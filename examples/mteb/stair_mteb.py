@@ -24,7 +24,7 @@ from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 
-from stair_es.api import ImageSpec, ModelSpec, SparseVector, VocabularyProvider
+from stair_es.api import ImageSpec, ModelSpec, SparseVector
 from stair_es.model.registry import load_encoder
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 
@@ -42,7 +42,7 @@ class StairModel(AbsEncoder):
     def __init__(self, model_name: str, revision: str | None = None, *, checkpoint: str, **_: object) -> None:
         """Load the encoder; `checkpoint` is a name that `stair-es models` lists, a folder or a repository."""
         self.model = load_encoder(ModelSpec(name=checkpoint))
-        if not isinstance(self.model, VocabularyProvider):
+        if not self.model.tokens:
             raise ValueError(f"the model {checkpoint!r} doesn't list its tokens, so its vectors have no dimension")
         self._numbers = {token: number for number, token in enumerate(self.model.tokens)}
 
@@ -94,7 +94,7 @@ def build_model_meta(checkpoint: str) -> ModelMeta:
             "model_type": ["sparse"],
             "modalities": ["text", "image"],
             "languages": ["eng-Latn"],
-            "embed_dim": len(encoder.tokens) if isinstance(encoder, VocabularyProvider) else None,
+            "embed_dim": len(encoder.tokens) or None,
             "similarity_fn_name": ScoringFunction.DOT_PRODUCT,
         }
     )

@@ -15,15 +15,11 @@ from stair_es.errors import DecodeError, IngestError, MissingExtra, ModelError, 
 from stair_es.ingest.enrichers.base import Enricher, EnricherInput, EnricherKind, Enrichment
 from stair_es.ingest.sinks.base import Documents, RunCoverage, SinkKind, SinkPlan, SinkResult, SinkSession, SinkWriter
 from stair_es.model.base import (
-    DenseEncoder,
     Encoder,
     EncoderPlugin,
-    MatchGrader,
+    MatchThresholds,
     ModelCard,
     ModelSpec,
-    VocabularyProvider,
-    WordChecker,
-    WordTokenizer,
 )
 from stair_es.plugins import API_VERSION
 from stair_es.sources.base import ListingFailure, Locator, ReadLimits, ReadResult, Source, SourceItem, SourceKind, SourceOptions
@@ -35,7 +31,6 @@ __all__ = [
     "BulkRequestStats",
     "BulkResult",
     "DecodeError",
-    "DenseEncoder",
     "Documents",
     "Encoder",
     "EncoderPlugin",
@@ -49,7 +44,7 @@ __all__ = [
     "Json",
     "ListingFailure",
     "Locator",
-    "MatchGrader",
+    "MatchThresholds",
     "MissingExtra",
     "ModelCard",
     "ModelError",
@@ -73,7 +68,4 @@ __all__ = [
     "StairError",
     "StoredVersion",
     "UsageError",
-    "VocabularyProvider",
-    "WordChecker",
-    "WordTokenizer",
 ]

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from stair_es.errors import ModelError, UsageError
+from stair_es.errors import UsageError
 from stair_es.eval.encode import encode_images, encode_texts
 from stair_es.eval.models import EvaluatedModel
-from stair_es.model import checkpoint_formats, registry
-from stair_es.model.base import ModelCard, ModelSpec, get_own_dense_encoder
-from stair_es.model.checkpoint import DENSE_FOLDER
+from stair_es.model import registry
+from stair_es.model.base import ModelCard, ModelSpec
+from stair_es.model.checkpoint import DENSE_FOLDER, Checkpoint
+from stair_es.model.families import DENSE_FAMILIES
 from stair_es.sources.base import Locator, Source, SourceItem
 from stair_es.types import Floats, PartProgressCallback
 
@@ -59,25 +60,23 @@ def open_dense_model(spec: ModelSpec) -> DenseModel:
         ModelError: If it is unknown or broken.
         MissingExtra: If a library isn't installed.
     """
-    registry.check_hub_libraries(spec.name)
-    plugin = registry.get_encoder_plugin(spec.name, settings=spec.settings)
-    try:
-        folder = registry.fetch_checkpoint_folder(spec.name, spec.settings)
-    except ModelError as error:
-        raise UsageError(f"{error.message}: it can't be distilled", _REMEDY) from error
-    checkpoint_format = checkpoint_formats.detect_checkpoint_format(folder)
-    if checkpoint_format not in checkpoint_formats.DENSE_FORMATS:
-        raise UsageError(f"the model {spec.name!r} has the format {checkpoint_format.name}, which can't be distilled", _REMEDY)
+    model = registry.resolve_model(spec)
+    if model.folder is None or not isinstance(model.plugin, Checkpoint):
+        raise UsageError(
+            f"the model {spec.name!r} is part of an installed package, not a checkpoint folder: it can't be distilled", _REMEDY
+        )
+    folder = model.folder
+    if not isinstance(model.plugin, DENSE_FAMILIES):
+        raise UsageError(f"the model {spec.name!r} has the format {model.plugin.family}, which can't be distilled", _REMEDY)
     if (folder / DENSE_FOLDER).is_dir():
         raise UsageError(
             f"the model {spec.name!r} was already made from a dense model", f"Give its dense model: {folder / DENSE_FOLDER}."
         )
-    encoder = plugin.load(spec)
-    dense = get_own_dense_encoder(encoder)
-    if dense is None:
+    encoder = model.load()
+    if not encoder.has_dense:
         raise UsageError(f"the model {spec.name!r} has no dense vectors, so it can't be distilled", _REMEDY)
-    evaluated = EvaluatedModel(spec=spec, encoder=encoder, dense=dense, has_tokens=False)
-    return DenseModel(folder=folder, card=plugin.card, evaluated=evaluated)
+    evaluated = EvaluatedModel(spec=spec, encoder=encoder, dense=encoder, has_tokens=False)
+    return DenseModel(folder=folder, card=model.card, evaluated=evaluated)
 
 
 def iterate_source_items(sources: Sequence[Source], on_problem: Callable[[str], None]) -> Iterator[SourceItem]:

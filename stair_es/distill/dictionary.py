@@ -24,10 +24,10 @@ from stair_es.distill.dense_model import DenseModel
 from stair_es.errors import UsageError
 from stair_es.eval.datasets.captions import read_captions
 from stair_es.model import registry
-from stair_es.model.checkpoint import CONFIG_JSON, DENSE_FOLDER
-from stair_es.model.dense_copy import copy_dense_model
-from stair_es.model.distilled.checkpoint import DICTIONARY_FILE, Dictionary, DistilledConfig
-from stair_es.model.distilled.decomposition import center_vectors, decompose_images
+from stair_es.model.base import ModelSpec
+from stair_es.model.checkpoint import CONFIG_JSON, DENSE_FOLDER, copy_dense_model
+from stair_es.model.decomposition import center_vectors, decompose_images
+from stair_es.model.distilled import DICTIONARY_FILE, Dictionary, DistilledConfig
 from stair_es.model.stair_mini.artifacts import read_mini_artifacts
 from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_words
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary, list_singulars, list_uncovered_words
@@ -221,7 +221,9 @@ def distill_dictionary(
         seconds=0.0,
     )
     _write_checkpoint(out, dense, config, dictionary, report)
-    return replace(report, model_id=registry.get_model_card(str(out)).model_id, seconds=time.perf_counter() - start)
+    return replace(
+        report, model_id=registry.resolve_model(ModelSpec(name=str(out))).card.model_id, seconds=time.perf_counter() - start
+    )
 
 
 def check_empty_folder(out: Path) -> None:

@@ -15,8 +15,8 @@ from stair_es.distill.dense_model import build_no_image_error, iterate_source_it
 from stair_es.distill.dictionary import PROMPTS, encode_words
 from stair_es.errors import UsageError
 from stair_es.model import registry
-from stair_es.model.base import ModelCard
-from stair_es.model.distilled.decomposition import center_vectors, decompose_images
+from stair_es.model.base import ModelCard, ModelSpec
+from stair_es.model.decomposition import center_vectors, decompose_images
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.sources.base import Source
 from stair_es.sources.io.local_file import FileLocator
@@ -189,8 +189,8 @@ def _train_head(
     settings: Settings,
     dense: DenseFeatures | None = None,
 ) -> TrainingResult:
-    name = registry.make_portable_name(model)
-    config = build_head_config(name, registry.get_model_card(name, settings=settings), captions, pairs, options)
+    resolved = registry.resolve_model(ModelSpec(name=model, settings=settings))
+    config = build_head_config(resolved.portable_name, resolved.card, captions, pairs, options)
     for line in pairs.problems.format_lines():
         callbacks.on_message(line)
     loaded = LoadedInputs(pairs=pairs, dense=dense)

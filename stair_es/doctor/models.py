@@ -20,7 +20,7 @@ _TEST_WORD = "dog"
 def check_model_loads(name: str, settings: Settings, fit: ResizeMode | None = None) -> Iterator[CheckResult]:
     """Load the model and encode a word and a black image, unless that requires a download."""
     plugin = plugins.get_plugin("encoders", name)
-    if registry.is_hub_model(name):
+    if registry.locate_model(name).is_on_hub:
         yield CheckResult.ok("model", f"{name} is loaded from the Hugging Face hub on first use; not checked")
         return
     is_builtin = plugin is not None and plugin.distribution == plugins.BUILTIN_DISTRIBUTION
@@ -53,9 +53,9 @@ def _try_model(spec: ModelSpec) -> CheckResult:
 
 def find_model_id(name: str, settings: Settings, fit: ResizeMode | None = None) -> str | None:
     """Return the model id stored in documents; None if it cannot be determined without a download."""
-    if registry.is_hub_model(name):
+    if registry.locate_model(name).is_on_hub:
         return None
     try:
-        return registry.get_model_card(name, fit, settings).model_id
+        return registry.resolve_model(ModelSpec(name=name, fit=fit, settings=settings)).card.model_id
     except StairError:
         return None

@@ -5,34 +5,41 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-from stair_es.model.base import WordTokenizer
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.types import SparseVector
 
+WordSplitter: TypeAlias = Callable[[str], tuple[str, ...]]
+"""Function that returns the tokens of a word, such as `Encoder.tokenize_word`."""
 
-def build_word_bags(texts: Sequence[str], tokenizer: WordTokenizer | None) -> list[SparseVector]:
+
+def lower_word(word: str) -> tuple[str, ...]:
+    """Return the word in lower case, for a vocabulary whose tokens are words."""
+    return (word.lower(),)
+
+
+def build_word_bags(texts: Sequence[str], split_word: WordSplitter) -> list[SparseVector]:
     """Return each text's tokens with weight 1, without (English) stop words and punctuation.
 
     Args:
         texts: Texts as people write them.
-        tokenizer: Tokenizer of the vocabulary; None if tokens are lower-case words.
+        split_word: Returns the tokens of a word.
     """
-    return [SparseVector.from_pairs((token, 1.0) for token in tokenize_words(text, tokenizer)) for text in texts]
+    return [SparseVector.from_pairs((token, 1.0) for token in tokenize_words(text, split_word)) for text in texts]
 
 
-def tokenize_words(text: str, tokenizer: WordTokenizer | None) -> tuple[str, ...]:
+def tokenize_words(text: str, split_word: WordSplitter) -> tuple[str, ...]:
     """Return the distinct tokens of the words in a text, in order.
 
     Args:
         text: The text.
-        tokenizer: Tokenizer of the vocabulary; None if tokens are lower-case words.
+        split_word: Returns the tokens of a word.
     """
     stop_words = load_stop_words()
     words = [word for chunk in text.split() if (word := _strip_punctuation(chunk)) and word.lower() not in stop_words]
-    tokens_of_words = (tokenizer.tokenize_word(word) if tokenizer else (word.lower(),) for word in words)
-    return tuple(dict.fromkeys(token for tokens in tokens_of_words for token in tokens))
+    return tuple(dict.fromkeys(token for word in words for token in split_word(word)))
 
 
 def _strip_punctuation(word: str) -> str:

@@ -12,7 +12,6 @@ from stair_es._itertools import batched
 from stair_es.errors import DecodeError, ReadError, UsageError
 from stair_es.eval.datasets.captions import CaptionDataset
 from stair_es.eval.models import EvaluatedModel
-from stair_es.model.base import JointEncoder
 from stair_es.sources.base import Locator, ReadLimits
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Floats, ImageSpec, PartProgressCallback, Pixels, SparseVector
@@ -80,7 +79,6 @@ def encode_images(
     sparse: list[SparseVector] = []
     rows: list[Floats] = []
     problems: dict[int, str] = {}
-    joint = _get_joint_encoder(model)
     for batch in batched(enumerate(locators), _BATCH_SIZE):
         decoded = [_decode_image(position, locator, model.encoder.image_spec, problems) for position, locator in batch]
         pixels = [image for image in decoded if image is not None]
@@ -89,7 +87,7 @@ def encode_images(
                 np.stack(pixels),
                 model.encoder.encode_images if model.has_tokens else None,
                 model.dense.encode_images_dense if model.dense is not None and dense else None,
-                joint.encode_images_both if joint else None,
+                model.dense.encode_images_both if model.dense is not None else None,
             )
             sparse += sparse_batch
             rows += dense_batch
@@ -111,7 +109,6 @@ def encode_texts(
 ) -> EncodedVectors:
     """Encode texts into the requested kinds of vectors that the model has."""
     with_tokens = tokens and model.has_tokens
-    joint = _get_joint_encoder(model)
     sparse: list[SparseVector] = []
     rows: list[Floats] = []
     done = 0
@@ -120,7 +117,7 @@ def encode_texts(
             batch,
             model.encoder.encode_texts if with_tokens else None,
             model.dense.encode_texts_dense if model.dense is not None and dense else None,
-            joint.encode_texts_both if joint else None,
+            model.dense.encode_texts_both if model.dense is not None else None,
         )
         sparse += sparse_batch
         rows += dense_batch
@@ -140,10 +137,6 @@ def _encode_batch(
         sparse, dense_BD = encode_both(batch)
         return sparse, [dense_BD]
     return encode_sparse(batch) if encode_sparse else [], [encode_dense(batch)] if encode_dense else []
-
-
-def _get_joint_encoder(model: EvaluatedModel) -> JointEncoder | None:
-    return model.dense if isinstance(model.dense, JointEncoder) else None
 
 
 def _build_vectors(sparse: Sequence[SparseVector] | None, rows: Sequence[Floats]) -> EncodedVectors:

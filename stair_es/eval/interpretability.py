@@ -270,16 +270,16 @@ def _build_row(
 
 def _tokenize_text(text: str, space: LabelSpace) -> Collection[str]:
     """Return the tokens of a text without stop words, or with them if there are no others (a class called `can`)."""
-    return tokenize_words(text, space.tokenizer) or (space.tokenizer.tokenize_word(text) if space.tokenizer else (text.lower(),))
+    return tokenize_words(text, space.split_word) or space.split_word(text)
 
 
 def _build_own_space(model: EvaluatedModel, vectors: Sequence[SparseVector], texts: Sequence[Sequence[str]]) -> LabelSpace:
     """Return the model's vocabulary, or the tokens that occur if the model doesn't list it."""
     tokens = model.tokens
     if tokens is None:
-        text_tokens = {token for group in texts for text in group for token in tokenize_words(text, model.tokenizer)}
+        text_tokens = {token for group in texts for text in group for token in tokenize_words(text, model.split_word)}
         tokens = tuple(sorted(text_tokens.union(*(vector.tokens for vector in vectors))))
-    return LabelSpace(tokens=tokens, tokenizer=model.tokenizer)
+    return LabelSpace(tokens=tokens, split_word=model.split_word)
 
 
 def _rank_by_weight(vectors: Sequence[SparseVector], space: LabelSpace) -> Iterator[WeightRanking]:

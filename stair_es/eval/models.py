@@ -14,10 +14,12 @@ from typing import TypeVar
 import numpy as np
 
 from stair_es.errors import MissingExtra, ModelError, UsageError
+from stair_es.eval.bag_of_words import WordSplitter, lower_word
 from stair_es.model import registry
-from stair_es.model.base import DenseEncoder, Encoder, ModelSpec, VocabularyProvider, WordTokenizer, get_own_dense_encoder
+from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.networks.minilm import compute_softmax
 from stair_es.model.stair_mini import artifacts
+from stair_es.model.stair_mini.artifacts import MINI_CARD
 from stair_es.model.stair_mini.encoder import ImageOutputs, StairMiniEncoder, TextOutputs
 from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_words
 from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary as WordPieces
@@ -29,12 +31,23 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class ConseEncoder:
-    """Dense baseline from the networks of stair-mini: ConSE (Norouzi et al., 2014) for images, text embeddings for texts."""
+class ConseEncoder(Encoder):
+    """stair-mini with dense vectors, as a baseline: ConSE (Norouzi et al., 2014) for images, text embeddings for texts."""
+
+    card = MINI_CARD
+    has_dense = True
 
     def __init__(self, encoder: StairMiniEncoder) -> None:
         """Wrap an encoder; its networks are loaded lazily."""
         self._encoder = encoder
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        """Return the token weights of images."""
+        return self._encoder.encode_images(pixels_BHWC)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        """Return the token weights of texts."""
+        return self._encoder.encode_texts(texts)
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
         """Return the mean embeddings of each image's 10 most likely classes, weighted by probability, of length 1."""
@@ -62,9 +75,11 @@ class ConseEncoder:
         return artifacts.read_mini_artifacts().arrays["embeddings.classes_KD"]
 
 
-def get_dense_encoder(encoder: Encoder) -> DenseEncoder | None:
-    """Return the dense encoder of a model: its own, or ConSE for stair-mini; None if there is none."""
-    return ConseEncoder(encoder) if isinstance(encoder, StairMiniEncoder) else get_own_dense_encoder(encoder)
+def get_dense_encoder(encoder: Encoder) -> Encoder | None:
+    """Return an encoder that has the dense vectors of a model: itself, or ConSE for stair-mini; None if it has none."""
+    if isinstance(encoder, StairMiniEncoder):
+        return ConseEncoder(encoder)
+    return encoder if encoder.has_dense else None
 
 
 def _stack_embeddings(outputs: Sequence[TextOutputs]) -> Floats:
@@ -83,9 +98,10 @@ class EvaluatedModel:
     """A loaded model."""
 
     spec: ModelSpec
+    """Options that it was loaded with; the name is a portable one."""
     encoder: Encoder
-    dense: DenseEncoder | None
-    """Its dense encoder, if it has one."""
+    dense: Encoder | None
+    """Its encoder for dense vectors, if it has one: itself, or ConSE."""
     has_tokens: bool = True
     """False for models with dense vectors only, such as CLIP."""
 
@@ -97,21 +113,22 @@ class EvaluatedModel:
     @property
     def tokens(self) -> tuple[str, ...] | None:
         """Tokens that its vectors can have; None if the encoder doesn't list them."""
-        return tuple(self.encoder.tokens) if isinstance(self.encoder, VocabularyProvider) else None
+        return tuple(self.encoder.tokens) or None
 
     @property
-    def tokenizer(self) -> WordTokenizer | None:
-        """Tokenizer of its vocabulary, if it has one."""
-        return self.encoder if isinstance(self.encoder, WordTokenizer) else None
+    def split_word(self) -> WordSplitter:
+        """Function that returns the tokens of a word; words in lower case if its encoder doesn't split them."""
+        splits_words = type(self.encoder).tokenize_word is not Encoder.tokenize_word
+        return self.encoder.tokenize_word if splits_words else lower_word
 
 
 def build_evaluated_model(encoder: Encoder, spec: ModelSpec) -> EvaluatedModel:
-    """Wrap a loaded encoder. An encoder with the attribute `dense_only` has no token weights.
+    """Wrap a loaded encoder.
 
     Raises:
         ModelError: If it has neither token weights nor dense vectors.
     """
-    has_tokens = not getattr(encoder, "dense_only", False)
+    has_tokens = encoder.card.has_tokens
     skips_dense = isinstance(encoder, StairMiniEncoder) and spec.text_tower == "table"  # doesn't load the text network
     dense = None if skips_dense else get_dense_encoder(encoder)
     if dense is None and not has_tokens:
@@ -126,12 +143,12 @@ def load_models(specs: Sequence[ModelSpec]) -> list[EvaluatedModel]:
         UsageError: If a model is given twice.
         ModelError: If a model is unknown or broken.
     """
-    plugins = [(registry.get_encoder_plugin(spec.name, spec.fit, spec.settings), spec) for spec in specs]
+    models = [registry.resolve_model(spec) for spec in specs]
     # The same model with another fit is allowed.
-    ids = [(registry.make_portable_name(spec.name), plugin.card.model_id) for plugin, spec in plugins]
+    ids = [(model.portable_name, model.card.model_id) for model in models]
     if duplicates := sorted({name for name, label in ids if ids.count((name, label)) > 1}):
         raise UsageError(f"the model {duplicates[0]!r} is given twice", "Specify each model once, with --model or --compare.")
-    return [build_evaluated_model(plugin.load(spec), spec) for plugin, spec in plugins]
+    return [build_evaluated_model(model.load(), model.portable_spec) for model in models]
 
 
 def run_for_each_model(
@@ -162,18 +179,18 @@ def run_for_each_model(
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSpace:
-    """Competing tokens, and the tokenizer that maps text to them."""
+    """Competing tokens, and the function that maps words to them."""
 
     tokens: tuple[str, ...]
-    tokenizer: WordTokenizer | None
+    split_word: WordSplitter
 
 
 def choose_label_space(models: Sequence[EvaluatedModel]) -> LabelSpace:
     """Return the vocabulary of the first model that lists its own; BERT's if none does."""
     for model in models:
         if model.has_tokens and (tokens := model.tokens) is not None:
-            return LabelSpace(tokens=tokens, tokenizer=model.tokenizer)
-    return LabelSpace(tokens=load_reference_tokens(), tokenizer=WordPieceTokenizer(load_wordpiece_vocabulary()))
+            return LabelSpace(tokens=tokens, split_word=model.split_word)
+    return LabelSpace(tokens=load_reference_tokens(), split_word=WordPieceTokenizer(load_wordpiece_vocabulary()).tokenize_word)
 
 
 def load_reference_tokens() -> tuple[str, ...]:

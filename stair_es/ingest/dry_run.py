@@ -12,7 +12,7 @@ from stair_es._itertools import batched
 from stair_es.cluster.client.connection import Connection
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.plan import build_sink_plan, build_worker_config, load_sink_kind
+from stair_es.ingest.plan import build_sink_plan, build_worker_config, load_sink_kind, resolve_ingest_model
 from stair_es.ingest.resync import find_stale_documents
 from stair_es.ingest.sinks.base import TokenIndexPlan
 from stair_es.ingest.source_stream import SourceStream
@@ -59,9 +59,10 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
     Raises:
         StairError: If a source or the sink can't be used.
     """
-    kind, plan = load_sink_kind(options), build_sink_plan(options, connection)
+    kind, model = load_sink_kind(options), resolve_ingest_model(options)
+    plan = build_sink_plan(options, model, connection)
     session = kind.open_readonly(plan)
-    config = build_worker_config(options, session) if session else None
+    config = build_worker_config(options, model, session) if session else None
     counts, stream = Counter[str](), SourceStream(sources)
     with Manifest() as manifest:
         for part in batched(stream, _BATCH_SIZE):

@@ -18,7 +18,7 @@ from stair_es.ingest.executors.base import StageExecutor
 from stair_es.ingest.executors.ray import open_ray_executor, start_ray
 from stair_es.ingest.executors.threads import open_thread_executor
 from stair_es.ingest.options import LISTING_WAIT_S, RAY_MIN_IMAGES, IngestOptions, choose_runner
-from stair_es.ingest.plan import build_sink_plan, build_worker_config, load_sink_kind
+from stair_es.ingest.plan import build_sink_plan, build_worker_config, load_sink_kind, resolve_ingest_model
 from stair_es.ingest.queues import PrefetchQueue
 from stair_es.ingest.resync import remove_stale_documents
 from stair_es.ingest.run import IngestRun, RunProgressCallback, open_run_accounting
@@ -27,6 +27,7 @@ from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.ingest.state import Batch, estimate_listed_bytes
 from stair_es.ingest.texts import EqualTexts
+from stair_es.model.registry import Model
 from stair_es.sources.base import ListingFailure, Source, SourceItem
 from stair_es.system.ray_session import mask_ray_address
 
@@ -65,7 +66,8 @@ def run_ingest(
         accounting.dead_letters.check_writable()
         if options.noun == "image":
             accounting.dead_letters.set_sources(sources, options.source)
-        kind, plan = load_sink_kind(options), build_sink_plan(options, connection)
+        kind, model = load_sink_kind(options), resolve_ingest_model(options)
+        plan = build_sink_plan(options, model, connection)
         before = kind.open_readonly(plan) if options.resync else None
         stream = SourceStream(sources)
         opening = PrefetchQueue(stream, _MAX_LISTED_IMAGES, estimate_listed_bytes, _MAX_LISTED_BYTES, counts=_is_image)
@@ -78,7 +80,7 @@ def run_ingest(
         if runner == "ray":
             stack.enter_context(start_ray(options.ray))  # before an index is created: it may fail
         session = kind.open(plan)
-        config = build_worker_config(options, session)
+        config = build_worker_config(options, model, session)
         run = IngestRun(
             options=options,
             stream=stream,
@@ -90,7 +92,7 @@ def run_ingest(
             on_batch=on_batch,
         )
 
-        batches = _run_stages(_open_executor(runner, config, options), config, options, accounting, queue)
+        batches = _run_stages(_open_executor(runner, config, model, options), config, options, accounting, queue)
         if before is None or before.index != session.index:  # everything in the index is newer than the listing
             return run.run(batches)
         by_content = options.document.id == "content-hash"
@@ -133,10 +135,10 @@ def _run_stages(
 
 
 def _open_executor(
-    runner: Literal["local", "ray"], config: WorkerConfig, options: IngestOptions
+    runner: Literal["local", "ray"], config: WorkerConfig, model: Model, options: IngestOptions
 ) -> AbstractContextManager[StageExecutor]:
     if runner == "local":
-        return open_thread_executor(config, options.batch_images, options.bulk.max_concurrency)
+        return open_thread_executor(config, model, options.batch_images, options.bulk.max_concurrency)
     return open_ray_executor(config, options.ray, options.batch_images)
 
 

@@ -12,7 +12,7 @@ from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.sinks.base import SinkKind, SinkPlan, SinkSession
 from stair_es.ingest.sinks.cluster_options import ClusterPlan, ClusterSinkOptions
 from stair_es.ingest.stages import WorkerConfig
-from stair_es.model import registry
+from stair_es.model.registry import Model, resolve_model
 
 
 def load_sink_kind(options: IngestOptions) -> SinkKind:
@@ -30,17 +30,22 @@ def load_sink_kind(options: IngestOptions) -> SinkKind:
     return kind
 
 
-def build_sink_plan(options: IngestOptions, connection: Connection | None) -> SinkPlan:
+def resolve_ingest_model(options: IngestOptions) -> Model:
+    """Resolve the model of an ingest. On Ray the workers load it, which may have other libraries than this process."""
+    return resolve_model(options.model, runs_here=options.runner != "ray" and options.ray.address is None)
+
+
+def build_sink_plan(options: IngestOptions, model: Model, connection: Connection | None) -> SinkPlan:
     """Build the plan for the sink of a run.
 
     Raises:
-        ModelError: If the model is broken.
+        ModelError: If the model has no tokens.
     """
-    card = registry.get_indexable_card(options.model.name, options.model.fit, options.model.settings)
+    model.check_indexable()
     index_spec = IndexSpec(
-        model_name=registry.make_portable_name(options.model.name),
-        model_id=card.model_id,
-        fit=card.image_spec.fit,
+        model_name=model.portable_name,
+        model_id=model.card.model_id,
+        fit=model.card.image_spec.fit,
         settings=options.settings,
     )
     plan = SinkPlan(
@@ -62,16 +67,14 @@ def build_sink_plan(options: IngestOptions, connection: Connection | None) -> Si
     )
 
 
-def build_worker_config(options: IngestOptions, session: SinkSession) -> WorkerConfig:
+def build_worker_config(options: IngestOptions, model: Model, session: SinkSession) -> WorkerConfig:
     """Build the configuration of the workers."""
-    card = registry.get_indexable_card(options.model.name, options.model.fit, options.model.settings)
     return WorkerConfig(
         writer=session.writer,
         is_empty=session.is_empty,
-        # workers may have another working directory
-        model=replace(options.model, name=registry.make_portable_name(options.model.name)),
-        model_id=card.model_id,
-        image_spec=card.image_spec,
+        model=model.portable_spec,  # workers may have another working directory
+        model_id=model.card.model_id,
+        image_spec=model.card.image_spec,
         document=options.document,
         read_limits=replace(options.source.read_limits, defer=options.source.read_limits.url_policy.patience_s > 0),
         decode_limits=options.decode_limits,

@@ -49,7 +49,7 @@ def load_model_vocabulary(
     try:
         spec = ModelSpec(name=name, fit=fit, settings=settings)
         encoder = registry.load_encoder(spec) if required else registry.load_local_encoder(spec)
-        tokens = getattr(encoder, "image_tokens", None) or getattr(encoder, "tokens", None)
+        tokens = encoder.tokens
     except StairError as error:
         if required:
             raise

@@ -1,52 +1,20 @@
-"""Interfaces of models: pixels or texts in, sparse vectors of token weights out."""
+"""Contracts of models: an encoder (pixels or texts in, vectors out), the plugin that opens it, and what is known of it before."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, get_args, runtime_checkable
+from typing import get_args
 
 from stair_es.config.settings import Settings
 from stair_es.errors import ModelError
+from stair_es.model.vocabularies.stop_words import is_content_token, list_content_words, load_stop_words
 from stair_es.model.vocabularies.token_table import TokenTable
 from stair_es.types import Backend as Backend
 from stair_es.types import Floats, ImageSpec, Pixels, ResizeMode, SparseVector
 from stair_es.types import Precision as Precision
 from stair_es.types import TextTower as TextTower
-
-
-class Encoder(Protocol):
-    """A loaded model. `encode_images` and `encode_texts` may be called from several threads."""
-
-    @property
-    def model_id(self) -> str:
-        """Return name and revision, stored in each document and its fingerprint. Same id, same image vectors."""
-
-    @property
-    def image_spec(self) -> ImageSpec:
-        """Return the pixel format that `encode_images` requires."""
-
-    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """Return one vector per image; an image encoded alone gets the same vector as in a batch."""
-
-    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """Return one vector per text; empty (`len(vector) == 0`) for a text without a known token."""
-
-
-@runtime_checkable
-class WordTokenizer(Protocol):
-    """An encoder that splits a word into tokens of its vocabulary. Without it, a word is used as the token of that name."""
-
-    def tokenize_word(self, word: str) -> tuple[str, ...]:
-        """Return the tokens of a word as users write it: the word itself, or its pieces; empty if no vector can contain it."""
-
-
-@runtime_checkable
-class WordChecker(Protocol):
-    """An encoder that reports which words of a text it knows. Without it, a word is unknown if `tokenize_word` has no token."""
-
-    def list_unknown_words(self, text: str) -> tuple[str, ...]:
-        """Return the unknown words of a text in lower case, each once; stop words and numbers are not among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,24 +27,6 @@ class MatchThresholds:
     """The same, if images are part of the query."""
     named_weight: float
     """Minimum weight of a token to count: an image that has each word of the query with it is a match, too."""
-
-
-@runtime_checkable
-class MatchGrader(Protocol):
-    """An encoder with measured thresholds of weak matches. Without it, no hit is called weak."""
-
-    @property
-    def match_thresholds(self) -> MatchThresholds | None:
-        """Return the thresholds of weak matches; None if they weren't measured."""
-
-
-@runtime_checkable
-class VocabularyProvider(Protocol):
-    """An encoder that lists the tokens that its vectors can contain. One whose vectors have length 1 sets `unit_length`."""
-
-    @property
-    def tokens(self) -> Sequence[str]:
-        """Return all tokens, each once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,27 +65,8 @@ class ModelCard:
     """Further facts for `stair-es models`."""
     match_thresholds: MatchThresholds | None = None
     """Thresholds of weak matches; None if they weren't measured."""
-
-
-class CardMixin:
-    """The part of `Encoder` that the model card answers, for encoders that keep it as `_card`."""
-
-    _card: ModelCard
-
-    @property
-    def model_id(self) -> str:
-        """Return the model id of the card."""
-        return self._card.model_id
-
-    @property
-    def image_spec(self) -> ImageSpec:
-        """Return the pixel format of the card."""
-        return self._card.image_spec
-
-    @property
-    def match_thresholds(self) -> MatchThresholds | None:
-        """Return the thresholds of weak matches from the card."""
-        return self._card.match_thresholds
+    has_tokens: bool = True
+    """Whether it has token weights; False for a model with dense vectors only, which can be compared with, but not indexed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,12 +89,116 @@ class ModelSpec:
     """Data folder, and the models whose code may run; None for those of the environment of the process that loads the model."""
 
 
-def check_model_spec(spec: ModelSpec) -> None:
-    """Check that the values of a spec exist. Whether a model supports them is checked by the model.
+class Encoder(ABC):
+    """A loaded model. Subclasses set `card`; the `encode_` methods may be called from several threads."""
 
-    Raises:
-        ModelError: If the backend, text tower or precision is unknown, or the number of threads is negative.
-    """
+    card: ModelCard
+
+    @property
+    def model_id(self) -> str:
+        """Return name and revision, stored in each document and its fingerprint. Same id, same image vectors."""
+        return self.card.model_id
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """Return the pixel format that `encode_images` requires."""
+        return self.card.image_spec
+
+    @property
+    def match_thresholds(self) -> MatchThresholds | None:
+        """Return the thresholds of weak matches; None if they weren't measured: then no hit is called weak."""
+        return self.card.match_thresholds
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Return all tokens that vectors can contain, each once; empty if the model doesn't list them."""
+        return ()
+
+    @abstractmethod
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        """Return one vector per image; an image encoded alone gets the same vector as in a batch.
+
+        Raises:
+            ModelError: If the pixels don't match `image_spec`, the model has no token weights, or a file is broken.
+            MissingExtra: If a required library isn't installed.
+        """
+
+    @abstractmethod
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        """Return one vector per text; empty (`len(vector) == 0`) for a text without a known token.
+
+        Raises:
+            ModelError: If the model has no token weights, or a file is broken or can't be downloaded.
+            MissingExtra: If a required library isn't installed.
+        """
+
+    def tokenize_word(self, word: str) -> tuple[str, ...]:
+        """Return the tokens of a word as users write it: the word itself, or its pieces; empty if no vector can contain it."""
+        return (word,)
+
+    def list_unknown_words(self, text: str) -> tuple[str, ...]:
+        """Return the words of a text that the model doesn't know, in lower case, each once; no stop words and numbers.
+
+        By default the words that `tokenize_word` has no token for.
+        """
+        stop_words = load_stop_words()
+        return tuple(
+            word
+            for word in list_content_words(text)
+            if not any(is_content_token(token, stop_words) for token in self.tokenize_word(word))
+        )
+
+    @property
+    def has_dense(self) -> bool:
+        """Return whether the model has dense vectors: unit vectors of images and texts in one space."""
+        return False
+
+    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
+        """Return the dense vectors of images, [B, D], each of length 1, if the model `has_dense` vectors."""
+        raise NotImplementedError
+
+    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
+        """Return the dense vectors of texts, [B, D], each of length 1, if the model `has_dense` vectors."""
+        raise NotImplementedError
+
+    def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
+        """Return both kinds of vectors of images. Overridden if they come from one run of a network."""
+        return self.encode_images(pixels_BHWC), self.encode_images_dense(pixels_BHWC)
+
+    def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
+        """Return both kinds of vectors of texts. Overridden if they come from one run of a network."""
+        return self.encode_texts(texts), self.encode_texts_dense(texts)
+
+
+class EncoderPlugin(ABC):
+    """A model of the entry point group `stair_es.encoders`, or in a checkpoint. Its card is known without loading it."""
+
+    card: ModelCard
+
+    def can_use_gpu(self, spec: ModelSpec) -> bool:
+        """Return whether `load` would put the image tower on a GPU of this machine."""
+        return False
+
+    @abstractmethod
+    def load(self, spec: ModelSpec) -> Encoder:
+        """Load the encoder. Its networks may be loaded lazily, when a tower is first used.
+
+        Raises:
+            ModelError: If the model doesn't support an option of the spec, or its files are broken.
+            MissingExtra: If a required library isn't installed.
+        """
+
+    def build_text_table(self) -> TokenTable | None:
+        """Build the table that the model looks words up in without its text network; None if it has none.
+
+        Raises:
+            ModelError: If the model's files are broken.
+        """
+        return None
+
+
+def check_model_spec(spec: ModelSpec) -> None:
+    """Check that the values of a spec exist. Whether a model supports them is checked by the model."""
     named = {"text tower": TextTower, "backend": Backend, "precision": Precision}
     for (what, choices), value in zip(named.items(), (spec.text_tower, spec.backend, spec.precision), strict=True):
         if value not in get_args(choices):
@@ -178,9 +213,6 @@ def choose_image_spec(default: ImageSpec, fit: ResizeMode | None) -> ImageSpec:
     Args:
         default: The model's own image spec.
         fit: Requested fit; None for the model's own.
-
-    Raises:
-        ModelError: If the fit is unknown.
     """
     if fit is None or fit == default.fit:
         return default
@@ -195,9 +227,6 @@ def check_fit_unchanged(card: ModelCard, fit: ResizeMode | None) -> None:
     Args:
         card: Model card.
         fit: Requested fit; None for the model's own.
-
-    Raises:
-        ModelError: If the fit differs from the model's own.
     """
     if choose_image_spec(card.image_spec, fit) != card.image_spec:
         raise ModelError(
@@ -214,62 +243,3 @@ def check_encoder_pixels(pixels_BHWC: Pixels, card: ModelCard) -> None:
             f"{card.name} requires uint8 pixels (B, {side}, {side}, 3), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
             "Use stair_es.sources.image.decode with the image_spec of the encoder.",
         )
-
-
-class EncoderPlugin(Protocol):
-    """A model registered in the entry point group `stair_es.encoders`. Its card is known without loading the model."""
-
-    card: ModelCard
-
-    def can_use_gpu(self, spec: ModelSpec) -> bool:
-        """Return whether `load` would put the image tower on a GPU of this machine."""
-
-    def load(self, spec: ModelSpec) -> Encoder:
-        """Load the encoder. Its networks may be loaded lazily, when a tower is first used.
-
-        Raises:
-            ModelError: If the backend or the text tower is unknown, or the model's files are broken.
-            MissingExtra: If a required library isn't installed.
-        """
-
-
-@runtime_checkable
-class TablePlugin(EncoderPlugin, Protocol):
-    """A plugin of a model whose texts can be looked up in a table."""
-
-    def build_text_table(self) -> TokenTable:
-        """Build the table.
-
-        Raises:
-            ModelError: If the model's files are broken.
-        """
-
-
-@runtime_checkable
-class DenseEncoder(Protocol):
-    """Dense vectors that an encoder may offer in addition to its tokens: unit vectors of images and texts in one space."""
-
-    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
-        """Return the dense vectors of images, [B, D], each of length 1."""
-
-    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
-        """Return the dense vectors of texts, [B, D], each of length 1."""
-
-
-def get_own_dense_encoder(encoder: object) -> DenseEncoder | None:
-    """Return the encoder if it also has dense vectors; None if not.
-
-    An encoder that has the methods only for other checkpoints of its kind sets `tokens_only`.
-    """
-    return encoder if isinstance(encoder, DenseEncoder) and not getattr(encoder, "tokens_only", False) else None
-
-
-@runtime_checkable
-class JointEncoder(DenseEncoder, Protocol):
-    """A dense encoder that also has token weights, and returns both from one run of the networks that they share."""
-
-    def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
-        """Return what `encode_images` and `encode_images_dense` return."""
-
-    def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
-        """Return what `encode_texts` and `encode_texts_dense` return."""

@@ -1,19 +1,21 @@
-"""Models that are checkpoint folders: format interface, configuration, model id and card, without loading the model."""
+"""Models that are checkpoint folders: their contract, configuration, model id and card, without loading the model."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from stair_es.errors import ModelError
 from stair_es.model import cuda
-from stair_es.model.base import Encoder, EncoderPlugin, ModelCard, ModelSpec, check_model_spec, choose_image_spec
+from stair_es.model.base import EncoderPlugin, ModelCard, ModelSpec, check_model_spec, choose_image_spec
 from stair_es.optional import import_optional
 from stair_es.system.user_files import open_regular_file, read_json_file
 from stair_es.types import ImageSpec, ResizeMode
@@ -26,25 +28,26 @@ MODULES_JSON = "modules.json"
 SENTENCEPIECE_FILE = "spiece.model"
 """Tokenizer file of SigLIP 1."""
 
+_COPIED_NAMES = ("README.md", "LICENSE*", "NOTICE*")
 _HASHED_SUFFIXES = frozenset({".json", ".model", ".py", ".safetensors", ".txt"})
 
 
-class CheckpointFormat(Protocol):
-    """A checkpoint format. Must not import a network library before `EncoderPlugin.load`."""
+class Checkpoint(EncoderPlugin):
+    """A model in a checkpoint folder. Each family of models is a subclass, which imports no network library before `load`."""
 
-    @property
-    def name(self) -> str:
-        """Return the display name."""
+    family: ClassVar[str]
+    """Display name of the family."""
+    allows_pickle: ClassVar[bool] = False
+    """Whether weights may be a `pytorch_model.bin` if there is no safetensors file."""
 
-    @property
-    def allows_pickle(self) -> bool:
-        """Return whether weights may be a `pytorch_model.bin` if there is no safetensors file."""
+    @classmethod
+    @abstractmethod
+    def detect(cls, config: Mapping[str, Any], folder: Path) -> bool:
+        """Return whether a folder with this configuration holds a model of this family."""
 
-    def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
-        """Return whether a folder with this configuration has this format."""
-
-    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool) -> EncoderPlugin:
-        """Return the plugin of the model in a folder.
+    @abstractmethod
+    def __init__(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool = False) -> None:
+        """Read the configuration, and set the card.
 
         Args:
             folder: Checkpoint folder.
@@ -56,28 +59,9 @@ class CheckpointFormat(Protocol):
             ModelError: If something is missing or inconsistent, or the model has no other fit.
         """
 
-
-class CheckpointPlugin:
-    """An `EncoderPlugin` of a checkpoint folder that PyTorch runs."""
-
-    def __init__(self, card: ModelCard, build: Callable[[ModelSpec], Encoder], *, dense_only: bool = False) -> None:
-        """Create the plugin.
-
-        Args:
-            card: Model card.
-            build: Builds the encoder from a valid spec.
-            dense_only: Whether the model has dense vectors only.
-        """
-        self.card, self._build, self.dense_only = card, build, dense_only
-
     def can_use_gpu(self, spec: ModelSpec) -> bool:
         """Return whether PyTorch would run on a GPU of this machine."""
         return spec.backend in ("auto", "torch") and cuda.is_cuda_available()
-
-    def load(self, spec: ModelSpec) -> Encoder:
-        """Check the spec and build the encoder."""
-        check_torch_spec(spec)
-        return self._build(spec)
 
 
 def check_torch_spec(spec: ModelSpec) -> None:
@@ -106,22 +90,14 @@ def build_dense_only_error(name: str) -> ModelError:
 
 
 def read_checkpoint_config(folder: Path) -> dict[str, Any]:
-    """Return the contents of `config.json`; empty for a folder of sentence-transformers without one.
-
-    Raises:
-        ModelError: If the folder isn't a checkpoint, or the file isn't a JSON object.
-    """
+    """Return the contents of `config.json`; empty for a folder of sentence-transformers without one."""
     if not (folder / CONFIG_JSON).is_file() and (folder / MODULES_JSON).is_file():
         return {}
     return read_json_object(folder / CONFIG_JSON)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file of a checkpoint.
-
-    Raises:
-        ModelError: If the file is missing or isn't a JSON object.
-    """
+    """Return the JSON object in a file of a checkpoint."""
     try:
         value = read_json_file(path)
     except FileNotFoundError:
@@ -134,11 +110,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def get_config_section(config: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
-    """Return a section of the configuration.
-
-    Raises:
-        ModelError: If it isn't an object.
-    """
+    """Return a section of the configuration."""
     section = config.get(name)
     if not isinstance(section, Mapping):
         raise ModelError(f"the config.json in {folder} has no section {name!r}", "Fetch the checkpoint again.")
@@ -153,9 +125,6 @@ def get_positive_int(config: Mapping[str, Any], name: str, default: int, folder:
         name: Key.
         default: Value if the key is missing.
         folder: Checkpoint folder, for the error message.
-
-    Raises:
-        ModelError: If the value isn't a positive integer.
     """
     value = config.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -171,6 +140,7 @@ def build_checkpoint_card(
     *,
     description: str,
     licenses: tuple[str, ...],
+    has_tokens: bool = True,
 ) -> ModelCard:
     """Return the card of a checkpoint that supports other fits than its own.
 
@@ -181,9 +151,7 @@ def build_checkpoint_card(
         fit: Fit to use instead of that of `native_spec`.
         description: Description for users.
         licenses: One line for each part.
-
-    Raises:
-        ModelError: If the fit is unknown or a file can't be read.
+        has_tokens: False for a model with dense vectors only.
     """
     spec = choose_image_spec(native_spec, fit)
     label = name if spec == native_spec else f"{name}-{spec.fit}"
@@ -193,6 +161,7 @@ def build_checkpoint_card(
         image_spec=spec,
         description=description,
         licenses=licenses,
+        has_tokens=has_tokens,
     )
 
 
@@ -203,9 +172,6 @@ def compute_model_id(name: str, folders: Iterable[Path], image_spec: ImageSpec) 
         name: Name that the model was requested by.
         folders: All folders that its vectors depend on.
         image_spec: Pixel format.
-
-    Raises:
-        ModelError: If a file can't be read.
     """
     label = re.sub(r"[^a-z0-9.]+", "-", name.rstrip("/\\").replace("\\", "/").rpartition("/")[2].lower()).strip("-.")
     digest = hashlib.sha256(json.dumps(asdict(image_spec), sort_keys=True).encode())
@@ -239,11 +205,7 @@ def read_license(folder: Path) -> tuple[str, ...]:
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal; cached while its size and modification time stay the same.
-
-    Raises:
-        OSError: If the file can't be read.
-    """
+    """Return the SHA-256 of a file in hexadecimal; cached while its size and modification time stay the same."""
     status = path.stat()
     return _hash_version(path, status.st_size, status.st_mtime_ns)
 
@@ -255,3 +217,35 @@ def _hash_version(path: Path, size: int, changed_ns: int) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def copy_dense_model(folder: Path, to: Path) -> None:
+    """Copy the files of a dense model into a checkpoint built from it, so that the checkpoint also works on another machine.
+
+    These are the files that its vectors depend on, and its license. Pickled weights become safetensors.
+
+    Args:
+        folder: Checkpoint folder of the dense model.
+        to: Folder to create.
+
+    Raises:
+        ModelError: If its weights are several pickles.
+        OSError: If a file can't be read or written.
+    """
+    to.mkdir(parents=True)
+    paths = [path for path in list_hashed_files(folder) if path.suffix not in (".py", ".bin")]
+    for path in (*paths, *(path for pattern in _COPIED_NAMES for path in folder.glob(pattern))):
+        shutil.copyfile(path, to / path.name)
+    if any(path.suffix == ".safetensors" for path in paths):
+        return
+    from safetensors.torch import save_file
+
+    from stair_es.model.adapters.weights import PICKLE_FILE, SAFETENSORS_FILE, read_checkpoint_weights
+
+    if not (folder / PICKLE_FILE).is_file():
+        raise ModelError(
+            f"the weights in {folder} are several pickles, which a stair-es checkpoint can't contain",
+            "Save the model with transformers as safetensors: model.save_pretrained(DIR).",
+        )
+    tensors = {name: tensor.clone().contiguous() for name, tensor in read_checkpoint_weights(folder).items()}
+    save_file(tensors, to / SAFETENSORS_FILE, metadata={"format": "pt"})

@@ -1,17 +1,26 @@
-"""Check whether PyTorch can use a GPU, choose between PyTorch and onnxruntime for a packaged network, and set its precision."""
+"""The device of a network: whether PyTorch can use a GPU, PyTorch or onnxruntime, precision. PyTorch is imported when it is used.
+
+Shape suffixes: B batch, H height, W width, C channel.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stair_es.errors import ModelError
-from stair_es.model.base import Backend, Precision
+from stair_es.model.base import Backend, ModelSpec, Precision
 from stair_es.optional import import_optional
+from stair_es.types import Pixels
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_T = TypeVar("_T")
 _DEVICES = ("/dev/nvidiactl", "/dev/dxg")
 
 
@@ -54,3 +63,45 @@ def make_autocast(device: str, precision: Precision) -> AbstractContextManager[A
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     autocast: AbstractContextManager[Any] = torch.autocast(device, dtype=dtype, enabled=dtype is not None)
     return autocast
+
+
+class LockedProperty(cached_property[_T]):
+    """A cached property that one thread computes while others wait, by the instance's reentrant `_lock`."""
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> _T:  # type: ignore[override]  # noqa: ANN401
+        if instance is None:
+            return self  # type: ignore[return-value]
+        with instance._lock:
+            value: _T = super().__get__(instance, owner)
+        return value
+
+
+class TorchDevice:
+    """The device and precision that a network runs with."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Choose CUDA if it is available, else the CPU with the number of threads of the spec."""
+        import torch
+
+        self.name = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.name == "cpu" and spec.threads:
+            torch.set_num_threads(spec.threads)
+        self._precision = spec.precision
+        self.batch_size = 64 if self.name == "cuda" else 8
+        """Images or texts per run of the network: their weights over a whole vocabulary need memory."""
+
+    @contextmanager
+    def enter_inference(self) -> Iterator[None]:
+        """Disable gradients and set the requested precision within this context."""
+        import torch
+
+        with torch.inference_mode(), make_autocast(self.name, self._precision):
+            yield
+
+    def move_pixels(self, pixels_BHWC: Pixels) -> Tensor:
+        """Return the pixels on the device as [B, C, H, W] in 0..255. They are sent as bytes, a quarter of the size of floats."""
+        import numpy as np
+        import torch
+
+        pixels = torch.from_numpy(np.array(pixels_BHWC)).to(self.name)
+        return pixels.permute(0, 3, 1, 2).float()

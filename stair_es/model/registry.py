@@ -1,221 +1,211 @@
-"""Resolve `--model`: entry points, short names, checkpoint folders and repositories of the Hugging Face hub.
+"""Resolve `--model`: entry points, short names, checkpoint folders and repositories of the Hugging Face hub; and list the models.
 
-Resolving a name loads no network.
+A name is resolved once, into a `Model`, which is passed on. Resolving loads no network.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from stair_es import optional, plugins
-from stair_es.config.settings import Settings, resolve_settings
-from stair_es.errors import ModelError, ModelNotFetched, UnknownModel
-from stair_es.model import hub_models
-from stair_es.model.base import Encoder, EncoderPlugin, ModelCard, ModelSpec, TablePlugin, check_fit_unchanged
+from stair_es.config.settings import resolve_settings
+from stair_es.errors import ModelError, ModelNotFetched, StairError, UnknownModel
+from stair_es.model import hub
+from stair_es.model.base import Encoder, EncoderPlugin, ModelCard, ModelFacts, ModelSpec, check_fit_unchanged
 from stair_es.model.checkpoint import build_dense_only_error
 from stair_es.model.used_folders import is_used_model_folder
 from stair_es.model.vocabularies.token_table import TokenTable
-from stair_es.types import ResizeMode
+from stair_es.plugins import Plugin
 
 HUB_LIBRARIES = ("huggingface_hub", "torch", "transformers")
 """Libraries that download and run a model of the hub."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def list_plugin_models() -> tuple[str, ...]:
-    """Return the names of the entry point group `stair_es.encoders`."""
-    return plugins.list_plugin_names("encoders")
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model whose name was resolved: what is known of it without loading a network, and how to load it."""
+
+    spec: ModelSpec
+    """Options for loading it, with the name that the user gave."""
+    portable_name: str
+    """Name that other processes can resolve, too, elsewhere and later; an index stores it."""
+    plugin: EncoderPlugin
+    folder: Path | None
+    """Folder of its checkpoint; None for a model of an installed package."""
+
+    @property
+    def card(self) -> ModelCard:
+        """Return the model card."""
+        return self.plugin.card
+
+    @property
+    def portable_spec(self) -> ModelSpec:
+        """Return the options with the portable name, for other processes."""
+        return replace(self.spec, name=self.portable_name)
+
+    @property
+    def can_use_gpu(self) -> bool:
+        """Return whether the image tower would run on a GPU of this machine."""
+        return self.plugin.can_use_gpu(self.spec)
+
+    def load(self, threads: int | None = None) -> Encoder:
+        """Load the encoder. Its networks are loaded when a tower is first used.
+
+        Args:
+            threads: CPU threads of one `encode_images` call, instead of those of the spec.
+
+        Raises:
+            ModelError: If the model doesn't support an option of the spec, or its files are broken.
+            MissingExtra: If a required library isn't installed.
+        """
+        return self.plugin.load(self.spec if threads is None else replace(self.spec, threads=threads))
+
+    def check_indexable(self) -> None:
+        """Raise ModelError if the model has no tokens, before an index is created for it."""
+        if not self.card.has_tokens:
+            raise build_dense_only_error(self.spec.name)
+
+    def build_text_table(self) -> TokenTable:
+        """Build the table that the model looks words up in without its text network.
+
+        Raises:
+            ModelError: If the model has no such table, or its files are broken.
+        """
+        table = self.plugin.build_text_table()
+        if table is None:
+            raise ModelError(
+                f"the model {self.spec.name!r} has no table: it encodes texts as a whole, or in pieces of words",
+                f"Run stair-es encoder --model {self.spec.name}, and send the texts to its POST /v1/encode.",
+            )
+        return table
 
 
-def list_short_names() -> tuple[str, ...]:
-    """Return all names without a slash: those of entry points, then those of public checkpoints."""
-    return tuple(dict.fromkeys((*list_plugin_models(), *hub_models.list_hub_model_names())))
+@dataclass(frozen=True, kw_only=True)
+class ModelLocation:
+    """Where a name leads: to an entry point, a folder, a repository on the hub, or nowhere. Nothing there is opened."""
+
+    name: str
+    """Id on the hub instead of a short name."""
+    entry_point: Plugin | None = None
+    folder: Path | None = None
+
+    @property
+    def portable_name(self) -> str:
+        """Return the name for other processes: a folder becomes its absolute path."""
+        return str(self.folder or self.name)
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Return whether the name is that of a repository on the hub, and neither an entry point nor a local folder."""
+        return self.entry_point is None and self.folder is None and bool(_HUB_ID.fullmatch(self.name))
+
+    def check_hub_libraries(self) -> None:
+        """Raise MissingExtra if it is on the hub, and its libraries aren't installed: before a gigabyte is downloaded."""
+        if self.is_on_hub:
+            optional.check_installed(*HUB_LIBRARIES, extra=hub.HUB_EXTRA)
 
 
-def get_encoder_plugin(name: str, fit: ResizeMode | None = None, settings: Settings | None = None) -> EncoderPlugin:
-    """Return the plugin of a model: an entry point, else a public checkpoint, a checkpoint folder, or a repository on the hub.
+def locate_model(name: str) -> ModelLocation:
+    """Find where a value of `--model` leads: an entry point, else a public checkpoint, a folder, or a repository on the hub."""
+    entry_point = plugins.get_plugin("encoders", name)
+    if entry_point is not None:
+        return ModelLocation(name=name, entry_point=entry_point)
+    hub_model = hub.find_hub_model(name)
+    portable_name = hub_model.hub_id if hub_model is not None else name
+    # Only the id, not the short name, may also be a folder here.
+    return ModelLocation(name=portable_name, folder=_find_folder(portable_name))
+
+
+def resolve_model(spec: ModelSpec, *, runs_here: bool = True) -> Model:
+    """Resolve the name in a spec. A repository on the hub is downloaded first.
 
     Args:
-        name: Value of `--model`.
-        fit: How images become squares, instead of the model's own way.
-        settings: Names the models whose code may run; None for those of the environment.
+        spec: Options for loading the model.
+        runs_here: Whether it will be loaded in this environment, which then needs the libraries for a model of the hub.
 
     Raises:
         UnknownModel: If no model has this name; the remedy lists the known ones.
         ModelError: If the checkpoint has an unknown format, is incomplete or can't be downloaded, or the model has no other fit.
         PluginError: If the package of the model is broken.
-        MissingExtra: If `huggingface_hub` is needed and isn't installed.
+        MissingExtra: If a library that downloads or runs a model of the hub isn't installed.
     """
-    plugin = plugins.get_plugin("encoders", name)
-    if plugin is not None:
-        loaded: EncoderPlugin = plugin.load()
-        check_fit_unchanged(loaded.card, fit)
-        return loaded
-    portable_name = make_portable_name(name)
-    folder = _find_folder(portable_name)
-    if folder is None and not _HUB_ID.fullmatch(portable_name):
-        raise _build_unknown_error(name)
-    return _open_checkpoint(folder, portable_name, fit, settings)
+    location = locate_model(spec.name)
+    if location.entry_point is not None:
+        plugin: EncoderPlugin = location.entry_point.load()
+        check_fit_unchanged(plugin.card, spec.fit)
+        return Model(spec=spec, portable_name=spec.name, plugin=plugin, folder=None)
+    if location.folder is None and not location.is_on_hub:
+        raise UnknownModel(
+            f"unknown model {spec.name!r}: neither a name nor a folder",
+            f"Known models: {', '.join(list_short_names())} (see stair-es models). The folder of a checkpoint, or its id on the "
+            "Hugging Face hub (org/name), works too.",
+        )
+    if runs_here:
+        location.check_hub_libraries()
+    return _open_checkpoint(spec, location)
 
 
-def make_portable_name(name: str) -> str:
-    """Return a name that other processes can resolve, too, elsewhere and later.
+def _open_checkpoint(spec: ModelSpec, location: ModelLocation) -> Model:
+    """Open the checkpoint in a folder, or in a repository on the hub."""
+    from stair_es.model import families
 
-    A folder becomes its absolute path, the short name of a public checkpoint its id on the hub.
-    """
-    if plugins.get_plugin("encoders", name) is not None:
-        return name
-    hub_model = hub_models.find_hub_model(name)
-    if hub_model is not None and name == hub_model.name:
-        return hub_model.hub_id
-    folder = _find_folder(name)
-    return str(folder) if folder else name
-
-
-def is_hub_model(name: str) -> bool:
-    """Return whether a name is a short name or id of a hub repository, and neither an entry point nor a local folder."""
-    portable = make_portable_name(name)
-    return plugins.get_plugin("encoders", name) is None and _find_folder(portable) is None and bool(_HUB_ID.fullmatch(portable))
-
-
-def resolve_hub_id(name: str) -> str | None:
-    """Return the hub repository of a name, assuming that no local folder has that name. Doesn't access the disk."""
-    hub_model = hub_models.find_hub_model(name)
-    hub_id = hub_model.hub_id if hub_model is not None else name
-    return hub_id if _HUB_ID.fullmatch(hub_id) else None
-
-
-def check_hub_libraries(name: str) -> None:
-    """Raise MissingExtra if the name is a hub model whose libraries aren't installed: before a gigabyte is downloaded."""
-    if is_hub_model(name):
-        optional.check_installed(*HUB_LIBRARIES, extra=hub_models.HUB_EXTRA)
-
-
-def get_model_card(name: str, fit: ResizeMode | None = None, settings: Settings | None = None) -> ModelCard:
-    """Return the card of a model, with the arguments of `get_encoder_plugin`.
-
-    Raises:
-        UnknownModel: If no model has this name.
-        ModelError: As for `get_encoder_plugin`.
-        PluginError: If the package of the model is broken.
-    """
-    return get_encoder_plugin(name, fit, settings).card
-
-
-def get_indexable_card(name: str, fit: ResizeMode | None = None, settings: Settings | None = None) -> ModelCard:
-    """Return the card of a model that produces tokens, before an index is created for it; see `get_encoder_plugin`.
-
-    Raises:
-        ModelError: If the model has dense vectors only, or as for `get_encoder_plugin`.
-        PluginError: If the package of the model is broken.
-    """
-    plugin = get_encoder_plugin(name, fit, settings)
-    if getattr(plugin, "dense_only", False):
-        raise build_dense_only_error(name)
-    return plugin.card
+    name = location.portable_name
+    trusts_code = name in resolve_settings(spec.settings).trusted_models
+    folder = location.folder or hub.download_snapshot(name, families.detect_family, with_code=trusts_code)
+    plugin = families.open_checkpoint(folder, name, spec.fit, trusts_code=trusts_code)
+    return Model(spec=spec, portable_name=name, plugin=plugin, folder=folder)
 
 
 def load_encoder(spec: ModelSpec) -> Encoder:
-    """Load the encoder of a spec. Its networks are loaded when a tower is first used.
+    """Resolve the name in a spec, and load the encoder; see `resolve_model` and `Model.load`.
 
     Raises:
         ModelError: If the name, the backend or the text tower is unknown.
         MissingExtra: If a required library isn't installed.
     """
-    check_hub_libraries(spec.name)
-    return get_encoder_plugin(spec.name, spec.fit, spec.settings).load(spec)
-
-
-def build_text_table(name: str, settings: Settings | None = None) -> TokenTable:
-    """Build the table that a model looks words up in without its text network; see `get_encoder_plugin`.
-
-    Raises:
-        ModelError: If the model has no such table, or as for `get_encoder_plugin`.
-        PluginError: If the package of the model is broken.
-    """
-    plugin = get_encoder_plugin(name, settings=settings)
-    if not isinstance(plugin, TablePlugin):
-        raise ModelError(
-            f"the model {name!r} has no table: it encodes texts as a whole, or in pieces of words",
-            f"Run stair-es encoder --model {name}, and send the texts to its POST /v1/encode.",
-        )
-    return plugin.build_text_table()
+    return resolve_model(spec).load()
 
 
 def load_local_encoder(spec: ModelSpec) -> Encoder:
-    """Load an encoder that only an index names: an entry point, a folder that an ingest here has used, or a cached repository.
+    """Load the encoder of a name that only an index gives.
 
-    Nothing is downloaded, and no other folder is opened.
+    It may be an entry point, a folder that an ingest here has used, or a cached repository. Nothing is downloaded, and no other
+    folder is opened.
 
     Raises:
         ModelNotFetched: If the model is none of these.
         ModelError: As for `load_encoder`.
         MissingExtra: As for `load_encoder`.
     """
-    from stair_es.model import hub_download
-
-    with hub_download.disable_downloads():
+    with hub.disable_downloads():
         home = resolve_settings(spec.settings).home
         if plugins.get_plugin("encoders", spec.name) is not None or is_used_model_folder(spec.name, home):
             return load_encoder(spec)
-        hub_id = resolve_hub_id(spec.name)
+        hub_id = find_hub_id(spec.name)
         if hub_id is None:
             raise ModelNotFetched(
                 "no installed model has this name, and no ingest with this STAIR_ES_HOME has used such a folder"
             )
-        optional.check_installed(*HUB_LIBRARIES, extra=hub_models.HUB_EXTRA)
-        return _open_checkpoint(None, hub_id, spec.fit, spec.settings).load(spec)
+        location = ModelLocation(name=hub_id)
+        location.check_hub_libraries()
+        return _open_checkpoint(spec, location).load()
 
 
-def fetch_checkpoint_folder(name: str, settings: Settings | None = None) -> Path:
-    """Return the folder of the checkpoint that a name means; a repository on the hub is downloaded first.
-
-    Args:
-        name: Value of `--model`.
-        settings: Names the models whose code may run; None for those of the environment.
-
-    Raises:
-        UnknownModel: If no model has this name.
-        ModelError: If it is an entry point, which has no folder, or can't be downloaded.
-        MissingExtra: If `huggingface_hub` is needed and isn't installed.
-    """
-    if plugins.get_plugin("encoders", name) is not None:
-        raise ModelError(f"the model {name!r} is part of an installed package, not a checkpoint folder", "Specify a checkpoint.")
-    portable_name = make_portable_name(name)
-    folder = _find_folder(portable_name)
-    if folder is None and not _HUB_ID.fullmatch(portable_name):
-        raise _build_unknown_error(name)
-    return folder or _download(portable_name, settings)
+def find_hub_id(name: str) -> str | None:
+    """Return the hub repository of a name, assuming that no local folder has that name. Doesn't access the disk."""
+    hub_model = hub.find_hub_model(name)
+    hub_id = hub_model.hub_id if hub_model is not None else name
+    return hub_id if _HUB_ID.fullmatch(hub_id) else None
 
 
-def can_model_use_gpu(spec: ModelSpec) -> bool:
-    """Return whether the image tower would run on a GPU of this machine."""
-    return get_encoder_plugin(spec.name, spec.fit, spec.settings).can_use_gpu(spec)
-
-
-def _open_checkpoint(folder: Path | None, name: str, fit: ResizeMode | None, settings: Settings | None) -> EncoderPlugin:
-    """Open the checkpoint in a folder, or in the repository `name` on the hub."""
-    from stair_es.model import checkpoint_formats
-
-    trusts_code = name in resolve_settings(settings).trusted_models
-    return checkpoint_formats.open_checkpoint(folder or _download(name, settings), name, fit, trusts_code=trusts_code)
-
-
-def _download(name: str, settings: Settings | None) -> Path:
-    from stair_es.model import checkpoint_formats, hub_download
-
-    trusts_code = name in resolve_settings(settings).trusted_models
-    return hub_download.download_snapshot(name, checkpoint_formats.detect_checkpoint_format, with_code=trusts_code)
-
-
-def _build_unknown_error(name: str) -> UnknownModel:
-    known = ", ".join(list_short_names())
-    return UnknownModel(
-        f"unknown model {name!r}: neither a name nor a folder",
-        f"Known models: {known} (see stair-es models). The folder of a checkpoint, or its id on the Hugging Face hub "
-        "(org/name), works too.",
-    )
+def list_short_names() -> tuple[str, ...]:
+    """Return all names without a slash: those of entry points, then those of public checkpoints."""
+    return tuple(dict.fromkeys((*plugins.list_plugin_names("encoders"), *hub.list_hub_model_names())))
 
 
 def _find_folder(name: str) -> Path | None:
@@ -224,3 +214,103 @@ def _find_folder(name: str) -> Path | None:
         return folder.resolve() if name.strip() and folder.is_dir() else None
     except (OSError, RuntimeError, ValueError):  # the name is too long, has an unknown home or a NUL byte
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """A model in the list."""
+
+    name: str
+    """Value of `--model`."""
+    origin: str
+    """Package that provides it, or `hub`."""
+    description: str
+    licenses: tuple[str, ...]
+    facts: ModelFacts
+    repositories: tuple[str, ...] = ()
+    """Ids on the hub; the first is the one that an index stores."""
+    extra: str | None = None
+    """Extra to install for it; None for a model that comes with its package."""
+    extra_installed: bool = True
+    cached: bool = True
+    """Whether nothing has to be downloaded from the hub."""
+    problem: str = ""
+    """Why it can't be used if its package is broken."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the machine-readable form; unknown facts are None."""
+        facts = {name: None if value == "unknown" else value for name, value in asdict(self.facts).items()}
+        values = {name: value for name, value in asdict(self).items() if name != "facts"}
+        return {**values, "problem": self.problem or None, **facts}
+
+
+def list_models() -> tuple[ModelEntry, ...]:
+    """Return the models of the entry points, then the public checkpoints that have a short name. Downloads nothing."""
+    plugin_names = plugins.list_plugin_names("encoders")
+    sorted_names = sorted(plugin_names, key=lambda name: (_get_origin(name) != plugins.BUILTIN_DISTRIBUTION, name))
+    hub_entries = (model for model in hub.HUB_MODELS if model.name not in plugin_names)
+    return (*map(_build_plugin_entry, sorted_names), *map(_build_hub_entry, hub_entries))
+
+
+def find_listed_model(name: str) -> ModelEntry:
+    """Return the listed model with this name or hub id.
+
+    Raises:
+        UnknownModel: If no listed model has this name.
+    """
+    for entry in list_models():
+        if name == entry.name or name in entry.repositories[:1]:
+            return entry
+    raise UnknownModel(
+        f"no listed model has the name {name!r}",
+        f"Listed: {', '.join(list_short_names())}. --model also takes the folder of a checkpoint and any id on the hub.",
+    )
+
+
+def _get_origin(name: str) -> str:
+    plugin = plugins.get_plugin("encoders", name)
+    return plugin.distribution if plugin else "?"
+
+
+def _build_plugin_entry(name: str) -> ModelEntry:
+    try:
+        card = resolve_model(ModelSpec(name=name)).card
+    except StairError as error:
+        return ModelEntry(
+            name=name, origin=_get_origin(name), description="", licenses=(), facts=ModelFacts(), problem=error.message
+        )
+    return ModelEntry(
+        name=name,
+        origin=_get_origin(name),
+        description=card.description,
+        licenses=tuple(card.licenses),
+        facts=card.facts or ModelFacts(),
+    )
+
+
+def _build_hub_entry(model: hub.HubModel) -> ModelEntry:
+    from stair_es.model import families
+
+    return ModelEntry(
+        name=model.name,
+        origin="hub",
+        description=model.description,
+        licenses=model.licenses,
+        facts=model.facts,
+        repositories=model.repositories,
+        extra=hub.HUB_EXTRA,
+        extra_installed=optional.is_installed(*HUB_LIBRARIES),
+        cached=optional.is_installed("huggingface_hub")
+        and all(hub.is_repository_cached(name, families.detect_family) for name in model.repositories),
+    )
+
+
+def list_missing_steps(entry: ModelEntry) -> Iterator[str]:
+    """Yield what has to be done, or will happen, before a model can be used: one phrase each."""
+    if entry.problem:
+        yield entry.problem
+    if not entry.extra_installed:
+        yield f"install the extra: {optional.format_install_command(entry.extra)}"
+    if not entry.cached:
+        commands = " && ".join(f"hf download {repository}" for repository in entry.repositories)
+        yield f"nothing: it is downloaded on first use (or now: {commands})"

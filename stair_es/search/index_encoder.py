@@ -91,7 +91,7 @@ def load_index_encoder(
 
 
 def _suggest_model(name: str) -> str:
-    if registry.resolve_hub_id(name):
+    if registry.find_hub_id(name):
         return (
             f"To fetch it, name it with --model {shlex.quote(name)} (in Python: model=ModelSpec(name={name!r})). An index alone "
             "never causes a download."

@@ -161,7 +161,11 @@ def add_fit(spec: ModelSpec, info: IndexInfo) -> ModelSpec:
     if spec.fit is not None:
         return spec
     is_index_model = spec.name == info.model_name  # compared first: no access to a path that only an index names
-    return replace(spec, fit=info.fit) if is_index_model or registry.make_portable_name(spec.name) == info.model_name else spec
+    return (
+        replace(spec, fit=info.fit)
+        if is_index_model or registry.locate_model(spec.name).portable_name == info.model_name
+        else spec
+    )
 
 
 def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:

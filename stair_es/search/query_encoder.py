@@ -12,13 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import DecodeError, QueryError, ReadError
-from stair_es.model.base import MatchGrader, MatchThresholds, WordTokenizer
-from stair_es.model.vocabularies.unknown_words import (
-    find_unknown_words,
-    has_known_word,
-    list_content_words,
-    suggest_words,
-)
+from stair_es.model.base import MatchThresholds
+from stair_es.model.vocabularies.stop_words import list_content_words
+from stair_es.model.vocabularies.unknown_words import find_unknown_words, has_known_word, suggest_words
 from stair_es.search.dsl.filters import parse_filter
 from stair_es.search.dsl.weights import check_unicode
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, TokenGroup
@@ -134,7 +130,7 @@ def choose_match_thresholds(encoder: Encoder, texts: Sequence[str], *, has_image
         texts: The texts of the query.
         has_images: Whether images are part of the query.
     """
-    thresholds = encoder.match_thresholds if isinstance(encoder, MatchGrader) else None
+    thresholds = encoder.match_thresholds
     if thresholds is None:
         return None
     if has_images:
@@ -146,21 +142,17 @@ def choose_match_thresholds(encoder: Encoder, texts: Sequence[str], *, has_image
 
 def list_named_words(encoder: Encoder, texts: Sequence[str]) -> list[TokenGroup]:
     """List the words of texts as tokens, without stop words; none if the model has no token for one of them."""
-    if not isinstance(encoder, WordTokenizer):
-        return []
     words = [encoder.tokenize_word(word) for text in texts for word in list_content_words(text)]
     return words if all(words) else []
 
 
 def resolve_tokens(encoder: Encoder, word: str) -> TokenGroup:
-    """Return the tokens of a word in the vocabulary of the model; the word itself if the model doesn't provide them.
+    """Return the tokens of a word in the vocabulary of the model.
 
     Raises:
         QueryError: If the word has no token.
     """
     check_unicode(word)
-    if not isinstance(encoder, WordTokenizer):
-        return (word,)
     tokens = encoder.tokenize_word(word)
     if not tokens:
         suggestions = suggest_words(encoder, word)

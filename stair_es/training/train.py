@@ -14,8 +14,7 @@ import torch
 
 from stair_es.config.settings import Settings, resolve_settings
 from stair_es.errors import StairError, UsageError
-from stair_es.model.checkpoint import DENSE_FOLDER
-from stair_es.model.dense_copy import copy_dense_model
+from stair_es.model.checkpoint import DENSE_FOLDER, copy_dense_model
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import CONFIG_FILE, StairConfig
 from stair_es.model.stair.modeling import StairModel, remove_dropout

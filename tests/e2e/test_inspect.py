@@ -22,6 +22,7 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import make_document_id
 from stair_es.model import registry
+from stair_es.model.base import ModelSpec
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"
@@ -30,7 +31,7 @@ CAT = PHOTOS / "tabby-cat.jpg"
 INDEX = "test-inspect"
 UNIFORMITY = ("--uniformity", "0.3")
 """So that a word which half of the photos have is a candidate for a stop word."""
-MODEL = registry.get_model_card("stair-mini").model_id
+MODEL = registry.resolve_model(ModelSpec(name="stair-mini")).card.model_id
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 

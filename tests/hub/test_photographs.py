@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.model import hub_models, registry
+from stair_es.model import hub, registry
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.search.query_encoder import encode_query_image, encode_query_text
 
@@ -30,13 +30,13 @@ def _load(name: str) -> Encoder:
 
 
 @pytest.mark.parametrize("photo", SEEN)
-@pytest.mark.parametrize("name", hub_models.list_hub_model_names())
+@pytest.mark.parametrize("name", hub.list_hub_model_names())
 def test_photographs_get_fitting_words(name: str, photo: str) -> None:
     heaviest = encode_query_image(_load(name), PHOTOS / photo).top(HEAVIEST).tokens
     assert {SEEN[photo], f"{SEEN[photo]}s"} & set(heaviest), heaviest
 
 
-@pytest.mark.parametrize("name", hub_models.list_hub_model_names())
+@pytest.mark.parametrize("name", hub.list_hub_model_names())
 def test_a_text_finds_its_photograph_among_them(name: str) -> None:
     encoder = _load(name)
     images = {photo: encode_query_image(encoder, PHOTOS / photo) for photo in SEEN}
@@ -45,12 +45,12 @@ def test_a_text_finds_its_photograph_among_them(name: str) -> None:
         assert max(images, key=lambda other: images[other].dot(query)) == photo
 
 
-@pytest.mark.parametrize("model", hub_models.HUB_MODELS, ids=lambda model: model.name)
-def test_a_short_name_and_its_id_are_the_same_model(model: hub_models.HubModel) -> None:
-    assert registry.get_model_card(model.name) == registry.get_model_card(model.hub_id)
+@pytest.mark.parametrize("model", hub.HUB_MODELS, ids=lambda model: model.name)
+def test_a_short_name_and_its_id_are_the_same_model(model: hub.HubModel) -> None:
+    assert registry.resolve_model(ModelSpec(name=model.name)).card == registry.resolve_model(ModelSpec(name=model.hub_id)).card
 
 
-@pytest.mark.parametrize("model", hub_models.HUB_MODELS, ids=lambda model: model.name)
-def test_vocabulary_size_matches_the_list(model: hub_models.HubModel) -> None:
-    features: tuple[str, ...] = _load(model.name).tokens  # type: ignore[attr-defined]
+@pytest.mark.parametrize("model", hub.HUB_MODELS, ids=lambda model: model.name)
+def test_vocabulary_size_matches_the_list(model: hub.HubModel) -> None:
+    features: tuple[str, ...] = _load(model.name).tokens
     assert len(features) == model.facts.tokens

@@ -11,7 +11,7 @@ from huggingface_hub import hf_hub_download
 
 from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
 from stair_es.model import registry
-from stair_es.model.adapters.d2s_encoder import D2sEncoder
+from stair_es.model.adapters.d2s import D2sEncoder
 from stair_es.model.base import ModelSpec
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 

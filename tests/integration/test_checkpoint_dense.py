@@ -17,10 +17,8 @@ from support.models import tiny_dense
 from support.models.tiny_checkpoints import MaliciousPickle
 
 from stair_es.errors import ModelError
-from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.plan import build_sink_plan
 from stair_es.model import registry
-from stair_es.model.base import DenseEncoder, ModelSpec
+from stair_es.model.base import Encoder, ModelSpec
 from stair_es.types import Floats
 
 TEXTS = ["a red dog", "cat", "a dog [ a cat"]
@@ -40,14 +38,14 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return MAKERS[request.param](tmp_path / request.param)
 
 
-def _load(folder: Path) -> DenseEncoder:
+def _load(folder: Path) -> Encoder:
     encoder = registry.load_encoder(ModelSpec(name=str(folder)))
-    assert isinstance(encoder, DenseEncoder)
+    assert encoder.has_dense
     return encoder
 
 
 def _pixels(folder: Path, count: int = 3) -> NDArray[np.uint8]:
-    side = registry.get_model_card(str(folder)).image_spec.size_px
+    side = registry.resolve_model(ModelSpec(name=str(folder))).card.image_spec.size_px
     return np.random.default_rng(5).integers(0, 256, (count, side, side, 3), np.uint8)
 
 
@@ -114,13 +112,13 @@ def test_a_dense_model_has_no_tokens(folder: Path) -> None:
     with pytest.raises(ModelError, match="dense vectors only"):
         encoder.encode_images(_pixels(folder))
     with pytest.raises(ModelError, match="dense vectors only"):  # before an index is made
-        build_sink_plan(IngestOptions(alias="x", model=ModelSpec(name=str(folder))), None)
+        registry.resolve_model(ModelSpec(name=str(folder))).check_indexable()
 
 
 def test_half_precision_is_near(folder: Path) -> None:
     pixels = _pixels(folder)
     rough = registry.load_encoder(ModelSpec(name=str(folder), precision="bf16"))
-    assert isinstance(rough, DenseEncoder)
+    assert rough.has_dense
     assert (rough.encode_images_dense(pixels) * _load(folder).encode_images_dense(pixels)).sum(1) == pytest.approx(1, abs=0.02)
 
 
@@ -178,4 +176,4 @@ def test_a_captioning_blip_has_an_unknown_format(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BlipForConditionalGeneration"]}))
     with pytest.raises(ModelError, match="unknown format"):
-        registry.get_model_card(str(folder))
+        registry.resolve_model(ModelSpec(name=str(folder)))

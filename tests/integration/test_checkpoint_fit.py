@@ -25,6 +25,7 @@ from support.models.tiny_checkpoints import (
 )
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize  # type: ignore[import-untyped]
 
+from stair_es import plugins
 from stair_es.cluster.client.connection import Connection
 from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
 from stair_es.errors import ModelError, QueryError
@@ -33,7 +34,7 @@ from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model import registry
-from stair_es.model.base import DenseEncoder, Encoder, ModelSpec
+from stair_es.model.base import Encoder, ModelSpec
 from stair_es.search import ImageSearch
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.registry import open_source
@@ -109,7 +110,7 @@ def test_dense_vectors_match_the_model_processor(tmp_path: Path, form: str, resa
     if resample is not None:
         say(folder, resample=resample)
     encoder = registry.load_encoder(ModelSpec(name=str(folder)))
-    assert isinstance(encoder, DenseEncoder)
+    assert encoder.has_dense
     for size in SHAPES:
         found = encoder.encode_images_dense(decoded(picture(size), encoder.image_spec)[None])
         assert found == pytest.approx(of_transformers(folder, picture(size)), abs=2e-5)
@@ -120,7 +121,7 @@ def test_unknown_filters_are_rejected(tmp_path: Path) -> None:
     for wrong in (9, "sharp", True):
         say(folder, resample=wrong)
         with pytest.raises(ModelError, match="says resample = ") as error:
-            registry.get_model_card(str(folder))
+            registry.resolve_model(ModelSpec(name=str(folder)))
         assert "0 to 5" in error.value.remedy
 
 
@@ -151,7 +152,7 @@ def test_sparse_encoder_gets_the_input_of_its_processor(sparse: Path, resample: 
     wanted_V = np.log1p(np.maximum(load_file(sparse / "model.safetensors")["colors"] @ (mean_C - 0.5), 0))
     encoder = registry.load_encoder(ModelSpec(name=str(sparse)))
     row = encoder.encode_images(decoded(picture(size), encoder.image_spec)[None])[0].to_dict()
-    words: tuple[str, ...] = encoder.tokens  # type: ignore[attr-defined]
+    words: tuple[str, ...] = encoder.tokens
     assert [row.get(word, 0.0) for word in words] == pytest.approx(wanted_V, abs=1e-4)
 
 
@@ -180,18 +181,18 @@ def test_other_preprocessing_of_sparse_encoders_gets_all_of_the_image(
     sparse: Path, said: dict[str, Any], spec: ImageSpec
 ) -> None:
     say(sparse, **said)
-    assert registry.get_model_card(str(sparse)).image_spec == spec
+    assert registry.resolve_model(ModelSpec(name=str(sparse))).card.image_spec == spec
 
 
 @pytest.mark.parametrize("make", [vdr, d2s, tiny_dense.write_clip, tiny_dense.write_align])
 def test_another_fit_is_another_model(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     name = str(make(tmp_path / "model"))
-    own = registry.get_model_card(name)
-    assert registry.get_model_card(name, own.image_spec.fit) == own
+    own = registry.resolve_model(ModelSpec(name=name)).card
+    assert registry.resolve_model(ModelSpec(name=name, fit=own.image_spec.fit)).card == own
     ids = {own.model_id}
     others: set[ResizeMode] = {"pad", "crop", "stretch"}
     for fit in others - {own.image_spec.fit}:
-        card = registry.get_model_card(name, fit)
+        card = registry.resolve_model(ModelSpec(name=name, fit=fit)).card
         assert card.model_id.startswith(f"model-{fit}-")
         assert (card.image_spec.fit, card.image_spec.size_px) == (fit, own.image_spec.size_px)
         encoder = registry.load_encoder(ModelSpec(name=name, fit=fit))
@@ -199,13 +200,14 @@ def test_another_fit_is_another_model(tmp_path: Path, make: Callable[[Path], Pat
         ids.add(card.model_id)
     assert len(ids) == 3
     with pytest.raises(ModelError, match="unknown fit 'zoom'"):
-        registry.get_model_card(name, "zoom")  # type: ignore[arg-type]
+        registry.resolve_model(ModelSpec(name=name, fit="zoom"))  # type: ignore[arg-type]
 
 
 def test_our_models_allow_one_fit(tmp_path: Path) -> None:
     trained = tiny_stair.write_checkpoint(tmp_path / "trained")
-    for name in (*registry.list_plugin_models(), str(trained)):
-        assert registry.get_model_card(name, registry.get_model_card(name).image_spec.fit) == registry.get_model_card(name)
+    for name in (*plugins.list_plugin_names("encoders"), str(trained)):
+        own = registry.resolve_model(ModelSpec(name=name)).card
+        assert registry.resolve_model(ModelSpec(name=name, fit=own.image_spec.fit)).card == own
         with pytest.raises(ModelError, match=r"only its own fit, '(squash|pad)', not 'crop'") as wrong:
             registry.load_encoder(ModelSpec(name=name, fit="crop"))
         assert "STAIR_ES_FIT" in wrong.value.remedy
@@ -226,7 +228,7 @@ def _ingest(url: str, index: str, spec: ModelSpec, pictures: Path) -> IngestRepo
 
 def _image_vector(encoder: Encoder, image: Image.Image) -> NDArray[np.float64]:
     vector = encoder.encode_images(decoded(image, encoder.image_spec)[None])[0].to_dict()
-    words: tuple[str, ...] = encoder.tokens  # type: ignore[attr-defined]
+    words: tuple[str, ...] = encoder.tokens
     return np.array([vector.get(word, 0.0) for word in words])
 
 

@@ -23,7 +23,8 @@ from support.servers.hub_server import HubServer, build_environment, serve_hub
 from support.warm_commands import run_warm
 
 from stair_es.model import registry
-from stair_es.model.hub_models import HUB_MODELS, HubModel
+from stair_es.model.base import ModelSpec
+from stair_es.model.hub import HUB_MODELS, HubModel
 
 
 @pytest.fixture
@@ -36,7 +37,8 @@ def _resolve(name: str, hub_url: str, home: Path, at: Path | None = None, **more
     """The card of a model as a new process sees it, or what it said. The hub's address is read when its library is imported."""
     code = (
         "import json, sys\nfrom stair_es.errors import StairError\nfrom stair_es.model import registry\n"
-        "try:\n    card = registry.get_model_card(sys.argv[1])\n    print(json.dumps({'id': card.model_id, 'name': card.name}))\n"
+        "from stair_es.model.base import ModelSpec\ntry:\n    card = registry.resolve_model(ModelSpec(name=sys.argv[1])).card\n"
+        "    print(json.dumps({'id': card.model_id, 'name': card.name}))\n"
         "except StairError as error:\n    print(json.dumps({'error': error.message, 'remedy': error.remedy}))\n"
     )
     given = {**os.environ, **build_environment(hub_url, home), **more}
@@ -53,7 +55,7 @@ def test_a_repository_is_the_same_model_as_its_folder(hub: HubServer, tmp_path: 
     assert found["name"] == "org/Tiny_VDR"
     assert set(hub.downloads) == {"config.json", "vocab.txt", "README.md", "pytorch_model.bin"}
     (folder / "run.py").unlink()  # a folder's code counts: a hub's wasn't fetched
-    assert found["id"] == registry.get_model_card(str(folder)).model_id
+    assert found["id"] == registry.resolve_model(ModelSpec(name=str(folder))).card.model_id
     assert found["id"].startswith("tiny-vdr-")
 
     hub.downloads.clear()

@@ -53,7 +53,7 @@ def library(folder: Path) -> Floats:
 
 def check(folder: Path, wanted_BV: Floats) -> None:
     encoder = registry.load_encoder(ModelSpec(name=str(folder)))
-    assert encoder.tokens == WORDS  # type: ignore[attr-defined]
+    assert encoder.tokens == WORDS
     for vector, wanted_V in zip(encoder.encode_texts(TEXTS), wanted_BV, strict=True):
         weights = {word: float(weight) for word, weight in zip(WORDS, wanted_V, strict=True) if weight > 0}
         assert vector.to_dict() == pytest.approx(weights, abs=1e-6)
@@ -74,7 +74,7 @@ def test_model_saved_before_its_first_encode(tmp_path: Path) -> None:
 def test_one_without_modules(tmp_path: Path, pickled: bool) -> None:
     folder = bare(tmp_path / "splade", pickled=pickled)
     check(folder, library(folder))
-    assert registry.get_model_card(str(folder)).description.startswith("SPLADE")
+    assert registry.resolve_model(ModelSpec(name=str(folder))).card.description.startswith("SPLADE")
 
 
 def test_code_in_folders_and_weights_is_not_run(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_code_in_folders_and_weights_is_not_run(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForMaskedLM": "own.Net"}}))
     with pytest.raises(ModelError, match=r"its own Python code \(own\.Net\)"):
-        registry.get_encoder_plugin(str(folder))
+        registry.resolve_model(ModelSpec(name=str(folder)))
 
 
 def test_networks_need_words(tmp_path: Path) -> None:
@@ -93,4 +93,4 @@ def test_networks_need_words(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
     with pytest.raises(ModelError, match="unknown format"):
-        registry.get_encoder_plugin(str(folder))
+        registry.resolve_model(ModelSpec(name=str(folder)))

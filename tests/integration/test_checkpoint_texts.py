@@ -16,8 +16,8 @@ from support.models import tiny_dense
 from support.models.tiny_checkpoints import build_d2s_config, draw_d2s_weights, write_checkpoint
 
 from stair_es.model import registry
-from stair_es.model.adapters.dense_format import clean_caption
-from stair_es.model.base import DenseEncoder, ModelSpec
+from stair_es.model.adapters.dense import clean_caption
+from stair_es.model.base import Encoder, ModelSpec
 from stair_es.optional import format_install_command
 
 TEXTS = ["a red dog", "A Red dog!", "cat"]
@@ -25,9 +25,9 @@ _PIECES = 17
 """As many as the tiny networks know."""
 
 
-def _load(folder: Path) -> DenseEncoder:
+def _load(folder: Path) -> Encoder:
     encoder = registry.load_encoder(ModelSpec(name=str(folder)))
-    assert isinstance(encoder, DenseEncoder)
+    assert encoder.has_dense
     return encoder
 
 
@@ -68,7 +68,7 @@ def test_siglip_needs_sentencepiece(siglip: Path) -> None:
     code = (
         "import sys\nsys.modules['sentencepiece'] = None\n"
         "from stair_es.errors import MissingExtra\nfrom stair_es.model import registry\n"
-        "from stair_es.model.base import ModelSpec\n"
+        "from stair_es.model.base import Encoder, ModelSpec\n"
         f"try:\n    registry.load_encoder(ModelSpec(name={str(siglip)!r})).encode_texts_dense(['dog'])\n"
         "except MissingExtra as error:\n    print(error.message, error.remedy)\n"
     )

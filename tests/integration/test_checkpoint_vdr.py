@@ -15,8 +15,8 @@ from support.models.tiny_checkpoints import WORDS, MaliciousPickle, build_vdr_co
 
 from stair_es.errors import ModelError
 from stair_es.model import registry
-from stair_es.model.adapters.vdr_format import list_valid_ids
-from stair_es.model.base import Encoder, ModelSpec, WordTokenizer
+from stair_es.model.adapters.vdr import list_valid_ids
+from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
 from stair_es.types import SparseVector
 
@@ -183,7 +183,6 @@ def test_safetensors_and_pickle_are_the_same_vectors(folder: Path, tmp_path: Pat
 
 def test_words_become_wordpiece_tokens(folder: Path) -> None:
     encoder = _load(folder)
-    assert isinstance(encoder, WordTokenizer)
     assert encoder.tokenize_word("dog") == ("dog",)
     assert encoder.tokenize_word("Dogs") == ("dog", "##s")
     assert encoder.tokenize_word("##s") == ("##s",)
@@ -200,7 +199,7 @@ def test_dimensions_match_the_published_code() -> None:
 
 
 def test_the_card(folder: Path) -> None:
-    card = registry.get_model_card(str(folder))
+    card = registry.resolve_model(ModelSpec(name=str(folder))).card
     assert card.name == str(folder)
     assert card.model_id.startswith("vdr-tiny-")
     assert len(card.model_id) == len("vdr-tiny-") + 12

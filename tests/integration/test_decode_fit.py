@@ -15,6 +15,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from stair_es.errors import DecodeError
 from stair_es.model import registry
+from stair_es.model.base import ModelSpec
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import ImageSpec, Pixels
 
@@ -67,8 +68,8 @@ def test_an_image_that_is_too_long_is_rejected() -> None:
 )
 def test_fit_is_read(tmp_path: Path, make: Callable[[Path], Path], spec: ImageSpec) -> None:
     folder = make(tmp_path / "model")
-    assert registry.get_model_card(str(folder)).image_spec == spec
+    assert registry.resolve_model(ModelSpec(name=str(folder))).card.image_spec == spec
     config = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").unlink()
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": config}))
-    assert registry.get_model_card(str(folder)).image_spec == spec
+    assert registry.resolve_model(ModelSpec(name=str(folder))).card.image_spec == spec

@@ -25,8 +25,8 @@ from stair_es.eval.models import load_models
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model import registry
-from stair_es.model.base import DenseEncoder, JointEncoder, ModelSpec, VocabularyProvider, WordTokenizer
-from stair_es.model.distilled.encoder import DistilledEncoder
+from stair_es.model.base import Encoder, ModelSpec
+from stair_es.model.distilled import DistilledEncoder
 from stair_es.search import ImageSearch
 from stair_es.sources.registry import open_source
 from stair_es.types import Floats, Pixels
@@ -73,7 +73,7 @@ def load(folder: Path) -> DistilledEncoder:
     return encoder
 
 
-def load_dense(folder: Path) -> DenseEncoder:
+def load_dense(folder: Path) -> Encoder:
     """Load the encoder of a dense model."""
     dense = open_dense_model(ModelSpec(name=str(folder))).evaluated.dense
     assert dense is not None
@@ -97,9 +97,6 @@ def test_vectors_are_what_the_formulas_say(form: str, photos: Path, tmp_path: Pa
     dense_folder = MAKERS[form](tmp_path / form)
     report = distill(dense_folder, photos, tmp_path / "words", l1=0.2, text_tokens=3)
     encoder, dense = load(tmp_path / "words"), load_dense(dense_folder)
-    assert isinstance(encoder, JointEncoder)
-    assert isinstance(encoder, VocabularyProvider)
-    assert isinstance(encoder, WordTokenizer)
     assert (encoder.tokens, encoder.tokenize_word("Dogs"), encoder.tokenize_word("cats-bus")) == (WORDS, ("dog",), ("cat", "bus"))
     assert (report.model_id, report.images, report.words, report.problems) == (encoder.model_id, 9, 6, ())
     prompts = DictionaryOptions().prompts
@@ -135,7 +132,7 @@ def test_a_stair_checkpoint_with_a_dense_head(photos: Path, tmp_path: Path) -> N
     dense_folder = tiny_stair.write_checkpoint(tmp_path / "stair", config)
     distill(dense_folder, photos, tmp_path / "words")
     encoder = load(tmp_path / "words")
-    assert encoder.image_spec == registry.get_model_card(str(dense_folder)).image_spec
+    assert encoder.image_spec == registry.resolve_model(ModelSpec(name=str(dense_folder))).card.image_spec
     assert any(map(len, encoder.encode_images(draw_pixels(encoder))))
     with pytest.raises(UsageError, match="no dense vectors"):
         open_dense_model(ModelSpec(name=str(tiny_stair.write_checkpoint(tmp_path / "tokens"))))
@@ -184,10 +181,10 @@ def _change_config(folder: Path, **changes: Any) -> None:  # noqa: ANN401
 def test_a_changed_file_is_another_model(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "words"
     distill(tiny_dense.write_clip(tmp_path / "clip"), photos, folder)
-    ids = [registry.get_model_card(str(folder)).model_id]
+    ids = [registry.resolve_model(ModelSpec(name=str(folder))).card.model_id]
     for change in (_change_dense_weights, lambda folder: _change_config(folder, l1=0.5), _spell_another_word):
         change(folder)
-        ids.append(registry.get_model_card(str(folder)).model_id)
+        ids.append(registry.resolve_model(ModelSpec(name=str(folder))).card.model_id)
     assert len(set(ids)) == len(ids)
 
 
@@ -255,7 +252,7 @@ def test_a_broken_checkpoint_says_what_is_wrong(spoil: Callable[[Path], Any], sa
 def test_other_fits_are_refused(photos: Path, tmp_path: Path) -> None:
     distill(tiny_dense.write_clip(tmp_path / "clip"), photos, tmp_path / "words")
     with pytest.raises(ModelError, match="only its own fit"):
-        registry.get_model_card(str(tmp_path / "words"), "pad")
+        registry.resolve_model(ModelSpec(name=str(tmp_path / "words"), fit="pad"))
 
 
 def test_an_index_of_it(photos: Path, tmp_path: Path, client: OpenSearch, node_url: str, index_name: str) -> None:
@@ -316,7 +313,7 @@ class TestCommand:
         )
         report = command.read_json("distill", dense_folder, *arguments, *options)
         assert (report["words"], report["images"], len(report["problems"])) == (5, 9, 1)
-        assert report["dense_model"] == registry.get_model_card(str(dense_folder)).model_id
+        assert report["dense_model"] == registry.resolve_model(ModelSpec(name=str(dense_folder))).card.model_id
         encoder = load(tmp_path / "out" / "clip")
         assert json.loads((tmp_path / "out" / "clip" / "config.json").read_text())["prompts"] == ["a {}"]
         mean_D = load_dense(dense_folder).encode_texts_dense(["Two birds above the sea, a bird"])[0]

@@ -25,7 +25,7 @@ from support.servers.hostile_http_server import PageClient, Response, serve_enco
 
 from stair_es.errors import ModelError
 from stair_es.model import registry
-from stair_es.model.base import Encoder, ModelSpec
+from stair_es.model.base import Encoder, ModelCard, ModelSpec
 from stair_es.search.query_encoder import encode_query_image
 from stair_es.types import ImageSpec, Pixels, SparseVector
 from stair_es.web import server
@@ -60,11 +60,10 @@ def one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "_SHORT_TEXT_WORKERS", 1)
 
 
-class WaitingEncoder:
+class WaitingEncoder(Encoder):
     """An encoder whose texts wait until they are released, except for that of the start."""
 
-    model_id = "waiting-1"
-    image_spec = ImageSpec(size_px=32)
+    card = ModelCard(name="waiting", model_id="waiting-1", image_spec=ImageSpec(size_px=32), description="")
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -121,7 +120,7 @@ def test_pruning_keeps_the_heaviest(served: PageClient, encoder: Encoder) -> Non
 def test_a_tei_client_gets_pairs_whose_index_is_the_position_in_the_vocabulary(served: PageClient, encoder: Encoder) -> None:
     url = f"http://127.0.0.1:{served.port}"
     tokens = requests.get(f"{url}/v1/vocabulary", timeout=TIMEOUT_S).json()["tokens"]
-    assert tuple(tokens) == tuple(encoder.tokens)  # type: ignore[attr-defined]
+    assert tuple(tokens) == tuple(encoder.tokens)
     photo = sorted(PHOTOS.glob("*.jpg"))[0]
     inputs = ["a red car", to_data_uri(photo.read_bytes()), "two dogs"]
     found = requests.post(f"{url}/embed_sparse", json={"inputs": inputs, "truncate": True}, timeout=TIMEOUT_S).json()
@@ -212,7 +211,7 @@ def test_an_image_bomb_is_refused_and_named(served: PageClient) -> None:
 
 
 def test_64_clients_get_their_own_vectors(served: PageClient, encoder: Encoder) -> None:
-    words = [word for word in encoder.tokens if word.isalpha()][:192]  # type: ignore[attr-defined]
+    words = [word for word in encoder.tokens if word.isalpha()][:192]
     expected = {word: encoder.encode_texts([word])[0].to_dict() for word in words[::4]}
 
     def ask(client: int) -> list[Any]:

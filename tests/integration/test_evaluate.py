@@ -28,7 +28,7 @@ from stair_es.eval.retrieval.methods import EngineConfig, RetrievalMethod
 from stair_es.eval.retrieval.report import MethodRow, RetrievalReport, render_retrieval_report
 from stair_es.eval.retrieval.run import EvalOptions, build_bm25_methods, evaluate_retrieval, select_methods
 from stair_es.eval.retrieval.runner import create_temporary_index, detect_analyzer
-from stair_es.model.base import ModelSpec
+from stair_es.model.base import Encoder, ModelCard, ModelSpec
 from stair_es.search.query import SearchQuery
 from stair_es.search.searcher import Searcher
 from stair_es.sources.io.local_file import FileLocator
@@ -40,11 +40,11 @@ NOUNS = ("dog", "cat", "house", "tree", "car", "boat", "horse", "bird", "lamp", 
 COLORS = ("red", "green", "blue", "white", "black", "brown")
 
 
-class GreyEncoder:
+class GreyEncoder(Encoder):
     """An encoder of images that are one grey value, and of texts that name it: the same draw, and noise on the side of texts."""
 
-    model_id = "drawn@1"
-    image_spec = ImageSpec(size_px=8)
+    card = ModelCard(name="drawn", model_id="drawn@1", image_spec=ImageSpec(size_px=8), description="")
+    has_dense = True
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         return [_words(np.random.default_rng(int(pixels_HWC[4, 4, 0])), 40) for pixels_HWC in pixels_BHWC]
@@ -190,7 +190,7 @@ def methods_on(cluster: Cluster, captions: CaptionDataset) -> list[RetrievalMeth
 def check_rank_eval(cluster: Cluster, method: RetrievalMethod) -> None:
     """Check that `_rank_eval` of the cluster has our metrics."""
     assert method.corpus is not None
-    index_spec = IndexSpec(model_name="drawn", model_id=GreyEncoder.model_id, fit="pad", settings={})
+    index_spec = IndexSpec(model_name="drawn", model_id=GreyEncoder.card.model_id, fit="pad", settings={})
     run = f"eval-rank-{uuid.uuid4().hex[:8]}"
     with create_temporary_index(cluster, method.corpus, run=run, index_spec=index_spec, keep=False) as there:
         vector = [method.build_query(query).clause for query in range(len(method.task.queries))]
@@ -237,7 +237,7 @@ def test_kept_indices_can_be_searched(node_url: str, client: OpenSearch, caption
         assert len(found.kept_indices) == 4
         [texts] = [name for name in found.kept_indices if "-texts-" in name]
         vector = GreyEncoder().encode_images(np.full((1, 8, 8, 3), 5, np.uint8))[0]
-        with Searcher(Connection(url=node_url), texts, GreyEncoder.model_id) as searcher:
+        with Searcher(Connection(url=node_url), texts, GreyEncoder.card.model_id) as searcher:
             hits = searcher.search(SearchQuery(vector=vector), k=2).hits
         assert {hit.source["caption"] for hit in hits} <= {text for image in captions.images for text in image.captions}
         assert any(" 5" in hit.source["caption"] for hit in hits)
@@ -247,7 +247,7 @@ def test_kept_indices_can_be_searched(node_url: str, client: OpenSearch, caption
 
 def test_several_models_share_a_run(node_url: str, captions: CaptionDataset) -> None:
     class Other(GreyEncoder):
-        model_id = "other@1"
+        card = replace(GreyEncoder.card, model_id="other@1")
 
     models = [*MODELS, build_evaluated_model(Other(), ModelSpec(name="other"))]
     found = evaluate_retrieval(captions, models, Connection(url=node_url), EvalOptions(), progress=lambda *_: None)

@@ -18,6 +18,7 @@ from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.dashboards.index_info import inspect_index
 from stair_es.errors import IndexMismatch
 from stair_es.model import registry
+from stair_es.model.base import ModelSpec
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -41,7 +42,7 @@ class OldIndex:
         mappings = resources.load_json_resource("mappings", "image")["mappings"]
         about = {
             "model_name": "stair-mini",
-            "model": registry.get_model_card("stair-mini").model_id,
+            "model": registry.resolve_model(ModelSpec(name="stair-mini")).card.model_id,
             "settings": {"top_words": 16, "id": "uri"},
             "digest": "01234567",
             "alias": self.alias,

@@ -25,6 +25,7 @@ from support.warm_commands import run_warm
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.config.defaults import DEFAULT_MODEL, DataDir
 from stair_es.model import registry
+from stair_es.model.base import ModelSpec
 from stair_es.model.used_folders import record_model_folder
 
 if TYPE_CHECKING:
@@ -175,7 +176,9 @@ def test_a_cached_model_is_used(run: Run, hub: HubServer, client: OpenSearch, in
     cache = build_environment(hub.url, tmp_path / "hf")
     fetched = run("encode", "--text", "dog", "--model", "org/tiny", "--json", **cache)
     words = answer(fetched)["tokens"]
-    make_index(client, index_name, "org/tiny", registry.get_model_card(str(hub.root / "org" / "tiny")).model_id)
+    make_index(
+        client, index_name, "org/tiny", registry.resolve_model(ModelSpec(name=str(hub.root / "org" / "tiny"))).card.model_id
+    )
     hub.request_paths.clear()
     assert answer(run("encode", "--text", "dog", "--index", index_name, "--json", **cache))["tokens"] == words
     assert hub.request_paths == []

@@ -109,7 +109,7 @@ def test_photos_are_written_once(run: Run, options: IngestOptions, client: OpenS
     assert "cat" in source["top_tokens"]
     assert len(source["top_tokens"]) == min(16, len(source["tokens"]))
 
-    card = registry.get_model_card("stair-mini")
+    card = registry.resolve_model(ModelSpec(name="stair-mini")).card
     pixels = decode_image(path.read_bytes(), card.image_spec, DecodeLimits()).pixels_HWC
     [vector] = registry.load_encoder(options.model).encode_images(pixels[None])
     assert source["tokens"] == pytest.approx(vector.to_dict(), abs=2e-5)
@@ -249,7 +249,7 @@ def _config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerC
         is_empty=True,
         model=ModelSpec(name="stair-mini", backend="onnx"),
         model_id="stair-mini-2",
-        image_spec=registry.get_model_card("stair-mini").image_spec,
+        image_spec=registry.resolve_model(ModelSpec(name="stair-mini")).card.image_spec,
         document=DocumentSettings(),
         read_limits=ReadLimits(),
         decode_limits=DecodeLimits(),
@@ -261,7 +261,11 @@ def _config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerC
 def test_stage_errors_reach_the_caller_unchanged(node_url: str, runner: str, tmp_path: Path) -> None:
     config = _config(Connection(url=f"{node_url}/no/such/place"))
     source = open_source(str(copy_photos(tmp_path / "photos", 3)))
-    opening = open_thread_executor(config, 2) if runner == "local" else open_ray_executor(config, RayOptions(), 2)
+    opening = (
+        open_thread_executor(config, registry.resolve_model(config.model), 2)
+        if runner == "local"
+        else open_ray_executor(config, RayOptions(), 2)
+    )
     with pytest.raises(ClusterError, match="answered 4"), opening as executor, PrefetchQueue(source.list_items(), 10) as queue:
         list(
             StageScheduler(
@@ -284,7 +288,7 @@ def test_interrupts_end_the_wait_for_a_cluster(tmp_path: Path) -> None:
     assert isinstance(found, SourceItem)
     with start_server(busy) as url:
         config = _config(Connection(url=url), BulkPolicy(backoff_s=20, max_backoff_s=20, give_up_after_s=20))
-        with suppress(KeyboardInterrupt), open_thread_executor(config) as executor:
+        with suppress(KeyboardInterrupt), open_thread_executor(config, registry.resolve_model(config.model)) as executor:
             task = executor.submit(
                 "write", 1 << 20, executor.submit("encode", executor.submit("prepare", Batch([Pending(found)])))
             )

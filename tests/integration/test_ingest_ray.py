@@ -136,7 +136,7 @@ def _config(node_url: str, model: str) -> WorkerConfig:
         is_empty=True,
         model=ModelSpec(name=model, backend="onnx"),
         model_id="none",
-        image_spec=registry.get_model_card("stair-mini").image_spec,
+        image_spec=registry.resolve_model(ModelSpec(name="stair-mini")).card.image_spec,
         document=DocumentSettings(),
         read_limits=ReadLimits(),
         decode_limits=DecodeLimits(),

@@ -159,7 +159,7 @@ def test_an_empty_result_is_not_a_failure_and_is_reported(
 ) -> None:
     about = {
         "format_version": INDEX_FORMAT,
-        "model": registry.get_model_card(DEFAULT_MODEL).model_id,
+        "model": registry.resolve_model(ModelSpec(name=DEFAULT_MODEL)).card.model_id,
         "model_name": DEFAULT_MODEL,
     }
     mappings = {"_meta": {"stair_es": about}, "properties": {"tokens": {"type": "rank_features"}}}

@@ -25,10 +25,9 @@ TEXTS = ("a red dog", "the dogs running of the sea .", "", "blue", "dog " * 20)
 def test_cuda_gives_the_weights_of_the_cpu(tmp_path: Path, image: str, precision: Precision) -> None:
     config = tiny_stair.build_config(image, image_top_k=0, text_top_k=0, text_own_words=True, similarity="dot")
     folder = tiny_stair.write_checkpoint(tmp_path, config)
-    kind = registry.get_encoder_plugin(str(folder))
-    spec = ModelSpec(name=str(folder), precision=precision)
-    assert kind.can_use_gpu(spec)
-    encoder = kind.load(spec)
+    model = registry.resolve_model(ModelSpec(name=str(folder), precision=precision))
+    assert model.can_use_gpu
+    encoder = model.load()
     assert isinstance(encoder, StairEncoder)
     towers = encoder._towers
     assert isinstance(towers, TorchDualEncoder)
@@ -42,4 +41,4 @@ def test_cuda_gives_the_weights_of_the_cpu(tmp_path: Path, image: str, precision
     for wanted, got in ((seen, towers.compute_images(pixels)[0]), (read, towers.compute_texts(TEXTS)[0])):
         assert got is not None
         assert np.abs(wanted - got).max() < TOLERANCE[precision]
-    assert encoder.model_id == registry.get_model_card(str(folder)).model_id
+    assert encoder.model_id == registry.resolve_model(ModelSpec(name=str(folder))).card.model_id

@@ -65,7 +65,7 @@ def test_ingested_images_are_found_by_words(folder: Path, photos: Path, node_url
     done = _stair_es("ingest", photos, "--model", folder, "--runner", "local", *letters, "--json", **where)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    model_id = registry.get_model_card(str(folder)).model_id
+    model_id = registry.resolve_model(ModelSpec(name=str(folder))).card.model_id
     assert (report["written"], report["failed"], report["model"]) == (6, 0, model_id)
 
     encoder = registry.load_encoder(ModelSpec(name=str(folder)))

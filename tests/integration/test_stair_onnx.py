@@ -78,10 +78,10 @@ def folder(exported: _Exported, tmp_path: Path) -> Path:
 def test_onnxruntime_matches_pytorch(tmp_path: Path, image: str, text: str, changes: dict[str, Any]) -> None:
     config = tiny_stair.build_shallow_config(image, text, **{"heads": ("tokens", "dense"), "dense_dim": 7, **changes})
     folder = tiny_stair.write_checkpoint(tmp_path, config)
-    before = registry.get_model_card(str(folder)).model_id
+    before = registry.resolve_model(ModelSpec(name=str(folder))).card.model_id
     made = export_onnx(folder)
     assert made.max_difference <= MAX_DIFFERENCE
-    assert made.model_id == registry.get_model_card(str(folder)).model_id == before
+    assert made.model_id == registry.resolve_model(ModelSpec(name=str(folder))).card.model_id == before
     one, other = _load(folder, "torch"), _load(folder, "onnx")
     assert (_towers(one), _towers(other)) == ("TorchDualEncoder", "OnnxDualEncoder")
     assert isinstance(one, StairEncoder)
@@ -148,7 +148,7 @@ def test_a_graph_names_its_weights_and_not_the_exporting_machine(folder: Path) -
         proto = onnx.load(folder / file)
         onnx.checker.check_model(proto)
         assert {entry.key: entry.value for entry in proto.metadata_props} == {
-            ONNX_MODEL_ID_KEY: registry.get_model_card(str(folder)).model_id
+            ONNX_MODEL_ID_KEY: registry.resolve_model(ModelSpec(name=str(folder))).card.model_id
         }
         assert b"site-packages" not in (folder / file).read_bytes()
 
@@ -191,7 +191,7 @@ def test_the_command(exported: _Exported) -> None:
     folder, result = exported.folder, exported.result
     assert result.exit_code == 0, result.output
     output = json.loads(result.stdout)
-    assert output["model"] == registry.get_model_card(str(folder)).model_id
+    assert output["model"] == registry.resolve_model(ModelSpec(name=str(folder))).card.model_id
     assert output["bytes"] == {file: (folder / file).stat().st_size for file in ("image.onnx", "text.onnx")}
     assert output["difference"] < MAX_DIFFERENCE
     assert result.stderr == ""

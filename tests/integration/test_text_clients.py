@@ -20,7 +20,7 @@ from support.nodes.java_tools import find_jdk
 from support.servers.encoder_command import run_encoder
 
 from stair_es.model.base import ModelSpec
-from stair_es.model.registry import build_text_table, load_encoder
+from stair_es.model.registry import load_encoder, resolve_model
 from stair_es.model.vocabularies.token_table import write_token_table
 from stair_es.search import ImageSearch
 
@@ -81,7 +81,7 @@ def programs(java: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Cal
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported table."""
     path = tmp_path_factory.mktemp("table") / "table.tsv.gz"
-    write_token_table(build_text_table("stair-mini"), path)
+    write_token_table(resolve_model(ModelSpec(name="stair-mini")).build_text_table(), path)
     return path
 
 
@@ -89,7 +89,7 @@ def collect_texts() -> list[str]:
     """Return texts of one line: captions, queries, odd ones, and words of the table in random company."""
     captions = [json.loads(line)["caption"] for line in (PHOTOS / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
     queries = json.loads(QUERIES.read_text(encoding="utf-8"))["queries"]
-    rng, phrases = random.Random(7), sorted(build_text_table("stair-mini").rows)
+    rng, phrases = random.Random(7), sorted(resolve_model(ModelSpec(name="stair-mini")).build_text_table().rows)
     gaps = (" ", " ", " ", "-", "'", ", ", ". ", "  ", "1", " the ", " of a ", " xqzzyv ")
     mixed = []
     for _ in range(2000):

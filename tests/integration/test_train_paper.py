@@ -97,4 +97,4 @@ def test_trained_models_load_and_runtimes_agree(folder: Path) -> None:
 
 def test_stop_words_are_words_of_the_model(folder: Path) -> None:
     encoder = registry.load_encoder(ModelSpec(name=str(folder / "out"), backend="onnx"))
-    assert {"the", "of", "red", "dog"} <= set(encoder.tokens)  # type: ignore[attr-defined]
+    assert {"the", "of", "red", "dog"} <= set(encoder.tokens)

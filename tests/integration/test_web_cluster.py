@@ -23,6 +23,7 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import ClusterUnreachable, IndexMismatch, StairError
 from stair_es.model import registry
+from stair_es.model.base import ModelSpec
 from stair_es.retry import RetryPolicy
 from stair_es.token_policy import parse_policy
 from stair_es.web import index_state
@@ -247,11 +248,11 @@ def test_swaps_to_another_model_use_its_words(node_url: str, own_corpus: Corpus,
         words = {word["token"]: word["weight"] for word in found["query"]}
         assert words != {word["token"]: word["weight"] for word in first["query"]}
         assert all(words[word] >= weight - 1e-6 for word, weight in stored.items())
-        assert page.get("/api/about").json["model"] == registry.get_model_card(other_model).model_id
+        assert page.get("/api/about").json["model"] == registry.resolve_model(ModelSpec(name=other_model)).card.model_id
 
 
 def test_requested_model_is_not_replaced(node_url: str, own_corpus: Corpus, other_model: str) -> None:
-    other = registry.get_model_card(other_model).model_id
+    other = registry.resolve_model(ModelSpec(name=other_model)).card.model_id
     with serve_page(Connection(url=node_url), own_corpus.alias, model="stair-mini") as page:
         assert page.post("/api/search", {"text": "cat"}).status == 200
         ingest_folder(node_url, own_corpus.alias, own_corpus.folder, other_model)

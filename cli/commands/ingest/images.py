@@ -164,13 +164,14 @@ def _run(arguments: IngestArguments) -> bool:
 def _check_arguments(arguments: IngestArguments) -> None:
     """Check the alias, the dead letters to retry, and that the model can be loaded."""
     from stair_es.cluster.metadata.names import check_alias_name
-    from stair_es.model.registry import check_hub_libraries
+    from stair_es.model.registry import locate_model
 
     check_alias_name(arguments.index)
     if arguments.source.retry_failed is not None:
         check_retry_index(arguments.source.retry_failed, arguments.index, connections.get_command_context())
     if arguments.execution.runner != "ray" and arguments.execution.ray_address is None:
-        check_hub_libraries(arguments.model or DEFAULT_MODEL)  # on Ray the workers load it, and may have other libraries
+        # On Ray the workers load it, and may have other libraries.
+        locate_model(arguments.model or DEFAULT_MODEL).check_hub_libraries()
 
 
 def _run_ingest(arguments: IngestArguments, options: IngestOptions, telemetry: IngestTelemetry) -> IngestReport:

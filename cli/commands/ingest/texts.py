@@ -81,10 +81,10 @@ def ingest_texts_command(
     from stair_es.cluster.metadata.names import check_alias_name
     from stair_es.ingest.texts import TextIngestOptions, open_text_source
     from stair_es.model.base import ModelSpec
-    from stair_es.model.registry import check_hub_libraries
+    from stair_es.model.registry import locate_model
 
     check_alias_name(index)
-    check_hub_libraries(model)
+    locate_model(model).check_hub_libraries()
     sources = [open_text_source(file, text_format, text_column) for file in files]
     target = BUILD_OPTIONS.read()
     options = TextIngestOptions(

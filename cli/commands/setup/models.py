@@ -14,7 +14,7 @@ from ...output.bars import escape_control
 from ...output.console import emit_json, stdout
 
 if TYPE_CHECKING:
-    from stair_es.model.listing import ModelEntry
+    from stair_es.model.registry import ModelEntry
     from stair_es.plugins import Plugin
 
 
@@ -39,16 +39,16 @@ def list_models_command(
     They require the extra `models`, and are downloaded from the Hugging Face hub on first use. This command
     downloads nothing.
     """
-    from stair_es.model import listing
+    from stair_es.model import registry
 
     if name is not None:
-        entry = listing.find_listed_model(name)
+        entry = registry.find_listed_model(name)
         if as_json:
             emit_json(entry.to_dict())
         else:
             _print_entry(entry)
         return
-    entries = listing.list_models()
+    entries = registry.list_models()
     if as_json:
         emit_json({"models": [entry.to_dict() for entry in entries]})
         return
@@ -73,7 +73,7 @@ def _build_rows(entry: ModelEntry) -> list[tuple[str, str]]:
 
 
 def _print_entry(entry: ModelEntry) -> None:
-    from stair_es.model.listing import list_missing_steps
+    from stair_es.model.registry import list_missing_steps
     from stair_es.optional import format_install_command
 
     extra = format_install_command(entry.extra) if entry.extra else "nothing else"

@@ -38,7 +38,6 @@ from stair_es.eval.retrieval.methods import (
 from stair_es.eval.retrieval.report import MethodRow, RetrievalReport
 from stair_es.eval.retrieval.runner import RetrievalRunner, build_exact_rows, detect_analyzer
 from stair_es.eval.retrieval.tasks import build_image_to_text, build_leave_one_out, build_text_to_image
-from stair_es.model import registry
 from stair_es.search.dsl.select import IndexFields, QueryType, select_query_type
 from stair_es.types import PartProgressCallback, SparseVector, TokensType
 
@@ -74,7 +73,7 @@ def _build_token_methods(
     """Build STAIR and the bag-of-words baseline: a text as the words in it, an image as the tokens of its vector."""
     texts, label = encoded.texts, model.label
     to_image, to_text = build_text_to_image(encoded.captions.images, texts), build_image_to_text(encoded.captions.images, texts)
-    bags = build_word_bags(texts, model.tokenizer)
+    bags = build_word_bags(texts, model.split_word)
     weighted_bags = weigh_by_idf(bags)
     body = engine.token_body if engine else {}
     image_corpus = build_token_corpus("images", body, image_vectors, to_image.items, "uri")
@@ -255,7 +254,7 @@ def _measure_methods(
         cluster=eval_cluster.cluster,
         index_prefix=name,
         index_spec=IndexSpec(
-            model_name=registry.make_portable_name(model.spec.name),
+            model_name=model.spec.name,
             model_id=model.label,
             fit=model.encoder.image_spec.fit,
             settings={"evaluation": name},

@@ -10,13 +10,12 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 from stair_es.ingest.executors.base import Stage, StageExecutor, StageTask
 from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches
-from stair_es.model import registry
+from stair_es.model.registry import Model
 from stair_es.retry import CANCEL_EVENT
 from stair_es.system.limits import count_usable_cores
 
@@ -26,20 +25,21 @@ _READERS_PER_CORE = 2
 
 
 @contextmanager
-def open_thread_executor(config: WorkerConfig, batch_images: int = 0, writers: int = 8) -> Iterator[StageExecutor]:
+def open_thread_executor(config: WorkerConfig, model: Model, batch_images: int = 0, writers: int = 8) -> Iterator[StageExecutor]:
     """Open an executor of thread pools.
 
     On exit running tasks are waited for, their back-off waits end, and pending tasks are cancelled.
 
     Args:
         config: Configuration of the workers.
+        model: The model.
         batch_images: Number of images per batch; 0 to select it for the device.
         writers: Maximum number of bulk requests that the throttle may run in parallel.
 
     Raises:
         ModelError: If the model can't be loaded.
     """
-    executor = _ThreadExecutor(config, batch_images, writers)
+    executor = _ThreadExecutor(config, model, batch_images, writers)
     try:
         yield executor
     finally:
@@ -47,14 +47,14 @@ def open_thread_executor(config: WorkerConfig, batch_images: int = 0, writers: i
 
 
 class _ThreadExecutor:
-    def __init__(self, config: WorkerConfig, batch_images: int, writers: int) -> None:
+    def __init__(self, config: WorkerConfig, model: Model, batch_images: int, writers: int) -> None:
         cores = count_usable_cores()
-        on_gpu = registry.can_model_use_gpu(config.model)
+        on_gpu = model.can_use_gpu
         self.encoders = 1 if on_gpu or config.is_text else cores
         self.workers = cores * _READERS_PER_CORE
         self.batch_images = batch_images or (GPU_BATCH if on_gpu else CPU_BATCH)
         # A few texts are one batch, so it must use all cores.
-        encoder = registry.load_encoder(config.model if config.is_text else replace(config.model, threads=1))
+        encoder = model.load() if config.is_text else model.load(threads=1)
         self._stop = threading.Event()
         io_pool = self._create_pool("write", writers + 2)
         prepare_pool, encode_pool = self._create_pool("prepare", self.workers), self._create_pool("encode", self.encoders)

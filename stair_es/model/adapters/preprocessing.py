@@ -26,11 +26,7 @@ _SQUARE_PROCESSORS = (
 
 
 def read_checkpoint_image_spec(folder: Path) -> ImageSpec:
-    """Return the square that the model's own preprocessing produces.
-
-    Raises:
-        ModelError: If the preprocessing isn't described, isn't square, or uses an unknown filter.
-    """
+    """Return the square that the model's own preprocessing produces."""
     config = read_preprocessor_config(folder)
     if config is None:
         raise ModelError(
@@ -48,11 +44,7 @@ def read_checkpoint_image_spec(folder: Path) -> ImageSpec:
 
 
 def read_preprocessor_config(folder: Path) -> Mapping[str, Any] | None:
-    """Return the preprocessing configuration of a checkpoint; None if it has none.
-
-    Raises:
-        ModelError: If a file isn't a JSON object.
-    """
+    """Return the preprocessing configuration of a checkpoint; None if it has none."""
     if (folder / PREPROCESSOR_FILE).is_file():
         return read_json_object(folder / PREPROCESSOR_FILE)
     config = read_json_object(folder / PROCESSOR_FILE).get("image_processor") if (folder / PROCESSOR_FILE).is_file() else None

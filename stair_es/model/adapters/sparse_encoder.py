@@ -1,30 +1,188 @@
-"""Encoder for a `SparseEncoder` of sentence-transformers: texts are its queries, images its documents. Tokens as in `readable`.
+"""Models of sentence-transformers' `SparseEncoder`: V-SPLADE for page images, SPLADE for texts.
+
+Texts are its queries, images its documents. Tokens as in `readable`. Older SPLADE checkpoints have no `modules.json`: only a
+masked language model, with the default pooling of the library.
 
 Shape suffixes: B batch, V vocabulary.
 """
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
-from sentence_transformers import SparseEncoder
 
+from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
 from stair_es.errors import ModelError
-from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
-from stair_es.model.torch_device import LockedProperty, TorchDevice, build_sparse_vectors
+from stair_es.model.adapters.preprocessing import is_square_preprocessing, read_checkpoint_image_spec, read_preprocessor_config
+from stair_es.model.base import Encoder, ModelCard, ModelSpec, check_encoder_pixels
+from stair_es.model.checkpoint import (
+    CONFIG_JSON,
+    MODULES_JSON,
+    Checkpoint,
+    build_checkpoint_card,
+    check_torch_spec,
+    read_checkpoint_config,
+    read_json_object,
+    read_license,
+)
+from stair_es.model.cuda import LockedProperty, TorchDevice
+from stair_es.model.sparse_rows import build_sparse_vectors
 from stair_es.model.vocabularies.readable import detect_tokenizer_style, make_readable_tokens
-from stair_es.types import Pixels, SparseVector
+from stair_es.optional import import_optional
+from stair_es.system.user_files import read_json_file
+from stair_es.types import ImageSpec, Pixels, ResizeMode, SparseVector
 
+_LIBRARY_CONFIG = "config_sentence_transformers.json"
+_DEFAULT_PX, _MAX_PX = 384, 2048
 _UNNAMED_TOKEN = "[id {}]"
 """Token of a dimension that the tokenizer doesn't have: vocabularies are padded to a round size."""
 
 
-class SentenceTransformersEncoder(CardMixin):
+class SparseEncoderCheckpoint(Checkpoint):
+    """A `SparseEncoder`."""
+
+    family = "sentence-transformers SparseEncoder"
+    description: ClassVar[str] = family
+
+    @classmethod
+    def detect(cls, config: Mapping[str, Any], folder: Path) -> bool:
+        """Return whether the modules are those of a `SparseEncoder`."""
+        return (folder / MODULES_JSON).is_file() and (folder / _LIBRARY_CONFIG).is_file() and _is_sparse_encoder(folder)
+
+    def __init__(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool = False) -> None:
+        """See `Checkpoint`.
+
+        Raises:
+            ModelError: If the model contains Python code, and the user doesn't trust it.
+        """
+        self._folder = folder
+        self._code = find_remote_code(folder, _read_modules(folder))
+        if self._code and not trusts_code:
+            raise ModelError(
+                f"the model {name!r} contains its own Python code ({', '.join(self._code)}), which would run on this machine",
+                f"If you have read it and trust it, set {ENV_TRUST_REMOTE_CODE}={name}",
+            )
+        self.card = build_checkpoint_card(
+            name,
+            [folder, *_list_subfolders(folder)],
+            _choose_image_spec(folder),
+            fit,
+            description=self.description,
+            licenses=read_license(folder),
+        )
+
+    def load(self, spec: ModelSpec) -> Encoder:
+        """Create the encoder without loading the model."""
+        check_torch_spec(spec)
+        import_optional("sentence_transformers", "models")
+        return SentenceTransformersEncoder(self._folder, trusts_code=bool(self._code), card=self.card, spec=spec)
+
+
+class SpladeCheckpoint(SparseEncoderCheckpoint):
+    """A masked language model without `modules.json`."""
+
+    family = "SPLADE (masked language model)"
+    description = "SPLADE checkpoint: masked language model, largest weight of each token"
+    allows_pickle = True
+
+    @classmethod
+    def detect(cls, config: Mapping[str, Any], folder: Path) -> bool:
+        """Return whether the architecture is a masked language model without `modules.json`."""
+        architectures = config.get("architectures")
+        masked = isinstance(architectures, list) and any(str(name).endswith("ForMaskedLM") for name in architectures)
+        return masked and not (folder / MODULES_JSON).is_file()
+
+
+def _list_subfolders(folder: Path) -> list[Path]:
+    """Return all subfolders of a checkpoint: modules have their own, and a router has one per route, which no file lists."""
+    folders = (path for path in folder.rglob("*") if path.is_dir())
+    return sorted(path for path in folders if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def find_remote_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
+    """Find the Python code that a model contains: custom module classes, and networks that name custom classes."""
+    code = [str(module.get("type")) for module in modules if not str(module.get("type")).startswith("sentence_transformers.")]
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            config = read_json_file(path)
+        except (UnicodeDecodeError, json.JSONDecodeError, FileNotFoundError):
+            continue  # nothing reads it
+        except (OSError, ValueError) as error:
+            code.append(f"{path.name}, which can't be looked into: {error}")
+            continue
+        code += [str(reference) for reference in _list_named_code(config)]
+    return list(dict.fromkeys(code))
+
+
+def _list_named_code(config: Any) -> list[Any]:  # noqa: ANN401  JSON
+    """Return the values of `auto_map`, with which transformers names code, and the custom types that a router names."""
+    if not isinstance(config, dict):
+        return []
+    auto_map, types = config.get("auto_map"), config.get("types")
+    references = list(auto_map.values()) if isinstance(auto_map, dict) else []
+    if isinstance(types, dict):
+        references += [kind for kind in types.values() if not str(kind).startswith("sentence_transformers.")]
+    return references
+
+
+def _is_sparse_encoder(folder: Path) -> bool:
+    config = read_json_object(folder / _LIBRARY_CONFIG)
+    return config.get("model_type") == "SparseEncoder" or any(
+        "sparse_encoder" in str(module.get("type")) for module in _read_modules(folder)
+    )
+
+
+def _read_modules(folder: Path) -> list[dict[str, Any]]:
+    """Return the modules in `modules.json`; none for a masked language model, which has no such file."""
+    path = folder / MODULES_JSON
+    if not path.exists():
+        return []
+    try:
+        modules = read_json_file(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read: {error}", "Fetch the checkpoint again.") from error
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise ModelError(f"{path} lists no modules", "Fetch the checkpoint again.")
+    if any(not (folder / str(module.get("path", ""))).resolve().is_relative_to(folder.resolve()) for module in modules):
+        raise ModelError(f"{path} names a module outside the folder", "Don't use this checkpoint.")
+    return modules
+
+
+def _choose_image_spec(folder: Path) -> ImageSpec:
+    """Return the square to pass on: that of the preprocessing if it is a plain one, which then has nothing left to resize.
+
+    Others keep the shape of an image, or cut it into tiles. They get the whole image on a padded square.
+    """
+    config = read_preprocessor_config(folder) or {}
+    if is_square_preprocessing(config):
+        native_spec = read_checkpoint_image_spec(folder)
+        # The preprocessing crops the center itself.
+        return replace(native_spec, size_px=native_spec.resized_px or native_spec.size_px, resized_px=None)
+    return ImageSpec(size_px=_get_largest_px(config) or _read_image_size(folder) or _DEFAULT_PX)
+
+
+def _get_largest_px(config: Mapping[str, Any]) -> int | None:
+    """Return the longest side that the preprocessing keeps, capped."""
+    size = config.get("crop_size") if config.get("do_center_crop") else config.get("size")
+    values = size.values() if isinstance(size, Mapping) else [size]
+    return max((min(value, _MAX_PX) for value in values if isinstance(value, int) and value > 0), default=None)
+
+
+def _read_image_size(folder: Path) -> int | None:
+    """Return the image size that `config.json` states for the vision network."""
+    vision = read_checkpoint_config(folder).get("vision_config") if (folder / CONFIG_JSON).is_file() else None
+    size = vision.get("image_size") if isinstance(vision, dict) else None
+    return size if isinstance(size, int) and 0 < size <= _MAX_PX else None
+
+
+class SentenceTransformersEncoder(Encoder):
     """An encoder for a `SparseEncoder`. The model is loaded when it is first used."""
 
     def __init__(self, folder: Path, *, trusts_code: bool, card: ModelCard, spec: ModelSpec) -> None:
@@ -36,26 +194,18 @@ class SentenceTransformersEncoder(CardMixin):
             card: Model card.
             spec: Precision and threads.
         """
-        self._folder, self._trusts_code, self._card, self._spec = folder, trusts_code, card, spec
+        self._folder, self._trusts_code, self.card, self._spec = folder, trusts_code, card, spec
         self._lock = threading.RLock()
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """Encode images as documents.
-
-        Raises:
-            ModelError: If the pixels don't match `image_spec`, the model can't encode images, or it is broken.
-        """
-        check_encoder_pixels(pixels_BHWC, self._card)
+        """Encode images as documents."""
+        check_encoder_pixels(pixels_BHWC, self.card)
         if not self._model.supports("image"):
-            raise ModelError(f"the model {self._card.name!r} encodes texts only", "Use a model for images.")
+            raise ModelError(f"the model {self.card.name!r} encodes texts only", "Use a model for images.")
         return self._encode_chunks(self._model.encode_document, [Image.fromarray(pixels_HWC) for pixels_HWC in pixels_BHWC])
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """Encode texts as queries.
-
-        Raises:
-            ModelError: If the model is broken.
-        """
+        """Encode texts as queries."""
         vectors = self._encode_chunks(self._model.encode_query, [text or " " for text in texts])
         return [vector if text.strip() else SparseVector((), ()) for vector, text in zip(vectors, texts, strict=True)]
 
@@ -77,7 +227,7 @@ class SentenceTransformersEncoder(CardMixin):
                 rows_BV = encode(chunk, batch_size=len(chunk), show_progress_bar=False, convert_to_sparse_tensor=False)
             if rows_BV.shape[1] != len(tokens):
                 raise ModelError(
-                    f"the model {self._card.name!r} produces {rows_BV.shape[1]:,} weights, but {len(tokens):,} for a query",
+                    f"the model {self.card.name!r} produces {rows_BV.shape[1]:,} weights, but {len(tokens):,} for a query",
                     "Its routes for queries and documents don't belong together: fetch the checkpoint again.",
                 )
             vectors += build_sparse_vectors(rows_BV, tokens)
@@ -117,6 +267,8 @@ class SentenceTransformersEncoder(CardMixin):
 
     @LockedProperty
     def _model(self) -> Any:  # noqa: ANN401
+        from sentence_transformers import SparseEncoder
+
         try:
             model = SparseEncoder(
                 str(self._folder), device=self._device.name, trust_remote_code=self._trusts_code, local_files_only=True

@@ -56,11 +56,7 @@ def _load_pickle(path: Path) -> object:
 
 
 def check_tensor_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
-    """Check that exactly the expected tensors are there, in their shapes.
-
-    Raises:
-        ModelError: If not; names the first few of them.
-    """
+    """Check that exactly the expected tensors are there, in their shapes."""
     missing = [name for name in shapes if name not in tensors]
     if missing:
         raise ModelError(f"the weights in {folder} lack {_join_first(missing)}", _REFETCH_HINT)
@@ -79,11 +75,7 @@ def check_tensor_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tupl
 
 
 def get_tensor_shape(tensors: Mapping[str, Tensor], name: str, dimensions: int, folder: Path) -> tuple[int, ...]:
-    """Return the shape of a tensor from which other shapes are derived.
-
-    Raises:
-        ModelError: If it is missing or has another number of dimensions.
-    """
+    """Return the shape of a tensor from which other shapes are derived."""
     if name not in tensors:
         raise ModelError(f"the weights in {folder} lack {name}", _REFETCH_HINT)
     shape = tuple(tensors[name].shape)
@@ -95,11 +87,7 @@ def get_tensor_shape(tensors: Mapping[str, Tensor], name: str, dimensions: int, 
 
 
 def check_attention_heads(tower: str, width: int, heads: int, folder: Path) -> None:
-    """Check that the width of a tower is a multiple of its number of attention heads.
-
-    Raises:
-        ModelError: If it isn't.
-    """
+    """Check that the width of a tower is a multiple of its number of attention heads."""
     if width % heads:
         raise ModelError(
             f"the config.json in {folder} gives {tower} {heads} heads, which don't divide its width {width}", _REFETCH_HINT

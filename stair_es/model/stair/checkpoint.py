@@ -38,11 +38,7 @@ _SHOWN = 3
 
 
 def compute_stair_id(folder: Path, config: StairConfig) -> str:
-    """Compute `<name>-<12 hex>`: the hash covers all files that vectors depend on, so the same id means the same vectors.
-
-    Raises:
-        ModelError: If a file can't be read.
-    """
+    """Compute `<name>-<12 hex>`: the hash covers all files that vectors depend on, so the same id means the same vectors."""
     digest = hashlib.sha256()
     word_files = (WHOLE_WORDS_FILE,) if config.vocabulary == "words" else ()
     paths = [folder / file for file in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, *word_files)]
@@ -73,9 +69,6 @@ def save_checkpoint(
         tensors: PyTorch or numpy tensors by name, with `feature_ids` if features are tokens.
         card: Model card in Markdown.
         word_vocabulary: The vocabulary, if features are whole words.
-
-    Raises:
-        OSError: If it can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     clean_tokenizer = tokenizer.from_str(tokenizer.to_str())
@@ -116,21 +109,13 @@ def write_checkpoint_file(path: Path, data: bytes) -> None:
 
 
 def read_tokenizer(folder: Path, config: StairConfig) -> StairTokenizer:
-    """Read tokenizer and features of a checkpoint.
-
-    Raises:
-        ModelError: If a file is missing or broken.
-    """
+    """Read tokenizer and features of a checkpoint."""
     tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
     return StairTokenizer(tokenizer, read_features(folder, config), config.text.max_tokens)
 
 
 def read_features(folder: Path, config: StairConfig) -> IdArray | WholeWordVocabulary:
-    """Read the features: ascending token ids, or whole words.
-
-    Raises:
-        ModelError: If they are missing or invalid.
-    """
+    """Read the features: ascending token ids, or whole words."""
     if config.vocabulary == "tokens":
         return read_feature_ids(folder)
     vocabulary = WholeWordVocabulary.from_file(folder / WHOLE_WORDS_FILE)
@@ -144,11 +129,7 @@ def read_features(folder: Path, config: StairConfig) -> IdArray | WholeWordVocab
 
 
 def read_feature_ids(folder: Path) -> IdArray:
-    """Read the ids of the tokens that are features, ascending.
-
-    Raises:
-        ModelError: If they are missing or invalid.
-    """
+    """Read the ids of the tokens that are features, ascending."""
     with _open_weights(folder, "numpy") as file:
         if FEATURE_IDS_TENSOR not in file.keys():  # noqa: SIM118  not a mapping
             raise ModelError(f"{folder / WEIGHTS_FILE} has no tensor {FEATURE_IDS_TENSOR!r}", _REFETCH_HINT)
@@ -159,11 +140,7 @@ def read_feature_ids(folder: Path) -> IdArray:
 
 
 def read_arrays(folder: Path) -> dict[str, Floats]:
-    """Read all tensors but `feature_ids`, as float32.
-
-    Raises:
-        ModelError: If the file is missing or broken.
-    """
+    """Read all tensors but `feature_ids`, as float32."""
     with _open_weights(folder, "numpy") as file:
         return {name: file.get_tensor(name).astype(np.float32) for name in file.keys() if name != FEATURE_IDS_TENSOR}  # noqa: SIM118
 
@@ -194,11 +171,7 @@ def load_stair_model(folder: Path, home: DataDir | None = None) -> Any:  # noqa:
 
 
 def load_tensors_into(model: Any, folder: Path) -> None:  # noqa: ANN401  a StairModel
-    """Load the tensors of a checkpoint into a model.
-
-    Raises:
-        ModelError: If the tensors don't match the model; names the first of them.
-    """
+    """Load the tensors of a checkpoint into a model."""
     expected = {name: tensor for name, tensor in model.state_dict().items() if is_stored_tensor(name, model.config)}
     with _open_weights(folder, "pt") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys() if name != FEATURE_IDS_TENSOR}  # noqa: SIM118

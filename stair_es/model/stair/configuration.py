@@ -42,20 +42,12 @@ class BackboneConfig:
     """Builds it without a hub: a transformers configuration, arguments of `timm.create_model`, `dimensions` of a dense model."""
 
     def __post_init__(self) -> None:
-        """Check the kind.
-
-        Raises:
-            ModelError: If it is unknown.
-        """
+        """Check the kind."""
         _check_choice("backbone kind", self.kind, get_args(BackboneKind))
 
     @property
     def dimensions(self) -> int:
-        """Return the dimensions of a dense model's vectors.
-
-        Raises:
-            ModelError: If the configuration doesn't say.
-        """
+        """Return the dimensions of a dense model's vectors."""
         dimensions = self.config.get("dimensions")
         if not isinstance(dimensions, int) or isinstance(dimensions, bool) or dimensions < 1:
             raise ModelError(f"the dense backbone {self.name!r} has dimensions = {dimensions!r}", "It must be a number above 0.")
@@ -90,11 +82,7 @@ class ImageTowerConfig:
     """Whether the image head shares the token embeddings of the text head."""
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ModelError: If a value is out of range.
-        """
+        """Check the values."""
         is_dense = self.backbone.kind == "dense"
         _check_choice("image fit", self.fit, get_args(ResizeMode) if is_dense else TRAINING_FITS)
         _check_choice("image resample", self.resample, get_args(Resample) if is_dense else ("bicubic",))
@@ -131,11 +119,7 @@ class TextTowerConfig:
     """Whether a text has weights at its own tokens only: a bag of words."""
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ModelError: If a value is out of range.
-        """
+        """Check the values."""
         _check_choice("text pool", self.pool, get_args(Pooling))
         _check_tower("text", self.transform_dim, self.dropout, self.top_k)
         if self.max_tokens < 3:
@@ -162,11 +146,7 @@ class StairConfig:
     """Kind of features: tokens of the tokenizer (`feature_ids` in the weights), or the whole words of `words.json`."""
 
     def __post_init__(self) -> None:
-        """Check heads, similarity and vocabulary.
-
-        Raises:
-            ModelError: If one is unknown, there is no head, or whole words are tied to token embeddings.
-        """
+        """Check heads, similarity and vocabulary."""
         if not self.heads:
             raise ModelError("a model needs a head", "Give heads = ['tokens'], ['dense'] or both.")
         for head in self.heads:
@@ -205,11 +185,7 @@ class StairConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StairConfig:
-        """Parse the contents of a `config.json`.
-
-        Raises:
-            ModelError: If it has another version, or a field is missing, unknown or out of range.
-        """
+        """Parse the contents of a `config.json`."""
         if (version := values.get("version")) != STAIR_VERSION:
             raise ModelError(
                 f"config.json has version {version!r} of the format {STAIR_FORMAT!r}, but this stair-es reads {STAIR_VERSION}",
@@ -223,11 +199,7 @@ class StairConfig:
 
 
 def read_stair_config(folder: Path) -> StairConfig:
-    """Read the configuration of a checkpoint folder.
-
-    Raises:
-        ModelError: If it is missing or invalid.
-    """
+    """Read the configuration of a checkpoint folder."""
     path = folder / CONFIG_FILE
     try:
         values = read_json_file(path)

@@ -19,16 +19,7 @@ import numpy as np
 from stair_es.config.settings import resolve_settings
 from stair_es.errors import MissingExtra, ModelError
 from stair_es.model import cuda
-from stair_es.model.base import (
-    CardMixin,
-    DenseEncoder,
-    Encoder,
-    ModelCard,
-    ModelSpec,
-    check_encoder_pixels,
-    check_model_spec,
-    get_own_dense_encoder,
-)
+from stair_es.model.base import Encoder, ModelCard, ModelSpec, check_encoder_pixels, check_model_spec
 from stair_es.model.checkpoint import DENSE_FOLDER
 from stair_es.model.networks import image_networks
 from stair_es.model.sparse_rows import build_sparse_vector
@@ -84,10 +75,9 @@ def load_stair_encoder(
             f"{card.name} has heads on top of a dense model, which run only in PyTorch", "Use --backend torch or auto."
         )
     import_optional("torch", "torch")
-    own_dense = get_own_dense_encoder(dense)
-    if own_dense is None:
+    if dense is None or not dense.has_dense:
         raise ModelError(f"the model in {folder / DENSE_FOLDER} has no dense vectors", "Get the checkpoint again.")
-    return StairEncoder(folder, config, card, spec, own_dense)
+    return StairEncoder(folder, config, card, spec, dense)
 
 
 def can_towers_use_gpu(config: StairConfig, spec: ModelSpec) -> bool:
@@ -96,83 +86,47 @@ def can_towers_use_gpu(config: StairConfig, spec: ModelSpec) -> bool:
     return spec.backend in ("auto", "torch") and has_cuda()
 
 
-class StairEncoder(CardMixin):
-    """An encoder that is also a `WordTokenizer` and a `DenseEncoder`. Each part is loaded once, when it is first used."""
+class StairEncoder(Encoder):
+    """The encoder of a STAIR checkpoint. Each part is loaded once, when it is first used."""
 
-    def __init__(
-        self, folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec, dense: DenseEncoder | None = None
-    ) -> None:
-        self._folder, self._config, self._card, self._spec, self._dense = folder, config, card, spec, dense
+    def __init__(self, folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec, dense: Encoder | None = None) -> None:
+        self._folder, self._config, self.card, self._spec, self._dense = folder, config, card, spec, dense
         self._outputs = (*config.heads, "dense") if dense else config.heads
         self._lock = threading.RLock()
 
     @property
-    def dense_only(self) -> bool:
-        """Return whether the model has dense vectors only."""
-        return "tokens" not in self._config.heads
-
-    @property
-    def tokens_only(self) -> bool:
-        """Return whether the model has token weights only."""
-        return "dense" not in self._outputs
+    def has_dense(self) -> bool:
+        """Return whether the model has a head for dense vectors, or a dense model below its heads."""
+        return "dense" in self._outputs
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """Return the sparse vector of each image.
-
-        Raises:
-            ModelError: If the pixels don't match `image_spec`, or the model has no token weights.
-        """
-        check_encoder_pixels(pixels_BHWC, self._card)
+        """Return the sparse vector of each image."""
+        check_encoder_pixels(pixels_BHWC, self.card)
         return self._build_vectors(self._get_towers("tokens").compute_images(pixels_BHWC)[0])
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """Return the sparse vector of each text; empty for a text without a known token.
-
-        Raises:
-            ModelError: If the model has no token weights.
-        """
+        """Return the sparse vector of each text; empty for a text without a known token."""
         return self._build_vectors(self._get_towers("tokens").compute_texts(texts)[0])
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
-        """Return the dense vectors of images.
-
-        Raises:
-            ModelError: If the model has no dense vectors.
-        """
-        check_encoder_pixels(pixels_BHWC, self._card)
+        """Return the dense vectors of images."""
+        check_encoder_pixels(pixels_BHWC, self.card)
         return _require_rows(self._get_towers("dense").compute_images(pixels_BHWC)[1])
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
-        """Return the dense vectors of texts.
-
-        Raises:
-            ModelError: If the model has no dense vectors.
-        """
+        """Return the dense vectors of texts."""
         return _require_rows(self._get_towers("dense").compute_texts(texts)[1])
 
     def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
-        """Return the results of `encode_images` and `encode_images_dense` from one run of the tower.
-
-        Raises:
-            ModelError: As these two.
-        """
-        check_encoder_pixels(pixels_BHWC, self._card)
+        """Return both kinds of vectors from one run of the tower."""
+        check_encoder_pixels(pixels_BHWC, self.card)
         weights_BF, dense_BD = self._get_towers("tokens", "dense").compute_images(pixels_BHWC)
         return self._build_vectors(weights_BF), _require_rows(dense_BD)
 
     def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
-        """Return the results of `encode_texts` and `encode_texts_dense` from one run of the tower.
-
-        Raises:
-            ModelError: As these two.
-        """
+        """Return both kinds of vectors from one run of the tower."""
         weights_BF, dense_BD = self._get_towers("tokens", "dense").compute_texts(texts)
         return self._build_vectors(weights_BF), _require_rows(dense_BD)
-
-    @property
-    def unit_length(self) -> bool:
-        """Return whether vectors have length 1, so that no weight is above 1."""
-        return self._config.similarity == "cosine"
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -194,9 +148,7 @@ class StairEncoder(CardMixin):
         for head in required:
             if head not in self._outputs:
                 heads = ", ".join(self._outputs)
-                raise ModelError(
-                    f"the model {self._card.name} has no head for {head}, only for {heads}", _OTHER_HEAD_REMEDY[head]
-                )
+                raise ModelError(f"the model {self.card.name} has no head for {head}, only for {heads}", _OTHER_HEAD_REMEDY[head])
         with self._lock:
             return self._towers
 
@@ -232,9 +184,7 @@ class TorchDualEncoder:
     """The towers in PyTorch, on CUDA if available."""
 
     def __init__(self, model: StairModel, spec: ModelSpec) -> None:
-        from stair_es.model.torch_device import TorchDevice
-
-        self._device = TorchDevice(spec)
+        self._device = cuda.TorchDevice(spec)
         self._model = model.eval().to(self._device.name)
 
     def compute_images(self, pixels_BHWC: Pixels) -> TowerRows:
@@ -266,7 +216,7 @@ class TorchDualEncoder:
 class DistilledDualEncoder(TorchDualEncoder):
     """Heads in PyTorch over the vectors of a dense model; these are the dense vectors of the whole, too."""
 
-    def __init__(self, model: StairModel, spec: ModelSpec, dense: DenseEncoder) -> None:
+    def __init__(self, model: StairModel, spec: ModelSpec, dense: Encoder) -> None:
         super().__init__(model, spec)
         self._dense = dense
 

@@ -48,11 +48,7 @@ class OnnxDualEncoder:
     """The towers in onnxruntime. Each graph is loaded once, when it is first used."""
 
     def __init__(self, folder: Path, config: StairConfig, tokens: StairTokenizer, spec: ModelSpec, model_id: str) -> None:
-        """Check the graphs.
-
-        Raises:
-            ModelError: If one is missing or belongs to other weights.
-        """
+        """Check the graphs."""
         if mismatch := find_onnx_mismatch(folder, model_id):
             raise ModelError(mismatch, f"Run: stair-es export {shlex.quote(str(folder))}")
         self._folder, self._config, self._tokens, self._spec = folder, config, tokens, spec

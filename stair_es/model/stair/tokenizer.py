@@ -164,11 +164,7 @@ class StairTokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Load the tokenizer in a `tokenizer.json`.
-
-    Raises:
-        ModelError: If it is missing or broken.
-    """
+    """Load the tokenizer in a `tokenizer.json`."""
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exceptions
@@ -188,9 +184,6 @@ def collect_whole_words(texts: Iterable[Iterable[str]], min_images: int) -> Whol
     Args:
         texts: Texts of each image.
         min_images: Number of images that a word must occur at.
-
-    Raises:
-        ModelError: If there is none.
     """
     stop_words = load_stop_words()
     counts = Counter(word for each in texts for word in {word for text in each for word in list_uncovered_words(text, ())})

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from stair_es.config.settings import resolve_settings
-from stair_es.model.base import CardMixin, ModelSpec, check_encoder_pixels, check_model_spec
+from stair_es.model.base import Encoder, ModelSpec, check_encoder_pixels, check_model_spec
 from stair_es.model.networks import image_networks, minilm_download
 from stair_es.model.networks.image_networks import CLASSIFIER_SIZE_PX, Detector, ImageNetwork, ImageNetworkOutput
 from stair_es.model.networks.minilm import MINILM_MAX_TOKENS, MiniLM, compute_softmax
@@ -61,10 +61,10 @@ class TextOutputs(NamedTuple):
         return unit_D
 
 
-class StairMiniEncoder(CardMixin):
+class StairMiniEncoder(Encoder):
     """The encoder of stair-mini. Each network is loaded once, when it is first used, by any thread."""
 
-    _card = MINI_CARD
+    card = MINI_CARD
 
     def __init__(self, spec: ModelSpec) -> None:
         """Check and keep the spec.
@@ -77,51 +77,29 @@ class StairMiniEncoder(CardMixin):
         self._lock = threading.RLock()
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """Return one sparse vector per image, with 1 to 64 tokens.
-
-        Raises:
-            ModelError: If the pixels don't match `image_spec`, or a network can't be loaded.
-            MissingExtra: If the torch backend is requested and isn't installed.
-        """
+        """Return one sparse vector per image, with 1 to 64 tokens."""
         return self.encode_image_outputs(self.run_image_network(pixels_BHWC))
 
     def run_image_network(self, pixels_BHWC: Pixels) -> ImageOutputs:
-        """Run the classifier, for `encode_image_outputs` and other uses of its output.
-
-        Raises:
-            ModelError: As for `encode_images`.
-            MissingExtra: As for `encode_images`.
-        """
-        check_encoder_pixels(pixels_BHWC, self._card)
+        """Run the classifier, for `encode_image_outputs` and other uses of its output."""
+        check_encoder_pixels(pixels_BHWC, self.card)
         small_BHWC = resize_square_pixels(pixels_BHWC, CLASSIFIER_SIZE_PX)
         return ImageOutputs(pixels_BHWC, small_BHWC, self.image_network.run_network(small_BHWC))
 
     def encode_image_outputs(self, outputs: ImageOutputs) -> list[SparseVector]:
-        """Encode images like `encode_images`, from the output of the classifier.
-
-        Raises:
-            ModelError: If the detector can't be loaded.
-        """
+        """Encode images like `encode_images`, from the output of the classifier."""
         classified, scores_BO = outputs.classifier_output, self.detector.score_classes(outputs.pixels_BHWC)
         rows = zip(outputs.small_BHWC, classified.logits_BK, classified.features_BD, scores_BO, strict=True)
         return [self._build_vector(self._weigh_image(*row)) for row in rows]
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """Return one sparse vector per text, of its own and near tokens, at most 48. Texts are truncated after 254 WordPieces.
-
-        Raises:
-            ModelError: If the text network can't be downloaded or loaded.
-        """
+        """Return one sparse vector per text, of its own and near tokens, at most 48. Texts are truncated after 254 WordPieces."""
         if self._spec.text_tower == "table":
             return [self.text_table.encode_text(text) for text in texts]
         return [self._build_vector(self._weigh_text(text)) for text in texts]
 
     def run_text_network(self, texts: Sequence[str]) -> list[TextOutputs]:
-        """Run the text network, for `encode_text_outputs` and other uses of its output.
-
-        Raises:
-            ModelError: If the text network can't be downloaded or loaded.
-        """
+        """Run the text network, for `encode_text_outputs` and other uses of its output."""
         return [self._run_text_network(text) for text in texts]
 
     def encode_text_outputs(self, texts: Sequence[str], outputs: Sequence[TextOutputs]) -> list[SparseVector]:
@@ -141,19 +119,9 @@ class StairMiniEncoder(CardMixin):
         return tuple(word for word in unknown if strip_accents(word) not in self._wordpieces.ids)
 
     @property
-    def unit_length(self) -> bool:
-        """Return True: vectors have length 1, so no weight is above 1."""
-        return True
-
-    @property
     def tokens(self) -> tuple[str, ...]:
         """Return all tokens that a vector can contain."""
         return self._artifacts.vocabulary.words
-
-    @property
-    def image_tokens(self) -> tuple[str, ...]:
-        """Return all tokens that an image vector can contain."""
-        return self.tokens
 
     @property
     def image_network(self) -> ImageNetwork:

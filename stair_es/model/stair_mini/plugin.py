@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from stair_es.model.base import Encoder, ModelSpec
+from stair_es.model.base import Encoder, EncoderPlugin, ModelSpec
 from stair_es.model.networks import image_networks
 from stair_es.model.stair_mini.artifacts import MINI_CARD, read_mini_artifacts
 from stair_es.model.vocabularies.token_table import TokenTable
 
 
-class StairMiniPlugin:
-    """The `EncoderPlugin` of stair-mini."""
+class StairMiniPlugin(EncoderPlugin):
+    """The plugin of stair-mini."""
 
     card = MINI_CARD
 

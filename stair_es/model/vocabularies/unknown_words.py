@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 
-from stair_es.model.base import Encoder, VocabularyProvider, WordChecker, WordTokenizer
-from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_words
-from stair_es.model.vocabularies.whole_words import list_uncovered_words
+from stair_es.model.base import Encoder
+from stair_es.model.vocabularies.stop_words import list_content_words
 
 _MAX_WORDS = 8
 _MAX_SUGGESTIONS = 3
@@ -35,19 +33,19 @@ class UnknownWord:
 
 def find_unknown_words(encoder: Encoder, text: str) -> tuple[UnknownWord, ...]:
     """Find the words of a text that the model doesn't know, with suggestions; none if the model can't tell."""
-    words = _list_words(encoder, text)[:_MAX_WORDS]
+    words = encoder.list_unknown_words(text)[:_MAX_WORDS]
     return tuple(UnknownWord(word=word, suggestions=suggest_words(encoder, word)) for word in words)
 
 
 def has_known_word(encoder: Encoder, text: str) -> bool:
     """Return whether the model knows a word of a text, other than stop words; True if it can't tell."""
-    unknown = _list_words(encoder, text)
+    unknown = encoder.list_unknown_words(text)
     return not unknown or bool(list_content_words(text) - set(unknown))
 
 
 def suggest_words(encoder: Encoder, word: str) -> tuple[str, ...]:
     """Suggest tokens of the model that are spelled like a word."""
-    if not isinstance(encoder, VocabularyProvider) or len(word) < _MIN_LENGTH:
+    if len(word) < _MIN_LENGTH:
         return ()
     return _find_similar(word.lower(), tuple(encoder.tokens))
 
@@ -64,22 +62,3 @@ def _find_similar(word: str, tokens: tuple[str, ...]) -> tuple[str, ...]:
 def _fold(word: str) -> str:
     """Return a word as it sounds: other languages write `elefant`, `delfin` and `foto`."""
     return word.replace("ph", "f")
-
-
-def _list_words(encoder: Encoder, text: str) -> tuple[str, ...]:
-    if isinstance(encoder, WordChecker):
-        return encoder.list_unknown_words(text)
-    if not isinstance(encoder, WordTokenizer):
-        return ()
-    stop_words = load_stop_words()
-    return tuple(
-        word
-        for word in list_content_words(text)
-        if not any(is_content_token(token, stop_words) for token in encoder.tokenize_word(word))
-    )
-
-
-def list_content_words(text: str) -> AbstractSet[str]:
-    """Return the words of a text without stop words, in lower case and in order."""
-    stop_words = load_stop_words()
-    return {word: None for word in list_uncovered_words(text, ()) if word not in stop_words}.keys()

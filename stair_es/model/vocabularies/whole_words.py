@@ -146,11 +146,7 @@ class WholeWordVocabulary:
 
     @classmethod
     def from_file(cls, path: Path) -> WholeWordVocabulary:
-        """Return the vocabulary in a file.
-
-        Raises:
-            ModelError: If the file is missing or broken.
-        """
+        """Return the vocabulary in a file."""
         try:
             content = read_json_file(path)
             words, spellings = content["words"], content.get("spellings", {}).items()

@@ -20,7 +20,7 @@ from stair_es.config.settings import Settings
 from stair_es.errors import ModelError
 from stair_es.eval.models import get_dense_encoder
 from stair_es.model import registry
-from stair_es.model.base import DenseEncoder, ModelCard, ModelSpec
+from stair_es.model.base import Encoder, ModelCard, ModelSpec
 from stair_es.model.checkpoint import DENSE_FOLDER
 from stair_es.model.stair.modeling import TextBatch
 from stair_es.model.stair.tokenizer import StairTokenizer
@@ -42,7 +42,7 @@ class DenseFeatures:
 
     folder: Path
     card: ModelCard
-    encoder: DenseEncoder
+    encoder: Encoder
     cache: Path
     """Folder of the vectors; file names contain a hash of everything that they depend on."""
     dimensions: int
@@ -152,14 +152,16 @@ def load_dense_features(name: str, settings: Settings) -> DenseFeatures:
         ModelError: If it isn't a checkpoint, has no dense vectors, or can't be loaded.
         MissingExtra: If a library that it needs isn't installed.
     """
-    folder = registry.fetch_checkpoint_folder(name, settings)
-    encoder = registry.load_encoder(ModelSpec(name=name, settings=settings))
-    dense = get_dense_encoder(encoder)
+    model = registry.resolve_model(ModelSpec(name=name, settings=settings))
+    folder = model.folder
+    if folder is None:
+        raise ModelError(f"the model {name!r} is part of an installed package, not a checkpoint folder", "Specify a checkpoint.")
+    dense = get_dense_encoder(model.load())
     if dense is None or (folder / DENSE_FOLDER).is_dir():
         raise ModelError(
             f"{name} {'has no dense vectors' if dense is None else 'was already made from a dense model'}",
             "Give a dense model: CLIP, SigLIP, ALIGN, BLIP, or a checkpoint trained with heads = ['dense'].",
         )
-    card = registry.get_model_card(name, settings=settings)
     dimensions = int(dense.encode_texts_dense(["a photo"]).shape[1])
-    return DenseFeatures(folder=folder, card=card, encoder=dense, cache=get_training_cache(settings.home), dimensions=dimensions)
+    cache = get_training_cache(settings.home)
+    return DenseFeatures(folder=folder, card=model.card, encoder=dense, cache=cache, dimensions=dimensions)

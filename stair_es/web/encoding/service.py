@@ -13,7 +13,7 @@ import numpy as np
 
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import DecodeError
-from stair_es.model.base import Encoder, VocabularyProvider
+from stair_es.model.base import Encoder
 from stair_es.search.index_cache import IndexCache
 from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import MAX_READ_CHARS, truncate_query_text
@@ -189,7 +189,7 @@ class EncodingService:
         cached = self._ids
         if cached is None or cached[0] != target:
             encoder = target.encoder
-            if not isinstance(encoder, VocabularyProvider):
+            if not encoder.tokens:
                 raise RequestRejected(
                     424, f"the model {encoder.model_id} doesn't list its tokens, so they have no ids", "Use /v1/encode."
                 )

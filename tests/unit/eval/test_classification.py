@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +26,17 @@ from stair_es.eval.zero_shot import (
     score_by_tokens,
     score_by_vectors,
 )
-from stair_es.model.base import ModelSpec
+from stair_es.model.base import Encoder, ModelCard, ModelSpec
 from stair_es.types import Floats, ImageSpec, Pixels
 
 COLORS = {"n01_red": (220, 30, 30), "n02_green": (30, 200, 30), "n03_blue": (30, 30, 220)}
 
 
-class ColorEncoder:
+class ColorEncoder(Encoder):
     """An encoder that sees the three channels, and knows their names."""
 
-    model_id = "colors@1"
-    image_spec = ImageSpec(size_px=8)
+    card = ModelCard(name="colors", model_id="colors@1", image_spec=ImageSpec(size_px=8), description="")
+    has_dense = True
     words = ("red", "green", "blue")
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
@@ -57,8 +58,7 @@ class ColorEncoder:
 class DenseColorEncoder(ColorEncoder):
     """The same without words, as CLIP is."""
 
-    model_id = "dense@1"
-    dense_only = True
+    card = replace(ColorEncoder.card, model_id="dense@1", has_tokens=False)
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         raise ModelError("dense vectors only")
@@ -67,14 +67,14 @@ class DenseColorEncoder(ColorEncoder):
 
 
 class BrokenEncoder(ColorEncoder):
-    model_id = "broken@1"
+    card = replace(ColorEncoder.card, model_id="broken@1")
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         raise ModelError("its weights are gone")
 
 
 MODELS = [
-    build_evaluated_model(made(), ModelSpec(name=made.model_id)) for made in (ColorEncoder, DenseColorEncoder, BrokenEncoder)
+    build_evaluated_model(made(), ModelSpec(name=made.card.model_id)) for made in (ColorEncoder, DenseColorEncoder, BrokenEncoder)
 ]
 
 

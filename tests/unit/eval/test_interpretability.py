@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,18 +41,17 @@ from stair_es.eval.sparsity import (
     read_sparsity_folder,
 )
 from stair_es.eval.zero_shot import compute_accuracy
-from stair_es.model.base import ModelSpec
+from stair_es.model.base import Encoder, ModelCard, ModelSpec
 from stair_es.types import Floats, ImageSpec, Pixels
 
 WORDS = ("red", "green", "blue", "dark", "##ish")
 COLORS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
 
 
-class ColorEncoder:
+class ColorEncoder(Encoder):
     """Sees which channel there is, and says another word besides, which is heavier for blue."""
 
-    model_id = "colors@1"
-    image_spec = ImageSpec(size_px=8)
+    card = ModelCard(name="colors", model_id="colors@1", image_spec=ImageSpec(size_px=8), description="")
     tokens = WORDS
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
@@ -68,8 +68,8 @@ class ColorEncoder:
 
 
 class DenseColorEncoder(ColorEncoder):
-    model_id = "dense@1"
-    dense_only = True
+    card = replace(ColorEncoder.card, model_id="dense@1", has_tokens=False)
+    has_dense = True
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
         return np.stack([np.eye(3, dtype=np.float32)[int(pixels_HWC[4, 4].argmax())] for pixels_HWC in pixels_BHWC])
@@ -80,15 +80,13 @@ class DenseColorEncoder(ColorEncoder):
 
 
 class HybridEncoder(DenseColorEncoder):
-    model_id = "both@1"
-    dense_only = False
+    card = replace(ColorEncoder.card, model_id="both@1")
 
 
-class OpaqueEncoder:
+class OpaqueEncoder(Encoder):
     """Says nothing of its vocabulary."""
 
-    model_id = "untold@1"
-    image_spec = ImageSpec(size_px=8)
+    card = ModelCard(name="untold", model_id="untold@1", image_spec=ImageSpec(size_px=8), description="")
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         return ColorEncoder().encode_images(pixels_BHWC)
@@ -194,8 +192,7 @@ def test_the_label_space_of_only_dense_models_is_that_of_bert() -> None:
     assert len(space.tokens) > 29_000
     assert "dog" in space.tokens
     assert not {"the", "[CLS]", "[unused5]", "!"} & set(space.tokens)
-    assert space.tokenizer is not None
-    assert space.tokenizer.tokenize_word("spaniel") == ("span", "##iel")
+    assert space.split_word("spaniel") == ("span", "##iel")
     with pytest.raises(UsageError, match="twice"):
         load_models([ModelSpec(name="stair-mini"), ModelSpec(name="stair-mini")])
 

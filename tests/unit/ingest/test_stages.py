@@ -49,7 +49,7 @@ def test_large_images_are_decoded_before_all_are_read() -> None:
         is_empty=True,
         model=ModelSpec(name="stair-mini"),
         model_id="stair-mini-2",
-        image_spec=registry.get_model_card("stair-mini").image_spec,
+        image_spec=registry.resolve_model(ModelSpec(name="stair-mini")).card.image_spec,
         document=DocumentSettings(),
         read_limits=ReadLimits(),
         decode_limits=DecodeLimits(),

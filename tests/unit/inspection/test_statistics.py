@@ -171,7 +171,7 @@ def test_unused_tokens_exclude_those_removed_by_a_policy() -> None:
 
 def test_shipped_model_lists_image_words() -> None:
     vocabulary = load_model_vocabulary("stair-mini")
-    assert vocabulary.source == registry.get_model_card("stair-mini").model_id
+    assert vocabulary.source == registry.resolve_model(ModelSpec(name="stair-mini")).card.model_id
     assert not vocabulary.reason
     assert {"cat", "dog"} <= vocabulary.tokens
     assert "the" not in vocabulary.tokens

@@ -14,26 +14,32 @@ from stair_es import plugins
 from stair_es.cli.main import app
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import MissingExtra, UnknownModel
-from stair_es.model import hub_download, hub_models, listing, registry
+from stair_es.model import hub, registry
 from stair_es.model.base import ModelSpec
-from stair_es.model.hub_integrity import find_weight_faults
+from stair_es.model.hub import find_weight_faults
 from stair_es.optional import format_install_command
 
 
 def test_a_short_name_resolves_to_its_id_even_next_to_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for model in hub_models.HUB_MODELS:
+    for model in hub.HUB_MODELS:
         (tmp_path / model.name).mkdir()
-        assert registry.make_portable_name(model.name) == model.hub_id
-        assert registry.make_portable_name(model.hub_id) == model.hub_id
-        assert registry.make_portable_name(f"./{model.name}") == str(tmp_path / model.name)
-        assert registry.is_hub_model(model.name)
-        assert hub_models.find_hub_model(model.name) is hub_models.find_hub_model(model.hub_id) is model
-    assert hub_models.find_hub_model("photo") is None
-    assert not set(hub_models.list_hub_model_names()) & set(registry.list_plugin_models())
+        assert registry.locate_model(model.name).portable_name == model.hub_id
+        assert registry.locate_model(model.hub_id).portable_name == model.hub_id
+        assert registry.locate_model(f"./{model.name}").portable_name == str(tmp_path / model.name)
+        assert registry.locate_model(model.name).is_on_hub
+        assert hub.find_hub_model(model.name) is hub.find_hub_model(model.hub_id) is model
+    assert hub.find_hub_model("photo") is None
+    assert not set(hub.list_hub_model_names()) & set(plugins.list_plugin_names("encoders"))
 
 
-@pytest.mark.parametrize("call", [registry.check_hub_libraries, lambda name: registry.load_encoder(ModelSpec(name=name))])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda name: registry.locate_model(name).check_hub_libraries(),
+        lambda name: registry.load_encoder(ModelSpec(name=name)),
+    ],
+)
 def test_without_the_extra_it_is_named_before_anything_is_fetched(
     call: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -41,29 +47,29 @@ def test_without_the_extra_it_is_named_before_anything_is_fetched(
     for name in ("photos", "some/model"):
         with pytest.raises(MissingExtra, match=re.escape(format_install_command("models"))):
             call(name)  # type: ignore[operator]
-    registry.check_hub_libraries(DEFAULT_MODEL)
-    registry.check_hub_libraries(str(tmp_path))
+    registry.locate_model(DEFAULT_MODEL).check_hub_libraries()
+    registry.locate_model(str(tmp_path)).check_hub_libraries()
 
 
 def test_the_list_has_every_entry_point_and_short_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_download, "is_repository_cached", lambda name, _: name.startswith("lsr42/"))  # the head alone
-    entries = {entry.name: entry for entry in listing.list_models()}
-    assert tuple(sorted(entries)) == tuple(sorted((*plugins.list_plugin_names("encoders"), *hub_models.list_hub_model_names())))
+    monkeypatch.setattr(hub, "is_repository_cached", lambda name, _: name.startswith("lsr42/"))  # the head alone
+    entries = {entry.name: entry for entry in registry.list_models()}
+    assert tuple(sorted(entries)) == tuple(sorted((*plugins.list_plugin_names("encoders"), *hub.list_hub_model_names())))
     assert next(iter(entries)) == DEFAULT_MODEL
     assert (entries[DEFAULT_MODEL].extra, entries[DEFAULT_MODEL].cached) == (None, True)
     photos = entries["photos"].to_dict()
-    assert photos["repositories"] == hub_models.HUB_MODELS[0].repositories
+    assert photos["repositories"] == hub.HUB_MODELS[0].repositories
     assert (photos["extra"], photos["cached"], photos["tokens"]) == ("models", False, 30_522)
     assert entries["photos-small"].to_dict()["recall"] is None  # unknown
-    assert [entry.name for entry in entries.values() if listing.find_listed_model(entry.name) != entry] == []
-    assert listing.find_listed_model("vsearch/vdr-cross-modal").name == "photos-small"
+    assert [entry.name for entry in entries.values() if registry.find_listed_model(entry.name) != entry] == []
+    assert registry.find_listed_model("vsearch/vdr-cross-modal").name == "photos-small"
     with pytest.raises(UnknownModel, match="'photo'") as error:
-        listing.find_listed_model("photo")
+        registry.find_listed_model("photo")
     assert "photos-small" in error.value.remedy
 
 
 def test_the_command_lists_and_shows_one_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_download, "is_repository_cached", lambda *_: False)
+    monkeypatch.setattr(hub, "is_repository_cached", lambda *_: False)
     shown = CliRunner().invoke(app, ["models"]).stdout
     for text in (f"{DEFAULT_MODEL} (the default)", "lsr42/d2s", "R@1 55.9", "BSD-3-Clause", "not verified", "not fetched yet"):
         assert text in shown

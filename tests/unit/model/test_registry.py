@@ -6,21 +6,33 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
 from datetime import datetime, timezone
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
+from PIL import Image
 
+from stair_es import plugins
 from stair_es.cluster.metadata.names import check_alias_name, make_index_name
 from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
 from stair_es.config.settings import Settings
 from stair_es.errors import ModelError, UnknownModel
-from stair_es.model import checkpoint_formats, registry
+from stair_es.ingest import pipeline
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model import families, hub, registry
+from stair_es.model.base import ModelSpec
 from stair_es.model.checkpoint import compute_model_id
+from stair_es.sources.registry import open_source
 from stair_es.types import ImageSpec
 
 SPEC = ImageSpec(size_px=8)
+EXAMPLE = Path(__file__).parents[3] / "examples" / "plugin" / "src"
 
 
 def _folder(folder: Path, config: object) -> Path:
@@ -32,7 +44,7 @@ def _folder(folder: Path, config: object) -> Path:
 @pytest.mark.parametrize("name", ["nope", "", " ", "./nope", "/no/such/folder", "a/b/c", "~nobody-here/x", "x\0y", "x" * 5000])
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     with pytest.raises(UnknownModel, match="neither a name nor a folder") as error:
-        registry.get_encoder_plugin(name)
+        registry.resolve_model(ModelSpec(name=name))
     assert "stair-mini" in error.value.remedy
     assert "org/name" in error.value.remedy
     assert error.value.exit_code == 2
@@ -41,9 +53,9 @@ def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
 def test_names_precede_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _folder(tmp_path / "stair-mini", {"model_type": "clip"})
     monkeypatch.chdir(tmp_path)
-    assert registry.get_model_card("stair-mini").model_id == "stair-mini-2"
-    assert registry.make_portable_name("stair-mini") == "stair-mini"
-    assert registry.make_portable_name("./stair-mini") == str(tmp_path / "stair-mini")
+    assert registry.resolve_model(ModelSpec(name="stair-mini")).card.model_id == "stair-mini-2"
+    assert registry.locate_model("stair-mini").portable_name == "stair-mini"
+    assert registry.locate_model("./stair-mini").portable_name == str(tmp_path / "stair-mini")
 
 
 def test_only_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,26 +63,26 @@ def test_only_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for given in ("models/mine", "./models/mine/", "models/../models/mine", "~/models/mine", str(folder)):
-        assert registry.make_portable_name(given) == str(folder)
-    assert registry.make_portable_name("org/name") == "org/name"
+        assert registry.locate_model(given).portable_name == str(folder)
+    assert registry.locate_model("org/name").portable_name == "org/name"
 
 
 def test_a_folder_without_a_checkpoint_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"isn't a checkpoint: it has no config\.json"):
-        registry.get_encoder_plugin(str(tmp_path))
+        registry.resolve_model(ModelSpec(name=str(tmp_path)))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\xff"])
 def test_invalid_configurations(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(ModelError, match=r"config\.json (can't be read|isn't a JSON object)"):
-        registry.get_encoder_plugin(str(tmp_path))
+        registry.resolve_model(ModelSpec(name=str(tmp_path)))
 
 
 def test_unknown_format_lists_known_ones(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "x", {"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
     with pytest.raises(ModelError, match=r"unknown format.*llama") as error:
-        registry.get_encoder_plugin(str(folder))
+        registry.resolve_model(ModelSpec(name=str(folder)))
     for name in ("stair-es", "VDR", "D2S", "SparseEncoder", "CLIP", "SigLIP", "ALIGN"):
         assert name in error.value.remedy
 
@@ -89,16 +101,16 @@ def test_unknown_format_lists_known_ones(tmp_path: Path) -> None:
     ],
 )
 def test_a_configuration_decides(tmp_path: Path, config: object, name: str) -> None:
-    assert checkpoint_formats.detect_checkpoint_format(_folder(tmp_path / "x", config)).name == name
+    assert families.detect_family(_folder(tmp_path / "x", config)).family == name
 
 
 def test_sparse_encoders_need_no_configuration(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text(json.dumps([{"path": "", "type": "sentence_transformers.models.Router"}]))
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "SparseEncoder"}))
-    assert checkpoint_formats.detect_checkpoint_format(tmp_path).name == "sentence-transformers SparseEncoder"
+    assert families.detect_family(tmp_path).family == "sentence-transformers SparseEncoder"
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "SentenceTransformer"}))
     with pytest.raises(ModelError, match="unknown format"):
-        checkpoint_formats.detect_checkpoint_format(tmp_path)
+        families.detect_family(tmp_path)
 
 
 def test_the_same_id_means_the_same_files(tmp_path: Path) -> None:
@@ -138,7 +150,7 @@ def test_an_unreachable_hub_has_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_pa
     with pytest.raises(
         ModelError, match="no folder 'vsearch/vdr-cross-modal' here, and it can't be downloaded from the hub"
     ) as error:
-        registry.get_encoder_plugin("vsearch/vdr-cross-modal")
+        registry.resolve_model(ModelSpec(name="vsearch/vdr-cross-modal"))
     assert "hf download vsearch/vdr-cross-modal" in error.value.remedy
 
 
@@ -151,8 +163,41 @@ def test_resolving_loads_no_network_library(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "clip", {"model_type": "clip"})
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": 224}))
     code = (
-        f"import sys\nfrom stair_es.model import registry\nregistry.get_model_card({str(folder)!r})\n"
+        "import sys\nfrom stair_es.model import registry\nfrom stair_es.model.base import ModelSpec\n"
+        f"registry.resolve_model(ModelSpec(name={str(folder)!r}))\n"
         "print(sorted({'torch', 'transformers', 'sentence_transformers', 'huggingface_hub'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_ingest_looks_its_model_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    monkeypatch.setattr(pipeline, "load_sink_kind", lambda _: import_module("stair_es_example.ndjson").KIND)
+    lookups: Counter[str] = Counter()
+    for module, name in (
+        (plugins, "entry_points"),
+        (plugins, "get_plugin"),
+        (registry, "locate_model"),
+        (hub, "find_hub_model"),
+    ):
+        monkeypatch.setattr(module, name, _count_calls(getattr(module, name), name, lookups))
+    plugins.list_plugins.cache_clear()
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "photos" / "red.png")
+    options = IngestOptions(
+        alias="a", model=ModelSpec(name="stair-mini"), runner="local", sink_options={"folder": str(tmp_path / "out")}
+    )
+    source = open_source(str(tmp_path / "photos"))
+    lookups.clear()
+    report = run_ingest([source], None, options, progress=lambda *_: None)
+    assert report.written == 1
+    assert lookups == {"entry_points": 1, "get_plugin": 1, "locate_model": 1}
+
+
+def _count_calls(function: Callable[..., Any], name: str, calls: Counter[str]) -> Callable[..., Any]:
+    def count_call(*args: Any, **options: Any) -> Any:  # noqa: ANN401
+        calls[name] += 1
+        return function(*args, **options)
+
+    return count_call

@@ -83,7 +83,7 @@ def test_query_strings_of_any_kind(encoder: Encoder) -> None:
 
 
 def tokenize(encoder: Encoder, word: str) -> tuple[str, ...]:
-    found: tuple[str, ...] = encoder.tokenize_word(word)  # type: ignore[attr-defined]
+    found: tuple[str, ...] = encoder.tokenize_word(word)
     return found
 
 

@@ -17,7 +17,7 @@ from stair_es.errors import StairError
 from stair_es.eval.datasets.detect import read_entries
 from stair_es.eval.datasets.image_folder import read_image_folder
 from stair_es.ingest.accounting.dead_letters import KIND, read_alias
-from stair_es.model.adapters.sparse_encoder_format import SPARSE_ENCODER_FORMAT, find_remote_code
+from stair_es.model.adapters.sparse_encoder import SparseEncoderCheckpoint, find_remote_code
 from stair_es.model.checkpoint import read_json_object
 from stair_es.model.stair.configuration import read_stair_config
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
@@ -76,7 +76,7 @@ def _read_class_names(path: Path) -> object:
 
 def _open_modules(path: Path) -> object:
     (path.parent / "config_sentence_transformers.json").write_text('{"model_type": "SparseEncoder"}')
-    return SPARSE_ENCODER_FORMAT.open_checkpoint(path.parent, "x", None, trusts_code=False)
+    return SparseEncoderCheckpoint(path.parent, "x", None)
 
 
 def _retry(path: Path) -> object:

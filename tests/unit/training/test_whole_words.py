@@ -18,7 +18,7 @@ from stair_es.config.defaults import DataDir
 from stair_es.config.settings import resolve_settings
 from stair_es.errors import ModelError, StairError, UsageError
 from stair_es.model import registry
-from stair_es.model.base import Encoder, ModelSpec, WordTokenizer
+from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.modeling import StairModel, TextBatch
 from stair_es.model.stair.tokenizer import StairTokenizer, list_candidate_tokens
@@ -58,7 +58,6 @@ def test_a_training_learns_whole_words(folder: Path, tmp_path: Path) -> None:
     assert {"bluebird", "bird"} <= set(bird.tokens)
     assert {"bluebird", "bird"} <= set(birds.tokens)
     assert set(none.tokens) <= set(tiny_training.WHOLE)
-    assert isinstance(encoder, WordTokenizer)
     assert [encoder.tokenize_word(word) for word in ("Dogs", "crimson", "the")] == [("dog",), ("red",), ()]
     weights = load_file(tmp_path / "out" / "model.safetensors")
     assert "feature_ids" not in weights
@@ -70,13 +69,13 @@ def test_training_is_reproducible(folder: Path, tmp_path: Path) -> None:
     ids = set()
     for name in ("one", "two"):
         train_model(tiny_training.read_config(folder, WORDS), tmp_path / name, device="cpu")
-        ids.add(registry.get_model_card(str(tmp_path / name)).model_id)
+        ids.add(registry.resolve_model(ModelSpec(name=str(tmp_path / name))).card.model_id)
     assert len(ids) == 1
     loaded = checkpoint.load_stair_model(tmp_path / "one")
     tiny_stair.write_tensors(tmp_path / "two", loaded, tiny_stair.get_tensors(loaded))
-    assert ids == {registry.get_model_card(str(tmp_path / "two")).model_id}
+    assert ids == {registry.resolve_model(ModelSpec(name=str(tmp_path / "two"))).card.model_id}
     (tmp_path / "two" / "words.json").write_text(WholeWordVocabulary(loaded.tokens.tokens).to_json())  # without a spelling
-    assert registry.get_model_card(str(tmp_path / "two")).model_id not in ids
+    assert registry.resolve_model(ModelSpec(name=str(tmp_path / "two"))).card.model_id not in ids
 
 
 def test_kept_states_of_texts_have_the_places_of_the_vocabulary(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ other one with all its libraries.
 
 from __future__ import annotations
 
-from stair_es.api import Encoder, ImageSpec, ModelCard, ModelSpec
+from stair_es.api import Encoder, EncoderPlugin, ImageSpec, ModelCard, ModelSpec
 
 BACKGROUND = (255, 0, 255)
 """Fills the square around an image that isn't square: a color that photos don't contain, so that the encoder can skip it."""
 
 
-class ColorsPlugin:
-    """See `EncoderPlugin`."""
+class ColorsPlugin(EncoderPlugin):
+    """The plugin: the card, and how to load the encoder."""
 
     api_version = 1
     card = ModelCard(
@@ -23,10 +23,6 @@ class ColorsPlugin:
         image_spec=ImageSpec(size_px=64, background=BACKGROUND),
         description="eleven color words by their share of the picture: no network, no training, an example",
     )
-
-    def can_use_gpu(self, spec: ModelSpec) -> bool:
-        """Return False: this model has no network."""
-        return False
 
     def load(self, spec: ModelSpec) -> Encoder:
         """Load the encoder."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np  # this module is imported only to encode
 
-from stair_es.api import ImageSpec, ModelCard, Pixels, SparseVector
+from stair_es.api import Encoder, ModelCard, Pixels, SparseVector
 
 WORDS = ("black", "blue", "brown", "gray", "green", "orange", "pink", "purple", "red", "white", "yellow")
 """All of them are in the BERT vocabulary, as the tokens of a model for stair-es should be."""
@@ -31,26 +31,13 @@ _SYNONYMS = {"grey": "gray", "violet": "purple"}
 _MIN_SHARE = 0.02
 
 
-class ColorsEncoder:
-    """See `Encoder`. It has no state, so several threads may use it."""
+class ColorsEncoder(Encoder):
+    """The encoder. It has no state, so several threads may use it."""
+
+    tokens = WORDS  # all tokens that a vector can contain
 
     def __init__(self, card: ModelCard) -> None:
-        self._card = card
-
-    @property
-    def model_id(self) -> str:
-        """See `Encoder`."""
-        return self._card.model_id
-
-    @property
-    def image_spec(self) -> ImageSpec:
-        """See `Encoder`."""
-        return self._card.image_spec
-
-    @property
-    def tokens(self) -> tuple[str, ...]:
-        """See `VocabularyProvider`: all tokens that a vector can contain."""
-        return WORDS
+        self.card = card
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         """Encode each image alone: its vector must not depend on the other images of the batch."""

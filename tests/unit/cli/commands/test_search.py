@@ -22,6 +22,7 @@ from stair_es.cli.main import app
 from stair_es.cli.options import encoder
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import StairError
+from stair_es.model.base import Encoder, ModelCard
 from stair_es.model.vocabularies.unknown_words import UnknownWord
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery
 from stair_es.search.request import build_search_request
@@ -31,11 +32,10 @@ from stair_es.types import ImageSpec, Pixels, SparseVector
 SCRIPT = Path(sys.executable).parent / "stair-es"
 
 
-class LengthEncoder:
+class LengthEncoder(Encoder):
     """Toy encoder: the weight of a word is its length; an image has one word."""
 
-    model_id = "lengths-1"
-    image_spec = ImageSpec(size_px=4)
+    card = ModelCard(name="lengths", model_id="lengths-1", image_spec=ImageSpec(size_px=4), description="")
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         return [SparseVector.from_mapping({"picture": 1.0}) for _ in pixels_BHWC]

@@ -12,7 +12,7 @@ from support.oracles.rank_eval import compute_metrics
 
 from stair_es import SparseVector
 from stair_es.cluster.client.capabilities import ClusterInfo
-from stair_es.eval.bag_of_words import build_word_bags, weigh_by_idf
+from stair_es.eval.bag_of_words import build_word_bags, lower_word, weigh_by_idf
 from stair_es.eval.metrics import DenseIndex, InvertedIndex, summarize_ranks
 from stair_es.eval.retrieval import methods
 from stair_es.eval.retrieval.ranking_diff import compare_rankings, describe_swap, sum_ranking_diffs
@@ -47,10 +47,10 @@ def test_exact_scores_are_dot_products() -> None:
 
 
 def test_bags_of_words_are_written() -> None:
-    bags = build_word_bags(["The red car and a RED bus!", "the of"], MINI)
+    bags = build_word_bags(["The red car and a RED bus!", "the of"], MINI.tokenize_word)
     assert bags[0].to_dict() == {"red": 1.0, "car": 1.0, "bus": 1.0}
     assert len(bags[1]) == 0
-    rare = weigh_by_idf([*bags, *build_word_bags(["red"], MINI)])
+    rare = weigh_by_idf([*bags, *build_word_bags(["red"], MINI.tokenize_word)])
     assert math.fsum(weight**2 for weight in rare[0].weights) == pytest.approx(1.0)
     words = rare[0].to_dict()
     assert words["red"] < words["car"] == words["bus"]
@@ -65,9 +65,9 @@ class BytePairTokens:
 
 
 def test_bags_use_the_model_vocabulary() -> None:
-    [bag] = build_word_bags(["The (Red) car's bus-stop \u2014 und ein Hund"], BytePairTokens())
+    [bag] = build_word_bags(["The (Red) car's bus-stop \u2014 und ein Hund"], BytePairTokens().tokenize_word)
     assert set(bag.tokens) == {"ĠRed", "Ġcar", "'s", "Ġbus", "-sto", "p", "Ġund", "Ġein", "ĠHun", "d"}
-    [plain] = build_word_bags(["The Red, red car & a क़िला"], None)
+    [plain] = build_word_bags(["The Red, red car & a क़िला"], lower_word)
     assert set(plain.tokens) == {"red", "car", "क़िला"}
 
 

@@ -68,17 +68,17 @@ def test_ties_pools_and_heads_reload(tmp_path: Path, changes: dict[str, Any]) ->
 
 
 def test_model_id_depends_on_vector_files(tmp_path: Path) -> None:
-    first = registry.get_model_card(str(tiny_stair.write_checkpoint(tmp_path / "a"))).model_id
-    assert first == registry.get_model_card(str(tiny_stair.write_checkpoint(tmp_path / "b"))).model_id
+    first = registry.resolve_model(ModelSpec(name=str(tiny_stair.write_checkpoint(tmp_path / "a")))).card.model_id
+    assert first == registry.resolve_model(ModelSpec(name=str(tiny_stair.write_checkpoint(tmp_path / "b")))).card.model_id
     (tmp_path / "b" / "README.md").write_text("another card")
     (tmp_path / "b" / "image.onnx").write_bytes(b"a graph")
-    assert first == registry.get_model_card(str(tmp_path / "b")).model_id
+    assert first == registry.resolve_model(ModelSpec(name=str(tmp_path / "b"))).card.model_id
     others = (tiny_stair.build_config(image_top_k=5), tiny_stair.build_config(similarity="dot"))
     ids = {
-        registry.get_model_card(str(tiny_stair.write_checkpoint(tmp_path / f"c{i}", other))).model_id
+        registry.resolve_model(ModelSpec(name=str(tiny_stair.write_checkpoint(tmp_path / f"c{i}", other)))).card.model_id
         for i, other in enumerate(others)
     }
-    ids.add(registry.get_model_card(str(tiny_stair.write_checkpoint(tmp_path / "d", seed=1))).model_id)
+    ids.add(registry.resolve_model(ModelSpec(name=str(tiny_stair.write_checkpoint(tmp_path / "d", seed=1)))).card.model_id)
     assert len(ids | {first}) == 4
     assert first.startswith("tiny-")
     assert len(first) == len("tiny-") + 12
@@ -191,10 +191,10 @@ class _MaliciousPickle:
 
 def test_pickles_are_never_read(folder: Path, tmp_path: Path) -> None:
     trace = tmp_path / "it-ran"
-    before = registry.get_model_card(str(folder)).model_id
+    before = registry.resolve_model(ModelSpec(name=str(folder))).card.model_id
     for name in ("pytorch_model.bin", "model.pt", "training_args.bin"):
         (folder / name).write_bytes(pickle.dumps(_MaliciousPickle(trace)))
-    assert registry.get_model_card(str(folder)).model_id == before
+    assert registry.resolve_model(ModelSpec(name=str(folder))).card.model_id == before
     assert len(registry.load_encoder(ModelSpec(name=str(folder))).encode_images(_pixels(1))[0])
     (folder / "model.safetensors").write_bytes(pickle.dumps(_MaliciousPickle(trace)))
     with pytest.raises(ModelError, match=r"can't read .*model\.safetensors"):

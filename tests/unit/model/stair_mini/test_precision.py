@@ -18,7 +18,7 @@ PHOTOS = Path(__file__).parents[4] / "examples" / "photos"
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_narrow_precisions_see_the_same(precision: str) -> None:
     pytest.importorskip("torch")
-    spec = registry.get_model_card("stair-mini").image_spec
+    spec = registry.resolve_model(ModelSpec(name="stair-mini")).card.image_spec
     names = ("tabby-cat.jpg", "giant-panda.jpg", "wall-clock.jpg")
     pixels = np.stack([decode_image((PHOTOS / name).read_bytes(), spec, DecodeLimits()).pixels_HWC for name in names])
     exact = registry.load_encoder(ModelSpec(name="stair-mini", backend="torch", threads=1)).encode_images(pixels)

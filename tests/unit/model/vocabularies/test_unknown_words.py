@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from stair_es.model.base import ModelSpec
+from stair_es.model.base import Encoder, ModelCard, ModelSpec
 from stair_es.model.stair_mini.encoder import StairMiniEncoder
 from stair_es.model.vocabularies.unknown_words import UnknownWord, find_unknown_words, has_known_word, suggest_words
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
 
-class PiecesEncoder:
+class PiecesEncoder(Encoder):
     """Toy encoder of a few pieces; it neither lists its tokens nor checks words."""
 
-    model_id, image_spec = "pieces-1", ImageSpec(size_px=8)
+    card = ModelCard(name="pieces", model_id="pieces-1", image_spec=ImageSpec(size_px=8), description="")
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         return [SparseVector((), ()) for _ in pixels_BHWC]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from stair_es.errors import QueryError
+from stair_es.model.base import Encoder, ModelCard
 from stair_es.search.dsl.mapped_fields import MappedField
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import ImageSpec, Pixels, SparseVector
@@ -16,11 +17,10 @@ FIELDS = {"top_tokens": MappedField(name="top_tokens", type="keyword", kind="key
 PIECES = {"kittens": ("kit", "##tens"), "the": ()}
 
 
-class LengthEncoder:
+class LengthEncoder(Encoder):
     """Toy encoder: the weight of a word is its length; `kittens` has two tokens, `the` has none."""
 
-    model_id = "letters-1"
-    image_spec = ImageSpec(size_px=8)
+    card = ModelCard(name="letters", model_id="letters-1", image_spec=ImageSpec(size_px=8), description="")
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         raise NotImplementedError

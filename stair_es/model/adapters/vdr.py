@@ -1,8 +1,11 @@
-"""Encoder for VDR: a CLIP-style vision transformer without class token, and BERT, both over the same tokens.
+"""VDR, the vocabulary-disentangled retriever: a CLIP-style vision transformer without class token, and BERT, over one vocabulary.
 
 Image: `v = max over patches of (patch . proj)`. Text: `v = max over positions, padding included, of (LN(state) . word
 embedding)`. Then both: `normalize(elu(v) + 1)`, and only the largest weights are kept (for a text also those of its own tokens).
-Source: see `vdr_format`; image tower: Radford et al. (CLIP), 2021.
+
+Sources: Zhou et al., "Retrieval-based Disentangled Representation Learning with Natural Language Supervision", ICLR 2024, and
+the configuration of the public checkpoint (`vsearch/vdr-cross-modal`; its code is MIT-licensed, none of it is used here); image
+tower: Radford et al. (CLIP), 2021.
 
 Shape suffixes: B batch, L positions, D width, V tokens, N heads, K size of a head.
 """
@@ -11,35 +14,117 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
 from stair_es.errors import ModelError
-from stair_es.model.adapters.weights import check_attention_heads, check_tensor_shapes, get_tensor_shape, read_checkpoint_weights
-from stair_es.model.adapters.wordpiece_vocabulary import split_word
-from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
-from stair_es.model.torch_device import LockedProperty, TorchDevice, build_sparse_vectors
-from stair_es.types import Pixels, SparseVector
+from stair_es.model.base import Encoder, ModelCard, ModelSpec, check_encoder_pixels
+from stair_es.model.checkpoint import (
+    Checkpoint,
+    build_checkpoint_card,
+    check_torch_spec,
+    get_config_section,
+    get_positive_int,
+    read_checkpoint_config,
+    read_license,
+)
+from stair_es.model.cuda import LockedProperty, TorchDevice
+from stair_es.model.sparse_rows import build_sparse_vectors
+from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary, is_special_token, read_vocabulary, split_word
+from stair_es.types import ImageSpec, Pixels, ResizeMode, SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.model.adapters.vdr_format import VdrConfig
+    from torch import Tensor
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_BERT = "bert-base-uncased"
 _IGNORED_TENSORS = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")
 """A buffer and a layer that checkpoints of BERT may contain and that aren't used here."""
 
 
-class VdrEncoder(CardMixin):
+@dataclass(frozen=True, kw_only=True)
+class VdrConfig:
+    """The configuration of a VDR, with the defaults of the published checkpoint."""
+
+    image_px: int
+    image_heads: int
+    image_top_k: int
+    """Tokens kept per image, those with the largest weights."""
+    text_heads: int
+    text_top_k: int
+    max_text_tokens: int
+    """Length that texts are padded to; the padding takes part in the maximum."""
+    vocabulary: WordPieceVocabulary
+    valid_ids: tuple[int, ...]
+    """Ids of the tokens that have a dimension, ascending."""
+
+
+class VdrCheckpoint(Checkpoint):
+    """A VDR for images and texts."""
+
+    family = "VDR (cross-modal)"
+    allows_pickle = True
+
+    @classmethod
+    def detect(cls, config: Mapping[str, Any], folder: Path) -> bool:
+        """Return whether the configuration has the two encoders of VDR."""
+        return "encoder_q" in config and "encoder_p" in config
+
+    def __init__(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool = False) -> None:
+        """See `Checkpoint`."""
+        self._folder, self._config = folder, read_vdr_config(folder)
+        self.card = build_checkpoint_card(
+            name,
+            [folder],
+            ImageSpec(size_px=self._config.image_px, fit="crop"),  # like its own code: Resize(bicubic), then CenterCrop
+            fit,
+            description=f"VDR checkpoint: {len(self._config.valid_ids):,} words",
+            licenses=read_license(folder),
+        )
+
+    def load(self, spec: ModelSpec) -> Encoder:
+        """Create the encoder without loading weights."""
+        check_torch_spec(spec)
+        return VdrEncoder(self._folder, self._config, self.card, spec)
+
+
+def read_vdr_config(folder: Path) -> VdrConfig:
+    """Return the configuration of a checkpoint."""
+    config = read_checkpoint_config(folder)
+    text, image = get_config_section(config, "encoder_q", folder), get_config_section(config, "encoder_p", folder)
+    if "image" not in str(image.get("type", "image")):
+        raise ModelError(
+            f"{folder} is a text-only VDR ({image['type']}): it can't encode images", "Use the cross-modal checkpoint."
+        )
+    vocabulary = read_vocabulary(folder, str(image.get("tokenizer_id", _BERT)))
+    return VdrConfig(
+        image_px=get_positive_int(image, "resolution", 224, folder),
+        image_heads=get_positive_int(image, "heads", 12, folder),
+        image_top_k=get_positive_int(image, "topk", 768, folder),
+        text_heads=get_positive_int(text, "num_attention_heads", 12, folder),
+        text_top_k=get_positive_int(text, "topk", 768, folder),
+        max_text_tokens=get_positive_int(text, "max_len", 128, folder),
+        vocabulary=vocabulary,
+        valid_ids=list_valid_ids(vocabulary),
+    )
+
+
+def list_valid_ids(vocabulary: WordPieceVocabulary) -> tuple[int, ...]:
+    """List the tokens that have a dimension: ASCII only, and neither special nor unused.
+
+    The published code lists 2,899 ids of the uncased BERT vocabulary that have none; this rule gives exactly those.
+    """
+    return tuple(token for token, word in enumerate(vocabulary.tokens) if word.isascii() and not is_special_token(word))
+
+
+class VdrEncoder(Encoder):
     """A VDR encoder. Its weights are loaded when a tower is first used."""
 
     def __init__(self, folder: Path, config: VdrConfig, card: ModelCard, spec: ModelSpec) -> None:
         """Create the encoder without loading weights."""
-        self._folder, self._config, self._card, self._spec = folder, config, card, spec
+        self._folder, self._config, self.card, self._spec = folder, config, card, spec
         self._lock = threading.RLock()
 
     @cached_property
@@ -48,12 +133,8 @@ class VdrEncoder(CardMixin):
         return tuple(self._config.vocabulary.tokens[token] for token in self._config.valid_ids)
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """Return one sparse vector per image; the published checkpoint keeps 768 tokens.
-
-        Raises:
-            ModelError: If the pixels don't match `image_spec`, or the weights don't fit.
-        """
-        check_encoder_pixels(pixels_BHWC, self._card)
+        """Return one sparse vector per image; the published checkpoint keeps 768 tokens."""
+        check_encoder_pixels(pixels_BHWC, self.card)
         vectors: list[SparseVector] = []
         for begin in range(0, len(pixels_BHWC), self._device.batch_size):
             with self._device.enter_inference():
@@ -64,11 +145,7 @@ class VdrEncoder(CardMixin):
         return vectors
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """Return one sparse vector per text. Long texts are truncated.
-
-        Raises:
-            ModelError: If the weights don't fit.
-        """
+        """Return one sparse vector per text. Long texts are truncated."""
         rows = [self._config.vocabulary.encode(text)[: self._config.max_text_tokens - 2] for text in texts]
         vectors: list[SparseVector] = []
         for begin in range(0, len(rows), self._device.batch_size):
@@ -80,6 +157,8 @@ class VdrEncoder(CardMixin):
         return split_word(word, self._config.vocabulary, self._token_indices)
 
     def _encode_chunk(self, rows: list[list[int]]) -> list[SparseVector]:
+        import torch
+
         vocabulary, length = self._config.vocabulary, self._config.max_text_tokens
         ids_BL = torch.full((len(rows), length), vocabulary.ids["[PAD]"])
         mask_BL = torch.zeros((len(rows), length), dtype=torch.long)
@@ -115,11 +194,16 @@ class VdrTowers:
     """The two networks with the weights of a checkpoint."""
 
     def __init__(self, folder: Path, config: VdrConfig, device: TorchDevice) -> None:
-        """Read and check the weights.
+        """Read and check the weights."""
+        import torch
 
-        Raises:
-            ModelError: If a tensor is missing, unknown or has a wrong shape.
-        """
+        from stair_es.model.adapters.weights import (
+            check_attention_heads,
+            check_tensor_shapes,
+            get_tensor_shape,
+            read_checkpoint_weights,
+        )
+
         tensors = read_checkpoint_weights(folder)
         self._config = config
         self._image = {key: tensors.pop(key).to(device.name) for key in list(tensors) if key.startswith("encoder_p.")}
@@ -135,6 +219,9 @@ class VdrTowers:
 
     def encode_images(self, pixels_BCHW: Tensor) -> Tensor:
         """Encode images as token weights [B, V] of unit length; pixels in 0..255."""
+        import torch
+        from torch.nn import functional
+
         mean, std = (torch.tensor(values, device=pixels_BCHW.device).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
         kernel = self._image["encoder_p.conv1.weight"]
         grid = functional.conv2d((pixels_BCHW / 255 - mean) / std, kernel, stride=kernel.shape[-1])
@@ -155,12 +242,18 @@ class VdrTowers:
         return _apply_elu((self._norm(states_BLD) @ words_VD.T).amax(1))
 
     def _apply_layer_norm(self, x: Tensor, name: str) -> Tensor:
+        from torch.nn import functional
+
         return functional.layer_norm(x, x.shape[-1:], self._image[f"{name}.weight"], self._image[f"{name}.bias"])
 
     def _apply_linear(self, x: Tensor, name: str) -> Tensor:
+        from torch.nn import functional
+
         return functional.linear(x, self._image[f"{name}.weight"], self._image[f"{name}.bias"])
 
     def _apply_attention(self, x_BLD: Tensor, prefix: str) -> Tensor:
+        from torch.nn import functional
+
         count, length, width = x_BLD.shape
         qkv = functional.linear(x_BLD, self._image[f"{prefix}in_proj_weight"], self._image[f"{prefix}in_proj_bias"])
         heads = qkv.view(count, length, 3, self._config.image_heads, -1).permute(2, 0, 3, 1, 4)  # [3, B, N, L, K]
@@ -169,11 +262,15 @@ class VdrTowers:
 
 
 def _apply_elu(scores_BV: Tensor) -> Tensor:
+    from torch.nn import functional
+
     return functional.normalize(functional.elu(scores_BV.float()) + 1)
 
 
 def _mask_top_k(weights_BV: Tensor, count: int) -> Tensor:
     """Return a mask of the `count` largest weights of each row."""
+    import torch
+
     best = weights_BV.topk(min(count, weights_BV.shape[1])).indices
     return torch.zeros_like(weights_BV, dtype=torch.bool).scatter_(1, best, True)
 
@@ -204,7 +301,10 @@ def _build_image_shapes(config: VdrConfig, width: int, patch: int, layers: int) 
 
 def _build_text_tower(tensors: dict[str, Tensor], config: VdrConfig, folder: Path, device: TorchDevice) -> tuple[Any, Any]:
     """Return BERT without its pooler, and the layer norm after it."""
+    import torch
     from transformers import BertConfig, BertModel
+
+    from stair_es.model.adapters.weights import check_attention_heads, check_tensor_shapes, get_tensor_shape
 
     prefix = "encoder_q.bert_model."
     vocabulary, width = get_tensor_shape(tensors, f"{prefix}embeddings.word_embeddings.weight", 2, folder)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stair_es.model.distilled.decomposition import center_vectors, decompose_images, select_similar_words, solve_lasso
+from stair_es.model.decomposition import center_vectors, decompose_images, select_similar_words, solve_lasso
 from stair_es.types import Floats
 
 

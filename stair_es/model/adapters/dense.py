@@ -1,0 +1,282 @@
+"""CLIP, SigLIP, ALIGN and BLIP as `transformers` saves them: one dense vector per item, for comparisons and for distillation.
+
+Preprocessing and tokenizer come from the checkpoint; images come as the squares that `image_spec` describes.
+
+Shape suffixes: B batch, D dimensions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from stair_es.errors import ModelError
+from stair_es.model.adapters.preprocessing import read_checkpoint_image_spec
+from stair_es.model.base import Encoder, ModelCard, ModelSpec, check_encoder_pixels
+from stair_es.model.checkpoint import (
+    SENTENCEPIECE_FILE,
+    Checkpoint,
+    build_checkpoint_card,
+    build_dense_only_error,
+    check_torch_spec,
+    read_license,
+)
+from stair_es.model.cuda import LockedProperty, TorchDevice
+from stair_es.optional import import_optional
+from stair_es.types import Floats, Pixels, ResizeMode, SparseVector
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CAPTION_PUNCTUATION = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
+_MAX_CAPTION_WORDS = 50
+_REFETCH_HINT = "Fetch the checkpoint again: configuration, weights, tokenizer and preprocessing belong together."
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", SENTENCEPIECE_FILE)
+
+
+def clean_caption(text: str) -> str:
+    """Normalize a caption as in BLIP's and LAVIS's training: lower case, some punctuation as spaces, at most 50 words."""
+    return " ".join(text.lower().translate(_CAPTION_PUNCTUATION).split()[:_MAX_CAPTION_WORDS])
+
+
+class DenseCheckpoint(Checkpoint):
+    """A model of one architecture of `transformers`. Subclasses say how its texts were prepared in training."""
+
+    allows_pickle = True
+    model_type: ClassVar[str]
+    architecture: ClassVar[str]
+    """Class in `transformers`."""
+    pads_to_longest: ClassVar[bool] = False
+    """Whether texts are padded to the longest of the batch, not to `max_tokens`: not if the model was trained on padding."""
+    max_tokens: ClassVar[int | None] = None
+    """Maximum text length, if it isn't the number of positions of the text tower."""
+    masks_padding: ClassVar[bool] = True
+    """Whether the text tower gets an attention mask: not if it was trained without one."""
+
+    @classmethod
+    def detect(cls, config: Mapping[str, Any], folder: Path) -> bool:
+        """Return whether model type and architecture are those of this family."""
+        architectures = config.get("architectures")
+        architectures = architectures if isinstance(architectures, list) and architectures else [cls.architecture]
+        return config.get("model_type") == cls.model_type and cls.architecture in architectures
+
+    def __init__(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool = False) -> None:
+        """See `Checkpoint`."""
+        self.folder = folder
+        self.card = build_checkpoint_card(
+            name,
+            [folder],
+            read_checkpoint_image_spec(folder),
+            fit,
+            description=f"{self.family} checkpoint: dense vectors only, for stair-es evaluate",
+            licenses=read_license(folder),
+            has_tokens=False,
+        )
+
+    def load(self, spec: ModelSpec) -> DenseEncoder:
+        """Create the encoder without loading its networks."""
+        check_torch_spec(spec)
+        return self.build_encoder(spec, self.card)
+
+    def build_encoder(self, spec: ModelSpec, card: ModelCard) -> DenseEncoder:
+        """Create the encoder, for a card that may be that of a head over this model.
+
+        Raises:
+            MissingExtra: If its tokenizer needs sentencepiece, which isn't installed.
+        """
+        if (self.folder / SENTENCEPIECE_FILE).is_file():
+            import_optional("sentencepiece", "models")  # or transformers fails later, or uses another tokenizer
+        return DenseEncoder(self, spec, card)
+
+    @staticmethod
+    def prepare_text(text: str) -> str:
+        """Normalize a text as in training, where the tokenizer doesn't do so itself."""
+        return text
+
+
+class ClipCheckpoint(DenseCheckpoint):
+    """A CLIP."""
+
+    family, model_type, architecture = "CLIP", "clip", "CLIPModel"
+    pads_to_longest = True
+
+
+class SiglipCheckpoint(DenseCheckpoint):
+    """A SigLIP, 1 or 2."""
+
+    family, model_type, architecture = "SigLIP", "siglip", "SiglipModel"
+    masks_padding = False
+
+    @staticmethod
+    def prepare_text(text: str) -> str:
+        """Return the text in lower case: the tokenizer of SigLIP 2 keeps capitals, which it never saw in training."""
+        return text.lower()
+
+
+class AlignCheckpoint(DenseCheckpoint):
+    """An ALIGN."""
+
+    family, model_type, architecture = "ALIGN", "align", "AlignModel"
+    max_tokens = 64
+
+
+class BlipCheckpoint(DenseCheckpoint):
+    """A BLIP for image-text retrieval."""
+
+    family, model_type, architecture = "BLIP (retrieval)", "blip", "BlipForImageTextRetrieval"
+    pads_to_longest = True
+    max_tokens = 35
+    prepare_text = staticmethod(clean_caption)
+
+
+class DenseEncoder(Encoder):
+    """The two towers, loaded lazily. They have no tokens."""
+
+    has_dense = True
+
+    def __init__(self, checkpoint: DenseCheckpoint, spec: ModelSpec, card: ModelCard) -> None:
+        """Create the encoder without loading its networks."""
+        self._checkpoint, self._folder, self._spec, self.card = checkpoint, checkpoint.folder, spec, card
+        self._lock = threading.RLock()
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        """Raise ModelError: the model has no tokens."""
+        raise build_dense_only_error(self.card.name)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        """Raise ModelError: the model has no tokens."""
+        raise build_dense_only_error(self.card.name)
+
+    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
+        """Encode images as unit vectors [B, D]."""
+        check_encoder_pixels(pixels_BHWC, self.card)
+
+        def encode_chunk(chunk_BHWC: Pixels) -> Tensor:
+            inputs = self._processor(
+                images=list(np.array(chunk_BHWC)),  # PyTorch rejects read-only arrays
+                do_resize=False,
+                do_center_crop=False,
+                input_data_format="channels_last",
+                return_tensors="pt",
+            )
+            return self._run_image_tower(inputs["pixel_values"].to(self._device.name))
+
+        return self._encode_chunks(pixels_BHWC, encode_chunk)
+
+    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
+        """Encode texts as unit vectors [B, D]. Long texts are truncated."""
+        family = self._checkpoint
+
+        def encode_chunk(chunk: Sequence[str]) -> Tensor:
+            prepared = [family.prepare_text(text) for text in chunk]
+            max_length = family.max_tokens or self._model.config.text_config.max_position_embeddings
+            padding = True if family.pads_to_longest else "max_length"
+            inputs = self._tokenizer(prepared, padding=padding, truncation=True, max_length=max_length, return_tensors="pt")
+            names = ("input_ids", "attention_mask") if family.masks_padding else ("input_ids",)
+            return self._run_text_tower({key: inputs[key].to(self._device.name) for key in names if key in inputs})
+
+        return self._encode_chunks(texts, encode_chunk)
+
+    def _encode_chunks(self, inputs: Any, encode_chunk: Callable[[Any], Tensor]) -> Floats:  # noqa: ANN401  pixels, or texts
+        from torch.nn import functional
+
+        rows: list[Floats] = []
+        for begin in range(0, len(inputs), self._device.batch_size):
+            with self._device.enter_inference():
+                vectors_BD = encode_chunk(inputs[begin : begin + self._device.batch_size])
+                rows.append(functional.normalize(vectors_BD.float(), dim=-1).cpu().numpy())
+        return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+
+    def _run_image_tower(self, pixels: Tensor) -> Tensor:
+        if self._checkpoint.model_type == "blip":
+            states = self._model.vision_model(pixel_values=pixels).last_hidden_state
+            projected: Tensor = self._model.vision_proj(states[:, 0])
+            return projected
+        return _get_pooled_output(self._model.get_image_features(pixel_values=pixels))
+
+    def _run_text_tower(self, inputs: dict[str, Tensor]) -> Tensor:
+        if self._checkpoint.model_type == "blip":
+            states = self._model.text_encoder(**inputs).last_hidden_state
+            projected: Tensor = self._model.text_proj(states[:, 0])
+            return projected
+        return _get_pooled_output(self._model.get_text_features(**inputs))
+
+    @cached_property
+    def _device(self) -> TorchDevice:
+        return TorchDevice(self._spec)
+
+    @LockedProperty
+    def _model(self) -> Any:  # noqa: ANN401  a class of transformers
+        import transformers
+
+        model_class = getattr(transformers, self._checkpoint.architecture)
+        model, info = _load_part(
+            "weights",
+            lambda: model_class.from_pretrained(
+                self._folder,
+                local_files_only=True,
+                weights_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            ),
+            self._folder,
+        )
+        missing = sorted(info["missing_keys"])
+        mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
+        for names, what in ((missing, "lack"), (mismatched, "have the wrong shape for")):
+            if names:
+                raise ModelError(f"the weights in {self._folder} {what} {', '.join(names[:3])}", _REFETCH_HINT)
+        return model.float().eval().to(self._device.name)
+
+    @LockedProperty
+    def _processor(self) -> Any:  # noqa: ANN401
+        from transformers import AutoImageProcessor
+
+        processor_class: Any = AutoImageProcessor
+        return _load_part(
+            "preprocessing", lambda: processor_class.from_pretrained(self._folder, local_files_only=True), self._folder
+        )
+
+    @LockedProperty
+    def _tokenizer(self) -> Any:  # noqa: ANN401
+        from transformers import AutoTokenizer
+
+        if not any((self._folder / name).is_file() for name in _TOKENIZERS):  # transformers would create an empty one
+            raise ModelError(f"{self._folder} has no tokenizer: none of {', '.join(_TOKENIZERS)}", _REFETCH_HINT)
+        tokenizer_class: Any = AutoTokenizer
+        return _load_part("tokenizer", lambda: tokenizer_class.from_pretrained(self._folder, local_files_only=True), self._folder)
+
+
+def _get_pooled_output(output: Any) -> Tensor:  # noqa: ANN401  a tensor up to transformers 4, an output object since 5
+    vector: Tensor = output.pooler_output if hasattr(output, "pooler_output") else output
+    return vector
+
+
+@contextmanager
+def _hide_progress() -> Iterator[None]:
+    """Hide the progress bars of transformers, which would be in the log of a server and in front of a command's output."""
+    import transformers
+
+    logging: Any = transformers.utils.logging
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
+
+
+def _load_part(what: str, load: Callable[[], Any], folder: Path) -> Any:  # noqa: ANN401
+    try:
+        with _hide_progress():
+            return load()
+    except Exception as error:  # transformers passes on the errors of other libraries
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
+        raise ModelError(f"the {what} in {folder} can't be loaded: {reason}", _REFETCH_HINT) from error

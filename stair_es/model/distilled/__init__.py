@@ -1,1 +1,0 @@
-"""Distilled checkpoints: a dense model, and a dictionary of words that gives its vectors token weights."""
