@@ -91,7 +91,6 @@ def run_ingest(
             progress=progress,
             on_batch=on_batch,
         )
-
         batches = _run_stages(_open_executor(runner, config, model, options), config, options, accounting, queue)
         if before is None or before.index != session.index:  # everything in the index is newer than the listing
             return run.run(batches)
