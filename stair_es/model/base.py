@@ -208,12 +208,7 @@ def check_model_spec(spec: ModelSpec) -> None:
 
 
 def choose_image_spec(default: ImageSpec, fit: ResizeMode | None) -> ImageSpec:
-    """Return the image spec of a model, with another fit if one is given.
-
-    Args:
-        default: The model's own image spec.
-        fit: Requested fit; None for the model's own.
-    """
+    """Return the image spec of a model with the requested fit; None for the model's own."""
     if fit is None or fit == default.fit:
         return default
     if fit not in get_args(ResizeMode):
@@ -222,12 +217,7 @@ def choose_image_spec(default: ImageSpec, fit: ResizeMode | None) -> ImageSpec:
 
 
 def check_fit_unchanged(card: ModelCard, fit: ResizeMode | None) -> None:
-    """Raise ModelError if another fit than the model's own is requested. For models that support one fit only.
-
-    Args:
-        card: Model card.
-        fit: Requested fit; None for the model's own.
-    """
+    """Raise ModelError if another fit than the model's own is requested, for a model that supports no other."""
     if choose_image_spec(card.image_spec, fit) != card.image_spec:
         raise ModelError(
             f"the model {card.name!r} supports only its own fit, {card.image_spec.fit!r}, not {fit!r}",

@@ -118,14 +118,7 @@ def get_config_section(config: Mapping[str, Any], name: str, folder: Path) -> Ma
 
 
 def get_positive_int(config: Mapping[str, Any], name: str, default: int, folder: Path) -> int:
-    """Return a positive integer from the configuration.
-
-    Args:
-        config: Contents of `config.json`.
-        name: Key.
-        default: Value if the key is missing.
-        folder: Checkpoint folder, for the error message.
-    """
+    """Return a positive integer from the configuration in a folder; the default if the key is missing."""
     value = config.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ModelError(f"the config.json in {folder} says {name} = {value!r}", "It must be a whole number above 0.")
@@ -166,13 +159,7 @@ def build_checkpoint_card(
 
 
 def compute_model_id(name: str, folders: Iterable[Path], image_spec: ImageSpec) -> str:
-    """Return `<label>-<12 hex digits>`: the last part of the name, and a SHA-256 over image spec and files.
-
-    Args:
-        name: Name that the model was requested by.
-        folders: All folders that its vectors depend on.
-        image_spec: Pixel format.
-    """
+    """Return `<label>-<12 hex digits>`: the last part of the name, and a SHA-256 over image spec and files."""
     label = re.sub(r"[^a-z0-9.]+", "-", name.rstrip("/\\").replace("\\", "/").rpartition("/")[2].lower()).strip("-.")
     digest = hashlib.sha256(json.dumps(asdict(image_spec), sort_keys=True).encode())
     for folder in folders:
@@ -223,10 +210,6 @@ def copy_dense_model(folder: Path, to: Path) -> None:
     """Copy the files of a dense model into a checkpoint built from it, so that the checkpoint also works on another machine.
 
     These are the files that its vectors depend on, and its license. Pickled weights become safetensors.
-
-    Args:
-        folder: Checkpoint folder of the dense model.
-        to: Folder to create.
 
     Raises:
         ModelError: If its weights are several pickles.

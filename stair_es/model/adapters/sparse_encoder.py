@@ -186,14 +186,7 @@ class SentenceTransformersEncoder(Encoder):
     """An encoder for a `SparseEncoder`. The model is loaded when it is first used."""
 
     def __init__(self, folder: Path, *, trusts_code: bool, card: ModelCard, spec: ModelSpec) -> None:
-        """Create the encoder without loading the model.
-
-        Args:
-            folder: Checkpoint folder.
-            trusts_code: Whether the user allows the checkpoint's own code.
-            card: Model card.
-            spec: Precision and threads.
-        """
+        """Create the encoder without loading the model."""
         self._folder, self._trusts_code, self.card, self._spec = folder, trusts_code, card, spec
         self._lock = threading.RLock()
 

@@ -51,13 +51,6 @@ def load_stair_encoder(
 ) -> Encoder:
     """Load the encoder of a checkpoint.
 
-    Args:
-        folder: Checkpoint folder.
-        config: Configuration of the model.
-        card: Model card.
-        spec: How to run it.
-        dense: Encoder of the dense model below its heads, if there is one.
-
     Raises:
         ModelError: If the model doesn't support the spec, or a file is broken.
     """

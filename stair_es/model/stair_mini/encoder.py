@@ -67,11 +67,7 @@ class StairMiniEncoder(Encoder):
     card = MINI_CARD
 
     def __init__(self, spec: ModelSpec) -> None:
-        """Check and keep the spec.
-
-        Raises:
-            ModelError: If the text tower or backend is unknown, or the number of threads is negative.
-        """
+        """Check and keep the spec."""
         check_model_spec(spec)
         self._spec = spec
         self._lock = threading.RLock()
@@ -288,7 +284,7 @@ def scale_to_unit(weights_V: Float64Array) -> Float64Array:
 
 
 def keep_top_k(weights_V: Float64Array, count: int) -> Float64Array:
-    """Keep the `count` largest weights, ties by index; the others become 0."""
+    """Keep the `count` largest of weights that aren't below 0, ties by index; the others become 0."""
     ids = np.flatnonzero(weights_V > 0)
     if len(ids) <= count:
         return weights_V * (weights_V > 0)

@@ -61,12 +61,7 @@ class WordPieceVocabulary:
         return [self.ids["[CLS]"], *ids[: max_tokens - 2], self.ids["[SEP]"]]
 
     def encode_with_offsets(self, text: str, max_tokens: int) -> EncodedText:
-        """Encode a text for the text network.
-
-        Args:
-            text: The text.
-            max_tokens: Maximum number of tokens, with the special ones.
-        """
+        """Encode a text for the text network."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         offsets = encoding.offsets[: max_tokens - 2]
         return EncodedText(self.add_special_tokens(encoding.ids, max_tokens), [(0, 0), *offsets, (len(text), len(text))])
