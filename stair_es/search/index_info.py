@@ -160,12 +160,9 @@ def add_fit(spec: ModelSpec, info: IndexInfo) -> ModelSpec:
     """Add the fit of the index to a spec that names the model of the index without a fit."""
     if spec.fit is not None:
         return spec
-    is_index_model = spec.name == info.model_name  # compared first: no access to a path that only an index names
-    return (
-        replace(spec, fit=info.fit)
-        if is_index_model or registry.locate_model(spec.name).portable_name == info.model_name
-        else spec
-    )
+    # The name is compared first: no access to a path that only an index names.
+    is_index_model = spec.name == info.model_name or registry.locate_model(spec.name).portable_name == info.model_name
+    return replace(spec, fit=info.fit) if is_index_model else spec
 
 
 def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
