@@ -1,4 +1,4 @@
-"""Count the copies and the different pictures that are folded, by the thresholds of `search.ranking.duplicates`.
+"""Count the copies and the different pictures that are folded, by the thresholds of `search.ranking`.
 
     python benchmarks/duplicates.py                              # the bundled photos
     python benchmarks/duplicates.py --images DIR --limit 100     # 100 random pictures of a folder
@@ -23,7 +23,7 @@ from PIL import Image, ImageEnhance
 
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair_mini.encoder import StairMiniEncoder
-from stair_es.search.ranking.duplicates import MAX_ASPECT_DIFFERENCE, MAX_BITS, MIN_COSINE, share_main_colors
+from stair_es.search.ranking import MAX_ASPECT_DIFFERENCE, MAX_BITS, MIN_COSINE, share_main_colors
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"

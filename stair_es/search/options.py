@@ -30,7 +30,7 @@ class SearchOptions:
     explain_engine: bool = False
     """Whether the engine explains the contribution of each token as well."""
     fold_duplicates: bool = False
-    """Whether hits that show the same picture become one, with the others as its `duplicates`: see `search.ranking.duplicates`.
+    """Whether hits that show the same picture become one, with the others as its `duplicates`: see `search.ranking`.
     There are fewer than `k` hits if a search without pages (rank fusion, a search pipeline) finds copies."""
 
     def __post_init__(self) -> None:

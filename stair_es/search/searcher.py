@@ -18,9 +18,7 @@ from stair_es.search.dsl.select import select_query_type
 from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_target
 from stair_es.search.options import SearchOptions, prune_vector
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery
-from stair_es.search.ranking.added_scores import AddedScores
-from stair_es.search.ranking.duplicates import collect_pictures
-from stair_es.search.ranking.rrf import check_fusion, fuse_rankings
+from stair_es.search.ranking import AddedScores, check_fusion, collect_pictures, fuse_rankings
 from stair_es.search.request import EXCLUDED_FIELDS, SearchRequest, build_search_request
 from stair_es.search.results import Hit, SearchResult, build_document_filter, parse_hit, parse_search_response
 from stair_es.types import SparseVector, is_utf8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,27 +14,25 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from stair_es.errors import StairError
+from stair_es.errors import StairError, UsageError
 from stair_es.web.auth import AccessMiddleware, AccessPolicy
 from stair_es.web.encoding.batching import BatchLimits
 from stair_es.web.encoding.routes import EncodingRoutes
 from stair_es.web.encoding.service import EncodingService, EncodingTarget, follow_index, measure_char_s
 from stair_es.web.errors import ErrorResponse, RequestRejected, build_error_response
 from stair_es.web.hooks import ServerHooks
-from stair_es.web.images.file_access import AllowedRoots
-from stair_es.web.images.thumbnails import ThumbnailService
 from stair_es.web.index_state import create_state_cache
 from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
-from stair_es.web.root_path import RootPathMiddleware
-from stair_es.web.routes import PageRoutes
+from stair_es.web.originals import AllowedRoots
+from stair_es.web.routes import PageRoutes, load_page_files
 from stair_es.web.search.serializers import encode_json
 from stair_es.web.search.service import SearchService
-from stair_es.web.static_files import load_page_files
+from stair_es.web.thumbnails import ThumbnailService
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.routing import Route
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.client.connection import Connection
@@ -105,11 +104,7 @@ class EncoderConfig:
 
 
 def create_encoder_app(config: EncoderConfig, policy: AccessPolicy, port: int) -> ASGIApp:
-    """Create the application of the encoder. Its text network is loaded, and ready.
-
-    Raises:
-        StairError: If the index can't be read, or the model can't be loaded.
-    """
+    """Create the application of the encoder. Its text network is loaded, and ready."""
     char_s = measure_char_s(config.get_target().encoder)
     service = EncodingService(config.get_target, config.batch_limits, config.limits, config.hooks, char_s=char_s)
     routes = [*EncodingRoutes(service, config.batch_limits, config.limits, config.hooks).list_routes(), *config.extra_routes]
@@ -158,3 +153,69 @@ def _respond_to_error(request: Request, error: Exception, *, connection: Connect
         response = ErrorResponse(status=500, error="internal server error", remedy="See the log of the server.")
     content = encode_json(response.to_json())
     return Response(content, status_code=response.status, media_type="application/json", headers=response.build_headers())
+
+
+_SEGMENT = re.compile(r"(?!\.{1,2}$)[\w.~-]+", re.ASCII)
+_OWN_SEGMENTS = frozenset(
+    {
+        "api",
+        "compare",
+        "embed",
+        "embed_all",
+        "embed_sparse",
+        "health",
+        "image",
+        "info",
+        "metrics",
+        "original",
+        "predict",
+        "rerank",
+        "similarity",
+        "static",
+        "thumb",
+        "v1",
+    }
+)
+"""First segments of the server's own paths: below one of them a stripped path would look like one that still has the prefix."""
+
+
+def parse_root_path(text: str) -> str:
+    """Parse a root path: return it with one slash in front and none at its end; empty for the root itself.
+
+    Raises:
+        UsageError: If it isn't a path, needs percent-encoding, or begins like a path of the server.
+    """
+    path = text.strip("/")
+    if not path:
+        return ""
+    segments = path.split("/")
+    if not all(map(_SEGMENT.fullmatch, segments)):
+        raise UsageError(
+            f"{text[:80]!r} is not a root path", "Write a path such as /images, of letters, digits and . _ ~ -, without a host."
+        )
+    if segments[0] in _OWN_SEGMENTS:
+        raise UsageError(
+            f"the root path can't begin with /{segments[0]}: the server has paths of that name", "Choose another one."
+        )
+    return f"/{path}"
+
+
+class RootPathMiddleware:
+    """ASGI middleware that strips the root path from requests that have it, so that other code sees the server's own paths.
+
+    The root path is the one below which a proxy shows the page. Requests come without it if the proxy strips it.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        """Wrap an application; `root_path` is as `parse_root_path` returns it."""
+        self._app, self._root_path = app, root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle an ASGI scope."""
+        if scope["type"] == "http" and self._root_path:
+            # Both paths or none: routes read the one, ids the other. The prefix itself is never percent-encoded.
+            raw_path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+            if raw_path == self._root_path or raw_path.startswith(f"{self._root_path}/"):
+                raw_path, path = (value[len(self._root_path) :] or "/" for value in (raw_path, scope["path"]))
+                scope.update(path=path, raw_path=raw_path.encode("latin-1"))  # in place: metrics read the route from it
+        await self._app(scope, receive, send)

@@ -82,12 +82,7 @@ def build_not_found(id_: str) -> RequestRejected:
 
 
 def build_error_response(error: StairError, connection: Connection | None) -> ErrorResponse:
-    """Build the response for an error, without the cluster's address, credentials or paths.
-
-    Args:
-        error: The error.
-        connection: The connection to the cluster, if the server has one.
-    """
+    """Build the response for an error, without the address, credentials or paths of the cluster that the server has, if any."""
     status = _get_status(error)
     message, remedy = _describe_error(error, status)
     if connection is not None:

@@ -53,13 +53,7 @@ class ConcurrencyLimiter:
     """Limiter for CPU-bound work."""
 
     def __init__(self, max_concurrent: int, max_waiting: int, wait_s: float) -> None:
-        """Create a limiter.
-
-        Args:
-            max_concurrent: Number of concurrent calls.
-            max_waiting: Number of further calls that may wait.
-            wait_s: Maximum waiting time, in seconds.
-        """
+        """Create a limiter; `max_waiting` further calls may wait, for `wait_s` seconds at most."""
         self._running = threading.BoundedSemaphore(max_concurrent)
         self._admitted = threading.BoundedSemaphore(max_concurrent + max_waiting)
         self._wait_s = wait_s

@@ -16,8 +16,14 @@ from stair_es.system.user_files import parse_json
 
 TokenizerStyle: TypeAlias = Literal["plain", "byte-level", "metaspace"]
 
-_CONTINUATION_PREFIX = "##"
+CONTINUATION_PREFIX = "##"
+"""Beginning of a piece that continues a word."""
 _WORD_START_MARKS: Mapping[TokenizerStyle, str] = {"byte-level": "Ġ", "metaspace": "▁"}
+
+
+def is_piece(token: str) -> bool:
+    """Return whether a readable token is a piece that continues a word."""
+    return token.startswith(CONTINUATION_PREFIX) and len(token) > len(CONTINUATION_PREFIX)
 
 
 def detect_tokenizer_style(tokenizer_json: str) -> TokenizerStyle:
@@ -66,7 +72,7 @@ def _make_readable(token: str, style: TokenizerStyle) -> str:
         text = _decode_byte_letters(text)
     if not text or not text.isprintable() or any(map(str.isspace, text)) or mark in text:
         return token
-    return text if token.startswith(mark) else _CONTINUATION_PREFIX + text
+    return text if token.startswith(mark) else CONTINUATION_PREFIX + text
 
 
 def _decode_byte_letters(letters: str) -> str:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cachetools import TTLCache
+from cachetools import TLRUCache
 
 from stair_es.errors import QueryError
-from stair_es.model.vocabularies.stop_words import load_stop_words
+from stair_es.inspection.stored_document import parse_token_vector
+from stair_es.model.vocabularies.readable import is_piece
+from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_words
 from stair_es.search.dsl.mapped_fields import get_mapped_field
+from stair_es.search.dsl.pagination import build_random_query
 from stair_es.web.search.facet_scales import FieldProfile, build_profile_request, parse_profiles
-from stair_es.web.search.facets import TOP_TOKENS_FIELD, is_piece, list_facet_fields, make_label, parse_bucket_value
-from stair_es.web.search.query import build_counts_request
-from stair_es.web.search.suggestions import build_suggestions_request, parse_suggestions
+from stair_es.web.search.facets import TOP_TOKENS_FIELD, list_facet_fields, make_label, parse_bucket_value
 
 if TYPE_CHECKING:
     from stair_es.search.index_info import IndexInfo
 
 _FactT = TypeVar("_FactT")
-_COUNTS_MAX_AGE_S = 10.0
-_PROFILES_MAX_AGE_S = 300.0
-_SUGGESTIONS_MAX_AGE_S = 300.0
+_MAX_AGES_S = {"counts": 10.0, "profiles": 300.0, "suggestions": 300.0}
+_MAX_FACTS = 5
+"""Those of two states of the index: requests are still answered for the former one when it changes."""
 MAX_PREFIX_CHARS = 100
 _MAX_VALUES = 10
 _SPARE_VALUES = 30
@@ -39,32 +40,28 @@ class ContentFacts:
         """Create the empty caches; `send` sends the body of a `_search` request."""
         self._send = send
         self._lock = threading.Lock()
-        self._counts: TTLCache[object, tuple[int, int]] = TTLCache(1, ttl=_COUNTS_MAX_AGE_S)
-        self._profiles: TTLCache[object, dict[str, FieldProfile]] = TTLCache(2, ttl=_PROFILES_MAX_AGE_S)
-        self._suggestions: TTLCache[object, list[dict[str, Any]]] = TTLCache(2, ttl=_SUGGESTIONS_MAX_AGE_S)
+        self._facts: TLRUCache[tuple[str, ...], Any] = TLRUCache(
+            _MAX_FACTS, ttu=lambda key, _, now_s: now_s + _MAX_AGES_S[key[0]]
+        )
 
     def count_documents(self) -> tuple[int, int]:
         """Count images, and images with a caption."""
-        return self._get_cached(self._counts, "", self._fetch_counts)
+        return self._get_cached(("counts",), self._fetch_counts)
 
     def get_profiles(self, info: IndexInfo) -> dict[str, FieldProfile]:
         """Get the profiles of all fields that can have a facet, by name."""
-        key = (*sorted(info.fields), *info.mapped_fields)
-        return self._get_cached(self._profiles, key, partial(self._fetch_profiles, info))
+        key = ("profiles", *sorted(info.fields), *info.mapped_fields)
+        return self._get_cached(key, partial(self._fetch_profiles, info))
 
     def list_suggestions(self, info: IndexInfo) -> list[dict[str, Any]]:
         """List tokens that are worth searching for."""
         if TOP_TOKENS_FIELD not in info.mapped_fields:
             return []
-        key = (*sorted(info.fields), info.policy.digest if info.policy else "")
-        return self._get_cached(self._suggestions, key, partial(self._fetch_suggestions, info))
+        key = ("suggestions", *sorted(info.fields), info.policy.digest if info.policy else "")
+        return self._get_cached(key, partial(self._fetch_suggestions, info))
 
     def list_values(self, info: IndexInfo, name: str, prefix: str) -> dict[str, Any]:
-        """List the most frequent values of a field that begin with a prefix, ignoring case.
-
-        Raises:
-            QueryError: If the field doesn't exist or has no string values, or if the prefix is too long.
-        """
+        """List the most frequent values of a field that begin with a prefix, ignoring case."""
         mapped = get_mapped_field(info.mapped_fields, name, "the address")
         if mapped.kind not in ("keyword", "text", "boolean"):
             raise QueryError(f"the field {name!r} is {mapped.type}, and only strings are completed")
@@ -81,7 +78,8 @@ class ContentFacts:
         return {"values": shown[:_MAX_VALUES]}
 
     def _fetch_counts(self) -> tuple[int, int]:
-        response = self._send(build_counts_request())
+        captions = {"captions": {"filter": {"exists": {"field": "caption"}}}}
+        response = self._send({"size": 0, "track_total_hits": True, "aggs": captions})
         return int(response["hits"]["total"]["value"]), int(response["aggregations"]["captions"]["doc_count"])
 
     def _fetch_profiles(self, info: IndexInfo) -> dict[str, FieldProfile]:
@@ -92,13 +90,13 @@ class ContentFacts:
         muted = frozenset(info.policy.mute if info.policy else ())
         return parse_suggestions(self._send(build_suggestions_request()), muted, load_stop_words())
 
-    def _get_cached(self, cache: TTLCache[object, _FactT], key: object, fetch: Callable[[], _FactT]) -> _FactT:
+    def _get_cached(self, key: tuple[str, ...], fetch: Callable[[], _FactT]) -> _FactT:
         with self._lock:
-            fact = cache.get(key)
+            fact: _FactT | None = self._facts.get(key)
         if fact is None:
             fact = fetch()
             with self._lock:
-                cache[key] = fact
+                self._facts[key] = fact
         return fact
 
 
@@ -118,3 +116,85 @@ def _match_letter(letter: str) -> str:
     if len(cases) > 1:
         return "(" + "|".join(cases) + ")"
     return _REGEXP_OPERATOR.sub(r"\\\1", letter)
+
+
+MAX_SUGGESTIONS = 24
+_SAMPLE_DOCUMENTS = 1000
+_CANDIDATES = 1000
+_MIN_COUNT = 2
+_MIN_SHARE = 0.002
+_MAX_SHARE = 0.2
+"""A token with more images than this is not specific."""
+_MAX_OVERLAP = 0.5
+"""A token whose images are mostly those of a heavier suggestion, as with `cat` and `cats`, adds nothing."""
+_LEADING_TOKENS, _MIN_LEADING_SHARE = 3, 0.5
+"""A token must be among this many heaviest in this share of its images. Otherwise it is background, such as `sky`."""
+_MIN_RELATIVE_SCORE = 0.45
+"""A token must have this share of the best score: a few good suggestions are better than many."""
+_MIN_LETTERS = 3
+
+
+def build_suggestions_request() -> dict[str, Any]:
+    """Build the request for a sample of documents with their tokens, and for the number of images with each token."""
+    return {
+        "size": _SAMPLE_DOCUMENTS,
+        "track_total_hits": True,
+        "query": build_random_query({"exists": {"field": TOP_TOKENS_FIELD}}),
+        "_source": ["tokens", TOP_TOKENS_FIELD],
+        "aggs": {"tokens": {"terms": {"field": TOP_TOKENS_FIELD, "size": _CANDIDATES}}},
+    }
+
+
+def parse_suggestions(response: Mapping[str, Any], muted: frozenset[str], stop_words: frozenset[str]) -> list[dict[str, Any]]:
+    """Parse the response of `build_suggestions_request` to tokens that are readable, frequent enough, specific and heavy."""
+    total = int(response["hits"]["total"]["value"])
+    buckets = (response.get("aggregations") or {}).get("tokens", {}).get("buckets", ())
+    counts = {str(bucket["key"]): int(bucket["doc_count"]) for bucket in buckets}
+    smallest, largest = max(_MIN_COUNT, _MIN_SHARE * total), max(_MIN_COUNT, _MAX_SHARE * total)
+    images: dict[str, dict[int, tuple[float, bool]]] = {}
+    for place, hit in enumerate(response["hits"]["hits"]):
+        for token, weight, leads in _list_weights(hit.get("_source") or {}):
+            images.setdefault(token, {})[place] = weight, leads
+    scores = {
+        token: _compute_score(images[token].values())
+        for token, count in counts.items()
+        if smallest <= count <= largest and token in images and token not in muted and is_readable(token, stop_words)
+    }
+    lowest = _MIN_RELATIVE_SCORE * max(scores.values(), default=0.0)
+    chosen: list[str] = []
+    for token in sorted(scores, key=lambda token: (-scores[token], token)):
+        if scores[token] <= lowest or len(chosen) == MAX_SUGGESTIONS:
+            break
+        if not any(_compute_overlap(images[token].keys(), images[other].keys()) > _MAX_OVERLAP for other in chosen):
+            chosen.append(token)
+    return [{"token": token, "count": counts[token]} for token in chosen]
+
+
+def is_readable(token: str, stop_words: frozenset[str]) -> bool:
+    """Check whether a token is a meaningful word: letters only, and no stop word."""
+    long_enough = len(token) >= _MIN_LETTERS or not token.isascii()  # a word of one ideograph is a word
+    return token.isalpha() and long_enough and is_content_token(token, stop_words)
+
+
+def _list_weights(source: Mapping[str, Any]) -> Iterator[tuple[str, float, bool]]:
+    """Yield the heaviest tokens of a document with their weight, and whether they lead."""
+    tokens, top = source.get("tokens"), source.get(TOP_TOKENS_FIELD)
+    if not isinstance(top, list):
+        return
+    heaviest = set(map(str, top))
+    for place, (token, weight) in enumerate(parse_token_vector(tokens)):
+        if token in heaviest:
+            yield token, weight, place < _LEADING_TOKENS
+
+
+def _compute_score(images: Collection[tuple[float, bool]]) -> float:
+    """Return the mean weight of a token in its images, less for few images; 0 if it rarely leads."""
+    leading = sum(leads for _, leads in images)
+    if leading < _MIN_LEADING_SHARE * len(images):
+        return 0.0
+    return sum(weight for weight, _ in images) / (len(images) + 1)
+
+
+def _compute_overlap(images: Set[int], others: Set[int]) -> float:
+    """Return the share of common images in the smaller of two sets."""
+    return len(images & others) / min(len(images), len(others))

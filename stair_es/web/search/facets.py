@@ -22,7 +22,6 @@ _FILE_FACETS = ("folder", "format", "taken_at", "modified_at", "bytes", "width",
 """Fields of stair-es with a facet, in the order of the page; the columns of the user are between them."""
 _FIXED_FACETS = (*_CONTENT_FACETS, *_FILE_FACETS)
 _NO_FACETS = (RESERVED_FIELDS - set(_FIXED_FACETS)) | {"caption", "name", "perceptual_hash"}
-_CONTINUATION_PREFIX = "##"
 _SPARE_TOKENS = 60
 """Number of tokens that may be hidden before the facet has fewer than `MAX_FACET_VALUES`."""
 _MAX_CATEGORIES = 12
@@ -70,11 +69,7 @@ def list_facet_fields(fields: Mapping[str, MappedField]) -> list[MappedField]:
 def list_facets(
     fields: Sequence[MappedField], profiles: Mapping[str, FieldProfile], conditions: Iterable[Condition]
 ) -> list[Facet]:
-    """List the facets of an index. Columns that are names rather than categories have one only if they have a condition.
-
-    Raises:
-        QueryError: If the field of a condition can't have its value.
-    """
+    """List the facets of an index. Columns that are names rather than categories have one only if they have a condition."""
     chosen: dict[str, list[Any]] = {}
     for condition in conditions:
         chosen.setdefault(condition.field, []).extend(condition.values)
@@ -104,9 +99,6 @@ def build_facets_request(
         facets: The facets.
         exclusive: Conditions that don't narrow the facet of their own field.
         fields: The fields of the index.
-
-    Raises:
-        QueryError: If a condition is invalid.
     """
     aggs: dict[str, Any] = {"indices": {"terms": {"field": "_index"}}}
     own = {condition.field for condition in exclusive}
@@ -147,11 +139,6 @@ def serialize_facets(
             serialized.append({"field": name, "label": make_label(name), "kind": facet.kind, **fields})
     total = matches["doc_count"] if matches else response["hits"]["total"]["value"]
     return {"total": int(total), "facets": serialized}
-
-
-def is_piece(token: str) -> bool:
-    """Check whether a token is a piece that continues a word."""
-    return token.startswith(_CONTINUATION_PREFIX) and len(token) > len(_CONTINUATION_PREFIX)
 
 
 def parse_bucket_value(mapped: MappedField, bucket: Mapping[str, Any]) -> Any:  # noqa: ANN401  JSON

@@ -19,8 +19,7 @@ from stair_es.search.diagnose import explain_no_hits
 from stair_es.search.dsl.filters import check_filters
 from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import encode_query_text
-from stair_es.search.ranking.added_scores import AddedScores
-from stair_es.search.ranking.duplicates import collect_pictures, is_same_picture
+from stair_es.search.ranking import AddedScores, collect_pictures, is_same_picture
 from stair_es.search.request import build_pagination
 from stair_es.search.results import parse_search_response
 from stair_es.sources.image.decode import decode_image
@@ -50,9 +49,9 @@ if TYPE_CHECKING:
     from stair_es.search.results import Hit, SearchResult, TokenContribution
     from stair_es.types import SparseVector
     from stair_es.web.hooks import ServerHooks
-    from stair_es.web.images.file_access import AllowedRoots
     from stair_es.web.index_state import IndexState
     from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
+    from stair_es.web.originals import AllowedRoots
 
 _THUMBNAIL_PX = 128
 _SEARCH_TIMEOUT = "8s"

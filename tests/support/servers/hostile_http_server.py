@@ -24,8 +24,8 @@ from stair_es.web.app import EncoderConfig, ServerConfig, create_app, create_enc
 from stair_es.web.auth import AccessPolicy
 from stair_es.web.encoding.batching import BatchLimits
 from stair_es.web.encoding.service import EncodingTarget
-from stair_es.web.images.file_access import AllowedRoots
 from stair_es.web.limits import ServerLimits
+from stair_es.web.originals import AllowedRoots
 from stair_es.web.server import bind_socket, create_server
 from support.messages import forward_messages
 

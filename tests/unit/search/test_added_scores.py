@@ -11,14 +11,14 @@ import pytest
 
 from stair_es.model.base import MatchThresholds
 from stair_es.search.query import SearchQuery
-from stair_es.search.ranking.added_scores import AddedScores
+from stair_es.search.ranking import AddedScores
 from stair_es.search.request import build_search_request
 from stair_es.search.results import SearchResult, parse_search_response
 from stair_es.types import SparseVector
+from stair_es.web.search.content_facts import build_suggestions_request
 from stair_es.web.search.facet_scales import build_profile_request
 from stair_es.web.search.params import SearchParams
 from stair_es.web.search.query import QueryPlan, build_page_request
-from stair_es.web.search.suggestions import build_suggestions_request
 
 DOCUMENTS = {"a": {"cat": 0.75, "dog": 0.5}, "b": {"cat": 0.5}, "c": {"dog": 0.625}, "d": {"cat": 0.25, "fur": 1.0}}
 QUERY = SearchQuery(

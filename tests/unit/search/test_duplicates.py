@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stair_es.search.query import EMPTY_VECTOR
-from stair_es.search.ranking.duplicates import MAX_BITS, MAX_EXTRA_REQUESTS, collect_pictures, fold_duplicates, is_same_picture
+from stair_es.search.ranking import MAX_BITS, MAX_EXTRA_REQUESTS, collect_pictures, fold_duplicates, is_same_picture
 from stair_es.search.results import Hit, SearchResult
 
 HASH = 0x0F1E2D3C4B5A6978

@@ -6,7 +6,7 @@ import pytest
 
 from stair_es.errors import QueryError
 from stair_es.search.options import SearchOptions, prune_vector
-from stair_es.search.ranking.rrf import fuse_reciprocal_ranks
+from stair_es.search.ranking import fuse_reciprocal_ranks
 from stair_es.types import SparseVector
 
 VECTOR = SparseVector.from_mapping({"dog": 5.0, "beach": 3.0, "sand": 1.5, "the": 0.5})

@@ -9,7 +9,7 @@ import pytest
 from stair_es.feature_names import escape_feature
 from stair_es.model.base import MatchThresholds
 from stair_es.search.query import SearchQuery, TokenGroup
-from stair_es.search.ranking.rrf import fuse_rankings
+from stair_es.search.ranking import fuse_rankings
 from stair_es.search.request import build_search_request
 from stair_es.search.results import explain_score, parse_search_response
 from stair_es.types import SparseVector

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from stair_es.errors import UsageError
-from stair_es.web.root_path import RootPathMiddleware, parse_root_path
+from stair_es.web.app import RootPathMiddleware, parse_root_path
 from stair_es.web.server import build_page_url
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.web.static_files import STATIC_DIR, PageFiles, load_page_files
+from stair_es.web.routes import STATIC_DIR, PageFiles, load_page_files
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_a_file_without_its_version_or_of_another_may_change(files: PageFiles) -
 
 def test_the_version_is_the_content(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: PageFiles) -> None:
     copy = shutil.copytree(STATIC_DIR, tmp_path / "static")
-    monkeypatch.setattr("stair_es.web.static_files.STATIC_DIR", copy)
+    monkeypatch.setattr("stair_es.web.routes.STATIC_DIR", copy)
     assert load_page_files().version == files.version
     (copy / "api.js").write_text("// changed")
     assert load_page_files().version != files.version

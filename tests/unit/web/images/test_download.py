@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from stair_es.sources.io.uris import to_file_uri
-from stair_es.web.images.download import DownloadResponse, build_content_disposition, build_file_name, open_download
-from stair_es.web.images.file_access import AllowedRoots
 from stair_es.web.limits import ServerLimits
+from stair_es.web.originals import AllowedRoots, DownloadResponse, build_content_disposition, build_file_name, open_download
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from stair_es.errors import UsageError
 from stair_es.sources.io.uris import to_file_uri
-from stair_es.web.images.file_access import AllowedRoots, open_beneath
+from stair_es.web.originals import AllowedRoots, open_beneath
 
 MAX_BYTES = 1000
 

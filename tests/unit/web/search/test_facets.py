@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from stair_es.errors import QueryError
+from stair_es.model.vocabularies.readable import is_piece
 from stair_es.search.dsl.mapped_fields import MappedField, list_mapped_fields
 from stair_es.web.search.facet_scales import (
     MAX_BUCKETS,
@@ -22,7 +23,6 @@ from stair_es.web.search.facets import (
     MAX_FACETS,
     Facet,
     build_facets_request,
-    is_piece,
     list_facet_fields,
     list_facets,
     make_label,

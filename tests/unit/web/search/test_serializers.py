@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from stair_es.inspection.stored_document import parse_stored_image
+from stair_es.model.vocabularies.readable import is_piece
 from stair_es.search.results import parse_hit
 from stair_es.types import SparseVector
 from stair_es.web.search import serializers
-from stair_es.web.search.facets import is_piece
 
 HOSTILE = "</script><script>alert(1)</script>\u2028\ud800"
 

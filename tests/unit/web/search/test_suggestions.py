@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stair_es.web.search.suggestions import MAX_SUGGESTIONS, build_suggestions_request, parse_suggestions
+from stair_es.web.search.content_facts import MAX_SUGGESTIONS, build_suggestions_request, parse_suggestions
 
 STOP_WORDS = frozenset({"the"})
 

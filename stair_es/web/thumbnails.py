@@ -1,23 +1,33 @@
-"""Thumbnails, from the documents or else rendered from originals below an allowed folder, and originals."""
+"""Images for the page: thumbnails and originals, decoded and encoded again, so that no untrusted bytes are served."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import hashlib
+import io
+import threading
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from cachetools import TTLCache
+from PIL import Image
 
 from stair_es.config.defaults import THUMBNAIL_PX
 from stair_es.errors import DecodeError
 from stair_es.inspection.stored_document import get_stored_fields, parse_thumbnail
-from stair_es.sources.image.decode import DecodeLimits
+from stair_es.sources.image.bombs import check_decompression_bomb
+from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.sources.image.pillow import open_image
+from stair_es.types import ImageSpec
 from stair_es.web.errors import build_not_found
-from stair_es.web.images.download import Download, open_download
-from stair_es.web.images.render import ImageCache, RenderedImage, render_image
+from stair_es.web.originals import Download, open_download
 from stair_es.web.search.serializers import LARGE_THUMBNAIL_PX
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.web.hooks import ServerHooks
-    from stair_es.web.images.file_access import AllowedRoots
     from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
+    from stair_es.web.originals import AllowedRoots
 
 DRAWN_THUMBNAIL_PX = THUMBNAIL_PX
 """Longer side of the thumbnails that are sent, in pixels; smaller ones stay as they are."""
@@ -54,10 +64,6 @@ class ThumbnailService:
 
         Returns:
             The thumbnail, and whether it has that version, so that it never changes.
-
-        Raises:
-            RequestRejected: If there is none.
-            ClusterError: If the request to the cluster fails.
         """
         cached = self.cache.get((id_, version, large)) if version else None
         self._hooks.count_thumbnail(cached=cached is not None)
@@ -77,23 +83,13 @@ class ThumbnailService:
         return image, bool(version) and version == fingerprint
 
     def get_original(self, id_: str) -> RenderedImage:
-        """Get the original of an image, rendered for the page.
-
-        Raises:
-            RequestRejected: If there is none.
-            ClusterError: If the request to the cluster fails.
-        """
+        """Get the original of an image, rendered for the page."""
         if not self._roots:
             raise build_not_found(id_)
         return self._render_original(id_, self._fetch_fields(id_).get("uri"), ORIGINAL_PX)
 
     def open_original(self, id_: str) -> Download:
-        """Open the file of an image for a download.
-
-        Raises:
-            RequestRejected: If there is none.
-            ClusterError: If the request to the cluster fails.
-        """
+        """Open the file of an image for a download."""
         uri = self._fetch_fields(id_).get("uri") if self._roots else None
         if isinstance(uri, str):
             with self._limiter():
@@ -132,3 +128,77 @@ class ThumbnailService:
         if source is None:
             raise build_not_found(id_)
         return source
+
+
+ImageFormat = Literal["WEBP", "JPEG"]
+_ENTRY_OVERHEAD_BYTES = 200
+"""Approximate size of a cache entry in addition to its data, in bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderedImage:
+    """An encoded image, ready to be served."""
+
+    content_type: str
+    data: bytes
+    etag: str
+
+
+def render_image(data: bytes, side_px: int, image_format: ImageFormat, limits: DecodeLimits) -> RenderedImage:
+    """Render the upright image in `data`, without metadata."""
+    check_decompression_bomb(data, limits.max_pixels)
+    side_px = min(side_px, _read_longer_side(data, limits) or side_px)
+    decoded = decode_image(data, ImageSpec(size_px=side_px), limits)
+    left, upper, right, lower = decoded.box
+    buffer = io.BytesIO()
+    image = Image.fromarray(decoded.pixels_HWC[upper:lower, left:right])
+    if image_format == "JPEG":
+        image.save(buffer, "JPEG", quality=85, optimize=False, progressive=True)
+    else:
+        image.save(buffer, "WEBP", quality=80, method=2)
+    encoded = buffer.getvalue()
+    return RenderedImage(
+        content_type=f"image/{image_format.lower()}", data=encoded, etag=f'"{hashlib.sha256(encoded).hexdigest()[:32]}"'
+    )
+
+
+def _read_longer_side(data: bytes, limits: DecodeLimits) -> int:
+    """Read the longer side from the file header; 0 if that fails, which `decode` reports better."""
+    try:
+        with open_image(data, limits.max_pixels) as image:
+            return max(image.size)
+    except Exception:  # noqa: BLE001  decoders raise anything on hostile bytes
+        return 0
+
+
+class ImageCache:
+    """LRU cache of rendered images with a limit in bytes. Thread safe."""
+
+    def __init__(self, max_bytes: int, ttl_s: float = 600.0) -> None:
+        """Create an empty cache.
+
+        Args:
+            max_bytes: The maximum size, in bytes.
+            ttl_s: The time to live, in seconds: an image that was removed from the index is shown that long.
+        """
+        self._images: TTLCache[Hashable, RenderedImage] = TTLCache(
+            max_bytes, ttl=ttl_s, getsizeof=lambda image: len(image.data) + _ENTRY_OVERHEAD_BYTES
+        )
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> RenderedImage | None:
+        """Get an image; None if it is not cached."""
+        with self._lock:
+            return self._images.get(key)
+
+    def put(self, key: Hashable, image: RenderedImage) -> RenderedImage:
+        """Put an image into the cache, unless it is larger than the cache; return it."""
+        with self._lock:
+            if len(image.data) + _ENTRY_OVERHEAD_BYTES <= self._images.maxsize:
+                self._images[key] = image
+        return image
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the cached images, in bytes."""
+        return int(self._images.currsize)

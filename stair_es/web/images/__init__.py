@@ -1,1 +1,0 @@
-"""Images for the page: allowed files, rendering."""
