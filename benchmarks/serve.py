@@ -48,14 +48,15 @@ from stair_es.model.stair_mini.plugin import KIND
 from stair_es.search.dsl.mapped_fields import MappedField
 from stair_es.search.index_info import fetch_index_info
 from stair_es.search.query import SearchQuery
+from stair_es.search.request import build_search_request
 from stair_es.types import SparseVector
 from stair_es.web.search.facet_scales import build_profile_request, parse_profiles
 from stair_es.web.search.facets import Facet, build_facets_request, list_facet_fields, list_facets
-from stair_es.web.search.params import DEFAULT_K, SearchParams
-from stair_es.web.search.query import QueryPlan, build_page_request
+from stair_es.web.search.params import DEFAULT_K
+from stair_es.web.search.query import HIT_FIELDS
 
 LOADS = 3
-INDEX, WAY = "serve-bench", QueryPlan(query_type="rank_features", max_clauses=1024)
+INDEX = "serve-bench"
 CONNECTIONS = 6
 """Connections that browsers open to one host."""
 SLIDING_S = 10.0
@@ -103,7 +104,9 @@ def build_search_pairs(texts: Sequence[str], encoder: Encoder, node: str, url: s
     facets, fields = list_page_facets(node)
     pairs: list[tuple[Call, Call]] = []
     for text in texts:
-        body = build_page_request(SearchQuery(vector=encoder.encode_texts([text])[0]), SearchParams(), WAY).body
+        query = SearchQuery(vector=encoder.encode_texts([text])[0])
+        request = build_search_request(query, "rank_features", max_clauses=1024, k=DEFAULT_K)
+        body = {**request.body, "_source": HIT_FIELDS}
         raw = json.dumps(build_facets_request(body["query"], facets, (), fields) if route == "facets" else body).encode()
         pairs.append(
             (

@@ -127,8 +127,8 @@ def _load_target(model: str, fit: ResizeMode | None, backend: Backend, text_towe
 
 def _follow_index(cluster: Cluster, index: str, load_encoder: Callable[[IndexInfo], Encoder]) -> Callable[[], EncodingTarget]:
     """Return a function that returns the target for an index as it is now."""
+    from stair_es.search.index_cache import create_state_cache
     from stair_es.web.encoding.service import follow_index
-    from stair_es.web.index_state import create_state_cache
 
     return follow_index(create_state_cache(cluster, index, load_encoder))
 

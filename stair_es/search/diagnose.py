@@ -1,9 +1,9 @@
-"""Explain the rank of a document, and why a search finds nothing."""
+"""Explain the rank of a document."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from stair_es.errors import QueryError
 from stair_es.feature_names import unescape_feature
 from stair_es.search.options import SearchOptions, prune_vector
-from stair_es.search.query import SearchQuery
+from stair_es.search.query import SearchQuery, join_pieces
 from stair_es.search.request import quantize_weight
 from stair_es.search.results import TokenContribution, build_document_filter, explain_score
 from stair_es.types import SparseVector
@@ -100,26 +100,6 @@ def explain_rank(
     )
 
 
-def explain_no_hits(query: SearchQuery, count: Callable[[SearchQuery], int]) -> str:
-    """Explain an empty result by the required words; empty if they are not the reason.
-
-    Args:
-        query: The query that finds nothing.
-        count: Counts the documents that match a query.
-
-    Raises:
-        ClusterError: As for `Searcher.search`.
-    """
-    bare = replace(query, excluded=(), filters=(), min_score=None)
-    if not query.required or count(bare):
-        return ""
-    counts = {tuple(group): count(replace(bare, required=[group])) for group in query.required}
-    missing = [f"+{_join_group(group)}" for group, found in counts.items() if not found]
-    if missing:
-        return f"no image has {' or '.join(missing)}"
-    return "no image has all of " + ", ".join(f"+{_join_group(group)} ({found:,})" for group, found in counts.items())
-
-
 def _explain_no_match(common: bool, pruned: Sequence[TokenContribution]) -> str:
     """Explain why a document that fails no condition is not found."""
     if common:
@@ -163,15 +143,11 @@ def list_failed_tokens(query: SearchQuery, tokens: Mapping[str, float]) -> list[
     present = [group for group in query.excluded if has_tokens(group)]
     return [
         *(
-            f"it lacks the required word {_join_group(group)}{at_least} (weight {_get_lowest_weight(group, weights):g})"
+            f"it lacks the required word {join_pieces(group)}{at_least} (weight {_get_lowest_weight(group, weights):g})"
             for group in missing
         ),
-        *(f"it has the excluded word {_join_group(group)} (weight {_get_lowest_weight(group, weights):g})" for group in present),
+        *(f"it has the excluded word {join_pieces(group)} (weight {_get_lowest_weight(group, weights):g})" for group in present),
     ]
-
-
-def _join_group(group: Sequence[str]) -> str:
-    return "".join(piece.removeprefix("##") for piece in group)
 
 
 def _get_lowest_weight(group: Sequence[str], weights: Mapping[str, Any]) -> float:

@@ -1,4 +1,4 @@
-"""Cache of what a search must know of its index, and the repetition of a search after the alias has moved. Thread safe."""
+"""Cache index metadata, and repeat a search if the alias has moved. Thread safe."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from stair_es.cluster.client.capabilities import get_cluster_info
-from stair_es.errors import ClusterError, ClusterUnreachable, QueryError, StairError
+from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch, IndexNotFound, QueryError, StairError
+from stair_es.search.dsl.select import select_query_type
 from stair_es.search.index_info import IndexInfo, fetch_index_info
+from stair_es.search.request import QueryPlan
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.capabilities import ClusterInfo
     from stair_es.cluster.client.cluster import Cluster
+    from stair_es.model.base import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,21 +30,60 @@ class SearchTarget:
     cluster_info: ClusterInfo
     info: IndexInfo
 
+    @cached_property
+    def plan(self) -> QueryPlan:
+        """The default query type, and the limits."""
+        return QueryPlan(
+            query_type=select_query_type(self.cluster_info, self.info.common_fields, frozenset),
+            max_clauses=self.cluster_info.max_clauses,
+            sortable=self.info.sortable,
+        )
 
+
+@dataclass(frozen=True, kw_only=True)
+class IndexState(SearchTarget):
+    """The target of a search, with the encoder of its model."""
+
+    encoder: Encoder
+
+
+STATE_MAX_AGE_S = 5.0
+"""Maximum age of an `IndexState`, in seconds; a response from an unknown index refreshes it immediately."""
 TargetT = TypeVar("TargetT", bound=SearchTarget)
 _ResultT = TypeVar("_ResultT")
 
 
 def fetch_search_target(cluster: Cluster, index: str, previous: SearchTarget | None) -> SearchTarget:
-    """Fetch the target of a search, but the cluster info only once.
-
-    Raises:
-        QueryError: If the index doesn't exist.
-        IndexMismatch: If it was not written by stair-es, or the name resolves to indices of several models.
-        ClusterError: If the request fails.
-    """
+    """Fetch the target of a search, but the cluster info only once."""
     cluster_info = previous.cluster_info if previous else get_cluster_info(cluster)
     return SearchTarget(cluster_info=cluster_info, info=fetch_index_info(cluster, index))
+
+
+def create_state_cache(cluster: Cluster, index: str, load_encoder: Callable[[IndexInfo], Encoder]) -> IndexCache[IndexState]:
+    """Create an empty cache of the state of an index.
+
+    `get` and `refresh` raise IndexNotFound if the index doesn't exist, IndexMismatch if it was not written by stair-es, or by
+    another model than the requested one, and ModelError if its model can't be loaded here.
+    """
+
+    def fetch_state(previous: IndexState | None) -> IndexState:
+        try:
+            target = fetch_search_target(cluster, index, previous)
+        except QueryError as error:
+            raise IndexNotFound(error.message, error.remedy) from None
+        if previous is not None and previous.info == target.info:
+            return previous
+        same = previous is not None and previous.info.model == target.info.model
+        encoder = previous.encoder if previous is not None and same else load_encoder(target.info)
+        try:
+            target.info.check_model(encoder.model_id)
+        except QueryError as error:
+            raise IndexMismatch(error.message, error.remedy) from None
+        state = IndexState(cluster_info=target.cluster_info, info=target.info, encoder=encoder)
+        _ = state.plan  # an index that can't be searched isn't a state
+        return state
+
+    return IndexCache(fetch_state, STATE_MAX_AGE_S)
 
 
 class IndexCache(Generic[TargetT]):
@@ -60,22 +103,14 @@ class IndexCache(Generic[TargetT]):
         self._failed: tuple[float, StairError] | None = None
 
     def get(self) -> TargetT:
-        """Get the target, at most about `max_age_s` old.
-
-        Raises:
-            StairError: If it can't be fetched.
-        """
+        """Get the target, at most about `max_age_s` old."""
         target = self._target
         if target is not None and time.monotonic() - self._checked_s <= self._max_age_s:
             return target
         return self._refresh_locked(target, wait=target is None)
 
     def refresh(self, stale: TargetT) -> TargetT:
-        """Refresh the target; return `stale` if nothing has changed.
-
-        Raises:
-            StairError: If it can't be fetched.
-        """
+        """Refresh the target; return `stale` if nothing has changed."""
         return self._refresh_locked(stale, wait=True)
 
     def search_with_refresh(self, search: Callable[[TargetT], tuple[_ResultT, AbstractSet[str] | None]]) -> _ResultT:
@@ -84,9 +119,6 @@ class IndexCache(Generic[TargetT]):
         Args:
             search: Searches a target. Returns the result and the indices of its hits, or None if they are unknown. Without
                 hits, the tokens may be those of another model.
-
-        Raises:
-            StairError: If the search fails on the current target, or that can't be fetched.
         """
         target = self.get()
         try:

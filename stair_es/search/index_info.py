@@ -65,11 +65,7 @@ class IndexInfo:
 
     @cached_property
     def common_fields(self) -> IndexFields:
-        """The searchable fields, which must be the same in all indices.
-
-        Raises:
-            IndexMismatch: If they differ.
-        """
+        """The searchable fields, which must be the same in all indices."""
         if len(set(self.fields.values())) > 1:
             found = ", ".join(f"{name}: {fields.tokens}" for name, fields in sorted(self.fields.items()))
             raise IndexMismatch(
@@ -91,11 +87,7 @@ class IndexInfo:
         )
 
     def check_caption_field(self, query: SearchQuery) -> None:
-        """Check that the caption field exists; the engine would silently find nothing.
-
-        Raises:
-            QueryError: If it doesn't exist.
-        """
+        """Check that the caption field exists; the engine would silently find nothing."""
         if query.caption.strip() and query.caption_field.partition(".")[0] not in self.field_names:
             raise QueryError(
                 f"no index that the name resolves to has the field {query.caption_field!r}",
@@ -103,11 +95,7 @@ class IndexInfo:
             )
 
     def check_filter_fields(self, clauses: Iterable[Mapping[str, Any]]) -> None:
-        """Check that the fields of the filters exist; the engine would silently find nothing.
-
-        Raises:
-            QueryError: If one doesn't exist.
-        """
+        """Check that the fields of the filters exist; the engine would silently find nothing."""
         for reference in _list_filter_fields(clauses):
             root = reference.name.partition(".")[0]
             if self.field_names and root not in self.field_names and not root.startswith("_"):
@@ -132,11 +120,7 @@ class IndexInfo:
         ]
 
     def check_model(self, model_id: str) -> None:
-        """Check that vectors of a model can be compared with those in the index.
-
-        Raises:
-            QueryError: If they can't.
-        """
+        """Check that vectors of a model can be compared with those in the index."""
         if self.model == model_id:
             return
         name = shlex.quote(self.model_name)  # the name of a folder can contain spaces

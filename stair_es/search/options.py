@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from stair_es.errors import QueryError
 from stair_es.search.dsl.select import QueryType
+from stair_es.search.request import ClauseBuilder
 from stair_es.types import SparseVector
 
 FusionMethod: TypeAlias = Literal["sum", "rrf"]
@@ -27,6 +28,8 @@ class SearchOptions:
     """Number of hits of each ranking that are fused."""
     search_pipeline: str | None = None
     """A search pipeline of the cluster (OpenSearch 2.8)."""
+    build_clause: ClauseBuilder | None = None
+    """Builds the clause that scores documents, instead of the dot product: then there are no weak matches."""
     explain_engine: bool = False
     """Whether the engine explains the contribution of each token as well."""
     fold_duplicates: bool = False
@@ -34,11 +37,7 @@ class SearchOptions:
     There are fewer than `k` hits if a search without pages (rank fusion, a search pipeline) finds copies."""
 
     def __post_init__(self) -> None:
-        """Check the weight mass.
-
-        Raises:
-            QueryError: If `weight_mass` is not within (0, 1].
-        """
+        """Check the weight mass."""
         check_weight_mass(self.weight_mass)
 
 
@@ -51,11 +50,7 @@ class PrunedVector:
 
 
 def check_weight_mass(weight_mass: float | None) -> None:
-    """Check that a weight mass is within (0, 1].
-
-    Raises:
-        QueryError: If it is not.
-    """
+    """Check that a weight mass is within (0, 1]."""
     if weight_mass is not None and not 0 < weight_mass <= 1:
         raise QueryError(f"the weight mass must be above 0 and at most 1, got {weight_mass:g}", "0.9 keeps nine tenths.")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature
+from stair_es.model.vocabularies.readable import CONTINUATION_PREFIX
 from stair_es.search.dsl.filters import check_filters
 from stair_es.search.dsl.weights import HEAVY_SCORE, MAX_WEIGHT, check_unicode
 from stair_es.types import SparseVector
@@ -22,6 +23,18 @@ EMPTY_VECTOR = SparseVector((), ())
 
 TokenGroup = tuple[str, ...]
 """The tokens of one word: several if the vocabulary only has pieces of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryToken:
+    """A token of a query."""
+
+    token: str
+    weight: float
+    """Weight without the factor."""
+    factor: float = 1.0
+    added: bool = False
+    """Whether it is in the query only because of its factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +65,8 @@ class SearchQuery:
     """
 
     vector: SparseVector = EMPTY_VECTOR
+    tokens: Sequence[QueryToken] = ()
+    """What the vector was built from, heaviest first, including the tokens with a factor of 0; empty if that isn't known."""
     required: Sequence[TokenGroup] = ()
     """Words that a document must have: all tokens of each."""
     excluded: Sequence[TokenGroup] = ()
@@ -78,11 +93,7 @@ class SearchQuery:
     """Factor of the scores in the cluster, a power of two: `amplify` chooses it, and results are divided by it."""
 
     def __post_init__(self) -> None:
-        """Check that the query is not empty and can be sent.
-
-        Raises:
-            QueryError: If it is empty, or a number, a text or a filter is invalid.
-        """
+        """Check that the query is not empty and can be sent."""
         if not len(self.vector) and not self.caption.strip():
             raise QueryError("the query is empty: it has no token with a weight", "Try other words.")
         for name, value in (
@@ -145,3 +156,20 @@ class SearchQuery:
             raise QueryError("the name of the caption field is empty")
         check_unicode(self.caption)
         check_unicode(self.caption_field)
+
+
+def explain_no_hits(query: SearchQuery, count: Callable[[SearchQuery], int]) -> str:
+    """Explain an empty result by the required words; empty if they are not the reason. `count` counts the matches of a query."""
+    bare = replace(query, excluded=(), filters=(), min_score=None)
+    if not query.required or count(bare):
+        return ""
+    counts = {tuple(group): count(replace(bare, required=[group])) for group in query.required}
+    missing = [f"+{join_pieces(group)}" for group, found in counts.items() if not found]
+    if missing:
+        return f"no image has {' or '.join(missing)}"
+    return "no image has all of " + ", ".join(f"+{join_pieces(group)} ({found:,})" for group, found in counts.items())
+
+
+def join_pieces(group: TokenGroup) -> str:
+    """Return the word of a group of tokens."""
+    return "".join(token.removeprefix(CONTINUATION_PREFIX) for token in group)

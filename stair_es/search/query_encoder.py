@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from stair_es.model.vocabularies.stop_words import list_content_words
 from stair_es.model.vocabularies.unknown_words import find_unknown_words, has_known_word, suggest_words
 from stair_es.search.dsl.filters import parse_filter
 from stair_es.search.dsl.weights import check_unicode
-from stair_es.search.query import EMPTY_VECTOR, SearchQuery, TokenGroup
+from stair_es.search.query import QueryToken, SearchQuery, TokenGroup
 from stair_es.search.query_parser import ParsedQuery, list_operator_remarks, parse_query
 from stair_es.sources.base import ReadLimits
 from stair_es.sources.http.locator import UrlLocator
@@ -29,6 +30,7 @@ from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
     from stair_es.model.base import Encoder
+    from stair_es.token_policy import TokenPolicy
 
 
 MAX_READ_CHARS = 2048
@@ -45,8 +47,10 @@ class QueryInputs:
     """Further texts, without operators."""
     images: Sequence[Path | str] = ()
     """Image files by path; a string can also be an http(s) URL, which is fetched under the limits of `ReadLimits.url_policy`."""
+    vectors: Sequence[SparseVector] = ()
+    """Vectors of images: of documents, or encoded before."""
     weights: Sequence[float] = ()
-    """One weight per input: `query_string` (if any), then `texts`, then `images`; 1 each if empty. A negative one subtracts."""
+    """One weight per input: `query_string` (if any), `texts`, `images`, `vectors`; 1 each if empty. A negative one subtracts."""
     literal: bool = False
     """Whether `query_string` is plain text, without operators."""
     required: Sequence[str] = ()
@@ -54,6 +58,8 @@ class QueryInputs:
     boosts: Mapping[str, float] = field(default_factory=dict)
     muted: AbstractSet[str] = frozenset()
     """Words whose tokens are removed from the query."""
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """Token or word -> factor of its weight, 0 to mute it; a token that the query lacks gets the factor as its weight."""
     min_weight: float = 0.0
     """Minimum weight for a token to count as present, for `required` and `excluded`."""
     filters: Sequence[str | Mapping[str, Any]] = ()
@@ -65,70 +71,137 @@ class QueryInputs:
     min_score: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that sequences are not strings, whose letters would be taken for words.
-
-        Raises:
-            QueryError: If one is a string.
-        """
+        """Check that sequences are not strings, whose letters would be taken for words."""
         for name in ("texts", "images", "required", "excluded", "muted", "filters"):
             if isinstance(getattr(self, name), str):
                 raise QueryError(f"`{name}` must be a list, got the string {getattr(self, name)!r}", "Put it into a list.")
 
+    @cached_property
+    def parsed(self) -> ParsedQuery:
+        """The query string, parsed."""
+        return ParsedQuery(text=self.query_string.strip()) if self.literal else parse_query(self.query_string)
 
-def build_search_query(encoder: Encoder, inputs: QueryInputs, read_limits: ReadLimits | None = None) -> SearchQuery:
+    @property
+    def required_words(self) -> tuple[str, ...]:
+        """The required words of the query string and `required`, each once."""
+        return tuple(dict.fromkeys((*self.parsed.required, *self.required)))
+
+    @property
+    def excluded_words(self) -> tuple[str, ...]:
+        """The excluded words of the query string and `excluded`, each once."""
+        return tuple(dict.fromkeys((*self.parsed.excluded, *self.excluded)))
+
+
+def build_search_query(
+    encoder: Encoder,
+    inputs: QueryInputs,
+    read_limits: ReadLimits | None = None,
+    *,
+    policy: TokenPolicy | None = None,
+    encode_text: Callable[[Encoder, str], SparseVector] | None = None,
+) -> SearchQuery:
     """Build the search query of query inputs.
+
+    Args:
+        encoder: The encoder of the index.
+        inputs: The query inputs.
+        read_limits: Limits for reading images.
+        policy: The token policy of the index, if boosts and factors are for its tokens. By default they are for those of the
+            model, and `Searcher` rewrites the query.
+        encode_text: Encodes a text instead of `encode_query_text`, for example with a cache.
 
     Raises:
         QueryError: If the query is empty, the model knows none of its tokens, or inputs contradict each other.
         DecodeError: If an image can't be read; the message names it.
         MissingExtra: If an image is at a URL and the HTTP library is not installed.
     """
-    parsed = ParsedQuery(text=inputs.query_string.strip()) if inputs.literal else parse_query(inputs.query_string)
-    texts = [text for text in (parsed.text, *inputs.texts) if text.strip()]
-    vectors = [encode_query_text(encoder, text) for text in texts]
+    texts = [text for text in (inputs.parsed.text, *inputs.texts) if text.strip()]
+    vectors = [(encode_text or encode_query_text)(encoder, text) for text in texts]
     vectors += [_encode_known_image(encoder, image, read_limits) for image in inputs.images]
-    required, excluded = (*parsed.required, *inputs.required), (*parsed.excluded, *inputs.excluded)
-    if not vectors and not inputs.caption.strip():
-        problem = "only excludes words" if excluded else "is empty"
-        raise QueryError(f"the query {problem}", 'Add what to search for: "beach -people".')
-    if inputs.min_weight and not (required or excluded):
-        raise QueryError(
-            "`min_weight` applies to required and excluded words, but the query has none", "Add +word or -word, or use min_score."
-        )
-    vector = EMPTY_VECTOR
-    if vectors:
-        vector = combine_vectors(zip(vectors, _resolve_weights(inputs.weights, len(vectors)), strict=True))
-        factors = {**parsed.boosts, **inputs.boosts}
-        vector = boost_tokens(
-            vector, {token: factor for word, factor in factors.items() for token in resolve_tokens(encoder, word)}
-        )
-        vector = mute_tokens(vector, {token for word in inputs.muted for token in resolve_tokens(encoder, word)})
+    vectors += inputs.vectors
+    if policy is not None:
+        vectors = list(map(policy.rewrite_query, vectors))
+    _check_inputs(inputs, has_vector=bool(vectors or inputs.factors))
+    resolve = partial(resolve_tokens, encoder, policy=policy)
+    tokens = _weight_tokens(inputs, vectors, resolve)
+    has_images = bool(inputs.images or inputs.vectors)
     return SearchQuery(
-        vector=vector,
-        required=[resolve_tokens(encoder, word) for word in required],
-        excluded=[resolve_tokens(encoder, word) for word in excluded],
+        vector=_multiply_factors(tokens),
+        tokens=tokens,
+        required=[resolve(word) for word in inputs.required_words],
+        excluded=[resolve(word) for word in inputs.excluded_words],
         min_weight=inputs.min_weight,
         filters=[parse_filter(item) if isinstance(item, str) else item for item in inputs.filters],
         caption=inputs.caption,
         caption_weight=inputs.caption_weight,
         caption_field=inputs.caption_field,
         min_score=inputs.min_score,
-        match_thresholds=choose_match_thresholds(encoder, texts, has_images=bool(inputs.images)),
-        named_words=[] if inputs.images else list_named_words(encoder, texts),
+        match_thresholds=choose_match_thresholds(encoder, texts, has_images=has_images),
+        named_words=[] if has_images else list_named_words(encoder, texts, policy),
         unknown_words=[word for text in texts for word in find_unknown_words(encoder, text)],
         remarks=[] if inputs.literal else list_operator_remarks(inputs.query_string),
     )
 
 
+def _check_inputs(inputs: QueryInputs, *, has_vector: bool) -> None:
+    if not has_vector and not inputs.caption.strip():
+        problem = "only excludes words" if inputs.excluded_words else "is empty"
+        raise QueryError(f"the query {problem}", 'Add what to search for: words, an image, or both ("beach -people").')
+    if inputs.min_weight and not (inputs.required_words or inputs.excluded_words):
+        raise QueryError(
+            "`min_weight` applies to required and excluded words, but the query has none", "Add +word or -word, or use min_score."
+        )
+
+
+def _weight_tokens(
+    inputs: QueryInputs, vectors: Sequence[SparseVector], resolve: Callable[[str], TokenGroup]
+) -> tuple[QueryToken, ...]:
+    """Combine vectors to the tokens of the query, heaviest first, and set their factors."""
+    tokens: dict[str, QueryToken] = {}
+    if vectors:
+        combined = combine_vectors(zip(vectors, _resolve_weights(inputs.weights, len(vectors)), strict=True))
+        words = {**inputs.parsed.boosts, **inputs.boosts}
+        boosts = {token: boost for word, boost in words.items() for token in resolve(word)}
+        muted = {token for word in inputs.muted for token in resolve(word)}
+        missing = [token for token in boosts if token not in combined.tokens]
+        if missing:
+            raise QueryError(
+                f"the query has no token {', '.join(map(repr, missing))} to boost",
+                f"Its tokens are: {', '.join(combined.tokens)}.",
+            )
+        for token, weight in combined:
+            boost = boosts.get(token, 1.0)
+            factor = float(boost != 0 and token not in muted)
+            tokens[token] = QueryToken(token=token, weight=weight * (boost or 1.0), factor=factor)
+    _set_factors(tokens, inputs.factors, resolve)
+    return tuple(sorted(tokens.values(), key=lambda token: (-token.weight, token.token)))
+
+
+def _set_factors(tokens: dict[str, QueryToken], factors: Mapping[str, float], resolve: Callable[[str], TokenGroup]) -> None:
+    """Set the factors of tokens, and add tokens that are missing. The factor of a token precedes that of its word."""
+    found = frozenset(tokens)
+    for name, factor in factors.items():
+        for token in (name,) if name in found else resolve(name):
+            if token in found and (token == name or token not in factors):
+                tokens[token] = replace(tokens[token], factor=factor)
+            elif token not in found:
+                tokens[token] = QueryToken(token=token, weight=1.0, factor=factor, added=True)
+
+
+def _multiply_factors(tokens: Sequence[QueryToken]) -> SparseVector:
+    weights = {token.token: token.weight * token.factor for token in tokens}
+    if not all(map(math.isfinite, weights.values())):
+        raise QueryError("a boost makes a weight too large", "Use a smaller boost.")
+    vector = SparseVector.from_pairs(pair for pair in weights.items() if pair[1] > 0)
+    if tokens and not len(vector):
+        raise QueryError("all tokens of the query are muted", "Keep at least one of them.")
+    return vector
+
+
 def choose_match_thresholds(encoder: Encoder, texts: Sequence[str], *, has_images: bool) -> MatchThresholds | None:
     """Choose the thresholds of weak matches; None if the model has none.
 
-    If the texts have no known word and there is no image, only a cosine of 1 is a match: hits of their pieces are guesses.
-
-    Args:
-        encoder: The encoder of the query.
-        texts: The texts of the query.
-        has_images: Whether images are part of the query.
+    If the texts have no known word and there is no image, every hit is weak, since hits of word pieces are only guesses.
     """
     thresholds = encoder.match_thresholds
     if thresholds is None:
@@ -140,18 +213,25 @@ def choose_match_thresholds(encoder: Encoder, texts: Sequence[str], *, has_image
     return replace(thresholds, weak_cosine=1.0)
 
 
-def list_named_words(encoder: Encoder, texts: Sequence[str]) -> list[TokenGroup]:
+def list_named_words(encoder: Encoder, texts: Sequence[str], policy: TokenPolicy | None = None) -> list[TokenGroup]:
     """List the words of texts as tokens, without stop words; none if the model has no token for one of them."""
     words = [encoder.tokenize_word(word) for text in texts for word in list_content_words(text)]
-    return words if all(words) else []
+    if not all(words):
+        return []
+    return words if policy is None else list(map(policy.replace_tokens, words))
 
 
-def resolve_tokens(encoder: Encoder, word: str) -> TokenGroup:
-    """Return the tokens of a word in the vocabulary of the model.
+def resolve_tokens(encoder: Encoder, word: str, policy: TokenPolicy | None = None) -> TokenGroup:
+    """Return the tokens of a word in an index of the model, with a token policy if it has one.
+
+    These are the tokens of the vocabulary; the word itself if the policy writes it.
 
     Raises:
         QueryError: If the word has no token.
     """
+    if policy is not None:
+        is_written = word in policy.replacements.values()  # perhaps not in the vocabulary of the model
+        return (word,) if is_written else policy.replace_tokens(resolve_tokens(encoder, word))
     check_unicode(word)
     tokens = encoder.tokenize_word(word)
     if not tokens:
@@ -225,39 +305,6 @@ def combine_vectors(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector
     if not len(combined):
         raise QueryError("the inputs cancel each other out: no token is left", "Give one of them a larger weight.")
     return combined
-
-
-def boost_tokens(vector: SparseVector, factors: Mapping[str, float]) -> SparseVector:
-    """Boost tokens by a factor each; a factor of 0 removes a token.
-
-    Raises:
-        QueryError: If the vector lacks one of the tokens, a weight becomes too large, or no token is left.
-    """
-    missing = [token for token in factors if token not in vector.tokens]
-    if missing:
-        raise QueryError(
-            f"the query has no token {', '.join(map(repr, missing))} to boost", f"Its tokens are: {', '.join(vector.tokens)}."
-        )
-    boosted = [(token, weight * factors.get(token, 1.0)) for token, weight in vector]
-    if not all(math.isfinite(weight) for _, weight in boosted):
-        raise QueryError("a boost makes a weight too large", "Use a smaller boost.")
-    return _require_tokens((pair for pair in boosted if pair[1] > 0), "a boost of 0 removes all tokens of the query")
-
-
-def mute_tokens(vector: SparseVector, tokens: AbstractSet[str]) -> SparseVector:
-    """Remove tokens from a vector; tokens that it lacks are ignored.
-
-    Raises:
-        QueryError: If no token is left.
-    """
-    return _require_tokens((pair for pair in vector if pair[0] not in tokens), "all tokens of the query are muted")
-
-
-def _require_tokens(pairs: Iterable[tuple[str, float]], message: str) -> SparseVector:
-    vector = SparseVector.from_pairs(pairs)
-    if not len(vector):
-        raise QueryError(message, "Keep at least one of them.")
-    return vector
 
 
 def is_http_url(text: str) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,10 +12,13 @@ from stair_es.cluster.documents.document import IMPACT_SCALE
 from stair_es.errors import QueryError
 from stair_es.search.dsl.pagination import SORT_ORDER, Cursor, validate_cursor
 from stair_es.search.dsl.select import QueryType, build_sparse_query
+from stair_es.search.dsl.weights import SparseQuery
 from stair_es.search.query import EMPTY_VECTOR, MatchCut, SearchQuery, TokenGroup
 from stair_es.types import SparseVector
 
 Clause = dict[str, Any]
+ClauseBuilder: TypeAlias = Callable[[SparseVector, int], SparseQuery]
+"""Builds the clause that scores documents by a vector, with a limit for the number of clauses."""
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 EXCLUDED_FIELDS = ["thumbnail", "policy_undo"]
 """Large or internal fields that are left out of hits."""
@@ -39,6 +42,16 @@ class SearchRequest:
     """Notes for the user on how the query is sent."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class QueryPlan:
+    """The query type and limits for a cluster and an index."""
+
+    query_type: QueryType
+    max_clauses: int
+    sortable: bool = True
+    """Whether hits have a total order."""
+
+
 def build_search_request(
     query: SearchQuery,
     query_type: QueryType,
@@ -47,6 +60,7 @@ def build_search_request(
     k: int = 10,
     after: Cursor | None = None,
     ordered: bool = True,
+    build_clause: ClauseBuilder | None = None,
 ) -> SearchRequest:
     """Build the body of a `_search` request for the `k` best documents.
 
@@ -60,6 +74,7 @@ def build_search_request(
         after: The cursor of the previous page.
         ordered: Sort hits in a total order. Requires `uri` and `sha256` to be keywords and no search pipeline that rescores;
             without it there is no pagination.
+        build_clause: Builds the clause of the vector, instead of the builder of the query type.
 
     Raises:
         QueryError: If the builder of the query type fails, or `after` is not a cursor.
@@ -67,7 +82,12 @@ def build_search_request(
     scoring: list[Clause] = []
     vector = truncated = EMPTY_VECTOR
     if len(query.vector):
-        sparse_query = build_sparse_query(query_type, query.vector, max_clauses=query.count_vector_clauses(max_clauses))
+        max_vector_clauses = query.count_vector_clauses(max_clauses)
+        sparse_query = (
+            build_clause(query.vector, max_vector_clauses)
+            if build_clause
+            else build_sparse_query(query_type, query.vector, max_clauses=max_vector_clauses)
+        )
         scoring, vector, truncated = [sparse_query.clause], sparse_query.vector, sparse_query.truncated
     if query.caption.strip() and query.caption_weight > 0:
         scoring.append({"match": {query.caption_field: {"query": query.caption, "boost": query.caption_weight}}})
@@ -82,11 +102,7 @@ def build_search_request(
 
 
 def build_search_body(scoring: list[Clause], query: SearchQuery, query_type: QueryType, *, k: int) -> dict[str, Any]:
-    """Build the body of a request from the clauses that score, and the conditions of a query.
-
-    Raises:
-        QueryError: If no clause scores.
-    """
+    """Build the body of a request from the clauses that score, and the conditions of a query."""
     body = {"size": k, "track_total_hits": False, "query": _build_query(_apply_scale(scoring, query.scale), query, query_type)}
     return body if query.min_score is None else {**body, "min_score": _scale_score(query.min_score, query.scale)}
 

@@ -121,11 +121,7 @@ def publish_template(cluster: Cluster, search_template: SearchTemplate) -> Templ
 
 
 def get_template_state(cluster: Cluster, name: str, *, prefix: str = TEMPLATE_PREFIX) -> TemplateState:
-    """Get the state of a template in the cluster.
-
-    Raises:
-        ClusterError: If the request fails.
-    """
+    """Get the state of a template in the cluster."""
     stored = get_stored_source(cluster, build_template(name, TEMPLATE_QUERY_TYPES[0], prefix=prefix).id)
     if stored is None:
         return "missing"
@@ -134,11 +130,7 @@ def get_template_state(cluster: Cluster, name: str, *, prefix: str = TEMPLATE_PR
 
 
 def get_stored_source(cluster: Cluster, id_: str) -> str | None:
-    """Get the source of a stored script; None if it doesn't exist.
-
-    Raises:
-        ClusterError: If the request fails.
-    """
+    """Get the source of a stored script; None if it doesn't exist."""
     try:
         with translate_errors(cluster.connection, passthrough=lambda error: error.status_code == 404):
             response = cluster.client.get_script(id=id_)
@@ -148,11 +140,7 @@ def get_stored_source(cluster: Cluster, id_: str) -> str | None:
 
 
 def delete_template(cluster: Cluster, id_: str) -> bool:
-    """Delete a template from the cluster; return whether it existed.
-
-    Raises:
-        ClusterError: If the cluster rejects the request.
-    """
+    """Delete a template from the cluster; return whether it existed."""
     try:
         with translate_errors(cluster.connection, passthrough=lambda error: error.status_code == 404):
             cluster.client.delete_script(id=id_)

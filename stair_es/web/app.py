@@ -15,13 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from stair_es.errors import StairError, UsageError
+from stair_es.search.index_cache import create_state_cache
 from stair_es.web.auth import AccessMiddleware, AccessPolicy
 from stair_es.web.encoding.batching import BatchLimits
 from stair_es.web.encoding.routes import EncodingRoutes
 from stair_es.web.encoding.service import EncodingService, EncodingTarget, follow_index, measure_char_s
 from stair_es.web.errors import ErrorResponse, RequestRejected, build_error_response
 from stair_es.web.hooks import ServerHooks
-from stair_es.web.index_state import create_state_cache
 from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
 from stair_es.web.originals import AllowedRoots
 from stair_es.web.routes import PageRoutes, load_page_files

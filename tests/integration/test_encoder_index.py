@@ -15,12 +15,12 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.policy.manager import PolicyManager
 from stair_es.cluster.policy.update_by_query import UpdateLimits
+from stair_es.search import index_cache
 from stair_es.search.image_search import ImageSearch
+from stair_es.search.index_cache import create_state_cache
 from stair_es.search.index_encoder import load_query_encoder
 from stair_es.token_policy import parse_policy
-from stair_es.web import index_state
 from stair_es.web.encoding.service import follow_index
-from stair_es.web.index_state import create_state_cache
 
 if TYPE_CHECKING:
     from stair_es.web.encoding.service import EncodingTarget
@@ -87,7 +87,7 @@ def test_the_page_has_the_same_routes(node_url: str, corpus: Corpus) -> None:
 def test_the_encoder_follows_the_policy_and_says_if_the_index_is_gone(
     node_url: str, index_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
+    monkeypatch.setattr(index_cache, "STATE_MAX_AGE_S", 0.0)
     (tmp_path / f"{NAMES[0]}.jpg").write_bytes((PHOTOS / f"{NAMES[0]}.jpg").read_bytes())
     ingest_folder(node_url, index_name, tmp_path, "stair-mini")
     with Cluster(Connection(url=node_url)) as cluster:

@@ -25,8 +25,8 @@ from stair_es.errors import ClusterUnreachable, IndexMismatch, StairError
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.retry import RetryPolicy
+from stair_es.search import index_cache
 from stair_es.token_policy import parse_policy
-from stair_es.web import index_state
 
 READS = re.compile(r"/([^/_?]+/_(search|count|msearch|mget|mapping)|_nodes/_local)?")
 CAT = {"text": "a cat and a dog"}
@@ -50,7 +50,7 @@ def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture
 def _fresh_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request asks the cluster for the state of the index, as often as ever, but without waiting between attempts."""
-    monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
+    monkeypatch.setattr(index_cache, "STATE_MAX_AGE_S", 0.0)
     monkeypatch.setattr(RetryPolicy, "compute_delay_s", lambda *_: 0.0)
 
 
@@ -264,7 +264,7 @@ def test_requested_model_is_not_replaced(node_url: str, own_corpus: Corpus, othe
 
 
 def test_index_is_deleted_and_recreated(node_url: str, own_corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
+    monkeypatch.setattr(index_cache, "STATE_MAX_AGE_S", 0.0)
     with serve_page(Connection(url=node_url), own_corpus.alias) as page:
         own_corpus.client.indices.delete(index=own_corpus.index)
         answer = page.post("/api/search", {"text": "cat"})

@@ -14,10 +14,10 @@ import numpy as np
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import DecodeError
 from stair_es.model.base import Encoder
-from stair_es.search.index_cache import IndexCache
+from stair_es.search.index_cache import IndexCache, IndexState
 from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import MAX_READ_CHARS, truncate_query_text
-from stair_es.search.request import build_search_request
+from stair_es.search.request import QueryPlan, build_search_request
 from stair_es.sources.image.decode import decode_image
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import Pixels, SparseVector
@@ -25,9 +25,7 @@ from stair_es.web.encoding.batching import BatchLimits, EncodingSpeed, MicroBatc
 from stair_es.web.encoding.schemas import Inputs, build_decode_rejection
 from stair_es.web.errors import RequestRejected
 from stair_es.web.hooks import ServerHooks
-from stair_es.web.index_state import IndexState
 from stair_es.web.limits import ConcurrencyLimiter, ServerLimits, SharedCores
-from stair_es.web.search.query import QueryPlan
 
 _MAX_IMAGE_BATCH, _MAX_IMAGE_BATCH_S = 8, 1.0
 """Images are decoded one after the other, so that larger batches would keep others waiting."""

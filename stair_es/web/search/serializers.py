@@ -16,10 +16,9 @@ from stair_es.sources.io.uris import split_image_uri
 
 if TYPE_CHECKING:
     from stair_es.inspection.stored_document import StoredImage
-    from stair_es.model.vocabularies.unknown_words import UnknownWord
+    from stair_es.search.query import QueryToken
     from stair_es.search.results import Hit, SearchResult, TokenContribution
     from stair_es.types import Json, SparseVector
-    from stair_es.web.search.query import WeightedQuery
 
 MAX_HIT_TOKENS = 12
 LARGE_THUMBNAIL_PX = 640
@@ -81,13 +80,7 @@ def serialize_duplicates(hits: Iterable[Hit]) -> list[dict[str, str]]:
 
 
 def serialize_page(
-    query: Mapping[str, Any],
-    hits: Sequence[Mapping[str, Any]],
-    result: SearchResult,
-    *,
-    method: str,
-    unknown_words: Sequence[UnknownWord] = (),
-    remarks: Sequence[str] = (),
+    query: Mapping[str, Any], hits: Sequence[Mapping[str, Any]], result: SearchResult, method: str
 ) -> dict[str, Any]:
     """Serialize a page of hits, with its query by `serialize_query`."""
     return {
@@ -98,23 +91,23 @@ def serialize_page(
         "truncated": list(result.truncated.tokens),
         "method": method,
         "weak_below": result.weak_below,
-        "unknown_words": [{"word": each.word, "suggestions": list(each.suggestions)} for each in unknown_words],
-        "remarks": list(remarks),
+        "unknown_words": [{"word": each.word, "suggestions": list(each.suggestions)} for each in result.unknown_words],
+        "remarks": list(result.remarks),
     }
 
 
-def serialize_query(weighted: WeightedQuery) -> dict[str, Any]:
-    """Serialize a query, token by token."""
-    tokens = [
+def serialize_query(tokens: Iterable[QueryToken], required: Iterable[str], excluded: Iterable[str]) -> dict[str, Any]:
+    """Serialize a query, token by token, and its words as typed."""
+    serialized = [
         {
             "token": token.token,
             "weight": round(token.weight, _DIGITS),
             "factor": token.factor,
             **({"added": True} if token.added else {}),
         }
-        for token in weighted.tokens
+        for token in tokens
     ]
-    return {"query": tokens, "required": list(weighted.required), "excluded": list(weighted.excluded)}
+    return {"query": serialized, "required": list(required), "excluded": list(excluded)}
 
 
 def serialize_image(image: StoredImage, thumbnail: str | None, original: str | None) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,13 @@ from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.errors import ClusterError, QueryError
 from stair_es.feature_names import escape_feature
 from stair_es.inspection.stored_document import find_stored_image, get_stored_images
-from stair_es.search.diagnose import explain_no_hits
 from stair_es.search.dsl.filters import check_filters
-from stair_es.search.query import SearchQuery
-from stair_es.search.query_encoder import encode_query_text
-from stair_es.search.ranking import AddedScores, collect_pictures, is_same_picture
+from stair_es.search.query import SearchQuery, explain_no_hits
+from stair_es.search.query_encoder import build_search_query, encode_query_text
+from stair_es.search.query_parser import list_operator_remarks
+from stair_es.search.ranking import collect_pictures, is_same_picture
 from stair_es.search.request import build_pagination
-from stair_es.search.results import parse_search_response
+from stair_es.search.searcher import QueryRunner
 from stair_es.sources.image.decode import decode_image
 from stair_es.web.errors import RequestRejected, build_not_found
 from stair_es.web.search import serializers
@@ -29,13 +30,13 @@ from stair_es.web.search.content_facts import ContentFacts, is_hidden_token, lis
 from stair_es.web.search.facets import build_facets_request, list_facet_fields, list_facets, serialize_facets
 from stair_es.web.search.params import SearchParams
 from stair_es.web.search.query import (
-    WeightedQuery,
+    HIT_FIELDS,
     build_browsing_query,
     build_browsing_request,
     build_dates_request,
     build_filters,
-    build_page_request,
-    build_weighted_query,
+    build_query_inputs,
+    build_search_options,
     explain_bag_score,
     parse_browsing_response,
     parse_oldest_date,
@@ -44,12 +45,13 @@ from stair_es.web.search.query import (
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.inspection.stored_document import StoredImage
+    from stair_es.model.base import Encoder
     from stair_es.search.dsl.pagination import Cursor
-    from stair_es.search.index_cache import IndexCache
+    from stair_es.search.index_cache import IndexCache, IndexState
+    from stair_es.search.query_encoder import QueryInputs
     from stair_es.search.results import Hit, SearchResult, TokenContribution
     from stair_es.types import SparseVector
     from stair_es.web.hooks import ServerHooks
-    from stair_es.web.index_state import IndexState
     from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
     from stair_es.web.originals import AllowedRoots
 
@@ -79,7 +81,7 @@ class SearchService:
         self._texts: LRUCache[tuple[str, str], SparseVector] = LRUCache(512)
         self._images: TTLCache[str, StoredImage] = TTLCache(128, ttl=5.0)
         self._facts = ContentFacts(self._send)
-        self._added_scores = AddedScores()
+        self._runner = QueryRunner(self._send, source_fields=HIT_FIELDS)
 
     def describe_index(self, title: str) -> dict[str, Any]:
         """Describe the index; `title` is shown instead of its name."""
@@ -105,11 +107,12 @@ class SearchService:
 
     def search(self, params: SearchParams) -> dict[str, Any]:
         """Search for the best images; without anything to rank by, list the newest."""
-        return self._run_search(self._browse_index if params.is_browsing else self._search_index, params)
+        search = self._browse_index if params.is_browsing else self._search_index
+        return self._states.search_with_refresh(lambda state: search(state, params))
 
     def count_facets(self, params: SearchParams) -> dict[str, Any]:
         """Count the facets of all images that match; without a query, of those that match the filters."""
-        return self._run_search(self._count_facets, params)
+        return self._states.search_with_refresh(lambda state: self._count_facets(state, params))
 
     def find_neighbors(self, id_: str, k: int) -> dict[str, Any]:
         """Find the `k` images that are most similar to an image."""
@@ -127,37 +130,31 @@ class SearchService:
     def encode_upload(self, data: bytes) -> dict[str, Any]:
         """Encode an uploaded image, without storing it."""
         state = self._states.get()
+        policy = state.info.policy
         with self._limiter():
             decoded = decode_image(data, state.encoder.image_spec, self._limits.decode_limits, _THUMBNAIL_PX)
             with self._hooks.track_encoding("image"):
                 [vector] = state.encoder.encode_images(decoded.pixels_HWC[None])
         return {
-            "tokens": serializers.serialize_vector(state.normalizer.apply_policy(vector)),
+            "tokens": serializers.serialize_vector(policy.rewrite_query(vector) if policy else vector),
             "thumbnail": decoded.thumbnail,
             "width": decoded.width,
             "height": decoded.height,
         }
 
-    def _run_search(
-        self, search: Callable[[IndexState, SearchParams], tuple[dict[str, Any], set[str]]], params: SearchParams
-    ) -> dict[str, Any]:
-        return self._states.search_with_refresh(lambda state: search(state, params))
-
     def _search_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
-        weighted = self._build_query(state, params)
-        result = self._send_query(state, weighted.query, params)
-        page = serializers.serialize_page(
-            serializers.serialize_query(weighted),
-            self._serialize_hits(state, weighted.query, params, result.hits),
-            result,
-            method=params.method,
-            unknown_words=weighted.query.unknown_words,
-            remarks=self._list_remarks(state, weighted.query, params, result),
-        )
-        return page, {hit.index for hit in result.hits}
+        inputs, query = self._build_query(state, params)
+        options = build_search_options(params)
+        result = self._runner.search(state, query, params.k, params.after, options)
+        if not result.hits and params.after is None:
+            reason = explain_no_hits(query, lambda other: self._runner.count(state, other, options))
+            result = replace(result, remarks=(*([reason] if reason else []), *result.remarks))
+        described = serializers.serialize_query(query.tokens, inputs.required_words, inputs.excluded_words)
+        hits = self._serialize_hits(state, query, params, result.hits)
+        return serializers.serialize_page(described, hits, result, params.method), {hit.index for hit in result.hits}
 
     def _browse_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
-        query = self._build_browsing_query(state, params)
+        query = build_browsing_query(params, state, self._build_filters(state, params))
         build_pagination(params.after, ordered=state.plan.sortable)  # checks the cursor
 
         def fetch(after: Cursor | None) -> SearchResult:
@@ -168,44 +165,21 @@ class SearchService:
 
         result = collect_pictures(fetch, params.k, params.after)
         hits = [self._serialize_hit(state, hit, (), 0.0) for hit in result.hits]
-        conditions = {"query": [], "required": list(params.require), "excluded": list(params.exclude)}
-        return serializers.serialize_page(conditions, hits, result, method=params.method), {hit.index for hit in result.hits}
-
-    def _send_query(self, state: IndexState, query: SearchQuery, params: SearchParams) -> SearchResult:
-        def fetch(after: Cursor | None) -> SearchResult:
-            page = structs.replace(params, after=None if after is None else tuple(after))
-
-            def send(sent: SearchQuery) -> SearchResult:
-                request = build_page_request(sent, page, state.plan)
-                return parse_search_response(self._send(request.body), request)
-
-            return self._added_scores.search(query, send, by_tokens=params.method == "stair", is_first=after is None)
-
-        return collect_pictures(fetch, params.k, params.after)
-
-    def _list_remarks(self, state: IndexState, query: SearchQuery, params: SearchParams, result: SearchResult) -> list[str]:
-        """List remarks on the query, and which required words leave nothing."""
-
-        def count_matches(other: SearchQuery) -> int:
-            body = build_page_request(other, structs.replace(params, after=None), state.plan).body
-            request = {"size": 0, "track_total_hits": True, "query": body["query"]}
-            return int(self._send(request)["hits"]["total"]["value"])
-
-        is_empty = not result.hits and params.after is None
-        reason = explain_no_hits(query, count_matches) if is_empty else ""
-        return [*([reason] if reason else []), *query.remarks, *state.info.list_remarks(query)]
+        described = serializers.serialize_query((), params.require, params.exclude)
+        return serializers.serialize_page(described, hits, result, params.method), {hit.index for hit in result.hits}
 
     def _count_facets(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
         exclusive = [condition for condition in params.filters if condition.is_exclusive]
         shared = structs.replace(params, filters=tuple(condition for condition in params.filters if not condition.is_exclusive))
-        query = (
-            self._build_browsing_query(state, shared)
-            if params.is_browsing
-            else build_page_request(self._build_query(state, shared).query, shared, state.plan).body["query"]
-        )
+        if params.is_browsing:
+            clause = build_browsing_query(shared, state, self._build_filters(state, shared))
+        else:
+            _, query = self._build_query(state, shared)
+            request = self._runner.build_request(state, query, params.k, params.after, build_search_options(params))
+            clause = request.body["query"]
         fields = state.info.mapped_fields
         facets = list_facets(list_facet_fields(fields), self._facts.get_profiles(state.info), params.filters)
-        response = self._send(build_facets_request(query, facets, exclusive, fields))
+        response = self._send(build_facets_request(clause, facets, exclusive, fields))
         indices = {str(bucket["key"]) for bucket in response["aggregations"]["indices"]["buckets"]}
         return serialize_facets(facets, response, partial(is_hidden_token, state.info)), indices
 
@@ -216,7 +190,7 @@ class SearchService:
         params = SearchParams(k=k + 1)  # one picture more: its own copies, which are left out
         query = SearchQuery(vector=image.vector, filters=[{"bool": {"must_not": [{"ids": {"values": [image.id]}}]}}])
         source = {**image.source, "tokens": {escape_feature(token): weight for token, weight in image.vector}}
-        found = self._send_query(state, query, params).hits
+        found = self._runner.search(state, query, params.k, None, build_search_options(params)).hits
         copies: list[Hit] = []
         others: list[Hit] = []
         for hit in found:
@@ -227,23 +201,17 @@ class SearchService:
         }
         return answer, {image.index, *(hit.index for hit in found)}
 
-    def _build_query(self, state: IndexState, params: SearchParams) -> WeightedQuery:
-        image = self._get_stored_image(state, params.similar_to) if params.similar_to and params.method != "bm25" else None
-        weighted = build_weighted_query(
-            params,
-            state.normalizer,
-            lambda text: self._encode_text(state, text),
-            stored=image.vector if image else None,
-            filters=self._build_filters(state, params),
-        )
-        if params.method == "bm25":
-            state.info.check_caption_field(weighted.query)
+    def _build_query(self, state: IndexState, params: SearchParams) -> tuple[QueryInputs, SearchQuery]:
+        by_caption = params.method == "bm25"
+        image = self._get_stored_image(state, params.similar_to) if params.similar_to and not by_caption else None
+        inputs = build_query_inputs(params, image.vector if image else None, self._build_filters(state, params))
+        query = build_search_query(state.encoder, inputs, policy=state.info.policy, encode_text=self._encode_text)
+        if by_caption:
+            state.info.check_caption_field(query)
             if not self._facts.count_documents()[1]:
                 raise QueryError("bm25 searches captions, and no image of this index has one", "Use another method.")
-        return weighted
-
-    def _build_browsing_query(self, state: IndexState, params: SearchParams) -> dict[str, Any]:
-        return build_browsing_query(params, state.normalizer, state.plan.query_type, self._build_filters(state, params))
+            query = replace(query, remarks=list_operator_remarks(params.text))
+        return inputs, query
 
     def _build_filters(self, state: IndexState, params: SearchParams) -> list[dict[str, Any]]:
         clauses = build_filters(params, state.info.mapped_fields)
@@ -286,13 +254,13 @@ class SearchService:
         has_thumbnail = state.info.has_thumbnails or self._roots
         return serializers.build_thumbnail_url(id_, source.get("fingerprint")) if has_thumbnail else None
 
-    def _encode_text(self, state: IndexState, text: str) -> SparseVector:
-        key = (state.encoder.model_id, text)
+    def _encode_text(self, encoder: Encoder, text: str) -> SparseVector:
+        key = (encoder.model_id, text)
         with self._lock:
             vector = self._texts.get(key)
         if vector is None:
             with self._limiter(), self._hooks.track_encoding("text"):
-                vector = encode_query_text(state.encoder, text)
+                vector = encode_query_text(encoder, text)
             with self._lock:
                 self._texts[key] = vector
         return vector
@@ -309,7 +277,7 @@ class SearchService:
                 self._images[reference] = image
         return image
 
-    def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _send(self, body: Mapping[str, Any], _pipeline: str | None = None) -> dict[str, Any]:
         response = self._cluster.search(self._index, {**body, "timeout": _SEARCH_TIMEOUT}, retry=NO_RETRY)
         if "hits" not in response:
             raise ClusterError(

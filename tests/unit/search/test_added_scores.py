@@ -17,8 +17,7 @@ from stair_es.search.results import SearchResult, parse_search_response
 from stair_es.types import SparseVector
 from stair_es.web.search.content_facts import build_suggestions_request
 from stair_es.web.search.facet_scales import build_profile_request
-from stair_es.web.search.params import SearchParams
-from stair_es.web.search.query import QueryPlan, build_page_request
+from stair_es.web.search.query import build_bag_clause
 
 DOCUMENTS = {"a": {"cat": 0.75, "dog": 0.5}, "b": {"cat": 0.5}, "c": {"dog": 0.625}, "d": {"cat": 0.25, "fur": 1.0}}
 QUERY = SearchQuery(
@@ -169,8 +168,9 @@ def test_the_scale_leaves_conditions_alone() -> None:
 
 
 def test_a_bag_of_words_is_scaled() -> None:
-    query, params = QUERY.amplify(), SearchParams(method="bag", after=(2.0, "u", "s", "x"))
-    body = build_page_request(query, params, QueryPlan(query_type="rank_features", max_clauses=9)).body
+    query = QUERY.amplify()
+    after = (2.0, "u", "s", "x")
+    body = build_search_request(query, "rank_features", max_clauses=9, after=after, build_clause=build_bag_clause).body
     assert body["search_after"][0] / 2 == query.scale
 
 

@@ -18,7 +18,7 @@ from stair_es.search.dsl.filters import parse_filter
 from stair_es.search.dsl.pagination import validate_cursor
 from stair_es.search.dsl.select import QueryType
 from stair_es.search.query import SearchQuery
-from stair_es.search.query_encoder import QueryInputs, boost_tokens, build_search_query, combine_vectors
+from stair_es.search.query_encoder import QueryInputs, build_search_query, combine_vectors
 from stair_es.search.query_parser import parse_query
 from stair_es.search.request import build_search_request, quantize_weight
 from stair_es.types import SparseVector
@@ -77,7 +77,7 @@ def test_query_strings_of_any_kind(encoder: Encoder) -> None:
         for word, weight in query.vector:  # without a boost the weight is that of the model
             factors = [boost for boosted, boost in parsed.boosts.items() if word in tokenize(encoder, boosted)]
             assert any(weight == pytest.approx(weights[word] * factor) for factor in factors or [1.0]), (case, query_string[:80])
-        assert len(query.excluded) == len(parsed.excluded), (case, query_string[:80])
+        assert len(query.excluded) == len(set(parsed.excluded)), (case, query_string[:80])
         check_request_json(query, case)
     assert count > 120
 
@@ -163,8 +163,6 @@ def test_recursive_filters_are_rejected() -> None:
 
 def test_overflowing_weights_are_rejected() -> None:
     heavy = SparseVector.from_mapping({"a": 1e300, "b": 1.0})
-    with pytest.raises(QueryError, match="too large"):
-        boost_tokens(heavy, {"a": 1e300})
     with pytest.raises(QueryError, match="too large"):
         combine_vectors([(heavy, 1e300)])
     for weight in (math.nan, math.inf, -math.inf):

@@ -153,3 +153,26 @@ def test_a_caption_score_has_no_cut() -> None:
     inputs = QueryInputs(query_string="red car", caption="red car")
     assert build_search_query(GradingEncoder(), inputs).match_cut is None
     assert build_search_query(GradingEncoder(), replace(inputs, caption_weight=0)).match_cut is not None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "tokens"),
+    [
+        (QueryInputs(query_string="a^4 b^0"), {"a": 4.0}),
+        (QueryInputs(texts=["a b"], boosts={"a": 4.0}, muted=frozenset({"b", "z"})), {"a": 4.0}),
+        (QueryInputs(texts=["a b"], factors={"a": 0.0, "c": 3.0}), {"b": 1.0, "c": 3.0}),
+        (QueryInputs(query_string="a^0 b", factors={"a": 1.0}), {"a": 1.0, "b": 1.0}),
+        (QueryInputs(vectors=[SparseVector(("a",), (2.0,))], texts=["a"], weights=[1.0, 0.5]), {"a": 2.0}),
+        (QueryInputs(texts=["a b"], boosts={"z": 2.0}), "'z'"),
+        (QueryInputs(texts=["a"], muted=frozenset({"a"})), "muted"),
+        (QueryInputs(texts=["a"], factors={"a": 0.0}), "muted"),
+        (QueryInputs(query_string="a^0"), "muted"),
+        (QueryInputs(query_string="a^1e308", factors={"a": 1e6}), "too large"),
+    ],
+)
+def test_boosts_muted_words_and_factors(inputs: QueryInputs, tokens: dict[str, float] | str) -> None:
+    if isinstance(tokens, str):
+        with pytest.raises(QueryError, match=tokens):
+            build_search_query(BrightnessEncoder(), inputs)
+    else:
+        assert build_search_query(BrightnessEncoder(), inputs).vector == SparseVector.from_mapping(tokens)

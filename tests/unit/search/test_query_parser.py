@@ -3,8 +3,8 @@
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.search.query_encoder import boost_tokens, combine_vectors, mute_tokens
-from stair_es.search.query_parser import ParsedQuery, list_operator_remarks, parse_query
+from stair_es.search.query_encoder import combine_vectors
+from stair_es.search.query_parser import ParsedQuery, parse_query
 from stair_es.types import SparseVector
 
 vector = SparseVector.from_mapping
@@ -50,31 +50,3 @@ def test_negative_inputs_lower_weights_to_at_least_0() -> None:
 def test_inputs_without_a_usable_part_are_rejected(factor: float) -> None:
     with pytest.raises(QueryError):
         combine_vectors([(vector({"a": 10.0}), factor)])
-
-
-def test_boosts_and_muted_words() -> None:
-    assert boost_tokens(vector({"a": 1.0, "b": 2.0}), {"a": 4.0, "b": 0.0}) == vector({"a": 4.0})
-    assert mute_tokens(vector({"a": 1.0, "b": 2.0}), {"a", "z"}) == vector({"b": 2.0})
-    with pytest.raises(QueryError, match="'z'"):
-        boost_tokens(vector({"a": 1.0}), {"z": 2.0})
-    with pytest.raises(QueryError, match="muted"):
-        mute_tokens(vector({"a": 1.0}), {"a"})
-    with pytest.raises(QueryError, match="all tokens"):
-        boost_tokens(vector({"a": 1.0}), {"a": 0.0})
-
-
-@pytest.mark.parametrize(
-    ("query_string", "marks"),
-    [
-        ("tiger AND lion", ["AND"]),
-        ("tiger OR lion NOT dog", ["OR or NOT"]),
-        ('a "red car"', ["quotes"]),
-        ("tiger and lion", []),
-        ("CAT AND DOG", []),  # typed in capitals
-        ('5" tall', []),
-    ],
-)
-def test_operators_of_other_languages_get_a_remark(query_string: str, marks: list[str]) -> None:
-    remarks = list_operator_remarks(query_string)
-    assert len(remarks) == len(marks)
-    assert all(mark in remark for mark, remark in zip(marks, remarks, strict=True))

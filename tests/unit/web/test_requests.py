@@ -1,4 +1,4 @@
-"""Weighted query -> request bodies."""
+"""Requests that only the page sends."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ import pytest
 
 from stair_es.errors import QueryError
 from stair_es.search.query import SearchQuery
+from stair_es.search.request import QueryPlan, SearchRequest, build_search_request
 from stair_es.types import SparseVector
 from stair_es.web.search.params import SearchParams
 from stair_es.web.search.query import (
-    QueryPlan,
+    build_bag_clause,
     build_browsing_request,
     build_dates_request,
-    build_page_request,
     explain_bag_score,
     parse_browsing_response,
     parse_oldest_date,
@@ -22,16 +22,13 @@ PLAN = QueryPlan(query_type="rank_features", max_clauses=1024)
 CAR = SparseVector.from_mapping({"car": 2.0, "a.b": 1.0})
 
 
-def test_stair_queries_have_escaped_words_and_weights() -> None:
-    request = build_page_request(SearchQuery(vector=CAR), SearchParams(k=3), PLAN)
-    clauses = [clause["rank_feature"] for clause in request.body["query"]["bool"]["should"]]
-    assert [(clause["field"], clause["boost"]) for clause in clauses] == [("tokens.car", 2.0), ("tokens.a%2Eb", 1.0)]
-    assert (request.body["size"], request.vector, len(request.truncated)) == (3, CAR, 0)
+def build_bag_request(query: SearchQuery, max_clauses: int = 1024, **more: Any) -> SearchRequest:  # noqa: ANN401
+    return build_search_request(query, "rank_features", max_clauses=max_clauses, build_clause=build_bag_clause, **more)
 
 
 def test_bag_counts_each_document_word_once() -> None:
     query = SearchQuery(vector=CAR, required=[("dog",)], excluded=[("cat",)], filters=[{"term": {"format": "JPEG"}}])
-    request = build_page_request(query, SearchParams(method="bag", after=(1.0, "u", "s", "i")), PLAN)
+    request = build_bag_request(query, after=(1.0, "u", "s", "i"))
     bool_clause = request.body["query"]["bool"]
     assert bool_clause["should"][0]["bool"]["should"] == [
         {"constant_score": {"filter": {"term": {"top_tokens": "car"}}, "boost": 1.0}},
@@ -43,35 +40,11 @@ def test_bag_counts_each_document_word_once() -> None:
     assert request.body["search_after"] == [1.0, "u", "s", "i"]
 
 
-@pytest.mark.parametrize("method", ["stair", "bag"])
-def test_words_beyond_the_clause_limit_are_truncated_and_reported(method: str) -> None:
+def test_bag_words_beyond_the_clause_limit_are_reported() -> None:
     many = SparseVector.from_mapping({f"w{i:02}": 100.0 - i for i in range(40)})
-    request = build_page_request(
-        SearchQuery(vector=many, required=[("w01",)]),
-        SearchParams(method=method),  # type: ignore[arg-type]
-        QueryPlan(query_type="rank_features", max_clauses=31),
-    )
+    request = build_bag_request(SearchQuery(vector=many, required=[("w01",)]), 31)
     assert request.vector.tokens == many.tokens[:30]
     assert request.truncated.tokens == many.tokens[30:]
-
-
-@pytest.mark.parametrize("method", ["stair", "bag"])
-def test_invalid_cursors_and_unordered_pages_are_rejected(method: str) -> None:
-    invalid: list[tuple[object, ...]] = [
-        (),
-        (1,),
-        ("a", "b", "c", "d"),
-        (1.0, {}, "s", "i"),
-        (True, "u", "s", "i"),
-        (1.0, None, None, "i"),
-    ]
-    for after in invalid:
-        with pytest.raises(QueryError):
-            build_page_request(SearchQuery(vector=CAR), SearchParams(method=method, after=after), PLAN)  # type: ignore[arg-type]
-    unordered = QueryPlan(query_type="rank_features", max_clauses=1024, sortable=False)
-    with pytest.raises(QueryError, match="total order"):
-        build_page_request(SearchQuery(vector=CAR), SearchParams(method=method, after=(1.0, "u", "s", "i")), unordered)  # type: ignore[arg-type]
-    assert "sort" not in build_page_request(SearchQuery(vector=CAR), SearchParams(method=method), unordered).body  # type: ignore[arg-type]
 
 
 def test_bag_explains_by_the_words_that_a_document_lists() -> None:

@@ -1,16 +1,22 @@
-"""Search parameters -> weighted query, with a toy encoder."""
+"""Search parameters -> query query, with a toy encoder."""
 
 from collections.abc import Sequence
 
 import pytest
 
+from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.errors import QueryError
 from stair_es.model.base import Encoder, ModelCard
 from stair_es.search.dsl.mapped_fields import MappedField
+from stair_es.search.dsl.select import IndexFields
+from stair_es.search.index_cache import IndexState
+from stair_es.search.index_info import IndexInfo
+from stair_es.search.query import SearchQuery
+from stair_es.search.query_encoder import build_search_query
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import ImageSpec, Pixels, SparseVector
 from stair_es.web.search.params import Condition, SearchParams
-from stair_es.web.search.query import TokenNormalizer, WeightedQuery, build_browsing_query, build_filters, build_weighted_query
+from stair_es.web.search.query import build_browsing_query, build_filters, build_query_inputs
 
 STORED = SparseVector.from_mapping({"cat": 0.5, "doggo": 0.25})
 FIELDS = {"top_tokens": MappedField(name="top_tokens", type="keyword", kind="keyword", path="top_tokens")}
@@ -37,91 +43,87 @@ class LengthEncoder(Encoder):
 POLICY = TokenPolicy(rename={"dog": "doggo"}, merge={"cat": ("kit",)}, mute=("car",))
 
 
-def build(policy: TokenPolicy | None = None, stored: SparseVector | None = None, **fields: object) -> WeightedQuery:
-    encoder = LengthEncoder()
+def build(policy: TokenPolicy | None = None, stored: SparseVector | None = None, **fields: object) -> SearchQuery:
     params = SearchParams(**fields)  # type: ignore[arg-type]
-    return build_weighted_query(
-        params,
-        TokenNormalizer(encoder=encoder, policy=policy),
-        lambda text: encoder.encode_texts([text])[0],
-        stored=stored,
-        filters=build_filters(params, FIELDS),
-    )
+    inputs = build_query_inputs(params, stored, build_filters(params, FIELDS))
+    return build_search_query(LengthEncoder(), inputs, policy=policy)
 
 
-def list_words(weighted: WeightedQuery) -> list[tuple[str, float, float, bool]]:
-    return [(word.token, word.weight, word.factor, word.added) for word in weighted.tokens]
+def list_words(query: SearchQuery) -> list[tuple[str, float, float, bool]]:
+    return [(word.token, word.weight, word.factor, word.added) for word in query.tokens]
 
 
 def test_words_are_heaviest_first_and_sent_with_their_factors() -> None:
-    weighted = build(text="red house", factors={"house": 0.5})
-    assert list_words(weighted) == [("house", 5.0, 0.5, False), ("red", 3.0, 1.0, False)]
-    assert weighted.query.vector.to_dict() == {"red": 3.0, "house": 2.5}
+    query = build(text="red house", factors={"house": 0.5})
+    assert list_words(query) == [("house", 5.0, 0.5, False), ("red", 3.0, 1.0, False)]
+    assert query.vector.to_dict() == {"red": 3.0, "house": 2.5}
 
 
 def test_muted_words_are_shown_but_not_sent() -> None:
-    weighted = build(text="red house", factors={"house": 0})
-    assert list_words(weighted)[0] == ("house", 5.0, 0.0, False)
-    assert weighted.query.vector.to_dict() == {"red": 3.0}
+    query = build(text="red house", factors={"house": 0})
+    assert list_words(query)[0] == ("house", 5.0, 0.0, False)
+    assert query.vector.to_dict() == {"red": 3.0}
 
 
 def test_factors_add_missing_words_with_their_weight() -> None:
-    weighted = build(text="red", factors={"kittens": 0.5})
-    assert list_words(weighted)[1:] == [("##tens", 1.0, 0.5, True), ("kit", 1.0, 0.5, True)]
-    assert weighted.query.vector.to_dict() == {"red": 3.0, "kit": 0.5, "##tens": 0.5}
+    query = build(text="red", factors={"kittens": 0.5})
+    assert list_words(query)[1:] == [("##tens", 1.0, 0.5, True), ("kit", 1.0, 0.5, True)]
+    assert query.vector.to_dict() == {"red": 3.0, "kit": 0.5, "##tens": 0.5}
 
 
 def test_added_words_alone_are_a_query() -> None:
-    assert build(factors={"dog": 2}).query.vector.to_dict() == {"dog": 2.0}
+    assert build(factors={"dog": 2}).vector.to_dict() == {"dog": 2.0}
 
 
 def test_a_word_resolves_to_its_pieces_in_the_query() -> None:
-    weighted = build(text="kittens", factors={"kittens": 0.5, "kit": 2})
-    assert weighted.query.vector.to_dict() == {"kit": 6.0, "##tens": 3.0}
+    query = build(text="kittens", factors={"kittens": 0.5, "kit": 2})
+    assert query.vector.to_dict() == {"kit": 6.0, "##tens": 3.0}
 
 
 def test_boosts_multiply_weights_and_0_mutes() -> None:
-    weighted = build(text="red^2 house^0")
-    assert list_words(weighted) == [("red", 6.0, 1.0, False), ("house", 5.0, 0.0, False)]
-    assert build(text="red^2 house^0", factors={"house": 1}).query.vector.to_dict() == {"red": 6.0, "house": 5.0}
+    query = build(text="red^2 house^0")
+    assert list_words(query) == [("red", 6.0, 1.0, False), ("house", 5.0, 0.0, False)]
+    assert build(text="red^2 house^0", factors={"house": 1}).vector.to_dict() == {"red": 6.0, "house": 5.0}
 
 
 def test_text_image_and_vector_add_up_with_equal_weight() -> None:
-    weighted = build(text="cat", stored=STORED, vector={"cat": 1.0, "sun": 2.0})
-    assert weighted.query.vector.to_dict() == {"cat": 4.5, "sun": 2.0, "doggo": 0.25}
+    query = build(text="cat", stored=STORED, vector={"cat": 1.0, "sun": 2.0})
+    assert query.vector.to_dict() == {"cat": 4.5, "sun": 2.0, "doggo": 0.25}
 
 
 def test_typed_and_given_conditions_combine() -> None:
-    weighted = build(text="red +dog -cat", require=("dog", "sun"), exclude=("kittens",))
-    assert (weighted.required, weighted.excluded) == (("dog", "sun"), ("cat", "kittens"))
-    assert list(weighted.query.required) == [("dog",), ("sun",)]
-    assert list(weighted.query.excluded) == [("cat",), ("kit", "##tens")]
+    params = SearchParams(text="red +dog -cat", require=("dog", "sun"), exclude=("kittens",))
+    inputs = build_query_inputs(params)
+    assert (inputs.required_words, inputs.excluded_words) == (("dog", "sun"), ("cat", "kittens"))
+    query = build_search_query(LengthEncoder(), inputs)
+    assert list(query.required) == [("dog",), ("sun",)]
+    assert list(query.excluded) == [("cat",), ("kit", "##tens")]
 
 
 def test_query_words_are_mapped_and_stored_vectors_are_kept() -> None:
-    weighted = build(POLICY, STORED, text="dog kittens", require=("dog",), exclude=("doggo", "kittens"))
-    assert weighted.query.vector.to_dict() == {"##tens": 6.0, "cat": 3.5, "doggo": 3.25}
-    assert list(weighted.query.required) == [("doggo",)]
-    assert list(weighted.query.excluded) == [("doggo",), ("cat", "##tens")]
+    query = build(POLICY, STORED, text="dog kittens", require=("dog",), exclude=("doggo", "kittens"))
+    assert query.vector.to_dict() == {"##tens": 6.0, "cat": 3.5, "doggo": 3.25}
+    assert list(query.required) == [("doggo",)]
+    assert list(query.excluded) == [("doggo",), ("cat", "##tens")]
 
 
 def test_factors_accept_index_and_model_words() -> None:
     for name in ("dog", "doggo"):
-        assert build(POLICY, text="dog sun", factors={name: 2}).query.vector.to_dict() == {"doggo": 6.0, "sun": 3.0}
+        assert build(POLICY, text="dog sun", factors={name: 2}).vector.to_dict() == {"doggo": 6.0, "sun": 3.0}
         assert list_words(build(POLICY, text="sun", factors={name: 2}))[1] == ("doggo", 1.0, 2.0, True)
 
 
 def test_bm25_needs_and_keeps_text() -> None:
-    weighted = build(text="the kittens -dog", method="bm25", factors={"kit": 2})
-    assert (weighted.query.caption, len(weighted.query.vector), weighted.tokens) == ("the kittens", 0, ())
-    assert list(weighted.query.excluded) == [("dog",)]
+    query = build(text="the kittens -dog", method="bm25", factors={"kit": 2})
+    assert (query.caption, len(query.vector), query.tokens) == ("the kittens", 0, ())
+    assert list(query.excluded) == [("dog",)]
     with pytest.raises(QueryError, match="bm25"):
         build(similar_to="x", stored=STORED, method="bm25")
 
 
 def test_the_filters_are_conditions_and_a_query_string() -> None:
-    weighted = build(text="red", filters=(Condition(field="top_tokens", all=("cat", "a.b")),), filter=" width:>8 ")
-    assert list(weighted.query.filters) == [
+    query = build(text="red", filters=(Condition(field="top_tokens", all=("cat", "a.b")),), filter=" width:>8 ")
+    assert list(query.filters) == [
         {"term": {"top_tokens": "cat"}},
         {"term": {"top_tokens": "a.b"}},
         {"query_string": {"query": "width:>8", "default_field": "caption"}},
@@ -142,8 +144,8 @@ def test_the_filters_are_conditions_and_a_query_string() -> None:
     ],
 )
 def test_slashes_in_filters_are_literal(filter_text: str, sent: str) -> None:
-    [weighted] = build(text="red", filter=filter_text).query.filters
-    assert weighted["query_string"]["query"] == sent
+    [clause] = build(text="red", filter=filter_text).filters
+    assert clause["query_string"]["query"] == sent
 
 
 @pytest.mark.parametrize("text", ['{"script": {"script": "1"}}', ' {"terms": {"uri": {"index": "secrets"}}}', "[1]"])
@@ -174,10 +176,12 @@ def test_invalid_queries_are_rejected(fields: dict[str, object], message: str) -
 
 
 def test_browsing_keeps_the_conditions_without_scores() -> None:
-    normalizer = TokenNormalizer(encoder=LengthEncoder(), policy=POLICY)
     params = SearchParams(require=("dog",), exclude=("kittens",))
     assert params.is_browsing
-    query = build_browsing_query(params, normalizer, "rank_features", [{"term": {"format": "JPEG"}}])["bool"]
+    info = IndexInfo(fields={"x": IndexFields(tokens="rank_features")}, model="letters-1", model_name="letters", policy=POLICY)
+    cluster_info = ClusterInfo(distribution="opensearch", version=(3,), max_clauses=1024)
+    state = IndexState(cluster_info=cluster_info, info=info, encoder=LengthEncoder())
+    query = build_browsing_query(params, state, [{"term": {"format": "JPEG"}}])["bool"]
     assert query["filter"][0] == {"term": {"format": "JPEG"}}
     assert "tokens.doggo" in str(query["filter"][1:])
     assert all(feature in str(query["must_not"]) for feature in ("tokens.cat", "tokens.##tens"))
