@@ -45,7 +45,7 @@ from .options import config_file as settings
 from .options.connections import CONNECTION_OPTIONS
 from .options.decorator import OptionGroup, prepare_command
 from .options.metrics import METRICS_OPTIONS
-from .options.search import SEARCH_OPTIONS
+from .options.search import SEARCH_OPTIONS, TARGET_OPTIONS
 from .output.console import print_error, print_notice, set_log_format, translate_os_error
 from .output.json_logging import is_json_logging
 
@@ -185,8 +185,8 @@ def _register(name: str, command: Callable[..., None], *groups: OptionGroup, kin
 
 _register("ingest", images.ingest_command, *images.INGEST_OPTIONS, METRICS_OPTIONS, CONNECTION_OPTIONS)
 _register("ingest-texts", texts.ingest_texts_command, *texts.INGEST_TEXTS_OPTIONS, CONNECTION_OPTIONS)
-_register("search", search.search_command, SEARCH_OPTIONS, CONNECTION_OPTIONS, kind=WordsCommand)
-_register("explain", explain.explain_command, SEARCH_OPTIONS, CONNECTION_OPTIONS, kind=WordsCommand)
+_register("search", search.search_command, TARGET_OPTIONS, SEARCH_OPTIONS, CONNECTION_OPTIONS, kind=WordsCommand)
+_register("explain", explain.explain_command, TARGET_OPTIONS, SEARCH_OPTIONS, CONNECTION_OPTIONS, kind=WordsCommand)
 _register("inspect", inspect.inspect_command, CONNECTION_OPTIONS)
 _register("words", words.show_words_command, CONNECTION_OPTIONS)
 _register("serve", serve.serve_command, CONNECTION_OPTIONS)
@@ -194,7 +194,7 @@ app.add_typer(dashboards.app, name="dashboards")
 _register("encode", encode.encode_command, CONNECTION_OPTIONS)
 _register("encoder", encoder.serve_encoder_command, CONNECTION_OPTIONS)
 app.add_typer(evaluate.app, name="evaluate")
-_register("query", query.query_command, SEARCH_OPTIONS, CONNECTION_OPTIONS, kind=WordsCommand)
+_register("query", query.query_command, TARGET_OPTIONS, SEARCH_OPTIONS, CONNECTION_OPTIONS, kind=WordsCommand)
 app.add_typer(config.app, name="config")
 _register("doctor", doctor.doctor_command, CONNECTION_OPTIONS)
 _register("models", models.list_models_command)

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_INDEX, MAX_HITS
+from stair_es.config.defaults import MAX_HITS
 
-from ..options import connections, search, shared
-from ..options import encoder as encoder_options
+from ..options import search, shared
 from ..output.bars import TerminalInfo, format_rank_explanation
 from ..output.console import emit_json, stdout
 from ..output.notices import print_query_notices
@@ -27,12 +26,6 @@ def explain_command(
         int, typer.Option("-k", metavar="N", min=1, max=MAX_HITS, help="Number of hits that should include the image.")
     ] = 10,
     as_json: shared.JsonOption = False,
-    index: shared.IndexOption = DEFAULT_INDEX,
-    url: shared.UrlOption = None,
-    model: shared.IndexModelOption = None,
-    fit: shared.FitOption = None,
-    backend: shared.BackendOption = "auto",
-    text_tower: shared.TextTowerOption = "full",
 ) -> None:
     """Explain the rank of an image for a query: which words match, and which would have matched.
 
@@ -46,15 +39,11 @@ def explain_command(
     """
     inputs = search.parse_query_inputs(words or [], _EXAMPLE)
     options = search.parse_search_options()
-    connection = connections.resolve_connection(url)
-    encoder = encoder_options.resolve_encoder(model, fit, connection, index, backend, text_tower)
-    from stair_es.search.diagnose import explain_rank
-    from stair_es.search.query_encoder import build_search_query
-    from stair_es.search.searcher import Searcher
-
-    query = build_search_query(encoder, inputs, search.get_read_limits())
+    query, searcher = search.open_search(inputs)
     print_query_notices(query.unknown_words, query.remarks)
-    with Searcher(connection, index, encoder.model_id) as searcher:
+    from stair_es.search.diagnose import explain_rank
+
+    with searcher:
         explanation = explain_rank(searcher, query, parse_document_reference(document), k=k, options=options)
     if as_json:
         emit_json(to_json(explanation))

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_INDEX, MAX_CLAUSES
+from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import UsageError
 
 from ..options import config_file, search, shared
@@ -41,12 +41,6 @@ def query_command(
     after: shared.CursorOption = "",
     max_clauses: _MaxClauses = MAX_CLAUSES,
     as_json: shared.JsonOption = False,
-    index: shared.IndexOption = DEFAULT_INDEX,
-    url: shared.UrlOption = None,
-    model: shared.IndexModelOption = None,
-    fit: shared.FitOption = None,
-    backend: shared.BackendOption = "auto",
-    text_tower: shared.TextTowerOption = "full",
 ) -> None:
     """Print the search request for a query as a curl command, or with `--json` its body alone.
 
@@ -65,7 +59,9 @@ def query_command(
     options, cursor = search.parse_search_options(), search.parse_cursor(after)
     if options.fusion == "rrf":
         raise UsageError("--hybrid rrf needs two requests, so there is no single body", "Use --hybrid sum, or `search`.")
-    encoder = encoder_options.resolve_encoder_offline(model, fit, url, index, backend, text_tower)
+    target = search.TARGET_OPTIONS.read()
+    url, index = target.url, target.index
+    encoder = encoder_options.resolve_encoder_offline(target.model, target.fit, url, index, target.backend, target.text_tower)
     from stair_es.search.options import prune_vector
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.request import build_search_request

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import UsageError
 
-from ..options import connections, shared
-from ..options import encoder as encoder_options
 from ..options import search as search_options
+from ..options import shared
 from ..output.bars import TerminalInfo, format_hit, format_weak_heading
 from ..output.console import emit_json, print_notice, stdout
 from ..output.notices import print_query_notices, print_removed_tokens
@@ -21,10 +19,7 @@ from ..output.notices import print_query_notices, print_removed_tokens
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stair_es.cluster.client.connection import Connection
-    from stair_es.model.base import Encoder
     from stair_es.search.options import SearchOptions
-    from stair_es.search.query_encoder import QueryInputs
     from stair_es.search.results import Hit, SearchResult
 
 SEARCH_EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
@@ -48,12 +43,6 @@ def search_command(
     duplicates: _Duplicates = False,
     fields: _Fields = "",
     as_json: shared.JsonOption = False,
-    index: shared.IndexOption = DEFAULT_INDEX,
-    url: shared.UrlOption = None,
-    model: shared.IndexModelOption = None,
-    fit: shared.FitOption = None,
-    backend: shared.BackendOption = "auto",
-    text_tower: shared.TextTowerOption = "full",
 ) -> None:
     """Search images by words, by other images, or by both.
 
@@ -80,9 +69,9 @@ def search_command(
     cursor = search_options.parse_cursor(after)
     if after:
         _check_pages(options)
-    connection = connections.resolve_connection(url)
-    encoder = encoder_options.resolve_encoder(model, fit, connection, index, backend, text_tower)
-    result = _run_search(encoder, inputs, options, connection, index, k, cursor)
+    query, searcher = search_options.open_search(inputs)
+    with searcher:
+        result = searcher.search(query, k, after=cursor, options=options)
     print_removed_tokens(result.truncated, result.pruned, result.query_type, "the cluster's clause limit")
     print_query_notices(result.unknown_words, result.remarks)
     if as_json:
@@ -94,23 +83,6 @@ def search_command(
 def _check_pages(options: SearchOptions) -> None:
     if options.fusion == "rrf":
         raise UsageError("--hybrid rrf doesn't support pages", "Omit --after, and use a larger -k.")
-
-
-def _run_search(
-    encoder: Encoder,
-    inputs: QueryInputs,
-    options: SearchOptions,
-    connection: Connection,
-    index: str,
-    k: int,
-    cursor: list[Any] | None,
-) -> SearchResult:
-    from stair_es.search.query_encoder import build_search_query
-    from stair_es.search.searcher import Searcher
-
-    query = build_search_query(encoder, inputs, search_options.get_read_limits())
-    with Searcher(connection, index, encoder.model_id) as searcher:
-        return searcher.search(query, k, after=cursor, options=options)
 
 
 def _print_hits(result: SearchResult, *, explain: bool, is_page: bool) -> None:

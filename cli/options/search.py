@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import UsageError
 from stair_es.system.user_files import parse_json
 from stair_es.types import QueryType
 
 from . import shared
+from .connections import resolve_connection
 from .decorator import ArgumentGroup
-from .encoder import build_read_limits, check_image_arguments, check_text_encoding
+from .encoder import build_read_limits, check_image_arguments, check_text_encoding, resolve_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stair_es.search.options import SearchOptions
+    from stair_es.search.query import SearchQuery
     from stair_es.search.query_encoder import QueryInputs
+    from stair_es.search.searcher import Searcher
     from stair_es.sources.base import ReadLimits
 
 _QUERY, _CONDITIONS, _SEARCH = "Query", "Conditions on images", "Search"
@@ -114,6 +118,37 @@ class SearchArguments:
 
 
 SEARCH_OPTIONS = ArgumentGroup(SearchArguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetArguments:
+    """Options for the index to search, and for the encoder of queries."""
+
+    index: shared.IndexOption = DEFAULT_INDEX
+    url: shared.UrlOption = None
+    model: shared.IndexModelOption = None
+    fit: shared.FitOption = None
+    backend: shared.BackendOption = "auto"
+    text_tower: shared.TextTowerOption = "full"
+
+
+TARGET_OPTIONS = ArgumentGroup(TargetArguments)
+
+
+def open_search(inputs: QueryInputs) -> tuple[SearchQuery, Searcher]:
+    """Build the query of query inputs with the encoder of the index, and open a searcher for it.
+
+    Raises:
+        UsageError: If no cluster is known, or an option is invalid.
+        StairError: If the model can't be loaded, or as for `build_search_query`.
+    """
+    from stair_es.search.query_encoder import build_search_query
+    from stair_es.search.searcher import Searcher
+
+    target = TARGET_OPTIONS.read()
+    connection = resolve_connection(target.url)
+    encoder = resolve_encoder(target.model, target.fit, connection, target.index, target.backend, target.text_tower)
+    return build_search_query(encoder, inputs, get_read_limits()), Searcher(connection, target.index, encoder.model_id)
 
 
 def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
