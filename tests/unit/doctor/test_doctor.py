@@ -16,7 +16,7 @@ from stair_es.cli.main import app
 from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.config.defaults import DataDir
 from stair_es.config.settings import Settings
-from stair_es.doctor import cluster, index, machine, models, run
+from stair_es.doctor import cluster, index, machine, run
 from stair_es.doctor.facts import ClusterFacts, IndexFacts
 from stair_es.doctor.result import CheckResult, format_curl
 
@@ -137,9 +137,9 @@ def test_memory_disk_and_dead_letters(tmp_path: Path) -> None:
 
 def test_a_model_on_the_hub_is_not_fetched_and_an_unknown_one_fails(tmp_path: Path) -> None:
     settings = Settings(home=DataDir(tmp_path))
-    [hub] = models.check_model_loads("some-org/some-model", settings)
-    assert (hub.state, "hub" in hub.message, models.find_model_id("some-org/some-model", settings)) == ("ok", True, None)
-    [unknown] = models.check_model_loads("nothing", settings)
+    [hub] = run.check_model_loads("some-org/some-model", settings)
+    assert (hub.state, "hub" in hub.message, run.find_model_id("some-org/some-model", settings)) == ("ok", True, None)
+    [unknown] = run.check_model_loads("nothing", settings)
     assert unknown.state == "fail"
 
 
