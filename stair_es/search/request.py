@@ -92,19 +92,16 @@ def build_search_request(
     if query.caption.strip() and query.caption_weight > 0:
         scoring.append({"match": {query.caption_field: {"query": query.caption, "boost": query.caption_weight}}})
     body = {
-        **build_search_body(scoring, query, query_type, k=k),
+        "size": k,
+        "track_total_hits": False,
+        "query": _build_query(_apply_scale(scoring, query.scale), query, query_type),
+        **({} if query.min_score is None else {"min_score": _scale_score(query.min_score, query.scale)}),
         "_source": {"excludes": EXCLUDED_FIELDS},
         **build_pagination(after, ordered=ordered, scale=query.scale),
     }
     return SearchRequest(
         body=body, vector=vector, truncated=truncated, query_type=query_type, scale=query.scale, match_cut=query.match_cut
     )
-
-
-def build_search_body(scoring: list[Clause], query: SearchQuery, query_type: QueryType, *, k: int) -> dict[str, Any]:
-    """Build the body of a request from the clauses that score, and the conditions of a query."""
-    body = {"size": k, "track_total_hits": False, "query": _build_query(_apply_scale(scoring, query.scale), query, query_type)}
-    return body if query.min_score is None else {**body, "min_score": _scale_score(query.min_score, query.scale)}
 
 
 def _apply_scale(scoring: list[Clause], scale: float) -> list[Clause]:

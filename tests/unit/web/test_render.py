@@ -11,7 +11,7 @@ from stair_es.errors import DecodeError
 from stair_es.sources.image.decode import DecodeLimits
 from stair_es.web.thumbnails import ImageCache, RenderedImage, render_image
 
-PHOTO = Path(__file__).parents[4] / "examples" / "photos" / "tabby-cat.jpg"
+PHOTO = Path(__file__).parents[3] / "examples" / "photos" / "tabby-cat.jpg"
 LIMITS = DecodeLimits(max_pixels=1_000_000)
 
 
