@@ -12,7 +12,7 @@ from stair_es._itertools import batched
 from stair_es.cluster.client.connection import Connection
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.plan import build_sink_plan, build_worker_config, load_sink_kind, resolve_ingest_model
+from stair_es.ingest.pipeline import build_sink_plan, build_worker_config, load_sink_kind, resolve_ingest_model
 from stair_es.ingest.resync import find_stale_documents
 from stair_es.ingest.sinks.base import TokenIndexPlan
 from stair_es.ingest.source_stream import SourceStream
