@@ -17,13 +17,14 @@ from stair_es.errors import IngestError, UsageError
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
 from stair_es.ingest.deferred import DeferredImages
+from stair_es.ingest.executors.base import StageExecutor
 from stair_es.ingest.executors.ray import open_ray_executor, start_ray
 from stair_es.ingest.executors.threads import open_thread_executor
 from stair_es.ingest.options import LISTING_WAIT_S, RAY_MIN_IMAGES, IngestOptions, choose_runner
 from stair_es.ingest.queues import PrefetchQueue
 from stair_es.ingest.resync import remove_stale_documents
 from stair_es.ingest.run import IngestRun, RunProgressCallback, open_run_accounting
-from stair_es.ingest.scheduler import StageExecutor, StageScheduler
+from stair_es.ingest.scheduler import StageScheduler
 from stair_es.ingest.sinks.base import SinkKind, SinkPlan, SinkSession
 from stair_es.ingest.sinks.cluster_options import ClusterPlan, ClusterSinkOptions
 from stair_es.ingest.source_stream import SourceStream

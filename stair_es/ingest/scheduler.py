@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, Literal, Protocol, TypeAlias
 
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.errors import IngestError
 from stair_es.ingest.accounting.run_accounting import BulkStats
 from stair_es.ingest.deferred import DeferredImages
+from stair_es.ingest.executors.base import StageExecutor, StageTask, WorkerDied
 from stair_es.ingest.queues import PrefetchQueue, SizedQueue
 from stair_es.ingest.stages import mark_failed
 from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending, estimate_pending_bytes
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.store import BulkRequestStats
-
-Stage: TypeAlias = Literal["check", "prepare", "encode", "write"]
-"""The stages as functions: see `ingest.stages`."""
-StageTask: TypeAlias = Hashable
-"""A submitted task: a future, or a reference to a remote object."""
 
 CHECK_IMAGES = 256
 MAX_TAKES = 4
@@ -45,45 +40,6 @@ _POLL_S = 0.05
 """Interval of looking for newly listed images while tasks are running."""
 _PROGRESS_S = 1.0
 """Interval of progress reports while the run only waits for hosts."""
-
-
-class WorkerDied(Exception):
-    """The worker process of a task is gone: killed by its input, by the kernel, or with its machine."""
-
-
-class StageExecutor(Protocol):
-    """Runs the stages as tasks.
-
-    A failure propagates to the tasks that depend on it, so that only the last results need to be checked.
-    """
-
-    encoders: int
-    """Number of encode tasks that can run in parallel."""
-    workers: int
-    """Number of prepare tasks that can run in parallel."""
-    batch_images: int
-    """Number of images per encoder batch."""
-
-    def submit(self, stage: Stage, *inputs: object, encoder: int = 0) -> StageTask:
-        """Submit a stage as a task.
-
-        Args:
-            stage: The stage.
-            *inputs: Its arguments; a task stands for its result. `check` and `prepare` take a batch, `encode` a prepared batch,
-                `write` the bytes of a request and encoded batches.
-            encoder: Number of the encoder (0..encoders-1) for `encode`.
-        """
-
-    def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
-        """Wait until at least one task is done or `timeout_s` has passed; return the tasks that are done."""
-
-    def get_result(self, task: StageTask) -> Any:  # noqa: ANN401  that of the stage
-        """Return the result of a task.
-
-        Raises:
-            StairError: If a stage failed as a whole.
-            WorkerDied: If a worker process died.
-        """
 
 
 @dataclass

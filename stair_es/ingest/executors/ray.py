@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_es.errors import IngestError, StairError, UsageError
+from stair_es.ingest.executors.base import Stage, StageExecutor, StageTask, WorkerDied
 from stair_es.ingest.executors.threads import CPU_BATCH, GPU_BATCH
-from stair_es.ingest.scheduler import Stage, StageExecutor, StageTask, WorkerDied
 from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches
 from stair_es.ingest.state import Batch
 from stair_es.model import registry

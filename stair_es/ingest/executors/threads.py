@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
-from stair_es.ingest.scheduler import Stage, StageExecutor, StageTask
+from stair_es.ingest.executors.base import Stage, StageExecutor, StageTask
 from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches
 from stair_es.model.registry import Model
 from stair_es.retry import CANCEL_EVENT

@@ -14,8 +14,9 @@ from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.errors import ClusterError, SourceError
 from stair_es.ingest.deferred import MAX_REFUSALS, DeferredImages
+from stair_es.ingest.executors.base import Stage, StageTask, WorkerDied
 from stair_es.ingest.queues import PrefetchQueue
-from stair_es.ingest.scheduler import CHECK_IMAGES, MAX_TAKES, Stage, StageScheduler, StageTask, WorkerDied
+from stair_es.ingest.scheduler import CHECK_IMAGES, MAX_TAKES, StageScheduler
 from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending, get_image_item
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.sources.http.locator import UrlLocator
