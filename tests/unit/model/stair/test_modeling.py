@@ -314,6 +314,8 @@ def test_heads_are_independent(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no head for tokens") as error:
         dense.encode_images(_pixels(1))
     assert "stair-es evaluate" in error.value.remedy
+    with pytest.raises(ModelError, match="dense vectors only"):
+        registry.resolve_model(ModelSpec(name=str(tmp_path / "dense"))).check_indexable()
     words = _encoder(tmp_path / "words")
     assert not words.has_dense
     with pytest.raises(ModelError, match="no head for dense"):
