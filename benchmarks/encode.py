@@ -29,7 +29,8 @@ from harness.program import build_parser, publish_result
 from harness.result import Ratio, ReportTable, Result
 
 from stair_es.model import registry
-from stair_es.model.base import Backend, ModelSpec
+from stair_es.model.base import ModelSpec
+from stair_es.types import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -38,8 +38,9 @@ from harness.result import Ratio, ReportTable, Result
 from harness.server import start_server
 
 from stair_es.model import registry
-from stair_es.model.base import Encoder, ModelSpec, TextTower
+from stair_es.model.base import Encoder, ModelSpec
 from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.types import TextTower
 
 BATCH = 64
 GROUP, GROUP_CLIENTS = 32, 2

@@ -15,9 +15,9 @@ from ..output.bars import TerminalInfo, escape_control, format_weights
 from ..output.console import emit_json, print_error, stdout
 
 if TYPE_CHECKING:
-    from stair_es.model.base import Backend, Encoder, TextTower
+    from stair_es.model.base import Encoder
     from stair_es.sources.base import ReadLimits
-    from stair_es.types import ResizeMode, SparseVector
+    from stair_es.types import Backend, ResizeMode, SparseVector, TextTower
 
 
 def encode_command(

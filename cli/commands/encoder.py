@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stair_es.cluster.client.cluster import Cluster
-    from stair_es.model.base import Backend, Encoder, TextTower
+    from stair_es.model.base import Encoder
     from stair_es.search.index_info import IndexInfo
-    from stair_es.types import ResizeMode
+    from stair_es.types import Backend, ResizeMode, TextTower
     from stair_es.web.encoding.service import EncodingTarget
 
 ENV_ENCODER_TOKEN = "STAIR_ES_ENCODER_TOKEN"

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stair_es.cluster.client.connection import Connection
-    from stair_es.model.base import Backend, Encoder, TextTower
+    from stair_es.model.base import Encoder
     from stair_es.search.index_info import IndexInfo
     from stair_es.sources.base import ReadLimits
-    from stair_es.types import ResizeMode
+    from stair_es.types import Backend, ResizeMode, TextTower
 
 _CLUSTER_TIMEOUT_S = 3.0
 """Timeout of commands that work without a cluster."""

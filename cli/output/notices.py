@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stair_es.model.vocabularies.unknown_words import UnknownWord
-    from stair_es.search.dsl.select import QueryType
-    from stair_es.types import SparseVector
+    from stair_es.types import QueryType, SparseVector
 
 _MAX_TOKENS = 8
 

@@ -20,8 +20,7 @@ from stair_es.sources.base import SourceOptions
 from stair_es.sources.image.decode import DecodeLimits
 from stair_es.system.user_files import read_bytes_file
 from stair_es.token_policy import TokenPolicy
-from stair_es.types import Json
-from stair_es.types import Runner as Runner
+from stair_es.types import Json, Runner
 
 RAY_MIN_IMAGES = 5_000
 """Number of images from which `auto` selects Ray; below, starting it takes longer than it saves."""

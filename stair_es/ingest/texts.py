@@ -16,7 +16,7 @@ import orjson
 from stair_es.cluster.documents.document import DocumentSettings, make_content_id
 from stair_es.errors import SourceError, UsageError
 from stair_es.ingest.deferred import MAX_DEFERRED_BYTES, DeferredImages
-from stair_es.ingest.options import IngestOptions, Runner
+from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.queues import SizedQueue
 from stair_es.ingest.state import ImageState, Outcome, Pending, estimate_pending_bytes
 from stair_es.sources.base import ListingFailure, ReadLimits, ReadResult, Source, SourceItem, SourceOptions
@@ -30,7 +30,7 @@ from stair_es.sources.kinds.fields import check_fields_size, make_json_safe
 from stair_es.sources.kinds.jsonl import JsonLinesSource
 from stair_es.sources.kinds.table import COLUMN_REMEDY, TableSource
 from stair_es.sources.limits import join_names
-from stair_es.types import Json
+from stair_es.types import Json, Runner
 
 TextFormat: TypeAlias = Literal["txt", "jsonl", "csv"]
 

@@ -11,10 +11,7 @@ from stair_es.config.settings import Settings
 from stair_es.errors import ModelError
 from stair_es.model.vocabularies.stop_words import is_content_token, list_content_words, load_stop_words
 from stair_es.model.vocabularies.token_table import TokenTable
-from stair_es.types import Backend as Backend
-from stair_es.types import Floats, ImageSpec, Pixels, ResizeMode, SparseVector
-from stair_es.types import Precision as Precision
-from stair_es.types import TextTower as TextTower
+from stair_es.types import Backend, Floats, ImageSpec, Pixels, Precision, ResizeMode, SparseVector, TextTower
 
 
 @dataclass(frozen=True, kw_only=True)

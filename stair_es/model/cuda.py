@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stair_es.errors import ModelError
-from stair_es.model.base import Backend, ModelSpec, Precision
+from stair_es.model.base import ModelSpec
 from stair_es.optional import import_optional
-from stair_es.types import Pixels
+from stair_es.types import Backend, Pixels, Precision
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stair_es.search.diagnose import RankExplanation
-    from stair_es.search.dsl.select import QueryType, build_sparse_query
+    from stair_es.search.dsl.select import build_sparse_query
     from stair_es.search.image_search import ImageSearch
     from stair_es.search.options import SearchOptions
     from stair_es.search.query import SearchQuery
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stair_es.search.request import SearchRequest, build_search_request
     from stair_es.search.results import Hit, SearchResult, TokenContribution
     from stair_es.search.searcher import Searcher
+    from stair_es.types import QueryType
 
 __all__ = [
     "Hit",

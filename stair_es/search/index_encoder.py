@@ -16,8 +16,9 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.config.settings import Settings
 from stair_es.errors import ModelNotFetched, UnknownModel
 from stair_es.model import registry
-from stair_es.model.base import Backend, Encoder, ModelSpec, TextTower
+from stair_es.model.base import Encoder, ModelSpec
 from stair_es.search.index_info import IndexInfo, add_fit, fetch_index_info
+from stair_es.types import Backend, TextTower
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection

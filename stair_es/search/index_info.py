@@ -16,13 +16,13 @@ from stair_es.cluster.metadata.index_metadata import check_index_format, check_n
 from stair_es.cluster.metadata.policy_state import parse_policy_state
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model import registry
-from stair_es.model.base import ModelSpec, TextTower
+from stair_es.model.base import ModelSpec
 from stair_es.search.dsl.filters import FilterField, list_filter_fields
 from stair_es.search.dsl.mapped_fields import MappedField, list_mapped_fields
 from stair_es.search.dsl.select import IndexFields
 from stair_es.search.query import SearchQuery
 from stair_es.token_policy import TokenPolicy
-from stair_es.types import RESIZE_MODE_CHOICES, ResizeMode
+from stair_es.types import RESIZE_MODE_CHOICES, ResizeMode, TextTower
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster

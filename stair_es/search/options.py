@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from stair_es.errors import QueryError
-from stair_es.search.dsl.select import QueryType
 from stair_es.search.request import ClauseBuilder
-from stair_es.types import SparseVector
+from stair_es.types import QueryType, SparseVector
 
 FusionMethod: TypeAlias = Literal["sum", "rrf"]
 

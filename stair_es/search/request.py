@@ -11,10 +11,10 @@ import numpy as np
 from stair_es.cluster.documents.document import IMPACT_SCALE
 from stair_es.errors import QueryError
 from stair_es.search.dsl.pagination import SORT_ORDER, Cursor, validate_cursor
-from stair_es.search.dsl.select import QueryType, build_sparse_query
+from stair_es.search.dsl.select import build_sparse_query
 from stair_es.search.dsl.weights import SparseQuery
 from stair_es.search.query import EMPTY_VECTOR, MatchCut, SearchQuery, TokenGroup
-from stair_es.types import SparseVector
+from stair_es.types import QueryType, SparseVector
 
 Clause = dict[str, Any]
 ClauseBuilder: TypeAlias = Callable[[SparseVector, int], SparseQuery]

@@ -12,8 +12,8 @@ import numpy as np
 
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature, unescape_feature
-from stair_es.search.dsl.select import QueryType
 from stair_es.search.query import EMPTY_VECTOR
+from stair_es.types import QueryType
 
 if TYPE_CHECKING:
     from stair_es.model.vocabularies.unknown_words import UnknownWord

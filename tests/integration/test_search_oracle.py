@@ -25,13 +25,12 @@ from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.feature_names import escape_feature
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
-from stair_es.search.dsl.select import QueryType
 from stair_es.search.options import SearchOptions, prune_vector
 from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import combine_vectors
 from stair_es.search.request import build_search_request
 from stair_es.search.searcher import Searcher
-from stair_es.types import SparseVector
+from stair_es.types import QueryType, SparseVector
 
 SEED = 20261124
 MODEL_ID = "stair-mini-2"

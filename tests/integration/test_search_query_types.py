@@ -17,8 +17,8 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import IMPACT_SCALE, DocumentSettings, is_single_term
 from stair_es.errors import QueryError
-from stair_es.search.dsl.select import IndexFields, QueryType, build_sparse_query, select_query_type
-from stair_es.types import SparseVector
+from stair_es.search.dsl.select import IndexFields, build_sparse_query, select_query_type
+from stair_es.types import QueryType, SparseVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

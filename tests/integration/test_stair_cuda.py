@@ -10,9 +10,10 @@ import torch
 from support.models import tiny_stair
 
 from stair_es.model import registry
-from stair_es.model.base import ModelSpec, Precision
+from stair_es.model.base import ModelSpec
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.encoder import StairEncoder, TorchDualEncoder
+from stair_es.types import Precision
 
 pytestmark = pytest.mark.gpu
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.04, "fp16": 0.01}

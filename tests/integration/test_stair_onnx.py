@@ -23,10 +23,11 @@ from typer.testing import Result
 
 from stair_es.errors import MissingExtra, ModelError
 from stair_es.model import registry
-from stair_es.model.base import Backend, Encoder, ModelSpec
+from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.stair.encoder import StairEncoder
 from stair_es.model.stair.export_onnx import MAX_DIFFERENCE, export_onnx
 from stair_es.model.stair.onnx_runtime import ONNX_MODEL_ID_KEY
+from stair_es.types import Backend
 
 TEXTS = ("a red dog", "the dogs running of the sea .", "", "blue", "cat ! cat", "dog " * 20)
 

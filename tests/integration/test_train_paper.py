@@ -14,9 +14,10 @@ import pytest
 from support.models import tiny_training
 
 from stair_es.model import registry
-from stair_es.model.base import Backend, ModelSpec
+from stair_es.model.base import ModelSpec
 from stair_es.model.stair.export_onnx import export_onnx
 from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.types import Backend
 
 CONFIG = """\
 name = "paper"

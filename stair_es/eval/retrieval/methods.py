@@ -12,8 +12,8 @@ from stair_es.cluster.client.capabilities import ClusterInfo, Distribution
 from stair_es.errors import QueryError
 from stair_es.eval.metrics import DenseIndex, Doubles, InvertedIndex
 from stair_es.eval.retrieval.tasks import LeaveOneOut, RetrievalTask
-from stair_es.search.dsl.select import QueryType, build_sparse_query
-from stair_es.types import Floats, SparseVector
+from stair_es.search.dsl.select import build_sparse_query
+from stair_es.types import Floats, QueryType, SparseVector
 
 DENSE_FIELD = "dense"
 _MIN_ELASTICSEARCH = (8, 12)

@@ -38,8 +38,8 @@ from stair_es.eval.retrieval.methods import (
 from stair_es.eval.retrieval.report import MethodRow, RetrievalReport
 from stair_es.eval.retrieval.runner import RetrievalRunner, build_exact_rows, detect_analyzer
 from stair_es.eval.retrieval.tasks import build_image_to_text, build_leave_one_out, build_text_to_image
-from stair_es.search.dsl.select import IndexFields, QueryType, select_query_type
-from stair_es.types import PartProgressCallback, SparseVector, TokensType
+from stair_es.search.dsl.select import IndexFields, select_query_type
+from stair_es.types import PartProgressCallback, QueryType, SparseVector, TokensType
 
 KnnCheck = Callable[[int], str]
 """Returns why the cluster has no kNN for vectors of this many dimensions; empty if it has."""

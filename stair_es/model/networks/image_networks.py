@@ -13,10 +13,9 @@ import numpy as np
 
 from stair_es.errors import ModelError
 from stair_es.model import cuda
-from stair_es.model.base import Backend, Precision
 from stair_es.model.vocabularies.stop_words import MODEL_DATA
 from stair_es.optional import import_optional
-from stair_es.types import Floats, Pixels
+from stair_es.types import Backend, Floats, Pixels, Precision
 
 CLASSIFIER_FILE = MODEL_DATA / "classifier.onnx"
 """EfficientNet-Lite2: `pixels` to `logits` of the 1,000 classes of ImageNet, and the `features` that they are computed from."""

@@ -15,8 +15,7 @@ from torch.nn import functional
 
 from stair_es.errors import ModelError
 from stair_es.model import cuda
-from stair_es.model.base import Backend, Precision
-from stair_es.types import Floats, Pixels
+from stair_es.types import Backend, Floats, Pixels, Precision
 
 _CUDA_BATCH = 64
 

@@ -16,8 +16,7 @@ from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature
 from stair_es.search.dsl.weights import SparseQuery, finish_sparse_query, fit_to_limits
-from stair_es.types import QueryType as QueryType
-from stair_es.types import SparseVector
+from stair_es.types import QueryType, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.capabilities import ClusterInfo

@@ -18,13 +18,12 @@ from stair_es.search.dsl.select import (
     MAX_QUERY_TOKEN_WEIGHT,
     QUERY_TYPES,
     IndexFields,
-    QueryType,
     build_impacts_query,
     build_neural_sparse_query,
     build_sparse_query,
     select_query_type,
 )
-from stair_es.types import SparseVector
+from stair_es.types import QueryType, SparseVector
 
 GOLDEN = sorted((Path(__file__).parents[3] / "golden" / "query_types").glob("*.json"))
 BERT = load_wordpiece_vocabulary().tokens
