@@ -23,6 +23,7 @@ _MAX_NAME_CHARS = 80
 _MAX_PROBLEM_CHARS = 1000
 _PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([\w.\[\]]*)`$")
 _UNKNOWN_FIELD = "Object contains unknown field `"
+_MISSING_FIELD = "Object missing required field "
 _JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 
@@ -135,11 +136,17 @@ def _describe_problem(problem: str, remedies: Mapping[str, str]) -> tuple[str, s
     if problem.startswith(_UNKNOWN_FIELD):
         problem = f"unknown field {problem[len(_UNKNOWN_FIELD) : -1][:_MAX_NAME_CHARS]!r}"
         field = field or _UNKNOWN_FIELD
+    elif problem.startswith(_MISSING_FIELD):
+        problem = f"{problem[len(_MISSING_FIELD) :]} is missing"
     elif problem.startswith("Expected"):
         problem = re.sub(r"\b(str|int|float|bool)\b", lambda name: _JSON_TYPES[name[0]], problem)
     remedy = "Shorten it." if " of length <= " in problem else remedies.get(field) or remedies.get(field.partition(".")[0], "")
-    subject = f"`{place}`" if place else "the body"
-    return f"{subject}: {problem[0].lower()}{problem[1:]}", remedy
+    problem = problem[0].lower() + problem[1:]
+    if place:
+        problem = f"`{place}`: {problem}"
+    elif problem.startswith("expected"):
+        problem = f"the body: {problem}"
+    return problem, remedy
 
 
 def _get_content_length(request: Request) -> int:

@@ -20,6 +20,7 @@ from stair_es.errors import ModelError, UsageError
 from stair_es.eval.models import get_dense_encoder
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
+from stair_es.model.registry import Model
 from stair_es.model.stair.configuration import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.training.data.dataset import PairFile, read_pairs
@@ -100,12 +101,12 @@ def test_the_same_command_resumes_and_gives_the_same_model(folder: Path, tmp_pat
 def test_images_alone_load_the_dense_model_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
 
-    def load_encoder(spec: ModelSpec) -> Encoder:
-        loaded.append(spec.name)
-        return original(spec)
+    def load_model(model: Model, threads: int | None = None) -> Encoder:
+        loaded.append(model.spec.name)
+        return original(model, threads)
 
-    original = registry.load_encoder
-    monkeypatch.setattr(registry, "load_encoder", load_encoder)
+    original = Model.load
+    monkeypatch.setattr(Model, "load", load_model)
     make_runner(folder).read_json(folder / "clip", "--images", folder / "set", "--out", tmp_path / "out", "--steps", "2")
     assert loaded == [str(folder / "clip")]
 
