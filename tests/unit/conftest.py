@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from typer import testing
@@ -21,3 +24,16 @@ def built_commands() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(testing, "_get_command", cache(get_command))
         yield
+
+
+@pytest.fixture
+def set_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Make a text the standard input, as often as needed. It is a real file: sources read its descriptor."""
+    with ExitStack() as stack:
+
+        def set_text(text: str) -> None:
+            path = tmp_path / "standard-input"
+            path.write_text(text)
+            monkeypatch.setattr(sys, "stdin", stack.enter_context(path.open()))
+
+        yield set_text

@@ -94,7 +94,9 @@ def open_unpacked(found: ListedFile) -> Iterator[BinaryIO]:
 def open_raw(found: ListedFile) -> Iterator[BinaryIO]:
     """Open the file like `open_unpacked`, without decompressing it."""
     if found.uri == STDIN_URI:
-        yield sys.stdin.buffer
+        # not `sys.stdin.buffer`, whose lock a thread that waits for input holds: the interpreter can't end then
+        with open(sys.stdin.fileno(), "rb", closefd=False) as file:
+            yield file
     elif isinstance(found.locator, ObjectLocator):
         try:
             fs, path = open_file_system(found.locator.secret_url or found.locator.uri)

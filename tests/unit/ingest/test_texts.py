@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import io
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -90,13 +91,26 @@ def test_a_named_column(tmp_path: Path) -> None:
         ("csv", "text\na dog", {"line=2": "a dog"}),
     ],
 )
-def test_standard_input(monkeypatch: pytest.MonkeyPatch, format_: TextFormat | None, text: str, texts: dict[str, str]) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+def test_standard_input(set_stdin: Callable[[str], None], format_: TextFormat | None, text: str, texts: dict[str, str]) -> None:
+    set_stdin(text)
     assert read(open_text_source("-", format_)) == (texts, {})
 
 
-def test_json_on_stdin_is_not_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "a dog"}')))
+def test_a_thread_that_waits_for_standard_input_lets_the_process_end() -> None:
+    code = (
+        "import sys, threading\nfrom stair_es.ingest.texts import open_text_source\nseen = threading.Event()\n"
+        "def read():\n    for _ in open_text_source('-').list_items():\n        seen.set()\n"
+        "threading.Thread(target=read, daemon=True).start()\nseen.wait(60)\nsys.exit(3)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"a dog\n" * 10_000)
+        process.stdin.flush()
+        assert process.wait(120) == 3
+
+
+def test_json_on_stdin_is_not_text(set_stdin: Callable[[str], None]) -> None:
+    set_stdin('{"text": "a dog"}')
     with pytest.raises(UsageError, match="look like JSON Lines"):
         read(open_text_source("-"))
 

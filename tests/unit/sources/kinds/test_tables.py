@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import gzip
-import io
 import os
 import pickle
 import random
-import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import islice
@@ -278,12 +277,12 @@ def test_remote_parquet_is_read_cell_by_cell(tmp_path: Path) -> None:
     ]
 
 
-def test_lists_and_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_and_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch, set_stdin: Callable[[str], None]) -> None:
     text = "# a list\n\n  a.jpg  \nhttps://example.com/x.jpg#part\nsub/b c.jpg\ns3://bucket/a b#c.jpg\nftp://h/x.jpg\n"
     (folder / "list.txt").write_text(text)
     monkeypatch.chdir(folder)
     for argument in ("list.txt", "-"):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        set_stdin(text)
         found = _all(argument)
         assert [each.uri for each in found[:4]] == [
             (folder / "a.jpg").as_uri(),
@@ -292,9 +291,9 @@ def test_lists_and_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch)
             "s3://bucket/a b#c.jpg",
         ]
         assert [type(each) for each in found] == [SourceItem] * 4 + [ListingFailure]
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"path": "a.jpg"}\n')))
+    set_stdin('{"path": "a.jpg"}\n')
     assert _bytes(_good("-", format="jsonl")[0]) == b"A"
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"path\na.jpg\n")))
+    set_stdin("path\na.jpg\n")
     assert _bytes(_good("-", format="csv")[0]) == b"A"
 
 
