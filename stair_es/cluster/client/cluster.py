@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import threading
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,16 +30,25 @@ class Cluster:
     def __init__(
         self, connection: Connection, client: OpenSearch | None = None, *, sleep: Callable[[float], None] = sleep_unless_cancelled
     ) -> None:
-        """Open a cluster, with a client of the connection or a new one. No request is sent.
+        """Use the client, or one of the connection, which is opened when it is first used."""
+        self.connection = connection
+        self._client = client
+        self._lock = threading.Lock()
+        self._sleep = sleep
+
+    @property
+    def client(self) -> OpenSearch:
+        """Return the client.
 
         Raises:
             UsageError: As for `Connection.client`.
             AuthenticationFailed: As for `Connection.client`.
             MissingExtra: As for `Connection.client`.
         """
-        self.connection = connection
-        self.client = connection.client() if client is None else client
-        self._sleep = sleep
+        with self._lock:
+            if self._client is None:
+                self._client = self.connection.client()
+            return self._client
 
     def __reduce__(self) -> tuple[Callable[[Connection], Cluster], tuple[Connection]]:
         return open_shared_cluster, (self.connection,)
@@ -51,7 +61,9 @@ class Cluster:
 
     def close(self) -> None:
         """Close the client."""
-        self.client.close()
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
 
     def call(self, function: Callable[..., _T], *args: Any, retry: RetryPolicy | None = None, **kwargs: Any) -> _T:  # noqa: ANN401
         """Call a function with retries on temporary errors, and return its result.

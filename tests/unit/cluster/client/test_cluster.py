@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from support.servers.fault_proxy import MaybeResponse, Request, Response, start_server
 
+from stair_es.cluster.client.auth import SecuritySettings
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import NO_RETRY
-from stair_es.errors import ClusterError, IngestError
+from stair_es.errors import ClusterError, IngestError, UsageError
 from stair_es.retry import RetryPolicy
 
 
@@ -100,6 +101,13 @@ def test_a_given_client_is_used() -> None:
     given = connection.client()
     with Cluster(connection, given) as cluster:
         assert cluster.client is given
+
+
+def test_a_pickled_cluster_opens_no_client_until_it_is_used() -> None:
+    security = SecuritySettings(ca_file="/no/such/file")
+    copy = pickle.loads(pickle.dumps(Cluster(Connection(url="https://localhost:9200", security=security))))
+    with pytest.raises(UsageError, match="/no/such/file"):
+        copy.search("images", {})
 
 
 def test_pickled_connections_are_reopened() -> None:
