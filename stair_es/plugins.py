@@ -5,8 +5,8 @@ A package adds a source, an encoder, an enricher or a sink by naming an object i
     [project.entry-points."stair_es.enrichers"]
     blur-faces = "my_package.blur:KIND"
 
-The objects implement the Protocols `SourceKind`, `EncoderPlugin`, `EnricherKind` and `SinkKind` of `stair_es.api`. `API_VERSION`
-is raised when one of them changes incompatibly.
+The objects implement the Protocols `SourceKind` and `EnricherKind`, or are instances of subclasses of `EncoderPlugin` and
+`SinkKind`, all of `stair_es.api`. `API_VERSION` is raised when one of them changes incompatibly.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ class Plugin:
     """Version of that package."""
     entry_point: EntryPoint
 
-    def load(self) -> Any:  # noqa: ANN401  the group's Protocol
-        """Load the plugin's object.
+    def load(self, base: type = object) -> Any:  # noqa: ANN401  the group's Protocol
+        """Load the plugin's object, an instance of `base`.
 
         Raises:
-            PluginError: If its module can't be imported, the object doesn't exist, or it was made for another API version.
+            PluginError: If its module can't be imported, the object doesn't exist or isn't an instance of `base`, or it was made
+                for another API version.
         """
         try:
             loaded = self.entry_point.load()
@@ -56,6 +57,11 @@ class Plugin:
                 f"plugin {self.name!r} of {self.distribution} {self.version} is made for API version {version},"
                 f" this is {API_VERSION}",
                 f"Update {self.distribution}, or stair-es.",
+            )
+        if not isinstance(loaded, base):
+            raise PluginError(
+                f"plugin {self.name!r} of {self.distribution} {self.version} is not an instance of {base.__name__}",
+                f"Update {self.distribution}, or derive its class from stair_es.api.{base.__name__}.",
             )
         return loaded
 

@@ -136,7 +136,7 @@ def resolve_model(spec: ModelSpec, *, runs_here: bool = True) -> Model:
     """
     location = locate_model(spec.name)
     if location.entry_point is not None:
-        plugin: EncoderPlugin = location.entry_point.load()
+        plugin: EncoderPlugin = location.entry_point.load(EncoderPlugin)
         check_fit_unchanged(plugin.card, spec.fit)
         return Model(spec=spec, portable_name=spec.name, plugin=plugin, folder=None)
     if location.folder is None and not location.is_on_hub:

@@ -23,7 +23,7 @@ from support.plugin_metadata import write_entry_points
 from stair_es import plugins
 from stair_es.errors import PluginError, ReadError, UsageError
 from stair_es.ingest.enrichers.base import EnricherInput
-from stair_es.ingest.sinks.base import SinkPlan
+from stair_es.ingest.sinks.base import SinkKind, SinkPlan
 from stair_es.model.base import ModelSpec
 from stair_es.sources.base import ReadLimits, SourceItem, SourceOptions
 from stair_es.sources.image.decode import DecodeLimits, decode_image
@@ -83,6 +83,7 @@ def test_a_third_party_plugin_is_found_before_built_in_ones(installed: Callable[
         ("raise SystemError('broken inside')", "broken inside"),
         ("OTHER = 1", "AttributeError"),
         ("class KIND:\n    api_version = 99", "API version 99"),
+        ("class KIND:\n    name = 'broken'", "not an instance of SinkKind"),
     ],
 )
 def test_an_incompatible_plugin_is_named_with_the_reason(
@@ -92,7 +93,7 @@ def test_an_incompatible_plugin_is_named_with_the_reason(
     plugin = plugins.get_plugin("sinks", "broken")
     assert plugin is not None
     with pytest.raises(PluginError, match=reason) as error:
-        plugin.load()
+        plugin.load(SinkKind)
     assert f"'broken' of {name} 2.5" in error.value.message
     assert name in error.value.remedy
 
