@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.documents.document import DocumentSettings
-from stair_es.errors import ResourceError
+from stair_es.errors import ResourceError, UsageError
 from stair_es.ingest.enrichers.base import EnricherSpec, get_enricher
 from stair_es.ingest.executors.ray import RayOptions
 from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
@@ -22,6 +22,7 @@ from stair_es.system.user_files import read_bytes_file
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import Json, Runner
 
+BUILTIN_SINK = "cluster"
 RAY_MIN_IMAGES = 5_000
 """Number of images from which `auto` selects Ray; below, starting it takes longer than it saves."""
 LISTING_WAIT_S = 5.0
@@ -38,9 +39,9 @@ class IngestOptions:
     model: ModelSpec
     document: DocumentSettings = field(default_factory=DocumentSettings)
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
-    sink: str = "cluster"
-    sink_options: ClusterSinkOptions | Mapping[str, str] = field(default_factory=ClusterSinkOptions)
-    """Options of the built-in sink, or those given to another one."""
+    sink: str = BUILTIN_SINK
+    sink_options: ClusterSinkOptions | Mapping[str, str] = field(default_factory=dict)
+    """Options of the sink, as of `--sink`; those of the built-in one become `ClusterSinkOptions`."""
     policy: TokenPolicy | None = None
     """Token policy of a new index; an existing index has its own."""
     dead_letters: Path | None = None
@@ -53,6 +54,18 @@ class IngestOptions:
     enrichers: tuple[EnricherSpec, ...] = ()
     resync: bool = False
     """Remove the documents whose image is no longer in the sources."""
+
+    def __post_init__(self) -> None:
+        """Parse the options of the built-in sink.
+
+        Raises:
+            UsageError: If one is unknown or has an invalid value, or they are given to another sink.
+        """
+        if self.sink == BUILTIN_SINK:
+            if not isinstance(self.sink_options, ClusterSinkOptions):
+                object.__setattr__(self, "sink_options", ClusterSinkOptions().override(self.sink_options))
+        elif isinstance(self.sink_options, ClusterSinkOptions):
+            raise UsageError(f"the options are those of the sink {BUILTIN_SINK!r}, not of {self.sink!r}", "Give it a mapping.")
 
     @property
     def settings(self) -> dict[str, Json]:

@@ -113,12 +113,12 @@ def load_sink_kind(options: IngestOptions) -> SinkKind:
     if plugin is None:
         names = ", ".join(plugins.list_plugin_names("sinks"))
         raise UsageError(f"unknown sink {options.sink!r}", f"Known sinks: {names or 'none: reinstall stair-es'}.")
-    kind: SinkKind = plugin.load()
+    kind: SinkKind = plugin.load(SinkKind)
     return kind
 
 
 def resolve_ingest_model(options: IngestOptions) -> Model:
-    """Resolve the model of an ingest. On Ray the workers load it, which may have other libraries than this process."""
+    """Resolve the model of an ingest. On Ray the workers load it, and they may have other libraries."""
     return resolve_model(options.model, runs_here=options.runner != "ray" and options.ray.address is None)
 
 

@@ -39,8 +39,8 @@ TEXT_COLUMNS = ("text", "caption", "captions")
 MAX_LINE_BYTES = 1 << 20
 """Maximum length of a line of a `.txt` file; encoders use only a few hundred words of a text."""
 MAX_WAITING_TEXTS = 512
-"""Maximum number of texts that wait for an equal one. Their outcomes come at once, and in a source where most texts are stored
-each failed one has a line in the dead letters: more of them would use up the lines that a source has at the beginning.
+"""Maximum number of texts that wait for an equal one. Their outcomes come in one burst. If they fail, more of them would use up
+the dead-letter lines that a source starts with.
 """
 _SCALARS = (bool, int, float, str)
 
@@ -53,6 +53,16 @@ class TextIngestOptions(IngestOptions):
     document: DocumentSettings = field(default_factory=lambda: DocumentSettings(thumbnail_px=0, id="content-hash"))
     runner: Runner = "local"
     batch_images: int = 256
+
+    def __post_init__(self) -> None:
+        """Check what texts can't have: Ray, and ids of their positions.
+
+        Raises:
+            UsageError: If an option is for images only.
+        """
+        super().__post_init__()
+        if self.runner != "local" or self.document.id != "content-hash":
+            raise UsageError("texts are ingested by the runner 'local' and have ids of their content", "Leave both options out.")
 
     @property
     def settings(self) -> dict[str, Json]:
@@ -78,7 +88,7 @@ class EqualTexts(DeferredImages):
 
     @property
     def due_in_s(self) -> None:
-        """None: what waits for a text needs no time of its own."""
+        """Return None: texts wait for another text, not for a time."""
         return None
 
     def route_image(self, image: Pending) -> Pending | Outcome | None:

@@ -186,7 +186,11 @@ def test_an_ingest_looks_its_model_up_once(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (32, 32), "red").save(tmp_path / "photos" / "red.png")
     options = IngestOptions(
-        alias="a", model=ModelSpec(name="stair-mini"), runner="local", sink_options={"folder": str(tmp_path / "out")}
+        alias="a",
+        model=ModelSpec(name="stair-mini"),
+        runner="local",
+        sink="ndjson",
+        sink_options={"folder": str(tmp_path / "out")},
     )
     source = open_source(str(tmp_path / "photos"))
     lookups.clear()
