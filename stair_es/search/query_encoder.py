@@ -106,8 +106,8 @@ def build_search_query(
         encoder: The encoder of the index.
         inputs: The query inputs.
         read_limits: Limits for reading images.
-        policy: The token policy of the index, if boosts and factors are for its tokens. By default they are for those of the
-            model, and `Searcher` rewrites the query.
+        policy: The token policy of the index, to rewrite the query here, so that boosts and factors are for tokens of the
+            index. By default they are for those of the model, and `Searcher` rewrites the query.
         encode_text: Encodes a text instead of `encode_query_text`, for example with a cache.
 
     Raises:
@@ -326,6 +326,6 @@ def _encode_known_image(encoder: Encoder, image: Path | str, read_limits: ReadLi
 def _resolve_weights(weights: Sequence[float], count: int) -> Sequence[float]:
     if weights and len(weights) != count:
         raise QueryError(
-            f"{len(weights)} weights for {count} inputs", "Pass one for the query string, then one per text, then one per image."
+            f"{len(weights)} weights for {count} inputs", "Pass one for the query string, then one per text, image and vector."
         )
     return weights or [1.0] * count

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stair_es.cluster.client.capabilities import ClusterInfo, list_cluster_plugins
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.exceptions import is_clause_limit_error
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class QueryRunner:
-    """Runs queries against an index of which all is known that a search requires: in pages, fused, with copies folded.
+    """Runs queries against a resolved `SearchTarget`: pagination, fusion, folding of copies.
 
     `Searcher` and the page send through it.
     """
@@ -243,7 +244,7 @@ def _describe_errors(cluster_info: ClusterInfo) -> Iterator[None]:
     except ClusterUnreachable:
         raise
     except ClusterError as error:
-        if "maxClauseCount" in error.message:
+        if is_clause_limit_error(error):
             raise QueryError(
                 f"the caption and the filters need more clauses than the cluster allows ({cluster_info.max_clauses:,})",
                 "Shorten them, or send fewer tokens (--weight-mass).",

@@ -104,7 +104,7 @@ def parse_json(text: str, object_pairs_hook: Callable[[list[tuple[str, Any]]], A
         value = json.loads(text, object_pairs_hook=object_pairs_hook)
     except RecursionError:
         raise _build_depth_error() from None
-    _check_depth(value)
+    check_depth(value)
     return value
 
 
@@ -124,11 +124,16 @@ def parse_toml_text(text: str) -> dict[str, Any]:
         values = tomllib.loads(text)
     except RecursionError:
         raise _build_depth_error() from None
-    _check_depth(values)
+    check_depth(values)
     return values
 
 
-def _check_depth(value: object) -> None:
+def check_depth(value: object) -> None:
+    """Check that dicts and lists are nested at most `MAX_DEPTH` levels deep.
+
+    Raises:
+        ValueError: If they are nested deeper.
+    """
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         containers = [each for each in level if isinstance(each, (dict, list))]

@@ -55,7 +55,7 @@ class ServerConfig:
     limits: ServerLimits = field(default_factory=ServerLimits)
     title: str = ""
     root_path: str = ""
-    """The path of the page's root behind a proxy, as `root_path.parse_root_path` returns it."""
+    """The path of the page's root behind a proxy, as `parse_root_path` returns it."""
     hooks: ServerHooks = field(default_factory=ServerHooks)
     extra_routes: tuple[Route, ...] = ()
     """Additional routes, under the same access policy."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from stair_es.cluster.client.exceptions import is_clause_limit_error
 from stair_es.errors import (
     AuthenticationFailed,
     ClusterError,
@@ -109,6 +110,8 @@ def _get_status(error: StairError) -> int:
     if isinstance(error, MissingModule | IndexClosed):
         return 502
     if isinstance(error, ClusterError):
+        if is_clause_limit_error(error):
+            return 400
         return {400: 400, 429: 503, 502: 503, 503: 503, 504: 503}.get(error.status or 0, 502)
     return 500
 
@@ -129,7 +132,7 @@ def _describe_error(error: StairError, status: int) -> tuple[str, str]:
 
 
 def _describe_cluster_error(error: ClusterError, status: int) -> tuple[str, str]:
-    if status == 400 and "maxClauseCount" in error.message:
+    if is_clause_limit_error(error):
         return "the query exceeds the clause limit of the cluster", "Use fewer words, or a shorter filter."
     reason = error.message.partition(" answered 400: ")[2].partition("\n")[0]  # a parser lists what it expected below
     if status == 502 and reason:

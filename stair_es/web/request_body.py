@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 _MAX_NAME_CHARS = 80
-"""What of the name of an unknown field is in the error, which has it several times."""
+"""Length to which names of unknown fields are cut, since errors repeat them."""
 _MAX_PROBLEM_CHARS = 1000
 _PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([\w.\[\]]*)`$")
 _UNKNOWN_FIELD = "Object contains unknown field `"
@@ -139,6 +139,7 @@ def _describe_problem(problem: str, remedies: Mapping[str, str]) -> tuple[str, s
     elif problem.startswith(_MISSING_FIELD):
         problem = f"{problem[len(_MISSING_FIELD) :]} is missing"
     elif problem.startswith("Expected"):
+        problem = problem.replace("`float` that's a multiple of 1.0", "`int`")
         problem = re.sub(r"\b(str|int|float|bool)\b", lambda name: _JSON_TYPES[name[0]], problem)
     remedy = "Shorten it." if " of length <= " in problem else remedies.get(field) or remedies.get(field.partition(".")[0], "")
     problem = problem[0].lower() + problem[1:]

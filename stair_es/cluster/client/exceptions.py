@@ -57,6 +57,11 @@ _KNOWN_REASONS: tuple[tuple[str, type[ClusterError], str], ...] = (
 )
 
 
+def is_clause_limit_error(error: ClusterError) -> bool:
+    """Return whether a query exceeds the clause limit of the cluster. Engines answer 400 or, for the total, 500."""
+    return "maxClauseCount" in error.message
+
+
 @contextmanager
 def translate_errors(
     connection: Connection, passthrough: Callable[[exceptions.TransportError], bool] = lambda _: False

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_es.errors import QueryError
-from stair_es.system.user_files import parse_json
+from stair_es.system.user_files import check_depth, parse_json
 
 _FIELD_CLAUSES = frozenset(
     {"term", "terms", "match", "match_phrase", "match_phrase_prefix", "match_bool_prefix", "prefix", "wildcard", "regexp"}
@@ -71,6 +71,7 @@ def check_filters(filters: Sequence[Mapping[str, Any]]) -> None:
     for clause in filters:
         try:
             json.dumps(clause, allow_nan=False, ensure_ascii=False).encode()
+            check_depth(clause)
         except (TypeError, ValueError, RecursionError) as error:  # a set, NaN, an unpaired surrogate, a clause within itself
             raise QueryError(
                 f"the filter can't be sent as JSON: {error}", "Use plain JSON values, finite numbers and valid Unicode."

@@ -22,7 +22,7 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 DEFAULT_HITS = 10
 _MAX_HITS = 10_000
 """Maximum `size` of a search request, as in the engines (`index.max_result_window`)."""
-_MAX_FORMAT_CHARS = 80
+_MAX_SHOWN_CHARS = 80
 _MAX_SEPARATORS = MAX_INPUTS * MAX_TEXT_CHARS
 """Commas, brackets and quotes in a body, those of its texts among them. Values cost time and memory far beyond their bytes."""
 _MAX_WIDE_BYTES = MAX_INPUTS * MAX_TEXT_CHARS * 12
@@ -33,7 +33,7 @@ _MAX_URI_HEAD_CHARS = 200
 VectorFormat = Literal["tokens", "features", "feature_list"]
 """How a response has a vector: weights by token, or by the name that a token has in an index, or the latter as a list."""
 Inputs: TypeAlias = Mapping[str, str | bytes]
-"""Texts, and files of images, by where the request has them."""
+"""Place in the request -> text, or image file."""
 RequestT = TypeVar("RequestT", bound=Struct)
 
 # Texts, images and their number are checked below: what is wrong with them has other statuses, and a pattern would search all
@@ -187,8 +187,13 @@ def _parse_request(body: bytes, type_: type[RequestT], example: str) -> RequestT
 def _decode_json(body: bytes) -> object:
     """Decode JSON with little memory: the errors of other decoders hold the body as text, perhaps with 4 bytes a character."""
     fields = msgspec.json.decode(body)
-    if isinstance(fields, dict) and isinstance(fields.get("format"), str):
-        fields["format"] = fields["format"][:_MAX_FORMAT_CHARS]  # errors have the value several times
+    if not isinstance(fields, dict):
+        return fields
+    # Errors have these several times.
+    if isinstance(fields.get("format"), str):
+        fields["format"] = fields["format"][:_MAX_SHOWN_CHARS]
+    if isinstance(fields.get("prune"), dict):
+        fields["prune"] = {name[:_MAX_SHOWN_CHARS]: value for name, value in fields["prune"].items()}
     return fields
 
 

@@ -95,7 +95,7 @@ def check_request_json(query: SearchQuery, case: object) -> None:
         except QueryError:
             continue
         json.dumps(request.body, allow_nan=False, ensure_ascii=False).encode()
-        assert len(request.vector) <= 1024, case
+        assert len(request.vector) <= query.count_vector_clauses(1024), case
 
 
 def test_literal_words_are_the_text(encoder: Encoder) -> None:
@@ -151,6 +151,15 @@ def test_a_deep_filter_is_rejected_not_a_recursion(depth: int) -> None:
         return
     with pytest.raises(QueryError, match=r"deep|not JSON"):
         SearchQuery(vector=vector, filters=[parse_filter(text)])
+
+
+@pytest.mark.parametrize("depth", [120, 450, 100_000])
+def test_a_deep_clause_is_rejected(depth: int) -> None:
+    clause: dict[str, Any] = {"match_all": {}}
+    for _ in range(depth // 3):
+        clause = {"bool": {"filter": [clause]}}
+    with pytest.raises(QueryError, match=r"deep|as JSON"):
+        SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
 
 
 def test_recursive_filters_are_rejected() -> None:

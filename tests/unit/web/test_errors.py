@@ -61,8 +61,14 @@ def test_invalid_filters_are_client_errors() -> None:
     fault = of_cluster(exceptions.RequestError(400, "search_phase_execution_exception", info))
     assert fault.status == 400
     assert "Failed to parse query [(]" in fault.error
-    many = {"error": {"reason": "maxClauseCount is set to 1024"}}
-    assert "clause limit" in of_cluster(exceptions.RequestError(400, "too_many", many)).error
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_too_many_clauses_are_the_client_s_fault(status: int) -> None:
+    many = {"error": {"type": "too_many_nested_clauses", "reason": "maxClauseCount is set to 1024"}}
+    fault = of_cluster(exceptions.TransportError(status, "too_many_nested_clauses", many))
+    assert fault.status == 400
+    assert "clause limit" in fault.error
 
 
 def test_unsupported_queries_are_server_errors() -> None:

@@ -133,7 +133,10 @@ def test_a_body_costs_at_most_four_times_its_size(head: str, tail: str) -> None:
 
 
 @needs_linux
-@pytest.mark.parametrize("template", ['{"images": "{}"', '{"texts": "😀", "images": "{}" }}', '{"format": "{}"}', '{"{}": "a"}'])
+@pytest.mark.parametrize(
+    "template",
+    ['{"images": "{}"', '{"texts": "😀", "images": "{}" }}', '{"format": "{}"}', '{"{}": "a"}', '{"prune": {"{}": 1}}'],
+)
 def test_an_error_does_not_hold_copies_of_the_body(template: str) -> None:
     assert measure_cost(template.replace("{}", "A" * BODY_BYTES).encode()) <= 4
 
