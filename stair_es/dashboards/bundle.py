@@ -1,6 +1,6 @@
 """The saved objects of a dashboard: the template, fitted to an index and a product.
 
-`template.json` is the dashboard of an index that has everything; `scripts/dashboard_template.py` makes it of an export of
+`template.json` is the dashboard of an index that has everything; `scripts/dashboard_template.py` builds it from an export of
 OpenSearch Dashboards. Nothing in it is marked as optional, since no mark would survive the product's editors: an object is left
 out if it reads an index or a field that is missing.
 """
@@ -21,7 +21,7 @@ UnfoldedObject: TypeAlias = dict[str, Any]
 """A saved object whose embedded JSON is parsed."""
 
 MAX_BARS = 50
-"""Bars of a histogram: the products widen the interval beyond 100, and their filters don't know."""
+"""Bars of a histogram: the products widen the interval beyond 100, but their filters keep the old interval."""
 MAX_RANGES = 40
 GRID_COLUMNS = 48
 

@@ -101,10 +101,6 @@ class DashboardSpec:
         digest = hashlib.sha256(self.name.encode()).hexdigest()[:8]  # two names can have the same slug
         return "-".join(part for part in ("stair", slug, digest, kind) if part)
 
-    def build_title(self, text: str) -> str:
-        """Return the title of a saved object; it names the index, since lists show the objects of all indices."""
-        return f"{text} [{self.name}]"
-
 
 @dataclass(frozen=True, kw_only=True)
 class DashboardIndexInfo:

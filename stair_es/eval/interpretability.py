@@ -25,6 +25,7 @@ from stair_es.eval.encode import encode_images, encode_texts
 from stair_es.eval.metrics import Doubles
 from stair_es.eval.models import EvaluatedModel, LabelSpace, choose_label_space, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
+from stair_es.model.vocabularies.readable import CONTINUATION_PREFIX
 from stair_es.sources.base import Locator
 from stair_es.types import Floats, PartProgressCallback, SparseVector
 
@@ -249,8 +250,8 @@ def evaluate_interpretability(
 
 
 def strip_wordpiece_prefix(token: str) -> str:
-    """Return a token without the WordPiece prefix `##`, the only marker that adapters keep."""
-    return token.removeprefix("##") or token
+    """Return a token without the prefix of word pieces, the only marker that adapters keep."""
+    return token.removeprefix(CONTINUATION_PREFIX) or token
 
 
 def _build_row(

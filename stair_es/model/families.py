@@ -24,7 +24,7 @@ from stair_es.model.checkpoint import (
     read_checkpoint_config,
     read_license,
 )
-from stair_es.model.distilled import DICTIONARY_FILE, DISTILLED_FORMAT, RECREATE_HINT, parse_distilled_config
+from stair_es.model.distilled import DICTIONARY_FILE, DISTILLED_FORMAT, RECREATE_HINT, DistilledEncoder, parse_distilled_config
 from stair_es.model.stair import checkpoint, configuration
 from stair_es.model.stair.configuration import STAIR_FORMAT
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE
@@ -115,8 +115,6 @@ class DistilledCheckpoint(Checkpoint):
 
     def load(self, spec: ModelSpec) -> Encoder:
         """Load the encoder, with the dense model in the same runtime and precision."""
-        from stair_es.model.distilled import DistilledEncoder
-
         check_model_spec(spec)
         dense = self._dense.load(replace(spec, fit=None))
         if not dense.has_dense:

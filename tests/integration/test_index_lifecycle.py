@@ -19,6 +19,7 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.index.aliases import delete_retired_indices, swap_alias
 from stair_es.cluster.index.lifecycle import find_index, open_index
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT, IndexSpec, WriteTarget
+from stair_es.cluster.metadata.names import make_write_alias
 from stair_es.errors import IndexMismatch, UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class AliasCluster(Cluster):
 
     def write(self, opened: WriteTarget, id_: str) -> None:
         params = {"require_alias": "true", "refresh": "true"}
-        self.client.index(index=opened.write_alias, id=id_, body={"uri": id_}, params=params)
+        self.client.index(index=make_write_alias(opened.name), id=id_, body={"uri": id_}, params=params)
 
     def swap(self, opened: WriteTarget) -> None:
         swap_alias(self, self.alias, opened)
@@ -70,7 +71,7 @@ def test_new_index_has_its_alias_and_metadata(cluster: AliasCluster) -> None:
     assert cluster.find(OLD) is None
     opened = cluster.open(OLD)
     assert (opened.created, opened.replaces, opened.policy) == (True, None, None)
-    assert cluster.behind(cluster.alias) == cluster.behind(opened.write_alias) == [opened.name]
+    assert cluster.behind(cluster.alias) == cluster.behind(make_write_alias(opened.name)) == [opened.name]
     about = cluster.client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]["_meta"]["stair_es"]
     assert about == {
         "model_name": "model",
@@ -121,7 +122,7 @@ def test_another_spec_is_built_next_to_the_live_index_and_swapped_in_one_step(cl
     cluster.swap(build)
     assert cluster.behind(cluster.alias) == [build.name]
     assert cluster.behind(f"{cluster.alias}.building-*") == []
-    assert [cluster.behind(index.write_alias) for index in (live, build)] == [[live.name], [build.name]]
+    assert [cluster.behind(make_write_alias(index.name)) for index in (live, build)] == [[live.name], [build.name]]
     alias = cluster.client.indices.get_alias(name=cluster.alias)[build.name]["aliases"][cluster.alias]
     assert alias["is_write_index"] is True
     assert cluster.open(other) == replace(build, created=False, replaces=None)
@@ -268,7 +269,7 @@ def test_refresh_makes_documents_searchable(cluster: AliasCluster) -> None:
     body = resources.load_json_resource("mappings", "image")
     body["settings"]["index"]["refresh_interval"] = "-1"  # from the start: a refresh could be under way while it is changed
     opened = cluster.open(OLD, body)
-    cluster.client.index(index=opened.write_alias, id="1", body={"uri": "u"})
+    cluster.client.index(index=make_write_alias(opened.name), id="1", body={"uri": "u"})
     assert cluster.client.count(index=cluster.alias)["count"] == 0
     cluster.refresh(opened.name)
     assert cluster.client.count(index=cluster.alias)["count"] == 1

@@ -13,6 +13,7 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.index.aliases import swap_alias
 from stair_es.cluster.index.lifecycle import open_index
 from stair_es.cluster.metadata.index_metadata import IndexSpec, WriteTarget
+from stair_es.cluster.metadata.names import make_write_alias
 from stair_es.errors import QueryError
 from stair_es.search.searcher import Searcher
 
@@ -26,7 +27,9 @@ CAR = SparseVector.from_mapping({"car": 1.0})
 def built(cluster: Cluster, alias: str, index_spec: IndexSpec, uri: str) -> WriteTarget:
     opened = open_index(cluster, alias, resources.load_json_resource("mappings", "image"), index_spec)
     body = {"uri": uri, "tokens": {"car": 2.0}}
-    cluster.client.index(index=opened.write_alias, id="1", body=body, params={"refresh": "true", "require_alias": "true"})
+    cluster.client.index(
+        index=make_write_alias(opened.name), id="1", body=body, params={"refresh": "true", "require_alias": "true"}
+    )
     swap_alias(cluster, alias, opened)
     return opened
 

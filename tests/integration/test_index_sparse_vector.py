@@ -21,6 +21,7 @@ from stair_es.cluster.index.lifecycle import open_index
 from stair_es.cluster.index.load_settings import relax_index_settings
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT, IndexSpec
+from stair_es.cluster.metadata.names import make_write_alias
 from stair_es.errors import IndexMismatch, UnsupportedTarget
 from stair_es.search.searcher import Searcher
 
@@ -88,7 +89,7 @@ def test_the_whole_life_of_an_index(
         build = open_index(cluster, ALIAS, body, replace(IDENTITY, settings={"new": True}))
     assert build.replaces == live.name
     with forward_messages(messages.append), relax_index_settings(cluster, build, replicas=True):
-        put(cluster.client, build.write_alias, images)
+        put(cluster.client, make_write_alias(build.name), images)
     cluster.refresh(build.name)
     swap_alias(cluster, ALIAS, build)
     assert list(cluster.client.indices.get_alias(name=ALIAS)) == [build.name]
@@ -104,7 +105,7 @@ def test_scores_and_reasons_match_the_exact_product(
 ) -> None:
     images = {f"u/{number:03}": vector for number, vector in enumerate(drawn(150, 2))}
     opened = open_index(cluster, ALIAS, build_index_body(get_cluster_info(cluster), SETTINGS), IDENTITY)
-    put(cluster.client, opened.write_alias, images)
+    put(cluster.client, make_write_alias(opened.name), images)
     cluster.refresh(opened.name)
     queries = [*drawn(10, 3), *(SparseVector.from_mapping({word: 1.5}) for word in STRANGE)]
     with Searcher(cluster.connection, ALIAS, "drawn@1") as searcher:
@@ -125,7 +126,7 @@ def test_pruning_is_off_a_word_in_every_image_counts(
     """With its default, Elasticsearch drops query words that are frequent and light."""
     everywhere = {f"u/{number:03}": SparseVector.from_mapping({"all": 0.01, f"w{number}": 1.0}) for number in range(100)}
     opened = open_index(cluster, ALIAS, build_index_body(get_cluster_info(cluster), SETTINGS), IDENTITY)
-    put(cluster.client, opened.write_alias, everywhere)
+    put(cluster.client, make_write_alias(opened.name), everywhere)
     cluster.refresh(opened.name)
     mapping = cluster.client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]["properties"]["tokens"]
     assert mapping["index_options"]["prune"] is False

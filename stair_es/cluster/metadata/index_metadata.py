@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.documents.document import DOCUMENT_VERSION, DocumentSettings
-from stair_es.cluster.metadata.names import make_write_alias
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:
@@ -59,11 +58,6 @@ class WriteTarget:
     """Policy of the index, which applies to all documents in it."""
     pending_operation: str | None = None
     """`apply` or `rollback`, if it has not ended: some documents may still be unchanged."""
-
-    @property
-    def write_alias(self) -> str:
-        """The alias that the index is written through; see `make_write_alias`."""
-        return make_write_alias(self.name)
 
 
 def build_index_meta(index_spec: IndexSpec, alias: str) -> dict[str, Any]:

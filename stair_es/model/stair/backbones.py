@@ -15,7 +15,6 @@ from stair_es.config.defaults import DataDir
 from stair_es.errors import ModelError, StairError
 from stair_es.model.networks import minilm_download
 from stair_es.model.networks.image_networks import CLASSIFIER_FEATURE_MAP, CLASSIFIER_FILE, CLASSIFIER_INPUT
-from stair_es.model.networks.torch_graph import TorchGraph
 from stair_es.model.stair.configuration import BackboneConfig
 from stair_es.optional import import_optional
 
@@ -180,6 +179,9 @@ def _build_efficientnet() -> ImageBackbone:
     def compute_feature_map(network: Any, pixels_BCHW: Tensor) -> Tensor:  # noqa: ANN401  a TorchGraph
         [features_BDHW] = network(pixels_BCHW, CLASSIFIER_INPUT, [CLASSIFIER_FEATURE_MAP])
         return features_BDHW
+
+    import_optional("onnx", "torch")
+    from stair_es.model.networks.torch_graph import TorchGraph
 
     return ImageBackbone(TorchGraph(CLASSIFIER_FILE), _EFFICIENTNET_WIDTH, compute_feature_map)
 

@@ -177,7 +177,7 @@ class RecipeConfig:
     """Total of all stages."""
     frozen_backbones: bool = False
     """Whether only heads and temperature are trained."""
-    flops: float | None = None
+    flops: Amount | None = None
     """Weight of the FLOPs regularizer instead of the recipe's, where it has one."""
 
 

@@ -16,6 +16,8 @@ from stair_es.config.file import parse_toml
 from stair_es.errors import ModelError, UsageError
 
 _T = TypeVar("_T")
+NOT_IN_FILE = {"in_file": False}
+"""Metadata of a field that the program sets, and no file may."""
 _NAMES = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false", "array": "a list"}
 """Type in msgspec's errors -> description."""
 _REMEDIES = {
@@ -109,7 +111,7 @@ def _find_sections(value: object, hint: Any, path: str) -> Iterator[tuple[str, d
 
 
 def _check_keys(table: Mapping[str, Any], section: Any, where: str) -> None:  # noqa: ANN401  a dataclass
-    known = [field.name for field in fields(section)]
+    known = [field.name for field in fields(section) if field.metadata.get("in_file", True)]
     if unknown := set(table) - set(known):
         nearest = get_close_matches(min(unknown), known, 1)
         suggestion = f"Did you mean {nearest[0]!r}? " if nearest else ""

@@ -22,7 +22,7 @@ from stair_es.training.config.schema import (
     TrainingStage,
     ValidationConfig,
 )
-from stair_es.training.config.toml import convert_table, dump_toml, parse_training_toml
+from stair_es.training.config.toml import NOT_IN_FILE, convert_table, dump_toml, parse_training_toml
 
 _BACKBONES = {"image.backbone", "text.backbone"}
 
@@ -40,9 +40,9 @@ class TrainConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     seed: Seed = 0
     """Seed for everything random: parameters, batches, captions, augmentation, dropout."""
-    folder: Path = Path()
+    folder: Path = field(default=Path(), metadata=NOT_IN_FILE)
     """Folder of the configuration file, to which paths are relative."""
-    text: str = ""
+    text: str = field(default="", metadata=NOT_IN_FILE)
     """Text of the file with overrides applied, saved next to the checkpoint."""
 
     def __post_init__(self) -> None:
@@ -136,7 +136,7 @@ def build_train_config(values: Mapping[str, Any], folder: Path, text: str, where
         )
     if recipe != {}:
         tables = _apply_recipe(convert_table(recipe, RecipeConfig, f"{where}.recipe"), tables, f"{where}.recipe")
-    return convert_table({**tables, "folder": folder, "text": text}, TrainConfig, where)
+    return replace(convert_table(tables, TrainConfig, where), folder=folder, text=text)
 
 
 def _apply_recipe(recipe: RecipeConfig, tables: Mapping[str, Any], where: str) -> dict[str, Any]:
