@@ -2,8 +2,8 @@
 
 The name of the index must stand for nothing else in the dashboard::
 
-    python scripts/dashboard_template.py draft demo-album > draft.ndjson   # import it, edit it, export it with related objects
-    python scripts/dashboard_template.py read export.ndjson                # writes stair_es/dashboards/template.json
+    python scripts/dashboard_template.py draft demo-album draft.ndjson   # import it, edit it, export it with related objects
+    python scripts/dashboard_template.py read export.ndjson              # writes stair_es/dashboards/template.json
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,13 @@ def main() -> None:
     """Write a draft or the template."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("draft", help="write the whole dashboard of an index to stdout").add_argument("index")
+    draft = commands.add_parser("draft", help="write the whole dashboard of an index")
+    draft.add_argument("index")
+    draft.add_argument("file", type=Path)
     commands.add_parser("read", help="make the template of an export").add_argument("file", type=Path)
     args = parser.parse_args()
     if args.command == "draft":
-        sys.stdout.write(build_draft(args.index))
+        args.file.write_text(build_draft(args.index), encoding="utf-8")
     else:
         TEMPLATE.write_text(read_export(args.file.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3  # type: ignore[import-untyped]
+import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import requests
@@ -208,9 +209,10 @@ def _picture(clone: Path) -> None:
 
 
 def _model(clone: Path) -> None:
-    """`models/ours`: a model of one's own as `stair-es train` leaves it; stair-mini's heads alone."""
+    """`models/ours`: a model of one's own as `stair-es train` leaves it, with stair-mini's heads."""
     mini = artifacts.read_mini_artifacts()
     heads = {name: array for name, array in mini.arrays.items() if name.startswith(("image.", "text."))}
+    heads["log_scale"] = np.zeros((), np.float32)  # the temperature of training: no search reads it
     tokenizer = load_tokenizer(minilm_download.ensure_minilm(DataDir.from_env().models) / TOKENIZER_FILE)
     checkpoint.save_checkpoint(
         clone / "models" / "ours", replace(mini.config, name="ours"), tokenizer, heads, "# ours\n", mini.vocabulary
