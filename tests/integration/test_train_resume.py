@@ -100,7 +100,7 @@ def test_errors_are_reported_as_json_too(folder: Path) -> None:
     done = finished(folder, "out", "--json", "--set", "optim.lr=-1")
     assert done.returncode == 2
     error = json.loads(done.stdout)
-    assert error["error"] == "tiny.toml.optim: lr must be 0 or more, got -1.0"
+    assert error["error"] == "tiny.toml.optim.lr must be a number >= 0.0, got -1"
     assert error["remedy"]
     assert error["error"] in done.stderr
     assert not (folder / "out").exists()

@@ -64,5 +64,8 @@ def _load_async_name(name: str) -> object:
     return getattr(import_module(_ASYNC_HOMES[name]), name)
 
 
-with _hide_async_half():
+try:
+    with _hide_async_half():
+        from opensearchpy import OpenSearch, Urllib3AWSV4SignerAuth, Urllib3HttpConnection, exceptions
+except ModuleNotFoundError:  # old versions need aiohttp
     from opensearchpy import OpenSearch, Urllib3AWSV4SignerAuth, Urllib3HttpConnection, exceptions
