@@ -38,6 +38,9 @@ TextTower: TypeAlias = Literal["full", "table"]
 Runner: TypeAlias = Literal["auto", "local", "ray"]
 """Where an ingest runs; `auto` decides."""
 
+TextFormat: TypeAlias = Literal["txt", "jsonl", "csv"]
+"""Format of a file of texts."""
+
 DocumentIdKind: TypeAlias = Literal["uri", "content-hash"]
 """What identifies a document: the URI of the image, or the hash of its content."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal
 
 import orjson
 
@@ -30,9 +30,7 @@ from stair_es.sources.kinds.fields import check_fields_size, make_json_safe
 from stair_es.sources.kinds.jsonl import JsonLinesSource
 from stair_es.sources.kinds.table import COLUMN_REMEDY, TableSource
 from stair_es.sources.limits import join_names
-from stair_es.types import Json, Runner
-
-TextFormat: TypeAlias = Literal["txt", "jsonl", "csv"]
+from stair_es.types import Json, Runner, TextFormat
 
 TEXT_COLUMNS = ("text", "caption", "captions")
 """Default names of the text column; the first one that exists is used."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import EXIT_PARTIAL_FAILURE
+from stair_es.types import TextFormat
 
 from ...options import config_file, connections, shared
 from ...options.decorator import add_failure_facts
@@ -35,9 +36,7 @@ _CaptionIndex = Annotated[
         "--index", "-i", metavar="ALIAS", help="Alias of the index to write to. STAIR_ES_INDEX, the index of images, is ignored."
     ),
 ]
-_TextFormat = Annotated[
-    Literal["txt", "jsonl", "csv"] | None, typer.Option("--format", help="Format of FILE if its name doesn't show it.")
-]
+_TextFormat = Annotated[TextFormat | None, typer.Option("--format", help="Format of FILE if its name doesn't show it.")]
 _TextColumn = Annotated[
     str | None,
     typer.Option(

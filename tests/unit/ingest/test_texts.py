@@ -14,9 +14,10 @@ import pytest
 from stair_es.errors import UsageError
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.state import Outcome, Pending
-from stair_es.ingest.texts import EqualTexts, TextFormat, open_text_source
+from stair_es.ingest.texts import EqualTexts, open_text_source
 from stair_es.sources.base import ListingFailure, ReadLimits, Source, SourceItem
 from stair_es.sources.io.local_file import InlineBytes
+from stair_es.types import TextFormat
 
 
 def read(source: Source) -> tuple[dict[str, str], dict[str, str]]:
