@@ -167,6 +167,37 @@ class Encoder(ABC):
         return self.encode_texts(texts), self.encode_texts_dense(texts)
 
 
+class EncoderOverDense(Encoder):
+    """An encoder that turns the vectors of a dense model, `_dense`, into token weights: one run gives both kinds."""
+
+    has_dense = True
+    _dense: Encoder
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        """Return the sparse vector of each image."""
+        return self.encode_images_both(pixels_BHWC)[0]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        """Return the sparse vector of each text; empty for a text without a known token."""
+        return self.encode_texts_both(texts)[0]
+
+    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
+        """Return the vectors of the dense model."""
+        return self._dense.encode_images_dense(pixels_BHWC)
+
+    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
+        """Return the vectors of the dense model."""
+        return self._dense.encode_texts_dense(texts)
+
+    @abstractmethod
+    def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
+        """Return both kinds of vectors from one run of the dense model."""
+
+    @abstractmethod
+    def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
+        """Return both kinds of vectors from one run of the dense model."""
+
+
 class EncoderPlugin(ABC):
     """A model of the entry point group `stair_es.encoders`, or in a checkpoint. Its card is known without loading it."""
 

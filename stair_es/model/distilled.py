@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from stair_es.errors import ModelError
-from stair_es.model.base import Encoder, ModelCard
+from stair_es.model.base import Encoder, EncoderOverDense, ModelCard
 from stair_es.model.decomposition import center_vectors, decompose_images, select_similar_words
 from stair_es.model.sparse_rows import build_sparse_vector
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
@@ -121,10 +121,8 @@ def read_dictionary(folder: Path) -> Dictionary:
     return Dictionary(vocabulary=vocabulary, **{name: tensors[name].astype(np.float32) for name in _TENSORS})
 
 
-class DistilledEncoder(Encoder):
+class DistilledEncoder(EncoderOverDense):
     """An encoder whose dense vectors are those of the dense model. Each part is loaded once, when it is first used."""
-
-    has_dense = True
 
     def __init__(self, folder: Path, config: DistilledConfig, dense: Encoder, card: ModelCard) -> None:
         """Create the encoder without loading the dictionary."""
@@ -140,22 +138,6 @@ class DistilledEncoder(Encoder):
         """Return the words of the dictionary in a word as users write it: itself, its singular, or its hyphenated parts."""
         vocabulary = self._get_dictionary().vocabulary
         return tuple(dict.fromkeys(vocabulary.words[match.word_index] for match in vocabulary.match_words(word)))
-
-    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """Return the sparse vector of each image."""
-        return self.encode_images_both(pixels_BHWC)[0]
-
-    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """Return the sparse vector of each text; empty for a text without letters and digits."""
-        return self.encode_texts_both(texts)[0]
-
-    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
-        """Return the vectors of the dense model."""
-        return self._dense.encode_images_dense(pixels_BHWC)
-
-    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
-        """Return the vectors of the dense model."""
-        return self._dense.encode_texts_dense(texts)
 
     def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
         """Return both kinds of vectors from one run of the dense model."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from stair_es.errors import ModelError
 from stair_es.model import hub
 from stair_es.model.adapters.dense import BlipCheckpoint, DenseEncoder, clean_caption
-from stair_es.model.base import Encoder, ModelCard, ModelSpec
+from stair_es.model.base import Encoder, EncoderOverDense, ModelCard, ModelSpec
 from stair_es.model.checkpoint import (
     Checkpoint,
     build_checkpoint_card,
@@ -116,10 +116,8 @@ def detect_blip(folder: Path) -> type[BlipCheckpoint]:
     return BlipCheckpoint
 
 
-class D2sEncoder(Encoder):
+class D2sEncoder(EncoderOverDense):
     """A D2S encoder. Its weights are loaded when a tower is first used; its dense vectors are those of its BLIP."""
-
-    has_dense = True
 
     def __init__(
         self, folder: Path, vocabulary: WordPieceVocabulary, dense: DenseEncoder, dense_size: int, card: ModelCard
@@ -136,22 +134,6 @@ class D2sEncoder(Encoder):
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the tokens of a word: the word itself, or its pieces."""
         return split_word(word, self._vocabulary, self._vocabulary.ids)
-
-    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """Return one sparse vector per image."""
-        return self.encode_images_both(pixels_BHWC)[0]
-
-    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """Return one sparse vector per text; empty for a text without a known token."""
-        return self.encode_texts_both(texts)[0]
-
-    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
-        """Return the dense vectors of images, which the head transforms."""
-        return self._dense.encode_images_dense(pixels_BHWC)
-
-    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
-        """Return the dense vectors of texts, which the head transforms."""
-        return self._dense.encode_texts_dense(texts)
 
     def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
         """Return both kinds of vectors from one run of the BLIP."""
