@@ -31,6 +31,8 @@ MAX_PIXELS = 128_000_000
 MAX_BYTES = 256 * 1024 * 1024
 THUMBNAIL_PX = 320
 """Longer side of a thumbnail (docs/adr/0016-documents.md)."""
+DEFAULT_SINK = "cluster"
+"""Name of the built-in sink."""
 DEFAULT_RETAINED_INDICES = 1
 """Number of retired indices that an alias swap keeps."""
 

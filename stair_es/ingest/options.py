@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.config.defaults import DEFAULT_SINK
 from stair_es.errors import ResourceError, UsageError
 from stair_es.ingest.enrichers.base import EnricherSpec, get_enricher
 from stair_es.ingest.executors.ray import RayOptions
@@ -22,7 +23,6 @@ from stair_es.system.user_files import read_bytes_file
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import Json, Runner
 
-BUILTIN_SINK = "cluster"
 RAY_MIN_IMAGES = 5_000
 """Number of images from which `auto` selects Ray; below, starting it takes longer than it saves."""
 LISTING_WAIT_S = 5.0
@@ -39,7 +39,7 @@ class IngestOptions:
     model: ModelSpec
     document: DocumentSettings = field(default_factory=DocumentSettings)
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
-    sink: str = BUILTIN_SINK
+    sink: str = DEFAULT_SINK
     sink_options: ClusterSinkOptions | Mapping[str, str] = field(default_factory=dict)
     """Options of the sink, as of `--sink`; those of the built-in one become `ClusterSinkOptions`."""
     policy: TokenPolicy | None = None
@@ -61,11 +61,11 @@ class IngestOptions:
         Raises:
             UsageError: If one is unknown or has an invalid value, or they are given to another sink.
         """
-        if self.sink == BUILTIN_SINK:
+        if self.sink == DEFAULT_SINK:
             if not isinstance(self.sink_options, ClusterSinkOptions):
                 object.__setattr__(self, "sink_options", ClusterSinkOptions().override(self.sink_options))
         elif isinstance(self.sink_options, ClusterSinkOptions):
-            raise UsageError(f"the options are those of the sink {BUILTIN_SINK!r}, not of {self.sink!r}", "Give it a mapping.")
+            raise UsageError(f"the options are those of the sink {DEFAULT_SINK!r}, not of {self.sink!r}", "Give it a mapping.")
 
     @property
     def settings(self) -> dict[str, Json]:

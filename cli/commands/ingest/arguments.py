@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_RETAINED_INDICES, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
+from stair_es.config.defaults import DEFAULT_RETAINED_INDICES, DEFAULT_SINK, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
 from stair_es.errors import UsageError
 from stair_es.types import DocumentIdKind, Precision, Runner
 
@@ -269,7 +269,7 @@ class IndexArguments(BuildArguments):
     sink: Annotated[
         str,
         _define_option("sink", "Sink to write the documents to; see `stair-es plugins`.", _INDEX, metavar="NAME[:KEY=VALUE,...]"),
-    ] = "cluster"
+    ] = DEFAULT_SINK
 
     def parse_sink(self) -> tuple[str, ClusterSinkOptions | dict[str, str]]:
         """Parse name and options of the sink; those of the built-in one may also be options of the command line.
@@ -282,7 +282,7 @@ class IndexArguments(BuildArguments):
 
         name, sink_options = parse_named_options("a sink", self.sink)
         build_options = self.build_sink_options()
-        if name == "cluster":
+        if name == DEFAULT_SINK:
             build_options = replace(
                 build_options, no_replicas_while_building=self.no_replicas_while_building, mapping=self.mapping
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL
+from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL, DEFAULT_SINK
 from stair_es.errors import EXIT_PARTIAL_FAILURE, UsageError
 
 from ...options import config_file, connections, metrics, shared
@@ -242,4 +242,4 @@ def _open_sources(arguments: IngestArguments, options: SourceOptions) -> list[So
 
 def _resolve_connection(arguments: IngestArguments, options: IngestOptions) -> Connection | None:
     """Return the connection to the cluster; None if the sink needs none."""
-    return connections.resolve_connection(arguments.url) if options.sink == "cluster" or arguments.url else None
+    return connections.resolve_connection(arguments.url) if options.sink == DEFAULT_SINK or arguments.url else None

@@ -29,6 +29,7 @@ from stair_es.cluster.metadata.index_metadata import WriteTarget
 from stair_es.cluster.metadata.names import check_alias_name
 from stair_es.cluster.metadata.policy_state import fetch_index_policy
 from stair_es.cluster.token_index.sync import reconcile_token_index
+from stair_es.config.defaults import DEFAULT_SINK
 from stair_es.config.settings import resolve_settings
 from stair_es.errors import ClusterError, UsageError
 from stair_es.ingest.sinks.base import RunCoverage, SinkKind, SinkPlan, SinkResult, SinkSession, TokenIndexPlan
@@ -223,7 +224,7 @@ class ClusterSinkSession(SinkSession):
 class ClusterSinkKind(SinkKind):
     """The sink kind `cluster`."""
 
-    name = "cluster"
+    name = DEFAULT_SINK
     description = "an index with an alias in OpenSearch or Elasticsearch"
 
     def open(self, plan: SinkPlan) -> ClusterSinkSession:
