@@ -29,7 +29,7 @@ from stair_es.training.data.dataset import PairFile, TrainingPair, TrainingSet
 from stair_es.training.data.dense_features import DenseFeatures, load_dense_features
 from stair_es.training.data.feature_cache import PixelReader
 from stair_es.training.data.transforms import NO_AUGMENTATION
-from stair_es.training.factory import LoadedInputs
+from stair_es.training.data_module import LoadedInputs
 from stair_es.training.train import TrainingResult, train_model
 from stair_es.types import Floats, PartProgressCallback
 

@@ -21,22 +21,12 @@ def lower_word(word: str) -> tuple[str, ...]:
 
 
 def build_word_bags(texts: Sequence[str], split_word: WordSplitter) -> list[SparseVector]:
-    """Return each text's tokens with weight 1, without (English) stop words and punctuation.
-
-    Args:
-        texts: Texts as people write them.
-        split_word: Returns the tokens of a word.
-    """
+    """Return each text's tokens with weight 1, without (English) stop words and punctuation."""
     return [SparseVector.from_pairs((token, 1.0) for token in tokenize_words(text, split_word)) for text in texts]
 
 
 def tokenize_words(text: str, split_word: WordSplitter) -> tuple[str, ...]:
-    """Return the distinct tokens of the words in a text, in order.
-
-    Args:
-        text: The text.
-        split_word: Returns the tokens of a word.
-    """
+    """Return the distinct tokens of the words in a text, in order."""
     stop_words = load_stop_words()
     words = [word for chunk in text.split() if (word := _strip_punctuation(chunk)) and word.lower() not in stop_words]
     return tuple(dict.fromkeys(token for word in words for token in split_word(word)))

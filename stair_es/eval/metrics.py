@@ -73,13 +73,7 @@ def compute_hit_ranks(items: Sequence[int], scores: Sequence[float], relevant: C
 
 
 def compute_recall(ranks: Sequence[int], relevant: int, cut: int) -> float:
-    """Compute the fraction of relevant items ranked within the cut.
-
-    Args:
-        ranks: Ranks of relevant items.
-        relevant: Number of relevant items.
-        cut: Last rank that counts.
-    """
+    """Compute the fraction of relevant items ranked within the cut."""
     return sum(rank <= cut for rank in ranks) / relevant
 
 
@@ -89,13 +83,7 @@ def compute_reciprocal_rank(ranks: Sequence[int]) -> float:
 
 
 def compute_ndcg(ranks: Sequence[int], relevant: int, cut: int) -> float:
-    """Compute the discounted gain within the cut, relative to that of an ideal ranking.
-
-    Args:
-        ranks: Ranks of relevant items.
-        relevant: Number of relevant items.
-        cut: Last rank that counts.
-    """
+    """Compute the discounted gain within the cut, relative to that of an ideal ranking."""
     gain = math.fsum(1 / math.log2(rank + 1) for rank in ranks if rank <= cut)
     ideal = math.fsum(1 / math.log2(rank + 1) for rank in range(1, min(relevant, cut) + 1))
     return gain / ideal if ideal else 0.0

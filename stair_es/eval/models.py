@@ -156,11 +156,6 @@ def run_for_each_model(
 ) -> list[_T]:
     """Run a function for one model after another and concatenate the results. If a later model fails, a problem is added instead.
 
-    Args:
-        models: Models in order.
-        measure: Measures one model.
-        problems: Gets the failures of later models.
-
     Raises:
         StairError: If the first model failed, or something other than a model.
     """

@@ -67,12 +67,7 @@ def fill_prompts(names: Sequence[Sequence[str]], prompts: Sequence[str]) -> list
 
 
 def average_token_vectors(vectors: Sequence[SparseVector], sizes: Sequence[int]) -> list[SparseVector]:
-    """Return a vector per class: the mean of its texts' unit vectors, scaled to length 1.
-
-    Args:
-        vectors: Vectors of the texts, class by class.
-        sizes: Number of texts of each class.
-    """
+    """Return a vector per class: the mean of its texts' unit vectors, scaled to length 1."""
     classes = []
     for part in _split_by_sizes(vectors, sizes):
         weights_of_token = defaultdict[str, list[float]](list)
@@ -86,12 +81,7 @@ def average_token_vectors(vectors: Sequence[SparseVector], sizes: Sequence[int])
 
 
 def average_dense_vectors(vectors_ND: Floats, sizes: Sequence[int]) -> Floats:
-    """Return dense vectors of classes [K, D]: the mean of their texts' unit vectors, scaled to length 1.
-
-    Args:
-        vectors_ND: Vectors of the texts, class by class.
-        sizes: Number of texts of each class.
-    """
+    """Return dense vectors of classes [K, D]: the mean of their texts' unit vectors, scaled to length 1."""
     rows = []
     for part in _split_by_sizes(list(vectors_ND.astype(np.float64)), sizes):
         rows.append(_scale_row(np.mean([_scale_row(row_D) for row_D in part], axis=0)))

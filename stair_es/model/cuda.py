@@ -28,9 +28,6 @@ def is_cuda_available(*packages: str) -> bool:
     """Return whether PyTorch could use a CUDA device and the required packages are installed.
 
     PyTorch is imported (which takes seconds) only if an NVIDIA driver is present.
-
-    Args:
-        packages: Packages that are needed in addition to PyTorch.
     """
     if any(find_spec(package) is None for package in ("torch", *packages)):
         return False

@@ -129,13 +129,7 @@ def select_similar_words(texts_BD: Floats, dictionary_VD: Floats, own_words: lis
 
 
 def _solve_chosen(vectors_BKD: Floats, linear_BK: Floats, start_BK: Floats) -> Floats:
-    """Return the weights [B, K] over the chosen words of each image.
-
-    Args:
-        vectors_BKD: Vectors of the words.
-        linear_BK: Their correlations with the image, minus the penalty.
-        start_BK: Weights to start from.
-    """
+    """Return the weights [B, K] over the chosen words of each image."""
     gram_BKK = (vectors_BKD @ vectors_BKD.transpose(0, 2, 1)).astype(np.float64)
     return np.stack([_solve_image(*image) for image in zip(gram_BKK, linear_BK.astype(np.float64), start_BK, strict=True)])
 

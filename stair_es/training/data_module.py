@@ -1,9 +1,11 @@
-"""The data module of a training: images and texts (live or cached), validation sets, and the teacher's targets."""
+"""The data of a training: its sets, images and texts (live or cached), and the teacher's targets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,16 +19,126 @@ from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair.modeling import StairModel
 from stair_es.training.callbacks import Callbacks
+from stair_es.training.config.schema import DatasetConfig
 from stair_es.training.config.train_config import TrainConfig
-from stair_es.training.data import feature_cache, transforms
+from stair_es.training.data import dataset, dedup, dense_features, feature_cache, transforms
 from stair_es.training.data.collate import CaptionSampler, Collator, ImageLoader, OnlineTexts, TextLoader
+from stair_es.training.data.dataset import PairFile, TrainingSet
 from stair_es.training.data.dense_features import CachedDenseTexts, DenseFeatures
 from stair_es.training.data.sampler import SampleIndex
-from stair_es.training.factory import TrainingSets
 from stair_es.training.trainer import Teacher
 from stair_es.training.validation import ValidationSet
 
 _HELD_OUT = "held-out"
+_MAX_HELD_OUT = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedInputs:
+    """Parts named by the configuration that the caller has already loaded."""
+
+    pairs: TrainingSet
+    """Pairs to use instead of those of `data.train`."""
+    dense: DenseFeatures | None = None
+    """The dense model below the heads; None if it is still to be loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSets:
+    """The data of a training."""
+
+    pairs: TrainingSet
+    """Pairs to train on, with those that are held out of them for validation."""
+    train_rows: Sequence[int]
+    """Rows of `pairs` to train on."""
+    held_out_rows: Sequence[int]
+    """Rows of `pairs` for validation."""
+    validation: Mapping[str, TrainingSet]
+    """Further validation sets by name."""
+    dense: DenseFeatures | None = None
+    """The dense model below the heads, if there is one."""
+
+    @cached_property
+    def train(self) -> TrainingSet:
+        """Return the pairs to train on."""
+        return self.pairs.select_pairs(self.train_rows)
+
+    @cached_property
+    def held_out(self) -> TrainingSet:
+        """Return the pairs that are held out."""
+        return self.pairs.select_pairs(self.held_out_rows)
+
+
+def build_training_sets(
+    config: TrainConfig, callbacks: Callbacks, threads: int, settings: Settings, loaded: LoadedInputs | None = None
+) -> TrainingSets:
+    """Return training and validation sets, and the dense model that the configuration names.
+
+    Raises:
+        UsageError: If a set is missing or not a caption set, or no pair is left.
+        ModelError: If the dense model can't be loaded.
+        MissingExtra: If a required library isn't installed.
+    """
+    data = config.data
+    pairs = build_training_set(config, callbacks, threads) if loaded is None else loaded.pairs
+    names = _make_unique_names([Path(each.captions).stem for each in data.validation])
+    validation = {
+        name: dataset.read_pairs([resolve_pair_file(config, each)]) for name, each in zip(names, data.validation, strict=True)
+    }
+    train_rows, held_out_rows = split_rows([pair.name for pair in pairs], data.validation_share)
+    dense = None if loaded is None else loaded.dense
+    if dense is None and config.model.has_dense_backbones:
+        name = config.resolve_backbone(config.model.image.backbone).name
+        dense = dense_features.load_dense_features(name, settings)
+    return TrainingSets(pairs=pairs, train_rows=train_rows, held_out_rows=held_out_rows, validation=validation, dense=dense)
+
+
+def split_rows(names: Sequence[str], held_out_share: float) -> tuple[list[int], list[int]]:
+    """Return the rows to train on, and those that are held out, by a hash of their names.
+
+    Args:
+        names: Name of each image.
+        held_out_share: Fraction that is held out; of many images at most 2,000.
+
+    Raises:
+        UsageError: If there are too few images.
+    """
+    count = min(round(held_out_share * len(names)), _MAX_HELD_OUT)
+    if held_out_share and not count:
+        raise UsageError(f"{len(names)} images are too few to hold out {held_out_share:.0%} for validation", "Give more images.")
+    order = sorted(range(len(names)), key=lambda row: hashlib.sha256(names[row].encode()).digest())
+    return sorted(order[count:]), sorted(order[:count])
+
+
+def _make_unique_names(stems: Sequence[str]) -> list[str]:
+    """Return unique names of sets."""
+    return [f"{stem}-{number}" if stems.count(stem) > 1 else stem for number, stem in enumerate(stems, 1)]
+
+
+def build_training_set(config: TrainConfig, callbacks: Callbacks, threads: int) -> TrainingSet:
+    """Return the training pairs, without the images of the held-out sets.
+
+    Raises:
+        UsageError: If a set is missing or not a caption set, or no pair is left.
+        MissingExtra: If a required library isn't installed.
+    """
+    data = config.data
+    train_set = dataset.read_pairs([resolve_pair_file(config, each) for each in data.train])
+    held_out = {Path(each.captions).stem: dataset.read_pairs([resolve_pair_file(config, each)]) for each in data.held_out}
+    if held_out:
+        train_set = dedup.remove_duplicates(train_set, held_out, progress=callbacks.on_progress, workers=threads).kept
+    if not len(train_set):
+        raise UsageError("no pair is left to train on", "Every image is among those of data.held_out, or can't be read.")
+    train_set.tag_share = data.tag_share
+    for line in train_set.problems.format_lines():
+        callbacks.on_message(line)
+    return train_set
+
+
+def resolve_pair_file(config: TrainConfig, dataset_config: DatasetConfig) -> PairFile:
+    """Resolve the paths of a caption set relative to the configuration file."""
+    images = None if dataset_config.images is None else config.resolve_path(dataset_config.images)
+    return PairFile(path=config.resolve_path(dataset_config.captions), images=images, split=dataset_config.split)
 
 
 @dataclass(frozen=True)
@@ -134,7 +246,7 @@ def _build_teacher(config: TrainConfig, reader: feature_cache.PixelReader, threa
     if config.is_taught_by_backbone or not any(stage.losses.get("distil") for stage in config.stages):
         return None
     teacher = str(config.model.teacher)
-    folder = config.folder / Path(teacher).expanduser()
+    folder = config.resolve_path(teacher)
     name = str(folder) if folder.is_dir() else teacher
     encoder = registry.load_encoder(ModelSpec(name=name, settings=settings))
     dense = get_dense_encoder(encoder)

@@ -39,10 +39,6 @@ def grounding_loss(logits_BF: Tensor, present_BF: Tensor) -> Tensor:
 
     The softmax is over the whole vocabulary, before activation and cap, so that a token with weight 0 gets a gradient as well.
     Captions without tokens are ignored. This is our addition to STAIR's method.
-
-    Args:
-        logits_BF: Token logits, of images or of expanded texts.
-        present_BF: Mask of the tokens that occur in the caption.
     """
     mask_BF = present_BF.to(logits_BF.dtype)
     counts_B = mask_BF.sum(dim=1)

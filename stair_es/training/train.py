@@ -19,14 +19,13 @@ from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import CONFIG_FILE, StairConfig
 from stair_es.model.stair.modeling import StairModel, remove_dropout
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
-from stair_es.training import factory
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks
 from stair_es.training.checkpointing import STATE_FILE, TrainingProgress, get_trained_tensors
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.dataset import TrainingSet
 from stair_es.training.data.sampler import BatchSampler, split_batch
-from stair_es.training.data_module import build_data_module
-from stair_es.training.factory import LoadedInputs
+from stair_es.training.data_module import LoadedInputs, build_data_module, build_training_sets
+from stair_es.training.factory import build_model
 from stair_es.training.trainer import Trainer
 from stair_es.training.workers import SingleProcess, WorkerGroup
 
@@ -79,9 +78,9 @@ def train_model(
     split_batch(range(config.batch.size), workers.rank, workers.count)  # fail before the sets are read
     torch_device = _choose_device(device)
     torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
-    sets = factory.build_training_sets(config, callbacks, threads, settings, loaded)
+    sets = build_training_sets(config, callbacks, threads, settings, loaded)
     train_set = sets.train
-    model = factory.build_model(config, sets, callbacks, settings.home).to(torch_device)
+    model = build_model(config, sets, callbacks, settings.home).to(torch_device)
     sampler = BatchSampler([pair.captions[0] for pair in train_set], config.batch.size, config.seed)
     cache_first = config.data.cache and workers.count > 1  # the others find its cache if they share a home
     if cache_first and workers.rank:

@@ -185,9 +185,6 @@ def read_csv(path: Path) -> Iterator[CaptionEntry | InvalidEntry]:
 def read_parquet(path: Path) -> Iterator[CaptionEntry | InvalidEntry]:
     """Read the images of Parquet files: bytes, Hugging Face's `{"bytes", "path"}`, or paths.
 
-    Args:
-        path: A file, a folder or a glob.
-
     Raises:
         MissingExtra: If pyarrow isn't installed.
         UsageError: If the file doesn't exist, or has no image column.

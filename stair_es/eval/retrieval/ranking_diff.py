@@ -96,12 +96,7 @@ def compare_rankings(
 
 
 def sum_ranking_diffs(diffs: Sequence[RankingDiff], truncated: int) -> RankingDiff:
-    """Sum the differences of a method's queries.
-
-    Args:
-        diffs: Differences of each compared query.
-        truncated: Number of queries that weren't compared.
-    """
+    """Sum the differences of a method's queries."""
     return RankingDiff(
         queries=len(diffs),
         same=sum(diff.same for diff in diffs),

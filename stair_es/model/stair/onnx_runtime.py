@@ -106,22 +106,12 @@ def join_rows(parts: Sequence[TowerRows], config: StairConfig, features: int) ->
 
 
 def restore_order(rows: TowerRows, order: list[int]) -> TowerRows:
-    """Restore the order of the texts.
-
-    Args:
-        rows: Rows in the order of computation.
-        order: Index of the text of each row.
-    """
+    """Restore the order of the texts."""
     inverse = np.argsort(np.array(order, np.int64))
     weights, dense = (None if values is None else values[inverse] for values in rows)
     return weights, dense
 
 
 def select_inputs(session: Any, feed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401  an InferenceSession
-    """Select the inputs that a graph has: one that no output depends on may be missing.
-
-    Args:
-        session: An onnxruntime session.
-        feed: All inputs by name.
-    """
+    """Select the inputs that a graph has: one that no output depends on may be missing."""
     return {each.name: feed[each.name] for each in session.get_inputs()}

@@ -179,12 +179,7 @@ def build_word_tokenizer() -> Tokenizer:
 
 
 def collect_whole_words(texts: Iterable[Iterable[str]], min_images: int) -> WholeWordVocabulary:
-    """Collect the words of texts that can represent an image; a regular plural counts as its singular if that occurs, too.
-
-    Args:
-        texts: Texts of each image.
-        min_images: Number of images that a word must occur at.
-    """
+    """Collect the words of texts that can represent an image; a regular plural counts as its singular if that occurs, too."""
     stop_words = load_stop_words()
     counts = Counter(word for each in texts for word in {word for text in each for word in list_uncovered_words(text, ())})
     frequent = {word for word, count in counts.items() if count >= min_images and is_content_token(word, stop_words)}

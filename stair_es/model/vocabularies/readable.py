@@ -36,13 +36,7 @@ def detect_tokenizer_style(tokenizer_json: str) -> TokenizerStyle:
 
 
 def make_readable_tokens(tokens: Sequence[str], style: TokenizerStyle, special: frozenset[str] = frozenset()) -> tuple[str, ...]:
-    """Make tokens readable. The results are all different if the tokens are: of equal results, the shortest token keeps it.
-
-    Args:
-        tokens: Tokens of the tokenizer.
-        style: How the tokenizer marks the beginning of words.
-        special: Tokens to leave unchanged.
-    """
+    """Make tokens readable. The results are all different if the tokens are: of equal results, the shortest token keeps it."""
     readable = [token if token in special else _make_readable(token, style) for token in tokens]
     unchanged = {index for index, token in enumerate(tokens) if readable[index] == token}
     while True:

@@ -93,13 +93,7 @@ def read_vocabulary(folder: Path, base: str) -> WordPieceVocabulary:
 
 
 def split_word(word: str, vocabulary: WordPieceVocabulary, token_indices: Mapping[str, int]) -> tuple[str, ...]:
-    """Split a word into tokens: the word itself if it is a token, else those of its pieces that are in the vocabulary.
-
-    Args:
-        word: Word as users write it.
-        vocabulary: WordPiece vocabulary.
-        token_indices: Tokens that have a dimension.
-    """
+    """Split a word into tokens: the word itself if it is a token, else those of its pieces that are in the vocabulary."""
     if word in token_indices:
         return (word,)
     pieces = dict.fromkeys(vocabulary.tokens[token] for token in vocabulary.encode(word))

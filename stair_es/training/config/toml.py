@@ -80,11 +80,6 @@ def _format_key(name: str) -> str:
 def convert_table(values: Mapping[str, Any], cls: type[_T], where: str) -> _T:
     """Convert a table to a dataclass, whose fields may be dataclasses and tuples of them.
 
-    Args:
-        values: The table.
-        cls: The dataclass.
-        where: File and place, for errors.
-
     Raises:
         UsageError: If a key is unknown or missing, or a value has the wrong type or is out of range.
     """

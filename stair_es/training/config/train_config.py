@@ -84,6 +84,16 @@ class TrainConfig:
         """Return whether the dense model below the heads is their teacher."""
         return self.model.has_dense_backbones and self.model.teacher is None
 
+    def resolve_path(self, path: str) -> Path:
+        """Return a path of the file, which is relative to its folder."""
+        return self.folder / Path(path).expanduser()
+
+    def resolve_backbone(self, backbone: BackboneConfig) -> BackboneConfig:
+        """Return the backbone with an absolute path if it is a folder next to the configuration file."""
+        folder = self.resolve_path(backbone.name)
+        is_local = backbone.kind in ("transformers", "dense") and bool(backbone.name) and folder.is_dir()
+        return replace(backbone, name=str(folder)) if is_local else backbone
+
     def _check_dense_backbones(self) -> None:
         image, text = self.model.image.backbone, self.model.text.backbone
         if (image.kind, image.name) != (text.kind, text.name):

@@ -52,13 +52,7 @@ class PixelReader:
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def read_pixels(self, item: int, view: int, *, plain: bool = False) -> Pixels | None:
-        """Return the image, augmented unless `plain`; None, and a problem added, if it can't be read.
-
-        Args:
-            item: Number of the image.
-            view: Number of the view, for the augmentation.
-            plain: Whether to skip the augmentation.
-        """
+        """Return the image, augmented unless `plain`; None, and a problem added, if it can't be read."""
         pair = self.pairs[item]
         try:
             augmentation = NO_AUGMENTATION if plain else self.augment

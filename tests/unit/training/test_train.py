@@ -21,9 +21,9 @@ from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair import checkpoint
 from stair_es.sources.image.decode import DecodeLimits, decode_image
-from stair_es.training import factory
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
 from stair_es.training.config.train_config import list_recipes, read_train_config
+from stair_es.training.data_module import split_rows
 from stair_es.training.train import prepare_output_folder, train_model
 
 
@@ -377,11 +377,11 @@ def test_a_share_of_the_images_is_held_out_by_name(folder: Path, tmp_path: Path)
     assert trained.pairs == tiny_training.PAIRS - 4
     assert 0 <= trained.best <= 1
     names = [f"{number}.png" for number in range(40)]
-    train, held_out = factory.split_rows(names, 0.1)
+    train, held_out = split_rows(names, 0.1)
     assert (len(held_out), sorted(train + held_out)) == (4, list(range(40)))
-    _, again = factory.split_rows(names[::-1], 0.1)
+    _, again = split_rows(names[::-1], 0.1)
     assert {names[row] for row in held_out} == {names[::-1][row] for row in again}
     with pytest.raises(UsageError, match="too few"):
-        factory.split_rows(names[:4], 0.1)
+        split_rows(names[:4], 0.1)
     with pytest.raises(UsageError, match="validation_share"):
         tiny_training.read_config(folder, {"data.validation_share": 0.25})

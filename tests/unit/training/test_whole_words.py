@@ -23,9 +23,10 @@ from stair_es.model.stair import checkpoint
 from stair_es.model.stair.modeling import StairModel, TextBatch
 from stair_es.model.stair.tokenizer import StairTokenizer, list_candidate_tokens
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
-from stair_es.training import factory
 from stair_es.training.callbacks import NO_CALLBACKS
 from stair_es.training.data.feature_cache import CachedTextFeatures
+from stair_es.training.data_module import build_training_sets
+from stair_es.training.factory import build_model
 from stair_es.training.train import train_model
 
 WORDS: dict[str, Any] = {"model.vocabulary": "words.json"}
@@ -193,8 +194,8 @@ def test_impossible_settings_are_usage_errors(folder: Path, changes: dict[str, A
 def test_a_missing_file_is_reported(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read_config(folder, {"model.vocabulary": "nowhere.json"})
     with pytest.raises(StairError, match=r"vocabulary .*nowhere\.json can't be read"):
-        factory.build_model(
-            config, factory.build_training_sets(config, NO_CALLBACKS, 1, resolve_settings(None)), NO_CALLBACKS, DataDir.from_env()
+        build_model(
+            config, build_training_sets(config, NO_CALLBACKS, 1, resolve_settings(None)), NO_CALLBACKS, DataDir.from_env()
         )
 
 
