@@ -4,16 +4,16 @@ The protocol follows STAIR (Chen et al., 2023): every token of the vocabulary is
 cosine with the token's dense vector), a class by the best of its tokens, and it is found at k if fewer than k other tokens have
 at least that score. Captions are judged in the same way, by the best of their words, without stop words.
 
-Shape suffixes: V tokens of the vocabulary, D dimensions.
+Shape suffixes: N images, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -22,67 +22,24 @@ from stair_es.eval.bag_of_words import tokenize_words
 from stair_es.eval.datasets.captions import CaptionDataset
 from stair_es.eval.datasets.image_folder import LabeledDataset
 from stair_es.eval.encode import encode_images, encode_texts
-from stair_es.eval.metrics import Doubles
+from stair_es.eval.metrics import DenseIndex, Doubles
 from stair_es.eval.models import EvaluatedModel, LabelSpace, choose_label_space, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
 from stair_es.model.vocabularies.readable import CONTINUATION_PREFIX
 from stair_es.sources.base import Locator
-from stair_es.types import Floats, PartProgressCallback, SparseVector
+from stair_es.types import PartProgressCallback, SparseVector
 
 TOKEN_CUTS = (1, 5, 20, 100)
 _ROUNDS = 10
 
 
-class TokenRanking(Protocol):
-    """One image's ranking of all tokens of the vocabulary."""
-
-    def rank_best(self, targets: Collection[str]) -> int | None:
-        """Return the best rank of some tokens among all others, which win ties; None if none is in the vocabulary."""
-
-
-class WeightRanking:
-    """Ranking by token weights; tokens that are not in the vector have the score 0."""
-
-    def __init__(self, vector: SparseVector, vocabulary: Collection[str]) -> None:
-        """Index the weights."""
-        self._weights, self._vocabulary = vector.to_dict(), vocabulary
-        self._weights_N = np.array(vector.weights)
-
-    def rank_best(self, targets: Collection[str]) -> int | None:
-        """Return the best rank of some tokens by weight; None if none is in the vocabulary."""
-        known = [token for token in targets if token in self._vocabulary]
-        if not known:
-            return None
-        target_weights = [self._weights.get(token, 0.0) for token in known]
-        best = max(target_weights)
-        if not best:
-            return len(self._vocabulary) - len(known) + 1
-        return int(np.count_nonzero(self._weights_N >= best)) - sum(weight >= best for weight in target_weights) + 1
-
-
-class CosineRanking:
-    """Ranking by the cosine of each token's dense vector with that of the image."""
-
-    def __init__(self, scores_V: Doubles, token_indices: dict[str, int]) -> None:
-        """Store the scores of all tokens."""
-        self._scores_V, self._token_indices = scores_V, token_indices
-
-    def rank_best(self, targets: Collection[str]) -> int | None:
-        """Return the best rank of some tokens by cosine; None if none is in the vocabulary."""
-        known = [self._token_indices[token] for token in targets if token in self._token_indices]
-        if not known:
-            return None
-        target_scores = self._scores_V[known]
-        best = target_scores.max()
-        return int(np.count_nonzero(self._scores_V >= best) - np.count_nonzero(target_scores >= best)) + 1
-
-
-def rank_by_cosine(images_ND: Floats, tokens: Sequence[str], token_vectors_VD: Floats) -> Iterator[CosineRanking]:
-    """Yield the rankings of images by dense vectors."""
-    token_indices = {token: index for index, token in enumerate(tokens)}
-    tokens_VD = token_vectors_VD.astype(np.float64)
-    for image_D in images_ND.astype(np.float64):
-        yield CosineRanking(tokens_VD @ image_D, token_indices)
+def rank_best_token(scores_V: Doubles, positions: Sequence[int]) -> int | None:
+    """Return the best rank of some tokens of the vocabulary among all others, which win ties; None for no tokens."""
+    if not positions:
+        return None
+    target_scores = scores_V[list(positions)]
+    best = target_scores.max()
+    return int(np.count_nonzero(scores_V >= best) - np.count_nonzero(target_scores >= best)) + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +55,22 @@ class HitRates:
     """The same for sampled tokens of other images; None if all images have the same tokens."""
 
 
-def compute_hit_rates(rankings: Iterator[TokenRanking], targets: Sequence[Collection[str]]) -> HitRates:
-    """Compute how often an image's own tokens are among its first, and those of other images for comparison."""
+def compute_hit_rates(scores_NV: Iterable[Doubles], tokens: Sequence[str], targets: Sequence[Collection[str]]) -> HitRates:
+    """Compute how often an image's own tokens are among its first, and those of other images for comparison.
+
+    Args:
+        scores_NV: Scores of all tokens, image by image.
+        tokens: The tokens of the vocabulary.
+        targets: The own tokens of each image; those that aren't in the vocabulary are ignored.
+    """
+    positions = {token: position for position, token in enumerate(tokens)}
+    known = [[positions[token] for token in group if token in positions] for group in targets]
     negatives = sample_negatives(targets)
     ranks: list[int | None] = []
     negative_ranks: list[int | None] = []
-    for image, ranking in enumerate(rankings):
-        ranks.append(ranking.rank_best(targets[image]))
-        negative_ranks += [ranking.rank_best(targets[other]) for other in negatives[image]]
+    for image, scores_V in enumerate(scores_NV):
+        ranks.append(rank_best_token(scores_V, known[image]))
+        negative_ranks += [rank_best_token(scores_V, known[other]) for other in negatives[image]]
     return HitRates(
         images=len(ranks),
         unknown=ranks.count(None),
@@ -223,14 +188,13 @@ def evaluate_interpretability(
         rows = []
         if readable.vectors.sparse is not None:
             space = _build_own_space(model, readable.vectors.sparse, texts)
-            rankings: Iterator[TokenRanking] = _rank_by_weight(readable.vectors.sparse, space)
-            rows.append(_build_row("tokens", model, space, rankings, texts))
+            rows.append(_build_row("tokens", model, space, _spread_weights(readable.vectors.sparse, space.tokens), texts))
         if readable.vectors.dense is not None:
             tokens = [prompt.replace("{}", strip_wordpiece_prefix(token)) for token in shared_space.tokens]
             token_vectors = encode_texts(tokens, model, lambda _, *counts: progress("vocabulary", *counts), tokens=False).dense
             if token_vectors is not None:
-                rankings = rank_by_cosine(readable.vectors.dense, shared_space.tokens, token_vectors)
-                rows.append(_build_row("dense", model, shared_space, rankings, texts))
+                scores_NV = map(DenseIndex(token_vectors).compute_scores, readable.vectors.dense)
+                rows.append(_build_row("dense", model, shared_space, scores_NV, texts))
         return rows
 
     rows = run_for_each_model(models, measure_model, problems)
@@ -255,7 +219,7 @@ def strip_wordpiece_prefix(token: str) -> str:
 
 
 def _build_row(
-    kind: str, model: EvaluatedModel, space: LabelSpace, rankings: Iterator[TokenRanking], texts: Sequence[Sequence[str]]
+    kind: str, model: EvaluatedModel, space: LabelSpace, scores_NV: Iterable[Doubles], texts: Sequence[Sequence[str]]
 ) -> _Row:
     targets: dict[tuple[str, ...], tuple[str, ...]] = {}
     for group in map(tuple, texts):
@@ -265,7 +229,7 @@ def _build_row(
         kind=kind,
         model=model.label,
         vocabulary=len(space.tokens),
-        rates=compute_hit_rates(rankings, [targets[tuple(group)] for group in texts]),
+        rates=compute_hit_rates(scores_NV, space.tokens, [targets[tuple(group)] for group in texts]),
     )
 
 
@@ -283,6 +247,11 @@ def _build_own_space(model: EvaluatedModel, vectors: Sequence[SparseVector], tex
     return LabelSpace(tokens=tokens, split_word=model.split_word)
 
 
-def _rank_by_weight(vectors: Sequence[SparseVector], space: LabelSpace) -> Iterator[WeightRanking]:
-    vocabulary = frozenset(space.tokens)
-    return (WeightRanking(vector, vocabulary) for vector in vectors)
+def _spread_weights(vectors: Sequence[SparseVector], tokens: Sequence[str]) -> Iterator[Doubles]:
+    """Yield the weights [V] of all tokens of the vocabulary, image by image; a token that the vector lacks has 0."""
+    positions = {token: position for position, token in enumerate(tokens)}
+    for vector in vectors:
+        weights_V = np.zeros(len(tokens))
+        known = [(positions[token], weight) for token, weight in vector if token in positions]
+        weights_V[[position for position, _ in known]] = [weight for _, weight in known]
+        yield weights_V

@@ -18,12 +18,13 @@ import numpy as np
 
 from stair_es.errors import UsageError
 from stair_es.eval.datasets.captions import CaptionDataset
+from stair_es.eval.datasets.image_folder import list_image_files
 from stair_es.eval.encode import encode_images, encode_texts
 from stair_es.eval.models import EvaluatedModel, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
 from stair_es.sources.base import Locator
 from stair_es.sources.io.local_file import FileLocator
-from stair_es.sources.io.uris import IMAGE_SUFFIXES, to_file_uri
+from stair_es.sources.io.uris import to_file_uri
 from stair_es.types import PartProgressCallback, SparseVector
 
 
@@ -164,7 +165,7 @@ def read_sparsity_folder(folder: Path, limit: int | None = None) -> SparsityData
     Raises:
         UsageError: If there are none.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())[:limit]
+    files = list_image_files(folder)[:limit]
     if not files:
         raise UsageError(f"no images below {folder}", "Specify a folder with images in it, or a caption set.")
     return SparsityDataset(

@@ -55,7 +55,7 @@ def read_image_folder(folder: Path, *, classes: Path | None = None, limit: int |
     """
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}", _LAYOUT)
-    files_of_class = {path.name: _list_images(path)[:limit] for path in sorted(folder.iterdir()) if _is_class_folder(path)}
+    files_of_class = {path.name: list_image_files(path)[:limit] for path in sorted(folder.iterdir()) if _is_class_folder(path)}
     files_of_class = {name: files for name, files in files_of_class.items() if files}
     if len(files_of_class) < 2:
         raise UsageError(
@@ -76,14 +76,15 @@ def read_image_folder(folder: Path, *, classes: Path | None = None, limit: int |
 
 def has_class_folders(folder: Path) -> bool:
     """Return whether at least two subfolders contain images."""
-    return folder.is_dir() and sum(bool(_list_images(path)) for path in folder.iterdir() if _is_class_folder(path)) >= 2
+    return folder.is_dir() and sum(bool(list_image_files(path)) for path in folder.iterdir() if _is_class_folder(path)) >= 2
 
 
 def _is_class_folder(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith(".")
 
 
-def _list_images(folder: Path) -> list[Path]:
+def list_image_files(folder: Path) -> list[Path]:
+    """List the images below a folder, by name."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
