@@ -126,7 +126,7 @@ def build_training_set(config: TrainConfig, callbacks: Callbacks, threads: int) 
     train_set = dataset.read_pairs([resolve_pair_file(config, each) for each in data.train])
     held_out = {Path(each.captions).stem: dataset.read_pairs([resolve_pair_file(config, each)]) for each in data.held_out}
     if held_out:
-        train_set = dedup.remove_duplicates(train_set, held_out, progress=callbacks.on_progress, workers=threads).kept
+        train_set = dedup.remove_duplicates(train_set, held_out, progress=callbacks.on_progress, workers=threads)
     if not len(train_set):
         raise UsageError("no pair is left to train on", "Every image is among those of data.held_out, or can't be read.")
     train_set.tag_share = data.tag_share

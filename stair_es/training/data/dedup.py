@@ -11,20 +11,28 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stair_es.errors import DecodeError, ReadError, UsageError
+from stair_es.errors import DecodeError, ReadError
 from stair_es.optional import import_optional
 from stair_es.sources.base import Locator
 from stair_es.sources.image.decode import DecodeLimits, decode_image
-from stair_es.training.data.dataset import TrainingSet, read_image_bytes
+from stair_es.training.data.dataset import TrainingPair, TrainingSet, read_image_bytes
 from stair_es.types import Floats, ImageSpec, PartProgressCallback, Pixels
 
 HASH_BITS = 64
+MAX_BITS = 8
+"""Maximum number of differing bits of the perceptual hashes of duplicates.
+
+For 40 photos, resizing or recompression changed 0 to 2 bits, a crop of 2 % at each side 4 on average and at most 8; the two most
+similar different photos differ in 18.
+"""
+_MAX_COLOR_DIFFERENCE = 16.0
+"""Maximum mean difference, of 255, of the 4 x 4 mean colors of duplicates."""
 COLOR_BYTES = 4 * 4 * 3
 _SPEC = ImageSpec(size_px=128)
 _PREFETCH = 64
@@ -35,18 +43,6 @@ _PAIRS_PER_BLOCK = 1 << 22
 """Pairs of hashes that are compared at once: 16 MB."""
 _MAX_SAME_HASH = 500
 """Images with the same hash that are compared by color."""
-
-
-class LocatedImage(Protocol):
-    """An item with an image: an image of a caption set, or a training pair."""
-
-    @property
-    def name(self) -> str:
-        """Name in its set."""
-
-    @property
-    def locator(self) -> Locator:
-        """Locator of the image's bytes."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ class FingerprintTable:
 
 
 def compute_fingerprints(
-    images: Iterable[LocatedImage], progress: Callable[[int], None] | None = None, workers: int = 1
+    images: Iterable[TrainingPair], progress: Callable[[int], None] | None = None, workers: int = 1
 ) -> FingerprintTable:
     """Compute the fingerprints of a set's images; each takes some milliseconds.
 
@@ -137,7 +133,7 @@ def _hash_image(locator: Locator) -> ImageFingerprint | str:
         return error.message
 
 
-def _iterate_fingerprints(images: Iterable[LocatedImage], workers: int) -> Iterator[ImageFingerprint | str]:
+def _iterate_fingerprints(images: Iterable[TrainingPair], workers: int) -> Iterator[ImageFingerprint | str]:
     """Yield the results in order, with a bounded number of images in flight."""
     if workers == 1:
         yield from (_hash_image(image.locator) for image in images)
@@ -152,35 +148,6 @@ def _iterate_fingerprints(images: Iterable[LocatedImage], workers: int) -> Itera
             yield futures.popleft().result()
 
 
-class ImageCollection(Protocol):
-    """A sized iterable of images."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[LocatedImage]: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimilarityThresholds:
-    """Thresholds below which two images count as duplicates."""
-
-    bits: int = 8
-    """Maximum number of differing bits, of 64, of the perceptual hashes. For 40 photos, resizing or recompression changed 0 to 2
-    bits, a crop of 2 % at each side 4 on average and at most 8; the two most similar different photos differ in 18.
-    """
-    color: float = 16.0
-    """Maximum mean difference, of 255, of the 4 x 4 mean colors."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.bits <= 16:
-            raise UsageError(
-                f"duplicates: bits can't be {self.bits}",
-                "Give a whole number from 0 to 16. Higher values match unrelated images.",
-            )
-        if not 0 <= self.color <= 255:
-            raise UsageError(f"duplicates: color can't be {self.color}", "Give a number from 0 to 255.")
-
-
 @dataclass(frozen=True, kw_only=True)
 class DuplicateMatch:
     """An image of one set that is also in another."""
@@ -193,84 +160,41 @@ class DuplicateMatch:
     same_bytes: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class RemovedPair:
-    """A training pair that was removed."""
-
-    name: str
-    found_in: str
-    """Name of the other set."""
-    other: str
-    """Name of the image in that set."""
-    bits: int
-    same_bytes: bool
-
-    def __str__(self) -> str:
-        relation = "the same bytes as" if self.same_bytes else f"{self.bits} bits from"
-        return f"{self.name}: {relation} {self.other} of {self.found_in}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DedupResult:
-    """The training set without duplicates of other sets."""
-
-    kept: TrainingSet
-    removed: tuple[RemovedPair, ...]
-    unreadable: Mapping[str, int]
-    """Set name -> number of unreadable images. Those of the training set are removed; the others couldn't be compared."""
-
-
 def remove_duplicates(
     training: TrainingSet,
-    references: Mapping[str, ImageCollection],
-    thresholds: SimilarityThresholds | None = None,
+    references: Mapping[str, Iterable[TrainingPair]],
     *,
-    progress: PartProgressCallback | None = None,
+    progress: PartProgressCallback = lambda name, done, total: None,
     workers: int = 1,
-) -> DedupResult:
+) -> TrainingSet:
     """Return the training set without images of other sets, and without unreadable images.
 
     Args:
         training: Training set; removed pairs are added to its `problems`.
         references: Images of the other sets (validation, test) by name of the set.
-        thresholds: What counts as a duplicate.
         progress: Called with the name of the set being read, images done, and their number.
         workers: Threads that read and decode.
 
     Raises:
         MissingExtra: If ImageHash isn't installed.
     """
-
-    def report_progress(name: str, size: int) -> Callable[[int], None]:
-        return lambda done: progress(name, done, size) if progress is not None else None
-
-    fingerprints = compute_fingerprints(training, report_progress("training", len(training)), workers)
-    unreadable = {"training": len(fingerprints.unreadable)} if fingerprints.unreadable else {}
-    reasons, removed = dict(fingerprints.unreadable), dict[int, RemovedPair]()
+    fingerprints = compute_fingerprints(training, lambda done: progress("training", done, len(training)), workers)
+    reasons = dict(fingerprints.unreadable)
     for name, images in references.items():
-        names = [image.name for image in images]
-        reference_fingerprints = compute_fingerprints(images, report_progress(name, len(names)), workers)
-        if reference_fingerprints.unreadable:
-            unreadable[name] = len(reference_fingerprints.unreadable)
-        for match in find_duplicates(fingerprints, reference_fingerprints, thresholds):
-            pair = RemovedPair(
-                name=training[match.row].name,
-                found_in=name,
-                other=names[match.other],
-                bits=match.bits,
-                same_bytes=match.same_bytes,
-            )
-            removed.setdefault(match.row, pair)
-            reasons.setdefault(match.row, f"in {name} too: {pair}")
-    rows = sorted(removed)
-    return DedupResult(kept=training.exclude_pairs(reasons), removed=tuple(removed[row] for row in rows), unreadable=unreadable)
+        pairs = list(images)
+        reference_fingerprints = compute_fingerprints(pairs, partial(_report_progress, progress, name, len(pairs)), workers)
+        for match in find_duplicates(fingerprints, reference_fingerprints):
+            relation = "the same bytes as" if match.same_bytes else f"{match.bits} bits from"
+            reasons.setdefault(match.row, f"in {name} too: {relation} {pairs[match.other].name}")
+    return training.exclude_pairs(reasons)
 
 
-def find_duplicates(
-    one: FingerprintTable, other: FingerprintTable, thresholds: SimilarityThresholds | None = None
-) -> list[DuplicateMatch]:
+def _report_progress(progress: PartProgressCallback, name: str, total: int, done: int) -> None:
+    progress(name, done, total)
+
+
+def find_duplicates(one: FingerprintTable, other: FingerprintTable) -> list[DuplicateMatch]:
     """Return the images of one table that are also in another, each with its nearest match, in order."""
-    limits = thresholds or SimilarityThresholds()
     best: dict[int, tuple[int, int]] = {}
     for index, match in _match_bytes(one, other):
         best.setdefault(index, (-1, match))
@@ -278,12 +202,12 @@ def find_duplicates(
     other_hashes, hash_of_match = np.unique(other.perceptual, return_inverse=True)
     indices_by_hash = _group_members(hash_of_index, len(hashes))
     matches_by_hash = _group_members(hash_of_match, len(other_hashes))
-    for left, right, bits in _find_near_hashes(hashes, other_hashes, limits.bits):
+    for left, right, bits in _find_near_hashes(hashes, other_hashes, MAX_BITS):
         candidates = _drop_same_colors(matches_by_hash(right), other.colors)
         for index in indices_by_hash(left):
             if best.get(int(index), (HASH_BITS + 1, 0))[0] <= bits:
                 continue
-            similar = candidates[_compare_colors(one.colors[index], other.colors[candidates], limits.color)]
+            similar = candidates[_compare_colors(one.colors[index], other.colors[candidates], _MAX_COLOR_DIFFERENCE)]
             if len(similar):
                 best[int(index)] = (bits, int(similar[0]))
     return [
