@@ -120,22 +120,11 @@ class IngestRun:
         accounting = self.accounting
         result = self.session.complete(RunCoverage(sources=self.stream.fully_listed, get_status=accounting.manifest.get_status))
         return IngestReport(
-            **accounting.get_counts(),
-            removed=accounting.removed,
-            documents=accounting.manifest.count_documents(),
+            **vars(accounting.get_totals()),
+            **vars(result),
             seconds=time.perf_counter() - start,
-            stage_seconds=dict(accounting.stage_seconds),
-            encoder_idle=accounting.encoder_idle,
-            bulk_requests=accounting.bulk_stats.requests,
-            bulk_retries=accounting.bulk_stats.retried,
             index=self.session.index,
             alias=self.options.alias,
-            swapped=result.swapped,
-            not_swapped_reason=result.not_swapped_reason,
-            deleted_indices=result.deleted_indices,
             model=self.model_id,
             runner=self.runner,
-            dead_letters=str(accounting.dead_letters.path) if accounting.dead_letters.count else None,
-            failure_reasons=accounting.get_failure_reasons(),
-            token_index=result.token_index,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stair_es.cluster.token_index.sync import TokenIndexReport
+from stair_es.ingest.sinks.base import SinkResult
 from stair_es.ingest.state import STAGES, IngestStage
 
 
@@ -22,8 +22,8 @@ class FailureReason:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IngestReport:
-    """The report of a run."""
+class RunTotals:
+    """What the accounting of a run has at its end."""
 
     seen: int
     written: int
@@ -33,8 +33,6 @@ class IngestReport:
     """Documents removed because their image is gone (`--resync`)."""
     documents: int
     """Distinct documents of the images: fewer than images if ids go by content and contents repeat."""
-    seconds: float
-    """Duration from the first image to the last refresh."""
     stage_seconds: dict[IngestStage, float]
     """Summed over all workers, so possibly more than `seconds`."""
     encoder_idle: float | None
@@ -42,23 +40,23 @@ class IngestReport:
     bulk_requests: int
     bulk_retries: int
     """Number of bulk requests that were retried because the cluster was busy or unreachable."""
-    index: str
-    """The concrete index that was written."""
-    alias: str
-    swapped: bool
-    """Whether the alias was moved to a newly built index."""
-    not_swapped_reason: str
-    """Why the alias doesn't point to a newly built index yet; "" otherwise."""
-    deleted_indices: tuple[str, ...]
-    """Retired indices that were deleted."""
-    model: str
-    runner: str
     dead_letters: str | None
     """Path of the dead-letter file, if images failed."""
     failure_reasons: tuple[FailureReason, ...] = ()
     """The most frequent reasons of failures, most images first."""
-    token_index: TokenIndexReport | None = None
-    """Changes to the token index, if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestReport(RunTotals, SinkResult):
+    """The report of a run."""
+
+    seconds: float
+    """Duration from the first image to the last refresh."""
+    index: str
+    """The concrete index that was written."""
+    alias: str
+    model: str
+    runner: str
 
     def is_complete(self, *, allow_failed: bool = False) -> bool:
         """Return whether all tokens are in the token index, if there is one, and no image failed (or failures are allowed)."""

@@ -10,7 +10,7 @@ from stair_es.errors import IngestError
 from stair_es.ingest.accounting.counted_images import generalize_reason
 from stair_es.ingest.accounting.dead_letters import DeadLetters
 from stair_es.ingest.accounting.manifest import Manifest
-from stair_es.ingest.accounting.report import FailureReason
+from stair_es.ingest.accounting.report import FailureReason, RunTotals
 from stair_es.ingest.state import Batch, IngestStage, Outcome
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.store import BulkRequestStats
@@ -132,6 +132,20 @@ class RunAccounting:
     def get_counts(self) -> dict[str, int]:
         """Return `{kind: images}` with `seen`, for reports of failed runs, too."""
         return {"seen": self.listed, **{kind: self.outcome_counts[kind] for kind in ("written", "unchanged", "failed")}}
+
+    def get_totals(self) -> RunTotals:
+        """Return the totals at the end of a run."""
+        return RunTotals(
+            **self.get_counts(),
+            removed=self.removed,
+            documents=self.manifest.count_documents(),
+            stage_seconds=dict(self.stage_seconds),
+            encoder_idle=self.encoder_idle,
+            bulk_requests=self.bulk_stats.requests,
+            bulk_retries=self.bulk_stats.retried,
+            dead_letters=str(self.dead_letters.path) if self.dead_letters.count else None,
+            failure_reasons=self.get_failure_reasons(),
+        )
 
     def describe_stop(self, noun: str) -> str:
         """Return a message about what a failed run stored; `noun` names its items, in the plural."""
