@@ -1,15 +1,17 @@
-"""Images whose host asks to wait (Retry-After): they are deferred while others continue, and fetched when the time is over.
+"""Images that are held back from the stages, in particular those whose host asks to wait (Retry-After).
 
-The total waiting time for a host is limited to its patience: pauses use it up, and images that the host serves restore it.
-When it is used up, an image fails with the host's response, while the other images of the host are still tried. A host that
-refuses many in a row is given up, and its images fail without a request. An image that is refused again although the host
-served others since then waits alone, with a separate patience: on a shared host it must not hold up the others repeatedly.
+These are deferred while others continue, and fetched when the time is over. The total waiting time for a host is limited to its
+patience: pauses use it up, and images that the host serves restore it. When it is used up, an image fails with the host's
+response, while the other images of the host are still tried. A host that refuses many in a row is given up, and its images fail
+without a request. An image that is refused again although the host served others since then waits alone, with a separate
+patience: on a shared host it must not hold up the others repeatedly.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,6 +32,42 @@ _MAX_PER_HOST = 16
 _MAX_HOSTS = 1024
 
 
+class HeldImages(ABC):
+    """Images that wait for something before they go through the stages. Not thread-safe."""
+
+    def __init__(self, max_images: int, max_bytes: int) -> None:
+        self._images = SizedQueue(estimate_pending_bytes, max_images, max_bytes)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more images should be taken from the sources."""
+        return self._images.is_full
+
+    @abstractmethod
+    def route_image(self, image: Pending) -> Pending | Outcome | None:
+        """Return the image if it can go on, None if it is held back, or its outcome if that is known already."""
+
+    @abstractmethod
+    def observe_result(self, image: Pending, state: ImageState) -> list[Outcome]:
+        """Record how an image left the stages; return outcomes that follow, of others or of one to be deferred."""
+
+    def take_due(self, max_images: int) -> list[Pending]:
+        """Take up to `max_images` images whose time has come."""
+        return []
+
+    @property
+    def due_in_s(self) -> float | None:
+        """Seconds until images are due; None if none waits for a time."""
+        return None
+
+    def describe_waiting(self) -> str:
+        """Return a message about what is waited for; "" for nothing."""
+        return ""
+
+
 @dataclass
 class _Host:
     """A host, or one image of it that waits alone."""
@@ -47,28 +85,33 @@ class _Host:
     given_up: str = ""
     """Why its images fail until `paused_until`."""
 
+    def pause(self, now: float, seconds: float) -> None:
+        self.paused_until, self.pauses = now + seconds, self.pauses + 1
+        self.waited_s, self.refusals, self.given_up = self.waited_s + seconds, 0, ""
 
-class DeferredImages:
-    """All deferred images, by host. Not thread-safe."""
+    def give_up(self, now: float, seconds: float, reason: str) -> None:
+        self.paused_until, self.given_up = now + seconds, reason
+        self.waited_s, self.refusals, self.pauses = 0.0, 0, 0
+
+    def record_served(self) -> None:
+        self.pauses = self.refusals = 0
+        self.served += 1
+        self.waited_s = max(0.0, self.waited_s - RESTORED_PATIENCE_S)
+
+
+class DeferredImages(HeldImages):
+    """All deferred images, by host."""
 
     def __init__(self, patience_s: float = 600.0, clock: Callable[[], float] = time.monotonic) -> None:
         """Start without deferred images. `patience_s` is the total time to wait for a host."""
+        super().__init__(MAX_DEFERRED_IMAGES, MAX_DEFERRED_BYTES)
         self._patience_s = patience_s
         self._clock = clock
         self._hosts: dict[str, _Host] = {}
-        self._images = SizedQueue(estimate_pending_bytes, MAX_DEFERRED_IMAGES, MAX_DEFERRED_BYTES)
         self._next_due = math.inf
 
-    def __len__(self) -> int:
-        return len(self._images)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no more images should be taken from the sources."""
-        return self._images.is_full
-
     def route_image(self, image: Pending) -> Pending | Outcome | None:
-        """Return the image if it can be fetched now, None if it was deferred, or its outcome if its host is given up."""
+        """Return the image if it can be fetched now, None if it is deferred, or its outcome if its host is given up."""
         name = get_item_host(image.item) if self._hosts else ""
         host = self._hosts.get(name) if name else None
         if host is None or host.paused_until <= self._clock():
@@ -78,45 +121,37 @@ class DeferredImages:
         self._keep_image(name, image)
         return None
 
-    def add_deferred(self, image: Pending, state: Deferred) -> list[Outcome]:
-        """Defer a refused image; return the outcomes, of this and other images of its host, if it isn't waited for."""
-        name = self._get_key(image, state)
-        host = self._hosts.get(name)
-        if host is None:
-            self._forget_hosts()
-            host = self._hosts[name] = _Host(state.host)
-        if state.was_requested:
-            image = replace(image, served_when_refused=host.served)
-        now = self._clock()
-        if host.given_up and host.paused_until > now:
-            return [Outcome(image.item, "failed", "read", host.given_up)]
-        remaining_s = self._patience_s - host.waited_s
-        if host.paused_until > now or not state.was_requested:  # the pause was already started by another worker or image
-            self._keep_image(name, image)
-            return []
-        if remaining_s < _MIN_PAUSE_S:
-            return self._fail_refused(host, image, state, now)
-        pause_s = min(max(state.wait_s, 2.0**host.pauses), remaining_s)
-        host.paused_until, host.pauses = now + pause_s, host.pauses + 1
-        host.waited_s, host.refusals, host.given_up = host.waited_s + pause_s, 0, ""
-        self._keep_image(name, image)
-        return []
-
     def observe_result(self, image: Pending, state: ImageState) -> list[Outcome]:
-        """Record that an image was fetched: its host serves images, unless the fetch failed.
+        """Defer a refused image, or record that its host serves images, unless the fetch failed.
 
-        Returns:
-            Outcomes of other images that follow from it.
+        A refused image that isn't waited for has failed, and may take other images of its host with it.
         """
+        if isinstance(state, Deferred):
+            return self._defer_image(image, state)
         if not self._hosts or (isinstance(state, Outcome) and state.kind == "failed" and state.stage == "read"):
             return []
-        for name in {image.deferral_key, get_item_host(image.item)} - {""}:
-            host = self._hosts.get(name)
-            if host is not None:
-                host.pauses = host.refusals = 0
-                host.served += 1
-                host.waited_s = max(0.0, host.waited_s - RESTORED_PATIENCE_S)
+        for key in {image.deferral_key, get_item_host(image.item)} - {""}:
+            if key in self._hosts:
+                self._hosts[key].record_served()
         self._hosts.pop(image.item.uri, None)
+        return []
+
+    def _defer_image(self, image: Pending, state: Deferred) -> list[Outcome]:
+        key, now = self._get_key(image, state), self._clock()
+        if key not in self._hosts:
+            self._forget_hosts()
+        host = self._hosts.setdefault(key, _Host(state.host))
+        is_paused = host.paused_until > now
+        if is_paused and host.given_up:
+            return [Outcome(image.item, "failed", "read", host.given_up)]
+        if state.was_requested:
+            image = replace(image, served_when_refused=host.served)
+        if state.was_requested and not is_paused:  # otherwise another worker or image has started the pause
+            remaining_s = self._patience_s - host.waited_s
+            if remaining_s < _MIN_PAUSE_S:
+                return self._fail_refused(host, image, state, now)
+            host.pause(now, min(max(state.wait_s, 2.0**host.pauses), remaining_s))
+        self._keep_image(key, image)
         return []
 
     def take_due(self, max_images: int) -> list[Pending]:
@@ -179,10 +214,9 @@ class DeferredImages:
         failed = [Outcome(image.item, "failed", "read", f"{state.reason}, {waited}")]
         if host.refusals >= MAX_REFUSALS:
             status = state.reason.partition(": ")[2].partition(",")[0] or state.reason
-            host.given_up = f"{host.name}: not requested, since {host.refusals} others got {status} {waited}"
+            host.give_up(now, self._patience_s, f"{host.name}: not requested, since {host.refusals} others got {status} {waited}")
             waiting = self._take_images(host.images, lambda image: self._hosts[image.deferral_key] is host)
             failed += [Outcome(image.item, "failed", "read", host.given_up) for image in waiting]
-            host.paused_until, host.waited_s, host.refusals, host.pauses = now + self._patience_s, 0.0, 0, 0
         return failed
 
     def _forget_hosts(self) -> None:

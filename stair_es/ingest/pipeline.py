@@ -16,7 +16,7 @@ from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.errors import IngestError, UsageError
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
-from stair_es.ingest.deferred import DeferredImages
+from stair_es.ingest.deferred import DeferredImages, HeldImages
 from stair_es.ingest.executors.base import StageExecutor
 from stair_es.ingest.executors.ray import open_ray_executor, start_ray
 from stair_es.ingest.executors.threads import open_thread_executor
@@ -190,9 +190,11 @@ def _run_stages(
 ) -> Generator[Batch]:
     """Schedule the stages of all listed images."""
     with opening as executor:
-        deferred = DeferredImages(config.read_limits.url_policy.patience_s)
+        deferred: HeldImages
         if config.is_text:
             deferred = EqualTexts(accounting.manifest.has_document)
+        else:
+            deferred = DeferredImages(config.read_limits.url_policy.patience_s)
         scheduler = StageScheduler(
             executor,
             AdaptiveThrottle(options.bulk),

@@ -15,7 +15,7 @@ from itertools import chain
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.errors import IngestError
 from stair_es.ingest.accounting.run_accounting import BulkStats
-from stair_es.ingest.deferred import DeferredImages
+from stair_es.ingest.deferred import DeferredImages, HeldImages
 from stair_es.ingest.executors.base import StageExecutor, StageTask, WorkerDied
 from stair_es.ingest.queues import PrefetchQueue, SizedQueue
 from stair_es.ingest.stages import mark_failed
@@ -90,7 +90,7 @@ class StageScheduler:
     accept_listed: Callable[[SourceItem | ListingFailure], SourceItem | None]
     """Records each listed image; returns None for one that already has its outcome."""
     bulk_stats: BulkStats = field(default_factory=BulkStats)
-    deferred: DeferredImages = field(default_factory=DeferredImages)
+    deferred: HeldImages = field(default_factory=DeferredImages)
     encoder_utilization: EncoderUtilization = field(init=False)
     _checking: dict[StageTask, Batch] = field(default_factory=dict)
     _queued: SizedQueue[Pending] = field(init=False)
@@ -273,14 +273,12 @@ class StageScheduler:
 
     def _remove_deferred(self, unit: _WorkUnit, batch: Batch) -> Batch:
         """Return the batch without the images that are deferred."""
-        finished, has_deferred = list[ImageState](), False
+        finished = list[ImageState]()
         for image, state in zip(unit.images, batch.images, strict=True):
-            if isinstance(state, Deferred):
-                finished += self.deferred.add_deferred(image, state)
-                has_deferred = True
-            else:
-                finished += [state, *self.deferred.observe_result(image, state)]
-        if has_deferred:  # queued images of the same host have to wait, too
+            if not isinstance(state, Deferred):
+                finished.append(state)
+            finished += self.deferred.observe_result(image, state)
+        if batch.select_state(Deferred):  # queued images of the same host have to wait, too
             self._route_pending(self._queued.take(len(self._queued)))
         return replace(batch, images=finished)
 

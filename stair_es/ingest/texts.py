@@ -15,10 +15,9 @@ import orjson
 
 from stair_es.cluster.documents.document import DocumentSettings, make_content_id
 from stair_es.errors import SourceError, UsageError
-from stair_es.ingest.deferred import MAX_DEFERRED_BYTES, DeferredImages
+from stair_es.ingest.deferred import MAX_DEFERRED_BYTES, HeldImages
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.queues import SizedQueue
-from stair_es.ingest.state import ImageState, Outcome, Pending, estimate_pending_bytes
+from stair_es.ingest.state import ImageState, Outcome, Pending
 from stair_es.sources.base import ListingFailure, ReadLimits, ReadResult, Source, SourceItem, SourceOptions
 from stair_es.sources.io.files import FileSource, ListedFile
 from stair_es.sources.io.lines import read_numbered_lines
@@ -73,21 +72,15 @@ class TextIngestOptions(IngestOptions):
         return (f"text_tower={self.model.text_tower}",)
 
 
-class EqualTexts(DeferredImages):
+class EqualTexts(HeldImages):
     """Texts that are equal to one on its way: they wait for its outcome, so that the first one is written."""
 
     def __init__(self, has_document: Callable[[str], bool]) -> None:
         """Start without texts. `has_document` returns whether a document was stored by this run, or found to be up to date."""
-        super().__init__()
-        self._images = SizedQueue(estimate_pending_bytes, MAX_WAITING_TEXTS, MAX_DEFERRED_BYTES)
+        super().__init__(MAX_WAITING_TEXTS, MAX_DEFERRED_BYTES)
         self._has_document = has_document
         self._waiting: dict[str, int] = {}
         """`_id` of each text on its way -> number of later ones."""
-
-    @property
-    def due_in_s(self) -> None:
-        """Return None: texts wait for another text, not for a time."""
-        return None
 
     def route_image(self, image: Pending) -> Pending | Outcome | None:
         """Return the text if it is the first one, None if it waits, or its outcome if it is stored."""

@@ -45,7 +45,7 @@ def test_only_the_busy_host_is_paused() -> None:
         _image(1, "b.test"),
         Pending(SourceItem("file:///a.jpg", "list:", FileLocator("file:///a.jpg"))),
     )
-    assert deferred_images.add_deferred(first, _says(first)) == []
+    assert deferred_images.observe_result(first, _says(first)) == []
     assert deferred_images.route_image(_image(2)) is None
     assert [deferred_images.route_image(other), deferred_images.route_image(file)] == [other, file]
     assert deferred_images.describe_waiting() == "waiting 40 s for a.test (2 URLs)"
@@ -59,7 +59,7 @@ def test_only_the_busy_host_is_paused() -> None:
 def test_hosts_equal_their_punycode() -> None:
     deferred_images = DeferredImages(600.0, Clock())
     first = _image(1, "xn--bcher-kva.example")
-    deferred_images.add_deferred(first, _says(first, host="bücher.example"))
+    deferred_images.observe_result(first, _says(first, host="bücher.example"))
     assert deferred_images.route_image(_image(2, "xn--bcher-kva.example")) is None
     assert deferred_images.route_image(_image(3, "bücher.example")) is None
 
@@ -68,7 +68,7 @@ def test_the_same_request_to_wait_from_several_workers_is_one_pause() -> None:
     clock = Clock()
     deferred_images = DeferredImages(600.0, clock)
     for number in range(3):
-        deferred_images.add_deferred(_image(number), _says(_image(number)))
+        deferred_images.observe_result(_image(number), _says(_image(number)))
     assert deferred_images.due_in_s == 40.0
     assert len(deferred_images) == 3
 
@@ -77,14 +77,14 @@ def test_absurd_retry_after_is_capped() -> None:
     clock = Clock()
     deferred_images = DeferredImages(600.0, clock)
     bad, good = _image(0), [_image(number) for number in range(1, 58)]
-    deferred_images.add_deferred(bad, _says(bad, 999_999_999.0))
+    deferred_images.observe_result(bad, _says(bad, 999_999_999.0))
     assert [deferred_images.route_image(image) for image in good] == [None] * 57
     clock.now += 600
     due = list[Pending]()
     while len(deferred_images):
         due += deferred_images.take_due(16)
     assert {image.item.uri for image in due} == {image.item.uri for image in (bad, *good)}
-    [failed] = deferred_images.add_deferred(due[0], _says(bad, 999_999_999.0))
+    [failed] = deferred_images.observe_result(due[0], _says(bad, 999_999_999.0))
     assert failed.item == bad.item
     assert failed.reason == ("a.test: 429 Too Many Requests, asks to wait 999999999 s, after 600 s of waiting for the host")
 
@@ -93,14 +93,14 @@ def test_rejected_images_delay_no_others() -> None:
     clock = Clock()
     deferred_images = DeferredImages(600.0, clock)
     bad, good = _image(0), _image(1)
-    deferred_images.add_deferred(bad, _says(bad, 5.0))
+    deferred_images.observe_result(bad, _says(bad, 5.0))
     began, pauses = clock.now, list[float]()
     while True:
         pause_s = deferred_images.due_in_s or 0.0
         clock.now += pause_s
         [bad] = deferred_images.take_due(10)
         deferred_images.observe_result(good, _written(good))
-        if failed := deferred_images.add_deferred(bad, _says(bad, 5.0)):
+        if failed := deferred_images.observe_result(bad, _says(bad, 5.0)):
             break
         pauses.append(deferred_images.due_in_s or 0.0)
         assert deferred_images.route_image(_image(2)) == _image(2)
@@ -114,7 +114,7 @@ def test_dead_hosts_are_retried_with_backoff_and_given_up() -> None:
     clock, asked = Clock(), list[float]()
     deferred_images = DeferredImages(600.0, clock)
     image = _image()
-    while not (failed := deferred_images.add_deferred(image, _says(image, 2.0))):
+    while not (failed := deferred_images.observe_result(image, _says(image, 2.0))):
         asked.append(clock.now - 1000)
         clock.now += deferred_images.due_in_s or 0.0
         [image] = deferred_images.take_due(10)
@@ -124,10 +124,10 @@ def test_dead_hosts_are_retried_with_backoff_and_given_up() -> None:
 
     waiting = [_image(number) for number in range(100, 200)]
     for number in range(1, MAX_REFUSALS - 1):
-        assert len(deferred_images.add_deferred(_image(number), _says(_image(number), 2.0))) == 1
+        assert len(deferred_images.observe_result(_image(number), _says(_image(number), 2.0))) == 1
     for each in waiting:
-        deferred_images.add_deferred(each, _says(each, was_requested=False))
-    all_failed = deferred_images.add_deferred(_image(99), _says(_image(99), 2.0))
+        deferred_images.observe_result(each, _says(each, was_requested=False))
+    all_failed = deferred_images.observe_result(_image(99), _says(_image(99), 2.0))
     assert len(all_failed) == 1 + len(waiting)
     assert len(deferred_images) == 0
     outcome = deferred_images.route_image(_image(300))
@@ -144,7 +144,7 @@ def test_rate_limited_hosts_are_awaited_while_they_respond() -> None:
     deferred_images = DeferredImages(600.0, clock)
     for minute in range(100):
         late = _image(minute)
-        assert deferred_images.add_deferred(late, _says(late, 60.0)) == []
+        assert deferred_images.observe_result(late, _says(late, 60.0)) == []
         clock.now += 60
         [due] = deferred_images.take_due(10)
         for _ in range(10):
@@ -155,23 +155,23 @@ def test_rate_limited_hosts_are_awaited_while_they_respond() -> None:
 def test_an_answer_without_an_image_restores_no_patience() -> None:
     clock = Clock()
     deferred_images = DeferredImages(60.0, clock)
-    deferred_images.add_deferred(_image(), _says(_image(), 60.0))
+    deferred_images.observe_result(_image(), _says(_image(), 60.0))
     clock.now += 60
     [due] = deferred_images.take_due(10)
     deferred_images.observe_result(due, Outcome(due.item, "failed", "read", "a.test: connection lost"))
-    assert len(deferred_images.add_deferred(due, _says(due))) == 1
+    assert len(deferred_images.observe_result(due, _says(due))) == 1
 
 
 def test_delays_apply_to_the_redirect_target() -> None:
     clock = Clock()
     deferred_images = DeferredImages(60.0, clock)
     image = _image(1, "links.test")
-    deferred_images.add_deferred(image, _says(image, 60.0, host="store.test"))
+    deferred_images.observe_result(image, _says(image, 60.0, host="store.test"))
     assert deferred_images.route_image(_image(2, "links.test")) is not None
     clock.now += 60
     [due] = deferred_images.take_due(10)
     deferred_images.observe_result(due, _written(due))
-    assert deferred_images.add_deferred(due, _says(due, 10.0, host="store.test")) == []  # its answer restored ten seconds
+    assert deferred_images.observe_result(due, _says(due, 10.0, host="store.test")) == []  # its answer restored ten seconds
 
 
 def test_memory_is_bounded_in_images_and_in_hosts() -> None:
@@ -179,13 +179,13 @@ def test_memory_is_bounded_in_images_and_in_hosts() -> None:
     deferred_images = DeferredImages(60.0, clock)
     for number in range(3000):
         image = _image(0, f"h{number}.test")
-        deferred_images.add_deferred(image, _says(image, 1.0, host=f"h{number}.test"))
+        deferred_images.observe_result(image, _says(image, 1.0, host=f"h{number}.test"))
         assert deferred_images.describe_waiting().startswith("waiting 1 s for h")
         clock.now += 1
         assert len(deferred_images.take_due(10)) == 1
     assert len(deferred_images._hosts) <= deferred._MAX_HOSTS
     for number in range(deferred.MAX_DEFERRED_IMAGES):
-        deferred_images.add_deferred(_image(number), _says(_image(number)))
+        deferred_images.observe_result(_image(number), _says(_image(number)))
     assert deferred_images.is_full
 
 
@@ -196,12 +196,12 @@ def test_memory_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     images = [replace(image, item=replace(image.item, fields={"caption": "x" * 100_000})) for image in map(_image, range(11))]
     for image in images:
         assert not deferred_images.is_full
-        deferred_images.add_deferred(image, _says(image, 60.0))
+        deferred_images.observe_result(image, _says(image, 60.0))
     assert deferred_images.is_full
     clock.now += 60
     [bad] = deferred_images.take_due(1)
     assert not deferred_images.is_full
     for number in range(MAX_REFUSALS):
-        failed = deferred_images.add_deferred(bad, _says(_image(number)))
+        failed = deferred_images.observe_result(bad, _says(_image(number)))
     assert len(failed) == 11
     assert (len(deferred_images), deferred_images._images.size) == (0, 0)

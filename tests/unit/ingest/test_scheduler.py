@@ -279,7 +279,7 @@ def test_images_of_failed_hosts_delay_no_others() -> None:
     deferred = DeferredImages(0.5, lambda: 1.0)
     for found in islice(_urls(100), 0, 2 * MAX_REFUSALS, 2):
         assert isinstance(found, SourceItem)
-        deferred.add_deferred(Pending(found), Deferred(found, "a.test", 40.0, "a.test: 429 Too Many Requests"))
+        deferred.observe_result(Pending(found), Deferred(found, "a.test", 40.0, "a.test: 429 Too Many Requests"))
     gone = (found for found in _urls(20_000) if "a.test" in found.uri)
     with PrefetchQueue(chain(_urls(200), gone), max_items=100_000) as queue:
         queue.wait_for_items(100_000, 60.0)
