@@ -84,11 +84,7 @@ def fetch_cluster_facts(cluster: Cluster) -> ClusterFacts:
 
 
 def fetch_index_facts(cluster: Cluster, name: str) -> IndexFacts:
-    """Fetch facts about an index and related indices. Denied requests are left out.
-
-    Raises:
-        ClusterError: If the cluster failed the request.
-    """
+    """Fetch facts about an index and related indices. Denied requests are left out."""
     params = {"expand_wildcards": "all", "ignore_unavailable": "true", "flat_settings": "true"}
     found: dict[str, dict[str, Any]] = {}
     forbidden: list[str] = []

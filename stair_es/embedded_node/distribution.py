@@ -36,11 +36,7 @@ _SCRATCH = ".tmp-"
 
 
 def build_maven_source(cache: Path) -> JarSource:
-    """Return a source that downloads from Maven Central into `cache`.
-
-    Raises:
-        MissingExtra: If the extra `node` is not installed.
-    """
+    """Return a source that downloads from Maven Central into `cache`."""
     jgo = import_optional("jgo.maven", "node")
 
     def fetch_jar(jar: Jar, advance: BytesCallback) -> Path:
@@ -77,7 +73,6 @@ def ensure_distribution(
 
     Raises:
         NodeError: If a jar cannot be downloaded or does not match the lock file, or `dist` cannot be written.
-        MissingExtra: If the extra `node` is not installed and something must be downloaded.
     """
     home = dist / lock.folder
     if home.is_dir() and find_corruption(lock, home) is None:
@@ -159,9 +154,6 @@ def fetch_jars(lock: NodeLock, source: JarSource, advance: BytesCallback) -> dic
 
     Returns:
         Coordinates -> a file with exactly the locked content.
-
-    Raises:
-        NodeError: If a jar cannot be downloaded, or does not match the lock file twice.
     """
     jars = {jar.coordinates: jar for jar in lock.jars}
     with ThreadPoolExecutor(_WORKERS) as pool:

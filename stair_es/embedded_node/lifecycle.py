@@ -66,7 +66,6 @@ def find_node_url(spec: NodeSpec) -> str | None:
 
     Raises:
         NodeError: If the file with its state can't be read.
-        MissingExtra: If it was started, and the extra `node` is not installed.
     """
     state = states.read_node_state(spec.state_file)
     if state is None or state.url is None or states.find_node_process(state) is None:
@@ -110,7 +109,6 @@ def stop_node(spec: NodeSpec) -> bool:
 
     Raises:
         NodeError: If its process belongs to another user.
-        MissingExtra: If the extra `node` is not installed.
     """
     from stair_es.embedded_node.file_lock import hold_lock
     from stair_es.embedded_node.process import stop_process
@@ -127,11 +125,7 @@ def stop_node(spec: NodeSpec) -> bool:
 
 
 def get_node_status(spec: NodeSpec) -> NodeStatus:
-    """Return the current state of the node. Starts and writes nothing.
-
-    Raises:
-        MissingExtra: If the extra `node` is not installed.
-    """
+    """Return the current state of the node. Starts and writes nothing."""
     state = states.read_node_state(spec.state_file)
     process = states.find_node_process(state) if state else None
     if state is None or process is None:

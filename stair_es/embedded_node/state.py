@@ -82,11 +82,7 @@ def write_node_state(path: Path, state: NodeState) -> None:
 
 
 def find_node_process(state: NodeState) -> Any | None:  # noqa: ANN401  psutil ships no types
-    """Return the live process (`psutil.Process`), or None if it ended, even if its id has been reused since.
-
-    Raises:
-        MissingExtra: If the extra `node` is not installed.
-    """
+    """Return the live process (`psutil.Process`), or None if it ended, even if its id has been reused since."""
     psutil = import_optional("psutil", "node")
     try:
         process = psutil.Process(state.pid)

@@ -54,11 +54,7 @@ class DryRunReport:
 
 
 def simulate_ingest(sources: Sequence[Source], connection: Connection | None, options: IngestOptions) -> DryRunReport:
-    """Simulate an ingest with the same arguments.
-
-    Raises:
-        StairError: If a source or the sink can't be used.
-    """
+    """Simulate an ingest with the same arguments."""
     kind, model = load_sink_kind(options), resolve_ingest_model(options)
     plan = build_sink_plan(options, model, connection)
     session = kind.open_readonly(plan)

@@ -56,11 +56,7 @@ class IngestOptions:
     """Remove the documents whose image is no longer in the sources."""
 
     def __post_init__(self) -> None:
-        """Parse the options of the built-in sink.
-
-        Raises:
-            UsageError: If one is unknown or has an invalid value, or they are given to another sink.
-        """
+        """Parse the options of the built-in sink."""
         if self.sink == DEFAULT_SINK:
             if not isinstance(self.sink_options, ClusterSinkOptions):
                 object.__setattr__(self, "sink_options", ClusterSinkOptions().override(self.sink_options))
@@ -69,11 +65,7 @@ class IngestOptions:
 
     @property
     def settings(self) -> dict[str, Json]:
-        """The settings that distinguish the documents: others don't go into the same index.
-
-        Raises:
-            ResourceError: If the custom mapping can't be read.
-        """
+        """The settings that distinguish the documents: others don't go into the same index."""
         return {
             **asdict(self.document),
             "enrichers": [*self.enricher_versions],

@@ -103,12 +103,7 @@ def run_ingest(
 
 
 def load_sink_kind(options: IngestOptions) -> SinkKind:
-    """Load the sink kind named in the options.
-
-    Raises:
-        UsageError: If there is none of this name.
-        PluginError: If it can't be loaded.
-    """
+    """Load the sink kind named in the options."""
     plugin = plugins.get_plugin("sinks", options.sink)
     if plugin is None:
         names = ", ".join(plugins.list_plugin_names("sinks"))
@@ -123,11 +118,7 @@ def resolve_ingest_model(options: IngestOptions) -> Model:
 
 
 def build_sink_plan(options: IngestOptions, model: Model, connection: Connection | None) -> SinkPlan:
-    """Build the plan for the sink of a run.
-
-    Raises:
-        ModelError: If the model has no tokens.
-    """
+    """Build the plan for the sink of a run."""
     model.check_indexable()
     index_spec = IndexSpec(
         model_name=model.portable_name,

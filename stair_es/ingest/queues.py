@@ -62,14 +62,9 @@ class PrefetchQueue(Generic[_T]):
         max_size: int = 1 << 28,
         counts: Callable[[_T], bool] = lambda _: True,
     ) -> None:
-        """Start the thread.
+        """Start the thread that iterates over `items`.
 
-        Args:
-            items: Iterated in the thread.
-            max_items: Maximum number of items in the queue.
-            size_of: Returns the size of an item.
-            max_size: Maximum total size of the items in the queue. A larger item is queued alone.
-            counts: Returns whether `wait_for_items` counts an item.
+        An item larger than `max_size` is queued alone. `counts` returns whether `wait_for_items` counts an item.
         """
         self._items = SizedQueue(size_of, max_items, max_size)
         self._counts = counts
@@ -96,9 +91,6 @@ class PrefetchQueue(Generic[_T]):
         """Raise the exception that ended the iterable, if one did.
 
         Everything listed before it can be taken first.
-
-        Raises:
-            BaseException: If the iterable raised it.
         """
         if self._error is not None:
             raise self._error

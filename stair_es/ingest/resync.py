@@ -70,9 +70,6 @@ def remove_stale_documents(session: SinkSession, manifest: Manifest, stream: Sou
     """Remove the stale documents and update the moved ones; return how many were removed.
 
     Documents that the sink refuses to change are reported. A document that was written again in the meantime stays.
-
-    Raises:
-        StairError: If the sink can't be written to.
     """
     removed = 0
     for part in batched(find_stale_documents(session, manifest, stream, by_content=by_content), _BATCH_SIZE):

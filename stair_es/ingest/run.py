@@ -56,9 +56,6 @@ class IngestRun:
         Args:
             batches: Runs the stages of all listed items, and yields them when they have their outcomes.
             remove_stale: Removes the documents whose item is gone, and returns their number.
-
-        Raises:
-            StairError: If the run failed as a whole.
         """
         start, session = time.perf_counter(), self.session
         kind = "new index" if session.is_empty else "index"

@@ -52,11 +52,7 @@ class TextIngestOptions(IngestOptions):
     batch_images: int = 256
 
     def __post_init__(self) -> None:
-        """Check what texts can't have: Ray, and ids of their positions.
-
-        Raises:
-            UsageError: If an option is for images only.
-        """
+        """Check what texts can't have: Ray, and ids of their positions."""
         super().__post_init__()
         if self.runner != "local" or self.document.id != "content-hash":
             raise UsageError("texts are ingested by the runner 'local' and have ids of their content", "Leave both options out.")

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class UrlPolicy:
-    """Limits on fetching images by URL.
-
-    Raises:
-        UsageError: If a limit is out of range.
-    """
+    """Limits on fetching images by URL."""
 
     schemes: tuple[str, ...] = ("https", "http")
     allow_private: bool = False

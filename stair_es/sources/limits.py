@@ -82,10 +82,6 @@ def join_names(names: Iterable[object]) -> str:
 
 
 def check_size(size: int, max_bytes: int) -> None:
-    """Check that `size` may be read.
-
-    Raises:
-        ReadError: If it exceeds `max_bytes`.
-    """
+    """Raise ReadError if `size` exceeds `max_bytes`."""
     if size > max_bytes:
         raise ReadError(f"{size} bytes exceed the limit of {max_bytes}")

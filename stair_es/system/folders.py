@@ -7,11 +7,7 @@ from pathlib import Path
 
 
 def make_owner_folder(folder: Path) -> None:
-    """Make a folder and its missing parents, accessible to their owner only (0700). Existing folders stay unchanged.
-
-    Raises:
-        OSError: If it can't be created.
-    """
+    """Make a folder and its missing parents, accessible to their owner only (0700). Existing folders stay unchanged."""
     for missing in reversed([path for path in folder.parents if not os.path.lexists(path)]):
         missing.mkdir(mode=0o700, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -22,9 +18,6 @@ def make_private_folder(folder: Path) -> None:
 
     Only for folders that only stair-es uses: other folders may be shared on purpose, as may the target of a symbolic link, which
     stays unchanged. Windows has no such modes: there the permissions of the parent folder apply.
-
-    Raises:
-        OSError: If it can't be created.
     """
     make_owner_folder(folder)
     if hasattr(os, "geteuid") and not folder.is_symlink():

@@ -129,11 +129,7 @@ def parse_toml_text(text: str) -> dict[str, Any]:
 
 
 def check_depth(value: object) -> None:
-    """Check that dicts and lists are nested at most `MAX_DEPTH` levels deep.
-
-    Raises:
-        ValueError: If they are nested deeper.
-    """
+    """Raise ValueError if dicts and lists are nested more than `MAX_DEPTH` levels deep."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         containers = [each for each in level if isinstance(each, (dict, list))]

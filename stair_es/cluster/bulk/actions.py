@@ -31,21 +31,13 @@ def build_index_action(id_: str, source: Mapping[str, Any]) -> SerializedAction:
 
 
 def build_update_action(id_: str, fields: Mapping[str, Any]) -> SerializedAction:
-    """Build an `update` action that merges `fields`.
-
-    Raises:
-        TypeError: If `fields` can't be serialized as JSON.
-    """
+    """Build an `update` action that merges `fields`."""
     action = {"update": {"_id": id_, "retry_on_conflict": 3}}
     return id_, orjson.dumps(action) + b"\n" + orjson.dumps({"doc": fields}) + b"\n"
 
 
 def build_delete_action(id_: str, options: Mapping[str, Any]) -> SerializedAction:
-    """Build a `delete` action, with options such as `if_seq_no`.
-
-    Raises:
-        TypeError: If `id_` can't be serialized as JSON.
-    """
+    """Build a `delete` action, with options such as `if_seq_no`."""
     return id_, orjson.dumps({"delete": {"_id": id_, **options}}) + b"\n"
 
 

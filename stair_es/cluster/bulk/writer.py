@@ -112,11 +112,7 @@ class BulkWriter:
         return self._write_actions(build_index_action, documents, chunk_bytes)
 
     def update(self, documents: Sequence[tuple[str, Mapping[str, Any]]]) -> BulkResult:
-        """Update fields of existing documents; a missing document counts as done.
-
-        Raises:
-            ClusterError: As for `write`.
-        """
+        """Update fields of existing documents; a missing document counts as done."""
         return self._write_actions(build_update_action, documents)
 
     def delete(self, ids: Sequence[str], options: Mapping[str, Mapping[str, Any]] | None = None) -> BulkResult:
@@ -124,9 +120,6 @@ class BulkWriter:
 
         `options` are those of the actions by id. With `if_seq_no` and `if_primary_term`, a document that was written again stays:
         its reason is `WRITTEN_AGAIN`.
-
-        Raises:
-            ClusterError: As for `write`.
         """
         return self._write_actions(build_delete_action, [(id_, (options or {}).get(id_, {})) for id_ in ids])
 
@@ -173,11 +166,7 @@ class _BulkCall:
         self._queue_actions(actions)
 
     def run(self) -> None:
-        """Send requests until every document has its outcome.
-
-        Raises:
-            ClusterError: If retries are exhausted, or the error isn't retryable.
-        """
+        """Send requests until every document has its outcome."""
         while self.pending:
             chunk = self.pending.popleft()
             start_s = self.writer.clock()

@@ -250,21 +250,13 @@ def describe_read_error(error: OSError | ValueError) -> str:
 
 
 def check_utf8(variable: str, text: str) -> None:
-    """Check that the value of an environment variable can be encoded.
-
-    Raises:
-        UsageError: If it can't; the value isn't shown.
-    """
+    """Raise UsageError, which doesn't show the value, if that of an environment variable isn't UTF-8."""
     if not is_utf8(text):
         raise UsageError(f"{variable} isn't UTF-8", f"Write it in UTF-8, for example in a file: {variable}_FILE.")
 
 
 def normalize_fingerprint(text: str, option: str) -> str:
-    """Normalize a SHA-256 fingerprint in any common notation to 64 hex digits. The error names `option`.
-
-    Raises:
-        UsageError: If it isn't a SHA-256 fingerprint.
-    """
+    """Normalize a SHA-256 fingerprint in any notation to 64 hex digits; the UsageError for other texts names `option`."""
     digits = re.sub(r"^sha-?256[:=]", "", text.strip(), flags=re.IGNORECASE).replace(":", "").replace(" ", "").lower()
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
         raise UsageError(

@@ -92,7 +92,6 @@ def list_cluster_plugins(cluster: Cluster) -> frozenset[str]:
 
     Raises:
         QueryError: If the user lacks the permission.
-        ClusterError: If the request fails.
     """
     try:
         found = [names for _, names in _list_plugins_by_node(cluster)]

@@ -38,13 +38,7 @@ class Cluster:
 
     @property
     def client(self) -> OpenSearch:
-        """Return the client.
-
-        Raises:
-            UsageError: As for `Connection.client`.
-            AuthenticationFailed: As for `Connection.client`.
-            MissingExtra: As for `Connection.client`.
-        """
+        """Return the client."""
         with self._lock:
             if self._client is None:
                 self._client = self.connection.client()
@@ -81,13 +75,7 @@ class Cluster:
             return retry_call(partial(function, *args, **kwargs), self.connection, retry or RetryPolicy(), self._sleep)
 
     def search(self, index: str, body: Mapping[str, Any], *, retry: RetryPolicy | None = None, **params: str) -> dict[str, Any]:
-        """Search all shards of an index, and return the response.
-
-        Args:
-            index: Name of the index or alias.
-            body: Body of the request.
-            retry: As for `call`.
-            **params: More parameters of the request, such as `search_pipeline`.
+        """Search all shards of an index; `params` are more parameters of the request, such as `search_pipeline`.
 
         Raises:
             ClusterError: If the request fails, or shards of the index are unavailable.

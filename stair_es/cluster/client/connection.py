@@ -131,11 +131,6 @@ def create_aws_signer(service: str, region: str | None) -> Any:  # noqa: ANN401 
 
     These are the environment, a profile, or the role of a container or instance. Only `es` and `aoss` have search clusters.
     `region` is None for the configured one.
-
-    Raises:
-        MissingExtra: If the extra `aws` isn't installed.
-        UsageError: If no region is given or configured, or the named profile doesn't exist.
-        AuthenticationFailed: If there are no credentials.
     """
     session = import_optional("botocore.session", "aws").get_session()
     errors = import_optional("botocore.exceptions", "aws")

@@ -69,9 +69,6 @@ def translate_errors(
     """Translate exceptions of the client into ours, with the URL, the cause and a remedy.
 
     Exceptions for which `passthrough` returns True stay unchanged.
-
-    Raises:
-        ClusterError: Or one of its subclasses, for example if the cluster is unreachable or rejects the login.
     """
     try:
         yield

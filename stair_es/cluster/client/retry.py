@@ -56,11 +56,7 @@ def retry_call(
     sleep: Callable[[float], None] = sleep_unless_cancelled,
     should_retry: Callable[[exceptions.TransportError], bool] = is_retryable_error,
 ) -> _T:
-    """Call, retry while it fails with an error for which `should_retry` returns True, and return the result.
-
-    Raises:
-        TransportError: The client's own, if the last attempt fails.
-    """
+    """Call, retry while `should_retry` returns True for the error, and return the result. The last error is the client's own."""
     for attempt in range(1, policy.attempts):
         try:
             return call()

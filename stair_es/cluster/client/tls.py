@@ -22,9 +22,6 @@ def create_ssl_context(security: SecuritySettings) -> ssl.SSLContext:
     """Create a context that verifies the server against `ca_file` or the system's authorities.
 
     With `ca_fingerprint` it trusts no certificate yet: see `trust_pinned_certificate`.
-
-    Raises:
-        UsageError: If a file can't be read or is invalid.
     """
     if security.ca_fingerprint is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nothing until the pinned certificate is found

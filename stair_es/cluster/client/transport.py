@@ -64,11 +64,7 @@ class NodeConnection(Urllib3HttpConnection):
         ignore: Collection[int] = (),
         headers: Mapping[str, str] | None = None,
     ) -> Any:  # noqa: ANN401  status, headers, body
-        """Send a request as the client's connection does.
-
-        Raises:
-            TransportError: Or a subclass, with the attributes named above.
-        """
+        """Send a request as the client's connection does."""
         request = OutgoingRequest(method, url, self.host + self.url_prefix)
         try:
             self._pin_certificate()

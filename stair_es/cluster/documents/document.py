@@ -131,11 +131,7 @@ def compute_document_fingerprint(
 
 
 def check_field_names(names: Iterable[str]) -> None:
-    """Check that the column names are usable as document fields.
-
-    Raises:
-        UsageError: If a name is a field of stair-es, or no engine accepts it.
-    """
+    """Raise UsageError for a column that has the name of a field of stair-es, or one that no engine accepts."""
     for name in names:
         if name.partition(".")[0] in RESERVED_FIELDS:  # the part before a dot names an object
             raise UsageError(
@@ -160,9 +156,6 @@ def build_document(
 
     The policy is applied here to the encoder's vector. The fingerprint doesn't depend on it, so an index can be given another
     policy without encoding an image again.
-
-    Raises:
-        UsageError: If a column has the same name as a field of stair-es.
     """
     check_field_names(fields)
     columns = {**fields, **asdict(metadata)}

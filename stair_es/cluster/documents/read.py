@@ -1,4 +1,7 @@
-"""Read documents: hits page by page, their count, documents by id, and what is stored of an image."""
+"""Read documents: hits page by page, their count, documents by id, and what is stored of an image.
+
+A ClusterError is raised if a request fails, or if shards of the index are unavailable.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +50,6 @@ def paginate_hits(
     Paging by `search_after` means that a retried request can't skip a document, nothing is held open in the cluster, and every
     engine supports it. Documents with equal URI and content may be missed if a page ends between them. Its query should exclude
     documents without a URI, and with another `sort` equal documents may be missed. `preference` selects the shards to search.
-
-    Raises:
-        ClusterError: If a request fails, or shards of the index are unavailable.
     """
     request: dict[str, Any] = {**body, "size": size, "sort": list(sort), "track_total_hits": False}
     search = partial(cluster.search, index, preference=preference) if preference else partial(cluster.search, index)
@@ -71,9 +71,6 @@ def get_documents_by_id(cluster: Cluster, index: str, ids: Sequence[str], fields
     """Get the documents that exist among `ids`, with some of their fields, in real time, including unrefreshed writes.
 
     Without `fields` only their metadata. All ids go into one request.
-
-    Raises:
-        ClusterError: If the request fails, or shards of the index are unavailable.
     """
     return cluster.call(_send_mget, cluster.client, index, list(ids), fields)
 
@@ -102,11 +99,7 @@ _WRITE_ORDER = ({"_seq_no": "asc"}, *DOCUMENT_ORDER)
 
 
 def get_stored_by_id(cluster: Cluster, index: str, ids: Sequence[str]) -> dict[str, StoredVersion]:
-    """Get `{_id: StoredVersion}` of the given ids that the index contains, in real time, including unrefreshed writes.
-
-    Raises:
-        ClusterError: If the request fails.
-    """
+    """Get `{_id: StoredVersion}` of the given ids that the index contains, in real time, including unrefreshed writes."""
     found = {}
     for batch in _split_batches(ids):
         found.update({doc["_id"]: _parse_stored(doc) for doc in get_documents_by_id(cluster, index, batch, _STORED_FIELDS)})
@@ -117,9 +110,6 @@ def get_stored_by_uri(cluster: Cluster, index: str, uris: Sequence[str]) -> dict
     """Get `{uri: StoredVersion}` of the given URIs that the index contains; of several documents with one URI the newest.
 
     This is a search: it sees the state of the last refresh.
-
-    Raises:
-        ClusterError: If the request fails, or shards of the index are unavailable.
     """
     found = {}
     for batch in _split_batches(uris):
@@ -142,9 +132,6 @@ def scan_documents(cluster: Cluster, index: str) -> Iterator[IndexedDocument]:
 
     Paging by `search_after` means that a retried request can't skip a document, nothing is held open in the cluster, and every
     engine supports it. Sees the state of the last refresh; omits documents without a URI, or with one of 8 KiB and more.
-
-    Raises:
-        ClusterError: If a request fails, or shards of the index are unavailable.
     """
     body = {"query": {"bool": {"filter": [_HAS_URI]}}, **_SCANNED_PARTS}
     for hits in paginate_hits(cluster, index, body, size=_PAGE_SIZE):
@@ -152,11 +139,7 @@ def scan_documents(cluster: Cluster, index: str) -> Iterator[IndexedDocument]:
 
 
 def find_last_writes(cluster: Cluster, index: str, shards: int) -> tuple[WriteVersion | None, ...]:
-    """Find the last write of each shard that the last refresh saw; None for an empty shard.
-
-    Raises:
-        ClusterError: If a request fails, or shards of the index are unavailable.
-    """
+    """Find the last write of each shard that the last refresh saw; None for an empty shard."""
     body = {"size": 1, "sort": [{"_seq_no": "desc"}], "_source": False, "seq_no_primary_term": True, "track_total_hits": False}
     found = [cluster.search(index, body, preference=f"_shards:{shard}")["hits"]["hits"] for shard in range(shards)]
     return tuple(WriteVersion.from_hit(hits[0]) if hits else None for hits in found)
@@ -169,9 +152,6 @@ def scan_older_documents(
 
     Each shard numbers its writes, and a later primary shard has a higher term; no clock is involved. Otherwise as for
     `scan_documents`.
-
-    Raises:
-        ClusterError: If a request fails, or shards of the index are unavailable.
     """
     for shard, last in enumerate(last_writes):
         if last is None:

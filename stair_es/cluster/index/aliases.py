@@ -49,7 +49,6 @@ def check_alias_target(cluster: Cluster, alias: str, target: WriteTarget, live: 
     Raises:
         IndexMismatch: If the alias now points to another index, to several, or, without `live`, to none; or if another index
             has the name of `target` by now.
-        ClusterError: If the request fails.
     """
     own, targets = target.name, cluster.call(_read_checked_targets, cluster.client, alias, target)
     if targets in ([own], [live]):
@@ -72,12 +71,7 @@ def check_alias_target(cluster: Cluster, alias: str, target: WriteTarget, live: 
 
 
 def check_identities(cluster: Cluster, identities: Mapping[str, str]) -> None:
-    """Check that indices that exist are still those that a run opened; `identities` are those of `get_index_identity` by name.
-
-    Raises:
-        IndexMismatch: If another index has the name of one by now.
-        ClusterError: If the request fails.
-    """
+    """Raise IndexMismatch if an index isn't the one that a run opened; `identities` are those of `get_index_identity` by name."""
     cluster.call(_read_checked, cluster.client, list(identities), identities)
 
 
@@ -89,9 +83,6 @@ def delete_retired_indices(cluster: Cluster, alias: str, keep: int, replaced: st
 
     An index with any alias in addition to its write alias is in use or being built; one whose `_meta.stair_es.alias` is another
     alias belongs to someone else. Token indices are deleted with their indices.
-
-    Raises:
-        UsageError: If `keep` is negative.
     """
     if keep < 0:
         raise UsageError(f"can't keep {keep} indices", "Give 0 or more: --retain-indices N")

@@ -79,12 +79,7 @@ def open_index(
 def find_index(
     cluster: Cluster, alias: str, body: Mapping[str, Any], index_spec: IndexSpec, policy: TokenPolicy | None = None
 ) -> WriteTarget | None:
-    """Find the index that `open_index` would open, if it exists; creates nothing.
-
-    Raises:
-        UsageError: If the alias name is invalid.
-        IndexMismatch: As for `open_index`.
-    """
+    """Find the index that `open_index` would open, if it exists; creates nothing."""
     check_alias_name(alias)
     full_body = add_index_meta(body, build_index_meta(index_spec, alias))
     return cluster.call(_try_find, cluster.client, alias, full_body, policy)

@@ -28,11 +28,7 @@ _INGEST_FIELDS = {"uri": "keyword", "source": "keyword", "sha256": "keyword"}
 
 
 def get_mappings_by_index(cluster: Cluster, name: str) -> dict[str, Any]:
-    """Get the GET mapping response by index for a name, which may be an alias, an index or a pattern; empty if nothing matches.
-
-    Raises:
-        ClusterError: If the request fails.
-    """
+    """Get the GET mapping response by index for an alias, an index or a pattern; empty if nothing matches."""
     if not name.strip(", "):  # would match all indices
         return {}
     with translate_errors(cluster.connection):
@@ -66,11 +62,7 @@ def build_index_body(cluster_info: ClusterInfo, settings: DocumentSettings, *, o
 
 
 def check_field_types(cluster_info: ClusterInfo, settings: DocumentSettings) -> None:
-    """Check that the cluster has the field types that `settings` require.
-
-    Raises:
-        UnsupportedTarget: If it lacks one.
-    """
+    """Raise UnsupportedTarget if the cluster lacks a field type that `settings` require."""
     if settings.vector == "sparse_vector" and not cluster_info.supports_sparse_vector:
         raise UnsupportedTarget(
             f"{cluster_info.label} has no `sparse_vector` field that stair-es can use: it requires Elasticsearch 8.15 or newer",

@@ -130,11 +130,7 @@ def get_index_identity(index: Mapping[str, Any]) -> str:
 
 
 def check_index_identities(expected: Mapping[str, str], found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check in a GET index response that indices that exist are still those that a run opened.
-
-    Raises:
-        IndexMismatch: If another index has the name of one by now.
-    """
+    """Raise IndexMismatch if an index of a GET index response isn't the one that a run opened, but has its name."""
     for name in expected.keys() & found.keys():
         if get_index_identity(found[name]) != expected[name]:
             raise IndexMismatch(
@@ -156,11 +152,7 @@ def get_token_index_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def check_not_token_index(name: str, index: Mapping[str, Any]) -> None:
-    """Reject a token index where an image index is expected.
-
-    Raises:
-        IndexMismatch: If the index is a token index.
-    """
+    """Raise IndexMismatch for a token index where an image index is expected."""
     meta = get_token_index_meta(index)
     if meta:
         raise IndexMismatch(
@@ -170,11 +162,7 @@ def check_not_token_index(name: str, index: Mapping[str, Any]) -> None:
 
 
 def check_index_format(name: str, index: Mapping[str, Any]) -> None:
-    """Check the format of an index from a GET mapping response; an index without our metadata passes.
-
-    Raises:
-        IndexMismatch: If another version of stair-es has written it, in another format.
-    """
+    """Raise IndexMismatch if another version of stair-es has written the index, in another format; foreign indices pass."""
     meta = _get_raw_meta(index)
     found = meta.get("format_version", 1)
     if not meta or found == INDEX_FORMAT:

@@ -24,11 +24,7 @@ WRITE_ALIAS_OPTIONS = {"is_write_index": True}
 
 
 def check_alias_name(alias: str) -> None:
-    """Check that a name is valid for an alias.
-
-    Raises:
-        UsageError: If it breaks a rule of the engines.
-    """
+    """Raise UsageError for a name of an alias that breaks a rule of the engines."""
     if not alias or _BAD_NAME.search(alias) or len(alias.encode()) > 200:
         raise UsageError(
             f"not an index name: {alias!r}",
@@ -67,7 +63,6 @@ def ensure_write_alias(cluster: Cluster, index: str) -> None:
 
     Raises:
         IndexMismatch: If writes through the alias go to another index.
-        ClusterError: If a request fails, or the index doesn't exist.
     """
     cluster.call(_ensure_once, cluster.client, index)
 

@@ -67,11 +67,7 @@ def fetch_index_policy(cluster: Cluster, name: str) -> TokenPolicy | None:
 
 
 def add_policy_to_body(body: Mapping[str, Any], policy: TokenPolicy | None) -> dict[str, Any]:
-    """Add a policy to the body of a new index: to `_meta`, and its fields to the mapping if they are missing.
-
-    Raises:
-        IndexMismatch: If the body has such a field with another type.
-    """
+    """Add a policy to the body of a new index: to `_meta`, and its fields to the mapping if they are missing."""
     if policy is None:
         return dict(body)
     mappings = body["mappings"]
@@ -94,11 +90,7 @@ def find_conflicting_field(properties: Mapping[str, Any]) -> str | None:
 
 
 def check_policy_fields(properties: Mapping[str, Any], where: str) -> None:
-    """Check that the policy fields of a mapping are ours, or missing.
-
-    Raises:
-        IndexMismatch: If a field with such a name isn't ours: a policy would overwrite it, and a rollback would delete it.
-    """
+    """Raise IndexMismatch if a field named like ours isn't ours: a policy would overwrite it, and a rollback would delete it."""
     foreign = find_conflicting_field(properties)
     if foreign:
         raise IndexMismatch(
@@ -113,11 +105,7 @@ def list_missing_policy_fields(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_policy_matches(requested: TokenPolicy | None, state: PolicyState, name: str, alias: str) -> None:
-    """Check that an ingest with this policy, or with none, may write to the index.
-
-    Raises:
-        IndexMismatch: If the index has another policy, or none.
-    """
+    """Raise IndexMismatch if an ingest requests a policy that the index doesn't have."""
     if requested is None or (state.policy and state.policy.digest == requested.digest):
         return
     has = f"the policy {state.policy.label}" if state.policy else "no policy"

@@ -126,9 +126,7 @@ class PolicyManager:
         """Restore the original vector of every document exactly; returns the result of each index.
 
         Raises:
-            IndexMismatch: If documents have columns with the names of policy fields. Nothing was changed.
-            UnsupportedTarget: If the cluster can't run the script. Nothing was changed.
-            ClusterError: If it fails, or documents change faster than they can be updated. It can be repeated.
+            StairError: As for `apply_policy`.
         """
         return self._update_targets(self.list_targets(), None, limits, progress)
 

@@ -80,7 +80,6 @@ def preview_changes(
 
     Raises:
         IndexMismatch: If documents have columns with the names of policy fields.
-        ClusterError: If a request fails.
     """
     check_policy_fields(target.properties, f"index {target.name!r}")
     query = build_affected_query(policy, target.layout)

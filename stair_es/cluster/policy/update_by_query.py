@@ -76,12 +76,7 @@ class UpdateByQueryTask:
     sleep: Callable[[float], None] = sleep_unless_cancelled
 
     def check_supported(self, script: Mapping[str, Any]) -> None:
-        """Check that the cluster supports such an update, with one that matches no document.
-
-        Raises:
-            UnsupportedTarget: If it doesn't.
-            ClusterError: If the request fails.
-        """
+        """Raise UnsupportedTarget if the cluster rejects such an update, tried with one that matches no document."""
         error = self.cluster.call(self._try_script, script)
         if error is not None:
             raise build_no_scripts_error(self.cluster.connection, get_error_reason(error, self.cluster.connection))
@@ -118,9 +113,7 @@ class UpdateByQueryTask:
     def cancel_running(self, policy: RetryPolicy | None = None, only_task: str | None = None) -> None:
         """Cancel our tasks on this index, and wait until they have ended: the task of a killed client keeps running.
 
-        Args:
-            policy: Retry policy.
-            only_task: Id of the only task to cancel: the others belong to a run that has cancelled this one.
+        With `only_task` it is the only one: the others belong to a run that has cancelled this one.
         """
         wait_s = _MIN_POLL_S
         while running := self.cluster.call(self._list_running, retry=policy):
@@ -229,11 +222,7 @@ def _build_update_error(error: Mapping[str, Any], connection: Connection) -> Clu
 
 
 def check_script_support(cluster: Cluster) -> None:
-    """Check that the cluster runs inline painless scripts on updates, if it reports its script languages.
-
-    Raises:
-        UnsupportedTarget: If it doesn't.
-    """
+    """Raise UnsupportedTarget if the cluster reports that it runs no inline painless scripts on updates."""
     try:
         response = cluster.call(_get_script_languages, cluster.client)
     except ClusterError:

@@ -101,11 +101,7 @@ class SourceDocument:
 
 
 def check_pageable_mapping(properties: Mapping[str, Any], where: str) -> None:
-    """Check that images with these fields can be read page by page.
-
-    Raises:
-        IndexMismatch: If they can't be sorted as ingest does.
-    """
+    """Raise IndexMismatch if images with these fields can't be read page by page, sorted as ingest does."""
     missing = [name for name in ("uri", "sha256") if not _has_doc_values(properties.get(name, {}))]
     if missing:
         raise IndexMismatch(

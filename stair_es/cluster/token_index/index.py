@@ -54,11 +54,7 @@ class TokenIndexState:
         return bool(self.indices)
 
     def check_alias_available(self) -> None:
-        """Check that the name of the token alias is free, or ours.
-
-        Raises:
-            IndexMismatch: If it belongs to someone else.
-        """
+        """Raise IndexMismatch if the name of the token alias belongs to someone else."""
         foreign = sorted(self.alias_targets - set(self.indices))
         if foreign:
             name = make_token_alias(self.alias)
@@ -139,11 +135,7 @@ def _build_body(client: OpenSearch, alias: str, index: str) -> dict[str, Any]:
 
 
 def swap_token_alias(cluster: Cluster, alias: str, index: str) -> bool:
-    """Swap the token alias to the token index of `index`, if `alias` points to `index`; returns whether it does.
-
-    Raises:
-        IndexMismatch: If the name of the token alias belongs to someone else.
-    """
+    """Swap the token alias to the token index of `index`, if `alias` points to `index`; returns whether it does."""
     return cluster.call(_try_swap_token_alias, cluster.client, alias, index)
 
 
@@ -157,11 +149,7 @@ def _try_swap_token_alias(client: OpenSearch, alias: str, index: str) -> bool:
 
 
 def build_alias_actions(state: TokenIndexState, index: str) -> list[dict[str, Any]]:
-    """Build the alias actions that point the token alias to the token index of `index`; empty if it has none. Pure.
-
-    Raises:
-        IndexMismatch: If the name of the token alias belongs to someone else.
-    """
+    """Build the alias actions that point the token alias to the token index of `index`; empty if it has none. Pure."""
     name, token_alias = make_token_index_name(index), make_token_alias(state.alias)
     if name not in state.indices:
         return []

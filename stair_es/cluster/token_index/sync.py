@@ -225,9 +225,6 @@ class TokenIndexWriter:
         """Update the token documents of these images to their current documents; those of deleted images are deleted.
 
         `progress` gets the number of images done.
-
-        Raises:
-            ClusterError: If the cluster as a whole can't be read or written. What was written stays.
         """
         size = max(1, _TOKENS_PER_BATCH // self.top_token_count)
         for start in range(0, len(ids), size):

@@ -69,19 +69,11 @@ class DeadLetters:
                 self._rereads[source.uri] = _build_source_locator(source.uri, options)
 
     def check_writable(self) -> None:
-        """Create the folder and check that the file is writable. The letters of an earlier run stay.
-
-        Raises:
-            IngestError: If it is not writable, or holds something other than dead letters.
-        """
+        """Create the folder; raise IngestError if the file isn't writable or has other contents. Earlier letters stay."""
         self._check_path(remove=False)
 
     def prepare_file(self) -> None:
-        """Remove the letters of an earlier run, after the checks of `check_writable`.
-
-        Raises:
-            IngestError: If the file is not writable, holds something else, or is being written by another run.
-        """
+        """Remove earlier letters; raise IngestError as `check_writable`, or if another run is writing to the file."""
         self._check_path(remove=True)
 
     def _check_path(self, *, remove: bool) -> None:
@@ -113,11 +105,7 @@ class DeadLetters:
         return self.path.exists() and not self.path.is_file() and not self.path.is_dir()
 
     def add(self, outcome: Outcome) -> None:
-        """Write one line and flush it, so that it survives a crash of this process.
-
-        Raises:
-            IngestError: If the file can't be written.
-        """
+        """Write one line and flush it, so that it survives a crash of this process."""
         item, letters = outcome.item, self._letters.setdefault(outcome.item.source, SourceLetters())
         locator = item.locator.to_json()
         must_write = locator is not None and item.source not in self._rereads  # nothing else can retry it
@@ -173,11 +161,7 @@ class DeadLetters:
         )
 
     def close(self) -> None:
-        """Write the lines of the images that were counted, and close the file, if it is open.
-
-        Raises:
-            IngestError: If the remaining lines can't be written.
-        """
+        """Write the lines of the images that were counted, and close the file, if it is open."""
         for source, letters in self._letters.items():
             groups, letters.groups = letters.groups, {}
             for group in groups.values():
@@ -359,11 +343,7 @@ class DeadLettersKind:
         return False
 
     def open(self, argument: str, options: SourceOptions) -> _DeadLetterSource:
-        """Open a dead-letter file as a source.
-
-        Raises:
-            UsageError: If there is no such file, or it holds no dead letters.
-        """
+        """Open a dead-letter file as a source."""
         path = Path(argument)
         if not path.is_file():
             raise UsageError(f"no dead-letter file {argument!r}", "The run that wrote it printed its name.")

@@ -34,9 +34,6 @@ class Manifest:
         Args:
             folder: Folder of the temporary file; None for the platform's default.
             keep_uris: Store each URI with its source instead of only its hash; required by `find_image`.
-
-        Raises:
-            IngestError: If the file can't be created.
         """
         self._folder = folder
         self._keep_uris = keep_uris

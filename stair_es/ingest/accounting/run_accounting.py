@@ -155,11 +155,7 @@ class RunAccounting:
         return f"the run stopped with {stored:,} of {self.listed:,} {noun} stored; the next run resumes from there"
 
     def close(self) -> None:
-        """Close the dead-letter file and check the sums.
-
-        Raises:
-            IngestError: If images are without an outcome.
-        """
+        """Close the dead-letter file; raise IngestError if images are without an outcome."""
         self.dead_letters.close()
         pending = self.manifest.count_pending()
         if pending or self.done_count != self.listed:

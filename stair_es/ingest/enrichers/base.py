@@ -76,21 +76,12 @@ class EnricherSpec:
 
     @classmethod
     def parse(cls, text: str) -> EnricherSpec:
-        """Parse `NAME` or `NAME:key=value,key=value`.
-
-        Raises:
-            UsageError: If the text has another form.
-        """
+        """Parse `NAME` or `NAME:key=value,key=value`."""
         name, options = parse_named_options("an enricher", text)
         return cls(name, tuple(options.items()))
 
     def load_kind(self) -> EnricherKind:
-        """Load the enricher kind of this name.
-
-        Raises:
-            UsageError: If there is none.
-            PluginError: If it can't be loaded.
-        """
+        """Load the enricher kind of this name."""
         plugin = plugins.get_plugin("enrichers", self.name)
         if plugin is None:
             known = ", ".join(plugins.list_plugin_names("enrichers")) or "none"

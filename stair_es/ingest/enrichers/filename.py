@@ -35,11 +35,7 @@ class FilenameKind:
     description = "the words of the file name as a text field (option: field=NAME, by default `filename`)"
 
     def build(self, options: Mapping[str, str]) -> _FilenameEnricher:
-        """Build the enricher; the option `field` names the target field.
-
-        Raises:
-            UsageError: If an option is unknown.
-        """
+        """Build the enricher; the option `field` names the target field."""
         unknown = set(options) - {"field"}
         if unknown:
             raise UsageError(f"enricher 'filename' has no option {', '.join(sorted(unknown))}", "Its only option is: field.")

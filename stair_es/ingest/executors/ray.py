@@ -45,12 +45,7 @@ class RayOptions:
 
 @contextmanager
 def start_ray(options: RayOptions) -> Iterator[Any]:
-    """Yield the module `ray` in a session that ends with the block, unless there was one before.
-
-    Raises:
-        MissingExtra: If Ray isn't installed.
-        IngestError: If Ray can't be started, or reached at the address.
-    """
+    """Yield the module `ray` in a session that ends with the block, unless there was one before."""
     with ray_session.open_ray_session("ray", options.address, error_type=IngestError, alternative="Use --runner local") as ray:
         yield ray
 
@@ -60,9 +55,7 @@ def open_ray_executor(config: WorkerConfig, options: RayOptions, batch_images: i
     """Open an executor of Ray tasks and actors, in a session that ends with it unless the caller already had one.
 
     Raises:
-        MissingExtra: If Ray isn't installed.
         UsageError: If the cluster doesn't have the requested GPUs.
-        IngestError: If Ray can't be started, or reached at the address.
     """
     with start_ray(options) as ray:
         executor = _RayExecutor(ray, config, options, batch_images)

@@ -26,18 +26,10 @@ _READERS_PER_CORE = 2
 
 @contextmanager
 def open_thread_executor(config: WorkerConfig, model: Model, batch_images: int = 0, writers: int = 8) -> Iterator[StageExecutor]:
-    """Open an executor of thread pools.
+    """Open an executor of thread pools; `batch_images` of 0 selects the number for the device.
 
-    On exit running tasks are waited for, their back-off waits end, and pending tasks are cancelled.
-
-    Args:
-        config: Configuration of the workers.
-        model: The model.
-        batch_images: Number of images per batch; 0 to select it for the device.
-        writers: Maximum number of bulk requests that the throttle may run in parallel.
-
-    Raises:
-        ModelError: If the model can't be loaded.
+    At most `writers` bulk requests run in parallel. On exit running tasks are waited for, their back-off waits end, and pending
+    tasks are cancelled.
     """
     executor = _ThreadExecutor(config, model, batch_images, writers)
     try:

@@ -107,10 +107,6 @@ class ClusterSinkSession(SinkSession):
         """Delete documents in the version that was read.
 
         The numbers of writes mean nothing in another index of the same name, so its identity is checked after they were read.
-
-        Raises:
-            ClusterError: If the index can't be read or written.
-            IndexMismatch: If the index was created again or restored.
         """
         check_identities(self._cluster, self.write_target.identities)
         options = {document.id: document.delete_options for document in documents}

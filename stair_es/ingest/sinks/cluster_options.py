@@ -43,11 +43,7 @@ class ClusterSinkOptions:
     """None to keep what the index has."""
 
     def override(self, options: Mapping[str, str]) -> ClusterSinkOptions:
-        """Return these options, replaced by those of `--sink cluster:KEY=VALUE,...`.
-
-        Raises:
-            UsageError: If an option is unknown or has an invalid value.
-        """
+        """Return these options, replaced by those of `--sink cluster:KEY=VALUE,...`."""
         unknown = sorted(set(options) - {field.name for field in fields(self)})
         if unknown:
             raise UsageError(f"the sink 'cluster' has no option {', '.join(unknown)}", "See docs/plugins.md.")
@@ -120,11 +116,7 @@ def resolve_token_index(cluster: Cluster, alias: str, requested: bool | None, pr
 
 
 def prepare_token_index(cluster: Cluster, index: str, request: TokenIndexRequest) -> None:
-    """Create the missing token index, or delete all token indices of the alias if none is requested.
-
-    Raises:
-        IndexMismatch: If the name is taken by another index.
-    """
+    """Create the missing token index, or delete all token indices of the alias if none is requested."""
     alias = request.state.alias
     if request.is_enabled:
         if make_token_index_name(index) not in request.state.indices and create_token_index(cluster, alias, index):

@@ -25,11 +25,7 @@ class UrlLocator:
 
     @property
     def host(self) -> str:
-        """Return the host as the fetcher names it: lower case, Punycode decoded; empty for a malformed URL.
-
-        Raises:
-            MissingExtra: If the HTTP library is not installed.
-        """
+        """Return the host as the fetcher names it: lower case, Punycode decoded; empty for a malformed URL."""
         import_optional("httpx2", "urls")
         import httpx2
 
@@ -38,13 +34,7 @@ class UrlLocator:
         return ""
 
     def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
-        """Return the bytes, or None if the server reports that `known_version` is still current.
-
-        Raises:
-            ReadError: If the URL is not allowed or the fetch fails.
-            RetryLater: If the host asks to wait and `limits.defer` is set.
-            MissingExtra: If the HTTP library is not installed.
-        """
+        """Return the bytes, or None if the server reports that `known_version` is still current."""
         import_optional("httpx2", "urls")
         from stair_es.sources.http.fetcher import get_fetcher
 

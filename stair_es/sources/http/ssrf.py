@@ -57,20 +57,10 @@ def find_block_reason(address: str, *, allow_private: bool) -> str | None:
 
 
 def resolve_allowed_addresses(host: str, port: int, timeout_s: float, *, allow_private: bool, resolve: Resolver) -> list[str]:
-    """Return the addresses of a host if all of them are allowed.
+    """Return the addresses of a host, without duplicates, if all of them are allowed.
 
     Connect to these addresses: a second lookup may return others. One blocked address blocks the host, because a name with a
     public and a private address is a mistake or an attack.
-
-    Args:
-        host: Name or address.
-        port: Its port.
-        timeout_s: For the lookup.
-        allow_private: Whether private addresses are allowed.
-        resolve: Looks the host up.
-
-    Returns:
-        The addresses without duplicates.
 
     Raises:
         ReadError: If an address is blocked.

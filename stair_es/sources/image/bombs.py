@@ -74,11 +74,7 @@ class ReadBudgetBytesIO(io.BytesIO):
     _reads = 0
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read as any file does.
-
-        Raises:
-            DecodeError: If it is called too often.
-        """
+        """Read as any file does; raise DecodeError if it is called too often."""
         self._reads += 1
         if self._reads > MAX_DECODER_READS:
             raise DecodeError(f"would take too long: decoding it takes more than {MAX_DECODER_READS:,} reads")
@@ -86,11 +82,7 @@ class ReadBudgetBytesIO(io.BytesIO):
 
 
 def check_decompression_bomb(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
-    """Check that the time and memory to decode a file are in proportion to its pixels.
-
-    Raises:
-        DecodeError: If they are not.
-    """
+    """Raise DecodeError if the time and memory to decode a file are out of proportion to its pixels."""
     if data.startswith(b"\xff\xd8"):
         _check_jpeg(data)
     elif data.startswith((b"II", b"MM")):

@@ -89,9 +89,6 @@ def decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_p
     """Decode `data` to upright RGB pixels on a square of `spec.size_px`, with metadata and thumbnail.
 
     `thumbnail_px` is the longer side of the thumbnail, 0 for none.
-
-    Raises:
-        DecodeError: If it cannot be decoded, with the reason.
     """
     if not data:
         raise DecodeError("the file is empty (0 bytes)")

@@ -45,11 +45,7 @@ def read_numbered_lines(file: BinaryIO, max_bytes: int, comment: bytes | None = 
 
 
 def check_blank_bytes(bytes_: int, number: int) -> None:
-    """Check the number of bytes without a value before the end of line `number`.
-
-    Raises:
-        SourceError: If they are too many.
-    """
+    """Raise SourceError if there are too many bytes without a value before the end of line `number`."""
     if bytes_ > MAX_BLANK_BYTES:
         raise SourceError(
             f"more than {MAX_BLANK_BYTES:,} bytes of empty lines and comments up to line {number}: the rest is not read", _REMEDY

@@ -45,11 +45,7 @@ class LocalFileLister:
         self.uri = Path(self._folder).as_uri() + "".join("/" + quote(part, safe="*?[]!") for part in parts)
 
     def check_exists(self) -> None:
-        """Check that the file, or the folder of a glob, exists.
-
-        Raises:
-            UsageError: If it does not exist.
-        """
+        """Raise UsageError if the file, or the folder of a glob, does not exist."""
         if not self._argument or not os.path.lexists(self._folder):
             raise UsageError(f"no such file or folder: {self._argument!r}", _REMEDY)
 

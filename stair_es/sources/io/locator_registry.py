@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 def restore_locator(value: Mapping[str, Json]) -> Locator:
-    """Return the locator that `to_json` of another run wrote.
-
-    Raises:
-        UsageError: If it is not a locator.
-    """
+    """Return the locator that `to_json` of another run wrote; raise UsageError if it is not a locator."""
     match value:
         case {"kind": "file", "uri": str(uri)}:
             return FileLocator(uri)

@@ -37,11 +37,7 @@ class StdinFileLister:
 
 
 def check_not_stdin(argument: str, what: str) -> None:
-    """Raise UsageError if a source that needs random access, described by `what`, is read from standard input.
-
-    Raises:
-        UsageError: If the argument is `-`.
-    """
+    """Raise UsageError if a source that needs random access, described by `what`, is read from standard input."""
     if argument == "-":
         raise UsageError(f"{what} can't be read from standard input", "Save it to a file, and specify that as SOURCE.")
 
@@ -52,9 +48,6 @@ def create_file_lister(
     """Return the lister for a SOURCE argument: local, remote, or standard input for `-`.
 
     With `check` a local path must exist: better reported now than after hours of other sources.
-
-    Raises:
-        UsageError: If a local path does not exist.
     """
     if argument == "-":
         return StdinFileLister()
@@ -68,11 +61,7 @@ def create_file_lister(
 
 @contextmanager
 def open_unpacked(found: ListedFile) -> Iterator[BinaryIO]:
-    """Open the file as a seekable stream (standard input is not seekable), decompressed if its name ends with `.gz`.
-
-    Raises:
-        SourceError: If it cannot be opened or read.
-    """
+    """Open the file as a seekable stream (standard input is not seekable), decompressed if its name ends with `.gz`."""
     try:
         with open_raw(found) as file:
             if found.uri.endswith((".gz", ".tgz")):

@@ -27,11 +27,7 @@ _DICTIONARY_PAGE = 2
 
 
 def open_parquet(file: BinaryIO) -> Any:  # noqa: ANN401  has no types
-    """Open a file as a `ParquetFile`, if its footer isn't too large.
-
-    Raises:
-        ReadError: If it is.
-    """
+    """Open a file as a `ParquetFile`; raise ReadError if its footer is too large."""
     size_bytes = file.seek(0, 2)
     file.seek(max(size_bytes - 8, 0))
     footer_bytes = int.from_bytes(file.read(4), "little")

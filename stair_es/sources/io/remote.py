@@ -41,12 +41,7 @@ def strip_credentials(url: str) -> str:
 
 
 def open_file_system(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL and its path there. fsspec caches file systems per process.
-
-    Raises:
-        MissingExtra: If the library for the scheme is not installed.
-        UsageError: If no library supports the scheme.
-    """
+    """Return the fsspec file system of a URL and its path there. fsspec caches file systems per process."""
     scheme = get_scheme(url)
     fsspec = import_optional("fsspec", _EXTRAS.get(scheme, "s3"))
     try:

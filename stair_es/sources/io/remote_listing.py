@@ -143,11 +143,7 @@ def _list_entries(fs: Any, top: str) -> Iterator[Mapping[str, Any] | tuple[str, 
 
 
 def _list_s3_objects(fs: Any, top: str) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401
-    """List a bucket of S3 page by page, flat and by key, so that a folder of millions is never in memory.
-
-    Raises:
-        SourceError: If the store returns the same page again, or one empty page after the other.
-    """
+    """List a bucket of S3 page by page, flat and by key, so that a folder of millions is never in memory."""
     bucket, key, _ = fs.split_path(top)
     request = {"Bucket": bucket, "Prefix": key.rstrip("/") + "/" if key else "", **getattr(fs, "req_kw", {})}
     pages = empty_pages = 0

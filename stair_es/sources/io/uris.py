@@ -52,7 +52,6 @@ def open_regular(uri: str) -> BinaryIO:
 
     Raises:
         ReadError: If it is not a regular file.
-        OSError: If it cannot be opened.
     """
     try:
         return open_regular_file(from_file_uri(uri))

@@ -78,11 +78,7 @@ class _CsvLines:
         """Number of the line that was read last."""
 
     def begin_row(self) -> bool:
-        """Go to the next non-empty line and return whether there is one.
-
-        Raises:
-            SourceError: If too many lines are empty.
-        """
+        """Go to the next non-empty line and return whether there is one."""
         blank = self._chars = 0
         while (line := self._text.readline(MAX_CSV_ROW_CHARS)) in ("\n", "\r\n", "\r"):
             self.number += 1

@@ -98,11 +98,7 @@ def _convert_field(field: str, column: str, value: Any) -> tuple[str, Json]:  # 
 
 
 def check_fields_size(fields: Mapping[str, Json]) -> None:
-    """Check the size of a document's fields.
-
-    Raises:
-        ReadError: If they exceed `MAX_FIELDS_BYTES`.
-    """
+    """Raise ReadError if the fields of a document exceed `MAX_FIELDS_BYTES`."""
     if (size := estimate_json_bytes(fields)) > MAX_FIELDS_BYTES:
         largest = max(fields, key=lambda name: estimate_json_bytes(fields[name]))
         raise ReadError(f"its fields take {size:,} bytes, the limit is {MAX_FIELDS_BYTES:,}; the largest is {largest[:100]!r}")

@@ -33,11 +33,7 @@ class FolderKind:
         return argument != "-" and get_scheme(argument) in ("", "file") and not is_container(argument)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """Return the source, without listing it.
-
-        Raises:
-            UsageError: If the path does not exist.
-        """
+        """Return the source, without listing it."""
         files = LocalFileLister(argument, IMAGE_SUFFIXES, options.walk)
         files.check_exists()
         return ImageFileSource(files)

@@ -47,11 +47,7 @@ class HfDatasetAddress:
 
     @classmethod
     def parse_argument(cls, argument: str) -> HfDatasetAddress:
-        """Parse `hf-dataset://NAME[/CONFIG]?split=...&revision=...`, `hf-dataset:///folder?split=...` or a local path.
-
-        Raises:
-            UsageError: If the argument has another form.
-        """
+        """Parse `hf-dataset://NAME[/CONFIG]?split=...&revision=...`, `hf-dataset:///folder?split=...` or a local path."""
         if get_scheme(argument) != _SCHEME:
             return cls(name=os.path.abspath(os.path.expanduser(argument)))  # noqa: PTH100, PTH111
         parts = urlsplit(argument)
@@ -164,12 +160,7 @@ class HuggingFaceKind:
         return get_scheme(argument) == _SCHEME
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """Return the source, without reading from it.
-
-        Raises:
-            MissingExtra: If the `datasets` library is not installed.
-            UsageError: If the address is malformed or the folder does not exist.
-        """
+        """Return the source, without reading from it."""
         import_optional("datasets", "datasets")
         address = HfDatasetAddress.parse_argument(argument)
         if address.is_local and not Path(address.name).is_dir():

@@ -128,12 +128,7 @@ class ParquetKind:
         return has_source_suffix(argument, PARQUET_SUFFIXES)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """Return the source, without reading from it.
-
-        Raises:
-            MissingExtra: If pyarrow is not installed.
-            UsageError: If the argument is standard input, or a path that does not exist.
-        """
+        """Return the source, without reading from it."""
         check_not_stdin(argument, "Parquet")
         import_optional("pyarrow", "tables")
         return ParquetSource(create_file_lister(argument, PARQUET_SUFFIXES, options.walk), options)

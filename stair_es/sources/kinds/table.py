@@ -39,11 +39,7 @@ class ColumnTracker:
             self._names.add_name(str(name))
 
     def check_missing(self, uri: str, *, at_end: bool = False) -> None:
-        """Check that no requested column is missing; `at_end` is whether there are no more rows.
-
-        Raises:
-            UsageError: If a column is missing in the first rows or in all of them.
-        """
+        """Raise UsageError if a requested column is missing in the first rows, or `at_end` in all of them."""
         if self._missing and self._rows and (at_end or self._rows >= _CHECKED_ROWS):
             where = uri if at_end else f"{uri}, in its first {self._rows} rows,"
             raise build_missing_column_error(where, self._missing[0], self._names)
@@ -126,11 +122,7 @@ class TableSource(FileSource, ABC):
         return SourceItem(resolved.uri, self.uri, resolved.locator, resolved.version, fields)
 
     def _check_columns(self, names: Sequence[str], table: ListedFile) -> None:
-        """Check that the columns that the user named exist.
-
-        Raises:
-            UsageError: If one does not exist.
-        """
+        """Raise UsageError if a column that the user named does not exist."""
         missing = [name for name in self._named_columns if name != "*" and name not in names]
         if missing:
             raise build_missing_column_error(table.uri, missing[0], names)

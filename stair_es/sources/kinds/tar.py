@@ -116,9 +116,6 @@ class _HeaderLimitedFile:
 
         tarfile also stops at a broken header or a cut between members. An end mark is followed by padding, which is read up
         to a limit to detect joined tars and to verify the checksum of a gzip file.
-
-        Raises:
-            Exception: If the padding cannot be read.
         """
         if not self._last:
             return "the tar has no end-of-archive marker: the rest may be missing"

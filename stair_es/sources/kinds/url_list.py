@@ -73,11 +73,7 @@ class UrlsKind:
         )
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """Return the source, without reading from it.
-
-        Raises:
-            UsageError: If a local list does not exist, or the URL of an image contains credentials.
-        """
+        """Return the source, without reading from it."""
         if get_scheme(argument) in ("http", "https") and not has_source_suffix(argument, LIST_SUFFIXES):
             if reason := find_credentials_error(argument):
                 raise UsageError(reason, "A password in a URL would end up in shell histories, reports and documents.")
@@ -100,11 +96,7 @@ class StdinKind:
         return argument == "-"
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """Return the source, without reading from it.
-
-        Raises:
-            UsageError: If the argument is not `-`.
-        """
+        """Return the source, without reading from it."""
         if argument != "-":
             raise UsageError(f"standard input is written as -, not {argument!r}", "Write - as SOURCE, or leave --format out.")
         return UrlListSource(StdinFileLister(), options)

@@ -217,12 +217,7 @@ class WebdatasetKind:
         return has_source_suffix(argument, TAR_SUFFIXES)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """Return the source, without reading from it.
-
-        Raises:
-            MissingExtra: If the argument has braces and braceexpand is not installed.
-            UsageError: If braces are unbalanced, or the argument is standard input or a path that does not exist.
-        """
+        """Return the source, without reading from it."""
         check_not_stdin(argument, "a tar")
         arguments = [argument]
         if "{" in argument:
