@@ -9,7 +9,7 @@ from typing import Any
 from stair_es.errors import SourceError, StairError, UsageError
 from stair_es.sources.base import ListingFailure, WalkOptions
 from stair_es.sources.io.files import LeftOutReason, ListedFile
-from stair_es.sources.io.glob import GLOB_MAGIC, GlobPattern
+from stair_es.sources.io.glob import GLOB_MAGIC, GlobPattern, split_glob
 from stair_es.sources.io.object_store import ObjectLocator
 from stair_es.sources.io.remote import (
     build_object_url,
@@ -50,12 +50,10 @@ class RemoteFileLister:
             if info is not None and info.get("type") == "file":
                 yield self._build_listed_file(info)
                 return
-            globbed = info is None and bool(GLOB_MAGIC.search(path))
-            parts = path.split("/")
-            first = next((i for i, part in enumerate(parts) if GLOB_MAGIC.search(part)), len(parts)) if globbed else len(parts)
-            top, pattern = "/".join(parts[:first]), GlobPattern(parts[first:] if globbed else ["**"], hidden=self._hidden)
+            is_glob = info is None and GLOB_MAGIC.search(path) is not None
+            top, parts = split_glob(path) if is_glob else (path, ["**"])
             empty = True
-            for listed in self._list_below(fs, top, pattern):
+            for listed in self._list_below(fs, top, GlobPattern(parts, hidden=self._hidden)):
                 empty = False
                 yield listed
         except StairError:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from stair_es.errors import UsageError
-from stair_es.sources.base import ListingFailure, Source, SourceItem, SourceOptions
+from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.sources.io.files import ListedFile
 from stair_es.sources.io.lines import check_blank_bytes, skip_line
-from stair_es.sources.io.open_file import create_file_lister, open_unpacked
-from stair_es.sources.io.uris import CSV_SUFFIXES, has_source_suffix
-from stair_es.sources.kinds.table import TableSource, find_image_column
+from stair_es.sources.io.open_file import open_unpacked
+from stair_es.sources.io.uris import CSV_SUFFIXES
+from stair_es.sources.kinds.table import TableKind, TableSource, find_image_column
 from stair_es.sources.limits import MAX_BLANK_BYTES, MAX_CSV_ROW_CHARS
 
 
@@ -107,20 +106,4 @@ class _CsvLines:
         return line
 
 
-@dataclass(frozen=True)
-class CsvKind:
-    """Opens `csv` sources."""
-
-    name: str = "csv"
-    description: str = "CSV and TSV (.csv, .tsv, .gz) with image paths or URLs; local or remote, globs"
-
-    def can_open(self, argument: str) -> bool:
-        """Return whether the argument has a CSV or TSV suffix."""
-        return has_source_suffix(argument, CSV_SUFFIXES)
-
-    def open(self, argument: str, options: SourceOptions) -> Source:
-        """Return the source, without reading from it."""
-        return CsvSource(create_file_lister(argument, CSV_SUFFIXES, options.walk), options)
-
-
-KIND = CsvKind()
+KIND = TableKind("csv", "CSV and TSV (.csv, .tsv, .gz) with image paths or URLs; local or remote, globs", CSV_SUFFIXES, CsvSource)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import orjson
 
-from stair_es.sources.base import ListingFailure, Source, SourceItem, SourceOptions
+from stair_es.sources.base import ListingFailure, SourceItem, SourceOptions
 from stair_es.sources.io.files import FileLister, ListedFile
 from stair_es.sources.io.lines import read_numbered_lines
-from stair_es.sources.io.open_file import create_file_lister, open_unpacked
-from stair_es.sources.io.uris import JSONL_SUFFIXES, has_source_suffix
-from stair_es.sources.kinds.table import ColumnTracker, TableSource, find_image_column
+from stair_es.sources.io.open_file import open_unpacked
+from stair_es.sources.io.uris import JSONL_SUFFIXES
+from stair_es.sources.kinds.table import ColumnTracker, TableKind, TableSource, find_image_column
 from stair_es.sources.limits import MAX_JSON_LINE_BYTES, MAX_JSON_LINE_MARKS
 
 _MARKS = (b",", b":", b"[", b"{")
@@ -57,20 +56,9 @@ class JsonLinesSource(TableSource):
         return self._try_item(row, column or self._options.image_column, table, f"line={number}")
 
 
-@dataclass(frozen=True)
-class JsonLinesKind:
-    """Opens `jsonl` sources."""
-
-    name: str = "jsonl"
-    description: str = "JSON Lines (.jsonl, .ndjson, .gz) with image paths, URLs or base64 bytes; local or remote, globs"
-
-    def can_open(self, argument: str) -> bool:
-        """Return whether the argument has a JSON Lines suffix."""
-        return has_source_suffix(argument, JSONL_SUFFIXES)
-
-    def open(self, argument: str, options: SourceOptions) -> Source:
-        """Return the source, without reading from it."""
-        return JsonLinesSource(create_file_lister(argument, JSONL_SUFFIXES, options.walk), options)
-
-
-KIND = JsonLinesKind()
+KIND = TableKind(
+    "jsonl",
+    "JSON Lines (.jsonl, .ndjson, .gz) with image paths, URLs or base64 bytes; local or remote, globs",
+    JSONL_SUFFIXES,
+    JsonLinesSource,
+)

@@ -11,7 +11,7 @@ from stair_es.optional import import_optional
 from stair_es.sources.base import ListingFailure, Source, SourceItem, SourceOptions
 from stair_es.sources.io.files import ListedFile
 from stair_es.sources.io.object_store import ObjectLocator
-from stair_es.sources.io.open_file import check_not_stdin, create_file_lister, open_raw
+from stair_es.sources.io.open_file import check_not_stdin, open_raw
 from stair_es.sources.io.parquet_cell import ParquetCellLocator
 from stair_es.sources.io.parquet_rows import (
     ParquetRow,
@@ -24,9 +24,9 @@ from stair_es.sources.io.parquet_rows import (
 )
 from stair_es.sources.io.remote import RERUN_REMEDY, describe_store_error
 from stair_es.sources.io.resolve import ResolvedImage, resolve_image_reference
-from stair_es.sources.io.uris import PARQUET_SUFFIXES, get_base_uri, has_source_suffix
+from stair_es.sources.io.uris import PARQUET_SUFFIXES, get_base_uri
 from stair_es.sources.kinds.fields import describe_row_error, select_fields
-from stair_es.sources.kinds.table import TableSource, find_image_column
+from stair_es.sources.kinds.table import TableKind, TableSource, find_image_column
 from stair_es.sources.limits import MAX_FIELDS_BYTES, MAX_JSON_LINE_BYTES, join_names
 
 
@@ -117,21 +117,17 @@ def _has_bytes(kind: Any) -> bool:  # noqa: ANN401
 
 
 @dataclass(frozen=True)
-class ParquetKind:
-    """Opens `parquet` sources."""
-
-    name: str = "parquet"
-    description: str = "Parquet (.parquet) with image bytes, paths or URLs in a column; local or remote, globs"
-
-    def can_open(self, argument: str) -> bool:
-        """Return whether the argument has a Parquet suffix."""
-        return has_source_suffix(argument, PARQUET_SUFFIXES)
-
+class _ParquetKind(TableKind):
     def open(self, argument: str, options: SourceOptions) -> Source:
         """Return the source, without reading from it."""
         check_not_stdin(argument, "Parquet")
         import_optional("pyarrow", "tables")
-        return ParquetSource(create_file_lister(argument, PARQUET_SUFFIXES, options.walk), options)
+        return super().open(argument, options)
 
 
-KIND = ParquetKind()
+KIND = _ParquetKind(
+    "parquet",
+    "Parquet (.parquet) with image bytes, paths or URLs in a column; local or remote, globs",
+    PARQUET_SUFFIXES,
+    ParquetSource,
+)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from stair_es.errors import SourceError, UsageError
-from stair_es.sources.base import ListingFailure, SourceItem, SourceOptions
+from stair_es.sources.base import ListingFailure, Source, SourceItem, SourceOptions
 from stair_es.sources.io.files import FileLister, FileSource, ListedFile
+from stair_es.sources.io.open_file import create_file_lister
 from stair_es.sources.io.resolve import ResolvedImage, resolve_image_reference
-from stair_es.sources.io.uris import IMAGE_SUFFIXES, get_base_uri
+from stair_es.sources.io.uris import IMAGE_SUFFIXES, get_base_uri, has_source_suffix
 from stair_es.sources.kinds.fields import describe_row_error, select_fields
 from stair_es.sources.limits import MAX_REPORTED_NAMES, NameCounter, join_names
 
@@ -126,6 +128,24 @@ class TableSource(FileSource, ABC):
         missing = [name for name in self._named_columns if name != "*" and name not in names]
         if missing:
             raise build_missing_column_error(table.uri, missing[0], names)
+
+
+@dataclass(frozen=True)
+class TableKind:
+    """Opens tables whose names have one of some suffixes."""
+
+    name: str
+    description: str
+    suffixes: frozenset[str]
+    source: type[TableSource]
+
+    def can_open(self, argument: str) -> bool:
+        """Return whether the argument has such a suffix."""
+        return has_source_suffix(argument, self.suffixes)
+
+    def open(self, argument: str, options: SourceOptions) -> Source:
+        """Return the source, without reading from it."""
+        return self.source(create_file_lister(argument, self.suffixes, options.walk), options)
 
 
 def find_image_column(row: Mapping[str, Any] | Sequence[str], named: str | None = None) -> str | None:
