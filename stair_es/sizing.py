@@ -165,24 +165,6 @@ HOURS_PER_MONTH = 730
 GIVEN = "given"
 _MIN_SHOWN = 0.001
 
-DEFAULT_ORIGINS: Mapping[str, str] = {
-    "encoder_images_per_s": "measured: stair-mini on two CPU cores, benchmarks/ingest.py",
-    "encoders": "assumed",
-    "node_docs_per_s": "measured: one node and its client on two cores, benchmarks/sink.py",
-    "bytes_per_document": f"measured: {BARE_BYTES} and a thumbnail of {THUMBNAIL_BYTES:,}, benchmarks/query_bytes.py",
-    "shard_gb": "assumed; the engines' guides say 10 to 50",
-    "shard_images": "assumed, to bound the time of a search",
-    "replicas": "assumed: one copy that may be lost",
-    "rebuild": "assumed: another model or mapping is a new index next to the old one",
-    "node_disk_gb": "assumed",
-    "node_memory_gb": "assumed",
-    "node_cores": "assumed",
-    "queries_per_s": "assumed",
-    "query_kind": "assumed",
-    "query_ms": "measured: a million images of 20 tokens in a shard, benchmarks/query.py",
-}
-"""Origin of each default."""
-
 
 @dataclass(frozen=True)
 class SizingFigure:
@@ -216,29 +198,37 @@ class SizingPlan:
 def make_sizing_plan(inputs: SizingInputs, given_names: Collection[str] = ()) -> SizingPlan:
     """Make the plan. Inputs not in `given_names` are defaults, shown with their origin."""
     estimate = estimate_resources(inputs)
-    return SizingPlan(
-        inputs=_list_inputs(inputs, given_names), results=_list_results(inputs, estimate), remarks=_list_remarks(inputs, estimate)
-    )
+    results = (*_list_cluster(inputs, estimate), *_list_load(inputs, estimate), *_list_prices(inputs, estimate))
+    return SizingPlan(inputs=_list_inputs(inputs, given_names), results=results, remarks=_list_remarks(inputs, estimate))
 
 
-_LABELS: Mapping[str, tuple[str, str]] = {
-    "images": ("images", ""),
-    "encoder_images_per_s": ("encoder throughput", "images/s"),
-    "encoders": ("encoders", ""),
-    "node_docs_per_s": ("node throughput", "documents/s"),
-    "bytes_per_document": ("document size", "bytes"),
-    "shard_gb": ("maximum shard size", "GB"),
-    "shard_images": ("maximum per shard", "images"),
-    "replicas": ("replicas", ""),
-    "rebuild": ("room for a second index", ""),
-    "node_disk_gb": ("disk per node", "GB"),
-    "node_memory_gb": ("memory per node", "GB"),
-    "node_cores": ("cores per node", ""),
-    "queries_per_s": ("queries", "per second"),
-    "query_ms": ("query, 1 million images", "ms of one core"),
-    "node_price_per_hour": ("price of a node", "per hour"),
-    "encoder_price_per_hour": ("price of an encoder", "per hour"),
+INPUT_TEXTS: Mapping[str, tuple[str, str, str]] = {
+    "images": ("images", "", ""),
+    "encoder_images_per_s": ("encoder throughput", "images/s", "measured: stair-mini on two CPU cores, benchmarks/ingest.py"),
+    "encoders": ("encoders", "", "assumed"),
+    "node_docs_per_s": ("node throughput", "documents/s", "measured: one node and its client on two cores, benchmarks/sink.py"),
+    "bytes_per_document": (
+        "document size",
+        "bytes",
+        f"measured: {BARE_BYTES} and a thumbnail of {THUMBNAIL_BYTES:,}, benchmarks/query_bytes.py",
+    ),
+    "shard_gb": ("maximum shard size", "GB", "assumed; the engines' guides say 10 to 50"),
+    "shard_images": ("maximum per shard", "images", "assumed, to bound the time of a search"),
+    "replicas": ("replicas", "", "assumed: one copy that may be lost"),
+    "rebuild": ("room for a second index", "", "assumed: another model or mapping is a new index next to the old one"),
+    "node_disk_gb": ("disk per node", "GB", "assumed"),
+    "node_memory_gb": ("memory per node", "GB", "assumed"),
+    "node_cores": ("cores per node", "", "assumed"),
+    "queries_per_s": ("queries", "per second", "assumed"),
+    "query_ms": (
+        "query, 1 million images",
+        "ms of one core",
+        "measured: a million images of 20 tokens in a shard, benchmarks/query.py",
+    ),
+    "node_price_per_hour": ("price of a node", "per hour", ""),
+    "encoder_price_per_hour": ("price of an encoder", "per hour", ""),
 }
+"""Label, unit, and the origin of the default; empty for an input without a default."""
 
 
 def _list_inputs(inputs: SizingInputs, given_names: Collection[str]) -> tuple[SizingFigure, ...]:
@@ -247,17 +237,13 @@ def _list_inputs(inputs: SizingInputs, given_names: Collection[str]) -> tuple[Si
         value = inputs.core_ms if field.name == "query_ms" else getattr(inputs, field.name)
         if value is None or field.name == "query_kind":  # a price that isn't given; `query_kind` only selects `query_ms`
             continue
-        label, unit = _LABELS[field.name]
+        label, unit, default_origin = INPUT_TEXTS[field.name]
         text = ("yes" if value else "no") if isinstance(value, bool) else f"{_format_number(value)} {unit}".rstrip()
-        origin = GIVEN if field.name in {"images", *given_names} else DEFAULT_ORIGINS[field.name]
+        origin = GIVEN if field.name in {"images", *given_names} else default_origin
         if field.name == "query_ms" and origin != GIVEN:
             origin = f"{origin} ({'a text of 10 tokens' if inputs.query_kind == 'text' else 'an image'})"
         listed.append(SizingFigure(field.name, label, value, text, origin))
     return tuple(listed)
-
-
-def _list_results(inputs: SizingInputs, estimate: SizingEstimate) -> tuple[SizingFigure, ...]:
-    return (*_list_cluster(inputs, estimate), *_list_load(inputs, estimate), *_list_prices(inputs, estimate))
 
 
 def _list_cluster(inputs: SizingInputs, estimate: SizingEstimate) -> Iterator[SizingFigure]:

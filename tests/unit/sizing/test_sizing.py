@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from stair_es.cli.main import app
 from stair_es.errors import UsageError
-from stair_es.sizing import DEFAULT_ORIGINS, SizingInputs, SizingPlan, estimate_resources, make_sizing_plan
+from stair_es.sizing import INPUT_TEXTS, SizingInputs, SizingPlan, estimate_resources, make_sizing_plan
 
 ROOT = Path(__file__).parents[3]
 MILLION = 1_000_000
@@ -217,8 +217,13 @@ def test_each_number_has_its_origin() -> None:
         "query_ms",
     }
     assert all(each.origin for each in plan.results)
-    named = {each.name for each in fields(SizingInputs)} - {"images", "node_price_per_hour", "encoder_price_per_hour"}
-    assert set(DEFAULT_ORIGINS) == named
+    named = {each.name for each in fields(SizingInputs)} - {
+        "images",
+        "query_kind",
+        "node_price_per_hour",
+        "encoder_price_per_hour",
+    }
+    assert {name for name, (_, _, origin) in INPUT_TEXTS.items() if origin} == named
 
 
 def test_measured_values_have_a_benchmark() -> None:
