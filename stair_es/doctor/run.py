@@ -14,7 +14,7 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.config.settings import Settings
 from stair_es.doctor import cluster as cluster_checks
-from stair_es.doctor import index, machine
+from stair_es.doctor import machine
 from stair_es.doctor.facts import fetch_cluster_facts, fetch_index_facts, fetch_privileges
 from stair_es.doctor.result import CheckResult
 from stair_es.errors import IndexMismatch, QueryError, StairError
@@ -105,7 +105,7 @@ def _check_connected(cluster: Cluster, context: CheckContext) -> Iterator[CheckR
     facts = fetch_cluster_facts(cluster)
     yield from cluster_checks.evaluate_cluster(facts, cluster_info, cluster.connection.safe_url)
     if cluster_info.distribution == "elasticsearch" and cluster.connection.security.method != "none":
-        yield from index.evaluate_rights(fetch_privileges(cluster, context.index), context.index)
+        yield from cluster_checks.evaluate_rights(fetch_privileges(cluster, context.index), context.index)
     yield from _check_index(cluster, context, cluster_info, facts.forbidden)
 
 
@@ -116,19 +116,19 @@ def _check_index(
         info = index_info.fetch_index_info(cluster, context.index)
     except QueryError as error:
         yield CheckResult.warn("index", error.message, error.remedy)
-        yield from index.evaluate_missing_rights(forbidden, context.index, cluster_info.distribution)
+        yield from cluster_checks.evaluate_missing_rights(forbidden, context.index, cluster_info.distribution)
         return
     except IndexMismatch as error:
         yield CheckResult.from_error("index", error)
         return
     facts = fetch_index_facts(cluster, context.index)
-    yield index.evaluate_targets(facts, info.model)
+    yield cluster_checks.evaluate_targets(facts, info.model)
     try:
         _check_model(info, context)
     except StairError as error:
         yield CheckResult.from_error("index model", error)
-    yield from index.evaluate_index(facts, cluster.connection.safe_url)
-    yield from index.evaluate_missing_rights([*forbidden, *facts.forbidden], context.index, cluster_info.distribution)
+    yield from cluster_checks.evaluate_index(facts, cluster.connection.safe_url)
+    yield from cluster_checks.evaluate_missing_rights([*forbidden, *facts.forbidden], context.index, cluster_info.distribution)
 
 
 def _check_model(info: index_info.IndexInfo, context: CheckContext) -> None:

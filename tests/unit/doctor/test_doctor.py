@@ -16,7 +16,7 @@ from stair_es.cli.main import app
 from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.config.defaults import DataDir
 from stair_es.config.settings import Settings
-from stair_es.doctor import cluster, index, machine, run
+from stair_es.doctor import cluster, machine, run
 from stair_es.doctor.facts import ClusterFacts, IndexFacts
 from stair_es.doctor.result import CheckResult, format_curl
 
@@ -155,10 +155,10 @@ def _facts(**values: Any) -> IndexFacts:  # noqa: ANN401
 
 def test_nearly_full_mapping_and_running_policy() -> None:
     fields: dict[str, Any] = {"a": {"properties": {"b": {}, "c": {"fields": {"raw": {}}}}}}
-    assert list(index.evaluate_index(_facts(properties=fields), URL)) == []
-    [full] = index.evaluate_index(_facts(properties=fields, settings={"index.mapping.total_fields.limit": "4"}), URL)
+    assert list(cluster.evaluate_index(_facts(properties=fields), URL)) == []
+    [full] = cluster.evaluate_index(_facts(properties=fields, settings={"index.mapping.total_fields.limit": "4"}), URL)
     assert "4 of 4 fields" in full.message
-    [policy] = index.evaluate_index(_facts(about={"policy": {"digest": "d", "pending_operation": "apply"}}), URL)
+    [policy] = cluster.evaluate_index(_facts(about={"policy": {"digest": "d", "pending_operation": "apply"}}), URL)
     assert policy.remedy == "stair-es policy apply FILE --index photos"
 
 
@@ -178,32 +178,32 @@ def test_an_outdated_token_index_is_reported(owner: str, aliases: dict[str, Any]
         "settings": {},
     }
     sizes = {"photos-1": (2, 1000), f"{owner}.tokens": (documents, 1000)}
-    assert _states(index.evaluate_index(_facts(more={f"{owner}.tokens": token_index}, sizes=sizes), URL)) == [state]
+    assert _states(cluster.evaluate_index(_facts(more={f"{owner}.tokens": token_index}, sizes=sizes), URL)) == [state]
 
 
 def test_rights_that_lack_are_named() -> None:
     all_ = dict.fromkeys(("read", "view_index_metadata", "write", "create_index", "manage"), True)
-    assert _states(index.evaluate_rights(None, "photos")) == []
-    assert _states(index.evaluate_rights(all_, "photos")) == ["ok"]
-    [reader] = index.evaluate_rights({**all_, "write": False, "manage": False}, "photos")
+    assert _states(cluster.evaluate_rights(None, "photos")) == []
+    assert _states(cluster.evaluate_rights(all_, "photos")) == ["ok"]
+    [reader] = cluster.evaluate_rights({**all_, "write": False, "manage": False}, "photos")
     assert (reader.state, reader.remedy.startswith("Grant write, manage on photos*")) == ("warn", True)
-    [doctor] = index.evaluate_rights({**dict.fromkeys(all_, False), "view_index_metadata": True}, "photos")
+    [doctor] = cluster.evaluate_rights({**dict.fromkeys(all_, False), "view_index_metadata": True}, "photos")
     assert (doctor.state, doctor.remedy.startswith("Grant read on photos*")) == ("fail", True)
 
 
 def test_forbidden_facts_are_skipped() -> None:
     facts = replace(_facts(), sizes={})
-    assert index.evaluate_targets(facts, "m").message == "photos points to photos-1: documents (number unknown) of m"
-    assert index.evaluate_targets(replace(facts, indices={}), "m").message == "photos holds vectors of m"
-    [warned] = index.evaluate_missing_rights(["indices:monitor/stats"], "photos", "opensearch")
+    assert cluster.evaluate_targets(facts, "m").message == "photos points to photos-1: documents (number unknown) of m"
+    assert cluster.evaluate_targets(replace(facts, indices={}), "m").message == "photos holds vectors of m"
+    [warned] = cluster.evaluate_missing_rights(["indices:monitor/stats"], "photos", "opensearch")
     assert (warned.check, warned.state, "photos_doctor" in warned.remedy) == ("checks", "warn", True)
     assert warned.message.endswith(": indices:monitor/stats")
-    assert list(index.evaluate_missing_rights([], "photos", "opensearch")) == []
+    assert list(cluster.evaluate_missing_rights([], "photos", "opensearch")) == []
 
 
 def test_elasticsearch_grants_privileges_by_other_names() -> None:
     lacking = ["cluster:monitor/health", "cluster:monitor/state", "indices:admin/get", "indices:monitor/stats"]
-    [warned] = index.evaluate_missing_rights(lacking, "photos", "elasticsearch")
+    [warned] = cluster.evaluate_missing_rights(lacking, "photos", "elasticsearch")
     assert warned.message.endswith(": monitor on the cluster, view_index_metadata on photos*, monitor on photos*")
     assert (warned.check, "photos_doctor" in warned.remedy) == ("checks", False)
 
