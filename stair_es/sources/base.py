@@ -108,18 +108,23 @@ class ListingFailure:
 
     def to_item(self) -> SourceItem:
         """Convert it to an item without bytes, for run accounting."""
-        return SourceItem(self.uri, self.source, _MissingLocator())
+        return SourceItem(self.uri, self.source, UnreadableLocator("it was not listed"))
 
 
 @dataclass(frozen=True)
-class _MissingLocator:
-    """The locator of an entry that could not be listed."""
+class UnreadableLocator:
+    """The locator of an entry that could not be listed, or whose source can't be read now."""
+
+    reason: str
+    value: dict[str, Json] | None = None
 
     def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
-        raise ReadError("it was not listed")
+        """Raise ReadError with the reason."""
+        raise ReadError(self.reason)
 
-    def to_json(self) -> None:
-        return None
+    def to_json(self) -> dict[str, Json] | None:
+        """Return the value, with which a retry may succeed."""
+        return self.value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
@@ -17,10 +17,10 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 from stair_es.config.defaults import DataDir
-from stair_es.errors import IngestError, ReadError, SourceError, StairError, UsageError
+from stair_es.errors import IngestError, SourceError, StairError, UsageError
 from stair_es.ingest.accounting.counted_images import LETTER_BYTES, STORED_BYTES, CountedImages, SourceLetters
 from stair_es.ingest.state import Outcome, get_timestamp
-from stair_es.sources.base import ListingFailure, ReadLimits, ReadResult, Source, SourceItem, SourceOptions, WalkOptions
+from stair_es.sources.base import ListingFailure, Source, SourceItem, SourceOptions, UnreadableLocator, WalkOptions
 from stair_es.sources.io import locator_registry
 from stair_es.sources.io.lines import read_numbered_lines
 from stair_es.sources.io.uris import STDIN_URI
@@ -250,20 +250,6 @@ def _parse_source_locator(locator: Mapping[str, Json], options: SourceOptions) -
     raise ValueError("not the locator of a source")
 
 
-@dataclass(frozen=True)
-class _UnreadSource:
-    """The locator of all images of a source that can't be read now: another retry may succeed."""
-
-    locator: dict[str, Json]
-    reason: str
-
-    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
-        raise ReadError(self.reason)
-
-    def to_json(self) -> dict[str, Json]:
-        return self.locator
-
-
 class _DeadLetterSource:
     """The images of a dead-letter file, to be retried under their original source."""
 
@@ -321,7 +307,7 @@ class _DeadLetterSource:
                 yield replace(found, source=source)
         except (ValueError, StairError) as error:
             reason = error.message if isinstance(error, StairError) else str(error)
-            yield SourceItem(uri, source, _UnreadSource(locator, f"its source can't be read again: {reason}"))
+            yield SourceItem(uri, source, UnreadableLocator(f"its source can't be read again: {reason}", locator))
 
 
 def _names_source(letter: Any) -> bool:  # noqa: ANN401  JSON

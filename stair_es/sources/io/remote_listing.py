@@ -158,11 +158,9 @@ def _list_s3_objects(fs: Any, top: str) -> Iterator[Mapping[str, Any]]:  # noqa:
             )
         if objects and pages >= kept_until:
             kept_key, kept_until = objects[0]["Key"], 2 * pages
-        yield from (_build_object_info(bucket, found) for found in objects if not found["Key"].endswith("/"))
+        for found in objects:
+            if not found["Key"].endswith("/"):
+                yield {**found, "name": f"{bucket}/{found['Key']}", "type": "file", "size": found["Size"]}
         if not page.get("IsTruncated"):
             return
         request["ContinuationToken"] = page["NextContinuationToken"]
-
-
-def _build_object_info(bucket: str, found: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {**found, "name": f"{bucket}/{found['Key']}", "type": "file", "size": found["Size"]}

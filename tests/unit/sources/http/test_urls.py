@@ -11,9 +11,8 @@ import pytest
 from stair_es.errors import ReadError, UsageError
 from stair_es.retry import parse_retry_after
 from stair_es.sources.base import UrlPolicy
-from stair_es.sources.http.fetcher import Fetcher
+from stair_es.sources.http.fetcher import Deadline, Fetcher, HostLimiter
 from stair_es.sources.http.locator import UrlLocator
-from stair_es.sources.http.rate_limit import Deadline, HostLimiter
 from stair_es.sources.http.response import (
     TruncatedBodyError,
     build_conditional_headers,
