@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from stair_es import feature_names
@@ -23,35 +23,6 @@ DOCUMENT_VERSION = 6
 
 IMPACT_SCALE = 1000
 """Steps per unit of weight in `impacts`: a token's part of a score is off by at most half a thousandth."""
-
-RESERVED_FIELDS = frozenset(
-    {
-        "tokens",
-        "top_tokens",
-        "impacts",
-        "uri",
-        "name",
-        "folder",
-        "source",
-        "version",
-        "modified_at",
-        "bytes",
-        "sha256",
-        "perceptual_hash",
-        "width",
-        "height",
-        "format",
-        "taken_at",
-        "colors",
-        "thumbnail",
-        "model",
-        "fingerprint",
-        "ingested_at",
-        "policy",
-        "policy_undo",
-    }
-)
-"""Fields of stair-es, which a column can't use."""
 
 _MAX_TERM_CHARS = 255
 """The `standard` tokenizer splits longer tokens."""
@@ -98,6 +69,15 @@ class ImageMetadata:
     thumbnail: str | None
     colors: tuple[str, ...] = ()
     """Names of its colors, heaviest first."""
+
+
+RESERVED_FIELDS = frozenset(
+    {
+        *("tokens", "top_tokens", "impacts", "model", "fingerprint", "ingested_at", "policy", "policy_undo"),
+        *(field.name for field in fields(ImageMetadata)),
+    }
+)
+"""Fields of stair-es, which a column can't use."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from stair_es._itertools import batched
 from stair_es.cluster.client.opensearch import exceptions
 from stair_es.store import IndexedDocument, StoredVersion
 
@@ -101,7 +102,7 @@ _WRITE_ORDER = ({"_seq_no": "asc"}, *DOCUMENT_ORDER)
 def get_stored_by_id(cluster: Cluster, index: str, ids: Sequence[str]) -> dict[str, StoredVersion]:
     """Get `{_id: StoredVersion}` of the given ids that the index contains, in real time, including unrefreshed writes."""
     found = {}
-    for batch in _split_batches(ids):
+    for batch in batched(ids, _BATCH_SIZE):
         found.update({doc["_id"]: _parse_stored(doc) for doc in get_documents_by_id(cluster, index, batch, _STORED_FIELDS)})
     return found
 
@@ -112,7 +113,7 @@ def get_stored_by_uri(cluster: Cluster, index: str, uris: Sequence[str]) -> dict
     This is a search: it sees the state of the last refresh.
     """
     found = {}
-    for batch in _split_batches(uris):
+    for batch in batched(uris, _BATCH_SIZE):
         body = {
             "size": len(batch),
             "query": {"terms": {"uri": batch}},
@@ -128,11 +129,7 @@ def get_stored_by_uri(cluster: Cluster, index: str, uris: Sequence[str]) -> dict
 
 
 def scan_documents(cluster: Cluster, index: str) -> Iterator[IndexedDocument]:
-    """Scan all documents, page by page in the order of URIs.
-
-    Paging by `search_after` means that a retried request can't skip a document, nothing is held open in the cluster, and every
-    engine supports it. Sees the state of the last refresh; omits documents without a URI, or with one of 8 KiB and more.
-    """
+    """Scan all documents in the order of URIs (see `paginate_hits`); omits those without a URI, or with one of 8 KiB and more."""
     body = {"query": {"bool": {"filter": [_HAS_URI]}}, **_SCANNED_PARTS}
     for hits in paginate_hits(cluster, index, body, size=_PAGE_SIZE):
         yield from map(_parse_scanned, hits)
@@ -182,7 +179,3 @@ def _parse_stored(doc: Mapping[str, Any]) -> StoredVersion:
         fingerprint=source.get("fingerprint", ""),
         version=source.get("version"),
     )
-
-
-def _split_batches(names: Sequence[str]) -> Iterator[list[str]]:
-    return (list(names[start : start + _BATCH_SIZE]) for start in range(0, len(names), _BATCH_SIZE))
