@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.errors import AuthenticationFailed, ClusterError
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.cluster import Cluster
 
 HEALTH_RIGHT, SETTINGS_RIGHT = "cluster:monitor/health", "cluster:monitor/state"
 """Rights required for health and settings of a cluster."""

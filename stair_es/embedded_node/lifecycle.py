@@ -7,16 +7,14 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from stair_es.config.defaults import DataDir
 from stair_es.embedded_node import state as states
 from stair_es.embedded_node.spec import NodeSpec
 from stair_es.embedded_node.state import NodeState, fetch_node_json
 from stair_es.system.folders import make_private_folder
-
-if TYPE_CHECKING:
-    from stair_es.types import ProgressCallback
+from stair_es.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from stair_es.config.defaults import MAX_BYTES
 from stair_es.errors import ReadError, UsageError
-
-if TYPE_CHECKING:
-    from stair_es.types import Json
+from stair_es.types import Json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from stair_es.errors import PluginError, UsageError
 from stair_es.plugins import Plugin, get_plugin, list_plugins
-from stair_es.sources.base import SourceOptions
-
-if TYPE_CHECKING:
-    from stair_es.sources.base import Source, SourceKind
+from stair_es.sources.base import Source, SourceKind, SourceOptions
 
 logger = logging.getLogger(__name__)
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.exceptions import get_error_reason, translate_errors
 from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.client.retry import INTERACTIVE_RETRY, NO_RETRY, is_busy_error, retry_call
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, QueryError, UnsupportedTarget
 from stair_es.retry import BUSY_STATUSES, RetryPolicy
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from stair_es.cluster.client.cluster import Cluster
 
 Distribution = Literal["opensearch", "elasticsearch"]
 _MIN_VERSIONS: dict[Distribution, tuple[int, ...]] = {"opensearch": (1, 1), "elasticsearch": (7, 12)}

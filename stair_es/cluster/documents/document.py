@@ -7,16 +7,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stair_es import feature_names
 from stair_es.config.defaults import THUMBNAIL_PX
 from stair_es.errors import UsageError
 from stair_es.token_policy import PolicyUndo, TokenPolicy
-from stair_es.types import DocumentIdKind, SparseVector, TokensType
-
-if TYPE_CHECKING:
-    from stair_es.types import Json
+from stair_es.types import DocumentIdKind, Json, SparseVector, TokensType
 
 DOCUMENT_VERSION = 6
 """Part of each document fingerprint and index spec: increment it when the same image would give another document."""

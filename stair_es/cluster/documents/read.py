@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stair_es._itertools import batched
-from stair_es.cluster.client.opensearch import exceptions
+from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.opensearch import OpenSearch, exceptions
 from stair_es.store import IndexedDocument, StoredVersion
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.cluster import Cluster
-    from stair_es.cluster.client.opensearch import OpenSearch
 
 DOCUMENT_ORDER: Sequence[Mapping[str, Any]] = [{"uri": "asc"}, {"sha256": "asc"}]
 """The content, too: a URI may have a document for each content that it had."""

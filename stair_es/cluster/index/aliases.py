@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from stair_es.cluster.metadata.index_metadata import check_index_identities, get_index_meta
+from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.opensearch import OpenSearch
+from stair_es.cluster.metadata.index_metadata import WriteTarget, check_index_identities, get_index_meta
 from stair_es.cluster.metadata.names import WRITE_ALIAS_OPTIONS, list_other_aliases, make_build_alias_prefix
 from stair_es.cluster.token_index.index import build_alias_actions, delete_orphan_token_indices, read_token_index_state
 from stair_es.errors import IndexMismatch, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from stair_es.cluster.client.cluster import Cluster
-    from stair_es.cluster.client.opensearch import OpenSearch
-    from stair_es.cluster.metadata.index_metadata import WriteTarget
 
 
 def swap_alias(cluster: Cluster, alias: str, target: WriteTarget) -> None:

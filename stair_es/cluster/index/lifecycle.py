@@ -6,11 +6,13 @@ Here an index is found or created; `aliases` and `load_settings` have the rest o
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from stair_es.cluster.client.opensearch import exceptions
+from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.opensearch import OpenSearch, exceptions
 from stair_es.cluster.metadata.index_metadata import (
     IndexSpec,
     WriteTarget,
@@ -33,13 +35,7 @@ from stair_es.cluster.metadata.names import (
 )
 from stair_es.cluster.metadata.policy_state import add_policy_to_body, check_policy_matches, parse_policy_state
 from stair_es.errors import IndexMismatch
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from stair_es.cluster.client.cluster import Cluster
-    from stair_es.cluster.client.opensearch import OpenSearch
-    from stair_es.token_policy import TokenPolicy
+from stair_es.token_policy import TokenPolicy
 
 logger = logging.getLogger(__name__)
 

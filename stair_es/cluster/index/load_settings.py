@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.metadata.index_metadata import WriteTarget
 from stair_es.errors import ClusterError
 from stair_es.retry import RetryPolicy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from stair_es.cluster.client.cluster import Cluster
-    from stair_es.cluster.metadata.index_metadata import WriteTarget
 
 logger = logging.getLogger(__name__)
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from stair_es import resources
+from stair_es.cluster.client.capabilities import ClusterInfo
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.client.retry import INTERACTIVE_RETRY, is_busy_error, retry_call
+from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import ResourceError, UnsupportedTarget
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from stair_es.cluster.client.capabilities import ClusterInfo
-    from stair_es.cluster.client.cluster import Cluster
-    from stair_es.cluster.documents.document import DocumentSettings
 
 _PRUNE_VERSIONS = (((8, 19), (9,)), ((9, 1), (10_000,)))
 """From, up to: the Elasticsearch versions whose `sparse_vector` supports `index_options.prune`. The others never prune."""

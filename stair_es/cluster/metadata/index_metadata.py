@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stair_es.cluster.documents.document import DOCUMENT_VERSION, DocumentSettings
 from stair_es.errors import IndexMismatch
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from stair_es.token_policy import TokenPolicy
-    from stair_es.types import Json, ResizeMode
+from stair_es.token_policy import TokenPolicy
+from stair_es.types import Json, ResizeMode
 
 INDEX_FORMAT = 2
 """Format of an index, in `_meta.stair_es.format_version`: increment it when this version can't use indices of before."""

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from stair_es.cluster.client.opensearch import exceptions
+from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.opensearch import OpenSearch, exceptions
 from stair_es.errors import IndexMismatch, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from stair_es.cluster.client.cluster import Cluster
-    from stair_es.cluster.client.opensearch import OpenSearch
 
 _BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
 MAX_INDEX_NAME_BYTES = 255

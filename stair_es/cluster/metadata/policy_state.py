@@ -14,15 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.metadata.index_metadata import get_index_meta
 from stair_es.errors import IndexMismatch
-from stair_es.token_policy import parse_policy
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.cluster import Cluster
-    from stair_es.token_policy import TokenPolicy
+from stair_es.token_policy import TokenPolicy, parse_policy
 
 POLICY_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "policy": {"type": "keyword"},

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stair_es.cluster.client.capabilities import get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.index.aliases import check_identities, get_alias_targets
 from stair_es.cluster.metadata.index_metadata import (
@@ -33,10 +34,7 @@ from stair_es.cluster.policy.update_by_query import UpdateByQueryTask, UpdateLim
 from stair_es.cluster.token_index.index import get_token_index_state
 from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
 from stair_es.errors import ClusterError, IndexMismatch, UsageError
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.cluster import Cluster
-    from stair_es.token_policy import TokenPolicy
+from stair_es.token_policy import TokenPolicy
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.cluster.documents.document import parse_policy_undo, parse_token_weights
@@ -19,9 +20,6 @@ from stair_es.cluster.policy.manager import PolicyTarget
 from stair_es.cluster.policy.script import build_affected_query
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import ProgressCallback, SparseVector
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.cluster import Cluster
 
 _PAGE_SIZE = 1000
 _SCROLL_TTL = "5m"

@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import choose_grant_remedy, get_error_reason
-from stair_es.cluster.client.opensearch import exceptions
+from stair_es.cluster.client.opensearch import OpenSearch, exceptions
 from stair_es.errors import AuthenticationFailed, ClusterError, UnsupportedTarget
 from stair_es.retry import RetryPolicy, sleep_unless_cancelled
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.opensearch import OpenSearch
 
 logger = logging.getLogger(__name__)
 

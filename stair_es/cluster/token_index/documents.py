@@ -8,15 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.document import parse_token_weights
 from stair_es.cluster.documents.read import WriteVersion, count_matches, get_documents_by_id, paginate_hits
 from stair_es.errors import IndexMismatch
 from stair_es.types import SparseVector
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.cluster import Cluster
 
 PAGE_SIZE = 1000
 """Images compared at once: within the bucket limit of any cluster."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stair_es import resources
-from stair_es.cluster.client.opensearch import exceptions
+from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.opensearch import OpenSearch, exceptions
 from stair_es.cluster.metadata.index_metadata import (
     add_index_meta,
     build_token_index_meta,
@@ -20,10 +21,6 @@ from stair_es.cluster.metadata.index_metadata import (
 from stair_es.cluster.metadata.names import MAX_INDEX_NAME_BYTES, TOKEN_INDEX_SUFFIX, WRITE_ALIAS_OPTIONS, make_write_alias
 from stair_es.cluster.token_index.documents import check_pageable_mapping
 from stair_es.errors import IndexMismatch
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.cluster import Cluster
-    from stair_es.cluster.client.opensearch import OpenSearch
 
 
 def make_token_alias(alias: str) -> str:

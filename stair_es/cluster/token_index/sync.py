@@ -10,13 +10,21 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.metadata.index_metadata import get_top_token_count
 from stair_es.cluster.metadata.names import ensure_write_alias
-from stair_es.cluster.token_index.documents import ImageIndexReader, TokenDocuments, TokenIndexReader, build_token_documents
+from stair_es.cluster.token_index.documents import (
+    ImageIndexReader,
+    SourceDocument,
+    TokenDocuments,
+    TokenIndexReader,
+    TokenSummary,
+    build_token_documents,
+)
 from stair_es.cluster.token_index.index import (
     create_token_index,
     delete_orphan_token_indices,
@@ -25,10 +33,6 @@ from stair_es.cluster.token_index.index import (
     swap_token_alias,
 )
 from stair_es.errors import ClusterError
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.cluster import Cluster
-    from stair_es.cluster.token_index.documents import SourceDocument, TokenSummary
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from stair_es.errors import UsageError
 from stair_es.sources.base import Locator
@@ -11,9 +10,7 @@ from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.object_store import ObjectLocator, TarMemberLocator
 from stair_es.sources.io.parquet_cell import ParquetCellLocator
-
-if TYPE_CHECKING:
-    from stair_es.types import Json
+from stair_es.types import Json
 
 
 def restore_locator(value: Mapping[str, Json]) -> Locator:

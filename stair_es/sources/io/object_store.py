@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from stair_es.errors import ReadError
 from stair_es.sources.base import ReadLimits, ReadResult
@@ -17,9 +16,7 @@ from stair_es.sources.io.remote import (
 )
 from stair_es.sources.io.uris import get_file_version, open_regular
 from stair_es.sources.limits import check_size
-
-if TYPE_CHECKING:
-    from stair_es.types import Json
+from stair_es.types import Json
 
 
 @dataclass(frozen=True)

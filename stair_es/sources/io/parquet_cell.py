@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stair_es.errors import ReadError
 from stair_es.sources.base import ReadLimits, ReadResult
@@ -20,9 +20,7 @@ from stair_es.sources.io.remote import translate_store_errors
 from stair_es.sources.io.resolve import resolve_image_reference
 from stair_es.sources.io.uris import get_base_uri
 from stair_es.sources.limits import CELL_CACHE_BYTES, check_size
-
-if TYPE_CHECKING:
-    from stair_es.types import Json
+from stair_es.types import Json
 
 _CACHED_ROWS = 48
 """Values cached behind a cursor, size permitting: threads read nearly in order."""

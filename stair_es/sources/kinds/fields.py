@@ -6,15 +6,13 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from stair_es.errors import ReadError, StairError
 from stair_es.sources.limits import MAX_FIELDS_BYTES
-
-if TYPE_CHECKING:
-    from stair_es.types import Json
+from stair_es.types import Json
 
 NUMBER_TYPES: Mapping[str, Callable[[Any], int | float]] = {"int": int, "float": float}
 """Types that fields of a table can have, because all CSV values are text."""
