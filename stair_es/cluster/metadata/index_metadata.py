@@ -15,8 +15,6 @@ from stair_es.types import Json, ResizeMode
 
 INDEX_FORMAT = 2
 """Format of an index, in `_meta.stair_es.format_version`: increment it when this version can't use indices of before."""
-_OPTIONAL_FIELDS = frozenset({"policy", "policy_undo"})
-"""An index from before there were policies lacks these fields; they are added with its first policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +22,6 @@ class IndexSpec:
     """What an index is made with: documents of another spec don't belong in it."""
 
     model_name: str
-    """Name for `--model`."""
     model_id: str
     settings: Mapping[str, Json]
     """Everything else that changes documents."""
@@ -46,7 +43,6 @@ class WriteTarget:
     identities: Mapping[str, str]
     """Identities by name, of the index and of its token index once that is written; see `get_index_identity`."""
     shards: int
-    """Number of primary shards."""
     created: bool
     """Created by this call: then it is empty, and no document in it can be up to date."""
     replaces: str | None
@@ -103,7 +99,7 @@ def add_index_meta(body: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str
 def compare_mappings(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Compare the field types of an existing mapping with those wanted; returns one phrase per difference.
 
-    Additional fields are fine, and so are missing fields of token policies.
+    Additional fields are fine.
     """
     fields, existing = expected.get("properties", {}), found.get("properties", {})
     return [
@@ -111,8 +107,7 @@ def compare_mappings(expected: Mapping[str, Any], found: Mapping[str, Any]) -> l
         if name in existing
         else f"{name} is missing"
         for name, spec in fields.items()
-        if (name not in existing and name not in _OPTIONAL_FIELDS)
-        or existing.get(name, spec).get("type", "object") != spec.get("type", "object")
+        if name not in existing or existing[name].get("type", "object") != spec.get("type", "object")
     ]
 
 

@@ -118,14 +118,6 @@ def test_policy_changes_all_vector_fields_reversibly() -> None:
     assert (emptied["tokens"], emptied["top_tokens"], emptied["impacts"]) == ({}, [], "")
 
 
-def test_older_indices_need_no_new_build() -> None:
-    expected = resources.load_json_resource("mappings", "image")["mappings"]
-    before = {name: spec for name, spec in expected["properties"].items() if not name.startswith("policy")}
-    assert compare_mappings(expected, {"properties": before}) == []
-    own = {**before, "policy": {"type": "text"}}
-    assert compare_mappings(expected, {"properties": own}) == ["policy is text instead of keyword"]
-
-
 @pytest.mark.parametrize("name", [*sorted(RESERVED_FIELDS), "tokens.dog", "_id", "_mine", "", ".", "a..b", "a."])
 def test_invalid_column_names(name: str) -> None:
     with pytest.raises(UsageError) as caught:
