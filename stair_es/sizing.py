@@ -89,13 +89,11 @@ class SizingEstimate:
     hot_gb: float
     """Data that should stay in the page cache, for all copies."""
     heap_gb: float
-    """Heap of one node."""
     shard_ms: float
     """CPU time of one query in one shard, in ms of one core."""
     cores: float
     """Cores for all queries, at the utilization `CORE_SHARE`."""
     nodes_by_disk: int
-    """Number of nodes that have enough disk."""
     nodes_by_memory: int
     nodes_by_cores: int
     nodes: int
@@ -174,7 +172,6 @@ class SizingFigure:
     label: str
     value: float
     text: str
-    """The value for display, with its unit."""
     origin: str
 
 

@@ -13,7 +13,6 @@ from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.errors import AuthenticationFailed, ClusterError
 
 HEALTH_RIGHT, SETTINGS_RIGHT = "cluster:monitor/health", "cluster:monitor/state"
-"""Rights required for health and settings of a cluster."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,11 +42,9 @@ class DryRunReport:
     stale: int
     """Documents that `--resync` would remove; 0 without it. With ids by content only reading finds all, and moved images."""
     stale_uris: tuple[str, ...]
-    """The images of those documents."""
     index: str | None
     """The index to write into; None for a new one."""
     token_index: TokenIndexPlan | None = None
-    """Changes to the token index, if there are any."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON for `--json`."""

@@ -34,7 +34,6 @@ class IngestOptions:
     """Options of an ingest of images; see `TextIngestOptions` for texts."""
 
     noun: ClassVar[Literal["image", "text"]] = "image"
-    """What the run ingests, for messages."""
     alias: str
     model: ModelSpec
     document: DocumentSettings = field(default_factory=DocumentSettings)

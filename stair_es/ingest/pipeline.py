@@ -179,7 +179,6 @@ def _run_stages(
     accounting: RunAccounting,
     queue: PrefetchQueue[SourceItem | ListingFailure],
 ) -> Generator[Batch]:
-    """Schedule the stages of all listed images."""
     with opening as executor:
         deferred: HeldImages
         if config.is_text:

@@ -18,7 +18,6 @@ class SizedQueue(Generic[_T]):
         self._size_of, self._max_items, self._max_size = size_of, max_items, max_size
         self._items: deque[tuple[_T, int]] = deque()
         self.size = 0
-        """Total size of the items."""
 
     def __len__(self) -> int:
         return len(self._items)

@@ -73,7 +73,6 @@ class _WorkUnit:
     images: list[Pending]
     alone: bool = False
     size_bytes: int = field(init=False)
-    """Memory held for it."""
 
     def __post_init__(self) -> None:
         self.size_bytes = sum(map(estimate_pending_bytes, self.images))
@@ -86,7 +85,6 @@ class StageScheduler:
     executor: StageExecutor
     throttle: AdaptiveThrottle
     is_empty: bool
-    """Whether the sink is empty, so that there is nothing to check."""
     accept_listed: Callable[[SourceItem | ListingFailure], SourceItem | None]
     """Records each listed image; returns None for one that already has its outcome."""
     bulk_stats: BulkStats = field(default_factory=BulkStats)

@@ -55,7 +55,6 @@ class WorkerConfig:
 
     writer: SinkWriter
     is_empty: bool
-    """Whether the sink is empty: then no document can be up to date."""
     model: ModelSpec
     model_id: str
     image_spec: ImageSpec

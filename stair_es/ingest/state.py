@@ -67,7 +67,6 @@ class Fetched:
 
     item: SourceItem
     id: str
-    """`_id` of its document."""
     data: bytes
     """Empty after `enrich`."""
     size_bytes: int

@@ -27,7 +27,6 @@ MAX_DEPTH = 100
 _BYTES_PER_VALUE = 8
 """A file may have one value for so many bytes of its limit. A value can take 64 bytes of memory."""
 _MARKS = (",", ":", "[", "{")
-"""Characters of JSON that start or separate values."""
 _TOML_STRING_OR_COMMENT = re.compile(
     r'''"""(?:\\.|[^\\])*?(?:"""|\Z)|'{3}.*?(?:'{3}|\Z)|"(?:\\.|[^"\\\n])*"?|'[^'\n]*'?|#[^\n]*''', re.DOTALL
 )

@@ -47,9 +47,7 @@ class AdaptiveThrottle:
         self._policy = policy
         self._ceiling = policy.max_chunk_bytes
         self.chunk_bytes = self._clamp_bytes(_FIRST_BYTES)
-        """Target size of each request."""
         self.concurrency = min(_FIRST_CONCURRENCY, policy.max_concurrency)
-        """Maximum number of concurrent requests."""
         self._dimension: Literal["chunk", "concurrency"] = "chunk"
         self._baseline: tuple[ThrottleSetting, float] | None = None
         """The setting before the step under evaluation, and its throughput."""

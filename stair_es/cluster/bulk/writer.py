@@ -141,8 +141,6 @@ class BulkWriter:
 
 @dataclass
 class _BulkResponse:
-    """The response to one request."""
-
     results: Mapping[str, ItemResult] = field(default_factory=dict)
     failure: RequestFailure | None = None
     """Failure of the whole request; then there are no results."""
@@ -166,7 +164,6 @@ class _BulkCall:
         self._queue_actions(actions)
 
     def run(self) -> None:
-        """Send requests until every document has its outcome."""
         while self.pending:
             chunk = self.pending.popleft()
             start_s = self.writer.clock()
@@ -287,7 +284,6 @@ class _BulkCall:
     # --- errors that stop a run ---
 
     def _build_request_error(self, response: _BulkResponse) -> ClusterError:
-        """Return the error for a failed request."""
         try:
             with translate_errors(self.writer.cluster.connection):
                 raise response.error or exceptions.SerializationError("no response")

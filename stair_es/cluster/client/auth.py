@@ -267,7 +267,6 @@ def normalize_fingerprint(text: str, option: str) -> str:
 
 
 def _extract_key(encoded: str) -> str:
-    """Extract the key from an encoded `id:key`."""
     try:
         return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
     except ValueError:

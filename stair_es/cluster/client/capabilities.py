@@ -22,7 +22,6 @@ _COMPATIBILITY_VERSION = (7, 10, 2)
 _HINT = "Check --url / STAIR_ES_URL: it must be the HTTP port of OpenSearch or Elasticsearch."
 _HIDDEN_STATUSES = (403, 404, 405)
 NEURAL_SEARCH = "opensearch-neural-search"
-"""Name of the plugin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +100,6 @@ def list_cluster_plugins(cluster: Cluster) -> frozenset[str]:
 
 
 def _list_plugins_by_node(cluster: Cluster) -> list[tuple[str, frozenset[str]]]:
-    """Return name and plugins of each node."""
     params = {"filter_path": "nodes.*.name,nodes.*.plugins.name"}
     response = cluster.call(cluster.client.transport.perform_request, "GET", "/_nodes/plugins", params=params, retry=NO_RETRY)
     nodes = response.get("nodes", {}).values() if isinstance(response, dict) else ()

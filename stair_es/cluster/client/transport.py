@@ -20,13 +20,11 @@ class OutgoingRequest:
 
     method: str
     path: str
-    """Path without parameters."""
     node: str
     """Scheme, host and port, and the path prefix of the cluster's URL."""
     headers: dict[str, str] = field(default_factory=dict)
     """Additional headers to send: empty, until a hook adds some."""
     status: int | None = None
-    """HTTP status, after the response."""
     elasticsearch: bool = False
     """Whether the response identifies Elasticsearch, which versions before 7.14 don't do."""
 

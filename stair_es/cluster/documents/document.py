@@ -32,7 +32,6 @@ class DocumentSettings:
     """What a document contains in addition to the vector, and how it is indexed; part of its fingerprint."""
 
     top_token_count: int = 16
-    """Length of `top_tokens`."""
     thumbnail_px: int = THUMBNAIL_PX
     """Longer side of the thumbnail; 0 for none."""
     id: DocumentIdKind = "uri"

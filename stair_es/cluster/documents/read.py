@@ -88,7 +88,6 @@ def _send_mget(client: OpenSearch, index: str, ids: list[str], fields: Sequence[
 
 _STORED_FIELDS = ("uri", "sha256", "fingerprint", "version")
 _BATCH_SIZE = 1000
-"""Documents per request."""
 _PAGE_SIZE = 5000
 _HAS_URI: Mapping[str, Any] = {"exists": {"field": "uri"}}
 _SCANNED_PARTS: Mapping[str, Any] = {"_source": False, "docvalue_fields": ["uri", "source"], "seq_no_primary_term": True}

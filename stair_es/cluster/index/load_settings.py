@@ -95,8 +95,6 @@ def parse_interval_s(interval: str | None) -> float:
 
 @dataclass(frozen=True)
 class _SettingsClient:
-    """Reads and writes the settings and `_meta` of an index."""
-
     cluster: Cluster
     name: str
 
@@ -109,14 +107,12 @@ class _SettingsClient:
         return _IndexState(settings, index["mappings"].get("_meta", {}))
 
     def relax_settings(self, originals: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
-        """Save the originals, and apply the changed settings."""
         self._save_originals(originals, None)
         self._put_settings(changed, None)
         if self.read_state().saved_settings is None:  # cleared by a run that has just ended
             self._save_originals(originals, None)
 
     def restore_settings(self, originals: Mapping[str, Any], policy: RetryPolicy) -> None:
-        """Restore the settings, and remove the saved originals."""
         self._put_settings(originals, policy)
         self._save_originals(None, policy)
         after = self.read_state(policy)

@@ -21,7 +21,6 @@ _PRUNE_VERSIONS = (((8, 19), (9,)), ((9, 1), (10_000,)))
 _EXCLUDES_VECTORS = (9, 2)
 """From this version on Elasticsearch leaves vectors out of `_source` by default; `explain` needs them there."""
 _INGEST_FIELDS = {"uri": "keyword", "source": "keyword", "sha256": "keyword"}
-"""Fields that ingest searches and sorts by."""
 
 
 def get_mappings_by_index(cluster: Cluster, name: str) -> dict[str, Any]:

@@ -53,7 +53,6 @@ class PolicyRunResult:
     failed: Mapping[str, str] = field(default_factory=dict)
     """Id and reason."""
     token_index: TokenIndexReport | None = None
-    """The update of the token index, if there is one."""
 
     @property
     def examined(self) -> int:

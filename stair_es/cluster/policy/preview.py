@@ -33,7 +33,6 @@ class DocumentChange:
     id: str
     uri: str
     before: SparseVector
-    """The vector in the index."""
     after: SparseVector
     rules: tuple[str, ...]
     """Rules that would apply; none for a document that would only lose another policy."""

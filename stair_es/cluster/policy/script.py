@@ -21,11 +21,8 @@ class TokenFieldLayout:
     """Layout of the token fields of an index."""
 
     vector: str
-    """Field type of `tokens`."""
     top_token_count: int
-    """Length of `top_tokens`."""
     max_clauses: int
-    """Maximum number of clauses per query."""
 
     @classmethod
     def from_index(cls, index: Mapping[str, Any], max_clauses: int) -> TokenFieldLayout:

@@ -45,11 +45,9 @@ class UpdateProgress:
     """Result of one task, or its progress so far."""
 
     total: int = 0
-    """Documents that match its query."""
     changed: int = 0
     unchanged: int = 0
     conflicts: int = 0
-    """Documents that were written concurrently."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Id and reason of documents that the cluster rejected; the task ended there."""
     complete: bool = False

@@ -26,7 +26,6 @@ TOKEN_INDEX_VERSION = 3
 VERSIONED_FIELDS = ("fingerprint", "policy")
 """Fields of an image's document that are part of its source version, in addition to the version of the write."""
 COPIED_FIELDS = ("uri", "name", "source", "caption", "colors", "model", "taken_at", "ingested_at")
-"""Fields that are copied from the image's document."""
 
 TokenDocuments: TypeAlias = dict[str, dict[str, Any]]
 """`_id` -> `_source`."""
@@ -115,7 +114,6 @@ class ImageIndexReader:
     cluster: Cluster
     index: str
     properties: Mapping[str, Any]
-    """Properties of its mapping."""
 
     @property
     def token_query(self) -> dict[str, Any]:

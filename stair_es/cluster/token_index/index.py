@@ -43,7 +43,6 @@ class TokenIndexState:
     identities: Mapping[str, str]
     """Our token indices -> their identities; see `get_index_identity`."""
     alias_targets: frozenset[str]
-    """Targets of the alias of the token index."""
 
     @property
     def is_enabled(self) -> bool:

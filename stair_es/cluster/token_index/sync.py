@@ -53,7 +53,6 @@ class TokenIndexReport:
     identity: str
     """Identity of the index when it was opened; see `get_index_identity`."""
     written: int
-    """Documents, one per token."""
     deleted: int
     failed: int
     """Documents that the cluster rejected permanently, and images whose tokens can't be read."""
@@ -154,7 +153,6 @@ class _TokenIndexSync:
         self.tokens.cluster.refresh(self.tokens.index)
 
     def _add_missing(self) -> None:
-        """Write the token documents that are missing or stale."""
         total, done = count_matches(self.images.cluster, self.images.index, self.images.token_query), 0
         for expected in self.images.iterate_source_versions():
             found = self.tokens.summarize_images(list(expected))
@@ -167,7 +165,6 @@ class _TokenIndexSync:
             self._report_progress(0, total, done)
 
     def _remove_orphans(self) -> None:
-        """Delete the token documents of images that are gone."""
         for found in self.tokens.iterate_image_ids():
             self.writer.update_images(find_orphan_images(found, self.images.filter_with_tokens(found)))
 
@@ -223,7 +220,6 @@ class TokenIndexWriter:
     failed: int = 0
     """Documents that the cluster rejected permanently, and images whose tokens can't be read."""
     reasons: dict[str, str] = field(default_factory=dict)
-    """Reasons of some failures."""
 
     def update_images(self, ids: Sequence[str], progress: Callable[[int], None] = lambda _: None) -> None:
         """Update the token documents of these images to their current documents; those of deleted images are deleted.

@@ -42,7 +42,6 @@ class CountedImages:
     stage: IngestStage
     reason: str
     first: str
-    """URI of the first one."""
     last: str
     images: int = 0
 

@@ -54,7 +54,6 @@ class DeadLetters:
         self.alias = alias
         self._private_folder = (home or DataDir.from_env()).path / _FOLDER
         self.count = 0
-        """Number of failed images."""
         self._letters: dict[str, SourceLetters] = {}
         self._rereads: dict[str, dict[str, Json]] = {}
         """URI of a source -> the locator with which a retry reads it again."""

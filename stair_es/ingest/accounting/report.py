@@ -39,7 +39,6 @@ class RunTotals:
     """Share of time in which the encoders were idle, 0..1, from their first batch to their last."""
     bulk_requests: int
     bulk_retries: int
-    """Number of bulk requests that were retried because the cluster was busy or unreachable."""
     dead_letters: str | None
     """Path of the dead-letter file, if images failed."""
     failure_reasons: tuple[FailureReason, ...] = ()
@@ -53,7 +52,6 @@ class IngestReport(RunTotals, SinkResult):
     seconds: float
     """Duration from the first image to the last refresh."""
     index: str
-    """The concrete index that was written."""
     alias: str
     model: str
     runner: str

@@ -53,12 +53,9 @@ class RunAccounting:
     encoder_idle: float | None = None
     """Share of idle time of the encoders so far; see `IngestReport`."""
     removed: int = 0
-    """Documents removed because their image is gone."""
     listed: int = 0
-    """Number of images listed so far."""
     listing_done: bool = False
     waiting_message: str = ""
-    """Message about the hosts that are waited for."""
     _reasons: dict[tuple[IngestStage, str], FailureReason] = field(default_factory=dict)
     _reason_images: Counter[tuple[IngestStage, str]] = field(default_factory=Counter)
 

@@ -26,7 +26,6 @@ class StageExecutor(Protocol):
     workers: int
     """Number of prepare tasks that can run in parallel."""
     batch_images: int
-    """Number of images per encoder batch."""
 
     def submit(self, stage: Stage, *inputs: object, encoder: int = 0) -> StageTask:
         """Submit a stage as a task.

@@ -78,7 +78,6 @@ class ClusterSinkSession(SinkSession):
     policy: TokenPolicy | None
     """Token policy of the index at the start of the run."""
     has_token_index: bool
-    """Whether the index has a token index."""
 
     @property
     def _cluster(self) -> Cluster:
@@ -262,8 +261,6 @@ class ClusterSinkKind(SinkKind):
 
 @dataclass(frozen=True, kw_only=True)
 class _ResolvedPlan:
-    """A plan resolved against the cluster."""
-
     plan: ClusterPlan
     cluster: Cluster
     cluster_info: ClusterInfo
@@ -271,11 +268,9 @@ class _ResolvedPlan:
     token_index: TokenIndexRequest
 
     def find_index(self) -> WriteTarget | None:
-        """Find the index that the plan would write into."""
         return find_index(self.cluster, self.plan.alias, self.body, self.plan.index_spec, self.plan.policy)
 
     def build_session(self, write_target: WriteTarget, last_writes: Sequence[WriteVersion | None] = ()) -> ClusterSinkSession:
-        """Build the session of a run into an index."""
         return ClusterSinkSession(
             writer=ClusterSinkWriter(cluster=self.cluster, index=write_target.name, policy=self.plan.bulk),
             index=write_target.name,

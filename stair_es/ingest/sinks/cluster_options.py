@@ -83,7 +83,6 @@ class TokenIndexRequest:
     """The requested and the present state of the token index."""
 
     requested: bool | None
-    """None to keep what the index has."""
     state: TokenIndexState
 
     @property

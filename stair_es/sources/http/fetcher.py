@@ -38,7 +38,6 @@ class RetryableError(Exception):
         self.wait_s = wait_s
         """Seconds to wait, as requested by the server."""
         self.host = host
-        """The server."""
 
 
 @contextmanager

@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     Numbers: TypeAlias = NDArray[np.float32]
 
 COLOR_NAMES = ("black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "beige")
-"""All names."""
 
 MIN_SHARE = 0.1
 """Minimum share of the weight for a color to be included."""
 MAX_COLORS = 4
 
 _SIDE_PX = 32
-"""Side of the square copy that is analyzed."""
 _SAMPLED_PX = 256
 """A picture with more than twice the pixels of a square of this side is subsampled to it first, which is cheap."""
 _RIM_PX = 2

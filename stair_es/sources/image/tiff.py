@@ -14,7 +14,6 @@ _BYTE_TYPES = (1, 2, 6, 7)
 """Types of bytes, which readers keep as bytes; each value of another type becomes a number."""
 _NUMBERS = {3: "H", 4: "L", 8: "h", 9: "l", 13: "L", 16: "Q", 17: "q", 18: "Q"}
 _MAX_TEXT_CHARS = 64
-"""Maximum characters read of a text."""
 
 
 class TiffEntry(NamedTuple):
@@ -25,7 +24,6 @@ class TiffEntry(NamedTuple):
     value_count: int
     """Declared number of values."""
     offset: int
-    """Offset of the values."""
     available_bytes: int
     """Bytes of the values that are in the file."""
 

@@ -30,7 +30,6 @@ class ObjectLocator:
     secret_url: str | None = field(default=None, repr=False)
     """The URL with credentials, if it has any: for workers, never written to a file."""
     modified_at: str | None = None
-    """Time of modification from the listing."""
 
     @classmethod
     def from_url(cls, url: str, size: int | None = None, modified_at: str | None = None) -> ObjectLocator:
@@ -71,7 +70,6 @@ class TarMemberLocator:
     """Version of the tar when it was listed: with another version the range would be a different image."""
     secret_url: str | None = field(default=None, repr=False)
     modified_at: str | None = None
-    """Time of modification in the tar."""
 
     def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         """Return the member's bytes."""

@@ -33,7 +33,6 @@ class ParquetCellLocator:
     """A cell with bytes, or with the struct `{"bytes", "path"}` of Hugging Face datasets."""
 
     uri: str
-    """URI of the table."""
     group: int
     row: int
     """Index within the row group."""
@@ -120,7 +119,6 @@ class _ColumnCursor:
         return iter(parquet_file.iter_batches(batch_size=1, row_groups=[cell.group], columns=[cell.column], use_threads=False))
 
     def close(self) -> None:
-        """Close the file and drop the cached values."""
         self._close_file()
         self._values.clear()
         self._next = self._bytes = 0

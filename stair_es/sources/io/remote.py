@@ -98,7 +98,6 @@ def get_modification_time(info: Mapping[str, Any]) -> str | None:
 
 
 RERUN_REMEDY = "Run again once it can be read: images already ingested are not read again."
-"""Remedy for a source that fails while it is listed."""
 
 
 def describe_store_error(error: BaseException) -> str:

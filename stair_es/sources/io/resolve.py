@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stair_es.sources.base import Locator
+from stair_es.sources.base import Locator, SourceItem
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.http.urls import find_credentials_error
 from stair_es.sources.io.local_file import FileLocator, InlineBytes
@@ -18,6 +18,7 @@ from stair_es.sources.io.object_store import ObjectLocator
 from stair_es.sources.io.remote import strip_credentials
 from stair_es.sources.io.uris import from_file_uri, get_file_version, get_scheme, to_file_uri
 from stair_es.sources.limits import MAX_REFERENCE_CHARS
+from stair_es.types import Json
 
 TABLE_SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory"})
 """Schemes allowed in tables. Not all that fsspec supports: an untrusted table must not make us log in to servers."""
@@ -31,6 +32,12 @@ class ResolvedImage:
     uri: str | None
     locator: Locator
     version: str | None = None
+
+    def to_item(self, where: str, source: str, version: str | None, fields: Mapping[str, Json]) -> SourceItem:
+        """Return the item of the row `where`, whose version is that of bytes in it."""
+        if self.uri is None:
+            return SourceItem(where, source, self.locator, version, fields)
+        return SourceItem(self.uri, source, self.locator, self.version, fields)
 
 
 def resolve_image_reference(value: Any, base: str) -> ResolvedImage | str:  # noqa: ANN401  a value of any table

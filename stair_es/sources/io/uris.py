@@ -25,7 +25,6 @@ TAR_SUFFIXES = frozenset({".tar", ".tar.gz", ".tgz"})
 LIST_SUFFIXES = frozenset({".txt", ".txt.gz"})
 CONTAINER_SUFFIXES = PARQUET_SUFFIXES | CSV_SUFFIXES | JSONL_SUFFIXES | TAR_SUFFIXES | LIST_SUFFIXES
 STDIN_URI = "stdin:"
-"""URI of standard input."""
 _HIDDEN = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN"})
 """Folders of macOS, Synology and Windows for thumbnails, attributes and deleted files."""
 SETTLED_NS = 2_000_000_000

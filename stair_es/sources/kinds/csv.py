@@ -74,7 +74,6 @@ class _CsvLines:
         self._first = ""
         self._chars = 0
         self.number = 1
-        """Number of the line that was read last."""
 
     def begin_row(self) -> bool:
         """Go to the next non-empty line and return whether there is one."""

@@ -106,10 +106,7 @@ class HfDatasetSource:
         )
         if isinstance(resolved, str):
             return ListingFailure(uri, self.uri, resolved)
-        fields = select_fields(row, self.options.columns, column)
-        if resolved.uri is None:
-            return SourceItem(uri, self.uri, resolved.locator, version, fields)
-        return SourceItem(resolved.uri, self.uri, resolved.locator, resolved.version, fields)
+        return resolved.to_item(uri, self.uri, version, select_fields(row, self.options.columns, column))
 
     def _iterate_rows(self, rows: Any) -> Iterator[tuple[int, dict[str, Any]]]:  # noqa: ANN401
         try:

@@ -79,7 +79,6 @@ class ParquetSource(TableSource):
             first_row += max(rows, 0)
 
     def _select_columns(self, names: list[str]) -> list[str]:
-        """Select the columns to read, except that of the image."""
         selected = set(self._options.columns.values() or ("caption", "text", "txt"))
         return [name for name in names if name in selected or "*" in selected]
 
@@ -119,7 +118,6 @@ def _has_bytes(kind: Any) -> bool:  # noqa: ANN401
 @dataclass(frozen=True)
 class _ParquetKind(TableKind):
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """Return the source, without reading from it."""
         check_not_stdin(argument, "Parquet")
         import_optional("pyarrow", "tables")
         return super().open(argument, options)

@@ -84,7 +84,6 @@ class TableSource(FileSource, ABC):
 
     @property
     def _named_columns(self) -> list[str]:
-        """Return the columns that the user named."""
         return [*self._options.columns.values(), *([self._options.image_column] if self._options.image_column else [])]
 
     @abstractmethod
@@ -118,10 +117,8 @@ class TableSource(FileSource, ABC):
     def _build_resolved_item(
         self, resolved: ResolvedImage, fields: Mapping[str, Any], where: str, table: ListedFile
     ) -> SourceItem:
-        if resolved.uri is None:
-            version = f"{table.version}#{where.rpartition('#')[2]}" if table.version else None
-            return SourceItem(where, self.uri, resolved.locator, version, fields)
-        return SourceItem(resolved.uri, self.uri, resolved.locator, resolved.version, fields)
+        version = f"{table.version}#{where.rpartition('#')[2]}" if table.version else None
+        return resolved.to_item(where, self.uri, version, fields)
 
     def _check_columns(self, names: Sequence[str], table: ListedFile) -> None:
         """Raise UsageError if a column that the user named does not exist."""

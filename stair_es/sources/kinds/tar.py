@@ -40,7 +40,6 @@ class TarMember:
     name: str
     locator: Locator
     data: bytes | None
-    """Bytes of a text member."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,6 @@ class _HeaderLimitedFile:
         self.seek, self.tell = file.seek, file.tell
 
     def begin_header(self) -> None:
-        """Expect headers."""
         self._remaining = MAX_TAR_HEADER_BYTES
 
     def begin_member(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:

@@ -42,7 +42,6 @@ class _Sample:
     images: dict[str, TarMember] = field(default_factory=dict)
     columns: dict[str, Any] = field(default_factory=dict)
     image_bytes: int = 0
-    """Bytes of the image in memory."""
     text_bytes: int = 0
 
     @property
