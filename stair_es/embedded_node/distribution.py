@@ -99,9 +99,6 @@ def find_corruption(lock: NodeLock, home: Path) -> str | None:
         defect = find_jar_defect(home / jar.path, jar)
         return defect and f"{jar.path}: {defect}"
 
-    wrong_size = next((jar for jar in lock.jars if find_size_defect(home / jar.path, jar)), None)
-    if wrong_size:
-        return find_defect(wrong_size)
     for module in lock.modules:
         path = home / "modules" / module.name / "plugin-descriptor.properties"
         if not path.is_file() or path.read_text(encoding="utf-8") != module.build_descriptor(lock.opensearch):
@@ -166,24 +163,18 @@ def fetch_jars(lock: NodeLock, source: JarSource, advance: BytesCallback) -> dic
 
 def find_jar_defect(path: Path, jar: Jar) -> str | None:
     """Return how the file differs from the locked jar, or None."""
-    wrong_size = find_size_defect(path, jar)
-    if wrong_size:
-        return wrong_size
+    try:
+        size_bytes = path.stat().st_size
+    except FileNotFoundError:
+        return "missing"
+    if size_bytes != jar.size_bytes:
+        return f"{size_bytes} bytes instead of {jar.size_bytes}"
     with path.open("rb") as file:
         hashed = hashlib.sha256()
         while chunk := file.read(1 << 20):
             hashed.update(chunk)
     actual = hashed.hexdigest()
     return None if actual == jar.sha256 else f"SHA-256 {actual} instead of {jar.sha256}"
-
-
-def find_size_defect(path: Path, jar: Jar) -> str | None:
-    """Return how the file's size differs from the locked jar, or None, without reading it."""
-    try:
-        actual = path.stat().st_size
-    except FileNotFoundError:
-        return "missing"
-    return None if actual == jar.size_bytes else f"{actual} bytes instead of {jar.size_bytes}"
 
 
 def _fetch_verified(jar: Jar, source: JarSource, advance: BytesCallback) -> Path:

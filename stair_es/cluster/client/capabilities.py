@@ -89,21 +89,18 @@ def list_cluster_plugins(cluster: Cluster) -> frozenset[str]:
     Raises:
         QueryError: If the user lacks the permission.
     """
+    params = {"filter_path": "nodes.*.name,nodes.*.plugins.name"}  # the name keeps a node without plugins in the response
+    send = cluster.client.transport.perform_request
     try:
-        found = [names for _, names in _list_plugins_by_node(cluster)]
+        response = cluster.call(send, "GET", "/_nodes/plugins", params=params, retry=NO_RETRY)
     except AuthenticationFailed as error:
         raise QueryError(
             f"can't determine which plugins the cluster has: {error.message}",
             "Grant `cluster:monitor/nodes/info` to the user, or leave --query-type out.",
         ) from None
-    return frozenset.intersection(*found) if found else frozenset()
-
-
-def _list_plugins_by_node(cluster: Cluster) -> list[tuple[str, frozenset[str]]]:
-    params = {"filter_path": "nodes.*.name,nodes.*.plugins.name"}
-    response = cluster.call(cluster.client.transport.perform_request, "GET", "/_nodes/plugins", params=params, retry=NO_RETRY)
     nodes = response.get("nodes", {}).values() if isinstance(response, dict) else ()
-    return [(str(node.get("name")), frozenset(str(plugin.get("name")) for plugin in node.get("plugins", ()))) for node in nodes]
+    found = [frozenset(str(plugin.get("name")) for plugin in node.get("plugins", ())) for node in nodes]
+    return frozenset.intersection(*found) if found else frozenset()
 
 
 def _read_root(cluster: Cluster, retry_policy: RetryPolicy) -> tuple[Distribution, tuple[int, ...]] | None:

@@ -34,6 +34,7 @@ from stair_es.cluster.policy.update_by_query import UpdateByQueryTask, UpdateLim
 from stair_es.cluster.token_index.index import get_token_index_state
 from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
 from stair_es.errors import ClusterError, IndexMismatch, UsageError
+from stair_es.retry import sleep_unless_cancelled
 from stair_es.token_policy import TokenPolicy
 
 logger = logging.getLogger(__name__)
@@ -205,7 +206,7 @@ class PolicyManager:
                     "Fix the cause, and run it again: it resumes from there.",
                 )
             if stalled:
-                task.sleep(0.1 * 2**stalled)
+                sleep_unless_cancelled(0.1 * 2**stalled)
 
     def _write_policy_state(self, target: PolicyTarget, state: PolicyState, fields: Mapping[str, Any]) -> None:
         """Write the state to `_meta`, and check it.

@@ -68,7 +68,6 @@ class UpdateByQueryTask:
     limits: UpdateLimits
     progress: Callable[[UpdateProgress], None]
     """Called with the progress of each pass."""
-    sleep: Callable[[float], None] = sleep_unless_cancelled
 
     def check_supported(self, script: Mapping[str, Any]) -> None:
         """Raise UnsupportedTarget if the cluster rejects such an update, tried with one that matches no document."""
@@ -116,7 +115,7 @@ class UpdateByQueryTask:
                 return
             for id_ in [only_task] if only_task else running:
                 self.cluster.call(self.cluster.client.tasks.cancel, task_id=id_, ignore=[404], retry=policy)
-            self.sleep(wait_s)
+            sleep_unless_cancelled(wait_s)
             wait_s = min(_MAX_POLL_S, wait_s * 2)
 
     def _try_script(self, script: Mapping[str, Any]) -> exceptions.TransportError | None:
@@ -163,7 +162,7 @@ class UpdateByQueryTask:
                 return result
             progress = _parse_status(response.get("task", {}).get("status", {}))
             self.progress(progress)
-            self.sleep(wait_s)
+            sleep_unless_cancelled(wait_s)
             wait_s = min(_MAX_POLL_S, wait_s * 1.5)
 
     def _get_task(self, id_: str) -> dict[str, Any] | None:

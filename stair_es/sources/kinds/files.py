@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from stair_es.sources.base import ListingFailure, Source, SourceItem, SourceOptions
 from stair_es.sources.io.files import FileSource
@@ -21,12 +20,11 @@ class ImageFileSource(FileSource):
             yield file if isinstance(file, ListingFailure) else SourceItem(file.uri, self.uri, file.locator, file.version)
 
 
-@dataclass(frozen=True)
 class FolderKind:
     """Opens `folder` sources."""
 
-    name: str = "folder"
-    description: str = "files, folders and globs on this machine, file:// URIs"
+    name = "folder"
+    description = "files, folders and globs on this machine, file:// URIs"
 
     def can_open(self, argument: str) -> bool:
         """Return whether the argument is a local path that does not look like a table, a tar or a list."""
@@ -45,12 +43,11 @@ FOLDER_KIND = FolderKind()
 NON_STORE_SCHEMES = ("", "file", "http", "https", "hf-dataset")
 
 
-@dataclass(frozen=True)
 class ObjectsKind:
     """Opens `objects` sources."""
 
-    name: str = "objects"
-    description: str = "objects, folders and globs of s3://, gs://, az://, hf:// and other fsspec URLs"
+    name = "objects"
+    description = "objects, folders and globs of s3://, gs://, az://, hf:// and other fsspec URLs"
 
     def can_open(self, argument: str) -> bool:
         """Return whether the argument is a URL of a store and does not look like a table, a tar or a list."""

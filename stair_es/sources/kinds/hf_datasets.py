@@ -145,12 +145,11 @@ class HfDatasetSource:
         return rows, version
 
 
-@dataclass(frozen=True)
 class HuggingFaceKind:
     """Opens `huggingface` sources."""
 
-    name: str = "huggingface"
-    description: str = "hf-dataset://NAME[/CONFIG]?split=train&revision=..., hf-dataset:///FOLDER for a local dataset"
+    name = "huggingface"
+    description = "hf-dataset://NAME[/CONFIG]?split=train&revision=..., hf-dataset:///FOLDER for a local dataset"
 
     def can_open(self, argument: str) -> bool:
         """Return whether the argument has the scheme `hf-dataset`."""

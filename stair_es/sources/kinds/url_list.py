@@ -59,12 +59,11 @@ class SingleUrlSource:
         yield SourceItem(self.uri, self.uri, UrlLocator(self.url))
 
 
-@dataclass(frozen=True)
 class UrlsKind:
     """Opens `urls` sources."""
 
-    name: str = "urls"
-    description: str = "lists of URLs and paths (.txt, one per line), and single http(s):// images"
+    name = "urls"
+    description = "lists of URLs and paths (.txt, one per line), and single http(s):// images"
 
     def can_open(self, argument: str) -> bool:
         """Return whether the argument is a `.txt`, or a web URL that does not look like a table or a tar."""
@@ -84,12 +83,11 @@ class UrlsKind:
 URLS_KIND = UrlsKind()
 
 
-@dataclass(frozen=True)
 class StdinKind:
     """Opens `-`."""
 
-    name: str = "stdin"
-    description: str = "- : URLs and paths on standard input, one per line (or --format jsonl, csv)"
+    name = "stdin"
+    description = "- : URLs and paths on standard input, one per line (or --format jsonl, csv)"
 
     def can_open(self, argument: str) -> bool:
         """Return whether the argument is `-`."""

@@ -204,12 +204,11 @@ def split_sample_key(name: str) -> tuple[str, str]:
     return folder + slash + stem, suffix.lower()
 
 
-@dataclass(frozen=True)
 class WebdatasetKind:
     """Opens `webdataset` sources."""
 
-    name: str = "webdataset"
-    description: str = "webdataset tars (.tar, .tar.gz), {0000..0127} for many; local or remote, globs"
+    name = "webdataset"
+    description = "webdataset tars (.tar, .tar.gz), {0000..0127} for many; local or remote, globs"
 
     def can_open(self, argument: str) -> bool:
         """Return whether the argument has a tar suffix."""
