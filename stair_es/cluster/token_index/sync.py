@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from stair_es._itertools import batched
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.read import count_matches
@@ -114,21 +115,17 @@ def _sync_indices(cluster: Cluster, index: str, identity: str, policy: BulkPolic
     name = make_token_index_name(index)
     images = ImageIndexReader(cluster=cluster, index=index, properties=described["mappings"].get("properties", {}))
     tokens = TokenIndexReader(cluster=cluster, index=name)
-    writer = TokenIndexWriter(
-        images=images,
-        tokens=tokens,
-        writer=BulkWriter(cluster=cluster, index=name, policy=replace(policy, max_chunk_docs=_MAX_CHUNK_DOCS)),
-        top_token_count=get_top_token_count(described),
-    )
-    _TokenIndexSync(images, tokens, writer).run()
+    writer = BulkWriter(cluster=cluster, index=name, policy=replace(policy, max_chunk_docs=_MAX_CHUNK_DOCS))
+    sync = _TokenIndexSync(images, tokens, writer, get_top_token_count(described))
+    sync.run()
     return TokenIndexReport(
         index=name,
         identity=identity,
-        written=writer.written,
-        deleted=writer.deleted,
-        failed=writer.failed,
+        written=sync.written,
+        deleted=sync.deleted,
+        failed=sync.failed,
         images=tokens.count_images(),
-        reasons=writer.reasons,
+        reasons=sync.reasons,
     )
 
 
@@ -136,7 +133,12 @@ def _sync_indices(cluster: Cluster, index: str, identity: str, policy: BulkPolic
 class _TokenIndexSync:
     images: ImageIndexReader
     tokens: TokenIndexReader
-    writer: TokenIndexWriter
+    writer: BulkWriter
+    top_token_count: int
+    written: int = 0
+    deleted: int = 0
+    failed: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)
     expected: int = 0
     """Expected number of token documents, if the images don't change concurrently."""
     logged_s: float = field(default_factory=time.monotonic)
@@ -156,80 +158,33 @@ class _TokenIndexSync:
         total, done = count_matches(self.images.cluster, self.images.index, self.images.token_query), 0
         for expected in self.images.iterate_source_versions():
             found = self.tokens.summarize_images(list(expected))
-            stale = find_stale_images(expected, found, self.writer.top_token_count)
+            stale = find_stale_images(expected, found, self.top_token_count)
             self.expected += sum(found[id_].documents for id_ in expected.keys() - set(stale))
-            before = self.writer.written
-            self.writer.update_images(stale, partial(self._report_progress, done, total))
-            self.expected += self.writer.written - before
+            before = self.written
+            self._update_images(stale, partial(self._report_progress, done, total))
+            self.expected += self.written - before
             done += len(expected)
             self._report_progress(0, total, done)
 
     def _remove_orphans(self) -> None:
         for found in self.tokens.iterate_image_ids():
-            self.writer.update_images(find_orphan_images(found, self.images.filter_with_tokens(found)))
+            self._update_images(find_orphan_images(found, self.images.filter_with_tokens(found)))
 
     def _report_progress(self, before: int, total: int, done: int) -> None:
         if time.monotonic() - self.logged_s >= _LOG_INTERVAL_S:
             self.logged_s = time.monotonic()
             done = min(before + done, total)
             logger.info(
-                "token index: %s of %s images compared, %s tokens written", f"{done:,}", f"{total:,}", f"{self.writer.written:,}"
+                "token index: %s of %s images compared, %s tokens written", f"{done:,}", f"{total:,}", f"{self.written:,}"
             )
 
-
-def find_stale_images(expected: Mapping[str, str], found: Mapping[str, TokenSummary], top_token_count: int) -> list[str]:
-    """Find the images whose token documents are missing, incomplete or stale."""
-    return [
-        id_
-        for id_, source_version in expected.items()
-        if id_ not in found or not found[id_].is_up_to_date(source_version, top_token_count)
-    ]
-
-
-def find_orphan_images(found: Iterable[str], expected: Iterable[str]) -> list[str]:
-    """Find the images with token documents that the image index doesn't have, or has without tokens."""
-    expected_ids = set(expected)
-    return [id_ for id_ in found if id_ not in expected_ids]
-
-
-def _report_result(report: TokenIndexReport) -> None:
-    logger.info(
-        "token index %s: %s tokens written, %s deleted; it now covers %s images",
-        report.index,
-        f"{report.written:,}",
-        f"{report.deleted:,}",
-        f"{report.images:,}",
-    )
-    if report.failed:
-        examples = "; ".join(f"{name}: {reason}" for name, reason in report.reasons.items())
-        logger.warning(
-            "token index %s: %s could not be written or deleted, including %s", report.index, f"{report.failed:,}", examples
-        )
-
-
-@dataclass(kw_only=True)
-class TokenIndexWriter:
-    """Writes and deletes token documents, and counts them."""
-
-    images: ImageIndexReader
-    tokens: TokenIndexReader
-    writer: BulkWriter
-    top_token_count: int
-    written: int = 0
-    deleted: int = 0
-    failed: int = 0
-    """Documents that the cluster rejected permanently, and images whose tokens can't be read."""
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    def update_images(self, ids: Sequence[str], progress: Callable[[int], None] = lambda _: None) -> None:
-        """Update the token documents of these images to their current documents; those of deleted images are deleted.
-
-        `progress` gets the number of images done.
-        """
-        size = max(1, _TOKENS_PER_BATCH // self.top_token_count)
-        for start in range(0, len(ids), size):
-            self._update_batch(list(ids[start : start + size]))
-            progress(min(len(ids), start + size))
+    def _update_images(self, ids: Sequence[str], progress: Callable[[int], None] = lambda _: None) -> None:
+        """Update the token documents of these images to their current documents; those of deleted images are deleted."""
+        done = 0
+        for batch in batched(ids, max(1, _TOKENS_PER_BATCH // self.top_token_count)):
+            self._update_batch(batch)
+            done += len(batch)
+            progress(done)
 
     def _update_batch(self, ids: list[str]) -> None:
         """Update one batch, and check the documents again afterwards: one may have changed while its tokens were written.
@@ -271,3 +226,33 @@ class TokenIndexWriter:
         self.failed += 1
         if len(self.reasons) < _MAX_REASONS:
             self.reasons[name] = reason
+
+
+def find_stale_images(expected: Mapping[str, str], found: Mapping[str, TokenSummary], top_token_count: int) -> list[str]:
+    """Find the images whose token documents are missing, incomplete or stale."""
+    return [
+        id_
+        for id_, source_version in expected.items()
+        if id_ not in found or not found[id_].is_up_to_date(source_version, top_token_count)
+    ]
+
+
+def find_orphan_images(found: Iterable[str], expected: Iterable[str]) -> list[str]:
+    """Find the images with token documents that the image index doesn't have, or has without tokens."""
+    expected_ids = set(expected)
+    return [id_ for id_ in found if id_ not in expected_ids]
+
+
+def _report_result(report: TokenIndexReport) -> None:
+    logger.info(
+        "token index %s: %s tokens written, %s deleted; it now covers %s images",
+        report.index,
+        f"{report.written:,}",
+        f"{report.deleted:,}",
+        f"{report.images:,}",
+    )
+    if report.failed:
+        examples = "; ".join(f"{name}: {reason}" for name, reason in report.reasons.items())
+        logger.warning(
+            "token index %s: %s could not be written or deleted, including %s", report.index, f"{report.failed:,}", examples
+        )
