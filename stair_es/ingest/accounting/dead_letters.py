@@ -77,8 +77,8 @@ class DeadLetters:
 
     def _check_path(self, *, remove: bool) -> None:
         try:
-            if self._is_device():
-                return
+            if self.path.exists() and not (self.path.is_file() or self.path.is_dir()):
+                return  # a device or a pipe: there is nothing to check or remove
             if self.path.is_file() and not _is_dead_letter_file(self.path):
                 raise IngestError(f"{self.path} contains something other than dead letters", "Use another --dead-letters FILE.")
             if self.path.parent == self._private_folder:
@@ -98,10 +98,6 @@ class DeadLetters:
                     self.path.unlink(missing_ok=True)
         except OSError as error:
             raise self._build_write_error(error) from error
-
-    def _is_device(self) -> bool:
-        """Return whether the path is a device or a pipe: then there is nothing to check or remove."""
-        return self.path.exists() and not self.path.is_file() and not self.path.is_dir()
 
     def add(self, outcome: Outcome) -> None:
         """Write one line and flush it, so that it survives a crash of this process."""

@@ -10,8 +10,7 @@ from itertools import islice
 
 from stair_es.config.defaults import MAX_PIXELS
 from stair_es.errors import DecodeError
-from stair_es.sources.image.exif import EXIF_HEADER, MAX_EXIF_HEADERS, skip_exif_headers
-from stair_es.sources.image.tiff import MAX_ENTRIES, TiffDirectories
+from stair_es.sources.image.exif import EXIF_HEADER, MAX_ENTRIES, MAX_EXIF_HEADERS, TiffDirectories, skip_exif_headers
 
 APP1, APP2 = 0xE1, 0xE2
 """Markers of the segments with EXIF and with the index of further images (MPF)."""

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 from support.corpora.hostile_images import build_shared_exif
 
-from stair_es.sources.image.exif import find_exif_block, read_exif, read_xmp_orientation
-from stair_es.sources.image.tiff import MAX_ENTRIES, TiffDirectories
+from stair_es.sources.image.exif import MAX_ENTRIES, TiffDirectories, find_exif_block, read_exif, read_xmp_orientation
 
 PHOTOS = Path(__file__).parents[4] / "examples" / "photos"
 
