@@ -38,9 +38,9 @@ class LocalFileLister:
         self.ignored = NameCounter()
         text = str(from_file_uri(argument)) if argument.startswith("file://") else os.path.expanduser(argument)  # noqa: PTH111
         self._path = os.path.abspath(text)  # noqa: PTH100  resolves `..` without following links
-        named = bool(argument) and (os.path.lexists(self._path) or not GLOB_MAGIC.search(text))
-        self._folder, parts = (self._path, []) if named else split_glob(self._path)
-        self._pattern = None if named else GlobPattern(parts, hidden=self._walk.hidden)
+        self._is_glob = not argument or (not os.path.lexists(self._path) and GLOB_MAGIC.search(text) is not None)
+        self._folder, parts = split_glob(self._path) if self._is_glob else (self._path, [])
+        self._pattern = GlobPattern(parts, hidden=self._walk.hidden)
         self._real = os.path.realpath(self._folder)
         self.uri = Path(self._folder).as_uri() + "".join("/" + quote(part, safe="*?[]!") for part in parts)
 
@@ -52,19 +52,14 @@ class LocalFileLister:
     def list_files(self) -> Iterator[ListedFile | ListingFailure]:
         """Yield the files, and the folders that cannot be listed."""
         self.check_exists()
-        if self._pattern is None:
-            if not os.path.isdir(self._path):  # noqa: PTH112  Path.is_dir raises for what may not be looked at
-                yield replace(_build_listed_file(Path(self._path).as_uri(), self._path), is_named=True)
-                return
-            yield from self._walk_folders(None)
+        if not self._is_glob and not os.path.isdir(self._path):  # noqa: PTH112  Path.is_dir raises for what may not be looked at
+            yield replace(_build_listed_file(Path(self._path).as_uri(), self._path), is_named=True)
             return
-        empty = True
-        for listed in self._walk_folders(
-            None if self._pattern.is_complete(self._pattern.start_states) else self._pattern.start_states
-        ):
+        empty, start = True, self._pattern.start_states
+        for listed in self._walk_folders(None if self._pattern.is_complete(start) else start):
             empty = False
             yield listed
-        if empty and not self.ignored and not self.left_out:
+        if self._is_glob and empty and not self.ignored and not self.left_out:
             raise UsageError(f"nothing matches {self._argument!r}", "Quote the pattern, and use ** to match subfolders.")
 
     def _walk_folders(self, states: GlobStates | None) -> Iterator[ListedFile | ListingFailure]:
@@ -102,10 +97,10 @@ class LocalFileLister:
         with os.scandir(path) as entries:
             while batch := list(islice(entries, SORT_BATCH)):
                 for entry in sorted(batch, key=lambda entry: entry.name):
-                    after = self._match_name(states, entry.name)
+                    after = None if states is None else self._pattern.match_name(states, entry.name)
                     if after is not None and not after:
                         continue
-                    whole = after is None or (self._pattern is not None and self._pattern.is_complete(after))
+                    whole = after is None or self._pattern.is_complete(after)
                     is_folder = _is_folder(entry)
                     if not is_folder and not whole:
                         continue
@@ -125,9 +120,6 @@ class LocalFileLister:
         if self._walk.follow_links or not entry.is_symlink() or not os.path.exists(entry.path):  # noqa: PTH110  as is_dir above
             return None  # a broken link: reading it reports the reason
         return None if Path(os.path.realpath(entry.path)).is_relative_to(self._real) else "links"
-
-    def _match_name(self, states: GlobStates | None, name: str) -> GlobStates | None:
-        return None if states is None or self._pattern is None else self._pattern.match_name(states, name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
