@@ -26,8 +26,7 @@ from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.training.callbacks import NO_CALLBACKS
 from stair_es.training.data.feature_cache import CachedTextFeatures
 from stair_es.training.data_module import build_training_sets
-from stair_es.training.factory import build_model
-from stair_es.training.train import train_model
+from stair_es.training.train import build_model, train_model
 
 WORDS: dict[str, Any] = {"model.vocabulary": "words.json"}
 LEARNS: dict[str, Any] = {"recipe.steps": 120, "validation.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
