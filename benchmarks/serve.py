@@ -53,7 +53,7 @@ from stair_es.types import SparseVector
 from stair_es.web.search.facet_scales import build_profile_request, parse_profiles
 from stair_es.web.search.facets import Facet, build_facets_request, list_facet_fields, list_facets
 from stair_es.web.search.params import DEFAULT_K
-from stair_es.web.search.query import HIT_FIELDS
+from stair_es.web.search.service import HIT_FIELDS
 
 LOADS = 3
 INDEX = "serve-bench"

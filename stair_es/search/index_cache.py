@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from stair_es.cluster.client.capabilities import get_cluster_info
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.client.capabilities import ClusterInfo
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.model.base import Encoder
+    from stair_es.types import QueryType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,15 @@ class SearchTarget:
     cluster_info: ClusterInfo
     info: IndexInfo
 
-    @cached_property
-    def plan(self) -> QueryPlan:
-        """The default query type, and the limits."""
+    def plan_query(self, requested: QueryType | None = None, list_plugins: Callable[[], frozenset[str]] = frozenset) -> QueryPlan:
+        """Choose the query type, `requested` if it is possible, and tell the limits.
+
+        Raises:
+            QueryError: If the index can't be searched, or not by `requested`.
+            IndexMismatch: If the indices need different queries.
+        """
         return QueryPlan(
-            query_type=select_query_type(self.cluster_info, self.info.common_fields, frozenset),
+            query_type=select_query_type(self.cluster_info, self.info.common_fields, list_plugins, requested),
             max_clauses=self.cluster_info.max_clauses,
             sortable=self.info.sortable,
         )
@@ -80,7 +84,7 @@ def create_state_cache(cluster: Cluster, index: str, load_encoder: Callable[[Ind
         except QueryError as error:
             raise IndexMismatch(error.message, error.remedy) from None
         state = IndexState(cluster_info=target.cluster_info, info=target.info, encoder=encoder)
-        _ = state.plan  # an index that can't be searched isn't a state
+        state.plan_query()  # an index that can't be searched isn't a state
         return state
 
     return IndexCache(fetch_state, STATE_MAX_AGE_S)

@@ -7,15 +7,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.client.capabilities import ClusterInfo, list_cluster_plugins
+from stair_es.cluster.client.capabilities import list_cluster_plugins
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import is_clause_limit_error
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.config.defaults import MAX_HITS
-from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
+from stair_es.errors import ClusterError, QueryError
 from stair_es.search.dsl.pagination import Cursor
-from stair_es.search.dsl.select import select_query_type
 from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_target
 from stair_es.search.options import SearchOptions, prune_vector
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, explain_no_hits
@@ -83,14 +82,14 @@ class QueryRunner:
         info = target.info
         info.check_caption_field(query)
         info.check_filter_fields(query.filters)
-        query_type = select_query_type(target.cluster_info, info.common_fields, self._list_plugins, options.query_type)
+        plan = target.plan_query(options.query_type, self._list_plugins)
         request = build_search_request(
             info.apply_policy(query),
-            query_type,
-            max_clauses=target.cluster_info.max_clauses,
+            plan.query_type,
+            max_clauses=plan.max_clauses,
             k=k,
             after=after,
-            ordered=info.sortable and not options.search_pipeline,  # it may rescore, which excludes sorting
+            ordered=plan.sortable and not options.search_pipeline,  # it may rescore, which excludes sorting
             build_clause=options.build_clause,
         )
         if self._source_fields is not None:
@@ -182,7 +181,7 @@ class Searcher:
             check_fusion(search_query, after)
 
         def search_target(target: SearchTarget) -> tuple[SearchResult, AbstractSet[str]]:
-            with _describe_errors(target.cluster_info):
+            with _translate_rejections():
                 result = self._runner.search(target, search_query, k, after, options)
             return result, {hit.index for hit in result.hits}
 
@@ -197,7 +196,7 @@ class Searcher:
         """Count all documents that match the tokens that are sent."""
 
         def count_target(target: SearchTarget) -> tuple[int, None]:
-            with _describe_errors(target.cluster_info):
+            with _translate_rejections():
                 return self._runner.count(target, query, options or SearchOptions()), None
 
         return self._targets.search_with_refresh(count_target)
@@ -237,22 +236,27 @@ class Searcher:
 
 
 @contextmanager
-def _describe_errors(cluster_info: ClusterInfo) -> Iterator[None]:
-    """Describe the errors of a query that its caption or its filters cause."""
+def _translate_rejections() -> Iterator[None]:
+    """Translate errors that the caption or a filter of the query causes."""
     try:
         yield
-    except ClusterUnreachable:
-        raise
     except ClusterError as error:
-        if is_clause_limit_error(error):
-            raise QueryError(
-                f"the caption and the filters need more clauses than the cluster allows ({cluster_info.max_clauses:,})",
-                "Shorten them, or send fewer tokens (--weight-mass).",
-            ) from None
-        _, marker, reason = error.message.partition("Failed to parse query")
-        if marker:
-            raise QueryError(
-                f"the cluster can't parse the filter: {marker}{reason}".splitlines()[0],
-                'In a query string, quote values with : / or other operators (uri:"file:///a.jpg"), or write the clause as JSON.',
-            ) from None
+        if is_clause_limit_error(error) or "Failed to parse query" in error.message:
+            raise QueryError(*describe_rejection(error)) from None
         raise
+
+
+def describe_rejection(error: ClusterError) -> tuple[str, str]:
+    """Describe why an engine rejects a query: message and remedy."""
+    if is_clause_limit_error(error):
+        return "the query exceeds the clause limit of the cluster", "Use fewer words, or a shorter filter."
+    reason = get_rejection_reason(error) or "no reason given"
+    return (
+        f"the search cluster can't parse the query: {reason}",
+        'In the filter, quote values with : / or other operators (uri:"file:///a.jpg").',
+    )
+
+
+def get_rejection_reason(error: ClusterError) -> str:
+    """Return the first line of the reason that the engine gives, since a parser lists what it expected below; "" for none."""
+    return error.message.partition(" answered 400: ")[2].partition("\n")[0]

@@ -22,6 +22,7 @@ from stair_es.errors import (
     QueryError,
     StairError,
 )
+from stair_es.search.searcher import describe_rejection, get_rejection_reason
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
@@ -132,15 +133,9 @@ def _describe_error(error: StairError, status: int) -> tuple[str, str]:
 
 
 def _describe_cluster_error(error: ClusterError, status: int) -> tuple[str, str]:
-    if is_clause_limit_error(error):
-        return "the query exceeds the clause limit of the cluster", "Use fewer words, or a shorter filter."
-    reason = error.message.partition(" answered 400: ")[2].partition("\n")[0]  # a parser lists what it expected below
+    if status == 400:
+        return describe_rejection(error)
+    reason = get_rejection_reason(error)
     if status == 502 and reason:
         return f"the search cluster can't search this index: {reason}", "Contact the administrator."
-    if status == 400:
-        reason = reason or "no reason given"
-        return (
-            f"the search cluster can't parse the query: {reason}",
-            'In the filter, quote values with : / or other operators (uri:"file:///a.jpg").',
-        )
     return f"the search cluster failed: {error.message}", error.remedy

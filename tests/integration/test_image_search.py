@@ -123,7 +123,7 @@ def test_a_missing_caption_field_is_an_error(photos: ImageSearch) -> None:
 
 
 def test_an_unreadable_filter_is_reported_in_one_line(photos: ImageSearch) -> None:
-    with pytest.raises(QueryError, match=r"can't parse the filter: Failed to parse query \[width:\(\]") as caught:
+    with pytest.raises(QueryError, match=r"can't parse the query: .*Failed to parse query \[width:\(\]") as caught:
         photos.search(QueryInputs(query_string="animal", filters=["width:("]))
     assert "\n" not in caught.value.message
     with pytest.raises(ClusterError, match="nowhere"):

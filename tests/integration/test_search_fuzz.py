@@ -336,7 +336,7 @@ def test_a_caption_that_needs_too_many_clauses_has_a_clear_error(
     if fits:
         assert len(node.searcher.search(query).truncated) == max(0, features - (node.max_clauses - node.max_clauses // 16))
     elif node.max_clauses == 1024:
-        with pytest.raises(QueryError, match="more clauses than the cluster allows"):
+        with pytest.raises(QueryError, match="exceeds the clause limit"):
             node.searcher.search(query)
 
 

@@ -189,25 +189,17 @@ def build_neural_sparse_query(vector: SparseVector, *, field: str = TOKENS_FIELD
     """
     kept = fit_to_limits(vector, max_clauses)
     scale = max(1.0, _round_to_power_of_two(kept[0][1] / MAX_QUERY_TOKEN_WEIGHT))
-    kept = _drop_tiny_weights(kept, scale)
-    tokens = {escape_feature(token): boost / scale for token, boost in kept}
-    return finish_sparse_query(
-        {"neural_sparse": {field: {"query_tokens": tokens, **_build_boost(scale)}}}, kept, vector, scale=scale
-    )
+    kept = [(token, boost) for token, boost in kept if boost / scale >= _MIN_SCALED_WEIGHT]
+    query: dict[str, Any] = {"query_tokens": {escape_feature(token): boost / scale for token, boost in kept}}
+    if scale != 1:
+        query["boost"] = scale
+    return finish_sparse_query({"neural_sparse": {field: query}}, kept, vector)
 
 
 def _round_to_power_of_two(ratio: float) -> float:
     """Return the least power of two >= `ratio`: dividing by it changes no digit of a weight."""
     mantissa, exponent = math.frexp(ratio)
     return math.ldexp(1.0, exponent - 1 if mantissa == 0.5 else exponent)
-
-
-def _drop_tiny_weights(kept: list[tuple[str, float]], scale: float) -> list[tuple[str, float]]:
-    return [(token, boost) for token, boost in kept if boost / scale >= _MIN_SCALED_WEIGHT]
-
-
-def _build_boost(scale: float) -> dict[str, Any]:
-    return {} if scale == 1 else {"boost": scale}
 
 
 def build_impacts_query(vector: SparseVector, *, field: str = IMPACTS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:

@@ -30,8 +30,6 @@ class SparseQuery:
     """The tokens in the clause, with the weights as the engine reads them (float32)."""
     truncated: SparseVector
     """The tokens that were left out: the lightest, or those that the query type doesn't support. Report them to the user."""
-    scale: float = 1.0
-    """Divisor of the weights in the clause relative to `vector` (a power of two); the clause's `boost` compensates for it."""
 
 
 def fit_to_limits(vector: SparseVector, max_clauses: int) -> list[tuple[str, float]]:
@@ -55,9 +53,7 @@ def fit_to_limits(vector: SparseVector, max_clauses: int) -> list[tuple[str, flo
     return selected
 
 
-def finish_sparse_query(
-    clause: dict[str, Any], kept: list[tuple[str, float]], vector: SparseVector, *, scale: float = 1.0
-) -> SparseQuery:
+def finish_sparse_query(clause: dict[str, Any], kept: list[tuple[str, float]], vector: SparseVector) -> SparseQuery:
     """Complete a clause to a `SparseQuery`: the tokens of `vector` that are not in `kept` are reported as truncated."""
     kept_tokens = {token for token, _ in kept}
     truncated = [(token, weight) for token, weight in vector if token not in kept_tokens]
@@ -65,7 +61,6 @@ def finish_sparse_query(
         clause=clause,
         vector=SparseVector.from_pairs(kept),
         truncated=SparseVector(tuple(token for token, _ in truncated), tuple(weight for _, weight in truncated)),
-        scale=scale,
     )
 
 

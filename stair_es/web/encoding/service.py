@@ -70,7 +70,7 @@ def follow_index(states: IndexCache[IndexState]) -> Callable[[], EncodingTarget]
 
     def get_target() -> EncodingTarget:
         state = states.get()
-        return EncodingTarget(encoder=state.encoder, policy=state.info.policy, plan=state.plan)
+        return EncodingTarget(encoder=state.encoder, policy=state.info.policy, plan=state.plan_query())
 
     return get_target
 

@@ -17,7 +17,8 @@ from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_w
 from stair_es.search.dsl.mapped_fields import get_mapped_field
 from stair_es.search.dsl.pagination import build_random_query
 from stair_es.web.search.facet_scales import FieldProfile, build_profile_request, parse_profiles
-from stair_es.web.search.facets import TOP_TOKENS_FIELD, list_facet_fields, make_label, parse_bucket_value
+from stair_es.web.search.facets import list_facet_fields, make_label, parse_bucket_value
+from stair_es.web.search.params import TOP_TOKENS_FIELD
 
 if TYPE_CHECKING:
     from stair_es.search.index_info import IndexInfo

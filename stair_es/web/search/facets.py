@@ -10,11 +10,10 @@ from typing import Any, Literal, TypeAlias
 from stair_es.cluster.documents.document import RESERVED_FIELDS
 from stair_es.search.dsl.mapped_fields import MappedField
 from stair_es.web.search.facet_scales import FieldProfile, Scale, build_scale, is_scalar
-from stair_es.web.search.params import Condition, build_condition_clauses, convert_value
+from stair_es.web.search.params import TOP_TOKENS_FIELD, Condition, build_condition_clauses, convert_value
 
 FacetKind: TypeAlias = Literal["terms", "range", "date"]
 
-TOP_TOKENS_FIELD = "top_tokens"
 MAX_FACETS = 32
 MAX_FACET_VALUES = 20
 _CONTENT_FACETS = (TOP_TOKENS_FIELD, "colors")

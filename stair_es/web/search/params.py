@@ -1,10 +1,10 @@
-"""The parameters of a search, parsed from untrusted JSON; and the clauses of its conditions on fields. Pure."""
+"""The parameters of a search, parsed from untrusted JSON, and the query inputs, options and filters that they mean. Pure."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
@@ -13,12 +13,19 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from stair_es.errors import QueryError
+from stair_es.search.dsl.filters import parse_filter
 from stair_es.search.dsl.mapped_fields import MappedField, get_mapped_field
+from stair_es.search.dsl.weights import SparseQuery
+from stair_es.search.options import SearchOptions
+from stair_es.search.query_encoder import QueryInputs
+from stair_es.search.query_parser import parse_query
+from stair_es.types import SparseVector
 from stair_es.web.request_body import parse_struct
 
 SearchMethod: TypeAlias = Literal["stair", "bag", "bm25"]
 SEARCH_METHODS: tuple[SearchMethod, ...] = get_args(SearchMethod)
 
+TOP_TOKENS_FIELD = "top_tokens"
 MAX_TEXT_CHARS = 2000
 MAX_TOKEN_CHARS = 512
 MAX_ID_CHARS = 2048
@@ -67,6 +74,9 @@ _TYPE_RANGES: Mapping[str, float] = {
     "float": 3.4028234e38,
 }
 """The largest number of a type. Engines reject larger ones."""
+_UNESCAPED_SLASH = re.compile(r"(?<!\\)((?:\\\\)*)/")
+"""An unescaped slash. It would begin a regular expression, which engines compile without a limit:
+`/((a{1,100}){1,100}){1,100}/` blocks one of their few search threads until they are restarted."""
 
 
 class Condition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -151,6 +161,62 @@ def parse_search_params(body: bytes) -> SearchParams:
         require=tuple(dict.fromkeys(params.require)),
         exclude=tuple(dict.fromkeys(params.exclude)),
     )
+
+
+def build_query_inputs(
+    params: SearchParams, stored: SparseVector | None = None, filters: Sequence[Mapping[str, Any]] = ()
+) -> QueryInputs:
+    """Build the query inputs of search parameters.
+
+    Args:
+        params: The search parameters.
+        stored: The vector of the document `params.similar_to`.
+        filters: The clauses of `build_filters`.
+    """
+    if params.method == "bm25":
+        parsed = parse_query(params.text)
+        if not parsed.text:
+            raise QueryError("bm25 requires a text, and the query has none", "Enter some words, or use another method.")
+        required, excluded = (*parsed.required, *params.require), (*parsed.excluded, *params.exclude)
+        return QueryInputs(caption=parsed.text, required=required, excluded=excluded, filters=filters)
+    uploaded = SparseVector.from_mapping(params.vector) if params.vector else None
+    return QueryInputs(
+        query_string=params.text,
+        vectors=[vector for vector in (stored, uploaded) if vector is not None],
+        factors=params.factors,
+        required=params.require,
+        excluded=params.exclude,
+        filters=filters,
+    )
+
+
+def build_search_options(params: SearchParams) -> SearchOptions:
+    """Build the search options of search parameters."""
+    return SearchOptions(fold_duplicates=True, build_clause=build_bag_clause if params.method == "bag" else None)
+
+
+def build_bag_clause(vector: SparseVector, max_clauses: int) -> SparseQuery:
+    """Build a bag-of-words clause, for comparison: each query token among the heaviest of an image adds 1.
+
+    Weights are ignored, except that the heaviest tokens are kept if there are too many.
+    """
+    tokens = vector.top(max_clauses)
+    clauses = [{"constant_score": {"filter": {"term": {TOP_TOKENS_FIELD: token}}, "boost": 1.0}} for token, _ in tokens]
+    truncated = SparseVector(vector.tokens[max_clauses:], vector.weights[max_clauses:])
+    return SparseQuery(clause={"bool": {"should": clauses}}, vector=tokens, truncated=truncated)
+
+
+def build_filters(params: SearchParams, fields: Mapping[str, MappedField]) -> list[dict[str, Any]]:
+    """Build the clauses of the conditions and of the query string.
+
+    Raises:
+        QueryError: If a field doesn't exist, or the query string is a clause.
+    """
+    clauses = build_condition_clauses(params.filters, fields)
+    text = params.filter.strip()
+    if text[:1] in ("{", "["):  # a clause can run scripts, and read other indices
+        raise QueryError("the filter is not a query string", "Write it like width:>800 AND format:JPEG.")
+    return [*clauses, parse_filter(_UNESCAPED_SLASH.sub(r"\1\\/", text))] if text else clauses
 
 
 def build_condition_clauses(conditions: Iterable[Condition], fields: Mapping[str, MappedField]) -> list[dict[str, Any]]:

@@ -16,31 +16,20 @@ from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.errors import ClusterError, QueryError
 from stair_es.feature_names import escape_feature
 from stair_es.inspection.stored_document import find_stored_image, get_stored_images
-from stair_es.search.dsl.filters import check_filters
-from stair_es.search.query import SearchQuery, explain_no_hits
-from stair_es.search.query_encoder import build_search_query, encode_query_text
+from stair_es.search.dsl.pagination import NEWEST_ORDER
+from stair_es.search.query import EMPTY_VECTOR, SearchQuery, explain_no_hits
+from stair_es.search.query_encoder import build_search_query, encode_query_text, resolve_tokens
 from stair_es.search.query_parser import list_operator_remarks
 from stair_es.search.ranking import collect_pictures, is_same_picture
-from stair_es.search.request import build_pagination
+from stair_es.search.request import QueryPlan, SearchRequest, build_pagination, build_token_clause
+from stair_es.search.results import SearchResult, TokenContribution, parse_search_response
 from stair_es.search.searcher import QueryRunner
 from stair_es.sources.image.decode import decode_image
 from stair_es.web.errors import RequestRejected, build_not_found
 from stair_es.web.search import serializers
 from stair_es.web.search.content_facts import ContentFacts, is_hidden_token, list_field_facts
 from stair_es.web.search.facets import build_facets_request, list_facet_fields, list_facets, serialize_facets
-from stair_es.web.search.params import SearchParams
-from stair_es.web.search.query import (
-    HIT_FIELDS,
-    build_browsing_query,
-    build_browsing_request,
-    build_dates_request,
-    build_filters,
-    build_query_inputs,
-    build_search_options,
-    explain_bag_score,
-    parse_browsing_response,
-    parse_oldest_date,
-)
+from stair_es.web.search.params import TOP_TOKENS_FIELD, SearchParams, build_filters, build_query_inputs, build_search_options
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
@@ -49,7 +38,7 @@ if TYPE_CHECKING:
     from stair_es.search.dsl.pagination import Cursor
     from stair_es.search.index_cache import IndexCache, IndexState
     from stair_es.search.query_encoder import QueryInputs
-    from stair_es.search.results import Hit, SearchResult, TokenContribution
+    from stair_es.search.results import Hit
     from stair_es.types import SparseVector
     from stair_es.web.hooks import ServerHooks
     from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
@@ -58,6 +47,11 @@ if TYPE_CHECKING:
 _THUMBNAIL_PX = 128
 _SEARCH_TIMEOUT = "8s"
 """Timeout of one search in the cluster, which would otherwise continue after the client has disconnected."""
+HIT_FIELDS = [
+    *("tokens", TOP_TOKENS_FIELD, "uri", "name", "folder", "caption", "width", "height", "bytes", "format", "colors"),
+    *("taken_at", "modified_at", "sha256", "perceptual_hash", "fingerprint"),
+]
+"""The fields of a document that a hit requires."""
 
 
 class SearchService:
@@ -154,13 +148,13 @@ class SearchService:
         return serializers.serialize_page(described, hits, result, params.method), {hit.index for hit in result.hits}
 
     def _browse_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
-        query = build_browsing_query(params, state, self._build_filters(state, params))
-        build_pagination(params.after, ordered=state.plan.sortable)  # checks the cursor
+        query, plan = build_browsing_query(params, state), state.plan_query()
+        build_pagination(params.after, ordered=plan.sortable)  # checks the cursor
 
         def fetch(after: Cursor | None) -> SearchResult:
             page = structs.replace(params, after=None if after is None else tuple(after))
             oldest_ms = parse_oldest_date(self._send(build_dates_request(query, page)), page.k)
-            request = build_browsing_request(query, page, state.plan, oldest_ms)
+            request = build_browsing_request(query, page, plan, oldest_ms)
             return parse_browsing_response(self._send(request.body), request)
 
         result = collect_pictures(fetch, params.k, params.after)
@@ -172,7 +166,7 @@ class SearchService:
         exclusive = [condition for condition in params.filters if condition.is_exclusive]
         shared = structs.replace(params, filters=tuple(condition for condition in params.filters if not condition.is_exclusive))
         if params.is_browsing:
-            clause = build_browsing_query(shared, state, self._build_filters(state, shared))
+            clause = build_browsing_query(shared, state)
         else:
             _, query = self._build_query(state, shared)
             request = self._runner.build_request(state, query, params.k, params.after, build_search_options(params))
@@ -204,7 +198,8 @@ class SearchService:
     def _build_query(self, state: IndexState, params: SearchParams) -> tuple[QueryInputs, SearchQuery]:
         by_caption = params.method == "bm25"
         image = self._get_stored_image(state, params.similar_to) if params.similar_to and not by_caption else None
-        inputs = build_query_inputs(params, image.vector if image else None, self._build_filters(state, params))
+        filters = build_filters(params, state.info.mapped_fields)
+        inputs = build_query_inputs(params, image.vector if image else None, filters)
         query = build_search_query(state.encoder, inputs, policy=state.info.policy, encode_text=self._encode_text)
         if by_caption:
             state.info.check_caption_field(query)
@@ -212,13 +207,6 @@ class SearchService:
                 raise QueryError("bm25 searches captions, and no image of this index has one", "Use another method.")
             query = replace(query, remarks=list_operator_remarks(params.text))
         return inputs, query
-
-    def _build_filters(self, state: IndexState, params: SearchParams) -> list[dict[str, Any]]:
-        clauses = build_filters(params, state.info.mapped_fields)
-        if params.filter.strip():
-            state.info.check_filter_fields(clauses[-1:])
-        check_filters(clauses)
-        return clauses
 
     def _serialize_hits(
         self, state: IndexState, query: SearchQuery, params: SearchParams, hits: Sequence[Hit]
@@ -287,3 +275,60 @@ class SearchService:
         if response.get("timed_out"):  # partial hits are not a result
             raise RequestRejected(503, "the search timed out", "Simplify it: a filter with many * is slow.")
         return response
+
+
+def build_browsing_query(params: SearchParams, state: IndexState) -> dict[str, Any]:
+    """Build the query for all images that meet the conditions, without scores."""
+    filters = build_filters(params, state.info.mapped_fields)
+    state.info.check_filter_fields(filters)
+    query_type = state.plan_query().query_type
+    required, excluded = (
+        [build_token_clause(resolve_tokens(state.encoder, word, state.info.policy), query_type) for word in words]
+        for words in (params.require, params.exclude)
+    )
+    return {"bool": {"filter": [*filters, *required], "must_not": excluded}}
+
+
+def build_dates_request(query: Mapping[str, Any], params: SearchParams) -> dict[str, Any]:
+    """Build the request for the dates of the newest `k` images that are older than the cursor.
+
+    They bound the dates of a page, for `build_browsing_request`. Sorted by date and URI at once, an engine looks up the URI of
+    each image that is newer than all before it, and images are written in the order of their dates: 1.5 s for 100,000.
+    """
+    older = [{"range": {"ingested_at": {"lt": int(params.after[0]), "format": "epoch_millis"}}}] if params.after else []
+    bounded = {"bool": {"filter": [query, *older]}}
+    return {"size": params.k, "track_total_hits": False, "query": bounded, "sort": NEWEST_ORDER[:1], "_source": False}
+
+
+def parse_oldest_date(response: Mapping[str, Any], k: int) -> int:
+    """Parse the response to `build_dates_request` to the oldest date in milliseconds.
+
+    Returns:
+        0 if there are fewer than `k`, or if it is before 1970: images without a date come first there, and no range has them.
+    """
+    hits = response["hits"]["hits"]
+    return max(0, int(hits[-1]["sort"][0])) if len(hits) == k else 0
+
+
+def build_browsing_request(query: Mapping[str, Any], params: SearchParams, plan: QueryPlan, oldest_ms: int) -> SearchRequest:
+    """Build the request for the newest images, none older than `oldest_ms`; 0 for no bound."""
+    pagination = build_pagination(params.after, ordered=plan.sortable, order=NEWEST_ORDER) or {"sort": NEWEST_ORDER[:1]}
+    newer = {"range": {"ingested_at": {"gte": oldest_ms, "format": "epoch_millis"}}}
+    bounded = {"bool": {"filter": [query, newer]}} if oldest_ms else query
+    body = {"size": params.k, "track_total_hits": False, "query": bounded, **pagination, "_source": HIT_FIELDS}
+    return SearchRequest(body=body, vector=EMPTY_VECTOR, truncated=EMPTY_VECTOR, query_type=plan.query_type)
+
+
+def parse_browsing_response(response: Mapping[str, Any], request: SearchRequest) -> SearchResult:
+    """Parse the response to `build_browsing_request`: all scores are 0, and without a total order there is no cursor."""
+    hits = [{**hit, "_score": 0.0} for hit in response["hits"]["hits"]]
+    result = parse_search_response({**response, "hits": {"hits": hits}}, replace(request, query_type="rank_features"))
+    return result if request.body["sort"] == NEWEST_ORDER else replace(result, after=None)
+
+
+def explain_bag_score(query: SearchQuery, source: Mapping[str, Any]) -> tuple[TokenContribution, ...]:
+    """Return the matching tokens, each with a contribution of 1."""
+    top_tokens = source.get(TOP_TOKENS_FIELD)
+    heaviest = set(map(str, top_tokens)) if isinstance(top_tokens, list) else {str(top_tokens)}
+    common = sorted(token for token in query.vector.tokens if token in heaviest)
+    return tuple(TokenContribution(token=token, query_weight=1.0, document_weight=1.0, contribution=1.0) for token in common)

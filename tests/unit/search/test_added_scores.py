@@ -17,7 +17,7 @@ from stair_es.search.results import SearchResult, parse_search_response
 from stair_es.types import SparseVector
 from stair_es.web.search.content_facts import build_suggestions_request
 from stair_es.web.search.facet_scales import build_profile_request
-from stair_es.web.search.query import build_bag_clause
+from stair_es.web.search.params import build_bag_clause
 
 DOCUMENTS = {"a": {"cat": 0.75, "dog": 0.5}, "b": {"cat": 0.5}, "c": {"dog": 0.625}, "d": {"cat": 0.25, "fur": 1.0}}
 QUERY = SearchQuery(

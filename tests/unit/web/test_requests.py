@@ -8,9 +8,8 @@ from stair_es.errors import QueryError
 from stair_es.search.query import SearchQuery
 from stair_es.search.request import QueryPlan, SearchRequest, build_search_request
 from stair_es.types import SparseVector
-from stair_es.web.search.params import SearchParams
-from stair_es.web.search.query import (
-    build_bag_clause,
+from stair_es.web.search.params import SearchParams, build_bag_clause
+from stair_es.web.search.service import (
     build_browsing_request,
     build_dates_request,
     explain_bag_score,

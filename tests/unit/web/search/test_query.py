@@ -15,8 +15,8 @@ from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import build_search_query
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import ImageSpec, Pixels, SparseVector
-from stair_es.web.search.params import Condition, SearchParams
-from stair_es.web.search.query import build_browsing_query, build_filters, build_query_inputs
+from stair_es.web.search.params import Condition, SearchParams, build_filters, build_query_inputs
+from stair_es.web.search.service import build_browsing_query
 
 STORED = SparseVector.from_mapping({"cat": 0.5, "doggo": 0.25})
 FIELDS = {"top_tokens": MappedField(name="top_tokens", type="keyword", kind="keyword", path="top_tokens")}
@@ -176,15 +176,23 @@ def test_invalid_queries_are_rejected(fields: dict[str, object], message: str) -
 
 
 def test_browsing_keeps_the_conditions_without_scores() -> None:
-    params = SearchParams(require=("dog",), exclude=("kittens",))
+    params = SearchParams(require=("dog",), exclude=("kittens",), filter="format:JPEG")
     assert params.is_browsing
-    info = IndexInfo(fields={"x": IndexFields(tokens="rank_features")}, model="letters-1", model_name="letters", policy=POLICY)
+    info = IndexInfo(
+        fields={"x": IndexFields(tokens="rank_features")},
+        model="letters-1",
+        model_name="letters",
+        policy=POLICY,
+        field_names=frozenset({"format"}),
+    )
     cluster_info = ClusterInfo(distribution="opensearch", version=(3,), max_clauses=1024)
     state = IndexState(cluster_info=cluster_info, info=info, encoder=LengthEncoder())
-    query = build_browsing_query(params, state, [{"term": {"format": "JPEG"}}])["bool"]
-    assert query["filter"][0] == {"term": {"format": "JPEG"}}
+    query = build_browsing_query(params, state)["bool"]
+    assert query["filter"][0]["query_string"]["query"] == "format:JPEG"
     assert "tokens.doggo" in str(query["filter"][1:])
     assert all(feature in str(query["must_not"]) for feature in ("tokens.cat", "tokens.##tens"))
     for fields in ({"text": "a"}, {"similar_to": "x"}, {"vector": {"a": 1.0}}, {"factors": {"a": 0.0}}):
         assert not SearchParams(**fields).is_browsing
     assert SearchParams(text="  ", filter="width:>8").is_browsing
+    with pytest.raises(QueryError, match="'width'"):
+        build_browsing_query(SearchParams(filter="width:>8"), state)
