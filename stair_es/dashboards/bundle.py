@@ -96,8 +96,7 @@ def _list_notes(spec: DashboardSpec) -> Iterator[str]:
 def fit_objects(template: Sequence[UnfoldedObject], spec: DashboardSpec, product: Product) -> list[UnfoldedObject]:
     """Fit the objects of the template, in place: fill in what depends on the index, and leave out what can't have data.
 
-    Returns:
-        Index patterns, panels in reading order, the dashboard.
+    Returns index patterns, panels in reading order, and the dashboard.
     """
     [dashboard] = [each for each in template if each["type"] == "dashboard"]
     fitted = {each["id"]: each for each in template if each is not dashboard and _has_data(each, spec)}
@@ -249,14 +248,7 @@ def _fit_dashboard(dashboard: UnfoldedObject, panels: Sequence[tuple[Mapping[str
 
 
 def assign_grid_positions(sizes: Iterable[tuple[int, int]]) -> list[dict[str, int]]:
-    """Assign panels to a grid of 48 columns.
-
-    Args:
-        sizes: Columns and rows of each panel.
-
-    Returns:
-        Position and size of each panel. The last panel of a row takes the remaining width.
-    """
+    """Assign panels of some columns and rows to a grid of 48 columns. The last panel of a row takes the remaining width."""
     rows: list[list[tuple[int, int]]] = [[]]
     for size in sizes:
         if rows[-1] and sum(width for width, _ in rows[-1]) + size[0] > GRID_COLUMNS:

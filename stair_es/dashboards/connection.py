@@ -140,9 +140,6 @@ def build_dashboards_connection(
     """Build the connection to `url`, or to `STAIR_ES_DASHBOARDS_URL` (or `..._URL_FILE`), with logins from the environment.
 
     `options` are certificates, by the field names of `SecuritySettings`; they override the environment.
-
-    Raises:
-        UsageError: If there is no URL, or values exclude each other.
     """
     url = url or read_secret(ENV_DASHBOARDS_URL, environ)
     if not url:

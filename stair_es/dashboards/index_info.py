@@ -121,7 +121,6 @@ def inspect_index(cluster: Cluster, name: str, time_field: TimeField | None = No
         UsageError: If the name is not a valid index name.
         QueryError: If there is no such index.
         IndexMismatch: If stair-es didn't write the index, or wrote it in another format.
-        ClusterError: If a request fails.
     """
     spec = DashboardSpec(name=name)  # rejects patterns
     mappings = get_mappings_by_index(cluster, name)
@@ -241,9 +240,6 @@ def build_field_list(capabilities: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
     OpenSearch Dashboards asks the cluster for a list that is missing and then saves it: dozens of times at once for a user who
     may write, and in vain in every view for a user who may not. So the list is part of the file. Kibana always asks the cluster.
-
-    Args:
-        capabilities: `fields` of the response: name -> type -> what can be done with it.
     """
     fields = [
         _build_field(name, types, _find_parent(name, capabilities))

@@ -93,10 +93,7 @@ def detect_product(session: DashboardsSession, requested: Product | None = None)
 
 
 def import_objects(session: DashboardsSession, objects: Sequence[SavedObject]) -> list[ImportResult]:
-    """Import the objects; existing objects with the same ids are overwritten.
-
-    Returns:
-        The result of each object, in the same order.
+    """Import the objects, and return their results in the same order; existing objects with the same ids are overwritten.
 
     Raises:
         ClusterError: If the whole import is rejected.

@@ -41,10 +41,6 @@ class DashboardsSession:
     """An HTTP session with one product.
 
     Requests are retried while the product is busy or starting, so all of them must be safe to repeat (imports use `overwrite`).
-
-    Args:
-        connection: Connection to use.
-        sleep: Waits a number of seconds; for tests.
     """
 
     def __init__(self, connection: DashboardsConnection, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -57,10 +53,7 @@ class DashboardsSession:
         self._pool.clear()
 
     def request(self, method: str, path: str, *, fields: Mapping[str, Any] | None = None) -> DashboardsResponse:
-        """Send a request to `path`, below the space or workspace.
-
-        Returns:
-            A response with a 2xx status and JSON, or with a 4xx status that the caller handles.
+        """Send a request to `path`, below the space or workspace; the caller handles 4xx statuses other than 401 and 403.
 
         Raises:
             ClusterUnreachable: If no server answers, or its certificate is not trusted.

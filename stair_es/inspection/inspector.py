@@ -88,8 +88,6 @@ class Inspector:
 
         Raises:
             DecodeError: If the file must be encoded and can't be decoded.
-            ModelError: If the model can't be loaded.
-            ClusterError: If a request failed.
         """
         image = next(filter(None, (find_stored_image(self._cluster, self._index, name) for name in names)), None)
         try:
@@ -116,12 +114,7 @@ class Inspector:
         )
 
     def encode_file(self, file: Path, data: bytes) -> EncodedFile:
-        """Encode a file with the model.
-
-        Raises:
-            DecodeError: If it is not an image.
-            ModelError: If the model can't be loaded.
-        """
+        """Encode a file with the model."""
         encoder = self._encoder()
         try:
             decoded = decode_image(data, encoder.image_spec, DecodeLimits(), THUMBNAIL_PX)
@@ -146,11 +139,7 @@ class Inspector:
         )
 
     def get_thumbnail(self, result: InspectionResult) -> Thumbnail | None:
-        """Get the thumbnail of the document, or of the file.
-
-        Raises:
-            ClusterError: If the request failed.
-        """
+        """Get the thumbnail of the document, or of the file."""
         if result.image is None:
             return result.encoded_file.thumbnail if result.encoded_file else None
         return get_stored_thumbnail(self._cluster, result.image.index, result.image.id)

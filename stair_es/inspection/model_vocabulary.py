@@ -42,9 +42,6 @@ def load_model_vocabulary(
         required: Whether the user named the model: then it is downloaded if necessary, and a failure is an error.
         fit: Fit that the index was written with; it is part of the model's id.
         settings: Data folder and trusted models; None for those of the environment.
-
-    Raises:
-        StairError: If the model can't be loaded, and `required` is true.
     """
     try:
         spec = ModelSpec(name=name, fit=fit, settings=settings)

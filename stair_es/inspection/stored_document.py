@@ -63,9 +63,6 @@ def find_stored_image(cluster: Cluster, index: str, reference: str) -> StoredIma
     """Find the document with this id, else the newest with this URI; None if there is none.
 
     It searches: it sees what was written before the last refresh. The name may refer to several indices.
-
-    Raises:
-        ClusterError: If the request failed, or returned partial results.
     """
     if not _is_searchable_reference(reference):
         return None
@@ -77,22 +74,14 @@ def find_stored_image(cluster: Cluster, index: str, reference: str) -> StoredIma
 
 
 def find_stored_by_content(cluster: Cluster, index: str, sha256: str) -> StoredImage | None:
-    """Find the newest document of an image with these bytes, regardless of its URI; None if there is none.
-
-    Raises:
-        ClusterError: If the request failed, or returned partial results.
-    """
+    """Find the newest document of an image with these bytes, regardless of its URI; None if there is none."""
     same = {"term": {"sha256": sha256}}
     hits = _search(cluster, index, {"size": 1, "query": same, "_source": _SOURCE_FILTER})
     return parse_stored_image(hits[0]) if hits else None
 
 
 def get_stored_images(cluster: Cluster, index: str, ids: Sequence[str]) -> dict[str, StoredImage]:
-    """Get `{id: document}` for those of `ids` that exist, in their order; the newest of several with the same id.
-
-    Raises:
-        ClusterError: If a request failed, or returned partial results.
-    """
+    """Get `{id: document}` for those of `ids` that exist, in their order; the newest of several with the same id."""
     searchable = [id_ for id_ in dict.fromkeys(ids) if _is_searchable_reference(id_)]
     found: dict[str, StoredImage] = {}
     for start in range(0, len(searchable), _BATCH_SIZE):
@@ -102,11 +91,7 @@ def get_stored_images(cluster: Cluster, index: str, ids: Sequence[str]) -> dict[
 
 
 def get_stored_fields(cluster: Cluster, index: str, id_: str, fields: Sequence[str]) -> dict[str, Any] | None:
-    """Get some fields of the newest document with this id; None if there is none.
-
-    Raises:
-        ClusterError: If the request failed, or returned partial results.
-    """
+    """Get some fields of the newest document with this id; None if there is none."""
     if not _is_searchable_reference(id_):
         return None
     body = {"size": 1, "query": {"ids": {"values": [id_]}}, "_source": list(fields)}
@@ -115,11 +100,7 @@ def get_stored_fields(cluster: Cluster, index: str, id_: str, fields: Sequence[s
 
 
 def get_stored_thumbnail(cluster: Cluster, index: str, id_: str) -> Thumbnail | None:
-    """Get the thumbnail of the document with this id; None if there is no such document, or no thumbnail in it.
-
-    Raises:
-        ClusterError: If the request failed, or returned partial results.
-    """
+    """Get the thumbnail of the document with this id; None if there is no such document, or no thumbnail in it."""
     return parse_thumbnail((get_stored_fields(cluster, index, id_, ["thumbnail"]) or {}).get("thumbnail"))
 
 

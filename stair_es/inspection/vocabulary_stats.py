@@ -65,9 +65,6 @@ def collect_vocabulary_stats(
 
     Sees what was written before the last refresh, and changes nothing: it sends `_search` and `_count` requests. `progress`
     gets the number of documents read so far, and the total.
-
-    Raises:
-        ClusterError: If a request failed, or returned partial results.
     """
     documents = count_matches(cluster, index, {"match_all": {}})
     with_uri = count_matches(cluster, index, _WITH_URI)

@@ -48,18 +48,10 @@ class RankExplanation:
 def explain_rank(
     searcher: Searcher, query: SearchQuery, reference: str, *, k: int = 10, options: SearchOptions | None = None
 ) -> RankExplanation:
-    """Explain the rank of a document, or why it is not found.
-
-    Args:
-        searcher: The searcher of the index.
-        query: The search query.
-        reference: The `_id` or URI of the document.
-        k: Number of hits among which the document is expected.
-        options: The search options.
+    """Explain the rank of the document with an `_id` or URI, or why it is not among the `k` best hits.
 
     Raises:
         QueryError: If there is no such document, if ranks are fused, or as for `Searcher.search`.
-        ClusterError: As for `Searcher.search`.
     """
     options = options or SearchOptions()
     if options.fusion == "rrf":
@@ -118,11 +110,7 @@ def _get_next_float32(score: float) -> float:
 def compare_tokens(
     query: SearchQuery, tokens: Mapping[str, float]
 ) -> tuple[tuple[TokenContribution, ...], SparseVector, SparseVector]:
-    """Compare a query with the stored `tokens` of a document.
-
-    Returns:
-        The matching tokens, the tokens that the document lacks, and the tokens that the query lacks.
-    """
+    """Compare a query with the stored `tokens` of a document: common, missing and extra tokens."""
     document_vector = SparseVector.from_pairs((unescape_feature(token), float(weight)) for token, weight in tokens.items())
     query_vector = query.vector
     missing = SparseVector.from_pairs(pair for pair in query_vector if pair[0] not in set(document_vector.tokens))

@@ -127,31 +127,17 @@ class ImageSearch:
     def search(
         self, query: QueryLike, k: int = 10, *, after: Cursor | None = None, options: SearchOptions | None = None
     ) -> SearchResult:
-        """Search for the `k` best documents.
-
-        Args:
-            query: The query.
-            k: Number of hits.
-            after: `SearchResult.after` of the previous page.
-            options: The search options.
+        """Search for the `k` best documents; `after` is `SearchResult.after` of the previous page.
 
         Raises:
-            QueryError: As for `build_query` and `Searcher.search`.
-            ClusterError: As for `Searcher.search`.
+            StairError: As for `build_query` and `Searcher.search`.
         """
         return self.searcher.search(self.build_query(query), k, after=after, options=options)
 
     def explain(self, document: str, query: QueryLike, k: int = 10, *, options: SearchOptions | None = None) -> RankExplanation:
-        """Explain why a document is found or not.
-
-        Args:
-            document: The id or URI of the document.
-            query: The query.
-            k: Number of hits among which the document is expected.
-            options: The search options.
+        """Explain why the document with an id or URI is among the `k` best hits or not.
 
         Raises:
             QueryError: If there is no such document, or as for `search`.
-            ClusterError: As for `search`.
         """
         return explain_rank(self.searcher, self.build_query(query), document, k=k, options=options)

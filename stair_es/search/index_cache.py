@@ -31,12 +31,7 @@ class SearchTarget:
     info: IndexInfo
 
     def plan_query(self, requested: QueryType | None = None, list_plugins: Callable[[], frozenset[str]] = frozenset) -> QueryPlan:
-        """Choose the query type, `requested` if it is possible, and tell the limits.
-
-        Raises:
-            QueryError: If the index can't be searched, or not by `requested`.
-            IndexMismatch: If the indices need different queries.
-        """
+        """Choose the query type, `requested` if it is possible, and tell the limits."""
         return QueryPlan(
             query_type=select_query_type(self.cluster_info, self.info.common_fields, list_plugins, requested),
             max_clauses=self.cluster_info.max_clauses,

@@ -81,10 +81,7 @@ def load_index_encoder(
     """Load the encoder of the model that an index names, after a request for its metadata.
 
     Raises:
-        QueryError: If the index doesn't exist.
-        IndexMismatch: If the index was not written by stair-es, or the name resolves to indices of several models.
-        ClusterError: If the request fails.
-        StairError: As for `load_query_encoder`.
+        StairError: As for `fetch_index_info` and `load_query_encoder`.
     """
     with Cluster(connection) as cluster:
         info = fetch_index_info(cluster, index)

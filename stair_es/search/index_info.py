@@ -155,7 +155,6 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
     Raises:
         QueryError: If no index matches.
         IndexMismatch: If an index was not written by stair-es or has another format, or if the indices have several models.
-        ClusterError: If the request fails.
     """
     mappings = get_mappings_by_index(cluster, index)
     if not mappings:

@@ -55,12 +55,7 @@ def check_weight_mass(weight_mass: float | None) -> None:
 
 
 def prune_vector(vector: SparseVector, weight_mass: float | None) -> PrunedVector:
-    """Split a vector into the heaviest tokens that make up a share of its weight, and the rest.
-
-    Args:
-        vector: The tokens of the query, heaviest first.
-        weight_mass: The share (0..1) of the sum of all weights; None for all of it. At least one token is kept.
-    """
+    """Split a vector into the heaviest tokens that make up a share (0..1) of its weight, at least one, and the rest."""
     count = len(vector) if weight_mass is None else _count_for_mass(weight_mass, vector.weights)
     return PrunedVector(kept=vector.top(count), pruned=SparseVector(vector.tokens[count:], vector.weights[count:]))
 

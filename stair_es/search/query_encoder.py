@@ -225,9 +225,6 @@ def resolve_tokens(encoder: Encoder, word: str, policy: TokenPolicy | None = Non
     """Return the tokens of a word in an index of the model, with a token policy if it has one.
 
     These are the tokens of the vocabulary; the word itself if the policy writes it.
-
-    Raises:
-        QueryError: If the word has no token.
     """
     if policy is not None:
         is_written = word in policy.replacements.values()  # perhaps not in the vocabulary of the model
@@ -246,11 +243,7 @@ def resolve_tokens(encoder: Encoder, word: str, policy: TokenPolicy | None = Non
 
 
 def encode_query_text(encoder: Encoder, text: str) -> SparseVector:
-    """Encode a text.
-
-    Raises:
-        QueryError: If the model gives no token a weight.
-    """
+    """Encode a text."""
     check_unicode(text)
     vector = encoder.encode_texts([truncate_query_text(text)])[0]
     if not len(vector):
@@ -288,11 +281,7 @@ def encode_query_image(encoder: Encoder, image: Path | str, read_limits: ReadLim
 
 
 def combine_vectors(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector:
-    """Return the weighted sum of vectors; a negative weight subtracts. Tokens whose sum is 0 or negative are dropped.
-
-    Raises:
-        QueryError: If a weight is not finite, or no token is left.
-    """
+    """Return the weighted sum of vectors; a negative weight subtracts. Tokens whose sum is 0 or negative are dropped."""
     sums: defaultdict[str, float] = defaultdict(float)
     for vector, factor in parts:
         if not math.isfinite(factor):

@@ -220,11 +220,8 @@ def check_fusion(query: SearchQuery, after: Cursor | None) -> None:
 def fuse_rankings(by_tokens: SearchResult, by_caption: SearchResult, caption_weight: float, k: int) -> SearchResult:
     """Fuse two rankings to the `k` best hits, with the scores and ranks of the fusion.
 
-    Args:
-        by_tokens: The ranking by tokens; its contributions, truncated and pruned tokens are kept.
-        by_caption: The ranking by caption.
-        caption_weight: The weight of the caption's ranks; that of the tokens is 1.
-        k: Number of hits.
+    `caption_weight` is the weight of the caption's ranks; that of the tokens is 1. Contributions, truncated and pruned tokens
+    are those of `by_tokens`.
     """
     rankings = [[_build_key(hit) for hit in result.hits] for result in (by_tokens, by_caption)]
     ranks = [{key: rank for rank, key in enumerate(ranking, start=1)} for ranking in rankings]

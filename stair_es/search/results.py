@@ -95,11 +95,7 @@ class SearchResult:
 
 
 def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -> SearchResult:
-    """Parse a response of the cluster.
-
-    Raises:
-        QueryError: If a score is not finite.
-    """
+    """Parse a response of the cluster."""
     raw_hits = response["hits"]["hits"]
     hits = tuple(parse_hit(hit, request.vector, request.match_cut, request.scale) for hit in raw_hits)
     if not all(math.isfinite(hit.score) for hit in hits):
@@ -144,9 +140,7 @@ def _divide_score(score: float, scale: float) -> float:
 def explain_score(query: SparseVector, document_tokens: Mapping[str, float]) -> tuple[TokenContribution, ...]:
     """Return the matching tokens, largest contribution first (ties by token); their sum is the exact dot product.
 
-    Args:
-        query: The tokens that were sent, not escaped.
-        document_tokens: The document's `tokens`: escaped, as they are stored.
+    The tokens of the query are not escaped; those of the document are, as they are stored.
     """
     contributions = []
     for token, query_weight in query:

@@ -134,13 +134,7 @@ class Searcher:
     """
 
     def __init__(self, connection: Connection, index: str, model_id: str) -> None:
-        """Create the client.
-
-        Args:
-            connection: The connection to the cluster.
-            index: An alias or index.
-            model_id: The `model_id` of the encoder of the query vectors.
-        """
+        """Create the client of an alias or index; `model_id` is that of the encoder of the query vectors."""
         self._cluster = Cluster(connection)
         self._index = index
         self._model_id = model_id
@@ -160,13 +154,7 @@ class Searcher:
     def search(
         self, query: SearchQuery | SparseVector, k: int = 10, *, after: Cursor | None = None, options: SearchOptions | None = None
     ) -> SearchResult:
-        """Search for the `k` best documents.
-
-        Args:
-            query: The search query, or only a vector.
-            k: Number of hits.
-            after: `SearchResult.after` of the previous page.
-            options: The search options.
+        """Search for the `k` best documents; `after` is `SearchResult.after` of the previous page.
 
         Raises:
             QueryError: If the query is empty or not supported, if the index doesn't exist, or if another model wrote it.

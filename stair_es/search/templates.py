@@ -74,12 +74,7 @@ def build_template(name: str, query_type: TokensType, *, prefix: str = TEMPLATE_
 
 
 def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
-    """Detect which templates an index supports.
-
-    Raises:
-        QueryError: If the index doesn't exist, or no template can search it.
-        ClusterError: If a request fails.
-    """
+    """Detect which templates an index supports."""
     mappings = get_mappings_by_index(cluster, index)
     if not mappings:
         raise QueryError(
@@ -101,11 +96,7 @@ def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
 
 
 def publish_template(cluster: Cluster, search_template: SearchTemplate) -> TemplateChange:
-    """Publish a template, unless the cluster has it already.
-
-    Raises:
-        ClusterError: If the cluster doesn't support mustache, or rejects the request.
-    """
+    """Publish a template, unless the cluster has it already."""
     stored = get_stored_source(cluster, search_template.id)
     if stored == search_template.source:
         return "unchanged"

@@ -122,11 +122,7 @@ class MetricsTextfile:
     """A file for node_exporter's textfile collector, replaced atomically."""
 
     def __init__(self, path: Path, run: IngestMetrics) -> None:
-        """Write the file once, so that a run with an unwritable file fails at its start.
-
-        Raises:
-            UsageError: If the file can't be written.
-        """
+        """Write the file once, so that a run with an unwritable file fails at its start."""
         self._path, self._run = path, run
         self._registry = build_registry(run)
         run.success_s = _read_last_success(path, run.index)
@@ -156,12 +152,7 @@ class MetricsTextfile:
 
 @contextmanager
 def serve_metrics(run: IngestMetrics, host: str, port: int) -> Iterator[str]:
-    """Serve `GET /metrics` until the end of the `with` block; yields the URL.
-
-    Args:
-        run: The metrics.
-        host: Address to listen on.
-        port: 0 for any free port.
+    """Serve `GET /metrics` until the end of the `with` block, and yield the URL; 0 is any free port.
 
     Raises:
         UsageError: If the port is taken, or the host is not an address of this machine.

@@ -37,11 +37,7 @@ class ServerTelemetry:
 
 @contextmanager
 def open_server_telemetry(*, metrics: bool) -> Iterator[ServerTelemetry]:
-    """Open the telemetry of one server; libraries are imported only for what is requested.
-
-    Raises:
-        MissingExtra: If metrics are requested and the library isn't installed.
-    """
+    """Open the telemetry of one server; libraries are imported only for what is requested."""
     with ExitStack() as stack:
         observer = ServerTelemetry()
         if metrics:

@@ -207,11 +207,7 @@ class AccessMiddleware:
 def render_login_page(path: str, query: Sequence[tuple[str, str]]) -> bytes:
     """Render the login page, which asks for the token and continues to the requested URL.
 
-    It has no script and style: all other files require the token as well.
-
-    Args:
-        path: The path of the URL, quoted, with one leading slash.
-        query: The parameters of the URL; a `token` among them was wrong.
+    It has no script and style: all other files require the token as well. A `token` in the query was wrong.
     """
     params = [pair for pair in query if pair[0] != "token"]
     message = "Wrong token." if len(params) < len(query) else "Ask the administrator for the token."

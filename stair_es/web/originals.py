@@ -112,9 +112,6 @@ class AllowedRoots:
 def open_beneath(folder: Path, path: Path) -> int:
     """Open a file component by component without following links, so that a link created concurrently can't escape.
 
-    Returns:
-        A file descriptor.
-
     Raises:
         OSError: If a component is a link, or the file doesn't exist.
     """
@@ -171,12 +168,9 @@ class DownloadResponse(StreamingResponse):
 
 
 def open_download(roots: AllowedRoots, uri: str, limits: ServerLimits) -> Download | None:
-    """Open the file at a URI for a download.
+    """Open the file at a URI for a download; None if there is no such file, it may not be shown, or it isn't an image.
 
     Only images can be downloaded: writers of the index choose the URI, and must not get other files below a root.
-
-    Returns:
-        The download; None if there is no such file, it may not be shown, or it isn't an image.
     """
     opened = roots.open(uri, limits.original_bytes)
     if opened is None:

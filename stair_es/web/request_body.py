@@ -85,11 +85,7 @@ def get_media_type(request: Request) -> str:
 
 
 def check_json_type(request: Request) -> None:
-    """Check that the content type is plain JSON, which another site can't send without a CORS preflight.
-
-    Raises:
-        RequestRejected: If it isn't.
-    """
+    """Check that the content type is plain JSON, which another site can't send without a CORS preflight."""
     if get_media_type(request) != "application/json":
         raise RequestRejected(415, "the body is not JSON", "Send it as Content-Type: application/json.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
@@ -107,9 +103,6 @@ def parse_struct(
         remedies: Field -> remedy for what is wrong with it; that of `""` is for the body.
         decode: Decodes JSON.
         status: The status for JSON that is not such an object.
-
-    Raises:
-        RequestRejected: If it is not JSON, has an unknown field, or a value of another type or size.
     """
     try:
         fields = decode(body)

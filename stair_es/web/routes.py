@@ -77,11 +77,7 @@ class PageFiles:
     have the same version."""
 
     def find(self, path: str) -> tuple[StaticFile | None, bool]:
-        """Find a file by its path below `static/`, with or without a version.
-
-        Returns:
-            The file, and whether the path has its version, so that it never changes.
-        """
+        """Find a file by its path below `static/`; also tell whether the path has its version, so that it never changes."""
         version, _, name = path.partition("/")
         if version == self.version:
             return self.files.get(name), True
@@ -89,11 +85,7 @@ class PageFiles:
 
 
 def load_page_files(root_path: str = "") -> PageFiles:
-    """Read the page and its files.
-
-    Args:
-        root_path: The path of the page's root, without a slash at its end.
-    """
+    """Read the page and its files; `root_path` is that of the page, without a slash at its end."""
     files = {
         path.name: _build_file(path.read_bytes(), path.suffix)
         for path in sorted(STATIC_DIR.iterdir())

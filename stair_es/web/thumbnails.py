@@ -55,15 +55,9 @@ class ThumbnailService:
         self.cache = ImageCache(limits.cache_bytes)
 
     def get_thumbnail(self, id_: str, version: str, *, large: bool = False) -> tuple[RenderedImage, bool]:
-        """Get the thumbnail of an image.
+        """Get the thumbnail of an image; also tell whether it has the version (fingerprint) of its URL, so that it never changes.
 
-        Args:
-            id_: The id of the document.
-            version: The fingerprint that the URL names.
-            large: Whether to render it in `LARGE_THUMBNAIL_PX`, if the original may be shown.
-
-        Returns:
-            The thumbnail, and whether it has that version, so that it never changes.
+        A `large` one has `LARGE_THUMBNAIL_PX`, if the original may be shown.
         """
         cached = self.cache.get((id_, version, large)) if version else None
         self._hooks.count_thumbnail(cached=cached is not None)
@@ -175,12 +169,7 @@ class ImageCache:
     """LRU cache of rendered images with a limit in bytes. Thread safe."""
 
     def __init__(self, max_bytes: int, ttl_s: float = 600.0) -> None:
-        """Create an empty cache.
-
-        Args:
-            max_bytes: The maximum size, in bytes.
-            ttl_s: The time to live, in seconds: an image that was removed from the index is shown that long.
-        """
+        """Create an empty cache; an image that was removed from the index is shown for `ttl_s` seconds."""
         self._images: TTLCache[Hashable, RenderedImage] = TTLCache(
             max_bytes, ttl=ttl_s, getsizeof=lambda image: len(image.data) + _ENTRY_OVERHEAD_BYTES
         )

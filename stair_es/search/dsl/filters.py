@@ -63,11 +63,7 @@ def parse_filter(text: str) -> dict[str, Any]:
 
 
 def check_filters(filters: Sequence[Mapping[str, Any]]) -> None:
-    """Check that filters can be sent; the engine checks their meaning.
-
-    Raises:
-        QueryError: If one can't be written as JSON.
-    """
+    """Check that filters can be sent as JSON; the engine checks their meaning."""
     for clause in filters:
         try:
             json.dumps(clause, allow_nan=False, ensure_ascii=False).encode()

@@ -46,12 +46,7 @@ def list_mapped_fields(mappings: Mapping[str, Mapping[str, Any]]) -> dict[str, M
 
 
 def get_mapped_field(fields: Mapping[str, MappedField], name: str, role: str) -> MappedField:
-    """Get a field that has whole values.
-
-    Args:
-        fields: The fields of the index.
-        name: Name of the field.
-        role: What refers to it, for the message.
+    """Get a field by its name; `role` is what refers to it, for messages.
 
     Raises:
         QueryError: If it doesn't exist, or has no whole values.

@@ -35,9 +35,7 @@ NEWEST_ORDER: list[dict[str, Any]] = [
 def build_random_query(query: Mapping[str, Any], **random_options: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
     """Build a query with random scores: its best hits are a sample, whatever the cluster adds to scores.
 
-    Args:
-        query: The query that documents must match.
-        random_options: The options of `random_score`, such as `seed`.
+    `random_options` are those of `random_score`, such as `seed`.
     """
     function = {"random_score": random_options, "weight": HEAVY_SCORE}
     return {"function_score": {"query": query, "functions": [function], "boost_mode": "replace"}}

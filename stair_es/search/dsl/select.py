@@ -58,12 +58,7 @@ def select_query_type(
     """Select the query type: `requested` if it is possible, otherwise the best of the cluster and the index.
 
     `neural_sparse` is never selected automatically: it has the scores of `rank_features` (Lucene gets the same query).
-
-    Args:
-        cluster_info: Distribution and version of the cluster.
-        fields: The searchable fields of the index.
-        plugins: Fetches the plugins of the cluster; called only if they matter.
-        requested: The query type that the user requested.
+    `plugins` fetches the plugins of the cluster, and is called only if they matter.
 
     Raises:
         QueryError: If `requested` is impossible, or no query type is possible.
@@ -92,13 +87,7 @@ def build_sparse_query(
     max_clauses: int = MAX_CLAUSES,
     **builder_options: str,
 ) -> SparseQuery:
-    """Build the query of a vector in a query type.
-
-    Args:
-        query_type: The query type.
-        vector: The query vector.
-        max_clauses: The clause limit of the engine.
-        builder_options: Further arguments of the builder of the query type: `field`.
+    """Build the query of a vector in a query type; `builder_options` are further arguments of its builder: `field`.
 
     Raises:
         QueryError: If the query type is unknown, the vector is empty, or a weight or token is invalid.
@@ -148,11 +137,6 @@ def _suggest_query_type(cluster_info: ClusterInfo, fields: IndexFields) -> str:
 def build_rank_features_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
     """Build a query whose score is the dot product of `vector` and a document's `field`.
 
-    Args:
-        vector: The query vector.
-        field: The `rank_features` field.
-        max_clauses: The clause limit of the engine; the heaviest tokens are kept.
-
     Raises:
         QueryError: If no token is left (an empty `bool` would match every document), or a weight or token is invalid.
     """
@@ -165,9 +149,6 @@ def build_sparse_vector_query(vector: SparseVector, *, field: str = TOKENS_FIELD
     """Build the same query for Elasticsearch's `sparse_vector`, without its pruning of frequent, light tokens.
 
     Elasticsearch 8 creates a clause for each token, so `max_clauses` limits them here, too.
-
-    Raises:
-        QueryError: As for `build_rank_features_query`.
     """
     kept = fit_to_limits(vector, max_clauses)
     tokens = {escape_feature(token): boost for token, boost in kept}
@@ -183,9 +164,6 @@ def build_neural_sparse_query(vector: SparseVector, *, field: str = TOKENS_FIELD
 
     The engine rejects weights above 64: all weights are then divided by a power of two, which `boost` multiplies back. Token
     weights are given, since for a `query_text` the cluster would have to ask an encoder (docs/howto/text-in-cluster.md).
-
-    Raises:
-        QueryError: As for `build_rank_features_query`.
     """
     kept = fit_to_limits(vector, max_clauses)
     scale = max(1.0, _round_to_power_of_two(kept[0][1] / MAX_QUERY_TOKEN_WEIGHT))

@@ -33,12 +33,9 @@ class SparseQuery:
 
 
 def fit_to_limits(vector: SparseVector, max_clauses: int) -> list[tuple[str, float]]:
-    """Fit a vector to the clause limit and to float32.
+    """Fit a vector to the clause limit and to float32: its heaviest tokens, with their weights as the engine reads them.
 
     Tokens lighter than `MIN_WEIGHT` are dropped: with a weight of 0 they would still match.
-
-    Returns:
-        The heaviest tokens, heaviest first, each with its weight as the engine reads it.
 
     Raises:
         QueryError: If no token is left (an empty query would match every document), or if a token or weight is invalid.
@@ -81,11 +78,7 @@ def round_to_float32(token: str, weight: float) -> float:
 
 
 def check_unicode(text: str) -> None:
-    """Check that a text is valid Unicode: with an unpaired surrogate some engines reject it, others search for `?`.
-
-    Raises:
-        QueryError: If it contains an unpaired surrogate.
-    """
+    """Check that a text is valid Unicode: with an unpaired surrogate some engines reject it, others search for `?`."""
     if not is_utf8(text):
         raise QueryError(f"{text[:80]!r} contains an unpaired surrogate and is not valid Unicode", "Re-enter the text.")
 

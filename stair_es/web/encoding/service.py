@@ -163,19 +163,11 @@ class EncodingService:
         return EncodedInputs(target=target, vectors=vectors)
 
     def get_target(self) -> EncodingTarget:
-        """Return the target of the encoding. May block.
-
-        Raises:
-            StairError: If the index or its model is not available.
-        """
+        """Return the target of the encoding. May block."""
         return self._get_target()
 
     def list_tokens(self, target: EncodingTarget) -> list[str]:
-        """List the tokens of a target by their id. A token of the policy has the id of one that it replaces. May block.
-
-        Raises:
-            RequestRejected: If the model doesn't list its tokens.
-        """
+        """List the tokens of a target by their id. A token of the policy has the id of one that it replaces. May block."""
         return list({position: token for token, position in self.get_token_ids(target).items()}.values())
 
     def get_token_ids(self, target: EncodingTarget) -> Mapping[str, int]:

@@ -91,14 +91,7 @@ def list_facets(
 def build_facets_request(
     query: Mapping[str, Any], facets: Sequence[Facet], exclusive: Sequence[Condition], fields: Mapping[str, MappedField]
 ) -> dict[str, Any]:
-    """Build the request for facets.
-
-    Args:
-        query: The query without the exclusive conditions.
-        facets: The facets.
-        exclusive: Conditions that don't narrow the facet of their own field.
-        fields: The fields of the index.
-    """
+    """Build the request for facets. The `exclusive` conditions aren't in `query`, and don't narrow the facet of their field."""
     aggs: dict[str, Any] = {"indices": {"terms": {"field": "_index"}}}
     own = {condition.field for condition in exclusive}
     shared: dict[str, Any] = {}

@@ -93,11 +93,7 @@ class Condition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lt: _Bound | None = None
 
     def __post_init__(self) -> None:
-        """Check which fields go together.
-
-        Raises:
-            ValueError: If they don't; it becomes the error of the request.
-        """
+        """Check which fields go together. The ValueError becomes the error of the request."""
         bounds = self.bounds.keys()
         if {"gte", "gt"} <= bounds or {"lte", "lt"} <= bounds:
             raise ValueError("has two bounds on the same side")
@@ -149,11 +145,7 @@ class SearchParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 def parse_search_params(body: bytes) -> SearchParams:
-    """Parse the body of a search request.
-
-    Raises:
-        RequestRejected: If it is not JSON, has an unknown field, or a value of another type or size.
-    """
+    """Parse the body of a search request."""
     params = parse_struct(body, SearchParams, _REMEDIES, orjson.loads, 400)
     return replace(
         params,
@@ -166,13 +158,7 @@ def parse_search_params(body: bytes) -> SearchParams:
 def build_query_inputs(
     params: SearchParams, stored: SparseVector | None = None, filters: Sequence[Mapping[str, Any]] = ()
 ) -> QueryInputs:
-    """Build the query inputs of search parameters.
-
-    Args:
-        params: The search parameters.
-        stored: The vector of the document `params.similar_to`.
-        filters: The clauses of `build_filters`.
-    """
+    """Build the query inputs of search parameters; `stored` is the vector of the document `params.similar_to`."""
     if params.method == "bm25":
         parsed = parse_query(params.text)
         if not parsed.text:
@@ -207,11 +193,7 @@ def build_bag_clause(vector: SparseVector, max_clauses: int) -> SparseQuery:
 
 
 def build_filters(params: SearchParams, fields: Mapping[str, MappedField]) -> list[dict[str, Any]]:
-    """Build the clauses of the conditions and of the query string.
-
-    Raises:
-        QueryError: If a field doesn't exist, or the query string is a clause.
-    """
+    """Build the clauses of the conditions and of the query string."""
     clauses = build_condition_clauses(params.filters, fields)
     text = params.filter.strip()
     if text[:1] in ("{", "["):  # a clause can run scripts, and read other indices
@@ -220,20 +202,12 @@ def build_filters(params: SearchParams, fields: Mapping[str, MappedField]) -> li
 
 
 def build_condition_clauses(conditions: Iterable[Condition], fields: Mapping[str, MappedField]) -> list[dict[str, Any]]:
-    """Build the clauses of conditions.
-
-    Raises:
-        QueryError: If a field doesn't exist, or doesn't have values of this type.
-    """
+    """Build the clauses of conditions."""
     return [clause for condition in conditions for clause in _build_clauses(condition, fields)]
 
 
 def convert_value(value: ConditionValue, mapped: MappedField) -> ConditionValue:
-    """Convert a value to the type of a field: a URL has numbers and booleans as text.
-
-    Raises:
-        QueryError: If the field can't have such a value.
-    """
+    """Convert a value to the type of a field: a URL has numbers and booleans as text."""
     if mapped.kind == "date":
         raise QueryError(
             f"the field {mapped.name!r} is {mapped.type}, which has ranges and no single values",

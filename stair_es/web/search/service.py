@@ -301,10 +301,9 @@ def build_dates_request(query: Mapping[str, Any], params: SearchParams) -> dict[
 
 
 def parse_oldest_date(response: Mapping[str, Any], k: int) -> int:
-    """Parse the response to `build_dates_request` to the oldest date in milliseconds.
+    """Parse the response to `build_dates_request` to the oldest date in milliseconds; 0 if there are fewer than `k`.
 
-    Returns:
-        0 if there are fewer than `k`, or if it is before 1970: images without a date come first there, and no range has them.
+    Also 0 if it is before 1970: images without a date come first there, and no range has them.
     """
     hits = response["hits"]["hits"]
     return max(0, int(hits[-1]["sort"][0])) if len(hits) == k else 0
