@@ -55,67 +55,63 @@ class IngestMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Collect the metrics."""
-        yield from self._collect_times()
+        gauges = (
+            ("start_timestamp_seconds", "When the run began.", self.start_s),
+            ("end_timestamp_seconds", "When the run ended; absent while it is running.", self.end_s),
+            (
+                LAST_SUCCESS.removeprefix(PREFIX),
+                "When a run last completed, with or without failed images; kept from the previous file until then.",
+                self.success_s,
+            ),
+            (
+                "exit_code",
+                "Exit code of the command: 0, 3 (some images failed), or another (the run failed); absent before the end.",
+                self.exit_code,
+            ),
+            ("swap_pending", "1: a new index was built, but the alias doesn't point to it yet.", self.swap_pending),
+        )
+        yield from (self._build_gauge(name, help_text, value) for name, help_text, value in gauges if value is not None)
         if self.accounting is not None:
-            yield from _collect_counts(self.index, self.accounting)
+            yield from self._collect_counts(self.accounting)
 
-    def _collect_times(self) -> Iterator[Metric]:
-        yield _build_gauge(self.index, "start_timestamp_seconds", "When the run began.", self.start_s)
-        if self.end_s is not None:
-            yield _build_gauge(self.index, "end_timestamp_seconds", "When the run ended; absent while it is running.", self.end_s)
-        if self.success_s is not None:
-            help_text = "When a run last completed, with or without failed images; kept from the previous file until then."
-            yield _build_gauge(self.index, LAST_SUCCESS.removeprefix(PREFIX), help_text, self.success_s)
-        if self.exit_code is not None:
-            help_text = "Exit code of the command: 0, 3 (some images failed), or another (the run failed); absent before the end."
-            yield _build_gauge(self.index, "exit_code", help_text, self.exit_code)
-        if self.swap_pending is not None:
-            help_text = "1: a new index was built, but the alias doesn't point to it yet."
-            yield _build_gauge(self.index, "swap_pending", help_text, self.swap_pending)
+    def _collect_counts(self, accounting: RunAccounting) -> Iterator[Metric]:
+        yield self._build_counter("listed_images", "Images listed so far.", accounting.listed)
+        yield self._build_gauge("listing_done", "1: all images are listed.", accounting.listing_done)
+        outcomes = {kind: count for kind, count in accounting.get_counts().items() if kind != "seen"}
+        yield self._build_counters("images", "Images with an outcome.", "outcome", outcomes)
+        stages = {stage: accounting.failed_stages[stage] for stage in _FAILURE_STAGES}
+        yield self._build_counters("failed_images", "Failed images, by the stage of the failure.", "stage", stages)
+        seconds = {stage: accounting.stage_seconds.get(stage, 0.0) for stage in STAGES}
+        help_text = "Time spent in each stage, summed over all workers, so possibly more than the elapsed time."
+        yield self._build_counters("stage_seconds", help_text, "stage", seconds)
+        if accounting.encoder_idle is not None:
+            help_text = "Share of time in which the encoders were idle, from their first batch to their last."
+            yield self._build_gauge("encoder_idle_ratio", help_text, accounting.encoder_idle)
+        stats = accounting.bulk_stats
+        for name, help_text, count in (
+            ("bulk_requests", "Bulk requests.", stats.requests),
+            ("bulk_retried_requests", "Bulk requests retried because the cluster was busy.", stats.retried),
+            ("bulk_documents", "Documents in bulk requests, including retries.", stats.documents),
+            ("bulk_bytes", "Bytes of bulk requests, including retries.", stats.size_bytes),
+            ("removed_documents", "Documents removed because their image is gone (--resync).", accounting.removed),
+        ):
+            yield self._build_counter(name, help_text, count)
 
+    def _build_gauge(self, name: str, help_text: str, value: float) -> Metric:
+        family = GaugeMetricFamily(PREFIX + name, help_text, labels=["index"])
+        family.add_metric([self.index], float(value))
+        return family
 
-def _collect_counts(index: str, accounting: RunAccounting) -> Iterator[Metric]:
-    yield _build_counter(index, "listed_images", "Images listed so far.", accounting.listed)
-    yield _build_gauge(index, "listing_done", "1: all images are listed.", accounting.listing_done)
-    outcomes: dict[str, float] = {kind: count for kind, count in accounting.get_counts().items() if kind != "seen"}
-    yield _build_counters(index, "images", "Images with an outcome.", "outcome", outcomes)
-    stages: dict[str, float] = {stage: accounting.failed_stages[stage] for stage in _FAILURE_STAGES}
-    yield _build_counters(index, "failed_images", "Failed images, by the stage of the failure.", "stage", stages)
-    seconds: dict[str, float] = {stage: accounting.stage_seconds.get(stage, 0.0) for stage in STAGES}
-    help_text = "Time spent in each stage, summed over all workers, so possibly more than the elapsed time."
-    yield _build_counters(index, "stage_seconds", help_text, "stage", seconds)
-    if accounting.encoder_idle is not None:
-        help_text = "Share of time in which the encoders were idle, from their first batch to their last."
-        yield _build_gauge(index, "encoder_idle_ratio", help_text, accounting.encoder_idle)
-    bulk_stats = accounting.bulk_stats
-    yield _build_counter(index, "bulk_requests", "Bulk requests.", bulk_stats.requests)
-    yield _build_counter(
-        index, "bulk_retried_requests", "Bulk requests retried because the cluster was busy.", bulk_stats.retried
-    )
-    yield _build_counter(index, "bulk_documents", "Documents in bulk requests, including retries.", bulk_stats.documents)
-    yield _build_counter(index, "bulk_bytes", "Bytes of bulk requests, including retries.", bulk_stats.size_bytes)
-    yield _build_counter(
-        index, "removed_documents", "Documents removed because their image is gone (--resync).", accounting.removed
-    )
+    def _build_counter(self, name: str, help_text: str, value: float) -> Metric:
+        family = CounterMetricFamily(PREFIX + name, help_text, labels=["index"])
+        family.add_metric([self.index], float(value))
+        return family
 
-
-def _build_gauge(index: str, name: str, help_text: str, value: float) -> Metric:
-    family = GaugeMetricFamily(PREFIX + name, help_text, labels=["index"])
-    family.add_metric([index], float(value))
-    return family
-
-
-def _build_counter(index: str, name: str, help_text: str, value: float) -> Metric:
-    family = CounterMetricFamily(PREFIX + name, help_text, labels=["index"])
-    family.add_metric([index], float(value))
-    return family
-
-
-def _build_counters(index: str, name: str, help_text: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = CounterMetricFamily(PREFIX + name, help_text, labels=["index", label])
-    for value, count in values.items():
-        family.add_metric([index, value], float(count))
-    return family
+    def _build_counters(self, name: str, help_text: str, label: str, values: Mapping[str, float]) -> Metric:
+        family = CounterMetricFamily(PREFIX + name, help_text, labels=["index", label])
+        for value, count in values.items():
+            family.add_metric([self.index, value], float(count))
+        return family
 
 
 class MetricsTextfile:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import threading
 import time
-from collections import defaultdict
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, Summary
@@ -31,6 +32,7 @@ _TEI_COUNTERS = {
     "te_request_success": "Those that succeeded.",
     "te_request_failure": "Those that failed.",
 }
+"""Counters of the encoder's API with the names that text-embeddings-inference (TEI) has, for its dashboards."""
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -40,20 +42,15 @@ class ServerMetrics(ServerHooks):
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+        histogram = partial(Histogram, registry=registry, buckets=_BUCKETS_S)
         self._requests = Counter(f"{_PREFIX}requests", "Finished requests.", ["method", "route", "status"], registry=registry)
-        self._request_seconds = Histogram(
-            f"{_PREFIX}request_seconds", "Duration of a request.", ["route"], registry=registry, buckets=_BUCKETS_S
-        )
+        self._request_seconds = histogram(f"{_PREFIX}request_seconds", "Duration of a request.", ["route"])
         self._in_progress = Gauge(f"{_PREFIX}requests_in_progress", "Requests in progress.", registry=registry)
         self._uploads = Gauge(
             f"{_PREFIX}uploads_in_progress", "Uploaded images that are being received or read.", registry=registry
         )
-        self._encode_seconds = Histogram(
-            f"{_PREFIX}encode_seconds",
-            "Time that a model takes for a text or an image, without queueing.",
-            ["kind"],
-            registry=registry,
-            buckets=_BUCKETS_S,
+        self._encode_seconds = histogram(
+            f"{_PREFIX}encode_seconds", "Time that a model takes for a text or an image, without queueing.", ["kind"]
         )
         self._thumbnails = Counter(
             f"{_PREFIX}thumbnails", "Requested thumbnails, by whether they were cached.", ["cached"], registry=registry
@@ -61,12 +58,8 @@ class ServerMetrics(ServerHooks):
         self._search_seconds = Summary(
             f"{_PREFIX}search_took_seconds", "Time of a search as reported by the cluster.", registry=registry
         )
-        self._cluster_seconds = Histogram(
-            f"{_PREFIX}cluster_request_seconds",
-            "Duration of a request to the cluster, measured by the client.",
-            ["operation"],
-            registry=registry,
-            buckets=_BUCKETS_S,
+        self._cluster_seconds = histogram(
+            f"{_PREFIX}cluster_request_seconds", "Duration of a request to the cluster, measured by the client.", ["operation"]
         )
         self._cluster_errors = Counter(
             f"{_PREFIX}cluster_errors",
@@ -74,7 +67,17 @@ class ServerMetrics(ServerHooks):
             ["operation", "status"],
             registry=registry,
         )
-        self._tei = _TeiMetrics(registry)
+        self._tei_queue_size = Gauge("te_queue_size", "Texts and images that wait.", registry=registry)
+        self._tei_batch_size = histogram(
+            "te_batch_next_size", "Texts or images of a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128)
+        )
+        self._tei_queue_duration = histogram("te_request_queue_duration", "Time that a text or an image waits, in seconds.")
+        self._tei_duration = histogram(
+            "te_request_duration", "Duration of a successful request, without the time for its body, in seconds."
+        )
+        self._tei_counts = {name: collections.Counter[tuple[tuple[str, str], ...]]() for name in _TEI_COUNTERS}
+        self._lock = threading.Lock()
+        registry.register(self)
 
     # --- hooks of the server ---
 
@@ -96,23 +99,37 @@ class ServerMetrics(ServerHooks):
 
     def watch_queue(self, count_waiting: Callable[[], int]) -> None:
         """Watch a queue of texts and images."""
-        self._tei.queue_size.set_function(count_waiting)
+        self._tei_queue_size.set_function(count_waiting)
 
     def record_batch(self, size: int, waited_s: Sequence[float]) -> None:
         """Record a batch, and how long each input has waited."""
-        self._tei.batch_size.observe(size)
+        self._tei_batch_size.observe(size)
         for seconds in waited_s:
-            self._tei.queue_duration.observe(seconds)
+            self._tei_queue_duration.observe(seconds)
 
     def record_encode_request(self, input_count: int, error_type: str | None, seconds: float) -> None:
         """Record a request of the encoder's API."""
         method = "single" if input_count == 1 else "batch"
-        self._tei.count_request("te_request_count", method=method)
+        self._count_tei_request("te_request_count", method=method)
         if error_type is None:
-            self._tei.count_request("te_request_success", method=method)
-            self._tei.duration.observe(seconds)
+            self._count_tei_request("te_request_success", method=method)
+            self._tei_duration.observe(seconds)
         else:
-            self._tei.count_request("te_request_failure", err=error_type.lower())
+            self._count_tei_request("te_request_failure", err=error_type.lower())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the counters of TEI, whose names lack the suffix that prometheus_client appends to its own counters."""
+        for name, description in _TEI_COUNTERS.items():
+            metric = Metric(name, description, "unknown")
+            with self._lock:
+                counts = dict(self._tei_counts[name])
+            for labels, count in counts.items():
+                metric.add_sample(name, dict(labels), count)
+            yield metric
+
+    def _count_tei_request(self, name: str, **labels: str) -> None:
+        with self._lock:
+            self._tei_counts[name][tuple(labels.items())] += 1
 
     # --- requests to the cluster and to the server ---
 
@@ -153,40 +170,3 @@ class ServerMetrics(ServerHooks):
     async def _serve_metrics(self, request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(await run_in_threadpool(encoder, self.registry), headers={"content-type": content_type})
-
-
-class _TeiMetrics:
-    """Metrics of the encoder's API with the names that text-embeddings-inference has, for its dashboards."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.queue_size = Gauge("te_queue_size", "Texts and images that wait.", registry=registry)
-        self.batch_size = Histogram(
-            "te_batch_next_size", "Texts or images of a batch.", registry=registry, buckets=(1, 2, 4, 8, 16, 32, 64, 128)
-        )
-        self.queue_duration = Histogram(
-            "te_request_queue_duration", "Time that a text or an image waits, in seconds.", registry=registry, buckets=_BUCKETS_S
-        )
-        self.duration = Histogram(
-            "te_request_duration",
-            "Duration of a successful request, without the time for its body, in seconds.",
-            registry=registry,
-            buckets=_BUCKETS_S,
-        )
-        self._counts: defaultdict[str, dict[tuple[tuple[str, str], ...], int]] = defaultdict(lambda: defaultdict(int))
-        self._lock = threading.Lock()
-        registry.register(self)
-
-    def count_request(self, name: str, **labels: str) -> None:
-        """Count a request in a counter."""
-        with self._lock:
-            self._counts[name][tuple(labels.items())] += 1
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the counters, whose names lack the suffix that prometheus_client appends to its own counters."""
-        for name, description in _TEI_COUNTERS.items():
-            metric = Metric(name, description, "unknown")
-            with self._lock:
-                counts = dict(self._counts[name])
-            for labels, count in counts.items():
-                metric.add_sample(name, dict(labels), count)
-            yield metric

@@ -38,13 +38,8 @@ _KEPT_PER_RATE = 200
 _NS_PER_S = 1_000_000_000
 
 
-def keep_all() -> bool:
-    """Return True: every request has a span."""
-    return True
-
-
 def trace_cluster_requests(
-    tracer: Tracer, parent: Context | None = None, should_keep: Callable[[], bool] = keep_all
+    tracer: Tracer, parent: Context | None = None, should_keep: Callable[[], bool] = lambda: True
 ) -> RequestHook:
     """Trace each request to the cluster with a client span, and propagate its id.
 
