@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from stair_es.inspection.stored_document import StoredImage
+from stair_es.token_policy import TokenPolicy
 from stair_es.types import SparseVector
-
-if TYPE_CHECKING:
-    from stair_es.inspection.stored_document import StoredImage
-    from stair_es.token_policy import TokenPolicy
 
 TOLERANCE = 1e-4
 """Maximum difference of a weight between the backends of one model; see docs/stair-mini.md."""

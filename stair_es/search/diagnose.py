@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +15,8 @@ from stair_es.search.options import SearchOptions, prune_vector
 from stair_es.search.query import SearchQuery, join_pieces
 from stair_es.search.request import quantize_weight
 from stair_es.search.results import TokenContribution, build_document_filter, explain_score
+from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
-
-if TYPE_CHECKING:
-    from stair_es.search.searcher import Searcher
 
 _MAX_LISTED = 8
 

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, TypeAlias
+from types import TracebackType
+from typing import TypeAlias
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import QueryError
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
-from stair_es.search.diagnose import explain_rank
+from stair_es.search.diagnose import RankExplanation, explain_rank
+from stair_es.search.dsl.pagination import Cursor
 from stair_es.search.index_encoder import load_index_encoder
 from stair_es.search.options import SearchOptions
 from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import QueryInputs, build_search_query
+from stair_es.search.results import SearchResult
 from stair_es.search.searcher import Searcher
 from stair_es.sources.base import ReadLimits
 from stair_es.types import SparseVector
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from stair_es.search.diagnose import RankExplanation
-    from stair_es.search.dsl.pagination import Cursor
-    from stair_es.search.results import SearchResult
 
 QueryLike: TypeAlias = "str | Path | QueryInputs | SearchQuery | SparseVector"
 """A query string, an image file, a combination as `QueryInputs` (image URLs as well), a built query, or a vector."""

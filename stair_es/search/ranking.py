@@ -6,15 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stair_es.cluster.documents.document import IMPACT_SCALE
 from stair_es.errors import QueryError
+from stair_es.search.dsl.pagination import Cursor
+from stair_es.search.query import SearchQuery
 from stair_es.search.results import Hit, SearchResult
-
-if TYPE_CHECKING:
-    from stair_es.search.dsl.pagination import Cursor
-    from stair_es.search.query import SearchQuery
 
 _ROUNDING = 1e-5
 """Relative error of a sum in float32, with a margin. Stored weights are truncated, which only makes a score smaller."""

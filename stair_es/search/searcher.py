@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any
 
 from stair_es.cluster.client.capabilities import list_cluster_plugins
 from stair_es.cluster.client.cluster import Cluster
@@ -22,11 +25,6 @@ from stair_es.search.ranking import AddedScores, check_fusion, collect_pictures,
 from stair_es.search.request import EXCLUDED_FIELDS, SearchRequest, build_search_request
 from stair_es.search.results import Hit, SearchResult, build_document_filter, parse_hit, parse_search_response
 from stair_es.types import SparseVector, is_utf8
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
-    from types import TracebackType
 
 
 class QueryRunner:

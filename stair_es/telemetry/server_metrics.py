@@ -5,26 +5,21 @@ from __future__ import annotations
 import collections
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, Summary
 from prometheus_client.exposition import choose_encoder
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from stair_es.cluster.client.transport import OutgoingRequest
 from stair_es.telemetry.http import StatusRecorder, get_method_label, get_route_pattern, is_failed_request, parse_operation
 from stair_es.web.hooks import EncodedKind, ServerHooks
 from stair_es.web.routes import PatternRoute
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
-    from stair_es.cluster.client.transport import OutgoingRequest
 
 _PREFIX = "stair_es_server_"
 _TEI_COUNTERS = {

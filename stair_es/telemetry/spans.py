@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from stair_es.telemetry.http import StatusRecorder, get_method_label, get_route_pattern, is_failed_request, parse_operation
-from stair_es.web.auth import HEALTH_PATH
+from stair_es.web.hooks import HEALTH_PATH, EncodedKind, ServerHooks
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from stair_es.cluster.client.transport import OutgoingRequest, RequestHook
     from stair_es.ingest.accounting.report import IngestReport
     from stair_es.ingest.state import Batch
-    from stair_es.web.hooks import EncodedKind, ServerHooks
 
 PROPAGATOR = TraceContextTextMapPropagator()
 """W3C Trace Context only: other headers of a client, such as baggage, are not propagated to the cluster."""

@@ -8,14 +8,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.connection import Connection
 from stair_es.errors import StairError, UsageError
+from stair_es.model.base import Encoder
 from stair_es.search.index_cache import create_state_cache
+from stair_es.search.index_info import IndexInfo
 from stair_es.web.auth import AccessMiddleware, AccessPolicy
 from stair_es.web.encoding.batching import BatchLimits
 from stair_es.web.encoding.routes import EncodingRoutes
@@ -28,16 +34,6 @@ from stair_es.web.routes import PageRoutes, load_page_files
 from stair_es.web.search.serializers import encode_json
 from stair_es.web.search.service import SearchService
 from stair_es.web.thumbnails import ThumbnailService
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.routing import Route
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
-    from stair_es.cluster.client.cluster import Cluster
-    from stair_es.cluster.client.connection import Connection
-    from stair_es.model.base import Encoder
-    from stair_es.search.index_info import IndexInfo
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from stair_es.web.errors import ErrorResponse
+from stair_es.web.hooks import HEALTH_PATH
 from stair_es.web.search.serializers import encode_json
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ _LOGIN_PAGE_HEADERS = {
     "content-security-policy": _CSP.replace("form-action 'none'", "form-action 'self'"),
 }
 """Headers of the login page, the only page with a form that the browser submits."""
-HEALTH_PATH = "/health"
-"""The only path without access checks: probes of a pod have no token, and use its address as host. It only reports that the
-server responds."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<address>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{0,5}))?", re.ASCII)
 _MAX_PORT = 65535

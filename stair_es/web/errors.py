@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import is_clause_limit_error
 from stair_es.errors import (
     AuthenticationFailed,
@@ -23,9 +23,6 @@ from stair_es.errors import (
     StairError,
 )
 from stair_es.search.searcher import describe_rejection, get_rejection_reason
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.connection import Connection
 
 _RETRY_AFTER_S = 2
 _RETRY_STATUSES = (429, 503)

@@ -1,4 +1,4 @@
-"""Telemetry hooks of the server; by default they do nothing."""
+"""Telemetry hooks of the server, which do nothing by default, and what telemetry knows of its routes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, TypeAlias
 
 EncodedKind: TypeAlias = Literal["text", "image"]
+HEALTH_PATH = "/health"
+"""The only path without access checks: probes of a pod have no token, and use its address as host. It only reports that the
+server responds."""
 ROUTE_PATTERN_KEY = "stair_es.pattern"
 """Key in the ASGI scope: the path pattern of the matched route, such as `/image/{id}`. Absent if no route matched."""
 

@@ -8,19 +8,16 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 from urllib.parse import quote, urlsplit
 
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from stair_es.errors import UsageError
 from stair_es.sources.image.pillow import open_image
 from stair_es.sources.io.uris import from_file_uri, split_image_uri
-
-if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
-    from stair_es.web.limits import ServerLimits
+from stair_es.web.limits import ServerLimits
 
 FileKey: TypeAlias = tuple[str, int, int]
 """Path, modification time (ns) and size."""

@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from stair_es.web.errors import RequestRejected
-from stair_es.web.limits import TooManyRequests
-
-if TYPE_CHECKING:
-    from stair_es.web.limits import ServerLimits
+from stair_es.web.limits import ServerLimits, TooManyRequests
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 _MAX_NAME_CHARS = 80

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from starlette.concurrency import run_in_threadpool
@@ -17,23 +17,18 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from stair_es.web.errors import RequestRejected
-from stair_es.web.hooks import ROUTE_PATTERN_KEY
+from stair_es.web.hooks import ROUTE_PATTERN_KEY, ServerHooks
+from stair_es.web.limits import ServerLimits
 from stair_es.web.originals import DownloadResponse
 from stair_es.web.request_body import BodyReader, check_json_type, get_media_type
 from stair_es.web.search.params import SearchParams, parse_search_params
 from stair_es.web.search.serializers import LARGE_THUMBNAIL_PX, encode_json
-
-if TYPE_CHECKING:
-    from starlette.routing import Match
-    from starlette.types import Scope
-
-    from stair_es.web.hooks import ServerHooks
-    from stair_es.web.limits import ServerLimits
-    from stair_es.web.search.service import SearchService
-    from stair_es.web.thumbnails import RenderedImage, ThumbnailService
+from stair_es.web.search.service import SearchService
+from stair_es.web.thumbnails import RenderedImage, ThumbnailService
 
 STATIC_DIR = Path(__file__).parent / "static"
 _BASE = '<base href="/">'

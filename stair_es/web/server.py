@@ -19,8 +19,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stair_es.errors import UsageError
-from stair_es.web.auth import HEALTH_PATH
 from stair_es.web.errors import ErrorResponse
+from stair_es.web.hooks import HEALTH_PATH
 from stair_es.web.limits import TooManyRequests
 from stair_es.web.search.serializers import encode_json
 

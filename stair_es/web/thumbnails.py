@@ -7,11 +7,12 @@ import io
 import threading
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cachetools import TTLCache
 from PIL import Image
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.config.defaults import THUMBNAIL_PX
 from stair_es.errors import DecodeError
 from stair_es.inspection.stored_document import get_stored_fields, parse_thumbnail
@@ -20,14 +21,10 @@ from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.image.pillow import open_image
 from stair_es.types import ImageSpec
 from stair_es.web.errors import build_not_found
-from stair_es.web.originals import Download, open_download
+from stair_es.web.hooks import ServerHooks
+from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
+from stair_es.web.originals import AllowedRoots, Download, open_download
 from stair_es.web.search.serializers import LARGE_THUMBNAIL_PX
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.cluster import Cluster
-    from stair_es.web.hooks import ServerHooks
-    from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
-    from stair_es.web.originals import AllowedRoots
 
 DRAWN_THUMBNAIL_PX = THUMBNAIL_PX
 """Longer side of the thumbnails that are sent, in pixels; smaller ones stay as they are."""

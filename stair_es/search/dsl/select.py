@@ -8,18 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
-from stair_es.cluster.client.capabilities import NEURAL_SEARCH
+from stair_es.cluster.client.capabilities import NEURAL_SEARCH, ClusterInfo
 from stair_es.cluster.documents.document import IMPACT_SCALE, is_single_term
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature
 from stair_es.search.dsl.weights import SparseQuery, finish_sparse_query, fit_to_limits
 from stair_es.types import QueryType, SparseVector
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.capabilities import ClusterInfo
 
 TOKENS_FIELD = "tokens"
 IMPACTS_FIELD = "impacts"

@@ -17,7 +17,6 @@ from stair_es._version import __version__
 from stair_es.feature_names import escape_feature
 from stair_es.search.query_encoder import MAX_READ_CHARS
 from stair_es.types import SparseVector
-from stair_es.web.auth import HEALTH_PATH
 from stair_es.web.encoding.batching import BatchLimits
 from stair_es.web.encoding.openapi import build_openapi_document
 from stair_es.web.encoding.schemas import (
@@ -40,7 +39,7 @@ from stair_es.web.encoding.schemas import (
 )
 from stair_es.web.encoding.service import EncodedInputs, EncodingService
 from stair_es.web.errors import RequestRejected, get_error_type
-from stair_es.web.hooks import ServerHooks
+from stair_es.web.hooks import HEALTH_PATH, ServerHooks
 from stair_es.web.limits import ServerLimits
 from stair_es.web.request_body import BodyReader, check_json_type
 from stair_es.web.routes import PatternRoute

@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from cachetools import TLRUCache
 
@@ -16,12 +16,10 @@ from stair_es.model.vocabularies.readable import is_piece
 from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_words
 from stair_es.search.dsl.mapped_fields import get_mapped_field
 from stair_es.search.dsl.pagination import build_random_query
+from stair_es.search.index_info import IndexInfo
 from stair_es.web.search.facet_scales import FieldProfile, build_profile_request, parse_profiles
 from stair_es.web.search.facets import list_facet_fields, make_label, parse_bucket_value
 from stair_es.web.search.params import TOP_TOKENS_FIELD
-
-if TYPE_CHECKING:
-    from stair_es.search.index_info import IndexInfo
 
 _FactT = TypeVar("_FactT")
 _MAX_AGES_S = {"counts": 10.0, "profiles": 300.0, "suggestions": 300.0}

@@ -7,18 +7,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from stair_es.feature_names import unescape_feature
-from stair_es.inspection.stored_document import parse_token_vector
+from stair_es.inspection.stored_document import StoredImage, parse_token_vector
+from stair_es.search.query import QueryToken
+from stair_es.search.results import Hit, SearchResult, TokenContribution
 from stair_es.sources.io.uris import split_image_uri
-
-if TYPE_CHECKING:
-    from stair_es.inspection.stored_document import StoredImage
-    from stair_es.search.query import QueryToken
-    from stair_es.search.results import Hit, SearchResult, TokenContribution
-    from stair_es.types import Json, SparseVector
+from stair_es.types import Json, SparseVector
 
 MAX_HIT_TOKENS = 12
 LARGE_THUMBNAIL_PX = 640

@@ -6,43 +6,37 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cachetools import LRUCache, TTLCache
 from msgspec import structs
 
 from stair_es._version import __version__
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.errors import ClusterError, QueryError
 from stair_es.feature_names import escape_feature
-from stair_es.inspection.stored_document import find_stored_image, get_stored_images
-from stair_es.search.dsl.pagination import NEWEST_ORDER
+from stair_es.inspection.stored_document import StoredImage, find_stored_image, get_stored_images
+from stair_es.model.base import Encoder
+from stair_es.search.dsl.pagination import NEWEST_ORDER, Cursor
+from stair_es.search.index_cache import IndexCache, IndexState
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, explain_no_hits
-from stair_es.search.query_encoder import build_search_query, encode_query_text, resolve_tokens
+from stair_es.search.query_encoder import QueryInputs, build_search_query, encode_query_text, resolve_tokens
 from stair_es.search.query_parser import list_operator_remarks
 from stair_es.search.ranking import collect_pictures, is_same_picture
 from stair_es.search.request import QueryPlan, SearchRequest, build_pagination, build_token_clause
-from stair_es.search.results import SearchResult, TokenContribution, parse_search_response
+from stair_es.search.results import Hit, SearchResult, TokenContribution, parse_search_response
 from stair_es.search.searcher import QueryRunner
 from stair_es.sources.image.decode import decode_image
+from stair_es.types import SparseVector
 from stair_es.web.errors import RequestRejected, build_not_found
+from stair_es.web.hooks import ServerHooks
+from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
+from stair_es.web.originals import AllowedRoots
 from stair_es.web.search import serializers
 from stair_es.web.search.content_facts import ContentFacts, is_hidden_token, list_field_facts
 from stair_es.web.search.facets import build_facets_request, list_facet_fields, list_facets, serialize_facets
 from stair_es.web.search.params import TOP_TOKENS_FIELD, SearchParams, build_filters, build_query_inputs, build_search_options
-
-if TYPE_CHECKING:
-    from stair_es.cluster.client.cluster import Cluster
-    from stair_es.inspection.stored_document import StoredImage
-    from stair_es.model.base import Encoder
-    from stair_es.search.dsl.pagination import Cursor
-    from stair_es.search.index_cache import IndexCache, IndexState
-    from stair_es.search.query_encoder import QueryInputs
-    from stair_es.search.results import Hit
-    from stair_es.types import SparseVector
-    from stair_es.web.hooks import ServerHooks
-    from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
-    from stair_es.web.originals import AllowedRoots
 
 _THUMBNAIL_PX = 128
 _SEARCH_TIMEOUT = "8s"
