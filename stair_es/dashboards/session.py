@@ -68,7 +68,8 @@ class DashboardsSession:
             if error is not None and (tls.is_permanent_tls_error(error) or attempt > 1):
                 raise self._build_unreachable_error(error)  # a busy server gets more time than one that doesn't listen
             if attempt < _RETRY.attempts:
-                self._sleep(_RETRY.compute_delay_s(attempt, _parse_retry_after(response)))
+                retry_after = response.headers.get("retry-after", "") if response is not None else ""
+                self._sleep(_RETRY.compute_delay_s(attempt, parse_retry_after(retry_after)))
         if response is None:
             raise self._build_unreachable_error(error)
         raise ClusterError(
@@ -170,10 +171,6 @@ def _parse_response(raw_response: Any) -> DashboardsResponse:  # noqa: ANN401  u
         body = None
     headers = {name.lower(): value for name, value in raw_response.headers.items()}
     return DashboardsResponse(status=raw_response.status, headers=headers, body=body, text=text[:2000])
-
-
-def _parse_retry_after(response: DashboardsResponse | None) -> float | None:
-    return parse_retry_after(response.headers.get("retry-after", "")) if response is not None else None
 
 
 def _describe_location(location: str) -> str:

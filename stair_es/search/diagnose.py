@@ -76,7 +76,10 @@ def explain_rank(
     common, missing, extra = compare_tokens(query, tokens)
     if score is None and not failed_conditions:
         failed_conditions.append(_explain_no_match(bool(common), explain_score(pruned_vector.pruned, tokens)))
-    rank = None if score is None else 1 + searcher.count(replace(query, min_score=_get_next_float32(score)), options=options)
+    rank = None
+    if score is not None:
+        next_score = float(np.nextafter(np.float32(score), np.float32(np.inf)))  # in float32, as the engine compares
+        rank = 1 + searcher.count(replace(query, min_score=next_score), options=options)
     return RankExplanation(
         id=document.id,
         uri=document.uri,
@@ -98,11 +101,6 @@ def _explain_no_match(common: bool, pruned: Sequence[TokenContribution]) -> str:
         tokens = ", ".join(contribution.token for contribution in pruned[:_MAX_LISTED])
         return f"it has none of the tokens that were sent, only tokens that pruning left out: {tokens}"
     return "it has no token of the query"
-
-
-def _get_next_float32(score: float) -> float:
-    """Return the next float32, the type that the engine compares."""
-    return float(np.nextafter(np.float32(score), np.float32(np.inf)))
 
 
 def compare_tokens(

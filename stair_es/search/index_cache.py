@@ -72,8 +72,8 @@ def create_state_cache(cluster: Cluster, index: str, load_encoder: Callable[[Ind
             raise IndexNotFound(error.message, error.remedy) from None
         if previous is not None and previous.info == target.info:
             return previous
-        same = previous is not None and previous.info.model == target.info.model
-        encoder = previous.encoder if previous is not None and same else load_encoder(target.info)
+        has_same_model = previous is not None and previous.info.model == target.info.model
+        encoder = previous.encoder if previous is not None and has_same_model else load_encoder(target.info)
         try:
             target.info.check_model(encoder.model_id)
         except QueryError as error:

@@ -164,14 +164,15 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
             "Each of the names must exist." if any(mark in index for mark in ",*") else remedy,
         )
     metadata = {name: _read_index_metadata(name, body["mappings"]) for name, body in mappings.items()}
-    models = {(str(meta.get("model")), str(meta.get("model_name", meta.get("model")))) for meta, _ in metadata.values()}
+    metas = [meta for meta, _ in metadata.values()]
+    models = {(str(meta.get("model")), str(meta.get("model_name", meta.get("model")))) for meta in metas}
     if len({model for model, _ in models}) > 1:
         raise IndexMismatch(
             f"{index!r} resolves to indices of several models: {', '.join(sorted(model for model, _ in models))}",
             "Specify one of the indices: dot products of different models can't be compared.",
         )
     model, name = min(models)
-    content_types = {get_content_type(meta) for meta, _ in metadata.values()}
+    content_types = set(map(get_content_type, metas))
     field_types = _collect_types(mappings)
     policies = [parse_policy_state(body, name).policy for name, body in mappings.items()]
     same_policy = len({policy and policy.digest for policy in policies}) == 1
@@ -179,8 +180,8 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
         fields={index: fields for index, (_, fields) in metadata.items()},
         model=model,
         model_name=name,
-        fit=_find_common_fit([meta for meta, _ in metadata.values()]),
-        text_tower=_find_common_text_tower([meta for meta, _ in metadata.values()]),
+        fit=_find_common_fit(metas),
+        text_tower=_find_common_text_tower(metas),
         content_type=content_types.pop() if len(content_types) == 1 else "documents",
         field_names=frozenset(field_types),
         field_types={name: next(iter(kinds)) for name, kinds in field_types.items() if len(kinds) == 1},

@@ -77,11 +77,11 @@ class IngestMetrics(Collector):
     def _collect_counts(self, accounting: RunAccounting) -> Iterator[Metric]:
         yield self._build_counter("listed_images", "Images listed so far.", accounting.listed)
         yield self._build_gauge("listing_done", "1: all images are listed.", accounting.listing_done)
-        outcomes = {kind: count for kind, count in accounting.get_counts().items() if kind != "seen"}
+        outcomes: dict[str, float] = {kind: count for kind, count in accounting.get_counts().items() if kind != "seen"}
         yield self._build_counters("images", "Images with an outcome.", "outcome", outcomes)
-        stages = {stage: accounting.failed_stages[stage] for stage in _FAILURE_STAGES}
+        stages: dict[str, float] = {stage: accounting.failed_stages[stage] for stage in _FAILURE_STAGES}
         yield self._build_counters("failed_images", "Failed images, by the stage of the failure.", "stage", stages)
-        seconds = {stage: accounting.stage_seconds.get(stage, 0.0) for stage in STAGES}
+        seconds: dict[str, float] = {stage: accounting.stage_seconds.get(stage, 0.0) for stage in STAGES}
         help_text = "Time spent in each stage, summed over all workers, so possibly more than the elapsed time."
         yield self._build_counters("stage_seconds", help_text, "stage", seconds)
         if accounting.encoder_idle is not None:

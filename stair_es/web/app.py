@@ -31,7 +31,6 @@ from stair_es.web.hooks import ServerHooks
 from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
 from stair_es.web.originals import AllowedRoots
 from stair_es.web.routes import PageRoutes, load_page_files
-from stair_es.web.search.serializers import encode_json
 from stair_es.web.search.service import SearchService
 from stair_es.web.thumbnails import ThumbnailService
 
@@ -41,20 +40,26 @@ _REPEAT_AFTER_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerConfig:
+class AppConfig:
+    """What the configurations of both applications have."""
+
+    limits: ServerLimits = field(default_factory=ServerLimits)
+    root_path: str = ""
+    """The path of the server's root behind a proxy, as `parse_root_path` returns it."""
+    hooks: ServerHooks = field(default_factory=ServerHooks)
+    extra_routes: tuple[Route, ...] = ()
+    """Additional routes, under the same access policy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig(AppConfig):
     """The configuration of the server."""
 
     index: str
     load_encoder: Callable[[IndexInfo], Encoder]
     """Loads the encoder for an index, given its info: see `search.index_encoder`."""
     roots: AllowedRoots = field(default_factory=AllowedRoots)
-    limits: ServerLimits = field(default_factory=ServerLimits)
     title: str = ""
-    root_path: str = ""
-    """The path of the page's root behind a proxy, as `parse_root_path` returns it."""
-    hooks: ServerHooks = field(default_factory=ServerHooks)
-    extra_routes: tuple[Route, ...] = ()
-    """Additional routes, under the same access policy."""
 
 
 def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, port: int) -> ASGIApp:
@@ -75,47 +80,37 @@ def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, por
     page = PageRoutes(service, thumbnails, load_page_files(config.root_path), limits, config.title, config.hooks)
     batch_limits = BatchLimits()
     encoding = EncodingService(follow_index(states), batch_limits, limits, config.hooks, limiter)
-    routes = [
-        *page.list_routes(),
-        *EncodingRoutes(encoding, batch_limits, limits, config.hooks).list_routes(),
-        *config.extra_routes,
-    ]
-    return _build_app(routes, cluster.connection, policy, port, config.root_path)
+    routes = [*page.list_routes(), *EncodingRoutes(encoding, batch_limits, limits, config.hooks).list_routes()]
+    return _build_app(config, routes, cluster.connection, policy, port)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
+class EncoderConfig(AppConfig):
     """The configuration of an encoder without a page."""
 
     get_target: Callable[[], EncodingTarget]
     connection: Connection | None = None
     """The connection to the cluster of the index that is followed."""
     batch_limits: BatchLimits = field(default_factory=BatchLimits)
-    limits: ServerLimits = field(default_factory=ServerLimits)
-    root_path: str = ""
-    """See `ServerConfig`."""
-    hooks: ServerHooks = field(default_factory=ServerHooks)
-    extra_routes: tuple[Route, ...] = ()
-    """Additional routes, under the same access policy."""
 
 
 def create_encoder_app(config: EncoderConfig, policy: AccessPolicy, port: int) -> ASGIApp:
     """Create the application of the encoder. Its text network is loaded, and ready."""
     char_s = measure_char_s(config.get_target().encoder)
     service = EncodingService(config.get_target, config.batch_limits, config.limits, config.hooks, char_s=char_s)
-    routes = [*EncodingRoutes(service, config.batch_limits, config.limits, config.hooks).list_routes(), *config.extra_routes]
-    return _build_app(routes, config.connection, policy, port, config.root_path)
+    routes = EncodingRoutes(service, config.batch_limits, config.limits, config.hooks).list_routes()
+    return _build_app(config, routes, config.connection, policy, port)
 
 
 def _build_app(
-    routes: Sequence[Route], connection: Connection | None, policy: AccessPolicy, port: int, root_path: str
+    config: AppConfig, routes: Sequence[Route], connection: Connection | None, policy: AccessPolicy, port: int
 ) -> ASGIApp:
     log = ThrottledLog(connection.redact if connection else str)
     handle_error = partial(_respond_to_error, connection=connection, log=log)
     kinds = (StairError, RequestRejected, HTTPException, Exception)
-    app = Starlette(routes=list(routes), exception_handlers=dict.fromkeys(kinds, handle_error))
+    app = Starlette(routes=[*routes, *config.extra_routes], exception_handlers=dict.fromkeys(kinds, handle_error))
     app.router.redirect_slashes = False  # to an address without the root path, and with the scheme that a proxy uses
-    return RootPathMiddleware(AccessMiddleware(app, policy, port, root_path), root_path)
+    return RootPathMiddleware(AccessMiddleware(app, policy, port, config.root_path), config.root_path)
 
 
 class ThrottledLog:
@@ -136,19 +131,18 @@ class ThrottledLog:
 def _respond_to_error(request: Request, error: Exception, *, connection: Connection | None, log: ThrottledLog) -> Response:
     """Build the response for any exception of a route; log those that are not the client's fault."""
     if isinstance(error, RequestRejected):
-        response = error.response
+        rejection = error.response
     elif isinstance(error, HTTPException):
         message = {404: "page not found", 405: "method not allowed"}.get(error.status_code, error.detail)
-        response = ErrorResponse(status=error.status_code, error=message, headers=dict(error.headers or {}))
+        rejection = ErrorResponse(error.status_code, message, headers=error.headers or {})
     elif isinstance(error, StairError):
-        response = build_error_response(error, connection)
-        if response.status >= 500:
+        rejection = build_error_response(error, connection)
+        if rejection.status >= 500:
             log(f"{error.message} {error.remedy}")
     else:
         log(f"{request.url.path!r}: {type(error).__name__}: {error}")
-        response = ErrorResponse(status=500, error="internal server error", remedy="See the log of the server.")
-    content = encode_json(response.to_json())
-    return Response(content, status_code=response.status, media_type="application/json", headers=response.build_headers())
+        rejection = ErrorResponse(500, "internal server error", "See the log of the server.")
+    return rejection.build_response()
 
 
 _SEGMENT = re.compile(r"(?!\.{1,2}$)[\w.~-]+", re.ASCII)

@@ -12,9 +12,10 @@ from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from starlette.responses import HTMLResponse, Response
+
 from stair_es.web.errors import ErrorResponse
 from stair_es.web.hooks import HEALTH_PATH
-from stair_es.web.search.serializers import encode_json
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,11 +35,9 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "cache-control": "no-store",
 }
 """Headers of every response; a route can override `cache-control`."""
-_LOGIN_PAGE_HEADERS = {
-    "content-type": "text/html; charset=utf-8",
-    "content-security-policy": _CSP.replace("form-action 'none'", "form-action 'self'"),
-}
-"""Headers of the login page, the only page with a form that the browser submits."""
+_LOGIN_PAGE_CSP = _CSP.replace("form-action 'none'", "form-action 'self'")
+"""For the only page with a form that the browser submits."""
+_BEARER = {"www-authenticate": "Bearer"}
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<address>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{0,5}))?", re.ASCII)
 _MAX_PORT = 65535
@@ -156,26 +155,20 @@ class AccessMiddleware:
             await send(message)
 
         rejection = None if scope["path"] == HEALTH_PATH else self._check_access(scope)
-        if rejection is None:
-            await self._app(scope, receive, with_headers)
-            return
-        status, body, headers = rejection
-        raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        raw_headers.append((b"content-length", str(len(body)).encode()))
-        await with_headers({"type": "http.response.start", "status": status, "headers": raw_headers})
-        await with_headers({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await (rejection or self._app)(scope, receive, with_headers)
 
-    def _check_access(self, scope: Scope) -> tuple[int, bytes, dict[str, str]] | None:
+    def _check_access(self, scope: Scope) -> Response | None:
         """Return the response for a request that is not allowed, or None."""
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if len(hosts) != 1 or not self._policy.is_allowed_host(hosts[0]):
-            return _build_rejection(403, "host not allowed", "Use the server's own name, or start it with --allow-host NAME.")
+            remedy = "Use the server's own name, or start it with --allow-host NAME."
+            return ErrorResponse(403, "host not allowed", remedy).build_response()
         if not self._policy.is_same_site(headers):
-            return _build_rejection(403, "cross-site request not allowed", "Open the page itself.")
+            return ErrorResponse(403, "cross-site request not allowed", "Open the page itself.").build_response()
         return self._authenticate(scope, headers) if self._policy.token else None
 
-    def _authenticate(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, bytes, dict[str, str]] | None:
+    def _authenticate(self, scope: Scope, headers: Mapping[str, str]) -> Response | None:
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and self._policy.is_token(bearer.strip()):
             return None
@@ -188,14 +181,16 @@ class AccessMiddleware:
         if any(self._policy.is_cookie(value) for value in _parse_cookies(headers.get("cookie", ""), self._cookie_name)):
             return None
         if scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):  # a browser
-            return 401, render_login_page(self._get_path(scope), query), {**_LOGIN_PAGE_HEADERS, "www-authenticate": "Bearer"}
+            page = render_login_page(self._get_path(scope), query)
+            return HTMLResponse(page, 401, headers={"content-security-policy": _LOGIN_PAGE_CSP, **_BEARER})
         return _build_unauthorized(f"Open {self._root_path}/?token=... once, or send Authorization: Bearer ...")
 
-    def _redirect_with_cookie(self, scope: Scope, query: list[tuple[str, str]]) -> tuple[int, bytes, dict[str, str]]:
+    def _redirect_with_cookie(self, scope: Scope, query: list[tuple[str, str]]) -> Response:
         secure = "; Secure" if scope.get("scheme") == "https" else ""
         attributes = f"Path={self._root_path or '/'}; Max-Age={_COOKIE_MAX_AGE_S}; HttpOnly; SameSite=Strict{secure}"
         cookie = f"{self._cookie_name}={self._policy.cookie_value}; {attributes}"
-        return 303, b"", {"location": self._get_path(scope) + (f"?{urlencode(query)}" if query else ""), "set-cookie": cookie}
+        location = self._get_path(scope) + (f"?{urlencode(query)}" if query else "")
+        return Response(status_code=303, headers={"location": location, "set-cookie": cookie})
 
     def _get_path(self, scope: Scope) -> str:
         """Return the path in the browser, quoted."""
@@ -248,11 +243,5 @@ def _parse_cookies(header: str, name: str) -> list[str]:
     return [value for key, _, value in parts if key == name]
 
 
-def _build_rejection(status: int, error: str, remedy: str) -> tuple[int, bytes, dict[str, str]]:
-    response = ErrorResponse(status=status, error=error, remedy=remedy)
-    return status, encode_json(response.to_json()), {"content-type": "application/json"}
-
-
-def _build_unauthorized(remedy: str) -> tuple[int, bytes, dict[str, str]]:
-    status, body, headers = _build_rejection(401, "access token required", remedy)
-    return status, body, {**headers, "www-authenticate": "Bearer"}
+def _build_unauthorized(remedy: str) -> Response:
+    return ErrorResponse(401, "access token required", remedy, _BEARER).build_response()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from starlette.responses import Response
+
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import is_clause_limit_error
 from stair_es.errors import (
@@ -23,6 +25,7 @@ from stair_es.errors import (
     StairError,
 )
 from stair_es.search.searcher import describe_rejection, get_rejection_reason
+from stair_es.web.search.serializers import encode_json
 
 _RETRY_AFTER_S = 2
 _RETRY_STATUSES = (429, 503)
@@ -42,7 +45,7 @@ _ERROR_TYPES = {
 """Status -> `error_type`, as text-embeddings-inference has them; others are `Backend`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ErrorResponse:
     """An HTTP error response."""
 
@@ -53,10 +56,11 @@ class ErrorResponse:
     error_type: str = ""
     """The kind of error for programs; by default that of most errors with the status."""
 
-    def build_headers(self) -> dict[str, str]:
-        """Build the headers, with `Retry-After` if the request is worth repeating."""
+    def build_response(self) -> Response:
+        """Build the response, with `Retry-After` if the request is worth repeating."""
         retry = {"retry-after": str(_RETRY_AFTER_S)} if self.status in _RETRY_STATUSES else {}
-        return {**retry, **self.headers}
+        body, headers = encode_json(self.to_json()), {**retry, **self.headers}
+        return Response(body, status_code=self.status, headers=headers, media_type="application/json")
 
     def to_json(self) -> dict[str, str]:
         """Return the body."""
@@ -72,7 +76,7 @@ class RequestRejected(Exception):
 
     def __init__(self, status: int, error: str, remedy: str = "", error_type: str = "") -> None:
         super().__init__(status, error, remedy)
-        self.response = ErrorResponse(status=status, error=error, remedy=remedy, error_type=error_type)
+        self.response = ErrorResponse(status, error, remedy, error_type=error_type)
 
 
 def build_not_found(id_: str) -> RequestRejected:
@@ -88,7 +92,7 @@ def build_error_response(error: StairError, connection: Connection | None) -> Er
         for node in connection.nodes:
             message, remedy = message.replace(node, "the cluster"), remedy.replace(node, "the cluster")
         message, remedy = connection.redact(message), connection.redact(remedy)
-    return ErrorResponse(status=status, error=message[:1000], remedy=remedy[:1000])
+    return ErrorResponse(status, message[:1000], remedy[:1000])
 
 
 def get_error_type(error: Exception) -> str:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -22,7 +23,6 @@ from stair_es.errors import UsageError
 from stair_es.web.errors import ErrorResponse
 from stair_es.web.hooks import HEALTH_PATH
 from stair_es.web.limits import TooManyRequests
-from stair_es.web.search.serializers import encode_json
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -52,6 +52,7 @@ _MIN_CHUNK_BYTES, _FREE_CHUNKS = 512, 2048
 """Minimum average size of the chunks of a body beyond the first ones: parsing one takes 6 microseconds of the event loop."""
 _WRITE_TIMEOUT_S = 30.0
 """Timeout for a client that reads nothing of its response."""
+_CLOSE = {"connection": "close"}
 
 
 @contextmanager
@@ -290,29 +291,16 @@ class AdmissionMiddleware:
             finally:
                 self._in_progress.remove(exchange)
         else:
-            await _send_rejection(rejection, exchange.send)
+            await rejection.build_response()(scope, exchange.receive, exchange.send)
         await exchange.discard_rest()
 
     def _get_rejection(self, path: str) -> ErrorResponse | None:
         if self.is_draining:
-            return ErrorResponse(status=503, error="the server is shutting down", remedy="Send the request to another one.")
+            return ErrorResponse(503, "the server is shutting down", "Send the request to another one.", _CLOSE)
         if path == HEALTH_PATH or len(self._in_progress) < _MAX_REQUESTS:  # a probe that failed would end a busy server
             return None
         is_full = sum(exchange.has_arrived for exchange in self._in_progress) >= _MAX_REQUESTS
-        return TooManyRequests().response if is_full else None
-
-
-async def _send_rejection(rejection: ErrorResponse, send: Send) -> None:
-    body = encode_json(rejection.to_json())
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        "connection": "close",
-        **rejection.build_headers(),
-    }
-    raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": rejection.status, "headers": raw_headers})
-    await send({"type": "http.response.body", "body": body})
+        return replace(TooManyRequests().response, headers=_CLOSE) if is_full else None
 
 
 def create_server(app: ASGIApp, ready: Callable[[], None]) -> uvicorn.Server:

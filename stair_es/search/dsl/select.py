@@ -138,8 +138,11 @@ def build_rank_features_query(vector: SparseVector, *, field: str = TOKENS_FIELD
         QueryError: If no token is left (an empty `bool` would match every document), or a weight or token is invalid.
     """
     kept = fit_to_limits(vector, max_clauses)
-    clause = {"bool": {"should": [_build_rank_feature(f"{field}.{escape_feature(token)}", boost) for token, boost in kept]}}
-    return finish_sparse_query(clause, kept, vector)
+    clauses = [
+        {"rank_feature": {"field": f"{field}.{escape_feature(token)}", "boost": boost, "linear": {}}}  # else it is saturation
+        for token, boost in kept
+    ]
+    return finish_sparse_query({"bool": {"should": clauses}}, kept, vector)
 
 
 def build_sparse_vector_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
@@ -150,10 +153,6 @@ def build_sparse_vector_query(vector: SparseVector, *, field: str = TOKENS_FIELD
     kept = fit_to_limits(vector, max_clauses)
     tokens = {escape_feature(token): boost for token, boost in kept}
     return finish_sparse_query({"sparse_vector": {"field": field, "query_vector": tokens, "prune": False}}, kept, vector)
-
-
-def _build_rank_feature(field: str, boost: float) -> dict[str, Any]:
-    return {"rank_feature": {"field": field, "boost": boost, "linear": {}}}  # without `linear` it would be saturation
 
 
 def build_neural_sparse_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:

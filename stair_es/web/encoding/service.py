@@ -106,7 +106,7 @@ class EncodingService:
             limiter: Limits the batches together with other work of the server.
             char_s: What `measure_char_s` returned, if it was called.
         """
-        self._get_target, self._hooks, self._limits = get_target, hooks, server_limits
+        self.get_target, self._hooks, self._limits = get_target, hooks, server_limits
         self._hold_slot = limiter or nullcontext
 
         text_speed = EncodingSpeed(char_s)
@@ -162,10 +162,6 @@ class EncodingService:
             raise RequestRejected(503, "the index has changed during the request", "Send it again.")
         return EncodedInputs(target=target, vectors=vectors)
 
-    def get_target(self) -> EncodingTarget:
-        """Return the target of the encoding. May block."""
-        return self._get_target()
-
     def list_tokens(self, target: EncodingTarget) -> list[str]:
         """List the tokens of a target by their id. A token of the policy has the id of one that it replaces. May block."""
         return list({position: token for token, position in self.get_token_ids(target).items()}.values())
@@ -187,13 +183,13 @@ class EncodingService:
         return cached[1]
 
     def _encode_texts(self, texts: Sequence[str]) -> list[EncodedItem]:
-        target = self._get_target()
+        target = self.get_target()
         with self._hold_slot(), self._cores.share(), self._hooks.track_encoding("text"):
             vectors = _encode_apart(target.encoder.encode_texts, texts)
         return [_rewrite_result(target, vector) for vector in vectors]
 
     def _encode_images(self, images: Sequence[bytes]) -> list[EncodedItem]:
-        target = self._get_target()
+        target = self.get_target()
         with self._hold_slot():
             results = _encode_apart(partial(self._decode_and_encode, target.encoder), images)
         return [_rewrite_result(target, result) for result in results]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
-from functools import partial
 from typing import Any, TypeVar
 
 from cachetools import TLRUCache
@@ -45,19 +44,29 @@ class ContentFacts:
 
     def count_documents(self) -> tuple[int, int]:
         """Count images, and images with a caption."""
-        return self._get_cached(("counts",), self._fetch_counts)
+
+        def fetch() -> tuple[int, int]:
+            captions = {"captions": {"filter": {"exists": {"field": "caption"}}}}
+            response = self._send({"size": 0, "track_total_hits": True, "aggs": captions})
+            return int(response["hits"]["total"]["value"]), int(response["aggregations"]["captions"]["doc_count"])
+
+        return self._get_cached(("counts",), fetch)
 
     def get_profiles(self, info: IndexInfo) -> dict[str, FieldProfile]:
         """Get the profiles of all fields that can have a facet, by name."""
+        fields = list_facet_fields(info.mapped_fields)
+        if not fields:
+            return {}
         key = ("profiles", *sorted(info.fields), *info.mapped_fields)
-        return self._get_cached(key, partial(self._fetch_profiles, info))
+        return self._get_cached(key, lambda: parse_profiles(fields, self._send(build_profile_request(fields))))
 
     def list_suggestions(self, info: IndexInfo) -> list[dict[str, Any]]:
         """List tokens that are worth searching for."""
         if TOP_TOKENS_FIELD not in info.mapped_fields:
             return []
-        key = ("suggestions", *sorted(info.fields), info.policy.digest if info.policy else "")
-        return self._get_cached(key, partial(self._fetch_suggestions, info))
+        muted, digest = (frozenset(info.policy.mute), info.policy.digest) if info.policy else (frozenset(), "")
+        key = ("suggestions", *sorted(info.fields), digest)
+        return self._get_cached(key, lambda: parse_suggestions(self._send(build_suggestions_request()), muted, load_stop_words()))
 
     def list_values(self, info: IndexInfo, name: str, prefix: str) -> dict[str, Any]:
         """List the most frequent values of a field that begin with a prefix, ignoring case."""
@@ -75,19 +84,6 @@ class ContentFacts:
         values = [{"value": parse_bucket_value(mapped, bucket), "count": int(bucket["doc_count"])} for bucket in buckets]
         shown = [value for value in values if not (hides and is_hidden_token(info, value["value"]))]
         return {"values": shown[:_MAX_VALUES]}
-
-    def _fetch_counts(self) -> tuple[int, int]:
-        captions = {"captions": {"filter": {"exists": {"field": "caption"}}}}
-        response = self._send({"size": 0, "track_total_hits": True, "aggs": captions})
-        return int(response["hits"]["total"]["value"]), int(response["aggregations"]["captions"]["doc_count"])
-
-    def _fetch_profiles(self, info: IndexInfo) -> dict[str, FieldProfile]:
-        fields = list_facet_fields(info.mapped_fields)
-        return parse_profiles(fields, self._send(build_profile_request(fields))) if fields else {}
-
-    def _fetch_suggestions(self, info: IndexInfo) -> list[dict[str, Any]]:
-        muted = frozenset(info.policy.mute if info.policy else ())
-        return parse_suggestions(self._send(build_suggestions_request()), muted, load_stop_words())
 
     def _get_cached(self, key: tuple[str, ...], fetch: Callable[[], _FactT]) -> _FactT:
         with self._lock:

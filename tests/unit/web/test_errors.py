@@ -35,7 +35,7 @@ def of_cluster(error: exceptions.TransportError) -> ErrorResponse:
 def test_each_error_has_a_status(error: errors.StairError, status: int) -> None:
     fault = build_error_response(error, SECRET)
     assert fault.status == status
-    assert ("retry-after" in fault.build_headers()) == (status == 503)
+    assert ("retry-after" in fault.build_response().headers) == (status == 503)
 
 
 @pytest.mark.parametrize(
