@@ -183,8 +183,3 @@ class ImageCache:
             if len(image.data) + _ENTRY_OVERHEAD_BYTES <= self._images.maxsize:
                 self._images[key] = image
         return image
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the cached images, in bytes."""
-        return int(self._images.currsize)

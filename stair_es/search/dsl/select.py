@@ -77,22 +77,16 @@ def select_query_type(
     return found
 
 
-def build_sparse_query(
-    query_type: QueryType,
-    vector: SparseVector,
-    *,
-    max_clauses: int = MAX_CLAUSES,
-    **builder_options: str,
-) -> SparseQuery:
-    """Build the query of a vector in a query type; `builder_options` are further arguments of its builder: `field`.
+def build_sparse_query(query_type: QueryType, vector: SparseVector, *, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
+    """Build the query of a vector in a query type.
 
     Raises:
         QueryError: If the query type is unknown, the vector is empty, or a weight or token is invalid.
     """
-    return _get_builder(query_type)(vector, max_clauses=max_clauses, **builder_options)
+    return _get_builder(query_type)(vector, max_clauses)
 
 
-def _get_builder(query_type: QueryType) -> Callable[..., SparseQuery]:
+def _get_builder(query_type: QueryType) -> Callable[[SparseVector, int], SparseQuery]:
     if query_type not in _BUILDERS:
         raise QueryError(f"unknown query type {query_type!r}", f"Available: {', '.join(QUERY_TYPES)}.")
     return _BUILDERS[query_type]
@@ -131,31 +125,32 @@ def _suggest_query_type(cluster_info: ClusterInfo, fields: IndexFields) -> str:
     return f"Omit --query-type: {found} is possible here." if found else "Use another index."
 
 
-def build_rank_features_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
-    """Build a query whose score is the dot product of `vector` and a document's `field`.
+def build_rank_features_query(vector: SparseVector, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
+    """Build a query whose score is the dot product of `vector` and a document's `tokens`.
 
     Raises:
         QueryError: If no token is left (an empty `bool` would match every document), or a weight or token is invalid.
     """
     kept = fit_to_limits(vector, max_clauses)
+    # without `linear` the score would be saturation
     clauses = [
-        {"rank_feature": {"field": f"{field}.{escape_feature(token)}", "boost": boost, "linear": {}}}  # else it is saturation
+        {"rank_feature": {"field": f"{TOKENS_FIELD}.{escape_feature(token)}", "boost": boost, "linear": {}}}
         for token, boost in kept
     ]
     return finish_sparse_query({"bool": {"should": clauses}}, kept, vector)
 
 
-def build_sparse_vector_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
+def build_sparse_vector_query(vector: SparseVector, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
     """Build the same query for Elasticsearch's `sparse_vector`, without its pruning of frequent, light tokens.
 
     Elasticsearch 8 creates a clause for each token, so `max_clauses` limits them here, too.
     """
     kept = fit_to_limits(vector, max_clauses)
     tokens = {escape_feature(token): boost for token, boost in kept}
-    return finish_sparse_query({"sparse_vector": {"field": field, "query_vector": tokens, "prune": False}}, kept, vector)
+    return finish_sparse_query({"sparse_vector": {"field": TOKENS_FIELD, "query_vector": tokens, "prune": False}}, kept, vector)
 
 
-def build_neural_sparse_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
+def build_neural_sparse_query(vector: SparseVector, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
     """Build the dot product as `neural_sparse` on a `rank_features` field (OpenSearch 2.14 with the plugin neural-search).
 
     The engine rejects weights above 64: all weights are then divided by a power of two, which `boost` multiplies back. Token
@@ -167,7 +162,7 @@ def build_neural_sparse_query(vector: SparseVector, *, field: str = TOKENS_FIELD
     query: dict[str, Any] = {"query_tokens": {escape_feature(token): boost / scale for token, boost in kept}}
     if scale != 1:
         query["boost"] = scale
-    return finish_sparse_query({"neural_sparse": {field: query}}, kept, vector)
+    return finish_sparse_query({"neural_sparse": {TOKENS_FIELD: query}}, kept, vector)
 
 
 def _round_to_power_of_two(ratio: float) -> float:
@@ -176,8 +171,8 @@ def _round_to_power_of_two(ratio: float) -> float:
     return math.ldexp(1.0, exponent - 1 if mantissa == 0.5 else exponent)
 
 
-def build_impacts_query(vector: SparseVector, *, field: str = IMPACTS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
-    """Build the dot product of `vector` and the quantized weights in `field`; each is off by half a thousandth at most.
+def build_impacts_query(vector: SparseVector, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
+    """Build the dot product of `vector` and the quantized weights in `impacts`; each is off by half a thousandth at most.
 
     Tokens that the field can't contain (pieces like `##ing`, punctuation) are reported as truncated. The field folds case: of two
     tokens that differ only in case, the heavier one is sent.
@@ -190,11 +185,13 @@ def build_impacts_query(vector: SparseVector, *, field: str = IMPACTS_FIELD, max
         if is_single_term(token):
             terms.setdefault(_fold_case(token), (token, boost))
     if not terms:
-        raise QueryError(f"the field {field!r} contains whole words only, and the query has none", "Use another --query-type.")
+        raise QueryError(
+            f"the field {IMPACTS_FIELD!r} contains whole words only, and the query has none", "Use another --query-type."
+        )
     if max_clauses < 1:
         raise QueryError(f"max_clauses must be at least 1, got {max_clauses}")
     selected = list(terms.items())[:max_clauses]
-    clauses = [{"term": {field: {"value": term, "boost": boost / IMPACT_SCALE}}} for term, (_, boost) in selected]
+    clauses = [{"term": {IMPACTS_FIELD: {"value": term, "boost": boost / IMPACT_SCALE}}} for term, (_, boost) in selected]
     return finish_sparse_query({"bool": {"should": clauses}}, [kept for _, kept in selected], vector)
 
 
@@ -203,7 +200,7 @@ def _fold_case(word: str) -> str:
     return "".join(c.lower()[0] for c in word)
 
 
-_BUILDERS: Mapping[QueryType, Callable[..., SparseQuery]] = {
+_BUILDERS: Mapping[QueryType, Callable[[SparseVector, int], SparseQuery]] = {
     "rank_features": build_rank_features_query,
     "neural_sparse": build_neural_sparse_query,
     "sparse_vector": build_sparse_vector_query,

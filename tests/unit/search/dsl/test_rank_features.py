@@ -78,11 +78,6 @@ def test_a_weight_beyond_float32_is_rejected() -> None:
         build_rank_features_query(SparseVector.from_mapping({"car": 1e39}))
 
 
-def test_the_field_is_a_choice() -> None:
-    query = build_rank_features_query(SparseVector.from_mapping({"car": 1.0}), field="other")
-    assert _clauses(query.clause)[0]["rank_feature"]["field"] == "other.car"
-
-
 def test_a_limit_below_1_is_rejected() -> None:
     with pytest.raises(QueryError, match="max_clauses"):
         build_rank_features_query(SparseVector.from_mapping({"car": 1.0}), max_clauses=0)

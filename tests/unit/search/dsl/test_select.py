@@ -55,9 +55,7 @@ def test_every_query_type_has_a_golden_body() -> None:
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_golden_bodies(path: Path) -> None:
     golden = case(path)
-    query = build_sparse_query(
-        golden["query_type"], SparseVector.from_mapping(golden["vector"]), max_clauses=1024, **golden["options"]
-    )
+    query = build_sparse_query(golden["query_type"], SparseVector.from_mapping(golden["vector"]), max_clauses=1024)
     assert query.clause == golden["clause"]
     assert golden["documentation"]
     assert all(page.startswith("https://") for page in golden["documentation"])
