@@ -89,12 +89,7 @@ class IndexCache(Generic[TargetT]):
     """Cache of a search target. Refreshed by one thread at a time; others use the last target, or wait for the new one."""
 
     def __init__(self, fetch: Callable[[TargetT | None], TargetT], max_age_s: float = math.inf) -> None:
-        """Create an empty cache.
-
-        Args:
-            fetch: Fetches the target, given the previous one; returns that one if nothing has changed.
-            max_age_s: Maximum age of the target, in seconds.
-        """
+        """Create an empty cache. `fetch` gets the previous target, and returns it if nothing has changed."""
         self._fetch, self._max_age_s = fetch, max_age_s
         self._lock = threading.Lock()
         self._target: TargetT | None = None
@@ -115,9 +110,8 @@ class IndexCache(Generic[TargetT]):
     def search_with_refresh(self, search: Callable[[TargetT], tuple[_ResultT, AbstractSet[str] | None]]) -> _ResultT:
         """Run a search; run it again if the alias points to another index now, or its token policy has changed.
 
-        Args:
-            search: Searches a target. Returns the result and the indices of its hits, or None if they are unknown. Without
-                hits, the tokens may be those of another model.
+        `search` returns the result and the indices of its hits, or None if they are unknown. Without hits, the tokens may be
+        those of another model.
         """
         target = self.get()
         try:

@@ -124,9 +124,8 @@ def collect_pictures(fetch: Callable[[Cursor | None], SearchResult], k: int, aft
 def fold_duplicates(hits: Iterable[Hit]) -> tuple[Hit, ...]:
     """Fold hits that show the same picture into the best of them, as its `duplicates`; the order stays.
 
-    Args:
-        hits: Hits, best first, with `sha256`, `perceptual_hash`, `width`, `height`, `tokens` and `colors` in `source`; without
-            these fields, except `colors`, nothing is folded.
+    The `source` of hits needs `sha256`, `perceptual_hash`, `width`, `height`, `tokens` and `colors`; without these fields, except
+    `colors`, nothing is folded.
     """
     kept: list[Hit] = []
     copies: list[list[Hit]] = []

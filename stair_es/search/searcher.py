@@ -41,10 +41,8 @@ class QueryRunner:
     ) -> None:
         """Create a runner without knowledge of the scores that the cluster adds.
 
-        Args:
-            send: Sends the body of a `_search` request, with the name of a search pipeline or None.
-            list_plugins: Lists the plugins of the cluster; called only for query types that require one.
-            source_fields: Fields that hits contain; None for all that are useful.
+        `send` sends the body of a `_search` request, with the name of a search pipeline or None. `list_plugins` is called only
+        for query types that require a plugin. Hits contain the `source_fields`; None for all that are useful.
         """
         self._send, self._list_plugins, self._source_fields = send, list_plugins, source_fields
         self._added_scores = AddedScores()

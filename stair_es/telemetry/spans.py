@@ -42,10 +42,8 @@ def trace_cluster_requests(
 ) -> RequestHook:
     """Trace each request to the cluster with a client span, and propagate its id.
 
-    Args:
-        tracer: Creates the spans.
-        parent: Parent of requests in threads without a current span.
-        should_keep: Called before each request: if it returns False, the parent's id is propagated instead.
+    `parent` is that of requests in threads without a current span. If `should_keep`, called before each request, returns False,
+    the parent's id is propagated instead.
     """
 
     @contextmanager

@@ -27,10 +27,8 @@ def open_tracer(environ: Mapping[str, str] = os.environ) -> Iterator[Tracer | No
     """Open a tracer that exports to the collector named in the environment; spans are flushed at the end of the `with` block.
 
     Yields None, and imports nothing, if no collector is named or tracing is disabled. A problem with tracing is reported once and
-    affects nothing else: the same environment is often set for all programs of a machine.
-
-    Args:
-        environ: The environment. The library reads its other OpenTelemetry variables from the real one.
+    affects nothing else: the same environment is often set for all programs of a machine. The library reads its other variables
+    from the real environment.
     """
     endpoint = next((name for name in _ENDPOINTS if environ.get(name)), None)
     exporters = environ.get("OTEL_TRACES_EXPORTER") or "otlp"

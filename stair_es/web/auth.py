@@ -130,11 +130,8 @@ class AccessMiddleware:
     def __init__(self, app: ASGIApp, policy: AccessPolicy, port: int, root_path: str = "") -> None:
         """Wrap an application.
 
-        Args:
-            app: The application.
-            policy: The access policy.
-            port: Part of the cookie's name: browsers send cookies to all ports of a host.
-            root_path: The path of the page's root in the browser, without a slash at its end. Requests come without it.
+        `port` is part of the cookie's name, since browsers send cookies to all ports of a host. `root_path` is the path of the
+        page's root in the browser, without a slash at its end; requests come without it.
         """
         self._app, self._policy, self._cookie_name = app, policy, f"stair-es-{port}"
         self._root_path = root_path

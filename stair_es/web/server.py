@@ -59,9 +59,7 @@ _CLOSE = {"connection": "close"}
 def bind_socket(host: str, port: int | None) -> Iterator[tuple[socket.socket, int]]:
     """Bind a socket; yield it and its port. Connections are refused until a server listens on it.
 
-    Args:
-        host: The address to listen on.
-        port: The port; 0 for any free one, None for the first free one from `DEFAULT_PORT` on.
+    The port is 0 for any free one, None for the first free one from `DEFAULT_PORT` on.
 
     Raises:
         UsageError: If the port is in use, or the host is not an address of this machine.
@@ -304,13 +302,9 @@ class AdmissionMiddleware:
 
 
 def create_server(app: ASGIApp, ready: Callable[[], None]) -> uvicorn.Server:
-    """Create a server; `run(sockets=[...])` serves until a signal or `should_exit`.
+    """Create a server; `run(sockets=[...])` serves until a signal or `should_exit`, and calls `ready` when it accepts requests.
 
     After SIGTERM it finishes the requests that it has, rejects others, and returns. A second one ends it at once.
-
-    Args:
-        app: The application.
-        ready: Called when the server accepts requests.
     """
     draining_app = AdmissionMiddleware(app)
 

@@ -90,13 +90,9 @@ class MicroBatcher(Generic[ItemT, ResultT]):
     ) -> None:
         """Create a batcher without items.
 
-        Args:
-            run_batch: Returns one result per item. Called in a worker thread.
-            limits: Limits of the batches and of the queue.
-            measure_work: Returns the work of an item, in any unit.
-            workers: Number of worker threads.
-            speed: How long a unit of work takes, if other batchers share it.
-            record_batch: Called with the size of a batch, and how long each item has waited.
+        `run_batch` returns one result per item; it is called in one of `workers` threads. `measure_work` returns the work of an
+        item, in any unit, and `speed` is shared with other batchers. `record_batch` gets the size of a batch, and how long each
+        item has waited.
         """
         self._run_items, self._measure_work, self._record_batch = run_batch, measure_work, record_batch
         self._limits = limits

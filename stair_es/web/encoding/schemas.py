@@ -119,11 +119,7 @@ class EmbedSparseRequest(Struct, kw_only=True):
 
 
 def parse_encode_request(body: bytes, max_image_bytes: int) -> tuple[EncodeRequest, Inputs]:
-    """Parse the body of `POST /v1/encode`: the request without its images, and its inputs.
-
-    Raises:
-        RequestRejected: If it isn't JSON, has an unknown field, a value of another type, no input, or too many or too large ones.
-    """
+    """Parse the body of `POST /v1/encode`: the request without its images, and its inputs."""
     request = _parse_request(body, EncodeRequest, _ENCODE_EXAMPLE)
     texts, images = _number_items("texts", request.texts), _number_items("images", request.images)
     _check_count("`texts` and `images`", len(texts) + len(images), _ENCODE_EXAMPLE)
@@ -134,11 +130,7 @@ def parse_encode_request(body: bytes, max_image_bytes: int) -> tuple[EncodeReque
 
 
 def parse_query_request(body: bytes, max_image_bytes: int) -> tuple[QueryRequest, Inputs]:
-    """Parse the body of `POST /v1/query`: the request without its image, and its input.
-
-    Raises:
-        RequestRejected: If it isn't JSON, has an unknown field, a value of another type, or not either a text or an image.
-    """
+    """Parse the body of `POST /v1/query`: the request without its image, and its input."""
     request = _parse_request(body, QueryRequest, _QUERY_EXAMPLE)
     text, image, request.image = request.text, request.image, None
     if text is not None and image is None:
@@ -150,11 +142,7 @@ def parse_query_request(body: bytes, max_image_bytes: int) -> tuple[QueryRequest
 
 
 def parse_embed_request(body: bytes, max_image_bytes: int) -> tuple[None, Inputs]:
-    """Parse the body of `POST /embed_sparse`: its inputs.
-
-    Raises:
-        RequestRejected: If it isn't JSON, `inputs` isn't a string or list of strings, or has too many or too large ones.
-    """
+    """Parse the body of `POST /embed_sparse`: its inputs."""
     request = _parse_request(body, EmbedSparseRequest, _EMBED_EXAMPLE)
     items = _number_items("inputs", request.inputs)
     _check_count("`inputs`", len(items), _EMBED_EXAMPLE)

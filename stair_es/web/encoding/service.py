@@ -98,13 +98,8 @@ class EncodingService:
     ) -> None:
         """Create a service.
 
-        Args:
-            get_target: Returns what to encode for. Called in worker threads, once per batch.
-            batch_limits: Limits of the batches.
-            server_limits: Limits of images.
-            hooks: Telemetry.
-            limiter: Limits the batches together with other work of the server.
-            char_s: What `measure_char_s` returned, if it was called.
+        `get_target` returns what to encode for; it is called in worker threads, once per batch. `limiter` limits the batches
+        together with other work of the server. `char_s` is what `measure_char_s` returned, if it was called.
         """
         self.get_target, self._hooks, self._limits = get_target, hooks, server_limits
         self._hold_slot = limiter or nullcontext
