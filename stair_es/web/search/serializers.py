@@ -37,13 +37,10 @@ def serialize_hit(
     hit: Hit,
     contributions: Sequence[TokenContribution],
     text_score: float,
-    *,
-    thumbnail: str | None,
-    thumbnail_2x: str | None,
-    original: str | None,
+    links: Mapping[str, str | None],
     is_hidden_token: Callable[[str], bool],
 ) -> dict[str, Any]:
-    """Serialize a hit."""
+    """Serialize a hit; its `links` are those of `build_image_links`."""
     return {
         "id": hit.id,
         "uri": hit.uri,
@@ -53,9 +50,7 @@ def serialize_hit(
         "weak": hit.weak,
         **{name: _get_int(hit.source.get(name)) for name in ("width", "height", "bytes")},
         **{name: _get_text(hit.source.get(name)) for name in _HIT_TEXTS},
-        "thumbnail": thumbnail,
-        "thumbnail_2x": thumbnail_2x,
-        "original": original,
+        **links,
         "contributions": [
             {
                 "token": contribution.token,
@@ -107,7 +102,7 @@ def serialize_query(tokens: Iterable[QueryToken], required: Iterable[str], exclu
     return {"query": serialized, "required": list(required), "excluded": list(excluded)}
 
 
-def serialize_image(image: StoredImage, thumbnail: str | None, original: str | None) -> dict[str, Any]:
+def serialize_image(image: StoredImage, links: Mapping[str, str | None]) -> dict[str, Any]:
     """Serialize everything readable of an image."""
     facts = {
         name: truncate_json(value)
@@ -121,8 +116,8 @@ def serialize_image(image: StoredImage, thumbnail: str | None, original: str | N
         "caption": format_caption(image.source.get("caption")),
         "tokens": serialize_vector(image.vector),
         "facts": {"index": image.index, **facts},
-        "thumbnail": thumbnail,
-        "original": original,
+        "thumbnail": links["thumbnail"],
+        "original": links["original"],
         "explain": {"sum_of_weights": round(math.fsum(image.vector.weights), _DIGITS), "token_count": len(image.vector)},
     }
 
@@ -146,26 +141,19 @@ def list_top_tokens(tokens: object, count: int, is_hidden: Callable[[str], bool]
     return list(islice(([token, round(weight, _DIGITS)] for token, weight in pairs if not is_hidden(token)), count))
 
 
-def build_thumbnail_url(id_: str, fingerprint: object) -> str:
-    """Build the URL of a thumbnail; with a fingerprint it can be cached forever."""
+def build_image_links(id_: str, fingerprint: object, has_thumbnail: bool, has_original: bool) -> dict[str, str | None]:
+    """Build the URLs of an image: its original, and thumbnails, which can be cached forever with a fingerprint.
+
+    `thumbnail_2x` is for screens with two pixels a point; it is rendered from the original.
+    """
+    segment = quote(id_, safe="", errors="replace")  # including slashes
     version = f"?v={quote(fingerprint, safe='')}" if isinstance(fingerprint, str) and fingerprint else ""
-    return f"thumb/{quote_path_segment(id_)}{version}"
-
-
-def build_large_thumbnail_url(id_: str, fingerprint: object) -> str:
-    """Build the URL of a thumbnail for screens with two pixels a point."""
-    url = build_thumbnail_url(id_, fingerprint)
-    return f"{url}{'&' if '?' in url else '?'}px={LARGE_THUMBNAIL_PX}"
-
-
-def build_original_url(id_: str) -> str:
-    """Build the URL of an original."""
-    return f"original/{quote_path_segment(id_)}"
-
-
-def quote_path_segment(id_: str) -> str:
-    """Quote an id as one segment of a path, including slashes."""
-    return quote(id_, safe="", errors="replace")
+    thumbnail = f"thumb/{segment}{version}"
+    return {
+        "thumbnail": thumbnail if has_thumbnail else None,
+        "thumbnail_2x": f"{thumbnail}{'&' if version else '?'}px={LARGE_THUMBNAIL_PX}" if has_original else None,
+        "original": f"original/{segment}" if has_original else None,
+    }
 
 
 def format_caption(value: object) -> str | None:

@@ -36,7 +36,14 @@ from stair_es.web.originals import AllowedRoots
 from stair_es.web.search import serializers
 from stair_es.web.search.content_facts import ContentFacts, is_hidden_token, list_field_facts
 from stair_es.web.search.facets import build_facets_request, list_facet_fields, list_facets, serialize_facets
-from stair_es.web.search.params import TOP_TOKENS_FIELD, SearchParams, build_filters, build_query_inputs, build_search_options
+from stair_es.web.search.params import (
+    TOP_TOKENS_FIELD,
+    SearchMethod,
+    SearchParams,
+    build_filters,
+    build_query_inputs,
+    build_search_options,
+)
 
 _THUMBNAIL_PX = 128
 _SEARCH_TIMEOUT = "8s"
@@ -112,8 +119,7 @@ class SearchService:
         image = get_stored_images(self._cluster, self._index, [id_]).get(id_)
         if image is None:
             raise build_not_found(id_)
-        original = self._get_original_url(id_, image.uri)
-        return serializers.serialize_image(image, self._get_thumbnail_url(state, id_, image.source), original)
+        return serializers.serialize_image(image, self._build_links(state, id_, image.uri, image.source))
 
     def encode_upload(self, data: bytes) -> dict[str, Any]:
         """Encode an uploaded image, without storing it."""
@@ -138,7 +144,7 @@ class SearchService:
             reason = explain_no_hits(query, lambda other: self._runner.count(state, other, options))
             result = replace(result, remarks=(*([reason] if reason else []), *result.remarks))
         described = serializers.serialize_query(query.tokens, inputs.required_words, inputs.excluded_words)
-        hits = self._serialize_hits(state, query, params, result.hits)
+        hits = self._serialize_hits(state, result.hits, params.method, query.vector)
         return serializers.serialize_page(described, hits, result, params.method), {hit.index for hit in result.hits}
 
     def _browse_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
@@ -152,7 +158,7 @@ class SearchService:
             return parse_browsing_response(self._send(request.body), request)
 
         result = collect_pictures(fetch, params.k, params.after)
-        hits = [self._serialize_hit(state, hit, (), 0.0) for hit in result.hits]
+        hits = self._serialize_hits(state, result.hits, params.method, EMPTY_VECTOR)
         described = serializers.serialize_query((), params.require, params.exclude)
         return serializers.serialize_page(described, hits, result, params.method), {hit.index for hit in result.hits}
 
@@ -184,7 +190,7 @@ class SearchService:
         for hit in found:
             (copies if is_same_picture(source, hit.source) else others).append(hit)
         answer = {
-            "hits": self._serialize_hits(state, query, params, others[:k]),
+            "hits": self._serialize_hits(state, others[:k], params.method, query.vector),
             "duplicates": serializers.serialize_duplicates(copy for hit in copies for copy in (hit, *hit.duplicates)),
         }
         return answer, {image.index, *(hit.index for hit in found)}
@@ -203,38 +209,23 @@ class SearchService:
         return inputs, query
 
     def _serialize_hits(
-        self, state: IndexState, query: SearchQuery, params: SearchParams, hits: Sequence[Hit]
+        self, state: IndexState, hits: Sequence[Hit], method: SearchMethod, vector: SparseVector
     ) -> list[dict[str, Any]]:
         return [
-            self._serialize_hit(
-                state,
+            serializers.serialize_hit(
                 hit,
-                explain_bag_score(query, hit.source) if params.method == "bag" else hit.contributions,
-                hit.score if params.method == "bm25" else 0.0,  # otherwise the score is that of its tokens, except for rounding
+                explain_bag_score(vector, hit.source) if method == "bag" else hit.contributions,
+                hit.score if method == "bm25" else 0.0,  # otherwise the score is that of its tokens, except for rounding
+                self._build_links(state, hit.id, hit.uri, hit.source),
+                partial(is_hidden_token, state.info),
             )
             for hit in hits
         ]
 
-    def _serialize_hit(
-        self, state: IndexState, hit: Hit, contributions: Sequence[TokenContribution], text_score: float
-    ) -> dict[str, Any]:
-        original = self._get_original_url(hit.id, hit.uri)
-        return serializers.serialize_hit(
-            hit,
-            contributions,
-            text_score,
-            thumbnail=self._get_thumbnail_url(state, hit.id, hit.source),
-            thumbnail_2x=serializers.build_large_thumbnail_url(hit.id, hit.source.get("fingerprint")) if original else None,
-            original=original,
-            is_hidden_token=partial(is_hidden_token, state.info),
-        )
-
-    def _get_original_url(self, id_: str, uri: str) -> str | None:
-        return serializers.build_original_url(id_) if self._roots.contains(uri) else None
-
-    def _get_thumbnail_url(self, state: IndexState, id_: str, source: Mapping[str, Any]) -> str | None:
-        has_thumbnail = state.info.has_thumbnails or self._roots
-        return serializers.build_thumbnail_url(id_, source.get("fingerprint")) if has_thumbnail else None
+    def _build_links(self, state: IndexState, id_: str, uri: str, source: Mapping[str, Any]) -> dict[str, str | None]:
+        has_original = self._roots.contains(uri)
+        has_thumbnail = state.info.has_thumbnails or bool(self._roots)
+        return serializers.build_image_links(id_, source.get("fingerprint"), has_thumbnail, has_original)
 
     def _encode_text(self, encoder: Encoder, text: str) -> SparseVector:
         key = (encoder.model_id, text)
@@ -319,9 +310,9 @@ def parse_browsing_response(response: Mapping[str, Any], request: SearchRequest)
     return result if request.body["sort"] == NEWEST_ORDER else replace(result, after=None)
 
 
-def explain_bag_score(query: SearchQuery, source: Mapping[str, Any]) -> tuple[TokenContribution, ...]:
+def explain_bag_score(vector: SparseVector, source: Mapping[str, Any]) -> tuple[TokenContribution, ...]:
     """Return the matching tokens, each with a contribution of 1."""
     top_tokens = source.get(TOP_TOKENS_FIELD)
     heaviest = set(map(str, top_tokens)) if isinstance(top_tokens, list) else {str(top_tokens)}
-    common = sorted(token for token in query.vector.tokens if token in heaviest)
+    common = sorted(token for token in vector.tokens if token in heaviest)
     return tuple(TokenContribution(token=token, query_weight=1.0, document_weight=1.0, contribution=1.0) for token in common)

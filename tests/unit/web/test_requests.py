@@ -47,11 +47,11 @@ def test_bag_words_beyond_the_clause_limit_are_reported() -> None:
 
 
 def test_bag_explains_by_the_words_that_a_document_lists() -> None:
-    contributions = explain_bag_score(SearchQuery(vector=CAR), {"top_tokens": ["car", "dog"]})
+    contributions = explain_bag_score(CAR, {"top_tokens": ["car", "dog"]})
     assert [(each.token, each.contribution) for each in contributions] == [("car", 1.0)]
     for invalid in (None, 7, {"car": 1}, [None, 1], []):
-        assert explain_bag_score(SearchQuery(vector=CAR), {"top_tokens": invalid}) == ()
-    assert len(explain_bag_score(SearchQuery(vector=CAR), {"top_tokens": "car"})) == 1
+        assert explain_bag_score(CAR, {"top_tokens": invalid}) == ()
+    assert len(explain_bag_score(CAR, {"top_tokens": "car"})) == 1
 
 
 def test_browsing_requests_are_ordered_by_date_with_a_cursor() -> None:

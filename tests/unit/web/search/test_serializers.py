@@ -18,15 +18,8 @@ HOSTILE = "</script><script>alert(1)</script>\u2028\ud800"
 def hit(**source: Any) -> dict[str, Any]:  # noqa: ANN401
     raw_hit = {"_id": "a/b", "_index": "i", "_score": 1.5, "_source": {"tokens": {"car": 0.5, "a%2Eb": 0.25}, **source}}
     parsed = parse_hit(raw_hit, SparseVector.from_mapping({"car": 2.0, "sun": 1.0}))
-    return serializers.serialize_hit(
-        parsed,
-        parsed.contributions,
-        0.0,
-        thumbnail=serializers.build_thumbnail_url(parsed.id, source.get("fingerprint")),
-        thumbnail_2x=None,
-        original=serializers.build_original_url(parsed.id),
-        is_hidden_token=is_piece,
-    )
+    links = serializers.build_image_links(parsed.id, source.get("fingerprint"), has_thumbnail=True, has_original=True)
+    return serializers.serialize_hit(parsed, parsed.contributions, 0.0, links, is_piece)
 
 
 def test_a_hit_has_exactly_the_fields_that_the_page_reads() -> None:
@@ -48,7 +41,7 @@ def test_a_hit_has_exactly_the_fields_that_the_page_reads() -> None:
         "sha256": None,
         "perceptual_hash": None,
         "thumbnail": "thumb/a%2Fb?v=f%2F1",
-        "thumbnail_2x": None,
+        "thumbnail_2x": "thumb/a%2Fb?v=f%2F1&px=640",
         "original": "original/a%2Fb",
         "contributions": [{"token": "car", "query_weight": 2.0, "document_weight": 0.5, "contribution": 1.0}],
         "text_score": 0.0,
@@ -149,9 +142,9 @@ def test_image_pages_show_only_readable_fields() -> None:
         "vector": [0.5] * 2000,
         "none": None,
     }
-    serialized = serializers.serialize_image(
-        parse_stored_image({"_id": "1", "_index": "i", "_source": source}), None, "/original/1"
-    )
+    links = serializers.build_image_links("1", None, has_thumbnail=False, has_original=True)
+    serialized = serializers.serialize_image(parse_stored_image({"_id": "1", "_index": "i", "_source": source}), links)
+    assert (serialized["thumbnail"], serialized["original"]) == (None, "original/1")
     assert serialized["tokens"] == [["car", 0.5], ["sun", 0.25]]
     assert serialized["explain"] == {"sum_of_weights": 0.75, "token_count": 2}
     facts = serialized["facts"]
