@@ -138,7 +138,6 @@ def _get_bars(agg: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _get_params(each: UnfoldedObject) -> dict[str, Any]:
-    """Return the parameters of a visualization; none of other objects."""
     params: dict[str, Any] = each["attributes"].get("visState", {}).get("params", {})
     return params
 
@@ -268,7 +267,6 @@ def assign_grid_positions(sizes: Iterable[tuple[int, int]]) -> list[dict[str, in
 
 
 def _add_control_group(dashboard: UnfoldedObject, controls: Sequence[Mapping[str, Any]], spec: DashboardSpec) -> None:
-    """Add the controls as Kibana has them: a bar above the panels."""
     panels = {
         control["id"]: {
             "order": number,

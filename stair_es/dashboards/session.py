@@ -99,7 +99,6 @@ class DashboardsSession:
         return headers
 
     def _check_response(self, response: DashboardsResponse) -> None:
-        """Raise an error if the caller can't handle the response."""
         url = self.connection.safe_url
         if response.status == 401:
             raise AuthenticationFailed(

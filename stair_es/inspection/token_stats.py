@@ -128,7 +128,6 @@ def match_tokens(tokens: Iterable[str], pattern: str) -> set[str]:
 
 
 def _parse_number(value: object) -> float:
-    """Return the value as a number, or 0 if it isn't one."""
     if isinstance(value, (int, str)):
         try:
             return float(value)

@@ -217,7 +217,6 @@ def _list_filter_fields(clauses: Iterable[Mapping[str, Any]]) -> Iterator[Filter
 
 
 def _collect_types(mappings: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
-    """Return the types of each field over all indices."""
     types = defaultdict[str, set[str]](set)
     for index in mappings.values():
         for part in _PARTS:

@@ -109,7 +109,6 @@ class QueryRunner:
     def _search_fused(
         self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
     ) -> SearchResult:
-        """Search by vector and by caption, and fuse both rankings by rank."""
         window = max(options.fusion_window, k)
         by_tokens = self._search_page(target, replace(query, caption=""), window, None, options)
         # the weight applies to ranks; scores could underflow

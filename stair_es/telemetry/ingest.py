@@ -123,7 +123,6 @@ def _record_success(run: IngestMetrics, report: IngestReport | None, allow_faile
 
 
 def _get_exit_code(error: BaseException) -> int:
-    """Return the exit code of the command for this error."""
     if isinstance(error, StairError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):

@@ -190,7 +190,6 @@ class AccessMiddleware:
         return Response(status_code=303, headers={"location": location, "set-cookie": cookie})
 
     def _get_path(self, scope: Scope) -> str:
-        """Return the path in the browser, quoted."""
         return f"{self._root_path}/" + quote(scope["path"], errors="replace").lstrip("/")  # two leading slashes: another host
 
 
@@ -231,7 +230,6 @@ def _is_address(name: str) -> bool:
 
 
 def _strip_default_port(host: str, scheme: str) -> str:
-    """Strip the default port of a scheme."""
     return host.removesuffix(":443" if scheme == "https" else ":80")
 
 

@@ -119,7 +119,6 @@ def _get_status(error: StairError) -> int:
 
 
 def _describe_error(error: StairError, status: int) -> tuple[str, str]:
-    """Return message and remedy for the client."""
     if isinstance(error, ClusterUnreachable):
         return "the search cluster doesn't answer", "Try again in a moment."
     if isinstance(error, AuthenticationFailed):

@@ -43,7 +43,6 @@ _OBJECT = {"type": "object"}
 
 
 def _describe_body(description: str, schema: type[Struct] | dict[str, Any], example: Any = None) -> dict[str, Any]:  # noqa: ANN401  JSON
-    """Describe a body or a response of JSON."""
     described = schema if isinstance(schema, dict) else {"$ref": _REFERENCE.format(name=schema.__name__)}
     content = {"schema": described} if example is None else {"schema": described, "example": example}
     return {"description": description, "content": {"application/json": content}}

@@ -156,7 +156,6 @@ class EncodingRoutes:
     async def _encode_inputs(
         self, request: Request, parse: Callable[[bytes, int], tuple[RequestT, Inputs]]
     ) -> tuple[RequestT, EncodedInputs]:
-        """Read, parse and encode a request."""
         check_json_type(request)
         async with self._body_reader(request, MAX_BODY_BYTES) as body:
             params, inputs = await self._parse(parse, body)
@@ -171,7 +170,6 @@ class EncodingRoutes:
             return await run_in_threadpool(parse, body, self._max_image_bytes)
 
     async def _wait(self, request: Request, encoding: Awaitable[EncodedInputs], input_count: int) -> EncodedInputs:
-        """Wait for the end of an encoding, but not longer than the time limit, or than the client does."""
         started_s, error_type = time.perf_counter(), None
         task, gone = asyncio.ensure_future(encoding), asyncio.ensure_future(_wait_for_disconnect(request))
         try:

@@ -106,7 +106,6 @@ def is_hidden_token(info: IndexInfo, token: str) -> bool:
 
 
 def _match_letter(letter: str) -> str:
-    """Return a regular expression for a letter in upper and lower case."""
     cases = sorted({letter, letter.lower(), letter.upper()})
     if len(cases) > 1:
         return "(" + "|".join(cases) + ")"
@@ -191,5 +190,4 @@ def _compute_score(images: Collection[tuple[float, bool]]) -> float:
 
 
 def _compute_overlap(images: Set[int], others: Set[int]) -> float:
-    """Return the share of common images in the smaller of two sets."""
     return len(images & others) / min(len(images), len(others))
