@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stair_es.dashboards.bundle import UnfoldedObject, build_bundle, fit_objects, list_placeholders
+from stair_es.dashboards.bundle import EMBEDDED_JSON, UnfoldedObject, build_bundle, fit_objects, list_placeholders, to_ndjson
 from stair_es.dashboards.index_info import DashboardSpec
-from stair_es.dashboards.saved_objects import EMBEDDED_JSON, to_ndjson
 
 TEMPLATE = Path(__file__).parents[1] / "stair_es" / "dashboards" / "template.json"
 

@@ -223,8 +223,7 @@ def export_dashboards_command(
 
     **Exit codes**: 0 if the file was written; 1 if the export failed and nothing was written; 2 for a usage error.
     """
-    from stair_es.dashboards.bundle import build_bundle
-    from stair_es.dashboards.saved_objects import to_ndjson
+    from stair_es.dashboards.bundle import build_bundle, to_ndjson
 
     if output != "-" and not output.lower().endswith(".ndjson"):
         raise UsageError(

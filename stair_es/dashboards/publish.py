@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stair_es.dashboards.bundle import SavedObject, to_ndjson
 from stair_es.dashboards.index_info import PRODUCT_LABELS, Product
-from stair_es.dashboards.saved_objects import SavedObject, to_ndjson
 from stair_es.dashboards.session import DashboardsResponse, DashboardsSession
 from stair_es.errors import ClusterError, UnsupportedTarget, UsageError
 

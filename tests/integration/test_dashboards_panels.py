@@ -22,9 +22,8 @@ from support.servers.saved_objects_requests import PanelRequest, build_phrase_fi
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.dashboards.bundle import build_bundle
+from stair_es.dashboards.bundle import SavedObject, build_bundle
 from stair_es.dashboards.index_info import DashboardSpec, Product, inspect_index
-from stair_es.dashboards.saved_objects import SavedObject
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch

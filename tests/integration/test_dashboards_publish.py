@@ -20,11 +20,10 @@ from typer.testing import CliRunner, Result
 
 from stair_es.cli.main import app
 from stair_es.cluster.client.auth import SecuritySettings
-from stair_es.dashboards.bundle import build_bundle, get_dashboard_id
+from stair_es.dashboards.bundle import build_bundle, get_dashboard_id, to_ndjson
 from stair_es.dashboards.connection import DashboardsConnection
 from stair_es.dashboards.index_info import DashboardSpec, Product
 from stair_es.dashboards.publish import DetectedProduct, ImportResult, detect_product, import_objects
-from stair_es.dashboards.saved_objects import to_ndjson
 from stair_es.dashboards.session import DashboardsSession
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, StairError, UnsupportedTarget, UsageError
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from stair_es.dashboards.bundle import SavedObject
 from stair_es.dashboards.index_info import PRODUCT_LABELS, Product
-from stair_es.dashboards.saved_objects import SavedObject
 
 _METRICS = {"count", "avg", "max", "min", "sum", "cardinality"}
 _BUCKETS = {"terms", "histogram", "date_histogram", "range"}

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from stair_es.dashboards.bundle import MIGRATION_VERSIONS, SavedObject, to_ndjson
 from stair_es.dashboards.index_info import PRODUCT_LABELS, Product
-from stair_es.dashboards.saved_objects import MIGRATION_VERSIONS, SavedObject, to_ndjson
 from support.dashboards.chart_checks import find_visualization_errors
 from support.dashboards.grid_checks import find_dashboard_errors
 

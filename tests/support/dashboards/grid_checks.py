@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
-from stair_es.dashboards.saved_objects import SavedObject
+from stair_es.dashboards.bundle import SavedObject
 
 _COLUMNS = 48
 _PANEL_VERSION = "7.10.0"  # older ones are rewritten as if they came from an old link

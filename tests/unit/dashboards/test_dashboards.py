@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from support.dashboards.checks import find_errors
 
-from stair_es.dashboards.bundle import build_bundle, choose_step, get_dashboard_id, list_ranges
+from stair_es.dashboards.bundle import build_bundle, choose_step, get_dashboard_id, list_ranges, to_ndjson
 from stair_es.dashboards.index_info import DashboardSpec, Product, build_field_list, choose_interval
-from stair_es.dashboards.saved_objects import to_ndjson
 from stair_es.errors import UsageError
 
 PRODUCTS: tuple[Product, ...] = ("opensearch-dashboards", "kibana")
