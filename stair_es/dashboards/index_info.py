@@ -29,10 +29,8 @@ Product = Literal["opensearch-dashboards", "kibana"]
 TimeField = Literal["taken_at", "ingested_at"]
 Interval = Literal["d", "M", "y"]
 PatternField: TypeAlias = dict[str, Any]
-"""A field in an index pattern."""
 
 PRODUCT_LABELS: dict[Product, str] = {"opensearch-dashboards": "OpenSearch Dashboards", "kibana": "Kibana"}
-"""Product -> display name."""
 
 _MAX_SLUG_LENGTH = 40
 _DAY_MS = 24 * 3600 * 1000
@@ -81,9 +79,7 @@ class DashboardSpec:
     page_url: str | None = None
     """URL of `stair-es serve`, for links from tables to images."""
     captions: bool = False
-    """Whether documents have a `caption`."""
     thumbnails: bool = True
-    """Whether documents have a `thumbnail`."""
     colors: bool = True
     """Whether documents have `colors`, also in the token index."""
 

@@ -15,7 +15,6 @@ _MIN_VERSIONS: dict[Product, int] = {"opensearch-dashboards": 2, "kibana": 8}
 _MAX_OPENSEARCH_VERSION = 6
 """The version numbers don't overlap: Kibana has been above this one since before the fork."""
 _PRODUCT_HEADERS: dict[str, Product] = {"osd-name": "opensearch-dashboards", "kbn-name": "kibana"}
-"""Header of every response -> product."""
 _SECURITY_PLUGIN = "plugin:securityDashboards"
 
 

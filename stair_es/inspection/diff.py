@@ -17,9 +17,7 @@ class CurrentVector:
     """The vector of an image as encoded now."""
 
     sha256: str
-    """SHA-256 of the image's bytes."""
     model: str
-    """Id of the model."""
     vector: SparseVector
     """Vector from the model, without the token policy."""
 

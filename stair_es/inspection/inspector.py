@@ -47,13 +47,10 @@ class InspectionResult:
     """The result for one image: at least one of `image` and `encoded_file` is set."""
 
     image: StoredImage | None
-    """The stored document."""
     encoded_file: EncodedFile | None
     """The encoded file, if requested or if there is no document."""
     comparison: VectorComparison | None
-    """Comparison of the two."""
     policy_effect: PolicyEffect | None
-    """Effect of the token policy on the document."""
     file_changed: bool
     """Whether the file is known to differ from the ingested one."""
 

@@ -24,7 +24,6 @@ _SKIPPED_FIELDS = ("impacts", "thumbnail")
 _SOURCE_FILTER = {"includes": ["*", "tokens"], "excludes": list(_SKIPPED_FIELDS)}
 """Elasticsearch 9 may exclude vectors from `_source`, unless they are included by name."""
 _BATCH_SIZE = 500
-"""Ids per request."""
 _MAX_HITS = 1000
 _NEWEST = {"ingested_at": {"order": "desc", "unmapped_type": "date"}}
 _MAX_REFERENCE_CHARS = 8191

@@ -36,9 +36,7 @@ class TokenStats:
 
     token: str
     images: int
-    """Number of images that have it."""
     image_share: float
-    """Share of all images."""
     mean_weight: float
     """Mean weight in the images that have it."""
     max_weight: float

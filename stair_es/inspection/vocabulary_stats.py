@@ -35,7 +35,6 @@ class VocabularyStats:
     """Token statistics of an index."""
 
     documents: int
-    """Documents in the index."""
     without_uri: int
     """Documents without a URI, or with one of 8 KiB or more: they are not read."""
     images: int

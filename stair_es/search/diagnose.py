@@ -34,7 +34,6 @@ class RankExplanation:
     cutoff_score: float | None
     """The score of the last requested hit; None if there are fewer hits."""
     contributions: tuple[TokenContribution, ...]
-    """The matching tokens."""
     missing_tokens: SparseVector
     """The tokens of the query that the document lacks."""
     extra_tokens: SparseVector

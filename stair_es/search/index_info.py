@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _FITS: tuple[ResizeMode, ...] = get_args(ResizeMode)
 _VECTORS = ("rank_features", "sparse_vector")
 _PARTS = ("properties", "runtime")
-"""The parts of a mapping that contain fields."""
 _TEXTUAL = frozenset({"keyword", "text", "wildcard", "constant_keyword"})
 _REVISION = re.compile(rf"(@.*|-\d+|(-({'|'.join(_FITS)}))?-[0-9a-f]{{12}})$")
 

@@ -80,13 +80,11 @@ class SearchQuery:
     caption_weight: float = 1.0
     caption_field: str = "caption"
     min_score: float | None = None
-    """Minimum score of hits."""
     match_thresholds: MatchThresholds | None = None
     """Thresholds of weak matches, for documents whose vectors have length 1; None if they aren't known."""
     named_words: Sequence[TokenGroup] = ()
     """The words of the text: a document that has all of them is not a weak match, regardless of its score."""
     unknown_words: Sequence[UnknownWord] = ()
-    """The words of the query that the model doesn't know."""
     remarks: Sequence[str] = ()
     """Notes for the user on how the query was read."""
     scale: float = 1.0

@@ -37,7 +37,6 @@ class SearchRequest:
     scale: float = 1.0
     """Factor of the scores in the response (`SearchQuery.amplify`)."""
     match_cut: MatchCut | None = None
-    """The cut between matches and weak matches; None if there is none."""
     remarks: tuple[str, ...] = ()
     """Notes for the user on how the query is sent."""
 

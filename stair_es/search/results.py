@@ -83,13 +83,11 @@ class SearchResult:
     pruned: SparseVector
     """The tokens that pruning left out."""
     query_type: QueryType
-    """The query type that was used."""
     after: Cursor | None = None
     """The cursor of the next page; None if there is none."""
     weak_below: float | None = None
     """Score below which hits are weak matches, unless they have each word of the query; None if there is no cut."""
     unknown_words: tuple[UnknownWord, ...] = ()
-    """The words of the query that the model doesn't know."""
     remarks: tuple[str, ...] = ()
     """Notes for the user: how the query was read and sent, and why nothing was found."""
 

@@ -25,7 +25,6 @@ class ServerTelemetry:
     hooks: ServerHooks = field(default_factory=ServerHooks)
     routes: tuple[Route, ...] = ()
     request_hooks: tuple[RequestHook, ...] = ()
-    """Hooks for the connection to the cluster."""
     _wrappers: list[Callable[[ASGIApp], ASGIApp]] = field(default_factory=list)
 
     def wrap_app(self, app: ASGIApp) -> ASGIApp:

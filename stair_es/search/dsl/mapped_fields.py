@@ -30,7 +30,6 @@ class MappedField:
     name: str
     """The name in documents; dotted within objects."""
     type: str
-    """The type in the mapping."""
     kind: FieldKind
     path: str
     """The name for whole values in conditions and aggregations: `title.keyword` for a `text` field; empty if it has none."""

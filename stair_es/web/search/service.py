@@ -52,7 +52,6 @@ HIT_FIELDS = [
     *("tokens", TOP_TOKENS_FIELD, "uri", "name", "folder", "caption", "width", "height", "bytes", "format", "colors"),
     *("taken_at", "modified_at", "sha256", "perceptual_hash", "fingerprint"),
 ]
-"""The fields of a document that a hit requires."""
 
 
 class SearchService:
