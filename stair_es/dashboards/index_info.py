@@ -140,18 +140,14 @@ def inspect_index(cluster: Cluster, name: str, time_field: TimeField | None = No
         if get_token_index_meta(body)
         for field in body["mappings"].get("properties", {})
     }
-    stats = _read_stats(cluster, name, time_field)
+    spec, images = _describe_images(cluster, _describe_token_index(cluster, spec, token_fields), time_field)
     spec = replace(
-        _describe_token_index(cluster, spec, token_fields),
-        time_field=stats.time_field,
-        interval=stats.interval,
+        spec,
         name_field="name" if _has_image_field("name", mappings, token_fields) else "uri",
-        captions=stats.captions,
         thumbnails=any(map(has_thumbnails, mappings.values())),
         colors=_has_image_field("colors", mappings, token_fields),
-        image_fields=_read_fields(cluster, name),
     )
-    return DashboardIndexInfo(spec=spec, images=stats.images, remarks=tuple(_list_remarks(spec, stats.images)))
+    return DashboardIndexInfo(spec=spec, images=images, remarks=tuple(_list_remarks(spec, images)))
 
 
 def _has_image_field(field: str, mappings: Mapping[str, Mapping[str, Any]], token_fields: set[str]) -> bool:
@@ -182,23 +178,22 @@ def _read_fields(cluster: Cluster, name: str) -> tuple[PatternField, ...]:
     return build_field_list(cluster.call(cluster.client.field_caps, index=name, fields="*", retry=NO_RETRY)["fields"])
 
 
-@dataclass(frozen=True)
-class _IndexStats:
-    images: int
-    time_field: TimeField
-    interval: Interval | None
-    captions: bool
-
-
-def _read_stats(cluster: Cluster, name: str, time_field: TimeField | None) -> _IndexStats:
+def _describe_images(cluster: Cluster, spec: DashboardSpec, time_field: TimeField | None) -> tuple[DashboardSpec, int]:
+    """Return `spec` with the values of the index, and the number of images."""
     aggs: dict[str, Any] = {field: {"stats": {"field": field}} for field in ("taken_at", "ingested_at")}
     aggs["captions"] = {"filter": {"exists": {"field": "caption"}}}
-    response = cluster.search(name, {"size": 0, "track_total_hits": True, "aggs": aggs}, retry=NO_RETRY)
+    response = cluster.search(spec.name, {"size": 0, "track_total_hits": True, "aggs": aggs}, retry=NO_RETRY)
     images, aggregations = int(response["hits"]["total"]["value"]), response["aggregations"]
     time_field = time_field or ("taken_at" if aggregations["taken_at"]["count"] * 2 > images else "ingested_at")
     first, last = aggregations[time_field]["min"], aggregations[time_field]["max"]
-    interval = "M" if first is None else choose_interval(first, last)
-    return _IndexStats(images, time_field, interval, aggregations["captions"]["doc_count"] > 0)
+    described = replace(
+        spec,
+        time_field=time_field,
+        interval="M" if first is None else choose_interval(first, last),
+        captions=aggregations["captions"]["doc_count"] > 0,
+        image_fields=_read_fields(cluster, spec.name),
+    )
+    return described, images
 
 
 def choose_interval(first_ms: float, last_ms: float) -> Interval | None:

@@ -7,7 +7,6 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -18,7 +17,7 @@ from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.search.dsl.filters import FilterField, list_filter_fields
-from stair_es.search.dsl.mapped_fields import MappedField, list_mapped_fields
+from stair_es.search.dsl.mapped_fields import MappedField, list_mapped_fields, suggest_fields
 from stair_es.search.dsl.select import IndexFields
 from stair_es.search.query import SearchQuery
 from stair_es.token_policy import TokenPolicy
@@ -98,11 +97,9 @@ class IndexInfo:
         for reference in _list_filter_fields(clauses):
             root = reference.name.partition(".")[0]
             if self.field_names and root not in self.field_names and not root.startswith("_"):
-                similar = get_close_matches(root, self.field_names, n=3)
-                suggestion = f"Did you mean {' or '.join(similar)}? " if similar else ""
                 raise QueryError(
                     f"the filter refers to the field {reference.name!r}, which no index that the name resolves to has",
-                    f"{suggestion}Fields: {', '.join(sorted(self.field_names))}.",
+                    suggest_fields(root, sorted(self.field_names)),
                 )
 
     def list_remarks(self, query: SearchQuery) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -118,7 +117,12 @@ class QueryRunner:
 
     def _send_request(self, request: SearchRequest, options: SearchOptions, *, total: bool = False) -> dict[str, Any]:
         body = {**request.body, "track_total_hits": total, **({"explain": True} if options.explain_engine else {})}
-        return self._send(body, options.search_pipeline)
+        try:
+            return self._send(body, options.search_pipeline)
+        except ClusterError as error:  # that the caption or a filter causes
+            if is_clause_limit_error(error) or "Failed to parse query" in error.message:
+                raise QueryError(*describe_rejection(error)) from None
+            raise
 
 
 class Searcher:
@@ -164,8 +168,7 @@ class Searcher:
             check_fusion(search_query, after)
 
         def search_target(target: SearchTarget) -> tuple[SearchResult, AbstractSet[str]]:
-            with _translate_rejections():
-                result = self._runner.search(target, search_query, k, after, options)
+            result = self._runner.search(target, search_query, k, after, options)
             return result, {hit.index for hit in result.hits}
 
         result = self._targets.search_with_refresh(search_target)
@@ -177,12 +180,8 @@ class Searcher:
 
     def count(self, query: SearchQuery, *, options: SearchOptions | None = None) -> int:
         """Count all documents that match the tokens that are sent."""
-
-        def count_target(target: SearchTarget) -> tuple[int, None]:
-            with _translate_rejections():
-                return self._runner.count(target, query, options or SearchOptions()), None
-
-        return self._targets.search_with_refresh(count_target)
+        search_options = options or SearchOptions()
+        return self._targets.search_with_refresh(lambda target: (self._runner.count(target, query, search_options), None))
 
     def find_document(self, reference: str) -> Hit | None:
         """Find the document with an id or URI, regardless of its score; None if there is none."""
@@ -216,17 +215,6 @@ class Searcher:
         target = fetch_search_target(self._cluster, self._index, previous)
         target.info.check_model(self._model_id)
         return previous if previous == target else target
-
-
-@contextmanager
-def _translate_rejections() -> Iterator[None]:
-    """Translate errors that the caption or a filter of the query causes."""
-    try:
-        yield
-    except ClusterError as error:
-        if is_clause_limit_error(error) or "Failed to parse query" in error.message:
-            raise QueryError(*describe_rejection(error)) from None
-        raise
 
 
 def describe_rejection(error: ClusterError) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, TypeAlias
@@ -53,11 +53,16 @@ def get_mapped_field(fields: Mapping[str, MappedField], name: str, role: str) ->
     mapped = fields.get(name)
     if mapped is not None and mapped.path:
         return mapped
-    available = [other.name for other in fields.values() if other.path]
+    problem = "which this index doesn't have" if mapped is None else f"which is {mapped.type} and has no whole values"
+    remedy = suggest_fields(name, [other.name for other in fields.values() if other.path])
+    raise QueryError(f"{role} refers to the field {name[:80]!r}, {problem}", remedy)
+
+
+def suggest_fields(name: str, available: Sequence[str]) -> str:
+    """Suggest other fields than the one that was named."""
     similar = [other for other in get_close_matches(name, available, n=3) if other != name]
     suggestion = f"Did you mean {' or '.join(similar)}? " if similar else ""
-    problem = "which this index doesn't have" if mapped is None else f"which is {mapped.type} and has no whole values"
-    raise QueryError(f"{role} refers to the field {name[:80]!r}, {problem}", f"{suggestion}Fields: {', '.join(available)}.")
+    return f"{suggestion}Fields: {', '.join(available)}."
 
 
 def _walk_properties(properties: Mapping[str, Any], prefix: str, depth: int) -> Iterator[MappedField]:
