@@ -28,7 +28,7 @@ from stair_es.web.request_body import BodyReader, check_json_type, get_media_typ
 from stair_es.web.search.params import SearchParams, parse_search_params
 from stair_es.web.search.serializers import LARGE_THUMBNAIL_PX, encode_json
 from stair_es.web.search.service import SearchService
-from stair_es.web.thumbnails import RenderedImage, ThumbnailService
+from stair_es.web.thumbnails import ServedFile, ThumbnailService
 
 STATIC_DIR = Path(__file__).parent / "static"
 _BASE = '<base href="/">'
@@ -43,35 +43,27 @@ _MEDIA_TYPES = {
     ".ico": "image/x-icon",
     ".webmanifest": "application/manifest+json",
 }
-_IMMUTABLE = "private, max-age=31536000, immutable"
-_REVALIDATE = "private, no-cache"
+_IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
+_REVALIDATE = {"cache-control": "private, no-cache"}
+_NO_CACHE = {"cache-control": "no-cache"}
+_INLINE = {"content-disposition": "inline"}
 _MAX_NEIGHBORS = 100
 _COMPRESSED = (Middleware(GZipMiddleware, minimum_size=1000, compresslevel=6),)
 """Middleware of the routes that send text. Images are compressed already, and below 1,000 bytes there is nothing to gain."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StaticFile:
-    """The content of a file, ready to be served."""
-
-    data: bytes
-    media_type: str
-    etag: str
-    """Weak, since the same content is sent with and without compression."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class PageFiles:
     """The page and its files, under addresses that change with their content: browsers never ask for one twice."""
 
-    page: StaticFile
-    files: Mapping[str, StaticFile]
+    page: ServedFile
+    files: Mapping[str, ServedFile]
     """Name below `static/` -> file."""
     version: str
     """Digest of all files: `static/VERSION/NAME` never changes. Modules import each other by relative paths, so that all
     have the same version."""
 
-    def find(self, path: str) -> tuple[StaticFile | None, bool]:
+    def find(self, path: str) -> tuple[ServedFile | None, bool]:
         """Find a file by its path below `static/`; also tell whether the path has its version, so that it never changes."""
         version, _, name = path.partition("/")
         if version == self.version:
@@ -93,7 +85,7 @@ def load_page_files(root_path: str = "") -> PageFiles:
     return PageFiles(page=_build_file(html.replace("</head>", f"{links}</head>").encode(), ".html"), files=files, version=version)
 
 
-def list_modules(files: Mapping[str, StaticFile]) -> list[str]:
+def list_modules(files: Mapping[str, ServedFile]) -> list[str]:
     """List the modules that the page imports, directly or not: a browser that knows them needs no round trip for each level."""
     found: dict[str, None] = {}
     pending = [_START]
@@ -105,8 +97,8 @@ def list_modules(files: Mapping[str, StaticFile]) -> list[str]:
     return list(found)
 
 
-def _build_file(data: bytes, suffix: str) -> StaticFile:
-    return StaticFile(data=data, media_type=_MEDIA_TYPES[suffix], etag=f'W/"{hashlib.sha256(data).hexdigest()[:32]}"')
+def _build_file(data: bytes, suffix: str) -> ServedFile:
+    return ServedFile(data=data, media_type=_MEDIA_TYPES[suffix], etag=f'W/"{hashlib.sha256(data).hexdigest()[:32]}"')
 
 
 class PatternRoute(Route):
@@ -151,13 +143,13 @@ class PageRoutes:
         ]
 
     async def _get_page(self, request: Request) -> Response:
-        return _respond_with_file(request, self._files.page, "no-cache")
+        return _respond_with_file(request, self._files.page, _NO_CACHE)
 
     async def _get_static_file(self, request: Request) -> Response:
         file, is_immutable = self._files.find(request.path_params["name"])
         if file is None:
             raise RequestRejected(404, "file not found")
-        return _respond_with_file(request, file, _IMMUTABLE if is_immutable else "no-cache")
+        return _respond_with_file(request, file, _IMMUTABLE if is_immutable else _NO_CACHE)
 
     async def _describe_index(self, request: Request) -> Response:
         return await _respond_with_json(self._service.describe_index, self._title)
@@ -197,13 +189,14 @@ class PageRoutes:
             raise RequestRejected(400, f"`px` is not {LARGE_THUMBNAIL_PX}", "Omit it for the small thumbnail.")
         get_thumbnail = partial(self._thumbnails.get_thumbnail, id_, version, large=px is not None)
         image, is_immutable = await run_in_threadpool(get_thumbnail)
-        return _respond_with_image(request, image, _IMMUTABLE if is_immutable else _REVALIDATE)
+        return _respond_with_file(request, image, {**(_IMMUTABLE if is_immutable else _REVALIDATE), **_INLINE})
 
     async def _get_original(self, request: Request) -> Response:
         id_, _ = _parse_id(request, "/original/")
         if request.query_params.get("download"):
             return DownloadResponse(await run_in_threadpool(self._thumbnails.open_original, id_))
-        return _respond_with_image(request, await run_in_threadpool(self._thumbnails.get_original, id_), _REVALIDATE)
+        original = await run_in_threadpool(self._thumbnails.get_original, id_)
+        return _respond_with_file(request, original, {**_REVALIDATE, **_INLINE})
 
     async def _respond_to_params(self, request: Request, handle: Callable[[SearchParams], dict[str, Any]]) -> Response:
         check_json_type(request)
@@ -216,24 +209,14 @@ async def _respond_with_json(handle: Callable[..., dict[str, Any]], *arguments: 
     return Response(body, media_type="application/json")
 
 
-def _respond_with_file(request: Request, file: StaticFile, cache_control: str) -> Response:
-    headers = {"etag": file.etag, "cache-control": cache_control}
-    if _has_etag(request, file.etag):
-        return Response(status_code=304, headers={**headers, "vary": "Accept-Encoding"})  # as the middleware adds to the file
-    return Response(file.data, media_type=file.media_type, headers=headers)
-
-
-def _respond_with_image(request: Request, image: RenderedImage, cache_control: str) -> Response:
-    headers = {"etag": image.etag, "cache-control": cache_control, "content-disposition": "inline"}
-    if _has_etag(request, image.etag):
-        return Response(status_code=304, headers=headers)
-    return Response(image.data, media_type=image.content_type, headers=headers)
-
-
-def _has_etag(request: Request, etag: str) -> bool:
-    return etag.removeprefix("W/") in [
-        tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")
-    ]
+def _respond_with_file(request: Request, file: ServedFile, headers: Mapping[str, str]) -> Response:
+    headers = {"etag": file.etag, **headers}
+    known_tags = (tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(","))
+    if file.etag.removeprefix("W/") not in known_tags:
+        return Response(file.data, media_type=file.media_type, headers=headers)
+    if file.etag.startswith("W/"):
+        headers["vary"] = "Accept-Encoding"  # as the middleware adds to the file
+    return Response(status_code=304, headers=headers)
 
 
 def _parse_id(request: Request, prefix: str) -> tuple[str, str]:

@@ -51,7 +51,7 @@ class ThumbnailService:
         self._hooks = hooks
         self.cache = ImageCache(limits.cache_bytes)
 
-    def get_thumbnail(self, id_: str, version: str, *, large: bool = False) -> tuple[RenderedImage, bool]:
+    def get_thumbnail(self, id_: str, version: str, *, large: bool = False) -> tuple[ServedFile, bool]:
         """Get the thumbnail of an image; also tell whether it has the version (fingerprint) of its URL, so that it never changes.
 
         A `large` one has `LARGE_THUMBNAIL_PX`, if the original may be shown.
@@ -73,7 +73,7 @@ class ThumbnailService:
             self.cache.put((id_, fingerprint, large), image)
         return image, bool(version) and version == fingerprint
 
-    def get_original(self, id_: str) -> RenderedImage:
+    def get_original(self, id_: str) -> ServedFile:
         """Get the original of an image, rendered for the page."""
         if not self._roots:
             raise build_not_found(id_)
@@ -89,14 +89,14 @@ class ThumbnailService:
                 return download
         raise build_not_found(id_)
 
-    def _render_stored(self, value: object) -> RenderedImage | None:
+    def _render_stored(self, value: object) -> ServedFile | None:
         thumbnail = parse_thumbnail(value)
         try:
             return render_image(thumbnail.data, DRAWN_THUMBNAIL_PX, "WEBP", _STORED_LIMITS) if thumbnail else None
         except DecodeError:
             return None
 
-    def _render_original(self, id_: str, uri: object, side_px: int) -> RenderedImage:
+    def _render_original(self, id_: str, uri: object, side_px: int) -> ServedFile:
         if not self._roots or not isinstance(uri, str):
             raise build_not_found(id_)
         with self._limiter():
@@ -127,15 +127,16 @@ _ENTRY_OVERHEAD_BYTES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderedImage:
-    """An encoded image, ready to be served."""
+class ServedFile:
+    """The content of an image or of a file of the page, ready to be served."""
 
-    content_type: str
     data: bytes
+    media_type: str
     etag: str
+    """Weak if the same content is sent with and without compression."""
 
 
-def render_image(data: bytes, side_px: int, image_format: ImageFormat, limits: DecodeLimits) -> RenderedImage:
+def render_image(data: bytes, side_px: int, image_format: ImageFormat, limits: DecodeLimits) -> ServedFile:
     """Render the upright image in `data`, without metadata."""
     check_decompression_bomb(data, limits.max_pixels)
     side_px = min(side_px, _read_longer_side(data, limits) or side_px)
@@ -148,9 +149,8 @@ def render_image(data: bytes, side_px: int, image_format: ImageFormat, limits: D
     else:
         image.save(buffer, "WEBP", quality=80, method=2)
     encoded = buffer.getvalue()
-    return RenderedImage(
-        content_type=f"image/{image_format.lower()}", data=encoded, etag=f'"{hashlib.sha256(encoded).hexdigest()[:32]}"'
-    )
+    etag = f'"{hashlib.sha256(encoded).hexdigest()[:32]}"'
+    return ServedFile(data=encoded, media_type=f"image/{image_format.lower()}", etag=etag)
 
 
 def _read_longer_side(data: bytes, limits: DecodeLimits) -> int:
@@ -167,17 +167,17 @@ class ImageCache:
 
     def __init__(self, max_bytes: int, ttl_s: float = 600.0) -> None:
         """Create an empty cache; an image that was removed from the index is shown for `ttl_s` seconds."""
-        self._images: TTLCache[Hashable, RenderedImage] = TTLCache(
+        self._images: TTLCache[Hashable, ServedFile] = TTLCache(
             max_bytes, ttl=ttl_s, getsizeof=lambda image: len(image.data) + _ENTRY_OVERHEAD_BYTES
         )
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable) -> RenderedImage | None:
+    def get(self, key: Hashable) -> ServedFile | None:
         """Get an image; None if it is not cached."""
         with self._lock:
             return self._images.get(key)
 
-    def put(self, key: Hashable, image: RenderedImage) -> RenderedImage:
+    def put(self, key: Hashable, image: ServedFile) -> ServedFile:
         """Put an image into the cache, unless it is larger than the cache; return it."""
         with self._lock:
             if len(image.data) + _ENTRY_OVERHEAD_BYTES <= self._images.maxsize:

@@ -9,13 +9,13 @@ from PIL import Image
 
 from stair_es.errors import DecodeError
 from stair_es.sources.image.decode import DecodeLimits
-from stair_es.web.thumbnails import ImageCache, RenderedImage, render_image
+from stair_es.web.thumbnails import ImageCache, ServedFile, render_image
 
 PHOTO = Path(__file__).parents[3] / "examples" / "photos" / "tabby-cat.jpg"
 LIMITS = DecodeLimits(max_pixels=1_000_000)
 
 
-def open_rendered(rendered: RenderedImage) -> Image.Image:
+def open_rendered(rendered: ServedFile) -> Image.Image:
     return Image.open(io.BytesIO(rendered.data))
 
 
@@ -31,7 +31,7 @@ def test_a_picture_keeps_its_shape_within_the_side(side_px: int, kind: str) -> N
     image = open_rendered(rendered)
     with Image.open(PHOTO) as original:
         ratio = original.width / original.height
-    assert (image.format, max(image.size), rendered.content_type) == (kind, side_px, f"image/{kind.lower()}")
+    assert (image.format, max(image.size), rendered.media_type) == (kind, side_px, f"image/{kind.lower()}")
     assert image.width / image.height == pytest.approx(ratio, abs=0.03)
 
 
@@ -99,16 +99,16 @@ def test_the_same_pixels_have_the_same_tag() -> None:
 def test_the_cache_evicts_the_least_recently_used_image_above_its_limit() -> None:
     cache = ImageCache(3 * 1200)
     for name in "abc":
-        cache.put(name, RenderedImage(content_type="image/webp", data=bytes(1000), etag=name))
+        cache.put(name, ServedFile(media_type="image/webp", data=bytes(1000), etag=name))
     assert cache.get("a") is not None
-    cache.put("d", RenderedImage(content_type="image/webp", data=bytes(1000), etag="d"))
+    cache.put("d", ServedFile(media_type="image/webp", data=bytes(1000), etag="d"))
     assert [name for name in "abcd" if cache.get(name)] == ["a", "c", "d"]
-    huge = RenderedImage(content_type="image/webp", data=bytes(10_000), etag="h")
+    huge = ServedFile(media_type="image/webp", data=bytes(10_000), etag="h")
     assert cache.put("h", huge) is huge
     assert cache.get("h") is None
 
 
 def test_the_cache_drops_images_after_their_time_to_live() -> None:
     cache = ImageCache(10_000, ttl_s=0.0)
-    cache.put("a", RenderedImage(content_type="image/webp", data=bytes(10), etag="a"))
+    cache.put("a", ServedFile(media_type="image/webp", data=bytes(10), etag="a"))
     assert cache.get("a") is None
