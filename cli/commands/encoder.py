@@ -91,7 +91,7 @@ def serve_encoder_command(
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.telemetry.server import open_server_telemetry
     from stair_es.web.app import EncoderConfig, create_encoder_app, parse_root_path
-    from stair_es.web.encoding.batching import BatchLimits
+    from stair_es.web.config import BatchLimits
     from stair_es.web.server import bind_socket, build_page_url, create_server
 
     token = server.read_access_token(token_file, ENV_ENCODER_TOKEN)

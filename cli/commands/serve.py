@@ -74,7 +74,8 @@ def serve_command(
     server.check_server_packages("serve")
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.telemetry.server import open_server_telemetry
-    from stair_es.web.app import ServerConfig, create_app, parse_root_path
+    from stair_es.web.app import create_app, parse_root_path
+    from stair_es.web.config import ServerConfig
     from stair_es.web.originals import AllowedRoots
     from stair_es.web.server import bind_socket, build_page_url, create_server
 

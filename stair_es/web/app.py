@@ -6,7 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from starlette.applications import Starlette
@@ -19,47 +19,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.errors import StairError, UsageError
-from stair_es.model.base import Encoder
 from stair_es.search.index_cache import create_state_cache
-from stair_es.search.index_info import IndexInfo
 from stair_es.web.auth import AccessMiddleware, AccessPolicy
-from stair_es.web.encoding.batching import BatchLimits
+from stair_es.web.config import AppConfig, ServerConfig
 from stair_es.web.encoding.routes import EncodingRoutes
 from stair_es.web.encoding.service import EncodingService, EncodingTarget, follow_index, measure_char_s
 from stair_es.web.errors import ErrorResponse, RequestRejected, build_error_response
-from stair_es.web.hooks import ServerHooks
-from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
-from stair_es.web.originals import AllowedRoots
-from stair_es.web.routes import PageRoutes, load_page_files
+from stair_es.web.limits import ConcurrencyLimiter
+from stair_es.web.routes import PageRoutes
 from stair_es.web.search.service import SearchService
 from stair_es.web.thumbnails import ThumbnailService
 
 logger = logging.getLogger(__name__)
 
 _REPEAT_AFTER_S = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class AppConfig:
-    """What the configurations of both applications have."""
-
-    limits: ServerLimits = field(default_factory=ServerLimits)
-    root_path: str = ""
-    """The path of the server's root behind a proxy, as `parse_root_path` returns it."""
-    hooks: ServerHooks = field(default_factory=ServerHooks)
-    extra_routes: tuple[Route, ...] = ()
-    """Additional routes, under the same access policy."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerConfig(AppConfig):
-    """The configuration of the server."""
-
-    index: str
-    load_encoder: Callable[[IndexInfo], Encoder]
-    """Loads the encoder for an index, given its info: see `search.index_encoder`."""
-    roots: AllowedRoots = field(default_factory=AllowedRoots)
-    title: str = ""
 
 
 def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, port: int) -> ASGIApp:
@@ -72,15 +45,9 @@ def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, por
     limiter = ConcurrencyLimiter(limits.max_concurrent, limits.max_waiting, limits.wait_s)
     states = create_state_cache(cluster, config.index, config.load_encoder)
     states.get()
-    service = SearchService(
-        cluster, config.index, states=states, limiter=limiter, limits=limits, roots=config.roots, hooks=config.hooks
-    )
-    thumbnails = ThumbnailService(cluster, config.index, roots=config.roots, limiter=limiter, limits=limits, hooks=config.hooks)
-
-    page = PageRoutes(service, thumbnails, load_page_files(config.root_path), limits, config.title, config.hooks)
-    batch_limits = BatchLimits()
-    encoding = EncodingService(follow_index(states), batch_limits, limits, config.hooks, limiter)
-    routes = [*page.list_routes(), *EncodingRoutes(encoding, batch_limits, limits, config.hooks).list_routes()]
+    service, thumbnails = SearchService(config, cluster, states, limiter), ThumbnailService(config, cluster, limiter)
+    encoding = EncodingService(config, follow_index(states), limiter)
+    routes = [*PageRoutes(config, service, thumbnails).list_routes(), *EncodingRoutes(config, encoding).list_routes()]
     return _build_app(config, routes, cluster.connection, policy, port)
 
 
@@ -91,15 +58,13 @@ class EncoderConfig(AppConfig):
     get_target: Callable[[], EncodingTarget]
     connection: Connection | None = None
     """The connection to the cluster of the index that is followed."""
-    batch_limits: BatchLimits = field(default_factory=BatchLimits)
 
 
 def create_encoder_app(config: EncoderConfig, policy: AccessPolicy, port: int) -> ASGIApp:
     """Create the application of the encoder. Its text network is loaded, and ready."""
     char_s = measure_char_s(config.get_target().encoder)
-    service = EncodingService(config.get_target, config.batch_limits, config.limits, config.hooks, char_s=char_s)
-    routes = EncodingRoutes(service, config.batch_limits, config.limits, config.hooks).list_routes()
-    return _build_app(config, routes, config.connection, policy, port)
+    encoding = EncodingService(config, config.get_target, char_s=char_s)
+    return _build_app(config, EncodingRoutes(config, encoding).list_routes(), config.connection, policy, port)
 
 
 def _build_app(

@@ -1,45 +1,15 @@
-"""Limits of the server, and the limiters for concurrent work."""
+"""Limiters for concurrent work."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-from stair_es.sources.image.decode import DecodeLimits
 from stair_es.web.errors import RequestRejected
-
-MIB = 1024 * 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerLimits:
-    """The limits above which requests are rejected."""
-
-    upload_bytes: int = 20 * MIB
-    """Maximum size of an uploaded image."""
-    body_bytes: int = 256 * 1024
-    """Maximum size of a JSON body."""
-    upload_s: float = 60.0
-    """Timeout for reading a body, in seconds."""
-    max_held_bytes: int = 160 * MIB
-    """Maximum total size of all bodies that are being processed."""
-    decode_limits: DecodeLimits = field(default_factory=lambda: DecodeLimits(max_pixels=64_000_000))
-    """Limits for decoding uploaded images and originals."""
-    original_bytes: int = 128 * MIB
-    """Maximum size of a file below an allowed root."""
-    cache_bytes: int = 64 * MIB
-    """Maximum size of the image cache."""
-    max_concurrent: int = 2
-    """Number of images and texts that are encoded, or originals that are rendered, concurrently."""
-    max_waiting: int = 12
-    """Number of further requests that may wait; others are rejected with 429."""
-    wait_s: float = 20.0
-    """Maximum waiting time, in seconds."""
 
 
 class TooManyRequests(RequestRejected):

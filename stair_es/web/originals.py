@@ -17,7 +17,6 @@ from starlette.types import Receive, Scope, Send
 from stair_es.errors import UsageError
 from stair_es.sources.image.pillow import open_image
 from stair_es.sources.io.uris import from_file_uri, split_image_uri
-from stair_es.web.limits import ServerLimits
 
 FileKey: TypeAlias = tuple[str, int, int]
 """Path, modification time (ns) and size."""
@@ -164,18 +163,18 @@ class DownloadResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def open_download(roots: AllowedRoots, uri: str, limits: ServerLimits) -> Download | None:
+def open_download(roots: AllowedRoots, uri: str, max_bytes: int, max_pixels: int) -> Download | None:
     """Open the file at a URI for a download; None if there is no such file, it may not be shown, or it isn't an image.
 
     Only images can be downloaded: writers of the index choose the URI, and must not get other files below a root.
     """
-    opened = roots.open(uri, limits.original_bytes)
+    opened = roots.open(uri, max_bytes)
     if opened is None:
         return None
     file, _ = opened
     try:
         data = file.read()
-        open_image(data, limits.decode_limits.max_pixels).close()
+        open_image(data, max_pixels).close()
         file.seek(0)
     except Exception:  # noqa: BLE001  decoders raise anything on hostile bytes
         file.close()

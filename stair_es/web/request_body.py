@@ -11,8 +11,9 @@ import anyio
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from stair_es.web.config import ServerLimits
 from stair_es.web.errors import RequestRejected
-from stair_es.web.limits import ServerLimits, TooManyRequests
+from stair_es.web.limits import TooManyRequests
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 _MAX_NAME_CHARS = 80

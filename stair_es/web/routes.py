@@ -20,9 +20,9 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
+from stair_es.web.config import ServerConfig
 from stair_es.web.errors import RequestRejected
-from stair_es.web.hooks import ROUTE_PATTERN_KEY, ServerHooks
-from stair_es.web.limits import ServerLimits
+from stair_es.web.hooks import ROUTE_PATTERN_KEY
 from stair_es.web.originals import DownloadResponse
 from stair_es.web.request_body import BodyReader, check_json_type, get_media_type
 from stair_es.web.search.params import SearchParams, parse_search_params
@@ -113,17 +113,9 @@ class PatternRoute(Route):
 class PageRoutes:
     """The routes of the page and its API."""
 
-    def __init__(
-        self,
-        service: SearchService,
-        thumbnails: ThumbnailService,
-        files: PageFiles,
-        limits: ServerLimits,
-        title: str,
-        hooks: ServerHooks,
-    ) -> None:
-        self._service, self._thumbnails, self._files, self._limits, self._title = service, thumbnails, files, limits, title
-        self._body_reader, self._hooks = BodyReader(limits), hooks
+    def __init__(self, config: ServerConfig, service: SearchService, thumbnails: ThumbnailService) -> None:
+        self._limits, self._hooks, self._service, self._thumbnails = config.limits, config.hooks, service, thumbnails
+        self._files, self._body_reader = load_page_files(config.root_path), BodyReader(config.limits)
 
     def list_routes(self) -> list[Route]:
         """List the routes for the application."""
@@ -152,7 +144,7 @@ class PageRoutes:
         return _respond_with_file(request, file, _IMMUTABLE if is_immutable else _NO_CACHE)
 
     async def _describe_index(self, request: Request) -> Response:
-        return await _respond_with_json(self._service.describe_index, self._title)
+        return await _respond_with_json(self._service.describe_index)
 
     async def _list_field_values(self, request: Request) -> Response:
         prefix = request.query_params.get("prefix", "")

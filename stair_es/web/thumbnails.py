@@ -20,10 +20,10 @@ from stair_es.sources.image.bombs import check_decompression_bomb
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.image.pillow import open_image
 from stair_es.types import ImageSpec
+from stair_es.web.config import ServerConfig
 from stair_es.web.errors import build_not_found
-from stair_es.web.hooks import ServerHooks
-from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
-from stair_es.web.originals import AllowedRoots, Download, open_download
+from stair_es.web.limits import ConcurrencyLimiter
+from stair_es.web.originals import Download, open_download
 from stair_es.web.search.serializers import LARGE_THUMBNAIL_PX
 
 DRAWN_THUMBNAIL_PX = THUMBNAIL_PX
@@ -36,20 +36,10 @@ _STORED_LIMITS = DecodeLimits(max_pixels=1_000_000)
 class ThumbnailService:
     """Service for thumbnails and originals, with a cache."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        index: str,
-        *,
-        roots: AllowedRoots,
-        limiter: ConcurrencyLimiter,
-        limits: ServerLimits,
-        hooks: ServerHooks,
-    ) -> None:
-        self._cluster, self._index = cluster, index
-        self._roots, self._limiter, self._limits = roots, limiter, limits
-        self._hooks = hooks
-        self.cache = ImageCache(limits.cache_bytes)
+    def __init__(self, config: ServerConfig, cluster: Cluster, limiter: ConcurrencyLimiter) -> None:
+        self._config, self._cluster, self._limiter = config, cluster, limiter
+        self._roots, self._limits = config.roots, config.limits
+        self.cache = ImageCache(config.limits.cache_bytes)
 
     def get_thumbnail(self, id_: str, version: str, *, large: bool = False) -> tuple[ServedFile, bool]:
         """Get the thumbnail of an image; also tell whether it has the version (fingerprint) of its URL, so that it never changes.
@@ -57,7 +47,7 @@ class ThumbnailService:
         A `large` one has `LARGE_THUMBNAIL_PX`, if the original may be shown.
         """
         cached = self.cache.get((id_, version, large)) if version else None
-        self._hooks.count_thumbnail(cached=cached is not None)
+        self._config.hooks.count_thumbnail(cached=cached is not None)
         if cached is not None:
             return cached, True
         source = self._fetch_fields(id_)
@@ -84,7 +74,7 @@ class ThumbnailService:
         uri = self._fetch_fields(id_).get("uri") if self._roots else None
         if isinstance(uri, str):
             with self._limiter():
-                download = open_download(self._roots, uri, self._limits)
+                download = open_download(self._roots, uri, self._limits.original_bytes, self._limits.decode_limits.max_pixels)
             if download is not None:
                 return download
         raise build_not_found(id_)
@@ -115,7 +105,7 @@ class ThumbnailService:
         return self.cache.put((side_px, original.key), rendered)
 
     def _fetch_fields(self, id_: str) -> dict[str, Any]:
-        source = get_stored_fields(self._cluster, self._index, id_, ["thumbnail", "fingerprint", "uri"])
+        source = get_stored_fields(self._cluster, self._config.index, id_, ["thumbnail", "fingerprint", "uri"])
         if source is None:
             raise build_not_found(id_)
         return source

@@ -18,7 +18,7 @@ from support.servers.hostile_http_server import PageClient, serve_page
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.sources.image.decode import DecodeLimits
-from stair_es.web.limits import ServerLimits
+from stair_es.web.config import ServerLimits
 
 SVG = "<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script></svg>"
 UPLOAD = 300_000

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from stair_es.web.config import BatchLimits
 from stair_es.web.errors import RequestRejected
 from stair_es.web.limits import TooManyRequests
 
@@ -23,20 +24,6 @@ _EVICTION_FACTOR = 4
 """A full queue gives way to a request that is at least so many times smaller than the largest one that waits."""
 _WARMUP_BATCHES = 4
 """Number of batches that don't tell how long a request takes: they may load the model."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchLimits:
-    """Limits of the batches of a kind of inputs, and of their queue."""
-
-    max_batch: int = 32
-    """Maximum number of inputs that are encoded together."""
-    max_batch_s: float = math.inf
-    """Maximum time that a batch of several inputs may be expected to take."""
-    max_waiting: int = 256
-    """Number of inputs that may wait; requests with more are rejected with 429."""
-    timeout_s: float = 30.0
-    """Maximum time for a request, from its last byte on; then it gets 503. One that can't be done in it gets 413."""
 
 
 class EncodingSpeed:

@@ -17,7 +17,7 @@ from stair_es._version import __version__
 from stair_es.feature_names import escape_feature
 from stair_es.search.query_encoder import MAX_READ_CHARS
 from stair_es.types import SparseVector
-from stair_es.web.encoding.batching import BatchLimits
+from stair_es.web.config import AppConfig
 from stair_es.web.encoding.openapi import build_openapi_document
 from stair_es.web.encoding.schemas import (
     DEFAULT_HITS,
@@ -39,8 +39,7 @@ from stair_es.web.encoding.schemas import (
 )
 from stair_es.web.encoding.service import EncodedInputs, EncodingService
 from stair_es.web.errors import RequestRejected, get_error_type
-from stair_es.web.hooks import HEALTH_PATH, ServerHooks
-from stair_es.web.limits import ServerLimits
+from stair_es.web.hooks import HEALTH_PATH
 from stair_es.web.request_body import BodyReader, check_json_type
 from stair_es.web.routes import PatternRoute
 
@@ -56,11 +55,9 @@ DENSE_PATHS = ("/", "/embed", "/embed_all", "/v1/embeddings", "/predict", "/rera
 class EncodingRoutes:
     """The routes of the encoder."""
 
-    def __init__(
-        self, service: EncodingService, batch_limits: BatchLimits, server_limits: ServerLimits, hooks: ServerHooks
-    ) -> None:
-        self._service, self._limits, self._body_reader, self._hooks = service, batch_limits, BodyReader(server_limits), hooks
-        self._max_image_bytes = server_limits.upload_bytes
+    def __init__(self, config: AppConfig, service: EncodingService) -> None:
+        self._service, self._limits, self._hooks = service, config.batch_limits, config.hooks
+        self._body_reader, self._max_image_bytes = BodyReader(config.limits), config.limits.upload_bytes
         self._parsing = asyncio.Lock()
 
     def list_routes(self) -> list[Route]:

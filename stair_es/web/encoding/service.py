@@ -21,11 +21,11 @@ from stair_es.search.request import QueryPlan, build_search_request
 from stair_es.sources.image.decode import decode_image
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import Pixels, SparseVector
-from stair_es.web.encoding.batching import BatchLimits, EncodingSpeed, MicroBatcher
+from stair_es.web.config import AppConfig
+from stair_es.web.encoding.batching import EncodingSpeed, MicroBatcher
 from stair_es.web.encoding.schemas import Inputs, build_decode_rejection
 from stair_es.web.errors import RequestRejected
-from stair_es.web.hooks import ServerHooks
-from stair_es.web.limits import ConcurrencyLimiter, ServerLimits, SharedCores
+from stair_es.web.limits import ConcurrencyLimiter, SharedCores
 
 _MAX_IMAGE_BATCH, _MAX_IMAGE_BATCH_S = 8, 1.0
 """Images are decoded one after the other, so that larger batches would keep others waiting."""
@@ -89,10 +89,8 @@ class EncodingService:
 
     def __init__(
         self,
+        config: AppConfig,
         get_target: Callable[[], EncodingTarget],
-        batch_limits: BatchLimits,
-        server_limits: ServerLimits,
-        hooks: ServerHooks,
         limiter: ConcurrencyLimiter | None = None,
         char_s: float | None = None,
     ) -> None:
@@ -101,9 +99,8 @@ class EncodingService:
         `get_target` returns what to encode for; it is called in worker threads, once per batch. `limiter` limits the batches
         together with other work of the server. `char_s` is what `measure_char_s` returned, if it was called.
         """
-        self.get_target, self._hooks, self._limits = get_target, hooks, server_limits
-        self._hold_slot = limiter or nullcontext
-
+        self.get_target, self._hold_slot = get_target, limiter or nullcontext
+        self._hooks, self._limits, batch_limits = config.hooks, config.limits, config.batch_limits
         text_speed = EncodingSpeed(char_s)
 
         def create_text_batcher(workers: int) -> MicroBatcher[str, EncodedItem]:
@@ -113,7 +110,7 @@ class EncodingService:
                 measure_work=measure_text_work,
                 workers=workers,
                 speed=text_speed,
-                record_batch=hooks.record_batch,
+                record_batch=self._hooks.record_batch,
             )
 
         self._short_texts, self._long_texts = create_text_batcher(_SHORT_TEXT_WORKERS), create_text_batcher(1)
@@ -121,10 +118,10 @@ class EncodingService:
         self._images: MicroBatcher[bytes, EncodedItem] = MicroBatcher(
             self._encode_images,
             replace(batch_limits, max_batch=min(batch_limits.max_batch, _MAX_IMAGE_BATCH), max_batch_s=_MAX_IMAGE_BATCH_S),
-            workers=server_limits.max_concurrent,
-            record_batch=hooks.record_batch,
+            workers=self._limits.max_concurrent,
+            record_batch=self._hooks.record_batch,
         )
-        hooks.watch_queue(lambda: self._short_texts.waiting + self._long_texts.waiting + self._images.waiting)
+        self._hooks.watch_queue(lambda: self._short_texts.waiting + self._long_texts.waiting + self._images.waiting)
         self._ids: tuple[EncodingTarget, Mapping[str, int]] | None = None
 
     async def encode(self, inputs: Inputs) -> EncodedInputs:

@@ -29,10 +29,9 @@ from stair_es.search.results import Hit, SearchResult, TokenContribution, parse_
 from stair_es.search.searcher import QueryRunner
 from stair_es.sources.image.decode import decode_image
 from stair_es.types import SparseVector
+from stair_es.web.config import ServerConfig
 from stair_es.web.errors import RequestRejected, build_not_found
-from stair_es.web.hooks import ServerHooks
-from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
-from stair_es.web.originals import AllowedRoots
+from stair_es.web.limits import ConcurrencyLimiter
 from stair_es.web.search import serializers
 from stair_es.web.search.content_facts import ContentFacts, is_hidden_token, list_field_facts
 from stair_es.web.search.facets import build_facets_request, list_facet_fields, list_facets, serialize_facets
@@ -58,38 +57,28 @@ class SearchService:
     """The search service of one index. Thread safe."""
 
     def __init__(
-        self,
-        cluster: Cluster,
-        index: str,
-        *,
-        states: IndexCache[IndexState],
-        limiter: ConcurrencyLimiter,
-        limits: ServerLimits,
-        roots: AllowedRoots,
-        hooks: ServerHooks,
+        self, config: ServerConfig, cluster: Cluster, states: IndexCache[IndexState], limiter: ConcurrencyLimiter
     ) -> None:
-        self._cluster, self._index = cluster, index
-        self._states, self._limiter, self._limits, self._roots = states, limiter, limits, roots
-        self._hooks = hooks
+        self._config, self._cluster, self._states, self._limiter = config, cluster, states, limiter
         self._lock = threading.Lock()
         self._texts: LRUCache[tuple[str, str], SparseVector] = LRUCache(512)
         self._images: TTLCache[str, StoredImage] = TTLCache(128, ttl=5.0)
         self._facts = ContentFacts(self._send)
         self._runner = QueryRunner(self._send, source_fields=HIT_FIELDS)
 
-    def describe_index(self, title: str) -> dict[str, Any]:
-        """Describe the index; `title` is shown instead of its name."""
+    def describe_index(self) -> dict[str, Any]:
+        """Describe the index, and what the page may do."""
         state = self._states.get()
         documents, captions = self._facts.count_documents()
         return {
-            "title": title or self._index,
-            "index": self._index,
+            "title": self._config.title or self._config.index,
+            "index": self._config.index,
             "model": state.info.model,
             "version": __version__,
             "documents": documents,
             "captions": captions > 0,
-            "originals": bool(self._roots),
-            "max_upload_bytes": self._limits.upload_bytes,
+            "originals": bool(self._config.roots),
+            "max_upload_bytes": self._config.limits.upload_bytes,
             "policy": state.info.policy.label if state.info.policy else None,
             "fields": list_field_facts(state.info),
             "suggestions": self._facts.list_suggestions(state.info),
@@ -115,7 +104,7 @@ class SearchService:
     def get_image(self, id_: str) -> dict[str, Any]:
         """Get one image with all that is shown of it."""
         state = self._states.get()
-        image = get_stored_images(self._cluster, self._index, [id_]).get(id_)
+        image = get_stored_images(self._cluster, self._config.index, [id_]).get(id_)
         if image is None:
             raise build_not_found(id_)
         return serializers.serialize_image(image, self._build_links(state, id_, image.uri, image.source))
@@ -125,8 +114,8 @@ class SearchService:
         state = self._states.get()
         policy = state.info.policy
         with self._limiter():
-            decoded = decode_image(data, state.encoder.image_spec, self._limits.decode_limits, _THUMBNAIL_PX)
-            with self._hooks.track_encoding("image"):
+            decoded = decode_image(data, state.encoder.image_spec, self._config.limits.decode_limits, _THUMBNAIL_PX)
+            with self._config.hooks.track_encoding("image"):
                 [vector] = state.encoder.encode_images(decoded.pixels_HWC[None])
         return {
             "tokens": serializers.serialize_vector(policy.rewrite_query(vector) if policy else vector),
@@ -222,8 +211,8 @@ class SearchService:
         ]
 
     def _build_links(self, state: IndexState, id_: str, uri: str, source: Mapping[str, Any]) -> dict[str, str | None]:
-        has_original = self._roots.contains(uri)
-        has_thumbnail = state.info.has_thumbnails or bool(self._roots)
+        has_original = self._config.roots.contains(uri)
+        has_thumbnail = state.info.has_thumbnails or bool(self._config.roots)
         return serializers.build_image_links(id_, source.get("fingerprint"), has_thumbnail, has_original)
 
     def _encode_text(self, encoder: Encoder, text: str) -> SparseVector:
@@ -231,7 +220,7 @@ class SearchService:
         with self._lock:
             vector = self._texts.get(key)
         if vector is None:
-            with self._limiter(), self._hooks.track_encoding("text"):
+            with self._limiter(), self._config.hooks.track_encoding("text"):
                 vector = encode_query_text(encoder, text)
             with self._lock:
                 self._texts[key] = vector
@@ -242,7 +231,7 @@ class SearchService:
         with self._lock:
             image = self._images.get(reference)
         if image is None or image.index not in state.info.fields:
-            image = find_stored_image(self._cluster, self._index, reference)
+            image = find_stored_image(self._cluster, self._config.index, reference)
             if image is None:
                 raise build_not_found(reference)
             with self._lock:
@@ -250,12 +239,12 @@ class SearchService:
         return image
 
     def _send(self, body: Mapping[str, Any], _pipeline: str | None = None) -> dict[str, Any]:
-        response = self._cluster.search(self._index, {**body, "timeout": _SEARCH_TIMEOUT}, retry=NO_RETRY)
+        response = self._cluster.search(self._config.index, {**body, "timeout": _SEARCH_TIMEOUT}, retry=NO_RETRY)
         if "hits" not in response:
             raise ClusterError(
                 f"{self._cluster.connection.safe_url} returned no search response", "Check that it is the port of the cluster."
             )
-        self._hooks.record_search_time(response.get("took", 0) / 1000)
+        self._config.hooks.record_search_time(response.get("took", 0) / 1000)
         if response.get("timed_out"):  # partial hits are not a result
             raise RequestRejected(503, "the search timed out", "Simplify it: a filter with many * is slow.")
         return response

@@ -20,11 +20,10 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.search.index_encoder import load_query_encoder
 from stair_es.telemetry.server import ServerTelemetry, open_server_telemetry
-from stair_es.web.app import EncoderConfig, ServerConfig, create_app, create_encoder_app
+from stair_es.web.app import EncoderConfig, create_app, create_encoder_app
 from stair_es.web.auth import AccessPolicy
-from stair_es.web.encoding.batching import BatchLimits
+from stair_es.web.config import BatchLimits, ServerConfig, ServerLimits
 from stair_es.web.encoding.service import EncodingTarget
-from stair_es.web.limits import ServerLimits
 from stair_es.web.originals import AllowedRoots
 from stair_es.web.server import bind_socket, create_server
 from support.messages import forward_messages

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from stair_es.sources.io.uris import to_file_uri
-from stair_es.web.limits import ServerLimits
 from stair_es.web.originals import AllowedRoots, DownloadResponse, build_content_disposition, build_file_name, open_download
 
 
@@ -27,7 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_the_bytes_of_an_image_are_read_in_parts(root: Path) -> None:
     path = root / "red.png"
-    download = open_download(AllowedRoots.from_folders([root]), to_file_uri(path), ServerLimits())
+    download = open_download(AllowedRoots.from_folders([root]), to_file_uri(path), 10_000, 1000)
     assert download is not None
     assert (download.name, download.size_bytes) == ("red.png", path.stat().st_size)
     assert b"".join(download.read_chunks()) == path.read_bytes()
@@ -35,7 +34,7 @@ def test_the_bytes_of_an_image_are_read_in_parts(root: Path) -> None:
 
 
 def test_the_file_is_closed_if_the_visitor_leaves_before_its_first_part(root: Path) -> None:
-    download = open_download(AllowedRoots.from_folders([root]), to_file_uri(root / "red.png"), ServerLimits())
+    download = open_download(AllowedRoots.from_folders([root]), to_file_uri(root / "red.png"), 10_000, 1000)
     assert download is not None
 
     async def leave() -> dict[str, str]:
@@ -50,13 +49,13 @@ def test_the_file_is_closed_if_the_visitor_leaves_before_its_first_part(root: Pa
 
 @pytest.mark.parametrize("name", ["secret.txt", "page.svg", "false.jpg", "missing.png", "../outside.png", ""])
 def test_what_is_no_image_below_a_root_is_not_opened(root: Path, name: str) -> None:
-    assert open_download(AllowedRoots.from_folders([root]), to_file_uri(root / name), ServerLimits()) is None
+    assert open_download(AllowedRoots.from_folders([root]), to_file_uri(root / name), 10_000, 1000) is None
 
 
 def test_a_file_above_the_limit_is_not_opened(root: Path) -> None:
     uri = to_file_uri(root / "red.png")
-    assert open_download(AllowedRoots.from_folders([root]), uri, ServerLimits(original_bytes=10)) is None
-    assert open_download(AllowedRoots(), uri, ServerLimits()) is None
+    assert open_download(AllowedRoots.from_folders([root]), uri, 10, 1000) is None
+    assert open_download(AllowedRoots(), uri, 10_000, 1000) is None
 
 
 @pytest.mark.parametrize(

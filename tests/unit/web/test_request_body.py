@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from stair_es.web.config import MIB, ServerLimits
 from stair_es.web.errors import RequestRejected
-from stair_es.web.limits import MIB, ServerLimits, TooManyRequests
+from stair_es.web.limits import TooManyRequests
 from stair_es.web.request_body import BodyReader
 
 PARTS = 16

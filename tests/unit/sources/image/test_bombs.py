@@ -13,7 +13,7 @@ from stair_es.errors import DecodeError
 from stair_es.sources.image.bombs import MAX_JPEG_SCANS, MAX_TIFF_TILES, check_decompression_bomb
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import ImageSpec
-from stair_es.web.limits import ServerLimits
+from stair_es.web.config import ServerLimits
 from stair_es.web.thumbnails import render_image
 
 PHOTOS = Path(__file__).parents[4] / "examples" / "photos"

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from stair_es.web.config import BatchLimits
 from stair_es.web.encoding import batching
-from stair_es.web.encoding.batching import BatchLimits, EncodingSpeed, MicroBatcher
+from stair_es.web.encoding.batching import EncodingSpeed, MicroBatcher
 from stair_es.web.errors import RequestRejected
 from stair_es.web.limits import TooManyRequests
 

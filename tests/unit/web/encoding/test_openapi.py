@@ -10,14 +10,12 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
-from stair_es.web.encoding.batching import BatchLimits
+from stair_es.web.config import AppConfig, ServerLimits
 from stair_es.web.encoding.openapi import build_openapi_document
 from stair_es.web.encoding.routes import DENSE_PATHS, EncodingRoutes
 from stair_es.web.encoding.schemas import parse_embed_request, parse_encode_request, parse_query_request
 from stair_es.web.encoding.service import EncodingService
 from stair_es.web.errors import _ERROR_TYPES, RequestRejected
-from stair_es.web.hooks import ServerHooks
-from stair_es.web.limits import ServerLimits
 
 DOCUMENT = build_openapi_document()
 
@@ -51,11 +49,11 @@ def test_the_examples_of_requests_are_accepted() -> None:
 
 
 def test_it_has_the_routes_that_there_are() -> None:
-    hooks, limits, batch_limits = ServerHooks(), ServerLimits(), BatchLimits()
-    service = EncodingService(lambda: pytest.fail("not needed"), batch_limits, limits, hooks)
+    config = AppConfig()
+    service = EncodingService(config, lambda: pytest.fail("not needed"))
     routes = {
         (route.path, method.lower())
-        for route in EncodingRoutes(service, batch_limits, limits, hooks).list_routes()
+        for route in EncodingRoutes(config, service).list_routes()
         if route.path not in DENSE_PATHS
         for method in (route.methods or set()) - {"HEAD"}
     }
