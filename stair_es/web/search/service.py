@@ -24,7 +24,7 @@ from stair_es.search.query import EMPTY_VECTOR, SearchQuery, explain_no_hits
 from stair_es.search.query_encoder import QueryInputs, build_search_query, encode_query_text, resolve_tokens
 from stair_es.search.query_parser import list_operator_remarks
 from stair_es.search.ranking import collect_pictures, is_same_picture
-from stair_es.search.request import QueryPlan, SearchRequest, build_pagination, build_token_clause
+from stair_es.search.request import SearchRequest, build_pagination, build_token_clause
 from stair_es.search.results import Hit, SearchResult, TokenContribution, parse_search_response
 from stair_es.search.searcher import QueryRunner
 from stair_es.sources.image.decode import decode_image
@@ -136,13 +136,13 @@ class SearchService:
         return serializers.serialize_page(described, hits, result, params.method), {hit.index for hit in result.hits}
 
     def _browse_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
-        query, plan = build_browsing_query(params, state), state.plan_query()
-        build_pagination(params.after, ordered=plan.sortable)  # checks the cursor
+        query, ordered = build_browsing_query(params, state), state.info.sortable
+        build_pagination(params.after, ordered=ordered)  # checks the cursor
 
         def fetch(after: Cursor | None) -> SearchResult:
             page = structs.replace(params, after=None if after is None else tuple(after))
             oldest_ms = parse_oldest_date(self._send(build_dates_request(query, page)), page.k)
-            request = build_browsing_request(query, page, plan, oldest_ms)
+            request = build_browsing_request(query, page, ordered, oldest_ms)
             return parse_browsing_response(self._send(request.body), request)
 
         result = collect_pictures(fetch, params.k, params.after)
@@ -282,19 +282,19 @@ def parse_oldest_date(response: Mapping[str, Any], k: int) -> int:
     return max(0, int(hits[-1]["sort"][0])) if len(hits) == k else 0
 
 
-def build_browsing_request(query: Mapping[str, Any], params: SearchParams, plan: QueryPlan, oldest_ms: int) -> SearchRequest:
+def build_browsing_request(query: Mapping[str, Any], params: SearchParams, ordered: bool, oldest_ms: int) -> SearchRequest:
     """Build the request for the newest images, none older than `oldest_ms`; 0 for no bound."""
-    pagination = build_pagination(params.after, ordered=plan.sortable, order=NEWEST_ORDER) or {"sort": NEWEST_ORDER[:1]}
+    pagination = build_pagination(params.after, ordered=ordered, order=NEWEST_ORDER) or {"sort": NEWEST_ORDER[:1]}
     newer = {"range": {"ingested_at": {"gte": oldest_ms, "format": "epoch_millis"}}}
     bounded = {"bool": {"filter": [query, newer]}} if oldest_ms else query
     body = {"size": params.k, "track_total_hits": False, "query": bounded, **pagination, "_source": HIT_FIELDS}
-    return SearchRequest(body=body, vector=EMPTY_VECTOR, truncated=EMPTY_VECTOR, query_type=plan.query_type)
+    return SearchRequest(body=body, vector=EMPTY_VECTOR, truncated=EMPTY_VECTOR, query_type="rank_features")
 
 
 def parse_browsing_response(response: Mapping[str, Any], request: SearchRequest) -> SearchResult:
     """Parse the response to `build_browsing_request`: all scores are 0, and without a total order there is no cursor."""
     hits = [{**hit, "_score": 0.0} for hit in response["hits"]["hits"]]
-    result = parse_search_response({**response, "hits": {"hits": hits}}, replace(request, query_type="rank_features"))
+    result = parse_search_response({**response, "hits": {"hits": hits}}, request)
     return result if request.body["sort"] == NEWEST_ORDER else replace(result, after=None)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from stair_es.errors import QueryError
 from stair_es.search.query import SearchQuery
-from stair_es.search.request import QueryPlan, SearchRequest, build_search_request
+from stair_es.search.request import SearchRequest, build_search_request
 from stair_es.types import SparseVector
 from stair_es.web.search.params import SearchParams, build_bag_clause
 from stair_es.web.search.service import (
@@ -17,7 +17,6 @@ from stair_es.web.search.service import (
     parse_oldest_date,
 )
 
-PLAN = QueryPlan(query_type="rank_features", max_clauses=1024)
 CAR = SparseVector.from_mapping({"car": 2.0, "a.b": 1.0})
 
 
@@ -56,23 +55,22 @@ def test_bag_explains_by_the_words_that_a_document_lists() -> None:
 
 def test_browsing_requests_are_ordered_by_date_with_a_cursor() -> None:
     query: dict[str, Any] = {"bool": {"filter": []}}
-    request = build_browsing_request(query, SearchParams(k=3, after=(1.7e12, "u", "s", "i")), PLAN, 0)
+    request = build_browsing_request(query, SearchParams(k=3, after=(1.7e12, "u", "s", "i")), True, 0)
     assert [next(iter(order)) for order in request.body["sort"]] == ["ingested_at", "uri", "sha256", "_index"]
     assert (request.body["query"], request.body["size"]) == (query, 3)
     assert request.body["search_after"] == [1.7e12, "u", "s", "i"]
     with pytest.raises(QueryError, match="not a cursor"):
-        build_browsing_request(query, SearchParams(after=("a", "b")), PLAN, 0)
-    unordered = QueryPlan(query_type="rank_features", max_clauses=1024, sortable=False)
-    by_date = build_browsing_request(query, SearchParams(k=1), unordered, 0)
+        build_browsing_request(query, SearchParams(after=("a", "b")), True, 0)
+    by_date = build_browsing_request(query, SearchParams(k=1), False, 0)
     assert [list(order) for order in by_date.body["sort"]] == [["ingested_at"]]
     for body, cursor in (
         (by_date, [1.7e12]),
-        (build_browsing_request(query, SearchParams(k=1), PLAN, 0), [1.7e12, "u", "s", "i"]),
+        (build_browsing_request(query, SearchParams(k=1), True, 0), [1.7e12, "u", "s", "i"]),
     ):
         response = {"took": 1, "hits": {"hits": [{"_id": "a", "sort": cursor}]}}
         assert parse_browsing_response(response, body).after == (None if body is by_date else cursor)
     with pytest.raises(QueryError, match="total order"):
-        build_browsing_request(query, SearchParams(after=(1.7e12, "u", "s", "i")), unordered, 0)
+        build_browsing_request(query, SearchParams(after=(1.7e12, "u", "s", "i")), False, 0)
 
 
 def test_a_page_is_bounded_by_the_dates_of_its_images() -> None:
@@ -84,5 +82,5 @@ def test_a_page_is_bounded_by_the_dates_of_its_images() -> None:
     dates = {"hits": {"hits": [{"sort": [1_600_000_000_000]}, {"sort": [1_500_000_000_000]}]}}
     assert (parse_oldest_date(dates, 2), parse_oldest_date(dates, 3)) == (1_500_000_000_000, 0)
     assert parse_oldest_date({"hits": {"hits": [{"sort": [-1]}]}}, 1) == 0
-    bounded = build_browsing_request(query, SearchParams(k=2), PLAN, 1_500_000_000_000).body["query"]["bool"]["filter"]
+    bounded = build_browsing_request(query, SearchParams(k=2), True, 1_500_000_000_000).body["query"]["bool"]["filter"]
     assert bounded == [query, {"range": {"ingested_at": {"gte": 1_500_000_000_000, "format": "epoch_millis"}}}]
