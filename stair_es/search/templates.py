@@ -34,7 +34,6 @@ _ID = re.compile(r"[^\s/\\?#\"*<>|,]+")
 class SearchTemplate:
     """A search template, ready to be published."""
 
-    name: str
     id: str
     source: str
     """Mustache source that renders to the body of a `_search` request."""
@@ -69,7 +68,7 @@ def build_template(name: str, query_type: TokensType, *, prefix: str = TEMPLATE_
     id_ = f"{prefix}{name}"
     if not _ID.fullmatch(id_):
         raise UsageError(f"{prefix!r} is not a valid prefix of a template id", "Use letters, digits, - and _.")
-    return SearchTemplate(name=name, id=id_, source=_expand_partials(name, query_type))
+    return SearchTemplate(id=id_, source=_expand_partials(name, query_type))
 
 
 def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
