@@ -230,4 +230,4 @@ def describe_rejection(error: ClusterError) -> tuple[str, str]:
 
 def get_rejection_reason(error: ClusterError) -> str:
     """Return the first line of the reason that the engine gives, since a parser lists what it expected below; "" for none."""
-    return error.message.partition(" answered 400: ")[2].partition("\n")[0]
+    return error.message.partition(" answered 400: ")[2].partition("\n")[0].removeprefix("all shards failed: ")
