@@ -42,10 +42,7 @@ from .commands.evaluate import commands as evaluate
 from .commands.ingest import images, texts
 from .commands.setup import config, doctor, models, node, plan
 from .options import config_file as settings
-from .options.connections import CONNECTION_OPTIONS
-from .options.decorator import OptionGroup, prepare_command
-from .options.metrics import METRICS_OPTIONS
-from .options.search import SEARCH_OPTIONS, TARGET_OPTIONS
+from .options.decorator import prepare_command
 from .output.console import print_error, print_notice, set_log_format, translate_os_error
 from .output.json_logging import is_json_logging
 
@@ -178,25 +175,24 @@ app = typer.Typer(
 )
 
 
-def _register(name: str, command: Callable[..., None], *groups: OptionGroup, kind: type[TyperCommand] | None = None) -> None:
-    """Register a command with groups of options."""
-    app.command(name=name, cls=kind)(prepare_command(*groups)(command))
+def _register(name: str, command: Callable[..., None], kind: type[TyperCommand] | None = None) -> None:
+    app.command(name=name, cls=kind)(prepare_command(command))
 
 
-_register("ingest", images.ingest_command, *images.INGEST_OPTIONS, METRICS_OPTIONS, CONNECTION_OPTIONS)
-_register("ingest-texts", texts.ingest_texts_command, *texts.INGEST_TEXTS_OPTIONS, CONNECTION_OPTIONS)
-_register("search", search.search_command, TARGET_OPTIONS, SEARCH_OPTIONS, CONNECTION_OPTIONS, kind=WordsCommand)
-_register("explain", explain.explain_command, TARGET_OPTIONS, SEARCH_OPTIONS, CONNECTION_OPTIONS, kind=WordsCommand)
-_register("inspect", inspect.inspect_command, CONNECTION_OPTIONS)
-_register("words", words.show_words_command, CONNECTION_OPTIONS)
-_register("serve", serve.serve_command, CONNECTION_OPTIONS)
+_register("ingest", images.ingest_command)
+_register("ingest-texts", texts.ingest_texts_command)
+_register("search", search.search_command, WordsCommand)
+_register("explain", explain.explain_command, WordsCommand)
+_register("inspect", inspect.inspect_command)
+_register("words", words.show_words_command)
+_register("serve", serve.serve_command)
 app.add_typer(dashboards.app, name="dashboards")
-_register("encode", encode.encode_command, CONNECTION_OPTIONS)
-_register("encoder", encoder.serve_encoder_command, CONNECTION_OPTIONS)
+_register("encode", encode.encode_command)
+_register("encoder", encoder.serve_encoder_command)
 app.add_typer(evaluate.app, name="evaluate")
-_register("query", query.query_command, TARGET_OPTIONS, SEARCH_OPTIONS, CONNECTION_OPTIONS, kind=WordsCommand)
+_register("query", query.query_command, WordsCommand)
 app.add_typer(config.app, name="config")
-_register("doctor", doctor.doctor_command, CONNECTION_OPTIONS)
+_register("doctor", doctor.doctor_command)
 _register("models", models.list_models_command)
 _register("plan", plan.plan_command)
 _register("plugins", models.list_plugins_command)

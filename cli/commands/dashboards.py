@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,9 +13,16 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX, ENV_URL
 from stair_es.errors import EXIT_PARTIAL_FAILURE, ClusterUnreachable, UsageError
 
-from ..options import config_file, connections, shared
-from ..options.connections import CONNECTION_OPTIONS
-from ..options.decorator import OptionGroup, prepare_command
+from ..options import config_file, shared
+from ..options.connections import (
+    CERTIFICATE_KEYS,
+    ConnectionArguments,
+    check_no_password,
+    define_certificate_option,
+    open_cluster,
+    resolve_connection_settings,
+)
+from ..options.decorator import prepare_command
 from ..output.console import emit_json, print_notice, print_plain, stdout
 
 if TYPE_CHECKING:
@@ -76,55 +83,83 @@ OutputFileOption = Annotated[
 ]
 
 
-_TLS_OPTIONS = OptionGroup(
-    {**connections.define_certificate_options("dashboards_", _TLS_PANEL), "context": (typer.Context, None)}
-)
-"""TLS options for the product."""
+@dataclass(frozen=True, kw_only=True)
+class ProductArguments:
+    """Options for the connection to OpenSearch Dashboards or Kibana."""
 
-DashboardsUrlOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dashboards-url",
-        envvar=f"{_ENV_PREFIX}URL",
-        show_envvar=True,
-        metavar="URL",
-        help="URL of OpenSearch Dashboards or Kibana, including its base path if it has one.",
-    ),
-]
-SpaceOption = Annotated[
-    str | None, typer.Option("--space", metavar="ID", help="Kibana space to publish to.", rich_help_panel=_PART_PANEL)
-]
-WorkspaceOption = Annotated[
-    str | None,
-    typer.Option("--workspace", metavar="ID", help="OpenSearch Dashboards workspace to publish to.", rich_help_panel=_PART_PANEL),
-]
-TenantOption = Annotated[
-    str | None,
-    typer.Option(
-        "--tenant",
-        metavar="NAME",
-        help="OpenSearch Dashboards tenant to publish to: `global`, `private` or a name.",
-        rich_help_panel=_PART_PANEL,
-    ),
-]
-DashboardsTimeoutOption = Annotated[
-    float, typer.Option("--timeout", min=1, metavar="SECONDS", help="Timeout per request.", rich_help_panel=_TLS_PANEL)
-]
+    dashboards_url: Annotated[
+        str | None,
+        typer.Option(
+            "--dashboards-url",
+            envvar=f"{_ENV_PREFIX}URL",
+            show_envvar=True,
+            metavar="URL",
+            help="URL of OpenSearch Dashboards or Kibana, including its base path if it has one.",
+        ),
+    ] = None
+    space: Annotated[
+        str | None, typer.Option("--space", metavar="ID", help="Kibana space to publish to.", rich_help_panel=_PART_PANEL)
+    ] = None
+    workspace: Annotated[
+        str | None,
+        typer.Option(
+            "--workspace", metavar="ID", help="OpenSearch Dashboards workspace to publish to.", rich_help_panel=_PART_PANEL
+        ),
+    ] = None
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            "--tenant",
+            metavar="NAME",
+            help="OpenSearch Dashboards tenant to publish to: `global`, `private` or a name.",
+            rich_help_panel=_PART_PANEL,
+        ),
+    ] = None
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=1, metavar="SECONDS", help="Timeout per request.", rich_help_panel=_TLS_PANEL)
+    ] = 60.0
+    dashboards_ca_file: Annotated[str | None, define_certificate_option("ca_file", "dashboards_", _TLS_PANEL)] = None
+    dashboards_ca_fingerprint: Annotated[str | None, define_certificate_option("ca_fingerprint", "dashboards_", _TLS_PANEL)] = (
+        None
+    )
+    dashboards_client_cert: Annotated[str | None, define_certificate_option("client_cert", "dashboards_", _TLS_PANEL)] = None
+    dashboards_client_key: Annotated[str | None, define_certificate_option("client_key", "dashboards_", _TLS_PANEL)] = None
+
+    def resolve_connection(self, context: typer.Context | None) -> DashboardsConnection:
+        """Return the connection to the product, given the context of the command.
+
+        Raises:
+            UsageError: If there is no URL, the command line holds a password, or options exclude each other.
+        """
+        from stair_es.dashboards.connection import build_dashboards_connection
+
+        url = self.dashboards_url
+        if url and url != config_file.get_config().environ.get(f"{_ENV_PREFIX}URL"):
+            check_no_password(url, f"{_ENV_PREFIX}URL")
+        given = {f"dashboards_{key}": getattr(self, f"dashboards_{key}") for key in CERTIFICATE_KEYS}
+        options, environ = resolve_connection_settings(given, context, url, "dashboards_")
+        certificates = {key: options[f"dashboards_{key}"] for key in CERTIFICATE_KEYS}
+        return build_dashboards_connection(
+            url,
+            certificates,
+            environ,
+            space=self.space,
+            workspace=self.workspace,
+            tenant=self.tenant,
+            timeout_s=self.timeout,
+        )
 
 
 def publish_dashboards_command(
+    *,
     index: shared.IndexOption = DEFAULT_INDEX,
-    dashboards_url: DashboardsUrlOption = None,
+    server: ProductArguments,
     product: DashboardsProductOption = "auto",
-    space: SpaceOption = None,
-    workspace: WorkspaceOption = None,
-    tenant: TenantOption = None,
     token_index: DashboardsTokenIndexOption = None,
     time_field: TimeFieldOption = None,
     page_url: PageUrlOption = None,
     as_json: shared.JsonOption = False,
-    timeout: DashboardsTimeoutOption = 60.0,
-    url: shared.UrlOption = None,
+    connection: ConnectionArguments,
 ) -> None:
     """Publish the dashboard to OpenSearch Dashboards or Kibana, and print its URL.
 
@@ -144,30 +179,23 @@ def publish_dashboards_command(
     a usage error.
     """
     from stair_es.dashboards.bundle import build_bundle, get_dashboard_id
-    from stair_es.dashboards.connection import build_dashboards_connection
     from stair_es.dashboards.publish import detect_product, import_objects
     from stair_es.dashboards.session import DashboardsSession
 
-    if dashboards_url and dashboards_url != config_file.get_config().environ.get(f"{_ENV_PREFIX}URL"):
-        connections.check_no_password(dashboards_url, f"{_ENV_PREFIX}URL")
-    options, environ = connections.resolve_connection_settings(_TLS_OPTIONS.values, dashboards_url, "dashboards_")
-    certificates = {name: options[f"dashboards_{name}"] for name in connections.CERTIFICATE_KEYS}
-    connection = build_dashboards_connection(
-        dashboards_url, certificates, environ, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout
-    )
-    spec, _ = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field, page_url=page_url)
-    with closing(DashboardsSession(connection)) as session:
+    product_connection = server.resolve_connection(connection.context)
+    spec, _ = resolve_dashboard_spec(index, connection, token_index=token_index, time_field=time_field, page_url=page_url)
+    with closing(DashboardsSession(product_connection)) as session:
         detected = detect_product(session, None if product == "auto" else product)
-        if tenant is not None and detected.has_tenants is False:
-            print_notice(f"--tenant {tenant}: {detected.label} has no security plugin, so there are no tenants")
+        if server.tenant is not None and detected.has_tenants is False:
+            print_notice(f"--tenant {server.tenant}: {detected.label} has no security plugin, so there are no tenants")
         imported = import_objects(session, build_bundle(spec, detected.product))
     rejected = [result for result in imported if result.error]
     dashboard_result = next(result for result in imported if result.id == get_dashboard_id(spec))
-    link = None if dashboard_result.error else connection.build_link(dashboard_result.stored_as)
+    link = None if dashboard_result.error else product_connection.build_link(dashboard_result.stored_as)
     if as_json:
         emit_json(_build_json(detected, link, imported))
     else:
-        _print_outcome(connection, detected, link, imported)
+        _print_outcome(product_connection, detected, link, imported)
     if rejected:
         raise typer.Exit(EXIT_PARTIAL_FAILURE if len(rejected) < len(imported) else 1)
 
@@ -207,7 +235,8 @@ def export_dashboards_command(
     token_index: DashboardsTokenIndexOption = None,
     time_field: TimeFieldOption = None,
     page_url: PageUrlOption = None,
-    url: shared.UrlOption = None,
+    *,
+    connection: ConnectionArguments,
 ) -> None:
     """Export the dashboard to a file.
 
@@ -230,7 +259,9 @@ def export_dashboards_command(
             f"--output {output}: the products import only files with the extension .ndjson",
             f"Use {Path(output).with_suffix('.ndjson') if Path(output).name else 'photos.ndjson'}",
         )
-    spec, distribution = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field, page_url=page_url)
+    spec, distribution = resolve_dashboard_spec(
+        index, connection, token_index=token_index, time_field=time_field, page_url=page_url
+    )
     selected = select_product(product, distribution)
     objects = build_bundle(spec, selected)
     text = to_ndjson(objects)
@@ -242,7 +273,7 @@ def export_dashboards_command(
 
 
 def resolve_dashboard_spec(
-    index: str, url: str | None, *, token_index: bool | None, time_field: TimeField | None, page_url: str | None
+    index: str, connection: ConnectionArguments, *, token_index: bool | None, time_field: TimeField | None, page_url: str | None
 ) -> tuple[DashboardSpec, Distribution | None]:
     """Return the specification of the dashboard, and the distribution of the cluster.
 
@@ -264,12 +295,12 @@ def resolve_dashboard_spec(
     page_url = parse_page_url(page_url)
     spec = DashboardSpec(name=index, has_token_index=bool(token_index), time_field=time_field or "ingested_at", page_url=page_url)
     environ = config_file.get_config().environ
-    cluster_url = url or environ.get(ENV_URL) or environ.get(f"{ENV_URL}_FILE")
+    cluster_url = connection.url or environ.get(ENV_URL) or environ.get(f"{ENV_URL}_FILE")
     if token_index is not None and not cluster_url:
         print_notice(f"the cluster was not queried: no --url / {ENV_URL}")
         return spec, None
     try:
-        inspected, distribution = _inspect_in_cluster(index, url, token_index, time_field)
+        inspected, distribution = _inspect_in_cluster(index, connection, token_index, time_field)
         return replace(inspected, page_url=page_url), distribution
     except ClusterUnreachable as error:
         if token_index is None:
@@ -294,14 +325,14 @@ def select_product(requested: str, distribution: Distribution | None) -> Product
 
 
 def _inspect_in_cluster(
-    index: str, url: str | None, token_index: bool | None, time_field: TimeField | None
+    index: str, connection: ConnectionArguments, token_index: bool | None, time_field: TimeField | None
 ) -> tuple[DashboardSpec, Distribution | None]:
     from dataclasses import replace
 
     from stair_es.cluster.client.capabilities import get_cluster_info
     from stair_es.dashboards.index_info import inspect_index
 
-    with connections.open_cluster(url) as cluster:
+    with open_cluster(connection) as cluster:
         distribution = get_cluster_info(cluster).distribution
         info = inspect_index(cluster, index, time_field)
     spec = info.spec
@@ -315,5 +346,5 @@ def _inspect_in_cluster(
     return spec, distribution
 
 
-app.command(name="publish")(prepare_command(_TLS_OPTIONS, CONNECTION_OPTIONS)(publish_dashboards_command))
-app.command(name="export")(prepare_command(CONNECTION_OPTIONS)(export_dashboards_command))
+app.command(name="publish")(prepare_command(publish_dashboards_command))
+app.command(name="export")(prepare_command(export_dashboards_command))

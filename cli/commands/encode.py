@@ -9,8 +9,9 @@ import typer
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import DecodeError, UsageError
 
-from ..options import config_file, connections, shared
+from ..options import config_file, shared
 from ..options import encoder as encoder_options
+from ..options.connections import ConnectionArguments, open_cluster
 from ..output.bars import TerminalInfo, escape_control, format_weights
 from ..output.console import emit_json, print_error, stdout
 
@@ -25,11 +26,12 @@ def encode_command(
     text: Annotated[str | None, typer.Option("--text", metavar="TEXT", help="Encode a text instead of images.")] = None,
     allow_private_urls: shared.AllowPrivateUrlsOption = False,
     as_json: shared.JsonOption = False,
+    *,
     index: Annotated[
         str | None,
         typer.Option("--index", "-i", metavar="ALIAS", help="Use the model and text tower of this index."),
     ] = None,
-    url: shared.UrlOption = None,
+    connection: ConnectionArguments,
     model: shared.OptionalModelOption = None,
     fit: shared.FitOption = None,
     backend: shared.BackendOption = "auto",
@@ -58,7 +60,7 @@ def encode_command(
     if index is None:
         encoder = encoder_options.load_named_encoder(model or DEFAULT_MODEL, fit, backend, text_tower or "full")
     else:
-        encoder = _load_encoder_of_index(index, url, model, fit, backend, text_tower)
+        encoder = _load_encoder_of_index(index, connection, model, fit, backend, text_tower)
     if images:
         _encode_images(encoder, images, encoder_options.build_read_limits(allow_private=allow_private_urls), as_json)
     elif text:
@@ -68,13 +70,18 @@ def encode_command(
 
 
 def _load_encoder_of_index(
-    index: str, url: str | None, model: str | None, fit: ResizeMode | None, backend: Backend, text_tower: TextTower | None
+    index: str,
+    connection: ConnectionArguments,
+    model: str | None,
+    fit: ResizeMode | None,
+    backend: Backend,
+    text_tower: TextTower | None,
 ) -> Encoder:
     """Load the encoder of an index; a given model or fit must be the same."""
     from stair_es.search.index_encoder import load_query_encoder
     from stair_es.search.index_info import fetch_index_info
 
-    with connections.open_cluster(url) as cluster:
+    with open_cluster(connection) as cluster:
         info = fetch_index_info(cluster, index)
     settings = config_file.get_config().settings
     encoder = load_query_encoder(

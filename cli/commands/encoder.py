@@ -12,7 +12,8 @@ import typer
 
 from stair_es.config.defaults import DEFAULT_MODEL
 
-from ..options import connections, server, shared
+from ..options import server, shared
+from ..options.connections import ConnectionArguments, resolve_connection
 from ..options.encoder import load_named_encoder, prepare_index_encoder
 from ..output.console import emit_json, stdout
 
@@ -70,7 +71,8 @@ def serve_encoder_command(
     max_waiting: _MaxWaiting = 256,
     timeout: _Timeout = 30.0,
     as_json: shared.JsonOption = False,
-    url: shared.UrlOption = None,
+    *,
+    connection: ConnectionArguments,
     fit: shared.FitOption = None,
     backend: shared.BackendOption = "auto",
     text_tower: shared.IndexTextTowerOption = None,
@@ -100,14 +102,14 @@ def serve_encoder_command(
         telemetry = stack.enter_context(open_server_telemetry(metrics=True))
         listener, bound_port = stack.enter_context(bind_socket(host, port))
         if index is None:
-            connection, get_target = None, _load_target(model or DEFAULT_MODEL, fit, backend, text_tower or "full")
+            connected, get_target = None, _load_target(model or DEFAULT_MODEL, fit, backend, text_tower or "full")
         else:
-            connection = replace(connections.resolve_connection(url), timeout_s=10.0, request_hooks=telemetry.request_hooks)
+            connected = replace(resolve_connection(connection), timeout_s=10.0, request_hooks=telemetry.request_hooks)
             load_encoder = prepare_index_encoder(index, model, fit, backend, text_tower)
-            get_target = _follow_index(stack.enter_context(Cluster(connection)), index, load_encoder)
+            get_target = _follow_index(stack.enter_context(Cluster(connected)), index, load_encoder)
         config = EncoderConfig(
             get_target=get_target,
-            connection=connection,
+            connection=connected,
             batch_limits=BatchLimits(max_batch=max_batch, max_waiting=max_waiting, timeout_s=timeout),
             root_path=parse_root_path(root_path),
             hooks=telemetry.hooks,

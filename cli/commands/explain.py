@@ -8,7 +8,8 @@ import typer
 
 from stair_es.config.defaults import MAX_HITS
 
-from ..options import search, shared
+from ..options import shared
+from ..options.search import SearchArguments, TargetArguments
 from ..output.bars import TerminalInfo, format_rank_explanation
 from ..output.console import emit_json, stdout
 from ..output.notices import print_query_notices
@@ -26,6 +27,9 @@ def explain_command(
         int, typer.Option("-k", metavar="N", min=1, max=MAX_HITS, help="Number of hits that should include the image.")
     ] = 10,
     as_json: shared.JsonOption = False,
+    *,
+    target: TargetArguments,
+    search: SearchArguments,
 ) -> None:
     """Explain the rank of an image for a query: which words match, and which would have matched.
 
@@ -37,9 +41,8 @@ def explain_command(
     stair-es explain 3cb3f0d1 --image other.jpg
     ```
     """
-    inputs = search.parse_query_inputs(words or [], _EXAMPLE)
-    options = search.parse_search_options()
-    query, searcher = search.open_search(inputs)
+    inputs, options = search.parse_inputs(words, _EXAMPLE), search.build_options()
+    query, searcher = target.open_search(inputs, search.build_limits())
     print_query_notices(query.unknown_words, query.remarks)
     from stair_es.search.diagnose import explain_rank
 

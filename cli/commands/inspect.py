@@ -13,7 +13,8 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import EXIT_PARTIAL_FAILURE, DecodeError, QueryError, UsageError
 
-from ..options import config_file, connections, shared
+from ..options import config_file, shared
+from ..options.connections import ConnectionArguments, open_cluster
 from ..output.console import print_error, print_notice
 from ..output.csv import CsvOption, select_output_format
 from .explain import parse_document_reference
@@ -48,8 +49,9 @@ def inspect_command(
     thumbnail: _Thumbnail = None,
     as_json: shared.JsonOption = False,
     as_csv: CsvOption = False,
+    *,
     index: shared.IndexOption = DEFAULT_INDEX,
-    url: shared.UrlOption = None,
+    connection: ConnectionArguments,
     model: _Model = None,
     backend: shared.BackendOption = "auto",
 ) -> None:
@@ -77,7 +79,7 @@ def inspect_command(
 
     from ..output.inspect import InspectionPrinter
 
-    with connections.open_cluster(url) as cluster:
+    with open_cluster(connection) as cluster:
         info = fetch_index_info(cluster, index)
 
         @cache

@@ -13,8 +13,8 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import EXIT_PARTIAL_FAILURE
 
-from ..options import connections, shared
-from ..options.connections import CONNECTION_OPTIONS
+from ..options import shared
+from ..options.connections import ConnectionArguments, open_cluster
 from ..options.decorator import prepare_command
 from ..output.bars import escape_control
 from ..output.console import emit_json, stdout
@@ -62,9 +62,9 @@ _SlicesOption = Annotated[
 
 
 @app.command(name="show")
-@prepare_command(CONNECTION_OPTIONS)
+@prepare_command
 def show_policy_command(
-    index: shared.IndexOption = DEFAULT_INDEX, url: shared.UrlOption = None, as_json: shared.JsonOption = False
+    *, index: shared.IndexOption = DEFAULT_INDEX, connection: ConnectionArguments, as_json: shared.JsonOption = False
 ) -> None:
     """Print the policy of an index and how many documents it changed.
 
@@ -76,7 +76,7 @@ def show_policy_command(
 
     Also prints whether the policy was applied to all documents.
     """
-    with _open_policy_run(index, url) as manager:
+    with _open_policy_run(index, connection) as manager:
         targets = manager.list_targets()
         facts = [
             {
@@ -105,11 +105,12 @@ def show_policy_command(
 
 
 @app.command(name="plan")
-@prepare_command(CONNECTION_OPTIONS)
+@prepare_command
 def plan_policy_command(
     file: Annotated[Path, _FileArgument],
+    *,
     index: shared.IndexOption = DEFAULT_INDEX,
-    url: shared.UrlOption = None,
+    connection: ConnectionArguments,
     samples: Annotated[
         int, typer.Option("--samples", metavar="N", min=0, help="Number of most changed documents to show, before and after.")
     ] = 3,
@@ -142,7 +143,7 @@ def plan_policy_command(
 
     policy, preview, changes = load_policy(file), PolicyPreview(), list[DocumentChange]()
     ids_file = ids.open("w", encoding="utf-8") if ids else nullcontext()
-    with _open_policy_run(index, url) as manager, show_document_progress() as progress, ids_file as output:
+    with _open_policy_run(index, connection) as manager, show_document_progress() as progress, ids_file as output:
         target = manager.list_targets()[0]
         for change in preview_changes(manager.cluster, target, policy, preview, progress):
             add_change_sample(changes, change, samples)
@@ -166,7 +167,7 @@ def plan_policy_command(
 
 
 @app.command(name="apply")
-@prepare_command(CONNECTION_OPTIONS)
+@prepare_command
 def apply_policy_command(
     file: Annotated[
         Path | None,
@@ -174,8 +175,9 @@ def apply_policy_command(
             metavar="FILE", exists=True, dir_okay=False, help="Policy file (JSON). [default: the policy of the index]"
         ),
     ] = None,
+    *,
     index: shared.IndexOption = DEFAULT_INDEX,
-    url: shared.UrlOption = None,
+    connection: ConnectionArguments,
     requests_per_second: _RateOption = 0.0,
     slices: _SlicesOption = 0,
     as_json: shared.JsonOption = False,
@@ -197,15 +199,16 @@ def apply_policy_command(
     from stair_es.token_policy import load_policy
 
     policy = load_policy(file) if file else None
-    with _open_policy_run(index, url) as manager:
+    with _open_policy_run(index, connection) as manager:
         _run_update(partial(manager.apply_policy, policy), "applied", requests_per_second, slices, as_json)
 
 
 @app.command(name="rollback")
-@prepare_command(CONNECTION_OPTIONS)
+@prepare_command
 def rollback_policy_command(
+    *,
     index: shared.IndexOption = DEFAULT_INDEX,
-    url: shared.UrlOption = None,
+    connection: ConnectionArguments,
     requests_per_second: _RateOption = 0.0,
     slices: _SlicesOption = 0,
     as_json: shared.JsonOption = False,
@@ -220,15 +223,15 @@ def rollback_policy_command(
 
     **Exit codes**: 0 on success; 3 if some documents failed; 1 if the run failed; 2 for a usage error.
     """
-    with _open_policy_run(index, url) as manager:
+    with _open_policy_run(index, connection) as manager:
         _run_update(manager.rollback_policy, "rolled back", requests_per_second, slices, as_json)
 
 
 @contextmanager
-def _open_policy_run(index: str, url: str | None) -> Iterator[PolicyManager]:
+def _open_policy_run(index: str, connection: ConnectionArguments) -> Iterator[PolicyManager]:
     from stair_es.cluster.policy.manager import PolicyManager
 
-    with connections.open_cluster(url) as cluster:
+    with open_cluster(connection) as cluster:
         yield PolicyManager(cluster, index)
 
 

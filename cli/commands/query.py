@@ -14,8 +14,9 @@ import typer
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import UsageError
 
-from ..options import config_file, search, shared
-from ..options import encoder as encoder_options
+from ..options import config_file, shared
+from ..options.encoder import resolve_encoder_offline
+from ..options.search import SearchArguments, TargetArguments, parse_cursor
 from ..output.console import emit_json, print_notice, print_plain
 from ..output.notices import print_query_notices, print_removed_tokens
 
@@ -41,6 +42,9 @@ def query_command(
     after: shared.CursorOption = "",
     max_clauses: _MaxClauses = MAX_CLAUSES,
     as_json: shared.JsonOption = False,
+    *,
+    target: TargetArguments,
+    search: SearchArguments,
 ) -> None:
     """Print the search request for a query as a curl command, or with `--json` its body alone.
 
@@ -55,18 +59,17 @@ def query_command(
     The model is the one of the index, or the default model if no cluster answers. The query uses `rank_feature` clauses, unless
     `--query-type` names another query type.
     """
-    inputs = search.parse_query_inputs(words or [], _EXAMPLE)
-    options, cursor = search.parse_search_options(), search.parse_cursor(after)
+    inputs = search.parse_inputs(words, _EXAMPLE)
+    options, cursor = search.build_options(), parse_cursor(after)
     if options.fusion == "rrf":
         raise UsageError("--hybrid rrf needs two requests, so there is no single body", "Use --hybrid sum, or `search`.")
-    target = search.TARGET_OPTIONS.read()
-    url, index = target.url, target.index
-    encoder = encoder_options.resolve_encoder_offline(target.model, target.fit, url, index, target.backend, target.text_tower)
+    url, index = target.connection.url, target.index
+    encoder = resolve_encoder_offline(target.model, target.fit, target.connection, index, target.backend, target.text_tower)
     from stair_es.search.options import prune_vector
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.request import build_search_request
 
-    search_query = build_search_query(encoder, inputs, search.get_read_limits())
+    search_query = build_search_query(encoder, inputs, search.build_limits())
     print_query_notices(search_query.unknown_words, search_query.remarks)
     query_type, pruned_vector = options.query_type or "rank_features", prune_vector(search_query.vector, options.weight_mass)
     request = build_search_request(

@@ -10,8 +10,8 @@ import typer
 
 from stair_es.errors import UsageError
 
-from ..options import search as search_options
 from ..options import shared
+from ..options.search import SearchArguments, TargetArguments, parse_cursor
 from ..output.bars import TerminalInfo, format_hit, format_weak_heading
 from ..output.console import emit_json, print_notice, stdout
 from ..output.notices import print_query_notices, print_removed_tokens
@@ -43,6 +43,9 @@ def search_command(
     duplicates: _Duplicates = False,
     fields: _Fields = "",
     as_json: shared.JsonOption = False,
+    *,
+    target: TargetArguments,
+    search: SearchArguments,
 ) -> None:
     """Search images by words, by other images, or by both.
 
@@ -64,12 +67,12 @@ def search_command(
     Operators in WORDS: `+dog` requires a word, `-dog` excludes it, `dog^2` doubles its weight, and `dog^0` removes it from the
     query.
     """
-    inputs = search_options.parse_query_inputs(words or [], SEARCH_EXAMPLE)
-    options = search_options.parse_search_options(explain_engine=explain_engine, fold_duplicates=not duplicates)
-    cursor = search_options.parse_cursor(after)
+    inputs = search.parse_inputs(words, SEARCH_EXAMPLE)
+    options = search.build_options(explain_engine=explain_engine, fold_duplicates=not duplicates)
+    cursor = parse_cursor(after)
     if after:
         _check_pages(options)
-    query, searcher = search_options.open_search(inputs)
+    query, searcher = target.open_search(inputs, search.build_limits())
     with searcher:
         result = searcher.search(query, k, after=cursor, options=options)
     print_removed_tokens(result.truncated, result.pruned, result.query_type, "the cluster's clause limit")

@@ -10,7 +10,8 @@ import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX
 
-from ..options import connections, server, shared
+from ..options import server, shared
+from ..options.connections import ConnectionArguments, resolve_connection
 from ..options.encoder import prepare_index_encoder
 from ..output.console import emit_json, print_notice, stdout
 
@@ -50,7 +51,8 @@ def serve_command(
     root_path: _RootPath = "",
     open_: _Open = False,
     as_json: shared.JsonOption = False,
-    url: shared.UrlOption = None,
+    *,
+    connection: ConnectionArguments,
     model: shared.IndexModelOption = None,
     backend: shared.BackendOption = "auto",
     text_tower: shared.TextTowerOption = "full",
@@ -83,7 +85,7 @@ def serve_command(
     policy = server.build_access_policy(host, token, no_token, allow_host, exposed="see all images")
     roots, root_path = AllowedRoots.from_folders(images or []), parse_root_path(root_path)
     with open_server_telemetry(metrics=metrics) as telemetry, bind_socket(host, port) as (listener, bound_port):
-        connection = replace(connections.resolve_connection(url), timeout_s=10.0, request_hooks=telemetry.request_hooks)
+        connected = replace(resolve_connection(connection), timeout_s=10.0, request_hooks=telemetry.request_hooks)
         config = ServerConfig(
             index=index,
             load_encoder=prepare_index_encoder(index, model, None, backend, text_tower),
@@ -95,7 +97,7 @@ def serve_command(
         )
         page_url = build_page_url(host, bound_port, root_path)
         ready = partial(_report_ready, page_url, as_json=as_json, with_token=bool(policy.token), open_page=open_)
-        with Cluster(connection) as cluster:
+        with Cluster(connected) as cluster:
             create_server(telemetry.wrap_app(create_app(config, cluster, policy, bound_port)), ready).run(sockets=[listener])
 
 

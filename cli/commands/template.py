@@ -10,8 +10,8 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.types import TokensType
 
-from ..options import connections, shared
-from ..options.connections import CONNECTION_OPTIONS
+from ..options import shared
+from ..options.connections import ConnectionArguments, open_cluster
 from ..options.decorator import prepare_command
 from ..output.console import emit_json, print_notice, print_plain, stdout
 
@@ -48,14 +48,15 @@ _PREFIX = "stair-es-"
 
 
 @app.command(name="publish")
-@prepare_command(CONNECTION_OPTIONS)
+@prepare_command
 def publish_templates_command(
     names: TemplateNamesArgument = None,
     query_type: TemplateQueryTypeOption = None,
     prefix: PrefixOption = _PREFIX,
     as_json: shared.JsonOption = False,
+    *,
     index: shared.IndexOption = DEFAULT_INDEX,
-    url: shared.UrlOption = None,
+    connection: ConnectionArguments,
 ) -> None:
     """Store templates in the cluster.
 
@@ -73,7 +74,7 @@ def publish_templates_command(
     field_type, selected = query_type, tuple(names or ())
     for name in selected:
         templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix)  # checks the names before any request
-    with connections.open_cluster(url) as cluster:
+    with open_cluster(connection) as cluster:
         if field_type is None:
             supported = templates.detect_templates(cluster, index)
             field_type, selected = supported.query_type, selected or supported.names
@@ -87,7 +88,7 @@ def publish_templates_command(
 
 
 @app.command(name="show")
-@prepare_command()
+@prepare_command
 def show_template_command(
     name: Annotated[TemplateName, typer.Argument(metavar="TEMPLATE", help="Template to print: `tokens`, `hybrid` or `match`.")],
     query_type: Annotated[TokensType, typer.Option("--query-type", help="Type of the field `tokens`.")] = "rank_features",
@@ -115,9 +116,9 @@ def show_template_command(
 
 
 @app.command(name="list")
-@prepare_command(CONNECTION_OPTIONS)
+@prepare_command
 def list_templates_command(
-    prefix: PrefixOption = _PREFIX, as_json: shared.JsonOption = False, url: shared.UrlOption = None
+    prefix: PrefixOption = _PREFIX, as_json: shared.JsonOption = False, *, connection: ConnectionArguments
 ) -> None:
     """List the templates and their states.
 
@@ -132,7 +133,7 @@ def list_templates_command(
     """
     from stair_es.search import templates
 
-    with connections.open_cluster(url) as cluster:
+    with open_cluster(connection) as cluster:
         states = {
             f"{prefix}{name}": templates.get_template_state(cluster, name, prefix=prefix) for name in templates.TEMPLATE_NAMES
         }
@@ -140,12 +141,13 @@ def list_templates_command(
 
 
 @app.command(name="delete")
-@prepare_command(CONNECTION_OPTIONS)
+@prepare_command
 def delete_templates_command(
     names: Annotated[list[str] | None, typer.Argument(help="Templates to delete. [default: all]", metavar="TEMPLATE")] = None,
     prefix: PrefixOption = _PREFIX,
     as_json: shared.JsonOption = False,
-    url: shared.UrlOption = None,
+    *,
+    connection: ConnectionArguments,
 ) -> None:
     """Delete templates from the cluster, including edited ones.
 
@@ -158,7 +160,7 @@ def delete_templates_command(
     """
     from stair_es.search import templates
 
-    with connections.open_cluster(url) as cluster:
+    with open_cluster(connection) as cluster:
         selected = dict.fromkeys(names or templates.TEMPLATE_NAMES)
         ids = [templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix).id for name in selected]
         results = {id_: "deleted" if templates.delete_template(cluster, id_) else "missing" for id_ in ids}

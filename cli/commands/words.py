@@ -12,7 +12,8 @@ from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import IndexMismatch, UsageError
 from stair_es.inspection.token_stats import UNIFORMITY_THRESHOLD, StatsOrder
 
-from ..options import config_file, connections, shared
+from ..options import config_file, shared
+from ..options.connections import ConnectionArguments, open_cluster
 from ..output.console import print_notice
 from ..output.csv import CsvOption, select_output_format
 
@@ -75,8 +76,9 @@ def show_words_command(
     policy: _PolicyFile = None,
     as_json: shared.JsonOption = False,
     as_csv: CsvOption = False,
+    *,
     index: shared.IndexOption = DEFAULT_INDEX,
-    url: shared.UrlOption = None,
+    connection: ConnectionArguments,
     model: _Model = None,
 ) -> None:
     """Print the vocabulary of an index: the frequency and weights of each word, unused words, and stop-word candidates.
@@ -105,7 +107,7 @@ def show_words_command(
 
     from ..output import words
 
-    info, stats = _read_vocabulary(index, url, DocumentSample(size=sample, seed=seed) if sample else None)
+    info, stats = _read_vocabulary(index, connection, DocumentSample(size=sample, seed=seed) if sample else None)
     _print_remarks(stats, index, info.content_type)
     spec = add_fit(ModelSpec(name=model or info.model_name), info)
     vocabulary = model_vocabulary.load_model_vocabulary(
@@ -117,13 +119,15 @@ def show_words_command(
     words.print_vocabulary(view, k, index=index, unused=unused, output_format=output_format)
 
 
-def _read_vocabulary(index: str, url: str | None, sample: DocumentSample | None) -> tuple[IndexInfo, VocabularyStats]:
+def _read_vocabulary(
+    index: str, connection: ConnectionArguments, sample: DocumentSample | None
+) -> tuple[IndexInfo, VocabularyStats]:
     from stair_es.inspection.vocabulary_stats import collect_vocabulary_stats
     from stair_es.search.index_info import fetch_index_info
 
     from ..output.progress import show_document_progress
 
-    with connections.open_cluster(url) as cluster:
+    with open_cluster(connection) as cluster:
         info = fetch_index_info(cluster, index)
         if not info.sortable:
             raise IndexMismatch(

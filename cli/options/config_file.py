@@ -52,6 +52,8 @@ class CliConfig:
     """Keys whose variables in `environ` come from the file."""
     effective_keys: frozenset[OptionKey] = frozenset()
     """Keys that the environment doesn't override."""
+    default_map: Mapping[str, Any] = field(default_factory=dict)
+    """Command -> parameter -> value."""
 
     def get_text(self, name: str) -> str | None:
         """Return a top-level value as text."""
@@ -117,13 +119,14 @@ def load_config(context: typer.Context, path: Path | None, profile: str | None, 
             raise
         settings = CliConfig(path=path or get_default_config_path(), profile=profile, error=error)
     effective = _drop_overridden(settings.values, os.environ)
-    context.default_map = build_default_map(context.command, effective)
+    context.default_map = default_map = build_default_map(context.command, effective)
     file_keys = {key for key in effective if len(key) == 1 and key[0] in (*_TEXT_KEYS, *_PATH_KEYS, "node_port")}
     resolved = replace(
         settings,
         environ={**os.environ, **{get_env_variable(key): str(effective[key].value) for key in file_keys}},
         file_keys=frozenset(file_keys),
         effective_keys=frozenset(effective),
+        default_map=default_map,
     )
     token = _current.set(resolved)
     context.call_on_close(lambda: _current.reset(token))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from stair_es.errors import UsageError
 
 from ..output.console import print_notice
 from . import config_file
-from .decorator import OptionGroup
+from .shared import LAST_PANEL, UrlOption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
     from stair_es.types import ProgressCallback
 
-_TLS_PANEL = "Secure connection"
-
-
 _CERTIFICATE_OPTIONS = {
     "ca_file": ("FILE", "PEM file with the certificate authorities to trust, instead of the system's."),
     "ca_fingerprint": ("HEX", "SHA-256 fingerprint of the server's certificate or of its certificate authority."),
@@ -33,73 +31,56 @@ _CERTIFICATE_OPTIONS = {
     "client_key": ("FILE", "PEM file with the key of the client certificate."),
 }
 CERTIFICATE_KEYS = tuple(_CERTIFICATE_OPTIONS)
-_AWS_OPTIONS = {
-    "aws_service": ("SERVICE", "AWS service to sign requests for: `es`, or `aoss` for OpenSearch Serverless."),
-    "aws_region": ("REGION", "AWS region to sign requests for. [default: from the AWS configuration]"),
-}
+_AWS_KEYS = ("aws_service", "aws_region")
 
 
-def _define_options(texts: Mapping[str, tuple[str, str]], prefix: str, panel: str) -> dict[str, tuple[Any, None]]:
-    """Define options for texts, each with its environment variable and without a default.
-
-    Args:
-        texts: Name -> name of the value in help, and help text.
-        prefix: Prefix of the names.
-        panel: Panel of the options in help.
-    """
-    options = {}
-    for key, (metavar, text) in texts.items():
-        name = prefix + key
-        option = typer.Option(
-            f"--{name.replace('_', '-')}",
-            envvar=f"STAIR_ES_{name.upper()}",
-            show_envvar=True,
-            metavar=metavar,
-            help=text,
-            rich_help_panel=panel,
-        )
-        options[name] = (Annotated[str | None, option], None)
-    return options
+def define_certificate_option(key: str, prefix: str = "", panel: str = LAST_PANEL) -> Any:  # noqa: ANN401  an option for Typer
+    """Return the option for a certificate; `prefix` is that of its name and its environment variable."""
+    return _define_option(prefix + key, *_CERTIFICATE_OPTIONS[key], panel)
 
 
-def define_certificate_options(prefix: str, panel: str) -> dict[str, tuple[Any, None]]:
-    """Define the options for certificates.
-
-    Returns:
-        Parameter -> its Typer annotation and its default.
-    """
-    return _define_options(_CERTIFICATE_OPTIONS, prefix, panel)
-
-
-CONNECTION_OPTIONS = OptionGroup(
-    {
-        **define_certificate_options("", _TLS_PANEL),
-        **_define_options(_AWS_OPTIONS, "", _TLS_PANEL),
-        "context": (typer.Context, None),
-    }
-)
-"""TLS and AWS options of a command that connects to the cluster; `resolve_connection` reads them."""
+def _define_option(name: str, metavar: str, help_text: str, panel: str = LAST_PANEL) -> Any:  # noqa: ANN401  an option for Typer
+    return typer.Option(
+        f"--{name.replace('_', '-')}",
+        envvar=f"STAIR_ES_{name.upper()}",
+        show_envvar=True,
+        metavar=metavar,
+        help=help_text,
+        rich_help_panel=panel,
+    )
 
 
-def get_command_context() -> typer.Context | None:
-    """Return the context of the running command; None outside of one, and for a command without these options."""
-    context: typer.Context | None = CONNECTION_OPTIONS.values["context"]
-    return context
+@dataclass(frozen=True, kw_only=True)
+class ConnectionArguments:
+    """Options of a command that connects to the cluster."""
+
+    url: UrlOption = None
+    ca_file: Annotated[str | None, define_certificate_option("ca_file")] = None
+    ca_fingerprint: Annotated[str | None, define_certificate_option("ca_fingerprint")] = None
+    client_cert: Annotated[str | None, define_certificate_option("client_cert")] = None
+    client_key: Annotated[str | None, define_certificate_option("client_key")] = None
+    aws_service: Annotated[
+        str | None,
+        _define_option("aws_service", "SERVICE", "AWS service to sign requests for: `es`, or `aoss` for OpenSearch Serverless."),
+    ] = None
+    aws_region: Annotated[
+        str | None,
+        _define_option("aws_region", "REGION", "AWS region to sign requests for. [default: from the AWS configuration]"),
+    ] = None
+    context: typer.Context | None = None
+    """The context of the command, which knows where each value comes from."""
 
 
-def resolve_connection(url: str | None) -> Connection:
-    """Return the connection to `url`, or to the embedded node, which is started if it isn't running (with a notice on stderr).
+def resolve_connection(arguments: ConnectionArguments) -> Connection:
+    """Return the connection to the URL, or to the embedded node, which is started if it isn't running (with a notice on stderr).
 
     Logins come from the environment; certificates and AWS settings from the options of the command or the environment. What the
     configuration file sets applies only to the URL that it sets. The embedded node uses none of it.
 
-    Args:
-        url: URLs of the cluster, with commas between; None for the embedded node.
-
     Raises:
         UsageError: If the command line holds a password, or options exclude each other.
     """
-    connection = resolve_named_connection(url)
+    connection = resolve_named_connection(arguments)
     if connection is not None:
         return connection
     from stair_es.cluster.client.connection import Connection
@@ -120,15 +101,15 @@ def resolve_connection(url: str | None) -> Connection:
     return Connection(url=node_url)
 
 
-def open_cluster(url: str | None) -> Cluster:
+def open_cluster(arguments: ConnectionArguments) -> Cluster:
     """Open the cluster of `resolve_connection`, with the same errors."""
     from stair_es.cluster.client.cluster import Cluster
 
-    return Cluster(resolve_connection(url))
+    return Cluster(resolve_connection(arguments))
 
 
-def resolve_named_connection(url: str | None) -> Connection | None:
-    """Return the connection to `url` or the environment's URL, or None if there is neither.
+def resolve_named_connection(arguments: ConnectionArguments) -> Connection | None:
+    """Return the connection to the URL of the command or the environment, or None if there is neither.
 
     Raises:
         UsageError: If the command line holds a password, or options exclude each other.
@@ -137,22 +118,20 @@ def resolve_named_connection(url: str | None) -> Connection | None:
     from stair_es.cluster.client.connection import Connection
 
     environ = config_file.get_config().environ
-    if url and url != environ.get(ENV_URL):
-        check_no_password(url, ENV_URL)
-    url = url or read_secret(ENV_URL, environ)
-    return Connection.from_env(url, *resolve_connection_settings(CONNECTION_OPTIONS.values, url)) if url else None
+    if arguments.url and arguments.url != environ.get(ENV_URL):
+        check_no_password(arguments.url, ENV_URL)
+    url = arguments.url or read_secret(ENV_URL, environ)
+    options = {key: getattr(arguments, key) for key in (*CERTIFICATE_KEYS, *_AWS_KEYS)}
+    return Connection.from_env(url, *resolve_connection_settings(options, arguments.context, url)) if url else None
 
 
-def resolve_running_connection(url: str | None) -> Connection | None:
+def resolve_running_connection(arguments: ConnectionArguments) -> Connection | None:
     """Return the connection to the named cluster, otherwise to the embedded node if it runs. Starts nothing.
-
-    Returns:
-        The connection, or None if the embedded node doesn't run.
 
     Raises:
         UsageError: As for `resolve_named_connection`.
     """
-    connection = resolve_named_connection(url)
+    connection = resolve_named_connection(arguments)
     if connection is not None:
         return connection
     from stair_es.cluster.client.connection import Connection
@@ -163,17 +142,17 @@ def resolve_running_connection(url: str | None) -> Connection | None:
 
 
 def resolve_connection_settings(
-    values: Mapping[str, Any], url: str | None, prefix: str = ""
+    options: Mapping[str, Any], context: typer.Context | None, url: str | None, prefix: str = ""
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the options and the variables that apply to a connection.
 
     Args:
-        values: Parameters of a command, and its `context`, which is None outside of a command.
+        options: Parameter -> value.
+        context: Context of the command; None outside of one.
         url: URL of the cluster, or of the product.
         prefix: Prefix of the option names, if any.
     """
-    options = {name: value for name, value in values.items() if name != "context"}
-    from_file = config_file.list_file_parameters(values["context"], options) if values["context"] is not None else set[str]()
+    from_file = config_file.list_file_parameters(context, options) if context is not None else set[str]()
     return config_file.get_config().resolve_for_url(url, options, from_file, prefix)
 
 

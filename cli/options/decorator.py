@@ -1,106 +1,44 @@
-"""What is added to every command: groups of options, read by functions or as a dataclass, and errors as JSON with `--json`."""
+"""What is added to every command: options as dataclasses, and errors as JSON with `--json`."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import fields
-from functools import wraps
-from typing import Any, Generic, TypeAlias, TypeVar, get_type_hints
+from dataclasses import fields, is_dataclass
+from functools import cache, wraps
+from typing import Any, TypeAlias, TypeVar, get_args, get_type_hints
 
 import typer
 
 from stair_es.errors import StairError
 
 from ..output.console import emit_json, translate_os_error
+from .shared import LAST_PANEL
 
 _R = TypeVar("_R")
-_T = TypeVar("_T")
 GetFacts: TypeAlias = Callable[[], Mapping[str, Any]]
 _failure_facts: ContextVar[list[GetFacts]] = ContextVar("failure_facts")
 
 
-class OptionGroup:
-    """A group of options."""
+def prepare_command(command: Callable[..., _R]) -> Callable[..., _R]:
+    """Return the form of a command that Typer takes.
 
-    def __init__(self, options: Mapping[str, tuple[Any, Any]]) -> None:
-        """Declare the group.
+    A parameter that is annotated with a dataclass becomes one option per field, at the place of the parameter. Fields are
+    annotated for Typer and have a default, or are such a dataclass themselves. Options in `LAST_PANEL` are listed last.
 
-        Args:
-            options: Parameter -> its Typer annotation and its default.
-        """
-        self._options = options
-        self._values: ContextVar[Mapping[str, Any]] = ContextVar("given")
-
-    @property
-    def values(self) -> Mapping[str, Any]:
-        """Values of the running command; the defaults outside of a command."""
-        return self._values.get({name: default for name, (_, default) in self._options.items()})
-
-    def decorate(self, command: Callable[..., _R]) -> Callable[..., _R]:
-        """Return the command with these options added; an option that the command declares itself is passed on to it, too."""
-        signature = inspect.signature(command, eval_str=True)
-
-        @wraps(command)
-        def run_with_options(*args: object, **values: Any) -> _R:  # noqa: ANN401  whatever the command takes
-            token = self._values.set({name: values.get(name, default) for name, (_, default) in self._options.items()})
-            passed = {name: value for name, value in values.items() if name in signature.parameters or name not in self._options}
-            try:
-                return command(*args, **passed)
-            finally:
-                self._values.reset(token)
-
-        keyword_only = inspect.Parameter.KEYWORD_ONLY
-        added = [
-            inspect.Parameter(name, keyword_only, default=default, annotation=annotation)
-            for name, (annotation, default) in self._options.items()
-            if name not in signature.parameters
-        ]
-        parameters = [*signature.parameters.values(), *added]
-        run_with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        # The command's own annotations are strings, and Typer would evaluate each twice.
-        run_with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return run_with_options
-
-
-class ArgumentGroup(OptionGroup, Generic[_T]):
-    """A group of options that are the fields of a dataclass: their annotations are Typer's, and each has a default."""
-
-    def __init__(self, arguments: type[_T]) -> None:
-        annotations = get_type_hints(arguments, include_extras=True)
-        dataclass_type: Any = arguments
-        super().__init__({field.name: (annotations[field.name], field.default) for field in fields(dataclass_type)})
-        self._arguments = arguments
-
-    def read(self) -> _T:
-        """Return the values of the running command."""
-        return self._arguments(**self.values)
-
-
-def prepare_command(*groups: OptionGroup) -> Callable[[Callable[..., _R]], Callable[..., _R]]:
-    """Return a decorator for each command: it adds the options of the groups, and reports errors as JSON with `--json`."""
-
-    def decorate(command: Callable[..., _R]) -> Callable[..., _R]:
-        for group in groups:
-            command = group.decorate(command)
-        return with_json_errors(command)
-
-    return decorate
-
-
-def with_json_errors(command: Callable[..., _R]) -> Callable[..., _R]:
-    """Return the command so that with `as_json` it prints an object with its error, remedy and failure facts to stdout.
-
-    Exit code and stderr don't change.
+    With `as_json`, an error is also printed to stdout, as an object with its remedy and the failure facts. Exit code and stderr
+    don't change.
     """
+    declared = inspect.signature(command, eval_str=True).parameters.values()
+    options = sorted(_list_options(declared), key=_is_listed_last)
 
     @wraps(command)
-    def run_with_json_errors(*args: object, **values: Any) -> _R:  # noqa: ANN401  whatever the command takes
+    def run_command(**values: Any) -> _R:  # noqa: ANN401  whatever the command takes
         facts: list[GetFacts] = []
         token = _failure_facts.set(facts)
         try:
-            return command(*args, **values)
+            return command(**_build_arguments(declared, values))
         except (typer.Exit, typer.Abort):  # no failure: the command has printed its result
             raise
         except Exception as error:
@@ -110,7 +48,48 @@ def with_json_errors(command: Callable[..., _R]) -> Callable[..., _R]:
         finally:
             _failure_facts.reset(token)
 
-    return run_with_json_errors
+    run_command.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    # The command's own annotations are strings, and Typer would evaluate each twice.
+    run_command.__annotations__ = {option.name: option.annotation for option in options}
+    return run_command
+
+
+def _list_options(parameters: Iterable[inspect.Parameter]) -> Iterator[inspect.Parameter]:
+    """Yield the parameters, and in place of a dataclass its fields."""
+    for parameter in parameters:
+        if _is_group(parameter):
+            yield from _list_options(_list_fields(parameter.annotation))
+        else:
+            is_context = typer.Context in get_args(parameter.annotation)
+            annotation = typer.Context if is_context else parameter.annotation  # Typer looks for the class itself
+            yield parameter.replace(annotation=annotation, kind=inspect.Parameter.KEYWORD_ONLY)
+
+
+def _is_group(parameter: inspect.Parameter) -> bool:
+    return is_dataclass(parameter.annotation)
+
+
+@cache
+def _list_fields(arguments: Any) -> tuple[inspect.Parameter, ...]:  # noqa: ANN401  a dataclass
+    hints = get_type_hints(arguments, include_extras=True)
+    return tuple(
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
+        for field in fields(arguments)
+    )
+
+
+def _is_listed_last(option: inspect.Parameter) -> bool:
+    return any(getattr(part, "rich_help_panel", None) == LAST_PANEL for part in get_args(option.annotation))
+
+
+def _build_arguments(parameters: Iterable[inspect.Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a function, given the values of the options."""
+    return {
+        parameter.name: parameter.annotation(**_build_arguments(_list_fields(parameter.annotation), values))
+        if _is_group(parameter)
+        else values[parameter.name]
+        for parameter in parameters
+    }
 
 
 def add_failure_facts(get_facts: GetFacts) -> None:

@@ -14,7 +14,8 @@ from stair_es.errors import StairError, UsageError
 from stair_es.types import is_utf8
 
 from ..output.console import print_notice
-from . import config_file, connections
+from . import config_file
+from .connections import ConnectionArguments, resolve_running_connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,7 +88,12 @@ def prepare_index_encoder(
 
 
 def resolve_encoder_offline(
-    model: str | None, fit: ResizeMode | None, url: str | None, index: str, backend: Backend, text_tower: TextTower
+    model: str | None,
+    fit: ResizeMode | None,
+    connection: ConnectionArguments,
+    index: str,
+    backend: Backend,
+    text_tower: TextTower,
 ) -> Encoder:
     """Load the encoder for queries to an index, as `resolve_encoder`; the default model if no cluster answers.
 
@@ -97,7 +103,7 @@ def resolve_encoder_offline(
     """
     if model is not None:
         return load_named_encoder(model, fit, backend, text_tower)
-    info = _read_index_info(url, index)
+    info = _read_index_info(connection, index)
     if info is None:
         return load_named_encoder(DEFAULT_MODEL, fit, backend, text_tower)
     from stair_es.search.index_encoder import load_query_encoder
@@ -108,14 +114,14 @@ def resolve_encoder_offline(
     return encoder
 
 
-def _read_index_info(url: str | None, index: str) -> IndexInfo | None:
+def _read_index_info(arguments: ConnectionArguments, index: str) -> IndexInfo | None:
     from dataclasses import replace
 
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.search.index_info import fetch_index_info
 
     try:
-        connection = connections.resolve_running_connection(url)
+        connection = resolve_running_connection(arguments)
         if connection is None:
             return None
         connection = replace(connection, timeout_s=_CLUSTER_TIMEOUT_S)

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
 from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import UsageError
 from stair_es.system.user_files import parse_json
 from stair_es.types import QueryType
 
 from . import shared
-from .connections import resolve_connection
-from .decorator import ArgumentGroup
+from .connections import ConnectionArguments, resolve_connection
 from .encoder import build_read_limits, check_image_arguments, check_text_encoding, resolve_encoder
+from .shared import define_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,10 +27,6 @@ if TYPE_CHECKING:
 _QUERY, _CONDITIONS, _SEARCH = "Query", "Conditions on images", "Search"
 
 
-def _define_option(name: str, help_text: str, panel: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
-    return typer.Option(f"--{name}", help=help_text, rich_help_panel=panel, **more)
-
-
 _Texts = list[str] | None
 
 
@@ -40,14 +34,14 @@ _Texts = list[str] | None
 class SearchArguments:
     """Search options of a command."""
 
-    image: Annotated[_Texts, _define_option("image", "Search by an image (repeatable).", _QUERY, metavar="FILE|URL")] = None
+    image: Annotated[_Texts, define_option("image", "Search by an image (repeatable).", _QUERY, metavar="FILE|URL")] = None
     allow_private_urls: shared.AllowPrivateUrlsOption = False
-    text: Annotated[
-        _Texts, _define_option("text", "Search by a text without operators (repeatable).", _QUERY, metavar="TEXT")
-    ] = None
+    text: Annotated[_Texts, define_option("text", "Search by a text without operators (repeatable).", _QUERY, metavar="TEXT")] = (
+        None
+    )
     weights: Annotated[
         str,
-        _define_option(
+        define_option(
             "weights",
             "Weights of WORDS, each --text and each --image, in this order, such as 1,0.5. Negative weights subtract.",
             _QUERY,
@@ -56,34 +50,30 @@ class SearchArguments:
     ] = ""
     boost: Annotated[
         _Texts,
-        _define_option(
-            "boost", "Multiply the weight of a token in the query, like dog^2 (repeatable).", _QUERY, metavar="WORD=X"
-        ),
+        define_option("boost", "Multiply the weight of a token in the query, like dog^2 (repeatable).", _QUERY, metavar="WORD=X"),
     ] = None
-    mute: Annotated[_Texts, _define_option("mute", "Remove a token from the query (repeatable).", _QUERY, metavar="WORD")] = None
-    literal: Annotated[bool, _define_option("literal", "Treat +, - and ^ in WORDS as plain text.", _QUERY)] = False
+    mute: Annotated[_Texts, define_option("mute", "Remove a token from the query (repeatable).", _QUERY, metavar="WORD")] = None
+    literal: Annotated[bool, define_option("literal", "Treat +, - and ^ in WORDS as plain text.", _QUERY)] = False
     hybrid: Annotated[
         Literal["none", "sum", "rrf"],
-        _define_option("hybrid", "Combine with BM25 on captions: add the scores, or use reciprocal rank fusion.", _QUERY),
+        define_option("hybrid", "Combine with BM25 on captions: add the scores, or use reciprocal rank fusion.", _QUERY),
     ] = "none"
-    caption: Annotated[str, _define_option("caption", "Text for BM25. [default: WORDS]", _QUERY, metavar="TEXT")] = ""
+    caption: Annotated[str, define_option("caption", "Text for BM25. [default: WORDS]", _QUERY, metavar="TEXT")] = ""
     caption_weight: Annotated[
-        float, _define_option("caption-weight", "Weight of the BM25 score.", _QUERY, metavar="X", min=0.0)
+        float, define_option("caption-weight", "Weight of the BM25 score.", _QUERY, metavar="X", min=0.0)
     ] = 1.0
-    caption_field: Annotated[str, _define_option("caption-field", "Document field for BM25.", _QUERY, metavar="FIELD")] = (
-        "caption"
-    )
+    caption_field: Annotated[str, define_option("caption-field", "Document field for BM25.", _QUERY, metavar="FIELD")] = "caption"
     require: Annotated[
         _Texts,
-        _define_option("require", "Return only images with this token, like +dog (repeatable).", _CONDITIONS, metavar="WORD"),
+        define_option("require", "Return only images with this token, like +dog (repeatable).", _CONDITIONS, metavar="WORD"),
     ] = None
     exclude: Annotated[
         _Texts,
-        _define_option("exclude", "Return only images without this token, like -dog (repeatable).", _CONDITIONS, metavar="WORD"),
+        define_option("exclude", "Return only images without this token, like -dog (repeatable).", _CONDITIONS, metavar="WORD"),
     ] = None
     min_weight: Annotated[
         float,
-        _define_option(
+        define_option(
             "min-weight",
             "Minimum weight at which --require and --exclude count a token as present.",
             _CONDITIONS,
@@ -93,7 +83,7 @@ class SearchArguments:
     ] = 0.0
     filter_: Annotated[
         _Texts,
-        _define_option(
+        define_option(
             "filter",
             "Return only images that match a query string (width:>800 AND format:JPEG) or a JSON query clause (repeatable).",
             _CONDITIONS,
@@ -101,23 +91,87 @@ class SearchArguments:
         ),
     ] = None
     min_score: Annotated[
-        float | None, _define_option("min-score", "Minimum score of a hit.", _CONDITIONS, metavar="X", min=0.0)
+        float | None, define_option("min-score", "Minimum score of a hit.", _CONDITIONS, metavar="X", min=0.0)
     ] = None
     query_type: Annotated[
-        QueryType | None, _define_option("query-type", "Query type. [default: chosen by cluster and index]", _SEARCH)
+        QueryType | None, define_option("query-type", "Query type. [default: chosen by cluster and index]", _SEARCH)
     ] = None
     weight_mass: Annotated[
         float | None,
-        _define_option(
+        define_option(
             "weight-mass", "Send only the heaviest tokens that make up this share of the total weight.", _SEARCH, metavar="X"
         ),
     ] = None
     pipeline: Annotated[
-        str | None, _define_option("pipeline", "Search pipeline to use (OpenSearch).", _SEARCH, metavar="NAME")
+        str | None, define_option("pipeline", "Search pipeline to use (OpenSearch).", _SEARCH, metavar="NAME")
     ] = None
 
+    def parse_inputs(self, words: Sequence[str] | None, example: str) -> QueryInputs:
+        """Parse the query from the words and the options.
 
-SEARCH_OPTIONS = ArgumentGroup(SearchArguments)
+        Raises:
+            UsageError: If there is nothing to search for, or an option is invalid.
+        """
+        from stair_es.search.query_encoder import QueryInputs
+
+        query_string = check_text_encoding(" ".join(words or ()).strip())
+        texts = [check_text_encoding(text) for text in self.text or [] if text.strip()]
+        images = check_image_arguments("--image", self.image or [])
+        if not (query_string or texts or images or self.caption.strip()):
+            raise UsageError("nothing to search for: no words, no --text, no --image", f"Give one of them: {example}")
+        return QueryInputs(
+            query_string=query_string,
+            texts=texts,
+            images=images,
+            weights=_parse_weights(self.weights),
+            literal=self.literal,
+            required=self.require or [],
+            excluded=self.exclude or [],
+            boosts=dict(_parse_boost(text) for text in self.boost or []),
+            muted=frozenset(self.mute or []),
+            min_weight=self.min_weight,
+            filters=self.filter_ or [],
+            caption=self._parse_caption(query_string),
+            caption_weight=self.caption_weight,
+            caption_field=self.caption_field,
+            min_score=self.min_score,
+        )
+
+    def _parse_caption(self, query_string: str) -> str:
+        if self.caption.strip():
+            return check_text_encoding(self.caption)
+        if self.hybrid == "none":
+            for name in ("caption_weight", "caption_field"):
+                if getattr(self, name) != getattr(SearchArguments, name):
+                    raise UsageError(f"--{name.replace('_', '-')} requires BM25", "Add --hybrid or --caption.")
+            return ""
+        from stair_es.search.query_parser import parse_query
+
+        text = query_string if self.literal else parse_query(query_string).text
+        if not text:
+            raise UsageError("--hybrid has no text for BM25", "Give words, or --caption TEXT.")
+        return text
+
+    def build_limits(self) -> ReadLimits:
+        """Return the limits for reading an image, and whether its URL may lead to private addresses."""
+        return build_read_limits(allow_private=self.allow_private_urls)
+
+    def build_options(self, *, explain_engine: bool = False, fold_duplicates: bool = False) -> SearchOptions:
+        """Return the search options; the arguments are those of one command.
+
+        Raises:
+            QueryError: If a number is out of range.
+        """
+        from stair_es.search.options import SearchOptions
+
+        return SearchOptions(
+            query_type=self.query_type,
+            weight_mass=self.weight_mass,
+            fusion="rrf" if self.hybrid == "rrf" else "sum",
+            search_pipeline=self.pipeline,
+            explain_engine=explain_engine,
+            fold_duplicates=fold_duplicates,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,88 +179,25 @@ class TargetArguments:
     """Options for the index to search, and for the encoder of queries."""
 
     index: shared.IndexOption = DEFAULT_INDEX
-    url: shared.UrlOption = None
+    connection: ConnectionArguments
     model: shared.IndexModelOption = None
     fit: shared.FitOption = None
     backend: shared.BackendOption = "auto"
     text_tower: shared.TextTowerOption = "full"
 
+    def open_search(self, inputs: QueryInputs, limits: ReadLimits) -> tuple[SearchQuery, Searcher]:
+        """Build the query of query inputs with the encoder of the index, and open a searcher for it.
 
-TARGET_OPTIONS = ArgumentGroup(TargetArguments)
+        Raises:
+            UsageError: If an option is invalid.
+            StairError: If the model can't be loaded, or as for `build_search_query`.
+        """
+        from stair_es.search.query_encoder import build_search_query
+        from stair_es.search.searcher import Searcher
 
-
-def open_search(inputs: QueryInputs) -> tuple[SearchQuery, Searcher]:
-    """Build the query of query inputs with the encoder of the index, and open a searcher for it.
-
-    Raises:
-        UsageError: If no cluster is known, or an option is invalid.
-        StairError: If the model can't be loaded, or as for `build_search_query`.
-    """
-    from stair_es.search.query_encoder import build_search_query
-    from stair_es.search.searcher import Searcher
-
-    target = TARGET_OPTIONS.read()
-    connection = resolve_connection(target.url)
-    encoder = resolve_encoder(target.model, target.fit, connection, target.index, target.backend, target.text_tower)
-    return build_search_query(encoder, inputs, get_read_limits()), Searcher(connection, target.index, encoder.model_id)
-
-
-def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
-    """Parse the query from the words and the options.
-
-    Raises:
-        UsageError: If there is nothing to search for, or an option is invalid.
-    """
-    from stair_es.search.query_encoder import QueryInputs
-
-    arguments = SEARCH_OPTIONS.read()
-    query_string = check_text_encoding(" ".join(words).strip())
-    texts = [check_text_encoding(text) for text in arguments.text or [] if text.strip()]
-    images = check_image_arguments("--image", arguments.image or [])
-    if not (query_string or texts or images or arguments.caption.strip()):
-        raise UsageError("nothing to search for: no words, no --text, no --image", f"Give one of them: {example}")
-    return QueryInputs(
-        query_string=query_string,
-        texts=texts,
-        images=images,
-        weights=_parse_weights(arguments.weights),
-        literal=arguments.literal,
-        required=arguments.require or [],
-        excluded=arguments.exclude or [],
-        boosts=dict(_parse_boost(text) for text in arguments.boost or []),
-        muted=frozenset(arguments.mute or []),
-        min_weight=arguments.min_weight,
-        filters=arguments.filter_ or [],
-        caption=_parse_caption(query_string),
-        caption_weight=arguments.caption_weight,
-        caption_field=arguments.caption_field,
-        min_score=arguments.min_score,
-    )
-
-
-def get_read_limits() -> ReadLimits:
-    """Return the limits for reading an image, and whether its URL may lead to private addresses."""
-    return build_read_limits(allow_private=SEARCH_OPTIONS.read().allow_private_urls)
-
-
-def parse_search_options(*, explain_engine: bool = False, fold_duplicates: bool = False) -> SearchOptions:
-    """Parse the search options; the arguments are those of one command.
-
-    Raises:
-        UsageError: If an option is invalid.
-        QueryError: If a number is out of range.
-    """
-    from stair_es.search.options import SearchOptions
-
-    arguments = SEARCH_OPTIONS.read()
-    return SearchOptions(
-        query_type=arguments.query_type,
-        weight_mass=arguments.weight_mass,
-        fusion="rrf" if arguments.hybrid == "rrf" else "sum",
-        search_pipeline=arguments.pipeline,
-        explain_engine=explain_engine,
-        fold_duplicates=fold_duplicates,
-    )
+        connection = resolve_connection(self.connection)
+        encoder = resolve_encoder(self.model, self.fit, connection, self.index, self.backend, self.text_tower)
+        return build_search_query(encoder, inputs, limits), Searcher(connection, self.index, encoder.model_id)
 
 
 def parse_cursor(text: str) -> list[Any] | None:
@@ -230,23 +221,6 @@ def parse_cursor(text: str) -> list[Any] | None:
     raise UsageError(
         f"not a cursor: {text!r}", "Give --after `start`, then the cursor printed below the hits of each page, in quotes."
     )
-
-
-def _parse_caption(query_string: str) -> str:
-    arguments = SEARCH_OPTIONS.read()
-    if arguments.caption.strip():
-        return check_text_encoding(arguments.caption)
-    if arguments.hybrid == "none":
-        for name in ("caption_weight", "caption_field"):
-            if getattr(arguments, name) != getattr(SearchArguments, name):
-                raise UsageError(f"--{name.replace('_', '-')} requires BM25", "Add --hybrid or --caption.")
-        return ""
-    from stair_es.search.query_parser import parse_query
-
-    text = query_string if arguments.literal else parse_query(query_string).text
-    if not text:
-        raise UsageError("--hybrid has no text for BM25", "Give words, or --caption TEXT.")
-    return text
 
 
 def _parse_weights(text: str) -> list[float]:

@@ -9,6 +9,16 @@ import typer
 from stair_es.config.defaults import DEFAULT_MODEL, ENV_FIT, ENV_INDEX, ENV_MODEL, ENV_URL, MAX_HITS
 from stair_es.types import Backend, Fit, TextTower, TokensType
 
+LAST_PANEL = "Secure connection"
+"""Panel that is the last one in the help of every command."""
+EXECUTION_PANEL = "Execution"
+
+
+def define_option(name: str, help_text: str, panel: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
+    """Return the option `--NAME` in a panel of the help."""
+    return typer.Option(f"--{name}", help=help_text, rich_help_panel=panel, **more)
+
+
 QueryWordsArgument = Annotated[list[str] | None, typer.Argument(metavar="WORDS", help="Query text.")]
 UrlOption = Annotated[
     str | None,
@@ -29,12 +39,9 @@ def complete_models(incomplete: str) -> list[str]:
     return [name for name in list_short_names() if name.startswith(incomplete)]
 
 
-def _define_index_option(help_text: str) -> Any:  # noqa: ANN401  a type for Typer
-    return Annotated[str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, metavar="ALIAS", help=help_text)]
-
-
-TargetIndexOption = _define_index_option("Alias of the index to write to.")
-IndexOption = _define_index_option("Alias of the index.")
+IndexOption = Annotated[
+    str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, metavar="ALIAS", help="Alias of the index.")
+]
 _MODEL_HELP = "Model name (see `stair-es models`), checkpoint folder, or id on the Hugging Face hub (ORG/NAME)."
 ModelOption = Annotated[
     str,
@@ -103,7 +110,6 @@ TextTowerOption = Annotated[TextTower, typer.Option("--text-tower", help=_TEXT_T
 IndexTextTowerOption = Annotated[TextTower | None, typer.Option("--text-tower", help=_TEXT_TOWER_HELP, show_default="full")]
 """Option `--text-tower` of a command that uses the text tower of the index by default."""
 
-EXECUTION_PANEL = "Execution"
 RayAddressOption = Annotated[
     str | None,
     typer.Option(

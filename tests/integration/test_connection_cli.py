@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from stair_es.cli.options import connections, shared
+from stair_es.cli.options.connections import ConnectionArguments, resolve_connection
 from stair_es.cli.options.decorator import prepare_command
 from stair_es.cluster.client.connection import Connection
 from stair_es.errors import UsageError
@@ -19,12 +19,12 @@ _PRINT = "a" * 64
 def _app(seen: list[Connection]) -> typer.Typer:
     app = typer.Typer()
 
-    def look(what: str, url: shared.UrlOption = None, k: int = 3) -> None:
+    def look(what: str, *, connection: ConnectionArguments, k: int = 3) -> None:
         """Look."""
         assert (what, k) == ("dog", 5)
-        seen.append(connections.resolve_connection(url))
+        seen.append(resolve_connection(connection))
 
-    app.command()(prepare_command(connections.CONNECTION_OPTIONS)(look))
+    app.command()(prepare_command(look))
     return app
 
 

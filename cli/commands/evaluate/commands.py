@@ -12,14 +12,13 @@ from stair_es.errors import UsageError
 from stair_es.system.user_files import read_text_file
 from stair_es.types import TokensType
 
-from ...options import connections, shared
-from ...options.connections import CONNECTION_OPTIONS
+from ...options.connections import ConnectionArguments, resolve_connection
 from ...options.decorator import prepare_command
 from ...output.console import print_skipped
 from .options import (
-    EVALUATION_OPTIONS,
     ClassFolderArgument,
     ClassNamesOption,
+    EvaluationArguments,
     ImageFolderOption,
     LimitOption,
     SplitOption,
@@ -71,18 +70,20 @@ _KeepIndex = Annotated[bool, typer.Option("--keep-index", help="Keep the tempora
 
 
 @app.command(name="retrieval")
-@prepare_command(EVALUATION_OPTIONS, CONNECTION_OPTIONS)
+@prepare_command
 def evaluate_retrieval_command(
     captions: _Captions,
     images: ImageFolderOption = None,
     split: SplitOption = None,
     limit: LimitOption = None,
     exact: _Exact = False,
-    url: shared.UrlOption = None,
+    *,
+    connection: ConnectionArguments,
     vector: _FieldType = "rank_features",
     query_type: _QueryType = None,
     depth: _Depth = 1000,
     keep_index: _KeepIndex = False,
+    arguments: EvaluationArguments,
 ) -> None:
     """Measure how well models and the cluster find images by text, and texts by image.
 
@@ -98,7 +99,6 @@ def evaluate_retrieval_command(
     model has them, from exact dot products and from searches of the cluster. The cluster gets temporary indices, which are
     deleted at the end.
     """
-    arguments = EVALUATION_OPTIONS.read()
 
     def build_report(progress: PartProgressCallback) -> RetrievalReport:
         from stair_es.eval.datasets.captions import read_captions
@@ -112,14 +112,14 @@ def evaluate_retrieval_command(
         dataset = read_captions(captions, images=images, split=split, limit=limit)
         models = arguments.load_models()
         print_skipped(dataset.problems)
-        connection = None if exact else connections.resolve_connection(url)
-        return evaluate_retrieval(dataset, models, connection, options, progress=progress)
+        connected = None if exact else resolve_connection(connection)
+        return evaluate_retrieval(dataset, models, connected, options, progress=progress)
 
     run_and_report(arguments, build_report)
 
 
 @app.command(name="zero-shot")
-@prepare_command(EVALUATION_OPTIONS)
+@prepare_command
 def evaluate_zero_shot_command(
     folder: ClassFolderArgument,
     classes: ClassNamesOption = None,
@@ -130,6 +130,8 @@ def evaluate_zero_shot_command(
         Path | None, typer.Option("--prompts", metavar="FILE", exists=True, dir_okay=False, help="File with one prompt per line.")
     ] = None,
     limit: LimitOption = None,
+    *,
+    arguments: EvaluationArguments,
 ) -> None:
     """Measure the accuracy of classifying images by class names alone.
 
@@ -143,7 +145,6 @@ def evaluate_zero_shot_command(
     Measures token weights and dense vectors. The vector of a class is the mean of the unit vectors of its names in all prompts,
     and an image belongs to the class with the largest dot product. Requires no cluster.
     """
-    arguments = EVALUATION_OPTIONS.read()
 
     def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.datasets.image_folder import read_image_folder
@@ -175,7 +176,7 @@ _TEST_FOLDERS = ("test", "val", "validation")
 
 
 @app.command(name="probe")
-@prepare_command(EVALUATION_OPTIONS)
+@prepare_command
 def evaluate_probe_command(
     folder: Annotated[
         Path | None,
@@ -191,6 +192,8 @@ def evaluate_probe_command(
         Path | None, typer.Option("--test", metavar="FOLDER", exists=True, file_okay=False, help="Folder of classes to test on.")
     ] = None,
     limit: LimitOption = None,
+    *,
+    arguments: EvaluationArguments,
 ) -> None:
     """Measure the accuracy of a linear probe on image vectors.
 
@@ -204,7 +207,6 @@ def evaluate_probe_command(
     Fits a multinomial logistic regression on the unscaled token weights, and another on the dense vectors. The regularization
     parameter C is chosen on a fifth of the training images. Requires the extra `eval` (scikit-learn), but no cluster.
     """
-    arguments = EVALUATION_OPTIONS.read()
 
     def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.datasets.image_folder import read_image_folder
@@ -238,7 +240,7 @@ def _resolve_probe_folders(folder: Path | None, train: Path | None, test: Path |
 
 
 @app.command(name="words")
-@prepare_command(EVALUATION_OPTIONS)
+@prepare_command
 def evaluate_words_command(
     path: Annotated[
         Path,
@@ -258,6 +260,8 @@ def evaluate_words_command(
             help="Also score the dense vectors of models with token weights. Encodes a text per token: minutes on a CPU.",
         ),
     ] = False,
+    *,
+    arguments: EvaluationArguments,
 ) -> None:
     """Measure how often the correct word of an image ranks first in the whole vocabulary.
 
@@ -272,7 +276,6 @@ def evaluate_words_command(
     dense vectors. In a folder of classes, the class name should rank first; in a caption set, a word of the captions. A folder
     with both is used as a caption set unless you give `--classes`. Requires no cluster.
     """
-    arguments = EVALUATION_OPTIONS.read()
 
     def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.interpretability import evaluate_interpretability
@@ -309,12 +312,14 @@ def _read_interpretability_task(
 
 
 @app.command(name="sparsity")
-@prepare_command(EVALUATION_OPTIONS)
+@prepare_command
 def evaluate_sparsity_command(
     path: Annotated[Path, typer.Argument(metavar="CAPTIONS|FOLDER", help="Caption set, or folder of images.")],
     images: ImageFolderOption = None,
     split: SplitOption = None,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Use only the first N images.")] = None,
+    *,
+    arguments: EvaluationArguments,
 ) -> None:
     """Measure the cost of token vectors.
 
@@ -327,7 +332,6 @@ def evaluate_sparsity_command(
 
     Prints tokens per item, multiplications per comparison, and the balance of the posting lists. Requires no cluster.
     """
-    arguments = EVALUATION_OPTIONS.read()
 
     def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.sparsity import evaluate_sparsity

@@ -13,7 +13,6 @@ from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import UsageError
 
 from ...options import config_file, shared
-from ...options.decorator import ArgumentGroup
 from ...output.bars import escape_control
 from ...output.console import emit_json, print_notice, print_plain, stdout
 
@@ -104,9 +103,6 @@ class EvaluationArguments:
         settings = config_file.get_config().settings
         spec = ModelSpec(name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower, settings=settings)
         return load_models([spec, *(ModelSpec(name=name, settings=settings) for name in self.compare or ())])
-
-
-EVALUATION_OPTIONS = ArgumentGroup(EvaluationArguments)
 
 
 def run_and_report(arguments: EvaluationArguments, evaluate: Callable[[PartProgressCallback], PrintableReport]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,7 @@ from stair_es.errors import UsageError
 from stair_es.types import DocumentIdKind, Precision, Runner
 
 from ...options import shared
-from ...options.decorator import ArgumentGroup
+from ...options.shared import define_option
 from ...output.json_logging import is_json_logging
 
 if TYPE_CHECKING:
@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     from stair_es.sources.base import SourceOptions
 
 
-def _define_option(name: str, help_text: str, panel: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
-    return typer.Option(f"--{name}", help=help_text, rich_help_panel=panel, **more)
-
-
 def _is_json_requested(is_requested: bool) -> bool:
     return is_requested or is_json_logging()
 
 
-JsonReportOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.", callback=_is_json_requested)]
+class FirstRunOnly:
+    """Mark of an option that a retry doesn't repeat: the dead letters hold its effect, or it applies to whole sources."""
+
+
+JsonReportOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON to stdout.", callback=_is_json_requested), FirstRunOnly
+]
 """Option `--json` that `--log-format json` implies: stdout and stderr of a container are one stream."""
 
 _SOURCES, _DOCUMENTS, _INDEX = "Sources", "Documents", "Index"
@@ -70,30 +72,34 @@ class SourceArguments:
 
     source_format: Annotated[
         str | None,
-        _define_option(
+        define_option(
             "format", "Format of SOURCE if its name doesn't show it; see `stair-es plugins`.", _SOURCES, metavar="NAME"
         ),
+        FirstRunOnly,
     ] = None
     columns: Annotated[
         list[str] | None,
-        _define_option(
+        define_option(
             "field",
             "Copy columns to document fields; `*` copies all (repeatable). The TYPE `int` or `float` parses text as a number,"
             " for example in CSV. [default: the caption]",
             _SOURCES,
             metavar="FIELD[:TYPE]=COLUMN,...",
         ),
+        FirstRunOnly,
     ] = None
     image_column: Annotated[
-        str | None, _define_option("image-column", "Column with the bytes, path or URL of the image.", _SOURCES, metavar="COLUMN")
+        str | None,
+        define_option("image-column", "Column with the bytes, path or URL of the image.", _SOURCES, metavar="COLUMN"),
+        FirstRunOnly,
     ] = None
-    hidden: Annotated[bool, _define_option("hidden", "Include hidden files and folders.", _SOURCES)] = False
+    hidden: Annotated[bool, define_option("hidden", "Include hidden files and folders.", _SOURCES), FirstRunOnly] = False
     follow_links: Annotated[
-        bool, _define_option("follow-links", "Follow symbolic links that lead out of a source folder.", _SOURCES)
+        bool, define_option("follow-links", "Follow symbolic links that lead out of a source folder.", _SOURCES), FirstRunOnly
     ] = False
     retry_failed: Annotated[
         Path | None,
-        _define_option(
+        define_option(
             "retry-failed",
             "Retry the failed images in a dead-letter file of an earlier run.",
             _SOURCES,
@@ -101,14 +107,15 @@ class SourceArguments:
             exists=True,
             dir_okay=False,
         ),
+        FirstRunOnly,
     ] = None
     allow_private_urls: shared.AllowPrivateUrlsOption = False
     url_timeout_s: Annotated[
-        float, _define_option("url-timeout", "Timeout per image URL.", _SOURCES, min=0.1, metavar="SECONDS")
+        float, define_option("url-timeout", "Timeout per image URL.", _SOURCES, min=0.1, metavar="SECONDS")
     ] = 30.0
     url_patience_s: Annotated[
         float,
-        _define_option(
+        define_option(
             "url-patience",
             "Total time to wait for a host that sends Retry-After; other hosts are not delayed.",
             _SOURCES,
@@ -119,11 +126,11 @@ class SourceArguments:
     ] = 600.0
     max_pixels: Annotated[
         int,
-        _define_option(
+        define_option(
             "max-pixels", "Reject images with more pixels than this (decompression bombs).", _SOURCES, metavar="N", min=1
         ),
     ] = MAX_PIXELS
-    max_bytes: Annotated[int, _define_option("max-bytes", "Reject files larger than this.", _SOURCES, metavar="BYTES", min=1)] = (
+    max_bytes: Annotated[int, define_option("max-bytes", "Reject files larger than this.", _SOURCES, metavar="BYTES", min=1)] = (
         MAX_BYTES
     )
 
@@ -151,11 +158,11 @@ class DocumentArguments:
 
     enrich: Annotated[
         list[str] | None,
-        _define_option("enrich", "Run an enricher on each image (repeatable).", _DOCUMENTS, metavar="NAME[:KEY=VALUE,...]"),
+        define_option("enrich", "Run an enricher on each image (repeatable).", _DOCUMENTS, metavar="NAME[:KEY=VALUE,...]"),
     ] = None
     thumbnail_px: Annotated[
         int,
-        _define_option(
+        define_option(
             "thumbnail-px",
             "Longer side of the stored thumbnail in pixels; 0 stores none.",
             _DOCUMENTS,
@@ -166,7 +173,7 @@ class DocumentArguments:
     ] = THUMBNAIL_PX
     policy: Annotated[
         Path | None,
-        _define_option(
+        define_option(
             "policy",
             "Token policy (JSON) for a new index: mutes, caps, renames and merges words. See `stair-es policy`.",
             _DOCUMENTS,
@@ -177,14 +184,14 @@ class DocumentArguments:
     ] = None
     impact_field: Annotated[
         bool,
-        _define_option(
+        define_option(
             "impact-field", "Add a field that unmodified BM25 clients can search with `match` (OpenSearch).", _DOCUMENTS
         ),
     ] = False
     vector: shared.VectorOption = "rank_features"
     document_id: Annotated[
         DocumentIdKind,
-        _define_option("document-id", "What the document id is derived from.", _DOCUMENTS),
+        define_option("document-id", "What the document id is derived from.", _DOCUMENTS),
     ] = "uri"
 
     def build_document_settings(self) -> DocumentSettings:
@@ -202,24 +209,31 @@ class BuildArguments:
 
     token_index: Annotated[
         bool | None,
-        _define_option(
+        define_option(
             "token-index/--no-token-index",
             "Maintain, or delete, a token index with the heaviest words of each document, for charts. [default: no change]",
             _INDEX,
         ),
     ] = None
-    no_swap: Annotated[bool, _define_option("no-swap", "Don't point the alias to a newly built index.", _INDEX)] = False
+    no_swap: Annotated[bool, define_option("no-swap", "Don't point the alias to a newly built index.", _INDEX), FirstRunOnly] = (
+        False
+    )
     force_swap: Annotated[
-        bool, _define_option("force-swap", "Point the alias to a newly built index even if it is incomplete.", _INDEX)
+        bool,
+        define_option("force-swap", "Point the alias to a newly built index even if it is incomplete.", _INDEX),
+        FirstRunOnly,
     ] = False
     retain_indices: Annotated[
-        int, _define_option("retain-indices", "Number of retired indices to keep after a swap.", _INDEX, metavar="N", min=0)
+        int,
+        define_option("retain-indices", "Number of retired indices to keep after a swap.", _INDEX, metavar="N", min=0),
+        FirstRunOnly,
     ] = DEFAULT_RETAINED_INDICES
     dead_letters: Annotated[
         Path | None,
-        _define_option(
+        define_option(
             "dead-letters", "JSONL file for failed items. [default: in STAIR_ES_HOME/dead-letters]", _INDEX, metavar="FILE"
         ),
+        FirstRunOnly,
     ] = None
 
     def build_sink_options(self) -> ClusterSinkOptions:
@@ -243,13 +257,17 @@ class BuildArguments:
 class IndexArguments(BuildArguments):
     """Options for the index, and for where else documents go."""
 
-    resync: Annotated[bool, _define_option("resync", "Delete documents whose image no longer exists in SOURCE.", _INDEX)] = False
+    resync: Annotated[
+        bool, define_option("resync", "Delete documents whose image no longer exists in SOURCE.", _INDEX), FirstRunOnly
+    ] = False
     dry_run: Annotated[
-        bool, _define_option("dry-run", "Print what the run would do, without reading images or writing anything.", _INDEX)
+        bool,
+        define_option("dry-run", "Print what the run would do, without reading images or writing anything.", _INDEX),
+        FirstRunOnly,
     ] = False
     no_replicas_while_building: Annotated[
         bool,
-        _define_option(
+        define_option(
             "no-replicas-while-building",
             "Build a new index without replicas. Faster, but losing a node loses the build.",
             _INDEX,
@@ -257,7 +275,7 @@ class IndexArguments(BuildArguments):
     ] = False
     mapping: Annotated[
         Path | None,
-        _define_option(
+        define_option(
             "mapping",
             "JSON file with the body of a new index, instead of the built-in one.",
             _INDEX,
@@ -268,7 +286,7 @@ class IndexArguments(BuildArguments):
     ] = None
     sink: Annotated[
         str,
-        _define_option("sink", "Sink to write the documents to; see `stair-es plugins`.", _INDEX, metavar="NAME[:KEY=VALUE,...]"),
+        define_option("sink", "Sink to write the documents to; see `stair-es plugins`.", _INDEX, metavar="NAME[:KEY=VALUE,...]"),
     ] = DEFAULT_SINK
 
     def parse_sink(self) -> tuple[str, ClusterSinkOptions | dict[str, str]]:
@@ -298,12 +316,12 @@ class ExecutionArguments:
 
     runner: Annotated[
         Runner,
-        _define_option("runner", "Where to run: in this process (`local`) or on Ray.", shared.EXECUTION_PANEL),
+        define_option("runner", "Where to run: in this process (`local`) or on Ray.", shared.EXECUTION_PANEL),
     ] = "auto"
     ray_address: shared.RayAddressOption = None
     gpus_per_encoder: Annotated[
         float,
-        _define_option(
+        define_option(
             "gpus-per-encoder",
             "GPUs per Ray encoder actor; may be fractional, 0 for CPU only.",
             shared.EXECUTION_PANEL,
@@ -313,24 +331,24 @@ class ExecutionArguments:
     ] = 1.0
     encoders: Annotated[
         int,
-        _define_option(
+        define_option(
             "encoders", "Number of Ray encoder actors; 0 starts as many as fit.", shared.EXECUTION_PANEL, metavar="N", min=0
         ),
     ] = 0
     batch_images: Annotated[
         int,
-        _define_option(
+        define_option(
             "batch-size", "Images per encoder batch; 0 chooses it by device.", shared.EXECUTION_PANEL, metavar="N", min=0
         ),
     ] = 0
     backend: shared.BackendOption = "auto"
     precision: Annotated[
         Precision,
-        _define_option("precision", "Precision of the torch backend; `bf16` and `fp16` require a GPU.", shared.EXECUTION_PANEL),
+        define_option("precision", "Precision of the torch backend; `bf16` and `fp16` require a GPU.", shared.EXECUTION_PANEL),
     ] = "fp32"
     allow_failed: Annotated[
         bool,
-        _define_option(
+        define_option(
             "allow-failed",
             "Exit with 0 instead of 3 if some images failed, for containers and scheduled jobs.",
             shared.EXECUTION_PANEL,
@@ -344,10 +362,3 @@ class ExecutionArguments:
         from stair_es.ingest.executors.ray import RayOptions
 
         return RayOptions(address=self.ray_address, gpus_per_encoder=self.gpus_per_encoder, encoders=self.encoders)
-
-
-SOURCE_OPTIONS = ArgumentGroup(SourceArguments)
-DOCUMENT_OPTIONS = ArgumentGroup(DocumentArguments)
-BUILD_OPTIONS = ArgumentGroup(BuildArguments)
-INDEX_OPTIONS = ArgumentGroup(IndexArguments)
-EXECUTION_OPTIONS = ArgumentGroup(ExecutionArguments)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL, DEFAULT_SINK
+from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL, DEFAULT_SINK, ENV_INDEX
 from stair_es.errors import EXIT_PARTIAL_FAILURE, UsageError
 
-from ...options import config_file, connections, metrics, shared
+from ...options import config_file, shared
+from ...options.connections import ConnectionArguments, resolve_connection
 from ...options.decorator import add_failure_facts
+from ...options.shared import define_option
 from ...output.console import emit_json, print_notice
 from ...output.ingest import note_default_model, print_dry_run, print_ingest_report
 from .arguments import (
-    DOCUMENT_OPTIONS,
-    EXECUTION_OPTIONS,
-    INDEX_OPTIONS,
-    SOURCE_OPTIONS,
     DocumentArguments,
     ExecutionArguments,
+    FirstRunOnly,
     IndexArguments,
     JsonReportOption,
     SourceArguments,
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from stair_es.ingest.accounting.report import IngestReport
     from stair_es.ingest.options import IngestOptions
     from stair_es.sources.base import Source, SourceOptions
-    from stair_es.telemetry.ingest import IngestTelemetry
-    from stair_es.types import ResizeMode
+    from stair_es.telemetry.ingest import IngestTelemetry, MetricsTargets
 
-INGEST_OPTIONS = (SOURCE_OPTIONS, DOCUMENT_OPTIONS, INDEX_OPTIONS, EXECUTION_OPTIONS)
-
+_METRICS = "Metrics"
+_LOOPBACK = "127.0.0.1"
 _Sources = Annotated[
     list[str] | None,
     typer.Argument(
@@ -48,19 +47,72 @@ _Sources = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricsArguments:
+    """Options for metrics of the run."""
+
+    metrics_file: Annotated[
+        Path | None,
+        define_option(
+            "metrics-file",
+            "Write metrics to this file during the run, for the textfile collector of node_exporter.",
+            _METRICS,
+            metavar="FILE.prom",
+            dir_okay=False,
+        ),
+        FirstRunOnly,
+    ] = None
+    metrics_port: Annotated[
+        int | None,
+        define_option(
+            "metrics-port",
+            "Port to serve Prometheus metrics on during the run; 0 picks a free port.",
+            _METRICS,
+            metavar="PORT",
+            min=0,
+            max=65535,
+        ),
+        FirstRunOnly,
+    ] = None
+    metrics_host: Annotated[
+        str,
+        define_option("metrics-host", "Address to serve metrics on; 0.0.0.0 for all interfaces.", _METRICS, metavar="ADDRESS"),
+        FirstRunOnly,
+    ] = _LOOPBACK
+
+    def build_targets(self) -> MetricsTargets:
+        """Return the metrics targets.
+
+        Raises:
+            UsageError: If a host is given without a port.
+        """
+        from stair_es.telemetry.ingest import MetricsTargets
+
+        if self.metrics_host != _LOOPBACK and self.metrics_port is None:
+            raise UsageError("--metrics-host without --metrics-port", "Add the port: --metrics-port 9464.")
+        return MetricsTargets(file=self.metrics_file, port=self.metrics_port, host=self.metrics_host)
+
+
+@dataclass(frozen=True, kw_only=True)
 class IngestArguments:
     """All arguments of a run of `ingest`."""
 
-    sources: list[str]
-    index: str
-    url: str | None
-    model: str | None
-    fit: ResizeMode | None
-    as_json: bool
+    sources: _Sources = None
+    index: Annotated[
+        str,
+        typer.Option(
+            "--index", "-i", envvar=ENV_INDEX, show_envvar=True, metavar="ALIAS", help="Alias of the index to write to."
+        ),
+        FirstRunOnly,
+    ] = DEFAULT_INDEX
+    connection: ConnectionArguments
+    model: shared.OptionalModelOption = None
+    fit: shared.FitOption = None
+    as_json: JsonReportOption = False
     source: SourceArguments
     document: DocumentArguments
     target: IndexArguments
     execution: ExecutionArguments
+    metrics: MetricsArguments
 
     def build_options(self) -> IngestOptions:
         """Build the options of the run.
@@ -101,14 +153,7 @@ class IngestArguments:
         )
 
 
-def ingest_command(
-    sources: _Sources = None,
-    index: shared.TargetIndexOption = DEFAULT_INDEX,
-    url: shared.UrlOption = None,
-    model: shared.OptionalModelOption = None,
-    fit: shared.FitOption = None,
-    as_json: JsonReportOption = False,
-) -> None:
+def ingest_command(arguments: IngestArguments) -> None:
     """Encode images and write them to an index of the search cluster.
 
     **Examples**
@@ -127,18 +172,6 @@ def ingest_command(
     **Exit codes**: 0 if no image failed; 3 if some images failed (they are in the dead-letter file; `--allow-failed` makes it 0)
     or some documents of the token index could not be written; 1 if the run failed; 2 for a usage error.
     """
-    arguments = IngestArguments(
-        sources=sources or [],
-        index=index,
-        url=url,
-        model=model,
-        fit=fit,
-        as_json=as_json,
-        source=SOURCE_OPTIONS.read(),
-        document=DOCUMENT_OPTIONS.read(),
-        target=INDEX_OPTIONS.read(),
-        execution=EXECUTION_OPTIONS.read(),
-    )
     if not _run(arguments):
         raise typer.Exit(EXIT_PARTIAL_FAILURE)
 
@@ -153,7 +186,7 @@ def _run(arguments: IngestArguments) -> bool:
         _run_dry(arguments, options)
         return True
     allow_failed = arguments.execution.allow_failed
-    targets = metrics.get_metrics_targets()
+    targets = arguments.metrics.build_targets()
     with open_ingest_telemetry(arguments.index, targets, allow_failed=allow_failed) as telemetry:
         report = _run_ingest(arguments, options, telemetry)
     if arguments.model is None and report.written and not arguments.as_json:
@@ -168,7 +201,7 @@ def _check_arguments(arguments: IngestArguments) -> None:
 
     check_alias_name(arguments.index)
     if arguments.source.retry_failed is not None:
-        check_retry_index(arguments.source.retry_failed, arguments.index, connections.get_command_context())
+        check_retry_index(arguments.source.retry_failed, arguments.index, arguments.connection.context)
     if arguments.execution.runner != "ray" and arguments.execution.ray_address is None:
         # On Ray the workers load it, and may have other libraries.
         locate_model(arguments.model or DEFAULT_MODEL).check_hub_libraries()
@@ -202,7 +235,7 @@ def _run_ingest(arguments: IngestArguments, options: IngestOptions, telemetry: I
     if arguments.as_json:
         emit_json(report.to_dict())
     else:
-        retry = build_retry_command(report.dead_letters or "", report.alias, connections.get_command_context())
+        retry = build_retry_command(report.dead_letters or "", report.alias, arguments.connection.context)
         print_ingest_report(report, retry)
     return report
 
@@ -234,7 +267,7 @@ def _open_sources(arguments: IngestArguments, options: SourceOptions) -> list[So
         )
     if retry_failed is not None and dead_letters is not None and retry_failed.resolve() == dead_letters.resolve():
         raise UsageError("--retry-failed and --dead-letters name the same file", "Use another file for --dead-letters.")
-    sources = [open_source(argument, options) for argument in arguments.sources]
+    sources = [open_source(argument, options) for argument in arguments.sources or ()]
     if retry_failed is None:
         return sources
     return [*sources, open_source(str(retry_failed), replace(options, format="dead-letters"))]
@@ -242,4 +275,5 @@ def _open_sources(arguments: IngestArguments, options: SourceOptions) -> list[So
 
 def _resolve_connection(arguments: IngestArguments, options: IngestOptions) -> Connection | None:
     """Return the connection to the cluster; None if the sink needs none."""
-    return connections.resolve_connection(arguments.url) if options.sink == DEFAULT_SINK or arguments.url else None
+    connection = arguments.connection
+    return resolve_connection(connection) if options.sink == DEFAULT_SINK or connection.url else None

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from stair_es.errors import UsageError
 
+from .arguments import FirstRunOnly
+
 Context: TypeAlias = Any
 """Typer context of a command, or click context of its group; None outside of a command."""
-
-_FIRST_RUN_OPTIONS = frozenset(
-    {
-        *("source_format", "columns", "image_column", "hidden", "follow_links", "retry_failed", "index"),
-        *(
-            "resync",
-            "dry_run",
-            "no_swap",
-            "force_swap",
-            "retain_indices",
-            "dead_letters",
-            "as_json",
-            "metrics_file",
-            "metrics_port",
-            "metrics_host",
-        ),
-    }
-)
-"""Options that a retry doesn't need: the dead letters hold their effect, or they apply to whole sources."""
 
 _LOGIN, _VALUE = re.compile(r"//[^/@]*@"), re.compile(r"=[^,]*")
 
@@ -64,7 +48,7 @@ def _list_typed(context: Context) -> Iterator[str]:
     """Yield the options of the command line that a retry needs, quoted as typed."""
     for parameter in context.command.params if context is not None else ():
         name = parameter.name or ""
-        if parameter.param_type_name != "option" or name in _FIRST_RUN_OPTIONS or not _is_typed(context, name):
+        if parameter.param_type_name != "option" or not _is_typed(context, name) or _is_first_run_only(context, name):
             continue
         value = context.params.get(name)
         if isinstance(value, bool):
@@ -81,6 +65,11 @@ def _mask_secrets(name: str, value: str) -> str:
 
         return mask_ray_address(value)
     return _VALUE.sub("=...", value) if name in ("sink", "enrich") else _LOGIN.sub("//...@", value)
+
+
+def _is_first_run_only(context: Context, name: str) -> bool:
+    declared = inspect.signature(context.command.callback).parameters.get(name)
+    return declared is not None and FirstRunOnly in get_args(declared.annotation)
 
 
 def _is_typed(context: Context, name: str) -> bool:

@@ -10,11 +10,12 @@ from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import EXIT_PARTIAL_FAILURE
 from stair_es.types import TextFormat
 
-from ...options import config_file, connections, shared
+from ...options import config_file, shared
+from ...options.connections import ConnectionArguments, resolve_connection
 from ...options.decorator import add_failure_facts
 from ...output.console import emit_json, stdout
 from ...output.ingest import print_outcome
-from .arguments import BUILD_OPTIONS, JsonReportOption
+from .arguments import BuildArguments, JsonReportOption
 
 if TYPE_CHECKING:
     from stair_es.ingest.accounting.report import IngestReport
@@ -45,13 +46,11 @@ _TextColumn = Annotated[
 ]
 
 
-INGEST_TEXTS_OPTIONS = (BUILD_OPTIONS,)
-
-
 def ingest_texts_command(
     files: _Files,
+    *,
     index: _CaptionIndex = "captions",
-    url: shared.UrlOption = None,
+    connection: ConnectionArguments,
     text_format: _TextFormat = None,
     text_column: _TextColumn = None,
     model: shared.ModelOption = DEFAULT_MODEL,
@@ -59,6 +58,7 @@ def ingest_texts_command(
     text_tower: shared.TextTowerOption = "full",
     vector: shared.VectorOption = "rank_features",
     as_json: JsonReportOption = False,
+    target: BuildArguments,
 ) -> None:
     """Encode texts and write them to a separate index, to find captions by image.
 
@@ -85,7 +85,6 @@ def ingest_texts_command(
     check_alias_name(index)
     locate_model(model).check_hub_libraries()
     sources = [open_text_source(file, text_format, text_column) for file in files]
-    target = BUILD_OPTIONS.read()
     options = TextIngestOptions(
         alias=index,
         model=ModelSpec(name=model, fit=fit, text_tower=text_tower, settings=config_file.get_config().settings),
@@ -93,7 +92,7 @@ def ingest_texts_command(
         sink_options=target.build_sink_options(),
         dead_letters=target.dead_letters,
     )
-    report = _run_ingest(sources, url, options)
+    report = _run_ingest(sources, connection, options)
     if as_json:
         emit_json(to_json(report))
     else:
@@ -115,13 +114,13 @@ def _count_duplicates(report: IngestReport) -> int:
     return report.seen - report.failed - report.documents
 
 
-def _run_ingest(sources: list[Source], url: str | None, options: TextIngestOptions) -> IngestReport:
+def _run_ingest(sources: list[Source], arguments: ConnectionArguments, options: TextIngestOptions) -> IngestReport:
     from stair_es.ingest.pipeline import run_ingest
     from stair_es.ingest.run import open_run_accounting
 
     from ...output.progress import show_ingest_progress
 
-    connection = connections.resolve_connection(url)
+    connection = resolve_connection(arguments)
     with open_run_accounting(options) as accounting:
         add_failure_facts(accounting.get_counts)
         with show_ingest_progress("texts") as progress:

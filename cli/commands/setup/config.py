@@ -41,7 +41,7 @@ def _describe_group() -> None:
 
 
 @app.command(name="show")
-@prepare_command()
+@prepare_command
 def show_config_command(context: typer.Context, as_json: JsonOption = False) -> None:
     """Print the configured values and where each comes from.
 

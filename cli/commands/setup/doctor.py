@@ -12,7 +12,8 @@ from rich.text import Text
 
 from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL
 
-from ...options import config_file, connections, shared
+from ...options import config_file, shared
+from ...options.connections import ConnectionArguments, resolve_named_connection
 from ...output.bars import escape_control
 from ...output.console import emit_json, stdout
 
@@ -25,12 +26,12 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def doctor_command(
-    context: typer.Context,
+    *,
     index: shared.IndexOption = DEFAULT_INDEX,
     model: shared.OptionalModelOption = None,
     fit: shared.FitOption = None,
     as_json: shared.JsonOption = False,
-    url: shared.UrlOption = None,
+    connection: ConnectionArguments,
 ) -> None:
     """Check Python, the machine, the model, the cluster and the index, and print how to fix problems.
 
@@ -51,11 +52,9 @@ def doctor_command(
     def run_all_checks() -> Iterator[CheckResult]:
         config = config_file.get_config()
         yield _report_configuration(config)
-        ingest_defaults = (context.find_root().default_map or {}).get("ingest", {})
-        ray_address = config.environ.get("RAY_ADDRESS") or ingest_defaults.get("ray_address")
-        connect = partial(connections.resolve_named_connection, url)
+        ray_address = config.environ.get("RAY_ADDRESS") or config.default_map.get("ingest", {}).get("ray_address")
         check_context = CheckContext(
-            connect=connect,
+            connect=partial(resolve_named_connection, connection),
             index=index,
             model=model or DEFAULT_MODEL,
             is_model_named=model is not None,

@@ -34,7 +34,7 @@ folder `STAIR_ES_HOME` and is kept when the node stops.""",
 
 
 @app.command(name="up")
-@prepare_command()
+@prepare_command
 def start_node_command(
     port: Annotated[
         int | None,
@@ -90,7 +90,7 @@ def start_node_command(
 
 
 @app.command(name="down")
-@prepare_command()
+@prepare_command
 def stop_node_command() -> None:
     """Stop the node, and wait until it has exited.
 
@@ -109,7 +109,7 @@ def stop_node_command() -> None:
 
 
 @app.command(name="status")
-@prepare_command()
+@prepare_command
 def show_node_status_command(as_json: JsonOption = False) -> None:
     """Print whether the node is running, and its URL.
 
@@ -138,7 +138,7 @@ def show_node_status_command(as_json: JsonOption = False) -> None:
 
 
 @app.command(name="logs")
-@prepare_command()
+@prepare_command
 def print_node_logs_command(
     lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=1, help="Number of lines to print.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines until you press Ctrl-C.")] = False,

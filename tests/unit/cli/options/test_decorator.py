@@ -10,7 +10,8 @@ import typer
 from typer.testing import CliRunner
 
 from stair_es.cli.commands.ingest.arguments import BuildArguments, IndexArguments
-from stair_es.cli.options.decorator import ArgumentGroup, prepare_command
+from stair_es.cli.options.decorator import prepare_command
+from stair_es.cli.options.shared import LAST_PANEL
 from stair_es.errors import UsageError
 from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
 
@@ -26,26 +27,38 @@ class FinishOptions(PaintOptions):
     gloss: Annotated[bool, typer.Option("--gloss", help="Whether it shines.")] = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkOptions:
+    tool: Annotated[str, typer.Option("--tool", rich_help_panel=LAST_PANEL)] = "brush"
+    finish: FinishOptions
+    context: typer.Context | None = None
+
+
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("arguments", "tool", "finish"),
     [
-        ((), FinishOptions()),
-        (("--paint", "blue", "--gloss"), FinishOptions(paint="blue", gloss=True)),
-        (("--coats", "3"), FinishOptions(coats=3)),
+        ((), "brush", FinishOptions()),
+        (("--paint", "blue", "--gloss"), "brush", FinishOptions(paint="blue", gloss=True)),
+        (("--coats", "3", "--tool", "roller"), "roller", FinishOptions(coats=3)),
     ],
 )
-def test_a_command_reads_its_options_as_a_dataclass(arguments: tuple[str, ...], expected: FinishOptions) -> None:
-    group, read = ArgumentGroup(FinishOptions), list[FinishOptions]()
-    app = typer.Typer()
+def test_a_command_takes_its_options_as_dataclasses(arguments: tuple[str, ...], tool: str, finish: FinishOptions) -> None:
+    given = list[tuple[str, WorkOptions, bool]]()
+    app = typer.Typer(add_completion=False)
 
-    def paint(wall: str) -> None:
-        read.append(group.read())
+    @app.command()
+    @prepare_command
+    def paint(wall: str, *, work: WorkOptions, quick: bool = False) -> None:
+        given.append((wall, work, quick))
 
-    app.command()(prepare_command(group)(paint))
     assert CliRunner().invoke(app, ["north", *arguments]).exit_code == 0
-    assert read == [expected]
+    [(wall, work, quick)] = given
+    assert (wall, work.tool, work.finish, quick) == ("north", tool, finish, False)
+    assert work.context is not None
+    assert work.context.params["coats"] == finish.coats
     assert CliRunner().invoke(app, ["north", "--coats", "0"]).exit_code == 2
-    assert group.read() == FinishOptions()  # outside of a command
+    names = [parameter.name for parameter in typer.main.get_command(app).params]
+    assert names == ["wall", "paint", "coats", "gloss", "quick", "tool"], "the options of the last panel come last"
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_the_error_is_the_last_line_of_stdout(command: str, tmp_path: Path, monk
 
 @pytest.mark.parametrize("end", [typer.Exit(3), typer.Abort(), KeyboardInterrupt()], ids=repr)
 def test_an_exit_is_not_reported_as_an_error(end: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
-    @prepare_command()
+    @prepare_command
     def stop(*, as_json: bool) -> None:
         raise end
 

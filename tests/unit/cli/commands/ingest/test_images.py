@@ -6,16 +6,18 @@ import json
 import shlex
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+import typer
 from support.deploy_files import check_arguments
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from stair_es.cli.commands.ingest import retry
+from stair_es.cli.commands.ingest.arguments import FirstRunOnly
 from stair_es.cli.main import app
-from stair_es.cli.options.decorator import add_failure_facts, with_json_errors
+from stair_es.cli.options.decorator import add_failure_facts, prepare_command
 from stair_es.errors import StairError, UsageError
 
 RUNNER = CliRunner()
@@ -109,7 +111,7 @@ def test_a_full_temporary_folder_and_a_broken_plugin_are_json_too(
 
 
 def _fail_after_three(failure: Exception) -> None:
-    @with_json_errors
+    @prepare_command
     def fail(*, as_json: bool) -> None:
         add_failure_facts(lambda: {"seen": 3})
         raise failure
@@ -159,3 +161,19 @@ def test_the_retry_command_has_the_options_of_the_run(tmp_path: Path) -> None:
     )
     check_arguments(words[3:])
     assert retry.build_retry_command("f", "i", None) == "stair-es ingest --retry-failed f --index i"
+
+
+def test_a_retry_repeats_options_unless_they_are_marked() -> None:
+    @prepare_command
+    def ingest(
+        *,
+        size: Annotated[int, typer.Option("--size")] = 1,
+        once: Annotated[bool, typer.Option("--once"), FirstRunOnly] = False,
+    ) -> None:
+        """Do nothing."""
+
+    new_app = typer.Typer()
+    new_app.command()(ingest)
+    command: Any = get_command(new_app)
+    context = command.make_context("ingest", ["--size", "2", "--once"])
+    assert retry.build_retry_command("f", "i", context) == "stair-es ingest --retry-failed f --index i --size 2"
