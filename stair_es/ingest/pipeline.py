@@ -31,7 +31,7 @@ from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.ingest.state import Batch, estimate_listed_bytes
 from stair_es.ingest.texts import EqualTexts
-from stair_es.model.registry import Model, resolve_model
+from stair_es.model.registry import Model, locate_model, resolve_model
 from stair_es.sources.base import ListingFailure, Source, SourceItem
 from stair_es.system.ray_session import mask_ray_address
 
@@ -112,9 +112,20 @@ def load_sink_kind(options: IngestOptions) -> SinkKind:
     return kind
 
 
+def check_ingest_model(options: IngestOptions) -> None:
+    """Raise MissingExtra if the model is on the hub and its libraries aren't installed, before anything is started."""
+    if _loads_model_here(options):
+        locate_model(options.model.name).check_hub_libraries()
+
+
 def resolve_ingest_model(options: IngestOptions) -> Model:
-    """Resolve the model of an ingest. On Ray the workers load it, and they may have other libraries."""
-    return resolve_model(options.model, runs_here=options.runner != "ray" and options.ray.address is None)
+    """Resolve the model of an ingest."""
+    return resolve_model(options.model, runs_here=_loads_model_here(options))
+
+
+def _loads_model_here(options: IngestOptions) -> bool:
+    """Return whether this process loads the model. On Ray the workers do, and they may have other libraries."""
+    return options.runner != "ray" and options.ray.address is None
 
 
 def build_sink_plan(options: IngestOptions, model: Model, connection: Connection | None) -> SinkPlan:

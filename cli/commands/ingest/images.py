@@ -178,10 +178,12 @@ def ingest_command(arguments: IngestArguments) -> None:
 
 def _run(arguments: IngestArguments) -> bool:
     """Run the command, and return whether all images are in the index."""
+    from stair_es.ingest.pipeline import check_ingest_model
     from stair_es.telemetry.ingest import open_ingest_telemetry
 
     _check_arguments(arguments)
     options = arguments.build_options()
+    check_ingest_model(options)
     if arguments.target.dry_run:
         _run_dry(arguments, options)
         return True
@@ -195,16 +197,12 @@ def _run(arguments: IngestArguments) -> bool:
 
 
 def _check_arguments(arguments: IngestArguments) -> None:
-    """Check the alias, the dead letters to retry, and that the model can be loaded."""
+    """Check the alias and the dead letters to retry."""
     from stair_es.cluster.metadata.names import check_alias_name
-    from stair_es.model.registry import locate_model
 
     check_alias_name(arguments.index)
     if arguments.source.retry_failed is not None:
         check_retry_index(arguments.source.retry_failed, arguments.index, arguments.connection.context)
-    if arguments.execution.runner != "ray" and arguments.execution.ray_address is None:
-        # On Ray the workers load it, and may have other libraries.
-        locate_model(arguments.model or DEFAULT_MODEL).check_hub_libraries()
 
 
 def _run_ingest(arguments: IngestArguments, options: IngestOptions, telemetry: IngestTelemetry) -> IngestReport:

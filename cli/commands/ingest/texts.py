@@ -78,12 +78,11 @@ def ingest_texts_command(
     """
     from stair_es.cluster.documents.document import DocumentSettings
     from stair_es.cluster.metadata.names import check_alias_name
+    from stair_es.ingest.pipeline import check_ingest_model
     from stair_es.ingest.texts import TextIngestOptions, open_text_source
     from stair_es.model.base import ModelSpec
-    from stair_es.model.registry import locate_model
 
     check_alias_name(index)
-    locate_model(model).check_hub_libraries()
     sources = [open_text_source(file, text_format, text_column) for file in files]
     options = TextIngestOptions(
         alias=index,
@@ -92,6 +91,7 @@ def ingest_texts_command(
         sink_options=target.build_sink_options(),
         dead_letters=target.dead_letters,
     )
+    check_ingest_model(options)
     report = _run_ingest(sources, connection, options)
     if as_json:
         emit_json(to_json(report))
