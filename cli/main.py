@@ -26,12 +26,9 @@ from .commands import (
     dashboards,
     distill,
     encode,
-    encoder,
-    explain,
     export,
     inspect,
     policy,
-    query,
     search,
     serve,
     template,
@@ -182,15 +179,15 @@ def _register(name: str, command: Callable[..., None], kind: type[TyperCommand] 
 _register("ingest", images.ingest_command)
 _register("ingest-texts", texts.ingest_texts_command)
 _register("search", search.search_command, WordsCommand)
-_register("explain", explain.explain_command, WordsCommand)
+_register("explain", search.explain_command, WordsCommand)
 _register("inspect", inspect.inspect_command)
 _register("words", words.show_words_command)
 _register("serve", serve.serve_command)
 app.add_typer(dashboards.app, name="dashboards")
 _register("encode", encode.encode_command)
-_register("encoder", encoder.serve_encoder_command)
+_register("encoder", serve.serve_encoder_command)
 app.add_typer(evaluate.app, name="evaluate")
-_register("query", query.query_command, WordsCommand)
+_register("query", search.query_command, WordsCommand)
 app.add_typer(config.app, name="config")
 _register("doctor", doctor.doctor_command)
 _register("models", models.list_models_command)

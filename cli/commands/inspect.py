@@ -17,7 +17,7 @@ from ..options import config_file, shared
 from ..options.connections import ConnectionArguments, open_cluster
 from ..output.console import print_error, print_notice
 from ..output.csv import CsvOption, select_output_format
-from .explain import parse_document_reference
+from .search import parse_document_reference
 
 if TYPE_CHECKING:
     from stair_es.inspection.inspector import InspectionResult, Inspector

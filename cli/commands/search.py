@@ -1,28 +1,37 @@
-"""`stair-es search`."""
+"""`stair-es search`, `query` and `explain`."""
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote, urlsplit
 
 import typer
 
+from stair_es.config.defaults import MAX_CLAUSES, MAX_HITS
 from stair_es.errors import UsageError
 
-from ..options import shared
+from ..options import config_file, shared
+from ..options.encoder import resolve_encoder_offline
 from ..options.search import SearchArguments, TargetArguments, parse_cursor
-from ..output.bars import TerminalInfo, format_hit, format_weak_heading
-from ..output.console import emit_json, print_notice, stdout
+from ..output.bars import TerminalInfo, format_hit, format_rank_explanation, format_weak_heading
+from ..output.console import emit_json, print_notice, print_plain, stdout
 from ..output.notices import print_query_notices, print_removed_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from stair_es.search.diagnose import RankExplanation
     from stair_es.search.options import SearchOptions
     from stair_es.search.results import Hit, SearchResult
 
-SEARCH_EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
+_SEARCH_EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
+_QUERY_EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
+_EXPLAIN_EXAMPLE = 'stair-es explain URI "red car", or stair-es explain URI --image FILE'
+_DEFAULT_PORT = 9200
 
 _Explain = Annotated[bool, typer.Option("--explain", help="Show how much each matching word adds to the score.")]
 _ExplainEngine = Annotated[
@@ -32,6 +41,12 @@ _Duplicates = Annotated[
     bool, typer.Option("--duplicates", help="List every copy of an image as a separate hit, instead of one hit with a count.")
 ]
 _Fields = Annotated[str, typer.Option("--fields", help="Document fields to include in the output of --json.", metavar="NAME,...")]
+_MaxClauses = Annotated[
+    int,
+    typer.Option(
+        "--max-clauses", metavar="N", min=1, help="Maximum number of query clauses. The default limit of a cluster is 1024."
+    ),
+]
 
 
 def search_command(
@@ -67,7 +82,7 @@ def search_command(
     Operators in WORDS: `+dog` requires a word, `-dog` excludes it, `dog^2` doubles its weight, and `dog^0` removes it from the
     query.
     """
-    inputs = search.parse_inputs(words, SEARCH_EXAMPLE)
+    inputs = search.parse_inputs(words, _SEARCH_EXAMPLE)
     options = search.build_options(explain_engine=explain_engine, fold_duplicates=not duplicates)
     cursor = parse_cursor(after)
     if after:
@@ -131,3 +146,147 @@ def _build_hit(hit: Hit, fields: Sequence[str]) -> dict[str, object]:
         "duplicates": duplicates,
         "contributions": contributions,
     }
+
+
+def query_command(
+    words: shared.QueryWordsArgument = None,
+    k: shared.HitsOption = 10,
+    after: shared.CursorOption = "",
+    max_clauses: _MaxClauses = MAX_CLAUSES,
+    as_json: shared.JsonOption = False,
+    *,
+    target: TargetArguments,
+    search: SearchArguments,
+) -> None:
+    """Print the search request for a query as a curl command, or with `--json` its body alone.
+
+    **Examples**
+
+    ```text
+    stair-es query "red car"
+    stair-es query "red car" | sh
+    stair-es query "red car" --query-type sparse_vector --json > body.json
+    ```
+
+    The model is the one of the index, or the default model if no cluster answers. The query uses `rank_feature` clauses, unless
+    `--query-type` names another query type.
+    """
+    inputs = search.parse_inputs(words, _QUERY_EXAMPLE)
+    options, cursor = search.build_options(), parse_cursor(after)
+    if options.fusion == "rrf":
+        raise UsageError("--hybrid rrf needs two requests, so there is no single body", "Use --hybrid sum, or `search`.")
+    url, index = target.connection.url, target.index
+    encoder = resolve_encoder_offline(target.model, target.fit, target.connection, index, target.backend, target.text_tower)
+    from stair_es.search.options import prune_vector
+    from stair_es.search.query_encoder import build_search_query
+    from stair_es.search.request import build_search_request
+
+    search_query = build_search_query(encoder, inputs, search.build_limits())
+    print_query_notices(search_query.unknown_words, search_query.remarks)
+    query_type, pruned_vector = options.query_type or "rank_features", prune_vector(search_query.vector, options.weight_mass)
+    request = build_search_request(
+        replace(search_query, vector=pruned_vector.kept),
+        query_type,
+        max_clauses=max_clauses,
+        k=k,
+        after=cursor,
+        ordered=not options.search_pipeline,
+    )
+    print_removed_tokens(request.truncated, pruned_vector.pruned, query_type, "--max-clauses")
+    if as_json:
+        emit_json(request.body)
+        return
+    print_plain(format_curl_command(request.body, _get_display_url(url), index, options.search_pipeline))
+    if url and any(urlsplit(part).username is not None for part in url.split(",")):
+        print_notice("the credentials of the URL are omitted: add `-u USER:PASSWORD` to the command")
+
+
+def format_curl_command(body: Mapping[str, Any], url: str, index: str, pipeline: str | None = None) -> str:
+    """Format the request as a shell command, one `rank_feature` clause per line."""
+    address = f"{url.rstrip('/')}/{quote(index, safe=',*')}/_search"
+    if pipeline:
+        address += f"?search_pipeline={quote(pipeline, safe='')}"
+    text = json.dumps(body, ensure_ascii=False)
+    # Quotes within values are escaped, so this never matches inside a value.
+    data = re.sub(r'(?<=[\[,]) ?(?=\{"rank_feature": )', "\n  ", text)
+    header = shlex.quote("Content-Type: application/json")
+    return f"curl -sS -H {header} {shlex.quote(address)} -d {shlex.quote(data)}"
+
+
+def _get_display_url(url: str | None) -> str:
+    """Return the URL without credentials, or that of the embedded node; before its first start, the default port of servers."""
+    if url:
+        from stair_es.cluster.client.connection import Connection
+
+        return Connection(url=Connection(url=url).nodes[0]).safe_url  # curl sends to one node
+    from stair_es.embedded_node import state
+    from stair_es.embedded_node.ports import read_port
+    from stair_es.embedded_node.spec import NodeSpec
+
+    spec = NodeSpec.from_home(environ=config_file.get_config().environ)
+    node_state = state.read_node_state(spec.state_file)
+    return (node_state and node_state.url) or f"http://127.0.0.1:{spec.port or read_port(spec.port_file) or _DEFAULT_PORT}"
+
+
+def explain_command(
+    document: Annotated[str, typer.Argument(metavar="IMAGE", help="URI, path or id of the image.")],
+    words: shared.QueryWordsArgument = None,
+    k: Annotated[
+        int, typer.Option("-k", metavar="N", min=1, max=MAX_HITS, help="Number of hits that should include the image.")
+    ] = 10,
+    as_json: shared.JsonOption = False,
+    *,
+    target: TargetArguments,
+    search: SearchArguments,
+) -> None:
+    """Explain the rank of an image for a query: which words match, and which would have matched.
+
+    **Examples**
+
+    ```text
+    stair-es explain photos/tabby-cat.jpg "a kitten"
+    stair-es explain file:///photos/tabby-cat.jpg "dog -grass" --json
+    stair-es explain 3cb3f0d1 --image other.jpg
+    ```
+    """
+    inputs, options = search.parse_inputs(words, _EXPLAIN_EXAMPLE), search.build_options()
+    query, searcher = target.open_search(inputs, search.build_limits())
+    print_query_notices(query.unknown_words, query.remarks)
+    from stair_es.search.diagnose import explain_rank
+
+    with searcher:
+        explanation = explain_rank(searcher, query, parse_document_reference(document), k=k, options=options)
+    if as_json:
+        emit_json(_build_explanation_json(explanation))
+        return
+    for line in format_rank_explanation(explanation, k, TerminalInfo.from_console(stdout)):
+        stdout.print(line)
+
+
+def parse_document_reference(document: str) -> str:
+    """Return the URI of a path as `search` prints it, with an optional line number; return URIs and ids unchanged."""
+    from stair_es.sources.io.uris import to_file_uri
+
+    path, separator, line = document, "", ""
+    if not _is_file(document):
+        path, separator, line = document.rpartition("#")
+        if not _is_file(path):
+            # The file may be gone while its document still exists.
+            return to_file_uri(document) if document.startswith("/") else document
+    return to_file_uri(path) + separator + line
+
+
+def _is_file(path: str) -> bool:
+    from pathlib import Path
+
+    try:
+        return Path(path).is_file()
+    except OSError:  # too long for a path: it may be an id
+        return False
+
+
+def _build_explanation_json(explanation: RankExplanation) -> dict[str, object]:
+    from dataclasses import asdict
+
+    vectors = {"missing_tokens": explanation.missing_tokens.to_dict(), "extra_tokens": explanation.extra_tokens.to_dict()}
+    return {**asdict(explanation), "contributions": [asdict(part) for part in explanation.contributions], **vectors}

@@ -1,21 +1,62 @@
-"""`stair-es serve`."""
+"""The commands that serve HTTP: `stair-es serve`, the page, and `stair-es encoder`."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_INDEX
+from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL
+from stair_es.errors import UsageError
 
-from ..options import server, shared
+from ..options import config_file, shared
 from ..options.connections import ConnectionArguments, resolve_connection
-from ..options.encoder import prepare_index_encoder
+from ..options.encoder import load_named_encoder, prepare_index_encoder
 from ..output.console import emit_json, print_notice, stdout
 
-ENV_SERVE_TOKEN = "STAIR_ES_SERVE_TOKEN"
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stair_es.cluster.client.cluster import Cluster
+    from stair_es.model.base import Encoder
+    from stair_es.search.index_info import IndexInfo
+    from stair_es.types import Backend, ResizeMode, TextTower
+    from stair_es.web.auth import AccessPolicy
+    from stair_es.web.encoding.service import EncodingTarget
+
+_ENV_SERVE_TOKEN = "STAIR_ES_SERVE_TOKEN"
+_ENV_ENCODER_TOKEN = "STAIR_ES_ENCODER_TOKEN"
+_ENCODER_PORT = 8078
+_MIN_TOKEN_LENGTH = 16
+
+_Host = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for all interfaces.")]
+_NoToken = Annotated[bool, typer.Option("--no-token", help="Allow other machines to connect without a token.")]
+_AllowHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host", help="Additional host name of the server, for example behind a proxy (repeatable).", metavar="NAME"
+    ),
+]
+
+
+def _define_token_file(variable: str) -> Any:  # noqa: ANN401  an option for Typer
+    """Return the option `--token-file`, given the environment variable for the token."""
+    return typer.Option(
+        "--token-file",
+        metavar="FILE",
+        help=f"File with the access token; or set {variable} to the token, or {variable}_FILE to the file.",
+    )
+
+
+def _define_root_path(variable: str) -> Any:  # noqa: ANN401  an option for Typer
+    """Return the option `--root-path`, given its environment variable."""
+    help_text = "URL path under which a proxy serves this server, such as /images. The proxy may strip it."
+    return typer.Option("--root-path", envvar=variable, show_envvar=True, help=help_text, metavar="PATH")
+
 
 _Port = Annotated[
     int | None,
@@ -33,19 +74,48 @@ _ImageRoots = Annotated[
 ]
 _Metrics = Annotated[bool, typer.Option("--metrics", help="Expose Prometheus metrics at /metrics; they require the token.")]
 _Title = Annotated[str, typer.Option("--title", metavar="TEXT", help="Title of the page. [default: the alias]")]
-_TokenFile = Annotated[Path | None, server.define_token_file_option(ENV_SERVE_TOKEN)]
-_RootPath = Annotated[str, server.define_root_path_option("STAIR_ES_SERVE_ROOT_PATH")]
+_TokenFile = Annotated[Path | None, _define_token_file(_ENV_SERVE_TOKEN)]
+_RootPath = Annotated[str, _define_root_path("STAIR_ES_SERVE_ROOT_PATH")]
 _Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
+_EncoderTokenFile = Annotated[Path | None, _define_token_file(_ENV_ENCODER_TOKEN)]
+_EncoderRootPath = Annotated[str, _define_root_path("STAIR_ES_ENCODER_ROOT_PATH")]
+_EncoderPort = Annotated[
+    int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="Port to listen on; 0 picks a free port.")
+]
+_EncoderIndex = Annotated[
+    str | None,
+    typer.Option(
+        "--index",
+        "-i",
+        metavar="ALIAS",
+        help="Use the model, text tower and token policy of this index, and follow its alias when it moves.",
+    ),
+]
+_MaxBatch = Annotated[
+    int, typer.Option("--max-batch", metavar="N", min=1, max=1024, help="Maximum number of texts to encode in one batch.")
+]
+_MaxWaiting = Annotated[
+    int,
+    typer.Option(
+        "--max-waiting",
+        metavar="N",
+        min=1,
+        help="Maximum number of queued texts, and of queued images. Requests beyond it get HTTP status 429.",
+    ),
+]
+_Timeout = Annotated[
+    float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Time after which a request gets HTTP status 503.")
+]
 
 
 def serve_command(
     index: shared.IndexOption = DEFAULT_INDEX,
-    host: server.HostOption = "127.0.0.1",
+    host: _Host = "127.0.0.1",
     port: _Port = None,
     images: _ImageRoots = None,
     token_file: _TokenFile = None,
-    no_token: server.NoTokenOption = False,
-    allow_host: server.AllowHostsOption = None,
+    no_token: _NoToken = False,
+    allow_host: _AllowHosts = None,
     metrics: _Metrics = False,
     title: _Title = "",
     root_path: _RootPath = "",
@@ -71,9 +141,7 @@ def serve_command(
     Prints the URL of the page and runs until you press Ctrl-C. By default only this machine can connect. The page never writes to
     the cluster, so read permissions are enough.
     """
-    from dataclasses import replace
-
-    server.check_server_packages("serve")
+    _check_packages("serve")
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.telemetry.server import open_server_telemetry
     from stair_es.web.app import create_app, parse_root_path
@@ -81,8 +149,8 @@ def serve_command(
     from stair_es.web.originals import AllowedRoots
     from stair_es.web.server import bind_socket, build_page_url, create_server
 
-    token = server.read_access_token(token_file, ENV_SERVE_TOKEN)
-    policy = server.build_access_policy(host, token, no_token, allow_host, exposed="see all images")
+    token = _read_access_token(token_file, _ENV_SERVE_TOKEN)
+    policy = _build_access_policy(host, token, no_token, allow_host, exposed="see all images")
     roots, root_path = AllowedRoots.from_folders(images or []), parse_root_path(root_path)
     with open_server_telemetry(metrics=metrics) as telemetry, bind_socket(host, port) as (listener, bound_port):
         connected = replace(resolve_connection(connection), timeout_s=10.0, request_hooks=telemetry.request_hooks)
@@ -101,8 +169,85 @@ def serve_command(
             create_server(telemetry.wrap_app(create_app(config, cluster, policy, bound_port)), ready).run(sockets=[listener])
 
 
-def _report_ready(url: str, *, as_json: bool, with_token: bool, open_page: bool) -> None:
-    """Print the URL of the page, and open it if requested."""
+def serve_encoder_command(
+    model: shared.OptionalModelOption = None,
+    index: _EncoderIndex = None,
+    host: _Host = "127.0.0.1",
+    port: _EncoderPort = _ENCODER_PORT,
+    token_file: _EncoderTokenFile = None,
+    no_token: _NoToken = False,
+    allow_host: _AllowHosts = None,
+    root_path: _EncoderRootPath = "",
+    max_batch: _MaxBatch = 32,
+    max_waiting: _MaxWaiting = 256,
+    timeout: _Timeout = 30.0,
+    as_json: shared.JsonOption = False,
+    *,
+    connection: ConnectionArguments,
+    fit: shared.FitOption = None,
+    backend: shared.BackendOption = "auto",
+    text_tower: shared.IndexTextTowerOption = None,
+) -> None:
+    """Serve a model over HTTP, to encode texts and images as token weights.
+
+    **Examples**
+
+    ```text
+    stair-es encoder --model photos
+    stair-es encoder --index photos  # with the model and the token policy of that index
+    ```
+
+    `POST /v1/encode` returns tokens with weights, `POST /v1/query` the body of a search request, and `POST /embed_sparse` what
+    text-embeddings-inference returns. Requires no cluster, unless you give `--index`.
+    """
+    _check_packages("encoder", "prometheus_client")
+    from stair_es.cluster.client.cluster import Cluster
+    from stair_es.telemetry.server import open_server_telemetry
+    from stair_es.web.app import EncoderConfig, create_encoder_app, parse_root_path
+    from stair_es.web.config import BatchLimits
+    from stair_es.web.server import bind_socket, build_page_url, create_server
+
+    token = _read_access_token(token_file, _ENV_ENCODER_TOKEN)
+    policy = _build_access_policy(host, token, no_token, allow_host, exposed="use the encoder", bearer_only=True)
+    with ExitStack() as stack:
+        telemetry = stack.enter_context(open_server_telemetry(metrics=True))
+        listener, bound_port = stack.enter_context(bind_socket(host, port))
+        if index is None:
+            connected, get_target = None, _load_target(model or DEFAULT_MODEL, fit, backend, text_tower or "full")
+        else:
+            connected = replace(resolve_connection(connection), timeout_s=10.0, request_hooks=telemetry.request_hooks)
+            load_encoder = prepare_index_encoder(index, model, fit, backend, text_tower)
+            get_target = _follow_index(stack.enter_context(Cluster(connected)), index, load_encoder)
+        config = EncoderConfig(
+            get_target=get_target,
+            connection=connected,
+            batch_limits=BatchLimits(max_batch=max_batch, max_waiting=max_waiting, timeout_s=timeout),
+            root_path=parse_root_path(root_path),
+            hooks=telemetry.hooks,
+            extra_routes=telemetry.routes,
+        )
+        app = telemetry.wrap_app(create_encoder_app(config, policy, bound_port))
+        base_url = build_page_url(host, bound_port, config.root_path).rstrip("/")
+        create_server(app, partial(_report_ready, base_url, as_json=as_json)).run(sockets=[listener])
+
+
+def _load_target(model: str, fit: ResizeMode | None, backend: Backend, text_tower: TextTower) -> Callable[[], EncodingTarget]:
+    """Return a function that returns the target for a model."""
+    from stair_es.web.encoding.service import EncodingTarget
+
+    return partial(EncodingTarget, encoder=load_named_encoder(model, fit, backend, text_tower))
+
+
+def _follow_index(cluster: Cluster, index: str, load_encoder: Callable[[IndexInfo], Encoder]) -> Callable[[], EncodingTarget]:
+    """Return a function that returns the target for an index as it is now."""
+    from stair_es.search.index_cache import create_state_cache
+    from stair_es.web.encoding.service import follow_index
+
+    return follow_index(create_state_cache(cluster, index, load_encoder))
+
+
+def _report_ready(url: str, *, as_json: bool, with_token: bool = False, open_page: bool = False) -> None:
+    """Print the URL of the server, and open it if requested."""
     if as_json:
         emit_json({"url": url})
     else:
@@ -111,3 +256,100 @@ def _report_ready(url: str, *, as_json: bool, with_token: bool, open_page: bool)
         print_notice(f"visitors need the token once: {url}?token=...")
     if open_page:
         typer.launch(url)
+
+
+def _check_packages(extra: str, *packages: str) -> None:
+    """Check that the packages of an extra for servers are installed.
+
+    Args:
+        extra: The extra.
+        packages: Packages in addition to those of every server.
+
+    Raises:
+        MissingExtra: If one is missing.
+    """
+    from stair_es.optional import import_optional
+
+    for package in ("starlette", "uvicorn", "cachetools", "threadpoolctl", *packages):
+        import_optional(package, extra)
+
+
+def _build_access_policy(
+    host: str, token: str, no_token: bool, allowed_hosts: list[str] | None, *, exposed: str, bearer_only: bool = False
+) -> AccessPolicy:
+    """Build the access policy that the options describe.
+
+    Args:
+        host: Address to listen on.
+        token: The access token, or an empty string.
+        no_token: Whether other machines may have access without a token.
+        allowed_hosts: Additional names of the server.
+        exposed: What others could do without a token, for messages.
+        bearer_only: As in `AccessPolicy`.
+
+    Raises:
+        UsageError: If they contradict each other, or would give access to everybody.
+    """
+    from stair_es.web.auth import AccessPolicy, is_loopback
+
+    if token and no_token:
+        raise UsageError("a token and --no-token are mutually exclusive", "Keep one of the two.")
+    is_local = is_loopback(host)
+    if not is_local and not token and not no_token:
+        raise UsageError(
+            f"{host} is reachable from other machines, which could {exposed}",
+            "Give a token with --token-file, or use --no-token behind a proxy that authenticates users.",
+        )
+    extra_hosts = frozenset(map(_parse_host_name, allowed_hosts or []))
+    return AccessPolicy(
+        hosts=frozenset({"localhost", "127.0.0.1", "::1", host.lower()}) | extra_hosts,
+        origins=extra_hosts,
+        allow_addresses=not is_local,
+        token=token,
+        bearer_only=bearer_only,
+    )
+
+
+def _parse_host_name(text: str) -> str:
+    from stair_es.web.auth import parse_host
+
+    try:
+        name = parse_host(text.encode("idna").decode("ascii"))  # as browsers send it
+    except UnicodeError:
+        name = None
+    if name is None:
+        raise UsageError(f"{text!r} is not a host name", "Write it as in a URL, without http:// and path.")
+    return name
+
+
+def _read_access_token(path: Path | None, variable: str) -> str:
+    """Read the token. Errors show neither the token nor a missing file's name, which may be the token itself.
+
+    Args:
+        path: File with the token; None for the environment variable.
+        variable: Name of the environment variable.
+
+    Raises:
+        UsageError: If the token can't be read, is not UTF-8 or too short.
+    """
+    from stair_es.cluster.client.auth import describe_read_error, read_secret
+    from stair_es.types import is_utf8
+
+    if path is None:
+        token = read_secret(variable, config_file.get_config().environ) or ""
+    else:
+        try:
+            token = path.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            reason = describe_read_error(error)
+            raise UsageError(f"--token-file: can't read the token: {reason}", "Specify a text file with the token.") from None
+        if not token:
+            raise UsageError("--token-file: the file is empty", "Write the token into it.")
+    if not is_utf8(token):
+        raise UsageError("the token isn't UTF-8", "Generate one: openssl rand -hex 24")
+    if token and len(token) < _MIN_TOKEN_LENGTH:
+        raise UsageError(
+            f"the token has {len(token)} characters; at least {_MIN_TOKEN_LENGTH} are required",
+            "Generate one: openssl rand -hex 24",
+        )
+    return token

@@ -15,9 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from stair_es.cli.commands.explain import parse_document_reference
-from stair_es.cli.commands.query import format_curl_command
-from stair_es.cli.commands.search import to_json
+from stair_es.cli.commands.search import format_curl_command, parse_document_reference, to_json
 from stair_es.cli.main import app
 from stair_es.cli.options import encoder
 from stair_es.config.defaults import DEFAULT_MODEL

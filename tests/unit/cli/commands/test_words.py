@@ -9,12 +9,11 @@ import json
 import pytest
 from rich.cells import cell_len
 
-from stair_es.cli.output import words as words_output
+from stair_es.cli.commands.words import VocabularyView, build_vocabulary_rows, build_vocabulary_view, format_vocabulary, to_json
 from stair_es.cli.output.bars import TerminalInfo
 from stair_es.cli.output.console import emit_json
 from stair_es.cli.output.csv import escape_formula
 from stair_es.cli.output.csv import format_csv as csv_lines
-from stair_es.cli.output.words import VocabularyView, build_vocabulary_rows, build_vocabulary_view, to_json
 from stair_es.inspection.model_vocabulary import ModelVocabulary
 from stair_es.inspection.token_stats import StatsAccumulator, StatsOrder
 from stair_es.inspection.vocabulary_stats import DocumentSample, VocabularyStats
@@ -59,9 +58,7 @@ PETS = {
 
 
 def text(found: VocabularyView, k: int = 30, width: int = 120, encoding: str = "utf-8") -> str:
-    return "\n".join(
-        line.plain for line in words_output.format_vocabulary(found, k, "pets", TerminalInfo(width=width, encoding=encoding))
-    )
+    return "\n".join(line.plain for line in format_vocabulary(found, k, "pets", TerminalInfo(width=width, encoding=encoding)))
 
 
 def test_a_table_for_people() -> None:

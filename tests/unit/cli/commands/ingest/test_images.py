@@ -14,8 +14,8 @@ from support.deploy_files import check_arguments
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from stair_es.cli.commands.ingest import retry
 from stair_es.cli.commands.ingest.arguments import FirstRunOnly
+from stair_es.cli.commands.ingest.images import build_retry_command
 from stair_es.cli.main import app
 from stair_es.cli.options.decorator import add_failure_facts, prepare_command
 from stair_es.errors import StairError, UsageError
@@ -152,7 +152,7 @@ def test_the_retry_command_has_the_options_of_the_run(tmp_path: Path) -> None:
     plugins = "--enrich filename --enrich more:a=b --sink mine:key=secret,b=c --ray-address ***"
     arguments = ["pictures", *kept_options.split(), *plugins.split()]
     context = root.commands["ingest"].make_context("ingest", arguments, parent=above)
-    command = retry.build_retry_command(_write_dead_letters(tmp_path), "photos", context)
+    command = build_retry_command(_write_dead_letters(tmp_path), "photos", context)
     dead_letters, words = tmp_path / "dead letters.jsonl", shlex.split(command)
     assert words[:7] == ["stair-es", "--config", "my file.toml", "ingest", "--retry-failed", str(dead_letters), "--index"]
     assert " ".join(words[7:]) == (
@@ -160,7 +160,7 @@ def test_the_retry_command_has_the_options_of_the_run(tmp_path: Path) -> None:
         " --no-token-index --sink mine:key=...,b=... --ray-address ***"
     )
     check_arguments(words[3:])
-    assert retry.build_retry_command("f", "i", None) == "stair-es ingest --retry-failed f --index i"
+    assert build_retry_command("f", "i", None) == "stair-es ingest --retry-failed f --index i"
 
 
 def test_a_retry_repeats_options_unless_they_are_marked() -> None:
@@ -176,4 +176,4 @@ def test_a_retry_repeats_options_unless_they_are_marked() -> None:
     new_app.command()(ingest)
     command: Any = get_command(new_app)
     context = command.make_context("ingest", ["--size", "2", "--once"])
-    assert retry.build_retry_command("f", "i", context) == "stair-es ingest --retry-failed f --index i --size 2"
+    assert build_retry_command("f", "i", context) == "stair-es ingest --retry-failed f --index i --size 2"
