@@ -25,9 +25,12 @@ from stair_es.system.decoder_logs import disable_decoder_logs
 from .commands import (
     dashboards,
     distill,
+    doctor,
     encode,
-    export,
     inspect,
+    models,
+    node,
+    plan,
     policy,
     search,
     serve,
@@ -37,7 +40,6 @@ from .commands import (
 )
 from .commands.evaluate import commands as evaluate
 from .commands.ingest import images, texts
-from .commands.setup import config, doctor, models, node, plan
 from .options import config_file as settings
 from .options.decorator import prepare_command
 from .output.console import print_error, print_notice, set_log_format, translate_os_error
@@ -188,14 +190,14 @@ _register("encode", encode.encode_command)
 _register("encoder", serve.serve_encoder_command)
 app.add_typer(evaluate.app, name="evaluate")
 _register("query", search.query_command, WordsCommand)
-app.add_typer(config.app, name="config")
+app.add_typer(doctor.config_app, name="config")
 _register("doctor", doctor.doctor_command)
 _register("models", models.list_models_command)
 _register("plan", plan.plan_command)
 _register("plugins", models.list_plugins_command)
 _register("train", train.train_command)
 _register("distill", distill.distill_command)
-_register("export", export.export_command)
+_register("export", train.export_command)
 app.add_typer(template.app, name="template")
 app.add_typer(node.app, name="node")
 app.add_typer(policy.app, name="policy")

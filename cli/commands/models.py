@@ -9,9 +9,9 @@ from rich.text import Text
 
 from stair_es.config.defaults import DEFAULT_MODEL
 
-from ...options import shared
-from ...output.bars import escape_control
-from ...output.console import emit_json, stdout
+from ..options import shared
+from ..output.bars import escape_control
+from ..output.console import emit_json, stdout
 
 if TYPE_CHECKING:
     from stair_es.model.registry import ModelEntry

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ...options import config_file
-from ...options.decorator import prepare_command
-from ...options.shared import JsonOption
-from ...output.console import emit_json, print_notice, stdout
+from ..options import config_file
+from ..options.decorator import prepare_command
+from ..options.shared import JsonOption
+from ..output.console import emit_json, print_notice, stdout
 
 EXIT_NOT_RUNNING = 3
 """Exit code of `node status` without a running node, as for init scripts."""
@@ -73,7 +73,7 @@ def start_node_command(
     from stair_es.embedded_node import NodeSpec, get_node_status, start_node
     from stair_es.errors import NodeError
 
-    from ...output.progress import show_download_progress
+    from ..output.progress import show_download_progress
 
     spec = NodeSpec.from_home(port=port, heap=heap, environ=config_file.get_config().environ)
     with show_download_progress() as progress:

@@ -1,1 +1,0 @@
-"""Commands about the installation: configuration, diagnosis, models, node, sizing, plugins."""
