@@ -19,19 +19,21 @@ from ..options.encoder import resolve_encoder_offline
 from ..options.search import SearchArguments, TargetArguments, parse_cursor
 from ..output.bars import TerminalInfo, format_hit, format_rank_explanation, format_weak_heading
 from ..output.console import emit_json, print_notice, print_plain, stdout
-from ..output.notices import print_query_notices, print_removed_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from stair_es.model.vocabularies.unknown_words import UnknownWord
     from stair_es.search.diagnose import RankExplanation
     from stair_es.search.options import SearchOptions
     from stair_es.search.results import Hit, SearchResult
+    from stair_es.types import QueryType, SparseVector
 
 _SEARCH_EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
 _QUERY_EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
 _EXPLAIN_EXAMPLE = 'stair-es explain URI "red car", or stair-es explain URI --image FILE'
 _DEFAULT_PORT = 9200
+_MAX_NAMED_TOKENS = 8
 
 _Explain = Annotated[bool, typer.Option("--explain", help="Show how much each matching word adds to the score.")]
 _ExplainEngine = Annotated[
@@ -90,8 +92,8 @@ def search_command(
     query, searcher = target.open_search(inputs, search.build_limits())
     with searcher:
         result = searcher.search(query, k, after=cursor, options=options)
-    print_removed_tokens(result.truncated, result.pruned, result.query_type, "the cluster's clause limit")
-    print_query_notices(result.unknown_words, result.remarks)
+    _print_removed_tokens(result.truncated, result.pruned, result.query_type, "the cluster's clause limit")
+    _print_query_notices(result.unknown_words, result.remarks)
     if as_json:
         emit_json(to_json(result, [name.strip() for name in fields.split(",") if name.strip()]))
     else:
@@ -182,7 +184,7 @@ def query_command(
     from stair_es.search.request import build_search_request
 
     search_query = build_search_query(encoder, inputs, search.build_limits())
-    print_query_notices(search_query.unknown_words, search_query.remarks)
+    _print_query_notices(search_query.unknown_words, search_query.remarks)
     query_type, pruned_vector = options.query_type or "rank_features", prune_vector(search_query.vector, options.weight_mass)
     request = build_search_request(
         replace(search_query, vector=pruned_vector.kept),
@@ -192,7 +194,7 @@ def query_command(
         after=cursor,
         ordered=not options.search_pipeline,
     )
-    print_removed_tokens(request.truncated, pruned_vector.pruned, query_type, "--max-clauses")
+    _print_removed_tokens(request.truncated, pruned_vector.pruned, query_type, "--max-clauses")
     if as_json:
         emit_json(request.body)
         return
@@ -251,7 +253,7 @@ def explain_command(
     """
     inputs, options = search.parse_inputs(words, _EXPLAIN_EXAMPLE), search.build_options()
     query, searcher = target.open_search(inputs, search.build_limits())
-    print_query_notices(query.unknown_words, query.remarks)
+    _print_query_notices(query.unknown_words, query.remarks)
     from stair_es.search.diagnose import explain_rank
 
     with searcher:
@@ -290,3 +292,31 @@ def _build_explanation_json(explanation: RankExplanation) -> dict[str, object]:
 
     vectors = {"missing_tokens": explanation.missing_tokens.to_dict(), "extra_tokens": explanation.extra_tokens.to_dict()}
     return {**asdict(explanation), "contributions": [asdict(part) for part in explanation.contributions], **vectors}
+
+
+def _print_query_notices(unknown_words: Sequence[UnknownWord], remarks: Sequence[str]) -> None:
+    """Print which words of a query are unknown, and the remarks on it."""
+    for word in unknown_words:
+        print_notice(str(word))
+    for remark in remarks:
+        print_notice(remark)
+
+
+def _print_removed_tokens(truncated: SparseVector, pruned: SparseVector, query_type: QueryType, limit: str) -> None:
+    """Print which tokens were not sent, and why.
+
+    Args:
+        truncated: Tokens that the query type doesn't support, or that exceed the limit.
+        pruned: Tokens removed by pruning.
+        query_type: Query type.
+        limit: Name of the limit.
+    """
+    from stair_es.cluster.documents.document import is_single_term
+
+    unsupported = [token for token in truncated.tokens if query_type == "impacts" and not is_single_term(token)]
+    if unsupported:
+        print_notice(f"`impacts` has no word pieces and symbols; not sent: {', '.join(unsupported[:_MAX_NAMED_TOKENS])}")
+    if len(truncated) > len(unsupported):
+        print_notice(f"{limit} is exceeded: the {len(truncated) - len(unsupported)} lightest words of the query were not sent")
+    if len(pruned):
+        print_notice(f"pruned: {len(pruned)} words of the query were not sent ({', '.join(pruned.tokens[:_MAX_NAMED_TOKENS])})")

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from stair_es.cli.commands.inspect import _list_names
-from stair_es.cli.output.bars import TerminalInfo
-from stair_es.cli.output.inspect import (
+from stair_es.cli.commands.inspect import (
+    _list_names,
     build_inspection_rows,
     can_show_thumbnails,
     format_inspection,
     render_terminal_thumbnail,
     to_json,
 )
+from stair_es.cli.output.bars import TerminalInfo
 from stair_es.inspection.diff import CurrentVector, PolicyEffect, VectorComparison, WeightDifference
 from stair_es.inspection.inspector import EncodedFile, InspectionResult
 from stair_es.inspection.stored_document import StoredImage
