@@ -18,7 +18,6 @@ from typer.core import TyperCommand, TyperGroup
 
 from stair_es._version import __version__
 from stair_es.config.defaults import ENV_CONFIG, ENV_LOG_FORMAT, ENV_PROFILE
-from stair_es.config.file import is_safe_option
 from stair_es.errors import StairError, UsageError
 from stair_es.system.decoder_logs import disable_decoder_logs
 
@@ -100,7 +99,7 @@ def improve_suggestions(error: Any) -> None:  # noqa: ANN401  Typer's class depe
     if type(error).__name__ != "NoSuchOption" or error.ctx is None:
         return
     context, name = error.ctx, error.option_name
-    error.possibilities = [option for option in error.possibilities or () if is_safe_option(option)]
+    error.possibilities = [option for option in error.possibilities or () if settings.is_safe_option(option)]
     options = {option for parameter in context.command.params for option in parameter.opts}
     if name in _HITS_SYNONYMS and _HITS_OPTION in options:
         error.possibilities = [_HITS_OPTION]

@@ -16,6 +16,14 @@ def split_node_urls(urls: str) -> list[str]:
     return re.split(r"\s*,\s*(?=https?://)", urls.strip())
 
 
+def has_password(urls: str) -> bool:
+    """Return whether one of the comma-separated URLs contains a password, which may itself contain commas."""
+    try:
+        return any(urlsplit(part).password for part in split_node_urls(urls))
+    except ValueError:
+        return False  # reported where the URL is parsed
+
+
 def parse_node_url(url: str, what: str, remedy: str) -> SplitResult:
     """Parse `http[s]://[user:password@]host[:port][/prefix]`.
 

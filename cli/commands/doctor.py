@@ -12,7 +12,6 @@ import typer
 from rich.text import Text
 
 from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL
-from stair_es.config.file import SECRET_KEYS, get_default_config_path
 from stair_es.urls import MASK, mask_urls
 
 from ..options import config_file, shared
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from stair_es.doctor.result import CheckResult
 
 _CLIENT_FILES = ("client_cert", "client_key", "dashboards_client_cert", "dashboards_client_key")
-_SECRET_FILES = frozenset({*_CLIENT_FILES, *(f"{name}_file" for name in (*SECRET_KEYS, "token"))})
+_SECRET_FILES = frozenset({*_CLIENT_FILES, *(f"{name}_file" for name in (*config_file.SECRET_KEYS, "token"))})
 """Keys of files with secrets: top-level ones, and `token_file` in the tables of commands."""
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -72,7 +71,7 @@ def show_config_command(context: typer.Context, as_json: shared.JsonOption = Fal
         emit_json({"file": str(config.path) if config.path else None, "profile": config.profile, "values": rows})
         return
     if config.path is None:
-        print_notice(f"no configuration file: {get_default_config_path()} doesn't exist, and no other was named")
+        print_notice(f"no configuration file: {config_file.get_default_config_path()} doesn't exist, and no other was named")
     width = max((len(row["key"]) for row in rows), default=0)
     for row in rows:
         value, origin = escape_control(str(row["value"])), escape_control(row["origin"])
@@ -90,14 +89,14 @@ def _list_values(context: typer.Context, config: config_file.CliConfig) -> list[
         in_environment = os.environ.get(variable) if variable else None
         if in_environment:
             rows.append({"key": key[0], "value": _mask_value(key[0], in_environment), "origin": f"environment {variable}"})
-        elif in_file is not None and (len(key) > 1 or key in config.effective_keys):
+        elif in_file is not None and (len(key) > 1 or key in config.effective):
             rows.append({"key": ".".join(key), "value": _mask_value(key[-1], in_file.value), "origin": in_file.origin})
     return rows
 
 
 def _mask_value(name: str, value: Any) -> Any:  # noqa: ANN401
     """Return the value with secrets masked. A password may also have been entered instead of its file or a URL."""
-    if name in SECRET_KEYS:
+    if name in config_file.SECRET_KEYS:
         return MASK
     if name.endswith("url"):
         return mask_urls(str(value))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stair_es.config.defaults import ENV_URL
-from stair_es.config.file import has_password
 from stair_es.errors import UsageError
+from stair_es.urls import has_password
 
 from ..output.console import print_notice
 from . import config_file
@@ -152,7 +152,8 @@ def resolve_connection_settings(
         url: URL of the cluster, or of the product.
         prefix: Prefix of the option names, if any.
     """
-    from_file = config_file.list_file_parameters(context, options) if context is not None else set[str]()
+    sources = {name: context.get_parameter_source(name) for name in options} if context is not None else {}
+    from_file = {name for name, source in sources.items() if source is not None and source.name == "DEFAULT_MAP"}
     return config_file.get_config().resolve_for_url(url, options, from_file, prefix)
 
 

@@ -1,1 +1,1 @@
-"""Defaults, environment variables and the configuration file."""
+"""Defaults, environment variables and settings of this machine."""

@@ -12,8 +12,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
-from stair_es.config.file import parse_toml
 from stair_es.errors import ModelError, UsageError
+from stair_es.system.user_files import parse_toml_text
 
 _T = TypeVar("_T")
 NOT_IN_FILE = {"in_file": False}
@@ -38,7 +38,10 @@ def parse_training_toml(text: str, where: str) -> dict[str, Any]:
     Raises:
         UsageError: If it isn't valid TOML; the message says where.
     """
-    return parse_toml(text, where, "See docs/training.md for an example.")
+    try:
+        return parse_toml_text(text)
+    except ValueError as error:
+        raise UsageError(f"{where} isn't TOML: {error}", "See docs/training.md for an example.") from None
 
 
 def dump_toml(values: Mapping[str, Any]) -> str:

@@ -22,7 +22,6 @@ from stair_es.cli.options import config_file
 from stair_es.cluster.client import auth
 from stair_es.cluster.client.auth import read_security_settings
 from stair_es.cluster.client.connection import Connection
-from stair_es.config.file import SECRET_KEYS, resolve_profile
 from stair_es.dashboards import connection
 from stair_es.dashboards.connection import DashboardsConnection, build_dashboards_connection
 from stair_es.errors import StairError
@@ -94,7 +93,7 @@ def test_errors_show_no_values(private: Path, secret: str) -> None:
         for table in reversed(key[:-1]):
             values = {table: values}
         for document in (values, {"profiles": {"x": values}}):
-            output = _collect_output(partial(resolve_profile, private, document, "x", known_keys))
+            output = _collect_output(partial(config_file.resolve_profile, private, document, "x", known_keys))
             _check_unseen(output, document)
             attempts += 1
     assert attempts > 1000
@@ -183,7 +182,7 @@ def test_no_variable_of_a_secret_or_of_its_file_shows_it(monkeypatch: pytest.Mon
             for secret in (SECRET, PLAIN, PLAIN * 100, PLAIN + "\udcff", f"-----BEGIN KEY-----\n{PLAIN}", f"{PLAIN}\0"):
                 environ = {names["url"]: f"http://{NOWHERE}", names["user"]: "anna", f"{variable}{end}": secret}
                 _check_unseen(_collect_output(partial(build, {}, environ)), environ)
-    for name in SECRET_KEYS:
+    for name in config_file.SECRET_KEYS:
         monkeypatch.setenv(f"STAIR_ES_{name.upper()}", SECRET)
     _check_unseen(_run_command("config", "show"), "all of them")
 

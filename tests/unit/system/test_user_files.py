@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.config.file import read_config_file
+from stair_es.cli.options.config_file import read_config_file
 from stair_es.distill.dictionary import read_word_file
 from stair_es.embedded_node.state import read_node_state
 from stair_es.errors import StairError

@@ -16,9 +16,8 @@ import pytest
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
-from stair_es.cli.options.config_file import CliConfig
+from stair_es.cli.options.config_file import CliConfig, ConfigValue, OptionKey
 from stair_es.cli.output.console import set_log_format
-from stair_es.config.file import ConfigValue, OptionKey
 from stair_es.errors import UsageError
 
 SCRIPT = Path(sys.executable).parent / "stair-es"
@@ -179,6 +178,10 @@ def test_errors_are_specific(tmp_path: Path, text: str, message: str, remedy: st
     assert "hunter2" not in str(error)
 
 
+def test_a_number_where_a_url_is_expected_is_masked(tmp_path: Path) -> None:
+    assert _show_config(_write(tmp_path, "url = 3"))["url"][0] == "***"
+
+
 def test_missing_profiles_and_files_are_named(tmp_path: Path) -> None:
     assert "Did you mean 'prod'?" in _refused(tmp_path, _FILE, "--profile", "prd").remedy
     for arguments in (["--config", str(tmp_path / "no.toml")], ["--profile", "prod"]):
@@ -247,7 +250,7 @@ def test_login_is_sent_only_to_its_urls(monkeypatch: pytest.MonkeyPatch) -> None
         (table, "http://search:9200/", "http://other:9200"),
         ({**table, ("url",): of_all}, "http://all:9200", "http://search:9200"),
     ):
-        settings = CliConfig(values=values, file_keys=frozenset({("user",)}))
+        settings = CliConfig(values=values, effective={("user",): ConfigValue(value="tom", origin="")})
         assert settings.resolve_for_url(ours, {}, ())[1]["STAIR_ES_USER"] == "tom"
         assert "STAIR_ES_USER" not in settings.resolve_for_url(others, {}, ())[1]
 

@@ -11,8 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
-from stair_es.cli.options.config_file import list_known_keys
-from stair_es.config.file import is_safe_option
+from stair_es.cli.options.config_file import is_safe_option, list_known_keys
 
 UNSAFE = ("--no-token", "--allow-host", "--allow-private-urls", "--allow-failed", "--force-swap", "--follow-links")
 
