@@ -6,19 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import DecodeError, UsageError
 
-from ..options import config_file, shared
-from ..options import encoder as encoder_options
+from ..options import shared
 from ..options.connections import ConnectionArguments, open_cluster
+from ..options.encoder import EncoderArguments, build_read_limits, check_image_arguments, check_text_encoding
 from ..output.bars import TerminalInfo, escape_control, format_weights
 from ..output.console import emit_json, print_error, stdout
 
 if TYPE_CHECKING:
     from stair_es.model.base import Encoder
     from stair_es.sources.base import ReadLimits
-    from stair_es.types import Backend, ResizeMode, SparseVector, TextTower
+    from stair_es.types import SparseVector
 
 
 def encode_command(
@@ -55,40 +54,25 @@ def encode_command(
         raise UsageError("IMAGE and --text are mutually exclusive", f"Give one of them: {example}")
     if not images and not (text and text.strip()):
         raise UsageError("neither IMAGE nor --text given", f"Give one of them: {example}")
-    encoder_options.check_text_encoding(text or "")
-    images = encoder_options.check_image_arguments("IMAGE", images or [])
-    if index is None:
-        encoder = encoder_options.load_named_encoder(model or DEFAULT_MODEL, fit, backend, text_tower or "full")
-    else:
-        encoder = _load_encoder_of_index(index, connection, model, fit, backend, text_tower)
+    check_text_encoding(text or "")
+    images = check_image_arguments("IMAGE", images or [])
+    arguments = EncoderArguments(model=model, fit=fit, backend=backend, text_tower=text_tower)
+    encoder = arguments.load() if index is None else _load_encoder_of_index(arguments, connection, index)
     if images:
-        _encode_images(encoder, images, encoder_options.build_read_limits(allow_private=allow_private_urls), as_json)
+        _encode_images(encoder, images, build_read_limits(allow_private=allow_private_urls), as_json)
     elif text:
         from stair_es.search.query_encoder import encode_query_text
 
         _print_vector("text", text, encode_query_text(encoder, text), as_json)
 
 
-def _load_encoder_of_index(
-    index: str,
-    connection: ConnectionArguments,
-    model: str | None,
-    fit: ResizeMode | None,
-    backend: Backend,
-    text_tower: TextTower | None,
-) -> Encoder:
+def _load_encoder_of_index(arguments: EncoderArguments, connection: ConnectionArguments, index: str) -> Encoder:
     """Load the encoder of an index; a given model or fit must be the same."""
-    from stair_es.search.index_encoder import load_query_encoder
     from stair_es.search.index_info import fetch_index_info
 
     with open_cluster(connection) as cluster:
         info = fetch_index_info(cluster, index)
-    settings = config_file.get_config().settings
-    encoder = load_query_encoder(
-        info, index, model_name=model, fit=fit, backend=backend, text_tower=text_tower, settings=settings
-    )
-    info.check_model(encoder.model_id)
-    return encoder
+    return arguments.load_checked(info, index)
 
 
 def _encode_images(encoder: Encoder, images: list[str], read_limits: ReadLimits, as_json: bool) -> None:

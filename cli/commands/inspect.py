@@ -17,8 +17,9 @@ from rich.text import Text
 from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import EXIT_PARTIAL_FAILURE, DecodeError, MissingExtra, QueryError, UsageError
 
-from ..options import config_file, shared
+from ..options import shared
 from ..options.connections import ConnectionArguments, open_cluster
+from ..options.encoder import EncoderArguments
 from ..output.bars import TerminalInfo, display_path, escape_control, format_line, format_rows, format_weight, truncate_text
 from ..output.console import emit_json, print_error, print_notice, stdout
 from ..output.csv import CsvOption, OutputFormat, format_csv, print_csv, select_output_format
@@ -116,9 +117,7 @@ def inspect_command(
 
         @cache
         def load_encoder_once() -> Encoder:
-            from stair_es.search.index_encoder import load_query_encoder
-
-            return load_query_encoder(info, index, model_name=model, backend=backend, settings=config_file.get_config().settings)
+            return EncoderArguments(model=model, backend=backend, text_tower=None).load_for_index(info, index)
 
         inspector = Inspector(cluster, index, load_encoder_once, info.policy)
         printer = InspectionPrinter(index, k=k, show_all=show_all, output_format=output_format, thumbnail=thumbnail)

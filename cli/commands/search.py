@@ -15,7 +15,6 @@ from stair_es.config.defaults import MAX_CLAUSES, MAX_HITS
 from stair_es.errors import UsageError
 
 from ..options import config_file, shared
-from ..options.encoder import resolve_encoder_offline
 from ..options.search import SearchArguments, TargetArguments, parse_cursor
 from ..output.bars import TerminalInfo, format_hit, format_rank_explanation, format_weak_heading
 from ..output.console import emit_json, print_notice, print_plain, stdout
@@ -178,7 +177,7 @@ def query_command(
     if options.fusion == "rrf":
         raise UsageError("--hybrid rrf needs two requests, so there is no single body", "Use --hybrid sum, or `search`.")
     url, index = target.connection.url, target.index
-    encoder = resolve_encoder_offline(target.model, target.fit, target.connection, index, target.backend, target.text_tower)
+    encoder = target.encoder.load_offline(target.connection, index)
     from stair_es.search.options import prune_vector
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.request import build_search_request

@@ -10,21 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL
+from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import UsageError
 
 from ..options import config_file, shared
 from ..options.connections import ConnectionArguments, resolve_connection
-from ..options.encoder import load_named_encoder, prepare_index_encoder
+from ..options.encoder import EncoderArguments
 from ..output.console import emit_json, print_notice, stdout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stair_es.cluster.client.cluster import Cluster
-    from stair_es.model.base import Encoder
-    from stair_es.search.index_info import IndexInfo
-    from stair_es.types import Backend, ResizeMode, TextTower
+    from stair_es.cluster.client.connection import Connection
     from stair_es.web.auth import AccessPolicy
     from stair_es.web.encoding.service import EncodingTarget
 
@@ -154,9 +151,10 @@ def serve_command(
     roots, root_path = AllowedRoots.from_folders(images or []), parse_root_path(root_path)
     with open_server_telemetry(metrics=metrics) as telemetry, bind_socket(host, port) as (listener, bound_port):
         connected = replace(resolve_connection(connection), timeout_s=10.0, request_hooks=telemetry.request_hooks)
+        encoder = EncoderArguments(model=model, backend=backend, text_tower=text_tower)
         config = ServerConfig(
             index=index,
-            load_encoder=prepare_index_encoder(index, model, None, backend, text_tower),
+            load_encoder=partial(encoder.load_for_index, index=index),
             roots=roots,
             title=title,
             root_path=root_path,
@@ -201,7 +199,6 @@ def serve_encoder_command(
     text-embeddings-inference returns. Requires no cluster, unless you give `--index`.
     """
     _check_packages("encoder", "prometheus_client")
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.telemetry.server import open_server_telemetry
     from stair_es.web.app import EncoderConfig, create_encoder_app, parse_root_path
     from stair_es.web.config import BatchLimits
@@ -209,17 +206,15 @@ def serve_encoder_command(
 
     token = _read_access_token(token_file, _ENV_ENCODER_TOKEN)
     policy = _build_access_policy(host, token, no_token, allow_host, exposed="use the encoder", bearer_only=True)
+    encoder = EncoderArguments(model=model, fit=fit, backend=backend, text_tower=text_tower)
     with ExitStack() as stack:
         telemetry = stack.enter_context(open_server_telemetry(metrics=True))
         listener, bound_port = stack.enter_context(bind_socket(host, port))
-        if index is None:
-            connected, get_target = None, _load_target(model or DEFAULT_MODEL, fit, backend, text_tower or "full")
-        else:
+        connected = None
+        if index is not None:
             connected = replace(resolve_connection(connection), timeout_s=10.0, request_hooks=telemetry.request_hooks)
-            load_encoder = prepare_index_encoder(index, model, fit, backend, text_tower)
-            get_target = _follow_index(stack.enter_context(Cluster(connected)), index, load_encoder)
         config = EncoderConfig(
-            get_target=get_target,
+            get_target=_open_target(stack, encoder, connected, index),
             connection=connected,
             batch_limits=BatchLimits(max_batch=max_batch, max_waiting=max_waiting, timeout_s=timeout),
             root_path=parse_root_path(root_path),
@@ -231,19 +226,18 @@ def serve_encoder_command(
         create_server(app, partial(_report_ready, base_url, as_json=as_json)).run(sockets=[listener])
 
 
-def _load_target(model: str, fit: ResizeMode | None, backend: Backend, text_tower: TextTower) -> Callable[[], EncodingTarget]:
-    """Return a function that returns the target for a model."""
-    from stair_es.web.encoding.service import EncodingTarget
-
-    return partial(EncodingTarget, encoder=load_named_encoder(model, fit, backend, text_tower))
-
-
-def _follow_index(cluster: Cluster, index: str, load_encoder: Callable[[IndexInfo], Encoder]) -> Callable[[], EncodingTarget]:
-    """Return a function that returns the target for an index as it is now."""
+def _open_target(
+    stack: ExitStack, encoder: EncoderArguments, connection: Connection | None, index: str | None
+) -> Callable[[], EncodingTarget]:
+    """Return a function that returns the target: a model, or that of an index as it is now."""
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search.index_cache import create_state_cache
-    from stair_es.web.encoding.service import follow_index
+    from stair_es.web.encoding.service import EncodingTarget, follow_index
 
-    return follow_index(create_state_cache(cluster, index, load_encoder))
+    if connection is None or index is None:
+        return partial(EncodingTarget, encoder=encoder.load())
+    cluster = stack.enter_context(Cluster(connection))
+    return follow_index(create_state_cache(cluster, index, partial(encoder.load_for_index, index=index)))
 
 
 def _report_ready(url: str, *, as_json: bool, with_token: bool = False, open_page: bool = False) -> None:

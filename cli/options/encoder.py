@@ -6,117 +6,108 @@ index names: see `stair_es.search.index_encoder`.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import StairError, UsageError
-from stair_es.types import is_utf8
+from stair_es.types import TextTower, is_utf8
 
 from ..output.console import print_notice
-from . import config_file
+from . import config_file, shared
 from .connections import ConnectionArguments, resolve_running_connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from stair_es.cluster.client.connection import Connection
     from stair_es.model.base import Encoder
     from stair_es.search.index_info import IndexInfo
     from stair_es.sources.base import ReadLimits
-    from stair_es.types import Backend, ResizeMode, TextTower
 
 _CLUSTER_TIMEOUT_S = 3.0
 """Timeout of commands that work without a cluster."""
 
 
-def load_named_encoder(model: str, fit: ResizeMode | None, backend: Backend, text_tower: TextTower) -> Encoder:
-    """Load the encoder that the options describe.
+@dataclass(frozen=True, kw_only=True)
+class EncoderArguments:
+    """Options for the encoder of queries."""
 
-    Args:
-        model: Name, folder or hub id.
-        fit: How images are resized; None for the default of the model.
-        backend: Runtime of the network.
-        text_tower: Full text network or static table.
+    model: shared.IndexModelOption = None
+    fit: shared.FitOption = None
+    backend: shared.BackendOption = "auto"
+    text_tower: Annotated[TextTower | None, typer.Option("--text-tower", help=shared.TEXT_TOWER_HELP)] = "full"
 
-    Raises:
-        ModelError: If the model is unknown, broken, or doesn't support this fit.
-    """
-    from stair_es.model import registry
-    from stair_es.model.base import ModelSpec
+    def load(self) -> Encoder:
+        """Load the named model, otherwise the default one.
 
-    settings = config_file.get_config().settings
-    return registry.load_encoder(ModelSpec(name=model, fit=fit, backend=backend, text_tower=text_tower, settings=settings))
+        Raises:
+            ModelError: If the model is unknown, broken, or doesn't support this fit.
+        """
+        from stair_es.model import registry
+        from stair_es.model.base import ModelSpec
 
+        spec = ModelSpec(
+            name=self.model or DEFAULT_MODEL,
+            fit=self.fit,
+            backend=self.backend,
+            text_tower=self.text_tower or "full",
+            settings=config_file.get_config().settings,
+        )
+        return registry.load_encoder(spec)
 
-def resolve_encoder(
-    model: str | None,
-    fit: ResizeMode | None,
-    connection: Connection,
-    index: str,
-    backend: Backend,
-    text_tower: TextTower | None = None,
-) -> Encoder:
-    """Load the encoder for queries to an index: the named model, otherwise the one of the index.
+    def load_for_index(self, info: IndexInfo, index: str) -> Encoder:
+        """Load the named model, otherwise the one of the index.
 
-    Raises:
-        StairError: If the index can't be read, or its model is not installed.
-    """
-    if model is not None:
-        return load_named_encoder(model, fit, backend, text_tower or "full")
-    from stair_es.search.index_encoder import load_index_encoder
+        Raises:
+            StairError: As for `search.index_encoder.load_query_encoder`.
+        """
+        from stair_es.search.index_encoder import load_query_encoder
 
-    settings = config_file.get_config().settings
-    return load_index_encoder(connection, index, fit=fit, backend=backend, text_tower=text_tower, settings=settings)
+        return load_query_encoder(
+            info,
+            index,
+            model_name=self.model,
+            fit=self.fit,
+            backend=self.backend,
+            text_tower=self.text_tower,
+            settings=config_file.get_config().settings,
+        )
 
+    def load_checked(self, info: IndexInfo, index: str) -> Encoder:
+        """Load the model as `load_for_index`, and check that its vectors can be compared with those of the index.
 
-def prepare_index_encoder(
-    index: str, model: str | None, fit: ResizeMode | None, backend: Backend, text_tower: TextTower | None
-) -> Callable[[IndexInfo], Encoder]:
-    """Return a function that loads the encoder for queries to an index, given its info."""
-    from stair_es.search.index_encoder import load_query_encoder
+        Raises:
+            QueryError: If the model has changed since the ingest, or the fit differs from that of the index.
+        """
+        encoder = self.load_for_index(info, index)
+        info.check_model(encoder.model_id)
+        return encoder
 
-    return partial(
-        load_query_encoder,
-        index=index,
-        model_name=model,
-        fit=fit,
-        backend=backend,
-        text_tower=text_tower,
-        settings=config_file.get_config().settings,
-    )
+    def load_online(self, connection: Connection, index: str) -> Encoder:
+        """Load the named model, otherwise the one of the index after a request for its metadata.
 
+        Raises:
+            StairError: If the index can't be read, or its model is not installed.
+        """
+        if self.model is not None:
+            return self.load()
+        from stair_es.cluster.client.cluster import Cluster
+        from stair_es.search.index_info import fetch_index_info
 
-def resolve_encoder_offline(
-    model: str | None,
-    fit: ResizeMode | None,
-    connection: ConnectionArguments,
-    index: str,
-    backend: Backend,
-    text_tower: TextTower,
-) -> Encoder:
-    """Load the encoder for queries to an index, as `resolve_encoder`; the default model if no cluster answers.
+        with Cluster(connection) as cluster:
+            info = fetch_index_info(cluster, index)
+        return self.load_for_index(info, index)
 
-    Raises:
-        ModelError: If the model of the index is not installed or broken.
-        QueryError: If the model has changed since the ingest, or `fit` differs from that of the index.
-    """
-    if model is not None:
-        return load_named_encoder(model, fit, backend, text_tower)
-    info = _read_index_info(connection, index)
-    if info is None:
-        return load_named_encoder(DEFAULT_MODEL, fit, backend, text_tower)
-    from stair_es.search.index_encoder import load_query_encoder
-
-    settings = config_file.get_config().settings
-    encoder = load_query_encoder(info, index, fit=fit, backend=backend, text_tower=text_tower, settings=settings)
-    info.check_model(encoder.model_id)
-    return encoder
+    def load_offline(self, arguments: ConnectionArguments, index: str) -> Encoder:
+        """Load the named model, otherwise the one of the index, or the default model if no cluster answers."""
+        info = _read_index_info(arguments, index) if self.model is None else None
+        return self.load() if info is None else self.load_checked(info, index)
 
 
 def _read_index_info(arguments: ConnectionArguments, index: str) -> IndexInfo | None:
-    from dataclasses import replace
-
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.search.index_info import fetch_index_info
 

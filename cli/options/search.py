@@ -12,7 +12,7 @@ from stair_es.types import QueryType
 
 from . import shared
 from .connections import ConnectionArguments, resolve_connection
-from .encoder import build_read_limits, check_image_arguments, check_text_encoding, resolve_encoder
+from .encoder import EncoderArguments, build_read_limits, check_image_arguments, check_text_encoding
 from .shared import define_option
 
 if TYPE_CHECKING:
@@ -176,14 +176,11 @@ class SearchArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetArguments:
-    """Options for the index to search, and for the encoder of queries."""
+    """Options for the index to search."""
 
     index: shared.IndexOption = DEFAULT_INDEX
     connection: ConnectionArguments
-    model: shared.IndexModelOption = None
-    fit: shared.FitOption = None
-    backend: shared.BackendOption = "auto"
-    text_tower: shared.TextTowerOption = "full"
+    encoder: EncoderArguments
 
     def open_search(self, inputs: QueryInputs, limits: ReadLimits) -> tuple[SearchQuery, Searcher]:
         """Build the query of query inputs with the encoder of the index, and open a searcher for it.
@@ -196,7 +193,7 @@ class TargetArguments:
         from stair_es.search.searcher import Searcher
 
         connection = resolve_connection(self.connection)
-        encoder = resolve_encoder(self.model, self.fit, connection, self.index, self.backend, self.text_tower)
+        encoder = self.encoder.load_online(connection, self.index)
         return build_search_query(encoder, inputs, limits), Searcher(connection, self.index, encoder.model_id)
 
 

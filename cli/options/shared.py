@@ -105,9 +105,9 @@ VectorOption = Annotated[
         help="Field type of the tokens. `rank_features` works on every cluster; `sparse_vector` requires Elasticsearch.",
     ),
 ]
-_TEXT_TOWER_HELP = "How to encode text: `full` runs the text network, `table` looks tokens up in a static table (faster)."
-TextTowerOption = Annotated[TextTower, typer.Option("--text-tower", help=_TEXT_TOWER_HELP)]
-IndexTextTowerOption = Annotated[TextTower | None, typer.Option("--text-tower", help=_TEXT_TOWER_HELP, show_default="full")]
+TEXT_TOWER_HELP = "How to encode text: `full` runs the text network, `table` looks tokens up in a static table (faster)."
+TextTowerOption = Annotated[TextTower, typer.Option("--text-tower", help=TEXT_TOWER_HELP)]
+IndexTextTowerOption = Annotated[TextTower | None, typer.Option("--text-tower", help=TEXT_TOWER_HELP, show_default="full")]
 """Option `--text-tower` of a command that uses the text tower of the index by default."""
 
 RayAddressOption = Annotated[

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from stair_es.cli.commands.search import format_curl_command, parse_document_reference, to_json
 from stair_es.cli.main import app
-from stair_es.cli.options import encoder
+from stair_es.cli.options.encoder import EncoderArguments
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import StairError
 from stair_es.model.base import Encoder, ModelCard
@@ -47,7 +47,7 @@ def lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_FIT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STAIR_ES_MODEL", "lengths")  # otherwise the model is read from an index
-    monkeypatch.setattr(encoder, "load_named_encoder", lambda *_: LengthEncoder())
+    monkeypatch.setattr(EncoderArguments, "load", lambda _: LengthEncoder())
 
 
 @pytest.fixture
