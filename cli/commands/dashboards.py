@@ -126,11 +126,7 @@ class ProductArguments:
     dashboards_client_key: Annotated[str | None, define_certificate_option("client_key", "dashboards_", _TLS_PANEL)] = None
 
     def resolve_connection(self, context: typer.Context | None) -> DashboardsConnection:
-        """Return the connection to the product, given the context of the command.
-
-        Raises:
-            UsageError: If there is no URL, the command line holds a password, or options exclude each other.
-        """
+        """Return the connection to the product, given the context of the command."""
         from stair_es.dashboards.connection import build_dashboards_connection
 
         url = self.dashboards_url
@@ -277,15 +273,12 @@ def resolve_dashboard_spec(
 ) -> tuple[DashboardSpec, Distribution | None]:
     """Return the specification of the dashboard, and the distribution of the cluster.
 
-    Missing values are requested from the cluster, unless the options suffice and no URL is given.
-
-    Returns:
-        The specification, and the distribution, or None if the cluster wasn't queried or doesn't respond.
+    Missing values are requested from the cluster, unless the options suffice and no URL is given. The distribution is None if
+    the cluster wasn't queried or doesn't respond.
 
     Raises:
         UsageError: If the name is not a valid index name, or `page_url` no URL.
         ClusterUnreachable: If the cluster doesn't answer and the options don't suffice.
-        StairError: If there is no such index, or a request is rejected.
     """
     from dataclasses import replace
 
@@ -312,11 +305,7 @@ def resolve_dashboard_spec(
 
 
 def select_product(requested: str, distribution: Distribution | None) -> Product:
-    """Select the product: the requested one, otherwise the one for the distribution of the cluster.
-
-    Raises:
-        UsageError: If neither is known.
-    """
+    """Return the requested product, otherwise that of the distribution of the cluster; raise UsageError if neither is known."""
     if requested == "kibana" or (requested == "auto" and distribution == "elasticsearch"):
         return "kibana"
     if requested == "opensearch-dashboards" or distribution == "opensearch":

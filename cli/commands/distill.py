@@ -239,11 +239,7 @@ def _train_head(
 
 
 def _check_prompts(prompts: list[str]) -> tuple[str, ...]:
-    """Return the prompts if each has a place for the word.
-
-    Raises:
-        UsageError: If one has none.
-    """
+    """Return the prompts; raise UsageError if one has no place for the word."""
     for prompt in prompts:
         if "{}" not in prompt:
             raise UsageError(f"--prompt {prompt!r} has no {{}} for the word", "For example: --prompt 'a photo of a {}'.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import typer
@@ -57,30 +57,34 @@ _QueryMs = Annotated[
 ]
 
 
-def plan_command(
-    images: Annotated[int, typer.Option("--images", "-n", metavar="N", help="Number of images to plan for.")],
-    encoder_images_per_s: _EncoderRate = None,
-    encoders: Annotated[int | None, _define_option("encoders", "Number of encoders.")] = None,
-    node_docs_per_s: _NodeRate = None,
-    bytes_per_document: _DocumentBytes = None,
-    shard_gb: Annotated[float | None, _define_option("shard_gb", "Maximum size of a shard in GB.")] = None,
-    shard_images: Annotated[int | None, _define_option("shard_images", "Maximum number of images per shard.")] = None,
-    replicas: Annotated[int | None, _define_option("replicas", "Number of replicas of each shard.")] = None,
-    rebuild: _Rebuild = None,
-    node_disk_gb: Annotated[float | None, _define_option("node_disk_gb", "Disk size of one search node in GB.")] = None,
-    node_memory_gb: Annotated[float | None, _define_option("node_memory_gb", "Memory of one search node in GB.")] = None,
-    node_cores: Annotated[int | None, _define_option("node_cores", "CPU cores of one search node.")] = None,
-    queries_per_s: Annotated[float | None, _define_option("queries_per_s", "Searches per second.")] = None,
-    query_kind: _QueryKind = None,
-    query_ms: _QueryMs = None,
+@dataclass(frozen=True, kw_only=True)
+class PlanArguments:
+    """Options of `plan`, None unless given."""
+
+    images: Annotated[int, typer.Option("--images", "-n", metavar="N", help="Number of images to plan for.")]
+    encoder_images_per_s: _EncoderRate = None
+    encoders: Annotated[int | None, _define_option("encoders", "Number of encoders.")] = None
+    node_docs_per_s: _NodeRate = None
+    bytes_per_document: _DocumentBytes = None
+    shard_gb: Annotated[float | None, _define_option("shard_gb", "Maximum size of a shard in GB.")] = None
+    shard_images: Annotated[int | None, _define_option("shard_images", "Maximum number of images per shard.")] = None
+    replicas: Annotated[int | None, _define_option("replicas", "Number of replicas of each shard.")] = None
+    rebuild: _Rebuild = None
+    node_disk_gb: Annotated[float | None, _define_option("node_disk_gb", "Disk size of one search node in GB.")] = None
+    node_memory_gb: Annotated[float | None, _define_option("node_memory_gb", "Memory of one search node in GB.")] = None
+    node_cores: Annotated[int | None, _define_option("node_cores", "CPU cores of one search node.")] = None
+    queries_per_s: Annotated[float | None, _define_option("queries_per_s", "Searches per second.")] = None
+    query_kind: _QueryKind = None
+    query_ms: _QueryMs = None
     node_price_per_hour: Annotated[
         float | None, _define_option("node_price_per_hour", "Price per hour of one search node, in any currency.")
-    ] = None,
+    ] = None
     encoder_price_per_hour: Annotated[
         float | None, _define_option("encoder_price_per_hour", "Price per hour of one encoder.")
-    ] = None,
-    as_json: shared.JsonOption = False,
-) -> None:
+    ] = None
+
+
+def plan_command(arguments: PlanArguments, as_json: shared.JsonOption = False) -> None:
     """Estimate shards, disk, nodes, hours and cost for a number of images.
 
     **Examples**
@@ -94,7 +98,7 @@ def plan_command(
     The estimate is calculated, not measured, and requires no cluster. Each line shows where its number comes from. For a better
     estimate, measure your encoder and cluster, and pass the results as options. docs/sizing.md explains each option.
     """
-    values = {name: value for name, value in locals().items() if name in _DEFAULTS and value is not None}
+    values = {name: value for name, value in vars(arguments).items() if value is not None}
     plan = make_sizing_plan(SizingInputs(**values), values)
     if as_json:
         emit_json(plan.to_dict())

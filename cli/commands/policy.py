@@ -154,10 +154,7 @@ def plan_policy_command(
             {
                 "index": target.name,
                 "policy": policy.digest,
-                "examined": preview.examined,
-                "changed": preview.changed,
-                "emptied": preview.emptied,
-                "only_reverted": preview.only_reverted,
+                **vars(preview),
                 "rules": {rule: preview.rules[rule] for rule in policy.rules},
                 "samples": [{"id": c.id, "uri": c.uri, "tokens": c.token_changes} for c in changes],
             }

@@ -302,14 +302,7 @@ def _print_query_notices(unknown_words: Sequence[UnknownWord], remarks: Sequence
 
 
 def _print_removed_tokens(truncated: SparseVector, pruned: SparseVector, query_type: QueryType, limit: str) -> None:
-    """Print which tokens were not sent, and why.
-
-    Args:
-        truncated: Tokens that the query type doesn't support, or that exceed the limit.
-        pruned: Tokens removed by pruning.
-        query_type: Query type.
-        limit: Name of the limit.
-    """
+    """Print which tokens were not sent: the query type doesn't support them, they exceed the `limit`, or they were pruned."""
     from stair_es.cluster.documents.document import is_single_term
 
     unsupported = [token for token in truncated.tokens if query_type == "impacts" and not is_single_term(token)]

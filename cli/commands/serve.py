@@ -253,15 +253,7 @@ def _report_ready(url: str, *, as_json: bool, with_token: bool = False, open_pag
 
 
 def _check_packages(extra: str, *packages: str) -> None:
-    """Check that the packages of an extra for servers are installed.
-
-    Args:
-        extra: The extra.
-        packages: Packages in addition to those of every server.
-
-    Raises:
-        MissingExtra: If one is missing.
-    """
+    """Raise MissingExtra if a package of every server, or one of `packages`, isn't installed."""
     from stair_es.optional import import_optional
 
     for package in ("starlette", "uvicorn", "cachetools", "threadpoolctl", *packages):
@@ -271,15 +263,7 @@ def _check_packages(extra: str, *packages: str) -> None:
 def _build_access_policy(
     host: str, token: str, no_token: bool, allowed_hosts: list[str] | None, *, exposed: str, bearer_only: bool = False
 ) -> AccessPolicy:
-    """Build the access policy that the options describe.
-
-    Args:
-        host: Address to listen on.
-        token: The access token, or an empty string.
-        no_token: Whether other machines may have access without a token.
-        allowed_hosts: Additional names of the server.
-        exposed: What others could do without a token, for messages.
-        bearer_only: As in `AccessPolicy`.
+    """Build the access policy that the options describe; `exposed` is what others could do without a token, for messages.
 
     Raises:
         UsageError: If they contradict each other, or would give access to everybody.
@@ -317,14 +301,9 @@ def _parse_host_name(text: str) -> str:
 
 
 def _read_access_token(path: Path | None, variable: str) -> str:
-    """Read the token. Errors show neither the token nor a missing file's name, which may be the token itself.
+    """Read the token from a file, otherwise from the environment variable.
 
-    Args:
-        path: File with the token; None for the environment variable.
-        variable: Name of the environment variable.
-
-    Raises:
-        UsageError: If the token can't be read, is not UTF-8 or too short.
+    Errors show neither the token nor a missing file's name, which may be the token itself.
     """
     from stair_es.cluster.client.auth import describe_read_error, read_secret
     from stair_es.types import is_utf8

@@ -303,17 +303,8 @@ def build_vocabulary_rows(view: VocabularyView, k: int | None) -> Iterable[tuple
     """Yield one row per token, with the columns of the header."""
     stop = {row.token for row in view.stop_words}
     for row in view.rows[:k]:
-        yield (
-            row.token,
-            row.images,
-            row.image_share,
-            row.mean_weight,
-            row.max_weight,
-            row.weight_share,
-            row.uniformity,
-            row.token in stop,
-            row.example,
-        )
+        values = {**vars(row), "stop_word": row.token in stop}
+        yield tuple(values[column] for column in _COLUMNS)
 
 
 def format_vocabulary(view: VocabularyView, k: int, index: str, terminal: TerminalInfo) -> list[Text]:

@@ -102,7 +102,7 @@ def resolve_connection(arguments: ConnectionArguments) -> Connection:
 
 
 def open_cluster(arguments: ConnectionArguments) -> Cluster:
-    """Open the cluster of `resolve_connection`, with the same errors."""
+    """Open the cluster of `resolve_connection`."""
     from stair_es.cluster.client.cluster import Cluster
 
     return Cluster(resolve_connection(arguments))
@@ -126,11 +126,7 @@ def resolve_named_connection(arguments: ConnectionArguments) -> Connection | Non
 
 
 def resolve_running_connection(arguments: ConnectionArguments) -> Connection | None:
-    """Return the connection to the named cluster, otherwise to the embedded node if it runs. Starts nothing.
-
-    Raises:
-        UsageError: As for `resolve_named_connection`.
-    """
+    """Return the connection to the named cluster, otherwise to the embedded node if it runs. Starts nothing."""
     connection = resolve_named_connection(arguments)
     if connection is not None:
         return connection
@@ -144,25 +140,14 @@ def resolve_running_connection(arguments: ConnectionArguments) -> Connection | N
 def resolve_connection_settings(
     options: Mapping[str, Any], context: typer.Context | None, url: str | None, prefix: str = ""
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the options and the variables that apply to a connection.
-
-    Args:
-        options: Parameter -> value.
-        context: Context of the command; None outside of one.
-        url: URL of the cluster, or of the product.
-        prefix: Prefix of the option names, if any.
-    """
+    """Return the options and the variables that apply to a connection to `url`; see `CliConfig.resolve_for_url`."""
     sources = {name: context.get_parameter_source(name) for name in options} if context is not None else {}
     from_file = {name for name, source in sources.items() if source is not None and source.name == "DEFAULT_MAP"}
     return config_file.get_config().resolve_for_url(url, options, from_file, prefix)
 
 
 def check_no_password(url: str, variable: str) -> None:
-    """Check that `url` holds no password; only the environment may.
-
-    Raises:
-        UsageError: If it holds one.
-    """
+    """Raise UsageError if `url` holds a password; only the environment may."""
     if has_password(url):
         prefix = variable.removesuffix("URL")
         raise UsageError(

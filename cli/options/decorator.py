@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, wraps
 from typing import Any, TypeAlias, TypeVar, get_args, get_type_hints
 
@@ -25,7 +25,7 @@ def prepare_command(command: Callable[..., _R]) -> Callable[..., _R]:
     """Return the form of a command that Typer takes.
 
     A parameter that is annotated with a dataclass becomes one option per field, at the place of the parameter. Fields are
-    annotated for Typer and have a default, or are such a dataclass themselves. Options in `LAST_PANEL` are listed last.
+    annotated for Typer, or are such a dataclass themselves. Options in `LAST_PANEL` are listed last.
 
     With `as_json`, an error is also printed to stdout, as an object with its remedy and the failure facts. Exit code and stderr
     don't change.
@@ -72,8 +72,11 @@ def _is_group(parameter: inspect.Parameter) -> bool:
 @cache
 def _list_fields(arguments: Any) -> tuple[inspect.Parameter, ...]:  # noqa: ANN401  a dataclass
     hints = get_type_hints(arguments, include_extras=True)
+    kind, required = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
     return tuple(
-        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
+        inspect.Parameter(
+            field.name, kind, default=required if field.default is MISSING else field.default, annotation=hints[field.name]
+        )
         for field in fields(arguments)
     )
 

@@ -41,11 +41,7 @@ class EncoderArguments:
     text_tower: Annotated[TextTower | None, typer.Option("--text-tower", help=shared.TEXT_TOWER_HELP)] = "full"
 
     def load(self) -> Encoder:
-        """Load the named model, otherwise the default one.
-
-        Raises:
-            ModelError: If the model is unknown, broken, or doesn't support this fit.
-        """
+        """Load the named model, otherwise the default one."""
         from stair_es.model import registry
         from stair_es.model.base import ModelSpec
 
@@ -59,11 +55,7 @@ class EncoderArguments:
         return registry.load_encoder(spec)
 
     def load_for_index(self, info: IndexInfo, index: str) -> Encoder:
-        """Load the named model, otherwise the one of the index.
-
-        Raises:
-            StairError: As for `search.index_encoder.load_query_encoder`.
-        """
+        """Load the named model, otherwise the one of the index; see `load_query_encoder`."""
         from stair_es.search.index_encoder import load_query_encoder
 
         return load_query_encoder(
@@ -87,11 +79,7 @@ class EncoderArguments:
         return encoder
 
     def load_online(self, connection: Connection, index: str) -> Encoder:
-        """Load the named model, otherwise the one of the index after a request for its metadata.
-
-        Raises:
-            StairError: If the index can't be read, or its model is not installed.
-        """
+        """Load the named model, otherwise the one of the index after a request for its metadata."""
         if self.model is not None:
             return self.load()
         from stair_es.cluster.client.cluster import Cluster
@@ -124,11 +112,7 @@ def _read_index_info(arguments: ConnectionArguments, index: str) -> IndexInfo | 
 
 
 def check_image_arguments(name: str, images: Sequence[str]) -> list[str]:
-    """Return the images if each is an existing file or a URL.
-
-    Raises:
-        UsageError: If one is neither, or is a URL with a password.
-    """
+    """Return the images; raise UsageError if one is neither a file nor a URL without a password."""
     from pathlib import Path
 
     from stair_es.search.query_encoder import is_http_url
@@ -151,11 +135,7 @@ def build_read_limits(*, allow_private: bool) -> ReadLimits:
 
 
 def check_text_encoding(text: str) -> str:
-    """Return the text if its bytes are valid in the encoding of the terminal.
-
-    Raises:
-        UsageError: If they are not.
-    """
+    """Return the text; raise UsageError if its bytes are not valid in the encoding of the terminal."""
     if not is_utf8(text):
         raise UsageError(f"not valid text in the terminal's encoding: {text!r}", "Write it in UTF-8, with a UTF-8 locale.")
     return text

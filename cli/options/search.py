@@ -157,11 +157,7 @@ class SearchArguments:
         return build_read_limits(allow_private=self.allow_private_urls)
 
     def build_options(self, *, explain_engine: bool = False, fold_duplicates: bool = False) -> SearchOptions:
-        """Return the search options; the arguments are those of one command.
-
-        Raises:
-            QueryError: If a number is out of range.
-        """
+        """Return the search options; the arguments are those of one command."""
         from stair_es.search.options import SearchOptions
 
         return SearchOptions(
@@ -183,12 +179,7 @@ class TargetArguments:
     encoder: EncoderArguments
 
     def open_search(self, inputs: QueryInputs, limits: ReadLimits) -> tuple[SearchQuery, Searcher]:
-        """Build the query of query inputs with the encoder of the index, and open a searcher for it.
-
-        Raises:
-            UsageError: If an option is invalid.
-            StairError: If the model can't be loaded, or as for `build_search_query`.
-        """
+        """Build the query of query inputs with the encoder of the index, and open a searcher for it."""
         from stair_es.search.query_encoder import build_search_query
         from stair_es.search.searcher import Searcher
 
@@ -198,13 +189,7 @@ class TargetArguments:
 
 
 def parse_cursor(text: str) -> list[Any] | None:
-    """Parse the cursor of a page, as `search` prints it.
-
-    Args:
-        text: JSON, `start`, or empty for no pages.
-
-    Returns:
-        The cursor, or None for the first page.
+    """Parse the cursor of a page, as `search` prints it; None for the first page (`start`), and for no pages (empty).
 
     Raises:
         UsageError: If it is not a cursor.

@@ -78,16 +78,7 @@ def format_weight(value: float) -> str:
 
 
 def render_bar(fraction: float, cells: int, encoding: str = "utf-8") -> str:
-    """Render a bar.
-
-    Args:
-        fraction: Filled share, 0 to 1.
-        cells: Width of the full bar; it is drawn in eighths of a cell.
-        encoding: Encoding of the terminal; without Unicode the bar consists of `#`.
-
-    Returns:
-        The bar, padded to `cells`.
-    """
+    """Render a bar of which `fraction` (0 to 1) is filled, padded to `cells`: in eighths of a cell, or of `#` without Unicode."""
     eighths = max(1, round(fraction * cells * 8))
     if not encoding.lower().replace("-", "").startswith("utf"):
         return ("#" * max(1, round(fraction * cells))).ljust(cells)
@@ -104,12 +95,8 @@ def format_contributions(
 ) -> list[Text]:
     """Format one line per common token: the token, a bar of its contribution to the score, and the two weights.
 
-    The last tokens, with a negligible sum, share one line.
-
-    Args:
-        contributions: Contributions, largest first.
-        terminal: The terminal.
-        engine_scores: Contribution of each token as reported by the engine, if requested.
+    `contributions` begin with the largest; the last ones, with a negligible sum, share one line. `engine_scores` are the
+    contributions that the engine reports, if requested.
     """
     shown = contributions[: _count_significant([contribution.contribution for contribution in contributions])]
     rows = []

@@ -61,13 +61,7 @@ def print_notice(text: str, **facts: Any) -> None:  # noqa: ANN401  JSON values
 
 
 def print_skipped(problems: Sequence[str], kind: str = "entries", options: str = "--json and --out") -> None:
-    """Print the first inputs that were skipped, and how many more there are.
-
-    Args:
-        problems: The problem of each.
-        kind: Their kind, in the plural.
-        options: The options that show all of them.
-    """
+    """Print the problems of the first inputs that were skipped, and how many more there are: `options` show all of them."""
     for problem in problems[:_MAX_SKIPPED]:
         print_notice(f"skipped: {problem}")
     if len(problems) > _MAX_SKIPPED:

@@ -35,11 +35,7 @@ _DESCRIPTION = TextColumn("{task.description}", markup=False)
 
 
 class ProgressReporter:
-    """Progress bars on stderr if it is a terminal; otherwise reports when the next line is due.
-
-    Args:
-        columns: Columns of the bars.
-    """
+    """Progress bars on stderr if it is a terminal; otherwise reports when the next line is due."""
 
     def __init__(self, *columns: ProgressColumn) -> None:
         self._progress = Progress(*columns, console=stderr) if stderr.is_terminal else None
@@ -69,11 +65,7 @@ class ProgressReporter:
     def update_bar(self, part: str, done: int, total: int | None, description: str | None = None) -> None:
         """Update the bar of a part of the work, and add it on its first update.
 
-        Args:
-            part: Name of the part.
-            done: Completed steps.
-            total: All steps, or None if not known yet.
-            description: Text next to the bar; the name of the part by default.
+        `total` is None if not known yet; `description` is the text next to the bar, by default the name of the part.
         """
         if self._progress is None:
             return

@@ -22,15 +22,11 @@ from .options import (
     ImageFolderOption,
     LimitOption,
     SplitOption,
-    run_and_report,
 )
 
 if TYPE_CHECKING:
     from stair_es.eval.interpretability import InterpretabilityTask
-    from stair_es.eval.retrieval.report import RetrievalReport
     from stair_es.eval.sparsity import SparsityDataset
-    from stair_es.eval.tables import TableReport
-    from stair_es.types import PartProgressCallback
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -99,11 +95,10 @@ def evaluate_retrieval_command(
     model has them, from exact dot products and from searches of the cluster. The cluster gets temporary indices, which are
     deleted at the end.
     """
+    from stair_es.eval.datasets.captions import read_captions
+    from stair_es.eval.retrieval.run import EvalOptions, evaluate_retrieval
 
-    def build_report(progress: PartProgressCallback) -> RetrievalReport:
-        from stair_es.eval.datasets.captions import read_captions
-        from stair_es.eval.retrieval.run import EvalOptions, evaluate_retrieval
-
+    with arguments.show_progress() as progress:
         if exact and (keep_index or query_type):
             raise UsageError(
                 "--keep-index and --query-type don't apply to --exact, which uses no cluster", "Omit them, or omit --exact."
@@ -113,9 +108,8 @@ def evaluate_retrieval_command(
         models = arguments.load_models()
         print_skipped(dataset.problems)
         connected = None if exact else resolve_connection(connection)
-        return evaluate_retrieval(dataset, models, connected, options, progress=progress)
-
-    run_and_report(arguments, build_report)
+        report = evaluate_retrieval(dataset, models, connected, options, progress=progress)
+    arguments.print_report(report)
 
 
 @app.command(name="zero-shot")
@@ -145,16 +139,14 @@ def evaluate_zero_shot_command(
     Measures token weights and dense vectors. The vector of a class is the mean of the unit vectors of its names in all prompts,
     and an image belongs to the class with the largest dot product. Requires no cluster.
     """
+    from stair_es.eval.datasets.image_folder import read_image_folder
+    from stair_es.eval.zero_shot import DEFAULT_PROMPTS, evaluate_zero_shot
 
-    def build_report(progress: PartProgressCallback) -> TableReport:
-        from stair_es.eval.datasets.image_folder import read_image_folder
-        from stair_es.eval.zero_shot import DEFAULT_PROMPTS, evaluate_zero_shot
-
+    with arguments.show_progress() as progress:
         templates = [*(prompt or ()), *_read_prompts(prompts)] or DEFAULT_PROMPTS
         dataset = read_image_folder(folder, classes=classes, limit=limit)
-        return evaluate_zero_shot(dataset, arguments.load_models(), templates, progress=progress)
-
-    run_and_report(arguments, build_report)
+        report = evaluate_zero_shot(dataset, arguments.load_models(), templates, progress=progress)
+    arguments.print_report(report)
 
 
 def _read_prompts(path: Path | None) -> list[str]:
@@ -207,22 +199,20 @@ def evaluate_probe_command(
     Fits a multinomial logistic regression on the unscaled token weights, and another on the dense vectors. The regularization
     parameter C is chosen on a fifth of the training images. Requires the extra `eval` (scikit-learn), but no cluster.
     """
+    from stair_es.eval.datasets.image_folder import read_image_folder
+    from stair_es.eval.linear_probe import evaluate_linear_probe
+    from stair_es.optional import import_optional
 
-    def build_report(progress: PartProgressCallback) -> TableReport:
-        from stair_es.eval.datasets.image_folder import read_image_folder
-        from stair_es.eval.linear_probe import evaluate_linear_probe
-        from stair_es.optional import import_optional
-
+    with arguments.show_progress() as progress:
         import_optional("sklearn", "eval")
         train_folder, test_folder = _resolve_probe_folders(folder, train, test)
-        return evaluate_linear_probe(
+        report = evaluate_linear_probe(
             read_image_folder(train_folder, limit=limit),
             read_image_folder(test_folder, limit=limit),
             arguments.load_models(),
             progress=progress,
         )
-
-    run_and_report(arguments, build_report)
+    arguments.print_report(report)
 
 
 def _resolve_probe_folders(folder: Path | None, train: Path | None, test: Path | None) -> tuple[Path, Path]:
@@ -276,15 +266,13 @@ def evaluate_words_command(
     dense vectors. In a folder of classes, the class name should rank first; in a caption set, a word of the captions. A folder
     with both is used as a caption set unless you give `--classes`. Requires no cluster.
     """
+    from stair_es.eval.interpretability import evaluate_interpretability
 
-    def build_report(progress: PartProgressCallback) -> TableReport:
-        from stair_es.eval.interpretability import evaluate_interpretability
-
+    with arguments.show_progress() as progress:
         task = _read_interpretability_task(path, classes, images, split, limit)
         print_skipped(task.problems)
-        return evaluate_interpretability(task, arguments.load_models(), prompt=prompt, dense=dense, progress=progress)
-
-    run_and_report(arguments, build_report)
+        report = evaluate_interpretability(task, arguments.load_models(), prompt=prompt, dense=dense, progress=progress)
+    arguments.print_report(report)
 
 
 def _read_interpretability_task(
@@ -332,15 +320,13 @@ def evaluate_sparsity_command(
 
     Prints tokens per item, multiplications per comparison, and the balance of the posting lists. Requires no cluster.
     """
+    from stair_es.eval.sparsity import evaluate_sparsity
 
-    def build_report(progress: PartProgressCallback) -> TableReport:
-        from stair_es.eval.sparsity import evaluate_sparsity
-
+    with arguments.show_progress() as progress:
         items = _read_sparsity_items(path, images, split, limit)
         print_skipped(items.problems)
-        return evaluate_sparsity(items, arguments.load_models(), progress=progress)
-
-    run_and_report(arguments, build_report)
+        report = evaluate_sparsity(items, arguments.load_models(), progress=progress)
+    arguments.print_report(report)
 
 
 def _read_sparsity_items(path: Path, images: Path | None, split: str | None, limit: int | None) -> SparsityDataset:

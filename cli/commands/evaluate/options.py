@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -89,14 +90,7 @@ class EvaluationArguments:
     as_json: shared.JsonOption = False
 
     def load_models(self) -> list[EvaluatedModel]:
-        """Load the models.
-
-        Returns:
-            The model of `--model`, then those of `--compare`.
-
-        Raises:
-            StairError: If a model is unknown, broken or given twice.
-        """
+        """Load the model of `--model`, then those of `--compare`."""
         from stair_es.eval.models import load_models
         from stair_es.model.base import ModelSpec
 
@@ -104,34 +98,29 @@ class EvaluationArguments:
         spec = ModelSpec(name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower, settings=settings)
         return load_models([spec, *(ModelSpec(name=name, settings=settings) for name in self.compare or ())])
 
+    @contextmanager
+    def show_progress(self) -> Iterator[PartProgressCallback]:
+        """Make the folder of `--out` before the long work begins, and show the progress of the work."""
+        from ...output.progress import show_evaluation_progress
 
-def run_and_report(arguments: EvaluationArguments, evaluate: Callable[[PartProgressCallback], PrintableReport]) -> None:
-    """Run the work with a progress callback, and print or write its report.
+        try:
+            if self.out is not None:
+                self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"can't create the folder {str(self.out)!r}: {error.strerror}"
+            raise UsageError(problem, "Use another one: --out FOLDER") from error
+        with show_evaluation_progress() as progress:
+            yield progress
 
-    Raises:
-        StairError: If the work fails or the folder of `--out` can't be created.
-    """
-    from ...output.progress import show_evaluation_progress
-
-    _make_out_folder(arguments.out)
-    with show_evaluation_progress() as progress:
-        report = evaluate(progress)
-    text = report.to_markdown()
-    if arguments.out is not None:
-        _write_report(arguments.out, report, text)
-    if arguments.as_json:
-        emit_json(report.to_dict())
-    else:
-        print_plain("\n".join(escape_control(line, stdout.encoding) for line in text.splitlines()))
-
-
-def _make_out_folder(folder: Path | None) -> None:
-    """Make the folder before the long work begins."""
-    try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"can't create the folder {str(folder)!r}: {error.strerror}", "Use another one: --out FOLDER") from error
+    def print_report(self, report: PrintableReport) -> None:
+        """Print the report, and write it to the folder of `--out`."""
+        text = report.to_markdown()
+        if self.out is not None:
+            _write_report(self.out, report, text)
+        if self.as_json:
+            emit_json(report.to_dict())
+        else:
+            print_plain("\n".join(escape_control(line, stdout.encoding) for line in text.splitlines()))
 
 
 def _write_report(folder: Path, report: PrintableReport, text: str) -> None:

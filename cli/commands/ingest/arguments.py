@@ -135,11 +135,7 @@ class SourceArguments:
     )
 
     def build_source_options(self) -> SourceOptions:
-        """Build the options of the sources.
-
-        Raises:
-            UsageError: If the columns are invalid.
-        """
+        """Build the options of the sources."""
         from stair_es.sources.base import ReadLimits, SourceOptions, UrlPolicy, WalkOptions
 
         policy = UrlPolicy(allow_private=self.allow_private_urls, timeout_s=self.url_timeout_s, patience_s=self.url_patience_s)
@@ -237,11 +233,7 @@ class BuildArguments:
     ] = None
 
     def build_sink_options(self) -> ClusterSinkOptions:
-        """Build the options of the built-in sink.
-
-        Raises:
-            UsageError: If the alias is to be swapped and left.
-        """
+        """Build the options of the built-in sink."""
         from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
 
         if self.no_swap and self.force_swap:

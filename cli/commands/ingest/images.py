@@ -87,11 +87,7 @@ class MetricsArguments:
     ] = _LOOPBACK
 
     def build_targets(self) -> MetricsTargets:
-        """Return the metrics targets.
-
-        Raises:
-            UsageError: If a host is given without a port.
-        """
+        """Return the metrics targets."""
         from stair_es.telemetry.ingest import MetricsTargets
 
         if self.metrics_host != _LOOPBACK and self.metrics_port is None:
@@ -122,11 +118,7 @@ class IngestArguments:
     metrics: MetricsArguments
 
     def build_options(self) -> IngestOptions:
-        """Build the options of the run.
-
-        Raises:
-            UsageError: If an option is invalid.
-        """
+        """Build the options of the run."""
         from stair_es.ingest.enrichers.base import EnricherSpec
         from stair_es.ingest.options import IngestOptions
         from stair_es.model.base import ModelSpec
@@ -258,11 +250,7 @@ def _run_dry(arguments: IngestArguments, options: IngestOptions) -> None:
 
 
 def _open_sources(arguments: IngestArguments, options: SourceOptions) -> list[Source]:
-    """Open the sources, and the dead letters to retry.
-
-    Raises:
-        UsageError: If there is no source, or one can't be opened.
-    """
+    """Open the sources, and the dead letters to retry."""
     from stair_es.sources.registry import open_source
 
     retry_failed, dead_letters = arguments.source.retry_failed, arguments.target.dead_letters
@@ -285,11 +273,7 @@ def _resolve_connection(arguments: IngestArguments, options: IngestOptions) -> C
 
 
 def check_retry_index(dead_letters: Path, index: str, context: _Context) -> None:
-    """Check that the dead letters belong to the index, or that the command line names another one explicitly.
-
-    Raises:
-        UsageError: If they belong to another index.
-    """
+    """Raise UsageError if the dead letters belong to another index, unless the command line names this one explicitly."""
     from stair_es.ingest.accounting.dead_letters import read_alias
 
     alias = read_alias(dead_letters)
