@@ -10,7 +10,7 @@ from stair_es.errors import DecodeError, UsageError
 
 from ..options import shared
 from ..options.connections import ConnectionArguments, open_cluster
-from ..options.encoder import EncoderArguments, build_read_limits, check_image_arguments, check_text_encoding
+from ..options.search import EncoderArguments, build_read_limits, check_image_arguments, check_text_encoding
 from ..output.bars import TerminalInfo, escape_control, format_weights
 from ..output.console import emit_json, print_error, stdout
 

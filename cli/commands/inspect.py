@@ -19,7 +19,7 @@ from stair_es.errors import EXIT_PARTIAL_FAILURE, DecodeError, MissingExtra, Que
 
 from ..options import shared
 from ..options.connections import ConnectionArguments, open_cluster
-from ..options.encoder import EncoderArguments
+from ..options.search import EncoderArguments
 from ..output.bars import TerminalInfo, display_path, escape_control, format_line, format_rows, format_weight, truncate_text
 from ..output.console import emit_json, print_error, print_notice, stdout
 from ..output.csv import CsvOption, OutputFormat, format_csv, print_csv, select_output_format

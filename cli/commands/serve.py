@@ -15,7 +15,7 @@ from stair_es.errors import UsageError
 
 from ..options import config_file, shared
 from ..options.connections import ConnectionArguments, resolve_connection
-from ..options.encoder import EncoderArguments
+from ..options.search import EncoderArguments
 from ..output.console import emit_json, print_notice, stdout
 
 if TYPE_CHECKING:

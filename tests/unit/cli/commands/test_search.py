@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from stair_es.cli.commands.search import format_curl_command, parse_document_reference, to_json
 from stair_es.cli.main import app
-from stair_es.cli.options.encoder import EncoderArguments
+from stair_es.cli.options.search import EncoderArguments
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import StairError
 from stair_es.model.base import Encoder, ModelCard
