@@ -21,7 +21,8 @@ from stair_es.cluster.client.connection import Connection
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"
 STAIR_ES = Path(sys.executable).parent / "stair-es"
-INDEX = "test-commands"
+INDEX = f"test-commands-{os.getpid()}"
+"""Of this process: each worker deletes its own index."""
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
