@@ -50,6 +50,9 @@ TokensType: TypeAlias = Literal["rank_features", "sparse_vector"]
 QueryType: TypeAlias = Literal["rank_features", "neural_sparse", "sparse_vector", "impacts"]
 """Query types, by the field and the query that they use. See docs/queries.md."""
 
+StatsOrder: TypeAlias = Literal["df", "mean", "max", "share", "uniformity"]
+"""What statistics of tokens are sorted by."""
+
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 ProgressCallback: TypeAlias = Callable[[int, int], None]

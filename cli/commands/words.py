@@ -11,16 +11,9 @@ import typer
 from rich.cells import cell_len
 from rich.text import Text
 
-from stair_es.config.defaults import DEFAULT_INDEX
+from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_UNIFORMITY
 from stair_es.errors import IndexMismatch, UsageError
-from stair_es.inspection.token_stats import (
-    UNIFORMITY_THRESHOLD,
-    StatsOrder,
-    TokenStats,
-    find_stop_words,
-    match_tokens,
-    sort_token_stats,
-)
+from stair_es.types import StatsOrder
 
 from ..options import config_file, shared
 from ..options.connections import ConnectionArguments, open_cluster
@@ -31,8 +24,8 @@ from ..output.csv import CsvOption, OutputFormat, emit_csv, select_output_format
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from stair_es.inspection.model_vocabulary import ModelVocabulary
-    from stair_es.inspection.vocabulary_stats import DocumentSample, VocabularyStats
+    from stair_es.inspection.token_stats import TokenStats
+    from stair_es.inspection.vocabulary_stats import DocumentSample, ModelVocabulary, VocabularyStats
     from stair_es.search.index_info import IndexInfo
     from stair_es.token_policy import TokenPolicy
 
@@ -106,7 +99,7 @@ def show_words_command(
     unused: _Unused = False,
     sample: _SampleSize = None,
     seed: _Seed = 0,
-    uniformity: _Uniformity = UNIFORMITY_THRESHOLD,
+    uniformity: _Uniformity = DEFAULT_UNIFORMITY,
     policy: _PolicyFile = None,
     as_json: shared.JsonOption = False,
     as_csv: CsvOption = False,
@@ -134,15 +127,14 @@ def show_words_command(
     output_format = select_output_format(as_json=as_json, as_csv=as_csv)
     if policy:
         _check_policy_path(policy)
-    from stair_es.inspection import model_vocabulary
-    from stair_es.inspection.vocabulary_stats import DocumentSample
+    from stair_es.inspection.vocabulary_stats import DocumentSample, load_model_vocabulary
     from stair_es.model.base import ModelSpec
     from stair_es.search.index_info import add_fit
 
     info, stats = _read_vocabulary(index, connection, DocumentSample(size=sample, seed=seed) if sample else None)
     _print_remarks(stats, index, info.content_type)
     spec = add_fit(ModelSpec(name=model or info.model_name), info)
-    vocabulary = model_vocabulary.load_model_vocabulary(
+    vocabulary = load_model_vocabulary(
         spec.name, required=model is not None, fit=spec.fit, settings=config_file.get_config().settings
     )
     view = build_vocabulary_view(stats, info, vocabulary, uniformity=uniformity, order=sort, min_df=min_df, match=match)
@@ -236,7 +228,8 @@ def build_vocabulary_view(
     match: str,
 ) -> VocabularyView:
     """Select the rows to show. Pure."""
-    from stair_es.inspection.model_vocabulary import find_unused_tokens
+    from stair_es.inspection.token_stats import find_stop_words, match_tokens, sort_token_stats
+    from stair_es.inspection.vocabulary_stats import find_unused_tokens
 
     seen = [row.token for row in stats.token_stats]
     rows = [row for row in stats.token_stats if row.images >= min_df]

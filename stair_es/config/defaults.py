@@ -35,6 +35,8 @@ DEFAULT_SINK = "cluster"
 """Name of the built-in sink."""
 DEFAULT_RETAINED_INDICES = 1
 """Number of retired indices that an alias swap keeps."""
+DEFAULT_UNIFORMITY = 0.5
+"""Minimum uniformity of a stop word: more than half of its effect is the same for every image. See docs/inspect.md."""
 
 
 @dataclass(frozen=True)

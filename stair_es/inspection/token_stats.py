@@ -18,14 +18,12 @@ import fnmatch
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from stair_es.config.defaults import DEFAULT_UNIFORMITY
 from stair_es.feature_names import unescape_feature
 from stair_es.token_policy import TokenPolicy
+from stair_es.types import StatsOrder
 
-StatsOrder = Literal["df", "mean", "max", "share", "uniformity"]
-UNIFORMITY_THRESHOLD = 0.5
-"""Minimum uniformity of a stop word: more than half of its effect is the same for every image. See docs/inspect.md."""
 MIN_IMAGES = 20
 """Minimum number of images to find stop words in: with two images, each token that one of them has would be flat."""
 
@@ -134,7 +132,7 @@ def _parse_number(value: object) -> float:
     return 0.0
 
 
-def find_stop_words(stats: Sequence[TokenStats], images: int, threshold: float = UNIFORMITY_THRESHOLD) -> tuple[TokenStats, ...]:
+def find_stop_words(stats: Sequence[TokenStats], images: int, threshold: float = DEFAULT_UNIFORMITY) -> tuple[TokenStats, ...]:
     """Find the tokens that don't distinguish images, the flattest first; none if there are too few images."""
     if images < MIN_IMAGES:
         return ()

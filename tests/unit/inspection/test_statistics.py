@@ -12,23 +12,23 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from stair_es.config.defaults import DEFAULT_UNIFORMITY
 from stair_es.errors import ModelError, UnknownModel
 from stair_es.feature_names import escape_feature
-from stair_es.inspection.model_vocabulary import BERT, ModelVocabulary, find_unused_tokens, load_model_vocabulary
 from stair_es.inspection.token_stats import (
     MIN_IMAGES,
-    UNIFORMITY_THRESHOLD,
     StatsAccumulator,
-    StatsOrder,
     TokenStats,
     build_stop_word_policy,
     find_stop_words,
     match_tokens,
     sort_token_stats,
 )
+from stair_es.inspection.vocabulary_stats import BERT, ModelVocabulary, find_unused_tokens, load_model_vocabulary
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.token_policy import TokenPolicy, parse_policy
+from stair_es.types import StatsOrder
 
 STRANGE = ("a.b", "100%", "%2E", "", "##ing", "犬", "=1+1")
 
@@ -136,8 +136,8 @@ def test_patterns(pattern: str, found: set[str]) -> None:
 def test_stop_words_are_uniform_over_enough_images() -> None:
     rows = [
         row("the", uniformity=0.9),
-        row("a", uniformity=UNIFORMITY_THRESHOLD),
-        row("dog", uniformity=UNIFORMITY_THRESHOLD - 0.01),
+        row("a", uniformity=DEFAULT_UNIFORMITY),
+        row("dog", uniformity=DEFAULT_UNIFORMITY - 0.01),
     ]
     assert [each.token for each in find_stop_words(rows, MIN_IMAGES)] == ["the", "a"]
     assert [each.token for each in find_stop_words(rows, 1000, 0.2)] == ["the", "a", "dog"]

@@ -14,11 +14,11 @@ from stair_es.cli.output.bars import TerminalInfo
 from stair_es.cli.output.console import emit_json
 from stair_es.cli.output.csv import escape_formula
 from stair_es.cli.output.csv import format_csv as csv_lines
-from stair_es.inspection.model_vocabulary import ModelVocabulary
-from stair_es.inspection.token_stats import StatsAccumulator, StatsOrder
-from stair_es.inspection.vocabulary_stats import DocumentSample, VocabularyStats
+from stair_es.inspection.token_stats import StatsAccumulator
+from stair_es.inspection.vocabulary_stats import DocumentSample, ModelVocabulary, VocabularyStats
 from stair_es.search.index_info import IndexInfo
 from stair_es.token_policy import TokenPolicy
+from stair_es.types import StatsOrder
 
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'quoted", "=cmd|' /C calc'!A0")
 HOSTILE = ("a,b", 'say "so"', "two\nlines", "\x1b[31mred", "[bold]not markup[/bold]", "犬", "")
