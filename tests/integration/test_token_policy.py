@@ -371,6 +371,7 @@ def test_custom_mappings_get_the_policy_fields(cluster: PolicyCluster) -> None:
         opened = open_index(cluster, cluster.alias, body, cluster.index_spec())
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     cluster.write(vectors)
+    assert cluster.open().name == opened.name  # no new build for that
     cluster.apply(policy)
     assert open_index(cluster, cluster.alias, body, cluster.index_spec()).name == opened.name
     _same(cluster.stored(), vectors, policy)

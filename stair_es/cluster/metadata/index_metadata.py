@@ -15,6 +15,8 @@ from stair_es.types import Json, ResizeMode
 
 INDEX_FORMAT = 2
 """Format of an index, in `_meta.stair_es.format_version`: increment it when this version can't use indices of before."""
+_OPTIONAL_FIELDS = frozenset({"policy", "policy_undo"})
+"""An index with a custom mapping may lack these fields; they are added with its first policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ def add_index_meta(body: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str
 def compare_mappings(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Compare the field types of an existing mapping with those wanted; returns one phrase per difference.
 
-    Additional fields are fine.
+    Additional fields are fine, and so are missing fields of token policies.
     """
     fields, existing = expected.get("properties", {}), found.get("properties", {})
     return [
@@ -107,7 +109,8 @@ def compare_mappings(expected: Mapping[str, Any], found: Mapping[str, Any]) -> l
         if name in existing
         else f"{name} is missing"
         for name, spec in fields.items()
-        if name not in existing or existing[name].get("type", "object") != spec.get("type", "object")
+        if (name not in existing and name not in _OPTIONAL_FIELDS)
+        or existing.get(name, spec).get("type", "object") != spec.get("type", "object")
     ]
 
 

@@ -118,6 +118,14 @@ def test_policy_changes_all_vector_fields_reversibly() -> None:
     assert (emptied["tokens"], emptied["top_tokens"], emptied["impacts"]) == ({}, [], "")
 
 
+def test_mappings_may_lack_policy_fields() -> None:
+    expected = resources.load_json_resource("mappings", "image")["mappings"]
+    custom = {name: spec for name, spec in expected["properties"].items() if not name.startswith("policy")}
+    assert compare_mappings(expected, {"properties": custom}) == []
+    own = {**custom, "policy": {"type": "text"}}
+    assert compare_mappings(expected, {"properties": own}) == ["policy is text instead of keyword"]
+
+
 @pytest.mark.parametrize("name", [*sorted(RESERVED_FIELDS), "tokens.dog", "_id", "_mine", "", ".", "a..b", "a."])
 def test_invalid_column_names(name: str) -> None:
     with pytest.raises(UsageError) as caught:
