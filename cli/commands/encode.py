@@ -56,7 +56,7 @@ def encode_command(
         raise UsageError("neither IMAGE nor --text given", f"Give one of them: {example}")
     check_text_encoding(text or "")
     images = check_image_arguments("IMAGE", images or [])
-    arguments = EncoderArguments(model=model, fit=fit, backend=backend, text_tower=text_tower)
+    arguments = EncoderArguments(model=model or None, fit=fit, backend=backend, text_tower=text_tower)
     encoder = arguments.load() if index is None else _load_encoder_of_index(arguments, connection, index)
     if images:
         _encode_images(encoder, images, build_read_limits(allow_private=allow_private_urls), as_json)

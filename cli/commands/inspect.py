@@ -117,7 +117,7 @@ def inspect_command(
 
         @cache
         def load_encoder_once() -> Encoder:
-            return EncoderArguments(model=model, backend=backend, text_tower=None).load_for_index(info, index)
+            return EncoderArguments(model=model, backend=backend, text_tower=None).prepare_for_index(index)(info)
 
         inspector = Inspector(cluster, index, load_encoder_once, info.policy)
         printer = InspectionPrinter(index, k=k, show_all=show_all, output_format=output_format, thumbnail=thumbnail)

@@ -154,7 +154,7 @@ def serve_command(
         encoder = EncoderArguments(model=model, backend=backend, text_tower=text_tower)
         config = ServerConfig(
             index=index,
-            load_encoder=partial(encoder.load_for_index, index=index),
+            load_encoder=encoder.prepare_for_index(index),
             roots=roots,
             title=title,
             root_path=root_path,
@@ -206,7 +206,7 @@ def serve_encoder_command(
 
     token = _read_access_token(token_file, _ENV_ENCODER_TOKEN)
     policy = _build_access_policy(host, token, no_token, allow_host, exposed="use the encoder", bearer_only=True)
-    encoder = EncoderArguments(model=model, fit=fit, backend=backend, text_tower=text_tower)
+    encoder = EncoderArguments(model=model or None, fit=fit, backend=backend, text_tower=text_tower)
     with ExitStack() as stack:
         telemetry = stack.enter_context(open_server_telemetry(metrics=True))
         listener, bound_port = stack.enter_context(bind_socket(host, port))
@@ -237,7 +237,7 @@ def _open_target(
     if connection is None or index is None:
         return partial(EncodingTarget, encoder=encoder.load())
     cluster = stack.enter_context(Cluster(connection))
-    return follow_index(create_state_cache(cluster, index, partial(encoder.load_for_index, index=index)))
+    return follow_index(create_state_cache(cluster, index, encoder.prepare_for_index(index)))
 
 
 def _report_ready(url: str, *, as_json: bool, with_token: bool = False, open_page: bool = False) -> None:

@@ -7,6 +7,7 @@ index names: see `stair_es.search.index_encoder`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -22,7 +23,7 @@ from .connections import ConnectionArguments, resolve_connection, resolve_runnin
 from .shared import define_option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from stair_es.cluster.client.connection import Connection
     from stair_es.model.base import Encoder
@@ -194,7 +195,7 @@ class EncoderArguments:
         from stair_es.model.base import ModelSpec
 
         spec = ModelSpec(
-            name=self.model or DEFAULT_MODEL,
+            name=DEFAULT_MODEL if self.model is None else self.model,
             fit=self.fit,
             backend=self.backend,
             text_tower=self.text_tower or "full",
@@ -202,13 +203,16 @@ class EncoderArguments:
         )
         return registry.load_encoder(spec)
 
-    def load_for_index(self, info: IndexInfo, index: str) -> Encoder:
-        """Load the named model, otherwise the one of the index; see `load_query_encoder`."""
+    def prepare_for_index(self, index: str) -> Callable[[IndexInfo], Encoder]:
+        """Return a function that loads the named model, otherwise the one of the index; see `load_query_encoder`.
+
+        The configuration is read now: the threads of a server don't have that of the command.
+        """
         from stair_es.search.index_encoder import load_query_encoder
 
-        return load_query_encoder(
-            info,
-            index,
+        return partial(
+            load_query_encoder,
+            index=index,
             model_name=self.model,
             fit=self.fit,
             backend=self.backend,
@@ -217,12 +221,12 @@ class EncoderArguments:
         )
 
     def load_checked(self, info: IndexInfo, index: str) -> Encoder:
-        """Load the model as `load_for_index`, and check that its vectors can be compared with those of the index.
+        """Load the model for an index, and check that its vectors can be compared with those of the index.
 
         Raises:
             QueryError: If the model has changed since the ingest, or the fit differs from that of the index.
         """
-        encoder = self.load_for_index(info, index)
+        encoder = self.prepare_for_index(index)(info)
         info.check_model(encoder.model_id)
         return encoder
 
@@ -230,12 +234,12 @@ class EncoderArguments:
         """Load the named model, otherwise the one of the index after a request for its metadata."""
         if self.model is not None:
             return self.load()
-        from stair_es.cluster.client.cluster import Cluster
-        from stair_es.search.index_info import fetch_index_info
+        from stair_es.search.index_encoder import load_index_encoder
 
-        with Cluster(connection) as cluster:
-            info = fetch_index_info(cluster, index)
-        return self.load_for_index(info, index)
+        settings = config_file.get_config().settings
+        return load_index_encoder(
+            connection, index, fit=self.fit, backend=self.backend, text_tower=self.text_tower, settings=settings
+        )
 
     def load_offline(self, arguments: ConnectionArguments, index: str) -> Encoder:
         """Load the named model, otherwise the one of the index, or the default model if no cluster answers."""
@@ -245,7 +249,7 @@ class EncoderArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetArguments:
-    """Options for the index to search."""
+    """Options for the index to search, its cluster, and the encoder of queries."""
 
     index: shared.IndexOption = DEFAULT_INDEX
     connection: ConnectionArguments

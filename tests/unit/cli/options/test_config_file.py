@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,12 @@ import pytest
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
+from stair_es.cli.options import config_file
 from stair_es.cli.options.config_file import CliConfig, ConfigValue, OptionKey
+from stair_es.cli.options.search import EncoderArguments
 from stair_es.cli.output.console import set_log_format
 from stair_es.errors import UsageError
+from stair_es.search import index_encoder
 
 SCRIPT = Path(sys.executable).parent / "stair-es"
 _FILE = """
@@ -323,3 +328,12 @@ def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:
         ["bash", "--norc", "-c", script, "bash", str(path)], capture_output=True, text=True, check=True, env=environment
     )
     assert result.stdout.splitlines() == ["explain export", "--hybrid", "stair-mini", "prod second"]
+
+
+def test_threads_of_a_server_load_encoders_as_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(index_encoder, "load_query_encoder", lambda info, *, settings, **options: settings.home.path)
+    command = copy_context()
+    command.run(config_file._current.set, CliConfig(environ={"STAIR_ES_HOME": str(tmp_path)}))
+    load_encoder: Any = command.run(EncoderArguments().prepare_for_index, "photos")
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(load_encoder, object()).result() == tmp_path
