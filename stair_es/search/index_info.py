@@ -96,7 +96,8 @@ class IndexInfo:
         """Check that the fields of the filters exist; the engine would silently find nothing."""
         for reference in _list_filter_fields(clauses):
             root = reference.name.partition(".")[0]
-            if self.field_names and root not in self.field_names and not root.startswith("_"):
+            is_known = root in self.field_names or reference.name in self.field_names  # an index may have no objects
+            if self.field_names and not is_known and not root.startswith("_"):
                 raise QueryError(
                     f"the filter refers to the field {reference.name!r}, which no index that the name resolves to has",
                     suggest_fields(root, sorted(self.field_names)),

@@ -12,7 +12,7 @@ from typing import Any
 from stair_es.cluster.client.capabilities import list_cluster_plugins
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.exceptions import is_clause_limit_error
+from stair_es.cluster.client.exceptions import describe_rejection, is_clause_limit_error
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import ClusterError, QueryError
@@ -120,7 +120,7 @@ class QueryRunner:
         try:
             return self._send(body, options.search_pipeline)
         except ClusterError as error:  # that the caption or a filter causes
-            if is_clause_limit_error(error) or "Failed to parse query" in error.message:
+            if is_clause_limit_error(error) or (error.status == 400 and "Failed to parse query" in error.message):
                 raise QueryError(*describe_rejection(error)) from None
             raise
 
@@ -215,19 +215,3 @@ class Searcher:
         target = fetch_search_target(self._cluster, self._index, previous)
         target.info.check_model(self._model_id)
         return previous if previous == target else target
-
-
-def describe_rejection(error: ClusterError) -> tuple[str, str]:
-    """Describe why an engine rejects a query: message and remedy."""
-    if is_clause_limit_error(error):
-        return "the query exceeds the clause limit of the cluster", "Use fewer words, or a shorter filter."
-    reason = get_rejection_reason(error) or "no reason given"
-    return (
-        f"the search cluster can't parse the query: {reason}",
-        'In the filter, quote values with : / or other operators (uri:"file:///a.jpg").',
-    )
-
-
-def get_rejection_reason(error: ClusterError) -> str:
-    """Return the first line of the reason that the engine gives, since a parser lists what it expected below; "" for none."""
-    return error.message.partition(" answered 400: ")[2].partition("\n")[0].removeprefix("all shards failed: ")

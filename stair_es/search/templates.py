@@ -24,6 +24,7 @@ TEMPLATE_PREFIX = "stair-es-"
 """Default prefix of template ids; another prefix separates tenants."""
 
 TemplateState = Literal["published", "different", "missing"]
+"""State of a template in the cluster: as this version publishes it, different, or missing."""
 TemplateChange = Literal["created", "updated", "unchanged"]
 
 _PART = re.compile(r"\{\{>\s*([a-z_]+)\s*\}\}")

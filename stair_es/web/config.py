@@ -1,4 +1,4 @@
-"""The configuration of the servers, and the limits above which they reject requests. Pure values."""
+"""The configuration of the servers, and the limits above which they reject requests."""
 
 from __future__ import annotations
 

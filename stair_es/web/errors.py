@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from starlette.responses import Response
 
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.exceptions import is_clause_limit_error
+from stair_es.cluster.client.exceptions import describe_rejection, get_rejection_reason, is_clause_limit_error
 from stair_es.errors import (
     AuthenticationFailed,
     ClusterError,
@@ -24,7 +24,6 @@ from stair_es.errors import (
     QueryError,
     StairError,
 )
-from stair_es.search.searcher import describe_rejection, get_rejection_reason
 from stair_es.web.search.serializers import encode_json
 
 _RETRY_AFTER_S = 2

@@ -62,6 +62,25 @@ def is_clause_limit_error(error: ClusterError) -> bool:
     return "maxClauseCount" in error.message
 
 
+def describe_rejection(error: ClusterError) -> tuple[str, str]:
+    """Describe why an engine rejects a query: message and remedy."""
+    if is_clause_limit_error(error):
+        return (
+            "the query exceeds the clause limit of the cluster",
+            "Shorten the filter or the caption, or use fewer words (on the command line also --weight-mass).",
+        )
+    reason = get_rejection_reason(error) or "no reason given"
+    return (
+        f"the search cluster can't parse the query: {reason}",
+        'In the filter, quote values with : / or other operators (uri:"file:///a.jpg"); commands also take a JSON clause.',
+    )
+
+
+def get_rejection_reason(error: ClusterError) -> str:
+    """Return the first line of the reason that the engine gives, since a parser lists what it expected below; "" for none."""
+    return error.message.partition(" answered 400: ")[2].partition("\n")[0].removeprefix("all shards failed: ")
+
+
 @contextmanager
 def translate_errors(
     connection: Connection, passthrough: Callable[[exceptions.TransportError], bool] = lambda _: False

@@ -167,6 +167,7 @@ class EncodingRoutes:
             return await run_in_threadpool(parse, body, self._max_image_bytes)
 
     async def _wait(self, request: Request, encoding: Awaitable[EncodedInputs], input_count: int) -> EncodedInputs:
+        """Wait for the end of an encoding, but not longer than the time limit, or than the client does."""
         started_s, error_type = time.perf_counter(), None
         task, gone = asyncio.ensure_future(encoding), asyncio.ensure_future(_wait_for_disconnect(request))
         try:

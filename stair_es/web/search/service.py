@@ -187,6 +187,7 @@ class SearchService:
         by_caption = params.method == "bm25"
         image = self._get_stored_image(state, params.similar_to) if params.similar_to and not by_caption else None
         filters = build_filters(params, state.info.mapped_fields)
+        state.info.check_filter_fields(filters)  # here, too, so that no text is encoded for a filter that can't be sent
         inputs = build_query_inputs(params, image.vector if image else None, filters)
         query = build_search_query(state.encoder, inputs, policy=state.info.policy, encode_text=self._encode_text)
         if by_caption:

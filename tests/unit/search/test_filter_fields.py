@@ -18,6 +18,7 @@ TYPES = {
     "caption": "text",
     "format": "keyword",
     "brand": "object",
+    "exif.iso": "integer",
     "tokens": "rank_features",
 }
 INFO = IndexInfo(fields={}, model="m", model_name="m", field_names=frozenset(TYPES), field_types=TYPES)
@@ -65,8 +66,8 @@ def test_unknown_fields_get_a_suggestion() -> None:
     with pytest.raises(QueryError) as error:
         INFO.check_filter_fields(_build_query("widht:>800").filters)
     assert error.value.message == "the filter refers to the field 'widht', which no index that the name resolves to has"
-    assert error.value.remedy == "Did you mean width? Fields: brand, caption, format, price, tokens, width."
-    for valid in ("width:>800", "brand.name:x", "_id:7", "_exists_:price", "dog"):
+    assert error.value.remedy == "Did you mean width? Fields: brand, caption, exif.iso, format, price, tokens, width."
+    for valid in ("width:>800", "brand.name:x", "exif.iso:>100", "_id:7", "_exists_:price", "dog"):
         INFO.check_filter_fields(_build_query(valid).filters)
 
 
