@@ -188,7 +188,7 @@ def evaluate_interpretability(
         rows = []
         if readable.vectors.sparse is not None:
             space = _build_own_space(model, readable.vectors.sparse, texts)
-            rows.append(_build_row("tokens", model, space, _spread_weights(readable.vectors.sparse, space.tokens), texts))
+            rows.append(_build_row("tokens", model, space, spread_weights(readable.vectors.sparse, space.tokens), texts))
         if readable.vectors.dense is not None:
             tokens = [prompt.replace("{}", strip_wordpiece_prefix(token)) for token in shared_space.tokens]
             token_vectors = encode_texts(tokens, model, lambda _, *counts: progress("vocabulary", *counts), tokens=False).dense
@@ -247,7 +247,7 @@ def _build_own_space(model: EvaluatedModel, vectors: Sequence[SparseVector], tex
     return LabelSpace(tokens=tokens, split_word=model.split_word)
 
 
-def _spread_weights(vectors: Sequence[SparseVector], tokens: Sequence[str]) -> Iterator[Doubles]:
+def spread_weights(vectors: Sequence[SparseVector], tokens: Sequence[str]) -> Iterator[Doubles]:
     """Yield the weights [V] of all tokens of the vocabulary, image by image; a token that the vector lacks has 0."""
     positions = {token: position for position, token in enumerate(tokens)}
     for vector in vectors:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 from stair_es.config.settings import resolve_settings
@@ -16,7 +16,7 @@ from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.sinks.base import RunCoverage, SinkSession
+from stair_es.ingest.sinks.base import RunCoverage, SinkResult, SinkSession
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.state import Batch
 from stair_es.sources.limits import join_names
@@ -118,7 +118,7 @@ class IngestRun:
         result = self.session.complete(RunCoverage(sources=self.stream.fully_listed, get_status=accounting.manifest.get_status))
         return IngestReport(
             **vars(accounting.get_totals()),
-            **vars(result),
+            **{field.name: getattr(result, field.name) for field in fields(SinkResult)},  # a sink may return more
             seconds=time.perf_counter() - start,
             index=self.session.index,
             alias=self.options.alias,

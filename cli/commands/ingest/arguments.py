@@ -28,7 +28,7 @@ def _is_json_requested(is_requested: bool) -> bool:
 
 
 class FirstRunOnly:
-    """Mark of an option that a retry doesn't repeat: the dead letters hold its effect, or it applies to whole sources."""
+    """Mark of an option that a retry doesn't need: the dead letters hold its effect, or it is about one run or whole sources."""
 
 
 JsonReportOption = Annotated[

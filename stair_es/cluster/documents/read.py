@@ -125,7 +125,10 @@ def get_stored_by_uri(cluster: Cluster, index: str, uris: Sequence[str]) -> dict
 
 
 def scan_documents(cluster: Cluster, index: str) -> Iterator[IndexedDocument]:
-    """Scan all documents in the order of URIs (see `paginate_hits`); omits those without a URI, or with one of 8 KiB and more."""
+    """Scan all documents in the order of URIs, as of the last refresh; see `paginate_hits`.
+
+    Omits documents without a URI, or with one of 8 KiB and more.
+    """
     body = {"query": {"bool": {"filter": [_HAS_URI]}}, **_SCANNED_PARTS}
     for hits in paginate_hits(cluster, index, body, size=_PAGE_SIZE):
         yield from map(_parse_scanned, hits)

@@ -34,7 +34,7 @@ class RunTotals:
     documents: int
     """Distinct documents of the images: fewer than images if ids go by content and contents repeat."""
     stage_seconds: dict[IngestStage, float]
-    """Summed over all workers, so possibly more than `seconds`."""
+    """Summed over all workers, so possibly more than the duration of the run."""
     encoder_idle: float | None
     """Share of time in which the encoders were idle, 0..1, from their first batch to their last."""
     bulk_requests: int
@@ -52,6 +52,7 @@ class IngestReport(RunTotals, SinkResult):
     seconds: float
     """Duration from the first image to the last refresh."""
     index: str
+    """The concrete index that was written."""
     alias: str
     model: str
     runner: str

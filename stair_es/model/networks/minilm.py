@@ -49,13 +49,13 @@ class MiniLM:
         return self._tensors["embeddings.word_embeddings.weight"]
 
     def embed_ids(self, ids: Sequence[int]) -> Floats:
-        """Embed one text as a unit vector [D]."""
+        """Embed one text as a unit vector [D], given its token ids with [CLS] and [SEP]."""
         mean_D = self.compute_states(ids).mean(axis=0)
         unit_D: Floats = mean_D / np.linalg.norm(mean_D)
         return unit_D
 
     def compute_states(self, ids: Sequence[int]) -> Floats:
-        """Compute the states [L, D] of the last layer."""
+        """Compute the states [L, D] of the last layer, given token ids with [CLS] and [SEP]."""
         x_LD = self._embed_tokens(ids)
         for layer in range(_LAYERS):
             name = f"encoder.layer.{layer}"

@@ -106,7 +106,7 @@ def join_rows(parts: Sequence[TowerRows], config: StairConfig, features: int) ->
 
 
 def restore_order(rows: TowerRows, order: list[int]) -> TowerRows:
-    """Restore the order of the texts."""
+    """Restore the order of the texts; `order` is the index of the text of each row."""
     inverse = np.argsort(np.array(order, np.int64))
     weights, dense = (None if values is None else values[inverse] for values in rows)
     return weights, dense

@@ -29,6 +29,7 @@ class TiffEntry(NamedTuple):
     value_count: int
     """Declared number of values."""
     offset: int
+    """Offset of the values."""
     available_bytes: int
     """Bytes of the values that are in the file."""
 

@@ -24,6 +24,7 @@ from stair_es.eval.interpretability import (
     evaluate_interpretability,
     rank_best_token,
     sample_negatives,
+    spread_weights,
     strip_wordpiece_prefix,
 )
 from stair_es.eval.metrics import compute_ranks
@@ -125,8 +126,10 @@ def test_ranks_cover_the_whole_vocabulary() -> None:
         scores_V = np.where(rng.random(30) < 0.6, 0.0, rng.integers(1, 5, 30)).astype(np.float64)
         own = [words[index] for index in rng.choice(30, rng.integers(1, 5), replace=False)]
         expected = compute_ranks(scores_V, [words.index(word) for word in own])[0]
-        assert rank_best_token(scores_V, [words.index(word) for word in own]) == expected
-    assert rank_best_token(scores_V, []) is None
+        vector = SparseVector.from_pairs((word, float(score)) for word, score in zip(words, scores_V, strict=True) if score)
+        [weights_V] = spread_weights([vector], words)
+        assert rank_best_token(weights_V, [words.index(word) for word in own]) == expected
+    assert rank_best_token(weights_V, []) is None
 
 
 def test_single_words_give_top_k_accuracy() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,14 @@ class RecordingSession(SinkSession):
 
     def complete(self, coverage: RunCoverage) -> SinkResult:
         self.events.append("complete")
-        return SinkResult(swapped=True)
+        return ShelfResult(swapped=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShelfResult(SinkResult):
+    """A result of which the report knows only a part."""
+
+    shelves: int = 1
 
 
 class RecordedRun:

@@ -67,8 +67,11 @@ def test_copies_of_photos_are_found(tmp_path: Path) -> None:
     kept = remove_duplicates(pairs, against, progress=lambda *each: told.append(each))
     assert [each.name for each in kept] == ["turned.jpg", *(path.name for path in PHOTOS[8:])]
     assert kept.problems.counts == {"not an image in a known format": 1, "in val too": 1, "in test too": 3}
-    problems = "\n".join(kept.problems.format_lines())
-    assert f"bits from {PHOTOS[0].name}" in problems
+    assert f"bits from {PHOTOS[0].name}" in kept.problems.examples["in val too"][0]
+    small, same, cropped = kept.problems.examples["in test too"]
+    assert (small.partition(":")[0], small.endswith(f"bits from {PHOTOS[1].name}")) == ("small.png", True)
+    assert (same.partition(":")[0], same.endswith(f"the same bytes as {PHOTOS[4].name}")) == (PHOTOS[4].name, True)
+    assert (cropped.partition(":")[0], cropped.endswith(f"bits from {PHOTOS[5].name}")) == ("cropped.jpg", True)
     assert told == [("training", 10, 10), ("val", 1, 1), ("test", 8, 8)]
 
 
