@@ -91,6 +91,7 @@ def _check_not_option(word: str, options: dict[str, Any]) -> None:
         raise UsageError(
             f"{word!r} may be the option {name} or a word to exclude",
             f"Write {name} for the option, or put the word after `--`: -- {word}",
+            code="option-or-word",
         )
 
 
@@ -150,7 +151,7 @@ def _report_usage_errors(program: str | None, context: Any) -> Iterator[None]:  
         if not hasattr(error, "format_message") or not is_json_logging():
             raise
         command = " ".join(filter(None, (program, context and context.invoked_subcommand)))
-        print_error(UsageError(error.format_message() or "no command given", f"See {command} --help."))
+        print_error(UsageError(error.format_message() or "no command given", f"See {command} --help.", code="invalid-arguments"))
         raise typer.Exit(2) from None
 
 

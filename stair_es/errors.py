@@ -1,19 +1,24 @@
-"""The exception hierarchy. Every error says what went wrong and where; `remedy` says what to do.
+"""The exception hierarchy. Every error says what went wrong and where; `remedy` says what to do, `code` which fault it is.
 
 ::
 
     StairError                     exit code 1
     |- UsageError                  exit code 2
+    |  |- OptionConflict
+    |  |- ConfigError
+    |  `- DatasetError
     |- MissingExtra
     |- PluginError
     |- ResourceError
     |- ModelError
+    |  |- CheckpointError
     |  |- ModelNotFetched
     |  `- UnknownModel             exit code 2
     |- NodeError
     |- ReadError
     |  `- RetryLater
     |- DecodeError
+    |  `- DecompressionBomb
     |- QueryError
     |- SourceError
     |- IngestError
@@ -30,19 +35,31 @@
 All of them take positional arguments only, so that they can be pickled on the way back from a Ray worker.
 """
 
+import re
+
 EXIT_PARTIAL_FAILURE = 3
 """Exit code of a command that completed, but failed for some images, documents or objects. Not an error: it has a report."""
 
 
+def format_code(name: str) -> str:
+    """Return the code of the name of a class: `index-not-found` for `IndexNotFound`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+
+
 class StairError(Exception):
-    """An error to show to the user: `message` says what went wrong and where, `remedy` what to do."""
+    """An error to show to the user: `message` says what went wrong and where, `remedy` what to do.
+
+    The wording of both may change. Programs and tests distinguish faults by `code`, such as `index-not-found`; by default it is
+    the name of the class.
+    """
 
     exit_code = 1
 
-    def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(message, remedy)
+    def __init__(self, message: str, remedy: str = "", code: str = "") -> None:
+        super().__init__(message, remedy, code)
         self.message = message
         self.remedy = remedy
+        self.code = code or format_code(type(self).__name__)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message
@@ -52,6 +69,18 @@ class UsageError(StairError):
     """Invalid arguments of a command or function."""
 
     exit_code = 2
+
+
+class OptionConflict(UsageError):
+    """Options or settings that exclude each other."""
+
+
+class ConfigError(UsageError):
+    """A configuration, of commands or of a training, that can't be read, or has an invalid key or value."""
+
+
+class DatasetError(UsageError):
+    """Images with captions or classes, for training or evaluation, that can't be read as such."""
 
 
 class MissingExtra(StairError):
@@ -68,6 +97,10 @@ class ResourceError(StairError):
 
 class ModelError(StairError):
     """A model that is unknown, incomplete or can't be loaded."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint with files that are missing, damaged or don't belong together, or with an impossible configuration."""
 
 
 class UnknownModel(ModelError):
@@ -91,9 +124,9 @@ class ReadError(StairError):
 class RetryLater(ReadError):
     """An image whose host asks to wait before the next request."""
 
-    def __init__(self, message: str, remedy: str = "", host: str = "", wait_s: float = 0.0) -> None:
-        super().__init__(message, remedy)
-        self.args = (message, remedy, host, wait_s)
+    def __init__(self, message: str, remedy: str = "", code: str = "", host: str = "", wait_s: float = 0.0) -> None:
+        super().__init__(message, remedy, code)
+        self.args = (message, remedy, code, host, wait_s)
         self.host = host
         """The host that asks to wait; after a redirect not that of the original URL."""
         self.wait_s = wait_s
@@ -101,6 +134,10 @@ class RetryLater(ReadError):
 
 class DecodeError(StairError):
     """Bytes that can't be decoded as an image."""
+
+
+class DecompressionBomb(DecodeError):
+    """Bytes of an image that would take too much memory once decoded."""
 
 
 class QueryError(StairError):

@@ -50,6 +50,7 @@ class Plugin:
             raise PluginError(
                 f"plugin {self.name!r} of {self.distribution} {self.version} can't be loaded: {type(error).__name__}: {error}",
                 f"Update or uninstall {self.distribution}.",
+                code="plugin-not-loaded",
             ) from error
         version = getattr(loaded, "api_version", API_VERSION)
         if version != API_VERSION:
@@ -57,11 +58,13 @@ class Plugin:
                 f"plugin {self.name!r} of {self.distribution} {self.version} is made for API version {version},"
                 f" this is {API_VERSION}",
                 f"Update {self.distribution}, or stair-es.",
+                code="plugin-of-other-api",
             )
         if not isinstance(loaded, base):
             raise PluginError(
                 f"plugin {self.name!r} of {self.distribution} {self.version} is not an instance of {base.__name__}",
                 f"Update {self.distribution}, or derive its class from stair_es.api.{base.__name__}.",
+                code="plugin-not-an-instance",
             )
         return loaded
 

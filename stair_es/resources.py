@@ -26,7 +26,7 @@ def load_json_resource(kind: Literal["mappings", "pipelines"], name: str, overri
     try:
         body = read_json_file(source) if isinstance(source, Path) else json.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ResourceError(f"{kind} body {name!r}: can't read {source}: {error}") from error
+        raise ResourceError(f"{kind} body {name!r}: can't read {source}: {error}", code="resource-unreadable") from error
     if not isinstance(body, dict):
-        raise ResourceError(f"{kind} body {name!r}: {source} is not a JSON object")
+        raise ResourceError(f"{kind} body {name!r}: {source} is not a JSON object", code="resource-not-an-object")
     return body

@@ -74,4 +74,4 @@ def raise_if_cancelled() -> None:
     """Raise IngestError if the work of this thread was cancelled."""
     event = CANCEL_EVENT.get()
     if event is not None and event.is_set():
-        raise IngestError("cancelled because the run is ending", "Run it again: it resumes from there.")
+        raise IngestError("cancelled because the run is ending", "Run it again: it resumes from there.", code="run-cancelled")

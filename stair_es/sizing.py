@@ -58,11 +58,16 @@ class SizingInputs:
                 continue
             if not math.isfinite(value) or value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
                 bound = "0 or more" if name in _MAY_BE_ZERO else "more than 0"
-                raise UsageError(f"--{name.replace('_', '-')} can't be {value:g}", f"Give a number that is {bound}.")
+                raise UsageError(
+                    f"--{name.replace('_', '-')} can't be {value:g}",
+                    f"Give a number that is {bound}.",
+                    code="invalid-sizing-input",
+                )
         if self.shard_images > MAX_SHARD_IMAGES:
             raise UsageError(
                 f"--shard-images can't be {self.shard_images:,}",
                 f"A shard can hold at most {MAX_SHARD_IMAGES:,} documents (Lucene).",
+                code="shards-too-few",
             )
 
     @property
@@ -156,6 +161,7 @@ def _build_query_load_error(inputs: SizingInputs) -> UsageError:
         f"--replicas {inputs.replicas} can't answer {inputs.queries_per_s:,.0f} queries per second: a query takes at least "
         f"{QUERY_FLOOR_MS} ms in each shard, so more shards don't help",
         f"Give --replicas {copies - 1}, or more --node-cores.",
+        code="replicas-too-few",
     )
 
 

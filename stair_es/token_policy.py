@@ -90,10 +90,14 @@ class TokenPolicy:
         sources: dict[str, str] = {}
         for location, source, target in self._list_replacements():
             if source == target:
-                raise ResourceError(f"{location}: {source!r} is replaced by itself", "Remove it.")
+                raise ResourceError(
+                    f"{location}: {source!r} is replaced by itself", "Remove it.", code="policy-token-replaced-by-itself"
+                )
             if source in sources:
                 raise ResourceError(
-                    f"{location}: {source!r} already has a rule: {sources[source]}", "A token can have only one replacement."
+                    f"{location}: {source!r} already has a rule: {sources[source]}",
+                    "A token can have only one replacement.",
+                    code="policy-token-in-two-rules",
                 )
             sources[source] = location
         for location, _, target in self._list_replacements():
@@ -101,6 +105,7 @@ class TokenPolicy:
                 raise ResourceError(
                     f"{location}: {target!r} is itself replaced by {sources[target]}",
                     "Chains and cycles are not allowed: use the last token of the chain.",
+                    code="policy-replacement-replaced",
                 )
         return sources
 
@@ -112,7 +117,9 @@ class TokenPolicy:
             if token in targets or token in muted_at:
                 rule = targets.get(token) or muted_at[token]
                 raise ResourceError(
-                    f"mute[{i}]: {token!r} already has a rule: {rule}", "Mute the tokens that it replaces, or remove this rule."
+                    f"mute[{i}]: {token!r} already has a rule: {rule}",
+                    "Mute the tokens that it replaces, or remove this rule.",
+                    code="policy-token-in-two-rules",
                 )
             muted_at[token] = f"mute[{i}]"
 
@@ -120,16 +127,22 @@ class TokenPolicy:
         for token, limit in self.cap.items():
             self._check_not_replaced(f"cap.{token}", token, sources)
             if token in self.mute:
-                raise ResourceError(f"cap.{token}: {token!r} is muted", "Keep one of the two.")
+                raise ResourceError(f"cap.{token}: {token!r} is muted", "Keep one of the two.", code="policy-cap-of-muted")
             if not (math.isfinite(limit) and limit >= MIN_WEIGHT):
                 raise ResourceError(
-                    f"cap.{token}: {limit:g} is not a valid weight", "Give a number above 0; to remove a token, mute it."
+                    f"cap.{token}: {limit:g} is not a valid weight",
+                    "Give a number above 0; to remove a token, mute it.",
+                    code="policy-cap-invalid",
                 )
 
     @staticmethod
     def _check_not_replaced(location: str, token: str, sources: Mapping[str, str]) -> None:
         if token in sources:
-            raise ResourceError(f"{location}: {token!r} is already replaced by {sources[token]}", "Use its replacement.")
+            raise ResourceError(
+                f"{location}: {token!r} is already replaced by {sources[token]}",
+                "Use its replacement.",
+                code="policy-token-replaced-twice",
+            )
 
     def _list_replacements(self) -> Iterator[tuple[str, str, str]]:
         """Yield place in the file, token and replacement."""
@@ -233,7 +246,7 @@ def load_policy(path: Path) -> TokenPolicy:
         value = read_json_file(path, object_pairs_hook=_reject_duplicate_keys)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ResourceError(f"can't read the policy {path}: {reason}", _FORM) from error
+        raise ResourceError(f"can't read the policy {path}: {reason}", _FORM, code="policy-unreadable") from error
     return parse_policy(value, f"policy {path}", name=path.stem)
 
 
@@ -251,7 +264,7 @@ def parse_policy(value: object, where: str, *, name: str = "") -> TokenPolicy:
     try:
         return _parse_body(value, name)
     except ResourceError as error:
-        raise ResourceError(f"{where}: {error.message}", error.remedy) from None
+        raise ResourceError(f"{where}: {error.message}", error.remedy, code=error.code) from None
 
 
 def _parse_body(value: object, name: str) -> TokenPolicy:
@@ -260,12 +273,14 @@ def _parse_body(value: object, name: str) -> TokenPolicy:
     if version != POLICY_VERSION or isinstance(version, bool):
         newer = isinstance(version, int) and version > POLICY_VERSION
         remedy = "It requires a newer stair-es: upgrade." if newer else _FORM
-        raise ResourceError(f"stair_es_policy is {json.dumps(version)} instead of {POLICY_VERSION}", remedy)
+        raise ResourceError(
+            f"stair_es_policy is {json.dumps(version)} instead of {POLICY_VERSION}", remedy, code="policy-format-unknown"
+        )
     unknown = [key for key in body if key not in _KNOWN]
     if unknown:
-        raise ResourceError(f"{unknown[0]}: no such rule", f"Known rules: {', '.join(_KNOWN[1:])}.")
+        raise ResourceError(f"{unknown[0]}: no such rule", f"Known rules: {', '.join(_KNOWN[1:])}.", code="policy-unknown-rule")
     if not isinstance(body.get("name", ""), str):
-        raise ResourceError("name: not a string", _FORM)
+        raise ResourceError("name: not a string", _FORM, code="policy-name-invalid")
     policy = TokenPolicy(
         name=_parse_token(body.get("name", ""), "name") or name,
         mute=_parse_tokens(body.get("mute", []), "mute"),
@@ -283,7 +298,7 @@ def _parse_body(value: object, name: str) -> TokenPolicy:
         },
     )
     if not policy.rules:
-        raise ResourceError("it has no rules", "To remove a policy from an index: stair-es policy rollback")
+        raise ResourceError("it has no rules", "To remove a policy from an index: stair-es policy rollback", code="policy-empty")
     return policy
 
 
@@ -298,28 +313,30 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parse_object(value: object, location: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise ResourceError(f"{location}: not an object", _FORM)
+        raise ResourceError(f"{location}: not an object", _FORM, code="policy-not-an-object")
     return value
 
 
 def _parse_tokens(value: object, location: str) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise ResourceError(f"{location}: not a list of tokens", _FORM)
+        raise ResourceError(f"{location}: not a list of tokens", _FORM, code="policy-not-a-token-list")
     return tuple(_parse_token(token, f"{location}[{i}]") for i, token in enumerate(value))
 
 
 def _parse_token(value: object, location: str) -> str:
     if not isinstance(value, str):
-        raise ResourceError(f"{location}: {json.dumps(value)} is not a token", _FORM)
+        raise ResourceError(f"{location}: {json.dumps(value)} is not a token", _FORM, code="policy-not-a-token")
     if not is_utf8(value):
-        raise ResourceError(f"{location}: {value!r} is not valid Unicode (unpaired surrogate)", "Remove it.")
+        raise ResourceError(
+            f"{location}: {value!r} is not valid Unicode (unpaired surrogate)", "Remove it.", code="policy-not-unicode"
+        )
     return value
 
 
 def _parse_weight(value: object, location: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ResourceError(f"{location}: {json.dumps(value)} is not a number", _FORM)
+        raise ResourceError(f"{location}: {json.dumps(value)} is not a number", _FORM, code="policy-not-a-number")
     try:
         return float(value)
     except OverflowError:
-        raise ResourceError(f"{location}: too large for a weight", _FORM) from None
+        raise ResourceError(f"{location}: too large for a weight", _FORM, code="policy-weight-too-large") from None

@@ -254,6 +254,7 @@ def export_dashboards_command(
         raise UsageError(
             f"--output {output}: the products import only files with the extension .ndjson",
             f"Use {Path(output).with_suffix('.ndjson') if Path(output).name else 'photos.ndjson'}",
+            code="output-not-ndjson",
         )
     spec, distribution = resolve_dashboard_spec(
         index, connection, token_index=token_index, time_field=time_field, page_url=page_url
@@ -298,7 +299,9 @@ def resolve_dashboard_spec(
     except ClusterUnreachable as error:
         if token_index is None:
             raise ClusterUnreachable(
-                error.message, f"{error.remedy} Or give --token-index or --no-token-index, which need no cluster."
+                error.message,
+                f"{error.remedy} Or give --token-index or --no-token-index, which need no cluster.",
+                code=error.code,
             ) from None
         print_notice(f"the cluster was not queried: {error.message}")
         return spec, None
@@ -310,7 +313,11 @@ def select_product(requested: str, distribution: Distribution | None) -> Product
         return "kibana"
     if requested == "opensearch-dashboards" or distribution == "opensearch":
         return "opensearch-dashboards"
-    raise UsageError("the product is unknown", "Give --product opensearch-dashboards or kibana: no cluster was queried.")
+    raise UsageError(
+        "the product is unknown",
+        "Give --product opensearch-dashboards or kibana: no cluster was queried.",
+        code="product-unknown",
+    )
 
 
 def _inspect_in_cluster(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stair_es.errors import UsageError
+from stair_es.errors import ConfigError, OptionConflict, UsageError
 
 from ..options import config_file, shared
 from ..output.console import emit_json, print_notice, print_plain, print_skipped
@@ -168,7 +168,8 @@ def distill_command(
 
     _refuse_options("head", {"--steps": steps is not None, "--restart": restart})
     if not images:
-        raise UsageError("--method dictionary requires images", "Give --images SOURCE: 100 or more like those to be searched.")
+        remedy = "Give --images SOURCE: 100 or more like those to be searched."
+        raise UsageError("--method dictionary requires images", remedy, code="no-images-given")
     dictionary.check_empty_folder(out)
     texts = dictionary.read_caption_texts(captions or ())
     vocabulary = _read_vocabulary(words, texts)
@@ -188,7 +189,7 @@ def _refuse_options(method: str, given: Mapping[str, bool]) -> None:
     """Raise UsageError if an option of the other method is given."""
     for option, is_given in given.items():
         if is_given:
-            raise UsageError(f"{option} applies only to --method {method}", f"Leave it out, or use --method {method}.")
+            raise OptionConflict(f"{option} applies only to --method {method}", f"Leave it out, or use --method {method}.")
 
 
 def _read_vocabulary(words: Path | None, texts: Sequence[str]) -> WholeWordVocabulary:
@@ -214,6 +215,7 @@ def _train_head(
         raise UsageError(
             f"--method head {problem}",
             "Give --captions FILE for images with captions, or --images SOURCE for images alone.",
+            code="method-needs-images",
         )
     from stair_es.config.settings import resolve_settings
     from stair_es.optional import check_installed
@@ -242,7 +244,7 @@ def _check_prompts(prompts: list[str]) -> tuple[str, ...]:
     """Return the prompts; raise UsageError if one has no place for the word."""
     for prompt in prompts:
         if "{}" not in prompt:
-            raise UsageError(f"--prompt {prompt!r} has no {{}} for the word", "For example: --prompt 'a photo of a {}'.")
+            raise ConfigError(f"--prompt {prompt!r} has no {{}} for the word", "For example: --prompt 'a photo of a {}'.")
     return tuple(prompts)
 
 

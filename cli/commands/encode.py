@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.errors import DecodeError, UsageError
+from stair_es.errors import DecodeError, OptionConflict, UsageError
 
 from ..options import shared
 from ..options.connections import ConnectionArguments, open_cluster
@@ -51,9 +51,9 @@ def encode_command(
     """
     example = 'stair-es encode photo.jpg, or stair-es encode --text "red car"'
     if images and text is not None:
-        raise UsageError("IMAGE and --text are mutually exclusive", f"Give one of them: {example}")
+        raise OptionConflict("IMAGE and --text are mutually exclusive", f"Give one of them: {example}")
     if not images and not (text and text.strip()):
-        raise UsageError("neither IMAGE nor --text given", f"Give one of them: {example}")
+        raise UsageError("neither IMAGE nor --text given", f"Give one of them: {example}", code="no-input")
     check_text_encoding(text or "")
     images = check_image_arguments("IMAGE", images or [])
     arguments = EncoderArguments(model=model or None, fit=fit, backend=backend, text_tower=text_tower)
@@ -93,7 +93,7 @@ def _encode_images(encoder: Encoder, images: list[str], read_limits: ReadLimits,
             continue
         _print_vector("uri", normalize_url(image) if is_http_url(image) else to_file_uri(image), vector, as_json)
     if failed:
-        raise DecodeError(f"{failed} of {len(images)} images could not be decoded")
+        raise DecodeError(f"{failed} of {len(images)} images could not be decoded", code="images-not-decoded")
 
 
 def _print_vector(key: str, name: str, vector: SparseVector, as_json: bool) -> None:

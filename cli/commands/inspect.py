@@ -15,7 +15,7 @@ import typer
 from rich.text import Text
 
 from stair_es.config.defaults import DEFAULT_INDEX
-from stair_es.errors import EXIT_PARTIAL_FAILURE, DecodeError, MissingExtra, QueryError, UsageError
+from stair_es.errors import EXIT_PARTIAL_FAILURE, DecodeError, MissingExtra, OptionConflict, QueryError, UsageError
 
 from ..options import shared
 from ..options.connections import ConnectionArguments, open_cluster
@@ -108,7 +108,7 @@ def inspect_command(
     """
     output_format = select_output_format(as_json=as_json, as_csv=as_csv)
     if show_all and k:
-        raise UsageError("-k and --all are mutually exclusive", "Leave one of them out.")
+        raise OptionConflict("-k and --all are mutually exclusive", "Leave one of them out.")
     from stair_es.inspection.inspector import Inspector
     from stair_es.search.index_info import fetch_index_info
 
@@ -162,11 +162,12 @@ def _print_remarks(reference: str, result: InspectionResult, *, compare: bool) -
 
 def _check_found(requested: int, found: int, index: str) -> None:
     if not requested:
-        raise UsageError("no image given", "Give an id, a URI or a path: stair-es inspect photos/cat.jpg")
+        raise UsageError("no image given", "Give an id, a URI or a path: stair-es inspect photos/cat.jpg", code="no-image-given")
     if not found:
         raise QueryError(
             f"none of the {requested} images could be shown" if requested > 1 else f"there is nothing to show from {index!r}",
             "stair-es search --json prints ids and URIs; documents appear after a refresh of the index.",
+            code="no-such-image",
         )
     if found < requested:
         print_notice(f"{requested - found} of {requested} images could not be shown")

@@ -82,6 +82,7 @@ def start_node_command(
         raise NodeError(
             f"the embedded node is already running at {url}, not on port {port}",
             "Use that URL, or stop it first with: stair-es node down",
+            code="node-on-other-port",
         )
     if as_json:
         emit_json(asdict(get_node_status(spec)))

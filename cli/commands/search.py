@@ -101,7 +101,7 @@ def search_command(
 
 def _check_pages(options: SearchOptions) -> None:
     if options.fusion == "rrf":
-        raise UsageError("--hybrid rrf doesn't support pages", "Omit --after, and use a larger -k.")
+        raise UsageError("--hybrid rrf doesn't support pages", "Omit --after, and use a larger -k.", code="rrf-without-pages")
 
 
 def _print_hits(result: SearchResult, *, explain: bool, is_page: bool) -> None:
@@ -175,7 +175,11 @@ def query_command(
     inputs = search.parse_inputs(words, _QUERY_EXAMPLE)
     options, cursor = search.build_options(), parse_cursor(after)
     if options.fusion == "rrf":
-        raise UsageError("--hybrid rrf needs two requests, so there is no single body", "Use --hybrid sum, or `search`.")
+        raise UsageError(
+            "--hybrid rrf needs two requests, so there is no single body",
+            "Use --hybrid sum, or `search`.",
+            code="rrf-without-body",
+        )
     url, index = target.connection.url, target.index
     encoder = target.encoder.load_offline(target.connection, index)
     from stair_es.search.options import prune_vector

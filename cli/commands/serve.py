@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX
-from stair_es.errors import UsageError
+from stair_es.errors import OptionConflict, UsageError
 
 from ..options import config_file, shared
 from ..options.connections import ConnectionArguments, resolve_connection
@@ -271,12 +271,13 @@ def _build_access_policy(
     from stair_es.web.auth import AccessPolicy, is_loopback
 
     if token and no_token:
-        raise UsageError("a token and --no-token are mutually exclusive", "Keep one of the two.")
+        raise OptionConflict("a token and --no-token are mutually exclusive", "Keep one of the two.")
     is_local = is_loopback(host)
     if not is_local and not token and not no_token:
         raise UsageError(
             f"{host} is reachable from other machines, which could {exposed}",
             "Give a token with --token-file, or use --no-token behind a proxy that authenticates users.",
+            code="host-without-token",
         )
     extra_hosts = frozenset(map(_parse_host_name, allowed_hosts or []))
     return AccessPolicy(
@@ -296,7 +297,9 @@ def _parse_host_name(text: str) -> str:
     except UnicodeError:
         name = None
     if name is None:
-        raise UsageError(f"{text!r} is not a host name", "Write it as in a URL, without http:// and path.")
+        raise UsageError(
+            f"{text!r} is not a host name", "Write it as in a URL, without http:// and path.", code="invalid-host-name"
+        )
     return name
 
 
@@ -315,14 +318,19 @@ def _read_access_token(path: Path | None, variable: str) -> str:
             token = path.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
             reason = describe_read_error(error)
-            raise UsageError(f"--token-file: can't read the token: {reason}", "Specify a text file with the token.") from None
+            raise UsageError(
+                f"--token-file: can't read the token: {reason}",
+                "Specify a text file with the token.",
+                code="token-file-unreadable",
+            ) from None
         if not token:
-            raise UsageError("--token-file: the file is empty", "Write the token into it.")
+            raise UsageError("--token-file: the file is empty", "Write the token into it.", code="token-file-empty")
     if not is_utf8(token):
-        raise UsageError("the token isn't UTF-8", "Generate one: openssl rand -hex 24")
+        raise UsageError("the token isn't UTF-8", "Generate one: openssl rand -hex 24", code="token-not-utf-8")
     if token and len(token) < _MIN_TOKEN_LENGTH:
         raise UsageError(
             f"the token has {len(token)} characters; at least {_MIN_TOKEN_LENGTH} are required",
             "Generate one: openssl rand -hex 24",
+            code="token-too-short",
         )
     return token

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stair_es.config.defaults import DEFAULT_MODEL
-from stair_es.errors import UsageError
+from stair_es.errors import ConfigError, OptionConflict, UsageError
 
 from ..options import config_file, shared
 from ..output.console import emit_json, print_notice, print_plain
@@ -119,7 +119,7 @@ def _parse_change(text: str) -> tuple[str, Any]:
 
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise UsageError(f"--set {text!r} isn't KEY=VALUE", "For example: --set optim.lr=1e-3.")
+        raise ConfigError(f"--set {text!r} isn't KEY=VALUE", "For example: --set optim.lr=1e-3.")
     try:
         return name.strip(), parse_training_toml(f"value = {value}", "--set")["value"]
     except UsageError:
@@ -208,11 +208,17 @@ def export_command(
         _export_table(model or DEFAULT_MODEL, out, as_json=as_json)
         return
     if out is not None:
-        raise UsageError("--out is for --table: graphs are written into the folder of the checkpoint", "Leave out --out.")
+        raise OptionConflict("--out is for --table: graphs are written into the folder of the checkpoint", "Leave out --out.")
     if model is None:
-        raise UsageError("neither the folder of a checkpoint nor --table is given", "Give one: stair-es export models/coco")
+        raise UsageError(
+            "neither the folder of a checkpoint nor --table is given",
+            "Give one: stair-es export models/coco",
+            code="no-checkpoint-given",
+        )
     if not Path(model).is_dir():
-        raise UsageError(f"the folder {model!r} does not exist", "Give the folder that stair-es train wrote.")
+        raise UsageError(
+            f"the folder {model!r} does not exist", "Give the folder that stair-es train wrote.", code="no-such-folder"
+        )
     _export_graphs(Path(model), as_json=as_json)
 
 
@@ -241,7 +247,9 @@ def _export_table(name: str, out: Path | None, *, as_json: bool) -> None:
     try:
         size_bytes = write_token_table(table, path)
     except OSError as error:
-        raise UsageError(f"{path} can't be written: {error.strerror}", "Name another file with --out.") from error
+        raise UsageError(
+            f"{path} can't be written: {error.strerror}", "Name another file with --out.", code="output-not-writable"
+        ) from error
     if as_json:
         emit_json({"model": table.model_id, "file": str(path), "bytes": size_bytes, "phrases": len(table.rows)})
     else:

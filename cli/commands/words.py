@@ -157,6 +157,7 @@ def _read_vocabulary(
             raise IndexMismatch(
                 f"the index {index!r} can't be paginated: `uri` and `sha256` are not keyword fields in its mapping",
                 "Ingest into an index with the packaged mapping, or one that maps these two fields the same way.",
+                code="index-without-pages",
             )
         with show_document_progress() as progress:
             return info, collect_vocabulary_stats(cluster, index, sample=sample, progress=progress)
@@ -210,11 +211,15 @@ def _check_policy_path(path: Path) -> None:
     if path.exists():
         raise _build_exists_error(path)
     if not path.parent.is_dir():
-        raise UsageError(f"the folder {path.parent} for {path.name} doesn't exist", "Create it, or use another one.")
+        raise UsageError(
+            f"the folder {path.parent} for {path.name} doesn't exist", "Create it, or use another one.", code="no-such-folder"
+        )
 
 
 def _build_exists_error(path: Path) -> UsageError:
-    return UsageError(f"{path} already exists", "Use another name, or delete it first: existing files are not overwritten.")
+    return UsageError(
+        f"{path} already exists", "Use another name, or delete it first: existing files are not overwritten.", code="file-exists"
+    )
 
 
 def build_vocabulary_view(

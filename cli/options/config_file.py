@@ -21,7 +21,7 @@ from platformdirs import user_config_path
 
 from stair_es.config.defaults import ENV_CONFIG
 from stair_es.config.settings import Settings
-from stair_es.errors import StairError, UsageError
+from stair_es.errors import ConfigError, StairError, UsageError
 from stair_es.system.user_files import MAX_TOML_BYTES, parse_toml_text, read_text_file
 from stair_es.urls import has_password
 
@@ -257,7 +257,7 @@ def _read_config(context: typer.Context, path: Path | None, profile: str | None)
     config_path = path or get_default_config_path()
     if path is None and not config_path.is_file():
         if profile is not None:
-            raise UsageError(
+            raise ConfigError(
                 f"--profile {profile}: there is no configuration file {config_path}",
                 f"Create it, or specify another one: --config FILE / {ENV_CONFIG}.",
             )
@@ -277,15 +277,15 @@ def read_config_file(path: Path) -> dict[str, Any]:
     try:
         text = read_text_file(path, MAX_TOML_BYTES)
     except OSError as error:
-        raise UsageError(f"can't read the configuration {path}: {error.strerror}", "Specify a TOML file with --config.") from None
+        raise ConfigError(f"can't read {path}: {error.strerror}", "Specify a TOML file with --config.") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} isn't TOML: not UTF-8 at byte {error.start}", remedy) from None
+        raise ConfigError(f"{path} isn't TOML: not UTF-8 at byte {error.start}", remedy) from None
     except ValueError as error:
-        raise UsageError(f"can't read the configuration {path}: {error}", remedy) from None
+        raise ConfigError(f"can't read the configuration {path}: {error}", remedy) from None
     try:
         return parse_toml_text(text)
     except ValueError as error:
-        raise UsageError(f"{path} isn't TOML: {error}", remedy) from None
+        raise ConfigError(f"{path} isn't TOML: {error}", remedy) from None
 
 
 def is_safe_option(name: str) -> bool:
@@ -304,16 +304,16 @@ def resolve_profile(path: Path, values: Mapping[str, Any], profile: str | None, 
     profiles = rest.pop("profiles", {})
     layers = {"": dict(_flatten_table(path, rest, str(path), known))}
     if not isinstance(profiles, dict):
-        raise UsageError(f"{path}: profiles must be a table", _PROFILES_REMEDY)
+        raise ConfigError(f"{path}: profiles must be a table", _PROFILES_REMEDY)
     for name, table in profiles.items():
         if not isinstance(table, dict):
-            raise UsageError(f"{path}: profiles.{name} must be a table", f"Write [profiles.{name}] and keys below it.")
+            raise ConfigError(f"{path}: profiles.{name} must be a table", f"Write [profiles.{name}] and keys below it.")
         layers[name] = dict(_flatten_table(path, table, f"profile {name}", known))
     _check_secrets(path, [key for layer in layers.values() for key in layer])
     if profile is None:
         return layers[""]
     if profile not in profiles:
-        raise UsageError(f"{path} has no profile {profile!r}", _find_nearest(profile, profiles, _PROFILES_REMEDY))
+        raise ConfigError(f"{path} has no profile {profile!r}", _find_nearest(profile, profiles, _PROFILES_REMEDY))
     return _merge_layers(layers[profile], layers[""])
 
 
@@ -355,10 +355,10 @@ def _flatten_table(
         elif isinstance(value, dict) and any(option[: len(key)] == key for option in known):
             yield from _flatten_table(path, value, where, known, key)
         elif any(option[: len(key)] == key for option in known):
-            raise UsageError(f"{location}: {name} must be a table", f"Write [{'.'.join(key)}] and keys below it.")
+            raise ConfigError(f"{location}: {name} must be a table", f"Write [{'.'.join(key)}] and keys below it.")
         else:
             names = {option[len(prefix)] for option in known if option[: len(prefix)] == prefix and is_safe_option(option[-1])}
-            raise UsageError(f"{location}: unknown key {name!r}", _find_nearest(key[-1], names, _KEY_REMEDY))
+            raise ConfigError(f"{location}: unknown key {name!r}", _find_nearest(key[-1], names, _KEY_REMEDY))
 
 
 def _check_value(path: Path, location: str, name: str, value: Any, key_type: KeyType) -> Any:  # noqa: ANN401
@@ -366,10 +366,10 @@ def _check_value(path: Path, location: str, name: str, value: Any, key_type: Key
     if not key_type.accepts(resolved):
         is_misspelled = name == "profile" and isinstance(value, dict)
         remedy = "Did you mean [profiles.NAME], for a separate profile?" if is_misspelled else _KEY_REMEDY
-        raise UsageError(f"{location}: {name} must be {key_type.expected}", remedy)
+        raise ConfigError(f"{location}: {name} must be {key_type.expected}", remedy)
     if name.endswith("url") and has_password(str(resolved)):
         prefix = name.removesuffix("url")
-        raise UsageError(f"{location}: {name} holds a password", f"Write {prefix}user = and {prefix}password_file = next to it.")
+        raise ConfigError(f"{location}: {name} holds a password", f"Write {prefix}user = and {prefix}password_file = next to it.")
     return resolved
 
 
@@ -387,7 +387,7 @@ def _resolve_paths(path: Path, value: Any, key_type: KeyType) -> Any:  # noqa: A
 def _check_secrets(path: Path, keys: list[OptionKey]) -> None:
     secret = next((key[-1] for key in keys if key[-1] in SECRET_KEYS), None)
     if secret and os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise UsageError(
+        raise ConfigError(
             f"{path} holds a secret ({secret}), and is readable by other users of this machine",
             f"Run chmod 600 {path}, or write {secret}_file = with the name of a file that holds it.",
         )

@@ -153,4 +153,5 @@ def check_no_password(url: str, variable: str) -> None:
         raise UsageError(
             "a password on the command line is visible to other users of this machine",
             f"Put the URL into {variable}, or the credentials into {prefix}USER and {prefix}PASSWORD (or {prefix}PASSWORD_FILE).",
+            code="password-in-arguments",
         )

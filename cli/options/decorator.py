@@ -106,6 +106,7 @@ def _emit_error(error: Exception, facts: list[GetFacts]) -> None:
     emit_json(
         {
             "error": message,
+            "code": getattr(translated, "code", ""),
             "remedy": getattr(translated, "remedy", ""),
             **{name: value for get_facts in facts for name, value in get_facts().items()},
         }

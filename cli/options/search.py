@@ -128,7 +128,9 @@ class SearchArguments:
         texts = [check_text_encoding(text) for text in self.text or [] if text.strip()]
         images = check_image_arguments("--image", self.image or [])
         if not (query_string or texts or images or self.caption.strip()):
-            raise UsageError("nothing to search for: no words, no --text, no --image", f"Give one of them: {example}")
+            raise UsageError(
+                "nothing to search for: no words, no --text, no --image", f"Give one of them: {example}", code="no-input"
+            )
         return QueryInputs(
             query_string=query_string,
             texts=texts,
@@ -153,13 +155,15 @@ class SearchArguments:
         if self.hybrid == "none":
             for name in ("caption_weight", "caption_field"):
                 if getattr(self, name) != getattr(SearchArguments, name):
-                    raise UsageError(f"--{name.replace('_', '-')} requires BM25", "Add --hybrid or --caption.")
+                    raise UsageError(
+                        f"--{name.replace('_', '-')} requires BM25", "Add --hybrid or --caption.", code="option-without-hybrid"
+                    )
             return ""
         from stair_es.search.query_parser import parse_query
 
         text = query_string if self.literal else parse_query(query_string).text
         if not text:
-            raise UsageError("--hybrid has no text for BM25", "Give words, or --caption TEXT.")
+            raise UsageError("--hybrid has no text for BM25", "Give words, or --caption TEXT.", code="hybrid-without-text")
         return text
 
     def build_limits(self) -> ReadLimits:
@@ -278,7 +282,9 @@ def parse_cursor(text: str) -> list[Any] | None:
     if value is None or (isinstance(value, list) and value):
         return value
     raise UsageError(
-        f"not a cursor: {text!r}", "Give --after `start`, then the cursor printed below the hits of each page, in quotes."
+        f"not a cursor: {text!r}",
+        "Give --after `start`, then the cursor printed below the hits of each page, in quotes.",
+        code="invalid-cursor",
     )
 
 
@@ -286,7 +292,9 @@ def _parse_weights(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")] if text else []
     except ValueError:
-        raise UsageError(f"--weights {text!r}: not comma-separated numbers", "For example: --weights 1,0.5") from None
+        raise UsageError(
+            f"--weights {text!r}: not comma-separated numbers", "For example: --weights 1,0.5", code="invalid-weights"
+        ) from None
 
 
 def _parse_boost(text: str) -> tuple[str, float]:
@@ -295,7 +303,9 @@ def _parse_boost(text: str) -> tuple[str, float]:
     word, _, number = text.rpartition("=")
     factor = parse_factor(number)
     if not word or factor is None:
-        raise UsageError(f"--boost {text!r}: not WORD=NUMBER", "For example: --boost dog=2; 0 removes the word.")
+        raise UsageError(
+            f"--boost {text!r}: not WORD=NUMBER", "For example: --boost dog=2; 0 removes the word.", code="invalid-boost"
+        )
     return word, factor
 
 
@@ -325,9 +335,13 @@ def check_image_arguments(name: str, images: Sequence[str]) -> list[str]:
     for image in map(check_text_encoding, images):
         problem = find_credentials_error(image) if is_http_url(image) else None
         if problem is not None:
-            raise UsageError(f"{name}: {problem}")
+            raise UsageError(f"{name}: {problem}", code="not-an-image-file")
         if not is_http_url(image) and not Path(image).is_file():
-            raise UsageError(f"{name} {image!r}: there is no such file", "Specify an image file, or the http(s) URL of an image.")
+            raise UsageError(
+                f"{name} {image!r}: there is no such file",
+                "Specify an image file, or the http(s) URL of an image.",
+                code="no-such-file",
+            )
     return list(images)
 
 
@@ -341,5 +355,9 @@ def build_read_limits(*, allow_private: bool) -> ReadLimits:
 def check_text_encoding(text: str) -> str:
     """Return the text; raise UsageError if its bytes are not valid in the encoding of the terminal."""
     if not is_utf8(text):
-        raise UsageError(f"not valid text in the terminal's encoding: {text!r}", "Write it in UTF-8, with a UTF-8 locale.")
+        raise UsageError(
+            f"not valid text in the terminal's encoding: {text!r}",
+            "Write it in UTF-8, with a UTF-8 locale.",
+            code="invalid-encoding",
+        )
     return text

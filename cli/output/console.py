@@ -77,7 +77,7 @@ def translate_os_error(error: OSError) -> Exception:
     """Return the system's message for a file, without its error number."""
     if error.filename is None or not error.strerror:
         return error
-    return StairError(f"{error.filename}: {error.strerror}", "Check the path and its permissions.")
+    return StairError(f"{error.filename}: {error.strerror}", "Check the path and its permissions.", code="file-error")
 
 
 def print_plain(text: str) -> None:
@@ -96,12 +96,12 @@ def _exit_on_broken_pipe() -> NoReturn:
 
 
 def print_error(error: Exception) -> None:
-    """Print an error: the message in red, the remedy below it."""
-    message, remedy = getattr(error, "message", str(error)), getattr(error, "remedy", "")
+    """Print an error: its code and message in red, the remedy below it."""
+    message, remedy, code = getattr(error, "message", str(error)), getattr(error, "remedy", ""), getattr(error, "code", "")
     if is_json_logging():
-        NOTICE_LOGGER.error(message, extra={"facts": {"remedy": remedy, "error": type(error).__name__}})
+        NOTICE_LOGGER.error(message, extra={"facts": {"remedy": remedy, "error": type(error).__name__, "code": code}})
         return
-    _print_stderr(f"error: {message}", "red")
+    _print_stderr(f"error[{code}]: {message}" if code else f"error: {message}", "red")
     if remedy:
         _print_stderr(remedy, "")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stair_es.errors import UsageError
+from stair_es.errors import OptionConflict
 
 from .bars import escape_control
 from .console import print_plain, stdout
@@ -31,7 +31,7 @@ def select_output_format(*, as_json: bool, as_csv: bool) -> OutputFormat:
         UsageError: If both were given.
     """
     if as_json and as_csv:
-        raise UsageError("--json and --csv are mutually exclusive", "Leave one of them out.")
+        raise OptionConflict("--json and --csv are mutually exclusive", "Leave one of them out.")
     return "json" if as_json else "csv" if as_csv else "text"
 
 

@@ -14,6 +14,7 @@ from importlib import import_module
 
 import api_reference
 import cli_reference
+import error_reference
 import python_reference
 from figures import ROOT, read_allowed_imports, read_shared_packages
 from sphinx.application import Sphinx
@@ -75,6 +76,7 @@ BUILDERS: dict[str, Callable[[], str]] = {
     "cli": cli_reference.build_reference,
     "encoder-api": api_reference.build_reference,
     "errors": build_error_table,
+    "faults": partial(error_reference.build_fault_table, ROOT / "stair_es", ROOT / "cli"),
     "packages": build_package_table,
     **{f"mapping-{path.stem}": partial(read_json_file, "mappings", path.stem) for path in ROOT.glob("mappings/*.json")},
     **{f"pipeline-{path.stem}": partial(read_json_file, "pipelines", path.stem) for path in ROOT.glob("pipelines/*.json")},

@@ -15,7 +15,7 @@ from stair_es.cluster.client.auth import (
     resolve_url_login,
 )
 from stair_es.dashboards.index_info import Product
-from stair_es.errors import UsageError
+from stair_es.errors import OptionConflict, UsageError
 
 DASHBOARDS_ENV_PREFIX = "STAIR_ES_DASHBOARDS_"
 ENV_DASHBOARDS_URL = f"{DASHBOARDS_ENV_PREFIX}URL"
@@ -66,7 +66,7 @@ class DashboardsConnection:
         )
         object.__setattr__(self, "security", security)
         if self.space is not None and (self.workspace is not None or self.tenant is not None):
-            raise UsageError(
+            raise OptionConflict(
                 "--space is for Kibana, --workspace and --tenant are for OpenSearch Dashboards",
                 "Use options of one product only.",
             )
@@ -122,7 +122,9 @@ def parse_page_url(url: str | None) -> str | None:
         is_valid = False
     if not is_valid or "@" in parts.netloc or any(char in url for char in "{}"):
         raise UsageError(
-            "--page-url is not the URL of a page", "Write it like http://localhost:8000 or https://photos.example.org/images."
+            "--page-url is not the URL of a page",
+            "Write it like http://localhost:8000 or https://photos.example.org/images.",
+            code="invalid-page-url",
         )
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 
@@ -147,6 +149,7 @@ def build_dashboards_connection(
             "no URL of OpenSearch Dashboards or Kibana given",
             f"Give --dashboards-url or set {ENV_DASHBOARDS_URL}, for example http://localhost:5601; "
             "`stair-es dashboards export` writes a file to import by hand.",
+            code="no-dashboards-url",
         )
     security = read_security_settings(options, environ, DASHBOARDS_VARIABLES)
     return DashboardsConnection(url=url, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout_s, security=security)

@@ -127,11 +127,13 @@ def inspect_index(cluster: Cluster, name: str, time_field: TimeField | None = No
         raise IndexMismatch(
             f"index {foreign[0]!r} was not written by stair-es: no `_meta.stair_es`",
             "Choose another one with --index / STAIR_ES_INDEX.",
+            code="foreign-index",
         )
     if not mappings:
         raise QueryError(
             f"there is no index or alias {name!r} at {cluster.connection.safe_url}",
             f"Write one with: stair-es ingest FOLDER --index {name} --token-index",
+            code="index-not-found",
         )
     token_mappings = get_mappings_by_index(cluster, spec.token_index_name)
     token_fields = {

@@ -71,14 +71,18 @@ def detect_product(session: DashboardsSession, requested: Product | None = None)
                 f"{connection.safe_url} answers, but not as OpenSearch Dashboards or Kibana "
                 f"(HTTP {response.status} for /api/status): {session.get_error_text(response)}",
                 "Check the URL and its base path; use --product if the server hides it.",
+                code="not-dashboards",
             )
         raise UsageError(
-            f"{connection.safe_url} doesn't report which product it is", "Give --product opensearch-dashboards or kibana."
+            f"{connection.safe_url} doesn't report which product it is",
+            "Give --product opensearch-dashboards or kibana.",
+            code="product-not-reported",
         )
     if detected is not None and requested is not None and detected != requested:
         raise UsageError(
             f"{connection.safe_url} is {PRODUCT_LABELS[detected]}, not {PRODUCT_LABELS[requested]}",
             _get_product_remedy(connection.product),
+            code="other-product",
         )
     product = DetectedProduct(
         product=detected or requested or "kibana", version=version, has_tenants=_find_security_plugin(response.body)
@@ -87,6 +91,7 @@ def detect_product(session: DashboardsSession, requested: Product | None = None)
         raise UnsupportedTarget(
             f"{connection.safe_url} is {product.label}: the dashboards are for {_MIN_VERSIONS[product.product]}.0 or newer",
             "A newer product reads older clusters' indices too; see docs/dashboards.md.",
+            code="product-too-old",
         )
     return product
 
@@ -106,6 +111,7 @@ def import_objects(session: DashboardsSession, objects: Sequence[SavedObject]) -
         raise ClusterError(
             f"{session.connection.safe_url} doesn't answer like an import API: {text}",
             "Check the URL: is it OpenSearch Dashboards or Kibana?",
+            code="not-an-import-api",
         )
     return _parse_results(objects, response.body, session)
 
@@ -154,18 +160,22 @@ def _build_import_error(session: DashboardsSession, response: DashboardsResponse
         return ClusterError(
             f"{connection.safe_url}{connection.path_prefix} has no import API (HTTP 404): {message}",
             "Check the base path in the URL, and whether the space or the workspace exists.",
+            code="no-import-api",
         )
     if response.status == 413:
         return ClusterError(
             f"{connection.safe_url} rejects a file of this size (HTTP 413): {message}",
             "Increase `savedObjects.maxImportPayloadBytes` there, or the limit of the proxy.",
+            code="import-too-large",
         )
     hint = (
         "The objects are from a version that it doesn't support: see docs/dashboards.md."
         if "more recent version" in message
         else ""
     )
-    return ClusterError(f"{connection.safe_url} rejected the import (HTTP {response.status}): {message}", hint)
+    return ClusterError(
+        f"{connection.safe_url} rejected the import (HTTP {response.status}): {message}", hint, code="import-rejected"
+    )
 
 
 def _parse_version(body: object) -> str:

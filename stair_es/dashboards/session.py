@@ -75,6 +75,7 @@ class DashboardsSession:
         raise ClusterError(
             f"{self.connection.safe_url} is busy or not ready (HTTP {response.status}): {self.get_error_text(response)}",
             "Wait until it works in a browser, and publish again.",
+            code="dashboards-not-ready",
         )
 
     def _send_once(
@@ -102,13 +103,16 @@ class DashboardsSession:
         url = self.connection.safe_url
         if response.status == 401:
             raise AuthenticationFailed(
-                f"{url} refused the login (HTTP 401)", DASHBOARDS_VARIABLES.get_login_remedy(self.connection.security.method)
+                f"{url} refused the login (HTTP 401)",
+                DASHBOARDS_VARIABLES.get_login_remedy(self.connection.security.method),
+                code="login-refused",
             )
         if response.status == 403:
             raise AuthenticationFailed(
                 f"{url} denies access (HTTP 403): {self.get_error_text(response)}",
                 "The user needs write access to saved objects (Kibana: Saved Objects Management, in this space; "
                 "OpenSearch Dashboards: a role with write access to the tenant).",
+                code="import-forbidden",
             )
         if 300 <= response.status < 400:
             raise self._build_redirect_error(response)
@@ -117,6 +121,7 @@ class DashboardsSession:
             raise ClusterError(
                 f"{url} returns a page ({content_type}) instead of JSON: {self.get_error_text(response)}",
                 f"Check --dashboards-url / {ENV_DASHBOARDS_URL}: include the base path. A proxy may require a separate login.",
+                code="response-not-json",
             )
 
     def _build_redirect_error(self, response: DashboardsResponse) -> ClusterError:
@@ -128,10 +133,12 @@ class DashboardsSession:
             return AuthenticationFailed(
                 f"{url} redirects to a login page{target} (HTTP {response.status})",
                 DASHBOARDS_VARIABLES.get_login_remedy(self.connection.security.method),
+                code="login-page",
             )
         return ClusterError(
             f"{url} redirects (HTTP {response.status}){target}",
             "Use the URL of the redirect, with the base path (like /_dashboards).",
+            code="dashboards-redirect",
         )
 
     def _build_unreachable_error(self, error: Exception | None) -> ClusterUnreachable:
@@ -139,11 +146,14 @@ class DashboardsSession:
         ssl_error = tls.find_ssl_error(error)
         if ssl_error is not None:
             remedy = tls.get_tls_remedy(ssl_error, DASHBOARDS_VARIABLES)
-            return ClusterUnreachable(f"no TLS connection to {url}: {tls.describe_ssl_error(ssl_error)}", remedy)
+            return ClusterUnreachable(
+                f"no TLS connection to {url}: {tls.describe_ssl_error(ssl_error)}", remedy, code="no-tls-connection"
+            )
         reason = self.connection.redact(str(getattr(error, "reason", None) or error))
         return ClusterUnreachable(
             f"neither OpenSearch Dashboards nor Kibana answers at {url}: {reason}",
             f"Check --dashboards-url / {ENV_DASHBOARDS_URL}; it is not the cluster's address (5601 is the usual port).",
+            code="dashboards-unreachable",
         )
 
     def get_error_text(self, response: DashboardsResponse) -> str:
@@ -197,7 +207,9 @@ def _build_pool(connection: DashboardsConnection) -> urllib3.PoolManager:
             except OSError as error:
                 ssl_error = tls.find_ssl_error(error)
                 reason = tls.describe_ssl_error(ssl_error) if ssl_error is not None else str(error)
-                raise ClusterUnreachable(f"no TLS connection to {connection.safe_url}: {reason}") from None
+                raise ClusterUnreachable(
+                    f"no TLS connection to {connection.safe_url}: {reason}", code="no-tls-connection"
+                ) from None
             if is_pinned:
                 options["assert_hostname"] = False  # the certificate itself is pinned, so its host name doesn't matter
     timeout = urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=connection.timeout_s)

@@ -63,18 +63,28 @@ def open_dense_model(spec: ModelSpec) -> DenseModel:
     model = registry.resolve_model(spec)
     if model.folder is None or not isinstance(model.plugin, Checkpoint):
         raise UsageError(
-            f"the model {spec.name!r} is part of an installed package, not a checkpoint folder: it can't be distilled", _REMEDY
+            f"the model {spec.name!r} is part of an installed package, not a checkpoint folder: it can't be distilled",
+            _REMEDY,
+            code="not-a-checkpoint-folder",
         )
     folder = model.folder
     if not isinstance(model.plugin, DENSE_FAMILIES):
-        raise UsageError(f"the model {spec.name!r} has the format {model.plugin.family}, which can't be distilled", _REMEDY)
+        raise UsageError(
+            f"the model {spec.name!r} has the format {model.plugin.family}, which can't be distilled",
+            _REMEDY,
+            code="format-not-distillable",
+        )
     if (folder / DENSE_FOLDER).is_dir():
         raise UsageError(
-            f"the model {spec.name!r} was already made from a dense model", f"Give its dense model: {folder / DENSE_FOLDER}."
+            f"the model {spec.name!r} was already made from a dense model",
+            f"Give its dense model: {folder / DENSE_FOLDER}.",
+            code="already-distilled",
         )
     encoder = model.load()
     if not encoder.has_dense:
-        raise UsageError(f"the model {spec.name!r} has no dense vectors, so it can't be distilled", _REMEDY)
+        raise UsageError(
+            f"the model {spec.name!r} has no dense vectors, so it can't be distilled", _REMEDY, code="no-dense-vectors"
+        )
     evaluated = EvaluatedModel(spec=spec, encoder=encoder, dense=encoder, has_tokens=False)
     return DenseModel(folder=folder, card=model.card, evaluated=evaluated)
 
@@ -96,7 +106,9 @@ def iterate_source_items(sources: Sequence[Source], on_problem: Callable[[str], 
 def build_no_image_error(sources: Sequence[Source]) -> UsageError:
     """Return the error for sources that contain no image."""
     names = ", ".join(source.uri for source in sources)
-    return UsageError(f"no image in {names}", "Specify a folder, table, tar or URL with images: --images SOURCE.")
+    return UsageError(
+        f"no image in {names}", "Specify a folder, table, tar or URL with images: --images SOURCE.", code="no-images"
+    )
 
 
 def sample_images(sources: Sequence[Source], count: int, on_problem: Callable[[str], None]) -> list[SourceItem]:

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from stair_es.distill.dense_model import DenseModel
-from stair_es.errors import UsageError
+from stair_es.errors import DatasetError, UsageError
 from stair_es.eval.datasets.captions import read_captions
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
@@ -84,20 +84,22 @@ def read_word_file(path: Path) -> list[str]:
         lines = read_text_file(path).splitlines()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8" if isinstance(error, UnicodeError) else error
-        raise UsageError(f"the words in {path} can't be read: {reason}", "Specify a text file with one word per line.") from error
+        raise DatasetError(
+            f"the words in {path} can't be read: {reason}", "Specify a text file with one word per line."
+        ) from error
     words: dict[str, None] = {}
     for number, line in enumerate(lines, 1):
         word = " ".join(line.lower().split())
         if not word:
             continue
         if len(word) > _MAX_WORD_CHARACTERS or not word.isprintable() or not any(map(str.isalnum, word)):
-            raise UsageError(
+            raise DatasetError(
                 f"{path}, line {number}: {word[:40]!r} is not a word",
                 f"Write one word or phrase per line, at most {_MAX_WORD_CHARACTERS} characters.",
             )
         words[word] = None
     if not words:
-        raise UsageError(f"{path} has no words", "Write one word per line.")
+        raise DatasetError(f"{path} has no words", "Write one word per line.")
     return list(words)
 
 
@@ -203,7 +205,7 @@ def distill_dictionary(
     images_ND, unreadable = dense.encode_images(locators, progress)
     problems = tuple(unreadable.values())
     if len(images_ND) < _MIN_IMAGES:
-        raise UsageError(
+        raise DatasetError(
             f"only {len(images_ND)} of {len(locators)} images can be read: a mean needs at least {_MIN_IMAGES}",
             "Specify more images; 100 or more of the kind that will be searched are best.",
         )
@@ -229,7 +231,9 @@ def distill_dictionary(
 def check_empty_folder(out: Path) -> None:
     """Raise UsageError if a checkpoint can't be written to a folder because something is there."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} isn't an empty folder", "Specify a new folder with --out, or remove this one.")
+        raise UsageError(
+            f"{out} isn't an empty folder", "Specify a new folder with --out, or remove this one.", code="folder-not-empty"
+        )
 
 
 def build_dictionary(

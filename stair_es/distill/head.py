@@ -13,7 +13,7 @@ import numpy as np
 from stair_es.config.settings import Settings
 from stair_es.distill.dense_model import build_no_image_error, iterate_source_items
 from stair_es.distill.dictionary import PROMPTS, encode_words
-from stair_es.errors import UsageError
+from stair_es.errors import DatasetError
 from stair_es.model import registry
 from stair_es.model.base import ModelCard, ModelSpec
 from stair_es.model.decomposition import center_vectors, decompose_images
@@ -214,7 +214,7 @@ def build_head_config(
     """
     different = len({pair.captions[0] for pair in pairs})
     if different < _MIN_CAPTIONS:
-        raise UsageError(
+        raise DatasetError(
             f"{different} images with different captions are too few to train heads",
             f"Give at least {_MIN_CAPTIONS}; some thousands are better. --method dictionary needs none.",
         )

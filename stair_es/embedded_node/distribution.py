@@ -187,6 +187,7 @@ def _fetch_verified(jar: Jar, source: JarSource, advance: BytesCallback) -> Path
                 f"can't fetch {jar.coordinates}: {error}",
                 "The first start requires internet access (later ones do not). Behind a proxy, set HTTPS_PROXY and try again: "
                 "completed downloads are kept.",
+                code="jar-not-fetched",
             ) from error
         defect = find_jar_defect(path, jar)
         if defect is None:
@@ -195,4 +196,5 @@ def _fetch_verified(jar: Jar, source: JarSource, advance: BytesCallback) -> Path
     raise NodeError(
         f"{jar.coordinates} does not match the lock file: {defect}",
         "It was downloaded twice, so a proxy or a mirror may be altering it. It is not used. Try from another network.",
+        code="jar-checksum-mismatch",
     )

@@ -37,6 +37,7 @@ def hold_lock(path: Path, waiting_for: str) -> Iterator[None]:
         raise NodeError(
             f"{path} was held for {_PATIENCE_S:.0f} s by a process that {waiting_for}",
             "If another stair-es process hangs, stop it and try again.",
+            code="lock-held",
         ) from None
     except OSError as error:
         raise build_write_error(path, error) from error
@@ -51,4 +52,5 @@ def build_write_error(path: Path, error: OSError) -> NodeError:
     return NodeError(
         f"can't write {error.filename or path}: {error.strerror or error}",
         "Free some space, or set STAIR_ES_HOME to a writable folder.",
+        code="home-not-writable",
     )

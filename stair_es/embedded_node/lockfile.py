@@ -113,7 +113,11 @@ class NodeLock:
         try:
             value = json.loads(text)
             if value["format"] != _FORMAT:
-                raise ResourceError(f"node lock file: format {value['format']!r} is unknown, expected {_FORMAT}", _REMEDY)
+                raise ResourceError(
+                    f"node lock file: format {value['format']!r} is unknown, expected {_FORMAT}",
+                    _REMEDY,
+                    code="invalid-node-lock",
+                )
             return cls(
                 opensearch=value["opensearch"],
                 modules=tuple(
@@ -122,7 +126,9 @@ class NodeLock:
                 jars=tuple(_parse_jar(row) for row in value["jars"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ResourceError(f"node lock file: malformed ({type(error).__name__}: {error})", _REMEDY) from error
+            raise ResourceError(
+                f"node lock file: malformed ({type(error).__name__}: {error})", _REMEDY, code="invalid-node-lock"
+            ) from error
 
 
 @cache
@@ -131,7 +137,7 @@ def load_node_lock() -> NodeLock:
     try:
         text = files("stair_es.embedded_node").joinpath("lock.json").read_text(encoding="utf-8")
     except OSError as error:
-        raise ResourceError(f"node lock file: {error}", _REMEDY) from error
+        raise ResourceError(f"node lock file: {error}", _REMEDY, code="invalid-node-lock") from error
     return NodeLock.from_json(text)
 
 

@@ -83,9 +83,10 @@ def explain_startup_failure(spec: NodeSpec) -> NodeError:
         return NodeError(
             f"another process uses the data in {spec.data}",
             "It may run in another container or have lost its state file: stop it there, or set STAIR_ES_HOME to another folder.",
+            code="node-data-in-use",
         )
     if "Could not reserve enough space" in text or "Cannot allocate memory" in text:
-        return NodeError(f"not enough memory for a heap of {spec.heap}", "Use a smaller heap: --heap 256m")
+        return NodeError(f"not enough memory for a heap of {spec.heap}", "Use a smaller heap: --heap 256m", code="heap-too-large")
     error_lines = [line for line in lines if not line.startswith("\tat ") and any(sign in line for sign in _ERROR_SIGNS)]
     shown = "\n".join(f"  {line[:200]}" for line in (error_lines or lines)[-_SHOWN_LINES:])
-    return NodeError(f"the embedded node exited during startup:\n{shown}", f"Complete log: {spec.log_file}")
+    return NodeError(f"the embedded node exited during startup:\n{shown}", f"Complete log: {spec.log_file}", code="node-exited")

@@ -50,7 +50,7 @@ def is_port_free(port: int) -> bool:
         try:
             probe.bind(("127.0.0.1", port))
         except PermissionError:
-            raise NodeError(f"port {port} requires root", "Choose a port >= 1024.") from None
+            raise NodeError(f"port {port} requires root", "Choose a port >= 1024.", code="port-forbidden") from None
         except OSError:
             return False
     return True
@@ -68,6 +68,7 @@ def build_port_error(port: int | None) -> NodeError:
     return NodeError(
         f"{name} is used by another program",
         f"Choose another: stair-es node up --port N (0 for any free port), or set {ENV_PORT}.",
+        code="port-in-use",
     )
 
 

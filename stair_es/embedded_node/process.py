@@ -170,6 +170,7 @@ def wait_ready(spec: NodeSpec, state: NodeState) -> NodeState:
     raise NodeError(
         f"the embedded node (process {state.pid}) did not respond within {spec.start_timeout_s:.0f} s",
         f"See {spec.log_file}, or `stair-es node logs`; then `stair-es node down` and try again.",
+        code="node-not-ready",
     )
 
 
@@ -192,7 +193,11 @@ def stop_process(state: NodeState) -> bool:
     except psutil.NoSuchProcess:
         pass  # it ended in between
     except psutil.AccessDenied:
-        raise NodeError(f"process {state.pid} of the embedded node belongs to another user", "Stop it as that user.") from None
+        raise NodeError(
+            f"process {state.pid} of the embedded node belongs to another user",
+            "Stop it as that user.",
+            code="node-of-other-user",
+        ) from None
     child = _children.pop(state.pid, None)
     if child is not None:
         child.wait()

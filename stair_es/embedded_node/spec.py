@@ -44,7 +44,9 @@ class NodeSpec:
 
     def __post_init__(self) -> None:
         if self.port is not None and not 0 <= self.port <= 65535:
-            raise UsageError(f"node port: {self.port} is not a port", "Give 1 to 65535, or 0 for a free one.")
+            raise UsageError(
+                f"node port: {self.port} is not a port", "Give 1 to 65535, or 0 for a free one.", code="invalid-port"
+            )
         _check_heap(self.heap)
 
     @classmethod
@@ -116,7 +118,7 @@ def _read_port_from_env(environ: Mapping[str, str]) -> int | None:
     if not value:
         return None
     if not value.isdecimal():
-        raise UsageError(f"{ENV_PORT}: {value!r} is not a port", "Give 1 to 65535, or 0 for a free one.")
+        raise UsageError(f"{ENV_PORT}: {value!r} is not a port", "Give 1 to 65535, or 0 for a free one.", code="invalid-port")
     return int(value)
 
 
@@ -124,6 +126,6 @@ def _check_heap(heap: str) -> None:
     remedy = f"Write it like 512m or 2g (--heap, {ENV_HEAP})."
     match = _HEAP.fullmatch(heap)
     if match is None:
-        raise UsageError(f"node heap: {heap!r} is not a size", remedy)
+        raise UsageError(f"node heap: {heap!r} is not a size", remedy, code="invalid-heap")
     if int(match[1]) * (1 if match[2] in "mM" else 1024) < _MIN_HEAP_MB:
-        raise UsageError(f"node heap: {heap} is too small, the server needs {_MIN_HEAP_MB}m", remedy)
+        raise UsageError(f"node heap: {heap} is too small, the server needs {_MIN_HEAP_MB}m", remedy, code="heap-too-small")

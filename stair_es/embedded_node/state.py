@@ -70,7 +70,9 @@ def read_node_state(path: Path) -> NodeState | None:
         return None
     except OSError as error:
         raise NodeError(
-            f"can't read {path}: {error.strerror}", "Set STAIR_ES_HOME to a folder that you own, or run as the owner of this one."
+            f"can't read {path}: {error.strerror}",
+            "Set STAIR_ES_HOME to a folder that you own, or run as the owner of this one.",
+            code="node-state-unreadable",
         ) from error
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from stair_es._itertools import batched
-from stair_es.errors import DecodeError, ReadError, UsageError
+from stair_es.errors import DatasetError, DecodeError, ReadError
 from stair_es.eval.datasets.captions import CaptionDataset
 from stair_es.eval.models import EvaluatedModel
 from stair_es.sources.base import Locator, ReadLimits
@@ -93,7 +93,7 @@ def encode_images(
             rows += dense_batch
         progress("images", batch[-1][0] + 1, len(locators))
     if len(problems) == len(locators):
-        raise UsageError(
+        raise DatasetError(
             f"none of {len(locators)} images can be read: {next(iter(problems.values()), 'there are none')}",
             "Specify their folder with --images FOLDER.",
         )

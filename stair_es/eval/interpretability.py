@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from stair_es.errors import UsageError
+from stair_es.errors import ConfigError
 from stair_es.eval.bag_of_words import tokenize_words
 from stair_es.eval.datasets.captions import CaptionDataset
 from stair_es.eval.datasets.image_folder import LabeledDataset
@@ -174,7 +174,7 @@ def evaluate_interpretability(
         ModelError: If the first model fails.
     """
     if "{}" not in prompt:
-        raise UsageError(
+        raise ConfigError(
             f"the prompt {prompt!r} has no placeholder for the word", "Write {} where the word goes: a photo of a {}."
         )
     start = time.perf_counter()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stair_es.errors import UsageError
+from stair_es.errors import DatasetError
 from stair_es.eval.datasets.image_folder import LabeledDataset
 from stair_es.eval.encode import EncodedVectors, encode_images
 from stair_es.eval.metrics import Doubles
@@ -176,7 +176,7 @@ def evaluate_linear_probe(
     label_of_class = {name: label for label, name in enumerate(train.classes)}
     unknown_classes = [name for name in test.classes if name not in label_of_class]
     if len(unknown_classes) == len(test.classes):
-        raise UsageError(
+        raise DatasetError(
             f"no class of {test.name} is also in {train.name}: {', '.join(test.classes[:3])} ...",
             "Both folders must contain the same classes: FOLDER/train/<class> and FOLDER/test/<class>.",
         )
@@ -191,7 +191,7 @@ def evaluate_linear_probe(
         trained_labels = set(labels)
         known_rows = [row for row, label in enumerate(test_labels) if label in trained_labels]
         if not known_rows or len(trained_labels) < 2:
-            raise UsageError(
+            raise DatasetError(
                 "too few readable images: at least two training classes, and a test image of one of them, are needed"
             )
         known_labels = [test_labels[row] for row in known_rows]

@@ -132,7 +132,9 @@ def build_evaluated_model(encoder: Encoder, spec: ModelSpec) -> EvaluatedModel:
     skips_dense = isinstance(encoder, StairMiniEncoder) and spec.text_tower == "table"  # doesn't load the text network
     dense = None if skips_dense else get_dense_encoder(encoder)
     if dense is None and not has_tokens:
-        raise ModelError(f"the model {spec.name!r} has neither token weights nor dense vectors", "Use another model.")
+        raise ModelError(
+            f"the model {spec.name!r} has neither token weights nor dense vectors", "Use another model.", code="no-vectors"
+        )
     return EvaluatedModel(spec=spec, encoder=encoder, dense=dense, has_tokens=has_tokens)
 
 
@@ -147,7 +149,11 @@ def load_models(specs: Sequence[ModelSpec]) -> list[EvaluatedModel]:
     # The same model with another fit is allowed.
     ids = [(model.portable_name, model.card.model_id) for model in models]
     if duplicates := sorted({name for name, label in ids if ids.count((name, label)) > 1}):
-        raise UsageError(f"the model {duplicates[0]!r} is given twice", "Specify each model once, with --model or --compare.")
+        raise UsageError(
+            f"the model {duplicates[0]!r} is given twice",
+            "Specify each model once, with --model or --compare.",
+            code="model-given-twice",
+        )
     return [build_evaluated_model(model.load(), model.portable_spec) for model in models]
 
 

@@ -167,7 +167,7 @@ def read_sparsity_folder(folder: Path, limit: int | None = None) -> SparsityData
     """
     files = list_image_files(folder)[:limit]
     if not files:
-        raise UsageError(f"no images below {folder}", "Specify a folder with images in it, or a caption set.")
+        raise UsageError(f"no images below {folder}", "Specify a folder with images in it, or a caption set.", code="no-images")
     return SparsityDataset(
         name=folder.name or str(folder),
         images=tuple(map(str, files)),

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from stair_es.errors import UsageError
+from stair_es.errors import ConfigError
 from stair_es.eval.bag_of_words import normalize_vector
 from stair_es.eval.datasets.image_folder import LabeledDataset
 from stair_es.eval.encode import EncodedVectors, ReadableImages, encode_images, encode_texts
@@ -60,7 +60,7 @@ def fill_prompts(names: Sequence[Sequence[str]], prompts: Sequence[str]) -> list
     """
     for prompt in prompts:
         if "{}" not in prompt:
-            raise UsageError(
+            raise ConfigError(
                 f"the prompt {prompt!r} has no placeholder for the name", "Write {} where the name goes: a photo of a {}."
             )
     return [[prompt.replace("{}", name) for name in class_names for prompt in prompts] for class_names in names]

@@ -60,7 +60,11 @@ class IngestOptions:
             if not isinstance(self.sink_options, ClusterSinkOptions):
                 object.__setattr__(self, "sink_options", ClusterSinkOptions().override(self.sink_options))
         elif isinstance(self.sink_options, ClusterSinkOptions):
-            raise UsageError(f"the options are those of the sink {DEFAULT_SINK!r}, not of {self.sink!r}", "Give it a mapping.")
+            raise UsageError(
+                f"the options are those of the sink {DEFAULT_SINK!r}, not of {self.sink!r}",
+                "Give it a mapping.",
+                code="sink-without-options",
+            )
 
     @property
     def settings(self) -> dict[str, Json]:
@@ -97,4 +101,6 @@ def _hash_mapping(mapping: Path | None) -> str | None:
     try:
         return hashlib.sha256(read_bytes_file(mapping)).hexdigest()[:16] if mapping else None
     except (OSError, ValueError) as error:
-        raise ResourceError(f"can't read the mapping {mapping}: {error}", "Specify a JSON file.") from error
+        raise ResourceError(
+            f"can't read the mapping {mapping}: {error}", "Specify a JSON file.", code="mapping-unreadable"
+        ) from error

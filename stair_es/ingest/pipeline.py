@@ -107,7 +107,9 @@ def load_sink_kind(options: IngestOptions) -> SinkKind:
     plugin = plugins.get_plugin("sinks", options.sink)
     if plugin is None:
         names = ", ".join(plugins.list_plugin_names("sinks"))
-        raise UsageError(f"unknown sink {options.sink!r}", f"Known sinks: {names or 'none: reinstall stair-es'}.")
+        raise UsageError(
+            f"unknown sink {options.sink!r}", f"Known sinks: {names or 'none: reinstall stair-es'}.", code="unknown-sink"
+        )
     kind: SinkKind = plugin.load(SinkKind)
     return kind
 
@@ -224,7 +226,9 @@ def _is_image(found: SourceItem | ListingFailure) -> bool:
 
 def _build_empty_error(stream: SourceStream, options: IngestOptions) -> IngestError:
     if options.noun == "text":
-        return IngestError(f"no texts in {', '.join(stream.source_uris)}", "Specify a file with one text per line, or a table.")
+        return IngestError(
+            f"no texts in {', '.join(stream.source_uris)}", "Specify a file with one text per line, or a table.", code="no-texts"
+        )
     common = sorted(stream.ignored.items(), key=lambda item: -item[1])[:5]
     others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in common)
     return IngestError(
@@ -233,4 +237,5 @@ def _build_empty_error(stream: SourceStream, options: IngestOptions) -> IngestEr
         + (f"; {left_out}" if (left_out := stream.describe_left_out()) else ""),
         "Folders and globs yield files with image suffixes (.jpg .png .webp .gif .tif .avif ...), tables and lists rows that name"
         " an image (--image-column). A folder of tables requires --format, a saved data set hf-dataset:///FOLDER.",
+        code="no-images",
     )

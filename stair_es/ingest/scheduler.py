@@ -250,7 +250,9 @@ class StageScheduler:
             batch: Batch = self.executor.get_result(task)
         except WorkerDied as error:
             raise IngestError(
-                f"a worker died while it checked which images are stored: {error}", "Run it again: it resumes from there."
+                f"a worker died while it checked which images are stored: {error}",
+                "Run it again: it resumes from there.",
+                code="worker-died-at-startup",
             ) from error
         self._route_pending(batch.select_state(Pending))
         yield replace(batch, images=list(batch.get_outcomes()))

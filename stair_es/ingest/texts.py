@@ -55,7 +55,11 @@ class TextIngestOptions(IngestOptions):
         """Check what texts can't have: Ray, and ids of their positions."""
         super().__post_init__()
         if self.runner != "local" or self.document.id != "content-hash":
-            raise UsageError("texts are ingested by the runner 'local' and have ids of their content", "Leave both options out.")
+            raise UsageError(
+                "texts are ingested by the runner 'local' and have ids of their content",
+                "Leave both options out.",
+                code="texts-not-on-ray",
+            )
 
     @property
     def settings(self) -> dict[str, Json]:
@@ -130,7 +134,9 @@ class _TextTable(TableSource):
                 else:
                     yield item
         except UsageError as error:  # a missing column: tables name the options for images only
-            raise UsageError(error.message, error.remedy.replace(COLUMN_REMEDY, "Choose with --text-column.")) from None
+            raise UsageError(
+                error.message, error.remedy.replace(COLUMN_REMEDY, "Choose with --text-column."), code=error.code
+            ) from None
 
     def _build_item(
         self, row: Mapping[str, Any], column: str | None, table: ListedFile, position: str
@@ -167,7 +173,11 @@ class _TextLines(FileSource):
                 with open_unpacked(listed) as file:
                     for number, line in read_numbered_lines(file, MAX_LINE_BYTES):
                         if number == 1 and listed.uri == STDIN_URI and _is_json_object(line):
-                            raise UsageError("the texts on standard input look like JSON Lines", "Add --format jsonl.")
+                            raise UsageError(
+                                "the texts on standard input look like JSON Lines",
+                                "Add --format jsonl.",
+                                code="texts-look-like-other-format",
+                            )
                         if line is None or line.strip():
                             yield self._parse_line(line, f"{listed.uri}#line={number}")
             except SourceError as error:
@@ -196,7 +206,11 @@ def open_text_source(argument: str, format_: TextFormat | None = None, column: s
     format_ = format_ or _detect_format(argument)
     if format_ == "txt":
         if column is not None:
-            raise UsageError(f"{argument!r} has one text per line, and no column {column!r}", "Use the format: --format jsonl")
+            raise UsageError(
+                f"{argument!r} has one text per line, and no column {column!r}",
+                "Use the format: --format jsonl",
+                code="lines-have-no-columns",
+            )
         return _TextLines(create_file_lister(argument, LIST_SUFFIXES))
     options = SourceOptions(image_column=column)
     if format_ == "jsonl":
@@ -214,6 +228,7 @@ def _detect_format(argument: str) -> TextFormat:
     raise UsageError(
         f"can't detect the format of {argument!r} from its name",
         "Texts come from .txt, .jsonl, .csv and .tsv (.gz, too); otherwise use --format.",
+        code="unknown-text-format",
     )
 
 

@@ -116,7 +116,7 @@ class Inspector:
         try:
             decoded = decode_image(data, encoder.image_spec, DecodeLimits(), THUMBNAIL_PX)
         except DecodeError as error:
-            raise DecodeError(f"{str(file)!r}: {error.message}") from error
+            raise DecodeError(f"{str(file)!r}: {error.message}", code=error.code) from error
         sha256 = hashlib.sha256(data).hexdigest()
         facts: dict[str, Json] = {
             "width": decoded.width,
@@ -146,5 +146,5 @@ def _read_file(file: Path) -> bytes:
     try:
         read = FileLocator(to_file_uri(file)).read(ReadLimits())
     except ReadError as error:
-        raise DecodeError(f"{str(file)!r}: {error.message}") from error
+        raise DecodeError(f"{str(file)!r}: {error.message}", code=error.code) from error
     return read.data if read else b""

@@ -230,9 +230,11 @@ def check_model_spec(spec: ModelSpec) -> None:
     named = {"text tower": TextTower, "backend": Backend, "precision": Precision}
     for (what, choices), value in zip(named.items(), (spec.text_tower, spec.backend, spec.precision), strict=True):
         if value not in get_args(choices):
-            raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(get_args(choices))}.")
+            raise ModelError(
+                f"unknown {what} {value!r}", f"Choose one of: {', '.join(get_args(choices))}.", code="unknown-choice"
+            )
     if spec.threads < 0:
-        raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means one per core.")
+        raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means one per core.", code="invalid-threads")
 
 
 def choose_image_spec(default: ImageSpec, fit: ResizeMode | None) -> ImageSpec:
@@ -240,7 +242,7 @@ def choose_image_spec(default: ImageSpec, fit: ResizeMode | None) -> ImageSpec:
     if fit is None or fit == default.fit:
         return default
     if fit not in get_args(ResizeMode):
-        raise ModelError(f"unknown fit {fit!r}", f"Choose one of: {', '.join(get_args(ResizeMode))}.")
+        raise ModelError(f"unknown fit {fit!r}", f"Choose one of: {', '.join(get_args(ResizeMode))}.", code="unknown-fit")
     return replace(default, fit=fit, resized_px=None if fit == "pad" else default.resized_px)
 
 
@@ -250,6 +252,7 @@ def check_fit_unchanged(card: ModelCard, fit: ResizeMode | None) -> None:
         raise ModelError(
             f"the model {card.name!r} supports only its own fit, {card.image_spec.fit!r}, not {fit!r}",
             "Leave out --fit and STAIR_ES_FIT. Checkpoints in third-party formats, such as VDR or CLIP, support any.",
+            code="fit-not-supported",
         )
 
 
@@ -260,4 +263,5 @@ def check_encoder_pixels(pixels_BHWC: Pixels, card: ModelCard) -> None:
         raise ModelError(
             f"{card.name} requires uint8 pixels (B, {side}, {side}, 3), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
             "Use stair_es.sources.image.decode with the image_spec of the encoder.",
+            code="invalid-pixels",
         )

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError, ModelError
 from stair_es.model import cuda
 from stair_es.model.base import EncoderPlugin, ModelCard, ModelSpec, check_model_spec, choose_image_spec
 from stair_es.optional import import_optional
@@ -72,9 +72,11 @@ def check_torch_spec(spec: ModelSpec) -> None:
         MissingExtra: If PyTorch or transformers isn't installed.
     """
     if spec.backend not in ("auto", "torch"):
-        raise ModelError(f"{spec.name} runs only in PyTorch, not in {spec.backend!r}", "Use --backend torch or auto.")
+        raise ModelError(
+            f"{spec.name} runs only in PyTorch, not in {spec.backend!r}", "Use --backend torch or auto.", code="model-needs-torch"
+        )
     if spec.text_tower != "full":
-        raise ModelError(f"{spec.name} has no text tower {spec.text_tower!r}", "Use --text-tower full.")
+        raise ModelError(f"{spec.name} has no text tower {spec.text_tower!r}", "Use --text-tower full.", code="no-text-tower")
     check_model_spec(spec)
     for module in ("torch", "transformers"):
         import_optional(module, "models")
@@ -86,6 +88,7 @@ def build_dense_only_error(name: str) -> ModelError:
         f"the model {name!r} has dense vectors only, no tokens: it can't be indexed",
         f"Make a checkpoint with tokens from it: stair-es distill {name} --images SOURCE --out FOLDER. Dense models alone are"
         " for comparisons with stair-es evaluate.",
+        code="model-without-tokens",
     )
 
 
@@ -101,11 +104,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         value = read_json_file(path)
     except FileNotFoundError:
-        raise ModelError(f"{path.parent} isn't a checkpoint: it has no {path.name}", "Use the folder that holds it.") from None
+        raise CheckpointError(
+            f"{path.parent} isn't a checkpoint: it has no {path.name}", "Use the folder that holds it."
+        ) from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} can't be read: {error}", "Fetch or write the checkpoint again.") from error
+        raise CheckpointError(f"{path} can't be read: {error}", "Fetch or write the checkpoint again.") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{path} isn't a JSON object", "Fetch or write the checkpoint again.")
+        raise CheckpointError(f"{path} isn't a JSON object", "Fetch or write the checkpoint again.")
     return value
 
 
@@ -113,7 +118,7 @@ def get_config_section(config: Mapping[str, Any], name: str, folder: Path) -> Ma
     """Return a section of the configuration."""
     section = config.get(name)
     if not isinstance(section, Mapping):
-        raise ModelError(f"the config.json in {folder} has no section {name!r}", "Fetch the checkpoint again.")
+        raise CheckpointError(f"the config.json in {folder} has no section {name!r}", "Fetch the checkpoint again.")
     return section
 
 
@@ -121,7 +126,7 @@ def get_positive_int(config: Mapping[str, Any], name: str, default: int, folder:
     """Return a positive integer from the configuration in a folder; the default if the key is missing."""
     value = config.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ModelError(f"the config.json in {folder} says {name} = {value!r}", "It must be a whole number above 0.")
+        raise CheckpointError(f"the config.json in {folder} says {name} = {value!r}", "It must be a whole number above 0.")
     return value
 
 
@@ -167,7 +172,7 @@ def compute_model_id(name: str, folders: Iterable[Path], image_spec: ImageSpec) 
             try:
                 file_hash = hash_file(path)
             except OSError as error:
-                raise ModelError(f"{path} can't be read: {error.strerror}", "Make it readable.") from error
+                raise CheckpointError(f"{path} can't be read: {error.strerror}", "Make it readable.") from error
             digest.update(f"{path.relative_to(folder).as_posix()}\0{file_hash}\0".encode())
     return f"{label or 'model'}-{digest.hexdigest()[:12]}"
 
@@ -226,7 +231,7 @@ def copy_dense_model(folder: Path, to: Path) -> None:
     from stair_es.model.adapters.weights import PICKLE_FILE, SAFETENSORS_FILE, read_checkpoint_weights
 
     if not (folder / PICKLE_FILE).is_file():
-        raise ModelError(
+        raise CheckpointError(
             f"the weights in {folder} are several pickles, which a stair-es checkpoint can't contain",
             "Save the model with transformers as safetensors: model.save_pretrained(DIR).",
         )

@@ -46,11 +46,13 @@ def is_torch_chosen(backend: Backend, precision: Precision, has_cuda: Callable[[
         ModelError: If the backend is unknown or doesn't support this precision.
     """
     if backend not in ("auto", "onnx", "torch"):
-        raise ModelError(f"unknown backend {backend!r}", "Choose one of: auto, onnx, torch.")
+        raise ModelError(f"unknown backend {backend!r}", "Choose one of: auto, onnx, torch.", code="unknown-backend")
     if backend == "torch" or (backend == "auto" and has_cuda()):
         return True
     if precision != "fp32":
-        raise ModelError(f"the onnx backend computes in fp32, not in {precision}", "Use --backend torch, or fp32.")
+        raise ModelError(
+            f"the onnx backend computes in fp32, not in {precision}", "Use --backend torch, or fp32.", code="onnx-needs-fp32"
+        )
     return False
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError
 from stair_es.model.base import Encoder, EncoderOverDense, ModelCard
 from stair_es.model.decomposition import center_vectors, decompose_images, select_similar_words
 from stair_es.model.sparse_rows import build_sparse_vector
@@ -58,9 +58,9 @@ class DistilledConfig:
         for name, (count, limit) in counts.items():
             if not isinstance(count, int) or isinstance(count, bool) or count < 1 or (limit is not None and count > limit):
                 top = "" if limit is None else f" to {limit}"
-                raise ModelError(f"{name} must be a whole number from 1{top or ' on'}, got {count!r}", RECREATE_HINT)
+                raise CheckpointError(f"{name} must be a whole number from 1{top or ' on'}, got {count!r}", RECREATE_HINT)
         if not isinstance(self.l1, (int, float)) or not 0 <= self.l1 < 1:
-            raise ModelError(f"l1 must be from 0 to below 1, got {self.l1!r}", RECREATE_HINT)
+            raise CheckpointError(f"l1 must be from 0 to below 1, got {self.l1!r}", RECREATE_HINT)
 
     def to_json(self) -> str:
         """Return the contents of `config.json`."""
@@ -90,7 +90,7 @@ _TENSORS = ("words_VD", "image_mean_D", "text_mean_D")
 def parse_distilled_config(values: Mapping[str, Any], folder: Path) -> DistilledConfig:
     """Parse the contents of a `config.json`."""
     if (version := values.get("version")) != DISTILLED_VERSION:
-        raise ModelError(
+        raise CheckpointError(
             f"the config.json in {folder} has version {version!r} of the format {DISTILLED_FORMAT!r}, but this stair-es reads "
             f"{DISTILLED_VERSION}",
             "Update stair-es, or write the checkpoint again with stair-es distill.",
@@ -99,7 +99,9 @@ def parse_distilled_config(values: Mapping[str, Any], folder: Path) -> Distilled
     names = {field.name for field in fields(DistilledConfig)}
     if set(found) != names or not isinstance(found["name"], str) or not isinstance(found["prompts"], list):
         wrong = sorted(set(found) ^ names) or ["name", "prompts"]
-        raise ModelError(f"the config.json in {folder} has missing, unknown or invalid fields: {', '.join(wrong)}", RECREATE_HINT)
+        raise CheckpointError(
+            f"the config.json in {folder} has missing, unknown or invalid fields: {', '.join(wrong)}", RECREATE_HINT
+        )
     return DistilledConfig(**{**found, "prompts": tuple(map(str, found["prompts"]))})
 
 
@@ -110,14 +112,14 @@ def read_dictionary(folder: Path) -> Dictionary:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"can't read {path}: {error}", RECREATE_HINT) from error
+        raise CheckpointError(f"can't read {path}: {error}", RECREATE_HINT) from error
     shape = tensors["words_VD"].shape if "words_VD" in tensors else ()
     expected = {"words_VD": (len(vocabulary), *shape[1:]), "image_mean_D": shape[1:], "text_mean_D": shape[1:]}
     if len(shape) != 2 or {name: tensor.shape for name, tensor in tensors.items()} != expected:
         shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in sorted(tensors.items()))
-        raise ModelError(f"{path} doesn't fit its {len(vocabulary):,} words: {shapes or 'it has no tensors'}", RECREATE_HINT)
+        raise CheckpointError(f"{path} doesn't fit its {len(vocabulary):,} words: {shapes or 'it has no tensors'}", RECREATE_HINT)
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-        raise ModelError(f"{path} has values that aren't finite", RECREATE_HINT)
+        raise CheckpointError(f"{path} has values that aren't finite", RECREATE_HINT)
     return Dictionary(vocabulary=vocabulary, **{name: tensors[name].astype(np.float32) for name in _TENSORS})
 
 
@@ -174,7 +176,7 @@ class DistilledEncoder(EncoderOverDense):
 
     def _center(self, dense_BD: Floats, mean_D: Floats) -> Floats:
         if dense_BD.shape[1:] != mean_D.shape:
-            raise ModelError(
+            raise CheckpointError(
                 f"the dense model in {self._folder} has {dense_BD.shape[1]} dimensions, its dictionary {len(mean_D)}",
                 RECREATE_HINT,
             )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError, ModelError
 from stair_es.model.adapters.d2s import D2sCheckpoint
 from stair_es.model.adapters.dense import AlignCheckpoint, BlipCheckpoint, ClipCheckpoint, SiglipCheckpoint
 from stair_es.model.adapters.sparse_encoder import SparseEncoderCheckpoint, SpladeCheckpoint
@@ -71,7 +71,7 @@ class StairCheckpoint(Checkpoint):
         folder = self._folder / DENSE_FOLDER
         dense = open_checkpoint(folder, str(folder))
         if dense.card.image_spec != self.card.image_spec:
-            raise ModelError(
+            raise CheckpointError(
                 f"{folder} expects other images than the heads on top of it", "Get the checkpoint again, or train it again."
             )
         return dense
@@ -93,11 +93,13 @@ class DistilledCheckpoint(Checkpoint):
         dense_folder = folder / DENSE_FOLDER
         for path in (folder / DICTIONARY_FILE, folder / WHOLE_WORDS_FILE, dense_folder / CONFIG_JSON):
             if not path.is_file():
-                raise ModelError(f"{folder} is incomplete: it has no {path.relative_to(folder)}", RECREATE_HINT)
+                raise ModelError(
+                    f"{folder} is incomplete: it has no {path.relative_to(folder)}", RECREATE_HINT, code="checkpoint-incomplete"
+                )
         dense_config = read_checkpoint_config(dense_folder)
         family = next((each for each in DENSE_FAMILIES if each.detect(dense_config, dense_folder)), None)
         if family is None or not any(dense_folder.glob("*.safetensors")):
-            raise ModelError(f"{dense_folder} is not a dense model with weights as safetensors", RECREATE_HINT)
+            raise CheckpointError(f"{dense_folder} is not a dense model with weights as safetensors", RECREATE_HINT)
         dense = family(dense_folder, name, None)
         self._folder, self._config, self._dense = folder, config, dense
         self.card = ModelCard(
@@ -118,7 +120,9 @@ class DistilledCheckpoint(Checkpoint):
         check_model_spec(spec)
         dense = self._dense.load(replace(spec, fit=None))
         if not dense.has_dense:
-            raise ModelError(f"the model in {self._folder / DENSE_FOLDER} has no dense vectors", RECREATE_HINT)
+            raise ModelError(
+                f"the model in {self._folder / DENSE_FOLDER} has no dense vectors", RECREATE_HINT, code="no-dense-vectors"
+            )
         return DistilledEncoder(self._folder, self._config, dense, self.card)
 
 
@@ -152,7 +156,7 @@ def detect_family(folder: Path) -> type[Checkpoint]:
         if family.detect(config, folder):
             return family
     declared = {key: config[key] for key in ("format", "model_type", "architectures") if key in config}
-    raise ModelError(
+    raise CheckpointError(
         f"{folder} contains a checkpoint of an unknown format: its config.json says {declared or 'nothing about it'}",
         f"Known formats: {', '.join(family.family for family in CHECKPOINT_FAMILIES)}.",
     )

@@ -158,7 +158,9 @@ def download_snapshot(name: str, detect_family: Callable[[Path], type[Checkpoint
         if not _may_fetch.get():
             raise _build_incomplete_error(name, ["it has no config.json"]) from error
         raise ModelError(
-            error.message, f"Is {name} a model? If an earlier download was interrupted: {_build_refetch_hint(name)}"
+            error.message,
+            f"Is {name} a model? If an earlier download was interrupted: {_build_refetch_hint(name)}",
+            code=error.code,
         ) from error
     folder = _fetch_files(name, (*_METADATA_PATTERNS, *code, "*.safetensors"))
     if family.allows_pickle and not any(folder.glob("*.safetensors")):
@@ -177,8 +179,8 @@ def _build_incomplete_error(name: str, faults: list[str]) -> ModelError:
     """Return the error for a repository whose cached copy is incomplete."""
     message = f"the cached copy of {name} is incomplete: {faults[0]}"
     if not _may_fetch.get():
-        return ModelNotFetched(message, _build_refetch_hint(name))
-    return ModelError(message, _build_refetch_hint(name))
+        return ModelNotFetched(message, _build_refetch_hint(name), code="checkpoint-incomplete")
+    return ModelError(message, _build_refetch_hint(name), code="checkpoint-incomplete")
 
 
 def _build_refetch_hint(name: str) -> str:
@@ -195,10 +197,13 @@ def _fetch_files(name: str, patterns: tuple[str, ...]) -> Path:
         raise ModelError(
             f"there is no folder {name!r} here, and no such repository on the hub that you can access: {_get_first_line(error)}",
             "Check the name; for a private or gated one, log in with: hf auth login, or set HF_TOKEN",
+            code="no-such-repository",
         ) from error
     except Exception as error:  # the HTTP library and its errors differ by version
         if not may_fetch:
-            raise ModelNotFetched(f"{name} isn't in the hub cache", f"Fetch it: hf download {name}") from error
+            raise ModelNotFetched(
+                f"{name} isn't in the hub cache", f"Fetch it: hf download {name}", code="model-not-cached"
+            ) from error
         raise _build_download_error(name, error) from error
 
 
@@ -214,17 +219,23 @@ def _build_download_error(name: str, error: Exception) -> ModelError:
     is_partial = any((cached / "snapshots").glob("*/*"))  # a complete copy would have been used
     if constants.HF_HUB_OFFLINE:
         state = "contains only a part of it" if is_partial else "doesn't contain it"
-        return ModelError(f"{message}: HF_HUB_OFFLINE is set, and {cache} {state}", f"Unset HF_HUB_OFFLINE, or {offline_hint}.")
+        return ModelError(
+            f"{message}: HF_HUB_OFFLINE is set, and {cache} {state}",
+            f"Unset HF_HUB_OFFLINE, or {offline_hint}.",
+            code="hub-offline",
+        )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return ModelError(
             f"{name} can't be written to {cache}: {error.strerror}",
             "Free some space there, or set HF_HOME to a writable folder with enough space.",
+            code="hub-cache-not-writable",
         )
     resume_hint = f": completed files are kept. If that doesn't help, delete {cached} first" if is_partial else ""
     return ModelError(
         f"{message}: {type(error).__name__}: {_get_first_line(error)}",
         f"Connect to {constants.ENDPOINT} (a proxy: HTTPS_PROXY, a mirror: HF_ENDPOINT) and run the command again{resume_hint}. "
         f"Without a connection: {offline_hint}, then set HF_HUB_OFFLINE=1.",
+        code="model-not-downloaded",
     )
 
 

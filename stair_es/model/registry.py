@@ -81,6 +81,7 @@ class Model:
             raise ModelError(
                 f"the model {self.spec.name!r} has no table: it encodes texts as a whole, or in pieces of words",
                 f"Run stair-es encoder --model {self.spec.name}, and send the texts to its POST /v1/encode.",
+                code="model-without-table",
             )
         return table
 
@@ -189,7 +190,8 @@ def load_local_encoder(spec: ModelSpec) -> Encoder:
         hub_id = find_hub_id(spec.name)
         if hub_id is None:
             raise ModelNotFetched(
-                "no installed model has this name, and no ingest with this STAIR_ES_HOME has used such a folder"
+                "no installed model has this name, and no ingest with this STAIR_ES_HOME has used such a folder",
+                code="model-not-installed",
             )
         location = ModelLocation(name=hub_id)
         location.check_hub_libraries()

@@ -36,7 +36,9 @@ def build_sparse_vector(
     indices = np.flatnonzero(~(weights_F <= 0))  # not `> 0`, which would hide NaN
     weights = weights_F[indices].astype(np.float64)
     if not np.isfinite(weights).all():
-        raise ModelError("the model produced a weight that isn't finite", "Use --precision fp32, or train it again.")
+        raise ModelError(
+            "the model produced a weight that isn't finite", "Use --precision fp32, or train it again.", code="weight-not-finite"
+        )
     if unit and len(weights):
         weights = weights / np.linalg.norm(weights)
     rounded = np.round(weights, _DECIMALS)
@@ -52,7 +54,9 @@ def build_sparse_vectors(weights_BV: Tensor, tokens: Sequence[str]) -> list[Spar
     """
     rows: Floats = weights_BV.float().cpu().numpy()
     if not np.isfinite(rows).all():
-        raise ModelError("the model produced a weight that isn't finite", "Use --precision fp32 or bf16.")
+        raise ModelError(
+            "the model produced a weight that isn't finite", "Use --precision fp32 or bf16.", code="weight-not-finite"
+        )
     return [_build_vector(row_V, tokens) for row_V in rows]
 
 

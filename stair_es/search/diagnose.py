@@ -52,13 +52,19 @@ def explain_rank(
     """
     options = options or SearchOptions()
     if options.fusion == "rrf":
-        raise QueryError("explain does not support --hybrid rrf", "Use --hybrid sum, or omit the caption.")
+        raise QueryError(
+            "explain does not support --hybrid rrf", "Use --hybrid sum, or omit the caption.", code="explain-without-rrf"
+        )
     pruned_vector = prune_vector(query.vector, options.weight_mass)
     options = replace(options, weight_mass=None)
     query = searcher.apply_policy(replace(query, vector=pruned_vector.kept))
     document = searcher.find_document(reference)
     if document is None:
-        raise QueryError(f"the index has no document with the id or URI {reference!r}", "`stair-es search --json` prints both.")
+        raise QueryError(
+            f"the index has no document with the id or URI {reference!r}",
+            "`stair-es search --json` prints both.",
+            code="no-such-document",
+        )
     tokens = document.source.get("tokens") or {}
     hits = searcher.search(
         replace(query, filters=[*query.filters, build_document_filter(document)], min_score=None), 1, options=options

@@ -116,7 +116,9 @@ class ImageSearch:
             query = QueryInputs(query_string=query)
         if not isinstance(query, QueryInputs):
             raise QueryError(
-                f"can't search for a {type(query).__name__}", "Pass words, a Path, QueryInputs, a SearchQuery or a SparseVector."
+                f"can't search for a {type(query).__name__}",
+                "Pass words, a Path, QueryInputs, a SearchQuery or a SparseVector.",
+                code="unsupported-query",
             )
         return build_search_query(self.encoder, query, self._read_limits)
 

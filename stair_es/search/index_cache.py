@@ -69,7 +69,7 @@ def create_state_cache(cluster: Cluster, index: str, load_encoder: Callable[[Ind
         try:
             target = fetch_search_target(cluster, index, previous)
         except QueryError as error:
-            raise IndexNotFound(error.message, error.remedy) from None
+            raise IndexNotFound(error.message, error.remedy, code=error.code) from None
         if previous is not None and previous.info == target.info:
             return previous
         has_same_model = previous is not None and previous.info.model == target.info.model
@@ -77,7 +77,7 @@ def create_state_cache(cluster: Cluster, index: str, load_encoder: Callable[[Ind
         try:
             target.info.check_model(encoder.model_id)
         except QueryError as error:
-            raise IndexMismatch(error.message, error.remedy) from None
+            raise IndexMismatch(error.message, error.remedy, code=error.code) from None
         state = IndexState(cluster_info=target.cluster_info, info=target.info, encoder=encoder)
         state.plan_query()  # an index that can't be searched isn't a state
         return state

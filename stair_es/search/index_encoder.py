@@ -66,7 +66,9 @@ def load_query_encoder(
         return registry.load_local_encoder(spec)
     except (ModelNotFetched, UnknownModel) as error:
         problem = f"the index {index!r} was written with {info.model_name}, which isn't installed here"
-        raise ModelNotFetched(f"{problem}: {error.message}", _suggest_model(info.model_name)) from error
+        raise ModelNotFetched(
+            f"{problem}: {error.message}", _suggest_model(info.model_name), code="query-model-not-fetched"
+        ) from error
 
 
 def load_index_encoder(

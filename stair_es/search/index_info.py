@@ -69,6 +69,7 @@ class IndexInfo:
             raise IndexMismatch(
                 f"the name resolves to indices with different field types ({found}), which need different queries",
                 "Specify one of the indices.",
+                code="different-field-types",
             )
         return next(iter(self.fields.values()))
 
@@ -90,6 +91,7 @@ class IndexInfo:
             raise QueryError(
                 f"no index that the name resolves to has the field {query.caption_field!r}",
                 f"Fields: {', '.join(sorted(self.field_names))}.",
+                code="no-such-caption-field",
             )
 
     def check_filter_fields(self, clauses: Iterable[Mapping[str, Any]]) -> None:
@@ -101,6 +103,7 @@ class IndexInfo:
                 raise QueryError(
                     f"the filter refers to the field {reference.name!r}, which no index that the name resolves to has",
                     suggest_fields(root, sorted(self.field_names)),
+                    code="no-such-filter-field",
                 )
 
     def list_remarks(self, query: SearchQuery) -> list[str]:
@@ -134,6 +137,7 @@ class IndexInfo:
             f"index {min(self.fields)!r} contains vectors of the model {self.model!r}, but the query is a vector of {model_id!r}"
             ": their dot products are meaningless",
             remedy,
+            code="other-model",
         )
 
 
@@ -159,6 +163,7 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
         raise QueryError(
             f"there is no index or alias {index!r} at {cluster.connection.safe_url}",
             "Each of the names must exist." if any(mark in index for mark in ",*") else remedy,
+            code="index-not-found",
         )
     metadata = {name: _read_index_metadata(name, body["mappings"]) for name, body in mappings.items()}
     metas = [meta for meta, _ in metadata.values()]
@@ -167,6 +172,7 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
         raise IndexMismatch(
             f"{index!r} resolves to indices of several models: {', '.join(sorted(model for model, _ in models))}",
             "Specify one of the indices: dot products of different models can't be compared.",
+            code="several-models",
         )
     model, name = min(models)
     content_types = set(map(get_content_type, metas))
@@ -199,11 +205,13 @@ def _read_index_metadata(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping
         raise IndexMismatch(
             f"index {name!r} was written by stair-es, but your user doesn't see its field `tokens`",
             "Field-level security probably hides it: let the role see `tokens` and `uri` (docs/howto/secure.md#opensearch).",
+            code="tokens-hidden",
         )
     if not isinstance(meta, dict) or not is_searchable:
         raise IndexMismatch(
             f"index {name!r} was not written by stair-es: no `_meta.stair_es`, or no field of token weights (`tokens`)",
             "Choose another index with --index / STAIR_ES_INDEX.",
+            code="foreign-index",
         )
     return meta, fields
 

@@ -51,7 +51,11 @@ class PrunedVector:
 def check_weight_mass(weight_mass: float | None) -> None:
     """Check that a weight mass is within (0, 1]."""
     if weight_mass is not None and not 0 < weight_mass <= 1:
-        raise QueryError(f"the weight mass must be above 0 and at most 1, got {weight_mass:g}", "0.9 keeps nine tenths.")
+        raise QueryError(
+            f"the weight mass must be above 0 and at most 1, got {weight_mass:g}",
+            "0.9 keeps nine tenths.",
+            code="invalid-weight-mass",
+        )
 
 
 def prune_vector(vector: SparseVector, weight_mass: float | None) -> PrunedVector:

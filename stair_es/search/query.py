@@ -93,20 +93,20 @@ class SearchQuery:
     def __post_init__(self) -> None:
         """Check that the query is not empty and can be sent."""
         if not len(self.vector) and not self.caption.strip():
-            raise QueryError("the query is empty: it has no token with a weight", "Try other words.")
+            raise QueryError("the query is empty: it has no token with a weight", "Try other words.", code="query-empty")
         for name, value in (
             ("min_weight", self.min_weight),
             ("caption_weight", self.caption_weight),
             ("min_score", self.min_score),
         ):
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise QueryError(f"{name} must be a finite number >= 0, got {value:g}")
+                raise QueryError(f"{name} must be a finite number >= 0, got {value:g}", code="invalid-number")
         for group in (*self.required, *self.excluded):
             if isinstance(group, str):  # its letters would be taken for tokens
                 problem = f"the required or excluded word {group!r} is not a tuple of tokens"
-                raise QueryError(problem, f"Write ({group!r},).")
+                raise QueryError(problem, f"Write ({group!r},).", code="words-not-in-groups")
             if not group:
-                raise QueryError("a required or excluded word has no token", "Omit it.")
+                raise QueryError("a required or excluded word has no token", "Omit it.", code="word-without-token")
         if self.caption.strip():
             self._check_caption()
         check_filters(self.filters)
@@ -149,9 +149,13 @@ class SearchQuery:
 
     def _check_caption(self) -> None:
         if self.caption_weight > MAX_WEIGHT:
-            raise QueryError(f"the caption weight {self.caption_weight:g} is too large for an engine", "Use a smaller one.")
+            raise QueryError(
+                f"the caption weight {self.caption_weight:g} is too large for an engine",
+                "Use a smaller one.",
+                code="caption-weight-too-large",
+            )
         if not self.caption_field.strip():
-            raise QueryError("the name of the caption field is empty")
+            raise QueryError("the name of the caption field is empty", code="caption-field-empty")
         check_unicode(self.caption)
         check_unicode(self.caption_field)
 

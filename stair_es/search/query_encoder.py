@@ -74,7 +74,11 @@ class QueryInputs:
         """Check that sequences are not strings, whose letters would be taken for words."""
         for name in ("texts", "images", "required", "excluded", "muted", "filters"):
             if isinstance(getattr(self, name), str):
-                raise QueryError(f"`{name}` must be a list, got the string {getattr(self, name)!r}", "Put it into a list.")
+                raise QueryError(
+                    f"`{name}` must be a list, got the string {getattr(self, name)!r}",
+                    "Put it into a list.",
+                    code="string-instead-of-list",
+                )
 
     @cached_property
     def parsed(self) -> ParsedQuery:
@@ -146,10 +150,14 @@ def build_search_query(
 def _check_inputs(inputs: QueryInputs, *, has_vector: bool) -> None:
     if not has_vector and not inputs.caption.strip():
         problem = "only excludes words" if inputs.excluded_words else "is empty"
-        raise QueryError(f"the query {problem}", 'Add what to search for: words, an image, or both ("beach -people").')
+        raise QueryError(
+            f"the query {problem}", 'Add what to search for: words, an image, or both ("beach -people").', code="no-input"
+        )
     if inputs.min_weight and not (inputs.required_words or inputs.excluded_words):
         raise QueryError(
-            "`min_weight` applies to required and excluded words, but the query has none", "Add +word or -word, or use min_score."
+            "`min_weight` applies to required and excluded words, but the query has none",
+            "Add +word or -word, or use min_score.",
+            code="min-weight-without-words",
         )
 
 
@@ -168,6 +176,7 @@ def _weight_tokens(
             raise QueryError(
                 f"the query has no token {', '.join(map(repr, missing))} to boost",
                 f"Its tokens are: {', '.join(combined.tokens)}.",
+                code="no-such-token-to-boost",
             )
         for token, weight in combined:
             boost = boosts.get(token, 1.0)
@@ -191,10 +200,10 @@ def _set_factors(tokens: dict[str, QueryToken], factors: Mapping[str, float], re
 def _multiply_factors(tokens: Sequence[QueryToken]) -> SparseVector:
     weights = {token.token: token.weight * token.factor for token in tokens}
     if not all(map(math.isfinite, weights.values())):
-        raise QueryError("a boost makes a weight too large", "Use a smaller boost.")
+        raise QueryError("a boost makes a weight too large", "Use a smaller boost.", code="boost-too-large")
     vector = SparseVector.from_pairs(pair for pair in weights.items() if pair[1] > 0)
     if tokens and not len(vector):
-        raise QueryError("all tokens of the query are muted", "Keep at least one of them.")
+        raise QueryError("all tokens of the query are muted", "Keep at least one of them.", code="all-tokens-muted")
     return vector
 
 
@@ -238,6 +247,7 @@ def resolve_tokens(encoder: Encoder, word: str, policy: TokenPolicy | None = Non
             f"Did you mean {' or '.join(suggestions)}?"
             if suggestions
             else "Try another word; stop words and symbols are excluded.",
+            code="word-not-in-vocabulary",
         )
     return tokens
 
@@ -250,6 +260,7 @@ def encode_query_text(encoder: Encoder, text: str) -> SparseVector:
         raise QueryError(
             f"the model {encoder.model_id} knows none of the words of {text!r}",
             'Describe in English what the image shows: "red car", "dog on a beach".',
+            code="no-known-word",
         )
     return vector
 
@@ -276,7 +287,7 @@ def encode_query_image(encoder: Encoder, image: Path | str, read_limits: ReadLim
         content = locator.read(read_limits or ReadLimits())
         pixels_HWC = decode_image(content.data if content else b"", encoder.image_spec, DecodeLimits()).pixels_HWC
     except (ReadError, DecodeError) as error:
-        raise DecodeError(f"{_redact_image(image)!r}: {error.message}", error.remedy) from error
+        raise DecodeError(f"{_redact_image(image)!r}: {error.message}", error.remedy, code=error.code) from error
     return encoder.encode_images(pixels_HWC[None])[0]
 
 
@@ -285,14 +296,16 @@ def combine_vectors(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector
     sums: defaultdict[str, float] = defaultdict(float)
     for vector, factor in parts:
         if not math.isfinite(factor):
-            raise QueryError(f"the weight of an input must be a finite number, got {factor}")
+            raise QueryError(f"the weight of an input must be a finite number, got {factor}", code="invalid-input-weight")
         for token, weight in vector:
             sums[token] += factor * weight
     if not all(map(math.isfinite, sums.values())):
-        raise QueryError("the weights of the inputs are too large to be added", "Use smaller weights.")
+        raise QueryError("the weights of the inputs are too large to be added", "Use smaller weights.", code="weights-too-large")
     combined = SparseVector.from_pairs((token, weight) for token, weight in sums.items() if weight > 0)
     if not len(combined):
-        raise QueryError("the inputs cancel each other out: no token is left", "Give one of them a larger weight.")
+        raise QueryError(
+            "the inputs cancel each other out: no token is left", "Give one of them a larger weight.", code="inputs-cancel-out"
+        )
     return combined
 
 
@@ -308,13 +321,19 @@ def _redact_image(image: Path | str) -> str:
 def _encode_known_image(encoder: Encoder, image: Path | str, read_limits: ReadLimits | None) -> SparseVector:
     vector = encode_query_image(encoder, image, read_limits)
     if not len(vector):
-        raise QueryError(f"the model {encoder.model_id} finds no token for {_redact_image(image)!r}", "Try another image.")
+        raise QueryError(
+            f"the model {encoder.model_id} finds no token for {_redact_image(image)!r}",
+            "Try another image.",
+            code="image-without-tokens",
+        )
     return vector
 
 
 def _resolve_weights(weights: Sequence[float], count: int) -> Sequence[float]:
     if weights and len(weights) != count:
         raise QueryError(
-            f"{len(weights)} weights for {count} inputs", "Pass one for the query string, then one per text, image and vector."
+            f"{len(weights)} weights for {count} inputs",
+            "Pass one for the query string, then one per text, image and vector.",
+            code="weights-count",
         )
     return weights or [1.0] * count

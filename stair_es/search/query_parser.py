@@ -45,7 +45,11 @@ def parse_query(query_string: str) -> ParsedQuery:
         if boosted:
             word = boosted["word"]
             if sign == "-":
-                raise QueryError(f"{part!r} both excludes and boosts a word", f"Write -{word} or {word}^{boosted['boost']}.")
+                raise QueryError(
+                    f"{part!r} both excludes and boosts a word",
+                    f"Write -{word} or {word}^{boosted['boost']}.",
+                    code="word-boosted-and-excluded",
+                )
             boosts[word] = _parse_boost(boosted["boost"], part)
         if sign == "-":
             excluded.append(word)
@@ -82,5 +86,7 @@ def parse_factor(text: str) -> float | None:
 def _parse_boost(text: str, part: str) -> float:
     value = parse_factor(text)
     if value is None:
-        raise QueryError(f"{part!r}: {text!r} is not a boost", "Write a number >= 0: dog^2, dog^0.5; 0 removes the word.")
+        raise QueryError(
+            f"{part!r}: {text!r} is not a boost", "Write a number >= 0: dog^2, dog^0.5; 0 removes the word.", code="invalid-boost"
+        )
     return value

@@ -207,11 +207,19 @@ RRF_RANK_CONSTANT = 60
 def check_fusion(query: SearchQuery, after: Cursor | None) -> None:
     """Check that a query has two rankings that can be fused."""
     if not len(query.vector) or not query.caption.strip():
-        raise QueryError("rank fusion requires words or an image, and a text for the caption", "Pass both, or omit rrf.")
+        raise QueryError(
+            "rank fusion requires words or an image, and a text for the caption",
+            "Pass both, or omit rrf.",
+            code="rrf-without-inputs",
+        )
     if after is not None or query.min_score is not None:
-        raise QueryError("rank fusion supports neither pagination nor min_score", "Use a larger k instead.")
+        raise QueryError(
+            "rank fusion supports neither pagination nor min_score", "Use a larger k instead.", code="rrf-without-pages"
+        )
     if query.caption_weight == 0:
-        raise QueryError("rank fusion with a caption weight of 0 is a search by tokens alone", "Omit rrf.")
+        raise QueryError(
+            "rank fusion with a caption weight of 0 is a search by tokens alone", "Omit rrf.", code="rrf-without-caption"
+        )
 
 
 def fuse_rankings(by_tokens: SearchResult, by_caption: SearchResult, caption_weight: float, k: int) -> SearchResult:

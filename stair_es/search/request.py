@@ -131,6 +131,7 @@ def build_pagination(
         raise QueryError(
             "pagination requires a total order: a search pipeline may rescore, or `uri` and `sha256` are not keyword fields",
             "Use a larger k instead.",
+            code="pages-without-total-order",
         )
     sort = {"sort": list(order)} if ordered else {}
     if after is None:
@@ -166,7 +167,9 @@ def get_impact_bound(weight: float) -> float:
 def _build_query(scoring: list[Clause], query: SearchQuery, query_type: QueryType) -> Clause:
     """Combine the scoring clauses with the conditions, which don't change scores."""
     if not scoring:
-        raise QueryError("the query is empty: no part of it has a weight", "Try other words, or a caption weight above 0.")
+        raise QueryError(
+            "the query is empty: no part of it has a weight", "Try other words, or a caption weight above 0.", code="query-empty"
+        )
     must = [build_token_clause(group, query_type, min_weight=query.min_weight) for group in query.required]
     must_not = [build_token_clause(group, query_type, min_weight=query.min_weight) for group in query.excluded]
     filters: list[Mapping[str, Any]] = [*query.filters, *must]

@@ -97,7 +97,7 @@ def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -
     raw_hits = response["hits"]["hits"]
     hits = tuple(parse_hit(hit, request.vector, request.match_cut, request.scale) for hit in raw_hits)
     if not all(math.isfinite(hit.score) for hit in hits):
-        raise QueryError("scores overflow float32, so the ranking is undefined", "Use smaller weights.")
+        raise QueryError("scores overflow float32, so the ranking is undefined", "Use smaller weights.", code="scores-overflow")
     return SearchResult(
         hits=hits,
         took_ms=int(response["took"]),

@@ -121,7 +121,7 @@ class QueryRunner:
             return self._send(body, options.search_pipeline)
         except ClusterError as error:  # that the caption or a filter causes
             if is_clause_limit_error(error) or (error.status == 400 and "Failed to parse query" in error.message):
-                raise QueryError(*describe_rejection(error)) from None
+                raise QueryError(*describe_rejection(error), code="query-rejected") from None
             raise
 
 
@@ -163,7 +163,7 @@ class Searcher:
         options = options or SearchOptions()
         search_query = SearchQuery(vector=query) if isinstance(query, SparseVector) else query
         if not 1 <= k <= MAX_HITS:
-            raise QueryError(f"k must be between 1 and {MAX_HITS}, got {k}")
+            raise QueryError(f"k must be between 1 and {MAX_HITS}, got {k}", code="invalid-k")
         if options.fusion == "rrf":
             check_fusion(search_query, after)
 

@@ -61,14 +61,18 @@ def build_template(name: str, query_type: TokensType, *, prefix: str = TEMPLATE_
         UsageError: If there is no such template or query type, or if the prefix is not valid in an id.
     """
     if name not in TEMPLATE_NAMES:
-        raise UsageError(f"unknown search template {name!r}", f"Available: {', '.join(TEMPLATE_NAMES)}.")
+        raise UsageError(f"unknown search template {name!r}", f"Available: {', '.join(TEMPLATE_NAMES)}.", code="unknown-template")
     if query_type not in TEMPLATE_QUERY_TYPES:
         raise UsageError(
-            f"search templates don't support the query type {query_type!r}", f"Available: {', '.join(TEMPLATE_QUERY_TYPES)}."
+            f"search templates don't support the query type {query_type!r}",
+            f"Available: {', '.join(TEMPLATE_QUERY_TYPES)}.",
+            code="no-template-for-engine",
         )
     id_ = f"{prefix}{name}"
     if not _ID.fullmatch(id_):
-        raise UsageError(f"{prefix!r} is not a valid prefix of a template id", "Use letters, digits, - and _.")
+        raise UsageError(
+            f"{prefix!r} is not a valid prefix of a template id", "Use letters, digits, - and _.", code="invalid-template-prefix"
+        )
     return SearchTemplate(id=id_, source=_expand_partials(name, query_type))
 
 
@@ -79,6 +83,7 @@ def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
         raise QueryError(
             f"there is no index {index!r} to detect the type of its `tokens`",
             f"Ingest first, or specify the type: --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",
+            code="no-index-for-template",
         )
     cluster_info = get_cluster_info(cluster)
     fields = [IndexFields.from_mapping(body.get("mappings", {}).get("properties", {})) for body in mappings.values()]
@@ -87,7 +92,11 @@ def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
         for index_fields in fields
     }
     if len(query_types) > 1:
-        raise QueryError(f"the indices of {index!r} need different templates", "Publish for each of them, with --prefix.")
+        raise QueryError(
+            f"the indices of {index!r} need different templates",
+            "Publish for each of them, with --prefix.",
+            code="templates-differ",
+        )
     impacts = all(index_fields.impacts for index_fields in fields)
     return SupportedTemplates(
         query_type=query_types.pop(), names=tuple(name for name in TEMPLATE_NAMES if impacts or name != "match")
@@ -106,6 +115,7 @@ def publish_template(cluster: Cluster, search_template: SearchTemplate) -> Templ
         raise ClusterError(
             f"{cluster.connection.safe_url} doesn't support mustache, so it can't store search templates",
             "OpenSearch and Elasticsearch include the module lang-mustache by default: check whether it was removed.",
+            code="no-mustache",
         ) from None
     return "created" if stored is None else "updated"
 
@@ -157,7 +167,7 @@ def _read_resource(name: str) -> str:
     try:
         return source.read_text(encoding="utf-8")
     except OSError as error:
-        raise ResourceError(f"search template {name!r}: can't read {source}: {error}") from error
+        raise ResourceError(f"search template {name!r}: can't read {source}: {error}", code="template-unreadable") from error
 
 
 def _parse_query_type(query_type: str) -> TokensType:
@@ -167,4 +177,5 @@ def _parse_query_type(query_type: str) -> TokensType:
     raise QueryError(
         f"no search template supports the query type {query_type} of this index",
         f"Use --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",
+        code="no-template-for-query-type",
     )

@@ -31,16 +31,25 @@ class UrlPolicy:
     def __post_init__(self) -> None:
         if not self.schemes or not set(self.schemes) <= {"http", "https"}:
             raise UsageError(
-                f"the URL schemes can't be {', '.join(self.schemes) or 'an empty list'}", "Allow https, http or both."
+                f"the URL schemes can't be {', '.join(self.schemes) or 'an empty list'}",
+                "Allow https, http or both.",
+                code="invalid-url-schemes",
             )
         if not 0 < self.timeout_s <= 86400:
-            raise UsageError(f"the URL timeout can't be {self.timeout_s:g} s", "Give more than 0 s, and at most 86400 s (a day).")
+            raise UsageError(
+                f"the URL timeout can't be {self.timeout_s:g} s",
+                "Give more than 0 s, and at most 86400 s (a day).",
+                code="invalid-url-timeout",
+            )
         if not 0 <= self.patience_s <= 86400:
-            raise UsageError(f"the URL patience can't be {self.patience_s:g} s", "Give 0 s to 86400 s (a day).")
+            raise UsageError(
+                f"the URL patience can't be {self.patience_s:g} s", "Give 0 s to 86400 s (a day).", code="invalid-url-patience"
+            )
         if self.max_redirects < 0 or self.per_host < 1 or self.attempts < 1:
             raise UsageError(
                 f"URL limits: max_redirects {self.max_redirects}, per_host {self.per_host}, attempts {self.attempts}",
                 "max_redirects must be 0 or more, the others 1 or more.",
+                code="invalid-url-limits",
             )
 
 
@@ -118,7 +127,7 @@ class UnreadableLocator:
 
     def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         """Raise ReadError with the reason."""
-        raise ReadError(self.reason)
+        raise ReadError(self.reason, code="not-listed")
 
     def to_json(self) -> dict[str, Json] | None:
         """Return the value, with which a retry may succeed."""

@@ -84,4 +84,4 @@ def join_names(names: Iterable[object]) -> str:
 def check_size(size: int, max_bytes: int) -> None:
     """Raise ReadError if `size` exceeds `max_bytes`."""
     if size > max_bytes:
-        raise ReadError(f"{size} bytes exceed the limit of {max_bytes}")
+        raise ReadError(f"{size} bytes exceed the limit of {max_bytes}", code="file-too-large")

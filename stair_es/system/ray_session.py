@@ -111,7 +111,7 @@ def _connect_ray(
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         remedy = f"{alternative}, or see `ray status`; a cluster with authentication requires RAY_AUTH_MODE=token and its token."
-        raise error_type(f"can't {action}: {error}", remedy) from error
+        raise error_type(f"can't {action}: {error}", remedy, code="ray-not-started") from error
     try:
         yield
     finally:
@@ -128,13 +128,16 @@ def _prepare_local_options(error_type: type[StairError], alternative: str) -> It
             raise error_type(
                 f"RAY_TMPDIR has {len(parent)} characters, and Ray's sockets leave room for {_MAX_FOLDER_CHARS}",
                 "Specify a shorter folder.",
+                code="ray-folder-too-long",
             )
         parent = "/tmp"
     try:
         temporary = tempfile.TemporaryDirectory(prefix="ray-", dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
         raise error_type(
-            f"can't start Ray on this machine: {error}", f"{alternative}, or use another folder: RAY_TMPDIR."
+            f"can't start Ray on this machine: {error}",
+            f"{alternative}, or use another folder: RAY_TMPDIR.",
+            code="ray-not-started",
         ) from error
     os.environ.update(_build_auth_variables(os.environ, imported="ray" in sys.modules))  # permanently: see `_get_auth_token`
     with temporary as folder:
@@ -199,7 +202,9 @@ def check_ray_address(address: str, error_type: type[StairError], alternative: s
     except ValueError:
         host, port = None, None
     if not host or port is None or not _ADDRESS.fullmatch(address):
-        raise UsageError("not a Ray address", "Write it like 10.0.0.1:6379, or auto on a node of the cluster.")
+        raise UsageError(
+            "not a Ray address", "Write it like 10.0.0.1:6379, or auto on a node of the cluster.", code="not-a-ray-address"
+        )
     try:
         socket.create_connection((host, port), _CONNECT_TIMEOUT_S).close()
     except OSError as error:
@@ -207,4 +212,5 @@ def check_ray_address(address: str, error_type: type[StairError], alternative: s
             f"no Ray cluster answers at {address}: {error.strerror or error}",
             f"Start one with `ray start --head`, fix --ray-address / RAY_ADDRESS,"
             f" or: {alternative[:1].lower()}{alternative[1:]}.",
+            code="ray-unreachable",
         ) from error

@@ -99,6 +99,7 @@ def _open_metrics(index: str, targets: MetricsTargets, allow_failed: bool) -> It
         raise UsageError(
             f"the metrics file {str(targets.file)!r} doesn't end in .prom",
             "node_exporter reads no other files: --metrics-file photos.prom",
+            code="invalid-metrics-file",
         )
     run = IngestMetrics(index=index, start_s=time.time())
     with ExitStack() as stack:

@@ -126,7 +126,9 @@ class MetricsTextfile:
             self._write()
         except OSError as error:
             raise UsageError(
-                f"can't write the metrics to {str(path)!r}: {error.strerror or error}", "Specify a file in an existing folder."
+                f"can't write the metrics to {str(path)!r}: {error.strerror or error}",
+                "Specify a file in an existing folder.",
+                code="metrics-not-written",
             ) from None
 
     def write_if_due(self) -> None:
@@ -163,7 +165,9 @@ def serve_metrics(run: IngestMetrics, host: str, port: int) -> Iterator[str]:
             if is_in_use
             else "Specify an address of this machine with --metrics-host, and a port above 1023."
         )
-        raise UsageError(f"can't serve metrics on {host} port {port}: {reason}", remedy) from None
+        raise UsageError(
+            f"can't serve metrics on {host} port {port}: {reason}", remedy, code="metrics-port-unavailable"
+        ) from None
     try:
         url_host = f"[{host}]" if ":" in host else host
         yield f"http://{url_host}:{server.server_port}/metrics"

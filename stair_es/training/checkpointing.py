@@ -92,11 +92,12 @@ def load_training_state(folder: Path, key: str) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch has no specific exception for a broken file
-        raise UsageError(f"can't read {path}: {error}", "Delete it to start over.") from error
+        raise UsageError(f"can't read {path}: {error}", "Delete it to start over.", code="state-unreadable") from error
     if state.get("key") != key:
         raise UsageError(
             f"{folder} contains the state of a training run with another configuration or other data",
             "Use another --out, or --restart to discard that run.",
+            code="state-of-other-training",
         )
     return state
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stair_es.config.defaults import DataDir
 from stair_es.config.settings import Settings
-from stair_es.errors import UsageError
+from stair_es.errors import ConfigError, DatasetError
 from stair_es.eval.models import get_dense_encoder
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
@@ -105,7 +105,9 @@ def split_rows(names: Sequence[str], held_out_share: float) -> tuple[list[int], 
     """
     count = min(round(held_out_share * len(names)), _MAX_HELD_OUT)
     if held_out_share and not count:
-        raise UsageError(f"{len(names)} images are too few to hold out {held_out_share:.0%} for validation", "Give more images.")
+        raise DatasetError(
+            f"{len(names)} images are too few to hold out {held_out_share:.0%} for validation", "Give more images."
+        )
     order = sorted(range(len(names)), key=lambda row: hashlib.sha256(names[row].encode()).digest())
     return sorted(order[count:]), sorted(order[:count])
 
@@ -128,7 +130,7 @@ def build_training_set(config: TrainConfig, callbacks: Callbacks, threads: int) 
     if held_out:
         train_set = dedup.remove_duplicates(train_set, held_out, progress=callbacks.on_progress, workers=threads)
     if not len(train_set):
-        raise UsageError("no pair is left to train on", "Every image is among those of data.held_out, or can't be read.")
+        raise DatasetError("no pair is left to train on", "Every image is among those of data.held_out, or can't be read.")
     train_set.tag_share = data.tag_share
     for line in train_set.problems.format_lines():
         callbacks.on_message(line)
@@ -251,7 +253,7 @@ def _build_teacher(config: TrainConfig, reader: feature_cache.PixelReader, threa
     encoder = registry.load_encoder(ModelSpec(name=name, settings=settings))
     dense = get_dense_encoder(encoder)
     if dense is None:
-        raise UsageError(
+        raise ConfigError(
             f"the teacher {teacher!r} has no dense vectors", "Use a model with dense vectors: a dense checkpoint, CLIP, SigLIP."
         )
     image_loader = feature_cache.OnlineImages(replace(reader, spec=encoder.image_spec), threads)

@@ -101,10 +101,14 @@ def _should_use_gpus(ray: Any, device: str, workers: int) -> bool:  # noqa: ANN4
     on_gpu = device != "cpu" and (device != "auto" or gpus > 0)
     if on_gpu and workers > gpus:
         raise UsageError(
-            f"{workers} workers require {workers} GPUs, but there are {gpus}", "Use fewer --workers, or --device cpu."
+            f"{workers} workers require {workers} GPUs, but there are {gpus}",
+            "Use fewer --workers, or --device cpu.",
+            code="gpus-too-few",
         )
     if workers > cores:
-        raise UsageError(f"{workers} workers require {workers} cores, but there are {cores}", "Use fewer --workers.")
+        raise UsageError(
+            f"{workers} workers require {workers} cores, but there are {cores}", "Use fewer --workers.", code="cores-too-few"
+        )
     return on_gpu
 
 
@@ -184,8 +188,8 @@ def _translate_error(ray: Any, error: Exception) -> StairError:  # noqa: ANN401
         return stair_errors[0]
     lines = str(causes[0] if causes else error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, ray.exceptions.RayError) or not causes:
-        return StairError(f"Ray failed: {lines[-1]}", _RESUME_REMEDY)
-    return StairError(f"a worker failed: {type(causes[0]).__name__}: {lines[0]}", _RESUME_REMEDY)
+        return StairError(f"Ray failed: {lines[-1]}", _RESUME_REMEDY, code="ray-failed")
+    return StairError(f"a worker failed: {type(causes[0]).__name__}: {lines[0]}", _RESUME_REMEDY, code="worker-failed")
 
 
 def _find_cause(error: BaseException) -> BaseException:

@@ -179,6 +179,7 @@ def _load_features(config: TrainConfig, start: Path) -> IdArray | WholeWordVocab
         raise ModelError(
             f"the checkpoint {start} has other tokens than the words of {config.model.vocabulary}",
             "Leave model.vocabulary out to keep the checkpoint's, or model.start to train from scratch.",
+            code="vocabulary-differs",
         )
     return vocabulary
 
@@ -196,7 +197,9 @@ def _load_backbone_tokenizer(text: BackboneConfig, home: DataDir) -> Tokenizer:
         return stair_tokens.load_tokenizer(Path(hub.hf_hub_download(text.name, TOKENIZER_FILE)))
     except (OSError, hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:
         raise ModelError(
-            f"no tokenizer.json for {text.name!r}: {error}", "Specify a text backbone that has a fast tokenizer."
+            f"no tokenizer.json for {text.name!r}: {error}",
+            "Specify a text backbone that has a fast tokenizer.",
+            code="no-tokenizer",
         ) from error
 
 
@@ -220,6 +223,7 @@ def _run_trainer(trainer: Trainer) -> TrainingProgress:
         raise StairError(
             f"out of GPU memory with {batch.chunk or batch.size} pairs per forward pass",
             "Set batch.chunk, or lower it: training resumes from the last saved state. Or train in bf16.",
+            code="out-of-gpu-memory",
         ) from error
 
 
@@ -236,6 +240,7 @@ def prepare_output_folder(out: Path, *, restart: bool) -> bool:
         raise UsageError(
             f"{out} holds a model without training state, which can't be resumed",
             "Use another --out, or --restart to replace it.",
+            code="model-without-state",
         )
     return state.is_file()
 
@@ -244,7 +249,7 @@ def _choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError("no CUDA device was found", "Omit --device, or use cpu.")
+        raise UsageError("no CUDA device was found", "Omit --device, or use cpu.", code="no-cuda")
     return torch.device(name)
 
 

@@ -150,6 +150,7 @@ class Trainer:
             raise UsageError(
                 f"the workers found different states in {self.out}: of steps {', '.join(map(str, sorted(set(steps))))}",
                 "--out must be a folder that all of them share.",
+                code="states-differ",
             )
         for tensor in self.model.state_dict().values():
             self.workers.broadcast_first(tensor)
@@ -260,6 +261,7 @@ class _StageRun:
         raise StairError(
             f"{problem} in step {self._progress.global_step + 1} (stage {self._stage.name!r})",
             "Lower optim.lr, raise optim.warmup_steps, or train in fp32; the last saved state is intact.",
+            code="loss-not-finite",
         )
 
     def _log_step(self, values: dict[str, float], pairs_per_s: float) -> None:

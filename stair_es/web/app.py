@@ -146,11 +146,15 @@ def parse_root_path(text: str) -> str:
     segments = path.split("/")
     if not all(map(_SEGMENT.fullmatch, segments)):
         raise UsageError(
-            f"{text[:80]!r} is not a root path", "Write a path such as /images, of letters, digits and . _ ~ -, without a host."
+            f"{text[:80]!r} is not a root path",
+            "Write a path such as /images, of letters, digits and . _ ~ -, without a host.",
+            code="invalid-root-path",
         )
     if segments[0] in _OWN_SEGMENTS:
         raise UsageError(
-            f"the root path can't begin with /{segments[0]}: the server has paths of that name", "Choose another one."
+            f"the root path can't begin with /{segments[0]}: the server has paths of that name",
+            "Choose another one.",
+            code="reserved-root-path",
         )
     return f"/{path}"
 

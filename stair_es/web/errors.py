@@ -1,4 +1,4 @@
-"""HTTP error responses: a status, a message and a remedy, without internal details. Pure."""
+"""HTTP error responses: a status, a code, a message and a remedy, without internal details. Pure."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from stair_es.errors import (
     PluginError,
     QueryError,
     StairError,
+    format_code,
 )
 from stair_es.web.search.serializers import encode_json
 
@@ -53,7 +54,9 @@ class ErrorResponse:
     remedy: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     error_type: str = ""
-    """The kind of error for programs; by default that of most errors with the status."""
+    """The kind of error, as text-embeddings-inference has them; by default that of most errors with the status."""
+    code: str = ""
+    """The fault, see `StairError`; by default the kind of error."""
 
     def build_response(self) -> Response:
         """Build the response, with `Retry-After` if the request is worth repeating."""
@@ -63,9 +66,11 @@ class ErrorResponse:
 
     def to_json(self) -> dict[str, str]:
         """Return the body."""
+        error_type = self.error_type or _ERROR_TYPES.get(self.status, "Backend")
         return {
             "error": self.error,
-            "error_type": self.error_type or _ERROR_TYPES.get(self.status, "Backend"),
+            "error_type": error_type,
+            "code": self.code or format_code(error_type),
             "remedy": self.remedy,
         }
 
@@ -73,14 +78,15 @@ class ErrorResponse:
 class RequestRejected(Exception):
     """Ends a request with an error response."""
 
-    def __init__(self, status: int, error: str, remedy: str = "", error_type: str = "") -> None:
+    def __init__(self, status: int, error: str, remedy: str = "", error_type: str = "", code: str = "") -> None:
         super().__init__(status, error, remedy)
-        self.response = ErrorResponse(status, error, remedy, error_type=error_type)
+        self.response = ErrorResponse(status, error, remedy, error_type=error_type, code=code)
 
 
 def build_not_found(id_: str) -> RequestRejected:
     """Build the rejection for an unknown image."""
-    return RequestRejected(404, f"there is no image {id_[:200]!r} in this index", "It may have been removed.")
+    message = f"there is no image {id_[:200]!r} in this index"
+    return RequestRejected(404, message, "It may have been removed.", code="no-such-image")
 
 
 def build_error_response(error: StairError, connection: Connection | None) -> ErrorResponse:
@@ -91,7 +97,7 @@ def build_error_response(error: StairError, connection: Connection | None) -> Er
         for node in connection.nodes:
             message, remedy = message.replace(node, "the cluster"), remedy.replace(node, "the cluster")
         message, remedy = connection.redact(message), connection.redact(remedy)
-    return ErrorResponse(status, message[:1000], remedy[:1000])
+    return ErrorResponse(status, message[:1000], remedy[:1000], code=error.code)
 
 
 def get_error_type(error: Exception) -> str:

@@ -49,9 +49,13 @@ class AllowedRoots:
             try:
                 path = folder.expanduser().resolve(strict=True)
             except (OSError, RuntimeError, ValueError) as error:
-                raise UsageError(f"no folder {str(folder)!r}: {error}", "Specify the folder that contains the images.") from None
+                raise UsageError(
+                    f"no folder {str(folder)!r}: {error}", "Specify the folder that contains the images.", code="no-such-folder"
+                ) from None
             if not path.is_dir():
-                raise UsageError(f"{str(folder)!r} is not a folder", "Specify the folder that contains the images.")
+                raise UsageError(
+                    f"{str(folder)!r} is not a folder", "Specify the folder that contains the images.", code="not-a-folder"
+                )
             resolved.append(path)
         return cls(tuple(resolved))
 

@@ -51,7 +51,9 @@ class BodyReader:
             self._held_bytes -= held_bytes
 
     async def _read_parts(self, chunks: list[bytes], request: Request, max_bytes: int) -> None:
-        too_large = RequestRejected(413, f"the body is larger than {max_bytes:,} bytes", "Send a smaller body.")
+        too_large = RequestRejected(
+            413, f"the body is larger than {max_bytes:,} bytes", "Send a smaller body.", code="body-too-large"
+        )
         if _get_content_length(request) > max_bytes:
             raise too_large
         size = 0
@@ -66,9 +68,9 @@ class BodyReader:
                     if self._held_bytes > self._limits.max_held_bytes:
                         raise TooManyRequests
         except TimeoutError:
-            raise RequestRejected(408, "the body took too long to arrive", "Try again.") from None
+            raise RequestRejected(408, "the body took too long to arrive", "Try again.", code="body-timed-out") from None
         except ClientDisconnect:
-            raise RequestRejected(400, "the body is incomplete") from None
+            raise RequestRejected(400, "the body is incomplete", code="body-incomplete") from None
 
 
 def _join_and_clear(chunks: list[bytes]) -> bytes:
@@ -85,9 +87,9 @@ def get_media_type(request: Request) -> str:
 def check_json_type(request: Request) -> None:
     """Check that the content type is plain JSON, which another site can't send without a CORS preflight."""
     if get_media_type(request) != "application/json":
-        raise RequestRejected(415, "the body is not JSON", "Send it as Content-Type: application/json.")
+        raise RequestRejected(415, "the body is not JSON", "Send it as Content-Type: application/json.", code="body-not-json")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise RequestRejected(415, "the body is compressed", "Send it without Content-Encoding.")
+        raise RequestRejected(415, "the body is compressed", "Send it without Content-Encoding.", code="body-compressed")
 
 
 def parse_struct(
@@ -105,7 +107,7 @@ def parse_struct(
     try:
         fields = decode(body)
     except (ValueError, RecursionError) as error:  # includes nesting that is too deep, NaN and unpaired surrogates
-        raise RequestRejected(400, f"the body is not JSON: {error}", remedies[""]) from None
+        raise RequestRejected(400, f"the body is not JSON: {error}", remedies[""], code="body-not-json") from None
     if isinstance(fields, dict):
         known = type_.__struct_fields__
         fields = {name[:_MAX_NAME_CHARS]: value for name, value in fields.items() if value is not None or name not in known}
@@ -113,7 +115,9 @@ def parse_struct(
         return msgspec.convert(fields, type_)
     except msgspec.ValidationError as error:
         available = f"Available: {', '.join(type_.__struct_fields__)}."
-        raise RequestRejected(status, *_describe_problem(str(error), {**remedies, _UNKNOWN_FIELD: available})) from None
+        raise RequestRejected(
+            status, *_describe_problem(str(error), {**remedies, _UNKNOWN_FIELD: available}), code="invalid-body"
+        ) from None
 
 
 def _describe_problem(problem: str, remedies: Mapping[str, str]) -> tuple[str, str]:

@@ -140,7 +140,7 @@ class PageRoutes:
     async def _get_static_file(self, request: Request) -> Response:
         file, is_immutable = self._files.find(request.path_params["name"])
         if file is None:
-            raise RequestRejected(404, "file not found")
+            raise RequestRejected(404, "file not found", code="no-such-file")
         return _respond_with_file(request, file, _IMMUTABLE if is_immutable else _NO_CACHE)
 
     async def _describe_index(self, request: Request) -> Response:
@@ -160,7 +160,10 @@ class PageRoutes:
         media_type = get_media_type(request)
         if not media_type.startswith("image/") or media_type.startswith("image/svg"):
             raise RequestRejected(
-                415, f"the body is {media_type[:80] or 'untyped'!r}, not an image", "Send JPEG, PNG, WebP, GIF, TIFF or AVIF."
+                415,
+                f"the body is {media_type[:80] or 'untyped'!r}, not an image",
+                "Send JPEG, PNG, WebP, GIF, TIFF or AVIF.",
+                code="body-not-an-image",
             )
         with self._hooks.track_upload():
             async with self._body_reader(request, self._limits.upload_bytes) as body:
@@ -171,14 +174,16 @@ class PageRoutes:
         if rest == "neighbors":
             return await _respond_with_json(self._service.find_neighbors, id_, _parse_k(request.query_params))
         if rest:
-            raise RequestRejected(404, "page not found")
+            raise RequestRejected(404, "page not found", code="no-such-page")
         return await _respond_with_json(self._service.get_image, id_)
 
     async def _get_thumbnail(self, request: Request) -> Response:
         id_, _ = _parse_id(request, "/thumb/")
         version, px = request.query_params.get("v", ""), request.query_params.get("px")
         if px not in (None, str(LARGE_THUMBNAIL_PX)):
-            raise RequestRejected(400, f"`px` is not {LARGE_THUMBNAIL_PX}", "Omit it for the small thumbnail.")
+            raise RequestRejected(
+                400, f"`px` is not {LARGE_THUMBNAIL_PX}", "Omit it for the small thumbnail.", code="invalid-thumbnail-size"
+            )
         get_thumbnail = partial(self._thumbnails.get_thumbnail, id_, version, large=px is not None)
         image, is_immutable = await run_in_threadpool(get_thumbnail)
         return _respond_with_file(request, image, {**(_IMMUTABLE if is_immutable else _REVALIDATE), **_INLINE})
@@ -218,11 +223,11 @@ def _parse_id(request: Request, prefix: str) -> tuple[str, str]:
     try:
         return unquote_to_bytes(id_).decode(), rest
     except UnicodeDecodeError:
-        raise RequestRejected(404, "image not found") from None
+        raise RequestRejected(404, "image not found", code="no-such-image") from None
 
 
 def _parse_k(query: Mapping[str, str]) -> int:
     k = query.get("k", "12")
     if not k.isascii() or not k.isdecimal() or len(k) > 4 or not 1 <= int(k) <= _MAX_NEIGHBORS:
-        raise RequestRejected(400, f"`k` is not an integer from 1 to {_MAX_NEIGHBORS}")
+        raise RequestRejected(400, f"`k` is not an integer from 1 to {_MAX_NEIGHBORS}", code="invalid-k")
     return int(k)

@@ -102,10 +102,18 @@ def _allow_reuse(sock: socket.socket) -> None:
 
 def _build_bind_error(host: str, port: int, error: OSError) -> UsageError:
     if error.errno == errno.EADDRINUSE:
-        return UsageError(f"port {port} of {host} is in use", "Choose another one with --port, or any free one with --port 0.")
+        return UsageError(
+            f"port {port} of {host} is in use",
+            "Choose another one with --port, or any free one with --port 0.",
+            code="port-in-use",
+        )
     if error.errno == errno.EACCES:
-        return UsageError(f"no permission to listen on port {port}", "Choose a port >= 1024.")
-    return UsageError(f"can't listen on {host} port {port}: {error.strerror or error}", "Use an address of this machine.")
+        return UsageError(f"no permission to listen on port {port}", "Choose a port >= 1024.", code="port-forbidden")
+    return UsageError(
+        f"can't listen on {host} port {port}: {error.strerror or error}",
+        "Use an address of this machine.",
+        code="address-unavailable",
+    )
 
 
 def build_page_url(host: str, port: int, root_path: str = "") -> str:

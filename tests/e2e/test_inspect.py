@@ -140,7 +140,7 @@ def test_missing_images_are_reported_and_the_others_shown(run: Run, tmp_path: Pa
     assert "2 of 3 images could not be shown" in result.stderr
     none = run("inspect", "nope")
     assert (none.returncode, none.stdout) == (1, "")
-    assert "error: there is nothing to show" in none.stderr
+    assert "error[no-such-image]: " in none.stderr
     absent = run("inspect", CAT, "--index", "absent-index")
     assert absent.returncode == 1
     assert "there is no index or alias 'absent-index'" in absent.stderr

@@ -194,7 +194,7 @@ def test_bad_input_is_refused(served: PageClient, path: str, value: object, stat
 )
 def test_other_requests_are_refused(served: PageClient, method: str, target: str, headers: dict[str, str], status: int) -> None:
     response = served.request(method, target, b'{"texts": "a"}', headers)
-    assert (response.status, set(response.json)) == (status, {"error", "error_type", "remedy"})
+    assert (response.status, set(response.json)) == (status, {"error", "error_type", "code", "remedy"})
 
 
 def test_a_body_that_is_too_large_is_refused(served: PageClient) -> None:

@@ -70,7 +70,7 @@ def test_possibly_stale_responses_are_not_cached(page: PageClient) -> None:
 @pytest.mark.parametrize("target", ["/", "/api/about", "/thumb/x", "/static/api.js"])
 def test_a_foreign_host_name_is_rejected(page: PageClient, host: str, target: str) -> None:
     answer = page.request("GET", target, None, {"host": host})
-    assert (answer.status, set(answer.json)) == (403, {"error", "error_type", "remedy"})
+    assert (answer.status, set(answer.json)) == (403, {"error", "error_type", "code", "remedy"})
 
 
 def test_other_origins_cannot_request_or_embed(page: PageClient) -> None:
@@ -89,7 +89,7 @@ def test_all_routes_need_the_token(private: PageClient, corpus: Corpus) -> None:
     for target in ("/", "/compare", "/static/api.js", "/api/about", f"/api/image/{id_}", f"/thumb/{id_}", "/nothing"):
         answer = private.get(target)
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
-        assert set(answer.json) == {"error", "error_type", "remedy"}
+        assert set(answer.json) == {"error", "error_type", "code", "remedy"}
         assert TOKEN not in str(answer)
     assert private.post("/api/search", CAT).status == 401
 
@@ -103,7 +103,7 @@ def test_browsers_get_a_token_form(private: PageClient) -> None:
     assert b'href="/compare?a=red+car&amp;b=%22%3E"' in asks.body
     assert private.request("HEAD", "/", None, html).status == 401
     posted = private.request("POST", "/api/search", b"{}", {**html, "content-type": "application/json"})
-    assert (posted.status, set(posted.json)) == (401, {"error", "error_type", "remedy"})
+    assert (posted.status, set(posted.json)) == (401, {"error", "error_type", "code", "remedy"})
 
 
 def test_bearer_token_is_accepted(private: PageClient) -> None:

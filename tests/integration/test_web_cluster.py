@@ -110,7 +110,7 @@ def test_page_reports_an_unavailable_cluster_and_recovers(node_url: str, corpus:
         assert statuses.pop("/api/image") in (200, 503)
         assert set(statuses.values()) == {503}, statuses
         answer = page.post("/api/search", CAT)
-        assert (answer.headers["retry-after"], set(answer.json)) == ("2", {"error", "error_type", "remedy"})
+        assert (answer.headers["retry-after"], set(answer.json)) == ("2", {"error", "error_type", "code", "remedy"})
         assert proxy.url not in str(answer.json)
         away.clear()
         assert set(everything(page, corpus).values()) == {200}
@@ -168,7 +168,7 @@ def test_invalid_responses_are_cluster_errors(node_url: str, corpus: Corpus, fau
         broken.set()
         answer = page.post("/api/search", CAT)
         assert answer.status == 502
-        assert set(answer.json) == {"error", "error_type", "remedy"}
+        assert set(answer.json) == {"error", "error_type", "code", "remedy"}
         assert "Traceback" not in str(answer.json)
         broken.clear()
         assert page.post("/api/search", CAT).status == 200

@@ -50,7 +50,7 @@ def page(node_url: str, corpus: Corpus) -> Iterator[PageClient]:
 def test_missing_resources_are_reported_as_json(page: PageClient, method: str, target: str, status: int) -> None:
     answer = page.request(method, target)
     assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
-    assert set(answer.json) == {"error", "error_type", "remedy"}
+    assert set(answer.json) == {"error", "error_type", "code", "remedy"}
 
 
 @pytest.mark.parametrize(

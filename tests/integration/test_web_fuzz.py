@@ -75,7 +75,7 @@ def test_no_query_breaks_the_server(page: PageClient, corpus: Corpus) -> None:
                 assert scores == sorted(scores, reverse=True)
                 assert all(map(math.isfinite, scores))
             if answer.status != 200:
-                assert set(answer.json) == {"error", "error_type", "remedy"}
+                assert set(answer.json) == {"error", "error_type", "code", "remedy"}
                 assert answer.json["error"]
     assert statuses[200] > QUESTIONS / 4
     assert statuses[400] > QUESTIONS / 10

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from stair_es.config.defaults import MAX_HITS
-from stair_es.errors import UsageError
+from stair_es.errors import DatasetError, OptionConflict, UsageError
 from stair_es.system.user_files import read_text_file
 from stair_es.types import TokensType
 
@@ -100,7 +100,7 @@ def evaluate_retrieval_command(
 
     with arguments.show_progress() as progress:
         if exact and (keep_index or query_type):
-            raise UsageError(
+            raise OptionConflict(
                 "--keep-index and --query-type don't apply to --exact, which uses no cluster", "Omit them, or omit --exact."
             )
         options = EvalOptions(vector=vector, query_type=query_type, depth=depth, keep_index=keep_index)
@@ -155,12 +155,12 @@ def _read_prompts(path: Path | None) -> list[str]:
     try:
         lines = [line.strip() for line in read_text_file(path).splitlines()]
     except (OSError, ValueError) as error:
-        raise UsageError(
+        raise DatasetError(
             f"the prompts in {path} can't be read: {error}", "Write one prompt per line: a photo of a {}."
         ) from error
     prompts = [line for line in lines if line]
     if not prompts:
-        raise UsageError(f"{path} contains no prompt", "Write one prompt per line: a photo of a {}.")
+        raise DatasetError(f"{path} contains no prompt", "Write one prompt per line: a photo of a {}.")
     return prompts
 
 
@@ -220,11 +220,17 @@ def _resolve_probe_folders(folder: Path | None, train: Path | None, test: Path |
         train = train or folder / "train"
         test = test or next((path for name in _TEST_FOLDERS if (path := folder / name).is_dir()), folder / "test")
     if train is None or test is None:
-        raise UsageError("both a training and a test folder are required", "Give FOLDER, or --train FOLDER and --test FOLDER.")
+        raise UsageError(
+            "both a training and a test folder are required",
+            "Give FOLDER, or --train FOLDER and --test FOLDER.",
+            code="no-probe-folders",
+        )
     for path in (train, test):
         if not path.is_dir():
             raise UsageError(
-                f"no such folder: {path}", "Give FOLDER with train and test in it, or --train FOLDER and --test FOLDER."
+                f"no such folder: {path}",
+                "Give FOLDER with train and test in it, or --train FOLDER and --test FOLDER.",
+                code="no-such-folder",
             )
     return train, test
 
@@ -285,14 +291,14 @@ def _read_interpretability_task(
 
     is_caption_set = images is not None or split is not None
     if classes is not None and is_caption_set:
-        raise UsageError(
+        raise OptionConflict(
             "--classes is for a folder of classes, --images and --split are for a caption set",
             "Omit the options of the other kind.",
         )
     if classes is not None or (not (is_caption_set or is_caption_folder(path)) and has_class_folders(path)):
         return interpretability.build_class_task(read_image_folder(path, classes=classes, limit=limit))
     if path.is_dir() and not is_caption_set and not is_caption_folder(path):
-        raise UsageError(
+        raise DatasetError(
             f"{path} has neither captions nor two folders with images in them",
             "Specify a folder with a subfolder of images per class, or a caption set (docs/evaluate.md).",
         )

@@ -108,7 +108,7 @@ class EvaluationArguments:
                 self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             problem = f"can't create the folder {str(self.out)!r}: {error.strerror}"
-            raise UsageError(problem, "Use another one: --out FOLDER") from error
+            raise UsageError(problem, "Use another one: --out FOLDER", code="output-not-writable") from error
         with show_evaluation_progress() as progress:
             yield progress
 

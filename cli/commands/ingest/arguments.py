@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES, DEFAULT_SINK, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
-from stair_es.errors import UsageError
+from stair_es.errors import OptionConflict, UsageError
 from stair_es.types import DocumentIdKind, Precision, Runner
 
 from ...options import shared
@@ -54,12 +54,20 @@ def _parse_columns(values: list[str]) -> dict[str, str]:
         if part == "*":
             field = column = "*"
         elif not (field and separator and column):
-            raise UsageError(f"not a column mapping: {part!r}", "Write --field caption=text,price:float=cost or --field '*'.")
+            raise UsageError(
+                f"not a column mapping: {part!r}",
+                "Write --field caption=text,price:float=cost or --field '*'.",
+                code="invalid-column-mapping",
+            )
         name = split_field_type(field)[0]
         if ":" in name:
-            raise UsageError(f"no such type: {field!r}", f"Write NAME:TYPE=COLUMN with one of {', '.join(NUMBER_TYPES)}.")
+            raise UsageError(
+                f"no such type: {field!r}",
+                f"Write NAME:TYPE=COLUMN with one of {', '.join(NUMBER_TYPES)}.",
+                code="unknown-column-type",
+            )
         if name in names:
-            raise UsageError(f"--field names the field {name!r} twice", "Give each field one column.")
+            raise UsageError(f"--field names the field {name!r} twice", "Give each field one column.", code="field-given-twice")
         columns[field] = column
         names.add(name)
     check_field_names(names - {"*"})
@@ -237,7 +245,7 @@ class BuildArguments:
         from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
 
         if self.no_swap and self.force_swap:
-            raise UsageError("--no-swap and --force-swap are mutually exclusive", "Leave one of them out.")
+            raise OptionConflict("--no-swap and --force-swap are mutually exclusive", "Leave one of them out.")
         return ClusterSinkOptions(
             retain_indices=self.retain_indices,
             swap="never" if self.no_swap else "always" if self.force_swap else "auto",
@@ -298,7 +306,7 @@ class IndexArguments(BuildArguments):
             )
             return name, build_options.override(sink_options)
         if self.token_index:
-            raise UsageError(f"the sink {name!r} has no token index", "Leave --token-index out.")
+            raise UsageError(f"the sink {name!r} has no token index", "Leave --token-index out.", code="sink-without-token-index")
         return name, sink_options
 
 

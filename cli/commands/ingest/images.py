@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args
 import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL, DEFAULT_SINK, ENV_INDEX
-from stair_es.errors import EXIT_PARTIAL_FAILURE, UsageError
+from stair_es.errors import EXIT_PARTIAL_FAILURE, OptionConflict, UsageError
 
 from ...options import config_file, shared
 from ...options.connections import ConnectionArguments, resolve_connection
@@ -91,7 +91,9 @@ class MetricsArguments:
         from stair_es.telemetry.ingest import MetricsTargets
 
         if self.metrics_host != _LOOPBACK and self.metrics_port is None:
-            raise UsageError("--metrics-host without --metrics-port", "Add the port: --metrics-port 9464.")
+            raise UsageError(
+                "--metrics-host without --metrics-port", "Add the port: --metrics-port 9464.", code="metrics-host-without-port"
+            )
         return MetricsTargets(file=self.metrics_file, port=self.metrics_port, host=self.metrics_host)
 
 
@@ -256,10 +258,12 @@ def _open_sources(arguments: IngestArguments, options: SourceOptions) -> list[So
     retry_failed, dead_letters = arguments.source.retry_failed, arguments.target.dead_letters
     if not arguments.sources and retry_failed is None:
         raise UsageError(
-            "neither SOURCE nor --retry-failed given", "Specify files, folders, URLs or tables: stair-es ingest ~/Pictures"
+            "neither SOURCE nor --retry-failed given",
+            "Specify files, folders, URLs or tables: stair-es ingest ~/Pictures",
+            code="no-sources",
         )
     if retry_failed is not None and dead_letters is not None and retry_failed.resolve() == dead_letters.resolve():
-        raise UsageError("--retry-failed and --dead-letters name the same file", "Use another file for --dead-letters.")
+        raise OptionConflict("--retry-failed and --dead-letters name the same file", "Use another file for --dead-letters.")
     sources = [open_source(argument, options) for argument in arguments.sources or ()]
     if retry_failed is None:
         return sources
@@ -282,6 +286,7 @@ def check_retry_index(dead_letters: Path, index: str, context: _Context) -> None
     raise UsageError(
         f"the dead letters in {dead_letters} belong to the index {alias!r}, and this run would write into {index!r}",
         f"Add --index {alias}. To write them into the other index, add --index {index}.",
+        code="dead-letters-of-other-index",
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import quote, unquote
 
-from stair_es.errors import UsageError
+from stair_es.errors import OptionConflict, UsageError
 from stair_es.types import is_utf8
 from stair_es.urls import parse_node_url, remove_login
 
@@ -110,27 +110,37 @@ class SecuritySettings:
         methods = {"user": self.user, "api_key": self.api_key, "bearer_token": self.bearer_token, "aws_service": self.aws_service}
         given = [name for name, value in methods.items() if value is not None]
         if len(given) > 1:
-            raise UsageError(
+            raise OptionConflict(
                 f"more than one way to log in: {' and '.join(self.variables[name] for name in given)}",
                 "Keep one of them. A user can also be part of the URL.",
             )
         if (self.user is None) != (self.password is None):
             missing = "password" if self.password is None else "user"
             variable = self.variables[missing]
-            raise UsageError(f"the login has no {missing}", f"Set {variable} (or {variable}_FILE).")
+            raise UsageError(f"the login has no {missing}", f"Set {variable} (or {variable}_FILE).", code="incomplete-login")
         self._check_header_values()
         option = self.variables.get_option
         if self.client_key is not None and self.client_cert is None:
-            raise UsageError("a client key without its certificate", f"Give {option('client_cert')} too.")
-        if self.ca_file is not None and self.ca_fingerprint is not None:
             raise UsageError(
+                "a client key without its certificate",
+                f"Give {option('client_cert')} too.",
+                code="client-key-without-certificate",
+            )
+        if self.ca_file is not None and self.ca_fingerprint is not None:
+            raise OptionConflict(
                 f"{option('ca_file')} and {option('ca_fingerprint')} are mutually exclusive",
                 "Keep the file: it is more specific.",
             )
         if self.aws_service not in (None, "es", "aoss"):
-            raise UsageError(f"--aws-service: {self.aws_service!r} is unknown", "Give es, or aoss for Serverless.")
+            raise UsageError(
+                f"--aws-service: {self.aws_service!r} is unknown", "Give es, or aoss for Serverless.", code="unknown-aws-service"
+            )
         if self.aws_region is not None and self.aws_service is None:
-            raise UsageError("an AWS region without a service", "Give --aws-service es (or aoss) too, or leave both out.")
+            raise UsageError(
+                "an AWS region without a service",
+                "Give --aws-service es (or aoss) too, or leave both out.",
+                code="aws-region-without-service",
+            )
         if self.ca_fingerprint is not None:
             object.__setattr__(self, "ca_fingerprint", normalize_fingerprint(self.ca_fingerprint, option("ca_fingerprint")))
 
@@ -140,7 +150,9 @@ class SecuritySettings:
             value = getattr(self, name)
             if value is not None and not _TOKEN.fullmatch(value):
                 raise UsageError(
-                    f"{self.variables[name]} contains spaces, line breaks or non-ASCII characters", "Give the bare value."
+                    f"{self.variables[name]} contains spaces, line breaks or non-ASCII characters",
+                    "Give the bare value.",
+                    code="invalid-header-value",
                 )
         for name in ("user", "password"):
             check_utf8(self.variables[name], getattr(self, name) or "")
@@ -212,16 +224,24 @@ def resolve_url_login(
     parts = [parse_node_url(url, what, remedy) for url in urls]
     logins = {(unquote(part.username), unquote(part.password or "")) for part in parts if part.username is not None}
     if len(logins) > 1:
-        raise UsageError("the nodes in the URL have different logins", "All nodes of a cluster must use the same login.")
+        raise UsageError(
+            "the nodes in the URL have different logins",
+            "All nodes of a cluster must use the same login.",
+            code="different-logins",
+        )
     login = next(iter(logins), None)
     if login is not None and security.method != "none" and login != (security.user, security.password):
-        raise UsageError(
+        raise OptionConflict(
             f"{variables.url} contains a login, but another login is set as well ({security.method})", "Keep one of the two."
         )
     http_urls = [remove_login(url) for url, part in zip(urls, parts, strict=True) if part.scheme == "http"]
     if security.requires_tls and http_urls:
         urls_text = ",".join(http_urls)
-        raise UsageError(f"certificates require https, not {urls_text}", "Write https:// in the URL, or leave them out.")
+        raise UsageError(
+            f"certificates require https, not {urls_text}",
+            "Write https:// in the URL, or leave them out.",
+            code="certificate-without-https",
+        )
     return security if login is None else replace(security, user=login[0], password=login[1])
 
 
@@ -235,12 +255,14 @@ def read_secret(variable: str, environ: Mapping[str, str] = os.environ) -> str |
     if path is None:
         return value
     if value is not None:
-        raise UsageError(f"{variable} and {variable}_FILE are both set", "Keep one of them.")
+        raise OptionConflict(f"{variable} and {variable}_FILE are both set", "Keep one of them.")
     try:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n") or None
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{variable}_FILE: can't read the file that it names: {describe_read_error(error)}", _FILE_REMEDY
+            f"{variable}_FILE: can't read the file that it names: {describe_read_error(error)}",
+            _FILE_REMEDY,
+            code="secret-file-unreadable",
         ) from None
 
 
@@ -252,7 +274,9 @@ def describe_read_error(error: OSError | ValueError) -> str:
 def check_utf8(variable: str, text: str) -> None:
     """Raise UsageError, which doesn't show the value, if that of an environment variable isn't UTF-8."""
     if not is_utf8(text):
-        raise UsageError(f"{variable} isn't UTF-8", f"Write it in UTF-8, for example in a file: {variable}_FILE.")
+        raise UsageError(
+            f"{variable} isn't UTF-8", f"Write it in UTF-8, for example in a file: {variable}_FILE.", code="secret-not-utf-8"
+        )
 
 
 def normalize_fingerprint(text: str, option: str) -> str:
@@ -262,6 +286,7 @@ def normalize_fingerprint(text: str, option: str) -> str:
         raise UsageError(
             f"not a SHA-256 fingerprint: {option}",
             "A fingerprint has 64 hex digits. To print it: openssl x509 -in ca.crt -noout -fingerprint -sha256",
+            code="not-a-fingerprint",
         )
     return digits
 

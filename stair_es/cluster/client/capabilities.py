@@ -79,6 +79,7 @@ def get_cluster_info(cluster: Cluster, retry_policy: RetryPolicy = INTERACTIVE_R
         raise UnsupportedTarget(
             f"{cluster.connection.safe_url} is {cluster_info.label}: rank_feature queries with `linear` need {oldest} or newer",
             "Upgrade it, or specify another cluster: --url / STAIR_ES_URL.",
+            code="cluster-too-old",
         )
     return cluster_info
 
@@ -97,6 +98,7 @@ def list_cluster_plugins(cluster: Cluster) -> frozenset[str]:
         raise QueryError(
             f"can't determine which plugins the cluster has: {error.message}",
             "Grant `cluster:monitor/nodes/info` to the user, or leave --query-type out.",
+            code="plugins-unknown",
         ) from None
     nodes = response.get("nodes", {}).values() if isinstance(response, dict) else ()
     found = [frozenset(str(plugin.get("name")) for plugin in node.get("plugins", ())) for node in nodes]
@@ -140,6 +142,7 @@ def _read_node_version(cluster: Cluster) -> tuple[Distribution, tuple[int, ...]]
         raise AuthenticationFailed(
             f"{error.message} (neither GET / nor GET /_nodes/_local may be read, so its version is unknown)",
             "Grant cluster:monitor/main (Elasticsearch: monitor) to the user: docs/howto/secure.md#roles.",
+            code="version-unknown",
         ) from None
     except ClusterError:
         return None

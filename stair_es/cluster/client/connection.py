@@ -72,7 +72,9 @@ class Connection:
             node_url = find_node_url(NodeSpec.from_home(environ=environ))
             if node_url is None:
                 raise UsageError(
-                    "no cluster given, and no embedded node runs", f"Set {ENV_URL}, or start the embedded node: stair-es node up"
+                    "no cluster given, and no embedded node runs",
+                    f"Set {ENV_URL}, or start the embedded node: stair-es node up",
+                    code="no-cluster",
                 )
             return cls(url=node_url)
         return cls(url=url, security=read_security_settings(options or {}, environ))
@@ -138,12 +140,17 @@ def create_aws_signer(service: str, region: str | None) -> Any:  # noqa: ANN401 
         region = region or session.get_config_variable("region")
         credentials = session.get_credentials()
     except errors.BotoCoreError as error:
-        raise UsageError(f"the AWS configuration can't be used: {error}", "Check AWS_PROFILE and ~/.aws/config.") from None
+        raise UsageError(
+            f"the AWS configuration can't be used: {error}",
+            "Check AWS_PROFILE and ~/.aws/config.",
+            code="invalid-aws-configuration",
+        ) from None
     if not region:
-        raise UsageError("no AWS region", "Give --aws-region, or set AWS_REGION.")
+        raise UsageError("no AWS region", "Give --aws-region, or set AWS_REGION.", code="no-aws-region")
     if credentials is None:
         raise AuthenticationFailed(
             "no AWS credentials",
             "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run on a machine with an IAM role.",
+            code="no-aws-credentials",
         )
     return Urllib3AWSV4SignerAuth(credentials, region, service)

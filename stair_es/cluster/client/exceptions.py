@@ -99,7 +99,9 @@ def translate_errors(
         raise translated from None  # the client's exception may contain our headers, repeated by the server
     except exceptions.SerializationError:
         raise NotASearchCluster(
-            f"{connection.safe_url} does not answer in JSON", "Is this the HTTP port of OpenSearch or Elasticsearch?"
+            f"{connection.safe_url} does not answer in JSON",
+            "Is this the HTTP port of OpenSearch or Elasticsearch?",
+            code="response-not-json",
         ) from None
 
 
@@ -109,11 +111,15 @@ def _translate_error(error: exceptions.TransportError, connection: Connection) -
         return _build_unreachable_error(error, where, connection)
     if error.status_code == 401:
         return AuthenticationFailed(
-            f"{where} refused the login (HTTP 401)", connection.security.variables.get_login_remedy(connection.security.method)
+            f"{where} refused the login (HTTP 401)",
+            connection.security.variables.get_login_remedy(connection.security.method),
+            code="login-refused",
         )
     if error.status_code == 403 and error.error in ("cluster_block_exception", "index_create_block_exception"):
         return ClusterError(
-            f"{where}: {get_error_reason(error, connection)}", "`stair-es doctor --index NAME` prints how to remove the block."
+            f"{where}: {get_error_reason(error, connection)}",
+            "`stair-es doctor --index NAME` prints how to remove the block.",
+            code="write-blocked",
         )
     if error.status_code == 403:
         return _build_forbidden_error(error, where, connection)
@@ -121,6 +127,7 @@ def _translate_error(error: exceptions.TransportError, connection: Connection) -
         return ClusterError(
             f"{where} redirects (HTTP {error.status_code}){_describe_redirect_target(error)}",
             "Redirects are not followed, to protect the credentials: use the target URL.",
+            code="cluster-redirects",
         )
     if error.status_code == 400 and not isinstance(error.info, dict) and _is_tls_expected(where):
         return _build_plain_http_error(where)
@@ -130,7 +137,9 @@ def _translate_error(error: exceptions.TransportError, connection: Connection) -
 def _build_forbidden_error(error: exceptions.TransportError, where: str, connection: Connection) -> AuthenticationFailed:
     request = connection.redact(getattr(error, "request", "this"))[:_MAX_REQUEST_CHARS]
     reason = _describe_head_right(request) if request.startswith("HEAD ") else get_error_reason(error, connection)
-    return AuthenticationFailed(f"{where} forbids {request} (HTTP 403): {reason}", choose_grant_remedy(connection))
+    return AuthenticationFailed(
+        f"{where} forbids {request} (HTTP 403): {reason}", choose_grant_remedy(connection), code="request-forbidden"
+    )
 
 
 def choose_grant_remedy(connection: Connection) -> str:
@@ -153,6 +162,7 @@ def _translate_response(error: exceptions.TransportError, message: str) -> Clust
         return ClusterError(
             message,
             "It may be starting, too busy or missing nodes: run it again later. `stair-es doctor` reports what is wrong.",
+            code="cluster-unavailable",
         )
     kind, remedy = explain_reason(error.info.get("error") if isinstance(error.info, dict) else None)
     return kind(message, remedy)
@@ -171,7 +181,9 @@ def _build_unreachable_error(error: exceptions.ConnectionError, where: str, conn
     ssl_error = tls.find_ssl_error(error)
     if ssl_error is not None:
         remedy = tls.get_tls_remedy(ssl_error, connection.security.variables)
-        return ClusterUnreachable(f"no TLS connection to {where}: {tls.describe_ssl_error(ssl_error)}", remedy)
+        return ClusterUnreachable(
+            f"no TLS connection to {where}: {tls.describe_ssl_error(ssl_error)}", remedy, code="no-tls-connection"
+        )
     if _is_tls_expected(where):
         return _build_plain_http_error(where)
     reason = connection.redact(f"{getattr(error, 'info', error)}")
@@ -185,7 +197,7 @@ def _build_unreachable_error(error: exceptions.ConnectionError, where: str, conn
 
 def _build_plain_http_error(where: str) -> ClusterError:
     secure = where.replace("http:", "https:", 1)
-    return ClusterUnreachable(f"{where} speaks TLS, but the URL says http", f"Use {secure}")
+    return ClusterUnreachable(f"{where} speaks TLS, but the URL says http", f"Use {secure}", code="tls-expected")
 
 
 def _is_tls_expected(where: str) -> bool:

@@ -42,26 +42,40 @@ def _create_context_for_ca(ca_file: str) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=ca_file)
     except ssl.SSLError:
         raise UsageError(
-            f"--ca-file: no PEM certificates in {ca_file}", "A PEM certificate starts with -----BEGIN CERTIFICATE-----."
+            f"--ca-file: no PEM certificates in {ca_file}",
+            "A PEM certificate starts with -----BEGIN CERTIFICATE-----.",
+            code="no-ca-certificates",
         ) from None
     except OSError as error:
-        raise UsageError(f"--ca-file: can't read {ca_file}: {error.strerror}", "Every worker needs it at this path.") from None
+        raise UsageError(
+            f"--ca-file: can't read {ca_file}: {error.strerror}", "Every worker needs it at this path.", code="ca-file-unreadable"
+        ) from None
 
 
 def _load_client_certificate(context: ssl.SSLContext, cert: str, key: str | None) -> None:
     def reject_passphrase() -> str:
-        raise UsageError("--client-key: the key has a passphrase", "Remove the passphrase: openssl pkey -in KEY -out PLAIN")
+        raise UsageError(
+            "--client-key: the key has a passphrase",
+            "Remove the passphrase: openssl pkey -in KEY -out PLAIN",
+            code="key-with-passphrase",
+        )
 
     for option, path in (("--client-cert", cert), ("--client-key", key)):
         if path is not None and not os.access(path, os.R_OK):
             exists = os.path.exists(path)  # noqa: PTH110  Path.exists raises for what is too long for a path
             reason = f"{path} isn't readable" if exists else "no such file"  # not named: it may be the key itself
-            raise UsageError(f"{option}: {reason}", "Give the path of a PEM file. Every worker needs it at this path.")
+            raise UsageError(
+                f"{option}: {reason}",
+                "Give the path of a PEM file. Every worker needs it at this path.",
+                code="certificate-unreadable",
+            )
     try:
         context.load_cert_chain(cert, key, password=reject_passphrase)
     except (ssl.SSLError, OSError) as error:
         remedy = "Both are PEM files; without --client-key the certificate file must also contain the key."
-        raise UsageError(f"--client-cert: {cert} and its key can't be used: {describe_ssl_error(error)}", remedy) from None
+        raise UsageError(
+            f"--client-cert: {cert} and its key can't be used: {describe_ssl_error(error)}", remedy, code="invalid-certificate"
+        ) from None
 
 
 def trust_pinned_certificate(context: ssl.SSLContext, fingerprint: str, host: str, port: int, timeout_s: float) -> bool:

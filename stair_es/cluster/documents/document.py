@@ -111,10 +111,14 @@ def check_field_names(names: Iterable[str]) -> None:
     for name in names:
         if name.partition(".")[0] in RESERVED_FIELDS:  # the part before a dot names an object
             raise UsageError(
-                f"column {name!r} has the same name as a field of stair-es", f"Map it to another one: --field NAME={name}"
+                f"column {name!r} has the same name as a field of stair-es",
+                f"Map it to another one: --field NAME={name}",
+                code="reserved-field-name",
             )
         if name.startswith("_") or not all(name.split(".")):
-            raise UsageError(f"not a field name: {name!r}", f"Map it to another one: --field NAME={name}")
+            raise UsageError(
+                f"not a field name: {name!r}", f"Map it to another one: --field NAME={name}", code="invalid-field-name"
+            )
 
 
 def build_document(

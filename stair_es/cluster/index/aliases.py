@@ -55,6 +55,7 @@ def check_alias_target(cluster: Cluster, alias: str, target: WriteTarget, live: 
         raise IndexMismatch(
             f"alias {alias!r} now points to several indices: {', '.join(targets)}. What this run wrote is in {own}",
             f"Remove the alias from the others: DELETE /INDEX/_alias/{alias}. Then run the same command again.",
+            code="alias-of-several-indices",
         )
     raise IndexMismatch(
         f"alias {alias!r} now points to {', '.join(targets) or 'no index'}. What this run wrote is in {own}, which a search of"
@@ -63,6 +64,7 @@ def check_alias_target(cluster: Cluster, alias: str, target: WriteTarget, live: 
         " back first."
         if targets
         else f"Restore the alias of the index: PUT /{own}/_alias/{alias}. Without it the next run builds another index.",
+        code="alias-moved",
     )
 
 
@@ -81,7 +83,7 @@ def delete_retired_indices(cluster: Cluster, alias: str, keep: int, replaced: st
     alias belongs to someone else. Token indices are deleted with their indices.
     """
     if keep < 0:
-        raise UsageError(f"can't keep {keep} indices", "Give 0 or more: --retain-indices N")
+        raise UsageError(f"can't keep {keep} indices", "Give 0 or more: --retain-indices N", code="invalid-retention")
     params = {"filter_path": "*.aliases,*.mappings._meta,*.settings.index.creation_date", "expand_wildcards": "all"}
     found = cluster.call(cluster.client.indices.get, index=f"{alias}-*", params=params)
     retired = [
@@ -125,6 +127,7 @@ def _try_swap(client: OpenSearch, alias: str, target: WriteTarget) -> None:
         raise IndexMismatch(
             f"alias {alias!r} now points to {', '.join(sorted(targets))}: {target.name!r} was not swapped in",
             "Run it again: it starts from the new target.",
+            code="alias-moved",
         )
     actions: list[dict[str, Any]] = [{"remove": {"index": name, "alias": alias, "must_exist": True}} for name in targets]
     actions.append({"add": {"index": target.name, "alias": alias, **WRITE_ALIAS_OPTIONS}})

@@ -127,18 +127,24 @@ def _get_single_index(client: OpenSearch, alias: str) -> tuple[str, Mapping[str,
     """Return the single target of an alias."""
     found = client.indices.get(index=alias)
     if len(found) > 1:
-        raise IndexMismatch(f"alias {alias!r} points to several indices: {', '.join(sorted(found))}", _OTHER_NAME)
+        raise IndexMismatch(
+            f"alias {alias!r} points to several indices: {', '.join(sorted(found))}", _OTHER_NAME, code="alias-of-several-indices"
+        )
     [(name, index)] = found.items()
     if name == alias:
-        raise IndexMismatch(f"{alias!r} is an index, not an alias made by stair-es", _OTHER_NAME)
+        raise IndexMismatch(f"{alias!r} is an index, not an alias made by stair-es", _OTHER_NAME, code="index-not-an-alias")
     if get_token_index_meta(index):
-        raise IndexMismatch(f"alias {alias!r} points to {name}, the token index of another index", _OTHER_NAME)
+        raise IndexMismatch(
+            f"alias {alias!r} points to {name}, the token index of another index", _OTHER_NAME, code="alias-of-token-index"
+        )
     if not get_index_meta(index):
-        raise IndexMismatch(f"index {name!r} (alias {alias!r}) was not made by stair-es", _OTHER_NAME)
+        raise IndexMismatch(f"index {name!r} (alias {alias!r}) was not made by stair-es", _OTHER_NAME, code="foreign-index")
     check_index_format(name, index)
     if index["settings"]["index"].get("verified_before_close") == "true":
         raise IndexMismatch(
-            f"index {name!r} (alias {alias!r}) is closed", f"Open it and run the command again: POST /{name}/_open"
+            f"index {name!r} (alias {alias!r}) is closed",
+            f"Open it and run the command again: POST /{name}/_open",
+            code="index-closed",
         )
     return name, index
 
@@ -154,7 +160,9 @@ def _inspect_live_index(
     holds, content = get_content_type(live_meta), get_content_type(own_meta)
     if holds != content:
         raise IndexMismatch(
-            f"{alias!r} points to {name}, an index of {holds}", f"Specify another one for {content}: --index NAME"
+            f"{alias!r} points to {name}, an index of {holds}",
+            f"Specify another one for {content}: --index NAME",
+            code="index-of-other-content",
         )
     if live_meta.get("model") != own_meta["model"]:
         return live, f"was made with model {live_meta.get('model')!r}, not with {own_meta['model']!r}"
@@ -178,6 +186,7 @@ def _find_build(client: OpenSearch, alias: str, body: Mapping[str, Any], live: W
         raise IndexMismatch(
             f"the unfinished index {name!r} was created with another mapping: {'; '.join(differences)}",
             f"Delete the index {name} to start again, or use the mapping that it was created with.",
+            code="build-with-other-mapping",
         )
     return _build_target(name, index, replaces=live.name)
 

@@ -63,11 +63,13 @@ def check_field_types(cluster_info: ClusterInfo, settings: DocumentSettings) -> 
         raise UnsupportedTarget(
             f"{cluster_info.label} has no `sparse_vector` field that stair-es can use: it requires Elasticsearch 8.15 or newer",
             "Leave --vector out: `rank_features` give the same scores on every cluster.",
+            code="no-sparse-vector-field",
         )
     if settings.impacts and not cluster_info.supports_impacts:
         raise UnsupportedTarget(
             f"{cluster_info.label} can't have the field `impacts`: it requires OpenSearch 2.10 or newer (`delimited_term_freq`)",
             "Leave --impact-field out.",
+            code="no-impacts-field",
         )
 
 
@@ -99,4 +101,5 @@ def _check_custom_mapping(body: Mapping[str, Any], settings: DocumentSettings, p
         raise ResourceError(
             f"mapping {path} lacks fields that ingest requires: {', '.join(missing)}",
             "Start with mappings/image.json, and add to it.",
+            code="mapping-lacks-fields",
         )

@@ -131,6 +131,7 @@ def check_index_identities(expected: Mapping[str, str], found: Mapping[str, Mapp
             raise IndexMismatch(
                 f"index {name!r} was deleted and created again, or restored, during this run: what the run wrote before is gone",
                 "Run the same command again: it writes what is missing.",
+                code="index-recreated",
             )
 
 
@@ -153,6 +154,7 @@ def check_not_token_index(name: str, index: Mapping[str, Any]) -> None:
         raise IndexMismatch(
             f"index {name!r} is the token index of {str(meta['token_index_of'])!r} and contains no images",
             f"Specify the images: --index {meta.get('alias', meta['token_index_of'])}; for a pattern use PATTERN,-*.tokens",
+            code="token-index-given",
         )
 
 
@@ -168,6 +170,7 @@ def check_index_format(name: str, index: Mapping[str, Any]) -> None:
         "Use the version that wrote it, or a newer one."
         if newer
         else f"Ingest again into a new index: stair-es ingest SOURCE --index NEW. Then delete the old one: DELETE /{name}",
+        code="other-index-format",
     )
 
 

@@ -25,6 +25,7 @@ def check_alias_name(alias: str) -> None:
         raise UsageError(
             f"not an index name: {alias!r}",
             'Use lower case, without spaces and \\ / * ? " < > | , # : and not starting with - _ + or a dot.',
+            code="invalid-index-name",
         )
 
 
@@ -76,4 +77,5 @@ def _ensure_once(client: OpenSearch, index: str) -> None:
         raise IndexMismatch(
             f"{index!r} can't be written: its alias {alias!r} was given to another index",
             f"GET /_alias/{alias} names that index. Remove the alias from it and run this again: DELETE /INDEX/_alias/{alias}",
+            code="alias-given-to-other-index",
         ) from None

@@ -93,6 +93,7 @@ def check_policy_fields(properties: Mapping[str, Any], where: str) -> None:
         raise IndexMismatch(
             f"{where} has a column {foreign!r}, a name reserved for token policies",
             f"Build an index without it: ingest with the column under another name (--field OTHER={foreign}).",
+            code="policy-field-taken",
         )
 
 
@@ -109,4 +110,5 @@ def check_policy_matches(requested: TokenPolicy | None, state: PolicyState, name
     raise IndexMismatch(
         f"index {name!r} has {has}, not {requested.label}",
         f"Apply it to the existing documents: stair-es policy apply FILE --index {alias} (then leave --policy out).",
+        code="other-policy",
     )

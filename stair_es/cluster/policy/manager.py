@@ -91,12 +91,18 @@ class PolicyManager:
         live = get_alias_targets(self.cluster, self.alias)
         if len(live) != 1:
             problem = f"points to several indices: {', '.join(live)}" if live else "is not an alias on this cluster"
-            raise IndexMismatch(f"{self.alias!r} {problem}", "Use the alias of an index made by `stair-es ingest --index NAME`.")
+            raise IndexMismatch(
+                f"{self.alias!r} {problem}",
+                "Use the alias of an index made by `stair-es ingest --index NAME`.",
+                code="not-a-policy-target",
+            )
         builds = get_alias_targets(self.cluster, make_build_alias_prefix(self.alias) + "*")
         found = self.cluster.call(self.cluster.client.indices.get, index=",".join([*live, *builds]))
         if not get_index_meta(found[live[0]]):
             raise IndexMismatch(
-                f"index {live[0]!r} (alias {self.alias!r}) was not made by stair-es", "Use an index made by `stair-es ingest`."
+                f"index {live[0]!r} (alias {self.alias!r}) was not made by stair-es",
+                "Use an index made by `stair-es ingest`.",
+                code="foreign-index",
             )
         names = [name for name in [*live, *builds] if get_index_meta(found[name])]
         for name in names:
@@ -117,7 +123,7 @@ class PolicyManager:
         targets = self.list_targets()
         policy = policy or targets[0].state.policy
         if policy is None:
-            raise UsageError(f"{self.alias!r} has no policy", "Specify one: stair-es policy apply FILE")
+            raise UsageError(f"{self.alias!r} has no policy", "Specify one: stair-es policy apply FILE", code="no-policy")
         return self._update_targets(targets, policy, limits, progress)
 
     def rollback_policy(self, limits: UpdateLimits, progress: Callable[[UpdateProgress], None]) -> dict[str, PolicyRunResult]:
@@ -199,11 +205,13 @@ class PolicyManager:
                 raise ClusterError(
                     reason if result.conflicts else f"the cluster stopped the updates of {task.index} before they were complete",
                     "Wait until other writers have finished, and run it again: it resumes from there.",
+                    code="update-incomplete",
                 )
             if len(failed) > _MAX_FAILED:
                 raise ClusterError(
                     f"more than {_MAX_FAILED:,} documents failed, for example: {next(iter(failed.values()))}",
                     "Fix the cause, and run it again: it resumes from there.",
+                    code="too-many-failures",
                 )
             if stalled:
                 sleep_unless_cancelled(0.1 * 2**stalled)
@@ -225,7 +233,7 @@ class PolicyManager:
             body = {"_meta": {**meta, "stair_es": own_meta}, **({"properties": dict(fields)} if fields else {})}
             self.cluster.call(self.cluster.client.indices.put_mapping, index=name, body=body)
             fields = {}
-        raise ClusterError(f"another process keeps changing the _meta of {name}", "Run it again.")
+        raise ClusterError(f"another process keeps changing the _meta of {name}", "Run it again.", code="meta-keeps-changing")
 
 
 def _build_target(name: str, index: Mapping[str, Any], max_clauses: int) -> PolicyTarget:

@@ -193,7 +193,9 @@ def _parse_finished_task(task_info: Mapping[str, Any], connection: Connection) -
         raise _build_update_error(task_info["error"], connection)
     response = task_info["response"]
     if response.get("canceled"):
-        raise ClusterError(f"the update was cancelled: {response['canceled']}", "Run it again: it resumes from there.")
+        raise ClusterError(
+            f"the update was cancelled: {response['canceled']}", "Run it again: it resumes from there.", code="update-cancelled"
+        )
     failed: dict[str, str] = {}
     for failure in response.get("failures", []):
         cause = failure.get("cause") or failure.get("reason") or {}
@@ -209,10 +211,14 @@ def _build_update_error(error: Mapping[str, Any], connection: Connection) -> Clu
     reasons = [error.get("reason"), (error.get("caused_by") or {}).get("reason"), *(error.get("script_stack") or [])[:2]]
     reason = connection.redact(": ".join(str(reason) for reason in reasons if reason))
     if error.get("type") == "security_exception":
-        return AuthenticationFailed(f"{connection.safe_url} forbids the update: {reason}", choose_grant_remedy(connection))
+        return AuthenticationFailed(
+            f"{connection.safe_url} forbids the update: {reason}", choose_grant_remedy(connection), code="update-forbidden"
+        )
     if "script_lang not supported" in reason or "cannot execute [inline] scripts" in reason:
         return build_no_scripts_error(connection, reason)
-    return ClusterError(f"the cluster failed the update: {reason}", "The changes so far are kept; run it again to resume.")
+    return ClusterError(
+        f"the cluster failed the update: {reason}", "The changes so far are kept; run it again to resume.", code="update-failed"
+    )
 
 
 def check_script_support(cluster: Cluster) -> None:
@@ -241,4 +247,5 @@ def build_no_scripts_error(connection: Connection, reason: str) -> UnsupportedTa
     return UnsupportedTarget(
         f"{connection.safe_url} can't change documents by script: {reason}",
         "Inline painless scripts are required. Or apply the policy to a new index: stair-es ingest --policy FILE --index NEW",
+        code="no-scripts",
     )

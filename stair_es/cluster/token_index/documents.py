@@ -104,6 +104,7 @@ def check_pageable_mapping(properties: Mapping[str, Any], where: str) -> None:
         raise IndexMismatch(
             f"{where} can't have a token index: no doc values for {', '.join(missing)}",
             "Remove `doc_values` from the --mapping file, or omit --token-index.",
+            code="no-doc-values",
         )
 
 

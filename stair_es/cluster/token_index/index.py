@@ -58,6 +58,7 @@ class TokenIndexState:
             raise IndexMismatch(
                 f"the token index of {self.alias!r} can't be named {name!r}: {problem}",
                 "Rename that, ingest under another name (--index), or use --no-token-index.",
+                code="token-index-name-taken",
             )
 
 
@@ -97,7 +98,11 @@ def create_token_index(cluster: Cluster, alias: str, index: str) -> bool:
     """
     name = make_token_index_name(index)
     if len(make_write_alias(name).encode()) > MAX_INDEX_NAME_BYTES:
-        raise IndexMismatch(f"the name of the token index {name!r} would be too long", "Ingest under a shorter name: --index.")
+        raise IndexMismatch(
+            f"the name of the token index {name!r} would be too long",
+            "Ingest under a shorter name: --index.",
+            code="token-index-name-too-long",
+        )
     return cluster.call(_try_create, cluster.client, alias, index)
 
 
@@ -112,6 +117,7 @@ def _try_create(client: OpenSearch, alias: str, index: str) -> bool:
             raise IndexMismatch(
                 f"the token index of {index!r} can't be named {name!r}: another index has that name",
                 "Rename that index, or delete it.",
+                code="token-index-name-taken",
             ) from None
         return False
     return True

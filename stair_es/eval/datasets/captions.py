@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from stair_es.errors import UsageError
+from stair_es.errors import DatasetError
 from stair_es.eval.datasets.detect import get_image_folder, read_entries
 from stair_es.eval.datasets.entry import CaptionEntry, InvalidEntry
 from stair_es.sources.base import Locator
@@ -69,7 +69,7 @@ def read_captions(
     kept = tuple(islice(_iterate_usable(_merge_entries(entries, problems), folder, problems), limit))
     if not kept:
         first = f": {problems[0]}" if problems else ""
-        raise UsageError(
+        raise DatasetError(
             f"no image with a caption in {path}{first}",
             "Specify the folder that the images are in with --images FOLDER. See docs/evaluate.md for the forms of caption sets.",
         )

@@ -9,7 +9,7 @@ from glob import glob, has_magic
 from itertools import chain
 from pathlib import Path
 
-from stair_es.errors import UsageError
+from stair_es.errors import DatasetError, UsageError
 from stair_es.eval.datasets.entry import CaptionEntry, InvalidEntry, extract_captions, extract_tags, extract_texts
 from stair_es.eval.datasets.json_formats import parse_coco, parse_karpathy, read_json_lines
 from stair_es.eval.datasets.tabular import ALL_COLUMNS, read_csv, read_parquet, read_source_entries, read_tsv
@@ -106,13 +106,13 @@ def read_entries(path: Path, split: str | None = None) -> tuple[str, Iterable[Ca
     if path.is_dir():
         path = _find_metadata_file(path)
     if has_source_suffix(str(path), _PACKED_TARS):
-        raise UsageError(
+        raise DatasetError(
             f"{path} is a compressed tar, whose members can't be read separately", "Decompress it: gunzip FILE.tar.gz."
         )
     form, reader = _detect_format(path)
     if reader is not None:
         if split is not None:
-            raise UsageError(f"{path} is {form}, which has no splits", "Leave --split out.")
+            raise DatasetError(f"{path} is {form}, which has no splits", "Leave --split out.")
         return form, reader(path)
     return _read_json(path, split)
 
@@ -146,7 +146,7 @@ def _detect_format(path: Path) -> tuple[str, Callable[[Path], Iterator[CaptionEn
         detected = _detect_folder_format(path)
         if detected is not None:
             return detected
-        raise UsageError(f"{path} is a folder without a caption set", f"A caption set is one of: {_FORMS}")
+        raise DatasetError(f"{path} is a folder without a caption set", f"A caption set is one of: {_FORMS}")
     for suffixes, form, reader in _BY_SUFFIX:
         if has_source_suffix(str(path), suffixes):
             return form, reader if form in ("Parquet", "webdataset") else partial(_read_all, reader, _match_files(path))
@@ -163,7 +163,7 @@ def _match_files(path: Path) -> list[Path]:
     if not path.exists() and has_magic(str(path)):
         paths = [Path(match) for match in sorted(glob(str(path), recursive=True))]  # noqa: PTH207  Path.glob takes no absolute pattern
         if not paths:
-            raise UsageError(f"nothing matches {str(path)!r}", "Quote the pattern, and use ** to match subfolders.")
+            raise DatasetError(f"nothing matches {str(path)!r}", "Quote the pattern, and use ** to match subfolders.")
     for file in paths:
         _check_readable(file)
     return paths
@@ -184,7 +184,7 @@ def _check_readable(path: Path) -> None:
 
 
 def _build_unreadable_error(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"can't read the caption set {path}: {error.strerror}", f"A caption set is one of: {_FORMS}")
+    return DatasetError(f"can't read the caption set {path}: {error.strerror}", f"A caption set is one of: {_FORMS}")
 
 
 def _read_json(path: Path, split: str | None) -> tuple[str, Iterable[CaptionEntry | InvalidEntry]]:
@@ -193,12 +193,12 @@ def _read_json(path: Path, split: str | None) -> tuple[str, Iterable[CaptionEntr
     except OSError as error:
         raise _build_unreadable_error(path, error) from error
     except ValueError as error:
-        raise UsageError(f"{path} isn't JSON: {error}", f"A caption set is one of: {_FORMS}") from error
+        raise DatasetError(f"{path} isn't JSON: {error}", f"A caption set is one of: {_FORMS}") from error
     images = document.get("images") if isinstance(document, dict) else None
     if isinstance(images, list) and isinstance(document.get("annotations"), list):
         if split is not None:
-            raise UsageError(f"{path} is in COCO's format, which has one file per split", "Leave --split out.")
+            raise DatasetError(f"{path} is in COCO's format, which has one file per split", "Leave --split out.")
         return "COCO", parse_coco(images, document["annotations"])
     if isinstance(images, list) and any(isinstance(image, dict) and "sentences" in image for image in images):
         return f"Karpathy, split {split or 'test'}", parse_karpathy(path, images, split or "test")
-    raise UsageError(f"{path} isn't a caption set", f"A caption set is one of: {_FORMS}")
+    raise DatasetError(f"{path} isn't a caption set", f"A caption set is one of: {_FORMS}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stair_es.errors import UsageError
+from stair_es.errors import DatasetError
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.uris import IMAGE_SUFFIXES, to_file_uri
 from stair_es.system.user_files import read_json_file, read_text_file
@@ -54,13 +54,12 @@ def read_image_folder(folder: Path, *, classes: Path | None = None, limit: int |
         UsageError: If the folder doesn't exist, has fewer than two classes, or the file has no name for a class.
     """
     if not folder.is_dir():
-        raise UsageError(f"no such folder: {folder}", _LAYOUT)
+        raise DatasetError(f"no such folder: {folder}", _LAYOUT)
     files_of_class = {path.name: list_image_files(path)[:limit] for path in sorted(folder.iterdir()) if _is_class_folder(path)}
     files_of_class = {name: files for name, files in files_of_class.items() if files}
     if len(files_of_class) < 2:
-        raise UsageError(
-            f"{folder} has {len(files_of_class)} folders with images in them: at least 2 classes are needed",
-            _LAYOUT,
+        raise DatasetError(
+            f"{folder} has {len(files_of_class)} folders with images in them: at least 2 classes are needed", _LAYOUT
         )
     ids = tuple(files_of_class)
     return LabeledDataset(
@@ -92,10 +91,10 @@ def _read_class_names(ids: Sequence[str], path: Path) -> tuple[tuple[str, ...], 
     try:
         names = _parse_json_names(read_json_file(path), ids, path) if path.suffix.lower() == ".json" else _parse_text_names(path)
     except (OSError, ValueError) as error:
-        raise UsageError(f"can't read the names of classes in {path}: {error}", _FORMS) from error
+        raise DatasetError(f"can't read the names of classes in {path}: {error}", _FORMS) from error
     missing = [name for name in ids if not names.get(name)]
     if missing:
-        raise UsageError(
+        raise DatasetError(
             f"{path} has no name for {len(missing)} of {len(ids)} folders, among them {', '.join(missing[:3])}",
             f"Expected: {_FORMS}",
         )
@@ -105,10 +104,10 @@ def _read_class_names(ids: Sequence[str], path: Path) -> tuple[tuple[str, ...], 
 def _parse_json_names(value: Any, ids: Sequence[str], path: Path) -> dict[str, tuple[str, ...]]:  # noqa: ANN401  any JSON
     if isinstance(value, list):
         if len(value) != len(ids):
-            raise UsageError(f"{path} lists {len(value)} names for {len(ids)} folders", f"Expected: {_FORMS}")
+            raise DatasetError(f"{path} lists {len(value)} names for {len(ids)} folders", f"Expected: {_FORMS}")
         return {name: _parse_names(entry) for name, entry in zip(ids, value, strict=True)}
     if not isinstance(value, Mapping):
-        raise UsageError(f"{path} is neither a JSON object nor a list", f"Expected: {_FORMS}")
+        raise DatasetError(f"{path} is neither a JSON object nor a list", f"Expected: {_FORMS}")
     if not set(ids) & set(value):  # Keras' imagenet_class_index.json: {"0": ["n01440764", "tench"]}
         return {entry[0]: _parse_names(entry[1].replace("_", " ")) for entry in value.values() if _is_string_pair(entry)}
     return {str(name): _parse_names(entry) for name, entry in value.items()}

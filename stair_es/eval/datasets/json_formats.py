@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from stair_es.errors import SourceError, UsageError
+from stair_es.errors import DatasetError, SourceError
 from stair_es.eval.datasets.entry import CaptionEntry, InvalidEntry, extract_captions, extract_tags, extract_texts
 from stair_es.sources.io.files import ListedFile
 from stair_es.sources.io.lines import read_numbered_lines
@@ -91,7 +91,7 @@ def parse_karpathy(path: Path, images: list[Any], split: str) -> Iterator[Captio
     for name in requested:
         if name not in splits:
             available = join_names(sorted(splits)) or "none"
-            raise UsageError(
+            raise DatasetError(
                 f"{path} has no split {name!r}", f"It has: {available}. Choose one with --split, or several joined by +."
             )
     return _select_splits(images, frozenset(requested))

@@ -143,7 +143,7 @@ class _UnresolvedLocator:
     text: str
 
     def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
-        raise ReadError("the image isn't resolved yet")
+        raise ReadError("the image isn't resolved yet", code="image-unresolved")
 
     def to_json(self) -> dict[str, Json] | None:
         return None

@@ -143,7 +143,11 @@ class EvalOptions:
             UsageError: If it is out of range.
         """
         if not 10 <= self.depth <= MAX_HITS:
-            raise UsageError(f"the depth must be between 10 and {MAX_HITS}, got {self.depth}", "For example: --depth 1000")
+            raise UsageError(
+                f"the depth must be between 10 and {MAX_HITS}, got {self.depth}",
+                "For example: --depth 1000",
+                code="invalid-depth",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,7 +99,10 @@ def create_temporary_index(
             rejected = {id_: reason for id_, reason in result.outcomes.items() if reason is not None}
             if rejected:
                 id_, reason = next(iter(rejected.items()))
-                raise ClusterError(f"the cluster rejected {len(rejected)} of {len(batch)} documents, number {id_}: {reason}")
+                raise ClusterError(
+                    f"the cluster rejected {len(rejected)} of {len(batch)} documents, number {id_}: {reason}",
+                    code="documents-rejected",
+                )
         cluster.refresh(index.name)
         yield TemporaryIndex(cluster=cluster, index=index.name)
     finally:
@@ -130,9 +133,9 @@ def _delete_indices(cluster: Cluster, alias: str) -> None:
 def _parse_hits(response: dict[str, Any]) -> EngineHits:
     if response.get("error"):
         causes = response["error"].get("root_cause") or [response["error"]]
-        raise QueryError(f"the cluster rejected a query: {str(causes[0].get('reason', causes[0]))[:300]}")
+        raise QueryError(f"the cluster rejected a query: {str(causes[0].get('reason', causes[0]))[:300]}", code="query-rejected")
     if response.get("_shards", {}).get("failed"):
-        raise ClusterError("a part of the index couldn't be searched")
+        raise ClusterError("a part of the index couldn't be searched", code="index-partly-searched")
     hits = response.get("hits", {}).get("hits", [])
     return EngineHits(tuple(int(hit["_id"]) for hit in hits), tuple(float(hit["_score"]) for hit in hits))
 

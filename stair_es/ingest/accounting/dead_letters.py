@@ -80,7 +80,11 @@ class DeadLetters:
             if self.path.exists() and not (self.path.is_file() or self.path.is_dir()):
                 return  # a device or a pipe: there is nothing to check or remove
             if self.path.is_file() and not _is_dead_letter_file(self.path):
-                raise IngestError(f"{self.path} contains something other than dead letters", "Use another --dead-letters FILE.")
+                raise IngestError(
+                    f"{self.path} contains something other than dead letters",
+                    "Use another --dead-letters FILE.",
+                    code="not-dead-letters",
+                )
             if self.path.parent == self._private_folder:
                 make_private_folder(self.path.parent)  # it contains captions and file names
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +97,7 @@ class DeadLetters:
                     raise IngestError(
                         f"another run is writing dead letters to {self.path}",
                         "Wait for it to end, or specify another --dead-letters FILE.",
+                        code="dead-letters-in-use",
                     )
                 if locked and (new or remove):
                     self.path.unlink(missing_ok=True)
@@ -153,6 +158,7 @@ class DeadLetters:
         return IngestError(
             f"can't write dead letters to {self.path}: {error.strerror or error}",
             "Free some space or fix the folder's permissions there, or specify another file: --dead-letters FILE",
+            code="dead-letters-not-writable",
         )
 
     def close(self) -> None:
@@ -274,7 +280,9 @@ class _DeadLetterSource:
                 yield from read_numbered_lines(file, _MAX_LINE_BYTES)
         except OSError as error:
             raise SourceError(
-                f"can't read dead letters from {self._path}: {error}", "Specify a dead-letter file as written by an ingest."
+                f"can't read dead letters from {self._path}: {error}",
+                "Specify a dead-letter file as written by an ingest.",
+                code="dead-letters-unreadable",
             ) from error
 
     def _parse_letter(self, letter: Mapping[str, Any]) -> Iterator[SourceItem | ListingFailure]:
@@ -327,9 +335,15 @@ class DeadLettersKind:
         """Open a dead-letter file as a source."""
         path = Path(argument)
         if not path.is_file():
-            raise UsageError(f"no dead-letter file {argument!r}", "The run that wrote it printed its name.")
+            raise UsageError(
+                f"no dead-letter file {argument!r}", "The run that wrote it printed its name.", code="no-dead-letter-file"
+            )
         if not _is_dead_letter_file(path):
-            raise UsageError(f"{argument!r} contains no dead letters", "The run that wrote them printed the name of the file.")
+            raise UsageError(
+                f"{argument!r} contains no dead letters",
+                "The run that wrote them printed the name of the file.",
+                code="no-dead-letters",
+            )
         return _DeadLetterSource(path, replace(options, format=None))
 
 

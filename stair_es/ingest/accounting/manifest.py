@@ -92,6 +92,7 @@ class Manifest:
         return IngestError(
             f"can't keep the list of this run's images in a temporary file in {folder}: {reason}",
             "Free some space there, or specify another folder: TMPDIR=/a/folder/with/room",
+            code="run-list-not-writable",
         )
 
     def add_image(self, uri: str, source: str) -> bool:
@@ -118,7 +119,7 @@ class Manifest:
         for uri, id_ in outcomes:
             cursor = self._execute("update image set id = ? where key = ? and id is null", (id_, _hash_uri(uri)))
             if cursor.rowcount != 1:
-                raise IngestError(f"an unexpected outcome for {uri}")
+                raise IngestError(f"an unexpected outcome for {uri}", code="unexpected-outcome")
         self._execute("commit")
 
     def count_pending(self) -> int:

@@ -91,7 +91,10 @@ class RunAccounting:
         """
         outcomes = batch.get_outcomes()
         if len(outcomes) != len(batch.images):
-            raise IngestError(f"{len(batch.images) - len(outcomes)} images left the last stage without an outcome")
+            raise IngestError(
+                f"{len(batch.images) - len(outcomes)} images left the last stage without an outcome",
+                code="images-without-outcome",
+            )
         self.record_outcomes(outcomes)
         for stage, seconds in batch.seconds.items():
             self.stage_seconds[stage] += seconds
@@ -156,4 +159,6 @@ class RunAccounting:
         self.dead_letters.close()
         pending = self.manifest.count_pending()
         if pending or self.done_count != self.listed:
-            raise IngestError(f"the counts don't add up: {self.get_counts()}, {pending} images without an outcome")
+            raise IngestError(
+                f"the counts don't add up: {self.get_counts()}, {pending} images without an outcome", code="counts-do-not-add-up"
+            )

@@ -85,7 +85,9 @@ class EnricherSpec:
         plugin = plugins.get_plugin("enrichers", self.name)
         if plugin is None:
             known = ", ".join(plugins.list_plugin_names("enrichers")) or "none"
-            raise UsageError(f"unknown enricher {self.name!r}", f"Known enrichers: {known} (see stair-es plugins).")
+            raise UsageError(
+                f"unknown enricher {self.name!r}", f"Known enrichers: {known} (see stair-es plugins).", code="unknown-enricher"
+            )
         kind: EnricherKind = plugin.load()
         return kind
 
@@ -101,7 +103,11 @@ def parse_named_options(what: str, text: str) -> tuple[str, dict[str, str]]:
     name, _, rest = text.partition(":")
     pairs = [part.partition("=") for part in rest.split(",") if part]
     if not name or any(not equals or not key for key, equals, _ in pairs):
-        raise UsageError(f"not the name of {what} with options: {text!r}", "Write NAME, or NAME:key=value,key=value.")
+        raise UsageError(
+            f"not the name of {what} with options: {text!r}",
+            "Write NAME, or NAME:key=value,key=value.",
+            code="invalid-enricher-spec",
+        )
     return name, {key: value for key, _, value in pairs}
 
 
@@ -127,10 +133,13 @@ def run_enricher(enricher: Enricher, name: str, images: Sequence[EnricherInput])
 def _run_checked(enricher: Enricher, name: str, images: Sequence[EnricherInput]) -> Sequence[Enrichment]:
     results = enricher.enrich(images)
     if len(results) != len(images):
-        raise PluginError(f"enricher {name!r} returned {len(results)} enrichments for {len(images)} images")
+        raise PluginError(
+            f"enricher {name!r} returned {len(results)} enrichments for {len(images)} images", code="enricher-lost-images"
+        )
     for image, result in zip(images, results, strict=True):
         if result.pixels_HWC is not None and result.pixels_HWC.shape != image.pixels_HWC.shape:
             raise PluginError(
-                f"enricher {name!r} returned pixels of shape {result.pixels_HWC.shape}, not {image.pixels_HWC.shape}"
+                f"enricher {name!r} returned pixels of shape {result.pixels_HWC.shape}, not {image.pixels_HWC.shape}",
+                code="enricher-changed-shape",
             )
     return results

@@ -38,7 +38,11 @@ class FilenameKind:
         """Build the enricher; the option `field` names the target field."""
         unknown = set(options) - {"field"}
         if unknown:
-            raise UsageError(f"enricher 'filename' has no option {', '.join(sorted(unknown))}", "Its only option is: field.")
+            raise UsageError(
+                f"enricher 'filename' has no option {', '.join(sorted(unknown))}",
+                "Its only option is: field.",
+                code="unknown-enricher-option",
+            )
         return _FilenameEnricher(options.get("field", "filename"))
 
 

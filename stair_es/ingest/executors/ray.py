@@ -80,6 +80,7 @@ class _RayExecutor:
             raise UsageError(
                 f"{self.encoders} encoders of {options.gpus_per_encoder:g} GPU each don't fit: there is room for {gpu_slots}",
                 "Use fewer --encoders, or a smaller --gpus-per-encoder.",
+                code="gpus-too-few",
             )
         self.workers = cpus
         self.batch_images = batch_images or (GPU_BATCH if on_gpu else CPU_BATCH)
@@ -150,10 +151,13 @@ class _RayExecutor:
                 raise IngestError(
                     f"an encoder can't start on Ray: {_get_traceback_tail(str(cause))}",
                     "The model must load on each node that gets an encoder: the same stair-es, extras and model files as here.",
+                    code="encoder-not-started",
                 ) from error
             if isinstance(cause, death_errors):
                 raise WorkerDied(str(cause).partition("\n")[0]) from error
-            raise IngestError(f"Ray failed: {cause or error}", "Run it again: it resumes from there.") from error
+            raise IngestError(
+                f"Ray failed: {cause or error}", "Run it again: it resumes from there.", code="ray-failed"
+            ) from error
 
 
 def _get_traceback_tail(trace: str) -> str:
@@ -174,7 +178,11 @@ def count_gpu_encoders(node_gpus: Sequence[float], gpus_per_encoder: float) -> i
     if gpus_per_encoder <= 0:
         return 0
     if gpus_per_encoder > 1 and gpus_per_encoder != int(gpus_per_encoder):
-        raise UsageError(f"an encoder can't have {gpus_per_encoder:g} GPUs", "Give a fraction of one, or a whole number.")
+        raise UsageError(
+            f"an encoder can't have {gpus_per_encoder:g} GPUs",
+            "Give a fraction of one, or a whole number.",
+            code="encoder-without-gpus",
+        )
     if gpus_per_encoder > 1:
         return sum(int(count) // int(gpus_per_encoder) for count in node_gpus)
     return sum(int(count) * int(1 / gpus_per_encoder + 1e-9) for count in node_gpus)

@@ -288,7 +288,7 @@ class _ResolvedPlan:
 def _resolve_plan(plan: SinkPlan) -> _ResolvedPlan:
     """Check everything that can be checked before the index is created or changed."""
     if not (isinstance(plan, ClusterPlan) and isinstance(plan.connection, Connection)):
-        raise UsageError("the sink 'cluster' needs a connection", "Give --url.")
+        raise UsageError("the sink 'cluster' needs a connection", "Give --url.", code="sink-without-connection")
     cluster = open_shared_cluster(plan.connection)
     cluster_info = get_cluster_info(cluster, RetryPolicy())
     check_alias_name(plan.alias)

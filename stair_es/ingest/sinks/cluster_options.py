@@ -46,7 +46,9 @@ class ClusterSinkOptions:
         """Return these options, replaced by those of `--sink cluster:KEY=VALUE,...`."""
         unknown = sorted(set(options) - {field.name for field in fields(self)})
         if unknown:
-            raise UsageError(f"the sink 'cluster' has no option {', '.join(unknown)}", "See docs/plugins.md.")
+            raise UsageError(
+                f"the sink 'cluster' has no option {', '.join(unknown)}", "See docs/plugins.md.", code="unknown-sink-option"
+            )
         values: dict[str, Any] = {}
         for name, text in options.items():
             if name == "mapping":
@@ -62,6 +64,7 @@ class ClusterSinkOptions:
                     f"invalid option of the sink 'cluster': {name}={text}",
                     f"retain_indices must be a number, swap one of {', '.join(get_args(SwapMode))}, no_replicas_while_building"
                     " and token_index yes or no.",
+                    code="invalid-sink-option",
                 )
         return replace(self, **values)
 

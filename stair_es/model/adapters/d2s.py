@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError
 from stair_es.model import hub
 from stair_es.model.adapters.dense import BlipCheckpoint, DenseEncoder, clean_caption
 from stair_es.model.base import Encoder, EncoderOverDense, ModelCard, ModelSpec
@@ -94,7 +94,7 @@ def find_dense_model(folder: Path, config: Mapping[str, Any], name: str) -> Path
     hub_model = hub.find_hub_model(name)
     dense_name = os.environ.get(DENSE_MODEL_ENV) or config.get("dense_model") or (hub_model and hub_model.dense_id)
     if not dense_name or not isinstance(dense_name, str):
-        raise ModelError(
+        raise CheckpointError(
             f"{folder} is a D2S head without its dense model: it needs the vectors of the BLIP that it was trained on",
             f"Specify a BLIP for image-text retrieval, as a folder or a hub id: {DENSE_MODEL_ENV}=..., "
             'or "dense_model" in its config.json.',
@@ -112,7 +112,9 @@ def find_dense_model(folder: Path, config: Mapping[str, Any], name: str) -> Path
 def detect_blip(folder: Path) -> type[BlipCheckpoint]:
     """Return the family of BLIP, the dense model."""
     if not BlipCheckpoint.detect(read_checkpoint_config(folder), folder):
-        raise ModelError(f"the dense model in {folder} is not a BLIP for image-text retrieval", f"Set {DENSE_MODEL_ENV} to one.")
+        raise CheckpointError(
+            f"the dense model in {folder} is not a BLIP for image-text retrieval", f"Set {DENSE_MODEL_ENV} to one."
+        )
     return BlipCheckpoint
 
 
@@ -160,7 +162,7 @@ class D2sEncoder(EncoderOverDense):
         import torch
 
         if len(dense_BD) and dense_BD.shape[1] != self._dense_size:
-            raise ModelError(
+            raise CheckpointError(
                 f"the dense model of {self._folder} has {dense_BD.shape[1]} dimensions; its head expects {self._dense_size}",
                 "Specify the BLIP that the head was trained on.",
             )

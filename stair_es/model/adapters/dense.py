@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError
 from stair_es.model.adapters.preprocessing import read_checkpoint_image_spec
 from stair_es.model.base import Encoder, ModelCard, ModelSpec, check_encoder_pixels
 from stair_es.model.checkpoint import (
@@ -231,7 +231,7 @@ class DenseEncoder(Encoder):
         mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
         for names, what in ((missing, "lack"), (mismatched, "have the wrong shape for")):
             if names:
-                raise ModelError(f"the weights in {self._folder} {what} {', '.join(names[:3])}", _REFETCH_HINT)
+                raise CheckpointError(f"the weights in {self._folder} {what} {', '.join(names[:3])}", _REFETCH_HINT)
         return model.float().eval().to(self._device.name)
 
     @LockedProperty
@@ -248,7 +248,7 @@ class DenseEncoder(Encoder):
         from transformers import AutoTokenizer
 
         if not any((self._folder / name).is_file() for name in _TOKENIZERS):  # transformers would create an empty one
-            raise ModelError(f"{self._folder} has no tokenizer: none of {', '.join(_TOKENIZERS)}", _REFETCH_HINT)
+            raise CheckpointError(f"{self._folder} has no tokenizer: none of {', '.join(_TOKENIZERS)}", _REFETCH_HINT)
         tokenizer_class: Any = AutoTokenizer
         return _load_part("tokenizer", lambda: tokenizer_class.from_pretrained(self._folder, local_files_only=True), self._folder)
 
@@ -279,4 +279,4 @@ def _load_part(what: str, load: Callable[[], Any], folder: Path) -> Any:  # noqa
             return load()
     except Exception as error:  # transformers passes on the errors of other libraries
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
-        raise ModelError(f"the {what} in {folder} can't be loaded: {reason}", _REFETCH_HINT) from error
+        raise CheckpointError(f"the {what} in {folder} can't be loaded: {reason}", _REFETCH_HINT) from error

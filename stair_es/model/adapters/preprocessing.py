@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError
 from stair_es.model.checkpoint import read_json_object
 from stair_es.types import ImageSpec, Resample
 
@@ -29,7 +29,7 @@ def read_checkpoint_image_spec(folder: Path) -> ImageSpec:
     """Return the square that the model's own preprocessing produces."""
     config = read_preprocessor_config(folder)
     if config is None:
-        raise ModelError(
+        raise CheckpointError(
             f"{folder} has no {PREPROCESSOR_FILE}, so it is unknown how to prepare images", "Fetch the checkpoint again."
         )
     size_px, size = _get_size_px(config, folder), config.get("size")
@@ -60,7 +60,7 @@ def is_square_preprocessing(config: Mapping[str, Any]) -> bool:
 def _get_size_px(config: Mapping[str, Any], folder: Path) -> int:
     side = _get_side_px(config.get("crop_size") if config.get("do_center_crop") else config.get("size"))
     if side is None or not 1 <= side <= 4096:
-        raise ModelError(
+        raise CheckpointError(
             f"the preprocessing in {folder} doesn't describe a square image: {config.get('size')}", "Fetch the checkpoint again."
         )
     return side
@@ -79,7 +79,7 @@ def _get_resample(config: Mapping[str, Any], folder: Path) -> Resample:
     if value is None:
         return "bicubic"  # the default of all four image processors of transformers
     if isinstance(value, bool) or not isinstance(value, int) or value not in _RESAMPLE_FILTERS:
-        raise ModelError(
+        raise CheckpointError(
             f"the preprocessing in {folder} says resample = {value!r}",
             "It must be one of Pillow's filters: a number from 0 to 5.",
         )

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError, ModelError
 from stair_es.model.adapters.preprocessing import is_square_preprocessing, read_checkpoint_image_spec, read_preprocessor_config
 from stair_es.model.base import Encoder, ModelCard, ModelSpec, check_encoder_pixels
 from stair_es.model.checkpoint import (
@@ -68,6 +68,7 @@ class SparseEncoderCheckpoint(Checkpoint):
             raise ModelError(
                 f"the model {name!r} contains its own Python code ({', '.join(self._code)}), which would run on this machine",
                 f"If you have read it and trust it, set {ENV_TRUST_REMOTE_CODE}={name}",
+                code="remote-code-not-trusted",
             )
         self.card = build_checkpoint_card(
             name,
@@ -147,11 +148,11 @@ def _read_modules(folder: Path) -> list[dict[str, Any]]:
     try:
         modules = read_json_file(path)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} can't be read: {error}", "Fetch the checkpoint again.") from error
+        raise CheckpointError(f"{path} can't be read: {error}", "Fetch the checkpoint again.") from error
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise ModelError(f"{path} lists no modules", "Fetch the checkpoint again.")
+        raise CheckpointError(f"{path} lists no modules", "Fetch the checkpoint again.")
     if any(not (folder / str(module.get("path", ""))).resolve().is_relative_to(folder.resolve()) for module in modules):
-        raise ModelError(f"{path} names a module outside the folder", "Don't use this checkpoint.")
+        raise CheckpointError(f"{path} names a module outside the folder", "Don't use this checkpoint.")
     return modules
 
 
@@ -194,7 +195,9 @@ class SentenceTransformersEncoder(Encoder):
         """Encode images as documents."""
         check_encoder_pixels(pixels_BHWC, self.card)
         if not self._model.supports("image"):
-            raise ModelError(f"the model {self.card.name!r} encodes texts only", "Use a model for images.")
+            raise ModelError(
+                f"the model {self.card.name!r} encodes texts only", "Use a model for images.", code="model-of-texts-only"
+            )
         return self._encode_chunks(self._model.encode_document, [Image.fromarray(pixels_HWC) for pixels_HWC in pixels_BHWC])
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
@@ -219,7 +222,7 @@ class SentenceTransformersEncoder(Encoder):
             with device.enter_inference():
                 rows_BV = encode(chunk, batch_size=len(chunk), show_progress_bar=False, convert_to_sparse_tensor=False)
             if rows_BV.shape[1] != len(tokens):
-                raise ModelError(
+                raise CheckpointError(
                     f"the model {self.card.name!r} produces {rows_BV.shape[1]:,} weights, but {len(tokens):,} for a query",
                     "Its routes for queries and documents don't belong together: fetch the checkpoint again.",
                 )
@@ -268,7 +271,7 @@ class SentenceTransformersEncoder(Encoder):
             )
         except Exception as error:  # the library and the model's own code raise any type
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
-            raise ModelError(
+            raise CheckpointError(
                 f"the SparseEncoder in {self._folder} can't be loaded: {reason}", "Fetch the checkpoint again."
             ) from error
         return model.float().eval()

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError, ModelError
 from stair_es.model.base import Encoder, ModelCard, ModelSpec, check_encoder_pixels
 from stair_es.model.checkpoint import (
     Checkpoint,
@@ -96,7 +96,9 @@ def read_vdr_config(folder: Path) -> VdrConfig:
     text, image = get_config_section(config, "encoder_q", folder), get_config_section(config, "encoder_p", folder)
     if "image" not in str(image.get("type", "image")):
         raise ModelError(
-            f"{folder} is a text-only VDR ({image['type']}): it can't encode images", "Use the cross-modal checkpoint."
+            f"{folder} is a text-only VDR ({image['type']}): it can't encode images",
+            "Use the cross-modal checkpoint.",
+            code="model-of-texts-only",
         )
     vocabulary = read_vocabulary(folder, str(image.get("tokenizer_id", _BERT)))
     return VdrConfig(
@@ -312,7 +314,7 @@ def _build_text_tower(tensors: dict[str, Tensor], config: VdrConfig, folder: Pat
     inner, _ = get_tensor_shape(tensors, f"{prefix}encoder.layer.0.intermediate.dense.weight", 2, folder)
     check_attention_heads("encoder_q", width, config.text_heads, folder)
     if config.max_text_tokens > positions:
-        raise ModelError(
+        raise CheckpointError(
             f"{folder}: texts of {config.max_text_tokens} tokens, but there are {positions} positions", "Lower max_len."
         )
     bert_config = BertConfig(

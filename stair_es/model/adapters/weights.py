@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError, ModelError
 
 SAFETENSORS_FILE, PICKLE_FILE = "model.safetensors", "pytorch_model.bin"
 _SHOWN = 3
@@ -29,9 +29,9 @@ def read_checkpoint_weights(folder: Path) -> dict[str, Tensor]:
     elif (folder / PICKLE_FILE).is_file():
         path, tensors = folder / PICKLE_FILE, _load_pickle(folder / PICKLE_FILE)
     else:
-        raise ModelError(f"{folder} has no weights: neither {SAFETENSORS_FILE} nor {PICKLE_FILE}", _REFETCH_HINT)
+        raise CheckpointError(f"{folder} has no weights: neither {SAFETENSORS_FILE} nor {PICKLE_FILE}", _REFETCH_HINT)
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise ModelError(f"{path} contains something other than named tensors", _REFETCH_HINT)
+        raise CheckpointError(f"{path} contains something other than named tensors", _REFETCH_HINT)
     return {str(name): value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
@@ -39,7 +39,7 @@ def _load_safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} can't be read as safetensors: {error}", _REFETCH_HINT) from error
+        raise CheckpointError(f"{path} can't be read as safetensors: {error}", _REFETCH_HINT) from error
 
 
 def _load_pickle(path: Path) -> object:
@@ -50,37 +50,38 @@ def _load_pickle(path: Path) -> object:
         raise ModelError(
             f"{path} was rejected: it isn't a plain file of tensors ({_get_reason(error)})",
             "A pickle can hold code that runs when it is opened. Get the weights as safetensors from a trusted source.",
+            code="pickle-rejected",
         ) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} can't be read as PyTorch weights: {type(error).__name__}", _REFETCH_HINT) from error
+        raise CheckpointError(f"{path} can't be read as PyTorch weights: {type(error).__name__}", _REFETCH_HINT) from error
 
 
 def check_tensor_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
     """Check that exactly the expected tensors are there, in their shapes."""
     missing = [name for name in shapes if name not in tensors]
     if missing:
-        raise ModelError(f"the weights in {folder} lack {_join_first(missing)}", _REFETCH_HINT)
+        raise CheckpointError(f"the weights in {folder} lack {_join_first(missing)}", _REFETCH_HINT)
     wrong = [
         f"{name} of shape {tuple(tensors[name].shape)} instead of {shape}"
         for name, shape in shapes.items()
         if tuple(tensors[name].shape) != shape
     ]
     if wrong:
-        raise ModelError(
+        raise CheckpointError(
             f"the weights in {folder} don't fit: {_join_first(wrong)}", "Check that its config.json belongs to these weights."
         )
     unknown = sorted(set(tensors) - set(shapes))
     if unknown:
-        raise ModelError(f"the weights in {folder} contain unknown tensors: {_join_first(unknown)}", _REFETCH_HINT)
+        raise CheckpointError(f"the weights in {folder} contain unknown tensors: {_join_first(unknown)}", _REFETCH_HINT)
 
 
 def get_tensor_shape(tensors: Mapping[str, Tensor], name: str, dimensions: int, folder: Path) -> tuple[int, ...]:
     """Return the shape of a tensor from which other shapes are derived."""
     if name not in tensors:
-        raise ModelError(f"the weights in {folder} lack {name}", _REFETCH_HINT)
+        raise CheckpointError(f"the weights in {folder} lack {name}", _REFETCH_HINT)
     shape = tuple(tensors[name].shape)
     if len(shape) != dimensions:
-        raise ModelError(
+        raise CheckpointError(
             f"the weights in {folder} don't fit: {name} has the shape {shape}, not {dimensions} dimensions", _REFETCH_HINT
         )
     return shape
@@ -89,7 +90,7 @@ def get_tensor_shape(tensors: Mapping[str, Tensor], name: str, dimensions: int, 
 def check_attention_heads(tower: str, width: int, heads: int, folder: Path) -> None:
     """Check that the width of a tower is a multiple of its number of attention heads."""
     if width % heads:
-        raise ModelError(
+        raise CheckpointError(
             f"the config.json in {folder} gives {tower} {heads} heads, which don't divide its width {width}", _REFETCH_HINT
         )
 

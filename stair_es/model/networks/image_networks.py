@@ -112,7 +112,9 @@ def load_graph(path: Path, backend: Backend, threads: int, precision: Precision)
     try:
         return OnnxGraphRuntime(path, threads)
     except Exception as error:  # onnxruntime raises many types for broken files
-        raise ModelError(f"the image network in {path} can't be read: {error}", "Reinstall stair-es.") from error
+        raise ModelError(
+            f"the image network in {path} can't be read: {error}", "Reinstall stair-es.", code="image-network-unreadable"
+        ) from error
 
 
 class OnnxGraphRuntime:

@@ -41,7 +41,9 @@ class MiniLM:
         self._tensors = _map_safetensors(path)
         words = self._tensors.get("embeddings.word_embeddings.weight")
         if words is None or words.shape[1:] != (MINILM_DIM,):
-            raise ModelError(f"{path} is not all-MiniLM-L6-v2", "Delete its folder; it is fetched again on the next use.")
+            raise ModelError(
+                f"{path} is not all-MiniLM-L6-v2", "Delete its folder; it is fetched again on the next use.", code="not-minilm"
+            )
 
     @property
     def word_embeddings_VD(self) -> Floats:  # noqa: N802  the suffix is its shape
@@ -125,4 +127,8 @@ def _map_safetensors(path: Path) -> dict[str, Floats]:
                 tensors[name] = data[begin + first : begin + end].view(np.float32).reshape(entry["shape"])
         return tensors
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} can't be read: {error}", "Delete its folder; it is fetched again on the next use.") from error
+        raise ModelError(
+            f"{path} can't be read: {error}",
+            "Delete its folder; it is fetched again on the next use.",
+            code="text-network-unreadable",
+        ) from error

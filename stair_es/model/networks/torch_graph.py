@@ -40,7 +40,9 @@ class TorchGraph(nn.Module):  # type: ignore[misc]  # mypy skips torch
         try:
             graph = onnx.load(path).graph
         except Exception as error:  # protobuf has its own errors
-            raise ModelError(f"the image network in {path} can't be read: {error}", "Reinstall stair-es.") from error
+            raise ModelError(
+                f"the image network in {path} can't be read: {error}", "Reinstall stair-es.", code="image-network-unreadable"
+            ) from error
         self.outputs = [output.name for output in graph.output]
         constants = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
         self._nodes = []

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from stair_es.config.defaults import DataDir
-from stair_es.errors import ModelError, StairError
+from stair_es.errors import CheckpointError, ModelError, StairError
 from stair_es.model.networks import minilm_download
 from stair_es.model.networks.image_networks import CLASSIFIER_FEATURE_MAP, CLASSIFIER_FILE, CLASSIFIER_INPUT
 from stair_es.model.stair.configuration import BackboneConfig
@@ -96,7 +96,9 @@ def fill_backbone_config(backbone: BackboneConfig, size_px: int | None = None) -
     try:
         config = transformers.AutoConfig.from_pretrained(backbone.name)
     except (OSError, ValueError) as error:
-        raise ModelError(f"no configuration for {backbone.name!r}: {_get_first_line(error)}", _HUB_REMEDY) from error
+        raise ModelError(
+            f"no configuration for {backbone.name!r}: {_get_first_line(error)}", _HUB_REMEDY, code="no-backbone-config"
+        ) from error
     return replace(backbone, config=config.to_dict())
 
 
@@ -152,7 +154,7 @@ def _build_transformer(backbone: BackboneConfig, pretrained: bool, inner: str) -
     values = dict(backbone.config)
     kind = values.pop("model_type", None)
     if kind is None:
-        raise ModelError(
+        raise CheckpointError(
             f"the configuration of {backbone.name!r} has no model_type", "Add the model_type of the network, such as 'bert'."
         )
 
@@ -172,7 +174,9 @@ def _build_or_raise(make: Callable[[], Any], name: str) -> Any:  # noqa: ANN401
     except StairError:
         raise
     except Exception as error:  # each library raises its own errors for unknown names and values
-        raise ModelError(f"the backbone {name!r} can't be built: {_get_first_line(error)}", _HUB_REMEDY) from error
+        raise ModelError(
+            f"the backbone {name!r} can't be built: {_get_first_line(error)}", _HUB_REMEDY, code="backbone-not-built"
+        ) from error
 
 
 def _build_efficientnet() -> ImageBackbone:
@@ -194,7 +198,11 @@ def _build_minilm(home: DataDir) -> TextBackbone:
     weights = safetensors.load_file(minilm_download.ensure_minilm(home.models) / minilm_download.MINILM_WEIGHTS)
     missing = network.load_state_dict(weights, strict=False).missing_keys
     if any(not name.startswith("pooler.") for name in missing):
-        raise ModelError(f"the text network lacks {missing[0]}", "Delete its folder; it is fetched again on the next use.")
+        raise ModelError(
+            f"the text network lacks {missing[0]}",
+            "Delete its folder; it is fetched again on the next use.",
+            code="text-network-incomplete",
+        )
     return TextBackbone(network, _get_hidden_size(network))
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from stair_es.config.defaults import DataDir
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError
 from stair_es.model.checkpoint import DENSE_FOLDER, hash_file, list_hashed_files
 from stair_es.model.stair.configuration import (
     CARD_FILE,
@@ -47,7 +47,7 @@ def compute_stair_id(folder: Path, config: StairConfig) -> str:
         for path in paths:
             digest.update(bytes.fromhex(hash_file(path)))
     except OSError as error:
-        raise ModelError(f"can't read {error.filename}: {error.strerror}", _REFETCH_HINT) from error
+        raise CheckpointError(f"can't read {error.filename}: {error.strerror}", _REFETCH_HINT) from error
     slug = re.sub(r"[^a-z0-9]+", "-", config.name.lower()).strip("-") or "stair"
     return f"{slug}-{digest.hexdigest()[:12]}"
 
@@ -122,7 +122,7 @@ def read_features(folder: Path, config: StairConfig) -> IdArray | WholeWordVocab
     with _open_weights(folder, "numpy") as file:
         rows = {file.get_slice(name).get_shape()[0] for name in file.keys() if name.endswith(".head.bias_F")}  # noqa: SIM118
     if rows - {len(vocabulary)}:
-        raise ModelError(
+        raise CheckpointError(
             f"{folder / WHOLE_WORDS_FILE} has {len(vocabulary)} words, {WEIGHTS_FILE} weights for {max(rows)}", _REFETCH_HINT
         )
     return vocabulary
@@ -132,10 +132,10 @@ def read_feature_ids(folder: Path) -> IdArray:
     """Read the ids of the tokens that are features, ascending."""
     with _open_weights(folder, "numpy") as file:
         if FEATURE_IDS_TENSOR not in file.keys():  # noqa: SIM118  not a mapping
-            raise ModelError(f"{folder / WEIGHTS_FILE} has no tensor {FEATURE_IDS_TENSOR!r}", _REFETCH_HINT)
+            raise CheckpointError(f"{folder / WEIGHTS_FILE} has no tensor {FEATURE_IDS_TENSOR!r}", _REFETCH_HINT)
         ids_F: IdArray = file.get_tensor(FEATURE_IDS_TENSOR).astype(np.int64)
     if ids_F.ndim != 1 or not len(ids_F) or (np.diff(ids_F) <= 0).any():
-        raise ModelError(f"{FEATURE_IDS_TENSOR} in {folder / WEIGHTS_FILE} must be one ascending row", _REFETCH_HINT)
+        raise CheckpointError(f"{FEATURE_IDS_TENSOR} in {folder / WEIGHTS_FILE} must be one ascending row", _REFETCH_HINT)
     return ids_F
 
 
@@ -188,7 +188,7 @@ def _check_no_names(what: str, names: set[str], folder: Path) -> None:
     if names:
         shown = sorted(names)
         more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-        raise ModelError(f"{folder / WEIGHTS_FILE} {what} {', '.join(shown[:_SHOWN])}{more}", _REFETCH_HINT)
+        raise CheckpointError(f"{folder / WEIGHTS_FILE} {what} {', '.join(shown[:_SHOWN])}{more}", _REFETCH_HINT)
 
 
 def _open_weights(folder: Path, framework: str) -> Any:  # noqa: ANN401  safetensors has no types
@@ -196,4 +196,4 @@ def _open_weights(folder: Path, framework: str) -> Any:  # noqa: ANN401  safeten
     try:
         return safe_open(path, framework=framework)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"can't read {path}: {error}", _REFETCH_HINT) from error
+        raise CheckpointError(f"can't read {path}: {error}", _REFETCH_HINT) from error

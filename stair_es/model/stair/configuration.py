@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError, ModelError
 from stair_es.system.user_files import read_json_file
 from stair_es.types import ImageSpec, Resample, ResizeMode
 
@@ -50,7 +50,9 @@ class BackboneConfig:
         """Return the dimensions of a dense model's vectors."""
         dimensions = self.config.get("dimensions")
         if not isinstance(dimensions, int) or isinstance(dimensions, bool) or dimensions < 1:
-            raise ModelError(f"the dense backbone {self.name!r} has dimensions = {dimensions!r}", "It must be a number above 0.")
+            raise CheckpointError(
+                f"the dense backbone {self.name!r} has dimensions = {dimensions!r}", "It must be a number above 0."
+            )
         return dimensions
 
 
@@ -89,7 +91,7 @@ class ImageTowerConfig:
         _check_choice("image pool", self.pool, get_args(Pooling))
         _check_tower("image", self.transform_dim, self.dropout, self.top_k)
         if self.size_px < 8:
-            raise ModelError(f"image size_px must be 8 or more, got {self.size_px}")
+            raise CheckpointError(f"image size_px must be 8 or more, got {self.size_px}")
         if self.backbone.kind == "package":
             _check_choice("image package", self.backbone.name, IMAGE_PACKAGES)
 
@@ -123,9 +125,9 @@ class TextTowerConfig:
         _check_choice("text pool", self.pool, get_args(Pooling))
         _check_tower("text", self.transform_dim, self.dropout, self.top_k)
         if self.max_tokens < 3:
-            raise ModelError(f"text max_tokens must be 3 or more, got {self.max_tokens}")
+            raise CheckpointError(f"text max_tokens must be 3 or more, got {self.max_tokens}")
         if self.backbone.kind == "timm":
-            raise ModelError("a text tower can't be built on timm", "Choose the kind transformers, package or dense.")
+            raise CheckpointError("a text tower can't be built on timm", "Choose the kind transformers, package or dense.")
         if self.backbone.kind == "package":
             _check_choice("text package", self.backbone.name, TEXT_PACKAGES)
 
@@ -148,23 +150,27 @@ class StairConfig:
     def __post_init__(self) -> None:
         """Check heads, similarity and vocabulary."""
         if not self.heads:
-            raise ModelError("a model needs a head", "Give heads = ['tokens'], ['dense'] or both.")
+            raise CheckpointError("a model needs a head", "Give heads = ['tokens'], ['dense'] or both.")
         for head in self.heads:
             _check_choice("head", head, get_args(HeadName))
         _check_choice("similarity", self.similarity, get_args(Similarity))
         _check_choice("vocabulary", self.vocabulary, get_args(VocabularyKind))
         if self.vocabulary == "words" and self.text.tie:
-            raise ModelError("text.tie shares the embeddings of tokens, but the vocabulary has whole words", "Give tie = false.")
+            raise CheckpointError(
+                "text.tie shares the embeddings of tokens, but the vocabulary has whole words", "Give tie = false."
+            )
         if self.dense_dim < 1:
-            raise ModelError(f"dense_dim must be above 0, got {self.dense_dim}")
+            raise CheckpointError(f"dense_dim must be above 0, got {self.dense_dim}")
         if "dense" in (self.image.backbone.kind, self.text.backbone.kind):
             self._check_dense_backbones()
 
     def _check_dense_backbones(self) -> None:
         if self.image.backbone.kind != self.text.backbone.kind:
-            raise ModelError("only one tower has a dense model as its backbone", 'Give both kind = "dense" and the same name.')
+            raise CheckpointError(
+                "only one tower has a dense model as its backbone", 'Give both kind = "dense" and the same name.'
+            )
         if self.heads != ("tokens",) or self.text.tie:
-            raise ModelError(
+            raise CheckpointError(
                 "on top of a dense model, only token heads with separate embeddings can be trained",
                 "Give heads = ['tokens'] and text.tie = false: dense vectors are those of the dense model.",
             )
@@ -187,7 +193,7 @@ class StairConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> StairConfig:
         """Parse the contents of a `config.json`."""
         if (version := values.get("version")) != STAIR_VERSION:
-            raise ModelError(
+            raise CheckpointError(
                 f"config.json has version {version!r} of the format {STAIR_FORMAT!r}, but this stair-es reads {STAIR_VERSION}",
                 "Update stair-es, or train the model again.",
             )
@@ -204,17 +210,19 @@ def read_stair_config(folder: Path) -> StairConfig:
     try:
         values = read_json_file(path)
     except OSError as error:
-        raise ModelError(f"can't read {path}: {error.strerror}", "Specify a folder that `stair-es train` wrote.") from error
+        raise CheckpointError(f"can't read {path}: {error.strerror}", "Specify a folder that `stair-es train` wrote.") from error
     except ValueError as error:
-        raise ModelError(f"{path} isn't JSON: {error}", "Get the checkpoint again.") from error
+        raise CheckpointError(f"{path} isn't JSON: {error}", "Get the checkpoint again.") from error
     if not isinstance(values, dict) or values.get("format") != STAIR_FORMAT:
-        raise ModelError(f"{path} isn't the configuration of a stair-es checkpoint", "Use a folder that `stair-es train` wrote.")
+        raise CheckpointError(
+            f"{path} isn't the configuration of a stair-es checkpoint", "Use a folder that `stair-es train` wrote."
+        )
     return StairConfig.from_dict(values)
 
 
 def _build_tower_config(kind: type[Any], values: object, name: str) -> Any:  # noqa: ANN401  one of the towers
     if not isinstance(values, Mapping) or not isinstance(values.get("backbone"), Mapping):
-        raise ModelError(f"config: {name} must be an object with a backbone", "Get the checkpoint again.")
+        raise CheckpointError(f"config: {name} must be an object with a backbone", "Get the checkpoint again.")
     tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     return _build_config(
         kind, {**values, **tuples, "backbone": _build_config(BackboneConfig, values["backbone"], f"{name}.backbone")}, name
@@ -224,22 +232,24 @@ def _build_tower_config(kind: type[Any], values: object, name: str) -> Any:  # n
 def _build_config(kind: type[Any], values: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401  an instance of `kind`
     unknown = set(values) - {each.name for each in fields(kind)}
     if unknown:
-        raise ModelError(f"config: {name} has unknown fields: {', '.join(sorted(unknown))}", "Update stair-es, or correct them.")
+        raise CheckpointError(
+            f"config: {name} has unknown fields: {', '.join(sorted(unknown))}", "Update stair-es, or correct them."
+        )
     try:
         return kind(**values)
     except TypeError as error:
-        raise ModelError(f"config: {name}: {error}", "Get the checkpoint again.") from None
+        raise CheckpointError(f"config: {name}: {error}", "Get the checkpoint again.") from None
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(choices)}.")
+        raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(choices)}.", code="unknown-choice")
 
 
 def _check_tower(side: str, transform_dim: int, dropout: float, top_k: int) -> None:
     if transform_dim < 1:
-        raise ModelError(f"{side} transform_dim must be above 0, got {transform_dim}")
+        raise CheckpointError(f"{side} transform_dim must be above 0, got {transform_dim}")
     if not 0 <= dropout < 1:
-        raise ModelError(f"{side} dropout must be in 0..1, got {dropout}")
+        raise CheckpointError(f"{side} dropout must be in 0..1, got {dropout}")
     if top_k < 0:
-        raise ModelError(f"{side} top_k must be 0 or more, got {top_k}", "0 keeps all tokens.")
+        raise CheckpointError(f"{side} top_k must be 0 or more, got {top_k}", "0 keeps all tokens.")

@@ -56,20 +56,28 @@ def load_stair_encoder(
     """
     if spec.text_tower != "full":
         raise ModelError(
-            f"{card.name} has no text tower {spec.text_tower!r}", "Leave --text-tower out: only stair-mini has a table."
+            f"{card.name} has no text tower {spec.text_tower!r}",
+            "Leave --text-tower out: only stair-mini has a table.",
+            code="no-text-tower",
         )
     check_model_spec(spec)
     if spec.backend == "onnx" and spec.precision != "fp32":
-        raise ModelError(f"the onnx backend computes in fp32, not in {spec.precision}", "Use --backend torch, or fp32.")
+        raise ModelError(
+            f"the onnx backend computes in fp32, not in {spec.precision}", "Use --backend torch, or fp32.", code="onnx-needs-fp32"
+        )
     if not config.has_dense_backbones:
         return StairEncoder(folder, config, card, spec)
     if spec.backend == "onnx":
         raise ModelError(
-            f"{card.name} has heads on top of a dense model, which run only in PyTorch", "Use --backend torch or auto."
+            f"{card.name} has heads on top of a dense model, which run only in PyTorch",
+            "Use --backend torch or auto.",
+            code="model-needs-torch",
         )
     import_optional("torch", "torch")
     if dense is None or not dense.has_dense:
-        raise ModelError(f"the model in {folder / DENSE_FOLDER} has no dense vectors", "Get the checkpoint again.")
+        raise ModelError(
+            f"the model in {folder / DENSE_FOLDER} has no dense vectors", "Get the checkpoint again.", code="no-dense-vectors"
+        )
     return StairEncoder(folder, config, card, spec, dense)
 
 
@@ -141,7 +149,11 @@ class StairEncoder(Encoder):
         for head in required:
             if head not in self._outputs:
                 heads = ", ".join(self._outputs)
-                raise ModelError(f"the model {self.card.name} has no head for {head}, only for {heads}", _OTHER_HEAD_REMEDY[head])
+                raise ModelError(
+                    f"the model {self.card.name} has no head for {head}, only for {heads}",
+                    _OTHER_HEAD_REMEDY[head],
+                    code="no-such-head",
+                )
         with self._lock:
             return self._towers
 
@@ -168,6 +180,7 @@ class StairEncoder(Encoder):
             raise MissingExtra(
                 f"{folder} has no ONNX graphs of its weights, and PyTorch isn't installed",
                 f"Install it with: {format_install_command('models')}; or run `stair-es export` on it on a machine with PyTorch.",
+                code="no-onnx-graphs",
             )
         import_optional("torch", "torch")
         return TorchDualEncoder(checkpoint.load_stair_model(folder, resolve_settings(spec.settings).home), spec)

@@ -63,23 +63,37 @@ def export_onnx(folder: Path, home: DataDir | None = None) -> ExportResult:
     """
     config = read_stair_config(folder)
     if config.has_dense_backbones:
-        raise ModelError(f"{folder} has heads on top of a dense model, which can't be exported", "Run it in PyTorch.")
+        raise ModelError(
+            f"{folder} has heads on top of a dense model, which can't be exported",
+            "Run it in PyTorch.",
+            code="dense-heads-not-exportable",
+        )
     for module in ("torch", "onnx", "onnxscript"):
         import_optional(module, "models")
     if not os.access(folder, os.W_OK):
-        raise ModelError(f"{folder} can't be written", "Copy the checkpoint to a folder of your own, and export that one.")
+        raise ModelError(
+            f"{folder} can't be written",
+            "Copy the checkpoint to a folder of your own, and export that one.",
+            code="folder-not-writable",
+        )
     model_id = checkpoint.compute_stair_id(folder, config)
     model = checkpoint.load_stair_model(folder, home)
     graphs, differences = {}, []
     for side, file in ONNX_FILES.items():
         data = _export_tower(model, side) + _build_metadata(model_id)
         if len(data) > _MAX_FILE_BYTES:
-            raise ModelError(f"{file} would have {len(data):,} bytes, more than an ONNX file can hold", "Use --backend torch.")
+            raise ModelError(
+                f"{file} would have {len(data):,} bytes, more than an ONNX file can hold",
+                "Use --backend torch.",
+                code="onnx-file-too-large",
+            )
         differences.append(_measure_difference(model, side, data))
         graphs[folder / file] = data
     if not max(differences) <= MAX_DIFFERENCE:
         raise ModelError(
-            f"onnxruntime computes weights that are {max(differences):.2g} away from PyTorch's", "Use --backend torch."
+            f"onnxruntime computes weights that are {max(differences):.2g} away from PyTorch's",
+            "Use --backend torch.",
+            code="onnx-weights-differ",
         )
     for path, data in graphs.items():
         checkpoint.write_checkpoint_file(path, data)
@@ -108,7 +122,9 @@ def _export_tower(model: StairModel, side: str) -> bytes:
             data: bytes = _strip_metadata(program.model_proto).SerializeToString()
         except Exception as error:  # exporter, network and protobuf raise any type
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            raise ModelError(f"the {side} tower can't be exported: {reason}", "Use --backend torch.") from error
+            raise ModelError(
+                f"the {side} tower can't be exported: {reason}", "Use --backend torch.", code="tower-not-exported"
+            ) from error
     return data
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stair_es.config.defaults import DataDir
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError
 from stair_es.model.stair import heads
 from stair_es.model.stair.backbones import (
     DenseBackbone,
@@ -98,13 +98,13 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
         if config.text.tie:
             width = self.text.backbone.word_embeddings_VD.shape[1]
             if width != config.text.transform_dim:
-                raise ModelError(
+                raise CheckpointError(
                     f"tied text embeddings need transform_dim {width}, as wide as the backbone's, not {config.text.transform_dim}"
                 )
             self.text.head.embedding_FT = None
         if config.image.tie:
             if config.image.transform_dim != config.text.transform_dim:
-                raise ModelError("tied towers need the same transform_dim")
+                raise CheckpointError("tied towers need the same transform_dim")
             self.image.head.embedding_FT = None
 
     @property
@@ -187,7 +187,7 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
             if head.embedding_FT is None:
                 continue
             if head.embedding_FT.shape[1] != unit_FD.shape[1]:
-                raise ModelError(
+                raise CheckpointError(
                     f"the text network's word embeddings have {unit_FD.shape[1]} dimensions,"
                     f" the {side} head's transform_dim is {head.embedding_FT.shape[1]}",
                     "Make them the same, or start from random embeddings.",

@@ -50,7 +50,7 @@ class OnnxDualEncoder:
     def __init__(self, folder: Path, config: StairConfig, tokens: StairTokenizer, spec: ModelSpec, model_id: str) -> None:
         """Check the graphs."""
         if mismatch := find_onnx_mismatch(folder, model_id):
-            raise ModelError(mismatch, f"Run: stair-es export {shlex.quote(str(folder))}")
+            raise ModelError(mismatch, f"Run: stair-es export {shlex.quote(str(folder))}", code="onnx-graphs-outdated")
         self._folder, self._config, self._tokens, self._spec = folder, config, tokens, spec
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -91,7 +91,9 @@ class OnnxDualEncoder:
         except Exception as error:  # onnxruntime raises many types for broken files
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ModelError(
-                f"onnxruntime can't load {path}: {reason}", f"Run: stair-es export {shlex.quote(str(path.parent))}"
+                f"onnxruntime can't load {path}: {reason}",
+                f"Run: stair-es export {shlex.quote(str(path.parent))}",
+                code="onnx-graph-not-loaded",
             ) from error
 
 

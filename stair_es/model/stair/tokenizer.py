@@ -18,7 +18,7 @@ from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError
 from stair_es.model.vocabularies.readable import detect_tokenizer_style, make_readable_tokens
 from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_words
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary, list_singulars, list_uncovered_words
@@ -57,7 +57,7 @@ class StairTokenizer:
         self.feature_ids_F: IdArray = np.empty(0, np.int64) if isinstance(features, WholeWordVocabulary) else features
         """Ids of the tokens that are features; empty with whole words."""
         if len(invalid := np.setdiff1d(self.feature_ids_F, list_candidate_tokens(tokenizer))):
-            raise ModelError(
+            raise CheckpointError(
                 f"the tokenizer has no token for {len(invalid)} of the model's features, such as token {invalid[0]}",
                 "Get the checkpoint again: its files don't belong together.",
             )
@@ -168,7 +168,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exceptions
-        raise ModelError(f"can't read the tokenizer {path}: {error}", "Get the checkpoint again.") from error
+        raise CheckpointError(f"can't read the tokenizer {path}: {error}", "Get the checkpoint again.") from error
 
 
 def build_word_tokenizer() -> Tokenizer:

@@ -191,7 +191,7 @@ def read_mini_artifacts(folder: Path = MINI_FOLDER) -> MiniArtifacts:
     try:
         config = read_json_file(folder / CONFIG_FILE)
         if (config["format"], config["version"]) != (MINI_FORMAT, MINI_VERSION):
-            raise ModelError(f"{folder} is not {MINI_FORMAT} {MINI_VERSION}", _REMEDY)
+            raise ModelError(f"{folder} is not {MINI_FORMAT} {MINI_VERSION}", _REMEDY, code="not-mini-artifacts")
         vocabulary = WholeWordVocabulary.from_file(folder / WHOLE_WORDS_FILE)
         arrays = load_file(folder / WEIGHTS_FILE)
         return MiniArtifacts(
@@ -209,7 +209,9 @@ def read_mini_artifacts(folder: Path = MINI_FOLDER) -> MiniArtifacts:
             arrays=dequantize_arrays(arrays),
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"the packaged files in {folder} can't be read: {error}", _REMEDY) from error
+        raise ModelError(
+            f"the packaged files in {folder} can't be read: {error}", _REMEDY, code="package-file-unreadable"
+        ) from error
 
 
 def _build_class_tokens(arrays: ArraysByName, name: str, vocabulary: WholeWordVocabulary) -> ClassTokens:

@@ -37,4 +37,6 @@ def read_packaged_lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").split("\n")[:-1]
     except OSError as error:
-        raise ModelError(f"the packaged file {path.name} can't be read: {error}", "Reinstall stair-es.") from error
+        raise ModelError(
+            f"the packaged file {path.name} can't be read: {error}", "Reinstall stair-es.", code="package-file-unreadable"
+        ) from error

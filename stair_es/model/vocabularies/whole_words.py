@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError
 from stair_es.system.user_files import read_json_file
 
 WHOLE_WORDS_FILE = "words.json"
@@ -72,16 +72,18 @@ class WholeWordVocabulary:
         self.words, self.spellings = tuple(words), dict(spellings or {})
         self.index_of_word = {word: index for index, word in enumerate(self.words)}
         if not self.words:
-            raise ModelError("the vocabulary has no words", "Get the model again.")
+            raise CheckpointError("the vocabulary has no words", "Get the model again.")
         if invalid := [word for word in self.words if not word.strip() or word != word.lower()]:
-            raise ModelError(
+            raise CheckpointError(
                 f"the vocabulary has the word {invalid[0]!r}, which is empty or not in lower case", "Get the model again."
             )
         if len(self.index_of_word) != len(self.words):
-            raise ModelError("the vocabulary has a duplicate word", "Get the model again.")
+            raise CheckpointError("the vocabulary has a duplicate word", "Get the model again.")
         for spelling, word in self.spellings.items():
             if word not in self.index_of_word:
-                raise ModelError(f"the vocabulary spells {spelling!r} as {word!r}, which it doesn't have", "Get the model again.")
+                raise CheckpointError(
+                    f"the vocabulary spells {spelling!r} as {word!r}, which it doesn't have", "Get the model again."
+                )
 
     def __len__(self) -> int:
         return len(self.words)
@@ -154,7 +156,7 @@ class WholeWordVocabulary:
                 raise TypeError("words isn't a list")
             return cls([str(word) for word in words], {str(spelling): str(word) for spelling, word in spellings})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"the vocabulary {path} can't be read: {error}", "Get the model again.") from error
+            raise CheckpointError(f"the vocabulary {path} can't be read: {error}", "Get the model again.") from error
 
     @cached_property
     def ranks(self) -> list[int]:

@@ -12,7 +12,7 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from stair_es.errors import ModelError
+from stair_es.errors import CheckpointError
 from stair_es.model.vocabularies.stop_words import MODEL_DATA, read_packaged_lines
 from stair_es.system.user_files import read_text_file
 
@@ -78,17 +78,18 @@ def read_vocabulary(folder: Path, base: str) -> WordPieceVocabulary:
     if not path.is_file():
         if base.rpartition("/")[2] in _SHIPPED_TOKENIZERS:
             return load_wordpiece_vocabulary()
-        raise ModelError(
-            f"{folder} has no {WORDPIECE_FILE}, and its tokenizer {base!r} isn't shipped",
-            "Put that tokenizer's vocab.txt there.",
+        raise CheckpointError(
+            f"{folder} has no {WORDPIECE_FILE}, and its tokenizer {base!r} isn't shipped", "Put that tokenizer's vocab.txt there."
         )
     try:
         vocabulary = WordPieceVocabulary(read_text_file(path).removesuffix("\n").split("\n"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} can't be read: {error}", "It must be UTF-8 with one token per line.") from error
+        raise CheckpointError(f"{path} can't be read: {error}", "It must be UTF-8 with one token per line.") from error
     missing = [token for token in _REQUIRED_TOKENS if token not in vocabulary.ids]
     if missing or len(vocabulary.ids) != len(vocabulary):
-        raise ModelError(f"{path} isn't a BERT vocabulary: it lacks {missing}" if missing else f"{path} contains a token twice")
+        raise CheckpointError(
+            f"{path} isn't a BERT vocabulary: it lacks {missing}" if missing else f"{path} contains a token twice"
+        )
     return vocabulary
 
 

@@ -49,16 +49,24 @@ def parse_filter(text: str) -> dict[str, Any]:
     stripped = text.strip()
     if not stripped:
         raise QueryError(
-            "the filter is empty", 'Pass a query string, such as "width:>800", or a clause, such as {"term": {"format": "png"}}.'
+            "the filter is empty",
+            'Pass a query string, such as "width:>800", or a clause, such as {"term": {"format": "png"}}.',
+            code="filter-empty",
         )
     if stripped[0] not in "{[":
         return {"query_string": {"query": stripped, "default_field": "caption"}}
     try:
         clause = parse_json(stripped)
     except ValueError as error:
-        raise QueryError(f"the filter is not JSON: {error}", f"Write one clause: {_CLAUSE_EXAMPLES}") from None
+        raise QueryError(
+            f"the filter is not JSON: {error}", f"Write one clause: {_CLAUSE_EXAMPLES}", code="filter-not-json"
+        ) from None
     if not isinstance(clause, dict) or len(clause) != 1 or not isinstance(next(iter(clause.values())), dict):
-        raise QueryError(f"the filter is not one query clause: {stripped[:80]}", f"Write one clause: {_CLAUSE_EXAMPLES}")
+        raise QueryError(
+            f"the filter is not one query clause: {stripped[:80]}",
+            f"Write one clause: {_CLAUSE_EXAMPLES}",
+            code="filter-not-one-clause",
+        )
     return clause
 
 
@@ -70,7 +78,9 @@ def check_filters(filters: Sequence[Mapping[str, Any]]) -> None:
             check_depth(clause)
         except (TypeError, ValueError, RecursionError) as error:  # a set, NaN, an unpaired surrogate, a clause within itself
             raise QueryError(
-                f"the filter can't be sent as JSON: {error}", "Use plain JSON values, finite numbers and valid Unicode."
+                f"the filter can't be sent as JSON: {error}",
+                "Use plain JSON values, finite numbers and valid Unicode.",
+                code="filter-not-sendable",
             ) from None
 
 

@@ -55,7 +55,7 @@ def get_mapped_field(fields: Mapping[str, MappedField], name: str, role: str) ->
         return mapped
     problem = "which this index doesn't have" if mapped is None else f"which is {mapped.type} and has no whole values"
     remedy = suggest_fields(name, [other.name for other in fields.values() if other.path])
-    raise QueryError(f"{role} refers to the field {name[:80]!r}, {problem}", remedy)
+    raise QueryError(f"{role} refers to the field {name[:80]!r}, {problem}", remedy, code="field-not-usable")
 
 
 def suggest_fields(name: str, available: Sequence[str]) -> str:

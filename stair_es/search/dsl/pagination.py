@@ -49,11 +49,12 @@ def validate_cursor(after: Cursor) -> list[str | float | None]:
     """
     values = list(after)
     if len(values) != len(SORT_ORDER) or not _is_number(values[0]) or not all(map(_is_name, values[1:])):
-        raise QueryError(f"not a cursor: {str(values)[:80]}", "Use `after` of the previous page.")
+        raise QueryError(f"not a cursor: {str(values)[:80]}", "Use `after` of the previous page.", code="invalid-cursor")
     if values[1] is None and values[2] is None:
         raise QueryError(
             "the documents have neither `uri` nor `sha256`, so documents with the same score have no order across pages",
             "Use a larger k instead.",
+            code="no-order-across-pages",
         )
     return values
 

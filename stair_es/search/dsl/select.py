@@ -64,7 +64,11 @@ def select_query_type(
         _get_builder(requested)
         obstacle = _find_obstacle(requested, cluster_info, fields) or _find_missing_plugin(requested, cluster_info, plugins)
         if obstacle:
-            raise QueryError(f"the query type {requested} is not possible: {obstacle}", _suggest_query_type(cluster_info, fields))
+            raise QueryError(
+                f"the query type {requested} is not possible: {obstacle}",
+                _suggest_query_type(cluster_info, fields),
+                code="query-type-not-possible",
+            )
         return requested
     found = _find_possible_type(cluster_info, fields)
     if found is None:
@@ -73,6 +77,7 @@ def select_query_type(
             f"the index has no field that {cluster_info.label} can search by token:"
             f" `tokens` is {fields.tokens or 'missing'}{obstacle}",
             "Specify an index that `stair-es ingest` wrote, or ingest into a new one.",
+            code="no-searchable-tokens",
         )
     return found
 
@@ -88,7 +93,7 @@ def build_sparse_query(query_type: QueryType, vector: SparseVector, *, max_claus
 
 def _get_builder(query_type: QueryType) -> Callable[[SparseVector, int], SparseQuery]:
     if query_type not in _BUILDERS:
-        raise QueryError(f"unknown query type {query_type!r}", f"Available: {', '.join(QUERY_TYPES)}.")
+        raise QueryError(f"unknown query type {query_type!r}", f"Available: {', '.join(QUERY_TYPES)}.", code="unknown-query-type")
     return _BUILDERS[query_type]
 
 
@@ -186,10 +191,12 @@ def build_impacts_query(vector: SparseVector, max_clauses: int = MAX_CLAUSES) ->
             terms.setdefault(_fold_case(token), (token, boost))
     if not terms:
         raise QueryError(
-            f"the field {IMPACTS_FIELD!r} contains whole words only, and the query has none", "Use another --query-type."
+            f"the field {IMPACTS_FIELD!r} contains whole words only, and the query has none",
+            "Use another --query-type.",
+            code="no-whole-words",
         )
     if max_clauses < 1:
-        raise QueryError(f"max_clauses must be at least 1, got {max_clauses}")
+        raise QueryError(f"max_clauses must be at least 1, got {max_clauses}", code="invalid-max-clauses")
     selected = list(terms.items())[:max_clauses]
     clauses = [{"term": {IMPACTS_FIELD: {"value": term, "boost": boost / IMPACT_SCALE}}} for term, (_, boost) in selected]
     return finish_sparse_query({"bool": {"should": clauses}}, [kept for _, kept in selected], vector)

@@ -41,12 +41,12 @@ def fit_to_limits(vector: SparseVector, max_clauses: int) -> list[tuple[str, flo
         QueryError: If no token is left (an empty query would match every document), or if a token or weight is invalid.
     """
     if max_clauses < 1:
-        raise QueryError(f"max_clauses must be at least 1, got {max_clauses}")
+        raise QueryError(f"max_clauses must be at least 1, got {max_clauses}", code="invalid-max-clauses")
     weighted = [(_check_token(token), round_to_float32(token, weight)) for token, weight in vector]
     weighted.sort(key=lambda pair: -pair[1])
     selected = [(token, boost) for token, boost in weighted if boost > 0][:max_clauses]
     if not selected:
-        raise QueryError("the query is empty: it has no token with a weight", "Try other words.")
+        raise QueryError("the query is empty: it has no token with a weight", "Try other words.", code="query-empty")
     return selected
 
 
@@ -68,11 +68,12 @@ def round_to_float32(token: str, weight: float) -> float:
         QueryError: If the weight is not a finite number above 0, or is above `MAX_WEIGHT`.
     """
     if not weight > 0:  # NaN, too
-        raise QueryError(f"weight of {token!r} must be above 0, got {weight:g}")
+        raise QueryError(f"weight of {token!r} must be above 0, got {weight:g}", code="weight-not-positive")
     if weight > MAX_WEIGHT:
         raise QueryError(
             f"weight of {token!r} is too large for an engine: {weight:g}",
             f"Scale the query down: weights may be at most {MAX_WEIGHT:.2g}.",
+            code="weight-too-large",
         )
     return float(str(np.float32(weight))) if weight >= MIN_WEIGHT else 0.0
 
@@ -80,12 +81,16 @@ def round_to_float32(token: str, weight: float) -> float:
 def check_unicode(text: str) -> None:
     """Check that a text is valid Unicode: with an unpaired surrogate some engines reject it, others search for `?`."""
     if not is_utf8(text):
-        raise QueryError(f"{text[:80]!r} contains an unpaired surrogate and is not valid Unicode", "Re-enter the text.")
+        raise QueryError(
+            f"{text[:80]!r} contains an unpaired surrogate and is not valid Unicode", "Re-enter the text.", code="not-unicode"
+        )
 
 
 def _check_token(token: str) -> str:
     check_unicode(token)
     size = len(token.encode())
     if size > MAX_TOKEN_BYTES:
-        raise QueryError(f"the token {token[:20]!r}... has {size:,} bytes, engines allow {MAX_TOKEN_BYTES:,}")
+        raise QueryError(
+            f"the token {token[:20]!r}... has {size:,} bytes, engines allow {MAX_TOKEN_BYTES:,}", code="token-too-long"
+        )
     return token

@@ -51,7 +51,7 @@ def translate_fetch_errors(where: str) -> Iterator[None]:
     try:
         yield
     except ReadError as error:
-        raise ReadError(f"{where}: {error.message}", error.remedy) from error
+        raise ReadError(f"{where}: {error.message}", error.remedy, code=error.code) from error
     except RetryableError as error:
         raise RetryableError(f"{where}: {error.reason}", error.wait_s, error.host) from error
     except httpcore2.TimeoutException as error:
@@ -60,14 +60,14 @@ def translate_fetch_errors(where: str) -> Iterator[None]:
         cause = error.__context__  # the pool of httpcore clears `__cause__`
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = f"its certificate isn't trusted: {cause.verify_message}"
-            raise ReadError(f"{where}: {why}", "Add its CA to the trusted CAs of this machine.") from error
+            raise ReadError(f"{where}: {why}", "Add its CA to the trusted CAs of this machine.", code="fetch-failed") from error
         raise RetryableError(f"{where}: can't connect: {getattr(cause, 'strerror', None) or error}") from error
     except (httpcore2.NetworkError, TruncatedBodyError) as error:
         raise RetryableError(f"{where}: connection lost") from error
     except httpcore2.RemoteProtocolError as error:
         raise RetryableError(f"{where}: invalid response: {str(error)[:120]}") from error
     except httpcore2.LocalProtocolError as error:
-        raise ReadError(f"{where}: invalid request: {str(error)[:120]}") from error
+        raise ReadError(f"{where}: invalid request: {str(error)[:120]}", code="invalid-request") from error
 
 
 def describe_status(status: int) -> str:
@@ -152,7 +152,7 @@ class HostLimiter:
         if pause_s <= 0:
             return
         if pause_s >= deadline.remaining_s:
-            raise ReadError(f"asked to wait another {pause_s:.0f} s", "Run again later.")
+            raise ReadError(f"asked to wait another {pause_s:.0f} s", "Run again later.", code="host-asks-to-wait")
         time.sleep(pause_s)
 
     def _forget_idle_hosts(self, name: str) -> None:
@@ -206,13 +206,15 @@ class Fetcher:
                 return self._follow_redirects(start_url, max_bytes, known_version, deadline, heed_pause=not defer)
             except RetryableError as error:
                 if defer and error.wait_s:
-                    raise RetryLater(error.reason, "Run again later.", error.host, error.wait_s) from error
+                    raise RetryLater(error.reason, "Run again later.", host=error.host, wait_s=error.wait_s) from error
                 wait_s = _BACKOFF.compute_delay_s(attempt, error.wait_s or None)
                 if deadline.remaining_s <= 0:
-                    raise ReadError(f"{error.reason}; not completed within {self._policy.timeout_s:g} s") from error
+                    raise ReadError(
+                        f"{error.reason}; not completed within {self._policy.timeout_s:g} s", code="fetch-timed-out"
+                    ) from error
                 if attempt == self._policy.attempts or wait_s >= deadline.remaining_s:
                     tries = f" ({attempt} attempts)" if attempt > 1 else ""
-                    raise ReadError(error.reason + tries, "Run again later.") from error
+                    raise ReadError(error.reason + tries, "Run again later.", code="fetch-failed") from error
                 time.sleep(wait_s)
         raise AssertionError("a policy has at least one attempt")
 
@@ -229,8 +231,8 @@ class Fetcher:
                 return result
             url = result
             if str(url) in seen:
-                raise ReadError(f"{where}: redirect loop")
-        raise ReadError(f"{start_url.host}: more than {self._policy.max_redirects} redirects")
+                raise ReadError(f"{where}: redirect loop", code="redirect-loop")
+        raise ReadError(f"{start_url.host}: more than {self._policy.max_redirects} redirects", code="too-many-redirects")
 
     def _send_request(
         self, url: httpx2.URL, max_bytes: int, known_version: str | None, deadline: Deadline, *, heed_pause: bool
@@ -258,7 +260,7 @@ class Fetcher:
             if wait_s and heed_pause:
                 self._hosts.pause_host(url.host, wait_s)
             raise RetryableError(describe_status(status) + wait_message, wait_s, url.host)
-        raise ReadError(describe_status(status))
+        raise ReadError(describe_status(status), code="http-status")
 
     def _parse_url(self, text: str, base: httpx2.URL | None = None) -> httpx2.URL:
         """Return the URL if its form is allowed. Its address is checked when connecting."""
@@ -267,15 +269,19 @@ class Fetcher:
             url = (base.join(text) if base is not None else httpx2.URL(text)).copy_with(fragment=None)
             host = url.host  # decodes Punycode, which may be malformed itself
         except (httpx2.InvalidURL, ValueError) as error:
-            raise ReadError(f"{verb} a malformed URL: {redact_web_url(text)}") from error
+            raise ReadError(f"{verb} a malformed URL: {redact_web_url(text)}", code="malformed-url") from error
         if url.scheme not in self._policy.schemes:
             allowed = f"Allowed: {', '.join(self._policy.schemes)}."
-            raise ReadError(f"{verb} a URL whose scheme isn't allowed: {redact_web_url(str(url))}", allowed)
+            raise ReadError(
+                f"{verb} a URL whose scheme isn't allowed: {redact_web_url(str(url))}", allowed, code="url-scheme-not-allowed"
+            )
         if url.userinfo:
             remedy = "Use signed URLs: a password in a URL would end up in documents and reports."
-            raise ReadError(f"{verb} a URL with a user name or password: {redact_web_url(str(url))}", remedy)
+            raise ReadError(
+                f"{verb} a URL with a user name or password: {redact_web_url(str(url))}", remedy, code="url-with-login"
+            )
         if not host or b"%" in url.raw_host or not 0 < (1 if url.port is None else url.port) < 65536:
-            raise ReadError(f"{verb} a malformed URL: {redact_web_url(str(url))}")
+            raise ReadError(f"{verb} a malformed URL: {redact_web_url(str(url))}", code="malformed-url")
         return url
 
 

@@ -84,12 +84,12 @@ def read_body(chunks: Iterable[bytes], headers: Mapping[str, str], max_bytes: in
     encoding = headers.get("content-encoding", "").strip().lower()
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
-        raise ReadError(f"{declared} bytes exceed the limit of {max_bytes}")
+        raise ReadError(f"{declared} bytes exceed the limit of {max_bytes}", code="file-too-large")
     if encoding in ("", "identity"):
         return _read_limited(chunks, max_bytes)
     if encoding in ("gzip", "x-gzip", "deflate"):
         return _read_limited(_decompress_chunks(chunks, max_bytes), max_bytes)
-    raise ReadError(f"sent in an encoding that was not requested: {encoding[:40]!r}")
+    raise ReadError(f"sent in an encoding that was not requested: {encoding[:40]!r}", code="unrequested-encoding")
 
 
 def _read_limited(chunks: Iterable[bytes], max_bytes: int) -> bytes:
@@ -98,7 +98,7 @@ def _read_limited(chunks: Iterable[bytes], max_bytes: int) -> bytes:
     for chunk in chunks:
         body += chunk
         if len(body) > max_bytes:
-            raise ReadError(f"more than the limit of {max_bytes} bytes")
+            raise ReadError(f"more than the limit of {max_bytes} bytes", code="file-too-large")
     return bytes(body)
 
 
@@ -109,11 +109,11 @@ def _decompress_chunks(chunks: Iterable[bytes], max_bytes: int) -> Iterable[byte
     for chunk in chunks:
         received += len(chunk)
         if received > max_bytes:
-            raise ReadError(f"more than the limit of {max_bytes} bytes")
+            raise ReadError(f"more than the limit of {max_bytes} bytes", code="file-too-large")
         try:
             data = inflater.decompress(chunk, remaining)
         except zlib.error as error:
-            raise ReadError(f"declared as compressed, but isn't: {error}") from error
+            raise ReadError(f"declared as compressed, but isn't: {error}", code="not-compressed-as-declared") from error
         remaining -= len(data)
         yield data
         if remaining <= 0:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from stair_es.config.defaults import MAX_PIXELS
-from stair_es.errors import DecodeError
+from stair_es.errors import DecodeError, DecompressionBomb
 from stair_es.sources.image.exif import EXIF_HEADER, MAX_ENTRIES, MAX_EXIF_HEADERS, TiffDirectories, skip_exif_headers
 
 APP1, APP2 = 0xE1, 0xE2
@@ -76,7 +76,9 @@ class ReadBudgetBytesIO(io.BytesIO):
         """Read as any file does; raise DecodeError if it is called too often."""
         self._reads += 1
         if self._reads > MAX_DECODER_READS:
-            raise DecodeError(f"would take too long: decoding it takes more than {MAX_DECODER_READS:,} reads")
+            raise DecodeError(
+                f"would take too long: decoding it takes more than {MAX_DECODER_READS:,} reads", code="decoding-too-slow"
+            )
         return super().read(size)
 
 
@@ -88,33 +90,39 @@ def check_decompression_bomb(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
         _check_tiff(data, max_pixels)
     elif data.startswith((b"P1", b"P2", b"P3")):
         if len(data) > MAX_SLOW_BYTES:
-            raise DecodeError(f"would take too long: {len(data):,} bytes of plain PNM exceed the limit of {MAX_SLOW_BYTES:,}")
+            raise DecodeError(
+                f"would take too long: {len(data):,} bytes of plain PNM exceed the limit of {MAX_SLOW_BYTES:,}",
+                code="decoding-too-slow",
+            )
         if (comments := data.count(b"#")) > MAX_PNM_COMMENTS:
-            raise DecodeError(f"would take too long: {comments:,} comments exceed the limit of {MAX_PNM_COMMENTS:,}")
+            raise DecodeError(
+                f"would take too long: {comments:,} comments exceed the limit of {MAX_PNM_COMMENTS:,}", code="decoding-too-slow"
+            )
     elif data.startswith(b"BM") and len(data) >= 34 and data[14:18] != _OS2_HEADER:
         width, height = struct.unpack_from("<ll", data, 18)
         if data[30] in _RUN_LENGTHS and abs(width * height) > MAX_SLOW_PIXELS:
             raise DecodeError(
                 f"would take too long: {abs(width * height):,} pixels of run-length encoded BMP exceed the limit of"
-                f" {MAX_SLOW_PIXELS:,}"
+                f" {MAX_SLOW_PIXELS:,}",
+                code="decoding-too-slow",
             )
 
 
 def _check_jpeg(data: bytes) -> None:
     scans = sum(1 for _ in _SCAN.finditer(data))
     if scans > MAX_JPEG_SCANS:
-        raise DecodeError(f"decompression bomb? {scans:,} scans exceed the limit of {MAX_JPEG_SCANS}")
+        raise DecompressionBomb(f"decompression bomb? {scans:,} scans exceed the limit of {MAX_JPEG_SCANS}")
     exif, mpf = [], b""
     for marker, start, end in islice(read_jpeg_segments(data), MAX_DECODER_READS):
         if marker == APP1 and data.startswith(EXIF_HEADER, start, end):
             exif.append(data[start + len(EXIF_HEADER) : end])
             if len(exif) > MAX_EXIF_SEGMENTS:
-                raise DecodeError(f"decompression bomb? more than {MAX_EXIF_SEGMENTS} EXIF segments")
+                raise DecompressionBomb(f"decompression bomb? more than {MAX_EXIF_SEGMENTS} EXIF segments")
         elif marker == APP2 and data.startswith(_MPF, start, end):
             mpf = data[start + len(_MPF) : end]
     block = skip_exif_headers(b"".join(exif))  # Pillow joins them
     if block.startswith(EXIF_HEADER):
-        raise DecodeError(f"decompression bomb? its EXIF begins more than {MAX_EXIF_HEADERS} times")
+        raise DecompressionBomb(f"decompression bomb? its EXIF begins more than {MAX_EXIF_HEADERS} times")
     _check_directories(TiffDirectories(block), MAX_EXIF_BYTES)
     _check_directories(TiffDirectories(mpf), MAX_EXIF_BYTES)  # Pillow takes the last of these
 
@@ -125,12 +133,14 @@ def _check_tiff(data: bytes, max_pixels: int) -> None:
         root = [*tiff.read_entries(tiff.first_offset)]
         tiles = sum(entry.value_count for entry in root if entry.tag in _OFFSET_TAGS)
         if tiles > MAX_TIFF_TILES:
-            raise DecodeError(f"decompression bomb? {tiles:,} strips or tiles exceed the limit of {MAX_TIFF_TILES:,}")
+            raise DecompressionBomb(f"decompression bomb? {tiles:,} strips or tiles exceed the limit of {MAX_TIFF_TILES:,}")
         width, length = (max((tiff.read_number(e) or 0 for e in root if e.tag == tag), default=0) for tag in _TILE_SIZE_TAGS)
         if width * length > MAX_TILE_PIXELS:
-            raise DecodeError(f"decompression bomb? tiles of {width} x {length} pixels exceed the limit of {MAX_TILE_PIXELS:,}")
+            raise DecompressionBomb(
+                f"decompression bomb? tiles of {width} x {length} pixels exceed the limit of {MAX_TILE_PIXELS:,}"
+            )
         if (all_pixels := tiles * width * length) > (max_tile_pixels := max(MAX_TILE_PIXELS, MAX_TILE_OVERHEAD * max_pixels)):
-            raise DecodeError(f"decompression bomb? {all_pixels:,} pixels of tiles exceed the limit of {max_tile_pixels:,}")
+            raise DecompressionBomb(f"decompression bomb? {all_pixels:,} pixels of tiles exceed the limit of {max_tile_pixels:,}")
         _check_directories(tiff, max(MAX_EXIF_BYTES, len(data)))
 
 
@@ -143,7 +153,7 @@ def _check_directories(tiff: TiffDirectories, max_bytes: int) -> None:
     numbers = sum(entry.number_count for entry in entries)
     total_bytes = sum(entry.available_bytes for entry in entries)
     if numbers > MAX_TAG_NUMBERS or total_bytes > max_bytes:
-        raise DecodeError(f"decompression bomb? its tags hold {numbers:,} numbers and {total_bytes:,} bytes")
+        raise DecompressionBomb(f"decompression bomb? its tags hold {numbers:,} numbers and {total_bytes:,} bytes")
     for offset, entries_read in directories.items():
         if (count := tiff.count_entries(offset)) > MAX_ENTRIES and len(entries_read) == MAX_ENTRIES:
-            raise DecodeError(f"decompression bomb? {count:,} tags exceed the limit of {MAX_ENTRIES:,}")
+            raise DecompressionBomb(f"decompression bomb? {count:,} tags exceed the limit of {MAX_ENTRIES:,}")

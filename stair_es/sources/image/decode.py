@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from stair_es.config.defaults import MAX_PIXELS
-from stair_es.errors import DecodeError
+from stair_es.errors import DecodeError, DecompressionBomb
 from stair_es.sources.image.bombs import check_decompression_bomb
 from stair_es.sources.image.colors import name_colors
 from stair_es.sources.image.exif import find_exif_block, read_exif, read_xmp_orientation
@@ -91,16 +91,16 @@ def decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_p
     `thumbnail_px` is the longer side of the thumbnail, 0 for none.
     """
     if not data:
-        raise DecodeError("the file is empty (0 bytes)")
+        raise DecodeError("the file is empty (0 bytes)", code="file-empty")
     check_decompression_bomb(data, limits.max_pixels)
     try:
         return _decode_image(data, spec, limits, thumbnail_px)
     except DecodeError:
         raise
     except UnidentifiedImageError:
-        raise DecodeError("not an image in a known format") from None
+        raise DecodeError("not an image in a known format", code="unknown-image-format") from None
     except Exception as error:
-        raise DecodeError(f"can't be decoded: {type(error).__name__}: {error}") from error
+        raise DecodeError(f"can't be decoded: {type(error).__name__}: {error}", code="image-damaged") from error
 
 
 def _decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int) -> DecodedImage:
@@ -140,12 +140,12 @@ def _check_size(image: PilImage, limits: DecodeLimits) -> None:
     double = image.format in DOUBLE_MEMORY_FORMATS
     max_pixels = limits.max_pixels // 2 if double else limits.max_pixels
     if width * height > max_pixels:
-        raise DecodeError(
+        raise DecompressionBomb(
             f"decompression bomb? {width} x {height} pixels exceed the limit of {max_pixels}"
             + (f" for {image.format}, half of the limit for other formats" if double else "")
         )
     if max(width, height) > MAX_SIDE_PX:
-        raise DecodeError(f"decompression bomb? a side of {max(width, height)} pixels exceeds the limit of {MAX_SIDE_PX}")
+        raise DecompressionBomb(f"decompression bomb? a side of {max(width, height)} pixels exceeds the limit of {MAX_SIDE_PX}")
 
 
 def _choose_shrink(width: int, height: int, spec: ImageSpec) -> float:
@@ -189,7 +189,7 @@ def _fill_square(rgb: PilImage, spec: ImageSpec) -> PilImage:
     if spec.fit == "crop":
         longer_px = int(side_px * max(rgb.size) / min(rgb.size))
         if longer_px > _MAX_CROP_RATIO * side_px:
-            raise DecodeError(f"{rgb.width} x {rgb.height} pixels are too long for a center crop")
+            raise DecodeError(f"{rgb.width} x {rgb.height} pixels are too long for a center crop", code="image-too-long")
         width, height = (side_px, longer_px) if rgb.width <= rgb.height else (longer_px, side_px)
     resized = rgb.resize((width, height), _FILTERS[spec.resample])
     left, upper = round((width - spec.size_px) / 2), round((height - spec.size_px) / 2)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, UnidentifiedImageError
 
 from stair_es.config.defaults import MAX_PIXELS
-from stair_es.errors import DecodeError
+from stair_es.errors import DecompressionBomb
 from stair_es.sources.image.bombs import ReadBudgetBytesIO
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> PilImage:
         return _open_with_decoders(data)
     except Image.DecompressionBombError as error:  # of WebP, whose decoder checks before it allocates
         if max_pixels <= 2 * (Image.MAX_IMAGE_PIXELS or 0):
-            raise DecodeError(f"decompression bomb? its pixels exceed the limit of {max_pixels}") from error
+            raise DecompressionBomb(f"decompression bomb? its pixels exceed the limit of {max_pixels}") from error
         with _allowance.allow(max_pixels):
             return _open_with_decoders(data)
 

@@ -48,7 +48,9 @@ def check_blank_bytes(bytes_: int, number: int) -> None:
     """Raise SourceError if there are too many bytes without a value before the end of line `number`."""
     if bytes_ > MAX_BLANK_BYTES:
         raise SourceError(
-            f"more than {MAX_BLANK_BYTES:,} bytes of empty lines and comments up to line {number}: the rest is not read", _REMEDY
+            f"more than {MAX_BLANK_BYTES:,} bytes of empty lines and comments up to line {number}: the rest is not read",
+            _REMEDY,
+            code="too-many-empty-lines",
         )
 
 
@@ -62,7 +64,9 @@ def skip_line(file: BinaryIO | TextIO, number: int) -> None:
         line = file.readline(1 << 20)
         if not line or line[-1:] in (b"\n", "\n", "\r"):
             return
-    raise SourceError(f"line {number} doesn't end within {MAX_SKIPPED_BYTES:,} bytes: the rest is not read", _REMEDY)
+    raise SourceError(
+        f"line {number} doesn't end within {MAX_SKIPPED_BYTES:,} bytes: the rest is not read", _REMEDY, code="line-too-long"
+    )
 
 
 def _skip_blank(file: BinaryIO) -> tuple[int, int]:

@@ -29,7 +29,7 @@ class FileLocator:
                 check_size(status.st_size, limits.max_bytes)
                 data = file.read(limits.max_bytes + 1)
         except OSError as error:
-            raise ReadError(f"can't be read: {error.strerror or error}") from error
+            raise ReadError(f"can't be read: {error.strerror or error}", code="file-unreadable") from error
         check_size(len(data), limits.max_bytes)
         return ReadResult(data, version, format_modification_time(status.st_mtime))
 

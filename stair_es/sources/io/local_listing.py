@@ -47,7 +47,7 @@ class LocalFileLister:
     def check_exists(self) -> None:
         """Raise UsageError if the file, or the folder of a glob, does not exist."""
         if not self._argument or not os.path.lexists(self._folder):
-            raise UsageError(f"no such file or folder: {self._argument!r}", _REMEDY)
+            raise UsageError(f"no such file or folder: {self._argument!r}", _REMEDY, code="no-such-file")
 
     def list_files(self) -> Iterator[ListedFile | ListingFailure]:
         """Yield the files, and the folders that cannot be listed."""
@@ -60,7 +60,11 @@ class LocalFileLister:
             empty = False
             yield listed
         if self._is_glob and empty and not self.ignored and not self.left_out:
-            raise UsageError(f"nothing matches {self._argument!r}", "Quote the pattern, and use ** to match subfolders.")
+            raise UsageError(
+                f"nothing matches {self._argument!r}",
+                "Quote the pattern, and use ** to match subfolders.",
+                code="nothing-matches",
+            )
 
     def _walk_folders(self, states: GlobStates | None) -> Iterator[ListedFile | ListingFailure]:
         """Yield the files below the folder.

@@ -34,4 +34,8 @@ def restore_locator(value: Mapping[str, Json]) -> Locator:
         case {"kind": "cell", "uri": str(uri), "group": int(group), "row": int(row), "column": str(column)}:
             return ParquetCellLocator(uri, group, row, column)
         case _:
-            raise UsageError("not the locator of an image", "Give a file that stair-es ingest --dead-letters wrote.")
+            raise UsageError(
+                "not the locator of an image",
+                "Give a file that stair-es ingest --dead-letters wrote.",
+                code="not-an-image-locator",
+            )

@@ -77,9 +77,11 @@ class TarMemberLocator:
         with translate_store_errors():
             data = self._read_local() if self.uri.startswith("file://") else self._read_remote()
         if len(data) > self.size:
-            raise ReadError("the server doesn't support range requests: copy the tar here, or to an object store")
+            raise ReadError(
+                "the server doesn't support range requests: copy the tar here, or to an object store", code="no-range-requests"
+            )
         if len(data) < self.size:
-            raise ReadError(f"truncated: only {len(data)} of {self.size} bytes are available")
+            raise ReadError(f"truncated: only {len(data)} of {self.size} bytes are available", code="file-truncated")
         return ReadResult(data, modified_at=self.modified_at)
 
     def to_json(self) -> dict[str, Json] | None:
@@ -90,7 +92,7 @@ class TarMemberLocator:
     def _read_local(self) -> bytes:
         with open_regular(self.uri) as file:
             if self.version is not None and get_file_version(os.fstat(file.fileno())) != self.version:
-                raise ReadError("the file that contains it has changed since it was listed")
+                raise ReadError("the file that contains it has changed since it was listed", code="file-changed")
             file.seek(self.offset)
             return file.read(self.size)
 

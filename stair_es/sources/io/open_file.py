@@ -39,7 +39,9 @@ class StdinFileLister:
 def check_not_stdin(argument: str, what: str) -> None:
     """Raise UsageError if a source that needs random access, described by `what`, is read from standard input."""
     if argument == "-":
-        raise UsageError(f"{what} can't be read from standard input", "Save it to a file, and specify that as SOURCE.")
+        raise UsageError(
+            f"{what} can't be read from standard input", "Save it to a file, and specify that as SOURCE.", code="stdin-unreadable"
+        )
 
 
 def create_file_lister(
@@ -73,10 +75,14 @@ def open_unpacked(found: ListedFile) -> Iterator[BinaryIO]:
         raise
     except EOFError as error:
         raise SourceError(
-            f"{found.uri} is truncated: {error}", "Replace it with the complete file and run again: the run resumes."
+            f"{found.uri} is truncated: {error}",
+            "Replace it with the complete file and run again: the run resumes.",
+            code="file-truncated",
         ) from error
     except Exception as error:  # each store has its own errors
-        raise SourceError(f"{found.uri} can't be read: {describe_store_error(error)}", RERUN_REMEDY) from error
+        raise SourceError(
+            f"{found.uri} can't be read: {describe_store_error(error)}", RERUN_REMEDY, code="file-unreadable"
+        ) from error
 
 
 @contextmanager
@@ -91,7 +97,9 @@ def open_raw(found: ListedFile) -> Iterator[BinaryIO]:
             fs, path = open_file_system(found.locator.secret_url or found.locator.uri)
             file = fs.open(path, "rb", block_size=_BLOCK)
         except OSError as error:
-            raise SourceError(f"{found.uri} can't be opened: {describe_store_error(error)}", RERUN_REMEDY) from error
+            raise SourceError(
+                f"{found.uri} can't be opened: {describe_store_error(error)}", RERUN_REMEDY, code="file-unreadable"
+            ) from error
         with file, io.BufferedReader(file, 1 << 16) as buffered:  # readline of fsspec files takes no length
             yield buffered
     else:
@@ -104,4 +112,6 @@ def _open_listed(uri: str) -> BinaryIO:
     try:
         return open_regular(uri)
     except ReadError as error:
-        raise SourceError(f"{uri} can't be read: {error.message}", "Specify it as SOURCE itself if it is a pipe.") from None
+        raise SourceError(
+            f"{uri} can't be read: {error.message}", "Specify it as SOURCE itself if it is a pipe.", code="file-unreadable"
+        ) from None

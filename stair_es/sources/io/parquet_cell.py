@@ -49,7 +49,7 @@ class ParquetCellLocator:
             check_size(len(value), limits.max_bytes)
         resolved = resolve_image_reference(value, get_base_uri(self.uri))
         if isinstance(resolved, str):
-            raise ReadError(resolved)
+            raise ReadError(resolved, code="not-an-image-reference")
         return resolved.locator.read(limits, known_version if resolved.uri else None)
 
     def to_json(self) -> dict[str, Json] | None:
@@ -92,7 +92,7 @@ class _ColumnCursor:
             while self._next <= row:
                 batch = next(self._batches, None)
                 if batch is None:
-                    raise ReadError("the table has fewer rows than when it was listed")
+                    raise ReadError("the table has fewer rows than when it was listed", code="table-shrunk")
                 if self._next + _CACHED_ROWS > row:
                     value = batch.column(0)[0].as_py()
                     self._cache_value(self._next, value)

@@ -32,11 +32,11 @@ def open_parquet(file: BinaryIO) -> Any:  # noqa: ANN401  has no types
     file.seek(max(size_bytes - 8, 0))
     footer_bytes = int.from_bytes(file.read(4), "little")
     if MAX_PARQUET_FOOTER_BYTES < footer_bytes < size_bytes:
-        raise ReadError(f"its footer has {footer_bytes:,} bytes, the limit is {MAX_PARQUET_FOOTER_BYTES:,}")
+        raise ReadError(f"its footer has {footer_bytes:,} bytes, the limit is {MAX_PARQUET_FOOTER_BYTES:,}", code="parquet-limit")
     file.seek(0)
     parquet_file = import_optional("pyarrow.parquet", "tables").ParquetFile(file, pre_buffer=False)
     if (columns := parquet_file.metadata.num_columns) > MAX_PARQUET_COLUMNS:
-        raise ReadError(f"it has {columns:,} columns, the limit is {MAX_PARQUET_COLUMNS:,}")
+        raise ReadError(f"it has {columns:,} columns, the limit is {MAX_PARQUET_COLUMNS:,}", code="parquet-limit")
     return parquet_file
 
 
@@ -88,13 +88,17 @@ def read_row_group(parquet_file: Any, file: BinaryIO, group: int, limits: Mappin
         for values in zip(*(_read_values(column, limits[name]) for name, column in columns.items()), strict=True):
             count += 1
             if count > expected:
-                raise ReadError(f"the row group has more than the {expected:,} rows that the footer says")
+                raise ReadError(
+                    f"the row group has more than the {expected:,} rows that the footer says", code="parquet-inconsistent"
+                )
             row = dict(zip(columns, values, strict=True))
             rejected = ((name, value) for name, value in row.items() if isinstance(value, ReadError))
             yield next((f"column {cut_name(name)!r}: {value}" for name, value in rejected), row)
         del batch, columns  # before the next one is made
     if count < expected:
-        raise ReadError(f"the row group has only {count:,} of the {expected:,} rows that the footer says")
+        raise ReadError(
+            f"the row group has only {count:,} of the {expected:,} rows that the footer says", code="parquet-inconsistent"
+        )
 
 
 def find_column_positions(names: list[str]) -> dict[str, int]:
@@ -122,7 +126,8 @@ def check_dictionary_sizes(parquet_file: Any, file: BinaryIO, group: int, names:
             found[number] = _read_dictionary_size(file, column)
             if found[number] > MAX_DICTIONARY_BYTES:
                 raise ReadError(
-                    f"the dictionary of column {path!r} has {found[number]:,} bytes, the limit is {MAX_DICTIONARY_BYTES:,}"
+                    f"the dictionary of column {path!r} has {found[number]:,} bytes, the limit is {MAX_DICTIONARY_BYTES:,}",
+                    code="parquet-limit",
                 )
     return found
 
@@ -177,7 +182,11 @@ def _read_values(column: Any, max_bytes: int) -> Iterator[Any]:  # noqa: ANN401
             if isinstance(scalar, _import_arrow().DictionaryScalar)
             else _estimate_bytes(column.slice(number, 1))
         )
-        yield scalar.as_py() if size <= max_bytes else ReadError(f"{size:,} bytes, the limit is {max_bytes:,}")
+        yield (
+            scalar.as_py()
+            if size <= max_bytes
+            else ReadError(f"{size:,} bytes, the limit is {max_bytes:,}", code="parquet-limit")
+        )
 
 
 def _estimate_bytes(array: Any) -> int:  # noqa: ANN401

@@ -51,7 +51,9 @@ def open_file_system(url: str) -> tuple[Any, str]:
         raise MissingExtra(f"the library for {scheme}:// isn't installed", remedy) from None
     except ValueError:
         raise UsageError(
-            f"no library supports the scheme {scheme}:// of {strip_credentials(url)!r}", "See docs/sources.md for the list."
+            f"no library supports the scheme {scheme}:// of {strip_credentials(url)!r}",
+            "See docs/sources.md for the list.",
+            code="unknown-store-scheme",
         ) from None
     options = {**kind._get_kwargs_from_urls(url), "use_listings_cache": False}  # a cache would grow with the number of objects
     return fsspec.filesystem(scheme, **options), kind._strip_protocol(url)
@@ -121,4 +123,4 @@ def translate_store_errors() -> Iterator[None]:
     except (ReadError, MissingExtra, UsageError):
         raise
     except Exception as error:
-        raise ReadError(f"can't be read: {describe_store_error(error)}") from error
+        raise ReadError(f"can't be read: {describe_store_error(error)}", code="object-unreadable") from error

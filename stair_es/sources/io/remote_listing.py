@@ -43,7 +43,11 @@ class RemoteFileLister:
     def list_files(self) -> Iterator[ListedFile | ListingFailure]:
         """Yield the objects, and the folders that cannot be listed."""
         if has_no_bucket(self._argument):
-            raise UsageError(f"no bucket in {self._argument!r}", "Write s3://BUCKET/PREFIX, or the equivalent of another store.")
+            raise UsageError(
+                f"no bucket in {self._argument!r}",
+                "Write s3://BUCKET/PREFIX, or the equivalent of another store.",
+                code="no-bucket",
+            )
         try:
             fs, path = open_file_system(self._argument)  # connects to the server
             info = _get_info(fs, path)
@@ -59,14 +63,17 @@ class RemoteFileLister:
         except StairError:
             raise
         except (FileNotFoundError, NotADirectoryError):
-            raise UsageError(f"nothing at {self.uri!r}", "Check the spelling of bucket and path.") from None
+            raise UsageError(
+                f"nothing at {self.uri!r}", "Check the spelling of bucket and path.", code="nothing-matches"
+            ) from None
         except Exception as error:
             raise SourceError(
                 f"{self.uri} can't be listed: {describe_store_error(error)}",
                 "Check credentials, region and endpoint of the store.",
+                code="listing-failed",
             ) from error
         if empty and not self.ignored and not self.left_out:
-            raise UsageError(f"nothing at {self.uri!r}", "Check the spelling of bucket and path.")
+            raise UsageError(f"nothing at {self.uri!r}", "Check the spelling of bucket and path.", code="nothing-matches")
 
     def _list_below(self, fs: Any, top: str, pattern: GlobPattern) -> Iterator[ListedFile | ListingFailure]:  # noqa: ANN401
         prefix = top.rstrip("/") + "/"
@@ -155,6 +162,7 @@ def _list_s3_objects(fs: Any, top: str) -> Iterator[Mapping[str, Any]]:  # noqa:
             raise SourceError(
                 f"s3://{bucket} can't be listed to its end: the store repeats a page or sends empty ones ({pages:,} so far)",
                 "The store is faulty. Specify a longer prefix, or a list of the objects.",
+                code="listing-incomplete",
             )
         if objects and pages >= kept_until:
             kept_key, kept_until = objects[0]["Key"], 2 * pages

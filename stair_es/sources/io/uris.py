@@ -55,7 +55,7 @@ def open_regular(uri: str) -> BinaryIO:
     try:
         return open_regular_file(from_file_uri(uri))
     except NotARegularFile:
-        raise ReadError("not a regular file") from None
+        raise ReadError("not a regular file", code="not-a-regular-file") from None
 
 
 def find_file(named: str) -> Path | None:

@@ -31,14 +31,18 @@ class CsvSource(TableSource):
         lines = _CsvLines(text)
         first = text.readline(MAX_CSV_ROW_CHARS)
         if not first.strip():
-            raise UsageError(f"{table.uri} has no header line", "The first line must name the columns.")
+            raise UsageError(f"{table.uri} has no header line", "The first line must name the columns.", code="no-header-line")
         if "\0" in first or any("\udc80" <= letter <= "\udcff" for letter in first):
             raise UsageError(
-                f"the header line of {table.uri} isn't UTF-8", "Save it as CSV in UTF-8, or specify its format with --format."
+                f"the header line of {table.uri} isn't UTF-8",
+                "Save it as CSV in UTF-8, or specify its format with --format.",
+                code="header-not-utf-8",
             )
         if not first.endswith(("\n", "\r")) and text.read(1):
             raise UsageError(
-                f"the header line of {table.uri} has more than {MAX_CSV_ROW_CHARS:,} characters", "Check that the file is CSV."
+                f"the header line of {table.uri} has more than {MAX_CSV_ROW_CHARS:,} characters",
+                "Check that the file is CSV.",
+                code="header-too-long",
             )
         delimiter = "\t" if table.uri.lower().removesuffix(".gz").endswith(".tsv") else max(",;\t|", key=first.count)
         names = next(csv.reader([first], delimiter=delimiter))

@@ -57,7 +57,7 @@ def _as_text(value: object) -> str:
     try:
         return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except orjson.JSONEncodeError as error:
-        raise ReadError(f"a field is nested too deeply: {error}") from None
+        raise ReadError(f"a field is nested too deeply: {error}", code="field-too-deep") from None
 
 
 def select_fields(row: Mapping[str, Any], columns: Mapping[str, str], image_column: str | None) -> dict[str, Json]:
@@ -92,14 +92,17 @@ def _convert_field(field: str, column: str, value: Any) -> tuple[str, Json]:  # 
     try:
         return name, make_json_safe(NUMBER_TYPES[kind](value))
     except (TypeError, ValueError, OverflowError):
-        raise ReadError(f"column {column!r} isn't of type {kind}: {str(value)[:80]!r}") from None
+        raise ReadError(f"column {column!r} isn't of type {kind}: {str(value)[:80]!r}", code="field-of-other-type") from None
 
 
 def check_fields_size(fields: Mapping[str, Json]) -> None:
     """Raise ReadError if the fields of a document exceed `MAX_FIELDS_BYTES`."""
     if (size := estimate_json_bytes(fields)) > MAX_FIELDS_BYTES:
         largest = max(fields, key=lambda name: estimate_json_bytes(fields[name]))
-        raise ReadError(f"its fields take {size:,} bytes, the limit is {MAX_FIELDS_BYTES:,}; the largest is {largest[:100]!r}")
+        raise ReadError(
+            f"its fields take {size:,} bytes, the limit is {MAX_FIELDS_BYTES:,}; the largest is {largest[:100]!r}",
+            code="fields-too-large",
+        )
 
 
 def estimate_json_bytes(value: Json | Mapping[str, Json]) -> int:

@@ -55,7 +55,11 @@ class HfDatasetAddress:
         unknown = set(query) - {"split", "revision", "config"}
         names = [unquote(name) for name in (parts.netloc, *parts.path.split("/")) if name]
         if unknown or not names or (parts.netloc and len(names) > 3):
-            raise UsageError(f"not the address of a dataset: {argument!r}", "Write hf-dataset://user/name/config?split=train")
+            raise UsageError(
+                f"not the address of a dataset: {argument!r}",
+                "Write hf-dataset://user/name/config?split=train",
+                code="not-a-dataset-address",
+            )
         split, revision = query.get("split", "train"), query.get("revision")
         if not parts.netloc:
             return cls(name="/" + "/".join(names), config=query.get("config"), split=split, revision=revision)
@@ -114,7 +118,9 @@ class HfDatasetSource:
         except StairError:
             raise
         except Exception as error:
-            raise SourceError(f"{self.uri} can't be read to its end: {describe_store_error(error)}", RERUN_REMEDY) from error
+            raise SourceError(
+                f"{self.uri} can't be read to its end: {describe_store_error(error)}", RERUN_REMEDY, code="table-not-read-to-end"
+            ) from error
 
     def _open_rows(self) -> tuple[Any, str | None]:
         """Open the rows with their images undecoded; return them with the version of the dataset."""
@@ -125,7 +131,9 @@ class HfDatasetSource:
             if address.is_local and any((Path(address.name) / name).exists() for name in ("state.json", "dataset_dict.json")):
                 loaded = datasets.load_from_disk(address.name)
                 if isinstance(loaded, dict) and address.split not in loaded:
-                    raise UsageError(f"{address.name} has no split {address.split!r}", f"It has: {join_names(loaded)}.")
+                    raise UsageError(
+                        f"{address.name} has no split {address.split!r}", f"It has: {join_names(loaded)}.", code="no-such-split"
+                    )
                 rows = loaded[address.split] if isinstance(loaded, dict) else loaded
                 version = str(rows._fingerprint)
             else:
@@ -137,7 +145,9 @@ class HfDatasetSource:
             raise
         except Exception as error:
             raise UsageError(
-                f"{self.uri} can't be opened: {describe_store_error(error)}", "Check name, config and split."
+                f"{self.uri} can't be opened: {describe_store_error(error)}",
+                "Check name, config and split.",
+                code="table-not-opened",
             ) from error
         for name, feature in (rows.features or {}).items():
             if isinstance(feature, datasets.Image):
@@ -161,7 +171,9 @@ class HuggingFaceKind:
         address = HfDatasetAddress.parse_argument(argument)
         if address.is_local and not Path(address.name).is_dir():
             raise UsageError(
-                f"no such folder: {address.name!r}", "SOURCE is a folder that `save_to_disk` wrote, or one with images."
+                f"no such folder: {address.name!r}",
+                "SOURCE is a folder that `save_to_disk` wrote, or one with images.",
+                code="no-such-folder",
             )
         return HfDatasetSource(address, options)
 

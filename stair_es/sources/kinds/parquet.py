@@ -38,11 +38,13 @@ class ParquetSource(TableSource):
             with open_raw(table) as file:
                 yield from self._read_table(open_parquet(file), file, table)
         except ReadError as error:
-            raise SourceError(f"{table.uri} can't be read: {error.message}", RERUN_REMEDY) from error
+            raise SourceError(f"{table.uri} can't be read: {error.message}", RERUN_REMEDY, code="table-unreadable") from error
         except StairError:
             raise
         except Exception as error:
-            raise SourceError(f"{table.uri} can't be read to its end: {describe_store_error(error)}", RERUN_REMEDY) from error
+            raise SourceError(
+                f"{table.uri} can't be read to its end: {describe_store_error(error)}", RERUN_REMEDY, code="table-not-read-to-end"
+            ) from error
 
     def _read_table(self, parquet_file: Any, file: BinaryIO, table: ListedFile) -> Iterator[SourceItem | ListingFailure]:  # noqa: ANN401  pyarrow has no types
         schema = parquet_file.schema_arrow
@@ -50,7 +52,9 @@ class ParquetSource(TableSource):
         column = _choose_image_column(schema, self._options.image_column)
         if column is None:
             raise UsageError(
-                f"{table.uri} has no column with an image", f"Use one of these with --image-column: {join_names(schema.names)}."
+                f"{table.uri} has no column with an image",
+                f"Use one of these with --image-column: {join_names(schema.names)}.",
+                code="no-such-column",
             )
         types = schema.types
         binary = {name for name, position in find_column_positions(schema.names).items() if _has_bytes(types[position])}
@@ -68,7 +72,7 @@ class ParquetSource(TableSource):
             group_limits = {**limits, column: self._options.read_limits.max_bytes} if read_cells else limits
             try:
                 if implausible:
-                    raise ReadError(implausible)
+                    raise ReadError(implausible, code="parquet-inconsistent")
                 for values in read_row_group(parquet_file, file, group, group_limits):
                     cell = ParquetCellLocator(table.uri, group, count, column, table.version, secret) if in_cell else None
                     yield self._convert_row(values, column, cell, table, f"row={first_row + count}")

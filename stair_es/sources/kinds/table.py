@@ -49,7 +49,7 @@ class ColumnTracker:
 
 def build_missing_column_error(where: str, name: str, names: Iterable[str]) -> UsageError:
     """Return the error for a missing column."""
-    return UsageError(f"{where} has no column {name!r}", f"It has: {join_names(names)}. {COLUMN_REMEDY}")
+    return UsageError(f"{where} has no column {name!r}", f"It has: {join_names(names)}. {COLUMN_REMEDY}", code="no-such-column")
 
 
 IMAGE_COLUMNS = (

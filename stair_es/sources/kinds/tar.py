@@ -94,19 +94,19 @@ class _HeaderLimitedFile:
             ReadError: If there are too many global headers, or the next member starts before this one.
         """
         if archive.offset <= info.offset:
-            raise ReadError(f"a member of {info.size} bytes at byte {info.offset}")
+            raise ReadError(f"a member of {info.size} bytes at byte {info.offset}", code="tar-member-too-large")
         if len(archive.pax_headers) > MAX_TAR_GLOBAL_RECORDS:
-            raise ReadError(f"more than {MAX_TAR_GLOBAL_RECORDS} global pax records")
+            raise ReadError(f"more than {MAX_TAR_GLOBAL_RECORDS} global pax records", code="tar-header-limit")
         self._remaining = sys.maxsize
 
     def read(self, size: int) -> bytes:
         """Read for tarfile, within the limit on headers."""
         if size > self._remaining:
-            raise ReadError(f"the headers of one member have more than {MAX_TAR_HEADER_BYTES:,} bytes")
+            raise ReadError(f"the headers of one member have more than {MAX_TAR_HEADER_BYTES:,} bytes", code="tar-header-limit")
         self._remaining -= size
         self._last = self._file.read(size)
         if size > tarfile.BLOCKSIZE and self._remaining <= MAX_TAR_HEADER_BYTES and _LONG_NUMBER in self._last.translate(_DIGITS):
-            raise ReadError(f"a number of {len(_LONG_NUMBER)} digits in the headers of a member")
+            raise ReadError(f"a number of {len(_LONG_NUMBER)} digits in the headers of a member", code="tar-header-invalid")
         return self._last
 
     def explain_end(self, offset: int) -> str | None:

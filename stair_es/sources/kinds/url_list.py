@@ -35,6 +35,7 @@ class UrlListSource(TableSource):
                         raise UsageError(
                             f"{table.uri} is not a list in UTF-8",
                             "A list has one URL or path per line. Use --format if it is something else.",
+                            code="list-not-utf-8",
                         ) from None
                     yield ListingFailure(where, self.uri, "not UTF-8")
                     continue
@@ -75,7 +76,9 @@ class UrlsKind:
         """Return the source, without reading from it."""
         if get_scheme(argument) in ("http", "https") and not has_source_suffix(argument, LIST_SUFFIXES):
             if reason := find_credentials_error(argument):
-                raise UsageError(reason, "A password in a URL would end up in shell histories, reports and documents.")
+                raise UsageError(
+                    reason, "A password in a URL would end up in shell histories, reports and documents.", code="list-unreadable"
+                )
             return SingleUrlSource(argument)
         return UrlListSource(create_file_lister(argument, LIST_SUFFIXES, options.walk), options)
 
@@ -96,7 +99,11 @@ class StdinKind:
     def open(self, argument: str, options: SourceOptions) -> Source:
         """Return the source, without reading from it."""
         if argument != "-":
-            raise UsageError(f"standard input is written as -, not {argument!r}", "Write - as SOURCE, or leave --format out.")
+            raise UsageError(
+                f"standard input is written as -, not {argument!r}",
+                "Write - as SOURCE, or leave --format out.",
+                code="stdin-name-invalid",
+            )
         return UrlListSource(StdinFileLister(), options)
 
 

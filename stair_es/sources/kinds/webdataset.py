@@ -224,7 +224,9 @@ class WebdatasetKind:
                 arguments = list(braceexpand.braceexpand(argument))
             except ValueError as error:
                 raise UsageError(
-                    f"can't expand {strip_credentials(argument)!r}: {error}", "Write {0000..0127} or {a,b}."
+                    f"can't expand {strip_credentials(argument)!r}: {error}",
+                    "Write {0000..0127} or {a,b}.",
+                    code="home-not-expanded",
                 ) from None
         return WebdatasetSource(arguments, argument, options)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 from msgspec import Meta
 
-from stair_es.errors import UsageError
+from stair_es.errors import ConfigError
 from stair_es.model.stair.configuration import INITIAL_BIAS, HeadName, ImageTowerConfig, Similarity, TextMask, TextTowerConfig
 from stair_es.training.data.transforms import get_augmentation
 from stair_es.types import Precision
@@ -67,7 +67,7 @@ class DataConfig:
             UsageError: If there are two ways to choose the validation set, or the augmentation is unknown.
         """
         if self.validation_share and self.validation:
-            raise UsageError(
+            raise ConfigError(
                 f"data.validation_share can't be {self.validation_share} with [[data.validation]]",
                 "Leave it out if there are validation sets.",
             )
@@ -151,11 +151,11 @@ class ModelConfig:
             UsageError: If the vocabulary is unknown, or whole words are tied to the embeddings of tokens.
         """
         if self.vocabulary not in ("all", "captions") and not self.has_whole_words:
-            raise UsageError(
+            raise ConfigError(
                 f"unknown vocabulary {self.vocabulary!r}", "Choose all, captions, or a file of words that ends in .json."
             )
         if self.has_whole_words and self.text.tie:
-            raise UsageError("text.tie shares the embeddings of tokens, but the vocabulary has whole words", "Give tie = false.")
+            raise ConfigError("text.tie shares the embeddings of tokens, but the vocabulary has whole words", "Give tie = false.")
 
     @property
     def has_dense_backbones(self) -> bool:
@@ -205,7 +205,7 @@ class TrainingStage:
             UsageError: If no loss has a weight.
         """
         if not any(self.losses.values()):
-            raise UsageError(f"stage {self.name!r} has no loss", f"Give one of: {', '.join(LOSSES)}.")
+            raise ConfigError(f"stage {self.name!r} has no loss", f"Give one of: {', '.join(LOSSES)}.")
 
     def is_frozen(self, name: str) -> bool:
         """Return whether a model parameter is frozen in this stage."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
-from stair_es.errors import ModelError, UsageError
+from stair_es.errors import ConfigError, ModelError, UsageError
 from stair_es.system.user_files import parse_toml_text
 
 _T = TypeVar("_T")
@@ -41,7 +41,7 @@ def parse_training_toml(text: str, where: str) -> dict[str, Any]:
     try:
         return parse_toml_text(text)
     except ValueError as error:
-        raise UsageError(f"{where} isn't TOML: {error}", "See docs/training.md for an example.") from None
+        raise ConfigError(f"{where} isn't TOML: {error}", "See docs/training.md for an example.") from None
 
 
 def dump_toml(values: Mapping[str, Any]) -> str:
@@ -93,7 +93,7 @@ def convert_table(values: Mapping[str, Any], cls: type[_T], where: str) -> _T:
     except msgspec.ValidationError as error:
         raise _translate_error(str(error), values, cls, where) from None
     except (UsageError, ModelError) as error:  # of a check between several values
-        raise UsageError(f"{where}: {error.message}", error.remedy) from None
+        raise ConfigError(f"{where}: {error.message}", error.remedy) from None
 
 
 def _find_sections(value: object, hint: Any, path: str) -> Iterator[tuple[str, dict[str, Any], Any]]:  # noqa: ANN401  a type
@@ -113,11 +113,11 @@ def _check_keys(table: Mapping[str, Any], section: Any, where: str) -> None:  # 
     if unknown := set(table) - set(known):
         nearest = get_close_matches(min(unknown), known, 1)
         suggestion = f"Did you mean {nearest[0]!r}? " if nearest else ""
-        raise UsageError(f"{where}: unknown key {min(unknown)!r}", f"{suggestion}Known here: {', '.join(sorted(known))}.")
+        raise ConfigError(f"{where}: unknown key {min(unknown)!r}", f"{suggestion}Known here: {', '.join(sorted(known))}.")
     for name, value in table.items():
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):  # msgspec accepts these, TOML has them
-                raise UsageError(f"{where}.{name} must be a number, got {value!r}", "See docs/training.md for an example.")
+                raise ConfigError(f"{where}.{name} must be a number, got {value!r}", "See docs/training.md for an example.")
 
 
 def _translate_error(message: str, values: Mapping[str, Any], cls: type[Any], where: str) -> UsageError:
@@ -133,17 +133,17 @@ def _translate_error(message: str, values: Mapping[str, Any], cls: type[Any], wh
     key = names.removeprefix(".")
     remedy = _REMEDIES.get(key, "See docs/training.md for an example.")
     if missing := re.fullmatch("Object missing required field `(.*)`", problem):
-        return UsageError(f"{path}: {missing[1]!r} is missing", f"Write {missing[1]} = ... there.")
+        return ConfigError(f"{path}: {missing[1]!r} is missing", f"Write {missing[1]} = ... there.")
     if invalid := re.fullmatch("Invalid enum value (.*)", problem):
         choices = re.findall("'(.+?)'", str(hint))  # of `Literal`, possibly in a tuple or a mapping
-        return UsageError(f"{path}: unknown value {invalid[1]}", f"Choose one of: {', '.join(choices)}.")
+        return ConfigError(f"{path}: unknown value {invalid[1]}", f"Choose one of: {', '.join(choices)}.")
     if problem.startswith("Expected `object`"):
         name = key or path.rpartition(".")[2]
-        return UsageError(f"{path} must be a table, got {value!r}", f"Write [{name}] and keys below it.")
+        return ConfigError(f"{path} must be a table, got {value!r}", f"Write [{name}] and keys below it.")
     # Of "Expected `int` >= 2" and "Expected `int`, got `str`", the type and its bound.
     expected = re.fullmatch(r"Expected `(\w+)[^`]*`([^,]*).*", problem)
     described = f"{_NAMES.get(expected[1], expected[1])}{expected[2]}" if expected else "in range"
-    return UsageError(f"{path} must be {described}, got {value!r}", remedy)
+    return ConfigError(f"{path} must be {described}, got {value!r}", remedy)
 
 
 def _get_section(hint: Any) -> Any:  # noqa: ANN401  types

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from stair_es.errors import UsageError
+from stair_es.errors import ConfigError
 from stair_es.model.stair.configuration import BackboneConfig, StairConfig
 from stair_es.system.user_files import MAX_TOML_BYTES, read_text_file
 from stair_es.training.config.schema import (
@@ -53,11 +53,13 @@ class TrainConfig:
         """
         losses = {name for stage in self.stages for name, weight in stage.losses.items() if weight > 0}
         if "tokens" not in self.model.heads and losses - {"contrastive", "distil"}:
-            raise UsageError(f"the loss {min(losses - {'contrastive', 'distil'})} needs a token head", "Give heads = ['tokens'].")
+            raise ConfigError(
+                f"the loss {min(losses - {'contrastive', 'distil'})} needs a token head", "Give heads = ['tokens']."
+            )
         if "distil" in losses and not self.model.teacher and not self.model.has_dense_backbones:
-            raise UsageError("the loss distil needs a teacher", "Give model.teacher, a model with dense vectors.")
+            raise ConfigError("the loss distil needs a teacher", "Give model.teacher, a model with dense vectors.")
         if self.data.cache and (unfrozen := [stage.name for stage in self.stages if set(stage.train) & _BACKBONES]):
-            raise UsageError(
+            raise ConfigError(
                 f"data.cache stores the states of frozen backbones, but stage {unfrozen[0]!r} trains one",
                 'Give the stages train = ["image.head", "text.head"] (a recipe: frozen_backbones = true), or data.cache = false.',
             )
@@ -65,15 +67,15 @@ class TrainConfig:
             trained_in = [stage.name for stage in self.stages if f"{side}.backbone" in stage.train]
             if tower.backbone.kind in ("package", "dense") and trained_in:
                 origin = "comes from a package" if tower.backbone.kind == "package" else "is a dense model"
-                raise UsageError(
+                raise ConfigError(
                     f"stage {trained_in[0]!r} trains the {side} backbone {tower.backbone.name!r}, which {origin}:"
                     " no checkpoint would contain it",
                     'Write recipe.frozen_backbones = true, or train = ["image.head", "text.head"] in the stage.',
                 )
         if self.validation.patience and not self.data.validation and not self.data.validation_share:
-            raise UsageError("validation.patience needs a validation set", "Write [[data.validation]].")
+            raise ConfigError("validation.patience needs a validation set", "Write [[data.validation]].")
         if self.data.noise and not self.model.has_dense_backbones:
-            raise UsageError(
+            raise ConfigError(
                 "data.noise is for the vectors of a dense model", 'Give both backbones kind = "dense", or noise = 0.'
             )
         if self.model.has_dense_backbones:
@@ -97,13 +99,13 @@ class TrainConfig:
     def _check_dense_backbones(self) -> None:
         image, text = self.model.image.backbone, self.model.text.backbone
         if (image.kind, image.name) != (text.kind, text.name):
-            raise UsageError("the two towers have different dense models", "Give both the same kind and name.")
+            raise ConfigError("the two towers have different dense models", "Give both the same kind and name.")
         if not self.data.cache:
-            raise UsageError("heads on top of a dense model are trained on cached vectors", "Write data.cache = true.")
+            raise ConfigError("heads on top of a dense model are trained on cached vectors", "Write data.cache = true.")
         if self.model.vocabulary == "all":
-            raise UsageError("a dense model has no tokens that could be read", 'Give model.vocabulary = "captions", or a file.')
+            raise ConfigError("a dense model has no tokens that could be read", 'Give model.vocabulary = "captions", or a file.')
         if self.model.start_embeddings:
-            raise UsageError("a dense model has no token embeddings to start from", "Write model.start_embeddings = false.")
+            raise ConfigError("a dense model has no token embeddings to start from", "Write model.start_embeddings = false.")
 
 
 def read_train_config(path: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -119,7 +121,9 @@ def read_train_config(path: Path, overrides: Mapping[str, Any] | None = None) ->
     try:
         text = read_text_file(path, MAX_TOML_BYTES)
     except (OSError, ValueError) as error:
-        raise UsageError(f"can't read the configuration {path}: {error}", "Specify a TOML file; see docs/training.md.") from error
+        raise ConfigError(
+            f"can't read the configuration {path}: {error}", "Specify a TOML file; see docs/training.md."
+        ) from error
     values = parse_training_toml(text, path.name)
     for name, value in (overrides or {}).items():
         _set_value(values, name, value)
@@ -141,7 +145,7 @@ def build_train_config(values: Mapping[str, Any], folder: Path, text: str, where
     tables = {name: value for name, value in values.items() if name != "recipe"}
     recipe = values.get("recipe", {})
     if (recipe != {}) == (tables.get("stages", []) != []):
-        raise UsageError(
+        raise ConfigError(
             f"{where} needs either [recipe] or [[stages]]", 'Write [recipe], name = "grounded" and steps = 1000 below it.'
         )
     if recipe != {}:
@@ -152,7 +156,7 @@ def build_train_config(values: Mapping[str, Any], folder: Path, text: str, where
 def _apply_recipe(recipe: RecipeConfig, tables: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the tables of a configuration with the recipe's stages, and its defaults for the model."""
     if recipe.name not in list_recipes():
-        raise UsageError(
+        raise ConfigError(
             f"{where}: unknown recipe {recipe.name!r}",
             f"Choose one of: {', '.join(sorted(list_recipes()))}; or write [[stages]].",
         )
@@ -206,7 +210,7 @@ def _set_value(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: 
     for key in path:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise UsageError(f"{name}: {key} isn't a table", "Specify a value in a table: optim.lr.")
+            raise ConfigError(f"{name}: {key} isn't a table", "Specify a value in a table: optim.lr.")
     values[last] = value
 
 

@@ -98,7 +98,11 @@ class Collator:
                 return images, self.texts.load_batch(captions), captions, batch
             for position in unreadable:
                 batch[position] = self._find_replacement(batch, position)
-        raise SourceError(f"{_MAX_ATTEMPTS} pairs in a row can't be read", "See the reported problems, and fix the training set.")
+        raise SourceError(
+            f"{_MAX_ATTEMPTS} pairs in a row can't be read",
+            "See the reported problems, and fix the training set.",
+            code="pair-unreadable",
+        )
 
     def _find_replacement(self, batch: Sequence[SampleIndex], position: int) -> SampleIndex:
         """Return the next pair after an unreadable one that isn't in the batch yet."""

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from stair_es.errors import UsageError
+from stair_es.errors import DatasetError
 from stair_es.eval.datasets.detect import get_image_folder, read_entries
 from stair_es.eval.datasets.entry import CaptionEntry, InvalidEntry
 from stair_es.sources.base import Locator, ReadLimits
@@ -202,7 +202,7 @@ def _iterate_pairs(files: Sequence[PairFile], problems: ProblemCounter) -> Itera
         if empty:
             first = next((example for examples in problems.examples.values() for example in examples), "")
             remedy = "Specify the folder that its images are in; docs/evaluate.md shows what a caption set looks like."
-            raise UsageError(f"no image with a caption in {file.path}{': ' if first else ''}{first}", remedy)
+            raise DatasetError(f"no image with a caption in {file.path}{': ' if first else ''}{first}", remedy)
 
 
 def _read_pair_file(file: PairFile, problems: ProblemCounter) -> Iterator[TrainingPair]:

@@ -155,12 +155,17 @@ def load_dense_features(name: str, settings: Settings) -> DenseFeatures:
     model = registry.resolve_model(ModelSpec(name=name, settings=settings))
     folder = model.folder
     if folder is None:
-        raise ModelError(f"the model {name!r} is part of an installed package, not a checkpoint folder", "Specify a checkpoint.")
+        raise ModelError(
+            f"the model {name!r} is part of an installed package, not a checkpoint folder",
+            "Specify a checkpoint.",
+            code="not-a-checkpoint-folder",
+        )
     dense = get_dense_encoder(model.load())
     if dense is None or (folder / DENSE_FOLDER).is_dir():
         raise ModelError(
             f"{name} {'has no dense vectors' if dense is None else 'was already made from a dense model'}",
             "Give a dense model: CLIP, SigLIP, ALIGN, BLIP, or a checkpoint trained with heads = ['dense'].",
+            code="no-dense-vectors",
         )
     dimensions = int(dense.encode_texts_dense(["a photo"]).shape[1])
     cache = get_training_cache(settings.home)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from stair_es.errors import UsageError
+from stair_es.errors import ConfigError
 
 _T = TypeVar("_T")
 
@@ -39,7 +39,7 @@ class BatchSampler:
         """
         group_count = len(set(groups))
         if group_count < size:
-            raise UsageError(
+            raise ConfigError(
                 f"a batch of {size} requires {size} different captions, but the training set has {group_count}",
                 "Give a smaller batch.size, or more pairs.",
             )
@@ -83,6 +83,8 @@ def split_batch(batch: Sequence[_T], rank: int, workers: int) -> Sequence[_T]:
         UsageError: If the batch can't be divided.
     """
     if len(batch) % workers:
-        raise UsageError(f"a batch of {len(batch)} can't be divided among {workers} workers", "Choose a multiple for batch.size.")
+        raise ConfigError(
+            f"a batch of {len(batch)} can't be divided among {workers} workers", "Choose a multiple for batch.size."
+        )
     share = len(batch) // workers
     return batch[rank * share : (rank + 1) * share]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from stair_es.errors import DecodeError, UsageError
+from stair_es.errors import ConfigError, DecodeError, UsageError
 from stair_es.sources.image.decode import DecodeLimits, compute_contained_size, decode_image
 from stair_es.types import ImageSpec, Pixels
 
@@ -47,6 +47,7 @@ class Augmentation:
                 raise UsageError(
                     f"augmentation: {field.name} is {value!r}",
                     f"Give a number from {low:g} to {high:g}; {field.default:g} for none.",
+                    code="invalid-augmentation",
                 )
 
 
@@ -77,7 +78,7 @@ def get_augmentation(name: str) -> Augmentation:
         UsageError: If there is no such preset.
     """
     if name not in AUGMENTATION_PRESETS:
-        raise UsageError(f"unknown augmentation preset {name!r}", f"Known presets: {', '.join(AUGMENTATION_PRESETS)}.")
+        raise ConfigError(f"unknown augmentation preset {name!r}", f"Known presets: {', '.join(AUGMENTATION_PRESETS)}.")
     return AUGMENTATION_PRESETS[name]
 
 
@@ -119,7 +120,7 @@ def augment_image(
         square = _pad_to_square(view, spec.size_px, background)
         return np.asarray(draws.adjust_colors(square))  # including the padding: a visible edge would be a cue
     except (ValueError, OSError, MemoryError) as error:
-        raise DecodeError(f"can't be augmented: {type(error).__name__}: {error}") from error
+        raise DecodeError(f"can't be augmented: {type(error).__name__}: {error}", code="augmentation-failed") from error
 
 
 class _RandomDraws:

@@ -130,6 +130,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
                 413,
                 f"the request would take about {needed_s:.1f} s; at most {self._limits.timeout_s:g} s are allowed",
                 "Send fewer or shorter inputs at once.",
+                code="request-too-long",
             )
 
     def _make_room(self, count: int) -> None:

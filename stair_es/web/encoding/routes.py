@@ -82,7 +82,10 @@ class EncodingRoutes:
         model, policy = encoded.target.encoder.model_id, encoded.target.policy
         if params.model not in (None, model):
             raise RequestRejected(
-                404, f"the model {params.model!r:.200} is not served here", f"Leave `model` out, or send {model!r}."
+                404,
+                f"the model {params.model!r:.200} is not served here",
+                f"Leave `model` out, or send {model!r}.",
+                code="other-model",
             )
         pruning = params.prune or Pruning()
         vectors = {
@@ -144,7 +147,10 @@ class EncodingRoutes:
 
     async def _reject_dense(self, request: Request) -> Response:
         raise RequestRejected(
-            424, "the model has sparse vectors, which this route can't return", "POST /embed_sparse or /v1/encode."
+            424,
+            "the model has sparse vectors, which this route can't return",
+            "POST /embed_sparse or /v1/encode.",
+            code="no-dense-vectors",
         )
 
     async def _describe_api(self, request: Request) -> Response:
@@ -177,7 +183,7 @@ class EncodingRoutes:
             if gone.done():
                 raise RequestRejected(_CLIENT_CLOSED_REQUEST, "the client has closed the connection", error_type="Closed")
             message = f"the request has taken longer than {self._limits.timeout_s:g} s"
-            raise RequestRejected(503, message, "Send fewer inputs at once.")
+            raise RequestRejected(503, message, "Send fewer inputs at once.", code="encoding-timed-out")
         except Exception as error:
             error_type = get_error_type(error)
             raise

@@ -138,7 +138,7 @@ def parse_query_request(body: bytes, max_image_bytes: int) -> tuple[QueryRequest
         return request, {"text": text}
     if image is not None and text is None:
         return request, {"image": _decode_image("image", image, max_image_bytes)}
-    raise RequestRejected(422, "`text` or `image` is required, and not both", _QUERY_EXAMPLE)
+    raise RequestRejected(422, "`text` or `image` is required, and not both", _QUERY_EXAMPLE, code="no-input")
 
 
 def parse_embed_request(body: bytes, max_image_bytes: int) -> tuple[None, Inputs]:
@@ -160,13 +160,16 @@ def parse_embed_request(body: bytes, max_image_bytes: int) -> tuple[None, Inputs
 def build_decode_rejection(place: str, error: DecodeError) -> RequestRejected:
     """Build the rejection of an image that can't be decoded; `place` is where the request has it."""
     remedy = error.remedy or "Send a JPEG, PNG, WebP, GIF, TIFF or AVIF in base64."
-    return RequestRejected(422, f"`{place}`: {error.message}"[:1000], remedy)
+    return RequestRejected(422, f"`{place}`: {error.message}"[:1000], remedy, code=error.code)
 
 
 def _parse_request(body: bytes, type_: type[RequestT], example: str) -> RequestT:
     if sum(map(body.count, (b",", b"[", b"{", b'"'))) > _MAX_SEPARATORS:
         raise RequestRejected(
-            413, f"the body has more than {_MAX_SEPARATORS:,} commas, brackets and quotes", "Send fewer or shorter inputs."
+            413,
+            f"the body has more than {_MAX_SEPARATORS:,} commas, brackets and quotes",
+            "Send fewer or shorter inputs.",
+            code="body-too-complex",
         )
     _check_wide_strings(body)
     return parse_struct(body, type_, {**_REMEDIES, "": example}, _decode_json, 422)
@@ -196,6 +199,7 @@ def _check_wide_strings(body: bytes) -> None:
             413,
             f"the body has more than {_MAX_WIDE_BYTES:,} bytes of strings that are not ASCII",
             f"Send images in base64, and texts of at most {MAX_TEXT_CHARS:,} characters.",
+            code="body-too-complex",
         )
 
 
@@ -206,17 +210,23 @@ def _number_items(name: str, value: str | tuple[str, ...] | None) -> dict[str, s
 
 def _check_count(names: str, count: int, example: str) -> None:
     if not count:
-        raise RequestRejected(400, f"{names}: there is nothing to encode", example, error_type="Empty")
+        raise RequestRejected(400, f"{names}: there is nothing to encode", example, error_type="Empty", code="no-input")
     if count > MAX_INPUTS:
         raise RequestRejected(
-            413, f"{names}: batch size {count} > maximum allowed batch size {MAX_INPUTS}", "Send them in several requests."
+            413,
+            f"{names}: batch size {count} > maximum allowed batch size {MAX_INPUTS}",
+            "Send them in several requests.",
+            code="too-many-inputs",
         )
 
 
 def _check_length(place: str, text: str) -> None:
     if len(text) > MAX_TEXT_CHARS:
         raise RequestRejected(
-            413, f"`{place}` has {len(text):,} characters; at most {MAX_TEXT_CHARS:,} are allowed", "Shorten it."
+            413,
+            f"`{place}` has {len(text):,} characters; at most {MAX_TEXT_CHARS:,} are allowed",
+            "Shorten it.",
+            code="text-too-long",
         )
 
 
@@ -231,16 +241,22 @@ def _decode_image(place: str, text: str, max_bytes: int) -> bytes:
     """Decode a data URI; `place` is where the request has it."""
     head = _read_uri_head(text)
     if not head.lower().startswith("data:image/"):
-        raise RequestRejected(422, f"`{place}` is not an image in base64", "Send a data URI: data:image/jpeg;base64,...")
+        raise RequestRejected(
+            422, f"`{place}` is not an image in base64", "Send a data URI: data:image/jpeg;base64,...", code="not-base64"
+        )
     if len(text) - len(head) > (max_bytes + 2) // 3 * 4:
-        raise build_decode_rejection(place, DecodeError(f"the image is larger than {max_bytes:,} bytes", "Send a smaller one."))
+        raise build_decode_rejection(
+            place, DecodeError(f"the image is larger than {max_bytes:,} bytes", "Send a smaller one.", code="image-too-large")
+        )
     try:
         data = text.encode("ascii")[len(head) :]
         return base64.b64decode(data, validate=True)
     except (UnicodeEncodeError, binascii.Error):
         raise build_decode_rejection(
             place,
-            DecodeError("not valid base64", "Send standard base64: with + and /, padding, and without line breaks."),
+            DecodeError(
+                "not valid base64", "Send standard base64: with + and /, padding, and without line breaks.", code="not-base64"
+            ),
         ) from None
 
 
@@ -329,6 +345,7 @@ class ErrorBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "MethodNotAllowed",
             "Timeout",
         ],
-        Meta(description="The kind of error, for programs."),
+        Meta(description="The kind of error, as text-embeddings-inference has them."),
     ]
+    code: Annotated[str, Meta(description="The fault, for programs: such as `index-not-found`.")]
     remedy: Annotated[str, Meta(description="What to do; may be empty.")]

@@ -151,7 +151,7 @@ class EncodingService:
                 raise result
             vectors[place] = result
         if any(other != target for other, _ in encoded.values()):
-            raise RequestRejected(503, "the index has changed during the request", "Send it again.")
+            raise RequestRejected(503, "the index has changed during the request", "Send it again.", code="index-changed")
         return EncodedInputs(target=target, vectors=vectors)
 
     def list_tokens(self, target: EncodingTarget) -> list[str]:
@@ -169,7 +169,10 @@ class EncodingService:
             encoder = target.encoder
             if not encoder.tokens:
                 raise RequestRejected(
-                    424, f"the model {encoder.model_id} doesn't list its tokens, so they have no ids", "Use /v1/encode."
+                    424,
+                    f"the model {encoder.model_id} doesn't list its tokens, so they have no ids",
+                    "Use /v1/encode.",
+                    code="no-token-ids",
                 )
             self._ids = cached = (target, number_tokens(encoder.tokens, target.policy))
         return cached[1]

@@ -72,9 +72,13 @@ class ContentFacts:
         """List the most frequent values of a field that begin with a prefix, ignoring case."""
         mapped = get_mapped_field(info.mapped_fields, name, "the address")
         if mapped.kind not in ("keyword", "text", "boolean"):
-            raise QueryError(f"the field {name!r} is {mapped.type}, and only strings are completed")
+            raise QueryError(f"the field {name!r} is {mapped.type}, and only strings are completed", code="field-not-completable")
         if len(prefix) > MAX_PREFIX_CHARS:
-            raise QueryError(f"`prefix` has {len(prefix):,} characters; at most {MAX_PREFIX_CHARS} are allowed", "Shorten it.")
+            raise QueryError(
+                f"`prefix` has {len(prefix):,} characters; at most {MAX_PREFIX_CHARS} are allowed",
+                "Shorten it.",
+                code="prefix-too-long",
+            )
         hides = name == TOP_TOKENS_FIELD and not prefix.startswith("#")
         terms: dict[str, Any] = {"field": mapped.path, "size": _MAX_VALUES + (_SPARE_VALUES if hides else 0)}
         if prefix and mapped.kind != "boolean":

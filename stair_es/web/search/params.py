@@ -162,7 +162,11 @@ def build_query_inputs(
     if params.method == "bm25":
         parsed = parse_query(params.text)
         if not parsed.text:
-            raise QueryError("bm25 requires a text, and the query has none", "Enter some words, or use another method.")
+            raise QueryError(
+                "bm25 requires a text, and the query has none",
+                "Enter some words, or use another method.",
+                code="bm25-without-text",
+            )
         required, excluded = (*parsed.required, *params.require), (*parsed.excluded, *params.exclude)
         return QueryInputs(caption=parsed.text, required=required, excluded=excluded, filters=filters)
     uploaded = SparseVector.from_mapping(params.vector) if params.vector else None
@@ -197,7 +201,9 @@ def build_filters(params: SearchParams, fields: Mapping[str, MappedField]) -> li
     clauses = build_condition_clauses(params.filters, fields)
     text = params.filter.strip()
     if text[:1] in ("{", "["):  # a clause can run scripts, and read other indices
-        raise QueryError("the filter is not a query string", "Write it like width:>800 AND format:JPEG.")
+        raise QueryError(
+            "the filter is not a query string", "Write it like width:>800 AND format:JPEG.", code="filter-not-a-string"
+        )
     return [*clauses, parse_filter(_UNESCAPED_SLASH.sub(r"\1\\/", text))] if text else clauses
 
 
@@ -212,6 +218,7 @@ def convert_value(value: ConditionValue, mapped: MappedField) -> ConditionValue:
         raise QueryError(
             f"the field {mapped.name!r} is {mapped.type}, which has ranges and no single values",
             f'Write it like {{"field": "{mapped.name}", "gte": "2024-01-01", "lt": "2025-01-01"}}.',
+            code="field-needs-range",
         )
     if mapped.kind in ("integer", "number"):
         if isinstance(value, str) and _NUMBER.fullmatch(value):
@@ -220,9 +227,16 @@ def convert_value(value: ConditionValue, mapped: MappedField) -> ConditionValue:
     elif mapped.kind == "boolean":
         value = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
         if not isinstance(value, bool):
-            raise QueryError(f"the field {mapped.name!r} is boolean, and {str(value)[:80]!r} is neither true nor false")
+            raise QueryError(
+                f"the field {mapped.name!r} is boolean, and {str(value)[:80]!r} is neither true nor false",
+                code="value-not-a-boolean",
+            )
     elif not isinstance(value, str):
-        raise QueryError(f"the field {mapped.name!r} is {mapped.type}, and {value!r:.80} is not a string", "Put it in quotes.")
+        raise QueryError(
+            f"the field {mapped.name!r} is {mapped.type}, and {value!r:.80} is not a string",
+            "Put it in quotes.",
+            code="value-not-a-string",
+        )
     return value
 
 
@@ -239,6 +253,7 @@ def _build_range(condition: Condition, mapped: MappedField) -> dict[str, Any]:
         raise QueryError(
             f"the field {mapped.name!r} is {mapped.type}, which has no ranges",
             f'Choose values: {{"field": "{mapped.name}", "any": [...]}}.',
+            code="field-without-ranges",
         )
     if mapped.kind == "date":
         return {**{bound: _convert_date(limit, mapped) for bound, limit in condition.bounds.items()}, "format": _DATE_FORMAT}
@@ -249,10 +264,14 @@ def _build_range(condition: Condition, mapped: MappedField) -> dict[str, Any]:
 
 def _check_number(value: ConditionValue, mapped: MappedField) -> None:
     if isinstance(value, str | bool):
-        raise QueryError(f"the field {mapped.name!r} is {mapped.type}, and {str(value)[:80]!r} is not a number")
+        raise QueryError(
+            f"the field {mapped.name!r} is {mapped.type}, and {str(value)[:80]!r} is not a number", code="value-not-a-number"
+        )
     largest = _TYPE_RANGES.get(mapped.type, math.inf)
     if not -largest - 1 <= value <= largest:
-        raise QueryError(f"the field {mapped.name!r} is {mapped.type}, and {value:g} is out of its range")
+        raise QueryError(
+            f"the field {mapped.name!r} is {mapped.type}, and {value:g} is out of its range", code="value-out-of-range"
+        )
 
 
 def _convert_date(value: float | str, mapped: MappedField) -> int | str:
@@ -262,6 +281,7 @@ def _convert_date(value: float | str, mapped: MappedField) -> int | str:
         raise QueryError(
             f"the field {mapped.name!r} is {mapped.type}, and {str(value)[:80]!r} is not a date",
             "Write dates like 2024, 2024-05, 2024-05-31 or 2024-05-31T12:00:00Z; numbers are milliseconds since 1970.",
+            code="value-not-a-date",
         )
     return value if isinstance(value, str) else int(value)
 

@@ -193,7 +193,9 @@ class SearchService:
         if by_caption:
             state.info.check_caption_field(query)
             if not self._facts.count_documents()[1]:
-                raise QueryError("bm25 searches captions, and no image of this index has one", "Use another method.")
+                raise QueryError(
+                    "bm25 searches captions, and no image of this index has one", "Use another method.", code="no-captions"
+                )
             query = replace(query, remarks=list_operator_remarks(params.text))
         return inputs, query
 
@@ -243,11 +245,15 @@ class SearchService:
         response = self._cluster.search(self._config.index, {**body, "timeout": _SEARCH_TIMEOUT}, retry=NO_RETRY)
         if "hits" not in response:
             raise ClusterError(
-                f"{self._cluster.connection.safe_url} returned no search response", "Check that it is the port of the cluster."
+                f"{self._cluster.connection.safe_url} returned no search response",
+                "Check that it is the port of the cluster.",
+                code="not-a-search-response",
             )
         self._config.hooks.record_search_time(response.get("took", 0) / 1000)
         if response.get("timed_out"):  # partial hits are not a result
-            raise RequestRejected(503, "the search timed out", "Simplify it: a filter with many * is slow.")
+            raise RequestRejected(
+                503, "the search timed out", "Simplify it: a filter with many * is slow.", code="search-timed-out"
+            )
         return response
 
 

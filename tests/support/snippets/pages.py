@@ -50,7 +50,7 @@ class Command:
         match = _EXIT.search(self.text)
         if match:
             return code == int(match[1])
-        return (code != 0) == any(line.startswith("error: ") for line in self.shown)
+        return (code != 0) == any(re.match(r"error(\[[a-z0-9-]+\])?: ", line) for line in self.shown)
 
 
 def parse_blocks(markdown: str, first_line: int = 1) -> Iterator[Block]:

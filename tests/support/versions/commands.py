@@ -103,9 +103,9 @@ class CommandRunner:
         """Return the message and, on a separate line, the remedy, without ports and times, which differ in each run.
 
         Args:
-            output: What stderr has: notes, then `error: ` at the start of a line.
+            output: What stderr has: notes, then `error[CODE]: ` at the start of a line.
         """
-        message = re.split(r"^error: ", output, maxsplit=1, flags=re.MULTILINE)[-1].strip()
+        message = re.split(r"^error(?:\[[a-z0-9-]+\])?: ", output, maxsplit=1, flags=re.MULTILINE)[-1].strip()
         message = message.replace(self.url.partition("://")[2], "127.0.0.1:9200").replace(str(self.folder), "FOLDER")
         return re.sub(r"-\d{8}-\d{6}-\d{6}", "-TIMESTAMP", message)
 

@@ -68,5 +68,5 @@ def test_the_command_is_quiet(damaged: Path) -> None:
     command = [str(Path(sys.executable).with_name("stair-es")), "encode", "zeros.tiff"]
     done = subprocess.run(command, cwd=damaged, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "error: " in done.stderr
+    assert "error[image-damaged]: " in done.stderr
     assert "LZWDecode" not in done.stderr

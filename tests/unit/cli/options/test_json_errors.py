@@ -74,7 +74,7 @@ def test_the_error_is_the_last_line_of_stdout(command: str, tmp_path: Path, monk
     assert result.exception is not None
     value = json.loads(result.stdout.splitlines()[-1])
     assert value["error"] == getattr(result.exception, "message", None)
-    assert set(value) == {"error", "remedy"}
+    assert set(value) == {"error", "code", "remedy"}
     assert "secret" not in result.stdout
     without = RUNNER.invoke(app, [*command.split(), *FAILING[command]], env=env)
     assert without.stdout == ""
