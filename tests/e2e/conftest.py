@@ -49,14 +49,14 @@ def context(browser: Browser, page_errors: PageErrors) -> Iterator[Callable[...,
     """Create separate browser contexts."""
     made: list[BrowserContext] = []
 
-    def make(**options: Any) -> BrowserContext:  # noqa: ANN401  the options of Playwright
+    def make_context(**options: Any) -> BrowserContext:  # noqa: ANN401  the options of Playwright
         context = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", **options})
         context.set_default_timeout(60_000)
         context.on("page", page_errors.attach)
         made.append(context)
         return context
 
-    yield make
+    yield make_context
     for context in made:
         context.close()
     assert page_errors.get_unexpected() == []

@@ -49,20 +49,20 @@ PORTS = {"page": "8077", "encoder": "8078"}
 _PATIENCE_S = 300.0
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
+def _is_listening(port: int) -> bool:
     """Check whether something listens: `ray health-check` takes half a minute to fail."""
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def stair_home(tmp_path: Path) -> Path:
     """A separate data folder, with the text network of this machine, which the image contains."""
     folder = tmp_path / "home"
     folder.mkdir()
@@ -72,7 +72,7 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photo_folder(tmp_path: Path) -> Path:
     """Six photos, and a file that is not an image."""
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -82,17 +82,17 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def _environment(process: Process) -> dict[str, str]:
+def _build_environment(process: Process) -> dict[str, str]:
     """The environment of a container: only what is needed to find the programs, and to run Ray without niceness or haste."""
     environ = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR")}
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     return {**environ, "PATH": path, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", **START_TIMEOUTS, **process.environment}
 
 
-def run(process: Process) -> subprocess.CompletedProcess[str]:
+def run_process(process: Process) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         process.argv,
-        env=_environment(process),
+        env=_build_environment(process),
         capture_output=True,
         text=True,
         timeout=_PATIENCE_S,
@@ -102,11 +102,11 @@ def run(process: Process) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def running(process: Process, healthy: Callable[[], bool], end: signal.Signals = signal.SIGTERM) -> Iterator[None]:
+def keep_running(process: Process, is_healthy: Callable[[], bool], end: signal.Signals = signal.SIGTERM) -> Iterator[None]:
     """Run a process and its children, from when it is healthy to the end of the block."""
     with subprocess.Popen(
         process.argv,
-        env=_environment(process),
+        env=_build_environment(process),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -114,7 +114,7 @@ def running(process: Process, healthy: Callable[[], bool], end: signal.Signals =
     ) as started:
         try:
             until = time.monotonic() + _PATIENCE_S
-            while not healthy():
+            while not is_healthy():
                 assert started.poll() is None, started.stderr.read() if started.stderr else ""
                 assert time.monotonic() < until, f"{process.argv} isn't healthy"
                 time.sleep(0.2)
@@ -126,12 +126,12 @@ def running(process: Process, healthy: Callable[[], bool], end: signal.Signals =
                 os.killpg(started.pid, signal.SIGKILL)  # as container engines kill the remaining processes
 
 
-def documents(client: OpenSearch, index: str) -> int:
+def count_documents(client: OpenSearch, index: str) -> int:
     client.indices.refresh(index=index)
     return int(client.count(index=index)["count"])
 
 
-def answer(url: str, **headers: str) -> int:
+def fetch_status(url: str, **headers: str) -> int:
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_PATIENCE_S) as response:
             return int(response.status)
@@ -143,57 +143,63 @@ def answer(url: str, **headers: str) -> int:
 
 
 def test_compose_starts_ray_ingests_and_serves_the_page(
-    node_url: str, client: OpenSearch, index_name: str, photos: Path, home: Path, tmp_path: Path
+    node_url: str, client: OpenSearch, index_name: str, photo_folder: Path, stair_home: Path, tmp_path: Path
 ) -> None:
     services = read_compose(COMPOSE, {"STAIR_ES_INDEX": index_name, "RUNNER": "ray"})
-    ray, page = _free_port(), _free_port()
+    ray, page = _find_free_port(), _find_free_port()
     replacements = {
         "http://opensearch:9200": node_url,
         "ray-head:6379": f"127.0.0.1:{ray}",
         "--head --port=6379": f"--head --port={ray} --num-cpus=0",  # as KubeRay starts it: tasks run on the workers
         "8077": str(page),
         "0.0.0.0": "127.0.0.1",
-        "/photos": str(photos),
+        "/photos": str(photo_folder),
         "/var/lib/ray-token/token": str(tmp_path / "token"),
     }
 
-    def as_here(name: str, *more: str) -> Process:
+    def adapt_process(name: str, *more: str) -> Process:
         process = build_service_process(services[name]).replace_texts(replacements)
-        return Process(argv=[*process.argv, *more], environment={**process.environment, "STAIR_ES_HOME": str(home)})
+        return Process(argv=[*process.argv, *more], environment={**process.environment, "STAIR_ES_HOME": str(stair_home)})
 
-    def healthy(name: str, port: int) -> Callable[[], bool]:
+    def build_health_check(name: str, port: int) -> Callable[[], bool]:
         check = Process(argv=build_health_command(services[name]), environment=services[name]["environment"]).replace_texts(
             replacements
         )
-        return lambda: _listens(port) and run(check).returncode == 0
+        return lambda: _is_listening(port) and run_process(check).returncode == 0
 
     with ExitStack() as stack:
-        stack.callback(_end_ray, ray)
-        stack.enter_context(running(as_here("ray-head"), healthy("ray-head", ray), signal.SIGKILL))
+        stack.callback(_stop_ray, ray)
+        stack.enter_context(keep_running(adapt_process("ray-head"), build_health_check("ray-head", ray), signal.SIGKILL))
         assert (tmp_path / "token").stat().st_mode & 0o077 == 0
-        stack.enter_context(running(as_here("ray-worker", "--num-cpus=1"), healthy("ray-worker", ray), signal.SIGKILL))
-        result = run(as_here("ingest"))
+        stack.enter_context(
+            keep_running(adapt_process("ray-worker", "--num-cpus=1"), build_health_check("ray-worker", ray), signal.SIGKILL)
+        )
+        result = run_process(adapt_process("ingest"))
         assert result.returncode == 0, result.stderr
         assert "runner: ray" in result.stderr
-        assert documents(client, index_name) == len(PHOTOS)
-        [dead_letters] = (home / "dead-letters").glob("*.jsonl")
+        assert count_documents(client, index_name) == len(PHOTOS)
+        [dead_letters] = (stair_home / "dead-letters").glob("*.jsonl")
         assert "broken.jpg" in dead_letters.read_text()
-        _rayjob(
-            {**replacements, "auto": f"127.0.0.1:{ray}", "/dead-letters/": f"{tmp_path}/"}, photos, index_name, node_url, tmp_path
+        _run_ray_job(
+            {**replacements, "auto": f"127.0.0.1:{ray}", "/dead-letters/": f"{tmp_path}/"},
+            photo_folder,
+            index_name,
+            node_url,
+            tmp_path,
         )
-        assert documents(client, index_name) == len(PHOTOS) + 1
-    with running(as_here("page"), healthy("page", page)):
-        assert answer(f"http://127.0.0.1:{page}/") == 200
-        assert answer(f"http://127.0.0.1:{page}/", Host="photos.example.org") == 403
+        assert count_documents(client, index_name) == len(PHOTOS) + 1
+    with keep_running(adapt_process("page"), build_health_check("page", page)):
+        assert fetch_status(f"http://127.0.0.1:{page}/") == 200
+        assert fetch_status(f"http://127.0.0.1:{page}/", Host="photos.example.org") == 403
 
 
-def _rayjob(replacements: dict[str, str], photos: Path, index: str, node_url: str, tmp_path: Path) -> None:
+def _run_ray_job(replacements: dict[str, str], photo_folder: Path, index: str, node_url: str, tmp_path: Path) -> None:
     """Run the script of the RayJob on that Ray cluster: one new photo, and a file that is not an image, which is no failure."""
-    shutil.copy(PHOTOS[0], photos / "new.jpg")
+    shutil.copy(PHOTOS[0], photo_folder / "new.jpg")
     [head] = list_containers(read_all_manifests()["RayJob", "stair-es-ingest"]["spec"]["rayClusterSpec"]["headGroupSpec"])
     environment = build_container_process(head, {"url": node_url}).environment
     environment = {name: value for name, value in environment.items() if not name.endswith("_FILE")}  # no TLS here
-    environment |= {"SOURCE": str(photos), "STAIR_ES_INDEX": index, "STAIR_ES_HOME": str(tmp_path / "home")}
+    environment |= {"SOURCE": str(photo_folder), "STAIR_ES_INDEX": index, "STAIR_ES_HOME": str(tmp_path / "home")}
     environment |= {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": replacements["/var/lib/ray-token/token"],
@@ -201,13 +207,13 @@ def _rayjob(replacements: dict[str, str], photos: Path, index: str, node_url: st
     script = Process(argv=["sh", "-c", (KUBERNETES / "ray" / "ingest.sh").read_text()], environment={}).replace_texts(
         replacements
     )
-    result = run(Process(argv=script.argv, environment=environment))
+    result = run_process(Process(argv=script.argv, environment=environment))
     assert result.returncode == 0, result.stderr
     assert "runner: ray" in result.stderr
     assert "broken.jpg" in (tmp_path / "ray.jsonl").read_text()
 
 
-def _end_ray(port: int) -> None:
+def _stop_ray(port: int) -> None:
     """End what outlives the first process; in a container it ends with it. (A raylet takes half a minute for SIGTERM.)"""
     for process in psutil.process_iter(["cmdline"]):
         if any(part.endswith((f":{port}", f"={port}")) for part in process.info["cmdline"] or []):
@@ -216,16 +222,16 @@ def _end_ray(port: int) -> None:
 
 
 def test_threads_separate_failed_runs_from_failed_images(
-    node_url: str, client: OpenSearch, index_name: str, photos: Path, tmp_path: Path
+    node_url: str, client: OpenSearch, index_name: str, photo_folder: Path, tmp_path: Path
 ) -> None:
     ingest = read_compose(COMPOSE, {"STAIR_ES_INDEX": index_name})["ingest"]
-    replacements = {"http://opensearch:9200": node_url, "/photos": str(photos)}
-    result = run(build_service_process(ingest).replace_texts(replacements))
+    replacements = {"http://opensearch:9200": node_url, "/photos": str(photo_folder)}
+    result = run_process(build_service_process(ingest).replace_texts(replacements))
     assert result.returncode == 0, result.stderr
     assert "runner: local" in result.stderr
-    assert documents(client, index_name) == len(PHOTOS)
+    assert count_documents(client, index_name) == len(PHOTOS)
     (tmp_path / "empty").mkdir()
-    result = run(build_service_process(ingest).replace_texts({**replacements, "/photos": str(tmp_path / "empty")}))
+    result = run_process(build_service_process(ingest).replace_texts({**replacements, "/photos": str(tmp_path / "empty")}))
     assert result.returncode == 1
     assert "no image" in result.stderr
 
@@ -234,7 +240,7 @@ def test_threads_separate_failed_runs_from_failed_images(
 
 
 @pytest.fixture
-def secured(node_url: str, tmp_path: Path) -> Iterator[str]:
+def secured_url(node_url: str, tmp_path: Path) -> Iterator[str]:
     """The node behind TLS, which requires an API key; `secrets` below `tmp_path` has what a client needs."""
     authority, folder = trustme.CA(), tmp_path / "secrets"
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -246,25 +252,25 @@ def secured(node_url: str, tmp_path: Path) -> Iterator[str]:
     for name in ("token", "page-token", "encoder-token"):
         (folder / name).write_text(TOKEN)
 
-    def gate(request: RecordedRequest) -> StubResponse | None:
+    def check_login(request: RecordedRequest) -> StubResponse | None:
         return None if request.headers.get("authorization", "").startswith("ApiKey ") else StubResponse(status=401)
 
-    with RecordingProxy(node_url, tls=context, gate=gate) as proxy:
+    with RecordingProxy(node_url, tls=context, gate=check_login) as proxy:
         yield proxy.url
 
 
 def _open_page(url: str, name: str) -> None:
     """A page that requires a token, except for its health check."""
-    assert answer(url + "health") == 200
-    assert answer(url) == 401
-    assert answer(url, Authorization=f"Bearer {TOKEN}", Host=name) == 200
-    assert answer(url, Authorization=f"Bearer {TOKEN}", Host="elsewhere.example.org") == 403
+    assert fetch_status(url + "health") == 200
+    assert fetch_status(url) == 401
+    assert fetch_status(url, Authorization=f"Bearer {TOKEN}", Host=name) == 200
+    assert fetch_status(url, Authorization=f"Bearer {TOKEN}", Host="elsewhere.example.org") == 403
 
 
 def _ask_encoder(url: str) -> None:
     """An encoder that requires a token, except for its health check, and has the model of the index."""
-    assert answer(url + "health") == 200
-    assert answer(url + "info") == 401
+    assert fetch_status(url + "health") == 200
+    assert fetch_status(url + "info") == 401
     headers = {"Authorization": f"Bearer {TOKEN}", "Host": "stair-es-encoder.stair-es", "Content-Type": "application/json"}
     request = urllib.request.Request(url + "v1/encode", json.dumps({"texts": ["a kitten"]}).encode(), headers)
     with urllib.request.urlopen(request, timeout=_PATIENCE_S) as response:
@@ -272,35 +278,37 @@ def _ask_encoder(url: str) -> None:
     assert "kitten" in text["tokens"]
 
 
-def test_compose_on_a_secured_cluster(secured: str, client: OpenSearch, index_name: str, photos: Path, tmp_path: Path) -> None:
+def test_compose_on_a_secured_cluster(
+    secured_url: str, client: OpenSearch, index_name: str, photo_folder: Path, tmp_path: Path
+) -> None:
     environment = {
-        "STAIR_ES_URL": secured,
+        "STAIR_ES_URL": secured_url,
         "STAIR_ES_INDEX": index_name,
         "PAGE_NAME": "photos.example.org",
-        "PHOTOS": str(photos),
+        "PHOTOS": str(photo_folder),
     }
     services = read_compose(COMPOSE_CLUSTER, environment)
-    port = _free_port()
-    replacements = {"/run/secrets/": f"{tmp_path}/secrets/", "/photos": str(photos), "0.0.0.0": "127.0.0.1"}
-    result = run(build_service_process(services["ingest"]).replace_texts(replacements))
+    port = _find_free_port()
+    replacements = {"/run/secrets/": f"{tmp_path}/secrets/", "/photos": str(photo_folder), "0.0.0.0": "127.0.0.1"}
+    result = run_process(build_service_process(services["ingest"]).replace_texts(replacements))
     assert result.returncode == 0, result.stderr
-    assert documents(client, index_name) == len(PHOTOS)
+    assert count_documents(client, index_name) == len(PHOTOS)
 
     @contextmanager
-    def up(name: str) -> Iterator[str]:
+    def start_service(name: str) -> Iterator[str]:
         texts = {**replacements, PORTS[name]: str(port)}
         check = Process(argv=build_health_command(services[name]), environment={}).replace_texts(texts)
         process = build_service_process(services[name]).replace_texts(texts)
-        with running(process, lambda: _listens(port) and run(check).returncode == 0):
+        with keep_running(process, lambda: _is_listening(port) and run_process(check).returncode == 0):
             yield f"http://127.0.0.1:{port}/"
 
-    with up("page") as url:
+    with start_service("page") as url:
         _open_page(url, "photos.example.org")
-    with up("encoder") as url:
+    with start_service("encoder") as url:
         _ask_encoder(url)
 
 
-def _action(code: int) -> str:
+def _get_restart_action(code: int) -> str:
     """Return what Kubernetes does with a pod of the nightly Job for an exit code: the first matching rule, otherwise a retry."""
     job = read_all_manifests()["CronJob", "stair-es-nightly"]["spec"]["jobTemplate"]["spec"]
     rules: list[dict[str, Any]] = job["podFailurePolicy"]["rules"]
@@ -309,55 +317,57 @@ def _action(code: int) -> str:
 
 
 def test_kubernetes_nights_page_and_encoder(
-    secured: str, client: OpenSearch, index_name: str, photos: Path, home: Path, tmp_path: Path
+    secured_url: str, client: OpenSearch, index_name: str, photo_folder: Path, stair_home: Path, tmp_path: Path
 ) -> None:
     [ingest] = list_containers(read_all_manifests()["CronJob", "stair-es-nightly"])
-    port = _free_port()
+    port = _find_free_port()
     replacements = {
-        "s3://my-bucket/products/": str(photos),
+        "s3://my-bucket/products/": str(photo_folder),
         "/secrets/ingest": f"{tmp_path}/secrets",
         "/secrets/page": f"{tmp_path}/secrets",
         "/secrets/encoder": f"{tmp_path}/secrets",
         "/dead-letters/": f"{tmp_path}/letters/",
-        "/tmp/stair-es": str(home),
+        "/tmp/stair-es": str(stair_home),
         "0.0.0.0": "127.0.0.1",
     }
 
     def run_night(**more: str) -> tuple[str, subprocess.CompletedProcess[str]]:
-        process = build_container_process(ingest, {"url": secured}).replace_texts(replacements)
-        result = run(Process(argv=process.argv, environment={**process.environment, "STAIR_ES_INDEX": index_name, **more}))
-        return _action(result.returncode), result
+        process = build_container_process(ingest, {"url": secured_url}).replace_texts(replacements)
+        result = run_process(
+            Process(argv=process.argv, environment={**process.environment, "STAIR_ES_INDEX": index_name, **more})
+        )
+        return _get_restart_action(result.returncode), result
 
     action, result = run_night()
     assert (action, result.returncode) == ("FailJob", 3), result.stderr
     [letter] = (tmp_path / "letters" / "nightly.jsonl").read_text().splitlines()
     assert json.loads(letter)["uri"].endswith("broken.jpg")
-    (photos / "broken.jpg").unlink()
-    (photos / PHOTOS[0].name).unlink()
+    (photo_folder / "broken.jpg").unlink()
+    (photo_folder / PHOTOS[0].name).unlink()
     action, result = run_night()
     assert action == "Complete", result.stderr
-    assert documents(client, index_name) == len(PHOTOS) - 1  # --resync removed what is gone
+    assert count_documents(client, index_name) == len(PHOTOS) - 1  # --resync removed what is gone
     assert not (tmp_path / "letters" / "nightly.jsonl").exists()
     action, result = run_night(STAIR_ES_URL="https://127.0.0.1:1", STAIR_ES_API_KEY_FILE=f"{tmp_path}/nowhere")
     assert (action, result.returncode) == ("FailJob", 2), result.stderr  # a Secret without a key: a retry doesn't help
 
     @contextmanager
-    def up(name: str) -> Iterator[str]:
+    def start_service(name: str) -> Iterator[str]:
         [container] = list_containers(read_all_manifests()["Deployment", f"stair-es-{name}"])
         texts = {**replacements, "products": index_name, PORTS[name]: str(port)}
-        process = build_container_process(container, {"url": secured}).replace_texts(texts)
+        process = build_container_process(container, {"url": secured_url}).replace_texts(texts)
         probe = f"http://127.0.0.1:{port}{container['livenessProbe']['httpGet']['path']}"
 
-        def alive() -> bool:
+        def is_alive() -> bool:
             try:
-                return answer(probe, Host=f"10.1.2.3:{port}") == 200  # as the kubelet calls a pod
+                return fetch_status(probe, Host=f"10.1.2.3:{port}") == 200  # as the kubelet calls a pod
             except OSError:
                 return False
 
-        with running(process, alive):
+        with keep_running(process, is_alive):
             yield f"http://127.0.0.1:{port}/"
 
-    with up("page") as url:
+    with start_service("page") as url:
         _open_page(url, "photos.example.org")
-    with up("encoder") as url:
+    with start_service("encoder") as url:
         _ask_encoder(url)

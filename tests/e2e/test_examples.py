@@ -46,53 +46,53 @@ class Shop:
 
 
 @pytest.fixture
-def shop(node_url: str, index_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shop:
+def shop_runner(node_url: str, index_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shop:
     monkeypatch.setenv("STAIR_ES_URL", node_url)
     monkeypatch.setenv("SHOP_INDEX", index_name)
     return Shop(index_name, monkeypatch, capsys)
 
 
-def _skus(lines: list[list[str]]) -> list[str]:
+def _list_skus(lines: list[list[str]]) -> list[str]:
     return [line[1] for line in lines]
 
 
-def test_shop_gains_image_search_unchanged(shop: Shop, client: OpenSearch) -> None:
-    assert shop("shop.py") == [[f"22 products in {shop.index}"]]
-    before = shop("shop.py", "siesta")
-    assert _skus(before) == ["P-016", "P-012"]
-    products = _sources(client, shop.index)
+def test_shop_gains_image_search_unchanged(shop_runner: Shop, client: OpenSearch) -> None:
+    assert shop_runner("shop.py") == [[f"22 products in {shop_runner.index}"]]
+    before = shop_runner("shop.py", "siesta")
+    assert _list_skus(before) == ["P-016", "P-012"]
+    products = _fetch_sources(client, shop_runner.index)
 
-    assert shop("add_images.py") == [[f"21 products of {shop.index} have new words"]]
-    assert shop("add_images.py") == [[f"0 products of {shop.index} have new words"]]
-    after = _sources(client, shop.index)
+    assert shop_runner("add_images.py") == [[f"21 products of {shop_runner.index} have new words"]]
+    assert shop_runner("add_images.py") == [[f"0 products of {shop_runner.index} have new words"]]
+    after = _fetch_sources(client, shop_runner.index)
     assert {sku: {name: source[name] for name in products[sku]} for sku, source in after.items()} == products
     assert "tokens" not in after["P-022"]
 
-    now = shop("shop.py", "siesta")
-    assert _skus(now) == _skus(before)
+    now = shop_runner("shop.py", "siesta")
+    assert _list_skus(now) == _list_skus(before)
     # Old versions of documents count for BM25 until the engine merges them away.
     assert [float(line[0]) for line in now] == pytest.approx([float(line[0]) for line in before], rel=0.05)
-    assert _skus(shop("search.py", BEAR))[:2] == ["P-012", "P-016"]
-    cheap = shop("search.py", BEAR, "--max-price", "20")
-    assert _skus(cheap)[0] == "P-016"
+    assert _list_skus(shop_runner("search.py", BEAR))[:2] == ["P-012", "P-016"]
+    cheap = shop_runner("search.py", BEAR, "--max-price", "20")
+    assert _list_skus(cheap)[0] == "P-016"
     assert all(float(line[2].split()[0]) <= 20 for line in cheap)
-    assert set(_skus(shop("search.py", "siesta"))[:2]) == {"P-016", "P-012"}, "titles count, too"
+    assert set(_list_skus(shop_runner("search.py", "siesta"))[:2]) == {"P-016", "P-012"}, "titles count, too"
 
-    with ImageSearch(shop.index) as images:
+    with ImageSearch(shop_runner.index) as images:
         assert images.search("a kitten", k=1).hits[0].id == "P-019"
 
 
-def test_a_rewritten_product_gets_the_words_of_its_new_picture(shop: Shop, client: OpenSearch) -> None:
-    shop("shop.py")
-    shop("add_images.py")
+def test_a_rewritten_product_gets_the_words_of_its_new_picture(shop_runner: Shop, client: OpenSearch) -> None:
+    shop_runner("shop.py")
+    shop_runner("add_images.py")
     card = {"sku": "P-019", "title": "Postcard: Crossing", "price": 3, "image": str(PHOTOS / "stone-arch-bridge.jpg")}
-    client.index(index=shop.index, id="P-019", body=card, params={"refresh": "true"})
-    assert shop("add_images.py") == [[f"1 products of {shop.index} have new words"]]
-    assert "P-019" in _skus(shop("search.py", "an old stone bridge"))[:1]
-    assert "P-019" not in _skus(shop("search.py", "a kitten"))
+    client.index(index=shop_runner.index, id="P-019", body=card, params={"refresh": "true"})
+    assert shop_runner("add_images.py") == [[f"1 products of {shop_runner.index} have new words"]]
+    assert "P-019" in _list_skus(shop_runner("search.py", "an old stone bridge"))[:1]
+    assert "P-019" not in _list_skus(shop_runner("search.py", "a kitten"))
 
 
-def _sources(client: OpenSearch, index: str) -> dict[str, dict[str, object]]:
+def _fetch_sources(client: OpenSearch, index: str) -> dict[str, dict[str, object]]:
     hits = client.search(index=index, body={"size": 100})["hits"]["hits"]
     return {hit["_id"]: hit["_source"] for hit in hits}
 
@@ -104,22 +104,22 @@ def test_notebook_output_is_reproduced(node_url: str, monkeypatch: pytest.Monkey
     stored_notebook, ran = (nbformat.reads(path.read_text(encoding="utf-8"), as_version=4) for _ in range(2))  # type: ignore[no-untyped-call]
     NotebookClient(ran, timeout=120, resources={"metadata": {"path": str(path.parent)}}).execute()
     for old, new in zip(stored_notebook.cells, ran.cells, strict=True):
-        assert _numbers(_shown(new)) == pytest.approx(_numbers(_shown(old)), abs=2e-3), old.source
-        assert _words(_shown(new)) == _words(_shown(old)), old.source
+        assert _find_numbers(_read_output(new)) == pytest.approx(_find_numbers(_read_output(old)), abs=2e-3), old.source
+        assert _find_words(_read_output(new)) == _find_words(_read_output(old)), old.source
 
 
-def _shown(cell: nbformat.NotebookNode) -> str:
+def _read_output(cell: nbformat.NotebookNode) -> str:
     return "".join(output.get("text", "") for output in cell.get("outputs", []))
 
 
 _NUMBER = re.compile(r"[-+]?\d+\.\d+")
 
 
-def _numbers(text: str) -> list[float]:
+def _find_numbers(text: str) -> list[float]:
     return [float(number) for number in _NUMBER.findall(text)]
 
 
-def _words(text: str) -> list[str]:
+def _find_words(text: str) -> list[str]:
     return _NUMBER.sub("", text).replace("#", "").split()
 
 

@@ -12,7 +12,7 @@ KINDS = {"driver", "worker", "node", "one-of-three", "proxy", "alias", "swap", "
 
 
 @pytest.fixture(scope="module")
-def rows(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+def fault_rows(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
     """The result of a round of each kind."""
     found = tmp_path_factory.mktemp("faults") / "found.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--images", "60", "--url", node_url, "--json", str(found)]
@@ -23,12 +23,12 @@ def rows(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, d
     return kept
 
 
-def test_each_kind_has_its_round(rows: dict[str, dict[str, object]]) -> None:
-    assert KINDS - set(rows) <= {"node-disk"}  # where no small disk can be mounted
-    assert {row["rounds"] for row in rows.values()} == {1}
+def test_each_kind_has_its_round(fault_rows: dict[str, dict[str, object]]) -> None:
+    assert KINDS - set(fault_rows) <= {"node-disk"}  # where no small disk can be mounted
+    assert {row["rounds"] for row in fault_rows.values()} == {1}
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_nothing_is_lost_duplicated_or_unexpected(kind: str, rows: dict[str, dict[str, object]]) -> None:
-    row = rows.get(kind, {"counts": {"lost": 0, "duplicated": 0, "unexpected": 0}, "wrong": []})
+def test_nothing_is_lost_duplicated_or_unexpected(kind: str, fault_rows: dict[str, dict[str, object]]) -> None:
+    row = fault_rows.get(kind, {"counts": {"lost": 0, "duplicated": 0, "unexpected": 0}, "wrong": []})
     assert (row["counts"], row["wrong"]) == ({"lost": 0, "duplicated": 0, "unexpected": 0}, [])

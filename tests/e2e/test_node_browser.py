@@ -105,7 +105,7 @@ def other_origin() -> Iterator[str]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+def blank_page(browser: Browser) -> Iterator[Page]:
     """A tab in which errors are expected."""
     made = browser.new_page()
     made.set_default_timeout(20_000)
@@ -114,55 +114,59 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture
-def index(client: OpenSearch, index_name: str) -> str:
+def probed_index(client: OpenSearch, index_name: str) -> str:
     for number in range(DOCUMENTS):
         client.index(index=index_name, id=str(number), body={"caption": f"photo {number}"})
     client.indices.refresh(index=index_name)
     return index_name
 
 
-def state_of(client: OpenSearch, index: str) -> dict[str, Any]:
+def read_state(client: OpenSearch, probed_index: str) -> dict[str, Any]:
     """The state that an attack could change: whether the index is open, its settings, and the version of each document."""
-    found = client.cat.indices(index=f"{index}*", params={"h": "index,status", "format": "json", "expand_wildcards": "all"})
-    client.indices.refresh(index=index)
-    hits = client.search(index=index, params={"version": "true"})["hits"]["hits"]
+    found = client.cat.indices(
+        index=f"{probed_index}*", params={"h": "index,status", "format": "json", "expand_wildcards": "all"}
+    )
+    client.indices.refresh(index=probed_index)
+    hits = client.search(index=probed_index, params={"version": "true"})["hits"]["hits"]
     return {
         "indices": found,
-        "settings": client.indices.get_settings(index=index),
+        "settings": client.indices.get_settings(index=probed_index),
         "cluster": client.cluster.get_settings(),
         "documents": sorted((hit["_id"], hit["_version"], hit["_source"]["caption"]) for hit in hits),
     }
 
 
-def opaque_frame(page: Page) -> Frame:
+def open_opaque_frame(blank_page: Page) -> Frame:
     """The sandboxed frame, whose requests have `Origin: null`."""
-    [frame] = page.main_frame.child_frames
+    [frame] = blank_page.main_frame.child_frames
     assert frame.evaluate("origin") == "null"
     return frame
 
 
 @pytest.mark.parametrize("sandboxed", [False, True], ids=["origin", "null-origin"])
 def test_no_request_of_a_foreign_script_is_answered_or_done(
-    node_url: str, other_origin: str, page: Page, client: OpenSearch, index: str, sandboxed: bool
+    node_url: str, other_origin: str, blank_page: Page, client: OpenSearch, probed_index: str, sandboxed: bool
 ) -> None:
-    before = state_of(client, index)
+    before = read_state(client, probed_index)
     assert len(before["documents"]) == DOCUMENTS
-    page.goto(other_origin)
-    frame = opaque_frame(page) if sandboxed else page.main_frame
-    seen = frame.evaluate(ATTACKS, [node_url, index])
+    blank_page.goto(other_origin)
+    frame = open_opaque_frame(blank_page) if sandboxed else blank_page.main_frame
+    seen = frame.evaluate(ATTACKS, [node_url, probed_index])
     assert {name: answer for name, answer in seen.items() if answer not in NO_ANSWER} == {}
-    assert state_of(client, index) == before
+    assert read_state(client, probed_index) == before
 
 
-def test_forms_of_foreign_pages_do_nothing(node_url: str, other_origin: str, page: Page, client: OpenSearch, index: str) -> None:
-    before = state_of(client, index)
-    page.goto(other_origin)
-    assert len(page.evaluate(ELEMENTS, [node_url, index])) == 8
-    assert state_of(client, index) == before
+def test_forms_of_foreign_pages_do_nothing(
+    node_url: str, other_origin: str, blank_page: Page, client: OpenSearch, probed_index: str
+) -> None:
+    before = read_state(client, probed_index)
+    blank_page.goto(other_origin)
+    assert len(blank_page.evaluate(ELEMENTS, [node_url, probed_index])) == 8
+    assert read_state(client, probed_index) == before
 
 
-def test_browser_tab_shows_the_node(node_url: str, page: Page, index: str) -> None:
-    answer = page.goto(f"{node_url}/{index}/_count")
+def test_browser_tab_shows_the_node(node_url: str, blank_page: Page, probed_index: str) -> None:
+    answer = blank_page.goto(f"{node_url}/{probed_index}/_count")
     assert answer is not None
     assert answer.json()["count"] == DOCUMENTS
-    assert page.evaluate("(path) => fetch(path).then((answer) => answer.status)", f"/{index}/_search") == 200
+    assert blank_page.evaluate("(path) => fetch(path).then((answer) => answer.status)", f"/{probed_index}/_search") == 200

@@ -28,7 +28,7 @@ ALIKE = {
 """What repeats itself is looked at as a whole once, in one theme and size."""
 
 
-def violations(page: Page, *, whole_page: bool = True) -> list[str]:
+def find_violations(page: Page, *, whole_page: bool = True) -> list[str]:
     """The violations that axe finds, one per line."""
     found: dict[str, Any] = Axe().run(page, context=None if whole_page else ALIKE, options=RULES).response
     assert len(found["passes"]) > 15
@@ -42,27 +42,27 @@ def test_every_view(site: Site, context: Contexts, theme: Literal["light", "dark
     whole_page = theme == "light" and size is DESKTOP
     page.goto(site.base)
     expect(page.locator(".found li.tile").first).to_be_visible()
-    assert violations(page, whole_page=whole_page) == [], "the start"
+    assert find_violations(page, whole_page=whole_page) == [], "the start"
 
     open_results(site, page, f"/?q={QUERY} -water&x=2*tree&x=0*bear&x=0.5*panda&must=tree&is.top_tokens=animal&filter=width:>10")
     expect(page.locator("#said")).to_contain_text("found")
     if size is PHONE:
         page.get_by_role("button", name="Weights", exact=True).click()
         expect(get_slider(page, "bear")).to_be_visible()
-    assert violations(page, whole_page=whole_page) == [], "a search"
+    assert find_violations(page, whole_page=whole_page) == [], "a search"
 
     found = call_api(site, {"text": "panda", "k": 1})["hits"][0]["id"]
     page.goto(f"{site.base}/image/{found}?pick=panda")
     expect(page.locator(".strip li").first).to_be_visible()
-    assert violations(page, whole_page=whole_page) == [], "an image"
+    assert find_violations(page, whole_page=whole_page) == [], "an image"
     page.get_by_role("button", name="explain").click()
     expect(page.locator(".near li.hit").first).to_be_visible()
     page.keyboard.press("z")
-    assert violations(page, whole_page=whole_page) == [], "an enlarged image, its neighbors explained"
+    assert find_violations(page, whole_page=whole_page) == [], "an enlarged image, its neighbors explained"
 
     page.goto(f"{site.base}/compare?a.q=bear&b.q=bear&b.by=bag")
     expect(page.locator(".sum-up")).to_be_visible()
-    assert violations(page, whole_page=whole_page) == [], "a comparison"
+    assert find_violations(page, whole_page=whole_page) == [], "a comparison"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -72,17 +72,17 @@ def test_messages_above_and_in_place_of_hits(
     page = context(color_scheme=theme).new_page()
     page.goto(f"{site.base}/compare")
     expect(page.get_by_role("link", name="STAIR words and bag of words")).to_be_visible()
-    assert violations(page) == [], "a comparison to come"
+    assert find_violations(page) == [], "a comparison to come"
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
-    assert violations(page) == [], "the keys"
+    assert find_violations(page) == [], "the keys"
     page.goto(f"{site.base}/?q=bear&is.top_tokens=nothing")
     expect(page.get_by_text("Nothing found.")).to_be_visible()
-    assert violations(page) == [], "nothing found"
+    assert find_violations(page) == [], "nothing found"
     page_errors.allowed.append("status of 400")
     page.goto(f"{site.base}/?q=bear&filter=((")
     expect(page.get_by_role("alert")).to_be_visible()
-    assert violations(page) == [], "an error"
+    assert find_violations(page) == [], "an error"
 
 
 def test_screen_reader_text(site: Site, page: Page) -> None:

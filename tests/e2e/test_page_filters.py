@@ -23,7 +23,7 @@ QUERY = "animal"
 
 
 @pytest.fixture(scope="module")
-def shop(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def shop_site(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The page of photos with columns: a price, a brand, a year, stars, a day."""
     table = tmp_path_factory.mktemp("shop") / "shop.jsonl"
     lines = []
@@ -71,17 +71,17 @@ def read_list(site: Site, *conditions: dict[str, Any], **body: Any) -> list[str]
     return list_hits(site, text=QUERY, filters=list(conditions), **body)
 
 
-def test_values_are_chosen_counted_and_lifted(shop: Site, page: Page) -> None:
-    open_results(shop, page, f"/?q={QUERY}")
-    everything = list_hits(shop, text=QUERY)
+def test_values_are_chosen_counted_and_lifted(shop_site: Site, page: Page) -> None:
+    open_results(shop_site, page, f"/?q={QUERY}")
+    everything = list_hits(shop_site, text=QUERY)
     brands = open_field(page, "Brand")
-    counted = get_facet(shop, "brand", text=QUERY)["buckets"]
+    counted = get_facet(shop_site, "brand", text=QUERY)["buckets"]
     expect(brands.locator(".values .what")).to_have_text([bucket["value"] for bucket in counted])
     expect(brands.locator(".values .n")).to_have_text([str(bucket["count"]) for bucket in counted])
     brands.get_by_role("checkbox", name=BRANDS[3]).check()
-    wait_for_hits(page, read_list(shop, {"field": "brand", "any": [BRANDS[3]]}))
+    wait_for_hits(page, read_list(shop_site, {"field": "brand", "any": [BRANDS[3]]}))
     brands.get_by_role("checkbox", name="Borealis").check()  # the others are still there
-    both = read_list(shop, {"field": "brand", "any": [BRANDS[3], "Borealis"]})
+    both = read_list(shop_site, {"field": "brand", "any": [BRANDS[3], "Borealis"]})
     wait_for_hits(page, both)
     assert 0 < len(both) < len(everything)
     save_screenshot(page, "filters-brand")
@@ -91,7 +91,7 @@ def test_values_are_chosen_counted_and_lifted(shop: Site, page: Page) -> None:
     page.reload()
     wait_for_hits(page, both)
     page.go_back()
-    wait_for_hits(page, read_list(shop, {"field": "brand", "any": [BRANDS[3]]}))
+    wait_for_hits(page, read_list(shop_site, {"field": "brand", "any": [BRANDS[3]]}))
     page.go_forward()
     wait_for_hits(page, both)
     page.get_by_role("button", name=f"Remove: Brand: {BRANDS[3]} or Borealis").click()
@@ -99,37 +99,37 @@ def test_values_are_chosen_counted_and_lifted(shop: Site, page: Page) -> None:
     assert "is." not in page.url
 
 
-def test_a_value_stays_while_nothing_has_it(shop: Site, page: Page) -> None:
-    page.goto(f"{shop.base}/?q={QUERY}&is.brand=Acme&range.year=1990..1990&show=explain")
+def test_a_value_stays_while_nothing_has_it(shop_site: Site, page: Page) -> None:
+    page.goto(f"{shop_site.base}/?q={QUERY}&is.brand=Acme&range.year=1990..1990&show=explain")
     expect(page.get_by_text("Nothing found.")).to_be_visible()
     acme = open_field(page, "Brand").get_by_role("listitem").filter(has_text="Acme")
     expect(acme.get_by_role("checkbox")).to_be_checked()
     expect(acme.locator(".n")).to_have_text("0")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="without “Brand: Acme”").click()
-    wait_for_hits(page, read_list(shop, {"field": "year", "gte": 1990, "lte": 1990}))
+    wait_for_hits(page, read_list(shop_site, {"field": "year", "gte": 1990, "lte": 1990}))
 
 
-def test_whole_numbers_as_a_list(shop: Site, page: Page) -> None:
-    open_results(shop, page, f"/?q={QUERY}")
+def test_whole_numbers_as_a_list(shop_site: Site, page: Page) -> None:
+    open_results(shop_site, page, f"/?q={QUERY}")
     open_field(page, "Stars").get_by_role("checkbox", name="4").check()
-    expected = read_list(shop, {"field": "stars", "any": [4]})
+    expected = read_list(shop_site, {"field": "stars", "any": [4]})
     wait_for_hits(page, expected)
     page.reload()
     wait_for_hits(page, expected)
     assert [text.strip() for text in list_chips(page)] == ["Stars: 4"]
 
 
-def test_a_histogram_chooses_what_it_counts(shop: Site, page: Page) -> None:
-    open_results(shop, page, f"/?q={QUERY}")
+def test_a_histogram_chooses_what_it_counts(shop_site: Site, page: Page) -> None:
+    open_results(shop_site, page, f"/?q={QUERY}")
     price = open_field(page, "Price")
-    buckets = get_facet(shop, "price", text=QUERY)["buckets"]
+    buckets = get_facet(shop_site, "price", text=QUERY)["buckets"]
     bars = price.locator(".bars")
     expect(bars.locator("span")).to_have_count(len(buckets))
     place = max(range(len(buckets)), key=lambda each: buckets[each]["count"])
     bars.locator("span").nth(place).click()
     bucket = buckets[place]
-    expected = read_list(shop, {"field": "price", "gte": bucket["from"], "lt": bucket["to"]})
+    expected = read_list(shop_site, {"field": "price", "gte": bucket["from"], "lt": bucket["to"]})
     assert len(expected) == bucket["count"]
     wait_for_hits(page, expected)
     expect(bars.locator("span.in")).to_have_count(1)
@@ -140,48 +140,48 @@ def test_a_histogram_chooses_what_it_counts(shop: Site, page: Page) -> None:
     page.mouse.move(box["x"] + box["width"] * 0.47, box["y"] + 40, steps=5)
     page.mouse.up()
     last = int(0.47 * len(buckets))
-    wait_for_hits(page, read_list(shop, {"field": "price", "gte": buckets[0]["from"], "lt": buckets[last]["to"]}))
+    wait_for_hits(page, read_list(shop_site, {"field": "price", "gte": buckets[0]["from"], "lt": buckets[last]["to"]}))
     assert f"range.price={buckets[0]['from']}...{buckets[last]['to']}" in page.url
     save_screenshot(page, "filters-price")
     price.get_by_label("Price from").fill("20")
     price.get_by_label("Price to").fill("40")
     price.get_by_label("Price to").press("Enter")
-    wait_for_hits(page, read_list(shop, {"field": "price", "gte": 20, "lte": 40}))
+    wait_for_hits(page, read_list(shop_site, {"field": "price", "gte": 20, "lte": 40}))
     page.keyboard.press("Escape")
     assert [text.strip() for text in list_chips(page)] == ["Price: 20 to 40"]
 
 
-def test_days(shop: Site, page: Page) -> None:
-    open_results(shop, page, f"/?q={QUERY}")
+def test_days(shop_site: Site, page: Page) -> None:
+    open_results(shop_site, page, f"/?q={QUERY}")
     sold = open_field(page, "Sold on")
-    buckets = get_facet(shop, "sold_on", text=QUERY)["buckets"]
+    buckets = get_facet(shop_site, "sold_on", text=QUERY)["buckets"]
     place = max(range(len(buckets)), key=lambda each: buckets[each]["count"])
     sold.locator(".bars span").nth(place).click()
-    expected = read_list(shop, {"field": "sold_on", "gte": buckets[place]["from"], "lt": buckets[place]["to"]})
+    expected = read_list(shop_site, {"field": "sold_on", "gte": buckets[place]["from"], "lt": buckets[place]["to"]})
     assert len(expected) == buckets[place]["count"]
     wait_for_hits(page, expected)
     sold.get_by_label("Sold on from").fill("2024-02-01")
     sold.get_by_label("Sold on to").fill("2024-05-31")
     sold.get_by_label("Sold on to").press("Tab")
-    wait_for_hits(page, read_list(shop, {"field": "sold_on", "gte": "2024-02-01", "lt": "2024-06-01"}))
+    wait_for_hits(page, read_list(shop_site, {"field": "sold_on", "gte": "2024-02-01", "lt": "2024-06-01"}))
     page.keyboard.press("Escape")
     assert [text.strip() for text in list_chips(page)] == ["Sold on: 1 Feb 2024 to 31 May 2024"]
     page.reload()
-    wait_for_hits(page, read_list(shop, {"field": "sold_on", "gte": "2024-02-01", "lt": "2024-06-01"}))
+    wait_for_hits(page, read_list(shop_site, {"field": "sold_on", "gte": "2024-02-01", "lt": "2024-06-01"}))
 
 
-def test_filters_without_a_query_show_pictures(shop: Site, page: Page) -> None:
-    open_results(shop, page, "/?is.brand=Borealis&range.year=2000..")
+def test_filters_without_a_query_show_pictures(shop_site: Site, page: Page) -> None:
+    open_results(shop_site, page, "/?is.brand=Borealis&range.year=2000..")
     conditions = [{"field": "brand", "any": ["Borealis"]}, {"field": "year", "gte": 2000}]
-    wait_for_hits(page, list_hits(shop, filters=conditions))
+    wait_for_hits(page, list_hits(shop_site, filters=conditions))
     assert [text.strip() for text in list_chips(page)] == ["Brand: Borealis", "Year: from 2000"]
     page.get_by_role("button", name="clear all").click()
     expect(page.get_by_role("list", name="Active filters")).to_be_hidden()
-    assert page.url == f"{shop.base}/?show=explain"
+    assert page.url == f"{shop_site.base}/?show=explain"
 
 
-def test_the_query_box_completes_fields_and_values(shop: Site, page: Page) -> None:
-    open_results(shop, page, f"/?q={QUERY}")
+def test_the_query_box_completes_fields_and_values(shop_site: Site, page: Page) -> None:
+    open_results(shop_site, page, f"/?q={QUERY}")
     query = open_filter(page, "Query")
     box = query.get_by_role("combobox")
     expect(box).to_be_focused()
@@ -215,17 +215,17 @@ def test_the_query_box_completes_fields_and_values(shop: Site, page: Page) -> No
     page.keyboard.press("Enter")
     expect(query).to_be_hidden()
     text = 'brand:"The \\"Quoted\\" Co" AND price:>=50'
-    wait_for_hits(page, list_hits(shop, text=QUERY, filter=text))
+    wait_for_hits(page, list_hits(shop_site, text=QUERY, filter=text))
     assert [chip.strip() for chip in list_chips(page)] == [f"where {text}"]
     page.reload()
-    wait_for_hits(page, list_hits(shop, text=QUERY, filter=text))
+    wait_for_hits(page, list_hits(shop_site, text=QUERY, filter=text))
     expect(open_filter(page, "Query").get_by_role("combobox")).to_have_value(text)
 
 
-def test_a_wrong_filter_is_explained_beside_it(shop: Site, page: Page, page_errors: PageErrors) -> None:
+def test_a_wrong_filter_is_explained_beside_it(shop_site: Site, page: Page, page_errors: PageErrors) -> None:
     page_errors.allowed.append("status of 400")
-    open_results(shop, page, f"/?q={QUERY}")
-    before = list_hits(shop, text=QUERY)
+    open_results(shop_site, page, f"/?q={QUERY}")
+    before = list_hits(shop_site, text=QUERY)
     query = open_filter(page, "Query")
     box = query.get_by_role("combobox")
     box.fill("((")
@@ -239,22 +239,22 @@ def test_a_wrong_filter_is_explained_beside_it(shop: Site, page: Page, page_erro
     box.fill("year:>2010")
     expect(query.get_by_role("alert")).to_have_count(0)
     box.press("Enter")
-    wait_for_hits(page, list_hits(shop, text=QUERY, filter="year:>2010"))
+    wait_for_hits(page, list_hits(shop_site, text=QUERY, filter="year:>2010"))
 
 
-def test_examples_are_of_this_index(shop: Site, page: Page) -> None:
-    open_results(shop, page, f"/?q={QUERY}")
+def test_examples_are_of_this_index(shop_site: Site, page: Page) -> None:
+    open_results(shop_site, page, f"/?q={QUERY}")
     query = open_filter(page, "Query")
     examples = query.locator(".filter-help button")
     assert examples.count() >= 3
     for text in examples.all_inner_texts():
-        assert call_api(shop, {"filter": text}, "facets")["total"] > 0, text
+        assert call_api(shop_site, {"filter": text}, "facets")["total"] > 0, text
     examples.first.click()
     expect(query.get_by_role("combobox")).to_have_value(examples.first.inner_text())
 
 
-def test_the_keyboard_alone(shop: Site, page: Page) -> None:
-    open_results(shop, page, f"/?q={QUERY}")
+def test_the_keyboard_alone(shop_site: Site, page: Page) -> None:
+    open_results(shop_site, page, f"/?q={QUERY}")
     words = page.get_by_role("button", name="Words", exact=True).first
     words.focus()
     page.keyboard.press("ArrowRight")
@@ -272,30 +272,30 @@ def test_the_keyboard_alone(shop: Site, page: Page) -> None:
         page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Space")
-    second = get_facet(shop, "colors", text=QUERY)["buckets"][1]["value"]
-    wait_for_hits(page, read_list(shop, {"field": "colors", "all": [second]}))
+    second = get_facet(shop_site, "colors", text=QUERY)["buckets"][1]["value"]
+    wait_for_hits(page, read_list(shop_site, {"field": "colors", "all": [second]}))
     expect(opened.get_by_role("checkbox", name=second)).to_be_focused()
     page.mouse.click(700, 880)  # beside it
     expect(opened).to_be_hidden()
 
 
-def test_buttons_stay_where_they_are(shop: Site, page: Page) -> None:
-    fields = [facet["label"] for facet in call_api(shop, {}, "facets")["facets"]]
+def test_buttons_stay_where_they_are(shop_site: Site, page: Page) -> None:
+    fields = [facet["label"] for facet in call_api(shop_site, {}, "facets")["facets"]]
     buttons = page.locator(".filter-buttons button.opens")
     condition = {"field": "year", "gte": 2000, "lte": 2001}
-    left = [facet["label"] for facet in call_api(shop, {"text": QUERY, "filters": [condition]}, "facets")["facets"]]
+    left = [facet["label"] for facet in call_api(shop_site, {"text": QUERY, "filters": [condition]}, "facets")["facets"]]
     assert 1 < len(left) < len(fields)
     page.set_viewport_size({"width": 1800, "height": 900})  # room for all of them
-    open_results(shop, page, f"/?q={QUERY}&range.year=2000..2001")
+    open_results(shop_site, page, f"/?q={QUERY}&range.year=2000..2001")
     expect(buttons).to_have_text(["Year1" if field == "Year" else field for field in fields])
     for field in set(fields) - {"Year"}:
         expect(buttons.nth(fields.index(field))).to_be_enabled(enabled=field in left)
 
 
-def test_buttons_without_room_are_in_one(shop: Site, context: Contexts) -> None:
+def test_buttons_without_room_are_in_one(shop_site: Site, context: Contexts) -> None:
     page = context(viewport={"width": 900, "height": 800}).new_page()
-    open_results(shop, page, f"/?q={QUERY}")
-    fields = [facet["label"] for facet in call_api(shop, {}, "facets")["facets"]]
+    open_results(shop_site, page, f"/?q={QUERY}")
+    fields = [facet["label"] for facet in call_api(shop_site, {}, "facets")["facets"]]
     bar = page.get_by_role("region", name="Filters")
     expect(bar.get_by_role("button", name="More filters")).to_be_visible()
     shown = [label for label in fields if bar.get_by_role("button", name=label, exact=True).is_visible()]
@@ -312,9 +312,9 @@ def test_buttons_without_room_are_in_one(shop: Site, context: Contexts) -> None:
     expect(bar.get_by_role("button", name=fields[-1], exact=True)).to_be_visible()
 
 
-def test_a_phone_has_one_button_and_a_sheet(shop: Site, context: Contexts) -> None:
+def test_a_phone_has_one_button_and_a_sheet(shop_site: Site, context: Contexts) -> None:
     page = context(viewport=PHONE, has_touch=True, is_mobile=True).new_page()
-    open_results(shop, page, f"/?q={QUERY}&is.brand=Acme&range.price=..60&not=water")
+    open_results(shop_site, page, f"/?q={QUERY}&is.brand=Acme&range.price=..60&not=water")
     expect(page.get_by_role("button", name="Brand", exact=True)).to_be_hidden()
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
     save_screenshot(page, "filters-phone")
@@ -322,8 +322,8 @@ def test_a_phone_has_one_button_and_a_sheet(shop: Site, context: Contexts) -> No
     sheet.locator("summary", has_text="Brand").tap()
     sheet.get_by_role("checkbox", name="Borealis").check()
     conditions: list[dict[str, Any]] = [{"field": "brand", "any": ["Acme", "Borealis"]}, {"field": "price", "lte": 60}]
-    wait_for_hits(page, read_list(shop, *conditions, exclude=["water"]))
-    total = call_api(shop, {"text": QUERY, "filters": conditions, "exclude": ["water"]}, "facets")["total"]
+    wait_for_hits(page, read_list(shop_site, *conditions, exclude=["water"]))
+    total = call_api(shop_site, {"text": QUERY, "filters": conditions, "exclude": ["water"]}, "facets")["total"]
     save_screenshot(page, "filters-phone-sheet")
     sheet.get_by_role("button", name=f"Show {total} images").tap()
     expect(sheet).to_be_hidden()
@@ -331,9 +331,9 @@ def test_a_phone_has_one_button_and_a_sheet(shop: Site, context: Contexts) -> No
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing(shop: Site, context: Contexts, theme: Literal["light", "dark"], size: dict[str, int]) -> None:
+def test_axe_finds_nothing(shop_site: Site, context: Contexts, theme: Literal["light", "dark"], size: dict[str, int]) -> None:
     page = context(viewport=size, color_scheme=theme).new_page()
-    open_results(shop, page, f"/?q={QUERY}&is.brand=Acme&is.colors=gray&range.price=10...80&filter=width:>10&not=water")
+    open_results(shop_site, page, f"/?q={QUERY}&is.brand=Acme&is.colors=gray&range.price=10...80&filter=width:>10&not=water")
     on_phone = size is PHONE
     for name in ("Brand", "Price", "Query"):
         if name == "Query":
@@ -349,8 +349,8 @@ def test_axe_finds_nothing(shop: Site, context: Contexts, theme: Literal["light"
         page.keyboard.press("Escape")
 
 
-def test_settings_of_the_url_are_checked(shop: Site, page: Page) -> None:
+def test_settings_of_the_url_are_checked(shop_site: Site, page: Page) -> None:
     hostile = "range.price=now..2&range.year=..&range.stars=1e999..&is.brand=&range.width=1&range.sold_on=2024-99-99.."
-    open_results(shop, page, f"/?q={QUERY}&{hostile}")
-    wait_for_hits(page, list_hits(shop, text=QUERY))
+    open_results(shop_site, page, f"/?q={QUERY}&{hostile}")
+    wait_for_hits(page, list_hits(shop_site, text=QUERY))
     expect(page.get_by_role("list", name="Active filters")).to_be_hidden()

@@ -49,7 +49,7 @@ SHIFTS = """addEventListener('DOMContentLoaded', () => {
 
 
 @pytest.fixture(scope="module")
-def many(node_url: str, site: Site) -> Iterator[Site]:
+def large_site(node_url: str, site: Site) -> Iterator[Site]:
     """The page of 900 images."""
     assert site.base  # the photos are there
     copy_documents(node_url, "page-photos", "page-many", MANY)
@@ -84,20 +84,20 @@ def page(context: Contexts) -> Page:
 def change_answers(page: Page, change: Callable[[dict[str, Any]], None]) -> None:
     """Change the answers of searches, as a server with other images or another model would."""
 
-    def answer(route: Route) -> None:
+    def fulfill_route(route: Route) -> None:
         response = route.fetch()
         body = response.json()
         if response.ok:
             change(body)
         route.fulfill(response=response, body=json.dumps(body))
 
-    page.route("**/api/search", answer)
+    page.route("**/api/search", fulfill_route)
 
 
 @pytest.mark.parametrize(("size", "least"), [(DESKTOP, 24), (WIDE, 40), (PHONE, 8)], ids=["desktop", "wide", "phone"])
-def test_a_screen_is_full_of_pictures(many: Site, context: Contexts, size: dict[str, int], least: int) -> None:
+def test_a_screen_is_full_of_pictures(large_site: Site, context: Contexts, size: dict[str, int], least: int) -> None:
     page = context(viewport=size, has_touch=size is PHONE, is_mobile=size is PHONE).new_page()
-    open_gallery(many, page, "/?q=animal")
+    open_gallery(large_site, page, "/?q=animal")
     assert page.evaluate(ON_SCREEN) >= least
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
     right = page.locator(".found li.tile").evaluate_all(
@@ -150,9 +150,9 @@ def test_rows_of_a_few_pictures_are_even(site: Site, context: Contexts, size: di
             assert filled or row[0][1] > 258  # a row is full, or as high as may be
 
 
-def test_a_last_row_waits_for_the_images_that_fill_it(many: Site, page: Page) -> None:
+def test_a_last_row_waits_for_the_images_that_fill_it(large_site: Site, page: Page) -> None:
     page.add_init_script(SHIFTS)
-    open_gallery(many, page, "/")
+    open_gallery(large_site, page, "/")
     for pages in (2, 3):
         page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
         wait_until(page, f"document.querySelectorAll('.found li.tile').length >= {pages * PAGE}")
@@ -167,10 +167,10 @@ def test_a_last_row_waits_for_the_images_that_fill_it(many: Site, page: Page) ->
     assert max(right for top, right in rows if top == last) == pytest.approx(max(right for _, right in rows), abs=2)
 
 
-def test_nothing_jumps_while_pictures_load(many: Site, context: Contexts) -> None:
+def test_nothing_jumps_while_pictures_load(large_site: Site, context: Contexts) -> None:
     page = context(viewport=DESKTOP).new_page()
     page.add_init_script(SHIFTS)
-    open_gallery(many, page, "/?q=animal")
+    open_gallery(large_site, page, "/?q=animal")
     wait_until(page, "[...document.querySelectorAll('.tile img')].slice(0, 20).every((image) => image.complete)")
     for _ in range(8):
         page.mouse.wheel(0, 300)
@@ -179,8 +179,8 @@ def test_nothing_jumps_while_pictures_load(many: Site, context: Contexts) -> Non
     assert sum(shift["value"] for shift in page.evaluate("window.shifts")) < 0.02
 
 
-def test_first_pictures_are_eager_and_later_ones_lazy(many: Site, page: Page) -> None:
-    open_gallery(many, page, "/?q=animal")
+def test_first_pictures_are_eager_and_later_ones_lazy(large_site: Site, page: Page) -> None:
+    open_gallery(large_site, page, "/?q=animal")
     images = page.locator(".found li.tile img")
     expect(images.first).to_have_attribute("fetchpriority", "high")
     expect(images.first).to_have_attribute("loading", "eager")
@@ -207,8 +207,8 @@ def test_a_picture_says_what_it_is_on_hover_and_focus(site: Site, page: Page) ->
     save_screenshot(page, "gallery-focus")
 
 
-def test_arrows_move_in_two_dimensions(many: Site, page: Page) -> None:
-    open_gallery(many, page, "/?q=animal")
+def test_arrows_move_in_two_dimensions(large_site: Site, page: Page) -> None:
+    open_gallery(large_site, page, "/?q=animal")
     place = "[...document.querySelectorAll('.tile > a')].indexOf(document.activeElement)"
     box = "(({left, top, width}) => [left + width / 2, top + scrollY])(document.activeElement.getBoundingClientRect())"
     for key in ("ArrowRight", "ArrowRight", "ArrowRight"):
@@ -258,8 +258,8 @@ def test_the_weights_open_beside_the_gallery(site: Site, page: Page) -> None:
     expect(get_slider(page, "bear")).to_be_visible()
 
 
-def test_more_images_come_while_scrolling_and_back_returns_to_the_place(many: Site, page: Page) -> None:
-    open_gallery(many, page, "/?q=animal")
+def test_scrolling_loads_more_and_back_returns_to_the_place(large_site: Site, page: Page) -> None:
+    open_gallery(large_site, page, "/?q=animal")
     shown = "document.querySelectorAll('.results li.tile').length"
     for pages in range(1, 5):
         page.keyboard.press("End")
@@ -268,8 +268,8 @@ def test_more_images_come_while_scrolling_and_back_returns_to_the_place(many: Si
     names = get_tile_names(page)
     assert page.get_by_role("list", name="Weak matches").get_by_role("listitem").count() > 0
     assert len(set(names)) == len(names)
-    first = call_api(many, {"text": "animal", "k": 200})
-    rest = call_api(many, {"text": "animal", "k": 200, "after": first["after"]})
+    first = call_api(large_site, {"text": "animal", "k": 200})
+    rest = call_api(large_site, {"text": "animal", "k": 200, "after": first["after"]})
     loaded = [*first["hits"], *rest["hits"]][: len(names)]
     assert names == [hit["name"] for hit in sorted(loaded, key=lambda hit: hit["weak"])]  # each part by score
     tile = page.locator(".found li.tile").nth(60)
@@ -286,11 +286,11 @@ def test_more_images_come_while_scrolling_and_back_returns_to_the_place(many: Si
     wait_until(page, f"{shown} >= {len(names)}")
 
 
-def test_matches_after_weak_ones_are_loaded(many: Site, page: Page) -> None:
+def test_matches_after_weak_ones_are_loaded(large_site: Site, page: Page) -> None:
     matches_by_page = [set(range(0, PAGE, 2)), {1}, set[int]()]  # places on each page
     pages: list[int] = []
 
-    def mark(route: Route) -> None:
+    def mark_request(route: Route) -> None:
         answer = route.fetch().json()
         matches = matches_by_page[min(len(pages), 2)]
         pages.append(len(answer["hits"]))
@@ -298,8 +298,8 @@ def test_matches_after_weak_ones_are_loaded(many: Site, page: Page) -> None:
             hit["weak"] = place not in matches
         route.fulfill(json=answer)
 
-    page.route("**/api/search", mark)
-    open_gallery(many, page, "/?q=animal")
+    page.route("**/api/search", mark_request)
+    open_gallery(large_site, page, "/?q=animal")
     for _ in range(400):  # as often as a busy machine needs until it asks for the third page
         page.mouse.wheel(0, 3000)
         page.wait_for_timeout(150)
@@ -315,17 +315,17 @@ def test_matches_after_weak_ones_are_loaded(many: Site, page: Page) -> None:
     wait_until(page, f"document.querySelectorAll('.weak li.tile').length >= {PAGE * 2}")
 
 
-def test_a_failed_page_is_asked_for_by_hand(many: Site, page: Page, page_errors: PageErrors) -> None:
+def test_a_failed_page_is_asked_for_by_hand(large_site: Site, page: Page, page_errors: PageErrors) -> None:
     page_errors.allowed.append("status of 503")
 
-    def fail(route: Route) -> None:
+    def fail_route(route: Route) -> None:
         if "after" in (route.request.post_data or ""):
             route.fulfill(status=503, content_type="application/json", body='{"error": "the cluster is away", "remedy": "Wait."}')
         else:
             route.continue_()
 
-    page.route("**/api/search", fail)
-    open_gallery(many, page, "/?q=animal")
+    page.route("**/api/search", fail_route)
+    open_gallery(large_site, page, "/?q=animal")
     page.keyboard.press("End")
     expect(page.get_by_role("alert")).to_contain_text("The cluster is away")
     page.unroute("**/api/search")
@@ -336,16 +336,16 @@ def test_a_failed_page_is_asked_for_by_hand(many: Site, page: Page, page_errors:
     wait_until(page, f"{place} > {PAGE - 12} && {place} <= {PAGE}")  # the row that was held back, or the first new one
 
 
-def test_the_start_shows_the_newest_images(many: Site, page: Page) -> None:
-    open_gallery(many, page, "/")
-    newest = call_api(many, {"k": PAGE})["hits"]
+def test_the_start_shows_the_newest_images(large_site: Site, page: Page) -> None:
+    open_gallery(large_site, page, "/")
+    newest = call_api(large_site, {"k": PAGE})["hits"]
     assert get_tile_names(page)[:PAGE] == [hit["name"] for hit in newest]
     expect(page.get_by_text("Newest first")).to_be_visible()
     assert page.locator(".examples button").count() > 5
     assert page.locator(".examples button", has_text="##").count() == 0
     save_screenshot(page, "gallery-start")
-    open_gallery(many, page, "/?is.colors=green")
-    total = call_api(many, {"filters": [{"field": "colors", "all": ["green"]}]}, "facets")["total"]
+    open_gallery(large_site, page, "/?is.colors=green")
+    total = call_api(large_site, {"filters": [{"field": "colors", "all": ["green"]}]}, "facets")["total"]
     expect(page.locator(".status .count")).to_contain_text(f"{total} images, newest first")
 
 
@@ -373,12 +373,12 @@ def test_weak_matches_are_apart(site: Site, page: Page) -> None:
 
 
 def test_all_weak_is_no_good_match(site: Site, page: Page) -> None:
-    def weaken(answer: dict[str, Any]) -> None:
+    def weaken_hits(answer: dict[str, Any]) -> None:
         for hit in answer["hits"]:
             hit["weak"] = True
         answer["weak_below"] = 5.0
 
-    change_answers(page, weaken)
+    change_answers(page, weaken_hits)
     open_gallery_of_weak(site, page)
     expect(page.locator(".verdict")).to_contain_text("No good match.")
     expect(page.locator(".verdict")).to_contain_text("a match has at least 5.000")
@@ -413,11 +413,14 @@ def open_gallery_of_weak(site: Site, page: Page) -> None:
 
 
 def test_unknown_words_and_remarks_are_said(site: Site, page: Page) -> None:
-    def remark(answer: dict[str, Any]) -> None:
-        answer["unknown_words"] = [{"word": "beaar", "suggestions": ["bear", "beard"]}, {"word": "<i>x", "suggestions": []}]
+    def add_remark(answer: dict[str, Any]) -> None:
+        answer["unknown_words"] = [
+            {"word": "beaar", "suggestions": ["bear", "beard"]},
+            {"word": "<i>x", "suggestions": []},
+        ]
         answer["remarks"] = ["AND has no meaning here"]
 
-    change_answers(page, remark)
+    change_answers(page, add_remark)
     open_gallery(site, page, "/?q=a beaar in a tree")
     notes = page.get_by_role("list", name="Notes on the query").get_by_role("listitem")
     expect(notes).to_have_text(
@@ -435,15 +438,15 @@ def test_unknown_words_and_remarks_are_said(site: Site, page: Page) -> None:
     expect(notes).to_have_count(0)
 
 
-def test_copies_are_folded_and_listed(many: Site, page: Page) -> None:
-    def fold(answer: dict[str, Any]) -> None:
+def test_copies_are_folded_and_listed(large_site: Site, page: Page) -> None:
+    def fold_duplicates(answer: dict[str, Any]) -> None:
         hits = answer["hits"]
         hits[0]["duplicates"] = [{"id": "other", "name": "other.jpg", "uri": "file:///other.jpg"}]
         hits[3]["sha256"] = hits[0]["sha256"]
 
-    change_answers(page, fold)
-    open_gallery(many, page, "/?q=animal")
-    hits = call_api(many, {"text": "animal", "k": PAGE})["hits"]
+    change_answers(page, fold_duplicates)
+    open_gallery(large_site, page, "/?q=animal")
+    hits = call_api(large_site, {"text": "animal", "k": PAGE})["hits"]
     assert get_tile_names(page)[:4] == [hits[place]["name"] for place in (0, 1, 2, 4)]
     badge = page.get_by_role("button", name=f"2 copies of {hits[0]['name']}")
     expect(badge).to_have_text("+2")
@@ -476,11 +479,11 @@ def test_try_again_is_offered_only_where_it_can_help(site: Site, page: Page, pag
 def test_accessibility(site: Site, context: Contexts, theme: Any, size: dict[str, int]) -> None:  # noqa: ANN401
     page = context(viewport=size, color_scheme=theme, has_touch=size is PHONE).new_page()
 
-    def remark(answer: dict[str, Any]) -> None:
+    def add_remark(answer: dict[str, Any]) -> None:
         answer["unknown_words"] = [{"word": "tre", "suggestions": ["tree"]}]
         answer["hits"][0]["duplicates"] = [{"id": "other", "name": "other.jpg", "uri": "file:///other.jpg"}]
 
-    change_answers(page, remark)
+    change_answers(page, add_remark)
     open_gallery(site, page)
     page.get_by_role("button", name="Weak matches").click()
     found = Axe().run(page).response["violations"]

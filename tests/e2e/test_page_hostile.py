@@ -32,7 +32,7 @@ def escape_shown(text: str) -> str:
     return text.translate({code: f"\\u{code:04x}" for code in spelled})
 
 
-def strange(page: Page) -> list[str]:
+def find_active_content(page: Page) -> list[str]:
     """Elements among hits and facts that the page doesn't create."""
     made: list[str] = page.locator("main").evaluate(
         """(main, forbidden) => [...main.querySelectorAll(forbidden)]
@@ -51,7 +51,7 @@ def test_hits_show_names_and_captions_as_they_are(hostile_site: Site, page: Page
     for caption in map(escape_shown, CAPTIONS):
         assert any(text and caption.startswith(text) for text in captions), caption[:60]
     expect(page.locator(".results .picture .none")).to_have_count(len(NAMES))  # no thumbnails, no broken images
-    assert strange(page) == []
+    assert find_active_content(page) == []
     expect(page.locator("#title")).to_have_text(TITLE)
     expect(page).to_have_title(TITLE)
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
@@ -67,7 +67,7 @@ def test_each_image_s_page_shows_its_facts_as_they_are(hostile_site: Site, conte
         page.goto(f"{hostile_site.base}/image/{hit['id']}")
         expect(page.locator(".all-words li").first).to_be_visible()
         expect(page.locator("h1:visible")).to_have_text(escape_shown(hit["name"]))
-        assert strange(page) == []
+        assert find_active_content(page) == []
         assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), hit["name"]
         assert page.get_by_role("cell", name=ATTACK).count() > 0
         assert page.locator("main a").evaluate_all("(links) => links.every((link) => link.href.startsWith(location.origin))")
@@ -82,11 +82,11 @@ def test_untrusted_urls_do_nothing(hostile_site: Site, page: Page, page_errors: 
     value = f"1*{attack}" if field in ("x", "v") else attack
     page.goto(f"{hostile_site.base}/?q=animal&{quote(field)}={quote(value)}")
     expect(page.locator("li.tile, [role=alert], .landing .lead").first).to_be_visible()
-    assert strange(page) == []
+    assert find_active_content(page) == []
     assert "taken" not in page.title() or field == "q"
     page.goto(f"{hostile_site.base}/compare?a.{quote(field)}={quote(value)}&b.q=animal")
     expect(page.locator("li.row").first).to_be_visible()
-    assert strange(page) == []
+    assert find_active_content(page) == []
 
 
 def test_the_security_policy_blocks_injected_content(hostile_site: Site, page: Page, page_errors: PageErrors) -> None:

@@ -24,29 +24,29 @@ FOUND = ".results li.tile:not(.skeleton):visible"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shape_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos with a panorama, a portrait and a copy among them."""
-    folder = tmp_path_factory.mktemp("shapes") / "photos of mine"
-    shutil.copytree(PHOTOS, folder)
+    shape_folder = tmp_path_factory.mktemp("shapes") / "photos of mine"
+    shutil.copytree(PHOTOS, shape_folder)
     with Image.open(PHOTOS / "alpine-path.jpg") as photo:
-        photo.resize(PANORAMA_SIZE, box=(0, 100, 640, 207)).save(folder / "panorama.jpg")
-        photo.resize(PORTRAIT_SIZE, box=(200, 0, 398, 480)).save(folder / "portrait.jpg")
-    shutil.copy(PHOTOS / "giant-panda.jpg", folder / "panda-again.jpg")
+        photo.resize(PANORAMA_SIZE, box=(0, 100, 640, 207)).save(shape_folder / "panorama.jpg")
+        photo.resize(PORTRAIT_SIZE, box=(200, 0, 398, 480)).save(shape_folder / "portrait.jpg")
+    shutil.copy(PHOTOS / "giant-panda.jpg", shape_folder / "panda-again.jpg")
     for photo_file in sorted(PHOTOS.glob("*.jpg")):  # for a second page of hits
         with Image.open(photo_file) as photo:
-            ImageOps.mirror(photo).resize((96, 72)).save(folder / f"small-{photo_file.name}")
+            ImageOps.mirror(photo).resize((96, 72)).save(shape_folder / f"small-{photo_file.name}")
     rows = [json.loads(line) for line in (PHOTOS / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
-    made = {file.name for file in folder.glob("*.jpg")} - {row["file"] for row in rows}
+    made = {file.name for file in shape_folder.glob("*.jpg")} - {row["file"] for row in rows}
     rows += [{"file": name, "caption": f"the {name}"} for name in sorted(made)]
-    (folder / "captions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    return folder
+    (shape_folder / "captions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return shape_folder
 
 
 @pytest.fixture(scope="module")
-def shapes(node_url: str, folder: Path) -> Iterator[Site]:
+def shape_site(node_url: str, shape_folder: Path) -> Iterator[Site]:
     """The page of these photos."""
-    ingest_images(node_url, "page-shapes", folder / "captions.jsonl", "--image-column", "file", "--thumbnail-px", "256")
-    with serve_site(node_url, "page-shapes", "--images", folder) as base:
+    ingest_images(node_url, "page-shapes", shape_folder / "captions.jsonl", "--image-column", "file", "--thumbnail-px", "256")
+    with serve_site(node_url, "page-shapes", "--images", shape_folder) as base:
         yield Site(base=base)
 
 
@@ -79,8 +79,8 @@ def get_scale(page: Page) -> float:
     return float(page.locator(".canvas").evaluate("(one) => one.getBoundingClientRect().width / one.offsetWidth"))
 
 
-def test_next_and_previous_by_key_and_button(shapes: Site, page: Page) -> None:
-    names = open_found(shapes, page)
+def test_next_and_previous_by_key_and_button(shape_site: Site, page: Page) -> None:
+    names = open_found(shape_site, page)
     total = len(names)
     expect(page.get_by_role("button", name="Previous image")).to_have_attribute("aria-disabled", "true")
     for press, name in (
@@ -98,14 +98,14 @@ def test_next_and_previous_by_key_and_button(shapes: Site, page: Page) -> None:
     expect(page.locator("#said")).to_have_text(f"image 2 of {total}, {names[1]}")
     expect(page.locator(".position")).to_have_text(f"2 of {total}")
     expect(page).to_have_title(f"{names[1]} · page-shapes")
-    assert page.url.endswith(f"/image/{get_id(shapes, names[1])}")
+    assert page.url.endswith(f"/image/{get_id(shape_site, names[1])}")
 
 
-def test_beyond_the_loaded_page(shapes: Site, page: Page) -> None:
+def test_beyond_the_loaded_page(shape_site: Site, page: Page) -> None:
     page.add_init_script("IntersectionObserver.prototype.observe = () => {};")  # the gallery gets no page by itself
     path = "/?filter=width:>10"
-    hits = call_api(shapes, {"filter": "width:>10", "k": 100})["hits"]
-    open_gallery(shapes, page, path)
+    hits = call_api(shape_site, {"filter": "width:>10", "k": 100})["hits"]
+    open_gallery(shape_site, page, path)
     last = page.locator(FOUND).count()
     assert last < len(hits) - 3
     page.locator(FOUND).nth(last - 2).locator("a").click()
@@ -118,8 +118,8 @@ def test_beyond_the_loaded_page(shapes: Site, page: Page) -> None:
 
 
 @pytest.mark.parametrize("way", ["Escape", "link", "back"])
-def test_back_to_the_same_place_with_the_focus_on_the_last_image(shapes: Site, page: Page, way: str) -> None:
-    names = open_found(shapes, page)
+def test_back_to_the_same_place_with_the_focus_on_the_last_image(shape_site: Site, page: Page, way: str) -> None:
+    names = open_found(shape_site, page)
     for name in names[1:6]:
         page.keyboard.press("ArrowRight")
         expect_shown(page, name)
@@ -138,8 +138,8 @@ def test_back_to_the_same_place_with_the_focus_on_the_last_image(shapes: Site, p
     expect_shown(page, names[5])
 
 
-def test_a_reload_keeps_the_way_back(shapes: Site, page: Page) -> None:
-    names = open_found(shapes, page)
+def test_a_reload_keeps_the_way_back(shape_site: Site, page: Page) -> None:
+    names = open_found(shape_site, page)
     page.reload()
     expect_shown(page, names[0])
     page.keyboard.press("Escape")
@@ -147,28 +147,28 @@ def test_a_reload_keeps_the_way_back(shapes: Site, page: Page) -> None:
     expect(page.get_by_role("searchbox", name="Words to look for")).to_have_value(QUERY)
 
 
-def test_an_image_opened_by_its_address_has_no_next(shapes: Site, page: Page) -> None:
-    page.goto(f"{shapes.base}/image/{get_id(shapes, 'giant-panda.jpg')}")
+def test_an_image_opened_by_its_address_has_no_next(shape_site: Site, page: Page) -> None:
+    page.goto(f"{shape_site.base}/image/{get_id(shape_site, 'giant-panda.jpg')}")
     expect_shown(page, "giant-panda.jpg")
     expect(page.get_by_role("button", name="Next image")).to_have_count(0)
     page.keyboard.press("ArrowRight")
     expect_shown(page, "giant-panda.jpg")
 
 
-def test_the_next_picture_is_there_already(shapes: Site, page: Page) -> None:
-    names = open_found(shapes, page)
-    next_id = get_id(shapes, names[1])
-    following = f"{shapes.base}/original/{next_id}"
+def test_the_next_picture_is_there_already(shape_site: Site, page: Page) -> None:
+    names = open_found(shape_site, page)
+    next_id = get_id(shape_site, names[1])
+    following = f"{shape_site.base}/original/{next_id}"
     wait_until(page, f"performance.getEntriesByName({following!r}).some((one) => one.responseEnd > 0)")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.keyboard.press("ArrowRight")
     expect_shown(page, names[1])
-    assert f"{shapes.base}/api/image/{next_id}" not in asked
+    assert f"{shape_site.base}/api/image/{next_id}" not in asked
 
 
-def test_zoom_by_key_button_click_and_wheel(shapes: Site, page: Page) -> None:
-    names = open_found(shapes, page)
+def test_zoom_by_key_button_click_and_wheel(shape_site: Site, page: Page) -> None:
+    names = open_found(shape_site, page)
     page.keyboard.press("z")
     large = get_scale(page)
     assert large > 1.2
@@ -197,7 +197,7 @@ def test_zoom_by_key_button_click_and_wheel(shapes: Site, page: Page) -> None:
     page.mouse.wheel(0, -200)
     wait_until(page, f"document.querySelector('.canvas').getBoundingClientRect().width > {after['width']}")
     still = page.locator(".canvas").bounding_box()
-    drag(page, stage, 150)
+    drag_stage(page, stage, 150)
     moved = page.locator(".canvas").bounding_box()
     assert still is not None
     assert moved is not None
@@ -207,7 +207,7 @@ def test_zoom_by_key_button_click_and_wheel(shapes: Site, page: Page) -> None:
     expect_shown(page, names[0])
 
 
-def drag(page: Page, stage: Locator, by_px: int) -> None:
+def drag_stage(page: Page, stage: Locator, by_px: int) -> None:
     """Drag the picture to the right."""
     box = stage.bounding_box()
     assert box is not None
@@ -218,56 +218,56 @@ def drag(page: Page, stage: Locator, by_px: int) -> None:
     page.mouse.up()
 
 
-def touch(cdp: CDPSession, kind: str, *points: tuple[float, float]) -> None:
+def send_touch(cdp: CDPSession, kind: str, *points: tuple[float, float]) -> None:
     """Touch the screen at some points."""
     touched = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
     cdp.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touched})
 
 
-def swipe(cdp: CDPSession, by_px: int) -> None:
+def swipe_stage(cdp: CDPSession, by_px: int) -> None:
     """Swipe over the picture."""
-    touch(cdp, "touchStart", (195, 300))
+    send_touch(cdp, "touchStart", (195, 300))
     for part in (0.25, 0.5, 0.75, 1):
-        touch(cdp, "touchMove", (195 + by_px * part, 302))
-    touch(cdp, "touchEnd")
+        send_touch(cdp, "touchMove", (195 + by_px * part, 302))
+    send_touch(cdp, "touchEnd")
 
 
-def test_swipe_and_pinch(shapes: Site, context: Contexts) -> None:
+def test_swipe_and_pinch(shape_site: Site, context: Contexts) -> None:
     page = context(viewport=PHONE, has_touch=True, is_mobile=True).new_page()
-    names = open_found(shapes, page)
+    names = open_found(shape_site, page)
     cdp = page.context.new_cdp_session(page)
-    swipe(cdp, -120)
+    swipe_stage(cdp, -120)
     expect_shown(page, names[1])
-    swipe(cdp, -120)
+    swipe_stage(cdp, -120)
     expect_shown(page, names[2])
-    swipe(cdp, 120)
+    swipe_stage(cdp, 120)
     expect_shown(page, names[1])
-    swipe(cdp, 20)  # too short
-    touch(cdp, "touchStart", (150, 300), (240, 300))
-    touch(cdp, "touchMove", (120, 300), (270, 300))
-    touch(cdp, "touchMove", (90, 300), (300, 300))
-    touch(cdp, "touchEnd")
+    swipe_stage(cdp, 20)  # too short
+    send_touch(cdp, "touchStart", (150, 300), (240, 300))
+    send_touch(cdp, "touchMove", (120, 300), (270, 300))
+    send_touch(cdp, "touchMove", (90, 300), (300, 300))
+    send_touch(cdp, "touchEnd")
     wait_until(page, "document.querySelector('figure').classList.contains('zoomed')")
     assert get_scale(page) == pytest.approx(210 / 90, rel=0.1)
-    swipe(cdp, -120)  # moves the enlarged picture
+    swipe_stage(cdp, -120)  # moves the enlarged picture
     expect_shown(page, names[1])
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
 
 
-def test_copying_the_path_and_the_link(shapes: Site, context: Contexts, folder: Path) -> None:
+def test_copying_the_path_and_the_link(shape_site: Site, context: Contexts, shape_folder: Path) -> None:
     page = context(permissions=["clipboard-read", "clipboard-write"]).new_page()
-    page.goto(f"{shapes.base}/image/{get_id(shapes, 'panorama.jpg')}")
+    page.goto(f"{shape_site.base}/image/{get_id(shape_site, 'panorama.jpg')}")
     expect_shown(page, "panorama.jpg")
     page.get_by_role("button", name="copy path").click()
     expect(page.get_by_text("Path copied.")).to_be_visible()
-    assert page.evaluate("navigator.clipboard.readText()") == str(folder.resolve() / "panorama.jpg")
+    assert page.evaluate("navigator.clipboard.readText()") == str(shape_folder.resolve() / "panorama.jpg")
     page.get_by_role("button", name="copy link", exact=True).last.click()
     expect(page.get_by_text("Link copied.")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == page.url
 
 
-def test_download(shapes: Site, page: Page, tmp_path: Path) -> None:
-    open_found(shapes, page)
+def test_download(shape_site: Site, page: Page, tmp_path: Path) -> None:
+    open_found(shape_site, page)
     with page.expect_download() as downloading:
         page.get_by_role("link", name="download").click()
     downloading.value.save_as(tmp_path / "picture")
@@ -276,9 +276,9 @@ def test_download(shapes: Site, page: Page, tmp_path: Path) -> None:
     assert downloading.value.url.endswith("?download=1")
 
 
-def test_without_originals_there_is_the_thumbnail(node_url: str, shapes: Site, page: Page) -> None:
+def test_without_originals_there_is_the_thumbnail(node_url: str, shape_site: Site, page: Page) -> None:
     with serve_site(node_url, "page-shapes") as base:
-        page.goto(f"{base}/image/{get_id(shapes, 'giant-panda.jpg')}")
+        page.goto(f"{base}/image/{get_id(shape_site, 'giant-panda.jpg')}")
         expect(page.locator(".canvas img[src^='thumb/']")).to_be_visible()
         expect(page.get_by_role("link", name="more like this")).to_be_visible()
         for name in ("download", "open"):
@@ -286,19 +286,19 @@ def test_without_originals_there_is_the_thumbnail(node_url: str, shapes: Site, p
         page.goto("about:blank")  # asks the server for nothing more
 
 
-def test_copies_stand_apart(shapes: Site, page: Page) -> None:
-    page.goto(f"{shapes.base}/image/{get_id(shapes, 'giant-panda.jpg')}")
+def test_copies_stand_apart(shape_site: Site, page: Page) -> None:
+    page.goto(f"{shape_site.base}/image/{get_id(shape_site, 'giant-panda.jpg')}")
     expect(page.get_by_role("list", name="Copies").get_by_role("link", name="panda-again.jpg")).to_be_visible()
     nearest = page.get_by_role("list", name="Nearest images", exact=True)
     expect(nearest.get_by_role("link", name=re.compile("^panda-again"))).to_have_count(0)
 
 
-def test_focus_and_names_for_a_screen_reader(shapes: Site, page: Page) -> None:
-    names = open_found(shapes, page)
+def test_focus_and_names_for_a_screen_reader(shape_site: Site, page: Page) -> None:
+    names = open_found(shape_site, page)
     expect(page.get_by_role("heading", name=names[0], level=1)).to_be_focused()
     for role, name in (("figure", "Image"), ("group", "Zoom"), ("region", "Metadata"), ("list", "All words of the image")):
         expect(page.get_by_role(role, name=name, exact=True)).to_be_visible()  # type: ignore[arg-type]
-    caption = call_api(shapes, {"text": QUERY, "k": 1})["hits"][0]["caption"]
+    caption = call_api(shape_site, {"text": QUERY, "k": 1})["hits"][0]["caption"]
     expect(page.get_by_role("img", name=caption)).to_be_visible()
     page.locator(".strip a").first.click()
     expect(page.get_by_role("heading", level=1)).to_be_focused()
@@ -306,10 +306,10 @@ def test_focus_and_names_for_a_screen_reader(shapes: Site, page: Page) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["alpine-path.jpg", "panorama.jpg", "portrait.jpg"])
-def test_the_picture_is_whole_and_large(shapes: Site, context: Contexts, name: str, theme: Literal["light", "dark"]) -> None:
+def test_the_picture_is_whole_and_large(shape_site: Site, context: Contexts, name: str, theme: Literal["light", "dark"]) -> None:
     for size, label in ((SMALL_LAPTOP, "desktop"), (PHONE, "phone")):
         page = context(viewport=size, color_scheme=theme).new_page()
-        page.goto(f"{shapes.base}/image/{get_id(shapes, name)}")
+        page.goto(f"{shape_site.base}/image/{get_id(shape_site, name)}")
         expect_shown(page, name)
         expect(page.locator(".strip li").first).to_be_attached()
         picture, stage = page.locator(".canvas").bounding_box(), page.get_by_role("figure").bounding_box()
@@ -327,9 +327,9 @@ def test_the_picture_is_whole_and_large(shapes: Site, context: Contexts, name: s
         save_screenshot(page, f"image-{label}-{theme}-{name.removesuffix('.jpg')}")
 
 
-def test_nothing_jumps_from_one_image_to_the_next(shapes: Site, page: Page) -> None:
+def test_nothing_jumps_from_one_image_to_the_next(shape_site: Site, page: Page) -> None:
     query = "mountain landscape"
-    names = open_found(shapes, page, query=query)[:5]
+    names = open_found(shape_site, page, query=query)[:5]
     page.evaluate(
         """() => { window.seen = {}; const look = () => { const name = document.querySelector('.image h1').textContent;
             const {x, y, width, height} = document.querySelector('.canvas').getBoundingClientRect();

@@ -62,7 +62,7 @@ class Looks:
 
 
 @pytest.fixture(scope="module")
-def looks(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Looks]:
+def looks_site(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Looks]:
     """The served pages."""
     folder = tmp_path_factory.mktemp("looks") / "photos"
     shutil.copytree(PHOTOS, folder)
@@ -81,13 +81,13 @@ def looks(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 
 
 @pytest.fixture(scope="module")
-def errors() -> PageErrors:
+def console_errors() -> PageErrors:
     """What the console of all pages says."""
     return PageErrors()
 
 
 @pytest.fixture(scope="module")
-def pages(browser: Browser, errors: PageErrors) -> dict[str, Page]:
+def pages_by_width(browser: Browser, console_errors: PageErrors) -> dict[str, Page]:
     """A page of each size, for all views."""
     made = {}
     for name, (width, height) in SIZES.items():
@@ -95,38 +95,38 @@ def pages(browser: Browser, errors: PageErrors) -> dict[str, Page]:
         size: Any = {"width": width, "height": height}
         context = browser.new_context(viewport=size, reduced_motion="reduce", has_touch=on_phone, is_mobile=on_phone)
         context.set_default_timeout(15_000)
-        context.on("page", errors.attach)
+        context.on("page", console_errors.attach)
         made[name] = context.new_page()
     return made
 
 
-def look_at_start(looks: Looks, page: Page) -> None:
-    open_gallery(looks.photos, page, "/")
+def look_at_start(looks_site: Looks, page: Page) -> None:
+    open_gallery(looks_site.photos, page, "/")
     expect(page.get_by_text("Newest first")).to_be_visible()
     expect(page.locator(".found li.tile")).to_have_count(42)  # 43 files, two of them the same
     expect(page.locator(".examples button").nth(5)).to_be_attached()
 
 
-def look_at_gallery(looks: Looks, page: Page) -> None:
-    open_gallery(looks.photos, page, "/?q=mammal")
+def look_at_gallery(looks_site: Looks, page: Page) -> None:
+    open_gallery(looks_site.photos, page, "/?q=mammal")
     assert page.locator(".found li.tile").count() > 4
     page.get_by_role("button", name="Weak matches").click()
     expect(page.get_by_role("list", name="Weak matches").get_by_role("listitem").first).to_be_visible()
 
 
-def look_at_explained_hits(looks: Looks, page: Page) -> None:
-    open_results(looks.photos, page, "/?q=bird on a branch")
+def look_at_explained_hits(looks_site: Looks, page: Page) -> None:
+    open_results(looks_site.photos, page, "/?q=bird on a branch")
     assert page.locator(".found li.hit").count() > 1
 
 
-def look_at_weights(looks: Looks, page: Page) -> None:
-    open_gallery(looks.photos, page, "/?q=bird on a branch")
+def look_at_weights(looks_site: Looks, page: Page) -> None:
+    open_gallery(looks_site.photos, page, "/?q=bird on a branch")
     page.get_by_role("button", name="Weights", exact=True).click()
     expect(get_slider(page, "bird")).to_be_visible()
 
 
-def look_at_filters(looks: Looks, page: Page) -> None:
-    open_gallery(looks.photos, page, "/?is.colors=green&range.width=400..")
+def look_at_filters(looks_site: Looks, page: Page) -> None:
+    open_gallery(looks_site.photos, page, "/?is.colors=green&range.width=400..")
     expect(page.get_by_role("list", name="Active filters").get_by_role("listitem")).to_have_count(2)
     on_phone = page.get_by_role("region", name="Filters").get_by_role("button", name=re.compile("^Filters")).is_visible()
     opened = open_filter(page, "Filters" if on_phone else "Colors")
@@ -135,61 +135,61 @@ def look_at_filters(looks: Looks, page: Page) -> None:
     expect(opened.get_by_role("checkbox", name="green")).to_be_checked()
 
 
-def look_at_image(looks: Looks, page: Page) -> None:
-    page.goto(f"{looks.photos.base}/image/{looks.find('red-panda.jpg')}")
+def look_at_image(looks_site: Looks, page: Page) -> None:
+    page.goto(f"{looks_site.photos.base}/image/{looks_site.find('red-panda.jpg')}")
     expect(page.get_by_role("heading", name="red-panda.jpg", level=1)).to_be_visible()
     expect(page.locator("figure img")).to_have_count(1)  # the original in place of the thumbnail
     expect(page.get_by_role("list", name="Nearest images", exact=True).get_by_role("listitem")).to_have_count(18)
 
 
-def look_at_panorama(looks: Looks, page: Page) -> None:
-    page.goto(f"{looks.photos.base}/image/{looks.find('panorama.jpg')}")
+def look_at_panorama(looks_site: Looks, page: Page) -> None:
+    page.goto(f"{looks_site.photos.base}/image/{looks_site.find('panorama.jpg')}")
     expect(page.locator("figure img").last).to_have_js_property("naturalWidth", 1600)
 
 
-def look_at_portrait(looks: Looks, page: Page) -> None:
-    page.goto(f"{looks.photos.base}/image/{looks.find('portrait.jpg')}")
+def look_at_portrait(looks_site: Looks, page: Page) -> None:
+    page.goto(f"{looks_site.photos.base}/image/{looks_site.find('portrait.jpg')}")
     expect(page.locator("figure img").last).to_have_js_property("naturalHeight", 1600)
 
 
-def look_at_odd_shapes(looks: Looks, page: Page) -> None:
-    open_gallery(looks.photos, page, "/?filter=name:(panorama.jpg OR portrait.jpg OR tabby-cat.jpg)")
+def look_at_odd_shapes(looks_site: Looks, page: Page) -> None:
+    open_gallery(looks_site.photos, page, "/?filter=name:(panorama.jpg OR portrait.jpg OR tabby-cat.jpg)")
     expect(page.locator(".found li.tile")).to_have_count(3)
 
 
-def look_at_copies(looks: Looks, page: Page) -> None:
-    open_gallery(looks.photos, page, "/?q=panda")
+def look_at_copies(looks_site: Looks, page: Page) -> None:
+    open_gallery(looks_site.photos, page, "/?q=panda")
     page.get_by_role("button", name=re.compile("^1 copy of ")).click()
     dialog = page.get_by_role("dialog", name="2 files of the same image")
     expect(dialog.get_by_role("link")).to_have_count(2)
 
 
-def look_at_comparison(looks: Looks, page: Page) -> None:
-    page.goto(f"{looks.photos.base}/compare?a.q={QUERY}&b.q={QUERY}&b.by=bag")
+def look_at_comparison(looks_site: Looks, page: Page) -> None:
+    page.goto(f"{looks_site.photos.base}/compare?a.q={QUERY}&b.q={QUERY}&b.by=bag")
     expect(page.locator(".sum-up")).to_be_visible()
     assert page.get_by_role("list", name="Left ranking").get_by_role("listitem").count() == 10
 
 
-def look_at_no_good_match(looks: Looks, page: Page) -> None:
-    page.goto(f"{looks.photos.base}/?q=xyzzy submarine")
+def look_at_no_good_match(looks_site: Looks, page: Page) -> None:
+    page.goto(f"{looks_site.photos.base}/?q=xyzzy submarine")
     expect(page.locator(".verdict")).to_contain_text("No good match.")
     expect(page.get_by_role("list", name="Notes on the query")).to_contain_text("“xyzzy” is not a word")
     expect(page.get_by_role("list", name="Weak matches").get_by_role("listitem").first).to_be_visible()
 
 
-def look_at_nothing_found(looks: Looks, page: Page) -> None:
-    page.goto(f"{looks.photos.base}/?q=bear&is.colors=red&is.colors=pink&range.width=5000..")
+def look_at_nothing_found(looks_site: Looks, page: Page) -> None:
+    page.goto(f"{looks_site.photos.base}/?q=bear&is.colors=red&is.colors=pink&range.width=5000..")
     expect(page.get_by_text("Nothing found.")).to_be_visible()
     expect(page.locator(".results li.tile")).to_have_count(0)
 
 
-def look_at_one_hit(looks: Looks, page: Page) -> None:
-    open_gallery(looks.photos, page, "/?q=castle&filter=name:fairytale-castle.jpg")
+def look_at_one_hit(looks_site: Looks, page: Page) -> None:
+    open_gallery(looks_site.photos, page, "/?q=castle&filter=name:fairytale-castle.jpg")
     expect(page.locator(".found li.tile")).to_have_count(1)
 
 
-def look_at_many_hits(looks: Looks, page: Page) -> None:
-    open_gallery(looks.many, page, "/")
+def look_at_many_hits(looks_site: Looks, page: Page) -> None:
+    open_gallery(looks_site.many, page, "/")
     expect(page.locator("#said")).to_have_text("10,000 images found")
     expect(page.locator(".landing .lead")).to_contain_text("10,000 images")
     on_screen = page.locator(".found li.tile").evaluate_all(
@@ -204,18 +204,18 @@ def look_at_many_hits(looks: Looks, page: Page) -> None:
     assert on_screen >= {1366: 20, 2560: 35, 390: 6}[page.evaluate("innerWidth")]  # below words and filters
 
 
-def look_at_outage(looks: Looks, page: Page) -> None:
-    def refuse(_: object) -> StubResponse:
+def look_at_outage(looks_site: Looks, page: Page) -> None:
+    def refuse_search(_: object) -> StubResponse:
         raise ConnectionError("the cluster is gone")
 
-    assert looks.photos.proxy is not None
-    looks.photos.proxy.gate = refuse
+    assert looks_site.photos.proxy is not None
+    looks_site.photos.proxy.gate = refuse_search
     try:
-        page.goto(f"{looks.photos.base}/?q={QUERY}")
+        page.goto(f"{looks_site.photos.base}/?q={QUERY}")
         expect(page.get_by_role("alert").first).to_be_visible(timeout=30_000)
         expect(page.locator(".skeleton")).to_have_count(0)
     finally:
-        looks.photos.proxy.gate = lambda _: None
+        looks_site.photos.proxy.gate = lambda _: None
 
 
 VIEWS: dict[str, Callable[[Looks, Page], None]] = {
@@ -255,9 +255,9 @@ def wait_for_pictures(page: Page) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("view", VIEWS)
-def test_view(looks: Looks, pages: dict[str, Page], errors: PageErrors, view: str, size: str) -> None:
-    page = pages[size]
-    VIEWS[view](looks, page)
+def test_view(looks_site: Looks, pages_by_width: dict[str, Page], console_errors: PageErrors, view: str, size: str) -> None:
+    page = pages_by_width[size]
+    VIEWS[view](looks_site, page)
     wait_for_pictures(page)
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
     assert page.evaluate(CUT_OFF) == []
@@ -267,6 +267,6 @@ def test_view(looks: Looks, pages: dict[str, Page], errors: PageErrors, view: st
         if view in NOT_READ_ELSEWHERE and (size == "desktop" or (size, theme) == ("phone", "dark")):
             found = Axe().run(page, context=FEW_WORDS).response["violations"]
             assert [f"{one['id']}: {node['target']}" for one in found for node in one["nodes"]] == [], theme
-    said = [message for message in errors.messages if view != "outage" or "Failed to load resource" not in message]
-    errors.messages.clear()
+    said = [message for message in console_errors.messages if view != "outage" or "Failed to load resource" not in message]
+    console_errors.messages.clear()
     assert said == []

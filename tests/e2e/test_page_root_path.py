@@ -26,7 +26,7 @@ def server_url(node_url: str, site: Site, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(params=["stripped", "kept"])
-def proxy(request: pytest.FixtureRequest, server_url: str) -> Iterator[PathProxy]:
+def prefix_proxy(request: pytest.FixtureRequest, server_url: str) -> Iterator[PathProxy]:
     """A proxy in front of it."""
     with PathProxy(server_url, "/shared/images", strip=request.param == "stripped") as started:
         yield started
@@ -36,17 +36,17 @@ def test_the_printed_url_opens_the_page(server_url: str) -> None:
     assert urlsplit(server_url).path == "/shared/images"
 
 
-def test_the_page_works_below_a_path(proxy: PathProxy, context: Contexts, page_errors: PageErrors) -> None:
+def test_the_page_works_below_a_path(prefix_proxy: PathProxy, context: Contexts, page_errors: PageErrors) -> None:
     page_errors.allowed.append("status of 401")
     visitor = context()
     visitor.grant_permissions(["clipboard-read", "clipboard-write"])
     page = visitor.new_page()
-    page.goto(f"{proxy.url}/?q=koala")
+    page.goto(f"{prefix_proxy.url}/?q=koala")
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Open").click()
     first = page.locator(".found li.tile").first
     expect(first.locator(".title")).to_have_text("koala.jpg")
-    assert page.url == f"{proxy.url}/?q=koala"
+    assert page.url == f"{prefix_proxy.url}/?q=koala"
     [cookie] = visitor.cookies()
     assert cookie["path"] == "/shared/images"
     thumbnail = first.locator("img").first
@@ -55,7 +55,7 @@ def test_the_page_works_below_a_path(proxy: PathProxy, context: Contexts, page_e
     page.get_by_role("searchbox").first.fill("panda")
     page.keyboard.press("Enter")
     expect(page.locator(".found li.tile .title").first).to_contain_text("panda")
-    assert page.url == f"{proxy.url}/?q=panda"
+    assert page.url == f"{prefix_proxy.url}/?q=panda"
 
     page.locator(".found li.tile a").first.click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("panda")
@@ -73,24 +73,24 @@ def test_the_page_works_below_a_path(proxy: PathProxy, context: Contexts, page_e
     page.go_back()
     expect(page.locator(".found li.tile .title").first).to_have_text("koala.jpg")
     page.get_by_role("link", name="Compare", exact=True).click()
-    expect(page).to_have_url(f"{proxy.url}/compare")
-    assert proxy.strays == []
+    expect(page).to_have_url(f"{prefix_proxy.url}/compare")
+    assert prefix_proxy.strays == []
 
 
-def test_a_link_with_the_token_leaves_it_behind(proxy: PathProxy, context: Contexts, page_errors: PageErrors) -> None:
+def test_a_link_with_the_token_leaves_it_behind(prefix_proxy: PathProxy, context: Contexts, page_errors: PageErrors) -> None:
     page = context().new_page()
-    page.goto(f"{proxy.url}?token={TOKEN}&q=koala")
+    page.goto(f"{prefix_proxy.url}?token={TOKEN}&q=koala")
     expect(page.locator(".found li.tile .title").first).to_have_text("koala.jpg")
-    assert page.url == f"{proxy.url}/?q=koala"
-    assert proxy.strays == []
+    assert page.url == f"{prefix_proxy.url}/?q=koala"
+    assert prefix_proxy.strays == []
 
 
-def test_a_copied_link_opens_an_image(proxy: PathProxy, context: Contexts, page_errors: PageErrors) -> None:
+def test_a_copied_link_opens_an_image(prefix_proxy: PathProxy, context: Contexts, page_errors: PageErrors) -> None:
     visitor = context()
     page = visitor.new_page()
-    page.goto(f"{proxy.url}/?token={TOKEN}&q=koala")
+    page.goto(f"{prefix_proxy.url}/?token={TOKEN}&q=koala")
     link = page.locator(".found li.tile a").first.evaluate("(a) => a.href")
     again = visitor.new_page()
     again.goto(link)
     expect(again.get_by_role("heading", level=1)).to_contain_text("koala")
-    assert proxy.strays == []
+    assert prefix_proxy.strays == []

@@ -27,7 +27,7 @@ from support.browser.page_actions import (
 from support.browser.web_server import PHOTOS, Site, save_screenshot
 
 
-def press(page: Page, label: str) -> None:
+def press_button(page: Page, label: str) -> None:
     """Presses the button of that name in the query panel."""
     page.locator(".query").get_by_role("button", name=label, exact=True).click()
 
@@ -104,15 +104,15 @@ def test_dragged_slider_moves_hits_after_release(site: Site, page: Page) -> None
 def test_mute_require_exclude_boost_reset(site: Site, page: Page) -> None:
     open_results(site, page)
     before = get_hit_names(page)
-    press(page, "Mute bear")
+    press_button(page, "Mute bear")
     wait_for_hits(page, list_hits(site, text=QUERY, factors={"bear": 0}))
-    press(page, "Mute bear")
+    press_button(page, "Mute bear")
     wait_for_hits(page, before)
-    press(page, "Boost tree")
+    press_button(page, "Boost tree")
     wait_for_hits(page, list_hits(site, text=QUERY, factors={"tree": 2}))
-    press(page, "Require tree")
+    press_button(page, "Require tree")
     wait_for_hits(page, list_hits(site, text=QUERY, factors={"tree": 2}, require=["tree"]))
-    press(page, "Exclude bear")
+    press_button(page, "Exclude bear")
     wait_for_hits(page, list_hits(site, text=QUERY, factors={"tree": 2}, require=["tree"], exclude=["bear"]))
     assert "not=bear" in page.url
     page.get_by_role("button", name="Allow bear again").click()
@@ -121,13 +121,13 @@ def test_mute_require_exclude_boost_reset(site: Site, page: Page) -> None:
     wait_for_hits(page, before)
 
 
-def test_operators_in_the_text_show_in_the_panel_and_can_be_removed(site: Site, page: Page) -> None:
+def test_operators_show_in_the_panel_and_can_be_removed(site: Site, page: Page) -> None:
     open_results(site, page, "/?q=%2Btree bear -animal")
     wait_for_hits(page, list_hits(site, text="+tree bear -animal"))
     expect(page.locator(".query").get_by_role("button", name="Require tree", exact=True)).to_have_attribute(
         "aria-pressed", "true"
     )
-    press(page, "Require tree")
+    press_button(page, "Require tree")
     wait_for_hits(page, list_hits(site, text="tree bear -animal"))
     page.get_by_role("button", name="Allow animal again").click()
     wait_for_hits(page, list_hits(site, text="tree bear"))
@@ -143,7 +143,7 @@ def test_a_click_on_a_hit_s_word_requires_or_adds_it(site: Site, page: Page) -> 
     other.click()
     wait_for_hits(page, list_hits(site, text=QUERY, require=["tree"], factors={word: 0.5}))
     expect(get_slider(page, word)).to_have_value("0.5")
-    press(page, f"Remove {word}")
+    press_button(page, f"Remove {word}")
     wait_for_hits(page, list_hits(site, text=QUERY, require=["tree"]))
 
 
@@ -214,7 +214,7 @@ def test_methods_rank_differently(site: Site, page: Page) -> None:
     wait_for_hits(page, list_hits(site, text=QUERY, method="bag"))
 
 
-def seen(site: Site, path: Path) -> dict[str, Any]:
+def fetch_answer(site: Site, path: Path) -> dict[str, Any]:
     """The tokens of a file by the API."""
     request = Request(f"{site.base}/api/image", path.read_bytes(), {"Content-Type": "image/jpeg"})
     with urlopen(request) as answer:
@@ -238,7 +238,7 @@ def test_a_dropped_image_is_a_query(site: Site, page: Page) -> None:
     page.dispatch_event("body", "dragover", {"dataTransfer": transfer})
     expect(page.locator(".veil")).to_be_visible()
     page.dispatch_event("body", "drop", {"dataTransfer": transfer})
-    words = {word: round(value, 4) for word, value in seen(site, PHOTOS / "tabby-cat.jpg")["tokens"]}
+    words = {word: round(value, 4) for word, value in fetch_answer(site, PHOTOS / "tabby-cat.jpg")["tokens"]}
     wait_for_hits(page, list_hits(site, vector=words))
     assert get_hit_names(page)[0] == "tabby-cat.jpg"
     chip = page.locator(".image-chip")
@@ -257,7 +257,7 @@ def test_an_image_can_be_chosen_or_pasted_in_addition_to_words(site: Site, page:
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Search with an image").click()
     chooser.value.set_files(PHOTOS / "bison.jpg")
-    vector = {word: round(value, 4) for word, value in seen(site, PHOTOS / "bison.jpg")["tokens"]}
+    vector = {word: round(value, 4) for word, value in fetch_answer(site, PHOTOS / "bison.jpg")["tokens"]}
     wait_for_hits(page, list_hits(site, text="grass", vector=vector))
     data = base64.b64encode((PHOTOS / "koala.jpg").read_bytes()).decode()
     page.evaluate(
@@ -269,7 +269,7 @@ def test_an_image_can_be_chosen_or_pasted_in_addition_to_words(site: Site, page:
         }""",
         data,
     )
-    vector = {word: round(value, 4) for word, value in seen(site, PHOTOS / "koala.jpg")["tokens"]}
+    vector = {word: round(value, 4) for word, value in fetch_answer(site, PHOTOS / "koala.jpg")["tokens"]}
     wait_for_hits(page, list_hits(site, text="grass", vector=vector))
 
 

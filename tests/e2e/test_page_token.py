@@ -79,7 +79,7 @@ def test_too_many_requests_are_retried(site: Site, context: Contexts, page_error
     page = context().new_page()
     refused = list[str]()
 
-    def busy(route: Route) -> None:
+    def answer_busy(route: Route) -> None:
         if refused:
             route.continue_()
             return
@@ -87,7 +87,7 @@ def test_too_many_requests_are_retried(site: Site, context: Contexts, page_error
         body = '{"error": "too much is asked at once", "remedy": "Try again in a moment."}'
         route.fulfill(status=429, headers={"retry-after": "1", "content-type": "application/json"}, body=body)
 
-    page.route("**/api/search", busy)
+    page.route("**/api/search", answer_busy)
     open_results(site, page, "/?q=koala")
     assert len(refused) == 1
     assert get_hit_names(page)[0] == "koala.jpg"

@@ -26,7 +26,7 @@ from support.servers.recording_proxy import RecordedRequest, StubResponse
 Contexts = Callable[..., BrowserContext]
 
 
-def panda(site: Site) -> str:
+def get_panda_id(site: Site) -> str:
     """The id of an image."""
     return next(str(hit["id"]) for hit in call_api(site, {"text": "panda"})["hits"] if hit["name"] == "giant-panda.jpg")
 
@@ -34,7 +34,7 @@ def panda(site: Site) -> str:
 def test_an_image_has_all_its_words(site: Site, page: Page) -> None:
     open_results(site, page)
     page.get_by_role("link", name="giant-panda.jpg", exact=True).click()
-    image = call_api(site, None, f"image/{panda(site)}")
+    image = call_api(site, None, f"image/{get_panda_id(site)}")
     expect(page.get_by_role("heading", name="giant-panda.jpg", level=1)).to_be_visible()
     bars = page.locator(".all-words li")
     expect(bars).to_have_count(len(image["tokens"]))
@@ -45,7 +45,7 @@ def test_an_image_has_all_its_words(site: Site, page: Page) -> None:
     expect(figure).to_have_count(1)  # the original in place of the thumbnail
     expect(figure).to_have_attribute("src", image["original"])
     expect(figure).to_have_js_property("naturalWidth", image["facts"]["width"])
-    near = call_api(site, None, f"image/{panda(site)}/neighbors?k=18")["hits"]
+    near = call_api(site, None, f"image/{get_panda_id(site)}/neighbors?k=18")["hits"]
     strip = page.get_by_role("list", name="Nearest images", exact=True)
     expect(strip.get_by_role("listitem")).to_have_count(len(near))
     shown = strip.get_by_role("listitem").evaluate_all("(tiles) => tiles.map((tile) => tile.dataset.id)")
@@ -67,8 +67,8 @@ def test_an_image_has_all_its_words(site: Site, page: Page) -> None:
 
 
 def test_searching_with_an_image_s_words_all_or_chosen(site: Site, page: Page) -> None:
-    words = {word: round(weight, 4) for word, weight in call_api(site, None, f"image/{panda(site)}")["tokens"]}
-    page.goto(f"{site.base}/image/{panda(site)}")
+    words = {word: round(weight, 4) for word, weight in call_api(site, None, f"image/{get_panda_id(site)}")["tokens"]}
+    page.goto(f"{site.base}/image/{get_panda_id(site)}")
     page.get_by_role("link", name="search with these words").click()
     wait_for_tiles(page, list_hits(site, vector=words))
     page.go_back()
@@ -291,7 +291,7 @@ def test_dark_theme(site: Site, context: Contexts) -> None:
     assert page.evaluate(ground) == dark
 
 
-def torn(_: object) -> StubResponse:
+def answer_torn(_: object) -> StubResponse:
     """A cluster that ends the connection."""
     raise ConnectionError("the proxy is torn away")
 
@@ -299,7 +299,7 @@ def torn(_: object) -> StubResponse:
 def test_a_start_without_a_cluster(site: Site, page: Page, page_errors: PageErrors) -> None:
     assert site.proxy is not None
     page_errors.allowed.append("Failed to load resource")
-    site.proxy.gate = torn
+    site.proxy.gate = answer_torn
     try:
         page.goto(site.base)
         expect(page.get_by_role("alert")).to_be_visible(timeout=60_000)
@@ -315,7 +315,7 @@ def test_cluster_outage(site: Site, page: Page, page_errors: PageErrors) -> None
     open_results(site, page)
     before = get_hit_names(page)
     page_errors.allowed.append("Failed to load resource")
-    site.proxy.gate = torn
+    site.proxy.gate = answer_torn
     try:
         page.locator(".query").get_by_role("button", name="Mute bear").click()
         alert = page.get_by_role("alert")
