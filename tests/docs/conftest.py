@@ -15,7 +15,7 @@ _AT_ONCE = 2
 
 
 @pytest.fixture(scope="session")
-def environments(
+def page_environments(
     get_node_url: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory, warm_script: Path
 ) -> Iterator[SimpleQueue[PageEnvironment]]:
     """Take one, and put it back."""

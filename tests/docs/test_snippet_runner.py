@@ -29,7 +29,7 @@ def run_page(node_url: str, tmp_path: Path) -> Callable[[str], PageRun]:
     logs = tmp_path / "logs"
     logs.mkdir()
 
-    def run(page: str) -> PageRun:
+    def run_markdown(page: str) -> PageRun:
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(tmp_path), ENV_URL: node_url}
         (tmp_path / ".curlrc").write_text("fail-with-body\n")
         with Shell(tmp_path, logs, environment) as shell:
@@ -37,7 +37,7 @@ def run_page(node_url: str, tmp_path: Path) -> Callable[[str], PageRun]:
             trial.run(textwrap.dedent(page))
         return trial
 
-    return run
+    return run_markdown
 
 
 RIGHT = {
@@ -169,7 +169,7 @@ def test_faults_are_found(run_page: Callable[[str], PageRun], page: str, message
         run_page(page)
 
 
-def _runs(process: int) -> bool:
+def _is_running(process: int) -> bool:
     file = Path(f"/proc/{process}/cmdline")
     return file.exists() and file.read_bytes() != b""  # what has ended and isn't collected yet has no command line
 
@@ -178,8 +178,8 @@ def test_server_ends_with_its_page(tmp_path: Path) -> None:
     with Shell(tmp_path, tmp_path, {"PATH": "/usr/bin:/bin"}) as shell:
         shell.start_background("echo $$ > pid; echo up; exec sleep 600", "up", 10)
         process = int(shell.run("cat pid; jobs -p", 10).printed.split()[-1])
-        assert _runs(process)
-    assert not _runs(process)
+        assert _is_running(process)
+    assert not _is_running(process)
 
 
 @pytest.mark.parametrize(

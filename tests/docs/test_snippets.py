@@ -129,7 +129,7 @@ PAGES = sorted(
 )
 
 
-def _name(page: Path) -> str:
+def _get_page_name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
@@ -138,38 +138,38 @@ _SNIPPETS = [page for page in PAGES if any(True for _ in parse_blocks(page.read_
 
 @pytest.fixture(scope="module")
 def page_runs(
-    request: pytest.FixtureRequest, environments: SimpleQueue[PageEnvironment], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, page_environments: SimpleQueue[PageEnvironment], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[Path, Future[None]]]:
     """The pages that were asked for, being tried; `--dist loadfile` keeps them with one worker."""
     items = [item for item in request.session.items if isinstance(item, pytest.Function) and item.module is request.module]
     pages = [cast(Path, item.callspec.params["page"]) for item in items if hasattr(item, "callspec")]
-    with ThreadPoolExecutor(environments.qsize()) as pool:
-        yield {page: pool.submit(_try, page, environments, tmp_path_factory.mktemp("page")) for page in pages}
+    with ThreadPoolExecutor(page_environments.qsize()) as pool:
+        yield {page: pool.submit(_run_page, page, page_environments, tmp_path_factory.mktemp("page")) for page in pages}
         pool.shutdown(cancel_futures=True)
 
 
-def _try(page: Path, environments: SimpleQueue[PageEnvironment], folder: Path) -> None:
+def _run_page(page: Path, page_environments: SimpleQueue[PageEnvironment], folder: Path) -> None:
     text = page.read_text(encoding="utf-8")
     logs, user = folder / "logs", folder / "anna"
     for each in (logs, user):
         each.mkdir()
     clone = create_home(user, text)
     create_files(clone, text)
-    environment = environments.get()
+    environment = page_environments.get()
     variables = build_environment(environment, user)
-    if _name(page) in ON_OWN_NODE:
+    if _get_page_name(page) in ON_OWN_NODE:
         del variables["STAIR_ES_URL"]
     try:
         environment.clear()
         with Shell(clone, logs, variables) as shell:
-            PageRun(_name(page), RULES, shell, clone, environment.node_url, environment.places).run(text)
+            PageRun(_get_page_name(page), RULES, shell, clone, environment.node_url, environment.places).run(text)
     finally:
-        if _name(page) in ON_OWN_NODE:
+        if _get_page_name(page) in ON_OWN_NODE:
             subprocess.run([_STAIR_ES, "node", "down"], env=variables, capture_output=True, check=True)
-        environments.put(environment)
+        page_environments.put(environment)
 
 
-@pytest.mark.parametrize("page", _SNIPPETS, ids=_name)
+@pytest.mark.parametrize("page", _SNIPPETS, ids=_get_page_name)
 def test_snippets_of_each_page_work(page: Path, page_runs: dict[Path, Future[None]]) -> None:
     try:
         page_runs[page].result()
@@ -182,6 +182,6 @@ def test_snippets_that_are_only_parsed_are_listed() -> None:
     for page in _SNIPPETS:
         for block in parse_blocks(page.read_text(encoding="utf-8")):
             if block.language == "console":
-                counted[_name(page)] += sum(is_skipped(command.text, RULES) for command in parse_commands(block))
+                counted[_get_page_name(page)] += sum(is_skipped(command.text, RULES) for command in parse_commands(block))
     now = {page: number for page, number in counted.items() if number}
     assert now == PARSED_ONLY, "Change PARSED_ONLY if these commands really can't be run here"

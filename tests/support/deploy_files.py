@@ -46,12 +46,15 @@ class Process:
     def replace_texts(self, texts: Mapping[str, str]) -> Process:
         """Return the process with texts in arguments and values replaced."""
 
-        def of(text: str) -> str:
+        def replace_text(text: str) -> str:
             for old, new in texts.items():
                 text = text.replace(old, new)
             return text
 
-        return Process(argv=[of(part) for part in self.argv], environment={name: of(v) for name, v in self.environment.items()})
+        return Process(
+            argv=[replace_text(part) for part in self.argv],
+            environment={name: replace_text(v) for name, v in self.environment.items()},
+        )
 
 
 def read_compose(path: Path, environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -60,19 +63,19 @@ def read_compose(path: Path, environ: Mapping[str, str]) -> dict[str, dict[str, 
     Raises:
         LookupError: If a required variable is missing.
     """
-    services: dict[str, dict[str, Any]] = _filled(yaml.safe_load(path.read_text()), environ)["services"]
+    services: dict[str, dict[str, Any]] = _fill_variables(yaml.safe_load(path.read_text()), environ)["services"]
     return services
 
 
-def _filled(node: Any, environ: Mapping[str, str]) -> Any:  # noqa: ANN401  a tree of YAML
+def _fill_variables(node: Any, environ: Mapping[str, str]) -> Any:  # noqa: ANN401  a tree of YAML
     if isinstance(node, dict):
-        return {name: _filled(value, environ) for name, value in node.items()}
+        return {name: _fill_variables(value, environ) for name, value in node.items()}
     if isinstance(node, list):
-        return [_filled(value, environ) for value in node]
-    return _VARIABLE.sub(lambda match: _value(match, environ), node) if isinstance(node, str) else node
+        return [_fill_variables(value, environ) for value in node]
+    return _VARIABLE.sub(lambda match: _get_variable(match, environ), node) if isinstance(node, str) else node
 
 
-def _value(match: re.Match[str], environ: Mapping[str, str]) -> str:
+def _get_variable(match: re.Match[str], environ: Mapping[str, str]) -> str:
     name, operator, text = match.groups()
     if name is None:
         return "$"

@@ -59,7 +59,7 @@ def split_commands(text: str) -> Iterator[list[str]]:
     words.whitespace_split = True
     words.commenters = ""
     command: list[str] = []
-    for word in [*_without_comment(words), ";"]:
+    for word in [*_drop_comment(words), ";"]:
         if word in _SEPARATORS or (word and set(word) <= set("|&;()")):
             if command:
                 yield command
@@ -68,7 +68,7 @@ def split_commands(text: str) -> Iterator[list[str]]:
             command.append(word)
 
 
-def _without_comment(words: shlex.shlex) -> Iterator[str]:
+def _drop_comment(words: shlex.shlex) -> Iterator[str]:
     for word in words:
         if word.startswith("#") and not word.startswith("##"):
             return
@@ -110,11 +110,11 @@ def check_command(words: list[str], folder: Path = ROOT) -> None:
     """
     program = Path(words[0]).name
     if program in ("pip", "pip3", "uv", "pipx"):
-        _extras(words)
+        _check_extras(words)
     elif program == "make":
-        _make(words)
+        _check_make_target(words)
     elif program == "python" and len(words) > 1 and words[1].endswith(".py"):
-        _script(words[1:])
+        _check_script(words[1:])
     for word in words:
         if word.startswith(_FOLDERS) and not any((each / word).exists() for each in (ROOT, folder)):
             raise InvalidSnippet(f"{shlex.join(words)}: there is no {word}")
@@ -125,7 +125,7 @@ def check_command(words: list[str], folder: Path = ROOT) -> None:
         check_stair_es(words[positions[0] + 1 :])
 
 
-def _extras(words: list[str]) -> None:
+def _check_extras(words: list[str]) -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     extras = set(setup["options.extras_require"])
@@ -134,19 +134,19 @@ def _extras(words: list[str]) -> None:
         raise InvalidSnippet(f"{shlex.join(words)}: setup.cfg has no extras {sorted(requested - extras)}")
 
 
-def _make(words: list[str]) -> None:
+def _check_make_target(words: list[str]) -> None:
     result = subprocess.run([*words, "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode:
         raise InvalidSnippet(f"{shlex.join(words)}: {result.stderr}")
 
 
-def _script(words: list[str]) -> None:
+def _check_script(words: list[str]) -> None:
     result = subprocess.run([sys.executable, "-c", _PARSE_ONLY, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode:
         raise InvalidSnippet(f"python {shlex.join(words)}: {result.stderr[-2000:]}")
 
 
-def _toml(text: str) -> None:
+def _parse_toml(text: str) -> None:
     values = parse_training_toml(text, "snippet.toml")
     if "recipe" in values or "stages" in values:
         with tempfile.TemporaryDirectory() as folder:
@@ -155,25 +155,25 @@ def _toml(text: str) -> None:
             read_train_config(file)
 
 
-def _ini(text: str) -> None:
+def _parse_ini(text: str) -> None:
     ConfigParser(strict=False, interpolation=None, allow_no_value=True).read_string(text)
 
 
-def _braces(text: str) -> None:
+def _check_braces(text: str) -> None:
     plain = re.sub(r"#.*", "", text)
     if plain.count("{") != plain.count("}") or re.search(r"[^{};\s]\s*(\n\s*)?}", plain):
         raise ValueError("braces that don't match, or a line without ';'")
 
 
-def _yaml(text: str) -> None:
+def _parse_yaml(text: str) -> None:
     list(yaml.safe_load_all(text))
 
 
 FILES: dict[str, Callable[[str], object]] = {
     "json": json.loads,
-    "toml": _toml,
-    "yaml": _yaml,
-    "ini": _ini,
-    "nginx": _braces,
+    "toml": _parse_toml,
+    "yaml": _parse_yaml,
+    "ini": _parse_ini,
+    "nginx": _check_braces,
 }
 """Language -> what reads it, and raises where it can't."""

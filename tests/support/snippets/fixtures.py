@@ -87,7 +87,7 @@ def start_servers(node_url: str, folder: Path, script: Path) -> Iterator[PageEnv
     api_key = folder / "api-key"
     api_key.write_text("id:key\n")
     with ExitStack() as stack:
-        secured = stack.enter_context(RecordingProxy(node_url, tls=context, gate=_login))
+        secured = stack.enter_context(RecordingProxy(node_url, tls=context, gate=_check_login))
         osd = stack.enter_context(DashboardsServer("opensearch-dashboards"))
         kibana = stack.enter_context(DashboardsServer("kibana", version="8.15.0"))
         store = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
@@ -123,7 +123,7 @@ def start_servers(node_url: str, folder: Path, script: Path) -> Iterator[PageEnv
         )
 
 
-def _login(request: RecordedRequest) -> StubResponse | None:
+def _check_login(request: RecordedRequest) -> StubResponse | None:
     return None if "authorization" in request.headers else StubResponse(status=401, body=b'{"error": "who is it?"}')
 
 
@@ -187,7 +187,7 @@ def _needs_all_photos(text: str) -> bool:
     return any(".jpg" in line for block in console for command in parse_commands(block) for line in command.shown)
 
 
-def _table(clone: Path) -> None:
+def _write_table(clone: Path) -> None:
     """`items.parquet`: photos by URL, with a title and a price."""
     lines = [json.loads(line) for line in (PHOTOS / "captions.jsonl").read_text().splitlines()][:6]
     urls = [f"photos/{line['file']}" for line in lines]
@@ -196,19 +196,19 @@ def _table(clone: Path) -> None:
     )
 
 
-def _zip(clone: Path) -> None:
+def _write_zip(clone: Path) -> None:
     """`photos.zip`: two photos."""
     with zipfile.ZipFile(clone / "photos.zip", "w") as file:
         for photo in sorted(PHOTOS.glob("*.jpg"))[:2]:
             file.write(photo, photo.name)
 
 
-def _picture(clone: Path) -> None:
+def _write_picture(clone: Path) -> None:
     """`~/Pictures/a.jpg`: a cup of coffee."""
     shutil.copy2(PHOTOS / "espresso.jpg", clone.parent / "Pictures" / "a.jpg")
 
 
-def _model(clone: Path) -> None:
+def _write_model(clone: Path) -> None:
     """`models/ours`: a model of one's own as `stair-es train` leaves it, with stair-mini's heads."""
     mini = artifacts.read_mini_artifacts()
     heads = {name: array for name, array in mini.arrays.items() if name.startswith(("image.", "text."))}
@@ -220,10 +220,10 @@ def _model(clone: Path) -> None:
 
 
 FIXTURES: dict[str, Callable[[Path], Any]] = {
-    "items.parquet": _table,
-    "photos.zip": _zip,
-    "Pictures/a.jpg": _picture,
-    "models/ours": _model,
+    "items.parquet": _write_table,
+    "photos.zip": _write_zip,
+    "Pictures/a.jpg": _write_picture,
+    "models/ours": _write_model,
 }
 """File that a page uses without making it -> how it is made."""
 

@@ -79,7 +79,7 @@ def parse_commands(block: Block) -> Iterator[Command]:
     index = 0
     while index < len(lines):
         start = index
-        text, index = _whole(lines, index)
+        text, index = _join_lines(lines, index)
         shown: list[str] = []
         while index < len(lines) and not lines[index].startswith(_PROMPT):
             shown.append(lines[index])
@@ -87,17 +87,17 @@ def parse_commands(block: Block) -> Iterator[Command]:
         yield Command(text=text, shown=tuple(shown), line=block.line + start)
 
 
-def _whole(lines: list[str], index: int) -> tuple[str, int]:
+def _join_lines(lines: list[str], index: int) -> tuple[str, int]:
     r"""The command that begins at `lines[at]`, and where the next line is: `\`, open quotes, `do ... done` and heredocs go on."""
     command = [lines[index][len(_PROMPT) :]]
     index += 1
-    while index < len(lines) and not lines[index].startswith(_PROMPT) and _goes_on("\n".join(command)):
+    while index < len(lines) and not lines[index].startswith(_PROMPT) and _is_continued("\n".join(command)):
         command.append(lines[index])
         index += 1
     return "\n".join(command), index
 
 
-def _goes_on(text: str) -> bool:
+def _is_continued(text: str) -> bool:
     ends = [match[2] for match in _HEREDOC.finditer(text)]
     if ends:
         return ends[-1] not in text.splitlines()[1:]
@@ -125,24 +125,24 @@ def find_missing(shown: tuple[str, ...], printed: str) -> list[str]:
 
     Words count, not their order within the line: scores that nearly agree change places from one processor to the next.
     """
-    remaining = iter([_loose(line) for line in printed.splitlines()])
+    remaining = iter([_split_loosely(line) for line in printed.splitlines()])
     unprinted = []
     for line in shown:
-        expected = _loose(line)
-        if expected and not any(_fits(expected, printed_line) for printed_line in remaining):
+        expected = _split_loosely(line)
+        if expected and not any(_matches_in_order(expected, printed_line) for printed_line in remaining):
             unprinted.append(line)
-            remaining = iter([_loose(each) for each in printed.splitlines()])
+            remaining = iter([_split_loosely(each) for each in printed.splitlines()])
     return unprinted
 
 
-def _loose(line: str) -> list[str]:
+def _split_loosely(line: str) -> list[str]:
     """The words of a line, sorted, without what differs from run to run."""
     for pattern, replacement in ((_BAR, " "), (_RULE, "-"), (_STAMP, ""), (_FOLDERS, ""), (_IDENTITY, "0"), (_NUMBER, "0")):
         line = pattern.sub(replacement, line)
     return line.split()
 
 
-def _fits(expected: list[str], printed: list[str]) -> bool:
+def _matches_in_order(expected: list[str], printed: list[str]) -> bool:
     elided = [word for word in expected if not _ANY.search(word)]
     if len(elided) == len(expected):
         return sorted(expected) == sorted(printed)

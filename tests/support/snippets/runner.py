@@ -61,23 +61,23 @@ class PageRun:
         page_blocks = list(parse_blocks(markdown))
         for block in page_blocks:  # first of all: a page may show the command before the file
             if "title" in block.options:
-                (self.folder / block.options["title"]).write_text(self._placed(block.text), encoding="utf-8")
+                (self.folder / block.options["title"]).write_text(self._insert_places(block.text), encoding="utf-8")
         for block in page_blocks:
-            self._block(block)
+            self._run_block(block)
         if self._wrong:
             raise InvalidSnippet("\n".join(self._wrong))
 
-    def _block(self, block: Block) -> None:
+    def _run_block(self, block: Block) -> None:
         location = f"{self.page}:{block.line}"
         if block.language == "console":
             for command in parse_commands(block):
-                self._command(command, block.options.get("expect") != "free")
+                self._run_command(command, block.options.get("expect") != "free")
         elif block.language == "python":
-            done = self.shell.run_python(self._placed(block.text), self.page, block.line, _TIMEOUT_S)
+            done = self.shell.run_python(self._insert_places(block.text), self.page, block.line, _TIMEOUT_S)
             if done.code:
                 raise InvalidSnippet(f"{location}: {done.printed}")
         elif block.language == "json" and _REQUEST.match(block.text):
-            self._request(block.text, location)
+            self._send_request(block.text, location)
         elif block.language in FILES:
             try:
                 FILES[block.language](block.text)
@@ -90,7 +90,7 @@ class PageRun:
         elif _PROMPT.search(block.text):
             raise InvalidSnippet(f"{location}: commands stand in `console`, where they are tried, and not in {block.language!r}")
 
-    def _command(self, command: Command, compared: bool) -> None:
+    def _run_command(self, command: Command, compared: bool) -> None:
         location = f"{self.page}:{command.line}: $ {command.text}"
         if is_skipped(command.text, self.rules):
             for words in split_commands(command.text):
@@ -100,18 +100,20 @@ class PageRun:
                     raise InvalidSnippet(f"{location}\n{error}") from error
             return
         try:
-            result = self._done(command)
+            result = self._run_or_start(command)
         except CommandTimeout as error:
             raise InvalidSnippet(f"{location}\n{error}") from error
         if not command.accepts_exit_code(result.code):
             raise InvalidSnippet(f"{location}\nexit code {result.code}\n{result.printed[-4000:]}")
-        unprinted = find_missing(command.shown, self._named(result.printed)) if compared else []
+        unprinted = find_missing(command.shown, self._restore_names(result.printed)) if compared else []
         if unprinted:
             shown = "\n".join(f"  - {line}" for line in unprinted)
-            self._wrong.append(f"{location}\nshown, and not printed:\n{shown}\nprinted:\n{self._named(result.printed)[-6000:]}")
+            self._wrong.append(
+                f"{location}\nshown, and not printed:\n{shown}\nprinted:\n{self._restore_names(result.printed)[-6000:]}"
+            )
 
-    def _done(self, command: Command) -> CommandResult:
-        text = self._placed(get_replacement(command.text, self.rules))
+    def _run_or_start(self, command: Command) -> CommandResult:
+        text = self._insert_places(get_replacement(command.text, self.rules))
         ready = next((line for start, line in self.rules.background.items() if command.text.startswith(start)), None)
         if ready is None:
             return self.shell.run(text, _TIMEOUT_S)
@@ -122,7 +124,7 @@ class PageRun:
             self.places = {**self.places, shown: f":{port[1]}"}
         return result
 
-    def _request(self, text: str, location: str) -> None:
+    def _send_request(self, text: str, location: str) -> None:
         method, target = _REQUEST.match(text).groups()  # type: ignore[union-attr]
         body = text.partition("\n")[2].strip()
         bulk = "_bulk" in target or "_msearch" in target
@@ -138,19 +140,19 @@ class PageRun:
         response = requests.request(
             method,
             self.url + target,
-            data=(self._placed(body) + "\n").encode() if body else None,
+            data=(self._insert_places(body) + "\n").encode() if body else None,
             headers={"content-type": kind} if body else {},
             timeout=_TIMEOUT_S,
         )
         if not response.ok or (bulk and response.json().get("errors")):
             raise InvalidSnippet(f"{location}: {method} {target}: {response.status_code} {response.text[:2000]}")
 
-    def _placed(self, text: str) -> str:
+    def _insert_places(self, text: str) -> str:
         for name, place in self.places.items():
             text = text.replace(name, place)
         return text
 
-    def _named(self, text: str) -> str:
+    def _restore_names(self, text: str) -> str:
         for name, place in self.places.items():
             text = text.replace(place, name)
         return text

@@ -82,10 +82,10 @@ class Shell:
         """Run a command to its end.
 
         Raises:
-            Stuck: It takes longer.
+            CommandTimeout: If it takes longer.
         """
-        file = self._send(command)
-        answer = self._answer(self._process.stdout, timeout_s)
+        file = self._send_command(command)
+        answer = self._read_answer(self._process.stdout, timeout_s)
         printed = file.read_text(encoding="utf-8", errors="replace")
         if answer is None:
             raise CommandTimeout(f"not done after {timeout_s:.0f} s, or it ended the shell:\n{printed}")
@@ -95,7 +95,7 @@ class Shell:
         """Start a command that goes on until the page ends; wait until it has printed something like `ready`.
 
         Raises:
-            Stuck: It ended, or said nothing of the kind.
+            CommandTimeout: If it ended, or printed nothing of the kind.
         """
         file = self._logs / f"{self._count}.kept"
         started = self.run(f"{{ {command.rstrip().removesuffix('&')}\n}} >{shlex.quote(str(file))} 2>&1 & echo $!", timeout_s)
@@ -104,7 +104,7 @@ class Shell:
             printed = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
             if re.search(ready, printed, re.MULTILINE):
                 return CommandResult(code=0, printed=printed)
-            if not _lives(process):
+            if not _is_alive(process):
                 break
             time.sleep(_POLL_S)
         raise CommandTimeout(
@@ -115,7 +115,7 @@ class Shell:
         """Run a block of Python, after the blocks before it, with what the shell has exported when the first came.
 
         Raises:
-            Stuck: It takes longer.
+            CommandTimeout: If it takes longer.
         """
         if self._python is None:
             variables = self.run("env -0", timeout_s).printed.split("\0")
@@ -133,13 +133,13 @@ class Shell:
         assert self._python.stdin is not None
         self._python.stdin.write(json.dumps({"text": text, "page": page, "line": line}) + "\n")
         self._python.stdin.flush()
-        answer = self._answer(self._python.stdout, timeout_s)
+        answer = self._read_answer(self._python.stdout, timeout_s)
         if answer is None:
             raise CommandTimeout(f"not done after {timeout_s:.0f} s, or it ended the interpreter")
         reply = json.loads(answer)
         return CommandResult(code=1 if reply["wrong"] else 0, printed=reply["printed"] + reply["wrong"])
 
-    def _send(self, command: str) -> Path:
+    def _send_command(self, command: str) -> Path:
         self._count += 1
         file = self._logs / f"{self._count}.out"
         assert self._process.stdin is not None
@@ -148,7 +148,7 @@ class Shell:
         return file
 
     @staticmethod
-    def _answer(stream: IO[Any] | None, timeout_s: float) -> str | bytes | None:
+    def _read_answer(stream: IO[Any] | None, timeout_s: float) -> str | bytes | None:
         assert stream is not None
         ready, _, _ = select.select([stream], [], [], timeout_s)
         return (stream.readline() or None) if ready else None
@@ -159,17 +159,17 @@ class Shell:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for process in (self._python, self._process):
             if process is not None:
-                _end(process)
+                _end_process(process)
 
 
-def _lives(process: int) -> bool:
+def _is_alive(process: int) -> bool:
     with suppress(OSError):
         os.kill(process, 0)
         return True
     return False
 
 
-def _end(process: subprocess.Popen[Any]) -> None:
+def _end_process(process: subprocess.Popen[Any]) -> None:
     """SIGTERM to its group, then SIGKILL to what is left of it."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):

@@ -25,10 +25,10 @@ _NEAR = 0.005
 def ingest_into(index: str, *options: str) -> Callable[[Bench], None]:
     """Return the check that ingests the photos."""
 
-    def check(bench: Bench) -> None:
+    def run_check(bench: Bench) -> None:
         check_output(bench.ingest(index, *options), written=len(PHOTOS))
 
-    return check
+    return run_check
 
 
 def repeat_ingest(bench: Bench) -> None:
@@ -73,7 +73,7 @@ def search_by(query_type: str) -> Callable[[Bench], None]:
     """Return the check that searches with a query type."""
     preferred = {"neural_sparse": "rank_features"}
 
-    def check(bench: Bench) -> None:
+    def run_check(bench: Bench) -> None:
         wanted = preferred.get(query_type, query_type)
         index = wanted if wanted in bench.indices else bench.main
         response = bench.commands.run("search", QUESTION, "--query-type", query_type, "--index", bench.alias(index))
@@ -84,19 +84,19 @@ def search_by(query_type: str) -> Callable[[Bench], None]:
             if abs(hit["score"] - exact) > _NEAR * exact + 0.001:
                 raise WrongOutput(f"the score is {hit['score']}, the exact product {exact}")
 
-    return check
+    return run_check
 
 
 def search_hybrid(form: str) -> Callable[[Bench], None]:
     """Return the check that searches by tokens and captions together."""
 
-    def check(bench: Bench) -> None:
+    def run_check(bench: Bench) -> None:
         response = bench.commands.run(
             "search", QUESTION, "--caption", "tabby", "--hybrid", form, "--index", bench.alias(bench.main)
         )
         check_best_hit(bench, response["hits"])
 
-    return check
+    return run_check
 
 
 def plan_policy(bench: Bench) -> None:

@@ -66,16 +66,16 @@ class Version:
         return _ORDINARY_OPENSEARCH if self.engine == "OpenSearch" else _ORDINARY_ELASTICSEARCH
 
 
-def _running(make: Callable[[Path], SearchNode]) -> Callable[[Path], AbstractContextManager[RunningNode]]:
+def _start_on_folder(make: Callable[[Path], SearchNode]) -> Callable[[Path], AbstractContextManager[RunningNode]]:
     @contextmanager
-    def run(base: Path) -> Iterator[RunningNode]:
+    def start_node(base: Path) -> Iterator[RunningNode]:
         with make(base) as node:
-            yield RunningNode(url=node.url, environ=_login(node))
+            yield RunningNode(url=node.url, environ=_get_login(node))
 
-    return run
+    return start_node
 
 
-def _login(node: SearchNode) -> Mapping[str, str]:
+def _get_login(node: SearchNode) -> Mapping[str, str]:
     if not isinstance(node, SecuredNode):
         return {}
     user, password = ADMIN
@@ -83,13 +83,13 @@ def _login(node: SearchNode) -> Mapping[str, str]:
 
 
 @contextmanager
-def _embedded(base: Path) -> Iterator[RunningNode]:
+def _start_embedded(base: Path) -> Iterator[RunningNode]:
     with search_nodes.start_embedded_node(base) as url:
         yield RunningNode(url=url)
 
 
-def _release(number: str) -> Callable[[Path], AbstractContextManager[RunningNode]]:
-    return _running(lambda base: build_release_node(number, base))
+def _start_release(number: str) -> Callable[[Path], AbstractContextManager[RunningNode]]:
+    return _start_on_folder(lambda base: build_release_node(number, base))
 
 
 _NO_ELASTIC_SHAPES = {
@@ -132,42 +132,42 @@ VERSIONS = (
         engine="OpenSearch",
         number=opensearch_locks.OLDEST,
         origin="server and modules; Java's security manager grants all permissions",
-        run=_release(opensearch_locks.OLDEST),
+        run=_start_release(opensearch_locks.OLDEST),
         gaps=_OPENSEARCH,
     ),
     Version(
         engine="OpenSearch",
         number=opensearch_locks.SECURED,
         origin="server, modules and the security plugin, with TLS and a login as administrator",
-        run=_running(build_secured_node),
+        run=_start_on_folder(build_secured_node),
         gaps=_OPENSEARCH,
     ),
     Version(
         engine="OpenSearch",
         number=opensearch_locks.SPARSE,
         origin="server, modules and the k-NN and neural-search plugins",
-        run=_release(opensearch_locks.SPARSE),
+        run=_start_release(opensearch_locks.SPARSE),
         gaps=_NO_ELASTIC_SHAPES,
     ),
     Version(
         engine="OpenSearch",
         number=load_node_lock().opensearch,
         origin="the embedded node of `stair-es node`: server and modules",
-        run=_embedded,
+        run=_start_embedded,
         gaps=_OPENSEARCH,
     ),
     Version(
         engine="OpenSearch",
         number=opensearch_locks.NEWEST,
         origin="server and modules",
-        run=_release(opensearch_locks.NEWEST),
+        run=_start_release(opensearch_locks.NEWEST),
         gaps=_OPENSEARCH,
     ),
     Version(
         engine="Elasticsearch",
         number=elasticsearch_locks.SEVEN,
         origin="server and modules, started by our own launcher",
-        run=_running(search_nodes.build_elasticsearch7),
+        run=_start_on_folder(search_nodes.build_elasticsearch7),
         missing_modules=("lang-painless",),
         gaps={
             **_ELASTICSEARCH,
@@ -179,7 +179,7 @@ VERSIONS = (
         engine="Elasticsearch",
         number=elasticsearch_locks.EIGHT,
         origin="server and the two modules published on Maven, started by our own launcher",
-        run=_running(search_nodes.build_elasticsearch8),
+        run=_start_on_folder(search_nodes.build_elasticsearch8),
         gaps={
             **_MODULAR,
             **dict.fromkeys(_SEARCHES, _NO_QUERY),
@@ -189,7 +189,7 @@ VERSIONS = (
         engine="Elasticsearch",
         number=elasticsearch_locks.NINE,
         origin="server and the two modules published on Maven, started by our own launcher",
-        run=_running(search_nodes.build_elasticsearch9),
+        run=_start_on_folder(search_nodes.build_elasticsearch9),
         gaps=_MODULAR,
     ),
 )

@@ -149,11 +149,11 @@ def _list_messages(records: Sequence[Record], checks: Sequence[str]) -> list[str
                 message = outcome.message.replace(record.label, "VERSION")
                 rows.setdefault((outcome.check, outcome.status, message), []).append(record.label)
     lines = [
-        f"| `{check}` | {_join_labels(labels)} | {_CAUSES[status]} | {_cell(message)} |"
+        f"| `{check}` | {_join_labels(labels)} | {_CAUSES[status]} | {_format_cell(message)} |"
         for (check, status, message), labels in sorted(rows.items(), key=lambda row: checks.index(row[0][0]))
     ]
     failures = [
-        f"| start of the node | {record.label} | {_CAUSES['failed']} | {_cell(record.failure)} |"
+        f"| start of the node | {record.label} | {_CAUSES['failed']} | {_format_cell(record.failure)} |"
         for record in records
         if record.failure
     ]
@@ -169,12 +169,12 @@ def _join_labels(labels: Sequence[str]) -> str:
     return "; ".join(f"{engine} {', '.join(numbers)}" for engine, numbers in engines.items())
 
 
-def _cell(text: str) -> str:
+def _format_cell(text: str) -> str:
     """Return a text as one cell of a table, with Markdown escaped except in code."""
-    return "<br>".join(_line(" ".join(line.split())) for line in text.splitlines())
+    return "<br>".join(_format_line(" ".join(line.split())) for line in text.splitlines())
 
 
-def _line(text: str) -> str:
+def _format_line(text: str) -> str:
     """Escape the parts outside backticks, and pipes everywhere, because a pipe ends a cell even in code."""
     parts = text.replace("|", r"\|").split("`")
     if len(parts) % 2 == 0:
