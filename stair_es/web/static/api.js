@@ -1,10 +1,11 @@
 // Requests to the server. Every failure is an ApiError with a remedy.
 
-import { urlOf } from "./root.js";
+import { buildUrl } from "./base-url.js";
 
-const PATIENCE_MS = [150, 400, 900];
+const RETRY_DELAYS_MS = [150, 400, 900];
 
-class ApiError extends Error {
+export class ApiError extends Error {
+  /** @param {string} message @param {string} remedy @param {number} status 0 without a response */
   constructor(message, remedy, status) {
     super(message);
     this.remedy = remedy;
@@ -12,71 +13,104 @@ class ApiError extends Error {
   }
 }
 
-export const about = () => ask("api/about");
+/** @returns {Promise<AboutResponse>} */
+export const getAbout = () => request("api/about");
+
+/** @param {object} body @param {AbortSignal} [signal] @returns {Promise<SearchResponse>} */
 export const search = (body, signal) => post("api/search", body, signal);
-export const facets = (body, signal) => post("api/facets", body, signal);
-export const values = (field, prefix, signal) =>
-  ask(`api/fields/${encodeURIComponent(field)}?prefix=${encodeURIComponent(prefix)}`, { signal });
-export const image = (id, signal) => ask(`api/image/${encodeURIComponent(id)}`, { signal });
-export const neighbors = (id, k, signal) => ask(`api/image/${encodeURIComponent(id)}/neighbors?k=${k}`, { signal });
 
-/** The words of a picture, which the server doesn't store. */
-export function read(blob, signal) {
-  return ask("api/image", { method: "POST", body: blob, headers: { "Content-Type": blob.type || "image/jpeg" }, signal });
+/** @param {object} body @param {AbortSignal} [signal] @returns {Promise<FacetsResponse>} */
+export const countFacets = (body, signal) => post("api/facets", body, signal);
+
+/**
+ * The most frequent values of a field that begin with a prefix.
+ * @param {string} field @param {string} prefix @param {AbortSignal} [signal]
+ * @returns {Promise<{values: {value: string | number | boolean, count: number}[]}>}
+ */
+export const listValues = (field, prefix, signal) =>
+  request(`api/fields/${encodeURIComponent(field)}?prefix=${encodeURIComponent(prefix)}`, { signal });
+
+/** @param {string} id @param {AbortSignal} [signal] @returns {Promise<ImageResponse>} */
+export const getImage = (id, signal) => request(`api/image/${encodeURIComponent(id)}`, { signal });
+
+/** @param {string} id @param {number} k @param {AbortSignal} [signal] @returns {Promise<NeighborsResponse>} */
+export const findNeighbors = (id, k, signal) => request(`api/image/${encodeURIComponent(id)}/neighbors?k=${k}`, { signal });
+
+/**
+ * The token weights of a picture, which the server doesn't store.
+ * @param {Blob} blob @returns {Promise<{tokens: TokenWeight[], thumbnail: string}>}
+ */
+export const encodeImage = (blob) =>
+  request("api/image", { method: "POST", body: blob, headers: { "Content-Type": blob.type || "image/jpeg" } });
+
+function post(/** @type {string} */ path, /** @type {object} */ body, /** @type {AbortSignal | undefined} */ signal) {
+  return request(path, {
+    method: "POST",
+    body: JSON.stringify(body),
+    headers: { "Content-Type": "application/json" },
+    signal,
+  });
 }
 
-function post(path, body, signal) {
-  return ask(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" }, signal });
-}
-
-/** The response as JSON. If the server is busy (429), the request is retried a few times. */
-async function ask(path, options = {}) {
+/**
+ * The response as JSON. If the server is busy (429), the request is retried a few times.
+ * @param {string} path @param {RequestInit} options @returns {Promise<any>}
+ */
+async function request(path, options = {}) {
   for (let attempt = 0; ; attempt += 1) {
-    const response = await fetched(path, options);
-    if (response.status !== 429 || attempt >= PATIENCE_MS.length) return answerOf(response);
-    await new Promise((done) => setTimeout(done, PATIENCE_MS[attempt]));
+    const response = await send(path, options);
+    if (response.status !== 429 || attempt >= RETRY_DELAYS_MS.length) return parseResponse(response);
+    await new Promise((resolve) => setTimeout(resolve, RETRY_DELAYS_MS[attempt]));
     options.signal?.throwIfAborted();
   }
 }
 
-async function fetched(path, options) {
+async function send(/** @type {string} */ path, /** @type {RequestInit} */ options) {
   try {
-    return await fetch(urlOf(path), { credentials: "same-origin", ...options });
+    return await fetch(buildUrl(path), { credentials: "same-origin", ...options });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
+    if (isAbort(error)) throw error;
     throw new ApiError("the server does not respond", "Check that `stair-es serve` is still running, and try again.", 0);
   }
 }
 
-async function answerOf(response) {
-  let answer;
-  try {
-    answer = await response.json();
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new ApiError(`the server answered with status ${response.status}`, "See the log of the server.", response.status);
-  }
-  if (!response.ok) throw new ApiError(answer.error ?? `status ${response.status}`, answer.remedy ?? "", response.status);
-  return answer;
+async function parseResponse(/** @type {Response} */ response) {
+  const { status } = response;
+  const body = await response.json().catch((error) => {
+    if (isAbort(error)) throw error;
+    throw new ApiError(`the server answered with status ${status}`, "See the log of the server.", status);
+  });
+  if (!response.ok) throw new ApiError(body.error ?? `status ${status}`, body.remedy ?? "", status);
+  return body;
 }
 
-/** Runs one thing at a time: a new one aborts the previous one, whose result is discarded. */
-export function latest() {
-  let running = null;
-  const run = async (work) => {
-    running?.abort();
-    const mine = (running = new AbortController());
+const isAbort = (/** @type {unknown} */ error) => error instanceof Error && error.name === "AbortError";
+
+/** Runs one task at a time: a new one aborts the previous one, whose outcome is stale. */
+export class LatestTask {
+  /** @type {AbortController | null} */
+  #controller = null;
+
+  /**
+   * @template Result
+   * @param {(signal: AbortSignal) => Promise<Result>} task
+   * @returns {Promise<Outcome<Result>>}
+   */
+  async run(task) {
+    this.abort();
+    const controller = new AbortController();
+    this.#controller = controller;
     try {
-      const result = await work(mine.signal);
-      return running === mine ? { result } : { stale: true };
+      const result = await task(controller.signal);
+      return this.#controller === controller ? { isStale: false, error: null, result } : { isStale: true };
     } catch (error) {
-      if (running !== mine || error.name === "AbortError") return { stale: true };
-      return { error };
+      if (this.#controller !== controller || isAbort(error)) return { isStale: true };
+      return { isStale: false, error: /** @type {ApiError} */ (error) };
     }
-  };
-  run.stop = () => {
-    running?.abort();
-    running = null;
-  };
-  return run;
+  }
+
+  abort() {
+    this.#controller?.abort();
+    this.#controller = null;
+  }
 }

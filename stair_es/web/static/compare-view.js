@@ -1,153 +1,192 @@
 // Two rankings side by side: two queries, or one query with two methods. Lines between them show what moved.
 
-import * as api from "./api.js";
-import { layout, side } from "./compare-parts.js";
-import { h, keyed, path, say, set } from "./dom.js";
-import { errorNotice } from "./notice.js";
-import { inOrder } from "./panel.js";
-import { direction, moves, overlap, ranksOf } from "./ranks.js";
-import { asks, bodyOf, DEPTH, hrefOf, METHODS, NOTHING } from "./state.js";
-import { hues, many, word } from "./words.js";
+import { LatestTask, search } from "./api.js";
+import { ComparedSide, createCompareLayout, RANKING_SIZE } from "./compare-layout.js";
+import { announce, createSvgElement, h, renderList, setProps, setText } from "./dom.js";
+import { assignHues, pluralize, renderToken, sortQueryTokens } from "./format.js";
+import { renderError } from "./notifications.js";
+import { buildSearchBody, EMPTY_QUERY, hasRanking, METHODS } from "./query.js";
+import { computeOverlap, findMoves, getDirection, rankHits } from "./rankings.js";
+import { buildHref } from "./routes.js";
 
-const STEPS = [1, 3, 5, 10, 20, 50];
+const OVERLAP_STEPS = [1, 3, 5, 10, 20, 50];
+/** The sides, as the URL names them. */
+const SIDES = /** @type {const} */ (["a", "b"]);
 
-export function compareView(app) {
-  const sides = { a: side("a", "Left"), b: side("b", "Right") };
-  const parts = layout(sides);
-  const loading = { a: api.latest(), b: api.latest() };
-  const keys = { a: "", b: "" };
-  const answers = { a: null, b: null };
-  let route = null;
-  const change = (fields) => app.go({ ...route, ...fields }, {});
+/** @param {Query} query */
+const buildRankingBody = (query) => buildSearchBody(query, RANKING_SIZE);
 
-  function show(next) {
-    route = next;
-    parts.k.value = String(route.k);
-    for (const name of ["a", "b"]) {
-      sides[name].fill(route[name], app.about);
-      const key = JSON.stringify(bodyOf(route[name], DEPTH));
-      if (key !== keys[name]) load(name, key);
-    }
-    draw();
+export class CompareView {
+  /** @type {CompareRoute} */
+  #route = { view: "compare", a: EMPTY_QUERY, b: EMPTY_QUERY, k: 0 };
+  /** @type {Record<SideName, {task: LatestTask, requestKey: string, response: SearchResponse | null}>} */
+  #searches = {
+    a: { task: new LatestTask(), requestKey: "", response: null },
+    b: { task: new LatestTask(), requestKey: "", response: null },
+  };
+
+  /** @param {App} app */
+  constructor(app) {
+    this.app = app;
+    this.sides = { a: new ComparedSide("a", "Left", "right"), b: new ComparedSide("b", "Right", "left") };
+    this.layout = createCompareLayout(this.sides.a, this.sides.b);
+    this.element = this.layout.element;
+    const { pair, count, swap } = this.layout;
+    for (const type of ["pointerover", "focusin"]) pair.addEventListener(type, (event) => this.#markHit(event));
+    count.addEventListener("change", () => this.#navigate({ k: Number(count.value) }));
+    swap.addEventListener("click", () => this.#navigate({ a: this.#route.b, b: this.#route.a }));
+    for (const name of SIDES) this.#listenToSide(name);
+    new ResizeObserver(() => this.#renderLines()).observe(pair);
   }
 
-  async function load(name, key) {
-    keys[name] = key;
-    const { problem } = sides[name];
-    if (!asks(route[name])) {
-      loading[name].stop();
-      answers[name] = null;
+  /** @param {CompareRoute} route */
+  show(route) {
+    this.#route = route;
+    this.layout.count.value = String(route.k);
+    for (const name of SIDES) {
+      this.sides[name].showQuery(route[name], this.app.about);
+      const requestKey = JSON.stringify(buildRankingBody(route[name]));
+      if (requestKey === this.#searches[name].requestKey) continue;
+      this.#searches[name].requestKey = requestKey;
+      this.#search(name);
+    }
+    this.#render();
+  }
+
+  #navigate(/** @type {Partial<CompareRoute>} */ fields) {
+    this.app.navigate({ ...this.#route, ...fields });
+  }
+
+  #listenToSide(/** @type {SideName} */ name) {
+    const { form, method, clear } = this.sides[name];
+    const read = (/** @type {SideName} */ each) => this.sides[each].readQuery(this.#route[each]);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#navigate({ a: read("a"), b: read("b") });
+    });
+    method.element.addEventListener("change", () => this.#navigate({ [name]: read(name) }));
+    clear.addEventListener("click", () => {
+      const { text, method: current } = this.#route[name];
+      this.#navigate({ [name]: { ...EMPTY_QUERY, text, method: current } });
+    });
+  }
+
+  async #search(/** @type {SideName} */ name) {
+    const query = this.#route[name];
+    const { list, problem } = this.sides[name];
+    const { task } = this.#searches[name];
+    if (!hasRanking(query)) {
+      task.abort();
+      this.#setResponse(name, null);
       problem.replaceChildren();
-      return draw();
+      return;
     }
-    sides[name].list.setAttribute("aria-busy", "true");
-    const { result, error, stale } = await loading[name]((signal) => api.search(bodyOf(route[name], DEPTH), signal));
-    if (stale) return;
-    sides[name].list.setAttribute("aria-busy", "false");
-    problem.replaceChildren(...(error ? [errorNotice(error, () => load(name, key))] : []));
-    answers[name] = error ? null : result;
-    draw();
-    if (answers.a && answers.b) say(document.getElementById("said"), parts.sum.textContent);
+    list.setAttribute("aria-busy", "true");
+    const { result, error, isStale } = await task.run((signal) => search(buildRankingBody(query), signal));
+    if (isStale) return;
+    list.setAttribute("aria-busy", "false");
+    problem.replaceChildren(...(error ? [renderError(error, () => this.#search(name))] : []));
+    this.#setResponse(name, result ?? null);
+    if (this.#searches.a.response && this.#searches.b.response) announce(this.layout.summary.text.textContent ?? "");
   }
 
-  function draw() {
-    const { k } = route;
-    const [left, right] = [answers.a?.hits ?? [], answers.b?.hits ?? []];
-    const words = [answers.a, answers.b].flatMap((answer) => (answer ? inOrder(answer.query).map((item) => item.token) : []));
-    const hueOf = hues([...new Set(words)]);
-    sides.a.rows(left.slice(0, k), ranksOf(right), hueOf, k, answers.b !== null, "right");
-    sides.b.rows(right.slice(0, k), ranksOf(left), hueOf, k, answers.a !== null, "left");
-    drawSum(left, right);
-    requestAnimationFrame(() => drawLines(left, right));
-    parts.hint.hidden = Boolean(asks(route.a) || asks(route.b));
-    suggest();
+  #setResponse(/** @type {SideName} */ name, /** @type {SearchResponse | null} */ response) {
+    this.#searches[name].response = response;
+    this.#render();
+  }
+
+  #getHits() {
+    const [left, right] = SIDES.map((name) => this.#searches[name].response?.hits ?? []);
+    return { left, right };
+  }
+
+  #render() {
+    const { a, b, k } = this.#route;
+    const { left, right } = this.#getHits();
+    const responses = SIDES.map((name) => this.#searches[name].response);
+    const tokens = responses.flatMap((response) => sortQueryTokens(response?.query ?? []).map(({ token }) => token));
+    const getHue = assignHues([...new Set(tokens)]);
+    this.sides.a.showHits(left.slice(0, k), rankHits(right), responses[1] !== null, getHue);
+    this.sides.b.showHits(right.slice(0, k), rankHits(left), responses[0] !== null, getHue);
+    this.#renderSummary(responses.every((response) => response !== null));
+    requestAnimationFrame(() => this.#renderLines());
+    this.layout.hint.hidden = hasRanking(a) || hasRanking(b);
+    this.#renderExamples();
   }
 
   /** Suggested comparisons, with a word of the index. */
-  function suggest() {
-    const name = app.about?.suggestions?.at(-1)?.token;
-    const methods = app.about?.captions ? ["bag", "bm25"] : ["bag"];
-    const links = name
-      ? methods.map((method) =>
-          h(
-            "li",
-            {},
-            h(
-              "a",
-              {
-                class: "button",
-                href: hrefOf({ view: "compare", a: { ...NOTHING, text: name }, b: { ...NOTHING, text: name, method } }),
-              },
-              h("span", {}, word(name), `: STAIR words and ${METHODS[method]}`),
-            ),
-          ),
-        )
-      : [];
-    parts.suggested.replaceChildren(...links);
-    parts.suggested.hidden = !links.length;
+  #renderExamples() {
+    const { about } = this.app;
+    const token = about?.suggestions?.at(-1)?.token;
+    /** @type {Method[]} */
+    const methods = about?.captions ? ["bag", "bm25"] : ["bag"];
+    const items = token ? methods.map((method) => createExample(token, method)) : [];
+    this.layout.examples.replaceChildren(...items);
+    this.layout.examples.hidden = !items.length;
   }
 
-  function drawSum(left, right) {
-    const { k } = route;
-    const both = answers.a && answers.b;
-    parts.sums.hidden = !both;
-    if (!both) return;
-    const common = moves(left, right, k);
-    const most = Math.max(Math.min(k, left.length), Math.min(k, right.length));
-    const moved = common.filter((move) => direction(move) !== "same").length;
-    const share = `overlap@${k} is ${overlap(left, right, k).toFixed(2)}`;
-    say(parts.sum, `${share}: ${common.length} of ${many(most, "image")} on both sides, ${moved} of them at another rank`);
-    keyed(
-      parts.steps,
-      STEPS.filter((step) => step <= k),
-      (step) => step,
-      (step) => h("li", {}, h("span", {}, `@${step}`), h("strong", {}), h("i", { "aria-hidden": "true" })),
+  #renderSummary(/** @type {boolean} */ isComplete) {
+    const { k } = this.#route;
+    const { left, right } = this.#getHits();
+    const { element, text, overlaps } = this.layout.summary;
+    element.hidden = !isComplete;
+    if (!isComplete) return;
+    const common = findMoves(left, right, k);
+    const size = Math.min(k, Math.max(left.length, right.length));
+    const movedCount = common.filter(({ from, to }) => from !== to).length;
+    const overlap = `overlap@${k} is ${computeOverlap(left, right, k).toFixed(2)}`;
+    const both = `${common.length} of ${pluralize(size, "image")} on both sides`;
+    setText(text, `${overlap}: ${both}, ${movedCount} of them at another rank`);
+    renderList(
+      overlaps,
+      OVERLAP_STEPS.filter((step) => step <= k).map((step) => ({ step, value: computeOverlap(left, right, step) })),
+      ({ step }) => step,
+      ({ step }) => createOverlapItem(step),
     );
-    for (const item of parts.steps.children) {
-      const value = overlap(left, right, item.keyedBy);
-      say(item.querySelector("strong"), value.toFixed(2));
-      item.querySelector("i").style.setProperty("--part", value);
-    }
   }
 
-  function drawLines(left, right) {
-    const { width, height, top } = parts.lines.getBoundingClientRect();
-    set(parts.lines, { viewBox: `0 0 ${Math.max(1, width)} ${Math.max(1, height)}` });
-    const middle = (list, rank) => {
+  #renderLines() {
+    const { lines } = this.layout;
+    const { left, right } = this.#getHits();
+    const { width, height, top } = lines.getBoundingClientRect();
+    setProps(lines, { viewBox: `0 0 ${Math.max(1, width)} ${Math.max(1, height)}` });
+    const getMiddle = (/** @type {Element} */ list, /** @type {number} */ rank) => {
       const box = list.children[rank - 1]?.getBoundingClientRect();
       return box ? box.top + box.height / 2 - top : 0;
     };
-    parts.lines.replaceChildren(
-      ...moves(left, right, route.k).map((move) => {
-        const [from, to] = [middle(sides.a.list, move.from), middle(sides.b.list, move.to)];
-        const line = path(`M0 ${from}C${width / 2} ${from} ${width / 2} ${to} ${width} ${to}`, {
-          class: `line ${direction(move)}`,
-        });
-        line.dataset.id = move.id;
-        return line;
-      }),
-    );
-  }
-
-  function mark(event) {
-    const id = event.target.closest?.("li.row")?.dataset.id;
-    for (const item of parts.element.querySelectorAll("[data-id]"))
-      item.classList.toggle("marked", id !== undefined && item.dataset.id === id);
-  }
-
-  for (const type of ["pointerover", "focusin"]) parts.pair.addEventListener(type, mark);
-  parts.k.addEventListener("change", () => change({ k: Number(parts.k.value) }));
-  parts.swap.addEventListener("click", () => change({ a: route.b, b: route.a }));
-  for (const name of ["a", "b"]) {
-    sides[name].form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      change({ a: sides.a.read(route.a), b: sides.b.read(route.b) });
+    const paths = findMoves(left, right, this.#route.k).map(({ id, from, to }) => {
+      const [start, end] = [getMiddle(this.sides.a.list, from), getMiddle(this.sides.b.list, to)];
+      const d = `M0 ${start}C${width / 2} ${start} ${width / 2} ${end} ${width} ${end}`;
+      return createSvgElement("path", { d, class: `line ${getDirection(from, to)}`, data: { id } });
     });
-    sides[name].method.addEventListener("change", () => change({ [name]: sides[name].read(route[name]) }));
-    sides[name].clear.addEventListener("click", () =>
-      change({ [name]: { ...NOTHING, text: route[name].text, method: route[name].method } }),
-    );
+    lines.replaceChildren(...paths);
   }
-  new ResizeObserver(() => route && drawLines(answers.a?.hits ?? [], answers.b?.hits ?? [])).observe(parts.pair);
-  return { element: parts.element, show };
+
+  /** Marks a hit on both sides, and its line. */
+  #markHit(/** @type {Event} */ { target }) {
+    const row = target instanceof Element ? target.closest("li.row") : null;
+    const id = row?.getAttribute("data-id");
+    for (const item of this.element.querySelectorAll("[data-id]"))
+      item.classList.toggle("marked", Boolean(row) && item.getAttribute("data-id") === id);
+  }
+}
+
+function createExample(/** @type {string} */ token, /** @type {Method} */ method) {
+  const query = { ...EMPTY_QUERY, text: token };
+  const href = buildHref({ view: "compare", a: query, b: { ...query, method }, k: 0 });
+  const label = h("span", {}, renderToken(token), `: STAIR words and ${METHODS[method]}`);
+  return h("li", {}, h("a", { class: "button", href }, label));
+}
+
+/** @param {number} step @returns {Component<{value: number}>} */
+function createOverlapItem(step) {
+  const number = h("strong", {});
+  const bar = h("i", { "aria-hidden": "true" });
+  return {
+    element: h("li", {}, h("span", {}, `@${step}`), number, bar),
+    update: ({ value }) => {
+      setText(number, value.toFixed(2));
+      bar.style.setProperty("--part", String(value));
+    },
+  };
 }

@@ -1,83 +1,100 @@
 // The conditions of a query in readable form: fields by their labels, values with their units. Pure.
 
-import { excluding, filtered, requiring, withCondition } from "./change.js";
-import { h, visible } from "./dom.js";
-import { ALL_OF } from "./state.js";
-import { color, short, word } from "./words.js";
+import { escapeControls, h } from "./dom.js";
+import { capitalize, renderColor, renderToken, shortenPath } from "./format.js";
+import { MATCH_ALL_FIELDS, setFilter, setFilterQuery, toggleExcluded, toggleRequired } from "./query.js";
 
 const BYTE_UNITS = ["B", "kB", "MB", "GB", "TB"];
-const INTEGERS = new Set(["byte", "short", "integer", "long", "unsigned_long"]);
+const INTEGER_TYPES = new Set(["byte", "short", "integer", "long", "unsigned_long"]);
 /** Fields whose values are paths, whose end is most informative. */
-const PATHS = new Set(["folder", "source"]);
+const PATH_FIELDS = new Set(["folder", "source"]);
+
+const findField = (/** @type {string} */ name, /** @type {AboutResponse | null} */ about) =>
+  about?.fields.find((field) => field.name === name);
 
 /** The label of a field as given by the server; for columns also before the server has responded. */
-function labelOf(field, about) {
-  const plain = field.replace(/[_.]/g, " ").trim();
-  return visible(about?.fields.find(({ name }) => name === field)?.label ?? plain.charAt(0).toUpperCase() + plain.slice(1));
+function getLabel(/** @type {string} */ field, /** @type {AboutResponse | null} */ about) {
+  return escapeControls(findField(field, about)?.label ?? capitalize(field.replace(/[_.]/g, " ").trim()));
 }
 
-export const isWhole = (field, about) => INTEGERS.has(about?.fields.find(({ name }) => name === field)?.type);
+/** @param {string} field @param {AboutResponse | null} about */
+export const isInteger = (field, about) => INTEGER_TYPES.has(findField(field, about)?.type ?? "");
 
-/** A value of a list as text. */
-export const valueText = (field, value) => (PATHS.has(field) ? short(value) : visible(value));
+/** A value of a list as text. @param {string} field @param {string} value */
+export const formatValue = (field, value) => (PATH_FIELDS.has(field) ? shortenPath(value) : escapeControls(value));
 
-/** A value of a list for display: words in their font, colors with a patch. */
-export function valueNodes(field, value) {
-  if (field === "top_tokens") return word(value);
-  return field === "colors" ? color(value) : h("bdi", {}, valueText(field, value));
+/**
+ * A value of a list for display: tokens in their font, colors with a patch.
+ * @param {string} field @param {string} value @returns {Child[]}
+ */
+export function renderValue(field, value) {
+  if (field === "top_tokens") return [renderToken(value)];
+  return field === "colors" ? renderColor(value) : [h("bdi", {}, formatValue(field, value))];
 }
 
-/** An end of a range: a date by its day, bytes with their unit, years without a comma. */
-export function endText(field, end) {
-  if (typeof end === "string") {
-    const date = new Date(end);
-    const time = end.includes("T") ? { hour: "2-digit", minute: "2-digit" } : {};
-    if (Number.isNaN(date.getTime())) return visible(end);
-    return date.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric", timeZone: "UTC", ...time });
-  }
+/**
+ * An end of a range: a date by its day, bytes with their unit, years without a comma.
+ * @param {string} field @param {number | string} end
+ */
+export function formatRangeEnd(field, end) {
+  if (typeof end === "string") return formatDate(end);
   if (field === "bytes") {
     const power = Math.min(BYTE_UNITS.length - 1, Math.floor(Math.log10(Math.max(1, Math.abs(end))) / 3));
-    return `${rounded(end / 1000 ** power, 1)} ${BYTE_UNITS[power]}`;
+    return `${formatNumber(end / 1000 ** power, 1)} ${BYTE_UNITS[power]}`;
   }
-  return /year/i.test(field) ? String(end) : rounded(end, 4);
+  return /year/i.test(field) ? String(end) : formatNumber(end, 4);
 }
 
-/** A range: `500 to 1,000`, `from 500`, `up to 1,000`, `10 to under 20`. */
-export function rangeText(field, { from, to, below }) {
-  if (to === null) return `from ${endText(field, from)}`;
-  if (from === null) return `${below ? "under" : "up to"} ${endText(field, to)}`;
-  const one = endText(field, from);
-  const other = endText(field, to);
-  return one === other && !below ? one : `${one} to ${below ? "under " : ""}${other}`;
+function formatDate(/** @type {string} */ text) {
+  const date = new Date(text);
+  if (Number.isNaN(date.getTime())) return escapeControls(text);
+  /** @type {Intl.DateTimeFormatOptions} */
+  const time = text.includes("T") ? { hour: "2-digit", minute: "2-digit" } : {};
+  return date.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric", timeZone: "UTC", ...time });
 }
 
-/** All conditions of a query: `{key, kind, text, shown, lift}`, where `lift` is a function that removes the condition. */
-export function conditionsOf(query, about) {
-  const named = (kind, name, text, shown, lift) => ({ key: `${kind} ${name} ${text}`, kind, text, shown, lift });
+/** A range: `500 to 1,000`, `from 500`, `up to 1,000`, `10 to under 20`. @param {string} field @param {RangeFilter} range */
+export function formatRange(field, { from, to, below }) {
+  if (to === null) return `from ${formatRangeEnd(field, /** @type {number | string} */ (from))}`;
+  if (from === null) return `${below ? "under" : "up to"} ${formatRangeEnd(field, to)}`;
+  const low = formatRangeEnd(field, from);
+  const high = formatRangeEnd(field, to);
+  return low === high && !below ? low : `${low} to ${below ? "under " : ""}${high}`;
+}
+
+/** All conditions of a query. @param {Query} query @param {AboutResponse | null} about @returns {Condition[]} */
+export function listConditions(query, about) {
+  /** @type {(kind: string, name: string, text: string, nodes: Child[], remove: QueryUpdate) => Condition} */
+  const build = (kind, name, text, nodes, remove) => ({ key: `${kind} ${name} ${text}`, kind, text, nodes, remove });
+  const filter = escapeControls(query.filter);
   return [
     ...[...query.filters].map(([field, condition]) =>
-      named(`${labelOf(field, about)}:`, field, conditionText(field, condition), conditionNodes(field, condition), (now) =>
-        withCondition(now, field, null),
+      build(`${getLabel(field, about)}:`, field, formatFilter(field, condition), renderFilter(field, condition), (current) =>
+        setFilter(current, field, null),
       ),
     ),
-    ...(query.filter
-      ? [named("where", "", visible(query.filter), h("code", {}, visible(query.filter)), (now) => filtered(now, ""))]
-      : []),
-    ...query.require.map((name) => named("must have", name, visible(name), word(name), (now) => requiring(now, name, true))),
-    ...query.exclude.map((name) => named("not", name, visible(name), word(name), (now) => excluding(now, name, true))),
+    ...(filter ? [build("where", "", filter, [h("code", {}, filter)], (current) => setFilterQuery(current, ""))] : []),
+    ...query.require.map((token) =>
+      build("must have", token, escapeControls(token), [renderToken(token)], (current) => toggleRequired(current, token, true)),
+    ),
+    ...query.exclude.map((token) =>
+      build("not", token, escapeControls(token), [renderToken(token)], (current) => toggleExcluded(current, token, true)),
+    ),
   ];
 }
 
-const joined = (field) => (ALL_OF.has(field) ? " and " : " or ");
+const getConjunction = (/** @type {string} */ field) => (MATCH_ALL_FIELDS.has(field) ? " and " : " or ");
 
-function conditionText(field, condition) {
-  if (!condition.values) return rangeText(field, condition);
-  return condition.values.map((value) => valueText(field, value)).join(joined(field));
+function formatFilter(/** @type {string} */ field, /** @type {FieldFilter} */ filter) {
+  if (!filter.values) return formatRange(field, filter);
+  return filter.values.map((value) => formatValue(field, value)).join(getConjunction(field));
 }
 
-function conditionNodes(field, condition) {
-  if (!condition.values) return rangeText(field, condition);
-  return condition.values.flatMap((value, place) => [place ? joined(field) : "", valueNodes(field, value)].flat());
+/** @param {string} field @param {FieldFilter} filter @returns {Child[]} */
+function renderFilter(field, filter) {
+  if (!filter.values) return [formatRange(field, filter)];
+  return filter.values.flatMap((value, index) => [index ? getConjunction(field) : "", ...renderValue(field, value)]);
 }
 
-const rounded = (value, digits) => value.toLocaleString("en", { maximumFractionDigits: digits });
+const formatNumber = (/** @type {number} */ value, /** @type {number} */ digits) =>
+  value.toLocaleString("en", { maximumFractionDigits: digits });

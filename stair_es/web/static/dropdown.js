@@ -1,71 +1,74 @@
 // A button that opens something below it.
 
-import { h, icon, say, set, visible } from "./dom.js";
+import { createButton, createIcon, createIconButton, escapeControls, h, setProps, setText } from "./dom.js";
 
 const EDGE_PX = 8;
-let made = 0;
+const MIN_HEIGHT_PX = 240;
+let dropdownCount = 0;
 
-/**
- * A button with its popover. A click outside or Esc closes it, and the focus returns to the button. `open` is called before
- * it is shown; the first control in it gets the focus.
- */
-export function dropdown(text, content, { class: name = "", open = () => {} } = {}) {
-  const id = `dropdown-${(made += 1)}`;
-  const title = h("span", {}, visible(text));
-  const count = h("span", { class: "n" });
-  const button = h(
-    "button",
-    { type: "button", class: "opens", popovertarget: id, "aria-haspopup": "dialog" },
-    title,
-    count,
-    icon("down"),
-  );
-  const close = () => popover.hidePopover();
-  const shut = h(
-    "button",
-    { type: "button", class: "icon small shut-popover", "aria-label": "Close", on: { click: close } },
-    icon("close"),
-  );
-  const popover = h(
-    "div",
-    { id, popover: "auto", role: "dialog", "aria-label": visible(text), class: "dropdown" },
-    content,
-    shut,
-  );
-  const element = h("div", { class: `opening ${name}` }, button, popover);
-  const isOpen = () => popover.matches(":popover-open");
-
-  popover.addEventListener("beforetoggle", ({ newState }) => newState === "open" && open());
-  popover.addEventListener("toggle", ({ newState }) => {
-    if (newState !== "open") return;
-    place();
-    const first = [...popover.querySelectorAll("input, summary, button")].find((each) => each.checkVisibility());
-    first?.focus({ preventScroll: true });
-  });
-  popover.addEventListener("keydown", (event) => event.stopPropagation()); // the page's keyboard shortcuts are for the content behind it
-  addEventListener("resize", () => isOpen() && place());
-
-  /** Positions it below the button and within the window. On a phone, the style sheet puts it at the lower edge. */
-  function place() {
-    const { left, bottom } = button.getBoundingClientRect();
-    const room = document.body.clientWidth - popover.offsetWidth - EDGE_PX;
-    popover.style.setProperty("--left", `${Math.max(EDGE_PX, Math.min(left, room)) + scrollX}px`);
-    popover.style.setProperty("--top", `${bottom + 4 + scrollY}px`);
-    popover.style.setProperty("--room", `${Math.max(240, innerHeight - bottom - 16)}px`);
+/** A button with its popover. A click outside or Esc closes it, and the focus returns to the button. */
+export class Dropdown {
+  /**
+   * @param {string} label
+   * @param {HTMLElement} content
+   * @param {{class?: string, onOpen?: () => void}} [options] `onOpen` is called before it is shown
+   */
+  constructor(label, content, { class: className = "", onOpen = () => {} } = {}) {
+    dropdownCount += 1;
+    const id = `dropdown-${dropdownCount}`;
+    this.title = h("span", {}, escapeControls(label));
+    this.count = h("span", { class: "n" });
+    const props = { class: "opens", popovertarget: id, "aria-haspopup": "dialog" };
+    this.button = createButton(props, this.title, this.count, createIcon("down"));
+    const close = createIconButton("close", "Close", { class: "icon small shut-popover", on: { click: () => this.close() } });
+    const dialog = { id, popover: "auto", role: "dialog", "aria-label": escapeControls(label), class: "dropdown" };
+    this.popover = h("div", dialog, content, close);
+    this.element = h("div", { class: `opening ${className}` }, this.button, this.popover);
+    this.popover.addEventListener("beforetoggle", (event) => /** @type {ToggleEvent} */ (event).newState === "open" && onOpen());
+    this.popover.addEventListener(
+      "toggle",
+      (event) => /** @type {ToggleEvent} */ (event).newState === "open" && this.#focusContent(),
+    );
+    this.popover.addEventListener("keydown", (event) => event.stopPropagation()); // shortcuts are for what is behind it
+    addEventListener("resize", () => this.isOpen() && this.#setPosition());
   }
 
-  return {
-    element,
-    isOpen,
-    close,
-    /** Sets the button's text, the number of selected values, and whether it is disabled. */
-    label(text, chosen = 0, off = false) {
-      say(title, visible(text));
-      set(popover, { "aria-label": visible(text) });
-      say(count, chosen ? String(chosen) : "");
-      button.classList.toggle("on", chosen > 0);
-      set(button, { "aria-label": chosen ? `${visible(text)}, ${chosen} chosen` : null, disabled: off });
-      if (isOpen()) place();
-    },
-  };
+  isOpen() {
+    return this.popover.matches(":popover-open");
+  }
+
+  close() {
+    this.popover.hidePopover();
+  }
+
+  /**
+   * Sets the button's text, the number of selected values, and whether it is disabled.
+   * @param {string} label @param {number} selectedCount
+   */
+  update(label, selectedCount = 0, isDisabled = false) {
+    const text = escapeControls(label);
+    setText(this.title, text);
+    setProps(this.popover, { "aria-label": text });
+    setText(this.count, selectedCount ? String(selectedCount) : "");
+    this.button.classList.toggle("on", selectedCount > 0);
+    setProps(this.button, { "aria-label": selectedCount ? `${text}, ${selectedCount} chosen` : null, disabled: isDisabled });
+    if (this.isOpen()) this.#setPosition();
+  }
+
+  #focusContent() {
+    this.#setPosition();
+    /** @type {NodeListOf<HTMLElement>} */
+    const controls = this.popover.querySelectorAll("input, summary, button");
+    [...controls].find((control) => control.checkVisibility())?.focus({ preventScroll: true });
+  }
+
+  /** Positions it below the button and within the window. On a phone, the style sheet puts it at the lower edge. */
+  #setPosition() {
+    const { left, bottom } = this.button.getBoundingClientRect();
+    const { style } = this.popover;
+    const maxLeft = document.body.clientWidth - this.popover.offsetWidth - EDGE_PX;
+    style.setProperty("--left", `${Math.max(EDGE_PX, Math.min(left, maxLeft)) + scrollX}px`);
+    style.setProperty("--top", `${bottom + 4 + scrollY}px`);
+    style.setProperty("--room", `${Math.max(MIN_HEIGHT_PX, innerHeight - bottom - 16)}px`);
+  }
 }

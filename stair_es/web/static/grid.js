@@ -1,59 +1,64 @@
-// A list whose items move to their new places with a short animation, unless the user prefers reduced motion.
+// A grid of images: items move to their new places with a short animation, and the arrow keys move the focus.
 
-import { keyed } from "./dom.js";
+import { renderList } from "./dom.js";
 
-const still = matchMedia("(prefers-reduced-motion: reduce)");
-const MOVE = { duration: 220, easing: "cubic-bezier(.2,.7,.2,1)" };
+const LINK_SELECTOR = "li.hit a.name, li.tile:not(.waiting) > a";
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
+const ANIMATION = { duration: 220, easing: "cubic-bezier(.2,.7,.2,1)" };
+/** Distance to the screen beyond which moves aren't animated. */
+const ANIMATION_MARGIN_PX = 200;
 
-/** `keyed` with animated moves. */
-export function arrange(list, items, keyOf, make) {
-  const before = still.matches ? new Map() : placesOf(list);
-  keyed(list, items, keyOf, make);
-  if (!before.size) return;
+/** `renderList` with animated moves. @type {typeof renderList} */
+export function renderAnimatedList(list, items, getKey, createItem) {
+  const oldBoxes = reducedMotion.matches ? new Map() : measureItems(list);
+  renderList(list, items, getKey, createItem);
+  if (!oldBoxes.size) return;
   for (const item of list.children) {
-    const from = before.get(item);
+    const from = oldBoxes.get(item);
     const to = item.getBoundingClientRect();
-    if (!from) item.animate([{ opacity: 0 }, { opacity: 1 }], MOVE);
-    else if (near(from) || near(to)) slide(item, from.left - to.left, from.top - to.top);
+    if (!from) item.animate([{ opacity: 0 }, { opacity: 1 }], ANIMATION);
+    else if (isNearScreen(from) || isNearScreen(to)) animateMove(item, from.left - to.left, from.top - to.top);
   }
 }
 
-function placesOf(list) {
-  const places = new Map([...list.children].map((item) => [item, item.getBoundingClientRect()]));
-  for (const item of list.children) for (const motion of item.getAnimations()) motion.cancel();
-  return places;
+function measureItems(/** @type {Element} */ list) {
+  const boxes = new Map([...list.children].map((item) => [item, item.getBoundingClientRect()]));
+  for (const item of list.children) for (const animation of item.getAnimations()) animation.cancel();
+  return boxes;
 }
 
-function slide(item, x, y) {
+function animateMove(/** @type {Element} */ item, /** @type {number} */ x, /** @type {number} */ y) {
   if (Math.abs(x) + Math.abs(y) < 1) return;
-  item.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], MOVE);
+  item.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], ANIMATION);
 }
 
-/** Whether it is on or near the screen; moves further away aren't animated. */
-const near = (place) => place.bottom > -200 && place.top < innerHeight + 200;
+const isNearScreen = (/** @type {DOMRect} */ box) =>
+  box.bottom > -ANIMATION_MARGIN_PX && box.top < innerHeight + ANIMATION_MARGIN_PX;
 
-const LINKS = "li.hit a.name, li.tile:not(.waiting) > a";
-
-/** Moves the focus from one item's link to that of its neighbor in the direction of an arrow key. */
-export function step(place, key) {
-  const links = [...place.querySelectorAll(LINKS)];
-  const here = document.activeElement?.closest("[data-id]")?.querySelector("a.name, a.picture:not([tabindex])");
-  const goal = links.includes(here) ? nearest(links, here, key) : links[0];
-  goal?.focus({ preventScroll: true });
-  goal?.closest("li").scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
-  return Boolean(goal);
+/**
+ * Moves the focus to the neighbor in the direction of an arrow key; false if there is none.
+ * @param {Element} grid @param {string} key
+ */
+export function moveGridFocus(grid, key) {
+  /** @type {HTMLElement[]} */
+  const links = [...grid.querySelectorAll(LINK_SELECTOR)].filter((link) => link instanceof HTMLElement);
+  const focused = document.activeElement?.closest("[data-id]")?.querySelector("a.name, a.picture:not([tabindex])");
+  const index = links.indexOf(/** @type {HTMLElement} */ (focused));
+  const target = index < 0 ? links[0] : findNeighbor(links, index, key);
+  target?.focus({ preventScroll: true });
+  target?.closest("li")?.scrollIntoView({ block: "nearest", behavior: reducedMotion.matches ? "auto" : "smooth" });
+  return Boolean(target);
 }
 
 /** The next or previous item; above and below, the item of the next row with the nearest center. */
-function nearest(links, here, key) {
-  const place = links.indexOf(here);
-  if (key === "ArrowRight") return links[place + 1];
-  if (key === "ArrowLeft") return links[place - 1];
-  const down = key === "ArrowDown";
-  const boxes = new Map(links.map((link) => [link, link.closest("li").getBoundingClientRect()]));
-  const { left, width, top } = boxes.get(here);
-  const there = links.filter((link) => (down ? boxes.get(link).top > top + 4 : boxes.get(link).top < top - 4));
-  const middle = ({ left: x, width: w }) => Math.abs(x + w / 2 - left - width / 2);
-  const distance = (link) => Math.abs(boxes.get(link).top - top) * 3 + middle(boxes.get(link));
-  return there.sort((one, other) => distance(one) - distance(other))[0];
+function findNeighbor(/** @type {HTMLElement[]} */ links, /** @type {number} */ index, /** @type {string} */ key) {
+  if (key === "ArrowRight") return links[index + 1];
+  if (key === "ArrowLeft") return links[index - 1];
+  const boxes = links.map((link) => /** @type {Element} */ (link.closest("li")).getBoundingClientRect());
+  const { left, width, top } = boxes[index];
+  const isBeyond = (/** @type {DOMRect} */ box) => (key === "ArrowDown" ? box.top > top + 4 : box.top < top - 4);
+  const getDistance = (/** @type {DOMRect} */ box) =>
+    Math.abs(box.top - top) * 3 + Math.abs(box.left + box.width / 2 - left - width / 2);
+  const candidates = links.map((link, at) => ({ link, box: boxes[at] })).filter(({ box }) => isBeyond(box));
+  return candidates.sort((one, other) => getDistance(one.box) - getDistance(other.box))[0]?.link;
 }

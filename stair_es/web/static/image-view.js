@@ -1,252 +1,290 @@
-// One image: the picture, then all of its words, its metadata, and the most similar images.
+// One image: the picture, then all of its tokens, its metadata, and the most similar images.
 
-import * as api from "./api.js";
-import { likeImage } from "./change.js";
-import { keyed, put, say, set, visible } from "./dom.js";
-import { arrange } from "./grid.js";
-import { hitCard, scaleOf } from "./hit.js";
-import { factRow, readablePath, summary } from "./image-facts.js";
-import { layout, wordBar } from "./image-parts.js";
-import { copyText, errorNotice } from "./notice.js";
-import { stage } from "./stage.js";
-import { hrefOf, NOTHING } from "./state.js";
-import { tile } from "./tile.js";
-import { hues, isPiece, many, weight } from "./words.js";
+import { findNeighbors, getImage, LatestTask } from "./api.js";
+import { announce, escapeControls, renderList, setProps, setText, setValue } from "./dom.js";
+import { assignHues, formatWeight, getToken, isPiece, pluralize } from "./format.js";
+import { moveGridFocus, renderAnimatedList } from "./grid.js";
+import { createHitCard } from "./hit-card.js";
+import { buildHitItems, getHitId } from "./hit-list.js";
+import { createImageLayout, createTokenBar } from "./image-layout.js";
+import { formatSummary, formatUri, renderFieldRow } from "./image-metadata.js";
+import { ImageViewer } from "./image-viewer.js";
+import { copyText, renderError } from "./notifications.js";
+import { buildSimilarQuery, EMPTY_QUERY } from "./query.js";
+import { buildHref, buildSearchHref } from "./routes.js";
+import { createTile } from "./tile.js";
 
-const NEAR = 18;
-const AHEAD = 6;
+const NEIGHBOR_COUNT = 18;
+const MAX_PREFETCHED = 6;
 
-export function imageView(app) {
-  const picture = stage({ step, loaded: lookAhead });
-  const parts = layout(picture.element);
-  const { act, words, near } = parts;
-  const loading = api.latest();
-  const nearing = api.latest();
-  const ahead = new Map(); // id -> the image, requested in advance
-  let route = null;
-  let image = null;
-  let nearest = null;
-  let copied = []; // its copies, which are not among the most similar images
-  let asked = ""; // the last requested id; "" if that failed
+/** @type {ImageState} */
+const INITIAL_STATE = { requestedId: "", image: null, neighbors: null };
 
-  const change = (fields, merge) => app.go({ ...route, ...fields }, { merge, still: true });
-  const pick = (name) =>
-    change({ picked: route.picked.includes(name) ? route.picked.filter((other) => other !== name) : [...route.picked, name] });
-  const turn = () => change({ explain: !route.explain });
-  const acts = {
-    open: (id) => hrefOf({ view: "image", id, explain: route.explain }),
-    like: (id) => hrefOf({ view: "search", query: likeImage(id) }),
-    word: pick,
-    copies: ({ id }) => app.go({ view: "image", id, explain: route.explain }), // whose page lists them
-  };
+export class ImageView {
+  /** @type {ImageRoute} */
+  #route = { view: "image", id: "", sort: "weight", find: "", picked: [], pieces: false, explain: false };
+  #state = INITIAL_STATE;
+  #imageTask = new LatestTask();
+  #neighborsTask = new LatestTask();
+  /** Images that were requested in advance. @type {Map<string, Promise<ImageResponse>>} */
+  #prefetched = new Map();
 
-  function show(next) {
-    const other = asked !== next.id;
-    const explained = route?.explain !== next.explain;
-    route = next;
-    if (strayed(other)) requestAnimationFrame(() => parts.name.focus({ preventScroll: true }));
-    place();
-    if (other) return load();
-    if (!image) return;
-    drawWords();
-    if (explained && nearest) drawNear();
+  /** @param {App} app */
+  constructor(app) {
+    this.app = app;
+    this.viewer = new ImageViewer({ onStep: (step) => this.step(step), onLoad: () => this.#prefetchNeighbors() });
+    this.layout = createImageLayout(this.viewer.element);
+    this.element = this.layout.element;
+    /** @type {HitActions} */
+    this.hitActions = {
+      buildOpenHref: (id) => buildHref({ view: "image", id, explain: this.#route.explain }),
+      buildSimilarHref: (id) => buildSearchHref(buildSimilarQuery(id)),
+      selectToken: (token) => this.#togglePicked(token),
+      showDuplicates: ({ id }) => app.navigate({ view: "image", id, explain: this.#route.explain }), // whose page lists them
+    };
+    this.#addListeners();
   }
 
-  /** Whether to focus the heading: for another image, unless a button of the stage has the focus, and if the focus is lost. */
-  function strayed(other) {
-    const focused = document.activeElement;
-    if (picture.element.contains(focused)) return false;
-    return other || focused === document.body || !focused?.checkVisibility();
+  #addListeners() {
+    const { tokens, neighbors, actions } = this.layout;
+    const { find, sort, clear, pieces } = tokens;
+    const getSort = () => /** @type {ImageRoute["sort"]} */ (sort.value);
+    find.addEventListener("input", () => this.#updateRoute({ find: find.value }, "find"));
+    sort.addEventListener("change", () => this.#updateRoute({ sort: getSort() }));
+    clear.addEventListener("click", () => this.#updateRoute({ picked: [] }));
+    pieces.addEventListener("click", () => this.#updateRoute({ pieces: !this.#route.pieces }));
+    neighbors.explain.addEventListener("click", () => this.toggleExplain());
+    actions.copyPath.addEventListener("click", () => copyText(formatUri(this.#state.image?.uri ?? ""), "Path"));
+    actions.copyLink.addEventListener("click", () => copyText(location.href, "Link"));
   }
 
-  async function load() {
-    asked = route.id;
-    image = null;
-    nearest = null;
-    copied = [];
-    nearing.stop();
-    parts.problem.replaceChildren();
-    parts.element.setAttribute("aria-busy", "true");
-    sketch(app.met(route.id));
-    const { result, error, stale } = await loading((signal) => ahead.get(route.id) ?? api.image(route.id, signal));
-    if (stale) return;
-    ahead.delete(route.id);
-    parts.element.setAttribute("aria-busy", "false");
-    parts.body.hidden = Boolean(error);
-    parts.problem.replaceChildren(...(error ? [errorNotice(error, load)] : []));
-    if (error) {
-      asked = "";
-      return say(parts.name, "No image");
+  // ---- For the page ----
+
+  /** @param {ImageRoute} route */
+  show(route) {
+    const isOther = this.#state.requestedId !== route.id;
+    const isExplainChanged = this.#route.explain !== route.explain;
+    this.#route = route;
+    if (this.#needsFocus(isOther)) requestAnimationFrame(() => this.layout.name.focus({ preventScroll: true }));
+    const { ids, total } = this.app.getHitSequence();
+    this.viewer.showPosition(ids.indexOf(route.id), ids.length, total);
+    if (isOther) this.#load();
+    else if (this.#state.image) {
+      this.#renderTokens(this.#state.image);
+      if (isExplainChanged && this.#state.neighbors) this.#renderNeighbors(this.#state.image, this.#state.neighbors);
     }
-    image = result;
-    app.meet([{ ...app.met(image.id), ...image, ...sizeOf(image) }]);
-    draw();
-    findNear();
   }
 
-  /** Shows the facts from a list until all are loaded, so that the picture appears at once and nothing jumps. */
-  function sketch(hit) {
-    if (!hit) return;
-    parts.body.hidden = false;
-    say(parts.name, visible(hit.name));
-    picture.show({ ...hit, id: route.id, original: undefined });
+  getTitle() {
+    return this.#state.image ? escapeControls(this.#state.image.name) : "";
   }
 
-  function draw() {
-    const { facts, original, explain } = image;
-    say(parts.name, visible(image.name));
-    app.drawTitle();
-    picture.show({ ...image, ...sizeOf(image) });
-    say(parts.summed, summary(facts));
-    say(parts.folder, facts.folder ? `in ${visible(facts.folder)}` : "");
-    say(parts.caption, image.caption ? visible(image.caption) : "");
-    for (const text of [parts.summed, parts.folder, parts.caption]) text.hidden = !text.textContent;
-    set(act.like, { href: hrefOf({ view: "search", query: likeImage(image.id) }) });
-    set(act.original, { href: original ?? "#" });
-    set(act.download, { href: original ? `${original}?download=1` : "#", download: "" });
-    act.original.hidden = act.download.hidden = !original;
-    const pieces = image.tokens.filter(([name]) => isPiece(name)).length;
-    const counted = pieces ? `${many(explain.token_count - pieces, "word")} and ${many(pieces, "piece")}` : many(explain.token_count, "word");
-    say(words.sum, `${counted}, total weight ${weight(explain.sum_of_weights)}`);
-    words.pieces.hidden = !pieces;
-    parts.facts.replaceChildren(...[["uri", image.uri], ...Object.entries(facts)].map(factRow));
-    drawWords();
+  toggleExplain() {
+    this.#updateRoute({ explain: !this.#route.explain });
   }
 
-  function drawWords() {
-    const hueOf = hues(image.tokens.map(([name]) => name));
-    const most = Math.max(...image.tokens.map(([, value]) => value), 1e-9);
-    const sought = route.find.toLowerCase();
-    const all = route.pieces ? image.tokens : image.tokens.filter(([name]) => !isPiece(name) || route.picked.includes(name));
-    const shown = all.filter(([name]) => name.toLowerCase().includes(sought));
-    if (route.sort === "name") shown.sort(([one], [other]) => bare(one).localeCompare(bare(other)));
-    put(words.find, route.find);
-    words.sort.value = route.sort;
-    set(words.pieces, { "aria-pressed": String(route.pieces) });
-    keyed(
-      words.words,
-      shown,
-      ([name]) => name,
-      ([name]) => wordBar(name, pick),
-    );
-    for (const [place, [name, value]] of shown.entries())
-      words.words.children[place].fill(value, most, hueOf(name), route.picked.includes(name));
-    say(words.matches, sought ? `${many(shown.length, "word")} of ${all.length}` : "");
-    const vector = route.picked.length ? image.tokens.filter(([name]) => route.picked.includes(name)) : image.tokens;
-    say(words.withWords, route.picked.length ? `search with ${many(vector.length, "selected word")}` : "search with these words");
-    set(words.withWords, { href: hrefOf({ view: "search", query: { ...NOTHING, vector } }) });
-    words.clear.hidden = !route.picked.length;
+  /** Goes to the next (1) or previous (-1) hit; false if this image isn't a hit. @param {number} step */
+  step(step) {
+    const isHit = this.app.getHitSequence().ids.includes(this.#route.id);
+    if (isHit) this.#goToHit(step);
+    return isHit;
   }
 
-  async function findNear() {
-    const { result, error, stale } = await nearing((signal) => api.neighbors(route.id, NEAR, signal));
-    if (stale) return;
-    near.trouble.replaceChildren(...(error ? [errorNotice(error, findNear)] : []));
-    nearest = error ? [] : result.hits;
-    copied = error ? [] : result.duplicates;
-    app.meet(nearest);
-    near.none.hidden = Boolean(error || nearest.length);
-    drawNear();
+  /** Moves the focus between the cards, moves a zoomed picture, or goes to another picture. @param {string} key */
+  moveByArrow(key) {
+    const neighbors = this.layout.neighbors.element;
+    if (neighbors.contains(document.activeElement)) return moveGridFocus(neighbors, key);
+    return this.viewer.pan(key) || (key === "ArrowRight" && this.step(1)) || (key === "ArrowLeft" && this.step(-1));
   }
 
-  /** The most similar images as pictures, or as cards with explanations; copies are separate. */
-  function drawNear() {
-    const folded = [...(app.met(image.id)?.duplicates ?? []), ...copied];
-    const files = [...new Map(folded.filter(({ id }) => id !== image.id).map((copy) => [copy.id, copy])).values()];
-    near.copied.hidden = !files.length;
-    drawTiles(
-      near.copies,
-      files.map((copy) => ({ thumbnail: image.thumbnail, ...sizeOf(image), ...copy, score: 0, contributions: [], duplicates: [] })),
-    );
-    near.strip.hidden = route.explain;
-    near.cards.hidden = !route.explain;
-    set(near.explain, { "aria-pressed": String(route.explain) });
-    near.explain.hidden = !nearest.length;
-    drawTiles(near.strip, route.explain ? [] : nearest);
-    const scale = scaleOf(nearest);
-    const hueOf = hues(image.tokens.map(([name]) => name));
-    const required = new Set();
-    arrange(
-      near.cards,
-      route.explain ? nearest.map((hit) => ({ hit, scale, hueOf, required })) : [],
-      (item) => item.hit.id,
-      (item) => hitCard(item, acts),
-    );
+  /** Whether to focus the heading: for another image, unless a button of the viewer has the focus, and if the focus is lost. */
+  #needsFocus(/** @type {boolean} */ isOther) {
+    const focused = document.activeElement;
+    if (this.viewer.element.contains(focused)) return false;
+    return isOther || focused === document.body || !focused?.checkVisibility();
   }
 
-  function drawTiles(list, hits) {
-    keyed(
-      list,
-      hits.map((hit) => ({ hit })),
-      (item) => item.hit.id,
-      (item) => tile(item, acts),
-    );
+  #updateRoute(/** @type {Partial<ImageRoute>} */ fields, mergeKey = "") {
+    this.app.navigate({ ...this.#route, ...fields }, { mergeKey, keepScroll: true });
   }
 
-  function place() {
-    const { ids, total } = app.found();
-    picture.place(ids.indexOf(route.id), ids.length, total);
+  #togglePicked(/** @type {string} */ token) {
+    const { picked } = this.#route;
+    this.#updateRoute({ picked: picked.includes(token) ? picked.filter((other) => other !== token) : [...picked, token] });
   }
 
-  /** Goes to the next (1) or previous (-1) hit; false if this image isn't a hit. */
-  function step(by) {
-    if (app.found().ids.includes(route.id)) walk(by);
-    return app.found().ids.includes(route.id);
+  // ---- Effects ----
+
+  async #load() {
+    const { id } = this.#route;
+    const { problem, body, name } = this.layout;
+    this.#state = { ...INITIAL_STATE, requestedId: id };
+    this.#neighborsTask.abort();
+    problem.replaceChildren();
+    this.element.setAttribute("aria-busy", "true");
+    this.#renderSummary(this.app.getImage(id));
+    const { result, error, isStale } = await this.#imageTask.run((signal) => this.#prefetched.get(id) ?? getImage(id, signal));
+    if (isStale) return;
+    this.#prefetched.delete(id);
+    this.element.setAttribute("aria-busy", "false");
+    body.hidden = Boolean(error);
+    if (error) {
+      this.#state = INITIAL_STATE;
+      problem.replaceChildren(renderError(error, () => this.#load()));
+      setText(name, "No image");
+      return;
+    }
+    this.#state = { ...this.#state, image: result };
+    this.app.rememberImages([{ ...this.app.getImage(id), ...result, ...getSize(result) }]);
+    this.#renderImage(result);
+    this.#loadNeighbors(result);
   }
 
-  async function walk(by) {
-    const from = route.id;
-    const goal = app.found().ids.indexOf(from) + by;
-    if (goal >= app.found().ids.length && !(await app.found().more())) return;
-    const id = app.found().ids[goal];
-    if (!id || route.id !== from || parts.element.hidden) return;
-    if (image) ahead.set(from, Promise.resolve(image));
-    const still = picture.element.getBoundingClientRect().bottom > innerHeight / 2;
-    app.go({ ...route, id, find: "", picked: [] }, { replace: true, still });
-    say(document.getElementById("said"), `image ${picture.position()}, ${parts.name.textContent}`);
+  async #loadNeighbors(/** @type {ImageResponse} */ image) {
+    const { result, error, isStale } = await this.#neighborsTask.run((signal) => findNeighbors(image.id, NEIGHBOR_COUNT, signal));
+    if (isStale) return;
+    const { problem, empty } = this.layout.neighbors;
+    const neighbors = result ?? { hits: [], duplicates: [] };
+    this.#state = { ...this.#state, neighbors };
+    problem.replaceChildren(...(error ? [renderError(error, () => this.#loadNeighbors(image))] : []));
+    this.app.rememberImages(neighbors.hits);
+    empty.hidden = Boolean(error || neighbors.hits.length);
+    this.#renderNeighbors(image, neighbors);
   }
 
-  /** Loads the previous and the next image with their pictures when the page is idle. */
-  function lookAhead() {
-    if (!image || image.id !== route.id || navigator.connection?.saveData) return;
-    const { ids, more } = app.found();
-    const here = ids.indexOf(image.id);
-    if (here < 0) return;
-    if (here === ids.length - 2) more();
-    for (const id of [ids[here + 1], ids[here - 1]]) if (id && !ahead.has(id)) fetchAhead(id);
-    for (const id of [...ahead.keys()].slice(0, -AHEAD)) ahead.delete(id);
+  async #goToHit(/** @type {number} */ step) {
+    const { id } = this.#route;
+    const { ids, loadMore } = this.app.getHitSequence();
+    const index = ids.indexOf(id) + step;
+    if (index >= ids.length && !(await loadMore())) return;
+    const target = this.app.getHitSequence().ids[index];
+    if (!target || this.#route.id !== id || this.element.hidden) return;
+    if (this.#state.image) this.#prefetched.set(id, Promise.resolve(this.#state.image));
+    const keepScroll = this.viewer.element.getBoundingClientRect().bottom > innerHeight / 2;
+    this.app.navigate({ ...this.#route, id: target, find: "", picked: [] }, { replace: true, keepScroll });
+    announce(`image ${this.viewer.position.textContent}, ${this.layout.name.textContent}`);
   }
 
-  async function fetchAhead(id) {
-    const coming = api.image(id);
-    ahead.set(id, coming);
+  /** Loads the previous and the next image with their pictures when the shown one is loaded. */
+  #prefetchNeighbors() {
+    const { image } = this.#state;
+    if (!image || image.id !== this.#route.id || hasDataSaver()) return;
+    const { ids, loadMore } = this.app.getHitSequence();
+    const index = ids.indexOf(image.id);
+    if (index < 0) return;
+    if (index === ids.length - 2) loadMore();
+    for (const id of [ids[index + 1], ids[index - 1]]) if (id && !this.#prefetched.has(id)) this.#prefetch(id);
+    for (const id of [...this.#prefetched.keys()].slice(0, -MAX_PREFETCHED)) this.#prefetched.delete(id);
+  }
+
+  async #prefetch(/** @type {string} */ id) {
+    const request = getImage(id);
+    this.#prefetched.set(id, request);
     try {
-      const { original, thumbnail } = await coming;
+      const { original, thumbnail } = await request;
       new Image().src = original ?? thumbnail ?? "";
     } catch {
-      ahead.delete(id); // requested again when it is shown, with an error message
+      this.#prefetched.delete(id); // requested again when it is shown, with an error message
     }
   }
 
-  words.find.addEventListener("input", () => change({ find: words.find.value }, "find"));
-  words.sort.addEventListener("change", () => change({ sort: words.sort.value }));
-  words.clear.addEventListener("click", () => change({ picked: [] }));
-  words.pieces.addEventListener("click", () => change({ pieces: !route.pieces }));
-  near.explain.addEventListener("click", turn);
-  act.path.addEventListener("click", () => copyText(readablePath(image.uri), "Path"));
-  act.link.addEventListener("click", () => copyText(location.href, "Link"));
-  return {
-    element: parts.element,
-    show,
-    step,
-    pan: picture.pan,
-    zoom: picture.zoom,
-    toggleFull: picture.toggleFull,
-    cards: near.element,
-    turn,
-    name: () => (image ? visible(image.name) : ""),
-  };
+  // ---- Rendering ----
+
+  /** Shows the facts from a list until all are loaded, so that the picture appears at once and nothing jumps. */
+  #renderSummary(/** @type {ImageSummary | undefined} */ summary) {
+    if (!summary) return;
+    this.layout.body.hidden = false;
+    setText(this.layout.name, escapeControls(summary.name));
+    this.viewer.show({ ...summary, id: this.#route.id, original: undefined });
+  }
+
+  #renderImage(/** @type {ImageResponse} */ image) {
+    const { name, summary, folder, caption, actions, tokens, metadata } = this.layout;
+    const { facts, original } = image;
+    setText(name, escapeControls(image.name));
+    this.app.renderTitle();
+    this.viewer.show({ ...image, ...getSize(image) });
+    setText(summary, formatSummary(facts));
+    setText(folder, facts.folder ? `in ${escapeControls(facts.folder)}` : "");
+    setText(caption, image.caption ? escapeControls(image.caption) : "");
+    for (const element of [summary, folder, caption]) element.hidden = !element.textContent;
+    setProps(actions.similar, { href: buildSearchHref(buildSimilarQuery(image.id)) });
+    setProps(actions.original, { href: original ?? "#" });
+    setProps(actions.download, { href: original ? `${original}?download=1` : "#", download: "" });
+    actions.original.hidden = actions.download.hidden = !original;
+    setText(tokens.summary, formatTokenSummary(image));
+    tokens.pieces.hidden = !image.tokens.some(([token]) => isPiece(token));
+    metadata.replaceChildren(
+      ...[["uri", image.uri], ...Object.entries(facts)].map(([key, value]) => renderFieldRow([key, value])),
+    );
+    this.#renderTokens(image);
+  }
+
+  #renderTokens(/** @type {ImageResponse} */ image) {
+    const { find, sort, pieces, picked } = this.#route;
+    const { tokens: section } = this.layout;
+    const getHue = assignHues(image.tokens.map(([token]) => token));
+    const maxWeight = Math.max(...image.tokens.map(([, weight]) => weight), 1e-9);
+    const listed = pieces ? image.tokens : image.tokens.filter(([token]) => !isPiece(token) || picked.includes(token));
+    const shown = listed.filter(([token]) => token.toLowerCase().includes(find.toLowerCase()));
+    if (sort === "name") shown.sort(([one], [other]) => stripPieceMark(one).localeCompare(stripPieceMark(other)));
+    setValue(section.find, find);
+    section.sort.value = sort;
+    setProps(section.pieces, { "aria-pressed": String(pieces) });
+    const items = shown.map(([token, weight]) => {
+      return { token, weight, maxWeight, hue: getHue(token), isPicked: picked.includes(token) };
+    });
+    renderList(section.list, items, getToken, ({ token }) => createTokenBar(token, () => this.#togglePicked(token)));
+    setText(section.matchCount, find ? `${pluralize(shown.length, "word")} of ${listed.length}` : "");
+    const vector = picked.length ? image.tokens.filter(([token]) => picked.includes(token)) : image.tokens;
+    const searched = picked.length ? pluralize(vector.length, "selected word") : "these words";
+    setText(section.search, `search with ${searched}`);
+    setProps(section.search, { href: buildSearchHref({ ...EMPTY_QUERY, vector }) });
+    section.clear.hidden = !picked.length;
+  }
+
+  /** The most similar images as pictures, or as cards with explanations; duplicates are separate. */
+  #renderNeighbors(/** @type {ImageResponse} */ image, /** @type {NeighborsResponse} */ { hits, duplicates }) {
+    const { neighbors: section } = this.layout;
+    const { explain } = this.#route;
+    this.#renderDuplicates(image, duplicates);
+    section.tiles.hidden = explain;
+    section.cards.hidden = !explain;
+    setProps(section.explain, { "aria-pressed": String(explain) });
+    section.explain.hidden = !hits.length;
+    this.#renderTiles(section.tiles, explain ? [] : hits);
+    const getHue = assignHues(image.tokens.map(([token]) => token));
+    const items = explain ? buildHitItems(hits).map((item) => ({ ...item, getHue })) : [];
+    renderAnimatedList(section.cards, items, getHitId, (item) => createHitCard(item, this.hitActions));
+  }
+
+  #renderDuplicates(/** @type {ImageResponse} */ image, /** @type {Duplicate[]} */ duplicates) {
+    const { duplicateSection, duplicates: list } = this.layout.neighbors;
+    const all = [...(this.app.getImage(image.id)?.duplicates ?? []), ...duplicates].filter(({ id }) => id !== image.id);
+    const files = [...new Map(all.map((duplicate) => [duplicate.id, duplicate])).values()];
+    const unranked = { caption: null, score: 0, weak: false, sha256: null, thumbnail_2x: null, text_score: 0 };
+    const shared = { ...unranked, thumbnail: image.thumbnail, ...getSize(image), contributions: [], tokens: [], duplicates: [] };
+    duplicateSection.hidden = !files.length;
+    this.#renderTiles(
+      list,
+      files.map((file) => ({ ...shared, ...file })),
+    );
+  }
+
+  #renderTiles(/** @type {Element} */ list, /** @type {Hit[]} */ hits) {
+    const items = hits.map((hit) => ({ hit }));
+    renderList(list, items, getHitId, (item) => createTile(item, this.hitActions));
+  }
 }
 
-const bare = (name) => name.replace(/^##/, "");
-const sizeOf = ({ facts }) => ({ width: facts.width, height: facts.height });
+function formatTokenSummary(/** @type {ImageResponse} */ { tokens, explain }) {
+  const pieceCount = tokens.filter(([token]) => isPiece(token)).length;
+  const words = pluralize(explain.token_count - pieceCount, "word");
+  const counts = pieceCount ? `${words} and ${pluralize(pieceCount, "piece")}` : words;
+  return `${counts}, total weight ${formatWeight(explain.sum_of_weights)}`;
+}
+
+const stripPieceMark = (/** @type {string} */ token) => token.replace(/^##/, "");
+const getSize = (/** @type {ImageResponse} */ { facts }) => ({ width: facts.width ?? null, height: facts.height ?? null });
+/** Chromium only. */
+const hasDataSaver = () => Boolean(/** @type {any} */ (navigator).connection?.saveData);

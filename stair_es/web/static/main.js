@@ -1,307 +1,267 @@
-// Starts the page: one route at a time, one view for each kind of route.
+// Starts the page: its header, and one view for each kind of route.
 
-import * as api from "./api.js";
-import { asked, withVector } from "./change.js";
-import { compareView } from "./compare-view.js";
-import { h, icon, keyed, put, set, visible } from "./dom.js";
-import { step } from "./grid.js";
-import { imageView } from "./image-view.js";
-import { keyboard } from "./keys.js";
-import { copyText, errorNotice } from "./notice.js";
-import { keepThumbnail, pictures, thumbnailOf } from "./picture.js";
-import { pathOf, urlOf } from "./root.js";
-import { searchView } from "./search-view.js";
-import { hrefOf, NOTHING, readRoute } from "./state.js";
+import { ApiError, encodeImage, getAbout } from "./api.js";
+import { CompareView } from "./compare-view.js";
+import { createIcon, createIconButton, escapeControls, getById, getKey, h, renderList, setProps, setValue } from "./dom.js";
+import { listenForImages, loadThumbnail, saveThumbnail } from "./image-upload.js";
+import { ImageView } from "./image-view.js";
+import { copyText, showError } from "./notifications.js";
+import { EMPTY_QUERY, setQueryText, setVector } from "./query.js";
+import { Router } from "./router.js";
+import { SearchView } from "./search-view.js";
+import { listenForShortcuts } from "./shortcuts.js";
 
-const byId = (id) => document.getElementById(id);
-const shell = document.body;
-const main = byId("main");
-const met = new Map(); // id -> facts from a list, which a chip and the image's page show at once
+const MIB = 1024 ** 2;
+const THEME_KEY = "stair-es-theme";
+
+const main = getById("main");
+const searchBox = /** @type {HTMLInputElement} */ (getById("text"));
+/** The images of lists by their ids, for chips and for the image's page. @type {Map<string, ImageSummary>} */
+const images = new Map();
+let isAboutLoading = false;
+
+/** @type {App} */
 const app = {
   about: null,
-  title: "stair-es",
-  corpus: null,
-  trouble: null,
-  shell,
-  go,
-  know,
-  meet,
-  drawTitle,
-  met: (id) => met.get(id),
-  found: () => views.search.listed(),
+  aboutError: null,
+  navigate: (target, options) => {
+    app.aboutError = null; // so that it is requested again
+    router.navigate(target, options);
+  },
+  loadAbout,
+  renderTitle,
+  getImage: (id) => images.get(id),
+  rememberImages,
+  getHitSequence: () => views.search.getHitSequence(),
 };
-const views = { search: searchView(app), image: imageView(app), compare: compareView(app) };
-let route = null;
-let merged = "";
-let lastSearch = history.state?.from ?? urlOf("");
-let knowing = false;
+const views = { search: new SearchView(app), image: new ImageView(app), compare: new CompareView(app) };
+const router = new Router(showRoute, focusReturnedImage);
 
-/** Goes to a route. Steps with the same `merge` are one history entry; `still` keeps the scroll position. */
-function go(next, { merge = "", replace = false, still = false } = {}) {
-  const href = hrefOf(next);
-  app.trouble = null;
-  if (href === location.pathname + location.search) return show();
-  const same = next.view === route?.view && next.view === "search";
-  if (replace || (merge && merge === merged)) history.replaceState(history.state, "", href);
-  else {
-    history.replaceState({ ...history.state, y: scrollY }, "");
-    history.pushState(stateOf(next), "", href);
-  }
-  merged = merge;
-  const before = route;
-  show();
-  if (!still && !same) scrollTo(0, 0);
-  returned(before);
-}
-
-/** The history state of a step to an image: its search, and the number of steps since. */
-function stateOf(next) {
-  if (next.view !== "image") return {};
-  const steps = route.view === "search" ? 1 : history.state?.steps && history.state.steps + 1;
-  return { from: lastSearch, steps };
+function showRoute(/** @type {Route} */ route, /** @type {boolean} */ isMoved) {
+  document.body.dataset.view = route.view;
+  for (const [name, view] of Object.entries(views)) view.element.hidden = name !== route.view;
+  renderHeader();
+  /** @type {{show: (route: any) => void}} */ (views[route.view]).show(route);
+  renderTitle();
+  if (!app.about && !app.aboutError && !isAboutLoading) loadAbout();
+  if (isMoved && document.activeElement === document.body) main.focus({ preventScroll: true });
 }
 
 /** Back at the hits: focuses the image that was opened last, and scrolls to it if it isn't visible. */
-function returned(before) {
-  if (before?.view !== "image" || route.view !== "search") return;
-  const tile = views.search.element.querySelector(`[data-id="${CSS.escape(before.id)}"]`);
-  if (tile?.matches(".waiting")) for (const each of tile.parentElement.querySelectorAll(".waiting")) each.classList.remove("waiting");
-  tile?.querySelector("a[href]:not([tabindex='-1'])")?.focus({ preventScroll: true });
-  tile?.scrollIntoView({ block: "nearest" });
+function focusReturnedImage(/** @type {string} */ id) {
+  const item = views.search.element.querySelector(`[data-id="${CSS.escape(id)}"]`);
+  if (item?.matches(".waiting"))
+    for (const waiting of [...(item.parentElement?.children ?? [])]) waiting.classList.remove("waiting");
+  /** @type {HTMLElement | null | undefined} */ (item?.querySelector("a[href]:not([tabindex='-1'])"))?.focus({
+    preventScroll: true,
+  });
+  item?.scrollIntoView({ block: "nearest" });
 }
 
-function show() {
-  const next = readRoute(location);
-  const moved = next.view !== route?.view || next.id !== route?.id;
-  route = next;
-  document.body.dataset.view = route.view;
-  if (route.view === "search") lastSearch = location.pathname + location.search;
-  for (const [name, view] of Object.entries(views)) view.element.hidden = name !== route.view;
-  drawShell();
-  views[route.view].show(route);
-  drawTitle();
-  if (!app.about && !app.trouble && !knowing) know();
-  if (moved && main.contains(document.activeElement) === false && document.activeElement === document.body)
-    main.focus({ preventScroll: true });
-}
+/** The query of the search; elsewhere the empty one. */
+const getQuery = () => (router.route.view === "search" ? router.route.query : EMPTY_QUERY);
 
-function drawShell() {
-  const query = route.view === "search" ? route.query : NOTHING;
-  put(byId("text"), query.text);
-  for (const link of document.querySelectorAll("[data-nav]")) {
-    if (link.dataset.nav === "back" || link.dataset.nav === "search") link.href = lastSearch;
-    set(link, { "aria-current": link.dataset.nav === route.view ? "page" : null });
+// ---- The header ----
+
+function renderHeader() {
+  setValue(searchBox, getQuery().text);
+  /** @type {NodeListOf<HTMLAnchorElement>} */
+  const links = document.querySelectorAll("a[data-nav]");
+  for (const link of links) {
+    if (link.dataset.nav === "back" || link.dataset.nav === "search") link.href = router.searchUrl;
+    setProps(link, { "aria-current": link.dataset.nav === router.route.view ? "page" : null });
   }
-  drawChips(query);
+  renderChips();
 }
 
 /** The title of the tab: the content, and the title of the page. */
-function drawTitle() {
-  const looked = { search: () => visible(route.query.text), image: views.image.name, compare: () => "Compare" };
-  document.title = [looked[route.view](), app.title].filter(Boolean).join(" · ");
+function renderTitle() {
+  const { route } = router;
+  const content = { search: escapeControls(getQuery().text), image: views.image.getTitle(), compare: "Compare" }[route.view];
+  document.title = [content, app.about ? escapeControls(app.about.title) : "stair-es"].filter(Boolean).join(" · ");
 }
 
-function drawChips(query) {
-  const chips = [
-    ...(query.vector.length ? [{ kind: "vector", key: `vector ${query.vector.length} ${query.vector[0][0]}`, query }] : []),
-    ...(query.like ? [{ kind: "like", key: `like ${query.like} ${met.has(query.like)}`, query }] : []),
-  ];
-  keyed(byId("chips"), chips, (chip) => chip.key, pictureChip);
-  byId("chips").hidden = !chips.length;
+/** The images in the query: an uploaded one, and one from the index. */
+function renderChips() {
+  const query = getQuery();
+  const chips = [];
+  if (query.vector.length) chips.push(buildUploadChip(query));
+  if (query.like) chips.push(buildSimilarChip(query));
+  renderList(getById("chips"), chips, getKey, createChip);
+  getById("chips").hidden = !chips.length;
 }
 
-/** An image in the query: uploaded or from the index. */
-function pictureChip({ kind, query }) {
-  const own = kind === "vector";
-  const source = own ? thumbnailOf(query.vector) : met.get(query.like)?.thumbnail;
-  const name = own ? `an image's ${query.vector.length} words` : `like ${visible(met.get(query.like)?.name ?? "an image")}`;
-  const image = source
-    ? h("img", { src: source, alt: "", width: 28, height: 28, on: { error: () => image.replaceWith(icon("picture")) } })
-    : icon("picture");
-  const without = () => go({ view: "search", query: own ? withVector(route.query, []) : { ...route.query, like: "" } });
-  return h(
-    "li",
-    { class: "chip image-chip" },
-    image,
-    h("span", {}, name),
-    h("button", { type: "button", class: "icon small", "aria-label": `Remove ${name}`, on: { click: without } }, icon("close")),
-  );
+/** @param {Query} query @returns {QueryChip} */
+const buildUploadChip = ({ vector }) => ({
+  key: `vector ${vector.length} ${vector[0][0]}`,
+  label: `an image's ${vector.length} words`,
+  thumbnail: loadThumbnail(vector),
+  getRest: () => setVector(getQuery(), []),
+});
+
+/** @param {Query} query @returns {QueryChip} */
+function buildSimilarChip({ like }) {
+  const image = images.get(like);
+  return {
+    key: `like ${like} ${Boolean(image)}`,
+    label: `like ${escapeControls(image?.name ?? "an image")}`,
+    thumbnail: image?.thumbnail ?? null,
+    getRest: () => ({ ...getQuery(), like: "" }),
+  };
 }
 
-/** Remembers the facts about images from lists. */
-function meet(images) {
-  for (const { id, name, thumbnail, caption, width, height, duplicates } of images)
-    met.set(id, { name, thumbnail, caption, width, height, duplicates });
-  if (route?.view === "search" && met.has(route.query.like)) drawChips(route.query);
+function createChip(/** @type {QueryChip} */ { label, thumbnail, getRest }) {
+  const showIcon = (/** @type {Event} */ { target }) => /** @type {Element} */ (target).replaceWith(createIcon("picture"));
+  const props = { src: thumbnail, alt: "", width: 28, height: 28, on: { error: showIcon } };
+  const remove = () => app.navigate({ view: "search", query: getRest() });
+  const button = createIconButton("close", `Remove ${label}`, { on: { click: remove } });
+  const picture = thumbnail ? h("img", props) : createIcon("picture");
+  return { element: h("li", { class: "chip image-chip" }, picture, h("span", {}, label), button) };
 }
 
-async function take(blob) {
-  if (app.about && blob.size > app.about.max_upload_bytes) {
-    const mib = (bytes) => `${(bytes / 1048576).toFixed(1)} MiB`;
-    return refuse(
-      `the image has ${mib(blob.size)}; at most ${mib(app.about.max_upload_bytes)} are allowed`,
-      "Use a smaller one: 640 pixels are enough.",
-    );
-  }
-  shell.classList.add("reading");
+function renderTheme() {
+  const isDark = document.documentElement.dataset.theme === "dark";
+  getById("theme").replaceChildren(createIcon(isDark ? "sun" : "moon"));
+  setProps(getById("theme"), { "aria-pressed": String(isDark) });
+}
+
+function switchTheme() {
+  const { dataset } = document.documentElement;
+  dataset.theme = dataset.theme === "dark" ? "light" : "dark";
   try {
-    const { tokens, thumbnail } = await api.read(blob);
-    const rounded = tokens.map(([name, value]) => [name, Number(value.toFixed(4))]);
-    keepThumbnail(rounded, thumbnail);
-    go({ view: "search", query: withVector(route.view === "search" ? { ...route.query, like: "" } : NOTHING, rounded) });
-  } catch (error) {
-    refuse(error.message, error.remedy);
-  } finally {
-    shell.classList.remove("reading");
+    localStorage.setItem(THEME_KEY, dataset.theme);
+  } catch {
+    // Storage is full or forbidden: nothing is kept.
   }
-}
-
-function refuse(message, remedy = "") {
-  byId("toast").replaceChildren(errorNotice({ message, remedy }));
-  setTimeout(() => byId("toast").replaceChildren(), 12000);
+  renderTheme();
 }
 
 const copyLink = () => copyText(location.href, "Link");
 
-function drawTheme() {
-  const dark = document.documentElement.dataset.theme === "dark";
-  byId("theme").replaceChildren(icon(dark ? "sun" : "moon"));
-  set(byId("theme"), { "aria-pressed": String(dark) });
+// ---- Effects ----
+
+/** Remembers what lists tell about images. @param {(ImageSummary & {id: string})[]} listed */
+function rememberImages(listed) {
+  for (const { id, name, thumbnail, caption, width, height, duplicates } of listed)
+    images.set(id, { name, thumbnail, caption, width, height, duplicates });
+  if (images.has(getQuery().like)) renderChips();
 }
 
-function switchTheme() {
-  const root = document.documentElement;
-  root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
-  try {
-    localStorage.setItem("stair-es-theme", root.dataset.theme);
-  } catch {
-    // Storage is full or forbidden: nothing is kept.
+/** Searches with the picture of the user. */
+async function searchByImage(/** @type {Blob} */ blob) {
+  const maxBytes = app.about?.max_upload_bytes ?? Infinity;
+  if (blob.size > maxBytes) {
+    const [size, limit] = [blob.size, maxBytes].map((bytes) => `${(bytes / MIB).toFixed(1)} MiB`);
+    const remedy = "Use a smaller one: 640 pixels are enough.";
+    return showError(new ApiError(`the image has ${size}; at most ${limit} are allowed`, remedy, 0));
   }
-  drawTheme();
-}
-
-/** The link to the images; `<base>` would make it a link to the root. */
-function skip(event) {
-  event.preventDefault();
-  main.focus();
-}
-
-/** Follows links within the page without reloading it. */
-function follow(event) {
-  const link = event.target.closest?.("a[href]");
-  if (link?.classList.contains("skip")) return skip(event);
-  if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
-  const to = new URL(link.href);
-  const ours =
-    to.origin === location.origin &&
-    !link.target &&
-    !link.hash &&
-    /^\/(compare|image\/.*)?$/.test(pathOf(to.pathname));
-  if (!ours) return;
-  event.preventDefault();
-  if (link.dataset.nav === "back") return backToSearch();
-  go(readRoute(to));
-}
-
-function leave() {
-  const { side } = views.search;
-  if (side.classList.contains("open")) return side.sheet(false);
-  if (document.activeElement?.matches("input")) return document.activeElement.blur();
-  if (route.view !== "image") return false;
-  if (views.image.zoom.zoomed()) return views.image.zoom.reset();
-  backToSearch();
-}
-
-/** Goes back in the history, to the same scroll position, or forward to the search if the image wasn't reached from it. */
-function backToSearch() {
-  if (history.state?.steps) history.go(-history.state.steps);
-  else go(readRoute(new URL(lastSearch, location.href)));
-}
-
-/** An arrow key focuses a card, moves a zoomed picture, or goes to another picture. */
-function arrow(key) {
-  if (route.view === "search") return step(views.search.grid, key);
-  if (route.view !== "image") return false;
-  const { cards, pan, step: walk } = views.image;
-  if (cards.contains(document.activeElement)) return step(cards, key);
-  return pan(key) || (key === "ArrowRight" && walk(1)) || (key === "ArrowLeft" && walk(-1));
-}
-
-/** Runs an action on the shown image; elsewhere the key does nothing. */
-const onImage = (act) => () => (route.view === "image" ? act(views.image) : false);
-
-const openHelp = keyboard({
-  find: () => byId("text").select() ?? byId("text").focus(),
-  arrow,
-  next: onImage(({ step: walk }) => walk(1)),
-  previous: onImage(({ step: walk }) => walk(-1)),
-  zoom: onImage(({ zoom }) => zoom.toggle()),
-  zoomIn: onImage(({ zoom }) => zoom.step(1)),
-  zoomOut: onImage(({ zoom }) => zoom.step(-1)),
-  fullScreen: onImage(({ toggleFull }) => toggleFull()),
-  like: () => {
-    const id = document.activeElement?.closest("[data-id]")?.dataset.id ?? (route.view === "image" ? route.id : null);
-    return id ? go({ view: "search", query: views.search.alike(id) }) : false;
-  },
-  weights: () => {
-    const { side } = views.search;
-    if (route.view !== "search") return false;
-    const { display, position } = getComputedStyle(side);
-    if (display === "none" || position === "fixed") side.sheet(true);
-    side.querySelector("input[type=range]")?.focus();
-  },
-  explain: () => views[route.view].turn?.() ?? false,
-  copy: copyLink,
-  theme: switchTheme,
-  leave,
-});
-
-async function start() {
-  for (const [id, name] of [
-    ["choose", "picture"],
-    ["copy", "link"],
-    ["help", "help"],
-  ])
-    byId(id).append(icon(name));
-  main.replaceChildren(...Object.values(views).map((view) => view.element));
-  byId("ask").addEventListener("submit", (event) => {
-    event.preventDefault();
-    const now = route.view === "search" ? route.query : NOTHING;
-    go({ view: "search", query: asked(now, byId("text").value.trim()) });
-  });
-  byId("copy").addEventListener("click", copyLink);
-  byId("theme").addEventListener("click", switchTheme);
-  byId("help").addEventListener("click", openHelp);
-  addEventListener("click", follow);
-  addEventListener("popstate", ({ state }) => {
-    merged = "";
-    const before = route;
-    show();
-    requestAnimationFrame(() => {
-      scrollTo(0, state?.y ?? 0);
-      returned(before);
-    });
-  });
-  history.scrollRestoration = "manual";
-  drawTheme();
-  pictures({ choose: byId("choose"), file: byId("file"), take, refuse });
-  show();
-}
-
-/** Facts about the server, and words to try; requested again with the next step after a failure. */
-async function know() {
-  knowing = true;
-  app.trouble = null;
+  document.body.classList.add("reading");
   try {
-    app.about = await api.about();
-    app.title = visible(app.about.title);
-    byId("title").textContent = app.title;
-    drawTitle();
+    const { tokens, thumbnail } = await encodeImage(blob);
+    /** @type {TokenWeight[]} */
+    const vector = tokens.map(([token, weight]) => [token, Number(weight.toFixed(4))]);
+    saveThumbnail(vector, thumbnail);
+    app.navigate({ view: "search", query: setVector({ ...getQuery(), like: "" }, vector) });
   } catch (error) {
-    app.trouble = error;
+    showError(/** @type {Error} */ (error));
+  } finally {
+    document.body.classList.remove("reading");
   }
-  knowing = false;
-  show();
 }
 
-start();
+/** Loads the facts about the server, and words to try; after a failure it is requested again with the next step. */
+async function loadAbout() {
+  isAboutLoading = true;
+  app.aboutError = null;
+  try {
+    app.about = await getAbout();
+    getById("title").textContent = escapeControls(app.about.title);
+  } catch (error) {
+    app.aboutError = /** @type {Error} */ (error);
+  }
+  isAboutLoading = false;
+  router.show();
+}
+
+// ---- Keys ----
+
+/** Closes what is open, or goes back; false if there is nothing. */
+function closeOrGoBack() {
+  const { drawer } = views.search.layout;
+  const { zoom } = views.image.viewer;
+  const focused = document.activeElement;
+  if (drawer.isOpen()) drawer.setOpen(false);
+  else if (focused instanceof HTMLInputElement) focused.blur();
+  else if (router.route.view !== "image") return false;
+  else if (zoom.isZoomed()) zoom.reset();
+  else router.goBackToSearch();
+  return true;
+}
+
+/** Searches for images like the focused or the shown one; false if there is none. */
+function searchSimilar() {
+  const focusedId = document.activeElement?.closest("[data-id]")?.getAttribute("data-id");
+  const id = focusedId ?? (router.route.view === "image" ? router.route.id : null);
+  if (id === null) return false;
+  app.navigate({ view: "search", query: views.search.buildSimilarQuery(id) });
+}
+
+/** @param {string} key */
+function moveByArrow(key) {
+  if (router.route.view === "search") return views.search.moveFocus(key);
+  return router.route.view === "image" && views.image.moveByArrow(key);
+}
+
+/** An action on the shown image; elsewhere the key does nothing. @param {(view: ImageView) => unknown} action */
+const createImageAction = (action) => () => router.route.view === "image" && action(views.image);
+
+const zoomIn = createImageAction(({ viewer }) => viewer.zoom.zoomBy(1));
+const showShortcuts = listenForShortcuts(
+  {
+    "/": () => {
+      searchBox.select();
+      searchBox.focus();
+    },
+    j: createImageAction((view) => view.step(1)),
+    k: createImageAction((view) => view.step(-1)),
+    z: createImageAction(({ viewer }) => viewer.zoom.toggle()),
+    "+": zoomIn,
+    "=": zoomIn,
+    "-": createImageAction(({ viewer }) => viewer.zoom.zoomBy(-1)),
+    f: createImageAction(({ viewer }) => viewer.toggleFullScreen()),
+    m: searchSimilar,
+    x: () => {
+      const view = views[router.route.view];
+      return view instanceof CompareView ? false : view.toggleExplain();
+    },
+    e: () => router.route.view === "search" && views.search.layout.drawer.focusContent(),
+    c: copyLink,
+    t: switchTheme,
+    Escape: closeOrGoBack,
+  },
+  moveByArrow,
+);
+
+getById("choose").append(createIcon("picture"));
+getById("copy").append(createIcon("link"));
+getById("help").append(createIcon("help"));
+main.replaceChildren(...Object.values(views).map(({ element }) => element));
+getById("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  app.navigate({ view: "search", query: setQueryText(getQuery(), searchBox.value.trim()) });
+});
+getById("copy").addEventListener("click", copyLink);
+getById("theme").addEventListener("click", switchTheme);
+getById("help").addEventListener("click", showShortcuts);
+document.querySelector(".skip")?.addEventListener("click", (event) => {
+  event.preventDefault(); // <base> would make it a link to the root
+  main.focus();
+});
+renderTheme();
+listenForImages({
+  button: getById("choose"),
+  input: /** @type {HTMLInputElement} */ (getById("file")),
+  onImage: searchByImage,
+  onReject: (message) => showError(new ApiError(message, "", 0)),
+});
+router.show(true);

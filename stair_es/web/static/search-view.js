@@ -1,347 +1,365 @@
-// Search: pictures in a gallery, or cards that explain each hit, with the words of the query in a side panel.
+// Search: pictures in a gallery, or cards that explain each hit, with the token weights of the query in a side panel.
 
-import * as api from "./api.js";
-import { ADDED, asked, likeImage, requiring, withFactor } from "./change.js";
-import { h, keyed, say, set } from "./dom.js";
-import { landing, nothingFound, noWordKnown } from "./empty.js";
-import { arrange } from "./grid.js";
-import { hitCard } from "./hit.js";
-import { fold, itemsOf, split } from "./hits.js";
-import { errorNotice } from "./notice.js";
-import { rowsOf } from "./rows.js";
-import { layout } from "./search-parts.js";
-import { asks, bodyOf, hrefOf, narrows, NOTHING, PAGE } from "./state.js";
-import { copiesDialog, skeletons, tile } from "./tile.js";
-import { countLine, countWeak, knowsNone, noGoodMatch, notesOf } from "./verdict.js";
-import { many } from "./words.js";
+import { countFacets, LatestTask, search } from "./api.js";
+import { createDuplicatesDialog } from "./dialogs.js";
+import { announce, renderList, setProps, setText } from "./dom.js";
+import { renderNoResults, renderStartPage, renderUnknownWords } from "./empty-states.js";
+import { formatCount, pluralize } from "./format.js";
+import { GalleryRows } from "./gallery-rows.js";
+import { moveGridFocus, renderAnimatedList } from "./grid.js";
+import { createHitCard } from "./hit-card.js";
+import { buildHitItems, getHitId } from "./hit-list.js";
+import { renderError } from "./notifications.js";
+import {
+  ADDED_WEIGHT,
+  buildSearchBody,
+  buildSimilarQuery,
+  getQueryKey,
+  hasRanking,
+  isEmptyQuery,
+  PAGE_SIZE,
+  setFactor,
+  toggleRequired,
+} from "./query.js";
+import { countWeakMatches, formatMatchCount, renderNoGoodMatch, renderNotes } from "./result-summary.js";
+import { buildHref, buildSearchHref } from "./routes.js";
+import { createSearchLayout } from "./search-layout.js";
+import { INITIAL_STATE, needsSearch, reduce, selectResults } from "./search-state.js";
+import { createSkeletons, createTile } from "./tile.js";
 
-const PATIENT_MS = 300;
-const SLOW_MS = 180;
-const MOST = 200;
-const BONES = 24;
+/** How long a running search isn't aborted for a newer query. */
+const MIN_SEARCH_MS = 300;
+/** When a running search is shown. */
+const SLOW_SEARCH_MS = 180;
+const MAX_HITS_PER_REQUEST = 200;
+const SKELETON_COUNT = 24;
 /** Distance to the end of the page at which the next images are requested. */
-const AHEAD = "1500px";
+const PREFETCH_MARGIN_PX = 1500;
+const STICKY_HEADER_PX = 120;
+/** What the results are rendered from, besides the view of the query. */
+const RESULT_KEYS = /** @type {const} */ (["response", "hits", "isWeakExpanded", "hasSkeletons", "error"]);
 
-export function searchView(app) {
-  const change = (make, merge) => app.go({ view: "search", query: make(query) }, { merge });
-  const act = {
-    open: (id) => hrefOf({ view: "image", id }),
-    like: (id) => hrefOf({ view: "search", query: alike(id) }),
-    word: (name) => change((now) => clicked(now, name, answer)),
-    copies: (hit) => copies.show(hit),
-  };
-  const parts = layout(app, change);
-  const copies = copiesDialog(act.open);
-  const rows = [parts.grid, parts.weak].map(rowsOf);
-  let query = NOTHING;
-  let of = NOTHING;
-  let answer = null;
-  let hits = []; // unfolded: counted by `n` in the URL
-  let shown = split([]);
-  let weakOpen = false;
-  let lastPage = []; // weak matches may be followed by matches that have each word of the query
-  let key = "";
-  let since = 0; // start of the running search
-  let coming = ""; // key of the running search
-  let again = false;
-  let found = null;
-  let paging = null; // the page being loaded
-  const searching = api.latest();
-  const counting = api.latest();
-  const alike = (id) => ({ ...likeImage(id), explain: query.explain });
+export class SearchView {
+  #state = INITIAL_STATE;
+  /** @type {Error | null} */
+  #renderedError = null;
+  #searchTask = new LatestTask();
+  #countTask = new LatestTask();
+  /** The page being loaded. @type {Promise<boolean> | null} */
+  #pageRequest = null;
 
-  /** Shows a route; sends a request only if the query differs from the shown one. */
-  function show(route) {
-    const turned = query.explain !== route.query.explain;
-    query = route.query;
-    if (turned) atPlace(drawHits);
-    else drawQuery();
-    drawStart(); // in case the facts about the server have arrived
-    if (since ? keyOf(query) === coming : keyOf(query) === key && !parts.problem.firstChild) return;
-    again = since > 0 && performance.now() - since < PATIENT_MS;
-    if (!again) load();
+  /** @param {App} app */
+  constructor(app) {
+    this.app = app;
+    this.updateQuery = (/** @type {QueryUpdate} */ update, /** @type {string} */ mergeKey = "") =>
+      app.navigate({ view: "search", query: update(this.#state.query) }, { mergeKey });
+    const buildOpenHref = (/** @type {string} */ id) => buildHref({ view: "image", id });
+    const duplicates = createDuplicatesDialog(buildOpenHref);
+    /** @type {HitActions} */
+    this.hitActions = {
+      buildOpenHref,
+      buildSimilarHref: (id) => buildSearchHref(this.buildSimilarQuery(id)),
+      selectToken: (token) => this.updateQuery((query) => this.#selectToken(query, token)),
+      showDuplicates: duplicates.show,
+    };
+    this.layout = createSearchLayout(this.updateQuery);
+    this.element = this.layout.element;
+    this.element.append(duplicates.element);
+    this.rows = { strong: new GalleryRows(this.layout.strong), weak: new GalleryRows(this.layout.weak) };
+    this.endObserver = new IntersectionObserver(
+      (entries) => entries.some((entry) => entry.isIntersecting) && !this.element.hidden && this.#showMore(false),
+      { rootMargin: `${PREFETCH_MARGIN_PX}px` },
+    );
+    this.layout.more.addEventListener("click", () => this.#showMore(true));
+    this.layout.divider.addEventListener("click", () => this.#dispatch({ type: "weakToggled" }));
   }
 
-  /**
-   * Requests the current query. A running search gets a little time, then it is aborted: while a slider is dragged, the page shows
-   * intermediate results at any speed, and a slow cluster doesn't get a request for each pixel.
-   */
-  async function load() {
-    const asking = keyOf(query);
-    coming = asking;
-    since = performance.now();
-    const slow = setTimeout(busy, SLOW_MS);
-    const wanted = query;
-    const { result, error, stale } = await searching((signal) => pages(wanted, signal));
-    clearTimeout(slow);
-    if (stale) return;
-    since = 0;
-    idle();
-    if (error) fail(error, asking);
-    else take(result, wanted, asking);
-    if (again && asking !== keyOf(query)) load();
-    again = false;
+  // ---- For the page ----
+
+  /** Shows a route; sends a request only if the query differs from the shown one. @param {SearchRoute} route */
+  show({ query }) {
+    this.#dispatch({ type: "queryChanged", query });
+    if (!needsSearch(this.#state)) return;
+    // A running search gets a little time before it is aborted: while a slider is dragged, the page shows intermediate
+    // results at any speed, and a slow cluster doesn't get a request for each pixel.
+    const { pending } = this.#state;
+    if (!pending || performance.now() - pending.startedMs >= MIN_SEARCH_MS) this.#search();
   }
 
-  function take(result, wanted, asking) {
-    if (asking !== key) weakOpen = false;
-    key = asking;
-    ({ answer, hits } = result);
-    lastPage = hits.slice(-PAGE);
-    of = wanted;
-    found = null;
-    parts.problem.replaceChildren();
-    parts.trouble.replaceChildren();
-    app.meet(hits);
-    drawHits();
-    count();
+  /** The shown hits in order, for the previous and next buttons of an image's page. @returns {HitSequence} */
+  getHitSequence() {
+    const { response, facets } = this.#state;
+    const { strong, shownWeak, mayHaveMatches } = selectResults(this.#state);
+    const ids = [...strong, ...shownWeak].map(({ id }) => id);
+    const hasMore = response?.after && facets && (shownWeak.length || mayHaveMatches);
+    const total = hasMore ? Math.max(ids.length, facets.total) : ids.length;
+    return { ids, total, loadMore: total > ids.length ? () => this.#loadPage() : async () => false };
   }
 
-  /** Loads all pages that the URL requests. */
-  async function pages(wanted, signal) {
-    const first = await api.search(bodyOf(wanted, Math.min(wanted.count, MOST)), signal);
-    const all = [...first.hits];
-    let { after } = first;
-    while (after && all.length < wanted.count) {
-      const next = await api.search({ ...bodyOf(wanted, Math.min(MOST, wanted.count - all.length)), after }, signal);
-      all.push(...next.hits);
-      ({ after } = next);
+  /** The query for images like another, in the same view. @param {string} id */
+  buildSimilarQuery(id) {
+    return { ...buildSimilarQuery(id), explain: this.#state.query.explain };
+  }
+
+  toggleExplain() {
+    this.updateQuery((query) => ({ ...query, explain: !query.explain }));
+  }
+
+  /** @param {string} key */
+  moveFocus(key) {
+    return moveGridFocus(this.layout.results, key);
+  }
+
+  /** A click on a token toggles whether one of the query is required, and adds another. */
+  #selectToken(/** @type {Query} */ query, /** @type {string} */ token) {
+    const { response } = this.#state;
+    if (!response?.query.some((each) => each.token === token)) return setFactor(query, token, ADDED_WEIGHT);
+    return toggleRequired(query, token, response.required.includes(token));
+  }
+
+  // ---- Effects ----
+
+  #dispatch(/** @type {SearchAction} */ action) {
+    const previous = this.#state;
+    this.#state = reduce(previous, action);
+    const isViewChanged = previous.query.explain !== this.#state.query.explain;
+    if (isViewChanged) keepScrollPosition(this.layout.results, () => this.#render(previous, isViewChanged));
+    else this.#render(previous, isViewChanged);
+  }
+
+  async #search() {
+    const { query } = this.#state;
+    this.#dispatch({ type: "searchStarted", query, startedMs: performance.now() });
+    const slowTimer = setTimeout(() => this.#dispatch({ type: "searchSlowed" }), SLOW_SEARCH_MS);
+    const { result, error, isStale } = await this.#searchTask.run((signal) => searchPages(query, signal));
+    clearTimeout(slowTimer);
+    if (isStale) return;
+    if (error) {
+      this.#dispatch({ type: "searchFailed", error });
+      this.#countCorpus(null);
+    } else {
+      this.app.rememberImages(result.hits);
+      this.#dispatch({ type: "searchSucceeded", query, response: result });
+      this.#countFacets();
     }
-    return { answer: { ...first, after }, hits: all };
+    if (getQueryKey(query) !== getQueryKey(this.#state.query)) this.#search();
   }
 
-  /** Adds the next page; `byHand` if the user requested it: then its first image gets the focus. */
-  async function more(byHand) {
-    const list = parts.weak.hidden ? parts.grid : parts.weak;
-    const place = list.children.length;
-    const held = list.querySelector(".waiting");
-    if (!(await extend())) return;
+  async #countFacets() {
+    const { query } = this.#state;
+    const body = buildSearchBody(query, PAGE_SIZE);
+    const { result, error, isStale } = await this.#countTask.run((signal) => countFacets(body, signal));
+    if (isStale) return;
+    this.#dispatch({ type: "facetsCounted", facets: error ? null : result });
+    if (error) return;
+    this.#countCorpus(isEmptyQuery(query) ? result.facets : null);
+    announce(`${pluralize(result.total, "image")} found`);
+  }
+
+  /** Counts the facets of all images once, unless that was done. */
+  async #countCorpus(/** @type {Facet[] | null} */ counted) {
+    if (this.#state.corpusFacets) return;
+    this.#dispatch({ type: "corpusCounted", corpusFacets: counted ?? [] });
+    if (counted) return;
+    const response = await countFacets({}).catch(() => null);
+    this.#dispatch({ type: "corpusCounted", corpusFacets: response?.facets ?? null });
+  }
+
+  /** Adds the next page. If the user requested it, its first image gets the focus. */
+  async #showMore(/** @type {boolean} */ isRequested) {
+    const { weak, strong } = this.layout;
+    const list = weak.hidden ? strong : weak;
+    const index = list.children.length;
+    const heldBack = list.querySelector(".waiting");
+    if (!(await this.#loadPage())) return;
+    const { query, hits } = this.#state;
     const counted = { ...query, count: Math.max(query.count, hits.length) };
-    if (!parts.element.hidden) app.go({ view: "search", query: counted }, { replace: true, still: true });
-    if (byHand) (held ?? list.children[place])?.querySelector("a.name, a.picture").focus();
+    if (!this.element.hidden) this.app.navigate({ view: "search", query: counted }, { replace: true, keepScroll: true });
+    if (!isRequested) return;
+    const first = heldBack ?? list.children[index];
+    /** @type {HTMLElement | null} */ (first?.querySelector("a.name, a.picture"))?.focus();
   }
 
   /** Loads the next page, once for concurrent callers; false if there is none. */
-  async function extend() {
-    if (since || !answer?.after) return false;
-    paging ??= nextPage().finally(() => (paging = null));
-    return paging;
+  async #loadPage() {
+    if (this.#state.pending || !this.#state.response?.after) return false;
+    this.#pageRequest ??= this.#requestPage().finally(() => {
+      this.#pageRequest = null;
+    });
+    return this.#pageRequest;
   }
 
-  async function nextPage() {
-    const { result, error, stale } = await searching((signal) =>
-      api.search({ ...bodyOf(query, PAGE), after: answer.after }, signal),
-    );
-    if (stale) return false;
-    parts.trouble.replaceChildren(...(error ? [errorNotice(error, () => more(true))] : []));
-    if (error) drawRows();
-    if (error) return false;
-    hits = [...hits, ...result.hits];
-    lastPage = result.hits;
-    answer = { ...answer, after: result.after };
-    app.meet(result.hits);
-    drawHits();
+  async #requestPage() {
+    const { query, response } = this.#state;
+    const body = { ...buildSearchBody(query, PAGE_SIZE), after: response?.after };
+    const { result, error, isStale } = await this.#searchTask.run((signal) => search(body, signal));
+    if (isStale) return false;
+    if (error) {
+      this.#dispatch({ type: "pageFailed", error });
+      return false;
+    }
+    this.app.rememberImages(result.hits);
+    this.#dispatch({ type: "pageLoaded", response: result });
     return true;
   }
 
-  /** The shown hits in order, and a way to load more, for the previous and next buttons of an image's page. */
-  function listed() {
-    const closed = parts.weak.hidden;
-    const all = [...shown.strong, ...(closed ? [] : shown.weak)];
-    const total = answer?.after && found && (!closed || haveMatches(lastPage)) ? Math.max(all.length, found.total) : all.length;
-    return { ids: all.map((hit) => hit.id), total, more: total > all.length ? extend : async () => false };
+  // ---- Rendering ----
+
+  #render(/** @type {SearchState} */ previous, /** @type {boolean} */ isViewChanged) {
+    const state = this.#state;
+    const hasNewResults = isViewChanged || RESULT_KEYS.some((key) => state[key] !== previous[key]);
+    setProps(this.layout.results, { "aria-busy": String(state.isSlow) });
+    if (hasNewResults) this.#renderLists();
+    this.#renderQuery();
+    this.#renderStart();
+    this.#renderErrors(previous);
+    if (hasNewResults) this.#renderNotes();
+    if (hasNewResults || state.facets !== previous.facets) this.#renderStatus();
+    if (hasNewResults || state.pageError !== previous.pageError) this.#renderRows();
+    if (hasNewResults) this.#observeEnd();
   }
 
-  async function count() {
-    const wanted = query;
-    const { result, error, stale } = await counting((signal) => api.facets(bodyOf(wanted, PAGE), signal));
-    if (stale) return;
-    found = error ? null : result;
-    if (!error) countAll(asks(wanted) || narrows(wanted) ? null : result);
-    drawFilters();
-    if (!error) tell(`${many(result.total, "image")} found`);
-    drawStatus();
-  }
-
-  /** Counts all images once, so that the filters keep their places for every result. */
-  async function countAll(result) {
-    if (app.corpus) return;
-    app.corpus = result ?? { facets: [] };
-    if (result) return;
-    app.corpus = await api.facets({}).catch(() => null);
-    drawFilters();
-  }
-
-  function fail(error, asking) {
-    key = asking;
-    found = null;
-    parts.problem.replaceChildren(errorNotice(error, () => (app.trouble ? app.know() : load())));
-    for (const place of [parts.empty, parts.notes, parts.verdict]) place.replaceChildren();
-    for (const list of [parts.grid, parts.weak]) list.classList.add("old");
-    parts.more.hidden = true;
-    for (const text of [parts.count, parts.took]) say(text, "");
-    countAll(null);
-  }
-
-  function busy() {
-    parts.results.setAttribute("aria-busy", "true");
-    if (hits.length && isVariant(query, of)) return;
-    for (const place of [parts.grid, parts.weak, parts.empty, parts.notes, parts.verdict]) place.replaceChildren();
-    for (const place of [parts.divider, parts.more]) place.hidden = true;
-    parts.grid.hidden = false;
-    parts.grid.className = "gallery found";
-    parts.grid.append(...skeletons(BONES));
-  }
-
-  function idle() {
-    parts.results.setAttribute("aria-busy", "false");
-    for (const list of [parts.grid, parts.weak]) list.classList.remove("old");
-    for (const bone of parts.grid.querySelectorAll(".skeleton")) bone.remove();
-  }
-
-  function drawQuery() {
-    parts.method.show(query.method, app.about);
-    drawFilters();
-    parts.panel.show({ answer: answer ?? { query: [], required: [], excluded: [] }, query, of });
-    set(parts.compare, {
-      href: hrefOf({ view: "compare", a: query, b: { ...query, method: query.method === "stair" ? "bag" : "stair" } }),
-    });
-    for (const ranking of [parts.by, parts.compare, parts.opener]) ranking.hidden = !asks(query);
-    for (const [name, link] of Object.entries(parts.modes)) {
-      const explain = name === "explain";
-      set(link, {
-        href: hrefOf({ view: "search", query: { ...query, explain } }),
-        "aria-current": explain === query.explain ? "true" : null,
-      });
+  #renderLists() {
+    const { strong, weak, divider, more } = this.layout;
+    const { response, hits, hasSkeletons } = this.#state;
+    const results = selectResults(this.#state);
+    divider.hidden = !results.hasDivider;
+    more.hidden = !results.hasMore;
+    if (hasSkeletons) {
+      strong.hidden = false;
+      strong.className = "gallery found";
+      strong.replaceChildren(...createSkeletons(SKELETON_COUNT));
+      weak.replaceChildren();
+      return;
     }
-    app.shell.classList.toggle("explain", query.explain);
+    const items = buildHitItems([...results.strong, ...results.weak], response?.query, response?.required);
+    const strongCount = results.strong.length;
+    this.#renderHits(strong, "found", items.slice(0, strongCount));
+    this.#renderHits(weak, "weak", items.slice(strongCount, strongCount + results.shownWeak.length));
+    strong.hidden = !strongCount && hits.length > 0;
+    weak.hidden = !results.shownWeak.length;
   }
 
-  function drawFilters() {
-    parts.filters.show({ facets: found?.facets ?? null, query, about: app.about, total: found?.total ?? null });
+  /** Renders tiles or cards, depending on the selected view. */
+  #renderHits(/** @type {HTMLElement} */ list, /** @type {string} */ name, /** @type {HitItem[]} */ items) {
+    const { query, error } = this.#state;
+    const view = query.explain ? "grid" : "gallery";
+    const createItem = query.explain ? createHitCard : createTile;
+    if (!list.classList.contains(view)) list.replaceChildren();
+    list.className = `${view} ${name}${error ? " old" : ""}`;
+    const render = query.explain ? renderAnimatedList : renderList;
+    render(list, items, getHitId, (item) => createItem(item, this.hitActions));
   }
 
-  function drawHits() {
-    shown = split(fold(hits));
-    const items = itemsOf(answer, [...shown.strong, ...shown.weak]);
-    const senseless = !shown.strong.length && knowsNone(answer);
-    const open = weakOpen || !(shown.strong.length || senseless);
-    drawList(parts.grid, items.slice(0, shown.strong.length));
-    drawList(parts.weak, open ? items.slice(shown.strong.length) : []);
-    parts.grid.hidden = !shown.strong.length && Boolean(hits.length);
-    parts.weak.hidden = !parts.weak.children.length;
-    parts.divider.hidden = !shown.weak.length || !(shown.strong.length || senseless);
-    parts.more.hidden = !answer?.after || !hits.length || !(open || haveMatches(lastPage));
-    drawQuery();
-    drawStart();
-    parts.notes.replaceChildren(...(answer ? notesOf(query, answer) : []));
-    const none = hits.length > 0 && !shown.strong.length;
-    const verdict = () => (senseless ? noWordKnown(answer, app, change) : noGoodMatch(answer, shown.weak[0]));
-    parts.verdict.replaceChildren(...(none ? verdict() : []));
-    parts.empty.replaceChildren(...(answer && !hits.length ? [nothingFound(query, answer, app, change)] : []));
-    drawStatus();
-    drawRows();
-    watch();
-  }
-
-  /** Holds back the last row of the list that will continue, if any. */
-  function drawRows() {
-    const more = !parts.more.hidden && !parts.trouble.firstChild;
-    for (const [place, each] of rows.entries()) each.show(more && place === Number(!parts.weak.hidden));
-  }
-
-  /** Draws tiles or cards, depending on the selected view. */
-  function drawList(list, items) {
-    const mode = query.explain ? "grid found" : "gallery found";
-    const named = list === parts.weak ? mode.replace("found", "weak") : mode;
-    if (list.className !== named) {
-      list.replaceChildren();
-      list.className = named;
+  #renderQuery() {
+    const { query, response, answeredQuery, facets, corpusFacets } = this.#state;
+    const { status, filters, panel, drawer } = this.layout;
+    const { about } = this.app;
+    status.method.update(query.method, about);
+    filters.update({ query, about, corpusFacets, facets: facets?.facets ?? null, total: facets?.total ?? null });
+    panel.update({ response, query, answeredQuery });
+    const other = { ...query, method: /** @type {Method} */ (query.method === "stair" ? "bag" : "stair") };
+    setProps(status.compare, { href: buildHref({ view: "compare", a: query, b: other, k: 0 }) });
+    for (const element of [status.ranking, status.compare, drawer.button]) element.hidden = !hasRanking(query);
+    for (const [link, explain] of /** @type {const} */ ([
+      [status.gallery, false],
+      [status.explain, true],
+    ])) {
+      const isCurrent = explain === query.explain;
+      setProps(link, { href: buildSearchHref({ ...query, explain }), "aria-current": isCurrent ? "true" : null });
     }
-    const make = query.explain ? hitCard : tile;
-    (query.explain ? arrange : keyed)(
-      list,
-      items,
-      (item) => item.hit.id,
-      (item) => make(item, act),
-    );
+    document.body.classList.toggle("explain", query.explain);
   }
 
   /** The start page has words to try above the newest images. */
-  function drawStart() {
-    const start = !asks(query) && !narrows(query);
-    app.shell.classList.toggle("resting", start);
-    parts.start.hidden = !start;
-    if (!start) return;
-    const page = landing(app, (text) => change((now) => asked(now, text)));
-    if (!page.isEqualNode(parts.start.firstElementChild)) parts.start.replaceChildren(page);
-    if (app.trouble) parts.problem.replaceChildren(errorNotice(app.trouble, app.know));
+  #renderStart() {
+    const { start } = this.layout;
+    const isStart = isEmptyQuery(this.#state.query);
+    document.body.classList.toggle("resting", isStart);
+    start.hidden = !isStart;
+    if (!isStart) return;
+    const page = renderStartPage(this.app, this.updateQuery);
+    if (!page.isEqualNode(start.firstElementChild)) start.replaceChildren(page);
   }
 
-  function drawStatus() {
-    const counts = {
-      strong: shown.strong.length,
-      weak: shown.weak.length,
-      total: found ? found.total : null,
-      more: Boolean(answer?.after) && haveMatches(lastPage),
-    };
-    const cut = answer?.truncated?.length ? `, ${many(answer.truncated.length, "light word")} left out` : "";
-    const line = answer ? countLine(query, answer, counts) : "";
-    say(parts.count, line);
-    say(parts.took, line && asks(query) ? `, ${answer.took_ms} ms${cut}` : "");
-    say(parts.divider, `Weak matches: ${countWeak(counts).toLocaleString("en")}`);
-    set(parts.divider, { "aria-expanded": String(weakOpen) });
+  #renderErrors(/** @type {SearchState} */ previous) {
+    const { query, error: searchError, pageError } = this.#state;
+    const { problem, pageProblem } = this.layout;
+    const { aboutError } = this.app;
+    const error = (isEmptyQuery(query) && aboutError) || searchError;
+    const retry = () => (this.app.aboutError ? this.app.loadAbout() : this.#search());
+    if (error !== this.#renderedError) problem.replaceChildren(...(error ? [renderError(error, retry)] : []));
+    this.#renderedError = error;
+    if (pageError === previous.pageError) return;
+    pageProblem.replaceChildren(...(pageError ? [renderError(pageError, () => this.#showMore(true))] : []));
+  }
+
+  /** What is said about the result above it, or instead of it. */
+  #renderNotes() {
+    const { notes, verdict, empty } = this.layout;
+    const { query, response, hits, error, hasSkeletons } = this.#state;
+    const { strong, weak, isUnknown } = selectResults(this.#state);
+    for (const element of [notes, verdict, empty]) element.replaceChildren();
+    if (!response || error || hasSkeletons) return;
+    notes.append(...renderNotes(query, response));
+    if (!hits.length) empty.append(renderNoResults(query, response, this.app, this.updateQuery));
+    else if (isUnknown) verdict.append(...renderUnknownWords(response, this.app, this.updateQuery));
+    else if (!strong.length) verdict.append(...renderNoGoodMatch(response, weak[0]));
+  }
+
+  #renderStatus() {
+    const { status, divider } = this.layout;
+    const { query, response, facets, isWeakExpanded, error, hasSkeletons } = this.#state;
+    if (hasSkeletons) return; // the last numbers remain until there are others
+    const { strong, weak, mayHaveMatches } = selectResults(this.#state);
+    const counts = { strong: strong.length, weak: weak.length, total: facets?.total ?? null, hasMore: mayHaveMatches };
+    const isAnswered = response && !error;
+    const dropped = response?.truncated?.length ? `, ${pluralize(response.truncated.length, "light word")} left out` : "";
+    setText(status.count, isAnswered ? formatMatchCount(query, response, counts) : "");
+    setText(status.took, isAnswered && hasRanking(query) ? `, ${response.took_ms} ms${dropped}` : "");
+    setText(divider, `Weak matches: ${formatCount(countWeakMatches(counts))}`);
+    setProps(divider, { "aria-expanded": String(isWeakExpanded) });
+  }
+
+  /** Whether more images will follow by themselves. */
+  #willContinue() {
+    return !this.layout.more.hidden && !this.#state.pageError;
+  }
+
+  /** Holds back the last row of the list that will continue, if any. */
+  #renderRows() {
+    if (this.#state.hasSkeletons) return;
+    const continued = this.layout.weak.hidden ? this.rows.strong : this.rows.weak;
+    for (const rows of Object.values(this.rows)) rows.update(this.#willContinue() && rows === continued);
   }
 
   /** Observes the end of the page again, because the observer reports only changes. */
-  function watch() {
-    ahead.disconnect();
-    if (!parts.more.hidden && !parts.trouble.firstChild) ahead.observe(parts.more);
+  #observeEnd() {
+    this.endObserver.disconnect();
+    if (this.#willContinue()) this.endObserver.observe(this.layout.more);
   }
-
-  /** Redraws, and keeps the image at the top of the screen in place. */
-  function atPlace(draw) {
-    const items = [...parts.results.querySelectorAll("[data-id]")];
-    const top = items.find((item) => item.getBoundingClientRect().bottom > 120);
-    draw();
-    if (!top || !scrollY) return;
-    const now = [...parts.results.querySelectorAll("[data-id]")].find((item) => item.dataset.id === top.dataset.id);
-    now?.scrollIntoView({ block: "center", behavior: "instant" });
-  }
-
-  const tell = (text) => say(document.getElementById("said"), text);
-  const ahead = new IntersectionObserver(
-    (entries) => entries.some((entry) => entry.isIntersecting) && !parts.element.hidden && more(false),
-    { rootMargin: AHEAD },
-  );
-
-  parts.more.addEventListener("click", () => more(true));
-  parts.divider.addEventListener("click", () => {
-    weakOpen = !weakOpen;
-    drawHits();
-  });
-  parts.element.append(copies);
-  return {
-    element: parts.element,
-    show,
-    listed,
-    grid: parts.results,
-    side: parts.side,
-    query: () => query,
-    alike,
-    turn: () => change((now) => ({ ...now, explain: !now.explain })),
-  };
 }
 
-const haveMatches = (hits) => hits.some((hit) => !hit.weak);
+/** The first page, with the hits of all pages that the URL requests. */
+async function searchPages(/** @type {Query} */ query, /** @type {AbortSignal} */ signal) {
+  const first = await search(buildSearchBody(query, Math.min(query.count, MAX_HITS_PER_REQUEST)), signal);
+  const hits = [...first.hits];
+  let { after } = first;
+  while (after && hits.length < query.count) {
+    const size = Math.min(MAX_HITS_PER_REQUEST, query.count - hits.length);
+    const page = await search({ ...buildSearchBody(query, size), after }, signal);
+    hits.push(...page.hits);
+    after = page.after;
+  }
+  return { ...first, hits, after };
+}
 
-/** Whether two queries differ only in weights or conditions: then the first result is shown until the second arrives. */
-const isVariant = (one, other) => one.text === other.text && one.like === other.like && keyOf({ ...NOTHING, vector: one.vector }) === keyOf({ ...NOTHING, vector: other.vector });
-
-const keyOf = (query) => JSON.stringify({ ...bodyOf(query, 1) });
-
-/** Handles a click on a word: toggles whether a word of the query is required, and adds other words. */
-function clicked(query, name, answer) {
-  if (!answer?.query.some((item) => item.token === name)) return withFactor(query, name, ADDED);
-  return requiring(query, name, answer.required.includes(name));
+/** Renders, and keeps the image at the top of the screen in place. */
+function keepScrollPosition(/** @type {Element} */ results, /** @type {() => void} */ render) {
+  const listItems = () => [.../** @type {NodeListOf<HTMLElement>} */ (results.querySelectorAll("[data-id]"))];
+  const top = listItems().find((item) => item.getBoundingClientRect().bottom > STICKY_HEADER_PX);
+  render();
+  if (!top || !scrollY) return;
+  const item = listItems().find(({ dataset }) => dataset.id === top.dataset.id);
+  item?.scrollIntoView({ block: "center", behavior: "instant" });
 }

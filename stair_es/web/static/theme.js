@@ -1,5 +1,5 @@
 // Sets the selected theme, else the system's, before anything is drawn. Not a module, so that the page doesn't flash.
-"use strict";
+
 (() => {
   const root = document.documentElement;
   let chosen = null;

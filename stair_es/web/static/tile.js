@@ -1,116 +1,84 @@
-// One picture of the gallery: uncropped, with its name, its score and its heaviest words.
+// One picture of the gallery: uncropped, with its name, its score and its heaviest tokens.
 
-import { h, icon, say, set, visible } from "./dom.js";
-import { isPiece, many, weight } from "./words.js";
+import { createButton, escapeControls, h, setProps, setText } from "./dom.js";
+import { formatWeight, isPiece, pluralize } from "./format.js";
+import { createThumbnail } from "./hit-card.js";
 
-const WORDS = 3;
+const SHOWN_TOKEN_COUNT = 3;
 /** Number of tiles that are usually on the first screen, whose pictures load eagerly. */
-const FIRST = 8;
+const EAGER_TILE_COUNT = 8;
 /** Limits of the aspect ratio of a tile; other pictures get a margin. */
-const TALLEST = 0.33;
-const WIDEST = 5;
+const MIN_RATIO = 0.33;
+const MAX_RATIO = 5;
+const SKELETON_RATIOS = [1.5, 1, 1.33, 0.75, 1.78];
 
-/** A tile that is updated in place; `act` has the URL `open(id)`, and `copies(hit)` for a click on the number of copies. */
-export function tile({ hit, place }, act) {
+/**
+ * A tile of the gallery.
+ * @param {{hit: Hit, position?: number}} item @param {HitActions} actions
+ * @returns {Component<{hit: Hit}>}
+ */
+export function createTile({ hit, position = Infinity }, actions) {
+  /** @type {Hit | null} */
+  let current = null;
   const score = h("span", { class: "score" });
-  const words = h("span", { class: "counting" });
+  const tokens = h("span", { class: "counting" });
+  const title = h("bdi", { class: "title" }, escapeControls(hit.name));
   const link = h(
     "a",
-    { href: act.open(hit.id), class: "picture" },
-    image(hit, place < FIRST),
-    h(
-      "span",
-      { class: "about", "aria-hidden": "true" },
-      h("bdi", { class: "title" }, visible(hit.name)),
-      score,
-      words,
-    ),
+    { href: actions.buildOpenHref(hit.id), class: "picture" },
+    createTileImage(hit, position < EAGER_TILE_COUNT),
+    h("span", { class: "about", "aria-hidden": "true" }, title, score, tokens),
   );
-  const copies = h("button", { type: "button", class: "copies", on: { click: () => act.copies(shown.hit) } });
-  const item = h("li", { class: "tile", data: { id: hit.id } }, link, copies);
-  item.style.setProperty("--ratio", String(ratioOf(hit)));
-  let shown = {};
-  item.update = (next) => {
-    if (next.hit === shown.hit) return;
-    shown = next;
-    drawScore(next.hit);
-    drawCopies(next.hit);
+  const duplicates = createButton({ class: "copies", on: { click: () => actions.showDuplicates(current ?? hit) } });
+  const element = h("li", { class: "tile", data: { id: hit.id } }, link, duplicates);
+  element.style.setProperty("--ratio", String(limitRatio(hit)));
+  const update = (/** @type {{hit: Hit}} */ item) => {
+    if (item.hit === current) return;
+    current = item.hit;
+    renderScore({ link, score, tokens }, current);
+    renderDuplicateCount(duplicates, current);
   };
-  return item;
+  return { element, update };
+}
 
-  function drawScore({ name, score: value, contributions }) {
-    const counting = contributions.filter(({ token }) => !isPiece(token)).slice(0, WORDS);
-    say(score, contributions.length || value ? weight(value) : "");
-    words.replaceChildren(...counting.map(({ token }) => h("bdi", {}, visible(token))));
-    words.hidden = !counting.length;
-    const because = counting.length ? `: ${counting.map(({ token }) => visible(token)).join(", ")}` : "";
-    set(link, { "aria-label": `${visible(name)}${value ? `, score ${weight(value)}` : ""}${because}` });
-  }
+/** @param {{link: Element, score: Element, tokens: HTMLElement}} parts @param {Hit} hit */
+function renderScore({ link, score, tokens }, { name, score: value, contributions }) {
+  const words = contributions.filter(({ token }) => !isPiece(token)).slice(0, SHOWN_TOKEN_COUNT);
+  const texts = words.map(({ token }) => escapeControls(token));
+  setText(score, contributions.length || value ? formatWeight(value) : "");
+  tokens.replaceChildren(...texts.map((text) => h("bdi", {}, text)));
+  tokens.hidden = !texts.length;
+  const reason = texts.length ? `: ${texts.join(", ")}` : "";
+  setProps(link, { "aria-label": `${escapeControls(name)}${value ? `, score ${formatWeight(value)}` : ""}${reason}` });
+}
 
-  function drawCopies({ name, duplicates = [] }) {
-    copies.hidden = !duplicates.length;
-    say(copies, `+${duplicates.length}`);
-    set(copies, { "aria-label": `${many(duplicates.length, "copy", "copies")} of ${visible(name)}`, title: "Copies of this image" });
-  }
+function renderDuplicateCount(/** @type {HTMLElement} */ button, /** @type {Hit} */ { name, duplicates }) {
+  const label = `${pluralize(duplicates.length, "copy", "copies")} of ${escapeControls(name)}`;
+  button.hidden = !duplicates.length;
+  setText(button, `+${duplicates.length}`);
+  setProps(button, { "aria-label": label, title: "Copies of this image" });
 }
 
 /** Aspect ratio, within the limits of a row. */
-function ratioOf({ width, height }) {
-  return width > 0 && height > 0 ? Math.min(WIDEST, Math.max(TALLEST, width / height)) : 4 / 3;
+function limitRatio(/** @type {Hit} */ { width, height }) {
+  return width && height && width > 0 && height > 0 ? Math.min(MAX_RATIO, Math.max(MIN_RATIO, width / height)) : 4 / 3;
 }
 
-function image({ thumbnail, thumbnail_2x: twice, width, height }, first) {
-  const none = () => h("span", { class: "none" }, icon("picture"));
-  if (!thumbnail) return none();
-  const made = h("img", {
-    alt: "",
+function createTileImage(/** @type {Hit} */ { thumbnail, thumbnail_2x, width, height }, /** @type {boolean} */ isEager) {
+  return createThumbnail(thumbnail, {
     width: width || null,
     height: height || null,
-    loading: first ? "eager" : "lazy",
-    fetchpriority: first ? "high" : null,
-    decoding: "async",
-    srcset: twice ? `${thumbnail} 1x, ${twice} 2x` : null,
-    src: thumbnail,
-    on: { error: () => made.replaceWith(none()) },
-  });
-  return made;
-}
-
-/** Placeholder tiles of several widths. */
-export function skeletons(count) {
-  return Array.from({ length: count }, (_, place) => {
-    const bone = h("li", { class: "tile skeleton", "aria-hidden": "true" });
-    bone.style.setProperty("--ratio", String([1.5, 1, 1.33, 0.75, 1.78][place % 5]));
-    return bone;
+    loading: isEager ? "eager" : "lazy",
+    fetchpriority: isEager ? "high" : null,
+    srcset: thumbnail_2x ? `${thumbnail} 1x, ${thumbnail_2x} 2x` : null,
   });
 }
 
-/** The list of an image's copies: `show(hit)` opens it; `open(id)` is the URL of a copy. */
-export function copiesDialog(open) {
-  const title = h("h2", { id: "copies-title" });
-  const list = h("ul", {});
-  const close = h("button", { type: "button", class: "icon", "aria-label": "Close" }, icon("close"));
-  const dialog = h(
-    "dialog",
-    { class: "copies-list", "aria-labelledby": "copies-title" },
-    h("div", { class: "title" }, title, close),
-    list,
-  );
-  close.addEventListener("click", () => dialog.close());
-  dialog.addEventListener("click", (event) => (event.target === dialog || event.target.closest("a")) && dialog.close());
-  dialog.show = ({ id, name, uri, duplicates }) => {
-    say(title, `${many(duplicates.length + 1, "file")} of the same image`);
-    list.replaceChildren(
-      ...[{ id, name, uri }, ...duplicates].map((copy) =>
-        h(
-          "li",
-          {},
-          h("a", { href: open(copy.id), dir: "auto" }, visible(copy.name)),
-          h("span", { class: "hint", dir: "auto" }, visible(copy.uri ?? "")),
-        ),
-      ),
-    );
-    dialog.showModal();
-  };
-  return dialog;
+/** Placeholder tiles of several widths. @param {number} count */
+export function createSkeletons(count) {
+  return Array.from({ length: count }, (_, index) => {
+    const skeleton = h("li", { class: "tile skeleton", "aria-hidden": "true" });
+    skeleton.style.setProperty("--ratio", String(SKELETON_RATIOS[index % SKELETON_RATIOS.length]));
+    return skeleton;
+  });
 }

@@ -1,112 +1,144 @@
-// A picture on its stage: fully visible at first; zoomed and moved with the wheel, keys, the mouse and fingers.
+// Zoom of a picture: fully visible at first; zoomed and moved with the wheel, keys, the mouse and fingers.
 
-const MOST = 8;
-const STEP = 1.4;
-const WORTH = 1.2;
+const MAX_SCALE = 8;
+const SCALE_STEP = 1.4;
+/** The least enlargement that is worth a click. */
+const MIN_ENLARGEMENT = 1.2;
+const WHEEL_PX_PER_DOUBLING = 240;
 const TAP_PX = 8;
-const TAP_MS = 320;
+const DOUBLE_TAP_MS = 320;
 const SWIPE_PX = 48;
 
-/**
- * Makes `canvas`, which has the size of the whole picture, zoomable on `stage`. `act.full()` is the factor at which a pixel of
- * the picture is a pixel of the page. `act.swiped(by)` is called for a swipe to the next (1) or previous (-1) picture, and
- * `act.zoomed(factor)` for each change.
- */
-export function zoomable(stage, canvas, act) {
-  const fingers = new Map(); // id of a pointer -> its position relative to the center of the stage
-  let scale = 1;
-  let x = 0;
-  let y = 0;
-  let gesture = null;
-  let tapped = 0;
+/** Makes `canvas`, which has the size of the whole picture, zoomable on `stage`. */
+export class Zoom {
+  #scale = 1;
+  #offset = { x: 0, y: 0 };
+  /** The positions of the pointers that are down. @type {Map<number, Point>} */
+  #pointers = new Map();
+  #gesture = { from: { x: 0, y: 0 }, isTouch: false, isPinch: false };
+  #lastTapMs = 0;
 
-  function draw() {
-    const roomX = Math.max(0, (canvas.offsetWidth * scale - stage.clientWidth) / 2);
-    const roomY = Math.max(0, (canvas.offsetHeight * scale - stage.clientHeight) / 2);
-    x = Math.max(-roomX, Math.min(roomX, x));
-    y = Math.max(-roomY, Math.min(roomY, y));
+  /** @param {HTMLElement} stage @param {HTMLElement} canvas @param {ZoomOptions} options */
+  constructor(stage, canvas, options) {
+    this.stage = stage;
+    this.canvas = canvas;
+    this.options = options;
+    stage.addEventListener("pointerdown", (event) => this.#startGesture(event));
+    stage.addEventListener("pointermove", (event) => this.#moveGesture(event));
+    stage.addEventListener("pointerup", (event) => this.#endGesture(event));
+    stage.addEventListener("pointercancel", (event) => this.#endGesture(event));
+    stage.addEventListener("wheel", (event) => this.#zoomByWheel(event), { passive: false });
+    new ResizeObserver(() => this.#render()).observe(stage);
+  }
+
+  isZoomed() {
+    return this.#scale > 1;
+  }
+
+  reset() {
+    this.#zoomTo(1);
+  }
+
+  /** Zooms in (1) or out (-1). @param {number} step */
+  zoomBy(step) {
+    this.#zoomTo(this.#scale * SCALE_STEP ** step);
+  }
+
+  /**
+   * Toggles between the whole picture and its full resolution, or else filling the stage, or else twice the size.
+   * @param {Point} [center]
+   */
+  toggle(center) {
+    const { stage, canvas } = this;
+    const fillScale = Math.max(stage.clientWidth / canvas.offsetWidth, stage.clientHeight / canvas.offsetHeight);
+    const isWorthwhile = (/** @type {number} */ scale) => Number.isFinite(scale) && scale > MIN_ENLARGEMENT;
+    const enlarged = [this.options.getFullScale(), fillScale].find(isWorthwhile) ?? 2;
+    this.#zoomTo(this.isZoomed() ? 1 : enlarged, center);
+  }
+
+  /** @param {number} x @param {number} y */
+  move(x, y) {
+    this.#offset = { x: this.#offset.x + x, y: this.#offset.y + y };
+    this.#render();
+  }
+
+  /** Zooms to a scale; the point `center` stays where it is. */
+  #zoomTo(/** @type {number} */ requested, { x, y } = { x: 0, y: 0 }) {
+    const scale = Math.max(1, Math.min(Math.max(MAX_SCALE, this.options.getFullScale()), requested));
+    const ratio = scale / this.#scale;
+    this.#offset = { x: x - (x - this.#offset.x) * ratio, y: y - (y - this.#offset.y) * ratio };
+    this.#scale = scale < 1.01 ? 1 : scale;
+    this.#render();
+  }
+
+  #render() {
+    const { stage, canvas } = this;
+    const scale = this.#scale;
+    const maxX = Math.max(0, (canvas.offsetWidth * scale - stage.clientWidth) / 2);
+    const maxY = Math.max(0, (canvas.offsetHeight * scale - stage.clientHeight) / 2);
+    const x = Math.max(-maxX, Math.min(maxX, this.#offset.x));
+    const y = Math.max(-maxY, Math.min(maxY, this.#offset.y));
+    this.#offset = { x, y };
     canvas.style.transform = scale > 1 ? `translate(${x}px, ${y}px) scale(${scale})` : "";
     stage.classList.toggle("zoomed", scale > 1);
-    act.zoomed(scale);
+    this.options.onZoom(scale);
   }
 
-  /** Zooms to a factor; the point `at` stays where it is. */
-  function to(factor, at = { x: 0, y: 0 }) {
-    const next = Math.max(1, Math.min(Math.max(MOST, act.full()), factor));
-    x = at.x - ((at.x - x) * next) / scale;
-    y = at.y - ((at.y - y) * next) / scale;
-    scale = next < 1.01 ? 1 : next;
-    draw();
-  }
-
-  /** Toggles between the whole picture and its full resolution, or else filling the stage, or else twice the size. */
-  function toggle(at) {
-    const fill = Math.max(stage.clientWidth / canvas.offsetWidth, stage.clientHeight / canvas.offsetHeight);
-    const large = [act.full(), fill].find((factor) => Number.isFinite(factor) && factor > WORTH) ?? 2;
-    to(scale > 1 ? 1 : large, at);
-  }
-
-  function move(byX, byY) {
-    x += byX;
-    y += byY;
-    draw();
-  }
-
-  const placeOf = (event) => {
-    const { left, top, width, height } = stage.getBoundingClientRect();
+  /** The position of a pointer relative to the center of the stage. @returns {Point} */
+  #getPoint(/** @type {MouseEvent} */ event) {
+    const { left, top, width, height } = this.stage.getBoundingClientRect();
     return { x: event.clientX - left - width / 2, y: event.clientY - top - height / 2 };
-  };
+  }
 
-  stage.addEventListener("pointerdown", (event) => {
-    if (event.button || event.target.closest("button")) return;
-    if (fingers.size === 0) gesture = { from: placeOf(event), touch: event.pointerType !== "mouse", pinched: false };
-    else gesture.pinched = true;
-    fingers.set(event.pointerId, placeOf(event));
-    stage.setPointerCapture(event.pointerId);
-  });
+  #startGesture(/** @type {PointerEvent} */ event) {
+    if (event.button || /** @type {Element} */ (event.target).closest("button")) return;
+    const point = this.#getPoint(event);
+    if (this.#pointers.size) this.#gesture.isPinch = true;
+    else this.#gesture = { from: point, isTouch: event.pointerType !== "mouse", isPinch: false };
+    this.#pointers.set(event.pointerId, point);
+    this.stage.setPointerCapture(event.pointerId);
+  }
 
-  stage.addEventListener("pointermove", (event) => {
-    const old = fingers.get(event.pointerId);
+  #moveGesture(/** @type {PointerEvent} */ event) {
+    const old = this.#pointers.get(event.pointerId);
     if (!old) return;
-    const now = placeOf(event);
-    const [other] = [...fingers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
-    fingers.set(event.pointerId, now);
-    if (other) to((scale * distance(now, other)) / Math.max(1, distance(old, other)), middle(now, other));
-    if (scale > 1) move((now.x - old.x) / fingers.size, (now.y - old.y) / fingers.size);
-    else if (gesture.touch && !gesture.pinched) canvas.style.transform = `translateX(${now.x - gesture.from.x}px)`;
-  });
+    const point = this.#getPoint(event);
+    const { from, isTouch, isPinch } = this.#gesture;
+    const [other] = [...this.#pointers].filter(([id]) => id !== event.pointerId).map(([, each]) => each);
+    this.#pointers.set(event.pointerId, point);
+    if (other) {
+      const pinchRatio = getDistance(point, other) / Math.max(1, getDistance(old, other));
+      this.#zoomTo(this.#scale * pinchRatio, { x: (point.x + other.x) / 2, y: (point.y + other.y) / 2 });
+    }
+    if (this.isZoomed()) this.move((point.x - old.x) / this.#pointers.size, (point.y - old.y) / this.#pointers.size);
+    else if (isTouch && !isPinch) this.canvas.style.transform = `translateX(${point.x - from.x}px)`;
+  }
 
-  function end(event) {
-    if (!fingers.delete(event.pointerId) || fingers.size) return;
-    const { from, touch, pinched } = gesture;
-    const by = { x: placeOf(event).x - from.x, y: placeOf(event).y - from.y };
-    draw();
-    if (pinched || event.type === "pointercancel") return;
-    if (Math.hypot(by.x, by.y) < TAP_PX) return tap(touch, from, event.timeStamp);
-    if (touch && scale === 1 && Math.abs(by.x) > SWIPE_PX && Math.abs(by.x) > 1.5 * Math.abs(by.y)) act.swiped(by.x < 0 ? 1 : -1);
+  #endGesture(/** @type {PointerEvent} */ event) {
+    if (!this.#pointers.delete(event.pointerId) || this.#pointers.size) return;
+    const { from, isTouch, isPinch } = this.#gesture;
+    const point = this.#getPoint(event);
+    const [x, y] = [point.x - from.x, point.y - from.y];
+    this.#render();
+    if (isPinch || event.type === "pointercancel") return;
+    if (Math.hypot(x, y) < TAP_PX) this.#tap(event.timeStamp);
+    else if (isTouch && !this.isZoomed() && Math.abs(x) > SWIPE_PX && Math.abs(x) > 1.5 * Math.abs(y))
+      this.options.onSwipe(x < 0 ? 1 : -1);
   }
 
   /** A click zooms; with a finger, a double tap does. */
-  function tap(touch, at, time) {
-    if (touch && time - tapped > TAP_MS) tapped = time;
-    else toggle(at);
+  #tap(/** @type {number} */ timeMs) {
+    const { from, isTouch } = this.#gesture;
+    if (isTouch && timeMs - this.#lastTapMs > DOUBLE_TAP_MS) this.#lastTapMs = timeMs;
+    else this.toggle(from);
   }
 
-  stage.addEventListener("pointerup", end);
-  stage.addEventListener("pointercancel", end);
-  stage.addEventListener(
-    "wheel",
-    (event) => {
-      if (scale === 1 && !event.ctrlKey && document.fullscreenElement !== stage) return; // the page scrolls
-      event.preventDefault();
-      to(scale * 2 ** (-event.deltaY / 240), placeOf(event));
-    },
-    { passive: false },
-  );
-  new ResizeObserver(draw).observe(stage);
-
-  return { toggle, move, reset: () => to(1), step: (by) => to(scale * STEP ** by), zoomed: () => scale > 1 };
+  #zoomByWheel(/** @type {WheelEvent} */ event) {
+    const isFullScreen = document.fullscreenElement === this.stage;
+    if (!this.isZoomed() && !event.ctrlKey && !isFullScreen) return; // the page scrolls
+    event.preventDefault();
+    this.#zoomTo(this.#scale * 2 ** (-event.deltaY / WHEEL_PX_PER_DOUBLING), this.#getPoint(event));
+  }
 }
 
-const distance = (one, other) => Math.hypot(one.x - other.x, one.y - other.y);
-const middle = (one, other) => ({ x: (one.x + other.x) / 2, y: (one.y + other.y) / 2 });
+const getDistance = (/** @type {Point} */ one, /** @type {Point} */ other) => Math.hypot(one.x - other.x, one.y - other.y);

@@ -31,10 +31,10 @@ ROOT = Path(__file__).parents[3]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 SOURCE = {
     *(".cfg", ".css", ".html", ".ini", ".ipynb", ".java", ".js", ".json", ".jsonl", ".md", ".mjs", ".mustache", ".painless"),
-    *(".py", ".sh", ".toml", ".typed", ".yaml", ".yml", ".in"),
+    *(".py", ".sh", ".toml", ".ts", ".typed", ".yaml", ".yml", ".in"),
 }
 """Endings of what is written by hand; all else has come from somewhere."""
-BY_HAND = {".ci/run", ".dockerignore", ".gitignore", "LICENSE", "Makefile", "NOTICE", "deploy/image/text-network.txt"}
+BY_HAND = {".ci/run", ".dockerignore", ".gitignore", ".npmrc", "LICENSE", "Makefile", "NOTICE", "deploy/image/text-network.txt"}
 CHANGELOG = "# Changelog\n\nText.\n\n## Unreleased\n\n### Added\n\n- One.\n"
 
 

@@ -1,0 +1,59 @@
+// The summary of a response: the number of matches, unknown words, and whether any match is good.
+
+import { escapeControls, h } from "./dom.js";
+import { capitalize, formatWeight, pluralize } from "./format.js";
+import { hasConditions, hasRanking, setQueryText } from "./query.js";
+import { buildSearchHref } from "./routes.js";
+
+/** The number of matches. @param {Query} query @param {SearchResponse} response @param {HitCounts} counts */
+export function formatMatchCount(query, response, { strong, weak, total, hasMore }) {
+  if (!hasRanking(query))
+    return total === null || !hasConditions(query) ? "Newest first" : `${pluralize(total, "image")}, newest first`;
+  const matches = pluralize(strong, "match", "matches");
+  if (total === null) return matches;
+  if (weak) return `${hasMore ? "more than " : ""}${matches}`;
+  const isEndUnknown = response.weak_below > 0 && strong < total;
+  return isEndUnknown ? `more than ${matches}` : pluralize(total, "match", "matches");
+}
+
+/** The number of weak matches after the matches, some of which may not be loaded. @param {HitCounts} counts */
+export const countWeakMatches = ({ strong, weak, total }) => (total === null ? weak : Math.max(weak, total - strong));
+
+/**
+ * Notes above the hits: unknown words with similar ones, and remarks about the interpretation of the query.
+ * @param {Query} query @param {SearchResponse} response
+ */
+export function renderNotes(query, { unknown_words, remarks }) {
+  const unknown = (unknown_words ?? []).map(({ word, suggestions }) =>
+    h(
+      "li",
+      {},
+      `“${escapeControls(word)}” is not a word of this model.`,
+      suggestions.length ? " Did you mean " : null,
+      suggestions.flatMap((other, index) => [
+        index ? (index === suggestions.length - 1 ? " or " : ", ") : null,
+        renderReplacement(query, word, other),
+      ]),
+      suggestions.length ? "?" : null,
+    ),
+  );
+  return [...unknown, ...(remarks ?? []).map((remark) => h("li", {}, capitalize(escapeControls(remark))))];
+}
+
+/** The text instead of matches, if all hits are weak. @param {SearchResponse} response @param {Hit} bestHit */
+export function renderNoGoodMatch({ weak_below }, bestHit) {
+  const minimum = `a match has at least ${formatWeight(weak_below)} or each word of the query`;
+  const scores = weak_below > 0 ? `: the best score is ${formatWeight(bestHit.score)}, and ${minimum}` : "";
+  return [
+    h("p", { class: "lead" }, "No good match."),
+    h("p", {}, `No image has enough of the query's words${scores}. The nearest images are below.`),
+  ];
+}
+
+/** A link to the same query with another word in place of an unknown one. */
+function renderReplacement(/** @type {Query} */ query, /** @type {string} */ word, /** @type {string} */ other) {
+  const escaped = word.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
+  const wholeWord = new RegExp(`(?<![\\p{L}\\p{N}])${escaped}(?![\\p{L}\\p{N}])`, "giu");
+  const text = query.text.replace(wholeWord, () => other);
+  return h("a", { href: buildSearchHref(setQueryText(query, text)) }, escapeControls(other));
+}

@@ -1,0 +1,498 @@
+// Types of the page's state and of the bodies of its API, for tsc and editors. Browsers never load this file.
+
+// ---- The API (stair_es/web/search/serializers.py) ----
+
+type TokenWeight = [token: string, weight: number];
+
+interface QueryToken {
+  token: string;
+  weight: number;
+  factor: number;
+  added?: boolean;
+}
+
+interface Contribution {
+  token: string;
+  query_weight: number;
+  document_weight: number;
+  contribution: number;
+}
+
+interface Duplicate {
+  id: string;
+  name: string;
+  uri: string;
+}
+
+interface Hit {
+  id: string;
+  uri: string;
+  name: string;
+  caption: string | null;
+  score: number;
+  weak: boolean;
+  width: number | null;
+  height: number | null;
+  sha256: string | null;
+  thumbnail: string | null;
+  thumbnail_2x: string | null;
+  contributions: Contribution[];
+  text_score: number;
+  tokens: TokenWeight[];
+  duplicates: Duplicate[];
+}
+
+interface SearchResponse {
+  query: QueryToken[];
+  required: string[];
+  excluded: string[];
+  hits: Hit[];
+  /** The cursor of the next page; null at the last one. */
+  after: unknown[] | null;
+  took_ms: number;
+  truncated: string[];
+  method: Method;
+  weak_below: number;
+  unknown_words: { word: string; suggestions: string[] }[];
+  remarks: string[];
+}
+
+interface TermsFacet {
+  field: string;
+  label: string;
+  kind: "terms";
+  buckets: { value: string | number | boolean; count: number }[];
+  other: number;
+}
+
+interface RangeBucket {
+  from: number | string;
+  to: number | string;
+  count: number;
+}
+
+interface RangeFacet {
+  field: string;
+  label: string;
+  kind: "range" | "date";
+  min: number | string;
+  max: number | string;
+  buckets: RangeBucket[];
+}
+
+/** `isDisabled` is the page's own: the field has nothing to choose for this query. */
+type Facet = (TermsFacet | RangeFacet) & { isDisabled?: boolean };
+
+interface FacetsResponse {
+  total: number;
+  facets: Facet[];
+}
+
+interface FieldInfo {
+  name: string;
+  type: string;
+  label: string;
+}
+
+interface AboutResponse {
+  title: string;
+  documents: number;
+  captions: boolean;
+  max_upload_bytes: number;
+  fields: FieldInfo[];
+  suggestions: { token: string }[];
+}
+
+/** The fields of an image. */
+interface ImageFacts {
+  width?: number;
+  height?: number;
+  bytes?: number;
+  format?: string;
+  folder?: string;
+  taken_at?: string;
+  modified_at?: string;
+  [field: string]: unknown;
+}
+
+interface ImageResponse {
+  id: string;
+  uri: string;
+  name: string;
+  caption: string | null;
+  tokens: TokenWeight[];
+  facts: ImageFacts;
+  thumbnail: string | null;
+  original: string | null;
+  explain: { sum_of_weights: number; token_count: number };
+}
+
+interface NeighborsResponse {
+  hits: Hit[];
+  duplicates: Duplicate[];
+}
+
+// ---- The state ----
+
+type Method = "stair" | "bag" | "bm25";
+
+/** A number or a date; null for a range without this end. */
+type RangeEnd = number | string | null;
+
+interface ValuesFilter {
+  values: string[];
+}
+
+/** `below` leaves `to` itself out. */
+interface RangeFilter {
+  values?: undefined;
+  from: RangeEnd;
+  to: RangeEnd;
+  below?: boolean;
+}
+
+type FieldFilter = ValuesFilter | RangeFilter;
+
+/** A query as the URL has it. Immutable: `query-updates.js` builds new ones. */
+interface Query {
+  text: string;
+  /** The id of an image. */
+  like: string;
+  /** The token weights of an uploaded image. */
+  vector: TokenWeight[];
+  /** Token -> factor, or the weight of a token that isn't in the query. */
+  factors: Map<string, number>;
+  require: string[];
+  exclude: string[];
+  filters: Map<string, FieldFilter>;
+  /** A filter in the syntax of Lucene. */
+  filter: string;
+  method: Method;
+  count: number;
+  /** Cards with contributions instead of the gallery. */
+  explain: boolean;
+}
+
+interface SearchRoute {
+  view: "search";
+  query: Query;
+}
+
+interface ImageRoute {
+  view: "image";
+  id: string;
+  sort: "name" | "weight";
+  find: string;
+  picked: string[];
+  pieces: boolean;
+  explain: boolean;
+}
+
+interface CompareRoute {
+  view: "compare";
+  a: Query;
+  b: Query;
+  k: number;
+}
+
+type Route = SearchRoute | ImageRoute | CompareRoute;
+
+/** A route to build a URL from; what an image's route leaves out has its default. */
+type RouteTarget = SearchRoute | CompareRoute | (Partial<ImageRoute> & { view: "image"; id: string });
+
+type QueryUpdate = (query: Query) => Query;
+
+/** Updates the query and goes to it. Updates in a row with the same `mergeKey` are one entry of the history. */
+type UpdateQuery = (update: QueryUpdate, mergeKey?: string) => void;
+
+interface NavigateOptions {
+  mergeKey?: string;
+  replace?: boolean;
+  keepScroll?: boolean;
+}
+
+/** What a list tells about an image, and the image's page shows at once. */
+type ImageSummary = Pick<Hit, "name" | "thumbnail" | "caption" | "width" | "height"> & { duplicates?: Duplicate[] };
+
+/** The hits of the last search, in order, and a way to load more. */
+interface HitSequence {
+  ids: string[];
+  total: number;
+  loadMore: () => Promise<boolean>;
+}
+
+/** What views share. */
+interface App {
+  about: AboutResponse | null;
+  /** Why `about` could not be loaded. */
+  aboutError: Error | null;
+  navigate: (route: RouteTarget, options?: NavigateOptions) => void;
+  loadAbout: () => Promise<void>;
+  renderTitle: () => void;
+  getImage: (id: string) => ImageSummary | undefined;
+  rememberImages: (images: (ImageSummary & { id: string })[]) => void;
+  getHitSequence: () => HitSequence;
+}
+
+/** An element that is updated in place. */
+interface Component<Item> {
+  element: HTMLElement;
+  update?: (item: Item) => void;
+}
+
+type Child = Node | string | number | null | undefined | false;
+
+interface Props {
+  on?: { [Type in keyof HTMLElementEventMap]?: (event: HTMLElementEventMap[Type]) => unknown };
+  data?: Record<string, string>;
+  [attribute: string]: unknown;
+}
+
+/** The number of a token's color, or "rest" beyond the heaviest. */
+type GetHue = (token: string) => string;
+
+/** A hit with what it shares with the others of its list. */
+interface HitItem {
+  hit: Hit;
+  position: number;
+  scale: { score: number; contribution: number };
+  getHue: GetHue;
+  required: Set<string>;
+}
+
+/** What a click on a hit does; `buildOpenHref` and `buildSimilarHref` are URLs. */
+interface HitActions {
+  buildOpenHref: (id: string) => string;
+  buildSimilarHref: (id: string) => string;
+  selectToken: (token: string) => void;
+  showDuplicates: (hit: Hit) => void;
+}
+
+interface FacetItem<Kind = Facet> {
+  facet: Kind;
+  query: Query;
+  about: AboutResponse | null;
+}
+
+interface Point {
+  x: number;
+  y: number;
+}
+
+// ---- Tasks ----
+
+type Outcome<Result> =
+  | { isStale: true; error?: undefined; result?: undefined }
+  | { isStale: false; error: import("./api.js").ApiError; result?: undefined }
+  | { isStale: false; error: null; result: Result };
+
+// ---- The search view ----
+
+interface SearchState {
+  /** The query of the URL. */
+  query: Query;
+  /** The running search. */
+  pending: { query: Query; startedMs: number } | null;
+  /** Whether the running search takes long enough to show that. */
+  isSlow: boolean;
+  /** Whether placeholders are shown instead of the hits. */
+  hasSkeletons: boolean;
+  /** The query of the response. */
+  answeredQuery: Query;
+  /** The first page, with the cursor of the next one. */
+  response: SearchResponse | null;
+  /** The hits of all loaded pages, duplicates among them: counted by `n` in the URL. */
+  hits: Hit[];
+  /** Weak matches may be followed by matches that have each word of the query. */
+  lastPage: Hit[];
+  /** The hits without duplicates. */
+  results: { strong: Hit[]; weak: Hit[] };
+  isWeakExpanded: boolean;
+  /** Null while they are counted. */
+  facets: FacetsResponse | null;
+  /** The facets of all images, so that the filters keep their places for every result. */
+  corpusFacets: Facet[] | null;
+  /** Why the search failed. */
+  error: Error | null;
+  /** Why the next page could not be loaded. */
+  pageError: Error | null;
+}
+
+type SearchAction =
+  | { type: "queryChanged"; query: Query }
+  | { type: "searchStarted"; query: Query; startedMs: number }
+  | { type: "searchSlowed" }
+  | { type: "searchSucceeded"; query: Query; response: SearchResponse }
+  | { type: "searchFailed"; error: Error }
+  | { type: "pageLoaded"; response: SearchResponse }
+  | { type: "pageFailed"; error: Error }
+  | { type: "facetsCounted"; facets: FacetsResponse | null }
+  | { type: "corpusCounted"; corpusFacets: Facet[] | null }
+  | { type: "weakToggled" };
+
+/** Numbers of loaded hits, and of all if known; `hasMore` if further matches may follow. */
+interface HitCounts {
+  strong: number;
+  weak: number;
+  total: number | null;
+  hasMore: boolean;
+}
+
+/** A part of the line that shows a score. */
+interface ScorePart {
+  key: string;
+  value: number;
+  hue: string;
+}
+
+interface ContributionItem {
+  token: string;
+  contribution: Contribution;
+  hue: string;
+  max: number;
+  isRequired: boolean;
+}
+
+/** An image in the query; `getRest` is the query without it. */
+interface QueryChip {
+  key: string;
+  label: string;
+  thumbnail: string | null;
+  getRest: () => Query;
+}
+
+/** What the panel of weights shows. The response may be older than the query. */
+interface PanelState {
+  query: Query;
+  answeredQuery: Query;
+  response: SearchResponse | null;
+}
+
+/** A row of the panel; `isRequiredOnly` if the token is required without being in the query. */
+interface TokenItem {
+  token: string;
+  weight: number;
+  factor: number;
+  hue: string;
+  isAdded: boolean;
+  isRequired: boolean;
+  isRequiredOnly: boolean;
+}
+
+// ---- Filters ----
+
+/** What the filters show; `facets` and `total` are null while they are counted. */
+interface FilterState {
+  query: Query;
+  about: AboutResponse | null;
+  corpusFacets: Facet[] | null;
+  facets: Facet[] | null;
+  total: number | null;
+}
+
+/** A condition in readable form; `remove` lifts it. */
+interface Condition {
+  key: string;
+  kind: string;
+  text: string;
+  nodes: Child[];
+  remove: QueryUpdate;
+}
+
+/** A value with its number of images; null if it isn't known. */
+interface ValueItem {
+  value: string;
+  count: number | null;
+  maxCount: number;
+  isSelected: boolean;
+}
+
+/** How the ends of a range are typed. */
+interface RangeEndFormat {
+  type: "date" | "number";
+  unit: string;
+  format: (end: RangeEnd) => string;
+  parse: (text: string) => RangeEnd;
+}
+
+interface Completion {
+  text: string;
+  note: string;
+  insert: string;
+}
+
+/** What is typed before the caret of a filter query, and where it starts. */
+type CompletionContext =
+  | { kind: "field"; prefix: string; start: number; followsCondition: boolean }
+  | { kind: "value"; prefix: string; start: number; field: string };
+
+type FieldContext = Extract<CompletionContext, { kind: "field" }>;
+type ValueContext = Extract<CompletionContext, { kind: "value" }>;
+
+// ---- The view of an image ----
+
+/** `requestedId` is "" after a failure. */
+interface ImageState {
+  requestedId: string;
+  image: ImageResponse | null;
+  neighbors: NeighborsResponse | null;
+}
+
+/** What the viewer shows of an image; `original` is undefined until all facts are loaded. */
+interface ViewedImage extends ImageSummary {
+  id: string;
+  original?: string | null;
+}
+
+interface ImageViewerOptions {
+  onStep: (step: 1 | -1) => void;
+  /** Is called when the best available picture is loaded. */
+  onLoad: () => void;
+}
+
+interface ZoomOptions {
+  /** The scale at which a pixel of the picture is a pixel of the page. */
+  getFullScale: () => number;
+  /** Is called for a swipe to the next (1) or the previous (-1) picture. */
+  onSwipe: (step: 1 | -1) => void;
+  onZoom: (scale: number) => void;
+}
+
+interface ImageUploadOptions {
+  button: HTMLElement;
+  input: HTMLInputElement;
+  onImage: (blob: Blob) => void;
+  /** Is called with a message for anything else than a picture. */
+  onReject: (message: string) => void;
+}
+
+interface ImageToken {
+  token: string;
+  weight: number;
+  maxWeight: number;
+  hue: string;
+  isPicked: boolean;
+}
+
+// ---- The comparison ----
+
+/** A side as the URL names it. */
+type SideName = "a" | "b";
+type Side = "left" | "right";
+
+/** A hit of both rankings with its ranks, which start at 1. */
+interface Move {
+  id: string;
+  from: number;
+  to: number;
+}
+
+/** A hit with its rank on the other side; `isCompared` if that side has an answer. */
+interface RankedHit {
+  hit: Hit;
+  rank: number;
+  otherRank: number | undefined;
+  isCompared: boolean;
+  maxScore: number;
+  getHue: GetHue;
+}
