@@ -40,6 +40,14 @@ def test_no_file_of_the_page_has_an_absolute_address() -> None:
         assert not re.search(r"""["'`]/(?:api|static|thumb|original)\b""", text), path.name
 
 
+def test_modules_are_sent_without_their_types(files: PageFiles) -> None:
+    for path in STATIC_DIR.glob("*.js"):
+        source, sent = path.read_text(encoding="utf-8"), files.files[path.name].data.decode()
+        assert "/**" not in sent, path.name
+        assert len(sent.splitlines()) == len(source.splitlines()), path.name
+    assert "types.d.ts" not in files.files
+
+
 def test_a_file_without_its_version_or_of_another_may_change(files: PageFiles) -> None:
     current, _ = files.find(f"{files.version}/api.js")
     assert files.find("api.js") == (current, False)
