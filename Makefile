@@ -20,9 +20,9 @@ help:
 	@echo "make docs    build the documentation site into build/site; a warning is an error"
 	@echo "make dist    wheel, sdist and bill of materials in dist/, checked; make dist-check tries the wheel with the lowest and newest packages"
 	@echo "make image-check  build the image with buildah and try it, as root on Debian or Ubuntu (IMAGE_ARGS=--required: never skip)"
-	@echo "make lint    ruff and mypy"
-	@echo "make format  let ruff put the code in order"
-	@echo "make clean   remove .venv, .venv-unit and caches (the node's data in STAIR_ES_HOME stays)"
+	@echo "make lint    ruff and mypy; biome and tsc for the page's JavaScript, which take Node.js 20 or newer with npm"
+	@echo "make format  let ruff and biome put the code in order"
+	@echo "make clean   remove .venv, .venv-unit, node_modules and caches (the node's data in STAIR_ES_HOME stays)"
 
 demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
@@ -89,17 +89,19 @@ dist-check: $(VENV)/.installed-release
 image-check:
 	@$(PYTHON) scripts/check_image.py $(IMAGE_ARGS)
 
-lint: $(VENV)/.installed-test
+lint: $(VENV)/.installed-test node_modules/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	npm run --silent lint
 	$(BIN)/mypy
 
-format: $(VENV)/.installed-test
+format: $(VENV)/.installed-test node_modules/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	npm run --silent format
 
 clean:
-	rm -rf $(VENV) $(UNIT_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) $(UNIT_VENV) node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*
 
 $(VENV)/bin/python $(UNIT_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -128,4 +130,11 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(UNIT_VENV)/.installed: setup.cfg pyproject.toml | $(UNIT_VENV)/bin/python
 	@echo "installing into $(UNIT_VENV) (about a minute the first time)"
 	@$(UNIT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile -e '.[unit]'
+	@touch $@
+
+# Only what checks the page's JavaScript: the page itself takes no package.
+node_modules/.installed: package.json package-lock.json
+	@command -v npm >/dev/null || \
+		{ echo "make lint needs Node.js 20 or newer with npm (https://nodejs.org; on Debian and Ubuntu: apt install npm)" >&2; exit 2; }
+	@npm ci --silent --no-audit --no-fund
 	@touch $@
