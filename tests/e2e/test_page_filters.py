@@ -246,7 +246,7 @@ def test_examples_are_of_this_index(shop_site: Site, page: Page) -> None:
     open_results(shop_site, page, f"/?q={QUERY}")
     query = open_filter(page, "Query")
     examples = query.locator(".filter-help button")
-    assert examples.count() >= 3
+    expect(examples.nth(2)).to_be_visible()
     for text in examples.all_inner_texts():
         assert call_api(shop_site, {"filter": text}, "facets")["total"] > 0, text
     examples.first.click()
