@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-import pytest
+from support.benchmarks import import_benchmark
 
 from stair_es.types import SparseVector
 
-
-@pytest.fixture(scope="module")
-def bench() -> Iterator[ModuleType]:
-    """The module, which is in a folder that is no package."""
-    sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-    try:
-        yield importlib.import_module("match_quality")
-    finally:
-        sys.path.pop(0)
+bench = import_benchmark("match_quality")
 
 
-def test_a_cut_is_measured_and_chosen(bench: ModuleType) -> None:
-    vector = SparseVector.from_mapping
+def test_a_cut_is_measured_and_chosen() -> None:
+    build_vector = SparseVector.from_mapping
     labeled = bench.Labeled(
-        queries=[vector({"a": 2.0}), vector({"b": 1.0}), vector({"c": 5.0})],
-        documents=[vector({"a": 1.0}), vector({"a": 0.6, "b": 0.8}), vector({"b": 0.3, "c": 0.42})],
+        queries=[build_vector({"a": 2.0}), build_vector({"b": 1.0}), build_vector({"c": 5.0})],
+        documents=[build_vector({"a": 1.0}), build_vector({"a": 0.6, "b": 0.8}), build_vector({"b": 0.3, "c": 0.42})],
         answers_QD=np.array([[True, False, False], [False, True, True], [False, False, False]]),
         candidates_QD=np.ones((3, 3), bool),
     )

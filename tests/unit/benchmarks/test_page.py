@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from support.benchmarks import BENCHMARKS, import_benchmark
+from support.markdown import read_table_rows
 
-ROOT = Path(__file__).parents[3]
-MACHINE = {
+bench = import_benchmark("bench")
+inputs = import_benchmark("page.inputs")
+plan = import_benchmark("page.plan")
+record = import_benchmark("page.record")
+render = import_benchmark("page.render")
+result = import_benchmark("harness.result")
+
+MACHINE: dict[str, Any] = {
     "processor": "Some CPU",
     "cores": 2,
     "memory": "23 GiB",
@@ -24,25 +31,12 @@ MACHINE = {
 }
 
 
-@pytest.fixture(scope="module")
-def bench() -> Iterator[dict[str, ModuleType]]:
-    """The modules of benchmarks/."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        yield {
-            name: importlib.import_module(name)
-            for name in ("bench", "harness.result", "page.inputs", "page.plan", "page.record", "page.render")
-        }
-    finally:
-        sys.path.pop(0)
+def build_ratio(value: float, **fields: Any) -> Any:  # noqa: ANN401  of a module that is found at run time
+    return result.Ratio(what="indexing", against="raw", value=value, **fields)
 
 
-def ratio(bench: dict[str, ModuleType], value: float, **more: Any) -> Any:  # noqa: ANN401  of a module that is found at run time
-    return bench["harness.result"].Ratio(what="indexing", against="raw", value=value, **more)
-
-
-def record(bench: dict[str, ModuleType], name: str, *ratios: Any, **more: Any) -> Any:  # noqa: ANN401
-    table = bench["harness.result"].ReportTable(head=("way", "docs/s"), rows=(("ours", "4,200"),))
+def build_record(name: str, *ratios: Any, **fields: Any) -> Any:  # noqa: ANN401
+    table = result.ReportTable(head=("way", "docs/s"), rows=(("ours", "4,200"),))
     values = {
         "name": name,
         "command": f"benchmarks/{name}.py --docs 5",
@@ -51,23 +45,28 @@ def record(bench: dict[str, ModuleType], name: str, *ratios: Any, **more: Any) -
         "seconds": 61.0,
         "load": (0.1, 1.9),
         "machine": MACHINE,
-        "result": bench["harness.result"].Result(about="five documents", tables=(table,), ratios=ratios, figures={"all": [1.5]}),
-        **more,
+        "result": result.Result(about="five documents", tables=(table,), ratios=ratios, figures={"all": [1.5]}),
+        **fields,
     }
-    return bench["page.record"].Record(**values)
+    return record.Record(**values)
 
 
-def render(bench: dict[str, ModuleType], *records: Any, form: str = "short") -> str:  # noqa: ANN401
-    page: str = bench["page.render"].render_page({each.name: each for each in records}, bench["page.plan"].RUNS, form)
+def render_page(*records: Any) -> str:  # noqa: ANN401
+    page: str = render.render_page({each.name: each for each in records}, plan.RUNS, "short")
     return page
 
 
-def section(page: str, heading: str) -> str:
+def get_section(page: str, heading: str) -> str:
     return page.partition(f"\n{heading}\n")[2].partition("\n#")[0]
 
 
+def read_counts(page: str) -> list[str]:
+    """Return the numbers of all comparisons, of those that are won and of those that are lost."""
+    return re.findall(r"\d+", get_section(page, "## Summary").strip().splitlines()[0])
+
+
 @pytest.mark.parametrize(
-    ("value", "more", "verdict"),
+    ("value", "fields", "verdict"),
     [
         (1.0, {}, "ahead"),
         (0.98, {}, "**behind**"),
@@ -81,118 +80,117 @@ def section(page: str, heading: str) -> str:
         (0, {"goal": 0, "at_most": True}, "met"),
     ],
 )
-def test_verdicts(bench: dict[str, ModuleType], value: float, more: dict[str, Any], verdict: str) -> None:
-    assert ratio(bench, value, **more).verdict == verdict
+def test_verdicts(value: float, fields: dict[str, Any], verdict: str) -> None:
+    assert build_ratio(value, **fields).verdict == verdict
 
 
-def test_losses_are_listed_first_and_all_counted(bench: dict[str, ModuleType]) -> None:
-    page = render(
-        bench, record(bench, "sink", ratio(bench, 0.7), ratio(bench, 1.3)), record(bench, "ingest", ratio(bench, 0.95, goal=0.9))
-    )
-    assert "Of 3 comparisons and goals, 2 are won or met, and **1 are lost or missed**." in page
-    assert page.index("### Lost comparisons and missed goals") < page.index("### Won comparisons and met goals")
-    assert "| 0.70     | at least 1 | **behind** |" in section(page, "### Lost comparisons and missed goals")
-    assert "0.70" not in section(page, "### Won comparisons and met goals")
-    for text in ("Some CPU, 2 cores", "2026-11-25 10:00", "Python 3.11.7", "abc1234", "`python benchmarks/sink.py --docs 5`"):
-        assert text in page
+def test_losses_are_listed_first_and_all_counted() -> None:
+    sink = build_record("sink", build_ratio(1.3), build_ratio(0.7))
+    page = render_page(sink, build_record("ingest", build_ratio(0.95, goal=0.9)))
+    assert read_counts(page) == ["3", "2", "1"]
+    rows = [row for row in read_table_rows(page) if row[0] == "indexing"]
+    assert rows[0] == ["indexing", "raw", "0.70", "at least 1", "**behind**"]
+    assert sorted(row[2] for row in rows[1:3]) == ["0.95", "1.30"]
+    facts = {row[0]: row[1] for row in read_table_rows(get_section(page, "## Machine"))}
+    assert facts["processor"] == "Some CPU, 2 cores"
+    assert (facts["date"], facts["commit"]) == ("2026-11-25 10:00", "abc1234")
+    assert "Python 3.11.7" in facts["versions"]
+    assert f"`python {sink.command}`" in get_section(page, "### sink")
 
 
-def test_failed_and_skipped_runs_are_named_at_the_top(bench: dict[str, ModuleType]) -> None:
-    failed = record(bench, "sink", status="failed", reason="exit status 1: documents are missing", result=None)
-    missing = record(bench, "quality", status="not run", reason="apt-get isn't installed", result=None, began="", seconds=0.0)
-    page = render(bench, failed, missing)
-    glance = section(page, "## Summary")
-    assert "- **failed**: [sink](#sink)" in glance
-    assert "- **not run**: [quality](#quality)" in glance
-    assert "- **not run**: [ingest](#ingest)" in glance  # there is no record of it
-    assert "**Failed**: exit status 1: documents are missing" in section(page, "### sink")
-    assert "**Not run**: apt-get isn't installed" in section(page, "### quality")
-    assert "**Not run yet**: `python benchmarks/ingest.py" in section(page, "### ingest")
+def test_failed_and_skipped_runs_are_named_at_the_top() -> None:
+    failed = build_record("sink", status="failed", reason="documents are missing", result=None)
+    missing = build_record("quality", status="not run", reason="no apt-get", result=None, began="", seconds=0.0)
+    page = render_page(failed, missing)
+    lines = re.findall(r"- \*\*(.+)\*\*: \[.+\]\(#(.+)\)", get_section(page, "## Summary"))
+    statuses = {name: status for status, name in lines}
+    assert (statuses["sink"], statuses["quality"]) == ("failed", "not run")
+    assert statuses["ingest"] == "not run"  # there is no record of it
+    assert failed.reason in get_section(page, "### sink")
+    assert missing.reason in get_section(page, "### quality")
+    assert "`python benchmarks/ingest.py" in get_section(page, "### ingest")
 
 
-def test_failed_checks_show_the_measured_values(bench: dict[str, ModuleType]) -> None:
-    page = render(bench, record(bench, "faults", ratio(bench, 2, goal=0, at_most=True), status="failed", reason="exit status 1"))
-    assert "five documents" in section(page, "### faults")
-    assert "**missed**" in section(page, "### Lost comparisons and missed goals")
+def test_failed_checks_show_the_measured_values() -> None:
+    page = render_page(build_record("faults", build_ratio(2, goal=0, at_most=True), status="failed", reason="exit status 1"))
+    assert "five documents" in get_section(page, "### faults")
+    assert read_counts(page) == ["1", "0", "1"]
 
 
-def test_a_meaningless_short_form_is_marked_and_not_counted(bench: dict[str, ModuleType]) -> None:
-    page = render(bench, record(bench, "recipes", ratio(bench, 3.0)))
-    assert "Of 0 comparisons" in page
-    assert "**The short run only shows that the benchmark works**" in section(page, "### recipes")
+def test_a_meaningless_short_form_is_marked_and_not_counted() -> None:
+    page = render_page(build_record("recipes", build_ratio(3.0)))
+    assert read_counts(page) == ["0", "0", "0"]
+    [run] = [run for run in plan.RUNS if run.name == "recipes"]
+    assert run.smoke in get_section(page, "### recipes")
 
 
-def test_other_machines_are_reported(bench: dict[str, ModuleType]) -> None:
-    other = {**MACHINE, "processor": "Old CPU", "versions": {**MACHINE["versions"], "numpy": "1.26"}}  # type: ignore[dict-item]
-    page = render(bench, record(bench, "sink"), record(bench, "ingest", machine=other, began="2026-11-24 09:00"))
-    assert "differs from the table above: processor Old CPU, numpy 1.26" in section(page, "### ingest")
-    assert "differs from" not in section(page, "### sink")
-    assert "2026-11-24 09:00 to 2026-11-25 10:00 (UTC)" in page
+def test_other_machines_are_reported() -> None:
+    other = {**MACHINE, "processor": "Old CPU", "versions": {**MACHINE["versions"], "numpy": "1.26"}}
+    page = render_page(build_record("sink"), build_record("ingest", machine=other, began="2026-11-24 09:00"))
+    assert get_section(page, "### ingest").count("processor Old CPU, numpy 1.26") == 1
+    assert "CPU" not in get_section(page, "### sink")
+    [date] = [row[1] for row in read_table_rows(page) if row[0] == "date"]
+    assert re.findall(r"\d+-\d+-\d+ \d+:\d+", date) == ["2026-11-24 09:00", "2026-11-25 10:00"]
 
 
-def test_a_busy_machine_is_reported(bench: dict[str, ModuleType]) -> None:
-    assert "unreliable" not in render(bench, record(bench, "sink"))
-    assert "unreliable" in render(bench, record(bench, "sink", load=(1.4, 2.0)))
+def test_a_busy_machine_is_reported() -> None:
+    assert "unreliable" not in render_page(build_record("sink"))
+    assert "unreliable" in render_page(build_record("sink", load=(1.4, 2.0)))
 
 
-def test_records_round_trip(bench: dict[str, ModuleType], tmp_path: Path) -> None:
-    saved = record(bench, "sink", ratio(bench, 0.7, goal=0.9))
+def test_records_round_trip(tmp_path: Path) -> None:
+    saved = build_record("sink", build_ratio(0.7, goal=0.9))
     saved.write(tmp_path / "records" / "sink.json")
-    assert bench["page.record"].Record.read(tmp_path / "records" / "sink.json") == saved
+    assert record.Record.read(tmp_path / "records" / "sink.json") == saved
 
 
-def test_every_benchmark_is_on_the_page(bench: dict[str, ModuleType]) -> None:
-    programs = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if '__name__ == "__main__"' in path.read_text()}
-    runs = bench["page.plan"].RUNS
-    assert programs - {"bench"} == {run.script for run in runs}
-    assert len({run.name for run in runs}) == len(runs)
+def test_every_benchmark_is_on_the_page() -> None:
+    programs = {path.stem for path in BENCHMARKS.glob("*.py") if '__name__ == "__main__"' in path.read_text()}
+    assert programs - {"bench"} == {run.script for run in plan.RUNS}
+    assert len({run.name for run in plan.RUNS}) == len(plan.RUNS)
 
 
-def test_reasons_name_no_folder_of_this_machine(bench: dict[str, ModuleType]) -> None:
-    reason = bench["bench"].strip_paths(
-        f"can't read {ROOT}/benchmarks/sink.py:\n{bench['bench'].tempfile.gettempdir()}/stair-es-1/a.deb is broken"
-    )
-    assert reason == "can't read benchmarks/sink.py: a temporary file is broken"
+def test_reasons_name_no_folder_of_this_machine() -> None:
+    reason = bench.strip_paths(f"{BENCHMARKS}/sink.py:\n{tempfile.gettempdir()}/stair-es-1/a.deb")
+    assert reason == "benchmarks/sink.py: a temporary file"
 
 
-def test_unavailable_pictures_are_not_a_failure(
-    bench: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unavailable_pictures_are_not_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(
-        bench["page.inputs"].InputUnavailable, match=r"apt-get isn't installed, but it is needed to fetch tuxpaint-stamps-default"
-    ):
-        bench["page.inputs"].fetch_inputs(f"benchmarks/query.py --tuxpaint {bench['page.plan'].TUXPAINT}", tmp_path)
-    bench["page.inputs"].fetch_inputs("benchmarks/listing.py", tmp_path)
+    with pytest.raises(inputs.InputUnavailable, match=r"apt-get.*tuxpaint-stamps-default"):
+        inputs.fetch_inputs(f"benchmarks/query.py --tuxpaint {plan.TUXPAINT}", tmp_path)
+    inputs.fetch_inputs("benchmarks/listing.py", tmp_path)
 
 
-def test_real_runs_are_kept_and_shown(bench: dict[str, ModuleType], tmp_path: Path) -> None:
+def run_bench(page: Path, records: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / "bench.py"), "--render", "--out", str(page), "--records", str(records)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_real_runs_are_kept_and_shown(tmp_path: Path) -> None:
     """The quickest benchmark, and one that fails."""
-    plan, folder = bench["page.plan"], tmp_path / "short"
     runs = [
         plan.Run(name="listing", group="Ingest", shows="", script="listing", short="--entries 10 --tree-entries 10"),
         plan.Run(name="shell", group="Latency and overhead", shows="", script="shell", short="--rounds many"),
     ]
-    good, bad = bench["bench"].run_benchmarks(runs, "short", folder)
+    good, bad = bench.run_benchmarks(runs, "short", tmp_path / "short")
     assert (good.status, bad.status) == ("done", "failed")
-    assert bad.reason == "exit status 2: shell.py: error: argument --rounds: invalid int value: 'many'"
-    page = tmp_path / "benchmarks.md"
-    command = [sys.executable, str(ROOT / "benchmarks" / "bench.py"), "--render", "--out", str(page), "--records", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert all(fact in bad.reason for fact in ("exit status 2", "--rounds", "'many'"))
+    done = run_bench(tmp_path / "benchmarks.md", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "| jsonl   | 10      |" in section(page.read_text(), "### listing")
-    assert "`python benchmarks/listing.py --entries 10 --tree-entries 10`" in page.read_text()
-    assert bad.reason in section(page.read_text(), "### shell")
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert ["jsonl", "10"] in [row[:2] for row in read_table_rows(get_section(page, "### listing"))]
+    assert f"`python {good.command}`" in page
+    assert bad.reason in get_section(page, "### shell")
 
 
 def test_a_page_loses_no_section_for_want_of_a_record(tmp_path: Path) -> None:
     page = tmp_path / "benchmarks.md"
     page.write_text("measured long ago")
-    program = [sys.executable, str(ROOT / "benchmarks" / "bench.py"), "--render", "--records", str(tmp_path), "--out", str(page)]
-    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    done = run_bench(page, tmp_path)
     assert done.returncode == 2
-    assert "would lose the sections of query, " in done.stderr
+    assert all(run.name in done.stderr for run in plan.RUNS)
     assert page.read_text() == "measured long ago"
     page.unlink()
-    subprocess.run(program, capture_output=True, check=True)
+    assert run_bench(page, tmp_path).returncode == 0
     assert "not run" in page.read_text()

@@ -2,59 +2,48 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.benchmarks import import_benchmark
 
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair_mini.encoder import StairMiniEncoder
 from stair_es.types import SparseVector
 
-
-@pytest.fixture(scope="module")
-def modules() -> Any:  # noqa: ANN401  two modules of a folder that is no package
-    sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-    try:
-        from search import corpus, queries
-    finally:
-        sys.path.pop(0)
-    return corpus, queries
+corpora = import_benchmark("search.corpus")
+queries = import_benchmark("search.queries")
 
 
 @pytest.fixture(scope="module")
-def views(modules: Any) -> Any:  # noqa: ANN401
+def random_views() -> Any:  # noqa: ANN401  of a module that is found at run time
     """Some posteriors sure, some not; the detector sees nothing, or a thing for sure."""
     logits_BK = np.random.default_rng(0).standard_normal((20, 1000)) * np.linspace(0.5, 4, 20)[:, None]
     powers_BK = np.exp(logits_BK)
     scores_BO = np.zeros((20, 80))
     scores_BO[::2, 15] = 0.9
-    return modules[0].Views(posteriors_BK=powers_BK / powers_BK.sum(1, keepdims=True), scores_BO=scores_BO)
+    return corpora.Views(posteriors_BK=powers_BK / powers_BK.sum(1, keepdims=True), scores_BO=scores_BO)
 
 
-def test_a_small_corpus_is_the_beginning_of_a_large_one(modules: Any, views: Any) -> None:  # noqa: ANN401
-    corpora, _ = modules
-    [small] = corpora.Corpus(views).draw_batches(30)
-    first = next(corpora.Corpus(views).draw_batches(1500))
+def test_a_small_corpus_is_the_beginning_of_a_large_one(random_views: Any) -> None:  # noqa: ANN401
+    [small] = corpora.Corpus(random_views).draw_batches(30)
+    first = next(corpora.Corpus(random_views).draw_batches(1500))
     assert len(small) == 30
     np.testing.assert_array_equal(small.word_ids_NW, first.word_ids_NW[:30])
     np.testing.assert_array_equal(small.weights_NW, first.weights_NW[:30])
 
 
-def test_a_corpus_can_be_drawn_from_the_middle_on(modules: Any, views: Any) -> None:  # noqa: ANN401
-    corpora, _ = modules
-    _, second = corpora.Corpus(views).draw_batches(1010)
-    [alone] = corpora.Corpus(views).draw_batches(1010, 1000)
+def test_a_corpus_can_be_drawn_from_the_middle_on(random_views: Any) -> None:  # noqa: ANN401
+    _, second = corpora.Corpus(random_views).draw_batches(1010)
+    [alone] = corpora.Corpus(random_views).draw_batches(1010, 1000)
     assert len(alone) == 10
     np.testing.assert_array_equal(alone.word_ids_NW, second.word_ids_NW)
 
 
 @pytest.mark.parametrize(("first", "thing"), [(281, 15), (0, None)])  # a tabby cat, a tench: COCO has cats, no fish
-def test_words_match_the_model_for_equal_scores(modules: Any, first: int, thing: int | None) -> None:  # noqa: ANN401
+def test_words_match_the_model_for_equal_scores(first: int, thing: int | None) -> None:
     """With all probability on ranks that are kept, the drawn document is what the model makes of posterior and detection."""
-    corpora, _ = modules
     shares_BK, scores_BO = np.zeros((1, 1000)), np.zeros((1, 80))
     shares_BK[0, :3], scores_BO[0, 40] = (0.6, 0.3, 0.1), 0.8
     corpus = corpora.Corpus(corpora.Views(posteriors_BK=shares_BK, scores_BO=scores_BO))
@@ -65,15 +54,14 @@ def test_words_match_the_model_for_equal_scores(modules: Any, first: int, thing:
     if thing is not None:
         scores_O[thing] = 0.8
     encoder = StairMiniEncoder(ModelSpec(name="stair-mini"))
-    [made] = corpus.make_vectors(drawn)
-    assert made.to_dict() == pytest.approx(
+    [vector] = corpus.make_vectors(drawn)
+    assert vector.to_dict() == pytest.approx(
         encoder._build_vector(encoder._weigh_classes(posterior_K, scores_O)).to_dict(), abs=2e-5
     )
 
 
-def test_exact_scores_are_dot_products(modules: Any, views: Any) -> None:  # noqa: ANN401
-    corpora, queries = modules
-    corpus = corpora.Corpus(views)
+def test_exact_scores_are_dot_products(random_views: Any) -> None:  # noqa: ANN401
+    corpus = corpora.Corpus(random_views)
     [documents] = corpus.draw_batches(50)
     vectors = list(corpus.make_vectors(documents))
     query = vectors[3].top(10)
@@ -84,27 +72,24 @@ def test_exact_scores_are_dot_products(modules: Any, views: Any) -> None:  # noq
     assert truth.compute_recall(list(best[:5])) == 0.5
 
 
-def test_cells_without_a_word_add_nothing(modules: Any, views: Any) -> None:  # noqa: ANN401
+def test_cells_without_a_word_add_nothing(random_views: Any) -> None:  # noqa: ANN401
     """Empty cells have the number of the first word: a document's weight for that word must count all the same."""
-    corpora, queries = modules
-    corpus = corpora.Corpus(views)
+    corpus = corpora.Corpus(random_views)
     word = corpus.vocabulary[0]
     ids_NW, weights_NW = corpus.tabulate([SparseVector((word,), (0.5,)), SparseVector((corpus.vocabulary[1],), (0.7,))])
-    nothing_NC = np.zeros((2, 10))
+    zeros_NC = np.zeros((2, 10))
     documents = corpora.Documents(
-        word_ids_NW=ids_NW, weights_NW=weights_NW, classes_NC=nothing_NC.astype(np.int16), shares_NC=nothing_NC
+        word_ids_NW=ids_NW, weights_NW=weights_NW, classes_NC=zeros_NC.astype(np.int16), shares_NC=zeros_NC
     )
     truth = queries.ExactSearch(corpus, documents).compute_truth(SparseVector((word,), (1.0,)))
     assert truth.scores_N.tolist() == [0.5, 0.0]
 
 
-def test_texts_by_similarity_have_the_most_similar_words(modules: Any) -> None:  # noqa: ANN401
-    _, queries = modules
+def test_texts_by_similarity_have_the_most_similar_words() -> None:
     words_VD = np.array([[1, 0], [0.8, 0.6], [-1, 0], [0, 1]], np.float32)
     [first, second] = queries.weigh_similar_words(
         np.array([[1, 0], [0, 1]], np.float32), words_VD, ("cat", "pet", "car", "sky"), 3
     )
-    assert dict(first) == pytest.approx(
-        {"cat": 1.0, "pet": 0.8}
-    )  # the opposite, and what has nothing to do with it, are left out
+    # The opposite, and what has nothing to do with it, are left out.
+    assert dict(first) == pytest.approx({"cat": 1.0, "pet": 0.8})
     assert dict(second) == pytest.approx({"sky": 1.0, "pet": 0.6})
