@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.errors import expect_error
 
 from stair_es.cluster.client.auth import SecuritySettings
-from stair_es.dashboards.connection import (
-    DASHBOARDS_VARIABLES,
-    DashboardsConnection,
-    build_dashboards_connection,
-    parse_page_url,
-)
-from stair_es.errors import UsageError
+from stair_es.dashboards.connection import DASHBOARDS_VARIABLES, DashboardsConnection, build_dashboards_connection, parse_page_url
 
 URL = "http://localhost:5601"
 
 
-def test_a_place_has_a_scope_and_a_link() -> None:
+def test_a_connection_has_a_path_prefix_and_a_link() -> None:
     assert DashboardsConnection(url=f"{URL}/").build_link("a-b") == f"{URL}/app/dashboards#/view/a-b"
-    assert (
-        DashboardsConnection(url=f"{URL}/base/", space="photo team").build_link("x")
-        == f"{URL}/base/s/photo%20team/app/dashboards#/view/x"
-    )
+    in_space = DashboardsConnection(url=f"{URL}/base/", space="photo team")
+    assert in_space.build_link("x") == f"{URL}/base/s/photo%20team/app/dashboards#/view/x"
     assert DashboardsConnection(url=URL, space="default").path_prefix == ""
     assert DashboardsConnection(url=URL, workspace="w1").path_prefix == "/w/w1"
     assert DashboardsConnection(url=URL, tenant="a b").build_link("x") == f"{URL}/app/dashboards?security_tenant=a%20b#/view/x"
@@ -35,27 +29,33 @@ def test_tenants_have_the_names_of_the_plugin(tenant: str | None, header: str | 
     assert DashboardsConnection(url=URL, tenant=tenant).tenant_header == header
 
 
-def test_part_names_its_product() -> None:
+def test_a_part_implies_its_product() -> None:
     assert DashboardsConnection(url=URL).product is None
     assert DashboardsConnection(url=URL, space="s").product == "kibana"
-    assert (
-        DashboardsConnection(url=URL, workspace="w").product
-        == DashboardsConnection(url=URL, tenant="t").product
-        == "opensearch-dashboards"
-    )
+    for connection in (DashboardsConnection(url=URL, workspace="w"), DashboardsConnection(url=URL, tenant="t")):
+        assert connection.product == "opensearch-dashboards"
 
 
 @pytest.mark.parametrize(
     "url", ["", "localhost:5601", "ftp://host", f"{URL}/app/dashboards#/view/x", f"{URL}?a=b", "http://host:0", "http://[x"]
 )
 def test_an_invalid_url_is_rejected(url: str) -> None:
-    with pytest.raises(UsageError, match="not the address of a product"):
+    with expect_error("not-a-node-url"):
         DashboardsConnection(url=url)
 
 
-def test_parts_of_two_products_exclude_each_other() -> None:
-    with pytest.raises(UsageError, match="--space is for Kibana"):
-        DashboardsConnection(url=URL, space="s", tenant="t")
+@pytest.mark.parametrize(
+    ("url", "parts", "code"),
+    [
+        (URL, {"space": "s", "tenant": "t"}, "option-conflict"),
+        ("https://me:pass@host", {"security": SecuritySettings(api_key="abc")}, "option-conflict"),
+        (URL, {"security": SecuritySettings(ca_file="ca.pem")}, "certificate-without-https"),
+    ],
+    ids=["parts of two products", "two logins", "certificate without https"],
+)
+def test_contradicting_parts_are_rejected(url: str, parts: dict[str, Any], code: str) -> None:
+    with expect_error(code):
+        DashboardsConnection(url=url, **parts)
 
 
 def test_login_in_the_url_is_used_and_hidden() -> None:
@@ -64,17 +64,8 @@ def test_login_in_the_url_is_used_and_hidden() -> None:
     assert connection.safe_url == "https://host/base"
     assert "p@ss" not in repr(connection)
     assert "p%40ss" not in repr(connection)
-    assert connection.redact("sent p@ss and p%40ss") == "sent *** and ***"
-
-
-def test_a_second_login_is_rejected() -> None:
-    with pytest.raises(UsageError, match="the URL of the dashboards contains a login, but another login is set"):
-        DashboardsConnection(url="https://me:pass@host", security=SecuritySettings(api_key="abc"))
-
-
-def test_certificates_need_https() -> None:
-    with pytest.raises(UsageError, match="certificates require https"):
-        DashboardsConnection(url=URL, security=SecuritySettings(ca_file="ca.pem"))
+    assert connection.redact("p@ss, p%40ss") == "***, ***"
+    assert replace(connection, timeout_s=1.0).security == connection.security
 
 
 def test_logins_come_from_the_environment_and_its_files(tmp_path: Path) -> None:
@@ -95,38 +86,36 @@ def test_the_login_of_the_cluster_is_not_sent_to_dashboards() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "message"),
+    ("environ", "code", "fact"),
     [
-        ({}, "no URL of OpenSearch Dashboards or Kibana"),
-        ({"URL": URL, "USER": "me"}, "has no password"),
-        ({"URL": URL, "PASSWORD": "secret"}, "has no user"),
-        ({"URL": URL, "API_KEY": "a", "TOKEN": "b"}, "more than one way to log in"),
-        ({"URL": URL, "TOKEN": "a b"}, "STAIR_ES_DASHBOARDS_TOKEN contains spaces"),
-        ({"URL": URL, "PASSWORD": "a", "PASSWORD_FILE": "b"}, "are both set"),
-        ({"URL": "https://h", "CLIENT_KEY": "k.pem"}, "a client key without its certificate"),
-        ({"URL": "https://h", "CA_FILE": "a", "CA_FINGERPRINT": "b"}, "are mutually exclusive"),
+        ({}, "no-dashboards-url", ""),
+        ({"URL": URL, "USER": "me"}, "incomplete-login", "password"),
+        ({"URL": URL, "PASSWORD": "secret"}, "incomplete-login", "user"),
+        ({"URL": URL, "API_KEY": "a", "TOKEN": "b"}, "option-conflict", "STAIR_ES_DASHBOARDS_"),
+        ({"URL": URL, "TOKEN": "a b"}, "invalid-header-value", "STAIR_ES_DASHBOARDS_TOKEN"),
+        ({"URL": URL, "PASSWORD": "a", "PASSWORD_FILE": "b"}, "option-conflict", "STAIR_ES_DASHBOARDS_PASSWORD_FILE"),
+        ({"URL": "https://h", "CLIENT_KEY": "k.pem"}, "client-key-without-certificate", ""),
+        ({"URL": "https://h", "CA_FILE": "a", "CA_FINGERPRINT": "b"}, "option-conflict", "--dashboards-ca-"),
     ],
 )
-def test_conflicting_settings_are_rejected_by_name(environ: dict[str, str], message: str) -> None:
-    with pytest.raises(UsageError, match=message) as error:
+def test_conflicting_settings_are_rejected_by_name(environ: dict[str, str], code: str, fact: str) -> None:
+    with expect_error(code) as caught:
         build_dashboards_connection(None, {}, {f"STAIR_ES_DASHBOARDS_{name}": value for name, value in environ.items()})
-    assert "STAIR_ES_USER" not in str(error.value)
-
-
-def test_copies_keep_the_login() -> None:
-    connection = replace(DashboardsConnection(url="https://me:secret@host"), timeout_s=1.0)
-    assert (connection.security.user, connection.security.password) == ("me", "secret")
+    assert fact in str(caught.value)
+    assert "STAIR_ES_USER" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [("ca_fingerprint", "zz", "--dashboards-ca-fingerprint"), ("user", "\udcff", "STAIR_ES_DASHBOARDS_USER isn't UTF-8")],
+    ("settings", "code", "name"),
+    [
+        ({"ca_fingerprint": "zz"}, "not-a-fingerprint", "--dashboards-ca-fingerprint"),
+        ({"user": "\udcff", "password": "secret"}, "secret-not-utf-8", "STAIR_ES_DASHBOARDS_USER"),
+    ],
 )
-def test_errors_name_the_settings_of_the_product(name: str, value: str, message: str) -> None:
-    settings = {"password": "secret"} if name == "user" else {}
-    with pytest.raises(UsageError) as error:
-        SecuritySettings(variables=DASHBOARDS_VARIABLES, **{name: value}, **settings)  # type: ignore[arg-type]
-    assert message in error.value.message
+def test_errors_name_the_settings_of_the_product(settings: dict[str, Any], code: str, name: str) -> None:
+    with expect_error(code) as caught:
+        SecuritySettings(variables=DASHBOARDS_VARIABLES, **settings)
+    assert name in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -156,5 +145,5 @@ def test_the_page_is_a_url_without_a_slash_at_its_end(given: str | None, parsed:
     ],
 )
 def test_what_is_no_page_is_rejected(given: str) -> None:
-    with pytest.raises(UsageError, match="--page-url is not the URL of a page"):
+    with expect_error("invalid-page-url"):
         parse_page_url(given)

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import pytest
 import typer
+from support.errors import expect_error
 from typer.testing import CliRunner
 
 from stair_es.cli.commands.ingest.arguments import BuildArguments, IndexArguments
 from stair_es.cli.options.decorator import prepare_command
 from stair_es.cli.options.shared import LAST_PANEL
-from stair_es.errors import UsageError
 from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
 
 
@@ -48,7 +48,7 @@ def test_a_command_takes_its_options_as_dataclasses(arguments: tuple[str, ...], 
 
     @app.command()
     @prepare_command
-    def paint(wall: str, *, work: WorkOptions, quick: bool = False) -> None:
+    def paint_wall(wall: str, *, work: WorkOptions, quick: bool = False) -> None:
         given.append((wall, work, quick))
 
     assert CliRunner().invoke(app, ["north", *arguments]).exit_code == 0
@@ -80,5 +80,5 @@ def test_options_given_with_the_sink_win() -> None:
     assert name == "cluster"
     assert options == ClusterSinkOptions(swap="never", token_index=False, no_replicas_while_building=True)
     assert IndexArguments(sink="ndjson:folder=x").parse_sink() == ("ndjson", {"folder": "x"})
-    with pytest.raises(UsageError, match="has no token index"):
+    with expect_error("sink-without-token-index"):
         IndexArguments(sink="ndjson:folder=x", token_index=True).parse_sink()

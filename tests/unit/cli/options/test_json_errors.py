@@ -49,19 +49,20 @@ FAILING = {
     "policy rollback": PASSWORD,
 }
 NEVER_FAILING = {"config show", "doctor", "node status", "plugins", "template show"}
-"""Commands that fail on wrong usage only, which is told before they run; `doctor` reports what is wrong as its result."""
+"""Commands that fail on wrong usage only, which is reported before they run; `doctor` reports what is wrong as its result."""
 
 
-def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:  # noqa: ANN401  Typer's classes move
+def list_commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:  # noqa: ANN401  Typer's classes move
     if path:
         yield " ".join(path), command
     for name, child in getattr(command, "commands", {}).items():
-        yield from _commands(child, (*path, name))
+        yield from list_commands(child, (*path, name))
 
 
 def test_each_json_command_is_listed() -> None:
-    found = {name for name, command in _commands(typer.main.get_command(app)) if any(p.name == "as_json" for p in command.params)}
-    assert found == set(FAILING) | NEVER_FAILING
+    commands = dict(list_commands(typer.main.get_command(app)))
+    with_json = {name for name, command in commands.items() if any(p.name == "as_json" for p in command.params)}
+    assert with_json == set(FAILING) | NEVER_FAILING
 
 
 @pytest.mark.parametrize("command", FAILING)
@@ -83,9 +84,9 @@ def test_the_error_is_the_last_line_of_stdout(command: str, tmp_path: Path, monk
 @pytest.mark.parametrize("end", [typer.Exit(3), typer.Abort(), KeyboardInterrupt()], ids=repr)
 def test_an_exit_is_not_reported_as_an_error(end: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
     @prepare_command
-    def stop(*, as_json: bool) -> None:
+    def stop_command(*, as_json: bool) -> None:
         raise end
 
     with pytest.raises(type(end)):
-        stop(as_json=True)
+        stop_command(as_json=True)
     assert capsys.readouterr().out == ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import typer
+from support.commands import CommandRunner
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
@@ -45,16 +46,14 @@ def test_no_key_that_removes_a_protection_is_suggested(tmp_path: Path, table: st
     (file := tmp_path / "a.toml").touch(mode=0o600)
     for typed in ("token", "notoken", "insecure", "verify_certs", *(f"{key}s" for key in unsafe), *(key[:-1] for key in unsafe)):
         file.write_text((f"[{table}]\n" if table else "") + f'{typed} = "x"\n')
-        result = CliRunner().invoke(app, ["--config", str(file), "config", "show"])
-        suggested = str(getattr(result.exception, "remedy", ""))
+        suggested = CommandRunner({}, "--config", str(file)).read_error("config", "show").remedy
         assert not [key for key in unsafe if f"'{key}'" in suggested or f" {key}" in suggested], (typed, suggested)
 
 
 def test_a_key_for_the_token_is_suggested(tmp_path: Path) -> None:
-    for table, expected in (("encoder", "'token_file'"), ("serve", "'token_file'")):
+    for table in ("encoder", "serve"):
         (file := tmp_path / "a.toml").write_text(f'[{table}]\ntoken = "x"\n')
-        result = CliRunner().invoke(app, ["--config", str(file), "config", "show"])
-        assert expected in getattr(result.exception, "remedy", "")
+        assert "'token_file'" in CommandRunner({}, "--config", str(file)).read_error("config", "show").remedy
 
 
 @pytest.mark.parametrize("command", [("search", "x"), ("query", "x"), ("explain", "x", "y"), ("words",), ("inspect", "x")])

@@ -1,6 +1,7 @@
 """Lines for the terminal."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from stair_es.search.results import Hit, TokenContribution, explain_score
 from stair_es.types import SparseVector
 
 WIDE = TerminalInfo(width=100)
+STRANGE_PATH = "/photos/[bold]100% #1? ü 犬.jpg"
 
 
 def test_a_bar_is_proportional() -> None:
@@ -28,9 +30,7 @@ def test_a_bar_is_proportional() -> None:
     assert [len(c) for c in cells] == [40, 20, 10]
     assert render_bar(0.5125, 40).rstrip() == "█" * 20 + "▌"
     assert all(len(render_bar(fraction / 100, 40)) == 40 for fraction in range(101))
-
-
-def test_the_smallest_bar_can_be_seen() -> None:
+    # The smallest one can be seen.
     assert render_bar(1e-9, 40).rstrip() == "▏"
     assert render_bar(1e-9, 40, "ascii").rstrip() == "#"
 
@@ -46,8 +46,8 @@ def test_every_word_has_a_line_with_the_numbers_that_make_it() -> None:
     contributions = explain_score(SparseVector.from_mapping({"car": 1.5, "red": 0.5}), {"car": 2.0, "red": 1.0, "sky": 1.0})
     first, second = (line.plain for line in format_contributions(contributions, WIDE))
     assert "car" in first
-    assert first.endswith("1.5000 x 2.0000 = 3.0000")
-    assert second.endswith("0.5000 x 1.0000 = 0.5000")
+    assert re.findall(r"[\d.]+", first) == ["1.5000", "2.0000", "3.0000"]
+    assert re.findall(r"[\d.]+", second) == ["0.5000", "1.0000", "0.5000"]
     assert first.count("█") == 40
     assert second.count("█") == 6
 
@@ -95,52 +95,43 @@ def test_control_characters_are_escaped(text: str, shown: str) -> None:
         ("file://server/share/a.jpg", "file://server/share/a.jpg"),
         ("http://[broken", "http://[broken"),
         ("", ""),
+        (Path(STRANGE_PATH).as_uri(), STRANGE_PATH),
     ],
 )
 def test_readable_uris(uri: str, path: str) -> None:
     assert display_path(uri) == path
 
 
-def test_readable_undoes_as_uri() -> None:
-    path = Path("/photos/[bold]100% #1? ü 犬.jpg")
-    assert display_path(path.as_uri()) == str(path)
-
-
 def test_a_file_name_is_not_markup_and_can_t_send_escape_codes() -> None:
-    hit = _hit("file:///%5Bbold%20red%5Dx%5B%2Fbold%20red%5D%1B%5D0;owned%07%0A:smile:.jpg")
+    hit = build_hit("file:///%5Bbold%20red%5Dx%5B%2Fbold%20red%5D%1B%5D0;owned%07%0A:smile:.jpg")
     shown = _print_lines(format_hit(1, hit, WIDE, explain=True), color=False)
     assert r"/[bold red]x[/bold red]\x1b]0;owned\x07\n:smile:.jpg" in shown
     assert "\x1b" not in shown
 
 
 def test_only_harmless_uris_become_links() -> None:
-    assert "\x1b]8;" in _print_lines(format_hit(1, _hit("file:///a%20b.jpg"), WIDE, explain=False), color=True)
+    assert "\x1b]8;" in _print_lines(format_hit(1, build_hit("file:///a%20b.jpg"), WIDE, explain=False), color=True)
     for uri in ("file:///a\x1b]0;owned\x07.jpg", "javascript:alert(1)", "file:///ü.jpg"):
-        assert "\x1b]8;" not in _print_lines(format_hit(1, _hit(uri), WIDE, explain=False), color=True)
+        assert "\x1b]8;" not in _print_lines(format_hit(1, build_hit(uri), WIDE, explain=False), color=True)
 
 
 def test_short_hits_have_words_and_full_hits_add_up() -> None:
-    hit = _hit("file:///a.jpg", words=12)
+    hit = build_hit("file:///a.jpg", words=12)
     short = [line.plain for line in format_hit(3, hit, WIDE, explain=False)]
     assert short[0].split() == ["3.", "2.9900", "/a.jpg"]
     assert short[1].strip().startswith("w00, w01, ")
     assert short[1].endswith("w07, 4 more")
     full = [line.plain for line in format_hit(3, hit, WIDE, explain=True)]
     assert len(full) == 1 + 12 + 1
-    assert "sum 3.0000, score 2.9900 (-0.33 %" in full[-1]
+    assert re.findall(r"-?[\d.]+", full[-1])[:3] == ["3.0000", "2.9900", "-0.33"]
 
 
 def test_small_numbers_are_never_shown_as_0() -> None:
-    assert [format_weight(v) for v in (1.0, 0.00012, 0.00001, 123.4, 0.0)] == [
-        "1.0000",
-        "0.0001",
-        "1.0e-05",
-        "123.4000",
-        "0.0000",
-    ]
+    expected = {1.0: "1.0000", 0.00012: "0.0001", 0.00001: "1.0e-05", 123.4: "123.4000", 0.0: "0.0000"}
+    assert {weight: format_weight(weight) for weight in expected} == expected
 
 
-def _hit(uri: str, words: int = 1) -> Hit:
+def build_hit(uri: str, words: int = 1) -> Hit:
     part = 3.0 / words
     contributions = tuple(
         TokenContribution(token=f"w{i:02}", query_weight=1.0, document_weight=part, contribution=part) for i in range(words)
