@@ -92,7 +92,7 @@ def test_losses_are_listed_first_and_all_counted() -> None:
     assert rows[0] == ["indexing", "raw", "0.70", "at least 1", "**behind**"]
     assert sorted(row[2] for row in rows[1:3]) == ["0.95", "1.30"]
     facts = {row[0]: row[1] for row in read_table_rows(get_section(page, "## Machine"))}
-    assert facts["processor"] == "Some CPU, 2 cores"
+    assert re.findall("Some CPU|[0-9]+", facts["processor"]) == ["Some CPU", "2"]
     assert (facts["date"], facts["commit"]) == ("2026-11-25 10:00", "abc1234")
     assert "Python 3.11.7" in facts["versions"]
     assert f"`python {sink.command}`" in get_section(page, "### sink")
@@ -127,7 +127,7 @@ def test_a_meaningless_short_form_is_marked_and_not_counted() -> None:
 def test_other_machines_are_reported() -> None:
     other = {**MACHINE, "processor": "Old CPU", "versions": {**MACHINE["versions"], "numpy": "1.26"}}
     page = render_page(build_record("sink"), build_record("ingest", machine=other, began="2026-11-24 09:00"))
-    assert get_section(page, "### ingest").count("processor Old CPU, numpy 1.26") == 1
+    assert re.findall(r"Old CPU|numpy [\d.]+", get_section(page, "### ingest")) == ["Old CPU", "numpy 1.26"]
     assert "CPU" not in get_section(page, "### sink")
     [date] = [row[1] for row in read_table_rows(page) if row[0] == "date"]
     assert re.findall(r"\d+-\d+-\d+ \d+:\d+", date) == ["2026-11-24 09:00", "2026-11-25 10:00"]
@@ -152,7 +152,8 @@ def test_every_benchmark_is_on_the_page() -> None:
 
 def test_reasons_name_no_folder_of_this_machine() -> None:
     reason = bench.strip_paths(f"{BENCHMARKS}/sink.py:\n{tempfile.gettempdir()}/stair-es-1/a.deb")
-    assert reason == "benchmarks/sink.py: a temporary file"
+    assert reason.startswith("benchmarks/sink.py: ")
+    assert "/" not in reason.partition(": ")[2]
 
 
 def test_unavailable_pictures_are_not_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_shares_are_the_same_on_every_machine_and_even() -> None:
 GROUPS = {"0": "animal-mammal", "1": "country-flag", "2": "time", "3": "person-role", "4": "keycap", "5": "clothing"}
 
 
-def build_emoji_row(label: str, code: str, subgroup: int | None, *tags: str) -> dict[str, object]:
+def build_row(label: str, code: str, subgroup: int | None, *tags: str) -> dict[str, object]:
     """A line of emojibase-data, as it is there."""
     row: dict[str, object] = {"label": label, "hexcode": code, "tags": list(tags), "order": int(code.split("-")[0], 16)}
     return row if subgroup is None else {**row, "subgroup": subgroup}
@@ -62,14 +63,14 @@ def build_emoji_row(label: str, code: str, subgroup: int | None, *tags: str) -> 
 
 def test_emoji_variants_are_dropped_and_tags_are_used() -> None:
     data = [
-        build_emoji_row("dog face", "1F436", 0, "dog", "Pet", "puppies", "pet"),
-        build_emoji_row("flag: Iraq", "1F1EE-1F1F6", 1, "flag"),
-        build_emoji_row("three o’clock", "1F552", 2, "clock"),
-        build_emoji_row("man teacher", "1F468-200D-1F3EB", 3, "man"),
-        build_emoji_row("deaf woman", "1F9CF-200D-2640-FE0F", 3, "ear"),
-        build_emoji_row("man’s shoe", "1F45E", 5, "brown"),
-        build_emoji_row("keycap: 1", "0031-FE0F-20E3", 4, "keycap"),
-        build_emoji_row("regional indicator A", "1F1E6", None),
+        build_row("dog face", "1F436", 0, "dog", "Pet", "puppies", "pet"),
+        build_row("flag: Iraq", "1F1EE-1F1F6", 1, "flag"),
+        build_row("three o’clock", "1F552", 2, "clock"),
+        build_row("man teacher", "1F468-200D-1F3EB", 3, "man"),
+        build_row("deaf woman", "1F9CF-200D-2640-FE0F", 3, "ear"),
+        build_row("man’s shoe", "1F45E", 5, "brown"),
+        build_row("keycap: 1", "0031-FE0F-20E3", 4, "keycap"),
+        build_row("regional indicator A", "1F1E6", None),
     ]
     concepts = emoji.parse_concepts(data, GROUPS)
     assert [(concept.label, concept.tags, concept.code) for concept in concepts] == [
@@ -81,12 +82,7 @@ def test_emoji_variants_are_dropped_and_tags_are_used() -> None:
 
 def test_drawings_are_found_in_files_of_any_vendor(tmp_path: Path) -> None:
     concepts = emoji.parse_concepts(
-        [
-            build_emoji_row("sun", "2600-FE0F", 0),
-            build_emoji_row("copyright", "00A9-FE0F", 0),
-            build_emoji_row("orca", "1FACD", 0),
-        ],
-        GROUPS,
+        [build_row("sun", "2600-FE0F", 0), build_row("copyright", "00A9-FE0F", 0), build_row("orca", "1FACD", 0)], GROUPS
     )
     for vendor, stems in (("google", ("2600-fe0f", "00a9-fe0f")), ("openmoji", ("2600", "00A9"))):
         folder, suffix = emoji.FILES[vendor]
@@ -98,27 +94,26 @@ def test_drawings_are_found_in_files_of_any_vendor(tmp_path: Path) -> None:
 
 
 def read_view_box(file: Path) -> str:
-    [box] = re.findall(r'viewBox="(.+?)"', file.read_text(encoding="utf-8"))
+    box: str = re.findall(r'viewBox="(.+?)"', file.read_text(encoding="utf-8"))[0]
     return box
 
 
+def extract_icons(folder: Path, vendor: str, icons: Mapping[str, object], *rows: dict[str, object]) -> Any:  # noqa: ANN401
+    (folder / "icons.json").write_text(json.dumps(icons), encoding="utf-8")
+    return emoji.extract_iconify(vendor, folder, emoji.parse_concepts(list(rows), GROUPS), folder)
+
+
 def test_drawings_known_by_name_only(tmp_path: Path) -> None:
-    concepts = emoji.parse_concepts(
-        [build_emoji_row("eggplant", "1F346", 0), build_emoji_row("alarm clock", "23F0", 2), build_emoji_row("fox", "1F98A", 0)],
-        GROUPS,
-    )
+    rows = [build_row("eggplant", "1F346", 0), build_row("alarm clock", "23F0", 2), build_row("fox", "1F98A", 0)]
     icons = {"width": 32, "height": 32, "icons": {"alarmclock": {"body": "<path/>"}, "aubergine": {"body": "<g/>", "width": 40}}}
-    (tmp_path / "icons.json").write_text(json.dumps(icons), encoding="utf-8")
-    found = emoji.extract_iconify("fxemoji", tmp_path, concepts, tmp_path)
+    found = extract_icons(tmp_path, "fxemoji", icons, *rows)
     assert [item.captions for item in found] == [("alarm clock",), ("eggplant",)]
     assert read_view_box(found[1].file) == "0 0 40 32"
 
 
 def test_several_drawings_of_the_same_name(tmp_path: Path) -> None:
-    concepts = emoji.parse_concepts([build_emoji_row("alarm clock", "23F0", 2)], GROUPS)
     icons = {"icons": {name: {"body": f"<{name}/>"} for name in ("alarm-clock-2", "alarm-clock-1", "clock")}}
-    (tmp_path / "icons.json").write_text(json.dumps(icons), encoding="utf-8")
-    found = emoji.extract_iconify("streamline", tmp_path, concepts, tmp_path)
+    found = extract_icons(tmp_path, "streamline", icons, build_row("alarm clock", "23F0", 2))
     assert [item.image for item in found] == ["images/streamline/23f0.png", "images/streamline/23f0_1.png"]
     assert "<alarm-clock-2/>" in found[1].file.read_text(encoding="utf-8")
     assert read_view_box(found[1].file) == "0 0 16 16"

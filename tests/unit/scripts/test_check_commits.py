@@ -50,8 +50,8 @@ def test_a_good_message_has_no_problems(message: str) -> None:
     ],
 )
 def test_each_mistake_is_named(message: str, problem: str) -> None:
-    [found] = check_commits.find_problems(message)
-    assert problem in found
+    [reported] = check_commits.find_problems(message)
+    assert problem in reported
 
 
 def test_a_fixup_is_allowed_on_a_branch() -> None:
@@ -68,20 +68,17 @@ def test_hook_and_range_of_a_repository(tmp_path: Path) -> None:
     names = {f"GIT_{who}_{what}": "a@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     environ = {**os.environ, **names, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
-    def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    def run_command(*command: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
 
-    run("git", "init", "--quiet", "-b", "main")
+    run_command("git", "init", "--quiet", "-b", "main")
     for subject in ("tests: begin", GOOD, "Fixed it."):
-        assert run("git", "commit", "--quiet", "--allow-empty", "-m", subject).returncode == 0
+        assert run_command("git", "commit", "--quiet", "--allow-empty", "-m", subject).returncode == 0
     script = (sys.executable, check_commits.__file__)
-    assert run(*script, "--range", "HEAD~2..HEAD~1").returncode == 0
-    done = run(*script, "--range", "HEAD~2..HEAD")
+    assert run_command(*script, "--range", "HEAD~2..HEAD~1").returncode == 0
+    done = run_command(*script, "--range", "HEAD~2..HEAD")
     assert done.returncode == 1
-    assert [line.partition(": ")[2] for line in done.stderr.splitlines()] == [
-        "the subject ends with a period",
-        "the subject is not `area: imperative subject`, such as `search: reject an empty filter`",
-    ]
+    assert [line.partition(": ")[2] for line in done.stderr.splitlines()] == check_commits.find_problems("Fixed it.")
     (tmp_path / "message").write_text(GOOD)
-    assert run(*script, "message").returncode == 0
-    assert run(*script).returncode == 2
+    assert run_command(*script, "message").returncode == 0
+    assert run_command(*script).returncode == 2

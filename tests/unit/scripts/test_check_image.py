@@ -15,29 +15,29 @@ DAY_S = 24 * 3600
 NOW_S = 1_800_000_000
 
 
-def _git(root: Path, *arguments: str, at_s: int = NOW_S) -> None:
+def run_git(root: Path, *arguments: str, at_s: int = NOW_S) -> None:
     who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in (("NAME", "a"), ("EMAIL", "a@b.c"))}
     dates = {"GIT_AUTHOR_DATE": f"{at_s} +0000", "GIT_COMMITTER_DATE": f"{at_s} +0000"}
     subprocess.run(["git", "-C", root, *arguments], env={**os.environ, **who, **dates}, check=True, capture_output=True)
 
 
-def _commit(root: Path, name: str, at_s: int) -> None:
+def commit_file(root: Path, name: str, at_s: int) -> None:
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     with (root / name).open("a") as file:
         file.write(f"{at_s}\n")
-    _git(root, "add", name)
-    _git(root, "commit", "-q", "-m", name, at_s=at_s)
+    run_git(root, "add", name)
+    run_git(root, "commit", "-q", "-m", name, at_s=at_s)
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
+def repository_clone(tmp_path: Path) -> Path:
     """A repository on `main` whose Dockerfile is ten days old, and with a commit of code of today."""
     root = tmp_path / "clone"
     root.mkdir()
-    _git(root, "init", "-q", "-b", "main")
-    _commit(root, "deploy/Dockerfile", NOW_S - 10 * DAY_S)
-    _commit(root, "README.md", NOW_S - 5 * DAY_S)
-    _commit(root, "stair_es/a.py", NOW_S)
+    run_git(root, "init", "-q", "-b", "main")
+    commit_file(root, "deploy/Dockerfile", NOW_S - 10 * DAY_S)
+    commit_file(root, "README.md", NOW_S - 5 * DAY_S)
+    commit_file(root, "stair_es/a.py", NOW_S)
     return root
 
 
@@ -56,37 +56,37 @@ def test_inputs_exist_and_decide_on_the_digest(tmp_path: Path) -> None:
     assert len(set(digests)) == 5
 
 
-def test_code_alone_is_no_reason_to_build(clone: Path) -> None:
-    assert not check_image.have_commits_changed(clone)
-    _commit(clone, "deploy/image/a.txt", NOW_S)
-    _commit(clone, "stair_es/a.py", NOW_S)
-    assert check_image.have_commits_changed(clone)
-    _commit(clone, "stair_es/a.py", NOW_S + 3 * DAY_S)
-    assert not check_image.have_commits_changed(clone)
+def test_code_alone_is_no_reason_to_build(repository_clone: Path) -> None:
+    assert not check_image.have_commits_changed(repository_clone)
+    commit_file(repository_clone, "deploy/image/a.txt", NOW_S)
+    commit_file(repository_clone, "stair_es/a.py", NOW_S)
+    assert check_image.have_commits_changed(repository_clone)
+    commit_file(repository_clone, "stair_es/a.py", NOW_S + 3 * DAY_S)
+    assert not check_image.have_commits_changed(repository_clone)
 
 
-def test_an_old_branch_is_compared_with_where_it_left_main(clone: Path, tmp_path: Path) -> None:
+def test_an_old_branch_is_compared_with_where_it_left_main(repository_clone: Path, tmp_path: Path) -> None:
     branch = tmp_path / "branch"
-    _git(tmp_path, "clone", "-q", str(clone), str(branch))
-    _git(branch, "switch", "-q", "-c", "topic")
-    _commit(branch, "stair_es/b.py", NOW_S + DAY_S)
+    run_git(tmp_path, "clone", "-q", str(repository_clone), str(branch))
+    run_git(branch, "switch", "-q", "-c", "topic")
+    commit_file(branch, "stair_es/b.py", NOW_S + DAY_S)
     assert not check_image.have_commits_changed(branch)
-    _commit(branch, "setup.cfg", NOW_S + DAY_S)
-    _commit(branch, "stair_es/b.py", NOW_S + 9 * DAY_S)
+    commit_file(branch, "setup.cfg", NOW_S + DAY_S)
+    commit_file(branch, "stair_es/b.py", NOW_S + 9 * DAY_S)
     assert check_image.have_commits_changed(branch)
 
 
-def test_a_merged_branch_counts_however_old_its_commits_are(clone: Path) -> None:
-    _git(clone, "switch", "-q", "-c", "topic")
-    _commit(clone, "setup.cfg", NOW_S - 4 * DAY_S)
-    _git(clone, "switch", "-q", "main")
-    _git(clone, "merge", "-q", "--no-ff", "-m", "merge", "topic", at_s=NOW_S + 1)
-    assert check_image.have_commits_changed(clone)
+def test_a_merged_branch_counts_however_old_its_commits_are(repository_clone: Path) -> None:
+    run_git(repository_clone, "switch", "-q", "-c", "topic")
+    commit_file(repository_clone, "setup.cfg", NOW_S - 4 * DAY_S)
+    run_git(repository_clone, "switch", "-q", "main")
+    run_git(repository_clone, "merge", "-q", "--no-ff", "-m", "merge", "topic", at_s=NOW_S + 1)
+    assert check_image.have_commits_changed(repository_clone)
 
 
-def test_unknown_history_is_a_reason_to_build(clone: Path, tmp_path: Path) -> None:
-    _git(tmp_path, "clone", "-q", "--depth", "1", clone.as_uri(), str(tmp_path / "shallow"))
-    _git(tmp_path / "shallow", "remote", "remove", "origin")
+def test_unknown_history_is_a_reason_to_build(repository_clone: Path, tmp_path: Path) -> None:
+    run_git(tmp_path, "clone", "-q", "--depth", "1", repository_clone.as_uri(), str(tmp_path / "shallow"))
+    run_git(tmp_path / "shallow", "remote", "remove", "origin")
     assert check_image.have_commits_changed(tmp_path / "shallow")
     assert check_image.have_commits_changed(tmp_path)
 
@@ -112,9 +112,9 @@ def test_skipping_fails_only_where_the_check_is_required(
     monkeypatch.setattr(check_image, "CACHE", tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert check_image.main([]) == 0
-    assert "skipped: it needs root" in capsys.readouterr().err
+    assert "skipped" in capsys.readouterr().err
     assert check_image.main(["--required"]) == 1
-    assert "failed: it needs root" in capsys.readouterr().err
+    assert "failed" in capsys.readouterr().err
     (tmp_path / f"{check_image.hash_inputs(ROOT)}.checked").touch()
     assert check_image.main(["--changed", "--required"]) == 0
     assert "nothing to do" in capsys.readouterr().out

@@ -17,7 +17,7 @@ from stair_es.dashboards.index_info import DashboardSpec
 NEW_ID = "0b5f8d4e-1a2b-4c3d-9e8f-a1b2c3d4e5f6"
 
 
-def export(objects: list[dict[str, Any]]) -> str:
+def export_objects(objects: list[dict[str, Any]]) -> str:
     """Write objects as OpenSearch Dashboards exports them: in another order, with metadata, and a summary."""
     stored = [{**each, "updated_at": "2026-11-29T12:00:00.000Z", "version": "WzEsMV0="} for each in reversed(objects)]
     summary = {"exportedCount": len(stored), "missingRefCount": 0, "missingReferences": []}
@@ -28,7 +28,7 @@ def load_draft() -> list[dict[str, Any]]:
     return [json.loads(line) for line in build_draft("demo-album").splitlines()]
 
 
-def edit(each: dict[str, Any], attribute: str, change: Callable[[Any], object]) -> None:
+def change_attribute(each: dict[str, Any], attribute: str, change: Callable[[Any], object]) -> None:
     value = json.loads(each["attributes"][attribute])
     change(value)
     each["attributes"][attribute] = json.dumps(value)
@@ -36,8 +36,8 @@ def edit(each: dict[str, Any], attribute: str, change: Callable[[Any], object]) 
 
 def test_an_unchanged_export_gives_the_template() -> None:
     template = TEMPLATE.read_text(encoding="utf-8")
-    found, expected = json.loads(read_export(export(load_draft()))), json.loads(template)
-    assert {each["id"]: each for each in found} == {each["id"]: each for each in expected}
+    exported, expected = json.loads(read_export(export_objects(load_draft()))), json.loads(template)
+    assert {each["id"]: each for each in exported} == {each["id"]: each for each in expected}
     assert read_export(build_draft("demo-album")) == template
     assert all(placeholder in template for placeholder in bundle.list_placeholders(DashboardSpec(name="demo-album")))
     assert all("${INDEX}" in each["attributes"]["title"] for each in expected if each["type"] != "index-pattern")
@@ -46,16 +46,16 @@ def test_an_unchanged_export_gives_the_template() -> None:
 def test_edits_and_new_panels_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     objects = load_draft()
     [bars] = [each for each in objects if each["id"].endswith("-bars")]
-    edit(bars, "visState", lambda state: state["aggs"][1]["params"].update(size=30))
+    change_attribute(bars, "visState", lambda state: state["aggs"][1]["params"].update(size=30))
     title = "Most frequent sources [demo-album]"
     new = json.loads(json.dumps({**bars, "id": NEW_ID}).replace("Most frequent words, counted [demo-album]", title))
     dashboard = objects[-1]
     place = {"x": 0, "y": 900, "w": 48, "h": 10, "i": NEW_ID}
     panel = {"version": "2.19.4", "panelIndex": NEW_ID, "gridData": place, "title": "Sources", "embeddableConfig": {}}
-    edit(dashboard, "panelsJSON", lambda panels: panels.append({**panel, "panelRefName": "panel_new"}))
+    change_attribute(dashboard, "panelsJSON", lambda panels: panels.append({**panel, "panelRefName": "panel_new"}))
     dashboard["references"].append({"name": "panel_new", "type": "visualization", "id": NEW_ID})
     changed = tmp_path / "template.json"
-    changed.write_text(read_export(export([*objects, new])), encoding="utf-8")
+    changed.write_text(read_export(export_objects([*objects, new])), encoding="utf-8")
     monkeypatch.setattr(bundle, "files", lambda _: tmp_path)
     for has_token_index in (True, False):
         built = bundle.build_bundle(DashboardSpec(name="photos", has_token_index=has_token_index), "opensearch-dashboards")
@@ -69,6 +69,6 @@ def test_edits_and_new_panels_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_a_vega_spec_that_is_not_json_is_rejected() -> None:
     objects = load_draft()
     [chart] = [each for each in objects if each["id"].endswith("-together")]
-    edit(chart, "visState", lambda state: state["params"].update(spec="{mark: point}"))
+    change_attribute(chart, "visState", lambda state: state["params"].update(spec="{mark: point}"))
     with pytest.raises(ValueError, match="Expecting property name"):
-        read_export(export(objects))
+        read_export(export_objects(objects))

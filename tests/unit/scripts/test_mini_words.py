@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import mini_words
@@ -17,29 +18,29 @@ from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 
 
 @pytest.fixture(scope="module")
-def classes() -> list[NamedClass]:
+def image_classes() -> list[NamedClass]:
     return mini_words.read_classes(mini_words.FOLDER / "classes.txt")
 
 
 @pytest.fixture(scope="module")
-def objects() -> list[NamedClass]:
+def detected_objects() -> list[NamedClass]:
     return mini_words.read_classes(mini_words.FOLDER / "objects.txt")
 
 
-def row(source: str, *captions: str, tags: list[str] | None = None) -> dict[str, object]:
+def build_row(source: str, *captions: str, tags: list[str] | None = None) -> dict[str, object]:
     return {"source": source, "captions": list(captions), "tags": tags}
 
 
-def test_every_class_is_written_once(classes: list[NamedClass], objects: list[NamedClass]) -> None:
-    assert [int(each.name.split()[0]) for each in classes] == list(range(1000))
-    assert [each.name for each in objects] == list(COCO_CLASSES)
-    assert not any(each.same for each in classes)
-    assert all(0 <= place < 1000 for each in objects for place in each.same)
+def test_every_class_is_written_once(image_classes: list[NamedClass], detected_objects: list[NamedClass]) -> None:
+    assert [int(each.name.split()[0]) for each in image_classes] == list(range(1000))
+    assert [each.name for each in detected_objects] == list(COCO_CLASSES)
+    assert not any(each.same for each in image_classes)
+    assert all(0 <= place < 1000 for each in detected_objects for place in each.same)
 
 
-def test_every_word_of_a_class_is_in_the_vocabulary(classes: list[NamedClass], objects: list[NamedClass]) -> None:
+def test_every_word_of_a_class_is_in_the_vocabulary(image_classes: list[NamedClass], detected_objects: list[NamedClass]) -> None:
     vocabulary, stop = read_mini_artifacts().vocabulary, load_stop_words()
-    for each in (*classes, *objects):
+    for each in (*image_classes, *detected_objects):
         assert set(each.weights) <= set(vocabulary.words), each.name
         assert set(each.weights) & stop <= {"can"}, each.name
 
@@ -70,31 +71,31 @@ def test_a_line_becomes_groups_weights_and_ranges(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["cat", "cat = cat", "cat = cat / lion / animal", "cat = / lion / animal / grass"])
 def test_invalid_lines_are_reported(tmp_path: Path, line: str) -> None:
     (tmp_path / "classes.txt").write_text(line)
-    with pytest.raises(SystemExit, match="basic / own / related / context"):
+    with pytest.raises(SystemExit, match=re.escape(repr(line))):
         mini_words.read_classes(tmp_path / "classes.txt")
 
 
 def test_words_of_drawings_are_new_whole_and_singular() -> None:
     known = WholeWordVocabulary(["dog", "wolf"], {"wolves": "wolf"})
     rows = [
-        row("google", "A Unicorn and the dogs, wolves", "two unicorns", tags=["narwhal", "42", "io", "naïve"]),
-        row("openclipart", "my zzgadget narrowboat", tags=["omg"]),
+        build_row("google", "A Unicorn and the dogs, wolves", "two unicorns", tags=["narwhal", "42", "io", "naïve"]),
+        build_row("openclipart", "my zzgadget narrowboat", tags=["omg"]),
     ]
-    found = mini_words.find_drawing_words(rows, known, ["narrowboat", "omg", "my"])
-    assert found == ["narrowboat", "narwhal", "unicorn"]
+    words = mini_words.find_drawing_words(rows, known, ["narrowboat", "omg", "my"])
+    assert words == ["narrowboat", "narwhal", "unicorn"]
 
 
-def test_a_vocabulary_is_of_classes_and_drawings_in_alphabetical_order(tmp_path: Path) -> None:
+def test_a_vocabulary_has_classes_and_drawings_in_order(tmp_path: Path) -> None:
     drawn = tmp_path / "train.jsonl"
-    drawn.write_text(json.dumps(row("google", "a unicorn, a wolf and a grey dog")) + "\n")
-    classes = [
+    drawn.write_text(json.dumps(build_row("google", "a unicorn, a wolf and a grey dog")) + "\n")
+    named_classes = [
         NamedClass("0 wolf", (("wolf",), (), ("animal",), ())),
         NamedClass("1 dog", (("dog",), (), ("animal",), ("gray",))),
     ]
-    vocabulary = mini_words.build_vocabulary(classes, drawn, [])
+    vocabulary = mini_words.build_vocabulary(named_classes, drawn, [])
     assert vocabulary.words == ("animal", "dog", "gray", "unicorn", "wolf")
     assert vocabulary.spellings["wolves"] == "wolf"
     assert vocabulary.spellings["grey"] == "gray"
     assert set(vocabulary.spellings.values()) <= set(vocabulary.words)
-    table_KV = mini_words.build_table(classes, vocabulary)
+    table_KV = mini_words.build_table(named_classes, vocabulary)
     assert table_KV == pytest.approx(np.array([[0.4, 0, 0, 0, 1.0], [0.4, 1.0, 0.2, 0, 0]]))
