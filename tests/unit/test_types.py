@@ -19,7 +19,7 @@ def test_weights_that_an_engine_would_reject_are_rejected(weight: float) -> None
 
 
 def test_tokens_are_unique() -> None:
-    with pytest.raises(ValueError, match="a token is duplicated"):
+    with pytest.raises(ValueError, match="duplicated"):
         SparseVector.from_pairs([("dog", 1.0), ("dog", 2.0)])
 
 
@@ -30,13 +30,13 @@ def test_dot_counts_common_words_only() -> None:
     assert left.dot(SparseVector((), ())) == 0.0
 
 
-@pytest.mark.parametrize("word", ["", ".", "..", "a.b", "%", "%2E", "%25", "##ing", "naïve", "日本", "u.s.", " ", "%%", "a\n"])
+@pytest.mark.parametrize(
+    "word", ["dog", "'", "", ".", "..", "a.b", "%", "%2E", "%25", "##ing", "naïve", "日本", "u.s.", " ", "%%", "a\n"]
+)
 def test_escape_is_reversible_and_leaves_no_dot(word: str) -> None:
     feature = feature_names.escape_feature(word)
     assert feature
     assert "." not in feature
     assert feature_names.unescape_feature(feature) == word
-
-
-def test_escape_keeps_plain_words_readable() -> None:
-    assert [feature_names.escape_feature(word) for word in ("dog", "##ing", "'")] == ["dog", "##ing", "'"]
+    if word in ("dog", "##ing", "'"):
+        assert feature == word, "plain words stay readable"

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.errors import expect_error
 from support.plugin_metadata import write_entry_points
 
 from stair_es import plugins
@@ -30,29 +31,31 @@ from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.store import IndexedDocument
 from stair_es.types import ImageSpec, Pixels
 
+InstallPlugin = Callable[[str, str, str], str]
+LoadExample = Callable[[str], Any]
 EXAMPLE = Path(__file__).parents[3] / "examples" / "plugin" / "src"
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], str]]:
+def install_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InstallPlugin]:
     """Install a package with one entry point: `(group, name, source)` -> its name. `KIND` is the object."""
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))
     plugins.list_plugins.cache_clear()
 
-    def install(group: str, name: str, source: str) -> str:
+    def install_plugin(group: str, name: str, source: str) -> str:
         module = f"stranger_{uuid.uuid4().hex}"  # a fresh name, since imported modules are cached
         (site / f"{module}.py").write_text(source)
         write_entry_points(site, module, f"{name} = {module}:KIND", group=group, version="2.5")
         return module
 
-    yield install
+    yield install_plugin
     plugins.list_plugins.cache_clear()
 
 
 @pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+def load_example(monkeypatch: pytest.MonkeyPatch) -> LoadExample:
     """The object that a module of the example plugin exports."""
     monkeypatch.syspath_prepend(str(EXAMPLE))
     return lambda module: import_module(f"stair_es_example.{module}").KIND
@@ -69,8 +72,8 @@ def test_each_group_has_its_built_ins() -> None:
     assert "cluster" in built_in["sinks"]
 
 
-def test_a_third_party_plugin_is_found_before_built_in_ones(installed: Callable[[str, str, str], str]) -> None:
-    name = installed("enrichers", "filename", "KIND = 'theirs'")
+def test_a_third_party_plugin_is_found_before_built_in_ones(install_package: InstallPlugin) -> None:
+    name = install_package("enrichers", "filename", "KIND = 'theirs'")
     plugin = plugins.get_plugin("enrichers", "filename")
     assert plugin is not None
     assert (plugin.distribution, plugin.version, plugin.load()) == (name, "2.5", "theirs")
@@ -86,10 +89,8 @@ def test_a_third_party_plugin_is_found_before_built_in_ones(installed: Callable[
         ("class KIND:\n    name = 'broken'", "not an instance of SinkKind"),
     ],
 )
-def test_an_incompatible_plugin_is_named_with_the_reason(
-    installed: Callable[[str, str, str], str], source: str, reason: str
-) -> None:
-    name = installed("sinks", "broken", source)
+def test_an_incompatible_plugin_is_named_with_the_reason(install_package: InstallPlugin, source: str, reason: str) -> None:
+    name = install_package("sinks", "broken", source)
     plugin = plugins.get_plugin("sinks", "broken")
     assert plugin is not None
     with pytest.raises(PluginError, match=reason) as error:
@@ -98,8 +99,8 @@ def test_an_incompatible_plugin_is_named_with_the_reason(
     assert name in error.value.remedy
 
 
-def test_zip_lists_images_with_versions_and_reads_them_where_it_is_sent(example: Callable[[str], Any], tmp_path: Path) -> None:
-    kind, archive = example("zip_source"), tmp_path / "a b.ZIP"
+def test_zip_images_are_listed_and_read_elsewhere(load_example: LoadExample, tmp_path: Path) -> None:
+    kind, archive = load_example("zip_source"), tmp_path / "a b.ZIP"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("in/red car.png", b"first")
         file.writestr("notes.txt", b"no image")
@@ -116,24 +117,24 @@ def test_zip_lists_images_with_versions_and_reads_them_where_it_is_sent(example:
     assert (read.data, read.version) == (b"first", first.version)
     assert locator.read(ReadLimits(), known_version=first.version) is None
     assert first.version != second.version
-    with pytest.raises(ReadError, match="5 bytes exceed the limit of 4"):
+    with expect_error("read-error") as caught:
         locator.read(ReadLimits(max_bytes=4))
+    assert re.findall(r"\d+", caught.value.message) == ["5", "4"]
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("b.jpg", b"second")
-    with pytest.raises(ReadError, match="any more"):
+    with pytest.raises(ReadError):
         locator.read(ReadLimits())
-    with pytest.raises(UsageError, match="no such file"):
-        kind.open(str(tmp_path / "none.zip"), SourceOptions())
 
 
-def test_a_broken_archive_is_wrong_usage(example: Callable[[str], Any], tmp_path: Path) -> None:
+def test_missing_and_broken_archives_are_wrong_usage(load_example: LoadExample, tmp_path: Path) -> None:
     (tmp_path / "broken.zip").write_bytes(b"no archive")
-    with pytest.raises(UsageError, match=r"broken\.zip"):
-        list(example("zip_source").open(str(tmp_path / "broken.zip"), SourceOptions()).list_items())
+    for name in ("none.zip", "broken.zip"):
+        with pytest.raises(UsageError, match=re.escape(name)):
+            list(load_example("zip_source").open(str(tmp_path / name), SourceOptions()).list_items())
 
 
-def test_colors_parses_texts(example: Callable[[str], Any]) -> None:
-    kind = example("colors")
+def test_colors_parses_texts(load_example: LoadExample) -> None:
+    kind = load_example("colors")
     encoder = kind.load(ModelSpec(name="colors"))
     images_BHWC = np.zeros((2, 64, 64, 3), np.uint8)
     images_BHWC[0, :, :48], images_BHWC[0, :, 48:] = (205, 30, 30), (245, 245, 245)
@@ -150,106 +151,108 @@ def test_colors_parses_texts(example: Callable[[str], Any]) -> None:
     assert set(import_module("stair_es_example.colors_encoder").WORDS) <= set(vocabulary)
 
 
-def _candidate(pixels_HWC: Pixels, box: tuple[int, int, int, int] | None = None, thumbnail: str | None = None) -> EnricherInput:
+def build_enricher_input(
+    pixels_HWC: Pixels, box: tuple[int, int, int, int] | None = None, thumbnail: str | None = None
+) -> EnricherInput:
     height, width, _ = pixels_HWC.shape
     whole = (0, 0, width, height)
     return EnricherInput(uri="a.png", data=b"", pixels_HWC=pixels_HWC, box=box or whole, thumbnail=thumbnail, fields={})
 
 
-def test_pixelate_hides_the_picture_wherever_it_shows(example: Callable[[str], Any]) -> None:
+def test_pixelate_hides_the_picture_wherever_it_shows(load_example: LoadExample) -> None:
     buffer, pixels_HWC = io.BytesIO(), np.zeros((64, 64, 3), np.uint8)
     pixels_HWC[::2] = 255
     Image.fromarray(pixels_HWC).save(buffer, "PNG")
-    enricher = example("pixelate").build({"blocks": "2"})
+    enricher = load_example("pixelate").build({"blocks": "2"})
     thumbnail = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    candidate = _candidate(pixels_HWC, thumbnail=thumbnail)
+    candidate = build_enricher_input(pixels_HWC, thumbnail=thumbnail)
     [result] = enricher.enrich([candidate])
     assert result.pixels_HWC.shape == pixels_HWC.shape
     assert result.pixels_HWC.dtype == np.uint8
     assert set(np.unique(result.pixels_HWC)) == {128}
     assert result.fields == {"brightness": 0.5}
     assert result.thumbnail.startswith("data:image/webp;base64,")
-    assert enricher.version != example("pixelate").build({}).version
+    assert enricher.version != load_example("pixelate").build({}).version
     with pytest.raises(OSError, match="cannot identify"):
         enricher.enrich([replace(candidate, thumbnail="data:image/webp;base64,none")])
     assert enricher.enrich([replace(candidate, thumbnail=None)])[0].thumbnail is None
     for wrong in ({"blocks": "0"}, {"blocks": "many"}, {"size": "3"}):
         with pytest.raises(UsageError, match="blocks=N"):
-            example("pixelate").build(wrong)
+            load_example("pixelate").build(wrong)
 
 
-def test_pixelate_keeps_the_margin(example: Callable[[str], Any]) -> None:
+def test_pixelate_keeps_the_margin(load_example: LoadExample) -> None:
     buffer, background = io.BytesIO(), (255, 0, 255)
     Image.new("RGB", (50, 100), (0, 100, 0)).save(buffer, "PNG")
     decoded = decode_image(buffer.getvalue(), ImageSpec(size_px=40, background=background), DecodeLimits(), 0)
-    candidate = _candidate(decoded.pixels_HWC, box=decoded.box)
-    [result] = example("pixelate").build({}).enrich([candidate])
+    candidate = build_enricher_input(decoded.pixels_HWC, box=decoded.box)
+    [result] = load_example("pixelate").build({}).enrich([candidate])
     assert np.array_equal(result.pixels_HWC, decoded.pixels_HWC)
     assert result.fields == {"brightness": 0.23}
 
 
-def _plan(folder: Path) -> SinkPlan:
+def build_sink_plan(folder: Path) -> SinkPlan:
     return SinkPlan(alias="a", digest="0123abcd", options={"folder": str(folder)})
 
 
-def _document(uri: str, version: str) -> dict[str, str]:
+def build_document(uri: str, version: str) -> dict[str, str]:
     return {"uri": uri, "source": "file:///a", "sha256": "5" * 64, "fingerprint": "f", "version": version}
 
 
-def test_ndjson_counts_all_files(example: Callable[[str], Any], tmp_path: Path) -> None:
-    kind = example("ndjson")
-    assert kind.open_readonly(_plan(tmp_path / "out")) is None
+def test_ndjson_counts_all_files(load_example: LoadExample, tmp_path: Path) -> None:
+    kind = load_example("ndjson")
+    assert kind.open_readonly(build_sink_plan(tmp_path / "out")) is None
     assert not (tmp_path / "out").exists()
-    session = kind.open(_plan(tmp_path / "out"))
+    session = kind.open(build_sink_plan(tmp_path / "out"))
     assert session.is_empty
     writer = pickle.loads(pickle.dumps(session.writer))
-    written = writer.write([("1", _document("u1", "v1")), ("2", _document("u2", "v1")), ("3", {"uri": object()})], 1)
+    written = writer.write([("1", build_document("u1", "v1")), ("2", build_document("u2", "v1")), ("3", {"uri": object()})], 1)
     assert (written.outcomes["1"], written.outcomes["2"]) == (None, None)
     assert "not JSON" in written.outcomes["3"]
-    writer.write([("1", _document("u1", "v2"))], 1)
+    writer.write([("1", build_document("u1", "v2"))], 1)
     writer.update([("2", {"version": "v3"}), ("4", {"version": "v3"})])
     assert {id_: stored.version for id_, stored in writer.find_by_id(["1", "2", "3", "4"]).items()} == {"1": "v2", "2": "v3"}
     assert writer.find_by_uri(["u2", "u9"])["u2"].id == "2"
     session.delete_documents([IndexedDocument(id=id_, uri="", source="") for id_ in ("1", "9")])
     assert [(entry.id, entry.uri) for entry in session.iterate_documents(["file:///a"])] == [("2", "u2")]
     assert list(session.iterate_documents(["file:///b"])) == []
-    again = kind.open(_plan(tmp_path / "out"))
+    again = kind.open(build_sink_plan(tmp_path / "out"))
     assert not again.is_empty
     assert again.index == session.index
 
 
-def test_finished_ndjson_files_are_bulk_bodies(example: Callable[[str], Any], tmp_path: Path) -> None:
-    session = example("ndjson").open(_plan(tmp_path))
-    session.writer.write([("1", _document("u1", "v1"))], 1)
+def test_finished_ndjson_files_are_bulk_bodies(load_example: LoadExample, tmp_path: Path) -> None:
+    session = load_example("ndjson").open(build_sink_plan(tmp_path))
+    session.writer.write([("1", build_document("u1", "v1"))], 1)
     folder = Path(session.index)
     (folder / "00000000000000000000-dead.unfinished").write_bytes(b'{"index": {"_id": "7"}}\n{"uri": "tor')
     [part] = folder.glob("*.ndjson")
     body = part.read_bytes()
     assert body.endswith(b"\n")
-    assert [json.loads(line) for line in body.splitlines()] == [{"index": {"_id": "1"}}, _document("u1", "v1")]
+    assert [json.loads(line) for line in body.splitlines()] == [{"index": {"_id": "1"}}, build_document("u1", "v1")]
     assert set(session.writer.find_by_id(["1", "7"])) == {"1"}
 
 
 @pytest.mark.parametrize("options", [{}, {"folder": ""}, {"folder": "x", "keep": "1"}])
-def test_ndjson_needs_a_folder(example: Callable[[str], Any], options: dict[str, str]) -> None:
+def test_ndjson_needs_a_folder(load_example: LoadExample, options: dict[str, str]) -> None:
     plan = SinkPlan(alias="a", digest="0123abcd", options=options)
     with pytest.raises(UsageError, match="folder"):
-        example("ndjson").open(plan)
+        load_example("ndjson").open(plan)
 
 
-def _documented() -> list[dict[str, Any]]:
+def run_documented_code() -> list[dict[str, Any]]:
     """The names that each Python block of docs/plugins.md defines."""
     blocks = re.findall(r"```python\n(.*?)```", (EXAMPLE.parents[2] / "docs" / "plugins.md").read_text(), re.DOTALL)
     defined = []
     for block in blocks:
-        scope: dict[str, Any] = {}
-        exec("from __future__ import annotations\n" + block, scope)
-        defined.append(scope)
+        names: dict[str, Any] = {}
+        exec("from __future__ import annotations\n" + block, names)
+        defined.append(names)
     return defined
 
 
 def test_the_short_examples_of_the_page_work(tmp_path: Path) -> None:
-    source, encoder, enricher, sink = _documented()
+    source, encoder, enricher, sink = run_documented_code()
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("b c.jpg", b"bytes")
     kind = source["ZipKind"]()
@@ -262,7 +265,7 @@ def test_the_short_examples_of_the_page_work(tmp_path: Path) -> None:
     assert colors.encode_images(np.full((2, 4, 4, 3), 9, np.uint8))[1].to_dict() == {"red": 10.0}
     assert [len(vector) for vector in colors.encode_texts(["red", "blue"])] == [1, 0]
 
-    candidate = _candidate(np.full((4, 4, 3), 255, np.uint8))
+    candidate = build_enricher_input(np.full((4, 4, 3), 255, np.uint8))
     assert enricher["BrightnessKind"]().build({}).enrich([candidate])[0].fields == {"brightness": 1.0}
 
     writer = sink["Writer"](tmp_path)

@@ -4,13 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
+from support.errors import expect_error
 
 from stair_es.embedded_node.lockfile import NodeLock, load_node_lock
-from stair_es.errors import ResourceError
 
 
 def test_shipped_lock_is_a_whole_opensearch() -> None:
     lock = load_node_lock()
+    assert NodeLock.from_json(lock.to_json()) == lock
     assert lock.opensearch == "3.8.0"
     assert {module.name for module in lock.modules} >= {"mapper-extras", "transport-netty4", "analysis-common", "ingest-common"}
     assert {jar.folder for jar in lock.jars} == {"lib"} | {f"modules/{module.name}" for module in lock.modules}
@@ -26,10 +27,6 @@ def test_no_module_repeats_a_library_of_the_server() -> None:
     assert not [jar.path for jar in load_node_lock().jars if jar.folder != "lib" and (jar.group, jar.artifact) in core]
 
 
-def test_round_trip() -> None:
-    assert NodeLock.from_json(load_node_lock().to_json()) == load_node_lock()
-
-
 def test_folder_changes_with_any_jar_and_any_module() -> None:
     lock = load_node_lock()
     other_jar = replace(lock, jars=(replace(lock.jars[0], sha256="0" * 64), *lock.jars[1:]))
@@ -38,19 +35,17 @@ def test_folder_changes_with_any_jar_and_any_module() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "fact"),
     [
-        ({"format": 2}, "format 2"),
-        (
-            {"jars": [{"maven": "a:b:1", "folder": "../../etc", "sha256": "0", "size_bytes": 1}]},
-            "is not a path in a distribution",
-        ),
-        ({"jars": [{"maven": "a:b:1", "folder": "bin", "sha256": "0", "size_bytes": 1}]}, "is not a path in a distribution"),
-        ({"jars": [{"maven": "a:b", "folder": "lib", "sha256": "0", "size_bytes": 1}]}, "malformed"),
-        ({"modules": 3}, "malformed"),
+        ({"format": 2}, "2"),
+        ({"jars": [{"maven": "a:b:1", "folder": "../../etc", "sha256": "0", "size_bytes": 1}]}, "../../etc"),
+        ({"jars": [{"maven": "a:b:1", "folder": "bin", "sha256": "0", "size_bytes": 1}]}, "bin"),
+        ({"jars": [{"maven": "a:b", "folder": "lib", "sha256": "0", "size_bytes": 1}]}, ""),
+        ({"modules": 3}, ""),
     ],
 )
-def test_a_malformed_lock_file_is_reported(change: dict[str, object], reason: str) -> None:
+def test_a_malformed_lock_file_is_reported(change: dict[str, object], fact: str) -> None:
     text = json.dumps({**json.loads(load_node_lock().to_json()), **change})
-    with pytest.raises(ResourceError, match=reason):
+    with expect_error("invalid-node-lock") as caught:
         NodeLock.from_json(text)
+    assert fact in caught.value.message

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.errors import expect_error
 from support.messages import forward_messages
 
 from stair_es.embedded_node.ports import check_port_free, ensure_port
-from stair_es.errors import NodeError
 
 PORTS = range(10_000, 32_768)
 
 
-def test_port_is_drawn_once_and_kept(tmp_path: Path) -> None:
+@pytest.fixture(autouse=True)
+def logged_messages() -> Iterator[list[str]]:
     messages: list[str] = []
     with forward_messages(messages.append):
-        first = ensure_port(tmp_path / "port")
+        yield messages
+
+
+def test_port_is_drawn_once_and_kept(tmp_path: Path, logged_messages: list[str]) -> None:
+    first = ensure_port(tmp_path / "port")
     assert first in PORTS
     assert (tmp_path / "port").read_text() == f"{first}\n"
-    with forward_messages(messages.append):
-        assert [ensure_port(tmp_path / "port") for _ in range(3)] == [first] * 3
-    assert messages == []
+    assert [ensure_port(tmp_path / "port") for _ in range(3)] == [first] * 3
+    assert logged_messages == []
 
 
 def test_ports_of_folders_cannot_be_guessed(tmp_path: Path) -> None:
@@ -40,19 +46,15 @@ def test_a_file_without_a_valid_port_is_rewritten(tmp_path: Path, text: str) -> 
     assert (tmp_path / "port").read_text() == f"{port}\n"
 
 
-def test_used_ports_are_replaced_permanently(tmp_path: Path) -> None:
-    messages: list[str] = []
-    with forward_messages(messages.append):
-        before = ensure_port(tmp_path / "port")
+def test_used_ports_are_replaced_permanently(tmp_path: Path, logged_messages: list[str]) -> None:
+    before = ensure_port(tmp_path / "port")
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", before))
         holder.listen()
-        with forward_messages(messages.append):
-            after = ensure_port(tmp_path / "port")
+        after = ensure_port(tmp_path / "port")
     assert after != before
-    assert messages == [f"port {before} is used by another program: the embedded node uses port {after} from now on"]
-    with forward_messages(messages.append):
-        assert ensure_port(tmp_path / "port") == after
+    assert [re.findall(r"port (\d+)", message) for message in logged_messages] == [[str(before), str(after)]]
+    assert ensure_port(tmp_path / "port") == after
 
 
 def test_a_port_in_use_is_an_error_with_a_remedy() -> None:
@@ -60,9 +62,9 @@ def test_a_port_in_use_is_an_error_with_a_remedy() -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        with pytest.raises(NodeError, match=f"port {port} of 127.0.0.1 is used by another program") as caught:
+        with expect_error("port-in-use") as caught:
             check_port_free(port)
+    assert str(port) in caught.value.message
     assert "--port" in caught.value.remedy
-    check_port_free(port)
-    check_port_free(0)
-    check_port_free(None)
+    for free in (port, 0, None):
+        check_port_free(free)

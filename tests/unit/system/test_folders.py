@@ -23,7 +23,7 @@ def open_umask() -> Iterator[None]:
     os.umask(before)
 
 
-def mode(path: Path) -> int:
+def get_mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
@@ -31,21 +31,21 @@ def test_new_folders_are_private_all_the_way_down(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     make_private_folder(tmp_path / "home" / "node" / "data")
     folders = (tmp_path / "home", tmp_path / "home" / "node", tmp_path / "home" / "node" / "data")
-    assert [mode(folder) for folder in (tmp_path, *folders)] == [0o755, 0o700, 0o700, 0o700]
+    assert [get_mode(folder) for folder in (tmp_path, *folders)] == [0o755, 0o700, 0o700, 0o700]
 
 
-def test_open_folder_of_before_is_closed_and_the_one_above_is_not(tmp_path: Path) -> None:
+def test_an_open_folder_is_closed_but_not_its_parent(tmp_path: Path) -> None:
     (tmp_path / "home" / "node").mkdir(parents=True)
-    assert (mode(tmp_path / "home"), mode(tmp_path / "home" / "node")) == (0o775, 0o775)
+    assert (get_mode(tmp_path / "home"), get_mode(tmp_path / "home" / "node")) == (0o775, 0o775)
     make_private_folder(tmp_path / "home" / "node")
-    assert (mode(tmp_path / "home"), mode(tmp_path / "home" / "node")) == (0o775, 0o700)
+    assert (get_mode(tmp_path / "home"), get_mode(tmp_path / "home" / "node")) == (0o775, 0o700)
 
 
 def test_folders_of_others_are_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "theirs").mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     make_private_folder(tmp_path / "theirs")
-    assert mode(tmp_path / "theirs") == 0o775
+    assert get_mode(tmp_path / "theirs") == 0o775
 
 
 def test_dead_letters_in_our_folder_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +54,7 @@ def test_dead_letters_in_our_folder_are_private(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "mine").mkdir()
     for path in (default_dead_letters_path("photos"), tmp_path / "mine" / "letters.jsonl"):
         DeadLetters(path, "photos").prepare_file()
-    modes = [mode(folder) for folder in (tmp_path / "home", tmp_path / "home" / "dead-letters", tmp_path / "mine")]
+    modes = [get_mode(folder) for folder in (tmp_path / "home", tmp_path / "home" / "dead-letters", tmp_path / "mine")]
     assert modes == [0o775, 0o700, 0o775]
 
 
@@ -70,4 +70,4 @@ def test_linked_files_stay_allowed(tmp_path: Path) -> None:
     shared.chmod(0o755)
     (tmp_path / "node").symlink_to(shared)
     make_private_folder(tmp_path / "node")
-    assert stat.S_IMODE(shared.stat().st_mode) == 0o755
+    assert get_mode(shared) == 0o755

@@ -30,7 +30,7 @@ from stair_es.training.config.train_config import read_train_config
 
 Write = Callable[[Path], object]
 
-NO_FILES: dict[str, Write] = {
+SPECIAL_FILES: dict[str, Write] = {
     "device": lambda path: path.symlink_to("/dev/zero"),
     "pipe": lambda path: os.mkfifo(path),
     "folder": Path.mkdir,
@@ -47,7 +47,7 @@ def _build_writer(text: str) -> Write:
     return lambda path: path.write_text(text)
 
 
-FILES: dict[str, Write] = {**NO_FILES, **{name: _build_writer(text) for name, text in TEXTS.items()}}
+FILES: dict[str, Write] = {**SPECIAL_FILES, **{name: _build_writer(text) for name, text in TEXTS.items()}}
 
 TOML = {
     "lists": "a = " + "[" * 100_000,
@@ -63,7 +63,7 @@ TOML = {
     "open": '"""' + '\\"""' * 200_000,
     "size": "a = '" + "x" * (1 << 20) + "'",
 }
-MOST_S = 20
+MAX_CPU_S = 20
 
 
 def _read_class_names(path: Path) -> object:
@@ -79,7 +79,7 @@ def _open_modules(path: Path) -> object:
     return SparseEncoderCheckpoint(path.parent, "x", None)
 
 
-def _retry(path: Path) -> object:
+def open_dead_letters(path: Path) -> object:
     read_alias(path)
     return KIND.open(str(path), SourceOptions())
 
@@ -93,7 +93,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "words.json": WholeWordVocabulary.from_file,
     "captions.json": read_entries,
     "classes.json": _read_class_names,
-    "failed.jsonl": _retry,
+    "failed.jsonl": open_dead_letters,
 }
 
 
@@ -101,7 +101,7 @@ def _check_quickly(read: Callable[[], object]) -> None:
     start = time.process_time()
     with pytest.raises(StairError):
         read()
-    assert time.process_time() - start < MOST_S
+    assert time.process_time() - start < MAX_CPU_S
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -111,10 +111,10 @@ def test_a_hostile_json_file_is_rejected(tmp_path: Path, name: str, file: str) -
     _check_quickly(lambda: READERS[name](tmp_path / name))
 
 
-@pytest.mark.parametrize("file", NO_FILES)
+@pytest.mark.parametrize("file", SPECIAL_FILES)
 @pytest.mark.parametrize("read", [read_config_file, read_train_config, read_word_file, _read_class_names])
 def test_a_text_is_read_from_a_file_only(tmp_path: Path, read: Callable[[Path], object], file: str) -> None:
-    NO_FILES[file](tmp_path / "x.txt")
+    SPECIAL_FILES[file](tmp_path / "x.txt")
     _check_quickly(lambda: read(tmp_path / "x.txt"))
 
 
@@ -143,7 +143,7 @@ def test_dots_in_values_of_toml_are_no_names(text: str, value: object) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_a_hostile_state_file_counts_as_none(tmp_path: Path, file: str) -> None:
     FILES[file](tmp_path / "state.json")
-    if file in NO_FILES:
+    if file in SPECIAL_FILES:
         _check_quickly(lambda: read_node_state(tmp_path / "state.json"))
     else:
         assert read_node_state(tmp_path / "state.json") is None
@@ -157,9 +157,9 @@ def test_json_has_a_depth_a_size_and_a_number_of_values(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("[" + ",".join("1" * 50) + "]")
     assert read_json_file(path, 500) == [1] * 50
-    with pytest.raises(ValueError, match="more than 100 bytes"):
+    with pytest.raises(ValueError, match="100 bytes"):
         read_json_file(path, 100)
-    with pytest.raises(ValueError, match="more than 49 values"):
+    with pytest.raises(ValueError, match="49 values"):
         read_json_file(path, 399)
 
 

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import re
-import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from support.commands import CommandRunner
+from support.errors import expect_error
 from support.messages import forward_messages
 from support.servers.otlp_collector import parse_attributes, start_collector
 from support.servers.recording_proxy import RecordingProxy, StubResponse
-from typer.testing import CliRunner
 
-from stair_es.cli.main import app
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.transport import OutgoingRequest, RequestHook
-from stair_es.errors import IngestError, MissingExtra, UsageError
+from stair_es.errors import IngestError, UsageError
 from stair_es.ingest.accounting.dead_letters import DeadLetters
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.run_accounting import RunAccounting
@@ -48,7 +50,7 @@ DOCS = (ROOT / "docs" / "observe.md").read_text()
 Values = dict[tuple[str, ...], float]
 
 
-def values(text: str) -> Values:
+def read_samples(text: str) -> Values:
     """(name, label values...) -> value, without the label `index`."""
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {
@@ -58,54 +60,49 @@ def values(text: str) -> Values:
 
 
 @pytest.fixture
-def accounting(tmp_path: Path) -> Iterator[RunAccounting]:
+def run_accounting(tmp_path: Path) -> Iterator[RunAccounting]:
     with Manifest(tmp_path) as manifest:
-        created = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
-        created.dead_letters.prepare_file()
+        run = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
+        run.dead_letters.prepare_file()
         items = [SourceItem(f"mem:{i}", "mem:", InlineBytes(b"x")) for i in range(4)]
         for item in items:
-            created.record_listed(item.uri, item.source)
+            run.record_listed(item.uri, item.source)
         outcomes = [
             Outcome(items[0], "written", "write"),
             Outcome(items[1], "unchanged", "check"),
             Outcome(items[2], "failed", "read"),
         ]
-        created.record_batch(Batch([*outcomes], {"read": 0.5, "decode": 1.5}))
-        yield created
-        created.dead_letters.close()
+        run.record_batch(Batch([*outcomes], {"read": 0.5, "decode": 1.5}))
+        yield run
+        run.dead_letters.close()
 
 
 @pytest.fixture
-def metrics(accounting: RunAccounting) -> IngestMetrics:
+def run_metrics(run_accounting: RunAccounting) -> IngestMetrics:
     """A finished run with all metrics."""
-    accounting.encoder_idle = 0.25
+    run_accounting.encoder_idle = 0.25
     return IngestMetrics(
-        index='pho"tos', start_s=1.0, accounting=accounting, end_s=2.0, exit_code=3, success_s=2.0, swap_pending=False
+        index='pho"tos', start_s=1.0, accounting=run_accounting, end_s=2.0, exit_code=3, success_s=2.0, swap_pending=False
     )
 
 
-def test_the_metrics_of_a_run_are_its_accounting(metrics: IngestMetrics) -> None:
-    samples = values(generate_latest(build_registry(metrics)).decode())
+def test_the_metrics_of_a_run_are_its_accounting(run_metrics: IngestMetrics) -> None:
+    samples = read_samples(generate_latest(build_registry(run_metrics)).decode())
     assert samples["listed_images_total",] == 4
     assert [samples["images_total", kind] for kind in ("written", "unchanged", "failed")] == [1, 1, 1]
     assert (samples["failed_images_total", "read"], samples["failed_images_total", "decode"]) == (1, 0)
     assert (samples["stage_seconds_total", "decode"], samples["encoder_idle_ratio",]) == (1.5, 0.25)
     assert (samples["exit_code",], samples["swap_pending",], samples["listing_done",]) == (3, 0, 0)
-    [labels] = {sample.labels["index"] for family in build_registry(metrics).collect() for sample in family.samples}
+    [labels] = {sample.labels["index"] for family in build_registry(run_metrics).collect() for sample in family.samples}
     assert labels == 'pho"tos'
 
 
-def _fail(between: list[Values], path: Path) -> None:
-    between.append(values(path.read_text()))
-    raise IngestError("no")
-
-
-def names(text: str) -> set[str]:
+def list_metric_names(text: str) -> set[str]:
     return set(re.findall(r"^# TYPE (stair_es_\w+)", text, re.MULTILINE))
 
 
-def test_names_follow_the_rules_and_the_page_of_them_names_each(metrics: IngestMetrics) -> None:
-    text = generate_latest(build_registry(metrics)).decode() + generate_latest(ServerMetrics().registry).decode()
+def test_names_follow_the_rules_and_the_page_of_them_names_each(run_metrics: IngestMetrics) -> None:
+    text = generate_latest(build_registry(run_metrics)).decode() + generate_latest(ServerMetrics().registry).decode()
     kinds = dict(re.findall(r"^# TYPE (stair_es_\w+) (\w+)", text, re.MULTILINE))
     kinds = {name: kind for name, kind in kinds.items() if not name.endswith("_created")}
     assert len(kinds) > 20
@@ -118,8 +115,10 @@ def test_names_follow_the_rules_and_the_page_of_them_names_each(metrics: IngestM
     assert documented == set(kinds)
 
 
-def test_alerts_use_existing_metrics(metrics: IngestMetrics) -> None:
-    metric_names = names(generate_latest(build_registry(metrics)).decode() + generate_latest(ServerMetrics().registry).decode())
+def test_alerts_use_existing_metrics(run_metrics: IngestMetrics) -> None:
+    metric_names = list_metric_names(
+        generate_latest(build_registry(run_metrics)).decode() + generate_latest(ServerMetrics().registry).decode()
+    )
     groups = yaml.safe_load((ROOT / "deploy" / "observe" / "alerts.yaml").read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     for rule in rules:
@@ -131,18 +130,23 @@ def test_alerts_use_existing_metrics(metrics: IngestMetrics) -> None:
         assert rule["labels"]["severity"] in {"info", "warning"}
 
 
-def test_failed_run_keeps_the_last_success_and_a_complete_file(tmp_path: Path, accounting: RunAccounting) -> None:
+def test_failed_run_keeps_the_last_success_and_a_complete_file(tmp_path: Path, run_accounting: RunAccounting) -> None:
     path = tmp_path / "photos.prom"
     with ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path)) as observer:
         assert "exit_code" not in path.read_text()
-        observer.record_start(accounting)
-    first = values(path.read_text())
+        observer.record_start(run_accounting)
+    first = read_samples(path.read_text())
     assert (first["exit_code",], first["images_total", "failed"]) == (0, 1)
-    between: list[Values] = []
+    during: list[Values] = []
+
+    def fail_run() -> None:
+        during.append(read_samples(path.read_text()))
+        raise IngestError("no")
+
     with pytest.raises(IngestError), ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path)):
-        _fail(between, path)
-    assert ("images_total", "failed") not in between[0]
-    second = values(path.read_text())
+        fail_run()
+    assert ("images_total", "failed") not in during[0]
+    second = read_samples(path.read_text())
     assert second["exit_code",] == 1
     assert second["last_success_timestamp_seconds",] == first["last_success_timestamp_seconds",]
     assert second["end_timestamp_seconds",] >= first["end_timestamp_seconds",]
@@ -156,60 +160,64 @@ def test_the_exit_code_is_the_command_s(tmp_path: Path, error: BaseException, co
     path = tmp_path / "photos.prom"
     with pytest.raises(type(error)), ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path)):
         raise error
-    assert values(path.read_text())["exit_code",] == code
+    assert read_samples(path.read_text())["exit_code",] == code
 
 
-def test_readers_see_whole_files(tmp_path: Path, metrics: IngestMetrics) -> None:
-    path, stop, seen = tmp_path / "photos.prom", threading.Event(), list[int]()
-    file = MetricsTextfile(path, metrics)
+def test_readers_see_whole_files(tmp_path: Path, run_metrics: IngestMetrics) -> None:
+    path, stop, counts = tmp_path / "photos.prom", threading.Event(), list[int]()
+    file = MetricsTextfile(path, run_metrics)
 
-    def read() -> None:
+    def read_repeatedly() -> None:
         while not stop.is_set():
-            seen.append(len(values(path.read_text())))
+            counts.append(len(read_samples(path.read_text())))
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read_repeatedly)
     reader.start()
     for _ in range(50):
         file.write()
     stop.set()
     reader.join()
-    assert len(set(seen)) == 1
+    assert len(set(counts)) == 1
 
 
+@pytest.mark.parametrize(
+    ("targets", "code", "fact"),
+    [
+        ({"file": Path("photos.txt")}, "invalid-metrics-file", ".prom"),
+        ({"file": Path("nowhere/photos.prom")}, "metrics-not-written", "nowhere"),
+        ({"port": 0, "host": "203.0.113.7"}, "metrics-port-unavailable", "203.0.113.7"),
+    ],
+)
 def test_invalid_targets_are_rejected_before_a_run(
-    tmp_path: Path, metrics: IngestMetrics, monkeypatch: pytest.MonkeyPatch
+    targets: dict[str, Any], code: str, fact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for targets, message in (
-        (ingest.MetricsTargets(file=tmp_path / "photos.txt"), "doesn't end in .prom"),
-        (ingest.MetricsTargets(file=tmp_path / "nowhere" / "photos.prom"), "can't write the metrics to"),
-        (ingest.MetricsTargets(port=0, host="203.0.113.7"), "--metrics-host"),
-    ):
-        with pytest.raises(UsageError, match=message), ingest.open_ingest_telemetry("photos", targets):
-            pass
-    with serve_metrics(metrics, "127.0.0.1", 0) as url:
-        port = int(url.rsplit(":")[-1].partition("/")[0])
-        with (
-            pytest.raises(UsageError, match="it is in use"),
-            ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(port=port)),
-        ):
-            pass
-    monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    with (
-        pytest.raises(MissingExtra, match=re.escape(format_install_command("metrics"))),
-        ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(port=0)),
-    ):
+    monkeypatch.chdir(tmp_path)
+    with expect_error(code) as caught, ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(**targets)):
         pass
-    with (
-        pytest.raises(MissingExtra, match=re.escape(format_install_command("metrics"))),
+    assert fact in caught.value.message
+
+
+def test_a_used_port_is_rejected_before_a_run(run_metrics: IngestMetrics) -> None:
+    with serve_metrics(run_metrics, "127.0.0.1", 0) as url:
+        targets = ingest.MetricsTargets(port=urlsplit(url).port)
+        with expect_error("metrics-port-unavailable"), ingest.open_ingest_telemetry("photos", targets):
+            pass
+
+
+def test_metrics_need_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    for telemetry in (
+        ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(port=0)),
         server.open_server_telemetry(metrics=True),
     ):
-        pass
+        with expect_error("missing-extra") as caught, telemetry:
+            pass
+        assert format_install_command("metrics") in caught.value.remedy
 
 
 def test_an_address_without_a_port_is_rejected(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["ingest", str(tmp_path), "--metrics-host", "0.0.0.0"])
-    assert isinstance(result.exception, UsageError)
-    assert "--metrics-port 9464" in result.exception.remedy
+    error = CommandRunner({}).read_error("ingest", tmp_path, "--metrics-host", "0.0.0.0")
+    assert (error.code, "--metrics-port 9464" in error.remedy) == ("metrics-host-without-port", True)
 
 
 def test_full_disk_ends_no_run(tmp_path: Path) -> None:
@@ -221,15 +229,15 @@ def test_full_disk_ends_no_run(tmp_path: Path) -> None:
     ):
         (folder / "photos.prom").unlink()
         folder.rmdir()
-    assert ["not up to date" in text for text in messages] == [True]
+    assert [str(folder) in message for message in messages] == [True]
 
 
-def test_a_port_serves_the_progress_of_the_run(metrics: IngestMetrics, accounting: RunAccounting) -> None:
-    with serve_metrics(metrics, "127.0.0.1", 0) as url:
+def test_a_port_serves_the_progress_of_the_run(run_metrics: IngestMetrics, run_accounting: RunAccounting) -> None:
+    with serve_metrics(run_metrics, "127.0.0.1", 0) as url:
         for listed in (4, 5):
-            accounting.listed = listed
+            run_accounting.listed = listed
             with urllib.request.urlopen(url) as response:
-                assert values(response.read().decode())["listed_images_total",] == listed
+                assert read_samples(response.read().decode())["listed_images_total",] == listed
 
 
 def test_a_long_run_is_thinned() -> None:
@@ -288,12 +296,13 @@ def test_requests_carry_their_span_id_and_no_query_words(monkeypatch: pytest.Mon
     assert exists.status.code == 0
     assert search.status.code == 2
     span_attributes = parse_attributes(search.attributes)
-    assert (
-        span_attributes["error.type"],
-        span_attributes["http.response.status_code"],
-        span_attributes["db.collection.name"],
-    ) == ("503", 503, "photos")
-    assert span_attributes["url.full"] == f"{node.url}/es/photos/_search"
+    expected = {
+        "error.type": "503",
+        "http.response.status_code": 503,
+        "db.collection.name": "photos",
+        "url.full": f"{node.url}/es/photos/_search",
+    }
+    assert {name: span_attributes[name] for name in expected} == expected
     assert b"secret" not in search.SerializeToString()
     assert collector.resource["service.name"] == "stair-es"
 
@@ -301,17 +310,17 @@ def test_requests_carry_their_span_id_and_no_query_words(monkeypatch: pytest.Mon
 def test_hooks_nest_within_their_process() -> None:
     order = list[str]()
 
-    def hook(name: str) -> RequestHook:
+    def build_hook(name: str) -> RequestHook:
         @contextmanager
-        def watch(request: OutgoingRequest) -> Iterator[None]:
+        def watch_request(request: OutgoingRequest) -> Iterator[None]:
             order.append(name)
             yield
             order.append(f"{name} {request.status}")
 
-        return watch
+        return watch_request
 
     with RecordingProxy(None, gate=lambda request: StubResponse(status=200)) as node:
-        connection_with_hooks = Connection(url=node.url, request_hooks=(hook("outer"), hook("inner")))
+        connection_with_hooks = Connection(url=node.url, request_hooks=(build_hook("outer"), build_hook("inner")))
         sent = pickle.loads(pickle.dumps(connection_with_hooks))
         for connection in (connection_with_hooks, sent):
             with Cluster(connection) as cluster:
@@ -323,15 +332,20 @@ def test_hooks_nest_within_their_process() -> None:
 ON = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 
 
+def trace_nothing(environ: Mapping[str, str]) -> list[str]:
+    """Return the messages about traces that can't be sent."""
+    messages: list[str] = []
+    with forward_messages(messages.append), open_tracer(environ) as tracer:
+        assert tracer is None
+    return messages
+
+
 @pytest.mark.parametrize(
     "environ",
     [{}, {**ON, "OTEL_SDK_DISABLED": "True"}, {**ON, "OTEL_TRACES_EXPORTER": "none"}, {"OTEL_EXPORTER_OTLP_ENDPOINT": ""}],
 )
 def test_without_a_collector_there_is_no_tracer(environ: dict[str, str]) -> None:
-    messages: list[str] = []
-    with forward_messages(messages.append), open_tracer(environ) as tracer:
-        assert tracer is None
-    assert not messages
+    assert trace_nothing(environ) == []
 
 
 @pytest.mark.parametrize(
@@ -342,16 +356,11 @@ def test_without_a_collector_there_is_no_tracer(environ: dict[str, str]) -> None
         ({}, format_install_command("traces")),
     ],
 )
-def test_an_obstacle_to_traces_is_reported_and_does_not_end_the_run(
-    monkeypatch: pytest.MonkeyPatch, more: dict[str, str], remedy: str
-) -> None:
+def test_an_obstacle_to_traces_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch, more: dict[str, str], remedy: str) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
-    messages: list[str] = []
-    with forward_messages(messages.append), open_tracer({**ON, **more}) as tracer:
-        assert tracer is None
-    [text] = messages
-    assert remedy in text
-    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in text
+    [message] = trace_nothing({**ON, **more})
+    assert remedy in message
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in message
 
 
 @pytest.mark.parametrize(
@@ -360,10 +369,7 @@ def test_an_obstacle_to_traces_is_reported_and_does_not_end_the_run(
 def test_invalid_variables_affect_nothing_else(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     for each, text in {**ON, name: value}.items():
         monkeypatch.setenv(each, text)
-    messages: list[str] = []
-    with forward_messages(messages.append), open_tracer() as tracer:
-        assert tracer is None
-    assert "no traces, though OTEL_EXPORTER_OTLP_ENDPOINT is set" in messages[-1]
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in trace_nothing(os.environ)[-1]
 
 
 def test_an_unreachable_collector_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,15 +385,3 @@ def test_an_unreachable_collector_is_reported_once(monkeypatch: pytest.MonkeyPat
     assert len(messages) > 1
     assert len({text[:20] for text in messages}) == len(messages)
     assert all(text.startswith("traces: ") for text in messages)
-
-
-def test_it_is_loaded_only_on_request() -> None:
-    code = (
-        "import sys\nfrom stair_es.telemetry import ingest, server\n"
-        "targets = ingest.MetricsTargets()\n"
-        "with ingest.open_ingest_telemetry('x', targets), server.open_server_telemetry(metrics=False): pass\n"
-        "print(sorted({name.split('.')[0] for name in sys.modules} & {'prometheus_client', 'opentelemetry', 'google'}))"
-    )
-    environ = {"PATH": "", "PYTHONPATH": str(ROOT)}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
-    assert result.stdout.strip() == "[]"
