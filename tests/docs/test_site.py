@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import posixpath
 import re
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import unquote, urlsplit
@@ -18,6 +20,7 @@ import figures
 import generated
 import pytest
 import typer
+from support.markdown import read_table_rows
 
 from stair_es import resources
 from stair_es.cli.main import app
@@ -25,6 +28,8 @@ from stair_es.cluster.documents.document import RESERVED_FIELDS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+BUILT_MESSAGES = {"`the query is empty`"}
+"""Common messages that the code puts together of two parts."""
 OF_SPHINX = {"genindex.html", "py-modindex.html", "search.html"}
 """Pages that Sphinx adds by itself: they needn't be linked."""
 FETCHED = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "srcset", "object": "data", "form": "action"}
@@ -50,7 +55,7 @@ class Page(HTMLParser):
             self.fetched.append(given[FETCHED[tag]])
 
 
-def built(docs: Path, out: Path, *arguments: str) -> None:
+def build_site(docs: Path, out: Path, *arguments: str) -> None:
     """Builds a site; every warning is an error."""
     command: list[str | Path] = [sys.executable, "-m", "sphinx", "-E", "-W", "--keep-going", "-q", "-b", "html", *arguments]
     done = subprocess.run([*command, docs, out], capture_output=True, text=True, check=False)
@@ -58,33 +63,33 @@ def built(docs: Path, out: Path, *arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site."""
     place = tmp_path_factory.mktemp("site")
-    built(DOCS, place / "html", "-d", str(place / "doctrees"))
+    build_site(DOCS, place / "html", "-d", str(place / "doctrees"))
     return place / "html"
 
 
 @pytest.fixture(scope="module")
-def pages(site: Path) -> dict[str, Page]:
+def site_pages(site_folder: Path) -> dict[str, Page]:
     """Its pages, by name."""
-    return {path.relative_to(site).as_posix(): Page(path.read_text()) for path in site.rglob("*.html")}
+    return {path.relative_to(site_folder).as_posix(): Page(path.read_text()) for path in site_folder.rglob("*.html")}
 
 
-def commands(group: typer.Typer, path: str) -> Iterator[tuple[str, Any]]:
+def list_commands(group: typer.Typer, path: str) -> Iterator[tuple[str, Any]]:
     """`(path, function)` of each command, as they were registered."""
     for command in group.registered_commands:
         assert command.callback is not None
         yield f"{path} {command.name or command.callback.__name__.replace('_', '-')}", command.callback
     for child in group.registered_groups:
         assert child.typer_instance is not None
-        yield from commands(child.typer_instance, f"{path} {child.name}")
+        yield from list_commands(child.typer_instance, f"{path} {child.name}")
 
 
-def test_the_reference_has_every_command_option_and_variable(pages: dict[str, Page], site: Path) -> None:
-    text = (site / "reference" / "cli.html").read_text()
-    ids, found = pages["reference/cli.html"].ids, 0
-    for path, function in commands(app, "stair-es"):
+def test_the_reference_has_every_command_option_and_variable(site_pages: dict[str, Page], site_folder: Path) -> None:
+    text = (site_folder / "reference" / "cli.html").read_text()
+    ids, found = site_pages["reference/cli.html"].ids, 0
+    for path, function in list_commands(app, "stair-es"):
         name = path.replace(" ", "-")
         assert name in ids, path
         for parameter in inspect.signature(function, eval_str=True).parameters.values():
@@ -101,48 +106,41 @@ def test_the_reference_has_every_command_option_and_variable(pages: dict[str, Pa
     assert found > 200
 
 
-def test_every_page_is_reachable_and_no_link_is_dead(pages: dict[str, Page], site: Path) -> None:
+def test_every_page_is_reachable_and_no_link_is_dead(site_pages: dict[str, Page], site_folder: Path) -> None:
     reached, todo = {"index.html"}, deque(["index.html"])
     while todo:
         name = todo.popleft()
-        for link in pages[name].links:
-            target, place = _target(name, link)
+        for link in site_pages[name].links:
+            target, place = resolve_link(name, link)
             if target is None:
                 continue
-            assert (site / target).is_file(), f"{name}: {link}"
+            assert (site_folder / target).is_file(), f"{name}: {link}"
             if place:
-                assert place in pages[target].ids, f"{name}: {link}"
-            if target in pages and target not in reached:
+                assert place in site_pages[target].ids, f"{name}: {link}"
+            if target in site_pages and target not in reached:
                 reached.add(target)
                 todo.append(target)
-    assert set(pages) - reached <= OF_SPHINX
+    assert set(site_pages) - reached <= OF_SPHINX
     sources = {path.relative_to(DOCS).with_suffix(".html").as_posix() for path in DOCS.rglob("*.md")}
     assert len(reached - OF_SPHINX) == len(sources)
 
 
-def _target(page: str, link: str) -> tuple[str | None, str]:
+def resolve_link(page: str, link: str) -> tuple[str | None, str]:
     """The file that a link leads to, from the top of the site; None for an address elsewhere."""
     parts = urlsplit(link)
     if parts.scheme or parts.netloc:
         return None, ""
     path = (Path("/") / Path(page).parent / unquote(parts.path)).as_posix() if parts.path else f"/{page}"
-    return _without_dots(path), unquote(parts.fragment)
+    return posixpath.normpath(path).lstrip("/"), unquote(parts.fragment)
 
 
-def _without_dots(path: str) -> str:
-    kept: list[str] = []
-    for part in path.strip("/").split("/"):
-        kept = kept[:-1] if part == ".." else kept if part == "." else [*kept, part]
-    return "/".join(kept)
-
-
-def test_pages_load_no_remote_files(pages: dict[str, Page], site: Path) -> None:
-    for name, page in pages.items():
+def test_pages_load_no_remote_files(site_pages: dict[str, Page], site_folder: Path) -> None:
+    for name, page in site_pages.items():
         for address in page.fetched:
-            assert _target(name, address)[0] or address.startswith("data:"), f"{name}: {address}"
-    for path in site.rglob("*.css"):
+            assert resolve_link(name, address)[0] or address.startswith("data:"), f"{name}: {address}"
+    for path in site_folder.rglob("*.css"):
         assert not re.search(r"@import|url\(\s*['\"]?(?:https?:)?//", path.read_text()), path
-    for path in site.rglob("*.svg"):
+    for path in site_folder.rglob("*.svg"):
         assert not re.search(r'(?:href|src)="(?!data:|#)', path.read_text()), path
 
 
@@ -157,26 +155,24 @@ def test_links_out_of_the_docs_lead_into_the_repository(tmp_path: Path) -> None:
     (docs / "more" / "index.md").write_text("---\norphan: true\n---\n\n# More\n")
     extensions = str(ROOT / "docs" / "_ext")
     (docs / "conf.py").write_text(f"import sys\nsys.path.insert(0, {extensions!r})\nextensions = ['myst_parser', 'links']\n")
-    built(docs, tmp_path / "with", "-D", "repository=https://example.org/stair-es")
+    build_site(docs, tmp_path / "with", "-D", "repository=https://example.org/stair-es")
     links = Page((tmp_path / "with" / "index.html").read_text()).links
     expected = ["blob/main/README.md#about", "tree/main/code", "blob/main/code/a.py"]
     assert {"more/index.html", *(f"https://example.org/stair-es/{path}" for path in expected)} <= set(links)
-    built(docs, tmp_path / "without")
+    build_site(docs, tmp_path / "without")
     assert not [link for link in Page((tmp_path / "without" / "index.html").read_text()).links if "code" in link]
 
 
-def rows(page: str, heading: str) -> list[list[str]]:
+def read_rows(page: str, heading: str) -> list[list[str]]:
     """The cells of the table below a header row."""
-    lines = (DOCS / page).read_text().splitlines()
-    begin = lines.index(heading) + 2
-    end = next(i for i, line in enumerate([*lines, ""][begin:], begin) if not line.startswith("|"))
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[begin:end]]
+    lines = (DOCS / page).read_text().partition(f"\n{heading}\n")[2].splitlines()
+    return read_table_rows("\n".join(takewhile(lambda line: line.startswith("|"), lines)))[1:]
 
 
 def test_the_document_has_the_fields_and_types_of_the_mapping() -> None:
     layers = [resources.load_json_resource("mappings", name)["mappings"]["properties"] for name in ("image", "impacts")]
     body = {name: field for layer in layers for name, field in layer.items()}
-    table = {name.strip("`"): kind.strip("`") for name, kind, _ in rows("reference/document.md", "| field | type | for |")}
+    table = {name.strip("`"): kind.strip("`") for name, kind, _ in read_rows("reference/document.md", "| field | type | for |")}
     assert table == {name: field["type"] for name, field in body.items()}
     assert table.keys() - {"caption"} == RESERVED_FIELDS
 
@@ -184,10 +180,10 @@ def test_the_document_has_the_fields_and_types_of_the_mapping() -> None:
 def test_messages_match_the_code() -> None:
     folders = (ROOT / "stair_es", ROOT / "cli")
     code = "\n".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
-    for message, _ in rows("reference/errors.md", "| message | why, and what to do |"):
+    for message, _ in read_rows("reference/errors.md", "| message | why, and what to do |"):
         if message.startswith("`"):
             for piece in re.split(r"\.\.\.|HTTP \d+", message.strip("`")):
-                assert piece.strip(" ():,") in code or piece == "the query is empty", message
+                assert piece.strip(" ():,") in code or message in BUILT_MESSAGES, message
 
 
 def test_the_picture_of_the_layers_is_up_to_date() -> None:

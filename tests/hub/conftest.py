@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-ASKED = os.environ.get("STAIR_ES_HUB") == "1"
-collect_ignore_glob = [] if ASKED else ["test_*.py"]
+IS_REQUESTED = os.environ.get("STAIR_ES_HUB") == "1"
+collect_ignore_glob = [] if IS_REQUESTED else ["test_*.py"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say that they were left out, and how to run them."""
-    if not ASKED:
+    if not IS_REQUESTED:
         terminalreporter.write_line("not collected: tests/hub, published checkpoints (STAIR_ES_HUB=1 fetches them from the hub)")

@@ -25,20 +25,20 @@ SEEN = {
 
 
 @cache
-def _load(name: str) -> Encoder:
+def load_model(name: str) -> Encoder:
     return registry.load_encoder(ModelSpec(name=name))
 
 
 @pytest.mark.parametrize("photo", SEEN)
 @pytest.mark.parametrize("name", hub.list_hub_model_names())
 def test_photographs_get_fitting_words(name: str, photo: str) -> None:
-    heaviest = encode_query_image(_load(name), PHOTOS / photo).top(HEAVIEST).tokens
+    heaviest = encode_query_image(load_model(name), PHOTOS / photo).top(HEAVIEST).tokens
     assert {SEEN[photo], f"{SEEN[photo]}s"} & set(heaviest), heaviest
 
 
 @pytest.mark.parametrize("name", hub.list_hub_model_names())
 def test_a_text_finds_its_photograph_among_them(name: str) -> None:
-    encoder = _load(name)
+    encoder = load_model(name)
     images = {photo: encode_query_image(encoder, PHOTOS / photo) for photo in SEEN}
     for photo, word in SEEN.items():
         query = encode_query_text(encoder, f"a photo of a {word}")
@@ -52,5 +52,5 @@ def test_a_short_name_and_its_id_are_the_same_model(model: hub.HubModel) -> None
 
 @pytest.mark.parametrize("model", hub.HUB_MODELS, ids=lambda model: model.name)
 def test_vocabulary_size_matches_the_list(model: hub.HubModel) -> None:
-    features: tuple[str, ...] = _load(model.name).tokens
+    features: tuple[str, ...] = load_model(model.name).tokens
     assert len(features) == model.facts.tokens

@@ -28,7 +28,7 @@ VDR_TEXTS = [
 SPLADE_PAGE = "https://raw.githubusercontent.com/naver/v-splade/main/examples/sample_page.png"
 
 
-def _fetched(url: str) -> bytes:
+def fetch_bytes(url: str) -> bytes:
     with urlopen(url, timeout=60) as answer:
         data: bytes = answer.read()
     return data
@@ -36,7 +36,7 @@ def _fetched(url: str) -> bytes:
 
 def test_vdr_matches_its_readme() -> None:
     encoder = registry.load_encoder(ModelSpec(name="photos-small"))
-    image = encoder.encode_images(decode_image(_fetched(VDR_PICTURE), encoder.image_spec, DecodeLimits()).pixels_HWC[None])[0]
+    image = encoder.encode_images(decode_image(fetch_bytes(VDR_PICTURE), encoder.image_spec, DecodeLimits()).pixels_HWC[None])[0]
     scores = [image.dot(text) for text in encoder.encode_texts(VDR_TEXTS)]
     assert scores == pytest.approx([0.3209, 0.0984], abs=5e-4)
 
@@ -56,7 +56,7 @@ def test_v_splade_matches_its_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "naver/v-splade-quality"
     monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, name)
     encoder = registry.load_encoder(ModelSpec(name=name))
-    pixels_HWC = decode_image(_fetched(SPLADE_PAGE), encoder.image_spec, DecodeLimits()).pixels_HWC
+    pixels_HWC = decode_image(fetch_bytes(SPLADE_PAGE), encoder.image_spec, DecodeLimits()).pixels_HWC
     page = encoder.encode_images(pixels_HWC[None])[0]
     assert "dog" in page.top(10).tokens
     forms, office = (page.dot(query) for query in encoder.encode_texts(["send signed forms", "records office"]))

@@ -14,11 +14,11 @@ BROAD = {errors.AuthenticationFailed, errors.IndexMismatch, errors.IngestError, 
 """Classes without subclasses that stand for several faults each."""
 
 
-def _tree(root: type[StairError]) -> list[type[StairError]]:
-    return [root, *(leaf for child in root.__subclasses__() for leaf in _tree(child))]
+def list_classes(root: type[StairError]) -> list[type[StairError]]:
+    return [root, *(leaf for child in root.__subclasses__() for leaf in list_classes(child))]
 
 
-@pytest.mark.parametrize("kind", _tree(StairError), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", list_classes(StairError), ids=lambda kind: kind.__name__)
 def test_every_error_survives_pickling(kind: type[StairError]) -> None:
     back = pickle.loads(pickle.dumps(kind("what", "do this", "which")))
     assert type(back) is kind
@@ -36,7 +36,7 @@ def test_the_code_is_by_default_the_name_of_the_class() -> None:
 
 
 def test_every_fault_of_a_broad_class_has_a_code_of_its_own() -> None:
-    broad = {kind for kind in _tree(StairError) if kind.__subclasses__()} | BROAD
+    broad = {kind for kind in list_classes(StairError) if kind.__subclasses__()} | BROAD
     faults = list_faults(ROOT / "stair_es", ROOT / "cli")
     assert len(faults) > 600
     assert [fault.place for fault in faults if CLASSES[fault.kind] in broad and not fault.has_own_code] == []
@@ -49,7 +49,7 @@ def test_codes_are_words_with_hyphens() -> None:
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
     assert errors.__doc__ is not None
-    for kind in _tree(StairError):
+    for kind in list_classes(StairError):
         assert kind.__name__ in errors.__doc__
 
 

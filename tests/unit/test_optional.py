@@ -59,13 +59,13 @@ for command in json.loads(sys.argv[2]):
     if command[0] == "ingest":
         command += ["--url", "http://127.0.0.1:1"]
     error = CliRunner().invoke(app, command).exception
-    told = [type(error).__name__, getattr(error, "message", str(error)), getattr(error, "remedy", "")]
-    print(json.dumps([command, told]), flush=True)
+    facts = [type(error).__name__, getattr(error, "message", str(error)), getattr(error, "remedy", "")]
+    print(json.dumps([command, facts]), flush=True)
 """
 
 
 @pytest.fixture(scope="module")
-def errors_by_extra(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str, str]]:
+def errors_by_command(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str, str]]:
     """Command line -> kind of the error, its message and its remedy."""
     folder = tmp_path_factory.mktemp("folder")
     (folder / "a.jpg").write_bytes(PHOTO.read_bytes())
@@ -89,10 +89,9 @@ def errors_by_extra(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple
 
 
 @pytest.mark.parametrize("line", EXTRAS)
-def test_missing_extras_are_named_with_a_command(errors_by_extra: dict[str, tuple[str, str, str]], line: str) -> None:
-    kind, message, remedy = errors_by_extra[line]
+def test_missing_extras_are_named_with_a_command(errors_by_command: dict[str, tuple[str, str, str]], line: str) -> None:
+    kind, message, remedy = errors_by_command[line]
     assert kind == "MissingExtra", message
-    assert message.endswith("isn't installed")
     assert remedy == f"Install it with: {optional.format_install_command(EXTRAS[line])}"
 
 
@@ -105,8 +104,8 @@ def test_missing_extras_are_named_with_a_command(errors_by_extra: dict[str, tupl
         ({"url": "file://{tmp}/stair_es.whl", "archive_info": {}}, "pip install 'stair-es[torch] @ file://{tmp}/stair_es.whl'"),
         ({"url": "file://{tmp}/removed.whl", "archive_info": {}}, "pip install 'stair-es[torch]'"),
         (
-            {"url": "https://host.example/stair_es.whl", "archive_info": {}},
-            "pip install 'stair-es[torch] @ https://host.example/stair_es.whl'",
+            {"url": "https://h.test/stair_es.whl", "archive_info": {}},
+            "pip install 'stair-es[torch] @ https://h.test/stair_es.whl'",
         ),
         (
             {"url": "https://forge.example/stair-es.git", "vcs_info": {"vcs": "git", "commit_id": "0a1b2c"}},

@@ -61,11 +61,11 @@ def _collect_output(function: Callable[[], object]) -> str:
     """Return what a user sees of a call: its error or its text."""
     try:
         result = function()
-        return (
-            result if isinstance(result, str) else repr(result) if isinstance(result, (Connection, DashboardsConnection)) else ""
-        )
     except StairError as error:
         return f"{error} {error.__cause__!r}"
+    if isinstance(result, (Connection, DashboardsConnection)):
+        return repr(result)
+    return result if isinstance(result, str) else ""
 
 
 def _check_unseen(output: str, case: object) -> None:
@@ -73,27 +73,27 @@ def _check_unseen(output: str, case: object) -> None:
 
 
 @pytest.fixture
-def private(tmp_path: Path) -> Path:
+def private_file(tmp_path: Path) -> Path:
     """A configuration file that only its owner may read."""
     path = tmp_path / "stair-es.toml"
     path.touch(mode=0o600)
     return path
 
 
-def _shape(secret: str) -> Iterator[Any]:
+def list_shapes(secret: str) -> Iterator[Any]:
     yield from ([secret], [[secret]], {"a": secret}, [{"a": secret}], {"a": {"b": [secret]}}, {"password": secret})
 
 
 @pytest.mark.parametrize("secret", [SECRET, PLAIN])
-def test_errors_show_no_values(private: Path, secret: str) -> None:
+def test_errors_show_no_values(private_file: Path, secret: str) -> None:
     known_keys = config_file.list_known_keys(typer.Context(typer.main.get_command(app)))
     attempts = 0
-    for key, shape in product([*known_keys, ("profiles",), ("search",), ("unknown",)], _shape(secret)):
+    for key, shape in product([*known_keys, ("profiles",), ("search",), ("unknown",)], list_shapes(secret)):
         values: dict[str, Any] = {key[-1]: shape}
         for table in reversed(key[:-1]):
             values = {table: values}
         for document in (values, {"profiles": {"x": values}}):
-            output = _collect_output(partial(config_file.resolve_profile, private, document, "x", known_keys))
+            output = _collect_output(partial(config_file.resolve_profile, private_file, document, "x", known_keys))
             _check_unseen(output, document)
             attempts += 1
     assert attempts > 1000
@@ -136,10 +136,10 @@ def test_errors_show_no_values(private: Path, secret: str) -> None:
         f'dashboards_url = "http://{NOWHERE}/?{PLAIN}"',
     ],
 )
-def test_no_slip_in_the_file_shows_it(private: Path, text: str) -> None:
-    private.write_text(text + "\n", encoding="utf-8")
+def test_no_slip_in_the_file_shows_it(private_file: Path, text: str) -> None:
+    private_file.write_text(text + "\n", encoding="utf-8")
     for options in ([], ["--json"]):
-        _check_unseen(_run_command("--config", str(private), "config", "show", *options), text)
+        _check_unseen(_run_command("--config", str(private_file), "config", "show", *options), text)
 
 
 _URLS = ["http://anna:{}@" + NOWHERE, "http://" + NOWHERE + "/?api_key={}", "http://" + NOWHERE + "/#{}", "{}", "anna:{}@h"]
@@ -172,11 +172,11 @@ def test_a_url_is_shown_without_its_login(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_no_variable_of_a_secret_or_of_its_file_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    of_cluster = {"url": "STAIR_ES_URL", **auth.CLUSTER_VARIABLES.secrets}
-    of_product = {"url": "STAIR_ES_DASHBOARDS_URL", **connection.DASHBOARDS_VARIABLES.secrets}
+    cluster_names = {"url": "STAIR_ES_URL", **auth.CLUSTER_VARIABLES.secrets}
+    dashboards_names = {"url": "STAIR_ES_DASHBOARDS_URL", **connection.DASHBOARDS_VARIABLES.secrets}
     for names, build in (
-        (of_cluster, read_security_settings),
-        (of_product, lambda _, environ: build_dashboards_connection(None, {}, environ)),
+        (cluster_names, read_security_settings),
+        (dashboards_names, lambda _, environ: build_dashboards_connection(None, {}, environ)),
     ):
         for variable, end in product(names.values(), ("", "_FILE")):
             for secret in (SECRET, PLAIN, PLAIN * 100, PLAIN + "\udcff", f"-----BEGIN KEY-----\n{PLAIN}", f"{PLAIN}\0"):
@@ -222,5 +222,6 @@ def test_a_password_that_is_not_utf8_is_rejected(variable: str) -> None:
         check=False,
     )
     assert result.returncode == 2, result.stderr
-    assert f"{variable} isn't UTF-8" in result.stderr
+    assert "error[secret-not-utf-8]: " in result.stderr
+    assert variable in result.stderr
     assert "hunter2" not in result.stderr

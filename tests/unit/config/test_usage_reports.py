@@ -10,7 +10,6 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,7 +27,7 @@ _CI = ("CI", "TF_BUILD", "GITHUB_ACTIONS", "GITLAB_CI", "CIRCLECI", "TRAVIS", "J
 """Where one of these is set, onnxruntime reports nothing."""
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def build_environment(folder: Path) -> dict[str, str]:
     """The environment of a user's shell, with empty home, project and temporary folders."""
     environ = {
         name: value
@@ -41,36 +40,30 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**environ, **{name: str(path) for name, path in folders.items()}}
 
 
-def _run(arguments: list[str | Path], environment: Mapping[str, str]) -> None:
-    result = subprocess.run(arguments, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+def list_files_at_home(folder: Path, *command: str | Path, **variables: str) -> list[str]:
+    """Run a command and return the files that it has written into the empty home folder."""
+    environment = {**build_environment(folder), **variables}
+    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-
-
-def _files_at_home(environment: Mapping[str, str]) -> list[str]:
     home = Path(environment["HOME"])
     return sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
 
 
 def test_encoding_an_image_writes_nothing_into_the_home_folder(tmp_path: Path) -> None:
-    environment = _environment(tmp_path)
-    _run([SCRIPT, "encode", PHOTO], environment)
-    assert _files_at_home(environment) == []
+    assert list_files_at_home(tmp_path, SCRIPT, "encode", PHOTO) == []
 
 
 def test_a_worker_that_unpickles_a_stage_reports_nothing(tmp_path: Path) -> None:
     """As on an existing Ray cluster: the worker has none of the driver's environment."""
     code = f"import pickle\npickle.loads({pickle.dumps(encode_batch)!r})\nimport onnxruntime"
-    environment = _environment(tmp_path)
-    _run([sys.executable, "-c", code], environment)
-    assert _files_at_home(environment) == []
+    assert list_files_at_home(tmp_path, sys.executable, "-c", code) == []
 
 
 @pytest.mark.skipif(not REPORTING, reason="this onnxruntime reports nothing")
 def test_reporting_opt_in(tmp_path: Path) -> None:
     """Also checks the method: an onnxruntime that reports writes its files immediately."""
-    environment = {**_environment(tmp_path), "ORT_DISABLE_TELEMETRY": "0"}
-    _run([sys.executable, "-c", "import stair_es, onnxruntime"], environment)
-    assert any("Microsoft" in name for name in _files_at_home(environment))
+    command = (sys.executable, "-c", "import stair_es, onnxruntime")
+    assert any("Microsoft" in name for name in list_files_at_home(tmp_path, *command, ORT_DISABLE_TELEMETRY="0"))
 
 
 def test_variables_that_the_user_set_are_kept() -> None:
@@ -82,12 +75,12 @@ def test_variables_that_the_user_set_are_kept() -> None:
 @pytest.mark.parametrize("folder", ["scripts", "docs/_ext", "benchmarks", "tests", "examples"])
 def test_onnxruntime_is_imported_after_the_package(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
-        names = [name for node in ast.parse(path.read_text()).body for name in _imported(node)]
+        names = [name for node in ast.parse(path.read_text()).body for name in list_imported_packages(node)]
         if "onnxruntime" in names:
             assert "stair_es" in names[: names.index("onnxruntime")], path
 
 
-def _imported(node: ast.stmt) -> list[str]:
+def list_imported_packages(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name.split(".")[0] for alias in node.names]
     return [node.module.split(".")[0]] if isinstance(node, ast.ImportFrom) and node.module else []

@@ -19,7 +19,7 @@ TEXT = DOCKERFILE.read_text()
 HADOLINT = Path(sys.executable).with_name("hadolint")
 
 
-def _stages() -> dict[str, str]:
+def read_stages() -> dict[str, str]:
     """Stage -> what follows its FROM."""
     return {part.split()[2]: part for part in re.split(r"^FROM ", TEXT, flags=re.MULTILINE)[1:]}
 
@@ -33,14 +33,13 @@ def test_hadolint_passes(tmp_path: Path) -> None:
     assert subprocess.run([HADOLINT, tmp_path / "Dockerfile"], capture_output=True, check=False).returncode == 1
 
 
-def test_the_images_share_the_layers_of_packages_and_the_code_is_the_last_one() -> None:
-    stages = _stages()
+def test_images_share_the_layers_of_packages() -> None:
+    stages = read_stages()
     for name in ("cpu", "ray", "cuda"):
         assert stages[name].startswith(f"{name}-packages AS {name}\n")
-        assert [line for line in stages[name].splitlines() if line.startswith(("COPY", "RUN", "USER"))] == [
-            "COPY --from=package /package /opt/stair-es",
-            "USER 1000:1000",
-        ]
+        code, user = (line.split() for line in stages[name].splitlines() if line.startswith(("COPY", "RUN", "USER")))
+        assert code == ["COPY", "--from=package", "/package", "/opt/stair-es"]  # the last layer
+        assert user == ["USER", "1000:1000"]
     below = {name: stages[f"{name}-packages"].split()[0] for name in ("cpu", "ray", "cuda")}
     assert below == {"cpu": "base", "ray": "cpu-packages", "cuda": "ray-packages"}
     for name in ("base", "cpu-packages", "ray-packages", "cuda-packages"):
@@ -50,7 +49,7 @@ def test_the_images_share_the_layers_of_packages_and_the_code_is_the_last_one() 
 
 
 def test_image_disables_reporting_and_folders_suit_group_0() -> None:
-    base = _stages()["base"]
+    base = read_stages()["base"]
     for setting in ("ORT_DISABLE_TELEMETRY=1", "RAY_USAGE_STATS_ENABLED=0", "HF_HUB_DISABLE_TELEMETRY=1", "DO_NOT_TRACK=1"):
         assert f" {setting}" in base
     assert "--group=0 --mode=0775 /var/lib/stair-es" in base
@@ -69,8 +68,8 @@ def test_environment_matches_the_wheel_and_has_no_pip(tmp_path: Path) -> None:
     for extras, expected in (("all", ["numpy>=1", "pyarrow>=14"]), ("torch", ["numpy>=1", "torch>=2"])):
         command = [sys.executable, str(ROOT / "deploy" / "image" / "requirements.py"), str(wheel), extras]
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == expected
-    assert "python -m venv --without-pip" in TEXT
-    assert "SOURCE_DATE_EPOCH=" in _stages()["wheel"]
+    assert "venv --without-pip" in TEXT
+    assert "SOURCE_DATE_EPOCH=" in read_stages()["wheel"]
 
 
 def test_extras_exist_and_versions_agree() -> None:
@@ -79,11 +78,12 @@ def test_extras_exist_and_versions_agree() -> None:
     [extras] = re.findall(r"^ARG EXTRAS=(\S+)$", TEXT, re.MULTILINE)
     assert set(extras.split(",")) <= set(setup["options.extras_require"])
     [ray] = re.findall(r"^ARG RAY=(\S+)$", TEXT, re.MULTILINE)
-    job, cluster = (
-        read_all_manifests()["RayJob", "stair-es-ingest"]["spec"],
-        read_all_manifests()["RayCluster", "stair-es"]["spec"],
+    manifests = read_all_manifests()
+    cluster_specs = (
+        manifests["RayJob", "stair-es-ingest"]["spec"]["rayClusterSpec"],
+        manifests["RayCluster", "stair-es"]["spec"],
     )
-    assert job["rayClusterSpec"]["rayVersion"] == cluster["rayVersion"] == ray
+    assert [spec["rayVersion"] for spec in cluster_specs] == [ray, ray]
     pinned = re.search(r"^(\S+)==(\S+) --hash=sha256:(\S+)$", (ROOT / "deploy/image/text-network.txt").read_text(), re.MULTILINE)
     assert pinned is not None
     assert pinned.groups() == (MINILM_PACKAGE, MINILM_VERSION, MINILM_WHEEL_SHA256)
@@ -103,14 +103,14 @@ def test_only_build_files_are_copied(tmp_path: Path) -> None:
     assert [name for name in allowed if not (ROOT / name).exists()] == []
     assert "*" in ignored
     for name in allowed:
-        at = ROOT / name
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(at, tmp_path / name) if at.is_dir() else shutil.copy(at, tmp_path / name)
+        copy(ROOT / name, tmp_path / name)
     setup = ConfigParser()
     setup.read(tmp_path / "setup.cfg")
-    places = dict(line.split(" = ") for line in setup["options"]["package_dir"].strip().splitlines())
+    folders = dict(line.split(" = ") for line in setup["options"]["package_dir"].strip().splitlines())
     for package in setup["options"]["packages"].split():
-        assert (tmp_path / places.get(package, package.replace(".", "/"))).is_dir(), package
+        assert (tmp_path / folders.get(package, package.replace(".", "/"))).is_dir(), package
     for line in re.findall(r"^COPY (?!--from)(\S+) |python (deploy/\S+)", TEXT, re.MULTILINE):
         assert (tmp_path / "".join(line)).exists()
     assert "secrets/" in (ROOT / ".gitignore").read_text().splitlines()  # where docs/howto/docker.md puts API keys

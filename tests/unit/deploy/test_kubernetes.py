@@ -30,13 +30,14 @@ from stair_es.cluster.client.auth import CLUSTER_VARIABLES
 
 VERSION = "1.34"
 ALL = read_all_manifests()
+PODS = list(list_pods(list(ALL.values())))
 NIGHTLY = ALL["CronJob", "stair-es-nightly"]["spec"]
 RAY = [ALL["RayJob", "stair-es-ingest"], ALL["RayCluster", "stair-es"]]
 SERVERS = ("page", "encoder")
 SCRIPT = KUBERNETES / "ray" / "ingest.sh"
-GIVEN = {"url": "https://search.example.org:9200", "api-key": "id:key", "ca.crt": "", "token": "a-token-that-is-long"}
+PLACEHOLDERS = {"url": "https://search.example.org:9200", "api-key": "id:key", "ca.crt": "", "token": "a-token-that-is-long"}
 
-_JOB = {
+JOB_FIELDS = {
     "activeDeadlineSeconds": int,
     "backoffLimit": int,
     "entrypoint": str,
@@ -45,65 +46,65 @@ _JOB = {
     "submitterPodTemplate": dict,
     "ttlSecondsAfterFinished": int,
 }
-_CLUSTER = {"authOptions": dict, "rayVersion": str, "headGroupSpec": dict, "workerGroupSpecs": list}
-_HEAD = {"rayStartParams": dict, "template": dict}
-_WORKERS = {**_HEAD, "groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int}
+CLUSTER_FIELDS = {"authOptions": dict, "rayVersion": str, "headGroupSpec": dict, "workerGroupSpecs": list}
+HEAD_FIELDS = {"rayStartParams": dict, "template": dict}
+WORKER_FIELDS = {**HEAD_FIELDS, "groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int}
 
 
-def _fits(value: Mapping[str, Any], fields: Mapping[str, type]) -> None:
+def check_fields(value: Mapping[str, Any], fields: Mapping[str, type]) -> None:
     for name, content in value.items():
         assert name in fields, name
         assert type(content) is fields[name], name
 
 
-def _cluster(ray: Mapping[str, Any]) -> dict[str, Any]:
+def get_cluster_spec(ray: Mapping[str, Any]) -> dict[str, Any]:
     spec: dict[str, Any] = ray["spec"].get("rayClusterSpec", ray["spec"])
     return spec
 
 
-def _groups(ray: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [_cluster(ray)["headGroupSpec"], *_cluster(ray)["workerGroupSpecs"]]
+def list_groups(ray: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [get_cluster_spec(ray)["headGroupSpec"], *get_cluster_spec(ray)["workerGroupSpecs"]]
 
 
-def _validated(document: Mapping[str, Any]) -> None:
+def validate_manifest(document: Mapping[str, Any]) -> None:
     pytest.importorskip("kubernetes_validate").validate(document, VERSION, strict=True)
 
 
 @pytest.mark.parametrize("key", [key for key in ALL if not key[0].startswith("Ray")], ids="-".join)
 def test_kubernetes_knows_every_field(key: tuple[str, str]) -> None:
-    _validated(ALL[key])
+    validate_manifest(ALL[key])
 
 
 @pytest.mark.parametrize("ray", RAY, ids=lambda ray: ray["kind"])
-def test_kuberay_knows_every_field_and_kubernetes_those_of_the_pods(ray: dict[str, Any]) -> None:
+def test_kuberay_and_kubernetes_know_every_field(ray: dict[str, Any]) -> None:
     assert ray["apiVersion"] == "ray.io/v1"
     if ray["kind"] == "RayJob":
-        _fits(ray["spec"], _JOB)
-    _fits(_cluster(ray), _CLUSTER)
-    _fits(_cluster(ray)["headGroupSpec"], _HEAD)
-    for group in _cluster(ray)["workerGroupSpecs"]:
-        _fits(group, _WORKERS)
+        check_fields(ray["spec"], JOB_FIELDS)
+    check_fields(get_cluster_spec(ray), CLUSTER_FIELDS)
+    check_fields(get_cluster_spec(ray)["headGroupSpec"], HEAD_FIELDS)
+    for group in get_cluster_spec(ray)["workerGroupSpecs"]:
+        check_fields(group, WORKER_FIELDS)
         assert group["minReplicas"] == group["replicas"] == group["maxReplicas"]  # encoders are counted when a run starts
-    for group in _groups(ray):
+    for group in list_groups(ray):
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
     for pod in list_pods(ray):
-        _validated({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": pod})
+        validate_manifest({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": pod})
 
 
 def test_a_misspelt_field_would_be_found() -> None:
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
     with pytest.raises(kubernetes_validate.ValidationError, match="concurrencyPolcy"):
-        _validated({**ALL["CronJob", "stair-es-nightly"], "spec": {**NIGHTLY, "concurrencyPolcy": "Forbid"}})
+        validate_manifest({**ALL["CronJob", "stair-es-nightly"], "spec": {**NIGHTLY, "concurrencyPolcy": "Forbid"}})
     with pytest.raises(AssertionError, match="backofLimit"):
-        _fits({"backofLimit": 1}, _JOB)
+        check_fields({"backofLimit": 1}, JOB_FIELDS)
 
 
-@pytest.mark.parametrize("pod", [pytest.param(pod, id=pod["containers"][0]["name"]) for pod in list_pods(list(ALL.values()))])
-def test_pods_have_no_more_rights_than_a_restricted_namespace_grants_and_have_bounds(pod: dict[str, Any]) -> None:
-    about = pod["securityContext"]
-    assert about["runAsNonRoot"] is True
-    assert about["runAsUser"] == about["runAsGroup"] == about["fsGroup"] == 1000
-    assert about["seccompProfile"] == {"type": "RuntimeDefault"}
+@pytest.mark.parametrize("pod", PODS, ids=lambda pod: pod["containers"][0]["name"])
+def test_pods_have_few_rights_and_bounds(pod: dict[str, Any]) -> None:
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] == context["runAsGroup"] == context["fsGroup"] == 1000
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
     for container in pod["containers"]:
         rights = container["securityContext"]
@@ -114,7 +115,7 @@ def test_pods_have_no_more_rights_than_a_restricted_namespace_grants_and_have_bo
     assert ALL["Namespace", "stair-es"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
-@pytest.mark.parametrize("pod", [pytest.param(pod, id=pod["containers"][0]["name"]) for pod in list_pods(list(ALL.values()))])
+@pytest.mark.parametrize("pod", PODS, ids=lambda pod: pod["containers"][0]["name"])
 def test_mounted_files_exist_and_secrets_are_files(pod: dict[str, Any]) -> None:
     [container] = pod["containers"]
     folders = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
@@ -132,17 +133,17 @@ def test_mounted_files_exist_and_secrets_are_files(pod: dict[str, Any]) -> None:
         if "persistentVolumeClaim" in volume:
             assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in ALL
         if "configMap" in volume:
-            assert volume["configMap"]["name"] in {one["name"] for one in _kustomization("ray")["configMapGenerator"]}
+            assert volume["configMap"]["name"] in {one["name"] for one in read_kustomization("ray")["configMapGenerator"]}
         if "secret" in volume:
             assert volume["secret"]["secretName"] in ("stair-es-page", "stair-es-ingest", "stair-es-encoder")
 
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_servers_have_secrets_of_their_own(name: str) -> None:
-    of_server = yaml.safe_dump(ALL["Deployment", f"stair-es-{name}"])
-    assert f"secretName: stair-es-{name}" in of_server
+    manifest = yaml.safe_dump(ALL["Deployment", f"stair-es-{name}"])
+    assert f"secretName: stair-es-{name}" in manifest
     for other in {*SERVERS, "ingest", "store"} - {name}:
-        assert f"stair-es-{other}" not in of_server
+        assert f"stair-es-{other}" not in manifest
 
 
 def test_no_secret_is_written_down() -> None:
@@ -152,8 +153,8 @@ def test_no_secret_is_written_down() -> None:
 
 
 @pytest.mark.parametrize("ray", RAY, ids=lambda ray: ray["kind"])
-def test_ray_workers_get_no_cluster_credentials_and_ray_needs_a_token(ray: dict[str, Any]) -> None:
-    head, *workers = _groups(ray)
+def test_ray_workers_get_no_cluster_credentials(ray: dict[str, Any]) -> None:
+    head, *workers = list_groups(ray)
     assert head["rayStartParams"]["num-cpus"] == "0"
     for group in workers:
         [pod] = list_pods(group)
@@ -162,20 +163,20 @@ def test_ray_workers_get_no_cluster_credentials_and_ray_needs_a_token(ray: dict[
         assert secret["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
         mounts = [{mount["name"]: mount["mountPath"] for mount in one["volumeMounts"]} for one in list_containers([head, group])]
         assert mounts[0]["secrets"] == mounts[1]["secrets"]  # the authority is at the same path everywhere
-    assert _cluster(ray)["authOptions"] == {"mode": "token"}
+    assert get_cluster_spec(ray)["authOptions"] == {"mode": "token"}
     policy = ALL["NetworkPolicy", "stair-es-ray"]["spec"]
     assert policy["policyTypes"] == ["Ingress"]
     assert all("podSelector" in peer for rule in policy["ingress"] for peer in rule["from"])
 
 
-def test_a_finished_rayjob_frees_its_cluster_and_a_failed_one_continues() -> None:
+def test_a_rayjob_frees_its_cluster_and_is_retried() -> None:
     spec = ALL["RayJob", "stair-es-ingest"]["spec"]
     assert spec["shutdownAfterJobFinishes"] is True
     assert spec["ttlSecondsAfterFinished"] >= 0
     assert spec["backoffLimit"] >= 1
-    [mount] = [mount for mount in list_containers(_groups(RAY[0])[0])[0]["volumeMounts"] if mount["name"] == "ingest"]
+    [mount] = [mount for mount in list_containers(list_groups(RAY[0])[0])[0]["volumeMounts"] if mount["name"] == "ingest"]
     assert spec["entrypoint"] == f"sh {mount['mountPath']}/{SCRIPT.name}"
-    assert _kustomization("ray")["configMapGenerator"][0]["files"] == [SCRIPT.name]
+    assert read_kustomization("ray")["configMapGenerator"][0]["files"] == [SCRIPT.name]
 
 
 def test_nightly_runs_do_not_overlap_or_retry_failed_images() -> None:
@@ -193,7 +194,7 @@ def test_nightly_runs_do_not_overlap_or_retry_failed_images() -> None:
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_services_policies_and_probes_name_ports_and_labels_that_exist(name: str) -> None:
+def test_services_policies_and_probes_match_the_deployment(name: str) -> None:
     deployment, service = ALL["Deployment", f"stair-es-{name}"]["spec"], ALL["Service", f"stair-es-{name}"]["spec"]
     [server] = list_containers(deployment)
     [port] = server["ports"]
@@ -232,14 +233,14 @@ def test_encoder_scales_and_ends_without_lost_requests() -> None:
     assert left_s >= 30
 
 
-def _kustomization(folder: str) -> dict[str, Any]:
+def read_kustomization(folder: str) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load((KUBERNETES / folder / "kustomization.yaml").read_text())
     return content
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS, "overlays/gpu", "overlays/example"])
 def test_kustomizations_name_files_that_exist_and_all_of_them(folder: str) -> None:
-    at, content = KUBERNETES / folder, _kustomization(folder)
+    at, content = KUBERNETES / folder, read_kustomization(folder)
     files = [*content["resources"], *(patch["path"] for patch in content.get("patches", []))]
     files += [name for one in content.get("configMapGenerator", []) for name in one["files"]]
     assert all((at / name).exists() for name in files)
@@ -255,17 +256,17 @@ def test_kustomizations_name_files_that_exist_and_all_of_them(folder: str) -> No
 def test_example_patches_match_their_base(name: str) -> None:
     patch = yaml.safe_load((KUBERNETES / "overlays" / "example" / f"{name}.yaml").read_text())
     patched = ALL[patch["kind"], patch["metadata"]["name"]]
-    assert set(_paths(patch["spec"])) <= set(_paths(patched["spec"]))
+    assert set(list_leaf_paths(patch["spec"])) <= set(list_leaf_paths(patched["spec"]))
 
 
-def _paths(node: Any, at: str = "") -> Iterator[str]:  # noqa: ANN401  a tree of YAML
+def list_leaf_paths(node: Any, at: str = "") -> Iterator[str]:  # noqa: ANN401  a tree of YAML
     """Where its leaves are; entries of a list by their names, as Kubernetes merges them."""
     if isinstance(node, dict):
         for key, value in node.items():
-            yield from _paths(value, f"{at}/{key}")
+            yield from list_leaf_paths(value, f"{at}/{key}")
     elif isinstance(node, list):
         for value in node:
-            yield from _paths(value, f"{at}/{value['name'] if isinstance(value, dict) and 'name' in value else value}")
+            yield from list_leaf_paths(value, f"{at}/{value['name'] if isinstance(value, dict) and 'name' in value else value}")
     else:
         yield at
 
@@ -284,17 +285,19 @@ def test_gpu_patch_matches_its_base_and_assigns_one_gpu() -> None:
     assert all(f"${{{name}:-" in SCRIPT.read_text() for name in variables)
 
 
-def _command_lines() -> Iterator[tuple[str, list[str]]]:
+def list_command_lines() -> Iterator[tuple[str, list[str]]]:
     for container in list_containers(list(ALL.values())):
         if "args" in container:
-            yield from ((container["name"], line) for line in list_stair_es_calls(build_container_process(container, GIVEN)))
+            yield from (
+                (container["name"], line) for line in list_stair_es_calls(build_container_process(container, PLACEHOLDERS))
+            )
     script = SCRIPT.read_text()
     for name, value in {"SOURCE": "s3://b/c/", "GPUS_PER_ENCODER:-0": "0.5", "PRECISION:-fp32": "bf16"}.items():
         script = script.replace(f"${{{name}}}", value).replace(f"${name}", value)
     yield from ((SCRIPT.name, line) for line in list_commands(script))
 
 
-LINES = list(_command_lines())
+LINES = list(list_command_lines())
 
 
 @pytest.mark.parametrize(("where", "arguments"), LINES)
