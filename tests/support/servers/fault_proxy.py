@@ -22,7 +22,6 @@ from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import SO_LINGER, SOL_SOCKET
 from struct import pack
-from types import TracebackType
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
@@ -95,7 +94,7 @@ def start_server(answer: Callable[[Request], MaybeResponse]) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
-        def _any(self) -> None:
+        def _serve_request(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
             reply = answer(Request(method=self.command, path=self.path, headers=headers, body=body))
@@ -120,10 +119,10 @@ def start_server(answer: Callable[[Request], MaybeResponse]) -> Iterator[str]:
         def handle(self) -> None:
             try:
                 super().handle()
-            except ConnectionError:  # the client had enough of waiting
+            except ConnectionError:  # the client gave up
                 self.close_connection = True
 
-        do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _any
+        do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _serve_request
 
         def log_message(self, *_: object) -> None:
             pass
@@ -144,7 +143,7 @@ def build_forwarder(node_url: str, away: Response | None = None) -> Send:
     """Return a function that forwards requests, and answers `away` or 502 for a node that is away."""
     parts = urlsplit(node_url)
 
-    def send(request: Request) -> Response:
+    def forward_request(request: Request) -> Response:
         connection = HTTPConnection(parts.hostname or "", parts.port, timeout=60)
         headers = {name: request.headers[name] for name in ("content-type", "authorization") if name in request.headers}
         try:
@@ -157,7 +156,7 @@ def build_forwarder(node_url: str, away: Response | None = None) -> Send:
         finally:
             connection.close()
 
-    return send
+    return forward_request
 
 
 class FaultProxy:
@@ -167,9 +166,9 @@ class FaultProxy:
         self.counts: Counter[str] = Counter()
         self.url = ""
         self._plan, self._send, self._lock = plan, build_forwarder(node_url, away), threading.Lock()
-        self._server = start_server(self._answer)
+        self._server = start_server(self._meet_fault)
 
-    def _answer(self, request: Request) -> MaybeResponse:
+    def _meet_fault(self, request: Request) -> MaybeResponse:
         with self._lock:  # plans have a state
             fault = self._plan(request)
             self.counts[fault.name if fault else "passed"] += 1
@@ -179,10 +178,8 @@ class FaultProxy:
         self.url = self._server.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        return self._server.__exit__(kind, error, traceback)
+    def __exit__(self, *_error: object) -> None:
+        self._server.__exit__(None, None, None)
 
 
 class RandomFaults:

@@ -8,15 +8,15 @@ with start_collector() as collector:
 from __future__ import annotations
 
 import gzip
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from support.servers.fault_proxy import Request, Response, start_server
 
 
 @dataclass
@@ -38,14 +38,19 @@ class Collector:
         return [span for span in self.spans if span.name.startswith(start)]
 
     def get_children(self, parent: Span) -> list[Span]:
-        """Its children."""
+        """Return the children of a span."""
         return [span for span in self.spans if span.parent_span_id == parent.span_id]
 
-    def store(self, body: bytes) -> None:
+    def serve_request(self, request: Request) -> Response:
         """Store the spans of a request."""
+        if request.path != "/v1/traces" or request.headers["content-type"] != "application/x-protobuf":
+            return Response(status=404)
+        is_compressed = request.headers.get("content-encoding") == "gzip"
+        body = gzip.decompress(request.body) if is_compressed else request.body
         for part in ExportTraceServiceRequest.FromString(body).resource_spans:
             self.resource = parse_attributes(part.resource.attributes)
             self.spans += [span for scope in part.scope_spans for span in scope.spans]
+        return Response(kind="application/x-protobuf", body=ExportTraceServiceResponse().SerializeToString())
 
 
 def parse_attributes(pairs: Iterator[KeyValue]) -> dict[str, str | int]:
@@ -58,26 +63,5 @@ def parse_attributes(pairs: Iterator[KeyValue]) -> dict[str, str | int]:
 def start_collector() -> Iterator[Collector]:
     """Run a collector within the context."""
     collector = Collector()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            is_traces = self.path == "/v1/traces" and self.headers["content-type"] == "application/x-protobuf"
-            if is_traces:
-                collector.store(gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body)
-            self.send_response(200 if is_traces else 404)
-            self.end_headers()
-            self.wfile.write(ExportTraceServiceResponse().SerializeToString())
-
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        collector.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield collector
-        finally:
-            server.shutdown()
-            thread.join()
+    with start_server(collector.serve_request) as collector.url:
+        yield collector

@@ -49,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Nothing."""
 
-    def _serve(self) -> None:
+    def _serve_request(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         proxy = self.server
         path = urlsplit(self.path).path
@@ -72,4 +72,4 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    do_GET = do_POST = do_HEAD = _serve
+    do_GET = do_POST = do_HEAD = _serve_request

@@ -71,7 +71,7 @@ def is_refused(target: str) -> bool:
     return not {"*", "_all"}.isdisjoint(first.split(","))
 
 
-def _refuse(request: RecordedRequest) -> StubResponse:
+def _build_refusal(request: RecordedRequest) -> StubResponse:
     reason = f"no permissions for {request.method} {urlsplit(request.target).path}, which names no index"
     error = {"type": "security_exception", "reason": reason, "root_cause": [{"type": "security_exception", "reason": reason}]}
     return StubResponse(status=403, body=json.dumps({"error": error, "status": 403}).encode())
@@ -133,12 +133,14 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Nothing."""
 
-    def _serve(self) -> None:
+    def _serve_request(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = RecordedRequest(method=self.command, target=self.path, headers=headers, body=body)
         self.server.requests.append(request)
-        response = _refuse(request) if is_refused(request.target) else self.server.gate(request) or self._pass_on(request)
+        response = (
+            _build_refusal(request) if is_refused(request.target) else self.server.gate(request) or self._forward_request(request)
+        )
         self.send_response(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)
@@ -147,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(response.body)
 
-    def _pass_on(self, request: RecordedRequest) -> StubResponse:
+    def _forward_request(self, request: RecordedRequest) -> StubResponse:
         connection = http.client.HTTPConnection(urlsplit(self.server.node_url or "").netloc, timeout=_TIMEOUT_S)
         try:
             headers_sent = {
@@ -160,4 +162,4 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _serve
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _serve_request

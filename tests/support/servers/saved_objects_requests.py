@@ -37,22 +37,22 @@ def list_requests(
     patterns = {obj["id"]: obj["attributes"] for obj in objects if obj["type"] == "index-pattern"}
     for obj in objects:
         if obj["type"] == "search":
-            yield _documents(obj, patterns, product, filters)
+            yield _build_documents_request(obj, patterns, product, filters)
         elif obj["type"] == "visualization":
             state = json.loads(obj["attributes"]["visState"])
             if state["type"] == "vega":
-                yield _vega(obj["id"], state, filters)
+                yield _build_vega_request(obj["id"], state, filters)
             elif state["type"] == "input_control_vis":
-                yield from _list_controls(obj, state, patterns)
+                yield from _list_control_requests(obj, state, patterns)
             elif state["type"] != "markdown":
-                yield _chart(obj, state, patterns, filters)
+                yield _build_chart_request(obj, state, patterns, filters)
         elif obj["type"] == "dashboard" and "controlGroupInput" in obj["attributes"]:
-            yield from _options_lists(obj, patterns, filters)
+            yield from _list_option_requests(obj, patterns, filters)
 
 
 def build_query(query: str, filters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Build the query of a panel from its own (in the small part of KQL used here) and the dashboard's filters."""
-    clauses = _kql(query)
+    clauses = _parse_kql(query)
     must_not = [clauses["must_not"]] if "must_not" in clauses else []
     return {
         "bool": {
@@ -76,7 +76,7 @@ def inline_response(spec: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[
     return {**spec, "data": {"values": answer, "format": spec["data"]["format"]}}
 
 
-def _kql(query: str) -> dict[str, Any]:
+def _parse_kql(query: str) -> dict[str, Any]:
     if not query:
         return {}
     if query.startswith("NOT ") and query.endswith(":*"):
@@ -88,17 +88,17 @@ def _kql(query: str) -> dict[str, Any]:
     return {"filter": {"bool": {"should": [{"match": {field: value}}], "minimum_should_match": 1}}}
 
 
-def _source(obj: Mapping[str, Any]) -> tuple[str, str]:
+def _parse_search_source(obj: Mapping[str, Any]) -> tuple[str, str]:
     """The query of an object, and the id of its index pattern."""
     source = json.loads(obj["attributes"]["kibanaSavedObjectMeta"]["searchSourceJSON"])
     [pattern] = [each["id"] for each in obj["references"] if each["name"] == source["indexRefName"]]
     return source["query"]["query"], pattern
 
 
-def _documents(
+def _build_documents_request(
     obj: Mapping[str, Any], patterns: Mapping[str, Any], product: Product, filters: Sequence[Mapping[str, Any]]
 ) -> PanelRequest:
-    query, pattern = _source(obj)
+    query, pattern = _parse_search_source(obj)
     hidden = [each["value"] for each in json.loads(patterns[pattern]["sourceFilters"])]
     body: dict[str, Any] = {
         "version": True,
@@ -113,7 +113,7 @@ def _documents(
     return PanelRequest(panel=obj["id"], index=patterns[pattern]["title"], body=body)
 
 
-def _vega(id_: str, state: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]) -> PanelRequest:
+def _build_vega_request(id_: str, state: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]) -> PanelRequest:
     url = json.loads(state["params"]["spec"])["data"]["url"]
     body = dict(url["body"])
     if url.get("%context%"):
@@ -123,7 +123,9 @@ def _vega(id_: str, state: Mapping[str, Any], filters: Sequence[Mapping[str, Any
     return PanelRequest(panel=id_, index=url["index"], body=body)
 
 
-def _list_controls(obj: Mapping[str, Any], state: Mapping[str, Any], patterns: Mapping[str, Any]) -> Iterator[PanelRequest]:
+def _list_control_requests(
+    obj: Mapping[str, Any], state: Mapping[str, Any], patterns: Mapping[str, Any]
+) -> Iterator[PanelRequest]:
     targets = {each["name"]: each["id"] for each in obj["references"]}
     for control in state["params"]["controls"]:
         terms: dict[str, Any] = {"order": {"_count": "desc"}, "field": control["fieldName"]}
@@ -134,7 +136,7 @@ def _list_controls(obj: Mapping[str, Any], state: Mapping[str, Any], patterns: M
         yield PanelRequest(panel=f"{obj['id']}/{control['fieldName']}", index=index, body=body)
 
 
-def _options_lists(
+def _list_option_requests(
     obj: Mapping[str, Any], patterns: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]
 ) -> Iterator[PanelRequest]:
     targets = {each["name"]: each["id"] for each in obj["references"]}
@@ -149,20 +151,20 @@ def _options_lists(
         yield PanelRequest(panel=f"{obj['id']}/{field}", index=index, body=body)
 
 
-def _chart(
+def _build_chart_request(
     obj: Mapping[str, Any],
     state: Mapping[str, Any],
     patterns: Mapping[str, Any],
     filters: Sequence[Mapping[str, Any]],
 ) -> PanelRequest:
-    query, pattern = _source(obj)
+    query, pattern = _parse_search_source(obj)
     index = patterns[pattern]["title"]
     bool_query = build_query(query, filters)
     metrics = [agg for agg in state["aggs"] if agg["schema"] == "metric"]
     buckets = [agg for agg in state["aggs"] if agg["schema"] != "metric"]
-    aggs = {agg["id"]: _metric(agg) for agg in metrics if agg["type"] != "count"}
+    aggs = {agg["id"]: _build_metric(agg) for agg in metrics if agg["type"] != "count"}
     for agg in reversed(buckets):
-        level: dict[str, Any] = _bucket(agg, metrics)
+        level: dict[str, Any] = _build_bucket(agg, metrics)
         ordering = level.pop("ordering", {})
         below = {**ordering, **aggs}
         aggs = {agg["id"]: {**level, **({"aggs": below} if below else {})}}
@@ -170,11 +172,11 @@ def _chart(
     return PanelRequest(panel=obj["id"], index=index, body=body)
 
 
-def _metric(agg: Mapping[str, Any]) -> dict[str, Any]:
+def _build_metric(agg: Mapping[str, Any]) -> dict[str, Any]:
     return {agg["type"]: {"field": agg["params"]["field"]}}
 
 
-def _bucket(agg: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _build_bucket(agg: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     params = agg["params"]
     field = params["field"]
     if agg["type"] == "terms":
@@ -183,7 +185,7 @@ def _bucket(agg: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> dic
         order = {"_count" if is_count else metric["id"]: params["order"]}
         exclude = {"exclude": params["exclude"]} if params.get("exclude") else {}
         level: dict[str, Any] = {"terms": {"field": field, "size": params["size"], "order": order, **exclude}}
-        return level if is_count else {**level, "ordering": {metric["id"]: _metric(metric)}}
+        return level if is_count else {**level, "ordering": {metric["id"]: _build_metric(metric)}}
     if agg["type"] == "date_histogram":
         options = {"calendar_interval": _UNITS[params["interval"]], "time_zone": "UTC", "min_doc_count": params["min_doc_count"]}
         return {"date_histogram": {"field": field, **options}}
