@@ -10,7 +10,7 @@ import tarfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ END = bytes(2 * tarfile.BLOCKSIZE)
 _IMAGE = build_tar_member("first.jpg", b"x")
 
 
-def _long_header(kind: bytes) -> Callable[[Path], Path]:
+def _plan_long_header(kind: bytes) -> Callable[[Path], Path]:
     size = 704 * MB // 2**20 * 2**20
     return lambda path: write_gzip(
         path,
@@ -69,28 +69,28 @@ def _long_header(kind: bytes) -> Callable[[Path], Path]:
     )
 
 
-def _one_key(path: Path) -> Path:
+def _write_images_of_one_key(path: Path) -> Path:
     parts = [
         part for number in range(8) for part in ((build_tar_member(f"k.{number}.jpg", size=100 << 20), 1), (bytes(2**20), 100))
     ]
     return write_gzip(path, *parts, (END, 1))
 
 
-def _texts_of_one_key(path: Path) -> Path:
+def _write_texts_of_one_key(path: Path) -> Path:
     parts = [
         part for number in range(700) for part in ((build_tar_member(f"k.{number}.txt", size=1 << 20), 1), (b"t" * 2**20, 1))
     ]
     return write_gzip(path, (build_tar_member("k.jpg", b"x"), 1), *parts, (END, 1))
 
 
-def _long_names(path: Path) -> Path:
+def _write_long_names(path: Path) -> Path:
     """Members with names of 250 kB, each another one."""
     blocks = [(build_tar_member("n", b"m%04d." % number + b"n" * 250_000, kind=b"L"), 1) for number in range(1000)]
     header = build_tar_member("m.x", b"")
     return write_gzip(path, (_IMAGE, 1), *((block + header, times) for block, times in blocks), (END, 1))
 
 
-def _sparse_map(path: Path) -> Path:
+def _write_sparse_map(path: Path) -> Path:
     entry = (b"%011o\0" % 512) * 2
     block = entry * 21 + b"\1" + bytes(7)
     head = bytearray(build_tar_member("s.jpg", size=0, kind=tarfile.GNUTYPE_SPARSE))
@@ -99,41 +99,41 @@ def _sparse_map(path: Path) -> Path:
     return write_gzip(path, (_IMAGE + bytes(head), 1), (block * 2048, 200))
 
 
-def _global_records(path: Path) -> Path:
+def _write_global_records(path: Path) -> Path:
     records = [b"%d %s=%s\n" % (17 + 200_000, b"key%05d" % number, b"v" * 200_000) for number in range(1000)]
     parts = [(build_tar_member("g", record, kind=tarfile.XGLTYPE) + build_tar_member("x.txt", b"x"), 1) for record in records]
     return write_gzip(path, (_IMAGE, 1), *parts, (END, 1))
 
 
-def _digits(path: Path) -> Path:
+def _write_long_number(path: Path) -> Path:
     path.write_bytes(
         _IMAGE + build_tar_member("x", b"1" * 200_000, kind=tarfile.XHDTYPE) + build_tar_member("last.jpg", b"x") + END
     )
     return path
 
 
-def _around(line: Callable[[], Iterator[tuple[bytes, int]]], last: bytes) -> Callable[[Path], Path]:
-    return lambda path: write_gzip(path, *line(), (b"\n" + last + b"\n", 1))
+def _plan_gzip_lines(list_parts: Callable[[], list[tuple[bytes, int]]], last: bytes) -> Callable[[Path], Path]:
+    return lambda path: write_gzip(path, *list_parts(), (b"\n" + last + b"\n", 1))
 
 
-_ROW = b'{"path": "last.jpg"}'
+_LAST_ROW = b'{"path": "last.jpg"}'
 
 
-def _parquet(**columns: Callable[[], pa.Array]) -> Callable[[Path], Path]:
-    def write(path: Path) -> Path:
-        table = pa.table({name: make() for name, make in columns.items()})
+def _plan_parquet(**columns: Callable[[], pa.Array]) -> Callable[[Path], Path]:
+    def write_table(path: Path) -> Path:
+        table = pa.table({name: build_column() for name, build_column in columns.items()})
         pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 30, store_schema=False)
         return path
 
-    return write
+    return write_table
 
 
-def _same(value: str | bytes, count: int) -> Callable[[], pa.Array]:
+def _repeat_value(value: str | bytes, count: int) -> Callable[[], pa.Array]:
     return lambda: pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([value]))
 
 
-def _in_lists(value: str, count: int, rows: int) -> Callable[[], pa.Array]:
-    return lambda: pa.ListArray.from_arrays([row * count for row in range(rows + 1)], _same(value, count * rows)())
+def _repeat_in_lists(value: str, count: int, rows: int) -> Callable[[], pa.Array]:
+    return lambda: pa.ListArray.from_arrays([row * count for row in range(rows + 1)], _repeat_value(value, count * rows)())
 
 
 ROWS = 4_321
@@ -159,36 +159,40 @@ def _build_varint(number: int) -> bytes:
 
 
 FILES: dict[str, Callable[[Path], Path]] = {
-    "long-name.tar.gz": _long_header(tarfile.GNUTYPE_LONGNAME),
-    "pax-header.tar.gz": _long_header(tarfile.XHDTYPE),
-    "long-names.tar.gz": _long_names,
-    "global-records.tar.gz": _global_records,
-    "sparse-map.tar.gz": _sparse_map,
-    "digits.tar": _digits,
-    "one-key.tar.gz": _one_key,
-    "texts-of-one-key.tar.gz": _texts_of_one_key,
-    "objects.jsonl.gz": _around(lambda: iter([(b'{"path": "a.jpg", "x": [', 1), (b"{}," * 2**20, 18), (b"{}]}", 1)]), _ROW),
-    "long-line.jsonl.gz": _around(lambda: iter([(b"{}," * 2**20, 90)]), _ROW),
-    "emoji.jsonl.gz": _around(lambda: iter([(b'{"path": "\\ud83d\\ude00', 1), (b"x" * 2**20, 60), (b'"}', 1)]), _ROW),
-    "line-ends.jsonl.gz": _around(lambda: iter([(_ROW, 1), (b"\n" * 2**20, 300)]), _ROW),
-    "line-ends.csv.gz": _around(lambda: iter([(b"path\nfirst.jpg", 1), (b"\n" * 2**20, 300)]), b"last.jpg"),
-    "commas.csv.gz": _around(lambda: iter([(b"path\nfirst.jpg\n", 1), (b"," * 2**20, 100)]), b"last.jpg"),
-    "comments.txt.gz": _around(lambda: iter([(b"first.jpg\n", 1), (b"#\n" * 2**20, 150)]), b"last.jpg"),
-    "captions-2.parquet": _parquet(path=_same("a.jpg", 400), caption=_same("x" * 2 * MB, 400)),
-    "captions-8.parquet": _parquet(path=_same("a.jpg", 100), caption=_same("x" * 8 * MB, 100)),
-    "lists.parquet": _parquet(path=_same("a.jpg", 2), caption=_in_lists("x" * MB, 1000, 2)),
-    "nulls.parquet": _parquet(path=_same("a.jpg", 1), caption=lambda: pa.array([[None] * 10 * MB], pa.list_(pa.int8()))),
-    "cells.parquet": _parquet(image=_same(bytes(100 << 20), 8)),
+    "long-name.tar.gz": _plan_long_header(tarfile.GNUTYPE_LONGNAME),
+    "pax-header.tar.gz": _plan_long_header(tarfile.XHDTYPE),
+    "long-names.tar.gz": _write_long_names,
+    "global-records.tar.gz": _write_global_records,
+    "sparse-map.tar.gz": _write_sparse_map,
+    "digits.tar": _write_long_number,
+    "one-key.tar.gz": _write_images_of_one_key,
+    "texts-of-one-key.tar.gz": _write_texts_of_one_key,
+    "objects.jsonl.gz": _plan_gzip_lines(
+        lambda: [(b'{"path": "a.jpg", "x": [', 1), (b"{}," * 2**20, 18), (b"{}]}", 1)], _LAST_ROW
+    ),
+    "long-line.jsonl.gz": _plan_gzip_lines(lambda: [(b"{}," * 2**20, 90)], _LAST_ROW),
+    "emoji.jsonl.gz": _plan_gzip_lines(lambda: [(b'{"path": "\\ud83d\\ude00', 1), (b"x" * 2**20, 60), (b'"}', 1)], _LAST_ROW),
+    "line-ends.jsonl.gz": _plan_gzip_lines(lambda: [(_LAST_ROW, 1), (b"\n" * 2**20, 300)], _LAST_ROW),
+    "line-ends.csv.gz": _plan_gzip_lines(lambda: [(b"path\nfirst.jpg", 1), (b"\n" * 2**20, 300)], b"last.jpg"),
+    "commas.csv.gz": _plan_gzip_lines(lambda: [(b"path\nfirst.jpg\n", 1), (b"," * 2**20, 100)], b"last.jpg"),
+    "comments.txt.gz": _plan_gzip_lines(lambda: [(b"first.jpg\n", 1), (b"#\n" * 2**20, 150)], b"last.jpg"),
+    "captions-2.parquet": _plan_parquet(path=_repeat_value("a.jpg", 400), caption=_repeat_value("x" * 2 * MB, 400)),
+    "captions-8.parquet": _plan_parquet(path=_repeat_value("a.jpg", 100), caption=_repeat_value("x" * 8 * MB, 100)),
+    "lists.parquet": _plan_parquet(path=_repeat_value("a.jpg", 2), caption=_repeat_in_lists("x" * MB, 1000, 2)),
+    "nulls.parquet": _plan_parquet(
+        path=_repeat_value("a.jpg", 1), caption=lambda: pa.array([[None] * 10 * MB], pa.list_(pa.int8()))
+    ),
+    "cells.parquet": _plan_parquet(image=_repeat_value(bytes(100 << 20), 8)),
     "rows.parquet": lambda path: write_false_counts(path, pa.table({"image": pa.array([None] * ROWS, pa.binary())}), 1 << 45),
-    "dictionary.parquet": _parquet(path=_same("a.jpg", 3), caption=_same("x" * 200 * MB, 3)),
+    "dictionary.parquet": _plan_parquet(path=_repeat_value("a.jpg", 3), caption=_repeat_value("x" * 200 * MB, 3)),
 }
 """Name -> what writes it."""
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """What becomes of a file: its images, the entries that failed, and what that took."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before_mb, start = _status_mb("VmRSS"), time.process_time()
+def _measure_listing(path: Path) -> dict[str, Any]:
+    """Return the images and failures of a file, and the memory and time of its listing."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+    before_mb, start = _read_status_mb("VmRSS"), time.process_time()
     counts = Counter[str]()
     reasons, last = list[str](), ""
     for each in open_source(str(path), SourceOptions(columns={"*": "*"})).list_items():
@@ -199,22 +203,22 @@ def _read(path: Path) -> dict[str, Any]:
         counts[kind] += 1
         reasons += [each.reason] if isinstance(each, ListingFailure) and len(reasons) < 3 else []
     elapsed_s = time.process_time() - start
-    return {**counts, "last": last, "reasons": reasons, "mb": _status_mb("VmHWM") - before_mb, "s": round(elapsed_s, 2)}
+    return {**counts, "last": last, "reasons": reasons, "mb": _read_status_mb("VmHWM") - before_mb, "s": round(elapsed_s, 2)}
 
 
-def _status_mb(name: str) -> int:
+def _read_status_mb(name: str) -> int:
     status = Path("/proc/self/status").read_text()
     return int(status.partition(f"{name}:")[2].split()[0]) >> 10
 
 
 def main(folder: str, names: list[str]) -> None:
     """Write the files, read them one after another in this process, print a line of JSON for each."""
-    limit = (_status_mb("VmData") << 20) + (3 << 30)  # what has no limit of its own must not take the machine
+    limit = (_read_status_mb("VmData") << 20) + (3 << 30)  # what has no limit of its own must not take the machine
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     for name in names or FILES:
         path = FILES[name](Path(folder) / name)
         try:
-            report = _read(path)
+            report = _measure_listing(path)
         except Exception as error:  # noqa: BLE001
             report = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps({"name": name, "bytes": path.stat().st_size, **report}), flush=True)

@@ -1,17 +1,26 @@
-"""Sources of ingests in tests: old copies of the example photos, and a list of items."""
+"""Sources in tests: old copies of the example photos, a list of items, and what a source lists."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from stair_es.sources.base import ListingFailure, SourceItem
+from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.registry import open_source
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
 LONG_AGO = 1_700_000_000
 """Modification time: a file that has just changed is read again, and gets another version."""
+
+
+def mark_settled(path: Path) -> Path:
+    """Set a modification time long ago, so that it identifies the version of a file."""
+    os.utime(path, (LONG_AGO, LONG_AGO))
+    return path
 
 
 def copy_photo(photo: Path, to: Path, modified_at: float = LONG_AGO) -> None:
@@ -39,3 +48,52 @@ class ListSource:
         yield from self._items
         if self._error:
             raise self._error
+
+
+class Listing(list[SourceItem | ListingFailure]):
+    """What a source lists, in its order."""
+
+    @property
+    def images(self) -> list[SourceItem]:
+        """The items without failures."""
+        return [each for each in self if isinstance(each, SourceItem)]
+
+    @property
+    def failures(self) -> list[ListingFailure]:
+        """The failures without items."""
+        return [each for each in self if isinstance(each, ListingFailure)]
+
+    @property
+    def kinds(self) -> str:
+        """A letter for each: `i` for an image, `f` for a failure."""
+        return "".join("i" if isinstance(each, SourceItem) else "f" for each in self)
+
+    @property
+    def image_positions(self) -> list[str]:
+        """Where each image is in its table or tar."""
+        return [each.uri.rpartition("#")[2] for each in self.images]
+
+    @property
+    def failed_positions(self) -> list[str]:
+        """Where each failure is in its table or tar."""
+        return [each.uri.rpartition("#")[2] for each in self.failures]
+
+
+def list_source(argument: str | Path, **options: Any) -> Listing:  # noqa: ANN401
+    """List a source; `options` are fields of `SourceOptions`."""
+    return Listing(open_source(str(argument), SourceOptions(**options)).list_items())
+
+
+def list_images(argument: str | Path, **options: Any) -> list[SourceItem]:  # noqa: ANN401
+    """List a source in which nothing fails."""
+    listed = list_source(argument, **options)
+    assert listed.failures == []
+    return listed.images
+
+
+def read_data(item: SourceItem | ListingFailure) -> bytes:
+    """Read an image by a pickled locator, as a worker does."""
+    assert isinstance(item, SourceItem)
+    read = pickle.loads(pickle.dumps(item.locator)).read(ReadLimits())
+    assert read is not None
+    return bytes(read.data)

@@ -8,33 +8,32 @@ import pytest
 from stair_es.ingest.queues import PrefetchQueue
 
 
-def _drained(queue: PrefetchQueue[int]) -> list[int]:
-    taken: list[int] = []
+def take_all(queue: PrefetchQueue[int]) -> list[int]:
+    items: list[int] = []
     while not queue.is_exhausted:
-        taken += queue.take(7, wait_s=1.0)
+        items += queue.take(7, wait_s=1.0)
     queue.raise_error()
-    return taken
+    return items
 
 
 def test_items_keep_their_order() -> None:
     with PrefetchQueue(range(1000), max_items=10) as queue:
-        assert _drained(queue) == list(range(1000))
+        assert take_all(queue) == list(range(1000))
 
 
 @pytest.mark.parametrize(("max_items", "max_size", "max_queued"), [(5, 1 << 28, 5), (100, 30, 3), (100, 1, 1)])
-def test_it_runs_so_far_ahead_and_no_further(max_items: int, max_size: int, max_queued: int) -> None:
-    taken_items: list[int] = []
+def test_prefetch_stops_at_its_limits(max_items: int, max_size: int, max_queued: int) -> None:
+    yielded: list[int] = []
 
-    def items() -> Iterator[int]:
+    def yield_items() -> Iterator[int]:
         for i in range(50):
-            taken_items.append(i)
+            yielded.append(i)
             yield i
 
-    with PrefetchQueue(items(), max_items, size_of=lambda _: 10, max_size=max_size) as queue:
-        listed, ended = queue.wait_for_items(1000, 60.0)
-        assert (listed, ended) == (max_queued, False)
-        assert len(taken_items) <= max_queued + 1
-        assert _drained(queue) == list(range(50))
+    with PrefetchQueue(yield_items(), max_items, size_of=lambda _: 10, max_size=max_size) as queue:
+        assert queue.wait_for_items(1000, 60.0) == (max_queued, False)
+        assert len(yielded) <= max_queued + 1
+        assert take_all(queue) == list(range(50))
 
 
 def test_only_some_items_count() -> None:
@@ -43,11 +42,11 @@ def test_only_some_items_count() -> None:
 
 
 def test_errors_follow_earlier_results() -> None:
-    def breaking() -> Iterator[int]:
+    def yield_then_fail() -> Iterator[int]:
         yield from range(3)
         raise ValueError("broke")
 
-    with PrefetchQueue(breaking(), max_items=10) as queue:
+    with PrefetchQueue(yield_then_fail(), max_items=10) as queue:
         assert queue.wait_for_items(10, 60.0) == (3, True)
         assert queue.take(10) == [0, 1, 2]
         assert queue.is_exhausted
@@ -56,15 +55,15 @@ def test_errors_follow_earlier_results() -> None:
 
 
 def test_waiting_ends_in_time_and_closing_stops_the_thread() -> None:
-    go = threading.Event()
+    is_closed = threading.Event()
 
-    def slow() -> Iterator[int]:
+    def yield_slowly() -> Iterator[int]:
         yield 1
-        go.wait(60)
+        is_closed.wait(60)
         yield from range(1000)
 
-    with PrefetchQueue(slow(), max_items=10) as queue:
+    with PrefetchQueue(yield_slowly(), max_items=10) as queue:
         assert queue.wait_for_items(5, 0.05) == (1, False)
-    go.set()
+    is_closed.set()
     queue._thread.join(60)
     assert not queue._thread.is_alive()

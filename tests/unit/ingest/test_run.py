@@ -1,4 +1,4 @@
-"""Records, logs and reports of a run, with a fake sink."""
+"""Accounting, messages and reports of a run, with a fake sink."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.errors import expect_error
 from support.messages import forward_messages
 
 from stair_es.errors import IngestError
@@ -26,7 +27,7 @@ A, B, C = (SourceItem(f"file:///{name}", "file:///", FileLocator(f"file:///{name
 
 
 class RecordingSession(SinkSession):
-    """A sink session that notes what is asked of it."""
+    """A sink session that records its calls."""
 
     writer: SinkWriter
     index, is_empty, label = "shelf-1", True, "a shelf"
@@ -55,21 +56,21 @@ class RecordingSession(SinkSession):
 
 @dataclass(frozen=True, kw_only=True)
 class ShelfResult(SinkResult):
-    """A result of which the report knows only a part."""
+    """A result with a field that the report lacks."""
 
     shelves: int = 1
 
 
 class RecordedRun:
-    """A run over batches that are given, with everything that it logs."""
+    """A run over given batches, with its messages."""
 
     def __init__(self, accounting: RunAccounting, options: IngestOptions) -> None:
         self.messages: list[str] = []
-        self.shelf, self.accounting = RecordingSession(), accounting
+        self.session, self.accounting = RecordingSession(), accounting
         self.run = IngestRun(
             options=options,
             stream=SourceStream([]),
-            session=self.shelf,
+            session=self.session,
             accounting=accounting,
             model_id="m-1",
             runner="local",
@@ -79,7 +80,7 @@ class RecordedRun:
     def yield_batches(
         self, *batches: list[Outcome], failures: Sequence[ListingFailure] = (), error: Exception | None = None
     ) -> Generator[Batch]:
-        """Accept the holes, yield one batch after the other, then raise the error."""
+        """Accept the failures, yield one batch after the other, then raise the error."""
         try:
             assert not any(map(self.accounting.accept_listed, failures))
             for outcomes in batches:
@@ -89,11 +90,11 @@ class RecordedRun:
             if error:
                 raise error
         finally:
-            self.shelf.events.append("stages closed")
+            self.session.events.append("stages closed")
 
 
 @pytest.fixture
-def recorded(tmp_path: Path) -> Iterator[RecordedRun]:
+def recorded_run(tmp_path: Path) -> Iterator[RecordedRun]:
     options = TextIngestOptions(alias="shelf", model=ModelSpec(name="m"), dead_letters=tmp_path / "failed.jsonl")
     with open_run_accounting(options) as accounting:
         run = RecordedRun(accounting, options)
@@ -101,38 +102,39 @@ def recorded(tmp_path: Path) -> Iterator[RecordedRun]:
             yield run
 
 
-def test_the_outcomes_of_all_batches_are_in_the_report(recorded: RecordedRun) -> None:
+def test_report_counts_the_outcomes_of_all_batches(recorded_run: RecordedRun) -> None:
     written, lossy = Outcome(A, "written", "write", id="1"), Outcome(B, "written", "write", EMPTIED_BY_POLICY, id="2")
     failed = Outcome(C, "failed", "encode", "why")
-    report = recorded.run.run(recorded.yield_batches([written, lossy], [failed]), lambda: 7)
+    report = recorded_run.run.run(recorded_run.yield_batches([written, lossy], [failed]), lambda: 7)
     assert (report.seen, report.written, report.failed, report.removed, report.documents) == (3, 2, 1, 7, 2)
     assert (report.stage_seconds, report.model, report.runner, report.swapped) == ({"write": 2.0}, "m-1", "local", True)
     assert (report.alias, report.index) == ("shelf", "shelf-1")
-    assert recorded.messages[:2] == ["new index: shelf-1 for shelf on a shelf", "3 texts found"]
-    assert recorded.messages[2].startswith("the token policy leaves 1 text without tokens:")
-    assert recorded.shelf.events == ["load", "stages closed", "loaded", "complete"]
+    created, listed, emptied = recorded_run.messages[:3]
+    assert all(fact in created for fact in ("shelf-1", "shelf", "a shelf"))
+    assert (listed.split()[:2], "1 text " in emptied) == (["3", "texts"], True)
+    assert recorded_run.session.events == ["load", "stages closed", "loaded", "complete"]
 
 
-def test_listing_failures_are_final(recorded: RecordedRun) -> None:
+def test_listing_failures_are_final(recorded_run: RecordedRun) -> None:
     failure = ListingFailure("file:///d", "file:///", "forbidden")
-    report = recorded.run.run(recorded.yield_batches(failures=[failure, failure]))
+    report = recorded_run.run.run(recorded_run.yield_batches(failures=[failure, failure]))
     assert (report.seen, report.failed) == (1, 1)
 
 
-def test_the_counts_of_a_failed_run_are_in_the_accounting_of_the_caller(recorded: RecordedRun) -> None:
-    batches = recorded.yield_batches([Outcome(A, "written", "write", id="1")], error=IngestError("broken", ""))
-    with pytest.raises(IngestError, match="broken"):
-        recorded.run.run(batches)
-    assert recorded.accounting.get_counts() == {"seen": 1, "written": 1, "unchanged": 0, "failed": 0}
-    assert recorded.messages[-1] == "the run stopped with 1 of 1 texts stored; the next run resumes from there"
-    assert recorded.shelf.events == ["load", "stages closed", "loaded"]
+def test_counts_of_a_failed_run_are_kept(recorded_run: RecordedRun) -> None:
+    batches = recorded_run.yield_batches([Outcome(A, "written", "write", id="1")], error=IngestError("broken", code="ray-failed"))
+    with expect_error("ray-failed"):
+        recorded_run.run.run(batches)
+    assert recorded_run.accounting.get_counts() == {"seen": 1, "written": 1, "unchanged": 0, "failed": 0}
+    assert recorded_run.messages[-1] == recorded_run.accounting.describe_stop("texts")
+    assert recorded_run.session.events == ["load", "stages closed", "loaded"]
 
 
-def test_an_interrupted_run_ends_its_stages_before_the_sink(recorded: RecordedRun) -> None:
+def test_an_interrupted_run_ends_its_stages_before_the_sink(recorded_run: RecordedRun) -> None:
     def interrupt(_: RunAccounting) -> None:
         raise KeyboardInterrupt
 
-    recorded.run.progress = interrupt
+    recorded_run.run.progress = interrupt
     with pytest.raises(KeyboardInterrupt):
-        recorded.run.run(recorded.yield_batches([Outcome(A, "written", "write", id="1")], []))
-    assert recorded.shelf.events == ["load", "stages closed", "loaded"]
+        recorded_run.run.run(recorded_run.yield_batches([Outcome(A, "written", "write", id="1")], []))
+    assert recorded_run.session.events == ["load", "stages closed", "loaded"]

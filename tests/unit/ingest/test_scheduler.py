@@ -1,14 +1,15 @@
-"""The scheduler against executor that finish in a random order: no image lost or doubled, a bounded number on its way."""
+"""The scheduler against executors that finish in a random order: no image lost or doubled, a bounded number in flight."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice, pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
+from support.errors import expect_error
 
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy
@@ -23,6 +24,8 @@ from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.io.local_file import InlineBytes
 from stair_es.store import BulkRequestStats
 
+Found: TypeAlias = "SourceItem | ListingFailure"
+
 
 @dataclass
 class FakeExecutor:
@@ -31,16 +34,16 @@ class FakeExecutor:
     encoders: int = 2
     workers: int = 2
     batch_images: int = 4
-    killing: frozenset[str] = frozenset()
-    """Images that kill whoever works on them."""
+    fatal_images: frozenset[str] = frozenset()
+    """Images that kill their worker."""
     unchanged: frozenset[str] = frozenset()
     failing_writes: int = 0
     random: random.Random = field(default_factory=lambda: random.Random(7))
     tasks: dict[int, tuple[str, list[Batch]]] = field(default_factory=dict)
-    in_flight: int = 0
-    most_on_their_way: int = 0
+    images_in_flight: int = 0
+    max_images_in_flight: int = 0
     encoding: dict[int, int] = field(default_factory=dict)
-    busiest_encoder: int = 0
+    max_encoder_batches: int = 0
 
     def submit(self, stage: Stage, *inputs: object, encoder: int = 0) -> StageTask:
         batches = [value for value in inputs if isinstance(value, Batch)]
@@ -50,12 +53,12 @@ class FakeExecutor:
         number = len(self.tasks)
         self.tasks[number] = (stage, batches)
         if stage == "prepare":
-            self.in_flight += len(batches[0].images)
-            self.most_on_their_way = max(self.most_on_their_way, self.in_flight)
+            self.images_in_flight += len(batches[0].images)
+            self.max_images_in_flight = max(self.max_images_in_flight, self.images_in_flight)
         elif stage == "encode":
             self.encoding[number] = encoder
             loads = [list(self.encoding.values()).count(i) for i in range(self.encoders)]
-            self.busiest_encoder = max(self.busiest_encoder, *loads)
+            self.max_encoder_batches = max(self.max_encoder_batches, *loads)
         return number
 
     def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
@@ -66,255 +69,242 @@ class FakeExecutor:
 
     def get_result(self, task: StageTask) -> Any:  # noqa: ANN401  that of the stage
         assert isinstance(task, int)
-        return self._check(task) if self.tasks[task][0] == "check" else self._write(task)
+        return self._check_batch(task) if self.tasks[task][0] == "check" else self._write_batches(task)
 
-    def _check(self, task: int) -> Batch:
+    def _check_batch(self, task: int) -> Batch:
         [batch] = self.tasks[task][1]
-        images = [get_image_item(state) for state in batch.images]
-        return Batch([Outcome(i, "unchanged", "check", id=i.uri) if i.uri in self.unchanged else Pending(i) for i in images])
+        items = [get_image_item(state) for state in batch.images]
+        return Batch([Outcome(i, "unchanged", "check", id=i.uri) if i.uri in self.unchanged else Pending(i) for i in items])
 
-    def _write(self, task: int) -> tuple[list[Batch], list[BulkRequestStats]]:
+    def _write_batches(self, task: int) -> tuple[list[Batch], list[BulkRequestStats]]:
         batches = self.tasks[task][1]
-        images = [get_image_item(state) for batch in batches for state in batch.images]
-        self.in_flight -= len(images)
-        if self.killing & {image.uri for image in images}:
+        items = [get_image_item(state) for batch in batches for state in batch.images]
+        self.images_in_flight -= len(items)
+        if self.fatal_images & {item.uri for item in items}:
             raise WorkerDied("signal 11")
         if self.failing_writes:
             raise ClusterError("gone")
-        done = [
-            Batch([Outcome(get_image_item(s), "written", "write", id=get_image_item(s).uri) for s in b.images], {"encode": 0.1})
-            for b in batches
-        ]
-        return done, [BulkRequestStats(1000 * len(images), len(images), 0.01, busy=False)]
+        done = [Batch([self._write_item(get_image_item(state)) for state in b.images], {"encode": 0.1}) for b in batches]
+        return done, [BulkRequestStats(1000 * len(items), len(items), 0.01, busy=False)]
+
+    def _write_item(self, item: SourceItem) -> ImageState:
+        return Outcome(item, "written", "write", id=item.uri)
 
 
-def _written(item: SourceItem) -> Outcome:
-    return Outcome(item, "written", "write", id=item.uri)
+class BusyHostExecutor(FakeExecutor):
+    """Refuses each image of a.test at first, whose host asks to wait; the clock moves when the scheduler sleeps."""
+
+    now = 0.0
+    refusals = 0
+    always_refuses = False
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def create_deferred_images(self) -> DeferredImages:
+        return DeferredImages(600.0, lambda: self.now)
+
+    def _write_item(self, item: SourceItem) -> ImageState:
+        if "a.test" not in item.uri or not (self.always_refuses or self.now == 0.0):
+            return super()._write_item(item)
+        self.refusals += 1
+        return Deferred(item, "a.test", 40.0, "a.test: 429 Too Many Requests, asks to wait 40 s")
 
 
-def _items(count: int) -> Iterator[SourceItem | ListingFailure]:
+@pytest.fixture
+def busy_executor(monkeypatch: pytest.MonkeyPatch) -> BusyHostExecutor:
+    executor = BusyHostExecutor()
+    monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
+    return executor
+
+
+def yield_items(count: int) -> Iterator[Found]:
     for i in range(count):
         yield SourceItem(f"mem:{i}", "mem:", InlineBytes(b""))
 
 
-def _only_items(found: SourceItem | ListingFailure) -> SourceItem | None:
+def yield_urls(count: int) -> Iterator[Found]:
+    """Yield URLs of a.test and b.test in turn."""
+    for number in range(count):
+        url = f"https://{'ab'[number % 2]}.test/{number}.jpg"
+        yield SourceItem(url, "list:", UrlLocator(url))
+
+
+def accept_item(found: Found) -> SourceItem | None:
     return found if isinstance(found, SourceItem) else None
 
 
-def _run(
+def create_scheduler(
     executor: FakeExecutor,
-    items: Iterator[SourceItem | ListingFailure],
     *,
     is_empty: bool = True,
+    accept_listed: Callable[[Found], SourceItem | None] = accept_item,
     deferred: DeferredImages | None = None,
-) -> list[Outcome]:
+) -> StageScheduler:
+    if deferred is None:
+        deferred = executor.create_deferred_images() if isinstance(executor, BusyHostExecutor) else DeferredImages()
+    return StageScheduler(executor, AdaptiveThrottle(BulkPolicy()), is_empty, accept_listed, deferred=deferred)
+
+
+def iterate_batches(scheduler: StageScheduler, items: Iterator[Found]) -> Iterator[Batch]:
+    """Run the scheduler on items that are all listed before it starts."""
     with PrefetchQueue(items, max_items=100_000) as queue:
         queue.wait_for_items(100_000, 60.0)
-        scheduler = StageScheduler(
-            executor,
-            AdaptiveThrottle(BulkPolicy()),
-            is_empty,
-            _only_items,
-            deferred=DeferredImages() if deferred is None else deferred,
-        )
-        return [outcome for batch in scheduler.run(queue) for outcome in batch.get_outcomes()]
+        yield from scheduler.run(queue)
+
+
+def run_scheduler(
+    executor: FakeExecutor,
+    items: Iterator[Found],
+    *,
+    is_empty: bool = True,
+    accept_listed: Callable[[Found], SourceItem | None] = accept_item,
+) -> list[Outcome]:
+    batches = iterate_batches(create_scheduler(executor, is_empty=is_empty, accept_listed=accept_listed), items)
+    return [outcome for batch in batches for outcome in batch.get_outcomes()]
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 1000])
 def test_every_image_comes_out_once(seed: int, count: int) -> None:
-    outcomes = _run(FakeExecutor(random=random.Random(seed)), _items(count))
+    outcomes = run_scheduler(FakeExecutor(random=random.Random(seed)), yield_items(count))
     assert sorted(o.item.uri for o in outcomes) == sorted(f"mem:{i}" for i in range(count))
 
 
 def test_unchanged_images_end_after_the_check() -> None:
     executor = FakeExecutor(unchanged=frozenset(f"mem:{i}" for i in range(0, 600, 2)))
-    outcomes = _run(executor, _items(600), is_empty=False)
+    outcomes = run_scheduler(executor, yield_items(600), is_empty=False)
     assert sorted(o.item.uri for o in outcomes if o.kind == "unchanged") == sorted(executor.unchanged)
     assert len(outcomes) == 600
-    prepared = [len(b.images) for kind, batches in executor.tasks.values() if kind == "prepare" for b in batches]
+    prepared = [len(b.images) for stage, batches in executor.tasks.values() if stage == "prepare" for b in batches]
     assert sum(prepared) == 300
     assert sum(size < executor.batch_images for size in prepared) <= 2  # full batches, though half of each check falls away
 
 
 def test_encoders_have_at_most_two_batches() -> None:
     executor = FakeExecutor()
-    _run(executor, _items(20_000))
-    assert executor.busiest_encoder == 2
-    assert executor.most_on_their_way < 6_000
+    run_scheduler(executor, yield_items(20_000))
+    assert executor.max_encoder_batches == 2
+    assert executor.max_images_in_flight < 6_000
 
 
-def test_images_that_carry_their_bytes_are_few_while_the_cluster_is_slow() -> None:
+def test_few_images_with_bytes_wait_for_a_slow_cluster() -> None:
     class SlowWrites(FakeExecutor):
         def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
             quick = [task for task in tasks if isinstance(task, int) and self.tasks[task][0] != "write"]
             return super().wait_any(quick or tasks, timeout_s)
 
-    heavy = InlineBytes(bytes(1 << 20))
+    large = InlineBytes(bytes(1 << 20))
     executor = SlowWrites()
-    outcomes = _run(executor, (SourceItem(f"mem:{i}", "mem:", heavy) for i in range(1000)))
-    assert len(outcomes) == 1000
-    assert executor.most_on_their_way < 400
+    assert len(run_scheduler(executor, (SourceItem(f"mem:{i}", "mem:", large) for i in range(1000)))) == 1000
+    assert executor.max_images_in_flight < 400
 
 
 def test_only_the_image_that_kills_its_worker_fails() -> None:
-    executor = FakeExecutor(killing=frozenset({"mem:17", "mem:40"}))
-    outcomes = _run(executor, _items(100))
+    executor = FakeExecutor(fatal_images=frozenset({"mem:17", "mem:40"}))
+    outcomes = run_scheduler(executor, yield_items(100))
     assert {o.item.uri: o.kind for o in outcomes} == {f"mem:{i}": "failed" if i in (17, 40) else "written" for i in range(100)}
     assert len(outcomes) == 100
     assert all("signal 11" in o.reason for o in outcomes if o.kind == "failed")
 
 
 def test_interrupted_sources_fail_the_run_after_their_items() -> None:
-    def breaking() -> Iterator[SourceItem | ListingFailure]:
-        yield from _items(10)
-        raise SourceError("the store went away")
+    def yield_then_fail() -> Iterator[Found]:
+        yield from yield_items(10)
+        raise SourceError("the store went away", code="listing-failed")
 
-    seen: list[Outcome] = []
-    with PrefetchQueue(breaking(), max_items=100) as queue:
-        scheduler = StageScheduler(FakeExecutor(), AdaptiveThrottle(BulkPolicy()), is_empty=True, accept_listed=_only_items)
-        with pytest.raises(SourceError, match="went away"):
-            seen.extend(outcome for batch in scheduler.run(queue) for outcome in batch.get_outcomes())
-    assert len(seen) == 10
+    outcomes: list[Outcome] = []
+    with expect_error("listing-failed", SourceError):
+        for batch in iterate_batches(create_scheduler(FakeExecutor()), yield_then_fail()):
+            outcomes += batch.get_outcomes()
+    assert len(outcomes) == 10
 
 
 def test_duplicates_delay_no_others() -> None:
-    class Watched(FakeExecutor):
+    class WatchingExecutor(FakeExecutor):
         def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
-            taken.append(listed)
+            listed_at_waits.append(listed)
             return super().wait_any(tasks, timeout_s)
 
-    listed, taken, seen = 0, [0], set[str]()
+    listed, listed_at_waits, uris = 0, [0], set[str]()
 
-    def admit(found: SourceItem | ListingFailure) -> SourceItem | None:
+    def accept_first(found: Found) -> SourceItem | None:
         nonlocal listed
         listed += 1
-        first = found.uri not in seen
-        seen.add(found.uri)
-        return _only_items(found) if first else None
+        is_first = found.uri not in uris
+        uris.add(found.uri)
+        return accept_item(found) if is_first else None
 
-    with PrefetchQueue(chain.from_iterable(_items(100) for _ in range(201)), max_items=100_000) as queue:
-        queue.wait_for_items(100_000, 60.0)
-        scheduler = StageScheduler(Watched(), AdaptiveThrottle(BulkPolicy()), is_empty=True, accept_listed=admit)
-        assert sum(len(batch.get_outcomes()) for batch in scheduler.run(queue)) == 100
+    items = chain.from_iterable(yield_items(100) for _ in range(201))
+    assert len(run_scheduler(WatchingExecutor(), items, accept_listed=accept_first)) == 100
     assert listed == 20_100
-    assert max(after - before for before, after in pairwise(taken)) <= MAX_TAKES * CHECK_IMAGES
+    assert max(after - before for before, after in pairwise(listed_at_waits)) <= MAX_TAKES * CHECK_IMAGES
 
 
 def test_a_failed_write_fails_the_run() -> None:
     with pytest.raises(ClusterError, match="gone"):
-        _run(FakeExecutor(failing_writes=1), _items(10))
-
-
-class BusyHostExecutor(FakeExecutor):
-    """Each image of a.test is refused at first, and its host asks to wait; the clock moves when somebody sleeps."""
-
-    now = 0.0
-    refusals = 0
-    always = False
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def deferred(self) -> DeferredImages:
-        return DeferredImages(600.0, lambda: self.now)
-
-    def _write(self, task: int) -> tuple[list[Batch], list[BulkRequestStats]]:
-        batches, sent = super()._write(task)
-        return [Batch([self._seen(get_image_item(state)) for state in batch.images], batch.seconds) for batch in batches], sent
-
-    def _seen(self, item: SourceItem) -> ImageState:
-        if "a.test" not in item.uri or not (self.always or self.now == 0.0):
-            return _written(item)
-        self.refusals += 1
-        return Deferred(item, "a.test", 40.0, "a.test: 429 Too Many Requests, asks to wait 40 s")
-
-
-def _urls(count: int) -> Iterator[SourceItem | ListingFailure]:
-    for number in range(count):
-        url = f"https://{'ab'[number % 2]}.test/{number}.jpg"
-        yield SourceItem(url, "list:", UrlLocator(url))
+        run_scheduler(FakeExecutor(failing_writes=1), yield_items(10))
 
 
 @pytest.mark.parametrize("is_empty", [True, False])
-def test_images_of_busy_hosts_come_last_and_complete(monkeypatch: pytest.MonkeyPatch, is_empty: bool) -> None:
-    executor = BusyHostExecutor()
-    monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
-    outcomes = _run(executor, _urls(5000), is_empty=is_empty, deferred=executor.deferred())
-    assert sorted(outcome.item.uri for outcome in outcomes) == sorted(item.uri for item in _urls(5000))
+def test_images_of_busy_hosts_come_last_and_complete(busy_executor: BusyHostExecutor, is_empty: bool) -> None:
+    outcomes = run_scheduler(busy_executor, yield_urls(5000), is_empty=is_empty)
+    assert sorted(outcome.item.uri for outcome in outcomes) == sorted(item.uri for item in yield_urls(5000))
     assert {outcome.kind for outcome in outcomes} == {"written"}
     assert all("b.test" in outcome.item.uri for outcome in outcomes[:2500])
-    assert executor.now == pytest.approx(40.0)
-    assert executor.refusals < 300  # those that were under way before it was known
+    assert busy_executor.now == pytest.approx(40.0)
+    assert busy_executor.refusals < 300  # those that were in flight before it was known
 
 
-def test_too_many_deferred_images_stop_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
-    executor = BusyHostExecutor()
+def test_too_many_deferred_images_stop_the_listing(busy_executor: BusyHostExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stair_es.ingest.deferred.MAX_DEFERRED_IMAGES", 100)
-    monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
-    listed, at_rest = 0, 0
+    listed, listed_before_sleep, outcomes = 0, 0, 0
 
-    def admit(found: SourceItem | ListingFailure) -> SourceItem | None:
+    def count_listed(found: Found) -> SourceItem | None:
         nonlocal listed
         listed += 1
-        return found if isinstance(found, SourceItem) else None
+        return accept_item(found)
 
-    with PrefetchQueue(_urls(5000), max_items=100_000) as queue:
-        queue.wait_for_items(5000, 60.0)
-        scheduler, seen = (
-            StageScheduler(
-                executor, AdaptiveThrottle(BulkPolicy()), is_empty=True, accept_listed=admit, deferred=executor.deferred()
-            ),
-            0,
-        )
-        for batch in scheduler.run(queue):
-            seen += len(batch.get_outcomes())
-            if executor.now == 0.0 and not batch.images:
-                at_rest = listed
-    assert 100 < at_rest < 2000
-    assert seen == 5000
+    for batch in iterate_batches(create_scheduler(busy_executor, accept_listed=count_listed), yield_urls(5000)):
+        outcomes += len(batch.get_outcomes())
+        if busy_executor.now == 0.0 and not batch.images:
+            listed_before_sleep = listed
+    assert 100 < listed_before_sleep < 2000
+    assert outcomes == 5000
 
 
 def test_images_of_failed_hosts_delay_no_others() -> None:
     deferred = DeferredImages(0.5, lambda: 1.0)
-    for found in islice(_urls(100), 0, 2 * MAX_REFUSALS, 2):
+    for found in islice(yield_urls(100), 0, 2 * MAX_REFUSALS, 2):
         assert isinstance(found, SourceItem)
         deferred.observe_result(Pending(found), Deferred(found, "a.test", 40.0, "a.test: 429 Too Many Requests"))
-    gone = (found for found in _urls(20_000) if "a.test" in found.uri)
-    with PrefetchQueue(chain(_urls(200), gone), max_items=100_000) as queue:
-        queue.wait_for_items(100_000, 60.0)
-        scheduler = StageScheduler(
-            FakeExecutor(), AdaptiveThrottle(BulkPolicy()), is_empty=True, accept_listed=_only_items, deferred=deferred
-        )
-        kinds = [[outcome.kind for outcome in batch.get_outcomes()] for batch in scheduler.run(queue)]
+    of_failed_host = (found for found in yield_urls(20_000) if "a.test" in found.uri)
+    batches = iterate_batches(create_scheduler(FakeExecutor(), deferred=deferred), chain(yield_urls(200), of_failed_host))
+    kinds = [[outcome.kind for outcome in batch.get_outcomes()] for batch in batches]
     in_order = list(chain.from_iterable(kinds))
     assert (in_order.count("written"), in_order.count("failed")) == (100, 10_100)
     assert max(map(len, kinds)) < 2 * CHECK_IMAGES
     assert in_order.index("written") < 5_000
 
 
-def test_deferred_images_count_as_pending(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OneHost(BusyHostExecutor):
-        def submit(self, stage: Stage, *inputs: object, encoder: int = 0) -> StageTask:
-            if stage == "prepare":
-                queued_bytes.append(scheduler._queued.size)
-            return super().submit(stage, *inputs, encoder=encoder)
+def test_deferred_images_count_as_pending(busy_executor: BusyHostExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit, queued_bytes = busy_executor.submit, list[int]()
 
-    executor, queued_bytes = OneHost(), list[int]()
-    monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
-    with PrefetchQueue(_urls(1000), max_items=100_000) as queue:
-        scheduler = StageScheduler(
-            executor, AdaptiveThrottle(BulkPolicy()), is_empty=True, accept_listed=_only_items, deferred=executor.deferred()
-        )
+    def record_queued_bytes(stage: Stage, *inputs: object, encoder: int = 0) -> StageTask:
+        if stage == "prepare":
+            queued_bytes.append(scheduler._queued.size)
+        return submit(stage, *inputs, encoder=encoder)
+
+    monkeypatch.setattr(busy_executor, "submit", record_queued_bytes)
+    scheduler = create_scheduler(busy_executor)
+    with PrefetchQueue(yield_urls(1000), max_items=100_000) as queue:
         assert sum(len(batch.get_outcomes()) for batch in scheduler.run(queue)) == 1000
     assert (min(queued_bytes), scheduler._queued.size) == (0, 0)
 
 
-def test_endless_retry_after_fails_images_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    executor = BusyHostExecutor()
-    executor.always = True
-    monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
-    outcomes = _run(executor, _urls(5000), deferred=executor.deferred())
-    assert sorted(outcome.item.uri for outcome in outcomes) == sorted(item.uri for item in _urls(5000))
+def test_endless_retry_after_fails_images_in_bounded_time(busy_executor: BusyHostExecutor) -> None:
+    busy_executor.always_refuses = True
+    outcomes = run_scheduler(busy_executor, yield_urls(5000))
+    assert sorted(outcome.item.uri for outcome in outcomes) == sorted(item.uri for item in yield_urls(5000))
     assert {(outcome.kind, outcome.item.uri[8]) for outcome in outcomes} == {("failed", "a"), ("written", "b")}
-    assert executor.now == pytest.approx(600.0)
+    assert busy_executor.now == pytest.approx(600.0)

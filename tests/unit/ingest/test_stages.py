@@ -6,6 +6,7 @@ import io
 import tracemalloc
 from dataclasses import dataclass
 
+import pytest
 from PIL import Image
 
 from stair_es.cluster.bulk.writer import BulkPolicy
@@ -23,12 +24,12 @@ from stair_es.sources.image.decode import DecodeLimits
 from stair_es.sources.io.local_file import InlineBytes
 from stair_es.sources.limits import PREPARED_BYTES
 
-IMAGES, MB = 6, 1 << 20
+MB = 1 << 20
 
 
 @dataclass(frozen=True)
 class _PaddedLocator:
-    """A small picture with much behind it."""
+    """A small image, followed by many bytes."""
 
     size_bytes: int
 
@@ -54,28 +55,36 @@ def test_large_images_are_decoded_before_all_are_read() -> None:
         read_limits=ReadLimits(),
         decode_limits=DecodeLimits(),
     )
-    batch = Batch([Pending(SourceItem(f"file:///{number}.png", "file:///", _PaddedLocator(40 * MB))) for number in range(IMAGES)])
+    uris = [f"file:///{number}.png" for number in range(6)]
+    batch = Batch([Pending(SourceItem(uri, "file:///", _PaddedLocator(40 * MB))) for uri in uris])
     tracemalloc.start()
     try:
         prepared = prepare_batch(config, batch)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert [image.fetched.item.uri for image in prepared.select_state(Prepared)] == [
-        f"file:///{number}.png" for number in range(IMAGES)
-    ]
+    assert [image.fetched.item.uri for image in prepared.select_state(Prepared)] == uris
     assert peak < PREPARED_BYTES + 120 * MB  # the last one read, and the copies that reading makes
     assert set(prepared.seconds) == {"read", "decode"}
 
 
-def test_the_size_of_a_waiting_image_includes_its_fields() -> None:
-    item = SourceItem(
-        "file:///a.png", "file:///", InlineBytes(b"x" * 1000), fields={"caption": "x" * 10_000, "tags": ["a"] * 100}
-    )
-    assert 17_000 < estimate_listed_bytes(item) < 20_000
+LONG_URL = "https://images.test/" + "x" * 10_000
 
 
-def test_the_size_of_a_waiting_image_includes_its_names() -> None:
-    url = "https://images.test/" + "x" * 10_000
-    assert 20_000 < estimate_listed_bytes(SourceItem(url, "list:", UrlLocator(url))) < 21_000
-    assert 10_000 < estimate_listed_bytes(ListingFailure(url, "list:", "line 7 isn't UTF-8")) < 11_000
+@pytest.mark.parametrize(
+    ("listed", "min_bytes", "max_bytes"),
+    [
+        (
+            SourceItem("file:///a", "/", InlineBytes(b"x" * 1000), fields={"caption": "x" * 10_000, "tags": ["a"] * 100}),
+            17_000,
+            20_000,
+        ),
+        (SourceItem(LONG_URL, "list:", UrlLocator(LONG_URL)), 20_000, 21_000),
+        (ListingFailure(LONG_URL, "list:", "not UTF-8"), 10_000, 11_000),
+    ],
+    ids=["fields", "names", "failure"],
+)
+def test_the_size_of_a_waiting_image_includes_its_texts(
+    listed: SourceItem | ListingFailure, min_bytes: int, max_bytes: int
+) -> None:
+    assert min_bytes < estimate_listed_bytes(listed) < max_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,17 @@ from stair_es.sources.base import SourceItem, SourceOptions
 from stair_es.sources.registry import open_source
 
 ENTRIES = 5_000
-_MOST = 1_500_000
-"""Bytes. Items alone would be three times that, headers of tars ten times."""
+MAX_BYTES = 1_500_000
+"""Items alone would be three times that, headers of tars ten times."""
 
 
-def _jsonl(folder: Path) -> Path:
+def write_urls(folder: Path) -> Path:
     path = folder / "t.jsonl"
     path.write_text("".join(f'{{"url": "https://example.com/{i}.jpg", "caption": "picture {i}"}}\n' for i in range(ENTRIES)))
     return path
 
 
-def _tar(folder: Path) -> Path:
+def write_tar(folder: Path) -> Path:
     path = folder / "t.tar"
     with path.open("wb") as file:
         for i in range(ENTRIES):
@@ -34,7 +35,7 @@ def _tar(folder: Path) -> Path:
     return path
 
 
-def _suffixes(folder: Path) -> Path:
+def write_tar_with_suffixes(folder: Path) -> Path:
     path = folder / "suffixes.tar"
     with path.open("wb") as file:
         for i in range(ENTRIES):
@@ -45,16 +46,15 @@ def _suffixes(folder: Path) -> Path:
     return path
 
 
-def _columns(folder: Path) -> Path:
+def write_columns(folder: Path) -> Path:
     path = folder / "columns.jsonl"
     path.write_text("".join(f'{{"url": "https://example.com/{i}.jpg", "a..{"x" * 4000}{i}": 1}}\n' for i in range(ENTRIES)))
     return path
 
 
-@pytest.mark.parametrize("make", [_jsonl, _tar, _suffixes, _columns])
-def test_listing_uses_constant_memory(tmp_path: Path, make: object) -> None:
-    assert callable(make)
-    items = iter(SourceStream([open_source(str(make(tmp_path)), SourceOptions(columns={"*": "*"}))]))
+@pytest.mark.parametrize("write_source", [write_urls, write_tar, write_tar_with_suffixes, write_columns])
+def test_listing_uses_constant_memory(tmp_path: Path, write_source: Callable[[Path], Path]) -> None:
+    items = iter(SourceStream([open_source(str(write_source(tmp_path)), SourceOptions(columns={"*": "*"}))]))
     assert isinstance(next(items), SourceItem)
     tracemalloc.start()
     try:
@@ -62,4 +62,4 @@ def test_listing_uses_constant_memory(tmp_path: Path, make: object) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < _MOST
+    assert peak < MAX_BYTES

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.errors import expect_error
 from support.messages import forward_messages
 from support.plugin_metadata import write_entry_points
 
@@ -50,24 +51,24 @@ def test_each_argument_is_claimed_by_one_kind(argument: str, expected: str) -> N
 
 
 def test_an_unknown_kind_lists_the_known_ones() -> None:
-    with pytest.raises(UsageError) as caught:
+    with expect_error("no-source-kind", UsageError) as caught:
         open_source("x", SourceOptions(format="zip"))
-    assert "folder" in caught.value.remedy
     assert "zip" in caught.value.message
+    assert "folder" in caught.value.remedy
 
 
 @pytest.fixture
 def plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder in which installed packages are looked for."""
+    """A folder of installed packages."""
     monkeypatch.syspath_prepend(str(tmp_path))
     plugins.list_plugins.cache_clear()
     yield tmp_path
     plugins.list_plugins.cache_clear()
-    for name in [name for name in sys.modules if name.startswith("stranger_")]:
+    for name in [name for name in sys.modules if name.startswith("example_")]:
         del sys.modules[name]
 
 
-def _install(folder: Path, name: str, code: str, entry: str) -> None:
+def install_plugin(folder: Path, name: str, code: str, entry: str) -> None:
     (folder / f"{name}.py").write_text(code)
     write_entry_points(folder, name, f"{entry} = {name}:KIND", group="sources", version="1.0")
     importlib.invalidate_caches()
@@ -75,16 +76,17 @@ def _install(folder: Path, name: str, code: str, entry: str) -> None:
 
 
 def test_plugins_come_first_and_may_be_broken(plugin_folder: Path) -> None:
-    _install(plugin_folder, "stranger_broken", "import no_such_module_at_all\n", "aaa-broken")
+    install_plugin(plugin_folder, "example_broken", "import no_such_module_at_all\n", "aaa-broken")
     raising = "class K:\n    def can_open(self, argument):\n        raise RuntimeError('oops')\nKIND = K()\n"
-    _install(plugin_folder, "stranger_raising", raising, "bbb-raising")
+    install_plugin(plugin_folder, "example_raising", raising, "bbb-raising")
     works = "class K:\n    def can_open(self, argument):\n        return argument.endswith('.jpg')\n"
-    works += "    def open(self, argument, options):\n        return 'opened by the plugin'\nKIND = K()\n"
-    _install(plugin_folder, "stranger_works", works, "ccc-works")
+    works += "    def open(self, argument, options):\n        return 'opened'\nKIND = K()\n"
+    install_plugin(plugin_folder, "example_works", works, "ccc-works")
     messages = list[str]()
     with forward_messages(messages.append):
-        assert open_source("x.jpg") == "opened by the plugin"  # type: ignore[comparison-overlap]
+        assert open_source("x.jpg") == "opened"  # type: ignore[comparison-overlap]
     assert [("no_such_module_at_all" in line, "oops" in line) for line in messages] == [(True, False), (False, True)]
     assert open_source(str(plugin_folder)).uri == plugin_folder.as_uri()
-    with pytest.raises(PluginError, match="no_such_module_at_all"):
+    with expect_error("plugin-not-loaded", PluginError) as caught:
         open_source("x.jpg", SourceOptions(format="aaa-broken"))
+    assert "no_such_module_at_all" in caught.value.message

@@ -1,11 +1,18 @@
+"""Accounting of a run: outcomes, dead letters and reports."""
+
+from __future__ import annotations
+
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from support.errors import expect_error
 
 from stair_es.cluster.token_index.sync import TokenIndexReport
 from stair_es.errors import IngestError, ReadError, UsageError
@@ -14,37 +21,60 @@ from stair_es.ingest.accounting.dead_letters import KIND, DeadLetters
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
-from stair_es.ingest.state import Batch, Outcome
+from stair_es.ingest.state import Batch, ImageState, Outcome
 from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
 from stair_es.sources.io.local_file import FileLocator, InlineBytes
 from stair_es.sources.registry import open_source
+from stair_es.types import Json
 
 A, B, C = (SourceItem(f"file:///{name}", "file:///", FileLocator(f"file:///{name}"), "1-2", {"caption": name}) for name in "abc")
+FAILED = Outcome(A, "failed", "read", "why")
+WRITTEN = Outcome(A, "written", "write", id="1")
 
-
-Make = Callable[..., RunAccounting]
+CreateAccounting = Callable[..., RunAccounting]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
+def create_accounting(tmp_path: Path) -> Iterator[CreateAccounting]:
+    """Creates the accounting of a run that has listed the given items."""
     with ExitStack() as stack:
 
-        def make_(*items: SourceItem) -> RunAccounting:
+        def create_with_items(*items: SourceItem) -> RunAccounting:
             accounting = RunAccounting(stack.enter_context(Manifest(tmp_path)), DeadLetters(tmp_path / "failed.jsonl", "photos"))
             for item in items:
                 assert accounting.record_listed(item.uri, item.source)
             return accounting
 
-        yield make_
+        yield create_with_items
 
 
-def test_each_image_once_and_failed_ones_as_lines(make: Make, tmp_path: Path) -> None:
-    accounting = make(A, B, C)
+@pytest.fixture
+def letters(tmp_path: Path) -> DeadLetters:
+    return DeadLetters(tmp_path / "failed.jsonl", "photos")
+
+
+def build_item(number: int, source: str = "file:///", **fields: Json) -> SourceItem:
+    return SourceItem(f"{source}{number}", source, FileLocator(f"file:///{number}"), None, fields)
+
+
+def write_letter(letters: DeadLetters) -> None:
+    letters.add(FAILED)
+    letters.close()
+
+
+def read_letters(letters: DeadLetters) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in letters.path.read_text().splitlines()]
+
+
+def list_letters(path: Path, **options: Any) -> list[SourceItem | ListingFailure]:  # noqa: ANN401
+    return list(KIND.open(str(path), SourceOptions(**options)).list_items())
+
+
+def test_each_image_once_and_failed_ones_as_lines(create_accounting: CreateAccounting) -> None:
+    accounting = create_accounting(A, B, C)
     assert not accounting.record_listed(A.uri, A.source)
     accounting.dead_letters.prepare_file()
-    accounting.record_batch(
-        Batch([Outcome(A, "written", "write", id="1"), Outcome(B, "failed", "decode", "why\nnot")], {"read": 1.0})
-    )
+    accounting.record_batch(Batch([WRITTEN, Outcome(B, "failed", "decode", "why\nnot")], {"read": 1.0}))
     assert accounting.done_count == 2
     accounting.record_batch(Batch([Outcome(C, "unchanged", "read", id="1")], {"read": 0.5, "write": 2.0}))
     accounting.close()
@@ -53,65 +83,67 @@ def test_each_image_once_and_failed_ones_as_lines(make: Make, tmp_path: Path) ->
     assert dict(accounting.stage_seconds) == {"read": 1.5, "write": 2.0}
     assert accounting.manifest.count_documents() == 1
     assert [accounting.manifest.get_status(uri) for uri in (A.uri, B.uri, "other")] == ["stored", "failed", "unlisted"]
-    [line] = (tmp_path / "failed.jsonl").read_text().splitlines()
-    letter = json.loads(line)
+    [letter] = read_letters(accounting.dead_letters)
     assert (letter["uri"], letter["stage"], letter["reason"]) == ("file:///b", "decode", "why\nnot")
 
 
-def test_dead_letters_keep_their_items(tmp_path: Path) -> None:
-    letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
-    inline, hole = SourceItem("mem:1", "mem:", InlineBytes(b"x")), ListingFailure("file:///d", "file:///", "forbidden")
-    for item in (A, inline, hole.to_item()):
+def test_dead_letters_keep_their_items(letters: DeadLetters) -> None:
+    inline, failure = SourceItem("mem:1", "mem:", InlineBytes(b"x")), ListingFailure("file:///d", "file:///", "forbidden")
+    for item in (A, inline, failure.to_item()):
         letters.add(Outcome(item, "failed", "read", "why"))
     letters.close()
-    with (tmp_path / "failed.jsonl").open("a") as file:
+    with letters.path.open("a") as file:
         file.write("no json\n\n[1]\n")
-    first, *others = KIND.open(str(letters.path), SourceOptions()).list_items()
+    first, *others = list_letters(letters.path)
     assert first == A
     assert [type(other) for other in others] == [ListingFailure] * 4
     assert [other.uri for other in others][:2] == ["mem:1", "file:///d"]
     assert letters.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_other_files_are_not_opened_as_dead_letters(tmp_path: Path) -> None:
     (tmp_path / "table.jsonl").write_text('{"url": "a"}\n')
-    with pytest.raises(UsageError, match="contains no dead letters"):
-        KIND.open(str(tmp_path / "table.jsonl"), SourceOptions())
-    with pytest.raises(UsageError, match="no dead-letter file"):
-        KIND.open(str(tmp_path / "none"), SourceOptions())
+    for name, code in {"table.jsonl": "no-dead-letters", "none": "no-dead-letter-file"}.items():
+        with expect_error(code, UsageError):
+            KIND.open(str(tmp_path / name), SourceOptions())
 
 
-def test_no_dead_letter_no_file(make: Make, tmp_path: Path) -> None:
-    accounting = make(A)
-    accounting.record_batch(Batch([Outcome(A, "written", "write")]))
+def test_no_dead_letter_no_file(create_accounting: CreateAccounting) -> None:
+    accounting = create_accounting(A)
+    accounting.record_batch(Batch([WRITTEN]))
     accounting.close()
-    assert not (tmp_path / "failed.jsonl").exists()
+    assert not accounting.dead_letters.path.exists()
 
 
-def test_an_image_without_outcome_fails_the_run(make: Make, tmp_path: Path) -> None:
-    accounting = make(A, B)
-    accounting.record_batch(Batch([Outcome(A, "written", "write")]))
-    with pytest.raises(IngestError, match="1 images without an outcome"):
+def test_an_image_without_outcome_fails_the_run(create_accounting: CreateAccounting) -> None:
+    accounting = create_accounting(A, B)
+    accounting.record_batch(Batch([WRITTEN]))
+    with expect_error("counts-do-not-add-up") as caught:
         accounting.close()
+    assert "1 images" in caught.value.message
 
 
-@pytest.mark.parametrize("item", [A, B])
-def test_an_image_twice_or_never_listed_fails_the_run(make: Make, tmp_path: Path, item: SourceItem) -> None:
-    accounting = make(A)
-    accounting.record_batch(Batch([Outcome(A, "written", "write")]))
-    with pytest.raises(IngestError, match="unexpected outcome"):
-        accounting.record_batch(Batch([Outcome(item, "written", "write")]))
+@pytest.mark.parametrize(
+    ("image", "code"),
+    [(WRITTEN, "unexpected-outcome"), (replace(WRITTEN, item=B), "unexpected-outcome"), (A, "images-without-outcome")],
+    ids=["twice", "never listed", "lost"],
+)
+def test_inconsistent_outcomes_fail_the_run(create_accounting: CreateAccounting, image: ImageState, code: str) -> None:
+    accounting = create_accounting(A)
+    accounting.record_batch(Batch([WRITTEN]))
+    with expect_error(code, IngestError):
+        accounting.record_batch(Batch([image]))
 
 
-def test_lost_images_fail_the_run(make: Make, tmp_path: Path) -> None:
-    accounting = make(A)
-    with pytest.raises(IngestError, match="without an outcome"):
-        accounting.record_batch(Batch([A]))
-
-
-def test_dead_letters_are_replaced_or_fail_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "failed.jsonl"
-    path.write_text("\n")
-    DeadLetters(path, "photos").prepare_file()
-    assert not path.exists()
-    with pytest.raises(IngestError, match="can't write dead letters"):
+def test_dead_letters_are_replaced_or_fail_at_once(letters: DeadLetters, tmp_path: Path) -> None:
+    letters.path.write_text("\n")
+    letters.prepare_file()
+    assert not letters.path.exists()
+    write_letter(letters)
+    letters.close()
+    letters.prepare_file()
+    assert not letters.path.exists()
+    with expect_error("dead-letters-not-writable"):
         DeadLetters(tmp_path, "photos").prepare_file()
 
 
@@ -119,31 +151,31 @@ def test_dead_letters_of_running_runs_are_kept(tmp_path: Path) -> None:
     first, second = (DeadLetters(tmp_path / "failed.jsonl", "photos") for _ in range(2))
     first.prepare_file()
     second.prepare_file()  # neither has a letter yet: they will share the file
-    first.add(Outcome(A, "failed", "read", "why"))
+    first.add(FAILED)
     second.check_writable()
-    with pytest.raises(IngestError, match=r"another run is writing dead letters to .*failed\.jsonl"):
+    with expect_error("dead-letters-in-use") as caught:
         second.prepare_file()
+    assert str(first.path) in caught.value.message
     second.add(Outcome(A, "failed", "read", "another"))
     first.close()
     second.close()
-    assert [json.loads(line)["reason"] for line in first.path.read_text().splitlines()] == ["why", "another"]
+    assert [letter["reason"] for letter in read_letters(first)] == ["why", "another"]
     second.prepare_file()
     assert not first.path.exists()
 
 
-def test_a_dead_letter_is_never_written_to_a_file_that_was_just_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is removed by another run between its opening and its lock."""
-    letters, locked = DeadLetters(tmp_path / "failed.jsonl", "photos"), dead_letters._lock_file
+def test_no_dead_letter_goes_to_a_removed_file(letters: DeadLetters, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run removes the file between its opening and its lock."""
+    lock_file = dead_letters._lock_file
 
-    def lock_late(file: IO[str], *, exclusive: bool) -> bool:
-        monkeypatch.setattr(dead_letters, "_lock_file", locked)
+    def remove_and_lock(file: IO[str], *, exclusive: bool) -> bool:
+        monkeypatch.setattr(dead_letters, "_lock_file", lock_file)
         letters.path.unlink()
-        return locked(file, exclusive=exclusive)
+        return lock_file(file, exclusive=exclusive)
 
-    monkeypatch.setattr(dead_letters, "_lock_file", lock_late)
-    letters.add(Outcome(A, "failed", "read", "why"))
-    letters.close()
-    assert len(letters.path.read_text().splitlines()) == 1
+    monkeypatch.setattr(dead_letters, "_lock_file", remove_and_lock)
+    write_letter(letters)
+    assert len(read_letters(letters)) == 1
 
 
 def test_manifest_keeps_uris_on_request(tmp_path: Path) -> None:
@@ -157,19 +189,12 @@ def test_manifest_keeps_uris_on_request(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_files_are_not_dead_letters(tmp_path: Path) -> None:
-    table = tmp_path / "items.jsonl"
-    for content in ('{"path": "a.jpg"}\n', "[1]\n", "path,caption\n"):
-        table.write_text(content)
-        with pytest.raises(IngestError, match="something other than dead letters"):
-            DeadLetters(table, "photos").prepare_file()
-        assert table.read_text() == content
-    letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
-    letters.add(Outcome(A, "failed", "read", "why"))
-    letters.close()
-    letters.close()
-    DeadLetters(letters.path, "photos").prepare_file()
-    assert not letters.path.exists()
+@pytest.mark.parametrize("content", ['{"path": "a.jpg"}\n', "[1]\n", "path,caption\n"])
+def test_other_files_are_not_replaced(letters: DeadLetters, content: str) -> None:
+    letters.path.write_text(content)
+    with expect_error("not-dead-letters", IngestError):
+        letters.prepare_file()
+    assert letters.path.read_text() == content
 
 
 def test_devices_and_pipes_are_not_replaced(tmp_path: Path) -> None:
@@ -177,86 +202,80 @@ def test_devices_and_pipes_are_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     DeadLetters(pipe, "photos").prepare_file()
     assert pipe.is_fifo()
-    letters = DeadLetters(Path(os.devnull), "photos")
-    letters.add(Outcome(A, "failed", "read", "why"))
-    letters.close()
+    write_letter(DeadLetters(Path(os.devnull), "photos"))
 
 
-def test_the_most_frequent_reasons_are_reported_regardless_of_numbers_in_them(make: Make) -> None:
-    items = [SourceItem(f"file:///{i}", "file:///", FileLocator(f"file:///{i}")) for i in range(1200)]
-    accounting = make(*items)
-    reasons = [
-        "HTTP 404",
-        *(f"{i} bytes exceed the limit" for i in range(30)),
-        *(f"name {chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(1169)),
-    ]
-    accounting.record_batch(
-        Batch([Outcome(item, "failed", "read", reason) for item, reason in zip(items, reasons, strict=False)])
-    )
-    accounting.dead_letters.close()
-    first, *others = accounting.get_failure_reasons()
-    assert (first.images, first.reason) == (30, "0 bytes exceed the limit")
-    assert len(others) == 2
-
-
-def test_reasons_are_grouped_by_host_with_an_example(make: Make) -> None:
-    reasons = [
-        "127.0.0.1: 404 Not Found",
-        "10.255.255.1: 404 Not Found",
-        "10.255.255.1: 404 Not Found",
-        "cut off: 3 bytes",
-        "cut off: 4 bytes",
-    ]
-    items = [SourceItem(f"file:///{i}", "file:///", FileLocator(f"file:///{i}")) for i in range(len(reasons))]
-    accounting = make(*items)
-    accounting.record_batch(Batch([Outcome(item, "failed", "read", reason) for item, reason in zip(items, reasons, strict=True)]))
-    found = {(why.reason, why.images, why.example) for why in accounting.get_failure_reasons()}
-    assert found == {
-        ("127.0.0.1: 404 Not Found", 1, "file:///0"),
-        ("10.255.255.1: 404 Not Found", 2, "file:///1"),
-        ("cut off: 3 bytes", 2, "file:///3"),
-    }
+def record_failures(accounting: RunAccounting, reasons: Sequence[str]) -> None:
+    outcomes = [Outcome(build_item(i), "failed", "read", reason) for i, reason in enumerate(reasons)]
+    for outcome in outcomes:
+        accounting.record_listed(outcome.item.uri, outcome.item.source)
+    accounting.record_batch(Batch([*outcomes]))
     accounting.close()
 
 
-def test_empty_run_offers_no_resume(make: Make) -> None:
-    accounting = make(A, B, C)
+def test_frequent_reasons_are_grouped_without_their_numbers(create_accounting: CreateAccounting) -> None:
+    accounting = create_accounting()
+    reasons = ["HTTP 404", *(f"{i} bytes are too many" for i in range(30))]
+    reasons += [f"name {chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(1169)]
+    record_failures(accounting, reasons)
+    first, *others = accounting.get_failure_reasons()
+    assert (first.images, first.example) == (30, "file:///1")
+    assert len(others) == 2
+
+
+def test_reasons_are_grouped_by_host_with_an_example(create_accounting: CreateAccounting) -> None:
+    one_host, other_host, cut_off = "127.0.0.1: 404", "10.255.255.1: 404", "cut off: {}"
+    accounting = create_accounting()
+    record_failures(accounting, [one_host, other_host, other_host, cut_off.format(3), cut_off.format(4)])
+    assert {(reason.reason, reason.images, reason.example) for reason in accounting.get_failure_reasons()} == {
+        (one_host, 1, "file:///0"),
+        (other_host, 2, "file:///1"),
+        (cut_off.format(3), 2, "file:///3"),
+    }
+
+
+def test_empty_run_offers_no_resume(create_accounting: CreateAccounting) -> None:
+    accounting = create_accounting(A, B, C)
     accounting.record_batch(Batch([Outcome(A, "failed", "list", "why")]))
-    assert accounting.describe_stop("images") == "the run stopped; none of 3 images was stored"
+    stopped = accounting.describe_stop("images")
+    assert (re.findall(r"\d+", stopped), "resumes" in stopped) == (["3"], False)
     accounting.record_batch(Batch([Outcome(B, "written", "write", id="1")]))
-    assert accounting.describe_stop("images") == "the run stopped with 1 of 3 images stored; the next run resumes from there"
+    stopped = accounting.describe_stop("images")
+    assert (re.findall(r"\d+", stopped), "resumes" in stopped) == (["1", "3"], True)
     accounting.dead_letters.close()
 
 
 @pytest.mark.parametrize(
-    ("failed", "words", "complete", "allowed"), [(0, 0, True, True), (1, 0, False, True), (0, 1, False, False)]
+    ("failed_images", "failed_tokens", "complete", "allowed"), [(0, 0, True, True), (1, 0, False, True), (0, 1, False, False)]
 )
-def test_failed_images_may_be_allowed_and_failed_words_not(failed: int, words: int, complete: bool, allowed: bool) -> None:
-    numbers = ("seen", "written", "unchanged", "removed", "documents", "seconds", "bulk_requests", "bulk_retries")
-    rest: dict[str, Any] = {
-        **dict.fromkeys(numbers, 0),
-        **dict.fromkeys(("index", "alias", "not_swapped_reason", "model", "runner"), ""),
-    }
+def test_failed_images_may_be_allowed_and_failed_tokens_not(
+    failed_images: int, failed_tokens: int, complete: bool, allowed: bool
+) -> None:
+    counts = ("seen", "written", "unchanged", "removed", "documents", "seconds", "bulk_requests", "bulk_retries")
+    names = ("index", "alias", "not_swapped_reason", "model", "runner")
+    others: dict[str, Any] = {**dict.fromkeys(counts, 0), **dict.fromkeys(names, "")}
     report = IngestReport(
-        **rest,
-        failed=failed,
+        **others,
+        failed=failed_images,
         stage_seconds={},
         encoder_idle=None,
         swapped=False,
         deleted_indices=(),
         dead_letters=None,
-        token_index=TokenIndexReport(index="", identity="", written=0, deleted=0, failed=words, images=0),
+        token_index=TokenIndexReport(index="", identity="", written=0, deleted=0, failed=failed_tokens, images=0),
     )
     assert (report.is_complete(), report.is_complete(allow_failed=True)) == (complete, allowed)
 
 
-def _fail(source: str, count: int, *, name: str = "t.jsonl#line={}", reason: str = "not JSON: column {}") -> list[Outcome]:
-    items = (ListingFailure(f"{source}/{name.format(i)}", source, reason.format(i)) for i in range(1, count + 1))
-    return [Outcome(item.to_item(), "failed", "list", item.reason) for item in items]
+def build_failures(
+    source: str, count: int, *, name: str = "t.jsonl#line={}", reason: str = "not JSON: column {}"
+) -> list[ListingFailure]:
+    return [ListingFailure(f"{source}/{name.format(i)}", source, reason.format(i)) for i in range(1, count + 1)]
 
 
-def _read_letters(accounting: RunAccounting) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in accounting.dead_letters.path.read_text().splitlines()]
+def record_outcome(accounting: RunAccounting, outcome: Outcome) -> None:
+    assert accounting.accept_listed(outcome.item) == outcome.item
+    accounting.record_outcomes([outcome])
 
 
 @pytest.mark.parametrize(
@@ -268,12 +287,12 @@ def _read_letters(accounting: RunAccounting) -> list[dict[str, Any]]:
         ("{}.jpg", "not found", "file:///1001.jpg..file:///5000.jpg"),
     ],
 )
-def test_many_failures_of_a_source_share_a_line(make: Make, name: str, reason: str, uri: str) -> None:
-    accounting = make()
-    for outcome in _fail("file://", 5000, name=name, reason=reason):
-        assert accounting.accept_listed(ListingFailure(outcome.item.uri, "file://", outcome.reason)) is None
+def test_many_failures_of_a_source_share_a_line(create_accounting: CreateAccounting, name: str, reason: str, uri: str) -> None:
+    accounting = create_accounting()
+    for failure in build_failures("file://", 5000, name=name, reason=reason):
+        assert accounting.accept_listed(failure) is None
     accounting.close()
-    *letters, shared = _read_letters(accounting)
+    *letters, shared = read_letters(accounting.dead_letters)
     assert accounting.get_counts() == {"seen": 5000, "written": 0, "unchanged": 0, "failed": 5000}
     assert [letter["uri"] for letter in letters] == [f"file:///{name.format(i)}" for i in range(1, 1001)]
     assert (shared["uri"], shared["images"], shared["stage"]) == (uri, 4000, "list")
@@ -281,43 +300,17 @@ def test_many_failures_of_a_source_share_a_line(make: Make, name: str, reason: s
     assert [reason.images for reason in accounting.get_failure_reasons()] == [5000]
 
 
-def test_different_reasons_share_a_few_lines(make: Make) -> None:
-    accounting = make()
-    for i, outcome in enumerate(_fail("file://", 9000)):
-        accounting.accept_listed(ListingFailure(outcome.item.uri, "file://", "why " + "abcdefghij"[i % 10] * (1 + i // 10 % 9)))
+def test_different_reasons_share_a_few_lines(create_accounting: CreateAccounting) -> None:
+    accounting = create_accounting()
+    for i, failure in enumerate(build_failures("file://", 9000)):
+        accounting.accept_listed(replace(failure, reason="why " + "abcdefghij"[i % 10] * (1 + i // 10 % 9)))
     accounting.close()
-    shared = _read_letters(accounting)[1000:]
+    shared = read_letters(accounting.dead_letters)[1000:]
     assert len(shared) == 21
     assert sum(letter["images"] for letter in shared) == 8000
 
 
-def test_lines_of_a_source_have_a_total_size(make: Make) -> None:
-    accounting = make()
-    accounting.dead_letters.set_sources([_Source("file:///")], SourceOptions())
-    items = [SourceItem(f"file:///{i}", "file:///", FileLocator(f"file:///{i}"), None, {"text": "x" * 9000}) for i in range(500)]
-    for item in items:
-        assert accounting.accept_listed(item) == item
-        accounting.record_outcomes([Outcome(item, "failed", "read", "not found")])
-    accounting.close()
-    assert accounting.dead_letters.path.stat().st_size < 1_010_000
-    assert 1 + sum(letter.get("images", 0) for letter in _read_letters(accounting)) > 390
-
-
-@pytest.mark.parametrize(("each", "lines"), [(10, 3000), (100, 1201)])
-def test_failures_between_stored_images_have_their_lines(make: Make, each: int, lines: int) -> None:
-    """Of a table in which some images fail, all are named."""
-    accounting = make()
-    for i, outcome in enumerate(_fail("file://", 3000)):
-        if i % each == 0:
-            stored = SourceItem(f"file:///stored{i}", "file://", FileLocator(f"file:///stored{i}"))
-            accounting.accept_listed(stored)
-            accounting.record_outcomes([Outcome(stored, "written", "write", id=str(i))])
-        accounting.accept_listed(ListingFailure(outcome.item.uri, "file://", outcome.reason))
-    accounting.close()
-    assert lines <= len(_read_letters(accounting)) <= lines + 110
-
-
-class _Source:
+class _EmptySource:
     ignored: Mapping[str, int] = {}
 
     def __init__(self, uri: str) -> None:
@@ -327,34 +320,57 @@ class _Source:
         yield from ()
 
 
-def test_images_that_only_their_line_can_retry_have_one(make: Make) -> None:
-    accounting = make()
-    accounting.dead_letters.set_sources([_Source("stdin:"), _Source("file:///t.txt")], SourceOptions())
-    for source in ("stdin:", "file:///t.txt"):
-        for i in range(1500):
-            item = SourceItem(f"{source}{i}", source, FileLocator(f"file:///{i}"))
-            accounting.accept_listed(item)
-            accounting.record_outcomes([Outcome(item, "failed", "read", "not found")])
+def test_lines_of_a_source_have_a_total_size(create_accounting: CreateAccounting) -> None:
+    accounting = create_accounting()
+    accounting.dead_letters.set_sources([_EmptySource("file:///")], SourceOptions())
+    for i in range(500):
+        record_outcome(accounting, Outcome(build_item(i, text="x" * 9000), "failed", "read", "not found"))
     accounting.close()
-    letters = _read_letters(accounting)
-    assert [letter["source"] for letter in letters] == ["stdin:"] * 1500 + ["file:///t.txt"] * 1001
+    assert accounting.dead_letters.path.stat().st_size < 1_010_000
+    assert 1 + sum(letter.get("images", 0) for letter in read_letters(accounting.dead_letters)) > 390
 
 
-def test_a_shared_line_reads_its_source_again(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("each", "lines"), [(10, 3000), (100, 1201)])
+def test_failures_between_stored_images_have_their_lines(create_accounting: CreateAccounting, each: int, lines: int) -> None:
+    """Of a table in which some images fail, all are named."""
+    accounting = create_accounting()
+    for i, failure in enumerate(build_failures("file://", 3000)):
+        if i % each == 0:
+            record_outcome(accounting, Outcome(build_item(i, "file://"), "written", "write", id=str(i)))
+        accounting.accept_listed(failure)
+    accounting.close()
+    assert lines <= len(read_letters(accounting.dead_letters)) <= lines + 110
+
+
+def test_images_that_only_their_line_can_retry_have_one(create_accounting: CreateAccounting) -> None:
+    accounting = create_accounting()
+    sources = ("stdin:", "file:///t.txt")
+    accounting.dead_letters.set_sources(list(map(_EmptySource, sources)), SourceOptions())
+    for source in sources:
+        for i in range(1500):
+            record_outcome(accounting, Outcome(build_item(i, source), "failed", "read", "not found"))
+    accounting.close()
+    assert [letter["source"] for letter in read_letters(accounting.dead_letters)] == [
+        *["stdin:"] * 1500,
+        *["file:///t.txt"] * 1001,
+    ]
+
+
+def test_a_shared_line_reads_its_source_again(create_accounting: CreateAccounting, tmp_path: Path) -> None:
     table = tmp_path / "t.data"
     options = SourceOptions(format="jsonl", image_column="photo", columns={"note": "text"})
     lines = [json.dumps({"photo": f"{i}.jpg", "text": f"t{i}"} if i > 1990 else [i]) for i in range(2000)]
     table.write_text("\n".join(lines))
-    accounting = make()
+    accounting = create_accounting()
     source = open_source(str(table), options)
     accounting.dead_letters.set_sources([source], options)
     for found in source.list_items():
         if item := accounting.accept_listed(found):
             accounting.record_outcomes([Outcome(item, "failed", "read", "not found")])
     accounting.close()
-    assert len(_read_letters(accounting)) == 1002
+    assert len(read_letters(accounting.dead_letters)) == 1002
     table.write_text("\n".join([*(json.dumps({"photo": f"{i}.jpg", "text": "t"}) for i in range(1500)), *lines[1500:]]))
-    retried = list(KIND.open(str(accounting.dead_letters.path), SourceOptions(format="dead-letters")).list_items())
+    retried = list_letters(accounting.dead_letters.path, format="dead-letters")
     images = {item.uri.rpartition("/")[2]: item for item in retried if isinstance(item, SourceItem)}
     assert set(images) == {f"{i}.jpg" for i in (*range(1500), *range(1991, 2000))}
     assert images["1999.jpg"].fields == {"note": "t1999"}
@@ -362,27 +378,27 @@ def test_a_shared_line_reads_its_source_again(make: Make, tmp_path: Path) -> Non
     assert sum(isinstance(found, ListingFailure) for found in retried) == 491
 
 
-def test_a_shared_line_of_a_lost_source_fails(make: Make, tmp_path: Path) -> None:
-    accounting = make()
-    accounting.dead_letters.set_sources([_Source((tmp_path / "gone").as_uri())], SourceOptions())
-    for outcome in _fail((tmp_path / "gone").as_uri(), 1200):
-        accounting.accept_listed(ListingFailure(outcome.item.uri, outcome.item.source, outcome.reason))
+def test_a_shared_line_of_a_lost_source_fails(create_accounting: CreateAccounting, tmp_path: Path) -> None:
+    accounting = create_accounting()
+    uri = (tmp_path / "gone").as_uri()
+    accounting.dead_letters.set_sources([_EmptySource(uri)], SourceOptions())
+    for failure in build_failures(uri, 1200):
+        accounting.accept_listed(failure)
     accounting.close()
-    [lost] = KIND.open(str(accounting.dead_letters.path), SourceOptions()).list_items()
+    [lost] = list_letters(accounting.dead_letters.path)
     assert isinstance(lost, SourceItem)
-    assert lost.locator.to_json() == _read_letters(accounting)[-1]["locator"]
+    assert lost.locator.to_json() == read_letters(accounting.dead_letters)[-1]["locator"]
     with pytest.raises(ReadError):
         lost.locator.read(ReadLimits())
 
 
 @pytest.mark.parametrize(
-    "line", [b"[" * 100_000, b'{"uri": 1, "source": 2, "locator": null}', b'{"locator": {"kind": "source"}}']
+    "line",
+    [b"[" * 100_000, b'{"uri": 1, "source": 2, "locator": null}', b'{"locator": {"kind": "source"}}'],
+    ids=["deep", "other types", "incomplete"],
 )
-def test_a_hostile_dead_letter_fails_alone(tmp_path: Path, line: bytes) -> None:
-    letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
-    letters.add(Outcome(A, "failed", "read", "why"))
-    letters.close()
+def test_a_hostile_dead_letter_fails_alone(letters: DeadLetters, line: bytes) -> None:
+    write_letter(letters)
     with letters.path.open("ab") as file:
         file.write(line + b"\n")
-    found = list(KIND.open(str(letters.path), SourceOptions()).list_items())
-    assert sorted(type(each).__name__ for each in found) == ["ListingFailure", "SourceItem"]
+    assert sorted(type(each).__name__ for each in list_letters(letters.path)) == ["ListingFailure", "SourceItem"]

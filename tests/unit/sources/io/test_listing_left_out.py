@@ -10,20 +10,22 @@ from urllib.parse import unquote
 import fsspec  # type: ignore[import-untyped]
 import pytest
 from support.corpora.hostile_files import END, build_tar_member
+from support.corpora.ingest_sources import list_images, list_source
 
 from stair_es.ingest.source_stream import SourceStream
-from stair_es.sources.base import Source, SourceItem, SourceOptions, WalkOptions
+from stair_es.sources.base import SourceItem, WalkOptions
 from stair_es.sources.io.open_file import create_file_lister
 from stair_es.sources.io.uris import is_hidden
 from stair_es.sources.registry import open_source
 
+VISIBLE = ["a.jpg", "sub/g.jpg"]
 HIDDEN = (".thumbnails/b.jpg", ".Trash-1000/files/c.jpg", "@eaDir/d.jpg", "__MACOSX/._a.jpg", "sub/.e.jpg", "sub/.git/x/f.jpg")
-ALL = sorted(["a.jpg", "sub/g.jpg", *HIDDEN])
+ALL = sorted([*VISIBLE, *HIDDEN])
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """A folder with hidden files and folders, and links to what is in it and what isn't."""
+def photo_folder(tmp_path: Path) -> Path:
+    """A folder with hidden files and folders, next to another one."""
     for name in (*ALL, ".DS_Store"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +36,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def bucket() -> Iterator[str]:
+def bucket_uri() -> Iterator[str]:
     """The same in an object store, below a prefix that is hidden itself."""
     store = fsspec.filesystem("memory")
     for name in (*ALL, ".DS_Store"):
@@ -43,116 +45,116 @@ def bucket() -> Iterator[str]:
     store.rm("/left-out", recursive=True)
 
 
-def listed(source: Source) -> list[str]:
-    items = list(source.list_items())
-    assert all(isinstance(each, SourceItem) for each in items)
-    return sorted(unquote(re.split(r"/(?:photos|album|\.old)/", each.uri)[-1]) for each in items)
+def list_names(argument: Path | str, **walk: bool) -> list[str]:
+    uris = [item.uri for item in list_images(argument, walk=WalkOptions(**walk))]
+    return sorted(unquote(re.split(r"/(?:photos|album|\.old)/", uri)[-1]) for uri in uris)
 
 
-def open_with(argument: object, **walk: bool) -> Source:
-    return open_source(str(argument), SourceOptions(walk=WalkOptions(**walk)))
+def count_left_out(stream: SourceStream) -> dict[str, int]:
+    """List a stream, and return the option that its message names for what was left out -> how much that is."""
+    assert all(isinstance(found, SourceItem) for found in stream)
+    parts = re.findall(r"(\d+)[^(]*\([^)]*(--[a-z-]+)\)", stream.describe_left_out())
+    return {option: int(count) for count, option in parts}
 
 
-def test_hidden_files_and_folders_are_left_out_and_counted(photos: Path) -> None:
-    source = open_with(photos)
+def test_hidden_files_and_folders_are_left_out_and_counted(photo_folder: Path) -> None:
+    source = open_source(str(photo_folder))
     stream = SourceStream([source])
-    assert [item.uri for item in stream] == [(photos / name).as_uri() for name in ("a.jpg", "sub/g.jpg")]
+    assert count_left_out(stream) == {"--hidden": 6}
     assert source.ignored == {"": 1}
-    assert stream.describe_left_out() == "6 hidden files and folders left out (include with --hidden)"
     assert stream.complete == [source.uri]
 
 
-def test_hidden_files_and_folders_are_listed_on_request(photos: Path) -> None:
-    assert listed(open_with(photos, hidden=True)) == ALL
-    assert listed(open_with(f"{photos}/**", hidden=True)) == ALL
-    assert listed(open_with(f"{photos}/*/*.jpg", hidden=True)) == [name for name in ALL if name.count("/") == 1]
+@pytest.mark.parametrize(
+    ("pattern", "hidden", "names"),
+    [
+        ("", True, ALL),
+        ("/**", True, ALL),
+        ("/*/*.jpg", True, [name for name in ALL if name.count("/") == 1]),
+        ("", False, VISIBLE),
+        ("/**", False, VISIBLE),
+        ("/**/*.jpg", False, VISIBLE),
+        ("/.thumbnails", False, [".thumbnails/b.jpg"]),
+        ("/.th*/*.jpg", False, [".thumbnails/b.jpg"]),
+        ("/@*/*.jpg", False, ["@eaDir/d.jpg"]),
+        ("/sub/.e.jpg", False, ["sub/.e.jpg"]),
+    ],
+)
+def test_hidden_files_are_listed_on_request_or_by_name(photo_folder: Path, pattern: str, hidden: bool, names: list[str]) -> None:
+    assert list_names(f"{photo_folder}{pattern}", hidden=hidden) == names
 
 
-def test_a_named_file_is_included_even_if_it_is_hidden(photos: Path) -> None:
-    assert listed(open_with(photos / ".thumbnails")) == [".thumbnails/b.jpg"]
-    assert [item.uri for item in open_with(photos / "sub" / ".e.jpg").list_items()] == [(photos / "sub" / ".e.jpg").as_uri()]
-    assert listed(open_with(f"{photos}/.th*/*.jpg")) == [".thumbnails/b.jpg"]
-    assert listed(open_with(f"{photos}/@*/*.jpg")) == ["@eaDir/d.jpg"]
-    assert listed(open_with(f"{photos}/**/*.jpg")) == listed(open_with(f"{photos}/**")) == ["a.jpg", "sub/g.jpg"]
-
-
-def test_object_stores_hide_by_the_parts_of_a_key(bucket: str) -> None:
-    source = open_with(bucket)
-    assert listed(source) == ["a.jpg", "sub/g.jpg"]
-    assert SourceStream([source]).describe_left_out() == "6 hidden files and folders left out (include with --hidden)"
-    assert listed(open_with(bucket, hidden=True)) == ALL
-    assert listed(open_with(f"{bucket}/*")) == ["a.jpg", "sub/g.jpg"]
-    assert listed(open_with(f"{bucket}/.th*/*.jpg")) == [".thumbnails/b.jpg"]
+def test_object_stores_hide_by_the_parts_of_a_key(bucket_uri: str) -> None:
+    assert list_names(bucket_uri) == list_names(f"{bucket_uri}/*") == VISIBLE
+    assert count_left_out(SourceStream([open_source(bucket_uri)])) == {"--hidden": 6}
+    assert list_names(bucket_uri, hidden=True) == ALL
+    assert list_names(f"{bucket_uri}/.th*/*.jpg") == [".thumbnails/b.jpg"]
 
 
 def test_folders_of_tables_hide_as_well(tmp_path: Path) -> None:
     for name in ("a.csv", ".hidden/b.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("image\nx.jpg\n")
-    assert [each.uri.rpartition("/")[2] for each in create_file_lister(str(tmp_path), frozenset({".csv"})).list_files()] == [
-        "a.csv"
-    ]
+    files = create_file_lister(str(tmp_path), frozenset({".csv"})).list_files()
+    assert [file.uri for file in files] == [(tmp_path / "a.csv").as_uri()]
     for hidden, count in ((False, 1), (True, 2)):
-        source = open_source(str(tmp_path), SourceOptions(format="csv", walk=WalkOptions(hidden=hidden)))
-        assert len(list(source.list_items())) == count
+        assert len(list_source(tmp_path, format="csv", walk=WalkOptions(hidden=hidden))) == count
 
 
 def test_hidden_members_of_tars_are_left_out_and_counted(tmp_path: Path) -> None:
     hidden = ["__MACOSX/0.jpg", "./a/._0.jpg", "a/._0.txt", ".x/0.jpg", ".DS_Store"]
-    parts = [
+    members = [
         build_tar_member("./a/0.jpg", b"x"),
         *(build_tar_member(name, b"\xff") for name in hidden),
         build_tar_member("a/0.txt", b"text"),
-        END,
     ]
-    (tmp_path / "s.tar").write_bytes(b"".join(parts))
-    source = open_with(f"{tmp_path}/*.tar")
-    stream = SourceStream([source])
-    [item] = stream
+    (tmp_path / "s.tar").write_bytes(b"".join(members) + END)
+    source = open_source(f"{tmp_path}/*.tar")
+    [item] = SourceStream([source])
     assert isinstance(item, SourceItem)
     assert item.uri.endswith("#a/0.jpg")
     assert item.fields == {"caption": "text"}  # the members between them don't part the sample
     assert source.ignored == {".ds_store": 1}
-    assert stream.describe_left_out() == "4 hidden files and folders left out (include with --hidden)"
-    assert len([each for each in open_with(tmp_path / "s.tar", hidden=True).list_items() if isinstance(each, SourceItem)]) == 4
+    assert count_left_out(SourceStream([open_source(str(tmp_path / "s.tar"))])) == {"--hidden": 4}
+    assert len(list_source(tmp_path / "s.tar", walk=WalkOptions(hidden=True)).images) == 4
 
 
-def test_links_out_of_the_folder_are_left_out_and_counted(photos: Path) -> None:
-    (photos / "elsewhere").symlink_to(photos.parent / "private")
-    (photos / "above").symlink_to("..")
-    (photos / "one.jpg").symlink_to("../private/secret.jpg")
-    (photos / "inside.jpg").symlink_to(photos / "a.jpg")
-    source = open_with(photos)
-    assert listed(source) == ["a.jpg", "inside.jpg", "sub/g.jpg"]
-    assert "3 links out of the source left out (include with --follow-links)" in SourceStream([source]).describe_left_out()
-    assert listed(open_with(f"{photos}/*/*.jpg")) == ["sub/g.jpg"]
-    followed = listed(open_with(photos, follow_links=True))
+def test_links_out_of_the_folder_are_left_out_and_counted(photo_folder: Path) -> None:
+    (photo_folder / "elsewhere").symlink_to(photo_folder.parent / "private")
+    (photo_folder / "above").symlink_to("..")
+    (photo_folder / "one.jpg").symlink_to("../private/secret.jpg")
+    (photo_folder / "inside.jpg").symlink_to(photo_folder / "a.jpg")
+    assert list_names(photo_folder) == ["a.jpg", "inside.jpg", "sub/g.jpg"]
+    assert count_left_out(SourceStream([open_source(str(photo_folder))])) == {"--hidden": 6, "--follow-links": 3}
+    assert list_names(f"{photo_folder}/*/*.jpg") == ["sub/g.jpg"]
+    followed = list_names(photo_folder, follow_links=True)
     assert set(followed) >= {"a.jpg", "one.jpg", "inside.jpg"}
     assert sum(name.endswith("secret.jpg") for name in followed) == 1  # by the first link that leads there
 
 
-def test_links_to_another_drive_lead_out_of_the_folder(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_to_another_drive_lead_out_of_the_folder(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("inside.jpg", "other.jpg"):
-        (photos / name).symlink_to(photos / "a.jpg")
-    real = os.path.realpath
+        (photo_folder / name).symlink_to(photo_folder / "a.jpg")
+    realpath = os.path.realpath
+
+    def add_drive(path: str, **options: bool) -> str:
+        return ("D:" if str(path).endswith("other.jpg") else "C:") + realpath(path, **options)
+
     with monkeypatch.context() as windows:
         windows.setattr(os.path, "commonpath", ntpath.commonpath)
-        windows.setattr(
-            os.path, "realpath", lambda path, **how: ("D:" if str(path).endswith("other.jpg") else "C:") + real(path, **how)
-        )
-        assert listed(open_with(photos)) == ["a.jpg", "inside.jpg", "sub/g.jpg"]
+        windows.setattr(os.path, "realpath", add_drive)
+        assert list_names(photo_folder) == ["a.jpg", "inside.jpg", "sub/g.jpg"]
 
 
-def test_linked_folder_is_listed_with_inner_links(photos: Path) -> None:
-    (photos / "inside.jpg").symlink_to(photos / "a.jpg")
-    (photos.parent / "album").symlink_to(photos)
-    source = open_with(photos.parent / "album")
-    assert listed(source) == ["a.jpg", "inside.jpg", "sub/g.jpg"]
+def test_linked_folder_is_listed_with_inner_links(photo_folder: Path) -> None:
+    (photo_folder / "inside.jpg").symlink_to(photo_folder / "a.jpg")
+    (photo_folder.parent / "album").symlink_to(photo_folder)
+    assert list_names(photo_folder.parent / "album") == ["a.jpg", "inside.jpg", "sub/g.jpg"]
 
 
-def test_broken_links_fail_when_they_are_read(photos: Path) -> None:
-    (photos / "gone.jpg").symlink_to(photos.parent / "private" / "nothing.jpg")
-    assert "gone.jpg" in listed(open_with(photos))
+def test_broken_links_fail_when_they_are_read(photo_folder: Path) -> None:
+    (photo_folder / "gone.jpg").symlink_to(photo_folder.parent / "private" / "nothing.jpg")
+    assert "gone.jpg" in list_names(photo_folder)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any, TypeAlias
 
 import pytest
+from support.errors import expect_error
 
 from stair_es.errors import SourceError
 from stair_es.sources.base import ListingFailure
@@ -19,7 +20,7 @@ _Page: TypeAlias = "tuple[list[str], str]"
 
 
 class _FaultyStore:
-    """A bucket of S3 whose pages come from `list_page`."""
+    """A bucket of S3 with the pages of `list_page`."""
 
     def __init__(self, list_page: Callable[[str], _Page]) -> None:
         self._list_page = list_page
@@ -40,7 +41,7 @@ class _FaultyStore:
         return {"Contents": contents, "IsTruncated": bool(token), "NextContinuationToken": token}
 
 
-def _list(fs: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[ListedFile | ListingFailure]:
+def list_store(fs: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[ListedFile | ListingFailure]:
     monkeypatch.setattr(remote_listing, "open_file_system", lambda url: (fs, url.partition("://")[2].rstrip("/")))
     return RemoteFileLister("s3://b/x", frozenset({".jpg"})).list_files()
 
@@ -49,25 +50,25 @@ def _list(fs: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[ListedFile | 
 def test_a_listing_that_repeats_its_pages_fails(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     following = {"": "0", **{str(i): str(i + 1) for i in range(9)}, "9": str(10 - length)}
     store = _FaultyStore(lambda token: ([f"x/{token}.jpg"], following[token]))
-    with pytest.raises(SourceError):
-        list(_list(store, monkeypatch))
+    with expect_error("listing-incomplete", SourceError):
+        list(list_store(store, monkeypatch))
     assert store.requests < 40
 
 
 def test_a_listing_of_empty_pages_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = count(1)
-    with pytest.raises(SourceError):
-        list(_list(_FaultyStore(lambda _: ([], str(next(tokens)))), monkeypatch))
+    with expect_error("listing-incomplete", SourceError):
+        list(list_store(_FaultyStore(lambda _: ([], str(next(tokens)))), monkeypatch))
 
 
 def test_a_listing_with_some_empty_pages_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     pages = {"": ([], "1"), "1": (["x/a.jpg", "x/b/"], "2"), "2": ([], "3"), "3": (["x/c.jpg"], "")}
-    files = list(_list(_FaultyStore(pages.__getitem__), monkeypatch))
+    files = list(list_store(_FaultyStore(pages.__getitem__), monkeypatch))
     assert [file.uri for file in files] == ["s3://b/x/a.jpg", "s3://b/x/c.jpg"]
 
 
 class _LinkedFolders:
-    """A server with folders where `list_folder` names the folders in each."""
+    """A server with a file in each folder, and the folders that `list_folder` names."""
 
     def __init__(self, list_folder: Callable[[str], list[str]]) -> None:
         self._list_folder = list_folder
@@ -82,11 +83,11 @@ class _LinkedFolders:
 
 
 def test_a_folder_above_is_not_listed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = _list(_LinkedFolders(lambda folder: ["b", "b/x", "b/x/c"] if folder == "b/x" else ["b/x", "b/y"]), monkeypatch)
+    files = list_store(_LinkedFolders(lambda folder: ["b", "b/x", "b/x/c"] if folder == "b/x" else ["b/x", "b/y"]), monkeypatch)
     assert [file.uri for file in files] == ["s3://b/x/a.jpg", "s3://b/x/c/a.jpg"]
 
 
 def test_folders_have_a_maximum_depth(monkeypatch: pytest.MonkeyPatch) -> None:
-    *files, failure = _list(_LinkedFolders(lambda folder: [f"{folder}/loop"]), monkeypatch)
+    *files, failure = list_store(_LinkedFolders(lambda folder: [f"{folder}/loop"]), monkeypatch)
     assert isinstance(failure, ListingFailure)
     assert len(files) == 101
