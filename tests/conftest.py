@@ -10,11 +10,12 @@ import os
 import signal
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from opensearchpy import OpenSearch
 from support.nodes.shared_nodes import SharedNodes, request_node, start_node
 
@@ -23,6 +24,16 @@ from stair_es.embedded_node.file_lock import hold_lock
 from stair_es.errors import StairError
 from stair_es.model import cuda
 from stair_es.system import ray_session
+
+settings.register_profile(
+    "repeatable", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("random", settings.get_profile("repeatable"), derandomize=False, max_examples=2000)
+settings.load_profile("repeatable")  # the same cases in every run; others, and many: --hypothesis-profile=random
+with suppress(ImportError):  # private; without it, hypothesis also draws constants of the modules that a worker has loaded
+    from hypothesis.internal.conjecture import providers
+
+    providers._get_local_constants = lambda: providers._local_constants
 
 _NODES = pytest.StashKey[str]()
 """The address of the nodes of this run."""

@@ -3,80 +3,77 @@
 from __future__ import annotations
 
 import math
-import random
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support import fuzz_inputs
+from hypothesis import given
+from hypothesis import strategies as st
 from support.corpora.web_corpus import Corpus, ingest_corpus
 from support.servers.hostile_http_server import PageClient, serve_page
+from support.strategies import TOKENS, draw_condition, limit_examples, mix_rarely
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.web.search.params import SEARCH_METHODS
 
-QUESTIONS = 75
+FIELDS = ("top_tokens", "colors", "format", "width", "taken_at", "ingested_at", "uri", "caption", "tokens")
 
 
 @pytest.fixture(scope="module")
-def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    with ingest_corpus(node_url, "test-web-fuzz", tmp_path_factory.mktemp("photos")) as made:
-        yield made
+def web_corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    with ingest_corpus(node_url, "test-web-fuzz", tmp_path_factory.mktemp("photos")) as corpus:
+        yield corpus
 
 
 @pytest.fixture(scope="module")
-def page(node_url: str, corpus: Corpus) -> Iterator[PageClient]:
-    with serve_page(Connection(url=node_url), corpus.alias) as made:
-        yield made
+def page_client(node_url: str, web_corpus: Corpus) -> Iterator[PageClient]:
+    with serve_page(Connection(url=node_url), web_corpus.alias) as client:
+        yield client
 
 
-def draw_condition(rng: random.Random, word: str) -> dict[str, Any]:
-    value = rng.choice((word, 0, 640, -1, 2**31, 2**63, 1e300, 0.5, True, "2024", "2024-02-30", "9999-12-31", "0000-01-01"))
-    field = rng.choice(("top_tokens", "colors", "format", "width", "taken_at", "ingested_at", "uri", "caption", "tokens", word))
-    return {"field": field, **rng.choice(({"any": [value]}, {"all": [value]}, {"gte": value}, {"gt": value, "lte": value}))}
-
-
-def draw_query(rng: random.Random, ids: list[str], words: list[str]) -> dict[str, Any]:
-    def word() -> str:
-        return rng.choice(words) if rng.random() < 0.5 else fuzz_inputs.draw_word(rng)
-
-    def weight() -> float:
-        return rng.choice((0, 0.5, 1, 3, 1e5, 1e-40, 1e30, 1e300))
-
-    drawn: dict[str, Any] = {
-        "text": " ".join(rng.choice(("", "+", "-", "^")) + word() for _ in range(rng.randint(0, 4))),
-        "similar_to": rng.choice([*ids, fuzz_inputs.draw_word(rng)]),
-        "vector": {word(): weight() for _ in range(rng.randint(1, 5))},
-        "factors": {word(): weight() for _ in range(rng.randint(1, 3))},
-        "require": [word()],
-        "exclude": [word()],
-        "filters": [draw_condition(rng, word()) for _ in range(rng.randint(1, 3))],
-        "filter": rng.choice((f"caption:{word()}", word(), "width:>10", "*", "/a+/", "_exists_:caption", "(", "a:b:c")),
-        "k": rng.choice((1, 5, 200)),
-        "method": rng.choice(SEARCH_METHODS),
+def build_requests(ids: list[str], known_words: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    """Return a strategy for search requests: a text and up to three other parameters."""
+    words = mix_rarely(st.sampled_from(known_words), TOKENS)
+    weights = st.sampled_from((0, 0.5, 1, 3, 1e5, 1e-40, 1e30, 1e300))
+    texts = st.lists(st.tuples(st.sampled_from(("", "+", "-", "^")), words).map("".join), max_size=4).map(" ".join)
+    filters = st.sampled_from(("width:>10", "*", "/a+/", "_exists_:caption", "(", "a:b:c"))
+    parameters: dict[str, st.SearchStrategy[Any]] = {
+        "similar_to": st.sampled_from(ids) | TOKENS,
+        "vector": st.dictionaries(words, weights, min_size=1, max_size=5),
+        "factors": st.dictionaries(words, weights, min_size=1, max_size=3),
+        "require": st.tuples(words),
+        "exclude": st.tuples(words),
+        "filters": st.lists(draw_condition(st.sampled_from(FIELDS) | words), min_size=1, max_size=3),
+        "filter": words.map("caption:{}".format) | words | filters,
+        "k": st.sampled_from((1, 5, 200)),
+        "method": st.sampled_from(SEARCH_METHODS),
     }
-    return {name: value for name, value in drawn.items() if rng.random() < 0.35 or name == "text"}
+    names = st.lists(st.sampled_from(sorted(parameters)), max_size=3, unique=True)
+    return names.flatmap(lambda chosen: st.fixed_dictionaries({"text": texts, **{name: parameters[name] for name in chosen}}))
 
 
-def test_no_query_breaks_the_server(page: PageClient, corpus: Corpus) -> None:
-    rng = random.Random(7)
-    stored = corpus.read_documents()
+def test_no_request_breaks_the_server(page_client: PageClient, web_corpus: Corpus) -> None:
+    stored = web_corpus.read_documents()
     words = sorted({word for source in stored.values() for word in source["top_tokens"]})
     statuses: Counter[int] = Counter()
-    for number in range(QUESTIONS):
-        body = draw_query(rng, list(stored), words)
+
+    @limit_examples(0.75)
+    @given(request=build_requests(sorted(stored), words))
+    def check_request(request: dict[str, Any]) -> None:
         for route in ("/api/search", "/api/facets"):
-            answer = page.post(route, body)
-            statuses[answer.status] += 1
-            assert answer.status in (200, 400, 404), (number, route, body, answer.body)
-            if answer.status == 200 and route == "/api/search":
-                scores = [hit["score"] for hit in answer.json["hits"]]
+            response = page_client.post(route, request)
+            statuses[response.status] += 1
+            assert response.status in (200, 400, 404)
+            if response.status == 200 and route == "/api/search":
+                scores = [hit["score"] for hit in response.json["hits"]]
                 assert scores == sorted(scores, reverse=True)
                 assert all(map(math.isfinite, scores))
-            if answer.status != 200:
-                assert set(answer.json) == {"error", "error_type", "code", "remedy"}
-                assert answer.json["error"]
-    assert statuses[200] > QUESTIONS / 4
-    assert statuses[400] > QUESTIONS / 10
-    assert page.messages == []
+            if response.status != 200:
+                assert set(response.json) == {"code", "error", "error_type", "remedy"}
+                assert response.json["error"]
+
+    check_request()
+    assert statuses[200] > statuses.total() / 8
+    assert statuses[400] > statuses.total() / 20
+    assert page_client.messages == []

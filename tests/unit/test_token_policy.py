@@ -3,105 +3,83 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.errors import expect_error
+from support.strategies import JSON_VALUES, build_vectors, mix_rarely
 
 from stair_es import SparseVector
 from stair_es.errors import ResourceError
-from stair_es.token_policy import TokenPolicy, load_policy, parse_policy
+from stair_es.token_policy import MIN_WEIGHT, TokenPolicy, load_policy, parse_policy
 
 WORDS = [*"abcdefghij", "", ".", "%", "##s", "a.b", "犬", "\ue000", "\U0001f600"]
 
 
-def vector(**weights: float) -> SparseVector:
+def make_vector(**weights: float) -> SparseVector:
     return SparseVector.from_mapping(weights)
 
 
 def test_the_order_is_move_then_mute_then_cap() -> None:
     policy = TokenPolicy(mute=("egyptian",), cap={"dog": 0.5}, rename={"automobile": "car"}, merge={"dog": ("dogs", "puppy")})
-    applied = policy.apply(vector(dogs=0.9, egyptian=0.8, automobile=0.7, grass=0.1))
-    assert applied.vector == vector(car=0.7, dog=0.5, grass=0.1)
+    applied = policy.apply(make_vector(dogs=0.9, egyptian=0.8, automobile=0.7, grass=0.1))
+    assert applied.vector == make_vector(car=0.7, dog=0.5, grass=0.1)
     assert applied.rules == ("dogs -> dog", "automobile -> car", "mute egyptian", "cap dog")
     assert set(policy.rules) == {*applied.rules, "puppy -> dog"}
     assert policy.tokens == ("automobile", "dog", "dogs", "egyptian", "puppy")
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ({"dog": 0.5, "dogs": 0.75}, {"dog": 0.75}),
-        ({"dog": 0.75, "dogs": 0.5}, {"dog": 0.75}),
-        ({"dogs": 0.5, "puppy": 0.25}, {"dog": 0.5}),
-        ({"puppy": 0.25}, {"dog": 0.25}),
-    ],
-)
-def test_merged_tokens_keep_the_larger_weight(before: dict[str, float], after: dict[str, float]) -> None:
-    policy = TokenPolicy(merge={"dog": ("dogs", "puppy")})
-    applied = policy.apply(SparseVector.from_mapping(before))
-    assert applied.vector.to_dict() == after
-    assert applied.undo.restore(applied.vector).to_dict() == dict(sorted(before.items(), key=lambda pair: -pair[1]))
+WEIGHTS = st.floats(MIN_WEIGHT, 2.0) | st.sampled_from((0.5, 0.0005))
+VECTORS = build_vectors(st.sampled_from(WORDS), WEIGHTS, min_size=0)
 
 
-def test_an_unaffected_vector_stays_unchanged() -> None:
-    policy = TokenPolicy(mute=("x",), cap={"dog": 0.5}, rename={"y": "z"})
-    applied = policy.apply(vector(dog=0.5, z=0.25))
-    assert (applied.vector, bool(applied.undo), applied.rules) == (vector(dog=0.5, z=0.25), False, ())
+@st.composite
+def draw_policy(draw: st.DrawFn) -> TokenPolicy:
+    """Draw a valid policy over `WORDS`."""
+    roles = {word: draw(st.sampled_from(("", "cap", "mute", "rename", "merge"))) for word in WORDS}
+    targets = st.sampled_from(["new", "new.er", *(word for word, role in roles.items() if role in ("", "cap"))])
+    merge: dict[str, tuple[str, ...]] = {}
+    for word in (word for word, role in roles.items() if role == "merge"):
+        target = draw(targets)
+        merge[target] = (*merge.get(target, ()), word)
+    return TokenPolicy(
+        name=draw(st.text()),
+        mute=tuple(word for word, role in roles.items() if role == "mute"),
+        cap={word: draw(WEIGHTS) for word, role in roles.items() if role == "cap"},
+        rename={word: draw(targets) for word, role in roles.items() if role == "rename"},
+        merge=merge,
+    )
 
 
-def test_emptied_vectors_are_restored() -> None:
-    applied = TokenPolicy(mute=("a",)).apply(vector(a=0.1))
-    assert len(applied.vector) == 0
-    assert applied.undo.restore(applied.vector) == vector(a=0.1)
+@given(policy=draw_policy(), before=VECTORS)
+def test_policies_keep_their_invariants(policy: TokenPolicy, before: SparseVector) -> None:
+    applied = policy.apply(before)
+    after, weights = applied.vector.to_dict(), before.to_dict()
+    assert applied.undo.restore(applied.vector) == before
+    assert bool(applied.undo) == bool(applied.rules) == (applied.vector != before)
+    assert set(applied.rules) <= set(policy.rules)
+    assert policy.apply(applied.vector).vector == applied.vector  # applied twice is applied once
+    assert not set(after) & {*policy.mute, *policy.replacements}
+    for word, weight in after.items():
+        origins = [weights[w] for w in weights if policy.replacements.get(w, w) == word]
+        assert weight == min(max(origins), policy.cap.get(word, math.inf))
+    if not set(policy.tokens) & set(weights):
+        assert applied.vector == before
 
 
-def test_queries_follow_the_tokens_but_are_neither_muted_nor_capped() -> None:
-    policy = TokenPolicy(mute=("x",), cap={"dog": 0.5}, merge={"dog": ("dogs",)})
-    assert policy.rewrite_query(vector(dogs=2.0, dog=1.0, x=0.5)) == vector(dog=2.0, x=0.5)
-
-
-def random_policy(rng: np.random.Generator, words: list[str]) -> TokenPolicy:
-    """Return a random valid policy over `words`."""
-    mixed = [str(word) for word in rng.permutation(words)]
-    sources, rest = mixed[: len(mixed) // 3], mixed[len(mixed) // 3 :]
-    targets = [*rest[:3], "new", "new.er"]
-    rename, merge = dict[str, str](), dict[str, tuple[str, ...]]()
-    for source in sources:
-        target = str(rng.choice(targets))
-        if rng.random() < 0.5:
-            rename[source] = target
-        else:
-            merge[target] = (*merge.get(target, ()), source)
-    ends = rest[3:]
-    cap = {word: float(rng.random()) + 1e-9 for word in [*rest[:2], *ends[: len(ends) // 2]]}
-    return TokenPolicy(name="r", mute=tuple(ends[len(ends) // 2 :]), cap=cap, rename=rename, merge=merge)
-
-
-def random_vector(rng: np.random.Generator, words: list[str]) -> SparseVector:
-    chosen = rng.choice(len(words), size=int(rng.integers(0, len(words))), replace=False)
-    weights = [float(rng.choice([rng.random() + 1e-9, float(np.float32(rng.random() + 1e-6)), 0.5, 0.0005])) for _ in chosen]
-    return SparseVector.from_pairs((words[i], weight) for i, weight in zip(chosen, weights, strict=True))
-
-
-def test_random_policies_keep_their_invariants() -> None:
-    rng = np.random.default_rng(5)
-    for _ in range(500):
-        policy, before = random_policy(rng, WORDS), random_vector(rng, WORDS)
-        applied = policy.apply(before)
-        after, weights = applied.vector.to_dict(), before.to_dict()
-        assert applied.undo.restore(applied.vector) == before
-        assert bool(applied.undo) == bool(applied.rules) == (applied.vector != before)
-        assert set(applied.rules) <= set(policy.rules)
-        assert policy.apply(applied.vector).vector == applied.vector  # applied twice is applied once
-        assert not set(after) & {*policy.mute, *policy.replacements}
-        for word, weight in after.items():
-            origins = [weights[w] for w in weights if policy.replacements.get(w, w) == word]
-            assert weight == min(max(origins), policy.cap.get(word, np.inf))
-        if not set(policy.tokens) & set(weights):
-            assert applied.vector == before
+@given(policy=draw_policy(), vector=VECTORS)
+def test_queries_follow_the_tokens_of_a_policy_only(policy: TokenPolicy, vector: SparseVector) -> None:
+    """They are neither muted nor capped."""
+    weights = vector.to_dict()
+    rewritten = policy.rewrite_query(vector).to_dict()
+    assert set(rewritten) == set(policy.replace_tokens(weights))
+    for token, weight in rewritten.items():
+        assert weight == max(weights[old] for old in weights if policy.replacements.get(old, old) == token)
 
 
 def test_digest_identifies_the_rules() -> None:
@@ -114,13 +92,35 @@ def test_digest_identifies_the_rules() -> None:
     assert len({base.digest, *(policy.digest for policy in others)}) == 5
 
 
-def test_json_and_pickle_and_back() -> None:
-    rng = np.random.default_rng(6)
-    for _ in range(50):
-        policy = random_policy(rng, WORDS)
-        loaded = parse_policy(json.loads(json.dumps(policy.to_json())), "here")
-        assert loaded == policy == pickle.loads(pickle.dumps(policy))
-        assert loaded.digest == policy.digest
+@given(policy=draw_policy().filter(lambda policy: policy.rules))
+def test_policies_survive_json_and_pickle(policy: TokenPolicy) -> None:
+    loaded = parse_policy(json.loads(json.dumps(policy.to_json())), "here")
+    assert loaded == policy == pickle.loads(pickle.dumps(policy))
+    assert loaded.digest == policy.digest
+
+
+_TOKENS = mix_rarely(st.sampled_from("abcdefgh"), JSON_VALUES)
+_RULES = {
+    "name": st.text(),
+    "mute": st.lists(_TOKENS, max_size=3),
+    "cap": st.dictionaries(_TOKENS.filter(lambda token: isinstance(token, str)), mix_rarely(WEIGHTS, JSON_VALUES), max_size=3),
+    "rename": st.dictionaries(st.sampled_from("abcdefgh"), _TOKENS, max_size=3),
+    "merge": st.dictionaries(st.sampled_from("abcdefgh"), st.lists(_TOKENS, max_size=3), max_size=3),
+}
+_BODIES = st.fixed_dictionaries(
+    {"stair_es_policy": mix_rarely(st.just(1), JSON_VALUES)},
+    optional={name: mix_rarely(values, JSON_VALUES) for name, values in _RULES.items()},
+)
+
+
+@given(body=mix_rarely(_BODIES, JSON_VALUES))
+def test_policies_of_any_json_are_valid_or_rejected(body: Any) -> None:  # noqa: ANN401  JSON
+    try:
+        policy = parse_policy(body, "here")
+    except ResourceError:
+        return
+    assert policy.rules
+    assert parse_policy(policy.to_json(), "here") == policy
 
 
 def test_unnamed_files_use_their_file_name(tmp_path: Path) -> None:
@@ -132,68 +132,76 @@ def test_unnamed_files_use_their_file_name(tmp_path: Path) -> None:
     assert load_policy(file).name == "own"
 
 
-REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"mute": ["a", "a"]}, "mute[1]: 'a' already has a rule: mute[0]"),
-    ({"rename": {"a": "a"}}, "rename.a: 'a' is replaced by itself"),
-    ({"merge": {"a": ["b", "a"]}}, "merge.a[1]: 'a' is replaced by itself"),
-    ({"rename": {"a": "b", "b": "a"}}, "rename.a: 'b' is itself replaced by rename.b"),
-    ({"rename": {"a": "b"}, "merge": {"c": ["b"]}}, "rename.a: 'b' is itself replaced by merge.c[0]"),
-    ({"rename": {"a": "b"}, "merge": {"c": ["x", "a"]}}, "merge.c[1]: 'a' already has a rule: rename.a"),
-    ({"merge": {"c": ["a", "a"]}}, "merge.c[1]: 'a' already has a rule: merge.c[0]"),
-    ({"rename": {"a": "b"}, "mute": ["a"]}, "mute[0]: 'a' is already replaced by rename.a"),
-    ({"rename": {"a": "b"}, "mute": ["b"]}, "mute[0]: 'b' already has a rule: rename.a"),
-    ({"rename": {"a": "b"}, "cap": {"a": 1}}, "cap.a: 'a' is already replaced by rename.a"),
-    ({"mute": ["a"], "cap": {"a": 1}}, "cap.a: 'a' is muted"),
-    ({"cap": {"a": 0}}, "cap.a: 0 is not a valid weight"),
-    ({"cap": {"a": -1}}, "cap.a: -1 is not a valid weight"),
-    ({"cap": {"a": 1e-39}}, "cap.a: 1e-39 is not a valid weight"),
-    ({"cap": {"a": float("nan")}}, "cap.a: nan is not a valid weight"),
-    ({"cap": {"a": float("inf")}}, "cap.a: inf is not a valid weight"),
-    ({"cap": {"a": 10**400}}, "cap.a: too large for a weight"),
-    ({"cap": {"a": True}}, "cap.a: true is not a number"),
-    ({"cap": {"a": "1"}}, 'cap.a: "1" is not a number'),
-    ({"cap": ["a"]}, "cap: not an object"),
-    ({"mute": "a"}, "mute: not a list of tokens"),
-    ({"mute": [1]}, "mute[0]: 1 is not a token"),
-    ({"mute": ["\ud800"]}, "mute[0]: '\\ud800' is not valid Unicode"),
-    ({"merge": {"a": "b"}}, "merge.a: not a list of tokens"),
-    ({"rename": {"a": None}}, "rename.a: null is not a token"),
-    ({"name": 1, "mute": ["a"]}, "name: not a string"),
-    ({"name": "\ud800", "mute": ["a"]}, "name: '\\ud800' is not valid Unicode"),
-    ({"muted": ["a"]}, "muted: no such rule"),
-    ({"stair_es_policy": 2, "mute": ["a"]}, "stair_es_policy is 2 instead of 1"),
-    ({"stair_es_policy": True, "mute": ["a"]}, "stair_es_policy is true instead of 1"),
-    ({}, "it has no rule"),
-    ({"mute": [], "merge": {"a": []}}, "it has no rule"),
+INVALID_RULES: list[tuple[dict[str, Any], str, list[str]]] = [
+    ({"mute": ["a", "a"]}, "policy-token-in-two-rules", ["mute[1]", "mute[0]"]),
+    ({"rename": {"a": "a"}}, "policy-token-replaced-by-itself", ["rename.a"]),
+    ({"merge": {"a": ["b", "a"]}}, "policy-token-replaced-by-itself", ["merge.a[1]"]),
+    ({"rename": {"a": "b", "b": "a"}}, "policy-replacement-replaced", ["rename.a", "rename.b"]),
+    ({"rename": {"a": "b"}, "merge": {"c": ["b"]}}, "policy-replacement-replaced", ["rename.a", "merge.c[0]"]),
+    ({"rename": {"a": "b"}, "merge": {"c": ["x", "a"]}}, "policy-token-in-two-rules", ["merge.c[1]", "rename.a"]),
+    ({"merge": {"c": ["a", "a"]}}, "policy-token-in-two-rules", ["merge.c[1]", "merge.c[0]"]),
+    ({"rename": {"a": "b"}, "mute": ["a"]}, "policy-token-replaced-twice", ["mute[0]", "rename.a"]),
+    ({"rename": {"a": "b"}, "mute": ["b"]}, "policy-token-in-two-rules", ["mute[0]", "rename.a"]),
+    ({"rename": {"a": "b"}, "cap": {"a": 1}}, "policy-token-replaced-twice", ["cap.a", "rename.a"]),
+    ({"mute": ["a"], "cap": {"a": 1}}, "policy-cap-of-muted", ["cap.a"]),
+    ({"cap": {"a": 0}}, "policy-cap-invalid", ["cap.a"]),
+    ({"cap": {"a": -1}}, "policy-cap-invalid", ["cap.a"]),
+    ({"cap": {"a": 1e-39}}, "policy-cap-invalid", ["cap.a"]),
+    ({"cap": {"a": float("nan")}}, "policy-cap-invalid", ["cap.a"]),
+    ({"cap": {"a": float("inf")}}, "policy-cap-invalid", ["cap.a"]),
+    ({"cap": {"a": 10**400}}, "policy-weight-too-large", ["cap.a"]),
+    ({"cap": {"a": True}}, "policy-not-a-number", ["cap.a"]),
+    ({"cap": {"a": "1"}}, "policy-not-a-number", ["cap.a"]),
+    ({"cap": ["a"]}, "policy-not-an-object", ["cap"]),
+    ({"mute": "a"}, "policy-not-a-token-list", ["mute"]),
+    ({"mute": [1]}, "policy-not-a-token", ["mute[0]"]),
+    ({"mute": ["\ud800"]}, "policy-not-unicode", ["mute[0]"]),
+    ({"merge": {"a": "b"}}, "policy-not-a-token-list", ["merge.a"]),
+    ({"rename": {"a": None}}, "policy-not-a-token", ["rename.a"]),
+    ({"name": 1, "mute": ["a"]}, "policy-name-invalid", ["name"]),
+    ({"name": "\ud800", "mute": ["a"]}, "policy-not-unicode", ["name"]),
+    ({"muted": ["a"]}, "policy-unknown-rule", ["muted"]),
+    ({"stair_es_policy": 2, "mute": ["a"]}, "policy-format-unknown", ["stair_es_policy"]),
+    ({"stair_es_policy": True, "mute": ["a"]}, "policy-format-unknown", ["stair_es_policy"]),
+    ({}, "policy-empty", []),
+    ({"mute": [], "merge": {"a": []}}, "policy-empty", []),
 ]
+"""A body, and the code and the places in the error."""
 
 
-@pytest.mark.parametrize(("body", "message"), REFUSED, ids=[message for _, message in REFUSED])
-def test_contradictions_and_other_forms_are_rejected_with_their_place(body: dict[str, Any], message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("body", "code", "places"), INVALID_RULES, ids=range(len(INVALID_RULES)))
+def test_invalid_rules_are_rejected_with_their_place(body: dict[str, Any], code: str, places: list[str], tmp_path: Path) -> None:
     file = tmp_path / "p.json"
     file.write_text(json.dumps({"stair_es_policy": 1, **body}))
-    with pytest.raises(ResourceError) as caught:
+    with expect_error(code, ResourceError) as caught:
         load_policy(file)
-    assert f"policy {file}: {message}" in caught.value.message
+    assert str(file) in caught.value.message
+    assert [place for place in places if place not in caught.value.message] == []
     assert caught.value.remedy
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "code", "fact"),
     [
-        ("", "Expecting value"),
-        ("[]", "not an object"),
-        ('{"mute": ["a"]}', "stair_es_policy is null"),
-        ('{"stair_es_policy": 1, "cap": {"a": 1, "a": 2}}', "'a' is duplicated"),
-        ('{"stair_es_policy": 1, "mute": [], "mute": ["a"]}', "'mute' is duplicated"),
-        ("[" * 100_000, "can't read"),
+        ("", "policy-unreadable", ""),
+        ("[]", "policy-not-an-object", ""),
+        ('{"mute": ["a"]}', "policy-format-unknown", "stair_es_policy"),
+        ('{"stair_es_policy": 1, "cap": {"a": 1, "a": 2}}', "policy-unreadable", "'a'"),
+        ('{"stair_es_policy": 1, "mute": [], "mute": ["a"]}', "policy-unreadable", "'mute'"),
+        ("[" * 100_000, "policy-unreadable", ""),
     ],
-    ids=["empty", "list", "no version", "word twice", "rule twice", "deep"],
+    ids=["empty", "list", "no version", "token twice", "rule twice", "deep"],
 )
-def test_an_invalid_policy_is_rejected(text: str, message: str, tmp_path: Path) -> None:
+def test_invalid_policy_files_are_rejected(text: str, code: str, fact: str, tmp_path: Path) -> None:
     file = tmp_path / "p.json"
     file.write_text(text)
-    with pytest.raises(ResourceError, match=message):
+    with expect_error(code, ResourceError) as caught:
         load_policy(file)
-    with pytest.raises(ResourceError, match=r"none\.json"):
+    assert str(file) in caught.value.message
+    assert fact in caught.value.message
+
+
+def test_missing_policy_files_are_rejected(tmp_path: Path) -> None:
+    with expect_error("policy-unreadable", ResourceError) as caught:
         load_policy(tmp_path / "none.json")
+    assert "none.json" in caught.value.message

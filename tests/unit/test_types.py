@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from stair_es import SparseVector, feature_names
+from stair_es import SparseVector
 
 
 def test_vector_is_sorted_heaviest_first_with_ties_by_name() -> None:
@@ -28,15 +28,3 @@ def test_dot_counts_common_words_only() -> None:
     right = SparseVector.from_mapping({"dog": 0.25, "bird": 8.0})
     assert left.dot(right) == right.dot(left) == 0.5
     assert left.dot(SparseVector((), ())) == 0.0
-
-
-@pytest.mark.parametrize(
-    "word", ["dog", "'", "", ".", "..", "a.b", "%", "%2E", "%25", "##ing", "naïve", "日本", "u.s.", " ", "%%", "a\n"]
-)
-def test_escape_is_reversible_and_leaves_no_dot(word: str) -> None:
-    feature = feature_names.escape_feature(word)
-    assert feature
-    assert "." not in feature
-    assert feature_names.unescape_feature(feature) == word
-    if word in ("dog", "##ing", "'"):
-        assert feature == word, "plain words stay readable"

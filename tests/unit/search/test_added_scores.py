@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from support.strategies import ENGINE_WEIGHTS
 
 from stair_es.model.base import MatchThresholds
 from stair_es.search.query import SearchQuery
@@ -47,7 +49,7 @@ class Cluster:
     added: Mapping[str, float] = field(default_factory=dict)
     bodies: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def search(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def answer_search(self, body: Mapping[str, Any]) -> dict[str, Any]:
         self.bodies.append(body)
         scores = {id_: compute_score(body["query"], tokens) for id_, tokens in DOCUMENTS.items()}
         raised = {id_: np.float32(np.float32(score) + self.added.get(id_, 0)) for id_, score in scores.items() if score}
@@ -67,11 +69,11 @@ class Cluster:
         return {"took": 1, "hits": {"hits": hits}}
 
     def search_with(self, scores: AddedScores, query: SearchQuery = QUERY, k: int = 10, after: Any = None) -> SearchResult:  # noqa: ANN401
-        def send(sent: SearchQuery) -> SearchResult:
+        def send_query(sent: SearchQuery) -> SearchResult:
             request = build_search_request(sent, "rank_features", max_clauses=1024, k=k, after=after)
-            return parse_search_response(self.search(request.body), request)
+            return parse_search_response(self.answer_search(request.body), request)
 
-        return scores.search(query, send, by_tokens=not query.caption, is_first=after is None)
+        return scores.search(query, send_query, by_tokens=not query.caption, is_first=after is None)
 
 
 PLAIN = Cluster().search_with(AddedScores()).hits
@@ -82,7 +84,7 @@ def list_scores(result: SearchResult) -> list[tuple[str, float, bool]]:
 
 
 @pytest.mark.parametrize("added", RAISED)
-def test_scores_order_and_weak_matches_are_those_without_additions(added: dict[str, float]) -> None:
+def test_scores_and_weak_matches_are_those_without_additions(added: dict[str, float]) -> None:
     assert [hit.weak for hit in PLAIN] == [False, True, True, True]
     cluster, scores = Cluster(added), AddedScores()
     for _ in range(2):
@@ -132,20 +134,20 @@ def test_without_additions_a_search_by_tokens_is_one_request() -> None:
 def test_a_pipeline_that_replaces_scores_is_left_alone() -> None:
     cluster = Cluster()
 
-    def send(sent: SearchQuery) -> SearchResult:
+    def send_query(sent: SearchQuery) -> SearchResult:
         request = build_search_request(sent, "rank_features", max_clauses=1024)
-        response = cluster.search(request.body)
+        response = cluster.answer_search(request.body)
         reranked = [{**hit, "_score": 5.0 - rank, "sort": None} for rank, hit in enumerate(response["hits"]["hits"])]
         return parse_search_response({**response, "hits": {"hits": reranked}}, request)
 
     scores = AddedScores()
     for _ in range(2):
-        result = scores.search(QUERY, send, by_tokens=True, is_first=True)
+        result = scores.search(QUERY, send_query, by_tokens=True, is_first=True)
         assert [hit.score for hit in result.hits] == [5.0, 4.0, 3.0, 2.0]
     assert len(cluster.bodies) == 3
 
 
-@pytest.mark.parametrize("heaviest", [2.0**-100, 1e-6, 0.3, 1.0, 64.0, 2.0**63, 2.0**64, 2.0**100])
+@given(heaviest=ENGINE_WEIGHTS)
 def test_the_scale_is_a_power_of_two_within_float32(heaviest: float) -> None:
     scale = SearchQuery(vector=SparseVector.from_mapping({"a": heaviest, "b": heaviest / 2})).amplify().scale
     assert np.log2(scale) == int(np.log2(scale))

@@ -1,7 +1,10 @@
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opensearchpy import exceptions
 
 from stair_es.cluster.bulk.actions import (
@@ -41,12 +44,17 @@ def test_a_probe_is_another_document_on_the_same_shard() -> None:
     assert id_ != "7"
 
 
-def test_chunks_keep_order_and_limits_and_lose_nothing() -> None:
-    operations = [(str(i), b"x" * size) for i, size in enumerate([40, 40, 40, 200, 10, 10, 10, 10, 10])]
-    cut = list(chunk_actions(operations, max_bytes=100, max_docs=4))
-    assert [[id_ for id_, _ in chunk] for chunk in cut] == [["0", "1"], ["2"], ["3"], ["4", "5", "6", "7"], ["8"]]
-    assert [count_action_bytes(chunk) for chunk in cut] == [80, 40, 200, 40, 10]
-    assert list(chunk_actions([], 100, 4)) == []
+@given(sizes=st.lists(st.integers(1, 120)), max_bytes=st.integers(1, 100), max_docs=st.integers(1, 5))
+def test_chunks_keep_order_and_limits_and_lose_nothing(sizes: list[int], max_bytes: int, max_docs: int) -> None:
+    """Each is as large as the limits permit; only a single action may exceed them."""
+    actions = [(str(i), b"x" * size) for i, size in enumerate(sizes)]
+    chunks = list(chunk_actions(actions, max_bytes, max_docs))
+    assert [action for chunk in chunks for action in chunk] == actions
+    for chunk in chunks:
+        assert 1 <= len(chunk) <= max_docs
+        assert len(chunk) == 1 or count_action_bytes(chunk) <= max_bytes
+    for chunk, following in pairwise(chunks):
+        assert len(chunk) == max_docs or count_action_bytes([*chunk, following[0]]) > max_bytes
 
 
 @pytest.mark.parametrize(("attempt", "full"), [(1, 0.5), (2, 1.0), (4, 4.0), (30, 15.0)])
@@ -86,7 +94,7 @@ def test_an_item_of_another_index_is_reported_as_wrong_index(kind: str, status: 
     assert classify_item(kind, {"_index": "y", "status": status}, "x") == ItemResult("wrong_index", "y")
 
 
-def test_a_document_counts_as_stored_only_if_the_response_names_its_index() -> None:
+def test_a_response_without_the_index_is_not_a_success() -> None:
     for outcome in ({"status": 201}, {"_index": "x.write", "status": 201}):
         assert classify_item("index", outcome, "x").status == "busy"
     assert (
@@ -131,9 +139,9 @@ def test_an_index_for_logs_stops_the_run(error: dict[str, Any]) -> None:
 
 def test_a_reason_names_type_reason_and_cause() -> None:
     error = {"type": "mapper_parsing_exception", "reason": "failed to parse", "caused_by": {"reason": "no number"}}
-    assert classify_item("index", {"status": 400, "error": error}, "x").reason == (
-        "HTTP 400: mapper_parsing_exception: failed to parse (no number)"
-    )
+    reason = classify_item("index", {"status": 400, "error": error}, "x").reason
+    for fact in ("400", "mapper_parsing_exception", "failed to parse", "no number"):
+        assert fact in reason
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,25 @@
 
 import io
 import tracemalloc
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from support.corpora.hostile_images import build_shared_exif
+from support.strategies import draw_damaged_bytes
 
+from stair_es.errors import DecodeError
+from stair_es.sources.image.bombs import check_decompression_bomb
 from stair_es.sources.image.exif import MAX_ENTRIES, TiffDirectories, find_exif_block, read_exif, read_xmp_orientation
 
 PHOTOS = Path(__file__).parents[4] / "examples" / "photos"
 
 
-def exif(orientation: int | None = 6, taken: str = "2024:05:06 07:08:09") -> Image.Exif:
+def build_exif(orientation: int | None = 6, taken: str = "2024:05:06 07:08:09") -> Image.Exif:
     made = Image.Exif()
     if orientation is not None:
         made[0x0112] = orientation
@@ -25,7 +32,7 @@ def exif(orientation: int | None = 6, taken: str = "2024:05:06 07:08:09") -> Ima
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
 def test_blocks_are_read_in_every_format(kind: str) -> None:
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(buffer, kind, exif=exif())
+    Image.new("RGB", (8, 8)).save(buffer, kind, exif=build_exif())
     with Image.open(buffer) as image:
         image.load()
         assert read_exif(find_exif_block(image.info))[1] == "2024-05-06T07:08:09"
@@ -34,7 +41,7 @@ def test_blocks_are_read_in_every_format(kind: str) -> None:
 
 
 def test_tiff_is_its_exif_block() -> None:
-    made = exif()
+    made = build_exif()
     made[0x0132] = "2024:05:06 07:08:09"  # Pillow writes no directory below into a TIFF
     for big in (False, True):
         buffer = io.BytesIO()
@@ -61,9 +68,18 @@ def test_invalid_blocks_are_ignored(block: bytes) -> None:
     assert read_exif(block) == (None, None)
 
 
-def test_invalid_orientations_are_left_out() -> None:
-    for odd in (0, 9, 65_535):
-        assert read_exif(exif(odd).tobytes()[6:])[0] is None
+_EXIF_BLOCKS = st.integers(0, 20).map(lambda orientation: build_exif(orientation).tobytes()[6:])
+
+
+@given(block=draw_damaged_bytes(_EXIF_BLOCKS) | st.binary())
+def test_blocks_of_any_bytes_have_valid_facts_or_none(block: bytes) -> None:
+    orientation, taken_at = read_exif(block)
+    assert orientation in (None, *range(1, 9))
+    assert taken_at is None or datetime.fromisoformat(taken_at)
+    for data in (block, b"Exif\0\0" + block, b"\xff\xd8\xff\xe1\xff\xffExif\0\0" + block):
+        find_exif_block({"exif": data})
+        with suppress(DecodeError):
+            check_decompression_bomb(data)
 
 
 def test_shared_exif_values_cost_nothing() -> None:

@@ -1,10 +1,14 @@
 """Parsing of untrusted search requests."""
 
 import json
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.strategies import JSON_VALUES, QUERY_STRINGS, TOKENS, WEIGHTS, draw_condition, draw_damaged_bytes, mix_rarely
 
-from stair_es.web.errors import RequestRejected
+from stair_es.web.errors import ErrorResponse, RequestRejected
 from stair_es.web.search.params import (
     MAX_CONDITION_VALUES,
     MAX_CONDITIONS,
@@ -19,14 +23,57 @@ from stair_es.web.search.params import (
     parse_search_params,
 )
 
+_VALID_PARAMETERS: dict[str, st.SearchStrategy[Any]] = {
+    "text": QUERY_STRINGS,
+    "vector": st.dictionaries(TOKENS, WEIGHTS | st.just(0), max_size=3),
+    "factors": st.dictionaries(TOKENS, WEIGHTS | st.just(0), max_size=3),
+    "require": st.lists(TOKENS, max_size=3),
+    "filters": st.lists(draw_condition(TOKENS), max_size=2),
+    "k": st.integers(1, MAX_K),
+    "after": st.none() | st.lists(JSON_VALUES),
+    "method": st.sampled_from(("stair", "bag", "bm25")),
+}
+PARAMETERS = mix_rarely(
+    st.fixed_dictionaries({}, optional={name: mix_rarely(values, JSON_VALUES) for name, values in _VALID_PARAMETERS.items()}),
+    st.dictionaries(TOKENS, JSON_VALUES),
+)
 
-def body(**fields: object) -> bytes:
+
+def encode_body(**fields: object) -> bytes:
     return json.dumps(fields).encode()
+
+
+def parse_or_reject(raw: bytes) -> tuple[SearchParams, ErrorResponse | None]:
+    try:
+        return parse_search_params(raw), None
+    except RequestRejected as error:
+        return SearchParams(), error.response
+
+
+@given(parameters=PARAMETERS)
+def test_parameters_of_any_kind_keep_their_values(parameters: dict[str, Any]) -> None:
+    params, rejection = parse_or_reject(encode_body(**parameters))
+    if rejection:
+        assert 0 < len(rejection.error) < 1100
+        return
+    parameters = {name: value for name, value in parameters.items() if value is not None}
+    assert params.text == parameters.get("text", "")
+    assert params.vector == {token: weight for token, weight in parameters.get("vector", {}).items() if weight > 0}
+    assert params.factors == parameters.get("factors", {})
+    assert params.require == tuple(dict.fromkeys(parameters.get("require", ())))
+    assert len(params.filters) == len(parameters.get("filters", ()))
+    assert 1 <= params.k == parameters.get("k", 24) <= MAX_K
+
+
+@given(raw=draw_damaged_bytes(PARAMETERS.map(lambda parameters: encode_body(**parameters))) | st.binary())
+def test_bytes_of_any_kind_are_parameters_or_rejected(raw: bytes) -> None:
+    _, rejection = parse_or_reject(raw)
+    assert rejection is None or rejection.status == 400
 
 
 def test_all_fields_are_read() -> None:
     params = parse_search_params(
-        body(
+        encode_body(
             text="red car",
             similar_to="a/b",
             vector={"dog": 1, "cat": 0},
@@ -64,7 +111,8 @@ def test_all_fields_are_read() -> None:
 
 
 def test_missing_and_null_parameters_have_their_defaults() -> None:
-    assert parse_search_params(b"{}") == SearchParams() == parse_search_params(body(text=None, k=None, after=None, method=None))
+    nulls = encode_body(text=None, k=None, after=None, method=None)
+    assert parse_search_params(b"{}") == SearchParams() == parse_search_params(nulls)
     assert (SearchParams().k, SearchParams().method) == (24, "stair")
 
 
@@ -151,7 +199,7 @@ def test_an_invalid_search_request_is_rejected(raw: bytes) -> None:
 )
 def test_values_of_another_kind_or_size_are_rejected_by_name(name: str, value: object) -> None:
     with pytest.raises(RequestRejected) as caught:
-        parse_search_params(body(**{name: value}))
+        parse_search_params(encode_body(**{name: value}))
     assert caught.value.response.error.startswith(f"`{name}")
 
 
@@ -169,6 +217,6 @@ def test_values_of_another_kind_or_size_are_rejected_by_name(name: str, value: o
 )
 def test_frequent_mistakes_have_a_remedy(fields: dict[str, object], error: str, remedy: str) -> None:
     with pytest.raises(RequestRejected) as caught:
-        parse_search_params(body(**fields))
+        parse_search_params(encode_body(**fields))
     response = caught.value.response
     assert (error in response.error, remedy in response.remedy, len(response.error) < 1100) == (True, True, True)

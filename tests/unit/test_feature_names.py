@@ -1,0 +1,20 @@
+"""Names of tokens in an index."""
+
+import pytest
+from hypothesis import given
+from support.strategies import TOKENS
+
+from stair_es.feature_names import escape_feature, unescape_feature
+
+
+@given(token=TOKENS)
+def test_every_token_has_a_name_of_its_own_that_engines_accept(token: str) -> None:
+    feature = escape_feature(token)
+    assert unescape_feature(feature) == token
+    assert feature
+    assert "." not in feature
+
+
+@pytest.mark.parametrize("token", ["dog", "##ing", "'", "犬", "a b"])
+def test_other_tokens_keep_their_name(token: str) -> None:
+    assert escape_feature(token) == token
