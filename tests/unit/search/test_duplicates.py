@@ -58,7 +58,7 @@ def test_near_duplicates_are_found_up_to_the_threshold(bits: int) -> None:
         ("red", ["blue"], True),  # not written by ingest
     ],
 )
-def test_pictures_of_other_colors_are_not_copies(colors: object, others: object, same: bool) -> None:
+def test_images_of_other_colors_are_not_duplicates(colors: object, others: object, same: bool) -> None:
     pictures = make_source(colors=colors), make_source(1, colors=others)
     assert is_same_picture(*pictures) is is_same_picture(*reversed(pictures)) is same
     assert is_same_picture(*(picture | {"sha256": "1"} for picture in pictures))
@@ -86,7 +86,7 @@ def test_other_shapes_and_tokens_are_other_pictures(fields: dict[str, Any]) -> N
     assert not is_same_picture(make_source(**fields), make_source())
 
 
-def test_a_resized_copy_may_be_a_pixel_off_and_weigh_a_little_less() -> None:
+def test_a_resized_copy_may_differ_a_little() -> None:
     copy = make_source(2, width=267, height=199, tokens={"beach": 1.9, "sea": 1.4, "sand": 1.1, "sun": 0.2})
     assert is_same_picture(make_source(), copy)
 
@@ -103,7 +103,7 @@ class Ranking:
         self.hits = [make_hit(f"{letter}{place}", sha256=letter) for place, letter in enumerate(letters)]
         self.paged, self.requests = paged, 0
 
-    def fetch(self, k: int, after: Any) -> SearchResult:  # noqa: ANN401  a cursor
+    def fetch_page(self, k: int, after: Any) -> SearchResult:  # noqa: ANN401  a cursor
         self.requests += 1
         start = 0 if after is None else 1 + [hit.cursor for hit in self.hits].index(after)
         page = self.hits[start : start + k]
@@ -112,15 +112,15 @@ class Ranking:
         )
         return replace(result, after=page[-1].cursor) if self.paged and len(page) == k else result
 
-    def collect(self, k: int, after: Any = None) -> SearchResult:  # noqa: ANN401
-        return collect_pictures(lambda cursor: self.fetch(k, cursor), k, after)
+    def collect_page(self, k: int, after: Any = None) -> SearchResult:  # noqa: ANN401
+        return collect_pictures(lambda cursor: self.fetch_page(k, cursor), k, after)
 
 
 def test_k_pictures_are_collected_and_nothing_is_skipped() -> None:
     ranking = Ranking("aabacadbbefgghij")
     seen, after, pages = list[Hit](), None, 0
     while True:
-        result = ranking.collect(3, after)
+        result = ranking.collect_page(3, after)
         assert len(result.hits) == 3 or result.after is None
         seen += [each for hit in result.hits for each in (hit, *hit.duplicates)]
         pages, after = pages + 1, result.after
@@ -128,25 +128,25 @@ def test_k_pictures_are_collected_and_nothing_is_skipped() -> None:
             break
     assert sorted(hit.id for hit in seen) == sorted(hit.id for hit in ranking.hits)
     assert pages == 4
-    first = ranking.collect(3)
+    first = ranking.collect_page(3)
     assert list_groups(first.hits) == [["a0", "a1", "a3", "a5"], ["b2"], ["c4"]]
     assert (first.after, first.took_ms) == (ranking.hits[5].cursor, 4)
 
 
 def test_without_copies_one_request_is_enough() -> None:
     ranking = Ranking("abcdef")
-    result = ranking.collect(3)
+    result = ranking.collect_page(3)
     assert (list_groups(result.hits), result.after, ranking.requests) == ([["a0"], ["b1"], ["c2"]], ranking.hits[2].cursor, 1)
 
 
 def test_a_folder_of_copies_is_not_read_to_its_end() -> None:
     ranking = Ranking("a" * 1000)
-    result = ranking.collect(3)
+    result = ranking.collect_page(3)
     assert (len(result.hits), len(result.hits[0].duplicates)) == (1, 3 * (1 + MAX_EXTRA_REQUESTS) - 1)
     assert result.after == ranking.hits[3 * (1 + MAX_EXTRA_REQUESTS) - 1].cursor
 
 
 def test_a_search_without_pages_has_fewer_hits() -> None:
     ranking = Ranking("aabbcc", paged=False)
-    result = ranking.collect(4)
+    result = ranking.collect_page(4)
     assert (list_groups(result.hits), result.after, ranking.requests) == ([["a0", "a1"], ["b2", "b3"]], None, 1)

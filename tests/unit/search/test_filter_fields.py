@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from support.errors import expect_error
 
 from stair_es.errors import QueryError
 from stair_es.search.dsl.filters import FilterField, list_filter_fields, parse_filter
@@ -24,7 +27,7 @@ TYPES = {
 INFO = IndexInfo(fields={}, model="m", model_name="m", field_names=frozenset(TYPES), field_types=TYPES)
 
 
-def _build_query(*filters: str) -> SearchQuery:
+def build_query(*filters: str) -> SearchQuery:
     return SearchQuery(vector=VECTOR, filters=[parse_filter(text) for text in filters])
 
 
@@ -63,17 +66,18 @@ def test_the_fields_of_a_filter_are_found(text: str, fields: list[str]) -> None:
 
 
 def test_unknown_fields_get_a_suggestion() -> None:
-    with pytest.raises(QueryError) as error:
-        INFO.check_filter_fields(_build_query("widht:>800").filters)
-    assert error.value.message == "the filter refers to the field 'widht', which no index that the name resolves to has"
-    assert error.value.remedy == "Did you mean width? Fields: brand, caption, exif.iso, format, price, tokens, width."
+    with expect_error("no-such-filter-field", QueryError) as caught:
+        INFO.check_filter_fields(build_query("widht:>800").filters)
+    assert "'widht'" in caught.value.message
+    assert re.findall(r"[\w.]+(?=[,.?])", caught.value.remedy) == ["width", *sorted(TYPES)]
     for valid in ("width:>800", "brand.name:x", "exif.iso:>100", "_id:7", "_exists_:price", "dog"):
-        INFO.check_filter_fields(_build_query(valid).filters)
+        INFO.check_filter_fields(build_query(valid).filters)
 
 
 def test_keyword_ranges_get_one_remark() -> None:
-    [remark] = INFO.list_remarks(_build_query("price:>20", "price:<9 AND width:>800", "format:JPEG"))
-    assert remark.startswith("the filter compares 'price' as text, since it is a keyword field:")
+    [remark] = INFO.list_remarks(build_query("price:>20", "price:<9 AND width:>800", "format:JPEG"))
+    assert "'price'" in remark
+    assert "keyword" in remark
 
 
 def test_internal_filters_need_no_index_fields() -> None:

@@ -22,15 +22,15 @@ class CachedAlias:
     def __init__(self, max_age_s: float = 60.0) -> None:
         self.now = "photos-1"
         self.fetched = 0
-        self.cache = IndexCache(self.fetch, max_age_s)
+        self.cache = IndexCache(self.fetch_target, max_age_s)
         self.searched: list[str] = []
 
-    def fetch(self, previous: SearchTarget | None) -> SearchTarget:
+    def fetch_target(self, previous: SearchTarget | None) -> SearchTarget:
         self.fetched += 1
         target = make_target(self.now)
         return previous if previous == target else target
 
-    def search(self, hits_of: set[str] | None, error: StairError | None = None) -> str:
+    def search_alias(self, hits_of: set[str] | None, error: StairError | None = None) -> str:
         """Search: the first target gives `hits_of` or raises `error`, the second one is searched without either."""
 
         def search_target(target: SearchTarget) -> tuple[str, set[str] | None]:
@@ -45,7 +45,7 @@ class CachedAlias:
 
 def test_hits_of_known_indices_are_returned() -> None:
     alias = CachedAlias()
-    assert alias.search({"photos-1"}) == "photos-1"
+    assert alias.search_alias({"photos-1"}) == "photos-1"
     assert (alias.searched, alias.fetched) == (["photos-1"], 1)
 
 
@@ -54,13 +54,13 @@ def test_searches_repeat_after_the_alias_has_moved(hits_of: set[str]) -> None:
     alias = CachedAlias()
     alias.cache.get()
     alias.now = "photos-2"
-    assert alias.search(hits_of) == "photos-2"
+    assert alias.search_alias(hits_of) == "photos-2"
     assert alias.searched == ["photos-1", "photos-2"]
 
 
 def test_the_first_result_is_kept_if_the_alias_has_not_moved() -> None:
     alias = CachedAlias()
-    assert alias.search(set()) == "photos-1"
+    assert alias.search_alias(set()) == "photos-1"
     assert (alias.searched, alias.fetched) == (["photos-1"], 2)
 
 
@@ -68,22 +68,22 @@ def test_a_count_is_not_repeated() -> None:
     alias = CachedAlias()
     alias.cache.get()
     alias.now = "photos-2"
-    assert alias.search(None) == "photos-1"
+    assert alias.search_alias(None) == "photos-1"
 
 
 @pytest.mark.parametrize("error", [QueryError("no such token", ""), ClusterError("no such field", "")])
 def test_an_error_counts_only_on_the_present_index(error: StairError) -> None:
     alias = CachedAlias()
     with pytest.raises(type(error)):
-        alias.search({"photos-1"}, error)
+        alias.search_alias({"photos-1"}, error)
     alias.now, alias.searched = "photos-2", []
-    assert alias.search({"photos-2"}, error) == "photos-2"
+    assert alias.search_alias({"photos-2"}, error) == "photos-2"
 
 
 def test_an_unreachable_cluster_is_not_retried() -> None:
     alias = CachedAlias()
     with pytest.raises(ClusterUnreachable):
-        alias.search(set(), ClusterUnreachable("away", ""))
+        alias.search_alias(set(), ClusterUnreachable("away", ""))
     assert alias.fetched == 1
 
 

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from support.errors import expect_error
 
 from stair_es.errors import QueryError
 from stair_es.search.options import SearchOptions, prune_vector
@@ -29,7 +30,7 @@ def test_kept_and_pruned_tokens_are_the_whole_vector(mass: float, kept: tuple[st
 
 def test_invalid_numbers_are_rejected() -> None:
     for mass in (0.0, 1.1, math.nan):
-        with pytest.raises(QueryError, match="mass"):
+        with expect_error("invalid-weight-mass", QueryError):
             SearchOptions(weight_mass=mass)
 
 

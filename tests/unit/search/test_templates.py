@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from support.errors import expect_error
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
@@ -42,14 +43,15 @@ def test_templates_differ_only_in_their_clause(name: str, query_type: TokensType
 
 @pytest.mark.parametrize("prefix", ["a b", "a/", "../", "a?", 'a"', "a*"])
 def test_prefixes_that_can_t_be_in_an_address_are_rejected(prefix: str) -> None:
-    with pytest.raises(UsageError, match="is not a valid prefix"):
+    with expect_error("invalid-template-prefix", UsageError):
         build_template("tokens", "rank_features", prefix=prefix)
 
 
 def test_unknown_names_and_forms_are_rejected() -> None:
-    with pytest.raises(UsageError, match="'nope'"):
+    with expect_error("unknown-template", UsageError) as caught:
         build_template("nope", "rank_features")
-    with pytest.raises(UsageError, match="'impacts'"):
+    assert "'nope'" in caught.value.message
+    with expect_error("no-template-for-engine", UsageError):
         build_template("tokens", "impacts")  # type: ignore[arg-type]
 
 

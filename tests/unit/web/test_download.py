@@ -13,7 +13,7 @@ from stair_es.web.originals import AllowedRoots, DownloadResponse, build_content
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def photo_root(tmp_path: Path) -> Path:
     folder = tmp_path / "root"
     folder.mkdir()
     Image.new("RGB", (8, 6), "red").save(folder / "red.png")
@@ -24,37 +24,38 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_bytes_of_an_image_are_read_in_parts(root: Path) -> None:
-    path = root / "red.png"
-    download = open_download(AllowedRoots.from_folders([root]), to_file_uri(path), 10_000, 1000)
+def test_the_bytes_of_an_image_are_read_in_parts(photo_root: Path) -> None:
+    path = photo_root / "red.png"
+    download = open_download(AllowedRoots.from_folders([photo_root]), to_file_uri(path), 10_000, 1000)
     assert download is not None
     assert (download.name, download.size_bytes) == ("red.png", path.stat().st_size)
     assert b"".join(download.read_chunks()) == path.read_bytes()
     download.file.close()
 
 
-def test_the_file_is_closed_if_the_visitor_leaves_before_its_first_part(root: Path) -> None:
-    download = open_download(AllowedRoots.from_folders([root]), to_file_uri(root / "red.png"), 10_000, 1000)
+def test_the_file_is_closed_if_the_client_disconnects(photo_root: Path) -> None:
+    download = open_download(AllowedRoots.from_folders([photo_root]), to_file_uri(photo_root / "red.png"), 10_000, 1000)
     assert download is not None
 
-    async def leave() -> dict[str, str]:
+    async def disconnect_client() -> dict[str, str]:
         return {"type": "http.disconnect"}
 
     async def wait_until_cancelled(_: object) -> None:
         await asyncio.Event().wait()
 
-    asyncio.run(DownloadResponse(download)({"type": "http", "asgi": {"spec_version": "2.3"}}, leave, wait_until_cancelled))
+    scope = {"type": "http", "asgi": {"spec_version": "2.3"}}
+    asyncio.run(DownloadResponse(download)(scope, disconnect_client, wait_until_cancelled))
     assert download.file.closed
 
 
 @pytest.mark.parametrize("name", ["secret.txt", "page.svg", "false.jpg", "missing.png", "../outside.png", ""])
-def test_what_is_no_image_below_a_root_is_not_opened(root: Path, name: str) -> None:
-    assert open_download(AllowedRoots.from_folders([root]), to_file_uri(root / name), 10_000, 1000) is None
+def test_what_is_no_image_below_a_root_is_not_opened(photo_root: Path, name: str) -> None:
+    assert open_download(AllowedRoots.from_folders([photo_root]), to_file_uri(photo_root / name), 10_000, 1000) is None
 
 
-def test_a_file_above_the_limit_is_not_opened(root: Path) -> None:
-    uri = to_file_uri(root / "red.png")
-    assert open_download(AllowedRoots.from_folders([root]), uri, 10, 1000) is None
+def test_a_file_above_the_limit_is_not_opened(photo_root: Path) -> None:
+    uri = to_file_uri(photo_root / "red.png")
+    assert open_download(AllowedRoots.from_folders([photo_root]), uri, 10, 1000) is None
     assert open_download(AllowedRoots(), uri, 10_000, 1000) is None
 
 

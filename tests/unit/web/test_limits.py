@@ -8,12 +8,12 @@ import pytest
 from stair_es.web.limits import ConcurrencyLimiter, TooManyRequests
 
 
-def test_a_request_without_a_free_slot_is_rejected_and_slots_are_released() -> None:
+def test_requests_without_a_free_slot_are_rejected() -> None:
     gate = ConcurrencyLimiter(max_concurrent=1, max_waiting=1, wait_s=30.0)
     entered: list[int] = []
     with ExitStack() as inside:
         inside.enter_context(gate())
-        waiting = threading.Thread(target=lambda: _through(gate, entered))
+        waiting = threading.Thread(target=lambda: enter_gate(gate, entered))
         waiting.start()
         while gate._admitted.acquire(blocking=False):  # until the thread waits
             gate._admitted.release()
@@ -39,6 +39,6 @@ def test_an_error_releases_the_slot() -> None:
             raise ZeroDivisionError
 
 
-def _through(gate: ConcurrencyLimiter, entered: list[int]) -> None:
+def enter_gate(gate: ConcurrencyLimiter, entered: list[int]) -> None:
     with gate():
         entered.append(1)

@@ -21,27 +21,27 @@ PARTS = 16
 def build_request(parts: int = PARTS) -> Request:
     sizes: Iterator[int] = iter(range(parts))
 
-    async def receive() -> dict[str, Any]:
+    async def receive_part() -> dict[str, Any]:
         return {"type": "http.request", "body": bytes(MIB), "more_body": next(sizes) < parts - 1}
 
-    return Request({"type": "http", "method": "POST", "headers": []}, receive)
+    return Request({"type": "http", "method": "POST", "headers": []}, receive_part)
 
 
 def test_a_body_is_in_memory_once() -> None:
-    async def measure() -> tuple[int, int]:
+    async def measure_memory() -> tuple[int, int]:
         async with BodyReader(ServerLimits())(build_request(), PARTS * MIB) as body:
             return len(body), tracemalloc.get_traced_memory()[0]
 
     tracemalloc.start()
     try:
-        size, used_bytes = asyncio.run(measure())
+        size, used_bytes = asyncio.run(measure_memory())
     finally:
         tracemalloc.stop()
     assert size == PARTS * MIB <= used_bytes < (PARTS + 1) * MIB
 
 
-def test_all_bodies_together_are_limited_and_those_that_end_are_not_counted() -> None:
-    async def read() -> None:
+def test_all_held_bodies_together_are_limited() -> None:
+    async def read_bodies() -> None:
         reader = BodyReader(ServerLimits(max_held_bytes=PARTS * MIB))
         async with reader(build_request(), PARTS * MIB):
             with pytest.raises(TooManyRequests):
@@ -54,4 +54,4 @@ def test_all_bodies_together_are_limited_and_those_that_end_are_not_counted() ->
             async with reader(build_request(), PARTS * MIB) as body:
                 assert len(body) == PARTS * MIB
 
-    asyncio.run(read())
+    asyncio.run(read_bodies())

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import pytest
+from support.errors import expect_error
 
 from stair_es.errors import QueryError
 from stair_es.search.query import SearchQuery
@@ -59,7 +59,7 @@ def test_browsing_requests_are_ordered_by_date_with_a_cursor() -> None:
     assert [next(iter(order)) for order in request.body["sort"]] == ["ingested_at", "uri", "sha256", "_index"]
     assert (request.body["query"], request.body["size"]) == (query, 3)
     assert request.body["search_after"] == [1.7e12, "u", "s", "i"]
-    with pytest.raises(QueryError, match="not a cursor"):
+    with expect_error("invalid-cursor", QueryError):
         build_browsing_request(query, SearchParams(after=("a", "b")), True, 0)
     by_date = build_browsing_request(query, SearchParams(k=1), False, 0)
     assert [list(order) for order in by_date.body["sort"]] == [["ingested_at"]]
@@ -69,7 +69,7 @@ def test_browsing_requests_are_ordered_by_date_with_a_cursor() -> None:
     ):
         response = {"took": 1, "hits": {"hits": [{"_id": "a", "sort": cursor}]}}
         assert parse_browsing_response(response, body).after == (None if body is by_date else cursor)
-    with pytest.raises(QueryError, match="total order"):
+    with expect_error("pages-without-total-order", QueryError):
         build_browsing_request(query, SearchParams(after=(1.7e12, "u", "s", "i")), False, 0)
 
 

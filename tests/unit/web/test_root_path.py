@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from support.errors import expect_error
 
 from stair_es.errors import UsageError
 from stair_es.web.app import RootPathMiddleware, parse_root_path
@@ -22,25 +23,25 @@ def test_a_root_path_has_one_slash_in_front(text: str, path: str) -> None:
     "text", ["/a b", "https://example.org/images", "/a//b", "/a/../b", "/.", '/"><script>', "/a?b", "/ä", "/%41", "/a\n", "/a;b"]
 )
 def test_what_is_no_path_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is not a root path"):
+    with expect_error("invalid-root-path", UsageError):
         parse_root_path(text)
 
 
 @pytest.mark.parametrize("text", ["/image", "/static/x", "/api", "/health", "/v1", "/embed_sparse", "/info"])
 def test_a_path_of_the_page_itself_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="the server has paths of that name"):
+    with expect_error("reserved-root-path", UsageError):
         parse_root_path(text)
 
 
-def strip(path: str, raw_path: str, root_path: str = "/images") -> tuple[str, bytes]:
+def strip_root(path: str, raw_path: str, root_path: str = "/images") -> tuple[str, bytes]:
     """The paths that the application gets."""
     seen = list[tuple[str, bytes]]()
 
-    async def app(scope: Any, _receive: Any, _send: Any) -> None:  # noqa: ANN401  ASGI
+    async def record_paths(scope: Any, _receive: Any, _send: Any) -> None:  # noqa: ANN401  ASGI
         seen.append((scope["path"], scope["raw_path"]))
 
     scope = {"type": "http", "path": path, "raw_path": raw_path.encode()}
-    asyncio.run(RootPathMiddleware(app, root_path)(scope, None, None))  # type: ignore[arg-type]  # neither is used
+    asyncio.run(RootPathMiddleware(record_paths, root_path)(scope, None, None))  # type: ignore[arg-type]  # neither is used
     return seen[0]
 
 
@@ -56,11 +57,11 @@ def strip(path: str, raw_path: str, root_path: str = "/images") -> tuple[str, by
     ],
 )
 def test_requests_come_with_the_path_or_without(path: str, raw_path: str, stripped: tuple[str, bytes]) -> None:
-    assert strip(path, raw_path) == stripped
+    assert strip_root(path, raw_path) == stripped
 
 
 def test_without_a_root_path_nothing_is_stripped() -> None:
-    assert strip("/images", "/images", "") == ("/images", b"/images")
+    assert strip_root("/images", "/images", "") == ("/images", b"/images")
 
 
 def test_the_url_of_the_page_has_the_path() -> None:

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable, Iterator
 
 import pytest
+from support.errors import expect_error
 from support.servers.fault_proxy import MaybeResponse, Request, Response, start_server
 
 from stair_es.cluster.client.auth import SecuritySettings
@@ -31,88 +32,90 @@ class Node:
 
 
 @pytest.fixture
-def node() -> Node:
+def busy_node() -> Node:
     return Node()
 
 
 @pytest.fixture
-def waits() -> list[float]:
+def waits_s() -> list[float]:
     return []
 
 
 @pytest.fixture
-def cluster(node: Callable[[Request], MaybeResponse], waits: list[float]) -> Iterator[Cluster]:
-    with start_server(node) as url, Cluster(Connection(url=url), sleep=waits.append) as opened:
+def opened_cluster(busy_node: Callable[[Request], MaybeResponse], waits_s: list[float]) -> Iterator[Cluster]:
+    with start_server(busy_node) as url, Cluster(Connection(url=url), sleep=waits_s.append) as opened:
         yield opened
 
 
-def test_a_call_is_repeated_until_the_cluster_answers(cluster: Cluster, node: Node, waits: list[float]) -> None:
-    node.busy = 2
-    assert cluster.call(cluster.client.search, index="photos", body={"size": 0}) == {"hits": {"hits": []}}
-    assert (len(node.requests), len(waits)) == (3, 2)
-    assert {(request.method, request.path, request.body) for request in node.requests} == {
+def test_a_call_is_repeated_until_the_cluster_answers(opened_cluster: Cluster, busy_node: Node, waits_s: list[float]) -> None:
+    busy_node.busy = 2
+    assert opened_cluster.call(opened_cluster.client.search, index="photos", body={"size": 0}) == {"hits": {"hits": []}}
+    assert (len(busy_node.requests), len(waits_s)) == (3, 2)
+    assert {(request.method, request.path, request.body) for request in busy_node.requests} == {
         ("POST", "/photos/_search", b'{"size":0}')
     }
 
 
-def test_the_last_failure_is_raised_with_the_address(cluster: Cluster, node: Node, waits: list[float]) -> None:
-    node.busy = 9
-    with pytest.raises(ClusterError, match="503") as caught:
-        cluster.call(cluster.client.info, retry=RetryPolicy(attempts=3))
-    assert cluster.connection.safe_url.removeprefix("http://") in caught.value.message
-    assert (len(node.requests), len(waits)) == (3, 2)
+def test_the_last_failure_is_raised_with_the_address(opened_cluster: Cluster, busy_node: Node, waits_s: list[float]) -> None:
+    busy_node.busy = 9
+    with expect_error("cluster-unavailable", ClusterError) as caught:
+        opened_cluster.call(opened_cluster.client.info, retry=RetryPolicy(attempts=3))
+    assert opened_cluster.connection.safe_url.removeprefix("http://") in caught.value.message
+    assert "503" in caught.value.message
+    assert (len(busy_node.requests), len(waits_s)) == (3, 2)
 
 
-def test_only_errors_of_the_client_are_retried(cluster: Cluster, waits: list[float]) -> None:
+def test_only_errors_of_the_client_are_retried(opened_cluster: Cluster, waits_s: list[float]) -> None:
     calls: list[str] = []
 
-    def fail(text: str, *, name: str) -> None:
+    def raise_error(text: str, *, name: str) -> None:
         calls.append(text + name)
         raise IngestError("no", "Nothing.")
 
-    with pytest.raises(IngestError, match="no"):
-        cluster.call(fail, "a", name="b")
-    assert (calls, waits) == (["ab"], [])
+    with expect_error("ingest-error", IngestError):
+        opened_cluster.call(raise_error, "a", name="b")
+    assert (calls, waits_s) == (["ab"], [])
 
 
-def test_a_search_rejects_partial_results(cluster: Cluster, node: Node) -> None:
-    cluster.search("photos", {"size": 3})
-    assert node.requests[0].path == "/photos/_search?allow_partial_search_results=false"
-    assert json.loads(node.requests[0].body) == {"size": 3}
+def test_a_search_rejects_partial_results(opened_cluster: Cluster, busy_node: Node) -> None:
+    opened_cluster.search("photos", {"size": 3})
+    assert busy_node.requests[0].path == "/photos/_search?allow_partial_search_results=false"
+    assert json.loads(busy_node.requests[0].body) == {"size": 3}
 
 
-def test_searches_accept_parameters_and_attempts(cluster: Cluster, node: Node, waits: list[float]) -> None:
-    node.busy = 2
-    with pytest.raises(ClusterError, match="503"):
-        cluster.search("photos", {}, retry=NO_RETRY, search_pipeline="boost")
-    assert ([request.path for request in node.requests], waits) == (
+def test_searches_accept_parameters_and_attempts(opened_cluster: Cluster, busy_node: Node, waits_s: list[float]) -> None:
+    busy_node.busy = 2
+    with expect_error("cluster-unavailable", ClusterError):
+        opened_cluster.search("photos", {}, retry=NO_RETRY, search_pipeline="boost")
+    assert ([request.path for request in busy_node.requests], waits_s) == (
         ["/photos/_search?allow_partial_search_results=false&search_pipeline=boost"],
         [],
     )
 
 
-def test_a_refresh_names_its_index(cluster: Cluster, node: Node) -> None:
-    cluster.refresh("photos")
-    assert [(request.method, request.path) for request in node.requests] == [("POST", "/photos/_refresh")]
+def test_a_refresh_names_its_index(opened_cluster: Cluster, busy_node: Node) -> None:
+    opened_cluster.refresh("photos")
+    assert [(request.method, request.path) for request in busy_node.requests] == [("POST", "/photos/_refresh")]
 
 
 def test_a_given_client_is_used() -> None:
     connection = Connection(url="http://localhost:1")
     given = connection.client()
-    with Cluster(connection, given) as cluster:
-        assert cluster.client is given
+    with Cluster(connection, given) as opened_cluster:
+        assert opened_cluster.client is given
 
 
 def test_a_pickled_cluster_opens_no_client_until_it_is_used() -> None:
     security = SecuritySettings(ca_file="/no/such/file")
     copy = pickle.loads(pickle.dumps(Cluster(Connection(url="https://localhost:9200", security=security))))
-    with pytest.raises(UsageError, match="/no/such/file"):
+    with expect_error("ca-file-unreadable", UsageError) as caught:
         copy.search("images", {})
+    assert "/no/such/file" in caught.value.message
 
 
 def test_pickled_connections_are_reopened() -> None:
-    with Cluster(Connection(url="https://anna:secret@localhost:9200")) as cluster:
-        copy = pickle.loads(pickle.dumps(cluster.connection))
+    with Cluster(Connection(url="https://anna:secret@localhost:9200")) as opened_cluster:
+        copy = pickle.loads(pickle.dumps(opened_cluster.connection))
     with Cluster(copy) as other:
-        assert other.connection == cluster.connection
-        assert other.client is not cluster.client
+        assert other.connection == opened_cluster.connection
+        assert other.client is not opened_cluster.client

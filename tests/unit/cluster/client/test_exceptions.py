@@ -16,14 +16,14 @@ _NO_MAPPER_8 = "No handler for type [rank_features] declared on field [tokens]"
 _NO_MAPPER_9 = "The mapper type [rank_features] declared on field [tokens] does not exist."
 
 
-def caught(error: dict[str, Any]) -> ClusterError:
+def translate_error(error: dict[str, Any]) -> ClusterError:
     error_400 = exceptions.RequestError(400, error["type"], {"error": error, "status": 400})
     with pytest.raises(ClusterError) as translated, translate_errors(_CONNECTION):
         raise error_400
     return translated.value
 
 
-def unparsed(reason: str) -> dict[str, Any]:
+def build_parse_error(reason: str) -> dict[str, Any]:
     """What a query in a `bool` in a `bool` gives: the outer parts first."""
     inner = {"type": "named_object_not_found_exception", "reason": "[1:95] unknown field [sparse_vector]"}
     named = {"type": "parsing_exception", "reason": reason, "caused_by": inner}
@@ -35,7 +35,7 @@ def unparsed(reason: str) -> dict[str, Any]:
 @pytest.mark.parametrize("reason", [_NO_MAPPER_8, _NO_MAPPER_9])
 def test_a_missing_field_type_names_the_option(reason: str) -> None:
     root = {"type": "mapper_parsing_exception", "reason": f"Failed to parse mapping: {reason}"}
-    error = caught({**root, "root_cause": [root], "caused_by": {"type": "mapper_parsing_exception", "reason": reason}})
+    error = translate_error({**root, "root_cause": [root], "caused_by": {"type": "mapper_parsing_exception", "reason": reason}})
     assert isinstance(error, MissingModule)
     assert error.message.count("[rank_features]") == 1
     assert "--vector sparse_vector" in error.remedy
@@ -45,14 +45,16 @@ def test_a_missing_field_type_names_the_option(reason: str) -> None:
 def test_a_missing_query_names_the_other_field_type() -> None:
     root = {"type": "parsing_exception", "reason": "unknown query [sparse_vector]"}
     cause = {"type": "named_object_not_found_exception", "reason": "[1:29] unknown field [sparse_vector]"}
-    error = caught({**root, "root_cause": [root], "caused_by": cause})
-    assert error.message == "http://127.0.0.1:1 answered 400: unknown query [sparse_vector]"
+    error = translate_error({**root, "root_cause": [root], "caused_by": cause})
+    assert isinstance(error, MissingModule)
+    assert error.message.count("unknown query [sparse_vector]") == 1
     assert "--vector rank_features" in error.remedy
 
 
 def test_a_missing_query_deep_in_another_is_named_as_well() -> None:
-    error = caught(unparsed("unknown query [sparse_vector]"))
-    assert error.message == "http://127.0.0.1:1 answered 400: Failed to parse: unknown query [sparse_vector]"
+    error = translate_error(build_parse_error("unknown query [sparse_vector]"))
+    assert isinstance(error, MissingModule)
+    assert error.message.count("unknown query [sparse_vector]") == 1
     assert "--vector rank_features" in error.remedy
 
 
@@ -64,11 +66,11 @@ def test_a_missing_query_deep_in_another_is_named_as_well() -> None:
     ],
 )
 def test_a_template_for_data_streams_has_a_remedy(reason: str) -> None:
-    error = caught({"type": "illegal_argument_exception", "reason": reason})
+    error = translate_error({"type": "illegal_argument_exception", "reason": reason})
     assert (type(error), "--index" in error.remedy) == (ClusterError, True)
 
 
 def test_other_rejections_have_no_such_remedy() -> None:
-    error = caught(unparsed("unknown query [geo]"))
-    assert error.message.endswith("Failed to parse: unknown query [geo]")
+    error = translate_error(build_parse_error("unknown query [geo]"))
+    assert error.message.endswith("unknown query [geo]")
     assert (type(error), error.remedy) == (ClusterError, "")

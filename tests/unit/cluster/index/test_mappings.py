@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from support.errors import expect_error
 
 from stair_es import resources
 from stair_es.cluster.client.capabilities import ClusterInfo
@@ -63,8 +64,9 @@ def test_sparse_vector_follows_the_version(version: tuple[int, ...], prune: bool
     "cluster_info", [*ALL[:-1], make_cluster_info("elasticsearch", 8, 14, 3)], ids=lambda cluster_info: cluster_info.label
 )
 def test_unsupported_sparse_vector_is_rejected(cluster_info: ClusterInfo) -> None:
-    with pytest.raises(UnsupportedTarget, match=cluster_info.label) as caught:
+    with expect_error("no-sparse-vector-field", UnsupportedTarget) as caught:
         build_index_body(cluster_info, SPARSE)
+    assert cluster_info.label in caught.value.message
     assert "--vector" in caught.value.remedy
 
 
@@ -74,8 +76,9 @@ def test_unsupported_sparse_vector_is_rejected(cluster_info: ClusterInfo) -> Non
     ids=lambda cluster_info: cluster_info.label,
 )
 def test_impacts_are_rejected_where_the_filter_is_not(cluster_info: ClusterInfo) -> None:
-    with pytest.raises(UnsupportedTarget, match=cluster_info.label) as caught:
+    with expect_error("no-impacts-field", UnsupportedTarget) as caught:
         build_index_body(cluster_info, IMPACTS)
+    assert cluster_info.label in caught.value.message
     assert "--impact-field" in caught.value.remedy
 
 
@@ -86,7 +89,7 @@ def test_impacts_are_added_to_the_rest() -> None:
     assert body["settings"]["index"]["similarity"]["impacts"]["type"] == "scripted"
 
 
-def own(path: Path, change: dict[str, Any]) -> Path:
+def write_custom_body(path: Path, change: dict[str, Any]) -> Path:
     file = path / "own.json"
     file.write_text(json.dumps(merge_bodies(resources.load_json_resource("mappings", "image"), change)))
     return file
@@ -97,7 +100,7 @@ def test_custom_bodies_are_used_unchanged(tmp_path: Path) -> None:
         "settings": {"index": {"number_of_shards": 3}},
         "mappings": {"_meta": {"a": 1}, "properties": {"x": {"type": "date"}}},
     }
-    file = own(tmp_path, change)
+    file = write_custom_body(tmp_path, change)
     assert build_index_body(ALL[2], DocumentSettings(), override=file) == json.loads(file.read_text())
 
 
@@ -108,8 +111,9 @@ def test_custom_bodies_are_used_unchanged(tmp_path: Path) -> None:
 def test_a_body_without_the_fields_that_ingest_needs_is_rejected(tmp_path: Path, settings: DocumentSettings, field: str) -> None:
     change = {"mappings": {"properties": {field: {"type": "text"}}}} if field in ("uri", "tokens") else {}
     cluster_info = ALL[5] if settings is SPARSE else ALL[2]
-    with pytest.raises(ResourceError, match=field):
-        build_index_body(cluster_info, settings, override=own(tmp_path, change))
+    with expect_error("mapping-lacks-fields", ResourceError) as caught:
+        build_index_body(cluster_info, settings, override=write_custom_body(tmp_path, change))
+    assert field in caught.value.message
 
 
 @pytest.mark.parametrize(

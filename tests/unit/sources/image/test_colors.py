@@ -28,7 +28,7 @@ SPECS = [
 ]
 
 
-def disc(of: tuple[int, ...], on: tuple[int, ...], mode: str = "RGB", size: tuple[int, int] = (200, 150)) -> Image.Image:
+def draw_disc(of: tuple[int, ...], on: tuple[int, ...], mode: str = "RGB", size: tuple[int, int] = (200, 150)) -> Image.Image:
     """A disc in the middle, a fifth of the picture."""
     image = Image.new(mode, size, on)
     middle_x, middle_y, radius = size[0] // 2, size[1] // 2, int((size[0] * size[1] / 5 / 3.14) ** 0.5)
@@ -37,13 +37,13 @@ def disc(of: tuple[int, ...], on: tuple[int, ...], mode: str = "RGB", size: tupl
     return image
 
 
-def saved(image: Image.Image, format_: str, **options: object) -> bytes:
+def save_image(image: Image.Image, format_: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format_, **options)
     return buffer.getvalue()
 
 
-def decoded(data: bytes, spec: ImageSpec = SPECS[0]) -> tuple[str, ...]:
+def decode_colors(data: bytes, spec: ImageSpec = SPECS[0]) -> tuple[str, ...]:
     return decode_image(data, spec, DecodeLimits()).colors
 
 
@@ -102,19 +102,19 @@ def test_every_cell_of_the_cube_has_a_name_and_every_name_a_cell() -> None:
 
 
 def test_shares_are_relative_and_in_name_order() -> None:
-    shares = measure_colors(disc(RED, GREEN))
+    shares = measure_colors(draw_disc(RED, GREEN))
     assert sum(shares.values()) == pytest.approx(1)
     assert set(shares) == set(COLOR_NAMES)
-    assert name_colors(disc(RED, GREEN)) == tuple(sorted(("red", "green"), key=lambda name: -shares[name]))
+    assert name_colors(draw_disc(RED, GREEN)) == tuple(sorted(("red", "green"), key=lambda name: -shares[name]))
 
 
 @pytest.mark.parametrize("background", [WHITE, (0, 0, 0), GRAY, (210, 180, 140), (92, 64, 51)])
 def test_disc_outranks_its_plain_background(background: tuple[int, int, int]) -> None:
-    assert name_colors(disc(RED, background))[0] == "red"
+    assert name_colors(draw_disc(RED, background))[0] == "red"
 
 
 def test_colored_backgrounds_count() -> None:
-    assert set(name_colors(disc(WHITE, (60, 120, 200)))) == {"white", "blue"}
+    assert set(name_colors(draw_disc(WHITE, (60, 120, 200)))) == {"white", "blue"}
     assert name_colors(Image.new("RGB", (30, 30), (60, 120, 200))) == ("blue",)
 
 
@@ -140,49 +140,51 @@ def test_a_gradient_of_grays_has_no_color() -> None:
     ramp = Image.fromarray(np.tile(np.linspace(0, 255, 256, dtype=np.uint8), (64, 1)))
     assert set(name_colors(ramp.convert("RGB"))) <= {"black", "gray", "white"}
     assert name_colors(ramp.convert("RGB"))[0] == "gray"
-    assert decoded(saved(ramp, "PNG")) == name_colors(ramp.convert("RGB"))
+    assert decode_colors(save_image(ramp, "PNG")) == name_colors(ramp.convert("RGB"))
     sixteen = Image.fromarray(np.tile(np.linspace(0, 65535, 256).astype(np.uint16), (64, 1)))
-    assert set(decoded(saved(sixteen, "PNG"))) <= {"black", "gray", "white"}
+    assert set(decode_colors(save_image(sixteen, "PNG"))) <= {"black", "gray", "white"}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3)])
 def test_the_smallest_pictures_have_their_color(size: tuple[int, int]) -> None:
-    assert decoded(saved(Image.new("RGB", size, RED), "PNG")) == ("red",)
+    assert decode_colors(save_image(Image.new("RGB", size, RED), "PNG")) == ("red",)
 
 
 def test_transparent_pixels_have_no_color() -> None:
-    cut_out = disc((*RED, 255), (*GREEN, 0), "RGBA")
-    assert [decoded(saved(cut_out, "PNG"), spec) for spec in SPECS] == [("red",)] * len(SPECS)  # on whatever ground it is shown
-    assert decoded(saved(Image.new("RGBA", (9, 9), (*GREEN, 0)), "PNG")) == ()
-    assert decoded(saved(Image.new("LA", (9, 9), (10, 255)), "PNG")) == ("black",)
+    cut_out = draw_disc((*RED, 255), (*GREEN, 0), "RGBA")
+    for spec in SPECS:  # on whatever ground it is shown
+        assert decode_colors(save_image(cut_out, "PNG"), spec) == ("red",)
+    assert decode_colors(save_image(Image.new("RGBA", (9, 9), (*GREEN, 0)), "PNG")) == ()
+    assert decode_colors(save_image(Image.new("LA", (9, 9), (10, 255)), "PNG")) == ("black",)
     palette = Image.new("P", (10, 10), 0)
     palette.putpalette([0, 0, 0, 255, 0, 0])
     palette.paste(1, (2, 2, 8, 8))
-    assert decoded(saved(palette, "PNG", transparency=0)) == ("red",)
-    assert decoded(saved(palette, "GIF", transparency=0)) == ("red",)
+    assert decode_colors(save_image(palette, "PNG", transparency=0)) == ("red",)
+    assert decode_colors(save_image(palette, "GIF", transparency=0)) == ("red",)
 
 
 @pytest.mark.parametrize("format_", ["GIF", "WEBP"])
 def test_an_animation_has_the_colors_of_its_first_frame(format_: str) -> None:
     frames = [Image.new("RGB", (32, 32), rgb) for rgb in ((0, 0, 250), (250, 0, 0))]
-    assert decoded(saved(frames[0], format_, save_all=True, append_images=frames[1:], duration=50)) == ("blue",)
+    assert decode_colors(save_image(frames[0], format_, save_all=True, append_images=frames[1:], duration=50)) == ("blue",)
 
 
 def test_cmyk_and_a_turned_picture() -> None:
-    assert decoded(saved(disc(RED, WHITE).convert("CMYK"), "JPEG", quality=95))[0] == "red"
+    assert decode_colors(save_image(draw_disc(RED, WHITE).convert("CMYK"), "JPEG", quality=95))[0] == "red"
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert decoded(saved(disc(RED, WHITE), "JPEG", exif=exif)) == decoded(
-        saved(disc(RED, WHITE).rotate(-90, expand=True), "JPEG")
+    assert decode_colors(save_image(draw_disc(RED, WHITE), "JPEG", exif=exif)) == decode_colors(
+        save_image(draw_disc(RED, WHITE).rotate(-90, expand=True), "JPEG")
     )
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_the_square_of_a_model_has_no_part_in_it(spec: ImageSpec) -> None:
     """The larger the square, the more of a JPEG is decoded: shares may differ by hundredths, names of clear pictures don't."""
-    large = disc(RED, WHITE, size=(3000, 1500))
-    assert decoded(saved(large, "JPEG"), spec) == decoded(saved(large, "PNG"), spec) == name_colors(disc(RED, WHITE))
-    assert decoded((PHOTOS / "half-a-fig.jpg").read_bytes(), spec)[0] == "red"
+    large = draw_disc(RED, WHITE, size=(3000, 1500))
+    for format_ in ("JPEG", "PNG"):
+        assert decode_colors(save_image(large, format_), spec) == name_colors(draw_disc(RED, WHITE))
+    assert decode_colors((PHOTOS / "half-a-fig.jpg").read_bytes(), spec)[0] == "red"
 
 
 def test_a_large_picture_is_sampled_to_the_same_shares() -> None:
@@ -195,18 +197,18 @@ def test_a_large_picture_is_sampled_to_the_same_shares() -> None:
 def test_the_same_in_every_thread_from_the_first_call_on() -> None:
     """The tables are computed by whoever comes first, perhaps by several at once."""
     photos = [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))[:12]]
-    alone = [decoded(data) for data in photos]
+    alone = [decode_colors(data) for data in photos]
     colors._build_tables.cache_clear()
     together = threading.Barrier(4)
 
-    def all_of_them(seed: int) -> list[tuple[str, ...]]:
+    def decode_shuffled(seed: int) -> list[tuple[str, ...]]:
         order = random.Random(seed).sample(range(len(photos)), len(photos))
         together.wait()
-        made = {place: decoded(photos[place]) for place in order}
-        return [made[place] for place in range(len(photos))]
+        names = {place: decode_colors(photos[place]) for place in order}
+        return [names[place] for place in range(len(photos))]
 
     with ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(all_of_them, range(4))) == [alone] * 4
+        assert list(threads.map(decode_shuffled, range(4))) == [alone] * 4
 
 
 @pytest.mark.parametrize(
@@ -227,4 +229,4 @@ def test_the_same_in_every_thread_from_the_first_call_on() -> None:
     ],
 )
 def test_photographs_have_visible_colors(photo: str, wanted: set[str]) -> None:
-    assert wanted <= set(decoded((PHOTOS / f"{photo}.jpg").read_bytes()))
+    assert wanted <= set(decode_colors((PHOTOS / f"{photo}.jpg").read_bytes()))

@@ -17,7 +17,7 @@ _ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> Outcomes:
+def hostile_outcomes() -> Outcomes:
     """Name -> what became of each."""
     done = subprocess.run(
         [sys.executable, hostile_images.__file__],
@@ -32,9 +32,9 @@ def outcomes() -> Outcomes:
     return {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
 
 
-def test_each_is_pixels_or_a_reason(outcomes: Outcomes) -> None:
-    assert len(outcomes) > 100
-    for name, outcome in outcomes.items():
+def test_each_is_pixels_or_a_reason(hostile_outcomes: Outcomes) -> None:
+    assert len(hostile_outcomes) > 100
+    for name, outcome in hostile_outcomes.items():
         wanted, reason = outcome["expected_reason"], outcome["reason"]
         if wanted is None:
             assert reason is None, (name, reason)
@@ -42,8 +42,8 @@ def test_each_is_pixels_or_a_reason(outcomes: Outcomes) -> None:
             assert str(wanted) in str(reason), (name, reason)
 
 
-def test_memory_and_time_are_bounded(outcomes: Outcomes) -> None:
-    for name, outcome in outcomes.items():
+def test_memory_and_time_are_bounded(hostile_outcomes: Outcomes) -> None:
+    for name, outcome in hostile_outcomes.items():
         assert float(outcome["mib"] or 0) < hostile_images.MAX_MIB, name
         assert float(outcome["cpu_s"] or 0) < hostile_images.MAX_CPU_S, name
-    assert sum(float(outcome["cpu_s"] or 0) for outcome in outcomes.values()) < 60
+    assert sum(float(outcome["cpu_s"] or 0) for outcome in hostile_outcomes.values()) < 60

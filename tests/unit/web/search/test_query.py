@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
+from support.errors import expect_error
 
 from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.errors import QueryError
@@ -43,7 +44,7 @@ class LengthEncoder(Encoder):
 POLICY = TokenPolicy(rename={"dog": "doggo"}, merge={"cat": ("kit",)}, mute=("car",))
 
 
-def build(policy: TokenPolicy | None = None, stored: SparseVector | None = None, **fields: object) -> SearchQuery:
+def build_query(policy: TokenPolicy | None = None, stored: SparseVector | None = None, **fields: object) -> SearchQuery:
     params = SearchParams(**fields)  # type: ignore[arg-type]
     inputs = build_query_inputs(params, stored, build_filters(params, FIELDS))
     return build_search_query(LengthEncoder(), inputs, policy=policy)
@@ -54,40 +55,40 @@ def list_words(query: SearchQuery) -> list[tuple[str, float, float, bool]]:
 
 
 def test_words_are_heaviest_first_and_sent_with_their_factors() -> None:
-    query = build(text="red house", factors={"house": 0.5})
+    query = build_query(text="red house", factors={"house": 0.5})
     assert list_words(query) == [("house", 5.0, 0.5, False), ("red", 3.0, 1.0, False)]
     assert query.vector.to_dict() == {"red": 3.0, "house": 2.5}
 
 
 def test_muted_words_are_shown_but_not_sent() -> None:
-    query = build(text="red house", factors={"house": 0})
+    query = build_query(text="red house", factors={"house": 0})
     assert list_words(query)[0] == ("house", 5.0, 0.0, False)
     assert query.vector.to_dict() == {"red": 3.0}
 
 
 def test_factors_add_missing_words_with_their_weight() -> None:
-    query = build(text="red", factors={"kittens": 0.5})
+    query = build_query(text="red", factors={"kittens": 0.5})
     assert list_words(query)[1:] == [("##tens", 1.0, 0.5, True), ("kit", 1.0, 0.5, True)]
     assert query.vector.to_dict() == {"red": 3.0, "kit": 0.5, "##tens": 0.5}
 
 
 def test_added_words_alone_are_a_query() -> None:
-    assert build(factors={"dog": 2}).vector.to_dict() == {"dog": 2.0}
+    assert build_query(factors={"dog": 2}).vector.to_dict() == {"dog": 2.0}
 
 
 def test_a_word_resolves_to_its_pieces_in_the_query() -> None:
-    query = build(text="kittens", factors={"kittens": 0.5, "kit": 2})
+    query = build_query(text="kittens", factors={"kittens": 0.5, "kit": 2})
     assert query.vector.to_dict() == {"kit": 6.0, "##tens": 3.0}
 
 
 def test_boosts_multiply_weights_and_0_mutes() -> None:
-    query = build(text="red^2 house^0")
+    query = build_query(text="red^2 house^0")
     assert list_words(query) == [("red", 6.0, 1.0, False), ("house", 5.0, 0.0, False)]
-    assert build(text="red^2 house^0", factors={"house": 1}).vector.to_dict() == {"red": 6.0, "house": 5.0}
+    assert build_query(text="red^2 house^0", factors={"house": 1}).vector.to_dict() == {"red": 6.0, "house": 5.0}
 
 
 def test_text_image_and_vector_add_up_with_equal_weight() -> None:
-    query = build(text="cat", stored=STORED, vector={"cat": 1.0, "sun": 2.0})
+    query = build_query(text="cat", stored=STORED, vector={"cat": 1.0, "sun": 2.0})
     assert query.vector.to_dict() == {"cat": 4.5, "sun": 2.0, "doggo": 0.25}
 
 
@@ -101,7 +102,7 @@ def test_typed_and_given_conditions_combine() -> None:
 
 
 def test_query_words_are_mapped_and_stored_vectors_are_kept() -> None:
-    query = build(POLICY, STORED, text="dog kittens", require=("dog",), exclude=("doggo", "kittens"))
+    query = build_query(POLICY, STORED, text="dog kittens", require=("dog",), exclude=("doggo", "kittens"))
     assert query.vector.to_dict() == {"##tens": 6.0, "cat": 3.5, "doggo": 3.25}
     assert list(query.required) == [("doggo",)]
     assert list(query.excluded) == [("doggo",), ("cat", "##tens")]
@@ -109,20 +110,20 @@ def test_query_words_are_mapped_and_stored_vectors_are_kept() -> None:
 
 def test_factors_accept_index_and_model_words() -> None:
     for name in ("dog", "doggo"):
-        assert build(POLICY, text="dog sun", factors={name: 2}).vector.to_dict() == {"doggo": 6.0, "sun": 3.0}
-        assert list_words(build(POLICY, text="sun", factors={name: 2}))[1] == ("doggo", 1.0, 2.0, True)
+        assert build_query(POLICY, text="dog sun", factors={name: 2}).vector.to_dict() == {"doggo": 6.0, "sun": 3.0}
+        assert list_words(build_query(POLICY, text="sun", factors={name: 2}))[1] == ("doggo", 1.0, 2.0, True)
 
 
 def test_bm25_needs_and_keeps_text() -> None:
-    query = build(text="the kittens -dog", method="bm25", factors={"kit": 2})
+    query = build_query(text="the kittens -dog", method="bm25", factors={"kit": 2})
     assert (query.caption, len(query.vector), query.tokens) == ("the kittens", 0, ())
     assert list(query.excluded) == [("dog",)]
-    with pytest.raises(QueryError, match="bm25"):
-        build(similar_to="x", stored=STORED, method="bm25")
+    with expect_error("bm25-without-text", QueryError):
+        build_query(similar_to="x", stored=STORED, method="bm25")
 
 
 def test_the_filters_are_conditions_and_a_query_string() -> None:
-    query = build(text="red", filters=(Condition(field="top_tokens", all=("cat", "a.b")),), filter=" width:>8 ")
+    query = build_query(text="red", filters=(Condition(field="top_tokens", all=("cat", "a.b")),), filter=" width:>8 ")
     assert list(query.filters) == [
         {"term": {"top_tokens": "cat"}},
         {"term": {"top_tokens": "a.b"}},
@@ -144,35 +145,35 @@ def test_the_filters_are_conditions_and_a_query_string() -> None:
     ],
 )
 def test_slashes_in_filters_are_literal(filter_text: str, sent: str) -> None:
-    [clause] = build(text="red", filter=filter_text).filters
+    [clause] = build_query(text="red", filter=filter_text).filters
     assert clause["query_string"]["query"] == sent
 
 
 @pytest.mark.parametrize("text", ['{"script": {"script": "1"}}', ' {"terms": {"uri": {"index": "secrets"}}}', "[1]"])
 def test_a_filter_is_never_a_clause(text: str) -> None:
-    with pytest.raises(QueryError, match="not a query string"):
-        build(text="red", filter=text)
+    with expect_error("filter-not-a-string", QueryError):
+        build_query(text="red", filter=text)
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "code"),
     [
-        ({}, "is empty"),
-        ({"text": "  "}, "is empty"),
-        ({"text": "-cat"}, "only excludes words"),
-        ({"exclude": ("cat",)}, "only excludes words"),
-        ({"text": "red", "factors": {"red": 0}}, "are muted"),
-        ({"text": "red", "factors": {"the": 1}}, "'the' is not in the vocabulary"),
-        ({"text": "red", "require": ("the",)}, "'the' is not in the vocabulary"),
-        ({"text": "red the^2"}, "'the' is not in the vocabulary"),
-        ({"text": "red^1e308", "factors": {"red": 1e6}}, "too large"),
-        ({"text": "red^1e308 red^1e309"}, "not a boost"),
-        ({"vector": {"red": 1e308}, "stored": SparseVector.from_mapping({"red": 1e308})}, "too large"),
+        ({}, "no-input"),
+        ({"text": "  "}, "no-input"),
+        ({"text": "-cat"}, "no-input"),
+        ({"exclude": ("cat",)}, "no-input"),
+        ({"text": "red", "factors": {"red": 0}}, "all-tokens-muted"),
+        ({"text": "red", "factors": {"the": 1}}, "word-not-in-vocabulary"),
+        ({"text": "red", "require": ("the",)}, "word-not-in-vocabulary"),
+        ({"text": "red the^2"}, "word-not-in-vocabulary"),
+        ({"text": "red^1e308", "factors": {"red": 1e6}}, "boost-too-large"),
+        ({"text": "red^1e308 red^1e309"}, "invalid-boost"),
+        ({"vector": {"red": 1e308}, "stored": SparseVector.from_mapping({"red": 1e308})}, "weights-too-large"),
     ],
 )
-def test_invalid_queries_are_rejected(fields: dict[str, object], message: str) -> None:
-    with pytest.raises(QueryError, match=message):
-        build(**fields)  # type: ignore[arg-type]
+def test_invalid_queries_are_rejected(fields: dict[str, object], code: str) -> None:
+    with expect_error(code, QueryError):
+        build_query(**fields)  # type: ignore[arg-type]
 
 
 def test_browsing_keeps_the_conditions_without_scores() -> None:
@@ -194,5 +195,6 @@ def test_browsing_keeps_the_conditions_without_scores() -> None:
     for fields in ({"text": "a"}, {"similar_to": "x"}, {"vector": {"a": 1.0}}, {"factors": {"a": 0.0}}):
         assert not SearchParams(**fields).is_browsing
     assert SearchParams(text="  ", filter="width:>8").is_browsing
-    with pytest.raises(QueryError, match="'width'"):
+    with expect_error("no-such-filter-field", QueryError) as caught:
         build_browsing_query(SearchParams(filter="width:>8"), state)
+    assert "'width'" in caught.value.message

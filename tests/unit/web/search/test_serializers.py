@@ -15,7 +15,7 @@ from stair_es.web.search import serializers
 HOSTILE = "</script><script>alert(1)</script>\u2028\ud800"
 
 
-def hit(**source: Any) -> dict[str, Any]:  # noqa: ANN401
+def serialize_document(**source: Any) -> dict[str, Any]:  # noqa: ANN401
     raw_hit = {"_id": "a/b", "_index": "i", "_score": 1.5, "_source": {"tokens": {"car": 0.5, "a%2Eb": 0.25}, **source}}
     parsed = parse_hit(raw_hit, SparseVector.from_mapping({"car": 2.0, "sun": 1.0}))
     links = serializers.build_image_links(parsed.id, source.get("fingerprint"), has_thumbnail=True, has_original=True)
@@ -23,7 +23,7 @@ def hit(**source: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def test_a_hit_has_exactly_the_fields_that_the_page_reads() -> None:
-    serialized = hit(uri="file:///p/a%20b.jpg", caption="red", width=3, height=4, fingerprint="f/1")
+    serialized = serialize_document(uri="file:///p/a%20b.jpg", caption="red", width=3, height=4, fingerprint="f/1")
     assert serialized == {
         "id": "a/b",
         "uri": "file:///p/a%20b.jpg",
@@ -61,19 +61,19 @@ def test_a_hit_tells_about_its_file() -> None:
         "sha256": "0" * 64,
         "perceptual_hash": "0" * 16,
     }
-    serialized = hit(uri="s3://bucket/a/other.jpg", **facts)
+    serialized = serialize_document(uri="s3://bucket/a/other.jpg", **facts)
     assert {name: serialized[name] for name in facts} == facts
-    odd = hit(**{name: {"a": 1} for name in facts})
+    odd = serialize_document(**{name: {"a": 1} for name in facts})
     assert {name: odd[name] for name in facts} == {**dict.fromkeys(facts), "name": "a/b"}
 
 
 def test_hidden_tokens_leave_room_for_others() -> None:
     tokens = {f"##p{i}": 9.0 for i in range(20)} | {"##": 8.0, "car": 0.5}
-    assert hit(tokens=tokens)["tokens"] == [["##", 8.0], ["car", 0.5]]
+    assert serialize_document(tokens=tokens)["tokens"] == [["##", 8.0], ["car", 0.5]]
 
 
 def test_a_document_without_anything_is_a_hit_all_the_same() -> None:
-    serialized = hit(tokens=None)
+    serialized = serialize_document(tokens=None)
     assert (serialized["name"], serialized["uri"], serialized["caption"], serialized["width"], serialized["tokens"]) == (
         "a/b",
         "",
@@ -103,7 +103,7 @@ def test_a_caption_that_is_not_text_is_converted(caption: object, shown: str | N
 
 
 def test_json_is_ascii_without_html() -> None:
-    raw = serializers.encode_json(hit(caption=HOSTILE, uri=f"file:///{HOSTILE}"))
+    raw = serializers.encode_json(serialize_document(caption=HOSTILE, uri=f"file:///{HOSTILE}"))
     assert raw.isascii()
     assert json.loads(raw)["caption"] == HOSTILE
 
@@ -123,7 +123,7 @@ def test_json_is_ascii_without_html() -> None:
     ],
 )
 def test_a_document_without_a_name_has_that_of_its_uri_or_id(uri: str, name: str) -> None:
-    assert hit(uri=uri)["name"] == name
+    assert serialize_document(uri=uri)["name"] == name
 
 
 def test_image_pages_show_only_readable_fields() -> None:
