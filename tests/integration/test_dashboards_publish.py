@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,25 +12,29 @@ from typing import Any
 import pytest
 import trustme
 import urllib3
+from support.commands import CommandRunner
 from support.dashboards.checks import find_errors
+from support.errors import expect_error
 from support.servers.fault_proxy import Response, start_server
 from support.servers.recording_proxy import RecordingProxy
 from support.servers.saved_objects_server import DashboardsServer
-from typer.testing import CliRunner, Result
 
-from stair_es.cli.main import app
 from stair_es.cluster.client.auth import SecuritySettings
-from stair_es.dashboards.bundle import build_bundle, get_dashboard_id, to_ndjson
+from stair_es.dashboards.bundle import SavedObject, build_bundle, get_dashboard_id, to_ndjson
 from stair_es.dashboards.connection import DashboardsConnection
 from stair_es.dashboards.index_info import DashboardSpec, Product
 from stair_es.dashboards.publish import DetectedProduct, ImportResult, detect_product, import_objects
 from stair_es.dashboards.session import DashboardsSession
-from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, StairError, UnsupportedTarget, UsageError
+from stair_es.errors import AuthenticationFailed, ClusterUnreachable, UnsupportedTarget, UsageError
 
 PHOTOS = DashboardSpec(name="photos")
 PRODUCTS: tuple[Product, ...] = ("opensearch-dashboards", "kibana")
 VERSIONS = {"opensearch-dashboards": "3.6.0", "kibana": "9.1.2"}
-Pauses = list[float]
+LOGIN = SecuritySettings(user="me", password="secret-word")
+COMMAND = CommandRunner({"STAIR_ES_URL": "", "STAIR_ES_DASHBOARDS_URL": "", "COLUMNS": "200"}, "dashboards")
+NOT_READY = Response(status=503, kind="text/plain", body=b"server is not ready yet")
+ON_ONE_PRODUCT = pytest.mark.parametrize("product", ["kibana"])
+"""For what the session does before it matters which product answers."""
 
 
 @pytest.fixture(params=PRODUCTS)
@@ -40,108 +44,111 @@ def product(request: pytest.FixtureRequest) -> Product:
 
 @pytest.fixture
 def server(product: Product) -> Iterator[DashboardsServer]:
-    with DashboardsServer(product, VERSIONS[product]) as made:
-        yield made
+    with DashboardsServer(product, VERSIONS[product]) as server:
+        yield server
 
 
-def sent(
-    place: DashboardsConnection, product: Product | None = None, pauses: Pauses | None = None, corpus: DashboardSpec = PHOTOS
+def publish_bundle(
+    connection: DashboardsConnection,
+    product: Product | None = None,
+    sleep: Callable[[float], None] = lambda _: None,
+    spec: DashboardSpec = PHOTOS,
 ) -> list[ImportResult]:
-    waited: Pauses = pauses if pauses is not None else []
-    with closing(DashboardsSession(place, sleep=waited.append)) as session:
-        found = detect_product(session, product)
-        objects = build_bundle(corpus, found.product)
-        assert find_errors(objects, found.product) == []
+    with closing(DashboardsSession(connection, sleep=sleep)) as session:
+        detected = detect_product(session, product)
+        objects = build_bundle(spec, detected.product)
+        assert find_errors(objects, detected.product) == []
         return import_objects(session, objects)
 
 
-def found(place: DashboardsConnection, product: Product | None = None) -> DetectedProduct:
-    with closing(DashboardsSession(place, sleep=lambda _: None)) as session:
+def detect_server(connection: DashboardsConnection, product: Product | None = None) -> DetectedProduct:
+    with closing(DashboardsSession(connection, sleep=lambda _: None)) as session:
         return detect_product(session, product)
 
 
-def failed(imported: list[ImportResult]) -> dict[str, str]:
-    return {each.id: each.error for each in imported if each.error}
+def get_errors(results: list[ImportResult]) -> dict[str, str]:
+    return {result.id: result.error for result in results if result.error}
+
+
+def build_status(server: DashboardsServer) -> Response:
+    return Response.json({"version": {"number": server.version}})
 
 
 # --- it works, and works again ---
 
 
 def test_bundle_import(server: DashboardsServer, product: Product) -> None:
-    imported = sent(DashboardsConnection(url=server.url))
+    results = publish_bundle(DashboardsConnection(url=server.url))
     objects = build_bundle(PHOTOS, product)
-    assert failed(imported) == {}
-    assert [each.id for each in imported] == [made["id"] for made in objects]
-    held = server.get_objects()
-    assert {(type_, id_) for type_, id_ in held} == {(made["type"], made["id"]) for made in objects}
-    for made in objects:
-        assert held[made["type"], made["id"]]["attributes"] == made["attributes"]
+    assert get_errors(results) == {}
+    assert [result.id for result in results] == [each["id"] for each in objects]
+    stored = server.get_objects()
+    assert set(stored) == {(each["type"], each["id"]) for each in objects}
+    for each in objects:
+        assert stored[each["type"], each["id"]]["attributes"] == each["attributes"]
 
 
 def test_second_run_adds_nothing(server: DashboardsServer) -> None:
-    first = sent(DashboardsConnection(url=server.url))
+    first = publish_bundle(DashboardsConnection(url=server.url))
     before = json.dumps(sorted(server.get_objects().items(), key=str), sort_keys=True)
-    second = sent(DashboardsConnection(url=server.url))
+    second = publish_bundle(DashboardsConnection(url=server.url))
     assert json.dumps(sorted(server.get_objects().items(), key=str), sort_keys=True) == before
-    assert {each.overwritten for each in first} == {False}
-    assert {each.overwritten for each in second} == {True}
+    assert {result.overwritten for result in first} == {False}
+    assert {result.overwritten for result in second} == {True}
 
 
 def test_two_indices_live_side_by_side(server: DashboardsServer, product: Product) -> None:
-    sent(DashboardsConnection(url=server.url))
-    sent(DashboardsConnection(url=server.url), corpus=DashboardSpec(name="photos-2"))
+    publish_bundle(DashboardsConnection(url=server.url))
+    publish_bundle(DashboardsConnection(url=server.url), spec=DashboardSpec(name="photos-2"))
     assert len(server.get_objects()) == 2 * len(build_bundle(PHOTOS, product))
 
 
 def test_the_base_path_belongs_to_the_url(product: Product) -> None:
     with DashboardsServer(product, VERSIONS[product], base_path="/_dashboards") as server:
-        assert failed(sent(DashboardsConnection(url=f"{server.url}/"))) == {}
-        with pytest.raises(ClusterError, match=r"HTTP 404") as caught:
-            sent(DashboardsConnection(url=server.url.removesuffix("/_dashboards")))
+        assert get_errors(publish_bundle(DashboardsConnection(url=f"{server.url}/"))) == {}
+        with expect_error("no-import-api") as caught:
+            publish_bundle(DashboardsConnection(url=server.url.removesuffix("/_dashboards")))
         assert "base path" in caught.value.remedy
 
 
 # --- which product ---
 
 
-def test_product_is_detected(server: DashboardsServer, product: Product) -> None:
-    assert found(DashboardsConnection(url=server.url)) == DetectedProduct(product=product, version=VERSIONS[product])
+@pytest.mark.parametrize("sends_name", [True, False], ids=["header", "no header"])
+def test_product_is_detected(server: DashboardsServer, product: Product, sends_name: bool) -> None:
+    server.sends_name = sends_name
+    assert detect_server(DashboardsConnection(url=server.url)) == DetectedProduct(product=product, version=VERSIONS[product])
 
 
-def test_product_without_a_header(server: DashboardsServer, product: Product) -> None:
-    server.sends_name = False
-    assert found(DashboardsConnection(url=server.url)).product == product
-
-
-def test_another_product_than_asked_for_is_rejected(server: DashboardsServer, product: Product) -> None:
-    other: Product = "kibana" if product == "opensearch-dashboards" else "opensearch-dashboards"
-    with pytest.raises(UsageError, match=r"is (Kibana|OpenSearch Dashboards), not"):
-        found(DashboardsConnection(url=server.url), other)
+def test_another_product_than_requested_is_rejected(server: DashboardsServer, product: Product) -> None:
+    [other] = set(PRODUCTS) - {product}
+    with expect_error("other-product", UsageError):
+        detect_server(DashboardsConnection(url=server.url), other)
     part = {"space": "team"} if product == "opensearch-dashboards" else {"tenant": "team"}
     server.spaces = server.workspaces = frozenset({"team"})
-    with pytest.raises(UsageError, match=r"is (Kibana|OpenSearch Dashboards), not") as caught:
-        found(DashboardsConnection(url=server.url, **part))  # type: ignore[arg-type]
+    with expect_error("other-product", UsageError):
+        detect_server(DashboardsConnection(url=server.url, **part))  # type: ignore[arg-type]
     assert server.get_objects() == {}
-    assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize(("product", "version"), [("opensearch-dashboards", "1.3.2"), ("kibana", "7.17.0")])
 def test_too_old_a_product_is_rejected(product: Product, version: str) -> None:
-    with DashboardsServer(product, version) as server, pytest.raises(UnsupportedTarget, match=version):
-        sent(DashboardsConnection(url=server.url))
+    with DashboardsServer(product, version) as server, expect_error("product-too-old", UnsupportedTarget) as caught:
+        publish_bundle(DashboardsConnection(url=server.url))
+    assert version in caught.value.message
 
 
 def test_product_without_version_is_accepted() -> None:
     status = Response.json({"status": {"overall": {"level": "available"}}})
     with start_server(lambda _: status) as url:
-        with pytest.raises(UsageError, match="doesn't report which product"):
-            found(DashboardsConnection(url=url))
-        assert found(DashboardsConnection(url=url), "kibana") == DetectedProduct(product="kibana", version="")
+        with expect_error("product-not-reported", UsageError):
+            detect_server(DashboardsConnection(url=url))
+        assert detect_server(DashboardsConnection(url=url), "kibana") == DetectedProduct(product="kibana", version="")
 
 
 def test_the_url_of_the_cluster_is_rejected(node_url: str) -> None:
-    with pytest.raises(ClusterError, match="not as OpenSearch Dashboards or Kibana"):
-        found(DashboardsConnection(url=node_url))
+    with expect_error("not-dashboards"):
+        detect_server(DashboardsConnection(url=node_url))
 
 
 # --- spaces, workspaces, tenants ---
@@ -149,159 +156,157 @@ def test_the_url_of_the_cluster_is_rejected(node_url: str) -> None:
 
 def test_spaces_get_separate_objects_and_links() -> None:
     with DashboardsServer("kibana", "8.15.0", spaces=frozenset({"team"})) as server:
-        sent(DashboardsConnection(url=server.url))
-        place = DashboardsConnection(url=server.url, space="team")
-        imported = sent(place)
-        [dashboard] = [each for each in imported if each.id == get_dashboard_id(PHOTOS)]
+        publish_bundle(DashboardsConnection(url=server.url))
+        connection = DashboardsConnection(url=server.url, space="team")
+        results = publish_bundle(connection)
+        [dashboard] = [result for result in results if result.id == get_dashboard_id(PHOTOS)]
         assert dashboard.stored_as != dashboard.id  # that id is taken in the default space
         assert ("dashboard", dashboard.stored_as) in server.get_objects("team")
-        assert place.build_link(dashboard.stored_as).endswith(f"/s/team/app/dashboards#/view/{dashboard.stored_as}")
-        again = sent(place)
-        assert [each.stored_as for each in again] == [each.stored_as for each in imported]
-        assert len(server.get_objects("team")) == len(server.get_objects()) == len(imported)
+        assert connection.build_link(dashboard.stored_as).endswith(f"/s/team/app/dashboards#/view/{dashboard.stored_as}")
+        again = publish_bundle(connection)
+        assert [result.stored_as for result in again] == [result.stored_as for result in results]
+        assert len(server.get_objects("team")) == len(server.get_objects()) == len(results)
 
 
 def test_workspaces_are_separate() -> None:
     with DashboardsServer("opensearch-dashboards", workspaces=frozenset({"w1"})) as server:
-        imported = sent(DashboardsConnection(url=server.url, workspace="w1"))
-        assert len(server.get_objects("w1")) == len(imported)
+        results = publish_bundle(DashboardsConnection(url=server.url, workspace="w1"))
+        assert len(server.get_objects("w1")) == len(results)
         assert server.get_objects() == {}
 
 
 def test_a_tenant_is_named_in_the_header() -> None:
     with DashboardsServer("opensearch-dashboards", tenants=frozenset({"team"})) as server:
-        for tenant, held in (("team", "team"), ("private", "__user__"), ("global", "global")):
-            sent(DashboardsConnection(url=server.url, tenant=tenant))
-            assert server.get_objects(held)
-        with pytest.raises(AuthenticationFailed, match="No tenant strangers"):
-            sent(DashboardsConnection(url=server.url, tenant="strangers"))
+        for tenant, scope in (("team", "team"), ("private", "__user__"), ("global", "global")):
+            publish_bundle(DashboardsConnection(url=server.url, tenant=tenant))
+            assert server.get_objects(scope)
+        with expect_error("import-forbidden", AuthenticationFailed) as caught:
+            publish_bundle(DashboardsConnection(url=server.url, tenant="strangers"))
+        assert "strangers" in caught.value.message
 
 
-@pytest.mark.parametrize("product", ["kibana"])
+@ON_ONE_PRODUCT
 def test_a_missing_space_is_reported(server: DashboardsServer) -> None:
-    with pytest.raises(ClusterError, match=r"/s/nowhere has no import API \(HTTP 404\)"):
-        sent(DashboardsConnection(url=server.url, space="nowhere"))
+    with expect_error("no-import-api") as caught:
+        publish_bundle(DashboardsConnection(url=server.url, space="nowhere"))
+    assert "/s/nowhere" in caught.value.message
 
 
 # --- logins ---
 
 
-def test_a_login_is_sent_and_a_wrong_one_rejected_without_being_shown(server: DashboardsServer) -> None:
-    server.authorization = "Basic bWU6c2VjcmV0LXdvcmQ="
-    good = SecuritySettings(user="me", password="secret-word")
-    assert failed(sent(DashboardsConnection(url=server.url, security=good))) == {}
-    for security in (
-        SecuritySettings(),
-        SecuritySettings(user="me", password="wrong-word"),
-        SecuritySettings(api_key="wrong-key"),
-    ):
-        with pytest.raises(AuthenticationFailed, match="401") as caught:
-            sent(DashboardsConnection(url=server.url, security=security))
-        assert "STAIR_ES_DASHBOARDS_" in caught.value.remedy
-        assert "wrong" not in str(caught.value)
-
-
-def test_other_logins_have_their_headers(server: DashboardsServer) -> None:
-    for security, header in (
+@pytest.mark.parametrize(
+    ("security", "header"),
+    [
+        (LOGIN, "Basic bWU6c2VjcmV0LXdvcmQ="),
         (SecuritySettings(api_key="id:key"), "ApiKey aWQ6a2V5"),
         (SecuritySettings(bearer_token="a.b.c"), "Bearer a.b.c"),
-    ):
-        server.authorization = header
-        assert failed(sent(DashboardsConnection(url=server.url, security=security))) == {}
+    ],
+    ids=["basic", "api key", "bearer"],
+)
+def test_logins_have_their_headers(server: DashboardsServer, security: SecuritySettings, header: str) -> None:
+    server.authorization = header
+    assert get_errors(publish_bundle(DashboardsConnection(url=server.url, security=security))) == {}
+
+
+@pytest.mark.parametrize(
+    "security",
+    [SecuritySettings(), SecuritySettings(user="me", password="wrong-word"), SecuritySettings(api_key="wrong-key")],
+    ids=["none", "password", "api key"],
+)
+def test_a_wrong_login_is_rejected_without_being_shown(server: DashboardsServer, security: SecuritySettings) -> None:
+    server.authorization = "Basic bWU6c2VjcmV0LXdvcmQ="
+    with expect_error("login-refused", AuthenticationFailed) as caught:
+        publish_bundle(DashboardsConnection(url=server.url, security=security))
+    assert "STAIR_ES_DASHBOARDS_" in caught.value.remedy
+    assert "wrong" not in str(caught.value)
 
 
 @pytest.mark.parametrize("page", ["/login?next=%2F", "https://sso.example.org/oauth2/authorize?state=secret-state"])
-def test_a_login_page_is_recognised_and_not_followed(server: DashboardsServer, page: str) -> None:
+def test_a_login_page_is_recognized_and_not_followed(server: DashboardsServer, page: str) -> None:
     server.authorization, server.login_page = "Basic x", page
-    with pytest.raises(AuthenticationFailed, match="redirects to a login page") as caught:
-        sent(DashboardsConnection(url=server.url))
+    with expect_error("login-page", AuthenticationFailed) as caught:
+        publish_bundle(DashboardsConnection(url=server.url))
     assert "secret-state" not in str(caught.value)
     assert len(server.requests) == 1
-
-
-def test_redirects_report_their_location(server: DashboardsServer) -> None:
-    server.planned_responses = [Response(status=302, headers={"location": "/base/api/status"})]
-    with pytest.raises(ClusterError, match=r"redirects \(HTTP 302\), to /base/api/status") as caught:
-        sent(DashboardsConnection(url=server.url))
-    assert "base path" in caught.value.remedy
-
-
-def test_a_page_instead_of_an_answer_is_recognised(server: DashboardsServer) -> None:
-    page = b"<!DOCTYPE html><html><head><title>Please log in</title><style>p { top: 0 }</style></head></html>"
-    server.planned_responses = [Response(kind="text/html", body=page)]
-    with pytest.raises(ClusterError, match=r"a page \(text/html\) instead of JSON") as caught:
-        sent(DashboardsConnection(url=server.url))
-    assert "Please log in" in caught.value.message
-    assert "<" not in caught.value.message
-    assert "top: 0" not in caught.value.message
-
-
-def test_secrets_in_responses_are_redacted(server: DashboardsServer) -> None:
-    server.planned_responses = [Response.json({"message": "no rights for secret-word"}, status=403)]
-    with pytest.raises(AuthenticationFailed, match="no rights for") as caught:
-        sent(DashboardsConnection(url=server.url, security=SecuritySettings(user="me", password="secret-word")))
-    assert "secret-word" not in str(caught.value)
 
 
 # --- what fails ---
 
 
+LOGIN_PAGE = b"<!DOCTYPE html><html><head><title>Please log in</title><style>p { top: 0 }</style></head></html>"
+
+
+@ON_ONE_PRODUCT
+@pytest.mark.parametrize(
+    ("response", "code", "message_fact", "remedy_fact"),
+    [
+        (Response(status=302, headers={"location": "/base/api/status"}), "dashboards-redirect", "/base/api/status", "base path"),
+        (Response(kind="text/html", body=LOGIN_PAGE), "response-not-json", "(text/html)", "base path"),
+        (Response(kind="text/html", body=LOGIN_PAGE), "response-not-json", "Please log in", "base path"),
+        (Response.json({"message": "no rights for secret-word"}, status=403), "import-forbidden", "no rights for", "tenant"),
+        (Response.json({"message": "secret-word: more recent version"}, status=422), "import-rejected", "422", "dashboards.md"),
+    ],
+    ids=["redirect", "content type of a page", "title of a page", "forbidden", "too new"],
+)
+def test_a_failed_request_is_reported(
+    server: DashboardsServer, response: Response, code: str, message_fact: str, remedy_fact: str
+) -> None:
+    server.planned_responses = [build_status(server), response]
+    with expect_error(code) as caught:
+        publish_bundle(DashboardsConnection(url=server.url, security=LOGIN))
+    assert message_fact in caught.value.message
+    assert remedy_fact in caught.value.remedy
+    assert not [part for part in ("secret-word", "<", "top: 0") if part in str(caught.value)]
+
+
 def test_rejected_objects_are_named_one_by_one(server: DashboardsServer) -> None:
-    server.refuse = lambda made: "the index is read-only" if made["id"].endswith("-bars") else None
-    imported = sent(DashboardsConnection(url=server.url))
-    assert failed(imported) == {PHOTOS.build_id("bars"): "the index is read-only"}
-    assert len(server.get_objects()) == len(imported) - 1
+    server.refuse = lambda saved: "read-only" if saved["id"].endswith("-bars") else None
+    results = publish_bundle(DashboardsConnection(url=server.url))
+    assert get_errors(results) == {PHOTOS.build_id("bars"): "read-only"}
+    assert len(server.get_objects()) == len(results) - 1
 
 
-def test_a_file_that_is_too_large_is_rejected_with_the_setting_to_raise(server: DashboardsServer) -> None:
+def test_a_file_that_is_too_large_names_the_setting(server: DashboardsServer) -> None:
     server.max_bytes = 1000
-    with pytest.raises(ClusterError, match=r"rejects a file of this size \(HTTP 413\)") as caught:
-        sent(DashboardsConnection(url=server.url))
+    with expect_error("import-too-large") as caught:
+        publish_bundle(DashboardsConnection(url=server.url))
     assert "savedObjects.maxImportPayloadBytes" in caught.value.remedy
 
 
-def test_missing_references_and_conflicting_ids_are_named(server: DashboardsServer, product: Product) -> None:
-    answers: list[tuple[Mapping[str, Any], str]] = [
-        (
-            {"type": "missing_references", "references": [{"type": "index-pattern", "id": "x"}]},
-            "missing objects: index-pattern x",
-        ),
-        ({"type": "conflict"}, "another object has its id"),
-        ({"type": "ambiguous_conflict", "destinations": []}, "another object has its id"),
-        ({"type": "unsupported_type"}, "doesn't know objects of this type"),
-        ({"type": "unknown", "message": "strict_dynamic_mapping_exception"}, "strict_dynamic_mapping_exception"),
-    ]
-    first = build_bundle(PHOTOS, product)[0]
-    for error, said in answers:
-        told = {"id": first["id"], "type": first["type"], "error": error}
-        status = Response.json({"version": {"number": server.version}})
-        server.planned_responses = [status, Response.json({"success": False, "successCount": 0, "errors": [told]})]
-        errors = failed(sent(DashboardsConnection(url=server.url), product))
-        assert said in errors[first["id"]]
-        assert errors[get_dashboard_id(PHOTOS)] == "not imported, since others failed"
-
-
-def test_a_version_that_is_too_new_is_reported(server: DashboardsServer) -> None:
-    status = Response.json({"version": {"number": server.version}})
-    message = (
-        'Document "x" has property "dashboard" which belongs to a more recent version of it [9]. The last known version is [8]'
-    )
-    server.planned_responses = [status, Response.json({"statusCode": 422, "message": message}, status=422)]
-    with pytest.raises(ClusterError, match="more recent version") as caught:
-        sent(DashboardsConnection(url=server.url))
-    assert "docs/dashboards.md" in caught.value.remedy
+def test_reasons_of_rejected_objects_are_told_apart(server: DashboardsServer, product: Product) -> None:
+    faults: dict[str, dict[str, Any]] = {
+        "missing_references": {"references": [{"type": "index-pattern", "id": "x"}]},
+        "conflict": {},
+        "ambiguous_conflict": {"destinations": []},
+        "unsupported_type": {},
+        "unknown": {"message": "strict_dynamic_mapping_exception"},
+    }
+    objects = build_bundle(PHOTOS, product)
+    rejected, reasons = objects[0], dict[str, str]()
+    for kind, details in faults.items():
+        error = {"id": rejected["id"], "type": rejected["type"], "error": {"type": kind, **details}}
+        answer = Response.json({"success": False, "successCount": 0, "errors": [error]})
+        server.planned_responses = [build_status(server), answer]
+        errors = get_errors(publish_bundle(DashboardsConnection(url=server.url), product))
+        assert set(errors) == {each["id"] for each in objects}  # none of a file is imported if one is rejected
+        reasons[kind] = errors.pop(rejected["id"])
+        assert reasons[kind] not in errors.values()
+    assert "index-pattern x" in reasons["missing_references"]
+    assert reasons["unknown"] == "strict_dynamic_mapping_exception"
+    assert reasons["conflict"] == reasons["ambiguous_conflict"]
+    assert len(set(reasons.values())) == 4
 
 
 # --- what passes ---
 
 
 def test_a_product_that_starts_is_waited_for(server: DashboardsServer) -> None:
-    not_ready = Response(status=503, kind="text/plain", body=b"server is not ready yet")
     busy = Response(status=429, headers={"retry-after": "7"})
-    makes_no_sense = Response(status=429, headers={"retry-after": "\u00b2"})
-    server.planned_responses = [not_ready, busy, makes_no_sense]
-    pauses: Pauses = []
-    assert failed(sent(DashboardsConnection(url=server.url), pauses=pauses)) == {}
+    invalid_header = Response(status=429, headers={"retry-after": "\u00b2"})
+    server.planned_responses = [NOT_READY, busy, invalid_header]
+    pauses = list[float]()
+    assert get_errors(publish_bundle(DashboardsConnection(url=server.url), sleep=pauses.append)) == {}
     first, requested, third = pauses
     assert first <= 2.0
     assert 7.0 <= requested <= 9.0
@@ -309,240 +314,221 @@ def test_a_product_that_starts_is_waited_for(server: DashboardsServer) -> None:
 
 
 def test_permanent_outage_is_an_error(server: DashboardsServer) -> None:
-    server.planned_responses = [Response(status=503, kind="text/plain", body=b"server is not ready yet")] * 9
-    pauses: Pauses = []
-    with pytest.raises(ClusterError, match=r"busy or not ready \(HTTP 503\): server is not ready yet"):
-        sent(DashboardsConnection(url=server.url), pauses=pauses)
+    server.planned_responses = [NOT_READY] * 9
+    pauses = list[float]()
+    with expect_error("dashboards-not-ready") as caught:
+        publish_bundle(DashboardsConnection(url=server.url), sleep=pauses.append)
+    assert "(HTTP 503)" in caught.value.message
+    assert NOT_READY.body.decode() in caught.value.message
     assert len(pauses) == 4
     assert 14.5 <= sum(pauses) <= 29.0  # a product needs about 15 s to start
 
 
 def test_lost_responses_are_retried(server: DashboardsServer) -> None:
-    pauses: Pauses = []
-    status = Response.json({"version": {"number": server.version}})
-    server.planned_responses = [status, None]  # the import's answer never comes
-    assert failed(sent(DashboardsConnection(url=server.url), pauses=pauses)) == {}
+    pauses = list[float]()
+    server.planned_responses = [build_status(server), None]  # the import's answer never comes
+    assert get_errors(publish_bundle(DashboardsConnection(url=server.url), sleep=pauses.append)) == {}
     assert len(pauses) == 1
 
 
-def test_an_unreachable_server_is_reported(server: DashboardsServer) -> None:
-    with pytest.raises(ClusterUnreachable, match="neither OpenSearch Dashboards nor Kibana answers") as caught:
-        sent(DashboardsConnection(url="http://127.0.0.1:9", timeout_s=2))
+def test_an_unreachable_server_is_reported() -> None:
+    with expect_error("dashboards-unreachable", ClusterUnreachable) as caught:
+        publish_bundle(DashboardsConnection(url="http://127.0.0.1:9", timeout_s=2))
     assert "5601" in caught.value.remedy
 
 
 # --- TLS ---
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def _tls(authority: trustme.CA, name: str = "localhost") -> ssl.SSLContext:
-    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(name).configure_cert(made)
-    return made
-
-
-@pytest.mark.parametrize("product", ["kibana"])
-def test_tls_is_verified(server: DashboardsServer, authority: trustme.CA, tmp_path: Path) -> None:
-    ca_file = tmp_path / "ca.pem"
+@ON_ONE_PRODUCT
+def test_tls_is_verified(server: DashboardsServer, tmp_path: Path) -> None:
+    authority, ca_file = trustme.CA(), tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(ca_file)
-    proxy = RecordingProxy(server.url, tls=_tls(authority))
-    try:
-        assert failed(sent(DashboardsConnection(url=proxy.url, security=SecuritySettings(ca_file=str(ca_file))))) == {}
-        with pytest.raises(ClusterUnreachable, match="no TLS connection") as caught:
-            sent(DashboardsConnection(url=proxy.url))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    with RecordingProxy(server.url, tls=context) as proxy:
+        trusted = SecuritySettings(ca_file=str(ca_file))
+        assert get_errors(publish_bundle(DashboardsConnection(url=proxy.url, security=trusted))) == {}
+        with expect_error("no-tls-connection", ClusterUnreachable) as caught:
+            publish_bundle(DashboardsConnection(url=proxy.url))
         assert "--dashboards-ca-file / STAIR_ES_DASHBOARDS_CA_FILE" in caught.value.remedy
-        with pytest.raises(ClusterUnreachable, match="no certificate of the server matches"):
-            sent(DashboardsConnection(url=proxy.url, security=SecuritySettings(ca_fingerprint="0" * 64)))
-    finally:
-        proxy.kill()
+        with expect_error("no-tls-connection", ClusterUnreachable) as caught:
+            publish_bundle(DashboardsConnection(url=proxy.url, security=SecuritySettings(ca_fingerprint="0" * 64)))
+        assert "matches" in caught.value.message
 
 
 # --- the server is as strict as it says ---
 
 
-def raw(
-    server: DashboardsServer, body: str, *, name: str = "a.ndjson", query: str = "", headers: Mapping[str, str] | None = None
+def post_import(
+    server: DashboardsServer, body: str, *, name: str = "a.ndjson", query: str = "", headers: Sequence[str] = ()
 ) -> tuple[int, Any]:
-    xsrf = {"osd-xsrf": "true", "kbn-xsrf": "true"} if headers is None else dict(headers)
     with urllib3.PoolManager() as pool:
-        came = pool.request(
+        response = pool.request(
             "POST",
             f"{server.url}/api/saved_objects/_import{query}",
             fields={"file": (name, body.encode(), "application/ndjson")},
-            headers=xsrf,
+            headers=dict.fromkeys(headers or ("osd-xsrf", "kbn-xsrf"), "true"),
         )
-        return came.status, came.json()
+        return response.status, response.json()
+
+
+def list_error_types(answer: Any) -> set[str]:  # noqa: ANN401  JSON
+    return {each["error"]["type"] for each in answer["errors"]}
 
 
 def test_server_rejects_what_products_reject(server: DashboardsServer, product: Product) -> None:
-    good = to_ndjson(build_bundle(PHOTOS, product))
-    other = {"opensearch-dashboards": "kbn-xsrf", "kibana": "osd-xsrf"}[product]
-    assert raw(server, good, headers={other: "true"})[0] == 400
-    assert "Invalid file extension" in raw(server, good, name="a.json")[1]["message"]
-    assert raw(server, good, query="?overwrite=true&createNewCopies=true")[0] == 400
-    assert raw(server, good, query="?strange=1")[0] == 400
-    assert "Non-unique" in raw(server, good + good)[1]["message"]
+    bundle = to_ndjson(build_bundle(PHOTOS, product))
+    other_header = {"opensearch-dashboards": "kbn-xsrf", "kibana": "osd-xsrf"}[product]
+    assert post_import(server, bundle, headers=[other_header])[0] == 400
+    assert "extension" in post_import(server, bundle, name="a.json")[1]["message"]
+    assert post_import(server, bundle, query="?overwrite=true&createNewCopies=true")[0] == 400
+    assert post_import(server, bundle, query="?strange=1")[0] == 400
+    assert "Non-unique" in post_import(server, bundle + bundle)[1]["message"]
     assert server.get_objects() == {}
 
-    alone = [made for made in build_bundle(PHOTOS, product) if made["type"] != "index-pattern"]
-    status, answer = raw(server, to_ndjson(alone))
+    without_patterns = [saved for saved in build_bundle(PHOTOS, product) if saved["type"] != "index-pattern"]
+    status, answer = post_import(server, to_ndjson(without_patterns))
     assert (status, answer["success"], answer["successCount"]) == (200, False, 0)
-    assert {each["error"]["type"] for each in answer["errors"]} == {"missing_references"}
+    assert list_error_types(answer) == {"missing_references"}
 
-    assert raw(server, good)[1]["success"]
-    status, answer = raw(server, good)
-    assert {each["error"]["type"] for each in answer["errors"]} == {"conflict"}
-    assert raw(server, good, query="?overwrite=true")[1]["success"]
-
-
-def change(objects: list[dict[str, Any]], by: Callable[[dict[str, Any]], None]) -> str:
-    by(objects[-1])
-    return to_ndjson(objects)
+    assert post_import(server, bundle)[1]["success"]
+    assert list_error_types(post_import(server, bundle)[1]) == {"conflict"}
+    assert post_import(server, bundle, query="?overwrite=true")[1]["success"]
 
 
 def test_the_server_knows_versions_types_and_attributes(server: DashboardsServer, product: Product) -> None:
-    newer = change(build_bundle(PHOTOS, product), lambda made: made.update(migrationVersion={"dashboard": "9.9.9"}))
-    status, answer = raw(server, newer)
-    assert status == 422
-    assert "more recent version" in answer["message"]
-    lens = raw(server, change(build_bundle(PHOTOS, product), lambda made: made.update(type="canvas")))[1]
-    assert lens["errors"][0]["error"]["type"] == "unsupported_type"
-    strange = raw(
-        server,
-        change(build_bundle(PHOTOS, product), lambda made: made["attributes"].update(sections=[])),
-        query="?overwrite=true",
-    )[1]
-    assert "sections" in strange["errors"][0]["error"]["message"]
+    def import_changed(change: Callable[[SavedObject], None], query: str = "") -> tuple[int, Any]:
+        objects = build_bundle(PHOTOS, product)
+        change(objects[-1])
+        return post_import(server, to_ndjson(objects), query=query)
+
+    status, answer = import_changed(lambda saved: saved.update(migrationVersion={"dashboard": "9.9.9"}))
+    assert (status, "version" in answer["message"]) == (422, True)
+    assert list_error_types(import_changed(lambda saved: saved.update(type="canvas"))[1]) == {"unsupported_type"}
+    _, answer = import_changed(lambda saved: saved["attributes"].update(sections=[]), query="?overwrite=true")
+    assert "sections" in answer["errors"][0]["error"]["message"]
 
 
 def test_each_products_dashboard_is_rejected_by_the_other() -> None:
     with DashboardsServer("opensearch-dashboards") as server:
-        answer = raw(server, to_ndjson(build_bundle(PHOTOS, "kibana")))[1]
+        _, answer = post_import(server, to_ndjson(build_bundle(PHOTOS, "kibana")))
         assert "controlGroupInput" in answer["errors"][0]["error"]["message"]
 
 
 # --- the command ---
 
 
-def command(*arguments: str, **environ: str) -> Result:
-    whole = {"STAIR_ES_URL": "", "STAIR_ES_DASHBOARDS_URL": "", "COLUMNS": "200", **environ}
-    return CliRunner().invoke(app, ["dashboards", *arguments], env=whole)
+@pytest.fixture
+def publish_options(server: DashboardsServer) -> tuple[str, ...]:
+    return ("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url)
 
 
-def told(result: Result) -> StairError:
-    assert isinstance(result.exception, StairError), result.output
-    return result.exception
+def test_the_command_prints_the_link(server: DashboardsServer, product: Product, publish_options: tuple[str, ...]) -> None:
+    result = COMMAND.run(*publish_options)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{server.url}/app/dashboards#/view/{get_dashboard_id(PHOTOS)}\n"
+    assert str(len(build_bundle(PHOTOS, product))) in result.stderr
 
 
-def test_the_command_prints_the_link(server: DashboardsServer) -> None:
-    done = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url)
-    assert done.exit_code == 0, done.output
-    assert done.stdout == f"{server.url}/app/dashboards#/view/{get_dashboard_id(PHOTOS)}\n"
-    assert "objects imported" in done.stderr
-
-
-def test_command_reports_each_object_as_json(server: DashboardsServer, product: Product) -> None:
-    server.refuse = lambda made: "no" if made["id"].endswith("-bars") else None
-    done = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url, "--json")
-    assert done.exit_code == 3
-    answer = json.loads(done.stdout)
+def test_command_reports_each_object_as_json(
+    server: DashboardsServer, product: Product, publish_options: tuple[str, ...]
+) -> None:
+    server.refuse = lambda saved: "no" if saved["id"].endswith("-bars") else None
+    result = COMMAND.run(*publish_options, "--json")
+    assert result.exit_code == 3
+    answer = json.loads(result.stdout)
     assert set(answer) == {"product", "version", "url", "imported", "rejected", "objects"}
     assert (answer["product"], answer["rejected"]) == (product, 1)
     assert [each["error"] for each in answer["objects"] if "error" in each] == ["no"]
-    plain = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url)
-    assert plain.exit_code == 3
-    assert f"({PHOTOS.build_id('bars')}): no" in plain.stderr
+    result = COMMAND.run(*publish_options)
+    assert result.exit_code == 3
+    assert f"({PHOTOS.build_id('bars')}): no" in result.stderr
 
 
 @pytest.mark.parametrize("product", ["opensearch-dashboards"])
-def test_a_tenant_without_the_security_plugin_is_remarked(server: DashboardsServer) -> None:
-    options = ("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url, "--tenant", "global")
-    remark = "has no security plugin, so there are no tenants"
-    assert remark not in command(*options).stderr  # it lists no plugins
+def test_a_tenant_without_the_security_plugin_is_remarked(server: DashboardsServer, publish_options: tuple[str, ...]) -> None:
+    def count_notices(*more: str) -> int:
+        result = COMMAND.run(*publish_options, *more)
+        assert result.exit_code == 0, result.output
+        return len(result.stderr.splitlines())
+
+    count = count_notices()
+    assert count_notices("--tenant", "global") == count  # it lists no plugins
     server.plugins = ("dashboard", "securityDashboards")
-    assert remark not in command(*options).stderr
+    assert count_notices("--tenant", "global") == count
     server.plugins = ("dashboard",)
-    done = command(*options)
-    assert done.exit_code == 0, done.output
-    assert remark in done.stderr
-    assert remark not in command(*options[:-2]).stderr
+    assert count_notices("--tenant", "global") == count + 1
+    assert count_notices() == count
 
 
-def test_links_lead_to_the_page(server: DashboardsServer) -> None:
-    options = ("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url, "--page-url")
-    assert command(*options, "https://photos.example.org/a/").exit_code == 0
+def test_links_lead_to_the_page(server: DashboardsServer, publish_options: tuple[str, ...]) -> None:
+    COMMAND.read_output(*publish_options, "--page-url", "https://photos.example.org/a/")
     formats = server.get_objects()["index-pattern", PHOTOS.build_id("images")]["attributes"]["fieldFormatMap"]
     assert json.loads(formats)["_id"]["params"]["urlTemplate"] == "https://photos.example.org/a/image/{{value}}"
-    assert "--page-url" in told(command(*options, "photos.example.org")).message
+    assert COMMAND.read_error(*publish_options, "--page-url", "photos.example.org").code == "invalid-page-url"
 
 
-def test_the_command_fails_if_no_object_was_imported(server: DashboardsServer) -> None:
-    server.refuse = lambda made: "no"
-    done = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url, "--json")
-    assert done.exit_code == 1
-    assert json.loads(done.stdout)["url"] is None
+def test_the_command_fails_if_no_object_was_imported(server: DashboardsServer, publish_options: tuple[str, ...]) -> None:
+    server.refuse = lambda saved: "no"
+    result = COMMAND.run(*publish_options, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["url"] is None
 
 
 def test_a_password_on_the_command_line_is_rejected(server: DashboardsServer) -> None:
-    done = command("publish", "--token-index", "--dashboards-url", server.url.replace("//", "//me:secret-word@"))
-    assert "a password on the command line" in told(done).message
+    url = server.url.replace("//", "//me:secret-word@")
+    assert COMMAND.read_error("publish", "--token-index", "--dashboards-url", url).code == "password-in-arguments"
     assert server.requests == []
-    from_environment = command(
-        "publish", "--index", "photos", "--token-index", STAIR_ES_DASHBOARDS_URL=server.url.replace("//", "//me:secret-word@")
-    )
-    assert from_environment.exit_code == 0, from_environment.output
-    assert "secret-word" not in from_environment.output
+    result = COMMAND.run("publish", "--index", "photos", "--token-index", STAIR_ES_DASHBOARDS_URL=url)
+    assert result.exit_code == 0, result.output
+    assert "secret-word" not in result.output
 
 
 def test_export_needs_no_cluster_with_explicit_options(tmp_path: Path) -> None:
+    options = ("export", "--index", "photos", "--token-index", "--product", "kibana")
     file = tmp_path / "photos.ndjson"
-    done = command("export", "--index", "photos", "--token-index", "--product", "kibana", "-o", str(file))
-    assert done.exit_code == 0, done.output
+    COMMAND.read_output(*options, "-o", file)
     assert file.read_text() == to_ndjson(build_bundle(PHOTOS, "kibana"))
-    out = command("export", "--index", "photos", "--token-index", "--product", "kibana", "-o", "-")
-    assert out.stdout == file.read_text()
+    assert COMMAND.read_output(*options, "-o", "-") == file.read_text()
     with DashboardsServer("kibana", "8.15.0") as server:
-        assert raw(server, file.read_text())[1]["success"]
+        assert post_import(server, file.read_text())[1]["success"]
 
 
 def test_export_names_the_options_that_it_needs(tmp_path: Path) -> None:
-    file = str(tmp_path / "photos.ndjson")
-    assert "the product is unknown" in told(command("export", "--token-index", "-o", file)).message
-    other = told(command("export", "--token-index", "-o", "photos.json"))
-    assert "the extension .ndjson" in other.message
-    assert other.remedy == "Use photos.ndjson"
-    away = command("export", "-o", file, "--url", "http://127.0.0.1:9")
-    assert "Or give --token-index or --no-token-index" in told(away).remedy
-    still = command("export", "-o", file, "--url", "http://127.0.0.1:9", "--no-token-index", "--product", "kibana")
-    assert still.exit_code == 0, still.output
-    assert "the cluster was not queried" in still.stderr
+    file = tmp_path / "photos.ndjson"
+    offline = ("export", "-o", file, "--url", "http://127.0.0.1:9")
+    assert COMMAND.read_error("export", "--token-index", "-o", file).code == "product-unknown"
+    other_extension = COMMAND.read_error("export", "--token-index", "-o", "photos.json")
+    assert (other_extension.code, "photos.ndjson" in other_extension.remedy) == ("output-not-ndjson", True)
+    unreachable = COMMAND.read_error(*offline)
+    assert (unreachable.code, "--no-token-index" in unreachable.remedy) == ("cluster-unreachable", True)
+    result = COMMAND.run(*offline, "--no-token-index", "--product", "kibana")
+    assert result.exit_code == 0, result.output
+    assert "cluster" in result.stderr  # that it wasn't queried
 
 
 def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Path) -> None:
     from support.corpora.dashboard_corpus import ingest_corpus
 
-    assert "there is no index or alias" in told(command("export", "--index", index_name, "-o", "-", "--url", node_url)).message
+    export = ("export", "--index", index_name, "-o", "-", "--url", node_url)
+    assert COMMAND.read_error(*export).code == "index-not-found"
     ingest_corpus(node_url, index_name, tmp_path, token_index=False)
-    done = command("export", "--index", index_name, "-o", "-", "--url", node_url)
-    assert done.exit_code == 0, done.output
-    assert f"--index {index_name} --token-index creates it" in done.stderr
-    objects = [json.loads(line) for line in done.stdout.splitlines()]
+    result = COMMAND.run(*export)
+    assert result.exit_code == 0, result.output
+    assert f"--index {index_name} --token-index" in result.stderr
+    objects = [json.loads(line) for line in result.stdout.splitlines()]
     assert find_errors(objects, "opensearch-dashboards") == []
-    assert any(made["id"].endswith("-controls") for made in objects)  # OpenSearch has OpenSearch Dashboards
-    assert not any(made["id"].endswith("-average-weight") for made in objects)
-
-    over_time = next(made for made in objects if made["id"].endswith("-over-time"))["attributes"]
-    assert over_time["title"].startswith("Words over time (taken)")
+    by_kind = {saved["id"].removeprefix(DashboardSpec(name=index_name).build_id("")).lstrip("-"): saved for saved in objects}
+    assert "controls" in by_kind  # OpenSearch has OpenSearch Dashboards
+    assert "average-weight" not in by_kind
+    over_time = by_kind["over-time"]["attributes"]
+    assert "(taken)" in over_time["title"]
     assert '"interval":"M"' in over_time["visState"]
-    other = command("export", "--index", index_name, "-o", "-", "--url", node_url, "--time-field", "ingested_at")
-    assert "no panel 'Words over time': all images have the same day in ingested_at" in other.stderr
-    assert "-over-time" not in other.stdout
+    result = COMMAND.run(*export, "--time-field", "ingested_at")
+    assert "ingested_at" in result.stderr  # all images have the same day there, so that it makes no panel
+    assert "-over-time" not in result.stdout
 
     with DashboardsServer("opensearch-dashboards") as server:
-        published = command("publish", "--index", index_name, "--url", node_url, "--dashboards-url", server.url)
-        assert published.exit_code == 0, published.output
-        assert [made["id"] for made in objects] == [id_ for _, id_ in server.get_objects()]
+        COMMAND.read_output("publish", "--index", index_name, "--url", node_url, "--dashboards-url", server.url)
+        assert [saved["id"] for saved in objects] == [id_ for _, id_ in server.get_objects()]
