@@ -45,15 +45,15 @@ def find_visualization_errors(obj: SavedObject, product: Product) -> Iterator[st
     if type_ in _WITHOUT_AGGS:
         if state.get("aggs"):
             yield f"{type_} takes no aggregations"
-        yield from _vega(state) if type_ == "vega" else ()
+        yield from _find_vega_errors(state) if type_ == "vega" else ()
         return
     if not obj["references"]:
         yield "no index pattern"
-    yield from _aggs(type_, state.get("aggs", []))
-    yield from _series(state)
+    yield from _find_aggregation_errors(type_, state.get("aggs", []))
+    yield from _find_series_errors(state)
 
 
-def _aggs(type_: str, aggs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _find_aggregation_errors(type_: str, aggs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     ids = [agg["id"] for agg in aggs]
     if len(set(ids)) < len(ids):
         yield "two aggregations with one id"
@@ -74,7 +74,7 @@ def _aggs(type_: str, aggs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"aggregation {agg['id']}: ordered by {params.get('orderBy')!r}, which is no metric"
 
 
-def _series(state: Mapping[str, Any]) -> Iterator[str]:
+def _find_series_errors(state: Mapping[str, Any]) -> Iterator[str]:
     axes = {axis["id"] for axis in state["params"].get("valueAxes", ())}
     metrics = {agg["id"] for agg in state["aggs"] if agg["schema"] == "metric"}
     for series in state["params"].get("seriesParams", ()):
@@ -84,7 +84,7 @@ def _series(state: Mapping[str, Any]) -> Iterator[str]:
             yield f"a series on {series['valueAxis']!r}, which is no axis"
 
 
-def _vega(state: Mapping[str, Any]) -> Iterator[str]:
+def _find_vega_errors(state: Mapping[str, Any]) -> Iterator[str]:
     try:
         spec = json.loads(state["params"]["spec"])
     except (KeyError, TypeError, ValueError) as error:
@@ -102,19 +102,19 @@ def _vega(state: Mapping[str, Any]) -> Iterator[str]:
         yield "%context% together with body.query is refused"
     if not data.get("format", {}).get("property"):
         yield "data.format.property doesn't say where the rows are"
-    yield from _parts(spec)
+    yield from _find_expression_errors(spec)
 
 
-def _parts(part: object, name: str = "") -> Iterator[str]:
-    """Faults anywhere in a spec."""
+def _find_expression_errors(part: object, name: str = "") -> Iterator[str]:
+    """Yield errors anywhere in a spec."""
     if isinstance(part, dict):
         mark = part.get("mark")
         if "image" in (mark, mark.get("type") if isinstance(mark, dict) else None):
             yield "image marks are blocked by default"
         for key, value in part.items():
-            yield from _parts(value, key)
+            yield from _find_expression_errors(value, key)
     elif isinstance(part, list):
         for value in part:
-            yield from _parts(value, name)
+            yield from _find_expression_errors(value, name)
     elif isinstance(part, str) and name in _EXPRESSIONS and (match := _BLOCKED.search(part)):
         yield f"the expression {part!r} uses {match[0]!r}, which is refused"

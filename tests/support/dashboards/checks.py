@@ -1,4 +1,4 @@
-"""What is wrong with a bundle of saved objects that a product would refuse, or import and draw nothing for. Pure.
+"""Find errors of a bundle of saved objects that a product would reject, or import and draw nothing for. Pure.
 
 There is no published schema. The rules are those that the products enforce: closed lists of attributes, references that
 resolve, known versions, JSON inside of strings, a grid of 48 columns.
@@ -62,22 +62,22 @@ _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # an underscore could make it the n
 
 def find_errors(objects: Sequence[SavedObject], product: Product) -> list[str]:
     """Return errors, each with its object; empty for a bundle that can be imported."""
-    problems = [f"{_name(obj)}: {fault}" for obj in objects for fault in _of_one(obj, product)]
-    problems += _of_all(objects)
-    if problems:
-        return problems  # what follows reads the objects as if their form were right
+    errors = [f"{_format_name(obj)}: {fault}" for obj in objects for fault in _find_object_errors(obj, product)]
+    errors += _find_bundle_errors(objects)
+    if errors:
+        return errors  # what follows reads the objects as if their form were right
     keys = {(obj["type"], obj["id"]) for obj in objects}
     for obj in objects:
-        problems += [f"{_name(obj)}: {fault}" for fault in _references(obj, keys)]
-        problems += [f"{_name(obj)}: {fault}" for fault in _by_type(obj, product)]
-    return problems
+        errors += [f"{_format_name(obj)}: {fault}" for fault in _find_reference_errors(obj, keys)]
+        errors += [f"{_format_name(obj)}: {fault}" for fault in _find_type_errors(obj, product)]
+    return errors
 
 
-def _name(obj: Mapping[str, Any]) -> str:
+def _format_name(obj: Mapping[str, Any]) -> str:
     return f"{obj.get('type')} {obj.get('id')!r}"
 
 
-def _of_all(objects: Sequence[SavedObject]) -> Iterator[str]:
+def _find_bundle_errors(objects: Sequence[SavedObject]) -> Iterator[str]:
     for (type_, id_), times in Counter((str(obj.get("type")), str(obj.get("id"))) for obj in objects).items():
         if times > 1:
             yield f"{type_} {id_!r}: comes {times} times"
@@ -88,7 +88,7 @@ def _of_all(objects: Sequence[SavedObject]) -> Iterator[str]:
         yield f"{size} bytes: more than {MOST_BYTES}"
 
 
-def _of_one(obj: Mapping[str, Any], product: Product) -> Iterator[str]:
+def _find_object_errors(obj: Mapping[str, Any], product: Product) -> Iterator[str]:
     type_ = obj.get("type")
     if type_ not in MIGRATION_VERSIONS:
         yield f"an unknown type: {type_!r}"
@@ -100,10 +100,10 @@ def _of_one(obj: Mapping[str, Any], product: Product) -> Iterator[str]:
         yield "its id is not words of a-z and 0-9 with hyphens between"
     if obj["migrationVersion"] != {type_: MIGRATION_VERSIONS[type_]}:
         yield f"migrationVersion is {obj['migrationVersion']}, not {{'{type_}': '{MIGRATION_VERSIONS[type_]}'}}"
-    yield from _attributes(type_, obj["attributes"], product)
+    yield from _find_attribute_errors(type_, obj["attributes"], product)
 
 
-def _attributes(type_: str, attributes: Mapping[str, Any], product: Product) -> Iterator[str]:
+def _find_attribute_errors(type_: str, attributes: Mapping[str, Any], product: Product) -> Iterator[str]:
     allowed = _ATTRIBUTES[type_] | (_KIBANA_ONLY.get(type_, set()) if product == "kibana" else set())
     unknown = sorted(set(attributes) - allowed)
     if unknown:
@@ -111,17 +111,17 @@ def _attributes(type_: str, attributes: Mapping[str, Any], product: Product) -> 
     if not attributes.get("title"):
         yield "no title"
     for name in _STRINGS.get(type_, ()):
-        yield from _json(name, attributes.get(name, "{}"))
+        yield from _find_json_errors(name, attributes.get(name, "{}"))
     if type_ != "index-pattern":
         meta = attributes.get("kibanaSavedObjectMeta", {})
-        yield from _json("searchSourceJSON", meta.get("searchSourceJSON"))
+        yield from _find_json_errors("searchSourceJSON", meta.get("searchSourceJSON"))
     if "controlGroupInput" in attributes:
         group = attributes["controlGroupInput"]
         for name in ("panelsJSON", "ignoreParentSettingsJSON"):
-            yield from _json(f"controlGroupInput.{name}", group.get(name))
+            yield from _find_json_errors(f"controlGroupInput.{name}", group.get(name))
 
 
-def _json(name: str, value: object) -> Iterator[str]:
+def _find_json_errors(name: str, value: object) -> Iterator[str]:
     if not isinstance(value, str):
         yield f"{name} is no string"
         return
@@ -131,7 +131,7 @@ def _json(name: str, value: object) -> Iterator[str]:
         yield f"{name} is no JSON: {error}"
 
 
-def _references(obj: SavedObject, keys: set[tuple[str, str]]) -> Iterator[str]:
+def _find_reference_errors(obj: SavedObject, keys: set[tuple[str, str]]) -> Iterator[str]:
     names = [each.get("name") for each in obj["references"]]
     for each in obj["references"]:
         if set(each) != {"name", "type", "id"}:
@@ -141,15 +141,15 @@ def _references(obj: SavedObject, keys: set[tuple[str, str]]) -> Iterator[str]:
     for name, times in Counter(names).items():
         if times > 1:
             yield f"{times} references called {name!r}"
-    used = set(_used(obj))
+    used = set(_list_used_names(obj))
     for name in sorted(used - set(names)):
         yield f"no reference called {name!r}"
     for name in sorted({str(name) for name in names} - used):
         yield f"nothing uses the reference {name!r}"
 
 
-def _used(obj: SavedObject) -> Iterator[str]:
-    """Names of references that stand in the attributes."""
+def _list_used_names(obj: SavedObject) -> Iterator[str]:
+    """Yield the names of references that the attributes use."""
     attributes = obj["attributes"]
     if obj["type"] in ("search", "visualization"):
         source = json.loads(attributes["kibanaSavedObjectMeta"]["searchSourceJSON"])
@@ -164,18 +164,18 @@ def _used(obj: SavedObject) -> Iterator[str]:
         yield from (f"controlGroup_{id_}:optionsListDataView" for id_ in json.loads(group.get("panelsJSON", "{}")))
 
 
-def _by_type(obj: SavedObject, product: Product) -> Iterator[str]:
+def _find_type_errors(obj: SavedObject, product: Product) -> Iterator[str]:
     if obj["type"] == "visualization":
         yield from find_visualization_errors(obj, product)
     elif obj["type"] == "dashboard":
         yield from find_dashboard_errors(obj)
     elif obj["type"] == "search":
-        yield from _search(obj)
+        yield from _find_search_errors(obj)
     else:
-        yield from _pattern(obj)
+        yield from _find_pattern_errors(obj)
 
 
-def _search(obj: SavedObject) -> Iterator[str]:
+def _find_search_errors(obj: SavedObject) -> Iterator[str]:
     attributes = obj["attributes"]
     if not attributes.get("columns"):
         yield "no columns"
@@ -185,7 +185,7 @@ def _search(obj: SavedObject) -> Iterator[str]:
         yield "no index pattern"
 
 
-def _pattern(obj: SavedObject) -> Iterator[str]:
+def _find_pattern_errors(obj: SavedObject) -> Iterator[str]:
     attributes = obj["attributes"]
     if "timeFieldName" in attributes:
         yield "has a time field: the time picker, 15 minutes wide by default, would empty every panel"

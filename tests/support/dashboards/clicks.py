@@ -29,10 +29,10 @@ def list_clicks(obj: Mapping[str, Any], response: Mapping[str, Any]) -> Iterator
     """Yield the clicks that a classic chart offers with this response: on each of its buckets that is visible."""
     aggs = json.loads(obj["attributes"]["visState"])["aggs"]
     levels = [agg for agg in aggs if agg["schema"] != "metric"]
-    yield from _walk(levels, response.get("aggregations", {}), ())
+    yield from _list_bucket_clicks(levels, response.get("aggregations", {}), ())
 
 
-def _walk(levels: list[Any], aggregations: Mapping[str, Any], above: tuple[dict[str, Any], ...]) -> Iterator[Click]:
+def _list_bucket_clicks(levels: list[Any], aggregations: Mapping[str, Any], above: tuple[dict[str, Any], ...]) -> Iterator[Click]:
     if not levels:
         return
     agg, *below = levels
@@ -42,7 +42,7 @@ def _walk(levels: list[Any], aggregations: Mapping[str, Any], above: tuple[dict[
             continue  # a bar without height
         filters = (*above, _build_filter(agg, bucket))
         if below:
-            yield from _walk(below, bucket, filters)
+            yield from _list_bucket_clicks(below, bucket, filters)
         else:
             yield Click(filters, bucket["doc_count"])
 

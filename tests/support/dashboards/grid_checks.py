@@ -20,17 +20,17 @@ def find_dashboard_errors(obj: SavedObject) -> Iterator[str]:
     if not panels:
         yield "no panels"
     for number, panel in enumerate(panels):
-        yield from (f"panel {number}: {fault}" for fault in _panel(panel))
+        yield from (f"panel {number}: {fault}" for fault in _find_panel_errors(panel))
     for index, times in Counter(panel.get("panelIndex") for panel in panels).items():
         if times > 1:
             yield f"{times} panels with the index {index!r}"
     placed = [(number, panel["gridData"]) for number, panel in enumerate(panels) if _is_grid(panel.get("gridData"))]
     for (one, first), (other, second) in combinations(placed, 2):
-        if _overlap(first, second):
+        if _has_overlap(first, second):
             yield f"panels {one} and {other} lie on each other"
 
 
-def _panel(panel: Mapping[str, Any]) -> Iterator[str]:
+def _find_panel_errors(panel: Mapping[str, Any]) -> Iterator[str]:
     grid = panel.get("gridData")
     if not _is_grid(grid) or grid is None:
         yield "gridData has no whole x, y, w and h"
@@ -53,7 +53,7 @@ def _is_grid(grid: object) -> bool:
     return isinstance(grid, dict) and all(isinstance(grid.get(side), int) for side in "xywh")
 
 
-def _overlap(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
+def _has_overlap(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
     return (
         one["x"] < other["x"] + other["w"]
         and other["x"] < one["x"] + one["w"]
