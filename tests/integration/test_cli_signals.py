@@ -19,7 +19,7 @@ SCRIPT = str(Path(sys.executable).with_name("stair-es"))
 
 
 @pytest.fixture(autouse=True)
-def _closed_terminals_are_told() -> Iterator[None]:
+def reset_sighup() -> Iterator[None]:
     """Commands inherit what is ignored, and a suite that runs under nohup has SIGHUP ignored."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
@@ -27,10 +27,10 @@ def _closed_terminals_are_told() -> Iterator[None]:
 
 
 @contextmanager
-def waiting(
+def run_waiting_ingest(
     tmp_path: Path, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE, *, before: tuple[str, ...] = ()
 ) -> Iterator[subprocess.Popen[str]]:
-    """An ingest that has asked its cluster and waits for the answer."""
+    """Run an ingest that waits for the answer of its cluster."""
     (tmp_path / "a.jpg").write_bytes(b"x")
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(120)
@@ -40,8 +40,8 @@ def waiting(
         stdin = stdout if stdout > 0 else subprocess.DEVNULL
         with subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, text=True, env=environment) as running:
             try:
-                asked, _ = server.accept()
-                with asked:
+                request, _ = server.accept()
+                with request:
                     yield running
                     running.wait(120)
             finally:
@@ -49,24 +49,24 @@ def waiting(
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"),
+    ("number", "exit_code", "message"),
     [
         (signal.SIGHUP, 129, "terminated by SIGHUP"),
         (signal.SIGINT, 130, "interrupted"),
         (signal.SIGTERM, 143, "terminated by SIGTERM"),
     ],
 )
-def test_signals_end_commands_with_code_and_message(tmp_path: Path, number: int, code: int, said: str) -> None:
-    with waiting(tmp_path) as running:
+def test_signals_end_commands_with_code_and_message(tmp_path: Path, number: int, exit_code: int, message: str) -> None:
+    with run_waiting_ingest(tmp_path) as running:
         running.send_signal(number)
         out, errors = running.communicate(timeout=120)
-    assert (running.returncode, out) == (code, "")
-    assert errors.strip().splitlines()[-1] == said
+    assert (running.returncode, out) == (exit_code, "")
+    assert errors.strip().splitlines()[-1] == message
     assert "Traceback" not in errors
 
 
 def test_under_nohup_a_command_continues(tmp_path: Path) -> None:
-    with waiting(tmp_path, before=("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")) as running:
+    with run_waiting_ingest(tmp_path, before=("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")) as running:
         running.send_signal(signal.SIGHUP)
         running.send_signal(signal.SIGTERM)
         running.communicate(timeout=120)
@@ -76,7 +76,7 @@ def test_under_nohup_a_command_continues(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="setsid (util-linux) makes the terminal the command's own")
 def test_closed_terminals_clean_up(tmp_path: Path) -> None:
     ours, terminal = pty.openpty()
-    with waiting(tmp_path, terminal, terminal, before=("setsid", "--ctty")) as running:
+    with run_waiting_ingest(tmp_path, terminal, terminal, before=("setsid", "--ctty")) as running:
         os.close(terminal)
         os.close(ours)
     assert running.returncode == 129  # and not that of an error while it wrote to a terminal that isn't there

@@ -1,26 +1,29 @@
-"""Failover between nodes that die or hang, and Retry-After."""
+"""Requests to a node: failover between nodes that die or hang, Retry-After, and filters that keep the reason of a failure."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from support.errors import expect_error
 from support.servers.recording_proxy import RecordedRequest, RecordingProxy, StubResponse
 
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import get_retry_after_s
-from stair_es.errors import ClusterError, ClusterUnreachable
 from stair_es.retry import RetryPolicy
 
 _POLICY = RetryPolicy(attempts=4, backoff_s=0.001)
 
 
-def _busy(retry_after: str, times: int = 1) -> Callable[[RecordedRequest], StubResponse | None]:
+def build_busy_gate(retry_after: str, times: int = 1) -> Callable[[RecordedRequest], StubResponse | None]:
     left = [times]
 
     def gate(_: RecordedRequest) -> StubResponse | None:
@@ -51,11 +54,11 @@ def test_dead_node_fails_over(node_url: str, died: str) -> None:
 def test_hanging_node_fails_over(node_url: str) -> None:
     over = threading.Event()
 
-    def hang(_: RecordedRequest) -> StubResponse | None:
+    def wait_until_over(_: RecordedRequest) -> StubResponse | None:
         over.wait(120)
         return None
 
-    with RecordingProxy(node_url, gate=hang) as hanging, RecordingProxy(node_url) as healthy:
+    with RecordingProxy(node_url, gate=wait_until_over) as hanging, RecordingProxy(node_url) as healthy:
         with Cluster(Connection(url=f"{hanging.url},{healthy.url}", timeout_s=2)) as cluster:
             for _ in range(5):
                 cluster.client.cluster.health()
@@ -67,14 +70,15 @@ def test_error_names_the_last_dead_node() -> None:
     with RecordingProxy(None) as first, RecordingProxy(None) as second:
         pass
     connection = Connection(url=f"{first.url},{second.url}")
-    with Cluster(connection, sleep=lambda _: None) as cluster, pytest.raises(ClusterUnreachable, match=r"localhost:\d+"):
+    with Cluster(connection, sleep=lambda _: None) as cluster, expect_error("cluster-unreachable") as caught:
         cluster.call(cluster.client.info, retry=_POLICY)
+    assert [url for url in (first.url, second.url) if url.removeprefix("http://") in caught.value.message] != []
 
 
 def test_retry_after_of_servers_is_respected(node_url: str) -> None:
     waits = list[float]()
     with (
-        RecordingProxy(node_url, gate=_busy("7", times=2)) as proxy,
+        RecordingProxy(node_url, gate=build_busy_gate("7", times=2)) as proxy,
         Cluster(Connection(url=proxy.url), sleep=waits.append) as cluster,
     ):
         assert cluster.call(cluster.client.info, retry=_POLICY)["version"]["number"] == "3.8.0"
@@ -84,14 +88,15 @@ def test_retry_after_of_servers_is_respected(node_url: str) -> None:
 
 def test_a_date_is_understood_and_a_year_is_not_waited_for() -> None:
     waits = list[float]()
-    for asked, most in ((timedelta(seconds=20), 20.0), (timedelta(days=365), 60.0)):
-        date = format_datetime(datetime.now(timezone.utc) + asked, usegmt=True)
-        with RecordingProxy(None, gate=_busy(date, times=9)) as proxy:
+    for delay, max_wait_s in ((timedelta(seconds=20), 20.0), (timedelta(days=365), 60.0)):
+        date = format_datetime(datetime.now(timezone.utc) + delay, usegmt=True)
+        with RecordingProxy(None, gate=build_busy_gate(date, times=9)) as proxy:
             waits.clear()
-            with Cluster(Connection(url=proxy.url), sleep=waits.append) as cluster, pytest.raises(ClusterError, match="429"):
+            with Cluster(Connection(url=proxy.url), sleep=waits.append) as cluster, expect_error("cluster-unavailable") as caught:
                 cluster.call(cluster.client.info, retry=_POLICY)
+        assert "429" in caught.value.message
         assert len(waits) == 3
-        assert all(most - 10 < wait <= most + _POLICY.backoff_s for wait in waits)
+        assert all(max_wait_s - 10 < wait <= max_wait_s + _POLICY.backoff_s for wait in waits)
 
 
 class _Failed(Exception):
@@ -130,3 +135,34 @@ def test_without_the_header_the_wait_doubles_up_to_its_limit() -> None:
 def test_rejected_clients_retry_at_different_times() -> None:
     policy = RetryPolicy(backoff_s=1)
     assert len({policy.compute_delay_s(1, 5.0) for _ in range(20)}) > 10
+
+
+# --- filters of responses ---
+
+
+def send_search(**arguments: Any) -> str:  # noqa: ANN401  as the client takes them
+    """Return the filter that a search with these arguments sends."""
+
+    def respond(_: RecordedRequest) -> StubResponse:
+        return StubResponse(status=200, body=json.dumps({"hits": {}}).encode())
+
+    with RecordingProxy(None, gate=respond) as node:
+        with Cluster(Connection(url=node.url)) as cluster:
+            cluster.client.search(index="photos", body={}, **arguments)
+        [filters] = parse_qs(urlsplit(node.requests[-1].target).query)["filter_path"]
+    return filters
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [
+        ({"params": {"filter_path": "took,hits"}}, "took,hits,error"),
+        ({"filter_path": "took,hits"}, "took,hits,error"),
+        ({"filter_path": ["took", "hits"]}, "took,hits,error"),
+        ({"filter_path": "-took"}, "-took"),
+        ({"params": {"filter_path": "-took,-_shards"}}, "-took,-_shards"),
+        ({"filter_path": "hits,-hits.total"}, "hits,-hits.total,error"),
+    ],
+)
+def test_response_filter_keeps_failure_reasons(arguments: dict[str, Any], sent: str) -> None:
+    assert send_search(**arguments) == sent
