@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.errors import expect_error
 
 from stair_es import SparseVector, resources
 from stair_es.cluster.bulk.actions import WRITTEN_AGAIN
@@ -24,16 +25,17 @@ from stair_es.cluster.documents.read import (
     scan_older_documents,
 )
 from stair_es.cluster.metadata.names import make_write_alias
-from stair_es.errors import ClusterError
 from stair_es.store import IndexedDocument, StoredVersion
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 SOURCES = ("s3://a/", "s3://b/")
+ON_OPENSEARCH = pytest.mark.parametrize("rank_features_url", ["node_url"], indirect=True, ids=["opensearch"])
+"""For what doesn't depend on the engine."""
 
 
-def facts(uri: str, source: str = "s3://a/", sha256: str = "00", version: str | None = "etag-1") -> ImageMetadata:
+def build_metadata(uri: str, source: str = "s3://a/", sha256: str = "00", version: str | None = "etag-1") -> ImageMetadata:
     return ImageMetadata(
         uri=uri,
         name="a",
@@ -49,15 +51,21 @@ def facts(uri: str, source: str = "s3://a/", sha256: str = "00", version: str | 
     )
 
 
-def put(
+def write_images(
     client: OpenSearch, index: str, images: list[ImageMetadata], *, refresh: bool = True, ids: list[str] | None = None
 ) -> None:
     lines: list[dict[str, Any]] = []
     for number, image in enumerate(images):
         vector = SparseVector.from_mapping({"dog": 1.0})
-        at = f"2026-01-01T00:00:{number % 60:02}Z"
+        ingested_at = f"2026-01-01T00:00:{number % 60:02}Z"
         body = build_document(
-            vector, image, fields={}, model_id="m", fingerprint=f"f-{image.uri}", ingested_at=at, settings=DocumentSettings()
+            vector,
+            image,
+            fields={},
+            model_id="m",
+            fingerprint=f"f-{image.uri}",
+            ingested_at=ingested_at,
+            settings=DocumentSettings(),
         )
         lines += [{"index": {"_id": ids[number] if ids else make_document_id(image.uri)}}, body]
     answer = client.bulk(body=lines, index=index, params={"refresh": "true" if refresh else "false"})
@@ -77,43 +85,50 @@ def cluster(engine: OpenSearch, rank_features_url: str) -> Cluster:
     return Cluster(Connection(url=rank_features_url), engine)
 
 
-def describe(found: Iterable[IndexedDocument]) -> list[tuple[str, str, str]]:
-    return [(entry.id, entry.uri, entry.source) for entry in found]
+def list_keys(entries: Iterable[IndexedDocument]) -> list[tuple[str, str, str]]:
+    return [(entry.id, entry.uri, entry.source) for entry in entries]
 
 
-def stored(uri: str, version: str | None = "etag-1") -> StoredVersion:
+def build_stored(uri: str, version: str | None = "etag-1") -> StoredVersion:
     return StoredVersion(id=make_document_id(uri), uri=uri, sha256="00", fingerprint=f"f-{uri}", version=version)
 
 
 def test_lookup_by_id_needs_no_refresh_and_by_uri_does(engine: OpenSearch, cluster: Cluster, index: str) -> None:
-    put(engine, index, [facts("u/1"), facts("u/2", version=None)], refresh=False)
-    expected = {make_document_id("u/1"): stored("u/1"), make_document_id("u/2"): stored("u/2", version=None)}
+    write_images(engine, index, [build_metadata("u/1"), build_metadata("u/2", version=None)], refresh=False)
+    expected = {make_document_id("u/1"): build_stored("u/1"), make_document_id("u/2"): build_stored("u/2", version=None)}
     assert get_stored_by_id(cluster, index, [*expected, "absent"]) == expected
     assert get_stored_by_uri(cluster, index, ["u/1", "u/2"]) == {}
     engine.indices.refresh(index=index)
     assert get_stored_by_uri(cluster, index, ["u/1", "u/2", "absent"]) == {
-        "u/1": stored("u/1"),
-        "u/2": stored("u/2", version=None),
+        "u/1": build_stored("u/1"),
+        "u/2": build_stored("u/2", version=None),
     }
     assert get_stored_by_id(cluster, index, []) == get_stored_by_uri(cluster, index, []) == {}
 
 
+@ON_OPENSEARCH
 def test_many_ids_are_requested_in_batches(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read, "_BATCH_SIZE", 7)
     uris = [f"u/{i}" for i in range(40)]
-    put(engine, index, [facts(uri) for uri in uris])
-    assert get_stored_by_uri(cluster, index, uris) == {uri: stored(uri) for uri in uris}
+    write_images(engine, index, [build_metadata(uri) for uri in uris])
+    assert get_stored_by_uri(cluster, index, uris) == {uri: build_stored(uri) for uri in uris}
     assert get_stored_by_id(cluster, index, [make_document_id(uri) for uri in uris]) == {
-        make_document_id(u): stored(u) for u in uris
+        make_document_id(u): build_stored(u) for u in uris
     }
 
 
+@ON_OPENSEARCH
 def test_of_several_documents_of_one_uri_by_uri_gives_the_newest(engine: OpenSearch, cluster: Cluster, index: str) -> None:
-    put(engine, index, [facts("u", sha256="aa"), facts("u", sha256="bb"), facts("v")], ids=["1", "2", "3"])
-    found = get_stored_by_uri(cluster, index, ["u", "v"])
-    assert {uri: entry.id for uri, entry in found.items()} == {"u": "2", "v": "3"}
+    write_images(
+        engine,
+        index,
+        [build_metadata("u", sha256="aa"), build_metadata("u", sha256="bb"), build_metadata("v")],
+        ids=["1", "2", "3"],
+    )
+    entries = get_stored_by_uri(cluster, index, ["u", "v"])
+    assert {uri: entry.id for uri, entry in entries.items()} == {"u": "2", "v": "3"}
 
 
 @pytest.mark.parametrize("page", [1, 11, 5000])
@@ -121,22 +136,22 @@ def test_entries_list_each_document_once_for_any_page_size(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     monkeypatch.setattr(read, "_PAGE_SIZE", page)
-    images = [facts(f"u/{i:03}", SOURCES[i % 2]) for i in range(20)]
+    images = [build_metadata(f"u/{i:03}", SOURCES[i % 2]) for i in range(20)]
     random.Random(7).shuffle(images)
-    put(engine, index, images)
-    put(engine, index, [facts("u/007", sha256="other")], ids=["second content"])
-    put(engine, index, [facts("x" * 9000)])
+    write_images(engine, index, images)
+    write_images(engine, index, [build_metadata("u/007", sha256="other")], ids=["second content"])
+    write_images(engine, index, [build_metadata("x" * 9000)])
     engine.index(index=index, id="foreign", body={"caption": "no URI"}, params={"refresh": "true"})
     engine.index(index=index, id="bare", body={"uri": "u/999"}, params={"refresh": "true"})
     expected = [(make_document_id(image.uri), image.uri, image.source) for image in images]
     expected += [("second content", "u/007", "s3://a/"), ("bare", "u/999", "")]
-    found = describe(scan_documents(cluster, index))
-    assert sorted(found) == sorted(expected)
-    assert [uri for _, uri, _ in found] == sorted(uri for _, uri, _ in found)
+    entries = list_keys(scan_documents(cluster, index))
+    assert sorted(entries) == sorted(expected)
+    assert [uri for _, uri, _ in entries] == sorted(uri for _, uri, _ in entries)
     last_writes = find_last_writes(cluster, index, shards=2)
-    for some in ([SOURCES[1]], list(SOURCES), ["s3://none/"], []):
-        found = describe(scan_older_documents(cluster, index, last_writes, some))
-        assert sorted(found) == sorted(entry for entry in expected if entry[2] in some)
+    for sources in ([SOURCES[1]], list(SOURCES), ["s3://none/"], []):
+        entries = list_keys(scan_older_documents(cluster, index, last_writes, sources))
+        assert sorted(entries) == sorted(entry for entry in expected if entry[2] in sources)
 
 
 def test_older_documents_are_ordered_by_their_shards(
@@ -146,23 +161,23 @@ def test_older_documents_are_ordered_by_their_shards(
     monkeypatch.setattr(read, "_PAGE_SIZE", 3)
     assert find_last_writes(cluster, index, shards=2) == (None, None)
     assert list(scan_older_documents(cluster, index, (None, None), SOURCES)) == []
-    images = [facts(f"u/{i}") for i in range(12)]
-    put(engine, index, images)
+    images = [build_metadata(f"u/{i}") for i in range(12)]
+    write_images(engine, index, images)
     last_writes = find_last_writes(cluster, index, shards=2)
-    put(engine, index, [facts("u/new-1"), facts("u/new-2"), *images[:4]])
+    write_images(engine, index, [build_metadata("u/new-1"), build_metadata("u/new-2"), *images[:4]])
     older = list(scan_older_documents(cluster, index, last_writes, SOURCES))
     assert sorted(entry.uri for entry in older) == sorted(image.uri for image in images[4:])
     earlier_primary = [last and replace(last, primary_term=last.primary_term - 1) for last in last_writes]
     assert list(scan_older_documents(cluster, index, earlier_primary, SOURCES)) == []
-    again, gone, *others = older
-    put(engine, index, [facts(again.uri)], refresh=False)
-    engine.delete(index=index, id=gone.id)
+    rewritten, deleted, *others = older
+    write_images(engine, index, [build_metadata(rewritten.uri)], refresh=False)
+    engine.delete(index=index, id=deleted.id)
     engine.indices.put_alias(index=index, name=make_write_alias(index))
     writer = BulkWriter(cluster=cluster, index=index)
     outcomes = writer.delete([entry.id for entry in older], {entry.id: entry.delete_options for entry in older}).outcomes
-    assert outcomes == {again.id: WRITTEN_AGAIN, **dict.fromkeys([gone.id, *(entry.id for entry in others)])}
+    assert outcomes == {rewritten.id: WRITTEN_AGAIN, **dict.fromkeys([deleted.id, *(entry.id for entry in others)])}
     engine.indices.refresh(index=index)
-    left = {"u/new-1", "u/new-2", *(image.uri for image in images[:4]), again.uri}
+    left = {"u/new-1", "u/new-2", *(image.uri for image in images[:4]), rewritten.uri}
     assert {entry.uri for entry in scan_documents(cluster, index)} == left
 
 
@@ -171,9 +186,9 @@ def test_a_document_with_routing_is_deleted_on_its_shard(engine: OpenSearch, clu
         engine.index(index=index, id="1", body={"uri": f"u/{number}", "source": "s"}, params={"routing": str(number)})
     engine.indices.put_alias(index=index, name=make_write_alias(index))
     engine.indices.refresh(index=index)
-    found = list(scan_older_documents(cluster, index, find_last_writes(cluster, index, shards=2), ["s"]))
-    assert len(found) == 2  # one id on each shard
-    for entry in found:
+    entries = list(scan_older_documents(cluster, index, find_last_writes(cluster, index, shards=2), ["s"]))
+    assert len(entries) == 2  # one id on each shard
+    for entry in entries:
         BulkWriter(cluster=cluster, index=index).delete([entry.id], {entry.id: entry.delete_options})
     engine.indices.refresh(index=index)
     assert list(scan_documents(cluster, index)) == []
@@ -184,17 +199,17 @@ def test_a_shrunk_index_is_scanned_completely(
 ) -> None:
     """Its documents come from two shards, so that several have the same number."""
     monkeypatch.setattr(read, "_PAGE_SIZE", 1)
-    images = [facts(f"u/{i:02}") for i in range(12)]
-    put(engine, index, images)
+    images = [build_metadata(f"u/{i:02}") for i in range(12)]
+    write_images(engine, index, images)
     engine.indices.put_settings(index=index, body={"index.blocks.write": True})
     shrunk = f"{index}-shrunk"
     body = {"settings": {"index.number_of_shards": 1, "index.blocks.write": None}}
     engine.indices.shrink(index=index, target=shrunk, body=body, params={"wait_for_active_shards": "1"})
     [last] = find_last_writes(cluster, shrunk, shards=1)
-    found = list(scan_older_documents(cluster, shrunk, [last], SOURCES))
-    assert sorted(entry.uri for entry in found) == [image.uri for image in images]
-    assert len({entry.delete_options["if_seq_no"] for entry in found}) < len(found)
-    put(engine, shrunk, [facts("u/new")])
+    entries = list(scan_older_documents(cluster, shrunk, [last], SOURCES))
+    assert sorted(entry.uri for entry in entries) == [image.uri for image in images]
+    assert len({entry.delete_options["if_seq_no"] for entry in entries}) < len(entries)
+    write_images(engine, shrunk, [build_metadata("u/new")])
     assert len(list(scan_older_documents(cluster, shrunk, [last], SOURCES))) == len(images)
 
 
@@ -202,22 +217,20 @@ def test_entries_continue_while_others_write(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read, "_PAGE_SIZE", 5)
-    images = [facts(f"u/{i:03}") for i in range(12)]
-    put(engine, index, images)
-    found = []
+    images = [build_metadata(f"u/{i:03}") for i in range(12)]
+    write_images(engine, index, images)
+    entries = []
     for number, entry in enumerate(scan_documents(cluster, index)):
-        found.append(entry.uri)
-        put(engine, index, [facts(entry.uri, version="etag-2")], refresh=number % 3 == 0)
-    assert found == [image.uri for image in images]
+        entries.append(entry.uri)
+        write_images(engine, index, [build_metadata(entry.uri, version="etag-2")], refresh=number % 3 == 0)
+    assert entries == [image.uri for image in images]
 
 
 def test_an_absent_index_is_an_error_and_not_an_empty_ledger(cluster: Cluster, engine_index: str) -> None:
-    for call in (
-        lambda: get_stored_by_uri(cluster, engine_index, ["u"]),
-        lambda: list(scan_documents(cluster, engine_index)),
-    ):
-        with pytest.raises(ClusterError, match=engine_index):
+    for call in (lambda: get_stored_by_uri(cluster, engine_index, ["u"]), lambda: list(scan_documents(cluster, engine_index))):
+        with expect_error("cluster-error") as caught:
             call()
+        assert engine_index in caught.value.message
 
 
 def test_missing_shards_are_not_empty(
@@ -227,6 +240,7 @@ def test_missing_shards_are_not_empty(
     engine.indices.create(index=engine_index, body={"settings": nowhere}, params={"wait_for_active_shards": "0"})
     waits: list[float] = []
     monkeypatch.setattr("stair_es.retry.time.sleep", waits.append)
-    with pytest.raises(ClusterError, match="503"):
+    with expect_error("cluster-unavailable") as caught:
         get_stored_by_id(cluster, engine_index, ["a"])
+    assert "503" in caught.value.message
     assert len(waits) == 7
