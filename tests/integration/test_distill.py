@@ -15,7 +15,8 @@ from opensearchpy import OpenSearch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from support.commands import CommandRunner
-from support.models import tiny_dense, tiny_stair
+from support.errors import expect_error
+from support.models import tiny_dense, tiny_stair, tiny_training
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.distill.dense_model import DenseModel, open_dense_model, sample_images
@@ -31,6 +32,7 @@ from stair_es.search import ImageSearch
 from stair_es.sources.registry import open_source
 from stair_es.types import Floats, Pixels
 
+ENVIRONMENT = {"STAIR_ES_MODEL": None, "STAIR_ES_INDEX": None, "STAIR_ES_URL": "http://127.0.0.1:9"}
 WORDS = ("dog", "red", "cat", "bus", "red dog", "a cat")
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "clip": tiny_dense.write_clip,
@@ -54,10 +56,10 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def command() -> CommandRunner:
-    return CommandRunner({"STAIR_ES_MODEL": None, "STAIR_ES_URL": "http://127.0.0.1:9"})
+    return CommandRunner(ENVIRONMENT)
 
 
-def distill(dense: Path, photos: Path, out: Path, **options: Any) -> DistillReport:  # noqa: ANN401
+def distill_words(dense: Path, photos: Path, out: Path, **options: Any) -> DistillReport:  # noqa: ANN401
     """Build a checkpoint with the six words."""
     model = open_dense_model(ModelSpec(name=str(dense)))
     locators = [item.locator for item in sample_images([open_source(str(photos))], 100, print)]
@@ -66,7 +68,7 @@ def distill(dense: Path, photos: Path, out: Path, **options: Any) -> DistillRepo
     )
 
 
-def load(folder: Path) -> DistilledEncoder:
+def load_distilled(folder: Path) -> DistilledEncoder:
     """Load the encoder of a checkpoint."""
     encoder = registry.load_encoder(ModelSpec(name=str(folder)))
     assert isinstance(encoder, DistilledEncoder)
@@ -86,7 +88,7 @@ def draw_pixels(encoder: DistilledEncoder, count: int = 3) -> Pixels:
     return np.random.default_rng(5).integers(0, 256, (count, side, side, 3), np.uint8)
 
 
-def unit(rows: Floats) -> Floats:
+def normalize_rows(rows: Floats) -> Floats:
     """Return the rows with length 1."""
     scaled: Floats = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
     return scaled
@@ -95,21 +97,21 @@ def unit(rows: Floats) -> Floats:
 @pytest.mark.parametrize("form", MAKERS)
 def test_vectors_are_what_the_formulas_say(form: str, photos: Path, tmp_path: Path) -> None:
     dense_folder = MAKERS[form](tmp_path / form)
-    report = distill(dense_folder, photos, tmp_path / "words", l1=0.2, text_tokens=3)
-    encoder, dense = load(tmp_path / "words"), load_dense(dense_folder)
+    report = distill_words(dense_folder, photos, tmp_path / "words", l1=0.2, text_tokens=3)
+    encoder, dense = load_distilled(tmp_path / "words"), load_dense(dense_folder)
     assert (encoder.tokens, encoder.tokenize_word("Dogs"), encoder.tokenize_word("cats-bus")) == (WORDS, ("dog",), ("cat", "bus"))
     assert (report.model_id, report.images, report.words, report.problems) == (encoder.model_id, 9, 6, ())
     prompts = DictionaryOptions().prompts
     words_VD = np.stack(
         [dense.encode_texts_dense([prompt.replace("{}", word) for prompt in prompts]).mean(axis=0) for word in WORDS]
     )
-    dictionary_VD = unit(words_VD - words_VD.mean(axis=0))
+    dictionary_VD = normalize_rows(words_VD - words_VD.mean(axis=0))
     texts = ["a red dog", "cat"]
     vectors, texts_BD = encoder.encode_texts_both(texts)
     assert texts_BD == pytest.approx(dense.encode_texts_dense(texts), abs=1e-6)
-    similarities_BV = unit(texts_BD - words_VD.mean(axis=0)) @ dictionary_VD.T
-    for vector, similarities_V, own in zip(vectors, similarities_BV, ({"red dog", "red", "dog"}, {"cat"}), strict=True):
-        assert own <= set(vector.tokens)
+    similarities_BV = normalize_rows(texts_BD - words_VD.mean(axis=0)) @ dictionary_VD.T
+    for vector, similarities_V, words in zip(vectors, similarities_BV, ({"red dog", "red", "dog"}, {"cat"}), strict=True):
+        assert words <= set(vector.tokens)
         assert len(vector) <= 3
         similar = {token: similarities_V[WORDS.index(token)] for token in vector.tokens}
         assert {t: w for t, w in vector if similar[t] > 0} == pytest.approx({t: w for t, w in similar.items() if w > 0}, abs=1e-4)
@@ -123,29 +125,30 @@ def test_vectors_are_what_the_formulas_say(form: str, photos: Path, tmp_path: Pa
 
 
 def test_texts_without_a_word_have_no_vector(photos: Path, tmp_path: Path) -> None:
-    distill(tiny_dense.write_clip(tmp_path / "clip"), photos, tmp_path / "words")
-    assert [len(vector) > 0 for vector in load(tmp_path / "words").encode_texts(["", " ?! ", "bus"])] == [False, False, True]
+    distill_words(tiny_dense.write_clip(tmp_path / "clip"), photos, tmp_path / "words")
+    vectors = load_distilled(tmp_path / "words").encode_texts(["", " ?! ", "bus"])
+    assert [len(vector) > 0 for vector in vectors] == [False, False, True]
 
 
 def test_a_stair_checkpoint_with_a_dense_head(photos: Path, tmp_path: Path) -> None:
     config = tiny_stair.build_config(heads=("dense",), dense_dim=8)
     dense_folder = tiny_stair.write_checkpoint(tmp_path / "stair", config)
-    distill(dense_folder, photos, tmp_path / "words")
-    encoder = load(tmp_path / "words")
+    distill_words(dense_folder, photos, tmp_path / "words")
+    encoder = load_distilled(tmp_path / "words")
     assert encoder.image_spec == registry.resolve_model(ModelSpec(name=str(dense_folder))).card.image_spec
     assert any(map(len, encoder.encode_images(draw_pixels(encoder))))
-    with pytest.raises(UsageError, match="no dense vectors"):
+    with expect_error("no-dense-vectors", UsageError):
         open_dense_model(ModelSpec(name=str(tiny_stair.write_checkpoint(tmp_path / "tokens"))))
 
 
 def test_a_moved_folder_needs_nothing_else(photos: Path, tmp_path: Path) -> None:
     dense_folder = tiny_dense.write_siglip(tmp_path / "siglip")
-    report = distill(dense_folder, photos, tmp_path / "here")
-    before = load(tmp_path / "here").encode_texts(["a red dog"])
+    report = distill_words(dense_folder, photos, tmp_path / "here")
+    before = load_distilled(tmp_path / "here").encode_texts(["a red dog"])
     shutil.rmtree(dense_folder)
     moved = shutil.move(tmp_path / "here", tmp_path / "elsewhere")
-    assert load(Path(moved)).model_id == report.model_id
-    assert load(Path(moved)).encode_texts(["a red dog"]) == before
+    assert load_distilled(Path(moved)).model_id == report.model_id
+    assert load_distilled(Path(moved)).encode_texts(["a red dog"]) == before
     assert str(tmp_path) not in "".join(path.read_text() for path in Path(moved).glob("*.json")) + (
         (Path(moved) / "README.md").read_text()
     )
@@ -153,141 +156,172 @@ def test_a_moved_folder_needs_nothing_else(photos: Path, tmp_path: Path) -> None
 
 def test_pickled_weights_become_safetensors(photos: Path, tmp_path: Path) -> None:
     dense_folder = tiny_dense.write_clip(tmp_path / "clip")
-    distill(dense_folder, photos, tmp_path / "safe")
+    distill_words(dense_folder, photos, tmp_path / "safe")
     torch.save(
         {name: torch.from_numpy(t) for name, t in load_file(dense_folder / "model.safetensors").items()},
         dense_folder / "pytorch_model.bin",
     )
     (dense_folder / "model.safetensors").unlink()
-    distill(dense_folder, photos, tmp_path / "pickled")
+    distill_words(dense_folder, photos, tmp_path / "pickled")
     assert not list((tmp_path / "pickled").rglob("*.bin"))
-    first, second = load(tmp_path / "safe"), load(tmp_path / "pickled")
+    first, second = load_distilled(tmp_path / "safe"), load_distilled(tmp_path / "pickled")
     pixels = draw_pixels(first)
     assert first.encode_images_dense(pixels) == pytest.approx(second.encode_images_dense(pixels), abs=1e-6)
 
 
-def _change_dense_weights(folder: Path) -> None:
+def change_dense_weights(folder: Path) -> None:
     path = folder / "dense" / "model.safetensors"
     tensors = load_file(path)
     name = next(name for name in tensors if name.endswith("weight"))
     save_file({**tensors, name: tensors[name] + 0.01}, path, metadata={"format": "pt"})
 
 
-def _change_config(folder: Path, **changes: Any) -> None:  # noqa: ANN401
+def change_config(folder: Path, **changes: Any) -> None:  # noqa: ANN401
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def test_a_changed_file_is_another_model(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "words"
-    distill(tiny_dense.write_clip(tmp_path / "clip"), photos, folder)
+    distill_words(tiny_dense.write_clip(tmp_path / "clip"), photos, folder)
     ids = [registry.resolve_model(ModelSpec(name=str(folder))).card.model_id]
-    for change in (_change_dense_weights, lambda folder: _change_config(folder, l1=0.5), _spell_another_word):
+    for change in (change_dense_weights, lambda folder: change_config(folder, l1=0.5), replace_word):
         change(folder)
         ids.append(registry.resolve_model(ModelSpec(name=str(folder))).card.model_id)
     assert len(set(ids)) == len(ids)
 
 
-def _spell_another_word(folder: Path) -> None:
+def replace_word(folder: Path) -> None:
     path = folder / "words.json"
     path.write_text(path.read_text().replace('"bus"', '"car"'))
 
 
-def _add_word(folder: Path) -> None:
+def add_word(folder: Path) -> None:
     path = folder / "words.json"
     path.write_text(path.read_text().replace('"bus"', '"bus", "car"', 1))
 
 
-def _shorten(folder: Path) -> None:
+def truncate_weights(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
 
 
-def _use_other_dense(folder: Path) -> None:
+def use_other_dense(folder: Path) -> None:
     shutil.rmtree(folder / "dense")
     tiny_dense.write_align(folder / "dense")
 
 
-def _use_tokens_only(folder: Path) -> None:
+def use_tokens_only(folder: Path) -> None:
     shutil.rmtree(folder / "dense")
     tiny_stair.write_checkpoint(folder / "dense")
 
 
-def _pickle_dense(folder: Path) -> None:
+def mark_dense_as_pickle(folder: Path) -> None:
     (folder / "dense" / "model.safetensors").rename(folder / "dense" / "pytorch_model.bin")
 
 
-def _write_nan(folder: Path) -> None:
+def write_nan(folder: Path) -> None:
     path = folder / "model.safetensors"
     save_file({**load_file(path), "text_mean_D": np.full(6, np.nan, np.float32)}, path)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "code", "fact"),
     [
-        (_add_word, "doesn't fit its 7 words"),
-        (_shorten, r"can't read .*model\.safetensors"),
-        (_write_nan, "aren't finite"),
-        (_use_other_dense, "has 8 dimensions, its dictionary 6"),
-        (_use_tokens_only, "dense has no dense vectors"),
-        (_pickle_dense, "safetensors"),
-        (lambda folder: shutil.rmtree(folder / "dense"), r"incomplete: it has no dense/config\.json"),
-        (lambda folder: (folder / "words.json").unlink(), r"incomplete: it has no words\.json"),
-        (lambda folder: _change_config(folder, version=2), "version 2"),
-        (lambda folder: _change_config(folder, text_tokens=500), "text_tokens"),
-        (lambda folder: _change_config(folder, l1="much"), "l1"),
-        (lambda folder: _change_config(folder, image_tokens=None), "image_tokens"),
-        (lambda folder: _change_config(folder, secret=1), "secret"),
+        (add_word, "checkpoint-error", "7 words"),
+        (truncate_weights, "checkpoint-error", "model.safetensors"),
+        (write_nan, "checkpoint-error", "model.safetensors"),
+        (use_other_dense, "checkpoint-error", "8 dimensions"),
+        (use_tokens_only, "no-dense-vectors", "dense"),
+        (mark_dense_as_pickle, "checkpoint-error", "safetensors"),
+        (lambda folder: shutil.rmtree(folder / "dense"), "checkpoint-incomplete", "dense/config.json"),
+        (lambda folder: (folder / "words.json").unlink(), "checkpoint-incomplete", "words.json"),
+        (lambda folder: change_config(folder, version=2), "checkpoint-error", "version 2"),
+        (lambda folder: change_config(folder, text_tokens=500), "checkpoint-error", "text_tokens"),
+        (lambda folder: change_config(folder, l1="much"), "checkpoint-error", "l1"),
+        (lambda folder: change_config(folder, image_tokens=None), "checkpoint-error", "image_tokens"),
+        (lambda folder: change_config(folder, secret=1), "checkpoint-error", "secret"),
     ],
 )
-def test_a_broken_checkpoint_says_what_is_wrong(spoil: Callable[[Path], Any], said: str, photos: Path, tmp_path: Path) -> None:
+def test_a_broken_checkpoint_is_reported(
+    spoil: Callable[[Path], Any], code: str, fact: str, photos: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "words"
-    distill(tiny_dense.write_clip(tmp_path / "clip"), photos, folder)
+    distill_words(tiny_dense.write_clip(tmp_path / "clip"), photos, folder)
     spoil(folder)
-    with pytest.raises(ModelError, match=said) as wrong:
-        load(folder).encode_texts(["dog"])
-    assert wrong.value.remedy
+    with expect_error(code, ModelError) as caught:
+        load_distilled(folder).encode_texts(["dog"])
+    assert fact in caught.value.message
+    assert caught.value.remedy
 
 
 def test_other_fits_are_refused(photos: Path, tmp_path: Path) -> None:
-    distill(tiny_dense.write_clip(tmp_path / "clip"), photos, tmp_path / "words")
-    with pytest.raises(ModelError, match="only its own fit"):
+    distill_words(tiny_dense.write_clip(tmp_path / "clip"), photos, tmp_path / "words")
+    with expect_error("fit-not-supported"):
         registry.resolve_model(ModelSpec(name=str(tmp_path / "words"), fit="pad"))
 
 
-def test_an_index_of_it(photos: Path, tmp_path: Path, client: OpenSearch, node_url: str, index_name: str) -> None:
-    distill(tiny_dense.write_clip(tmp_path / "clip"), photos, tmp_path / "words")
-    spec = ModelSpec(name=str(tmp_path / "words"))
-    connection = Connection(url=node_url)
-    options = IngestOptions(alias=index_name, model=spec, runner="local", dead_letters=tmp_path / "failed.jsonl")
-    report = run_ingest([open_source(str(photos))], connection, options, progress=lambda _: None)
-    assert (report.written, report.failed) == (9, 0)
-    encoder = load(tmp_path / "words")
-    with ImageSearch(index_name, url=node_url) as search:  # the model that the index names
-        hits = search.search("a red dog").hits
-    query = encoder.encode_texts(["a red dog"])[0]
-    stored = {hit["_source"]["uri"]: hit["_source"]["tokens"] for hit in client.search(index=index_name, size=9)["hits"]["hits"]}
-    scores = {uri: sum(weight * query.to_dict().get(token, 0) for token, weight in row.items()) for uri, row in stored.items()}
-    assert [hit.score for hit in hits] == pytest.approx(sorted((s for s in scores.values() if s > 0), reverse=True), rel=0.01)
+def ingest_and_check_scores(client: OpenSearch, url: str, index: str, checkpoint: Path, images: Path, text: str) -> None:
+    """Ingest images with a checkpoint, and compare a search by the model that the index names with dot products."""
+    spec = ModelSpec(name=str(checkpoint))
+    options = IngestOptions(alias=index, model=spec, runner="local", dead_letters=checkpoint.parent / "failed.jsonl")
+    report = run_ingest([open_source(str(images))], Connection(url=url), options, progress=lambda _: None)
+    assert (report.written > 0, report.failed) == (True, 0)
+    (query,) = registry.load_encoder(spec).encode_texts([text])
+    stored = [hit["_source"]["tokens"] for hit in client.search(index=index, size=20)["hits"]["hits"]]
+    assert len(stored) == report.written
+    scores = [sum(weight * tokens.get(token, 0.0) for token, weight in query) for tokens in stored]
+    with ImageSearch(index, url=url) as search:
+        hits = search.search(text, k=20).hits
+    assert [hit.score for hit in hits] == pytest.approx(sorted(filter(None, scores), reverse=True), rel=0.01)
 
 
-def test_evaluate_prints_the_dense_model_beside_it(photos: Path, tmp_path: Path, command: CommandRunner) -> None:
+def check_comparison(report: dict[str, Any], name: str, dense_name: str) -> None:
+    rows = {(row["method"], row["model"].rpartition("-")[0], row["direction"]): row for row in report["rows"] if row["model"]}
+    for direction in ("text -> image", "image -> text"):
+        assert rows["dense kNN", name, direction]["exact"] == rows["dense kNN", dense_name, direction]["exact"]
+        assert rows["STAIR", name, direction]["tokens"]["unit"] == "tokens"
+
+
+def test_an_index_of_a_dictionary(photos: Path, tmp_path: Path, client: OpenSearch, node_url: str, index_name: str) -> None:
+    distill_words(tiny_dense.write_clip(tmp_path / "clip"), photos, tmp_path / "words")
+    ingest_and_check_scores(client, node_url, index_name, tmp_path / "words", photos, "a red dog")
+
+
+def test_evaluate_compares_a_dictionary_with_its_dense_model(photos: Path, tmp_path: Path, command: CommandRunner) -> None:
     dense_folder = tiny_dense.write_clip(tmp_path / "clip")
-    distill(dense_folder, photos, tmp_path / "words")
+    distill_words(dense_folder, photos, tmp_path / "words")
     captions = photos / "captions.jsonl"
     texts = ["a red dog", "a cat", "red bus", "dog", "cat", "bus", "red", "a dog . cat", "! bus"]
     captions.write_text("".join(json.dumps({"image": f"{n}.png", "caption": text}) + "\n" for n, text in enumerate(texts)))
-    report = command.read_json(
-        *("evaluate", "retrieval", captions, "--exact", "--model", tmp_path / "words", "--compare", dense_folder)
-    )
-    rows = {(row["method"], row["model"].rpartition("-")[0], row["direction"]): row for row in report["rows"] if row["model"]}
-    for direction in ("text -> image", "image -> text"):
-        own, dense = (rows["dense kNN", name, direction] for name in ("clip-words", "clip"))
-        assert own["exact"] == dense["exact"]
-        assert rows["STAIR", "clip-words", direction]["tokens"]["unit"] == "tokens"
+    models = ("--model", tmp_path / "words", "--compare", dense_folder)
+    check_comparison(command.read_json("evaluate", "retrieval", captions, "--exact", *models), "clip-words", "clip")
     [model] = load_models([ModelSpec(name=str(tmp_path / "words"))])
     assert model.has_tokens
     assert isinstance(model.dense, DistilledEncoder)
+
+
+@pytest.fixture(scope="module")
+def head_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dense model in `siglip`, 18 images with captions in `set`, and the checkpoint of `--method head` in `made`."""
+    folder = tmp_path_factory.mktemp("head")
+    tiny_training.write_set(folder / "set")
+    tiny_dense.write_siglip(folder / "siglip")
+    arguments = ("--captions", folder / "set" / "train.jsonl", "--out", folder / "made", "--steps", "20")
+    runner = CommandRunner({**ENVIRONMENT, "STAIR_ES_HOME": str(folder / "home")})
+    runner.read_json("distill", folder / "siglip", "--method", "head", *arguments)
+    return folder
+
+
+def test_an_index_of_a_head(head_folder: Path, client: OpenSearch, node_url: str, index_name: str) -> None:
+    ingest_and_check_scores(client, node_url, index_name, head_folder / "made", head_folder / "set", "red dog")
+    assert client.count(index=index_name)["count"] == tiny_training.PAIRS
+
+
+def test_evaluate_compares_a_head_with_its_dense_model(head_folder: Path, command: CommandRunner) -> None:
+    models = ("--model", head_folder / "made", "--compare", head_folder / "siglip")
+    report = command.read_json("evaluate", "retrieval", head_folder / "set" / "val.jsonl", "--exact", *models)
+    check_comparison(report, "siglip-head", "siglip")
 
 
 class TestCommand:
@@ -299,22 +333,11 @@ class TestCommand:
         (tmp_path / "words.txt").write_text("Dog\nred bus\n\ncat\ndog\n")
         (photos / "captions.jsonl").write_text('{"image": "1.png", "caption": "Two birds above the sea, a bird"}\n')
         arguments = ("--images", photos, "--words", tmp_path / "words.txt", "--captions", photos / "captions.jsonl")
-        options = (
-            "--out",
-            tmp_path / "out" / "clip",
-            "--image-tokens",
-            "5",
-            "--text-tokens",
-            "128",
-            "--l1",
-            "0",
-            "--prompt",
-            "a {}",
-        )
-        report = command.read_json("distill", dense_folder, *arguments, *options)
+        options = ("--image-tokens", "5", "--text-tokens", "128", "--l1", "0", "--prompt", "a {}")
+        report = command.read_json("distill", dense_folder, *arguments, "--out", tmp_path / "out" / "clip", *options)
         assert (report["words"], report["images"], len(report["problems"])) == (5, 9, 1)
         assert report["dense_model"] == registry.resolve_model(ModelSpec(name=str(dense_folder))).card.model_id
-        encoder = load(tmp_path / "out" / "clip")
+        encoder = load_distilled(tmp_path / "out" / "clip")
         assert json.loads((tmp_path / "out" / "clip" / "config.json").read_text())["prompts"] == ["a {}"]
         mean_D = load_dense(dense_folder).encode_texts_dense(["Two birds above the sea, a bird"])[0]
         assert load_file(tmp_path / "out" / "clip" / "model.safetensors")["text_mean_D"] == pytest.approx(mean_D, abs=1e-6)
@@ -323,27 +346,28 @@ class TestCommand:
         assert "--model" in command.run("distill", dense_folder, *arguments, "--out", tmp_path / "second").output
 
     @pytest.mark.parametrize(
-        ("arguments", "said"),
+        ("arguments", "code", "fact"),
         [
-            (("stair-mini", "--images", "photos"), "part of an installed package"),
-            (("nowhere", "--images", "photos"), "unknown model 'nowhere'"),
-            (("clip", "--images", "empty"), "no image in"),
-            (("clip", "--images", "broken"), "none of 1 images can be read"),
-            (("clip", "--images", "photos/1.png"), "only 1 of 1 images"),
-            (("clip", "--images", "gone"), "gone"),
-            (("clip", "--images", "photos", "--words", "blank.txt"), "has no words"),
-            (("clip", "--images", "photos", "--words", "odd.txt"), "line 2: '!!' is not a word"),
-            (("clip", "--images", "photos", "--words", "photos/1.png"), "isn't UTF-8"),
-            (("clip", "--images", "photos", "--captions", "odd.txt"), "odd.txt"),
-            (("clip", "--images", "photos", "--out", "photos"), "isn't an empty folder"),
-            (("tokens", "--images", "photos"), "no dense vectors"),
-            (("clip", "--images", "photos", "--prompt", "a photo"), "has no {} for the word"),
+            (("stair-mini", "--images", "photos"), "not-a-checkpoint-folder", "stair-mini"),
+            (("nowhere", "--images", "photos"), "unknown-model", "'nowhere'"),
+            (("clip", "--images", "empty"), "no-images", "empty"),
+            (("clip", "--images", "broken"), "dataset-error", "1 images"),
+            (("clip", "--images", "photos/1.png"), "dataset-error", "1 of 1"),
+            (("clip", "--images", "gone"), "no-such-file", "gone"),
+            (("clip", "--images", "photos", "--words", "blank.txt"), "dataset-error", "blank.txt"),
+            (("clip", "--images", "photos", "--words", "odd.txt"), "dataset-error", "line 2: '!!'"),
+            (("clip", "--images", "photos", "--words", "photos/1.png"), "dataset-error", "UTF-8"),
+            (("clip", "--images", "photos", "--captions", "odd.txt"), "dataset-error", "odd.txt"),
+            (("clip", "--images", "photos", "--out", "photos"), "folder-not-empty", "photos"),
+            (("tokens", "--images", "photos"), "no-dense-vectors", "tokens"),
+            (("clip", "--images", "photos", "--prompt", "a photo"), "config-error", "{}"),
         ],
     )
     def test_errors(
         self,
         arguments: tuple[str, ...],
-        said: str,
+        code: str,
+        fact: str,
         command: CommandRunner,
         photos: Path,
         tmp_path: Path,
@@ -358,7 +382,7 @@ class TestCommand:
         (tmp_path / "blank.txt").write_text("\n \n")
         (tmp_path / "odd.txt").write_text("dog\n!!\n")
         error = command.read_error("distill", *arguments, *(() if "--out" in arguments else ("--out", "out")))
-        assert said in error.message
+        assert (error.code, fact in error.message) == (code, True)
         assert error.remedy
         assert not (tmp_path / "out").exists()
 
