@@ -88,12 +88,12 @@ def is_search_for_stale(request: Request) -> bool:
 
 
 def test_another_model_s_run_swaps_the_alias(runs: IngestRuns) -> None:
-    own = runs.run(photos=PhotoSource(0, 2)).index
+    index = runs.run(photos=PhotoSource(0, 2)).index
     with expect_error("alias-moved") as caught:
         runs.run_paused(PauseOnce(lambda: runs.run("second", PhotoSource(0, 2)), skip=1))
-    assert {own, runs.get_alias_target()} <= set(re.findall(r"[\w-]+", caught.value.message))
+    assert {index, runs.get_alias_target()} <= set(re.findall(r"[\w-]+", caught.value.message))
     runs.check_documents(runs.get_alias_target(), 2, "second-1")
-    runs.check_documents(own, COUNT, "first-1")
+    runs.check_documents(index, COUNT, "first-1")
     assert runs.run().swapped
     runs.check_documents(runs.get_alias_target(), COUNT, "first-1")
 
@@ -103,19 +103,19 @@ def test_two_models_into_a_new_name_at_once(runs: IngestRuns) -> None:
     with expect_mismatch("alias-moved"):
         runs.run_paused(PauseOnce(lambda: runs.run("second")))
     runs.check_documents(runs.get_alias_target(), COUNT, "second-1")
-    [own] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
-    runs.check_documents(own, COUNT, "first-1")
+    [index] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
+    runs.check_documents(index, COUNT, "first-1")
 
 
 def test_the_alias_is_moved_to_a_foreign_index(runs: IngestRuns) -> None:
-    own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
-    with expect_mismatch("alias-moved", foreign, own):
+    index, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
+    with expect_mismatch("alias-moved", foreign, index):
         runs.run_paused(PauseOnce(lambda: runs.move_alias(runs.alias, foreign), skip=1))
-    runs.check_documents(own, COUNT, "first-1")
+    runs.check_documents(index, COUNT, "first-1")
     with expect_mismatch("foreign-index"):
         runs.run()
     runs.check_foreign_index(foreign)
-    runs.move_alias(runs.alias, own)
+    runs.move_alias(runs.alias, index)
     assert runs.run().unchanged == COUNT
     runs.check_foreign_index(foreign)
 
@@ -126,21 +126,21 @@ def test_the_alias_is_moved_while_the_next_index_is_built(runs: IngestRuns, swap
     plan = PauseOnce(lambda: runs.move_alias(runs.alias, foreign))
     with expect_mismatch("alias-moved", foreign):
         runs.run_paused(plan, sink_options=ClusterSinkOptions(swap=swap))
-    [own] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
-    runs.check_documents(own, COUNT, "first-1")
+    [index] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
+    runs.check_documents(index, COUNT, "first-1")
     runs.check_documents(live, 2, "second-1")
     runs.check_foreign_index(foreign)
 
 
 def test_removed_or_shared_alias_fails(runs: IngestRuns) -> None:
-    own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
+    index, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
     add = {"actions": [{"add": {"index": foreign, "alias": runs.alias}}]}
     with expect_mismatch("alias-of-several-indices", foreign):
         runs.run_paused(PauseOnce(lambda: runs.client.indices.update_aliases(body=add)), PhotoSource(0, 4))
     runs.client.indices.delete_alias(index=foreign, name=runs.alias)
     with expect_mismatch("alias-moved"):
-        runs.run_paused(PauseOnce(lambda: runs.client.indices.delete_alias(index=own, name=runs.alias)))
-    runs.check_documents(own, COUNT, "first-1")
+        runs.run_paused(PauseOnce(lambda: runs.client.indices.delete_alias(index=index, name=runs.alias)))
+    runs.check_documents(index, COUNT, "first-1")
     runs.check_foreign_index(foreign)
 
 
@@ -172,48 +172,48 @@ def test_unswapped_build_survives_removal_of_the_index(runs: IngestRuns) -> None
 
 
 def test_resync_spares_foreign_indices(runs: IngestRuns) -> None:
-    own = runs.run().index
-    ids = tuple(sorted(runs.read_documents(own)))
+    index = runs.run().index
+    ids = tuple(sorted(runs.read_documents(index)))
     foreign = runs.create_foreign_index(ids)
-    with expect_mismatch("alias-moved", own):
+    with expect_mismatch("alias-moved", index):
         runs.run_paused(PauseOnce(lambda: runs.move_alias(runs.alias, foreign), is_delete), PhotoSource(0, 3), resync=True)
-    runs.check_documents(own, 3, "first-1")
+    runs.check_documents(index, 3, "first-1")
     runs.check_foreign_index(foreign, ids)
 
 
 def test_a_resync_while_another_model_s_run_swaps(runs: IngestRuns) -> None:
-    own = runs.run().index
+    index = runs.run().index
     with expect_mismatch("alias-moved"):
         runs.run_paused(PauseOnce(lambda: runs.run("second"), is_delete), PhotoSource(0, 3), resync=True)
-    runs.check_documents(own, 3, "first-1")
+    runs.check_documents(index, 3, "first-1")
     runs.check_documents(runs.get_alias_target(), COUNT, "second-1")
 
 
 def test_alias_of_the_index_is_moved_manually(runs: IngestRuns) -> None:
-    own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
-    with expect_mismatch("alias-moved", repr(own), repr(foreign)):
-        runs.run_paused(PauseOnce(lambda: runs.move_alias(make_write_alias(own), foreign)), PhotoSource(0, 3))
+    index, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
+    with expect_mismatch("alias-moved", repr(index), repr(foreign)):
+        runs.run_paused(PauseOnce(lambda: runs.move_alias(make_write_alias(index), foreign)), PhotoSource(0, 3))
     misplaced = {id_ for id_ in runs.read_documents(foreign) if len(id_) > 1}
     assert 0 < len(misplaced) <= 2  # what was on its way
     assert runs.run(photos=PhotoSource(0, 3)).written == 2
-    runs.check_documents(own, 3, "first-1")
-    runs.move_alias(make_write_alias(own), foreign, is_write_index=True)
-    with expect_mismatch("alias-given-to-other-index", own):
+    runs.check_documents(index, 3, "first-1")
+    runs.move_alias(make_write_alias(index), foreign, is_write_index=True)
+    with expect_mismatch("alias-given-to-other-index", index):
         runs.run()
     assert {id_ for id_ in runs.read_documents(foreign) if len(id_) > 1} == misplaced
 
 
 @pytest.mark.parametrize("call", ["write", "update", "delete"])
 def test_every_kind_of_write_notices_where_it_went(runs: IngestRuns, call: str) -> None:
-    own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
-    runs.move_alias(make_write_alias(own), foreign)
-    writer = ClusterSinkWriter(cluster=Cluster(Connection(url=runs.url)), index=own, policy=BulkPolicy())
+    index, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
+    runs.move_alias(make_write_alias(index), foreign)
+    writer = ClusterSinkWriter(cluster=Cluster(Connection(url=runs.url)), index=index, policy=BulkPolicy())
     calls: dict[str, Callable[[], object]] = {
         "write": lambda: writer.write([("new", {"mine": "x"})], 1000),
         "update": lambda: writer.update([("missing", {"mine": "x"})]),
         "delete": lambda: writer.delete(["missing"]),
     }
-    with expect_mismatch("alias-moved", repr(own), repr(foreign)):
+    with expect_mismatch("alias-moved", repr(index), repr(foreign)):
         calls[call]()
 
 
@@ -231,29 +231,29 @@ def test_texts_keep_their_index(runs: IngestRuns, tmp_path: Path) -> None:
         expect_mismatch("alias-moved", foreign),
     ):
         ingest_texts(proxy.url)
-    [own] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
-    assert len(runs.read_documents(own)) == 3
+    [index] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
+    assert len(runs.read_documents(index)) == 3
     runs.check_foreign_index(foreign)
-    runs.move_alias(runs.alias, own)
+    runs.move_alias(runs.alias, index)
     file.write_text("a black bus\n")
     with (
-        FaultProxy(runs.url, PauseOnce(lambda: runs.recreate_index(own))) as proxy,
-        expect_mismatch("index-recreated", repr(own)),
+        FaultProxy(runs.url, PauseOnce(lambda: runs.recreate_index(index))) as proxy,
+        expect_mismatch("index-recreated", repr(index)),
     ):
         ingest_texts(proxy.url)
 
 
 def test_moved_token_aliases(runs: IngestRuns) -> None:
-    own, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
+    index, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
     plan = PauseOnce(lambda: runs.move_alias(runs.alias, foreign), is_token_write)
     with expect_mismatch("alias-moved", foreign):
         runs.run_paused(plan, sink_options=ClusterSinkOptions(token_index=True))
-    assert len(runs.read_documents(f"{own}.tokens")) > COUNT
+    assert len(runs.read_documents(f"{index}.tokens")) > COUNT
     runs.check_foreign_index(foreign)
     assert not runs.client.indices.exists_alias(name=f"{runs.alias}-tokens")
-    runs.move_alias(runs.alias, own)
-    plan = PauseOnce(lambda: runs.move_alias(f"{own}.tokens.write", foreign), is_token_write)
-    with expect_mismatch("alias-moved", repr(f"{own}.tokens"), repr(foreign)):
+    runs.move_alias(runs.alias, index)
+    plan = PauseOnce(lambda: runs.move_alias(f"{index}.tokens.write", foreign), is_token_write)
+    with expect_mismatch("alias-moved", repr(f"{index}.tokens"), repr(foreign)):
         runs.run_paused(plan, PhotoSource(0, COUNT + 2))
     misplaced = len(runs.read_documents(foreign))
     report = runs.run(photos=PhotoSource(0, COUNT + 2)).token_index
@@ -264,12 +264,12 @@ def test_moved_token_aliases(runs: IngestRuns) -> None:
 
 @pytest.mark.parametrize("skip", [0, 2])
 def test_an_index_created_again_between_requests_fails(runs: IngestRuns, skip: int) -> None:
-    own = runs.run(photos=PhotoSource(0, 1)).index
-    with expect_mismatch("index-recreated", repr(own)):
-        runs.run_paused(PauseOnce(lambda: runs.recreate_index(own), skip=skip), bulk=_ONE_BY_ONE)
-    assert len(runs.read_documents(own)) < COUNT
+    index = runs.run(photos=PhotoSource(0, 1)).index
+    with expect_mismatch("index-recreated", repr(index)):
+        runs.run_paused(PauseOnce(lambda: runs.recreate_index(index), skip=skip), bulk=_ONE_BY_ONE)
+    assert len(runs.read_documents(index)) < COUNT
     runs.run()
-    runs.check_documents(own, COUNT, "first-1")
+    runs.check_documents(index, COUNT, "first-1")
 
 
 @pytest.mark.parametrize("replaced", ["", ".tokens"])
@@ -277,14 +277,14 @@ def test_an_index_created_again_while_tokens_are_written_fails(
     runs: IngestRuns, monkeypatch: pytest.MonkeyPatch, replaced: str
 ) -> None:
     monkeypatch.setattr(sync, "_TOKENS_PER_BATCH", 1)  # one request for each image
-    own = runs.run(photos=PhotoSource(0, 1)).index
-    plan = PauseOnce(lambda: runs.recreate_index(f"{own}{replaced}"), is_token_write, skip=2)
-    with expect_mismatch("index-recreated", repr(f"{own}{replaced}")):
+    index = runs.run(photos=PhotoSource(0, 1)).index
+    plan = PauseOnce(lambda: runs.recreate_index(f"{index}{replaced}"), is_token_write, skip=2)
+    with expect_mismatch("index-recreated", repr(f"{index}{replaced}")):
         runs.run_paused(plan, sink_options=ClusterSinkOptions(token_index=True))
     report = runs.run().token_index
     assert report
     assert (report.images, report.failed) == (COUNT, 0)
-    runs.check_documents(own, COUNT, "first-1")
+    runs.check_documents(index, COUNT, "first-1")
 
 
 @pytest.mark.parametrize(("is_match", "swapped"), [(is_search_for_missing, False), (is_swap, True)])
@@ -308,16 +308,16 @@ def test_a_build_created_again_before_the_swap_fails(
 @pytest.mark.parametrize("is_match", [is_search_for_stale, is_delete])
 def test_resync_spares_an_index_created_again(runs: IngestRuns, is_match: Callable[[Request], bool]) -> None:
     """The writes of the new index are numbered from 0, so that a document of another writer looks older than the run."""
-    own = runs.run().index
+    index = runs.run().index
     document = {"uri": "file:///new.jpg", "source": PhotoSource().uri}
 
     def recreate_with_document() -> None:
-        runs.recreate_index(own)
-        runs.client.index(index=own, id="new", body=document, params={"refresh": "true"})
+        runs.recreate_index(index)
+        runs.client.index(index=index, id="new", body=document, params={"refresh": "true"})
 
-    with expect_mismatch("index-recreated", repr(own)):
+    with expect_mismatch("index-recreated", repr(index)):
         runs.run_paused(PauseOnce(recreate_with_document, is_match), PhotoSource(0, 3), resync=True)
-    assert runs.read_documents(own) == {"new": document}
+    assert runs.read_documents(index) == {"new": document}
 
 
 @pytest.mark.parametrize("is_closed", [True, False])
@@ -327,23 +327,23 @@ def test_a_restored_index_fails(
     """Restored while it is closed, an index keeps its UUID."""
     client, name = Connection(url=elasticsearch7_url).client(), make_index_name(elasticsearch7_url)
     elasticsearch_runs = IngestRuns(client, elasticsearch7_url, replace(runs.options, alias=name))
-    own = elasticsearch_runs.run(photos=PhotoSource(0, 1)).index
+    index = elasticsearch_runs.run(photos=PhotoSource(0, 1)).index
     client.snapshot.create_repository(repository=name, body={"type": "fs", "settings": {"location": name}})
     wait = {"wait_for_completion": "true"}
-    client.snapshot.create(repository=name, snapshot="first", body={"indices": own}, params=wait)
+    client.snapshot.create(repository=name, snapshot="first", body={"indices": index}, params=wait)
 
     def restore_snapshot() -> None:
         if is_closed:
-            client.indices.close(index=own)
+            client.indices.close(index=index)
         else:
-            client.indices.delete(index=own)
-        client.snapshot.restore(repository=name, snapshot="first", body={"indices": own}, params=wait)
+            client.indices.delete(index=index)
+        client.snapshot.restore(repository=name, snapshot="first", body={"indices": index}, params=wait)
 
     try:
-        with expect_mismatch("index-recreated", repr(own)):
+        with expect_mismatch("index-recreated", repr(index)):
             elasticsearch_runs.run_paused(PauseOnce(restore_snapshot, skip=2), bulk=_ONE_BY_ONE)
         elasticsearch_runs.run()
-        elasticsearch_runs.check_documents(own, COUNT, "first-1")
+        elasticsearch_runs.check_documents(index, COUNT, "first-1")
     finally:
         client.snapshot.delete(repository=name, snapshot="first")
         client.snapshot.delete_repository(repository=name)
@@ -352,20 +352,20 @@ def test_a_restored_index_fails(
 
 @pytest.mark.parametrize(("is_match", "replaced"), [(is_policy_update, ""), (is_token_write, ""), (is_token_write, ".tokens")])
 def test_a_policy_on_an_index_created_again_fails(runs: IngestRuns, is_match: Callable[[Request], bool], replaced: str) -> None:
-    own = runs.run(sink_options=ClusterSinkOptions(token_index=True)).index
-    plan = PauseOnce(lambda: runs.recreate_index(f"{own}{replaced}"), is_match)
+    index = runs.run(sink_options=ClusterSinkOptions(token_index=True)).index
+    plan = PauseOnce(lambda: runs.recreate_index(f"{index}{replaced}"), is_match)
     with (
         FaultProxy(runs.url, plan) as proxy,
         Cluster(Connection(url=proxy.url)) as cluster,
         forward_messages(runs.messages.append),
-        expect_mismatch("index-recreated", repr(f"{own}{replaced}")),
+        expect_mismatch("index-recreated", repr(f"{index}{replaced}")),
     ):
         PolicyManager(cluster, runs.alias).apply_policy(TokenPolicy(mute=("blue",)), UpdateLimits(), lambda _: None)
     assert plan.done
 
 
 def test_a_policy_changes_no_foreign_documents(runs: IngestRuns) -> None:
-    own, foreign = runs.run().index, runs.create_foreign_index()
+    index, foreign = runs.run().index, runs.create_foreign_index()
     manager = PolicyManager(Cluster(Connection(url=runs.url), runs.client), runs.alias)
     moved: list[str] = []
 
@@ -377,16 +377,16 @@ def test_a_policy_changes_no_foreign_documents(runs: IngestRuns) -> None:
     with expect_mismatch("foreign-index"), forward_messages(runs.messages.append):
         manager.apply_policy(TokenPolicy(mute=("blue",)), UpdateLimits(), move_alias_once)
     assert moved
-    assert not any("blue" in source["tokens"] for source in runs.read_documents(own).values())
+    assert not any("blue" in source["tokens"] for source in runs.read_documents(index).values())
     runs.check_foreign_index(foreign)
 
 
 def test_writing_creates_a_missing_alias_and_reading_does_not(runs: IngestRuns) -> None:
-    own = runs.run(photos=PhotoSource(0, 1)).index
-    runs.client.indices.delete_alias(index=own, name=make_write_alias(own))
+    index = runs.run(photos=PhotoSource(0, 1)).index
+    runs.client.indices.delete_alias(index=index, name=make_write_alias(index))
     body, connection = resources.load_json_resource("mappings", "image"), Connection(url=runs.url)
     index_spec = IndexSpec(model_name="m", model_id="m-1", settings={})
     find_index(Cluster(connection, runs.client), runs.alias, body, index_spec)
-    assert not runs.client.indices.exists_alias(name=make_write_alias(own))
+    assert not runs.client.indices.exists_alias(name=make_write_alias(index))
     assert runs.run(photos=PhotoSource(0, 2)).written == 1
-    assert list(runs.client.indices.get_alias(name=make_write_alias(own))) == [own]
+    assert list(runs.client.indices.get_alias(name=make_write_alias(index))) == [index]

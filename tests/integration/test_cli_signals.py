@@ -75,8 +75,8 @@ def test_under_nohup_a_command_continues(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="setsid (util-linux) makes the terminal the command's own")
 def test_closed_terminals_clean_up(tmp_path: Path) -> None:
-    ours, terminal = pty.openpty()
+    parent_end, terminal = pty.openpty()
     with run_waiting_ingest(tmp_path, terminal, terminal, before=("setsid", "--ctty")) as running:
         os.close(terminal)
-        os.close(ours)
+        os.close(parent_end)
     assert running.returncode == 129  # and not that of an error while it wrote to a terminal that isn't there

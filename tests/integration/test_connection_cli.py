@@ -21,47 +21,47 @@ _FINGERPRINT = "a" * 64
 _BASIC = "Basic " + base64.b64encode(b"anna:hunter2").decode()
 
 
-def _build_app(seen: list[Connection]) -> typer.Typer:
+def _build_app(connections: list[Connection]) -> typer.Typer:
     test_app = typer.Typer()
 
     def record_connection(what: str, *, connection: ConnectionArguments, k: int = 3) -> None:
         """Look."""
         assert (what, k) == ("dog", 5)
-        seen.append(resolve_connection(connection))
+        connections.append(resolve_connection(connection))
 
     test_app.command()(prepare_command(record_connection))
     return test_app
 
 
 def _run_app(*arguments: str, **environ: str) -> tuple[list[Connection], Any]:
-    seen = list[Connection]()
-    result = CliRunner().invoke(_build_app(seen), ["dog", "--k", "5", *arguments], env=environ)
-    return seen, result
+    connections = list[Connection]()
+    result = CliRunner().invoke(_build_app(connections), ["dog", "--k", "5", *arguments], env=environ)
+    return connections, result
 
 
 def test_options_go_before_the_environment() -> None:
-    seen, result = _run_app(
+    connections, result = _run_app(
         *("--url", "https://localhost:9200", "--ca-fingerprint", _FINGERPRINT, "--client-cert", "mine.pem"),
         STAIR_ES_CA_FINGERPRINT="b" * 64,
         STAIR_ES_CLIENT_KEY="mine.key",
         STAIR_ES_API_KEY="id:hunter2",
     )
     assert result.exit_code == 0, result.output
-    security = seen[0].security
+    security = connections[0].security
     assert (security.ca_fingerprint, security.client_cert, security.client_key) == (_FINGERPRINT, "mine.pem", "mine.key")
     assert security.method == "api_key"
 
 
 def test_a_command_does_not_affect_the_next_one() -> None:
     _run_app("--url", "https://localhost:9200", "--ca-fingerprint", _FINGERPRINT)
-    seen, _ = _run_app("--url", "https://localhost:9200")
-    assert seen[0].security.ca_fingerprint is None
+    connections, _ = _run_app("--url", "https://localhost:9200")
+    assert connections[0].security.ca_fingerprint is None
 
 
 def test_a_password_is_read_from_the_environment_only() -> None:
     url = "https://anna:hunter2@localhost:9200"
-    seen, _ = _run_app(STAIR_ES_URL=url)
-    assert (seen[0].security.user, seen[0].security.password) == ("anna", "hunter2")
+    connections, _ = _run_app(STAIR_ES_URL=url)
+    assert (connections[0].security.user, connections[0].security.password) == ("anna", "hunter2")
     _, result = _run_app("--url", url)
     assert isinstance(result.exception, StairError)
     assert result.exception.code == "password-in-arguments"
@@ -102,19 +102,21 @@ def _read_logins(proxy: RecordingProxy, *arguments: str, **environ: str) -> set[
 
 
 def test_a_login_of_the_file_is_sent_only_to_the_url_of_the_file(node_url: str, config_file: Path) -> None:
-    with RecordingProxy(node_url) as own, RecordingProxy(node_url) as other:
-        config_file.write_text(f'[profiles.prod]\nurl = "{own.url}"\nuser = "anna"\npassword_file = "password"\n')
+    with RecordingProxy(node_url) as own_proxy, RecordingProxy(node_url) as other_proxy:
+        config_file.write_text(f'[profiles.prod]\nurl = "{own_proxy.url}"\nuser = "anna"\npassword_file = "password"\n')
         prod = ("--config", str(config_file), "--profile", "prod", "words")
-        assert _read_logins(own, *prod) == {_BASIC}
-        assert _read_logins(other, *prod, "--url", other.url) == {None}
-        assert _read_logins(other, *prod, STAIR_ES_URL=other.url) == {None}
-        assert _BASIC in _read_logins(other, *prod, STAIR_ES_URL=other.url, STAIR_ES_USER="anna", STAIR_ES_PASSWORD="hunter2")
+        assert _read_logins(own_proxy, *prod) == {_BASIC}
+        assert _read_logins(other_proxy, *prod, "--url", other_proxy.url) == {None}
+        assert _read_logins(other_proxy, *prod, STAIR_ES_URL=other_proxy.url) == {None}
+        assert _BASIC in _read_logins(
+            other_proxy, *prod, STAIR_ES_URL=other_proxy.url, STAIR_ES_USER="anna", STAIR_ES_PASSWORD="hunter2"
+        )
 
 
 def test_unused_files_set_no_certificates(node_url: str, config_file: Path) -> None:
     config_file.write_text('url = "https://localhost:1"\nca_file = "none.pem"\nclient_cert = "none.pem"\n')
-    with RecordingProxy(node_url) as other:
-        assert _read_logins(other, "--config", str(config_file), "words", "--url", other.url) == {None}
+    with RecordingProxy(node_url) as other_proxy:
+        assert _read_logins(other_proxy, "--config", str(config_file), "words", "--url", other_proxy.url) == {None}
 
 
 def test_a_login_without_a_url_in_the_file_is_sent_to_any_url(node_url: str, config_file: Path) -> None:

@@ -125,10 +125,7 @@ def test_retry_after_is_respected(value: str | None, seconds: float | None) -> N
 def test_without_the_header_the_wait_doubles_up_to_its_limit() -> None:
     policy = RetryPolicy(backoff_s=1, max_backoff_s=4)
     for attempt, full in ((1, 1), (2, 2), (3, 4), (9, 4)):
-        for wait in (
-            policy.compute_delay_s(attempt),
-            policy.compute_delay_s(attempt, get_retry_after_s(_Failed(None))),
-        ):
+        for wait in (policy.compute_delay_s(attempt), policy.compute_delay_s(attempt, get_retry_after_s(_Failed(None)))):
             assert full / 2 <= wait <= full
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import logging
 import pickle
+import re
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
@@ -18,8 +21,11 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.index.aliases import get_alias_targets
 from stair_es.errors import ClusterError, UsageError
+from stair_es.optional import import_optional
 from stair_es.retry import RetryPolicy
 
+_CREDENTIALS = import_optional("botocore.credentials", "aws").Credentials("AKIDEXAMPLE", "hunter2", "session-token")
+_REGION = "eu-central-1"
 # Each secret is one word that can be looked for.
 _SECRET = "hunter2päss,wörd:/"
 _BASIC = "Basic " + base64.b64encode(f"anna:{_SECRET}".encode()).decode()
@@ -109,8 +115,8 @@ def test_conflicting_settings_are_usage_errors(environ: dict[str, str], code: st
 def test_echoed_secrets_are_redacted(
     security: SecuritySettings, remedy: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def echo_secrets(asked: RecordedRequest) -> StubResponse:
-        sent = asked.headers.get("authorization", "")
+    def echo_secrets(request: RecordedRequest) -> StubResponse:
+        sent = request.headers.get("authorization", "")
         body = f'{{"error": {{"type": "echo", "reason": "you sent {sent}, {base64.b64encode(b"hunter2")!r} hunter2"}}}}'
         headers = {"content-type": "application/json", "location": "https://anna:hunter2@elsewhere.example.org/?key=hunter2"}
         return StubResponse(status=status, body=body.encode(), headers=headers)
@@ -119,10 +125,10 @@ def test_echoed_secrets_are_redacted(
         connection = Connection(url=proxy.url, security=security)
         with Cluster(connection, sleep=lambda _: None) as cluster, pytest.raises(ClusterError) as caught:
             cluster.call(cluster.client.get, index="i", id="1", retry=RetryPolicy(attempts=3))
-    shown = f"{caught.value} {caught.value!r} {caplog.text}"
+    output = f"{caught.value} {caught.value!r} {caplog.text}"
     if security.method != "none":
-        assert "hunter2" not in shown
-        assert (security.authorization or "").split()[1] not in shown
+        assert "hunter2" not in output
+        assert (security.authorization or "").split()[1] not in output
     assert len(proxy.requests) == 1, "nothing of this passes by itself, and no redirect is followed"
     if status == 401:
         assert caught.value.code == "login-refused"
@@ -157,7 +163,7 @@ def test_a_rejected_request_names_the_missing_permission(path: str, arguments: d
         Cluster(Connection(url=proxy.url, security=security)) as cluster,
         expect_error("request-forbidden") as caught,
     ):
-        cluster.call(attrgetter(path)(cluster.client), **arguments)
+        cluster.call(partial(attrgetter(path)(cluster.client), **arguments))
     assert [fact for fact in facts if fact not in caught.value.message] == []
     assert "docs/howto/secure.md#roles" in caught.value.remedy
 
@@ -170,3 +176,82 @@ def test_proxy_rejects_requests_without_an_index() -> None:
             assert proxy.requests[-1].target == "/photos/_alias/photos"
             with expect_error("request-forbidden"):
                 cluster.call(cluster.client.indices.get_alias, name="photos")
+
+
+# --- SigV4: the server verifies signatures with the AWS SDK ---
+
+
+@pytest.fixture(autouse=True)
+def set_aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The machine's own AWS configuration must not matter, and nothing may be asked of an instance's metadata service."""
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+        "AWS_SESSION_TOKEN": "session-token",
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def _is_signed(request: RecordedRequest, service: str, origin: str) -> bool:
+    header = request.headers.get("authorization", "")
+    match = re.fullmatch(
+        rf"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/\d{{8}}/{_REGION}/{service}/aws4_request, "
+        r"SignedHeaders=([^,]+), Signature=(\w+)",
+        header,
+    )
+    if match is None or request.headers["x-amz-content-sha256"] != hashlib.sha256(request.body).hexdigest():
+        return False
+    signed = {name: request.headers[name] for name in match[1].split(";")}
+    signed_request = import_optional("botocore.awsrequest", "aws").AWSRequest(
+        method=request.method, url=origin + request.target, data=request.body, headers=signed
+    )
+    signed_request.context["timestamp"] = request.headers["x-amz-date"]
+    auth = import_optional("botocore.auth", "aws").SigV4Auth(_CREDENTIALS, service, _REGION)
+    signature = auth.signature(auth.string_to_sign(signed_request, auth.canonical_request(signed_request)), signed_request)
+    return "host" in signed and "x-amz-date" in signed and bool(signature == match[2])
+
+
+@pytest.mark.parametrize("service", ["es", "aoss"])
+def test_each_request_is_signed_as_it_arrives(node_url: str, index_name: str, service: str) -> None:
+    with RecordingProxy(node_url) as proxy:
+        proxy.gate = lambda request: None if _is_signed(request, service, proxy.url) else StubResponse(status=403)
+        environ = {"STAIR_ES_URL": proxy.url, "STAIR_ES_AWS_SERVICE": service, "STAIR_ES_AWS_REGION": _REGION}
+        connection = Connection.from_env(environ=environ)
+        with Cluster(connection) as cluster:
+            client = cluster.client
+            client.index(index=index_name, id="a/b c+d%ü", body={"words": "größer +&="}, params={"refresh": "true"})
+            client.bulk(index=index_name, body=[{"index": {"_id": "2"}}, {"words": "rot"}], params={"require_alias": "false"})
+            stored = client.get(index=index_name, id="a/b c+d%ü", params={"_source_includes": "words,more"})
+        assert stored["_source"] == {"words": "größer +&="}
+        assert len(proxy.requests) == 3
+    assert "hunter2" not in f"{connection!r}{connection.security!r}"
+
+
+def test_a_signature_for_another_service_is_rejected(node_url: str) -> None:
+    with RecordingProxy(node_url) as proxy:
+        proxy.gate = lambda request: None if _is_signed(request, "es", proxy.url) else StubResponse(status=403)
+        connection = Connection(url=proxy.url, security=SecuritySettings(aws_service="aoss", aws_region=_REGION))
+        with Cluster(connection) as cluster, expect_error("request-forbidden") as caught:
+            cluster.call(cluster.client.info)
+    assert "access policy" in caught.value.remedy
+
+
+def test_missing_aws_settings_are_usage_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = Connection(url="https://localhost", security=SecuritySettings(aws_service="es"))
+    with expect_error("no-aws-region", UsageError):
+        connection.client()
+    monkeypatch.setenv("AWS_DEFAULT_REGION", _REGION)
+    connection.client().close()
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with expect_error("invalid-aws-configuration", UsageError) as caught:
+        connection.client()
+    assert "nobody" in caught.value.message
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with expect_error("no-aws-credentials"):
+        connection.client()

@@ -115,10 +115,8 @@ def test_the_fingerprint_of_the_authority_is_enough(
 
 def test_server_fingerprint_suffices_for_any_host_name(endpoint: Endpoint, authority: trustme.CA) -> None:
     leaf = authority.issue_cert("search.example.org")
-    assert (
-        fetch_label(endpoint(build_context(leaf)), ca_fingerprint=compute_fingerprint(leaf.cert_chain_pems[0].bytes()))
-        == "OpenSearch 3.8.0"
-    )
+    fingerprint = compute_fingerprint(leaf.cert_chain_pems[0].bytes())
+    assert fetch_label(endpoint(build_context(leaf)), ca_fingerprint=fingerprint) == "OpenSearch 3.8.0"
 
 
 def test_a_wrong_fingerprint_is_rejected_before_anything_is_sent(
@@ -191,15 +189,16 @@ def test_unusable_files_are_wrong_usage(tmp_path: Path, authority: trustme.CA) -
     cert = write_certificate(authority.issue_cert("me@example.org"), tmp_path)
     key = tmp_path / "other.key"
     other.private_key_pem.write_to_path(key)
-    for files, code in (
-        ({"ca_file": str(tmp_path / "none.pem")}, "ca-file-unreadable"),
-        ({"ca_file": str(text)}, "no-ca-certificates"),
-        ({"client_cert": str(tmp_path / "none.pem")}, "certificate-unreadable"),
-        ({"client_cert": str(text)}, "invalid-certificate"),
-        ({"client_cert": cert["client_cert"], "client_key": str(key)}, "invalid-certificate"),
+    for files, code, fact in (
+        ({"ca_file": str(tmp_path / "none.pem")}, "ca-file-unreadable", "none.pem"),
+        ({"ca_file": str(text)}, "no-ca-certificates", "text.pem"),
+        ({"client_cert": str(tmp_path / "none.pem")}, "certificate-unreadable", "--client-cert"),
+        ({"client_cert": str(text)}, "invalid-certificate", "text.pem"),
+        ({"client_cert": cert["client_cert"], "client_key": str(key)}, "invalid-certificate", "mismatch"),
     ):
-        with expect_error(code, UsageError):
+        with expect_error(code, UsageError) as caught:
             Connection(url="https://localhost:1", security=SecuritySettings(**files)).client()  # type: ignore[arg-type]
+        assert fact in caught.value.message
 
 
 @pytest.mark.parametrize(
