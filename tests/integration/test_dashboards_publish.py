@@ -106,9 +106,8 @@ def test_two_indices_live_side_by_side(server: DashboardsServer, product: Produc
 def test_the_base_path_belongs_to_the_url(product: Product) -> None:
     with DashboardsServer(product, VERSIONS[product], base_path="/_dashboards") as server:
         assert get_errors(publish_bundle(DashboardsConnection(url=f"{server.url}/"))) == {}
-        with expect_error("no-import-api") as caught:
+        with expect_error("no-import-api"):
             publish_bundle(DashboardsConnection(url=server.url.removesuffix("/_dashboards")))
-        assert "base path" in caught.value.remedy
 
 
 # --- which product ---
@@ -163,8 +162,8 @@ def test_spaces_get_separate_objects_and_links() -> None:
         assert dashboard.stored_as != dashboard.id  # that id is taken in the default space
         assert ("dashboard", dashboard.stored_as) in server.get_objects("team")
         assert connection.build_link(dashboard.stored_as).endswith(f"/s/team/app/dashboards#/view/{dashboard.stored_as}")
-        again = publish_bundle(connection)
-        assert [result.stored_as for result in again] == [result.stored_as for result in results]
+        results_again = publish_bundle(connection)
+        assert [result.stored_as for result in results_again] == [result.stored_as for result in results]
         assert len(server.get_objects("team")) == len(server.get_objects()) == len(results)
 
 
@@ -239,25 +238,22 @@ LOGIN_PAGE = b"<!DOCTYPE html><html><head><title>Please log in</title><style>p {
 
 @ON_ONE_PRODUCT
 @pytest.mark.parametrize(
-    ("response", "code", "message_fact", "remedy_fact"),
+    ("response", "code", "fact"),
     [
-        (Response(status=302, headers={"location": "/base/api/status"}), "dashboards-redirect", "/base/api/status", "base path"),
-        (Response(kind="text/html", body=LOGIN_PAGE), "response-not-json", "(text/html)", "base path"),
-        (Response(kind="text/html", body=LOGIN_PAGE), "response-not-json", "Please log in", "base path"),
-        (Response.json({"message": "no rights for secret-word"}, status=403), "import-forbidden", "no rights for", "tenant"),
-        (Response.json({"message": "secret-word: more recent version"}, status=422), "import-rejected", "422", "dashboards.md"),
+        (Response(status=302, headers={"location": "/base/api/status"}), "dashboards-redirect", "/base/api/status"),
+        (Response(kind="text/html", body=LOGIN_PAGE), "response-not-json", "(text/html)"),
+        (Response(kind="text/html", body=LOGIN_PAGE), "response-not-json", "Please log in"),
+        (Response.json({"message": "no rights for secret-word"}, status=403), "import-forbidden", "no rights for"),
+        (Response.json({"message": "secret-word: more recent version"}, status=422), "import-rejected", "docs/dashboards.md"),
     ],
     ids=["redirect", "content type of a page", "title of a page", "forbidden", "too new"],
 )
-def test_a_failed_request_is_reported(
-    server: DashboardsServer, response: Response, code: str, message_fact: str, remedy_fact: str
-) -> None:
+def test_a_failed_request_is_reported(server: DashboardsServer, response: Response, code: str, fact: str) -> None:
     server.planned_responses = [build_status(server), response]
     with expect_error(code) as caught:
         publish_bundle(DashboardsConnection(url=server.url, security=LOGIN))
-    assert message_fact in caught.value.message
-    assert remedy_fact in caught.value.remedy
-    assert not [part for part in ("secret-word", "<", "top: 0") if part in str(caught.value)]
+    assert fact in str(caught.value)
+    assert [part for part in ("secret-word", "<", "top: 0") if part in str(caught.value)] == []
 
 
 def test_rejected_objects_are_named_one_by_one(server: DashboardsServer) -> None:
@@ -267,11 +263,10 @@ def test_rejected_objects_are_named_one_by_one(server: DashboardsServer) -> None
     assert len(server.get_objects()) == len(results) - 1
 
 
-def test_a_file_that_is_too_large_names_the_setting(server: DashboardsServer) -> None:
+def test_a_file_that_is_too_large_is_rejected(server: DashboardsServer) -> None:
     server.max_bytes = 1000
-    with expect_error("import-too-large") as caught:
+    with expect_error("import-too-large"):
         publish_bundle(DashboardsConnection(url=server.url))
-    assert "savedObjects.maxImportPayloadBytes" in caught.value.remedy
 
 
 def test_reasons_of_rejected_objects_are_told_apart(server: DashboardsServer, product: Product) -> None:
@@ -332,9 +327,8 @@ def test_lost_responses_are_retried(server: DashboardsServer) -> None:
 
 
 def test_an_unreachable_server_is_reported() -> None:
-    with expect_error("dashboards-unreachable", ClusterUnreachable) as caught:
+    with expect_error("dashboards-unreachable", ClusterUnreachable):
         publish_bundle(DashboardsConnection(url="http://127.0.0.1:9", timeout_s=2))
-    assert "5601" in caught.value.remedy
 
 
 # --- TLS ---
