@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
+    from support.servers.fault_proxy import Request
+
 _CARRIED = ("uri", "name", "source", "caption", "colors", "model", "taken_at", "ingested_at")
 
 
@@ -48,6 +50,38 @@ def get_token_documents(client: OpenSearch, index: str) -> dict[str, dict[str, A
     """Return the searchable documents of the token index, without a refresh."""
     hits = client.search(index=index, body={"size": 10_000, "query": {"match_all": {}}})["hits"]["hits"]
     return {hit["_id"]: {**hit["_source"], "weight_share": round(hit["_source"].get("weight_share", 0.0), 12)} for hit in hits}
+
+
+def is_token_write(request: Request) -> bool:
+    """Return whether a request writes documents of a token index."""
+    return request.is_bulk and ".tokens.write/" in request.path
+
+
+class TokenIndexChecks:
+    """An alias whose index has a token index, as the cluster shows it."""
+
+    client: OpenSearch
+    alias: str
+
+    def list_targets(self, alias: str) -> list[str]:
+        """List the indices of an alias; empty if it doesn't exist."""
+        return sorted(self.client.indices.get_alias(name=alias)) if self.client.indices.exists_alias(name=alias) else []
+
+    def list_indices(self) -> list[str]:
+        """List the indices whose names begin with the alias."""
+        return sorted(self.client.indices.get(index=f"{self.alias}*", params={"expand_wildcards": "all"}))
+
+    def check_tokens(self, images: int) -> None:
+        """Assert that the token index behind the alias is complete and correct."""
+        [index] = self.list_targets(self.alias)
+        assert self.list_targets(f"{self.alias}-tokens") == [f"{index}.tokens"]
+        self.check_tokens_of(index, images)
+
+    def check_tokens_of(self, index: str, images: int) -> None:
+        """Assert that the token index of an index is complete and correct."""
+        documents = get_token_documents(self.client, f"{index}.tokens")
+        assert documents == build_expected_documents(self.client, index)
+        assert len({document["image_id"] for document in documents.values()}) == images
 
 
 def _word(key: str) -> str:
