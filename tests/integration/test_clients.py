@@ -35,17 +35,21 @@ _TOLERANCE = 0.004
 """Engines keep nine bits of a weight."""
 
 # The clients of Elasticsearch refuse OpenSearch, and 7.17 asks for `GET /` first, which the test node of version 9 lacks.
-_RANK_FEATURES = [
-    ("node_url", "opensearch-py==2.4.0"),
-    ("node_url", "opensearch-py==2.8.0"),
-    ("node_url", "opensearch-py"),
-    ("elasticsearch7_url", "opensearch-py==2.4.0"),
-    ("elasticsearch7_url", "opensearch-py"),
-    ("elasticsearch7_url", "elasticsearch==7.17.13"),
-    ("elasticsearch7_url", "elasticsearch==8.19.3"),
-    ("elasticsearch7_url", "elasticsearch==9.5.1"),
+VectorField = Literal["rank_features", "sparse_vector"]
+_ENGINES: list[tuple[str, VectorField, str]] = [
+    ("node_url", "rank_features", "opensearch-py==2.4.0"),
+    ("node_url", "rank_features", "opensearch-py==2.8.0"),
+    ("node_url", "rank_features", "opensearch-py"),
+    ("elasticsearch7_url", "rank_features", "opensearch-py==2.4.0"),
+    ("elasticsearch7_url", "rank_features", "opensearch-py"),
+    ("elasticsearch7_url", "rank_features", "elasticsearch==7.17.13"),
+    ("elasticsearch7_url", "rank_features", "elasticsearch==8.19.3"),
+    ("elasticsearch7_url", "rank_features", "elasticsearch==9.5.1"),
+    ("elasticsearch9_url", "sparse_vector", "elasticsearch==8.19.3"),
+    ("elasticsearch9_url", "sparse_vector", "elasticsearch==9.5.1"),
+    ("elasticsearch9_url", "sparse_vector", "opensearch-py==2.4.0"),
+    ("elasticsearch9_url", "sparse_vector", "opensearch-py"),
 ]
-_SPARSE_VECTOR = ["elasticsearch==8.19.3", "elasticsearch==9.5.1", "opensearch-py==2.4.0", "opensearch-py"]
 
 
 @dataclass(frozen=True)
@@ -57,42 +61,40 @@ class Task:
     """Dot products, the best first."""
 
 
-def _drawn(rng: np.random.Generator, size: int) -> SparseVector:
+def draw_vector(rng: np.random.Generator, size: int) -> SparseVector:
     words = [*(f"word{i}" for i in range(200)), "a.b", "##ing", "café", "犬", ".", "it's"]
     return SparseVector.from_pairs((str(word), float(rng.uniform(0.05, 3))) for word in rng.choice(words, size, replace=False))
 
 
-def _task(url: str, vector: Literal["rank_features", "sparse_vector"]) -> Task:
+def build_metadata(name: str) -> ImageMetadata:
+    return ImageMetadata(
+        uri=f"file:///{name}.jpg",
+        name=f"{name}.jpg",
+        bytes=1,
+        source="/photos",
+        version=None,
+        sha256=name,
+        width=1,
+        height=1,
+        format="JPEG",
+        taken_at="2026-11-24T12:00:00",
+        thumbnail="data:image/webp;base64,AA==",
+    )
+
+
+def build_task(url: str, vector: VectorField) -> Task:
     rng = np.random.default_rng(7)
     settings = DocumentSettings(vector=vector)
-    vectors = {f"image{i}": _drawn(rng, 40) for i in range(50)}
-    asked = _drawn(rng, 30)
-    connection = Connection(url=url)
-    cluster = Cluster(connection)
-    body = build_index_body(get_cluster_info(cluster), settings)
-    cluster.close()
-    facts = {
-        name: ImageMetadata(
-            uri=f"file:///{name}.jpg",
-            name=f"{name}.jpg",
-            bytes=1,
-            source="/photos",
-            version=None,
-            sha256=name,
-            width=1,
-            height=1,
-            format="JPEG",
-            taken_at="2026-11-24T12:00:00",
-            thumbnail="data:image/webp;base64,AA==",
-        )
-        for name in vectors
-    }
+    vectors = {f"image{i}": draw_vector(rng, 40) for i in range(50)}
+    query_vector = draw_vector(rng, 30)
+    with Cluster(Connection(url=url)) as cluster:
+        body = build_index_body(get_cluster_info(cluster), settings)
     documents = [
         (
             name,
             build_document(
-                vectors[name],
-                facts[name],
+                stored,
+                build_metadata(name),
                 fields={"caption": "ein Bild"},
                 model_id="drawn@1",
                 fingerprint="f",
@@ -100,20 +102,20 @@ def _task(url: str, vector: Literal["rank_features", "sparse_vector"]) -> Task:
                 settings=settings,
             ),
         )
-        for name in vectors
+        for name, stored in vectors.items()
     ]
     values = {
         "url": url,
         "index": f"test-{uuid.uuid4().hex[:12]}",
         "body": body,
         "documents": documents,
-        "query": build_search_request(SearchQuery(vector=asked), vector, max_clauses=1024).body,
+        "query": build_search_request(SearchQuery(vector=query_vector), vector, max_clauses=1024).body,
     }
-    exact = {name: asked.dot(stored) for name, stored in vectors.items()}
+    exact = {name: query_vector.dot(stored) for name, stored in vectors.items()}
     return Task(values, dict(sorted(exact.items(), key=lambda pair: -pair[1])))
 
 
-def _installed(requirement: str) -> Path | None:
+def install_client(requirement: str) -> Path | None:
     """A folder with this client, fetched once a machine; None for the one that stair-es itself uses here."""
     if "==" not in requirement:
         return None
@@ -123,20 +125,20 @@ def _installed(requirement: str) -> Path | None:
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-                made = Path(scratch) / "made"
-                pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-warn-conflicts", "--target", str(made)]
+                installed = Path(scratch) / "made"
+                pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-warn-conflicts", "--target", str(installed)]
                 subprocess.run([*pip, requirement], check=True)
-                made.rename(folder)
+                installed.rename(folder)
     return folder
 
 
-def _run(task: Task, by: str, requirement: str, environ: dict[str, str] | None = None) -> list[tuple[str, float]]:
-    name, _, wanted = requirement.partition("==")
-    folder = _installed(requirement)
+def run_task(task: Task, role: str, requirement: str, environ: dict[str, str] | None = None) -> list[tuple[str, float]]:
+    name, _, version = requirement.partition("==")
+    folder = install_client(requirement)
     path = {"PYTHONPATH": str(folder)} if folder else {}
-    values = json.dumps({**task.values, "by": by, "client": name})
+    values = json.dumps({**task.values, "by": role, "client": name})
     clean = {name: value for name, value in os.environ.items() if not name.startswith("STAIR_ES_") or name == "STAIR_ES_HOME"}
-    ended = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, str(_SCRIPT)],
         input=values,
         env={**clean, **path, **(environ or {})},
@@ -145,13 +147,13 @@ def _run(task: Task, by: str, requirement: str, environ: dict[str, str] | None =
         check=False,
         timeout=300,
     )
-    assert ended.returncode == 0, ended.stderr
-    answer = json.loads(ended.stdout)
-    assert not wanted or answer["version"] == wanted
+    assert completed.returncode == 0, completed.stderr
+    answer = json.loads(completed.stdout)
+    assert not version or answer["version"] == version
     return [(id_, score) for id_, score in answer["hits"]]
 
 
-def _check(task: Task, hits: list[tuple[str, float]]) -> None:
+def check_hits(task: Task, hits: list[tuple[str, float]]) -> None:
     best = list(task.exact.values())[: len(hits)]
     assert len(hits) == 10
     assert [score for _, score in hits] == pytest.approx(best, rel=_TOLERANCE)
@@ -170,41 +172,35 @@ def started_tasks() -> Iterator[list[Task]]:
         client.close()
 
 
-@pytest.mark.parametrize(("engine", "requirement"), _RANK_FEATURES)
-def test_rank_features(engine: str, requirement: str, request: pytest.FixtureRequest, started_tasks: list[Task]) -> None:
-    task = _task(request.getfixturevalue(engine), "rank_features")
+@pytest.mark.parametrize(("engine", "vector", "requirement"), _ENGINES)
+def test_clients_write_and_search(
+    engine: str, vector: VectorField, requirement: str, request: pytest.FixtureRequest, started_tasks: list[Task]
+) -> None:
+    task = build_task(request.getfixturevalue(engine), vector)
     started_tasks.append(task)
-    _check(task, _run(task, "client", requirement))
-
-
-@pytest.mark.parametrize("requirement", _SPARSE_VECTOR)
-def test_sparse_vector(elasticsearch9_url: str, requirement: str, started_tasks: list[Task]) -> None:
-    task = _task(elasticsearch9_url, "sparse_vector")
-    started_tasks.append(task)
-    _check(task, _run(task, "client", requirement))
+    check_hits(task, run_task(task, "client", requirement))
 
 
 @pytest.mark.parametrize("requirement", [_OLDEST_PROMISED, "opensearch-py==2.8.0"])
 def test_bulk_path_with_older_clients(node_url: str, requirement: str) -> None:
     """Connection, login, retries, bulk: all that leans on the client's inner parts."""
-    busy = [2]
+    busy_left = [2]
 
-    def gate(asked: RecordedRequest) -> StubResponse | None:
-        if asked.headers.get("authorization") != "ApiKey aWQ6aHVudGVyMg==":
+    def count_busy(request: RecordedRequest) -> StubResponse | None:
+        if request.headers.get("authorization") != "ApiKey aWQ6aHVudGVyMg==":
             return StubResponse(status=401)
-        if "/_bulk" not in asked.target:
+        if "/_bulk" not in request.target:
             return None
-        busy[0] -= 1
-        return (
-            StubResponse(status=429, headers={"retry-after": "0", "content-type": "application/json"}) if busy[0] >= 0 else None
-        )
+        busy_left[0] -= 1
+        headers = {"retry-after": "0", "content-type": "application/json"}
+        return StubResponse(status=429, headers=headers) if busy_left[0] >= 0 else None
 
-    with RecordingProxy(node_url, gate=gate) as proxy:
-        task = _task(node_url, "rank_features")
+    with RecordingProxy(node_url, gate=count_busy) as proxy:
+        task = build_task(node_url, "rank_features")
         task.values["url"] = proxy.url
-        hits = _run(task, "stair-es", requirement, {"STAIR_ES_API_KEY": "id:hunter2"})
-    _check(task, hits)
-    assert busy[0] < 0, "it was busy twice, and asked again"
+        hits = run_task(task, "stair-es", requirement, {"STAIR_ES_API_KEY": "id:hunter2"})
+    check_hits(task, hits)
+    assert busy_left[0] < 0, "it was busy twice, and asked again"
     client = OpenSearch([node_url])
     client.indices.delete(index=task.values["index"])
     client.close()

@@ -70,7 +70,7 @@ def fill_placeholders(file: str, encoder_url: str, token: str = TOKEN) -> str:
     return text.replace("ENCODER_TOKEN", token).replace("MODEL_ID", "the-model")
 
 
-def encode(encoder_url: str, body: Mapping[str, Any] | str) -> Any:  # noqa: ANN401  JSON
+def post_encode(encoder_url: str, body: Mapping[str, Any] | str) -> Any:  # noqa: ANN401  JSON
     data = body if isinstance(body, str) else json.dumps(body)
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
     with urlopen(Request(f"{encoder_url}/v1/encode", data.encode(), headers), timeout=60) as response:
@@ -80,19 +80,19 @@ def encode(encoder_url: str, body: Mapping[str, Any] | str) -> Any:  # noqa: ANN
 def list_features(encoder_url: str, texts: tuple[str, ...]) -> list[dict[str, float]]:
     return [
         {escape_feature(token): weight for token, weight in each["tokens"].items()}
-        for each in encode(encoder_url, {"texts": texts})["texts"]
+        for each in post_encode(encoder_url, {"texts": texts})["texts"]
     ]
 
 
-def search(url: str, index: str, query: Mapping[str, Any]) -> list[tuple[str, float]]:
+def search_index(url: str, index: str, query: Mapping[str, Any]) -> list[tuple[str, float]]:
     with Connection(url=url).client() as client:
         hits = client.search(index=index, body={"query": query, "size": HITS})["hits"]["hits"]
     return [(hit["_id"], hit["_score"]) for hit in hits]
 
 
 def search_by_command(url: str, index: str, text: str) -> list[tuple[str, float]]:
-    found = CommandRunner({"STAIR_ES_URL": url}).read_json("search", text, "--index", index, "-k", str(HITS))
-    return [(hit["id"], hit["score"]) for hit in found["hits"]]
+    result = CommandRunner({"STAIR_ES_URL": url}).read_json("search", text, "--index", index, "-k", str(HITS))
+    return [(hit["id"], hit["score"]) for hit in result["hits"]]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_opensearch_finds_the_same_by_text(
     assert {"dom%2E cat", "100%25"} <= {name for vector in expected for name in vector}
     assert [pytest.approx(vector, rel=1e-6) for vector in vectors] == expected
     for text, vector in zip(TEXTS, vectors, strict=False):
-        hits = search(plugin_url, photo_index, {"neural_sparse": {"tokens": {"query_tokens": vector}}})
+        hits = search_index(plugin_url, photo_index, {"neural_sparse": {"tokens": {"query_tokens": vector}}})
         assert hits == search_by_command(plugin_url, photo_index, text)
         assert hits
 
@@ -126,13 +126,13 @@ def test_opensearch_finds_the_same_by_text(
 def test_opensearch_reports_a_wrong_token(encoder_url: str, trusted_patterns: list[str], tmp_path: Path) -> None:
     file = tmp_path / "connector.json"
     file.write_text(fill_placeholders("opensearch/connector.json", encoder_url, "another token"), encoding="utf-8")
-    with pytest.raises(RuntimeError, match=r"Error from remote service \(401\)"):
+    with pytest.raises(RuntimeError, match="401"):
         run_connector(file, trusted_patterns, TEXTS)
 
 
 @pytest.mark.parametrize("pattern", ["^https://encoder\\.example\\.org/v1/encode$", "^http://127\\.0\\.0\\.1:\\d+/embed$"])
 def test_opensearch_refuses_an_encoder_that_is_not_trusted(connector_file: Path, pattern: str) -> None:
-    with pytest.raises(RuntimeError, match="not matching the trusted connector endpoint regex"):
+    with pytest.raises(RuntimeError, match="endpoint regex"):
         run_connector(connector_file, [pattern], TEXTS)
 
 
@@ -172,13 +172,13 @@ def test_elasticsearch_finds_the_same_by_text(
     ingest_photos(elasticsearch9_url, index, policy_file, "--vector", "sparse_vector")
     settings = json.loads(fill_placeholders("elasticsearch/endpoint.json", encoder_url))["service_settings"]
     request = settings["request"].replace("${input}", json.dumps([*TEXTS, *STRANGE_TEXTS]))
-    answer, paths = encode(encoder_url, request), settings["response"]["json_parser"]
+    answer, paths = post_encode(encoder_url, request), settings["response"]["json_parser"]
     tokens, weights = (extract_values(answer, paths[name]) for name in ("token_path", "weight_path"))
     vectors = [dict(zip(*each, strict=True)) for each in zip(tokens, weights, strict=True)]
     assert vectors == list_features(encoder_url, (*TEXTS, *STRANGE_TEXTS))
     query = json.loads(fill_placeholders("elasticsearch/query.json", encoder_url))["query"]["sparse_vector"]
-    asked = {name: value for name, value in query.items() if name not in ("inference_id", "query")}
+    options = {name: value for name, value in query.items() if name not in ("inference_id", "query")}
     for text, vector in zip(TEXTS, vectors, strict=False):
-        hits = search(elasticsearch9_url, index, {"sparse_vector": {**asked, "query_vector": vector}})
+        hits = search_index(elasticsearch9_url, index, {"sparse_vector": {**options, "query_vector": vector}})
         assert hits == search_by_command(elasticsearch9_url, index, text)
         assert hits

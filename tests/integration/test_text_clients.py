@@ -30,7 +30,7 @@ TABLE = ModelSpec(name="stair-mini", text_tower="table")
 SECRET = "0123456789abcdef0123456789abcdef"
 INDEX = "text-clients"
 HITS = 3
-ODD = (
+UNUSUAL_TEXTS = (
     *("", " ", "the of and", "?!", "42", "3 dogs2cats_and mice", "x² dog❶", "½ pizza", "\U0001f9ab \U0001f436 dog\U0001f436cat"),
     *("CAFÉ", "cafe\u0301", "naïve Zürich façade", "İstanbul DOĞ", "straße", "ſun ﬁre ﬂower", "Ωmega αβγ ΣΑΣ", "犬と猫 кошка"),
     *(
@@ -50,35 +50,37 @@ ODD = (
 
 
 @pytest.fixture(scope="module")
-def java() -> Path | None:
+def java_path() -> Path | None:
     """The `java` of a JDK of 11 or newer; None on a contributor's machine without one."""
-    found = find_jdk(11)
-    if found is None and os.environ.get("CI"):
+    path = find_jdk(11)
+    if path is None and os.environ.get("CI"):
         raise LookupError("a JDK of 11 or newer is not on this machine")
-    return found and Path(found)
+    return path and Path(path)
 
 
 @pytest.fixture(scope="module")
-def programs(java: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
-    """How to start a program, by its name."""
+def find_program(java_path: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
+    """Returns how to start a program, by its name."""
     classes = tmp_path_factory.mktemp("classes")
-    if java:
+    if java_path:
         sources = sorted(CLIENTS.glob("*.java"))
         subprocess.run(
-            [java, "-m", "jdk.compiler/com.sun.tools.javac.Main", "--release", "11", "-d", classes, *sources], check=True
+            [java_path, "-m", "jdk.compiler/com.sun.tools.javac.Main", "--release", "11", "-d", classes, *sources], check=True
         )
     node = shutil.which("node") or str(Path(playwright.__file__).parent / "driver" / "node")  # the one that drives browsers
 
     def find_command(name: str) -> list[str]:
         if name.endswith(".java"):
-            return [str(java), "-cp", str(classes), name.removesuffix(".java")] if java else pytest.skip("no JDK of 11 or newer")
+            if java_path is None:
+                pytest.skip("no JDK of 11 or newer")
+            return [str(java_path), "-cp", str(classes), name.removesuffix(".java")]
         return [{".py": sys.executable, ".mjs": node, ".sh": "sh"}[Path(name).suffix], str(CLIENTS / name)]
 
     return find_command
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported table."""
     path = tmp_path_factory.mktemp("table") / "table.tsv.gz"
     write_token_table(resolve_model(ModelSpec(name="stair-mini")).build_text_table(), path)
@@ -98,22 +100,26 @@ def collect_texts() -> list[str]:
             rng.choice((word, word.upper(), word.title(), word.replace(" ", "-"))) + rng.choice(gaps) for word in words
         )
         mixed.append(text.replace("e", "é") if rng.random() < 0.1 else text)
-    return [*captions, *queries, *ODD, *mixed]
+    return [*captions, *queries, *UNUSUAL_TEXTS, *mixed]
 
 
 @pytest.mark.parametrize("name", ["lookup.py", "lookup.mjs", "Lookup.java"])
 @pytest.mark.parametrize("compressed", [True, False], ids=["gzip", "plain"])
 def test_a_lookup_gives_the_vectors_of_the_encoder(
-    programs: Callable[[str], list[str]], table: Path, tmp_path: Path, name: str, *, compressed: bool
+    find_program: Callable[[str], list[str]], table_file: Path, tmp_path: Path, name: str, *, compressed: bool
 ) -> None:
-    path = table if compressed else tmp_path / "table.tsv"
+    path = table_file if compressed else tmp_path / "table.tsv"
     if not compressed:
-        path.write_bytes(gzip.decompress(table.read_bytes()))
-    texts = collect_texts() if compressed else list(ODD)
-    found = subprocess.run(
-        [*programs(name), path], input="".join(f"{text}\n" for text in texts), capture_output=True, encoding="utf-8", check=True
+        path.write_bytes(gzip.decompress(table_file.read_bytes()))
+    texts = collect_texts() if compressed else list(UNUSUAL_TEXTS)
+    completed = subprocess.run(
+        [*find_program(name), path],
+        input="".join(f"{text}\n" for text in texts),
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
     )
-    lines = found.stdout.split("\n")[:-1]
+    lines = completed.stdout.split("\n")[:-1]
     assert len(lines) == len(texts)
     vectors = load_encoder(TABLE).encode_texts(texts)
     for text, vector, line in zip(texts, vectors, lines, strict=True):
@@ -124,16 +130,16 @@ def test_a_lookup_gives_the_vectors_of_the_encoder(
 
 
 @pytest.mark.parametrize("name", ["lookup.py", "lookup.mjs", "Lookup.java"])
-def test_a_lookup_rejects_other_files(programs: Callable[[str], list[str]], tmp_path: Path, name: str) -> None:
+def test_a_lookup_rejects_other_files(find_program: Callable[[str], list[str]], tmp_path: Path, name: str) -> None:
     other = tmp_path / "table.tsv"
     other.write_text("stair-es-table\t2\nmodel\tx\n\ndog\tdog\t1\n")
-    ran = subprocess.run([*programs(name), other], input="dog\n", capture_output=True, text=True, check=False)
-    assert ran.returncode != 0
-    assert "no table of version 1: write it with stair-es export --table" in ran.stderr
+    completed = subprocess.run([*find_program(name), other], input="dog\n", capture_output=True, text=True, check=False)
+    assert completed.returncode != 0
+    assert "stair-es export --table" in completed.stderr
 
 
 @pytest.fixture(scope="module")
-def urls(node_url: str, elasticsearch7_url: str) -> Iterator[dict[str, str]]:
+def node_urls(node_url: str, elasticsearch7_url: str) -> Iterator[dict[str, str]]:
     """The engines that have `rank_features`, each with an index of the bundled photos."""
     nodes = {"opensearch": node_url, "elasticsearch7": elasticsearch7_url}
     for url in nodes.values():
@@ -151,12 +157,12 @@ def encoder_url() -> Iterator[str]:
         yield url
 
 
-def list_hits(ran: subprocess.CompletedProcess[str]) -> list[tuple[float, str]]:
+def list_hits(completed: subprocess.CompletedProcess[str]) -> list[tuple[float, str]]:
     """Return scores and URIs of hits: the programs print lines, or JSON as the cluster sent it."""
-    assert ran.returncode == 0, ran.stderr
-    lines = ran.stdout.splitlines()
-    if ran.stdout.startswith("{"):
-        hits = json.loads(ran.stdout).get("hits", {}).get("hits", [])
+    assert completed.returncode == 0, completed.stderr
+    lines = completed.stdout.splitlines()
+    if completed.stdout.startswith("{"):
+        hits = json.loads(completed.stdout).get("hits", {}).get("hits", [])
         lines = [f"{hit['_score']} {hit['_source']['uri']}" for hit in hits]
     return [(float(score), uri) for score, uri in (line.split(" ", 1) for line in lines)]
 
@@ -170,45 +176,47 @@ def list_hits(ran: subprocess.CompletedProcess[str]) -> list[tuple[float, str]]:
     ],
 )
 def test_a_client_finds_by_text_what_the_command_finds(
-    programs: Callable[[str], list[str]],
-    urls: dict[str, str],
+    find_program: Callable[[str], list[str]],
+    node_urls: dict[str, str],
     request: pytest.FixtureRequest,
     engine: str,
     name: str,
     text_tower: str,
 ) -> None:
-    url = urls[engine]
+    url = node_urls[engine]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("STAIR_ES_")}
-    place = {"STAIR_ES_TABLE": str(request.getfixturevalue("table"))}
+    settings = {"STAIR_ES_TABLE": str(request.getfixturevalue("table_file"))}
     if text_tower == "full":
-        place = {"STAIR_ES_ENCODER_URL": request.getfixturevalue("encoder_url"), "STAIR_ES_ENCODER_TOKEN": SECRET}
-    environment = {**clean, **place, "STAIR_ES_URL": url, "LC_ALL": "C.UTF-8"}
+        settings = {"STAIR_ES_ENCODER_URL": request.getfixturevalue("encoder_url"), "STAIR_ES_ENCODER_TOKEN": SECRET}
+    environment = {**clean, **settings, "STAIR_ES_URL": url, "LC_ALL": "C.UTF-8"}
 
-    def ask(index: str, text: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        command = [*programs(name), index, text]
+    def run_search(index: str, text: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        command = [*find_program(name), index, text]
         return subprocess.run(command, env={**environment, **changes}, capture_output=True, text=True, check=False, timeout=300)
 
     spec = ModelSpec(name="stair-mini", text_tower="table" if text_tower == "table" else "full")
     with ImageSearch(INDEX, url=url, model=spec) as images:
         for text in ("a kitten", "a cup of coffee", 'CAFÉ "crème" \\ {{cup}}\n%2E'):
             expected = [(hit.score, hit.uri) for hit in images.search(text, k=HITS).hits]
-            found = list_hits(ask(INDEX, text))
-            assert [uri for _, uri in found] == [uri for _, uri in expected]
-            assert [score for score, _ in found] == pytest.approx([score for score, _ in expected], abs=1e-4)
-    assert list_hits(ask(INDEX, "?!")) == [], "nothing is known, so nothing is found"
-    missing = ask("there-is-none", "cat")
+            hits = list_hits(run_search(INDEX, text))
+            assert [uri for _, uri in hits] == [uri for _, uri in expected]
+            assert [score for score, _ in hits] == pytest.approx([score for score, _ in expected], abs=1e-4)
+    assert list_hits(run_search(INDEX, "?!")) == [], "nothing is known, so nothing is found"
+    missing = run_search("there-is-none", "cat")
     assert missing.returncode != 0
     assert "404" in missing.stderr
     if text_tower == "full":
-        assert "401" in ask(INDEX, "cat", STAIR_ES_ENCODER_TOKEN="wrong").stderr
+        assert "401" in run_search(INDEX, "cat", STAIR_ES_ENCODER_TOKEN="wrong").stderr
 
 
 @pytest.mark.parametrize("name", ["search.py", "search.mjs", "Search.java"])
 def test_tokens_of_another_model_are_refused(
-    programs: Callable[[str], list[str]], table: Path, node_url: str, client: OpenSearch, index_name: str, name: str
+    find_program: Callable[[str], list[str]], table_file: Path, node_url: str, client: OpenSearch, index_name: str, name: str
 ) -> None:
     client.indices.create(index=index_name, body={"mappings": {"_meta": {"stair_es": {"model": "other-1"}}}})
-    environment = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_TABLE": str(table)}
-    ran = subprocess.run([*programs(name), index_name, "dog"], env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode != 0
-    assert f"{index_name} was written by other-1, and these tokens are of stair-mini-2" in ran.stderr
+    environment = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_TABLE": str(table_file)}
+    completed = subprocess.run(
+        [*find_program(name), index_name, "dog"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert completed.returncode != 0
+    assert [name for name in (index_name, "other-1", "stair-mini-2") if name not in completed.stderr] == []
