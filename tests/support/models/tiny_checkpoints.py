@@ -84,11 +84,11 @@ def draw_vdr_weights(seed: int = 0, width: int = 8, patch: int = 4, layers: int 
         shapes |= {f"{prefix}mlp.c_fc.weight": (4 * width, width), f"{prefix}mlp.c_fc.bias": (4 * width,)}
         shapes |= {f"{prefix}mlp.c_proj.weight": (width, 4 * width), f"{prefix}mlp.c_proj.bias": (width,)}
         shapes |= {f"{prefix}{norm}.{part}": (width,) for norm in ("ln_1", "ln_2") for part in ("weight", "bias")}
-    shapes |= _bert_shapes("encoder_q.bert_model.", width, layers)
+    shapes |= _list_bert_shapes("encoder_q.bert_model.", width, layers)
     return {name: torch.randn(shape, generator=draw) * 0.4 for name, shape in shapes.items()}
 
 
-def _bert_shapes(prefix: str, width: int, layers: int) -> dict[str, tuple[int, ...]]:
+def _list_bert_shapes(prefix: str, width: int, layers: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         f"{prefix}embeddings.word_embeddings.weight": (len(WORDS), width),
         f"{prefix}embeddings.position_embeddings.weight": (16, width),

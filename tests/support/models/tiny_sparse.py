@@ -81,28 +81,28 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def write_image_model(folder: Path, seed: int = 0) -> dict[str, torch.Tensor]:
     """Write a model of texts and images with its own code, and return its weights."""
     folder.mkdir(parents=True)
-    words = build_tokenizer()
-    words.save_pretrained(folder)
-    size = len(words) + PADDED
+    tokenizer = build_tokenizer()
+    tokenizer.save_pretrained(folder)
+    size = len(tokenizer) + PADDED
     draw = torch.Generator().manual_seed(seed)
     weights = {
         "table": torch.rand(size, generator=draw) + 0.1,
         "colors": torch.randn((size, 3), generator=draw) * 2,
     }
     weights["table"][:2] = 0  # special tokens
-    _red(weights["colors"], words)
+    _set_color_tokens(weights["colors"], tokenizer)
     save_file(weights, folder / "model.safetensors")
     (folder / "tiny_splade.py").write_text(CODE)
     (folder / "config.json").write_text(json.dumps({"model_type": "tiny_splade"}))
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"height": SIDE_PX, "width": SIDE_PX}}))
     (folder / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": "tiny_splade.TinySplade"}]))
-    _about(folder)
+    _write_library_config(folder)
     return weights
 
 
-def _red(colors: torch.Tensor, words: PreTrainedTokenizerFast) -> None:
+def _set_color_tokens(colors: torch.Tensor, tokenizer: PreTrainedTokenizerFast) -> None:
     """A red image has the words red and v2.0, a blue one blue and new york."""
-    vocabulary = words.get_vocab()
+    vocabulary = tokenizer.get_vocab()
     for word, color in (("Ġred", (9, -9, -9)), ("Ġv2.0", (8, -8, -8)), ("Ġblue", (-9, -9, 9)), ("new york", (-8, -8, 8))):
         colors[vocabulary[word]] = torch.tensor(color, dtype=torch.float32)
 
@@ -112,12 +112,12 @@ def write_text_model(folder: Path, seed: int = 0) -> torch.Tensor:
     from sentence_transformers import SparseEncoder
     from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 
-    words: Any = build_tokenizer()
-    table = torch.rand(len(words), generator=torch.Generator().manual_seed(seed)) + 0.1
-    SparseEncoder(modules=[SparseStaticEmbedding(words, table)], device="cpu").save_pretrained(str(folder))
+    tokenizer: Any = build_tokenizer()
+    table = torch.rand(len(tokenizer), generator=torch.Generator().manual_seed(seed)) + 0.1
+    SparseEncoder(modules=[SparseStaticEmbedding(tokenizer, table)], device="cpu").save_pretrained(str(folder))
     return table
 
 
-def _about(folder: Path) -> None:
+def _write_library_config(folder: Path) -> None:
     library_config = {"model_type": "SparseEncoder", "prompts": {"query": "", "document": ""}, "similarity_fn_name": "dot"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(library_config))

@@ -32,7 +32,7 @@ UNUSED = ("[unused0]", "[unused1]")
 WORDS = ("the", "a", "of", ".", "!", "dog", "cat", "bird", "red", "blue", "car", "tree", "##s", "##ing", "run", "##n", "sea")
 WHOLE = ("dog", "cat", "running", "bluebird", "sea", "red")
 """Whole words of a model with `vocabulary="words"`."""
-_SEEN: Mapping[str, Any] = {
+_IMAGE_SETTINGS: Mapping[str, Any] = {
     "hidden_size": WIDTH,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
@@ -40,7 +40,7 @@ _SEEN: Mapping[str, Any] = {
     "patch_size": 8,
     "image_size": SIZE_PX,
 }
-_READ: Mapping[str, Any] = {
+_TEXT_SETTINGS: Mapping[str, Any] = {
     "model_type": "bert",
     "vocab_size": len(SPECIAL) + len(UNUSED) + len(WORDS),
     "hidden_size": WIDTH,
@@ -51,15 +51,15 @@ _READ: Mapping[str, Any] = {
 }
 
 
-def _transformer(kind: str, **settings: object) -> BackboneConfig:
+def _build_transformer(kind: str, **settings: object) -> BackboneConfig:
     return BackboneConfig(kind="transformers", name=f"tiny-{kind}", config={"model_type": kind, **settings})
 
 
 IMAGES: Mapping[str, BackboneConfig] = {
-    "vit": _transformer("vit", **_SEEN),
-    "clip": _transformer("clip_vision_model", **_SEEN),
-    "siglip": _transformer("siglip_vision_model", **_SEEN),
-    "dinov2": _transformer("dinov2", **_SEEN),
+    "vit": _build_transformer("vit", **_IMAGE_SETTINGS),
+    "clip": _build_transformer("clip_vision_model", **_IMAGE_SETTINGS),
+    "siglip": _build_transformer("siglip_vision_model", **_IMAGE_SETTINGS),
+    "dinov2": _build_transformer("dinov2", **_IMAGE_SETTINGS),
     "timm-vit": BackboneConfig(
         kind="timm",
         name="vit_tiny_patch16_224",
@@ -68,10 +68,10 @@ IMAGES: Mapping[str, BackboneConfig] = {
     "timm-convnet": BackboneConfig(kind="timm", name="test_convnext", config={"num_classes": 0}),
 }
 TEXTS: Mapping[str, BackboneConfig] = {
-    "bert": BackboneConfig(kind="transformers", name="tiny-bert", config=_READ),
-    "distilbert": _transformer(
+    "bert": BackboneConfig(kind="transformers", name="tiny-bert", config=_TEXT_SETTINGS),
+    "distilbert": _build_transformer(
         "distilbert",
-        vocab_size=_READ["vocab_size"],
+        vocab_size=_TEXT_SETTINGS["vocab_size"],
         dim=WIDTH,
         hidden_dim=48,
         n_layers=2,
@@ -99,9 +99,9 @@ def build_config(image: str = "vit", text: str = "bert", **changes: Any) -> Stai
         side: {name.removeprefix(f"{side}_"): changes.pop(name) for name in list(changes) if name.startswith(f"{side}_")}
         for side in ("image", "text")
     }
-    thirds = (0.5, 0.4, 0.45)
+    channel_means = (0.5, 0.4, 0.45)
     image_tower = ImageTowerConfig(
-        backbone=IMAGES[image], size_px=SIZE_PX, mean=thirds, std=(0.2, 0.25, 0.3), transform_dim=TRANSFORM, top_k=6
+        backbone=IMAGES[image], size_px=SIZE_PX, mean=channel_means, std=(0.2, 0.25, 0.3), transform_dim=TRANSFORM, top_k=6
     )
     text_tower = TextTowerConfig(backbone=TEXTS[text], max_tokens=MAX_TOKENS, transform_dim=TRANSFORM, top_k=5)
     stair_config = StairConfig(
@@ -115,12 +115,12 @@ def build_shallow_config(image: str = "vit", text: str = "bert", **changes: Any)
     config = build_config(image, text, **changes)
     return replace(
         config,
-        image=replace(config.image, backbone=_flatten(config.image.backbone)),
-        text=replace(config.text, backbone=_flatten(config.text.backbone)),
+        image=replace(config.image, backbone=_keep_one_layer(config.image.backbone)),
+        text=replace(config.text, backbone=_keep_one_layer(config.text.backbone)),
     )
 
 
-def _flatten(backbone: BackboneConfig) -> BackboneConfig:
+def _keep_one_layer(backbone: BackboneConfig) -> BackboneConfig:
     depth = {"num_hidden_layers", "n_layers", "depth"} & set(backbone.config)
     return replace(backbone, config={**backbone.config, **dict.fromkeys(depth, 1)})
 

@@ -73,6 +73,6 @@ def run_worker(rank: int, folder: str) -> None:
     workers.sum_in_place(tensor)
     first = torch.tensor([rank + 7])
     workers.broadcast_first(first)
-    torch.save({"gathered": gathered, "sum": tensor, "first": first}, f"{folder}/{rank}-told.pt")
+    torch.save({"gathered": gathered, "sum": tensor, "first": first}, f"{folder}/{rank}-collectives.pt")
     distributed.barrier()
     os._exit(0)  # at an ordinary end some of gloo's threads are still there now and then, and C++ aborts the process

@@ -30,7 +30,7 @@ def search_with_client(task: dict[str, Any]) -> Hits:
     assert written == len(task["documents"]), errors
     response = client.search(index=task["index"], body=task["query"])
     client.close()
-    return _hits(response)
+    return _extract_hits(response)
 
 
 def search_with_stair_es(task: dict[str, Any]) -> Hits:
@@ -50,10 +50,10 @@ def search_with_stair_es(task: dict[str, Any]) -> Hits:
     cluster.client.indices.refresh(index=task["index"])
     response = cluster.call(cluster.client.search, index=task["index"], body=task["query"])
     cluster.close()
-    return _hits(response)
+    return _extract_hits(response)
 
 
-def _hits(response: Any) -> Hits:  # noqa: ANN401  each client has a type of its own
+def _extract_hits(response: Any) -> Hits:  # noqa: ANN401  each client has a type of its own
     return [(hit["_id"], hit["_score"]) for hit in response["hits"]["hits"]]
 
 

@@ -47,7 +47,7 @@ class Oracle:
 
     def encode_image(self, answers: NetworkOutputs) -> Words:
         """Return the words of an image."""
-        blend, recognized = self._blend, self._see_classes(answers)
+        blend, recognized = self._blend, self._recognize_classes(answers)
         head_share = min(
             1.0, max(0.0, (answers.drawn - blend.drawing_threshold) / (blend.drawing_full_threshold - blend.drawing_threshold))
         )
@@ -61,10 +61,10 @@ class Oracle:
         learned = normalize({word: weight**blend.heads_exponent for word, weight in answers.learned.items()})
         return normalize(keep_heaviest(sum_rows([head_share, class_share], [learned, recognized]), blend.image_max_tokens))
 
-    def _see_classes(self, answers: NetworkOutputs) -> Words:
+    def _recognize_classes(self, answers: NetworkOutputs) -> Words:
         blend, mixed = self._blend, sum_rows(answers.classes, self.classes)
         lifted = {word: max(0.0, weight - blend.mean_class_weight * self._mean[word]) for word, weight in mixed.items()}
-        words = sum_rows([1.0, *self._agree(answers)], [lifted, *self.objects])
+        words = sum_rows([1.0, *self._compute_confidences(answers)], [lifted, *self.objects])
         if not any(words.values()):
             words = mixed
         logs = normalize(
@@ -73,7 +73,7 @@ class Oracle:
         heaviest = max(logs.values())
         return normalize({word: weight for word, weight in logs.items() if weight >= blend.min_relative_weight * heaviest})
 
-    def _agree(self, answers: NetworkOutputs) -> list[float]:
+    def _compute_confidences(self, answers: NetworkOutputs) -> list[float]:
         blend, confidences = self._blend, []
         for score, equivalents in zip(answers.things, self._mini.same_things, strict=True):
             confidence = score
@@ -104,7 +104,7 @@ class Oracle:
         if not near_rows and not own_words:
             return {}
         weights = take_maximum([dict.fromkeys(own_words, 1.0), *near_rows])
-        weights = self._understand(weights, embedding_D)
+        weights = self._add_related_words(weights, embedding_D)
         rare = normalize({word: weight * self.compute_rarity(word) for word, weight in weights.items()})
         return normalize(
             keep_heaviest(sum_rows([1.0, self._blend.text_heads_weight], [rare, normalize(learned)]), self._blend.text_max_tokens)
@@ -145,7 +145,7 @@ class Oracle:
             weights[own] = self.compute_rarity(own) + self._blend.text_heads_weight * learned
         return weights
 
-    def _understand(self, weights: Words, embedding_D: Floats) -> Words:
+    def _add_related_words(self, weights: Words, embedding_D: Floats) -> Words:
         """Return the words of a text with those near to it and those of the classes that it is about."""
         blend, arrays = self._blend, self._mini.arrays
         cosines = zip(self._words, (arrays["embeddings.words_VD"] @ embedding_D).tolist(), strict=True)

@@ -1,8 +1,9 @@
 """The expected ranking: all documents scored in float64, within the precision of an engine.
 
 Engines keep 9 significant bits of a document's weight, truncated, and count in float32. A score is therefore within
-[exact x (1 - 2^-8), exact x (1 + 1e-6)]. `faults` follows: if every score is within its bounds, the order is that of the scores
-and no better one is missing, then only documents whose exact scores differ by less than the tolerance can have changed places.
+[exact x (1 - 2^-8), exact x (1 + 1e-6)]. `find_errors` relies on this: if every score is within its bounds, the order is that of
+the scores and no better one is missing, then only documents whose exact scores differ by less than the tolerance can have
+changed places.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Oracle:
                 self.weights_NV[row, self.columns[word]] = weight
 
     @cached_property
-    def _truncated(self) -> Doubles:
+    def _truncated_weights(self) -> Doubles:
         """The weights as an engine keeps them: the upper half of float32."""
         bits_NV = self.weights_NV.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF_8000)
         return bits_NV.view(np.float32).astype(np.float64)
@@ -63,23 +64,23 @@ class Oracle:
         column = self.columns.get(word)
         return np.zeros(len(self.ids)) if column is None else self.weights_NV[:, column]
 
-    def _asked(self, vector: SparseVector) -> tuple[list[int], Doubles]:
+    def _select_columns(self, vector: SparseVector) -> tuple[list[int], Doubles]:
         pairs = [(self.columns[word], weight) for word, weight in vector if word in self.columns]
         return [column for column, _ in pairs], np.array([weight for _, weight in pairs])
 
     def compute_scores(self, vector: SparseVector) -> Doubles:
         """Return the dot product with each document."""
-        columns, weights = self._asked(vector)
+        columns, weights = self._select_columns(vector)
         return np.asarray(self.weights_NV[:, columns] @ weights)
 
     def compute_truncated(self, vector: SparseVector) -> Doubles:
         """Return the dot products with the weights as an engine stores them."""
-        columns, weights = self._asked(vector)
-        return np.asarray(self._truncated[:, columns] @ weights)
+        columns, weights = self._select_columns(vector)
+        return np.asarray(self._truncated_weights[:, columns] @ weights)
 
     def find_matches(self, vector: SparseVector) -> Flags:
         """Return which documents have a token in common with the vector."""
-        return np.asarray((self.weights_NV[:, self._asked(vector)[0]] > 0).any(axis=1))
+        return np.asarray((self.weights_NV[:, self._select_columns(vector)[0]] > 0).any(axis=1))
 
     def compute_bounds(self, vector: SparseVector) -> Bounds:
         """Return the bounds of the scores of a vector."""

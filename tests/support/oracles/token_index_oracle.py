@@ -31,7 +31,7 @@ def build_expected_documents(client: OpenSearch, index: str, top_token_count: in
             "source_version": f"3.{source.get('fingerprint', '-')}.{source.get('policy', '-')}.{version}",
             **{name: source[name] for name in _CARRIED if source.get(name) is not None},
         }
-        weights = {_word(key): weight for key, weight in source["tokens"].items()}
+        weights = {_unescape_token(key): weight for key, weight in source["tokens"].items()}
         total = sum(sorted(weights.values()))
         heaviest = sorted(weights, key=lambda word: (-weights[word], word))[:top_token_count]
         for rank, word in enumerate(heaviest, start=1):
@@ -84,5 +84,5 @@ class TokenIndexChecks:
         assert len({document["image_id"] for document in documents.values()}) == images
 
 
-def _word(key: str) -> str:
+def _unescape_token(key: str) -> str:
     return "" if key == "%" else key.replace("%2E", ".").replace("%25", "%")

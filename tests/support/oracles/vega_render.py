@@ -54,7 +54,7 @@ def render_marks(spec: Mapping[str, Any], *, version: str | None = None) -> list
     labels = [html.unescape(label) for label in re.findall(r'aria-roledescription="[^"]*"[^>]*aria-label="([^"]*)"', svg)]
     labels += [html.unescape(label) for label in re.findall(r'aria-label="([^"]*)"[^>]*aria-roledescription="[^"]*"', svg)]
     pairs = [[part.partition(": ") for part in label.split("; ")] for label in labels]
-    return [{name: value for name, sign, value in each if sign} for each in pairs]
+    return [{name: value for name, sign, value in parts if sign} for parts in pairs]
 
 
 def list_charts(
@@ -78,18 +78,18 @@ def main(url: str, index: str, folder: Path, version: str | None = None, theme: 
         corpus = inspect_index(cluster, index).spec
         objects = build_bundle(corpus, "kibana")
 
-        def search(name: str, body: dict[str, Any]) -> dict[str, Any]:
+        def run_search(name: str, body: dict[str, Any]) -> dict[str, Any]:
             response: dict[str, Any] = cluster.client.search(index=name, body=body)
             return response
 
         folder.mkdir(parents=True, exist_ok=True)
-        for id_, spec in list_charts(objects, search):
+        for id_, spec in list_charts(objects, run_search):
             path = folder / f"dashboards-{id_.removeprefix(corpus.build_id('')).strip('-')}.png"
             path.write_bytes(render_png(spec, version=version, theme=theme))
             print(path)
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    wanted = given[given.index("--version") + 1] if "--version" in given else None
-    main(given[0], given[1], Path(given[2]), wanted, "dark" if "--dark" in given else "light")
+    arguments = sys.argv[1:]
+    vega_version = arguments[arguments.index("--version") + 1] if "--version" in arguments else None
+    main(arguments[0], arguments[1], Path(arguments[2]), vega_version, "dark" if "--dark" in arguments else "light")

@@ -147,5 +147,5 @@ def test_two_workers_match_one(tmp_path: Path) -> None:
         torch.testing.assert_close(one[name], expected, atol=2e-5, rtol=1e-4, msg=name)
     assert not torch.equal(begin["text.head.bias_F"], alone["text.head.bias_F"])
     for rank in (0, 1):
-        told = torch.load(tmp_path / f"{rank}-told.pt", weights_only=True)
+        told = torch.load(tmp_path / f"{rank}-collectives.pt", weights_only=True)
         assert {name: value.tolist() for name, value in told.items()} == {"gathered": [1, 1, 2, 2], "sum": [3, 3], "first": [7]}

@@ -158,7 +158,7 @@ def test_the_detector_counts_more_where_the_classifier_agrees(oracle: Oracle, sh
     weights = []
     for index in (others, ox):
         answers = NetworkOutputs(classes=np.eye(1000)[index].tolist(), things=things, drawn=0.0, learned={})
-        weights.append(oracle._agree(answers)[cow])
+        weights.append(oracle._compute_confidences(answers)[cow])
     assert 0 < weights[0] < weights[1]
 
 
