@@ -22,18 +22,18 @@ from stair_es.eval.metrics import (
 MEASURES = {"ndcg_cut.10", "recall.1,5,10", "success.1,5,10", "recip_rank"}
 
 
-def trec(scores_QN: np.ndarray[Any, Any], right: list[list[int]]) -> dict[str, float]:
-    """The means of trec_eval over the same rankings."""
+def compute_trec_means(scores_QN: np.ndarray[Any, Any], relevant: list[list[int]]) -> dict[str, float]:
+    """Return the means of trec_eval over the same rankings."""
     pytrec_eval = pytest.importorskip("pytrec_eval")
-    expected = {str(query): {str(item): 1 for item in items} for query, items in enumerate(right)}
+    expected = {str(query): {str(item): 1 for item in items} for query, items in enumerate(relevant)}
     rows = {
         str(query): {str(item): float(score) for item, score in enumerate(scores_N)} for query, scores_N in enumerate(scores_QN)
     }
     result = pytrec_eval.RelevanceEvaluator(expected, MEASURES).evaluate(rows)
-    return {name: fmean(each[name] for each in result.values()) for name in next(iter(result.values()))}
+    return {name: fmean(metrics[name] for metrics in result.values()) for name in next(iter(result.values()))}
 
 
-def same(ours: RetrievalMetrics, theirs: dict[str, float]) -> None:
+def assert_same_means(ours: RetrievalMetrics, theirs: dict[str, float]) -> None:
     assert ours.ndcg == pytest.approx(theirs["ndcg_cut_10"], abs=1e-9)
     assert ours.mrr == pytest.approx(theirs["recip_rank"], abs=1e-9)
     for cut in (1, 5, 10):
@@ -41,25 +41,25 @@ def same(ours: RetrievalMetrics, theirs: dict[str, float]) -> None:
         assert ours.recall[cut] == pytest.approx(theirs[f"recall_{cut}"], abs=1e-9)
 
 
-@pytest.mark.parametrize(("items", "most"), [(3, 1), (12, 5), (40, 15), (200, 1), (200, 12)])
-def test_the_same_as_trec_eval(items: int, most: int) -> None:
-    rng = np.random.default_rng(items * 100 + most)
+@pytest.mark.parametrize(("items", "max_relevant"), [(3, 1), (12, 5), (40, 15), (200, 1), (200, 12)])
+def test_metrics_equal_trec_eval(items: int, max_relevant: int) -> None:
+    rng = np.random.default_rng(items * 100 + max_relevant)
     scores_QN = rng.permuted(np.tile(np.arange(items, dtype=np.float64), (50, 1)), axis=1)
-    right = [sorted(map(int, rng.choice(items, rng.integers(1, most + 1), replace=False))) for _ in scores_QN]
-    ours = summarize_ranks([compute_ranks(scores_N, own) for scores_N, own in zip(scores_QN, right, strict=True)])
+    relevant = [sorted(map(int, rng.choice(items, rng.integers(1, max_relevant + 1), replace=False))) for _ in scores_QN]
+    ours = summarize_ranks([compute_ranks(scores_N, own) for scores_N, own in zip(scores_QN, relevant, strict=True)])
     assert ours.queries == 50
-    same(ours, trec(scores_QN, right))
+    assert_same_means(ours, compute_trec_means(scores_QN, relevant))
 
 
 def test_ties_equal_trec_eval_with_lowered_relevant_items() -> None:
     rng = np.random.default_rng(5)
     scores_QN = rng.integers(0, 4, (60, 30)).astype(np.float64)
-    right = [sorted(map(int, rng.choice(30, 3, replace=False))) for _ in scores_QN]
-    lowered = scores_QN + rng.permutation(30) * 1e-6
-    for row, own in zip(lowered, right, strict=True):
-        row[own] -= 1e-3
-    ours = summarize_ranks([compute_ranks(scores_N, own) for scores_N, own in zip(scores_QN, right, strict=True)])
-    same(ours, trec(lowered, right))
+    relevant = [sorted(map(int, rng.choice(30, 3, replace=False))) for _ in scores_QN]
+    lowered_QN = scores_QN + rng.permutation(30) * 1e-6
+    for scores_N, own in zip(lowered_QN, relevant, strict=True):
+        scores_N[own] -= 1e-3
+    ours = summarize_ranks([compute_ranks(scores_N, own) for scores_N, own in zip(scores_QN, relevant, strict=True)])
+    assert_same_means(ours, compute_trec_means(lowered_QN, relevant))
 
 
 def test_ties_rank_wrong_items_first() -> None:
@@ -74,18 +74,21 @@ def test_missing_items_rank_last_like_a_score_of_0() -> None:
     rng = np.random.default_rng(6)
     for _ in range(200):
         scores_N = np.where(rng.random(25) < 0.4, 0.0, rng.integers(1, 6, 25)).astype(np.float64)
-        right = sorted(map(int, rng.choice(25, rng.integers(1, 6), replace=False)))
+        relevant = sorted(map(int, rng.choice(25, rng.integers(1, 6), replace=False)))
         items = [int(item) for item in np.lexsort((np.arange(25), -scores_N)) if scores_N[item] > 0]
-        assert compute_hit_ranks(items, [float(scores_N[item]) for item in items], right, 25) == compute_ranks(scores_N, right)
+        assert compute_hit_ranks(items, [float(scores_N[item]) for item in items], relevant, 25) == compute_ranks(
+            scores_N, relevant
+        )
     assert compute_hit_ranks([], [], [2, 3], 10) == (9, 10)
 
 
 def test_one_known_query() -> None:
-    result = find_ranks([7, 3, 9, 1], {3, 1, 5})
-    assert result == (2, 4)
-    assert compute_recall(result, 3, 3) == pytest.approx(1 / 3)
-    assert compute_reciprocal_rank(result) == 0.5
-    assert compute_ndcg(result, 3, 10) == pytest.approx((1 / np.log2(3) + 1 / np.log2(5)) / (1 + 1 / np.log2(3) + 1 / np.log2(4)))
+    ranks = find_ranks([7, 3, 9, 1], {3, 1, 5})
+    assert ranks == (2, 4)
+    assert compute_recall(ranks, 3, 3) == pytest.approx(1 / 3)
+    assert compute_reciprocal_rank(ranks) == 0.5
+    ideal = 1 + 1 / np.log2(3) + 1 / np.log2(4)
+    assert compute_ndcg(ranks, 3, 10) == pytest.approx((1 / np.log2(3) + 1 / np.log2(5)) / ideal)
     assert (compute_recall((), 3, 10), compute_reciprocal_rank(()), compute_ndcg((), 0, 10)) == (0.0, 0.0, 0.0)
 
 
