@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -13,6 +13,9 @@ from PIL import Image
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.training.config.train_config import TrainConfig, read_train_config
 from support.models import tiny_stair
+
+if TYPE_CHECKING:
+    from stair_es.training.train import TrainingResult
 
 COLORS = {"red": (200, 30, 30), "blue": (30, 30, 200), "the": (30, 200, 30)}
 NOUNS = ("dog", "cat", "bird", "car", "tree", "sea")
@@ -61,6 +64,18 @@ def draw_pattern(shape: int, color: tuple[int, int, int]) -> Image.Image:
 def read_config(folder: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read the configuration `tiny.toml`, with overrides by dotted name."""
     return read_train_config(folder / "tiny.toml", overrides)
+
+
+def run_training(
+    folder: Path,
+    out: Path,
+    overrides: Mapping[str, Any] | None = None,
+    **options: Any,  # noqa: ANN401
+) -> TrainingResult:
+    """Train with the configuration of the folder on the CPU; the options are those of `train_model`."""
+    from stair_es.training.train import train_model
+
+    return train_model(read_config(folder, overrides), out, device="cpu", **options)
 
 
 CONFIG = """\

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +13,10 @@ pytest.importorskip("torch")
 
 import torch
 from support.commands import CommandRunner
+from support.errors import expect_error
 from support.models import tiny_dense, tiny_training
 
 from stair_es.distill.dense_model import open_dense_model
-from stair_es.errors import ModelError, UsageError
 from stair_es.eval.models import get_dense_encoder
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
@@ -31,24 +31,24 @@ TEXTS = ["red dog", "a car", "", "zebra"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """18 images with captions in `set`, a CLIP in `clip`, and what was distilled of them in `made`."""
+def distill_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """18 images with captions in `set`, a CLIP in `clip`, and the checkpoint distilled from them in `distilled`."""
     folder = tmp_path_factory.mktemp("distill")
     tiny_training.write_set(folder / "set")
     tiny_dense.write_clip(folder / "clip")
-    output = make_runner(folder).read_json(
-        folder / "clip", "--captions", folder / "set" / "train.jsonl", "--out", folder / "made", "--steps", "30"
+    output = build_runner(folder).read_json(
+        folder / "clip", "--captions", folder / "set" / "train.jsonl", "--out", folder / "distilled", "--steps", "30"
     )
-    assert (output["checkpoint"], output["pairs"], output["problems"]) == (str(folder / "made"), 16, [])
+    assert (output["checkpoint"], output["pairs"], output["problems"]) == (str(folder / "distilled"), 16, [])
     assert output["best"] is not None
     return folder
 
 
-def make_runner(folder: Path) -> CommandRunner:
+def build_runner(folder: Path) -> CommandRunner:
     return CommandRunner({"STAIR_ES_HOME": str(folder / "home")}, "distill", "--method", "head")
 
 
-def load(folder: Path) -> Encoder:
+def load_encoder(folder: Path) -> Encoder:
     return registry.load_encoder(ModelSpec(name=str(folder)))
 
 
@@ -57,48 +57,50 @@ def read_pixels(folder: Path, encoder: Encoder) -> Pixels:
     return np.stack([decode_image(path.read_bytes(), encoder.image_spec, DecodeLimits()).pixels_HWC for path in paths])
 
 
-def test_the_checkpoint_has_readable_tokens_and_the_dense_vectors_of_its_model(folder: Path) -> None:
-    made, clip = load(folder / "made"), load(folder / "clip")
-    assert made.image_spec == clip.image_spec
-    pixels = read_pixels(folder, made)
-    images, texts = made.encode_images(pixels), made.encode_texts(TEXTS)
+def test_readable_tokens_and_the_dense_vectors_of_the_model(distill_folder: Path) -> None:
+    distilled, clip = load_encoder(distill_folder / "distilled"), load_encoder(distill_folder / "clip")
+    assert distilled.image_spec == clip.image_spec
+    pixels_BHWC = read_pixels(distill_folder, distilled)
+    images, texts = distilled.encode_images(pixels_BHWC), distilled.encode_texts(TEXTS)
     words = {"bird", "blue", "car", "cat", "dog", "red", "sea", "tree"}  # `the` is a stop word
     assert {token for vector in (*images, *texts) for token in vector.tokens} <= words
     assert {"red", "dog"} <= set(texts[0].tokens)
-    assert made.encode_images(pixels[3:4]) == [images[3]]
-    dense, expected = get_dense_encoder(made), get_dense_encoder(clip)
+    assert distilled.encode_images(pixels_BHWC[3:4]) == [images[3]]
+    dense, expected = get_dense_encoder(distilled), get_dense_encoder(clip)
     assert dense is not None
     assert expected is not None
-    np.testing.assert_array_equal(dense.encode_images_dense(pixels), expected.encode_images_dense(pixels))
+    np.testing.assert_array_equal(dense.encode_images_dense(pixels_BHWC), expected.encode_images_dense(pixels_BHWC))
     np.testing.assert_array_equal(dense.encode_texts_dense(TEXTS), expected.encode_texts_dense(TEXTS))
-    assert made.encode_texts([]) == []
+    assert distilled.encode_texts([]) == []
 
 
-def test_a_moved_checkpoint_is_the_same_model_and_another_dense_model_another_one(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder / "made", tmp_path / "moved")
-    made, moved = load(folder / "made"), load(tmp_path / "moved")
-    assert moved.model_id == made.model_id
-    assert moved.encode_texts(TEXTS) == made.encode_texts(TEXTS)
+def test_the_model_id_depends_on_the_dense_model_not_the_folder(distill_folder: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(distill_folder / "distilled", moved)
+    encoder, moved_encoder = load_encoder(distill_folder / "distilled"), load_encoder(moved)
+    assert moved_encoder.model_id == encoder.model_id
+    assert moved_encoder.encode_texts(TEXTS) == encoder.encode_texts(TEXTS)
     tiny_dense.write_clip(tmp_path / "other", seed=1)
-    shutil.copyfile(tmp_path / "other" / "model.safetensors", tmp_path / "moved" / "dense" / "model.safetensors")
-    assert load(tmp_path / "moved").model_id != made.model_id
-    shutil.rmtree(tmp_path / "moved" / "dense")
-    with pytest.raises(ModelError, match="dense"):
-        load(tmp_path / "moved")
+    shutil.copyfile(tmp_path / "other" / "model.safetensors", moved / "dense" / "model.safetensors")
+    assert load_encoder(moved).model_id != encoder.model_id
+    shutil.rmtree(moved / "dense")
+    with expect_error("checkpoint-error") as caught:
+        load_encoder(moved)
+    assert str(moved / "dense") in caught.value.message
 
 
-def test_the_same_command_resumes_and_gives_the_same_model(folder: Path, tmp_path: Path) -> None:
-    runner, out = make_runner(folder), tmp_path / "again"
-    arguments = (folder / "clip", "--captions", folder / "set" / "train.jsonl", "--out", out, "--steps", "30")
-    runner.read_json(*arguments)
-    assert load(out).model_id == load(folder / "made").model_id
-    (out / "config.json").unlink()  # killed before the end
-    assert runner.read_json(*arguments)["checkpoint"] == str(out)
-    assert load(out).model_id == load(folder / "made").model_id
-    assert "another configuration" in runner.read_error(*arguments[:-1], "40").message
+def test_the_same_command_resumes_and_gives_the_same_model(distill_folder: Path, tmp_path: Path) -> None:
+    runner, out = build_runner(distill_folder), tmp_path / "again"
+    arguments = (distill_folder / "clip", "--captions", distill_folder / "set" / "train.jsonl", "--out", out, "--steps", "30")
+    model_id = load_encoder(distill_folder / "distilled").model_id
+    for _ in range(2):
+        assert runner.read_json(*arguments)["checkpoint"] == str(out)
+        assert load_encoder(out).model_id == model_id
+        (out / "config.json").unlink()  # killed before the end
+    assert runner.read_error(*arguments[:-1], "40").code == "state-of-other-training"
 
 
-def test_images_alone_load_the_dense_model_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_alone_load_the_dense_model_once(distill_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
 
     def load_model(model: Model, threads: int | None = None) -> Encoder:
@@ -107,55 +109,54 @@ def test_images_alone_load_the_dense_model_once(folder: Path, tmp_path: Path, mo
 
     original = Model.load
     monkeypatch.setattr(Model, "load", load_model)
-    make_runner(folder).read_json(folder / "clip", "--images", folder / "set", "--out", tmp_path / "out", "--steps", "2")
-    assert loaded == [str(folder / "clip")]
+    arguments = ("--images", distill_folder / "set", "--out", tmp_path / "out", "--steps", "2")
+    build_runner(distill_folder).read_json(distill_folder / "clip", *arguments)
+    assert loaded == [str(distill_folder / "clip")]
 
 
-def test_images_alone_are_captioned_with_words(folder: Path, tmp_path: Path) -> None:
+def test_images_alone_are_captioned_with_words(distill_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("dog\ncat\ncar\ntree\nred\nblue\nsea\nbird\n")
-    output = make_runner(folder).read_json(
-        folder / "clip", "--images", folder / "set", "--words", tmp_path / "words.txt", "--out", tmp_path / "out", "--steps", "10"
-    )
-    lines = [json.loads(line) for line in (tmp_path / "out" / "captions.jsonl").read_text().splitlines()]
-    assert len(lines) == tiny_training.PAIRS
+    arguments = ("--images", distill_folder / "set", "--words", tmp_path / "words.txt", "--out", tmp_path / "out")
+    output = build_runner(distill_folder).read_json(distill_folder / "clip", *arguments, "--steps", "10")
     assert output["pairs"] == 16
-    assert all(line["captions"] for line in lines)
-    assert len(read_pairs([PairFile(path=tmp_path / "out" / "captions.jsonl")])) == tiny_training.PAIRS  # a caption set
-    (vector,) = load(tmp_path / "out").encode_texts(["dog"])
+    pairs = read_pairs([PairFile(path=tmp_path / "out" / "captions.jsonl")])  # a caption set
+    assert len(pairs) == tiny_training.PAIRS
+    assert all(pair.captions for pair in pairs)
+    [vector] = load_encoder(tmp_path / "out").encode_texts(["dog"])
     assert vector.tokens
 
 
-def test_wrong_use_is_explained(folder: Path, tmp_path: Path) -> None:
-    runner, captions = make_runner(folder), folder / "set" / "train.jsonl"
-    for arguments, problem in (
-        ((folder / "clip",), "requires --captions or --images"),
-        ((folder / "clip", "--captions", captions, "--images", folder / "set"), "can't use both"),
-        ((folder / "clip", "--captions", captions, "--l1", "0.3"), "--l1 applies only to --method dictionary"),
-        (
-            (folder / "clip", "--images", folder / "set", "--method", "dictionary", "--steps", "3"),
-            "--steps applies only to --method head",
-        ),
-        ((folder / "made", "--captions", captions), "already made from a dense model"),
-        (("stair-mini", "--captions", captions), "not a checkpoint folder"),
+def test_invalid_arguments_are_rejected(distill_folder: Path, tmp_path: Path) -> None:
+    runner, clip, images = build_runner(distill_folder), distill_folder / "clip", distill_folder / "set"
+    captions, few = images / "train.jsonl", tmp_path / "few.jsonl"
+    tiny_training.write_captions(few, [{"image": str(images / "red-dog.png"), "captions": ["a dog"]}])
+    for arguments, code, fact in (
+        ((clip,), "method-needs-images", "--captions"),
+        ((clip, "--captions", captions, "--images", images), "method-needs-images", "both"),
+        ((clip, "--captions", captions, "--l1", "0.3"), "option-conflict", "--l1"),
+        ((clip, "--images", images, "--method", "dictionary", "--steps", "3"), "option-conflict", "--steps"),
+        ((clip, "--captions", few), "dataset-error", "1 "),
+        ((distill_folder / "distilled", "--captions", captions), "no-dense-vectors", str(distill_folder / "distilled")),
+        (("stair-mini", "--captions", captions), "not-a-checkpoint-folder", "stair-mini"),
     ):
-        assert problem in runner.read_error(*arguments, "--out", tmp_path / "out").message
-    tiny_training.write_captions(tmp_path / "few.jsonl", [{"image": str(folder / "set" / "red-dog.png"), "captions": ["a dog"]}])
-    error = runner.read_error(folder / "clip", "--captions", tmp_path / "few.jsonl", "--out", tmp_path / "out")
-    assert "too few" in error.message
+        error = runner.read_error(*arguments, "--out", tmp_path / "out")
+        assert error.code == code
+        assert fact in error.message
 
 
-def test_the_checkpoint_is_no_dense_model_but_the_one_in_it_is(folder: Path) -> None:
-    with pytest.raises(UsageError, match="was already made from a dense model") as wrong:
-        open_dense_model(ModelSpec(name=str(folder / "made")))
-    assert str(folder / "made" / "dense") in wrong.value.remedy
-    assert open_dense_model(ModelSpec(name=str(folder / "made" / "dense"))).folder == folder / "made" / "dense"
+def test_the_dense_model_of_a_checkpoint_is_found_inside(distill_folder: Path) -> None:
+    dense = distill_folder / "distilled" / "dense"
+    with expect_error("already-distilled") as caught:
+        open_dense_model(ModelSpec(name=str(distill_folder / "distilled")))
+    assert str(dense) in caught.value.remedy
+    assert open_dense_model(ModelSpec(name=str(dense))).folder == dense
 
 
-def test_it_runs_in_pytorch_only(folder: Path) -> None:
-    with pytest.raises(ModelError, match="only in PyTorch"):
-        registry.load_encoder(ModelSpec(name=str(folder / "made"), backend="onnx"))
-    error = CommandRunner({}, "export").read_error(folder / "made")
-    assert "can't be exported" in error.message
+def test_it_runs_in_pytorch_only(distill_folder: Path) -> None:
+    with expect_error("model-needs-torch"):
+        registry.load_encoder(ModelSpec(name=str(distill_folder / "distilled"), backend="onnx"))
+    error = CommandRunner({}, "export").read_error(distill_folder / "distilled")
+    assert error.code == "dense-heads-not-exportable"
 
 
 def test_dense_backbones_are_checked() -> None:
@@ -165,40 +166,41 @@ def test_dense_backbones_are_checked() -> None:
     text = TextTowerConfig(backbone=dense)
     assert StairConfig(name="x", image=image, text=text).has_dense_backbones
     other = TextTowerConfig(backbone=BackboneConfig(kind="transformers", name="bert"))
-    with pytest.raises(ModelError, match="only one tower"):
+    with expect_error("checkpoint-error") as caught:
         StairConfig(name="x", image=image, text=other)
-    with pytest.raises(ModelError, match="only token heads"):
+    assert 'kind = "dense"' in caught.value.remedy
+    with expect_error("checkpoint-error") as caught:
         StairConfig(name="x", image=image, text=text, heads=("dense",))
-    with pytest.raises(ModelError, match="dimensions"):
+    assert "heads = ['tokens']" in caught.value.remedy
+    with expect_error("checkpoint-error") as caught:
         _ = BackboneConfig(kind="dense", name="clip", config={"dimensions": 0}).dimensions
-    with pytest.raises(ModelError, match="image fit"):
+    assert "dimensions = 0" in caught.value.message
+    with expect_error("unknown-choice") as caught:
         ImageTowerConfig(backbone=other.backbone, size_px=16, mean=(0.0,) * 3, std=(1.0,) * 3, fit="crop")
+    assert "'crop'" in caught.value.message
 
 
-def test_a_training_over_a_dense_model_is_checked(folder: Path) -> None:
-    changes = {
-        "model.image.backbone": {"kind": "dense", "name": str(folder / "clip")},
-        "model.text.backbone": {"kind": "dense", "name": str(folder / "clip")},
-    }
-    with pytest.raises(UsageError, match="is a dense model"):
-        tiny_training.read_config(folder / "set", changes)
-    changes["recipe.frozen_backbones"] = True  # type: ignore[assignment]
-    with pytest.raises(UsageError, match="cached vectors"):
-        tiny_training.read_config(folder / "set", changes)
-    changes["data.cache"] = True  # type: ignore[assignment]
-    with pytest.raises(UsageError, match="no tokens"):
-        tiny_training.read_config(folder / "set", changes)
-    changes |= {"model.vocabulary": "captions", "model.start_embeddings": True}  # type: ignore[dict-item]
-    with pytest.raises(UsageError, match="no token embeddings"):
-        tiny_training.read_config(folder / "set", changes)
+def test_a_training_over_a_dense_model_is_checked(distill_folder: Path) -> None:
+    backbone = {"kind": "dense", "name": str(distill_folder / "clip")}
+    changes: dict[str, Any] = {"model.image.backbone": backbone, "model.text.backbone": backbone}
+    for more, remedy in (
+        ({}, "recipe.frozen_backbones = true"),
+        ({"recipe.frozen_backbones": True}, "data.cache = true"),
+        ({"data.cache": True}, "model.vocabulary = "),
+        ({"model.vocabulary": "captions", "model.start_embeddings": True}, "model.start_embeddings = false"),
+    ):
+        changes |= more
+        with expect_error("config-error") as caught:
+            tiny_training.read_config(distill_folder / "set", changes)
+        assert remedy in caught.value.remedy
 
 
 def test_noise_moves_vectors_and_keeps_their_length() -> None:
     states_BLD = torch.nn.functional.normalize(torch.randn(2000, 1, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
     noisy_BLD = add_noise(states_BLD, 1.0, np.random.default_rng(0))
     torch.testing.assert_close(noisy_BLD.norm(dim=-1), torch.ones(2000, 1))
-    cosines = (states_BLD * noisy_BLD).sum(dim=-1)
-    assert 0.85 < float(cosines.mean()) < 0.95
-    assert float(cosines.min()) > 0.3
+    cosines_BL = (states_BLD * noisy_BLD).sum(dim=-1)
+    assert 0.85 < float(cosines_BL.mean()) < 0.95
+    assert float(cosines_BL.min()) > 0.3
     torch.testing.assert_close(add_noise(states_BLD, 0.0, np.random.default_rng(0)), states_BLD)
     assert torch.equal(add_noise(states_BLD, 1.0, np.random.default_rng(0)), noisy_BLD)

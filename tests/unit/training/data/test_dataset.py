@@ -1,4 +1,4 @@
-"""Sets of pairs for training: every form in, bad pairs counted by reason, the same captions for the same generator."""
+"""Sets of pairs for training: formats, bad pairs counted by reason, reproducible captions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.errors import expect_error
 
-from stair_es.errors import ReadError, UsageError
 from stair_es.sources.base import Locator
 from stair_es.sources.io.local_file import FileLocator, InlineBytes
 from stair_es.sources.io.object_store import TarMemberLocator
 from stair_es.training.data.dataset import (
     PairFile,
-    ProblemCounter,
     TrainingPair,
     TrainingSet,
     read_image_bytes,
@@ -25,27 +24,27 @@ from stair_es.training.data.dataset import (
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def image_folder(tmp_path: Path) -> Path:
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         (tmp_path / name).write_bytes(name.encode())
     return tmp_path
 
 
-def lines(path: Path, *rows: object) -> Path:
+def write_rows(path: Path, *rows: object) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
-def test_pairs_of_several_sets(folder: Path) -> None:
-    first = lines(
-        folder / "one.jsonl",
+def test_pairs_of_several_sets(image_folder: Path) -> None:
+    first = write_rows(
+        image_folder / "one.jsonl",
         {"image": "a.jpg", "caption": "one", "tags": ["x", "y"]},
         {"image": "a.jpg", "caption": "uno"},
         {"image": "b.jpg", "caption": "two"},
         {"image": "a.jpg", "captions": ["one", "ein"], "tags": "z"},
         {"image": "b.jpg", "caption": "zwei"},
     )
-    karpathy = folder / "dataset_x.json"
+    karpathy = image_folder / "dataset_x.json"
     splits = {"a": "train", "c": "val", "b": "restval"}
     images = [{"filename": f"{name}.jpg", "split": split, "sentences": [{"raw": name}]} for name, split in splits.items()]
     karpathy.write_text(json.dumps({"images": images}))
@@ -60,54 +59,40 @@ def test_pairs_of_several_sets(folder: Path) -> None:
     assert result.problems.format_lines() == []
 
 
-def test_bad_pairs_are_counted_by_reason(folder: Path) -> None:
-    rows = [{"image": f"gone{number}.jpg", "caption": "x"} for number in range(20)]
-    path = lines(folder / "set.jsonl", {"image": "a.jpg", "caption": "one"}, *rows, {"image": "b.jpg"}, {"caption": "x"}, [])
+def test_bad_pairs_are_counted_by_reason(image_folder: Path) -> None:
+    rows: list[object] = [{"image": f"gone{number}.jpg", "caption": "x"} for number in range(20)]
+    rows += [{"image": "a.jpg", "caption": "one"}, {"image": "b.jpg"}, {"caption": "x"}, []]
+    path = write_rows(image_folder / "set.jsonl", *rows)
     with path.open("a") as file:
         file.write("no json\n{also none\n")
     result = read_pairs([PairFile(path=path)])
     assert len(result) == 1
-    assert result.problems.counts == {
-        f"no such file in {folder}".replace(*_digits(folder)): 20,
-        "no caption": 1,
-        "no image (a path in `image` or `file`)": 1,
-        "not a JSON object": 1,
-        "not JSON": 2,
-    }
+    assert sorted(result.problems.counts.values()) == [1, 1, 1, 2, 20]
     assert all(len(examples) <= 5 for examples in result.problems.examples.values())
-    assert result.problems.format_lines()[0].startswith("20 left out: no such file")
-    assert "gone0.jpg" in result.problems.format_lines()[0]
+    [most_frequent, *_] = result.problems.format_lines()
+    assert most_frequent.startswith("20 ")
+    assert "gone0.jpg" in most_frequent
 
 
-def _digits(folder: Path) -> tuple[str, str]:
-    """What reasons have in place of numbers, so that `line 3` and `line 4` are one."""
-    problems = ProblemCounter()
-    problems.add_problem("", str(folder))
-    return str(folder), next(iter(problems.counts))
-
-
-def test_a_set_without_a_pair_is_an_error(folder: Path) -> None:
-    good = lines(folder / "good.jsonl", {"image": "a.jpg", "caption": "one"})
-    bad = lines(folder / "bad.jsonl", {"image": "gone.jpg", "caption": "one"})
-    with pytest.raises(UsageError, match=r"bad\.jsonl: gone\.jpg"):
-        read_pairs([PairFile(path=good), PairFile(path=bad)])
-    with pytest.raises(UsageError):
-        read_pairs([PairFile(path=folder / "none.jsonl")])
+def test_a_set_without_a_pair_is_an_error(image_folder: Path) -> None:
+    good = write_rows(image_folder / "good.jsonl", {"image": "a.jpg", "caption": "one"})
+    bad = write_rows(image_folder / "bad.jsonl", {"image": "gone.jpg", "caption": "one"})
+    missing = image_folder / "missing.jsonl"
+    for files, fact in (([good, bad], "bad.jsonl: gone.jpg"), ([missing], "missing.jsonl")):
+        with expect_error("dataset-error") as caught:
+            read_pairs([PairFile(path=path) for path in files])
+        assert fact in caught.value.message
 
 
 def test_every_locator_is_restored_unchanged() -> None:
-    indices: list[Locator] = [
+    locators: list[Locator] = [
         FileLocator("file:///x/%C3%A4.jpg"),
         TarMemberLocator("file:///x/0.tar", 512, 7, "7-1"),
         FileLocator("file:///y.jpg"),
     ]
-    pairs = [TrainingPair(f"ä{number}", index, ("ö", "b"), ("t",) * number) for number, index in enumerate(indices)]
-    odd = [
-        TrainingPair("held", InlineBytes(b"x"), ("a",)),
-        TrainingPair("odd", indices[0], ("\ud800",)),
-        TrainingPair("caf\udce9", indices[0], ("a",)),
-    ]
-    result = TrainingSet.from_pairs([*pairs, *odd])
+    pairs = [TrainingPair(f"ä{number}", locator, ("ö", "b"), ("t",) * number) for number, locator in enumerate(locators)]
+    rejected = [TrainingPair("inline", InlineBytes(b"x"), ("a",)), TrainingPair("surrogate", locators[0], ("\ud800",))]
+    result = TrainingSet.from_pairs([*pairs, *rejected, TrainingPair("caf\udce9", locators[0], ("a",))])
     assert list(result)[:3] == pairs
     assert result[3].name == "caf\\udce9"
     assert sum(result.problems.counts.values()) == 2
@@ -132,13 +117,12 @@ def test_sets_without_some_pairs() -> None:
 
 def test_caption_samples_are_reproducible() -> None:
     pair = TrainingPair("a", FileLocator("file:///a"), ("one", "two"), ("r", "s", "t", "u", "v", "w"))
-    drawn = [sample_caption(pair, np.random.default_rng(seed)) for seed in range(4000)]
-    assert drawn == [sample_caption(pair, np.random.default_rng(seed)) for seed in range(4000)]
-    counts = {text.count(",") for text in drawn}
-    assert counts == {0, 1, 2, 3, 4}
-    assert 0.46 < sum(text.count(",") == 0 for text in drawn) / 4000 < 0.54
-    assert 0.46 < sum(text.startswith("one") for text in drawn) / 4000 < 0.54
-    for text in drawn:
+    texts = [sample_caption(pair, np.random.default_rng(seed)) for seed in range(4000)]
+    assert texts == [sample_caption(pair, np.random.default_rng(seed)) for seed in range(4000)]
+    assert {text.count(",") for text in texts} == {0, 1, 2, 3, 4}
+    assert 0.46 < sum("," not in text for text in texts) / 4000 < 0.54
+    assert 0.46 < sum(text.startswith("one") for text in texts) / 4000 < 0.54
+    for text in texts:
         first, *tags = text.split(", ")
         assert first in pair.captions
         assert len(set(tags)) == len(tags)
@@ -146,17 +130,17 @@ def test_caption_samples_are_reproducible() -> None:
     rng = np.random.default_rng(1)
     assert {sample_caption(pair, rng, tag_share=0.0) for _ in range(100)} == {"one", "two"}
     assert all("," in sample_caption(pair, rng, tag_share=1.0) for _ in range(100))
-    held = TrainingSet.from_pairs([pair])
-    assert held.sample_caption(0, np.random.default_rng(5)) == drawn[5]
-    held.tag_share = 1.0
-    assert all("," in held.select_pairs([0]).sample_caption(0, rng) for _ in range(100))
+    training_set = TrainingSet.from_pairs([pair])
+    assert training_set.sample_caption(0, np.random.default_rng(5)) == texts[5]
+    training_set.tag_share = 1.0
+    assert all("," in training_set.select_pairs([0]).sample_caption(0, rng) for _ in range(100))
     assert sample_caption(TrainingPair("b", pair.locator, ("only",)), rng) == "only"
 
 
 def test_an_unreadable_locator_is_a_read_error(tmp_path: Path) -> None:
-    with pytest.raises(ReadError):
+    with expect_error("file-unreadable"):
         read_image_bytes(FileLocator((tmp_path / "gone.jpg").as_uri()))
-    with pytest.raises(ReadError):
+    with expect_error("object-unreadable"):
         read_image_bytes(TarMemberLocator((tmp_path / "gone.tar").as_uri(), 0, 3))
 
 
