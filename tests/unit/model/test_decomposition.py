@@ -12,21 +12,20 @@ from stair_es.model.decomposition import center_vectors, decompose_images, selec
 from stair_es.types import Floats
 
 
-def _center(vectors_BD: NDArray[np.floating[Any]]) -> Floats:
+def center_rows(vectors_BD: NDArray[np.floating[Any]]) -> Floats:
     return center_vectors(vectors_BD.astype(np.float32), np.zeros(vectors_BD.shape[1], np.float32))
 
 
 def _draw_units(count: int, size: int, seed: int) -> Floats:
-    return _center(np.random.default_rng(seed).normal(size=(count, size)))
+    return center_rows(np.random.default_rng(seed).normal(size=(count, size)))
 
 
 def _draw_clustered_words(words: int, size: int, seed: int) -> Floats:
-    """Words of which many are nearly the same, as synonyms are."""
+    """Draw words of which many are nearly the same, as synonyms are."""
     centers_CD = _draw_units(max(words // 20, 1), size, seed)
     rng = np.random.default_rng(seed + 1)
     noise_VD = rng.normal(size=(words, size)) * 0.5 / np.sqrt(size)
-    words_VD = centers_CD[rng.integers(len(centers_CD), size=words)] + noise_VD
-    return _center(words_VD)
+    return center_rows(centers_CD[rng.integers(len(centers_CD), size=words)] + noise_VD)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.04])
@@ -46,7 +45,7 @@ def test_a_planted_mixture_is_found_again() -> None:
     planted = [sorted(rng.choice(3000, 3, replace=False).tolist()) for _ in range(70)]
     mixtures_BD = np.stack([words_VD[words].sum(axis=0) for words in planted])
     noise_BD = rng.normal(size=mixtures_BD.shape) * 0.3 / np.sqrt(128)
-    images_BD = _center(mixtures_BD + noise_BD)
+    images_BD = center_rows(mixtures_BD + noise_BD)
     weights_BV = decompose_images(images_BD, words_VD, l1=0.3, max_tokens=64)
     assert [sorted(np.argsort(-weights_V)[:3].tolist()) for weights_V in weights_BV] == planted
     assert np.linalg.norm(weights_BV @ words_VD, axis=1) == pytest.approx(1, abs=1e-5)
@@ -54,21 +53,21 @@ def test_a_planted_mixture_is_found_again() -> None:
 
 def test_an_image_alone_gets_the_same_weights_as_in_a_batch() -> None:
     words_VD, images_BD = _draw_clustered_words(800, 32, 5), _draw_units(9, 32, 6)
-    together_BV = decompose_images(images_BD, words_VD, l1=0.05, max_tokens=12)
-    for image_D, weights_V in zip(images_BD, together_BV, strict=True):
+    weights_BV = decompose_images(images_BD, words_VD, l1=0.05, max_tokens=12)
+    for image_D, weights_V in zip(images_BD, weights_BV, strict=True):
         assert decompose_images(image_D[None], words_VD, l1=0.05, max_tokens=12)[0] == pytest.approx(weights_V, abs=1e-5)
 
 
-def test_the_heaviest_tokens_are_kept_and_weighted_anew() -> None:
+def test_the_heaviest_tokens_are_kept_with_new_weights() -> None:
     words_VD, images_BD = _draw_clustered_words(500, 64, 7), _draw_units(4, 64, 8)
     all_BV = decompose_images(images_BD, words_VD, l1=0.02, max_tokens=500)
-    few_BV = decompose_images(images_BD, words_VD, l1=0.02, max_tokens=6)
+    pruned_BV = decompose_images(images_BD, words_VD, l1=0.02, max_tokens=6)
     assert np.count_nonzero(all_BV, axis=1).min() > 6
-    for all_V, few_V, image_D in zip(all_BV, few_BV, images_BD, strict=True):
+    for all_V, pruned_V, image_D in zip(all_BV, pruned_BV, images_BD, strict=True):
         heaviest = np.argsort(-all_V)[:6]
-        assert set(np.flatnonzero(few_V)) <= set(heaviest.tolist())
+        assert set(np.flatnonzero(pruned_V)) <= set(heaviest.tolist())
         pruned_D = all_V[heaviest] @ words_VD[heaviest]
-        assert image_D @ (few_V @ words_VD) >= image_D @ pruned_D / np.linalg.norm(pruned_D)
+        assert image_D @ (pruned_V @ words_VD) >= image_D @ pruned_D / np.linalg.norm(pruned_D)
 
 
 def test_words_with_the_same_vector_share_their_weight() -> None:
@@ -85,7 +84,7 @@ def test_an_image_that_is_unlike_all_words_has_no_token() -> None:
 def test_scores_are_those_of_the_recomposed_image() -> None:
     """A dot product of tokens is `(sum_v w_v c_v) . t`, as long as all words are kept and their similarities are positive."""
     rng = np.random.default_rng(10)
-    words_VD = _center(rng.random((300, 24)))
+    words_VD = center_rows(rng.random((300, 24)))
     images_BD, texts_BD = words_VD[:5] + words_VD[7:12], words_VD[20:25] + words_VD[30:35]
     weights_BV = decompose_images(images_BD, words_VD, l1=0.01, max_tokens=300)
     similarities_BV = select_similar_words(texts_BD, words_VD, [[]] * 5, max_tokens=300)
@@ -96,16 +95,16 @@ def test_a_decomposed_text_finds_less() -> None:
     """The weight of a query's word is its similarity: decomposing the text, too, loses the words that mean nearly the same."""
     words_VD, rng = _draw_clustered_words(1000, 48, 11), np.random.default_rng(12)
     meanings_BD = np.stack([words_VD[rng.choice(1000, 3, replace=False)].sum(axis=0) for _ in range(200)])
-    images_BD, texts_BD = (_center(meanings_BD + rng.normal(size=meanings_BD.shape) * 0.25) for _ in range(2))
+    images_BD, texts_BD = (center_rows(meanings_BD + rng.normal(size=meanings_BD.shape) * 0.25) for _ in range(2))
     image_BV = decompose_images(images_BD, words_VD, l1=0.1, max_tokens=32)
 
-    def count_found(text_BE: Floats, image_BE: Floats) -> int:
+    def count_first_hits(text_BE: Floats, image_BE: Floats) -> int:
         return int(((text_BE @ image_BE.T).argmax(axis=1) == np.arange(200)).sum())
 
-    by_similarity = count_found(select_similar_words(texts_BD, words_VD, [[]] * 200, max_tokens=64), image_BV)
-    by_lasso = count_found(decompose_images(texts_BD, words_VD, l1=0.1, max_tokens=64), image_BV)
+    by_similarity = count_first_hits(select_similar_words(texts_BD, words_VD, [[]] * 200, max_tokens=64), image_BV)
+    by_lasso = count_first_hits(decompose_images(texts_BD, words_VD, l1=0.1, max_tokens=64), image_BV)
     assert by_similarity > 1.5 * by_lasso
-    assert by_similarity > 0.8 * count_found(texts_BD, images_BD)
+    assert by_similarity > 0.8 * count_first_hits(texts_BD, images_BD)
 
 
 def test_the_largest_similarities_and_the_own_words_are_kept() -> None:

@@ -1,19 +1,18 @@
-"""The public checkpoints that have short names, the list of models, and whole and broken copies. Nothing is fetched."""
+"""Public checkpoints with short names, the list of models, and incomplete copies. Nothing is downloaded."""
 
 from __future__ import annotations
 
 import json
-import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from support.commands import CommandRunner
+from support.errors import expect_error
 
 from stair_es import plugins
-from stair_es.cli.main import app
 from stair_es.config.defaults import DEFAULT_MODEL
-from stair_es.errors import MissingExtra, UnknownModel
 from stair_es.model import hub, registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.hub import find_weight_faults
@@ -40,13 +39,14 @@ def test_a_short_name_resolves_to_its_id_even_next_to_a_folder(tmp_path: Path, m
         lambda name: registry.load_encoder(ModelSpec(name=name)),
     ],
 )
-def test_without_the_extra_it_is_named_before_anything_is_fetched(
-    call: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_missing_extra_is_reported_before_downloads(
+    call: Callable[[str], object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(registry, "HUB_LIBRARIES", ("no_such_package_at_all",))
     for name in ("photos", "some/model"):
-        with pytest.raises(MissingExtra, match=re.escape(format_install_command("models"))):
-            call(name)  # type: ignore[operator]
+        with expect_error("missing-extra") as caught:
+            call(name)
+        assert format_install_command("models") in caught.value.remedy
     registry.locate_model(DEFAULT_MODEL).check_hub_libraries()
     registry.locate_model(str(tmp_path)).check_hub_libraries()
 
@@ -63,50 +63,62 @@ def test_the_list_has_every_entry_point_and_short_name(monkeypatch: pytest.Monke
     assert entries["photos-small"].to_dict()["recall"] is None  # unknown
     assert [entry.name for entry in entries.values() if registry.find_listed_model(entry.name) != entry] == []
     assert registry.find_listed_model("vsearch/vdr-cross-modal").name == "photos-small"
-    with pytest.raises(UnknownModel, match="'photo'") as error:
+    with expect_error("unknown-model") as caught:
         registry.find_listed_model("photo")
-    assert "photos-small" in error.value.remedy
+    assert "'photo'" in caught.value.message
+    assert "photos-small" in caught.value.remedy
 
 
 def test_the_command_lists_and_shows_one_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "is_repository_cached", lambda *_: False)
-    shown = CliRunner().invoke(app, ["models"]).stdout
-    for text in (f"{DEFAULT_MODEL} (the default)", "lsr42/d2s", "R@1 55.9", "BSD-3-Clause", "not verified", "not fetched yet"):
-        assert text in shown
-    listed = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)["models"]
-    assert json.loads(CliRunner().invoke(app, ["models", "photos", "--json"]).stdout) in listed
-    full = CliRunner().invoke(app, ["models", "photos"]).stdout
-    assert format_install_command("models") in " ".join(full.split())
-    assert "hf download Salesforce/blip-itm-base-coco" in full
+    runner = CommandRunner({}, "models")
+    output = runner.read_output()
+    assert [fact for fact in (DEFAULT_MODEL, "lsr42/d2s", "R@1 55.9", "BSD-3-Clause") if fact not in output] == []
+    assert runner.read_json("photos") in runner.read_json()["models"]
+    details = runner.read_output("photos")
+    assert format_install_command("models") in " ".join(details.split())
+    assert "Salesforce/blip-itm-base-coco" in details
 
 
-def _safetensors(path: Path, length: int, written: int) -> None:
+def build_safetensors(length: int, written: int) -> bytes:
+    """Return a file with one tensor, of which some bytes are written."""
     header = json.dumps({"a": {"dtype": "U8", "shape": [length], "data_offsets": [0, length]}}).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * written)
+    return struct.pack("<Q", len(header)) + header + b"\0" * written
 
 
-def test_copies_that_are_not_whole(tmp_path: Path) -> None:
-    assert find_weight_faults(tmp_path) == ["it has no weights"]
-    _safetensors(tmp_path / "model.safetensors", 100, 100)
-    assert find_weight_faults(tmp_path) == []
-    (tmp_path / "pytorch_model.bin").write_bytes(b"PK, and no more")  # not read beside safetensors
-    assert find_weight_faults(tmp_path) == []
-    _safetensors(tmp_path / "model.safetensors", 100, 99)
-    assert find_weight_faults(tmp_path) == ["model.safetensors is truncated"]
-    for rest in (b"", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0[]"):
-        (tmp_path / "model.safetensors").write_bytes(rest)
-        assert find_weight_faults(tmp_path) == ["model.safetensors is truncated"]
-    (tmp_path / "model.safetensors").unlink()
-    assert find_weight_faults(tmp_path) == ["pytorch_model.bin is truncated"]
-    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02 as PyTorch wrote before 1.6")
-    assert find_weight_faults(tmp_path) == []
+SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+WHOLE = build_safetensors(100, 100)
+TRUNCATED_ZIP = b"PK, and no more"
+SHARDS = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
 
 
-def test_shards_that_lack(tmp_path: Path) -> None:
-    _safetensors(tmp_path / "model-1.safetensors", 1, 1)
-    shards = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(shards))
-    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "pytorch_model-1.bin"}}))
-    assert find_weight_faults(tmp_path) == ["model-2.safetensors is missing"]
-    (tmp_path / "model.safetensors.index.json").write_text("[]")
-    assert find_weight_faults(tmp_path) == []
+@pytest.mark.parametrize(
+    ("files", "faulty"),
+    [
+        pytest.param({SAFETENSORS: WHOLE}, [], id="whole"),
+        pytest.param({SAFETENSORS: WHOLE, PICKLE: TRUNCATED_ZIP}, [], id="a pickle that is not read"),
+        pytest.param({SAFETENSORS: WHOLE[:-1], PICKLE: TRUNCATED_ZIP}, [SAFETENSORS], id="truncated"),
+        pytest.param({SAFETENSORS: b""}, [SAFETENSORS], id="empty"),
+        pytest.param({SAFETENSORS: b"\xff" * 8}, [SAFETENSORS], id="a header that is too long"),
+        pytest.param({SAFETENSORS: b"\x02\0\0\0\0\0\0\0[]"}, [SAFETENSORS], id="another header"),
+        pytest.param({PICKLE: TRUNCATED_ZIP}, [PICKLE], id="truncated pickle"),
+        pytest.param({PICKLE: b"\x80\x02 before PyTorch 1.6"}, [], id="old pickle"),
+        pytest.param(
+            {
+                "model-1.safetensors": build_safetensors(1, 1),
+                "model.safetensors.index.json": json.dumps(SHARDS).encode(),
+                "pytorch_model.bin.index.json": b'{"weight_map": {"a": "pytorch_model-1.bin"}}',
+            },
+            ["model-2.safetensors"],
+            id="missing shard",
+        ),
+        pytest.param(
+            {"model-1.safetensors": build_safetensors(1, 1), "model.safetensors.index.json": b"[]"}, [], id="unreadable index"
+        ),
+    ],
+)
+def test_incomplete_copies(tmp_path: Path, files: dict[str, bytes], faulty: list[str]) -> None:
+    assert len(find_weight_faults(tmp_path)) == 1  # no weights
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    assert [fault.split()[0] for fault in find_weight_faults(tmp_path)] == faulty

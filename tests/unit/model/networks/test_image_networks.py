@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import build_detector
 import numpy as np
@@ -13,9 +13,10 @@ import onnx
 import pytest
 from build_detector import Convolution
 from support.corpora.photo_vectors import stack_photos
+from support.errors import expect_error
 from support.models.coco_classes import COCO_CLASSES
 
-from stair_es.errors import MissingExtra, ModelError
+from stair_es.errors import MissingExtra
 from stair_es.model.networks import image_networks
 from stair_es.model.networks.image_networks import (
     CLASSIFIER_FILE,
@@ -55,69 +56,77 @@ def scenes_BHWC() -> Pixels:  # noqa: N802  a shape
     return stack_photos(OBJECTS, DETECTOR_SIZE_PX)
 
 
-@pytest.fixture(scope="module")
-def networks() -> tuple[ImageNetwork, Detector]:
-    return load_image_network("onnx", 1), load_detector("onnx", 1)
+class Networks(NamedTuple):
+    """Both networks of a backend."""
+
+    classifier: ImageNetwork
+    detector: Detector
 
 
 @pytest.fixture(scope="module")
-def torch_networks() -> tuple[ImageNetwork, Detector]:
+def onnx_networks() -> Networks:
+    return Networks(load_image_network("onnx", 1), load_detector("onnx", 1))
+
+
+@pytest.fixture(scope="module")
+def torch_networks() -> Networks:
     pytest.importorskip("torch")
-    return load_image_network("torch", 1), load_detector("torch", 1)
+    return Networks(load_image_network("torch", 1), load_detector("torch", 1))
 
 
-@pytest.fixture(params=["networks", "torch_networks"])
-def either(request: pytest.FixtureRequest) -> tuple[ImageNetwork, Detector]:
-    """The networks in each backend."""
-    found: tuple[ImageNetwork, Detector] = request.getfixturevalue(request.param)
-    return found
+@pytest.fixture(params=["onnx_networks", "torch_networks"])
+def each_backend(request: pytest.FixtureRequest) -> Networks:
+    """The networks of one backend after the other."""
+    networks: Networks = request.getfixturevalue(request.param)
+    return networks
 
 
 def make_noise(pixels_BHWC: Pixels) -> Pixels:
     return np.random.default_rng(0).integers(0, 256, pixels_BHWC.shape).astype(np.uint8)
 
 
-def test_the_likeliest_class_is_recognized(networks: tuple[ImageNetwork, Detector], photos_BHWC: Pixels) -> None:
-    logits_BK, _ = networks[0].run_network(photos_BHWC)
+def test_the_likeliest_class_is_recognized(onnx_networks: Networks, photos_BHWC: Pixels) -> None:
+    logits_BK, _ = onnx_networks.classifier.run_network(photos_BHWC)
     assert logits_BK.argmax(axis=1).tolist() == list(CLASSES.values())
 
 
-def test_the_highest_score_is_of_the_object_to_be_seen(networks: tuple[ImageNetwork, Detector], scenes_BHWC: Pixels) -> None:
-    scores_BN = networks[1].score_classes(scenes_BHWC)
-    assert (scores_BN.shape, scores_BN.dtype) == ((len(OBJECTS), 80), np.dtype(np.float32))
+def test_the_visible_object_has_the_highest_score(onnx_networks: Networks, scenes_BHWC: Pixels) -> None:
+    scores_BN = onnx_networks.detector.score_classes(scenes_BHWC)
+    assert len(set(COCO_CLASSES)) == build_detector.CLASS_COUNT
+    assert (scores_BN.shape, scores_BN.dtype) == ((len(OBJECTS), build_detector.CLASS_COUNT), np.dtype(np.float32))
     assert [COCO_CLASSES[best] for best in scores_BN.argmax(axis=1)] == [name for name, _ in OBJECTS.values()]
     assert scores_BN.max(axis=1).tolist() == pytest.approx([score for _, score in OBJECTS.values()], abs=TOLERANCE)
-    assert np.abs(scores_BN - networks[1].score_classes(scenes_BHWC[..., ::-1])).max() > 0.05, "red and blue are distinguished"
+    swapped_BN = onnx_networks.detector.score_classes(scenes_BHWC[..., ::-1])  # red and blue
+    assert np.abs(scores_BN - swapped_BN).max() > 0.05
 
 
 def test_both_backends_compute_the_same(
-    networks: tuple[ImageNetwork, Detector],
-    torch_networks: tuple[ImageNetwork, Detector],
-    photos_BHWC: Pixels,
-    scenes_BHWC: Pixels,
+    onnx_networks: Networks, torch_networks: Networks, photos_BHWC: Pixels, scenes_BHWC: Pixels
 ) -> None:
-    assert [network.backend for network in (*networks, *torch_networks)] == ["onnx", "onnx", "torch", "torch"]
-    for pixels in (photos_BHWC, make_noise(photos_BHWC)):
-        for one, other in zip(networks[0].run_network(pixels), torch_networks[0].run_network(pixels), strict=True):
-            assert np.abs(one - other).max() < TOLERANCE
-    for pixels in (scenes_BHWC, make_noise(scenes_BHWC)):
-        assert np.abs(networks[1].score_classes(pixels) - torch_networks[1].score_classes(pixels)).max() < TOLERANCE
+    assert [network.backend for network in (*onnx_networks, *torch_networks)] == ["onnx", "onnx", "torch", "torch"]
+    for pixels_BHWC in (photos_BHWC, make_noise(photos_BHWC)):
+        outputs = (networks.classifier.run_network(pixels_BHWC) for networks in (onnx_networks, torch_networks))
+        for by_onnx, by_torch in zip(*outputs, strict=True):
+            assert np.abs(by_onnx - by_torch).max() < TOLERANCE
+    for pixels_BHWC in (scenes_BHWC, make_noise(scenes_BHWC)):
+        by_onnx, by_torch = (networks.detector.score_classes(pixels_BHWC) for networks in (onnx_networks, torch_networks))
+        assert np.abs(by_onnx - by_torch).max() < TOLERANCE
 
 
-def test_the_classifier_is_the_original_network(torch_networks: tuple[ImageNetwork, Detector], photos_BHWC: Pixels) -> None:
+def test_the_classifier_is_the_original_network(torch_networks: Networks, photos_BHWC: Pixels) -> None:
     torch: Any = pytest.importorskip("torch")
     original = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite2").eval()
     import build_classifier
 
     original.load_state_dict(torch.load(build_classifier.find_weights(), map_location="cpu", weights_only=True))
-    for pixels in (photos_BHWC, make_noise(photos_BHWC)):
+    for pixels_BHWC in (photos_BHWC, make_noise(photos_BHWC)):
         with torch.inference_mode():
-            scaled = (torch.from_numpy(pixels).float() - 127) / 128
-            features = original.extract_features(scaled.permute(0, 3, 1, 2)).mean(dim=(2, 3))
-            logits = original._fc(features)
-        found = torch_networks[0].run_network(pixels)
-        assert np.abs(found.logits_BK - logits.numpy()).max() < TOLERANCE
-        assert np.abs(found.features_BD - features.numpy()).max() < TOLERANCE
+            scaled_BHWC = (torch.from_numpy(pixels_BHWC).float() - 127) / 128
+            features_BD = original.extract_features(scaled_BHWC.permute(0, 3, 1, 2)).mean(dim=(2, 3))
+            logits_BK = original._fc(features_BD)
+        output = torch_networks.classifier.run_network(pixels_BHWC)
+        assert np.abs(output.logits_BK - logits_BK.numpy()).max() < TOLERANCE
+        assert np.abs(output.features_BD - features_BD.numpy()).max() < TOLERANCE
 
 
 def test_the_script_builds_the_shipped_classifier() -> None:
@@ -141,12 +150,13 @@ def read_shipped_convolutions() -> list[Convolution]:
 def test_the_script_builds_the_shipped_detector() -> None:
     shipped = read_shipped_convolutions()
     assert build_detector.build_detector(shipped) == DETECTOR_FILE.read_bytes()
-    for again, stored in zip(build_detector.quantize_convolutions(dequantize(shipped)), shipped, strict=True):
-        assert again.kernel.dtype == stored.kernel.dtype
-        assert np.array_equal(again.kernel, stored.kernel)
+    quantized = build_detector.quantize_convolutions(dequantize_convolutions(shipped))
+    for convolution, expected in zip(quantized, shipped, strict=True):
+        assert convolution.kernel.dtype == expected.kernel.dtype
+        assert np.array_equal(convolution.kernel, expected.kernel)
 
 
-def dequantize(convolutions: list[Convolution]) -> list[Convolution]:
+def dequantize_convolutions(convolutions: list[Convolution]) -> list[Convolution]:
     return [
         Convolution(kernel.astype(np.float32) * (1 if scale is None else scale[:, None, None, None]), bias.astype(np.float32))
         for kernel, bias, scale in convolutions
@@ -168,27 +178,23 @@ def test_same_padding_puts_the_odd_pixel_after(side: int, kernel: int, stride: i
     assert compute_same_padding(side, kernel, stride) == pads
 
 
-def test_class_count_is_80() -> None:
-    assert len(set(COCO_CLASSES)) == build_detector.CLASS_COUNT
-    assert [COCO_CLASSES[i] for i in (0, 14, 39, 79)] == ["person", "bird", "bottle", "toothbrush"]
-
-
-def test_an_image_alone_and_in_a_batch_is_the_same(
-    either: tuple[ImageNetwork, Detector], photos_BHWC: Pixels, scenes_BHWC: Pixels
-) -> None:
+def test_an_image_alone_and_in_a_batch_is_the_same(each_backend: Networks, photos_BHWC: Pixels, scenes_BHWC: Pixels) -> None:
     def run_both(rows: slice) -> list[Floats]:
-        return [*either[0].run_network(photos_BHWC[rows]), either[1].score_classes(scenes_BHWC[rows])]
+        scores_BN = each_backend.detector.score_classes(scenes_BHWC[rows])
+        return [*each_backend.classifier.run_network(photos_BHWC[rows]), scores_BN]
 
     batch = run_both(slice(0, 3))
-    alone = [np.concatenate(rows) for rows in zip(*(run_both(slice(i, i + 1)) for i in range(3)), strict=True)]
-    assert all(np.array_equal(one, other) for one, other in zip(batch, alone, strict=True))
-    assert all(np.array_equal(one[::-1], other) for one, other in zip(batch, run_both(slice(2, None, -1)), strict=True))
-    assert [rows.shape for rows in run_both(slice(0, 0))] == [(0, 1000), (0, 1280), (0, 80)]
+    alone = [np.concatenate(outputs) for outputs in zip(*(run_both(slice(row, row + 1)) for row in range(3)), strict=True)]
+    reversed_batch = run_both(slice(2, None, -1))
+    for output, output_alone, output_reversed in zip(batch, alone, reversed_batch, strict=True):
+        assert np.array_equal(output, output_alone)
+        assert np.array_equal(output[::-1], output_reversed)
+    assert [output.shape for output in run_both(slice(0, 0))] == [(0, 1000), (0, 1280), (0, 80)]
 
 
-def test_threads_get_the_same_scores(either: tuple[ImageNetwork, Detector], scenes_BHWC: Pixels) -> None:
+def test_threads_get_the_same_scores(each_backend: Networks, scenes_BHWC: Pixels) -> None:
     with ThreadPoolExecutor(4) as pool:
-        first, *others = pool.map(either[1].score_classes, [scenes_BHWC[:2]] * 4)
+        first, *others = pool.map(each_backend.detector.score_classes, [scenes_BHWC[:2]] * 4)
     assert all(np.array_equal(first, other) for other in others)
 
 
@@ -200,26 +206,28 @@ def test_auto_is_torch_with_cuda(has_cuda: bool, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_unknown_backend_or_precision_is_rejected() -> None:
-    with pytest.raises(ModelError, match="unknown backend 'tensorflow'"):
+    with expect_error("unknown-backend") as caught:
         load_detector("tensorflow", threads=1)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="not in bf16"):
+    assert "'tensorflow'" in caught.value.message
+    with expect_error("onnx-needs-fp32"):
         load_image_network("onnx", threads=1, precision="bf16")
 
 
-def test_half_precision_scores_nearly_the_same(torch_networks: tuple[ImageNetwork, Detector], scenes_BHWC: Pixels) -> None:
-    narrow = load_detector("torch", threads=1, precision="bf16").score_classes(scenes_BHWC)
-    assert narrow.dtype == np.float32
-    assert 0 < np.abs(narrow - torch_networks[1].score_classes(scenes_BHWC)).max() < 0.05
+def test_half_precision_scores_nearly_the_same(torch_networks: Networks, scenes_BHWC: Pixels) -> None:
+    narrow_BN = load_detector("torch", threads=1, precision="bf16").score_classes(scenes_BHWC)
+    assert narrow_BN.dtype == np.float32
+    assert 0 < np.abs(narrow_BN - torch_networks.detector.score_classes(scenes_BHWC)).max() < 0.05
 
 
 @pytest.mark.parametrize("load", [load_image_network, load_detector])
 def test_without_torch_its_extra_is_named(load: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
-    def need(module: str, extra: str) -> None:
-        raise MissingExtra(f"this needs the package {module!r}", f"pip install 'stair-es[{extra}]'")
+    def raise_missing_extra(module: str, extra: str) -> None:
+        raise MissingExtra(module, extra)
 
-    monkeypatch.setattr(image_networks, "import_optional", need)
-    with pytest.raises(MissingExtra, match=r"stair-es\[torch\]"):
+    monkeypatch.setattr(image_networks, "import_optional", raise_missing_extra)
+    with expect_error("missing-extra") as caught:
         load("torch", threads=1)
+    assert caught.value.remedy == "torch"
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
@@ -230,7 +238,6 @@ def test_a_missing_or_broken_graph_is_an_error(tmp_path: Path, backend: Any, dat
     path = tmp_path / "detector.onnx"
     if data is not None:
         path.write_bytes(data)
-    with pytest.raises(ModelError, match="can't be read") as caught:
+    with expect_error("image-network-unreadable") as caught:
         load_graph(path, backend, 1, "fp32")
     assert str(path) in caught.value.message
-    assert caught.value.remedy == "Reinstall stair-es."

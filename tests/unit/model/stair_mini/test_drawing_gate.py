@@ -1,10 +1,9 @@
-"""Which pictures count as drawn: the statistics of pixels, and the shipped gate."""
+"""Drawings among images: the statistics of pixels, and the shipped gate."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +30,7 @@ def draw_house(side_px: int = CLASSIFIER_SIZE_PX) -> Pixels:
     return np.asarray(image)
 
 
-def make_noise(side_px: int = CLASSIFIER_SIZE_PX) -> Pixels:
+def draw_noise(side_px: int = CLASSIFIER_SIZE_PX) -> Pixels:
     """Return a smooth scene with the noise of a sensor."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:side_px, :side_px] / side_px
@@ -39,21 +38,13 @@ def make_noise(side_px: int = CLASSIFIER_SIZE_PX) -> Pixels:
     return np.clip(scene + rng.normal(0, 12, scene.shape), 0, 255).astype(np.uint8)
 
 
-@pytest.fixture
-def mini_gate(monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401  a module that needs one of a folder that is no package
-    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
-    import mini_gate
-
-    return mini_gate
-
-
 @pytest.fixture(scope="module")
-def network() -> ImageNetwork:
+def image_network() -> ImageNetwork:
     return load_image_network("onnx", 1)
 
 
 @pytest.fixture(scope="module")
-def gate() -> DrawingGate:
+def shipped_gate() -> DrawingGate:
     arrays = artifacts.read_mini_artifacts().arrays
     return DrawingGate(
         statistic_weights_S=arrays["gate.statistics_S"],
@@ -62,74 +53,77 @@ def gate() -> DrawingGate:
     )
 
 
-def test_a_drawing_has_fewer_colors_and_flatter_areas_than_a_noisy_photograph() -> None:
-    drawn, noisy = compute_pixel_statistics(draw_house()), compute_pixel_statistics(make_noise())
+def test_a_drawing_has_fewer_colors_and_flatter_areas() -> None:
+    drawing_S, photo_S = compute_pixel_statistics(draw_house()), compute_pixel_statistics(draw_noise())
     colors, top, flat, soft = range(4)
-    assert drawn[colors] < noisy[colors]
-    assert drawn[top] > 0.95 > noisy[top]
-    assert drawn[flat] > 0.9 > noisy[flat]
-    assert drawn[soft] < 0.1 < noisy[soft]
+    assert drawing_S[colors] < photo_S[colors]
+    assert drawing_S[top] > 0.95 > photo_S[top]
+    assert drawing_S[flat] > 0.9 > photo_S[flat]
+    assert drawing_S[soft] < 0.1 < photo_S[soft]
 
 
 @pytest.mark.parametrize("level", [0, 127, 255])
-def test_statistics_of_plain_pictures_are_finite(level: int) -> None:
-    result = compute_pixel_statistics(np.full((CLASSIFIER_SIZE_PX, CLASSIFIER_SIZE_PX, 3), level, np.uint8))
-    assert (result.shape, result.dtype) == ((STATISTIC_COUNT,), np.dtype(np.float32))
-    assert np.isfinite(result).all()
-    assert result[-1] == 1  # it is grey
+def test_statistics_of_plain_images_are_finite(level: int) -> None:
+    statistics_S = compute_pixel_statistics(np.full((CLASSIFIER_SIZE_PX, CLASSIFIER_SIZE_PX, 3), level, np.uint8))
+    assert (statistics_S.shape, statistics_S.dtype) == ((STATISTIC_COUNT,), np.dtype(np.float32))
+    assert np.isfinite(statistics_S).all()
+    assert statistics_S[-1] == 1  # gray
 
 
 def test_statistics_of_white_with_one_pixel_are_finite() -> None:
-    pixels = np.full((CLASSIFIER_SIZE_PX, CLASSIFIER_SIZE_PX, 3), 255, np.uint8)
-    pixels[100, 100] = (255, 0, 0)
-    result = compute_pixel_statistics(pixels)
-    assert np.isfinite(result).all()
-    assert (np.abs(result) <= 4).all()  # no share of hardly anything becomes large
+    pixels_HWC = np.full((CLASSIFIER_SIZE_PX, CLASSIFIER_SIZE_PX, 3), 255, np.uint8)
+    pixels_HWC[100, 100] = (255, 0, 0)
+    statistics_S = compute_pixel_statistics(pixels_HWC)
+    assert np.isfinite(statistics_S).all()
+    assert (np.abs(statistics_S) <= 4).all()  # a share of a few pixels doesn't become large
 
 
 def test_shares_are_fractions_and_the_image_is_unchanged() -> None:
-    for pixels in (draw_house(), make_noise()):
-        before = pixels.copy()
-        assert ((compute_pixel_statistics(pixels)[1:] >= 0) & (compute_pixel_statistics(pixels)[1:] <= 1)).all()
-        assert np.array_equal(pixels, before)
+    for pixels_HWC in (draw_house(), draw_noise()):
+        before_HWC = pixels_HWC.copy()
+        shares_S = compute_pixel_statistics(pixels_HWC)[1:]
+        assert ((shares_S >= 0) & (shares_S <= 1)).all()
+        assert np.array_equal(pixels_HWC, before_HWC)
 
 
 def test_probability_matches_the_regression() -> None:
-    weights: Floats = np.linspace(0, 1, STATISTIC_COUNT).astype(np.float32)
-    gate = DrawingGate(statistic_weights_S=weights, feature_weights_P=np.array([1.0, -2.0], np.float32), bias=0.5)
-    pixels, features_P = draw_house(), np.array([0.3, 0.1], np.float32)
-    logit = sum(float(w) * float(s) for w, s in zip(weights, compute_pixel_statistics(pixels), strict=True)) + 0.3 - 0.2 + 0.5
-    assert gate.predict_probability(pixels, features_P) == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)
+    weights_S: Floats = np.linspace(0, 1, STATISTIC_COUNT).astype(np.float32)
+    gate = DrawingGate(statistic_weights_S=weights_S, feature_weights_P=np.array([1.0, -2.0], np.float32), bias=0.5)
+    pixels_HWC, features_P = draw_house(), np.array([0.3, 0.1], np.float32)
+    logit = float(weights_S @ compute_pixel_statistics(pixels_HWC)) + 0.3 - 0.2 + 0.5
+    assert gate.predict_probability(pixels_HWC, features_P) == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)
 
 
-def test_drawings_differ_from_noisy_photographs(gate: DrawingGate, network: ImageNetwork) -> None:
-    drawn, noisy = (
-        gate.predict_probability(pixels, network.run_network(pixels[None]).features_BD[0])
-        for pixels in (draw_house(), make_noise())
+def test_drawings_differ_from_noisy_photographs(shipped_gate: DrawingGate, image_network: ImageNetwork) -> None:
+    drawing, photo = (
+        shipped_gate.predict_probability(pixels_HWC, image_network.run_network(pixels_HWC[None]).features_BD[0])
+        for pixels_HWC in (draw_house(), draw_noise())
     )
-    assert drawn > 0.9
-    assert noisy < 0.3
+    assert drawing > 0.9
+    assert photo < 0.3
 
 
-def test_photographs_of_the_examples_are_not_drawn(gate: DrawingGate, network: ImageNetwork) -> None:
+def test_photographs_of_the_examples_are_not_drawn(shipped_gate: DrawingGate, image_network: ImageNetwork) -> None:
     blend = artifacts.read_mini_artifacts().blend
     for path in sorted((ROOT / "examples" / "photos").glob("*.jpg")):
         pixels_HWC = decode_image(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
         small_BHWC = resize_square_pixels(pixels_HWC[None], CLASSIFIER_SIZE_PX)
-        features_P = network.run_network(small_BHWC).features_BD[0]
-        assert gate.predict_probability(small_BHWC[0], features_P) < blend.drawing_threshold, path.name
+        features_P = image_network.run_network(small_BHWC).features_BD[0]
+        assert shipped_gate.predict_probability(small_BHWC[0], features_P) < blend.drawing_threshold, path.name
 
 
-def test_gate_is_fitted_to_separate_two_classes(mini_gate: Any) -> None:  # noqa: ANN401
+def test_gate_is_fitted_to_separate_two_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    import mini_gate
+
     rng = np.random.default_rng(1)
-    counts = np.ones(60, np.float32)
 
-    def make(shift: float) -> Any:  # noqa: ANN401
-        statistics = rng.normal(size=(60, STATISTIC_COUNT)).astype(np.float32)
-        statistics[:, 2] += shift
-        return mini_gate.GateInputs(statistics, rng.normal(size=(60, 20)).astype(np.float32), counts)
+    def draw_inputs(shift: float) -> mini_gate.GateInputs:
+        statistics_NS = rng.normal(size=(60, STATISTIC_COUNT)).astype(np.float32)
+        statistics_NS[:, 2] += shift
+        return mini_gate.GateInputs(statistics_NS, rng.normal(size=(60, 20)).astype(np.float32), np.ones(60, np.float32))
 
-    gate = mini_gate.fit_gate(make(3.0), make(0.0))
-    weights = np.abs(gate.statistic_weights_S)
-    assert gate.statistic_weights_S[2] == weights.max() > 3 * np.delete(weights, 2).max()
+    gate = mini_gate.fit_gate(draw_inputs(3.0), draw_inputs(0.0))
+    weights_S = np.abs(gate.statistic_weights_S)
+    assert gate.statistic_weights_S[2] == weights_S.max() > 3 * np.delete(weights_S, 2).max()
     assert gate.feature_weights_P.shape == (20,)

@@ -1,4 +1,4 @@
-"""Tokens as words: readable, all different, and back."""
+"""Tokens as words: readable, all different, and escaped."""
 
 from __future__ import annotations
 
@@ -28,28 +28,22 @@ BYTES = {
 }
 
 
-def test_byte_level_tokens() -> None:
-    assert make_readable_tokens(tuple(BYTES), "byte-level", frozenset({"<pad>"})) == tuple(BYTES.values())
+METASPACE = {"▁dog": "dog", "dog": "##dog", "▁": "▁", "▁new▁york": "▁new▁york", "s": "##s"}
+PLAIN = {token: token for token in ("dog", "##s", "new york", "Ġ")}
 
 
-def test_metaspace_tokens() -> None:
-    assert make_readable_tokens(("▁dog", "dog", "▁", "▁new▁york", "s"), "metaspace") == ("dog", "##dog", "▁", "▁new▁york", "##s")
-
-
-def test_plain_tokens() -> None:
-    assert make_readable_tokens(("dog", "##s", "new york", "Ġ"), "plain") == ("dog", "##s", "new york", "Ġ")
+@pytest.mark.parametrize(("style", "words"), [("byte-level", BYTES), ("metaspace", METASPACE), ("plain", PLAIN)])
+def test_tokens_become_readable(style: TokenizerStyle, words: dict[str, str]) -> None:
+    assert make_readable_tokens(tuple(words), style, frozenset({"<pad>"})) == tuple(words.values())
 
 
 @pytest.mark.parametrize("style", ["byte-level", "metaspace"])
 def test_all_words_differ_in_any_vocabulary(style: TokenizerStyle) -> None:
-    """Tokens that were made to collide: with each other's word, and with a word that is somebody's token."""
+    """Use tokens whose words collide with each other and with other tokens."""
     mark = {"byte-level": "Ġ", "metaspace": "▁"}[style]
-    pieces = ("x", "##x", "####x", f"{mark}x", "xx")
-    tokens = tuple(
-        dict.fromkeys((*pieces, *(mark + piece for piece in pieces), *(mark * 2 + piece for piece in pieces), "ÄłÄł", "Äł##x"))
-    )
-    words = make_readable_tokens(tokens, style)
-    assert len(set(words)) == len(tokens)
+    suffixes = ("x", "##x", "####x", f"{mark}x", "xx")
+    tokens = dict.fromkeys([*(mark * count + suffix for count in range(3) for suffix in suffixes), "ÄłÄł", "Äł##x"])
+    assert len(set(make_readable_tokens(tuple(tokens), style))) == len(tokens)
 
 
 def test_words_survive_the_escape() -> None:

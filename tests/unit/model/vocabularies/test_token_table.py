@@ -1,4 +1,4 @@
-"""Texts are looked up in a table: what counts as a word, which phrase wins, how weights are combined, and the file."""
+"""Texts with a token table: words, phrases, combined weights, and the file."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ROWS = {
 TABLE = TokenTable(model_id="toy-1", max_words=2, max_tokens=3, rows=ROWS)
 
 
-def scale(**weights: int) -> SparseVector:
-    """Return what a text with these sums must give."""
+def build_unit_vector(**weights: int) -> SparseVector:
+    """Return the vector of a text with these sums."""
     length = math.sqrt(sum(weight**2 for weight in weights.values()))
     return SparseVector.from_mapping({token: round(weight / length, 5) for token, weight in weights.items()})
 
@@ -47,15 +47,15 @@ def test_words_are_split(text: str, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a RED car", scale(red=900, car=1000)),
-        ("fire truck", scale(firetruck=1500, truck=1000)),
-        ("fire-truck fire", scale(firetruck=1500, truck=1000, fire=800)),
-        ("fire. truck", scale(truck=1000, fire=800, car=400)),
-        ("truck car car", scale(car=1000, truck=1000)),
-        ("fire ash", scale(fire=800, smoke=300, ash=200)),
-        ("red fire truck car", scale(firetruck=1500, car=1000, truck=1000)),
+        ("a RED car", build_unit_vector(red=900, car=1000)),
+        ("fire truck", build_unit_vector(firetruck=1500, truck=1000)),
+        ("fire-truck fire", build_unit_vector(firetruck=1500, truck=1000, fire=800)),
+        ("fire. truck", build_unit_vector(truck=1000, fire=800, car=400)),
+        ("truck car car", build_unit_vector(car=1000, truck=1000)),
+        ("fire ash", build_unit_vector(fire=800, smoke=300, ash=200)),
+        ("red fire truck car", build_unit_vector(firetruck=1500, car=1000, truck=1000)),
         ("", SparseVector((), ())),
-        ("nothing that is known", SparseVector((), ())),
+        ("unknown words", SparseVector((), ())),
     ],
 )
 def test_the_longest_phrases_and_the_largest_weights_count(text: str, expected: SparseVector) -> None:
@@ -72,10 +72,15 @@ def test_the_file_is_as_documented(tmp_path: Path) -> None:
     assert write_token_table(TABLE, plain) == plain.stat().st_size
     assert write_token_table(TABLE, compressed) == compressed.stat().st_size
     write_token_table(TABLE, again)
-    assert plain.read_text(encoding="utf-8").split("\n") == [
-        *("stair-es-table\t1", "model\ttoy-1", "max_words\t2", "max_tokens\t3", ""),
-        *("ash\tash\t200\tsmoke\t300", "car\tcar\t1000", "fire\tfire\t800\tsmoke\t200"),
-        *("fire truck\tfiretruck\t1500\ttruck\t1000", "red\tred\t900", "truck\ttruck\t1000\tcar\t400", ""),
-    ]
+    head, _, body = plain.read_text(encoding="utf-8").partition("\n\n")
+    assert dict(line.split("\t") for line in head.split("\n")) == {
+        "stair-es-table": "1",
+        "model": "toy-1",
+        "max_words": "2",
+        "max_tokens": "3",
+    }
+    rows = [line.split("\t") for line in body.removesuffix("\n").split("\n")]
+    expected = [[text, *(str(cell) for pair in ROWS[text] for cell in pair)] for text in sorted(ROWS)]
+    assert rows == expected
     assert gzip.decompress(compressed.read_bytes()) == plain.read_bytes()
     assert again.read_bytes() == compressed.read_bytes()

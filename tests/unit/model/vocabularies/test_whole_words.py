@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.errors import expect_error
 from support.models import tiny_stair
 
-from stair_es.errors import ModelError
 from stair_es.model.stair.tokenizer import StairTokenizer, list_candidate_tokens
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 
@@ -21,17 +21,15 @@ WORDS = (
 SPELLINGS = {"wolves": "wolf", "grey": "gray", "mice": "cat", "soft ice": "ice cream", "tshirt": "t-shirt"}
 
 
-@pytest.fixture(scope="module")
-def vocabulary() -> WholeWordVocabulary:
-    return WholeWordVocabulary(WORDS, SPELLINGS)
+VOCABULARY = WholeWordVocabulary(WORDS, SPELLINGS)
 
 
-def said(vocabulary: WholeWordVocabulary, text: str) -> list[str]:
-    return [vocabulary.words[index] for index, _, _ in vocabulary.match_words(text)]
+def list_words(text: str) -> list[str]:
+    return [VOCABULARY.words[index] for index, _, _ in VOCABULARY.match_words(text)]
 
 
 @pytest.mark.parametrize(
-    ("written", "word"),
+    ("text", "word"),
     [
         ("dog", "dog"),
         ("DOG", "dog"),
@@ -58,15 +56,15 @@ def said(vocabulary: WholeWordVocabulary, text: str) -> list[str]:
         ("ice cream", "ice cream"),
     ],
 )
-def test_words_are_found_as_written(vocabulary: WholeWordVocabulary, written: str, word: str) -> None:
-    assert vocabulary.words[vocabulary.find_word(written)] == word
-    assert said(vocabulary, written) == [word]
+def test_words_are_found_in_their_forms(text: str, word: str) -> None:
+    assert VOCABULARY.words[VOCABULARY.find_word(text)] == word
+    assert list_words(text) == [word]
 
 
-@pytest.mark.parametrize("written", ["", "s", "do", "does", "news", "cafe", "dogss", "doggy", "ing", "2", "..."])
-def test_other_words_are_not_found(vocabulary: WholeWordVocabulary, written: str) -> None:
-    assert vocabulary.find_word(written) == -1
-    assert said(vocabulary, written) == []
+@pytest.mark.parametrize("text", ["", "s", "do", "does", "news", "cafe", "dogss", "doggy", "ing", "2", "..."])
+def test_other_words_are_not_found(text: str) -> None:
+    assert VOCABULARY.find_word(text) == -1
+    assert list_words(text) == []
 
 
 @pytest.mark.parametrize(
@@ -94,14 +92,14 @@ def test_other_words_are_not_found(vocabulary: WholeWordVocabulary, written: str
         ("'dog' -cat- (fish)", ["dog", "cat", "fish"]),
     ],
 )
-def test_words_are_matched_in_the_order_of_the_text(vocabulary: WholeWordVocabulary, text: str, words: list[str]) -> None:
-    assert said(vocabulary, text) == words
+def test_words_are_matched_in_the_order_of_the_text(text: str, words: list[str]) -> None:
+    assert list_words(text) == words
 
 
-def test_offsets_are_those_of_the_text(vocabulary: WholeWordVocabulary) -> None:
+def test_offsets_are_those_of_the_text() -> None:
     text = "İİ re\u0301sume\u0301 GREY clown fish, black-white"
-    result = [(vocabulary.words[index], text[begin:end]) for index, begin, end in vocabulary.match_words(text)]
-    assert result == [
+    matches = [(VOCABULARY.words[index], text[begin:end]) for index, begin, end in VOCABULARY.match_words(text)]
+    assert matches == [
         ("resume", "re\u0301sume\u0301"),
         ("gray", "GREY"),
         ("clownfish", "clown fish"),
@@ -112,29 +110,26 @@ def test_offsets_are_those_of_the_text(vocabulary: WholeWordVocabulary) -> None:
     ]
 
 
-def test_a_word_is_assigned_to_its_first_token(vocabulary: WholeWordVocabulary) -> None:
+def match_tokens(text: str, offsets: list[tuple[int, int]]) -> list[str]:
+    """Return the word of each token, or an empty string."""
+    return ["" if index < 0 else VOCABULARY.words[index] for index in VOCABULARY.match_tokens(text, offsets)]
+
+
+def test_a_word_is_assigned_to_its_first_token() -> None:
+    text = "hedgehog clown fish, of dogs"
     #        [CLS]   hedge   ##hog   clown     fish      ,         of        dogs      [SEP]
     offsets = [(0, 0), (0, 5), (5, 8), (9, 14), (15, 19), (19, 20), (21, 23), (24, 28), (0, 0)]
-    indices = vocabulary.match_tokens("hedgehog clown fish, of dogs", offsets)
-    assert [None if index < 0 else vocabulary.words[index] for index in indices] == [
-        *(None, "hedgehog", None, "clownfish", "fish", None, None, "dog", None)
-    ]
-    assert vocabulary.match_tokens("hedgehog clown fish, of dogs", offsets[:2]) == [
-        -1,
-        vocabulary.index_of_word["hedgehog"],
-    ]  # what is cut
-    assert vocabulary.match_tokens("a dog", [(0, 1), (1, 5)]) == [
-        -1,
-        vocabulary.index_of_word["dog"],
-    ]  # a token with the space before it
-    assert vocabulary.match_tokens("", []) == []
+    assert match_tokens(text, offsets) == ["", "hedgehog", "", "clownfish", "fish", "", "", "dog", ""]
+    assert match_tokens(text, offsets[:2]) == ["", "hedgehog"]  # truncated
+    assert match_tokens("a dog", [(0, 1), (1, 5)]) == ["", "dog"]  # a token that begins with a space
+    assert match_tokens("", []) == []
 
 
 def test_tokens_are_whole_words() -> None:
     vocabulary = WholeWordVocabulary(["dog", "running", "redcar", "bluebird", "xyzzy"], {"crimson": "dog"})
-    tokens = StairTokenizer(tiny_stair.build_tokenizer(), vocabulary, tiny_stair.MAX_TOKENS)
+    tokenizer = StairTokenizer(tiny_stair.build_tokenizer(), vocabulary, tiny_stair.MAX_TOKENS)
     texts = ["Running dogs", "a RED car", "", "xyzzy", "blue bird sea"]
-    result = tokens.encode(texts)
+    result = tokenizer.encode(texts)
     assert result.features_BL.tolist() == [
         [-1, 1, -1, -1, 0, -1, -1],
         [-1, -1, 2, -1, -1, -1, -1],
@@ -142,63 +137,70 @@ def test_tokens_are_whole_words() -> None:
         [-1, 4, -1, -1, -1, -1, -1],
         [-1, 3, -1, -1, -1, -1, -1],
     ]
-    seen = {}
-    for indices, part in tokens.encode_batches(texts, 2):
-        for index, row, mask in zip(indices, part.features_BL, part.mask_BL, strict=True):
-            seen[int(index)] = row[mask].tolist()
-    assert seen == {
-        index: row[mask].tolist() for index, (row, mask) in enumerate(zip(result.features_BL, result.mask_BL, strict=True))
+    rows = 0
+    for indices, batch in tokenizer.encode_batches(texts, 2):
+        for index, features_L, mask_L in zip(indices, batch.features_BL, batch.mask_BL, strict=True):
+            assert features_L[mask_L].tolist() == result.features_BL[index][result.mask_BL[index]].tolist()
+            rows += 1
+    assert rows == len(texts)
+    assert tokenizer.tokens == vocabulary.words
+    assert tokenizer.index_of_token == vocabulary.index_of_word
+    assert tokenizer.ranks_F.tolist() == [1, 3, 2, 0, 4]
+    words = {
+        "Dogs": ("dog",),
+        "crimson": ("dog",),
+        "blue bird": ("bluebird",),
+        "running-dog": ("running", "dog"),
+        "cat": (),
+        "": (),
     }
-    assert tokens.tokens == vocabulary.words
-    assert tokens.index_of_token == vocabulary.index_of_word
-    assert tokens.ranks_F.tolist() == [1, 3, 2, 0, 4]
-    assert [tokens.tokenize_word(word) for word in ("Dogs", "crimson", "blue bird", "running-dog", "cat", "")] == [
-        *(("dog",), ("dog",), ("bluebird",), ("running", "dog"), (), ())
-    ]
-    names = tiny_stair.build_tokenizer()
-    assert [[names.id_to_token(token) for token in row] for row in tokens.list_token_ids()] == [
-        *(["dog"], ["run", "##n", "##ing"], ["[UNK]"], ["[UNK]"], ["[UNK]"])
-    ]
+    assert {word: tokenizer.tokenize_word(word) for word in words} == words
+    get_token = tiny_stair.build_tokenizer().id_to_token
+    pieces = [[get_token(token) for token in ids] for ids in tokenizer.list_token_ids()]
+    assert pieces == [["dog"], ["run", "##n", "##ing"], ["[UNK]"], ["[UNK]"], ["[UNK]"]]
 
 
 def test_token_positions_match_their_features() -> None:
-    ids = list_candidate_tokens(tiny_stair.build_tokenizer())
-    tokens = StairTokenizer(tiny_stair.build_tokenizer(), ids[::2], tiny_stair.MAX_TOKENS)
-    result = tokens.encode(["the dogs running of the sea .", "cat ! cat", "", "xyzzy"])
-    assert np.array_equal(result.features_BL, np.where(result.mask_BL, tokens.own_feature_of_V[result.ids_BL], -1))
+    ids_F = list_candidate_tokens(tiny_stair.build_tokenizer())[::2]
+    tokenizer = StairTokenizer(tiny_stair.build_tokenizer(), ids_F, tiny_stair.MAX_TOKENS)
+    result = tokenizer.encode(["the dogs running of the sea .", "cat ! cat", "", "xyzzy"])
+    assert np.array_equal(result.features_BL, np.where(result.mask_BL, tokenizer.own_feature_of_V[result.ids_BL], -1))
     assert (result.features_BL >= 0).any()
-    assert tokens.list_token_ids() == [[int(token)] for token in ids[::2]]
+    assert tokenizer.list_token_ids() == [[int(token)] for token in ids_F]
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("content", "fact"),
     [
-        (None, "can't be read"),
-        ("{", "can't be read"),
-        ("[]", "can't be read"),
-        ("{}", "can't be read"),
-        ('{"words": 3}', "can't be read"),
-        ('{"words": "dog"}', "can't be read"),
-        ('{"words": ["dog"], "spellings": ["x"]}', "can't be read"),
-        ('{"words": []}', "has no words"),
-        ('{"words": ["dog", ""]}', "empty"),
-        ('{"words": ["dog", "dog"]}', "duplicate word"),
+        (None, "words.json"),
+        ("{", "words.json"),
+        ("[]", "words.json"),
+        ("{}", "words.json"),
+        ('{"words": 3}', "words.json"),
+        ('{"words": "dog"}', "words.json"),
+        ('{"words": ["dog"], "spellings": ["x"]}', "words.json"),
+        ('{"words": []}', "no words"),
+        ('{"words": ["dog", ""]}', "''"),
+        ('{"words": ["dog", "dog"]}', "duplicate"),
         ('{"words": ["Dog"]}', "'Dog'"),
         ('{"words": ["dog"], "spellings": {"kitty": "cat"}}', "'kitty' as 'cat'"),
     ],
 )
-def test_a_broken_file_is_reported(tmp_path: Path, text: str | None, message: str) -> None:
-    if text is not None:
-        (tmp_path / "words.json").write_text(text)
-    with pytest.raises(ModelError, match=message) as error:
+def test_a_broken_file_is_reported(tmp_path: Path, content: str | None, fact: str) -> None:
+    if content is not None:
+        (tmp_path / "words.json").write_text(content)
+    with expect_error("checkpoint-error") as caught:
         WholeWordVocabulary.from_file(tmp_path / "words.json")
-    assert error.value.remedy
+    assert fact in caught.value.message
 
 
-def test_files_round_trip(tmp_path: Path, vocabulary: WholeWordVocabulary) -> None:
-    (tmp_path / "words.json").write_text(vocabulary.to_json(), encoding="utf-8")
+def test_files_round_trip(tmp_path: Path) -> None:
+    (tmp_path / "words.json").write_text(VOCABULARY.to_json(), encoding="utf-8")
     loaded = WholeWordVocabulary.from_file(tmp_path / "words.json")
-    assert (loaded.words, loaded.spellings) == (vocabulary.words, vocabulary.spellings)
-    assert loaded.to_json() == vocabulary.to_json()
-    assert json.loads(vocabulary.to_json())["words"] == list(WORDS)
-    assert [vocabulary.ranks[vocabulary.index_of_word[word]] for word in sorted(WORDS)] == list(range(len(WORDS)))
+    assert (loaded.words, loaded.spellings) == (VOCABULARY.words, VOCABULARY.spellings)
+    assert loaded.to_json() == VOCABULARY.to_json()
+    assert json.loads(VOCABULARY.to_json())["words"] == list(WORDS)
+
+
+def test_ranks_are_alphabetical() -> None:
+    assert [VOCABULARY.ranks[VOCABULARY.index_of_word[word]] for word in sorted(WORDS)] == list(range(len(WORDS)))
