@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from support.errors import expect_error
 
 from stair_es.errors import UsageError
 from stair_es.sources.base import ReadLimits, SourceItem, SourceOptions
@@ -15,35 +16,38 @@ from stair_es.sources.kinds.hf_datasets import HfDatasetAddress
 from stair_es.sources.registry import open_source
 
 
-def _png(grey: int) -> bytes:
+def _build_png(grey: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("L", (4, 4), grey).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
+def saved_dataset(tmp_path: Path) -> Path:
     import datasets  # type: ignore[import-untyped]
 
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
     rows: dict[str, Any] = {
-        "image": [{"bytes": _png(i), "path": None} for i in range(3)],
+        "image": [{"bytes": _build_png(i), "path": None} for i in range(3)],
         "text": [f"text {i}" for i in range(3)],
     }
-    whole = datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows, features=features)})
-    whole.save_to_disk(tmp_path / "saved")
+    dataset = datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows, features=features)})
+    dataset.save_to_disk(tmp_path / "saved")
     return tmp_path / "saved"
 
 
-def _items(argument: str, **options: Any) -> list[SourceItem]:  # noqa: ANN401
+def _list_items(argument: str, **options: Any) -> list[SourceItem]:  # noqa: ANN401
     return [each for each in open_source(argument, SourceOptions(**options)).list_items() if isinstance(each, SourceItem)]
 
 
-def test_saved_datasets_keep_bytes(saved: Path) -> None:
-    for items in (_items(f"hf-dataset://{saved}?split=train"), _items(str(saved), format="huggingface")):
-        assert [item.uri for item in items] == [f"hf-dataset://{saved}?split=train#row={i}" for i in range(3)]
+def test_saved_datasets_keep_bytes(saved_dataset: Path) -> None:
+    for items in (
+        _list_items(f"hf-dataset://{saved_dataset}?split=train"),
+        _list_items(str(saved_dataset), format="huggingface"),
+    ):
+        assert [item.uri for item in items] == [f"hf-dataset://{saved_dataset}?split=train#row={i}" for i in range(3)]
         reads = [item.locator.read(ReadLimits()) for item in items]
-        assert [read.data for read in reads if read] == [_png(i) for i in range(3)]
+        assert [read.data for read in reads if read] == [_build_png(i) for i in range(3)]
         assert [item.fields for item in items] == [{"caption": f"text {i}"} for i in range(3)]
         assert len({item.version for item in items} - {None}) == 3
 
@@ -51,24 +55,26 @@ def test_saved_datasets_keep_bytes(saved: Path) -> None:
 def test_a_folder_of_images_is_read_in_place(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "x.png").write_bytes(_png(len(name)))
-    items = _items(f"hf-dataset://{tmp_path}")
+        (tmp_path / name / "x.png").write_bytes(_build_png(len(name)))
+    items = _list_items(f"hf-dataset://{tmp_path}")
     assert sorted(item.uri for item in items) == [(tmp_path / name / "x.png").as_uri() for name in ("cat", "dog")]
 
 
-def test_missing_splits_and_columns_list_existing_ones(saved: Path) -> None:
-    with pytest.raises(UsageError, match="has no split 'nope'") as wrong:
-        _items(f"hf-dataset://{saved}?split=nope")
-    assert wrong.value.remedy == "It has: train."
+def test_missing_splits_and_columns_list_existing_ones(saved_dataset: Path) -> None:
+    with expect_error("no-such-split", UsageError) as caught:
+        _list_items(f"hf-dataset://{saved_dataset}?split=nope")
+    assert "'nope'" in caught.value.message
+    assert "train" in caught.value.remedy
     for options in ({"columns": {"caption": "nope"}}, {"image_column": "nope"}):
-        with pytest.raises(UsageError, match="has no column 'nope'"):
-            _items(f"hf-dataset://{saved}", **options)
+        with expect_error("no-such-column", UsageError) as caught:
+            _list_items(f"hf-dataset://{saved_dataset}", **options)
+        assert "'nope'" in caught.value.message
 
 
-def test_a_missing_dataset_is_a_usage_error(saved: Path) -> None:
-    for argument in (f"hf-dataset://{saved}?split=nope", f"hf-dataset://{saved}/none", "hf-dataset://"):
+def test_a_missing_dataset_is_a_usage_error(saved_dataset: Path) -> None:
+    for argument in (f"hf-dataset://{saved_dataset}?split=nope", f"hf-dataset://{saved_dataset}/none", "hf-dataset://"):
         with pytest.raises(UsageError):
-            _items(argument)
+            _list_items(argument)
 
 
 def test_addresses_of_the_hub() -> None:
