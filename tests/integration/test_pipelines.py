@@ -24,46 +24,46 @@ NAMES = ("mute-tokens", "prune-tokens", "top-tokens", "image")
 WORDS = {f"word{i:02}": 1.0 - i / 100 for i in range(20)} | {".": 0.995, "##ing": 0.985, "100%": 0.975, "": 0.965}
 
 
-def escaped(words: dict[str, float]) -> dict[str, float]:
+def escape_tokens(words: dict[str, float]) -> dict[str, float]:
     return {feature_names.escape_feature(word): weight for word, weight in words.items()}
 
 
 @pytest.fixture
-def ingest(client: OpenSearch, node_url: str, index_name: str) -> Iterator[Ingest]:
-    """Puts a document through one of the pipelines, with changed params, and gives what is stored and can be searched."""
+def run_pipeline(client: OpenSearch, node_url: str, index_name: str) -> Iterator[Ingest]:
+    """Index a document by one of the pipelines, with changed parameters, and return what is stored and can be searched."""
     settings = DocumentSettings(impacts=True)
     client.indices.create(
         index=index_name, body=build_index_body(get_cluster_info(Cluster(Connection(url=node_url), client)), settings)
     )
 
-    def put(name: str, document: dict[str, Any], **params: object) -> dict[str, Any]:
-        for each in NAMES:
-            body = resources.load_json_resource("pipelines", each)
-            if each == name and params:
-                given = body["processors"][0]["script"]["params"]
-                assert params.keys() <= given.keys()
-                given.update(params)
-            client.ingest.put_pipeline(id=f"stair-es-{each}", body=body)
+    def ingest_document(name: str, document: dict[str, Any], **params: object) -> dict[str, Any]:
+        for pipeline in NAMES:
+            body = resources.load_json_resource("pipelines", pipeline)
+            if pipeline == name and params:
+                own_params = body["processors"][0]["script"]["params"]
+                assert params.keys() <= own_params.keys()
+                own_params.update(params)
+            client.ingest.put_pipeline(id=f"stair-es-{pipeline}", body=body)
         client.index(index=index_name, id="1", body=document, params={"pipeline": f"stair-es-{name}", "refresh": "true"})
         stored: dict[str, Any] = client.get(index=index_name, id="1")["_source"]
         return stored
 
-    yield put
-    for each in reversed(NAMES):
-        client.ingest.delete_pipeline(id=f"stair-es-{each}", ignore=[404])
+    yield ingest_document
+    for pipeline in reversed(NAMES):
+        client.ingest.delete_pipeline(id=f"stair-es-{pipeline}", ignore=[404])
 
 
-def found(client: OpenSearch, index: str, word: str) -> bool:
+def is_found(client: OpenSearch, index: str, word: str) -> bool:
     query = {"rank_feature": {"field": f"tokens.{feature_names.escape_feature(word)}", "linear": {}}}
     return bool(client.search(index=index, body={"query": query})["hits"]["hits"])
 
 
-def test_top_tokens_match_ingest(ingest: Ingest) -> None:
-    stored = ingest("top-tokens", {"tokens": escaped(WORDS)})
+def test_top_tokens_match_ingest(run_pipeline: Ingest) -> None:
+    stored = run_pipeline("top-tokens", {"tokens": escape_tokens(WORDS)})
     assert stored["top_tokens"] == list(SparseVector.from_mapping(WORDS).top(16).tokens)
-    assert ingest("top-tokens", {"tokens": escaped(WORDS), "top_tokens": ["own"]})["top_tokens"] == ["own"]
-    assert ingest("top-tokens", {"caption": "no vector"}) == {"caption": "no vector"}
-    assert ingest("top-tokens", {"tokens": escaped(WORDS)}, size=2)["top_tokens"] == ["word00", "."]
+    assert run_pipeline("top-tokens", {"tokens": escape_tokens(WORDS), "top_tokens": ["own"]})["top_tokens"] == ["own"]
+    assert run_pipeline("top-tokens", {"caption": "no vector"}) == {"caption": "no vector"}
+    assert run_pipeline("top-tokens", {"tokens": escape_tokens(WORDS)}, size=2)["top_tokens"] == ["word00", "."]
 
 
 @pytest.mark.parametrize(
@@ -77,42 +77,42 @@ def test_top_tokens_match_ingest(ingest: Ingest) -> None:
         ({"min_share": 0.9, "min_weight": 0.95, "max_tokens": 2}, {"word00": 1.0, ".": 0.995}),
     ],
 )
-def test_the_heaviest_words_are_kept(ingest: Ingest, params: dict[str, float], kept: dict[str, float]) -> None:
+def test_the_heaviest_tokens_are_kept(run_pipeline: Ingest, params: dict[str, float], kept: dict[str, float]) -> None:
     vector = SparseVector.from_mapping(WORDS)
-    document = {"tokens": escaped(WORDS), "top_tokens": list(vector.top(16).tokens), "impacts": encode_impacts(vector)}
-    stored = ingest("prune-tokens", document, **params)
-    left = SparseVector.from_mapping(kept)
-    assert stored["tokens"] == escaped(kept)
-    assert stored["impacts"] == encode_impacts(left)
-    assert stored["top_tokens"] == list(left.top(16).tokens)
+    document = {"tokens": escape_tokens(WORDS), "top_tokens": list(vector.top(16).tokens), "impacts": encode_impacts(vector)}
+    stored = run_pipeline("prune-tokens", document, **params)
+    kept_vector = SparseVector.from_mapping(kept)
+    assert stored["tokens"] == escape_tokens(kept)
+    assert stored["impacts"] == encode_impacts(kept_vector)
+    assert stored["top_tokens"] == list(kept_vector.top(16).tokens)
 
 
-def test_tied_textual_and_invalid_weights(client: OpenSearch, ingest: Ingest, index_name: str) -> None:
+def test_tied_textual_and_invalid_weights(client: OpenSearch, run_pipeline: Ingest, index_name: str) -> None:
     tokens = {"b": 0.5, "a": 0.5, "c": "0.5", "zero": 0, "below": -1.0, "none": None, "whole": 2}
-    stored = ingest("prune-tokens", {"tokens": tokens}, max_tokens=3)
+    stored = run_pipeline("prune-tokens", {"tokens": tokens}, max_tokens=3)
     assert stored == {"tokens": {"whole": 2, "a": 0.5, "b": 0.5}}
-    assert found(client, index_name, "whole")
-    assert ingest("prune-tokens", {"caption": "no vector"}) == {"caption": "no vector"}
-    assert ingest("prune-tokens", {"tokens": {}}) == {"tokens": {}}
+    assert is_found(client, index_name, "whole")
+    assert run_pipeline("prune-tokens", {"caption": "no vector"}) == {"caption": "no vector"}
+    assert run_pipeline("prune-tokens", {"tokens": {}}) == {"tokens": {}}
 
 
-def test_muted_words_are_found_no_more(client: OpenSearch, ingest: Ingest, index_name: str) -> None:
+def test_muted_tokens_are_not_found(client: OpenSearch, run_pipeline: Ingest, index_name: str) -> None:
     vector = SparseVector.from_mapping(WORDS)
     muted = ["word03", ".", "100%", "", "absent"]
-    document = {"tokens": escaped(WORDS), "top_tokens": list(vector.top(16).tokens), "impacts": encode_impacts(vector)}
-    stored = ingest("mute-tokens", document, tokens=muted)
-    left = {word: weight for word, weight in WORDS.items() if word not in muted}
-    assert stored["tokens"] == escaped(left)
+    document = {"tokens": escape_tokens(WORDS), "top_tokens": list(vector.top(16).tokens), "impacts": encode_impacts(vector)}
+    stored = run_pipeline("mute-tokens", document, tokens=muted)
+    kept = {word: weight for word, weight in WORDS.items() if word not in muted}
+    assert stored["tokens"] == escape_tokens(kept)
     assert stored["top_tokens"] == [word for word in vector.top(16).tokens if word not in muted]
-    assert stored["impacts"] == encode_impacts(SparseVector.from_mapping(left))
-    assert found(client, index_name, "word04")
-    assert not found(client, index_name, "word03")
+    assert stored["impacts"] == encode_impacts(SparseVector.from_mapping(kept))
+    assert is_found(client, index_name, "word04")
+    assert not is_found(client, index_name, "word03")
     assert not client.search(index=index_name, body={"query": {"match": {"impacts": "word03"}}})["hits"]["hits"]
-    assert ingest("mute-tokens", document) == document  # as shipped, it mutes nothing
+    assert run_pipeline("mute-tokens", document) == document  # as shipped, it mutes nothing
 
 
-def test_as_the_default_pipeline_of_an_index_all_three_work_together(client: OpenSearch, ingest: Ingest, index_name: str) -> None:
-    ingest("mute-tokens", {}, tokens=["word00"])
+def test_the_default_pipeline_combines_all_three(client: OpenSearch, run_pipeline: Ingest, index_name: str) -> None:
+    run_pipeline("mute-tokens", {}, tokens=["word00"])
     client.indices.put_settings(index=index_name, body={"index": {"default_pipeline": "stair-es-image"}})
     many = {f"w{i:03}": 1.0 / (i + 1) for i in range(100)} | {"word00": 5.0}
     lines: list[dict[str, Any]] = [{"index": {"_id": "bulk"}}, {"tokens": many}]
