@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.corpora.web_corpus import PHOTOS, Corpus, ingest_corpus
+from support.corpora.web_corpus import PHOTOS, Corpus
 from support.messages import forward_messages
 from support.servers.hostile_http_server import PageClient, serve_page
 from support.servers.otlp_collector import Collector, parse_attributes, start_collector
@@ -30,40 +30,34 @@ STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 TOKEN = "a-token-that-is-long-enough"
 BEARER = f"Bearer {TOKEN}"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-Told = dict[tuple[str, ...], float]
+Samples = dict[tuple[str, ...], float]
+"""Name and label values -> value."""
 
 
-def told(text: str) -> Told:
-    """(name, label values...) -> value."""
+def parse_metrics(text: str) -> Samples:
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
 
 
 def test_metrics_of_an_ingest_match_its_report(node_url: str, index_name: str, tmp_path: Path) -> None:
-    names = ("tabby-cat", "dairy-cow", "red-panda")
-    for name in names:
+    for name in ("tabby-cat", "dairy-cow", "red-panda"):
         shutil.copy(PHOTOS / f"{name}.jpg", tmp_path)
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     file = tmp_path / "photos.prom"
     with start_collector() as collector:
+        command = [STAIR_ES, "ingest", str(tmp_path), "--index", index_name, "--url", node_url, "--model", "stair-mini"]
+        files = ["--metrics-file", str(file), "--dead-letters", str(tmp_path / "failed.jsonl")]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRACEPARENT": PARENT, **collector.environment}
         done = subprocess.run(
-            [
-                *(STAIR_ES, "ingest", str(tmp_path), "--index", index_name, "--url", node_url, "--model", "stair-mini", "--json"),
-                *("--batch-size", "2", "--metrics-file", str(file), "--dead-letters", str(tmp_path / "failed.jsonl")),
-            ],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TRACEPARENT": PARENT, **collector.environment},
-            capture_output=True,
-            text=True,
-            check=False,
+            [*command, *files, "--batch-size", "2", "--json"], env=environment, capture_output=True, text=True, check=False
         )
     assert done.returncode == 3, done.stderr
     report = json.loads(done.stdout)
-    found = {(name.removeprefix("stair_es_ingest_"), *rest[1:]): value for (name, *rest), value in told(file.read_text()).items()}
-    assert {kind: found["images_total", kind] for kind in ("written", "unchanged", "failed")} == {
-        "written": 3,
-        "unchanged": 0,
-        "failed": 1,
+    found = {
+        (name.removeprefix("stair_es_ingest_"), *rest[1:]): value
+        for (name, *rest), value in parse_metrics(file.read_text()).items()
     }
+    assert [found["images_total", outcome] for outcome in ("written", "unchanged", "failed")] == [3, 0, 1]
     assert found["listed_images_total",] == report["seen"] == 4
     assert found["failed_images_total", "decode"] == report["failed"] == 1
     assert (found["bulk_requests_total",], found["bulk_documents_total",]) == (report["bulk_requests"], 3)
@@ -76,8 +70,8 @@ def test_metrics_of_an_ingest_match_its_report(node_url: str, index_name: str, t
 def _check_spans(collector: Collector, index: str) -> None:
     [run] = collector.find_spans("ingest")
     assert f"{run.trace_id.hex()}-{run.parent_span_id.hex()}" == PARENT[3:-3]
-    about = parse_attributes(run.attributes)
-    assert (about["stair_es.index"], about["stair_es.written"], about["stair_es.failed"]) == (index, 3, 1)
+    attributes = parse_attributes(run.attributes)
+    assert (attributes["stair_es.index"], attributes["stair_es.written"], attributes["stair_es.failed"]) == (index, 3, 1)
     assert {span.trace_id for span in collector.spans} == {run.trace_id}
     batches = [span for span in collector.get_children(run) if span.name == "batch"]
     assert sum(int(parse_attributes(batch.attributes)["stair_es.images"]) for batch in batches) == 4
@@ -97,51 +91,44 @@ def test_hanging_run_exports_metrics(tmp_path: Path) -> None:
     file = tmp_path / "photos.prom"
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(120)
-        command = [
-            *(STAIR_ES, "ingest", str(tmp_path), "--url", f"http://127.0.0.1:{server.getsockname()[1]}", "--index", "photos"),
-            *("--metrics-file", str(file), "--metrics-port", "0"),
-        ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        command = [STAIR_ES, "ingest", str(tmp_path), "--url", url, "--index", "photos"]
+        options = ["--metrics-file", str(file), "--metrics-port", "0"]
+        with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
             try:
                 assert running.stderr is not None
-                where = re.search(r"metrics: (http://127\.0\.0\.1:\d+/metrics)", running.stderr.readline())
-                assert where
-                asked, _ = server.accept()
-                with asked, urllib.request.urlopen(where[1], timeout=120) as answer:
-                    under_way = told(answer.read().decode())
+                address = re.search(r"metrics: (http://127\.0\.0\.1:\d+/metrics)", running.stderr.readline())
+                assert address
+                connection, _ = server.accept()
+                with connection, urllib.request.urlopen(address[1], timeout=120) as response:
+                    running_metrics = parse_metrics(response.read().decode())
                     running.send_signal(signal.SIGTERM)
                     running.communicate(timeout=120)
             finally:
                 running.kill()
-    assert under_way["stair_es_ingest_start_timestamp_seconds", "photos"] > 0
-    assert ("stair_es_ingest_exit_code", "photos") not in under_way
-    left = told(file.read_text())
-    assert left["stair_es_ingest_exit_code", "photos"] == running.returncode == 143
-    assert left["stair_es_ingest_end_timestamp_seconds", "photos"] > 0
-    assert ("stair_es_ingest_last_success_timestamp_seconds", "photos") not in left
-
-
-@pytest.fixture(scope="module")
-def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    with ingest_corpus(node_url, "test-telemetry", tmp_path_factory.mktemp("photos")) as made:
-        yield made
+    assert running_metrics["stair_es_ingest_start_timestamp_seconds", "photos"] > 0
+    assert ("stair_es_ingest_exit_code", "photos") not in running_metrics
+    final_metrics = parse_metrics(file.read_text())
+    assert final_metrics["stair_es_ingest_exit_code", "photos"] == running.returncode == 143
+    assert final_metrics["stair_es_ingest_end_timestamp_seconds", "photos"] > 0
+    assert ("stair_es_ingest_last_success_timestamp_seconds", "photos") not in final_metrics
 
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    with start_collector() as made:
-        for name, value in made.environment.items():
+    with start_collector() as started:
+        for name, value in started.environment.items():
             monkeypatch.setenv(name, value)
-        yield made
+        yield started
 
 
-def metrics_of(page: PageClient) -> Told:
-    answer = page.get("/metrics", authorization=BEARER)
-    assert answer.status == 200
-    assert answer.headers["content-type"].startswith("text/plain; version=")
+def read_metrics(page: PageClient) -> Samples:
+    response = page.get("/metrics", authorization=BEARER)
+    assert response.status == 200
+    assert response.headers["content-type"].startswith("text/plain; version=")
     return {
         (name.removeprefix("stair_es_server_"), *rest): value
-        for (name, *rest), value in told(answer.body.decode()).items()
+        for (name, *rest), value in parse_metrics(response.body.decode()).items()
         if name.startswith("stair_es_server_") and not name.endswith("_bucket")
     }
 
@@ -165,7 +152,7 @@ def test_metrics_of_the_page_match_its_requests(node_url: str, corpus: Corpus, c
         assert [page.get(path).status for path in ("/", "/metrics", "/api/about")] == [401] * 3
         assert page.request("BREW", "/", None, {"authorization": BEARER}).status == 405
         text = page.get("/metrics", authorization=BEARER).body.decode()
-        found = metrics_of(page)
+        found = read_metrics(page)
     requests = {key[1:]: value for key, value in found.items() if key[0] == "requests_total"}
     assert requests == {
         ("POST", "/api/search", "200"): 2,
@@ -197,8 +184,12 @@ def _check_page_spans(collector: Collector, alias: str) -> None:
     assert not second.parent_span_id
     assert [span.name for span in collector.get_children(first)] == ["encode text", f"search {alias}"]
     assert [span.name for span in collector.get_children(second)] == [f"search {alias}"]
-    about = parse_attributes(first.attributes)
-    assert (first.kind, about["http.route"], about["http.response.status_code"]) == (first.SPAN_KIND_SERVER, "/api/search", 200)
+    attributes = parse_attributes(first.attributes)
+    assert (first.kind, attributes["http.route"], attributes["http.response.status_code"]) == (
+        first.SPAN_KIND_SERVER,
+        "/api/search",
+        200,
+    )
     assert {parse_attributes(span.attributes)["http.response.status_code"] for span in collector.find_spans("GET")} == {
         200,
         401,
@@ -218,7 +209,7 @@ def test_page_survives_a_cluster_outage(node_url: str, corpus: Corpus) -> None:
             assert page.get("/health", host="10.0.0.7:8077").body == b"ok\n"
             assert page.get("/health", host="evil.example", origin="http://evil.example").status == 200
             assert page.get("/health/", host="evil.example").status == 403
-            found = metrics_of(page)
+            found = read_metrics(page)
     assert found["cluster_errors_total", "search", "none"] == 1
     assert found["requests_total", "POST", "/api/search", "503"] == 1
 

@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.errors import expect_error
 from support.polling import poll_until
 
-from stair_es.errors import UsageError
 from stair_es.web import server
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ TIMEOUT_S = 1.0
 MAX_CONNECTIONS = 40
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000000\r\n"
-ANSWER = b"o" * 1000
+BODY = b"o" * 1000
 
 
-class Answers:
-    """An application that reads no body, and whose answers to `/slow` wait until they are released."""
+class SlowApp:
+    """An application that reads no body, and whose responses to `/slow` wait until they are released."""
 
     def __init__(self) -> None:
         self.entered, self.released = threading.Semaphore(0), threading.Event()
@@ -38,129 +38,129 @@ class Answers:
             self.entered.release()
             await asyncio.to_thread(self.released.wait, 120)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
-        await send({"type": "http.response.body", "body": ANSWER})
+        await send({"type": "http.response.body", "body": BODY})
 
 
 @pytest.fixture
-def app() -> Answers:
-    return Answers()
+def app() -> SlowApp:
+    return SlowApp()
 
 
 @pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch, app: Answers) -> Iterator[int]:
+def port(monkeypatch: pytest.MonkeyPatch, app: SlowApp) -> Iterator[int]:
     for name in ("_HEAD_TIMEOUT_S", "_WRITE_TIMEOUT_S", "_DISCARD_TIMEOUT_S"):
         monkeypatch.setattr(server, name, TIMEOUT_S)
-    with server.bind_socket("127.0.0.1", 0) as (listener, actual), _serve(app, listener):
-        yield actual
+    with server.bind_socket("127.0.0.1", 0) as (listener, bound_port), _run_server(app, listener):
+        yield bound_port
 
 
 @pytest.fixture
-def patient_port(monkeypatch: pytest.MonkeyPatch, app: Answers) -> Iterator[int]:
+def patient_port(monkeypatch: pytest.MonkeyPatch, app: SlowApp) -> Iterator[int]:
     """The port of a server that closes connections only because there are too many."""
     for name in ("_HEAD_TIMEOUT_S", "_DISCARD_TIMEOUT_S", "_DISCARD_PAUSE_S"):
         monkeypatch.setattr(server, name, 600.0)
     monkeypatch.setattr(server, "_MAX_CONNECTIONS", MAX_CONNECTIONS)
-    with server.bind_socket("127.0.0.1", 0) as (listener, actual), _serve(app, listener):
-        yield actual
+    with server.bind_socket("127.0.0.1", 0) as (listener, bound_port), _run_server(app, listener):
+        yield bound_port
 
 
 @contextmanager
-def _serve(app: Answers, listener: socket.socket) -> Iterator[None]:
+def _run_server(app: SlowApp, listener: socket.socket) -> Iterator[None]:
     ready = threading.Event()
-    made = server.create_server(app, ready.set)
-    thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
+    web_server = server.create_server(app, ready.set)
+    thread = threading.Thread(target=web_server.run, kwargs={"sockets": [listener]})
     thread.start()
     assert ready.wait(120)
     yield
     app.released.set()
-    made.should_exit = True
+    web_server.should_exit = True
     thread.join()
 
 
-def _begin(port: int, sent: bytes, source: str = "127.0.0.1") -> socket.socket:
-    opened = socket.socket()
-    opened.settimeout(120)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that answers that aren't read soon fill it
-    opened.bind((source, 0))
-    opened.connect(("127.0.0.1", port))
-    opened.sendall(sent)
-    return opened
+def _open_connection(port: int, sent: bytes, source: str = "127.0.0.1") -> socket.socket:
+    connection = socket.socket()
+    connection.settimeout(120)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that responses that aren't read soon fill it
+    connection.bind((source, 0))
+    connection.connect(("127.0.0.1", port))
+    connection.sendall(sent)
+    return connection
 
 
 def _get_status(port: int, path: str = "/") -> Any:  # noqa: ANN401
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
-        return answer.status
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as response:
+        return response.status
 
 
-def _read_answer(opened: socket.socket) -> bytes:
-    answer = b""
-    while not answer.endswith(ANSWER):
-        block = opened.recv(4096)
-        assert block, answer
-        answer += block
-    return answer
+def _read_response(connection: socket.socket) -> bytes:
+    response = b""
+    while not response.endswith(BODY):
+        block = connection.recv(4096)
+        assert block, response
+        response += block
+    return response
 
 
-def _is_closed(opened: socket.socket, sent: bytes = b"") -> bool:
+def _is_closed(connection: socket.socket, sent: bytes = b"") -> bool:
     """Send, read what has arrived, and check whether the server has closed the connection."""
     try:
-        opened.sendall(sent)
-        opened.settimeout(0.01)
-        return not opened.recv(1_000_000)
+        connection.sendall(sent)
+        connection.settimeout(0.01)
+        return not connection.recv(1_000_000)
     except TimeoutError:
         return False
     except OSError:
         return True
 
 
-def test_connections_are_refused_until_the_server_runs(app: Answers) -> None:
+def test_connections_are_refused_until_the_server_runs(app: SlowApp) -> None:
     with server.bind_socket("127.0.0.1", 0) as (listener, port):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
-        with pytest.raises(UsageError, match="is in use"), server.bind_socket("127.0.0.1", port):
+        with expect_error("port-in-use"), server.bind_socket("127.0.0.1", port):
             pass
-        with _serve(app, listener), _begin(port, GET) as opened:
-            assert _read_answer(opened).startswith(b"HTTP/1.1 200")
-    with server.bind_socket("127.0.0.1", port) as (listener, again), _serve(app, listener):  # which connections still have
+        with _run_server(app, listener), _open_connection(port, GET) as connection:
+            assert _read_response(connection).startswith(b"HTTP/1.1 200")
+    with server.bind_socket("127.0.0.1", port) as (listener, again), _run_server(app, listener):  # which connections still have
         assert (again, _get_status(port)) == (port, 200)
 
 
 def test_partial_headers_time_out_and_others_are_served(port: int) -> None:
     with ExitStack() as stack:
         heads = [head for head in (b"GET / HTTP/1.1\r\nHost: a\r\n", b"G", b"") for _ in range(100)]
-        opened = [stack.enter_context(_begin(port, head)) for head in heads]
-        assert [each.recv(1) for each in opened] == [b""] * len(opened)
+        connections = [stack.enter_context(_open_connection(port, head)) for head in heads]
+        assert [each.recv(1) for each in connections] == [b""] * len(connections)
     assert _get_status(port) == 200
 
 
 def test_partial_headers_after_a_request_time_out(port: int) -> None:
-    with _begin(port, GET) as opened:
-        _read_answer(opened)
-        opened.sendall(b"GET / HT")
-        assert opened.recv(1) == b""
+    with _open_connection(port, GET) as connection:
+        _read_response(connection)
+        connection.sendall(b"GET / HT")
+        assert connection.recv(1) == b""
 
 
-def test_responses_may_be_slower_than_headers(app: Answers, port: int) -> None:
+def test_responses_may_be_slower_than_headers(app: SlowApp, port: int) -> None:
     with ThreadPoolExecutor() as pool, ExitStack() as stack:
         stack.callback(app.released.set)
         slow = pool.submit(_get_status, port, "/slow")
         assert app.entered.acquire(timeout=120)
-        assert stack.enter_context(_begin(port, b"GET")).recv(1) == b""
+        assert stack.enter_context(_open_connection(port, b"GET")).recv(1) == b""
         app.released.set()
         assert slow.result() == 200
 
 
 def test_an_answered_body_that_never_ends_is_given_up(port: int) -> None:
-    with _begin(port, POST + b"\r\n") as opened:
-        assert _read_answer(opened).startswith(b"HTTP/1.1 200")
-        poll_until(lambda: _is_closed(opened, b"x"))
+    with _open_connection(port, POST + b"\r\n") as connection:
+        assert _read_response(connection).startswith(b"HTTP/1.1 200")
+        poll_until(lambda: _is_closed(connection, b"x"))
 
 
 def test_an_answered_body_that_pauses_is_given_up(monkeypatch: pytest.MonkeyPatch, patient_port: int) -> None:
     monkeypatch.setattr(server, "_DISCARD_PAUSE_S", TIMEOUT_S)
-    with _begin(patient_port, POST + b"\r\n") as opened:
-        assert _read_answer(opened).startswith(b"HTTP/1.1 200")
-        assert opened.recv(1) == b""
+    with _open_connection(patient_port, POST + b"\r\n") as connection:
+        assert _read_response(connection).startswith(b"HTTP/1.1 200")
+        assert connection.recv(1) == b""
 
 
 @pytest.mark.parametrize(
@@ -169,48 +169,48 @@ def test_an_answered_body_that_pauses_is_given_up(monkeypatch: pytest.MonkeyPatc
 )
 def test_a_body_of_tiny_chunks_is_given_up(patient_port: int, chunk: bytes, count: int, is_read: bool) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-    assert _exchange(patient_port, head + chunk * count + b"0\r\n\r\n").endswith(ANSWER) is is_read
+    assert _send_and_receive(patient_port, head + chunk * count + b"0\r\n\r\n").endswith(BODY) is is_read
 
 
 def test_a_discarded_body_has_a_limit(monkeypatch: pytest.MonkeyPatch, patient_port: int) -> None:
     monkeypatch.setattr(server, "_MAX_DISCARD_BYTES", 1_000_000)
-    _exchange(patient_port, POST + b"\r\n" + b"x" * 19_000_000, until_answered=False)  # returns when it is closed
+    _send_and_receive(patient_port, POST + b"\r\n" + b"x" * 19_000_000, until_complete=False)  # returns when it is closed
 
 
-def _exchange(port: int, sent: bytes, *, until_answered: bool = True) -> bytes:
-    """Send, and return what arrives until the answer is complete, or the connection closed."""
-    answer = b""
-    with _begin(port, b"") as opened, suppress(ConnectionError):
-        opened.sendall(sent)
-        while not (until_answered and answer.endswith(ANSWER)) and (block := opened.recv(4096)):
-            answer += block
-    return answer
+def _send_and_receive(port: int, sent: bytes, *, until_complete: bool = True) -> bytes:
+    """Send, and return what arrives until the response is complete, or the connection closed."""
+    response = b""
+    with _open_connection(port, b"") as connection, suppress(ConnectionError):
+        connection.sendall(sent)
+        while not (until_complete and response.endswith(BODY)) and (block := connection.recv(4096)):
+            response += block
+    return response
 
 
 @pytest.mark.parametrize("header", [b"", b"Connection: close\r\n"])
 def test_a_client_that_sends_first_reads_the_answer(patient_port: int, header: bytes) -> None:
-    with _begin(patient_port, POST + header + b"\r\n") as opened:
+    with _open_connection(patient_port, POST + header + b"\r\n") as connection:
         for _ in range(20):
-            opened.sendall(bytes(1_000_000))
-        assert _read_answer(opened).startswith(b"HTTP/1.1 200")
+            connection.sendall(bytes(1_000_000))
+        assert _read_response(connection).startswith(b"HTTP/1.1 200")
         if header:
-            assert opened.recv(1) == b""
+            assert connection.recv(1) == b""
         else:
-            opened.sendall(GET)
-            assert _read_answer(opened).startswith(b"HTTP/1.1 200")
+            connection.sendall(GET)
+            assert _read_response(connection).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has the timeout")
 def test_answers_that_are_never_read_are_given_up(port: int) -> None:
-    with _begin(port, b"") as opened:
-        poll_until(lambda: _has_failed(opened, GET * 1000))
+    with _open_connection(port, b"") as connection:
+        poll_until(lambda: _has_failed(connection, GET * 1000))
     assert _get_status(port) == 200
 
 
-def _has_failed(opened: socket.socket, sent: bytes) -> bool:
+def _has_failed(connection: socket.socket, sent: bytes) -> bool:
     try:
-        opened.settimeout(0.1)
-        opened.sendall(sent)
+        connection.settimeout(0.1)
+        connection.sendall(sent)
     except TimeoutError:
         return False
     except OSError:
@@ -221,23 +221,23 @@ def _has_failed(opened: socket.socket, sent: bytes) -> bool:
 @pytest.mark.parametrize(
     "sent",
     [b"", b"GET / HTTP/1.1\r\n", GET, GET * 5000, POST + b"\r\nx"],
-    ids=["nothing", "partial header", "keep-alive", "unread answers", "partial body"],
+    ids=["nothing", "partial header", "keep-alive", "unread responses", "partial body"],
 )
-def test_connections_that_wait_make_room_for_others(app: Answers, patient_port: int, sent: bytes) -> None:
+def test_connections_that_wait_make_room_for_others(app: SlowApp, patient_port: int, sent: bytes) -> None:
     with ThreadPoolExecutor() as pool, ExitStack() as stack:
         stack.callback(app.released.set)
         slow = pool.submit(_get_status, patient_port, "/slow")
         assert app.entered.acquire(timeout=120)
-        opened = [stack.enter_context(_begin(patient_port, sent)) for _ in range(MAX_CONNECTIONS + 20)]
+        connections = [stack.enter_context(_open_connection(patient_port, sent)) for _ in range(MAX_CONNECTIONS + 20)]
         assert [_get_status(patient_port) for _ in range(20)] == [200] * 20
-        poll_until(lambda: sum(_is_closed(each, b"x") for each in opened) >= 20)
+        poll_until(lambda: sum(_is_closed(each, b"x") for each in connections) >= 20)
         app.released.set()
         assert slow.result() == 200
 
 
 def test_an_address_with_many_connections_loses_its_own(patient_port: int) -> None:
     with ExitStack() as stack:
-        upload = stack.enter_context(_begin(patient_port, POST + b"\r\n"))
-        opened = [stack.enter_context(_begin(patient_port, b"", "127.0.0.2")) for _ in range(MAX_CONNECTIONS + 20)]
-        poll_until(lambda: sum(_is_closed(each) for each in opened) >= 20)
+        upload = stack.enter_context(_open_connection(patient_port, POST + b"\r\n"))
+        connections = [stack.enter_context(_open_connection(patient_port, b"", "127.0.0.2")) for _ in range(MAX_CONNECTIONS + 20)]
+        poll_until(lambda: sum(_is_closed(each) for each in connections) >= 20)
         assert not _is_closed(upload, b"x")

@@ -1,4 +1,4 @@
-"""The page over each engine: the same photos, asked the same, give the same."""
+"""The page over each engine: the same photos and requests give the same results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.corpora.web_corpus import PHOTOS, Corpus, ingest_corpus
-from support.servers.hostile_http_server import PageClient, serve_page
+from support.servers.hostile_http_server import PageClient
 
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
@@ -25,27 +25,26 @@ TEXT = "a cat, a dog and a panda"
 
 
 @pytest.fixture(
-    params=["node_url", "elasticsearch7_url", "elasticsearch9_url"], ids=["opensearch", "elasticsearch7", "elasticsearch9"]
+    scope="module",
+    params=["node_url", "elasticsearch7_url", "elasticsearch9_url"],
+    ids=["opensearch", "elasticsearch7", "elasticsearch9"],
 )
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PageClient, Corpus]]:
+def corpus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
     url = request.getfixturevalue(request.param)
     vector = "sparse_vector" if "9" in request.param else "rank_features"
     settings = DocumentSettings(vector=vector)  # type: ignore[arg-type]
-    folder = tmp_path_factory.mktemp("photos")
-    with ingest_corpus(url, "test-web-engines", folder, document=settings) as corpus:
-        corpus.add_document("a/b", {"tokens": {"a%2Eb": 2.0, "cat": 0.1}, "top_tokens": ["a.b", "cat"], "uri": "s3://b/x.jpg"})
-        with serve_page(Connection(url=url), corpus.alias, roots=(folder,)) as page:
-            yield page, corpus
+    with ingest_corpus(url, "test-web-engines", tmp_path_factory.mktemp("photos"), document=settings) as photos:
+        photos.add_document("a/b", {"tokens": {"a%2Eb": 2.0, "cat": 0.1}, "top_tokens": ["a.b", "cat"], "uri": "s3://b/x.jpg"})
+        yield photos
 
 
-def test_every_engine_gives_the_dot_products_and_the_facets(served: tuple[PageClient, Corpus]) -> None:
-    page, corpus = served
-    stored = {
+def test_every_engine_gives_the_dot_products_and_the_facets(page: PageClient, corpus: Corpus) -> None:
+    vectors = {
         id_: SparseVector.from_mapping({unescape_feature(word): weight for word, weight in source["tokens"].items()})
         for id_, source in corpus.read_documents().items()
     }
     query = registry.load_encoder(ModelSpec(name="stair-mini")).encode_texts([TEXT])[0]
-    wanted = {id_: query.dot(vector) for id_, vector in stored.items() if query.dot(vector) > 0}
+    expected = {id_: query.dot(vector) for id_, vector in vectors.items() if query.dot(vector) > 0}
     for method in ("stair", "bag"):
         whole = page.post("/api/search", {"text": TEXT, "method": method}).json["hits"]
         first = page.post("/api/search", {"text": TEXT, "method": method, "k": 3}).json
@@ -56,16 +55,15 @@ def test_every_engine_gives_the_dot_products_and_the_facets(served: tuple[PageCl
         [words] = [facet["buckets"] for facet in facets["facets"] if facet["field"] == "top_tokens"]
         assert words[0]["count"] >= words[-1]["count"] > 0
         if method == "stair":
-            assert {hit["id"]: hit["score"] for hit in whole} == pytest.approx(wanted, rel=0.005)
-    dotted = page.post("/api/search", {"factors": {"a.b": 3}, "require": ["a.b"]})
-    assert dotted.status in (200, 400)  # the model may write it in pieces
-    named = page.post("/api/search", {"vector": {"a.b": 3}, "filters": [{"field": "top_tokens", "all": ["a.b"]}]}).json
-    assert [(hit["id"], hit["score"]) for hit in named["hits"]] == [("a/b", pytest.approx(6.0, rel=0.005))]
-    assert named["hits"][0]["contributions"][0]["token"] == "a.b"
+            assert {hit["id"]: hit["score"] for hit in whole} == pytest.approx(expected, rel=0.005)
+    required = page.post("/api/search", {"factors": {"a.b": 3}, "require": ["a.b"]})
+    assert required.status in (200, 400)  # the model may split it
+    dotted = page.post("/api/search", {"vector": {"a.b": 3}, "filters": [{"field": "top_tokens", "all": ["a.b"]}]}).json
+    assert [(hit["id"], hit["score"]) for hit in dotted["hits"]] == [("a/b", pytest.approx(6.0, rel=0.005))]
+    assert dotted["hits"][0]["contributions"][0]["token"] == "a.b"
 
 
-def test_every_engine_shows_images_captions_and_errors(served: tuple[PageClient, Corpus]) -> None:
-    page, corpus = served
+def test_every_engine_shows_images_captions_and_errors(page: PageClient, corpus: Corpus) -> None:
     id_ = corpus.get_id("giant-panda")
     image = page.get(f"/api/image/{id_}").json
     assert page.get("/" + image["thumbnail"]).headers["content-type"] == "image/webp"
@@ -78,16 +76,15 @@ def test_every_engine_shows_images_captions_and_errors(served: tuple[PageClient,
     }
     assert page.post_image((PHOTOS / "giant-panda.jpg").read_bytes()).json["tokens"] == image["tokens"]
     broken = page.post("/api/search", {"text": "cat", "filter": "width:(("})
-    assert (broken.status, "Failed to parse query [width:((]" in broken.json["error"]) == (400, True)
+    assert (broken.status, "[width:((]" in broken.json["error"]) == (400, True)
     many = page.post("/api/search", {"vector": {f"word{i}": 1 + i for i in range(3000)}})
-    taken = get_cluster_info(
-        Cluster(Connection(url=corpus.url), corpus.client)
-    ).max_clauses  # Elasticsearch 8 and 9 take as many as fit their heap
-    assert (many.status, len(many.json["truncated"])) == (200, max(0, 3000 - taken))
+    cluster = Cluster(Connection(url=corpus.url), corpus.client)
+    max_clauses = get_cluster_info(cluster).max_clauses  # Elasticsearch 8 and 9 take as many as fit their heap
+    assert (many.status, len(many.json["truncated"])) == (200, max(0, 3000 - max_clauses))
+    assert (many.json["hits"], many.json["after"]) == ([], None)
 
 
-def test_every_engine_browses_and_counts_columns(served: tuple[PageClient, Corpus]) -> None:
-    page, corpus = served
+def test_every_engine_browses_and_counts_columns(page: PageClient, corpus: Corpus) -> None:
     columns = {"price": {"type": "float"}, "shot_at": {"type": "date"}, "sale": {"type": "boolean"}, "brand": {"type": "keyword"}}
     corpus.client.indices.put_mapping(index=corpus.index, body={"properties": columns})
     for number in range(12):
@@ -118,15 +115,15 @@ def test_every_engine_browses_and_counts_columns(served: tuple[PageClient, Corpu
             assert narrowed["total"] == bucket["count"], (name, bucket)
     assert page.get("/api/fields/brand?prefix=A").json == {"values": [{"value": "a", "count": 6}]}
     assert page.get("/api/about").status == 200
-    for text, message in (
-        ("price:abc", 'For input string: "abc"'),
-        ("shot_at:soon", "failed to parse date field [soon]"),
-        ("sale:maybe", "Can't parse boolean value [maybe]"),
-        ('brand:"a', 'Failed to parse query [brand:"a]'),
-        ("brand:a) b", "Failed to parse query [brand:a) b]"),
+    for text, fact in (
+        ("price:abc", '"abc"'),
+        ("shot_at:soon", "[soon]"),
+        ("sale:maybe", "[maybe]"),
+        ('brand:"a', '[brand:"a]'),
+        ("brand:a) b", "[brand:a) b]"),
     ):
-        answer = page.post("/api/search", {"filter": text})
-        assert (answer.status, message in answer.json["error"]) == (400, True), answer.body
+        response = page.post("/api/search", {"filter": text})
+        assert (response.status, fact in response.json["error"]) == (400, True), response.body
 
 
 def wait_for_columns(page: PageClient) -> list[dict[str, Any]]:
@@ -139,8 +136,7 @@ def wait_for_columns(page: PageClient) -> list[dict[str, Any]]:
     raise AssertionError("the columns have no facets")
 
 
-def test_the_query_of_the_encoder_gives_what_a_search_gives(served: tuple[PageClient, Corpus]) -> None:
-    page, corpus = served
+def test_the_query_of_the_encoder_gives_what_a_search_gives(page: PageClient, corpus: Corpus) -> None:
     photo = PHOTOS / "red-panda.jpg"
     uri = "data:image/jpeg;base64," + base64.b64encode(photo.read_bytes()).decode()
     with ImageSearch(corpus.alias, url=corpus.url) as search:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from PIL import Image
-from support.corpora.web_corpus import NAMES, PHOTOS, Corpus, ingest_corpus
+from support.corpora.web_corpus import NAMES, PHOTOS, Corpus
 from support.servers.hostile_http_server import PageClient, serve_page
 
 from stair_es.cluster.client.connection import Connection
@@ -24,45 +23,38 @@ SECRET = b"the secret of another folder"
 IDS = ("a/b", "x/neighbors", "ünï 猫", "a?b#c&d=e", "100%", "a%2Fb", "a+b", "'\"<>", "a\\b", ".hidden", "…")
 
 
-@pytest.fixture(scope="module")
-def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    with ingest_corpus(node_url, "test-web-hostile", tmp_path_factory.mktemp("photos")) as made:
-        outside = made.folder.parent / "outside"
-        outside.mkdir(exist_ok=True)
-        (outside / "secret.jpg").write_bytes((PHOTOS / "red-panda.jpg").read_bytes())
-        (outside / "secret.txt").write_bytes(SECRET)
-        (made.folder / "link.jpg").symlink_to(outside / "secret.jpg")
-        yield made
+@pytest.fixture(scope="module", autouse=True)
+def write_secrets(corpus: Corpus) -> None:
+    """Write files next to the folder of photos, and a link to one of them into it."""
+    outside = corpus.folder.parent / "outside"
+    outside.mkdir(exist_ok=True)
+    (outside / "secret.jpg").write_bytes((PHOTOS / "red-panda.jpg").read_bytes())
+    (outside / "secret.txt").write_bytes(SECRET)
+    (corpus.folder / "link.jpg").symlink_to(outside / "secret.jpg")
 
 
-@pytest.fixture(scope="module")
-def page(node_url: str, corpus: Corpus) -> Iterator[PageClient]:
-    with serve_page(Connection(url=node_url), corpus.alias, roots=(corpus.folder,)) as made:
-        yield made
+def find_hit(page: PageClient, id_: str, **body: object) -> dict[str, Any]:
+    response = page.post("/api/search", {"text": "hostileword", "vector": {"hostileword": 1.0}, **body})
+    assert response.status == 200, response.body
+    return next(hit for hit in response.json["hits"] if hit["id"] == id_)
 
 
-def hit_of(page: PageClient, id_: str, **body: object) -> dict[str, Any]:
-    found = page.post("/api/search", {"text": "hostileword", "vector": {"hostileword": 1.0}, **body})
-    assert found.status == 200, found.body
-    return next(hit for hit in found.json["hits"] if hit["id"] == id_)
-
-
-def stored(corpus: Corpus, id_: str, **source: object) -> None:
+def add_hostile_document(corpus: Corpus, id_: str, **source: object) -> None:
     corpus.add_document(id_, {"tokens": {"hostileword": 1.0}, "top_tokens": ["hostileword"], **source})
 
 
 def test_hostile_captions_and_names_become_json_text(page: PageClient, corpus: Corpus) -> None:
-    stored(corpus, "hostile", uri=f"file:///p/{HOSTILE}", caption=HOSTILE, source=HOSTILE, camera=HOSTILE)
-    for answer in (
+    add_hostile_document(corpus, "hostile", uri=f"file:///p/{HOSTILE}", caption=HOSTILE, source=HOSTILE, camera=HOSTILE)
+    for response in (
         page.post("/api/search", {"vector": {"hostileword": 1}}),
         page.get("/api/image/hostile"),
         page.post("/api/facets", {"vector": {"hostileword": 1}, "filters": [{"field": "source", "any": [HOSTILE]}]}),
     ):
-        assert answer.headers["content-type"] == "application/json"
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.body.isascii()
-        assert HOSTILE in json.dumps(answer.json, ensure_ascii=False).replace('\\"', '"')
-    assert hit_of(page, "hostile")["caption"] == HOSTILE
+        assert response.headers["content-type"] == "application/json"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.body.isascii()
+        assert HOSTILE in json.dumps(response.json, ensure_ascii=False).replace('\\"', '"')
+    assert find_hit(page, "hostile")["caption"] == HOSTILE
     assert page.get("/api/image/hostile").json["facts"]["camera"] == HOSTILE
 
 
@@ -84,8 +76,8 @@ def test_hostile_captions_and_names_become_json_text(page: PageClient, corpus: C
 )
 @pytest.mark.parametrize("method", ["stair", "bag"])
 def test_documents_of_any_kind_are_shown(page: PageClient, corpus: Corpus, source: dict[str, object], method: str) -> None:
-    stored(corpus, "foreign", **source)
-    assert hit_of(page, "foreign", method=method)["id"] == "foreign"
+    add_hostile_document(corpus, "foreign", **source)
+    assert find_hit(page, "foreign", method=method)["id"] == "foreign"
     image = page.get("/api/image/foreign")
     assert image.status == 200, image.body
     assert image.json["caption"] is None or isinstance(image.json["caption"], str)
@@ -93,9 +85,7 @@ def test_documents_of_any_kind_are_shown(page: PageClient, corpus: Corpus, sourc
     assert page.get("/" + page.get("/api/image/foreign").json["thumbnail"]).status == 404
 
 
-@pytest.mark.parametrize(
-    "id_", ["a/b", "x/neighbors", "ünï 猫", "a?b#c&d=e", "100%", "a%2Fb", "a+b", "'\"<>", "a\\b", ".hidden", "…"]
-)
+@pytest.mark.parametrize("id_", IDS)
 def test_ids_of_any_kind_are_found(page: PageClient, corpus: Corpus, id_: str) -> None:
     [document] = [source for source in corpus.read_documents().values() if source.get("caption") == "tabby cat"]
     corpus.add_document(id_, {**document, "caption": "copy", "fingerprint": f"f-{id_}"})
@@ -134,15 +124,15 @@ def test_forbidden_files_look_missing(page: PageClient, corpus: Corpus) -> None:
         "file:///dev/zero",
         "file:///%00",
     )
-    answers = set()
+    responses = set()
     for uri in uris:
-        stored(corpus, "document", uri=uri)
+        add_hostile_document(corpus, "document", uri=uri)
         if not uri.endswith(".jsonl"):
             assert page.get("/api/image/document").json["original"] is None
         for route in ("/original/document", "/thumb/document", "/thumb/document?v=x"):
-            answer = page.get(route)
-            answers.add((answer.status, answer.body))
-    [(status, body)] = answers
+            response = page.get(route)
+            responses.add((response.status, response.body))
+    [(status, body)] = responses
     assert status == 404
     assert body == page.get("/original/nope").body.replace(b"nope", b"document")
 
@@ -169,21 +159,21 @@ def test_forbidden_files_look_missing(page: PageClient, corpus: Corpus) -> None:
     ],
 )
 def test_paths_lead_nowhere(page: PageClient, target: str) -> None:
-    answer = page.request("GET", target)
-    assert (answer.status, answer.headers["content-type"]) == (404, "application/json")
-    assert b"root:" not in answer.body
+    response = page.request("GET", target)
+    assert (response.status, response.headers["content-type"]) == (404, "application/json")
+    assert b"root:" not in response.body
 
 
-def test_filters_are_not_regular_expressions_and_accept_unescaped_paths(page: PageClient, corpus: Corpus) -> None:
-    def total(text: str) -> int:
-        answer = page.post("/api/facets", {"filter": text})
-        assert answer.status == 200, answer.body
-        return int(answer.json["total"])
+def test_filters_are_not_regular_expressions(page: PageClient, corpus: Corpus) -> None:
+    def count_matches(text: str) -> int:
+        response = page.post("/api/facets", {"filter": text})
+        assert response.status == 200, response.body
+        return int(response.json["total"])
 
-    everything = total("")
-    assert total("uri:/.*/") == total("uri:x OR /.*/") == 0 < everything
-    assert total("uri:*/tabby-cat.jpg") == total(f'uri:"{to_file_uri(corpus.folder / "tabby-cat.jpg")}"') == 1
-    assert total("ingested_at:[now-1d/d TO *]") == len(NAMES)
+    total_count = count_matches("")
+    assert count_matches("uri:/.*/") == count_matches("uri:x OR /.*/") == 0 < total_count
+    assert count_matches("uri:*/tabby-cat.jpg") == count_matches(f'uri:"{to_file_uri(corpus.folder / "tabby-cat.jpg")}"') == 1
+    assert count_matches("ingested_at:[now-1d/d TO *]") == len(NAMES)
     bomb = page.post("/api/search", {"text": "cat", "filter": "uri:/((a{1,100}){1,100}){1,100}/"})
     assert bomb.status == 400  # braces without a regular expression; as one it would never be answered
 
@@ -197,22 +187,22 @@ def test_without_a_root_there_are_no_originals(node_url: str, corpus: Corpus) ->
         assert page.get(f"/thumb/{id_}").status == 200
 
 
-def test_a_thumbnail_of_a_document_without_one_is_drawn_from_its_file(page: PageClient, corpus: Corpus) -> None:
-    stored(corpus, "bare", uri=to_file_uri(corpus.folder / "dairy-cow.jpg"), fingerprint="f1")
-    answer = page.get("/thumb/bare?v=f1")
-    assert (answer.status, answer.headers["cache-control"]) == (200, "private, max-age=31536000, immutable")
-    assert max(Image.open(io.BytesIO(answer.body)).size) == 320
+def test_missing_thumbnails_are_drawn_from_files(page: PageClient, corpus: Corpus) -> None:
+    add_hostile_document(corpus, "bare", uri=to_file_uri(corpus.folder / "dairy-cow.jpg"), fingerprint="f1")
+    response = page.get("/thumb/bare?v=f1")
+    assert (response.status, response.headers["cache-control"]) == (200, "private, max-age=31536000, immutable")
+    assert max(Image.open(io.BytesIO(response.body)).size) == 320
 
 
 def test_thumbnails_are_always_rendered_again(page: PageClient, corpus: Corpus) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (20, 10), (200, 0, 0)).save(buffer, "PNG")
     data = buffer.getvalue() + b"<script>alert(1)</script>"
-    stored(corpus, "polyglot", thumbnail="data:image/png;base64," + base64.b64encode(data).decode())
-    answer = page.get("/thumb/polyglot")
-    assert (answer.status, answer.headers["content-type"]) == (200, "image/webp")
-    assert b"script" not in answer.body
-    assert Image.open(io.BytesIO(answer.body)).size == (20, 10)
+    add_hostile_document(corpus, "polyglot", thumbnail="data:image/png;base64," + base64.b64encode(data).decode())
+    response = page.get("/thumb/polyglot")
+    assert (response.status, response.headers["content-type"]) == (200, "image/webp")
+    assert b"script" not in response.body
+    assert Image.open(io.BytesIO(response.body)).size == (20, 10)
 
 
 def test_an_index_of_tokens_alone_has_no_facets(node_url: str, corpus: Corpus, index_name: str) -> None:
@@ -220,7 +210,7 @@ def test_an_index_of_tokens_alone_has_no_facets(node_url: str, corpus: Corpus, i
     properties = {name: mapping["properties"][name] for name in ("tokens", "uri")}
     corpus.client.indices.create(index=index_name, body={"mappings": {"_meta": mapping["_meta"], "properties": properties}})
     corpus.client.index(index=index_name, id="a", body={"tokens": {"cat": 1.0}, "uri": "a.jpg"}, params={"refresh": "true"})
-    with serve_page(Connection(url=node_url), index_name) as bare:
+    with serve_page(Connection(url=node_url), index_name) as plain_page:
         for body in ({}, {"text": "cat"}):
-            assert bare.post("/api/facets", body).json == {"total": 1, "facets": []}
-            assert [hit["id"] for hit in bare.post("/api/search", body).json["hits"]] == ["a"]
+            assert plain_page.post("/api/facets", body).json == {"total": 1, "facets": []}
+            assert [hit["id"] for hit in plain_page.post("/api/search", body).json["hits"]] == ["a"]
