@@ -1,6 +1,6 @@
-"""Search templates on real nodes, asked over plain HTTP as any language would.
+"""Search templates on real nodes, used over plain HTTP as from any language.
 
-Elasticsearch 9 isn't here: the node of the tests has no mustache. What the template for it renders to is sent to it all the same.
+The test node of Elasticsearch 9 has no mustache: its template is rendered by Elasticsearch 7, and the result is sent to it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from support.commands import CommandRunner
+from support.errors import expect_error
 
-from stair_es.cli.main import app
 from stair_es.cluster.client.capabilities import get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 DOG = [{"token": "dog", "weight": 2}]
-NASTY = [
+HOSTILE_VALUES = [
     '"',
     "\\",
     '\\"',
@@ -62,23 +62,22 @@ NASTY = [
 ]
 INJECTION = '{"match_all":{}}]}},"query":{"match_all":{}},"x":{"y":[{"z":{"a":["'
 
+_WEIGHTS: tuple[object, ...] = (INJECTION, "", None, [2], {"a": 1}, -1, "NaN", 1e39)
+_TOKENS: tuple[object, ...] = ("dog", True, 5, {"dog": 2}, [None], ["dog"], [{"token": "dog"}], [[]])
 _VALUES: dict[str, tuple[object, ...]] = {
     "size": (INJECTION, "1}", ["1"], {"a": 1}, 1.5e9, "x", True),
     "from": ("1}", [1], {"a": 1}),
     "min_score": (INJECTION, [1, 2], {"a": 1}, "x"),
     "filter": (INJECTION, "s", ["s"], [None], [{}], {}, {"match_all": {}}, {"size": 1, "match_all": {}}, 5, True),
-    "tokens": ("dog", True, 5, {"dog": 2}, [None], ["dog"], [{"token": "dog"}], [[]]),
+    "tokens": (*_TOKENS, *([{"token": "dog", "weight": weight}] for weight in _WEIGHTS)),
 }
-_WEIGHTS: tuple[object, ...] = (INJECTION, "", None, [2], {"a": 1}, -1, "NaN", 1e39)
-_BY_WEIGHT: list[dict[str, object]] = [{"tokens": [{"token": "dog", "weight": weight}]} for weight in _WEIGHTS]
-WRONG: list[dict[str, object]] = [
+INVALID_PARAMS: list[dict[str, object]] = [
     *({name: value} for name, values in _VALUES.items() for value in values),
     {"filter": [['],"x":[', 1], [{"match_all": {}}]]},
-    *_BY_WEIGHT,
 ]
 
 
-def http(url: str, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+def send_request(url: str, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
     request = urllib.request.Request(
         url + path,
         method=method,
@@ -86,32 +85,32 @@ def http(url: str, method: str, path: str, body: object = None) -> tuple[int, di
         headers={"content-type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return answer.status, json.load(answer)
+        with urllib.request.urlopen(request, timeout=120) as response:
+            return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
 
 
 class TemplateClient:
-    """An index with published templates, seen by a program that only knows HTTP."""
+    """An index with published templates, used over HTTP."""
 
     def __init__(self, url: str, index: str, prefix: str) -> None:
         self.url, self.index, self.prefix = url, index, prefix
 
     def search(self, name: str, **params: object) -> tuple[int, dict[str, float]]:
         body = {"id": f"{self.prefix}{name}", "params": params}
-        status, answer = http(self.url, "POST", f"/{self.index}/_search/template", body)
-        return status, {hit["_id"]: hit["_score"] for hit in answer["hits"]["hits"]} if status == 200 else {}
+        status, response = send_request(self.url, "POST", f"/{self.index}/_search/template", body)
+        return status, {hit["_id"]: hit["_score"] for hit in response["hits"]["hits"]} if status == 200 else {}
 
     def render(self, name: str, **params: object) -> dict[str, Any]:
-        status, answer = http(self.url, "POST", "/_render/template", {"id": f"{self.prefix}{name}", "params": params})
-        assert status == 200, answer
-        rendered: dict[str, Any] = answer["template_output"]
+        status, response = send_request(self.url, "POST", "/_render/template", {"id": f"{self.prefix}{name}", "params": params})
+        assert status == 200, response
+        rendered: dict[str, Any] = response["template_output"]
         return rendered
 
 
 @pytest.fixture
-def templates(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Iterator[TemplateClient]:
+def template_client(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Iterator[TemplateClient]:
     cluster = Cluster(Connection(url=rank_features_url), engine)
     engine.indices.create(index=engine_index, body=build_index_body(get_cluster_info(cluster), DocumentSettings()))
     documents = [
@@ -131,102 +130,112 @@ def templates(engine: OpenSearch, rank_features_url: str, engine_index: str) -> 
         delete_template(cluster, f"{prefix}{name}")
 
 
-def test_words_with_paging_filter_and_least_score(templates: TemplateClient) -> None:
-    assert templates.search("tokens", tokens=DOG) == (200, {"0": 3.0, "2": 1.0})
-    assert templates.search("tokens", tokens=[*DOG, {"token": "cat", "weight": 1.25}])[1] == {"0": 3.0, "1": 1.25, "2": 1.0}
-    assert templates.search("tokens", tokens=DOG, size=1)[1] == {"0": 3.0}
-    assert templates.search("tokens", tokens=DOG, size=1, **{"from": 1})[1] == {"2": 1.0}
-    assert templates.search("tokens", tokens=DOG, size=0) == (200, {})
-    assert templates.search("tokens", tokens=DOG, min_score=2)[1] == {"0": 3.0}
-    assert templates.search("tokens", tokens=DOG, filter=[{"term": {"width": 2}}])[1] == {"2": 1.0}
-    assert templates.search("tokens", tokens=DOG, filter=[{"term": {"width": 2}}, {"match": {"caption": "dog"}}]) == (200, {})
-    assert templates.search("tokens", tokens=DOG, filter=[])[1] == {"0": 3.0, "2": 1.0}
-    assert templates.search("tokens", tokens=DOG, filter=None)[1] == {"0": 3.0, "2": 1.0}
+def test_tokens_with_paging_filter_and_min_score(template_client: TemplateClient) -> None:
+    all_dogs, width_2 = {"0": 3.0, "2": 1.0}, {"term": {"width": 2}}
+    rows: list[tuple[dict[str, object], dict[str, float]]] = [
+        ({}, all_dogs),
+        ({"tokens": [*DOG, {"token": "cat", "weight": 1.25}]}, {"0": 3.0, "1": 1.25, "2": 1.0}),
+        ({"size": 1}, {"0": 3.0}),
+        ({"size": 1, "from": 1}, {"2": 1.0}),
+        ({"size": 0}, {}),
+        ({"min_score": 2}, {"0": 3.0}),
+        ({"filter": [width_2]}, {"2": 1.0}),
+        ({"filter": [width_2, {"match": {"caption": "dog"}}]}, {}),
+        ({"filter": []}, all_dogs),
+        ({"filter": None}, all_dogs),
+    ]
+    for params, scores in rows:
+        assert template_client.search("tokens", **{"tokens": DOG, **params}) == (200, scores), params
 
 
-def test_words_are_written_as_the_index_has_them(templates: TemplateClient) -> None:
+def test_tokens_are_escaped_as_in_the_index(template_client: TemplateClient) -> None:
     for word, found in {"a%2Eb": {"0": 2.0}, "%": {"0": 0.75}, "50%25": {"0": 0.5}, 'q"': {"2": 1.0}, "}}": {"2": 3.0}}.items():
-        assert templates.search("tokens", tokens=[{"token": word, "weight": 1}]) == (200, found)
+        assert template_client.search("tokens", tokens=[{"token": word, "weight": 1}]) == (200, found)
 
 
-def test_hits_lack_thumbnail_and_total(templates: TemplateClient) -> None:
-    params = {"tokens": DOG}
-    body = {"id": f"{templates.prefix}tokens", "params": params}
-    _, answer = http(templates.url, "POST", f"/{templates.index}/_search/template", body)
-    assert "total" not in answer["hits"]
-    assert all("tokens" in hit["_source"] and "thumbnail" not in hit["_source"] for hit in answer["hits"]["hits"])
+def test_hits_lack_thumbnail_and_total(template_client: TemplateClient) -> None:
+    body = {"id": f"{template_client.prefix}tokens", "params": {"tokens": DOG}}
+    _, response = send_request(template_client.url, "POST", f"/{template_client.index}/_search/template", body)
+    assert "total" not in response["hits"]
+    assert all("tokens" in hit["_source"] and "thumbnail" not in hit["_source"] for hit in response["hits"]["hits"])
 
 
-def test_a_template_without_parameters_finds_nothing(templates: TemplateClient) -> None:
+def test_a_template_without_parameters_finds_nothing(template_client: TemplateClient) -> None:
     nothing: tuple[dict[str, object], ...] = ({}, {"tokens": []}, {"tokens": None}, {"tokens": ""}, {"tokens": False})
     for name in TEMPLATE_NAMES:
         for params in nothing:
-            assert templates.search(name, **params) == (200, {})
-            assert templates.search(name, **params, filter=[{"match_all": {}}], caption="", text="") == (200, {})
+            assert template_client.search(name, **params) == (200, {})
+            assert template_client.search(name, **params, filter=[{"match_all": {}}], caption="", text="") == (200, {})
 
 
-def test_hybrid_adds_the_weighted_scores(templates: TemplateClient) -> None:
-    words, caption = templates.search("hybrid", tokens=DOG)[1], templates.search("hybrid", caption="cat dog")[1]
+def test_hybrid_adds_the_weighted_scores(template_client: TemplateClient) -> None:
+    words, caption = template_client.search("hybrid", tokens=DOG)[1], template_client.search("hybrid", caption="cat dog")[1]
     assert words == {"0": 3.0, "2": 1.0}
     assert caption.keys() == {"0", "1"}
-    both = templates.search("hybrid", tokens=DOG, caption="cat dog", tokens_weight=0.5, caption_weight=10)[1]
+    both = template_client.search("hybrid", tokens=DOG, caption="cat dog", tokens_weight=0.5, caption_weight=10)[1]
     for name, score in both.items():
         assert score == pytest.approx(0.5 * words.get(name, 0) + 10 * caption.get(name, 0), rel=1e-6)
     assert both.keys() == {"0", "1", "2"}
-    assert templates.search("hybrid", tokens=DOG, caption="cat", filter=[{"term": {"width": 1}}])[1].keys() == {"1"}
+    assert template_client.search("hybrid", tokens=DOG, caption="cat", filter=[{"term": {"width": 1}}])[1].keys() == {"1"}
 
 
-def test_scores_match_the_library(templates: TemplateClient, engine: OpenSearch) -> None:
+def test_scores_match_the_library(template_client: TemplateClient, engine: OpenSearch) -> None:
     rng = np.random.default_rng(9)
-    words = [*(f"w{i}" for i in range(200)), *NASTY, "a.b", "3.14", "", "%"]
+    words = [*(f"w{i}" for i in range(200)), *HOSTILE_VALUES, "a.b", "3.14", "", "%"]
     for number in range(60):
         chosen = rng.choice(len(words), 30, replace=False)
         tokens = {escape_feature(words[i]): float(np.exp(rng.normal(-1, 1))) for i in chosen}
-        engine.index(index=templates.index, id=f"drawn{number}", body={"tokens": tokens})
-    engine.indices.refresh(index=templates.index)
+        engine.index(index=template_client.index, id=f"drawn{number}", body={"tokens": tokens})
+    engine.indices.refresh(index=template_client.index)
     for size in (1, 3, 20, 80, 150):
         chosen = rng.choice(len(words), size, replace=False)
         vector = SparseVector.from_pairs((words[i], float(np.exp(rng.normal(-1, 1)))) for i in chosen)
         clause = build_rank_features_query(vector).clause
-        hits = engine.search(index=templates.index, body={"query": clause, "size": 100})["hits"]["hits"]
+        hits = engine.search(index=template_client.index, body={"query": clause, "size": 100})["hits"]["hits"]
         tokens_of = [{"token": escape_feature(word), "weight": weight} for word, weight in vector]
-        found = templates.search("tokens", tokens=tokens_of, size=100)[1]
+        found = template_client.search("tokens", tokens=tokens_of, size=100)[1]
         assert found == {hit["_id"]: pytest.approx(hit["_score"], rel=1e-6) for hit in hits}
         assert found
 
 
-def test_hostile_values_are_contained(templates: TemplateClient) -> None:
-    for nasty in [*NASTY, INJECTION]:
-        tokens = [{"token": nasty, "weight": nasty}]
-        body = templates.render(
-            "hybrid", tokens=tokens, caption=nasty, size=nasty, tokens_weight=nasty, min_score=nasty, **{"from": nasty}
+def test_hostile_values_are_contained(template_client: TemplateClient) -> None:
+    for hostile_value in [*HOSTILE_VALUES, INJECTION]:
+        tokens = [{"token": hostile_value, "weight": hostile_value}]
+        body = template_client.render(
+            "hybrid",
+            tokens=tokens,
+            caption=hostile_value,
+            size=hostile_value,
+            tokens_weight=hostile_value,
+            min_score=hostile_value,
+            **{"from": hostile_value},
         )
-        clause = {"rank_feature": {"field": f"tokens.{nasty}", "boost": nasty, "linear": {}}}
-        inner = {"bool": {"should": [clause, {"match_none": {}}], "minimum_should_match": 1, "boost": nasty}}
-        caption = {"match": {"caption": {"query": nasty, "boost": "1"}}}
+        clause = {"rank_feature": {"field": f"tokens.{hostile_value}", "boost": hostile_value, "linear": {}}}
+        inner = {"bool": {"should": [clause, {"match_none": {}}], "minimum_should_match": 1, "boost": hostile_value}}
+        caption = {"match": {"caption": {"query": hostile_value, "boost": "1"}}}
         assert body == {
-            "size": nasty,
-            "from": nasty,
-            "min_score": nasty,
+            "size": hostile_value,
+            "from": hostile_value,
+            "min_score": hostile_value,
             "track_total_hits": False,
             "_source": {"excludes": ["thumbnail", "policy_undo"]},
             "sort": SORT_ORDER,
             "query": {"bool": {"should": [inner, caption], "minimum_should_match": 1, "filter": []}},
         }
-        query = {"bool": {"must": [{"match": {"impacts": {"query": nasty}}}], "filter": []}}
-        assert templates.render("match", text=nasty)["query"] == query
+        query = {"bool": {"must": [{"match": {"impacts": {"query": hostile_value}}}], "filter": []}}
+        assert template_client.render("match", text=hostile_value)["query"] == query
 
 
-def test_wrong_values_are_errors(templates: TemplateClient) -> None:
-    for wrong in WRONG:
-        status, found = templates.search("tokens", **{"tokens": DOG, **wrong})
-        assert (400 <= status < 500, found) == (True, {}), wrong
+def test_wrong_values_are_errors(template_client: TemplateClient) -> None:
+    for params in INVALID_PARAMS:
+        status, found = template_client.search("tokens", **{"tokens": DOG, **params})
+        assert (400 <= status < 500, found) == (True, {}), params
 
 
-def test_too_many_words_are_an_error(templates: TemplateClient) -> None:
+def test_too_many_tokens_are_an_error(template_client: TemplateClient) -> None:
     tokens = [{"token": f"w{number}", "weight": 1} for number in range(1024)]
-    assert templates.search("tokens", tokens=[*tokens[:1022], *DOG]) == (200, {"0": 3.0, "2": 1.0})
-    assert templates.search("tokens", tokens=tokens)[0] == 400
+    assert template_client.search("tokens", tokens=[*tokens[:1022], *DOG]) == (200, {"0": 3.0, "2": 1.0})
+    assert template_client.search("tokens", tokens=tokens)[0] == 400
 
 
 def test_match_finds_images_by_plain_text(client: OpenSearch, node_url: str, index_name: str) -> None:
@@ -235,40 +244,39 @@ def test_match_finds_images_by_plain_text(client: OpenSearch, node_url: str, ind
     for name, vector in {"1": {"dog": 1.5, "grass": 0.3}, "2": {"dog": 0.5}}.items():
         client.index(index=index_name, id=name, body={"impacts": encode_impacts(SparseVector.from_mapping(vector))})
     client.indices.refresh(index=index_name)
-    wanted = detect_templates(cluster, index_name)
-    assert (wanted.query_type, wanted.names) == ("rank_features", TEMPLATE_NAMES)
-    templates = TemplateClient(node_url, index_name, f"{index_name}-")
-    made = build_template("match", wanted.query_type, prefix=templates.prefix)
-    publish_template(cluster, made)
-    assert templates.search("match", text="a Dog on the grass!") == (200, {"1": 1800.0, "2": 500.0})
-    assert templates.search("match", text="dog", min_score=1000, size=5)[1] == {"1": 1500.0}
-    assert templates.search("match", text="dog", filter=[{"ids": {"values": ["2"]}}])[1] == {"2": 500.0}
+    detected = detect_templates(cluster, index_name)
+    assert (detected.query_type, detected.names) == ("rank_features", TEMPLATE_NAMES)
+    template_client = TemplateClient(node_url, index_name, f"{index_name}-")
+    template = build_template("match", detected.query_type, prefix=template_client.prefix)
+    publish_template(cluster, template)
+    assert template_client.search("match", text="a Dog, grass!") == (200, {"1": 1800.0, "2": 500.0})
+    assert template_client.search("match", text="dog", min_score=1000, size=5)[1] == {"1": 1500.0}
+    assert template_client.search("match", text="dog", filter=[{"ids": {"values": ["2"]}}])[1] == {"2": 500.0}
     for nothing in ("", "the", "?", None):
-        assert templates.search("match", text=nothing) == (200, {})
-    assert delete_template(cluster, made.id)
+        assert template_client.search("match", text=nothing) == (200, {})
+    assert delete_template(cluster, template.id)
 
 
-def test_publishing_is_idempotent_and_per_tenant(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
-    cluster = Cluster(Connection(url=rank_features_url), engine)
-    mine = build_template("tokens", "rank_features", prefix=f"{engine_index}-a-")
-    other = build_template("tokens", "sparse_vector", prefix=f"{engine_index}-b-")
-    assert [publish_template(cluster, mine) for _ in range(2)] == ["created", "unchanged"]
-    assert get_template_state(cluster, "tokens", prefix=f"{engine_index}-b-") == "missing"
-    assert publish_template(cluster, other) == "created"
-    engine.put_script(id=mine.id, body={"script": {"lang": "mustache", "source": "{}"}})
-    assert get_template_state(cluster, "tokens", prefix=f"{engine_index}-a-") == "different"
-    assert publish_template(cluster, mine) == "updated"
-    assert [get_template_state(cluster, "tokens", prefix=f"{engine_index}-{tenant}-") for tenant in "ab"] == ["published"] * 2
-    assert [delete_template(cluster, each.id) for each in (mine, mine, other)] == [True, False, True]
+def test_publishing_is_idempotent_and_per_tenant(client: OpenSearch, node_url: str, index_name: str) -> None:
+    cluster = Cluster(Connection(url=node_url), client)
+    template_a = build_template("tokens", "rank_features", prefix=f"{index_name}-a-")
+    template_b = build_template("tokens", "sparse_vector", prefix=f"{index_name}-b-")
+    assert [publish_template(cluster, template_a) for _ in range(2)] == ["created", "unchanged"]
+    assert get_template_state(cluster, "tokens", prefix=f"{index_name}-b-") == "missing"
+    assert publish_template(cluster, template_b) == "created"
+    client.put_script(id=template_a.id, body={"script": {"lang": "mustache", "source": "{}"}})
+    assert get_template_state(cluster, "tokens", prefix=f"{index_name}-a-") == "different"
+    assert publish_template(cluster, template_a) == "updated"
+    assert [get_template_state(cluster, "tokens", prefix=f"{index_name}-{tenant}-") for tenant in "ab"] == ["published"] * 2
+    deletions = [delete_template(cluster, template.id) for template in (template_a, template_a, template_b)]
+    assert deletions == [True, False, True]
 
 
-def test_a_missing_index_is_an_error(client: OpenSearch, node_url: str, index_name: str) -> None:
-    with pytest.raises(QueryError, match="no index") as failure:
-        detect_templates(Cluster(Connection(url=node_url), client), index_name)
-    assert "--query-type" in failure.value.remedy
-    for name in ("", ","):  # which the cluster takes for all indices
-        with pytest.raises(QueryError, match="no index"):
-            detect_templates(Cluster(Connection(url=node_url), client), name)
+@pytest.mark.parametrize("name", [None, "", ","], ids=["missing", "empty", "comma"])
+def test_a_missing_index_is_an_error(client: OpenSearch, node_url: str, index_name: str, name: str | None) -> None:
+    with expect_error("no-index-for-template", QueryError) as caught:  # a cluster takes an empty name for all indices
+        detect_templates(Cluster(Connection(url=node_url), client), index_name if name is None else name)
+    assert "--query-type" in caught.value.remedy
 
 
 def test_the_sparse_vector_template_is_exact_on_elasticsearch_9(
@@ -293,35 +301,29 @@ def test_the_sparse_vector_template_is_exact_on_elasticsearch_9(
         ({}, {}),
     ):
         source = build_template("tokens", "sparse_vector").source
-        _, rendered = http(elasticsearch7_url, "POST", "/_render/template", {"source": source, "params": params})
+        _, rendered = send_request(elasticsearch7_url, "POST", "/_render/template", {"source": source, "params": params})
         found = cluster.client.search(index=index, body=rendered["template_output"])["hits"]["hits"]
         assert {hit["_id"]: hit["_score"] for hit in found} == expected
     cluster.close()
 
 
 def test_the_command(client: OpenSearch, node_url: str, index_name: str) -> None:
-    def run(*arguments: str) -> tuple[int, Any, str]:
-        environment = {"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
-        done = CliRunner().invoke(app, ["template", *arguments], env=environment)
-        output = str(done.exception) if done.exception else done.stderr
-        return done.exit_code, json.loads(done.stdout) if "--json" in arguments else done.stdout, output
-
+    runner = CommandRunner({"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}, "template")
     prefix = f"{index_name}-"
     own = ("--prefix", prefix)
-    code, _, output = run("publish", *own)
-    assert code == 1
-    assert "--query-type" in output
-    assert "unknown search template" in run("publish", "other", *own)[2]
-    target = get_cluster_info(Cluster(Connection(url=node_url), client))
-    client.indices.create(index=index_name, body=build_index_body(target, DocumentSettings()))
-    code, changes, output = run("publish", *own, "--json")
-    assert (code, changes) == (0, {f"{prefix}tokens": "created", f"{prefix}hybrid": "created"})
-    assert "impacts" in output
-    assert run("publish", "match", "tokens", *own, "--json")[1] == {f"{prefix}match": "created", f"{prefix}tokens": "unchanged"}
-    assert run("publish", "tokens", *own, "--query-type", "sparse_vector", "--json")[1] == {f"{prefix}tokens": "updated"}
-    assert run("list", *own, "--json")[1] == dict.fromkeys([f"{prefix}{name}" for name in TEMPLATE_NAMES], "published")
-    assert run("delete", "tokens", *own)[1].split() == [f"{prefix}tokens", "deleted"]
-    assert run("delete", *own, "--json")[1] == {
+    error = runner.read_error("publish", *own)
+    assert (error.code, error.exit_code, "--query-type" in error.remedy) == ("no-index-for-template", 1, True)
+    assert runner.read_error("publish", "other", *own).code == "unknown-template"
+    cluster_info = get_cluster_info(Cluster(Connection(url=node_url), client))
+    client.indices.create(index=index_name, body=build_index_body(cluster_info, DocumentSettings()))
+    result = runner.run("publish", *own, "--json")
+    assert json.loads(result.stdout) == {f"{prefix}tokens": "created", f"{prefix}hybrid": "created"}
+    assert "impacts" in result.stderr
+    assert runner.read_json("publish", "match", "tokens", *own) == {f"{prefix}match": "created", f"{prefix}tokens": "unchanged"}
+    assert runner.read_json("publish", "tokens", *own, "--query-type", "sparse_vector") == {f"{prefix}tokens": "updated"}
+    assert runner.read_json("list", *own) == dict.fromkeys([f"{prefix}{name}" for name in TEMPLATE_NAMES], "published")
+    assert runner.read_output("delete", "tokens", *own).split() == [f"{prefix}tokens", "deleted"]
+    assert runner.read_json("delete", *own) == {
         f"{prefix}tokens": "missing",
         f"{prefix}hybrid": "deleted",
         f"{prefix}match": "deleted",
