@@ -1,4 +1,4 @@
-"""OpenSearch with the security plugin, and the roles that the documentation names: they suffice, and each right is needed."""
+"""OpenSearch with the security plugin, and the documented roles: they suffice, and each right is needed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 
 import pytest
+from support.errors import expect_error
 from support.messages import forward_messages
 from support.nodes.documented_roles import PAGE, list_rights
 from support.nodes.opensearch_nodes import SecuredNode, build_secured_node
@@ -39,7 +40,7 @@ COLORS = ("--model", "colors")
 
 
 @pytest.fixture(scope="module")
-def colors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def colors_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The model of the example plugin, as if it were installed."""
     write_entry_points(site := tmp_path_factory.mktemp("site"), "example", "colors = stair_es_example.colors:KIND")
     with pytest.MonkeyPatch.context() as patch:
@@ -51,9 +52,9 @@ def colors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory, colors: None) -> Iterator[SecuredCluster]:
+def secured_cluster(tmp_path_factory: pytest.TempPathFactory, colors_model: None) -> Iterator[SecuredCluster]:
     folder = tmp_path_factory.mktemp("secured")
-    pictures(folder / "photos", "tabby-cat.jpg", "dairy-cow.jpg")
+    copy_photos(folder / "photos", "tabby-cat.jpg", "dairy-cow.jpg")
     (folder / "policy.json").write_text(json.dumps({"stair_es_policy": 1, "mute": ["black"], "cap": {"gray": 0.01}}))
     (folder / "other.json").write_text(json.dumps({"stair_es_policy": 1, "mute": ["gray"]}))
     with build_secured_node(folder / "node") as node:
@@ -63,69 +64,71 @@ def secured(tmp_path_factory: pytest.TempPathFactory, colors: None) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def ingested(secured: SecuredCluster) -> SecuredCluster:
+def photo_cluster(secured_cluster: SecuredCluster) -> SecuredCluster:
     """With two photos in `photos`, and their token index."""
-    secured.read_output("photos_writer", "ingest", secured.folder / "photos", *COLORS, "--token-index")
-    return secured
+    secured_cluster.read_output("photos_writer", "ingest", secured_cluster.folder / "photos", *COLORS, "--token-index")
+    return secured_cluster
 
 
-def pictures(folder: Path, *names: str) -> Path:
+def read_json(secured_cluster: SecuredCluster, user: str, *arguments: object, index: str = "photos") -> Any:  # noqa: ANN401  JSON
+    """Run a command with `--json` as a user, and return what its last line holds."""
+    return json.loads(secured_cluster.read_output(user, *arguments, "--json", index=index).splitlines()[-1])
+
+
+def copy_photos(folder: Path, *names: str) -> Path:
     folder.mkdir()
     for name in names:
         shutil.copy(PHOTOS / name, folder)
     return folder
 
 
-def test_the_life_of_an_index(secured: SecuredCluster, tmp_path: Path) -> None:
+def test_the_life_of_an_index(secured_cluster: SecuredCluster, tmp_path: Path) -> None:
     """From the first ingest to the second model, without a request that leaves `photos*`."""
     table = tmp_path / "photos.jsonl"
 
-    def ingest(names: Sequence[str], *options: object) -> dict[str, Any]:
+    def ingest_photos(names: Sequence[str], *options: object) -> dict[str, Any]:
         rows = [{"image": str(PHOTOS / f"{name}.jpg"), "caption": name, "price": 2.5} for name in names]
         table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        how = ["--image-column", "image", "--field", "caption=caption,price=price", *options, "--json"]
-        report: dict[str, Any] = json.loads(
-            secured.read_output("photos_writer", "ingest", table, *how, index="photos-life").splitlines()[-1]
+        mapping = ("--image-column", "image", "--field", "caption=caption,price=price")
+        report: dict[str, Any] = read_json(
+            secured_cluster, "photos_writer", "ingest", table, *mapping, *options, index="photos-life"
         )
         return report
 
     both = ["tabby-cat", "dairy-cow"]
-    assert ingest(both, "--model", "stair-mini", "--token-index", "--policy", secured.policy)["written"] == 2
-    assert ingest(both, "--model", "stair-mini")["unchanged"] == 2
-    [hit] = json.loads(secured.read_output("photos_reader", "search", "a cat", "-k", "1", "--json", index="photos-life"))["hits"]
+    assert ingest_photos(both, "--model", "stair-mini", "--token-index", "--policy", secured_cluster.policy)["written"] == 2
+    assert ingest_photos(both, "--model", "stair-mini")["unchanged"] == 2
+    [hit] = read_json(secured_cluster, "photos_reader", "search", "a cat", "-k", "1", index="photos-life")["hits"]
     assert hit["uri"].endswith("tabby-cat.jpg")
-    assert ingest(both[:1], "--model", "stair-mini", "--resync")["removed"] == 1
-    [before] = secured.node.request("GET", "/photos-life/_alias/photos-life")
-    assert ingest(both, *COLORS, "--retain-indices", "0")["written"] == 2
-    [after] = secured.node.request("GET", "/photos-life/_alias/photos-life")
+    assert ingest_photos(both[:1], "--model", "stair-mini", "--resync")["removed"] == 1
+    [before] = secured_cluster.node.request("GET", "/photos-life/_alias/photos-life")
+    assert ingest_photos(both, *COLORS, "--retain-indices", "0")["written"] == 2
+    [after] = secured_cluster.node.request("GET", "/photos-life/_alias/photos-life")
     assert ("stair-mini" in before, "colors" in after) == (True, True)
-    assert list(secured.node.request("GET", "/photos-life-tokens/_alias")) == [f"{after}.tokens"]
-    assert before not in secured.node.request("GET", "/photos-life*")
+    assert list(secured_cluster.node.request("GET", "/photos-life-tokens/_alias")) == [f"{after}.tokens"]
+    assert before not in secured_cluster.node.request("GET", "/photos-life*")
 
 
-def test_texts_are_written_by_the_same_role(ingested: SecuredCluster, tmp_path: Path) -> None:
+def test_texts_are_written_by_the_same_role(photo_cluster: SecuredCluster, tmp_path: Path) -> None:
     (texts := tmp_path / "texts.txt").write_text("a gray cat\na black and white cow\n")
-    written = ingested.read_output("photos_writer", "ingest-texts", texts, *COLORS, "--index", "photos-texts", "--json")
-    assert json.loads(written.splitlines()[-1])["written"] == 2
+    report = read_json(photo_cluster, "photos_writer", "ingest-texts", texts, *COLORS, "--index", "photos-texts")
+    assert report["written"] == 2
 
 
-def test_a_reader_searches(ingested: SecuredCluster) -> None:
-    def ask(*arguments: str) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(ingested.read_output("photos_reader", *arguments, "--json"))
-        return answer
-
-    first = ask("search", "gray", "-k", "1")
+def test_a_reader_searches(photo_cluster: SecuredCluster) -> None:
+    read = partial(read_json, photo_cluster, "photos_reader")
+    first = read("search", "gray", "-k", "1")
     [hit] = first["hits"]
-    [other] = ask("search", "gray", "-k", "1", "--after", json.dumps(first["after"]))["hits"]
+    [other] = read("search", "gray", "-k", "1", "--after", json.dumps(first["after"]))["hits"]
     assert hit["uri"] != other["uri"]
-    assert ask("search", "--image", str(PHOTOS / "tabby-cat.jpg"), "-k", "1")["hits"][0]["uri"].endswith("tabby-cat.jpg")
-    assert ask("search", "gray", "--filter", "width:>100000")["hits"] == []
+    assert read("search", "--image", str(PHOTOS / "tabby-cat.jpg"), "-k", "1")["hits"][0]["uri"].endswith("tabby-cat.jpg")
+    assert read("search", "gray", "--filter", "width:>100000")["hits"] == []
     for command in (["explain", hit["uri"], "gray"], ["inspect", hit["uri"]], ["words"], ["query", "gray"]):
-        ask(*command)
+        read(*command)
 
 
-def test_a_reader_serves_the_page(ingested: SecuredCluster) -> None:
-    with serve_page(ingested.build_connection("photos_reader"), "photos") as page:
+def test_a_reader_serves_the_page(photo_cluster: SecuredCluster) -> None:
+    with serve_page(photo_cluster.build_connection("photos_reader"), "photos") as page:
         [hit, _] = page.post("/api/search", {"text": "gray"}).json["hits"]
         assert page.post("/api/facets", {"text": "gray"}).json["total"] == 2
         assert page.post_image((PHOTOS / "tabby-cat.jpg").read_bytes()).json["tokens"]
@@ -139,7 +142,7 @@ OPEN = '{"wildcard": {"uri": "*/open/*"}}'
 """What the documented role with document-level security permits."""
 VISITORS = {"visitor": ["photos_reader_open"], "twofold": ["photos_reader_open", "photos_cats", "photos_near_cats"]}
 """Users with one such role, and with several: the cluster then adds more to the scores of some images than of others."""
-ASKED = [
+SEARCHES = [
     ("a cat",),
     ("a cat", "--min-score", "0.15"),
     ("a cat", "-k", "2", "--after", "start"),
@@ -154,7 +157,7 @@ ASKED = [
 
 
 @pytest.fixture(scope="module")
-def restricted(secured: SecuredCluster) -> str:
+def restricted_index(secured_cluster: SecuredCluster) -> str:
     """An index of stair-mini with captions, half of its images in the folder `open`, and users who see only these."""
     index, reader = "photos-restricted", ROLES["photos_reader_open"]
     [part] = reader["index_permissions"]
@@ -165,112 +168,119 @@ def restricted(secured: SecuredCluster) -> str:
         "photos_few_fields": {"fls": ["~caption", "~thumbnail"]},
     }
     parts: dict[str, dict[str, object]] = {**{name: {"dls": clause} for name, clause in clauses.items()}, **fields}
-    secured.node.put_roles({name: {**reader, "index_permissions": [{**part, "dls": "", **more}]} for name, more in parts.items()})
-    secured.node.put_users({**VISITORS, **{name: [name] for name in fields}}, PASSWORD)
-    seen = ("tabby-cat", "kitten-with-yarn", "two-spaniels", "kingfisher", "dairy-cow")
+    secured_cluster.node.put_roles(
+        {name: {**reader, "index_permissions": [{**part, "dls": "", **more}]} for name, more in parts.items()}
+    )
+    secured_cluster.node.put_users({**VISITORS, **{name: [name] for name in fields}}, PASSWORD)
+    visible_names = ("tabby-cat", "kitten-with-yarn", "two-spaniels", "kingfisher", "dairy-cow")
     rows = []
-    for name, folder in [*((name, "open") for name in seen), *((name, "closed") for name in ("dairy-cow", "koala", "hedgehog"))]:
-        target = secured.folder / folder / f"{name}.jpg"
+    for name, folder in [
+        *((name, "open") for name in visible_names),
+        *((name, "closed") for name in ("dairy-cow", "koala", "hedgehog")),
+    ]:
+        target = secured_cluster.folder / folder / f"{name}.jpg"
         target.parent.mkdir(exist_ok=True)
         shutil.copy(PHOTOS / target.name, target)
         rows.append({"image": str(target), "caption": f"a {name} like a cat"})
-    (table := secured.folder / "restricted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    how = ["--model", "stair-mini", "--image-column", "image", "--field", "caption=caption"]
-    secured.read_output("photos_writer", "ingest", table, *how, index=index)
+    (table := secured_cluster.folder / "restricted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--model", "stair-mini", "--image-column", "image", "--field", "caption=caption"]
+    secured_cluster.read_output("photos_writer", "ingest", table, *options, index=index)
     return index
 
 
 @pytest.mark.parametrize("user", VISITORS)
-def test_document_level_security_changes_no_score(secured: SecuredCluster, restricted: str, user: str) -> None:
-    def ask(login: str, command: Sequence[str], *more: str) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(secured.read_output(login, *command, *more, "--json", index=restricted))
-        return {name: value for name, value in answer.items() if name != "took_ms"}
+def test_document_level_security_changes_no_score(secured_cluster: SecuredCluster, restricted_index: str, user: str) -> None:
+    def read_result(login: str, command: Sequence[str], *options: str) -> dict[str, Any]:
+        result: dict[str, Any] = read_json(secured_cluster, login, *command, *options, index=restricted_index)
+        return {name: value for name, value in result.items() if name != "took_ms"}
 
-    for arguments in ASKED:
-        expected = ask("photos_reader", ["search", *arguments], "--filter", OPEN)
-        found = ask(user, ["search", *arguments])
+    for arguments in SEARCHES:
+        expected = read_result("photos_reader", ["search", *arguments], "--filter", OPEN)
+        found = read_result(user, ["search", *arguments])
         assert found == expected, arguments
         if found.get("after"):
             rest = ["--after", json.dumps(found["after"])]
             further = ["search", *(part for part in arguments if part not in ("--after", "start"))]
-            assert ask(user, further, *rest) == ask("photos_reader", further, *rest, "--filter", OPEN), arguments
+            assert read_result(user, further, *rest) == read_result("photos_reader", further, *rest, "--filter", OPEN), arguments
     for name in ("dairy-cow", "kingfisher"):
-        uri = (secured.folder / "open" / f"{name}.jpg").as_uri()
-        explained = [ask(login, ["explain", uri, "a cat", "-k", "2"], "--min-score", "0.15") for login in (user, "photos_reader")]
+        uri = (secured_cluster.folder / "open" / f"{name}.jpg").as_uri()
+        explained = [
+            read_result(login, ["explain", uri, "a cat", "-k", "2"], "--min-score", "0.15") for login in (user, "photos_reader")
+        ]
         assert explained[0] | {"rank": 0} == explained[1] | {"rank": 0}
         assert explained[0]["score"] is None
 
 
 @pytest.mark.parametrize("user", VISITORS)
-def test_the_page_of_a_restricted_user_has_the_same_scores(secured: SecuredCluster, restricted: str, user: str) -> None:
-    answers = []
+def test_the_page_of_a_restricted_user_has_the_same_scores(
+    secured_cluster: SecuredCluster, restricted_index: str, user: str
+) -> None:
+    results = []
     for login, condition in ((user, {}), ("photos_reader", {"filter": "uri:*/open/*"})):
-        with serve_page(secured.build_connection(login), restricted) as page:
+        with serve_page(secured_cluster.build_connection(login), restricted_index) as page:
             searches = [
                 page.post("/api/search", {"text": "a cat", "method": method, **condition}).json
                 for method in ("stair", "bag", "bm25")
             ]
             facets = page.post("/api/facets", {"text": "a cat", **condition}).json
-            answers.append(([{**each, "took_ms": 0} for each in searches], facets))
+            results.append(([{**each, "took_ms": 0} for each in searches], facets))
             assert page.messages == []
-    assert answers[0] == answers[1]
-    assert [hit["weak"] for hit in answers[0][0][0]["hits"]] == [False, False, True, True, True]
+    assert results[0] == results[1]
+    assert [hit["weak"] for hit in results[0][0][0]["hits"]] == [False, False, True, True, True]
 
 
-def test_field_level_security_on_tokens_is_named(secured: SecuredCluster, restricted: str) -> None:
-    error = secured.read_error("photos_blind", "search", "a cat", index=restricted)
+def test_field_level_security_on_tokens_is_named(secured_cluster: SecuredCluster, restricted_index: str) -> None:
+    error = secured_cluster.read_error("photos_blind", "search", "a cat", index=restricted_index)
     assert isinstance(error, IndexMismatch)
     assert ("`tokens`" in error.message, PAGE in error.remedy) == (True, True)
-    assert "tabby-cat" in secured.read_output("photos_few_fields", "search", "a cat", "-k", "1", index=restricted)
+    assert "tabby-cat" in secured_cluster.read_output("photos_few_fields", "search", "a cat", "-k", "1", index=restricted_index)
 
 
-def test_policies_are_planned_applied_and_rolled_back(ingested: SecuredCluster) -> None:
-    def policy(*arguments: object) -> Any:  # noqa: ANN401  JSON
-        return json.loads(ingested.read_output("photos_policies", "policy", *arguments, "--json"))
-
-    close_contexts(ingested.node)
-    assert policy("plan", ingested.policy)["changed"] == 2
-    [applied] = policy("apply", ingested.policy)
+def test_policies_are_planned_applied_and_rolled_back(photo_cluster: SecuredCluster) -> None:
+    run_policy = partial(read_json, photo_cluster, "photos_policies", "policy")
+    close_contexts(photo_cluster.node)
+    assert run_policy("plan", photo_cluster.policy)["changed"] == 2
+    [applied] = run_policy("apply", photo_cluster.policy)
     assert (applied["changed"], applied["failed"], applied["token_index"]["failed"]) == (2, [], 0)
-    assert policy("show")[0]["digest"]
-    assert policy("rollback")[0]["changed"] == 2
-    assert count_contexts(ingested.node) == 0
+    assert run_policy("show")[0]["digest"]
+    assert run_policy("rollback")[0]["changed"] == 2
+    assert count_contexts(photo_cluster.node) == 0
 
 
-def test_templates_are_published_used_and_deleted(ingested: SecuredCluster) -> None:
-    assert "created" in ingested.read_output("photos_templates", "template", "publish")
-    assert "published" in ingested.read_output("photos_templates", "template", "list")
-    asked = {"id": "stair-es-tokens", "params": {"tokens": [{"token": "gray", "weight": 1}]}}
-    search = partial(ingested.node.request, "POST", "/photos/_search/template", asked)
+def test_templates_are_published_used_and_deleted(photo_cluster: SecuredCluster) -> None:
+    assert "created" in photo_cluster.read_output("photos_templates", "template", "publish")
+    assert "published" in photo_cluster.read_output("photos_templates", "template", "list")
+    template_search = {"id": "stair-es-tokens", "params": {"tokens": [{"token": "gray", "weight": 1}]}}
+    search = partial(photo_cluster.node.request, "POST", "/photos/_search/template", template_search)
     assert len(search(login=("photos_template_client", PASSWORD))["hits"]["hits"]) == 2
     with pytest.raises(HTTPError, match="403"):
         search(login=("photos_reader", PASSWORD))
-    ingested.read_output("photos_templates", "template", "delete")
+    photo_cluster.read_output("photos_templates", "template", "delete")
 
 
-def test_doctor_role_checks_all_and_reader_role_warns(ingested: SecuredCluster) -> None:
-    assert [each for each in ingested.run_doctor("photos_doctor") if each.check == "checks" or each.state == "fail"] == []
-    found = ingested.run_doctor("photos_reader")
+def test_doctor_role_checks_all_and_reader_role_warns(photo_cluster: SecuredCluster) -> None:
+    assert [each for each in photo_cluster.run_doctor("photos_doctor") if each.check == "checks" or each.state == "fail"] == []
+    found = photo_cluster.run_doctor("photos_reader")
     assert [each for each in found if each.state == "fail"] == []
-    [rights] = [each for each in found if each.check == "checks"]
-    assert (rights.state, PAGE in rights.remedy) == ("warn", True)
-    assert {"indices:admin/get", "indices:monitor/stats", "cluster:monitor/health"} <= set(_listed(rights))
+    [checks_result] = [each for each in found if each.check == "checks"]
+    assert (checks_result.state, PAGE in checks_result.remedy) == ("warn", True)
+    assert {"indices:admin/get", "indices:monitor/stats", "cluster:monitor/health"} <= set(_list_rights(checks_result))
 
 
 @pytest.mark.parametrize("right", list_rights(ROLES["photos_doctor"]))
-def test_the_doctor_names_each_right_that_it_lacks(ingested: SecuredCluster, right: str) -> None:
+def test_the_doctor_names_each_right_that_it_lacks(photo_cluster: SecuredCluster, right: str) -> None:
     unplaced = "/photos-unplaced"  # a shard for `allocation/explain`
-    ingested.node.request("PUT", f"{unplaced}?wait_for_active_shards=0", {"settings": {"number_of_replicas": 1}})
+    photo_cluster.node.request("PUT", f"{unplaced}?wait_for_active_shards=0", {"settings": {"number_of_replicas": 1}})
     try:
-        found = ingested.run_doctor(get_restricted_name("photos_doctor", right))
+        found = photo_cluster.run_doctor(get_restricted_name("photos_doctor", right))
     finally:
-        ingested.node.request("DELETE", unplaced)
+        photo_cluster.node.request("DELETE", unplaced)
     assert [each for each in found if each.state == "fail"] == []
-    assert [_listed(each) for each in found if each.check == "checks"] == [[right]]
+    assert [_list_rights(each) for each in found if each.check == "checks"] == [[right]]
 
 
-def _listed(rights: CheckResult) -> list[str]:
-    return rights.message.partition("for some checks: ")[2].split(", ")
+def _list_rights(checks_result: CheckResult) -> list[str]:
+    return checks_result.message.partition("for some checks: ")[2].split(", ")
 
 
 LATE = ("cluster:admin/tasks/cancel", "indices:data/read/scroll/clear")
@@ -284,60 +294,63 @@ NEEDED = [
 
 
 @pytest.mark.parametrize(("role", "right"), NEEDED)
-def test_without_a_right_the_command_fails_and_names_it(ingested: SecuredCluster, tmp_path: Path, role: str, right: str) -> None:
+def test_without_a_right_the_command_fails_and_names_it(
+    photo_cluster: SecuredCluster, tmp_path: Path, role: str, right: str
+) -> None:
     index = f"photos-{NEEDED.index((role, right))}" if role == "photos_writer" else "photos"
-    command = choose_command(ingested, role, right, index, tmp_path)
-    error = ingested.read_error(get_restricted_name(role, right), *command, index=index)
+    command = choose_command(photo_cluster, role, right, index, tmp_path)
+    error = photo_cluster.read_error(get_restricted_name(role, right), *command, index=index)
     assert isinstance(error, AuthenticationFailed), error
     assert right.rstrip("*") in f"{error.message} {error.remedy}"
     assert PAGE in error.remedy
     assert "denies access" not in error.message
 
 
-def choose_command(secured: SecuredCluster, role: str, right: str, index: str, tmp_path: Path) -> list[object]:
-    """Return the quickest command that asks for a right."""
+def choose_command(secured_cluster: SecuredCluster, role: str, right: str, index: str, tmp_path: Path) -> list[object]:
+    """Return the quickest command that needs a right."""
     again = {
         "indices:admin/delete": ["--retain-indices", "0", "--impact-field"],  # another build takes the place of this one
         "indices:data/write/delete": ["--resync"],
         "indices:data/write/update": [],  # the same image, but a newer file
     }
     if right in again:
-        folder = pictures(tmp_path / "photos", "tabby-cat.jpg", "dairy-cow.jpg")
-        secured.read_output("photos_writer", "ingest", folder, *COLORS, index=index)
+        folder = copy_photos(tmp_path / "photos", "tabby-cat.jpg", "dairy-cow.jpg")
+        secured_cluster.read_output("photos_writer", "ingest", folder, *COLORS, index=index)
         (folder / "dairy-cow.jpg").unlink()
         os.utime(folder / "tabby-cat.jpg", (1, 1))
         return ["ingest", folder, *COLORS, *again[right]]
     own: Mapping[str, list[object]] = {
-        "indices:data/read/scroll": ["policy", "plan", secured.folder / "other.json"],
+        "indices:data/read/scroll": ["policy", "plan", secured_cluster.folder / "other.json"],
         "cluster:admin/script/delete": ["template", "delete"],
     }
     usual: Mapping[str, list[object]] = {
         "photos_reader": ["search", "gray"],
-        "photos_writer": ["ingest", secured.folder / "photos", *COLORS, "--token-index"],
-        "photos_policies": ["policy", "apply", secured.policy],
+        "photos_writer": ["ingest", secured_cluster.folder / "photos", *COLORS, "--token-index"],
+        "photos_policies": ["policy", "apply", secured_cluster.policy],
         "photos_templates": ["template", "publish", "--prefix", "other-"],
     }
     return own.get(right) or usual[role]
 
 
-def test_plan_without_the_right_leaves_its_scroll_open(ingested: SecuredCluster) -> None:
-    close_contexts(ingested.node)
-    ingested.read_output(get_restricted_name("photos_policies", LATE[1]), "policy", "plan", ingested.folder / "other.json")
-    assert count_contexts(ingested.node) == 1
+def test_plan_without_the_right_leaves_its_scroll_open(photo_cluster: SecuredCluster) -> None:
+    close_contexts(photo_cluster.node)
+    photo_cluster.read_output(
+        get_restricted_name("photos_policies", LATE[1]), "policy", "plan", photo_cluster.folder / "other.json"
+    )
+    assert count_contexts(photo_cluster.node) == 1
 
 
-def test_uncancelled_apply_is_reported_as_running(ingested: SecuredCluster) -> None:
-    connection, output = ingested.build_connection(get_restricted_name("photos_policies", LATE[0])), list[str]()
+def test_uncancelled_apply_is_reported_as_running(photo_cluster: SecuredCluster) -> None:
+    connection, output = photo_cluster.build_connection(get_restricted_name("photos_policies", LATE[0])), list[str]()
 
-    def interrupt(_now: UpdateProgress) -> None:
+    def interrupt_update(_now: UpdateProgress) -> None:
         raise KeyboardInterrupt
 
     slow = UpdateLimits(requests_per_second=0.1)
     with Cluster(connection) as cluster, pytest.raises(KeyboardInterrupt), forward_messages(output.append):
-        PolicyManager(cluster, "photos").apply_policy(TokenPolicy(mute=("gray",)), slow, interrupt)
-    assert "this update may still be running" in output[-1]
+        PolicyManager(cluster, "photos").apply_policy(TokenPolicy(mute=("gray",)), slow, interrupt_update)
     assert LATE[0] in output[-1]
-    ingested.read_output("photos_policies", "policy", "rollback")  # calls it off
+    photo_cluster.read_output("photos_policies", "policy", "rollback")  # cancels the update
 
 
 def close_contexts(node: SecuredNode) -> None:
@@ -355,9 +368,9 @@ def count_contexts(node: SecuredNode) -> int:
     return sum(int(each["indices"]["search"]["scroll_current"]) for each in nodes)
 
 
-def test_logins(ingested: SecuredCluster, tmp_path: Path) -> None:
+def test_logins(photo_cluster: SecuredCluster, tmp_path: Path) -> None:
     """A password of signs in the URL, a client's certificate, and neither."""
-    node = ingested.node
+    node = photo_cluster.node
     node.map_user("certified", "photos_reader")
     ca_file, certificate = str(node.ca_file), str(node.issue_certificate("certified", tmp_path / "client.pem"))
     in_url = node.url.replace("https://", f"https://photos_reader:{quote(PASSWORD, safe='')}@")
@@ -367,7 +380,7 @@ def test_logins(ingested: SecuredCluster, tmp_path: Path) -> None:
     ):
         with Cluster(connection) as cluster:
             assert cluster.client.count(index="photos")["count"] == 2
-    with pytest.raises(AuthenticationFailed, match="refused the login"):
+    with expect_error("login-refused", AuthenticationFailed):
         list(
             check_cluster(
                 CheckContext(

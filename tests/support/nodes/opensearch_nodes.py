@@ -50,7 +50,7 @@ __all__ = ["ADMIN", "SecuredNode", "build_plugin_node", "build_release_node", "b
 ADMIN = ("admin", "admin")
 """Name and password of the user that the security plugin's example configuration brings, who may do everything."""
 
-_REST_TIMEOUT_S = 30.0
+_REST_TIMEOUT_S = 180.0
 
 
 def build_plugin_node(base: Path, *, heap: str = "512m", full_jit: bool = False) -> SearchNode:
@@ -74,7 +74,7 @@ def build_release_node(version: str, base: Path, *, heap: str = "512m", full_jit
         NodeError: A part can't be fetched, or isn't the pinned one.
     """
     port = find_free_port()
-    argv = _prepare(version, base, port, {}, heap=heap, full_jit=full_jit)
+    argv = _prepare_node(version, base, port, {}, heap=heap, full_jit=full_jit)
     return SearchNode(f"OpenSearch {version}", argv, port, base)
 
 
@@ -85,11 +85,11 @@ def build_secured_node(base: Path, *, heap: str = "768m") -> SecuredNode:
         NodeError: A part can't be fetched, or isn't the pinned one.
     """
     version, port = opensearch_locks.SECURED, find_free_port()
-    config = _spec(base, port, heap=heap, full_jit=False).config
+    config = _build_spec(base, port, heap=heap, full_jit=False).config
     config.mkdir(parents=True, exist_ok=True)
     authority = _write_certificates(config)
     _copy_security_config(lay_out_release(version), config)
-    argv = _prepare(version, base, port, _SECURITY_SETTINGS, heap=heap, full_jit=False)
+    argv = _prepare_node(version, base, port, _SECURITY_SETTINGS, heap=heap, full_jit=False)
     return SecuredNode(f"OpenSearch {version} with security", argv, port, base, authority)
 
 
@@ -108,11 +108,11 @@ class SecuredNode(SearchNode):
 
     def put_roles(self, roles: Mapping[str, Mapping[str, Any]]) -> None:
         """Make or replace roles, all at once: each request makes the node read all of its security index again."""
-        self._add("roles", roles)
+        self._add_security("roles", roles)
 
     def put_users(self, roles: Mapping[str, Sequence[str]], password: str) -> None:
         """Make or replace users with these roles. The plugin refuses a password that resembles a name."""
-        self._add(
+        self._add_security(
             "internalusers",
             {name: {"password": password, "opendistro_security_roles": list(role_names)} for name, role_names in roles.items()},
         )
@@ -124,9 +124,9 @@ class SecuredNode(SearchNode):
 
     def map_user(self, user: str, role: str) -> None:
         """Give a role to a user whom only a certificate names."""
-        self._add("rolesmapping", {role: {"users": [user]}})
+        self._add_security("rolesmapping", {role: {"users": [user]}})
 
-    def _add(self, kind: str, values: Mapping[str, Any]) -> None:
+    def _add_security(self, kind: str, values: Mapping[str, Any]) -> None:
         patch = [{"op": "add", "path": f"/{name}", "value": value} for name, value in values.items()]
         self.request("PATCH", f"/_plugins/_security/api/{kind}", patch)
 
@@ -197,14 +197,14 @@ def _write_certificates(folder: Path) -> trustme.CA:
     return authority
 
 
-def _spec(base: Path, port: int, *, heap: str, full_jit: bool) -> NodeSpec:
+def _build_spec(base: Path, port: int, *, heap: str, full_jit: bool) -> NodeSpec:
     return NodeSpec(dist=get_cache(), base=base, port=port, heap=heap, jit="full" if full_jit else "quick")
 
 
-def _prepare(version: str, base: Path, port: int, settings: Mapping[str, Any], *, heap: str, full_jit: bool) -> list[str]:
+def _prepare_node(version: str, base: Path, port: int, settings: Mapping[str, Any], *, heap: str, full_jit: bool) -> list[str]:
     """Write the configuration; return the command line."""
     dist = lay_out_release(version)
-    spec = _spec(base, port, heap=heap, full_jit=full_jit)
+    spec = _build_spec(base, port, heap=heap, full_jit=full_jit)
     prepare_folders(spec)
     write_settings(spec, {**build_node_settings(spec), "node.name": "test", **settings})
     if not opensearch_locks.RELEASES[version].security_manager:
@@ -223,14 +223,14 @@ def lay_out_release(version: str) -> Path:
     with hold_lock(cache / ".lock", "unpacks plugins"):
         if release.security_manager:
             for module in (dist / "modules").iterdir():
-                _grant_all(module / "plugin-security.policy")
+                _write_policy(module / "plugin-security.policy")
         for plugin in release.plugins:
             if not (dist / "plugins" / plugin.folder).is_dir():
-                _unpack(plugin, dist / "plugins", cache)
+                _unpack_plugin(plugin, dist / "plugins", cache)
     return dist
 
 
-def _grant_all(policy: Path) -> None:
+def _write_policy(policy: Path) -> None:
     """Write the policy where it isn't there yet: another node may be reading it."""
     if policy.is_file() and policy.read_text(encoding="utf-8") == _GRANT_ALL:
         return
@@ -239,7 +239,7 @@ def _grant_all(policy: Path) -> None:
     temporary.replace(policy)
 
 
-def _unpack(plugin: Plugin, folder: Path, cache: Path) -> None:
+def _unpack_plugin(plugin: Plugin, folder: Path, cache: Path) -> None:
     """Build the plugin in the cache, and rename it into its place: the server takes every folder there for a plugin."""
     temporary = cache / f".tmp-{secrets.token_hex(4)}"  # what a killed process left goes when a distribution is built
     try:
