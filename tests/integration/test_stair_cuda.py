@@ -35,11 +35,11 @@ def test_cuda_gives_the_weights_of_the_cpu(tmp_path: Path, image: str, precision
     assert towers._device.name == "cuda"
     pixels = np.random.default_rng(3).integers(0, 256, (70, tiny_stair.SIZE_PX, tiny_stair.SIZE_PX, 3), np.uint8)
     model = checkpoint.load_stair_model(folder)
-    found = model.tokens.encode(TEXTS)
+    tokenized = model.tokens.encode(TEXTS)
     with torch.inference_mode():
-        seen = model.encode_images(torch.from_numpy(pixels)).weights_BF.numpy()
-        read = model.encode_texts(tiny_stair.build_batch(found)).weights_BF.numpy()
-    for wanted, got in ((seen, towers.compute_images(pixels)[0]), (read, towers.compute_texts(TEXTS)[0])):
-        assert got is not None
-        assert np.abs(wanted - got).max() < TOLERANCE[precision]
+        image_weights = model.encode_images(torch.from_numpy(pixels)).weights_BF.numpy()
+        text_weights = model.encode_texts(tiny_stair.build_batch(tokenized)).weights_BF.numpy()
+    for expected, computed in ((image_weights, towers.compute_images(pixels)[0]), (text_weights, towers.compute_texts(TEXTS)[0])):
+        assert computed is not None
+        assert np.abs(expected - computed).max() < TOLERANCE[precision]
     assert encoder.model_id == registry.resolve_model(ModelSpec(name=str(folder))).card.model_id

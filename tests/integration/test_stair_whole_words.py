@@ -27,10 +27,10 @@ ALIKE = 1.01e-5
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random heads over the networks of stair-mini, with graphs."""
     tokenizer = load_tokenizer(minilm_download.ensure_minilm(DataDir.from_env().models) / TOKENIZER_FILE)
-    whole = WholeWordVocabulary(WORDS, {"grey": "gray", "airship": "zeppelin"})
+    vocabulary = WholeWordVocabulary(WORDS, {"grey": "gray", "airship": "zeppelin"})
     config = StairConfig(
         name="words",
         vocabulary="words",
@@ -47,32 +47,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     )
     torch.manual_seed(0)
-    model = StairModel(config, StairTokenizer(tokenizer, whole, config.text.max_tokens)).eval()
+    model = StairModel(config, StairTokenizer(tokenizer, vocabulary, config.text.max_tokens)).eval()
     model.initialize_from_text_embeddings()
     with torch.no_grad():
         assert model.text.own_words is not None
         model.text.own_words.state_D.add_(torch.randn_like(model.text.own_words.state_D) * 0.01)
-    made = tmp_path_factory.mktemp("made") / "words"
-    tiny_stair.write_tensors(made, model, tiny_stair.get_tensors(model))
-    export_onnx(made)
-    return made
+    checkpoint = tmp_path_factory.mktemp("models") / "words"
+    tiny_stair.write_tensors(checkpoint, model, tiny_stair.get_tensors(model))
+    export_onnx(checkpoint)
+    return checkpoint
 
 
-def test_onnxruntime_gives_the_vectors_of_pytorch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoders = [registry.load_encoder(ModelSpec(name=str(folder), backend=backend)) for backend in ("onnx", "torch")]
+def test_onnxruntime_gives_the_vectors_of_pytorch(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoders = [registry.load_encoder(ModelSpec(name=str(model_folder), backend=backend)) for backend in ("onnx", "torch")]
     assert encoders[0].model_id == encoders[1].model_id
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     size = encoders[0].image_spec.size_px
     pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
-    answers = []
+    results = []
     for encoder, name in zip(encoders, ("OnnxDualEncoder", "TorchDualEncoder"), strict=True):
         assert isinstance(encoder, StairEncoder)
         assert type(encoder._towers).__name__ == name
         assert encoder.tokens == WORDS
-        answers.append((encoder.encode_texts(TEXTS), encoder.encode_images(pixels)))
-    for ones, others in zip(*answers, strict=True):
+        results.append((encoder.encode_texts(TEXTS), encoder.encode_images(pixels)))
+    for ones, others in zip(*results, strict=True):
         for one, other in zip(ones, others, strict=True):
             for word in {*one.tokens, *other.tokens}:
                 assert one.to_dict().get(word, 0) == pytest.approx(other.to_dict().get(word, 0), abs=ALIKE), word
-    for vector, own in zip(answers[0][0], OWN, strict=True):
+    for vector, own in zip(results[0][0], OWN, strict=True):
         assert own <= set(vector.tokens)

@@ -32,7 +32,7 @@ def test_output_and_exit_code_are_those_of_the_console_script(warm_script: Path,
     assert warm.returncode == code
 
 
-def test_standard_input_and_the_environment_are_those_of_the_caller(warm_script: Path, tmp_path: Path) -> None:
+def test_stdin_and_environment_are_those_of_the_caller(warm_script: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "STAIR_ES_URL": "http://127.0.0.1:9", "STAIR_ES_HOME": str(tmp_path / "home")}
     done = subprocess.run(
         [warm_script, "ingest-texts", "-", "--text-tower", "table"],
