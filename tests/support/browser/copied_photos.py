@@ -12,18 +12,21 @@ _BATCH = 500
 
 def copy_documents(url: str, source: str, target: str, count: int) -> None:
     """Write `count` documents to `target`: those of `source` over and over, each with weights, hashes and a name of its own."""
-    documents = [hit["_source"] for hit in _send(url, f"{source}/_search?size=100&sort=uri")["hits"]["hits"]]
-    [mappings] = [index["mappings"] for index in _send(url, f"{source}/_mapping").values()]
+    documents = [hit["_source"] for hit in _send_request(url, f"{source}/_search?size=100&sort=uri")["hits"]["hits"]]
+    [mappings] = [index["mappings"] for index in _send_request(url, f"{source}/_mapping").values()]
     settings = {"number_of_shards": 1, "number_of_replicas": 0}
-    _send(url, target, {"settings": settings, "mappings": mappings}, method="PUT")
+    _send_request(url, target, {"settings": settings, "mappings": mappings}, method="PUT")
     factors = random.Random(count)
     for start in range(0, count, _BATCH):
-        lines = [_copy(documents[place % len(documents)], place, factors) for place in range(start, min(count, start + _BATCH))]
-        _send(url, f"{target}/_bulk", "".join(lines))
-    _send(url, f"{target}/_refresh", {})
+        lines = [
+            _copy_document(documents[place % len(documents)], place, factors)
+            for place in range(start, min(count, start + _BATCH))
+        ]
+        _send_request(url, f"{target}/_bulk", "".join(lines))
+    _send_request(url, f"{target}/_refresh", {})
 
 
-def _copy(document: dict[str, Any], place: int, factors: random.Random) -> str:
+def _copy_document(document: dict[str, Any], place: int, factors: random.Random) -> str:
     weights = {token: round(weight * factors.uniform(0.5, 1.1), 5) for token, weight in document["tokens"].items()}
     copied = {
         **document,
@@ -39,7 +42,7 @@ def _copy(document: dict[str, Any], place: int, factors: random.Random) -> str:
     return f'{{"index": {{"_id": "{place:032x}"}}}}\n{json.dumps(copied)}\n'
 
 
-def _send(url: str, path: str, body: dict[str, Any] | str | None = None, method: str | None = None) -> dict[str, Any]:
+def _send_request(url: str, path: str, body: dict[str, Any] | str | None = None, method: str | None = None) -> dict[str, Any]:
     data = None if body is None else (body if isinstance(body, str) else json.dumps(body)).encode()
     request = Request(f"{url}/{path}", data, {"Content-Type": "application/x-ndjson"}, method=method)
     if not isinstance(body, str):

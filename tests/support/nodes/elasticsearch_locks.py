@@ -62,16 +62,16 @@ class ElasticLock(NodeLock):
 
 def read_lock(version: str) -> ElasticLock:
     """Read its lock file."""
-    lock = NodeLock.from_json(_path(version).read_text(encoding="utf-8"))
+    lock = NodeLock.from_json(_get_lock_path(version).read_text(encoding="utf-8"))
     modules = tuple(ElasticModule(name=m.name, classname=m.classname, extends=m.extends) for m in lock.modules)
     return ElasticLock(opensearch=lock.opensearch, modules=modules, jars=lock.jars)
 
 
-def _path(version: str) -> Path:
+def _get_lock_path(version: str) -> Path:
     return _HERE / f"elasticsearch-{version}.lock.json"
 
 
-def _resolve(context: MavenContext, group: str, artifact: str, version: str) -> list[Artifact]:
+def _resolve_artifacts(context: MavenContext, group: str, artifact: str, version: str) -> list[Artifact]:
     dependency = context.create_dependency(
         Coordinate(group, artifact, version, scope="compile"), exclusions=[context.project(*left_out) for left_out in _NOT_SERVED]
     )
@@ -79,25 +79,25 @@ def _resolve(context: MavenContext, group: str, artifact: str, version: str) -> 
     return [d.artifact for d in (*direct, *transitive) if d.scope in ("compile", "runtime")]
 
 
-def _flat(context: MavenContext, version: str) -> Iterator[tuple[str, Artifact]]:
-    artifacts = {get_sort_key(a): a for a in _resolve(context, _SERVER, "elasticsearch", version)}
+def _list_flat(context: MavenContext, version: str) -> Iterator[tuple[str, Artifact]]:
+    artifacts = {get_sort_key(a): a for a in _resolve_artifacts(context, _SERVER, "elasticsearch", version)}
     for name in _SEVEN_PLUGINS:
-        for artifact in _resolve(context, _PLUGINS, name, version):
+        for artifact in _resolve_artifacts(context, _PLUGINS, name, version):
             artifacts.setdefault(get_sort_key(artifact), artifact)
     yield from (("lib", artifact) for artifact in artifacts.values())
 
 
-def _modular(context: MavenContext, version: str) -> Iterator[tuple[str, Artifact]]:
-    core = {get_sort_key(a): a for a in _resolve(context, _SERVER, "elasticsearch", version)}
+def _list_modular(context: MavenContext, version: str) -> Iterator[tuple[str, Artifact]]:
+    core = {get_sort_key(a): a for a in _resolve_artifacts(context, _SERVER, "elasticsearch", version)}
     yield from (("lib", artifact) for artifact in core.values())
     for name in _MODULES:
-        artifacts = {get_sort_key(a): a for a in _resolve(context, _PLUGINS, name, version)}
+        artifacts = {get_sort_key(a): a for a in _resolve_artifacts(context, _PLUGINS, name, version)}
         yield from ((f"modules/{name}", artifact) for artifact_key, artifact in artifacts.items() if artifact_key not in core)
 
 
 def pin_all(version: str, context: MavenContext) -> ElasticLock:
     """Resolve and fetch all jars of a version."""
-    entries = list((_flat if version == SEVEN else _modular)(context, version))
+    entries = list((_list_flat if version == SEVEN else _list_modular)(context, version))
     modules = {} if version == SEVEN else _MODULES
     with ThreadPoolExecutor(8) as pool:
         jars: list[Jar] = list(pool.map(pin_artifact, entries))
@@ -110,7 +110,7 @@ def pin_all(version: str, context: MavenContext) -> ElasticLock:
 
 def main() -> None:
     """Resolve, fetch, hash, write."""
-    write_locks(__doc__, (SEVEN, EIGHT, NINE), pin_all, _path)
+    write_locks(__doc__, (SEVEN, EIGHT, NINE), pin_all, _get_lock_path)
 
 
 if __name__ == "__main__":

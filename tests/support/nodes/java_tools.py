@@ -44,7 +44,7 @@ def find_jdk(minimum: int) -> Path | None:
     """Return `java` of a full JDK of at least this version, from `JAVA_HOME` or where Linux distributions put it."""
     java_home = os.environ.get("JAVA_HOME")
     homes = ([Path(java_home)] if java_home else []) + sorted(Path("/usr/lib/jvm").glob("*"), reverse=True)
-    return next((home / "bin" / "java" for home in homes if _whole(home) and _version(home) >= minimum), None)
+    return next((home / "bin" / "java" for home in homes if _is_full_jdk(home) and _read_version(home) >= minimum), None)
 
 
 def fetch_jre21(cache: Path) -> Path:
@@ -83,16 +83,16 @@ def compile_launcher(launcher: str, classpath: Iterable[Path], release: int, cac
     return target
 
 
-def _whole(home: Path) -> bool:
-    return "jdk.jlink" in _release(home)
+def _is_full_jdk(home: Path) -> bool:
+    return "jdk.jlink" in _read_release(home)
 
 
-def _version(home: Path) -> int:
-    match = re.search(r'^JAVA_VERSION="(\d+)', _release(home), re.MULTILINE)
+def _read_version(home: Path) -> int:
+    match = re.search(r'^JAVA_VERSION="(\d+)', _read_release(home), re.MULTILINE)
     return int(match[1]) if match else 0
 
 
-def _release(home: Path) -> str:
+def _read_release(home: Path) -> str:
     try:
         return (home / "release").read_text(encoding="utf-8")
     except OSError:

@@ -46,7 +46,7 @@ class Release:
     """Whether it is of the 2.x line: it runs on Java 21, under Java's security manager, and names its modules otherwise."""
 
 
-def _zip(artifact: str, version: str, sha256: str, size_bytes: int) -> Jar:
+def _describe_zip(artifact: str, version: str, sha256: str, size_bytes: int) -> Jar:
     return Jar(
         group=maven_locks.MODULE, artifact=artifact, version=version, folder="plugins", sha256=sha256, size_bytes=size_bytes
     )
@@ -54,7 +54,7 @@ def _zip(artifact: str, version: str, sha256: str, size_bytes: int) -> Jar:
 
 _SECURITY = Plugin(
     folder="opensearch-security",
-    archive=_zip(
+    archive=_describe_zip(
         "opensearch-security", "3.4.0.0", "fc164c084979f7f793d295b6bca56bf8bee76dafb762adef9f14fa872e0a7596", 49_263_978
     ),
     jars=(
@@ -71,11 +71,15 @@ _SECURITY = Plugin(
 )
 _KNN = Plugin(
     folder="opensearch-knn",
-    archive=_zip("opensearch-knn", "3.6.0.0", "ac392ca28a39b3bf290648a422ef30cb149dda2963a9d7feb26060e932341c9a", 6_015_541),
+    archive=_describe_zip(
+        "opensearch-knn", "3.6.0.0", "ac392ca28a39b3bf290648a422ef30cb149dda2963a9d7feb26060e932341c9a", 6_015_541
+    ),
 )
 _NEURAL_SEARCH = Plugin(
     folder="opensearch-neural-search",
-    archive=_zip("neural-search", "3.6.0.0", "6ef1b206e79391e2e36268e32dc34d27fd8b8a59a8eb0a7393c97d53b038e433", 12_095_213),
+    archive=_describe_zip(
+        "neural-search", "3.6.0.0", "6ef1b206e79391e2e36268e32dc34d27fd8b8a59a8eb0a7393c97d53b038e433", 12_095_213
+    ),
 )
 _GRPC = NodeModule(name="transport-grpc", classname="org.opensearch.transport.grpc.GrpcPlugin")
 
@@ -94,14 +98,14 @@ RELEASES = {
 
 def read_lock(version: str) -> NodeLock:
     """Return the lock of this version."""
-    return NodeLock.from_json(_path(version).read_text(encoding="utf-8"))
+    return NodeLock.from_json(_get_lock_path(version).read_text(encoding="utf-8"))
 
 
-def _path(version: str) -> Path:
+def _get_lock_path(version: str) -> Path:
     return _HERE / f"opensearch-{version}.lock.json"
 
 
-def _modules(release: Release) -> dict[str, NodeModule]:
+def _select_modules(release: Release) -> dict[str, NodeModule]:
     modules = {**{name: m for name, m in maven_locks.MODULES.items() if name not in release.without}, **dict(release.extra)}
     if release.security_manager:
         return {name: replace(m, classname=m.classname.replace("ModulePlugin", "Plugin")) for name, m in modules.items()}
@@ -114,7 +118,7 @@ def pin_version(version: str, context: MavenContext) -> NodeLock:
     Raises:
         SystemExit: One is damaged, or a module's class is in none of its jars.
     """
-    modules = _modules(RELEASES[version])
+    modules = _select_modules(RELEASES[version])
     entries = list(maven_locks.plan_artifacts(context, version, modules))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda artifact: artifact.resolve(), {str(a): a for _, a in entries}.values()))
@@ -129,7 +133,7 @@ def pin_version(version: str, context: MavenContext) -> NodeLock:
 
 def main() -> None:
     """Resolve, fetch, hash, write."""
-    maven_locks.write_locks(__doc__, tuple(RELEASES), pin_version, _path)
+    maven_locks.write_locks(__doc__, tuple(RELEASES), pin_version, _get_lock_path)
 
 
 if __name__ == "__main__":

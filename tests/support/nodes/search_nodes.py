@@ -67,20 +67,20 @@ def start_embedded_node(base: Path) -> Iterator[str]:
 
 def build_elasticsearch7(base: Path, *, heap: str = "512m") -> SearchNode:
     """Build Elasticsearch 7.17 with `rank_features`, unstarted."""
-    home = _elasticsearch(elasticsearch_locks.SEVEN)
+    home = _ensure_elasticsearch(elasticsearch_locks.SEVEN)
     jars = list((home / "lib").glob("*.jar"))
     classes = compile_launcher("Elasticsearch7", jars, 11, get_cache())
     port = find_free_port()
     argv: list[str | Path] = [
         find_jre(),
-        *_jvm(heap, base),
+        *_build_jvm_options(heap, base),
         "-cp",
         f"{home / 'lib'}{os.sep}*{os.pathsep}{classes}",
         "Elasticsearch7",
         home,
         base / "config",
     ]
-    return SearchNode("Elasticsearch 7", [*argv, *_elastic_settings(base, port)], port, base)
+    return SearchNode("Elasticsearch 7", [*argv, *_build_elastic_settings(base, port)], port, base)
 
 
 def build_elasticsearch8(base: Path, *, heap: str = "512m") -> SearchNode:
@@ -89,7 +89,7 @@ def build_elasticsearch8(base: Path, *, heap: str = "512m") -> SearchNode:
     Raises:
         LookupError: There is no full JDK.
     """
-    return _modular("Elasticsearch8", elasticsearch_locks.EIGHT, base, heap)
+    return _build_modular("Elasticsearch8", elasticsearch_locks.EIGHT, base, heap)
 
 
 def build_elasticsearch9(base: Path, *, heap: str = "512m") -> SearchNode:
@@ -98,14 +98,14 @@ def build_elasticsearch9(base: Path, *, heap: str = "512m") -> SearchNode:
     Raises:
         LookupError: There is no full JDK.
     """
-    return _modular("Elasticsearch9", elasticsearch_locks.NINE, base, heap)
+    return _build_modular("Elasticsearch9", elasticsearch_locks.NINE, base, heap)
 
 
-def _modular(launcher: str, version: str, base: Path, heap: str) -> SearchNode:
+def _build_modular(launcher: str, version: str, base: Path, heap: str) -> SearchNode:
     java = find_jdk(_OLDEST_JAVA)
     if java is None:
         raise LookupError(f"Elasticsearch {version} needs a full JDK, {_OLDEST_JAVA} or newer: set JAVA_HOME")
-    home = _elasticsearch(version)
+    home = _ensure_elasticsearch(version)
     classes = compile_launcher(launcher, (home / "lib").glob("*.jar"), _OLDEST_JAVA, get_cache())
     port = find_free_port()
     modular: list[str | Path] = [
@@ -118,14 +118,14 @@ def _modular(launcher: str, version: str, base: Path, heap: str) -> SearchNode:
     ]
     argv: list[str | Path] = [
         java,
-        *_jvm(heap, base),
+        *_build_jvm_options(heap, base),
         f"-Des.path.home={home}",
         *modular,
         launcher,
         home,
         base / "config",
     ]
-    return SearchNode(f"Elasticsearch {version}", [*argv, *_elastic_settings(base, port)], port, base)
+    return SearchNode(f"Elasticsearch {version}", [*argv, *_build_elastic_settings(base, port)], port, base)
 
 
 def build_cluster(base: Path, *, size: int = 3, heap: str = "384m", full_jit: bool = False) -> Cluster:
@@ -187,11 +187,11 @@ def build_command(spec: NodeSpec, dist: Path, java: Path) -> list[str]:
     return build_node_command(spec, dist=dist, java=java, as_root=hasattr(os, "geteuid") and os.geteuid() == 0)
 
 
-def _elasticsearch(version: str) -> Path:
+def _ensure_elasticsearch(version: str) -> Path:
     return ensure_distribution(elasticsearch_locks.read_lock(version), get_cache())
 
 
-def _jvm(heap: str, base: Path) -> list[str]:
+def _build_jvm_options(heap: str, base: Path) -> list[str]:
     for folder in ("config", "tmp"):
         (base / folder).mkdir(parents=True, exist_ok=True)
     (base / "config" / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")
@@ -199,7 +199,7 @@ def _jvm(heap: str, base: Path) -> list[str]:
     return [f"-Xms{heap}", f"-Xmx{heap}", *quick, f"-Djava.io.tmpdir={base / 'tmp'}", f"-Djna.tmpdir={base / 'tmp'}"]
 
 
-def _elastic_settings(base: Path, port: int) -> list[str]:
+def _build_elastic_settings(base: Path, port: int) -> list[str]:
     values = {
         "cluster.name": "test",
         "node.name": "test",

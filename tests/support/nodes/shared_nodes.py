@@ -42,7 +42,7 @@ class SharedNodes:
     def serve(self) -> str:
         """Return the address at which other processes reach this object."""
         listener = Listener()
-        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        threading.Thread(target=self._accept_requests, args=(listener,), daemon=True).start()
         return str(listener.address)
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class SharedNodes:
         self._executor.shutdown()
         self._running.close()
 
-    def _accept(self, listener: Listener) -> None:
+    def _accept_requests(self, listener: Listener) -> None:
         while True:
             connection = listener.accept()
             try:
@@ -59,17 +59,17 @@ class SharedNodes:
                 connection.close()
                 continue
             if kind not in self._started:
-                self._started[kind] = self._executor.submit(self._enter, kind, folder)
-            self._started[kind].add_done_callback(partial(_reply, connection))
+                self._started[kind] = self._executor.submit(self._start_kind, kind, folder)
+            self._started[kind].add_done_callback(partial(_send_reply, connection))
 
-    def _enter(self, kind: str, folder: Path) -> str:
+    def _start_kind(self, kind: str, folder: Path) -> str:
         node = self._start(kind, folder)
         url = node.__enter__()
         self._running.push(node)
         return url
 
 
-def _reply(connection: Connection, started: Future[str]) -> None:
+def _send_reply(connection: Connection, started: Future[str]) -> None:
     with suppress(OSError), connection:  # the worker may be gone
         connection.send(started.exception() or started.result())
 
