@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from opensearchpy import OpenSearch
 from support.nodes.search_nodes import build_cluster, build_elasticsearch7
+from support.polling import poll_until
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -45,7 +45,7 @@ def test_node_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     )
     assert parent.stdout is not None
     node = import_optional("psutil", "node").Process(int(parent.stdout.readline()))
-    time.sleep(0.5)
+    poll_until(lambda: node.name() == "java")  # no longer the program that starts it
     parent.kill()
     parent.communicate()
     node.wait(120)

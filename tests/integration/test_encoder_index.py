@@ -29,9 +29,9 @@ POLICY = parse_policy({"stair_es_policy": 1, "name": "pets", "rename": {"cat": "
 
 
 @pytest.fixture(scope="module")
-def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    with ingest_corpus(node_url, "test-encoder-index", tmp_path_factory.mktemp("photos"), policy=POLICY) as made:
-        yield made
+def pets_corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    with ingest_corpus(node_url, "test-encoder-index", tmp_path_factory.mktemp("photos"), policy=POLICY) as corpus:
+        yield corpus
 
 
 def search_tokens(corpus: Corpus, tokens: dict[str, float]) -> list[str]:
@@ -47,20 +47,19 @@ def search_tokens(corpus: Corpus, tokens: dict[str, float]) -> list[str]:
 def check_query(client: PageClient, corpus: Corpus) -> None:
     """The body that `/v1/query` returns is sent as it is, and finds what a search finds, in its order."""
     body = client.post("/v1/query", {"text": "cat", "size": 4}).json
-    found = [
-        (hit["_source"]["caption"], hit["_score"]) for hit in corpus.client.search(index=corpus.alias, body=body)["hits"]["hits"]
-    ]
+    hits = corpus.client.search(index=corpus.alias, body=body)["hits"]["hits"]
     with ImageSearch(corpus.alias, url=corpus.url) as search:
-        assert found == [(hit.source["caption"], hit.score) for hit in search.search("cat", k=4).hits]
-    assert found
-    nothing = client.post("/v1/query", {"text": ""}).json
-    assert corpus.client.search(index=corpus.alias, body=nothing)["hits"]["hits"] == []
+        expected = [(hit.source["caption"], hit.score) for hit in search.search("cat", k=4).hits]
+    assert hits
+    assert [(hit["_source"]["caption"], hit["_score"]) for hit in hits] == expected
+    empty_query = client.post("/v1/query", {"text": ""}).json
+    assert corpus.client.search(index=corpus.alias, body=empty_query)["hits"]["hits"] == []
 
 
 def check_policy_tokens(client: PageClient, corpus: Corpus) -> None:
-    found = client.post("/v1/encode", {"texts": "cat"}).json
-    tokens = found["texts"][0]["tokens"]
-    assert (found["policy"], "feline.pet" in tokens, "cat" in tokens) == (POLICY.digest, True, False)
+    encoded = client.post("/v1/encode", {"texts": "cat"}).json
+    tokens = encoded["texts"][0]["tokens"]
+    assert (encoded["policy"], "feline.pet" in tokens, "cat" in tokens) == (POLICY.digest, True, False)
     vocabulary = client.get("/v1/vocabulary").json["tokens"]
     [row] = client.post("/embed_sparse", {"inputs": "cat"}).json
     assert {vocabulary[pair["index"]]: pair["value"] for pair in row} == tokens
@@ -70,21 +69,21 @@ def check_policy_tokens(client: PageClient, corpus: Corpus) -> None:
     assert search_tokens(corpus, tokens)[: len(expected)] == expected
 
 
-def test_the_policy_of_the_index_is_applied_and_its_tokens_find_what_a_search_finds(node_url: str, corpus: Corpus) -> None:
+def test_tokens_have_the_policy_of_the_index_and_find_images(node_url: str, pets_corpus: Corpus) -> None:
     with Cluster(Connection(url=node_url)) as cluster:
-        states = create_state_cache(cluster, corpus.alias, partial(load_query_encoder, index=corpus.alias))
+        states = create_state_cache(cluster, pets_corpus.alias, partial(load_query_encoder, index=pets_corpus.alias))
         with serve_encoder(follow_index(states)) as client:
-            check_policy_tokens(client, corpus)
-            check_query(client, corpus)
+            check_policy_tokens(client, pets_corpus)
+            check_query(client, pets_corpus)
 
 
-def test_the_page_has_the_same_routes(node_url: str, corpus: Corpus) -> None:
-    with serve_page(Connection(url=node_url), corpus.alias) as page:
-        check_policy_tokens(page, corpus)
+def test_the_page_has_the_same_routes(node_url: str, pets_corpus: Corpus) -> None:
+    with serve_page(Connection(url=node_url), pets_corpus.alias) as page:
+        check_policy_tokens(page, pets_corpus)
         assert page.get("/info").json["model_id"] == page.get("/api/about").json["model"]
 
 
-def test_the_encoder_follows_the_policy_and_says_if_the_index_is_gone(
+def test_encoders_follow_the_policy_until_the_index_is_gone(
     node_url: str, index_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index_cache, "STATE_MAX_AGE_S", 0.0)
@@ -107,6 +106,6 @@ def test_the_encoder_follows_the_policy_and_says_if_the_index_is_gone(
             assert len({id(target.encoder) for target in targets}) == 1
             cluster.client.indices.delete(index=",".join(cluster.client.indices.get(index=f"{index_name}-*")))
             gone = client.post("/v1/encode", {"texts": "cat"})
-            assert (gone.status, gone.json["error_type"], gone.json["error"]) == (503, "Unhealthy", "the index doesn't exist")
+            assert (gone.status, gone.json["error_type"], gone.json["code"]) == (503, "Unhealthy", "index-not-found")
             assert gone.headers["retry-after"] == "2"
             assert b'te_request_failure{err="unhealthy"} 1.0' in client.get("/metrics").body
