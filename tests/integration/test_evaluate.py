@@ -23,8 +23,10 @@ from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.eval.datasets.captions import CaptionDataset, CaptionedImage
 from stair_es.eval.encode import encode_dataset
+from stair_es.eval.metrics import RetrievalMetrics
 from stair_es.eval.models import build_evaluated_model
 from stair_es.eval.retrieval.methods import EngineConfig, RetrievalMethod
+from stair_es.eval.retrieval.ranking_diff import RankingDiff
 from stair_es.eval.retrieval.report import MethodRow, RetrievalReport, render_retrieval_report
 from stair_es.eval.retrieval.run import EvalOptions, build_bm25_methods, evaluate_retrieval, select_methods
 from stair_es.eval.retrieval.runner import create_temporary_index, detect_analyzer
@@ -35,7 +37,7 @@ from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.uris import to_file_uri
 from stair_es.types import Floats, ImageSpec, Pixels
 
-IMAGES, WORDS, DIMENSIONS = 40, 150, 16
+IMAGES, TOKENS, DIMENSIONS = 40, 150, 16
 NOUNS = ("dog", "cat", "house", "tree", "car", "boat", "horse", "bird", "lamp", "shoe")
 COLORS = ("red", "green", "blue", "white", "black", "brown")
 
@@ -47,48 +49,50 @@ class GreyEncoder(Encoder):
     has_dense = True
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        return [_words(np.random.default_rng(int(pixels_HWC[4, 4, 0])), 40) for pixels_HWC in pixels_BHWC]
+        return [draw_tokens(np.random.default_rng(int(pixels_HWC[4, 4, 0])), 40) for pixels_HWC in pixels_BHWC]
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        return [_mixed(text) if text.strip("?") else SparseVector((), ()) for text in texts]
+        return [draw_query_tokens(text) if text.strip("?") else SparseVector((), ()) for text in texts]
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
-        return np.stack([_unit(np.random.default_rng(int(pixels_HWC[4, 4, 0]))) for pixels_HWC in pixels_BHWC])
+        return np.stack([draw_unit_vector(np.random.default_rng(int(pixels_HWC[4, 4, 0]))) for pixels_HWC in pixels_BHWC])
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
-        noisy = [_unit(np.random.default_rng(_number(text))) + _unit(_noise(text)) for text in texts]
+        noisy = [
+            draw_unit_vector(np.random.default_rng(parse_number(text))) + draw_unit_vector(seed_noise(text)) for text in texts
+        ]
         return np.stack([row / np.linalg.norm(row) for row in noisy])
 
 
 MODELS = [build_evaluated_model(GreyEncoder(), ModelSpec(name="drawn"))]
 
 
-def _words(rng: np.random.Generator, count: int) -> SparseVector:
-    chosen = rng.choice(WORDS, count, replace=False)
-    return SparseVector.from_pairs((f"w{word}", float(np.exp(rng.normal(-2, 1)))) for word in chosen)
+def draw_tokens(rng: np.random.Generator, count: int) -> SparseVector:
+    chosen = rng.choice(TOKENS, count, replace=False)
+    return SparseVector.from_pairs((f"w{number}", float(np.exp(rng.normal(-2, 1)))) for number in chosen)
 
 
-def _mixed(text: str) -> SparseVector:
-    own = _words(np.random.default_rng(_number(text)), 40).top(12).to_dict()
-    noise = _words(_noise(text), 20).to_dict()
+def draw_query_tokens(text: str) -> SparseVector:
+    own = draw_tokens(np.random.default_rng(parse_number(text)), 40).top(12).to_dict()
+    noise = draw_tokens(seed_noise(text), 20).to_dict()
     return SparseVector.from_pairs((word, own.get(word, 0.0) + noise.get(word, 0.0)) for word in {*own, *noise})
 
 
-def _unit(rng: np.random.Generator) -> Floats:
+def draw_unit_vector(rng: np.random.Generator) -> Floats:
     row: Floats = rng.normal(size=DIMENSIONS).astype(np.float32)
     return row / np.float32(np.linalg.norm(row))
 
 
-def _number(text: str) -> int:
+def parse_number(text: str) -> int:
     return int("0" + "".join(filter(str.isdecimal, text)))
 
 
-def _noise(text: str) -> np.random.Generator:
+def seed_noise(text: str) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(text.encode()))
 
 
 @pytest.fixture(scope="module")
-def captions(tmp_path_factory: pytest.TempPathFactory) -> CaptionDataset:
+def caption_dataset(tmp_path_factory: pytest.TempPathFactory) -> CaptionDataset:
     """Two captions an image; one image has a third that no encoder understands, one file is no image."""
     folder = tmp_path_factory.mktemp("set")
     images = []
@@ -108,71 +112,83 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> CaptionDataset:
     return CaptionDataset(name="drawn", form="drawn", images=tuple(images))
 
 
-def run(url: str, captions: CaptionDataset, options: EvalOptions | None = None) -> RetrievalReport:
+def evaluate_captions(url: str, caption_dataset: CaptionDataset, options: EvalOptions | None = None) -> RetrievalReport:
     options = options or EvalOptions()
-    return evaluate_retrieval(captions, MODELS, Connection(url=url), options, progress=lambda *_: None)
+    return evaluate_retrieval(caption_dataset, MODELS, Connection(url=url), options, progress=lambda *_: None)
 
 
-def of(found: RetrievalReport, method: str, direction: str) -> MethodRow:
-    [row] = [row for row in found.rows if (row.method, row.direction) == (method, direction)]
+def find_row(report: RetrievalReport, method: str, direction: str) -> MethodRow:
+    [row] = [row for row in report.rows if (row.method, row.direction) == (method, direction)]
     return row
 
 
-def left_behind(url: str) -> list[str]:
+def read_comparison(row: MethodRow) -> tuple[RetrievalMetrics, RetrievalMetrics, RankingDiff]:
+    """Return exact metrics, those of the engine and the differences of a row that has all of them."""
+    assert row.exact is not None
+    assert row.engine is not None
+    assert row.differences is not None
+    return row.exact, row.engine, row.differences
+
+
+def list_eval_indices(url: str) -> list[str]:
     with Cluster(Connection(url=url)) as cluster:
         return list(cluster.client.indices.get(index="eval-*-drawn-1-*,eval-*-other-1-*"))
 
 
-def check_words(found: RetrievalReport) -> None:
-    """The engine's rankings of words are the exact ones, but for what 9 bits can swap."""
+def check_token_rows(report: RetrievalReport) -> None:
+    """Check that the engine's rankings by tokens are the exact ones, but for what 9 bits can swap."""
     for direction in ("text -> image", "image -> text"):
-        row = of(found, "STAIR", direction)
-        assert row.exact is not None
-        assert row.engine is not None
-        assert row.differences is not None
-        assert row.differences.unexplained == 0
-        assert row.differences.truncated == 0
-        compared = row.engine.queries - row.queries_without_tokens
-        assert row.differences.same + row.differences.explained == row.differences.queries == compared
-        assert -1 / 256 - 1e-5 < row.differences.lowest < -1e-4  # the bits that it lacks are seen
-        assert row.engine.mrr == pytest.approx(row.exact.mrr, abs=0.02)
-        assert 0.5 < row.exact.hit[1] < 1.0
-    assert of(found, "STAIR", "text -> image").queries_without_tokens == 1
-    row = of(found, "STAIR", "text -> image")
+        row = find_row(report, "STAIR", direction)
+        exact, engine, differences = read_comparison(row)
+        assert (differences.unexplained, differences.truncated) == (0, 0)
+        compared = engine.queries - row.queries_without_tokens
+        assert differences.same + differences.explained == differences.queries == compared
+        assert -1 / 256 - 1e-5 < differences.lowest < -1e-4  # the bits that it lacks are seen
+        assert engine.mrr == pytest.approx(exact.mrr, abs=0.02)
+        assert 0.5 < exact.hit[1] < 1.0
+    row = find_row(report, "STAIR", "text -> image")
+    assert row.queries_without_tokens == 1
     assert row.task is not None
-    read = [len(vector) for vector in GreyEncoder().encode_texts(row.task.queries)]
-    assert row.tokens == pytest.approx((40.0, sum(read) / len(read)))
+    query_sizes = [len(vector) for vector in GreyEncoder().encode_texts(row.task.queries)]
+    assert row.tokens == pytest.approx((40.0, fmean(query_sizes)))
 
 
-def test_words_and_captions_on_engines_with_rank_features(rank_features_url: str, captions: CaptionDataset) -> None:
-    found = run(rank_features_url, captions)
-    assert (found.images, found.texts) == (IMAGES, 2 * IMAGES + 1)
-    assert [problem.partition(":")[0] for problem in found.problems] == ["broken.png"]
-    check_words(found)
-    bm25 = of(found, "BM25 on captions", "text -> image")
+def check_dense_rows(report: RetrievalReport) -> None:
+    for direction in ("text -> image", "image -> text"):
+        exact, engine, differences = read_comparison(find_row(report, "dense kNN", direction))
+        assert differences.overlap > 0.95
+        assert engine.mrr == pytest.approx(exact.mrr, abs=0.02)
+        assert 0.5 < exact.hit[10] <= 1.0
+
+
+def test_tokens_and_captions_on_engines_with_rank_features(rank_features_url: str, caption_dataset: CaptionDataset) -> None:
+    report = evaluate_captions(rank_features_url, caption_dataset)
+    assert (report.images, report.texts) == (IMAGES, 2 * IMAGES + 1)
+    assert [problem.partition(":")[0] for problem in report.problems] == ["broken.png"]
+    check_token_rows(report)
+    bm25 = find_row(report, "BM25 on captions", "text -> image")
     assert bm25.engine is not None
     assert bm25.engine.queries == 2 * IMAGES + 1
     assert bm25.engine.hit[1] > 0.9  # number, noun and color are in the other caption
     assert bm25.exact is None
-    assert of(found, "BM25 on captions", "image -> text").engine is None
-    dense = of(found, "dense kNN", "text -> image")
+    assert find_row(report, "BM25 on captions", "image -> text").engine is None
+    dense = find_row(report, "dense kNN", "text -> image")
     assert dense.exact is not None
     assert dense.engine is None
-    assert ("plugin" in dense.engine_reason) == ("OpenSearch" in found.cluster)
-    assert left_behind(rank_features_url) == []
+    assert ("plugin" in dense.engine_reason) == ("OpenSearch" in report.cluster)
+    assert list_eval_indices(rank_features_url) == []
 
 
-def test_metrics_match_the_cluster_for_each_query(rank_features_url: str, captions: CaptionDataset) -> None:
-    connection = Connection(url=rank_features_url)
-    with Cluster(connection) as cluster:
-        methods = methods_on(cluster, captions)
+def test_metrics_match_the_cluster_for_each_query(node_url: str, caption_dataset: CaptionDataset) -> None:
+    with Cluster(Connection(url=node_url)) as cluster:
+        methods = select_engine_methods(cluster, caption_dataset)
         assert len(methods) >= 5
         for method in methods:
             check_rank_eval(cluster, method)
 
 
-def methods_on(cluster: Cluster, captions: CaptionDataset) -> list[RetrievalMethod]:
-    """Return what can be asked there without kNN, which the nodes with the module rank-eval don't have."""
+def select_engine_methods(cluster: Cluster, caption_dataset: CaptionDataset) -> list[RetrievalMethod]:
+    """Return the methods without kNN, which the nodes with the module rank-eval don't have."""
     cluster_info = get_cluster_info(cluster)
     engine = EngineConfig(
         distribution=cluster_info.distribution,
@@ -182,9 +198,9 @@ def methods_on(cluster: Cluster, captions: CaptionDataset) -> list[RetrievalMeth
         analyzer=detect_analyzer(cluster),
         token_body=build_index_body(cluster_info, DocumentSettings(thumbnail_px=0)),
     )
-    encoded = encode_dataset(captions, MODELS[0], lambda *_: None)
-    found = [*select_methods(encoded, MODELS[0], engine, lambda _: "no kNN"), *build_bm25_methods(encoded, engine)]
-    return [method for method in found if isinstance(method, RetrievalMethod) and method.corpus is not None]
+    encoded = encode_dataset(caption_dataset, MODELS[0], lambda *_: None)
+    methods = [*select_methods(encoded, MODELS[0], engine, lambda _: "no kNN"), *build_bm25_methods(encoded, engine)]
+    return [method for method in methods if isinstance(method, RetrievalMethod) and method.corpus is not None]
 
 
 def check_rank_eval(cluster: Cluster, method: RetrievalMethod) -> None:
@@ -192,109 +208,100 @@ def check_rank_eval(cluster: Cluster, method: RetrievalMethod) -> None:
     assert method.corpus is not None
     index_spec = IndexSpec(model_name="drawn", model_id=GreyEncoder.card.model_id, fit="pad", settings={})
     run = f"eval-rank-{uuid.uuid4().hex[:8]}"
-    with create_temporary_index(cluster, method.corpus, run=run, index_spec=index_spec, keep=False) as there:
-        vector = [method.build_query(query).clause for query in range(len(method.task.queries))]
-        clauses = {query: clause for query, clause in enumerate(vector) if clause is not None}
-        assert len(clauses) >= len(vector) - 1
-        hits = list(there.search_queries(vector, AT))
-        theirs = run_rank_eval(there, clauses, method.task.relevant)
-        own = {query: compute_metrics(hits[query], method.task.relevant[query]) for query in clauses}
-    assert theirs == {query: pytest.approx(values, abs=1e-6) for query, values in own.items()}, method.name
+    with create_temporary_index(cluster, method.corpus, run=run, index_spec=index_spec, keep=False) as index:
+        queries = [method.build_query(query).clause for query in range(len(method.task.queries))]
+        clauses = {query: clause for query, clause in enumerate(queries) if clause is not None}
+        assert len(clauses) >= len(queries) - 1
+        hits = list(index.search_queries(queries, AT))
+        by_cluster = run_rank_eval(index, clauses, method.task.relevant)
+        computed = {query: compute_metrics(hits[query], method.task.relevant[query]) for query in clauses}
+    assert by_cluster == {query: pytest.approx(values, abs=1e-6) for query, values in computed.items()}, method.name
     for metric in ("recall@10", "MRR@10", "nDCG@10"):
-        mean = fmean(values[metric] for values in theirs.values())
+        mean = fmean(values[metric] for values in by_cluster.values())
         assert 0.05 < mean <= 1.0 or method.name == "bag of words"
 
 
-def check_dense(found: RetrievalReport) -> None:
-    for direction in ("text -> image", "image -> text"):
-        row = of(found, "dense kNN", direction)
-        assert row.exact is not None
-        assert row.engine is not None
-        assert row.differences is not None
-        assert row.differences.overlap > 0.95
-        assert row.engine.mrr == pytest.approx(row.exact.mrr, abs=0.02)
-        assert 0.5 < row.exact.hit[10] <= 1.0
+def test_sparse_vector_and_dense_vectors_on_elasticsearch(elasticsearch9_url: str, caption_dataset: CaptionDataset) -> None:
+    report = evaluate_captions(elasticsearch9_url, caption_dataset, EvalOptions(vector="sparse_vector"))
+    assert report.query_type == "sparse_vector"
+    check_token_rows(report)
+    check_dense_rows(report)
+    assert list_eval_indices(elasticsearch9_url) == []
 
 
-def test_sparse_vector_and_dense_vectors_on_elasticsearch(elasticsearch9_url: str, captions: CaptionDataset) -> None:
-    found = run(elasticsearch9_url, captions, EvalOptions(vector="sparse_vector"))
-    assert found.query_type == "sparse_vector"
-    check_words(found)
-    check_dense(found)
-    assert left_behind(elasticsearch9_url) == []
+def test_dense_vectors_with_the_knn_plugin(plugin_url: str, caption_dataset: CaptionDataset) -> None:
+    report = evaluate_captions(plugin_url, caption_dataset)
+    check_token_rows(report)
+    check_dense_rows(report)
+    assert list_eval_indices(plugin_url) == []
 
 
-def test_dense_vectors_with_the_knn_plugin(plugin_url: str, captions: CaptionDataset) -> None:
-    found = run(plugin_url, captions)
-    check_words(found)
-    check_dense(found)
-    assert left_behind(plugin_url) == []
-
-
-def test_kept_indices_can_be_searched(node_url: str, client: OpenSearch, captions: CaptionDataset) -> None:
-    found = run(node_url, captions, EvalOptions(keep_index=True))
+def test_kept_indices_can_be_searched(node_url: str, client: OpenSearch, caption_dataset: CaptionDataset) -> None:
+    report = evaluate_captions(node_url, caption_dataset, EvalOptions(keep_index=True))
     try:
-        assert len(found.kept_indices) == 4
-        [texts] = [name for name in found.kept_indices if "-texts-" in name]
+        assert len(report.kept_indices) == 4
+        [texts] = [name for name in report.kept_indices if "-texts-" in name]
         vector = GreyEncoder().encode_images(np.full((1, 8, 8, 3), 5, np.uint8))[0]
         with Searcher(Connection(url=node_url), texts, GreyEncoder.card.model_id) as searcher:
             hits = searcher.search(SearchQuery(vector=vector), k=2).hits
-        assert {hit.source["caption"] for hit in hits} <= {text for image in captions.images for text in image.captions}
+        assert {hit.source["caption"] for hit in hits} <= {text for image in caption_dataset.images for text in image.captions}
         assert any(" 5" in hit.source["caption"] for hit in hits)
     finally:
-        client.indices.delete(index=",".join(found.kept_indices))
+        client.indices.delete(index=",".join(report.kept_indices))
 
 
-def test_several_models_share_a_run(node_url: str, captions: CaptionDataset) -> None:
-    class Other(GreyEncoder):
+def test_several_models_share_a_run(node_url: str, caption_dataset: CaptionDataset) -> None:
+    class OtherEncoder(GreyEncoder):
         card = replace(GreyEncoder.card, model_id="other@1")
 
-    models = [*MODELS, build_evaluated_model(Other(), ModelSpec(name="other"))]
-    found = evaluate_retrieval(captions, models, Connection(url=node_url), EvalOptions(), progress=lambda *_: None)
-    assert (found.model, found.compared) == ("drawn@1", ("other@1",))
-    by_model = {row.model: row for row in found.rows if (row.method, row.direction) == ("STAIR", "text -> image")}
+    models = [*MODELS, build_evaluated_model(OtherEncoder(), ModelSpec(name="other"))]
+    report = evaluate_retrieval(caption_dataset, models, Connection(url=node_url), EvalOptions(), progress=lambda *_: None)
+    assert (report.model, report.compared) == ("drawn@1", ("other@1",))
+    by_model = {row.model: row for row in report.rows if (row.method, row.direction) == ("STAIR", "text -> image")}
     assert by_model["drawn@1"].engine == by_model["other@1"].engine
     assert by_model["drawn@1"].engine is not None
-    assert [row.model for row in found.rows if row.method == "BM25 on captions"] == ["", ""]
-    assert "dense kNN of other@1, engine n/a" in render_retrieval_report(found)
-    assert left_behind(node_url) == []
+    assert [row.model for row in report.rows if row.method == "BM25 on captions"] == ["", ""]
+    reasons = {row.engine_reason for row in report.rows if (row.method, row.model) == ("dense kNN", "other@1")}
+    [reason] = reasons
+    assert any(reason in line and "other@1" in line for line in render_retrieval_report(report).splitlines())
+    assert list_eval_indices(node_url) == []
 
 
-def test_an_interrupted_run_leaves_no_index(node_url: str, captions: CaptionDataset) -> None:
-    def stop(what: str, done: int, total: int) -> None:
+def test_an_interrupted_run_leaves_no_index(node_url: str, caption_dataset: CaptionDataset) -> None:
+    def interrupt_queries(what: str, done: int, total: int) -> None:
         if what == "queries" and done == 7:
-            seen.extend(left_behind(node_url))
+            seen.extend(list_eval_indices(node_url))
             raise KeyboardInterrupt
 
     seen: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        evaluate_retrieval(captions, MODELS, Connection(url=node_url), EvalOptions(), progress=stop)
+        evaluate_retrieval(caption_dataset, MODELS, Connection(url=node_url), EvalOptions(), progress=interrupt_queries)
     assert len(seen) == 1
-    assert left_behind(node_url) == []
+    assert list_eval_indices(node_url) == []
 
 
-def test_a_rejected_caption_fails_only_its_method(node_url: str, captions: CaptionDataset) -> None:
-    first, *others = captions.images
+def test_a_rejected_caption_fails_only_its_method(node_url: str, caption_dataset: CaptionDataset) -> None:
+    first, *others = caption_dataset.images
     essay = " ".join(f"{a}{b}{c}" for a in "abcdefghij" for b in "klmnopqrst" for c in "uvwxyzabcdef")  # 1,200 different words
     longer = replace(first, captions=(*first.captions, essay))
-    found = run(node_url, replace(captions, images=(longer, *others)))
-    bm25 = of(found, "BM25 on captions", "text -> image")
+    report = evaluate_captions(node_url, replace(caption_dataset, images=(longer, *others)))
+    bm25 = find_row(report, "BM25 on captions", "text -> image")
     assert bm25.engine is None
     assert "1024" in bm25.engine_reason
-    assert of(found, "STAIR", "text -> image").engine is not None
-    assert of(found, "bag of words", "image -> text").engine is not None
-    assert "BM25 on captions, engine n/a: the cluster rejected a query" in render_retrieval_report(found)
-    assert left_behind(node_url) == []
+    assert bm25.engine_reason in render_retrieval_report(report)
+    assert find_row(report, "STAIR", "text -> image").engine is not None
+    assert find_row(report, "bag of words", "image -> text").engine is not None
+    assert list_eval_indices(node_url) == []
 
 
-def test_truncated_queries_are_not_counted_as_differences(exclusive_node_url: str, captions: CaptionDataset) -> None:
+def test_truncated_queries_are_not_counted_as_differences(exclusive_node_url: str, caption_dataset: CaptionDataset) -> None:
     with Cluster(Connection(url=exclusive_node_url)) as cluster:
         settings = cluster.client.cluster
         settings.put_settings(body={"transient": {"indices.query.bool.max_clause_count": 30}})
         try:
-            found = run(exclusive_node_url, captions)
+            report = evaluate_captions(exclusive_node_url, caption_dataset)
         finally:
             settings.put_settings(body={"transient": {"indices.query.bool.max_clause_count": None}})
-    row = of(found, "STAIR", "image -> text")
+    row = find_row(report, "STAIR", "image -> text")
     assert row.differences is not None
     assert (row.differences.truncated, row.differences.queries) == (IMAGES, 0)

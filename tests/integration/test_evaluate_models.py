@@ -15,8 +15,7 @@ from stair_es.eval.interpretability import build_caption_task, evaluate_interpre
 from stair_es.eval.linear_probe import evaluate_linear_probe
 from stair_es.eval.models import EvaluatedModel, load_models
 from stair_es.eval.retrieval.run import EvalOptions, evaluate_retrieval
-from stair_es.eval.sparsity import build_sparsity_dataset as items_of
-from stair_es.eval.sparsity import evaluate_sparsity
+from stair_es.eval.sparsity import build_sparsity_dataset, evaluate_sparsity
 from stair_es.eval.zero_shot import evaluate_zero_shot
 from stair_es.model.base import ModelSpec
 
@@ -24,19 +23,22 @@ PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> list[EvaluatedModel]:
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> list[EvaluatedModel]:
     root = tmp_path_factory.mktemp("models")
-    folders = [vdr(root / "vdr"), tiny_dense.write_clip(root / "clip"), tiny_dense.write_siglip(root / "siglip")]
+    vdr = tiny_checkpoints.write_checkpoint(
+        root / "vdr", tiny_checkpoints.build_vdr_config(), tiny_checkpoints.draw_vdr_weights()
+    )
+    folders = [vdr, tiny_dense.write_clip(root / "clip"), tiny_dense.write_siglip(root / "siglip")]
     return load_models([ModelSpec(name="stair-mini", text_tower="table"), *(ModelSpec(name=str(folder)) for folder in folders)])
 
 
 @pytest.fixture(scope="module")
-def captions() -> CaptionDataset:
+def caption_dataset() -> CaptionDataset:
     return read_captions(PHOTOS / "captions.jsonl", limit=4)
 
 
 @pytest.fixture(scope="module")
-def labeled(tmp_path_factory: pytest.TempPathFactory) -> LabeledDataset:
+def labeled_dataset(tmp_path_factory: pytest.TempPathFactory) -> LabeledDataset:
     root = tmp_path_factory.mktemp("classes")
     for name, photos in {"dog": ["two-spaniels"], "cat": ["tabby-cat", "kitten-with-yarn"]}.items():
         (root / name).mkdir()
@@ -45,17 +47,13 @@ def labeled(tmp_path_factory: pytest.TempPathFactory) -> LabeledDataset:
     return read_image_folder(root)
 
 
-def vdr(folder: Path) -> Path:
-    return tiny_checkpoints.write_checkpoint(folder, tiny_checkpoints.build_vdr_config(), tiny_checkpoints.draw_vdr_weights())
+def ignore_progress(what: str, done: int, total: int) -> None:
+    """Show no progress."""
 
 
-def nothing(what: str, done: int, total: int) -> None:
-    """No progress is shown."""
-
-
-def kinds(rows: list[dict[str, str]], models: list[EvaluatedModel]) -> list[tuple[str, str]]:
-    """Vectors and kind of model of each row."""
-    names = {model.label: Path(model.spec.name).name for model in models}
+def list_kinds(rows: list[dict[str, str]], tiny_models: list[EvaluatedModel]) -> list[tuple[str, str]]:
+    """Return vectors and kind of model of each row."""
+    names = {model.label: Path(model.spec.name).name for model in tiny_models}
     return [(row["vectors"], names[row["model"]]) for row in rows]
 
 
@@ -63,27 +61,29 @@ TOKENS = [("tokens", "stair-mini"), ("tokens", "vdr")]
 DENSE = [("dense", "clip"), ("dense", "siglip")]
 
 
-def test_retrieval(models: list[EvaluatedModel], captions: CaptionDataset) -> None:
-    found = evaluate_retrieval(captions, models, None, EvalOptions(), progress=nothing)
-    assert found.problems == ()
-    measured = {(row.method, row.model) for row in found.rows if row.exact is not None}
-    labels = [model.label for model in models]
+def test_retrieval(tiny_models: list[EvaluatedModel], caption_dataset: CaptionDataset) -> None:
+    report = evaluate_retrieval(caption_dataset, tiny_models, None, EvalOptions(), progress=ignore_progress)
+    assert report.problems == ()
+    measured = {(row.method, row.model) for row in report.rows if row.exact is not None}
+    labels = [model.label for model in tiny_models]
     assert measured == {
         *(("STAIR", label) for label in labels[:2]),
         *(("bag of words", label) for label in labels[:2]),
         *(("dense kNN", label) for label in labels[2:]),
     }
-    json.dumps(found.to_dict(), allow_nan=False)
+    json.dumps(report.to_dict(), allow_nan=False)
 
 
-def test_classes_and_words(models: list[EvaluatedModel], captions: CaptionDataset, labeled: LabeledDataset) -> None:
-    found = evaluate_zero_shot(labeled, models, ["a {}"], progress=nothing)
-    assert kinds(found.to_dict()["rows"], models) == [*TOKENS, *DENSE]
-    found = evaluate_linear_probe(labeled, labeled, models, progress=nothing)
-    assert kinds(found.to_dict()["rows"], models) == [*TOKENS, *DENSE]
-    found = evaluate_interpretability(build_caption_task(captions), models[1:], progress=nothing)
-    rows = found.to_dict()["rows"]
-    assert kinds(rows, models) == [TOKENS[1], *DENSE]
+def test_classes_and_words(
+    tiny_models: list[EvaluatedModel], caption_dataset: CaptionDataset, labeled_dataset: LabeledDataset
+) -> None:
+    report = evaluate_zero_shot(labeled_dataset, tiny_models, ["a {}"], progress=ignore_progress)
+    assert list_kinds(report.to_dict()["rows"], tiny_models) == [*TOKENS, *DENSE]
+    report = evaluate_linear_probe(labeled_dataset, labeled_dataset, tiny_models, progress=ignore_progress)
+    assert list_kinds(report.to_dict()["rows"], tiny_models) == [*TOKENS, *DENSE]
+    report = evaluate_interpretability(build_caption_task(caption_dataset), tiny_models[1:], progress=ignore_progress)
+    rows = report.to_dict()["rows"]
+    assert list_kinds(rows, tiny_models) == [TOKENS[1], *DENSE]
     assert len({row["vocabulary"] for row in rows}) == 1  # dense models take the one of the model with words
-    found = evaluate_sparsity(items_of(captions), models, progress=nothing)
-    assert [row["dense_dimensions"] for row in found.to_dict()["rows"]] == [None, None, 6, 8]
+    report = evaluate_sparsity(build_sparsity_dataset(caption_dataset), tiny_models, progress=ignore_progress)
+    assert [row["dense_dimensions"] for row in report.to_dict()["rows"]] == [None, None, 6, 8]
