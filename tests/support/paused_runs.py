@@ -3,7 +3,7 @@
 ::
 
     with install_models(folder):
-        runs = Runs(client, node_url, options)
+        runs = IngestRuns(client, node_url, options)
         runs.run_paused(PauseOnce(lambda: runs.run("second")))
 """
 
@@ -93,22 +93,22 @@ class PauseOnce:
     """Why `action` failed."""
 
     def __post_init__(self) -> None:
-        self._one = threading.Lock()
+        self._lock = threading.Lock()
 
     def __call__(self, request: Request) -> Fault | None:
         """Return the fault that holds the request, or None."""
         if not self.matches(request):
             return None
         self.skip -= 1
-        return Fault("paused", self._pause) if self.skip < 0 else None
+        return Fault("paused", self._hold_request) if self.skip < 0 else None
 
-    def _pause(self, request: Request, send: Send) -> MaybeResponse:
-        with self._one:
+    def _hold_request(self, request: Request, send: Send) -> MaybeResponse:
+        with self._lock:
             if not self.done and not self.error:
                 try:
                     self.action()
                     self.done = True
-                except Exception as error:  # noqa: BLE001  the test is told of any
+                except Exception as error:  # noqa: BLE001  the test reads any
                     self.error = error
         return Response.json({"error": f"{self.error}"}, 401) if self.error else send(request)  # 401: the run isn't to go on
 
