@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.commands import CommandRunner
+from support.errors import expect_error
 
 from stair_es import resources
 from stair_es.cluster.client.cluster import Cluster
@@ -38,7 +40,7 @@ class OldIndex:
     def name(self) -> str:
         return f"{self.alias}-stair-mini-2-20260101-000000-000000"
 
-    def create(self, **more: Any) -> None:  # noqa: ANN401  JSON
+    def create_index(self, **more: Any) -> None:  # noqa: ANN401  JSON
         mappings = resources.load_json_resource("mappings", "image")["mappings"]
         about = {
             "model_name": "stair-mini",
@@ -53,26 +55,28 @@ class OldIndex:
         document = {"tokens": {"cat": 1.0}, "top_tokens": ["cat"], "uri": PHOTO.as_uri(), "sha256": "0" * 64}
         self.client.index(index=self.name, id="a", body=document, params={"refresh": "true"})
 
-    def create_words(self) -> None:
-        """Create the index of its words, with the names that it had in format 1."""
+    def create_token_index(self) -> None:
+        """Create its token index, with the names that it had in format 1."""
         meta = {"stair_es": {"words_of": self.name, "alias": self.alias}}
         body = {"mappings": {"_meta": meta}, "aliases": {f"{self.alias}-words": {}}}
         self.client.indices.create(index=f"{self.name}.words", body=body)
 
-    def read_error(self, *arguments: str) -> IndexMismatch:
+    def check_error(self, *arguments: str, index: str = "", version: int = 1) -> str:
+        """Check that the command rejects the format of the index, and return the remedy."""
         error = CommandRunner(self.environment).read_error(*arguments)
-        assert isinstance(error, IndexMismatch)
-        return error
+        assert (type(error), error.code) == (IndexMismatch, "other-index-format")
+        assert {index or self.name, str(version), str(INDEX_FORMAT)} <= set(re.findall(r"[\w.-]+", error.message))
+        return error.remedy
 
     def read_state(self) -> Any:  # noqa: ANN401  JSON
-        """All indices of the alias, with their mappings and documents."""
+        """Read all indices of the alias, with their mappings and documents."""
         self.client.indices.refresh(index=f"{self.alias}*")
         hits = self.client.search(index=f"{self.alias}*", body={"size": 100, "version": True})["hits"]["hits"]
         return self.client.indices.get(index=f"{self.alias}*"), hits
 
 
 @pytest.fixture
-def old(client: OpenSearch, index_name: str, node_url: str, tmp_path: Path) -> Iterator[OldIndex]:
+def old_index(client: OpenSearch, index_name: str, node_url: str, tmp_path: Path) -> Iterator[OldIndex]:
     environment = {"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name, "STAIR_ES_HOME": str(tmp_path)}
     yield OldIndex(client, index_name, environment)
     client.indices.delete(index=f"{index_name}-*", ignore=[404])
@@ -94,60 +98,42 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_first_format_index_is_rejected_unchanged(old: OldIndex, tmp_path: Path, command: str) -> None:
-    old.create()
-    old.create_words()
+def test_first_format_index_is_rejected_unchanged(old_index: OldIndex, tmp_path: Path, command: str) -> None:
+    old_index.create_index()
+    old_index.create_token_index()
     policy = tmp_path / "policy.json"
     policy.write_text(json.dumps({"stair_es_policy": 1, "mute": ["cat"]}))
-    before = old.read_state()
-    error = old.read_error(*(str(policy) if each == "POLICY" else each for each in COMMANDS[command]))
-    assert (
-        error.message == f"index {old.name!r} has the format 1 of another version of stair-es; this version uses {INDEX_FORMAT}"
-    )
-    assert error.remedy == (
-        f"Ingest again into a new index: stair-es ingest SOURCE --index NEW. Then delete the old one: DELETE /{old.name}"
-    )
-    assert old.read_state() == before
+    before = old_index.read_state()
+    remedy = old_index.check_error(*(str(policy) if each == "POLICY" else each for each in COMMANDS[command]))
+    assert f"DELETE /{old_index.name}" in remedy
+    assert old_index.read_state() == before
 
 
-def test_no_dashboard_is_built_for_it(old: OldIndex) -> None:
-    old.create()
-    with pytest.raises(IndexMismatch, match=f"index '{old.name}' has the format 1"):
-        inspect_index(Cluster(Connection(url=old.environment["STAIR_ES_URL"]), old.client), old.alias)
+def test_dashboards_and_doctor_report_the_format(old_index: OldIndex) -> None:
+    old_index.create_index()
+    with expect_error("other-index-format"):
+        inspect_index(Cluster(Connection(url=old_index.environment["STAIR_ES_URL"]), old_index.client), old_index.alias)
+    findings = json.loads(CommandRunner(old_index.environment).run("doctor", "--json").stdout)["findings"]
+    assert [each["state"] for each in findings if f"DELETE /{old_index.name}" in (each["remedy"] or "")] == ["fail"]
 
 
-def test_the_doctor_names_it(old: OldIndex) -> None:
-    old.create()
-    done = CommandRunner(old.environment).run("doctor", "--json")
-    [found] = [each for each in json.loads(done.stdout)["findings"] if "has the format 1" in each["message"]]
-    assert (found["state"], "stair-es ingest SOURCE --index NEW" in found["remedy"]) == ("fail", True)
+def test_a_token_index_of_the_first_format_is_rejected(old_index: OldIndex) -> None:
+    old_index.create_index()
+    old_index.create_token_index()
+    old_index.check_error("search", "cat", "--index", f"{old_index.alias}-words", index=f"{old_index.name}.words")
 
 
-def test_a_token_index_of_the_first_format_is_rejected(old: OldIndex) -> None:
-    old.create()
-    old.create_words()
-    error = old.read_error("search", "cat", "--index", f"{old.alias}-words")
-    assert f"index '{old.name}.words' has the format 1" in error.message
+def test_the_remedy_helps(old_index: OldIndex) -> None:
+    old_index.create_index()
+    other = CommandRunner({**old_index.environment, "STAIR_ES_INDEX": f"{old_index.alias}-new"})
+    assert other.read_json("ingest", str(PHOTO), "--model", "stair-mini")["written"] == 1
+    assert other.read_json("search", "cat")["hits"][0]["uri"] == PHOTO.as_uri()
+    old_index.client.indices.delete(index=old_index.name)
+    report = CommandRunner(old_index.environment).read_json("ingest", str(PHOTO), "--model", "stair-mini")
+    assert (report["written"], report["alias"]) == (1, old_index.alias)
 
 
-def test_the_remedy_helps(old: OldIndex) -> None:
-    old.create()
-    new = f"{old.alias}-new"
-    shell = CommandRunner({**old.environment, "STAIR_ES_INDEX": new})
-    assert shell.read_json("ingest", str(PHOTO), "--model", "stair-mini")["written"] == 1
-    assert shell.read_json("search", "cat")["hits"][0]["uri"] == PHOTO.as_uri()
-    old.client.indices.delete(index=old.name)
-    same = CommandRunner(old.environment).read_json("ingest", str(PHOTO), "--model", "stair-mini")
-    assert (same["written"], same["alias"]) == (1, old.alias)
-
-
-def test_later_formats_need_a_newer_version(old: OldIndex) -> None:
-    old.create(format_version=INDEX_FORMAT + 1)
-    error = old.read_error("search", "cat")
-    assert f"has the format {INDEX_FORMAT + 1} of another version" in error.message
-    assert "a newer one" in error.remedy
-
-
-def test_current_format_is_valid(old: OldIndex) -> None:
-    old.create(format_version=INDEX_FORMAT)
-    assert [hit["id"] for hit in CommandRunner(old.environment).read_json("search", "cat")["hits"]] == ["a"]
+def test_later_formats_need_a_newer_version(old_index: OldIndex) -> None:
+    old_index.create_index(format_version=INDEX_FORMAT + 1)
+    remedy = old_index.check_error("search", "cat", version=INDEX_FORMAT + 1)
+    assert "DELETE" not in remedy

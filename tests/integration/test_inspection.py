@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from support.errors import expect_error
 
 from stair_es import SparseVector
 from stair_es.cluster.client.capabilities import get_cluster_info
@@ -18,8 +20,7 @@ from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata,
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT, add_index_meta
 from stair_es.errors import ClusterError, DecodeError
-from stair_es.inspection import stored_document as storing
-from stair_es.inspection import vocabulary_stats as reading
+from stair_es.inspection import stored_document, vocabulary_stats
 from stair_es.inspection.inspector import InspectionResult, Inspector
 from stair_es.inspection.stored_document import find_stored_by_content, find_stored_image, get_stored_images, get_stored_thumbnail
 from stair_es.inspection.vocabulary_stats import DocumentSample, VocabularyStats, collect_vocabulary_stats
@@ -29,9 +30,6 @@ from stair_es.search.index_info import fetch_index_info
 from stair_es.search.query_encoder import encode_query_image
 from stair_es.token_policy import TokenPolicy
 
-if TYPE_CHECKING:
-    pass
-
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 STRANGE = ("a.b", ".", "##ing", "100%", "%2E", "", "café", "犬", "a b", "=1+1")
 PNG = "data:image/png;base64,iVBORw0KGgo="
@@ -40,37 +38,40 @@ ENGINES = {"opensearch": "node_url", "elasticsearch7": "elasticsearch7_url", "el
 
 
 class FilledCluster(Cluster):
-    """One engine, and a name on it that stands for one index or two."""
+    """One engine, and an alias of one index or two."""
 
     def __init__(self, url: str, alias: str) -> None:
         super().__init__(Connection(url=url))
         self.alias = alias
         # the tests' Elasticsearch 9 has `sparse_vector` in place of `rank_features`
-        self.nine = get_cluster_info(self).supports_sparse_vector
-        self.settings = DocumentSettings(vector="sparse_vector" if self.nine else "rank_features")
+        has_sparse_vector = get_cluster_info(self).supports_sparse_vector
+        self.settings = DocumentSettings(vector="sparse_vector" if has_sparse_vector else "rank_features")
 
-    def make(self, name: str = "", shards: int = 2) -> str:
-        """An index behind the alias."""
-        body = build_index_body(get_cluster_info(self), self.settings)
-        body = add_index_meta(body, {"format_version": INDEX_FORMAT, "model": "m-1", "model_name": "m"})
-        own = {"number_of_shards": shards, "number_of_replicas": 0}
-        inner = body["settings"].get("index", {})
-        body["settings"] = {"index": {**{k: v for k, v in inner.items() if k != "auto_expand_replicas"}, **own}}
+    def build_body(self) -> dict[str, Any]:
+        meta = {"format_version": INDEX_FORMAT, "model": "m-1", "model_name": "m"}
+        return add_index_meta(build_index_body(get_cluster_info(self), self.settings), meta)
+
+    def create_index(self, name: str = "", shards: int = 2) -> str:
+        """Create an index that the alias points to."""
+        body = self.build_body()
+        settings = body["settings"].setdefault("index", {})
+        settings.pop("auto_expand_replicas", None)
+        settings.update({"number_of_shards": shards, "number_of_replicas": 0})
         self.client.indices.create(index=f"{self.alias}-{name}", body={**body, "aliases": {self.alias: {}}})
         return f"{self.alias}-{name}"
 
-    def put(self, index: str, images: Mapping[str, SparseVector], *, ids: Sequence[str] = (), **more: Any) -> None:  # noqa: ANN401
+    def put_images(self, index: str, images: Mapping[str, SparseVector], *, ids: Sequence[str] = (), **more: Any) -> None:  # noqa: ANN401
         lines: list[dict[str, Any]] = []
         for number, (uri, vector) in enumerate(images.items()):
             id_ = ids[number] if ids else make_document_id(uri)
-            lines += [{"index": {"_id": id_}}, self.document(uri, vector, **more)]
-        self.bulk(index, lines)
+            lines += [{"index": {"_id": id_}}, self.build_document(uri, vector, **more)]
+        self.send_bulk(index, lines)
 
-    def bulk(self, index: str, lines: list[dict[str, Any]]) -> None:
-        answer = self.client.bulk(body=lines, index=index, params={"refresh": "true"})
-        assert not answer["errors"], answer
+    def send_bulk(self, index: str, lines: list[dict[str, Any]]) -> None:
+        response = self.client.bulk(body=lines, index=index, params={"refresh": "true"})
+        assert not response["errors"], response
 
-    def document(
+    def build_document(
         self,
         uri: str,
         vector: SparseVector,
@@ -80,36 +81,41 @@ class FilledCluster(Cluster):
         model: str = "m-1",
         **facts: Any,  # noqa: ANN401
     ) -> dict[str, Any]:
-        known = {"source": "s", "version": "v", "sha256": f"{make_document_id(uri)}00", "width": 1, "height": 1, "format": "PNG"}
-        about = ImageMetadata(**{"uri": uri, "name": uri, "bytes": 1, "taken_at": None, "thumbnail": PNG, **known, **facts})
-        return build_document(
-            vector,
-            about,
-            fields={"caption": "c"},
-            model_id=model,
-            fingerprint="f",
-            ingested_at=at,
-            settings=self.settings,
-            policy=policy,
-        )
+        image: dict[str, Any] = {
+            "source": "s",
+            "version": "v",
+            "sha256": f"{make_document_id(uri)}00",
+            "width": 1,
+            "height": 1,
+            "format": "PNG",
+        }
+        file = {"uri": uri, "name": uri, "bytes": 1, "taken_at": None, "thumbnail": PNG}
+        context: dict[str, Any] = {"model_id": model, "fingerprint": "f", "ingested_at": at}
+        metadata, fields = ImageMetadata(**{**file, **image, **facts}), {"caption": "c"}
+        return build_document(vector, metadata, fields=fields, settings=self.settings, policy=policy, **context)
 
-    def corpus(self, sample: DocumentSample | None = None) -> VocabularyStats:
+    def collect_stats(self, sample: DocumentSample | None = None) -> VocabularyStats:
         return collect_vocabulary_stats(self, self.alias, sample=sample)
 
 
 @pytest.fixture(params=list(ENGINES.values()), ids=list(ENGINES))
-def cluster(request: pytest.FixtureRequest, make_index_name: Callable[[str], str]) -> Iterator[FilledCluster]:
+def engine_cluster(request: pytest.FixtureRequest, make_index_name: Callable[[str], str]) -> Iterator[FilledCluster]:
     url: str = request.getfixturevalue(request.param)
-    filled = FilledCluster(url, make_index_name(url))
-    yield filled
-    filled.client.close()
+    with closing(FilledCluster(url, make_index_name(url))) as cluster:
+        yield cluster
 
 
-def vector(**words: float) -> SparseVector:
+@pytest.fixture
+def cluster(node_url: str, index_name: str) -> Iterator[FilledCluster]:
+    with closing(FilledCluster(node_url, index_name)) as cluster:
+        yield cluster
+
+
+def build_vector(**words: float) -> SparseVector:
     return SparseVector.from_mapping(words)
 
 
-def drawn(count: int, seed: int, *, prefix: str = "u") -> dict[str, SparseVector]:
+def draw_images(count: int, seed: int, *, prefix: str = "u") -> dict[str, SparseVector]:
     rng = random.Random(seed)
     words = [*(f"word{i}" for i in range(80)), *STRANGE]
     return {
@@ -120,31 +126,30 @@ def drawn(count: int, seed: int, *, prefix: str = "u") -> dict[str, SparseVector
     }
 
 
-def check(found: VocabularyStats, images: Sequence[Mapping[str, float]]) -> None:
-    """The figures are those of the vectors, computed column by column."""
+def check_stats(stats: VocabularyStats, images: Sequence[Mapping[str, float]]) -> None:
+    """Check that the figures are those of the vectors, computed column by column."""
     total = sum(weight for image in images for weight in image.values())
-    assert {row.token for row in found.token_stats} == {word for image in images for word in image}
-    for row in found.token_stats:
-        has = [image[row.token] for image in images if row.token in image]
-        assert row.images == len(has)
-        assert row.image_share == len(has) / len(images)
-        assert row.mean_weight == pytest.approx(sum(has) / len(has), rel=1e-9)
-        assert row.max_weight == max(has)
-        assert row.weight_share == pytest.approx(sum(has) / total, rel=1e-9)
-        assert row.uniformity == pytest.approx(sum(has) ** 2 / (len(images) * sum(x * x for x in has)), rel=1e-9)
+    assert {row.token for row in stats.token_stats} == {token for image in images for token in image}
+    for row in stats.token_stats:
+        weights = [image[row.token] for image in images if row.token in image]
+        count, weight_sum = len(weights), sum(weights)
+        assert (row.images, row.image_share, row.max_weight) == (count, count / len(images), max(weights))
+        assert row.mean_weight == pytest.approx(weight_sum / count, rel=1e-9)
+        assert row.weight_share == pytest.approx(weight_sum / total, rel=1e-9)
+        assert row.uniformity == pytest.approx(weight_sum**2 / (len(images) * sum(x * x for x in weights)), rel=1e-9)
 
 
 @pytest.mark.parametrize("page", [1, 7, 1000])
-def test_figures_cover_all_words_of_all_images(cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
-    monkeypatch.setattr(reading, "PAGE", page)
-    first, second = drawn(33, 1), drawn(20, 2, prefix="v")
+def test_figures_cover_all_words_of_all_images(engine_cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    monkeypatch.setattr(vocabulary_stats, "PAGE", page)
+    first, second = draw_images(33, 1), draw_images(20, 2, prefix="v")
     second["u/0003"] = first["u/0003"]  # the same image in both indices
-    cluster.put(cluster.make("1"), first)
-    cluster.put(cluster.make("2", shards=1), second)
-    cluster.put(f"{cluster.alias}-2", {"empty": SparseVector((), ())})
+    engine_cluster.put_images(engine_cluster.create_index("1"), first)
+    engine_cluster.put_images(engine_cluster.create_index("2", shards=1), second)
+    engine_cluster.put_images(f"{engine_cluster.alias}-2", {"empty": SparseVector((), ())})
     seen: list[tuple[int, int]] = []
-    found = collect_vocabulary_stats(cluster, cluster.alias, progress=lambda *so_far: seen.append(so_far))
-    check(found, [image.to_dict() for image in (*first.values(), *second.values(), SparseVector((), ()))])
+    found = collect_vocabulary_stats(engine_cluster, engine_cluster.alias, progress=lambda *so_far: seen.append(so_far))
+    check_stats(found, [image.to_dict() for image in (*first.values(), *second.values(), SparseVector((), ()))])
     assert (found.documents, found.without_uri, found.images, found.missed_count, found.empty) == (55, 0, 55, 0, 1)
     assert found.mean_tokens == pytest.approx(sum(map(len, (*first.values(), *second.values()))) / 55)
     assert seen[-1] == (55, 55)
@@ -153,76 +158,80 @@ def test_figures_cover_all_words_of_all_images(cluster: FilledCluster, monkeypat
 
 
 def test_unreadable_documents_are_counted(cluster: FilledCluster) -> None:
-    index = cluster.make("1")
-    cluster.put(index, {"u/1": vector(dog=1.0), "x" * 9000: vector(cat=1.0)})
+    index = cluster.create_index("1")
+    cluster.put_images(index, {"u/1": build_vector(dog=1.0), "x" * 9000: build_vector(cat=1.0)})
     bare = {"tokens": {"bird": 1.0}}
-    cluster.bulk(index, [{"index": {}}, bare, {"index": {}}, {**bare, "uri": None}, {"index": {}}, {"uri": "u/2"}])
-    found = cluster.corpus()
+    cluster.send_bulk(index, [{"index": {}}, bare, {"index": {}}, {**bare, "uri": None}, {"index": {}}, {"uri": "u/2"}])
+    found = cluster.collect_stats()
     assert (found.documents, found.without_uri, found.images, found.empty, found.missed_count) == (5, 3, 2, 1, 0)
     assert [row.token for row in found.token_stats] == ["dog"]
 
 
 def test_duplicate_sort_keys_are_reported(cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "PAGE", 2)
-    index = cluster.make("1")
-    same = cluster.document("u", vector(dog=1.0))
-    cluster.bulk(index, [line for number in range(5) for line in ({"index": {"_id": str(number)}}, same)])
-    found = cluster.corpus()
-    assert found.images < 5
-    assert found.images + found.missed_count == 5
+    monkeypatch.setattr(vocabulary_stats, "PAGE", 2)
+    index = cluster.create_index("1")
+    same = cluster.build_document("u", build_vector(dog=1.0))
+    cluster.send_bulk(index, [line for number in range(5) for line in ({"index": {"_id": str(number)}}, same)])
+    stats = cluster.collect_stats()
+    assert stats.images < 5
+    assert stats.images + stats.missed_count == 5
 
 
 def test_an_empty_index_and_an_absent_one(cluster: FilledCluster) -> None:
     with pytest.raises(ClusterError, match=cluster.alias):
-        cluster.corpus()
-    cluster.make("1")
-    found = cluster.corpus()
+        cluster.collect_stats()
+    cluster.create_index("1")
+    found = cluster.collect_stats()
     assert (found.documents, found.images, found.missed_count, found.token_stats, found.mean_tokens) == (0, 0, 0, (), 0.0)
 
 
 @pytest.mark.parametrize("page", [3, 1000])
-def test_samples_are_reproducible_without_replacement(cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
-    monkeypatch.setattr(reading, "PAGE", page)
-    images = {f"u/{number:03}": vector(**{f"w{number}": 1.0}) for number in range(60)}
-    cluster.put(cluster.make("1"), images)
-    drawn_words = [{row.token for row in cluster.corpus(DocumentSample(size=10, seed=seed)).token_stats} for seed in (1, 1, 2, 3)]
-    assert [len(words) for words in drawn_words] == [10] * 4  # ten images, each with a word of its own
-    assert drawn_words[0] == drawn_words[1]
-    assert len({frozenset(words) for words in drawn_words}) == 3
-    whole = cluster.corpus(DocumentSample(size=1000))
+def test_samples_are_reproducible_without_replacement(
+    engine_cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(vocabulary_stats, "PAGE", page)
+    images = {f"u/{number:03}": build_vector(**{f"w{number}": 1.0}) for number in range(60)}
+    engine_cluster.put_images(engine_cluster.create_index("1"), images)
+    samples = [engine_cluster.collect_stats(DocumentSample(size=10, seed=seed)).token_stats for seed in (1, 1, 2, 3)]
+    tokens = [frozenset(row.token for row in sample) for sample in samples]
+    assert [len(each) for each in tokens] == [10] * 4  # ten images, each with a token of its own
+    assert tokens[0] == tokens[1]
+    assert len(set(tokens)) == 3
+    whole = engine_cluster.collect_stats(DocumentSample(size=1000))
     assert (whole.images, whole.missed_count, len(whole.token_stats)) == (60, 0, 60)
 
 
 def test_each_image_is_as_likely_in_a_sample(cluster: FilledCluster) -> None:
-    cluster.put(cluster.make("1"), {f"u/{number}": vector(**{f"w{number}": 1.0}) for number in range(8)})
+    images = {f"u/{number}": build_vector(**{f"w{number}": 1.0}) for number in range(8)}
+    cluster.put_images(cluster.create_index("1"), images)
     counts = dict.fromkeys((f"w{number}" for number in range(8)), 0)
     for seed in range(60):
-        for row in cluster.corpus(DocumentSample(size=4, seed=seed)).token_stats:
+        for row in cluster.collect_stats(DocumentSample(size=4, seed=seed)).token_stats:
             counts[row.token] += 1
     assert all(15 <= count <= 45 for count in counts.values()), counts  # 30 each: four deviations
 
 
-def test_documents_by_id_and_uri(cluster: FilledCluster) -> None:
+def test_documents_by_id_and_uri(engine_cluster: FilledCluster) -> None:
     weights = {word: 0.125 * (1 + number) for number, word in enumerate(STRANGE)}
     image = SparseVector.from_mapping({**weights, **{f"w{number}": 0.01 for number in range(60)}})
     uri = 'file:///a "b"/%C3%A9 #1.jpg?x=\\'
-    index = cluster.make("1")
-    cluster.put(index, {uri: image, "other": vector(dog=1.0)})
-    found = find_stored_image(cluster, cluster.alias, uri)
+    index = engine_cluster.create_index("1")
+    engine_cluster.put_images(index, {uri: image, "other": build_vector(dog=1.0)})
+    found = find_stored_image(engine_cluster, engine_cluster.alias, uri)
     assert found is not None
-    assert found == find_stored_image(cluster, cluster.alias, make_document_id(uri))
+    assert found == find_stored_image(engine_cluster, engine_cluster.alias, make_document_id(uri))
     assert (found.id, found.index, found.uri, found.vector) == (make_document_id(uri), index, uri, image)
     assert found.source["caption"] == "c"
     assert not {"tokens", "thumbnail"} & set(found.source)
     for absent in ("", "nope", "x" * 600, "x" * 40_000, "\ud800", "*", "file:///a*"):
-        assert find_stored_image(cluster, cluster.alias, absent) is None
+        assert find_stored_image(engine_cluster, engine_cluster.alias, absent) is None
 
 
 def test_documents_are_chosen_by_id_then_age(cluster: FilledCluster) -> None:
-    old, new = cluster.make("1"), cluster.make("2")
-    cluster.put(old, {"u": vector(old=1.0), "v": vector(v=1.0)}, at="2026-01-01T00:00:00Z")
-    cluster.put(new, {"u": vector(new=1.0)}, at="2026-01-02T00:00:00Z")
-    cluster.put(new, {"w": vector(named=1.0)}, ids=["v"], at="2026-01-01T00:00:00Z")
+    old, new = cluster.create_index("1"), cluster.create_index("2")
+    cluster.put_images(old, {"u": build_vector(old=1.0), "v": build_vector(v=1.0)}, at="2026-01-01T00:00:00Z")
+    cluster.put_images(new, {"u": build_vector(new=1.0)}, at="2026-01-02T00:00:00Z")
+    cluster.put_images(new, {"w": build_vector(named=1.0)}, ids=["v"], at="2026-01-01T00:00:00Z")
     words = {
         name: found.vector.tokens
         for name in ("u", "v", make_document_id("u"))
@@ -239,11 +248,11 @@ def test_documents_are_chosen_by_id_then_age(cluster: FilledCluster) -> None:
 def test_many_documents_are_returned_in_the_requested_order(
     cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(storing, "_MAX_HITS", most)
-    monkeypatch.setattr(storing, "_BATCH_SIZE", 5)
-    images = drawn(12, 4)
+    monkeypatch.setattr(stored_document, "_MAX_HITS", most)
+    monkeypatch.setattr(stored_document, "_BATCH_SIZE", 5)
+    images = draw_images(12, 4)
     for name in ("1", "2"):
-        cluster.put(cluster.make(name), images)
+        cluster.put_images(cluster.create_index(name), images)
     ids = [make_document_id(uri) for uri in reversed(images)]
     found = get_stored_images(cluster, cluster.alias, [*ids, "nope", "", "\ud800", ids[0]])
     assert list(found) == ids
@@ -252,10 +261,10 @@ def test_many_documents_are_returned_in_the_requested_order(
 
 
 def test_the_thumbnail_of_a_document(cluster: FilledCluster) -> None:
-    index = cluster.make("1")
-    cluster.put(index, {"u": vector(dog=1.0)})
-    cluster.put(index, {"svg": vector(dog=1.0)}, thumbnail="data:image/svg+xml;base64,PHN2Zy8+")
-    cluster.put(index, {"none": vector(dog=1.0)}, thumbnail=None)
+    index = cluster.create_index("1")
+    cluster.put_images(index, {"u": build_vector(dog=1.0)})
+    cluster.put_images(index, {"svg": build_vector(dog=1.0)}, thumbnail="data:image/svg+xml;base64,PHN2Zy8+")
+    cluster.put_images(index, {"none": build_vector(dog=1.0)}, thumbnail=None)
     found = {uri: get_stored_thumbnail(cluster, cluster.alias, make_document_id(uri)) for uri in ("u", "svg", "none")}
     assert found["u"] is not None
     assert (found["u"].content_type, found["u"].data) == ("image/png", b"\x89PNG\r\n\x1a\n")
@@ -265,7 +274,7 @@ def test_the_thumbnail_of_a_document(cluster: FilledCluster) -> None:
 
 def test_the_effect_of_a_policy_is_reported(cluster: FilledCluster) -> None:
     original = SparseVector.from_mapping({"muted": 0.5, "capped": 1.0, "old": 0.25, "dog": 0.125})
-    cluster.put(cluster.make("1"), {"u": original}, policy=POLICY)
+    cluster.put_images(cluster.create_index("1"), {"u": original}, policy=POLICY)
     found = find_stored_image(cluster, cluster.alias, "u")
     assert found is not None
     assert found.vector.to_dict() == {"capped": 0.5, "new.er": 0.25, "dog": 0.125}
@@ -273,18 +282,18 @@ def test_the_effect_of_a_policy_is_reported(cluster: FilledCluster) -> None:
 
 
 def test_only_reading_requests_are_sent(cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster.put(cluster.make("1"), drawn(5, 5))
+    cluster.put_images(cluster.create_index("1"), draw_images(5, 5))
     sent: set[str] = set()
     perform = cluster.client.transport.perform_request
 
-    def noted(method: str, url: str, *given: Any, **more: Any) -> Any:  # noqa: ANN401
+    def record_request(method: str, url: str, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
         sent.add(f"{method} {url.removeprefix(f'/{cluster.alias}')}")
-        return perform(method, url, *given, **more)
+        return perform(method, url, *arguments, **options)
 
-    monkeypatch.setattr(cluster.client.transport, "perform_request", noted)
+    monkeypatch.setattr(cluster.client.transport, "perform_request", record_request)
     fetch_index_info(cluster, cluster.alias)
-    cluster.corpus()
-    cluster.corpus(DocumentSample(size=2))
+    cluster.collect_stats()
+    cluster.collect_stats(DocumentSample(size=2))
     find_stored_image(cluster, cluster.alias, "u/0001")
     get_stored_images(cluster, cluster.alias, [make_document_id("u/0001")])
     get_stored_thumbnail(cluster, cluster.alias, make_document_id("u/0001"))
@@ -292,26 +301,22 @@ def test_only_reading_requests_are_sent(cluster: FilledCluster, monkeypatch: pyt
 
 
 def test_hidden_elasticsearch_vectors_are_requested(elasticsearch9_url: str, make_index_name: Callable[[str], str]) -> None:
-    cluster = FilledCluster(elasticsearch9_url, make_index_name(elasticsearch9_url))
-    body = add_index_meta(
-        build_index_body(get_cluster_info(cluster), cluster.settings),
-        {"format_version": INDEX_FORMAT, "model": "m-1", "model_name": "m"},
-    )
-    del body["settings"]["index"]["mapping"]
-    cluster.client.indices.create(index=f"{cluster.alias}-1", body={**body, "aliases": {cluster.alias: {}}})
-    cluster.put(f"{cluster.alias}-1", {"u": vector(dog=1.0)})
-    assert "tokens" not in cluster.client.search(index=cluster.alias)["hits"]["hits"][0]["_source"]
-    assert [row.token for row in cluster.corpus().token_stats] == ["dog"]
-    image = find_stored_image(cluster, cluster.alias, "u")
+    with closing(FilledCluster(elasticsearch9_url, make_index_name(elasticsearch9_url))) as cluster:
+        body = cluster.build_body()
+        del body["settings"]["index"]["mapping"]
+        cluster.client.indices.create(index=f"{cluster.alias}-1", body={**body, "aliases": {cluster.alias: {}}})
+        cluster.put_images(f"{cluster.alias}-1", {"u": build_vector(dog=1.0)})
+        assert "tokens" not in cluster.client.search(index=cluster.alias)["hits"]["hits"][0]["_source"]
+        assert [row.token for row in cluster.collect_stats().token_stats] == ["dog"]
+        image = find_stored_image(cluster, cluster.alias, "u")
     assert image
-    assert image.vector == vector(dog=1.0)
+    assert image.vector == build_vector(dog=1.0)
     assert {"tokens", "thumbnail"} & set(image.source) == set()
     assert image.source["caption"] == "c"
-    cluster.client.close()
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
+def mini_encoder() -> Encoder:
     return registry.load_encoder(ModelSpec(name="stair-mini", threads=1))
 
 
@@ -322,85 +327,77 @@ class StoredImages:
         self.photo, self.copied, self.changed = PHOTOS / "koala.jpg", folder / "copied.jpg", folder / "changed.jpg"
         self.copied.write_bytes(self.photo.read_bytes())
         self.changed.write_bytes((PHOTOS / "bison.jpg").read_bytes())
-        self.words = encode_query_image(encoder, self.photo)
+        self.vector = encode_query_image(encoder, self.photo)
         self.loads: list[str] = []
         sha256 = hashlib.sha256(self.photo.read_bytes()).hexdigest()
-        images = {self.photo.as_uri(): self.words, self.changed.as_uri(): self.words}
-        cluster.put(cluster.make("1"), images, sha256=sha256, model=encoder.model_id)
+        images = {self.photo.as_uri(): self.vector, self.changed.as_uri(): self.vector}
+        cluster.put_images(cluster.create_index("1"), images, sha256=sha256, model=encoder.model_id)
 
-        def load() -> Encoder:
+        def load_encoder() -> Encoder:
             self.loads.append(encoder.model_id)
             return encoder
 
-        self.inspector = Inspector(cluster, cluster.alias, load)
+        self.inspector = Inspector(cluster, cluster.alias, load_encoder)
 
-    def inspect(self, names: Sequence[str], file: Path | None, *, against_file: bool = False) -> InspectionResult:
-        found = self.inspector.inspect(names, file, against_file=against_file)
-        assert found is not None
-        return found
+    def inspect_image(self, image: Path | None, file: Path | None, *, against_file: bool = False) -> InspectionResult:
+        """Inspect the document of an image, a file, or both."""
+        result = self.inspector.inspect([image.as_uri()] if image else [], file, against_file=against_file)
+        assert result is not None
+        return result
 
 
 @pytest.fixture
-def stored_images(
-    node_url: str, make_index_name: Callable[[str], str], encoder: Encoder, tmp_path: Path
-) -> Iterator[StoredImages]:
-    cluster = FilledCluster(node_url, make_index_name(node_url))
-    yield StoredImages(cluster, encoder, tmp_path)
-    cluster.client.close()
+def stored_images(cluster: FilledCluster, mini_encoder: Encoder, tmp_path: Path) -> StoredImages:
+    return StoredImages(cluster, mini_encoder, tmp_path)
 
 
 def test_an_image_of_the_index_needs_no_model(stored_images: StoredImages) -> None:
-    found = stored_images.inspect([stored_images.photo.as_uri()], stored_images.photo)
-    assert found.image
-    assert (found.vector, found.encoded_file, found.comparison, found.file_changed, stored_images.loads) == (
-        stored_images.words,
-        None,
-        None,
-        False,
-        [],
-    )
+    result = stored_images.inspect_image(stored_images.photo, stored_images.photo)
+    assert result.image
+    assert result.vector == stored_images.vector
+    assert (result.encoded_file, result.comparison, result.file_changed, stored_images.loads) == (None, None, False, [])
 
 
 @pytest.mark.parametrize("with_file", [True, False])
-def test_stored_words_match_the_file(stored_images: StoredImages, with_file: bool) -> None:
-    found = stored_images.inspect([stored_images.photo.as_uri()], stored_images.photo if with_file else None, against_file=True)
-    assert found.comparison
-    assert (found.comparison.is_same, found.comparison.reasons) == (True, ())
+def test_stored_tokens_match_the_file(stored_images: StoredImages, with_file: bool) -> None:
+    file = stored_images.photo if with_file else None
+    result = stored_images.inspect_image(stored_images.photo, file, against_file=True)
+    assert result.comparison
+    assert (result.comparison.is_same, result.comparison.reasons) == (True, ())
 
 
 def test_an_image_with_the_same_bytes_is_found(stored_images: StoredImages) -> None:
-    found = stored_images.inspect([stored_images.copied.as_uri()], stored_images.copied)
-    assert found.image
-    assert found.image.uri in (stored_images.photo.as_uri(), stored_images.changed.as_uri())
+    result = stored_images.inspect_image(stored_images.copied, stored_images.copied)
+    assert result.image
+    assert result.image.uri in (stored_images.photo.as_uri(), stored_images.changed.as_uri())
 
 
 def test_a_changed_file_is_reported(stored_images: StoredImages) -> None:
-    assert stored_images.inspect([stored_images.changed.as_uri()], stored_images.changed).file_changed
-    found = stored_images.inspect([stored_images.changed.as_uri()], stored_images.changed, against_file=True)
-    assert found.comparison
-    assert not found.comparison.is_same
-    assert ["changed" in reason for reason in found.comparison.reasons] == [True]
+    assert stored_images.inspect_image(stored_images.changed, stored_images.changed).file_changed
+    result = stored_images.inspect_image(stored_images.changed, stored_images.changed, against_file=True)
+    assert result.comparison
+    assert not result.comparison.is_same
+    assert ["changed" in reason for reason in result.comparison.reasons] == [True]
 
 
 def test_unreadable_files_hide_no_document(stored_images: StoredImages, tmp_path: Path) -> None:
     no_file = tmp_path / "folder.jpg"
     no_file.mkdir()
-    assert stored_images.inspect([stored_images.photo.as_uri()], no_file).vector == stored_images.words
-    with pytest.raises(DecodeError, match="folder"):
-        stored_images.inspect([stored_images.photo.as_uri()], no_file, against_file=True)
-    with pytest.raises(DecodeError, match="folder"):
-        stored_images.inspect([], no_file)
+    assert stored_images.inspect_image(stored_images.photo, no_file).vector == stored_images.vector
+    for image, against_file in ((stored_images.photo, True), (None, False)):
+        with pytest.raises(DecodeError, match="folder"):
+            stored_images.inspect_image(image, no_file, against_file=against_file)
 
 
-def test_unindexed_file_is_encoded(stored_images: StoredImages, encoder: Encoder, tmp_path: Path) -> None:
-    found = stored_images.inspect([], PHOTOS / "bison.jpg")
-    assert found.image is None
-    assert found.vector == encode_query_image(encoder, PHOTOS / "bison.jpg")
-    small = stored_images.inspector.get_thumbnail(found)
-    assert small
-    assert small.content_type == "image/webp"
+def test_unindexed_file_is_encoded(stored_images: StoredImages, mini_encoder: Encoder, tmp_path: Path) -> None:
+    result = stored_images.inspect_image(None, PHOTOS / "bison.jpg")
+    assert result.image is None
+    assert result.vector == encode_query_image(mini_encoder, PHOTOS / "bison.jpg")
+    thumbnail = stored_images.inspector.get_thumbnail(result)
+    assert thumbnail
+    assert thumbnail.content_type == "image/webp"
     assert stored_images.inspector.inspect(["nope"], None) is None
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
-    with pytest.raises(DecodeError, match="broken"):
+    with expect_error("unknown-image-format", DecodeError):
         stored_images.inspector.inspect([], broken)
