@@ -236,7 +236,7 @@ def test_64_clients_get_their_own_vectors(encoder_client: PageClient, mini_encod
 
 
 @pytest.mark.usefixtures("use_one_worker")
-def test_requests_beyond_the_queue_get_429_and_waiting_ones_vectors() -> None:
+def test_full_queues_reject_requests_and_answer_waiting_ones() -> None:
     encoder = WaitingEncoder()
     with serve_encoder(EncodingTarget(encoder=encoder), max_waiting=4) as client, ThreadPoolExecutor(8) as pool:
         first = pool.submit(client.post, "/v1/encode", {"texts": ["first"]})

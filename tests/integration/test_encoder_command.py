@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from support.commands import CommandRunner
-from support.corpora.web_corpus import ingest_corpus
 from support.polling import poll_until
 from support.servers.encoder_command import run_encoder
 
@@ -99,15 +98,6 @@ def test_sigterm_finishes_accepted_requests_and_refuses_others() -> None:
             assert (response.status, "car" in json.loads(response.read())["texts"][0]["tokens"]) == (200, True)
         process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0
-
-
-def test_the_encoder_of_an_index_has_its_model_and_policy(node_url: str, tmp_path: Path) -> None:
-    with (
-        ingest_corpus(node_url, "test-encoder-command", tmp_path) as corpus,
-        run_encoder("--index", corpus.alias, "--url", node_url) as (_, url),
-    ):
-        response = requests.post(f"{url}/v1/encode", json={"texts": "cat"}, timeout=TIMEOUT_S).json()
-        assert (response["model"], response["policy"]) == ("stair-mini-2", None)
 
 
 def test_a_token_is_read_and_not_printed(tmp_path: Path) -> None:

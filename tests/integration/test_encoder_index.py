@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 from support.corpora.web_corpus import NAMES, PHOTOS, Corpus, ingest_corpus, ingest_folder
+from support.servers.encoder_command import run_encoder
 from support.servers.hostile_http_server import PageClient, serve_encoder, serve_page
 
 from stair_es.cluster.client.cluster import Cluster
@@ -75,6 +77,12 @@ def test_tokens_have_the_policy_of_the_index_and_find_images(node_url: str, pets
         with serve_encoder(follow_index(states)) as client:
             check_policy_tokens(client, pets_corpus)
             check_query(client, pets_corpus)
+
+
+def test_the_command_applies_the_policy_of_the_index(node_url: str, pets_corpus: Corpus) -> None:
+    with run_encoder("--index", pets_corpus.alias, "--url", node_url) as (_, url):
+        response = requests.post(f"{url}/v1/encode", json={"texts": "cat"}, timeout=120).json()
+    assert (response["model"], response["policy"]) == ("stair-mini-2", POLICY.digest)
 
 
 def test_the_page_has_the_same_routes(node_url: str, pets_corpus: Corpus) -> None:

@@ -55,7 +55,7 @@ def cluster_url(elasticsearch9_url: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def index(elasticsearch9_url: str, make_index_name: Callable[[str], str], tmp_path: Path) -> str:
+def photos_index(elasticsearch9_url: str, make_index_name: Callable[[str], str], tmp_path: Path) -> str:
     """Six photos with a text, in a field `tokens` of the type `sparse_vector`."""
     name = make_index_name(elasticsearch9_url)
     table = tmp_path / "photos.jsonl"
@@ -76,37 +76,37 @@ def encoder_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield f"http://127.0.0.1:{client.port}"
 
 
-def test_text_finds_the_photos_of_an_index_of_ours(
-    elasticsearch9_url: str, cluster_url: str, index: str, encoder_url: str
+def test_text_finds_photos_of_a_stair_es_index(
+    elasticsearch9_url: str, cluster_url: str, photos_index: str, encoder_url: str
 ) -> None:
-    built = haystack_tei.build_pipeline(encoder_url, index, cluster_url)
-    pipeline = Pipeline.loads(built.dumps(), allowed_modules=["haystack_tei"])
-    with ImageSearch(index, url=elasticsearch9_url) as search:
+    dumped = haystack_tei.build_pipeline(encoder_url, photos_index, cluster_url).dumps()
+    pipeline = Pipeline.loads(dumped, allowed_modules=["haystack_tei"])
+    with ImageSearch(photos_index, url=elasticsearch9_url) as search:
         hits = search.search("a kitten", k=3).hits
-    found = pipeline.run({"embedder": {"text": "a kitten"}, "retriever": {"top_k": 3}})["retriever"]["documents"]
-    assert [document.meta["uri"] for document in found] == [hit.uri for hit in hits]
-    assert [document.score for document in found] == pytest.approx([hit.score for hit in hits])
-    assert found[0].content == "tabby-cat"
+    documents = pipeline.run({"embedder": {"text": "a kitten"}, "retriever": {"top_k": 3}})["retriever"]["documents"]
+    assert [document.meta["uri"] for document in documents] == [hit.uri for hit in hits]
+    assert [document.score for document in documents] == pytest.approx([hit.score for hit in hits])
+    assert documents[0].content == "tabby-cat"
 
     filters = {"field": "meta.width", "operator": ">=", "value": 640}
     wide = pipeline.run({"embedder": {"text": "a kitten"}, "retriever": {"filters": filters}})["retriever"]["documents"]
     assert wide
     assert all(document.meta["width"] >= 640 for document in wide)
-    with pytest.raises(PipelineRuntimeError, match="non-empty indices"):
+    with pytest.raises(PipelineRuntimeError, match="indices"):
         pipeline.run({"embedder": {"text": "the"}})
     pipeline.close()
 
 
 def test_program_prints_what_it_finds(
-    cluster_url: str, index: str, encoder_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cluster_url: str, photos_index: str, encoder_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STAIR_ES_URL", cluster_url)
-    monkeypatch.setattr("sys.argv", ["program", "a kitten", "--index", index, "--encoder", encoder_url])
+    monkeypatch.setattr("sys.argv", ["program", "a kitten", "--index", photos_index, "--encoder", encoder_url])
     haystack_tei.main()
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[:2]] == ["tabby-cat", "kitten-with-yarn"]
 
 
-def test_documents_of_haystack_alone_need_no_further_component(
+def test_documents_embedded_by_haystack_are_retrieved(
     elasticsearch9_url: str, cluster_url: str, make_index_name: Callable[[str], str], encoder_url: str
 ) -> None:
     """Photos as data URIs, numbers as keys, an index without pruning that was made before."""
@@ -118,11 +118,9 @@ def test_documents_of_haystack_alone_need_no_further_component(
     documents = [Document(content=text, meta={"name": photo}) for text, photo in zip(texts, NAMES, strict=True)]
     options: dict[str, Any] = {"hosts": cluster_url, "index": name, "sparse_vector_field": "vector"}
     store = ElasticsearchDocumentStore(**options)
-    secret = haystack_tei.TOKEN
-    document_embedder = HuggingFaceTEISparseDocumentEmbedder(
-        api_base_url=encoder_url, token=haystack_tei.TOKEN, progress_bar=False
-    )
-    text_embedder = HuggingFaceTEISparseTextEmbedder(api_base_url=encoder_url, token=secret)
+    login: dict[str, Any] = {"api_base_url": encoder_url, "token": haystack_tei.TOKEN}
+    document_embedder = HuggingFaceTEISparseDocumentEmbedder(**login, progress_bar=False)
+    text_embedder = HuggingFaceTEISparseTextEmbedder(**login)
     embedded = [replace(document, content=None) for document in document_embedder.run(documents)["documents"]]
     assert DocumentWriter(store).run(embedded) == {"documents_written": len(NAMES)}
     store.client.indices.refresh(index=name)
@@ -134,12 +132,12 @@ def test_documents_of_haystack_alone_need_no_further_component(
     weights = dict(zip(query.indices, query.values, strict=True))
     exact = sum(value * weights.get(token, 0) for token, value in zip(best.indices, best.values, strict=True))
     assert found[0].score == pytest.approx(exact, rel=0.004)
-    assert asyncio.run(_retrieve(ElasticsearchDocumentStore(**options), encoder_url)) == found
-    for opened in (document_embedder, text_embedder, store):
-        opened.close()
+    assert asyncio.run(_retrieve_async(ElasticsearchDocumentStore(**options), encoder_url)) == found
+    for component in (document_embedder, text_embedder, store):
+        component.close()
 
 
-async def _retrieve(store: ElasticsearchDocumentStore, encoder_url: str) -> list[Document]:
+async def _retrieve_async(store: ElasticsearchDocumentStore, encoder_url: str) -> list[Document]:
     embedder = HuggingFaceTEISparseTextEmbedder(api_base_url=encoder_url, token=haystack_tei.TOKEN)
     query = (await embedder.run_async("a kitten"))["sparse_embedding"]
     retriever = ElasticsearchSparseEmbeddingRetriever(document_store=store, top_k=2)
