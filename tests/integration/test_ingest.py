@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 import threading
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
+from support.commands import CommandRunner
+from support.corpora.hostile_files import build_deep_object, build_tar_member
 from support.corpora.ingest_sources import PHOTOS, ListSource, copy_photos
+from support.errors import expect_error
 from support.servers.fault_proxy import Request, Response, start_server
 
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
@@ -24,7 +27,6 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, make_document_id
 from stair_es.errors import ClusterError, IndexMismatch, IngestError
 from stair_es.ingest.accounting.report import IngestReport
-from stair_es.ingest.dry_run import DryRunReport, simulate_ingest
 from stair_es.ingest.executors.ray import RayOptions, open_ray_executor
 from stair_es.ingest.executors.threads import open_thread_executor
 from stair_es.ingest.options import IngestOptions
@@ -37,62 +39,61 @@ from stair_es.ingest.stages import WorkerConfig
 from stair_es.ingest.state import Batch, Pending
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
-from stair_es.sources.base import ReadLimits, Source, SourceItem
+from stair_es.search.dsl.filters import parse_filter
+from stair_es.search.index_info import fetch_index_info
+from stair_es.search.query import SearchQuery
+from stair_es.sources.base import ListingFailure, ReadLimits, Source, SourceItem, SourceOptions
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.registry import open_source
+from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-Run = Callable[..., IngestReport]
+MODEL = ModelSpec(name="stair-mini", backend="onnx")
+
+
+@dataclass(frozen=True)
+class NodeRuns:
+    """Ingests into one alias of the node."""
+
+    client: OpenSearch
+    url: str
+    options: IngestOptions
+
+    def ingest(self, *sources: Path | Source, **changed: Any) -> IngestReport:  # noqa: ANN401  options of ingest
+        opened = [open_source(str(source)) if isinstance(source, Path) else source for source in sources]
+        return run_ingest(opened, Connection(url=self.url), replace(self.options, **changed), progress=lambda _: None)
+
+    def read_documents(self, alias: str = "") -> dict[str, dict[str, Any]]:
+        hits = self.client.search(index=alias or self.options.alias, body={"size": 1000})["hits"]["hits"]
+        return {hit["_id"]: hit["_source"] for hit in hits}
 
 
 @pytest.fixture
-def options(index_name: str, tmp_path: Path) -> IngestOptions:
-    return IngestOptions(
-        alias=index_name, model=ModelSpec(name="stair-mini", backend="onnx"), dead_letters=tmp_path / "dead" / "letters.jsonl"
-    )
+def runs(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> NodeRuns:
+    options = IngestOptions(alias=index_name, model=MODEL, dead_letters=tmp_path / "dead" / "letters.jsonl")
+    return NodeRuns(client, node_url, options)
 
 
-def _opened(sources: tuple[Path | str | Source, ...]) -> list[Source]:
-    return [open_source(str(source)) if isinstance(source, (Path, str)) else source for source in sources]
+def _read_dead_letters(report: IngestReport) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(str(report.dead_letters)).read_text().splitlines()]
 
 
-@pytest.fixture
-def run(node_url: str) -> Run:
-    def run_(options: IngestOptions, *sources: Path | str | Source) -> IngestReport:
-        return run_ingest(_opened(sources), Connection(url=node_url), options, progress=lambda _: None)
-
-    return run_
-
-
-@pytest.fixture
-def dry_run(node_url: str) -> Callable[..., DryRunReport]:
-    def dry_run_(options: IngestOptions, *sources: Path | str | Source) -> DryRunReport:
-        return simulate_ingest(_opened(sources), Connection(url=node_url), options)
-
-    return dry_run_
-
-
-def _sources(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
-    hits = client.search(index=index, body={"size": 1000, "query": {"match_all": {}}})["hits"]["hits"]
-    return {hit["_id"]: hit["_source"] for hit in hits}
-
-
-def _counts(report: IngestReport) -> tuple[int, int, int, int]:
+def _get_counts(report: IngestReport) -> tuple[int, int, int, int]:
     return report.seen, report.written, report.unchanged, report.failed
 
 
-def test_photos_are_written_once(run: Run, options: IngestOptions, client: OpenSearch) -> None:
+def test_photos_are_written_once(runs: NodeRuns) -> None:
     count = len(list(PHOTOS.glob("*.jpg")))
-    report = run(options, PHOTOS)
-    assert _counts(report) == (count, count, 0, 0)
+    report = runs.ingest(PHOTOS)
+    assert _get_counts(report) == (count, count, 0, 0)
     assert report.dead_letters is None
-    assert report.index.startswith(f"{options.alias}-stair-mini")
-    assert list(client.indices.get_alias(name=options.alias)) == [report.index]
-    assert _counts(run(options, PHOTOS)) == (count, 0, count, 0)
+    assert report.index.startswith(f"{runs.options.alias}-stair-mini")
+    assert list(runs.client.indices.get_alias(name=runs.options.alias)) == [report.index]
+    assert _get_counts(runs.ingest(PHOTOS)) == (count, 0, count, 0)
 
-    stored = _sources(client, options.alias)
+    stored = runs.read_documents()
     assert len(stored) == count
     path = PHOTOS / "tabby-cat.jpg"
     source = stored[make_document_id(path.as_uri())]
@@ -102,29 +103,33 @@ def test_photos_are_written_once(run: Run, options: IngestOptions, client: OpenS
     assert (source["name"], source["folder"], source["bytes"]) == (path.name, str(PHOTOS), path.stat().st_size)
     assert datetime.fromisoformat(source["modified_at"]).timestamp() == pytest.approx(path.stat().st_mtime, abs=0.001)
     assert len(source["perceptual_hash"]) == 16
-    wanted = {"folder": [str(PHOTOS)], "bytes": {"gte": 1000}, "modified_at": {"lte": "now"}, "name": ["tabby-cat.jpg"]}
-    clauses = [{"terms" if isinstance(value, list) else "range": {field: value}} for field, value in wanted.items()]
-    assert client.count(index=options.alias, body={"query": {"bool": {"filter": clauses}}})["count"] == 1
+    clauses = [
+        {"terms": {"folder": [str(PHOTOS)]}},
+        {"terms": {"name": ["tabby-cat.jpg"]}},
+        {"range": {"bytes": {"gte": 1000}}},
+        {"range": {"modified_at": {"lte": "now"}}},
+    ]
+    assert runs.client.count(index=runs.options.alias, body={"query": {"bool": {"filter": clauses}}})["count"] == 1
     assert source["thumbnail"].startswith("data:image/webp;base64,")
     assert "cat" in source["top_tokens"]
     assert len(source["top_tokens"]) == min(16, len(source["tokens"]))
 
-    card = registry.resolve_model(ModelSpec(name="stair-mini")).card
+    card = registry.resolve_model(MODEL).card
     pixels = decode_image(path.read_bytes(), card.image_spec, DecodeLimits()).pixels_HWC
-    [vector] = registry.load_encoder(options.model).encode_images(pixels[None])
+    [vector] = registry.load_encoder(MODEL).encode_images(pixels[None])
     assert source["tokens"] == pytest.approx(vector.to_dict(), abs=2e-5)
 
 
-def test_reruns_process_new_and_changed_images(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
+def test_reruns_process_new_and_changed_images(runs: NodeRuns, tmp_path: Path) -> None:
     folder = copy_photos(tmp_path / "photos", 6)
     first, second, *_ = sorted(folder.iterdir())
-    assert _counts(run(options, folder)) == (6, 6, 0, 0)
-    before = _sources(client, options.alias)
+    assert _get_counts(runs.ingest(folder)) == (6, 6, 0, 0)
+    before = runs.read_documents()
 
     Image.new("RGB", (300, 200), (10, 120, 30)).save(first)
     shutil.copy(PHOTOS / "wall-clock.jpg", folder / "new.jpg")
-    assert _counts(run(options, folder)) == (7, 2, 5, 0)
-    after = _sources(client, options.alias)
+    assert _get_counts(runs.ingest(folder)) == (7, 2, 5, 0)
+    after = runs.read_documents()
     changed = make_document_id(first.as_uri())
     assert after[changed]["sha256"] != before[changed]["sha256"]
     assert after[changed]["tokens"] != before[changed]["tokens"]
@@ -132,9 +137,7 @@ def test_reruns_process_new_and_changed_images(run: Run, options: IngestOptions,
     assert len(after) == 7
 
 
-def test_hostile_files_have_their_outcome_and_harm_no_other(
-    run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
-) -> None:
+def test_hostile_files_have_their_outcome_and_harm_no_other(runs: NodeRuns, tmp_path: Path) -> None:
     folder = copy_photos(tmp_path / "photos", 3)
     good = sorted(folder.iterdir())
     photo = good[0].read_bytes()
@@ -158,12 +161,10 @@ def test_hostile_files_have_their_outcome_and_harm_no_other(
     listed = list(open_source(str(folder)).list_items())
     vanishing.unlink()
 
-    report = run(options, ListSource(listed))
-    assert _counts(report) == (19, 13, 0, 6)
-    assert report.dead_letters is not None
-    letters = [json.loads(line) for line in Path(report.dead_letters).read_text().splitlines()]
-    reasons = {Path(letter["uri"]).name: (letter["stage"], letter["reason"]) for letter in letters}
-    assert {name: stage for name, (stage, _) in reasons.items()} == {
+    report = runs.ingest(ListSource(listed))
+    assert _get_counts(report) == (19, 13, 0, 6)
+    letters = {Path(letter["uri"]).name: letter for letter in _read_dead_letters(report)}
+    assert {name: letter["stage"] for name, letter in letters.items()} == {
         "zero.jpg": "decode",
         "truncated.jpg": "decode",
         "text.jpg": "decode",
@@ -171,85 +172,122 @@ def test_hostile_files_have_their_outcome_and_harm_no_other(
         "loop.jpg": "read",
         "vanishing.jpg": "read",
     }
-    assert "15000 x 15000" in reasons["bomb.png"][1]
-    stored = _sources(client, options.alias)
+    assert "15000 x 15000" in letters["bomb.png"]["reason"]
+    stored = runs.read_documents()
     assert {path.as_uri() for path in (*good, *odd)} <= {source["uri"] for source in stored.values()}
     assert len(stored) == 13
     assert all(source["tokens"] for source in stored.values())
-    assert _counts(run(options, folder)) == (18, 0, 13, 5)
+    assert _get_counts(runs.ingest(folder)) == (18, 0, 13, 5)
 
 
-def test_index_with_another_mapping_is_unchanged(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
-    folder = copy_photos(tmp_path / "photos", 1)
-    foreign = f"{options.alias}-foreign"
-    client.indices.create(
-        index=foreign, body={"mappings": {"properties": {"tokens": {"type": "keyword"}}}, "aliases": {options.alias: {}}}
-    )
-    with pytest.raises(IndexMismatch, match="not made by stair-es"):
-        run(options, folder)
-    with pytest.raises(IndexMismatch, match="not an alias"):
-        run(replace(options, alias=foreign), folder)
-    assert client.count(index=foreign)["count"] == 0
+def test_foreign_indices_are_not_written(runs: NodeRuns, tmp_path: Path) -> None:
+    folder, foreign = copy_photos(tmp_path / "photos", 1), f"{runs.options.alias}-foreign"
+    body = {"mappings": {"properties": {"tokens": {"type": "keyword"}}}, "aliases": {runs.options.alias: {}}}
+    runs.client.indices.create(index=foreign, body=body)
+    with expect_error("foreign-index", IndexMismatch):
+        runs.ingest(folder)
+    with expect_error("index-not-an-alias", IndexMismatch):
+        runs.ingest(folder, alias=foreign)
+    runs.client.indices.create(index=f"{foreign}-2", body={"aliases": {runs.options.alias: {}}})
+    with expect_error("alias-of-several-indices", IndexMismatch):
+        runs.ingest(folder)
+    assert runs.client.count(index=runs.options.alias)["count"] == 0
 
 
-def test_foreign_index_is_unchanged(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
-    folder = copy_photos(tmp_path / "photos", 1)
-    report = run(options, folder)
-    mapping = client.indices.get_mapping(index=report.index)[report.index]["mappings"]
-    client.indices.put_mapping(index=report.index, body={**mapping, "_meta": {}})
-    with pytest.raises(IndexMismatch, match="not made by stair-es"):
-        run(options, folder)
-
-
-def test_an_alias_of_several_indices_is_rejected(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
-    for letter in "ab":
-        client.indices.create(index=f"{options.alias}-{letter}", body={"aliases": {options.alias: {}}})
-    with pytest.raises(IndexMismatch, match="several"):
-        run(options, copy_photos(tmp_path / "photos", 1))
-
-
-def test_rejected_documents_fail_and_the_rest_is_written(run: Run, options: IngestOptions, tmp_path: Path) -> None:
+def test_rejected_documents_fail_and_the_rest_is_written(runs: NodeRuns, tmp_path: Path) -> None:
     folder = copy_photos(tmp_path / "photos", 2)
     Image.new("RGB", (70, 50)).save(folder / "wide.png")
     body = json.loads((Path(__file__).parents[2] / "mappings" / "image.json").read_text())
     body["mappings"]["properties"]["format"] = {"type": "boolean"}  # a user's own mapping that no photo fits
     own = tmp_path / "own.json"
     own.write_text(json.dumps(body))
-    report = run(replace(options, sink_options=ClusterSinkOptions(mapping=own)), folder)
-    assert _counts(report) == (3, 0, 0, 3)
-    assert report.dead_letters is not None
-    letters = [json.loads(line) for line in Path(report.dead_letters).read_text().splitlines()]
+    report = runs.ingest(folder, sink_options=ClusterSinkOptions(mapping=own))
+    assert _get_counts(report) == (3, 0, 0, 3)
+    letters = _read_dead_letters(report)
     assert {letter["stage"] for letter in letters} == {"write"}
     assert all("format" in letter["reason"] for letter in letters)
 
 
+def test_tables_and_tars_are_ingested_past_invalid_members(runs: NodeRuns, tmp_path: Path) -> None:
+    photos = sorted(PHOTOS.glob("*.jpg"))[:3]
+    first, second, third = (photo.read_bytes() for photo in photos)
+    members = [
+        build_tar_member("a.jpg", first),
+        build_tar_member("a.json", b'{"code": "A"}'),
+        build_tar_member("b.jpg", second),
+        build_tar_member("b.json", b'{"code": ' + build_deep_object() + b"}"),
+        build_tar_member("c.jpg", third),
+    ]
+    (tmp_path / "x.tar").write_bytes(b"".join(members) + bytes(2 * tarfile.BLOCKSIZE))
+    rows = [f"{photo},{price},0{price}" for photo, price in zip(photos, ("3", "20.5", "100"), strict=True)]
+    (tmp_path / "x.csv").write_text("\n".join(["path,cost,code", *rows]))
+    columns = {"x.tar": {"code": "code"}, "x.csv": {"price:float": "cost", "code": "code"}}
+    sources = [open_source(str(tmp_path / name), SourceOptions(columns=fields)) for name, fields in columns.items()]
+    report = runs.ingest(*sources)
+    assert _get_counts(report) == (6, 5, 0, 1)
+    assert '"list"' in Path(str(report.dead_letters)).read_text()
+
+    alias = runs.options.alias
+    index_info = fetch_index_info(Cluster(Connection(url=runs.url), runs.client), alias)
+    vector = SparseVector.from_pairs([("dog", 1.0)])
+    assert index_info.list_remarks(SearchQuery(vector=vector, filters=[parse_filter("price:>20")])) == []
+    hits = runs.client.search(index=alias, body={"query": parse_filter("price:>20"), "sort": ["price"]})["hits"]["hits"]
+    assert [hit["_source"]["price"] for hit in hits] == [20.5, 100.0]
+    [remark] = index_info.list_remarks(SearchQuery(vector=vector, filters=[parse_filter("code:>20")]))
+    assert "'code' as text" in remark
+
+
+def test_resync_removes_excluded_files(runs: NodeRuns, tmp_path: Path) -> None:
+    """Hidden files and links out of the folder."""
+    for photo, place in zip(sorted(PHOTOS.glob("*.jpg")), ("photos/a.jpg", "photos/.old/b.jpg", "private/c.jpg"), strict=False):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, tmp_path / place)
+    (tmp_path / "photos" / "more").symlink_to(tmp_path / "private")
+
+    def ingest_photos(*options: str) -> tuple[dict[str, Any], str]:
+        command = CommandRunner({"STAIR_ES_URL": runs.url, "STAIR_ES_INDEX": runs.options.alias}, "ingest")
+        result = command.run(tmp_path / "photos", "--runner", "local", "--json", *options)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout), result.stderr
+
+    report, messages = ingest_photos("--hidden", "--follow-links")
+    assert report["written"] == 3
+    assert "left out" not in messages
+    report, messages = ingest_photos("--resync")
+    assert (report["seen"], report["unchanged"] + report["written"], report["removed"]) == (1, 1, 2)
+    assert all(fact in " ".join(messages.split()) for fact in ("1 hidden file", "--hidden", "1 link", "left out"))
+    runs.client.indices.refresh(index=runs.options.alias)
+    assert [source["uri"] for source in runs.read_documents().values()] == [(tmp_path / "photos" / "a.jpg").as_uri()]
+
+
 @pytest.mark.usefixtures("local_ray")
-def test_ray_gives_the_same_documents_as_the_local_runner(
-    run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
-) -> None:
+def test_ray_gives_the_same_documents_as_the_local_runner(runs: NodeRuns, tmp_path: Path) -> None:
     folder = copy_photos(tmp_path / "photos", 20)
     (folder / "zero.jpg").write_bytes(b"")
-    ray_options = replace(options, alias=f"{options.alias}-r", runner="ray")
-    assert _counts(run(options, folder)) == (21, 20, 0, 1)
-    report = run(ray_options, folder)
-    assert (_counts(report), report.runner) == ((21, 20, 0, 1), "ray")
+    alias = f"{runs.options.alias}-r"
+    assert _get_counts(runs.ingest(folder)) == (21, 20, 0, 1)
+    report = runs.ingest(folder, alias=alias, runner="ray")
+    assert (_get_counts(report), report.runner) == ((21, 20, 0, 1), "ray")
     assert set(report.stage_seconds) == {"read", "decode", "encode", "write"}
     assert sum(report.to_dict()["stage_share"].values()) == pytest.approx(1.0, abs=0.01)
 
-    def without_time(alias: str) -> dict[str, dict[str, Any]]:
-        return {id_: {**source, "ingested_at": ""} for id_, source in _sources(client, alias).items()}
+    local, by_ray = runs.read_documents(), runs.read_documents(alias)
+    assert by_ray == {id_: {**local[id_], "ingested_at": source["ingested_at"]} for id_, source in by_ray.items()}
+    assert by_ray.keys() == local.keys()
+    assert _get_counts(runs.ingest(folder, alias=alias, runner="ray")) == (21, 0, 20, 1)
 
-    assert without_time(ray_options.alias) == without_time(options.alias)
-    assert _counts(run(ray_options, folder)) == (21, 0, 20, 1)
+
+def _keep_item(item: SourceItem | ListingFailure) -> SourceItem | None:
+    return item if isinstance(item, SourceItem) else None
 
 
-def _config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerConfig:
+def _build_config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerConfig:
     return WorkerConfig(
         writer=ClusterSinkWriter(cluster=Cluster(connection), index="no", policy=policy or BulkPolicy()),
         is_empty=True,
-        model=ModelSpec(name="stair-mini", backend="onnx"),
+        model=MODEL,
         model_id="stair-mini-2",
-        image_spec=registry.resolve_model(ModelSpec(name="stair-mini")).card.image_spec,
+        image_spec=registry.resolve_model(MODEL).card.image_spec,
         document=DocumentSettings(),
         read_limits=ReadLimits(),
         decode_limits=DecodeLimits(),
@@ -259,40 +297,37 @@ def _config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerC
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_stage_errors_reach_the_caller_unchanged(node_url: str, runner: str, tmp_path: Path) -> None:
-    config = _config(Connection(url=f"{node_url}/no/such/place"))
+    config = _build_config(Connection(url=f"{node_url}/no/such/place"))
     source = open_source(str(copy_photos(tmp_path / "photos", 3)))
     opening = (
         open_thread_executor(config, registry.resolve_model(config.model), 2)
         if runner == "local"
         else open_ray_executor(config, RayOptions(), 2)
     )
-    with pytest.raises(ClusterError, match="answered 4"), opening as executor, PrefetchQueue(source.list_items(), 10) as queue:
-        list(
-            StageScheduler(
-                executor,
-                AdaptiveThrottle(BulkPolicy()),
-                config.is_empty,
-                lambda found: found if isinstance(found, SourceItem) else None,
-            ).run(queue)
-        )
+    throttle = AdaptiveThrottle(BulkPolicy())
+    with (
+        pytest.raises(ClusterError, match=r"\b40\d\b"),
+        opening as executor,
+        PrefetchQueue(source.list_items(), 10) as queue,
+    ):
+        list(StageScheduler(executor, throttle, config.is_empty, _keep_item).run(queue))
 
 
 def test_interrupts_end_the_wait_for_a_cluster(tmp_path: Path) -> None:
     requested = threading.Event()
 
-    def busy(_: Request) -> Response:
+    def reject_request(_: Request) -> Response:
         requested.set()
         return Response(status=503)
 
-    [found] = open_source(str(copy_photos(tmp_path / "photos", 1))).list_items()
-    assert isinstance(found, SourceItem)
-    with start_server(busy) as url:
-        config = _config(Connection(url=url), BulkPolicy(backoff_s=20, max_backoff_s=20, give_up_after_s=20))
+    [item] = open_source(str(copy_photos(tmp_path / "photos", 1))).list_items()
+    assert isinstance(item, SourceItem)
+    with start_server(reject_request) as url:
+        config = _build_config(Connection(url=url), BulkPolicy(backoff_s=20, max_backoff_s=20, give_up_after_s=20))
         with suppress(KeyboardInterrupt), open_thread_executor(config, registry.resolve_model(config.model)) as executor:
-            task = executor.submit(
-                "write", 1 << 20, executor.submit("encode", executor.submit("prepare", Batch([Pending(found)])))
-            )
+            encoded = executor.submit("encode", executor.submit("prepare", Batch([Pending(item)])))
+            task = executor.submit("write", 1 << 20, encoded)
             assert requested.wait(60)
             raise KeyboardInterrupt
-        with pytest.raises(IngestError, match="cancelled"):
+        with expect_error("run-cancelled", IngestError):
             executor.get_result(task)

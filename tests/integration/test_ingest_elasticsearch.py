@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from support.corpora.ingest_sources import LONG_AGO, copy_photos
+from support.errors import expect_error
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -22,54 +24,50 @@ from stair_es.model.base import ModelSpec
 from stair_es.search.searcher import Searcher
 from stair_es.sources.registry import open_source
 
+MODEL = ModelSpec(name="stair-mini", backend="onnx")
 Vector = Literal["rank_features", "sparse_vector"]
 
 
 @pytest.fixture(params=[("elasticsearch7_url", "rank_features"), ("elasticsearch9_url", "sparse_vector")], ids=["7", "9"])
-def target(request: pytest.FixtureRequest) -> tuple[Connection, Vector]:
+def engine_target(request: pytest.FixtureRequest) -> tuple[Connection, Vector]:
     fixture, vector = request.param
     return Connection(url=request.getfixturevalue(fixture)), vector
 
 
 @pytest.fixture
-def alias(target: tuple[Connection, Vector], make_index_name: Callable[[str], str]) -> str:
-    return make_index_name(target[0].url)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def photos_folder(tmp_path: Path) -> Path:
     return copy_photos(tmp_path / "photos", 12)
 
 
-def _counts(report: IngestReport) -> tuple[int, int, int, int]:
+def _get_counts(report: IngestReport) -> tuple[int, int, int, int]:
     return report.seen, report.written, report.unchanged, report.removed
 
 
+def _build_options(alias: str, folder: Path, vector: Vector, **changed: Any) -> IngestOptions:  # noqa: ANN401  options of ingest
+    options = IngestOptions(alias=alias, model=MODEL, runner="local", dead_letters=folder.parent / "letters.jsonl")
+    return replace(options, **{"document": DocumentSettings(vector=vector), **changed})
+
+
 def test_photos_are_ingested_found_updated_and_rebuilt(
-    target: tuple[Connection, Vector], alias: str, folder: Path, tmp_path: Path
+    engine_target: tuple[Connection, Vector], make_index_name: Callable[[str], str], photos_folder: Path
 ) -> None:
-    connection, vector = target
+    connection, vector = engine_target
+    alias = make_index_name(connection.url)
 
-    def run(**more: object) -> IngestReport:
-        options = IngestOptions(
-            alias=alias,
-            model=ModelSpec(name="stair-mini", backend="onnx"),
-            runner="local",
-            dead_letters=tmp_path / "letters.jsonl",
-            **{"document": DocumentSettings(vector=vector), **more},  # type: ignore[arg-type]
-        )
-        return run_ingest([open_source(str(folder))], connection, options, progress=lambda _: None)
+    def ingest_folder(**changed: object) -> IngestReport:
+        options = _build_options(alias, photos_folder, vector, **changed)
+        return run_ingest([open_source(str(photos_folder))], connection, options, progress=lambda _: None)
 
-    assert _counts(run()) == (12, 12, 0, 0)
-    assert _counts(run()) == (12, 0, 12, 0)
-    gone, touched, *_ = sorted(folder.iterdir())
+    assert _get_counts(ingest_folder()) == (12, 12, 0, 0)
+    assert _get_counts(ingest_folder()) == (12, 0, 12, 0)
+    gone, touched, *_ = sorted(photos_folder.iterdir())
     gone.unlink()
     os.utime(touched, (LONG_AGO, LONG_AGO + 9))
-    assert _counts(run(resync=True)) == (11, 0, 11, 1)
-    report = run(document=DocumentSettings(vector=vector, thumbnail_px=0))
-    assert (_counts(report), report.swapped) == ((11, 11, 0, 0), True)
+    assert _get_counts(ingest_folder(resync=True)) == (11, 0, 11, 1)
+    report = ingest_folder(document=DocumentSettings(vector=vector, thumbnail_px=0))
+    assert (_get_counts(report), report.swapped) == ((11, 11, 0, 0), True)
 
-    encoder = registry.load_encoder(ModelSpec(name="stair-mini", backend="onnx"))
+    encoder = registry.load_encoder(MODEL)
     [query] = encoder.encode_texts(["bear"])
     with Searcher(connection, alias, encoder.model_id) as searcher:
         hits = searcher.search(query, k=3).hits
@@ -78,14 +76,21 @@ def test_photos_are_ingested_found_updated_and_rebuilt(
     assert hits[0].score == pytest.approx(sum(reason.contribution for reason in hits[0].contributions), rel=0.004)
 
 
-def test_fields_that_elasticsearch_7_lacks_are_rejected_before_an_index_is_created(
-    elasticsearch7_url: str, make_index_name: Callable[[str], str], folder: Path
+@pytest.mark.parametrize(
+    ("document", "code"),
+    [
+        (DocumentSettings(vector="sparse_vector"), "no-sparse-vector-field"),
+        (DocumentSettings(impacts=True), "no-impacts-field"),
+    ],
+)
+def test_fields_that_elasticsearch_7_lacks_are_rejected(
+    elasticsearch7_url: str, make_index_name: Callable[[str], str], photos_folder: Path, document: DocumentSettings, code: str
 ) -> None:
     connection, name = Connection(url=elasticsearch7_url), make_index_name(elasticsearch7_url)
-    for document in (DocumentSettings(vector="sparse_vector"), DocumentSettings(impacts=True)):
-        options = IngestOptions(alias=name, model=ModelSpec(name="stair-mini"), runner="local", document=document)
-        with pytest.raises(UnsupportedTarget, match=r"Elasticsearch 7\.17\.29"):
-            run_ingest([open_source(str(folder))], connection, options, progress=lambda _: None)
+    options = _build_options(name, photos_folder, "rank_features", document=document)
+    with expect_error(code, UnsupportedTarget) as caught:
+        run_ingest([open_source(str(photos_folder))], connection, options, progress=lambda _: None)
+    assert "7.17.29" in caught.value.message
     with Cluster(connection) as cluster:
         assert not cluster.client.indices.get(index=f"{name}*")
 
@@ -101,28 +106,21 @@ def test_fields_that_elasticsearch_7_lacks_are_rejected_before_an_index_is_creat
 def test_a_template_for_logs_ends_the_run_with_a_remedy(
     request: pytest.FixtureRequest,
     make_index_name: Callable[[str], str],
-    folder: Path,
-    tmp_path: Path,
+    photos_folder: Path,
     fixture: str,
     vector: Vector,
     template: dict[str, object],
 ) -> None:
     connection = Connection(url=request.getfixturevalue(fixture))
     alias = make_index_name(connection.url)
-    options = IngestOptions(
-        alias=alias,
-        model=ModelSpec(name="stair-mini", backend="onnx"),
-        runner="local",
-        dead_letters=tmp_path / "letters.jsonl",
-        document=DocumentSettings(vector=vector),
-    )
+    options = _build_options(alias, photos_folder, vector)
     with Cluster(connection) as cluster:
         indices = cluster.client.indices
         indices.put_index_template(name=alias, body={"index_patterns": [f"{alias}*"], "priority": 900, **template})
         try:
-            with pytest.raises(ClusterError) as error:
-                run_ingest([open_source(str(folder))], connection, options, progress=lambda _: None)
+            with pytest.raises(ClusterError) as caught:
+                run_ingest([open_source(str(photos_folder))], connection, options, progress=lambda _: None)
         finally:
             indices.delete_index_template(name=alias)
-    assert "index template" in error.value.remedy
-    assert not (tmp_path / "letters.jsonl").exists()  # it isn't the fault of the images
+    assert "index template" in caught.value.remedy
+    assert not (photos_folder.parent / "letters.jsonl").exists()  # it isn't the fault of the images

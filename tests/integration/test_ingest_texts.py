@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from opensearchpy import OpenSearch
+from support.errors import expect_error
 from support.messages import forward_messages
 
 from stair_es.cluster.client.cluster import Cluster
@@ -40,147 +41,145 @@ IngestTexts = Callable[..., IngestReport]
 
 
 @pytest.fixture
-def ingest_texts(engine: OpenSearch, engine_index: str, rank_features_url: str, tmp_path: Path) -> IngestTexts:
+def ingest_texts(index_name: str, node_url: str, tmp_path: Path) -> IngestTexts:
     """Ingests the texts of some files into the index of the test."""
 
-    def run(*files: Path, **more: Any) -> IngestReport:  # noqa: ANN401
-        given = {"alias": engine_index, "model": TABLE, "dead_letters": tmp_path / "failed.jsonl", **more}
+    def ingest(*files: Path, **options: Any) -> IngestReport:  # noqa: ANN401
+        defaults = {"alias": index_name, "model": TABLE, "dead_letters": tmp_path / "failed.jsonl"}
         sources = [open_text_source(str(file)) for file in files]
-        return run_ingest(sources, Connection(url=rank_features_url), TextIngestOptions(**given), progress=lambda _: None)
+        with_defaults = TextIngestOptions(**{**defaults, **options})
+        return run_ingest(sources, Connection(url=node_url), with_defaults, progress=lambda _: None)
 
-    return run
+    return ingest
 
 
-def documents(client: OpenSearch, index: str) -> dict[str, dict[str, Json]]:
-    """Text -> document."""
+def read_documents(client: OpenSearch, index: str) -> dict[str, dict[str, Json]]:
+    """Map texts to documents."""
     client.indices.refresh(index=index)
     hits = client.search(index=index, body={"size": 1000, "query": {"match_all": {}}})["hits"]["hits"]
-    found = {hit["_source"]["caption"]: hit["_source"] for hit in hits}
-    assert len(found) == len(hits)
-    return found
+    documents = {hit["_source"]["caption"]: hit["_source"] for hit in hits}
+    assert len(documents) == len(hits)
+    return documents
 
 
-def lines(path: Path, *texts: str) -> Path:
+def write_lines(path: Path, *texts: str) -> Path:
     path.write_text("".join(f"{text}\n" for text in texts))
     return path
 
 
 def test_each_text_is_one_document_and_reruns_resume(
-    ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, tmp_path: Path
+    ingest_texts: IngestTexts, client: OpenSearch, index_name: str, tmp_path: Path
 ) -> None:
-    path = lines(tmp_path / "a.txt", "a brown dog", "the of", "a cat on a sofa", "a brown dog", "the of")
+    path = write_lines(tmp_path / "a.txt", "a brown dog", "the of", "a black cat", "a brown dog", "the of")
     first = ingest_texts(path)
     assert (first.seen, first.written, first.unchanged, first.failed, first.documents) == (5, 2, 1, 2, 2)
     assert [(why.stage, why.reason, why.images) for why in first.failure_reasons] == [("encode", NO_KNOWN_TOKENS, 2)]
     [letter, _] = map(json.loads, (tmp_path / "failed.jsonl").read_text().splitlines())
     assert (letter["stage"], letter["fields"]) == ("encode", {"caption": "the of"})
-    found = documents(engine, engine_index)
-    assert set(found) == {"a brown dog", "a cat on a sofa"}
-    dog = found["a brown dog"]
+    documents = read_documents(client, index_name)
+    assert set(documents) == {"a brown dog", "a black cat"}
+    dog = documents["a brown dog"]
     assert str(dog["uri"]).endswith("a.txt#line=1")
     assert {"tokens", "top_tokens", "caption", "uri", "source", "sha256", "model", "fingerprint", "ingested_at"} == set(dog)
 
-    lines(path, "a brown dog", "a red house", "a cat on a sofa")
+    write_lines(path, "a brown dog", "a red house", "a black cat")
     again = ingest_texts(path)
     assert (again.seen, again.written, again.unchanged, again.failed) == (3, 1, 2, 0)
-    assert documents(engine, engine_index)["a brown dog"] == dog
+    assert read_documents(client, index_name)["a brown dog"] == dog
     assert again.index == first.index
 
 
 def test_equal_texts_across_sources_are_found(
-    ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, tmp_path: Path
+    ingest_texts: IngestTexts, client: OpenSearch, index_name: str, tmp_path: Path
 ) -> None:
     table = tmp_path / "b.jsonl"
     rows = [{"captions": ["a dog", "a bird"], "price": 2, "tokens": "ours"}, {"captions": ["a boat", "a horse", "a dog"]}]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report = ingest_texts(lines(tmp_path / "a.txt", "a dog", "a cat", "a dog", "a bus"), table, batch_images=3)
+    report = ingest_texts(write_lines(tmp_path / "a.txt", "a dog", "a cat", "a dog", "a bus"), table, batch_images=3)
     assert (report.seen, report.written, report.unchanged, report.documents) == (9, 6, 3, 6)
-    found = documents(engine, engine_index)
-    assert set(found) == {"a dog", "a cat", "a bus", "a bird", "a boat", "a horse"}
-    assert found["a bird"]["price"] == 2
-    assert "price" not in found["a dog"]  # the first one counts
-    assert isinstance(found["a bird"]["tokens"], dict)
+    documents = read_documents(client, index_name)
+    assert set(documents) == {"a dog", "a cat", "a bus", "a bird", "a boat", "a horse"}
+    assert documents["a bird"]["price"] == 2
+    assert "price" not in documents["a dog"]  # the first one counts
+    assert isinstance(documents["a bird"]["tokens"], dict)
 
 
 def test_another_text_tower_is_another_index(
-    ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, tmp_path: Path
+    ingest_texts: IngestTexts, client: OpenSearch, index_name: str, tmp_path: Path
 ) -> None:
-    path = lines(tmp_path / "a.txt", "a brown dog", "a cat")
+    path = write_lines(tmp_path / "a.txt", "a brown dog", "a cat")
     first = ingest_texts(path)
     full = ingest_texts(path, model=ModelSpec(name="stair-mini"))
     assert full.swapped
     assert full.index != first.index
-    assert list(engine.indices.get_alias(name=engine_index)) == [full.index]
+    assert list(client.indices.get_alias(name=index_name)) == [full.index]
     assert ingest_texts(path, model=ModelSpec(name="stair-mini")).unchanged == 2
 
 
-def test_a_picture_finds_its_caption(ingest_texts: IngestTexts, engine_index: str, rank_features_url: str) -> None:
+def test_a_picture_finds_its_caption(ingest_texts: IngestTexts, index_name: str, node_url: str) -> None:
     report = ingest_texts(PHOTOS / "captions.jsonl")
     assert report.written == 40
     encoder = registry.load_encoder(TABLE)
-    with Searcher(Connection(url=rank_features_url), engine_index, encoder.model_id) as searcher:
+    with Searcher(Connection(url=node_url), index_name, encoder.model_id) as searcher:
         for name in ("two-spaniels.jpg", "espresso.jpg", "koala.jpg"):
             hits = searcher.search(encode_query_image(encoder, PHOTOS / name), k=3).hits
             assert hits[0].source["file"] == name, [hit.source["caption"] for hit in hits]
             assert hits[0].contributions[0].contribution > 0
 
 
-def test_images_are_not_texts(ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, rank_features_url: str) -> None:
-    connection = Connection(url=rank_features_url)
-    cluster = Cluster(connection, engine)
+def test_images_are_not_texts(ingest_texts: IngestTexts, client: OpenSearch, index_name: str, node_url: str) -> None:
+    connection = Connection(url=node_url)
+    cluster = Cluster(connection, client)
     image = open_source(str(PHOTOS / "koala.jpg"), SourceOptions())
-    options = IngestOptions(alias=engine_index, model=TABLE)
+    options = IngestOptions(alias=index_name, model=TABLE)
     run_ingest([image], connection, options, progress=lambda _: None)
-    with pytest.raises(IndexMismatch, match="an index of images"):
+    with expect_error("index-of-other-content", IndexMismatch) as caught:
         ingest_texts(PHOTOS / "captions.jsonl")
-    assert engine.count(index=engine_index)["count"] == 1
-    texts = f"{engine_index}-texts"
+    assert "images" in caught.value.message
+    assert client.count(index=index_name)["count"] == 1
+    texts = f"{index_name}-texts"
     ingest_texts(PHOTOS / "captions.jsonl", alias=texts)
-    with pytest.raises(IndexMismatch, match="an index of texts"):
+    with expect_error("index-of-other-content", IndexMismatch) as caught:
         run_ingest([image], connection, replace(options, alias=texts), progress=lambda _: None)
-    assert len(engine.indices.get(index=f"{texts}*")) == 1
-    names = (engine_index, texts, f"{engine_index},{texts}")
-    assert [fetch_index_info(cluster, name).content_type for name in names] == [
-        "images",
-        "texts",
-        "documents",
-    ]
+    assert "texts" in caught.value.message
+    assert len(client.indices.get(index=f"{texts}*")) == 1
+    names = (index_name, texts, f"{index_name},{texts}")
+    assert [fetch_index_info(cluster, name).content_type for name in names] == ["images", "texts", "documents"]
 
 
 def test_texts_follow_the_policy_of_their_index(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> None:
     connection, messages = Connection(url=node_url), list[str]()
     options = TextIngestOptions(alias=index_name, model=TABLE, dead_letters=tmp_path / "failed.jsonl")
 
-    def bring(*texts: str) -> IngestReport:
-        source = open_text_source(str(lines(tmp_path / "a.txt", *texts)))
+    def ingest_lines(*texts: str) -> IngestReport:
+        source = open_text_source(str(write_lines(tmp_path / "a.txt", *texts)))
         with forward_messages(messages.append):
             return run_ingest([source], connection, options, progress=lambda _: None)
 
-    bring("a brown dog")
-    words = documents(client, index_name)["a brown dog"]["tokens"]
-    assert isinstance(words, dict)
-    policy = TokenPolicy(name="quiet", mute=tuple(words))
-    with forward_messages(messages.append):
-        PolicyManager(Cluster(connection, client), index_name).apply_policy(policy, UpdateLimits(), lambda _: None)
-    assert bring("a brown dog", "brown dog").written == 1
-    assert f"token policy: {policy.label}" in messages
-    assert any("leaves 1 text without tokens" in line for line in messages)
-    assert documents(client, index_name)["brown dog"]["tokens"] == {}
+    ingest_lines("a brown dog")
+    tokens = read_documents(client, index_name)["a brown dog"]["tokens"]
+    assert isinstance(tokens, dict)
+    policy = TokenPolicy(name="quiet", mute=tuple(tokens))
+    PolicyManager(Cluster(connection, client), index_name).apply_policy(policy, UpdateLimits(), lambda _: None)
+    assert ingest_lines("a brown dog", "brown dog").written == 1
+    assert any(policy.label in message for message in messages)
+    assert any("1 text" in message and "tokens" in message for message in messages)
+    assert read_documents(client, index_name)["brown dog"]["tokens"] == {}
 
 
 def test_without_texts_no_index_is_created(
-    ingest_texts: IngestTexts, engine: OpenSearch, engine_index: str, tmp_path: Path
+    ingest_texts: IngestTexts, client: OpenSearch, index_name: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(IngestError, match="no texts"):
-        ingest_texts(lines(tmp_path / "a.txt", "", " "))
-    assert not engine.indices.exists(index=f"{engine_index}*", params={"allow_no_indices": "false"})
+    with expect_error("no-texts", IngestError):
+        ingest_texts(write_lines(tmp_path / "a.txt", "", " "))
+    assert not client.indices.exists(index=f"{index_name}*", params={"allow_no_indices": "false"})
 
 
 def test_sparse_vectors(elasticsearch9_url: str, make_index_name: Callable[[str], str], tmp_path: Path) -> None:
     alias, connection = make_index_name(elasticsearch9_url), Connection(url=elasticsearch9_url)
     document = DocumentSettings(thumbnail_px=0, id="content-hash", vector="sparse_vector")
     options = TextIngestOptions(alias=alias, model=TABLE, document=document, dead_letters=tmp_path / "failed.jsonl")
-    source = open_text_source(str(lines(tmp_path / "a.txt", "a brown dog", "a cat on a sofa")))
+    source = open_text_source(str(write_lines(tmp_path / "a.txt", "a brown dog", "a cat on a sofa")))
     for written in (2, 0):
         report = run_ingest([source], connection, options, progress=lambda _: None)
         assert (report.written, report.unchanged, report.failed) == (written, 2 - written, 0)
