@@ -106,27 +106,26 @@ def test_failed_images_give_exit_code_3_and_a_file(stair_es: Run, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "exit_code", "error_code", "fact"),
+    ("arguments", "exit_code", "facts"),
     [
-        (["ingest"], 2, "no-sources", "SOURCE"),
-        (["ingest", "no-such-folder"], 2, "no-such-file", "no-such-folder"),
-        (["ingest", "."], 1, "no-images", "."),
-        (["ingest", PHOTOS, "--index", "Not A Name"], 2, "invalid-index-name", "Not A Name"),
-        (["ingest", PHOTOS, "--model", "none"], 2, "unknown-model", "none"),
-        (["ingest", PHOTOS, "--url", "elsewhere"], 2, "not-a-node-url", "http"),
-        (["ingest", PHOTOS, "--url", "http://127.0.0.1:9"], 1, "cluster-unreachable", "127.0.0.1:9"),
-        (["search"], 2, "no-input", "--text"),
-        (["search", "dog", "--index", "not-there"], 1, "index-not-found", "not-there"),
-        (["nonsense"], 2, "invalid-arguments", "nonsense"),
+        (["ingest"], 2, ("error[no-sources]: ", "SOURCE")),
+        (["ingest", "no-such-folder"], 2, ("error[no-such-file]: ", "no-such-folder")),
+        (["ingest", "."], 1, ("error[no-images]: ",)),
+        (["ingest", PHOTOS, "--index", "Not A Name"], 2, ("error[invalid-index-name]: ", "Not A Name")),
+        (["ingest", PHOTOS, "--model", "none"], 2, ("error[unknown-model]: ", "none")),
+        (["ingest", PHOTOS, "--url", "elsewhere"], 2, ("error[not-a-node-url]: ", "http")),
+        (["ingest", PHOTOS, "--url", "http://127.0.0.1:9"], 1, ("error[cluster-unreachable]: ", "127.0.0.1:9")),
+        (["search"], 2, ("error[no-input]: ", "--text")),
+        (["search", "dog", "--index", "not-there"], 1, ("error[index-not-found]: ", "not-there")),
+        (["nonsense"], 2, ("nonsense",)),
     ],
 )
 def test_usage_errors_name_the_mistake(
-    stair_es: Run, arguments: list[str | Path], exit_code: int, error_code: str, fact: str
+    stair_es: Run, arguments: list[str | Path], exit_code: int, facts: tuple[str, ...]
 ) -> None:
     result = stair_es(*arguments)
     assert result.returncode == exit_code, result.stderr
-    assert f"error[{error_code}]: " in result.stderr
-    assert fact in result.stderr
+    assert [fact for fact in facts if fact not in result.stderr] == []
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
 
