@@ -32,7 +32,7 @@
        |- IndexClosed
        `- IndexMismatch
 
-All of them take positional arguments only, so that they can be pickled on the way back from a Ray worker.
+All arguments are kept in `args`, so that errors can be pickled on the way back from a Ray worker.
 """
 
 import re

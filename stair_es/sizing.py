@@ -67,7 +67,7 @@ class SizingInputs:
             raise UsageError(
                 f"--shard-images can't be {self.shard_images:,}",
                 f"A shard can hold at most {MAX_SHARD_IMAGES:,} documents (Lucene).",
-                code="shards-too-few",
+                code="shard-too-large",
             )
 
     @property

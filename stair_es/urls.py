@@ -37,7 +37,7 @@ def parse_node_url(url: str, what: str, remedy: str) -> SplitResult:
     """
     flaw = _find_flaw(url)
     if flaw:
-        raise UsageError(f"not {what}: {flaw}", remedy, code="not-a-node-url")
+        raise UsageError(f"not {what}: {flaw}", remedy, code="invalid-server-url")
     return urlsplit(url)
 
 

@@ -167,7 +167,7 @@ def _check_found(requested: int, found: int, index: str) -> None:
         raise QueryError(
             f"none of the {requested} images could be shown" if requested > 1 else f"there is nothing to show from {index!r}",
             "stair-es search --json prints ids and URIs; documents appear after a refresh of the index.",
-            code="no-such-image",
+            code="nothing-to-show",
         )
     if found < requested:
         print_notice(f"{requested - found} of {requested} images could not be shown")

@@ -101,7 +101,7 @@ def search_command(
 
 def _check_pages(options: SearchOptions) -> None:
     if options.fusion == "rrf":
-        raise UsageError("--hybrid rrf doesn't support pages", "Omit --after, and use a larger -k.", code="rrf-without-pages")
+        raise UsageError("--hybrid rrf doesn't support pages", "Omit --after, and use a larger -k.", code="rrf-not-pageable")
 
 
 def _print_hits(result: SearchResult, *, explain: bool, is_page: bool) -> None:

@@ -321,16 +321,16 @@ def _read_access_token(path: Path | None, variable: str) -> str:
             raise UsageError(
                 f"--token-file: can't read the token: {reason}",
                 "Specify a text file with the token.",
-                code="token-file-unreadable",
+                code="access-token-file-unreadable",
             ) from None
         if not token:
-            raise UsageError("--token-file: the file is empty", "Write the token into it.", code="token-file-empty")
+            raise UsageError("--token-file: the file is empty", "Write the token into it.", code="access-token-file-empty")
     if not is_utf8(token):
-        raise UsageError("the token isn't UTF-8", "Generate one: openssl rand -hex 24", code="token-not-utf-8")
+        raise UsageError("the token isn't UTF-8", "Generate one: openssl rand -hex 24", code="access-token-not-utf-8")
     if token and len(token) < _MIN_TOKEN_LENGTH:
         raise UsageError(
             f"the token has {len(token)} characters; at least {_MIN_TOKEN_LENGTH} are required",
             "Generate one: openssl rand -hex 24",
-            code="token-too-short",
+            code="access-token-too-short",
         )
     return token

@@ -157,7 +157,7 @@ def _read_vocabulary(
             raise IndexMismatch(
                 f"the index {index!r} can't be paginated: `uri` and `sha256` are not keyword fields in its mapping",
                 "Ingest into an index with the packaged mapping, or one that maps these two fields the same way.",
-                code="index-without-pages",
+                code="index-not-pageable",
             )
         with show_document_progress() as progress:
             return info, collect_vocabulary_stats(cluster, index, sample=sample, progress=progress)

@@ -106,8 +106,8 @@ def _emit_error(error: Exception, facts: list[GetFacts]) -> None:
     emit_json(
         {
             "error": message,
-            "code": getattr(translated, "code", ""),
-            "remedy": getattr(translated, "remedy", ""),
+            "code": translated.code if isinstance(translated, StairError) else "",
+            "remedy": translated.remedy if isinstance(translated, StairError) else "",
             **{name: value for get_facts in facts for name, value in get_facts().items()},
         }
     )

@@ -335,7 +335,7 @@ def check_image_arguments(name: str, images: Sequence[str]) -> list[str]:
     for image in map(check_text_encoding, images):
         problem = find_credentials_error(image) if is_http_url(image) else None
         if problem is not None:
-            raise UsageError(f"{name}: {problem}", code="not-an-image-file")
+            raise UsageError(f"{name}: {problem}", code="url-with-login")
         if not is_http_url(image) and not Path(image).is_file():
             raise UsageError(
                 f"{name} {image!r}: there is no such file",

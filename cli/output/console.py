@@ -76,7 +76,7 @@ def emit_json(value: Any) -> None:  # noqa: ANN401  any JSON value
 def translate_os_error(error: OSError) -> Exception:
     """Return the system's message for a file, without its error number."""
     if error.filename is None or not error.strerror:
-        return error
+        return StairError(str(error) or type(error).__name__, code="system-error")
     return StairError(f"{error.filename}: {error.strerror}", "Check the path and its permissions.", code="file-error")
 
 
@@ -97,7 +97,7 @@ def _exit_on_broken_pipe() -> NoReturn:
 
 def print_error(error: Exception) -> None:
     """Print an error: its code and message in red, the remedy below it."""
-    message, remedy, code = getattr(error, "message", str(error)), getattr(error, "remedy", ""), getattr(error, "code", "")
+    message, remedy, code = (error.message, error.remedy, error.code) if isinstance(error, StairError) else (str(error), "", "")
     if is_json_logging():
         NOTICE_LOGGER.error(message, extra={"facts": {"remedy": remedy, "error": type(error).__name__, "code": code}})
         return

@@ -13,6 +13,10 @@ from typing import NamedTuple
 from stair_es import errors
 
 CLASSES = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.StairError)}
+_HTTP_ERRORS = frozenset({"RequestRejected", "ErrorResponse"})
+"""Responses of the page and the encoder; their first argument is the status."""
+_ANY_CLASS = "error_type"
+"""What a function calls that gets the class from its caller."""
 
 
 class Fault(NamedTuple):
@@ -50,13 +54,23 @@ def _read_module(path: Path) -> Iterator[Fault]:
         if isinstance(target, ast.Name)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CLASSES:
-            codes = [keyword.value for keyword in node.keywords if keyword.arg == "code"]
-            code = errors.format_code(node.func.id)
-            if codes:
-                code = str(codes[0].value) if isinstance(codes[0], ast.Constant) else ""
-            message, remedy, *_ = [*(_render(argument, constants) for argument in node.args), "", ""]
-            yield Fault(code, node.func.id, message, remedy, bool(codes), f"{path}:{node.lineno}")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            given = next((keyword.value for keyword in node.keywords if keyword.arg == "code"), None)
+            if node.func.id in CLASSES or (given is not None and node.func.id in _HTTP_ERRORS | {_ANY_CLASS}):
+                arguments = node.args[1:] if node.func.id in _HTTP_ERRORS else node.args
+                message, remedy, *_ = [*(_render(argument, constants) for argument in arguments), "", ""]
+                kind = "StairError" if node.func.id == _ANY_CLASS else node.func.id
+                for code in _list_codes(given, kind):
+                    yield Fault(code, kind, message, remedy, given is not None, f"{path}:{node.lineno}")
+
+
+def _list_codes(given: ast.expr | None, kind: str) -> list[str]:
+    """List the codes that an expression chooses from; "" for that of another error."""
+    if given is None:
+        return [errors.format_code(kind)]
+    if isinstance(given, ast.IfExp):
+        return [*_list_codes(given.body, kind), *_list_codes(given.orelse, kind)]
+    return [str(given.value)] if isinstance(given, ast.Constant) else [""]
 
 
 def _render(node: ast.expr, constants: Mapping[str, ast.expr]) -> str:
@@ -68,9 +82,11 @@ def _render(node: ast.expr, constants: Mapping[str, ast.expr]) -> str:
     if isinstance(node, ast.JoinedStr):
         return "".join(_render(part, constants) for part in node.values)
     if isinstance(node, ast.FormattedValue):
-        return _render(node.value, constants)
-    if isinstance(node, ast.BinOp):
-        return _render(node.left, constants) + _render(node.right, constants)
+        return (
+            "..." if isinstance(node.value, ast.BinOp) and isinstance(node.value.op, ast.Add) else _render(node.value, constants)
+        )
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Div):
+        return ("/" if isinstance(node.op, ast.Div) else "").join(_render(side, constants) for side in (node.left, node.right))
     if isinstance(node, ast.Name | ast.Attribute):
         return "{" + (node.id if isinstance(node, ast.Name) else node.attr) + "}"
     return "..."

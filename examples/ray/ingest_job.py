@@ -80,7 +80,7 @@ def main() -> int:
             args.sources, args.index, model=args.model, gpus_per_encoder=args.gpus_per_encoder, encoders=args.encoders
         )
     except StairError as error:
-        log(f"error: {error.message}\n{error.remedy}")
+        log(f"error[{error.code}]: {error.message}\n{error.remedy}")
         return 1
     print(json.dumps(report.to_dict()))
     return 0 if report.is_complete() else 3

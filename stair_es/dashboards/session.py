@@ -112,7 +112,7 @@ class DashboardsSession:
                 f"{url} denies access (HTTP 403): {self.get_error_text(response)}",
                 "The user needs write access to saved objects (Kibana: Saved Objects Management, in this space; "
                 "OpenSearch Dashboards: a role with write access to the tenant).",
-                code="import-forbidden",
+                code="dashboards-forbidden",
             )
         if 300 <= response.status < 400:
             raise self._build_redirect_error(response)

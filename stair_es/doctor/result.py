@@ -24,6 +24,8 @@ class CheckResult:
     message: str
     remedy: str = ""
     """What to do, as a command if there is one; empty if the state is `ok`."""
+    code: str = ""
+    """That of the error that failed the check, see `StairError`; empty if there was none."""
 
     @classmethod
     def ok(cls, check: str, message: str) -> CheckResult:
@@ -43,7 +45,7 @@ class CheckResult:
     @classmethod
     def from_error(cls, check: str, error: StairError) -> CheckResult:
         """Return a failed check from an error."""
-        return cls.fail(check, error.message, error.remedy)
+        return cls(check=check, state="fail", message=error.message, remedy=error.remedy, code=error.code)
 
 
 def format_curl(url: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> str:

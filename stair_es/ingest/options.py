@@ -63,7 +63,7 @@ class IngestOptions:
             raise UsageError(
                 f"the options are those of the sink {DEFAULT_SINK!r}, not of {self.sink!r}",
                 "Give it a mapping.",
-                code="sink-without-options",
+                code="options-of-other-sink",
             )
 
     @property

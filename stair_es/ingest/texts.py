@@ -58,7 +58,7 @@ class TextIngestOptions(IngestOptions):
             raise UsageError(
                 "texts are ingested by the runner 'local' and have ids of their content",
                 "Leave both options out.",
-                code="texts-not-on-ray",
+                code="invalid-text-options",
             )
 
     @property

@@ -116,7 +116,7 @@ class Inspector:
         try:
             decoded = decode_image(data, encoder.image_spec, DecodeLimits(), THUMBNAIL_PX)
         except DecodeError as error:
-            raise DecodeError(f"{str(file)!r}: {error.message}", code=error.code) from error
+            raise type(error)(f"{str(file)!r}: {error.message}", code=error.code) from error
         sha256 = hashlib.sha256(data).hexdigest()
         facts: dict[str, Json] = {
             "width": decoded.width,

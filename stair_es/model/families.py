@@ -93,7 +93,7 @@ class DistilledCheckpoint(Checkpoint):
         dense_folder = folder / DENSE_FOLDER
         for path in (folder / DICTIONARY_FILE, folder / WHOLE_WORDS_FILE, dense_folder / CONFIG_JSON):
             if not path.is_file():
-                raise ModelError(
+                raise CheckpointError(
                     f"{folder} is incomplete: it has no {path.relative_to(folder)}", RECREATE_HINT, code="checkpoint-incomplete"
                 )
         dense_config = read_checkpoint_config(dense_folder)

@@ -18,7 +18,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from stair_es.errors import ModelError, ModelNotFetched
+from stair_es.errors import CheckpointError, ModelError, ModelNotFetched
 from stair_es.model.base import ModelFacts
 from stair_es.model.checkpoint import MODULES_JSON, Checkpoint
 from stair_es.optional import import_optional
@@ -157,7 +157,7 @@ def download_snapshot(name: str, detect_family: Callable[[Path], type[Checkpoint
             raise
         if not _may_fetch.get():
             raise _build_incomplete_error(name, ["it has no config.json"]) from error
-        raise ModelError(
+        raise type(error)(
             error.message,
             f"Is {name} a model? If an earlier download was interrupted: {_build_refetch_hint(name)}",
             code=error.code,
@@ -180,7 +180,7 @@ def _build_incomplete_error(name: str, faults: list[str]) -> ModelError:
     message = f"the cached copy of {name} is incomplete: {faults[0]}"
     if not _may_fetch.get():
         return ModelNotFetched(message, _build_refetch_hint(name), code="checkpoint-incomplete")
-    return ModelError(message, _build_refetch_hint(name), code="checkpoint-incomplete")
+    return CheckpointError(message, _build_refetch_hint(name), code="checkpoint-incomplete")
 
 
 def _build_refetch_hint(name: str) -> str:

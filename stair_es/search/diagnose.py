@@ -53,7 +53,7 @@ def explain_rank(
     options = options or SearchOptions()
     if options.fusion == "rrf":
         raise QueryError(
-            "explain does not support --hybrid rrf", "Use --hybrid sum, or omit the caption.", code="explain-without-rrf"
+            "explain does not support --hybrid rrf", "Use --hybrid sum, or omit the caption.", code="rrf-not-explainable"
         )
     pruned_vector = prune_vector(query.vector, options.weight_mass)
     options = replace(options, weight_mass=None)
@@ -63,7 +63,7 @@ def explain_rank(
         raise QueryError(
             f"the index has no document with the id or URI {reference!r}",
             "`stair-es search --json` prints both.",
-            code="no-such-document",
+            code="no-such-image",
         )
     tokens = document.source.get("tokens") or {}
     hits = searcher.search(

@@ -287,7 +287,8 @@ def encode_query_image(encoder: Encoder, image: Path | str, read_limits: ReadLim
         content = locator.read(read_limits or ReadLimits())
         pixels_HWC = decode_image(content.data if content else b"", encoder.image_spec, DecodeLimits()).pixels_HWC
     except (ReadError, DecodeError) as error:
-        raise DecodeError(f"{_redact_image(image)!r}: {error.message}", error.remedy, code=error.code) from error
+        kind = type(error) if isinstance(error, DecodeError) else DecodeError
+        raise kind(f"{_redact_image(image)!r}: {error.message}", error.remedy, code=error.code) from error
     return encoder.encode_images(pixels_HWC[None])[0]
 
 

@@ -214,7 +214,7 @@ def check_fusion(query: SearchQuery, after: Cursor | None) -> None:
         )
     if after is not None or query.min_score is not None:
         raise QueryError(
-            "rank fusion supports neither pagination nor min_score", "Use a larger k instead.", code="rrf-without-pages"
+            "rank fusion supports neither pagination nor min_score", "Use a larger k instead.", code="rrf-not-pageable"
         )
     if query.caption_weight == 0:
         raise QueryError(

@@ -131,7 +131,7 @@ def build_pagination(
         raise QueryError(
             "pagination requires a total order: a search pipeline may rescore, or `uri` and `sha256` are not keyword fields",
             "Use a larger k instead.",
-            code="pages-without-total-order",
+            code="index-not-pageable",
         )
     sort = {"sort": list(order)} if ordered else {}
     if after is None:

@@ -66,7 +66,7 @@ def build_template(name: str, query_type: TokensType, *, prefix: str = TEMPLATE_
         raise UsageError(
             f"search templates don't support the query type {query_type!r}",
             f"Available: {', '.join(TEMPLATE_QUERY_TYPES)}.",
-            code="no-template-for-engine",
+            code="no-template-for-query-type",
         )
     id_ = f"{prefix}{name}"
     if not _ID.fullmatch(id_):
@@ -83,7 +83,7 @@ def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
         raise QueryError(
             f"there is no index {index!r} to detect the type of its `tokens`",
             f"Ingest first, or specify the type: --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",
-            code="no-index-for-template",
+            code="index-not-found",
         )
     cluster_info = get_cluster_info(cluster)
     fields = [IndexFields.from_mapping(body.get("mappings", {}).get("properties", {})) for body in mappings.values()]

@@ -127,7 +127,7 @@ class UnreadableLocator:
 
     def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         """Raise ReadError with the reason."""
-        raise ReadError(self.reason, code="not-listed")
+        raise ReadError(self.reason, code="image-unavailable")
 
     def to_json(self) -> dict[str, Json] | None:
         """Return the value, with which a retry may succeed."""

@@ -26,7 +26,9 @@ def open_source(argument: str, options: SourceOptions | None = None) -> Source:
     if options.format is not None:
         plugin = get_plugin("sources", options.format)
         if plugin is None:
-            raise UsageError(f"no source kind {options.format!r}", f"Available: {_list_kind_names()}.", code="no-source-kind")
+            raise UsageError(
+                f"no source kind {options.format!r}", f"Available: {_list_kind_names()}.", code="unknown-source-kind"
+            )
         kind: SourceKind = plugin.load()
         return kind.open(argument, options)
     problems = list[str]()
@@ -43,7 +45,7 @@ def open_source(argument: str, options: SourceOptions | None = None) -> Source:
     raise UsageError(
         "; ".join([f"no source kind accepts {argument!r}", *problems]),
         f"Specify its format with --format: {_list_kind_names()}.",
-        code="no-source-kind",
+        code="source-not-recognized",
     )
 
 

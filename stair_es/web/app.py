@@ -99,14 +99,15 @@ def _respond_to_error(request: Request, error: Exception, *, connection: Connect
         rejection = error.response
     elif isinstance(error, HTTPException):
         message = {404: "page not found", 405: "method not allowed"}.get(error.status_code, error.detail)
-        rejection = ErrorResponse(error.status_code, message, headers=error.headers or {})
+        code = "no-such-page" if error.status_code == 404 else ""
+        rejection = ErrorResponse(error.status_code, message, headers=error.headers or {}, code=code)
     elif isinstance(error, StairError):
         rejection = build_error_response(error, connection)
         if rejection.status >= 500:
-            log(f"{error.message} {error.remedy}")
+            log(f"{error.code}: {error.message} {error.remedy}")
     else:
         log(f"{request.url.path!r}: {type(error).__name__}: {error}")
-        rejection = ErrorResponse(500, "internal server error", "See the log of the server.")
+        rejection = ErrorResponse(500, "internal server error", "See the log of the server.", code="internal-error")
     return rejection.build_response()
 
 

@@ -160,9 +160,10 @@ class AccessMiddleware:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if len(hosts) != 1 or not self._policy.is_allowed_host(hosts[0]):
             remedy = "Use the server's own name, or start it with --allow-host NAME."
-            return ErrorResponse(403, "host not allowed", remedy).build_response()
+            return ErrorResponse(403, "host not allowed", remedy, code="host-not-allowed").build_response()
         if not self._policy.is_same_site(headers):
-            return ErrorResponse(403, "cross-site request not allowed", "Open the page itself.").build_response()
+            message = "cross-site request not allowed"
+            return ErrorResponse(403, message, "Open the page itself.", code="cross-site-request").build_response()
         return self._authenticate(scope, headers) if self._policy.token else None
 
     def _authenticate(self, scope: Scope, headers: Mapping[str, str]) -> Response | None:
@@ -239,4 +240,4 @@ def _parse_cookies(header: str, name: str) -> list[str]:
 
 
 def _build_unauthorized(remedy: str) -> Response:
-    return ErrorResponse(401, "access token required", remedy, _BEARER).build_response()
+    return ErrorResponse(401, "access token required", remedy, _BEARER, code="access-token-required").build_response()

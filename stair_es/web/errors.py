@@ -27,6 +27,8 @@ from stair_es.errors import (
 )
 from stair_es.web.search.serializers import encode_json
 
+_HIDDEN = (AuthenticationFailed, ClusterUnreachable, IndexNotFound, MissingExtra, ModelError, PluginError)
+"""Errors whose details are for the administrator."""
 _RETRY_AFTER_S = 2
 _RETRY_STATUSES = (429, 503)
 _ERROR_TYPES = {
@@ -97,7 +99,14 @@ def build_error_response(error: StairError, connection: Connection | None) -> Er
         for node in connection.nodes:
             message, remedy = message.replace(node, "the cluster"), remedy.replace(node, "the cluster")
         message, remedy = connection.redact(message), connection.redact(remedy)
-    return ErrorResponse(status, message[:1000], remedy[:1000], code=error.code)
+    return ErrorResponse(status, message[:1000], remedy[:1000], code=_choose_code(error, status))
+
+
+def _choose_code(error: StairError, status: int) -> str:
+    """Choose the code: that of the class where `_describe_error` hides what happened."""
+    if isinstance(error, _HIDDEN):
+        return format_code(type(error).__name__)
+    return "query-rejected" if isinstance(error, ClusterError) and status == 400 else error.code
 
 
 def get_error_type(error: Exception) -> str:

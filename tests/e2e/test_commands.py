@@ -113,7 +113,7 @@ def test_failed_images_give_exit_code_3_and_a_file(stair_es: Run, tmp_path: Path
         (["ingest", "."], 1, ("error[no-images]: ",)),
         (["ingest", PHOTOS, "--index", "Not A Name"], 2, ("error[invalid-index-name]: ", "Not A Name")),
         (["ingest", PHOTOS, "--model", "none"], 2, ("error[unknown-model]: ", "none")),
-        (["ingest", PHOTOS, "--url", "elsewhere"], 2, ("error[not-a-node-url]: ", "http")),
+        (["ingest", PHOTOS, "--url", "elsewhere"], 2, ("error[invalid-server-url]: ", "http")),
         (["ingest", PHOTOS, "--url", "http://127.0.0.1:9"], 1, ("error[cluster-unreachable]: ", "127.0.0.1:9")),
         (["search"], 2, ("error[no-input]: ", "--text")),
         (["search", "dog", "--index", "not-there"], 1, ("error[index-not-found]: ", "not-there")),

@@ -139,7 +139,7 @@ def test_missing_images_are_reported_and_the_others_shown(run_cli: Run, tmp_path
     assert "2 of 3" in result.stderr
     none = run_cli("inspect", "nope")
     assert (none.returncode, none.stdout) == (1, "")
-    assert "error[no-such-image]: " in none.stderr
+    assert "error[nothing-to-show]: " in none.stderr
     absent = run_cli("inspect", CAT, "--index", "absent-index")
     assert absent.returncode == 1
     assert "error[index-not-found]: " in absent.stderr

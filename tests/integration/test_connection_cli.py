@@ -81,7 +81,7 @@ def test_help_names_the_environment_and_no_secret_is_an_option() -> None:
 def test_nonsense_is_wrong_usage(url: str) -> None:
     _, result = _run_app("--url", url)
     assert isinstance(result.exception, StairError)
-    assert result.exception.code == "not-a-node-url"
+    assert result.exception.code == "invalid-server-url"
 
 
 # --- logins of a configuration file ---

@@ -179,7 +179,7 @@ def test_a_tenant_is_named_in_the_header() -> None:
         for tenant, scope in (("team", "team"), ("private", "__user__"), ("global", "global")):
             publish_bundle(DashboardsConnection(url=server.url, tenant=tenant))
             assert server.get_objects(scope)
-        with expect_error("import-forbidden", AuthenticationFailed) as caught:
+        with expect_error("dashboards-forbidden", AuthenticationFailed) as caught:
             publish_bundle(DashboardsConnection(url=server.url, tenant="strangers"))
         assert "strangers" in caught.value.message
 
@@ -243,7 +243,7 @@ LOGIN_PAGE = b"<!DOCTYPE html><html><head><title>Please log in</title><style>p {
         (Response(status=302, headers={"location": "/base/api/status"}), "dashboards-redirect", "/base/api/status"),
         (Response(kind="text/html", body=LOGIN_PAGE), "response-not-json", "(text/html)"),
         (Response(kind="text/html", body=LOGIN_PAGE), "response-not-json", "Please log in"),
-        (Response.json({"message": "no rights for secret-word"}, status=403), "import-forbidden", "no rights for"),
+        (Response.json({"message": "no rights for secret-word"}, status=403), "dashboards-forbidden", "no rights for"),
         (Response.json({"message": "secret-word: more recent version"}, status=422), "import-rejected", "docs/dashboards.md"),
     ],
     ids=["redirect", "content type of a page", "title of a page", "forbidden", "too new"],

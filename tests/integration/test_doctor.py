@@ -135,7 +135,7 @@ def test_a_problem_of_the_index_is_found_and_solved(
 
 def test_blocked_requests_name_the_doctor(client: OpenSearch, node_url: str, write_target: WriteTarget) -> None:
     client.indices.put_settings(index=write_target.name, body={"index.blocks.read": True})
-    with expect_error("write-blocked") as caught, translate_errors(Connection(url=node_url)):
+    with expect_error("index-blocked") as caught, translate_errors(Connection(url=node_url)):
         client.search(index=write_target.name)
     assert "stair-es doctor" in caught.value.remedy
 

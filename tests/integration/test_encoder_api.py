@@ -160,7 +160,7 @@ def test_model_and_openapi_document_are_listed(encoder_client: PageClient, mini_
     [
         ("/v1/encode", {}, 400, "no-input", ""),
         ("/v1/encode", {"texts": ["a"] * 33}, 413, "too-many-inputs", "33"),
-        ("/v1/encode", {"texts": ["a"], "model": "other-1"}, 404, "other-model", "other-1"),
+        ("/v1/encode", {"texts": ["a"], "model": "other-1"}, 404, "model-not-served", "other-1"),
         ("/v1/encode", {"images": ["data:image/png;base64,AAAA"]}, 422, "unknown-image-format", "`images[0]`"),
         ("/v1/encode", {"images": ["data:image/png;base64,%%%"]}, 422, "not-base64", "`images[0]`"),
         ("/v1/encode", {"images": ["data:image/png;base64,é"]}, 422, "not-base64", "`images[0]`"),

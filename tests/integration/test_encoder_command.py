@@ -119,7 +119,7 @@ def test_a_token_is_read_and_not_printed(tmp_path: Path) -> None:
     [
         (("--host", "0.0.0.0"), {}, 2, "host-without-token", "0.0.0.0"),
         (("--no-token",), {"STAIR_ES_ENCODER_TOKEN": TOKEN}, 2, "option-conflict", "--no-token"),
-        ((), {"STAIR_ES_ENCODER_TOKEN": "short"}, 2, "token-too-short", "5"),
+        ((), {"STAIR_ES_ENCODER_TOKEN": "short"}, 2, "access-token-too-short", "5"),
         (("--root-path", "/v1"), {}, 2, "reserved-root-path", "/v1"),
         (("--model", "no-such-model"), {}, 2, "unknown-model", "no-such-model"),
         (("--index", "no-such-index", "--url", "http://127.0.0.1:1"), {}, 1, "cluster-unreachable", "127.0.0.1:1"),

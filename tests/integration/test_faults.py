@@ -71,7 +71,7 @@ def _detect_cluster(url: str) -> ClusterInfo:
 
 @pytest.mark.parametrize("url", ["", "localhost:9200", "ftp://localhost", "http://", "http://host:port", "http://[bad"])
 def test_an_invalid_url_is_a_usage_error(url: str) -> None:
-    with expect_error("not-a-node-url", UsageError):
+    with expect_error("invalid-server-url", UsageError):
         Connection(url=url)
 
 
@@ -436,7 +436,7 @@ def test_deleted_index_is_not_replaced(bulk_index: BulkIndex) -> None:
         writer.write(_build_documents(3))
         indices.delete(index=name)
         for call in (partial(writer.write, _build_documents(3)), partial(writer.delete, ["001"])):
-            with expect_error("alias-lost") as caught:
+            with expect_error("write-alias-lost") as caught:
                 call()
             assert make_write_alias(name) in caught.value.message
     assert not indices.exists(index=f"{name}*", params={"allow_no_indices": "false"})

@@ -186,7 +186,7 @@ def test_near_misses(search: ImageSearch) -> None:
     assert excluded.score is None
     for reason, fact in zip(excluded.failed_conditions, ("kitten", "dog", "format:png"), strict=True):
         assert fact in reason
-    with expect_error("no-such-document"):
+    with expect_error("no-such-image"):
         search.explain("nowhere", "a kitten")
 
 
@@ -201,7 +201,7 @@ def test_near_misses_are_explained_for_the_query_that_was_sent(search: ImageSear
     missed = search.explain(cow, QueryInputs(query_string="a kitten", min_score=5))
     assert missed.score is None
     assert missed.failed_conditions[0].endswith(" 5")
-    with expect_error("explain-without-rrf"):
+    with expect_error("rrf-not-explainable"):
         search.explain(cow, QueryInputs(query_string="a kitten", caption="a kitten"), options=SearchOptions(fusion="rrf"))
 
 

@@ -47,11 +47,11 @@ def test_queries_for_a_url_equal_those_for_the_file(onnx_encoder: Encoder, serve
 @pytest.mark.parametrize(
     ("path", "read_limits", "code", "fact"),
     [
-        ("/cat.jpg?sig=hunter2", ReadLimits(), "address-refused", "loopback"),
+        ("/cat.jpg?sig=hunter2", ReadLimits(), "address-not-allowed", "loopback"),
         ("/cat.jpg", ReadLimits(url_policy=LOCAL, max_bytes=1000), "file-too-large", "1000"),
         ("/gone.jpg", ReadLimits(url_policy=LOCAL), "http-status", "404"),
         ("/page", ReadLimits(url_policy=LOCAL), "unknown-image-format", ""),
-        ("/moved", ReadLimits(url_policy=LOCAL), "address-refused", "metadata"),
+        ("/moved", ReadLimits(url_policy=LOCAL), "address-not-allowed", "metadata"),
     ],
 )
 def test_forbidden_and_invalid_urls_are_reported(

@@ -274,7 +274,7 @@ def test_publishing_is_idempotent_and_per_tenant(client: OpenSearch, node_url: s
 
 @pytest.mark.parametrize("name", [None, "", ","], ids=["missing", "empty", "comma"])
 def test_a_missing_index_is_an_error(client: OpenSearch, node_url: str, index_name: str, name: str | None) -> None:
-    with expect_error("no-index-for-template", QueryError) as caught:  # a cluster takes an empty name for all indices
+    with expect_error("index-not-found", QueryError) as caught:  # a cluster takes an empty name for all indices
         detect_templates(Cluster(Connection(url=node_url), client), index_name if name is None else name)
     assert "--query-type" in caught.value.remedy
 
@@ -312,7 +312,7 @@ def test_the_command(client: OpenSearch, node_url: str, index_name: str) -> None
     prefix = f"{index_name}-"
     own = ("--prefix", prefix)
     error = runner.read_error("publish", *own)
-    assert (error.code, error.exit_code, "--query-type" in error.remedy) == ("no-index-for-template", 1, True)
+    assert (error.code, error.exit_code, "--query-type" in error.remedy) == ("index-not-found", 1, True)
     assert runner.read_error("publish", "other", *own).code == "unknown-template"
     cluster_info = get_cluster_info(Cluster(Connection(url=node_url), client))
     client.indices.create(index=index_name, body=build_index_body(cluster_info, DocumentSettings()))

@@ -296,8 +296,8 @@ PERMANENT_ERRORS = {
     "to-login": (redirect_to("http://user:hunter2@127.0.0.1/"), "url-with-login", "127.0.0.1"),
     "to-port": (redirect_to("http://127.0.0.1:99999/"), "malformed-url", "99999"),
     "to-half-an-address": (redirect_to("http://[::1"), "malformed-url", "127.0.0.1"),
-    "to-metadata": (redirect_to("http://169.254.169.254/latest/meta-data"), "address-refused", "metadata"),
-    "to-mapped-metadata": (redirect_to("http://[::ffff:169.254.169.254]/"), "address-refused", "metadata"),
+    "to-metadata": (redirect_to("http://169.254.169.254/latest/meta-data"), "address-not-allowed", "metadata"),
+    "to-mapped-metadata": (redirect_to("http://[::ffff:169.254.169.254]/"), "address-not-allowed", "metadata"),
     "compression-bomb": (respond_gzipped(gzip.compress(bytes(1 << 26))), "file-too-large", f"{MAX_BYTES}"),
     "not-gzip": (respond_gzipped(IMAGE), "not-compressed-as-declared", "127.0.0.1"),
 }
@@ -375,7 +375,7 @@ def test_loopback_is_never_connected_to_without_permission(http_server: HostileS
     http_server.responders["/a.jpg"] = FINE
     url = http_server.url.replace("127.0.0.1", host) + "/a.jpg"
     error = read_error(url, allow_private=False, attempts=3)
-    assert (error.code, "loopback" in error.message) == ("address-refused", True)
+    assert (error.code, "loopback" in error.message) == ("address-not-allowed", True)
     assert http_server.connections == 0
 
 
@@ -401,10 +401,10 @@ def test_a_public_server_cannot_redirect_to_a_private_one(http_server: HostileSe
     with open_fetcher(lambda *_: ["127.0.0.1"]) as fetcher:
         assert fetcher.fetch(f"http://images.test:{port}/b", MAX_BYTES) == ReadResult(IMAGE)
     error = read_error(http_server.url + "/a", allow_private=False)
-    assert error.code == "address-refused"
+    assert error.code == "address-not-allowed"
     assert all(fact in error.message for fact in ("127.0.0.2 ", "127.0.0.1", "--allow-private-urls"))
     resolve: ssrf.Resolver = lambda host, *_: ["127.0.0.1"] if host == "images.test" else ["127.0.0.2"]  # noqa: E731
-    with open_fetcher(resolve) as fetcher, expect_error("address-refused") as caught:
+    with open_fetcher(resolve) as fetcher, expect_error("address-not-allowed") as caught:
         fetcher.fetch(f"http://images.test:{port}/c", MAX_BYTES)
     assert all(fact in caught.value.message for fact in ("localhost. ", "images.test", "127.0.0.2"))
     assert http_server.list_paths().count("/b") == 1
@@ -419,7 +419,7 @@ def test_dns_rebinding_is_prevented(http_server: HostileServer) -> None:
     with open_fetcher(lambda *_: next(lookups)) as fetcher:
         assert fetcher.fetch(url, MAX_BYTES) == ReadResult(IMAGE)
         for address in ("127.0.0.2", "10.0.0.1"):
-            with expect_error("address-refused") as caught:
+            with expect_error("address-not-allowed") as caught:
                 fetcher.fetch(url, MAX_BYTES)
             assert address in caught.value.message
         assert next(lookups, None) is None

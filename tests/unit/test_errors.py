@@ -39,7 +39,7 @@ def test_every_fault_of_a_broad_class_has_a_code_of_its_own() -> None:
     broad = {kind for kind in list_classes(StairError) if kind.__subclasses__()} | BROAD
     faults = list_faults(ROOT / "stair_es", ROOT / "cli")
     assert len(faults) > 600
-    assert [fault.place for fault in faults if CLASSES[fault.kind] in broad and not fault.has_own_code] == []
+    assert [fault.place for fault in faults if CLASSES.get(fault.kind) in broad and not fault.has_own_code] == []
 
 
 def test_codes_are_words_with_hyphens() -> None:

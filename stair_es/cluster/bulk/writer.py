@@ -301,7 +301,7 @@ class _BulkCall:
         return ClusterError(
             f"{url} does not accept {len(busy)} documents (tried {self.attempt} times): {reason}",
             _UNBLOCK if BLOCKED in reason else _RESUME,
-            code="cluster-overloaded",
+            code="index-blocked" if BLOCKED in reason else "cluster-overloaded",
         )
 
     def _build_stop_error(self, result: ItemResult) -> ClusterError:
@@ -311,7 +311,7 @@ class _BulkCall:
             return IndexMismatch(
                 f"{url}: documents for {index!r} were stored in {result.reason!r}: the alias {alias!r} was moved",
                 f"Remove the alias from {result.reason!r} and delete what this run wrote there. Then run the command again.",
-                code="alias-moved",
+                code="write-alias-moved",
             )
         if result.status == "forbidden":
             grant = choose_grant_remedy(self.writer.cluster.connection)
@@ -320,7 +320,7 @@ class _BulkCall:
             return ClusterError(
                 f"{url} no longer has the alias {make_write_alias(index)!r}: the index was deleted, or the alias removed",
                 _RERUN,
-                code="alias-lost",
+                code="write-alias-lost",
             )
         return ClusterError(
             f"{url} accepts no documents for {index!r}: {result.reason}",

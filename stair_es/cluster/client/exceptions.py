@@ -119,7 +119,7 @@ def _translate_error(error: exceptions.TransportError, connection: Connection) -
         return ClusterError(
             f"{where}: {get_error_reason(error, connection)}",
             "`stair-es doctor --index NAME` prints how to remove the block.",
-            code="write-blocked",
+            code="index-blocked",
         )
     if error.status_code == 403:
         return _build_forbidden_error(error, where, connection)

@@ -83,7 +83,7 @@ class DeadLetters:
                 raise IngestError(
                     f"{self.path} contains something other than dead letters",
                     "Use another --dead-letters FILE.",
-                    code="not-dead-letters",
+                    code="not-a-dead-letter-file",
                 )
             if self.path.parent == self._private_folder:
                 make_private_folder(self.path.parent)  # it contains captions and file names
@@ -342,7 +342,7 @@ class DeadLettersKind:
             raise UsageError(
                 f"{argument!r} contains no dead letters",
                 "The run that wrote them printed the name of the file.",
-                code="no-dead-letters",
+                code="not-a-dead-letter-file",
             )
         return _DeadLetterSource(path, replace(options, format=None))
 

@@ -106,7 +106,7 @@ def parse_named_options(what: str, text: str) -> tuple[str, dict[str, str]]:
         raise UsageError(
             f"not the name of {what} with options: {text!r}",
             "Write NAME, or NAME:key=value,key=value.",
-            code="invalid-enricher-spec",
+            code="invalid-plugin-options",
         )
     return name, {key: value for key, _, value in pairs}
 

@@ -181,7 +181,7 @@ def count_gpu_encoders(node_gpus: Sequence[float], gpus_per_encoder: float) -> i
         raise UsageError(
             f"an encoder can't have {gpus_per_encoder:g} GPUs",
             "Give a fraction of one, or a whole number.",
-            code="encoder-without-gpus",
+            code="invalid-gpus-per-encoder",
         )
     if gpus_per_encoder > 1:
         return sum(int(count) // int(gpus_per_encoder) for count in node_gpus)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from stair_es.errors import CheckpointError, ModelError
+from stair_es.errors import CheckpointError
 from stair_es.system.user_files import read_json_file
 from stair_es.types import ImageSpec, Resample, ResizeMode
 
@@ -243,7 +243,7 @@ def _build_config(kind: type[Any], values: Mapping[str, Any], name: str) -> Any:
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(choices)}.", code="unknown-choice")
+        raise CheckpointError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(choices)}.")
 
 
 def _check_tower(side: str, transform_dim: int, dropout: float, top_k: int) -> None:

@@ -60,7 +60,9 @@ def translate_fetch_errors(where: str) -> Iterator[None]:
         cause = error.__context__  # the pool of httpcore clears `__cause__`
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = f"its certificate isn't trusted: {cause.verify_message}"
-            raise ReadError(f"{where}: {why}", "Add its CA to the trusted CAs of this machine.", code="fetch-failed") from error
+            raise ReadError(
+                f"{where}: {why}", "Add its CA to the trusted CAs of this machine.", code="certificate-not-trusted"
+            ) from error
         raise RetryableError(f"{where}: can't connect: {getattr(cause, 'strerror', None) or error}") from error
     except (httpcore2.NetworkError, TruncatedBodyError) as error:
         raise RetryableError(f"{where}: connection lost") from error

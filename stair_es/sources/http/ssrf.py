@@ -75,7 +75,7 @@ def resolve_allowed_addresses(host: str, port: int, timeout_s: float, *, allow_p
             what = "the address" if address == host else f"its address {address}"
             option = "" if "metadata" in reason else " (--allow-private-urls)"  # in the reason: a dead letter keeps nothing else
             remedy = option and "UrlPolicy(allow_private=True) allows private addresses."
-            raise ReadError(f"refused: {what} {reason}{option}", remedy, code="address-refused")
+            raise ReadError(f"refused: {what} {reason}{option}", remedy, code="address-not-allowed")
     return addresses
 
 
@@ -208,7 +208,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
             if error.errno == socket.EAI_AGAIN:
                 raise httpcore2.ConnectError("the name can't be resolved at the moment") from error
             raise ReadError(
-                "no such host", "Check the name, and that this machine can look it up.", code="url-without-host"
+                "no such host", "Check the name, and that this machine can look it up.", code="host-not-found"
             ) from error
         except OSError as error:
             raise httpcore2.ConnectError(str(error)) from error

@@ -40,7 +40,9 @@ def check_not_stdin(argument: str, what: str) -> None:
     """Raise UsageError if a source that needs random access, described by `what`, is read from standard input."""
     if argument == "-":
         raise UsageError(
-            f"{what} can't be read from standard input", "Save it to a file, and specify that as SOURCE.", code="stdin-unreadable"
+            f"{what} can't be read from standard input",
+            "Save it to a file, and specify that as SOURCE.",
+            code="stdin-not-supported",
         )
 
 
@@ -113,5 +115,5 @@ def _open_listed(uri: str) -> BinaryIO:
         return open_regular(uri)
     except ReadError as error:
         raise SourceError(
-            f"{uri} can't be read: {error.message}", "Specify it as SOURCE itself if it is a pipe.", code="file-unreadable"
+            f"{uri} can't be read: {error.message}", "Specify it as SOURCE itself if it is a pipe.", code=error.code
         ) from None

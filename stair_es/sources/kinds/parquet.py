@@ -38,7 +38,7 @@ class ParquetSource(TableSource):
             with open_raw(table) as file:
                 yield from self._read_table(open_parquet(file), file, table)
         except ReadError as error:
-            raise SourceError(f"{table.uri} can't be read: {error.message}", RERUN_REMEDY, code="table-unreadable") from error
+            raise SourceError(f"{table.uri} can't be read: {error.message}", RERUN_REMEDY, code=error.code) from error
         except StairError:
             raise
         except Exception as error:

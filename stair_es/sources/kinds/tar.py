@@ -94,7 +94,7 @@ class _HeaderLimitedFile:
             ReadError: If there are too many global headers, or the next member starts before this one.
         """
         if archive.offset <= info.offset:
-            raise ReadError(f"a member of {info.size} bytes at byte {info.offset}", code="tar-member-too-large")
+            raise ReadError(f"a member of {info.size} bytes at byte {info.offset}", code="tar-header-invalid")
         if len(archive.pax_headers) > MAX_TAR_GLOBAL_RECORDS:
             raise ReadError(f"more than {MAX_TAR_GLOBAL_RECORDS} global pax records", code="tar-header-limit")
         self._remaining = sys.maxsize

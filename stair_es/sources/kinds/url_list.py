@@ -77,7 +77,7 @@ class UrlsKind:
         if get_scheme(argument) in ("http", "https") and not has_source_suffix(argument, LIST_SUFFIXES):
             if reason := find_credentials_error(argument):
                 raise UsageError(
-                    reason, "A password in a URL would end up in shell histories, reports and documents.", code="list-unreadable"
+                    reason, "A password in a URL would end up in shell histories, reports and documents.", code="url-with-login"
                 )
             return SingleUrlSource(argument)
         return UrlListSource(create_file_lister(argument, LIST_SUFFIXES, options.walk), options)

@@ -226,7 +226,7 @@ class WebdatasetKind:
                 raise UsageError(
                     f"can't expand {strip_credentials(argument)!r}: {error}",
                     "Write {0000..0127} or {a,b}.",
-                    code="home-not-expanded",
+                    code="invalid-brace-pattern",
                 ) from None
         return WebdatasetSource(arguments, argument, options)
 

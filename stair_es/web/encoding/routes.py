@@ -85,7 +85,7 @@ class EncodingRoutes:
                 404,
                 f"the model {params.model!r:.200} is not served here",
                 f"Leave `model` out, or send {model!r}.",
-                code="other-model",
+                code="model-not-served",
             )
         pruning = params.prune or Pruning()
         vectors = {

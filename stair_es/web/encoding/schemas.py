@@ -138,7 +138,7 @@ def parse_query_request(body: bytes, max_image_bytes: int) -> tuple[QueryRequest
         return request, {"text": text}
     if image is not None and text is None:
         return request, {"image": _decode_image("image", image, max_image_bytes)}
-    raise RequestRejected(422, "`text` or `image` is required, and not both", _QUERY_EXAMPLE, code="no-input")
+    raise RequestRejected(422, "`text` or `image` is required, and not both", _QUERY_EXAMPLE, code="not-one-input")
 
 
 def parse_embed_request(body: bytes, max_image_bytes: int) -> tuple[None, Inputs]:

@@ -40,7 +40,7 @@ def test_a_part_implies_its_product() -> None:
     "url", ["", "localhost:5601", "ftp://host", f"{URL}/app/dashboards#/view/x", f"{URL}?a=b", "http://host:0", "http://[x"]
 )
 def test_an_invalid_url_is_rejected(url: str) -> None:
-    with expect_error("not-a-node-url"):
+    with expect_error("invalid-server-url"):
         DashboardsConnection(url=url)
 
 

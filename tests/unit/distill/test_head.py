@@ -175,7 +175,7 @@ def test_dense_backbones_are_checked() -> None:
     with expect_error("checkpoint-error") as caught:
         _ = BackboneConfig(kind="dense", name="clip", config={"dimensions": 0}).dimensions
     assert "dimensions = 0" in caught.value.message
-    with expect_error("unknown-choice") as caught:
+    with expect_error("checkpoint-error") as caught:
         ImageTowerConfig(backbone=other.backbone, size_px=16, mean=(0.0,) * 3, std=(1.0,) * 3, fit="crop")
     assert "'crop'" in caught.value.message
 

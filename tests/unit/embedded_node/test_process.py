@@ -211,7 +211,7 @@ def test_the_lock_is_exclusive_and_waiting_is_logged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["cluster_block_exception", "index_create_block_exception"])
 def test_a_full_disk_is_not_reported_as_missing_permissions(kind: str) -> None:
     refused = exceptions.AuthorizationException(403, kind, {"error": {"reason": "blocked by: [FORBIDDEN/10/...]"}})
-    with expect_error("write-blocked") as caught, translate_errors(Connection(url="http://127.0.0.1:1")):
+    with expect_error("index-blocked") as caught, translate_errors(Connection(url="http://127.0.0.1:1")):
         raise refused
     assert type(caught.value) is ClusterError
     assert "stair-es doctor" in caught.value.remedy

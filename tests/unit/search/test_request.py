@@ -90,7 +90,7 @@ def test_the_next_page_and_the_least_score() -> None:
 
 def test_an_index_without_keywords_has_hits_and_no_pages() -> None:
     assert "sort" not in build_body(SearchQuery(vector=VECTOR), ordered=False)
-    with expect_error("pages-without-total-order", QueryError):
+    with expect_error("index-not-pageable", QueryError):
         build_body(SearchQuery(vector=VECTOR), ordered=False, after=[1.5, "file:///a.jpg", "ab", "i"])
 
 

@@ -51,7 +51,7 @@ def test_unknown_names_and_forms_are_rejected() -> None:
     with expect_error("unknown-template", UsageError) as caught:
         build_template("nope", "rank_features")
     assert "'nope'" in caught.value.message
-    with expect_error("no-template-for-engine", UsageError):
+    with expect_error("no-template-for-query-type", UsageError):
         build_template("tokens", "impacts")  # type: ignore[arg-type]
 
 

@@ -51,7 +51,7 @@ def test_each_argument_is_claimed_by_one_kind(argument: str, expected: str) -> N
 
 
 def test_an_unknown_kind_lists_the_known_ones() -> None:
-    with expect_error("no-source-kind", UsageError) as caught:
+    with expect_error("unknown-source-kind", UsageError) as caught:
         open_source("x", SourceOptions(format="zip"))
     assert "zip" in caught.value.message
     assert "folder" in caught.value.remedy

@@ -94,7 +94,7 @@ def test_filters_that_quote_errors_are_client_errors(words: str) -> None:
     top = {"type": "search_phase_execution_exception", "reason": "all shards failed", "failed_shards": shards}
     info = {"error": {**top, "root_cause": [cause], "caused_by": cause}}
     fault = build_cluster_error(exceptions.RequestError(400, "search_phase_execution_exception", info))
-    assert (fault.status, fault.code) == (400, "cluster-error")
+    assert (fault.status, fault.code) == (400, "query-rejected")
 
 
 def test_address_and_login_of_the_cluster_are_not_shown() -> None:

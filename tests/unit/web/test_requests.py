@@ -69,7 +69,7 @@ def test_browsing_requests_are_ordered_by_date_with_a_cursor() -> None:
     ):
         response = {"took": 1, "hits": {"hits": [{"_id": "a", "sort": cursor}]}}
         assert parse_browsing_response(response, body).after == (None if body is by_date else cursor)
-    with expect_error("pages-without-total-order", QueryError):
+    with expect_error("index-not-pageable", QueryError):
         build_browsing_request(query, SearchParams(after=(1.7e12, "u", "s", "i")), False, 0)
 
 

@@ -79,7 +79,7 @@ UNUSABLE_IMAGES = {
     "gone.jpg": "no-such-file",
     ".": "no-such-file",
     "ftp://images.test/a.jpg": "no-such-file",
-    "https://anna:hunter2@images.test/a.jpg": "not-an-image-file",
+    "https://anna:hunter2@images.test/a.jpg": "url-with-login",
 }
 
 
@@ -96,7 +96,7 @@ UNUSABLE_IMAGES = {
         ("encode PHOTO --text red", 2, "error[option-conflict]"),
         ("encode PHOTO --fit zoom", 2, "--fit"),
         ("search red -k 0", 2, "-k"),
-        ("search red --after start --hybrid rrf", 2, "error[rrf-without-pages]"),
+        ("search red --after start --hybrid rrf", 2, "error[rrf-not-pageable]"),
         ("query red --weights 1,2", 1, "error[weights-count]"),
         ("query red --weights x", 2, "error[invalid-weights]"),
         ("query red --weights -1", 1, "error[inputs-cancel-out]"),  # -1 is no word to exclude
@@ -121,8 +121,8 @@ UNUSABLE_IMAGES = {
         ("search unknown --url http://127.0.0.1:9", 1, "error[no-known-word]"),
         ("query unknown --url http://127.0.0.1:9", 1, "error[no-known-word]"),
         ("encode --text unknown", 1, "error[no-known-word]"),
-        ("query --image http://127.0.0.1:9/a.jpg?token=hunter2", 1, "error[address-refused]"),
-        ("encode http://127.0.0.1:9/a.jpg?token=hunter2", 1, "error[address-refused]"),
+        ("query --image http://127.0.0.1:9/a.jpg?token=hunter2", 1, "error[address-not-allowed]"),
+        ("encode http://127.0.0.1:9/a.jpg?token=hunter2", 1, "error[address-not-allowed]"),
         *(
             (f"{command} {image}", 2, f"error[{code}]")
             for command in ("search --image", "query --image", "encode")

@@ -103,7 +103,7 @@ def test_dead_letters_keep_their_items(letters: DeadLetters) -> None:
 
 def test_other_files_are_not_opened_as_dead_letters(tmp_path: Path) -> None:
     (tmp_path / "table.jsonl").write_text('{"url": "a"}\n')
-    for name, code in {"table.jsonl": "no-dead-letters", "none": "no-dead-letter-file"}.items():
+    for name, code in {"table.jsonl": "not-a-dead-letter-file", "none": "no-dead-letter-file"}.items():
         with expect_error(code, UsageError):
             KIND.open(str(tmp_path / name), SourceOptions())
 
@@ -192,7 +192,7 @@ def test_manifest_keeps_uris_on_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ['{"path": "a.jpg"}\n', "[1]\n", "path,caption\n"])
 def test_other_files_are_not_replaced(letters: DeadLetters, content: str) -> None:
     letters.path.write_text(content)
-    with expect_error("not-dead-letters", IngestError):
+    with expect_error("not-a-dead-letter-file", IngestError):
         letters.prepare_file()
     assert letters.path.read_text() == content
 

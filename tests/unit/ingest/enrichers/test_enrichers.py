@@ -76,7 +76,7 @@ def test_spec_has_name_and_options(text: str, name: str, options: tuple[tuple[st
 
 @pytest.mark.parametrize("text", ["", ":a=1", "blur:a", "blur:=1", "blur:a=1,b"])
 def test_an_invalid_spec_is_a_usage_error(text: str) -> None:
-    with expect_error("invalid-enricher-spec", UsageError):
+    with expect_error("invalid-plugin-options", UsageError):
         EnricherSpec.parse(text)
 
 

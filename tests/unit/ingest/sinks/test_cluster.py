@@ -36,11 +36,11 @@ def test_options_belong_to_their_sink() -> None:
     assert IngestOptions(alias="a", model=MODEL).sink_options == ClusterSinkOptions()
     assert IngestOptions(alias="a", model=MODEL, sink_options={"swap": "never"}).sink_options == ClusterSinkOptions(swap="never")
     assert IngestOptions(alias="a", model=MODEL, sink="ndjson").sink_options == {}
-    with expect_error("sink-without-options"):
+    with expect_error("options-of-other-sink"):
         IngestOptions(alias="a", model=MODEL, sink="ndjson", sink_options=ClusterSinkOptions())
 
 
 @pytest.mark.parametrize("options", [{"runner": "ray"}, {"runner": "auto"}, {"document": DocumentSettings()}])
 def test_texts_take_no_options_for_images(options: dict[str, Any]) -> None:
-    with expect_error("texts-not-on-ray"):
+    with expect_error("invalid-text-options"):
         TextIngestOptions(alias="a", model=MODEL, **options)

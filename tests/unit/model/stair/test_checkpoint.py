@@ -195,8 +195,8 @@ def test_damaged_checkpoints_are_rejected(checkpoint_folder: Path, damage: Damag
 @pytest.mark.parametrize(
     ("key", "value", "code", "fact"),
     [
-        ("vocabulary", "bytes", "unknown-choice", "'bytes'"),
-        ("heads", ["feet"], "unknown-choice", "'feet'"),
+        ("vocabulary", "bytes", "checkpoint-error", "'bytes'"),
+        ("heads", ["feet"], "checkpoint-error", "'feet'"),
         ("image.backbone.config.model_type", "nothing", "backbone-not-built", "'tiny-vit'"),
     ],
 )

@@ -56,7 +56,7 @@ def test_metadata_services_are_rejected_always(address: str) -> None:
     ],
 )
 def test_names_with_a_private_address_are_rejected(addresses: list[str], private: str) -> None:
-    with expect_error("address-refused", ReadError) as caught:
+    with expect_error("address-not-allowed", ReadError) as caught:
         resolve_allowed_addresses("images.test", 443, 1.0, allow_private=False, resolve=lambda *_: addresses)
     assert private in caught.value.message
     assert resolve_allowed_addresses("images.test", 443, 1.0, allow_private=True, resolve=lambda *_: addresses) == addresses
@@ -69,7 +69,7 @@ def test_a_name_without_addresses_is_an_error() -> None:
 
 @pytest.mark.parametrize("spelling", ["127.0.0.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1", "127.1", "localhost", "0"])
 def test_every_spelling_of_loopback_is_recognized(spelling: str) -> None:
-    with expect_error("address-refused") as caught:
+    with expect_error("address-not-allowed") as caught:
         resolve_allowed_addresses(spelling, 80, 5.0, allow_private=False, resolve=resolve_host)
     assert "loopback" in caught.value.message
 
@@ -94,6 +94,6 @@ def test_a_hanging_look_up_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(("address", "names_option"), [("10.0.0.1", True), ("169.254.169.254", False)])
 def test_private_address_errors_name_the_option(address: str, names_option: bool) -> None:
-    with expect_error("address-refused") as caught:
+    with expect_error("address-not-allowed") as caught:
         resolve_allowed_addresses("host.test", 80, 1.0, allow_private=False, resolve=lambda *_: [address])
     assert ("--allow-private-urls" in caught.value.message) is names_option

@@ -288,7 +288,7 @@ def test_one_url_is_a_source_without_its_secrets() -> None:
 
 def test_urls_with_a_login_are_rejected_unsaved(image_folder: Path) -> None:
     url = "https://u:hunter2@example.com/x.jpg"
-    with expect_error("list-unreadable", UsageError) as caught:
+    with expect_error("url-with-login", UsageError) as caught:
         open_source(url)
     (image_folder / "t.txt").write_text(f"{url}\n")
     [failure] = list_source(image_folder / "t.txt").failures
@@ -298,7 +298,7 @@ def test_urls_with_a_login_are_rejected_unsaved(image_folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["parquet", "webdataset"])
 def test_formats_that_need_random_access_reject_a_pipe(kind: str) -> None:
-    with expect_error("stdin-unreadable", UsageError) as caught:
+    with expect_error("stdin-not-supported", UsageError) as caught:
         open_source("-", SourceOptions(format=kind))
     assert caught.value.remedy
 

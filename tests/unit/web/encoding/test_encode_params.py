@@ -269,8 +269,8 @@ def test_a_query_has_either_a_text_or_an_image() -> None:
 @pytest.mark.parametrize(
     ("fields", "code", "fact"),
     [
-        ({}, "no-input", "`text`"),
-        ({"text": "a", "image": IMAGE}, "no-input", "`text`"),
+        ({}, "not-one-input", "`text`"),
+        ({"text": "a", "image": IMAGE}, "not-one-input", "`text`"),
         ({"text": ["a"]}, "invalid-body", "`text`"),
         ({"text": "a", "size": 0}, "invalid-body", "`size`"),
         ({"text": "a", "size": True}, "invalid-body", "`size`"),
