@@ -310,6 +310,23 @@ def test_a_start_without_a_cluster(site: Site, page: Page, page_errors: PageErro
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
+def test_a_link_requests_failed_facts_again(site: Site, page: Page, page_errors: PageErrors) -> None:
+    page_errors.allowed.append("status of 503")
+    page.route(
+        "**/api/about",
+        lambda route: route.fulfill(status=503, json={"error": "the cluster is away", "remedy": "Wait."}),
+        times=1,
+    )
+    page.goto(site.base)
+    expect(page.get_by_role("alert")).to_be_visible()
+    with page.expect_response("**/api/about") as response:
+        page.get_by_role("link", name="Compare", exact=True).click()
+    assert response.value.ok
+    page.get_by_role("link", name="Search", exact=True).click()
+    wait_for_start_page(page)
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_cluster_outage(site: Site, page: Page, page_errors: PageErrors) -> None:
     assert site.proxy is not None
     open_results(site, page)

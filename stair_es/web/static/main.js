@@ -24,10 +24,7 @@ let isAboutLoading = false;
 const app = {
   about: null,
   aboutError: null,
-  navigate: (target, options) => {
-    app.aboutError = null; // so that it is requested again
-    router.navigate(target, options);
-  },
+  navigate: (target, options) => router.navigate(target, options),
   loadAbout,
   renderTitle,
   getImage: (id) => images.get(id),
@@ -35,7 +32,10 @@ const app = {
   getHitSequence: () => views.search.getHitSequence(),
 };
 const views = { search: new SearchView(app), image: new ImageView(app), compare: new CompareView(app) };
-const router = new Router(showRoute, focusReturnedImage);
+const forgetAboutError = () => {
+  app.aboutError = null; // so that it is requested again
+};
+const router = new Router({ onNavigate: forgetAboutError, onShow: showRoute, onReturn: focusReturnedImage });
 
 function showRoute(/** @type {Route} */ route, /** @type {boolean} */ isMoved) {
   document.body.dataset.view = route.view;

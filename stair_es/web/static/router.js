@@ -11,11 +11,9 @@ export class Router {
   searchUrl = history.state?.from ?? buildUrl("");
   #mergeKey = "";
 
-  /**
-   * @param {(route: Route, isMoved: boolean) => void} onShow `isMoved` if another view or image is shown
-   * @param {(id: string) => void} onReturn is called when a search follows on the page of an image
-   */
-  constructor(onShow, onReturn) {
+  /** @param {RouterCallbacks} callbacks */
+  constructor({ onNavigate, onShow, onReturn }) {
+    this.onNavigate = onNavigate;
     this.onShow = onShow;
     this.onReturn = onReturn;
     history.scrollRestoration = "manual";
@@ -34,6 +32,7 @@ export class Router {
 
   /** Goes to a route. @param {RouteTarget} target @param {NavigateOptions} [options] */
   navigate(target, { mergeKey = "", replace = false, keepScroll = false } = {}) {
+    this.onNavigate();
     const href = buildHref(target);
     if (href === location.pathname + location.search) return this.show();
     const previous = this.route;

@@ -211,6 +211,14 @@ interface NavigateOptions {
   keepScroll?: boolean;
 }
 
+/** What the router calls: before each step within the page, for each route, and when a search follows on an image. */
+interface RouterCallbacks {
+  onNavigate: () => void;
+  /** `isMoved` if another view or image is shown. */
+  onShow: (route: Route, isMoved: boolean) => void;
+  onReturn: (id: string) => void;
+}
+
 /** What a list tells about an image, and the image's page shows at once. */
 type ImageSummary = Pick<Hit, "name" | "thumbnail" | "caption" | "width" | "height"> & { duplicates?: Duplicate[] };
 
