@@ -77,6 +77,7 @@ export class CompareView {
     const { task } = this.#searches[name];
     if (!hasRanking(query)) {
       task.abort();
+      list.setAttribute("aria-busy", "false");
       this.#setResponse(name, null);
       problem.replaceChildren();
       return;

@@ -23,6 +23,9 @@ export const INITIAL_STATE = {
 
 const NO_PENDING_SEARCH = { pending: null, isSlow: false, hasSkeletons: false, facets: null };
 
+/** After a failure under placeholders: what they replaced belongs to another query. */
+const NO_RESPONSE = { response: null, ...buildResults([]) };
+
 /** The next state. @param {SearchState} state @param {SearchAction} action @returns {SearchState} */
 export function reduce(state, action) {
   switch (action.type) {
@@ -37,7 +40,7 @@ export function reduce(state, action) {
     case "searchSucceeded":
       return { ...state, ...NO_PENDING_SEARCH, ...buildAnsweredState(state, action) };
     case "searchFailed":
-      return { ...state, ...NO_PENDING_SEARCH, error: action.error, ...(state.hasSkeletons ? buildResults([]) : {}) };
+      return { ...state, ...NO_PENDING_SEARCH, ...(state.hasSkeletons ? NO_RESPONSE : {}), error: action.error };
     case "pageLoaded":
       return {
         ...state,

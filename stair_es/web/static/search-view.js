@@ -43,6 +43,8 @@ export class SearchView {
   #state = INITIAL_STATE;
   /** @type {Error | null} */
   #renderedError = null;
+  /** What the start page was rendered from; undefined before. @type {AboutResponse | null | undefined} */
+  #renderedAbout = undefined;
   #searchTask = new LatestTask();
   #countTask = new LatestTask();
   /** The page being loaded. @type {Promise<boolean> | null} */
@@ -134,15 +136,16 @@ export class SearchView {
     const { result, error, isStale } = await this.#searchTask.run((signal) => searchPages(query, signal));
     clearTimeout(slowTimer);
     if (isStale) return;
+    this.#countTask.abort(); // its numbers would belong to the previous response
     if (error) {
       this.#dispatch({ type: "searchFailed", error });
       this.#countCorpus(null);
     } else {
       this.app.rememberImages(result.hits);
       this.#dispatch({ type: "searchSucceeded", query, response: result });
-      this.#countFacets();
     }
     if (getQueryKey(query) !== getQueryKey(this.#state.query)) this.#search();
+    else if (!error) this.#countFacets();
   }
 
   async #countFacets() {
@@ -271,15 +274,16 @@ export class SearchView {
     document.body.classList.toggle("explain", query.explain);
   }
 
-  /** The start page has words to try above the newest images. */
+  /** The start page has words to try above the newest images. What the user opened in it stays open. */
   #renderStart() {
     const { start } = this.layout;
+    const { about } = this.app;
     const isStart = isEmptyQuery(this.#state.query);
     document.body.classList.toggle("resting", isStart);
     start.hidden = !isStart;
-    if (!isStart) return;
-    const page = renderStartPage(this.app, this.updateQuery);
-    if (!page.isEqualNode(start.firstElementChild)) start.replaceChildren(page);
+    if (!isStart || about === this.#renderedAbout) return;
+    start.replaceChildren(renderStartPage(this.app, this.updateQuery));
+    this.#renderedAbout = about;
   }
 
   #renderErrors(/** @type {SearchState} */ previous) {
