@@ -79,6 +79,7 @@ export class FilterCompleter {
   }
 
   #handleKey(/** @type {KeyboardEvent} */ event) {
+    if (event.isComposing) return;
     const options = /** @type {HTMLElement[]} */ ([...this.element.children]);
     const active = this.#activeIndex;
     if (this.element.hidden) {

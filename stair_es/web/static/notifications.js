@@ -30,7 +30,7 @@ export function renderError(error, retry) {
 }
 
 /** Shows a note for a few seconds. @param {string} text @param {Node | null} action */
-export function showNote(text, action = null) {
+function showNote(text, action = null) {
   const note = h(
     "div",
     { class: "note" },
@@ -44,8 +44,9 @@ export function showNote(text, action = null) {
 
 /** Shows an error for some seconds. @param {Error} error */
 export function showError(error) {
-  getById("toast").replaceChildren(renderError(error));
-  setTimeout(() => getById("toast").replaceChildren(), ERROR_NOTE_MS);
+  const note = renderError(error);
+  getById("toast").replaceChildren(note);
+  setTimeout(() => note.remove(), ERROR_NOTE_MS);
 }
 
 /**

@@ -29,16 +29,18 @@ export function listenForShortcuts(actions, moveByArrow) {
   const rows = SHORTCUT_HELP.map(([key, action]) => h("div", {}, h("dt", {}, h("kbd", {}, key)), h("dd", {}, action)));
   const { dialog } = createDialog("keys-help", "keys-title", "Keyboard shortcuts", h("dl", {}, rows));
   const showHelp = () => dialog.showModal();
-  actions["?"] = showHelp;
+  /** @type {Record<string, () => unknown>} */
+  const actionsByKey = { ...actions, "?": showHelp };
   document.body.append(dialog);
   addEventListener("keydown", (event) => {
+    if (event.isComposing) return;
     const { key, target } = event;
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || dialog.open) return;
     const isRange = target instanceof HTMLInputElement && target.type === "range";
     const isTyping = !isRange && target instanceof Element && target.closest("input:not([type=range]), textarea, select");
     if (isTyping && key !== "Escape") return;
     const isArrow = key.startsWith("Arrow") && !isRange && !event.shiftKey;
-    const isDone = isArrow ? moveByArrow(key) : Object.hasOwn(actions, key) && actions[key]() !== false;
+    const isDone = isArrow ? moveByArrow(key) : Object.hasOwn(actionsByKey, key) && actionsByKey[key]() !== false;
     if (isDone) event.preventDefault();
   });
   return showHelp;

@@ -96,6 +96,7 @@ export class ValueList {
 
   /** The arrow keys move between the box and the values. */
   #moveFocus(/** @type {KeyboardEvent} */ event) {
+    if (event.isComposing) return;
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step || (event.target === this.search && step < 0)) return;
     event.preventDefault();
