@@ -1,4 +1,4 @@
-// The conditions of a query in readable form: fields by their labels, values with their units. Pure.
+// The conditions of a query in readable form: fields by their labels, values with their units.
 
 import { escapeControls, h } from "./dom.js";
 import { capitalize, renderColor, renderToken, shortenPath } from "./format.js";

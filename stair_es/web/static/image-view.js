@@ -214,9 +214,7 @@ export class ImageView {
     actions.original.hidden = actions.download.hidden = !original;
     setText(tokens.summary, formatTokenSummary(image));
     tokens.pieces.hidden = !image.tokens.some(([token]) => isPiece(token));
-    metadata.replaceChildren(
-      ...[["uri", image.uri], ...Object.entries(facts)].map(([key, value]) => renderFieldRow([key, value])),
-    );
+    metadata.replaceChildren(renderFieldRow(["uri", image.uri]), ...Object.entries(facts).map(renderFieldRow));
     this.#renderTokens(image);
   }
 

@@ -1,4 +1,4 @@
-// The state of the page that is in the URL: routes and their queries, parsed and formatted. Pure.
+// The state of the page that is in the URL: routes and their queries, parsed and formatted.
 
 import { BASE_PATH, stripBasePath } from "./base-url.js";
 import { EMPTY_QUERY, METHODS, PAGE_SIZE } from "./query.js";

@@ -153,7 +153,7 @@ interface RangeFilter {
 
 type FieldFilter = ValuesFilter | RangeFilter;
 
-/** A query as the URL has it. Immutable: `query-updates.js` builds new ones. */
+/** A query as the URL has it. Immutable: `query.js` builds new ones. */
 interface Query {
   text: string;
   /** The id of an image. */
@@ -268,7 +268,7 @@ interface HitItem {
   required: Set<string>;
 }
 
-/** What a click on a hit does; `buildOpenHref` and `buildSimilarHref` are URLs. */
+/** What a click on a hit does; `buildOpenHref` and `buildSimilarHref` build URLs. */
 interface HitActions {
   buildOpenHref: (id: string) => string;
   buildSimilarHref: (id: string) => string;
