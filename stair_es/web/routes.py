@@ -33,8 +33,9 @@ from stair_es.web.thumbnails import ServedFile, ThumbnailService
 STATIC_DIR = Path(__file__).parent / "static"
 _BASE = '<base href="/">'
 _MODULE = re.compile(r"""^import\s[^;]*?["']\./([\w-]+\.js)["']""", re.MULTILINE)
-_TYPES = re.compile(rb"/\*\*.*?\*/", re.DOTALL)
-"""Comments in a module with the types that `make lint` checks: a fifth of its bytes."""
+_DOC_COMMENTS = re.compile(rb"/\*\*.*?\*/", re.DOTALL)
+"""Comments in a module that describe what follows, and have the types that `make lint` checks: a sixth of its bytes. The
+pattern doesn't know strings and other comments; a test checks that none has `/**`."""
 _START = "main.js"
 _MEDIA_TYPES = {
     ".js": "text/javascript",
@@ -100,9 +101,9 @@ def list_modules(files: Mapping[str, ServedFile]) -> list[str]:
 
 
 def _read_file(path: Path) -> bytes:
-    """Read a file of the page. A module loses its types, but no line: the lines of its errors are those of the source."""
+    """Read a file of the page. A module loses its doc comments, but no line: the lines of its errors are those of the source."""
     data = path.read_bytes()
-    return _TYPES.sub(lambda found: b"\n" * found[0].count(b"\n"), data) if path.suffix == ".js" else data
+    return _DOC_COMMENTS.sub(lambda found: b"\n" * found[0].count(b"\n"), data) if path.suffix == ".js" else data
 
 
 def _build_file(data: bytes, suffix: str) -> ServedFile:

@@ -55,10 +55,10 @@ function formatDate(/** @type {string} */ text) {
 
 /** A range: `500 to 1,000`, `from 500`, `up to 1,000`, `10 to under 20`. @param {string} field @param {RangeFilter} range */
 export function formatRange(field, { from, to, below }) {
-  if (to === null) return `from ${formatRangeEnd(field, /** @type {number | string} */ (from))}`;
-  if (from === null) return `${below ? "under" : "up to"} ${formatRangeEnd(field, to)}`;
-  const low = formatRangeEnd(field, from);
-  const high = formatRangeEnd(field, to);
+  const low = from === null ? "" : formatRangeEnd(field, from);
+  const high = to === null ? "" : formatRangeEnd(field, to);
+  if (to === null) return `from ${low}`;
+  if (from === null) return `${below ? "under" : "up to"} ${high}`;
   return low === high && !below ? low : `${low} to ${below ? "under " : ""}${high}`;
 }
 

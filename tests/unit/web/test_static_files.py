@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.web.routes import STATIC_DIR, PageFiles, load_page_files
+from stair_es.web.routes import _DOC_COMMENTS, STATIC_DIR, PageFiles, load_page_files
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,22 @@ def test_no_file_of_the_page_has_an_absolute_address() -> None:
         assert not re.search(r"""["'`]/(?:api|static|thumb|original)\b""", text), path.name
 
 
-def test_modules_are_sent_without_their_types(page_files: PageFiles) -> None:
+def test_modules_are_sent_without_doc_comments(page_files: PageFiles) -> None:
     for path in STATIC_DIR.glob("*.js"):
         source, sent = path.read_text(encoding="utf-8"), page_files.files[path.name].data.decode()
         assert "/**" not in sent, path.name
         assert len(sent.splitlines()) == len(source.splitlines()), path.name
     assert "types.d.ts" not in page_files.files
+
+
+@pytest.mark.parametrize("path", sorted(STATIC_DIR.glob("*.js")), ids=lambda path: path.name)
+def test_doc_comments_are_outside_of_strings_and_comments(path: Path) -> None:
+    source = path.read_bytes()
+    for match in _DOC_COMMENTS.finditer(source):
+        line_start = source[source.rfind(b"\n", 0, match.start()) + 1 : match.start()]
+        assert not match[0].startswith(b"/**/"), line_start
+        assert b"//" not in line_start, line_start
+        assert [line_start.count(quote) % 2 for quote in (b"'", b'"', b"`")] == [0, 0, 0], line_start
 
 
 def test_a_file_without_its_version_or_of_another_may_change(page_files: PageFiles) -> None:
