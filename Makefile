@@ -135,6 +135,6 @@ $(UNIT_VENV)/.installed: setup.cfg pyproject.toml | $(UNIT_VENV)/bin/python
 # Only what checks the page's JavaScript: the page itself takes no package.
 node_modules/.installed: package.json package-lock.json
 	@command -v npm >/dev/null || \
-		{ echo "make lint needs Node.js 20 or newer with npm (https://nodejs.org; on Debian and Ubuntu: apt install npm)" >&2; exit 2; }
-	@npm ci --silent --no-audit --no-fund
+		{ echo "make lint needs Node.js 20 or newer with npm (https://nodejs.org)" >&2; exit 2; }
+	@npm ci --loglevel=error --no-audit --no-fund
 	@touch $@
