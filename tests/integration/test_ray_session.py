@@ -41,7 +41,7 @@ print(GcsClient(address=sys.argv[1]).cluster_id)
 """
 
 
-def _knock(address: str, login: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _ask_head(address: str, login: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """What another process, which has none of our environment, is answered by the head."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.run(
@@ -55,7 +55,7 @@ def _knock(address: str, login: dict[str, str]) -> subprocess.CompletedProcess[s
 
 
 @pytest.fixture(scope="module")
-def owner() -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+def session_owner() -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """A process with a session of its own, and what it says of it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with subprocess.Popen(
@@ -73,8 +73,8 @@ def owner() -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
         yield process, json.loads(line)
 
 
-def test_a_session_of_this_machine_is_closed_to_others(owner: tuple[subprocess.Popen[str], dict[str, Any]]) -> None:
-    process, session = owner
+def test_a_session_of_this_machine_is_closed_to_others(session_owner: tuple[subprocess.Popen[str], dict[str, Any]]) -> None:
+    process, session = session_owner
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     heard = {each.laddr.ip for one in family for each in one.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
     assert heard
@@ -82,8 +82,8 @@ def test_a_session_of_this_machine_is_closed_to_others(owner: tuple[subprocess.P
     assert Path(session["folder"]).stat().st_mode & 0o077 == 0, "spilled pictures and logs lie there"
 
     for login in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}):
-        assert "InvalidAuthToken" in _knock(session["address"], login).stderr
-    status = _knock(session["address"], {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": session["token"]})
+        assert "InvalidAuthToken" in _ask_head(session["address"], login).stderr
+    status = _ask_head(session["address"], {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": session["token"]})
     assert status.returncode == 0, status.stderr
 
     out, err = process.communicate()

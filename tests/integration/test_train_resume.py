@@ -22,23 +22,39 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def command(folder: Path, out: str, *more: str) -> list[str]:
+def build_command(folder: Path, out: str, *more: str) -> list[str]:
     changes = [part for change in CHANGES for part in ("--set", change)]
-    told = str(Path(sys.executable).with_name("stair-es"))
-    return [told, "train", str(folder / "tiny.toml"), "--out", str(folder / out), "--device", "cpu", *changes, *more]
+    stair_es = str(Path(sys.executable).with_name("stair-es"))
+    return [
+        stair_es,
+        "train",
+        str(folder / "tiny.toml"),
+        "--out",
+        str(folder / out),
+        "--device",
+        "cpu",
+        *changes,
+        *more,
+    ]
 
 
-def environment(folder: Path) -> dict[str, str]:
+def build_environment(folder: Path) -> dict[str, str]:
     return os.environ | {"STAIR_ES_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
 
 
-def started(folder: Path, out: str, *more: str) -> subprocess.Popen[str]:
+def start_training(folder: Path, out: str, *more: str) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
-    return subprocess.Popen(command(folder, out, *more), stdout=pipe, stderr=pipe, text=True, env=environment(folder))
+    return subprocess.Popen(build_command(folder, out, *more), stdout=pipe, stderr=pipe, text=True, env=build_environment(folder))
 
 
-def finished(folder: Path, out: str, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(folder, out, *more), capture_output=True, text=True, env=environment(folder), check=False)
+def run_training(folder: Path, out: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        build_command(folder, out, *more),
+        capture_output=True,
+        text=True,
+        env=build_environment(folder),
+        check=False,
+    )
 
 
 def wait_for_steps(folder: Path, out: str, running: subprocess.Popen[str], step: int) -> None:
@@ -54,12 +70,16 @@ def wait_for_steps(folder: Path, out: str, running: subprocess.Popen[str], step:
 
 
 def test_a_killed_run_continues_to_the_same_model_bit_for_bit(folder: Path) -> None:
-    straight = finished(folder, "straight", "--json")
+    straight = run_training(folder, "straight", "--json")
     assert straight.returncode == 0, straight.stderr
     output = json.loads(straight.stdout)
-    assert (output["steps"], output["checkpoint"], output["pairs"]) == (16, str(folder / "straight"), tiny_training.PAIRS)
+    assert (output["steps"], output["checkpoint"], output["pairs"]) == (
+        16,
+        str(folder / "straight"),
+        tiny_training.PAIRS,
+    )
     for step in (4, 11):  # in the first stage and in the last but one, after a saved state that isn't of this step
-        with started(folder, "killed") as running:
+        with start_training(folder, "killed") as running:
             try:
                 wait_for_steps(folder, "killed", running, step)
             finally:
@@ -68,22 +88,20 @@ def test_a_killed_run_continues_to_the_same_model_bit_for_bit(folder: Path) -> N
         assert running.returncode == -signal.SIGKILL
         assert (folder / "killed" / "state.pt").is_file()
         assert not (folder / "killed" / "model.safetensors").exists()
-    last = finished(folder, "killed", "--json")
+    last = run_training(folder, "killed", "--json")
     assert last.returncode == 0, last.stderr
     assert "resuming the training" in last.stderr
     for name in ("model.safetensors", "log.csv", "config.json", "README.md", "train.toml"):
         assert (folder / "killed" / name).read_bytes() == (folder / "straight" / name).read_bytes(), name
     assert json.loads(last.stdout) | {"checkpoint": ""} == output | {"checkpoint": ""}
-    once_more = finished(folder, "killed", "--restart", "--json", "--set", "recipe.steps=4")
+    once_more = run_training(folder, "killed", "--restart", "--json", "--set", "recipe.steps=4")
     assert once_more.returncode == 0, once_more.stderr
     assert json.loads(once_more.stdout)["steps"] == 4
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated by SIGTERM")]
-)
-def test_signals_exit_with_their_code_and_a_hint(folder: Path, number: int, code: int, said: str) -> None:
-    with started(folder, "out", "--set", "recipe.steps=100000") as running:
+@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_signals_exit_with_their_code_and_a_hint(folder: Path, number: int, code: int, name: str) -> None:
+    with start_training(folder, "out", "--set", "recipe.steps=100000") as running:
         try:
             wait_for_steps(folder, "out", running, 4)
             running.send_signal(number)
@@ -91,16 +109,16 @@ def test_signals_exit_with_their_code_and_a_hint(folder: Path, number: int, code
         finally:
             running.kill()
     assert (running.returncode, out) == (code, "")
-    lines = errors.strip().splitlines()
-    assert lines[-2:] == ["the same command resumes from its last saved state", said]
+    *_, hint, reason = errors.strip().splitlines()
+    assert "resumes" in hint
+    assert name in reason
     assert "Traceback" not in errors
 
 
 def test_errors_are_reported_as_json_too(folder: Path) -> None:
-    done = finished(folder, "out", "--json", "--set", "optim.lr=-1")
+    done = run_training(folder, "out", "--json", "--set", "optim.lr=-1")
     assert done.returncode == 2
     error = json.loads(done.stdout)
-    assert error["error"] == "tiny.toml.optim.lr must be a number >= 0.0, got -1"
-    assert error["remedy"]
+    assert (error["code"], "tiny.toml.optim.lr" in error["error"]) == ("config-error", True)
     assert error["error"] in done.stderr
     assert not (folder / "out").exists()
