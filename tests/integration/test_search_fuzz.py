@@ -44,6 +44,7 @@ from stair_es.types import SparseVector
 SEED = 20261124
 MODEL_ID = "drawn@1"
 LARGEST, LEAST = 2.0**100, 2.0**-100
+RARE_WEIGHTS = (LARGEST, LEAST, *TINY_WEIGHTS, *BAD_WEIGHTS)
 CAPTION = ("dog", "cat", "tree", "house", "犬", "café")
 ENGINES: dict[str, Literal["rank_features", "sparse_vector"]] = {
     "node_url": "rank_features",
@@ -145,8 +146,9 @@ def draw_query_vector(draw: st.DrawFn, vocabulary: list[str]) -> SparseVector:
     rng = random.Random(draw(st.integers(0, 99)))
     fillers = draw(st.sampled_from((0, 0, 0, 0, 0, 0, 50, 1100, 5000, 10_000)))
     pairs += [(f"w{number}", 10 ** rng.uniform(-3, 3)) for number in range(fillers)]
-    weights = st.sampled_from((LARGEST, LEAST, *TINY_WEIGHTS, *BAD_WEIGHTS))
-    rare_pair = st.tuples(st.just("rare"), weights) | st.tuples(BROKEN_TEXTS | st.just("x" * 40_000), st.just(1.0))
+    rare_pair = st.tuples(st.just("rare"), st.sampled_from(RARE_WEIGHTS)) | st.tuples(
+        BROKEN_TEXTS | st.just("x" * 40_000), st.just(1.0)
+    )
     pairs += draw(mix_rarely(st.just([]), st.lists(rare_pair, min_size=1, max_size=1)))
     pairs = pairs or [(vocabulary[0], 1.0)]
     rng.shuffle(pairs)
@@ -169,28 +171,40 @@ def is_valid_vector(vector: SparseVector) -> bool:
     return any(weight >= LEAST for weight in vector.weights)
 
 
+def check_vector(fuzzed_index: FuzzedIndex, vector: SparseVector, k: int) -> int:
+    """Check the ranking of a vector, or that it is rejected, and return the number of hits."""
+    result = search_or_none(lambda: fuzzed_index.searcher.search(vector, k))
+    assert (result is not None) == is_valid_vector(vector)
+    if result is None:
+        return 0
+    truncated = set(result.truncated.tokens)
+    sent = SparseVector.from_pairs(pair for pair in vector if pair[0] not in truncated)
+    assert len(sent) == min(fuzzed_index.max_clauses, sum(weight >= LEAST for weight in vector.weights))
+    assert max(result.truncated.weights, default=0.0) <= min(sent.weights)
+    assert not fuzzed_index.oracle.find_errors(list_scores(result), fuzzed_index.oracle.compute_bounds(sent), k)
+    for hit in result.hits[:3]:
+        document = fuzzed_index.documents[hit.id]
+        assert {each.token for each in hit.contributions} == set(sent.tokens) & set(document.tokens)
+    return len(result.hits)
+
+
 def test_vectors_of_any_kind(fuzzed_index: FuzzedIndex) -> None:
     compared_hits = 0
 
     @given(vector=draw_query_vector([*fuzzed_index.oracle.columns]), k=st.sampled_from((1, 3, 10, 200, 10_000)))
-    def check_vector(vector: SparseVector, k: int) -> None:
+    def check_drawn_vector(vector: SparseVector, k: int) -> None:
         nonlocal compared_hits
-        result = search_or_none(lambda: fuzzed_index.searcher.search(vector, k))
-        assert (result is not None) == is_valid_vector(vector)
-        if result is None:
-            return
-        truncated = set(result.truncated.tokens)
-        sent = SparseVector.from_pairs(pair for pair in vector if pair[0] not in truncated)
-        assert len(sent) == min(fuzzed_index.max_clauses, sum(weight >= LEAST for weight in vector.weights))
-        assert max(result.truncated.weights, default=0.0) <= min(sent.weights)
-        assert not fuzzed_index.oracle.find_errors(list_scores(result), fuzzed_index.oracle.compute_bounds(sent), k)
-        for hit in result.hits[:3]:
-            document = fuzzed_index.documents[hit.id]
-            assert {each.token for each in hit.contributions} == set(sent.tokens) & set(document.tokens)
-        compared_hits += len(result.hits)
+        compared_hits += check_vector(fuzzed_index, vector, k)
 
-    check_vector()
+    check_drawn_vector()
     assert compared_hits > 1000
+
+
+@pytest.mark.parametrize("weight", RARE_WEIGHTS, ids=str)
+def test_rare_weights_rank_or_are_rejected(fuzzed_index: FuzzedIndex, weight: float) -> None:
+    first, second, *_ = fuzzed_index.documents["003"].tokens
+    for vector in (SparseVector((first,), (weight,)), SparseVector((first, second), (weight, 1.0))):
+        assert bool(check_vector(fuzzed_index, vector, 10_000)) == is_valid_vector(vector)
 
 
 def test_contributions_match_the_engine_explanation(fuzzed_index: FuzzedIndex) -> None:
@@ -381,8 +395,9 @@ def test_captions_of_too_many_terms_are_rejected(fuzzed_index: FuzzedIndex, toke
     if fits:
         assert len(fuzzed_index.searcher.search(query).truncated) == max(0, tokens - (limit - limit // 16))
     elif limit == 1024:
-        with expect_error("query-rejected", QueryError):
+        with expect_error("query-rejected", QueryError) as caught:
             fuzzed_index.searcher.search(query)
+        assert "clause" in caught.value.message
 
 
 def test_too_many_clauses_are_rejected(fuzzed_index: FuzzedIndex) -> None:

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given
-from support.strategies import build_vectors
+from hypothesis import strategies as st
+from support.strategies import NAMES, build_vectors
 
 from stair_es.feature_names import escape_feature
 from stair_es.model.base import MatchThresholds
@@ -15,8 +16,10 @@ from stair_es.search.request import build_search_request
 from stair_es.search.results import explain_score, parse_search_response
 from stair_es.types import SparseVector
 
+_VECTORS = build_vectors(st.sampled_from(NAMES), min_size=0, max_size=len(NAMES))
 
-@given(query=build_vectors(min_size=0), image=build_vectors(min_size=0))
+
+@given(query=_VECTORS, image=_VECTORS)
 def test_the_contributions_sum_to_the_dot_product(query: SparseVector, image: SparseVector) -> None:
     contributions = explain_score(query, {escape_feature(token): weight for token, weight in image})
     assert math.fsum(each.contribution for each in contributions) == pytest.approx(query.dot(image), rel=1e-12)
