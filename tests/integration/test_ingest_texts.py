@@ -40,17 +40,20 @@ TABLE = ModelSpec(name="stair-mini", text_tower="table")
 IngestTexts = Callable[..., IngestReport]
 
 
+def build_ingest(url: str, index: str, folder: Path) -> IngestTexts:
+    def ingest(*files: Path, **options: Any) -> IngestReport:  # noqa: ANN401
+        defaults = {"alias": index, "model": TABLE, "dead_letters": folder / "failed.jsonl"}
+        sources = [open_text_source(str(file)) for file in files]
+        with_defaults = TextIngestOptions(**{**defaults, **options})
+        return run_ingest(sources, Connection(url=url), with_defaults, progress=lambda _: None)
+
+    return ingest
+
+
 @pytest.fixture
 def ingest_texts(index_name: str, node_url: str, tmp_path: Path) -> IngestTexts:
     """Ingests the texts of some files into the index of the test."""
-
-    def ingest(*files: Path, **options: Any) -> IngestReport:  # noqa: ANN401
-        defaults = {"alias": index_name, "model": TABLE, "dead_letters": tmp_path / "failed.jsonl"}
-        sources = [open_text_source(str(file)) for file in files]
-        with_defaults = TextIngestOptions(**{**defaults, **options})
-        return run_ingest(sources, Connection(url=node_url), with_defaults, progress=lambda _: None)
-
-    return ingest
+    return build_ingest(node_url, index_name, tmp_path)
 
 
 def read_documents(client: OpenSearch, index: str) -> dict[str, dict[str, Json]]:
@@ -68,15 +71,16 @@ def write_lines(path: Path, *texts: str) -> Path:
 
 
 def test_each_text_is_one_document_and_reruns_resume(
-    ingest_texts: IngestTexts, client: OpenSearch, index_name: str, tmp_path: Path
+    rank_features_url: str, engine: OpenSearch, engine_index: str, tmp_path: Path
 ) -> None:
+    ingest_texts = build_ingest(rank_features_url, engine_index, tmp_path)
     path = write_lines(tmp_path / "a.txt", "a brown dog", "the of", "a black cat", "a brown dog", "the of")
     first = ingest_texts(path)
     assert (first.seen, first.written, first.unchanged, first.failed, first.documents) == (5, 2, 1, 2, 2)
     assert [(why.stage, why.reason, why.images) for why in first.failure_reasons] == [("encode", NO_KNOWN_TOKENS, 2)]
     [letter, _] = map(json.loads, (tmp_path / "failed.jsonl").read_text().splitlines())
     assert (letter["stage"], letter["fields"]) == ("encode", {"caption": "the of"})
-    documents = read_documents(client, index_name)
+    documents = read_documents(engine, engine_index)
     assert set(documents) == {"a brown dog", "a black cat"}
     dog = documents["a brown dog"]
     assert str(dog["uri"]).endswith("a.txt#line=1")
@@ -85,7 +89,7 @@ def test_each_text_is_one_document_and_reruns_resume(
     write_lines(path, "a brown dog", "a red house", "a black cat")
     again = ingest_texts(path)
     assert (again.seen, again.written, again.unchanged, again.failed) == (3, 1, 2, 0)
-    assert read_documents(client, index_name)["a brown dog"] == dog
+    assert read_documents(engine, engine_index)["a brown dog"] == dog
     assert again.index == first.index
 
 

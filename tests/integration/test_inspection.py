@@ -105,6 +105,14 @@ def engine_cluster(request: pytest.FixtureRequest, make_index_name: Callable[[st
         yield cluster
 
 
+@pytest.fixture(params=["node_url", "elasticsearch9_url"], ids=["opensearch", "elasticsearch9"])
+def vector_cluster(request: pytest.FixtureRequest, make_index_name: Callable[[str], str]) -> Iterator[FilledCluster]:
+    """A cluster with `rank_features`, and one with `sparse_vector`."""
+    url: str = request.getfixturevalue(request.param)
+    with closing(FilledCluster(url, make_index_name(url))) as cluster:
+        yield cluster
+
+
 @pytest.fixture
 def cluster(node_url: str, index_name: str) -> Iterator[FilledCluster]:
     with closing(FilledCluster(node_url, index_name)) as cluster:
@@ -157,12 +165,12 @@ def test_figures_cover_all_words_of_all_images(engine_cluster: FilledCluster, mo
         assert {**first, **second}[row.example].to_dict()[row.token] == row.max_weight
 
 
-def test_unreadable_documents_are_counted(cluster: FilledCluster) -> None:
-    index = cluster.create_index("1")
-    cluster.put_images(index, {"u/1": build_vector(dog=1.0), "x" * 9000: build_vector(cat=1.0)})
+def test_unreadable_documents_are_counted(vector_cluster: FilledCluster) -> None:
+    index = vector_cluster.create_index("1")
+    vector_cluster.put_images(index, {"u/1": build_vector(dog=1.0), "x" * 9000: build_vector(cat=1.0)})
     bare = {"tokens": {"bird": 1.0}}
-    cluster.send_bulk(index, [{"index": {}}, bare, {"index": {}}, {**bare, "uri": None}, {"index": {}}, {"uri": "u/2"}])
-    found = cluster.collect_stats()
+    vector_cluster.send_bulk(index, [{"index": {}}, bare, {"index": {}}, {**bare, "uri": None}, {"index": {}}, {"uri": "u/2"}])
+    found = vector_cluster.collect_stats()
     assert (found.documents, found.without_uri, found.images, found.empty, found.missed_count) == (5, 3, 2, 1, 0)
     assert [row.token for row in found.token_stats] == ["dog"]
 
@@ -246,18 +254,18 @@ def test_documents_are_chosen_by_id_then_age(cluster: FilledCluster) -> None:
 
 @pytest.mark.parametrize("most", [2, 1000])
 def test_many_documents_are_returned_in_the_requested_order(
-    cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch, most: int
+    vector_cluster: FilledCluster, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     monkeypatch.setattr(stored_document, "_MAX_HITS", most)
     monkeypatch.setattr(stored_document, "_BATCH_SIZE", 5)
     images = draw_images(12, 4)
     for name in ("1", "2"):
-        cluster.put_images(cluster.create_index(name), images)
+        vector_cluster.put_images(vector_cluster.create_index(name), images)
     ids = [make_document_id(uri) for uri in reversed(images)]
-    found = get_stored_images(cluster, cluster.alias, [*ids, "nope", "", "\ud800", ids[0]])
+    found = get_stored_images(vector_cluster, vector_cluster.alias, [*ids, "nope", "", "\ud800", ids[0]])
     assert list(found) == ids
     assert {each.uri: each.vector for each in found.values()} == images
-    assert get_stored_images(cluster, cluster.alias, []) == {}
+    assert get_stored_images(vector_cluster, vector_cluster.alias, []) == {}
 
 
 def test_the_thumbnail_of_a_document(cluster: FilledCluster) -> None:
@@ -272,10 +280,10 @@ def test_the_thumbnail_of_a_document(cluster: FilledCluster) -> None:
     assert get_stored_thumbnail(cluster, cluster.alias, "nope") is None
 
 
-def test_the_effect_of_a_policy_is_reported(cluster: FilledCluster) -> None:
+def test_the_effect_of_a_policy_is_reported(vector_cluster: FilledCluster) -> None:
     original = SparseVector.from_mapping({"muted": 0.5, "capped": 1.0, "old": 0.25, "dog": 0.125})
-    cluster.put_images(cluster.create_index("1"), {"u": original}, policy=POLICY)
-    found = find_stored_image(cluster, cluster.alias, "u")
+    vector_cluster.put_images(vector_cluster.create_index("1"), {"u": original}, policy=POLICY)
+    found = find_stored_image(vector_cluster, vector_cluster.alias, "u")
     assert found is not None
     assert found.vector.to_dict() == {"capped": 0.5, "new.er": 0.25, "dog": 0.125}
     assert found.undo.restore(found.vector) == original

@@ -221,6 +221,7 @@ def test_hits_have_common_words(engine: Engine, documents: dict[str, SparseVecto
                 assert hit.engine_scores == pytest.approx(
                     {reason.token: reason.contribution for reason in hit.contributions}, rel=2**-8
                 )
+                assert sum(hit.engine_scores.values()) == pytest.approx(hit.score, rel=1e-5)
 
 
 def draw_conditions(rng: random.Random, query: SparseVector, documents: dict[str, SparseVector]) -> SearchQuery:
@@ -314,7 +315,6 @@ def test_min_score_excludes_lower_scores(engine: Engine, query_vectors: list[Spa
         assert list(ranking) == [hit for hit in every if hit[1] >= score]
 
 
-@pytest.mark.parametrize("engine", ["node_url"], indirect=True, ids=["opensearch"])
 def test_pruned_queries_rank_exactly(engine: Engine, oracle: Oracle, query_vectors: list[SparseVector]) -> None:
     options = SearchOptions(weight_mass=0.8)
     with Searcher(engine.cluster.connection, engine.index, MODEL_ID) as searcher:
