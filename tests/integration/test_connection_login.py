@@ -21,10 +21,8 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.index.aliases import get_alias_targets
 from stair_es.errors import ClusterError, UsageError
-from stair_es.optional import import_optional
 from stair_es.retry import RetryPolicy
 
-_CREDENTIALS = import_optional("botocore.credentials", "aws").Credentials("AKIDEXAMPLE", "hunter2", "session-token")
 _REGION = "eu-central-1"
 # Each secret is one word that can be looked for.
 _SECRET = "hunter2päss,wörd:/"
@@ -181,7 +179,7 @@ def test_proxy_rejects_requests_without_an_index() -> None:
 # --- SigV4: the server verifies signatures with the AWS SDK ---
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def set_aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The machine's own AWS configuration must not matter, and nothing may be asked of an instance's metadata service."""
     for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"):
@@ -198,6 +196,10 @@ def set_aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 def _is_signed(request: RecordedRequest, service: str, origin: str) -> bool:
+    from botocore.auth import SigV4Auth  # type: ignore[import-untyped]
+    from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
+    from botocore.credentials import Credentials  # type: ignore[import-untyped]
+
     header = request.headers.get("authorization", "")
     match = re.fullmatch(
         rf"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/\d{{8}}/{_REGION}/{service}/aws4_request, "
@@ -207,15 +209,14 @@ def _is_signed(request: RecordedRequest, service: str, origin: str) -> bool:
     if match is None or request.headers["x-amz-content-sha256"] != hashlib.sha256(request.body).hexdigest():
         return False
     signed = {name: request.headers[name] for name in match[1].split(";")}
-    signed_request = import_optional("botocore.awsrequest", "aws").AWSRequest(
-        method=request.method, url=origin + request.target, data=request.body, headers=signed
-    )
+    signed_request = AWSRequest(method=request.method, url=origin + request.target, data=request.body, headers=signed)
     signed_request.context["timestamp"] = request.headers["x-amz-date"]
-    auth = import_optional("botocore.auth", "aws").SigV4Auth(_CREDENTIALS, service, _REGION)
+    auth = SigV4Auth(Credentials("AKIDEXAMPLE", "hunter2", "session-token"), service, _REGION)
     signature = auth.signature(auth.string_to_sign(signed_request, auth.canonical_request(signed_request)), signed_request)
     return "host" in signed and "x-amz-date" in signed and bool(signature == match[2])
 
 
+@pytest.mark.usefixtures("set_aws_environment")
 @pytest.mark.parametrize("service", ["es", "aoss"])
 def test_each_request_is_signed_as_it_arrives(node_url: str, index_name: str, service: str) -> None:
     with RecordingProxy(node_url) as proxy:
@@ -232,6 +233,7 @@ def test_each_request_is_signed_as_it_arrives(node_url: str, index_name: str, se
     assert "hunter2" not in f"{connection!r}{connection.security!r}"
 
 
+@pytest.mark.usefixtures("set_aws_environment")
 def test_a_signature_for_another_service_is_rejected(node_url: str) -> None:
     with RecordingProxy(node_url) as proxy:
         proxy.gate = lambda request: None if _is_signed(request, "es", proxy.url) else StubResponse(status=403)
@@ -241,6 +243,7 @@ def test_a_signature_for_another_service_is_rejected(node_url: str) -> None:
     assert "access policy" in caught.value.remedy
 
 
+@pytest.mark.usefixtures("set_aws_environment")
 def test_missing_aws_settings_are_usage_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     connection = Connection(url="https://localhost", security=SecuritySettings(aws_service="es"))
     with expect_error("no-aws-region", UsageError):

@@ -187,9 +187,9 @@ def read_error(url: str, **limits: Any) -> StairError:  # noqa: ANN401
 @contextlib.contextmanager
 def open_fetcher(resolve: ssrf.Resolver, *, allow_private: bool = False) -> Iterator[Fetcher]:
     """Open a fetcher that looks up names as the test says."""
-    fetcher = Fetcher(UrlPolicy(timeout_s=10.0, attempts=2, allow_private=allow_private), resolve=resolve)
-    yield fetcher
-    fetcher.close()
+    policy = UrlPolicy(timeout_s=10.0, attempts=2, allow_private=allow_private)
+    with contextlib.closing(Fetcher(policy, resolve=resolve)) as fetcher:
+        yield fetcher
 
 
 def test_fetches_reuse_connections_and_send_our_user_agent(http_server: HostileServer) -> None:
