@@ -134,8 +134,9 @@ def test_a_wrong_fingerprint_is_rejected_before_anything_is_sent(
 def test_authority_that_did_not_sign_is_rejected(endpoint: Endpoint, authority: trustme.CA) -> None:
     """The true authority's certificate is public: that it is shown proves nothing until it has signed."""
     url = endpoint(build_context(trustme.CA().issue_cert("localhost"), root=authority))
-    with expect_error("no-tls-connection"):
+    with expect_error("no-tls-connection") as caught:
         fetch_label(url, ca_fingerprint=compute_fingerprint(authority.cert_pem.bytes()))
+    assert "certificate" in caught.value.message
 
 
 def write_certificate(cert: trustme.LeafCert, folder: Path) -> dict[str, str]:

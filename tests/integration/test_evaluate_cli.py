@@ -73,7 +73,9 @@ def test_evaluate(run_script: RunScript, client: OpenSearch, tmp_path: Path) -> 
     assert "| STAIR " in (tmp_path / "report" / "evaluation.md").read_text()
     assert not client.indices.get(index="eval-*-stair-mini-2-*")
     wrong = run_script("evaluate", "retrieval", PHOTOS / "CREDITS.md", "--json")
-    assert (wrong.returncode, json.loads(wrong.stdout)["code"]) == (2, "dataset-error")
+    fault = json.loads(wrong.stdout)
+    assert (wrong.returncode, fault["code"], "JSON" in fault["error"]) == (2, "dataset-error", True)
+    assert fault["remedy"]
 
 
 @pytest.fixture
@@ -148,5 +150,6 @@ def test_sparsity_of_captions_and_folders(evaluate_command: CommandRunner, tmp_p
     assert "captions" in evaluate_command.read_output("words", "both", *TABLE)  # not its classes
     (tmp_path / "both" / "metadata.jsonl").write_text('{"file_name": "gone.jpg", "text": "a cat"}')
     refused = evaluate_command.read_error("sparsity", "both")  # and isn't taken for a folder of images without a word
-    assert refused.code == "dataset-error"
+    assert (refused.code, "gone.jpg" in refused.message) == ("dataset-error", True)
+    assert refused.remedy
     assert evaluate_command.read_json("words", PHOTOS / "captions.jsonl", "--limit", "8", *TABLE)["rows"][0]["images"] == 8

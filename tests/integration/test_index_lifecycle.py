@@ -318,15 +318,20 @@ def test_index_requests_are_retried(cluster: AliasCluster, monkeypatch: pytest.M
     assert waits
 
 
-def test_indices_of_different_field_types_are_not_searched(cluster: AliasCluster) -> None:
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [({"impacts": {"type": "text"}}, "different-field-types"), ({"tokens": {"type": "keyword"}}, "foreign-index")],
+    ids=["impacts", "keyword"],
+)
+def test_indices_of_different_field_types_are_not_searched(cluster: AliasCluster, changed: dict[str, Any], code: str) -> None:
     meta = {"stair_es": {"format_version": INDEX_FORMAT, "model": "model-1", "model_name": "model"}}
     tokens = {"tokens": {"type": "rank_features"}}
-    for name, properties in (("a", tokens), ("b", {**tokens, "impacts": {"type": "text"}})):
+    for name, properties in (("a", tokens), ("b", {**tokens, **changed})):
         body = {"mappings": {"_meta": meta, "properties": properties}}
         cluster.client.indices.create(index=f"{cluster.alias}-{name}", body=body)
     with (
         Searcher(cluster.connection, f"{cluster.alias}-*", "model-1") as searcher,
-        expect_error("different-field-types", IndexMismatch) as caught,
+        expect_error(code, IndexMismatch) as caught,
     ):
         searcher.search(SparseVector.from_mapping({"a": 1.0}))
     assert f"{cluster.alias}-b" in caught.value.message

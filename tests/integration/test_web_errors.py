@@ -41,7 +41,7 @@ def test_missing_resources_are_reported_as_json(page: PageClient, method: str, t
 @pytest.mark.parametrize(
     ("body", "code", "fact"),
     [
-        ({"text": "-cat"}, "no-input", ""),
+        ({"text": "-cat"}, "no-input", "exclude"),
         ({"text": "the of"}, "no-known-word", "'the of'"),
         ({"text": "cat", "k": 0}, "invalid-body", "`k`"),
         ({"text": "cat", "require": ["the"]}, "word-not-in-vocabulary", "'the'"),

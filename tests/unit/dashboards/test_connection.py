@@ -45,17 +45,18 @@ def test_an_invalid_url_is_rejected(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "parts", "code"),
+    ("url", "parts", "code", "fact"),
     [
-        (URL, {"space": "s", "tenant": "t"}, "option-conflict"),
-        ("https://me:pass@host", {"security": SecuritySettings(api_key="abc")}, "option-conflict"),
-        (URL, {"security": SecuritySettings(ca_file="ca.pem")}, "certificate-without-https"),
+        (URL, {"space": "s", "tenant": "t"}, "option-conflict", "--space"),
+        ("https://me:pass@host", {"security": SecuritySettings(api_key="abc")}, "option-conflict", "login"),
+        (URL, {"security": SecuritySettings(ca_file="ca.pem")}, "certificate-without-https", URL),
     ],
     ids=["parts of two products", "two logins", "certificate without https"],
 )
-def test_contradicting_parts_are_rejected(url: str, parts: dict[str, Any], code: str) -> None:
-    with expect_error(code):
+def test_contradicting_parts_are_rejected(url: str, parts: dict[str, Any], code: str, fact: str) -> None:
+    with expect_error(code) as caught:
         DashboardsConnection(url=url, **parts)
+    assert fact in caught.value.message
 
 
 def test_login_in_the_url_is_used_and_hidden() -> None:

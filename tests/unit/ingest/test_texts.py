@@ -44,6 +44,7 @@ def test_one_text_a_line(tmp_path: Path) -> None:
     assert texts == {"line=1": "a dog", "line=3": "zwei Löwen"}
     assert list(reasons) == ["line=4", "line=5"]
     assert "UTF-8" in reasons["line=4"]
+    assert "long" in reasons["line=5"]
     packed = tmp_path / "b.txt.gz"
     packed.write_bytes(gzip.compress(b"one\ntwo"))
     assert read_texts(open_text_source(str(packed)))[0] == {"line=1": "one", "line=2": "two"}

@@ -8,7 +8,7 @@ import time
 import pytest
 from support.errors import expect_error
 
-from stair_es.errors import QueryError
+from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model.base import ModelSpec
 from stair_es.search.dsl.filters import parse_filter
 from stair_es.search.dsl.select import IndexFields
@@ -48,6 +48,14 @@ def test_other_models_are_rejected(
 
 def test_the_model_of_the_index_is_accepted() -> None:
     IndexInfo(fields={}, model="run-0c61e1f0a2b3", model_name="run").check_model("run-0c61e1f0a2b3")
+
+
+@pytest.mark.parametrize("other", [IndexFields(tokens="sparse_vector"), IndexFields(tokens="rank_features", impacts=True)])
+def test_indices_of_different_field_types_are_rejected(other: IndexFields) -> None:
+    info = IndexInfo(fields={"images-1": IndexFields(tokens="rank_features"), "images-2": other}, model="m", model_name="m")
+    with expect_error("different-field-types", IndexMismatch) as caught:
+        _ = info.common_fields
+    assert "images-2" in caught.value.message
 
 
 def test_index_model_includes_its_fit() -> None:

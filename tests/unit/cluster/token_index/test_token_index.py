@@ -192,7 +192,11 @@ def test_the_token_alias_moves_to_the_new_token_index() -> None:
 def test_unpageable_mapping_is_rejected() -> None:
     keyword = {"type": "keyword"}
     check_pageable_mapping({"uri": keyword, "sha256": keyword}, "m")
-    for mapping, fields in (({"uri": keyword, "sha256": {**keyword, "doc_values": False}}, "sha256"), ({}, "uri, sha256")):
+    for mapping, fields in (
+        ({"uri": keyword, "sha256": {**keyword, "doc_values": False}}, "sha256"),
+        ({"uri": {"type": "text"}}, "uri, sha256"),
+        ({}, "uri, sha256"),
+    ):
         with expect_error("no-doc-values", IndexMismatch) as caught:
             check_pageable_mapping(mapping, "m")
         assert caught.value.message.endswith(f" {fields}")

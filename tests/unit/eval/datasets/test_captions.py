@@ -218,11 +218,11 @@ def test_karpathy_splits_of_a_training(image_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "fact"),
     [
-        ("x.json", "[1, 2]", "x.json"),
-        ("x.json", '{"images": []}', "x.json"),
+        ("x.json", "[1, 2]", "caption set"),
+        ("x.json", '{"images": []}', "caption set"),
         ("x.json", "no json", "line 1 column 1"),
         ("x.txt", "a caption", "line 1 column 1"),
-        ("x.jsonl", "", "x.jsonl"),
+        ("x.jsonl", "", "no image"),
         ("x.jsonl", '{"image": "gone.jpg", "caption": "x"}', "gone.jpg: "),
     ],
 )
@@ -230,7 +230,8 @@ def test_an_unknown_caption_format_is_rejected(image_folder: Path, name: str, te
     (image_folder / name).write_text(text)
     with expect_error("dataset-error") as caught:
         read_captions(image_folder / name)
-    assert fact in caught.value.message
+    assert (name in caught.value.message, fact in caught.value.message) == (True, True)
+    assert caught.value.remedy
 
 
 @pytest.mark.parametrize("name", ["set.json", "set.jsonl", "set.tsv", "set.csv", "set.parquet", "set.tar", "gone*.csv"])

@@ -88,6 +88,7 @@ def test_links_are_reported(tmp_path: Path) -> None:
     (tmp_path / "s.tar").write_bytes(link.tobuf() + build_tar_member("folder.jpg", kind=tarfile.DIRTYPE) + END)
     listed = list_source(tmp_path / "s.tar")
     assert (listed.kinds, listed.failed_positions) == ("f", ["link.jpg"])
+    assert "link" in listed.failures[0].reason
 
 
 def test_a_negative_size_is_not_read(tmp_path: Path) -> None:
@@ -127,14 +128,16 @@ def test_a_truncated_tar_yields_its_members_and_a_failure(tmp_path: Path, name: 
 @pytest.mark.parametrize("name", ["s.tar", "s.tar.gz"])
 def test_broken_tars_fail(tmp_path: Path, name: str) -> None:
     content = b"".join(build_tar_member(f"{i}.jpg", b"x" * 512) for i in range(3)) + END
-    for broken, kinds in (
-        (content[: 4 * 512], "iif"),
-        (content[:1024] + b"garbage!" * 64 + content[1536:], "if"),
-        (b"", "f"),
-        (b"no tar at all" * 100, "f"),
+    for broken, kinds, fact in (
+        (content[: 4 * 512], "iif", "end-of-archive"),
+        (content[:1024] + b"garbage!" * 64 + content[1536:], "if", "bad header at byte 1024"),
+        (b"", "f", "empty file"),
+        (b"no tar at all" * 100, "f", "invalid header"),
     ):
         (tmp_path / name).write_bytes(gzip.compress(broken) if name.endswith(".gz") else broken)
-        assert list_source(tmp_path / name).kinds == kinds
+        listed = list_source(tmp_path / name)
+        assert listed.kinds == kinds
+        assert fact in listed.failures[0].reason
 
 
 @pytest.mark.parametrize("name", ["s.tar", "s.tar.gz"])
@@ -164,11 +167,12 @@ def test_other_members_may_have_any_size(tmp_path: Path, name: str, too_large: l
 
 def test_a_gzip_file_is_checked_to_its_end(tmp_path: Path) -> None:
     content, tar = gzip.compress(build_tar_member("a.jpg", b"a") + END), tmp_path / "s.tar.gz"
-    for damaged in (content[:-8] + bytes(8), content[:-6], content + b"more"):
+    for damaged, fact in ((content[:-8] + bytes(8), "CRC"), (content[:-6], "EOFError"), (content + b"more", "Not a gzipped")):
         tar.write_bytes(damaged)
         listed = list_source(tar)
         assert listed.kinds == "if"
         assert read_data(listed[0]) == b"a"
+        assert fact in listed.failures[0].reason
 
 
 def test_braces_name_many_tars_and_a_missing_one_is_reported(tmp_path: Path) -> None:

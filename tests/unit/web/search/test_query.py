@@ -160,8 +160,6 @@ def test_a_filter_is_never_a_clause(text: str) -> None:
     [
         ({}, "no-input"),
         ({"text": "  "}, "no-input"),
-        ({"text": "-cat"}, "no-input"),
-        ({"exclude": ("cat",)}, "no-input"),
         ({"text": "red", "factors": {"red": 0}}, "all-tokens-muted"),
         ({"text": "red", "factors": {"the": 1}}, "word-not-in-vocabulary"),
         ({"text": "red", "require": ("the",)}, "word-not-in-vocabulary"),
@@ -174,6 +172,13 @@ def test_a_filter_is_never_a_clause(text: str) -> None:
 def test_invalid_queries_are_rejected(fields: dict[str, object], code: str) -> None:
     with expect_error(code, QueryError):
         build_query(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fields", [{"text": "-cat"}, {"exclude": ("cat",)}])
+def test_queries_that_only_exclude_are_told_from_empty_ones(fields: dict[str, object]) -> None:
+    with expect_error("no-input", QueryError) as caught:
+        build_query(**fields)  # type: ignore[arg-type]
+    assert "exclude" in caught.value.message
 
 
 def test_browsing_keeps_the_conditions_without_scores() -> None:
