@@ -106,8 +106,9 @@ def test_two_indices_live_side_by_side(server: DashboardsServer, product: Produc
 def test_the_base_path_belongs_to_the_url(product: Product) -> None:
     with DashboardsServer(product, VERSIONS[product], base_path="/_dashboards") as server:
         assert get_errors(publish_bundle(DashboardsConnection(url=f"{server.url}/"))) == {}
-        with expect_error("no-import-api"):
+        with expect_error("no-import-api") as caught:
             publish_bundle(DashboardsConnection(url=server.url.removesuffix("/_dashboards")))
+        assert "base path" in caught.value.remedy
 
 
 # --- which product ---
@@ -422,7 +423,7 @@ def test_the_command_prints_the_link(server: DashboardsServer, product: Product,
     result = COMMAND.run(*publish_options)
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{server.url}/app/dashboards#/view/{get_dashboard_id(PHOTOS)}\n"
-    assert str(len(build_bundle(PHOTOS, product))) in result.stderr
+    assert str(len(build_bundle(PHOTOS, product))) in result.stderr.replace(server.url, "").split()
 
 
 def test_command_reports_each_object_as_json(
@@ -499,7 +500,7 @@ def test_export_names_the_options_that_it_needs(tmp_path: Path) -> None:
     assert (unreachable.code, "--no-token-index" in unreachable.remedy) == ("cluster-unreachable", True)
     result = COMMAND.run(*offline, "--no-token-index", "--product", "kibana")
     assert result.exit_code == 0, result.output
-    assert "cluster" in result.stderr  # that it wasn't queried
+    assert "queried" in result.stderr
 
 
 def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Path) -> None:
@@ -520,7 +521,7 @@ def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Pat
     assert "(taken)" in over_time["title"]
     assert '"interval":"M"' in over_time["visState"]
     result = COMMAND.run(*export, "--time-field", "ingested_at")
-    assert "ingested_at" in result.stderr  # all images have the same day there, so that it makes no panel
+    assert all(fact in result.stderr for fact in ("'Words over time'", "ingested_at"))  # all images have the same day there
     assert "-over-time" not in result.stdout
 
     with DashboardsServer("opensearch-dashboards") as server:

@@ -500,8 +500,9 @@ def test_a_search_waits_some_seconds_for_a_cluster_that_starts(
 def test_busy_clusters_are_reported_after_some_attempts(
     run: Callable[[str, Path], None], count: int, most_s: float, recorded_waits: list[float], tmp_path: Path
 ) -> None:
-    with start_server(lambda _: Response.json({}, 503)) as url, expect_error("cluster-unavailable"):
+    with start_server(lambda _: Response.json({}, 503)) as url, expect_error("cluster-unavailable") as caught:
         run(url, tmp_path)
+    assert "again" in caught.value.remedy
     assert len(recorded_waits) == count
     assert sum(recorded_waits) < most_s
 

@@ -445,8 +445,9 @@ def test_parallel_build_inherits_the_policy(cluster: PolicyCluster) -> None:
         check_stored(cluster.read_stored(name), CAT_AND_DOG, second)
     assert cluster.open_index(model="m-2").policy == cluster.open_index().policy == second
     for model in ("m-1", "m-2", "m-3"):
-        with expect_error("other-policy"):
+        with expect_error("other-policy") as caught:
             cluster.open_index(first, model=model)
+        assert "policy apply" in caught.value.remedy
 
 
 def test_build_started_during_an_apply_gets_the_policy(cluster: PolicyCluster) -> None:

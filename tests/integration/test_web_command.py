@@ -104,7 +104,6 @@ def test_token_from_a_file_is_required_and_not_printed(node_url: str, corpus: Co
         (("--token-file", "/dev/null"), None, "access-token-file-empty"),
         (("--allow-host", "https://photos.example.org"), None, "invalid-host-name"),
         (("--url", "http://user:password@127.0.0.1:1"), None, "password-in-arguments"),
-        ((), "short", "access-token-too-short"),
         (("--no-token",), "long-enough-token", "option-conflict"),
     ],
 )
@@ -113,6 +112,11 @@ def test_impossible_options_are_rejected(
 ) -> None:
     error = serve_runner.read_error("--port", "0", *arguments, **({"STAIR_ES_SERVE_TOKEN": token} if token else {}))
     assert (error.code, error.exit_code) == (code, 2)
+
+
+def test_short_access_tokens_are_rejected(serve_runner: CommandRunner) -> None:
+    error = serve_runner.read_error("--port", "0", STAIR_ES_SERVE_TOKEN="short")
+    assert (error.code, error.exit_code, "openssl" in error.remedy) == ("access-token-too-short", 2, True)
 
 
 def test_impossible_ports_are_rejected(serve_runner: CommandRunner) -> None:

@@ -17,6 +17,12 @@ def build_cluster_error(error: exceptions.TransportError) -> ErrorResponse:
     return build_error_response(caught.value, SECRET)
 
 
+def check_visitor_remedy(fault: ErrorResponse) -> None:
+    """Check that a visitor is told something else than the commands for the operator of the cluster."""
+    assert fault.remedy
+    assert [fact for fact in ("_open", "stair-es", "modules") if fact in fault.remedy] == []
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -76,12 +82,14 @@ def test_unsupported_queries_are_server_errors() -> None:
     fault = build_cluster_error(exceptions.RequestError(400, "parsing_exception", info))
     assert (fault.status, fault.code) == (502, "missing-module")
     assert "query [sparse_vector]" in fault.error
+    check_visitor_remedy(fault)
 
 
 def test_a_closed_index_is_not_the_visitor_s_fault() -> None:
     info = {"error": {"type": "index_closed_exception", "reason": "closed"}}
     fault = build_cluster_error(exceptions.RequestError(400, "index_closed_exception", info))
     assert (fault.status, fault.code) == (502, "index-closed")
+    check_visitor_remedy(fault)
 
 
 @pytest.mark.parametrize("words", ["unknown query [sparse_vector]", "No handler for type [sparse_vector] declared on field x"])

@@ -159,7 +159,7 @@ def truncate_file(name: str, size_bytes: int) -> Damage:
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "a missing tensor": (remove_tensors("image.head.bias_F"), "image.head.bias_F"),
-    "many missing tensors": (remove_tensors("text.backbone"), "text.backbone.network"),
+    "many missing tensors": (remove_tensors("text.backbone"), " more"),
     "an unknown tensor": (set_tensor("other", torch.zeros(1)), ": other"),
     "another shape": (set_tensor("image.head.bias_F", torch.zeros(3)), "image.head.bias_F [3], not [17]"),
     "no feature ids": (remove_tensors("feature_ids"), "'feature_ids'"),
@@ -190,6 +190,7 @@ def test_damaged_checkpoints_are_rejected(checkpoint_folder: Path, damage: Damag
     with expect_error("checkpoint-error") as caught:
         registry.load_encoder(ModelSpec(name=str(checkpoint_folder), backend="torch")).encode_images(draw_pixels(1))
     assert fact in caught.value.message
+    assert caught.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -205,6 +206,7 @@ def test_unknown_values_are_rejected(checkpoint_folder: Path, key: str, value: o
     with expect_error(code) as caught:
         registry.load_encoder(ModelSpec(name=str(checkpoint_folder), backend="torch")).encode_images(draw_pixels(1))
     assert fact in caught.value.message
+    assert caught.value.remedy
 
 
 class MaliciousPickle:

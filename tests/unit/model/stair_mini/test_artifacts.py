@@ -148,8 +148,9 @@ def test_damaged_files_are_rejected(tmp_path: Path, name: str, damage: Callable[
     if damage:
         assert damage(data) != data
         (folder / name).write_bytes(damage(data))
-    with expect_error(code):
+    with expect_error(code) as caught:
         artifacts.read_mini_artifacts(folder)
+    assert caught.value.remedy
 
 
 def test_a_training_has_no_images_of_tux_paint(tmp_path: Path, build_mini: Any) -> None:  # noqa: ANN401
