@@ -154,6 +154,7 @@ def test_parallel_starts_share_one_node(reused_home: DataDir, run_reused: Run) -
     assert len({out.splitlines()[-1] for out, _err in ends}) == 1
     marker = f"-Dopensearch.path.conf={reused_home.node / 'config'}"
     assert len([p for p in psutil.process_iter(["cmdline"]) if marker in (p.info["cmdline"] or [])]) == 1
+    assert sum("waiting" in err for _out, err in ends) == 1
     assert stat.S_IMODE(reused_home.node.stat().st_mode) == 0o700
 
 

@@ -138,7 +138,7 @@ def test_the_license_is_an_expression_and_its_texts_travel() -> None:
     expression = metadata["license_expression"]
     assert canonicalize_license_expression(expression) == expression
     assert metadata["license_files"].split() == list(dist_files.NOTICES)
-    assert "Vladimir Mandic" in (ROOT / "stair_es/model/data/NOTICE.md").read_text()
+    assert "Copyright (c) 2021 Vladimir Mandic" in (ROOT / "stair_es/model/data/NOTICE.md").read_text()
     assert (ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")
 
 

@@ -93,6 +93,7 @@ def test_the_likeliest_class_is_recognized(onnx_networks: Networks, photos_BHWC:
 def test_the_visible_object_has_the_highest_score(onnx_networks: Networks, scenes_BHWC: Pixels) -> None:
     scores_BN = onnx_networks.detector.score_classes(scenes_BHWC)
     assert len(set(COCO_CLASSES)) == build_detector.CLASS_COUNT
+    assert [COCO_CLASSES[number] for number in (0, 14, 39, 79)] == ["person", "bird", "bottle", "toothbrush"]
     assert (scores_BN.shape, scores_BN.dtype) == ((len(OBJECTS), build_detector.CLASS_COUNT), np.dtype(np.float32))
     assert [COCO_CLASSES[best] for best in scores_BN.argmax(axis=1)] == [name for name, _ in OBJECTS.values()]
     assert scores_BN.max(axis=1).tolist() == pytest.approx([score for _, score in OBJECTS.values()], abs=TOLERANCE)

@@ -68,6 +68,13 @@ def test_invalid_blocks_are_ignored(block: bytes) -> None:
     assert read_exif(block) == (None, None)
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 65_535])
+def test_invalid_orientations_are_left_out(orientation: int) -> None:
+    _, taken_at = read_exif(build_exif().tobytes()[6:])
+    assert taken_at
+    assert read_exif(build_exif(orientation).tobytes()[6:]) == (None, taken_at)
+
+
 _EXIF_BLOCKS = st.integers(0, 20).map(lambda orientation: build_exif(orientation).tobytes()[6:])
 
 
