@@ -191,7 +191,7 @@ def test_a_resync_while_another_model_s_run_swaps(runs: IngestRuns) -> None:
 
 def test_alias_of_the_index_is_moved_manually(runs: IngestRuns) -> None:
     index, foreign = runs.run(photos=PhotoSource(0, 1)).index, runs.create_foreign_index()
-    with expect_mismatch("alias-moved", repr(index), repr(foreign)):
+    with expect_mismatch("write-alias-moved", repr(index), repr(foreign)):
         runs.run_paused(PauseOnce(lambda: runs.move_alias(make_write_alias(index), foreign)), PhotoSource(0, 3))
     misplaced = {id_ for id_ in runs.read_documents(foreign) if len(id_) > 1}
     assert 0 < len(misplaced) <= 2  # what was on its way
@@ -213,7 +213,7 @@ def test_every_kind_of_write_notices_where_it_went(runs: IngestRuns, call: str) 
         "update": lambda: writer.update([("missing", {"mine": "x"})]),
         "delete": lambda: writer.delete(["missing"]),
     }
-    with expect_mismatch("alias-moved", repr(index), repr(foreign)):
+    with expect_mismatch("write-alias-moved", repr(index), repr(foreign)):
         calls[call]()
 
 
@@ -253,7 +253,7 @@ def test_moved_token_aliases(runs: IngestRuns) -> None:
     assert not runs.client.indices.exists_alias(name=f"{runs.alias}-tokens")
     runs.move_alias(runs.alias, index)
     plan = PauseOnce(lambda: runs.move_alias(f"{index}.tokens.write", foreign), is_token_write)
-    with expect_mismatch("alias-moved", repr(f"{index}.tokens"), repr(foreign)):
+    with expect_mismatch("write-alias-moved", repr(f"{index}.tokens"), repr(foreign)):
         runs.run_paused(plan, PhotoSource(0, COUNT + 2))
     misplaced = len(runs.read_documents(foreign))
     report = runs.run(photos=PhotoSource(0, COUNT + 2)).token_index
