@@ -563,14 +563,17 @@ def test_certificates_are_checked_against_the_name_in_the_url(tmp_path: Path, mo
     with run_server(HostileServer(context)) as https_server:
         https_server.responders["/a.jpg"] = FINE
         url = f"https://images.test:{https_server.port}/a.jpg"
-        with open_fetcher(lambda *_: ["127.0.0.1"], allow_private=True) as fetcher, expect_error("fetch-failed") as caught:
+        with (
+            open_fetcher(lambda *_: ["127.0.0.1"], allow_private=True) as fetcher,
+            expect_error("certificate-not-trusted") as caught,
+        ):
             fetcher.fetch(url, MAX_BYTES)
         assert "images.test: its certificate" in caught.value.message
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         with open_fetcher(lambda *_: ["127.0.0.1"], allow_private=True) as fetcher:
             assert fetcher.fetch(url, MAX_BYTES) == ReadResult(IMAGE)
-            with expect_error("fetch-failed") as caught:
+            with expect_error("certificate-not-trusted") as caught:
                 fetcher.fetch(url.replace("images.test", "other.test"), MAX_BYTES)
         assert "other.test: its certificate" in caught.value.message
         assert len(https_server.requests) == 1
