@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import BrowserContext, Page, expect
-from support.browser.page_actions import QUERY, call_api, get_slider, get_weight, open_results
+from playwright.sync_api import Page, ViewportSize, expect
+from support.browser.page_actions import QUERY, call_api, find_violations, get_slider, get_weight, open_results
 from support.browser.web_server import DESKTOP, PHONE, PageErrors, Site
-
-Contexts = Callable[..., BrowserContext]
-RULES = {
-    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]},
-    "resultTypes": ["violations"],
-}
-ALIKE = {
-    "exclude": [
-        [".hit:nth-child(n+4)"],
-        [".tile:nth-child(n+4)"],
-        [".row:nth-child(n+5)"],
-        [".all-words li:nth-child(n+9)"],
-        [".values li:nth-child(n+9)"],
-    ]
-}
-"""What repeats itself is looked at as a whole once, in one theme and size."""
-
-
-def find_violations(page: Page, *, whole_page: bool = True) -> list[str]:
-    """The violations that axe finds, one per line."""
-    found: dict[str, Any] = Axe().run(page, context=None if whole_page else ALIKE, options=RULES).response
-    assert len(found["passes"]) > 15
-    return [f"{one['id']}: {node['target']} {node['failureSummary']}" for one in found["violations"] for node in one["nodes"]]
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_view(site: Site, context: Contexts, theme: Literal["light", "dark"], size: dict[str, int]) -> None:
-    page = context(viewport=size, color_scheme=theme).new_page()
+def test_every_view(site: Site, page: Page, theme: Literal["light", "dark"], size: ViewportSize) -> None:
+    page.set_viewport_size(size)
+    page.emulate_media(color_scheme=theme)
     whole_page = theme == "light" and size is DESKTOP
     page.goto(site.base)
     expect(page.locator(".found li.tile").first).to_be_visible()
@@ -67,22 +43,22 @@ def test_every_view(site: Site, context: Contexts, theme: Literal["light", "dark
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_messages_above_and_in_place_of_hits(
-    site: Site, context: Contexts, page_errors: PageErrors, theme: Literal["light", "dark"]
+    site: Site, page: Page, page_errors: PageErrors, theme: Literal["light", "dark"]
 ) -> None:
-    page = context(color_scheme=theme).new_page()
+    page.emulate_media(color_scheme=theme)
     page.goto(f"{site.base}/compare")
     expect(page.get_by_role("link", name="STAIR words and bag of words")).to_be_visible()
-    assert find_violations(page) == [], "a comparison to come"
+    assert find_violations(page, whole_page=True) == [], "a comparison to come"
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
-    assert find_violations(page) == [], "the keys"
+    assert find_violations(page, whole_page=True) == [], "the keys"
     page.goto(f"{site.base}/?q=bear&is.top_tokens=nothing")
     expect(page.get_by_text("Nothing found.")).to_be_visible()
-    assert find_violations(page) == [], "nothing found"
+    assert find_violations(page, whole_page=True) == [], "nothing found"
     page_errors.allowed.append("status of 400")
     page.goto(f"{site.base}/?q=bear&filter=((")
     expect(page.get_by_role("alert")).to_be_visible()
-    assert find_violations(page) == [], "an error"
+    assert find_violations(page, whole_page=True) == [], "an error"
 
 
 def test_screen_reader_text(site: Site, page: Page) -> None:
@@ -99,15 +75,15 @@ def test_screen_reader_text(site: Site, page: Page) -> None:
     expect(page.locator("#said")).to_have_attribute("aria-live", "polite")
 
 
-def test_reduced_motion_is_respected(site: Site, context: Contexts) -> None:
-    for media, expected in (("reduce", False), ("no-preference", True)):
-        page = context(reduced_motion=media).new_page()
-        open_results(site, page)
-        page.evaluate(
-            """() => { window.most = 0; const look = () => { window.most = Math.max(window.most, document.getAnimations().length);
-            requestAnimationFrame(look); }; look(); }"""
-        )
-        get_slider(page, "tree").fill("3")
-        expect(page).to_have_url(f"{site.base}/?q=brown+bear+in+a+tree&x=3*tree&show=explain")
-        page.wait_for_timeout(700)
-        assert (page.evaluate("window.most") > 0) is expected, media
+@pytest.mark.parametrize(("media", "expected"), [("reduce", False), ("no-preference", True)])
+def test_reduced_motion_is_respected(site: Site, page: Page, media: Literal["reduce", "no-preference"], expected: bool) -> None:
+    page.emulate_media(reduced_motion=media)
+    open_results(site, page)
+    page.evaluate(
+        """() => { window.most = 0; const look = () => { window.most = Math.max(window.most, document.getAnimations().length);
+        requestAnimationFrame(look); }; look(); }"""
+    )
+    get_slider(page, "tree").fill("3")
+    expect(page).to_have_url(f"{site.base}/?q=brown+bear+in+a+tree&x=3*tree&show=explain")
+    page.wait_for_timeout(700)
+    assert (page.evaluate("window.most") > 0) is expected

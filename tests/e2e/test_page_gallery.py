@@ -6,18 +6,18 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.request import urlopen
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from PIL import Image
-from playwright.sync_api import BrowserContext, Page, Route, expect
+from playwright.sync_api import BrowserContext, Page, Route, ViewportSize, expect
 from support.browser.copied_photos import copy_documents
 from support.browser.page_actions import (
     PAGE,
     QUERY,
     call_api,
+    find_violations,
     get_slider,
     get_tile_names,
     list_hits,
@@ -76,9 +76,10 @@ def odd_shapes(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
-def page(context: Contexts) -> Page:
-    """A page on a desktop."""
-    return context(viewport=DESKTOP).new_page()
+def page(page: Page) -> Page:
+    """A page on a desktop of another size."""
+    page.set_viewport_size(DESKTOP)
+    return page
 
 
 def change_answers(page: Page, change: Callable[[dict[str, Any]], None]) -> None:
@@ -108,8 +109,8 @@ def test_a_screen_is_full_of_pictures(large_site: Site, context: Contexts, size:
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_pictures_are_whole(odd_shapes: Site, context: Contexts, size: dict[str, int]) -> None:
-    page = context(viewport=size).new_page()
+def test_pictures_are_whole(odd_shapes: Site, page: Page, size: ViewportSize) -> None:
+    page.set_viewport_size(size)
     open_gallery(odd_shapes, page, "/")
     wait_until(page, "[...document.querySelectorAll('.tile img')].every((image) => image.complete && image.naturalWidth)")
     shapes = page.locator(".found li.tile").evaluate_all(
@@ -131,8 +132,8 @@ def test_pictures_are_whole(odd_shapes: Site, context: Contexts, size: dict[str,
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
-def test_rows_of_a_few_pictures_are_even(site: Site, context: Contexts, size: dict[str, int], count: int) -> None:
-    page = context(viewport=size).new_page()
+def test_rows_of_a_few_pictures_are_even(site: Site, page: Page, size: ViewportSize, count: int) -> None:
+    page.set_viewport_size(size)
     change_answers(page, lambda answer: answer.update(hits=answer["hits"][:count], after=None))
     open_gallery(site, page, "/?q=animal -airplane")
     if page.get_by_role("button", name="Weak matches").is_visible():
@@ -150,7 +151,8 @@ def test_rows_of_a_few_pictures_are_even(site: Site, context: Contexts, size: di
             assert filled or row[0][1] > 258  # a row is full, or as high as may be
 
 
-def test_a_last_row_waits_for_the_images_that_fill_it(large_site: Site, page: Page) -> None:
+def test_a_last_row_waits_for_the_images_that_fill_it(large_site: Site, context: Contexts) -> None:
+    page = context(viewport=DESKTOP).new_page()
     page.add_init_script(SHIFTS)
     open_gallery(large_site, page, "/")
     for pages in (2, 3):
@@ -476,8 +478,9 @@ def test_try_again_is_offered_only_where_it_can_help(site: Site, page: Page, pag
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_accessibility(site: Site, context: Contexts, theme: Any, size: dict[str, int]) -> None:  # noqa: ANN401
-    page = context(viewport=size, color_scheme=theme, has_touch=size is PHONE).new_page()
+def test_accessibility(site: Site, page: Page, theme: Literal["light", "dark"], size: ViewportSize) -> None:
+    page.set_viewport_size(size)
+    page.emulate_media(color_scheme=theme)
 
     def add_remark(answer: dict[str, Any]) -> None:
         answer["unknown_words"] = [{"word": "tre", "suggestions": ["tree"]}]
@@ -486,8 +489,7 @@ def test_accessibility(site: Site, context: Contexts, theme: Any, size: dict[str
     change_answers(page, add_remark)
     open_gallery(site, page)
     page.get_by_role("button", name="Weak matches").click()
-    found = Axe().run(page).response["violations"]
-    assert [f"{one['id']}: {node['target']}" for one in found for node in one["nodes"]] == []
+    assert find_violations(page) == []
     save_screenshot(page, f"gallery-{theme}-{size['width']}")
 
 

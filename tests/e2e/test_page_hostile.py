@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 from support.browser.hostile_corpus import ATTACK, CAPTIONS, NAMES, write_hostile_table
 from support.browser.page_actions import call_api, open_results
 from support.browser.web_server import PHONE, PageErrors, Site, ingest_images, save_screenshot, serve_site
@@ -58,9 +58,9 @@ def test_hits_show_names_and_captions_as_they_are(hostile_site: Site, page: Page
     save_screenshot(page, "hostile")
 
 
-def test_each_image_s_page_shows_its_facts_as_they_are(hostile_site: Site, context: Callable[..., BrowserContext]) -> None:
+def test_each_image_s_page_shows_its_facts_as_they_are(hostile_site: Site, page: Page) -> None:
     words = ("animal", "book", "mountain", "person", "bird", "building", "fish", "tower")
-    page = context(viewport=PHONE).new_page()
+    page.set_viewport_size(PHONE)
     hits = call_api(hostile_site, {"factors": dict.fromkeys(words, 1)})["hits"]
     assert len(hits) == len(NAMES)
     for hit in hits:

@@ -101,7 +101,8 @@ def test_next_and_previous_by_key_and_button(shape_site: Site, page: Page) -> No
     assert page.url.endswith(f"/image/{get_id(shape_site, names[1])}")
 
 
-def test_beyond_the_loaded_page(shape_site: Site, page: Page) -> None:
+def test_beyond_the_loaded_page(shape_site: Site, context: Contexts) -> None:
+    page = context().new_page()
     page.add_init_script("IntersectionObserver.prototype.observe = () => {};")  # the gallery gets no page by itself
     path = "/?filter=width:>10"
     hits = call_api(shape_site, {"filter": "width:>10", "k": 100})["hits"]
@@ -306,9 +307,10 @@ def test_focus_and_names_for_a_screen_reader(shape_site: Site, page: Page) -> No
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["alpine-path.jpg", "panorama.jpg", "portrait.jpg"])
-def test_the_picture_is_whole_and_large(shape_site: Site, context: Contexts, name: str, theme: Literal["light", "dark"]) -> None:
+def test_the_picture_is_whole_and_large(shape_site: Site, page: Page, name: str, theme: Literal["light", "dark"]) -> None:
+    page.emulate_media(color_scheme=theme)
     for size, label in ((SMALL_LAPTOP, "desktop"), (PHONE, "phone")):
-        page = context(viewport=size, color_scheme=theme).new_page()
+        page.set_viewport_size(size)
         page.goto(f"{shape_site.base}/image/{get_id(shape_site, name)}")
         expect_shown(page, name)
         expect(page.locator(".strip li").first).to_be_attached()

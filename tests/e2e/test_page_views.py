@@ -276,8 +276,8 @@ def test_a_phone(site: Site, context: Contexts) -> None:
     save_screenshot(page, "phone-compare")
 
 
-def test_dark_theme(site: Site, context: Contexts) -> None:
-    page = context(color_scheme="dark").new_page()
+def test_dark_theme(site: Site, page: Page) -> None:
+    page.emulate_media(color_scheme="dark")
     open_results(site, page)
     ground = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(ground)

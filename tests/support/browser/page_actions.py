@@ -19,7 +19,29 @@ PAGE = 60
 _LISTS = ".results :is(.found, .weak)"
 _HITS = f"{_LISTS} li.hit a.name"
 _TILES = f"{_LISTS} li.tile:not(.skeleton)"
+_RULES = {
+    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]},
+    "resultTypes": ["violations"],
+}
+_REPEATED = {
+    "exclude": [
+        [".hit:nth-child(n+4)"],
+        [".tile:nth-child(n+4)"],
+        [".row:nth-child(n+5)"],
+        [".all-words li:nth-child(n+9)"],
+        [".values li:nth-child(n+9)"],
+    ]
+}
 _CLOSED_DIVIDER = ".divider[aria-expanded=false]:not([hidden])"
+
+
+def find_violations(page: Page, *, whole_page: bool = False) -> list[str]:
+    """Return the violations of accessibility that axe finds, one a line; of lists it looks at the first items, unless whole."""
+    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+
+    response = Axe().run(page, context=None if whole_page else _REPEATED, options=_RULES).response
+    assert len(response["passes"]) > 10
+    return [f"{one['id']}: {node['target']} {node['failureSummary']}" for one in response["violations"] for node in one["nodes"]]
 
 
 def call_api(site: Site, body: dict[str, Any] | None, path: str = "search") -> dict[str, Any]:
