@@ -18,13 +18,14 @@ from stair_es.web.request_body import BodyReader
 PARTS = 16
 
 
-def build_request(parts: int = PARTS) -> Request:
+def build_request(parts: int = PARTS, content_length: str | None = None) -> Request:
     sizes: Iterator[int] = iter(range(parts))
 
     async def receive_part() -> dict[str, Any]:
         return {"type": "http.request", "body": bytes(MIB), "more_body": next(sizes) < parts - 1}
 
-    return Request({"type": "http", "method": "POST", "headers": []}, receive_part)
+    headers = [(b"content-length", content_length.encode())] if content_length else []
+    return Request({"type": "http", "method": "POST", "headers": headers}, receive_part)
 
 
 def test_a_body_is_in_memory_once() -> None:
@@ -55,3 +56,15 @@ def test_all_held_bodies_together_are_limited() -> None:
                 assert len(body) == PARTS * MIB
 
     asyncio.run(read_bodies())
+
+
+def test_a_content_length_above_the_limit_is_rejected_unread() -> None:
+    async def read_length(content_length: str) -> int:
+        async with BodyReader(ServerLimits())(build_request(1, content_length), MIB) as body:
+            return len(body)
+
+    for allowed in (str(MIB), "-1", "a lot", "9" * 20):  # what isn't a number is none: bytes are counted
+        assert asyncio.run(read_length(allowed)) == MIB
+    with pytest.raises(RequestRejected) as caught:
+        asyncio.run(read_length(str(MIB + 1)))
+    assert (caught.value.response.status, caught.value.response.code) == (413, "body-too-large")

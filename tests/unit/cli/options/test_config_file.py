@@ -170,6 +170,14 @@ def test_errors_are_specific(tmp_path: Path, text: str, facts: list[str], remedy
     assert "hunter2" not in str(error)
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_secret_that_others_can_access_is_rejected(tmp_path: Path, mode: int) -> None:
+    path = write_config(tmp_path, "password = 'hunter2'")
+    path.chmod(mode)
+    error = CommandRunner({}, "--config", str(path)).read_error("config", "show")
+    assert (error.code, "chmod 600" in error.remedy) == ("config-error", True)
+
+
 def test_a_number_where_a_url_is_expected_is_masked(tmp_path: Path) -> None:
     assert _show_config(write_config(tmp_path, "url = 3"))["url"][0] == "***"
 

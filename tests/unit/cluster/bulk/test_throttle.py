@@ -120,6 +120,15 @@ def test_constant_rejection_lowers_it_to_the_minimum() -> None:
     assert (throttle.chunk_bytes, throttle.concurrency) == (MB // 4, 1)
 
 
+def test_one_request_at_a_time_comes_before_smaller_ones() -> None:
+    throttle, busy = AdaptiveThrottle(POLICY), BulkRequestStats(MB, 100, 0.1, True)
+    settings = []
+    for _ in range(3):  # the second was sent with the first setting
+        throttle.record_request(busy)
+        settings.append((throttle.chunk_bytes, throttle.concurrency))
+    assert settings == [(MB, 1), (MB, 1), (MB // 2, 1)]
+
+
 def test_one_busy_answer_among_many_costs_little() -> None:
     throttle = AdaptiveThrottle(POLICY)
     run_requests(throttle, ThreadPoolModel(), 400)

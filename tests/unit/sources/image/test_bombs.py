@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from support.corpora.hostile_images import build_animated_webp, build_shared_exif, build_tiff
+from support.errors import expect_error
 
 from stair_es.errors import DecodeError
-from stair_es.sources.image.bombs import MAX_JPEG_SCANS, MAX_TIFF_TILES, check_decompression_bomb
+from stair_es.sources.image.bombs import MAX_JPEG_SCANS, MAX_SLOW_BYTES, MAX_TIFF_TILES, check_decompression_bomb
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import ImageSpec
 from stair_es.web.config import ServerLimits
@@ -26,10 +27,10 @@ def save_image(kind: str, mode: str = "RGB", **more: object) -> bytes:
 
 
 def build_scans(count: int) -> bytes:
-    """A progressive JPEG with its last scan so often again."""
+    """A progressive JPEG of so many scans, of which the last are the same."""
     data = save_image("JPEG", "L", progressive=True)
     begins, ends = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
-    return data[:ends] + data[begins:ends] * count + data[ends:]
+    return data[:ends] + data[begins:ends] * (count - data.count(b"\xff\xda")) + data[ends:]
 
 
 def build_strips(count: int, order: str, big: bool, *, missing: int = 0) -> bytes:
@@ -61,16 +62,23 @@ def test_photos_and_program_output_are_read() -> None:
 
 
 def test_a_jpeg_of_many_scans_is_rejected() -> None:
-    few = build_scans(20)
+    few = build_scans(MAX_JPEG_SCANS)
     assert Image.open(io.BytesIO(few)).load()
     check_decompression_bomb(few)
-    many = build_scans(MAX_JPEG_SCANS)
+    many = build_scans(MAX_JPEG_SCANS + 1)
     with pytest.raises(DecodeError, match="scans"):
         check_decompression_bomb(many)
     with pytest.raises(DecodeError, match="scans"):
         render_image(many, 32, "WEBP", DecodeLimits())
     with pytest.raises(DecodeError, match="scans"):
         decode_image(many, ImageSpec(size_px=32), DecodeLimits())
+
+
+@pytest.mark.parametrize("kind", [b"P1", b"P2", b"P3"])
+def test_a_long_plain_pnm_is_rejected(kind: bytes) -> None:
+    check_decompression_bomb(kind.ljust(MAX_SLOW_BYTES))
+    with expect_error("decoding-too-slow", DecodeError):
+        check_decompression_bomb(kind.ljust(MAX_SLOW_BYTES + 1))
 
 
 def build_segment(marker: int, data: bytes) -> bytes:
