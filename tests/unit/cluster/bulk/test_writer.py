@@ -64,6 +64,14 @@ def test_backoff_doubles_with_jitter_up_to_its_limit(attempt: int, full: float) 
 
 
 @pytest.mark.parametrize(
+    ("requested_s", "low", "high"), [(0.0, 0.25, 0.5), (2.0, 2.0, 2.5), (59.0, 59.0, 59.5), (1e9, 60.0, 60.5)]
+)
+def test_a_requested_wait_is_kept_up_to_its_limit(requested_s: float, low: float, high: float) -> None:
+    waits = [BulkPolicy().compute_delay_s(1, requested_s) for _ in range(200)]
+    assert low <= min(waits) < max(waits) <= high
+
+
+@pytest.mark.parametrize(
     ("kind", "status", "error", "status_name"),
     [
         ("index", 201, None, "done"),

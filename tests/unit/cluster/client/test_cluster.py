@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from support.errors import expect_error
+from support.messages import forward_messages
 from support.servers.fault_proxy import MaybeResponse, Request, Response, start_server
 
 from stair_es.cluster.client.auth import SecuritySettings
@@ -54,6 +55,14 @@ def test_a_call_is_repeated_until_the_cluster_answers(opened_cluster: Cluster, b
     assert {(request.method, request.path, request.body) for request in busy_node.requests} == {
         ("POST", "/photos/_search", b'{"size":0}')
     }
+
+
+@pytest.mark.parametrize(("failures", "lines"), [(1, 0), (2, 1), (4, 1)])
+def test_repeated_failures_are_logged_once(opened_cluster: Cluster, busy_node: Node, failures: int, lines: int) -> None:
+    busy_node.busy, messages = failures, list[str]()
+    with forward_messages(messages.append):
+        opened_cluster.call(opened_cluster.client.info)
+    assert (len(busy_node.requests), len(messages)) == (failures + 1, lines)
 
 
 def test_the_last_failure_is_raised_with_the_address(opened_cluster: Cluster, busy_node: Node, waits_s: list[float]) -> None:

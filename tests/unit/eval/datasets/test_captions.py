@@ -168,6 +168,7 @@ def test_coco(image_folder: Path) -> None:
         {"image_id": 1, "caption": "one"},
         {"image_id": 2, "caption": "two\n"},
         {"image_id": 1, "caption": "three"},
+        {"image_id": 1, "caption": "one"},
         {"caption": "whose?"},
         7,
         {"image_id": [], "caption": "four"},

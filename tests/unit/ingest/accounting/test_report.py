@@ -17,6 +17,7 @@ from support.errors import expect_error
 from stair_es.cluster.token_index.sync import TokenIndexReport
 from stair_es.errors import IngestError, ReadError, UsageError
 from stair_es.ingest.accounting import dead_letters
+from stair_es.ingest.accounting.counted_images import CountedImages
 from stair_es.ingest.accounting.dead_letters import KIND, DeadLetters
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.report import IngestReport
@@ -298,6 +299,12 @@ def test_many_failures_of_a_source_share_a_line(create_accounting: CreateAccount
     assert (shared["uri"], shared["images"], shared["stage"]) == (uri, 4000, "list")
     assert len(accounting.manifest) == 1000
     assert [reason.images for reason in accounting.get_failure_reasons()] == [5000]
+
+
+def test_rows_that_failed_in_another_order_are_a_range() -> None:
+    counted = CountedImages("read", "no image", "file:///t.parquet#row=9", "file:///t.parquet#row=10")
+    assert counted.uri == "file:///t.parquet#rows=9-10"
+    assert replace(counted, first=counted.last, last=counted.first).uri == counted.uri
 
 
 def test_different_reasons_share_a_few_lines(create_accounting: CreateAccounting) -> None:

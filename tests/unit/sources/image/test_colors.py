@@ -101,6 +101,20 @@ def test_every_cell_of_the_cube_has_a_name_and_every_name_a_cell() -> None:
     assert held.all()  # where no rule held, the first name would be taken
 
 
+@pytest.mark.parametrize(
+    ("shares", "names"),
+    [
+        ({"red": 0.7, "green": MIN_SHARE - 0.001, "blue": MIN_SHARE}, ("red", "blue")),
+        (dict.fromkeys(("red", "green", "blue", "pink", "white"), 0.2), ("red", "green", "blue", "pink")),
+    ],
+)
+def test_small_shares_and_a_fifth_color_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, shares: dict[str, float], names: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(colors, "measure_colors", lambda _: shares)
+    assert name_colors(Image.new("RGB", (1, 1))) == names
+
+
 def test_shares_are_relative_and_in_name_order() -> None:
     shares = measure_colors(draw_disc(RED, GREEN))
     assert sum(shares.values()) == pytest.approx(1)
