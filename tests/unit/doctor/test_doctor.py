@@ -124,10 +124,11 @@ def test_an_address_without_a_ray_cluster_fails() -> None:
 
 
 def test_memory_disk_and_dead_letters(tmp_path: Path) -> None:
-    assert machine.evaluate_machine(2, 10**9).state == "warn"
-    assert machine.evaluate_machine(2, None).state == "ok"
-    states = [machine.evaluate_disk(tmp_path, writable=True, free=free, total=100 * GB).state for free in (50 * GB, GB, GB // 10)]
-    assert states == ["ok", "warn", "fail"]
+    states = [machine.evaluate_machine(2, memory).state for memory in (2 * 10**9 - 1, 2 * 10**9, None)]
+    assert states == ["warn", "ok", "ok"]
+    sizes = (50 * GB, 2 * 10**9, 2 * 10**9 - 1, 2 * 10**8, 2 * 10**8 - 1)
+    states = [machine.evaluate_disk(tmp_path, writable=True, free=free, total=100 * GB).state for free in sizes]
+    assert states == ["ok", "ok", "warn", "warn", "fail"]
     assert machine.evaluate_disk(tmp_path, writable=False, free=50 * GB, total=100 * GB).state == "fail"
     old, new = tmp_path / "a b.jsonl", tmp_path / "c.jsonl"
     assert machine.evaluate_dead_letters({old: 0}, "photos").state == "ok"

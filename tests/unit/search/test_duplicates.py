@@ -47,6 +47,23 @@ def test_near_duplicates_are_found_up_to_the_threshold(bits: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "same"),
+    [
+        ({"width": 840}, True),  # a logarithm of 0.049
+        ({"width": 842}, False),
+        ({"tokens": {"beach": 2.0, "sea": 1.5, "sand": 1.0, "sky": 4.5}}, True),  # a cosine of 0.51
+        ({"tokens": {"beach": 2.0, "sea": 1.5, "sand": 1.0, "sky": 4.8}}, False),
+    ],
+)
+def test_shape_and_tokens_may_differ_a_little(fields: dict[str, Any], same: bool) -> None:
+    assert is_same_picture(make_source(), make_source(**fields)) is same
+
+
+def test_a_cosine_of_a_half_is_enough() -> None:
+    assert is_same_picture(make_source(tokens={"a": 1.0}), make_source(tokens=dict.fromkeys("abcd", 1.0)))
+
+
+@pytest.mark.parametrize(
     ("colors", "others", "same"),
     [
         (["red", "white"], ["red"], True),
