@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from support.commands import CommandRunner
 from support.corpora.ingest_sources import PHOTOS, copy_photo
 from support.errors import expect_error
 from support.messages import forward_messages
+from support.plugin_metadata import install_colors_plugin
 
 from stair_es import SparseVector
 from stair_es.cluster.client.cluster import Cluster
@@ -33,8 +35,8 @@ from stair_es.token_policy import TokenPolicy
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-POLICY = TokenPolicy(name="quiet", mute=("tabby",), cap={"cat": 0.25}, rename={"kitten": "young.cat"})
-NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "dairy-cow.jpg")
+POLICY = TokenPolicy(name="quiet", mute=("black",), cap={"brown": 0.25}, rename={"red": "dark.red"})
+NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "wall-clock.jpg")
 
 
 class PolicyRuns:
@@ -83,14 +85,20 @@ def _ignore_progress(_: UpdateProgress) -> None:
     pass
 
 
+@pytest.fixture(scope="module", autouse=True)
+def colors_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The model of the example plugin."""
+    with install_colors_plugin(tmp_path_factory.mktemp("site")):
+        yield
+
+
 @pytest.fixture
 def policy_runs(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> PolicyRuns:
     folder = tmp_path / "photos"
     folder.mkdir()
     for name in NAMES:
         copy_photo(PHOTOS / name, folder / name)
-    model = ModelSpec(name="stair-mini", backend="onnx")
-    options = IngestOptions(alias=index_name, model=model, dead_letters=tmp_path / "failed.jsonl")
+    options = IngestOptions(alias=index_name, model=ModelSpec(name="colors"), dead_letters=tmp_path / "failed.jsonl")
     return PolicyRuns(client, node_url, options, folder)
 
 
@@ -112,7 +120,7 @@ def test_index_keeps_its_policy_on_changes(policy_runs: PolicyRuns) -> None:
             expected = build_vector_fields(originals[id_], DocumentSettings(), POLICY)
             assert {name: source[name] for name in source if name in {*expected, "policy", "policy_undo"}} == expected
         assert documents[policy_runs.get_id("tabby-cat.jpg")]["policy"] == POLICY.digest
-        assert "policy" not in documents[policy_runs.get_id("dairy-cow.jpg")]
+        assert "policy" not in documents[policy_runs.get_id("wall-clock.jpg")]
 
     check_documents()
     assert policy_runs.count_written() == policy_runs.count_written(policy=POLICY) == (0, 3)
@@ -169,7 +177,7 @@ def test_images_without_tokens_are_kept_and_reported(policy_runs: PolicyRuns) ->
 @pytest.mark.parametrize("fails", [False, True], ids=["completed", "failed"])
 def test_a_policy_applied_during_a_run_is_reported_at_its_end(policy_runs: PolicyRuns, fails: bool) -> None:
     policy_runs.ingest_folder()
-    copy_photo(PHOTOS / "wall-clock.jpg", policy_runs.folder / "new.jpg")
+    copy_photo(PHOTOS / "dairy-cow.jpg", policy_runs.folder / "new.jpg")
     messages = list[str]()
 
     def apply_meanwhile(message: str) -> None:
@@ -210,7 +218,7 @@ def test_a_build_without_the_policy_of_the_index_is_not_swapped(policy_runs: Pol
 
 def test_option_accepts_a_file(policy_runs: PolicyRuns, node_url: str, tmp_path: Path) -> None:
     file, command = tmp_path / "quiet.json", CommandRunner({"STAIR_ES_URL": node_url}, "ingest")
-    arguments = (policy_runs.folder, "-i", policy_runs.alias, "--policy", file)
+    arguments = (policy_runs.folder, "-i", policy_runs.alias, "--model", "colors", "--policy", file)
     file.write_text(json.dumps({**POLICY.to_json(), "name": ""}))
     command.read_output(*arguments)
     assert {source.get("policy") for source in policy_runs.read_documents().values()} == {POLICY.digest, None}

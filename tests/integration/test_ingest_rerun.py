@@ -16,6 +16,7 @@ from support.corpora.ingest_sources import LONG_AGO, PHOTOS, ListSource, copy_ph
 from support.errors import expect_error
 from support.messages import forward_messages
 from support.paused_runs import PauseOnce
+from support.plugin_metadata import install_colors_plugin
 from support.polling import poll_until
 from support.servers.fault_proxy import FaultProxy
 
@@ -132,10 +133,17 @@ class FolderRuns:
         return list(self.client.indices.get_alias(name=self.options.alias))
 
 
+@pytest.fixture(scope="module")
+def colors_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelSpec]:
+    """The model of the example plugin."""
+    with install_colors_plugin(tmp_path_factory.mktemp("site")):
+        yield ModelSpec(name="colors")
+
+
 @pytest.fixture
-def runs(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> FolderRuns:
-    model, dead_letters = ModelSpec(name="stair-mini", backend="onnx"), tmp_path / "letters.jsonl"
-    options = IngestOptions(alias=index_name, model=model, runner="local", dead_letters=dead_letters)
+def runs(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path, colors_model: ModelSpec) -> FolderRuns:
+    dead_letters = tmp_path / "letters.jsonl"
+    options = IngestOptions(alias=index_name, model=colors_model, runner="local", dead_letters=dead_letters)
     return FolderRuns(client, node_url, options, copy_photos(tmp_path / "photos", 6))
 
 

@@ -19,10 +19,9 @@ from support.messages import forward_messages
 from support.nodes.documented_roles import PAGE, list_rights
 from support.nodes.opensearch_nodes import SecuredNode, build_secured_node
 from support.nodes.secured_users import PASSWORD, ROLES, SecuredCluster, get_restricted_name, put_users
-from support.plugin_metadata import write_entry_points
+from support.plugin_metadata import install_colors_plugin
 from support.servers.hostile_http_server import serve_page
 
-from stair_es import plugins
 from stair_es.cluster.client.auth import SecuritySettings
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -33,22 +32,15 @@ from stair_es.doctor.run import CheckContext, check_cluster
 from stair_es.errors import AuthenticationFailed, IndexMismatch
 from stair_es.token_policy import TokenPolicy
 
-ROOT = Path(__file__).parents[2]
-PHOTOS = ROOT / "examples" / "photos"
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 COLORS = ("--model", "colors")
-"""The example's model: no network, so that a command takes a tenth of a second."""
 
 
 @pytest.fixture(scope="module")
 def colors_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The model of the example plugin, as if it were installed."""
-    write_entry_points(site := tmp_path_factory.mktemp("site"), "example", "colors = stair_es_example.colors:KIND")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "examples" / "plugin" / "src"))
-        patch.syspath_prepend(str(site))
-        plugins.list_plugins.cache_clear()
+    """The model of the example plugin."""
+    with install_colors_plugin(tmp_path_factory.mktemp("site")):
         yield
-    plugins.list_plugins.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from support.bulk_faults import list_all_faults
 from support.corpora.ingest_sources import LONG_AGO, PHOTOS, copy_photo
 from support.messages import forward_messages
 from support.oracles.token_index_oracle import TokenIndexChecks, build_expected_documents, get_token_documents, is_token_write
+from support.plugin_metadata import install_colors_plugin
 from support.servers.fault_proxy import Fault, FaultProxy, MaybeResponse, RandomFaults, Request, Send
 
 from stair_es.cluster.client.cluster import Cluster
@@ -90,14 +91,23 @@ def vector_node(request: pytest.FixtureRequest) -> tuple[str, Vector]:
     return request.getfixturevalue(fixture), vector
 
 
+@pytest.fixture(scope="module")
+def colors_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelSpec]:
+    """The model of the example plugin."""
+    with install_colors_plugin(tmp_path_factory.mktemp("site")):
+        yield ModelSpec(name="colors")
+
+
 @pytest.fixture
-def runs(vector_node: tuple[str, Vector], make_index_name: Callable[[str], str], tmp_path: Path) -> Iterator[TokenIndexRuns]:
+def runs(
+    vector_node: tuple[str, Vector], make_index_name: Callable[[str], str], tmp_path: Path, colors_model: ModelSpec
+) -> Iterator[TokenIndexRuns]:
     url, vector = vector_node
     (folder := tmp_path / "photos").mkdir()
     write_photos(folder, COUNT)
     options = IngestOptions(
         alias=make_index_name(url),
-        model=ModelSpec(name="stair-mini", backend="onnx"),
+        model=colors_model,
         document=DocumentSettings(vector=vector),
         dead_letters=tmp_path / "failed.jsonl",
     )
@@ -305,6 +315,7 @@ def test_token_index_deleted_while_filled_is_not_recreated(runs: TokenIndexRuns)
     assert runs.list_indices() == [report.index]
 
 
+@ON_OPENSEARCH
 def test_parallel_runs_keep_token_documents_right(runs: TokenIndexRuns) -> None:
     barrier = threading.Barrier(3)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.commands import CommandRunner
 from support.oracles.token_index_oracle import TokenIndexChecks, get_token_documents, is_token_write
+from support.plugin_metadata import install_colors_plugin
 from support.servers.fault_proxy import Fault, FaultProxy, MaybeResponse, Request, Response, Send
 
 from stair_es import resources
@@ -27,7 +29,7 @@ PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "dairy-cow.jpg")
 ON_OPENSEARCH = pytest.mark.parametrize("rank_features_url", ["node_url"], indirect=True, ids=["opensearch"])
 """For what doesn't depend on the engine; policies need one that has scripts."""
-POLICY = {"stair_es_policy": 1, "mute": ["tabby"], "cap": {"cat": 0.25}, "rename": {"kitten": "young.cat"}}
+POLICY = {"stair_es_policy": 1, "mute": ["pink"], "cap": {"gray": 0.25}, "rename": {"red": "dark.red"}}
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Shell(TokenIndexChecks):
     url: str
     alias: str
     tmp_path: Path
+    model: str = "colors"
     photos: list[str] = field(default_factory=lambda: [str(PHOTOS / name) for name in NAMES])
 
     @property
@@ -49,7 +52,7 @@ class Shell(TokenIndexChecks):
         return CommandRunner(self.environment)
 
     def ingest_photos(self, *options: str) -> Any:  # noqa: ANN401  JSON
-        return self.read_json("ingest", *self.photos, "--model", "stair-mini", *options)
+        return self.read_json("ingest", *self.photos, "--model", self.model, *options)
 
     def read_json(self, *arguments: str) -> Any:  # noqa: ANN401  JSON
         return self.command.read_json(*arguments)
@@ -61,13 +64,22 @@ class Shell(TokenIndexChecks):
         return get_token_documents(self.client, f"{index}.tokens")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def colors_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The model of the example plugin, for the commands of this process."""
+    with install_colors_plugin(tmp_path_factory.mktemp("site")):
+        yield
+
+
 @pytest.fixture
 def shell(engine: OpenSearch, rank_features_url: str, engine_index: str, tmp_path: Path) -> Shell:
     return Shell(engine, rank_features_url, engine_index, tmp_path)
 
 
+@ON_OPENSEARCH
 @pytest.mark.parametrize("outcome", ["lost", "stored"])
 def test_next_run_repairs_missing_token_documents(shell: Shell, outcome: str) -> None:
+    shell.model = "stair-mini"
     is_reached, is_killed = threading.Event(), threading.Event()
 
     def hold_request(request: Request, send: Send) -> MaybeResponse:
@@ -103,6 +115,7 @@ def test_next_run_repairs_missing_token_documents(shell: Shell, outcome: str) ->
     shell.check_tokens(len(NAMES))
 
 
+@ON_OPENSEARCH
 def test_no_token_index_deletes_only_our_indices(shell: Shell) -> None:
     shell.ingest_photos("--token-index", "--retain-indices", "1")
     shell.ingest_photos("--thumbnail-px", "0")
@@ -138,13 +151,13 @@ def test_a_dry_run_plans_the_token_index_and_changes_nothing(shell: Shell) -> No
     assert shell.ingest_photos("--dry-run", "--thumbnail-px", "0")["token_index"] == {"index": None, "action": "create"}
     assert shell.list_indices() == [index, token_index]
     assert shell.get_documents(index) == before
-    assert token_index in shell.command.run("ingest", *shell.photos, "--model", "stair-mini", "--dry-run").output
+    assert token_index in shell.command.run("ingest", *shell.photos, "--model", "colors", "--dry-run").output
 
 
 @ON_OPENSEARCH
 def test_a_name_in_use_by_others_is_reported_before_any_work(shell: Shell) -> None:
     taken = f"{shell.alias}-tokens"
-    ingest = ("ingest", *shell.photos, "--model", "stair-mini")
+    ingest = ("ingest", *shell.photos, "--model", "colors")
     shell.client.indices.create(index=taken)
     for more in ((), ("--dry-run",)):
         error = shell.read_error(*ingest, "--token-index", *more)
@@ -154,17 +167,17 @@ def test_a_name_in_use_by_others_is_reported_before_any_work(shell: Shell) -> No
     assert shell.ingest_photos()["token_index"] is None  # who doesn't ask for it isn't troubled
     shell.client.indices.delete(index=taken)
 
-    photos, other = shell.photos, shell.read_json("ingest", *shell.photos, "--model", "stair-mini", "--index", taken)["index"]
-    error = shell.read_error("ingest", *photos, "--model", "stair-mini", "--token-index")
+    photos, other = shell.photos, shell.read_json("ingest", *shell.photos, "--model", "colors", "--index", taken)["index"]
+    error = shell.read_error("ingest", *photos, "--model", "colors", "--token-index")
     assert (error.code, other in error.message) == ("token-index-name-taken", True)
     shell.client.indices.delete(index=other)
 
     index = shell.ingest_photos("--token-index")["index"]
     name = f"{index}.tokens"
     for command, code in (
-        (("ingest", *photos, "--model", "stair-mini"), "alias-of-token-index"),
+        (("ingest", *photos, "--model", "colors"), "alias-of-token-index"),
         (("policy", "show"), "foreign-index"),
-        (("search", "cat", "--model", "stair-mini"), "token-index-given"),
+        (("search", "gray", "--model", "colors"), "token-index-given"),
     ):
         assert shell.read_error(*command, "--index", taken).code == code
     assert shell.list_targets(taken) == [name]
@@ -175,7 +188,7 @@ def test_a_name_in_use_by_others_is_reported_before_any_work(shell: Shell) -> No
 def test_index_with_a_token_index_name_is_unchanged(shell: Shell) -> None:
     index = shell.ingest_photos()["index"]
     shell.client.indices.create(index=f"{index}.tokens", body={"mappings": {"_meta": {"stair_es": {"alias": shell.alias}}}})
-    error = shell.read_error("ingest", *shell.photos, "--model", "stair-mini", "--token-index")
+    error = shell.read_error("ingest", *shell.photos, "--model", "colors", "--token-index")
     assert error.code == "token-index-name-taken"
     assert shell.ingest_photos()["token_index"] is None
     shell.ingest_photos("--no-token-index")
@@ -196,7 +209,7 @@ def test_custom_mappings(shell: Shell) -> None:
             {"mappings": {**body["mappings"], "properties": {**fields, "sha256": {"type": "keyword", "doc_values": False}}}}
         )
     )
-    error = shell.read_error("ingest", *shell.photos, "--model", "stair-mini", "--mapping", str(file), "--token-index")
+    error = shell.read_error("ingest", *shell.photos, "--model", "colors", "--mapping", str(file), "--token-index")
     assert (error.code, "sha256" in error.message) == ("no-doc-values", True)
     assert shell.list_indices() == []
     bare = {name: fields[name] for name in ("tokens", "uri", "source", "sha256")}
@@ -228,10 +241,11 @@ def test_ids_by_content_follow_an_image_that_has_moved(shell: Shell) -> None:
     shell.check_tokens(len(NAMES))
 
 
+@ON_OPENSEARCH
 def test_texts_have_tokens_too(shell: Shell) -> None:
-    captions = ["a cat on a sofa", "a red bus"]
+    captions = ["a gray cat on a sofa", "a red bus"]
     (file := shell.tmp_path / "captions.txt").write_text("\n".join(captions))
-    arguments = ("ingest-texts", str(file), "--model", "stair-mini", "--index", shell.alias)
+    arguments = ("ingest-texts", str(file), "--model", "colors", "--index", shell.alias)
     index = shell.read_json(*arguments, "--token-index")["index"]
     shell.check_tokens(2)
     assert {document["caption"] for document in shell.get_documents(index).values()} == set(captions)
@@ -245,8 +259,8 @@ def test_tokens_follow_policies_and_rollbacks(shell: Shell) -> None:
     index = shell.ingest_photos("--token-index")["index"]
     build = shell.ingest_photos("--thumbnail-px", "0", "--no-swap")["index"]
     before = drop_versions(shell.get_documents(index))
-    cats = [document["weight"] for document in shell.get_documents(index).values() if document["token"] == "cat"]
-    assert max(cats) > 0.25
+    grays = [document["weight"] for document in shell.get_documents(index).values() if document["token"] == "gray"]
+    assert max(grays) > 0.25
     (file := shell.tmp_path / "p.json").write_text(json.dumps(POLICY))
     results = shell.read_json("policy", "apply", str(file))
     assert [(one["index"], one["token_index"]["index"]) for one in results] == [
@@ -254,8 +268,8 @@ def test_tokens_follow_policies_and_rollbacks(shell: Shell) -> None:
     ]
     assert all(one["token_index"]["written"] > 0 and one["token_index"]["failed"] == 0 for one in results)
     after = shell.get_documents(index)
-    assert not {"tabby", "kitten"} & {document["token"] for document in after.values()}
-    assert all(document["weight"] <= 0.25 for document in after.values() if document["token"] == "cat")
+    assert not {"pink", "red"} & {document["token"] for document in after.values()}
+    assert all(document["weight"] <= 0.25 for document in after.values() if document["token"] == "gray")
     shell.check_tokens(len(NAMES))
     shell.check_tokens_of(build, len(NAMES))
     assert shell.read_json("policy", "apply")[0]["token_index"]["written"] == 0

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stair_es import plugins
 from stair_es.cluster.client.connection import Connection
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
@@ -27,7 +26,7 @@ from stair_es.model.base import ModelSpec
 from stair_es.sources.base import SourceItem
 from stair_es.sources.registry import open_source
 from support.messages import forward_messages
-from support.plugin_metadata import write_entry_points
+from support.plugin_metadata import install_plugin
 from support.servers.fault_proxy import Fault, FaultProxy, MaybeResponse, Request, Response, Send
 
 if TYPE_CHECKING:
@@ -54,17 +53,10 @@ FIRST, SECOND = _Kind("first"), _Kind("second")
 def install_models(folder: Path) -> Iterator[None]:
     """Install a package in `folder` with the trivial models `first` and `second`."""
     (folder / "paused_runs_models.py").write_text(_MODELS)
-    write_entry_points(folder, "paused-runs-models", "first = paused_runs_models:FIRST", "second = paused_runs_models:SECOND")
-    paths = [str(folder), str(EXAMPLES / "plugin" / "src")]
-    sys.path[:0] = paths
-    plugins.list_plugins.cache_clear()
-    try:
+    points = ("first = paused_runs_models:FIRST", "second = paused_runs_models:SECOND")
+    with install_plugin(folder, "paused-runs-models", *points):
         yield
-    finally:
-        for path in paths:
-            sys.path.remove(path)
-        sys.modules.pop("paused_runs_models", None)
-        plugins.list_plugins.cache_clear()
+    sys.modules.pop("paused_runs_models", None)
 
 
 class PhotoSource:

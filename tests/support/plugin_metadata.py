@@ -1,10 +1,18 @@
-"""Write the entry points of plugin packages that tests put in a folder on Python's path."""
+"""Write the entry points of plugin packages that tests put in a folder on Python's path, and install the example plugin."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["write_entry_points"]
+import pytest
+
+from stair_es import plugins
+
+__all__ = ["install_colors_plugin", "install_plugin", "write_entry_points"]
+
+_EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin" / "src"
 
 
 def write_entry_points(folder: Path, package: str, *points: str, group: str = "encoders", version: str = "1.0.0") -> None:
@@ -21,3 +29,22 @@ def write_entry_points(folder: Path, package: str, *points: str, group: str = "e
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
     (info / "entry_points.txt").write_text("\n".join([f"[stair_es.{group}]", *points, ""]))
+
+
+@contextmanager
+def install_plugin(folder: Path, package: str, *points: str) -> Iterator[None]:
+    """Install encoders in this process, from modules in `folder` that may use those of the example plugin."""
+    write_entry_points(folder, package, *points)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(_EXAMPLE))
+        patch.syspath_prepend(str(folder))
+        plugins.list_plugins.cache_clear()
+        yield
+    plugins.list_plugins.cache_clear()
+
+
+@contextmanager
+def install_colors_plugin(folder: Path) -> Iterator[None]:
+    """Install the example plugin: its model `colors` has no network, so that a command takes a tenth of a second."""
+    with install_plugin(folder, "example", "colors = stair_es_example.colors:KIND"):
+        yield
