@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import pytest
 from opensearchpy import OpenSearch
+from support.commands import CommandRunner
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
@@ -45,10 +46,12 @@ def stair_es(node_url: str, index_name: str, tmp_path: Path, warm_script: Path) 
 
 
 @pytest.fixture
-def stair_es_of_photos(node_url: str, ingested_photos: subprocess.CompletedProcess[str], tmp_path: Path) -> Run:
+def stair_es_of_photos(
+    node_url: str, ingested_photos: subprocess.CompletedProcess[str], tmp_path: Path, warm_script: Path
+) -> Run:
     """The same, with a read-only index of the photos."""
     assert ingested_photos.returncode == 0, ingested_photos.stderr
-    return _build_runner(node_url, INDEX, tmp_path)
+    return _build_runner(node_url, INDEX, tmp_path, warm_script)
 
 
 @pytest.fixture(scope="module")
@@ -106,16 +109,36 @@ def test_failed_images_give_exit_code_3_and_a_file(stair_es: Run, tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("arguments", "exit_code", "code", "fact"),
+    [
+        (["ingest"], 2, "no-sources", "SOURCE"),
+        (["ingest", "no-such-folder"], 2, "no-such-file", "no-such-folder"),
+        (["ingest", "."], 1, "no-images", ""),
+        (["ingest", PHOTOS, "--index", "Not A Name"], 2, "invalid-index-name", "Not A Name"),
+        (["ingest", PHOTOS, "--model", "none"], 2, "unknown-model", "none"),
+        (["ingest", PHOTOS, "--url", "elsewhere"], 2, "invalid-server-url", "http"),
+        (["ingest", PHOTOS, "--url", "http://127.0.0.1:9"], 1, "cluster-unreachable", "127.0.0.1:9"),
+        (["search"], 2, "no-input", "--text"),
+    ],
+)
+def test_errors_have_codes_and_exit_codes(
+    node_url: str,
+    index_name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str | Path],
+    exit_code: int,
+    code: str,
+    fact: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = CommandRunner({"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}).read_error(*arguments)
+    assert (error.exit_code, error.code, fact in str(error)) == (exit_code, code, True)
+
+
+@pytest.mark.parametrize(
     ("arguments", "exit_code", "facts"),
     [
-        (["ingest"], 2, ("error[no-sources]: ", "SOURCE")),
-        (["ingest", "no-such-folder"], 2, ("error[no-such-file]: ", "no-such-folder")),
-        (["ingest", "."], 1, ("error[no-images]: ",)),
-        (["ingest", PHOTOS, "--index", "Not A Name"], 2, ("error[invalid-index-name]: ", "Not A Name")),
-        (["ingest", PHOTOS, "--model", "none"], 2, ("error[unknown-model]: ", "none")),
-        (["ingest", PHOTOS, "--url", "elsewhere"], 2, ("error[invalid-server-url]: ", "http")),
-        (["ingest", PHOTOS, "--url", "http://127.0.0.1:9"], 1, ("error[cluster-unreachable]: ", "127.0.0.1:9")),
-        (["search"], 2, ("error[no-input]: ", "--text")),
         (["search", "dog", "--index", "not-there"], 1, ("error[index-not-found]: ", "not-there")),
         (["nonsense"], 2, ("nonsense",)),
     ],
@@ -136,12 +159,11 @@ def test_failed_runs_are_reported_as_json(stair_es: Run) -> None:
     assert _read_last_json(result)["code"] == "cluster-unreachable"
 
 
-@pytest.mark.parametrize("command", [[], ["ingest"], ["search"], ["encode"], ["query"], ["explain"], ["node"], ["node", "up"]])
+@pytest.mark.parametrize("command", [[], ["node", "up"]])
 def test_help_has_examples(stair_es: Run, command: list[str]) -> None:
     result = stair_es(*command, "--help")
     assert result.returncode == 0
-    if command and command != ["node"]:
-        assert "stair-es " + " ".join(command) in result.stdout.replace("\n", " ")
+    assert " ".join(["stair-es", *command]) in result.stdout.replace("\n", " ")
 
 
 def test_a_run_killed_in_the_middle_is_finished_by_the_next(
@@ -149,7 +171,7 @@ def test_a_run_killed_in_the_middle_is_finished_by_the_next(
 ) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
-    for copy in range(3):
+    for copy in range(2):
         for photo in PHOTOS.glob("*.jpg"):
             (folder / f"{copy}-{photo.name}").write_bytes(photo.read_bytes() + bytes([copy]))
     count = len(list(folder.iterdir()))
@@ -177,12 +199,14 @@ def _count_documents(client: OpenSearch, alias: str) -> int:
     return int(client.count(index=alias)["count"])
 
 
-def test_runs_that_start_together_share_one_index(node_url: str, index_name: str, client: OpenSearch, tmp_path: Path) -> None:
+def test_runs_that_start_together_share_one_index(
+    node_url: str, index_name: str, client: OpenSearch, tmp_path: Path, warm_script: Path
+) -> None:
     photos = sorted(PHOTOS.glob("*.jpg"))[:6]
     for photo in photos:
         shutil.copy(photo, tmp_path)
     environment = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
-    command = [str(STAIR_ES), "ingest", str(tmp_path), "--json"]
+    command = [str(warm_script), "ingest", str(tmp_path), "--json"]
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
     reports = [json.loads(process.communicate()[0]) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
@@ -191,7 +215,7 @@ def test_runs_that_start_together_share_one_index(node_url: str, index_name: str
     assert _count_documents(client, index_name) == len(photos)
 
 
-@pytest.mark.parametrize("command", ["search {} -k 40", "search {} --json", "query {}", "encode --text {}"])
+@pytest.mark.parametrize("command", ["search {} -k 40", "search {} --json", "encode --text {}"])
 @pytest.mark.usefixtures("ingested_photos")
 def test_a_closed_pipe_is_not_a_failure(command: str, node_url: str) -> None:
     words = command.format("cat").split()

@@ -6,6 +6,7 @@ import json
 import shutil
 import tarfile
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +19,7 @@ from support.commands import CommandRunner
 from support.corpora.hostile_files import build_deep_object, build_tar_member
 from support.corpora.ingest_sources import PHOTOS, ListSource, copy_photos
 from support.errors import expect_error
+from support.plugin_metadata import install_colors_plugin
 from support.servers.fault_proxy import Request, Response, start_server
 
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
@@ -70,9 +72,16 @@ class NodeRuns:
         return {hit["_id"]: hit["_source"] for hit in hits}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def colors_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The model of the example plugin, in this process but not in Ray's."""
+    with install_colors_plugin(tmp_path_factory.mktemp("site")):
+        yield
+
+
 @pytest.fixture
 def runs(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> NodeRuns:
-    options = IngestOptions(alias=index_name, model=MODEL, dead_letters=tmp_path / "dead" / "letters.jsonl")
+    options = IngestOptions(alias=index_name, model=ModelSpec(name="colors"), dead_letters=tmp_path / "dead" / "letters.jsonl")
     return NodeRuns(client, node_url, options)
 
 
@@ -86,12 +95,12 @@ def _get_counts(report: IngestReport) -> tuple[int, int, int, int]:
 
 def test_photos_are_written_once(runs: NodeRuns) -> None:
     count = len(list(PHOTOS.glob("*.jpg")))
-    report = runs.ingest(PHOTOS)
+    report = runs.ingest(PHOTOS, model=MODEL)
     assert _get_counts(report) == (count, count, 0, 0)
     assert report.dead_letters is None
     assert report.index.startswith(f"{runs.options.alias}-stair-mini")
     assert list(runs.client.indices.get_alias(name=runs.options.alias)) == [report.index]
-    assert _get_counts(runs.ingest(PHOTOS)) == (count, 0, count, 0)
+    assert _get_counts(runs.ingest(PHOTOS, model=MODEL)) == (count, 0, count, 0)
 
     stored = runs.read_documents()
     assert len(stored) == count
@@ -161,7 +170,7 @@ def test_hostile_files_have_their_outcome_and_harm_no_other(runs: NodeRuns, tmp_
     listed = list(open_source(str(folder)).list_items())
     vanishing.unlink()
 
-    report = runs.ingest(ListSource(listed))
+    report = runs.ingest(ListSource(listed), model=MODEL)
     assert _get_counts(report) == (19, 13, 0, 6)
     letters = {Path(letter["uri"]).name: letter for letter in _read_dead_letters(report)}
     assert {name: letter["stage"] for name, letter in letters.items()} == {
@@ -177,7 +186,7 @@ def test_hostile_files_have_their_outcome_and_harm_no_other(runs: NodeRuns, tmp_
     assert {path.as_uri() for path in (*good, *odd)} <= {source["uri"] for source in stored.values()}
     assert len(stored) == 13
     assert all(source["tokens"] for source in stored.values())
-    assert _get_counts(runs.ingest(folder)) == (18, 0, 13, 5)
+    assert _get_counts(runs.ingest(folder, model=MODEL)) == (18, 0, 13, 5)
 
 
 def test_foreign_indices_are_not_written(runs: NodeRuns, tmp_path: Path) -> None:
@@ -246,7 +255,7 @@ def test_resync_removes_excluded_files(runs: NodeRuns, tmp_path: Path) -> None:
 
     def ingest_photos(*options: str) -> tuple[dict[str, Any], str]:
         command = CommandRunner({"STAIR_ES_URL": runs.url, "STAIR_ES_INDEX": runs.options.alias}, "ingest")
-        result = command.run(tmp_path / "photos", "--runner", "local", "--json", *options)
+        result = command.run(tmp_path / "photos", "--model", "colors", "--runner", "local", "--json", *options)
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout), result.stderr
 
@@ -265,8 +274,8 @@ def test_ray_gives_the_same_documents_as_the_local_runner(runs: NodeRuns, tmp_pa
     folder = copy_photos(tmp_path / "photos", 20)
     (folder / "zero.jpg").write_bytes(b"")
     alias = f"{runs.options.alias}-r"
-    assert _get_counts(runs.ingest(folder)) == (21, 20, 0, 1)
-    report = runs.ingest(folder, alias=alias, runner="ray")
+    assert _get_counts(runs.ingest(folder, model=MODEL)) == (21, 20, 0, 1)
+    report = runs.ingest(folder, alias=alias, model=MODEL, runner="ray")
     assert (_get_counts(report), report.runner) == ((21, 20, 0, 1), "ray")
     assert set(report.stage_seconds) == {"read", "decode", "encode", "write"}
     assert sum(report.to_dict()["stage_share"].values()) == pytest.approx(1.0, abs=0.01)
@@ -274,7 +283,7 @@ def test_ray_gives_the_same_documents_as_the_local_runner(runs: NodeRuns, tmp_pa
     local, by_ray = runs.read_documents(), runs.read_documents(alias)
     assert by_ray == {id_: {**local[id_], "ingested_at": source["ingested_at"]} for id_, source in by_ray.items()}
     assert by_ray.keys() == local.keys()
-    assert _get_counts(runs.ingest(folder, alias=alias, runner="ray")) == (21, 0, 20, 1)
+    assert _get_counts(runs.ingest(folder, alias=alias, model=MODEL, runner="ray")) == (21, 0, 20, 1)
 
 
 def _keep_item(item: SourceItem | ListingFailure) -> SourceItem | None:
