@@ -201,6 +201,7 @@ def test_thumbnails_are_always_rendered_again(page: PageClient, corpus: Corpus) 
     add_hostile_document(corpus, "polyglot", thumbnail="data:image/png;base64," + base64.b64encode(data).decode())
     response = page.get("/thumb/polyglot")
     assert (response.status, response.headers["content-type"]) == (200, "image/webp")
+    assert "immutable" not in response.headers["cache-control"]  # it has no fingerprint
     assert b"script" not in response.body
     assert Image.open(io.BytesIO(response.body)).size == (20, 10)
 
