@@ -123,7 +123,7 @@ def test_missing_images_are_reported_and_the_others_shown(command: CommandRunner
 
 def test_references_come_from_stdin(cli_environment: dict[str, str]) -> None:
     def inspect_stdin(stdin: str, *options: str) -> subprocess.CompletedProcess[str]:
-        arguments = [STAIR_ES, "inspect", "-", *options]
+        arguments: list[str | Path] = [STAIR_ES, "inspect", "-", *options]
         environ = {**os.environ, **cli_environment}
         return subprocess.run(arguments, input=stdin, capture_output=True, text=True, check=False, timeout=300, env=environ)
 

@@ -54,9 +54,11 @@ def install_models(folder: Path) -> Iterator[None]:
     """Install a package in `folder` with the trivial models `first` and `second`."""
     (folder / "paused_runs_models.py").write_text(_MODELS)
     points = ("first = paused_runs_models:FIRST", "second = paused_runs_models:SECOND")
-    with install_plugin(folder, "paused-runs-models", *points):
-        yield
-    sys.modules.pop("paused_runs_models", None)
+    try:
+        with install_plugin(folder, "paused-runs-models", *points):
+            yield
+    finally:
+        sys.modules.pop("paused_runs_models", None)
 
 
 class PhotoSource:

@@ -35,12 +35,14 @@ def write_entry_points(folder: Path, package: str, *points: str, group: str = "e
 def install_plugin(folder: Path, package: str, *points: str) -> Iterator[None]:
     """Install encoders in this process, from modules in `folder` that may use those of the example plugin."""
     write_entry_points(folder, package, *points)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(_EXAMPLE))
-        patch.syspath_prepend(str(folder))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(_EXAMPLE))
+            patch.syspath_prepend(str(folder))
+            plugins.list_plugins.cache_clear()
+            yield
+    finally:
         plugins.list_plugins.cache_clear()
-        yield
-    plugins.list_plugins.cache_clear()
 
 
 @contextmanager
