@@ -25,6 +25,7 @@ from support.warm_commands import run_warm
 
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.config.defaults import DEFAULT_MODEL, DataDir
+from stair_es.errors import StairError
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.used_folders import record_model_folder
@@ -78,6 +79,11 @@ def check_error(done: subprocess.CompletedProcess[str], code: str, *facts: str) 
     assert done.returncode == 1, done.stdout
     assert f"error[{code}]: " in done.stderr
     assert [fact for fact in facts if fact not in done.stderr] == [], done.stderr
+
+
+def check_unfetched(error: StairError, *facts: str) -> None:
+    assert (error.exit_code, error.code) == (1, "query-model-not-fetched")
+    assert [fact for fact in facts if fact not in f"{error.message}\n{error.remedy}"] == []
 
 
 def create_index(client: OpenSearch, index: str, model_name: str, model: str = "unknown-1") -> None:
@@ -149,27 +155,33 @@ def test_an_index_of_texts_names_its_tower(cli: CommandRunner, tmp_path: Path, i
     ],
     ids=lambda command: str(command[0]),
 )
-def test_model_of_an_index_is_not_fetched(
-    run_script: RunScript, model_hub: HubServer, client: OpenSearch, index_name: str, tmp_path: Path, command: tuple[str, ...]
+def test_each_command_rejects_an_index_whose_model_is_not_cached(
+    cli: CommandRunner, client: OpenSearch, index_name: str, command: tuple[str, ...]
 ) -> None:
     create_index(client, index_name, "org/tiny")
-    command = (*command, index_name) if command[-1] == "--index" else command
-    done = run_script(*command, **build_environment(model_hub.url, tmp_path / "hf"))
-    check_error(done, "query-model-not-fetched", index_name, "--model org/tiny")
+    error = cli.read_error(*command, index_name) if command[-1] == "--index" else cli.read_error(*command)
+    check_unfetched(error, index_name, "--model org/tiny")
+
+
+def test_model_of_an_index_is_not_fetched(
+    run_script: RunScript, model_hub: HubServer, client: OpenSearch, index_name: str, tmp_path: Path
+) -> None:
+    create_index(client, index_name, "org/tiny")
+    check_error(run_script("search", "dog", **build_environment(model_hub.url, tmp_path / "hf")), "query-model-not-fetched")
     assert model_hub.request_paths == []
 
 
 @pytest.mark.parametrize("command", [("search", "dog"), ("serve", "--port", "0")], ids=lambda command: str(command[0]))
 def test_folders_named_by_an_index_are_not_read(
-    run_script: RunScript, client: OpenSearch, model_folder: Path, index_name: str, tmp_path: Path, command: tuple[str, ...]
+    cli: CommandRunner, client: OpenSearch, model_folder: Path, index_name: str, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     """The error doesn't tell either whether the folder is there."""
     errors = []
     for path in (model_folder, tmp_path / "absent"):
         create_index(client, index_name, str(path))
-        done = run_script(*command)
-        check_error(done, "query-model-not-fetched", f"--model {shlex.quote(str(path))}")
-        errors.append(done.stderr.replace(f"'{path}'", "X").replace(str(path), "X"))
+        error = cli.read_error(*command)
+        check_unfetched(error, f"--model {shlex.quote(str(path))}")
+        errors.append(f"{error.message}\n{error.remedy}".replace(f"'{path}'", "X").replace(str(path), "X"))
         client.indices.delete(index=index_name)
     assert errors[0] == errors[1]
 
@@ -199,24 +211,27 @@ def test_the_dense_model_of_a_folder_is_not_fetched_either(
 
 
 def test_code_of_a_checkpoint_is_not_trusted_because_of_an_index(
-    run_script: RunScript, client: OpenSearch, index_name: str, tmp_path: Path
+    cli: CommandRunner, client: OpenSearch, index_name: str, tmp_path: Path
 ) -> None:
     tiny_sparse.write_image_model(tmp_path / "own code")
     (tmp_path / "own code" / "tiny_splade.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     record_model_folder(str(tmp_path / "own code"), DataDir.from_env())
     create_index(client, index_name, str(tmp_path / "own code"))
-    check_error(run_script("search", "dog"), "remote-code-not-trusted", "STAIR_ES_TRUST_REMOTE_CODE")
+    error = cli.read_error("search", "dog")
+    assert (error.exit_code, error.code) == (1, "remote-code-not-trusted")
+    assert "STAIR_ES_TRUST_REMOTE_CODE" in error.remedy
     assert not (tmp_path / "ran").exists()
 
 
-def test_missing_models_are_reported(run_script: RunScript, client: OpenSearch, index_name: str) -> None:
+def test_missing_models_are_reported(cli: CommandRunner, client: OpenSearch, index_name: str) -> None:
     create_index(client, index_name, "a-plugin-of-mine")
-    check_error(run_script("search", "dog"), "query-model-not-fetched", "a-plugin-of-mine", "--model FOLDER")
+    check_unfetched(cli.read_error("search", "dog"), "a-plugin-of-mine", "--model FOLDER")
 
 
-def test_query_uses_the_default_model_without_an_index(run_script: RunScript) -> None:
-    done = run_script("query", "dog", "--json")
-    assert parse_output(done)["query"]
+def test_query_uses_the_default_model_without_an_index(cli: CommandRunner) -> None:
+    done = cli.run("query", "dog", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["query"]
     assert DEFAULT_MODEL in done.stderr
 
 
