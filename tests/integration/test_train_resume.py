@@ -1,4 +1,4 @@
-"""The installed `stair-es train`, killed in the middle and started again."""
+"""`stair-es train`, killed in the middle and started again."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from support.commands import CommandRunner
 from support.models import tiny_training
+from support.polling import poll_until
+from support.warm_commands import WarmCommand, start_warm
 
 CHANGES = ("recipe.name=stair-grounded", "recipe.steps=16", "optim.ema=0.9", "data.augment=strong", "validation.every=3")
 
@@ -22,51 +24,29 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def build_command(folder: Path, out: str, *more: str) -> list[str]:
+def build_arguments(folder: Path, out: str, *more: str) -> list[str]:
     changes = [part for change in CHANGES for part in ("--set", change)]
-    stair_es = str(Path(sys.executable).with_name("stair-es"))
-    return [
-        stair_es,
-        "train",
-        str(folder / "tiny.toml"),
-        "--out",
-        str(folder / out),
-        "--device",
-        "cpu",
-        *changes,
-        *more,
-    ]
+    return ["train", str(folder / "tiny.toml"), "--out", str(folder / out), "--device", "cpu", *changes, *more]
 
 
-def build_environment(folder: Path) -> dict[str, str]:
-    return os.environ | {"STAIR_ES_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
-
-
-def start_training(folder: Path, out: str, *more: str) -> subprocess.Popen[str]:
-    pipe = subprocess.PIPE
-    return subprocess.Popen(build_command(folder, out, *more), stdout=pipe, stderr=pipe, text=True, env=build_environment(folder))
+def start_training(folder: Path, out: str, *more: str) -> AbstractContextManager[WarmCommand]:
+    return start_warm(build_arguments(folder, out, *more), os.environ | {"STAIR_ES_HOME": str(folder / "home")})
 
 
 def run_training(folder: Path, out: str, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        build_command(folder, out, *more),
-        capture_output=True,
-        text=True,
-        env=build_environment(folder),
-        check=False,
-    )
+    with start_training(folder, out, *more) as running:
+        return running.wait()
 
 
-def wait_for_steps(folder: Path, out: str, running: subprocess.Popen[str], step: int) -> None:
+def wait_for_steps(folder: Path, out: str, running: WarmCommand, step: int) -> None:
     """Until the log has come to a step; the run must not be at its end by then."""
     log = folder / out / "log.csv"
-    limit = time.monotonic() + 300
-    while time.monotonic() < limit:
-        assert running.poll() is None, running.communicate()
-        if log.is_file() and f"\n{step}," in log.read_text():
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"step {step} didn't come")
+
+    def has_come() -> bool:
+        assert running.process.is_alive(), running.wait()
+        return log.is_file() and f"\n{step}," in log.read_text()
+
+    poll_until(has_come)
 
 
 def test_a_killed_run_continues_to_the_same_model_bit_for_bit(folder: Path) -> None:
@@ -80,12 +60,9 @@ def test_a_killed_run_continues_to_the_same_model_bit_for_bit(folder: Path) -> N
     )
     for step in (4, 11):  # in the first stage and in the last but one, after a saved state that isn't of this step
         with start_training(folder, "killed") as running:
-            try:
-                wait_for_steps(folder, "killed", running, step)
-            finally:
-                running.send_signal(signal.SIGKILL)
-            running.communicate(timeout=120)
-        assert running.returncode == -signal.SIGKILL
+            wait_for_steps(folder, "killed", running, step)
+            running.send_signal(signal.SIGKILL)
+            assert running.wait().returncode == -signal.SIGKILL
         assert (folder / "killed" / "state.pt").is_file()
         assert not (folder / "killed" / "model.safetensors").exists()
     last = run_training(folder, "killed", "--json")
@@ -102,23 +79,17 @@ def test_a_killed_run_continues_to_the_same_model_bit_for_bit(folder: Path) -> N
 @pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "SIGTERM")])
 def test_signals_exit_with_their_code_and_a_hint(folder: Path, number: int, code: int, name: str) -> None:
     with start_training(folder, "out", "--set", "recipe.steps=100000") as running:
-        try:
-            wait_for_steps(folder, "out", running, 4)
-            running.send_signal(number)
-            out, errors = running.communicate(timeout=120)
-        finally:
-            running.kill()
-    assert (running.returncode, out) == (code, "")
-    *_, hint, reason = errors.strip().splitlines()
+        wait_for_steps(folder, "out", running, 4)
+        running.send_signal(number)
+        done = running.wait()
+    assert (done.returncode, done.stdout) == (code, "")
+    *_, hint, reason = done.stderr.strip().splitlines()
     assert "resumes" in hint
     assert name in reason
-    assert "Traceback" not in errors
+    assert "Traceback" not in done.stderr
 
 
-def test_errors_are_reported_as_json_too(folder: Path) -> None:
-    done = run_training(folder, "out", "--json", "--set", "optim.lr=-1")
-    assert done.returncode == 2
-    error = json.loads(done.stdout)
-    assert (error["code"], "tiny.toml.optim.lr" in error["error"]) == ("config-error", True)
-    assert error["error"] in done.stderr
+def test_settings_are_checked_before_the_folder_is_made(folder: Path) -> None:
+    error = CommandRunner({}).read_error(*build_arguments(folder, "out", "--set", "optim.lr=-1"))
+    assert (error.exit_code, error.code, "tiny.toml.optim.lr" in error.message) == (2, "config-error", True)
     assert not (folder / "out").exists()
