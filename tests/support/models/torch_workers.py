@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from stair_es.training.config.schema import LossName, TrainingStage
 from stair_es.training.data.sampler import split_batch
 from stair_es.training.step import DeviceBatch, GradCacheStep, build_param_groups, set_train_mode
 from stair_es.training.workers import DistributedWorkers, WorkerGroup
-from support.models import tiny_stair
+from support import warm_commands  # noqa: F401  what its fork server imports
+from support.models import tiny_stair, tiny_training
 
 TEXTS = [f"{first} {second}" for first in ("red", "blue", "the") for second in ("dog", "cat", "bird runs", "tree sea car")]
 ALL: dict[LossName, float] = {
@@ -63,7 +65,8 @@ def run_steps(model: StairModel, workers: WorkerGroup, chunk: int) -> dict[str, 
 
 
 def run_worker(rank: int, folder: str) -> None:
-    """Run one of two processes: write its parameters and collective results, and exit."""
+    """Run one of two processes: write its parameters and collective results, run the training of the folder, and exit."""
+    os.environ["STAIR_ES_HOME"] = f"{folder}/home"  # a fork server has the environment of its first test
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     workers = DistributedWorkers()
@@ -74,5 +77,6 @@ def run_worker(rank: int, folder: str) -> None:
     first = torch.tensor([rank + 7])
     workers.broadcast_first(first)
     torch.save({"gathered": gathered, "sum": tensor, "first": first}, f"{folder}/{rank}-collectives.pt")
+    assert tiny_training.run_training(Path(folder, "set"), Path(folder, "out"), workers=workers).steps == 6
     distributed.barrier()
     os._exit(0)  # at an ordinary end some of gloo's threads are still there now and then, and C++ aborts the process

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from support.models import tiny_training
 from support.models.torch_workers import ALL, TEXTS, build_batch, build_model, run_steps, run_worker
 from torch import multiprocessing
 
@@ -147,8 +148,11 @@ def test_a_plain_mask_lets_stop_words_learn() -> None:
     assert not plain_F[find_absent_tokens(model)].any()
 
 
-def test_two_workers_match_one(tmp_path: Path) -> None:
-    multiprocessing.spawn(run_worker, (str(tmp_path),), nprocs=2)
+def test_two_workers_match_one_and_resume_its_training(training_folder: Path, tmp_path: Path) -> None:
+    tiny_training.run_training(training_folder, tmp_path / "out")
+    checkpoint = (tmp_path / "out" / "model.safetensors").read_bytes()
+    multiprocessing.start_processes(run_worker, (str(tmp_path),), nprocs=2, start_method="forkserver")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == checkpoint  # it was finished already
     single = run_steps(build_model(), SingleProcess(), chunk=0)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name, expected in single.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,13 @@ from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair import checkpoint
 from stair_es.sources.image.decode import DecodeLimits, decode_image
-from stair_es.training.callbacks import Callbacks, StepMetrics
+from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
 from stair_es.training.config.train_config import list_recipes, read_train_config
 from stair_es.training.data_module import split_rows
 from stair_es.training.train import prepare_output_folder
 
 ZERO_RATES: dict[str, Any] = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0}
-HIGH_RATES: dict[str, Any] = {"optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
+HIGH_RATES: dict[str, Any] = {"optim.lr": 5e-3, "optim.backbone_lr": 3e-3}
 
 
 def read_weights(out: Path) -> dict[str, torch.Tensor]:
@@ -57,14 +58,14 @@ def test_a_training_writes_a_checkpoint_that_finds_its_images(training_folder: P
     metrics: list[StepMetrics] = []
     callbacks = Callbacks(on_message=lambda line: None, on_metrics=metrics.append, on_progress=lambda what, done, total: None)
     out = tmp_path / "out"
-    changes = {"recipe.steps": 120, "validation.every": 60, "data.tag_share": 0.25, **HIGH_RATES}
+    changes = {"recipe.steps": 60, "validation.every": 30, "data.tag_share": 0.25, **HIGH_RATES}
     result = run_training(training_folder, out, changes, callbacks=callbacks)
-    assert (result.steps, result.pairs, result.problems, result.stopped_early) == (120, tiny_training.PAIRS, [], False)
+    assert (result.steps, result.pairs, result.problems, result.stopped_early) == (60, tiny_training.PAIRS, [], False)
     assert result.best > 0.5  # of 9 images: by chance 1/9
     recalls = zip(read_metric(out, "t2i@1"), read_metric(out, "i2t@1"), strict=True)
     assert result.best == max((to_image + to_text) / 2 for to_image, to_text in recalls)
     losses = [step.values["loss"] for step in metrics if "loss" in step.values]
-    assert len(losses) == 120
+    assert len(losses) == 60
     assert losses[-1] < losses[0] / 2
     [vector] = registry.load_encoder(ModelSpec(name=str(out))).encode_texts(["red dog"])
     assert set(vector.tokens) >= {"red", "dog"}
@@ -207,10 +208,10 @@ def test_training_begins_with_a_checkpoint(training_folder: Path, tmp_path: Path
 
 
 def test_a_dense_checkpoint_teaches(training_folder: Path, tmp_path: Path) -> None:
-    dense = {"model.heads": ["dense"], "recipe.name": "dense", "recipe.steps": 40, **HIGH_RATES}
+    dense = {"model.heads": ["dense"], "recipe.name": "dense", "recipe.steps": 1}
     run_training(training_folder, training_folder / "teacher", dense)
-    stages = [{"name": "distil", "steps": 30, "losses": {"distil": 1.0}}]
-    changes = {"recipe": {}, "stages": stages, "model.teacher": "teacher", **HIGH_RATES}
+    stages = [{"name": "distil", "steps": 12, "losses": {"distil": 1.0}}]
+    changes = {"recipe": {}, "stages": stages, "model.teacher": "teacher", "validation.every": 12, **HIGH_RATES}
     run_training(training_folder, tmp_path / "out", changes)
     losses = read_metric(tmp_path / "out", "distil")
     assert sum(losses[-5:]) < sum(losses[:5]) / 2
@@ -255,10 +256,10 @@ def test_unreadable_images_are_skipped_and_reported_once(training_folder: Path, 
     (training_folder / "red-cat.png").write_bytes(b"no picture")
     (training_folder / "red-sea.png").write_bytes(b"")
     (training_folder / "red-dog.png").unlink()
-    changes = {"recipe.steps": 12, "recipe.frozen_backbones": True, "data.cache": cache, "data.views": 2}
+    changes = {"recipe.steps": 6, "recipe.frozen_backbones": True, "data.cache": cache, "data.views": 2}
     for _ in range(2):  # the second time, the features are in the cache
         result = run_training(training_folder, tmp_path / "out", changes)
-        assert (result.steps, result.pairs) == (12, tiny_training.PAIRS - 1)
+        assert (result.steps, result.pairs) == (6, tiny_training.PAIRS - 1)
         assert [line.partition(" ")[0] for line in result.problems] == ["1", "1", "1"], result.problems
         assert any("red-dog.png" in line for line in result.problems)
         prepare_output_folder(tmp_path / "out", restart=True)
@@ -289,10 +290,10 @@ def test_held_out_images_leave_the_training_set(training_folder: Path, tmp_path:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_narrow_precisions_learn(training_folder: Path, tmp_path: Path, precision: str) -> None:
-    changes = {"optim.precision": precision, "recipe.steps": 30, **HIGH_RATES}
+    changes = {"optim.precision": precision, "recipe.steps": 15, "validation.every": 15, **HIGH_RATES}
     result = run_training(training_folder, tmp_path / "out", changes)
     losses = read_metric(tmp_path / "out", "loss")
-    assert result.steps == 30
+    assert result.steps == 15
     assert losses[-1] < losses[0] * 0.8
     assert {tensor.dtype for name, tensor in read_weights(tmp_path / "out").items() if name != "feature_ids"} == {torch.float32}
 
@@ -353,3 +354,17 @@ def test_a_share_of_the_images_is_held_out_by_name(training_folder: Path, tmp_pa
     with expect_error("dataset-error") as caught:
         split_rows(names[:4], 0.1)
     assert "10%" in caught.value.message
+
+
+def test_impossible_trainings_on_ray_are_reported_first(training_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    from stair_es.training.ray_train import train_on_ray
+
+    config = tiny_training.read_config(training_folder)
+    with expect_error("config-error") as caught:
+        train_on_ray(config, tmp_path / "out", NO_CALLBACKS, workers=4, device="cpu")
+    assert re.findall(r"\d+", caught.value.message) == ["6", "4"]
+    with expect_error("ray-unreachable") as caught:
+        train_on_ray(config, tmp_path / "out", NO_CALLBACKS, workers=2, device="cpu", address="127.0.0.1:9")
+    assert "127.0.0.1:9" in caught.value.message
+    assert not (tmp_path / "out").exists()

@@ -29,8 +29,8 @@ from stair_es.training.data.feature_cache import CachedTextFeatures
 from stair_es.training.data_module import build_training_sets
 from stair_es.training.train import build_model
 
-WORDS: dict[str, Any] = {"model.vocabulary": "words.json"}
-LONG: dict[str, Any] = {"recipe.steps": 120, "validation.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
+WORDS: dict[str, Any] = {"model.vocabulary": "words.json", "recipe.steps": 2}
+LONG: dict[str, Any] = {"recipe.steps": 60, "validation.every": 30, "optim.lr": 5e-3, "optim.backbone_lr": 3e-3}
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_tokens_start_as_exact_embeddings() -> None:
 
 def test_a_training_continues_with_the_same_words_only(words_folder: Path, tmp_path: Path) -> None:
     for _ in range(2):
-        assert run_training(words_folder, tmp_path / "out", WORDS).steps == 6
+        assert run_training(words_folder, tmp_path / "out", WORDS).steps == 2
     tiny_training.write_words(words_folder, scarlet="red")
     with expect_error("state-of-other-training"):
         run_training(words_folder, tmp_path / "out", WORDS)
