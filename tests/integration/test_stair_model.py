@@ -1,15 +1,13 @@
-"""A STAIR checkpoint as a user has it: `stair-es encode`, `ingest`, `search` with its folder. On Ray: see `test_ingest_ray`."""
+"""A STAIR checkpoint as a user has it: `stair-es encode`, `ingest`, `search` with its folder. On Ray: see `test_ray`."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
+from support.commands import CommandRunner
 from support.models import tiny_stair
-from support.warm_commands import run_warm
 
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
@@ -33,40 +31,26 @@ def photo_folder(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def run_stair_es(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run_warm([*map(str, arguments)], {**os.environ, **environment})
-
-
 def test_encode_shows_the_words_of_images_and_texts(model_folder: Path) -> None:
-    photo = PHOTOS / "tabby-cat.jpg"
+    photo, cli = PHOTOS / "tabby-cat.jpg", CommandRunner({}, "encode", "--model", str(model_folder))
     encoder = registry.load_encoder(ModelSpec(name=str(model_folder)))
-    done = run_stair_es("encode", "--model", model_folder, photo, "--json")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    done = cli.run(photo, "--json")
+    assert (done.exit_code, done.stderr) == (0, ""), done.output
     output = json.loads(done.stdout)
     assert output["uri"] == photo.as_uri()
     assert output["tokens"] == pytest.approx(encode_query_image(encoder, photo).to_dict(), abs=1.01e-5)
-    done = run_stair_es("encode", "--model", model_folder, "--text", "the Red Dogs", "--json")
-    assert set(json.loads(done.stdout)["tokens"]) == {"red", "dog", "##s"}
-
-
-@pytest.mark.parametrize("backend", ["onnx", "tensorrt"])
-def test_encode_rejects_unsupported_inputs(model_folder: Path, backend: str) -> None:
-    done = run_stair_es("encode", "--model", model_folder, "--text", "dog", "--backend", backend)
-    assert done.returncode == {"onnx": 1, "tensorrt": 2}[backend]
-    assert "Traceback" not in done.stderr
-    if backend == "onnx":
-        assert f"stair-es export '{model_folder}'" in done.stderr
+    assert set(cli.read_json("--text", "the Red Dogs")["tokens"]) == {"red", "dog", "##s"}
+    error = cli.read_error("--text", "dog", "--backend", "onnx")
+    assert (error.exit_code, f"stair-es export '{model_folder}'" in error.remedy) == (1, True)
+    assert cli.run("--text", "dog", "--backend", "tensorrt").exit_code == 2
 
 
 def test_ingested_images_are_found_by_words(
     model_folder: Path, photo_folder: Path, node_url: str, index_name: str, tmp_path: Path
 ) -> None:
-    environment = {"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
+    cli = CommandRunner({"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name, "STAIR_ES_MODEL": str(model_folder)})
     letters = ("--dead-letters", tmp_path / "letters.jsonl")
-    done = run_stair_es("ingest", photo_folder, "--model", model_folder, "--runner", "local", *letters, "--json", **environment)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    report = cli.read_json("ingest", photo_folder, "--runner", "local", *letters)
     model_id = registry.resolve_model(ModelSpec(name=str(model_folder))).card.model_id
     assert (report["written"], report["failed"], report["model"]) == (6, 0, model_id)
 
@@ -75,9 +59,7 @@ def test_ingested_images_are_found_by_words(
     word = max(tiny_stair.WORDS[5:12], key=lambda each: sum(each in vector for vector in vectors.values()))
     query = encoder.encode_texts([word])[0].to_dict()
     assert set(query) == {word}
-    done = run_stair_es("search", word, "--model", model_folder, "--json", **environment)
-    assert done.returncode == 0, done.stderr
-    hits = {hit["uri"]: hit["score"] for hit in json.loads(done.stdout)["hits"]}
+    hits = {hit["uri"]: hit["score"] for hit in cli.read_json("search", word)["hits"]}
     expected = {uri: vector[word] * query[word] for uri, vector in vectors.items() if word in vector}
     assert expected
     assert hits == pytest.approx(expected, rel=0.01)  # rank_features keep 9 bits
