@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,23 +33,27 @@ negative_data_rejection.expected-statuses = [400, 404, 405, 413, 415, 422]
 HEAD = "POST /v1/encode HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
 
 
-def test_the_weights_are_those_of_the_encode_command() -> None:
-    expected = CommandRunner({}).read_json("encode", "--text", "two dogs on a beach", "--text-tower", "table")
+@pytest.fixture(scope="module")
+def encoder_url() -> Iterator[str]:
     with run_encoder("--text-tower", "table") as (_, url):
-        response = requests.post(f"{url}/v1/encode", json={"texts": "two dogs on a beach"}, timeout=TIMEOUT_S).json()
+        yield url
+
+
+def test_the_weights_are_those_of_the_encode_command(encoder_url: str) -> None:
+    expected = CommandRunner({}).read_json("encode", "--text", "two dogs on a beach", "--text-tower", "table")
+    response = requests.post(f"{encoder_url}/v1/encode", json={"texts": "two dogs on a beach"}, timeout=TIMEOUT_S).json()
     assert response["texts"][0]["tokens"] == expected["tokens"]
 
 
-def test_generated_requests_conform_to_the_openapi_document(tmp_path: Path) -> None:
+def test_generated_requests_conform_to_the_openapi_document(encoder_url: str, tmp_path: Path) -> None:
     pytest.importorskip("schemathesis")
     (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "SCHEMATHESIS_HOOKS": "support.openapi_hooks"}
     program = "from schemathesis.cli import schemathesis; schemathesis()"
-    with run_encoder("--text-tower", "table") as (_, url):
-        command = [sys.executable, "-c", program, "run", f"{url}/v1/openapi.json", "--max-examples", "30", "--seed", "1"]
-        # On a busy machine, 32 images take longer than the default.
-        options = ["--generation-database", "none", "--continue-on-failure", "--no-color", "--request-timeout", "60"]
-        done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    command = [sys.executable, "-c", program, "run", f"{encoder_url}/v1/openapi.json", "--max-examples", "30", "--seed", "1"]
+    # On a busy machine, 32 images take longer than the default.
+    options = ["--generation-database", "none", "--continue-on-failure", "--no-color", "--request-timeout", "60"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
     assert "No issues found" in done.stdout  # of a tool of others, which also succeeds if it has checked nothing
 
