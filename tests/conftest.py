@@ -40,7 +40,7 @@ _NODES = pytest.StashKey[str]()
 
 LONGEST_FIRST = (
     "docs/test_snippets.py",
-    "integration/test_train_ray.py",
+    "integration/test_ray.py",
     "integration/test_stair_onnx.py",
     "integration/test_token_index.py",
     "e2e/test_commands.py",

@@ -1,4 +1,4 @@
-"""Whole ingests from two hosts, of which one asks to wait: it is waited for while the other one goes on."""
+"""Ingests from two hosts, of which one asks to wait for too long. Waits that end: see `test_ray`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from support.corpora.ingest_sources import ListSource
-from support.servers.fault_proxy import Request, Response, start_server
+from support.servers.rate_limited_server import RateLimitedServer, start_rate_limited_server
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.ingest.accounting.report import IngestReport
@@ -22,41 +21,13 @@ from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model.base import ModelSpec
 from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions, UrlPolicy
-from stair_es.sources.http.locator import UrlLocator
 
-PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
 IngestItems = Callable[..., IngestReport]
-
-
-@dataclass
-class RateLimitedServer:
-    """A server under two names; the test sets what it answers under each."""
-
-    get_retry_after: Callable[[str], float | None] = lambda path: None
-    """Returns the Retry-After of the response for a path; None for the image."""
-    requests: list[tuple[float, str]] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    url: str = ""
-
-    def answer_request(self, request: Request) -> Response:
-        with self.lock:
-            wait_s = self.get_retry_after(request.path)
-            self.requests.append((time.monotonic(), request.path))
-        if wait_s is not None:
-            return Response(status=429, headers={"retry-after": f"{wait_s:.0f}"})
-        return Response(kind="image/jpeg", body=PHOTOS[int(request.path[2:-4])].read_bytes())
-
-    def list_items(self, host: Literal["a", "b"], count: int) -> list[SourceItem | ListingFailure]:
-        """List the images of one host."""
-        base = self.url if host == "a" else self.url.replace("127.0.0.1", "127.1")
-        urls = [f"{base}/{host}{number}.jpg" for number in range(count)]
-        return [SourceItem(url, "given:", UrlLocator(url)) for url in urls]
 
 
 @pytest.fixture
 def rate_limited_server() -> Iterator[RateLimitedServer]:
-    server = RateLimitedServer()
-    with start_server(server.answer_request) as server.url:
+    with start_rate_limited_server() as server:
         yield server
 
 
@@ -73,35 +44,12 @@ def ingest_items(node_url: str, index_name: str, tmp_path: Path) -> IngestItems:
         items: list[SourceItem | ListingFailure],
         patience_s: float,
         progress: Callable[[RunAccounting], None] = lambda _: None,
-        runner: Literal["local", "ray"] = "local",
     ) -> IngestReport:
         read_limits = ReadLimits(url_policy=UrlPolicy(allow_private=True, patience_s=patience_s))
-        run_options = replace(options, source=SourceOptions(read_limits=read_limits), runner=runner)
+        run_options = replace(options, source=SourceOptions(read_limits=read_limits))
         return run_ingest([ListSource(items)], Connection(url=node_url), run_options, progress=progress)
 
     return ingest
-
-
-@pytest.mark.parametrize("runner", ["local", "ray"])
-def test_retry_after_loses_no_image_and_delays_no_other_host(
-    rate_limited_server: RateLimitedServer, ingest_items: IngestItems, runner: str
-) -> None:
-    retry_after_s, times_s, messages = 3.0, list[float](), list[str]()
-
-    def delay_first_host(path: str) -> float | None:
-        if path.startswith("/b"):
-            return None
-        times_s.append(time.monotonic())
-        return retry_after_s if sum(path.startswith("/b") for _, path in rate_limited_server.requests) < 20 else None
-
-    rate_limited_server.get_retry_after = delay_first_host
-    hosts = (rate_limited_server.list_items("a", 20), rate_limited_server.list_items("b", 20))
-    mixed = [item for pair in zip(*hosts, strict=True) for item in pair]
-    report = ingest_items(mixed, 60.0, lambda accounting: messages.append(accounting.waiting_message), runner)
-    assert (report.seen, report.written, report.failed) == (40, 40, 0)  # b's images are read while a's wait, or none of a's is
-    assert sum(time_s < times_s[0] + retry_after_s for time_s in times_s) <= 10  # one of each batch that was under way
-    assert any("127.0.0.1" in message for message in messages)
-    assert messages[-1] == ""
 
 
 def test_endless_retry_after_fails_with_a_reason(rate_limited_server: RateLimitedServer, ingest_items: IngestItems) -> None:

@@ -1,0 +1,292 @@
+"""Ingests and trainings on one Ray session: workers that die, what each of them gets, hosts that ask to wait, training by two."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from support.commands import CommandRunner
+from support.corpora.ingest_sources import ListSource
+from support.errors import expect_error
+from support.models import tiny_sparse, tiny_training
+from support.servers.rate_limited_server import start_rate_limited_server
+
+from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.errors import IngestError, StairError, UsageError
+from stair_es.ingest.accounting.report import IngestReport
+from stair_es.ingest.executors.ray import RayOptions, count_gpu_encoders, open_ray_executor
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.ingest.sinks.cluster import ClusterSinkWriter
+from stair_es.ingest.stages import WorkerConfig
+from stair_es.ingest.state import Batch, Pending
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.search import ImageSearch
+from stair_es.sources.base import Locator, ReadLimits, ReadResult, Source, SourceItem, SourceOptions, UrlPolicy
+from stair_es.sources.image.decode import DecodeLimits
+from stair_es.sources.io.local_file import FileLocator
+from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
+from stair_es.training.ray_train import train_on_ray
+from stair_es.training.train import train_model
+from stair_es.types import Json
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+Run = Callable[..., IngestReport]
+
+
+@dataclass(frozen=True)
+class CrashingLocator:
+    """A place that kills the process that reads it: always, or until a file says that it did."""
+
+    photo: str
+    once: str | None = None
+
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
+        if self.once is None or not Path(self.once).exists():
+            if self.once:
+                Path(self.once).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ReadResult(Path(self.photo).read_bytes())
+
+    def to_json(self) -> dict[str, Json] | None:
+        return None
+
+
+@pytest.fixture
+def ray_options(index_name: str, tmp_path: Path) -> IngestOptions:
+    return IngestOptions(
+        alias=index_name,
+        model=ModelSpec(name="stair-mini", backend="onnx"),
+        runner="ray",
+        ray=RayOptions(encoders=1),
+        batch_images=4,
+        dead_letters=tmp_path / "letters.jsonl",
+    )
+
+
+@pytest.fixture
+def run_on_ray(node_url: str) -> Run:
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test
+
+    def run_source(ray_options: IngestOptions, source: Source) -> IngestReport:
+        return run_ingest([source], Connection(url=node_url), ray_options, progress=lambda _: None)
+
+    return run_source
+
+
+def _build_items(count: int, deadly: dict[int, str | None]) -> list[SourceItem]:
+    photos = sorted(PHOTOS.glob("*.jpg"))
+    locators: list[Locator] = [
+        CrashingLocator(str(photos[i]), deadly[i]) if i in deadly else FileLocator(photos[i].as_uri()) for i in range(count)
+    ]
+    return [SourceItem(f"given:{i}", "given:", locator) for i, locator in enumerate(locators)]
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "code"),
+    [
+        ("127.0.0.1:1", IngestError, "ray-unreachable"),
+        ("ray://127.0.0.1:1", IngestError, "ray-unreachable"),
+        ("nonsense", UsageError, "not-a-ray-address"),
+        ("host:port", UsageError, "not-a-ray-address"),
+    ],
+)
+def test_an_address_without_ray_is_reported_at_once(
+    run_on_ray: Run, ray_options: IngestOptions, address: str, kind: type[StairError], code: str
+) -> None:
+    """The first test of this file: an open session would be used instead."""
+    with expect_error(code, kind):
+        run_on_ray(replace(ray_options, ray=RayOptions(address=address)), ListSource(_build_items(1, {})))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_dead_workers_are_replaced_and_only_the_image_that_kills_each_fails(
+    run_on_ray: Run, ray_options: IngestOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stair_es.ingest.executors.ray._RETRIES", 1)
+    report = run_on_ray(ray_options, ListSource(_build_items(12, {1: str(tmp_path / "killed"), 5: None})))
+    assert (tmp_path / "killed").exists()
+    assert (report.seen, report.written, report.failed, report.documents) == (12, 11, 1, 11)
+    assert report.dead_letters
+    [letter] = Path(report.dead_letters).read_text().splitlines()
+    assert '"given:5"' in letter
+    assert "died" in letter
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_retry_after_loses_no_image_and_delays_no_other_host(
+    node_url: str, ray_options: IngestOptions, runner: Literal["local", "ray"]
+) -> None:
+    retry_after_s, times_s, messages = 3.0, list[float](), list[str]()
+    read_limits = ReadLimits(url_policy=UrlPolicy(allow_private=True, patience_s=60.0))
+    options = replace(ray_options, runner=runner, source=SourceOptions(read_limits=read_limits))
+    with start_rate_limited_server() as server:
+
+        def delay_first_host(path: str) -> float | None:
+            if path.startswith("/b"):
+                return None
+            times_s.append(time.monotonic())
+            return retry_after_s if sum(path.startswith("/b") for _, path in server.requests) < 20 else None
+
+        server.get_retry_after = delay_first_host
+        mixed = [item for pair in zip(server.list_items("a", 20), server.list_items("b", 20), strict=True) for item in pair]
+        report = run_ingest(
+            [ListSource(mixed)],
+            Connection(url=node_url),
+            options,
+            progress=lambda accounting: messages.append(accounting.waiting_message),
+        )
+    assert (report.seen, report.written, report.failed) == (40, 40, 0)  # b's images are read while a's wait, or none of a's is
+    assert sum(time_s < times_s[0] + retry_after_s for time_s in times_s) <= 10  # one of each batch that was under way
+    assert any("127.0.0.1" in message for message in messages)
+    assert messages[-1] == ""
+
+
+def _build_worker_config(node_url: str, model: str) -> WorkerConfig:
+    writer = ClusterSinkWriter(cluster=Cluster(Connection(url=node_url)), index="none", policy=BulkPolicy())
+    return WorkerConfig(
+        writer=writer,
+        is_empty=True,
+        model=ModelSpec(name=model, backend="onnx"),
+        model_id="none",
+        image_spec=registry.resolve_model(ModelSpec(name="stair-mini")).card.image_spec,
+        document=DocumentSettings(),
+        read_limits=ReadLimits(),
+        decode_limits=DecodeLimits(),
+    )
+
+
+def test_unplaceable_encoders_are_dropped(local_ray: Any, node_url: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
+    class Other:
+        def wait_ready(self) -> None:
+            pass
+
+    monkeypatch.setattr("stair_es.ingest.executors.ray._START_TIMEOUT_S", 3.0)
+    other = local_ray.remote(num_cpus=0.7 * local_ray.cluster_resources()["CPU"])(Other).remote()  # two encoders need half
+    local_ray.get(other.wait_ready.remote())
+    try:
+        with open_ray_executor(_build_worker_config(node_url, "stair-mini"), RayOptions(address="auto", encoders=2)) as executor:
+            assert executor.encoders == 1
+    finally:
+        local_ray.kill(other)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_an_encoder_that_cannot_start_fails_the_run(node_url: str) -> None:
+    config = _build_worker_config(node_url, "there-is-no-such-model")
+    photo = next(PHOTOS.glob("*.jpg"))
+    with open_ray_executor(config, RayOptions(encoders=1)) as executor:
+        prepared = executor.submit("prepare", Batch([Pending(SourceItem(photo.as_uri(), "given:", FileLocator(str(photo))))]))
+        with expect_error("encoder-not-started", IngestError) as caught:
+            executor.get_result(executor.submit("write", 1 << 20, executor.submit("encode", prepared)))
+        assert "there-is-no-such-model" in caught.value.message
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_relative_folder_and_settings_of_the_file_reach_the_workers_of_this_machine(
+    node_url: str, index_name: str, client: OpenSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file alone names the data folder, and the model whose code may run. A later search finds it by what the index says."""
+    model = tmp_path / "splade"
+    tiny_sparse.write_image_model(model)
+    (tmp_path / "pictures").mkdir()
+    for place, pixels_HWC in enumerate(np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), np.uint8)):
+        Image.fromarray(pixels_HWC).save(tmp_path / "pictures" / f"{place}.png")
+    settings = f"url = '{node_url}'\nhome = 'home'\ntrust_remote_code = '{model}'\n[ingest]\nencoders = 1\n"
+    (tmp_path / "stair-es.toml").write_text(settings)
+    monkeypatch.chdir(tmp_path)
+    unset = dict.fromkeys(name for name in os.environ if name.startswith("STAIR_ES_"))
+    command = CommandRunner({**unset, "XDG_DATA_HOME": str(tmp_path / "default")}, "--config", "stair-es.toml")
+    report = command.read_json("ingest", "pictures", "--index", index_name, "--model", "splade", "--ray-address", "local")
+    assert (report["runner"], report["written"], report["failed"]) == ("ray", 2, 0)
+    assert not (tmp_path / "default").exists()
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STAIR_ES_TRUST_REMOTE_CODE", str(model))
+    metadata = next(iter(client.indices.get(index=index_name).values()))["mappings"]["_meta"]["stair_es"]
+    assert metadata["model_name"] == str(model)
+    with ImageSearch(index_name, url=node_url) as search:
+        assert search.encoder.model_id == report["model"]
+        [hit, *_] = search.search(tmp_path / "pictures" / "0.png").hits
+        assert hit.score == pytest.approx(sum(reason.contribution for reason in hit.contributions), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "fit"),
+    [([], 1, 0), ([0, 2], 0, 0), ([1, 1], 0.4, 4), ([2.0], 0.5, 4), ([4], 1 / 3, 12), ([4, 1, 0], 2, 2), ([1], 0.6, 1)],
+)
+def test_encoders_are_counted_gpu_by_gpu(gpus: list[float], share: float, fit: int) -> None:
+    assert count_gpu_encoders(gpus, share) == fit
+
+
+def test_one_and_a_half_gpus_are_rejected() -> None:
+    with expect_error("invalid-gpus-per-encoder", UsageError) as caught:
+        count_gpu_encoders([4], 1.5)
+    assert "1.5" in caught.value.message
+
+
+TRAINING = {"optim.lr": 1e-3, "optim.backbone_lr": 1e-4, "validation.keep": "last", "model.text.backbone.name": "text"}
+
+
+@pytest.fixture
+def training_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
+    tiny_training.write_set(tmp_path / "set")
+    path = tmp_path / "set" / "text" / "config.json"
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # dropout is drawn worker by worker
+    path.write_text(json.dumps({**json.loads(path.read_text()), **no_dropout}))
+    return tmp_path / "set"
+
+
+def _read_losses(out: Path) -> list[float]:
+    with (out / "log.csv").open() as file:
+        return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "loss"]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_two_training_workers_match_one(training_folder: Path, tmp_path: Path) -> None:
+    config = tiny_training.read_config(training_folder, TRAINING)
+    alone = train_model(config, tmp_path / "alone", device="cpu")
+    messages: list[str] = []
+    metrics: list[StepMetrics] = []
+    callbacks = Callbacks(on_message=messages.append, on_metrics=metrics.append, on_progress=lambda what, done, total: None)
+    together = train_on_ray(config, tmp_path / "together", callbacks, workers=2, device="cpu")
+    assert (together.steps, together.pairs, together.best_step) == (alone.steps, alone.pairs, alone.best_step)
+    assert _read_losses(tmp_path / "together") == pytest.approx(_read_losses(tmp_path / "alone"), rel=1e-3)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "together"))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name].float(), tensor.float(), atol=2e-3, rtol=1e-3, msg=name)
+    assert [step_metrics.step for step_metrics in metrics if "loss" in step_metrics.values] == [1, 2, 3, 4, 5, 6]
+    assert sum(line.startswith("model: ") for line in messages) == 1  # the first worker alone speaks
+    with expect_error("state-of-other-training", UsageError):  # the error of a worker, as it was raised there
+        train_on_ray(
+            tiny_training.read_config(training_folder, {**TRAINING, "seed": 5}),
+            tmp_path / "together",
+            NO_CALLBACKS,
+            workers=1,
+            device="cpu",
+        )
