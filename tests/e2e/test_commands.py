@@ -215,7 +215,7 @@ def test_runs_that_start_together_share_one_index(
     assert _count_documents(client, index_name) == len(photos)
 
 
-@pytest.mark.parametrize("command", ["search {} -k 40", "search {} --json", "encode --text {}"])
+@pytest.mark.parametrize("command", ["search {} -k 40", "search {} --json", "query {}", "encode --text {}"])
 @pytest.mark.usefixtures("ingested_photos")
 def test_a_closed_pipe_is_not_a_failure(command: str, node_url: str) -> None:
     words = command.format("cat").split()

@@ -92,6 +92,7 @@ def test_onnxruntime_matches_pytorch(exported_checkpoint: _Exported) -> None:
 @pytest.mark.parametrize(
     ("image", "text", "changes"),
     [
+        ("clip", "bert", {"text_always_masked": True, "vocabulary": "words"}),
         ("siglip", "distilbert", {"text_always_masked": True, "text_own_words": True, "text_pool": "mean"}),
         ("dinov2", "bert", {"text_tie": True, "text_transform_dim": tiny_stair.WIDTH, "image_pool": "mean", "image_top_k": 0}),
         ("timm-convnet", "bert", {"heads": ("dense",), "dense_dim": 7}),
