@@ -17,34 +17,28 @@ import pytest
 from PIL import Image
 from support.commands import CommandRunner
 from support.corpora.hostile_files import build_deep_object, build_tar_member
-from support.corpora.ingest_sources import PHOTOS, ListSource, copy_photos
+from support.corpora.ingest_sources import PHOTOS, ListSource, build_worker_config, copy_photos
 from support.errors import expect_error
 from support.plugin_metadata import install_colors_plugin
 from support.servers.fault_proxy import Request, Response, start_server
 
-from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.documents.document import DocumentSettings, make_document_id
-from stair_es.errors import ClusterError, IndexMismatch, IngestError
+from stair_es.cluster.documents.document import make_document_id
+from stair_es.errors import IndexMismatch, IngestError
 from stair_es.ingest.accounting.report import IngestReport
-from stair_es.ingest.executors.ray import RayOptions, open_ray_executor
 from stair_es.ingest.executors.threads import open_thread_executor
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
-from stair_es.ingest.queues import PrefetchQueue
-from stair_es.ingest.scheduler import StageScheduler
-from stair_es.ingest.sinks.cluster import ClusterSinkWriter
 from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
-from stair_es.ingest.stages import WorkerConfig
 from stair_es.ingest.state import Batch, Pending
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.search.dsl.filters import parse_filter
 from stair_es.search.index_info import fetch_index_info
 from stair_es.search.query import SearchQuery
-from stair_es.sources.base import ListingFailure, ReadLimits, Source, SourceItem, SourceOptions
+from stair_es.sources.base import Source, SourceItem, SourceOptions
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.registry import open_source
 from stair_es.types import SparseVector
@@ -269,59 +263,6 @@ def test_resync_removes_excluded_files(runs: NodeRuns, tmp_path: Path) -> None:
     assert [source["uri"] for source in runs.read_documents().values()] == [(tmp_path / "photos" / "a.jpg").as_uri()]
 
 
-@pytest.mark.usefixtures("local_ray")
-def test_ray_gives_the_same_documents_as_the_local_runner(runs: NodeRuns, tmp_path: Path) -> None:
-    folder = copy_photos(tmp_path / "photos", 20)
-    (folder / "zero.jpg").write_bytes(b"")
-    alias = f"{runs.options.alias}-r"
-    assert _get_counts(runs.ingest(folder, model=MODEL)) == (21, 20, 0, 1)
-    report = runs.ingest(folder, alias=alias, model=MODEL, runner="ray")
-    assert (_get_counts(report), report.runner) == ((21, 20, 0, 1), "ray")
-    assert set(report.stage_seconds) == {"read", "decode", "encode", "write"}
-    assert sum(report.to_dict()["stage_share"].values()) == pytest.approx(1.0, abs=0.01)
-
-    local, by_ray = runs.read_documents(), runs.read_documents(alias)
-    assert by_ray == {id_: {**local[id_], "ingested_at": source["ingested_at"]} for id_, source in by_ray.items()}
-    assert by_ray.keys() == local.keys()
-    assert _get_counts(runs.ingest(folder, alias=alias, model=MODEL, runner="ray")) == (21, 0, 20, 1)
-
-
-def _keep_item(item: SourceItem | ListingFailure) -> SourceItem | None:
-    return item if isinstance(item, SourceItem) else None
-
-
-def _build_config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerConfig:
-    return WorkerConfig(
-        writer=ClusterSinkWriter(cluster=Cluster(connection), index="no", policy=policy or BulkPolicy()),
-        is_empty=True,
-        model=MODEL,
-        model_id="stair-mini-2",
-        image_spec=registry.resolve_model(MODEL).card.image_spec,
-        document=DocumentSettings(),
-        read_limits=ReadLimits(),
-        decode_limits=DecodeLimits(),
-    )
-
-
-@pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize("runner", ["local", "ray"])
-def test_stage_errors_reach_the_caller_unchanged(node_url: str, runner: str, tmp_path: Path) -> None:
-    config = _build_config(Connection(url=f"{node_url}/no/such/place"))
-    source = open_source(str(copy_photos(tmp_path / "photos", 3)))
-    opening = (
-        open_thread_executor(config, registry.resolve_model(config.model), 2)
-        if runner == "local"
-        else open_ray_executor(config, RayOptions(), 2)
-    )
-    throttle = AdaptiveThrottle(BulkPolicy())
-    with (
-        pytest.raises(ClusterError, match=r"\b40\d\b"),
-        opening as executor,
-        PrefetchQueue(source.list_items(), 10) as queue,
-    ):
-        list(StageScheduler(executor, throttle, config.is_empty, _keep_item).run(queue))
-
-
 def test_interrupts_end_the_wait_for_a_cluster(tmp_path: Path) -> None:
     requested = threading.Event()
 
@@ -332,7 +273,7 @@ def test_interrupts_end_the_wait_for_a_cluster(tmp_path: Path) -> None:
     [item] = open_source(str(copy_photos(tmp_path / "photos", 1))).list_items()
     assert isinstance(item, SourceItem)
     with start_server(reject_request) as url:
-        config = _build_config(Connection(url=url), BulkPolicy(backoff_s=20, max_backoff_s=20, give_up_after_s=20))
+        config = build_worker_config(Connection(url=url), BulkPolicy(backoff_s=20, max_backoff_s=20, give_up_after_s=20))
         with suppress(KeyboardInterrupt), open_thread_executor(config, registry.resolve_model(config.model)) as executor:
             encoded = executor.submit("encode", executor.submit("prepare", Batch([Pending(item)])))
             task = executor.submit("write", 1 << 20, encoded)

@@ -19,29 +19,29 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from support.commands import CommandRunner
-from support.corpora.ingest_sources import ListSource
+from support.corpora.ingest_sources import ListSource, build_worker_config, copy_photos
 from support.errors import expect_error
 from support.models import tiny_sparse, tiny_training
 from support.servers.rate_limited_server import start_rate_limited_server
 
+from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy
-from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.documents.document import DocumentSettings
-from stair_es.errors import IngestError, StairError, UsageError
+from stair_es.errors import ClusterError, IngestError, StairError, UsageError
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.executors.ray import RayOptions, count_gpu_encoders, open_ray_executor
+from stair_es.ingest.executors.threads import open_thread_executor
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
-from stair_es.ingest.sinks.cluster import ClusterSinkWriter
-from stair_es.ingest.stages import WorkerConfig
+from stair_es.ingest.queues import PrefetchQueue
+from stair_es.ingest.scheduler import StageScheduler
 from stair_es.ingest.state import Batch, Pending
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
 from stair_es.search import ImageSearch
-from stair_es.sources.base import Locator, ReadLimits, ReadResult, Source, SourceItem, SourceOptions, UrlPolicy
-from stair_es.sources.image.decode import DecodeLimits
+from stair_es.sources.base import ListingFailure, Locator, ReadLimits, ReadResult, Source, SourceItem, SourceOptions, UrlPolicy
 from stair_es.sources.io.local_file import FileLocator
+from stair_es.sources.registry import open_source
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
 from stair_es.training.ray_train import train_on_ray
 from stair_es.training.train import train_model
@@ -165,18 +165,54 @@ def test_retry_after_loses_no_image_and_delays_no_other_host(
     assert messages[-1] == ""
 
 
-def _build_worker_config(node_url: str, model: str) -> WorkerConfig:
-    writer = ClusterSinkWriter(cluster=Cluster(Connection(url=node_url)), index="none", policy=BulkPolicy())
-    return WorkerConfig(
-        writer=writer,
-        is_empty=True,
-        model=ModelSpec(name=model, backend="onnx"),
-        model_id="none",
-        image_spec=registry.resolve_model(ModelSpec(name="stair-mini")).card.image_spec,
-        document=DocumentSettings(),
-        read_limits=ReadLimits(),
-        decode_limits=DecodeLimits(),
+@pytest.mark.usefixtures("local_ray")
+def test_ray_writes_the_documents_of_the_local_runner(
+    client: OpenSearch, node_url: str, index_name: str, ray_options: IngestOptions, tmp_path: Path
+) -> None:
+    folder = copy_photos(tmp_path / "photos", 20)
+    (folder / "zero.jpg").write_bytes(b"")
+
+    def ingest_photos(runner: Literal["local", "ray"]) -> tuple[tuple[int, int, int, int], IngestReport]:
+        options = replace(ray_options, alias=f"{index_name}-{runner}", runner=runner)
+        report = run_ingest([open_source(str(folder))], Connection(url=node_url), options, progress=lambda _: None)
+        return (report.seen, report.written, report.unchanged, report.failed), report
+
+    def read_documents(runner: str) -> dict[str, dict[str, Any]]:
+        hits = client.search(index=f"{index_name}-{runner}", body={"size": 1000})["hits"]["hits"]
+        return {hit["_id"]: hit["_source"] for hit in hits}
+
+    assert ingest_photos("local")[0] == (21, 20, 0, 1)
+    counts, report = ingest_photos("ray")
+    assert (counts, report.runner) == ((21, 20, 0, 1), "ray")
+    assert set(report.stage_seconds) == {"read", "decode", "encode", "write"}
+    assert sum(report.to_dict()["stage_share"].values()) == pytest.approx(1.0, abs=0.01)
+    local, by_ray = read_documents("local"), read_documents("ray")
+    assert by_ray == {id_: {**local[id_], "ingested_at": source["ingested_at"]} for id_, source in by_ray.items()}
+    assert by_ray.keys() == local.keys()
+    assert ingest_photos("ray")[0] == (21, 0, 20, 1)
+
+
+def _keep_item(item: SourceItem | ListingFailure) -> SourceItem | None:
+    return item if isinstance(item, SourceItem) else None
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_stage_errors_reach_the_caller_unchanged(node_url: str, runner: str, tmp_path: Path) -> None:
+    config = build_worker_config(Connection(url=f"{node_url}/no/such/place"))
+    source = open_source(str(copy_photos(tmp_path / "photos", 3)))
+    opening = (
+        open_thread_executor(config, registry.resolve_model(config.model), 2)
+        if runner == "local"
+        else open_ray_executor(config, RayOptions(), 2)
     )
+    throttle = AdaptiveThrottle(BulkPolicy())
+    with (
+        pytest.raises(ClusterError, match=r"\b40\d\b"),
+        opening as executor,
+        PrefetchQueue(source.list_items(), 10) as queue,
+    ):
+        list(StageScheduler(executor, throttle, config.is_empty, _keep_item).run(queue))
 
 
 def test_unplaceable_encoders_are_dropped(local_ray: Any, node_url: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
@@ -188,7 +224,7 @@ def test_unplaceable_encoders_are_dropped(local_ray: Any, node_url: str, monkeyp
     other = local_ray.remote(num_cpus=0.7 * local_ray.cluster_resources()["CPU"])(Other).remote()  # two encoders need half
     local_ray.get(other.wait_ready.remote())
     try:
-        with open_ray_executor(_build_worker_config(node_url, "stair-mini"), RayOptions(address="auto", encoders=2)) as executor:
+        with open_ray_executor(build_worker_config(Connection(url=node_url)), RayOptions(address="auto", encoders=2)) as executor:
             assert executor.encoders == 1
     finally:
         local_ray.kill(other)
@@ -196,7 +232,7 @@ def test_unplaceable_encoders_are_dropped(local_ray: Any, node_url: str, monkeyp
 
 @pytest.mark.usefixtures("local_ray")
 def test_an_encoder_that_cannot_start_fails_the_run(node_url: str) -> None:
-    config = _build_worker_config(node_url, "there-is-no-such-model")
+    config = build_worker_config(Connection(url=node_url), model="there-is-no-such-model")
     photo = next(PHOTOS.glob("*.jpg"))
     with open_ray_executor(config, RayOptions(encoders=1)) as executor:
         prepared = executor.submit("prepare", Batch([Pending(SourceItem(photo.as_uri(), "given:", FileLocator(str(photo))))]))

@@ -1,4 +1,4 @@
-"""Sources in tests: old copies of the example photos, a list of items, and what a source lists."""
+"""Sources in tests: old copies of the example photos, a list of items, what a source lists, and a worker's configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.ingest.sinks.cluster import ClusterSinkWriter
+from stair_es.ingest.stages import WorkerConfig
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
 from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.image.decode import DecodeLimits
 from stair_es.sources.registry import open_source
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
@@ -97,3 +106,17 @@ def read_data(item: SourceItem | ListingFailure) -> bytes:
     read = pickle.loads(pickle.dumps(item.locator)).read(ReadLimits())
     assert read is not None
     return bytes(read.data)
+
+
+def build_worker_config(connection: Connection, policy: BulkPolicy | None = None, model: str = "stair-mini") -> WorkerConfig:
+    """Return the configuration of workers that write to an index which isn't there, with any name of a model."""
+    return WorkerConfig(
+        writer=ClusterSinkWriter(cluster=Cluster(connection), index="none", policy=policy or BulkPolicy()),
+        is_empty=True,
+        model=ModelSpec(name=model, backend="onnx"),
+        model_id="none",
+        image_spec=registry.resolve_model(ModelSpec(name="stair-mini")).card.image_spec,
+        document=DocumentSettings(),
+        read_limits=ReadLimits(),
+        decode_limits=DecodeLimits(),
+    )
