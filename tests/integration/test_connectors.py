@@ -7,6 +7,7 @@ of Elasticsearch's inference service nothing is, so `extract_values` reads the p
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ POLICY = {"stair_es_policy": 1, "rename": {"cat": "dom. cat", "red": "100%"}}
 """Tokens whose names an index escapes."""
 TEXTS = ("a red panda", "the face of a tabby cat", "a cup of coffee")
 STRANGE_TEXTS = ('a "red" cat\\', "two\nlines\t{}[]", "$1 ${a} $.texts[*]", "überraschte Katze 猫", "🐈")
+PHOTOS = ("red-panda", "giant-panda", "tabby-cat", "kitten-with-yarn", "espresso", "red-crab")
 HITS = 10
 
 
@@ -47,20 +49,27 @@ def encoder_url(plugin_url: str, photo_index: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def photo_index(policy_file: Path, plugin_url: str) -> Iterator[str]:
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for name in PHOTOS:
+        shutil.copy(ROOT / "examples" / "photos" / f"{name}.jpg", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photo_index(photo_folder: Path, policy_file: Path, plugin_url: str) -> Iterator[str]:
     alias = "test-connectors"
-    ingest_photos(plugin_url, alias, policy_file)
+    ingest_photos(plugin_url, alias, photo_folder, policy_file)
     yield alias
     with Connection(url=plugin_url).client() as client:
         client.indices.delete(index=f"{alias}-*")
 
 
-def ingest_photos(url: str, alias: str, policy_file: Path, *more: str) -> None:
-    photos = ROOT / "examples" / "photos"
+def ingest_photos(url: str, alias: str, folder: Path, policy_file: Path, *more: str) -> None:
     result = CommandRunner({"STAIR_ES_URL": url}).read_json(
-        "ingest", photos, "--index", alias, "--policy", policy_file, "--no-token-index", *more
+        "ingest", folder, "--index", alias, "--policy", policy_file, "--no-token-index", *more
     )
-    assert result["written"] == 40
+    assert result["written"] == len(PHOTOS)
 
 
 def fill_placeholders(file: str, encoder_url: str, token: str = TOKEN) -> str:
@@ -166,10 +175,14 @@ def extract_values(value: Any, path: str) -> Any:  # noqa: ANN401  JSON
 
 
 def test_elasticsearch_finds_the_same_by_text(
-    elasticsearch9_url: str, encoder_url: str, policy_file: Path, make_index_name: Callable[[str], str]
+    elasticsearch9_url: str,
+    encoder_url: str,
+    photo_folder: Path,
+    policy_file: Path,
+    make_index_name: Callable[[str], str],
 ) -> None:
     index = make_index_name(elasticsearch9_url)
-    ingest_photos(elasticsearch9_url, index, policy_file, "--vector", "sparse_vector")
+    ingest_photos(elasticsearch9_url, index, photo_folder, policy_file, "--vector", "sparse_vector")
     settings = json.loads(fill_placeholders("elasticsearch/endpoint.json", encoder_url))["service_settings"]
     request = settings["request"].replace("${input}", json.dumps([*TEXTS, *STRANGE_TEXTS]))
     answer, paths = post_encode(encoder_url, request), settings["response"]["json_parser"]

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 from opensearchpy import OpenSearch
-from support.nodes.search_nodes import build_cluster, build_elasticsearch7
+from support.nodes.search_nodes import build_cluster
 from support.polling import poll_until
 
-from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import Connection
 from stair_es.optional import import_optional
 
 _TESTS = Path(__file__).parents[1]
@@ -24,18 +22,6 @@ node = build_elasticsearch7(pathlib.Path(sys.argv[2])).start(wait=False)
 print(node.pid, flush=True)
 sys.stdin.read()
 """
-
-
-def test_killed_node_restarts_with_its_data(tmp_path: Path) -> None:
-    with build_elasticsearch7(tmp_path) as node, Cluster(Connection(url=node.url)) as cluster:
-        client = cluster.client
-        client.index(index="kept", id="1", body={"a": 1})
-        before = node.pid
-        node.kill()
-        assert not node.running
-        node.start()
-        assert node.pid != before
-        assert client.get(index="kept", id="1")["_source"] == {"a": 1}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux")
@@ -51,18 +37,25 @@ def test_node_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     node.wait(120)
 
 
-def test_one_of_three_nodes_may_die(tmp_path: Path) -> None:
+def test_one_of_three_nodes_may_die_and_restarts_with_its_data(tmp_path: Path) -> None:
     with build_cluster(tmp_path) as cluster:
-        client = OpenSearch(cluster.nodes[0].url)
-        client.indices.create(
-            index="kept",
-            body={"settings": {"number_of_replicas": 1, "index.unassigned.node_left.delayed_timeout": "0s"}},
-        )
-        client.index(index="kept", id="1", body={"a": 1}, params={"refresh": "true"})
+        client, dying = OpenSearch(cluster.nodes[0].url), cluster.nodes[2]
+        for index, settings in (
+            ("kept", {"number_of_replicas": 1, "index.unassigned.node_left.delayed_timeout": "0s"}),
+            ("alone", {"number_of_replicas": 0, "index.routing.allocation.require._name": dying.name}),
+        ):
+            client.indices.create(index=index, body={"settings": settings})
+            client.index(index=index, id="1", body={"a": 1}, params={"refresh": "true"})
         cluster.start()  # the replica is there
-        cluster.nodes[2].kill()
-        cluster.nodes[0].wait(lambda health: health["number_of_nodes"] == 2 and health["status"] == "green")
+        before = dying.pid
+        dying.kill()
+        assert not dying.running
+        cluster.nodes[0].wait(lambda health: health["number_of_nodes"] == 2)
+        client.cluster.health(index="kept", params={"wait_for_status": "green", "timeout": "120s"}, request_timeout=150)
         assert client.count(index="kept")["count"] == 1
+        assert client.cluster.health(index="alone")["status"] == "red"
         cluster.start()
+        assert dying.pid != before
         assert len(client.cat.nodes(params={"format": "json"})) == 3
+        assert client.get(index="alone", id="1")["_source"] == {"a": 1}
         client.close()

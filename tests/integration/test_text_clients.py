@@ -29,6 +29,7 @@ QUERIES = ROOT / "benchmarks" / "data" / "photo_queries.json"
 TABLE = ModelSpec(name="stair-mini", text_tower="table")
 SECRET = "0123456789abcdef0123456789abcdef"
 INDEX = "text-clients"
+FOUND = ("tabby-cat", "kitten-with-yarn", "espresso", "red-crab", "two-spaniels", "red-panda")
 HITS = 3
 UNUSUAL_TEXTS = (
     *("", " ", "the of and", "?!", "42", "3 dogs2cats_and mice", "x² dog❶", "½ pizza", "\U0001f9ab \U0001f436 dog\U0001f436cat"),
@@ -139,11 +140,13 @@ def test_a_lookup_rejects_other_files(find_program: Callable[[str], list[str]], 
 
 
 @pytest.fixture(scope="module")
-def node_urls(node_url: str, elasticsearch7_url: str) -> Iterator[dict[str, str]]:
-    """The engines that have `rank_features`, each with an index of the bundled photos."""
-    nodes = {"opensearch": node_url, "elasticsearch7": elasticsearch7_url}
+def node_urls(node_url: str, elasticsearch7_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The engines that have `rank_features`, each with an index of some of the photos."""
+    nodes, folder = {"opensearch": node_url, "elasticsearch7": elasticsearch7_url}, tmp_path_factory.mktemp("photos")
+    for name in FOUND:
+        shutil.copy(PHOTOS / f"{name}.jpg", folder)
     for url in nodes.values():
-        ingest_images(url, INDEX, PHOTOS, "--thumbnail-px", "0")
+        ingest_images(url, INDEX, folder, "--thumbnail-px", "0")
     yield nodes
     for url in nodes.values():
         with OpenSearch(url) as client:
