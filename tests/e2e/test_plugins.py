@@ -133,10 +133,13 @@ def test_all_four_are_listed(stair_es: Run) -> None:
 
 
 @pytest.mark.parametrize("runner", ["local", "ray"])
-def test_from_an_archive_into_files_and_again(stair_es: Run, image_archive: Path, tmp_path: Path, runner: str) -> None:
+def test_from_an_archive_into_files_and_again(
+    stair_es: Run, image_archive: Path, tmp_path: Path, runner: str, request: pytest.FixtureRequest
+) -> None:
+    ray = request.getfixturevalue("ray_cluster") if runner == "ray" else {}
     command = ["ingest", image_archive, "--model", "colors", "--enrich", "pixelate:blocks=4", "--index", "shop", "--json"]
     sink = ["--sink", f"ndjson:folder={tmp_path / 'out'}", "--runner"]
-    report = _parse_json(stair_es(*command, *sink, runner), code=3)
+    report = _parse_json(stair_es(*command, *sink, runner, **ray), code=3)
     assert (report["seen"], report["written"], report["failed"], report["runner"]) == (len(PHOTOS) + 1, len(PHOTOS), 1, runner)
     assert report["model"] == "colors-1"
     documents = _read_bulk_bodies(tmp_path / "out")
