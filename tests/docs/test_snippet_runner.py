@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,8 @@ def run_page(node_url: str, tmp_path: Path) -> Callable[[str], PageRun]:
     logs.mkdir()
 
     def run_markdown(page: str) -> PageRun:
-        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(tmp_path), ENV_URL: node_url}
+        path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+        environment = {"PATH": path, "HOME": str(tmp_path), ENV_URL: node_url}
         (tmp_path / ".curlrc").write_text("fail-with-body\n")
         with Shell(tmp_path, logs, environment) as shell:
             trial = PageRun("page.md", RULES, shell, tmp_path, node_url, {"https://search:9200": node_url})

@@ -24,14 +24,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _TIMEOUT_S = 240.0
-_IMPORTED = (
+IMPORTED = (
     *("torch", "torch._dynamo", "torch._inductor.test_operators", "torch.distributed.tensor", "torch.utils.tensorboard"),
     *("torchvision.transforms.v2", "scipy.optimize", "sympy"),
 )
 """Dependencies of transformers and of trainings; not transformers itself, which reads the environment on import."""
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(list(_IMPORTED))
+_context.set_forkserver_preload(list(IMPORTED))
 
 
 @dataclass(frozen=True)

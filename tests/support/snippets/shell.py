@@ -9,7 +9,6 @@ import select
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -121,7 +120,7 @@ class Shell:
             variables = self.run("env -0", timeout_s).printed.split("\0")
             environment = dict(each.split("=", 1) for each in variables if each)
             self._python = subprocess.Popen(
-                [sys.executable, "-c", _PYTHON],
+                ["python", "-c", _PYTHON],
                 cwd=environment["PWD"],
                 env=environment,
                 stdin=subprocess.PIPE,
