@@ -148,7 +148,8 @@ def _run_page(page: Path, environment: PageEnvironment, folder: Path) -> None:
     try:
         environment.clear()
         with Shell(clone, logs, variables) as shell:
-            PageRun(_get_page_name(page), RULES, shell, clone, environment.node_url, environment.places).run(text)
+            node_url, places = environment.node_url, environment.places
+            PageRun(_get_page_name(page), RULES, shell, clone, node_url, places, environment.python).run(text)
     finally:
         if _get_page_name(page) in ON_OWN_NODE:
             subprocess.run([_STAIR_ES, "node", "down"], env=variables, capture_output=True, check=True)

@@ -98,12 +98,13 @@ def check_stair_es(arguments: list[str]) -> None:
         raise InvalidSnippet(f"stair-es {shlex.join(arguments)}: {message or type(error).__name__}") from error
 
 
-def check_command(words: list[str], folder: Path = ROOT) -> None:
+def check_command(words: list[str], folder: Path = ROOT, python: str | Path = sys.executable) -> None:
     """Check a simple command as far as possible without running it.
 
     Args:
         words: Program and arguments.
         folder: Where a page has made files beside ours.
+        python: Runs the parsers of scripts.
 
     Raises:
         Wrong: Something in it doesn't exist.
@@ -114,7 +115,7 @@ def check_command(words: list[str], folder: Path = ROOT) -> None:
     elif program == "make":
         _check_make_target(words)
     elif program == "python" and len(words) > 1 and words[1].endswith(".py"):
-        _check_script(words[1:])
+        _check_script(words[1:], python)
     for word in words:
         if word.startswith(_FOLDERS) and not any((each / word).exists() for each in (ROOT, folder)):
             raise InvalidSnippet(f"{shlex.join(words)}: there is no {word}")
@@ -140,8 +141,8 @@ def _check_make_target(words: list[str]) -> None:
         raise InvalidSnippet(f"{shlex.join(words)}: {result.stderr}")
 
 
-def _check_script(words: list[str]) -> None:
-    result = subprocess.run([sys.executable, "-c", _PARSE_ONLY, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+def _check_script(words: list[str], python: str | Path) -> None:
+    result = subprocess.run([python, "-c", _PARSE_ONLY, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode:
         raise InvalidSnippet(f"python {shlex.join(words)}: {result.stderr[-2000:]}")
 

@@ -60,6 +60,8 @@ class PageEnvironment:
     places: Mapping[str, str]
     """Text of a page -> what stands here in its place."""
     environment: Mapping[str, str]
+    python: Path
+    """In front of the others on `PATH`."""
 
     def clear(self) -> None:
         """Delete the indices of a page."""
@@ -120,6 +122,7 @@ def start_servers(node_url: str, folder: Path, script: Path) -> Iterator[PageEnv
                 "SSL_CERT_FILE": str(trusted),
                 **_STORE,
             },
+            python=script.with_name("python"),
         )
 
 

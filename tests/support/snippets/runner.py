@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,8 @@ class PageRun:
     folder: Path
     url: str
     places: Mapping[str, str]
+    python: str | Path = sys.executable
+    """Reads the arguments of scripts that aren't run."""
     _wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -95,7 +98,7 @@ class PageRun:
         if is_skipped(command.text, self.rules):
             for words in split_commands(command.text):
                 try:
-                    check_command(words, self.folder)
+                    check_command(words, self.folder, self.python)
                 except InvalidSnippet as error:
                     raise InvalidSnippet(f"{location}\n{error}") from error
             return
