@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# How many tests run side by side. All workers share the search nodes (up to six of about 0.5 GB); a worker takes up to 1 GB.
-WORKERS ?= 2
+# How many tests run side by side: one more than the two cores of CI, since each waits for nodes and browsers a fifth of its time.
+# All workers share the search nodes (up to six of about 0.5 GB); a worker takes up to 2 GB.
+WORKERS ?= 3
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The unit tests alone need neither PyTorch nor Ray.
 UNIT_VENV := .venv-unit

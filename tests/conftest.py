@@ -38,20 +38,8 @@ with suppress(ImportError):  # private; without it, hypothesis also draws consta
 _NODES = pytest.StashKey[str]()
 """The address of the nodes of this run."""
 
-LONGEST_FIRST = (
-    "docs/test_snippets.py",
-    "integration/test_ray.py",
-    "integration/test_stair_onnx.py",
-    "integration/test_token_index.py",
-    "e2e/test_commands.py",
-    "e2e/test_plugins.py",
-    "e2e/test_examples.py",
-    "integration/test_token_index_cli.py",
-    "integration/test_train_resume.py",
-    "e2e",
-    "integration",
-)
-"""Files that take a minute or more, then layers: workers that start with the longest end together; unit tests fill the gaps."""
+LONGEST_FIRST = ("docs/test_snippets.py", "integration/test_ray.py", "e2e", "integration")
+"""Files that take two minutes or more, then layers: workers that start with the longest end together, units fill the gaps."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
