@@ -15,8 +15,8 @@ from support.browser.web_server import PHOTOS, PageErrors, Site, ingest_images, 
 
 Contexts = Callable[..., BrowserContext]
 BRANDS = ["Acme", "Borealis", "Côte & Fils", 'The "Quoted" Co']
-DESKTOP = {"width": 1366, "height": 900}
-PHONE = {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1366, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 QUERY = "animal"
 
 

@@ -30,9 +30,9 @@ from support.browser.page_actions import (
 from support.browser.web_server import PHOTOS, PageErrors, Site, ingest_images, save_screenshot, serve_site
 
 Contexts = Callable[..., BrowserContext]
-DESKTOP = {"width": 1366, "height": 900}
-WIDE = {"width": 2560, "height": 1300}
-PHONE = {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1366, "height": 900}
+WIDE: ViewportSize = {"width": 2560, "height": 1300}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 MANY = 900
 ON_SCREEN = """() => [...document.querySelectorAll('.found li.tile')].filter((tile) => {
     const box = tile.getBoundingClientRect();
@@ -96,7 +96,7 @@ def change_answers(page: Page, change: Callable[[dict[str, Any]], None]) -> None
 
 
 @pytest.mark.parametrize(("size", "least"), [(DESKTOP, 24), (WIDE, 40), (PHONE, 8)], ids=["desktop", "wide", "phone"])
-def test_a_screen_is_full_of_pictures(large_site: Site, context: Contexts, size: dict[str, int], least: int) -> None:
+def test_a_screen_is_full_of_pictures(large_site: Site, context: Contexts, size: ViewportSize, least: int) -> None:
     page = context(viewport=size, has_touch=size is PHONE, is_mobile=size is PHONE).new_page()
     open_gallery(large_site, page, "/?q=animal")
     assert page.evaluate(ON_SCREEN) >= least

@@ -11,13 +11,13 @@ from typing import Literal
 
 import pytest
 from PIL import Image, ImageOps
-from playwright.sync_api import BrowserContext, CDPSession, Locator, Page, expect
+from playwright.sync_api import BrowserContext, CDPSession, Locator, Page, ViewportSize, expect
 from support.browser.page_actions import call_api, open_gallery, open_weak_matches, wait_until
 from support.browser.web_server import PHOTOS, Site, ingest_images, save_screenshot, serve_site
 
 Contexts = Callable[..., BrowserContext]
-SMALL_LAPTOP = {"width": 1366, "height": 900}
-PHONE = {"width": 390, "height": 844}
+SMALL_LAPTOP: ViewportSize = {"width": 1366, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 QUERY = "a mountain with snow"
 PANORAMA_SIZE, PORTRAIT_SIZE = (3000, 500), (700, 1700)
 FOUND = ".results li.tile:not(.skeleton):visible"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, ViewportSize
 
     from support.servers.recording_proxy import RecordingProxy
 
@@ -30,8 +30,8 @@ ROOT = Path(__file__).parents[3]
 PHOTOS = ROOT / "examples" / "photos"
 STAIR_ES = Path(sys.executable).parent / "stair-es"
 SCREENSHOTS = Path(os.environ.get("STAIR_ES_SCREENSHOTS") or ROOT / "build" / "screenshots")
-DESKTOP = {"width": 1280, "height": 860}
-PHONE = {"width": 360, "height": 740}
+DESKTOP: ViewportSize = {"width": 1280, "height": 860}
+PHONE: ViewportSize = {"width": 360, "height": 740}
 _WATCHED = "addEventListener('securitypolicyviolation', (e) => console.error('refused by the policy: ' + e.violatedDirective));"
 
 
