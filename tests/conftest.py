@@ -39,7 +39,7 @@ _NODES = pytest.StashKey[str]()
 """The address of the nodes of this run."""
 
 LONGEST_FIRST = ("docs/test_snippets.py", "integration/test_ray.py", "e2e", "integration")
-"""Files that take two minutes or more, then layers: workers that start with the longest end together, units fill the gaps."""
+"""Files that take two minutes or more, then layers: so the workers end together, unit tests fill the gaps."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

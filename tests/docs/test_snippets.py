@@ -61,7 +61,7 @@ RULES = Rules(
     replacements={
         "pip install ./examples/plugin": f"{_PIP} --target ~/.plugins ./examples/plugin",
         "pip install -e .": f"{_PIP} --target ~/.plugins .",
-        "stair-es encoder": "stair-es encoder --port 0",  # pages run at the same time
+        "stair-es encoder": "stair-es encoder --port 0",  # the port may be in use
     },
     background={"stair-es serve": r"^http://", "stair-es encoder": r"^http://", "stair-es node logs -f": ""},
     not_sent={

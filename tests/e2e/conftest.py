@@ -71,9 +71,10 @@ def tab(browser: Browser, console: PageErrors) -> Iterator[Page]:
 
 @pytest.fixture
 def page(tab: Page, page_errors: PageErrors) -> Iterator[Page]:
-    """A page on a desktop, as a new one; a test that adds an init script or a permission makes a `context` instead."""
+    """A page on a desktop, as a new one. A test of touch, or with an init script or a permission, makes a `context` instead."""
     tab.set_viewport_size(DESKTOP)
     tab.emulate_media(color_scheme="light", reduced_motion="reduce")
+    tab.mouse.up()
     tab.mouse.move(0, 0)
     yield tab
     tab.unroute_all()
@@ -82,3 +83,4 @@ def page(tab: Page, page_errors: PageErrors) -> Iterator[Page]:
         tab.route(empty, lambda route: route.fulfill(content_type="text/html", body='<link rel="icon" href="data:,">'))
         tab.goto(empty)
         tab.evaluate("localStorage.clear(), sessionStorage.clear()")
+        tab.unroute(empty)  # while a route is there, Chromium caches nothing

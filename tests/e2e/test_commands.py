@@ -171,7 +171,7 @@ def test_a_run_killed_in_the_middle_is_finished_by_the_next(
 ) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
-    for copy in range(2):
+    for copy in range(3):
         for photo in PHOTOS.glob("*.jpg"):
             (folder / f"{copy}-{photo.name}").write_bytes(photo.read_bytes() + bytes([copy]))
     count = len(list(folder.iterdir()))

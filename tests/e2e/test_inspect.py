@@ -115,8 +115,9 @@ def test_missing_images_are_reported_and_the_others_shown(command: CommandRunner
     assert "neither in" in result.stderr
     assert "broken.jpg" in result.stderr
     assert "2 of 3" in result.stderr
-    assert command.read_error("inspect", "nope").code == "nothing-to-show"
-    assert command.read_error("inspect", CAT, "--index", "absent-index").code == "index-not-found"
+    for arguments, code in ((["nope"], "nothing-to-show"), ([CAT, "--index", "absent-index"], "index-not-found")):
+        error = command.read_error("inspect", *arguments)
+        assert (error.exit_code, error.code) == (1, code)
     for wrong in (("--json", "--csv"), ("-k", "3", "--all")):
         assert command.read_error("inspect", CAT, *wrong).exit_code == 2
 
@@ -139,7 +140,7 @@ def test_references_come_from_stdin(cli_environment: dict[str, str]) -> None:
 def test_a_terminal_with_colors_shows_the_thumbnail(cli_environment: dict[str, str]) -> None:
     output = run_on_terminal([STAIR_ES, "inspect", CAT, "-k", "1"], {**cli_environment, "COLORTERM": "truecolor"})
     assert len(re.findall(r"\x1b\[38;2;\d+;\d+;\d+;48;2;\d+;\d+;\d+m▄", output)) > 300
-    for more, plain in (([], {"NO_COLOR": "1"}), (["--no-thumbnail"], {})):
+    for more, plain in (([], {"NO_COLOR": "1"}), (["--no-thumbnail"], {}), ([], {"TERM": "dumb"})):
         assert "▄" not in run_on_terminal([STAIR_ES, "inspect", CAT, "-k", "1", *more], {**cli_environment, **plain})
 
 

@@ -342,7 +342,7 @@ def test_axe_finds_nothing(shop_site: Site, page: Page, theme: Literal["light", 
             expect(opened.get_by_role("option").first).to_be_visible()
         else:
             open_field(page, name)
-        assert find_violations(page) == [], name
+        assert find_violations(page, whole_page=theme == "light" and size is DESKTOP) == [], name
         save_screenshot(page, f"filters-{name.lower()}-{theme}-{'phone' if on_phone else 'desktop'}")
         page.keyboard.press("Escape")
         page.keyboard.press("Escape")

@@ -155,33 +155,27 @@ def test_an_index_of_texts_names_its_tower(cli: CommandRunner, tmp_path: Path, i
     ],
     ids=lambda command: str(command[0]),
 )
-def test_each_command_rejects_an_index_whose_model_is_not_cached(
-    cli: CommandRunner, client: OpenSearch, index_name: str, command: tuple[str, ...]
-) -> None:
-    create_index(client, index_name, "org/tiny")
-    error = cli.read_error(*command, index_name) if command[-1] == "--index" else cli.read_error(*command)
-    check_unfetched(error, index_name, "--model org/tiny")
-
-
 def test_model_of_an_index_is_not_fetched(
-    run_script: RunScript, model_hub: HubServer, client: OpenSearch, index_name: str, tmp_path: Path
+    run_script: RunScript, model_hub: HubServer, client: OpenSearch, index_name: str, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     create_index(client, index_name, "org/tiny")
-    check_error(run_script("search", "dog", **build_environment(model_hub.url, tmp_path / "hf")), "query-model-not-fetched")
+    command = (*command, index_name) if command[-1] == "--index" else command
+    done = run_script(*command, **build_environment(model_hub.url, tmp_path / "hf"))
+    check_error(done, "query-model-not-fetched", index_name, "--model org/tiny")
     assert model_hub.request_paths == []
 
 
 @pytest.mark.parametrize("command", [("search", "dog"), ("serve", "--port", "0")], ids=lambda command: str(command[0]))
 def test_folders_named_by_an_index_are_not_read(
-    cli: CommandRunner, client: OpenSearch, model_folder: Path, index_name: str, tmp_path: Path, command: tuple[str, ...]
+    run_script: RunScript, client: OpenSearch, model_folder: Path, index_name: str, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     """The error doesn't tell either whether the folder is there."""
     errors = []
     for path in (model_folder, tmp_path / "absent"):
         create_index(client, index_name, str(path))
-        error = cli.read_error(*command)
-        check_unfetched(error, f"--model {shlex.quote(str(path))}")
-        errors.append(f"{error.message}\n{error.remedy}".replace(f"'{path}'", "X").replace(str(path), "X"))
+        done = run_script(*command)
+        check_error(done, "query-model-not-fetched", f"--model {shlex.quote(str(path))}")
+        errors.append(done.stderr.replace(f"'{path}'", "X").replace(str(path), "X"))
         client.indices.delete(index=index_name)
     assert errors[0] == errors[1]
 

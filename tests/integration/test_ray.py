@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -70,6 +70,18 @@ class CrashingLocator:
 
     def to_json(self) -> dict[str, Json] | None:
         return None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def modules_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A folder for the code of checkpoints, here and in the workers of the session: not that of the user."""
+    import transformers.dynamic_module_utils
+
+    folder = str(tmp_path_factory.mktemp("modules"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("HF_MODULES_CACHE", folder)
+        monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", folder)
+        yield
 
 
 @pytest.fixture
@@ -173,7 +185,7 @@ def test_ray_writes_the_documents_of_the_local_runner(
     (folder / "zero.jpg").write_bytes(b"")
 
     def ingest_photos(runner: Literal["local", "ray"]) -> tuple[tuple[int, int, int, int], IngestReport]:
-        options = replace(ray_options, alias=f"{index_name}-{runner}", runner=runner)
+        options = replace(ray_options, alias=f"{index_name}-{runner}", runner=runner, ray=RayOptions())
         report = run_ingest([open_source(str(folder))], Connection(url=node_url), options, progress=lambda _: None)
         return (report.seen, report.written, report.unchanged, report.failed), report
 
@@ -258,6 +270,7 @@ def test_a_relative_folder_and_settings_of_the_file_reach_the_workers_of_this_ma
     command = CommandRunner({**unset, "XDG_DATA_HOME": str(tmp_path / "default")}, "--config", "stair-es.toml")
     report = command.read_json("ingest", "pictures", "--index", index_name, "--model", "splade", "--ray-address", "local")
     assert (report["runner"], report["written"], report["failed"]) == ("ray", 2, 0)
+    assert (tmp_path / "home").is_dir()
     assert not (tmp_path / "default").exists()
     monkeypatch.chdir("/")
     monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))

@@ -55,7 +55,7 @@ class _Exported:
 @pytest.fixture(scope="module")
 def exported_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> _Exported:
     config = tiny_stair.build_shallow_config(
-        "timm-vit", "bert", similarity="dot", heads=("tokens", "dense"), dense_dim=7, text_own_words=True, vocabulary="words"
+        "vit", "bert", similarity="dot", heads=("tokens", "dense"), dense_dim=7, text_own_words=True, vocabulary="words"
     )
     checkpoint_folder = tiny_stair.write_checkpoint(tmp_path_factory.mktemp("made") / "m", config)
     return _Exported(folder=checkpoint_folder, result=CommandRunner({}).run("export", checkpoint_folder, "--json"))
@@ -95,6 +95,7 @@ def test_onnxruntime_matches_pytorch(exported_checkpoint: _Exported) -> None:
         ("clip", "bert", {"text_always_masked": True, "vocabulary": "words"}),
         ("siglip", "distilbert", {"text_always_masked": True, "text_own_words": True, "text_pool": "mean"}),
         ("dinov2", "bert", {"text_tie": True, "text_transform_dim": tiny_stair.WIDTH, "image_pool": "mean", "image_top_k": 0}),
+        ("timm-vit", "bert", {"image_top_k": 0, "text_own_words": True}),
         ("timm-convnet", "bert", {"heads": ("dense",), "dense_dim": 7}),
     ],
 )

@@ -59,11 +59,11 @@ _connection: socket.socket
 
 @contextmanager
 def start_warm_script(folder: Path, *modules: str) -> Iterator[Path]:
-    """Start the process that is forked, and yield a console script in `folder`; `python` is beside it.
+    """Start the process that is forked, and yield a console script in `folder`; `python` is next to it.
 
     Args:
         folder: Where to write them.
-        modules: What is imported besides the dependencies that most commands import.
+        modules: What is imported in addition to the dependencies that most commands import.
 
     Raises:
         RuntimeError: If the process ends instead of starting.

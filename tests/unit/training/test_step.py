@@ -148,7 +148,7 @@ def test_a_plain_mask_lets_stop_words_learn() -> None:
     assert not plain_F[find_absent_tokens(model)].any()
 
 
-def test_two_workers_match_one_and_resume_its_training(training_folder: Path, tmp_path: Path) -> None:
+def test_two_workers_match_one_and_keep_a_finished_training(training_folder: Path, tmp_path: Path) -> None:
     tiny_training.run_training(training_folder, tmp_path / "out")
     checkpoint = (tmp_path / "out" / "model.safetensors").read_bytes()
     multiprocessing.start_processes(run_worker, (str(tmp_path),), nprocs=2, start_method="forkserver")
