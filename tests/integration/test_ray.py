@@ -134,7 +134,7 @@ def test_an_address_without_ray_is_reported_at_once(
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_dead_workers_are_replaced_and_only_the_image_that_kills_each_fails(
+def test_only_the_image_that_kills_each_worker_fails(
     run_on_ray: Run, ray_options: IngestOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stair_es.ingest.executors.ray._RETRIES", 1)
@@ -254,7 +254,7 @@ def test_an_encoder_that_cannot_start_fails_the_run(node_url: str) -> None:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_relative_folder_and_settings_of_the_file_reach_the_workers_of_this_machine(
+def test_relative_folder_and_settings_file_reach_the_workers(
     node_url: str, index_name: str, client: OpenSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file alone names the data folder, and the model whose code may run. A later search finds it by what the index says."""
