@@ -60,7 +60,8 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
     counts, stream = Counter[str](), SourceStream(sources)
     with Manifest() as manifest:
         for part in batched(stream, _BATCH_SIZE):
-            new = [found for found in part if manifest.add_image(found.uri, found.source)]
+            new = manifest.add_images(part)
+            manifest.record_outcomes([(found.uri, found.source, "") for found in new])
             items = [found for found in new if isinstance(found, SourceItem)]
             counts["unlisted"] += len(new) - len(items)
             counts.update(_classify_images(items, config))

@@ -50,7 +50,8 @@ class SizedQueue(Generic[_T]):
 class PrefetchQueue(Generic[_T]):
     """A bounded queue of the items of an iterable, filled by a thread. Close it, or use it in a `with` statement.
 
-    Listing an object store must not hold up the stages.
+    Listing an object store must not hold up the stages. One thread appends and one takes, which a deque allows without a lock:
+    the lock is only for waiting, so that a listed item costs neither a lock nor a wake-up.
     """
 
     def __init__(
@@ -65,12 +66,16 @@ class PrefetchQueue(Generic[_T]):
 
         An item larger than `max_size` is queued alone. `counts` returns whether `wait_for_items` counts an item.
         """
-        self._items = SizedQueue(size_of, max_items, max_size)
+        self._items: deque[tuple[_T, int]] = deque()
+        self._size_of, self._max_items, self._max_size = size_of, max_items, max_size
         self._counts = counts
         self._counted = 0
+        self._listed_size = self._taken_size = 0
         self._ended = self._closed = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
+        self._awaited: Callable[[], bool] | None = None
+        """What the taking thread waits for."""
         self._thread = threading.Thread(target=self._fill_queue, args=(iter(items),), name="listing", daemon=True)
         self._thread.start()
 
@@ -83,8 +88,7 @@ class PrefetchQueue(Generic[_T]):
     @property
     def is_exhausted(self) -> bool:
         """Whether the queue is empty and the iterable has ended."""
-        with self._changed:
-            return self._ended and not self._items
+        return self._ended and not self._items
 
     def raise_error(self) -> None:
         """Raise the exception that ended the iterable, if one did.
@@ -96,12 +100,13 @@ class PrefetchQueue(Generic[_T]):
 
     def take(self, max_items: int, wait_s: float = 0.0) -> list[_T]:
         """Take up to `max_items` items from the queue, waiting up to `wait_s` seconds for the first one."""
+        if wait_s and not self._items:
+            self._wait_for(lambda: bool(self._items) or self._ended, wait_s)
+        taken = [self._items.popleft() for _ in range(min(max_items, len(self._items)))]
         with self._changed:
-            if wait_s:
-                self._changed.wait_for(lambda: self._items or self._ended, wait_s)
-            taken = self._items.take(max_items)
+            self._taken_size += sum(size for _, size in taken)
             self._changed.notify_all()
-        return taken
+        return [item for item, _ in taken]
 
     def wait_for_items(self, count: int, timeout_s: float) -> tuple[int, bool]:
         """Wait for items and return how many came, of those that count, and whether the iterable has ended.
@@ -109,10 +114,9 @@ class PrefetchQueue(Generic[_T]):
         Returns when `count` such items came, when the queue is full, when the iterable has ended, or when `timeout_s`
         seconds have passed and at least one item is there.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._counted >= count or self._ended or self._items.is_full, timeout_s)
-            self._changed.wait_for(lambda: self._items or self._ended)
-            return self._counted, self._ended
+        self._wait_for(lambda: self._counted >= count or self._ended or self._is_full(), timeout_s)
+        self._wait_for(lambda: bool(self._items) or self._ended)
+        return self._counted, self._ended
 
     def close(self) -> None:
         """Stop the thread at the next item. The iterable is not closed."""
@@ -120,16 +124,32 @@ class PrefetchQueue(Generic[_T]):
             self._closed = True
             self._changed.notify_all()
 
+    def _is_full(self) -> bool:
+        is_large = self._listed_size - self._taken_size >= self._max_size
+        return bool(self._items) and (is_large or len(self._items) >= self._max_items)
+
+    def _wait_for(self, is_reached: Callable[[], bool], timeout_s: float | None = None) -> None:
+        with self._changed:
+            self._awaited = is_reached  # before it is evaluated here: an item that comes afterwards finds it
+            self._changed.wait_for(is_reached, timeout_s)
+            self._awaited = None
+
     def _fill_queue(self, items: Iterator[_T]) -> None:
         try:
             for item in items:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closed or not self._items.is_full)
-                    if self._closed:
-                        return
-                    self._items.append(item)
-                    self._counted += self._counts(item)
-                    self._changed.notify_all()
+                if self._is_full():
+                    with self._changed:
+                        self._changed.wait_for(lambda: self._closed or not self._is_full())
+                if self._closed:
+                    return
+                size = self._size_of(item)
+                self._listed_size += size
+                self._counted += self._counts(item)
+                self._items.append((item, size))
+                awaited = self._awaited
+                if awaited is not None and awaited():
+                    with self._changed:
+                        self._changed.notify_all()
         except BaseException as error:  # noqa: BLE001  re-raised in the consuming thread
             self._error = error
         finally:

@@ -31,7 +31,7 @@ def open_run_accounting(options: IngestOptions) -> Iterator[RunAccounting]:
     """Open the accounting of one run."""
     home = resolve_settings(options.model.settings).home
     dead_letters = DeadLetters(options.dead_letters or default_dead_letters_path(options.alias, home), options.alias, home)
-    with Manifest(keep_uris=options.document.id == "content-hash") as manifest:
+    with Manifest(by_content=options.document.id == "content-hash") as manifest:
         yield RunAccounting(manifest, dead_letters)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -85,8 +85,8 @@ class StageScheduler:
     executor: StageExecutor
     throttle: AdaptiveThrottle
     is_empty: bool
-    accept_listed: Callable[[SourceItem | ListingFailure], SourceItem | None]
-    """Records each listed image; returns None for one that already has its outcome."""
+    accept_listed: Callable[[Sequence[SourceItem | ListingFailure]], list[SourceItem]]
+    """Records listed images; returns those without an outcome."""
     bulk_stats: BulkStats = field(default_factory=BulkStats)
     deferred: HeldImages = field(default_factory=DeferredImages)
     encoder_utilization: EncoderUtilization = field(init=False)
@@ -183,7 +183,7 @@ class StageScheduler:
                 self._queued.append(admitted)
 
     def _accept_listed(self, listed: list[SourceItem | ListingFailure]) -> None:
-        items = [item for found in listed if (item := self.accept_listed(found)) is not None]
+        items = self.accept_listed(listed)
         if self.is_empty:
             self._route_pending([Pending(item) for item in items])
         elif items:

@@ -93,7 +93,7 @@ class SourceStream:
 
 def _replace_invalid_uri(found: SourceItem | ListingFailure) -> SourceItem | ListingFailure:
     """Return the item, or an unlisted one if its URI is not valid Unicode (from a damaged table): no document can have it."""
-    if is_utf8(found.uri):
+    if found.uri.isascii() or is_utf8(found.uri):
         return found
     return ListingFailure(found.uri.encode(errors="backslashreplace").decode(), found.source, "its URI is not valid Unicode")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from stair_es.cluster.documents.document import ImageMetadata, TextMetadata
 from stair_es.sources.base import ListingFailure, SourceItem
@@ -97,9 +97,8 @@ class Encoded:
     fingerprint: str
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The final outcome of one image."""
+class Outcome(NamedTuple):
+    """The final outcome of one image. A tuple, since the driver creates one for each image of all its workers."""
 
     item: SourceItem
     kind: OutcomeKind
@@ -149,12 +148,11 @@ def estimate_listed_bytes(listed: SourceItem | ListingFailure) -> int:
     """Return the approximate size of a listed image before it is fetched: fields, names, and bytes that were listed."""
     if isinstance(listed, ListingFailure):
         return len(listed.uri) + len(listed.reason)
-    values = getattr(listed.locator, "__dict__", {}).values()
-    return (
-        estimate_json_bytes(listed.fields)
-        + len(listed.uri)
-        + sum(len(value) for value in values if isinstance(value, (str, bytes)))
-    )
+    size = estimate_json_bytes(listed.fields) + len(listed.uri)
+    for value in getattr(listed.locator, "__dict__", {}).values():
+        if isinstance(value, (str, bytes)):
+            size += len(value)
+    return size
 
 
 def estimate_pending_bytes(image: Pending) -> int:

@@ -100,7 +100,7 @@ class EqualTexts(HeldImages):
         waiting = self._images.take(self._waiting.pop(id_), lambda other: other.deferral_key == id_)
         assert isinstance(state, Outcome)  # no text is deferred by a host
         if state.kind == "failed":
-            return [replace(state, item=other.item) for other in waiting]
+            return [state._replace(item=other.item) for other in waiting]
         return [Outcome(other.item, "unchanged", "check", id=state.id) for other in waiting]
 
 

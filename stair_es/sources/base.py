@@ -104,6 +104,10 @@ class SourceItem:
     fields: Mapping[str, Json] = field(default_factory=dict)
     """Further fields of its document, such as a caption or a license."""
 
+    def __reduce__(self) -> tuple[type[SourceItem], tuple[object, ...]]:
+        """Pickle the values without the names of the fields: all items of a run go through the driver."""
+        return SourceItem, (self.uri, self.source, self.locator, self.version, self.fields)
+
 
 @dataclass(frozen=True)
 class ListingFailure:

@@ -1,1 +1,1 @@
-"""The machine: limits of its CPUs and memory, folders, the Ray session, logs of the image decoders."""
+"""The machine: limits of its CPUs and memory, garbage collection, folders, the Ray session, logs of the image decoders."""

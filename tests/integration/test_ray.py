@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -204,8 +204,8 @@ def test_ray_writes_the_documents_of_the_local_runner(
     assert ingest_photos("ray")[0] == (21, 0, 20, 1)
 
 
-def _keep_item(item: SourceItem | ListingFailure) -> SourceItem | None:
-    return item if isinstance(item, SourceItem) else None
+def _keep_items(found: Sequence[SourceItem | ListingFailure]) -> list[SourceItem]:
+    return [item for item in found if isinstance(item, SourceItem)]
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -224,7 +224,7 @@ def test_stage_errors_reach_the_caller_unchanged(node_url: str, runner: str, tmp
         opening as executor,
         PrefetchQueue(source.list_items(), 10) as queue,
     ):
-        list(StageScheduler(executor, throttle, config.is_empty, _keep_item).run(queue))
+        list(StageScheduler(executor, throttle, config.is_empty, _keep_items).run(queue))
 
 
 def test_unplaceable_encoders_are_dropped(local_ray: Any, node_url: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401

@@ -120,9 +120,9 @@ class DeadLetters:
             letters.count_image(outcome)
         self.count += 1
 
-    def record_stored(self, source: str) -> None:
-        """Record that an image of a source is stored: if most are, each failed one has its own line."""
-        self._letters.setdefault(source, SourceLetters()).bytes_left += STORED_BYTES
+    def record_stored(self, source: str, images: int) -> None:
+        """Record the number of images of a source that are stored: if most are, each failed one has its own line."""
+        self._letters.setdefault(source, SourceLetters()).bytes_left += images * STORED_BYTES
 
     def is_counting(self, source: str) -> bool:
         """Return whether the failed images of a source are only counted by now."""

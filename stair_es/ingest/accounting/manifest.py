@@ -6,37 +6,46 @@ import hashlib
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import compress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from stair_es.errors import IngestError
 from stair_es.ingest.sinks.base import ImageStatus
+from stair_es.sources.base import ListingFailure, SourceItem
 
 _SCHEMA = (
-    "create table image (key blob primary key, id text, uri text, source text) without rowid",
-    "create index image_id on image (id) where id is not null",
+    "create table image (key blob primary key, number integer) without rowid",
+    "create table outcome (number integer primary key, id text, uri text, source text)",
 )
-_CACHE_KIB = 8192
+_CACHE_KIB = 65536
+_L = TypeVar("_L", bound="SourceItem | ListingFailure")
 
 
 class Manifest:
-    """The table of one run, in a temporary file without a name: it disappears with the process, even a killed one.
+    """The tables of one run, in a temporary file without a name: it disappears with the process, even a killed one.
+
+    Images are numbered as they are listed. Their outcomes are appended, and only the images in between are in memory. Nothing is
+    ever committed: the file is of no use to anybody else, and its pages are written only when the cache is full.
 
     Not thread-safe. Each method raises IngestError if the file can't be written.
     """
 
-    def __init__(self, folder: Path | None = None, *, keep_uris: bool = False) -> None:
+    def __init__(self, folder: Path | None = None, *, by_content: bool = False) -> None:
         """Create an empty manifest.
 
         Args:
             folder: Folder of the temporary file; None for the platform's default.
-            keep_uris: Store each URI with its source instead of only its hash; required by `find_image`.
+            by_content: Whether ids go by content, so that images can share a document: `find_image` then needs their URIs.
         """
         self._folder = folder
-        self._keep_uris = keep_uris
+        self._by_content = by_content
+        self._listed = self._numbers = self._stored = 0
+        self._pending: dict[str, int] = {}
+        """URI -> number of each image without an outcome."""
         try:
             file, path = tempfile.mkstemp(prefix="stair-es-manifest-", dir=folder)
         except OSError as error:
@@ -54,7 +63,7 @@ class Manifest:
         try:
             for pragma in ("journal_mode=off", "synchronous=off", f"cache_size=-{_CACHE_KIB}", "locking_mode=exclusive"):
                 self._execute(f"pragma {pragma}")
-            for statement in _SCHEMA:
+            for statement in (*_SCHEMA, "begin"):
                 self._execute(statement)
         except IngestError:
             self._db.close()
@@ -95,49 +104,72 @@ class Manifest:
             code="run-list-not-writable",
         )
 
-    def add_image(self, uri: str, source: str) -> bool:
-        """Record an image; return whether it is new to the run."""
-        stored = (uri, source) if self._keep_uris else (None, None)
-        cursor = self._execute("insert or ignore into image values (?, null, ?, ?)", (_hash_uri(uri), *stored))
-        return cursor.rowcount == 1
+    def add_images(self, images: Sequence[_L]) -> list[_L]:
+        """Record listed images, and return those that are new to the run."""
+        rows = [(_hash_uri(image.uri), number) for number, image in enumerate(images, self._numbers)]
+        self._numbers += len(rows)
+        with self._translate_errors():
+            added = self._db.executemany("insert or ignore into image values (?, ?)", rows).rowcount
+        new, numbers = list(images), [number for _, number in rows]
+        if added < len(rows):
+            is_new = [self._fetch_one("select 1 from image where key = ? and number = ?", row) is not None for row in rows]
+            new, numbers = list(compress(new, is_new)), list(compress(numbers, is_new))
+        self._pending.update(zip([image.uri for image in new], numbers, strict=True))
+        self._listed += len(new)
+        return new
 
     def get_status(self, uri: str) -> ImageStatus:
         """Return the status of an image; one without an outcome counts as stored."""
-        row = self._fetch_one("select id from image where key = ?", (_hash_uri(uri),))
+        query = "select id from image left join outcome using (number) where key = ?"
+        row = self._fetch_one(query, (_hash_uri(uri),))
         return "unlisted" if row is None else "failed" if row[0] == "" else "stored"
 
     def __len__(self) -> int:
-        return int(self._fetch_one("select count(*) from image")[0])
+        return self._listed
 
-    def record_outcomes(self, outcomes: Iterable[tuple[str, str]]) -> None:
-        """Record the outcomes `(uri, _id)` of some images; `_id` is "" for an image without a document.
+    def record_outcomes(self, outcomes: Sequence[tuple[str, str, str]]) -> None:
+        """Record the outcomes `(uri, source, _id)` of some images; `_id` is "" for an image without a document.
 
         Raises:
             IngestError: If an image was never added, or already has an outcome.
         """
-        self._execute("begin")
-        for uri, id_ in outcomes:
-            cursor = self._execute("update image set id = ? where key = ? and id is null", (id_, _hash_uri(uri)))
-            if cursor.rowcount != 1:
-                raise IngestError(f"an unexpected outcome for {uri}", code="unexpected-outcome")
-        self._execute("commit")
+        statement = "insert into outcome (number, id) values (?, ?)"
+        try:
+            rows: list[tuple[object, ...]] = [(self._pending.pop(uri), id_) for uri, _, id_ in outcomes]
+        except KeyError as error:
+            raise IngestError(f"an unexpected outcome for {error.args[0]}", code="unexpected-outcome") from None
+        if self._by_content:
+            statement = "insert into outcome values (?, ?, ?, ?)"
+            rows = [(*row, uri, source) for row, (uri, source, _) in zip(rows, outcomes, strict=True)]
+        self._stored += sum(id_ != "" for _, _, id_ in outcomes)
+        with self._translate_errors():
+            self._db.executemany(statement, rows)
 
     def count_pending(self) -> int:
         """Return the number of images without an outcome."""
-        return int(self._fetch_one("select count(*) from image where id is null")[0])
+        return len(self._pending)
 
     def count_documents(self) -> int:
         """Return the number of distinct documents."""
-        return int(self._fetch_one("select count(distinct id) from image where id != ''")[0])
+        if not self._by_content:
+            return self._stored  # counting distinct ids takes as long as recording half of them
+        self._index_ids()
+        return int(self._fetch_one("select count(distinct id) from outcome where id != ''")[0])
 
     def find_image(self, id_: str) -> tuple[str, str] | None:
-        """Return URI and source of an image with the document `id_`; None if there is none, or URIs aren't kept."""
-        row = self._fetch_one("select uri, source from image where id = ? order by key limit 1", (id_,))
+        """Return URI and source of the first image with the document `id_`; None if there is none, or ids go by URI."""
+        self._index_ids()
+        row = self._fetch_one("select uri, source from outcome where id = ? order by number limit 1", (id_,))
         return (row[0], row[1]) if row and row[0] is not None else None
 
     def has_document(self, id_: str) -> bool:
         """Return whether an image of this run has this document."""
-        return self._fetch_one("select 1 from image where id = ? limit 1", (id_,)) is not None
+        self._index_ids()
+        return self._fetch_one("select 1 from outcome where id = ? limit 1", (id_,)) is not None
+
+    def _index_ids(self) -> None:
+        """Create the index of `_id`s when the first one is looked up: most runs only count them at the end."""
+        self._execute("create index if not exists outcome_id on outcome (id)")
 
 
 def _hash_uri(uri: str) -> bytes:

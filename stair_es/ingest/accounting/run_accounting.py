@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from stair_es.errors import IngestError
@@ -64,24 +64,19 @@ class RunAccounting:
         """Number of images that have an outcome."""
         return self.outcome_counts.total()
 
-    def record_listed(self, uri: str, source: str) -> bool:
-        """Record a listed image; return whether it is new to the run."""
-        new = self.manifest.add_image(uri, source)
-        self.listed += new
-        return new
-
-    def accept_listed(self, found: SourceItem | ListingFailure) -> SourceItem | None:
-        """Return a listed image if it is new to the run and has work left. A listing failure becomes a failed image."""
-        if isinstance(found, ListingFailure) and self.dead_letters.is_counting(found.source):
-            self.listed += 1  # without a row of the manifest: there may be millions, and each is another row of its table
-            self._count_outcome(Outcome(found.to_item(), "failed", "list", found.reason))
-            return None
-        if not self.record_listed(found.uri, found.source):
-            return None
-        if isinstance(found, SourceItem):
-            return found
-        self.record_outcomes([Outcome(found.to_item(), "failed", "list", found.reason)])
-        return None
+    def accept_listed(self, found: Sequence[SourceItem | ListingFailure]) -> list[SourceItem]:
+        """Return the listed images that are new to the run and have work left. A listing failure becomes a failed image."""
+        recorded, counted = list[SourceItem | ListingFailure](), list[ListingFailure]()
+        for each in found:
+            if isinstance(each, ListingFailure) and self.dead_letters.is_counting(each.source):
+                counted.append(each)
+            else:
+                recorded.append(each)
+        new = self.manifest.add_images(recorded)
+        self.listed += len(new) + len(counted)
+        self._count_outcomes([_fail_listing(each) for each in counted])  # without rows of the manifest: there may be millions
+        self.record_outcomes([_fail_listing(each) for each in new if isinstance(each, ListingFailure)])
+        return [each for each in new if isinstance(each, SourceItem)]
 
     def record_batch(self, batch: Batch) -> None:
         """Record a finished batch.
@@ -99,21 +94,21 @@ class RunAccounting:
         for stage, seconds in batch.seconds.items():
             self.stage_seconds[stage] += seconds
 
-    def record_outcomes(self, outcomes: Iterable[Outcome]) -> None:
+    def record_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Record outcomes: those of a batch, or of images that skip the stages."""
-        taken = tuple(outcomes)
-        self.manifest.record_outcomes((outcome.item.uri, outcome.id) for outcome in taken)
-        for outcome in taken:
-            self._count_outcome(outcome)
+        self.manifest.record_outcomes([(outcome.item.uri, outcome.item.source, outcome.id) for outcome in outcomes])
+        self._count_outcomes(outcomes)
 
-    def _count_outcome(self, outcome: Outcome) -> None:
-        self.outcome_counts[outcome.kind] += 1
-        if outcome.kind == "failed":
-            self.failed_stages[outcome.stage] += 1
-            self._count_reason(outcome)
-            self.dead_letters.add(outcome)
-        else:
-            self.dead_letters.record_stored(outcome.item.source)
+    def _count_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        self.outcome_counts.update(outcome.kind for outcome in outcomes)
+        stored = Counter(outcome.item.source for outcome in outcomes if outcome.kind != "failed")
+        for source, images in stored.items():
+            self.dead_letters.record_stored(source, images)
+        for outcome in outcomes:
+            if outcome.kind == "failed":
+                self.failed_stages[outcome.stage] += 1
+                self._count_reason(outcome)
+                self.dead_letters.add(outcome)
 
     def _count_reason(self, outcome: Outcome) -> None:
         key = (outcome.stage, generalize_reason(outcome.reason))
@@ -162,3 +157,7 @@ class RunAccounting:
             raise IngestError(
                 f"the counts don't add up: {self.get_counts()}, {pending} images without an outcome", code="counts-do-not-add-up"
             )
+
+
+def _fail_listing(failure: ListingFailure) -> Outcome:
+    return Outcome(failure.to_item(), "failed", "list", failure.reason)

@@ -36,6 +36,23 @@ def test_prefetch_stops_at_its_limits(max_items: int, max_size: int, max_queued:
         assert take_all(queue) == list(range(50))
 
 
+def test_items_before_a_pause_can_be_taken() -> None:
+    may_end = threading.Event()
+
+    def yield_and_pause() -> Iterator[int]:
+        yield from range(3)
+        may_end.wait(60)
+        yield 3
+
+    with PrefetchQueue(yield_and_pause(), max_items=100) as queue:
+        assert queue.wait_for_items(3, 60.0) == (3, False)
+        assert queue.take(100) == [0, 1, 2]
+        assert queue.take(100, wait_s=0.01) == []
+        assert not queue.is_exhausted
+        may_end.set()
+        assert take_all(queue) == [3]
+
+
 def test_only_some_items_count() -> None:
     with PrefetchQueue(range(100), max_items=1000, counts=lambda item: item % 2 == 0) as queue:
         assert queue.wait_for_items(51, 60.0) == (50, True)

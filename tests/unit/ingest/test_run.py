@@ -82,10 +82,10 @@ class RecordedRun:
     ) -> Generator[Batch]:
         """Accept the failures, yield one batch after the other, then raise the error."""
         try:
-            assert not any(map(self.accounting.accept_listed, failures))
+            assert self.accounting.accept_listed(failures) == []
             for outcomes in batches:
-                for outcome in outcomes:
-                    assert self.accounting.accept_listed(outcome.item) is outcome.item
+                items = [outcome.item for outcome in outcomes]
+                assert self.accounting.accept_listed(items) == items
                 yield Batch(list(outcomes), {"write": 1.0})
             if error:
                 raise error

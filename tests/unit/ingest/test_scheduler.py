@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, pairwise
 from typing import Any, TypeAlias
@@ -130,15 +130,15 @@ def yield_urls(count: int) -> Iterator[Found]:
         yield SourceItem(url, "list:", UrlLocator(url))
 
 
-def accept_item(found: Found) -> SourceItem | None:
-    return found if isinstance(found, SourceItem) else None
+def accept_items(found: Sequence[Found]) -> list[SourceItem]:
+    return [each for each in found if isinstance(each, SourceItem)]
 
 
 def create_scheduler(
     executor: FakeExecutor,
     *,
     is_empty: bool = True,
-    accept_listed: Callable[[Found], SourceItem | None] = accept_item,
+    accept_listed: Callable[[Sequence[Found]], list[SourceItem]] = accept_items,
     deferred: DeferredImages | None = None,
 ) -> StageScheduler:
     if deferred is None:
@@ -158,7 +158,7 @@ def run_scheduler(
     items: Iterator[Found],
     *,
     is_empty: bool = True,
-    accept_listed: Callable[[Found], SourceItem | None] = accept_item,
+    accept_listed: Callable[[Sequence[Found]], list[SourceItem]] = accept_items,
 ) -> list[Outcome]:
     batches = iterate_batches(create_scheduler(executor, is_empty=is_empty, accept_listed=accept_listed), items)
     return [outcome for batch in batches for outcome in batch.get_outcomes()]
@@ -228,12 +228,12 @@ def test_duplicates_delay_no_others() -> None:
 
     listed, listed_at_waits, uris = 0, [0], set[str]()
 
-    def accept_first(found: Found) -> SourceItem | None:
+    def accept_first(found: Sequence[Found]) -> list[SourceItem]:
         nonlocal listed
-        listed += 1
-        is_first = found.uri not in uris
-        uris.add(found.uri)
-        return accept_item(found) if is_first else None
+        listed += len(found)
+        new = {each.uri: each for each in accept_items(found) if each.uri not in uris}
+        uris.update(new)
+        return list(new.values())
 
     items = chain.from_iterable(yield_items(100) for _ in range(201))
     assert len(run_scheduler(WatchingExecutor(), items, accept_listed=accept_first)) == 100
@@ -260,10 +260,10 @@ def test_too_many_deferred_images_stop_the_listing(busy_executor: BusyHostExecut
     monkeypatch.setattr("stair_es.ingest.deferred.MAX_DEFERRED_IMAGES", 100)
     listed, listed_before_sleep, outcomes = 0, 0, 0
 
-    def count_listed(found: Found) -> SourceItem | None:
+    def count_listed(found: Sequence[Found]) -> list[SourceItem]:
         nonlocal listed
-        listed += 1
-        return accept_item(found)
+        listed += len(found)
+        return accept_items(found)
 
     for batch in iterate_batches(create_scheduler(busy_executor, accept_listed=count_listed), yield_urls(5000)):
         outcomes += len(batch.get_outcomes())

@@ -65,8 +65,7 @@ def run_accounting(tmp_path: Path) -> Iterator[RunAccounting]:
         run = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
         run.dead_letters.prepare_file()
         items = [SourceItem(f"mem:{i}", "mem:", InlineBytes(b"x")) for i in range(4)]
-        for item in items:
-            run.record_listed(item.uri, item.source)
+        run.accept_listed(items)
         outcomes = [
             Outcome(items[0], "written", "write"),
             Outcome(items[1], "unchanged", "check"),

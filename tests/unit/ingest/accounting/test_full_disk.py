@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,11 @@ from stair_es.sources.base import SourceItem
 from stair_es.sources.io.local_file import FileLocator
 
 FAILED = Outcome(SourceItem("file:///a", "file:///", FileLocator("file:///a")), "failed", "read", "why")
+
+
+def build_items(start: int, count: int) -> list[SourceItem]:
+    uris = (f"file:///{number}" for number in range(start, start + count))
+    return [SourceItem(uri, "file:///", FileLocator(uri)) for uri in uris]
 
 
 @contextmanager
@@ -42,7 +46,8 @@ def limit_manifest_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_full_manifest_folder_is_named_with_its_variable(tmp_path: Path) -> None:
     with Manifest(tmp_path) as manifest, limit_file_size(64 * 1024), expect_error("run-list-not-writable") as caught:
-        deque((manifest.add_image(f"file:///{number}", "file:///") for number in range(20_000)), maxlen=0)
+        for start in range(0, 20_000, 500):
+            manifest.add_images(build_items(start, 500))
     assert str(tmp_path) in caught.value.message
     assert "TMPDIR" in caught.value.remedy
     with limit_file_size(1024), expect_error("run-list-not-writable"):
@@ -54,12 +59,11 @@ def test_full_manifest_folder_is_named_with_its_variable(tmp_path: Path) -> None
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="/proc is Linux's")
 def test_killed_process_leaves_no_manifest(tmp_path: Path) -> None:
     with Manifest(tmp_path) as manifest:
-        for number in range(2_000):
-            manifest.add_image(f"file:///{number}", "file:///")
+        items = manifest.add_images(build_items(0, 2_000))
         assert list(tmp_path.iterdir()) == []
         links = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
         assert [link for link in links if link.startswith(str(tmp_path)) and link.endswith("(deleted)")]  # it is on the disk
-        manifest.record_outcomes((f"file:///{number}", f"id{number}") for number in range(2_000))
+        manifest.record_outcomes([(item.uri, item.source, item.uri) for item in items])
         assert (len(manifest), manifest.count_documents(), manifest.count_pending()) == (2_000, 2_000, 0)
 
 

@@ -41,9 +41,9 @@ def create_accounting(tmp_path: Path) -> Iterator[CreateAccounting]:
     with ExitStack() as stack:
 
         def create_with_items(*items: SourceItem) -> RunAccounting:
-            accounting = RunAccounting(stack.enter_context(Manifest(tmp_path)), DeadLetters(tmp_path / "failed.jsonl", "photos"))
-            for item in items:
-                assert accounting.record_listed(item.uri, item.source)
+            manifest = stack.enter_context(Manifest(tmp_path, by_content=True))
+            accounting = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
+            assert accounting.accept_listed(items) == list(items)
             return accounting
 
         yield create_with_items
@@ -72,8 +72,9 @@ def list_letters(path: Path, **options: Any) -> list[SourceItem | ListingFailure
 
 
 def test_each_image_once_and_failed_ones_as_lines(create_accounting: CreateAccounting) -> None:
-    accounting = create_accounting(A, B, C)
-    assert not accounting.record_listed(A.uri, A.source)
+    accounting = create_accounting(A, B)
+    assert accounting.accept_listed([A, C, B, C]) == [C]
+    assert accounting.accept_listed([]) == []
     accounting.dead_letters.prepare_file()
     accounting.record_batch(Batch([WRITTEN, Outcome(B, "failed", "decode", "why\nnot")], {"read": 1.0}))
     assert accounting.done_count == 2
@@ -126,7 +127,7 @@ def test_an_image_without_outcome_fails_the_run(create_accounting: CreateAccount
 
 @pytest.mark.parametrize(
     ("image", "code"),
-    [(WRITTEN, "unexpected-outcome"), (replace(WRITTEN, item=B), "unexpected-outcome"), (A, "images-without-outcome")],
+    [(WRITTEN, "unexpected-outcome"), (WRITTEN._replace(item=B), "unexpected-outcome"), (A, "images-without-outcome")],
     ids=["twice", "never listed", "lost"],
 )
 def test_inconsistent_outcomes_fail_the_run(create_accounting: CreateAccounting, image: ImageState, code: str) -> None:
@@ -179,14 +180,22 @@ def test_no_dead_letter_goes_to_a_removed_file(letters: DeadLetters, monkeypatch
     assert len(read_letters(letters)) == 1
 
 
-def test_manifest_keeps_uris_on_request(tmp_path: Path) -> None:
-    for keep in (False, True):
-        with Manifest(tmp_path, keep_uris=keep) as manifest:
-            manifest.add_image(A.uri, A.source)
-            manifest.record_outcomes([(A.uri, "id")])
-            assert manifest.has_document("id")
-            assert not manifest.has_document("other")
-            assert manifest.find_image("id") == ((A.uri, A.source) if keep else None)
+def test_outcomes_of_one_batch_are_unique(create_accounting: CreateAccounting) -> None:
+    with expect_error("unexpected-outcome") as caught:
+        create_accounting(A, B).record_batch(Batch([Outcome(B, "unchanged", "check", id="2"), WRITTEN, WRITTEN]))
+    assert A.uri in caught.value.message
+
+
+@pytest.mark.parametrize("by_content", [False, True])
+def test_manifest_finds_documents_of_content(tmp_path: Path, by_content: bool) -> None:
+    with Manifest(tmp_path, by_content=by_content) as manifest:
+        manifest.add_images([C, A, B])
+        assert not manifest.has_document("id")
+        manifest.record_outcomes([(A.uri, A.source, "id"), (C.uri, C.source, "id")])
+        manifest.record_outcomes([(B.uri, B.source, "")])
+        assert (manifest.has_document("id"), manifest.has_document("other")) == (True, False)
+        assert manifest.find_image("id") == ((C.uri, C.source) if by_content else None)
+        assert (manifest.count_documents(), len(manifest)) == (1 if by_content else 2, 3)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -208,8 +217,7 @@ def test_devices_and_pipes_are_not_replaced(tmp_path: Path) -> None:
 
 def record_failures(accounting: RunAccounting, reasons: Sequence[str]) -> None:
     outcomes = [Outcome(build_item(i), "failed", "read", reason) for i, reason in enumerate(reasons)]
-    for outcome in outcomes:
-        accounting.record_listed(outcome.item.uri, outcome.item.source)
+    accounting.accept_listed([outcome.item for outcome in outcomes])
     accounting.record_batch(Batch([*outcomes]))
     accounting.close()
 
@@ -275,7 +283,7 @@ def build_failures(
 
 
 def record_outcome(accounting: RunAccounting, outcome: Outcome) -> None:
-    assert accounting.accept_listed(outcome.item) == outcome.item
+    assert accounting.accept_listed([outcome.item]) == [outcome.item]
     accounting.record_outcomes([outcome])
 
 
@@ -291,7 +299,7 @@ def record_outcome(accounting: RunAccounting, outcome: Outcome) -> None:
 def test_many_failures_of_a_source_share_a_line(create_accounting: CreateAccounting, name: str, reason: str, uri: str) -> None:
     accounting = create_accounting()
     for failure in build_failures("file://", 5000, name=name, reason=reason):
-        assert accounting.accept_listed(failure) is None
+        assert accounting.accept_listed([failure]) == []
     accounting.close()
     *letters, shared = read_letters(accounting.dead_letters)
     assert accounting.get_counts() == {"seen": 5000, "written": 0, "unchanged": 0, "failed": 5000}
@@ -310,7 +318,7 @@ def test_rows_that_failed_in_another_order_are_a_range() -> None:
 def test_different_reasons_share_a_few_lines(create_accounting: CreateAccounting) -> None:
     accounting = create_accounting()
     for i, failure in enumerate(build_failures("file://", 9000)):
-        accounting.accept_listed(replace(failure, reason="why " + "abcdefghij"[i % 10] * (1 + i // 10 % 9)))
+        accounting.accept_listed([replace(failure, reason="why " + "abcdefghij"[i % 10] * (1 + i // 10 % 9))])
     accounting.close()
     shared = read_letters(accounting.dead_letters)[1000:]
     assert len(shared) == 21
@@ -344,7 +352,7 @@ def test_failures_between_stored_images_have_their_lines(create_accounting: Crea
     for i, failure in enumerate(build_failures("file://", 3000)):
         if i % each == 0:
             record_outcome(accounting, Outcome(build_item(i, "file://"), "written", "write", id=str(i)))
-        accounting.accept_listed(failure)
+        accounting.accept_listed([failure])
     accounting.close()
     assert lines <= len(read_letters(accounting.dead_letters)) <= lines + 110
 
@@ -372,7 +380,7 @@ def test_a_shared_line_reads_its_source_again(create_accounting: CreateAccountin
     source = open_source(str(table), options)
     accounting.dead_letters.set_sources([source], options)
     for found in source.list_items():
-        if item := accounting.accept_listed(found):
+        for item in accounting.accept_listed([found]):
             accounting.record_outcomes([Outcome(item, "failed", "read", "not found")])
     accounting.close()
     assert len(read_letters(accounting.dead_letters)) == 1002
@@ -390,7 +398,7 @@ def test_a_shared_line_of_a_lost_source_fails(create_accounting: CreateAccountin
     uri = (tmp_path / "gone").as_uri()
     accounting.dead_letters.set_sources([_EmptySource(uri)], SourceOptions())
     for failure in build_failures(uri, 1200):
-        accounting.accept_listed(failure)
+        accounting.accept_listed([failure])
     accounting.close()
     [lost] = list_letters(accounting.dead_letters.path)
     assert isinstance(lost, SourceItem)
