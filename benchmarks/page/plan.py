@@ -197,6 +197,13 @@ RUNS = (
         script="listing",
         long="--entries 10000 1000000",
     ),
+    Run(
+        name="driver",
+        group=INGEST,
+        shows="CPU that the driver of a run on Ray spends on each image, and how many images/s it can account for",
+        script="driver",
+        long="--images 2000000",
+    ),
     Run(name="shell", group=LATENCY, shows="Duration of commands", script="shell", short="--rounds 3"),
     Run(
         name="serve",
