@@ -135,7 +135,7 @@ class GrowingIndex:
     def _write(self, documents: Iterable[tuple[str, dict[str, Any]]], count: int) -> float:
         """Send documents, check that all are written, and return documents/s."""
         began_s = time.perf_counter()
-        with ThreadPoolExecutor(self.writer.policy.max_concurrency) as pool:
+        with ThreadPoolExecutor(self.writer.policy.choose_concurrency()) as pool:
             requests = write_throttled(self.writer, islice(documents, count), pool, self.throttle, self.document_bytes)
         seconds = time.perf_counter() - began_s
         self.sent += count  # not the sum over the requests, because a busy cluster receives some documents twice

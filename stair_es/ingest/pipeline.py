@@ -216,7 +216,7 @@ def _open_executor(
     runner: Literal["local", "ray"], config: WorkerConfig, model: Model, options: IngestOptions
 ) -> AbstractContextManager[StageExecutor]:
     if runner == "local":
-        return open_thread_executor(config, model, options.batch_images, options.bulk.max_concurrency)
+        return open_thread_executor(config, model, options.batch_images, options.bulk.choose_concurrency())
     return open_ray_executor(config, options.ray, options.batch_images)
 
 

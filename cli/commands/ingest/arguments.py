@@ -341,6 +341,16 @@ class ExecutionArguments:
             "batch-size", "Images per encoder batch; 0 chooses it by device.", shared.EXECUTION_PANEL, metavar="N", min=0
         ),
     ] = 0
+    bulk_concurrency: Annotated[
+        int,
+        define_option(
+            "bulk-concurrency",
+            "Maximum of concurrent bulk requests of all workers together; 0: 8, on Ray at least 2 per worker.",
+            shared.EXECUTION_PANEL,
+            metavar="N",
+            min=0,
+        ),
+    ] = 0
     backend: shared.BackendOption = "auto"
     precision: Annotated[
         Precision,

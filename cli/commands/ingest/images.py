@@ -121,6 +121,7 @@ class IngestArguments:
 
     def build_options(self) -> IngestOptions:
         """Build the options of the run."""
+        from stair_es.cluster.bulk.writer import BulkPolicy
         from stair_es.ingest.enrichers.base import EnricherSpec
         from stair_es.ingest.options import IngestOptions
         from stair_es.model.base import ModelSpec
@@ -142,6 +143,7 @@ class IngestArguments:
             runner=execution.runner,
             ray=execution.build_ray_options(),
             batch_images=execution.batch_images,
+            bulk=BulkPolicy(max_concurrency=execution.bulk_concurrency),
             document=self.document.build_document_settings(),
             source=source,
             decode_limits=DecodeLimits(max_pixels=self.source.max_pixels),

@@ -14,7 +14,7 @@ of this setting if it is kept busy (Little's law: concurrent requests x bytes / 
 
 Data Prepper and Logstash keep size and concurrency as configured and only wait longer between retries; `bulk.writer` does the
 waiting here. The climb can't see workers that have too little to write: then more concurrency seems to help, up to
-`max_concurrency`, which does no harm, since these requests are never sent.
+the maximum, which does no harm, since these requests are never sent.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ _FULL_SHARE = 0.6
 
 
 class AdaptiveThrottle:
-    """Chunk size and concurrency of one run; lives on the driver."""
+    """Chunk size and concurrency of the requests of a run, or of one of its workers."""
 
     def __init__(self, policy: BulkPolicy) -> None:
         self._policy = policy
         self._ceiling = policy.max_chunk_bytes
         self.chunk_bytes = self._clamp_bytes(_FIRST_BYTES)
-        self.concurrency = min(_FIRST_CONCURRENCY, policy.max_concurrency)
+        self._max_concurrency = policy.choose_concurrency()
+        self.concurrency = min(_FIRST_CONCURRENCY, self._max_concurrency)
         self._dimension: Literal["chunk", "concurrency"] = "chunk"
         self._baseline: tuple[ThrottleSetting, float] | None = None
         """The setting before the step under evaluation, and its throughput."""
@@ -56,6 +57,16 @@ class AdaptiveThrottle:
         self._hold = 0
         self._skip = 0
         self._window: list[BulkRequestStats] = []
+
+    def set_max_concurrency(self, maximum: int) -> None:
+        """Change the maximum while requests are running: a lower one holds from the next request, a higher one is tried soon."""
+        if maximum > self._max_concurrency:
+            self._failed_steps = self._hold = 0
+        self._max_concurrency = maximum
+        if self.concurrency > maximum:
+            skipped = self.concurrency - 1  # requests still running with the old setting
+            self._apply_setting((self.chunk_bytes, maximum))
+            self._skip = skipped
 
     def record_request(self, request: BulkRequestStats) -> None:
         """Record one request; updates `chunk_bytes` and `concurrency`."""
@@ -122,7 +133,7 @@ class AdaptiveThrottle:
         for _ in range(2):
             if self._dimension == "chunk" and full and larger_bytes > self.chunk_bytes:
                 setting = (larger_bytes, self.concurrency)
-            elif self._dimension == "concurrency" and self.concurrency < self._policy.max_concurrency:
+            elif self._dimension == "concurrency" and self.concurrency < self._max_concurrency:
                 setting = (self.chunk_bytes, self.concurrency + 1)
             else:  # at its limit
                 self._record_failed_step()

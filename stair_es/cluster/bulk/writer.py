@@ -86,8 +86,12 @@ class BulkPolicy(RetryPolicy):
     min_chunk_bytes: int = 256 * 1024
     max_chunk_bytes: int = 8 * 1024 * 1024
     max_chunk_docs: int = 1000
-    max_concurrency: int = 8
-    """Concurrent requests of all workers together; see `AdaptiveThrottle`."""
+    max_concurrency: int = 0
+    """Concurrent requests of all workers together; see `AdaptiveThrottle`. 0 chooses the number by the workers."""
+
+    def choose_concurrency(self, workers: int = 1) -> int:
+        """Return the maximum number of concurrent requests of `workers` together: by default 8, or two each if that is more."""
+        return self.max_concurrency or max(8, 2 * workers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -92,6 +92,20 @@ def test_small_bounds_hold_from_the_first_request() -> None:
     throttle = AdaptiveThrottle(policy)
     assert (throttle.chunk_bytes, throttle.concurrency) == (5000, 1)
     assert {setting[1] for setting in run_requests(throttle, ThreadPoolModel(), 200)} == {1}
+
+
+@pytest.mark.parametrize("step", ["waiting", "under evaluation"])
+@pytest.mark.parametrize(("maximum", "low", "high"), [(3, 1, 3), (5, 4, 5), (12, 9, 12)], ids=["below", "at", "above"])
+def test_the_maximum_changes_while_requests_run(step: str, maximum: int, low: int, high: int) -> None:
+    throttle, cluster = AdaptiveThrottle(replace(POLICY, max_concurrency=5)), ThreadPoolModel(threads=12)
+    while throttle.concurrency < 5:
+        run_requests(throttle, cluster, 1)
+    if step == "waiting":
+        run_requests(throttle, cluster, 300)
+    throttle.set_max_concurrency(maximum)
+    assert throttle.concurrency == min(5, maximum)
+    assert max(concurrency for _, concurrency in run_requests(throttle, cluster, 600)) <= maximum
+    assert low <= throttle.concurrency <= high
 
 
 def test_a_larger_request_is_sent_only_where_it_gains() -> None:

@@ -57,6 +57,11 @@ def test_chunks_keep_order_and_limits_and_lose_nothing(sizes: list[int], max_byt
         assert len(chunk) == max_docs or count_action_bytes([*chunk, following[0]]) > max_bytes
 
 
+@pytest.mark.parametrize(("chosen", "workers", "maximum"), [(0, 1, 8), (0, 4, 8), (0, 64, 128), (2, 64, 2), (300, 1, 300)])
+def test_concurrency_grows_with_the_workers_unless_chosen(chosen: int, workers: int, maximum: int) -> None:
+    assert BulkPolicy(max_concurrency=chosen).choose_concurrency(workers) == maximum
+
+
 @pytest.mark.parametrize(("attempt", "full"), [(1, 0.5), (2, 1.0), (4, 4.0), (30, 15.0)])
 def test_backoff_doubles_with_jitter_up_to_its_limit(attempt: int, full: float) -> None:
     waits = [BulkPolicy().compute_delay_s(attempt) for _ in range(200)]
