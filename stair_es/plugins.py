@@ -16,6 +16,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeAlias, get_args
 
+from stair_es._version import __version__
 from stair_es.errors import PluginError
 
 API_VERSION = 1
@@ -88,6 +89,12 @@ def list_plugins(group: PluginGroup) -> tuple[Plugin, ...]:
 def list_plugin_names(group: PluginGroup) -> tuple[str, ...]:
     """List the names of a group's plugins in alphabetical order."""
     return tuple(sorted({plugin.name for plugin in list_plugins(group)}))
+
+
+def list_package_versions() -> dict[str, str]:
+    """Return `{package: version}` of stair-es and of all packages with plugins."""
+    found = [plugin for group in PLUGIN_GROUPS for plugin in list_plugins(group)]
+    return {**{plugin.distribution: plugin.version for plugin in found}, BUILTIN_DISTRIBUTION: __version__}
 
 
 def get_plugin(group: PluginGroup, name: str) -> Plugin | None:

@@ -13,7 +13,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from stair_es.ingest.queues import SizedQueue
@@ -47,12 +47,12 @@ class HeldImages(ABC):
         return self._images.is_full
 
     @abstractmethod
-    def route_image(self, image: Pending) -> Pending | Outcome | None:
-        """Return the image if it can go on, None if it is held back, or its outcome if that is known already."""
+    def route_image(self, image: Pending) -> Pending | Outcome | Deferred | None:
+        """Return the image if it can go on, None if it is held back, or its state if it is known already."""
 
     @abstractmethod
-    def observe_result(self, image: Pending, state: ImageState) -> list[Outcome]:
-        """Record how an image left the stages; return outcomes that follow, of others or of one to be deferred."""
+    def observe_result(self, image: Pending, state: ImageState) -> Sequence[Outcome | Deferred]:
+        """Record how an image left the stages; return states that follow, of others or of one to be deferred."""
 
     def take_due(self, max_images: int) -> list[Pending]:
         """Take up to `max_images` images whose time has come."""
@@ -66,6 +66,33 @@ class HeldImages(ABC):
     def describe_waiting(self) -> str:
         """Return a message about what is waited for; "" for nothing."""
         return ""
+
+
+class ReturnedImages(HeldImages):
+    """The images of a worker, which holds none back: those whose host asks to wait go back to the driver, which defers them."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start without hosts."""
+        super().__init__(0, 0)
+        self._clock = clock
+        self._refusals: dict[str, tuple[float, Deferred]] = {}
+        """Host -> until when it is paused, and what it answered."""
+
+    def route_image(self, image: Pending) -> Pending | Deferred:
+        """Return the image, or its deferral if its host was refusing others a moment ago."""
+        host = get_item_host(image.item) if self._refusals else ""
+        paused_until, refusal = self._refusals.get(host, (0.0, None))
+        if refusal is None or paused_until <= self._clock():
+            return image
+        return replace(refusal, item=image.item, was_requested=False)
+
+    def observe_result(self, image: Pending, state: ImageState) -> Sequence[Deferred]:
+        """Return the image if it was refused, and remember its host."""
+        if not isinstance(state, Deferred):
+            return ()
+        if state.host:
+            self._refusals[state.host] = (self._clock() + state.wait_s, state)
+        return (state,)
 
 
 @dataclass

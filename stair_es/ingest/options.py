@@ -17,16 +17,12 @@ from stair_es.ingest.enrichers.base import EnricherSpec, get_enricher
 from stair_es.ingest.executors.ray import RayOptions
 from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions
 from stair_es.model.base import ModelSpec
+from stair_es.model.cuda import count_cuda_devices
 from stair_es.sources.base import SourceOptions
 from stair_es.sources.image.decode import DecodeLimits
 from stair_es.system.user_files import read_bytes_file
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import Json, Runner
-
-RAY_MIN_IMAGES = 5_000
-"""Number of images from which `auto` selects Ray; below, starting it takes longer than it saves."""
-LISTING_WAIT_S = 5.0
-"""How long to wait for the listing before the runner is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,19 +77,18 @@ class IngestOptions:
         return tuple(f"{spec.name}={get_enricher(spec).version}" for spec in self.enrichers)
 
 
-def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> tuple[Literal["local", "ray"], str]:
-    """Return the runner, and the reason for the choice."""
+def choose_runner(options: IngestOptions) -> tuple[Literal["local", "ray"], str]:
+    """Return the runner, and the reason for the choice.
+
+    On one machine threads are as fast as Ray, and start sooner. Only several GPUs need several processes.
+    """
     if options.runner != "auto":
         return options.runner, "requested by --runner"
     if options.ray.address:
         return "ray", "--ray-address is given"
-    if find_spec("ray") is None:
-        return "local", "Ray isn't installed"
-    if images >= RAY_MIN_IMAGES:
-        return "ray", f"{RAY_MIN_IMAGES:,} images or more"
-    if not all_listed:
-        return "local", f"fewer than {RAY_MIN_IMAGES:,} images listed in the first {LISTING_WAIT_S:.0f} s"
-    return "local", f"fewer than {RAY_MIN_IMAGES:,} images: starting Ray would take longer than it saves"
+    if options.ray.gpus_per_encoder and (gpus := count_cuda_devices()) > 1 and find_spec("ray"):
+        return "ray", f"{gpus} GPUs"
+    return "local", "one machine"
 
 
 def _hash_mapping(mapping: Path | None) -> str | None:

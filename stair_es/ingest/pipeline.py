@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import TypeAlias
 
 from stair_es import plugins
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
@@ -17,17 +17,18 @@ from stair_es.errors import IngestError, UsageError
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
 from stair_es.ingest.deferred import DeferredImages, HeldImages
-from stair_es.ingest.executors.base import StageExecutor
-from stair_es.ingest.executors.ray import open_ray_executor, start_ray
+from stair_es.ingest.executors.ray import RayWorkers, open_ray_workers
 from stair_es.ingest.executors.threads import open_thread_executor
-from stair_es.ingest.options import LISTING_WAIT_S, RAY_MIN_IMAGES, IngestOptions, choose_runner
+from stair_es.ingest.options import IngestOptions, choose_runner
+from stair_es.ingest.portion_scheduler import PortionScheduler
 from stair_es.ingest.queues import PrefetchQueue
 from stair_es.ingest.resync import remove_stale_documents
 from stair_es.ingest.run import IngestRun, RunProgressCallback, open_run_accounting
-from stair_es.ingest.scheduler import StageScheduler
+from stair_es.ingest.scheduler import ImageScheduler, Intake, ListedItems
 from stair_es.ingest.sinks.base import SinkKind, SinkPlan, SinkSession
 from stair_es.ingest.sinks.cluster_options import ClusterPlan, ClusterSinkOptions
 from stair_es.ingest.source_stream import SourceStream
+from stair_es.ingest.stage_scheduler import StageScheduler
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.ingest.state import Batch, estimate_listed_bytes
 from stair_es.ingest.texts import EqualTexts
@@ -76,13 +77,11 @@ def run_ingest(
         stream = SourceStream(sources)
         opening = PrefetchQueue(stream, _MAX_LISTED_IMAGES, estimate_listed_bytes, _MAX_LISTED_BYTES, counts=_is_image)
         queue = stack.enter_context(opening)
-        listed, all_listed = queue.wait_for_items(RAY_MIN_IMAGES if options.runner == "auto" else 1, LISTING_WAIT_S)
+        queue.wait_for_items(1, 1.0)
         if queue.is_exhausted:
             queue.raise_error()
             raise _build_empty_error(stream, options)
-        runner = _choose_runner(options, listed, all_listed=all_listed)
-        if runner == "ray":
-            stack.enter_context(start_ray(options.ray))  # before an index is created: it may fail
+        workers = _open_workers(options, stack)  # before an index is created: it may fail
         session = kind.open(plan)
         config = build_worker_config(options, model, session)
         run = IngestRun(
@@ -91,11 +90,12 @@ def run_ingest(
             session=session,
             accounting=accounting,
             model_id=config.model_id,
-            runner=runner,
+            runner="ray" if workers else "local",
             progress=progress,
             on_batch=on_batch,
         )
-        batches = _run_stages(_open_executor(runner, config, model, options), config, options, accounting, queue)
+        scheduling = _schedule_portions(workers, config, options) if workers else _schedule_stages(config, model, options)
+        batches = _run_scheduler(scheduling, config, accounting, queue)
         if before is None or before.index != session.index:  # everything in the index is newer than the listing
             return run.run(batches)
         by_content = options.document.id == "content-hash"
@@ -173,51 +173,64 @@ def build_worker_config(options: IngestOptions, model: Model, session: SinkSessi
         enrichers=options.enrichers,
         enricher_versions=options.enricher_versions,
         policy=session.choose_policy(options.policy),
+        bulk=options.bulk,
+        packages=plugins.list_package_versions(),
     )
 
 
-def _choose_runner(options: IngestOptions, listed: int, *, all_listed: bool) -> Literal["local", "ray"]:
-    runner, reason = choose_runner(options, listed, all_listed=all_listed)
+def _open_workers(options: IngestOptions, stack: ExitStack) -> RayWorkers | None:
+    """Open the workers on Ray until the stack is closed; return None if this process runs the stages itself."""
+    runner, reason = choose_runner(options)
+    workers = None
+    if runner == "ray":
+        try:
+            workers = stack.enter_context(open_ray_workers(options.ray))
+        except IngestError as error:
+            if options.runner != "auto" or options.ray.address:
+                raise
+            reason = f"{reason}, but {error.message}"
     if options.noun == "image":
-        logger.info("runner: %s (%s)", runner, reason)
-    if runner == "local" and options.ray.address:
+        logger.info("runner: %s (%s)", "ray" if workers else "local", reason)
+    if not workers and options.ray.address:
         logger.warning("the Ray cluster at %s is not used", mask_ray_address(options.ray.address))
-    return runner
+    return workers
 
 
-def _run_stages(
-    opening: AbstractContextManager[StageExecutor],
+_SchedulerFactory: TypeAlias = Callable[[Intake], ImageScheduler]
+
+
+@contextmanager
+def _schedule_stages(config: WorkerConfig, model: Model, options: IngestOptions) -> Iterator[_SchedulerFactory]:
+    """Yield a function that creates the scheduler for the threads of this process."""
+    is_empty = config.is_empty or config.is_text  # a text is looked up by its content
+    with open_thread_executor(config, model, options.batch_images, options.bulk.choose_concurrency()) as executor:
+        yield lambda intake: StageScheduler(executor, AdaptiveThrottle(options.bulk), intake, is_empty=is_empty)
+
+
+@contextmanager
+def _schedule_portions(workers: RayWorkers, config: WorkerConfig, options: IngestOptions) -> Iterator[_SchedulerFactory]:
+    """Yield a function that creates the scheduler for workers on Ray."""
+    workers.start(config, options.batch_images)
+    yield lambda intake: PortionScheduler(workers, intake, options.bulk)
+
+
+def _run_scheduler(
+    scheduling: AbstractContextManager[_SchedulerFactory],
     config: WorkerConfig,
-    options: IngestOptions,
     accounting: RunAccounting,
-    queue: PrefetchQueue[SourceItem | ListingFailure],
+    queue: ListedItems,
 ) -> Generator[Batch]:
-    with opening as executor:
+    with scheduling as create_scheduler:
         deferred: HeldImages
         if config.is_text:
             deferred = EqualTexts(accounting.manifest.has_document)
         else:
             deferred = DeferredImages(config.read_limits.url_policy.patience_s)
-        scheduler = StageScheduler(
-            executor,
-            AdaptiveThrottle(options.bulk),
-            config.is_empty or config.is_text,  # a text is looked up by its content
-            accounting.accept_listed,
-            accounting.bulk_stats,
-            deferred,
-        )
+        scheduler = create_scheduler(Intake(accounting.accept_listed, deferred, accounting.bulk_stats))
         for batch in scheduler.run(queue):
             accounting.listing_done, accounting.encoder_idle = queue.is_exhausted, scheduler.encoder_utilization.idle_share
             accounting.waiting_message = deferred.describe_waiting()
             yield batch
-
-
-def _open_executor(
-    runner: Literal["local", "ray"], config: WorkerConfig, model: Model, options: IngestOptions
-) -> AbstractContextManager[StageExecutor]:
-    if runner == "local":
-        return open_thread_executor(config, model, options.batch_images, options.bulk.choose_concurrency())
-    return open_ray_executor(config, options.ray, options.batch_images)
 
 
 def _is_image(found: SourceItem | ListingFailure) -> bool:

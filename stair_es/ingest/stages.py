@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.documents.document import (
     DocumentSettings,
     ImageMetadata,
@@ -68,6 +69,9 @@ class WorkerConfig:
     """Determined once on the driver; part of each fingerprint."""
     policy: TokenPolicy | None = None
     """Token policy applied to the vectors; not part of the fingerprint."""
+    bulk: BulkPolicy = field(default_factory=BulkPolicy)
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Versions of stair-es and of the packages with plugins on the driver, which a worker elsewhere must have, too."""
 
     def compute_fingerprint(self, sha256: str, item: SourceItem) -> str:
         """Compute the fingerprint of the document for these bytes and this item."""

@@ -143,6 +143,13 @@ class Batch:
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
+    def add_times(self, other: Batch) -> None:
+        """Add the times of another batch: seconds are summed, and the earlier start counts."""
+        for stage, seconds in other.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        for stage, began_ns in other.began_ns.items():
+            self.began_ns[stage] = min(began_ns, self.began_ns.get(stage, began_ns))
+
 
 def estimate_listed_bytes(listed: SourceItem | ListingFailure) -> int:
     """Return the approximate size of a listed image before it is fetched: fields, names, and bytes that were listed."""

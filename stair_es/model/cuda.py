@@ -34,6 +34,11 @@ def is_cuda_available(*packages: str) -> bool:
     return any(Path(device).exists() for device in _DEVICES) and bool(import_optional("torch", "torch").cuda.is_available())
 
 
+def count_cuda_devices() -> int:
+    """Return how many CUDA devices PyTorch could use. It is imported only if an NVIDIA driver is present."""
+    return int(import_optional("torch", "torch").cuda.device_count()) if is_cuda_available() else 0
+
+
 def is_torch_chosen(backend: Backend, precision: Precision, has_cuda: Callable[[], bool]) -> bool:
     """Return whether a packaged network runs in PyTorch rather than in onnxruntime. `auto` is PyTorch if CUDA is available.
 

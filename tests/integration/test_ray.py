@@ -19,24 +19,25 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from support.commands import CommandRunner
-from support.corpora.ingest_sources import ListSource, build_worker_config, copy_photos
+from support.corpora.ingest_sources import ListSource, accept_items, build_worker_config, copy_photos
 from support.errors import expect_error
 from support.models import tiny_sparse, tiny_training
 from support.servers.rate_limited_server import start_rate_limited_server
 
-from stair_es.cluster.bulk.throttle import AdaptiveThrottle
-from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es import __version__
 from stair_es.cluster.client.connection import Connection
 from stair_es.errors import ClusterError, IngestError, StairError, UsageError
 from stair_es.ingest.accounting.report import IngestReport
-from stair_es.ingest.executors.ray import RayOptions, count_gpu_encoders, open_ray_executor
-from stair_es.ingest.executors.threads import open_thread_executor
+from stair_es.ingest.accounting.run_accounting import BulkStats
+from stair_es.ingest.deferred import DeferredImages
+from stair_es.ingest.executors.ray import RayOptions, open_ray_workers
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
+from stair_es.ingest.portion_scheduler import PortionScheduler
 from stair_es.ingest.queues import PrefetchQueue
-from stair_es.ingest.scheduler import StageScheduler
-from stair_es.ingest.state import Batch, Pending
-from stair_es.model import registry
+from stair_es.ingest.scheduler import Intake
+from stair_es.ingest.stages import WorkerConfig
+from stair_es.ingest.state import Outcome
 from stair_es.model.base import ModelSpec
 from stair_es.search import ImageSearch
 from stair_es.sources.base import ListingFailure, Locator, ReadLimits, ReadResult, Source, SourceItem, SourceOptions, UrlPolicy
@@ -137,7 +138,7 @@ def test_an_address_without_ray_is_reported_at_once(
 def test_only_the_image_that_kills_each_worker_fails(
     run_on_ray: Run, ray_options: IngestOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stair_es.ingest.executors.ray._RETRIES", 1)
+    monkeypatch.setattr("stair_es.ingest.portion_scheduler._MAX_DEATHS_ALONE", 1)
     report = run_on_ray(ray_options, ListSource(_build_items(12, {1: str(tmp_path / "killed"), 5: None})))
     assert (tmp_path / "killed").exists()
     assert (report.seen, report.written, report.failed, report.documents) == (12, 11, 1, 11)
@@ -204,53 +205,46 @@ def test_ray_writes_the_documents_of_the_local_runner(
     assert ingest_photos("ray")[0] == (21, 0, 20, 1)
 
 
-def _keep_items(found: Sequence[SourceItem | ListingFailure]) -> list[SourceItem]:
-    return [item for item in found if isinstance(item, SourceItem)]
+def _run_portions(config: WorkerConfig, options: RayOptions, items: Sequence[SourceItem]) -> list[Outcome]:
+    intake = Intake(accept_items, DeferredImages(), BulkStats())
+    with open_ray_workers(options) as workers, PrefetchQueue[SourceItem | ListingFailure](items, 10) as queue:
+        workers.start(config, 2)
+        batches = PortionScheduler(workers, intake, config.bulk).run(queue)
+        return [outcome for batch in batches for outcome in batch.get_outcomes()]
 
 
-@pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize("runner", ["local", "ray"])
-def test_stage_errors_reach_the_caller_unchanged(node_url: str, runner: str, tmp_path: Path) -> None:
-    config = build_worker_config(Connection(url=f"{node_url}/no/such/place"))
-    source = open_source(str(copy_photos(tmp_path / "photos", 3)))
-    opening = (
-        open_thread_executor(config, registry.resolve_model(config.model), 2)
-        if runner == "local"
-        else open_ray_executor(config, RayOptions(), 2)
-    )
-    throttle = AdaptiveThrottle(BulkPolicy())
-    with (
-        pytest.raises(ClusterError, match=r"\b40\d\b"),
-        opening as executor,
-        PrefetchQueue(source.list_items(), 10) as queue,
-    ):
-        list(StageScheduler(executor, throttle, config.is_empty, _keep_items).run(queue))
-
-
-def test_unplaceable_encoders_are_dropped(local_ray: Any, node_url: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
+def test_a_worker_without_room_is_not_waited_for(local_ray: Any, node_url: str) -> None:  # noqa: ANN401
     class Other:
         def wait_ready(self) -> None:
             pass
 
-    monkeypatch.setattr("stair_es.ingest.executors.ray._START_TIMEOUT_S", 3.0)
-    other = local_ray.remote(num_cpus=0.7 * local_ray.cluster_resources()["CPU"])(Other).remote()  # two encoders need half
+    other = local_ray.remote(num_cpus=local_ray.cluster_resources()["CPU"] / 2)(Other).remote()  # two encoders need all
     local_ray.get(other.wait_ready.remote())
+    config = build_worker_config(Connection(url=f"{node_url}/no/such/place"))
     try:
-        with open_ray_executor(build_worker_config(Connection(url=node_url)), RayOptions(address="auto", encoders=2)) as executor:
-            assert executor.encoders == 1
+        with pytest.raises(ClusterError, match=r"\b40\d\b"):  # the first worker began
+            _run_portions(config, RayOptions(encoders=2), _build_items(3, {}))
     finally:
         local_ray.kill(other)
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_an_encoder_that_cannot_start_fails_the_run(node_url: str) -> None:
-    config = build_worker_config(Connection(url=node_url), model="there-is-no-such-model")
-    photo = next(PHOTOS.glob("*.jpg"))
-    with open_ray_executor(config, RayOptions(encoders=1)) as executor:
-        prepared = executor.submit("prepare", Batch([Pending(SourceItem(photo.as_uri(), "given:", FileLocator(str(photo))))]))
-        with expect_error("encoder-not-started", IngestError) as caught:
-            executor.get_result(executor.submit("write", 1 << 20, executor.submit("encode", prepared)))
-        assert "there-is-no-such-model" in caught.value.message
+@pytest.mark.parametrize(
+    ("changes", "code", "facts"),
+    [
+        ({"model": ModelSpec(name="there-is-no-such-model")}, "unknown-model", ["there-is-no-such-model"]),
+        ({"model_id": "another-model-7"}, "worker-with-other-model", ["another-model-7", "stair-mini"]),
+        ({"packages": {"stair-es": "0.0.7"}}, "worker-with-other-packages", ["0.0.7", __version__]),
+    ],
+    ids=["no-model", "other-model", "other-version"],
+)
+def test_a_worker_that_differs_from_the_driver_encodes_nothing(
+    node_url: str, changes: dict[str, Any], code: str, facts: list[str]
+) -> None:
+    config = replace(build_worker_config(Connection(url=node_url)), **changes)
+    with expect_error(code, IngestError) as caught:
+        _run_portions(config, RayOptions(), _build_items(3, {}))
+    assert all(fact in caught.value.message for fact in facts)
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -281,20 +275,6 @@ def test_relative_folder_and_settings_file_reach_the_workers(
         assert search.encoder.model_id == report["model"]
         [hit, *_] = search.search(tmp_path / "pictures" / "0.png").hits
         assert hit.score == pytest.approx(sum(reason.contribution for reason in hit.contributions), rel=0.01)
-
-
-@pytest.mark.parametrize(
-    ("gpus", "share", "fit"),
-    [([], 1, 0), ([0, 2], 0, 0), ([1, 1], 0.4, 4), ([2.0], 0.5, 4), ([4], 1 / 3, 12), ([4, 1, 0], 2, 2), ([1], 0.6, 1)],
-)
-def test_encoders_are_counted_gpu_by_gpu(gpus: list[float], share: float, fit: int) -> None:
-    assert count_gpu_encoders(gpus, share) == fit
-
-
-def test_one_and_a_half_gpus_are_rejected() -> None:
-    with expect_error("invalid-gpus-per-encoder", UsageError) as caught:
-        count_gpu_encoders([4], 1.5)
-    assert "1.5" in caught.value.message
 
 
 TRAINING = {"optim.lr": 1e-3, "optim.backbone_lr": 1e-4, "validation.keep": "last", "model.text.backbone.name": "text"}

@@ -1,9 +1,14 @@
-"""The executor interface: where the stages run, in this process or on Ray."""
+"""The interfaces below the schedulers: what runs the stages of a batch in this process, and what processes portions elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
-from typing import Any, Literal, Protocol, TypeAlias
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from stair_es.ingest.state import IngestStage, OutcomeKind
+from stair_es.sources.base import SourceItem
+from stair_es.store import BulkRequestStats
 
 Stage: TypeAlias = Literal["check", "prepare", "encode", "write"]
 """The stages as functions: see `ingest.stages`."""
@@ -12,7 +17,7 @@ StageTask: TypeAlias = Hashable
 
 
 class WorkerDied(Exception):
-    """The worker process of a task is gone: killed by its input, by the kernel, or with its machine."""
+    """The process of a task is gone: killed by its input, by the kernel, or with its machine."""
 
 
 class StageExecutor(Protocol):
@@ -45,5 +50,69 @@ class StageExecutor(Protocol):
 
         Raises:
             StairError: If a stage failed as a whole.
-            WorkerDied: If a worker process died.
+            WorkerDied: If the process that decoded the batch died.
         """
+
+
+class PortionOutcome(NamedTuple):
+    """The outcome of an image, without the image: a worker returns it in the order of the portion."""
+
+    kind: OutcomeKind
+    stage: IngestStage
+    reason: str
+    id: str
+
+
+class PortionDeferral(NamedTuple):
+    """What the host of an image asks for, without the image; see `Deferred`."""
+
+    host: str
+    wait_s: float
+    reason: str
+    was_requested: bool
+
+
+@dataclass(frozen=True)
+class PortionResult:
+    """What a worker returns for a portion."""
+
+    states: Sequence[PortionOutcome | PortionDeferral]
+    seconds: Mapping[IngestStage, float]
+    began_ns: Mapping[IngestStage, int]
+    requests: Sequence[BulkRequestStats]
+
+
+class WorkerPool(Protocol):
+    """Workers that check, read, decode, encode and write portions of images, each as one task.
+
+    Workers come and go. A number stands for a worker, and for the one that replaces it after it died.
+    """
+
+    encoders: int
+    """Number of encode tasks that a worker can run in parallel."""
+    batch_images: int
+    """Images per batch of a worker."""
+
+    def list_ready(self) -> Sequence[int]:
+        """Return the numbers of the workers that can take portions now."""
+
+    def submit(self, worker: int, items: Sequence[SourceItem], writers: int) -> StageTask:
+        """Submit a portion to a worker, which sends at most `writers` bulk requests for it in parallel."""
+
+    def wait_any(self, timeout_s: float | None) -> Sequence[StageTask]:
+        """Wait until a task is done, a worker becomes ready, or `timeout_s` has passed; return the tasks that are done.
+
+        Raises:
+            StairError: If no worker is left.
+        """
+
+    def get_result(self, task: StageTask) -> PortionResult:
+        """Return the result of a portion that is done.
+
+        Raises:
+            StairError: If a stage failed as a whole.
+            WorkerDied: If the worker died, or its machine was lost.
+        """
+
+    def describe_worker(self, worker: int) -> str:
+        """Return the machine and process of a worker, for messages."""

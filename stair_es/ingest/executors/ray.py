@@ -1,34 +1,35 @@
-"""The executor for Ray, on every core and GPU of the cluster.
+"""The workers of a Ray cluster: as many actors as fit, one for each GPU, or for the cores of a machine without GPUs.
 
-Checking, preparing and writing are CPU tasks; the encoders are actors that load the model once. Batches stay in Ray's object
-store: a prepared batch goes from its worker to the encoder, and this process sees only outcomes. Ray retries a task whose worker
-was killed; a document that is written twice is stored once.
+Each worker runs all stages on the portions that it gets (`ray_worker`): pictures stay on its machine, and this process sees only
+what was listed, and outcomes. Workers of nodes that join later are added, and those of lost nodes wait for another one.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stair_es.errors import IngestError, StairError, UsageError
-from stair_es.ingest.executors.base import Stage, StageExecutor, StageTask, WorkerDied
+from stair_es.ingest.executors.base import PortionResult, StageTask, WorkerDied
+from stair_es.ingest.executors.ray_worker import RayWorker, WorkerOptions
 from stair_es.ingest.executors.threads import CPU_BATCH, GPU_BATCH
-from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches
-from stair_es.ingest.state import Batch
-from stair_es.model import registry
+from stair_es.ingest.stages import WorkerConfig
+from stair_es.sources.base import SourceItem
 from stair_es.system import ray_session
-from stair_es.system.decoder_logs import disable_decoder_logs
 
 logger = logging.getLogger(__name__)
-_START_TIMEOUT_S = 120.0
-"""How long the encoders may take to start on a shared cluster."""
-_RETRIES = 3
-"""How often Ray retries a task whose worker died, before the images of its batch are tried one by one."""
-_WAITING_CPUS = 0.05
-"""CPUs of a task that mostly waits for the cluster."""
+_MAX_CORES = 8
+"""Cores of a worker without GPU: more than these one process can't keep busy, since Python runs on one at a time."""
+_NODES_POLL_S = 10.0
+"""Interval of looking for nodes that joined."""
+_WAITING_S = 20.0
+"""After this time without any worker, the run says that it waits."""
+_MAX_START_DEATHS = 3
+"""How often in a row the process of a worker may die while it loads the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,105 +41,205 @@ class RayOptions:
     gpus_per_encoder: float = 1.0
     """A fraction lets several encoders share a GPU; 0 runs them on CPUs."""
     encoders: int = 0
-    """Number of encoders; 0 for as many as fit."""
+    """Maximum number of encoders, one per worker; 0 for as many as fit at any time."""
+    min_encoders: int = 0
+    """Number of encoders that the run waits for before it begins. If it is given, not all of them have to fit at the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerShape:
+    """What each worker reserves, and how many fit on the nodes of a cluster."""
+
+    slots: int
+    cpus: float
+    gpus: float
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """The options of the actor."""
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus}
 
 
 @contextmanager
-def start_ray(options: RayOptions) -> Iterator[Any]:
-    """Yield the module `ray` in a session that ends with the block, unless there was one before."""
-    with ray_session.open_ray_session("ray", options.address, error_type=IngestError, alternative="Use --runner local") as ray:
-        yield ray
-
-
-@contextmanager
-def open_ray_executor(config: WorkerConfig, options: RayOptions, batch_images: int = 0) -> Iterator[StageExecutor]:
-    """Open an executor of Ray tasks and actors, in a session that ends with it unless the caller already had one.
+def open_ray_workers(options: RayOptions) -> Iterator[RayWorkers]:
+    """Open the workers in a Ray session that ends with the block, unless there was one before.
 
     Raises:
+        IngestError: If Ray can't be started, or reached at the address.
         UsageError: If the cluster doesn't have the requested GPUs.
     """
-    with start_ray(options) as ray:
-        executor = _RayExecutor(ray, config, options, batch_images)
+    with ray_session.open_ray_session("ray", options.address, error_type=IngestError, alternative="Use --runner local") as ray:
+        workers = RayWorkers(ray, options)
         try:
-            yield executor
+            yield workers
         finally:
-            executor.close()
+            workers.close()
 
 
-class _RayExecutor:
-    def __init__(self, ray: Any, config: WorkerConfig, options: RayOptions, batch_images: int) -> None:  # noqa: ANN401  a module
-        self._ray = ray
-        is_shared = not ray_session.is_local_address(options.address)
-        if is_shared:  # workers of a cluster have their own environment
-            config = replace(config, model=replace(config.model, settings=None))
-        cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        gpus = [node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]]
-        gpu_slots = count_gpu_encoders(gpus, options.gpus_per_encoder)
-        on_gpu = gpu_slots > 0
-        self.encoders = options.encoders or gpu_slots or cpus
-        if on_gpu and self.encoders > gpu_slots:
+@dataclass(eq=False)
+class _Worker:
+    actor: Any
+    name: str = "a worker"
+    is_ready: bool = False
+    start_deaths: int = 0
+    tasks: set[StageTask] = field(default_factory=set)
+
+
+class RayWorkers:
+    """The `WorkerPool` of a Ray session. Call `start` before the other methods."""
+
+    def __init__(self, ray: Any, options: RayOptions) -> None:  # noqa: ANN401  a module
+        """Count what fits on the cluster.
+
+        Raises:
+            UsageError: If the requested encoders don't fit.
+        """
+        self._ray, self._options = ray, options
+        shape = choose_worker_shape(self._list_nodes(), options)
+        if shape.gpus and options.encoders > shape.slots and not options.min_encoders:
             raise UsageError(
-                f"{self.encoders} encoders of {options.gpus_per_encoder:g} GPU each don't fit: there is room for {gpu_slots}",
-                "Use fewer --encoders, or a smaller --gpus-per-encoder.",
+                f"{options.encoders} encoders of {shape.gpus:g} GPU each don't fit: there is room for {shape.slots}",
+                "Use fewer --encoders, a range such as 1..8 if nodes will join, or a smaller --gpus-per-encoder.",
                 code="gpus-too-few",
             )
-        self.workers = cpus
-        self.batch_images = batch_images or (GPU_BATCH if on_gpu else CPU_BATCH)
-        # On CPUs the encoders use every core by threads=1, but reserve only half of them: the other stages need CPUs, too.
-        resources: dict[str, Any] = (
-            {"num_gpus": options.gpus_per_encoder, "num_cpus": 0} if on_gpu else {"num_cpus": 0.5 * cpus / self.encoders}
-        )
-        # Two batches per GPU: one is stacked or converted to token weights on the CPU while the other one is computed.
-        resources |= {"max_restarts": -1, "max_task_retries": _RETRIES, "max_concurrency": 2 if on_gpu else 1}
-        actor = ray.remote(**resources)(_RayEncoder)
-        self._config = ray.put(config)
-        self._actors = [actor.remote(self._config) for _ in range(self.encoders)]
-        if is_shared:  # an encoder may wait for resources, and its batches with it
-            self._actors = self._wait_for_encoders()
-            self.encoders = len(self._actors)
-        io_resources, cpu_resources = {"num_cpus": _WAITING_CPUS}, {"num_cpus": 0.9 if on_gpu else 0.25}
-        self._stages: dict[Stage, Any] = {
-            "check": ray.remote(max_retries=_RETRIES, **io_resources)(check_batch),
-            "prepare": ray.remote(max_retries=_RETRIES, **cpu_resources)(_prepare_quietly),
-            "write": ray.remote(max_retries=_RETRIES, **io_resources)(write_batches),
-        }
+        self._shape = shape
+        self.encoders = 1 if shape.gpus else max(1, int(shape.cpus))
+        self.batch_images = GPU_BATCH if shape.gpus else CPU_BATCH
+        self._config: WorkerConfig | None = None
+        self._workers = dict[int, _Worker]()
+        self._created = 0
+        self._starts = dict[StageTask, int]()
+        self._tasks = dict[StageTask, int]()
+        self._began_s = self._polled_s = time.monotonic()
+        self._last_refusal: IngestError | None = None
+        self._has_begun = self._has_reported = False
 
-    def _wait_for_encoders(self) -> list[Any]:
-        """Return the encoders that could start; the others are killed."""
-        starting = {actor.ready.remote(): actor for actor in self._actors}
-        ready, pending = self._ray.wait(list(starting), num_returns=len(starting), timeout=_START_TIMEOUT_S)
-        if not ready:
-            logger.warning("no encoder has started yet: waiting for room on the Ray cluster (see `ray status`)")
-            while not ready:  # waking now and then lets a Ctrl-C through
-                ready, pending = self._ray.wait(list(starting), num_returns=1, timeout=1.0)
-        if pending:
-            logger.warning(
-                "the Ray cluster has no room for %d of %d encoders: continuing without them", len(pending), len(starting)
-            )
-        for task in pending:
-            self._ray.kill(starting[task])
-        return [starting[task] for task in ready]
+    def _list_nodes(self) -> list[dict[str, float]]:
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
+    def start(self, config: WorkerConfig, batch_images: int = 0) -> None:
+        """Start the workers, without waiting for them. `batch_images` of 0 selects the number for the device."""
+        if not ray_session.is_local_address(self._options.address):  # workers of a cluster have their own environment
+            config = replace(config, model=replace(config.model, settings=None))
+        self._config = config
+        self.batch_images = batch_images or self.batch_images
+        self._add_workers(self._shape.slots)
+
+    def _add_workers(self, slots: int) -> None:
+        """Add workers up to the number of slots. A range is requested as a whole, so that an autoscaler adds nodes."""
+        wanted = self._options.encoders or slots
+        worker_options = WorkerOptions(
+            cores=max(1, int(self._shape.cpus)), batch_images=self.batch_images, decodes_in_processes=bool(self._shape.gpus)
+        )
+        # Portions are sent again by the driver, which knows what else they were sent with: Ray only restarts the processes.
+        options = {**self._shape.resources, "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 3}
+        actor_class = self._ray.remote(**options)(RayWorker)
+        while len(self._workers) < wanted:
+            number, self._created = self._created, self._created + 1
+            self._workers[number] = _Worker(actor_class.remote(self._config, worker_options))
+            self._start_worker(number)
+
+    def _start_worker(self, number: int) -> None:
+        worker = self._workers[number]
+        worker.is_ready = False
+        self._starts[worker.actor.start.remote()] = number
 
     def close(self) -> None:
-        for actor in self._actors:
-            self._ray.kill(actor)
+        """Kill the workers."""
+        for worker in self._workers.values():
+            self._ray.kill(worker.actor)
 
-    def submit(self, stage: Stage, *inputs: object, encoder: int = 0) -> StageTask:
-        task: StageTask
-        if stage == "encode":
-            task = self._actors[encoder].encode.remote(*inputs)
-        else:
-            task = self._stages[stage].remote(self._config, *inputs)
+    def list_ready(self) -> Sequence[int]:
+        """Return the workers that can take portions; none before the requested number of them is ready."""
+        self._look_for_nodes()
+        ready = [number for number, worker in self._workers.items() if worker.is_ready]
+        is_enough = len(ready) >= max(1, self._options.min_encoders) or not self._starts
+        self._has_begun = self._has_begun or is_enough
+        return ready if self._has_begun else []
+
+    def _look_for_nodes(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._polled_s >= _NODES_POLL_S and not self._options.encoders:
+            self._polled_s = now_s
+            self._add_workers(count_slots(self._list_nodes(), self._shape))
+        if not (self._has_begun or self._has_reported) and now_s - self._began_s >= _WAITING_S:
+            self._has_reported = True
+            ready = sum(worker.is_ready for worker in self._workers.values())
+            needed = max(1, self._options.min_encoders)
+            logger.warning("%d of %d encoders have started: waiting for the others (see `ray status`)", ready, needed)
+
+    def describe_worker(self, worker: int) -> str:
+        """Return the machine and process of a worker."""
+        return self._workers[worker].name if worker in self._workers else "a worker that is gone"
+
+    def submit(self, worker: int, items: Sequence[SourceItem], writers: int) -> StageTask:
+        """Submit a portion to a worker."""
+        task: StageTask = self._workers[worker].actor.process.remote(items, writers)
+        self._tasks[task] = worker
         return task
 
-    def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
-        # waking now and then lets a Ctrl-C through
-        done, _ = self._ray.wait(list(tasks), num_returns=1, timeout=1.0 if timeout_s is None else timeout_s, fetch_local=False)
-        return list(done)
+    def wait_any(self, timeout_s: float | None) -> Sequence[StageTask]:
+        """Wait until a portion is done or a worker is ready; see `WorkerPool`."""
+        refs = [*self._starts, *self._tasks]
+        if not self._workers:
+            raise self._last_refusal or IngestError("no worker is left on Ray", code="no-worker-left")
+        # waking now and then lets a Ctrl-C through, and finds new nodes
+        pause_s = 1.0 if timeout_s is None else min(1.0, timeout_s)
+        ready, _ = self._ray.wait(refs, num_returns=1, timeout=pause_s, fetch_local=False)
+        if ready:  # and whatever else is done
+            ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
+        for task in ready:
+            if task in self._starts:
+                self._finish_start(task)
+        return [task for task in ready if task in self._tasks]
 
-    def get_result(self, task: StageTask) -> Any:  # noqa: ANN401  that of the stage
+    def _finish_start(self, task: StageTask) -> None:
+        number = self._starts.pop(task)
+        worker = self._workers[number]
+        try:
+            worker.name = self._get(task)
+            worker.is_ready, worker.start_deaths = True, 0
+        except WorkerDied as error:
+            worker.start_deaths += 1
+            if worker.start_deaths < _MAX_START_DEATHS:
+                self._start_worker(number)
+            else:
+                self._refuse_worker(number, IngestError(str(error), code="encoder-not-started"))
+        except StairError as error:
+            self._refuse_worker(number, error)
+
+    def _refuse_worker(self, number: int, error: StairError) -> None:
+        """Go on without a worker that can't start."""
+        self._ray.kill(self._workers.pop(number).actor)
+        self._last_refusal = IngestError(
+            f"an encoder can't start on Ray: {error.message}",
+            error.remedy or "The model must load on each node: the same stair-es, extras and model files as here.",
+            code=error.code,
+        )
+        if self._workers:
+            logger.warning("%s; the run goes on without it", self._last_refusal.message)
+
+    def get_result(self, task: StageTask) -> PortionResult:
+        """Return the result of a portion; see `WorkerPool`."""
+        number = self._tasks.pop(task)
+        try:
+            result: PortionResult = self._get(task)
+        except WorkerDied:
+            if number in self._workers and self._workers[number].is_ready:
+                self._start_worker(number)
+            raise
+        return result
+
+    def _get(self, task: StageTask) -> Any:  # noqa: ANN401  that of the method
         exceptions = self._ray.exceptions
-        death_errors = (exceptions.WorkerCrashedError, exceptions.ActorDiedError, exceptions.OutOfMemoryError)
+        # An actor, its machine, or a result that was stored there is gone: nothing of it says anything about the others.
+        lost = (
+            exceptions.RayActorError,
+            exceptions.WorkerCrashedError,
+            exceptions.NodeDiedError,
+            exceptions.ObjectLostError,
+            exceptions.OutOfMemoryError,
+        )
         try:
             return self._ray.get(task)
         except exceptions.RayError as error:
@@ -147,60 +248,51 @@ class _RayExecutor:
                 cause = cause.cause
             if isinstance(cause, StairError):
                 raise cause from None
-            if getattr(cause, "actor_init_failed", False):  # no image caused it, so none has failed
-                raise IngestError(
-                    f"an encoder can't start on Ray: {_get_traceback_tail(str(cause))}",
-                    "The model must load on each node that gets an encoder: the same stair-es, extras and model files as here.",
-                    code="encoder-not-started",
-                ) from error
-            if isinstance(cause, death_errors):
+            if isinstance(cause, lost):
                 raise WorkerDied(str(cause).partition("\n")[0]) from error
             raise IngestError(
                 f"Ray failed: {cause or error}", "Run it again: it resumes from there.", code="ray-failed"
             ) from error
 
 
-def _get_traceback_tail(trace: str) -> str:
-    """Return the text below the last frame of a traceback, in one line."""
-    lines = trace.strip().splitlines()
-    frames = [number for number, line in enumerate(lines) if line.startswith(" ")]
-    return " ".join(lines[max(frames, default=-1) + 1 :])
+def choose_worker_shape(nodes: Sequence[dict[str, float]], options: RayOptions) -> WorkerShape:
+    """Choose what each worker reserves on nodes with these resources.
 
-
-def count_gpu_encoders(node_gpus: Sequence[float], gpus_per_encoder: float) -> int:
-    """Return how many encoders fit on nodes with these numbers of GPUs; each needs a fraction or a whole number.
-
-    Ray places a fraction on one GPU, so fractions are counted per GPU and node. With 0 GPUs per encoder, 0: they run on CPUs.
+    A worker with a GPU gets its share of the cores of its node, since it decodes the images for it. Workers without one share the
+    cores: not more than `_MAX_CORES` each, and not more than the smallest node has.
 
     Raises:
         UsageError: If an encoder needs more than one GPU, but not a whole number.
     """
+    gpus = options.gpus_per_encoder
+    if gpus > 1 and gpus != int(gpus):
+        raise UsageError(
+            f"an encoder can't have {gpus:g} GPUs", "Give a fraction of one, or a whole number.", code="invalid-gpus-per-encoder"
+        )
+    on_gpu = [(node.get("CPU", 0.0), slots) for node in nodes if (slots := _count_gpu_slots(node.get("GPU", 0.0), gpus))]
+    if on_gpu:
+        share = min(int(cpus / slots) for cpus, slots in on_gpu)
+        return WorkerShape(slots=sum(slots for _, slots in on_gpu), cpus=share, gpus=gpus)
+    with_cpus = [node["CPU"] for node in nodes if node.get("CPU", 0.0) >= 1] or [1.0]
+    cpus: float = int(min(_MAX_CORES, *with_cpus))
+    if options.encoders:
+        each = sum(with_cpus) / options.encoders
+        cpus = min(cpus, int(each) if each >= 1 else each)
+    shape = WorkerShape(slots=0, cpus=cpus, gpus=0.0)
+    return replace(shape, slots=max(1, count_slots(nodes, shape)))
+
+
+def count_slots(nodes: Sequence[dict[str, float]], shape: WorkerShape) -> int:
+    """Return how many workers fit on nodes with these resources."""
+    if shape.gpus:
+        return sum(_count_gpu_slots(node.get("GPU", 0.0), shape.gpus) for node in nodes)
+    return sum(int(node.get("CPU", 0.0) / shape.cpus + 1e-9) for node in nodes)
+
+
+def _count_gpu_slots(node_gpus: float, gpus_per_encoder: float) -> int:
+    """Return how many encoders fit on a node. Ray places a fraction on one GPU, so fractions are counted per GPU."""
     if gpus_per_encoder <= 0:
         return 0
-    if gpus_per_encoder > 1 and gpus_per_encoder != int(gpus_per_encoder):
-        raise UsageError(
-            f"an encoder can't have {gpus_per_encoder:g} GPUs",
-            "Give a fraction of one, or a whole number.",
-            code="invalid-gpus-per-encoder",
-        )
     if gpus_per_encoder > 1:
-        return sum(int(count) // int(gpus_per_encoder) for count in node_gpus)
-    return sum(int(count) * int(1 / gpus_per_encoder + 1e-9) for count in node_gpus)
-
-
-class _RayEncoder:
-    """An actor that loads the model once."""
-
-    def __init__(self, config: WorkerConfig) -> None:
-        self._encoder = registry.load_encoder(replace(config.model, threads=1))
-
-    def ready(self) -> None:
-        """Return once the model is loaded."""
-
-    def encode(self, batch: Batch) -> Batch:
-        return encode_batch(self._encoder, batch)
-
-
-def _prepare_quietly(config: WorkerConfig, batch: Batch) -> Batch:
-    disable_decoder_logs()
-    return prepare_batch(config, batch)
+        return int(node_gpus) // int(gpus_per_encoder)
+    return int(node_gpus) * int(1 / gpus_per_encoder + 1e-9)

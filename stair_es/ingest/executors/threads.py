@@ -6,20 +6,27 @@ between processes.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import pickle
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, cast
+from functools import cache, partial
+from typing import Any, TypeAlias, cast
 
-from stair_es.ingest.executors.base import Stage, StageExecutor, StageTask
+from stair_es.ingest.executors.base import Stage, StageExecutor, StageTask, WorkerDied
 from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches
+from stair_es.ingest.state import Batch
 from stair_es.model.registry import Model
 from stair_es.retry import CANCEL_EVENT
+from stair_es.system.decoder_logs import disable_decoder_logs
 from stair_es.system.limits import count_usable_cores
 
 CPU_BATCH, GPU_BATCH = 16, 128
+DumpFunction: TypeAlias = Callable[[object], bytes]
 _READERS_PER_CORE = 2
 """Reading waits for disks and networks."""
 
@@ -31,30 +38,46 @@ def open_thread_executor(config: WorkerConfig, model: Model, batch_images: int =
     At most `writers` bulk requests run in parallel. On exit running tasks are waited for, their back-off waits end, and pending
     tasks are cancelled.
     """
-    executor = _ThreadExecutor(config, model, batch_images, writers)
+    executor = ThreadExecutor(config, model, batch_images, writers, cores=count_usable_cores())
     try:
         yield executor
     finally:
         executor.close()
 
 
-class _ThreadExecutor:
-    def __init__(self, config: WorkerConfig, model: Model, batch_images: int, writers: int) -> None:
-        cores = count_usable_cores()
+class ThreadExecutor:
+    """The thread pools; see `open_thread_executor`."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        model: Model,
+        batch_images: int,
+        writers: int,
+        *,
+        cores: int,
+        dump: DumpFunction | None = None,
+    ) -> None:
+        """Load the model and start the pools for this number of cores.
+
+        With `dump`, which pickles what they are sent, each thread that prepares images has a child process for it: an image that
+        kills its decoder, as a broken one can, kills no model then.
+        """
         on_gpu = model.can_use_gpu
         self.encoders = 1 if on_gpu or config.is_text else cores
         self.workers = cores * _READERS_PER_CORE
         self.batch_images = batch_images or (GPU_BATCH if on_gpu else CPU_BATCH)
         # A few texts are one batch, so it must use all cores.
-        encoder = model.load() if config.is_text else model.load(threads=1)
+        self.encoder = model.load() if config.is_text else model.load(threads=1)
         self._stop = threading.Event()
+        self._children = _DecoderProcesses(config, dump) if dump else None
         io_pool = self._create_pool("write", writers + 2)
         prepare_pool, encode_pool = self._create_pool("prepare", self.workers), self._create_pool("encode", self.encoders)
         self._pools = (prepare_pool, encode_pool, io_pool)
         self._stages: dict[Stage, tuple[ThreadPoolExecutor, Callable[..., Any]]] = {
             "check": (io_pool, partial(check_batch, config)),
-            "prepare": (prepare_pool, partial(prepare_batch, config)),
-            "encode": (encode_pool, partial(encode_batch, encoder)),
+            "prepare": (prepare_pool, self._children.prepare if self._children else partial(prepare_batch, config)),
+            "encode": (encode_pool, partial(encode_batch, self.encoder)),
             "write": (io_pool, partial(write_batches, config)),
         }
 
@@ -62,22 +85,84 @@ class _ThreadExecutor:
         return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=CANCEL_EVENT.set, initargs=(self._stop,))
 
     def close(self) -> None:
+        """Cancel pending tasks, and wait for those that are running."""
         self._stop.set()
         for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
+        if self._children:
+            self._children.close()
         for pool in self._pools:
             pool.shutdown(wait=True)
 
     def submit(self, stage: Stage, *inputs: object, encoder: int = 0) -> StageTask:
+        """Submit a stage as a task; see `StageExecutor`."""
         pool, function = self._stages[stage]
         return pool.submit(_run_stage, function, inputs)
 
     def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
+        """Wait until a task is done."""
         done, _ = wait(cast("Collection[Future[Any]]", tasks), timeout_s, FIRST_COMPLETED)
         return list(done)
 
     def get_result(self, task: StageTask) -> Any:  # noqa: ANN401  that of the stage
+        """Return the result of a task."""
         return cast("Future[Any]", task).result()
+
+
+class _DecoderProcesses:
+    """A child process for each thread that prepares images. One that dies is replaced."""
+
+    def __init__(self, config: WorkerConfig, dump: DumpFunction) -> None:
+        self._config, self._dump = dump(config), dump
+        self._local = threading.local()
+        self._pools = set[ProcessPoolExecutor]()
+        # Forked from a small server that has the modules: a process with a model on a GPU, and with threads, can't be forked.
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([prepare_batch.__module__])
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Run `prepare` in the child process of this thread.
+
+        Raises:
+            WorkerDied: If the process died.
+        """
+        pool: ProcessPoolExecutor | None = getattr(self._local, "pool", None)
+        if pool is None:
+            pool = self._local.pool = ProcessPoolExecutor(1, self._context, _start_child)
+            self._pools.add(pool)
+        try:
+            return pool.submit(_prepare_in_child, self._config, self._dump(batch)).result()
+        except BrokenProcessPool as error:
+            self._pools.discard(pool)
+            self._local.pool = None
+            raise WorkerDied(str(error)) from error
+
+    def close(self) -> None:
+        for pool in list(self._pools):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_child() -> None:
+    disable_decoder_logs()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is killed: the queue between them wouldn't tell it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@cache
+def _load_config(config: bytes) -> WorkerConfig:
+    loaded: WorkerConfig = pickle.loads(config)
+    return loaded
+
+
+def _prepare_in_child(config: bytes, batch: bytes) -> Batch:
+    return prepare_batch(_load_config(config), pickle.loads(batch))
 
 
 def _run_stage(function: Callable[..., Any], inputs: Sequence[object]) -> Any:  # noqa: ANN401  that of the stage

@@ -17,6 +17,7 @@ from stair_es.ingest.sinks.cluster import ClusterSinkWriter
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
+from stair_es.plugins import list_package_versions
 from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
 from stair_es.sources.image.decode import DecodeLimits
 from stair_es.sources.registry import open_source
@@ -108,15 +109,22 @@ def read_data(item: SourceItem | ListingFailure) -> bytes:
     return bytes(read.data)
 
 
-def build_worker_config(connection: Connection, policy: BulkPolicy | None = None, model: str = "stair-mini") -> WorkerConfig:
-    """Return the configuration of workers that write to an index which isn't there, with any name of a model."""
+def accept_items(listed: Sequence[SourceItem | ListingFailure]) -> list[SourceItem]:
+    """Take over listed items in place of a run's accounting."""
+    return [found for found in listed if isinstance(found, SourceItem)]
+
+
+def build_worker_config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerConfig:
+    """Return the configuration of workers that write to an index which isn't there."""
+    card = registry.resolve_model(ModelSpec(name="stair-mini")).card
     return WorkerConfig(
         writer=ClusterSinkWriter(cluster=Cluster(connection), index="none", policy=policy or BulkPolicy()),
         is_empty=True,
-        model=ModelSpec(name=model, backend="onnx"),
-        model_id="none",
-        image_spec=registry.resolve_model(ModelSpec(name="stair-mini")).card.image_spec,
+        model=ModelSpec(name="stair-mini", backend="onnx"),
+        model_id=card.model_id,
+        image_spec=card.image_spec,
         document=DocumentSettings(),
         read_limits=ReadLimits(),
         decode_limits=DecodeLimits(),
+        packages=list_package_versions(),
     )

@@ -1,4 +1,4 @@
-"""The scheduler against executors that finish in a random order: no image lost or doubled, a bounded number in flight."""
+"""The scheduler of stages against executors that finish in a random order: no image lost or doubled, few in flight."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from itertools import chain, islice, pairwise
 from typing import Any, TypeAlias
 
 import pytest
+from support.corpora.ingest_sources import accept_items
 from support.errors import expect_error
 
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.errors import ClusterError, SourceError
+from stair_es.ingest.accounting.run_accounting import BulkStats
 from stair_es.ingest.deferred import MAX_REFUSALS, DeferredImages
 from stair_es.ingest.executors.base import Stage, StageTask, WorkerDied
 from stair_es.ingest.queues import PrefetchQueue
-from stair_es.ingest.scheduler import CHECK_IMAGES, MAX_TAKES, StageScheduler
+from stair_es.ingest.scheduler import MAX_TAKES, TAKEN_IMAGES, Intake
+from stair_es.ingest.stage_scheduler import StageScheduler
 from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending, get_image_item
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.sources.http.locator import UrlLocator
@@ -130,10 +133,6 @@ def yield_urls(count: int) -> Iterator[Found]:
         yield SourceItem(url, "list:", UrlLocator(url))
 
 
-def accept_items(found: Sequence[Found]) -> list[SourceItem]:
-    return [each for each in found if isinstance(each, SourceItem)]
-
-
 def create_scheduler(
     executor: FakeExecutor,
     *,
@@ -143,7 +142,9 @@ def create_scheduler(
 ) -> StageScheduler:
     if deferred is None:
         deferred = executor.create_deferred_images() if isinstance(executor, BusyHostExecutor) else DeferredImages()
-    return StageScheduler(executor, AdaptiveThrottle(BulkPolicy()), is_empty, accept_listed, deferred=deferred)
+    return StageScheduler(
+        executor, AdaptiveThrottle(BulkPolicy()), Intake(accept_listed, deferred, BulkStats()), is_empty=is_empty
+    )
 
 
 def iterate_batches(scheduler: StageScheduler, items: Iterator[Found]) -> Iterator[Batch]:
@@ -231,14 +232,14 @@ def test_duplicates_delay_no_others() -> None:
     def accept_first(found: Sequence[Found]) -> list[SourceItem]:
         nonlocal listed
         listed += len(found)
-        new = {each.uri: each for each in accept_items(found) if each.uri not in uris}
-        uris.update(new)
-        return list(new.values())
+        first = {item.uri: item for item in accept_items(found) if item.uri not in uris}
+        uris.update(first)
+        return list(first.values())
 
     items = chain.from_iterable(yield_items(100) for _ in range(201))
     assert len(run_scheduler(WatchingExecutor(), items, accept_listed=accept_first)) == 100
     assert listed == 20_100
-    assert max(after - before for before, after in pairwise(listed_at_waits)) <= MAX_TAKES * CHECK_IMAGES
+    assert max(after - before for before, after in pairwise(listed_at_waits)) <= MAX_TAKES * TAKEN_IMAGES
 
 
 def test_a_failed_write_fails_the_run() -> None:
@@ -283,7 +284,7 @@ def test_images_of_failed_hosts_delay_no_others() -> None:
     kinds = [[outcome.kind for outcome in batch.get_outcomes()] for batch in batches]
     in_order = list(chain.from_iterable(kinds))
     assert (in_order.count("written"), in_order.count("failed")) == (100, 10_100)
-    assert max(map(len, kinds)) < 2 * CHECK_IMAGES
+    assert max(map(len, kinds)) < 2 * TAKEN_IMAGES
     assert in_order.index("written") < 5_000
 
 

@@ -1,0 +1,220 @@
+"""The scheduler of portions: it sends images to workers that run all stages on them, and survives what happens to these.
+
+A portion takes a worker about two seconds, so that there are few messages, and each worker has one more waiting. The images of
+a worker that died go elsewhere: first together, then in ever smaller parts, each of which has its worker for itself. So an
+image that kills its worker takes no other image with it. A portion without an answer is sent again to an idle worker. Both are
+safe, because a document that is written twice is stored once.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from stair_es._itertools import batched
+from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.ingest.executors.base import PortionDeferral, PortionResult, StageTask, WorkerDied, WorkerPool
+from stair_es.ingest.scheduler import BACKLOG_BYTES, EncoderUtilization, ImageScheduler, Intake
+from stair_es.ingest.stages import mark_failed
+from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending, estimate_pending_bytes
+
+logger = logging.getLogger(__name__)
+
+MAX_PORTION_IMAGES = 1024
+_PORTION_S = 2.0
+"""How long a portion should take a worker."""
+_PORTIONS_PER_WORKER = 2
+"""One portion in progress, and one that begins when the first one runs out of images to decode."""
+_MAX_DEATHS_ALONE = 3
+"""How many workers may die with an image that they have for themselves, before it has failed: machines die, too."""
+_SUSPECT_PARTS = 8
+"""Into how many parts the images of a dead worker are split: fewer workers die than with halves."""
+_STALL_S = 60.0
+"""A portion may be sent again after this time, or after `_STALL_MEDIANS` times what others took, if that is longer."""
+_STALL_MEDIANS = 20
+_MAX_COPIES = 3
+
+
+@dataclass(eq=False)
+class _Portion:
+    """Images that are sent to a worker together."""
+
+    images: list[Pending]
+    is_suspect: bool = False
+    """Whether a worker died with them: then a worker gets nothing else meanwhile."""
+    deaths: int = 0
+    sent_s: float = 0.0
+    copies: int = 0
+    """Number of workers that have it."""
+    is_done: bool = False
+    size_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size_bytes = sum(map(estimate_pending_bytes, self.images))
+
+
+@dataclass(eq=False)
+class _Assignment:
+    """What a worker has."""
+
+    portions: dict[StageTask, _Portion] = field(default_factory=dict)
+    is_stalled: bool = False
+    """Whether one of its portions was sent elsewhere, since it didn't answer."""
+    last_answer_s: float = 0.0
+
+    @property
+    def has_room(self) -> bool:
+        is_exclusive = any(portion.is_suspect for portion in self.portions.values())
+        return not (self.is_stalled or is_exclusive) and len(self.portions) < _PORTIONS_PER_WORKER
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.is_stalled or self.portions)
+
+
+class PortionScheduler(ImageScheduler):
+    """Schedules the portions of one run."""
+
+    def __init__(
+        self, pool: WorkerPool, intake: Intake, bulk: BulkPolicy, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Start without images. The workers share the parallel bulk requests of the policy."""
+        super().__init__(intake, 2 * MAX_PORTION_IMAGES)
+        self.encoder_utilization = EncoderUtilization(pool.encoders)
+        self._pool = pool
+        self._bulk = bulk
+        self._clock = clock
+        self._assignments = dict[int, _Assignment]()
+        self._suspects = deque[_Portion]()
+        self._sizes_bytes = 0
+        """Size of the images that the workers have."""
+        self._portion_images = 2 * pool.batch_images
+        self._durations_s = deque[float](maxlen=100)
+
+    def _is_busy(self) -> bool:
+        return bool(self._queued or self._suspects or self._list_open_portions())
+
+    def _list_open_portions(self) -> list[_Portion]:
+        return [
+            portion for assigned in self._assignments.values() for portion in assigned.portions.values() if not portion.is_done
+        ]
+
+    def _start_tasks(self, *, last: bool) -> None:
+        ready = {worker: self._assignments.setdefault(worker, _Assignment()) for worker in self._pool.list_ready()}
+        self.encoder_utilization.encoders = self._pool.encoders * max(1, len(self._assignments))
+        for worker, assigned in ready.items():
+            if self._suspects and assigned.is_idle:
+                self._send_portion(self._suspects.popleft(), worker)
+        while self._queued and self._sizes_bytes < BACKLOG_BYTES:
+            loads = {worker: len(assigned.portions) for worker, assigned in ready.items() if assigned.has_room}
+            if not loads:
+                break
+            worker = min(loads, key=loads.__getitem__)
+            count = self._choose_portion_size(len(ready), last=last)
+            if loads[worker] and not last and not self._is_full() and len(self._queued) < count:
+                break
+            self._send_portion(self._take_portion(count), worker)
+        if not (self._queued or self._suspects):
+            self._resend_stalled([worker for worker, assigned in ready.items() if assigned.is_idle])
+
+    def _choose_portion_size(self, workers: int, *, last: bool) -> int:
+        """Return how many images a portion has; the last ones are smaller, so that the workers end together."""
+        count = self._portion_images
+        if last:
+            count = min(count, -(-len(self._queued) // (_PORTIONS_PER_WORKER * workers)))
+        return max(count, self._pool.batch_images)
+
+    def _take_portion(self, count: int) -> _Portion:
+        """Take images from the queue; fewer if they have their bytes with them."""
+        images, size_bytes = list[Pending](), 0
+        while self._queued and len(images) < count and size_bytes < BACKLOG_BYTES // 4:
+            taken = self._queued.take(min(self._pool.batch_images, count - len(images)))
+            size_bytes += sum(map(estimate_pending_bytes, taken))
+            images += taken
+        return _Portion(images)
+
+    def _send_portion(self, portion: _Portion, worker: int) -> None:
+        assigned = self._assignments[worker]
+        workers = len(self._assignments)
+        writers = max(1, self._bulk.choose_concurrency(workers) // (_PORTIONS_PER_WORKER * workers))
+        task = self._pool.submit(worker, [image.item for image in portion.images], writers)
+        assigned.portions[task] = portion
+        portion.sent_s = self._clock()
+        portion.copies += 1
+        self._sizes_bytes += portion.size_bytes
+
+    def _resend_stalled(self, idle_workers: Sequence[int]) -> None:
+        """Send portions that wait for an answer for too long to workers that have nothing else to do."""
+        if not (idle_workers and self._assignments):
+            return
+        median_s = statistics.median(self._durations_s) if self._durations_s else 0.0
+        sent_before_s = self._clock() - max(_STALL_S, _STALL_MEDIANS * median_s)
+        stalled = [
+            (worker, assigned, portion)
+            for worker, assigned in self._assignments.items()
+            for portion in assigned.portions.values()
+            if not portion.is_done and portion.sent_s < sent_before_s and portion.copies < _MAX_COPIES
+        ]
+        for (worker, assigned, portion), idle in zip(stalled, idle_workers, strict=False):
+            name = self._pool.describe_worker(worker)
+            logger.warning("%s doesn't answer: %d images are sent to another worker, too", name, len(portion.images))
+            assigned.is_stalled = True
+            self._send_portion(portion, idle)
+
+    def _wait_for_tasks(self, timeout_s: float | None) -> Iterator[Batch]:
+        for task in self._pool.wait_any(timeout_s):
+            yield from self._handle_finished(task)
+
+    def _handle_finished(self, task: StageTask) -> Iterator[Batch]:
+        [assigned] = [assigned for assigned in self._assignments.values() if task in assigned.portions]
+        portion = assigned.portions.pop(task)
+        assigned.is_stalled = False
+        portion.copies -= 1
+        self._sizes_bytes -= portion.size_bytes
+        try:
+            result = self._pool.get_result(task)
+        except WorkerDied as error:
+            if not (portion.is_done or portion.copies):
+                yield from self._isolate_images(portion, error)
+            return
+        if not portion.is_done:
+            portion.is_done = True
+            self._record_speed(portion, assigned)
+            yield self._build_batch(portion, result)
+
+    def _record_speed(self, portion: _Portion, assigned: _Assignment) -> None:
+        now_s = self._clock()
+        seconds = max(1e-3, now_s - max(portion.sent_s, assigned.last_answer_s))
+        assigned.last_answer_s = now_s
+        self._durations_s.append(now_s - portion.sent_s)
+        wanted = min(MAX_PORTION_IMAGES, int(len(portion.images) * _PORTION_S / seconds))
+        batches = math.ceil((self._portion_images + wanted) / 2 / self._pool.batch_images)
+        self._portion_images = max(1, batches) * self._pool.batch_images
+
+    def _build_batch(self, portion: _Portion, result: PortionResult) -> Batch:
+        for request in result.requests:
+            self._intake.bulk_stats.record_request(request)
+        if "encode" in result.seconds:
+            self.encoder_utilization.record_finished(result.seconds["encode"])
+        states = list[ImageState]()
+        for image, state in zip(portion.images, result.states, strict=True):
+            kind = Deferred if isinstance(state, PortionDeferral) else Outcome
+            states.append(kind(image.item, *state))
+        return self._settle_batch(portion.images, Batch(states, dict(result.seconds), dict(result.began_ns)))
+
+    def _isolate_images(self, portion: _Portion, error: WorkerDied) -> Iterator[Batch]:
+        """Send the images of a dead worker again: alone with a worker, then in smaller parts."""
+        deaths = portion.deaths + 1 if portion.is_suspect else 0
+        if portion.is_suspect and len(portion.images) > 1:
+            size = -(-len(portion.images) // _SUSPECT_PARTS)
+            self._suspects.extend(_Portion(part, is_suspect=True) for part in batched(portion.images, size))
+        elif deaths < _MAX_DEATHS_ALONE:
+            self._suspects.append(_Portion(portion.images, is_suspect=True, deaths=deaths))
+        else:
+            batch = Batch([image.item for image in portion.images])
+            yield mark_failed(batch, "decode", f"the worker that processed only this image died: {error}")
