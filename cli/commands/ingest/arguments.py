@@ -316,25 +316,32 @@ class ExecutionArguments:
 
     runner: Annotated[
         Runner,
-        define_option("runner", "Where to run: in this process (`local`) or on Ray.", shared.EXECUTION_PANEL),
+        define_option(
+            "runner",
+            "Where to run: in this process (`local`) or on Ray. `auto` is Ray with a --ray-address or several GPUs.",
+            shared.EXECUTION_PANEL,
+        ),
     ] = "auto"
     ray_address: shared.RayAddressOption = None
     gpus_per_encoder: Annotated[
         float,
         define_option(
             "gpus-per-encoder",
-            "GPUs per Ray encoder actor; may be fractional, 0 for CPU only.",
+            "GPUs per encoder on Ray; may be fractional, 0 for CPU only.",
             shared.EXECUTION_PANEL,
             metavar="X",
             min=0.0,
         ),
     ] = 1.0
     encoders: Annotated[
-        int,
+        str,
         define_option(
-            "encoders", "Number of Ray encoder actors; 0 starts as many as fit.", shared.EXECUTION_PANEL, metavar="N", min=0
+            "encoders",
+            "Number of encoders on Ray, 0 for as many as fit. MIN..MAX begins with MIN of them, and uses nodes that join later.",
+            shared.EXECUTION_PANEL,
+            metavar="N | MIN..MAX",
         ),
-    ] = 0
+    ] = "0"
     batch_images: Annotated[
         int,
         define_option(
@@ -369,6 +376,9 @@ class ExecutionArguments:
 
     def build_ray_options(self) -> RayOptions:
         """Build the options of the Ray executor."""
-        from stair_es.ingest.executors.ray import RayOptions
+        from stair_es.ingest.executors.ray import RayOptions, parse_encoders
 
-        return RayOptions(address=self.ray_address, gpus_per_encoder=self.gpus_per_encoder, encoders=self.encoders)
+        min_encoders, encoders = parse_encoders(self.encoders)
+        return RayOptions(
+            address=self.ray_address, gpus_per_encoder=self.gpus_per_encoder, encoders=encoders, min_encoders=min_encoders
+        )

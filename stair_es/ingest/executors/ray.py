@@ -46,6 +46,21 @@ class RayOptions:
     """Number of encoders that the run waits for before it begins. If it is given, not all of them have to fit at the start."""
 
 
+def parse_encoders(text: str) -> tuple[int, int]:
+    """Parse `N` or `MIN..MAX`, and return `min_encoders` and `encoders` of `RayOptions`.
+
+    Raises:
+        UsageError: If it is neither, or the range is empty.
+    """
+    minimum, separator, maximum = text.partition("..")
+    numbers = [minimum, maximum] if separator else ["0", minimum]
+    if all(number.isascii() and number.isdigit() for number in numbers):
+        least, most = map(int, numbers)
+        if not separator or 1 <= least <= most:
+            return least, most
+    raise UsageError(f"not a number of encoders: {text!r}", "Give a number, or a range such as 2..16.", code="invalid-encoders")
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkerShape:
     """What each worker reserves, and how many fit on the nodes of a cluster."""
@@ -107,6 +122,7 @@ class RayWorkers:
         self.batch_images = GPU_BATCH if shape.gpus else CPU_BATCH
         self._config: WorkerConfig | None = None
         self._workers = dict[int, _Worker]()
+        self._refused = list[Any]()
         self._created = 0
         self._starts = dict[StageTask, int]()
         self._tasks = dict[StageTask, int]()
@@ -134,7 +150,7 @@ class RayWorkers:
         # Portions are sent again by the driver, which knows what else they were sent with: Ray only restarts the processes.
         options = {**self._shape.resources, "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 3}
         actor_class = self._ray.remote(**options)(RayWorker)
-        while len(self._workers) < wanted:
+        while len(self._workers) + len(self._refused) < wanted:
             number, self._created = self._created, self._created + 1
             self._workers[number] = _Worker(actor_class.remote(self._config, worker_options))
             self._start_worker(number)
@@ -146,8 +162,8 @@ class RayWorkers:
 
     def close(self) -> None:
         """Kill the workers."""
-        for worker in self._workers.values():
-            self._ray.kill(worker.actor)
+        for actor in [*self._refused, *(worker.actor for worker in self._workers.values())]:
+            self._ray.kill(actor)
 
     def list_ready(self) -> Sequence[int]:
         """Return the workers that can take portions; none before the requested number of them is ready."""
@@ -209,8 +225,8 @@ class RayWorkers:
             self._refuse_worker(number, error)
 
     def _refuse_worker(self, number: int, error: StairError) -> None:
-        """Go on without a worker that can't start."""
-        self._ray.kill(self._workers.pop(number).actor)
+        """Go on without a worker that can't start. It keeps its place: the next one there couldn't start either."""
+        self._refused.append(self._workers.pop(number).actor)
         self._last_refusal = IngestError(
             f"an encoder can't start on Ray: {error.message}",
             error.remedy or "The model must load on each node: the same stair-es, extras and model files as here.",

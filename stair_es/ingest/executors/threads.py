@@ -60,8 +60,8 @@ class ThreadExecutor:
     ) -> None:
         """Load the model and start the pools for this number of cores.
 
-        With `dump`, which pickles what they are sent, each thread that prepares images has a child process for it: an image that
-        kills its decoder, as a broken one can, kills no model then.
+        With `dump`, each thread that prepares images has a child process for it: an image that kills its decoder, as a broken
+        one can, kills no model then. `dump` pickles what the processes exchange.
         """
         on_gpu = model.can_use_gpu
         self.encoders = 1 if on_gpu or config.is_text else cores
@@ -131,11 +131,13 @@ class _DecoderProcesses:
             pool = self._local.pool = ProcessPoolExecutor(1, self._context, _start_child)
             self._pools.add(pool)
         try:
-            return pool.submit(_prepare_in_child, self._config, self._dump(batch)).result()
+            prepared = pool.submit(_prepare_in_child, self._config, self._dump(batch), self._dump).result()
         except BrokenProcessPool as error:
             self._pools.discard(pool)
             self._local.pool = None
             raise WorkerDied(str(error)) from error
+        loaded: Batch = pickle.loads(prepared)
+        return loaded
 
     def close(self) -> None:
         for pool in list(self._pools):
@@ -161,8 +163,8 @@ def _load_config(config: bytes) -> WorkerConfig:
     return loaded
 
 
-def _prepare_in_child(config: bytes, batch: bytes) -> Batch:
-    return prepare_batch(_load_config(config), pickle.loads(batch))
+def _prepare_in_child(config: bytes, batch: bytes, dump: DumpFunction) -> bytes:
+    return dump(prepare_batch(_load_config(config), pickle.loads(batch)))
 
 
 def _run_stage(function: Callable[..., Any], inputs: Sequence[object]) -> Any:  # noqa: ANN401  that of the stage

@@ -15,7 +15,7 @@ from support.errors import expect_error
 from stair_es.cluster.client.connection import Connection
 from stair_es.errors import ModelError, UsageError
 from stair_es.ingest.executors.base import WorkerDied
-from stair_es.ingest.executors.ray import RayOptions, choose_worker_shape, count_slots
+from stair_es.ingest.executors.ray import RayOptions, choose_worker_shape, count_slots, parse_encoders
 from stair_es.ingest.executors.ray_worker import check_installation
 from stair_es.ingest.executors.threads import ThreadExecutor
 from stair_es.ingest.state import Batch, Pending, Prepared
@@ -59,6 +59,20 @@ def test_workers_share_the_cores_of_their_node(
 ) -> None:
     chosen = choose_worker_shape(nodes, RayOptions(encoders=encoders))
     assert (chosen.slots, chosen.cpus, chosen.gpus) == shape
+
+
+@pytest.mark.parametrize(
+    ("text", "encoders"),
+    [("0", (0, 0)), ("4", (0, 4)), ("1..1", (1, 1)), ("2..16", (2, 16)), ("0..2", None)]
+    + [(text, None) for text in ("", "..", "3..2", "-1", "1..", "..4", "1...4", "two", "1.5", "²")],
+)
+def test_encoders_are_a_number_or_a_range(text: str, encoders: tuple[int, int] | None) -> None:
+    if encoders is None:
+        with expect_error("invalid-encoders", UsageError) as caught:
+            parse_encoders(text)
+        assert repr(text) in caught.value.message
+    else:
+        assert parse_encoders(text) == encoders
 
 
 def test_one_and_a_half_gpus_are_rejected() -> None:
