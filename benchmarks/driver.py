@@ -1,11 +1,11 @@
 """Measure what the driver of a run spends on each image: listing, queue, accounting, messages to the workers. Without encoders.
 
-    python benchmarks/driver.py [--images 2000000] [--portion 512] [--in-flight 192]
+    python benchmarks/driver.py [--images 2000000] [--portion 512] [--workers 64]
 
-A thread lists the images. The main thread takes portions of them, accepts them and pickles them, as for a worker. The outcomes
-of a portion come when `--in-flight` others have been sent. At the end the counts must add up. The rows are the CPU time of the
-two threads, and their sum is that of the process: other work on the machine matters little. The items are generated; a source
-that has to parse a table takes longer (`benchmarks/listing.py`).
+A thread lists the images. The main thread runs the scheduler of portions with workers that do nothing: portions and outcomes are
+pickled as for Ray, whose own share per portion (75 us for a task, some for waiting) isn't in here. At the end the counts must add
+up. The rows are the CPU time of the two threads, and their sum is that of the process: other work on the machine matters little.
+The items are generated; a source that has to parse a table takes longer (`benchmarks/listing.py`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,18 @@ from typing import TypeAlias
 from harness.program import build_parser, publish_result
 from harness.result import Ratio, ReportTable, Result
 
+from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.documents.document import make_document_id
 from stair_es.ingest.accounting.dead_letters import DeadLetters
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.run_accounting import RunAccounting
+from stair_es.ingest.deferred import DeferredImages
+from stair_es.ingest.executors.base import PortionOutcome, PortionResult, StageTask
+from stair_es.ingest.portion_scheduler import PortionScheduler
 from stair_es.ingest.queues import PrefetchQueue
+from stair_es.ingest.scheduler import Intake
 from stair_es.ingest.source_stream import SourceStream
-from stair_es.ingest.state import Batch, Outcome, estimate_listed_bytes
+from stair_es.ingest.state import estimate_listed_bytes
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.system.garbage import collect_garbage_rarely
@@ -75,19 +80,18 @@ def main() -> None:
     parser = build_parser(__doc__)
     parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--portion", type=int, default=512, help="images in a portion (default: %(default)s)")
-    parser.add_argument("--in-flight", type=int, default=192, help="portions on their way (default: %(default)s, 64 GPUs)")
+    parser.add_argument("--workers", type=int, default=64, help="(default: %(default)s, with two portions each)")
     parser.add_argument("--ids", choices=["uri", "content-hash"], default="uri", help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     rounds = [
-        measure_driver(args.images, args.portion, args.in_flight, by_content=args.ids == "content-hash")
-        for _ in range(args.rounds)
+        measure_driver(args.images, args.portion, args.workers, by_content=args.ids == "content-hash") for _ in range(args.rounds)
     ]
     about = f"{args.images:,} images in portions of {args.portion}, ids by {args.ids}, median of {args.rounds} rounds"
     publish_result(build_result(about, rounds), args.json)
 
 
-def measure_driver(images: int, portion: int, in_flight: int, *, by_content: bool) -> dict[str, float]:
+def measure_driver(images: int, portion: int, workers: int, *, by_content: bool) -> dict[str, float]:
     """Run the driver's part of an ingest, and return step -> microseconds of CPU per image.
 
     Raises:
@@ -103,7 +107,7 @@ def measure_driver(images: int, portion: int, in_flight: int, *, by_content: boo
     ):
         accounting, timer = RunAccounting(manifest, DeadLetters(Path(folder) / "failed.jsonl", "driver")), StepTimer()
         start = time.process_time()
-        run_driver(accounting, images, portion, in_flight, timer)
+        run_driver(accounting, images, portion, workers, timer)
         totals = accounting.get_totals()
         timer.record_step("close: check, count documents")
         whole_s = time.process_time() - start - timer.seconds.pop("worker")
@@ -119,38 +123,66 @@ def measure_driver(images: int, portion: int, in_flight: int, *, by_content: boo
     return {name: 1e6 * value / images for name, value in seconds.items()}
 
 
-def run_driver(accounting: RunAccounting, images: int, portion: int, in_flight: int, timer: StepTimer) -> None:
-    """List generated images, account for them, and record the steps of this thread."""
-    sent = deque[tuple[list[SourceItem], bytes]]()
+class PickledPool:
+    """Workers that write every image at once: what they are sent, and what they answer, is pickled as on a cluster."""
+
+    encoders = 1
+
+    def __init__(self, workers: int, batch_images: int, timer: StepTimer) -> None:
+        self.batch_images = batch_images
+        self._workers, self._timer = range(workers), timer
+        self._results: dict[StageTask, bytes] = {}
+        self._sent = 0
+
+    def list_ready(self) -> Sequence[int]:
+        """Return all workers."""
+        return self._workers
+
+    def submit(self, worker: int, items: Sequence[SourceItem], writers: int) -> StageTask:
+        """Pickle a portion and what its worker answers."""
+        self._timer.record_step("scheduler: queue, portions")
+        pickle.dumps(items, protocol=5)
+        self._timer.record_step("send: pickle")
+        states = [PortionOutcome("written", "write", "", make_document_id(item.uri)) for item in items]
+        self._sent += 1
+        self._results[self._sent] = pickle.dumps(PortionResult(states, {"encode": 0.5}, {}, []), protocol=5)
+        self._timer.record_step("worker")
+        return self._sent
+
+    def wait_any(self, timeout_s: float | None) -> Sequence[StageTask]:
+        """Return the oldest portions: half of all, so that each worker has one more."""
+        return list(self._results)[: max(1, len(self._results) // 2)]
+
+    def get_result(self, task: StageTask) -> PortionResult:
+        """Unpickle an answer."""
+        self._timer.record_step("scheduler: queue, portions")
+        result: PortionResult = pickle.loads(self._results.pop(task))
+        self._timer.record_step("receive: unpickle")
+        return result
+
+    def describe_worker(self, worker: int) -> str:
+        """Return its number."""
+        return f"worker {worker}"
+
+
+def run_driver(accounting: RunAccounting, images: int, portion: int, workers: int, timer: StepTimer) -> None:
+    """List generated images, schedule and account for them, and record the steps of this thread."""
+
+    def accept_listed(listed: Sequence[Listed]) -> list[SourceItem]:
+        timer.record_step("scheduler: queue, portions")
+        items = accounting.accept_listed(listed)
+        timer.record_step("accept: manifest")
+        return items
+
+    intake = Intake(accept_listed, DeferredImages(), accounting.bulk_stats)
+    scheduler = PortionScheduler(PickledPool(workers, portion, timer), intake, BulkPolicy())
     with PrefetchQueue(SourceStream([GeneratedSource(images)]), _QUEUED_IMAGES, estimate_listed_bytes, _QUEUED_BYTES) as queue:
-        while sent or not queue.is_exhausted:
-            if not queue.is_exhausted:
-                sent.append(send_portion(queue, accounting, portion, timer))
-            if len(sent) > in_flight or queue.is_exhausted:
-                items, result = sent.popleft()
-                pairs = zip(items, pickle.loads(result), strict=True)
-                batch = Batch([Outcome(item, "written", "write", "", id_) for item, id_ in pairs])
-                timer.record_step("outcomes: unpickle, objects")
-                accounting.record_batch(batch)
-                timer.record_step("record: manifest, counters")
+        for batch in scheduler.run(queue):
+            timer.record_step("scheduler: queue, portions")
+            accounting.record_batch(batch)
+            timer.record_step("record: manifest, counters")
+    timer.record_step("scheduler: queue, portions")
     accounting.close()
-
-
-def send_portion(
-    queue: PrefetchQueue[Listed], accounting: RunAccounting, portion: int, timer: StepTimer
-) -> tuple[list[SourceItem], bytes]:
-    """Take, accept and pickle a portion; return its items and what its worker answers."""
-    listed = list[Listed]()
-    while len(listed) < portion and not queue.is_exhausted:
-        listed += queue.take(portion - len(listed), wait_s=1.0)
-    timer.record_step("take")
-    items = accounting.accept_listed(listed)
-    timer.record_step("accept: manifest")
-    pickle.dumps(items, protocol=5)
-    timer.record_step("send: pickle")
-    result = pickle.dumps([make_document_id(item.uri) for item in items], protocol=5)
-    timer.record_step("worker")
-    return items, result
 
 
 def build_result(about: str, rounds: Sequence[Mapping[str, float]]) -> Result:

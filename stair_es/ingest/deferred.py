@@ -54,6 +54,15 @@ class HeldImages(ABC):
     def observe_result(self, image: Pending, state: ImageState) -> Sequence[Outcome | Deferred]:
         """Record how an image left the stages; return states that follow, of others or of one to be deferred."""
 
+    def observe_results(self, images: Sequence[Pending], states: Sequence[ImageState]) -> list[ImageState]:
+        """Record how images left the stages; return the states of those that aren't deferred, and what follows for others."""
+        finished = list[ImageState]()
+        for image, state in zip(images, states, strict=True):
+            if not isinstance(state, Deferred):
+                finished.append(state)
+            finished += self.observe_result(image, state)
+        return finished
+
     def take_due(self, max_images: int) -> list[Pending]:
         """Take up to `max_images` images whose time has come."""
         return []
@@ -163,6 +172,12 @@ class DeferredImages(HeldImages):
         self._hosts.pop(image.item.uri, None)
         return []
 
+    def observe_results(self, images: Sequence[Pending], states: Sequence[ImageState]) -> list[ImageState]:
+        """Record how images left the stages; while no host asks to wait, there is nothing to do for each one."""
+        if not self._hosts and not any(isinstance(state, Deferred) for state in states):
+            return list(states)
+        return super().observe_results(images, states)
+
     def _defer_image(self, image: Pending, state: Deferred) -> list[Outcome]:
         key, now = self._get_key(image, state), self._clock()
         if key not in self._hosts:
@@ -172,7 +187,7 @@ class DeferredImages(HeldImages):
         if is_paused and host.given_up:
             return [Outcome(image.item, "failed", "read", host.given_up)]
         if state.was_requested:
-            image = replace(image, served_when_refused=host.served)
+            image = image._replace(served_when_refused=host.served)
         if state.was_requested and not is_paused:  # otherwise another worker or image has started the pause
             remaining_s = self._patience_s - host.waited_s
             if remaining_s < _MIN_PAUSE_S:
@@ -224,7 +239,7 @@ class DeferredImages(HeldImages):
 
     def _keep_image(self, key: str, image: Pending) -> None:
         host = self._hosts[key]
-        self._images.append(replace(image, deferral_key=key))
+        self._images.append(image._replace(deferral_key=key))
         host.images += 1
         self._next_due = min(self._next_due, host.paused_until)
 

@@ -33,7 +33,8 @@ from stair_es.ingest.stages import WorkerConfig
 from stair_es.ingest.state import Batch, estimate_listed_bytes
 from stair_es.ingest.texts import EqualTexts
 from stair_es.model.registry import Model, locate_model, resolve_model
-from stair_es.sources.base import ListingFailure, Source, SourceItem
+from stair_es.sources.base import Source
+from stair_es.system.garbage import collect_garbage_rarely
 from stair_es.system.ray_session import mask_ray_address
 
 logger = logging.getLogger(__name__)
@@ -75,9 +76,9 @@ def run_ingest(
         plan = build_sink_plan(options, model, connection)
         before = kind.open_readonly(plan) if options.resync else None
         stream = SourceStream(sources)
-        opening = PrefetchQueue(stream, _MAX_LISTED_IMAGES, estimate_listed_bytes, _MAX_LISTED_BYTES, counts=_is_image)
+        opening = PrefetchQueue(stream, _MAX_LISTED_IMAGES, estimate_listed_bytes, _MAX_LISTED_BYTES)
         queue = stack.enter_context(opening)
-        queue.wait_for_items(1, 1.0)
+        queue.wait_for_items()
         if queue.is_exhausted:
             queue.raise_error()
             raise _build_empty_error(stream, options)
@@ -211,7 +212,8 @@ def _schedule_stages(config: WorkerConfig, model: Model, options: IngestOptions)
 def _schedule_portions(workers: RayWorkers, config: WorkerConfig, options: IngestOptions) -> Iterator[_SchedulerFactory]:
     """Yield a function that creates the scheduler for workers on Ray."""
     workers.start(config, options.batch_images)
-    yield lambda intake: PortionScheduler(workers, intake, options.bulk)
+    with collect_garbage_rarely():
+        yield lambda intake: PortionScheduler(workers, intake, options.bulk)
 
 
 def _run_scheduler(
@@ -231,10 +233,6 @@ def _run_scheduler(
             accounting.listing_done, accounting.encoder_idle = queue.is_exhausted, scheduler.encoder_utilization.idle_share
             accounting.waiting_message = deferred.describe_waiting()
             yield batch
-
-
-def _is_image(found: SourceItem | ListingFailure) -> bool:
-    return isinstance(found, SourceItem)
 
 
 def _build_empty_error(stream: SourceStream, options: IngestOptions) -> IngestError:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from stair_es._itertools import batched
 from stair_es.cluster.bulk.writer import BulkPolicy
-from stair_es.ingest.executors.base import PortionDeferral, PortionResult, StageTask, WorkerDied, WorkerPool
+from stair_es.ingest.executors.base import PortionOutcome, PortionResult, StageTask, WorkerDied, WorkerPool
 from stair_es.ingest.scheduler import BACKLOG_BYTES, EncoderUtilization, ImageScheduler, Intake
 from stair_es.ingest.stages import mark_failed
 from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending, estimate_pending_bytes
@@ -45,6 +45,7 @@ class _Portion:
     """Images that are sent to a worker together."""
 
     images: list[Pending]
+    size_bytes: int
     is_suspect: bool = False
     """Whether a worker died with them: then a worker gets nothing else meanwhile."""
     deaths: int = 0
@@ -52,10 +53,6 @@ class _Portion:
     copies: int = 0
     """Number of workers that have it."""
     is_done: bool = False
-    size_bytes: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.size_bytes = sum(map(estimate_pending_bytes, self.images))
 
 
 @dataclass(eq=False)
@@ -80,9 +77,7 @@ class _Assignment:
 class PortionScheduler(ImageScheduler):
     """Schedules the portions of one run."""
 
-    def __init__(
-        self, pool: WorkerPool, intake: Intake, bulk: BulkPolicy, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, pool: WorkerPool, intake: Intake, bulk: BulkPolicy, clock: Callable[[], float] = time.monotonic) -> None:
         """Start without images. The workers share the parallel bulk requests of the policy."""
         super().__init__(intake, 2 * MAX_PORTION_IMAGES)
         self.encoder_utilization = EncoderUtilization(pool.encoders)
@@ -131,12 +126,10 @@ class PortionScheduler(ImageScheduler):
 
     def _take_portion(self, count: int) -> _Portion:
         """Take images from the queue; fewer if they have their bytes with them."""
-        images, size_bytes = list[Pending](), 0
-        while self._queued and len(images) < count and size_bytes < BACKLOG_BYTES // 4:
-            taken = self._queued.take(min(self._pool.batch_images, count - len(images)))
-            size_bytes += sum(map(estimate_pending_bytes, taken))
-            images += taken
-        return _Portion(images)
+        images, size_bytes = list[Pending](), self._queued.size
+        while self._queued and len(images) < count and size_bytes - self._queued.size < BACKLOG_BYTES // 4:
+            images += self._queued.take(min(self._pool.batch_images, count - len(images)))
+        return _Portion(images, size_bytes - self._queued.size)
 
     def _send_portion(self, portion: _Portion, worker: int) -> None:
         assigned = self._assignments[worker]
@@ -201,10 +194,10 @@ class PortionScheduler(ImageScheduler):
             self._intake.bulk_stats.record_request(request)
         if "encode" in result.seconds:
             self.encoder_utilization.record_finished(result.seconds["encode"])
-        states = list[ImageState]()
-        for image, state in zip(portion.images, result.states, strict=True):
-            kind = Deferred if isinstance(state, PortionDeferral) else Outcome
-            states.append(kind(image.item, *state))
+        states: list[ImageState] = [
+            Outcome(image.item, *state) if isinstance(state, PortionOutcome) else Deferred(image.item, *state)
+            for image, state in zip(portion.images, result.states, strict=True)
+        ]
         return self._settle_batch(portion.images, Batch(states, dict(result.seconds), dict(result.began_ns)))
 
     def _isolate_images(self, portion: _Portion, error: WorkerDied) -> Iterator[Batch]:
@@ -212,9 +205,10 @@ class PortionScheduler(ImageScheduler):
         deaths = portion.deaths + 1 if portion.is_suspect else 0
         if portion.is_suspect and len(portion.images) > 1:
             size = -(-len(portion.images) // _SUSPECT_PARTS)
-            self._suspects.extend(_Portion(part, is_suspect=True) for part in batched(portion.images, size))
+            for part in batched(portion.images, size):
+                self._suspects.append(_Portion(part, sum(map(estimate_pending_bytes, part)), is_suspect=True))
         elif deaths < _MAX_DEATHS_ALONE:
-            self._suspects.append(_Portion(portion.images, is_suspect=True, deaths=deaths))
+            self._suspects.append(_Portion(portion.images, portion.size_bytes, is_suspect=True, deaths=deaths))
         else:
             batch = Batch([image.item for image in portion.images])
             yield mark_failed(batch, "decode", f"the worker that processed only this image died: {error}")

@@ -60,16 +60,10 @@ class PrefetchQueue(Generic[_T]):
         max_items: int,
         size_of: Callable[[_T], int] = lambda _: 0,
         max_size: int = 1 << 28,
-        counts: Callable[[_T], bool] = lambda _: True,
     ) -> None:
-        """Start the thread that iterates over `items`.
-
-        An item larger than `max_size` is queued alone. `counts` returns whether `wait_for_items` counts an item.
-        """
+        """Start the thread that iterates over `items`. An item larger than `max_size` is queued alone."""
         self._items: deque[tuple[_T, int]] = deque()
         self._size_of, self._max_items, self._max_size = size_of, max_items, max_size
-        self._counts = counts
-        self._counted = 0
         self._listed_size = self._taken_size = 0
         self._ended = self._closed = False
         self._error: BaseException | None = None
@@ -108,15 +102,10 @@ class PrefetchQueue(Generic[_T]):
             self._changed.notify_all()
         return [item for item, _ in taken]
 
-    def wait_for_items(self, count: int, timeout_s: float) -> tuple[int, bool]:
-        """Wait for items and return how many came, of those that count, and whether the iterable has ended.
-
-        Returns when `count` such items came, when the queue is full, when the iterable has ended, or when `timeout_s`
-        seconds have passed and at least one item is there.
-        """
-        self._wait_for(lambda: self._counted >= count or self._ended or self._is_full(), timeout_s)
-        self._wait_for(lambda: bool(self._items) or self._ended)
-        return self._counted, self._ended
+    def wait_for_items(self, count: int = 1) -> int:
+        """Wait until `count` items are in the queue, it is full, or the iterable has ended; return how many there are."""
+        self._wait_for(lambda: len(self._items) >= count or self._ended or self._is_full())
+        return len(self._items)
 
     def close(self) -> None:
         """Stop the thread at the next item. The iterable is not closed."""
@@ -144,7 +133,6 @@ class PrefetchQueue(Generic[_T]):
                     return
                 size = self._size_of(item)
                 self._listed_size += size
-                self._counted += self._counts(item)
                 self._items.append((item, size))
                 awaited = self._awaited
                 if awaited is not None and awaited():

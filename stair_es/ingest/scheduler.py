@@ -172,11 +172,7 @@ class ImageScheduler(ABC):
 
     def _settle_batch(self, images: Sequence[Pending], batch: Batch) -> Batch:
         """Return the batch of these images with the outcomes only: those to be fetched later are deferred."""
-        finished = list[ImageState]()
-        for image, state in zip(images, batch.images, strict=True):
-            if not isinstance(state, Deferred):
-                finished.append(state)
-            finished += self._deferred.observe_result(image, state)
+        finished = self._deferred.observe_results(images, batch.images)
         if batch.select_state(Deferred):  # queued images of the same host have to wait, too
             self._route_images(self._queued.take(len(self._queued)))
         return replace(batch, images=finished)

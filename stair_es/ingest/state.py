@@ -26,9 +26,8 @@ IngestStage: TypeAlias = Literal["list", "check", "read", "decode", "enrich", "e
 STAGES: tuple[IngestStage, ...] = ("check", "read", "decode", "enrich", "encode", "write")
 
 
-@dataclass(frozen=True)
-class Pending:
-    """An image after `check`: new, changed, or undecidable without its bytes."""
+class Pending(NamedTuple):
+    """An image after `check`: new, changed, or undecidable without its bytes. A tuple for the same reason as `Outcome`."""
 
     item: SourceItem
     stored: StoredVersion | None = None

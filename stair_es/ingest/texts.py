@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 import orjson
@@ -87,7 +87,7 @@ class EqualTexts(HeldImages):
         id_ = _make_text_id(image.item)
         if id_ in self._waiting:
             self._waiting[id_] += 1
-            self._images.append(replace(image, deferral_key=id_))
+            self._images.append(image._replace(deferral_key=id_))
             return None
         if self._has_document(id_):
             return Outcome(image.item, "unchanged", "check", id=id_)

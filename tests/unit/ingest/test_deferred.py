@@ -182,7 +182,7 @@ def test_memory_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch, clock: Cloc
     monkeypatch.setattr(deferred, "MAX_DEFERRED_BYTES", 1 << 20)
     deferred_images = DeferredImages(60.0, clock)
     images = [
-        replace(image, item=replace(image.item, fields={"caption": "x" * 100_000})) for image in map(build_image, range(11))
+        image._replace(item=replace(image.item, fields={"caption": "x" * 100_000})) for image in map(build_image, range(11))
     ]
     for image in images:
         assert not deferred_images.is_full

@@ -119,7 +119,7 @@ def run_scheduler(
     scheduler = PortionScheduler(pool, intake, BulkPolicy(), clock=lambda: pool.now_s)
     outcomes = list[Outcome]()
     with PrefetchQueue(items, max_items=100_000) as queue:
-        queue.wait_for_items(100_000, 60.0)
+        queue.wait_for_items(100_000)
         for batch in scheduler.run(queue):
             assert len(batch.get_outcomes()) == len(batch.images)
             outcomes += batch.get_outcomes()

@@ -31,7 +31,7 @@ def test_prefetch_stops_at_its_limits(max_items: int, max_size: int, max_queued:
             yield i
 
     with PrefetchQueue(yield_items(), max_items, size_of=lambda _: 10, max_size=max_size) as queue:
-        assert queue.wait_for_items(1000, 60.0) == (max_queued, False)
+        assert queue.wait_for_items(1000) == max_queued
         assert len(yielded) <= max_queued + 1
         assert take_all(queue) == list(range(50))
 
@@ -45,17 +45,12 @@ def test_items_before_a_pause_can_be_taken() -> None:
         yield 3
 
     with PrefetchQueue(yield_and_pause(), max_items=100) as queue:
-        assert queue.wait_for_items(3, 60.0) == (3, False)
+        assert queue.wait_for_items(3) == 3
         assert queue.take(100) == [0, 1, 2]
         assert queue.take(100, wait_s=0.01) == []
         assert not queue.is_exhausted
         may_end.set()
         assert take_all(queue) == [3]
-
-
-def test_only_some_items_count() -> None:
-    with PrefetchQueue(range(100), max_items=1000, counts=lambda item: item % 2 == 0) as queue:
-        assert queue.wait_for_items(51, 60.0) == (50, True)
 
 
 def test_errors_follow_earlier_results() -> None:
@@ -64,14 +59,14 @@ def test_errors_follow_earlier_results() -> None:
         raise ValueError("broke")
 
     with PrefetchQueue(yield_then_fail(), max_items=10) as queue:
-        assert queue.wait_for_items(10, 60.0) == (3, True)
+        assert queue.wait_for_items(10) == 3
         assert queue.take(10) == [0, 1, 2]
         assert queue.is_exhausted
         with pytest.raises(ValueError, match="broke"):
             queue.raise_error()
 
 
-def test_waiting_ends_in_time_and_closing_stops_the_thread() -> None:
+def test_closing_stops_the_thread() -> None:
     is_closed = threading.Event()
 
     def yield_slowly() -> Iterator[int]:
@@ -80,7 +75,7 @@ def test_waiting_ends_in_time_and_closing_stops_the_thread() -> None:
         yield from range(1000)
 
     with PrefetchQueue(yield_slowly(), max_items=10) as queue:
-        assert queue.wait_for_items(5, 0.05) == (1, False)
+        assert queue.wait_for_items() == 1
     is_closed.set()
     queue._thread.join(60)
     assert not queue._thread.is_alive()

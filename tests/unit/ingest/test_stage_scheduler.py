@@ -150,7 +150,7 @@ def create_scheduler(
 def iterate_batches(scheduler: StageScheduler, items: Iterator[Found]) -> Iterator[Batch]:
     """Run the scheduler on items that are all listed before it starts."""
     with PrefetchQueue(items, max_items=100_000) as queue:
-        queue.wait_for_items(100_000, 60.0)
+        queue.wait_for_items(100_000)
         yield from scheduler.run(queue)
 
 
