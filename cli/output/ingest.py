@@ -31,7 +31,8 @@ def print_ingest_report(report: IngestReport, retry: str) -> None:
         if seconds
     )
     idle = "" if report.encoder_idle is None else f"; encoders idle {report.encoder_idle:.0%} of the time"
-    stdout.print(f"stages (summed over workers): {stages or 'none'}{idle}")
+    start = "" if report.start_seconds is None else f"; first image written after {report.start_seconds:.1f} s"
+    stdout.print(f"stages (summed over workers): {stages or 'none'}{idle}{start}")
     if report.bulk_retries:
         stdout.print(
             f"bulk requests: {report.bulk_requests:,}, {report.bulk_retries:,} of them retries"

@@ -32,6 +32,7 @@ from stair_es.ingest.stage_scheduler import StageScheduler
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.ingest.state import Batch, estimate_listed_bytes
 from stair_es.ingest.texts import EqualTexts
+from stair_es.model import hub
 from stair_es.model.registry import Model, locate_model, resolve_model
 from stair_es.sources.base import Source
 from stair_es.system.garbage import collect_garbage_rarely
@@ -175,6 +176,7 @@ def build_worker_config(options: IngestOptions, model: Model, session: SinkSessi
         enricher_versions=options.enricher_versions,
         policy=session.choose_policy(options.policy),
         bulk=options.bulk,
+        hub_revisions=hub.get_revisions(),
         packages=plugins.list_package_versions(),
     )
 

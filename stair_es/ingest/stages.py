@@ -70,6 +70,8 @@ class WorkerConfig:
     policy: TokenPolicy | None = None
     """Token policy applied to the vectors; not part of the fingerprint."""
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
+    hub_revisions: Mapping[str, str] = field(default_factory=dict)
+    """Commits of the repositories of the model: the hub may have newer ones when a worker starts."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """Versions of stair-es and of the packages with plugins on the driver, which a worker elsewhere must have, too."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -32,6 +32,8 @@ _RANDOM_WEIGHTS = (
 )
 _METADATA_PATTERNS = ("*.json", "*.txt", "*.model", "README.md")
 _may_fetch: ContextVar[bool] = ContextVar("may_fetch", default=True)
+_revisions: dict[str, str] = {}
+"""Repository -> the commit that this process uses: the first one that it found, for all its files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +111,16 @@ def disable_downloads() -> Iterator[None]:
         yield
     finally:
         _may_fetch.reset(token)
+
+
+def get_revisions() -> dict[str, str]:
+    """Return the commit of each repository that this process has opened."""
+    return dict(_revisions)
+
+
+def pin_revisions(revisions: Mapping[str, str]) -> None:
+    """Use these commits of repositories in this process, whatever the hub has by now."""
+    _revisions.update(revisions)
 
 
 def is_repository_cached(name: str, detect_family: Callable[[Path], type[Checkpoint]]) -> bool:
@@ -192,7 +204,11 @@ def _fetch_files(name: str, patterns: tuple[str, ...]) -> Path:
     errors: Any = import_optional("huggingface_hub.errors", HUB_EXTRA)
     may_fetch = _may_fetch.get()
     try:
-        return Path(hub.snapshot_download(name, allow_patterns=list(patterns), local_files_only=not may_fetch))
+        folder = Path(
+            hub.snapshot_download(
+                name, revision=_revisions.get(name), allow_patterns=list(patterns), local_files_only=not may_fetch
+            )
+        )
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelError(
             f"there is no folder {name!r} here, and no such repository on the hub that you can access: {_get_first_line(error)}",
@@ -205,6 +221,8 @@ def _fetch_files(name: str, patterns: tuple[str, ...]) -> Path:
                 f"{name} isn't in the hub cache", f"Fetch it: hf download {name}", code="model-not-cached"
             ) from error
         raise _build_download_error(name, error) from error
+    _revisions[name] = folder.name  # snapshots/COMMIT
+    return folder
 
 
 def _build_download_error(name: str, error: Exception) -> ModelError:

@@ -19,7 +19,7 @@ from support.models.tiny_checkpoints import (
     draw_vdr_weights,
     write_checkpoint,
 )
-from support.servers.hub_server import HubServer, build_environment, serve_hub
+from support.servers.hub_server import SHA, HubServer, build_environment, serve_hub
 from support.warm_commands import run_warm
 
 from stair_es.model import registry
@@ -36,9 +36,10 @@ def hub_server(tmp_path: Path) -> Iterator[HubServer]:
 def resolve_model(name: str, hub_url: str, home: Path, cwd: Path | None = None, **more: str) -> dict[str, str]:
     """Return the id and name of a model as a new process resolves it, or its error: the hub's address is read at import."""
     code = (
-        "import json, sys\nfrom stair_es.errors import StairError\nfrom stair_es.model import registry\n"
-        "from stair_es.model.base import ModelSpec\ntry:\n    card = registry.resolve_model(ModelSpec(name=sys.argv[1])).card\n"
-        "    print(json.dumps({'id': card.model_id, 'name': card.name}))\n"
+        "import json, os, sys\nfrom stair_es.errors import StairError\nfrom stair_es.model import hub, registry\n"
+        "from stair_es.model.base import ModelSpec\nhub.pin_revisions(json.loads(os.environ.get('PINNED', '{}')))\n"
+        "try:\n    card = registry.resolve_model(ModelSpec(name=sys.argv[1])).card\n"
+        "    print(json.dumps({'id': card.model_id, 'name': card.name, **hub.get_revisions()}))\n"
         "except StairError as error:\n    print(json.dumps(vars(error)))\n"
     )
     environment = {**os.environ, **build_environment(hub_url, home), **more}
@@ -65,6 +66,17 @@ def test_a_repository_is_the_same_model_as_its_folder(hub_server: HubServer, tmp
     assert not hub_server.downloads
     assert resolve_model("org/Tiny_VDR", "http://127.0.0.1:9", tmp_path / "home") == resolved  # without a network
     assert resolve_model("org/Tiny_VDR", hub_server.url, tmp_path / "home", HF_HUB_OFFLINE="1") == resolved
+
+
+def test_workers_load_the_commit_of_their_driver(hub_server: HubServer, tmp_path: Path) -> None:
+    write_checkpoint(hub_server.root / "org" / "tiny", build_vdr_config(), draw_vdr_weights())
+    assert resolve_model("org/tiny", hub_server.url, tmp_path / "driver")["org/tiny"] == SHA
+    hub_server.request_paths.clear()
+    older = SHA[::-1]
+    resolve_model("org/tiny", hub_server.url, tmp_path / "worker", PINNED=json.dumps({"org/tiny": older}))
+    requested = [path for path in hub_server.request_paths if "api/models" in path]
+    assert requested
+    assert all(older in path for path in requested)
 
 
 def test_safetensors_are_preferred_to_pickles(hub_server: HubServer, tmp_path: Path) -> None:

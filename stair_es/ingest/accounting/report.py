@@ -37,6 +37,8 @@ class RunTotals:
     """Summed over all workers, so possibly more than the duration of the run."""
     encoder_idle: float | None
     """Share of time in which the encoders were idle, 0..1, from their first batch to their last."""
+    start_seconds: float | None
+    """Seconds until the first image was written: listing, Ray, the model. None if none was written."""
     bulk_requests: int
     bulk_retries: int
     dead_letters: str | None
@@ -72,6 +74,7 @@ class IngestReport(RunTotals, SinkResult):
             "stage_seconds": {stage: round(self.stage_seconds.get(stage, 0.0), 3) for stage in STAGES},
             "stage_share": {stage: round(self.stage_seconds.get(stage, 0.0) / total, 3) for stage in STAGES},
             "encoder_idle": None if self.encoder_idle is None else round(self.encoder_idle, 3),
+            "start_seconds": None if self.start_seconds is None else round(self.start_seconds, 3),
             **{name: getattr(self, name) for name in ("bulk_requests", "bulk_retries", "index", "alias", "swapped")},
             "not_swapped_reason": self.not_swapped_reason,
             "deleted_indices": list(self.deleted_indices),

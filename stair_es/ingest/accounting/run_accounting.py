@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -52,10 +53,13 @@ class RunAccounting:
     bulk_stats: BulkStats = field(default_factory=BulkStats)
     encoder_idle: float | None = None
     """Share of idle time of the encoders so far; see `IngestReport`."""
+    start_seconds: float | None = None
+    """See `IngestReport`."""
     removed: int = 0
     listed: int = 0
     listing_done: bool = False
     waiting_message: str = ""
+    _began_s: float = field(default_factory=time.perf_counter)
     _reasons: dict[tuple[IngestStage, str], FailureReason] = field(default_factory=dict)
     _reason_images: Counter[tuple[IngestStage, str]] = field(default_factory=Counter)
 
@@ -91,6 +95,8 @@ class RunAccounting:
                 code="images-without-outcome",
             )
         self.record_outcomes(outcomes)
+        if self.start_seconds is None and self.outcome_counts["written"]:
+            self.start_seconds = time.perf_counter() - self._began_s
         for stage, seconds in batch.seconds.items():
             self.stage_seconds[stage] += seconds
 
@@ -136,6 +142,7 @@ class RunAccounting:
             documents=self.manifest.count_documents(),
             stage_seconds=dict(self.stage_seconds),
             encoder_idle=self.encoder_idle,
+            start_seconds=self.start_seconds,
             bulk_requests=self.bulk_stats.requests,
             bulk_retries=self.bulk_stats.retried,
             dead_letters=str(self.dead_letters.path) if self.dead_letters.count else None,

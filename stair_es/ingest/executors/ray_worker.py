@@ -22,6 +22,7 @@ from stair_es.ingest.scheduler import Intake
 from stair_es.ingest.stage_scheduler import StageScheduler
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.ingest.state import Batch, Deferred, Outcome
+from stair_es.model import hub
 from stair_es.model.registry import resolve_model
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.store import BulkRequestStats
@@ -62,6 +63,7 @@ class RayWorker:
 
     def _load_executor(self) -> ThreadExecutor:
         check_installation(self._config.packages, plugins.list_package_versions())
+        hub.pin_revisions(self._config.hub_revisions)
         model = resolve_model(self._config.model)
         if model.card.model_id != self._config.model_id:
             raise ModelError(
