@@ -1,75 +1,58 @@
-"""Compare images/s of a complete ingest with a bare read + decode + encode loop over the same files.
+"""Compare images/s of a complete ingest, in threads and on Ray, with a bare loop over the same files, and with Ray Data.
 
-    python benchmarks/ingest.py                   # local, then Ray
-    python benchmarks/ingest.py --images 2000 --runner local
+    python benchmarks/ingest.py                                    # 400 and 1,500 images
+    python benchmarks/ingest.py --images 400 1500 6000 --rounds 1
+    python benchmarks/ingest.py --arms bare local
 
-There are two bare loops. `threaded` has one thread per core, each of which processes one image after the other; it is the fastest
-loop that we know. `plain` is a single loop in which only the encoder may use all cores. The goal applies to the ratio to
-`threaded`. Rounds alternate, and the table shows medians.
+Each arm runs in a process of its own, and rounds alternate; the table shows medians. `start` is the time until the first images
+are written, `steady` the rate from then on as a share of the bare loop's. The bare loop has its model loaded already. CPU seconds
+are those of all processes, with their start: `driver` is the process that was started, `workers` are those of Ray that run the
+stages, the rest are Ray's own.
 """
 
 from __future__ import annotations
 
-import os
-import statistics
-import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from harness.cluster import open_cluster
 from harness.photos import make_photo_folder
 from harness.program import add_model_option, add_url_option, build_parser, publish_result
 from harness.result import Ratio, ReportTable, Result
 
-from stair_es.cluster.client.connection import Connection
-from stair_es.ingest.executors.threads import CPU_BATCH as BATCH_IMAGES
-from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.pipeline import run_ingest
-from stair_es.model import registry
-from stair_es.model.base import Encoder, ModelSpec
-from stair_es.sources.image.decode import DecodeLimits, decode_image
-from stair_es.sources.registry import open_source
-
-GOAL, ALONE = 0.9, "a bare loop of reading, decoding and encoding, on all cores"
+ARMS = ("bare", "local", "ray", "ray-data")
+BARE = "a bare loop of reading, decoding and encoding, on all cores"
+GOALS: Mapping[str, Mapping[int, float]] = {
+    "local": {400: 0.9, 1500: 0.9, 6000: 0.9},
+    "ray": {400: 0.55, 1500: 0.8, 6000: 0.9},
+}
+"""Share of the bare loop's rate, by arm and number of images."""
+STEADY_GOAL, START_GOAL_S = 0.95, 5.0
 
 
-def run_bare_loop(files: list[Path], encoder: Encoder) -> None:
-    """Only read, decode and encode."""
-    for start in range(0, len(files), BATCH_IMAGES):
-        part = files[start : start + BATCH_IMAGES]
-        pixels = [decode_image(path.read_bytes(), encoder.image_spec, DecodeLimits()).pixels_HWC for path in part]
-        encoder.encode_images(np.stack(pixels))
+@dataclass(frozen=True)
+class Run:
+    """What an arm took."""
 
+    images: int
+    seconds: float
+    start_seconds: float
+    steady_per_s: float
+    """Images/s after the start."""
+    cpu: Mapping[str, float]
 
-def run_threaded_loop(files: list[Path], encoder: Encoder) -> None:
-    """Do the same with one thread per core."""
-    cores = os.cpu_count() or 1
-    parts = [files[start : start + BATCH_IMAGES] for start in range(0, len(files), BATCH_IMAGES)]
-    with ThreadPoolExecutor(cores) as pool:
-        list(pool.map(lambda part: run_bare_loop(part, encoder), parts))
-
-
-def measure_ingest(
-    folder: Path, connection: Connection, alias: str, runner: str, model: str
-) -> tuple[float, float, float | None]:
-    """Return images/s with and without the start of the runner (models, Ray, until the first batch), and the idle share."""
-    options = IngestOptions(alias=alias, model=ModelSpec(name=model), runner=runner)  # type: ignore[arg-type]
-    marks: list[tuple[float, int]] = []
-    start = time.perf_counter()
-    report = run_ingest(
-        [open_source(str(folder))],
-        connection,
-        options,
-        progress=lambda accounting: marks.append((time.perf_counter(), accounting.done_count)),
-    )
-    seconds = time.perf_counter() - start
-    if report.written != report.seen:
-        raise SystemExit(f"not all images were written: {report}")
-    (first, done), (last, _) = marks[0], marks[-1]
-    steady = (report.seen - done) / (last - first) if last > first else 0.0
-    return report.seen / seconds, steady, report.encoder_idle
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Run:
+        """Parse what the process of an arm printed."""
+        marks = values["marks"]
+        (first_s, first), (last_s, last) = marks[0], marks[-1]
+        steady = (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+        return cls(last, last_s, first_s, steady, values["cpu"])
 
 
 def main() -> None:
@@ -77,50 +60,66 @@ def main() -> None:
     parser = build_parser(__doc__)
     add_model_option(parser)
     add_url_option(parser)
-    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--images", type=int, nargs="+", default=[400, 1500])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--runner", choices=["local", "ray", "both"], default="both")
+    parser.add_argument("--arms", choices=ARMS, nargs="+", default=list(ARMS))
     args = parser.parse_args()
-    runners = ["local", "ray"] if args.runner == "both" else [args.runner]
-
-    rates: dict[str, list[float]] = {}
-    idle: dict[str, list[float]] = {}
-    with make_photo_folder(args.images) as folder, open_cluster(args.url) as (cluster, name):
-        files = sorted(folder.iterdir())
-        one, many = (registry.load_encoder(ModelSpec(name=args.model, threads=threads)) for threads in (1, 0))
-        run_bare_loop(files[:32], many)
-        for turn in range(args.rounds):
-            for label, loop, encoder in (("bare threaded", run_threaded_loop, one), ("bare plain", run_bare_loop, many)):
-                start = time.perf_counter()
-                loop(files, encoder)
-                rates.setdefault(label, []).append(len(files) / (time.perf_counter() - start))
-            for runner in runners:
-                whole, steady, idle_share = measure_ingest(
-                    folder, cluster.connection, f"{name}-{runner}-{turn}", runner, args.model
-                )
-                rates.setdefault(f"ingest {runner}", []).append(whole)
-                rates.setdefault(f"ingest {runner}, steady", []).append(steady)
-                idle.setdefault(runner, []).append(idle_share or 0.0)
-    about = f"{args.images} images, {args.model}, median of {args.rounds} rounds"
-    publish_result(build_result(about, rates, idle), args.json)
+    runs: dict[tuple[int, str], list[Run]] = {}
+    with open_cluster(args.url) as (cluster, name):
+        for images in args.images:
+            with make_photo_folder(images) as folder:
+                for turn in range(args.rounds):
+                    for arm in args.arms:
+                        alias = f"{name}-{images}-{arm}-{turn}"
+                        run = run_arm(arm, folder, args.model, cluster.connection.url, alias)
+                        runs.setdefault((images, arm), []).append(run)
+    publish_result(build_result(f"{args.model}, median of {args.rounds} rounds", runs), args.json)
 
 
-def build_result(about: str, rates: Mapping[str, list[float]], idle: Mapping[str, list[float]]) -> Result:
-    """Return a row for each loop."""
-    medians = {label: statistics.median(values) for label, values in rates.items()}
-    limit, plain = medians["bare threaded"], medians["bare plain"]
-    rows = [(label, f"{rate:.1f}", f"{rate / limit:.2f}", f"{rate / plain:.2f}") for label, rate in medians.items()]
-    ratios = [
-        Ratio(what=f"ingest {runner}, images/s", against=ALONE, value=medians[f"ingest {runner}"] / limit, goal=GOAL)
-        for runner in idle
-    ]
-    return Result(
-        about=about,
-        tables=(ReportTable(head=("", "images/s", "ratio to threaded", "ratio to plain"), rows=tuple(rows)),),
-        ratios=tuple(ratios),
-        remarks=tuple(f"encoder idle share, {runner}: {statistics.median(shares):.2f}" for runner, shares in idle.items()),
-        figures={"images_per_s": medians, "rounds": rates, "encoder_idle": idle},
-    )
+def run_arm(arm: str, folder: Path, model: str, url: str, alias: str) -> Run:
+    """Run an arm in a new process."""
+    program = str(Path(__file__).with_name("ingest_arms.py"))
+    command = [sys.executable, program, arm, str(folder), model, url, alias]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return Run.from_json(json.loads(done.stdout.splitlines()[-1]))
+
+
+def build_result(about: str, runs: Mapping[tuple[int, str], Sequence[Run]]) -> Result:
+    """Return a row for each number of images and arm."""
+    medians = {key: pick_median(each) for key, each in runs.items()}
+    rows, ratios = list[tuple[str, ...]](), list[Ratio]()
+    for (images, arm), run in medians.items():
+        bare, local, data = (medians.get((images, other)) for other in ("bare", "local", "ray-data"))
+        rate = images / run.seconds
+        share = rate / bare.steady_per_s if bare else 0.0
+        steady = run.steady_per_s / bare.steady_per_s if bare else 0.0
+        cpu = ", ".join(f"{kind} {seconds:.1f}" for kind, seconds in run.cpu.items())
+        row = (f"{rate:.1f}", f"{share:.2f}", f"{steady:.2f}", f"{run.start_seconds:.1f}", f"{sum(run.cpu.values()):.1f} ({cpu})")
+        rows.append((f"{images:,}", arm, *row))
+        if goal := GOALS.get(arm, {}).get(images):
+            ratios.append(Ratio(what=f"{arm}, {images:,} images: images/s", against=BARE, value=share, goal=goal))
+        if arm == "ray":
+            ratios += compare_ray(images, run, steady, local, data)
+    head = ("images", "arm", "images/s", "share of bare", "steady", "start, s", "CPU s of all processes")
+    figures = {f"{images} {arm}": [vars(run) for run in each] for (images, arm), each in runs.items()}
+    return Result(about=about, tables=(ReportTable(head=head, rows=tuple(rows)),), ratios=tuple(ratios), figures=figures)
+
+
+def compare_ray(images: int, run: Run, steady: float, local: Run | None, data: Run | None) -> list[Ratio]:
+    """Return how Ray compares with threads at the start, with the bare loop after it, and with Ray Data as a whole."""
+    label = f"ray, {images:,} images"
+    ratios = [Ratio(what=f"{label}: images/s after the start", against=BARE, value=steady, goal=STEADY_GOAL)]
+    if local:
+        later_s = run.start_seconds - local.start_seconds
+        ratios.append(Ratio(what=f"{label}: later start, s", against="threads", value=later_s, goal=START_GOAL_S, at_most=True))
+    if data:
+        ratios.append(Ratio(what=f"{label}: images/s", against="Ray Data", value=data.seconds / run.seconds, goal=1.0))
+    return ratios
+
+
+def pick_median(runs: Sequence[Run]) -> Run:
+    """Return the run with the median duration."""
+    return sorted(runs, key=lambda run: run.seconds)[(len(runs) - 1) // 2]
 
 
 if __name__ == "__main__":
