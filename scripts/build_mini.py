@@ -27,6 +27,7 @@ from mini_files import serialize_mini_artifacts
 from mini_words import NamedClass
 
 from stair_es.config.defaults import DataDir
+from stair_es.model.base import ModelSpec
 from stair_es.model.networks import minilm_download
 from stair_es.model.networks.image_networks import load_image_network
 from stair_es.model.networks.minilm import MINILM_MAX_TOKENS, MiniLM
@@ -173,7 +174,7 @@ def find_near(tokens: WordPieceVocabulary, vocabulary: WholeWordVocabulary, word
 
 def train_gate(sets: Path, downloads: Path) -> DrawingGate:
     """Train the gate that distinguishes drawings from photographs."""
-    network = load_image_network("onnx", _THREADS)
+    network = load_image_network(ModelSpec(name="stair-mini", backend="onnx", threads=_THREADS))
     rows = [json.loads(line) for line in read_training_lines(sets, TRAINING_SETS[0])]
     chosen = np.random.default_rng(0).permutation(len(rows))[:_GATE_DRAWINGS]
     drawings = [*mini_gate.read_drawings([sets / rows[place]["image"] for place in chosen])]

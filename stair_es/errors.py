@@ -14,6 +14,8 @@
     |  |- CheckpointError
     |  |- ModelNotFetched
     |  `- UnknownModel             exit code 2
+    |- DeviceLost
+    |- DeviceOutOfMemory
     |- NodeError
     |- ReadError
     |  `- RetryLater
@@ -111,6 +113,14 @@ class UnknownModel(ModelError):
 
 class ModelNotFetched(ModelError):
     """A model that isn't on this machine, where downloading it was not allowed."""
+
+
+class DeviceLost(StairError):
+    """A GPU that failed under this process: every further call fails, too, so the process has to end."""
+
+
+class DeviceOutOfMemory(StairError):
+    """A GPU with too little free memory for a single image or text. Larger batches are divided before."""
 
 
 class NodeError(StairError):

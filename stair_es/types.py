@@ -30,7 +30,10 @@ Resample: TypeAlias = Literal["nearest", "box", "bilinear", "hamming", "bicubic"
 Backend: TypeAlias = Literal["auto", "onnx", "torch"]
 """Inference runtime; `auto` uses torch if CUDA is available, otherwise onnxruntime."""
 
-Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
+"""Precision of inference; `auto` uses bf16 on a GPU that supports it, otherwise fp32."""
+
+TrainingPrecision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 
 TextTower: TypeAlias = Literal["full", "table"]
 """How texts are encoded: by the text network, or by looking up their tokens in a static table."""

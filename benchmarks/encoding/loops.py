@@ -27,6 +27,7 @@ from stair_es.model.stair.onnx_runtime import ONNX_TEXT_BATCH as ONNX_TEXTS
 from stair_es.model.stair.onnx_runtime import OnnxDualEncoder, select_inputs
 from stair_es.model.stair.tokenizer import StairTokenizer, list_candidate_tokens
 from stair_es.model.stair_mini.encoder import StairMiniEncoder, resize_square_pixels
+from stair_es.model.torch_device import CPU_CHUNK, MAX_CHUNK
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
 from stair_es.types import Pixels
 
@@ -78,14 +79,14 @@ def _build_torch_loops(
         see, read = torch.compile(see), torch.compile(read, dynamic=True)
         model.encode_images = torch.compile(model.encode_images)
         model.encode_texts = torch.compile(model.encode_texts, dynamic=True)
-    images = [torch.tensor(part).to(device) for part in _split_batches(pixels_BHWC, towers._device.batch_size)]
+    images = [torch.tensor(part).to(device) for part in _split_batches(pixels_BHWC, CPU_CHUNK if device == "cpu" else MAX_CHUNK)]
     batches = [TextBatch.from_tokenized(part).to(device) for _, part in model.tokens.encode_batches(texts, TORCH_TEXT_BATCH)]
 
     def make_loop(call: Callable[[Any], object], items: Sequence[Any]) -> Callable[[], object]:
         def run() -> object:
             with torch.inference_mode():
                 last = [call(item) for item in items][-1]
-            if device == "cuda":
+            if device != "cpu":
                 torch.cuda.synchronize()
             return last
 

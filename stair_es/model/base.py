@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -76,8 +77,12 @@ class ModelSpec:
     """Network runtime. `auto`: torch if CUDA is available, else onnxruntime."""
     text_tower: TextTower = "full"
     """`full` runs the text network, `table` looks words up in a static table (lighter, slightly worse)."""
-    precision: Precision = "fp32"
-    """Precision of the torch backend's image network. bf16 and fp16 are for GPUs: faster, slightly less exact."""
+    device: str = ""
+    """Device of the torch backend: `cpu`, or `cuda:1` for the second GPU. Empty: the first GPU if there is one, else the CPU."""
+    precision: Precision = "auto"
+    """Precision of the torch backend. `auto`: bf16 on GPUs that support it, else fp32. bf16 and fp16 are for GPUs: faster,
+    slightly less exact.
+    """
     threads: int = 0
     """CPU threads of one `encode_images` call; 0 for one per core."""
     fit: ResizeMode | None = None
@@ -233,6 +238,8 @@ def check_model_spec(spec: ModelSpec) -> None:
             raise ModelError(
                 f"unknown {what} {value!r}", f"Choose one of: {', '.join(get_args(choices))}.", code="unknown-choice"
             )
+    if not re.fullmatch(r"|cpu|cuda(:\d+)?", spec.device):
+        raise ModelError(f"unknown device {spec.device!r}", "Choose cpu, cuda, or a GPU such as cuda:1.", code="unknown-device")
     if spec.threads < 0:
         raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means one per core.", code="invalid-threads")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from stair_es.errors import CheckpointError, ModelError
-from stair_es.model import cuda
 from stair_es.model.base import EncoderPlugin, ModelCard, ModelSpec, check_model_spec, choose_image_spec
+from stair_es.model.cuda import can_use_cuda
 from stair_es.optional import import_optional
 from stair_es.system.user_files import open_regular_file, read_json_file
 from stair_es.types import ImageSpec, ResizeMode
@@ -61,7 +61,7 @@ class Checkpoint(EncoderPlugin):
 
     def can_use_gpu(self, spec: ModelSpec) -> bool:
         """Return whether PyTorch would run on a GPU of this machine."""
-        return spec.backend in ("auto", "torch") and cuda.is_cuda_available()
+        return can_use_cuda(spec)
 
 
 def check_torch_spec(spec: ModelSpec) -> None:

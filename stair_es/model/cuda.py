@@ -1,24 +1,17 @@
-"""The device of a network: whether PyTorch can use a GPU, PyTorch or onnxruntime, precision. PyTorch is imported when it is used.
-
-Shape suffixes: B batch, H height, W width, C channel.
-"""
+"""Whether a network can use a GPU, and runs in PyTorch or in onnxruntime. PyTorch is imported when it is used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from stair_es.errors import ModelError
 from stair_es.model.base import ModelSpec
 from stair_es.optional import import_optional
-from stair_es.types import Backend, Pixels, Precision
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from stair_es.types import TrainingPrecision
 
 _T = TypeVar("_T")
 _DEVICES = ("/dev/nvidiactl", "/dev/dxg")
@@ -35,33 +28,47 @@ def is_cuda_available(*packages: str) -> bool:
 
 
 def count_cuda_devices() -> int:
-    """Return how many CUDA devices PyTorch could use. It is imported only if an NVIDIA driver is present."""
+    """Return the number of CUDA devices that this process may use: those of CUDA_VISIBLE_DEVICES, if it is set.
+
+    An encoder for each is loaded with the `ModelSpec.device` `cuda:0`, `cuda:1` and so on.
+    """
     return int(import_optional("torch", "torch").cuda.device_count()) if is_cuda_available() else 0
 
 
-def is_torch_chosen(backend: Backend, precision: Precision, has_cuda: Callable[[], bool]) -> bool:
-    """Return whether a packaged network runs in PyTorch rather than in onnxruntime. `auto` is PyTorch if CUDA is available.
+def can_use_cuda(spec: ModelSpec, *packages: str) -> bool:
+    """Return whether a network with this spec would run on a CUDA device, if it requires these packages."""
+    return spec.backend in ("auto", "torch") and spec.device != "cpu" and is_cuda_available(*packages)
+
+
+def is_torch_chosen(spec: ModelSpec, *packages: str) -> bool:
+    """Return whether a packaged network runs in PyTorch rather than in onnxruntime. `auto` is PyTorch if it can use CUDA.
 
     Args:
-        backend: Requested backend.
-        precision: Requested precision.
-        has_cuda: Called for `auto` only.
+        spec: Requested backend, device and precision.
+        packages: Packages that the network requires in PyTorch.
 
     Raises:
         ModelError: If the backend is unknown or doesn't support this precision.
     """
-    if backend not in ("auto", "onnx", "torch"):
-        raise ModelError(f"unknown backend {backend!r}", "Choose one of: auto, onnx, torch.", code="unknown-backend")
-    if backend == "torch" or (backend == "auto" and has_cuda()):
+    if spec.backend not in ("auto", "onnx", "torch"):
+        raise ModelError(f"unknown backend {spec.backend!r}", "Choose one of: auto, onnx, torch.", code="unknown-backend")
+    if spec.backend == "torch" or can_use_cuda(spec, *packages):
         return True
-    if precision != "fp32":
-        raise ModelError(
-            f"the onnx backend computes in fp32, not in {precision}", "Use --backend torch, or fp32.", code="onnx-needs-fp32"
-        )
+    check_onnx_precision(spec)
     return False
 
 
-def make_autocast(device: str, precision: Precision) -> AbstractContextManager[Any]:
+def check_onnx_precision(spec: ModelSpec) -> None:
+    """Raise ModelError if another precision than that of onnxruntime is requested."""
+    if spec.precision not in ("auto", "fp32"):
+        raise ModelError(
+            f"the onnx backend computes in fp32, not in {spec.precision}",
+            "Use --backend torch, or fp32.",
+            code="onnx-needs-fp32",
+        )
+
+
+def make_autocast(device: str, precision: TrainingPrecision) -> AbstractContextManager[Any]:
     """Return a context in which PyTorch computes with this precision on a device; `fp32` changes nothing."""
     torch: Any = import_optional("torch", "torch")
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -78,34 +85,3 @@ class LockedProperty(cached_property[_T]):
         with instance._lock:
             value: _T = super().__get__(instance, owner)
         return value
-
-
-class TorchDevice:
-    """The device and precision that a network runs with."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        """Choose CUDA if it is available, else the CPU with the number of threads of the spec."""
-        import torch
-
-        self.name = "cuda" if torch.cuda.is_available() else "cpu"
-        if self.name == "cpu" and spec.threads:
-            torch.set_num_threads(spec.threads)
-        self._precision = spec.precision
-        self.batch_size = 64 if self.name == "cuda" else 8
-        """Images or texts per run of the network: their weights over a whole vocabulary need memory."""
-
-    @contextmanager
-    def enter_inference(self) -> Iterator[None]:
-        """Disable gradients and set the requested precision within this context."""
-        import torch
-
-        with torch.inference_mode(), make_autocast(self.name, self._precision):
-            yield
-
-    def move_pixels(self, pixels_BHWC: Pixels) -> Tensor:
-        """Return the pixels on the device as [B, C, H, W] in 0..255. They are sent as bytes, a quarter of the size of floats."""
-        import numpy as np
-        import torch
-
-        pixels = torch.from_numpy(np.array(pixels_BHWC)).to(self.name)
-        return pixels.permute(0, 3, 1, 2).float()

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 from stair_es.errors import CheckpointError
 from stair_es.model.base import Encoder, EncoderOverDense, ModelCard
 from stair_es.model.decomposition import center_vectors, decompose_images, select_similar_words
-from stair_es.model.sparse_rows import build_sparse_vector
+from stair_es.model.sparse_rows import SparseRowBuilder
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
 from stair_es.types import Floats, Pixels, SparseVector
 
@@ -159,7 +159,7 @@ class DistilledEncoder(EncoderOverDense):
             weights_BV = decompose_images(
                 images_BD, dictionary.words_VD, l1=self._config.l1, max_tokens=self._config.image_tokens
             )
-            vectors += self._build_vectors(weights_BV)
+            vectors += self._rows.build_rows(weights_BV)
         return vectors
 
     def weigh_texts(self, texts: Sequence[str], dense_BD: Floats) -> list[SparseVector]:
@@ -171,7 +171,7 @@ class DistilledEncoder(EncoderOverDense):
             own_words = [[match.word_index for match in dictionary.vocabulary.match_words(text)] for text in chunk]
             weights_BV = select_similar_words(texts_BD, dictionary.words_VD, own_words, max_tokens=self._config.text_tokens)
             weights_BV[[not any(map(str.isalnum, text)) for text in chunk]] = 0.0
-            vectors += self._build_vectors(weights_BV)
+            vectors += self._rows.build_rows(weights_BV)
         return vectors
 
     def _center(self, dense_BD: Floats, mean_D: Floats) -> Floats:
@@ -182,10 +182,6 @@ class DistilledEncoder(EncoderOverDense):
             )
         return center_vectors(dense_BD, mean_D)
 
-    def _build_vectors(self, weights_BV: Floats) -> list[SparseVector]:
-        words = self._get_dictionary().vocabulary.words
-        return [build_sparse_vector(weights_V, words, self._ranks_V, unit=False) for weights_V in weights_BV]
-
     def _get_dictionary(self) -> Dictionary:
         with self._lock:
             return self._dictionary
@@ -195,5 +191,5 @@ class DistilledEncoder(EncoderOverDense):
         return read_dictionary(self._folder)
 
     @cached_property
-    def _ranks_V(self) -> np.ndarray:  # noqa: N802  the suffix is its shape
-        return np.array(self._get_dictionary().vocabulary.ranks, np.int64)
+    def _rows(self) -> SparseRowBuilder:
+        return SparseRowBuilder(self.tokens)

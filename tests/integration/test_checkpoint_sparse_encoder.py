@@ -81,8 +81,8 @@ def test_texts_match_the_table(splade_folder: Path) -> None:
     vocabulary = tiny_sparse.build_tokenizer().get_vocab()
     vectors = encoder.encode_texts([" red dogs v2.0", "new york"])
     words = {"red": "Ġred", "dogs": "Ġdogs", "v2.0": "Ġv2.0"}
-    assert vectors[0].to_dict() == pytest.approx({word: table[vocabulary[token]] for word, token in words.items()})
-    assert vectors[1].to_dict() == pytest.approx({"new york": table[vocabulary["new york"]]})
+    assert vectors[0].to_dict() == pytest.approx({word: table[vocabulary[token]] for word, token in words.items()}, abs=6e-6)
+    assert vectors[1].to_dict() == pytest.approx({"new york": table[vocabulary["new york"]]}, abs=6e-6)
     assert not len(encoder.encode_texts([""])[0])
     assert encoder.encode_texts([]) == []
 
@@ -90,7 +90,7 @@ def test_texts_match_the_table(splade_folder: Path) -> None:
 def test_alone_and_in_a_batch_are_the_same(splade_folder: Path, pixels: NDArray[np.uint8]) -> None:
     encoder, texts = load_encoder(splade_folder), [" red", " blue bus v2.0 dogs", "x"] * 5
     for vector, one in zip(encoder.encode_images(pixels), pixels, strict=True):
-        assert encoder.encode_images(one[None])[0].to_dict() == pytest.approx(vector.to_dict(), abs=1e-6)
+        assert encoder.encode_images(one[None])[0].to_dict() == pytest.approx(vector.to_dict(), abs=1.2e-5)
     for vector, text in zip(encoder.encode_texts(texts), texts, strict=True):
         assert encoder.encode_texts([text])[0] == vector
 
@@ -157,7 +157,7 @@ def test_text_models_encode_no_images(tmp_path: Path) -> None:
     vector = encoder.encode_texts([" red bus"])[0]
     vocabulary = tiny_sparse.build_tokenizer().get_vocab()
     expected = {word: float(table[vocabulary[token]]) for word, token in (("red", "Ġred"), ("bus", "Ġbus"))}
-    assert vector.to_dict() == pytest.approx(expected)
+    assert vector.to_dict() == pytest.approx(expected, abs=6e-6)
     side = encoder.image_spec.size_px
     with expect_error("model-of-texts-only"):
         encoder.encode_images(np.zeros((1, side, side, 3), np.uint8))
@@ -283,7 +283,7 @@ def check_texts(folder: Path, expected_BV: Floats) -> None:
     assert encoder.tokens == WORDS
     for vector, expected_V in zip(encoder.encode_texts(TEXTS), expected_BV, strict=True):
         weights = {word: float(weight) for word, weight in zip(WORDS, expected_V, strict=True) if weight > 0}
-        assert vector.to_dict() == pytest.approx(weights, abs=1e-6)
+        assert vector.to_dict() == pytest.approx(weights, abs=6e-6)
 
 
 def test_model_saved_before_its_first_encode(tmp_path: Path) -> None:

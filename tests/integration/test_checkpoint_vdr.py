@@ -118,7 +118,7 @@ def select_tokens(weights_V: Array, count: int, pieces: Collection[str] = ()) ->
 
 
 def check_vector(vector: SparseVector, expected: Mapping[str, float]) -> None:
-    assert vector.to_dict() == pytest.approx(expected, abs=2e-6)
+    assert vector.to_dict() == pytest.approx(expected, abs=1.2e-5)  # both may be rounded to 5 decimals
 
 
 def load_arrays() -> dict[str, Array]:

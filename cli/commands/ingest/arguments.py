@@ -361,8 +361,12 @@ class ExecutionArguments:
     backend: shared.BackendOption = "auto"
     precision: Annotated[
         Precision,
-        define_option("precision", "Precision of the torch backend; `bf16` and `fp16` require a GPU.", shared.EXECUTION_PANEL),
-    ] = "fp32"
+        define_option(
+            "precision",
+            "Precision of the torch backend; `auto` is `bf16` on GPUs that support it, otherwise `fp32`.",
+            shared.EXECUTION_PANEL,
+        ),
+    ] = "auto"
     allow_failed: Annotated[
         bool,
         define_option(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,19 +29,20 @@ from stair_es.model.checkpoint import (
     read_license,
 )
 from stair_es.model.cuda import LockedProperty
-from stair_es.model.sparse_rows import build_sparse_vectors
+from stair_es.model.sparse_rows import SparseRowBuilder, select_top_weights
 from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary, read_vocabulary, split_word
 from stair_es.types import Floats, Pixels, ResizeMode, SparseVector
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stair_es.model.torch_device import TorchDevice
+
 DENSE_MODEL_ENV = "STAIR_ES_D2S_DENSE_MODEL"
 """Environment variable: the BLIP whose vectors the head transforms, a folder or a hub id.
 
 Without it, `dense_model` of the configuration is used, then the dense model that `hub` lists for a public head.
 """
-_BATCH_SIZE = 64
 _EPSILON = 1e-12
 """Epsilon of DistilBERT's `vocab_layer_norm`."""
 
@@ -77,7 +79,7 @@ class D2sCheckpoint(Checkpoint):
         """Create the encoder without loading weights."""
         check_torch_spec(spec)
         dense = self._blip.build_encoder(spec, self.card)
-        return D2sEncoder(self._folder, self._vocabulary, dense, self._dense_size, self.card)
+        return D2sEncoder(self._folder, self._vocabulary, dense, self._dense_size, self.card, spec)
 
 
 def find_dense_model(folder: Path, config: Mapping[str, Any], name: str) -> Path:
@@ -122,10 +124,17 @@ class D2sEncoder(EncoderOverDense):
     """A D2S encoder. Its weights are loaded when a tower is first used; its dense vectors are those of its BLIP."""
 
     def __init__(
-        self, folder: Path, vocabulary: WordPieceVocabulary, dense: DenseEncoder, dense_size: int, card: ModelCard
+        self,
+        folder: Path,
+        vocabulary: WordPieceVocabulary,
+        dense: DenseEncoder,
+        dense_size: int,
+        card: ModelCard,
+        spec: ModelSpec,
     ) -> None:
         """Create the encoder without loading weights."""
-        self._folder, self._vocabulary, self._dense, self._dense_size, self.card = folder, vocabulary, dense, dense_size, card
+        self._folder, self._vocabulary, self._dense, self._dense_size = folder, vocabulary, dense, dense_size
+        self.card, self._spec = card, spec
         self._lock = threading.RLock()
 
     @property
@@ -140,52 +149,36 @@ class D2sEncoder(EncoderOverDense):
     def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
         """Return both kinds of vectors from one run of the BLIP."""
         dense_BD = self.encode_images_dense(pixels_BHWC)
-        return self._build_vectors(dense_BD), dense_BD
+        return self.weigh_tokens(dense_BD), dense_BD
 
     def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
         """Return both kinds of vectors from one run of the BLIP."""
         dense_BD = self.encode_texts_dense(texts)
-        vectors, unknown_id = self._build_vectors(dense_BD), self._vocabulary.ids["[UNK]"]
+        vectors, unknown_id = self.weigh_tokens(dense_BD), self._vocabulary.ids["[UNK]"]
         has_known = [any(token != unknown_id for token in self._vocabulary.encode(clean_caption(text))) for text in texts]
         known = [vector if is_known else SparseVector((), ()) for vector, is_known in zip(vectors, has_known, strict=True)]
         return known, dense_BD
 
-    def compute_weights(self, dense_BD: Floats) -> Floats:
-        """Compute the token weights [B, V] of dense vectors."""
-        import torch
-
-        with torch.inference_mode():
-            weights_BV: Floats = self._apply_head(torch.from_numpy(dense_BD)).numpy()
-        return weights_BV
-
-    def _build_vectors(self, dense_BD: Floats) -> list[SparseVector]:
-        import torch
-
+    def weigh_tokens(self, dense_BD: Floats) -> list[SparseVector]:
+        """Return the sparse vectors of items that the dense model has already encoded."""
         if len(dense_BD) and dense_BD.shape[1] != self._dense_size:
             raise CheckpointError(
                 f"the dense model of {self._folder} has {dense_BD.shape[1]} dimensions; its head expects {self._dense_size}",
                 "Specify the BLIP that the head was trained on.",
             )
-        chunks = (dense_BD[begin : begin + _BATCH_SIZE] for begin in range(0, len(dense_BD), _BATCH_SIZE))
-        return [
-            vector
-            for chunk in chunks
-            for vector in build_sparse_vectors(torch.from_numpy(self.compute_weights(chunk)), self.tokens)
-        ]
-
-    def _apply_head(self, dense_BD: Tensor) -> Tensor:
-        """Apply the head in fp32 on the CPU: three small matrices, and vectors shouldn't depend on the device here."""
-        import torch
-        from torch.nn import functional
-
         weights = self._head_weights
-        hidden = functional.linear(dense_BD, weights["proj.weight"], weights["proj.bias"])
-        hidden = functional.layer_norm(
-            hidden, hidden.shape[-1:], weights["vocab_layer_norm.weight"], weights["vocab_layer_norm.bias"], _EPSILON
-        )
-        return torch.log1p(
-            torch.relu(functional.linear(hidden, weights["vocab_projector.weight"], weights["vocab_projector.bias"]))
-        )
+        chunks = self._device.run_chunks(dense_BD, lambda chunk: select_top_weights(_apply_head(weights, chunk)))
+        return [vector for selected in chunks for vector in self._rows.build_top_weights(*selected)]
+
+    @LockedProperty
+    def _device(self) -> TorchDevice:
+        from stair_es.model.torch_device import TorchDevice
+
+        return TorchDevice(self._spec)
+
+    @cached_property
+    def _rows(self) -> SparseRowBuilder:
+        return SparseRowBuilder(self.tokens)
 
     @LockedProperty
     def _head_weights(self) -> dict[str, Tensor]:
@@ -202,4 +195,16 @@ class D2sEncoder(EncoderOverDense):
             "vocab_projector.bias": (len(self._vocabulary),),
         }
         check_tensor_shapes(weights, shapes, self._folder)
-        return weights
+        return {name: value.to(self._device.name) for name, value in weights.items()}
+
+
+def _apply_head(weights: Mapping[str, Tensor], dense_BD: Tensor) -> Tensor:
+    """Return the token weights [B, V] of dense vectors. Computed in fp32: the head is three small matrices."""
+    import torch
+    from torch.nn import functional
+
+    hidden = functional.linear(dense_BD, weights["proj.weight"], weights["proj.bias"])
+    hidden = functional.layer_norm(
+        hidden, hidden.shape[-1:], weights["vocab_layer_norm.weight"], weights["vocab_layer_norm.bias"], _EPSILON
+    )
+    return torch.log1p(torch.relu(functional.linear(hidden, weights["vocab_projector.weight"], weights["vocab_projector.bias"])))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,12 +26,15 @@ from stair_es.model.checkpoint import (
     check_torch_spec,
     read_license,
 )
-from stair_es.model.cuda import LockedProperty, TorchDevice
+from stair_es.model.cuda import LockedProperty
 from stair_es.optional import import_optional
 from stair_es.types import Floats, Pixels, ResizeMode, SparseVector
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from stair_es.model.adapters.normalization import PixelNormalizer
+    from stair_es.model.torch_device import TorchDevice
 
 _CAPTION_PUNCTUATION = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
 _MAX_CAPTION_WORDS = 50
@@ -156,42 +158,50 @@ class DenseEncoder(Encoder):
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
         """Encode images as unit vectors [B, D]."""
         check_encoder_pixels(pixels_BHWC, self.card)
-
-        def encode_chunk(chunk_BHWC: Pixels) -> Tensor:
-            inputs = self._processor(
-                images=list(np.array(chunk_BHWC)),  # PyTorch rejects read-only arrays
-                do_resize=False,
-                do_center_crop=False,
-                input_data_format="channels_last",
-                return_tensors="pt",
+        normalizer, device = self._normalizer, self._device
+        if normalizer is None:  # unusual preprocessing, which runs on the CPU and sends floats
+            return self._run_tower(
+                pixels_BHWC, self._run_image_tower, stage=lambda chunk: self._preprocess(chunk).to(device.name, device.dtype)
             )
-            return self._run_image_tower(inputs["pixel_values"].to(self._device.name))
-
-        return self._encode_chunks(pixels_BHWC, encode_chunk)
+        return self._run_tower(pixels_BHWC, lambda pixels: self._run_image_tower(normalizer.normalize(pixels)))
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
         """Encode texts as unit vectors [B, D]. Long texts are truncated."""
-        family = self._checkpoint
+        family, model, tokenizer = self._checkpoint, self._model, self._tokenizer
+        max_length = family.max_tokens or model.config.text_config.max_position_embeddings
+        padding = True if family.pads_to_longest else "max_length"
+        names = ("input_ids", "attention_mask") if family.masks_padding else ("input_ids",)
 
-        def encode_chunk(chunk: Sequence[str]) -> Tensor:
+        def stage(chunk: Sequence[str]) -> dict[str, Tensor]:
             prepared = [family.prepare_text(text) for text in chunk]
-            max_length = family.max_tokens or self._model.config.text_config.max_position_embeddings
-            padding = True if family.pads_to_longest else "max_length"
-            inputs = self._tokenizer(prepared, padding=padding, truncation=True, max_length=max_length, return_tensors="pt")
-            names = ("input_ids", "attention_mask") if family.masks_padding else ("input_ids",)
-            return self._run_text_tower({key: inputs[key].to(self._device.name) for key in names if key in inputs})
+            inputs = tokenizer(prepared, padding=padding, truncation=True, max_length=max_length, return_tensors="pt")
+            return {key: inputs[key].to(self._device.name) for key in names if key in inputs}
 
-        return self._encode_chunks(texts, encode_chunk)
+        return self._run_tower(texts, self._run_text_tower, stage=stage, kind="texts")
 
-    def _encode_chunks(self, inputs: Any, encode_chunk: Callable[[Any], Tensor]) -> Floats:  # noqa: ANN401  pixels, or texts
+    def _run_tower(self, inputs: Any, run_tower: Callable[[Any], Tensor], **options: Any) -> Floats:  # noqa: ANN401
+        """Return the unit vectors [B, D] of a tower; `options` are those of `TorchDevice.run_chunks`."""
         from torch.nn import functional
 
-        rows: list[Floats] = []
-        for begin in range(0, len(inputs), self._device.batch_size):
-            with self._device.enter_inference():
-                vectors_BD = encode_chunk(inputs[begin : begin + self._device.batch_size])
-                rows.append(functional.normalize(vectors_BD.float(), dim=-1).cpu().numpy())
+        assert self._model  # loaded before the memory of a chunk is measured
+
+        def compute(chunk: Any) -> list[Tensor]:  # noqa: ANN401
+            return [functional.normalize(run_tower(chunk).float(), dim=-1)]
+
+        rows = [vectors_BD for (vectors_BD,) in self._device.run_chunks(inputs, compute, **options)]
         return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+
+    def _preprocess(self, pixels_BHWC: Pixels) -> Tensor:
+        """Preprocess images as the checkpoint says, except for their size."""
+        inputs = self._processor(
+            images=list(np.array(pixels_BHWC)),  # PyTorch rejects read-only arrays
+            do_resize=False,
+            do_center_crop=False,
+            input_data_format="channels_last",
+            return_tensors="pt",
+        )
+        pixels: Tensor = inputs["pixel_values"]
+        return pixels
 
     def _run_image_tower(self, pixels: Tensor) -> Tensor:
         if self._checkpoint.model_type == "blip":
@@ -207,9 +217,19 @@ class DenseEncoder(Encoder):
             return projected
         return _get_pooled_output(self._model.get_text_features(**inputs))
 
-    @cached_property
+    @LockedProperty
     def _device(self) -> TorchDevice:
+        from stair_es.model.torch_device import TorchDevice
+
         return TorchDevice(self._spec)
+
+    @LockedProperty
+    def _normalizer(self) -> PixelNormalizer | None:
+        """Return the preprocessing on the device; None if it isn't a scale and an offset of each channel."""
+        from stair_es.model.adapters.normalization import PixelNormalizer, measure_normalization
+
+        found = measure_normalization(self._preprocess, self.image_spec.size_px)
+        return PixelNormalizer(*found, self._device.name, self._device.dtype) if found else None
 
     @LockedProperty
     def _model(self) -> Any:  # noqa: ANN401  a class of transformers
@@ -232,7 +252,7 @@ class DenseEncoder(Encoder):
         for names, what in ((missing, "lack"), (mismatched, "have the wrong shape for")):
             if names:
                 raise CheckpointError(f"the weights in {self._folder} {what} {', '.join(names[:3])}", _REFETCH_HINT)
-        return model.float().eval().to(self._device.name)
+        return self._device.place_network(model)
 
     @LockedProperty
     def _processor(self) -> Any:  # noqa: ANN401

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image
 
@@ -32,12 +32,17 @@ from stair_es.model.checkpoint import (
     read_json_object,
     read_license,
 )
-from stair_es.model.cuda import LockedProperty, TorchDevice
-from stair_es.model.sparse_rows import build_sparse_vectors
+from stair_es.model.cuda import LockedProperty
+from stair_es.model.sparse_rows import SparseRowBuilder, select_top_weights
 from stair_es.model.vocabularies.readable import detect_tokenizer_style, make_readable_tokens
 from stair_es.optional import import_optional
 from stair_es.system.user_files import read_json_file
 from stair_es.types import ImageSpec, Pixels, ResizeMode, SparseVector
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stair_es.model.torch_device import TorchDevice
 
 _LIBRARY_CONFIG = "config_sentence_transformers.json"
 _DEFAULT_PX, _MAX_PX = 384, 2048
@@ -198,11 +203,13 @@ class SentenceTransformersEncoder(Encoder):
             raise ModelError(
                 f"the model {self.card.name!r} encodes texts only", "Use a model for images.", code="model-of-texts-only"
             )
-        return self._encode_chunks(self._model.encode_document, [Image.fromarray(pixels_HWC) for pixels_HWC in pixels_BHWC])
+        return self._encode_chunks(
+            self._model.encode_document, pixels_BHWC, stage=lambda chunk: [Image.fromarray(pixels_HWC) for pixels_HWC in chunk]
+        )
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
         """Encode texts as queries."""
-        vectors = self._encode_chunks(self._model.encode_query, [text or " " for text in texts])
+        vectors = self._encode_chunks(self._model.encode_query, [text or " " for text in texts], stage=list, kind="texts")
         return [vector if text.strip() else SparseVector((), ()) for vector, text in zip(vectors, texts, strict=True)]
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
@@ -214,20 +221,31 @@ class SentenceTransformersEncoder(Encoder):
         ids = self._tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
         return tuple(dict.fromkeys(tokens[token] for token in ids if token < len(tokens) and token not in special_ids))
 
-    def _encode_chunks(self, encode: Callable[..., Any], inputs: Sequence[Any]) -> list[SparseVector]:
-        tokens, device = self.tokens, self._device
-        vectors: list[SparseVector] = []
-        for begin in range(0, len(inputs), device.batch_size):
-            chunk = list(inputs[begin : begin + device.batch_size])
-            with device.enter_inference():
-                rows_BV = encode(chunk, batch_size=len(chunk), show_progress_bar=False, convert_to_sparse_tensor=False)
-            if rows_BV.shape[1] != len(tokens):
+    def _encode_chunks(self, encode: Callable[..., Any], inputs: Any, **options: Any) -> list[SparseVector]:  # noqa: ANN401
+        """Encode inputs with the library, which prepares them itself; `options` are those of `TorchDevice.run_chunks`."""
+        tokens = self.tokens
+
+        def compute(chunk: list[Any]) -> Sequence[Tensor]:
+            weights_BV = self._run_library(encode, chunk)
+            if weights_BV.shape[1] != len(tokens):
                 raise CheckpointError(
-                    f"the model {self.card.name!r} produces {rows_BV.shape[1]:,} weights, but {len(tokens):,} for a query",
+                    f"the model {self.card.name!r} produces {weights_BV.shape[1]:,} weights, but {len(tokens):,} for a query",
                     "Its routes for queries and documents don't belong together: fetch the checkpoint again.",
                 )
-            vectors += build_sparse_vectors(rows_BV, tokens)
-        return vectors
+            return select_top_weights(weights_BV)
+
+        chunks = self._device.run_chunks(inputs, compute, **options)
+        return [vector for selected in chunks for vector in self._rows.build_top_weights(*selected)]
+
+    def _run_library(self, encode: Callable[..., Any], chunk: list[Any]) -> Tensor:
+        """Return the weights [B, V] of a chunk. Autocast, because the library and the model's own code create fp32 tensors."""
+        with self._device.enter_autocast():
+            rows_BV: Tensor = encode(chunk, batch_size=len(chunk), show_progress_bar=False, convert_to_sparse_tensor=False)
+        return rows_BV
+
+    @LockedProperty
+    def _rows(self) -> SparseRowBuilder:
+        return SparseRowBuilder(self.tokens)
 
     @LockedProperty
     def tokens(self) -> tuple[str, ...]:
@@ -245,8 +263,7 @@ class SentenceTransformersEncoder(Encoder):
     def _dimension_count(self) -> int:
         """Return the vector size of a first query: before its first encode, a saved model may report its hidden size instead."""
         with self._device.enter_inference():
-            row_BV = self._model.encode_query([" "], show_progress_bar=False, convert_to_sparse_tensor=False)
-        return int(row_BV.shape[1])
+            return int(self._run_library(self._model.encode_query, [" "]).shape[1])
 
     @cached_property
     def _token_indices(self) -> dict[str, int]:
@@ -257,8 +274,10 @@ class SentenceTransformersEncoder(Encoder):
         processor = self._model.tokenizer
         return getattr(processor, "tokenizer", processor)  # a processor contains it
 
-    @cached_property
+    @LockedProperty
     def _device(self) -> TorchDevice:
+        from stair_es.model.torch_device import TorchDevice
+
         return TorchDevice(self._spec)
 
     @LockedProperty
@@ -274,4 +293,4 @@ class SentenceTransformersEncoder(Encoder):
             raise CheckpointError(
                 f"the SparseEncoder in {self._folder} can't be loaded: {reason}", "Fetch the checkpoint again."
             ) from error
-        return model.float().eval()
+        return self._device.place_network(model)

@@ -30,13 +30,15 @@ from stair_es.model.checkpoint import (
     read_checkpoint_config,
     read_license,
 )
-from stair_es.model.cuda import LockedProperty, TorchDevice
-from stair_es.model.sparse_rows import build_sparse_vectors
+from stair_es.model.cuda import LockedProperty
+from stair_es.model.sparse_rows import SparseRowBuilder, select_top_weights
 from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary, is_special_token, read_vocabulary, split_word
 from stair_es.types import ImageSpec, Pixels, ResizeMode, SparseVector
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from stair_es.model.torch_device import TorchDevice
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _BERT = "bert-base-uncased"
@@ -137,28 +139,31 @@ class VdrEncoder(Encoder):
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         """Return one sparse vector per image; the published checkpoint keeps 768 tokens."""
         check_encoder_pixels(pixels_BHWC, self.card)
-        vectors: list[SparseVector] = []
-        for begin in range(0, len(pixels_BHWC), self._device.batch_size):
-            with self._device.enter_inference():
-                pixels = self._device.move_pixels(pixels_BHWC[begin : begin + self._device.batch_size])
-                weights_BV = self._towers.encode_images(pixels)
-                kept_BV = weights_BV * _mask_top_k(weights_BV, self._config.image_top_k)
-            vectors += build_sparse_vectors(kept_BV, self.tokens)
-        return vectors
+        towers, top_k = self._towers, self._config.image_top_k
+        chunks = self._device.run_chunks(pixels_BHWC, lambda pixels: select_top_weights(towers.encode_images(pixels), top_k))
+        return [vector for selected in chunks for vector in self._rows.build_top_weights(*selected)]
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
         """Return one sparse vector per text. Long texts are truncated."""
         rows = [self._config.vocabulary.encode(text)[: self._config.max_text_tokens - 2] for text in texts]
-        vectors: list[SparseVector] = []
-        for begin in range(0, len(rows), self._device.batch_size):
-            vectors += self._encode_chunk(rows[begin : begin + self._device.batch_size])
-        return vectors
+        towers, top_k = self._towers, self._config.text_top_k
+
+        def compute(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+            ids_BL, mask_BL, present_BV = inputs
+            weights_BV = towers.encode_texts(ids_BL, mask_BL)
+            weights_BV = weights_BV * (_mask_top_k(weights_BV, top_k) | present_BV)
+            # A text without a known token gets an empty vector.
+            return select_top_weights(weights_BV * present_BV.any(1, keepdim=True))
+
+        chunks = self._device.run_chunks(rows, compute, stage=self._stage_texts, kind="texts")
+        return [vector for selected in chunks for vector in self._rows.build_top_weights(*selected)]
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the tokens of a word: the word itself, or its pieces."""
         return split_word(word, self._config.vocabulary, self._token_indices)
 
-    def _encode_chunk(self, rows: list[list[int]]) -> list[SparseVector]:
+    def _stage_texts(self, rows: list[list[int]]) -> list[Tensor]:
+        """Return ids and mask [B, L] of texts, and which tokens occur in them [B, V], on the device."""
         import torch
 
         vocabulary, length = self._config.vocabulary, self._config.max_text_tokens
@@ -171,20 +176,20 @@ class VdrEncoder(Encoder):
             mask_BL[row, : len(ids)] = 1
             tokens = (vocabulary.tokens[token_id] for token_id in text_ids)
             present_BV[row, [self._token_indices[token] for token in tokens if token in self._token_indices]] = True
-        device = self._device
-        with device.enter_inference():
-            weights_BV = self._towers.encode_texts(ids_BL.to(device.name), mask_BL.to(device.name))
-            kept_BV = weights_BV * (_mask_top_k(weights_BV, self._config.text_top_k) | present_BV.to(device.name))
-            # A text without a known token gets an empty vector.
-            kept_BV = kept_BV * present_BV.any(1, keepdim=True).to(device.name)
-        return build_sparse_vectors(kept_BV, self.tokens)
+        return [inputs.to(self._device.name) for inputs in (ids_BL, mask_BL, present_BV)]
+
+    @cached_property
+    def _rows(self) -> SparseRowBuilder:
+        return SparseRowBuilder(self.tokens)
 
     @cached_property
     def _token_indices(self) -> dict[str, int]:
         return {token: index for index, token in enumerate(self.tokens)}
 
-    @cached_property
+    @LockedProperty
     def _device(self) -> TorchDevice:
+        from stair_es.model.torch_device import TorchDevice
+
         return TorchDevice(self._spec)
 
     @LockedProperty
@@ -199,6 +204,7 @@ class VdrTowers:
         """Read and check the weights."""
         import torch
 
+        from stair_es.model.adapters.normalization import PixelNormalizer
         from stair_es.model.adapters.weights import (
             check_attention_heads,
             check_tensor_shapes,
@@ -208,7 +214,10 @@ class VdrTowers:
 
         tensors = read_checkpoint_weights(folder)
         self._config = config
-        self._image = {key: tensors.pop(key).to(device.name) for key in list(tensors) if key.startswith("encoder_p.")}
+        self._normalizer = PixelNormalizer.from_mean(CLIP_MEAN, CLIP_STD, device.name, device.dtype)
+        self._image = {
+            key: tensors.pop(key).to(device.name, device.dtype) for key in list(tensors) if key.startswith("encoder_p.")
+        }
         width, _, patch, _ = get_tensor_shape(self._image, "encoder_p.conv1.weight", 4, folder)
         self._layers = _count_layers(self._image, "encoder_p.transformer.resblocks.")
         check_tensor_shapes(self._image, _build_image_shapes(config, width, patch, self._layers), folder)
@@ -219,14 +228,13 @@ class VdrTowers:
         check_tensor_shapes({key: value for key, value in tensors.items() if not key.endswith(_IGNORED_TENSORS)}, {}, folder)
         self._valid_ids = torch.tensor(config.valid_ids, device=device.name)
 
-    def encode_images(self, pixels_BCHW: Tensor) -> Tensor:
+    def encode_images(self, pixels_BHWC: Tensor) -> Tensor:
         """Encode images as token weights [B, V] of unit length; pixels in 0..255."""
         import torch
         from torch.nn import functional
 
-        mean, std = (torch.tensor(values, device=pixels_BCHW.device).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
         kernel = self._image["encoder_p.conv1.weight"]
-        grid = functional.conv2d((pixels_BCHW / 255 - mean) / std, kernel, stride=kernel.shape[-1])
+        grid = functional.conv2d(self._normalizer.normalize(pixels_BHWC), kernel, stride=kernel.shape[-1])
         x_BLD = grid.flatten(2).transpose(1, 2) + self._image["encoder_p.positional_embedding"]
         x_BLD = self._apply_layer_norm(x_BLD, "encoder_p.ln_pre")
         for layer in range(self._layers):
@@ -335,4 +343,4 @@ def _build_text_tower(tensors: dict[str, Tensor], config: VdrConfig, folder: Pat
         {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}, strict=False
     )
     norm.load_state_dict({name: tensors[f"encoder_q.ln.{name}"] for name in ("weight", "bias")})
-    return bert.eval().to(device.name), norm.eval().to(device.name)
+    return device.place_network(bert), device.place_network(norm)

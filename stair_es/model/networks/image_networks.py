@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from stair_es.errors import ModelError
-from stair_es.model import cuda
+from stair_es.model.base import ModelSpec
+from stair_es.model.cuda import is_torch_chosen
 from stair_es.model.vocabularies.stop_words import MODEL_DATA
 from stair_es.optional import import_optional
-from stair_es.types import Backend, Floats, Pixels, Precision
+from stair_es.types import Backend, Floats, Pixels
 
 CLASSIFIER_FILE = MODEL_DATA / "classifier.onnx"
 """EfficientNet-Lite2: `pixels` to `logits` of the 1,000 classes of ImageNet, and the `features` that they are computed from."""
@@ -23,6 +24,8 @@ DETECTOR_FILE = MODEL_DATA / "detector.onnx"
 """NanoDet-g: `pixels` to `scores` of the 80 classes of COCO."""
 CLASSIFIER_INPUT, CLASSIFIER_FEATURE_MAP = "normalized", "feature_map"
 """Tensors inside: normalized pixels [B, 3, H, W], and the last feature map, whose mean are the features."""
+TORCH_PACKAGES = ("onnx",)
+"""Packages that the graphs require in PyTorch, which has no reader of its own."""
 CLASSIFIER_SIZE_PX, DETECTOR_SIZE_PX = 260, 288
 """Side of the square that an image is resized to, without keeping its aspect ratio."""
 
@@ -71,46 +74,31 @@ class Detector:
         return scores_BK
 
 
-def load_image_network(backend: Backend, threads: int, precision: Precision = "fp32") -> ImageNetwork:
-    """Load the classifier. `auto` is PyTorch if CUDA is available, else onnxruntime.
-
-    Args:
-        backend: Requested backend.
-        threads: CPU threads; 0 for one per core.
-        precision: Precision of the torch backend.
+def load_image_network(spec: ModelSpec) -> ImageNetwork:
+    """Load the classifier, with the backend, device, precision and threads of a spec. `auto` is PyTorch if it can use CUDA.
 
     Raises:
         ModelError: If the graph is missing or broken, or the backend is unknown or lacks this precision.
         MissingExtra: If `torch` is requested and isn't installed.
     """
-    return ImageNetwork(load_graph(CLASSIFIER_FILE, backend, threads, precision))
+    return ImageNetwork(load_graph(CLASSIFIER_FILE, spec))
 
 
-def load_detector(backend: Backend, threads: int, precision: Precision = "fp32") -> Detector:
+def load_detector(spec: ModelSpec) -> Detector:
     """Load the detector, as `load_image_network` loads the classifier."""
-    return Detector(load_graph(DETECTOR_FILE, backend, threads, precision))
+    return Detector(load_graph(DETECTOR_FILE, spec))
 
 
-def is_graph_cuda_available() -> bool:
-    """Return whether the networks would run on a CUDA device with the backend `auto`."""
-    return cuda.is_cuda_available("onnx")  # PyTorch has no reader of its own
-
-
-def load_graph(path: Path, backend: Backend, threads: int, precision: Precision) -> GraphRuntime:
-    """Load a shipped graph; for the arguments see `load_image_network`.
-
-    Raises:
-        ModelError: If it is missing or broken, or the backend is unknown or lacks this precision.
-        MissingExtra: If `torch` is requested and isn't installed.
-    """
-    if cuda.is_torch_chosen(backend, precision, is_graph_cuda_available):
-        for module in ("torch", "onnx"):
+def load_graph(path: Path, spec: ModelSpec) -> GraphRuntime:
+    """Load a shipped graph, as `load_image_network` does."""
+    if is_torch_chosen(spec, *TORCH_PACKAGES):
+        for module in ("torch", *TORCH_PACKAGES):
             import_optional(module, "torch")
         from stair_es.model.networks.torch_graph import TorchGraphRuntime
 
-        return TorchGraphRuntime(path, threads, precision)
+        return TorchGraphRuntime(path, spec)
     try:
-        return OnnxGraphRuntime(path, threads)
+        return OnnxGraphRuntime(path, spec.threads)
     except Exception as error:  # onnxruntime raises many types for broken files
         raise ModelError(
             f"the image network in {path} can't be read: {error}", "Reinstall stair-es.", code="image-network-unreadable"

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stair_es.errors import ModelError
-from stair_es.model import cuda
-from stair_es.types import Backend, Floats, Pixels, Precision
-
-_CUDA_BATCH = 64
+from stair_es.model.base import ModelSpec
+from stair_es.model.torch_device import TorchDevice
+from stair_es.types import Backend, Floats, Pixels
 
 
 class _Node(NamedTuple):
@@ -75,28 +74,20 @@ class TorchGraph(nn.Module):  # type: ignore[misc]  # mypy skips torch
 
 
 class TorchGraphRuntime:
-    """A graph in PyTorch, on CUDA if available, else on the CPU, there one image at a time."""
+    """A graph in PyTorch, on a GPU if there is one, else on the CPU, there one image at a time."""
 
     backend: Backend = "torch"
 
-    def __init__(self, path: Path, threads: int, precision: Precision = "fp32") -> None:
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        if self._device == "cpu" and threads:
-            torch.set_num_threads(threads)
-        self._graph, self._precision = TorchGraph(path).eval().to(self._device), precision
+    def __init__(self, path: Path, spec: ModelSpec) -> None:
+        self._device = TorchDevice(spec)
+        self._graph = self._device.place_network(TorchGraph(path))
 
     def run_graph(self, pixels_BHWC: Pixels) -> Sequence[Floats]:
-        """Run the graph, in batches on CUDA."""
-        batch = _CUDA_BATCH if self._device == "cuda" else 1
-        parts = [self._run_batch(pixels_BHWC[i : i + batch]) for i in range(0, max(len(pixels_BHWC), 1), batch)]
+        """Run the graph in chunks."""
+        if not len(pixels_BHWC):  # the outputs of no image have shapes, too
+            return [output[:0] for output in self.run_graph(np.zeros((1, *pixels_BHWC.shape[1:]), np.uint8))]
+        parts = self._device.run_chunks(pixels_BHWC, self._graph, cpu_chunk=1)
         return [np.concatenate(output) for output in zip(*parts, strict=True)]
-
-    def _run_batch(self, pixels_BHWC: Pixels) -> list[Floats]:
-        with torch.inference_mode(), cuda.make_autocast(self._device, self._precision):
-            pixels = torch.from_numpy(pixels_BHWC.copy())  # PyTorch rejects read-only arrays and negative strides
-            if self._device == "cuda":  # as bytes, a quarter of the size of floats, from pinned memory
-                pixels = pixels.pin_memory().to(self._device, non_blocking=True)
-            return [output.float().cpu().numpy() for output in self._graph(pixels)]
 
 
 def _run_node(node: _Node, values: Mapping[str, Tensor]) -> Tensor:
@@ -107,6 +98,7 @@ def _convolve(attributes: Mapping[str, Any], x: Tensor, kernel: Tensor, bias: Te
     top, left, bottom, right = attributes["pads"]
     if (top, left) != (bottom, right):
         x, top, left = functional.pad(x, (left, right, top, bottom)), 0, 0
+    x = x.to(kernel.dtype)  # pixels are cast to fp32
     return functional.conv2d(x, kernel, bias, attributes["strides"], (top, left), groups=attributes.get("group", 1))
 
 
@@ -118,7 +110,7 @@ _OPERATORS: Mapping[str, Callable[..., Tensor]] = {
     "Concat": lambda attributes, *xs: torch.cat(xs, dim=attributes["axis"]),
     "Conv": _convolve,
     "Flatten": lambda _, x: x.flatten(1),
-    "Gemm": lambda _, x, weights, bias: functional.linear(x, weights, bias),
+    "Gemm": lambda _, x, weights, bias: functional.linear(x.to(weights.dtype), weights, bias),
     "GlobalAveragePool": lambda _, x: x.mean((2, 3), keepdim=True),
     "GlobalMaxPool": lambda _, x: x.amax((2, 3), keepdim=True),
     "LeakyRelu": lambda attributes, x: functional.leaky_relu(x, attributes["alpha"]),

@@ -7,22 +7,21 @@ Shape suffixes: B batch, F features, E dense dimensions.
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from stair_es.config.settings import resolve_settings
 from stair_es.errors import MissingExtra, ModelError
-from stair_es.model import cuda
 from stair_es.model.base import Encoder, ModelCard, ModelSpec, check_encoder_pixels, check_model_spec
 from stair_es.model.checkpoint import DENSE_FOLDER
-from stair_es.model.networks import image_networks
-from stair_es.model.sparse_rows import build_sparse_vector
+from stair_es.model.cuda import can_use_cuda, check_onnx_precision
+from stair_es.model.networks.image_networks import TORCH_PACKAGES
+from stair_es.model.sparse_rows import SparseRowBuilder, select_top_weights
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import StairConfig
 from stair_es.model.stair.onnx_runtime import OnnxDualEncoder, TowerRows, find_onnx_mismatch, join_rows, restore_order
@@ -31,19 +30,24 @@ from stair_es.optional import format_install_command, import_optional, is_instal
 from stair_es.types import Floats, Pixels, SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.model.stair.modeling import StairModel
+    from torch import Tensor
+
+    from stair_es.model.stair.heads import TowerOutput
+    from stair_es.model.stair.modeling import StairModel, TextBatch
 
 TORCH_TEXT_BATCH = 64
+
+_T = TypeVar("_T")
 
 
 class DualEncoder(Protocol):
     """The two towers of a model in some runtime. May be called from several threads."""
 
     def compute_images(self, pixels_BHWC: Pixels) -> TowerRows:
-        """Compute the weights [B, F] and unit dense vectors [B, E] of images; None for a missing head."""
+        """Compute the sparse vectors and the unit dense vectors [B, E] of images; None for a missing head."""
 
     def compute_texts(self, texts: Sequence[str]) -> TowerRows:
-        """Compute the weights [B, F] and unit dense vectors [B, E] of texts; None for a missing head."""
+        """Compute the sparse vectors and the unit dense vectors [B, E] of texts; None for a missing head."""
 
 
 def load_stair_encoder(
@@ -61,10 +65,8 @@ def load_stair_encoder(
             code="no-text-tower",
         )
     check_model_spec(spec)
-    if spec.backend == "onnx" and spec.precision != "fp32":
-        raise ModelError(
-            f"the onnx backend computes in fp32, not in {spec.precision}", "Use --backend torch, or fp32.", code="onnx-needs-fp32"
-        )
+    if spec.backend == "onnx":
+        check_onnx_precision(spec)
     if not config.has_dense_backbones:
         return StairEncoder(folder, config, card, spec)
     if spec.backend == "onnx":
@@ -83,8 +85,7 @@ def load_stair_encoder(
 
 def can_towers_use_gpu(config: StairConfig, spec: ModelSpec) -> bool:
     """Return whether the towers would run on a GPU of this machine."""
-    has_cuda = image_networks.is_graph_cuda_available if config.image.backbone.kind == "package" else cuda.is_cuda_available
-    return spec.backend in ("auto", "torch") and has_cuda()
+    return can_use_cuda(spec, *(TORCH_PACKAGES if config.image.backbone.kind == "package" else ()))
 
 
 class StairEncoder(Encoder):
@@ -103,11 +104,11 @@ class StairEncoder(Encoder):
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         """Return the sparse vector of each image."""
         check_encoder_pixels(pixels_BHWC, self.card)
-        return self._build_vectors(self._get_towers("tokens").compute_images(pixels_BHWC)[0])
+        return _require_rows(self._get_towers("tokens").compute_images(pixels_BHWC)[0])
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
         """Return the sparse vector of each text; empty for a text without a known token."""
-        return self._build_vectors(self._get_towers("tokens").compute_texts(texts)[0])
+        return _require_rows(self._get_towers("tokens").compute_texts(texts)[0])
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
         """Return the dense vectors of images."""
@@ -121,13 +122,13 @@ class StairEncoder(Encoder):
     def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
         """Return both kinds of vectors from one run of the tower."""
         check_encoder_pixels(pixels_BHWC, self.card)
-        weights_BF, dense_BD = self._get_towers("tokens", "dense").compute_images(pixels_BHWC)
-        return self._build_vectors(weights_BF), _require_rows(dense_BD)
+        vectors, dense_BD = self._get_towers("tokens", "dense").compute_images(pixels_BHWC)
+        return _require_rows(vectors), _require_rows(dense_BD)
 
     def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
         """Return both kinds of vectors from one run of the tower."""
-        weights_BF, dense_BD = self._get_towers("tokens", "dense").compute_texts(texts)
-        return self._build_vectors(weights_BF), _require_rows(dense_BD)
+        vectors, dense_BD = self._get_towers("tokens", "dense").compute_texts(texts)
+        return _require_rows(vectors), _require_rows(dense_BD)
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -157,11 +158,6 @@ class StairEncoder(Encoder):
         with self._lock:
             return self._towers
 
-    def _build_vectors(self, weights_BF: Floats | None) -> list[SparseVector]:
-        weights_BF = _require_rows(weights_BF)
-        tokens, ranks_F, unit = self._tokenizer.tokens, self._tokenizer.ranks_F, self._config.similarity == "cosine"
-        return [build_sparse_vector(weights_F, tokens, ranks_F, unit=unit) for weights_F in weights_BF]
-
     @cached_property
     def _tokenizer(self) -> StairTokenizer:
         return checkpoint.read_tokenizer(self._folder, self._config)
@@ -169,13 +165,17 @@ class StairEncoder(Encoder):
     @cached_property
     def _towers(self) -> DualEncoder:
         folder, config, spec = self._folder, self._config, self._spec
+        rows = SparseRowBuilder(self._tokenizer.tokens, unit=config.similarity == "cosine")
         if self._dense is not None:
-            return DistilledDualEncoder(checkpoint.load_stair_model(folder), spec, self._dense)
+            return DistilledDualEncoder(checkpoint.load_stair_model(folder), spec, rows, self._dense)
         on_cpu = spec.backend == "onnx" or (
-            spec.backend == "auto" and spec.precision == "fp32" and not can_towers_use_gpu(config, spec)
+            spec.backend == "auto" and spec.precision in ("auto", "fp32") and not can_towers_use_gpu(config, spec)
         )
-        if on_cpu and (spec.backend == "onnx" or not find_onnx_mismatch(folder, self.model_id)):
-            return OnnxDualEncoder(folder, config, self._tokenizer, spec, self.model_id)
+        mismatch = find_onnx_mismatch(folder, self.model_id) if on_cpu else ""
+        if on_cpu and not mismatch:
+            return OnnxDualEncoder(folder, config, self._tokenizer, rows, spec)
+        if spec.backend == "onnx":
+            raise ModelError(mismatch, f"Run: stair-es export {shlex.quote(str(folder))}", code="onnx-graphs-outdated")
         if on_cpu and not is_installed("torch"):
             raise MissingExtra(
                 f"{folder} has no ONNX graphs of its weights, and PyTorch isn't installed",
@@ -183,79 +183,86 @@ class StairEncoder(Encoder):
                 code="no-onnx-graphs",
             )
         import_optional("torch", "torch")
-        return TorchDualEncoder(checkpoint.load_stair_model(folder, resolve_settings(spec.settings).home), spec)
+        return TorchDualEncoder(checkpoint.load_stair_model(folder, resolve_settings(spec.settings).home), spec, rows)
 
 
 class TorchDualEncoder:
-    """The towers in PyTorch, on CUDA if available."""
+    """The towers in PyTorch, on a GPU if there is one."""
 
-    def __init__(self, model: StairModel, spec: ModelSpec) -> None:
-        self._device = cuda.TorchDevice(spec)
-        self._model = model.eval().to(self._device.name)
+    def __init__(self, model: StairModel, spec: ModelSpec, rows: SparseRowBuilder) -> None:
+        from stair_es.model.torch_device import TorchDevice
+
+        self._device, self._rows = TorchDevice(spec), rows
+        self._model = self._device.place_network(model)
 
     def compute_images(self, pixels_BHWC: Pixels) -> TowerRows:
-        """Compute images in batches."""
-        import torch
-
-        size, device = self._device.batch_size, self._device.name
-        parts = (torch.tensor(pixels_BHWC[i : i + size]).to(device) for i in range(0, len(pixels_BHWC), size))
-        with self._device.enter_inference():
-            outputs = [self._model.encode_images(part) for part in parts]
-        return self._join_outputs(outputs)
+        """Compute images in chunks."""
+        return self._run_tower(pixels_BHWC, self._model.encode_images, self._model.config.image.top_k)
 
     def compute_texts(self, texts: Sequence[str]) -> TowerRows:
         """Compute texts in batches of similar length."""
         from stair_es.model.stair.modeling import TextBatch
 
-        outputs, order = [], []
-        with self._device.enter_inference():
-            for indices, tokenized in self._model.tokens.encode_batches(texts, TORCH_TEXT_BATCH):
-                outputs.append(self._model.encode_texts(TextBatch.from_tokenized(tokenized).to(self._device.name)))
-                order.extend(indices.tolist())
-        return restore_order(self._join_outputs(outputs), order)
+        parts, order = [], []
+        for indices, tokenized in self._model.tokens.encode_batches(texts, TORCH_TEXT_BATCH):
+            parts.append(self._run_text_tower(TextBatch.from_tokenized(tokenized)))
+            order.extend(indices.tolist())
+        return restore_order(join_rows(parts, self._model.config), order)
 
-    def _join_outputs(self, outputs: list[Any]) -> TowerRows:
-        batches = [(_to_numpy(output.weights_BF), _to_numpy(output.dense_BE)) for output in outputs]
-        return join_rows(batches, self._model.config, len(self._model.tokens.tokens))
+    def _run_text_tower(self, batch: TextBatch) -> TowerRows:
+        return self._run_tower(
+            batch,
+            self._model.encode_texts,
+            self._model.config.text.top_k,
+            stage=lambda part: part.to(self._device.name, self._device.dtype),
+            kind="texts",
+            cpu_chunk=TORCH_TEXT_BATCH,
+        )
+
+    def _run_tower(self, inputs: Any, encode: Callable[..., TowerOutput], top_k: int, **options: Any) -> TowerRows:  # noqa: ANN401
+        """Run a tower in chunks; `options` are those of `TorchDevice.run_chunks`."""
+
+        def compute(chunk: Any) -> Sequence[Tensor | None]:  # noqa: ANN401
+            output = encode(chunk, top_k=0)
+            selected = (None, None) if output.weights_BF is None else select_top_weights(output.weights_BF, top_k)
+            return *selected, output.dense_BE
+
+        parts = [
+            (None if values_BK is None else self._rows.build_top_weights(values_BK, indices_BK), dense_BE)
+            for values_BK, indices_BK, dense_BE in self._device.run_chunks(inputs, compute, **options)
+        ]
+        return join_rows(parts, self._model.config)
 
 
 class DistilledDualEncoder(TorchDualEncoder):
     """Heads in PyTorch over the vectors of a dense model; these are the dense vectors of the whole, too."""
 
-    def __init__(self, model: StairModel, spec: ModelSpec, dense: Encoder) -> None:
-        super().__init__(model, spec)
+    def __init__(self, model: StairModel, spec: ModelSpec, rows: SparseRowBuilder, dense: Encoder) -> None:
+        super().__init__(model, spec, rows)
         self._dense = dense
 
     def compute_images(self, pixels_BHWC: Pixels) -> TowerRows:
-        """Compute images: the dense model in batches, the heads at once."""
+        """Compute images: the dense model, then the heads."""
         dense_BD = self._dense.encode_images_dense(pixels_BHWC)
-        return self._run_heads(dense_BD, self._model.encode_images), dense_BD
+
+        def encode(chunk_BD: Tensor, *, top_k: int) -> TowerOutput:
+            output: TowerOutput = self._model.encode_images(chunk_BD[:, None].to(self._device.dtype), top_k=top_k)
+            return output
+
+        return self._run_tower(dense_BD, encode, self._model.config.image.top_k, kind="vectors")[0], dense_BD
 
     def compute_texts(self, texts: Sequence[str]) -> TowerRows:
         """Compute texts."""
+        import torch
+
         from stair_es.model.stair.modeling import TextBatch
 
         dense_BD = self._dense.encode_texts_dense(texts)
-        batch = TextBatch.from_tokenized(self._model.tokens.encode(texts)).to(self._device.name)
-        return self._run_heads(
-            dense_BD, lambda states_BLD: self._model.encode_texts(replace(batch, states_BLD=states_BLD))
-        ), dense_BD
-
-    def _run_heads(self, dense_BD: Floats, run: Callable[[Any], Any]) -> Floats:
-        import torch
-
-        if not len(dense_BD):
-            return np.zeros((0, len(self._model.tokens.tokens)), np.float32)
-        with self._device.enter_inference():
-            output = run(torch.from_numpy(dense_BD).to(self._device.name)[:, None])
-        return _require_rows(_to_numpy(output.weights_BF))
+        batch = TextBatch.from_tokenized(self._model.tokens.encode(texts))
+        return self._run_text_tower(replace(batch, states_BLD=torch.from_numpy(dense_BD)[:, None]))[0], dense_BD
 
 
-def _to_numpy(rows: Any) -> Floats | None:  # noqa: ANN401  a tensor, or None
-    return None if rows is None else rows.float().cpu().numpy()
-
-
-def _require_rows(rows: Floats | None) -> Floats:
+def _require_rows(rows: _T | None) -> _T:
     assert rows is not None
     return rows
 

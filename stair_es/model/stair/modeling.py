@@ -5,6 +5,7 @@ Shape suffixes: B batch, C channels, H height, W width, L positions, D states, F
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,9 +47,9 @@ class TextBatch:
             torch.from_numpy(tokenized.ids_BL), torch.from_numpy(tokenized.mask_BL), torch.from_numpy(tokenized.features_BL)
         )
 
-    def to(self, device: torch.device | str) -> TextBatch:
-        """Return the batch on another device."""
-        states = None if self.states_BLD is None else self.states_BLD.to(device)
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextBatch:
+        """Return the batch on another device, with states of this type; None for the type that they have."""
+        states = None if self.states_BLD is None else self.states_BLD.to(device=device, dtype=dtype)
         return TextBatch(self.ids_BL.to(device), self.mask_BL.to(device), self.features_BL.to(device), states)
 
     def __len__(self) -> int:
@@ -209,8 +210,16 @@ class _ImageTower(nn.Module):  # type: ignore[misc]  # mypy skips torch
     def compute_states(self, pixels_BHWC: Tensor) -> Tensor:
         """Return the states [B, L, D] of the backbone."""
         scaled_BHWC = (pixels_BHWC.float() / 255 - self.mean_C) / self.std_C
-        states_BLD: Tensor = self.backbone(scaled_BHWC.permute(0, 3, 1, 2).contiguous())
+        dtype = self.head.transform[0].weight.dtype
+        states_BLD: Tensor = self.backbone(scaled_BHWC.permute(0, 3, 1, 2).contiguous().to(dtype))
         return states_BLD
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _ImageTower:
+        """Keep mean and standard deviation in fp32 when the weights are cast: rounded, they would shift all pixels."""
+        exact = self.mean_C, self.std_C
+        super()._apply(fn, recurse)
+        self.mean_C, self.std_C = (values_C.to(self.mean_C.device) for values_C in exact)
+        return self
 
 
 class _TextTower(nn.Module):  # type: ignore[misc]  # mypy skips torch

@@ -16,16 +16,17 @@ import numpy as np
 from stair_es.errors import ModelError
 from stair_es.model.base import ModelSpec
 from stair_es.model.networks.image_networks import create_onnx_session
+from stair_es.model.sparse_rows import SparseRowBuilder
 from stair_es.model.stair.configuration import StairConfig
 from stair_es.model.stair.tokenizer import StairTokenizer
-from stair_es.types import Floats, Pixels
+from stair_es.types import Floats, Pixels, SparseVector
 
 ONNX_FILES = {"image": "image.onnx", "text": "text.onnx"}
 ONNX_MODEL_ID_KEY = "stair_es_model_id"
 WEIGHTS_OUTPUT, DENSE_OUTPUT = "weights", "dense"
 ONNX_IMAGE_BATCH, ONNX_TEXT_BATCH = 1, 32
-TowerRows: TypeAlias = "tuple[Floats | None, Floats | None]"
-"""Token weights [B, F] and dense unit vectors [B, E]; None for a missing head."""
+TowerRows: TypeAlias = "tuple[list[SparseVector] | None, Floats | None]"
+"""Sparse vectors, and dense unit vectors [B, E]; None for a missing head."""
 
 
 def find_onnx_mismatch(folder: Path, model_id: str) -> str:
@@ -47,11 +48,10 @@ def find_onnx_mismatch(folder: Path, model_id: str) -> str:
 class OnnxDualEncoder:
     """The towers in onnxruntime. Each graph is loaded once, when it is first used."""
 
-    def __init__(self, folder: Path, config: StairConfig, tokens: StairTokenizer, spec: ModelSpec, model_id: str) -> None:
-        """Check the graphs."""
-        if mismatch := find_onnx_mismatch(folder, model_id):
-            raise ModelError(mismatch, f"Run: stair-es export {shlex.quote(str(folder))}", code="onnx-graphs-outdated")
-        self._folder, self._config, self._tokens, self._spec = folder, config, tokens, spec
+    def __init__(
+        self, folder: Path, config: StairConfig, tokens: StairTokenizer, rows: SparseRowBuilder, spec: ModelSpec
+    ) -> None:
+        self._folder, self._config, self._tokens, self._rows, self._spec = folder, config, tokens, rows, spec
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
 
@@ -76,8 +76,11 @@ class OnnxDualEncoder:
         names = [name for name, head in ((WEIGHTS_OUTPUT, "tokens"), (DENSE_OUTPUT, "dense")) if head in self._config.heads]
         session = self._get_session(side)
         outputs = [dict(zip(names, session.run(names, select_inputs(session, feed)), strict=True)) for feed in feeds]
-        batches = [(output.get(WEIGHTS_OUTPUT), output.get(DENSE_OUTPUT)) for output in outputs]
-        return join_rows(batches, self._config, len(self._tokens.tokens))
+        batches = [
+            (self._rows.build_rows(output[WEIGHTS_OUTPUT]) if WEIGHTS_OUTPUT in output else None, output.get(DENSE_OUTPUT))
+            for output in outputs
+        ]
+        return join_rows(batches, self._config)
 
     def _get_session(self, side: str) -> Any:  # noqa: ANN401  an InferenceSession
         with self._lock:
@@ -97,21 +100,22 @@ class OnnxDualEncoder:
             ) from error
 
 
-def join_rows(parts: Sequence[TowerRows], config: StairConfig, features: int) -> TowerRows:
+def join_rows(parts: Sequence[TowerRows], config: StairConfig) -> TowerRows:
     """Join batches of rows of the existing heads; None for a missing head."""
-    weights = [rows for rows, _ in parts if rows is not None]
     dense = [rows for _, rows in parts if rows is not None]
     return (
-        np.vstack([np.empty((0, features), np.float32), *weights]) if "tokens" in config.heads else None,
+        [vector for vectors, _ in parts for vector in vectors or ()] if "tokens" in config.heads else None,
         np.vstack([np.empty((0, config.dense_dim), np.float32), *dense]) if "dense" in config.heads else None,
     )
 
 
 def restore_order(rows: TowerRows, order: list[int]) -> TowerRows:
     """Restore the order of the texts; `order` is the index of the text of each row."""
-    inverse = np.argsort(np.array(order, np.int64))
-    weights, dense = (None if values is None else values[inverse] for values in rows)
-    return weights, dense
+    inverse, (vectors, dense_BE) = np.argsort(np.array(order, np.int64)), rows
+    return (
+        None if vectors is None else [vectors[index] for index in inverse],
+        None if dense_BE is None else dense_BE[inverse],
+    )
 
 
 def select_inputs(session: Any, feed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401  an InferenceSession

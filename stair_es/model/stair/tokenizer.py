@@ -82,15 +82,6 @@ class StairTokenizer:
         return {token: index for index, token in enumerate(self.tokens)}
 
     @cached_property
-    def ranks_F(self) -> IdArray:  # noqa: N802  the suffix is its shape
-        """Return the alphabetical rank of each feature."""
-        if self.word_vocabulary is not None:
-            return np.array(self.word_vocabulary.ranks, np.int64)
-        ranks_F = np.empty(len(self.tokens), np.int64)
-        ranks_F[sorted(range(len(self.tokens)), key=self.tokens.__getitem__)] = np.arange(len(self.tokens))
-        return ranks_F
-
-    @cached_property
     def feature_of_V(self) -> IdArray:  # noqa: N802  the suffix is its shape
         """Return the feature of each token, or -1."""
         features_V = np.full(self.tokenizer.get_vocab_size(with_added_tokens=True), -1, np.int64)

@@ -21,7 +21,7 @@ from stair_es.model.base import Encoder, ModelSpec, check_encoder_pixels, check_
 from stair_es.model.networks import image_networks, minilm_download
 from stair_es.model.networks.image_networks import CLASSIFIER_SIZE_PX, Detector, ImageNetwork, ImageNetworkOutput
 from stair_es.model.networks.minilm import MINILM_MAX_TOKENS, MiniLM, compute_softmax
-from stair_es.model.sparse_rows import build_sparse_vector
+from stair_es.model.sparse_rows import SparseRowBuilder
 from stair_es.model.stair_mini import artifacts
 from stair_es.model.stair_mini.artifacts import MINI_CARD, Float64Array, MiniArtifacts
 from stair_es.model.stair_mini.heads import DrawingGate, NumpyHeads
@@ -225,15 +225,15 @@ class StairMiniEncoder(Encoder):
         return self._artifacts.table.find_near_tokens(token, len(self._artifacts.vocabulary))
 
     def _build_vector(self, weights_V: Float64Array) -> SparseVector:
-        return build_sparse_vector(weights_V, self._artifacts.vocabulary.words, self._ranks_V, unit=False)
+        return self._rows.build_rows(weights_V[None])[0]
 
     @cached_property
     def _image_network(self) -> ImageNetwork:
-        return image_networks.load_image_network(self._spec.backend, self._spec.threads, self._spec.precision)
+        return image_networks.load_image_network(self._spec)
 
     @cached_property
     def _detector(self) -> Detector:
-        return image_networks.load_detector(self._spec.backend, self._spec.threads, self._spec.precision)
+        return image_networks.load_detector(self._spec)
 
     @cached_property
     def _text_network(self) -> MiniLM:
@@ -266,8 +266,8 @@ class StairMiniEncoder(Encoder):
         return load_stop_words()
 
     @cached_property
-    def _ranks_V(self) -> np.ndarray:  # noqa: N802  the suffix is its shape
-        return np.array(self._artifacts.vocabulary.ranks, np.int64)
+    def _rows(self) -> SparseRowBuilder:
+        return SparseRowBuilder(self._artifacts.vocabulary.words)
 
 
 def resize_square_pixels(pixels_BHWC: Pixels, side_px: int) -> Pixels:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from stair_es.model.base import Encoder, EncoderPlugin, ModelSpec
-from stair_es.model.networks import image_networks
+from stair_es.model.cuda import can_use_cuda
+from stair_es.model.networks.image_networks import TORCH_PACKAGES
 from stair_es.model.stair_mini.artifacts import MINI_CARD, read_mini_artifacts
 from stair_es.model.vocabularies.token_table import TokenTable
 
@@ -15,7 +16,7 @@ class StairMiniPlugin(EncoderPlugin):
 
     def can_use_gpu(self, spec: ModelSpec) -> bool:
         """Return whether the networks would run on a GPU of this machine."""
-        return spec.backend in ("auto", "torch") and image_networks.is_graph_cuda_available()
+        return can_use_cuda(spec, *TORCH_PACKAGES)
 
     def load(self, spec: ModelSpec) -> Encoder:
         """Load the encoder."""

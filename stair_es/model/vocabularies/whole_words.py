@@ -7,7 +7,6 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -157,14 +156,6 @@ class WholeWordVocabulary:
             return cls([str(word) for word in words], {str(spelling): str(word) for spelling, word in spellings})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"the vocabulary {path} can't be read: {error}", "Get the model again.") from error
-
-    @cached_property
-    def ranks(self) -> list[int]:
-        """Return the alphabetical rank of each word."""
-        ranks = [0] * len(self.words)
-        for rank, index in enumerate(sorted(range(len(self.words)), key=self.words.__getitem__)):
-            ranks[index] = rank
-        return ranks
 
 
 def list_uncovered_words(text: str, matches: Sequence[WordMatch]) -> list[str]:

@@ -12,7 +12,7 @@ from msgspec import Meta
 from stair_es.errors import ConfigError
 from stair_es.model.stair.configuration import INITIAL_BIAS, HeadName, ImageTowerConfig, Similarity, TextMask, TextTowerConfig
 from stair_es.training.data.transforms import get_augmentation
-from stair_es.types import Precision
+from stair_es.types import TrainingPrecision
 
 LossName: TypeAlias = Literal["contrastive", "ground_image", "ground_text", "flops_image", "flops_text", "distil"]
 ModelPart: TypeAlias = Literal["image.backbone", "image.head", "text.backbone", "text.head"]
@@ -100,7 +100,7 @@ class OptimizerConfig:
     decay: Literal["cosine", "constant"] = "cosine"
     clip: Amount = 1.0
     """Maximum gradient norm; 0 for no clipping."""
-    precision: Precision = "fp32"
+    precision: TrainingPrecision = "fp32"
     ema: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     """Decay of the moving average of the parameters; 0 for none."""
     teacher_scale: Amount = 20.0

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from stair_es.config.defaults import DataDir
 from stair_es.errors import DecodeError, ReadError
+from stair_es.model.base import ModelSpec
 from stair_es.model.networks.image_networks import load_image_network
 from stair_es.model.stair.configuration import ImageTowerConfig, TextTowerConfig
 from stair_es.model.stair.modeling import StairModel, TextBatch
@@ -228,7 +229,7 @@ def _build_state_function(model: StairModel) -> Callable[[Pixels], Tensor]:
     """Return a function from pixels to the states that the head expects: pooled if it uses the mean, by the faster network."""
     tower = model.config.image
     if tower.backbone.kind == "package" and tower.pool == "mean":
-        network = load_image_network("onnx", 1)
+        network = load_image_network(ModelSpec(name="stair-mini", backend="onnx", threads=1))
         return lambda pixels_BHWC: torch.from_numpy(network.run_network(pixels_BHWC).features_BD)[:, None]
 
     def run_backbone(pixels_BHWC: Pixels) -> Tensor:

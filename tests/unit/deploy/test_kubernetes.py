@@ -292,7 +292,7 @@ def list_command_lines() -> Iterator[tuple[str, list[str]]]:
                 (container["name"], line) for line in list_stair_es_calls(build_container_process(container, PLACEHOLDERS))
             )
     script = SCRIPT.read_text()
-    for name, value in {"SOURCE": "s3://b/c/", "GPUS_PER_ENCODER:-0": "0.5", "PRECISION:-fp32": "bf16"}.items():
+    for name, value in {"SOURCE": "s3://b/c/", "GPUS_PER_ENCODER:-0": "0.5", "PRECISION:-auto": "bf16"}.items():
         script = script.replace(f"${{{name}}}", value).replace(f"${name}", value)
     yield from ((SCRIPT.name, line) for line in list_commands(script))
 

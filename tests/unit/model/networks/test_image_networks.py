@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from support.errors import expect_error
 from support.models.coco_classes import COCO_CLASSES
 
 from stair_es.errors import MissingExtra
+from stair_es.model import cuda
+from stair_es.model.base import ModelSpec
 from stair_es.model.networks import image_networks
 from stair_es.model.networks.image_networks import (
     CLASSIFIER_FILE,
@@ -29,10 +32,11 @@ from stair_es.model.networks.image_networks import (
     load_graph,
     load_image_network,
 )
-from stair_es.types import Floats, Pixels
+from stair_es.types import Backend, Floats, Pixels
 
 CLASSES = {"bison.jpg": 347, "giant-panda.jpg": 388, "kitten-with-yarn.jpg": 283}
 """The likeliest class of ImageNet."""
+MINI = ModelSpec(name="stair-mini", threads=1)
 TOLERANCE = 1e-4
 """How far a score may differ between the backends, and from machine to machine."""
 OBJECTS = {
@@ -63,15 +67,20 @@ class Networks(NamedTuple):
     detector: Detector
 
 
+def load_networks(backend: Backend) -> Networks:
+    spec = replace(MINI, backend=backend)
+    return Networks(load_image_network(spec), load_detector(spec))
+
+
 @pytest.fixture(scope="module")
 def onnx_networks() -> Networks:
-    return Networks(load_image_network("onnx", 1), load_detector("onnx", 1))
+    return load_networks("onnx")
 
 
 @pytest.fixture(scope="module")
 def torch_networks() -> Networks:
     pytest.importorskip("torch")
-    return Networks(load_image_network("torch", 1), load_detector("torch", 1))
+    return load_networks("torch")
 
 
 @pytest.fixture(params=["onnx_networks", "torch_networks"])
@@ -202,20 +211,21 @@ def test_threads_get_the_same_scores(each_backend: Networks, scenes_BHWC: Pixels
 @pytest.mark.parametrize("has_cuda", [False, True])
 def test_auto_is_torch_with_cuda(has_cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
-    monkeypatch.setattr(image_networks, "is_graph_cuda_available", lambda: has_cuda)
-    assert load_detector("auto", 1).backend == ("torch" if has_cuda else "onnx")
+    monkeypatch.setattr(cuda, "is_cuda_available", lambda *packages: has_cuda)
+    assert load_detector(MINI).backend == ("torch" if has_cuda else "onnx")
+    assert load_detector(replace(MINI, device="cpu")).backend == "onnx"
 
 
 def test_an_unknown_backend_or_precision_is_rejected() -> None:
     with expect_error("unknown-backend") as caught:
-        load_detector("tensorflow", threads=1)  # type: ignore[arg-type]
+        load_detector(replace(MINI, backend="tensorflow"))  # type: ignore[arg-type]
     assert "'tensorflow'" in caught.value.message
     with expect_error("onnx-needs-fp32"):
-        load_image_network("onnx", threads=1, precision="bf16")
+        load_image_network(replace(MINI, backend="onnx", precision="bf16"))
 
 
 def test_half_precision_scores_nearly_the_same(torch_networks: Networks, scenes_BHWC: Pixels) -> None:
-    narrow_BN = load_detector("torch", threads=1, precision="bf16").score_classes(scenes_BHWC)
+    narrow_BN = load_detector(replace(MINI, backend="torch", precision="bf16")).score_classes(scenes_BHWC)
     assert narrow_BN.dtype == np.float32
     assert 0 < np.abs(narrow_BN - torch_networks.detector.score_classes(scenes_BHWC)).max() < 0.05
 
@@ -227,7 +237,7 @@ def test_without_torch_its_extra_is_named(load: Callable[..., object], monkeypat
 
     monkeypatch.setattr(image_networks, "import_optional", raise_missing_extra)
     with expect_error("missing-extra") as caught:
-        load("torch", threads=1)
+        load(replace(MINI, backend="torch"))
     assert caught.value.remedy == "torch"
 
 
@@ -240,5 +250,5 @@ def test_a_missing_or_broken_graph_is_an_error(tmp_path: Path, backend: Any, dat
     if data is not None:
         path.write_bytes(data)
     with expect_error("image-network-unreadable") as caught:
-        load_graph(path, backend, 1, "fp32")
+        load_graph(path, replace(MINI, backend=backend))
     assert str(path) in caught.value.message

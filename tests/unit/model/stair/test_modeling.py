@@ -21,7 +21,6 @@ from support.models import tiny_stair
 from stair_es.eval.models import get_dense_encoder
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
-from stair_es.model.sparse_rows import build_sparse_vector
 from stair_es.model.stair import heads
 from stair_es.model.stair.configuration import TextMask
 from stair_es.model.stair.modeling import StairModel, TextBatch
@@ -290,19 +289,6 @@ def test_only_cosine_vectors_are_normalized(tmp_path: Path) -> None:
         assert cosine_vector.dot(cosine_vector) == pytest.approx(1, abs=1e-4)
         length = math.sqrt(dot_vector.dot(dot_vector))
         assert_near(cosine_vector, SparseVector.from_pairs((token, weight / length) for token, weight in dot_vector), 2e-5)
-
-
-def test_rows_become_vectors_without_zero_weights() -> None:
-    weights_F, ranks_F = np.array([0, 0.5, 1e-7, 2, 0], np.float32), np.arange(5)
-    assert build_sparse_vector(weights_F, "abcde", ranks_F, unit=False).to_dict() == {"d": 2.0, "b": 0.5}
-    assert build_sparse_vector(weights_F, "abcde", ranks_F, unit=True).to_dict() == {"d": 0.97014, "b": 0.24254}
-    assert build_sparse_vector(weights_F * 0, "abcde", ranks_F, unit=True) == SparseVector((), ())
-    ties_F = np.array([0.5, 0, 0.5, 0.7, 0.500001], np.float32)
-    expected = SparseVector.from_pairs([("e", 0.5), ("c", 0.5), ("b", 0.7), ("a", 0.5)])
-    assert build_sparse_vector(ties_F, ["e", "d", "c", "b", "a"], np.arange(5)[::-1], unit=False) == expected
-    for value in (np.nan, np.inf):
-        with expect_error("weight-not-finite"):
-            build_sparse_vector(np.array([0, 0.5, 0, 2, value], np.float32), "abcde", ranks_F, unit=True)
 
 
 def test_heads_are_independent(tmp_path: Path) -> None:

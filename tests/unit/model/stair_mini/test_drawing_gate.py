@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from stair_es.model.base import ModelSpec
 from stair_es.model.networks.image_networks import CLASSIFIER_SIZE_PX, ImageNetwork, load_image_network
 from stair_es.model.stair_mini import artifacts
 from stair_es.model.stair_mini.encoder import resize_square_pixels
@@ -40,7 +41,7 @@ def draw_noise(side_px: int = CLASSIFIER_SIZE_PX) -> Pixels:
 
 @pytest.fixture(scope="module")
 def image_network() -> ImageNetwork:
-    return load_image_network("onnx", 1)
+    return load_image_network(ModelSpec(name="stair-mini", backend="onnx", threads=1))
 
 
 @pytest.fixture(scope="module")

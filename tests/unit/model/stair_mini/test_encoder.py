@@ -221,7 +221,7 @@ def test_the_network_runs_once_for_an_image(
     mini_encoder: StairMiniEncoder, pixels_BHWC: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counting = CountingNetwork(mini_encoder.image_network)
-    monkeypatch.setattr("stair_es.model.networks.image_networks.load_image_network", lambda backend, threads, precision: counting)
+    monkeypatch.setattr("stair_es.model.networks.image_networks.load_image_network", lambda spec: counting)
     assert StairMiniEncoder(TABLE_SPEC).encode_images(pixels_BHWC) == mini_encoder.encode_images(pixels_BHWC)
     assert counting.image_count == len(pixels_BHWC)
 
@@ -240,7 +240,7 @@ class UniformNetwork:
 
 def test_uniform_networks_still_give_tokens(monkeypatch: pytest.MonkeyPatch, pixels_BHWC: Pixels) -> None:
     for name in ("load_image_network", "load_detector"):
-        monkeypatch.setattr(image_networks, name, lambda backend, threads, precision: UniformNetwork())
+        monkeypatch.setattr(image_networks, name, lambda spec: UniformNetwork())
     assert all(StairMiniEncoder(TABLE_SPEC).encode_images(pixels_BHWC))
 
 

@@ -145,7 +145,6 @@ def test_tokens_are_whole_words() -> None:
     assert rows == len(texts)
     assert tokenizer.tokens == vocabulary.words
     assert tokenizer.index_of_token == vocabulary.index_of_word
-    assert tokenizer.ranks_F.tolist() == [1, 3, 2, 0, 4]
     words = {
         "Dogs": ("dog",),
         "crimson": ("dog",),
@@ -200,7 +199,3 @@ def test_files_round_trip(tmp_path: Path) -> None:
     assert (loaded.words, loaded.spellings) == (VOCABULARY.words, VOCABULARY.spellings)
     assert loaded.to_json() == VOCABULARY.to_json()
     assert json.loads(VOCABULARY.to_json())["words"] == list(WORDS)
-
-
-def test_ranks_are_alphabetical() -> None:
-    assert [VOCABULARY.ranks[VOCABULARY.index_of_word[word]] for word in sorted(WORDS)] == list(range(len(WORDS)))
