@@ -150,6 +150,14 @@ RUNS = (
         long="--images 1024 --texts 4096 --rounds 7",
     ),
     Run(
+        name="gpu",
+        group=INGEST,
+        shows="Decoding, encoding and both at once, compared with the bare networks on pixels in the memory of the device",
+        script="gpu",
+        short="--images 64 --batch 16 --rounds 2",
+        long="--images 16384 --rounds 7",
+    ),
+    Run(
         name="thumbnails",
         group=INGEST,
         shows="Bytes, encoding time and fidelity of thumbnails, by size, format and quality",
