@@ -6,12 +6,15 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stair_es.errors import ModelError
 from stair_es.model.base import ModelSpec
 from stair_es.optional import import_optional
 from stair_es.types import TrainingPrecision
+
+if TYPE_CHECKING:
+    from stair_es.model.torch_device import TorchDevice
 
 _T = TypeVar("_T")
 _DEVICES = ("/dev/nvidiactl", "/dev/dxg")
@@ -85,3 +88,10 @@ class LockedProperty(cached_property[_T]):
         with instance._lock:
             value: _T = super().__get__(instance, owner)
         return value
+
+
+def open_device(encoder: Any) -> TorchDevice:  # noqa: ANN401  of any family
+    """Open the device that an encoder's `_spec` selects; for a `LockedProperty`."""
+    from stair_es.model.torch_device import TorchDevice
+
+    return TorchDevice(encoder._spec)

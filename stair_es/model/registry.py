@@ -53,17 +53,19 @@ class Model:
         """Return whether the image tower would run on a GPU of this machine."""
         return self.plugin.can_use_gpu(self.spec)
 
-    def load(self, threads: int | None = None) -> Encoder:
+    def load(self, threads: int | None = None, device: str | None = None) -> Encoder:
         """Load the encoder. Its networks are loaded when a tower is first used.
 
         Args:
             threads: CPU threads of one `encode_images` call, instead of those of the spec.
+            device: Device such as `cuda:1`, instead of that of the spec.
 
         Raises:
             ModelError: If the model doesn't support an option of the spec, or its files are broken.
             MissingExtra: If a required library isn't installed.
         """
-        return self.plugin.load(self.spec if threads is None else replace(self.spec, threads=threads))
+        spec = self.spec if threads is None else replace(self.spec, threads=threads)
+        return self.plugin.load(spec if device is None else replace(spec, device=device))
 
     def check_indexable(self) -> None:
         """Raise ModelError if the model has no tokens, before an index is created for it."""

@@ -5,7 +5,7 @@ Shape suffixes: B rows, V tokens of the vocabulary, K selected weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +58,10 @@ class SparseRowBuilder:
             indices_BK[row, : len(indices_K)] = indices_K
             values_BK[row, : len(indices_K)] = weights_BV[row, indices_K]
         return self.build_top_weights(values_BK, indices_BK)
+
+    def build_chunks(self, chunks: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> list[SparseVector]:
+        """Return the vectors of chunks of `select_top_weights`, in their order."""
+        return [vector for values_BK, indices_BK in chunks for vector in self.build_top_weights(values_BK, indices_BK)]
 
     def build_top_weights(self, values_BK: NDArray[np.floating[Any]], indices_BK: NDArray[np.integer[Any]]) -> list[SparseVector]:
         """Return the tokens of each row with a positive weight, rounded to 5 decimals; weights that round to 0 are dropped.

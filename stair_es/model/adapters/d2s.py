@@ -28,7 +28,7 @@ from stair_es.model.checkpoint import (
     read_checkpoint_config,
     read_license,
 )
-from stair_es.model.cuda import LockedProperty
+from stair_es.model.cuda import LockedProperty, open_device
 from stair_es.model.sparse_rows import SparseRowBuilder, select_top_weights
 from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary, read_vocabulary, split_word
 from stair_es.types import Floats, Pixels, ResizeMode, SparseVector
@@ -36,7 +36,6 @@ from stair_es.types import Floats, Pixels, ResizeMode, SparseVector
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stair_es.model.torch_device import TorchDevice
 
 DENSE_MODEL_ENV = "STAIR_ES_D2S_DENSE_MODEL"
 """Environment variable: the BLIP whose vectors the head transforms, a folder or a hub id.
@@ -168,13 +167,9 @@ class D2sEncoder(EncoderOverDense):
             )
         weights = self._head_weights
         chunks = self._device.run_chunks(dense_BD, lambda chunk: select_top_weights(_apply_head(weights, chunk)))
-        return [vector for selected in chunks for vector in self._rows.build_top_weights(*selected)]
+        return self._rows.build_chunks(chunks)
 
-    @LockedProperty
-    def _device(self) -> TorchDevice:
-        from stair_es.model.torch_device import TorchDevice
-
-        return TorchDevice(self._spec)
+    _device = LockedProperty(open_device)
 
     @cached_property
     def _rows(self) -> SparseRowBuilder:

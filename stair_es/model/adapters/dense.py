@@ -26,7 +26,7 @@ from stair_es.model.checkpoint import (
     check_torch_spec,
     read_license,
 )
-from stair_es.model.cuda import LockedProperty
+from stair_es.model.cuda import LockedProperty, open_device
 from stair_es.optional import import_optional
 from stair_es.types import Floats, Pixels, ResizeMode, SparseVector
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stair_es.model.adapters.normalization import PixelNormalizer
-    from stair_es.model.torch_device import TorchDevice
 
 _CAPTION_PUNCTUATION = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
 _MAX_CAPTION_WORDS = 50
@@ -217,11 +216,7 @@ class DenseEncoder(Encoder):
             return projected
         return _get_pooled_output(self._model.get_text_features(**inputs))
 
-    @LockedProperty
-    def _device(self) -> TorchDevice:
-        from stair_es.model.torch_device import TorchDevice
-
-        return TorchDevice(self._spec)
+    _device = LockedProperty(open_device)
 
     @LockedProperty
     def _normalizer(self) -> PixelNormalizer | None:

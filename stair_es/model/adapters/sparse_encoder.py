@@ -32,7 +32,7 @@ from stair_es.model.checkpoint import (
     read_json_object,
     read_license,
 )
-from stair_es.model.cuda import LockedProperty
+from stair_es.model.cuda import LockedProperty, open_device
 from stair_es.model.sparse_rows import SparseRowBuilder, select_top_weights
 from stair_es.model.vocabularies.readable import detect_tokenizer_style, make_readable_tokens
 from stair_es.optional import import_optional
@@ -42,7 +42,6 @@ from stair_es.types import ImageSpec, Pixels, ResizeMode, SparseVector
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stair_es.model.torch_device import TorchDevice
 
 _LIBRARY_CONFIG = "config_sentence_transformers.json"
 _DEFAULT_PX, _MAX_PX = 384, 2048
@@ -235,7 +234,7 @@ class SentenceTransformersEncoder(Encoder):
             return select_top_weights(weights_BV)
 
         chunks = self._device.run_chunks(inputs, compute, **options)
-        return [vector for selected in chunks for vector in self._rows.build_top_weights(*selected)]
+        return self._rows.build_chunks(chunks)
 
     def _run_library(self, encode: Callable[..., Any], chunk: list[Any]) -> Tensor:
         """Return the weights [B, V] of a chunk. Autocast, because the library and the model's own code create fp32 tensors."""
@@ -274,11 +273,7 @@ class SentenceTransformersEncoder(Encoder):
         processor = self._model.tokenizer
         return getattr(processor, "tokenizer", processor)  # a processor contains it
 
-    @LockedProperty
-    def _device(self) -> TorchDevice:
-        from stair_es.model.torch_device import TorchDevice
-
-        return TorchDevice(self._spec)
+    _device = LockedProperty(open_device)
 
     @LockedProperty
     def _model(self) -> Any:  # noqa: ANN401

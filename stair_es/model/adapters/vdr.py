@@ -30,7 +30,7 @@ from stair_es.model.checkpoint import (
     read_checkpoint_config,
     read_license,
 )
-from stair_es.model.cuda import LockedProperty
+from stair_es.model.cuda import LockedProperty, open_device
 from stair_es.model.sparse_rows import SparseRowBuilder, select_top_weights
 from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary, is_special_token, read_vocabulary, split_word
 from stair_es.types import ImageSpec, Pixels, ResizeMode, SparseVector
@@ -141,7 +141,7 @@ class VdrEncoder(Encoder):
         check_encoder_pixels(pixels_BHWC, self.card)
         towers, top_k = self._towers, self._config.image_top_k
         chunks = self._device.run_chunks(pixels_BHWC, lambda pixels: select_top_weights(towers.encode_images(pixels), top_k))
-        return [vector for selected in chunks for vector in self._rows.build_top_weights(*selected)]
+        return self._rows.build_chunks(chunks)
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
         """Return one sparse vector per text. Long texts are truncated."""
@@ -156,7 +156,7 @@ class VdrEncoder(Encoder):
             return select_top_weights(weights_BV * present_BV.any(1, keepdim=True))
 
         chunks = self._device.run_chunks(rows, compute, stage=self._stage_texts, kind="texts")
-        return [vector for selected in chunks for vector in self._rows.build_top_weights(*selected)]
+        return self._rows.build_chunks(chunks)
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the tokens of a word: the word itself, or its pieces."""
@@ -186,11 +186,7 @@ class VdrEncoder(Encoder):
     def _token_indices(self) -> dict[str, int]:
         return {token: index for index, token in enumerate(self.tokens)}
 
-    @LockedProperty
-    def _device(self) -> TorchDevice:
-        from stair_es.model.torch_device import TorchDevice
-
-        return TorchDevice(self._spec)
+    _device = LockedProperty(open_device)
 
     @LockedProperty
     def _towers(self) -> VdrTowers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ pytest.importorskip("torch")
 import torch
 from support.errors import expect_error
 from support.fake_gpu import FakeGpu, pretend_gpu
+from support.models import tiny_stair
 from torch import Tensor, nn
 
 from stair_es.errors import DeviceLost, DeviceOutOfMemory
+from stair_es.model import cuda, registry
 from stair_es.model.base import ModelSpec
 from stair_es.model.torch_device import FIRST_CHUNK, MAX_CHUNK, TorchDevice, open_gpu
 from stair_es.types import Pixels, Precision
@@ -178,6 +181,27 @@ def test_a_network_that_does_not_fit_is_an_error(gpu: FakeGpu, monkeypatch: pyte
     monkeypatch.setattr(network, "to", raise_error)
     with expect_error("network-too-large"):
         TorchDevice(SPEC).place_network(network)
+
+
+def test_devices_are_counted_and_selected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for found in (True, False):
+        monkeypatch.setattr(cuda, "is_cuda_available", lambda *packages, found=found: found)
+        assert cuda.count_cuda_devices() == (3 if found else 0)
+        assert [cuda.can_use_cuda(ModelSpec(name="x", device=device)) for device in ("", "cuda:1", "cpu")] == [
+            found,
+            found,
+            False,
+        ]
+        assert not cuda.can_use_cuda(ModelSpec(name="x", backend="onnx"))
+    opened: list[str] = []
+    monkeypatch.setattr("stair_es.model.torch_device.open_gpu", opened.append)
+    model = registry.resolve_model(ModelSpec(name=str(tiny_stair.write_checkpoint(tmp_path)), backend="torch", device="cuda:1"))
+    for device in (None, "cuda:2"):
+        model.load(device=device).encode_texts(["dog"])
+    assert opened == ["cuda:1", "cuda:2"]
+    with expect_error("unknown-device"):
+        model.load(device="tpu")
 
 
 def test_the_device_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
