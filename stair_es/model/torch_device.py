@@ -62,7 +62,7 @@ class CudaGpu:
     def start_copy(self, pinned: Tensor) -> tuple[Tensor, Any]:
         """Start a copy to the GPU, and return it with the event of its end."""
         with torch.cuda.stream(self._copy_stream):
-            return pinned.to(self.name, non_blocking=True), self._copy_stream.record_event()
+            return pinned.to(self.name, non_blocking=True), self._copy_stream.record_event(torch.cuda.Event(blocking=True))
 
     def require_copy(self, copy: Tensor, copied: Any) -> None:  # noqa: ANN401  an Event
         """Let the next computation wait for a copy, without waiting here."""
@@ -73,7 +73,8 @@ class CudaGpu:
     def start_fetch(self, tensors: Sequence[Tensor | None]) -> tuple[list[Tensor | None], Any]:
         """Start the copies of computed tensors to the CPU, and return them with the event of their end."""
         fetched = [None if tensor is None else tensor.to("cpu", non_blocking=True) for tensor in tensors]
-        return fetched, torch.cuda.current_stream(self.name).record_event()
+        done = torch.cuda.Event(blocking=True)  # who waits for it leaves its core to the decoders
+        return fetched, torch.cuda.current_stream(self.name).record_event(done)
 
     def measure_bytes(self, compute: Callable[[], _T]) -> tuple[_T, int]:
         """Compute, and return the result with the memory that it needed at most, in bytes."""
