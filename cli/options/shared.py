@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from stair_es.config.defaults import DEFAULT_MODEL, ENV_FIT, ENV_INDEX, ENV_MODEL, ENV_URL, MAX_HITS
-from stair_es.types import Backend, Fit, TextTower, TokensType
+from stair_es.types import Backend, Fit, Precision, TextTower, TokensType
 
 LAST_PANEL = "Secure connection"
 """Panel that is the last one in the help of every command."""
@@ -97,6 +97,12 @@ FitOption = Annotated[
 BackendOption = Annotated[
     Backend,
     typer.Option("--backend", help="Inference runtime; `auto` uses torch if CUDA is available, otherwise onnxruntime."),
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        "--precision", help="Precision of the torch backend; `auto` is `bf16` on GPUs that support it, otherwise `fp32`."
+    ),
 ]
 VectorOption = Annotated[
     TokensType,

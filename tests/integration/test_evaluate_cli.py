@@ -111,6 +111,7 @@ def test_retrieval_of_a_coco_set_without_a_cluster(evaluate_command: CommandRunn
     assert set(stair["engine"]) == {"unavailable_reason"}
     assert evaluate_command.read_error(*arguments, "--keep-index").exit_code == 2
     assert "no-such.jsonl" in str(evaluate_command.read_error("retrieval", "no-such.jsonl", "--exact"))
+    assert evaluate_command.read_error(*arguments, "--precision", "bf16").code == "onnx-needs-fp32"
     unknown = evaluate_command.read_error(*arguments, "--compare", "nobody")
     assert unknown.exit_code == 2
     assert "nobody" in str(unknown)

@@ -46,6 +46,8 @@ class FakeGpu(CudaGpu):
         """Items of each chunk that was computed."""
         self.copies: list[tuple[torch.dtype, int]] = []
         """Type and bytes of each array that was sent."""
+        self.log: list[str] = []
+        """What happened in this order: `copy` of a chunk to the GPU, its `run`, and when its outputs were `fetched`."""
         self.pinned: list[int] = []
         """Sizes of the page-locked buffers."""
         self.releases = 0
@@ -63,6 +65,7 @@ class FakeGpu(CudaGpu):
 
     def start_copy(self, pinned: Tensor) -> tuple[Tensor, Any]:
         self.copies.append((pinned.dtype, pinned.nbytes))
+        self.log.append("copy")
         copy = torch.full_like(pinned, _GARBAGE)
         return copy, FakeEvent(lambda: copy.copy_(pinned))
 
@@ -76,9 +79,11 @@ class FakeGpu(CudaGpu):
         if self.max_items is not None and items > self.max_items:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         self.chunks.append(items)
+        self.log.append("run")
         fetched = [None if tensor is None else torch.full_like(tensor, _GARBAGE) for tensor in tensors]
 
         def finish() -> None:
+            self.log.append("fetched")
             for target, tensor in zip(fetched, tensors, strict=True):
                 if target is not None and tensor is not None:
                     target.copy_(tensor)

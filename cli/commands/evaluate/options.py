@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -86,6 +86,7 @@ class EvaluationArguments:
     """Applies to `model` only."""
     compare: CompareOption = None
     backend: shared.BackendOption = "auto"
+    precision: shared.PrecisionOption = "auto"
     text_tower: shared.TextTowerOption = "full"
     as_json: shared.JsonOption = False
 
@@ -95,8 +96,9 @@ class EvaluationArguments:
         from stair_es.model.base import ModelSpec
 
         settings = config_file.get_config().settings
-        spec = ModelSpec(name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower, settings=settings)
-        return load_models([spec, *(ModelSpec(name=name, settings=settings) for name in self.compare or ())])
+        compared = ModelSpec(name="", precision=self.precision, settings=settings)
+        spec = replace(compared, name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower)
+        return load_models([spec, *(replace(compared, name=name) for name in self.compare or ())])
 
     @contextmanager
     def show_progress(self) -> Iterator[PartProgressCallback]:

@@ -10,7 +10,7 @@ import typer
 
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES, DEFAULT_SINK, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
 from stair_es.errors import OptionConflict, UsageError
-from stair_es.types import DocumentIdKind, Precision, Runner
+from stair_es.types import DocumentIdKind, Runner
 
 from ...options import shared
 from ...options.shared import define_option
@@ -359,14 +359,7 @@ class ExecutionArguments:
         ),
     ] = 0
     backend: shared.BackendOption = "auto"
-    precision: Annotated[
-        Precision,
-        define_option(
-            "precision",
-            "Precision of the torch backend; `auto` is `bf16` on GPUs that support it, otherwise `fp32`.",
-            shared.EXECUTION_PANEL,
-        ),
-    ] = "auto"
+    precision: shared.PrecisionOption = "auto"
     allow_failed: Annotated[
         bool,
         define_option(

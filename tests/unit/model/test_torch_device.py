@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from support.errors import expect_error
 from support.fake_gpu import FakeGpu, pretend_gpu
 from support.models import tiny_stair
+from support.polling import poll_until
 from torch import Tensor, nn
 
 from stair_es.errors import DeviceLost, DeviceOutOfMemory
@@ -81,6 +83,27 @@ def test_reversed_and_read_only_arrays_are_sent(gpu: FakeGpu) -> None:
     pixels_BHWC = draw_pixels(50)
     pixels_BHWC.flags.writeable = False
     assert run_sums(TorchDevice(SPEC), pixels_BHWC[::-1]) == pixels_BHWC[::-1].sum((1, 2, 3), np.int64).tolist()
+
+
+def test_a_chunk_is_sent_before_the_last_one_is_awaited(gpu: FakeGpu) -> None:
+    device = TorchDevice(SPEC)
+    check_sums(device, 3 * FIRST_CHUNK)
+    assert gpu.log == ["copy", "run", "copy", "run", "fetched", "copy", "run", "fetched", "fetched"]
+
+
+def test_a_thread_sends_while_another_computes(gpu: FakeGpu) -> None:
+    device, has_sent = TorchDevice(SPEC), threading.Event()
+
+    def compute(pixels_BHWC: Tensor) -> Sequence[Tensor | None]:
+        assert has_sent.wait(30)
+        return compute_sums(pixels_BHWC)
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(lambda: list(device.run_chunks(draw_pixels(3), compute))) for _ in range(2)]
+        poll_until(lambda: len(gpu.copies) == 2, 30)
+        has_sent.set()
+        assert [len(run.result(30)) for run in runs] == [1, 1]
+    assert gpu.log[:2] == ["copy", "copy"]
 
 
 def test_threads_share_the_buffers(gpu: FakeGpu) -> None:

@@ -333,6 +333,7 @@ def test_the_card_is_read_without_loading_the_model() -> None:
         ({"precision": "int4"}, "unknown-choice", "'int4'"),
         ({"threads": -1}, "invalid-threads", "-1"),
         ({"precision": "bf16"}, "onnx-needs-fp32", "bf16"),
+        ({"device": "gpu:1"}, "unknown-device", "'gpu:1'"),
     ],
 )
 def test_invalid_options_are_rejected(options: dict[str, Any], code: str, fact: str) -> None:
