@@ -27,7 +27,7 @@ from stair_es.types import Floats, Pixels, Precision, SparseVector
 TEXTS = ("a red dog", "cat .", "a dog a cat a bus", "dog", "red")
 COUNT, FIRST_CHUNK = 13, 8
 """More images than the first chunk has."""
-TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.04, "fp16": 0.01}
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.06, "fp16": 0.01}
 """Of weights of about 1; fp32 on a GPU sums in another order, and convolutions may use TF32."""
 
 
@@ -162,17 +162,14 @@ def test_too_little_memory_changes_no_vector(spec: ModelSpec, monkeypatch: pytes
 
 def test_bf16_is_the_default_on_a_gpu(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = registry.load_encoder(spec)
-    sparse, dense = encode_all(expected)
+    exact, exact_dense = encode_all(expected)
     gpu = pretend_gpu(monkeypatch, bf16=True)
     encoder = registry.load_encoder(replace(spec, precision="auto"))
-    narrow_sparse, narrow_dense = encode_all(encoder)
+    check_vectors(encoder, expected, TOLERANCE["bf16"])
+    narrow, narrow_dense = encode_all(encoder)
+    assert narrow != exact or not np.array_equal(narrow_dense[0], exact_dense[0])
     assert gpu.tf32
     assert encoder.model_id == expected.model_id
-    for vector, narrow in zip(sparse, narrow_sparse, strict=True):
-        assert vector.dot(narrow) == pytest.approx(vector.dot(vector), rel=0.06)
-    for rows_BD, narrow_BD in zip(dense, narrow_dense, strict=True):
-        assert (rows_BD * narrow_BD).sum(1) == pytest.approx(1, abs=0.02)
-    assert (narrow_sparse, [rows_BD.tolist() for rows_BD in narrow_dense]) != (sparse, [rows_BD.tolist() for rows_BD in dense])
 
 
 def test_unusual_preprocessing_runs_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
