@@ -122,6 +122,8 @@ class Encoder(ABC):
 
         Raises:
             ModelError: If the pixels don't match `image_spec`, the model has no token weights, or a file is broken.
+            DeviceOutOfMemory: If the GPU has too little free memory for a single image.
+            DeviceLost: If the GPU failed: this process can't use it any more.
             MissingExtra: If a required library isn't installed.
         """
 

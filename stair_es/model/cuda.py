@@ -39,8 +39,14 @@ def count_cuda_devices() -> int:
 
 
 def can_use_cuda(spec: ModelSpec, *packages: str) -> bool:
-    """Return whether a network with this spec would run on a CUDA device, if it requires these packages."""
-    return spec.backend in ("auto", "torch") and spec.device != "cpu" and is_cuda_available(*packages)
+    """Return whether a network with this spec would run on a CUDA device: one that is requested, or found.
+
+    Args:
+        spec: Requested backend and device.
+        packages: Packages that the network requires in PyTorch.
+    """
+    is_wanted = spec.backend in ("auto", "torch") and spec.device != "cpu"
+    return is_wanted and (bool(spec.device) or is_cuda_available(*packages))
 
 
 def is_torch_chosen(spec: ModelSpec, *packages: str) -> bool:

@@ -216,6 +216,13 @@ def test_auto_is_torch_with_cuda(has_cuda: bool, monkeypatch: pytest.MonkeyPatch
     assert load_detector(replace(MINI, device="cpu")).backend == "onnx"
 
 
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    pytest.importorskip("torch")
+    with expect_error("device-not-found") as caught:
+        load_detector(replace(MINI, device="cuda:97"))
+    assert "cuda:97" in caught.value.message
+
+
 def test_an_unknown_backend_or_precision_is_rejected() -> None:
     with expect_error("unknown-backend") as caught:
         load_detector(replace(MINI, backend="tensorflow"))  # type: ignore[arg-type]
