@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from stair_es.cluster.documents.document import (
     make_content_id,
     make_document_id,
 )
-from stair_es.errors import DecodeError, ReadError, RetryLater, StairError
+from stair_es.errors import DecodeError, DeviceOutOfMemory, ReadError, RetryLater, StairError
 from stair_es.ingest.enrichers.base import EnricherInput, EnricherSpec, Enrichment, get_enricher, run_enricher
 from stair_es.ingest.sinks.base import SinkWriter
 from stair_es.ingest.state import (
@@ -242,10 +242,12 @@ def _apply_enrichment(prepared: Prepared, enrichment: Enrichment) -> Prepared:
 def encode_batch(encoder: Encoder, batch: Batch) -> Batch:
     """Encode all images, or all texts, of the batch with one call of the encoder."""
     with batch.time_stage("encode"):
-        if images := batch.enumerate_state(Prepared):
-            vectors = encoder.encode_images(np.stack([image.decoded.pixels_HWC for _, image in images]))
-            for (i, image), vector in zip(images, vectors, strict=True):
-                batch.images[i] = _build_encoded(image.fetched, vector, _build_metadata(image), image.fields)
+        images = batch.enumerate_state(Prepared)
+        try:
+            _encode_images(encoder, batch, images)
+        except DeviceOutOfMemory:  # the others fit
+            for image in images:
+                _encode_single(encoder, batch, image)
         if texts := batch.enumerate_state(Fetched):
             vectors = encoder.encode_texts([text.data.decode() for _, text in texts])
             for (i, text), vector in zip(texts, vectors, strict=True):
@@ -255,6 +257,21 @@ def encode_batch(encoder: Encoder, batch: Batch) -> Batch:
                 else:
                     batch.images[i] = Outcome(text.item, "failed", "encode", NO_KNOWN_TOKENS)
     return batch
+
+
+def _encode_images(encoder: Encoder, batch: Batch, images: Sequence[tuple[int, Prepared]]) -> None:
+    if not images:
+        return
+    vectors = encoder.encode_images(np.stack([image.decoded.pixels_HWC for _, image in images]))
+    for (i, image), vector in zip(images, vectors, strict=True):
+        batch.images[i] = _build_encoded(image.fetched, vector, _build_metadata(image), image.fields)
+
+
+def _encode_single(encoder: Encoder, batch: Batch, image: tuple[int, Prepared]) -> None:
+    try:
+        _encode_images(encoder, batch, [image])
+    except DeviceOutOfMemory as error:
+        batch.images[image[0]] = Outcome(image[1].fetched.item, "failed", "encode", error.message)
 
 
 def _build_encoded(

@@ -12,7 +12,7 @@ import numpy as np
 
 from stair_es import plugins
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
-from stair_es.errors import ModelError, StairError
+from stair_es.errors import DeviceLost, ModelError
 from stair_es.ingest.accounting.run_accounting import BulkStats
 from stair_es.ingest.deferred import ReturnedImages
 from stair_es.ingest.executors.base import PortionDeferral, PortionOutcome, PortionResult
@@ -83,7 +83,8 @@ class RayWorker:
             dump=cloudpickle.dumps if options.decodes_in_processes else None,
         )
         spec = self._config.image_spec
-        executor.encoder.encode_images(np.zeros((1, spec.size_px, spec.size_px, 3), np.uint8))  # loads the network
+        for encoder in executor.models:
+            encoder.encode_images(np.zeros((1, spec.size_px, spec.size_px, 3), np.uint8))  # loads the network
         return executor
 
     def process(self, items: Sequence[SourceItem], writers: int) -> PortionResult:
@@ -106,10 +107,8 @@ class RayWorker:
         try:
             with PrefetchQueue[SourceItem | ListingFailure](items, len(items)) as queue:
                 return _build_result(items, list(scheduler.run(queue)), requests)
-        except StairError as error:
-            if error.code == "device-lost":  # for good: Ray starts another process, and the driver sends the portion again
-                os._exit(1)
-            raise
+        except DeviceLost:  # for this process: Ray starts another one, and the driver sends the portion again
+            os._exit(1)
         finally:
             self._throttles.append(throttle)
 

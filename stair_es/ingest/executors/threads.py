@@ -20,13 +20,16 @@ from typing import Any, TypeAlias, cast
 from stair_es.ingest.executors.base import Stage, StageExecutor, StageTask, WorkerDied
 from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches
 from stair_es.ingest.state import Batch
+from stair_es.model.cuda import count_cuda_devices
 from stair_es.model.registry import Model
 from stair_es.retry import CANCEL_EVENT
 from stair_es.system.decoder_logs import disable_decoder_logs
 from stair_es.system.limits import count_usable_cores
 
-CPU_BATCH, GPU_BATCH = 16, 128
+CPU_BATCH, GPU_BATCH = 16, 256
 DumpFunction: TypeAlias = Callable[[object], bytes]
+_CALLS_PER_DEVICE = 2
+"""While one call computes, the images of the other one are copied to the GPU."""
 _READERS_PER_CORE = 2
 """Reading waits for disks and networks."""
 
@@ -63,12 +66,15 @@ class ThreadExecutor:
         With `dump`, each thread that prepares images has a child process for it: an image that kills its decoder, as a broken
         one can, kills no model then. `dump` pickles what the processes exchange.
         """
-        on_gpu = model.can_use_gpu
-        self.encoders = 1 if on_gpu or config.is_text else cores
+        devices = count_cuda_devices() if model.can_use_gpu and not (config.is_text or model.spec.device) else 0
+        self.encoders = _CALLS_PER_DEVICE * devices or (1 if config.is_text else cores)
         self.workers = cores * _READERS_PER_CORE
-        self.batch_images = batch_images or (GPU_BATCH if on_gpu else CPU_BATCH)
+        self.batch_images = batch_images or (GPU_BATCH if devices else CPU_BATCH)
         # A few texts are one batch, so it must use all cores.
-        self.encoder = model.load() if config.is_text else model.load(threads=1)
+        threads = None if config.is_text else 1
+        self.models = [model.load(threads=threads, device=f"cuda:{device}") for device in range(devices)]
+        """The encoder of each GPU, or the one of the CPU."""
+        self.models = self.models or [model.load(threads=threads)]
         self._stop = threading.Event()
         self._children = _DecoderProcesses(config, dump) if dump else None
         io_pool = self._create_pool("write", writers + 2)
@@ -77,7 +83,7 @@ class ThreadExecutor:
         self._stages: dict[Stage, tuple[ThreadPoolExecutor, Callable[..., Any]]] = {
             "check": (io_pool, partial(check_batch, config)),
             "prepare": (prepare_pool, self._children.prepare if self._children else partial(prepare_batch, config)),
-            "encode": (encode_pool, partial(encode_batch, self.encoder)),
+            "encode": (encode_pool, encode_batch),
             "write": (io_pool, partial(write_batches, config)),
         }
 
@@ -97,6 +103,8 @@ class ThreadExecutor:
     def submit(self, stage: Stage, *inputs: object, encoder: int = 0) -> StageTask:
         """Submit a stage as a task; see `StageExecutor`."""
         pool, function = self._stages[stage]
+        if stage == "encode":
+            function = partial(function, self.models[encoder % len(self.models)])
         return pool.submit(_run_stage, function, inputs)
 
     def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:

@@ -14,10 +14,11 @@ from stair_es.ingest.dry_run import DryRunReport
 
 def build_report(**more: Any) -> IngestReport:  # noqa: ANN401  of each field
     counts = {"seen": 10, "written": 4, "unchanged": 0, "failed": 6, "removed": 0, "documents": 4}
-    requests = {"bulk_requests": 1, "bulk_retries": 0, "seconds": 1.0, "stage_seconds": {}, "encoder_idle": None}
+    requests = {"bulk_requests": 1, "bulk_retries": 0, "seconds": 1.0, "stage_seconds": {}}
     names = {"index": "photos-1", "alias": "photos", "model": "m-1", "runner": "local", "dead_letters": "d.jsonl"}
+    times = {"encoder_idle": None, "start_seconds": 0.5}
     swap = {"swapped": False, "not_swapped_reason": "", "deleted_indices": ()}
-    return IngestReport(**{**counts, **requests, **names, **swap, **more})
+    return IngestReport(**{**counts, **requests, **names, **times, **swap, **more})
 
 
 def test_reasons_have_an_example_and_the_others_are_counted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -268,6 +268,7 @@ def test_failed_images_may_be_allowed_and_failed_tokens_not(
         failed=failed_images,
         stage_seconds={},
         encoder_idle=None,
+        start_seconds=None,
         swapped=False,
         deleted_indices=(),
         dead_letters=None,

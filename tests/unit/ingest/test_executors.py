@@ -1,28 +1,33 @@
-"""What workers reserve on the nodes of a Ray cluster, what they have in common with the driver, and their child processes."""
+"""What workers reserve on the nodes of a Ray cluster, what they have in common with the driver, their GPUs and children."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import signal
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import numpy as np
 import pytest
 from support.corpora.ingest_sources import PHOTOS, build_worker_config
 from support.errors import expect_error
 
 from stair_es.cluster.client.connection import Connection
-from stair_es.errors import ModelError, UsageError
+from stair_es.errors import DeviceOutOfMemory, ModelError, UsageError
 from stair_es.ingest.executors.base import WorkerDied
 from stair_es.ingest.executors.ray import RayOptions, choose_worker_shape, count_slots, parse_encoders
 from stair_es.ingest.executors.ray_worker import check_installation
-from stair_es.ingest.executors.threads import ThreadExecutor
-from stair_es.ingest.state import Batch, Pending, Prepared
-from stair_es.model.registry import resolve_model
+from stair_es.ingest.executors.threads import GPU_BATCH, ThreadExecutor
+from stair_es.ingest.state import Batch, Encoded, Fetched, ImageState, Pending, Prepared
+from stair_es.model.registry import Model, resolve_model
 from stair_es.sources.base import ReadLimits, ReadResult, SourceItem
+from stair_es.sources.image.decode import DecodedImage
 from stair_es.sources.io.local_file import FileLocator
-from stair_es.types import Json
+from stair_es.types import Json, Pixels, SparseVector
 
 HEAD = {"CPU": 0.0}
 
@@ -126,3 +131,56 @@ def test_an_image_kills_a_child_process_and_no_model(monkeypatch: pytest.MonkeyP
         assert again.decoded.pixels_HWC.tobytes() == prepared.decoded.pixels_HWC.tobytes()
     finally:
         executor.close()
+
+
+class DeviceEncoder:
+    """An encoder that notes what it encodes, and has no memory for an image whose first byte is 255."""
+
+    def __init__(self, device: str | None, calls: list[tuple[str | None, int]]) -> None:
+        self._device, self._calls = device, calls
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        self._calls.append((self._device, len(pixels_BHWC)))
+        if (pixels_BHWC[:, 0, 0, 0] == 255).any():
+            raise DeviceOutOfMemory("too large")
+        return [SparseVector.from_pairs([("cat", 1.0)]) for _ in pixels_BHWC]
+
+
+def _prepare_images(*first_bytes: int) -> Batch:
+    images = list[ImageState]()
+    for number, first_byte in enumerate(first_bytes):
+        item = SourceItem(f"given:{number}", "given:", KillingLocator())
+        pixels = np.full((4, 4, 3), first_byte, np.uint8)
+        decoded = DecodedImage(
+            pixels_HWC=pixels,
+            box=(0, 0, 4, 4),
+            width=4,
+            height=4,
+            format="PNG",
+            taken_at=None,
+            colors=(),
+            perceptual_hash=None,
+            thumbnail=None,
+        )
+        fetched = Fetched(item, str(number), b"", size_bytes=1, version=None, modified_at=None, sha256="", fingerprint="")
+        images.append(Prepared(fetched, decoded, {}))
+    return Batch(images)
+
+
+def test_each_gpu_has_its_encoder_and_too_large_an_image_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[tuple[str | None, int]]()
+    monkeypatch.setattr("stair_es.ingest.executors.threads.count_cuda_devices", lambda: 2)
+    config = build_worker_config(Connection(url="http://127.0.0.1:1"))
+    model = SimpleNamespace(can_use_gpu=True, spec=config.model, load=lambda threads, device=None: DeviceEncoder(device, calls))
+    executor = ThreadExecutor(config, cast("Model", model), 0, 1, cores=1)
+    try:
+        assert (executor.encoders, executor.batch_images) == (4, GPU_BATCH)
+        tasks = [executor.submit("encode", _prepare_images(0, 0), encoder=encoder) for encoder in range(4)]
+        assert all(isinstance(state, Encoded) for task in tasks for state in executor.get_result(task).images)
+        assert Counter(calls) == {("cuda:0", 2): 2, ("cuda:1", 2): 2}
+        first, second, third = executor.get_result(executor.submit("encode", _prepare_images(0, 255, 0))).images
+    finally:
+        executor.close()
+    assert isinstance(first, Encoded)
+    assert isinstance(third, Encoded)
+    assert (second.kind, second.stage, second.reason) == ("failed", "encode", "too large")
