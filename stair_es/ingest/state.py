@@ -17,7 +17,6 @@ from stair_es.cluster.documents.document import ImageMetadata, TextMetadata
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.image.decode import DecodedImage
-from stair_es.sources.kinds.fields import estimate_json_bytes
 from stair_es.store import StoredVersion
 from stair_es.types import Json, SparseVector
 
@@ -151,19 +150,13 @@ class Batch:
 
 
 def estimate_listed_bytes(listed: SourceItem | ListingFailure) -> int:
-    """Return the approximate size of a listed image before it is fetched: fields, names, and bytes that were listed."""
-    if isinstance(listed, ListingFailure):
-        return len(listed.uri) + len(listed.reason)
-    size = estimate_json_bytes(listed.fields) + len(listed.uri)
-    for value in getattr(listed.locator, "__dict__", {}).values():
-        if isinstance(value, (str, bytes)):
-            size += len(value)
-    return size
+    """Return the approximate size of a listed image before it is fetched."""
+    return listed.listed_bytes
 
 
 def estimate_pending_bytes(image: Pending) -> int:
     """Return the approximate size of a waiting image, as `estimate_listed_bytes` does."""
-    return estimate_listed_bytes(image.item)
+    return image.item.listed_bytes
 
 
 def get_item_host(item: SourceItem) -> str:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from stair_es.config.defaults import MAX_BYTES
 from stair_es.errors import ReadError, UsageError
+from stair_es.sources.kinds.fields import estimate_json_bytes
 from stair_es.types import Json
 
 
@@ -103,6 +104,16 @@ class SourceItem:
     """Changes with the bytes and is known without reading them (ETag, size and mtime). None if the store reports nothing."""
     fields: Mapping[str, Json] = field(default_factory=dict)
     """Further fields of its document, such as a caption or a license."""
+    listed_bytes: int = field(init=False, compare=False, repr=False)
+    """Approximate size while it waits to be fetched: fields, names, and bytes that were listed. Each queue adds it up."""
+
+    def __post_init__(self) -> None:
+        """Estimate the size, once."""
+        size = estimate_json_bytes(self.fields) + len(self.uri)
+        for value in getattr(self.locator, "__dict__", {}).values():
+            if isinstance(value, (str, bytes)):
+                size += len(value)
+        object.__setattr__(self, "listed_bytes", size)
 
     def __reduce__(self) -> tuple[type[SourceItem], tuple[object, ...]]:
         """Pickle the values without the names of the fields: all items of a run go through the driver."""
@@ -116,6 +127,11 @@ class ListingFailure:
     uri: str
     source: str
     reason: str
+
+    @property
+    def listed_bytes(self) -> int:
+        """Approximate size while it waits, as that of an item."""
+        return len(self.uri) + len(self.reason)
 
     def to_item(self) -> SourceItem:
         """Convert it to an item without bytes, for run accounting."""

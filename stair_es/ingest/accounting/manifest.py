@@ -8,11 +8,12 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from stair_es._itertools import batched
 from stair_es.errors import IngestError
 from stair_es.ingest.sinks.base import ImageStatus
 from stair_es.sources.base import ListingFailure, SourceItem
@@ -22,6 +23,8 @@ _SCHEMA = (
     "create table outcome (number integer primary key, id text, uri text, source text)",
 )
 _CACHE_KIB = 65536
+_ROWS_PER_STATEMENT = 200
+"""Some builds of SQLite accept 999 values."""
 _L = TypeVar("_L", bound="SourceItem | ListingFailure")
 
 
@@ -108,8 +111,7 @@ class Manifest:
         """Record listed images, and return those that are new to the run."""
         rows = [(_hash_uri(image.uri), number) for number, image in enumerate(images, self._numbers)]
         self._numbers += len(rows)
-        with self._translate_errors():
-            added = self._db.executemany("insert or ignore into image values (?, ?)", rows).rowcount
+        added = self._insert_rows("insert or ignore into image", rows)
         new, numbers = list(images), [number for _, number in rows]
         if added < len(rows):
             is_new = [self._fetch_one("select 1 from image where key = ? and number = ?", row) is not None for row in rows]
@@ -133,17 +135,28 @@ class Manifest:
         Raises:
             IngestError: If an image was never added, or already has an outcome.
         """
-        statement = "insert into outcome (number, id) values (?, ?)"
+        table = "outcome (number, id)"
         try:
             rows: list[tuple[object, ...]] = [(self._pending.pop(uri), id_) for uri, _, id_ in outcomes]
         except KeyError as error:
             raise IngestError(f"an unexpected outcome for {error.args[0]}", code="unexpected-outcome") from None
         if self._by_content:
-            statement = "insert into outcome values (?, ?, ?, ?)"
+            table = "outcome"
             rows = [(*row, uri, source) for row, (uri, source, _) in zip(rows, outcomes, strict=True)]
         self._stored += sum(id_ != "" for _, _, id_ in outcomes)
-        with self._translate_errors():
-            self._db.executemany(statement, rows)
+        self._insert_rows(f"insert into {table}", rows)
+
+    def _insert_rows(self, statement: str, rows: Sequence[tuple[object, ...]]) -> int:
+        """Insert rows and return how many were new.
+
+        A statement has many rows, because SQLite releases the interpreter lock for each one, and the listing thread takes it.
+        """
+        added = 0
+        for part in batched(rows, _ROWS_PER_STATEMENT):
+            row = f"({', '.join('?' * len(part[0]))})"
+            values = f"{statement} values {', '.join([row] * len(part))}"
+            added += self._execute(values, tuple(chain.from_iterable(part))).rowcount
+        return added
 
     def count_pending(self) -> int:
         """Return the number of images without an outcome."""
