@@ -23,7 +23,7 @@ from typing import TypeAlias
 from harness.program import build_parser, publish_result
 from harness.result import Ratio, ReportTable, Result
 
-from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.bulk.throttle import BulkPolicy
 from stair_es.cluster.documents.document import make_document_id
 from stair_es.ingest.accounting.dead_letters import DeadLetters
 from stair_es.ingest.accounting.manifest import Manifest

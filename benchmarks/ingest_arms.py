@@ -116,7 +116,11 @@ def measure_ray_data(options: IngestOptions, folder: Path, connection: Connectio
         ray.data.from_items([{"image": item} for item in items], override_num_blocks=max(4, len(items) // 64))
         .map_batches(prepare_rows, batch_size=BATCH_IMAGES, num_cpus=0.25, fn_kwargs={"config": config})
         .map_batches(
-            DataEncoder, batch_size=BATCH_IMAGES, num_cpus=0.5, concurrency=cores, fn_constructor_kwargs={"config": config}
+            DataEncoder,
+            batch_size=BATCH_IMAGES,
+            num_cpus=0.5,
+            compute=ray.data.ActorPoolStrategy(size=cores),
+            fn_constructor_kwargs={"config": config},
         )
         .map_batches(write_rows, batch_size=_WRITTEN_IMAGES, num_cpus=0.05, fn_kwargs={"config": config})
     )

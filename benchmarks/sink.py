@@ -36,8 +36,8 @@ from opensearchpy import helpers
 
 from stair_es import resources
 from stair_es.cluster.bulk.actions import build_index_action, chunk_actions
-from stair_es.cluster.bulk.throttle import AdaptiveThrottle
-from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+from stair_es.cluster.bulk.throttle import AdaptiveThrottle, BulkPolicy
+from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
 from stair_es.cluster.metadata.names import make_write_alias
 from stair_es.config.defaults import THUMBNAIL_PX

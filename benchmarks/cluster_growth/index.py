@@ -29,8 +29,8 @@ from cluster_growth.measure import (
     watch_heap,
 )
 from stair_es import resources
-from stair_es.cluster.bulk.throttle import AdaptiveThrottle
-from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+from stair_es.cluster.bulk.throttle import AdaptiveThrottle, BulkPolicy
+from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.index.mappings import merge_bodies

@@ -31,7 +31,7 @@ def get_ray_address() -> str | None:
 
 
 def ingest_images(sources: list[str], index: str, *, model: str, gpus_per_encoder: float, encoders: int) -> IngestReport:
-    """Ingest on Ray: the stages run as tasks and actors of the cluster, this process accounts for all images.
+    """Ingest on Ray: actors of the cluster process the images, this process lists and accounts for them.
 
     Documents whose image is no longer in its source are removed (`resync`).
     """

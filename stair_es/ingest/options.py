@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.bulk.throttle import BulkPolicy
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.config.defaults import DEFAULT_SINK
 from stair_es.errors import ResourceError, UsageError

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from stair_es._itertools import batched
-from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.bulk.throttle import BulkPolicy
 from stair_es.ingest.executors.base import PortionOutcome, PortionResult, StageTask, WorkerDied, WorkerPool
 from stair_es.ingest.scheduler import BACKLOG_BYTES, EncoderUtilization, ImageScheduler, Intake
 from stair_es.ingest.stages import mark_failed

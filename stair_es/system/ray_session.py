@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from stair_es.errors import StairError, UsageError
@@ -27,15 +27,16 @@ _MAX_FOLDER_CHARS = 26
 """Maximum length of the temporary folder: Ray's socket paths below it add up to 80 characters, and the system's limit is 107."""
 _ADDRESS = re.compile(r"auto|local|(?:ray://)?[\w.\-\[\]:]+:\d+")
 START_TIMEOUTS: Mapping[str, str] = {
-    "RAY_raylet_start_wait_time_s": "60",
     "RAY_worker_register_timeout_seconds": "300",
     "RAY_agent_register_timeout_ms": "300000",
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
 }
-"""How long Ray's processes may take to start. Ray's own limits of 30 and 60 seconds are exceeded on a busy machine.
+"""How long Ray's processes may take to start, where Ray lets one choose. Its own limits are exceeded on a busy machine.
 
-The raylet ends by itself if its agents take more than 30 seconds, so waiting for it much longer is no use.
+Two limits of Ray 2.60 are fixed: `ray.init` waits 30 s for the raylet, and the raylet 15 s for the port of each of its agents,
+which have to import Python modules first. The next try finds these in memory.
 """
+_FIXED_TIMEOUT = "timed out during startup"
 logger = logging.getLogger(__name__)
 
 
@@ -62,6 +63,11 @@ def open_ray_session(extra: str, address: str | None, *, error_type: type[StairE
     """
     with set_missing_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", **START_TIMEOUTS}):
         yield from _open_session(extra, address, error_type, alternative)
+
+
+def pickle_by_value(value: object) -> bytes:
+    """Pickle a value in a worker, with the classes that only the driver's script has."""
+    return cast("bytes", import_optional("ray.cloudpickle", "ray").dumps(value))
 
 
 def is_local_address(address: str | None) -> bool:
@@ -108,7 +114,7 @@ def _connect_ray(
     alternative: str,
 ) -> Iterator[None]:
     try:
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        _init_ray(ray, options)
     except Exception as error:
         remedy = f"{alternative}, or see `ray status`; a cluster with authentication requires RAY_AUTH_MODE=token and its token."
         raise error_type(f"can't {action}: {error}", remedy, code="ray-not-started") from error
@@ -116,6 +122,19 @@ def _connect_ray(
         yield
     finally:
         ray.shutdown()
+
+
+def _init_ray(ray: Any, options: dict[str, Any]) -> None:  # noqa: ANN401
+    """Start or join Ray. A start that exceeds a fixed limit of Ray is tried once more."""
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        ray.init(**options, **quiet)
+    except Exception as error:
+        if _FIXED_TIMEOUT not in str(error):
+            raise
+        logger.warning("Ray didn't start in its time: trying once more")
+        ray.shutdown()
+        ray.init(**options, **quiet)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from support.paused_runs import COUNT, IngestRuns, PauseOnce, PhotoSource, insta
 from support.servers.fault_proxy import FaultProxy, Request
 
 from stair_es import resources
-from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.bulk.throttle import BulkPolicy
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings

@@ -44,7 +44,8 @@ from support.servers.fault_proxy import (
 )
 
 from stair_es import SparseVector, resources
-from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+from stair_es.cluster.bulk.throttle import BulkPolicy
+from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection

@@ -22,7 +22,7 @@ from support.errors import expect_error
 from support.plugin_metadata import install_colors_plugin
 from support.servers.fault_proxy import Request, Response, start_server
 
-from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.bulk.throttle import BulkPolicy
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import make_document_id

@@ -121,7 +121,7 @@ class IngestArguments:
 
     def build_options(self) -> IngestOptions:
         """Build the options of the run."""
-        from stair_es.cluster.bulk.writer import BulkPolicy
+        from stair_es.cluster.bulk.throttle import BulkPolicy
         from stair_es.ingest.enrichers.base import EnricherSpec
         from stair_es.ingest.options import IngestOptions
         from stair_es.model.base import ModelSpec

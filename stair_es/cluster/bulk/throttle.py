@@ -20,9 +20,10 @@ the maximum, which does no harm, since these requests are never sent.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.retry import RetryPolicy
 from stair_es.store import BulkRequestStats
 
 ThrottleSetting: TypeAlias = tuple[int, int]
@@ -38,6 +39,24 @@ _RETREAT = 0.75
 _HOLD_WINDOWS = 10
 _FULL_SHARE = 0.6
 """A chunk of at least this share of the requested size was not limited by the amount of data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BulkPolicy(RetryPolicy):
+    """Request sizes, concurrency and retries: by default up to five minutes without progress."""
+
+    attempts: int = 40
+    give_up_after_s: float = 300.0
+    """Seconds of consecutive failures after which the run stops, regardless of the number of attempts."""
+    min_chunk_bytes: int = 256 * 1024
+    max_chunk_bytes: int = 8 * 1024 * 1024
+    max_chunk_docs: int = 1000
+    max_concurrency: int = 0
+    """Concurrent requests of all workers together; see `AdaptiveThrottle`. 0 chooses the number by the workers."""
+
+    def choose_concurrency(self, workers: int = 1) -> int:
+        """Return the maximum number of concurrent requests of `workers` together: by default 8, or two each if that is more."""
+        return self.max_concurrency or max(8, 2 * workers)
 
 
 class AdaptiveThrottle:

@@ -56,13 +56,14 @@ from stair_es.cluster.bulk.actions import (
     format_cluster_error,
     parse_bulk_response,
 )
+from stair_es.cluster.bulk.throttle import BulkPolicy
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.exceptions import choose_grant_remedy, translate_errors
 from stair_es.cluster.client.opensearch import exceptions
 from stair_es.cluster.client.retry import get_retry_after_s, log_retry
 from stair_es.cluster.metadata.names import make_write_alias
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexMismatch
-from stair_es.retry import RetryPolicy, sleep_unless_cancelled
+from stair_es.retry import sleep_unless_cancelled
 from stair_es.store import BulkRequestStats, BulkResult
 
 _FILTER_PATH = "items.*._id,items.*._index,items.*.status,items.*.result,items.*.error"
@@ -77,31 +78,13 @@ _UNBLOCK = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class BulkPolicy(RetryPolicy):
-    """Request sizes, concurrency and retries: by default up to five minutes without progress."""
-
-    attempts: int = 40
-    give_up_after_s: float = 300.0
-    """Seconds of consecutive failures after which the run stops, regardless of the number of attempts."""
-    min_chunk_bytes: int = 256 * 1024
-    max_chunk_bytes: int = 8 * 1024 * 1024
-    max_chunk_docs: int = 1000
-    max_concurrency: int = 0
-    """Concurrent requests of all workers together; see `AdaptiveThrottle`. 0 chooses the number by the workers."""
-
-    def choose_concurrency(self, workers: int = 1) -> int:
-        """Return the maximum number of concurrent requests of `workers` together: by default 8, or two each if that is more."""
-        return self.max_concurrency or max(8, 2 * workers)
-
-
-@dataclass(frozen=True, kw_only=True)
 class BulkWriter:
     """Writes documents into one index. Calls may run in several threads concurrently."""
 
     cluster: Cluster
     index: str
     """Name of the index. It is written through `make_write_alias`, and each response must name it."""
-    policy: BulkPolicy = BulkPolicy()
+    policy: BulkPolicy = field(default_factory=BulkPolicy)
     sleep: Callable[[float], None] = sleep_unless_cancelled
     clock: Callable[[], float] = time.monotonic
 

@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from stair_es._itertools import batched
-from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+from stair_es.cluster.bulk.throttle import BulkPolicy
+from stair_es.cluster.bulk.writer import BulkWriter
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.metadata.index_metadata import get_top_token_count

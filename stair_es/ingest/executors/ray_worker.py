@@ -27,6 +27,7 @@ from stair_es.model.registry import resolve_model
 from stair_es.sources.base import ListingFailure, SourceItem
 from stair_es.store import BulkRequestStats
 from stair_es.system.decoder_logs import disable_decoder_logs
+from stair_es.system.ray_session import pickle_by_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,6 @@ class RayWorker:
                 "Copy the same files to each node, or name a model of the Hugging Face hub.",
                 code="worker-with-other-model",
             )
-        from ray import cloudpickle  # pickles classes of a user's script, too
-
         options = self._options
         executor = ThreadExecutor(
             self._config,
@@ -80,7 +79,7 @@ class RayWorker:
             options.batch_images,
             self._config.bulk.choose_concurrency(),
             cores=options.cores,
-            dump=cloudpickle.dumps if options.decodes_in_processes else None,
+            dump=pickle_by_value if options.decodes_in_processes else None,
         )
         spec = self._config.image_spec
         for encoder in executor.models:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.bulk.throttle import BulkPolicy
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.metadata.index_metadata import IndexSpec

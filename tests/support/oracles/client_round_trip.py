@@ -35,7 +35,8 @@ def search_with_client(task: dict[str, Any]) -> Hits:
 
 def search_with_stair_es(task: dict[str, Any]) -> Hits:
     """Write with the bulk path of `stair-es`."""
-    from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+    from stair_es.cluster.bulk.throttle import BulkPolicy
+    from stair_es.cluster.bulk.writer import BulkWriter
     from stair_es.cluster.client.capabilities import get_cluster_info
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.client.connection import Connection

@@ -6,6 +6,8 @@ import os
 import pickle
 import signal
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,17 +19,20 @@ from support.corpora.ingest_sources import PHOTOS, build_worker_config
 from support.errors import expect_error
 
 from stair_es.cluster.client.connection import Connection
-from stair_es.errors import DeviceOutOfMemory, ModelError, UsageError
+from stair_es.errors import DeviceOutOfMemory, IngestError, ModelError, UsageError
+from stair_es.ingest import pipeline
 from stair_es.ingest.executors.base import WorkerDied
 from stair_es.ingest.executors.ray import RayOptions, choose_worker_shape, count_slots, parse_encoders
 from stair_es.ingest.executors.ray_worker import check_installation
 from stair_es.ingest.executors.threads import GPU_BATCH, ThreadExecutor
+from stair_es.ingest.options import IngestOptions, choose_runner
 from stair_es.ingest.state import Batch, Encoded, Fetched, ImageState, Pending, Prepared
+from stair_es.model.base import ModelSpec
 from stair_es.model.registry import Model, resolve_model
 from stair_es.sources.base import ReadLimits, ReadResult, SourceItem
 from stair_es.sources.image.decode import DecodedImage
 from stair_es.sources.io.local_file import FileLocator
-from stair_es.types import Json, Pixels, SparseVector
+from stair_es.types import Json, Pixels, Runner, SparseVector
 
 HEAD = {"CPU": 0.0}
 
@@ -184,3 +189,30 @@ def test_each_gpu_has_its_encoder_and_too_large_an_image_fails_alone(monkeypatch
     assert isinstance(first, Encoded)
     assert isinstance(third, Encoded)
     assert (second.kind, second.stage, second.reason) == ("failed", "encode", "too large")
+
+
+@pytest.mark.parametrize(
+    ("runner", "address", "gpus", "used"),
+    [
+        ("auto", None, 0, "local"),
+        ("auto", None, 1, "local"),
+        ("auto", None, 2, "local"),  # Ray is chosen, but doesn't start
+        ("auto", "10.0.0.1:6379", 0, "error"),
+        ("ray", None, 0, "error"),
+        ("local", "10.0.0.1:6379", 2, "local"),
+    ],
+)
+def test_threads_replace_a_ray_that_nobody_requested(
+    runner: Runner, address: str | None, gpus: int, used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def fail_to_start(options: RayOptions) -> Iterator[None]:
+        raise IngestError("no time", code="ray-not-started")
+        yield
+
+    monkeypatch.setattr(pipeline, "open_ray_workers", fail_to_start)
+    monkeypatch.setattr("stair_es.ingest.options.count_cuda_devices", lambda: gpus)
+    options = IngestOptions(alias="a", model=ModelSpec(name="stair-mini"), runner=runner, ray=RayOptions(address=address))
+    assert choose_runner(options)[0] == ("ray" if (gpus > 1 and runner == "auto") or used == "error" else "local")
+    with expect_error("ray-not-started") if used == "error" else nullcontext(), ExitStack() as stack:
+        assert pipeline._open_workers(options, stack) is None

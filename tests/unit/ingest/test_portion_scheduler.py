@@ -11,7 +11,7 @@ import pytest
 from support.corpora.ingest_sources import accept_items
 from support.errors import expect_error
 
-from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.bulk.throttle import BulkPolicy
 from stair_es.errors import ClusterError, IngestError, SourceError, StairError
 from stair_es.ingest.accounting.run_accounting import BulkStats
 from stair_es.ingest.deferred import DeferredImages

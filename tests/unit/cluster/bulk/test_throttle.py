@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from stair_es.cluster.bulk.throttle import AdaptiveThrottle
-from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.bulk.throttle import AdaptiveThrottle, BulkPolicy
 from stair_es.store import BulkRequestStats
 
 MB = 1024 * 1024

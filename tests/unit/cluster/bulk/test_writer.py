@@ -19,7 +19,7 @@ from stair_es.cluster.bulk.actions import (
     count_action_bytes,
     parse_bulk_response,
 )
-from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.bulk.throttle import BulkPolicy
 
 
 def test_an_operation_is_two_lines_of_json() -> None:
