@@ -109,11 +109,11 @@ class Manifest:
 
     def add_images(self, images: Sequence[_L]) -> list[_L]:
         """Record listed images, and return those that are new to the run."""
-        rows = [(_hash_uri(image.uri), number) for number, image in enumerate(images, self._numbers)]
-        self._numbers += len(rows)
-        added = self._insert_rows("insert or ignore into image", rows)
-        new, numbers = list(images), [number for _, number in rows]
-        if added < len(rows):
+        numbers: Sequence[int] = range(self._numbers, self._numbers + len(images))
+        self._numbers += len(images)
+        rows = list(zip([_hash_uri(image.uri) for image in images], numbers, strict=True))
+        new = list(images)
+        if self._insert_rows("insert or ignore into image", rows) < len(rows):
             is_new = [self._fetch_one("select 1 from image where key = ? and number = ?", row) is not None for row in rows]
             new, numbers = list(compress(new, is_new)), list(compress(numbers, is_new))
         self._pending.update(zip([image.uri for image in new], numbers, strict=True))

@@ -107,14 +107,15 @@ class RunAccounting:
 
     def _count_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         self.outcome_counts.update(outcome.kind for outcome in outcomes)
-        stored = Counter(outcome.item.source for outcome in outcomes if outcome.kind != "failed")
-        for source, images in stored.items():
-            self.dead_letters.record_stored(source, images)
-        for outcome in outcomes:
-            if outcome.kind == "failed":
-                self.failed_stages[outcome.stage] += 1
-                self._count_reason(outcome)
-                self.dead_letters.add(outcome)
+        failed = [outcome for outcome in outcomes if outcome.kind == "failed"]
+        images = Counter(outcome.item.source for outcome in outcomes)
+        images.subtract(outcome.item.source for outcome in failed)
+        for source, stored in images.items():
+            self.dead_letters.record_stored(source, stored)
+        for outcome in failed:
+            self.failed_stages[outcome.stage] += 1
+            self._count_reason(outcome)
+            self.dead_letters.add(outcome)
 
     def _count_reason(self, outcome: Outcome) -> None:
         key = (outcome.stage, generalize_reason(outcome.reason))

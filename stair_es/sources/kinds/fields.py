@@ -107,17 +107,21 @@ def check_fields_size(fields: Mapping[str, Json]) -> None:
 
 def estimate_json_bytes(value: Json | Mapping[str, Json]) -> int:
     """Estimate the bytes of memory that JSON takes: the characters of its texts, plus 64 for each value."""
-    size, pending = 0, [value]
+    size, pending = _VALUE_BYTES, [value]
     while pending:
         part = pending.pop()
-        size += _VALUE_BYTES
-        if isinstance(part, str):
-            size += len(part)
-        elif isinstance(part, (dict, Mapping)):  # a check of the abstract class alone takes longer
-            size += sum(map(len, part))
-            pending.extend(part.values())
+        if isinstance(part, (dict, Mapping)):  # the abstract class alone takes longer
+            for name, element in part.items():
+                size += len(name) + _VALUE_BYTES
+                if isinstance(element, str):
+                    size += len(element)
+                else:
+                    pending.append(element)
         elif isinstance(part, list):
-            pending.extend(part)
+            size += _VALUE_BYTES * len(part)
+            pending += part
+        elif isinstance(part, str):
+            size += len(part)
     return size
 
 

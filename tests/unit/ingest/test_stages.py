@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import tracemalloc
 from dataclasses import dataclass
 
@@ -88,3 +89,5 @@ def test_the_size_of_a_waiting_image_includes_its_texts(
     listed: SourceItem | ListingFailure, min_bytes: int, max_bytes: int
 ) -> None:
     assert min_bytes < estimate_listed_bytes(listed) < max_bytes
+    loaded = pickle.loads(pickle.dumps(listed))
+    assert (loaded, loaded.listed_bytes) == (listed, listed.listed_bytes)
