@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -86,11 +87,11 @@ class RayWorker:
             encoder.encode_images(np.zeros((1, spec.size_px, spec.size_px, 3), np.uint8))  # loads the network
         return executor
 
-    def process(self, items: Sequence[SourceItem], writers: int) -> PortionResult:
+    def process(self, portion: bytes | Sequence[SourceItem], writers: int) -> PortionResult:
         """Run all stages on the images of a portion.
 
         Args:
-            items: The images.
+            portion: The images, pickled or not.
             writers: Maximum number of parallel bulk requests.
 
         Raises:
@@ -98,6 +99,7 @@ class RayWorker:
         """
         self.start()
         assert self._executor is not None
+        items: Sequence[SourceItem] = pickle.loads(portion) if isinstance(portion, bytes) else portion
         throttle = self._throttles.pop() if self._throttles else AdaptiveThrottle(self._config.bulk)
         throttle.set_max_concurrency(writers)
         requests = _RequestLog()
