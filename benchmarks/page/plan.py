@@ -128,10 +128,10 @@ RUNS = (
     Run(
         name="ingest",
         group=INGEST,
-        shows="A complete ingest compared with a bare loop of reading, decoding and encoding",
+        shows="A complete ingest, in threads and on Ray, compared with a bare loop of reading, decoding and encoding, and with Ray Data",
         script="ingest",
-        short="--images 400 --rounds 2",
-        long="--images 10000",
+        short="--images 400 --rounds 1",
+        long="--images 400 1500 6000",
     ),
     Run(
         name="encode",
@@ -211,6 +211,14 @@ RUNS = (
         shows="CPU that the driver of a run on Ray spends on each image, and how many images/s it can account for",
         script="driver",
         long="--images 2000000",
+    ),
+    Run(
+        name="ray workers",
+        group=INGEST,
+        shows="A run with many workers on Ray, some of which are killed: the driver's CPU, and whether an image is lost",
+        script="ray_workers",
+        short="--images 2000 --workers 6 --kills 2",
+        long="--images 100000 --workers 100",
     ),
     Run(name="shell", group=LATENCY, shows="Duration of commands", script="shell", short="--rounds 3"),
     Run(
