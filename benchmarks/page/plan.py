@@ -128,7 +128,7 @@ RUNS = (
     Run(
         name="ingest",
         group=INGEST,
-        shows="A complete ingest, in threads and on Ray, compared with a bare loop of reading, decoding and encoding, and with Ray Data",
+        shows="A complete ingest, in threads and on Ray, compared with a bare loop without an index, and with Ray Data",
         script="ingest",
         short="--images 400 --rounds 1",
         long="--images 400 1500 6000",

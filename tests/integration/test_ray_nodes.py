@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from support.corpora.ingest_sources import ListSource
 from support.errors import expect_error
-from support.plugin_metadata import install_colors_plugin, write_entry_points
+from support.plugin_metadata import install_plugin, write_entry_points
 from support.polling import poll_until
 
 from stair_es.cluster.client.connection import Connection
@@ -30,7 +30,7 @@ from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model.base import ModelSpec
 from stair_es.sources.base import ReadLimits, ReadResult, SourceItem
-from stair_es.system.ray_session import START_TIMEOUTS
+from stair_es.system import ray_session
 from stair_es.types import Json
 
 if TYPE_CHECKING:
@@ -59,6 +59,29 @@ class SlowLocator:
 
     def to_json(self) -> dict[str, Json] | None:
         return None
+
+
+LOSING_ENCODER = """
+import os, pathlib
+from stair_es.errors import DeviceLost
+from stair_es_example.colors import ColorsPlugin
+from stair_es_example.colors_encoder import ColorsEncoder
+
+class LosingEncoder(ColorsEncoder):
+    def encode_images(self, pixels_BHWC):
+        mark = pathlib.Path(os.environ["LOST_DEVICE"])
+        if len(pixels_BHWC) > 1 and not mark.exists():
+            mark.write_text(str(os.getpid()))
+            raise DeviceLost("CUDA error: an illegal memory access was encountered")
+        return super().encode_images(pixels_BHWC)
+
+class LosingPlugin(ColorsPlugin):
+    def load(self, spec):
+        return LosingEncoder(self.card)
+
+KIND = LosingPlugin()
+"""
+"""An encoder whose device is lost once, in the process that it notes."""
 
 
 @dataclass
@@ -98,9 +121,12 @@ class RayNodes:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("plugin")
-    with install_colors_plugin(folder), pytest.MonkeyPatch.context() as patch:
+    (folder / "losing.py").write_text(LOSING_ENCODER)
+    points = ("colors = stair_es_example.colors:KIND", "losing = losing:KIND")
+    with install_plugin(folder, "example", *points), pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([path for path in sys.path if "example" in path or path == str(folder)]))
-        for name, value in {**START_TIMEOUTS, "RAY_AUTH_MODE": "disabled"}.items():
+        private = ray_session._build_auth_variables(os.environ, imported="ray" in sys.modules)
+        for name, value in {**ray_session.START_TIMEOUTS, **private}.items():
             patch.setenv(name, value)
         from ray import cloudpickle
         from ray.cluster_utils import Cluster
@@ -128,12 +154,19 @@ def run_on_nodes(nodes: RayNodes, node_url: str, index_name: str, tmp_path: Path
     monkeypatch.setattr("stair_es.ingest.portion_scheduler._STALL_MEDIANS", 1)
     monkeypatch.setattr("stair_es.ingest.executors.ray._NODES_POLL_S", 1.0)
 
-    def run_images(count: int, progress: Progress = lambda _: None, deadly: int | None = None, **ray: Any) -> IngestReport:  # noqa: ANN401
+    def run_images(
+        count: int,
+        progress: Progress = lambda _: None,
+        *,
+        model: str = "colors",
+        deadly: int | None = None,
+        **ray: Any,  # noqa: ANN401
+    ) -> IngestReport:
         locators = [SlowLocator(str(tmp_path), is_deadly=i == deadly) for i in range(count)]
         items = [SourceItem(f"given:{i}", "given:", locator) for i, locator in enumerate(locators)]
         options = IngestOptions(
             alias=index_name,
-            model=ModelSpec(name="colors"),
+            model=ModelSpec(name=model),
             runner="ray",
             ray=RayOptions(address=nodes.cluster.address, **ray),
             batch_images=4,
@@ -205,6 +238,18 @@ def test_an_image_kills_its_decoder_but_no_model_on_a_gpu(
     assert '"given:7"' in Path(report.dead_letters).read_text()
     with expect_error("gpus-too-few"):
         run_on_nodes(20, encoders=2)
+
+
+def test_a_lost_gpu_restarts_its_worker(
+    run_on_nodes: Run, nodes: RayNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "lost"
+    with monkeypatch.context() as patch:
+        patch.setenv("LOST_DEVICE", str(mark))
+        nodes.add_node(num_gpus=1)
+    report = run_on_nodes(20, model="losing")
+    assert (report.written, report.failed) == (20, 0)
+    assert not psutil.pid_exists(int(mark.read_text()))
 
 
 def test_a_range_of_encoders_waits_for_its_minimum(
