@@ -114,7 +114,7 @@ class RayNodes:
             process.resume()
         self.frozen.clear()
         for node in list(self.cluster.worker_nodes):
-            self.kill_node(node)
+            self.cluster.remove_node(node)
         self.wait_for_deaths()
 
 
