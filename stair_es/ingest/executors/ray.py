@@ -11,7 +11,7 @@ import pickle
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_es.errors import IngestError, StairError, UsageError
@@ -98,7 +98,6 @@ class _Worker:
     name: str = "a worker"
     is_ready: bool = False
     start_deaths: int = 0
-    tasks: set[StageTask] = field(default_factory=set)
 
 
 class RayWorkers:
