@@ -14,7 +14,7 @@ from harness.http import Body
 from stair_es.cluster.documents.document import DocumentSettings, make_document_id
 
 THUMBNAIL_BYTES = 8046
-"""Mean size of the thumbnails of the bundled photos (`thumbnails.py`)."""
+"""Mean size of the thumbnails of the bundled photos (`decode.py`)."""
 
 Change = Callable[[Body], None]
 """Changes a document, or the body of an index, in place."""

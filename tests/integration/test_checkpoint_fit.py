@@ -127,9 +127,10 @@ def encode_with_transformers(folder: Path, image: Image.Image) -> Floats:
 @pytest.mark.parametrize("spec", SPECS)
 def test_squares_match_torchvision(spec: ImageSpec, size: tuple[int, int]) -> None:
     image = draw_image(size)
-    decoded = decode_image(encode_png(image), spec, DecodeLimits(), thumbnail_px=8)
-    assert (decoded.pixels_HWC == resize_with_torchvision(image, spec)).all()
-    assert decoded.box == (0, 0, 16, 16)
+    for stored in (image, image.convert("RGBA")):
+        decoded = decode_image(encode_png(stored), spec, DecodeLimits(), thumbnail_px=8)
+        assert (decoded.pixels_HWC == resize_with_torchvision(image, spec)).all()
+        assert decoded.box == (0, 0, 16, 16)
 
 
 def test_an_image_that_is_too_long_is_rejected() -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as PilImage
 
+_Box: TypeAlias = tuple[float, float, float, float]
+"""Left, upper, right, lower."""
 MAX_SIDE_PX = 1_000_000
 """Each row takes some bytes even if it is short, and resizing takes some for each pixel of a side."""
 DOUBLE_MEMORY_FORMATS = ("WEBP", "AVIF")
@@ -107,19 +110,27 @@ def _decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_
     with open_image(data, limits.max_pixels) as image:
         _check_size(image, limits)
         width, height = image.size
-        # The same with and without a thumbnail, so that the pixels are too. 1 where they must equal those of other preprocessing.
-        shrink = _choose_shrink(width, height, spec)
-        if shrink < 1:
-            image.draft("RGB", (max(1, int(width * shrink)), max(1, int(height * shrink))))  # JPEG only: decode it smaller
+        shrink = _choose_shrink(width, height, spec)  # the same with and without a thumbnail, so that the pixels are too
+        drafted = None
+        if shrink < 1 and spec.resample != "nearest":  # which takes single pixels instead of averages
+            drafted = image.draft("RGB", (math.ceil(width * shrink), math.ceil(height * shrink)))  # JPEG only: decode it smaller
         load_pixels(image)
         orientation, taken_at = _read_exif(image, data)
         upright = replace_image(image, image.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else image)
-        layer = convert_to_layer(upright, factor=max(1, int(1 / shrink)))
+        # `crop` and `stretch` reproduce the preprocessing of others: exactly, except for JPEGs decoded smaller.
+        whole = spec.fit in ("pad", "squash")
+        layer = convert_to_layer(upright, factor=max(1, int(1 / shrink)) if whole else 1)
         colors = name_colors(layer)
         rgb = flatten_layer(layer, spec.background)
-        whole = spec.fit in ("pad", "squash")
-        small = _resize_to_fit(rgb, spec.size_px, _FILTERS[spec.resample], spec.fit) if whole else _fill_square(rgb, spec)
+        box = _turn_box(drafted[1], rgb.size, orientation) if drafted else (0, 0, *rgb.size)
+        small = _resize_to_fit(rgb, spec, box) if whole else _fill_square(rgb, spec, box)
         left, upper = (spec.size_px - small.width) // 2, (spec.size_px - small.height) // 2
+        if max(rgb.size) < min(thumbnail_px, max(width, height)):  # decoded too small for the thumbnail
+            larger = ImageSpec(size_px=thumbnail_px, background=spec.background)
+            thumbnail = _decode_image(data, larger, limits, thumbnail_px).thumbnail
+        else:
+            is_enough = thumbnail_px <= spec.size_px and spec.fit == "pad"
+            thumbnail = _encode_thumbnail(small if is_enough else rgb, thumbnail_px) if thumbnail_px else None
         return DecodedImage(
             pixels_HWC=_pad_to_square(small, spec, left, upper),
             box=(left, upper, left + small.width, upper + small.height),
@@ -129,9 +140,7 @@ def _decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_
             taken_at=taken_at,
             colors=colors,
             perceptual_hash=compute_perceptual_hash(small if whole else rgb),
-            thumbnail=_encode_thumbnail(small if thumbnail_px <= spec.size_px and spec.fit == "pad" else rgb, thumbnail_px)
-            if thumbnail_px
-            else None,
+            thumbnail=thumbnail,
         )
 
 
@@ -149,10 +158,13 @@ def _check_size(image: PilImage, limits: DecodeLimits) -> None:
 
 
 def _choose_shrink(width: int, height: int, spec: ImageSpec) -> float:
-    """Return by what an image may be scaled before it is resized; 1 and more for not at all."""
-    if spec.fit == "pad":
-        return 2 * spec.size_px / max(width, height)
-    return 2 * spec.size_px / min(width, height) if spec.fit == "squash" else 1
+    """Return by what an image may be scaled before it is resized; 1 and more for not at all.
+
+    Half the size is precise enough if twice the model's pixels are left, a quarter and an eighth if 2.5 times are: measured by
+    benchmarks/decode.py.
+    """
+    times = (max(width, height) if spec.fit == "pad" else min(width, height)) / (spec.resized_px or spec.size_px)
+    return (2 if times < 5 else 2.5) / times
 
 
 def _pad_to_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> Pixels:
@@ -162,11 +174,18 @@ def _pad_to_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> P
     return np.asarray(square)
 
 
-def _resize_to_fit(
-    rgb: PilImage, side_px: int, resample: Image.Resampling = Image.Resampling.BICUBIC, fit: ResizeMode = "pad"
-) -> PilImage:
-    size = compute_contained_size(rgb.width, rgb.height, side_px, fit)
-    return rgb if size == rgb.size else rgb.resize(size, resample, reducing_gap=3.0)
+def _turn_box(box: tuple[float, ...], size: tuple[int, int], orientation: int) -> _Box:
+    """Return the part of an upright image that its JPEG fills: sizes that the scale doesn't divide leave a part of a pixel."""
+    width, height = (box[3], box[2]) if orientation in _ROTATED else (box[2], box[3])
+    left = size[0] - width if orientation in (2, 3, 6, 7) else 0
+    upper = size[1] - height if orientation in (3, 4, 7, 8) else 0
+    return left, upper, left + width, upper + height
+
+
+def _resize_to_fit(rgb: PilImage, spec: ImageSpec, box: _Box) -> PilImage:
+    """Resize the part of an image within `box`."""
+    size = compute_contained_size(box[2] - box[0], box[3] - box[1], spec.size_px, spec.fit)
+    return rgb if size == rgb.size else rgb.resize(size, _FILTERS[spec.resample], box, reducing_gap=3.0)
 
 
 def compute_contained_size(width: float, height: float, side_px: int, fit: ResizeMode) -> tuple[int, int]:
@@ -182,16 +201,17 @@ def compute_contained_size(width: float, height: float, side_px: int, fit: Resiz
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _fill_square(rgb: PilImage, spec: ImageSpec) -> PilImage:
+def _fill_square(rgb: PilImage, spec: ImageSpec, box: _Box) -> PilImage:
     """Fill the square as CLIP and others do: resize by the shorter side, or without keeping the ratio, then center-crop."""
     side_px = spec.resized_px or spec.size_px
     width, height = side_px, side_px
     if spec.fit == "crop":
-        longer_px = int(side_px * max(rgb.size) / min(rgb.size))
+        across, down = box[2] - box[0], box[3] - box[1]
+        longer_px = int(side_px * max(across, down) / min(across, down))
         if longer_px > _MAX_CROP_RATIO * side_px:
             raise DecodeError(f"{rgb.width} x {rgb.height} pixels are too long for a center crop", code="image-too-long")
-        width, height = (side_px, longer_px) if rgb.width <= rgb.height else (longer_px, side_px)
-    resized = rgb.resize((width, height), _FILTERS[spec.resample])
+        width, height = (side_px, longer_px) if across <= down else (longer_px, side_px)
+    resized = rgb.resize((width, height), _FILTERS[spec.resample], box)
     left, upper = round((width - spec.size_px) / 2), round((height - spec.size_px) / 2)
     return resized.crop((left, upper, left + spec.size_px, upper + spec.size_px))
 
@@ -217,9 +237,10 @@ def compute_perceptual_hash(rgb: PilImage) -> str | None:
 
 
 def _encode_thumbnail(rgb: PilImage, side_px: int) -> str:
-    small = _resize_to_fit(rgb, side_px) if max(rgb.size) > side_px else rgb
+    size = compute_contained_size(rgb.width, rgb.height, side_px, "pad")
+    small = rgb.resize(size, Image.Resampling.HAMMING, reducing_gap=1.5) if max(rgb.size) > side_px else rgb
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=50, method=2)  # measured: benchmarks/thumbnails.py
+    small.save(buffer, "WEBP", quality=50, method=2)  # measured, as the filter: benchmarks/decode.py
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

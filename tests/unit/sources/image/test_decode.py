@@ -5,12 +5,15 @@ import sys
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from PIL.Image import Transpose
 from support.errors import expect_error
 from support.strategies import draw_damaged_bytes
 
@@ -19,6 +22,7 @@ from stair_es.sources.image.decode import DecodedImage, DecodeLimits, decode_ima
 from stair_es.types import ImageSpec, ResizeMode
 
 SPEC = ImageSpec(size_px=64)
+PHOTOS = Path(__file__).parents[4] / "examples" / "photos"
 
 
 def save_image(image: Image.Image, format_: str, **options: object) -> bytes:
@@ -37,6 +41,20 @@ def get_center(decoded: DecodedImage) -> list[int]:
 
 def is_near(actual: list[int], wanted: list[int], tolerance: int = 6) -> bool:
     return max(abs(a - w) for a, w in zip(actual, wanted, strict=True)) <= tolerance
+
+
+def turn_image(upright: Image.Image, orientation: int) -> Image.Image:
+    """Return the picture as it is stored with an EXIF orientation."""
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_90,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_270,
+    }
+    return upright.transpose(turns[orientation]) if orientation in turns else upright
 
 
 RED = Image.new("RGB", (100, 50), (200, 30, 20))
@@ -110,6 +128,30 @@ def test_large_jpeg_reports_its_own_size_though_decoded_smaller() -> None:
     assert is_near(get_center(decoded), [10, 90, 200])
 
 
+@pytest.mark.parametrize("fit", get_args(ResizeMode))
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_large_jpegs_look_as_at_full_scale(orientation: int, fit: ResizeMode) -> None:
+    """With sides that no scale divides, where half a pixel too much would shift the picture."""
+    upright = Image.open(PHOTOS / "half-a-fig.jpg").resize((1201, 899), Image.Resampling.LANCZOS)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    jpeg = save_image(turn_image(upright, orientation), "JPEG", exif=exif, quality=92)
+    full, scaled = (decode_image(data, replace(SPEC, fit=fit), DecodeLimits()) for data in (save_image(upright, "BMP"), jpeg))
+    difference = np.abs(scaled.pixels_HWC.astype(float) - full.pixels_HWC).mean()
+    assert 0 < difference < 0.3  # saved again at quality 85: 0.2; half a pixel too much: 0.6 to 2
+    assert (scaled.box, scaled.width, scaled.height, scaled.colors) == (full.box, full.width, full.height, full.colors)
+    assert count_differences(scaled, full) <= 2
+
+
+@pytest.mark.parametrize("fit", get_args(ResizeMode))
+def test_small_jpegs_are_decoded_at_full_scale(fit: ResizeMode) -> None:
+    jpeg = save_image(draw_disc((255, 251)), "JPEG")
+    with Image.open(io.BytesIO(jpeg)) as image:
+        bitmap = save_image(image, "BMP")
+    one, other = (decode_image(data, replace(SPEC, fit=fit), DecodeLimits()) for data in (jpeg, bitmap))
+    assert (one.pixels_HWC == other.pixels_HWC).all()
+
+
 def test_a_line_of_pixels_survives() -> None:
     assert decode_bytes(save_image(Image.new("RGB", (5000, 1)), "PNG")).pixels_HWC.shape == (64, 64, 3)
 
@@ -121,6 +163,17 @@ def test_thumbnail_is_a_small_webp() -> None:
     assert head == "data:image/webp;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as small:
         assert small.size == (80, 40)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+@pytest.mark.parametrize("fit", get_args(ResizeMode))
+def test_a_thumbnail_has_its_size_whatever_the_model_needs(fit: ResizeMode, format_: str) -> None:
+    data = save_image(Image.new("RGBA" if format_ == "PNG" else "RGB", (1000, 800)), format_)
+    spec = ImageSpec(size_px=16, fit=fit)
+    small, plain = (decode_image(data, spec, DecodeLimits(), thumbnail_px) for thumbnail_px in (512, 0))
+    with Image.open(io.BytesIO(base64.b64decode(str(small.thumbnail).partition(",")[2]))) as thumbnail:
+        assert thumbnail.size == (512, 410)
+    assert (small.pixels_HWC == plain.pixels_HWC).all()
 
 
 def draw_disc(size: tuple[int, int], *, upside_down: bool = False) -> Image.Image:
@@ -228,19 +281,9 @@ def test_every_orientation_becomes_upright(orientation: int, format_: str) -> No
     upright = Image.new("RGB", (40, 80), (0, 0, 200))
     upright.paste((200, 0, 0), (0, 0, 40, 40))
     upright.paste((0, 200, 0), (0, 0, 20, 40))  # green, red; below them blue
-    stored = {
-        1: upright,
-        2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-        3: upright.transpose(Image.Transpose.ROTATE_180),
-        4: upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
-        5: upright.transpose(Image.Transpose.TRANSPOSE),
-        6: upright.transpose(Image.Transpose.ROTATE_90),
-        7: upright.transpose(Image.Transpose.TRANSVERSE),
-        8: upright.transpose(Image.Transpose.ROTATE_270),
-    }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    decoded = decode_bytes(save_image(stored, format_, exif=exif, quality=95))
+    decoded = decode_bytes(save_image(turn_image(upright, orientation), format_, exif=exif, quality=95))
     assert (decoded.width, decoded.height) == (40, 80)
     corners = [decoded.pixels_HWC[y, x].tolist() for y, x in ((10, 22), (10, 42), (54, 32))]
     expected = [[0, 200, 0], [200, 0, 0], [0, 0, 200]]
