@@ -181,7 +181,7 @@ def test_compose_starts_ray_ingests_and_serves_the_page(
         [dead_letters] = (stair_home / "dead-letters").glob("*.jsonl")
         assert "broken.jpg" in dead_letters.read_text()
         _run_ray_job(
-            {**replacements, "auto": f"127.0.0.1:{ray}", "/dead-letters/": f"{tmp_path}/"},
+            {**replacements, "auto": f"127.0.0.1:{ray}", "/shared/": f"{tmp_path}/", "--metrics-port 9464": "--metrics-port 0"},
             photo_folder,
             index_name,
             node_url,
@@ -199,7 +199,12 @@ def _run_ray_job(replacements: dict[str, str], photo_folder: Path, index: str, n
     [head] = list_containers(read_all_manifests()["RayJob", "stair-es-ingest"]["spec"]["rayClusterSpec"]["headGroupSpec"])
     environment = build_container_process(head, {"url": node_url}).environment
     environment = {name: value for name, value in environment.items() if not name.endswith("_FILE")}  # no TLS here
-    environment |= {"SOURCE": str(photo_folder), "STAIR_ES_INDEX": index, "STAIR_ES_HOME": str(tmp_path / "home")}
+    environment |= {
+        "SOURCE": str(photo_folder),
+        "STAIR_ES_INDEX": index,
+        "STAIR_ES_HOME": str(tmp_path / "home"),
+        "ENCODERS": "1",
+    }
     environment |= {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": replacements["/var/lib/ray-token/token"],

@@ -38,7 +38,6 @@ SCRIPT = KUBERNETES / "ray" / "ingest.sh"
 PLACEHOLDERS = {"url": "https://search.example.org:9200", "api-key": "id:key", "ca.crt": "", "token": "a-token-that-is-long"}
 
 JOB_FIELDS = {
-    "activeDeadlineSeconds": int,
     "backoffLimit": int,
     "entrypoint": str,
     "rayClusterSpec": dict,
@@ -46,7 +45,15 @@ JOB_FIELDS = {
     "submitterPodTemplate": dict,
     "ttlSecondsAfterFinished": int,
 }
-CLUSTER_FIELDS = {"authOptions": dict, "rayVersion": str, "headGroupSpec": dict, "workerGroupSpecs": list}
+CLUSTER_FIELDS = {
+    "authOptions": dict,
+    "autoscalerOptions": dict,
+    "enableInTreeAutoscaling": bool,
+    "headGroupSpec": dict,
+    "rayVersion": str,
+    "workerGroupSpecs": list,
+}
+AUTOSCALER_FIELDS = {"securityContext": dict, "volumeMounts": list}
 HEAD_FIELDS = {"rayStartParams": dict, "template": dict}
 WORKER_FIELDS = {**HEAD_FIELDS, "groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int}
 
@@ -84,7 +91,7 @@ def test_kuberay_and_kubernetes_know_every_field(ray: dict[str, Any]) -> None:
     check_fields(get_cluster_spec(ray)["headGroupSpec"], HEAD_FIELDS)
     for group in get_cluster_spec(ray)["workerGroupSpecs"]:
         check_fields(group, WORKER_FIELDS)
-        assert group["minReplicas"] == group["replicas"] == group["maxReplicas"]  # encoders are counted when a run starts
+        assert 1 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]  # a run looks at the first worker's GPUs
     for group in list_groups(ray):
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
     for pod in list_pods(ray):
@@ -119,7 +126,7 @@ def test_pods_have_few_rights_and_bounds(pod: dict[str, Any]) -> None:
 def test_mounted_files_exist_and_secrets_are_files(pod: dict[str, Any]) -> None:
     [container] = pod["containers"]
     folders = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    assert set(folders) == {volume["name"] for volume in pod["volumes"]}
+    assert set(folders) == {volume["name"] for volume in pod["volumes"] if volume["name"] != "kubernetes"}  # of the autoscaler
     for variable in container.get("env", []):
         name = variable["name"]
         # A secret is in a file, never in a variable that every process of the container shows.
@@ -158,7 +165,10 @@ def test_ray_workers_get_no_cluster_credentials(ray: dict[str, Any]) -> None:
     assert head["rayStartParams"]["num-cpus"] == "0"
     for group in workers:
         [pod] = list_pods(group)
-        assert {variable["name"] for container in pod["containers"] for variable in container["env"]} == {"STAIR_ES_HOME"}
+        assert {variable["name"] for container in pod["containers"] for variable in container["env"]} <= {
+            "STAIR_ES_HOME",
+            "HF_HOME",
+        }
         [secret] = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
         assert secret["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
         mounts = [{mount["name"]: mount["mountPath"] for mount in one["volumeMounts"]} for one in list_containers([head, group])]
@@ -169,14 +179,57 @@ def test_ray_workers_get_no_cluster_credentials(ray: dict[str, Any]) -> None:
     assert all("podSelector" in peer for rule in policy["ingress"] for peer in rule["from"])
 
 
+def test_only_the_autoscaler_may_change_the_cluster() -> None:
+    spec = get_cluster_spec(RAY[0])
+    check_fields(spec["autoscalerOptions"], AUTOSCALER_FIELDS)
+    [head] = list_containers(spec["headGroupSpec"])
+    assert spec["autoscalerOptions"]["securityContext"] == head["securityContext"]
+    autoscaler = {**head, **spec["autoscalerOptions"], "name": "autoscaler"}
+    [pod] = list_pods(spec["headGroupSpec"])
+    both = {**pod, "containers": [head, autoscaler]}
+    validate_manifest({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": both})
+    [account] = {mount["mountPath"] for mount in autoscaler["volumeMounts"] if mount["name"] == "kubernetes"}
+    assert account == "/var/run/secrets/kubernetes.io/serviceaccount"  # where Ray reads it
+    assert "kubernetes" not in {mount["name"] for mount in head["volumeMounts"]}
+    [encoders] = [variable["value"] for variable in head["env"] if variable["name"] == "ENCODERS"]
+    [workers] = spec["workerGroupSpecs"]
+    assert encoders == f"{workers['minReplicas']}..{workers['maxReplicas']}"
+
+
 def test_a_rayjob_frees_its_cluster_and_is_retried() -> None:
     spec = ALL["RayJob", "stair-es-ingest"]["spec"]
     assert spec["shutdownAfterJobFinishes"] is True
     assert spec["ttlSecondsAfterFinished"] >= 0
     assert spec["backoffLimit"] >= 1
+    assert "activeDeadlineSeconds" not in spec  # KubeRay doesn't retry after it
     [mount] = [mount for mount in list_containers(list_groups(RAY[0])[0])[0]["volumeMounts"] if mount["name"] == "ingest"]
     assert spec["entrypoint"] == f"sh {mount['mountPath']}/{SCRIPT.name}"
     assert read_kustomization("ray")["configMapGenerator"][0]["files"] == [SCRIPT.name]
+
+
+def test_what_outlives_a_rayjob_is_on_its_own_volume() -> None:
+    """Ours alone: a volume of the nightly sync on another node would keep the head from starting."""
+    claim = ALL["PersistentVolumeClaim", "stair-es-ray"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert "stair-es-ray" not in yaml.safe_dump(NIGHTLY)
+    for group in list_groups(RAY[0]):
+        [pod], [container] = list_pods(group), list_containers(group)
+        assert {"name": "shared", "persistentVolumeClaim": {"claimName": claim["metadata"]["name"]}} in pod["volumes"]
+        [folder] = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "shared"]
+        assert all(variable["value"].startswith(f"{folder}/") for variable in container["env"] if variable["name"] == "HF_HOME")
+        assert f"{folder}/logs" in container["lifecycle"]["preStop"]["exec"]["command"][-1]
+        assert pod["terminationGracePeriodSeconds"] >= 60
+    [command] = list_commands(SCRIPT.read_text())
+    assert command[command.index("--dead-letters") + 1].startswith(f"{folder}/")
+
+
+def test_prometheus_finds_the_metrics_of_an_ingest() -> None:
+    template = get_cluster_spec(RAY[0])["headGroupSpec"]["template"]
+    port = int(template["metadata"]["annotations"]["prometheus.io/port"])
+    [head] = list_containers(template)
+    assert [each["containerPort"] for each in head["ports"]] == [port]
+    assert f"--metrics-port {port} --metrics-host 0.0.0.0" in SCRIPT.read_text()
+    assert any(rule.get("ports") == [{"port": port}] for rule in ALL["NetworkPolicy", "stair-es-ray"]["spec"]["ingress"])
 
 
 def test_nightly_runs_do_not_overlap_or_retry_failed_images() -> None:
@@ -292,7 +345,7 @@ def list_command_lines() -> Iterator[tuple[str, list[str]]]:
                 (container["name"], line) for line in list_stair_es_calls(build_container_process(container, PLACEHOLDERS))
             )
     script = SCRIPT.read_text()
-    for name, value in {"SOURCE": "s3://b/c/", "GPUS_PER_ENCODER:-0": "0.5", "PRECISION:-auto": "bf16"}.items():
+    for name, value in {"SOURCE": "s3://b/c/", "GPUS_PER_ENCODER:-0": "0.5", "ENCODERS:-0": "4"}.items():
         script = script.replace(f"${{{name}}}", value).replace(f"${name}", value)
     yield from ((SCRIPT.name, line) for line in list_commands(script))
 
