@@ -13,7 +13,7 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stair_es._itertools import batched
@@ -38,6 +38,11 @@ _STALL_S = 60.0
 """A portion may be sent again after this time, or after `_STALL_MEDIANS` times what others took, if that is longer."""
 _STALL_MEDIANS = 20
 _MAX_COPIES = 3
+"""How many workers may have a portion at the same time."""
+_SILENCE_S = 1800.0
+"""Workers that haven't answered for this time count as dead: longer than all waiting for hosts and for the cluster."""
+_PORTION_BYTES = 8 * 1024 * 1024
+"""Images that have their bytes with them: a portion ends after this size."""
 
 
 @dataclass(eq=False)
@@ -51,7 +56,7 @@ class _Portion:
     deaths: int = 0
     sent_s: float = 0.0
     copies: int = 0
-    """Number of workers that have it."""
+    """To how many workers it was sent."""
     is_done: bool = False
 
 
@@ -101,12 +106,13 @@ class PortionScheduler(ImageScheduler):
 
     def _start_tasks(self, *, last: bool) -> None:
         ready = {worker: self._assignments.setdefault(worker, _Assignment()) for worker in self._pool.list_ready()}
-        self.encoder_utilization.encoders = self._pool.encoders * max(1, len(self._assignments))
-        for worker, assigned in ready.items():
-            if self._suspects and assigned.is_idle:
-                self._send_portion(self._suspects.popleft(), worker)
-        while self._queued and self._sizes_bytes < BACKLOG_BYTES:
+        self.encoder_utilization.encoders = max(self.encoder_utilization.encoders, self._pool.encoders * len(ready))
+        self._send_suspects(ready)
+        max_bytes = max(BACKLOG_BYTES, _PORTIONS_PER_WORKER * _PORTION_BYTES * len(ready))
+        while self._queued and self._sizes_bytes < max_bytes:
             loads = {worker: len(assigned.portions) for worker, assigned in ready.items() if assigned.has_room}
+            if self._suspects and loads:  # the next one that is idle is for them
+                del loads[min(loads, key=loads.__getitem__)]
             if not loads:
                 break
             worker = min(loads, key=loads.__getitem__)
@@ -114,8 +120,12 @@ class PortionScheduler(ImageScheduler):
             if loads[worker] and not last and not self._is_full() and len(self._queued) < count:
                 break
             self._send_portion(self._take_portion(count), worker)
-        if not (self._queued or self._suspects):
-            self._resend_stalled([worker for worker, assigned in ready.items() if assigned.is_idle])
+        self._resend_stalled([worker for worker, assigned in ready.items() if assigned.is_idle])
+
+    def _send_suspects(self, ready: Mapping[int, _Assignment]) -> None:
+        for worker, assigned in ready.items():
+            if self._suspects and assigned.is_idle:
+                self._send_portion(self._suspects.popleft(), worker)
 
     def _choose_portion_size(self, workers: int, *, last: bool) -> int:
         """Return how many images a portion has; the last ones are smaller, so that the workers end together."""
@@ -126,9 +136,9 @@ class PortionScheduler(ImageScheduler):
 
     def _take_portion(self, count: int) -> _Portion:
         """Take images from the queue; fewer if they have their bytes with them."""
-        images, size_bytes = list[Pending](), self._queued.size
-        while self._queued and len(images) < count and size_bytes - self._queued.size < BACKLOG_BYTES // 4:
-            images += self._queued.take(min(self._pool.batch_images, count - len(images)))
+        size_bytes = self._queued.size
+        fitting = _PORTION_BYTES * len(self._queued) // max(1, size_bytes)
+        images = self._queued.take(max(1, min(count, fitting)))
         return _Portion(images, size_bytes - self._queued.size)
 
     def _send_portion(self, portion: _Portion, worker: int) -> None:
@@ -143,21 +153,24 @@ class PortionScheduler(ImageScheduler):
 
     def _resend_stalled(self, idle_workers: Sequence[int]) -> None:
         """Send portions that wait for an answer for too long to workers that have nothing else to do."""
-        if not (idle_workers and self._assignments):
+        if not idle_workers:
             return
         median_s = statistics.median(self._durations_s) if self._durations_s else 0.0
-        sent_before_s = self._clock() - max(_STALL_S, _STALL_MEDIANS * median_s)
-        stalled = [
-            (worker, assigned, portion)
-            for worker, assigned in self._assignments.items()
-            for portion in assigned.portions.values()
-            if not portion.is_done and portion.sent_s < sent_before_s and portion.copies < _MAX_COPIES
-        ]
-        for (worker, assigned, portion), idle in zip(stalled, idle_workers, strict=False):
-            name = self._pool.describe_worker(worker)
-            logger.warning("%s doesn't answer: %d images are sent to another worker, too", name, len(portion.images))
-            assigned.is_stalled = True
-            self._send_portion(portion, idle)
+        now_s, patience_s = self._clock(), max(_STALL_S, _STALL_MEDIANS * median_s)
+        resent = dict[_Portion, None]()  # a portion is with several workers
+        for worker, assigned in self._assignments.items():
+            for portion in assigned.portions.values():
+                if portion.is_done or now_s - portion.sent_s < patience_s:
+                    continue
+                assigned.is_stalled = True
+                name = self._pool.describe_worker(worker)
+                if now_s - portion.sent_s > _SILENCE_S:
+                    self._isolate_images(portion, f"no answer from {name}")
+                elif portion.copies < _MAX_COPIES and portion not in resent and len(resent) < len(idle_workers):
+                    logger.warning("%s doesn't answer: %d images are sent to another worker, too", name, len(portion.images))
+                    resent[portion] = None
+        for portion, worker in zip(resent, idle_workers, strict=False):
+            self._send_portion(portion, worker)
 
     def _wait_for_tasks(self, timeout_s: float | None) -> Iterator[Batch]:
         for task in self._pool.wait_any(timeout_s):
@@ -167,13 +180,12 @@ class PortionScheduler(ImageScheduler):
         [assigned] = [assigned for assigned in self._assignments.values() if task in assigned.portions]
         portion = assigned.portions.pop(task)
         assigned.is_stalled = False
-        portion.copies -= 1
         self._sizes_bytes -= portion.size_bytes
         try:
             result = self._pool.get_result(task)
         except WorkerDied as error:
-            if not (portion.is_done or portion.copies):
-                yield from self._isolate_images(portion, error)
+            if not portion.is_done:
+                self._isolate_images(portion, f"the worker that processed only this image died: {error}")
             return
         if not portion.is_done:
             portion.is_done = True
@@ -200,8 +212,9 @@ class PortionScheduler(ImageScheduler):
         ]
         return self._settle_batch(portion.images, Batch(states, dict(result.seconds), dict(result.began_ns)))
 
-    def _isolate_images(self, portion: _Portion, error: WorkerDied) -> Iterator[Batch]:
-        """Send the images of a dead worker again: alone with a worker, then in smaller parts."""
+    def _isolate_images(self, portion: _Portion, reason: str) -> None:
+        """Send the images of a dead worker again: alone with a worker, then in smaller parts. A last one fails for `reason`."""
+        portion.is_done = True  # an answer of another worker comes too late
         deaths = portion.deaths + 1 if portion.is_suspect else 0
         if portion.is_suspect and len(portion.images) > 1:
             size = -(-len(portion.images) // _SUSPECT_PARTS)
@@ -210,5 +223,4 @@ class PortionScheduler(ImageScheduler):
         elif deaths < _MAX_DEATHS_ALONE:
             self._suspects.append(_Portion(portion.images, portion.size_bytes, is_suspect=True, deaths=deaths))
         else:
-            batch = Batch([image.item for image in portion.images])
-            yield mark_failed(batch, "decode", f"the worker that processed only this image died: {error}")
+            self._passed += mark_failed(Batch([image.item for image in portion.images]), "decode", reason).images

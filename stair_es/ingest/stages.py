@@ -248,6 +248,8 @@ def encode_batch(encoder: Encoder, batch: Batch) -> Batch:
         except DeviceOutOfMemory:  # the others fit
             for image in images:
                 _encode_single(encoder, batch, image)
+            if len(images) > 1 and not batch.select_state(Encoded):  # it isn't the images: another process has the memory
+                raise
         if texts := batch.enumerate_state(Fetched):
             vectors = encoder.encode_texts([text.data.decode() for _, text in texts])
             for (i, text), vector in zip(texts, vectors, strict=True):

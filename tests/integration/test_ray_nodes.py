@@ -264,3 +264,19 @@ def test_a_range_of_encoders_waits_for_its_minimum(
         nodes.add_node(num_gpus=1)
         report = run.result()
     assert (report.written, report.failed) == (100, 0)
+
+
+def test_a_run_without_workers_waits_for_another_node(
+    run_on_nodes: Run, nodes: RayNodes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("stair_es.ingest.executors.ray._WAITING_S", 12.0)  # longer than Ray repeats a call by itself
+    only, done = nodes.add_node(), list[int]()
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(run_on_nodes, 300, lambda accounting: done.append(accounting.done_count))
+        poll_until(lambda: bool(done and done[-1] > 20) or run.done())
+        nodes.kill_node(only)
+        poll_until(lambda: "0 of 1 encoders have started" in caplog.text or run.done())
+        assert not run.done()
+        nodes.add_node()
+        report = run.result()
+    assert (report.seen, report.written, report.failed) == (300, 300, 0)

@@ -7,17 +7,18 @@ what was listed, and outcomes. Workers of nodes that join later are added, and t
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_es.errors import IngestError, StairError, UsageError
 from stair_es.ingest.executors.base import PortionResult, StageTask, WorkerDied
 from stair_es.ingest.executors.ray_worker import RayWorker, WorkerOptions
-from stair_es.ingest.executors.threads import CPU_BATCH, GPU_BATCH
+from stair_es.ingest.executors.threads import CALLS_PER_DEVICE, CPU_BATCH, GPU_BATCH
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.sources.base import SourceItem
 from stair_es.system import ray_session
@@ -28,8 +29,9 @@ _MAX_CORES = 8
 _NODES_POLL_S = 10.0
 """Interval of looking for nodes that joined."""
 _WAITING_S = 20.0
-"""After this time without any worker, the run says that it waits."""
-_MAX_START_DEATHS = 3
+"""After this time without enough workers, and then every minute, the run says that it waits."""
+_REPEATED_S = 60.0
+_MAX_LOAD_DEATHS = 3
 """How often in a row the process of a worker may die while it loads the model."""
 
 
@@ -96,8 +98,9 @@ def open_ray_workers(options: RayOptions) -> Iterator[RayWorkers]:
 class _Worker:
     actor: Any
     name: str = "a worker"
+    is_loading: bool = False
     is_ready: bool = False
-    start_deaths: int = 0
+    load_deaths: int = 0
 
 
 class RayWorkers:
@@ -110,7 +113,7 @@ class RayWorkers:
             UsageError: If the requested encoders don't fit.
         """
         self._ray, self._options = ray, options
-        shape = choose_worker_shape(self._list_nodes(), options)
+        shape = choose_worker_shape(list(self._list_nodes().values()), options)
         if shape.gpus and options.encoders > shape.slots and not options.min_encoders:
             raise UsageError(
                 f"{options.encoders} encoders of {shape.gpus:g} GPU each don't fit: there is room for {shape.slots}",
@@ -118,7 +121,7 @@ class RayWorkers:
                 code="gpus-too-few",
             )
         self._shape = shape
-        self.encoders = 1 if shape.gpus else max(1, int(shape.cpus))
+        self.encoders = CALLS_PER_DEVICE * max(1, int(shape.gpus)) if shape.gpus else max(1, int(shape.cpus))
         self.batch_images = GPU_BATCH if shape.gpus else CPU_BATCH
         self._config: WorkerConfig | None = None
         self._workers = dict[int, _Worker]()
@@ -126,17 +129,22 @@ class RayWorkers:
         self._created = 0
         self._starts = dict[StageTask, int]()
         self._tasks = dict[StageTask, int]()
-        self._began_s = self._polled_s = time.monotonic()
+        self._nodes = set[str]()
+        self._polled_s = time.monotonic()
+        self._report_s = self._polled_s + _WAITING_S
         self._last_refusal: IngestError | None = None
-        self._has_begun = self._has_reported = False
+        self._has_begun = False
 
-    def _list_nodes(self) -> list[dict[str, float]]:
-        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+    def _list_nodes(self) -> dict[str, dict[str, float]]:
+        """Return the resources of each node that is alive."""
+        return {node["NodeID"]: node["Resources"] for node in self._ray.nodes() if node["Alive"]}
 
     def start(self, config: WorkerConfig, batch_images: int = 0) -> None:
         """Start the workers, without waiting for them. `batch_images` of 0 selects the number for the device."""
+        model = config.model if self._shape.gpus else replace(config.model, device="cpu")
         if not ray_session.is_local_address(self._options.address):  # workers of a cluster have their own environment
-            config = replace(config, model=replace(config.model, settings=None))
+            model = replace(model, settings=None)
+        config = replace(config, model=model)
         self._config = config
         self.batch_images = batch_images or self.batch_images
         self._add_workers(self._shape.slots)
@@ -147,8 +155,8 @@ class RayWorkers:
         worker_options = WorkerOptions(
             cores=max(1, int(self._shape.cpus)), batch_images=self.batch_images, decodes_in_processes=bool(self._shape.gpus)
         )
-        # Portions are sent again by the driver, which knows what else they were sent with: Ray only restarts the processes.
-        options = {**self._shape.resources, "max_restarts": -1, "max_task_retries": 0, "max_concurrency": 3}
+        # With retries, a call waits for a process that is being restarted, or for a node with room. Others have none.
+        options = {**self._shape.resources, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 3}
         actor_class = self._ray.remote(**options)(RayWorker)
         while len(self._workers) + len(self._refused) < wanted:
             number, self._created = self._created, self._created + 1
@@ -156,33 +164,46 @@ class RayWorkers:
             self._start_worker(number)
 
     def _start_worker(self, number: int) -> None:
+        """Wait for the process of a worker, which then loads the model: if it dies meanwhile, that is the reason."""
         worker = self._workers[number]
-        worker.is_ready = False
-        self._starts[worker.actor.start.remote()] = number
+        worker.is_ready = worker.is_loading = False
+        self._starts[worker.actor.wake.remote()] = number
 
     def close(self) -> None:
         """Kill the workers."""
-        for actor in [*self._refused, *(worker.actor for worker in self._workers.values())]:
-            self._ray.kill(actor)
+        self._kill_refused()
+        for worker in self._workers.values():
+            with suppress(Exception):  # the cluster is gone
+                self._ray.kill(worker.actor)
+
+    def _kill_refused(self) -> None:
+        while self._refused:
+            with suppress(Exception):
+                self._ray.kill(self._refused.pop())
 
     def list_ready(self) -> Sequence[int]:
         """Return the workers that can take portions; none before the requested number of them is ready."""
-        self._look_for_nodes()
+        now_s = time.monotonic()
+        if now_s - self._polled_s >= _NODES_POLL_S:
+            self._polled_s = now_s
+            self._look_for_nodes()
         ready = [number for number, worker in self._workers.items() if worker.is_ready]
-        is_enough = len(ready) >= max(1, self._options.min_encoders) or not self._starts
-        self._has_begun = self._has_begun or is_enough
+        needed = 1 if self._has_begun else max(1, self._options.min_encoders)
+        if len(ready) >= needed or not self._starts:
+            self._has_begun, self._report_s = True, now_s + _WAITING_S
+        elif now_s >= self._report_s:
+            self._report_s = now_s + _REPEATED_S
+            refused = f", {len(self._refused)} can't" if self._refused else ""
+            logger.warning("%d of %d encoders have started%s: waiting for others (see `ray status`)", len(ready), needed, refused)
         return ready if self._has_begun else []
 
     def _look_for_nodes(self) -> None:
-        now_s = time.monotonic()
-        if now_s - self._polled_s >= _NODES_POLL_S and not self._options.encoders:
-            self._polled_s = now_s
-            self._add_workers(count_slots(self._list_nodes(), self._shape))
-        if not (self._has_begun or self._has_reported) and now_s - self._began_s >= _WAITING_S:
-            self._has_reported = True
-            ready = sum(worker.is_ready for worker in self._workers.values())
-            needed = max(1, self._options.min_encoders)
-            logger.warning("%d of %d encoders have started: waiting for the others (see `ray status`)", ready, needed)
+        nodes = self._list_nodes()
+        if self._nodes and nodes.keys() != self._nodes:  # the places of refused workers may be on other nodes now
+            self._kill_refused()
+        self._nodes = set(nodes)
+        if not self._options.encoders:
+            self._add_workers(count_slots(list(nodes.values()), self._shape))
 
     def describe_worker(self, worker: int) -> str:
         """Return the machine and process of a worker."""
@@ -190,7 +211,7 @@ class RayWorkers:
 
     def submit(self, worker: int, items: Sequence[SourceItem], writers: int) -> StageTask:
         """Submit a portion to a worker."""
-        task: StageTask = self._workers[worker].actor.process.remote(_pickle_items(items), writers)
+        task: StageTask = self._workers[worker].actor.process.options(max_task_retries=0).remote(_pickle_items(items), writers)
         self._tasks[task] = worker
         return task
 
@@ -214,15 +235,20 @@ class RayWorkers:
         worker = self._workers[number]
         try:
             worker.name = self._get(task)
-            worker.is_ready, worker.start_deaths = True, 0
         except WorkerDied as error:
-            worker.start_deaths += 1
-            if worker.start_deaths < _MAX_START_DEATHS:
+            worker.load_deaths += 1
+            if worker.load_deaths < _MAX_LOAD_DEATHS:
                 self._start_worker(number)
             else:
                 self._refuse_worker(number, IngestError(str(error), code="encoder-not-started"))
         except StairError as error:
             self._refuse_worker(number, error)
+        else:
+            if worker.is_loading:
+                worker.is_ready, worker.load_deaths = True, 0
+            else:
+                worker.is_loading = True
+                self._starts[worker.actor.start.options(max_task_retries=0).remote()] = number
 
     def _refuse_worker(self, number: int, error: StairError) -> None:
         """Go on without a worker that can't start. It keeps its place: the next one there couldn't start either."""
@@ -262,7 +288,7 @@ class RayWorkers:
             cause: BaseException | None = error
             while isinstance(cause, exceptions.RayTaskError):
                 cause = cause.cause
-            if isinstance(cause, StairError):
+            if isinstance(cause, (StairError, WorkerDied)):
                 raise cause from None
             if isinstance(cause, lost):
                 raise WorkerDied(str(cause).partition("\n")[0]) from error
@@ -294,12 +320,12 @@ def choose_worker_shape(nodes: Sequence[dict[str, float]], options: RayOptions) 
         )
     on_gpu = [(node.get("CPU", 0.0), slots) for node in nodes if (slots := _count_gpu_slots(node.get("GPU", 0.0), gpus))]
     if on_gpu:
-        share = min(int(cpus / slots) for cpus, slots in on_gpu)
+        share = min((int(cpus / slots) for cpus, slots in on_gpu if cpus >= slots), default=0)
         return WorkerShape(slots=sum(slots for _, slots in on_gpu), cpus=share, gpus=gpus)
     with_cpus = [node["CPU"] for node in nodes if node.get("CPU", 0.0) >= 1] or [1.0]
-    cpus: float = int(min(_MAX_CORES, *with_cpus))
-    if options.encoders:
-        each = sum(with_cpus) / options.encoders
+    cpus: float = int(min(count / math.ceil(count / _MAX_CORES) for count in with_cpus))
+    if encoders := options.min_encoders or options.encoders:
+        each = sum(with_cpus) / encoders
         cpus = min(cpus, int(each) if each >= 1 else each)
     shape = WorkerShape(slots=0, cpus=cpus, gpus=0.0)
     return replace(shape, slots=max(1, count_slots(nodes, shape)))

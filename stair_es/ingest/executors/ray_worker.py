@@ -13,10 +13,10 @@ import numpy as np
 
 from stair_es import plugins
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
-from stair_es.errors import DeviceLost, ModelError
+from stair_es.errors import DeviceLost, DeviceOutOfMemory, ModelError
 from stair_es.ingest.accounting.run_accounting import BulkStats
 from stair_es.ingest.deferred import ReturnedImages
-from stair_es.ingest.executors.base import PortionDeferral, PortionOutcome, PortionResult
+from stair_es.ingest.executors.base import PortionDeferral, PortionOutcome, PortionResult, WorkerDied
 from stair_es.ingest.executors.threads import ThreadExecutor
 from stair_es.ingest.queues import PrefetchQueue
 from stair_es.ingest.scheduler import Intake
@@ -51,6 +51,10 @@ class RayWorker:
         self._executor: ThreadExecutor | None = None
         self._throttles = list[AdaptiveThrottle]()
 
+    def wake(self) -> str:
+        """Return the name of this worker, once its process runs."""
+        return f"{socket.gethostname()}, process {os.getpid()}"
+
     def start(self) -> str:
         """Load the model, unless it is loaded, and return the name of this worker.
 
@@ -61,7 +65,7 @@ class RayWorker:
             if self._executor is None:
                 disable_decoder_logs()
                 self._executor = self._load_executor()
-        return f"{socket.gethostname()}, process {os.getpid()}"
+        return self.wake()
 
     def _load_executor(self) -> ThreadExecutor:
         check_installation(self._config.packages, plugins.list_package_versions())
@@ -96,11 +100,13 @@ class RayWorker:
 
         Raises:
             StairError: If a stage failed as a whole.
+            WorkerDied: If this process isn't the one that was started.
         """
-        self.start()
-        assert self._executor is not None
+        if self._executor is None:
+            raise WorkerDied("it was restarted since it was last used")  # the driver starts it, or goes on without it
         items: Sequence[SourceItem] = pickle.loads(portion) if isinstance(portion, bytes) else portion
-        throttle = self._throttles.pop() if self._throttles else AdaptiveThrottle(self._config.bulk)
+        with self._lock:
+            throttle = self._throttles.pop() if self._throttles else AdaptiveThrottle(self._config.bulk)
         throttle.set_max_concurrency(writers)
         requests = _RequestLog()
         intake = Intake(accept_listed=_accept_items, deferred=ReturnedImages(), bulk_stats=requests)
@@ -108,7 +114,7 @@ class RayWorker:
         try:
             with PrefetchQueue[SourceItem | ListingFailure](items, len(items)) as queue:
                 return _build_result(items, list(scheduler.run(queue)), requests)
-        except DeviceLost:  # for this process: Ray starts another one, and the driver sends the portion again
+        except (DeviceLost, DeviceOutOfMemory):  # for this process: Ray starts another one, and the portion is sent again
             os._exit(1)
         finally:
             self._throttles.append(throttle)

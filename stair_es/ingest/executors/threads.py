@@ -28,7 +28,7 @@ from stair_es.system.limits import count_usable_cores
 
 CPU_BATCH, GPU_BATCH = 16, 256
 DumpFunction: TypeAlias = Callable[[object], bytes]
-_CALLS_PER_DEVICE = 2
+CALLS_PER_DEVICE = 2
 """While one call computes, the images of the other one are copied to the GPU."""
 _READERS_PER_CORE = 2
 """Reading waits for disks and networks."""
@@ -67,7 +67,7 @@ class ThreadExecutor:
         one can, kills no model then. `dump` pickles what the processes exchange.
         """
         devices = count_cuda_devices() if model.can_use_gpu and not (config.is_text or model.spec.device) else 0
-        self.encoders = _CALLS_PER_DEVICE * devices or (1 if config.is_text else cores)
+        self.encoders = CALLS_PER_DEVICE * devices or (1 if config.is_text else cores)
         self.workers = cores * _READERS_PER_CORE
         self.batch_images = batch_images or (GPU_BATCH if devices else CPU_BATCH)
         # A few texts are one batch, so it must use all cores.
@@ -126,7 +126,7 @@ class _DecoderProcesses:
         self._pools = set[ProcessPoolExecutor]()
         # Forked from a small server that has the modules: a process with a model on a GPU, and with threads, can't be forked.
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([prepare_batch.__module__])
+        self._context.set_forkserver_preload([prepare_batch.__module__, dump.__module__])
 
     def prepare(self, batch: Batch) -> Batch:
         """Run `prepare` in the child process of this thread.

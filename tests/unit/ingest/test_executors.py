@@ -26,6 +26,7 @@ from stair_es.ingest.executors.ray import RayOptions, choose_worker_shape, count
 from stair_es.ingest.executors.ray_worker import check_installation
 from stair_es.ingest.executors.threads import GPU_BATCH, ThreadExecutor
 from stair_es.ingest.options import IngestOptions, choose_runner
+from stair_es.ingest.stages import encode_batch
 from stair_es.ingest.state import Batch, Encoded, Fetched, ImageState, Pending, Prepared
 from stair_es.model.base import ModelSpec
 from stair_es.model.registry import Model, resolve_model
@@ -55,12 +56,14 @@ def test_encoders_are_counted_gpu_by_gpu(gpus: list[float], share: float, slots:
         ([{"CPU": 2.0}], 0, (1, 2, 0)),
         ([HEAD, {"CPU": 4.0}, {"CPU": 4.0}], 0, (2, 4, 0)),
         ([{"CPU": 16.0}, {"CPU": 6.0}], 0, (3, 6, 0)),
+        ([{"CPU": 12.0}], 0, (2, 6, 0)),
         ([{"CPU": 64.0}], 0, (8, 8, 0)),
         ([{"CPU": 2.0}], 2, (2, 1, 0)),
         ([{"CPU": 2.0}], 4, (4, 0.5, 0)),
         ([{"CPU": 64.0}], 4, (8, 8, 0)),
         ([HEAD], 0, (1, 1, 0)),
         ([HEAD, {"CPU": 32.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 1.0}], 0, (3, 8, 1)),
+        ([{"CPU": 64.0, "GPU": 8.0}, {"CPU": 0.0, "GPU": 1.0}], 0, (9, 8, 1)),
         ([{"CPU": 2.0, "GPU": 4.0}], 0, (4, 0, 1)),
     ],
 )
@@ -189,6 +192,8 @@ def test_each_gpu_has_its_encoder_and_too_large_an_image_fails_alone(monkeypatch
     assert isinstance(first, Encoded)
     assert isinstance(third, Encoded)
     assert (second.kind, second.stage, second.reason) == ("failed", "encode", "too large")
+    with expect_error("device-out-of-memory"):  # no image fits: then it isn't the images
+        encode_batch(executor.models[0], _prepare_images(255, 255))
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ class FakePool:
     running: dict[int, tuple[int, list[SourceItem]]] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
     """Tasks whose worker died."""
+    lost_images: set[str] = field(default_factory=set)
     restarting: set[int] = field(default_factory=set)
     sent: list[tuple[int, int, int]] = field(default_factory=list)
     """Worker, number of images and of bulk requests of each portion, in the order in which they were sent."""
@@ -77,6 +78,7 @@ class FakePool:
         if self.random.random() < self.random_deaths or self.fatal_images & {item.uri for item in items}:
             died = [task for task, (other, _) in self.running.items() if other == worker]
             self.dead.update(died)
+            self.lost_images.update(item.uri for task in died for item in self.running[task][1])
             self.restarting.add(worker)
             return died
         return [task]
@@ -156,7 +158,43 @@ def test_portions_grow_with_the_speed_and_end_small() -> None:
 def test_images_that_have_their_bytes_are_few_at_a_time() -> None:
     pool = FakePool(8, batch_images=64)
     assert count_kinds(run_scheduler(pool, yield_items(1000, 1 << 20))) == {"written": 1000}
-    assert pool.max_bytes < 2 * BACKLOG_BYTES
+    assert pool.max_bytes <= BACKLOG_BYTES
+    assert max(size for _, size, _ in pool.sent) <= 8
+    assert {worker for worker, _, _ in pool.sent[:8]} == set(range(8))
+
+
+def test_images_of_a_lost_worker_are_not_left_for_the_end() -> None:
+    class LosingPool(FakePool):
+        def wait_any(self, timeout_s: float | None) -> Sequence[StageTask]:
+            self.random_deaths = 1.0 if len(self.sent) == 20 else 0.0
+            return super().wait_any(timeout_s)
+
+    pool = LosingPool(4)
+    outcomes = run_scheduler(pool, yield_items(5000))
+    assert count_kinds(outcomes) == {"written": 5000}
+    assert pool.dead
+    lost = [place for place, outcome in enumerate(outcomes) if outcome.item.uri in pool.lost_images]
+    assert max(lost) < 2500
+
+
+@pytest.mark.parametrize("silence_s", [50, 100_000])
+def test_a_frozen_worker_hides_no_image_that_kills(silence_s: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stair_es.ingest.portion_scheduler._SILENCE_S", silence_s)
+    pool = FakePool(3, frozen={0}, fatal_images=frozenset({"mem:1"}))
+    assert count_kinds(run_scheduler(pool, yield_items(4))) == {"written": 3, "failed": 1}
+    assert pool.now_s < 1000
+
+
+def test_a_portion_is_with_three_workers_at_most_until_they_count_as_dead() -> None:
+    class HangingPool(FakePool):
+        def submit(self, worker: int, items: Sequence[SourceItem], writers: int) -> StageTask:
+            if any(item.uri == "mem:1" for item in items):
+                self.frozen.add(worker)
+            return super().submit(worker, items, writers)
+
+    pool = HangingPool(40, batch_images=1)
+    assert count_kinds(run_scheduler(pool, yield_items(2))) == {"written": 1, "failed": 1}
+    assert Counter(size for _, size, _ in pool.sent)[2] <= 3
 
 
 @pytest.mark.parametrize("seed", range(5))
