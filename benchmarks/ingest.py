@@ -78,9 +78,8 @@ def main() -> None:
 
 def run_arm(arm: str, folder: Path, model: str, url: str, alias: str) -> Run:
     """Run an arm in a new process."""
-    program = str(Path(__file__).parent / "harness" / "ingest_arms.py")
-    command = [sys.executable, program, arm, str(folder), model, url, alias]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, "-m", "harness.ingest_arms", arm, str(folder), model, url, alias]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parent)
     return Run.from_json(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -56,7 +56,7 @@ def classify_process(process: psutil.Process, driver: int) -> str:
     if process.pid == driver:
         return "driver"
     title = " ".join(process.cmdline())
-    for sign, kind in (("_RayEncoder", "ray encoder"), ("ray::", "ray worker"), ("raylet", "raylet"), ("gcs_server", "ray gcs")):
+    for sign, kind in (("ray::RayWorker", "ray worker"), ("raylet", "raylet"), ("gcs_server", "ray gcs")):
         if sign in title:
             return kind
     return "other"

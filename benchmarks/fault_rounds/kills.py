@@ -28,7 +28,7 @@ def kill_worker(testbed: Testbed, index: str, number: int) -> Disturbance:
     ray = testbed.ray
 
     def kill() -> None:
-        if ours := ray.list_stage_workers():
+        if ours := ray.list_workers():
             testbed.random.choice(ours).kill()
 
     with testbed.start_proxies(testbed.trigger_at_bulk(kill)) as url:

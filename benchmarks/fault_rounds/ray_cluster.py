@@ -21,7 +21,7 @@ cluster.shutdown()
 """
 _TRIES = 3
 """Number of attempts: on a busy machine, Ray gives up its start after 30 seconds."""
-_STAGES = ("ray::_RayEncoder", "ray::prepare_batch", "ray::check_batch", "ray::_write")
+_WORKER = "ray::RayWorker"
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class RayCluster:
     environment: Mapping[str, str]
     """Environment of a command that joins the cluster."""
 
-    def list_stage_workers(self) -> list[psutil.Process]:
-        """Return the processes that run a stage of an ingest. Ray names a worker after its task or actor."""
+    def list_workers(self) -> list[psutil.Process]:
+        """Return the processes that run the stages of an ingest. Ray names a process after its actor."""
         found = []
         for child in psutil.Process(self.pid).children(recursive=True):
             try:
                 title = " ".join(child.cmdline())
             except psutil.Error:
                 continue
-            if title.startswith(_STAGES):
+            if title.startswith(_WORKER):
                 found.append(child)
         return found
 

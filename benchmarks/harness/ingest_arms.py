@@ -1,4 +1,4 @@
-"""The arms of `benchmarks/ingest.py`, each in a process of its own: `ingest_arms.py ARM FOLDER MODEL URL ALIAS` prints JSON.
+"""The arms of `benchmarks/ingest.py`, each in its own process: `-m harness.ingest_arms ARM FOLDER MODEL URL ALIAS` prints JSON.
 
 `bare` only reads, decodes and encodes, with one thread per core, each of which processes one batch after the other: the fastest
 loop that we know. `local` and `ray` are ingests. `ray-data` is a pipeline of Ray Data as its documentation writes one, with the

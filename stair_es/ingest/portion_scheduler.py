@@ -93,7 +93,7 @@ class PortionScheduler(ImageScheduler):
         self._suspects = deque[_Portion]()
         self._sizes_bytes = 0
         """Size of the images that the workers have."""
-        self._portion_images = 2 * pool.batch_images
+        self._portion_images = pool.batch_images
         self._durations_s = deque[float](maxlen=100)
 
     def _is_busy(self) -> bool:

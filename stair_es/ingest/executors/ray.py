@@ -104,7 +104,7 @@ class _Worker:
 
 
 class RayWorkers:
-    """The `WorkerPool` of a Ray session. Call `start` before the other methods."""
+    """The `WorkerPool` of a Ray session. Its processes start at once; call `start` before the other methods."""
 
     def __init__(self, ray: Any, options: RayOptions) -> None:  # noqa: ANN401  a module
         """Count what fits on the cluster.
@@ -134,33 +134,30 @@ class RayWorkers:
         self._report_s = self._polled_s + _WAITING_S
         self._last_refusal: IngestError | None = None
         self._has_begun = False
+        self._add_workers(shape.slots)
 
     def _list_nodes(self) -> dict[str, dict[str, float]]:
         """Return the resources of each node that is alive."""
         return {node["NodeID"]: node["Resources"] for node in self._ray.nodes() if node["Alive"]}
 
     def start(self, config: WorkerConfig, batch_images: int = 0) -> None:
-        """Start the workers, without waiting for them. `batch_images` of 0 selects the number for the device."""
+        """Let the workers load the model, without waiting for them. `batch_images` of 0 selects the number for the device."""
         model = config.model if self._shape.gpus else replace(config.model, device="cpu")
         if not ray_session.is_local_address(self._options.address):  # workers of a cluster have their own environment
             model = replace(model, settings=None)
         config = replace(config, model=model)
         self._config = config
         self.batch_images = batch_images or self.batch_images
-        self._add_workers(self._shape.slots)
 
     def _add_workers(self, slots: int) -> None:
         """Add workers up to the number of slots. A range is requested as a whole, so that an autoscaler adds nodes."""
         wanted = self._options.encoders or slots
-        worker_options = WorkerOptions(
-            cores=max(1, int(self._shape.cpus)), batch_images=self.batch_images, decodes_in_processes=bool(self._shape.gpus)
-        )
         # With retries, a call waits for a process that is being restarted, or for a node with room. Others have none.
         options = {**self._shape.resources, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": 3}
         actor_class = self._ray.remote(**options)(RayWorker)
         while len(self._workers) + len(self._refused) < wanted:
             number, self._created = self._created, self._created + 1
-            self._workers[number] = _Worker(actor_class.remote(self._config, worker_options))
+            self._workers[number] = _Worker(actor_class.remote())
             self._start_worker(number)
 
     def _start_worker(self, number: int) -> None:
@@ -248,7 +245,14 @@ class RayWorkers:
                 worker.is_ready, worker.load_deaths = True, 0
             else:
                 worker.is_loading = True
-                self._starts[worker.actor.start.options(max_task_retries=0).remote()] = number
+                self._starts[self._load_model(worker)] = number
+
+    def _load_model(self, worker: _Worker) -> StageTask:
+        options = WorkerOptions(
+            cores=max(1, int(self._shape.cpus)), batch_images=self.batch_images, decodes_in_processes=bool(self._shape.gpus)
+        )
+        task: StageTask = worker.actor.start.options(max_task_retries=0).remote(self._config, options)
+        return task
 
     def _refuse_worker(self, number: int, error: StairError) -> None:
         """Go on without a worker that can't start. It keeps its place: the next one there couldn't start either."""

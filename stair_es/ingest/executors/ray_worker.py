@@ -44,10 +44,10 @@ class WorkerOptions:
 class RayWorker:
     """The actor. Its methods run in several threads: two portions at a time, so that one is decoded while another is encoded."""
 
-    def __init__(self, config: WorkerConfig, options: WorkerOptions) -> None:
-        """Start without a model."""
-        self._config, self._options = config, options
+    def __init__(self) -> None:
+        """Start without a model: the process starts while the driver lists images and opens its sink."""
         self._lock = Lock()
+        self._config: WorkerConfig | None = None
         self._executor: ThreadExecutor | None = None
         self._throttles = list[AdaptiveThrottle]()
 
@@ -55,7 +55,7 @@ class RayWorker:
         """Return the name of this worker, once its process runs."""
         return f"{socket.gethostname()}, process {os.getpid()}"
 
-    def start(self) -> str:
+    def start(self, config: WorkerConfig, options: WorkerOptions) -> str:
         """Load the model, unless it is loaded, and return the name of this worker.
 
         Raises:
@@ -64,32 +64,9 @@ class RayWorker:
         with self._lock:
             if self._executor is None:
                 disable_decoder_logs()
-                self._executor = self._load_executor()
+                self._executor = _load_executor(config, options)
+                self._config = config
         return self.wake()
-
-    def _load_executor(self) -> ThreadExecutor:
-        check_installation(self._config.packages, plugins.list_package_versions())
-        hub.pin_revisions(self._config.hub_revisions)
-        model = resolve_model(self._config.model)
-        if model.card.model_id != self._config.model_id:
-            raise ModelError(
-                f"{socket.gethostname()} has the model {model.card.model_id}, and this run needs {self._config.model_id}",
-                "Copy the same files to each node, or name a model of the Hugging Face hub.",
-                code="worker-with-other-model",
-            )
-        options = self._options
-        executor = ThreadExecutor(
-            self._config,
-            model,
-            options.batch_images,
-            self._config.bulk.choose_concurrency(),
-            cores=options.cores,
-            dump=pickle_by_value if options.decodes_in_processes else None,
-        )
-        spec = self._config.image_spec
-        for encoder in executor.models:
-            encoder.encode_images(np.zeros((1, spec.size_px, spec.size_px, 3), np.uint8))  # loads the network
-        return executor
 
     def process(self, portion: bytes | Sequence[SourceItem], writers: int) -> PortionResult:
         """Run all stages on the images of a portion.
@@ -102,15 +79,16 @@ class RayWorker:
             StairError: If a stage failed as a whole.
             WorkerDied: If this process isn't the one that was started.
         """
-        if self._executor is None:
+        config = self._config
+        if self._executor is None or config is None:
             raise WorkerDied("it was restarted since it was last used")  # the driver starts it, or goes on without it
         items: Sequence[SourceItem] = pickle.loads(portion) if isinstance(portion, bytes) else portion
         with self._lock:
-            throttle = self._throttles.pop() if self._throttles else AdaptiveThrottle(self._config.bulk)
+            throttle = self._throttles.pop() if self._throttles else AdaptiveThrottle(config.bulk)
         throttle.set_max_concurrency(writers)
         requests = _RequestLog()
         intake = Intake(accept_listed=_accept_items, deferred=ReturnedImages(), bulk_stats=requests)
-        scheduler = StageScheduler(self._executor, throttle, intake, is_empty=self._config.is_empty)
+        scheduler = StageScheduler(self._executor, throttle, intake, is_empty=config.is_empty)
         try:
             with PrefetchQueue[SourceItem | ListingFailure](items, len(items)) as queue:
                 return _build_result(items, list(scheduler.run(queue)), requests)
@@ -118,6 +96,30 @@ class RayWorker:
             os._exit(1)
         finally:
             self._throttles.append(throttle)
+
+
+def _load_executor(config: WorkerConfig, options: WorkerOptions) -> ThreadExecutor:
+    check_installation(config.packages, plugins.list_package_versions())
+    hub.pin_revisions(config.hub_revisions)
+    model = resolve_model(config.model)
+    if model.card.model_id != config.model_id:
+        raise ModelError(
+            f"{socket.gethostname()} has the model {model.card.model_id}, and this run needs {config.model_id}",
+            "Copy the same files to each node, or name a model of the Hugging Face hub.",
+            code="worker-with-other-model",
+        )
+    executor = ThreadExecutor(
+        config,
+        model,
+        options.batch_images,
+        config.bulk.choose_concurrency(),
+        cores=options.cores,
+        dump=pickle_by_value if options.decodes_in_processes else None,
+    )
+    side_px = config.image_spec.size_px
+    for encoder in executor.models:
+        encoder.encode_images(np.zeros((1, side_px, side_px, 3), np.uint8))  # loads the network
+    return executor
 
 
 class _RequestLog(BulkStats):

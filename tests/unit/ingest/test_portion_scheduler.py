@@ -151,7 +151,7 @@ def test_portions_grow_with_the_speed_and_end_small() -> None:
     pool = FastPool(2)
     run_scheduler(pool, yield_items(20_000))
     sizes = [size for _, size, _ in pool.sent]
-    assert (sizes[0], max(sizes)) == (8, MAX_PORTION_IMAGES)
+    assert (sizes[0], max(sizes)) == (4, MAX_PORTION_IMAGES)
     assert sizes[-1] < MAX_PORTION_IMAGES / 2
 
 
