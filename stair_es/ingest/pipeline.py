@@ -177,7 +177,6 @@ def build_worker_config(options: IngestOptions, model: Model, session: SinkSessi
         policy=session.choose_policy(options.policy),
         bulk=options.bulk,
         hub_revisions=hub.get_revisions(),
-        packages=plugins.list_package_versions(),
     )
 
 
@@ -213,7 +212,7 @@ def _schedule_stages(config: WorkerConfig, model: Model, options: IngestOptions)
 @contextmanager
 def _schedule_portions(workers: RayWorkers, config: WorkerConfig, options: IngestOptions) -> Iterator[_SchedulerFactory]:
     """Yield a function that creates the scheduler for workers on Ray."""
-    workers.start(config, options.batch_images)
+    workers.start(replace(config, packages=plugins.list_package_versions()), options.batch_images)
     with collect_garbage_rarely():
         yield lambda intake: PortionScheduler(workers, intake, options.bulk)
 

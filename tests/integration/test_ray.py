@@ -22,6 +22,7 @@ from support.commands import CommandRunner
 from support.corpora.ingest_sources import ListSource, accept_items, build_worker_config, copy_photos
 from support.errors import expect_error
 from support.models import tiny_sparse, tiny_training
+from support.plugin_metadata import format_python_path, install_colors_plugin
 from support.servers.rate_limited_server import start_rate_limited_server
 
 from stair_es import __version__
@@ -74,6 +75,15 @@ class CrashingLocator:
 
 
 @pytest.fixture(scope="module", autouse=True)
+def colors_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The model `colors`, here and in the workers of the session: they are restarted often, and it takes no time to load."""
+    folder = tmp_path_factory.mktemp("plugin")
+    with install_colors_plugin(folder), pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("PYTHONPATH", format_python_path(folder))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
 def modules_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A folder for the code of checkpoints, here and in the workers of the session: not that of the user."""
     import transformers.dynamic_module_utils
@@ -89,7 +99,7 @@ def modules_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def ray_options(index_name: str, tmp_path: Path) -> IngestOptions:
     return IngestOptions(
         alias=index_name,
-        model=ModelSpec(name="stair-mini", backend="onnx"),
+        model=ModelSpec(name="colors"),
         runner="ray",
         ray=RayOptions(encoders=1),
         batch_images=4,

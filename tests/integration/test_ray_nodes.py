@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from support.corpora.ingest_sources import ListSource
 from support.errors import expect_error
-from support.plugin_metadata import install_plugin, write_entry_points
+from support.plugin_metadata import format_python_path, install_plugin, write_entry_points
 from support.polling import poll_until
 
 from stair_es.cluster.client.connection import Connection
@@ -124,7 +124,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     (folder / "losing.py").write_text(LOSING_ENCODER)
     points = ("colors = stair_es_example.colors:KIND", "losing = losing:KIND")
     with install_plugin(folder, "example", *points), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([path for path in sys.path if "example" in path or path == str(folder)]))
+        patch.setenv("PYTHONPATH", format_python_path(folder))
         private = ray_session._build_auth_variables(os.environ, imported="ray" in sys.modules)
         for name, value in {**ray_session.START_TIMEOUTS, **private}.items():
             patch.setenv(name, value)
@@ -213,7 +213,7 @@ def test_a_node_with_other_packages_gets_no_image(
     first = nodes.add_node()
     write_entry_points(tmp_path / "other", "example", "colors = stair_es_example.colors:KIND", version="2.0.0")
     with monkeypatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{tmp_path / 'other'}{os.pathsep}{os.environ['PYTHONPATH'].rpartition(os.pathsep)[2]}")
+        patch.setenv("PYTHONPATH", format_python_path(tmp_path / "other"))
         nodes.add_node()
     report = run_on_nodes(40, encoders=2)
     assert (report.written, report.failed) == (40, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from stair_es import plugins
 
-__all__ = ["install_colors_plugin", "install_plugin", "write_entry_points"]
+__all__ = ["format_python_path", "install_colors_plugin", "install_plugin", "write_entry_points"]
 
 _EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin" / "src"
 
@@ -43,6 +44,11 @@ def install_plugin(folder: Path, package: str, *points: str) -> Iterator[None]:
             yield
     finally:
         plugins.list_plugins.cache_clear()
+
+
+def format_python_path(folder: Path) -> str:
+    """Return the `PYTHONPATH` with which other processes find what `install_plugin` installs in `folder`."""
+    return f"{folder}{os.pathsep}{_EXAMPLE}"
 
 
 @contextmanager
