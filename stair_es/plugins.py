@@ -91,10 +91,14 @@ def list_plugin_names(group: PluginGroup) -> tuple[str, ...]:
     return tuple(sorted({plugin.name for plugin in list_plugins(group)}))
 
 
+def list_all_plugins() -> list[Plugin]:
+    """List the plugins of all groups."""
+    return [plugin for group in PLUGIN_GROUPS for plugin in list_plugins(group)]
+
+
 def list_package_versions() -> dict[str, str]:
     """Return `{package: version}` of stair-es and of all packages with plugins."""
-    found = [plugin for group in PLUGIN_GROUPS for plugin in list_plugins(group)]
-    return {**{plugin.distribution: plugin.version for plugin in found}, BUILTIN_DISTRIBUTION: __version__}
+    return {**{plugin.distribution: plugin.version for plugin in list_all_plugins()}, BUILTIN_DISTRIBUTION: __version__}
 
 
 def get_plugin(group: PluginGroup, name: str) -> Plugin | None:

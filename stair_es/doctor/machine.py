@@ -81,7 +81,7 @@ def evaluate_packages(
 
 def check_plugins() -> Iterator[CheckResult]:
     """Check the plugins of other packages."""
-    found = [plugin for group in plugins.PLUGIN_GROUPS for plugin in plugins.list_plugins(group)]
+    found = plugins.list_all_plugins()
     broken = []
     for plugin in found:
         try:

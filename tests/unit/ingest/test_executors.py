@@ -175,7 +175,7 @@ def _prepare_images(*first_bytes: int) -> Batch:
     return Batch(images)
 
 
-def test_each_gpu_has_its_encoder_and_too_large_an_image_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_gpu_has_an_encoder_and_large_images_fail_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = list[tuple[str | None, int]]()
     monkeypatch.setattr("stair_es.ingest.executors.threads.count_cuda_devices", lambda: 2)
     config = build_worker_config(Connection(url="http://127.0.0.1:1"))

@@ -185,7 +185,7 @@ def test_a_frozen_worker_hides_no_image_that_kills(silence_s: int, monkeypatch: 
     assert pool.now_s < 1000
 
 
-def test_a_portion_is_with_three_workers_at_most_until_they_count_as_dead() -> None:
+def test_a_portion_is_with_three_workers_at_most() -> None:
     class HangingPool(FakePool):
         def submit(self, worker: int, items: Sequence[SourceItem], writers: int) -> StageTask:
             if any(item.uri == "mem:1" for item in items):
