@@ -215,7 +215,7 @@ def test_a_node_with_other_packages_gets_no_image(
     with monkeypatch.context() as patch:
         patch.setenv("PYTHONPATH", format_python_path(tmp_path / "other"))
         nodes.add_node()
-    report = run_on_nodes(40, encoders=2)
+    report = run_on_nodes(40, encoders=2, min_encoders=2)  # begins when each has started or refused
     assert (report.written, report.failed) == (40, 0)
     assert "2.0.0 instead of 1.0.0" in caplog.text
     nodes.kill_node(first)
