@@ -5,9 +5,9 @@
     python benchmarks/ingest.py --arms bare local
 
 Each arm runs in a process of its own, and rounds alternate; the table shows medians. `start` is the time until the first images
-are written, `steady` the rate from then on as a share of the bare loop's. The bare loop has its model loaded already. CPU seconds
-are those of all processes, with their start: `driver` is the process that was started, `workers` are those of Ray that run the
-stages, the rest are Ray's own.
+are written, `steady` the rate from then to the last one as a share of the bare loop's. The bare loop has its model loaded before,
+and makes neither thumbnails nor an index. CPU seconds are those of all processes, with their start: `driver` is the process that
+was started, `workers` are those of Ray that run the stages, the rest are Ray's own.
 """
 
 from __future__ import annotations
@@ -43,16 +43,17 @@ class Run:
     seconds: float
     start_seconds: float
     steady_per_s: float
-    """Images/s after the start."""
+    """Images/s from the first written images to the last ones."""
     cpu: Mapping[str, float]
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Run:
         """Parse what the process of an arm printed."""
         marks = values["marks"]
-        (first_s, first), (last_s, last) = marks[0], marks[-1]
-        steady = (last - first) / (last_s - first_s) if last_s > first_s else 0.0
-        return cls(last, last_s, first_s, steady, values["cpu"])
+        (first_s, first), (end_s, images) = marks[0], marks[-1]
+        last_s = next(seconds for seconds, done in marks if done == images)
+        steady = (images - first) / (last_s - first_s) if last_s > first_s else 0.0
+        return cls(images, end_s, first_s, steady, values["cpu"])
 
 
 def main() -> None:
@@ -109,6 +110,8 @@ def compare_ray(images: int, run: Run, steady: float, local: Run | None, data: R
     label = f"ray, {images:,} images"
     ratios = [Ratio(what=f"{label}: images/s after the start", against=BARE, value=steady, goal=STEADY_GOAL)]
     if local:
+        share = run.steady_per_s / local.steady_per_s
+        ratios.append(Ratio(what=f"{label}: images/s after the start", against="threads", value=share, goal=STEADY_GOAL))
         later_s = run.start_seconds - local.start_seconds
         ratios.append(Ratio(what=f"{label}: later start, s", against="threads", value=later_s, goal=START_GOAL_S, at_most=True))
     if data:

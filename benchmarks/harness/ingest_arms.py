@@ -35,7 +35,7 @@ from stair_es.sources.base import SourceItem
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.registry import open_source
 
-_SAMPLE_S = 0.1
+_SAMPLE_S = 0.5
 _WRITTEN_IMAGES = 256
 _CHUNK_BYTES = 4 << 20
 
@@ -135,7 +135,7 @@ def measure_ray_data(options: IngestOptions, folder: Path, connection: Connectio
 
 @contextmanager
 def sample_children() -> Iterator[dict[str, float]]:
-    """Yield the CPU seconds of child processes by kind, complete at the end of the block. Those who end early lose 0.1 s."""
+    """Yield the CPU seconds of child processes by kind, complete at the end of the block. Those who end early lose 0.5 s."""
     seconds: dict[int, tuple[str, float]] = {}
     by_kind: dict[str, float] = defaultdict(float)
     is_over = threading.Event()

@@ -1,6 +1,6 @@
 """The scheduler of portions: it sends images to workers that run all stages on them, and survives what happens to these.
 
-A portion takes a worker about two seconds, so that there are few messages, and each worker has one more waiting. The images of
+A portion takes a worker about four seconds, so that there are few messages, and each worker has two at a time. The images of
 a worker that died go elsewhere: first together, then in ever smaller parts, each of which has its worker for itself. So an
 image that kills its worker takes no other image with it. A portion without an answer is sent again to an idle worker. Both are
 safe, because a document that is written twice is stored once.
@@ -26,10 +26,10 @@ from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending,
 logger = logging.getLogger(__name__)
 
 MAX_PORTION_IMAGES = 1024
-_PORTION_S = 2.0
-"""How long a portion should take a worker."""
+_PORTION_S = 4.0
+"""How long the answer to a portion should take."""
 _PORTIONS_PER_WORKER = 2
-"""One portion in progress, and one that begins when the first one runs out of images to decode."""
+"""While one portion begins or ends, the other one keeps the cores of the worker busy."""
 _MAX_DEATHS_ALONE = 3
 """How many workers may die with an image that they have for themselves, before it has failed: machines die, too."""
 _SUSPECT_PARTS = 8
@@ -67,7 +67,6 @@ class _Assignment:
     portions: dict[StageTask, _Portion] = field(default_factory=dict)
     is_stalled: bool = False
     """Whether one of its portions was sent elsewhere, since it didn't answer."""
-    last_answer_s: float = 0.0
 
     @property
     def has_room(self) -> bool:
@@ -128,11 +127,16 @@ class PortionScheduler(ImageScheduler):
                 self._send_portion(self._suspects.popleft(), worker)
 
     def _choose_portion_size(self, workers: int, *, last: bool) -> int:
-        """Return how many images a portion has; the last ones are smaller, so that the workers end together."""
+        """Return how many images a portion has. The last ones are smaller, so that the workers end together.
+
+        The first ones are a batch, so that the first images are written soon. Others have one for each encoder of a worker.
+        """
+        if not self._durations_s:
+            return self._pool.batch_images
         count = self._portion_images
         if last:
             count = min(count, -(-len(self._queued) // (_PORTIONS_PER_WORKER * workers)))
-        return max(count, self._pool.batch_images)
+        return max(count, self._pool.encoders * self._pool.batch_images)
 
     def _take_portion(self, count: int) -> _Portion:
         """Take images from the queue; fewer if they have their bytes with them."""
@@ -189,14 +193,13 @@ class PortionScheduler(ImageScheduler):
             return
         if not portion.is_done:
             portion.is_done = True
-            self._record_speed(portion, assigned)
+            self._record_speed(portion)
             yield self._build_batch(portion, result)
 
-    def _record_speed(self, portion: _Portion, assigned: _Assignment) -> None:
-        now_s = self._clock()
-        seconds = max(1e-3, now_s - max(portion.sent_s, assigned.last_answer_s))
-        assigned.last_answer_s = now_s
-        self._durations_s.append(now_s - portion.sent_s)
+    def _record_speed(self, portion: _Portion) -> None:
+        """Adjust the size of the next portions, by halves: the first answers come while the workers warm up."""
+        seconds = max(1e-3, self._clock() - portion.sent_s)
+        self._durations_s.append(seconds)
         wanted = min(MAX_PORTION_IMAGES, int(len(portion.images) * _PORTION_S / seconds))
         batches = math.ceil((self._portion_images + wanted) / 2 / self._pool.batch_images)
         self._portion_images = max(1, batches) * self._pool.batch_images

@@ -126,7 +126,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with install_plugin(folder, "example", *points), pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", format_python_path(folder))
         private = ray_session._build_auth_variables(os.environ, imported="ray" in sys.modules)
-        for name, value in {**ray_session.START_TIMEOUTS, **private}.items():
+        noticed = {"RAY_health_check_period_ms": "1000"}  # five times, until a killed node counts as dead: not 15 s
+        for name, value in {**ray_session.START_TIMEOUTS, **private, **noticed}.items():
             patch.setenv(name, value)
         from ray import cloudpickle
         from ray.cluster_utils import Cluster

@@ -237,7 +237,7 @@ def test_an_answer_that_comes_late_counts_once() -> None:
 
 def test_late_workers_get_portions() -> None:
     pool = FakePool(3, late={0: 5, 1: 5, 2: 40})
-    assert count_kinds(run_scheduler(pool, yield_items(1000))) == {"written": 1000}
+    assert count_kinds(run_scheduler(pool, yield_items(3000))) == {"written": 3000}
     assert {worker for worker, _, _ in pool.sent} == {0, 1, 2}
 
 
