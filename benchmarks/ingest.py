@@ -52,7 +52,7 @@ class Run:
         marks = values["marks"]
         (first_s, first), (end_s, images) = marks[0], marks[-1]
         last_s = next(seconds for seconds, done in marks if done == images)
-        steady = (images - first) / (last_s - first_s) if last_s > first_s else 0.0
+        steady = (images - first) / (last_s - first_s) if first < images / 2 else 0.0  # otherwise too few are left to tell
         return cls(images, end_s, first_s, steady, values["cpu"])
 
 
@@ -94,7 +94,13 @@ def build_result(about: str, runs: Mapping[tuple[int, str], Sequence[Run]]) -> R
         share = rate / bare.steady_per_s if bare else 0.0
         steady = run.steady_per_s / bare.steady_per_s if bare else 0.0
         cpu = ", ".join(f"{kind} {seconds:.1f}" for kind, seconds in run.cpu.items())
-        row = (f"{rate:.1f}", f"{share:.2f}", f"{steady:.2f}", f"{run.start_seconds:.1f}", f"{sum(run.cpu.values()):.1f} ({cpu})")
+        row = (
+            f"{rate:.1f}",
+            f"{share:.2f}",
+            f"{steady:.2f}" if steady else "-",
+            f"{run.start_seconds:.1f}",
+            f"{sum(run.cpu.values()):.1f} ({cpu})",
+        )
         rows.append((f"{images:,}", arm, *row))
         if goal := GOALS.get(arm, {}).get(images):
             ratios.append(Ratio(what=f"{arm}, {images:,} images: images/s", against=BARE, value=share, goal=goal))

@@ -130,7 +130,7 @@ RUNS = (
         group=INGEST,
         shows="A complete ingest, in threads and on Ray, compared with a bare loop without an index, and with Ray Data",
         script="ingest",
-        short="--images 400 --rounds 1",
+        short="--images 400 1500 6000 --rounds 1",
         long="--images 400 1500 6000",
     ),
     Run(
