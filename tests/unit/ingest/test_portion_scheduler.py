@@ -155,6 +155,17 @@ def test_portions_grow_with_the_speed_and_end_small() -> None:
     assert sizes[-1] < MAX_PORTION_IMAGES / 2
 
 
+def test_answers_that_come_together_dont_make_portions_large() -> None:
+    class SteadyPool(FakePool):
+        def wait_any(self, timeout_s: float | None) -> Sequence[StageTask]:
+            self.now_s += sum(len(items) for _, items in self.running.values()) / 16
+            return list(self.running)
+
+    pool = SteadyPool(1)
+    run_scheduler(pool, yield_items(2000))
+    assert max(size for _, size, _ in pool.sent) == 32  # of two, in the four seconds that an answer should take
+
+
 def test_images_that_have_their_bytes_are_few_at_a_time() -> None:
     pool = FakePool(8, batch_images=64)
     assert count_kinds(run_scheduler(pool, yield_items(1000, 1 << 20))) == {"written": 1000}
