@@ -116,8 +116,9 @@ def compare_ray(images: int, run: Run, steady: float, local: Run | None, data: R
     label = f"ray, {images:,} images"
     ratios = [Ratio(what=f"{label}: images/s after the start", against=BARE, value=steady, goal=STEADY_GOAL)]
     if local:
-        share = run.steady_per_s / local.steady_per_s
-        ratios.append(Ratio(what=f"{label}: images/s after the start", against="threads", value=share, goal=STEADY_GOAL))
+        if local.steady_per_s:
+            share = run.steady_per_s / local.steady_per_s
+            ratios.append(Ratio(what=f"{label}: images/s after the start", against="threads", value=share, goal=STEADY_GOAL))
         later_s = run.start_seconds - local.start_seconds
         ratios.append(Ratio(what=f"{label}: later start, s", against="threads", value=later_s, goal=START_GOAL_S, at_most=True))
     if data:
