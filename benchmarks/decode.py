@@ -38,7 +38,7 @@ from stair_es.config.defaults import DEFAULT_MODEL, THUMBNAIL_PX
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.stair_mini.plugin import KIND
-from stair_es.sources.image.decode import DecodeLimits, compute_contained_size, decode_image
+from stair_es.sources.image.decode import DecodeLimits, compute_contained_size, decode_image, shrink_to_thumbnail
 from stair_es.sources.io.uris import IMAGE_SUFFIXES
 from stair_es.types import ImageSpec, ResizeMode
 
@@ -234,11 +234,11 @@ def measure_thumbnails(files: Sequence[Path], sides_px: Sequence[int], rounds: i
     return [measure_codec(codec, pictures, side_px, rounds) for side_px in sides_px for codec in codecs]
 
 
-def shrink_picture(picture: Image.Image, side_px: int, resample: Image.Resampling, reducing_gap: float) -> Image.Image:
-    """Return the picture, shrunk to fit into a square of this side."""
-    if max(picture.size) <= side_px:
+def shrink_to_tile(picture: Image.Image) -> Image.Image:
+    """Return the picture as a tile of a 2x screen shows it."""
+    if max(picture.size) <= TILE_PX:
         return picture
-    return picture.resize(compute_contained_size(*picture.size, side_px, "pad"), resample, reducing_gap=reducing_gap)
+    return picture.resize(compute_contained_size(*picture.size, TILE_PX, "pad"), Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 def compute_psnr(shown: Image.Image, original: Image.Image) -> float:
@@ -252,7 +252,7 @@ def measure_codec(codec: Codec, pictures: list[Image.Image], side_px: int, round
     """Measure one codec at one size."""
     sizes, times_ms, looks = [], [], []
     for picture in pictures:
-        small, best_ms, data = shrink_picture(picture, side_px, Image.Resampling.HAMMING, 1.5), float("inf"), b""
+        small, best_ms, data = shrink_to_thumbnail(picture, side_px), float("inf"), b""
         for _ in range(rounds):
             buffer = io.BytesIO()
             start = time.perf_counter()
@@ -261,7 +261,7 @@ def measure_codec(codec: Codec, pictures: list[Image.Image], side_px: int, round
         sizes.append(len(data))
         times_ms.append(best_ms)
         with Image.open(io.BytesIO(data)) as shown:
-            looks.append(compute_psnr(shown, shrink_picture(picture, TILE_PX, Image.Resampling.BICUBIC, 3.0)))
+            looks.append(compute_psnr(shown, shrink_to_tile(picture)))
     return Cell(
         codec=codec.name,
         side_px=side_px,

@@ -236,11 +236,17 @@ def compute_perceptual_hash(rgb: PilImage) -> str | None:
     return np.packbits(gray_HW[:, 1:] > gray_HW[:, :-1]).tobytes().hex()
 
 
-def _encode_thumbnail(rgb: PilImage, side_px: int) -> str:
+def shrink_to_thumbnail(rgb: PilImage, side_px: int) -> PilImage:
+    """Shrink a picture to fit into a square; a smaller one stays as it is."""
+    if max(rgb.size) <= side_px:
+        return rgb
     size = compute_contained_size(rgb.width, rgb.height, side_px, "pad")
-    small = rgb.resize(size, Image.Resampling.HAMMING, reducing_gap=1.0) if max(rgb.size) > side_px else rgb
+    return rgb.resize(size, Image.Resampling.HAMMING, reducing_gap=1.5)  # a gap of 1 saves 1 ms, and costs 5 % more bytes
+
+
+def _encode_thumbnail(rgb: PilImage, side_px: int) -> str:
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=50, method=2)  # measured, as the filter: benchmarks/decode.py
+    shrink_to_thumbnail(rgb, side_px).save(buffer, "WEBP", quality=50, method=2)  # measured: benchmarks/decode.py
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
