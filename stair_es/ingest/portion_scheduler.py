@@ -136,7 +136,7 @@ class PortionScheduler(ImageScheduler):
         count = self._portion_images
         if last:
             count = min(count, -(-len(self._queued) // (_PORTIONS_PER_WORKER * workers)))
-        return max(count, self._pool.encoders * self._pool.batch_images)
+        return max(count, min(MAX_PORTION_IMAGES, self._pool.encoders * self._pool.batch_images))
 
     def _take_portion(self, count: int) -> _Portion:
         """Take images from the queue; fewer if they have their bytes with them."""
@@ -197,7 +197,7 @@ class PortionScheduler(ImageScheduler):
             yield self._build_batch(portion, result)
 
     def _record_speed(self, portion: _Portion) -> None:
-        """Adjust the size of the next portions, by halves: the first answers come while the workers warm up."""
+        """Change the size of the next portions, halfway each time: the first answers come while the workers warm up."""
         seconds = max(1e-3, self._clock() - portion.sent_s)
         self._durations_s.append(seconds)
         wanted = min(MAX_PORTION_IMAGES, int(len(portion.images) * _PORTION_S / seconds))

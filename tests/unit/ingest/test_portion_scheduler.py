@@ -155,6 +155,12 @@ def test_portions_grow_with_the_speed_and_end_small() -> None:
     assert sizes[-1] < MAX_PORTION_IMAGES / 2
 
 
+def test_a_worker_with_eight_gpus_gets_no_larger_portions() -> None:
+    pool = FakePool(2, encoders=16, batch_images=256)
+    run_scheduler(pool, yield_items(20_000))
+    assert max(size for _, size, _ in pool.sent) == MAX_PORTION_IMAGES
+
+
 def test_answers_that_come_together_dont_make_portions_large() -> None:
     class SteadyPool(FakePool):
         def wait_any(self, timeout_s: float | None) -> Sequence[StageTask]:
