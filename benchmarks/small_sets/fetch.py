@@ -19,12 +19,17 @@ class Package:
     name: str
     version: str
     digest: str
-    """`sha512-...` as npm writes it, `sha256:...` as Debian does."""
+    """`sha512-...` as npm writes it, `sha256:...` as Debian does; empty for a Git repository, whose version is a commit."""
     license: str
     """License of the files used, which isn't always that of the package."""
     credit: str
     parts: tuple[str, ...] = ("",)
-    """Prefixes of the paths to unpack from an npm package."""
+    """Prefixes of the paths to unpack from an npm package, or to check out of a repository."""
+
+    @property
+    def is_git(self) -> bool:
+        """Whether it is a repository of GitHub, named `owner/name`."""
+        return not self.digest
 
     @property
     def is_npm(self) -> bool:
@@ -33,7 +38,9 @@ class Package:
 
     @property
     def file(self) -> str:
-        """Name of the file that the tool downloads."""
+        """Name of the file, or of the repository's folder, that the tool downloads."""
+        if self.is_git:
+            return f"{self.name.replace('/', '-')}-{self.version}"
         if self.is_npm:
             return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
         return f"{self.name}_{self.version.replace(':', '%3a')}_all.deb"
@@ -151,6 +158,9 @@ def unpack_package(package: Package, downloads: Path, folder: Path) -> Path:
         SystemExit: If the package isn't available or its checksum differs.
     """
     file = downloads / package.file
+    if package.is_git:
+        check_out_from_git(package, file)
+        return file
     if not file.is_file():
         (fetch_from_npm if package.is_npm else fetch_from_apt)(package, downloads)
     check_package(package, file)
@@ -196,6 +206,20 @@ def fetch_from_apt(package: Package, downloads: Path) -> None:
         SystemExit: If apt-get isn't installed, or its release of Debian has another version.
     """
     run_tool(["apt-get", "download", f"{package.name}={package.version}"], downloads, package)
+
+
+def check_out_from_git(package: Package, folder: Path) -> None:
+    """Check the package's parts out into `folder`, fetching those that aren't there yet.
+
+    Raises:
+        SystemExit: If git isn't installed, or the repository or its commit can't be fetched.
+    """
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        for command in (["init", "--quiet"], ["remote", "add", "origin", f"https://github.com/{package.name}.git"]):
+            run_tool(["git", *command], folder, package)
+    run_tool(["git", "fetch", "--quiet", "--depth=1", "--filter=blob:none", "origin", package.version], folder, package)
+    run_tool(["git", "checkout", "--quiet", package.version, "--", *package.parts], folder, package)
 
 
 def run_tool(command: list[str], folder: Path, package: Package, which: Callable[[str], str | None] = shutil.which) -> None:

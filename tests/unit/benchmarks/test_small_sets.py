@@ -6,8 +6,10 @@ import hashlib
 import io
 import json
 import re
+import subprocess
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +305,29 @@ def test_another_file_than_the_published_one_is_rejected(tmp_path: Path) -> None
     (tmp_path / package.file).write_bytes(b"something else")
     with pytest.raises(SystemExit, match=re.escape(package.file)):
         fetch.unpack_package(package, tmp_path, tmp_path)
+
+
+def test_the_parts_of_a_commit_are_checked_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = tmp_path / "github" / "owner" / "photos.git"
+    for name in ("a/one.jpg", "a/two.jpg", "b/three.jpg"):
+        (origin / name).parent.mkdir(parents=True, exist_ok=True)
+        (origin / name).write_text(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    (tmp_path / "gitconfig").write_text(
+        f'[url "file://{tmp_path}/github/"]\n\tinsteadOf = https://github.com/\n[uploadpack]\n\tallowFilter = true\n'
+        "\tallowAnySHA1InWant = true\n[user]\n\tname = a\n\temail = a@example.org\n"
+    )
+    for command in ("init --quiet", "add .", "commit --quiet --message photos"):
+        subprocess.run(["git", *command.split()], cwd=origin, check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=origin, check=True, capture_output=True, text=True).stdout.strip()
+    package = fetch.Package(
+        name="owner/photos", version=commit, digest="", license="CC0-1.0", credit="", parts=("a/one.jpg", "b/three.jpg")
+    )
+    for _ in range(2):  # the second time nothing is missing
+        folder = fetch.unpack_package(package, tmp_path / "downloads", tmp_path)
+        assert sorted(path.name for path in folder.rglob("*.jpg")) == ["one.jpg", "three.jpg"]
+    with pytest.raises(SystemExit, match="git"):
+        fetch.unpack_package(replace(package, version="0" * 40), tmp_path / "other", tmp_path)
 
 
 def test_only_free_packages_are_fetched() -> None:
