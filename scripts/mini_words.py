@@ -47,6 +47,11 @@ class NamedClass:
                 found[word] = max(found.get(word, 0.0), first * decay**place)
         return found
 
+    @property
+    def specific_words(self) -> frozenset[str]:
+        """Return the basic and own words, which name the thing; the others are general."""
+        return frozenset(word for words in self.groups[:2] for word in words)
+
 
 def read_classes(path: Path) -> list[NamedClass]:
     """Return the classes of a file, in its order.

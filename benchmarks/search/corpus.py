@@ -184,7 +184,14 @@ class Corpus:
         scores_O = np.zeros(self._things)
         if first in self._thing_of:
             scores_O[self._thing_of[first]] = score
-        return self._encoder._build_vector(self._encoder._weigh_classes(posterior_K, scores_O))
+        return self._encoder._build_vector(weigh_without_scenes(self._encoder, posterior_K, scores_O))
+
+
+def weigh_without_scenes(
+    encoder: StairMiniEncoder, posterior_K: NDArray[np.float64], scores_O: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the weights [V] of a photograph in which no scene is found."""
+    return encoder._weigh_recognized(encoder._weigh_photo_classes(posterior_K), posterior_K, scores_O)
 
 
 def load_corpus(count: int, folder: Path) -> tuple[Corpus, Documents]:

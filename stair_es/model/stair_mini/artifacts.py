@@ -1,13 +1,13 @@
 """Shipped files of stair-mini, written by `scripts/build_mini.py`: tokens of classes, trained heads, how they are combined.
 
-Shape suffixes: K the 1,000 classes of ImageNet, O the 80 of COCO, E tokens of a class, V tokens, T rows of the table, N near
-tokens per row, D size of a text embedding, P features of the image network.
+Shape suffixes: K the 1,000 classes of ImageNet, O the 80 of COCO, S the scenes, E tokens of a class, V tokens, T rows of the
+table, N near tokens per row, D size of a text embedding, P features of the image network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ from stair_es.system.user_files import read_json_file
 from stair_es.types import Floats, ImageSpec
 
 MINI_FOLDER = MODEL_DATA / "stair-mini"
-MINI_FORMAT, MINI_VERSION = "stair-mini", 2
+MINI_FORMAT, MINI_VERSION = "stair-mini", 3
 MINI_CARD = ModelCard(
     name="stair-mini",
-    model_id="stair-mini-2",
+    model_id="stair-mini-3",
     image_spec=ImageSpec(size_px=288, fit="squash"),
     description="the words of a classifier (1,000 classes), of an object detector (80) and, for drawings, of trained heads",
     licenses=(
@@ -68,6 +68,16 @@ class BlendWeights:
 
     mean_class_weight: float
     """Factor of the mean class that is subtracted from the weights of the classes."""
+    general_boost: float
+    """Added to the factor of general tokens, times how unsure the classifier is."""
+    sure_probability: float
+    """Largest probability from which the classifier is sure: nothing is added."""
+    unsure_probability: float
+    """Largest probability up to which it is unsure: all is added."""
+    scene_threshold: float
+    """Scenes of a probability up to this value are ignored."""
+    scene_weight: float
+    """Factor of scenes, which are rescaled from 0 at the threshold to 1."""
     log_gain: float
     """Factor of weights before the logarithm."""
     min_relative_weight: float
@@ -117,8 +127,15 @@ class ClassTokens:
     word_ids_KE: NDArray[np.uint16]
     weights_KE: NDArray[np.uint8]
     """Weights in units of 1/255; 0 if a class has fewer tokens."""
+    is_general_KE: NDArray[np.uint8]
+    """1 if a token says what kind of thing it is or what is seen with it, 0 if it names the thing."""
     words: int
     """Size of the vocabulary."""
+
+    @cached_property
+    def general(self) -> ClassTokens:
+        """Return the same classes with their general tokens alone."""
+        return replace(self, weights_KE=self.weights_KE * self.is_general_KE)
 
     def combine_classes(self, classes_K: Float64Array) -> Float64Array:
         """Combine classes: `classes_K @ W`, [V]. Summed in a fixed order, so the bits are always the same."""
@@ -171,10 +188,11 @@ class MiniArtifacts:
     """For each class of COCO, the equivalent classes of ImageNet."""
     classes: ClassTokens
     objects: ClassTokens
+    scenes: ClassTokens
     table: NearTokens
     arrays: Mapping[str, Floats]
     """Tensors of the heads by their names in a checkpoint; `gate.statistics_S`, `gate.features_P` and `gate.bias`;
-    `embeddings.words_VD` and `embeddings.classes_KD`, of length 1 up to rounding."""
+    `scenes.features_SP` and `scenes.biases_S`; `embeddings.words_VD` and `embeddings.classes_KD`, of length 1 up to rounding."""
 
     @cached_property
     def token_rarity(self) -> Float64Array:
@@ -201,6 +219,7 @@ def read_mini_artifacts(folder: Path = MINI_FOLDER) -> MiniArtifacts:
             same_things=tuple(map(tuple, config["same_things"])),
             classes=_build_class_tokens(arrays, "classes", vocabulary),
             objects=_build_class_tokens(arrays, "objects", vocabulary),
+            scenes=_build_class_tokens(arrays, "scenes", vocabulary),
             table=NearTokens(
                 token_ids_T=arrays.pop("table.tokens"),
                 word_ids_TN=arrays.pop("table.words"),
@@ -215,7 +234,12 @@ def read_mini_artifacts(folder: Path = MINI_FOLDER) -> MiniArtifacts:
 
 
 def _build_class_tokens(arrays: ArraysByName, name: str, vocabulary: WholeWordVocabulary) -> ClassTokens:
-    return ClassTokens(word_ids_KE=arrays.pop(f"{name}.words"), weights_KE=arrays.pop(f"{name}.weights"), words=len(vocabulary))
+    return ClassTokens(
+        word_ids_KE=arrays.pop(f"{name}.words"),
+        weights_KE=arrays.pop(f"{name}.weights"),
+        is_general_KE=arrays.pop(f"{name}.general"),
+        words=len(vocabulary),
+    )
 
 
 def dequantize_arrays(arrays: ArraysByName) -> dict[str, Floats]:

@@ -23,8 +23,8 @@ from stair_es.model.networks.image_networks import CLASSIFIER_SIZE_PX, Detector,
 from stair_es.model.networks.minilm import MINILM_MAX_TOKENS, MiniLM, compute_softmax
 from stair_es.model.sparse_rows import SparseRowBuilder
 from stair_es.model.stair_mini import artifacts
-from stair_es.model.stair_mini.artifacts import MINI_CARD, Float64Array, MiniArtifacts
-from stair_es.model.stair_mini.heads import DrawingGate, NumpyHeads
+from stair_es.model.stair_mini.artifacts import MINI_CARD, ClassTokens, Float64Array, MiniArtifacts
+from stair_es.model.stair_mini.heads import DrawingGate, NumpyHeads, SceneProbe
 from stair_es.model.stair_mini.text_table import build_mini_table
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.model.vocabularies.token_table import TokenTable
@@ -88,6 +88,12 @@ class StairMiniEncoder(Encoder):
         rows = zip(outputs.small_BHWC, classified.logits_BK, classified.features_BD, scores_BO, strict=True)
         return [self._build_vector(self._weigh_image(*row)) for row in rows]
 
+    def compute_head_share(self, small_HWC: Pixels, features_P: Floats) -> float:
+        """Compute how much the heads count for an image: 0 for a photograph, up to 1 for a drawing."""
+        blend, probability = self._artifacts.blend, self._gate.predict_probability(small_HWC, features_P)
+        drawn = (probability - blend.drawing_threshold) / (blend.drawing_full_threshold - blend.drawing_threshold)
+        return min(1.0, max(0.0, drawn))
+
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
         """Return one sparse vector per text, of its own and near tokens, at most 48. Texts are truncated after 254 WordPieces."""
         if self._spec.text_tower == "table":
@@ -138,12 +144,13 @@ class StairMiniEncoder(Encoder):
 
     def _weigh_image(self, small_HWC: Pixels, logits_K: Floats, features_P: Floats, scores_O: Floats) -> Float64Array:
         """Return the weights [V] of one image from the outputs of both networks."""
-        blend = self._artifacts.blend
-        classes_K = compute_softmax(logits_K.astype(np.float64))
-        recognized_V = self._weigh_classes(classes_K, scores_O.astype(np.float64))
-        probability = self._gate.predict_probability(small_HWC, features_P)
-        drawn = (probability - blend.drawing_threshold) / (blend.drawing_full_threshold - blend.drawing_threshold)
-        head_share = min(1.0, max(0.0, drawn))
+        blend, classes_K = self._artifacts.blend, compute_softmax(logits_K.astype(np.float64))
+        head_share = self.compute_head_share(small_HWC, features_P)
+        if head_share:
+            classified_V = self._weigh_classes(classes_K)
+        else:
+            classified_V = self._weigh_photo_classes(classes_K) + self._weigh_scenes(features_P)
+        recognized_V = self._weigh_recognized(classified_V, classes_K, scores_O.astype(np.float64))
         if not head_share:
             return recognized_V
         learned_V = scale_to_unit(self._heads.apply_to_features(features_P).astype(np.float64) ** blend.heads_exponent)
@@ -151,16 +158,35 @@ class StairMiniEncoder(Encoder):
         mixed_V = head_share * learned_V + (blend.class_base_weight + confidence) * recognized_V
         return scale_to_unit(keep_top_k(mixed_V, blend.image_max_tokens))
 
-    def _weigh_classes(self, classes_K: Float64Array, scores_O: Float64Array) -> Float64Array:
-        """Return the weights [V], of length 1, of the recognized classes."""
+    def _weigh_recognized(self, classified_V: Float64Array, classes_K: Float64Array, scores_O: Float64Array) -> Float64Array:
+        """Return the weights [V], of length 1, of what the classifier (`classified_V`) and the detector recognize."""
         mini, blend = self._artifacts, self._artifacts.blend
-        lifted_V = np.maximum(mini.classes.combine_classes(classes_K) - blend.mean_class_weight * mini.classes.mean, 0)
-        words_V = lifted_V + mini.objects.combine_classes(self._combine_scores(classes_K, scores_O))
+        words_V = classified_V + mini.objects.combine_classes(self._combine_scores(classes_K, scores_O))
         if not (words_V > 0).any():
             # Every class is equally likely: use what all classes have in common rather than an empty vector.
             words_V = mini.classes.combine_classes(classes_K)
         weights_V = scale_to_unit(keep_top_k(np.log1p(blend.log_gain * words_V), blend.image_max_tokens))
         return scale_to_unit(np.where(weights_V >= blend.min_relative_weight * weights_V.max(), weights_V, 0))
+
+    def _weigh_photo_classes(self, classes_K: Float64Array) -> Float64Array:
+        """Return the weights [V] of the classes of a photograph: those of general tokens are raised if no class is likely."""
+        blend, general = self._artifacts.blend, self._artifacts.classes.general
+        unsure = (blend.sure_probability - float(classes_K.max())) / (blend.sure_probability - blend.unsure_probability)
+        factor = 1 + blend.general_boost * min(1.0, max(0.0, unsure))
+        return np.maximum(self._weigh_classes(classes_K), factor * self._lift_tokens(general, classes_K))
+
+    def _weigh_classes(self, classes_K: Float64Array) -> Float64Array:
+        """Return the weights [V] of the classes, above those of the mean class."""
+        return self._lift_tokens(self._artifacts.classes, classes_K)
+
+    def _lift_tokens(self, tokens: ClassTokens, classes_K: Float64Array) -> Float64Array:
+        return np.maximum(tokens.combine_classes(classes_K) - self._artifacts.blend.mean_class_weight * tokens.mean, 0)
+
+    def _weigh_scenes(self, features_P: Floats) -> Float64Array:
+        """Return the weights [V] of the scenes of a photograph."""
+        blend, probabilities_S = self._artifacts.blend, self._scenes.predict_probabilities(features_P)
+        sure_S = np.maximum(0, (probabilities_S - blend.scene_threshold) / (1 - blend.scene_threshold))
+        return blend.scene_weight * self._artifacts.scenes.combine_classes(sure_S)
 
     def _combine_scores(self, classes_K: Float64Array, scores_O: Float64Array) -> Float64Array:
         """Combine both networks: a confidence for each of the 80 objects [O], 0 to 1."""
@@ -256,6 +282,11 @@ class StairMiniEncoder(Encoder):
             feature_weights_P=arrays["gate.features_P"],
             bias=float(arrays["gate.bias"][0]),
         )
+
+    @cached_property
+    def _scenes(self) -> SceneProbe:
+        arrays = self._artifacts.arrays
+        return SceneProbe(feature_weights_SP=arrays["scenes.features_SP"], biases_S=arrays["scenes.biases_S"])
 
     @cached_property
     def _wordpieces(self) -> WordPieceVocabulary:

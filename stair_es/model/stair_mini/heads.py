@@ -1,10 +1,10 @@
-"""The trained parts of stair-mini: the heads over both networks, and the gate that decides how much an image's heads count.
+"""The trained parts of stair-mini: the heads over both networks, the gate that decides how much they count, and the scenes.
 
 The gate is a logistic regression over color statistics of the pixels and features of the classifier: drawings have few colors,
-flat areas and hard edges.
+flat areas and hard edges. Scenes are such regressions over the features alone.
 
-Shape suffixes: H height, W width, C channels, S statistics, P features of the classifier, L tokens of the text network, D its
-states, T transform, V vocabulary.
+Shape suffixes: H height, W width, C channels, S statistics or scenes, P features of the classifier, L tokens of the text
+network, D its states, T transform, V vocabulary.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from stair_es.types import Floats, Pixels
 Plane = NDArray[np.uint8]
 
 STATISTIC_COUNT = 11
+SCENE_FEATURE_LENGTH = 10.0
 _MIN_WHITE = 250
 _MIN_PIXELS = 50
 """Minimum number of non-white pixels that shares are computed with."""
@@ -96,6 +97,27 @@ class DrawingGate:
             self.feature_weights_P @ features_P
         )
         return float(1 / (1 + np.exp(-(logit + self.bias))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneProbe:
+    """A regression for each scene, such as sky or grass, over features of length `SCENE_FEATURE_LENGTH`."""
+
+    feature_weights_SP: Floats
+    biases_S: Floats
+
+    def predict_probabilities(self, features_P: Floats) -> NDArray[np.float64]:
+        """Predict the probability of each scene [S] in a photograph."""
+        logits_S = self.feature_weights_SP @ scale_scene_features(features_P) + self.biases_S
+        probabilities_S: NDArray[np.float64] = 1 / (1 + np.exp(-logits_S.astype(np.float64)))
+        return probabilities_S
+
+
+def scale_scene_features(features_P: Floats) -> Floats:
+    """Scale the features of an image, [P] or [B, P], to the length that the scenes were trained with."""
+    lengths = np.linalg.norm(features_P, axis=-1, keepdims=True)
+    scaled: Floats = SCENE_FEATURE_LENGTH * features_P / np.maximum(lengths, _EPSILON)
+    return scaled
 
 
 def compute_pixel_statistics(pixels_HWC: Pixels) -> Floats:

@@ -30,6 +30,8 @@ class NetworkOutputs:
     """Score of each class of the detector."""
     drawn: float
     """Probability of a drawing."""
+    scenes: Sequence[float]
+    """Probability of each scene."""
     learned: Words
     """Token weights of the heads."""
 
@@ -40,19 +42,22 @@ class Oracle:
     def __init__(self, mini: MiniArtifacts) -> None:
         self._mini, self._blend = mini, mini.blend
         self._words = mini.vocabulary.words
-        self.classes, self.objects = (self._read_rows(table) for table in (mini.classes, mini.objects))
-        self._mean = sum_rows([1 / len(self.classes)] * len(self.classes), self.classes)
+        self.classes, self.objects, self.scenes = map(self._read_rows, (mini.classes, mini.objects, mini.scenes))
+        self._general = self._read_rows(mini.classes, general=True)
         self._stop = load_stop_words()
         self._tokens = load_wordpiece_vocabulary().ids
 
     def encode_image(self, answers: NetworkOutputs) -> Words:
         """Return the words of an image."""
-        blend, recognized = self._blend, self._recognize_classes(answers)
+        blend = self._blend
         head_share = min(
             1.0, max(0.0, (answers.drawn - blend.drawing_threshold) / (blend.drawing_full_threshold - blend.drawing_threshold))
         )
         if head_share == 0:
-            return recognized
+            return self._recognize_classes(
+                answers, [self._weigh_photo_classes(answers.classes), self._weigh_scenes(answers.scenes)]
+            )
+        recognized = self._recognize_classes(answers, [self._lift(answers.classes, self.classes)])
         class_share = (
             blend.class_base_weight
             + blend.class_confidence_weight * max(answers.classes)
@@ -61,12 +66,31 @@ class Oracle:
         learned = normalize({word: weight**blend.heads_exponent for word, weight in answers.learned.items()})
         return normalize(keep_heaviest(sum_rows([head_share, class_share], [learned, recognized]), blend.image_max_tokens))
 
-    def _recognize_classes(self, answers: NetworkOutputs) -> Words:
-        blend, mixed = self._blend, sum_rows(answers.classes, self.classes)
-        lifted = {word: max(0.0, weight - blend.mean_class_weight * self._mean[word]) for word, weight in mixed.items()}
-        words = sum_rows([1.0, *self._compute_confidences(answers)], [lifted, *self.objects])
+    def _weigh_photo_classes(self, classes: Sequence[float]) -> Words:
+        blend = self._blend
+        unsure = (blend.sure_probability - max(classes)) / (blend.sure_probability - blend.unsure_probability)
+        factor = 1 + blend.general_boost * min(1.0, max(0.0, unsure))
+        general = {word: factor * weight for word, weight in self._lift(classes, self._general).items()}
+        return take_maximum([self._lift(classes, self.classes), general])
+
+    def _weigh_scenes(self, scenes: Sequence[float]) -> Words:
+        blend = self._blend
+        sure = [blend.scene_weight * max(0.0, (each - blend.scene_threshold) / (1 - blend.scene_threshold)) for each in scenes]
+        return sum_rows(sure, self.scenes)
+
+    def _lift(self, classes: Sequence[float], rows: Sequence[Words]) -> Words:
+        """Return the words of classes above those of the mean class."""
+        mean = sum_rows([1 / len(rows)] * len(rows), rows)
+        return {
+            word: max(0.0, weight - self._blend.mean_class_weight * mean[word])
+            for word, weight in sum_rows(classes, rows).items()
+        }
+
+    def _recognize_classes(self, answers: NetworkOutputs, classified: Sequence[Words]) -> Words:
+        blend, confidences = self._blend, self._compute_confidences(answers)
+        words = sum_rows([*[1.0] * len(classified), *confidences], [*classified, *self.objects])
         if not any(words.values()):
-            words = mixed
+            words = sum_rows(answers.classes, self.classes)
         logs = normalize(
             keep_heaviest({word: math.log1p(blend.log_gain * weight) for word, weight in words.items()}, blend.image_max_tokens)
         )
@@ -179,11 +203,11 @@ class Oracle:
         count = max(1, sum(word in row for row in self.classes))
         return max(self._blend.text_min_rarity, math.log(len(self.classes) / count) / math.log(len(self.classes)))
 
-    def _read_rows(self, table: ClassTokens) -> list[Words]:
-        rows = zip(table.word_ids_KE.tolist(), table.weights_KE.tolist(), strict=True)
+    def _read_rows(self, table: ClassTokens, *, general: bool = False) -> list[Words]:
+        rows = zip(table.word_ids_KE.tolist(), table.weights_KE.tolist(), table.is_general_KE.tolist(), strict=True)
         return [
-            {self._words[index]: weight / 255 for index, weight in zip(ids, weights, strict=True) if weight}
-            for ids, weights in rows
+            {self._words[index]: weight / 255 for index, weight, kind in zip(*row, strict=True) if weight and kind >= general}
+            for row in rows
         ]
 
     def name_weights(self, weights_V: Floats) -> Words:

@@ -56,7 +56,7 @@ def test_words_match_the_model_for_equal_scores(first: int, thing: int | None) -
     encoder = StairMiniEncoder(ModelSpec(name="stair-mini"))
     [vector] = corpus.make_vectors(drawn)
     assert vector.to_dict() == pytest.approx(
-        encoder._build_vector(encoder._weigh_classes(posterior_K, scores_O)).to_dict(), abs=2e-5
+        encoder._build_vector(corpora.weigh_without_scenes(encoder, posterior_K, scores_O)).to_dict(), abs=2e-5
     )
 
 

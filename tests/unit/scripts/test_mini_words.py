@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
+import mini_photos
 import mini_words
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from support.models.coco_classes import COCO_CLASSES
 from stair_es.model.stair_mini.artifacts import read_mini_artifacts
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def test_every_class_is_written_once(image_classes: list[NamedClass], detected_o
 
 def test_every_word_of_a_class_is_in_the_vocabulary(image_classes: list[NamedClass], detected_objects: list[NamedClass]) -> None:
     vocabulary, stop = read_mini_artifacts().vocabulary, load_stop_words()
-    for each in (*image_classes, *detected_objects):
+    for each in (*image_classes, *detected_objects, *mini_words.read_classes(mini_words.FOLDER / "scenes.txt")):
         assert set(each.weights) <= set(vocabulary.words), each.name
         assert set(each.weights) & stop <= {"can"}, each.name
 
@@ -52,6 +56,25 @@ def test_spellings_are_not_words() -> None:
     assert all(len(pair) == 2 and all(pair) for pair in pairs)
     assert len({spelling for spelling, _ in pairs}) == len(pairs)
     assert mini_words.read_spellings(mini_words.FOLDER / "spellings.txt", vocabulary.words) == vocabulary.spellings
+
+
+def test_labeled_photographs_suffice_and_are_in_no_test() -> None:
+    labels, scenes = mini_photos.read_labels(), mini_words.read_classes(mini_words.FOLDER / "scenes.txt")
+    assert len({(photo.source, photo.path) for photo in labels}) == len(labels)
+    photos = [photo for photo in labels if photo.is_photo]
+    assert len(photos) >= 300
+    assert len(labels) - len(photos) >= 50
+    counts = Counter(word for photo in photos for word in photo.words)
+    assert counts.keys() == {scene.name for scene in scenes}
+    assert min(counts.values()) >= 20
+    assert all(photo.words == {mini_photos.NOT_A_PHOTO} for photo in labels if not photo.is_photo)
+    sources = mini_photos.read_sources()
+    assert sources.keys() == {photo.source for photo in labels}
+    assert all(each.license and each.credit for each in sources.values())
+    credits_of_tests = [
+        (ROOT / folder / "CREDITS.md").read_text(encoding="utf-8") for folder in ("benchmarks/data/unseen", "examples/photos")
+    ]
+    assert not [name for name in sources for credit in credits_of_tests if f"| {name} |" in credit]
 
 
 def test_a_line_becomes_groups_weights_and_ranges(tmp_path: Path) -> None:

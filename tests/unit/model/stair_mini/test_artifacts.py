@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mini_files
+import mini_photos
 import mini_words
 import numpy as np
 import pytest
@@ -62,8 +63,10 @@ def test_arrays_fit_together(mini_artifacts: MiniArtifacts) -> None:
     count, arrays = len(mini_artifacts.vocabulary), mini_artifacts.arrays
     assert mini_artifacts.classes.word_ids_KE.shape[0] == 1000
     assert mini_artifacts.objects.word_ids_KE.shape[0] == len(mini_artifacts.same_things) == 80
-    for table in (mini_artifacts.classes, mini_artifacts.objects):
-        assert table.word_ids_KE.shape == table.weights_KE.shape
+    scenes = len(mini_artifacts.scenes.word_ids_KE)
+    assert (arrays["scenes.features_SP"].shape, arrays["scenes.biases_S"].shape) == ((scenes, 1280), (scenes,))
+    for table in (mini_artifacts.classes, mini_artifacts.objects, mini_artifacts.scenes):
+        assert table.word_ids_KE.shape == table.weights_KE.shape == table.is_general_KE.shape
         assert table.words == count > table.word_ids_KE.max()
         assert (table.weights_KE.max(axis=1) == 255).all()  # the first basic word
         assert np.isfinite(table.rarity).all()
@@ -81,7 +84,7 @@ def test_arrays_fit_together(mini_artifacts: MiniArtifacts) -> None:
 
 def test_shipped_classes_match_their_file(mini_artifacts: MiniArtifacts) -> None:
     oracle = Oracle(mini_artifacts)
-    for name, rows in (("classes.txt", oracle.classes), ("objects.txt", oracle.objects)):
+    for name, rows in (("classes.txt", oracle.classes), ("objects.txt", oracle.objects), ("scenes.txt", oracle.scenes)):
         for named, row in zip(mini_words.read_classes(mini_words.FOLDER / name), rows, strict=True):
             assert row == pytest.approx(named.weights, abs=0.5 / 255 + 1e-9), named.name
 
@@ -165,6 +168,8 @@ def test_a_training_has_no_images_of_tux_paint(tmp_path: Path, build_mini: Any) 
     lines = (work / "train.jsonl").read_text().splitlines()
     assert [json.loads(line)["source"] for line in lines] == 2 * ["google", "fluent"]
     assert (len(inputs.classes), len(inputs.objects)) == (1000, 80)
+    labeled = {word for photo in mini_photos.read_labels() for word in photo.words}
+    assert labeled - {mini_photos.NOT_A_PHOTO} == {scene.name for scene in inputs.scenes}
     assert {"zorilla", "tench"} <= set(inputs.vocabulary.words)
     assert "quagga" not in inputs.vocabulary.words
     config = build_mini.configure_training(tmp_path, work, seed=5)
@@ -180,3 +185,4 @@ def test_shipped_blend_and_classes_match_the_build(mini_artifacts: MiniArtifacts
     packed = build_mini.pack_classes(mini_words.read_classes(mini_words.FOLDER / "classes.txt"), mini_artifacts.vocabulary)
     assert np.array_equal(packed.word_ids_KE, mini_artifacts.classes.word_ids_KE)
     assert np.array_equal(packed.weights_KE, mini_artifacts.classes.weights_KE)
+    assert np.array_equal(packed.is_general_KE, mini_artifacts.classes.is_general_KE)

@@ -106,7 +106,7 @@ def test_drawings_differ_from_noisy_photographs(shipped_gate: DrawingGate, image
 
 def test_photographs_of_the_examples_are_not_drawn(shipped_gate: DrawingGate, image_network: ImageNetwork) -> None:
     blend = artifacts.read_mini_artifacts().blend
-    for path in sorted((ROOT / "examples" / "photos").glob("*.jpg")):
+    for path in sorted((ROOT / "examples" / "photos").glob("*.jpg")):  # none of them was in its training
         pixels_HWC = decode_image(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
         small_BHWC = resize_square_pixels(pixels_HWC[None], CLASSIFIER_SIZE_PX)
         features_P = image_network.run_network(small_BHWC).features_BD[0]
@@ -128,3 +128,24 @@ def test_gate_is_fitted_to_separate_two_classes(monkeypatch: pytest.MonkeyPatch)
     weights_S = np.abs(gate.statistic_weights_S)
     assert gate.statistic_weights_S[2] == weights_S.max() > 3 * np.delete(weights_S, 2).max()
     assert gate.feature_weights_P.shape == (20,)
+
+
+def test_scenes_are_fitted_to_their_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    import mini_gate
+    from mini_photos import LabeledPhoto
+
+    rng = np.random.default_rng(1)
+    has_sky_N, has_grass_N = rng.random(200) < 0.4, rng.random(200) < 0.1
+    photos = [
+        LabeledPhoto("a", str(place), frozenset(name for name, has in (("sky", sky), ("grass", grass)) if has))
+        for place, (sky, grass) in enumerate(zip(has_sky_N, has_grass_N, strict=True))
+    ]
+    features_NP = rng.random((200, 20)).astype(np.float32)
+    features_NP[:, 3] += 2 * has_sky_N
+    features_NP[:, 7] += 2 * has_grass_N
+    probe = mini_gate.fit_scenes(photos, features_NP, ["sky", "grass"])
+    sky_N, grass_N = np.stack([probe.predict_probabilities(features_P) for features_P in features_NP]).T > 0.5
+    assert (sky_N == has_sky_N).mean() > 0.95
+    assert grass_N[has_grass_N].mean() > 0.9  # rare ones, too
+    assert probe.predict_probabilities(np.zeros(20, np.float32)).shape == (2,)

@@ -26,7 +26,7 @@ from stair_es.model.networks.minilm import compute_softmax
 from stair_es.model.stair_mini import artifacts
 from stair_es.model.stair_mini.artifacts import MiniArtifacts
 from stair_es.model.stair_mini.encoder import StairMiniEncoder, resize_square_pixels
-from stair_es.model.stair_mini.heads import DrawingGate, NumpyHeads
+from stair_es.model.stair_mini.heads import DrawingGate, NumpyHeads, SceneProbe
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Floats, Pixels, Precision
@@ -91,6 +91,7 @@ def network_outputs(
         feature_weights_P=mini.arrays["gate.features_P"],
         bias=float(mini.arrays["gate.bias"][0]),
     )
+    probe = SceneProbe(feature_weights_SP=mini.arrays["scenes.features_SP"], biases_S=mini.arrays["scenes.biases_S"])
     outputs = []
     for pixels_HWC in pixels_BHWC:
         small_BHWC = resize_square_pixels(pixels_HWC[None], CLASSIFIER_SIZE_PX)
@@ -100,6 +101,7 @@ def network_outputs(
                 classes=compute_softmax(logits_K.astype(np.float64)).tolist(),
                 things=encoder.detector.score_classes(pixels_HWC[None])[0].tolist(),
                 drawn=gate.predict_probability(small_BHWC[0], features_P),
+                scenes=probe.predict_probabilities(features_P).tolist(),
                 learned=oracle.name_weights(heads.apply_to_features(features_P)),
             )
         )
@@ -184,7 +186,7 @@ def test_the_detector_counts_more_where_the_classifier_agrees(formula_oracle: Or
     scores = [0.7 * (index == cow) for index in range(80)]
     confidences = []
     for index in (other_class, ox):
-        outputs = NetworkOutputs(classes=np.eye(1000)[index].tolist(), things=scores, drawn=0.0, learned={})
+        outputs = NetworkOutputs(classes=np.eye(1000)[index].tolist(), things=scores, drawn=0.0, scenes=[], learned={})
         confidences.append(formula_oracle._compute_confidences(outputs)[cow])
     assert 0 < confidences[0] < confidences[1]
 
@@ -317,7 +319,7 @@ def test_an_evaluation_has_dense_vectors_of_the_text_network(mini_encoder: Stair
 
 def test_the_card_is_read_without_loading_the_model() -> None:
     card = registry.resolve_model(ModelSpec(name="stair-mini")).card
-    assert (card.name, card.model_id, card.image_spec.fit) == ("stair-mini", "stair-mini-2", "squash")
+    assert (card.name, card.model_id, card.image_spec.fit) == ("stair-mini", "stair-mini-3", "squash")
     assert any("EmojiOne 2.x (CC-BY-4.0)" in line for line in card.licenses)
     assert any("EfficientNet-Lite2 (Apache-2.0)" in line for line in card.licenses)
     assert pickle.loads(pickle.dumps(card)) == card
