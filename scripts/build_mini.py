@@ -232,6 +232,8 @@ def assemble_artifacts(inputs: BuildInputs, trained: Sequence[Path], gate: Drawi
         objects=pack_classes(inputs.objects, inputs.vocabulary),
         scenes=pack_classes(inputs.scenes, inputs.vocabulary),
         table=find_near(tokens, inputs.vocabulary, words_VD, embedder),
+        never_added=mini_words.read_never_added(inputs.vocabulary.words),
+        translations=mini_words.read_spellings(mini_words.FOLDER / "translations.txt", inputs.vocabulary.words),
         arrays=arrays,
     )
 

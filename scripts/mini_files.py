@@ -10,7 +10,14 @@ import numpy as np
 from safetensors.numpy import save
 
 from stair_es.model.stair.configuration import CONFIG_FILE, WEIGHTS_FILE
-from stair_es.model.stair_mini.artifacts import MINI_FORMAT, MINI_VERSION, SCALES_SUFFIX, ArraysByName, MiniArtifacts
+from stair_es.model.stair_mini.artifacts import (
+    MINI_FORMAT,
+    MINI_VERSION,
+    SCALES_SUFFIX,
+    TRANSLATIONS_FILE,
+    ArraysByName,
+    MiniArtifacts,
+)
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE
 from stair_es.types import Floats
 
@@ -22,6 +29,7 @@ def serialize_mini_artifacts(mini: MiniArtifacts) -> dict[str, bytes]:
         "version": MINI_VERSION,
         "blend": asdict(mini.blend),
         "same_things": mini.same_things,
+        "never_added": sorted(mini.never_added),
         "heads": json.loads(mini.config.to_json()),
     }
     arrays: ArraysByName = quantize_arrays(mini.arrays)
@@ -39,6 +47,7 @@ def serialize_mini_artifacts(mini: MiniArtifacts) -> dict[str, bytes]:
     return {
         CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode(),
         WHOLE_WORDS_FILE: mini.vocabulary.to_json().encode(),
+        TRANSLATIONS_FILE: (json.dumps(mini.translations, indent=0) + "\n").encode(),
         WEIGHTS_FILE: save(dict(sorted(arrays.items()))),
     }
 

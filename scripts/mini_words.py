@@ -119,6 +119,11 @@ def read_spellings(path: Path, words: Iterable[str]) -> dict[str, str]:
     return {spelling: word for spelling, word in pairs if word in vocabulary and spelling not in vocabulary}
 
 
+def read_never_added(words: Iterable[str]) -> frozenset[str]:
+    """Return the words of a vocabulary that a text has only if it names them."""
+    return frozenset(" ".join(read_lines(FOLDER / "never_added.txt")).split()) & frozenset(words)
+
+
 def build_vocabulary(classes: Sequence[NamedClass], drawn: Path, english: Iterable[str]) -> WholeWordVocabulary:
     """Return the words of all classes and of the drawings, in alphabetical order.
 

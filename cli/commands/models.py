@@ -89,7 +89,9 @@ def _print_rows(entry: ModelEntry, rows: list[tuple[str, str]]) -> None:
 
 
 def _format_token_count(entry: ModelEntry) -> str:
-    return "unknown" if entry.facts.tokens is None else f"{entry.facts.tokens:,}"
+    tokens, on_photos = entry.facts.tokens, entry.facts.photo_tokens
+    photographs = f"; {on_photos:,} of them can be on photographs, and GET /v1/vocabulary lists those" if on_photos else ""
+    return "unknown" if tokens is None else f"{tokens:,}{photographs}"
 
 
 def _describe_state(entry: ModelEntry) -> str:

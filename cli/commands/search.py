@@ -125,7 +125,7 @@ def to_json(result: SearchResult, fields: Sequence[str] = ()) -> dict[str, objec
         "query_type": result.query_type,
         "after": result.after,
         "weak_below": result.weak_below,
-        "unknown_words": [{"word": each.word, "suggestions": list(each.suggestions)} for each in result.unknown_words],
+        "unknown_words": [each.to_dict() for each in result.unknown_words],
         "remarks": list(result.remarks),
         "truncated": result.truncated.to_dict(),
         "pruned": result.pruned.to_dict(),

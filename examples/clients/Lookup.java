@@ -61,7 +61,7 @@ public class Lookup {
                     break;
                 }
             }
-            for (int i = 0; row != null && i < row.length; i += 2) {
+            for (int i = 0; row != null && i + 1 < row.length; i += 2) {
                 largest.merge(row[i], Integer.valueOf(row[i + 1]), Math::max);
             }
         }

@@ -26,7 +26,7 @@ export function parseTable(content) {
       while (end > begin && !rows.has(words.slice(begin, end).join(' '))) end--;
       if (end === begin) continue;
       const row = rows.get(words.slice(begin, end).join(' ')).split('\t');
-      for (let i = 0; i < row.length; i += 2) largest.set(row[i], Math.max(Number(row[i + 1]), largest.get(row[i]) ?? 0));
+      for (let i = 0; i + 1 < row.length; i += 2) largest.set(row[i], Math.max(Number(row[i + 1]), largest.get(row[i]) ?? 0));
     }
     const heaviest = [...largest].sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1)).slice(0, Number(about.max_tokens));
     const length = Math.sqrt(heaviest.reduce((sum, [, weight]) => sum + weight * weight, 0));

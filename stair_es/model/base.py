@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from stair_es.config.settings import Settings
@@ -38,6 +38,8 @@ class ModelFacts:
     """Kind of tokens."""
     tokens: int | None = None
     """Number of tokens."""
+    photo_tokens: int | None = None
+    """Number of tokens that photographs can carry; None if it isn't known."""
     recall: str = "unknown"
     """Published recall: data set, direction, value."""
     source: str = "unknown"
@@ -91,6 +93,18 @@ class ModelSpec:
     """Data folder, and the models whose code may run; None for those of the environment of the process that loads the model."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadText:
+    """How a model reads a text before it encodes it."""
+
+    text: str
+    """The text without what says nothing about an image (`a photo of`), and with known words instead of some unknown ones."""
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    """Unknown word, in lower case -> what is searched instead: its translation or a similar spelling."""
+    added: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Token that no photograph can carry -> tokens near to it that photographs can carry, nearest first; none if all are far."""
+
+
 class Encoder(ABC):
     """A loaded model. Subclasses set `card`; the `encode_` methods may be called from several threads."""
 
@@ -115,6 +129,11 @@ class Encoder(ABC):
     def tokens(self) -> tuple[str, ...]:
         """Return all tokens that vectors can contain, each once; empty if the model doesn't list them."""
         return ()
+
+    @property
+    def photo_tokens(self) -> tuple[str, ...] | None:
+        """Return the tokens that photographs can carry; None if that isn't known, or all can."""
+        return None
 
     @abstractmethod
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
@@ -151,6 +170,10 @@ class Encoder(ABC):
             for word in list_content_words(text)
             if not any(is_content_token(token, stop_words) for token in self.tokenize_word(word))
         )
+
+    def read_text(self, text: str) -> ReadText:
+        """Return how `encode_texts` reads a text; by default as it is."""
+        return ReadText(text=text)
 
     @property
     def has_dense(self) -> bool:

@@ -89,3 +89,20 @@ class SparseRowBuilder:
         tokens_BK = self._tokens_V[np.take_along_axis(indices_BK, order_BK, axis=1)]
         rows = zip(tokens_BK, values_BK, np.count_nonzero(values_BK, axis=1).tolist(), strict=True)
         return [SparseVector(tuple(tokens_K[:n].tolist()), tuple(values_K[:n].tolist())) for tokens_K, values_K, n in rows]
+
+
+def scale_to_unit(weights_V: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale a row to length 1, so that a dot product is a cosine; zeros stay zeros."""
+    positive = weights_V[weights_V > 0]
+    return weights_V / np.linalg.norm(positive) if len(positive) else weights_V
+
+
+def keep_top_k(weights_V: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Keep the `count` largest of weights that aren't below 0, ties by index; the others become 0."""
+    ids = np.flatnonzero(weights_V > 0)
+    if len(ids) <= count:
+        return weights_V * (weights_V > 0)
+    kept = ids[np.argsort(-weights_V[ids], kind="stable")[:count]]
+    kept_V = np.zeros_like(weights_V)
+    kept_V[kept] = weights_V[kept]
+    return kept_V

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stair_es.token_policy import TokenPolicy
 
 
+_MAX_NAMED_TOKENS = 4
 MAX_READ_CHARS = 2048
 """Maximum length of what is read of a text. Models read at most some hundred tokens, and the time to find them is linear."""
 
@@ -143,7 +144,10 @@ def build_search_query(
         match_thresholds=choose_match_thresholds(encoder, texts, has_images=has_images),
         named_words=[] if has_images else list_named_words(encoder, texts, policy),
         unknown_words=[word for text in texts for word in find_unknown_words(encoder, text)],
-        remarks=[] if inputs.literal else list_operator_remarks(inputs.query_string),
+        remarks=[
+            *([] if inputs.literal else list_operator_remarks(inputs.query_string)),
+            *(remark for text in texts for remark in list_photo_remarks(encoder, text)),
+        ],
     )
 
 
@@ -222,9 +226,18 @@ def choose_match_thresholds(encoder: Encoder, texts: Sequence[str], *, has_image
     return replace(thresholds, weak_cosine=1.0)
 
 
+def list_photo_remarks(encoder: Encoder, text: str) -> list[str]:
+    """List for the user which words of a text no photograph can carry, and what is searched as well."""
+    added = list(encoder.read_text(text).added.items())[:_MAX_NAMED_TOKENS]
+    return [
+        f"no photograph can carry {word!r}" + (f"; looked for {', '.join(tokens[:_MAX_NAMED_TOKENS])} as well" if tokens else "")
+        for word, tokens in added
+    ]
+
+
 def list_named_words(encoder: Encoder, texts: Sequence[str], policy: TokenPolicy | None = None) -> list[TokenGroup]:
     """List the words of texts as tokens, without stop words; none if the model has no token for one of them."""
-    words = [encoder.tokenize_word(word) for text in texts for word in list_content_words(text)]
+    words = [encoder.tokenize_word(word) for text in texts for word in list_content_words(encoder.read_text(text).text)]
     if not all(words):
         return []
     return words if policy is None else list(map(policy.replace_tokens, words))

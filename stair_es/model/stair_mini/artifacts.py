@@ -47,6 +47,7 @@ MINI_CARD = ModelCard(
         languages="English",
         vocabulary="whole English words",
         tokens=3_934,
+        photo_tokens=1_343,
         recall="photographs it wasn't built with, text to image: R@1 36.2",
         source="measured by this project: benchmarks/model_quality.py",
         verified="all of it: it is what the tests run on",
@@ -54,6 +55,7 @@ MINI_CARD = ModelCard(
     ),
     match_thresholds=MatchThresholds(weak_cosine=0.4, weak_image_cosine=0.35, named_weight=0.25),  # benchmarks/match_quality.py
 )
+TRANSLATIONS_FILE = "translations.json"
 SCALES_SUFFIX = ".scales"
 """Of the name of the scales of a quantized array."""
 _REMEDY = "Reinstall stair-es."
@@ -190,6 +192,10 @@ class MiniArtifacts:
     objects: ClassTokens
     scenes: ClassTokens
     table: NearTokens
+    never_added: frozenset[str]
+    """Tokens that a text has only if it names them."""
+    translations: Mapping[str, str]
+    """Words of other languages, in lower case without accents -> token."""
     arrays: Mapping[str, Floats]
     """Tensors of the heads by their names in a checkpoint; `gate.statistics_S`, `gate.features_P` and `gate.bias`;
     `scenes.features_SP` and `scenes.biases_S`; `embeddings.words_VD` and `embeddings.classes_KD`, of length 1 up to rounding."""
@@ -198,6 +204,14 @@ class MiniArtifacts:
     def token_rarity(self) -> Float64Array:
         """Return how few classes have each token [V], with the minimum of the blend."""
         return np.maximum(self.classes.rarity, self.blend.text_min_rarity)
+
+    @cached_property
+    def can_be_on_photo_V(self) -> NDArray[np.bool_]:  # noqa: N802  the suffix is its shape
+        """Return which tokens photographs can carry: those of the classes and objects, since only drawings have heads."""
+        on_photo_V = np.zeros(len(self.vocabulary), np.bool_)
+        for table in (self.classes, self.objects):
+            on_photo_V[table.word_ids_KE[table.weights_KE > 0]] = True
+        return on_photo_V
 
 
 def read_mini_artifacts(folder: Path = MINI_FOLDER) -> MiniArtifacts:
@@ -225,6 +239,8 @@ def read_mini_artifacts(folder: Path = MINI_FOLDER) -> MiniArtifacts:
                 word_ids_TN=arrays.pop("table.words"),
                 weights_TN=arrays.pop("table.weights"),
             ),
+            never_added=frozenset(config["never_added"]),
+            translations=read_json_file(folder / TRANSLATIONS_FILE),
             arrays=dequantize_arrays(arrays),
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:

@@ -16,25 +16,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from stair_es.config.settings import resolve_settings
-from stair_es.model.base import Encoder, ModelSpec, check_encoder_pixels, check_model_spec
-from stair_es.model.networks import image_networks, minilm_download
+from stair_es.model.base import Encoder, ModelSpec, ReadText, check_encoder_pixels, check_model_spec
+from stair_es.model.networks import image_networks
 from stair_es.model.networks.image_networks import CLASSIFIER_SIZE_PX, Detector, ImageNetwork, ImageNetworkOutput
-from stair_es.model.networks.minilm import MINILM_MAX_TOKENS, MiniLM, compute_softmax
-from stair_es.model.sparse_rows import SparseRowBuilder
+from stair_es.model.networks.minilm import compute_softmax
+from stair_es.model.sparse_rows import SparseRowBuilder, keep_top_k, scale_to_unit
 from stair_es.model.stair_mini import artifacts
 from stair_es.model.stair_mini.artifacts import MINI_CARD, ClassTokens, Float64Array, MiniArtifacts
 from stair_es.model.stair_mini.heads import DrawingGate, NumpyHeads, SceneProbe
-from stair_es.model.stair_mini.text_table import build_mini_table
-from stair_es.model.vocabularies.stop_words import load_stop_words
-from stair_es.model.vocabularies.token_table import TokenTable
-from stair_es.model.vocabularies.whole_words import (
-    WordMatch,
-    assign_words_to_tokens,
-    list_uncovered_words,
-    strip_accents,
-)
-from stair_es.model.vocabularies.wordpiece import EncodedText, WordPieceVocabulary, load_wordpiece_vocabulary
+from stair_es.model.stair_mini.text_encoder import MiniTextEncoder, TextOutputs
 from stair_es.types import Floats, Pixels, SparseVector
 
 
@@ -45,20 +35,6 @@ class ImageOutputs(NamedTuple):
     small_BHWC: Pixels
     """Resized for the classifier."""
     classifier_output: ImageNetworkOutput
-
-
-class TextOutputs(NamedTuple):
-    """A text with the output of the text network."""
-
-    encoded_text: EncodedText
-    states_LD: Floats
-
-    @property
-    def embedding_D(self) -> Floats:  # noqa: N802  the suffix is its shape
-        """Return the mean state, scaled to length 1."""
-        mean_D = self.states_LD.mean(axis=0)
-        unit_D: Floats = mean_D / np.linalg.norm(mean_D)
-        return unit_D
 
 
 class StairMiniEncoder(Encoder):
@@ -96,34 +72,37 @@ class StairMiniEncoder(Encoder):
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
         """Return one sparse vector per text, of its own and near tokens, at most 48. Texts are truncated after 254 WordPieces."""
-        if self._spec.text_tower == "table":
-            return [self.text_table.encode_text(text) for text in texts]
-        return [self._build_vector(self._weigh_text(text)) for text in texts]
+        return self._texts.encode_texts(texts)
 
     def run_text_network(self, texts: Sequence[str]) -> list[TextOutputs]:
         """Run the text network, for `encode_text_outputs` and other uses of its output."""
-        return [self._run_text_network(text) for text in texts]
+        return self._texts.run_network(texts)
 
     def encode_text_outputs(self, texts: Sequence[str], outputs: Sequence[TextOutputs]) -> list[SparseVector]:
         """Encode texts like `encode_texts`, from the output of the text network."""
-        return [self._build_vector(self._weigh_text(text, output)) for text, output in zip(texts, outputs, strict=True)]
+        return self._texts.encode_outputs(texts, outputs)
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
-        """Return the vocabulary tokens of a word as users write it."""
-        vocabulary = self._artifacts.vocabulary
-        index = vocabulary.find_word(word)
-        indices = [index] if index >= 0 else [match.word_index for match in vocabulary.match_words(word)]
-        return tuple(vocabulary.words[index] for index in dict.fromkeys(indices))
+        """Return the vocabulary tokens of a word as users write it, also in another language."""
+        return self._texts.reader.tokenize_word(word)
 
     def list_unknown_words(self, text: str) -> tuple[str, ...]:
-        """Return the words of a text that are neither in the vocabulary nor whole words of the text network."""
-        unknown = self._find_unknown_words(text, self._artifacts.vocabulary.match_words(text))
-        return tuple(word for word in unknown if strip_accents(word) not in self._wordpieces.ids)
+        """Return the words of a text that are neither tokens nor near to one; translated ones are among them."""
+        return self._texts.reader.list_unknown_words(text)
+
+    def read_text(self, text: str) -> ReadText:
+        """Return how a text is read: see `TextReader.read_text`."""
+        return self._texts.reader.read_text(text)
 
     @property
     def tokens(self) -> tuple[str, ...]:
         """Return all tokens that a vector can contain."""
         return self._artifacts.vocabulary.words
+
+    @property
+    def photo_tokens(self) -> tuple[str, ...]:
+        """Return the tokens that photographs can carry; the others are those of drawings."""
+        return tuple(self.tokens[index] for index in np.flatnonzero(self._artifacts.can_be_on_photo_V))
 
     @property
     def image_network(self) -> ImageNetwork:
@@ -136,11 +115,6 @@ class StairMiniEncoder(Encoder):
         """Return the detector, loading it on first use."""
         with self._lock:
             return self._detector
-
-    @cached_property
-    def text_table(self) -> TokenTable:
-        """Return the table that `--text-tower table` looks words up in."""
-        return build_mini_table(self._artifacts)
 
     def _weigh_image(self, small_HWC: Pixels, logits_K: Floats, features_P: Floats, scores_O: Floats) -> Float64Array:
         """Return the weights [V] of one image from the outputs of both networks."""
@@ -197,59 +171,6 @@ class StairMiniEncoder(Encoder):
                 confidence_O[index] = blend.object_score_weight * scores_O[index] + blend.class_score_weight * class_score
         return np.maximum(0, (confidence_O - blend.object_threshold) / (1 - blend.object_threshold))
 
-    def _weigh_text(self, text: str, outputs: TextOutputs | None = None) -> Float64Array:
-        """Return the weights [V] of a text, all 0 if nothing is known; `outputs` is the text network's, if it has run."""
-        mini, blend = self._artifacts, self._artifacts.blend
-        matches = [
-            match for match in mini.vocabulary.match_words(text) if text[match.begin : match.end].lower() not in self._stop_words
-        ]
-        unknown = self._find_unknown_words(text, matches)
-        if not matches and not unknown:
-            return np.zeros(len(mini.vocabulary))
-        own_V = self._weigh_own_words(matches, unknown)
-        own_V, learned_V = self._weigh_with_network(outputs or self._run_text_network(text), matches, own_V)
-        mixed_V = scale_to_unit(own_V * mini.token_rarity) + blend.text_heads_weight * learned_V
-        return scale_to_unit(keep_top_k(mixed_V, blend.text_max_tokens))
-
-    def _weigh_own_words(self, matches: Sequence[WordMatch], unknown: Sequence[str]) -> Float64Array:
-        """Return the weights [V] of single words: known ones themselves, for unknown ones the tokens near them."""
-        own_V = np.zeros(len(self._artifacts.vocabulary))
-        for word in unknown:
-            own_V = np.maximum(own_V, self._weigh_near_tokens(word))
-        own_V[[match.word_index for match in matches]] = 1.0
-        return own_V
-
-    def _run_text_network(self, text: str) -> TextOutputs:
-        with self._lock:
-            network = self._text_network
-        encoded = self._wordpieces.encode_with_offsets(text, MINILM_MAX_TOKENS)
-        return TextOutputs(encoded, network.compute_states(encoded.ids))
-
-    def _weigh_with_network(
-        self, outputs: TextOutputs, matches: Sequence[WordMatch], own_V: Float64Array
-    ) -> tuple[Float64Array, Float64Array]:
-        """Return the own tokens of a text with those that the text network adds, and the tokens of the heads; both [V]."""
-        mini, blend, embedding_D = self._artifacts, self._artifacts.blend, outputs.embedding_D
-        nearness_V = (mini.arrays["embeddings.words_VD"] @ embedding_D).astype(np.float64) - blend.text_min_near_cosine
-        near_V = keep_top_k(np.maximum(nearness_V, 0) / (1 - blend.text_min_near_cosine), blend.text_max_near_tokens)
-        topics_K = compute_softmax(
-            (mini.arrays["embeddings.classes_KD"] @ embedding_D).astype(np.float64) / blend.text_class_temperature
-        )
-        classes_V = keep_top_k(mini.classes.combine_classes(topics_K) * np.sqrt(mini.token_rarity), blend.text_max_class_tokens)
-        word_indices = assign_words_to_tokens(matches, outputs.encoded_text.offsets)
-        weights_V = self._heads.apply_to_states(outputs.states_LD, np.array(word_indices, np.int64))
-        learned_V = scale_to_unit(weights_V.astype(np.float64))
-        return np.maximum(own_V, near_V) + blend.text_class_weight / classes_V.max() * classes_V, learned_V
-
-    def _find_unknown_words(self, text: str, matches: Sequence[WordMatch]) -> list[str]:
-        """Return the words of a text that are neither in the vocabulary nor stop words, each once."""
-        return [word for word in list_uncovered_words(text, matches) if word not in self._stop_words]
-
-    def _weigh_near_tokens(self, word: str) -> Float64Array:
-        """Return the weights [V] of the tokens near a word; zeros if it isn't in the table."""
-        token = self._wordpieces.ids.get(word, -1)
-        return self._artifacts.table.find_near_tokens(token, len(self._artifacts.vocabulary))
-
     def _build_vector(self, weights_V: Float64Array) -> SparseVector:
         return self._rows.build_rows(weights_V[None])[0]
 
@@ -262,9 +183,8 @@ class StairMiniEncoder(Encoder):
         return image_networks.load_detector(self._spec)
 
     @cached_property
-    def _text_network(self) -> MiniLM:
-        models = resolve_settings(self._spec.settings).home.models
-        return MiniLM(minilm_download.ensure_minilm(models) / minilm_download.MINILM_WEIGHTS)
+    def _texts(self) -> MiniTextEncoder:
+        return MiniTextEncoder(self._spec, self._artifacts)
 
     @cached_property
     def _artifacts(self) -> MiniArtifacts:
@@ -289,14 +209,6 @@ class StairMiniEncoder(Encoder):
         return SceneProbe(feature_weights_SP=arrays["scenes.features_SP"], biases_S=arrays["scenes.biases_S"])
 
     @cached_property
-    def _wordpieces(self) -> WordPieceVocabulary:
-        return load_wordpiece_vocabulary()
-
-    @cached_property
-    def _stop_words(self) -> frozenset[str]:
-        return load_stop_words()
-
-    @cached_property
     def _rows(self) -> SparseRowBuilder:
         return SparseRowBuilder(self._artifacts.vocabulary.words)
 
@@ -306,20 +218,3 @@ def resize_square_pixels(pixels_BHWC: Pixels, side_px: int) -> Pixels:
     size = (side_px, side_px)
     resized = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in pixels_BHWC]
     return np.stack(resized) if resized else np.empty((0, side_px, side_px, 3), np.uint8)
-
-
-def scale_to_unit(weights_V: Float64Array) -> Float64Array:
-    """Scale a row to length 1, so that a dot product is a cosine; zeros stay zeros."""
-    positive = weights_V[weights_V > 0]
-    return weights_V / np.linalg.norm(positive) if len(positive) else weights_V
-
-
-def keep_top_k(weights_V: Float64Array, count: int) -> Float64Array:
-    """Keep the `count` largest of weights that aren't below 0, ties by index; the others become 0."""
-    ids = np.flatnonzero(weights_V > 0)
-    if len(ids) <= count:
-        return weights_V * (weights_V > 0)
-    kept = ids[np.argsort(-weights_V[ids], kind="stable")[:count]]
-    kept_V = np.zeros_like(weights_V)
-    kept_V[kept] = weights_V[kept]
-    return kept_V

@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Iterator, Mapping
 
-from stair_es.model.stair_mini.artifacts import MINI_CARD, MiniArtifacts
+import numpy as np
+
+from stair_es.model.stair_mini.artifacts import MINI_CARD, Float64Array, MiniArtifacts
+from stair_es.model.stair_mini.text_reader import LEAD_INS, TextReader
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.model.vocabularies.token_table import TableRow, TokenTable, split_words
 from stair_es.model.vocabularies.whole_words import NEVER_JOINED, WholeWordVocabulary, list_plurals
@@ -21,15 +24,26 @@ _MIN_PART_LENGTH = 2
 
 
 class MiniTableRows(Mapping[str, TableRow]):
-    """Rows by phrase: vocabulary words with their spellings and plurals, in one word or two, and BERT's words near to any."""
+    """Rows by phrase.
 
-    def __init__(self, mini: MiniArtifacts) -> None:
+    Vocabulary words with their spellings, plurals and translations, in one word or two, BERT's words that are near to any, and
+    `photo of` without a token.
+    """
+
+    def __init__(self, reader: TextReader, mini: MiniArtifacts) -> None:
         """Find all phrases."""
         pieces, stop_words = load_wordpiece_vocabulary(), load_stop_words()
-        self._mini = mini
-        self._near = {pieces.tokens[piece]: row for row, piece in enumerate(mini.table.token_ids_T.tolist())}
-        forms = _find_forms(mini.vocabulary)
-        phrases = {**dict.fromkeys(self._near), **_split_forms(forms, pieces.ids.keys() | forms.keys()), **forms}
+        self._reader, self._mini = reader, mini
+        near = [pieces.tokens[piece] for piece in mini.table.token_ids_T]
+        forms, translations = _find_forms(mini.vocabulary), _find_translations(mini)
+        phrases = {
+            **dict.fromkeys(word for word in near if reader.find_near_tokens(word).any()),
+            **_split_forms(forms, pieces.ids.keys() | forms.keys()),
+            **translations,
+            **forms,
+            **dict.fromkeys(LEAD_INS),
+        }
+        self._translated = translations.keys() - forms.keys()
         self._phrases = {phrase: index for phrase, index in phrases.items() if phrase not in stop_words}
 
     def __getitem__(self, phrase: str) -> TableRow:
@@ -49,29 +63,44 @@ class MiniTableRows(Mapping[str, TableRow]):
         Raises:
             KeyError: If the table doesn't have the phrase.
         """
-        blend, rarity_V, index = self._mini.blend, self._mini.token_rarity, self._phrases[phrase]
-        near_weight = 1.0 if index is None else blend.text_table_near_weight
-        weights = {near: near_weight * weight * float(rarity_V[near]) for near, weight in self._find_near_tokens(phrase, index)}
+        index = self._phrases[phrase]
+        if phrase in LEAD_INS:
+            return {}
+        near_V = self._weigh_near_tokens(phrase, index) * self._mini.token_rarity
+        weights = {int(near): float(near_V[near]) for near in np.flatnonzero(near_V)}
         if index is not None:
             learned = math.log1p(max(0.0, float(self._mini.arrays["text.own_words.word_F"][index])))
-            weights[index] = float(rarity_V[index]) + blend.text_heads_weight * learned
+            weights[index] = float(self._mini.token_rarity[index]) + self._mini.blend.text_heads_weight * learned
         for word in phrase.split(" ") if " " in phrase else ():
             for near, weight in self._weigh_phrase(word).items() if word in self else ():
                 weights[near] = max(weight, weights.get(near, 0.0))
         return weights
 
-    def _find_near_tokens(self, phrase: str, index: int | None) -> Iterator[tuple[int, float]]:
-        """Find the tokens near a phrase as it is written, otherwise those near its vocabulary word."""
-        table, row = self._mini.table, self._near.get(phrase)
-        if row is None and index is not None:
-            row = self._near.get(self._mini.vocabulary.words[index])
-        if row is not None:
-            yield from zip(table.word_ids_TN[row].tolist(), (table.weights_TN[row] * (1 / 255)).tolist(), strict=True)
+    def _weigh_near_tokens(self, phrase: str, index: int | None) -> Float64Array:
+        """Weigh the tokens [V] near a phrase as it is written, otherwise near its vocabulary word, and those of photographs."""
+        reader = self._reader
+        near_V = np.zeros(len(self._mini.vocabulary)) if phrase in self._translated else reader.find_near_tokens(phrase)
+        if index is None:
+            return np.where(reader.find_addable([], [phrase]), near_V, 0)
+        if not near_V.any():
+            near_V = reader.find_near_tokens(self._mini.vocabulary.words[index])
+        near_V = np.where(reader.find_addable([index], [phrase]), near_V, 0) * self._mini.blend.text_table_near_weight
+        ids, nearness = reader.find_photo_tokens(index)
+        near_V[ids] = np.maximum(near_V[ids], nearness)
+        return near_V
 
 
 def build_mini_table(mini: MiniArtifacts) -> TokenTable:
     """Build the table of the packaged model."""
-    return TokenTable(model_id=MINI_CARD.model_id, max_words=2, max_tokens=mini.blend.text_max_tokens, rows=MiniTableRows(mini))
+    rows = MiniTableRows(TextReader(mini), mini)
+    return TokenTable(model_id=MINI_CARD.model_id, max_words=2, max_tokens=mini.blend.text_max_tokens, rows=rows)
+
+
+def _find_translations(mini: MiniArtifacts) -> dict[str, int]:
+    """Find the words of other languages with their regular plurals, and the index of their token."""
+    index_of_word = mini.vocabulary.index_of_word
+    plurals = {plural: token for word, token in mini.translations.items() for plural in list_plurals(word)}
+    return {word: index_of_word[token] for word, token in {**plurals, **mini.translations}.items()}
 
 
 def _find_forms(vocabulary: WholeWordVocabulary) -> dict[str, int]:

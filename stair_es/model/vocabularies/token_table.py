@@ -23,7 +23,7 @@ _GAPS = frozenset(" \t\r\n'’-")
 _WORD = re.compile(r"[^\W\d_]+|\.")
 
 TableRow = Sequence[tuple[str, int]]
-"""Tokens of a phrase with their weights, integers above 0."""
+"""Tokens of a phrase with their weights, integers above 0; none for a phrase that says nothing."""
 
 
 def split_words(text: str) -> list[str]:
@@ -78,7 +78,7 @@ class TokenTable:
         yield from (f"{name}\t{value}" for name, value in header.items())
         yield ""
         for phrase in sorted(self.rows):
-            yield "\t".join((phrase, *(f"{token}\t{weight}" for token, weight in self.rows[phrase])))
+            yield f"{phrase}\t" + "\t".join(f"{token}\t{weight}" for token, weight in self.rows[phrase])
 
 
 def write_token_table(table: TokenTable, path: Path) -> int:

@@ -106,7 +106,11 @@ _PATHS: dict[str, dict[str, dict[str, Any]]] = {
             "List the tokens of the model.",
             "The position of a token is its `index` in `/embed_sparse`. A name that only exists in a token policy has the "
             "position of a token that it replaces.",
-            response=_describe_body("All tokens.", Vocabulary, {"model": "stair-mini-2", "tokens": ["abacus", "abaya", "abbey"]}),
+            response=_describe_body(
+                "All tokens.",
+                Vocabulary,
+                {"model": "stair-mini-2", "tokens": ["abacus", "abaya", "able"], "photo_tokens": ["abacus", "abaya"]},
+            ),
             errors=(424, *_COMMON),
         )
     },

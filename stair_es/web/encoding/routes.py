@@ -116,7 +116,14 @@ class EncodingRoutes:
     async def _list_tokens(self, request: Request) -> Response:
         target = await run_in_threadpool(self._service.get_target)
         tokens = await run_in_threadpool(self._service.list_tokens, target)
-        return _respond_with_json(Vocabulary(model=target.encoder.model_id, tokens=tokens))
+        on_photos, policy = target.encoder.photo_tokens, target.policy
+        return _respond_with_json(
+            Vocabulary(
+                model=target.encoder.model_id,
+                tokens=tokens,
+                photo_tokens=None if on_photos is None else list(policy.replace_tokens(on_photos) if policy else on_photos),
+            )
+        )
 
     async def _describe_model(self, request: Request) -> Response:
         target = await run_in_threadpool(self._service.get_target)

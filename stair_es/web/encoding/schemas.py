@@ -303,6 +303,10 @@ class Vocabulary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tokens: Annotated[
         list[str], Meta(description="Tokens in the order of their indices.", extra_json_schema={"uniqueItems": True})
     ]
+    photo_tokens: Annotated[
+        list[str] | None,
+        Meta(description="Those that photographs can carry, while drawings can carry all; null if it isn't known."),
+    ]
 
 
 class Info(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

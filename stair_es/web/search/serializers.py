@@ -83,7 +83,7 @@ def serialize_page(
         "truncated": list(result.truncated.tokens),
         "method": method,
         "weak_below": result.weak_below,
-        "unknown_words": [{"word": each.word, "suggestions": list(each.suggestions)} for each in result.unknown_words],
+        "unknown_words": [each.to_dict() for each in result.unknown_words],
         "remarks": list(result.remarks),
     }
 

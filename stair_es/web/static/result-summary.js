@@ -24,11 +24,11 @@ export const countWeakMatches = ({ strong, weak, total }) => (total === null ? w
  * @param {Query} query @param {SearchResponse} response
  */
 export function renderNotes(query, { unknown_words, remarks }) {
-  const unknown = (unknown_words ?? []).map(({ word, suggestions }) =>
+  const unknown = (unknown_words ?? []).map(({ word, suggestions, searched_for }) =>
     h(
       "li",
       {},
-      `“${escapeControls(word)}” is not a word of this model.`,
+      `“${escapeControls(word)}”${searched_for ? `: searched for ${searched_for}` : " is not a word of this model"}.`,
       suggestions.length ? " Did you mean " : null,
       suggestions.flatMap((other, index) => [
         index ? (index === suggestions.length - 1 ? " or " : ", ") : null,

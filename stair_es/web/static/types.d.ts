@@ -53,7 +53,7 @@ interface SearchResponse {
   truncated: string[];
   method: Method;
   weak_below: number;
-  unknown_words: { word: string; suggestions: string[] }[];
+  unknown_words: { word: string; suggestions: string[]; searched_for: string | null }[];
   remarks: string[];
 }
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stair_es.model.stair_mini.artifacts import ClassTokens, MiniArtifacts
+from stair_es.model.stair_mini.text_reader import LEAD_INS, TextReader
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.model.vocabularies.whole_words import NEVER_JOINED
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
 from stair_es.types import Floats, SparseVector
 
 Words = dict[str, float]
+MIN_NEARNESS, MIN_PHOTO_NEARNESS, MAX_PHOTO_WORDS = 0.4, 0.4, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,8 @@ class Oracle:
         self.classes, self.objects, self.scenes = map(self._read_rows, (mini.classes, mini.objects, mini.scenes))
         self._general = self._read_rows(mini.classes, general=True)
         self._stop = load_stop_words()
+        self._reader = TextReader(mini)  # its rules are tested by themselves
+        self._on_photos = {word for table in (self.classes, self.objects) for row in table for word in row}
         self._tokens = load_wordpiece_vocabulary().ids
 
     def encode_image(self, answers: NetworkOutputs) -> Words:
@@ -113,7 +117,7 @@ class Oracle:
         """Return the words of a text with the text network.
 
         Args:
-            text: Text in any case.
+            text: Text in any case, as it is read.
             learned: Token weights of the heads.
             embedding_D: Embedding of the text network, of length 1.
         """
@@ -124,11 +128,14 @@ class Oracle:
             for match in re.finditer(r"[^\W\d_]+", text)
             if not any(each.begin <= match.start() and match.end() <= each.end for each in matches)
         ]
-        near_rows = [self.find_nearby_words(word) for word in unknown if word not in self._stop]
-        if not near_rows and not own_words:
+        others = [word for word in unknown if word not in self._stop]
+        if not others and not own_words:
             return {}
-        weights = take_maximum([dict.fromkeys(own_words, 1.0), *near_rows])
-        weights = self._add_related_words(weights, embedding_D)
+        addable = self._list_addable(own_words, others)
+        near_rows = [*map(self.find_nearby_words, others), *map(self.find_photo_words, own_words)]
+        weights = take_maximum([dict.fromkeys(own_words, 1.0), *(keep_words(row, addable) for row in near_rows)])
+        weights = self._add_related_words(weights, embedding_D, addable)
+        learned = keep_words(learned, addable)
         rare = normalize({word: weight * self.compute_rarity(word) for word, weight in weights.items()})
         return normalize(
             keep_heaviest(sum_rows([1.0, self._blend.text_heads_weight], [rare, normalize(learned)]), self._blend.text_max_tokens)
@@ -140,14 +147,36 @@ class Oracle:
         rows = []
         for run in re.split(r"[^\w \t\r\n'’-]|[\d_]", decomposed):
             words = re.findall(r"[^\W\d_]+", run)
+            while " ".join(words[:2]) in LEAD_INS:
+                words = words[2:]
             while words:
                 index = self._find_pair(*words[:2]) if len(words) > 1 else -1
                 count = 1 if index < 0 else 2
                 rows += [self._look_up_word(word, self._mini.vocabulary.find_word(word)) for word in words[:count]]
                 rows += [self._look_up_word(" ".join(words[:2]), index)] if index >= 0 else []
                 words = words[count:]
+                while " ".join(words[:2]) in LEAD_INS:
+                    words = words[2:]
         thousandths = {word: float(round(1000 * weight)) for word, weight in take_maximum(rows).items()}
         return normalize(keep_heaviest(thousandths, self._blend.text_max_tokens))
+
+    def _list_addable(self, own_words: Iterable[str], others: Iterable[str]) -> set[str]:
+        indices = [self._words.index(word) for word in own_words]
+        return {
+            word
+            for word, is_addable in zip(self._words, self._reader.find_addable(indices, [*others]), strict=True)
+            if is_addable
+        }
+
+    def find_photo_words(self, own: str) -> Words:
+        """Return the words of photographs near to a word that only drawings have; none for another word."""
+        if own in self._on_photos:
+            return {}
+        embeddings_VD, blend = self._mini.arrays["embeddings.words_VD"], self._blend
+        cosines = zip(self._words, (embeddings_VD @ embeddings_VD[self._words.index(own)]).tolist(), strict=True)
+        nearness = {word: (cosine - blend.text_min_near_cosine) / (1 - blend.text_min_near_cosine) for word, cosine in cosines}
+        near = {word: weight for word, weight in nearness.items() if weight >= MIN_PHOTO_NEARNESS}
+        return keep_heaviest(keep_words(near, self._on_photos & self._list_addable([own], [])), MAX_PHOTO_WORDS)
 
     def _find_pair(self, first: str, second: str) -> int:
         """Return the index of the vocabulary word that two words are, or -1."""
@@ -160,16 +189,21 @@ class Oracle:
     def _look_up_word(self, word: str, index: int) -> Words:
         if word in self._stop:
             return {}
-        own = self._words[index] if index >= 0 else ""
-        near = self.find_nearby_words(word) or self.find_nearby_words(own)
-        factor = self._blend.text_table_near_weight if own else 1.0
-        weights = {each: factor * weight * self.compute_rarity(each) for each, weight in near.items()}
+        translated = "" if index >= 0 else self._reader.tokenize_word(word)[:1]
+        own = self._words[index] if index >= 0 else "".join(translated)
+        near = {} if translated else self.find_nearby_words(word)
+        near = keep_words(near or self.find_nearby_words(own), self._list_addable([own] if own else [], [word]))
+        if own:
+            index = self._words.index(own)
+            near = {each: self._blend.text_table_near_weight * weight for each, weight in near.items()}
+            near = take_maximum([near, self.find_photo_words(own)])
+        weights = {each: weight * self.compute_rarity(each) for each, weight in near.items()}
         if own:
             learned = math.log1p(max(0.0, float(self._mini.arrays["text.own_words.word_F"][index])))
             weights[own] = self.compute_rarity(own) + self._blend.text_heads_weight * learned
         return weights
 
-    def _add_related_words(self, weights: Words, embedding_D: Floats) -> Words:
+    def _add_related_words(self, weights: Words, embedding_D: Floats, addable: set[str]) -> Words:
         """Return the words of a text with those near to it and those of the classes that it is about."""
         blend, arrays = self._blend, self._mini.arrays
         cosines = zip(self._words, (arrays["embeddings.words_VD"] @ embedding_D).tolist(), strict=True)
@@ -180,23 +214,25 @@ class Oracle:
         powers = [math.exp(each - max(closeness)) for each in closeness]
         topics = sum_rows([power / sum(powers) for power in powers], self.classes)
         rare = keep_heaviest(
-            {word: weight * math.sqrt(self.compute_rarity(word)) for word, weight in topics.items()}, blend.text_max_class_tokens
+            {word: topics[word] * math.sqrt(self.compute_rarity(word)) for word in topics.keys() & addable},
+            blend.text_max_class_tokens,
         )
         heaviest = max(rare.values())
         return sum_rows(
             [1.0, blend.text_class_weight / heaviest],
-            [take_maximum([weights, keep_heaviest(near, blend.text_max_near_tokens)]), rare],
+            [take_maximum([weights, keep_heaviest(keep_words(near, addable), blend.text_max_near_tokens)]), rare],
         )
 
     def find_nearby_words(self, word: str) -> Words:
-        """Return the words of the table near a word; none if it isn't there."""
+        """Return the words of the table near a word; none if it isn't there or near to none."""
         table, token = self._mini.table, self._tokens.get(word, -1)
         tokens = table.token_ids_T.tolist()
         if token not in tokens:
             return {}
         row = tokens.index(token)
         pairs = zip(table.word_ids_TN[row].tolist(), table.weights_TN[row].tolist(), strict=True)
-        return {self._words[index]: weight / 255 for index, weight in pairs if weight}
+        near = {self._words[index]: weight / 255 for index, weight in pairs if weight}
+        return near if max(near.values()) >= MIN_NEARNESS else {}
 
     def compute_rarity(self, word: str) -> float:
         """Return how few classes have a word, 1 for at most one."""
@@ -228,6 +264,11 @@ def take_maximum(rows: Sequence[Mapping[str, float]]) -> Words:
     """Return the largest weight of each word."""
     words = {word for row in rows for word in row}
     return {word: max(row.get(word, 0.0) for row in rows) for word in words}
+
+
+def keep_words(words: Words, kept: set[str]) -> Words:
+    """Return some of the words."""
+    return {word: weight for word, weight in words.items() if word in kept}
 
 
 def keep_heaviest(words: Words, count: int) -> Words:

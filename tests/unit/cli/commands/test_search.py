@@ -288,7 +288,7 @@ def test_search_json_has_the_documented_keys() -> None:
         "query_type": "rank_features",
         "after": [5.99, "file:///a.jpg"],
         "weak_below": 7.0,
-        "unknown_words": [{"word": "redd", "suggestions": ["red"]}],
+        "unknown_words": [{"word": "redd", "suggestions": ["red"], "searched_for": None}],
         "remarks": ["a remark"],
         "truncated": {"dust": 0.5},
         "pruned": {},

@@ -19,13 +19,13 @@ from support.oracles.mini_oracle import Oracle
 
 from stair_es.model.stair.configuration import CONFIG_FILE, WEIGHTS_FILE
 from stair_es.model.stair_mini import artifacts
-from stair_es.model.stair_mini.artifacts import MiniArtifacts
+from stair_es.model.stair_mini.artifacts import TRANSLATIONS_FILE, MiniArtifacts
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
 
 BENCHMARKS = Path(__file__).parents[4] / "benchmarks"
-FILES = (CONFIG_FILE, WHOLE_WORDS_FILE, WEIGHTS_FILE)
+FILES = (CONFIG_FILE, WHOLE_WORDS_FILE, WEIGHTS_FILE, TRANSLATIONS_FILE)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,7 @@ def test_files_that_are_written_are_read(mini_artifacts: MiniArtifacts, tmp_path
         mini_artifacts.vocabulary.spellings,
     )
     assert mini_files.serialize_mini_artifacts(loaded) == files
+    assert (loaded.never_added, loaded.translations) == (mini_artifacts.never_added, mini_artifacts.translations)
     assert files == {name: (artifacts.MINI_FOLDER / name).read_bytes() for name in FILES}
 
 
@@ -137,6 +138,7 @@ def test_files_that_are_written_are_read(mini_artifacts: MiniArtifacts, tmp_path
         (CONFIG_FILE, None, "package-file-unreadable"),
         (WHOLE_WORDS_FILE, None, "checkpoint-error"),
         (WEIGHTS_FILE, None, "package-file-unreadable"),
+        (TRANSLATIONS_FILE, lambda data: b"[", "package-file-unreadable"),
         (WEIGHTS_FILE, lambda data: data[:1000], "package-file-unreadable"),
         (WEIGHTS_FILE, lambda data: data.replace(b'"table.words"', b'"table.wards"'), "package-file-unreadable"),
         (CONFIG_FILE, lambda data: b"[]", "package-file-unreadable"),
@@ -178,6 +180,15 @@ def test_a_training_has_no_images_of_tux_paint(tmp_path: Path, build_mini: Any) 
     [pair_set] = config.data.train
     assert (pair_set.captions, pair_set.images) == (str(work / "train.jsonl"), str(tmp_path))
     assert [Path(validation.captions).stem for validation in config.data.validation] == ["val_style", "val_concepts"]
+
+
+def test_shipped_lists_match_their_files(mini_artifacts: MiniArtifacts) -> None:
+    words, folder = mini_artifacts.vocabulary.words, mini_words.FOLDER
+    assert mini_words.read_spellings(folder / "spellings.txt", words) == mini_artifacts.vocabulary.spellings
+    assert mini_words.read_spellings(folder / "translations.txt", words) == mini_artifacts.translations
+    assert mini_words.read_never_added(words) == mini_artifacts.never_added
+    spellings = [line.split("=")[0].strip() for line in mini_words.read_lines(folder / "spellings.txt")]
+    assert len(set(spellings)) == len(spellings)
 
 
 def test_shipped_blend_and_classes_match_the_build(mini_artifacts: MiniArtifacts, build_mini: Any) -> None:  # noqa: ANN401

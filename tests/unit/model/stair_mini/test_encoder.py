@@ -277,11 +277,12 @@ def test_unknown_words_use_nearby_words(mini_encoder: StairMiniEncoder, formula_
     assert len(unknown) >= 3
     for word in unknown:
         [vector] = mini_encoder.encode_texts([f"the {word.upper()}"])
-        assert set(vector.tokens) == set(formula_oracle.find_nearby_words(word))
+        never_added = mini_encoder._artifacts.never_added
+        assert set(vector.tokens) == {near for near in formula_oracle.find_nearby_words(word) if near not in never_added}
     assert not len(mini_encoder.encode_texts(["xqzzyv"])[0])
 
 
-@pytest.mark.parametrize("text", ["", "   ", "the of and", "?!", "42", "\U0001f9ab", "\x00\u200b"])
+@pytest.mark.parametrize("text", ["", "   ", "the of and", "?!", "42", "\U0001f9ab", "\x00\u200b", "photo of", "the naive xqzzy"])
 def test_text_of_unknown_words_is_empty(mini_encoder: StairMiniEncoder, text: str) -> None:
     assert len(mini_encoder.encode_texts([text])[0]) == 0
 

@@ -40,8 +40,10 @@ def mini_encoder() -> StairMiniEncoder:
         ("a clown fish, two dogs, the dog's ball", []),
         ("in 2023 - ?!", []),
         ("the", []),
-        ("paris", []),  # not a token, but a whole word of the text network
-        ("a naïve résumé from ZÜRICH", []),  # which reads words without accents
+        ("berlin", []),  # not a token, but a whole word of the text network that is near to some
+        ("a café in ZÜRICH", []),  # which reads words without accents
+        ("naive jody", [("naive", True), ("jody", True)]),  # whole words that are near to none
+        ("hund", [("hund", False)]),  # translated
     ],
 )
 def test_unknown_words_are_found(mini_encoder: StairMiniEncoder, text: str, unknown: list[tuple[str, bool]]) -> None:
@@ -52,8 +54,30 @@ def test_unknown_words_are_found(mini_encoder: StairMiniEncoder, text: str, unkn
 def test_similar_words_are_suggested(mini_encoder: StairMiniEncoder) -> None:
     for word, suggestion in {"elefant": "elephant", "giraf": "giraffe", "gorrila": "gorilla", "bicyle": "bicycle"}.items():
         assert suggestion in suggest_words(mini_encoder, word)
+    first = {"elepahnt": "elephant", "elefant": "elephant", "doggos": "dog", "buterflies": "butterfly", "kiten": "kitten"}
+    assert {word: suggest_words(mini_encoder, word)[0] for word in first} == first
+    assert not {"lips", "skate"} & {*suggest_words(mini_encoder, "tulips"), *suggest_words(mini_encoder, "katze")}
     for word in ("コーヒー", "q", "xyzzy"):
         assert suggest_words(mini_encoder, word) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "searched_for"),
+    [
+        ("buterfly", ["butterfly"]),
+        ("the kiten", ["kitten"]),
+        ("perro rojo", ["dog", ""]),
+        ("gatos", ["cat"]),
+        ("red buterfly", [""]),  # one word is known
+        ("xqzzy", [""]),
+    ],
+)
+def test_what_is_searched_instead_is_said(mini_encoder: StairMiniEncoder, text: str, searched_for: list[str]) -> None:
+    unknown = find_unknown_words(mini_encoder, text)
+    assert [each.searched_for for each in unknown] == searched_for
+    assert all(repr(each.searched_for) in str(each) for each in unknown if each.searched_for)
+    assert not [each for each in unknown if each.searched_for in each.suggestions]
+    assert has_known_word(mini_encoder, text) == (text != "xqzzy")
 
 
 def test_a_model_of_pieces_knows_a_word_by_any_piece() -> None:
