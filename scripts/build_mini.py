@@ -294,6 +294,8 @@ No picture is included here. The heads were trained on these packages:
 |---|---|---|
 {drawn}
 
+`translations.json` has names of emoji in German, French, Spanish and Italian (Unicode CLDR, Unicode-3.0; emojibase-data 17.0.0).
+
 EmojiOne 2.x: artwork by EmojiOne, <https://www.emojione.com>, CC-BY-4.0 <https://creativecommons.org/licenses/by/4.0/>.
 Streamline Emojis: by Streamline, <https://streamlinehq.com>, CC-BY-4.0. Changes made to both: the pictures were scaled, put on a
 white background and converted to numbers.

@@ -390,7 +390,7 @@ def test_all_weak_is_no_good_match(site: Site, page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("the xyzzy", "doesn't know this word"), ("xyzzy qwrtz", "knows none of these words")]
+    ("text", "said"), [("the catnip", "doesn't know this word"), ("catnip wolfpack", "knows none of these words")]
 )
 def test_what_unknown_words_find_is_no_answer(site: Site, page: Page, text: str, said: str) -> None:
     page.goto(f"{site.base}/?q={text}")
@@ -417,8 +417,9 @@ def open_gallery_of_weak(site: Site, page: Page) -> None:
 def test_unknown_words_and_remarks_are_said(site: Site, page: Page) -> None:
     def add_remark(answer: dict[str, Any]) -> None:
         answer["unknown_words"] = [
-            {"word": "beaar", "suggestions": ["bear", "beard"]},
-            {"word": "<i>x", "suggestions": []},
+            {"word": "beaar", "suggestions": ["bear", "beard"], "searched_for": None},
+            {"word": "<i>x", "suggestions": [], "searched_for": None},
+            {"word": "buterfly", "suggestions": ["butter"], "searched_for": "butterfly"},
         ]
         answer["remarks"] = ["AND has no meaning here"]
 
@@ -429,6 +430,7 @@ def test_unknown_words_and_remarks_are_said(site: Site, page: Page) -> None:
         [
             "“beaar” is not a word of this model. Did you mean bear or beard?",
             "“<i>x” is not a word of this model.",
+            "“buterfly”: searched for butterfly. Did you mean butter?",
             "AND has no meaning here",
         ]
     )
@@ -482,7 +484,7 @@ def test_accessibility(site: Site, context: Contexts, theme: Literal["light", "d
     page = context(viewport=size, color_scheme=theme, has_touch=size is PHONE).new_page()
 
     def add_remark(answer: dict[str, Any]) -> None:
-        answer["unknown_words"] = [{"word": "tre", "suggestions": ["tree"]}]
+        answer["unknown_words"] = [{"word": "tre", "suggestions": ["tree"], "searched_for": None}]
         answer["hits"][0]["duplicates"] = [{"id": "other", "name": "other.jpg", "uri": "file:///other.jpg"}]
 
     change_answers(page, add_remark)

@@ -132,13 +132,26 @@ def test_weak_matches_are_below_a_heading(command_runner: CommandRunner) -> None
 @pytest.mark.usefixtures("indexed_images")
 def test_unknown_words_find_weak_matches_only(command_runner: CommandRunner, run_script: Run) -> None:
     found = command_runner.read_json("search", "elefant AND xyzzy")
-    assert [each["word"] for each in found["unknown_words"]] == ["elefant", "xyzzy"]
-    assert found["unknown_words"][0]["suggestions"][0] == "elephant"
+    assert [(each["word"], each["searched_for"]) for each in found["unknown_words"]] == [("elefant", "elephant"), ("xyzzy", None)]
     assert "AND" in found["remarks"][0]
     assert all(hit["weak"] for hit in found["hits"])
-    done = run_script("search", "xyzzy")
-    assert "'xyzzy'" in done.stderr
+    done = run_script("search", "catnip")  # a guess of the text network
+    assert "'catnip'" in done.stderr
     assert done.stdout.splitlines()[1].startswith("  1. ")
+    done = run_script("search", "xyzzy", "--json")
+    assert (done.returncode, json.loads(done.stdout)["code"]) == (1, "no-known-word")
+
+
+@pytest.mark.usefixtures("indexed_images")
+def test_what_is_searched_instead_of_a_word_is_said(command_runner: CommandRunner, run_script: Run) -> None:
+    cat, found = (command_runner.read_json("search", text) for text in ("a cat", "a photo of a katze"))
+    assert [(hit["uri"], hit["score"], hit["weak"]) for hit in found["hits"]] == [
+        (hit["uri"], hit["score"], hit["weak"]) for hit in cat["hits"]
+    ]
+    assert found["unknown_words"] == [{"word": "katze", "suggestions": [], "searched_for": "cat"}]
+    assert "'cat'" in run_script("search", "katze").stderr
+    [remark] = command_runner.read_json("search", "sunset")["remarks"]
+    assert "'sunset'" in remark
 
 
 @pytest.mark.usefixtures("indexed_images")

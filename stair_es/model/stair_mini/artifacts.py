@@ -44,7 +44,7 @@ MINI_CARD = ModelCard(
     ),
     facts=ModelFacts(
         size="35 MB shipped; 84 MB for the text network, fetched by pip on first use",
-        languages="English",
+        languages="English; 1,535 everyday words of German, French, Spanish and Italian",
         vocabulary="whole English words",
         tokens=3_934,
         photo_tokens=1_343,

@@ -78,29 +78,19 @@ def find_similar_tokens(word: str, tokens: tuple[str, ...]) -> tuple[tuple[str, 
     """
     if len(word) < _MIN_LENGTH:
         return ()
-    ranks = load_wordpiece_vocabulary().ids  # BERT's vocabulary is in the order of frequency
     similar_lengths = range(len(word) - _MIN_LENGTH, len(word) + _MIN_LENGTH + 1)
-    candidates = (token for token in tokens if len(token) in similar_lengths and token.isalpha())
-    forms = (word, *list_singulars(word))
-    likenesses = ((token, max(_compute_likeness(form, token) for form in forms)) for token in candidates)
-    found = ((token, likeness) for token, likeness in likenesses if likeness >= _get_min_likeness(word, token))
-    return tuple(sorted(found, key=lambda pair: (-pair[1], ranks.get(pair[0], len(ranks)), pair[0])))
-
-
-def _get_min_likeness(word: str, token: str) -> float:
-    """Return how similar a token must be: few typing errors are in the first letter."""
-    return _MIN_LIKENESS if _fold(word)[0] == _fold(token)[0] else SURE_LIKENESS
-
-
-def _compute_likeness(word: str, token: str) -> float:
-    """Compute the ratio of `difflib`, of the words as written or as they sound; 0 if it is below the minimum."""
-    return max(_compute_ratio(word, token), _compute_ratio(_fold(word), _fold(token)))
-
-
-def _compute_ratio(word: str, token: str) -> float:
-    matcher = SequenceMatcher(a=token, b=word)
-    is_possible = matcher.real_quick_ratio() >= _MIN_LIKENESS and matcher.quick_ratio() >= _MIN_LIKENESS
-    return matcher.ratio() if is_possible else 0.0
+    candidates = {token: _fold(token) for token in tokens if len(token) in similar_lengths and token.isalpha()}
+    found: dict[str, float] = {}
+    for form in (word, *list_singulars(word)):
+        for matcher, is_folded in ((SequenceMatcher(b=form), False), (SequenceMatcher(b=_fold(form)), True)):
+            for token, sound in candidates.items():
+                # Few typing errors are in the first letter.
+                cutoff = _MIN_LIKENESS if sound[0] == _fold(form)[0] else SURE_LIKENESS
+                matcher.set_seq1(sound if is_folded else token)
+                if matcher.real_quick_ratio() >= cutoff and matcher.quick_ratio() >= cutoff and matcher.ratio() >= cutoff:
+                    found[token] = max(matcher.ratio(), found.get(token, 0.0))
+    ranks = load_wordpiece_vocabulary().ids  # BERT's vocabulary is in the order of frequency
+    return tuple(sorted(found.items(), key=lambda pair: (-pair[1], ranks.get(pair[0], len(ranks)), pair[0])))
 
 
 def _fold(word: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from stair_es.model.stair_mini.artifacts import ClassTokens, MiniArtifacts
 from stair_es.model.stair_mini.text_reader import LEAD_INS, TextReader
 from stair_es.model.vocabularies.stop_words import load_stop_words
-from stair_es.model.vocabularies.whole_words import NEVER_JOINED
+from stair_es.model.vocabularies.whole_words import NEVER_JOINED, strip_accents
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
 from stair_es.types import Floats, SparseVector
 
@@ -225,7 +225,7 @@ class Oracle:
 
     def find_nearby_words(self, word: str) -> Words:
         """Return the words of the table near a word; none if it isn't there or near to none."""
-        table, token = self._mini.table, self._tokens.get(word, -1)
+        table, token = self._mini.table, self._tokens.get(strip_accents(word), -1)
         tokens = table.token_ids_T.tolist()
         if token not in tokens:
             return {}
