@@ -56,8 +56,8 @@ def build_loops(encoder: Encoder, pixels_BHWC: Pixels, texts: Sequence[str], *, 
 
 def _build_mini_loops(encoder: StairMiniEncoder, pixels_BHWC: Pixels, texts: Sequence[str]) -> Loops:
     """Return the loops of stair-mini; bare are both image networks on pixels of the required sizes, the text network on ids."""
-    small_BHWC, network = resize_square_pixels(pixels_BHWC, CLASSIFIER_SIZE_PX), encoder._text_network
-    ids = [encoder._wordpieces.encode_with_offsets(text, MINILM_MAX_TOKENS).ids for text in texts]
+    small_BHWC, network = resize_square_pixels(pixels_BHWC, CLASSIFIER_SIZE_PX), encoder._texts._network
+    ids = [encoder._texts._pieces.encode_with_offsets(text, MINILM_MAX_TOKENS).ids for text in texts]
     return Loops(
         images={
             BARE: lambda: (encoder.image_network.run_network(small_BHWC), encoder.detector.score_classes(pixels_BHWC)),

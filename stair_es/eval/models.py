@@ -20,7 +20,8 @@ from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.networks.minilm import compute_softmax
 from stair_es.model.stair_mini import artifacts
 from stair_es.model.stair_mini.artifacts import MINI_CARD
-from stair_es.model.stair_mini.encoder import ImageOutputs, StairMiniEncoder, TextOutputs
+from stair_es.model.stair_mini.encoder import ImageOutputs, StairMiniEncoder
+from stair_es.model.stair_mini.text_encoder import TextOutputs
 from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_words
 from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary as WordPieces
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary

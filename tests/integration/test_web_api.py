@@ -165,7 +165,7 @@ def test_results_say_how_good_they_are(page: PageClient) -> None:
     animals = search_page(page, text="animal")
     assert not all(hit["weak"] for hit in animals["hits"] if hit["score"] < animals["weak_below"])  # some have the word itself
     assert found["unknown_words"][0]["word"] == "elefant"
-    assert found["unknown_words"][0]["suggestions"][0] == "elephant"  # kitten is known, so it isn't searched
+    assert found["unknown_words"][0]["searched_for"] == "elephant"
     assert ["OR" in remark for remark in found["remarks"]] == [True]
     guessed = search_page(page, text="catnip")
     assert guessed["hits"]
