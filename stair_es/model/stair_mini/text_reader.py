@@ -31,6 +31,7 @@ every word, but `hund`, `jody` and `apostles` are near to nothing there."""
 _MIN_PHOTO_NEARNESS = 0.4
 _MAX_PHOTO_TOKENS = 8
 """Tokens of photographs that are added for a token that only drawings have, and how near they are at least."""
+_NO_TOKENS = np.empty(0, np.int64), np.empty(0)
 _MIN_PART_LETTERS = 3
 _MAX_CACHED_WORDS = 4096
 _ENDINGS = re.compile("(.?)(s|es|e?d|e?r|y|ing|ist|ian|ion|or|ic|al|ful|ness)")
@@ -99,13 +100,15 @@ class TextReader:
 
     def find_photo_tokens(self, index: int) -> tuple[NDArray[np.int64], Float64Array]:
         """Return the tokens of photographs nearest to a token that only drawings have, nearest first, and their nearness."""
+        mini = self._mini
+        if mini.can_be_on_photo_V[index]:
+            return _NO_TOKENS
         if index not in self._photo_tokens:
-            mini, min_cosine = self._mini, self._mini.blend.text_min_near_cosine
-            embeddings_VD = mini.arrays["embeddings.words_VD"]
+            embeddings_VD, min_cosine = mini.arrays["embeddings.words_VD"], mini.blend.text_min_near_cosine
             nearness_V = ((embeddings_VD @ embeddings_VD[index]).astype(np.float64) - min_cosine) / (1 - min_cosine)
-            nearness_V *= mini.can_be_on_photo_V & self.find_addable([index])
-            ids = np.argsort(-nearness_V, kind="stable")[: 0 if mini.can_be_on_photo_V[index] else _MAX_PHOTO_TOKENS]
-            ids = ids[nearness_V[ids] >= _MIN_PHOTO_NEARNESS]
+            near = np.flatnonzero(mini.can_be_on_photo_V & (nearness_V >= _MIN_PHOTO_NEARNESS)).tolist()
+            addable = np.array([other for other in near if self.can_add(other, self._words[index])], np.int64)
+            ids = addable[np.argsort(-nearness_V[addable], kind="stable")[:_MAX_PHOTO_TOKENS]]
             self._photo_tokens[index] = ids, nearness_V[ids]
         return self._photo_tokens[index]
 
@@ -120,13 +123,17 @@ class TextReader:
         addable_V[list(indices)] = True
         return addable_V
 
+    def can_add(self, index: int, word: str) -> bool:
+        """Return whether a token may be added to a text of one word, as `find_addable`."""
+        return bool(self._is_addable_V[index]) and not self._is_look_alike(self._words[index], word)
+
     def _find_look_alikes(self, word: str) -> list[int]:
-        """Find the tokens that contain a word and are neither a form nor a kind of it."""
-        containing = ((index, token) for index, token in enumerate(self._words) if word in token)
-        return [index for index, token in containing if len(word) >= _MIN_PART_LETTERS and self._is_look_alike(token, word)]
+        return [index for index, token in enumerate(self._words) if self._is_look_alike(token, word)]
 
     def _is_look_alike(self, token: str, word: str) -> bool:
         """Return whether a token contains a word without being a form or a kind of it."""
+        if word not in token or token == word or len(word) < _MIN_PART_LETTERS:
+            return False
         rest = token.removeprefix(word)
         if rest != token and (ending := _ENDINGS.fullmatch(rest)) and ending[1] in ("", word[-1]):
             return False

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterator, Mapping
 
 import numpy as np
 
-from stair_es.model.stair_mini.artifacts import MINI_CARD, Float64Array, MiniArtifacts
+from stair_es.model.stair_mini.artifacts import MINI_CARD, MiniArtifacts
 from stair_es.model.stair_mini.text_reader import LEAD_INS, TextReader
 from stair_es.model.vocabularies.stop_words import load_stop_words
 from stair_es.model.vocabularies.token_table import TableRow, TokenTable, split_words
@@ -63,31 +63,30 @@ class MiniTableRows(Mapping[str, TableRow]):
         Raises:
             KeyError: If the table doesn't have the phrase.
         """
-        index = self._phrases[phrase]
+        rarity_V, index = self._mini.token_rarity, self._phrases[phrase]
         if phrase in LEAD_INS:
             return {}
-        near_V = self._weigh_near_tokens(phrase, index) * self._mini.token_rarity
-        weights = {int(near): float(near_V[near]) for near in np.flatnonzero(near_V)}
+        weights = {near: weight * float(rarity_V[near]) for near, weight in self._find_near_tokens(phrase, index).items()}
         if index is not None:
             learned = math.log1p(max(0.0, float(self._mini.arrays["text.own_words.word_F"][index])))
-            weights[index] = float(self._mini.token_rarity[index]) + self._mini.blend.text_heads_weight * learned
+            weights[index] = float(rarity_V[index]) + self._mini.blend.text_heads_weight * learned
         for word in phrase.split(" ") if " " in phrase else ():
             for near, weight in self._weigh_phrase(word).items() if word in self else ():
                 weights[near] = max(weight, weights.get(near, 0.0))
         return weights
 
-    def _weigh_near_tokens(self, phrase: str, index: int | None) -> Float64Array:
-        """Weigh the tokens [V] near a phrase as it is written, otherwise near its vocabulary word, and those of photographs."""
-        reader = self._reader
-        near_V = np.zeros(len(self._mini.vocabulary)) if phrase in self._translated else reader.find_near_tokens(phrase)
-        if index is None:
-            return np.where(reader.find_addable([], [phrase]), near_V, 0)
-        if not near_V.any():
-            near_V = reader.find_near_tokens(self._mini.vocabulary.words[index])
-        near_V = np.where(reader.find_addable([index], [phrase]), near_V, 0) * self._mini.blend.text_table_near_weight
-        ids, nearness = reader.find_photo_tokens(index)
-        near_V[ids] = np.maximum(near_V[ids], nearness)
-        return near_V
+    def _find_near_tokens(self, phrase: str, index: int | None) -> dict[int, float]:
+        """Find the tokens near a phrase as it is written, otherwise near its vocabulary word, and those of photographs."""
+        reader, words = self._reader, [phrase] if index is None else [phrase, self._mini.vocabulary.words[index]]
+        sources = words[1:] if phrase in self._translated else words
+        near_V = next((near_V for word in sources if (near_V := reader.find_near_tokens(word)).any()), np.zeros(0))
+        factor = 1.0 if index is None else self._mini.blend.text_table_near_weight
+        addable = (near for near in np.flatnonzero(near_V).tolist() if all(reader.can_add(near, word) for word in words))
+        found = {near: factor * float(near_V[near]) for near in addable}
+        if index is not None:
+            for near, weight in zip(*reader.find_photo_tokens(index), strict=True):
+                found[int(near)] = max(float(weight), found.get(int(near), 0.0))
+        return found
 
 
 def build_mini_table(mini: MiniArtifacts) -> TokenTable:
