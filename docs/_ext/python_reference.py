@@ -66,6 +66,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "stair_es.model.base.ModelCard",
         "stair_es.model.base.ModelSpec",
         "stair_es.model.base.MatchThresholds",
+        "stair_es.model.base.ReadText",
     ),
     "enrichers": (
         "stair_es.ingest.enrichers.base.EnricherKind",

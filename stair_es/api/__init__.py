@@ -20,6 +20,7 @@ from stair_es.model.base import (
     MatchThresholds,
     ModelCard,
     ModelSpec,
+    ReadText,
 )
 from stair_es.plugins import API_VERSION
 from stair_es.sources.base import ListingFailure, Locator, ReadLimits, ReadResult, Source, SourceItem, SourceKind, SourceOptions
@@ -53,6 +54,7 @@ __all__ = [
     "ReadError",
     "ReadLimits",
     "ReadResult",
+    "ReadText",
     "RunCoverage",
     "SinkKind",
     "SinkPlan",

@@ -28,7 +28,8 @@ from stair_es.model.vocabularies.wordpiece import EncodedText, WordPieceVocabula
 from stair_es.types import Floats, SparseVector
 
 _MIN_GUESS_NEARNESS = 0.45
-"""How near a text without a known word must be to a token. Pieces of random letters and of other languages are at .2 to .47."""
+"""How near a text without a known word must be to a token: of 37 words of random letters and of other languages, two that have
+neither a translation nor a similar spelling reached it, while `birdwatching` and `wolfpack` do."""
 
 
 class TextOutputs(NamedTuple):

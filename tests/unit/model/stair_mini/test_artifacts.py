@@ -21,7 +21,7 @@ from stair_es.model.stair.configuration import CONFIG_FILE, WEIGHTS_FILE
 from stair_es.model.stair_mini import artifacts
 from stair_es.model.stair_mini.artifacts import TRANSLATIONS_FILE, MiniArtifacts
 from stair_es.model.vocabularies.stop_words import load_stop_words
-from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE
+from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, list_plurals
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
 
 BENCHMARKS = Path(__file__).parents[4] / "benchmarks"
@@ -189,6 +189,10 @@ def test_shipped_lists_match_their_files(mini_artifacts: MiniArtifacts) -> None:
     assert mini_words.read_never_added(words) == mini_artifacts.never_added
     spellings = [line.split("=")[0].strip() for line in mini_words.read_lines(folder / "spellings.txt")]
     assert len(set(spellings)) == len(spellings)
+    plurals = {
+        (plural, word) for spelling, word in mini_artifacts.vocabulary.spellings.items() for plural in list_plurals(spelling)
+    }
+    assert [pair for pair in plurals if pair[0] in words and pair[0] != pair[1]] == []  # a build wouldn't have that token
 
 
 def test_shipped_blend_and_classes_match_the_build(mini_artifacts: MiniArtifacts, build_mini: Any) -> None:  # noqa: ANN401
