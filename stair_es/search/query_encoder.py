@@ -270,12 +270,11 @@ def encode_query_text(encoder: Encoder, text: str) -> SparseVector:
     check_unicode(text)
     vector = encoder.encode_texts([truncate_query_text(text)])[0]
     if not len(vector):
-        suggestions = dict.fromkeys(token for word in find_unknown_words(encoder, text) for token in word.suggestions)
+        similar = dict.fromkeys(token for word in find_unknown_words(encoder, text) for token in word.suggestions)
+        suggestion = f"Did you mean {' or '.join(similar)}? " if similar else ""
         raise QueryError(
             f"the model {encoder.model_id} knows none of the words of {text!r}",
-            f"Did you mean {' or '.join(suggestions)}?"
-            if suggestions
-            else 'Describe in English what the image shows: "red car", "dog on a beach".',
+            f'{suggestion}Describe in English what the image shows: "red car", "dog on a beach".',
             code="no-known-word",
         )
     return vector
