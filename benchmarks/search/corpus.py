@@ -191,7 +191,7 @@ def weigh_without_scenes(
     encoder: StairMiniEncoder, posterior_K: NDArray[np.float64], scores_O: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the weights [V] of a photograph in which no scene is found."""
-    return encoder._weigh_recognized(encoder._weigh_photo_classes(posterior_K), posterior_K, scores_O)
+    return encoder._weigh_recognized(encoder._weigh_classes(posterior_K, photo_share=1.0), posterior_K, scores_O)
 
 
 def load_corpus(count: int, folder: Path) -> tuple[Corpus, Documents]:

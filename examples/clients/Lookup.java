@@ -18,7 +18,7 @@ import java.util.zip.GZIPInputStream;
 /**
  * The tokens of a text, looked up in a file of `stair-es export --table`. For a JDK of 11 or newer, without a library.
  *
- *     java Lookup.java stair-mini-2.tsv.gz < texts.txt      a line of tokens and weights for each line
+ *     java Lookup.java stair-mini-3.tsv.gz < texts.txt      a line of tokens and weights for each line
  */
 public class Lookup {
     /** A word, or a character that ends a phrase: not a space, apostrophe or hyphen. */

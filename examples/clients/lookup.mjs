@@ -1,6 +1,6 @@
 // The tokens of a text, looked up in a file of `stair-es export --table`. For Node.js 18 or newer and browsers, without a library.
 //
-//     node lookup.mjs stair-mini-2.tsv.gz < texts.txt      a line of tokens and weights for each line
+//     node lookup.mjs stair-mini-3.tsv.gz < texts.txt      a line of tokens and weights for each line
 //
 // As a module: parseTable(await (await fetch('table.tsv')).text()).encode('a red car') is {car: 0.7, ...}, heaviest first.
 

@@ -1,8 +1,8 @@
 """The tokens of a text, looked up in a file of `stair-es export --table`. Requires only Python 3.8 or newer.
 
-    python lookup.py stair-mini-2.tsv.gz < texts.txt      a line of tokens and weights for each line
+    python lookup.py stair-mini-3.tsv.gz < texts.txt      a line of tokens and weights for each line
 
-As a module: Table("stair-mini-2.tsv.gz").encode("a red car") == {"car": 0.7, ...}, heaviest first.
+As a module: Table("stair-mini-3.tsv.gz").encode("a red car") == {"car": 0.7, ...}, heaviest first.
 """
 
 import gzip

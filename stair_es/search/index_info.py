@@ -249,7 +249,7 @@ def _find_common_text_tower(metadata: Iterable[Mapping[str, Any]]) -> TextTower 
 def _strip_revision(model_id: str) -> str:
     """Strip the revision from a model id.
 
-    `stair-mini-2` becomes `stair-mini`, `run-0c61e1f0a2b3` and `run-pad-0c61e1f0a2b3` become `run`, `mine@2` becomes `mine`.
+    `stair-mini-3` becomes `stair-mini`, `run-0c61e1f0a2b3` and `run-pad-0c61e1f0a2b3` become `run`, `mine@2` becomes `mine`.
     """
     return _REVISION.sub("", model_id)
 

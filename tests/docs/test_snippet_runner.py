@@ -190,8 +190,8 @@ def test_server_ends_with_its_page(tmp_path: Path) -> None:
     [
         ("  1.  0.4790  /photos/tabby-cat.jpg", "  1.  0.5011  /home/anna/Pictures/tabby-cat.jpg"),
         (
-            "photos-stair-mini-2-20261124-223935: policy x (5f09ea86)",
-            "photos-stair-mini-2-20251124-113935-123456: policy x (6f09ea87)",
+            "photos-stair-mini-3-20261124-223935: policy x (5f09ea86)",
+            "photos-stair-mini-3-20251124-113935-123456: policy x (6f09ea87)",
         ),
         ('{"uri": "file:///photos/a.jpg"}', '{"uri": "file:///home/anna/Pictures/a.jpg"}'),
         ("      cat, kitten, ...", "      cat, house, kitten, 13 more"),

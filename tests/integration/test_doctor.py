@@ -56,7 +56,7 @@ def write_target(client: OpenSearch, node_url: str, index_name: str) -> WriteTar
     return _open_index(client, node_url, index_name)
 
 
-def _open_index(client: OpenSearch, url: str, alias: str, model_id: str = "stair-mini-2", **settings: Any) -> WriteTarget:  # noqa: ANN401
+def _open_index(client: OpenSearch, url: str, alias: str, model_id: str = "stair-mini-3", **settings: Any) -> WriteTarget:  # noqa: ANN401
     body = resources.load_json_resource("mappings", "image")
     body["settings"]["index"] |= settings
     index_spec = IndexSpec(model_name=model_id.rpartition("-")[0], model_id=model_id, settings={})

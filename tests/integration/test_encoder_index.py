@@ -82,7 +82,7 @@ def test_tokens_have_the_policy_of_the_index_and_find_images(node_url: str, pets
 def test_the_command_applies_the_policy_of_the_index(node_url: str, pets_corpus: Corpus) -> None:
     with run_encoder("--index", pets_corpus.alias, "--url", node_url) as (_, url):
         response = requests.post(f"{url}/v1/encode", json={"texts": "cat"}, timeout=120).json()
-    assert (response["model"], response["policy"]) == ("stair-mini-2", POLICY.digest)
+    assert (response["model"], response["policy"]) == ("stair-mini-3", POLICY.digest)
 
 
 def test_the_page_has_the_same_routes(node_url: str, pets_corpus: Corpus) -> None:

@@ -63,7 +63,7 @@ def test_evaluate(run_script: RunScript, client: OpenSearch, tmp_path: Path) -> 
     done = run_script("evaluate", "retrieval", PHOTOS / "captions.jsonl", "--limit", "6", *TABLE, "--out", "report", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert (report["images"], report["texts"], report["model"]) == (6, 6, "stair-mini-2")
+    assert (report["images"], report["texts"], report["model"]) == (6, 6, "stair-mini-3")
     assert report == json.loads((tmp_path / "report" / "evaluation.json").read_text())
     rows = {(row["method"], row["direction"]): row for row in report["rows"]}
     stair = rows["STAIR", "text -> image"]
@@ -71,7 +71,7 @@ def test_evaluate(run_script: RunScript, client: OpenSearch, tmp_path: Path) -> 
     assert stair["differences"]["unexplained"] == 0
     assert set(rows["BM25 on captions", "text -> image"]["engine"]) == {"unavailable_reason"}
     assert "| STAIR " in (tmp_path / "report" / "evaluation.md").read_text()
-    assert not client.indices.get(index="eval-*-stair-mini-2-*")
+    assert not client.indices.get(index="eval-*-stair-mini-3-*")
     wrong = run_script("evaluate", "retrieval", PHOTOS / "CREDITS.md", "--json")
     fault = json.loads(wrong.stdout)
     assert (wrong.returncode, fault["code"], "JSON" in fault["error"]) == (2, "dataset-error", True)
@@ -107,7 +107,7 @@ def test_retrieval_of_a_coco_set_without_a_cluster(evaluate_command: CommandRunn
     report = evaluate_command.read_json(*arguments)
     assert (report["format"], report["images"], report["texts"], report["cluster"]) == ("COCO", 3, 5, None)
     stair = report["rows"][0]
-    assert (stair["method"], stair["model"], stair["exact"]["hit"]["1"]) == ("STAIR", "stair-mini-2", 1.0)
+    assert (stair["method"], stair["model"], stair["exact"]["hit"]["1"]) == ("STAIR", "stair-mini-3", 1.0)
     assert set(stair["engine"]) == {"unavailable_reason"}
     assert evaluate_command.read_error(*arguments, "--keep-index").exit_code == 2
     assert "no-such.jsonl" in str(evaluate_command.read_error("retrieval", "no-such.jsonl", "--exact"))
@@ -126,9 +126,9 @@ def test_a_folder_of_classes(evaluate_command: CommandRunner, tmp_path: Path) ->
     )
     assert report["prompts"] == ["a photo of a {}", "{}"]
     [row] = report["rows"]
-    assert row == {"vectors": "tokens", "model": "stair-mini-2", "images": 4, "top1": 1.0, "top5": 1.0, "mean_class": 1.0}
+    assert row == {"vectors": "tokens", "model": "stair-mini-3", "images": 4, "top1": 1.0, "top5": 1.0, "mean_class": 1.0}
     assert report == json.loads((tmp_path / "report" / "evaluation.json").read_text())
-    assert "| stair-mini-2 |" in (tmp_path / "report" / "evaluation.md").read_text()
+    assert "| stair-mini-3 |" in (tmp_path / "report" / "evaluation.md").read_text()
     [row] = evaluate_command.read_json("words", "pets", "--classes", "names.txt", *TABLE)["rows"]
     assert (row["images"], row["vocabulary"], row["at"]["20"]) == (4, len(artifacts.read_mini_artifacts().vocabulary), 1.0)
     refused = evaluate_command.read_error("words", "pets", "--classes", "names.txt", "--split", "test", *TABLE)
@@ -141,7 +141,7 @@ def test_a_folder_of_classes(evaluate_command: CommandRunner, tmp_path: Path) ->
 
 def test_sparsity_of_captions_and_folders(evaluate_command: CommandRunner, tmp_path: Path) -> None:
     shown = evaluate_command.read_output("sparsity", PHOTOS / "captions.jsonl", "--limit", "5", *TABLE)
-    assert "stair-mini-2" in shown
+    assert "stair-mini-3" in shown
     assert "texts -> images" in shown
     assert evaluate_command.read_json("sparsity", PHOTOS, "--limit", "3")["rows"][0]["items"]["images"]["max"] <= 64
     for name, text in (("red", "a cat"), ("blue", "two dogs")):  # folders like those of classes, with captions in them

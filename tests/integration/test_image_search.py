@@ -62,7 +62,7 @@ def find_hit(result: SearchResult, name: str) -> Hit:
 
 
 def test_the_model_is_the_one_that_the_index_names(search: ImageSearch) -> None:
-    assert search.encoder.model_id == "stair-mini-2"
+    assert search.encoder.model_id == "stair-mini-3"
     assert set(list_names(search.search("a kitten", k=2))) == {"tabby-cat.jpg", "kitten-with-yarn.jpg"}
     assert list_names(search.search(PHOTOS / "red-panda.jpg", k=1)) == ["red-panda.jpg"]
 

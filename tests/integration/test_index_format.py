@@ -38,7 +38,7 @@ class OldIndex:
 
     @property
     def name(self) -> str:
-        return f"{self.alias}-stair-mini-2-20260101-000000-000000"
+        return f"{self.alias}-stair-mini-3-20260101-000000-000000"
 
     def create_index(self, **more: Any) -> None:  # noqa: ANN401  JSON
         mappings = resources.load_json_resource("mappings", "image")["mappings"]

@@ -187,6 +187,6 @@ def test_sparse_vectors(elasticsearch9_url: str, make_index_name: Callable[[str]
     for written in (2, 0):
         report = run_ingest([source], connection, options, progress=lambda _: None)
         assert (report.written, report.unchanged, report.failed) == (written, 2 - written, 0)
-    with Searcher(connection, alias, "stair-mini-2") as searcher:
+    with Searcher(connection, alias, "stair-mini-3") as searcher:
         [hit] = searcher.search(encode_query_image(registry.load_encoder(TABLE), PHOTOS / "two-spaniels.jpg"), k=1).hits
     assert hit.source["caption"] == "a brown dog"

@@ -33,7 +33,7 @@ from stair_es.search.searcher import Searcher
 from stair_es.types import QueryType, SparseVector
 
 SEED = 20261124
-MODEL_ID = "stair-mini-2"
+MODEL_ID = "stair-mini-3"
 IMPACT_SLACK = 0.5 / IMPACT_SCALE
 SORT_ONLY = {"stored_fields": "_none_", "_source": False}
 FILTER_PATH = "responses.status,responses.error,responses.hits.hits.sort,responses.hits.hits._id,responses.hits.hits._score"

@@ -70,7 +70,7 @@ def test_about(page: PageClient, corpus: Corpus) -> None:
     assert about == {
         "title": corpus.alias,
         "index": corpus.alias,
-        "model": "stair-mini-2",
+        "model": "stair-mini-3",
         "version": __version__,
         "documents": len(NAMES),
         "captions": True,

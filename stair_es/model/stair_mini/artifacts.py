@@ -47,7 +47,7 @@ MINI_CARD = ModelCard(
         languages="English; 1,535 everyday words of German, French, Spanish and Italian",
         vocabulary="whole English words",
         tokens=3_934,
-        photo_tokens=1_343,
+        photo_tokens=1_355,
         recall="photographs it wasn't built with, text to image: R@1 36.2",
         source="measured by this project: benchmarks/model_quality.py",
         verified="all of it: it is what the tests run on",
@@ -207,9 +207,9 @@ class MiniArtifacts:
 
     @cached_property
     def can_be_on_photo_V(self) -> NDArray[np.bool_]:  # noqa: N802  the suffix is its shape
-        """Return which tokens photographs can carry: those of the classes and objects, since only drawings have heads."""
+        """Return which tokens photographs can carry: those of classes, objects and scenes, since only drawings have heads."""
         on_photo_V = np.zeros(len(self.vocabulary), np.bool_)
-        for table in (self.classes, self.objects):
+        for table in (self.classes, self.objects, self.scenes):
             on_photo_V[table.word_ids_KE[table.weights_KE > 0]] = True
         return on_photo_V
 

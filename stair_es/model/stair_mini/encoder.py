@@ -120,15 +120,13 @@ class StairMiniEncoder(Encoder):
         """Return the weights [V] of one image from the outputs of both networks."""
         blend, classes_K = self._artifacts.blend, compute_softmax(logits_K.astype(np.float64))
         head_share = self.compute_head_share(small_HWC, features_P)
-        if head_share:
-            classified_V = self._weigh_classes(classes_K)
-        else:
-            classified_V = self._weigh_photo_classes(classes_K) + self._weigh_scenes(features_P)
+        photo_share = 1 - head_share
+        classified_V = self._weigh_classes(classes_K, photo_share) + photo_share * self._weigh_scenes(features_P)
         recognized_V = self._weigh_recognized(classified_V, classes_K, scores_O.astype(np.float64))
         if not head_share:
             return recognized_V
         learned_V = scale_to_unit(self._heads.apply_to_features(features_P).astype(np.float64) ** blend.heads_exponent)
-        confidence = blend.class_confidence_weight * float(classes_K.max()) + blend.class_photo_weight * (1 - head_share)
+        confidence = blend.class_confidence_weight * float(classes_K.max()) + blend.class_photo_weight * photo_share
         mixed_V = head_share * learned_V + (blend.class_base_weight + confidence) * recognized_V
         return scale_to_unit(keep_top_k(mixed_V, blend.image_max_tokens))
 
@@ -142,18 +140,15 @@ class StairMiniEncoder(Encoder):
         weights_V = scale_to_unit(keep_top_k(np.log1p(blend.log_gain * words_V), blend.image_max_tokens))
         return scale_to_unit(np.where(weights_V >= blend.min_relative_weight * weights_V.max(), weights_V, 0))
 
-    def _weigh_photo_classes(self, classes_K: Float64Array) -> Float64Array:
-        """Return the weights [V] of the classes of a photograph: those of general tokens are raised if no class is likely."""
-        blend, general = self._artifacts.blend, self._artifacts.classes.general
+    def _weigh_classes(self, classes_K: Float64Array, photo_share: float) -> Float64Array:
+        """Return the weights [V] of the classes; in photographs, general tokens are raised if no class is likely."""
+        blend, classes = self._artifacts.blend, self._artifacts.classes
         unsure = (blend.sure_probability - float(classes_K.max())) / (blend.sure_probability - blend.unsure_probability)
-        factor = 1 + blend.general_boost * min(1.0, max(0.0, unsure))
-        return np.maximum(self._weigh_classes(classes_K), factor * self._lift_tokens(general, classes_K))
-
-    def _weigh_classes(self, classes_K: Float64Array) -> Float64Array:
-        """Return the weights [V] of the classes, above those of the mean class."""
-        return self._lift_tokens(self._artifacts.classes, classes_K)
+        factor = 1 + photo_share * blend.general_boost * min(1.0, max(0.0, unsure))
+        return np.maximum(self._lift_tokens(classes, classes_K), factor * self._lift_tokens(classes.general, classes_K))
 
     def _lift_tokens(self, tokens: ClassTokens, classes_K: Float64Array) -> Float64Array:
+        """Return the weights [V] of classes above those of the mean class."""
         return np.maximum(tokens.combine_classes(classes_K) - self._artifacts.blend.mean_class_weight * tokens.mean, 0)
 
     def _weigh_scenes(self, features_P: Floats) -> Float64Array:

@@ -84,7 +84,7 @@ _PATHS: dict[str, dict[str, dict[str, Any]]] = {
             response=_describe_body(
                 "One vector per text and per image, in the order of the request.",
                 EncodeResponse,
-                {"model": "stair-mini-2", "policy": None, "texts": [{"tokens": {"red": 0.58164, "car": 0.58158}}], "images": []},
+                {"model": "stair-mini-3", "policy": None, "texts": [{"tokens": {"red": 0.58164, "car": 0.58158}}], "images": []},
             ),
             errors=(404, *_POSTED),
         )
@@ -109,7 +109,7 @@ _PATHS: dict[str, dict[str, dict[str, Any]]] = {
             response=_describe_body(
                 "All tokens.",
                 Vocabulary,
-                {"model": "stair-mini-2", "tokens": ["abacus", "abaya", "able"], "photo_tokens": ["abacus", "abaya"]},
+                {"model": "stair-mini-3", "tokens": ["abacus", "abaya", "able"], "photo_tokens": ["abacus", "abaya"]},
             ),
             errors=(424, *_COMMON),
         )
@@ -123,7 +123,7 @@ _PATHS: dict[str, dict[str, dict[str, Any]]] = {
                 _OBJECT,
                 {
                     "object": "list",
-                    "data": [{"id": "stair-mini-2", "object": "model", "created": 0, "owned_by": "stair-es"}],
+                    "data": [{"id": "stair-mini-3", "object": "model", "created": 0, "owned_by": "stair-es"}],
                 },
             ),
             errors=_COMMON,

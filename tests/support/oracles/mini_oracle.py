@@ -57,23 +57,23 @@ class Oracle:
         head_share = min(
             1.0, max(0.0, (answers.drawn - blend.drawing_threshold) / (blend.drawing_full_threshold - blend.drawing_threshold))
         )
+        photo_share = 1 - head_share
+        scenes = {word: photo_share * weight for word, weight in self._weigh_scenes(answers.scenes).items()}
+        recognized = self._recognize_classes(answers, [self._weigh_classes(answers.classes, photo_share), scenes])
         if head_share == 0:
-            return self._recognize_classes(
-                answers, [self._weigh_photo_classes(answers.classes), self._weigh_scenes(answers.scenes)]
-            )
-        recognized = self._recognize_classes(answers, [self._lift(answers.classes, self.classes)])
+            return recognized
         class_share = (
             blend.class_base_weight
             + blend.class_confidence_weight * max(answers.classes)
-            + blend.class_photo_weight * (1 - head_share)
+            + blend.class_photo_weight * photo_share
         )
         learned = normalize({word: weight**blend.heads_exponent for word, weight in answers.learned.items()})
         return normalize(keep_heaviest(sum_rows([head_share, class_share], [learned, recognized]), blend.image_max_tokens))
 
-    def _weigh_photo_classes(self, classes: Sequence[float]) -> Words:
+    def _weigh_classes(self, classes: Sequence[float], photo_share: float) -> Words:
         blend = self._blend
         unsure = (blend.sure_probability - max(classes)) / (blend.sure_probability - blend.unsure_probability)
-        factor = 1 + blend.general_boost * min(1.0, max(0.0, unsure))
+        factor = 1 + photo_share * blend.general_boost * min(1.0, max(0.0, unsure))
         general = {word: factor * weight for word, weight in self._lift(classes, self._general).items()}
         return take_maximum([self._lift(classes, self.classes), general])
 

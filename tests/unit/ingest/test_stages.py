@@ -50,7 +50,7 @@ def test_large_images_are_decoded_before_all_are_read() -> None:
         writer=ClusterSinkWriter(cluster=Cluster(connection), index="no", policy=BulkPolicy()),
         is_empty=True,
         model=ModelSpec(name="stair-mini"),
-        model_id="stair-mini-2",
+        model_id="stair-mini-3",
         image_spec=registry.resolve_model(ModelSpec(name="stair-mini")).card.image_spec,
         document=DocumentSettings(),
         read_limits=ReadLimits(),

@@ -52,7 +52,7 @@ def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
 def test_names_precede_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path / "stair-mini", {"model_type": "clip"})
     monkeypatch.chdir(tmp_path)
-    assert registry.resolve_model(ModelSpec(name="stair-mini")).card.model_id == "stair-mini-2"
+    assert registry.resolve_model(ModelSpec(name="stair-mini")).card.model_id == "stair-mini-3"
     assert registry.locate_model("stair-mini").portable_name == "stair-mini"
     assert registry.locate_model("./stair-mini").portable_name == str(tmp_path / "stair-mini")
 

@@ -21,16 +21,16 @@ from stair_es.types import ResizeMode, SparseVector
     ("model", "name", "fit", "model_id", "options", "has_changed"),
     [
         ("run-0c61e1f0a2b3", "/home/me/run", None, "run-ffffffffffff", "--model /home/me/run", True),  # trained again in place
-        ("stair-mini-1", "stair-mini", None, "stair-mini-2", "--model stair-mini", True),
+        ("stair-mini-1", "stair-mini", None, "stair-mini-3", "--model stair-mini", True),
         ("mine@1", "mine", None, "mine@2", "--model mine", True),
-        ("run-0c61e1f0a2b3", "/home/me/run", None, "stair-mini-2", "--model /home/me/run", False),
-        ("run-0c61e1f0a2b3", "/home/me/my run", None, "stair-mini-2", "--model '/home/me/my run'", False),
+        ("run-0c61e1f0a2b3", "/home/me/run", None, "stair-mini-3", "--model /home/me/run", False),
+        ("run-0c61e1f0a2b3", "/home/me/my run", None, "stair-mini-3", "--model '/home/me/my run'", False),
         ("run-pad-0c61e1f0a2b3", "/home/me/run", "pad", "run-ffffffffffff", "--model /home/me/run --fit pad", True),
         ("run-squash-0c61e1f0a2b3", "run", "squash", "run-ffffffffffff", "--model run", True),  # --fit doesn't take it
         ("run-0c61e1f0a2b3", "/home/me/run", "crop", "run-pad-ffffffffffff", "--model /home/me/run --fit crop", True),
-        ("run-pad-0c61e1f0a2b3", "run", "pad", "stair-mini-2", "--model run --fit pad", False),
-        ("run-0c61e1f0a2b3", "run", "crop", "stair-mini-2", "--model run", False),  # its own fit
-        ("stair-mini-1", "stair-mini", "squash", "stair-mini-2", "--model stair-mini", True),
+        ("run-pad-0c61e1f0a2b3", "run", "pad", "stair-mini-3", "--model run --fit pad", False),
+        ("run-0c61e1f0a2b3", "run", "crop", "stair-mini-3", "--model run", False),  # its own fit
+        ("stair-mini-1", "stair-mini", "squash", "stair-mini-3", "--model stair-mini", True),
     ],
 )
 def test_other_models_are_rejected(

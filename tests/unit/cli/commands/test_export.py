@@ -15,11 +15,11 @@ RUNNER = CommandRunner({}, "export")
 def test_the_table_of_the_default_model_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     value = RUNNER.read_json("--table")
-    lines = gzip.decompress((tmp_path / "stair-mini-2.tsv.gz").read_bytes()).decode().splitlines()
+    lines = gzip.decompress((tmp_path / "stair-mini-3.tsv.gz").read_bytes()).decode().splitlines()
     assert value == {
-        "model": "stair-mini-2",
-        "file": "stair-mini-2.tsv.gz",
-        "bytes": (tmp_path / "stair-mini-2.tsv.gz").stat().st_size,
+        "model": "stair-mini-3",
+        "file": "stair-mini-3.tsv.gz",
+        "bytes": (tmp_path / "stair-mini-3.tsv.gz").stat().st_size,
         "phrases": len(lines) - 5,
     }
     assert value["bytes"] < 2e6
