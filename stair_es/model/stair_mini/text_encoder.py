@@ -27,10 +27,6 @@ from stair_es.model.vocabularies.whole_words import WordMatch, assign_words_to_t
 from stair_es.model.vocabularies.wordpiece import EncodedText, WordPieceVocabulary, load_wordpiece_vocabulary
 from stair_es.types import Floats, SparseVector
 
-_MIN_GUESS_NEARNESS = 0.45
-"""How near a text without a known word must be to a token: of 37 words of random letters and of other languages, two that have
-neither a translation nor a similar spelling reached it, while `birdwatching` and `wolfpack` do."""
-
 
 class TextOutputs(NamedTuple):
     """A text, as it is read, with the output of the text network."""
@@ -83,7 +79,7 @@ class MiniTextEncoder:
         indices = list(dict.fromkeys(match.word_index for match in matches))
         addable_V = self.reader.find_addable(indices, others)
         own_V = np.where(addable_V, self._weigh_own_words(indices, others), 0)
-        if matches or others:
+        if own_V.any():
             own_V = self._weigh_with_network(outputs or self._run_network(text), matches, own_V, addable_V)
         return self._rows.build_rows(own_V[None])[0]
 
@@ -105,8 +101,6 @@ class MiniTextEncoder:
         mini, blend, embedding_D = self._mini, self._mini.blend, outputs.embedding_D
         cosine_V = (mini.arrays["embeddings.words_VD"] @ embedding_D).astype(np.float64)
         nearness_V = np.maximum(0, cosine_V - blend.text_min_near_cosine) / (1 - blend.text_min_near_cosine)
-        if not own_V.any() and nearness_V.max() < _MIN_GUESS_NEARNESS:
-            return own_V
         near_V = keep_top_k(nearness_V * addable_V, blend.text_max_near_tokens)
         topics_K = compute_softmax(
             (mini.arrays["embeddings.classes_KD"] @ embedding_D).astype(np.float64) / blend.text_class_temperature

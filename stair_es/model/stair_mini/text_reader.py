@@ -56,12 +56,12 @@ class TextReader:
     def read_text(self, text: str) -> ReadText:
         """Return how a text is read.
 
-        A word of another language is replaced by its translation. If no word is known, the others are replaced by the tokens that
-        are spelled nearly like them. For tokens that no photograph can carry, near ones that can are added.
+        A word of another language is replaced by its translation, and `birdwatching` by `bird watching`. If no word is known, the
+        others are replaced by the tokens that are spelled nearly like them. For tokens that no photograph can carry, near ones that can are added.
         """
         text = _LEAD_IN.sub("", text, count=1)
         matches, unknown = self.match_words(text), self.list_unknown_words(text)
-        replaced = {word: token for word in unknown if (token := self._translate(word))}
+        replaced = {word: other for word in unknown if (other := self._translate(word) or self._split_compound(word))}
         if not replaced and not matches and len(unknown) == len(self.list_uncovered_words(text, matches)):
             replaced = {word: token for word in unknown if (token := self._correct_spelling(word))}
         text = _WORD.sub(lambda found: replaced.get(found[0].lower()) or self._replace_pieces(found[0]), text)
@@ -145,6 +145,9 @@ class TextReader:
         index = -1 if strip_accents(word) in self._pieces.ids else self._mini.vocabulary.find_word(word)
         return word if index < 0 else self._words[index]
 
+    def _is_known(self, word: str) -> bool:
+        return self._mini.vocabulary.find_word(word) >= 0 or bool(self.find_near_tokens(word).any())
+
     def _is_word(self, word: str) -> bool:
         return word in self._pieces.ids or self._mini.vocabulary.find_word(word) >= 0
 
@@ -152,6 +155,14 @@ class TextReader:
         """Return the token of a word of another language; empty if there is none."""
         plain = strip_accents(word)
         return next((token for form in (plain, *list_singulars(plain)) if (token := self._mini.translations.get(form))), "")
+
+    def _split_compound(self, word: str) -> str:
+        """Return the two words that a word consists of, a token and one that is near to a token; empty if it doesn't."""
+        for cut in range(len(word) - _MIN_PART_LETTERS, _MIN_PART_LETTERS - 1, -1):
+            first, second = word[:cut], word[cut:]
+            if self._mini.vocabulary.find_word(first) >= 0 and self._is_known(second):
+                return f"{first} {second}"
+        return ""
 
     def _correct_spelling(self, word: str) -> str:
         """Return the token that is spelled nearly like a word that doesn't exist (`jody` isn't joy); empty if there is none."""

@@ -47,6 +47,8 @@ def mini_encoder() -> StairMiniEncoder:
         ("giraff", "giraffe", {"giraff": "giraffe"}),
         ("giraff in a zoo", "giraff in a zoo", {}),  # one word is known
         ("xqzzy", "xqzzy", {}),
+        ("a wolfpack", "a wolf pack", {"wolfpack": "wolf pack"}),
+        ("photosynthesis", "photosynthesis", {}),  # only its beginning is known
         ("", "", {}),
     ],
 )
