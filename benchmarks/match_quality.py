@@ -37,6 +37,8 @@ from stair_es.search.query_encoder import list_named_words
 from stair_es.types import SparseVector
 
 QUERIES = Path(__file__).parent / "data" / "photo_queries.json"
+_TINY = 1e-9
+"""Stands for the length of an empty query, which has no score either."""
 CUTS = np.round(np.arange(0.1, 0.96, 0.05), 2)
 SHOWN_CUTS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 QUIET_GOAL = 0.9
@@ -82,7 +84,7 @@ HEAD = ("precision above, %", "answers above, %", "answered queries, %", "no ans
 def compute_weight_shares(labeled: Labeled) -> Scores:
     """Return the share of the query's weight that is on tokens of the document."""
     ones = [SparseVector.from_pairs((token, 1.0) for token in vector.tokens) for vector in labeled.documents]
-    totals = np.array([sum(vector.weights) for vector in labeled.queries])
+    totals = np.array([max(sum(vector.weights), _TINY) for vector in labeled.queries])
     shares: Scores = compute_sparse_scores(labeled.queries, ones) / totals[:, None]
     return shares
 
@@ -90,13 +92,13 @@ def compute_weight_shares(labeled: Labeled) -> Scores:
 def compute_best_shares(labeled: Labeled) -> Scores:
     """Return the score as a share of the query's best."""
     scores = np.where(labeled.candidates_QD, compute_sparse_scores(labeled.queries, labeled.documents), 0)
-    shares: Scores = scores / np.maximum(scores.max(axis=1, keepdims=True), 1e-9)
+    shares: Scores = scores / np.maximum(scores.max(axis=1, keepdims=True), _TINY)
     return shares
 
 
 def compute_cosines(labeled: Labeled) -> Scores:
     """Return the score divided by the length of the query, because vectors of documents have length 1."""
-    lengths = np.array([np.linalg.norm(vector.weights) for vector in labeled.queries])
+    lengths = np.array([max(np.linalg.norm(vector.weights), _TINY) for vector in labeled.queries])
     cosines: Scores = compute_sparse_scores(labeled.queries, labeled.documents) / lengths[:, None]
     return cosines
 

@@ -56,8 +56,9 @@ class TextReader:
     def read_text(self, text: str) -> ReadText:
         """Return how a text is read.
 
-        A word of another language is replaced by its translation, and `birdwatching` by `bird watching`. If no word is known, the
-        others are replaced by the tokens that are spelled nearly like them. For tokens that no photograph can carry, near ones that can are added.
+        A word of another language is replaced by its translation, and `birdwatching` by `bird watching`. If no word is known,
+        the others are replaced by the tokens that are spelled nearly like them. For tokens that no photograph can carry, near ones
+        that can are added.
         """
         text = _LEAD_IN.sub("", text, count=1)
         matches, unknown = self.match_words(text), self.list_unknown_words(text)
