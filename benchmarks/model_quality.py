@@ -157,12 +157,12 @@ def build_result(tables: Sequence[Table], readings: Mapping[str, Readings], back
     photos = tables[0].rows
     ratios = [
         Ratio(
-            what="R@1 of stair-mini, text -> image, unseen photographs",
+            what="R@1 of stair-mini, text -> image, described photographs",
             against="dense ConSE of the same networks",
             value=photos[OURS][0][0] / photos[DENSE][0][0],
         ),
         *(
-            Ratio(what=f"R@{cut} of stair-mini on unseen photographs, in percent", against="", value=value, goal=goal)
+            Ratio(what=f"R@{cut} of stair-mini on described photographs, in percent", against="", value=value, goal=goal)
             for cut, value, goal in zip(RECALL_CUTS, photos[OURS][0], AT_LEAST, strict=True)
         ),
         *(
