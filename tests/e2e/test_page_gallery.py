@@ -354,7 +354,7 @@ def test_the_start_shows_the_newest_images(large_site: Site, page: Page) -> None
 def test_weak_matches_are_apart(site: Site, page: Page) -> None:
     hits = call_api(site, {"text": QUERY, "k": PAGE})["hits"]
     names = {weak: [hit["name"] for hit in hits if hit["weak"] is weak] for weak in (False, True)}
-    assert min(map(len, names.values())) > 2
+    assert min(map(len, names.values())) > 1
     open_gallery(site, page)
     matches, weak = (page.get_by_role("list", name=name) for name in ("Images found", "Weak matches"))
     expect(matches.locator(".title")).to_have_text(names[False])
@@ -389,12 +389,13 @@ def test_all_weak_is_no_good_match(site: Site, page: Page) -> None:
     save_screenshot(page, "gallery-no-good-match")
 
 
-def test_a_query_without_known_words_finds_nothing(site: Site, page: Page) -> None:
+def test_a_query_without_known_words_finds_nothing(site: Site, page: Page, page_errors: PageErrors) -> None:
+    page_errors.allowed.append("status of 400")
     page.goto(f"{site.base}/?q=the catnip")
     expect(page.get_by_role("alert")).to_contain_text("'the catnip'")
     expect(page.locator(".tile")).to_have_count(0)
     page.goto(f"{site.base}/?q=katze")
-    expect(page.locator(".status")).to_contain_text("searched for cat")
+    expect(page.get_by_role("list", name="Notes on the query")).to_contain_text("searched for cat")
     expect(page.get_by_role("list", name="Images found").get_by_role("listitem").first).to_be_visible()
     save_screenshot(page, "gallery-searched-for")
 

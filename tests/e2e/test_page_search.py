@@ -138,7 +138,7 @@ def test_a_click_on_a_hit_s_word_requires_or_adds_it(site: Site, page: Page) -> 
     open_results(site, page)
     page.locator(".found li.hit").first.get_by_role("button", name="tree", exact=True).click()
     wait_for_hits(page, list_hits(site, text=QUERY, require=["tree"]))
-    other = page.locator(".found li.hit").first.locator(".also .tag").first
+    other = page.locator(".found li.hit .also .tag").first
     word = other.inner_text()
     other.click()
     wait_for_hits(page, list_hits(site, text=QUERY, require=["tree"], factors={word: 0.5}))
