@@ -14,7 +14,6 @@ from opensearchpy import OpenSearch
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.search import SearchQuery, build_search_request
-from stair_es.search.query_encoder import encode_query_text
 
 INDEX = os.environ.get("SHOP_INDEX", "products")
 TITLE_WEIGHT = 0.1
@@ -23,8 +22,9 @@ TITLE_WEIGHT = 0.1
 
 def build_body(encoder: Encoder, text: str, max_price: float | None = None) -> dict[str, Any]:
     """Build the request, which any client in any language can send."""
+    [vector] = encoder.encode_texts([text])  # empty if the model knows no word of it: then titles alone are searched
     query = SearchQuery(
-        vector=encode_query_text(encoder, text),
+        vector=vector,
         caption=text,
         caption_field="title",
         caption_weight=TITLE_WEIGHT,

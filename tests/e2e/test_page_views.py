@@ -143,7 +143,7 @@ def test_url_has_the_whole_state(site: Site, page: Page, context: Contexts) -> N
     get_slider(page, "tree").fill("2.5")
     page.locator(".query").get_by_role("button", name="Require tree", exact=True).click()
     page.locator(".query").get_by_role("button", name="Exclude bear", exact=True).click()
-    open_filter(page, "Words").get_by_role("checkbox", name="animal").check()
+    open_filter(page, "Words").get_by_role("checkbox", name="nature").check()
     page.keyboard.press("Escape")
     box = open_filter(page, "Query").get_by_role("combobox")
     box.fill("width:>10")
@@ -154,7 +154,7 @@ def test_url_has_the_whole_state(site: Site, page: Page, context: Contexts) -> N
         factors={"tree": 2.5},
         require=["tree"],
         exclude=["bear"],
-        filters=[{"field": "top_tokens", "all": ["animal"]}],
+        filters=[{"field": "top_tokens", "all": ["nature"]}],
         filter="width:>10",
     )
     wait_for_hits(page, expected)

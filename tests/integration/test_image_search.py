@@ -132,7 +132,7 @@ def test_captions_add_their_bm25_or_fuse_by_rank(search: ImageSearch) -> None:
         (QueryInputs(query_string="animal", caption="spaniels", caption_field="titel"), "no-such-caption-field", "'titel'"),
         (QueryInputs(query_string="cat", filters=["foldr:x"]), "no-such-filter-field", "'foldr'"),
         (QueryInputs(query_string="animal", filters=["width:("]), "query-rejected", "[width:(]"),
-        ("cat +elefant", "word-not-in-vocabulary", "elephant"),
+        ("cat +elephnt", "word-not-in-vocabulary", "elephant"),
         (["cat"], "unsupported-query", "list"),
     ],
 )

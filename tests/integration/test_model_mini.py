@@ -70,7 +70,8 @@ def trained_model(minilm_folder: Path, mini_artifacts: MiniArtifacts) -> StairMo
     """The shipped heads as the module that was trained."""
     tokenizer = Tokenizer.from_file(str(minilm_folder / "tokenizer.json"))
     model = StairModel(mini_artifacts.config, StairTokenizer(tokenizer, mini_artifacts.vocabulary, MINILM_MAX_TOKENS))
-    heads = {name: array for name, array in mini_artifacts.arrays.items() if not name.startswith(("gate.", "embeddings."))}
+    others = ("gate.", "scenes.", "embeddings.")
+    heads = {name: array for name, array in mini_artifacts.arrays.items() if not name.startswith(others)}
     result = model.load_state_dict({name: torch.from_numpy(array) for name, array in heads.items()}, strict=False)
     assert not result.unexpected_keys
     assert all(".backbone." in name or name == "log_scale" for name in result.missing_keys)

@@ -34,7 +34,7 @@ def write_secrets(corpus: Corpus) -> None:
 
 
 def find_hit(page: PageClient, id_: str, **body: object) -> dict[str, Any]:
-    response = page.post("/api/search", {"text": "hostileword", "vector": {"hostileword": 1.0}, **body})
+    response = page.post("/api/search", {"text": "cat", "vector": {"hostileword": 1.0}, **body})
     assert response.status == 200, response.body
     return next(hit for hit in response.json["hits"] if hit["id"] == id_)
 
