@@ -143,7 +143,7 @@ def measure_readings(photos: Sequence[Path], accepted: Mapping[str, Sequence[str
     )
 
 
-def read_sets() -> dict[str, Readings]:
+def measure_sets() -> dict[str, Readings]:
     """Measure both sets of photographs."""
     photos = {"unseen photographs": sorted((DATA / "unseen").glob("*.jpg")), "example photographs": list_photos()}
     return {
@@ -228,7 +228,7 @@ def main() -> int:
     add_gallery_options(parser)
     args = parser.parse_args()
     tables = [measure(gallery) for gallery in read_galleries(args)]
-    found = build_result(tables, read_sets(), StairMiniEncoder(ModelSpec(name="stair-mini")).image_network.backend)
+    found = build_result(tables, measure_sets(), StairMiniEncoder(ModelSpec(name="stair-mini")).image_network.backend)
     publish_result(found, args.json)
     return int(not all(ratio.is_met for ratio in found.ratios))
 
