@@ -44,6 +44,7 @@ THINGS = {
     "rocket-on-the-pad",
     "wall-clock",
 }
+KINDS = ("animals", "places", "things")
 WORDLESS = "nothing-to-say"
 PIECES = {"##sca": 0.5, "##pe": 0.25, "w": 0.125, "7": 0.0625}
 _DATE_TIME = 306
@@ -51,18 +52,22 @@ _UNDATED = 7
 """Every photo with this interval has no date."""
 
 
+def get_kind(photo: Path) -> str:
+    """Return what a photo shows, one of `KINDS`."""
+    return "places" if photo.stem in PLACES else "things" if photo.stem in THINGS else "animals"
+
+
 def copy_dated_photos(folder: Path, every: int = 1) -> Iterator[Path]:
     """Copy each `every`-th photo into three folders, most with a date."""
     for number, photo in enumerate(sorted(PHOTOS.glob("*.jpg"))[::every]):
-        kind = "places" if photo.stem in PLACES else "things" if photo.stem in THINGS else "animals"
-        target = folder / kind / photo.name
+        target = folder / get_kind(photo) / photo.name
         target.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(photo) as image:
             exif = image.getexif()
             if number % _UNDATED:
                 exif[_DATE_TIME] = f"2024:{1 + number % 11:02d}:{1 + number % 27:02d} 12:00:00"
             image.save(target, quality=92, exif=exif)
-    yield from (folder / kind for kind in ("animals", "places", "things"))
+    yield from (folder / kind for kind in KINDS)
 
 
 def ingest_corpus(

@@ -71,10 +71,9 @@ def list_charts(
             yield request.panel, inline_response(specs[request.panel], search(request.index, request.body))
 
 
-def main(url: str, index: str, folder: Path, version: str | None = None, theme: Theme = "light") -> None:
-    """Draw all of them."""
-    connection = Connection(url=url)
-    with Cluster(connection) as cluster:
+def draw_panels(url: str, index: str, version: str | None = None, theme: Theme = "light") -> Iterator[tuple[str, bytes]]:
+    """Draw the Vega panels of an index; yield the name of each and its picture as PNG."""
+    with Cluster(Connection(url=url)) as cluster:
         corpus = inspect_index(cluster, index).spec
         objects = build_bundle(corpus, "kibana")
 
@@ -82,14 +81,15 @@ def main(url: str, index: str, folder: Path, version: str | None = None, theme: 
             response: dict[str, Any] = cluster.client.search(index=name, body=body)
             return response
 
-        folder.mkdir(parents=True, exist_ok=True)
         for id_, spec in list_charts(objects, run_search):
-            path = folder / f"dashboards-{id_.removeprefix(corpus.build_id('')).strip('-')}.png"
-            path.write_bytes(render_png(spec, version=version, theme=theme))
-            print(path)
+            yield id_.removeprefix(corpus.build_id("")).strip("-"), render_png(spec, version=version, theme=theme)
 
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
     vega_version = arguments[arguments.index("--version") + 1] if "--version" in arguments else None
-    main(arguments[0], arguments[1], Path(arguments[2]), vega_version, "dark" if "--dark" in arguments else "light")
+    vega_theme: Theme = "dark" if "--dark" in arguments else "light"
+    folder = Path(arguments[2])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, png in draw_panels(arguments[0], arguments[1], vega_version, vega_theme):
+        (folder / f"{name}.png").write_bytes(png)

@@ -1,8 +1,9 @@
-"""Take the screenshots of the page for the documentation, of the bundled photos on a node and in a real browser.
+"""Make the pictures of the page and of a dashboard for the documentation: the bundled photos on a node, a browser and Vega.
 
 ::
 
-    python scripts/page_screenshots.py --url "$(stair-es node up)" --out docs/images
+    python scripts/docs_pictures.py --url "$(stair-es node up)"             # all
+    python scripts/docs_pictures.py --url "$(stair-es node up)" dashboards  # the charts only
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +23,13 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.browser.page_actions import get_slider, open_filter, open_gallery, open_results
-from support.browser.web_server import PHOTOS, Site, ingest_photos, serve_site, start_chromium
+from support.browser.web_server import PHOTOS, Site, ingest_images, ingest_photos, serve_site, start_chromium
+from support.corpora.dashboard_corpus import KINDS, get_kind
+from support.oracles.vega_render import draw_panels
 
 INDEX = "photos"
+ALBUM = "album"
+DASHBOARDS = "dashboards"
 MAX_BYTES = 400_000
 DESKTOP = (1366, 900)
 PHONE = (390, 844)
@@ -106,8 +112,8 @@ def open_page(browser: Browser, size: tuple[int, int], theme: Literal["light", "
         context.close()
 
 
-def compress_picture(png: bytes) -> bytes:
-    """Return the same picture as WebP: photographs as PNG would have 1 MB.
+def compress_picture(png: bytes, *, lossless: bool) -> bytes:
+    """Return the same picture as WebP: as PNG, photographs would have 1 MB and charts 0.1 MB.
 
     Raises:
         ValueError: If it is still too large for the repository.
@@ -116,33 +122,54 @@ def compress_picture(png: bytes) -> bytes:
 
     made = BytesIO()
     with Image.open(BytesIO(png)) as picture:
-        picture.convert("RGB").save(made, "WEBP", quality=88, method=6)
+        picture.convert("RGB").save(made, "WEBP", lossless=lossless, quality=88, method=6)
     if len(made.getvalue()) > MAX_BYTES:
         raise ValueError(f"{len(made.getvalue()):,} bytes, {MAX_BYTES:,} are allowed")
     return made.getvalue()
 
 
-def main() -> None:
-    """Take the screenshots."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", required=True, help="URL of a node; its index `photos` is written")
-    parser.add_argument("--out", type=Path, default=Path("docs/images"))
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(SCENES)} (default: all)")
-    args = parser.parse_args()
-    expect.set_options(timeout=30_000)
-    photos = Path(tempfile.gettempdir()) / "photos"  # a screenshot shows this path
+def take_screenshots(url: str, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Take screenshots of the page; yield the name of each and its picture."""
+    photos = Path(tempfile.gettempdir()) / INDEX  # a screenshot shows this path
     shutil.copytree(PHOTOS, photos, dirs_exist_ok=True)
-    ingest_photos(args.url, INDEX, photos)
-    args.out.mkdir(parents=True, exist_ok=True)
-    with serve_site(args.url, INDEX, "--images", photos) as base, start_chromium() as browser:
-        for name in args.names or SCENES:
+    ingest_photos(url, INDEX, photos)
+    with serve_site(url, INDEX, "--images", photos) as base, start_chromium() as browser:
+        for name in names:
             scene, size, theme = SCENES[name]
             with open_page(browser, size, theme) as page:
                 scene(page, Site(base=base))
                 page.wait_for_load_state("networkidle")
-                picture = compress_picture(page.screenshot())
-            (args.out / f"{name}.webp").write_bytes(picture)
-            print(f"{name}.webp: {len(picture) / 1000:,.0f} kB")
+                yield name, compress_picture(page.screenshot(), lossless=False)
+
+
+def draw_dashboards(url: str) -> Iterator[tuple[str, bytes]]:
+    """Draw the Vega panels of a dashboard, with one source for each kind of photo; yield the name of each and its picture."""
+    album = Path(tempfile.gettempdir()) / ALBUM  # a panel shows this path
+    for photo in PHOTOS.glob("*.jpg"):
+        folder = album / get_kind(photo)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, folder)
+    ingest_images(url, ALBUM, *(album / kind for kind in KINDS), "--token-index")
+    for name, png in draw_panels(url, ALBUM):
+        yield f"{DASHBOARDS}-{name}", compress_picture(png, lossless=True)
+
+
+def main() -> None:
+    """Make the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", required=True, help="URL of a node; its indices `photos` and `album` are written")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(SCENES)}, {DASHBOARDS} (default: all)")
+    args = parser.parse_args()
+    expect.set_options(timeout=30_000)
+    args.out.mkdir(parents=True, exist_ok=True)
+    names = args.names or [*SCENES, DASHBOARDS]
+    scenes = [name for name in names if name != DASHBOARDS]
+    pages = take_screenshots(args.url, scenes) if scenes else ()
+    charts = draw_dashboards(args.url) if DASHBOARDS in names else ()
+    for name, picture in chain(pages, charts):
+        (args.out / f"{name}.webp").write_bytes(picture)
+        print(f"{name}.webp: {len(picture) / 1000:,.0f} kB")
 
 
 if __name__ == "__main__":
