@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stair_es.search.diagnose import RankExplanation
     from stair_es.search.options import SearchOptions
     from stair_es.search.results import Hit, SearchResult
+    from stair_es.search.understanding import Condition
     from stair_es.types import QueryType, SparseVector
 
 _SEARCH_EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
@@ -92,7 +93,7 @@ def search_command(
     with searcher:
         result = searcher.search(query, k, after=cursor, options=options)
     _print_removed_tokens(result.truncated, result.pruned, result.query_type, "the cluster's clause limit")
-    _print_query_notices(result.unknown_words, result.remarks)
+    _print_query_notices(result.conditions, result.unknown_words, result.remarks)
     if as_json:
         emit_json(to_json(result, [name.strip() for name in fields.split(",") if name.strip()]))
     else:
@@ -125,6 +126,7 @@ def to_json(result: SearchResult, fields: Sequence[str] = ()) -> dict[str, objec
         "query_type": result.query_type,
         "after": result.after,
         "weak_below": result.weak_below,
+        "conditions": [each.to_dict() for each in result.conditions],
         "unknown_words": [each.to_dict() for each in result.unknown_words],
         "remarks": list(result.remarks),
         "truncated": result.truncated.to_dict(),
@@ -181,13 +183,15 @@ def query_command(
             code="rrf-without-body",
         )
     url, index = target.connection.url, target.index
-    encoder = target.encoder.load_offline(target.connection, index)
+    encoder, info = target.encoder.load_offline(target.connection, index)
     from stair_es.search.options import prune_vector
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.request import build_search_request
+    from stair_es.search.understanding import NO_FIELDS
 
-    search_query = build_search_query(encoder, inputs, search.build_limits())
-    _print_query_notices(search_query.unknown_words, search_query.remarks)
+    fields = info.list_search_fields(inputs.price_field) if info is not None else NO_FIELDS
+    search_query = build_search_query(encoder, inputs, search.build_limits(), fields=fields)
+    _print_query_notices(search_query.conditions, search_query.unknown_words, search_query.remarks)
     query_type, pruned_vector = options.query_type or "rank_features", prune_vector(search_query.vector, options.weight_mass)
     request = build_search_request(
         replace(search_query, vector=pruned_vector.kept),
@@ -256,7 +260,7 @@ def explain_command(
     """
     inputs, options = search.parse_inputs(words, _EXPLAIN_EXAMPLE), search.build_options()
     query, searcher = target.open_search(inputs, search.build_limits())
-    _print_query_notices(query.unknown_words, query.remarks)
+    _print_query_notices(query.conditions, query.unknown_words, query.remarks)
     from stair_es.search.diagnose import explain_rank
 
     with searcher:
@@ -297,12 +301,10 @@ def _build_explanation_json(explanation: RankExplanation) -> dict[str, object]:
     return {**asdict(explanation), "contributions": [asdict(part) for part in explanation.contributions], **vectors}
 
 
-def _print_query_notices(unknown_words: Sequence[UnknownWord], remarks: Sequence[str]) -> None:
-    """Print which words of a query are unknown, and the remarks on it."""
-    for word in unknown_words:
-        print_notice(str(word))
-    for remark in remarks:
-        print_notice(remark)
+def _print_query_notices(conditions: Sequence[Condition], unknown_words: Sequence[UnknownWord], remarks: Sequence[str]) -> None:
+    """Print which parts of a query are conditions, which words are unknown, and the remarks on it."""
+    for notice in (*conditions, *unknown_words, *remarks):
+        print_notice(str(notice))
 
 
 def _print_removed_tokens(truncated: SparseVector, pruned: SparseVector, query_type: QueryType, limit: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL
+from stair_es.config.defaults import DEFAULT_CAPTION_WEIGHT, DEFAULT_INDEX, DEFAULT_MODEL, DEFAULT_PRICE_FIELD
 from stair_es.errors import StairError, UsageError
 from stair_es.system.user_files import parse_json
 from stair_es.types import QueryType, TextTower, is_utf8
@@ -66,13 +66,24 @@ class SearchArguments:
     literal: Annotated[bool, define_option("literal", "Treat +, - and ^ in WORDS as plain text.", _QUERY)] = False
     hybrid: Annotated[
         Literal["none", "sum", "rrf"],
-        define_option("hybrid", "Combine with BM25 on captions: add the scores, or use reciprocal rank fusion.", _QUERY),
-    ] = "none"
+        define_option(
+            "hybrid",
+            "How captions or titles count, if the index has them: add the BM25 score, fuse ranks (rrf), or not at all.",
+            _QUERY,
+        ),
+    ] = "sum"
     caption: Annotated[str, define_option("caption", "Text for BM25. [default: WORDS]", _QUERY, metavar="TEXT")] = ""
     caption_weight: Annotated[
         float, define_option("caption-weight", "Weight of the BM25 score.", _QUERY, metavar="X", min=0.0)
-    ] = 1.0
-    caption_field: Annotated[str, define_option("caption-field", "Document field for BM25.", _QUERY, metavar="FIELD")] = "caption"
+    ] = DEFAULT_CAPTION_WEIGHT
+    caption_field: Annotated[
+        str,
+        define_option("caption-field", "Document field for BM25. [default: `caption` or `title`]", _QUERY, metavar="FIELD"),
+    ] = ""
+    price_field: Annotated[
+        str,
+        define_option("price-field", "Document field for prices such as `under 40` in WORDS.", _QUERY, metavar="FIELD"),
+    ] = DEFAULT_PRICE_FIELD
     require: Annotated[
         _Texts,
         define_option("require", "Return only images with this token, like +dog (repeatable).", _CONDITIONS, metavar="WORD"),
@@ -143,28 +154,26 @@ class SearchArguments:
             muted=frozenset(self.mute or []),
             min_weight=self.min_weight,
             filters=self.filter_ or [],
-            caption=self._parse_caption(query_string),
+            caption=self._check_caption(query_string),
+            hybrid=self.hybrid != "none",
             caption_weight=self.caption_weight,
             caption_field=self.caption_field,
+            price_field=self.price_field,
             min_score=self.min_score,
         )
 
-    def _parse_caption(self, query_string: str) -> str:
-        if self.caption.strip():
-            return check_text_encoding(self.caption)
+    def _check_caption(self, query_string: str) -> str:
         if self.hybrid == "none":
-            for name in ("caption_weight", "caption_field"):
+            for name in ("caption", "caption_weight", "caption_field"):
                 if getattr(self, name) != getattr(SearchArguments, name):
                     raise UsageError(
-                        f"--{name.replace('_', '-')} requires BM25", "Add --hybrid or --caption.", code="option-without-hybrid"
+                        f"--{name.replace('_', '-')} is for BM25, which --hybrid none leaves out",
+                        "Omit one of them.",
+                        code="option-without-hybrid",
                     )
-            return ""
-        from stair_es.search.query_parser import parse_query
-
-        text = query_string if self.literal else parse_query(query_string).text
-        if not text:
-            raise UsageError("--hybrid has no text for BM25", "Give words, or --caption TEXT.", code="hybrid-without-text")
-        return text
+        if self.hybrid == "rrf" and not (query_string or self.caption.strip()):
+            raise UsageError("--hybrid rrf has no text for BM25", "Give words, or --caption TEXT.", code="hybrid-without-text")
+        return check_text_encoding(self.caption)
 
     def build_limits(self) -> ReadLimits:
         """Return the limits for reading an image, and whether its URL may lead to private addresses."""
@@ -245,10 +254,13 @@ class EncoderArguments:
             connection, index, fit=self.fit, backend=self.backend, text_tower=self.text_tower, settings=settings
         )
 
-    def load_offline(self, arguments: ConnectionArguments, index: str) -> Encoder:
-        """Load the named model, otherwise the one of the index, or the default model if no cluster answers."""
+    def load_offline(self, arguments: ConnectionArguments, index: str) -> tuple[Encoder, IndexInfo | None]:
+        """Load the named model, otherwise the one of the index, or the default model if no cluster answers.
+
+        The metadata of the index is None if the model is named, or if no cluster answers.
+        """
         info = _read_index_info(arguments, index) if self.model is None else None
-        return self.load() if info is None else self.load_checked(info, index)
+        return self.load() if info is None else self.load_checked(info, index), info
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +278,9 @@ class TargetArguments:
 
         connection = resolve_connection(self.connection)
         encoder = self.encoder.load_online(connection, self.index)
-        return build_search_query(encoder, inputs, limits), Searcher(connection, self.index, encoder.model_id)
+        searcher = Searcher(connection, self.index, encoder.model_id)
+        fields = searcher.info.list_search_fields(inputs.price_field)
+        return build_search_query(encoder, inputs, limits, fields=fields), searcher
 
 
 def parse_cursor(text: str) -> list[Any] | None:

@@ -27,6 +27,9 @@ MAX_CLAUSES = 1024
 """Default limit of every engine (`indices.query.bool.max_clause_count`)."""
 MAX_HITS = 10_000
 """Default limit of every engine (`index.max_result_window`)."""
+DEFAULT_CAPTION_WEIGHT = 0.8
+"""What a caption with every word of a query adds to a dot product of unit vectors: `benchmarks/hybrid.py`."""
+DEFAULT_PRICE_FIELD = "price"
 MAX_PIXELS = 128_000_000
 MAX_BYTES = 256 * 1024 * 1024
 THUMBNAIL_PX = 320

@@ -57,7 +57,7 @@ def explain_rank(
         )
     pruned_vector = prune_vector(query.vector, options.weight_mass)
     options = replace(options, weight_mass=None)
-    query = searcher.apply_policy(replace(query, vector=pruned_vector.kept))
+    query = searcher.refine_query(searcher.apply_policy(replace(query, vector=pruned_vector.kept)), options)
     document = searcher.find_document(reference)
     if document is None:
         raise QueryError(
@@ -72,7 +72,7 @@ def explain_rank(
     top_hits = searcher.search(query, k, options=options).hits
     score = hits[0].score if hits else None
     failed_conditions = list_failed_tokens(query, tokens)
-    for clause in query.filters:
+    for clause in (*query.filters, *(condition.clause for condition in query.conditions)):
         if not searcher.is_match(document, clause):
             failed_conditions.append(f"it doesn't match the filter {json.dumps(clause, ensure_ascii=False)}")
     if score is not None and query.min_score is not None and score < np.float32(query.min_score):

@@ -120,7 +120,8 @@ class ImageSearch:
                 "Pass words, a Path, QueryInputs, a SearchQuery or a SparseVector.",
                 code="unsupported-query",
             )
-        return build_search_query(self.encoder, query, self._read_limits)
+        fields = self.searcher.info.list_search_fields(query.price_field)
+        return build_search_query(self.encoder, query, self._read_limits, fields=fields)
 
     def search(
         self, query: QueryLike, k: int = 10, *, after: Cursor | None = None, options: SearchOptions | None = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from stair_es.cluster.index.mappings import get_mappings_by_index
 from stair_es.cluster.metadata.index_metadata import check_index_format, check_not_token_index, get_content_type, has_thumbnails
 from stair_es.cluster.metadata.policy_state import parse_policy_state
+from stair_es.config.defaults import DEFAULT_PRICE_FIELD
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
@@ -20,6 +21,7 @@ from stair_es.search.dsl.filters import FilterField, list_filter_fields
 from stair_es.search.dsl.mapped_fields import MappedField, list_mapped_fields, suggest_fields
 from stair_es.search.dsl.select import IndexFields
 from stair_es.search.query import SearchQuery
+from stair_es.search.understanding import NO_FIELDS, SearchFields
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import RESIZE_MODE_CHOICES, ResizeMode, TextTower
 
@@ -30,6 +32,7 @@ _FITS: tuple[ResizeMode, ...] = get_args(ResizeMode)
 _VECTORS = ("rank_features", "sparse_vector")
 _PARTS = ("properties", "runtime")
 _TEXTUAL = frozenset({"keyword", "text", "wildcard", "constant_keyword"})
+_TEXT_FIELDS, _COLORS_FIELD = ("caption", "title"), "colors"
 _REVISION = re.compile(rf"(@.*|-\d+|(-({'|'.join(_FITS)}))?-[0-9a-f]{{12}})$")
 
 
@@ -83,6 +86,18 @@ class IndexInfo:
             required=list(map(self.policy.replace_tokens, query.required)),
             excluded=list(map(self.policy.replace_tokens, query.excluded)),
             named_words=list(map(self.policy.replace_tokens, query.named_words)),
+            rarest_word=query.rarest_word and (query.rarest_word[0], self.policy.replace_tokens(query.rarest_word[1])),
+        )
+
+    def list_search_fields(self, price_field: str = DEFAULT_PRICE_FIELD) -> SearchFields:
+        """List the fields in which a text is searched besides the token weights: captions or titles, colors, prices."""
+        if self.content_type != "images":
+            return NO_FIELDS
+        price = self.mapped_fields.get(price_field)
+        return SearchFields(
+            text=next((name for name in _TEXT_FIELDS if self.field_types.get(name) == "text"), ""),
+            colors=_COLORS_FIELD if self.field_types.get(_COLORS_FIELD) == "keyword" else "",
+            price=price_field if price is not None and price.kind in ("integer", "number") else "",
         )
 
     def check_caption_field(self, query: SearchQuery) -> None:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stair_es.config.defaults import DEFAULT_CAPTION_WEIGHT
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature
 from stair_es.model.vocabularies.readable import CONTINUATION_PREFIX
@@ -18,6 +19,7 @@ from stair_es.types import SparseVector
 if TYPE_CHECKING:
     from stair_es.model.base import MatchThresholds
     from stair_es.model.vocabularies.unknown_words import UnknownWord
+    from stair_es.search.understanding import Condition
 
 EMPTY_VECTOR = SparseVector((), ())
 
@@ -37,20 +39,43 @@ class QueryToken:
     """Whether it is in the query only because of its factor."""
 
 
+class CaptionWord(NamedTuple):
+    """A word, or a phrase that was in quotes, that is searched in captions."""
+
+    text: str
+    share: float
+    """Its share of the score of a caption that has all of them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MatchCut:
     """The cut between matches and weak matches."""
 
-    weak_below: float
-    """Score below which a document is a weak match, unless it has all `named_tokens`."""
+    weak_below: float | None
+    """Sum of the tokens' contributions below which a document is a weak match, unless it has all `named_tokens`; None if no sum
+    suffices."""
     named_tokens: AbstractSet[str] = frozenset()
     """The tokens of the words of the query; empty for none."""
     named_weight: float = 0.0
     """Minimum weight for a token to count."""
+    caption_words: AbstractSet[str] = frozenset()
+    """A document whose caption has all of these words is a match; empty for none."""
+    needed_words: AbstractSet[str] = frozenset()
+    """A document whose caption lacks one of these words is a weak match: no picture can tell it."""
 
-    def is_weak(self, score: float, document_tokens: Mapping[str, float]) -> bool:
-        """Return whether a document is a weak match; its `document_tokens` are escaped, as they are stored."""
-        if score >= self.weak_below:
+    def is_weak(self, score: float, document_tokens: Mapping[str, float], found_words: AbstractSet[str] = frozenset()) -> bool:
+        """Return whether a document is a weak match.
+
+        Args:
+            score: The sum of the tokens' contributions.
+            document_tokens: Its weights by escaped token, as they are stored.
+            found_words: The words that its caption has.
+        """
+        if self.caption_words and self.caption_words <= found_words:
+            return False
+        if not self.needed_words <= found_words:
+            return True
+        if self.weak_below is not None and score >= self.weak_below:
             return False
         weights = (document_tokens.get(escape_feature(token)) or 0.0 for token in self.named_tokens)
         return not self.named_tokens or min(weights) < self.named_weight
@@ -60,7 +85,7 @@ class MatchCut:
 class SearchQuery:
     """A search query, independent of the cluster.
 
-    The score of a document is the dot product with `vector`, plus its BM25 score times `caption_weight` if there is a `caption`.
+    The score of a document is the dot product with `vector`, plus that of its caption times `caption_weight`.
     Everything else only restricts which documents match.
     """
 
@@ -75,15 +100,25 @@ class SearchQuery:
     """Minimum weight for a token to count as present, for `required` and `excluded`; 0 for any weight."""
     filters: Sequence[Mapping[str, Any]] = ()
     """Query clauses that a document must match, without effect on its score."""
+    conditions: Sequence[Condition] = ()
+    """The parts of the text that are read as conditions on fields."""
     caption: str = ""
     """A text for BM25 over `caption_field`."""
-    caption_weight: float = 1.0
+    caption_words: Sequence[CaptionWord] = ()
+    """The words of `caption` by whose shares a document is scored, instead of BM25: its scores depend on the size of an index."""
+    needed_words: Sequence[str] = ()
+    """Words that no picture can tell: a document that lacks one of them in its caption is a weak match."""
+    caption_weight: float = DEFAULT_CAPTION_WEIGHT
     caption_field: str = "caption"
     min_score: float | None = None
     match_thresholds: MatchThresholds | None = None
     """Thresholds of weak matches, for documents whose vectors have length 1; None if they aren't known."""
     named_words: Sequence[TokenGroup] = ()
     """The words of the text: a document that has all of them is not a weak match, regardless of its score."""
+    rarest_word: tuple[str, TokenGroup] | None = None
+    """The rarest word of the text, and the tokens that stand for it; None if the model has none for it."""
+    is_refined: bool = False
+    """Whether the query is adapted to what the documents of the index have (`search.refining`)."""
     unknown_words: Sequence[UnknownWord] = ()
     remarks: Sequence[str] = ()
     """Notes for the user on how the query was read."""
@@ -118,13 +153,22 @@ class SearchQuery:
         It depends on the query alone, so it is the same on each page. A boost scales it with the length of the vector.
         """
         thresholds = self.match_thresholds
-        if thresholds is None or not len(self.vector) or (self.caption.strip() and self.caption_weight > 0):
+        if thresholds is None or not (len(self.vector) or self.caption_words) or (self.caption and not self.caption_words):
             return None
+        weak_cosine = 1.0 if self.needed_words and not self.caption_words else thresholds.weak_cosine
         return MatchCut(
-            weak_below=thresholds.weak_cosine * math.hypot(*self.vector.weights),
+            weak_below=weak_cosine * math.hypot(*self.vector.weights) if len(self.vector) else None,
             named_tokens=frozenset(token for word in self.named_words for token in word if token in self.vector.tokens),
             named_weight=thresholds.named_weight,
+            caption_words=frozenset(word.text for word in self.caption_words),
+            needed_words=self._list_needed_words(),
         )
+
+    def _list_needed_words(self) -> frozenset[str]:
+        """List the needed words as they are searched in captions: with a phrase instead of a word of it."""
+        needed = set(self.needed_words)
+        found = {word: {*word.text.split(), word.text} & needed for word in self.caption_words}
+        return frozenset(word.text for word, names in found.items() if names) | needed.difference(*found.values())
 
     def amplify(self) -> SearchQuery:
         """Return the query with the scale at which float32 drops what a cluster adds to scores, such as 1 for each role.
@@ -162,7 +206,7 @@ class SearchQuery:
 
 def explain_no_hits(query: SearchQuery, count: Callable[[SearchQuery], int]) -> str:
     """Explain an empty result by the required words; empty if they are not the reason. `count` counts the matches of a query."""
-    bare = replace(query, excluded=(), filters=(), min_score=None)
+    bare = replace(query, excluded=(), filters=(), conditions=(), min_score=None)
     if not query.required or count(bare):
         return ""
     counts = {tuple(group): count(replace(bare, required=[group])) for group in query.required}

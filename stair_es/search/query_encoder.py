@@ -12,14 +12,16 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stair_es.config.defaults import DEFAULT_CAPTION_WEIGHT, DEFAULT_PRICE_FIELD
 from stair_es.errors import DecodeError, QueryError, ReadError
 from stair_es.model.base import MatchThresholds
-from stair_es.model.vocabularies.stop_words import list_content_words
-from stair_es.model.vocabularies.unknown_words import find_unknown_words, has_known_word, suggest_words
+from stair_es.model.vocabularies.stop_words import list_content_words, load_stop_words
+from stair_es.model.vocabularies.unknown_words import find_unknown_words, get_rarity, is_rarest_word_known, suggest_words
 from stair_es.search.dsl.filters import parse_filter
 from stair_es.search.dsl.weights import check_unicode
-from stair_es.search.query import QueryToken, SearchQuery, TokenGroup
+from stair_es.search.query import CaptionWord, QueryToken, SearchQuery, TokenGroup
 from stair_es.search.query_parser import ParsedQuery, list_operator_remarks, parse_query
+from stair_es.search.understanding import NO_FIELDS, SearchFields, Understanding, understand_text
 from stair_es.sources.base import ReadLimits
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.http.urls import redact_web_url
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 
 
 _MAX_NAMED_TOKENS = 4
+_MAX_CAPTION_WORDS = 32
+"""Each is a clause."""
+_UNKNOWN_WORD_WEIGHT = 2.0
+"""`benchmarks/hybrid.py`: with 1, the first ten of a brand and a kind of product are right less often; 4 is no better."""
 MAX_READ_CHARS = 2048
 """Maximum length of what is read of a text. Models read at most some hundred tokens, and the time to find them is linear."""
 
@@ -66,9 +72,14 @@ class QueryInputs:
     filters: Sequence[str | Mapping[str, Any]] = ()
     """Query strings, or clauses."""
     caption: str = ""
-    """A text for BM25 over the caption."""
-    caption_weight: float = 1.0
-    caption_field: str = "caption"
+    """A text for BM25, instead of the words of the query string."""
+    hybrid: bool = True
+    """Whether the words of the query string are also searched in the captions or titles of the index, if it has them."""
+    caption_weight: float = DEFAULT_CAPTION_WEIGHT
+    caption_field: str = ""
+    """The field of captions; empty for that of the index."""
+    price_field: str = DEFAULT_PRICE_FIELD
+    """The field of prices, if it is a field of numbers."""
     min_score: float | None = None
 
     def __post_init__(self) -> None:
@@ -86,6 +97,13 @@ class QueryInputs:
         """The query string, parsed."""
         return ParsedQuery(text=self.query_string.strip()) if self.literal else parse_query(self.query_string)
 
+    def understand(self, fields: SearchFields) -> Understanding:
+        """Split the query string into words and conditions on fields."""
+        parsed = self.parsed
+        if self.literal:
+            return Understanding(text=parsed.text)
+        return understand_text(parsed.text, fields, (*parsed.phrases, *parsed.required, *parsed.boosts))
+
     @property
     def required_words(self) -> tuple[str, ...]:
         """The required words of the query string and `required`, each once."""
@@ -102,6 +120,7 @@ def build_search_query(
     inputs: QueryInputs,
     read_limits: ReadLimits | None = None,
     *,
+    fields: SearchFields = NO_FIELDS,
     policy: TokenPolicy | None = None,
     encode_text: Callable[[Encoder, str], SparseVector] | None = None,
 ) -> SearchQuery:
@@ -111,22 +130,31 @@ def build_search_query(
         encoder: The encoder of the index.
         inputs: The query inputs.
         read_limits: Limits for reading images.
+        fields: The fields of the index in which the query string is searched besides the token weights.
         policy: The token policy of the index, to rewrite the query here, so that boosts and factors are for tokens of the
             index. By default they are for those of the model, and `Searcher` rewrites the query.
-        encode_text: Encodes a text instead of `encode_query_text`, for example with a cache.
+        encode_text: Encodes a text instead of `encode_text`, for example with a cache.
 
     Raises:
         QueryError: If the query is empty, the model knows none of its tokens, or inputs contradict each other.
         DecodeError: If an image can't be read; the message names it.
         MissingExtra: If an image is at a URL and the HTTP library is not installed.
     """
-    texts = [text for text in (inputs.parsed.text, *inputs.texts) if text.strip()]
-    vectors = [(encode_text or encode_query_text)(encoder, text) for text in texts]
+    understanding = inputs.understand(fields)
+    texts = [text for text in (understanding.text, *inputs.texts) if text.strip()]
+    vectors = [(encode_text or _encode_text)(encoder, text) for text in texts]
+    unknown_words = [word for text in texts for word in find_unknown_words(encoder, text)]
+    not_searched = {word.word for word in unknown_words if not word.searched_for}
+    caption_query = _build_caption_query(inputs, understanding, fields, not_searched)
+    if not (caption_query or all(map(len, vectors))):
+        raise _build_unknown_words_error(
+            encoder, next(text for text, vector in zip(texts, vectors, strict=True) if not len(vector))
+        )
     vectors += [_encode_known_image(encoder, image, read_limits) for image in inputs.images]
     vectors += inputs.vectors
     if policy is not None:
         vectors = list(map(policy.rewrite_query, vectors))
-    _check_inputs(inputs, has_vector=bool(vectors or inputs.factors))
+    _check_inputs(inputs, has_query=bool(any(map(len, vectors)) or inputs.factors or caption_query))
     resolve = partial(resolve_tokens, encoder, policy=policy)
     tokens = _weight_tokens(inputs, vectors, resolve)
     has_images = bool(inputs.images or inputs.vectors)
@@ -137,13 +165,14 @@ def build_search_query(
         excluded=[resolve(word) for word in inputs.excluded_words],
         min_weight=inputs.min_weight,
         filters=[parse_filter(item) if isinstance(item, str) else item for item in inputs.filters],
-        caption=inputs.caption,
-        caption_weight=inputs.caption_weight,
-        caption_field=inputs.caption_field,
+        conditions=understanding.conditions,
+        **caption_query,
         min_score=inputs.min_score,
-        match_thresholds=choose_match_thresholds(encoder, texts, has_images=has_images),
+        match_thresholds=choose_match_thresholds(encoder, has_images=has_images),
+        needed_words=() if has_images or any(is_rarest_word_known(encoder, text) for text in texts) else sorted(not_searched),
         named_words=[] if has_images else list_named_words(encoder, texts, policy),
-        unknown_words=[word for text in texts for word in find_unknown_words(encoder, text)],
+        rarest_word=None if has_images else find_rarest_word(encoder, texts, policy),
+        unknown_words=unknown_words,
         remarks=[
             *([] if inputs.literal else list_operator_remarks(inputs.query_string)),
             *(remark for text in texts for remark in list_photo_remarks(encoder, text)),
@@ -151,8 +180,40 @@ def build_search_query(
     )
 
 
-def _check_inputs(inputs: QueryInputs, *, has_vector: bool) -> None:
-    if not has_vector and not inputs.caption.strip():
+def _build_caption_query(
+    inputs: QueryInputs, understanding: Understanding, fields: SearchFields, unknown_words: AbstractSet[str]
+) -> dict[str, Any]:
+    """Build the part of a search query that is for captions: the given one, otherwise the words of the query string."""
+    text = inputs.caption
+    if not text.strip() and inputs.hybrid and (inputs.caption_field or fields.text):
+        text = understanding.text
+    words = split_caption_words(text, inputs.parsed.phrases, unknown_words)
+    if not words and not inputs.caption.strip():
+        return {}
+    return {
+        "caption": inputs.caption if inputs.caption.strip() else " ".join(word.text for word in words),
+        "caption_words": words,
+        "caption_weight": inputs.caption_weight,
+        "caption_field": inputs.caption_field or fields.text or "caption",
+    }
+
+
+def split_caption_words(text: str, phrases: Sequence[str], unknown_words: AbstractSet[str]) -> tuple[CaptionWord, ...]:
+    """Split a text into the words and phrases that are searched in captions, without stop words, each once.
+
+    What only a caption can tell counts more: a word that the model doesn't know.
+    """
+    longest = sorted((phrase for phrase in phrases if " " in phrase), key=len, reverse=True)
+    pattern = "|".join([*(re.escape(phrase) for phrase in longest), r"[^\W_]+(?:['-][^\W_]+)*"])
+    found = (part.lower() for part in re.findall(rf"(?<!\w)(?:{pattern})(?!\w)", text, re.IGNORECASE))
+    stop_words = load_stop_words()
+    parts = [part for part in dict.fromkeys(found) if part not in stop_words][:_MAX_CAPTION_WORDS]
+    weights = [_UNKNOWN_WORD_WEIGHT if {*part.split()} & unknown_words else 1.0 for part in parts]
+    return tuple(CaptionWord(part, weight / sum(weights)) for part, weight in zip(parts, weights, strict=True))
+
+
+def _check_inputs(inputs: QueryInputs, *, has_query: bool) -> None:
+    if not has_query:
         problem = "only excludes words" if inputs.excluded_words else "is empty"
         raise QueryError(
             f"the query {problem}", 'Add what to search for: words, an image, or both ("beach -people").', code="no-input"
@@ -170,7 +231,7 @@ def _weight_tokens(
 ) -> tuple[QueryToken, ...]:
     """Combine vectors to the tokens of the query, heaviest first, and set their factors."""
     tokens: dict[str, QueryToken] = {}
-    if vectors:
+    if any(map(len, vectors)):
         combined = combine_vectors(zip(vectors, _resolve_weights(inputs.weights, len(vectors)), strict=True))
         words = {**inputs.parsed.boosts, **inputs.boosts}
         boosts = {token: boost for word, boost in words.items() for token in resolve(word)}
@@ -211,19 +272,12 @@ def _multiply_factors(tokens: Sequence[QueryToken]) -> SparseVector:
     return vector
 
 
-def choose_match_thresholds(encoder: Encoder, texts: Sequence[str], *, has_images: bool) -> MatchThresholds | None:
-    """Choose the thresholds of weak matches; None if the model has none.
-
-    If the texts have no known word and there is no image, every hit is weak, since hits of word pieces are only guesses.
-    """
+def choose_match_thresholds(encoder: Encoder, *, has_images: bool) -> MatchThresholds | None:
+    """Choose the thresholds of weak matches; None if the model has none."""
     thresholds = encoder.match_thresholds
-    if thresholds is None:
-        return None
-    if has_images:
-        return replace(thresholds, weak_cosine=thresholds.weak_image_cosine)
-    if not texts or any(has_known_word(encoder, text) for text in texts):
+    if thresholds is None or not has_images:
         return thresholds
-    return replace(thresholds, weak_cosine=1.0)
+    return replace(thresholds, weak_cosine=thresholds.weak_image_cosine)
 
 
 def list_photo_remarks(encoder: Encoder, text: str) -> list[str]:
@@ -241,6 +295,19 @@ def list_named_words(encoder: Encoder, texts: Sequence[str], policy: TokenPolicy
     if not all(words):
         return []
     return words if policy is None else list(map(policy.replace_tokens, words))
+
+
+def find_rarest_word(encoder: Encoder, texts: Sequence[str], policy: TokenPolicy | None = None) -> tuple[str, TokenGroup] | None:
+    """Find the rarest word of texts, with its tokens and those that are added to it; None if the model has none for it."""
+    read_texts = [encoder.read_text(text) for text in texts]
+    words = [word for read in read_texts for word in list_content_words(read.text)]
+    if not words:
+        return None
+    word = max(words, key=lambda word: get_rarity([word]))
+    tokens = encoder.tokenize_word(word)
+    added = [token for read in read_texts for own in tokens for token in read.added.get(own, ())]
+    group = tuple(dict.fromkeys((*tokens, *added)))
+    return (word, group if policy is None else policy.replace_tokens(group)) if tokens else None
 
 
 def resolve_tokens(encoder: Encoder, word: str, policy: TokenPolicy | None = None) -> TokenGroup:
@@ -266,18 +333,30 @@ def resolve_tokens(encoder: Encoder, word: str, policy: TokenPolicy | None = Non
 
 
 def encode_query_text(encoder: Encoder, text: str) -> SparseVector:
-    """Encode a text."""
-    check_unicode(text)
-    vector = encoder.encode_texts([truncate_query_text(text)])[0]
+    """Encode a text.
+
+    Raises:
+        QueryError: If the model knows none of its words.
+    """
+    vector = _encode_text(encoder, text)
     if not len(vector):
-        similar = dict.fromkeys(token for word in find_unknown_words(encoder, text) for token in word.suggestions)
-        suggestion = f"Did you mean {' or '.join(similar)}? " if similar else ""
-        raise QueryError(
-            f"the model {encoder.model_id} knows none of the words of {text!r}",
-            f'{suggestion}Describe in English what the image shows: "red car", "dog on a beach".',
-            code="no-known-word",
-        )
+        raise _build_unknown_words_error(encoder, text)
     return vector
+
+
+def _encode_text(encoder: Encoder, text: str) -> SparseVector:
+    check_unicode(text)
+    return encoder.encode_texts([truncate_query_text(text)])[0]
+
+
+def _build_unknown_words_error(encoder: Encoder, text: str) -> QueryError:
+    similar = dict.fromkeys(token for word in find_unknown_words(encoder, text) for token in word.suggestions)
+    suggestion = f"Did you mean {' or '.join(similar)}? " if similar else ""
+    return QueryError(
+        f"the model {encoder.model_id} knows none of the words of {text!r}",
+        f'{suggestion}Describe in English what the image shows: "red car", "dog on a beach".',
+        code="no-known-word",
+    )
 
 
 def truncate_query_text(text: str) -> str:

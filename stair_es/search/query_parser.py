@@ -11,9 +11,11 @@ from stair_es.errors import QueryError
 
 _MINUS = "-\u2212\u2013"
 """The hyphen-minus, and what word processors and phones replace it with: the minus sign and the en dash."""
-_SIGNED = re.compile(rf"[{_MINUS}+](?=#*[^\W\d_])")
-"""`-people` and `+dog`, but neither `-5` nor a single dash."""
-_PHRASE = re.compile(r'"[^"]+"')
+_SIGNED = re.compile(rf"[{_MINUS}+](?=[#\"]*[^\W\d_])")
+"""`-people`, `+dog` and `-"new york"`, but neither `-5` nor a single dash."""
+_PART = re.compile(rf'[{_MINUS}+]?"[^"]*[^\W_][^"]*"\S*|\S+')
+"""A word, or a phrase in quotes with its operators."""
+_PHRASE = re.compile(r'"(?P<phrase>[^"]+)"')
 _BOOSTED = re.compile(r"(?P<word>.*[^\W_].*)\^(?P<boost>[^^]*)")
 
 
@@ -22,7 +24,9 @@ class ParsedQuery:
     """A parsed query string."""
 
     text: str
-    """The text to encode: all words except the excluded ones, without operators."""
+    """The text to encode: all words except the excluded ones, without operators and quotes."""
+    phrases: tuple[str, ...] = ()
+    """What is in quotes, except what is excluded."""
     required: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
     boosts: Mapping[str, float] = field(default_factory=dict)
@@ -33,12 +37,13 @@ def parse_query(query_string: str) -> ParsedQuery:
     """Parse a query string.
 
     `+word` is required, `-word` is excluded, `word^2` doubles the weight, `word^0` removes the word; everything else is text.
+    Quotes keep words together as they are: `"red carpet"`, `-"new york"`.
 
     Raises:
         QueryError: If a boost is not a number, is negative, or belongs to an excluded word.
     """
-    text, required, excluded, boosts = [], [], [], {}
-    for part in query_string.split():
+    text, phrases, required, excluded, boosts = [], [], [], [], {}
+    for part in _PART.findall(query_string):
         sign, word = (part[0], part[1:]) if _SIGNED.match(part) else ("", part)
         sign = "-" if sign and sign in _MINUS else sign
         boosted = _BOOSTED.fullmatch(word)
@@ -50,14 +55,23 @@ def parse_query(query_string: str) -> ParsedQuery:
                     f"Write -{word} or {word}^{boosted['boost']}.",
                     code="word-boosted-and-excluded",
                 )
-            boosts[word] = _parse_boost(boosted["boost"], part)
+            boost = _parse_boost(boosted["boost"], part)
+        quoted = _PHRASE.fullmatch(word)
+        if quoted:
+            word = " ".join(quoted["phrase"].split())
+        if boosted:
+            boosts[word] = boost
         if sign == "-":
             excluded.append(word)
             continue
         if sign == "+":
             required.append(word)
+        if quoted:
+            phrases.append(word)
         text.append(word)
-    return ParsedQuery(text=" ".join(text), required=tuple(required), excluded=tuple(excluded), boosts=boosts)
+    return ParsedQuery(
+        text=" ".join(text), phrases=tuple(phrases), required=tuple(required), excluded=tuple(excluded), boosts=boosts
+    )
 
 
 def list_operator_remarks(query_string: str) -> list[str]:
@@ -69,8 +83,6 @@ def list_operator_remarks(query_string: str) -> list[str]:
         remarks.append(
             f"words are not combined with {names}, read here as text; use +word and -word, or a filter, which supports them"
         )
-    if _PHRASE.search(query_string):
-        remarks.append('quotes are read as text, not as a phrase; the filter caption:"red car" finds a phrase in captions')
     return remarks
 
 

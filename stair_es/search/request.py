@@ -20,6 +20,8 @@ Clause = dict[str, Any]
 ClauseBuilder: TypeAlias = Callable[[SparseVector, int], SparseQuery]
 """Builds the clause that scores documents by a vector, with a limit for the number of clauses."""
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
+CAPTION_WORD = "caption:"
+"""Begins the name of a clause for a word of a caption, in the `matched_queries` of a hit."""
 EXCLUDED_FIELDS = ["thumbnail", "policy_undo"]
 """Large or internal fields that are left out of hits."""
 
@@ -37,6 +39,8 @@ class SearchRequest:
     scale: float = 1.0
     """Factor of the scores in the response (`SearchQuery.amplify`)."""
     match_cut: MatchCut | None = None
+    token_clause: Mapping[str, Any] | None = None
+    """The clause whose score is the dot product."""
     remarks: tuple[str, ...] = ()
     """Notes for the user on how the query is sent."""
 
@@ -79,7 +83,7 @@ def build_search_request(
         QueryError: If the builder of the query type fails, or `after` is not a cursor.
     """
     scoring: list[Clause] = []
-    vector = truncated = EMPTY_VECTOR
+    vector, truncated, token_clause = EMPTY_VECTOR, EMPTY_VECTOR, None
     if len(query.vector):
         max_vector_clauses = query.count_vector_clauses(max_clauses)
         sparse_query = (
@@ -87,9 +91,10 @@ def build_search_request(
             if build_clause
             else build_sparse_query(query_type, query.vector, max_clauses=max_vector_clauses)
         )
-        scoring, vector, truncated = [sparse_query.clause], sparse_query.vector, sparse_query.truncated
+        token_clause, vector, truncated = sparse_query.clause, sparse_query.vector, sparse_query.truncated
+        scoring.append(token_clause)
     if query.caption.strip() and query.caption_weight > 0:
-        scoring.append({"match": {query.caption_field: {"query": query.caption, "boost": query.caption_weight}}})
+        scoring += _build_caption_clauses(query)
     body = {
         "size": k,
         "track_total_hits": False,
@@ -99,8 +104,64 @@ def build_search_request(
         **build_pagination(after, ordered=ordered, scale=query.scale),
     }
     return SearchRequest(
-        body=body, vector=vector, truncated=truncated, query_type=query_type, scale=query.scale, match_cut=query.match_cut
+        body=body,
+        vector=vector,
+        truncated=truncated,
+        query_type=query_type,
+        scale=query.scale,
+        match_cut=query.match_cut,
+        token_clause=token_clause,
     )
+
+
+def _build_caption_clauses(query: SearchQuery) -> list[Clause]:
+    """Build the clauses that score captions: BM25, or for each word its share, by whose name a hit tells that it was found."""
+    field, weight = query.caption_field, query.caption_weight
+    if not query.caption_words:
+        return [{"match": {field: {"query": query.caption, "boost": weight}}}]
+    return [
+        {
+            "constant_score": {
+                "filter": _build_word_clause(word.text, field),
+                "boost": weight * word.share,
+                "_name": CAPTION_WORD + word.text,
+            }
+        }
+        for word in query.caption_words
+    ]
+
+
+def _build_word_clause(word: str, field: str) -> Clause:
+    return {"match_phrase": {field: word}}
+
+
+def build_match_clause(request: SearchRequest, query: SearchQuery) -> Clause | None:
+    """Build a clause that matches the documents that are not weak matches; None if there is no cut.
+
+    Args:
+        request: The request that was built of the query. Its scores are not amplified.
+        query: The query.
+    """
+    cut = request.match_cut
+    if cut is None:
+        return None
+    alternatives: list[Clause] = []
+    if cut.weak_below is not None and request.token_clause is not None:
+        alternatives.append({"function_score": {"query": request.token_clause, "min_score": cut.weak_below}})
+    if cut.named_tokens:
+        named = tuple(sorted(cut.named_tokens))
+        alternatives.append(build_token_clause(named, request.query_type, min_weight=cut.named_weight))
+    by_tokens: Clause = {"bool": {"should": alternatives, "minimum_should_match": 1}}
+    if not cut.caption_words:
+        return by_tokens
+    needed, words = (
+        [_build_word_clause(word, query.caption_field) for word in sorted(names)]
+        for names in (cut.needed_words, cut.caption_words)
+    )
+    by_caption: Clause = {"bool": {"filter": words}}
+    if not alternatives:
+        return by_caption
+    return {"bool": {"should": [{"bool": {"filter": [by_tokens, *needed]}}, by_caption], "minimum_should_match": 1}}
 
 
 def _apply_scale(scoring: list[Clause], scale: float) -> list[Clause]:
@@ -172,7 +233,7 @@ def _build_query(scoring: list[Clause], query: SearchQuery, query_type: QueryTyp
         )
     must = [build_token_clause(group, query_type, min_weight=query.min_weight) for group in query.required]
     must_not = [build_token_clause(group, query_type, min_weight=query.min_weight) for group in query.excluded]
-    filters: list[Mapping[str, Any]] = [*query.filters, *must]
+    filters: list[Mapping[str, Any]] = [*query.filters, *(condition.clause for condition in query.conditions), *must]
     if not filters and not must_not:
         return scoring[0] if len(scoring) == 1 else {"bool": {"should": scoring}}
     # Search pipelines of neural-search only look into `should`. With a filter, `should` would be optional, and documents that

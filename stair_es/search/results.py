@@ -13,6 +13,7 @@ import numpy as np
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature, unescape_feature
 from stair_es.search.query import EMPTY_VECTOR
+from stair_es.search.request import CAPTION_WORD
 from stair_es.types import QueryType
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from stair_es.search.dsl.pagination import Cursor
     from stair_es.search.query import MatchCut
     from stair_es.search.request import SearchRequest
+    from stair_es.search.understanding import Condition
     from stair_es.types import SparseVector
 
 _LINEAR = re.compile(r"Linear function on the tokens field for the (?P<feature>.*) feature, computed as w \* S", re.DOTALL)
@@ -57,6 +59,8 @@ class Hit:
     """Token -> its contribution by the explanation of the engine, if that was requested."""
     weak: bool = False
     """Whether it is a neighbor of what was searched for, rather than a match (`SearchResult.weak_below`)."""
+    caption_words: tuple[str, ...] = ()
+    """The words of the query that its caption has."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """`tokens` and `caption` -> the rank in that ranking, where two were fused."""
     cursor: Cursor | None = None
@@ -87,6 +91,8 @@ class SearchResult:
     """The cursor of the next page; None if there is none."""
     weak_below: float | None = None
     """Score below which hits are weak matches, unless they have each word of the query; None if there is no cut."""
+    conditions: tuple[Condition, ...] = ()
+    """The parts of the text that were read as conditions on fields."""
     unknown_words: tuple[UnknownWord, ...] = ()
     remarks: tuple[str, ...] = ()
     """Notes for the user: how the query was read and sent, and why nothing was found."""
@@ -117,13 +123,18 @@ def parse_hit(
     source, score = raw_hit.get("_source") or {}, _divide_score(float(raw_hit["_score"]), scale)
     tokens = source.get("tokens") or {}
     cursor = raw_hit.get("sort")
+    contributions = explain_score(query_vector, tokens)
+    names = (str(name) for name in raw_hit.get("matched_queries") or ())
+    caption_words = tuple(name.removeprefix(CAPTION_WORD) for name in names if name.startswith(CAPTION_WORD))
+    by_tokens = sum(each.contribution for each in contributions) if match_cut and match_cut.caption_words else score
     return Hit(
         id=raw_hit["_id"],
         index=str(raw_hit.get("_index", "")),
         uri=str(source.get("uri", "")),
         score=score,
-        weak=match_cut is not None and match_cut.is_weak(score, tokens),
-        contributions=explain_score(query_vector, tokens),
+        weak=match_cut is not None and match_cut.is_weak(by_tokens, tokens, frozenset(caption_words)),
+        contributions=contributions,
+        caption_words=caption_words,
         source=source,
         engine_scores=parse_explanation(raw_hit["_explanation"]) if "_explanation" in raw_hit else {},
         cursor=cursor if cursor is None or scale == 1 else [score, *cursor[1:]],

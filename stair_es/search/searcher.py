@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.client.capabilities import list_cluster_plugins
 from stair_es.cluster.client.cluster import Cluster
@@ -21,9 +21,13 @@ from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_t
 from stair_es.search.options import SearchOptions, prune_vector
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, explain_no_hits
 from stair_es.search.ranking import AddedScores, check_fusion, collect_pictures, fuse_rankings
+from stair_es.search.refining import QueryRefiner
 from stair_es.search.request import EXCLUDED_FIELDS, SearchRequest, build_search_request
 from stair_es.search.results import Hit, SearchResult, build_document_filter, parse_hit, parse_search_response
 from stair_es.types import SparseVector, is_utf8
+
+if TYPE_CHECKING:
+    from stair_es.search.index_info import IndexInfo
 
 
 class QueryRunner:
@@ -45,11 +49,18 @@ class QueryRunner:
         """
         self._send, self._list_plugins, self._source_fields = send, list_plugins, source_fields
         self._added_scores = AddedScores()
+        self._refiner = QueryRefiner(lambda body: send(body, None))
+
+    def refine_query(self, target: SearchTarget, query: SearchQuery, options: SearchOptions) -> SearchQuery:
+        """Adapt a query to what the documents of the index have, as `QueryRefiner`."""
+        query = target.info.apply_policy(query)  # whose tokens the documents have
+        return self._refiner.refine_query(query, lambda refined: self.build_request(target, refined, 1, None, options))
 
     def search(
         self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
     ) -> SearchResult:
         """Search for the `k` best documents."""
+        query = self.refine_query(target, query, options)
         pruned_vector = prune_vector(query.vector, options.weight_mass)
         query = replace(query, vector=pruned_vector.kept)
         search_page = self._search_fused if options.fusion == "rrf" else self._search_page
@@ -60,6 +71,7 @@ class QueryRunner:
         return replace(
             result,
             pruned=pruned_vector.pruned,
+            conditions=tuple(query.conditions),
             unknown_words=tuple(query.unknown_words),
             remarks=(*query.remarks, *result.remarks),
         )
@@ -109,9 +121,9 @@ class QueryRunner:
         self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
     ) -> SearchResult:
         window = max(options.fusion_window, k)
-        by_tokens = self._search_page(target, replace(query, caption=""), window, None, options)
+        by_tokens = self._search_page(target, replace(query, caption="", caption_words=()), window, None, options)
         # the weight applies to ranks; scores could underflow
-        caption_query = replace(query, vector=EMPTY_VECTOR, caption_weight=1.0)
+        caption_query = replace(query, vector=EMPTY_VECTOR, caption_words=(), caption_weight=1.0)
         by_caption = self._search_page(target, caption_query, window, None, options)
         return fuse_rankings(by_tokens, by_caption, query.caption_weight, k)
 
@@ -174,9 +186,18 @@ class Searcher:
         result = self._targets.search_with_refresh(search_target)
         return replace(result, remarks=(*self._explain_end(result, search_query, after, options), *result.remarks))
 
+    @property
+    def info(self) -> IndexInfo:
+        """The metadata of the index."""
+        return self._targets.get().info
+
+    def refine_query(self, query: SearchQuery, options: SearchOptions) -> SearchQuery:
+        """Adapt a query to what the documents of the index have, as `QueryRefiner`."""
+        return self._runner.refine_query(self._targets.get(), query, options)
+
     def apply_policy(self, query: SearchQuery) -> SearchQuery:
         """Rewrite a query by the token policy of the index."""
-        return self._targets.get().info.apply_policy(query)
+        return self.info.apply_policy(query)
 
     def count(self, query: SearchQuery, *, options: SearchOptions | None = None) -> int:
         """Count all documents that match the tokens that are sent."""

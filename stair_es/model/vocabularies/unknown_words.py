@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
@@ -58,11 +59,21 @@ def _describe_word(encoder: Encoder, word: str, searched_for: str) -> UnknownWor
     return UnknownWord(word=word, suggestions=suggestions, searched_for=searched_for)
 
 
-def has_known_word(encoder: Encoder, text: str) -> bool:
-    """Return whether the model knows a word of a text as it reads it, other than stop words; True if it can't tell."""
+def is_rarest_word_known(encoder: Encoder, text: str) -> bool:
+    """Return whether the model knows the rarest word of a text as it reads it, other than stop words; True if it can't tell."""
     text = encoder.read_text(text).text
-    unknown = encoder.list_unknown_words(text)
-    return not unknown or bool(list_content_words(text) - set(unknown))
+    unknown = set(encoder.list_unknown_words(text))
+    words = list_content_words(text)
+    return not unknown or get_rarity(words - unknown) > get_rarity(unknown)
+
+
+def get_rarity(words: Iterable[str]) -> int:
+    """Return the rarity of the rarest of some words: its place in BERT's vocabulary, which is in the order of frequency.
+
+    A word that isn't in the vocabulary is as rare as all others that aren't; without words, -1.
+    """
+    ids = load_wordpiece_vocabulary().ids
+    return max((ids.get(word, len(ids)) for word in words), default=-1)
 
 
 def suggest_words(encoder: Encoder, word: str) -> tuple[str, ...]:

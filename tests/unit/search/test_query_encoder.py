@@ -1,5 +1,6 @@
 """Words and files -> vectors, with a toy encoder."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,11 @@ from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import (
     QueryInputs,
     build_search_query,
-    choose_match_thresholds,
     encode_query_image,
     encode_query_text,
     list_named_words,
 )
+from stair_es.search.understanding import SearchFields
 from stair_es.sources.base import ReadLimits
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
@@ -96,21 +97,40 @@ class GradingEncoder(BrightnessEncoder):
 
 
 @pytest.mark.parametrize(
-    ("texts", "has_images", "cosine"),
+    ("inputs", "caption_words", "needed", "weak_cosine"),
     [
-        (["red car"], False, 0.4),
-        (["unknown car"], False, 0.4),
-        (["unknown"], False, 1.0),  # whatever it finds is a guess
-        (["unknown", "car"], False, 0.4),
-        (["unknown"], True, 0.3),
-        ([], True, 0.3),
-        ([], False, 0.4),
+        (QueryInputs(query_string="red car"), {"red", "car"}, set(), 0.4),
+        (QueryInputs(query_string="unknown car"), {"unknown", "car"}, {"unknown"}, 0.4),  # no picture tells the rarest word
+        (QueryInputs(query_string='"unknown car" red'), {"unknown car", "red"}, {"unknown car"}, 0.4),
+        (QueryInputs(query_string="unknown car", hybrid=False), set(), {"unknown"}, 1.0),  # and there is no caption
+        (QueryInputs(query_string="unknown", texts=["car"]), {"unknown"}, set(), 0.4),
+        (QueryInputs(query_string="red", caption="crimson"), {"crimson"}, set(), 0.4),
+        (QueryInputs(query_string="unknown", vectors=[SparseVector(("a",), (1.0,))]), {"unknown"}, set(), 0.3),
+        (QueryInputs(query_string="the"), set(), set(), 0.4),  # nearly every caption has it
     ],
 )
-def test_only_unknown_words_have_no_match(texts: list[str], has_images: bool, cosine: float) -> None:
-    thresholds = choose_match_thresholds(GradingEncoder(), texts, has_images=has_images)
-    assert thresholds == MatchThresholds(weak_cosine=cosine, weak_image_cosine=0.3, named_weight=0.25)
-    assert choose_match_thresholds(BrightnessEncoder(), texts, has_images=has_images) is None
+def test_what_a_match_needs(inputs: QueryInputs, caption_words: set[str], needed: set[str], weak_cosine: float) -> None:
+    query = build_search_query(GradingEncoder(), inputs, fields=SearchFields(text="title"))
+    assert query.match_cut
+    assert query.match_cut.caption_words == caption_words
+    assert query.match_cut.needed_words == needed
+    assert query.match_cut.weak_below == pytest.approx(weak_cosine * math.hypot(*query.vector.weights))
+    assert sum(word.share for word in query.caption_words) == pytest.approx(1 if caption_words else 0)
+    if "unknown" not in inputs.query_string:
+        assert build_search_query(BrightnessEncoder(), inputs).match_cut is None
+
+
+def test_a_model_that_knows_no_word_leaves_it_to_captions() -> None:
+    class SilentEncoder(GradingEncoder):
+        def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+            return [SparseVector((), ()) for _ in texts]
+
+    query = build_search_query(SilentEncoder(), QueryInputs(query_string="unknown"), fields=SearchFields(text="caption"))
+    assert not len(query.vector)
+    assert query.match_cut
+    assert [query.match_cut.is_weak(9.0, {}, frozenset(found)) for found in ((), ("unknown",))] == [True, False]
+    with expect_error("no-known-word", QueryError):
+        build_search_query(SilentEncoder(), QueryInputs(query_string="unknown"))
 
 
 class SpellingEncoder(BrightnessEncoder):
@@ -142,6 +162,7 @@ def test_a_query_keeps_its_unknown_words_and_remarks() -> None:
 
 def get_weak_below(query: SearchQuery) -> float:
     assert query.match_cut
+    assert query.match_cut.weak_below is not None
     return query.match_cut.weak_below
 
 
@@ -152,12 +173,6 @@ def test_a_boost_scales_the_cut_with_the_vector() -> None:
     assert get_weak_below(boosted) == pytest.approx(0.8 * 2**0.5)
     one = build_search_query(GradingEncoder(), QueryInputs(query_string="red^100 car"))
     assert get_weak_below(one) == pytest.approx(40, rel=1e-3)  # a document with 0.4 of `red` alone still matches
-
-
-def test_a_caption_score_has_no_cut() -> None:
-    inputs = QueryInputs(query_string="red car", caption="red car")
-    assert build_search_query(GradingEncoder(), inputs).match_cut is None
-    assert build_search_query(GradingEncoder(), replace(inputs, caption_weight=0)).match_cut is not None
 
 
 @pytest.mark.parametrize(

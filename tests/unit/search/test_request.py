@@ -8,7 +8,7 @@ from support.errors import expect_error
 
 from stair_es.errors import QueryError
 from stair_es.search.dsl.filters import parse_filter
-from stair_es.search.query import SearchQuery
+from stair_es.search.query import CaptionWord, SearchQuery
 from stair_es.search.query_encoder import QueryInputs
 from stair_es.search.request import build_search_request, build_token_clause
 from stair_es.types import SparseVector
@@ -79,7 +79,12 @@ def test_min_weight_of_impacts_is_rounded_to_thousandths(min_weight: float, boun
 def test_a_caption_adds_its_score() -> None:
     built = build_body(SearchQuery(vector=VECTOR, caption="a dog", caption_weight=0.25))
     assert built["query"] == {"bool": {"should": [SPARSE, {"match": {"caption": {"query": "a dog", "boost": 0.25}}}]}}
-    assert build_body(SearchQuery(caption="a dog"))["query"] == {"match": {"caption": {"query": "a dog", "boost": 1.0}}}
+    assert build_body(SearchQuery(caption="a dog", caption_weight=1))["query"] == {
+        "match": {"caption": {"query": "a dog", "boost": 1}}
+    }
+    words = build_body(SearchQuery(vector=VECTOR, caption="dog", caption_words=[CaptionWord("dog", 0.5)], caption_weight=0.5))
+    [clause] = words["query"]["bool"]["should"][1:]
+    assert clause["constant_score"] == {"filter": {"match_phrase": {"caption": "dog"}}, "boost": 0.25, "_name": "caption:dog"}
     assert build_body(SearchQuery(vector=VECTOR, caption="a dog", caption_weight=0))["query"] == SPARSE
 
 

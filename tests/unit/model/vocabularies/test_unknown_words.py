@@ -6,7 +6,7 @@ import pytest
 
 from stair_es.model.base import Encoder, ModelCard, ModelSpec
 from stair_es.model.stair_mini.encoder import StairMiniEncoder
-from stair_es.model.vocabularies.unknown_words import UnknownWord, find_unknown_words, has_known_word, suggest_words
+from stair_es.model.vocabularies.unknown_words import UnknownWord, find_unknown_words, is_rarest_word_known, suggest_words
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
 
@@ -77,19 +77,22 @@ def test_what_is_searched_instead_is_said(mini_encoder: StairMiniEncoder, text: 
     assert [each.searched_for for each in unknown] == searched_for
     assert all(repr(each.searched_for) in str(each) for each in unknown if each.searched_for)
     assert not [each for each in unknown if each.searched_for in each.suggestions]
-    assert has_known_word(mini_encoder, text) == (text != "xqzzy")
+    assert is_rarest_word_known(mini_encoder, text) == all(searched_for)
 
 
 def test_a_model_of_pieces_knows_a_word_by_any_piece() -> None:
     encoder = PiecesEncoder()
     assert [unknown.word for unknown in find_unknown_words(encoder, "dogs コ zebra")] == ["コ", "zebra"]
-    assert has_known_word(encoder, "dogs zebra")
-    assert not has_known_word(encoder, "a zebra")
+    assert [is_rarest_word_known(encoder, text) for text in ("dogs", "dogs zebra", "a zebra")] == [True, False, False]
     assert suggest_words(encoder, "dogz") == ()
 
 
-def test_stop_words_alone_are_not_unknown(mini_encoder: StairMiniEncoder) -> None:
-    assert [has_known_word(mini_encoder, text) for text in ("the", "the xyzzy", "xyzzy dog")] == [True, False, True]
+@pytest.mark.parametrize(
+    ("text", "is_known"),
+    [("the", True), ("the xyzzy", False), ("xyzzy dog", False), ("the Eiffel tower", False), ("a wonderful peacock", True)],
+)
+def test_the_rarest_word_tells_what_is_searched(mini_encoder: StairMiniEncoder, text: str, *, is_known: bool) -> None:
+    assert is_rarest_word_known(mini_encoder, text) == is_known
 
 
 def test_texts_name_the_word_and_its_suggestions() -> None:

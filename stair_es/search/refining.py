@@ -1,0 +1,67 @@
+"""Adapt a query to what the documents of an index have: words that none carries, colors that no match has. Thread safe."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from cachetools import TTLCache
+
+from stair_es.search.query import SearchQuery, TokenGroup
+from stair_es.search.request import SearchRequest, build_match_clause, build_token_clause
+
+_MAX_AGE_S = 60.0
+_MAX_ANSWERS = 512
+
+
+class QueryRefiner:
+    """Asks the cluster what a query can't know, and remembers the answers for a minute."""
+
+    def __init__(self, send: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
+        """Create the empty cache; `send` sends the body of a `_search` request."""
+        self._send, self._lock = send, threading.Lock()
+        self._answers: TTLCache[bytes, float] = TTLCache(_MAX_ANSWERS, _MAX_AGE_S)
+
+    def refine_query(self, query: SearchQuery, build_request: Callable[[SearchQuery], SearchRequest]) -> SearchQuery:
+        """Return the query as it can be answered honestly.
+
+        If no document carries the rarest word, only a caption can tell it. Colors are left out if no match has them.
+        """
+        if query.is_refined:
+            return query
+        query = replace(query, is_refined=True)
+        if query.rarest_word is not None and query.match_thresholds is not None:
+            word, tokens = query.rarest_word
+            weight = self._find_largest_weight(tokens, build_request(query))
+            if weight < query.match_thresholds.named_weight:
+                remark = f"{word!r} is a word of this model, but no image here has more than {weight:.2f} of it"
+                query = replace(query, needed_words=(*query.needed_words, word), remarks=(*query.remarks, remark))
+        colors = [condition for condition in query.conditions if condition.is_color]
+        if colors and not self._has_match(query, build_request(query)):
+            remark = f"no match is {' and '.join(each.text for each in colors)}: searched without"
+            others = [condition for condition in query.conditions if not condition.is_color]
+            query = replace(query, conditions=others, remarks=(*query.remarks, remark))
+        return query
+
+    def _find_largest_weight(self, tokens: TokenGroup, request: SearchRequest) -> float:
+        clauses = [build_token_clause((token,), request.query_type) for token in tokens]
+        return self._find_best_score({"dis_max": {"queries": clauses}})
+
+    def _has_match(self, query: SearchQuery, request: SearchRequest) -> bool:
+        clause = build_match_clause(request, query) or request.body["query"]
+        return self._find_best_score({"constant_score": {"filter": clause}}) > 0
+
+    def _find_best_score(self, clause: Mapping[str, Any]) -> float:
+        """Return the score of the best document for a clause, 0 if there is none."""
+        key = orjson.dumps(clause)
+        with self._lock:
+            answer = self._answers.get(key)
+        if answer is None:
+            hits = self._send({"size": 1, "query": clause, "_source": False, "track_total_hits": False})["hits"]["hits"]
+            answer = float(hits[0]["_score"]) if hits else 0.0
+            with self._lock:
+                self._answers[key] = answer
+        return answer
