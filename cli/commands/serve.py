@@ -232,12 +232,14 @@ def _open_target(
     """Return a function that returns the target: a model, or that of an index as it is now."""
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.search.index_cache import create_state_cache
+    from stair_es.search.searcher import create_query_runner
     from stair_es.web.encoding.service import EncodingTarget, follow_index
 
     if connection is None or index is None:
         return partial(EncodingTarget, encoder=encoder.load())
     cluster = stack.enter_context(Cluster(connection))
-    return follow_index(create_state_cache(cluster, index, encoder.prepare_for_index(index)))
+    states = create_state_cache(cluster, index, encoder.prepare_for_index(index))
+    return follow_index(states, create_query_runner(cluster, index))
 
 
 def _report_ready(url: str, *, as_json: bool, with_token: bool = False, open_page: bool = False) -> None:

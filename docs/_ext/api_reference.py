@@ -83,7 +83,7 @@ def _describe_type(field: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if field["type"] == "array":
-        return f"list of {_describe_type(field['items'], schemas)}s"
+        return f"list of {_describe_type(field['items'], schemas)}s" if "items" in field else "list"
     return "integer" if field.get("multipleOf") == 1 else str(field["type"])
 
 

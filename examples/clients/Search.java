@@ -15,38 +15,37 @@ import java.util.stream.Collectors;
  *
  *     javac -d classes Lookup.java Search.java && java -cp classes Search INDEX "a cup of coffee"
  *
- * STAIR_ES_URL is the cluster. The tokens of the text come from the service at STAIR_ES_ENCODER_URL (stair-es encoder; its access
- * token in STAIR_ES_ENCODER_TOKEN), or from the file STAIR_ES_TABLE (stair-es export --table).
+ * STAIR_ES_URL is the cluster. The query comes from the service at STAIR_ES_ENCODER_URL (stair-es encoder --index INDEX; its access
+ * token in STAIR_ES_ENCODER_TOKEN), or is built of the tokens in the file STAIR_ES_TABLE (stair-es export --table).
  */
 public class Search {
     private static final String STRING = "\"((?:[^\"\\\\]|\\\\.)*)\"";
     private static final Pattern MODEL = Pattern.compile("\"model\"\\s*:\\s*" + STRING);
-    private static final Pattern TOKEN = Pattern.compile(STRING + "\\s*:\\s*([-+.eE0-9]+)");
     private static final HttpClient CLIENT = HttpClient.newHttpClient();
 
     public static void main(String[] args) throws IOException, InterruptedException {
         String index = System.getenv("STAIR_ES_URL") + "/" + args[0];
-        Map<String, String> weights = new LinkedHashMap<>(); // keys are tokens as in JSON
-        String model;
+        String body;
         if (System.getenv("STAIR_ES_ENCODER_URL") == null) {
-            Lookup table = new Lookup(System.getenv("STAIR_ES_TABLE")); // read it once per program
-            model = table.model();
-            table.encode(args[1]).forEach((token, weight) -> weights.put(escape(token), weight.toString()));
-        } else {
-            String body = "{\"texts\": [\"" + escape(args[1]) + "\"]}";
-            String encoded = request(System.getenv("STAIR_ES_ENCODER_URL") + "/v1/encode", body, System.getenv("STAIR_ES_ENCODER_TOKEN"));
-            model = find(MODEL, encoded);
-            Matcher tokens = TOKEN.matcher(encoded.substring(encoded.indexOf("\"texts\"")));
-            while (tokens.find()) {
-                weights.put(tokens.group(1), tokens.group(2));
-            }
+            body = lookUp(index, args[1]);
+        } else { // a search without weak matches; with "describe" it also tells what the model doesn't know
+            String asked = "{\"text\": \"" + escape(args[1]) + "\", \"k\": 3, \"cut\": true}";
+            body = request(System.getenv("STAIR_ES_ENCODER_URL") + "/v1/query", asked, System.getenv("STAIR_ES_ENCODER_TOKEN"));
         }
+        String hits = request(index + "/_search?filter_path=hits.hits._score,hits.hits._source.uri", body, null);
+        System.out.println(hits.equals("{}") ? "no good match" : hits);
+    }
+
+    private static String lookUp(String index, String text) throws IOException, InterruptedException {
+        Lookup table = new Lookup(System.getenv("STAIR_ES_TABLE")); // read it once per program
         // Check the model of the index once, when the program starts.
         String written = find(MODEL, request(index + "/_mapping?filter_path=*.mappings._meta.stair_es.model", null, null));
-        if (written != null && !written.equals(model)) {
-            throw new IOException(args[0] + " was written by " + written + ", and these tokens are of " + model);
+        if (written != null && !written.equals(table.model())) {
+            throw new IOException(index + " was written by " + written + ", and these tokens are of " + table.model());
         }
-        System.out.println(request(index + "/_search?filter_path=hits.hits._score,hits.hits._source", buildBody(weights, 3), null));
+        Map<String, String> weights = new LinkedHashMap<>(); // keys are tokens as in JSON
+        table.encode(text).forEach((token, weight) -> weights.put(escape(token), weight.toString()));
+        return buildBody(weights, 3);
     }
 
     /** Returns the body of the search: its score is the sum of the products of weights. */

@@ -1,7 +1,7 @@
 // Search images by text: node search.mjs INDEX "a cup of coffee". For Node.js 18 or newer, without a library.
 //
-// STAIR_ES_URL is the cluster. The tokens of the text come from the service at STAIR_ES_ENCODER_URL (stair-es encoder; its access
-// token in STAIR_ES_ENCODER_TOKEN), or from the file STAIR_ES_TABLE (stair-es export --table).
+// STAIR_ES_URL is the cluster. The query comes from the service at STAIR_ES_ENCODER_URL (stair-es encoder --index INDEX; its access
+// token in STAIR_ES_ENCODER_TOKEN), or is built of the tokens in the file STAIR_ES_TABLE (stair-es export --table).
 import { readTable } from './lookup.mjs';
 
 const { STAIR_ES_URL: cluster, STAIR_ES_ENCODER_URL: encoder, STAIR_ES_ENCODER_TOKEN: secret, STAIR_ES_TABLE: file } = process.env;
@@ -17,13 +17,16 @@ async function request(url, body, headers) {
   return response.json();
 }
 
-async function encode(text) {
-  if (!encoder) {
-    const table = await readTable(file); // read it once per program
-    return { model: table.model, tokens: table.encode(text) };
-  }
-  const { model, texts } = await request(`${encoder}/v1/encode`, { texts: [text] }, secret && { authorization: `Bearer ${secret}` });
-  return { model, tokens: texts[0].tokens };
+// The search without weak matches, and what to tell the user.
+function buildQuery(text) {
+  const authorization = secret && { authorization: `Bearer ${secret}` };
+  return request(`${encoder}/v1/query`, { text, k: 3, cut: true, describe: true }, authorization);
+}
+
+async function lookUp(index, text) {
+  const table = await readTable(file); // read it once per program
+  await checkModel(index, table.model);
+  return { body: buildBody(table.encode(text), 3), unknown_words: [], remarks: [] };
 }
 
 // Fails if another model wrote the images of the index. Check this once, when the program starts.
@@ -43,7 +46,8 @@ function buildBody(tokens, size) {
 }
 
 const [index, text] = process.argv.slice(2);
-const { model, tokens } = await encode(text);
-await checkModel(index, model);
-const { hits } = await request(`${cluster}/${index}/_search`, buildBody(tokens, 3));
+const { body, unknown_words: unknown, remarks } = await (encoder ? buildQuery(text) : lookUp(index, text));
+for (const note of [...unknown.map(({ word }) => `unknown word: ${word}`), ...remarks]) console.error(note);
+const { hits } = await request(`${cluster}/${index}/_search`, body);
 for (const hit of hits.hits) console.log(hit._score.toFixed(4), hit._source.uri);
+if (!hits.hits.length) console.log('no good match');

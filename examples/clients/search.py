@@ -1,7 +1,7 @@
 """Search images by text: python search.py INDEX "a cup of coffee". Requires only Python 3.8 or newer.
 
-STAIR_ES_URL is the cluster. The tokens of the text come from the service at STAIR_ES_ENCODER_URL (stair-es encoder; its access
-token in STAIR_ES_ENCODER_TOKEN), or from the file STAIR_ES_TABLE (stair-es export --table).
+STAIR_ES_URL is the cluster. The query comes from the service at STAIR_ES_ENCODER_URL (stair-es encoder --index INDEX; its access
+token in STAIR_ES_ENCODER_TOKEN), or is built of the tokens in the file STAIR_ES_TABLE (stair-es export --table).
 """
 
 import json
@@ -19,15 +19,20 @@ def request(url: str, body: object = None, **headers: str) -> dict:
         return json.load(response)
 
 
-def encode(text: str) -> tuple:
-    """Return the model id and {token: weight} of a text."""
-    if "STAIR_ES_ENCODER_URL" not in os.environ:
-        table = Table(os.environ["STAIR_ES_TABLE"])  # read it once per program
-        return table.model, table.encode(text)
+def build_query(text: str) -> dict:
+    """Return the search without weak matches (`body`), and what to tell the user."""
     token = os.environ.get("STAIR_ES_ENCODER_TOKEN")
     login = {"authorization": f"Bearer {token}"} if token else {}
-    answer = request(f"{os.environ['STAIR_ES_ENCODER_URL']}/v1/encode", {"texts": [text]}, **login)
-    return answer["model"], answer["texts"][0]["tokens"]
+    return request(
+        f"{os.environ['STAIR_ES_ENCODER_URL']}/v1/query", {"text": text, "k": 3, "cut": True, "describe": True}, **login
+    )
+
+
+def look_up(index: str, text: str) -> dict:
+    """Return the search by the table of tokens."""
+    table = Table(os.environ["STAIR_ES_TABLE"])  # read it once per program
+    check_model(index, table.model)
+    return {"body": build_body(table.encode(text), size=3), "unknown_words": [], "remarks": []}
 
 
 def check_model(index: str, model: str) -> None:
@@ -47,7 +52,11 @@ def build_body(tokens: dict, size: int) -> dict:
 
 if __name__ == "__main__":
     index, text = sys.argv[1:]
-    model, tokens = encode(text)
-    check_model(index, model)
-    for hit in request(f"{os.environ['STAIR_ES_URL']}/{index}/_search", build_body(tokens, size=3))["hits"]["hits"]:
+    query = build_query(text) if "STAIR_ES_ENCODER_URL" in os.environ else look_up(index, text)
+    for note in (*(f"unknown word: {each['word']}" for each in query["unknown_words"]), *query["remarks"]):
+        print(note, file=sys.stderr)
+    hits = request(f"{os.environ['STAIR_ES_URL']}/{index}/_search", query["body"])["hits"]["hits"]
+    for hit in hits:
         print(f"{hit['_score']:.4f} {hit['_source']['uri']}")
+    if not hits:
+        print("no good match")

@@ -13,7 +13,8 @@ fail() {
     exit 1
 }
 
-text=$(jq -n --arg text "$2" '{text: $text, size: 3}')
+text=$(jq -n --arg text "$2" '{text: $text, k: 3, cut: true, describe: true}') # cut leaves weak matches out
 query=$(printf %s "$text" | post "$STAIR_ES_ENCODER_URL/v1/query" -H "authorization: Bearer ${STAIR_ES_ENCODER_TOKEN-}") || fail "$query"
-hits=$(printf %s "$query" | post "$STAIR_ES_URL/$1/_search") || fail "$hits"
-printf %s "$hits" | jq -r '.hits.hits[] | "\(._score) \(._source.uri)"'
+printf %s "$query" | jq -r '(.unknown_words[] | "unknown word: \(.word)"), .remarks[]' >&2
+hits=$(printf %s "$query" | jq .body | post "$STAIR_ES_URL/$1/_search") || fail "$hits"
+printf %s "$hits" | jq -r 'if .hits.hits == [] then "no good match" else .hits.hits[] | "\(._score) \(._source.uri)" end'

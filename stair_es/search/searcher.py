@@ -47,7 +47,7 @@ class QueryRunner:
         `send` sends the body of a `_search` request, with the name of a search pipeline or None. `list_plugins` is called only
         for query types that require a plugin. Hits contain the `source_fields`; None for all that are useful.
         """
-        self._send, self._list_plugins, self._source_fields = send, list_plugins, source_fields
+        self.send, self._list_plugins, self._source_fields = send, list_plugins, source_fields
         self._added_scores = AddedScores()
         self._refiner = QueryRefiner(lambda body: send(body, None))
 
@@ -130,11 +130,20 @@ class QueryRunner:
     def _send_request(self, request: SearchRequest, options: SearchOptions, *, total: bool = False) -> dict[str, Any]:
         body = {**request.body, "track_total_hits": total, **({"explain": True} if options.explain_engine else {})}
         try:
-            return self._send(body, options.search_pipeline)
+            return self.send(body, options.search_pipeline)
         except ClusterError as error:  # that the caption or a filter causes
             if is_clause_limit_error(error) or (error.status == 400 and "Failed to parse query" in error.message):
                 raise QueryError(*describe_rejection(error), code="query-rejected") from None
             raise
+
+
+def create_query_runner(cluster: Cluster, index: str) -> QueryRunner:
+    """Create a runner that sends to an index of a cluster."""
+
+    def send(body: Mapping[str, Any], pipeline: str | None = None) -> dict[str, Any]:
+        return cluster.search(index, body, retry=NO_RETRY, **({"search_pipeline": pipeline} if pipeline else {}))
+
+    return QueryRunner(send, partial(list_cluster_plugins, cluster))
 
 
 class Searcher:
@@ -150,7 +159,7 @@ class Searcher:
         self._index = index
         self._model_id = model_id
         self._targets = IndexCache(self._fetch_target)
-        self._runner = QueryRunner(self._send, partial(list_cluster_plugins, self._cluster))
+        self._runner = create_query_runner(self._cluster, index)
 
     def __enter__(self) -> Searcher:
         return self
@@ -210,13 +219,13 @@ class Searcher:
             return None
         clause = {"bool": {"should": [{"ids": {"values": [reference]}}, {"term": {"uri": reference}}]}}
         body = {"size": 1, "query": clause, "_source": {"excludes": EXCLUDED_FIELDS}}
-        hits = self._send(body)["hits"]["hits"]
+        hits = self._runner.send(body, None)["hits"]["hits"]
         return parse_hit(hits[0], EMPTY_VECTOR) if hits else None
 
     def is_match(self, document: Hit, clause: Mapping[str, Any]) -> bool:
         """Check whether a document matches a query clause."""
         query = {"bool": {"filter": [build_document_filter(document), clause]}}
-        return bool(self._send({"size": 1, "query": query, "_source": False})["hits"]["hits"])
+        return bool(self._runner.send({"size": 1, "query": query, "_source": False}, None)["hits"]["hits"])
 
     def _explain_end(
         self, result: SearchResult, query: SearchQuery, after: Cursor | None, options: SearchOptions
@@ -227,10 +236,6 @@ class Searcher:
             reason = explain_no_hits(query, lambda other: self.count(other, options=options))
             reason = reason or f"nothing in {self._index!r} has a word in common with the query and meets its conditions"
             yield f"nothing found: {reason}"
-
-    def _send(self, body: Mapping[str, Any], pipeline: str | None = None) -> dict[str, Any]:
-        params = {"search_pipeline": pipeline} if pipeline else {}
-        return self._cluster.search(self._index, body, retry=NO_RETRY, **params)
 
     def _fetch_target(self, previous: SearchTarget | None) -> SearchTarget:
         target = fetch_search_target(self._cluster, self._index, previous)

@@ -46,7 +46,7 @@ def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, por
     states = create_state_cache(cluster, config.index, config.load_encoder)
     states.get()
     service, thumbnails = SearchService(config, cluster, states, limiter), ThumbnailService(config, cluster, limiter)
-    encoding = EncodingService(config, follow_index(states), limiter)
+    encoding = EncodingService(config, follow_index(states, service.runner), limiter)
     routes = [*PageRoutes(config, service, thumbnails).list_routes(), *EncodingRoutes(config, encoding).list_routes()]
     return _build_app(config, routes, cluster.connection, policy, port)
 

@@ -21,6 +21,7 @@ from stair_es.search import index_cache
 from stair_es.search.image_search import ImageSearch
 from stair_es.search.index_cache import create_state_cache
 from stair_es.search.index_encoder import load_query_encoder
+from stair_es.search.searcher import create_query_runner
 from stair_es.token_policy import parse_policy
 from stair_es.web.encoding.service import follow_index
 
@@ -48,14 +49,15 @@ def search_tokens(corpus: Corpus, tokens: dict[str, float]) -> list[str]:
 
 def check_query(client: PageClient, corpus: Corpus) -> None:
     """The body that `/v1/query` returns is sent as it is, and finds what a search finds, in its order."""
-    body = client.post("/v1/query", {"text": "cat", "size": 4}).json
+    body = client.post("/v1/query", {"text": "cat", "k": 4}).json
     hits = corpus.client.search(index=corpus.alias, body=body)["hits"]["hits"]
     with ImageSearch(corpus.alias, url=corpus.url) as search:
         expected = [(hit.source["caption"], hit.score) for hit in search.search("cat", k=4).hits]
     assert hits
     assert [(hit["_source"]["caption"], hit["_score"]) for hit in hits] == expected
-    empty_query = client.post("/v1/query", {"text": ""}).json
-    assert corpus.client.search(index=corpus.alias, body=empty_query)["hits"]["hits"] == []
+    unknown = client.post("/v1/query", {"text": "xqzzy", "hybrid": False}).json
+    assert corpus.client.search(index=corpus.alias, body=unknown)["hits"]["hits"] == []
+    assert client.post("/v1/query", {"text": ""}).json["code"] == "no-input"
 
 
 def check_policy_tokens(client: PageClient, corpus: Corpus) -> None:
@@ -74,7 +76,7 @@ def check_policy_tokens(client: PageClient, corpus: Corpus) -> None:
 def test_tokens_have_the_policy_of_the_index_and_find_images(node_url: str, pets_corpus: Corpus) -> None:
     with Cluster(Connection(url=node_url)) as cluster:
         states = create_state_cache(cluster, pets_corpus.alias, partial(load_query_encoder, index=pets_corpus.alias))
-        with serve_encoder(follow_index(states)) as client:
+        with serve_encoder(follow_index(states, create_query_runner(cluster, pets_corpus.alias))) as client:
             check_policy_tokens(client, pets_corpus)
             check_query(client, pets_corpus)
 
@@ -100,7 +102,7 @@ def test_encoders_follow_the_policy_until_the_index_is_gone(
     with Cluster(Connection(url=node_url)) as cluster:
         states = create_state_cache(cluster, index_name, partial(load_query_encoder, index=index_name))
         targets: list[EncodingTarget] = []
-        get_target = follow_index(states)
+        get_target = follow_index(states, create_query_runner(cluster, index_name))
 
         def record_target() -> EncodingTarget:
             targets.append(get_target())

@@ -141,7 +141,7 @@ def test_the_query_of_the_encoder_gives_what_a_search_gives(page: PageClient, co
     uri = "data:image/jpeg;base64," + base64.b64encode(photo.read_bytes()).decode()
     with ImageSearch(corpus.alias, url=corpus.url) as search:
         for fields, query in (({"text": TEXT}, TEXT), ({"image": uri}, photo)):
-            body = page.post("/v1/query", {**fields, "size": 4}).json
+            body = page.post("/v1/query", {**fields, "k": 4}).json
             hits = corpus.client.search(index=corpus.alias, body=body)["hits"]["hits"]
             assert [(hit["_id"], hit["_score"]) for hit in hits] == [
                 (hit.id, hit.score) for hit in search.search(query, k=4).hits

@@ -15,6 +15,7 @@ from stair_es.web.encoding.schemas import (
     ErrorBody,
     Info,
     QueryRequest,
+    QueryResponse,
     SparseValue,
     Vocabulary,
 )
@@ -92,11 +93,15 @@ _PATHS: dict[str, dict[str, dict[str, Any]]] = {
     "/v1/query": {
         "post": _describe_operation(
             "buildQuery",
-            "Build the search request for a text or an image.",
+            "Build the search request for a text, an image or both.",
             "Returns the body of `POST INDEX/_search` that `stair-es search` would send. With `--index` it fits that index and "
             "its cluster. Otherwise it fits every index of the model with `rank_features` and without a token policy.",
-            request=_describe_body("A text or an image.", QueryRequest, {"text": "a red car", "size": 3}),
-            response=_describe_body("The body of a `_search` request. If the text has no tokens, it finds nothing.", _OBJECT),
+            request=_describe_body("A text, an image or both.", QueryRequest, {"text": "a red car -people", "k": 3, "cut": True}),
+            response=_describe_body(
+                "The body of a `_search` request, or with `describe` a `QueryResponse`. If the model knows no word of the text, "
+                "the search finds nothing.",
+                {"anyOf": [_OBJECT, {"$ref": _REFERENCE.format(name="QueryResponse")}]},
+            ),
             errors=_POSTED,
         )
     },
@@ -186,18 +191,21 @@ def _require_items(name: str) -> dict[str, Any]:
     return {"required": [name], "properties": {name: {"type": ["string", "array"], "minItems": 1}}}
 
 
-def _require_one(name: str, other: str) -> dict[str, Any]:
-    """Describe an object that has the field `name`, and not `other`."""
-    return {"required": [name], "properties": {name: {"type": "string"}, other: {"type": "null"}}}
+def _require_text(name: str) -> dict[str, Any]:
+    """Describe an object whose field `name` is a string."""
+    return {"required": [name], "properties": {name: {"type": "string"}}}
 
 
 @cache
 def build_openapi_document() -> dict[str, Any]:
     """Build the OpenAPI document."""
-    types = (EncodeRequest, QueryRequest, EmbedSparseRequest, EncodeResponse, Vocabulary, SparseValue, Info, ErrorBody)
+    types = (
+        *(EncodeRequest, QueryRequest, EmbedSparseRequest, EncodeResponse, QueryResponse, Vocabulary, SparseValue, Info),
+        ErrorBody,
+    )
     _, schemas = schema_components(types, ref_template=_REFERENCE)
     schemas["EncodeRequest"]["anyOf"] = [_require_items("texts"), _require_items("images")]
-    schemas["QueryRequest"]["oneOf"] = [_require_one("text", "image"), _require_one("image", "text")]
+    schemas["QueryRequest"]["anyOf"] = [_require_text("text"), _require_text("image")]
     return {
         "openapi": "3.1.0",
         "info": {

@@ -20,7 +20,6 @@ from stair_es.types import SparseVector
 from stair_es.web.config import AppConfig
 from stair_es.web.encoding.openapi import build_openapi_document
 from stair_es.web.encoding.schemas import (
-    DEFAULT_HITS,
     MAX_BODY_BYTES,
     MAX_INPUTS,
     MAX_TEXT_CHARS,
@@ -44,6 +43,7 @@ from stair_es.web.request_body import BodyReader, check_json_type
 from stair_es.web.routes import PatternRoute
 
 RequestT = TypeVar("RequestT")
+ResultT = TypeVar("ResultT")
 _MAX_INLINE_BYTES = 64 * 1024
 _CLIENT_CLOSED_REQUEST = 499
 """Status for metrics, as in nginx: the client doesn't get it."""
@@ -89,7 +89,8 @@ class EncodingRoutes:
             )
         pruning = params.prune or Pruning()
         vectors = {
-            place: _format_vector(pruning.prune_vector(vector), params.format) for place, vector in encoded.vectors.items()
+            place: _format_vector(pruning.prune_vector(vector), params.format)
+            for place, vector in encoded.rewrite_vectors().items()
         }
         return _respond_with_json(
             EncodeResponse(
@@ -101,16 +102,21 @@ class EncodingRoutes:
         )
 
     async def _build_query(self, request: Request) -> Response:
-        params, encoded = await self._encode_inputs(request, parse_query_request)
-        [vector] = encoded.vectors.values()
-        pruned = (params.prune or Pruning()).prune_vector(vector)
-        return _respond_with_json(encoded.target.build_search_body(pruned, int(params.size or DEFAULT_HITS)))
+        check_json_type(request)
+        async with self._body_reader(request, MAX_BODY_BYTES) as body:
+            params, inputs = await self._parse(parse_query_request, body)
+            del body
+            response = await self._wait(request, self._service.build_query(params, inputs), len(inputs))
+            return _respond_with_json(response if params.describe else response.body)
 
     async def _embed_sparse(self, request: Request) -> Response:
         _, encoded = await self._encode_inputs(request, parse_embed_request)
         ids = await run_in_threadpool(self._service.get_token_ids, encoded.target)
         return _respond_with_json(
-            [[SparseValue(ids[token], weight) for token, weight in vector if token in ids] for vector in encoded.vectors.values()]
+            [
+                [SparseValue(ids[token], weight) for token, weight in vector if token in ids]
+                for vector in encoded.rewrite_vectors().values()
+            ]
         )
 
     async def _list_tokens(self, request: Request) -> Response:
@@ -179,7 +185,7 @@ class EncodingRoutes:
         async with self._parsing:
             return await run_in_threadpool(parse, body, self._max_image_bytes)
 
-    async def _wait(self, request: Request, encoding: Awaitable[EncodedInputs], input_count: int) -> EncodedInputs:
+    async def _wait(self, request: Request, encoding: Awaitable[ResultT], input_count: int) -> ResultT:
         """Wait for the end of an encoding, but not longer than the time limit, or than the client does."""
         started_s, error_type = time.perf_counter(), None
         task, gone = asyncio.ensure_future(encoding), asyncio.ensure_future(_wait_for_disconnect(request))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -14,6 +14,8 @@ from stair_es.errors import DecodeError
 from stair_es.types import SparseVector
 from stair_es.web.errors import RequestRejected
 from stair_es.web.request_body import parse_struct
+from stair_es.web.search.params import MAX_TEXT_CHARS as MAX_FILTER_CHARS
+from stair_es.web.search.params import Conditions, Tokens
 
 MAX_INPUTS = 32
 """Texts and images in a request, as in text-embeddings-inference (`max_client_batch_size`)."""
@@ -54,7 +56,8 @@ _ENCODE_EXAMPLE = 'Send an object, such as {"texts": ["red car"]}.'
 _QUERY_EXAMPLE = 'Send an object, such as {"text": "red car"}.'
 _EMBED_EXAMPLE = 'Send an object, such as {"inputs": ["red car"]}.'
 _REMEDIES = {
-    "size": f"Send an integer from 1 to {_MAX_HITS:,}.",
+    "filters": 'Write it like {"field": "format", "any": ["JPEG"]} or {"field": "width", "gte": 800}.',
+    "k": f"Send an integer from 1 to {_MAX_HITS:,}.",
     "model": "Send the id of the model, or leave it out.",
     "format": f"Send one of {', '.join(get_args(VectorFormat))}, or leave it out.",
     "prune": 'Send {"max_tokens": 16}, {"min_ratio": 0.1} or both.',
@@ -96,11 +99,40 @@ class EncodeRequest(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class QueryRequest(Struct, kw_only=True, forbid_unknown_fields=True):
-    """A text or an image."""
+    """A text, an image, or both."""
 
-    text: Annotated[_Text | None, Meta(description="A text. Required without `image`.")] = None
+    text: Annotated[
+        _Text | None,
+        Meta(
+            description='A query string: `+word` is required, `-word` excluded, `word^2` counts twice, `"words in quotes"` are '
+            "read as they are. Required without `image`."
+        ),
+    ] = None
     image: Annotated[_Image | None, Meta(description="An image as a base64 data URI. Required without `text`.")] = None
-    size: Annotated[_Size | None, Meta(description="Number of hits.")] = DEFAULT_HITS
+    require: Annotated[Tokens, Meta(description="Words that an image must have.")] = ()
+    exclude: Annotated[Tokens, Meta(description="Words that an image must not have.")] = ()
+    filter: Annotated[
+        Annotated[str, Meta(max_length=MAX_FILTER_CHARS)], Meta(description="A query string: `width:>800 AND format:JPEG`.")
+    ] = ""
+    filters: Annotated[
+        Conditions,
+        Meta(
+            description='Conditions on fields: `{"field": "format", "any": ["JPEG"]}` or `{"field": "width", "gte": 800}`. They '
+            "require `--index`."
+        ),
+    ] = ()
+    hybrid: Annotated[
+        bool,
+        Meta(description="Whether the words are also searched in the captions or titles of the index, if it has them."),
+    ] = True
+    k: Annotated[_Size | None, Meta(description="Number of hits.")] = DEFAULT_HITS
+    after: Annotated[
+        tuple[Any, ...] | None, Meta(description="For the next page: `sort` of the last hit. The first page has null.")
+    ] = None
+    cut: Annotated[bool, Meta(description="Whether weak matches are left out.")] = False
+    describe: Annotated[
+        bool, Meta(description="Whether the answer tells how the query was read; the body of the search is then its `body`.")
+    ] = False
     prune: _Prune = None
 
 
@@ -130,15 +162,14 @@ def parse_encode_request(body: bytes, max_image_bytes: int) -> tuple[EncodeReque
 
 
 def parse_query_request(body: bytes, max_image_bytes: int) -> tuple[QueryRequest, Inputs]:
-    """Parse the body of `POST /v1/query`: the request without its image, and its input."""
+    """Parse the body of `POST /v1/query`: the request without its image, and its inputs."""
     request = _parse_request(body, QueryRequest, _QUERY_EXAMPLE)
-    text, image, request.image = request.text, request.image, None
-    if text is not None and image is None:
-        _check_length("text", text)
-        return request, {"text": text}
-    if image is not None and text is None:
-        return request, {"image": _decode_image("image", image, max_image_bytes)}
-    raise RequestRejected(422, "`text` or `image` is required, and not both", _QUERY_EXAMPLE, code="not-one-input")
+    image, request.image = request.image, None
+    if request.text is None and image is None:
+        raise RequestRejected(422, "`text` or `image` is required", _QUERY_EXAMPLE, code="no-input")
+    _check_length("text", request.text or "")
+    texts: dict[str, str | bytes] = {} if request.text is None else {"text": request.text}
+    return request, texts if image is None else {**texts, "image": _decode_image("image", image, max_image_bytes)}
 
 
 def parse_embed_request(body: bytes, max_image_bytes: int) -> tuple[None, Inputs]:
@@ -287,6 +318,28 @@ class EncodeResponse(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     policy: Annotated[str | None, Meta(description="Digest of the token policy that was applied, or null.")]
     texts: Annotated[list[Vector], Meta(description="The vectors of the texts.")]
     images: Annotated[list[Vector], Meta(description="The vectors of the images.")]
+
+
+class QueryResponse(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A search, and how its query was read."""
+
+    body: Annotated[dict[str, Any], Meta(description="The body of a `_search` request.")]
+    model: Annotated[str, Meta(description="Model id. With the policy and the tokens it tells what the ranking is by.")]
+    policy: Annotated[str | None, Meta(description="Digest of the token policy of the index, or null.")]
+    tokens: Annotated[dict[str, _Weight], Meta(description="The tokens that are sent, heaviest first.")]
+    weak_below: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="Sum of the tokens below which a hit is a weak match, as `cut` leaves it out; null if it isn't known."),
+    ]
+    conditions: Annotated[
+        list[dict[str, Any]],
+        Meta(description="The parts of the text that are read as conditions: `text`, `field` and `clause`."),
+    ]
+    unknown_words: Annotated[
+        list[dict[str, Any]],
+        Meta(description="The words that the model doesn't know: `word`, `suggestions` and `searched_for`."),
+    ]
+    remarks: Annotated[list[str], Meta(description="Notes for the user on how the query was read.")]
 
 
 class SparseValue(Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,25 +7,33 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
+from msgspec.structs import replace as replace_struct
+from starlette.concurrency import run_in_threadpool
 
 from stair_es.config.defaults import MAX_CLAUSES
-from stair_es.errors import DecodeError
+from stair_es.errors import DecodeError, QueryError
 from stair_es.model.base import Encoder
+from stair_es.model.vocabularies.unknown_words import find_unknown_words
+from stair_es.search.dsl.pagination import Cursor
 from stair_es.search.index_cache import IndexCache, IndexState
-from stair_es.search.query import SearchQuery
-from stair_es.search.query_encoder import MAX_READ_CHARS, truncate_query_text
-from stair_es.search.request import QueryPlan, build_search_request
+from stair_es.search.options import SearchOptions
+from stair_es.search.query import EMPTY_VECTOR, SearchQuery
+from stair_es.search.query_encoder import MAX_READ_CHARS, QueryInputs, build_search_query, truncate_query_text
+from stair_es.search.request import QueryPlan, SearchRequest, build_match_clause, build_search_request
+from stair_es.search.searcher import QueryRunner
+from stair_es.search.understanding import NO_FIELDS, SearchFields
 from stair_es.sources.image.decode import decode_image
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import Pixels, SparseVector
 from stair_es.web.config import AppConfig
 from stair_es.web.encoding.batching import EncodingSpeed, MicroBatcher
-from stair_es.web.encoding.schemas import Inputs, build_decode_rejection
+from stair_es.web.encoding.schemas import DEFAULT_HITS, Inputs, QueryRequest, QueryResponse, build_decode_rejection
 from stair_es.web.errors import RequestRejected
 from stair_es.web.limits import ConcurrencyLimiter, SharedCores
+from stair_es.web.search.params import build_filters
 
 _MAX_IMAGE_BATCH, _MAX_IMAGE_BATCH_S = 8, 1.0
 """Images are decoded one after the other, so that larger batches would keep others waiting."""
@@ -42,6 +50,7 @@ ItemT = TypeVar("ItemT")
 EncodedItem: TypeAlias = "tuple[EncodingTarget, SparseVector | Exception]"
 """A target with the vector of an input for it, or why there is none."""
 
+INDEX_CHANGED = RequestRejected(503, "the index has changed during the request", "Send it again.", code="index-changed")
 _ANY_INDEX = QueryPlan(query_type="rank_features", max_clauses=MAX_CLAUSES)
 
 
@@ -52,25 +61,50 @@ class EncodingTarget:
     encoder: Encoder
     policy: TokenPolicy | None = None
     plan: QueryPlan = _ANY_INDEX
+    state: IndexState | None = None
+    """The index; None for every index of the model."""
+    runner: QueryRunner | None = None
+    """Sends searches to the index."""
 
     def rewrite_vector(self, vector: SparseVector) -> SparseVector:
         """Rewrite a query vector as the policy rewrote the tokens of the documents."""
         return self.policy.rewrite_query(vector) if self.policy else vector
 
-    def build_search_body(self, vector: SparseVector, size: int) -> dict[str, Any]:
-        """Build the body of a `_search` request for the `size` best documents; without tokens, one that finds nothing."""
-        if not len(vector):
-            return {"size": size, "query": {"match_none": {}}}
-        plan, query = self.plan, SearchQuery(vector=vector)
-        return build_search_request(query, plan.query_type, max_clauses=plan.max_clauses, k=size, ordered=plan.sortable).body
+    def list_search_fields(self) -> SearchFields:
+        """List the fields in which a text is searched besides the token weights."""
+        return self.state.info.list_search_fields() if self.state else NO_FIELDS
+
+    def build_query(self, inputs: QueryInputs, text_vector: SparseVector | None) -> SearchQuery:
+        """Build the query of inputs whose text is encoded, as `stair-es search` does. Asks the cluster of the index.
+
+        Raises:
+            QueryError: As `build_search_query`.
+        """
+        fields = self.list_search_fields()
+        query = build_search_query(
+            self.encoder, inputs, fields=fields, policy=self.policy, encode_text=lambda _, __: text_vector or EMPTY_VECTOR
+        )
+        if self.state is None or self.runner is None:
+            return query
+        self.state.info.check_filter_fields(query.filters)
+        return self.runner.refine_query(self.state, query, SearchOptions())
+
+    def build_request(self, query: SearchQuery, k: int, after: Cursor | None) -> SearchRequest:
+        """Build the request for a page of hits."""
+        if self.state is not None and self.runner is not None:
+            return self.runner.build_request(self.state, query, k, after, SearchOptions())
+        plan = self.plan
+        return build_search_request(query, plan.query_type, max_clauses=plan.max_clauses, k=k, after=after, ordered=plan.sortable)
 
 
-def follow_index(states: IndexCache[IndexState]) -> Callable[[], EncodingTarget]:
-    """Return a function that returns the target for an index as it is now."""
+def follow_index(states: IndexCache[IndexState], runner: QueryRunner) -> Callable[[], EncodingTarget]:
+    """Return a function that returns the target for an index as it is now; `runner` searches that index."""
 
     def get_target() -> EncodingTarget:
         state = states.get()
-        return EncodingTarget(encoder=state.encoder, policy=state.info.policy, plan=state.plan_query())
+        return EncodingTarget(
+            encoder=state.encoder, policy=state.info.policy, plan=state.plan_query(), state=state, runner=runner
+        )
 
     return get_target
 
@@ -81,7 +115,11 @@ class EncodedInputs:
 
     target: EncodingTarget
     vectors: Mapping[str, SparseVector]
-    """The vectors by where the request has their inputs."""
+    """The vectors by where the request has their inputs, not rewritten by the policy of the target."""
+
+    def rewrite_vectors(self) -> dict[str, SparseVector]:
+        """Return the vectors as the policy rewrote the tokens of the documents."""
+        return {place: self.target.rewrite_vector(vector) for place, vector in self.vectors.items()}
 
 
 class EncodingService:
@@ -124,8 +162,12 @@ class EncodingService:
         self._hooks.watch_queue(lambda: self._short_texts.waiting + self._long_texts.waiting + self._images.waiting)
         self._ids: tuple[EncodingTarget, Mapping[str, int]] | None = None
 
-    async def encode(self, inputs: Inputs) -> EncodedInputs:
+    async def encode(self, inputs: Inputs, expected: EncodingTarget | None = None) -> EncodedInputs:
         """Encode texts and images. Of a text, the first `MAX_READ_CHARS` characters are read.
+
+        Args:
+            inputs: The texts and images, at least one unless there is an expected target.
+            expected: The target that is expected; by default, the same for all inputs.
 
         Raises:
             RequestRejected: If an image can't be decoded, the time limit is too short for the inputs, or the index has changed.
@@ -146,13 +188,29 @@ class EncodingService:
                 raise build_decode_rejection(place, error)
         vectors: dict[str, SparseVector] = {}
         for place in inputs:
-            target, result = encoded[place]
+            found, result = encoded[place]
             if isinstance(result, Exception):
                 raise result
-            vectors[place] = result
-        if any(other != target for other, _ in encoded.values()):
-            raise RequestRejected(503, "the index has changed during the request", "Send it again.", code="index-changed")
-        return EncodedInputs(target=target, vectors=vectors)
+            vectors[place], expected = result, expected or found
+        if expected is None or any(other != expected for other, _ in encoded.values()):
+            raise INDEX_CHANGED
+        return EncodedInputs(target=expected, vectors=vectors)
+
+    async def build_query(self, params: QueryRequest, inputs: Inputs) -> QueryResponse:
+        """Build the search of a request: with the operators, conditions, captions and thresholds of `stair-es search`.
+
+        Raises:
+            RequestRejected: As `encode`, or if the request has conditions and there is no index that has their fields.
+            QueryError: If the query contradicts itself, or a field of it isn't in the index.
+            StairError: As `encode`, or if the cluster fails.
+        """
+        target = await run_in_threadpool(self.get_target)
+        query_inputs = build_query_inputs(params, target)
+        text = query_inputs.understand(target.list_search_fields()).text
+        images = {place: item for place, item in inputs.items() if isinstance(item, bytes)}
+        encoded = await self.encode({**({"text": text} if text.strip() else {}), **images}, target)
+        query_inputs = replace(query_inputs, vectors=[encoded.vectors[place] for place in images])
+        return await run_in_threadpool(build_query_response, params, target, query_inputs, encoded.vectors.get("text"))
 
     def list_tokens(self, target: EncodingTarget) -> list[str]:
         """List the tokens of a target by their id. A token of the policy has the id of one that it replaces. May block."""
@@ -181,13 +239,13 @@ class EncodingService:
         target = self.get_target()
         with self._hold_slot(), self._cores.share(), self._hooks.track_encoding("text"):
             vectors = _encode_apart(target.encoder.encode_texts, texts)
-        return [_rewrite_result(target, vector) for vector in vectors]
+        return [(target, vector) for vector in vectors]
 
     def _encode_images(self, images: Sequence[bytes]) -> list[EncodedItem]:
         target = self.get_target()
         with self._hold_slot():
             results = _encode_apart(partial(self._decode_and_encode, target.encoder), images)
-        return [_rewrite_result(target, result) for result in results]
+        return [(target, result) for result in results]
 
     def _decode_and_encode(self, encoder: Encoder, images: Sequence[bytes]) -> list[SparseVector | Exception]:
         decoded = [self._decode_image(image, encoder) for image in images]
@@ -201,6 +259,62 @@ class EncodingService:
             return decode_image(image, encoder.image_spec, self._limits.decode_limits).pixels_HWC
         except DecodeError as error:
             return error
+
+
+def build_query_inputs(params: QueryRequest, target: EncodingTarget) -> QueryInputs:
+    """Build the query inputs of a request, without its image."""
+    if params.filters and target.state is None:
+        raise RequestRejected(
+            422, "`filters` need the fields of an index", "Start the encoder with --index, or send `filter`.", code="no-index"
+        )
+    return QueryInputs(
+        query_string=params.text or "",
+        required=params.require,
+        excluded=params.exclude,
+        filters=build_filters(params.filters, params.filter, target.state.info.mapped_fields if target.state else {}),
+        hybrid=params.hybrid,
+    )
+
+
+def build_query_response(
+    params: QueryRequest, target: EncodingTarget, inputs: QueryInputs, text_vector: SparseVector | None
+) -> QueryResponse:
+    """Build the response of a request whose text is encoded. If the model knows no word of it, the search finds nothing."""
+    k = int(params.k or DEFAULT_HITS)
+    response = QueryResponse(
+        body={"size": k, "query": {"match_none": {}}},
+        model=target.encoder.model_id,
+        policy=target.policy.digest if target.policy else None,
+        tokens={},
+        weak_below=None,
+        conditions=[],
+        unknown_words=[],
+        remarks=[],
+    )
+    try:
+        query = target.build_query(inputs, text_vector)
+    except QueryError as error:
+        is_image_empty = error.code == "no-input" and inputs.vectors
+        if not is_image_empty and error.code != "no-known-word":
+            raise
+        unknown = find_unknown_words(target.encoder, inputs.parsed.text)
+        return replace_struct(response, unknown_words=[word.to_dict() for word in unknown], remarks=[error.message])
+    if params.prune:
+        query = replace(query, vector=params.prune.prune_vector(query.vector))
+    request = target.build_request(query, k, params.after)
+    cut = build_match_clause(request, query) if params.cut else None
+    body = (
+        request.body if cut is None else {**request.body, "query": {"bool": {"must": [request.body["query"]], "filter": [cut]}}}
+    )
+    return replace_struct(
+        response,
+        body=body,
+        tokens=request.vector.to_dict(),
+        weak_below=request.match_cut.weak_below if request.match_cut else None,
+        conditions=[condition.to_dict() for condition in query.conditions],
+        unknown_words=[word.to_dict() for word in query.unknown_words],
+        remarks=[*query.remarks, *request.remarks],
+    )
 
 
 async def _submit(batcher: MicroBatcher[ItemT, EncodedItem], items: Mapping[str, ItemT]) -> dict[str, EncodedItem]:
@@ -242,7 +356,3 @@ def _encode_apart(
         return encode(items)
     except Exception as error:  # noqa: BLE001  whatever it is, only the request of its item gets it
         return [error] if len(items) == 1 else [_encode_apart(encode, [item])[0] for item in items]
-
-
-def _rewrite_result(target: EncodingTarget, result: SparseVector | Exception) -> EncodedItem:
-    return target, result if isinstance(result, Exception) else target.rewrite_vector(result)

@@ -41,7 +41,7 @@ _MAX_FIELD_CHARS = 512
 _BOUNDS = ("gte", "gt", "lte", "lt")
 _Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 _Token = Annotated[str, Meta(max_length=MAX_TOKEN_CHARS)]
-_Tokens = Annotated[tuple[_Token, ...], Meta(max_length=MAX_LIST_ITEMS)]
+Tokens = Annotated[tuple[_Token, ...], Meta(max_length=MAX_LIST_ITEMS)]
 _Weights = Annotated[dict[_Token, Annotated[float, Meta(ge=0)]], Meta(max_length=MAX_VECTOR_TOKENS)]
 _Factors = Annotated[dict[_Token, Annotated[float, Meta(ge=0, le=MAX_FACTOR)]], Meta(max_length=MAX_VECTOR_TOKENS)]
 _String = Annotated[str, Meta(max_length=MAX_VALUE_CHARS)]
@@ -116,6 +116,9 @@ class Condition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return not self.all
 
 
+Conditions = Annotated[tuple[Condition, ...], Meta(max_length=MAX_CONDITIONS)]
+
+
 class SearchParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The parameters of a search on the page."""
 
@@ -127,9 +130,9 @@ class SearchParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Tokens with weights, such as those of a dropped image."""
     factors: _Factors = {}
     """Token -> factor of its weight; for a token that the query lacks, its weight."""
-    require: _Tokens = ()
-    exclude: _Tokens = ()
-    filters: Annotated[tuple[Condition, ...], Meta(max_length=MAX_CONDITIONS)] = ()
+    require: Tokens = ()
+    exclude: Tokens = ()
+    filters: Conditions = ()
     """Conditions on fields, all of which an image must meet."""
     filter: _Text = ""
     """A query string."""
@@ -196,10 +199,10 @@ def build_bag_clause(vector: SparseVector, max_clauses: int) -> SparseQuery:
     return SparseQuery(clause={"bool": {"should": clauses}}, vector=tokens, truncated=truncated)
 
 
-def build_filters(params: SearchParams, fields: Mapping[str, MappedField]) -> list[dict[str, Any]]:
-    """Build the clauses of the conditions and of the query string."""
-    clauses = build_condition_clauses(params.filters, fields)
-    text = params.filter.strip()
+def build_filters(conditions: Iterable[Condition], query_string: str, fields: Mapping[str, MappedField]) -> list[dict[str, Any]]:
+    """Build the clauses of conditions and of a query string."""
+    clauses = build_condition_clauses(conditions, fields)
+    text = query_string.strip()
     if text[:1] in ("{", "["):  # a clause can run scripts, and read other indices
         raise QueryError(
             "the filter is not a query string", "Write it like width:>800 AND format:JPEG.", code="filter-not-a-string"

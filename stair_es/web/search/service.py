@@ -64,7 +64,7 @@ class SearchService:
         self._texts: LRUCache[tuple[str, str], SparseVector] = LRUCache(512)
         self._images: TTLCache[str, StoredImage] = TTLCache(128, ttl=5.0)
         self._facts = ContentFacts(self._send)
-        self._runner = QueryRunner(self._send, source_fields=HIT_FIELDS)
+        self.runner = QueryRunner(self._send, source_fields=HIT_FIELDS)
 
     def describe_index(self) -> dict[str, Any]:
         """Describe the index, and what the page may do."""
@@ -127,9 +127,9 @@ class SearchService:
     def _search_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
         inputs, query = self._build_query(state, params)
         options = build_search_options(params)
-        result = self._runner.search(state, query, params.k, params.after, options)
+        result = self.runner.search(state, query, params.k, params.after, options)
         if not result.hits and params.after is None:
-            reason = explain_no_hits(query, lambda other: self._runner.count(state, other, options))
+            reason = explain_no_hits(query, lambda other: self.runner.count(state, other, options))
             result = replace(result, remarks=(*([reason] if reason else []), *result.remarks))
         described = serializers.serialize_query(query.tokens, inputs.required_words, inputs.excluded_words)
         hits = self._serialize_hits(state, result.hits, params.method, query.vector)
@@ -157,7 +157,7 @@ class SearchService:
             clause = build_browsing_query(shared, state)
         else:
             _, query = self._build_query(state, shared)
-            request = self._runner.build_request(state, query, params.k, params.after, build_search_options(params))
+            request = self.runner.build_request(state, query, params.k, params.after, build_search_options(params))
             clause = request.body["query"]
         fields = state.info.mapped_fields
         facets = list_facets(list_facet_fields(fields), self._facts.get_profiles(state.info), params.filters)
@@ -172,7 +172,7 @@ class SearchService:
         params = SearchParams(k=k + 1)  # one picture more: its own copies, which are left out
         query = SearchQuery(vector=image.vector, filters=[{"bool": {"must_not": [{"ids": {"values": [image.id]}}]}}])
         source = {**image.source, "tokens": {escape_feature(token): weight for token, weight in image.vector}}
-        found = self._runner.search(state, query, params.k, None, build_search_options(params)).hits
+        found = self.runner.search(state, query, params.k, None, build_search_options(params)).hits
         copies: list[Hit] = []
         others: list[Hit] = []
         for hit in found:
@@ -186,7 +186,7 @@ class SearchService:
     def _build_query(self, state: IndexState, params: SearchParams) -> tuple[QueryInputs, SearchQuery]:
         by_caption = params.method == "bm25"
         image = self._get_stored_image(state, params.similar_to) if params.similar_to and not by_caption else None
-        filters = build_filters(params, state.info.mapped_fields)
+        filters = build_filters(params.filters, params.filter, state.info.mapped_fields)
         state.info.check_filter_fields(filters)  # here, too, so that no text is encoded for a filter that can't be sent
         inputs = build_query_inputs(params, image.vector if image else None, filters)
         query = build_search_query(state.encoder, inputs, policy=state.info.policy, encode_text=self._encode_text)
@@ -259,7 +259,7 @@ class SearchService:
 
 def build_browsing_query(params: SearchParams, state: IndexState) -> dict[str, Any]:
     """Build the query for all images that meet the conditions, without scores."""
-    filters = build_filters(params, state.info.mapped_fields)
+    filters = build_filters(params.filters, params.filter, state.info.mapped_fields)
     state.info.check_filter_fields(filters)
     query_type = state.plan_query().query_type
     required, excluded = (

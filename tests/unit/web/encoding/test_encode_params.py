@@ -28,6 +28,7 @@ from stair_es.web.encoding.schemas import (
     parse_query_request,
 )
 from stair_es.web.errors import ErrorResponse, RequestRejected
+from stair_es.web.search.params import Condition
 
 IMAGE = "data:image/jpeg;base64,AAAA"
 IMAGE_BYTES = bytes(3)
@@ -117,7 +118,9 @@ _OPTIONS = {
     "prune": mix_rarely(_PRUNING, JSON_VALUES),
     "format": mix_rarely(st.sampled_from(("tokens", "features")), JSON_VALUES),
     "truncate": mix_rarely(st.booleans(), JSON_VALUES),
-    "size": mix_rarely(st.integers(0, 10_001), JSON_VALUES),
+    "k": mix_rarely(st.integers(0, 10_001), JSON_VALUES),
+    "after": JSON_VALUES,
+    "filters": JSON_VALUES,
 }
 _INPUTS = {
     "texts": mix_rarely(_ITEMS | st.lists(_ITEMS, max_size=3), _ODD_LISTS),
@@ -259,25 +262,29 @@ def test_pruning_keeps_the_heaviest_tokens(pruning: Pruning, kept: str) -> None:
     assert not len(pruning.prune_vector(SparseVector.from_mapping({})))
 
 
-def test_a_query_has_either_a_text_or_an_image() -> None:
-    request, inputs = parse_query(text="a cat", size=3.0, prune={"max_tokens": 2.0})
-    assert (inputs, request.size, request.prune) == ({"text": "a cat"}, 3, Pruning(max_tokens=2))
-    request, inputs = parse_query(image=IMAGE)
-    assert (inputs, request.image) == ({"image": IMAGE_BYTES}, None)
+def test_a_query_has_a_text_or_an_image_or_both() -> None:
+    request, inputs = parse_query(text="a cat", k=3.0, prune={"max_tokens": 2.0}, filters=[{"field": "width", "gte": 8}])
+    assert (inputs, request.k, request.prune) == ({"text": "a cat"}, 3, Pruning(max_tokens=2))
+    assert request.filters == (Condition(field="width", gte=8),)
+    request, inputs = parse_query(image=IMAGE, text="a cat")
+    assert (inputs, request.image) == ({"image": IMAGE_BYTES, "text": "a cat"}, None)
 
 
 @pytest.mark.parametrize(
     ("fields", "code", "fact"),
     [
-        ({}, "not-one-input", "`text`"),
-        ({"text": "a", "image": IMAGE}, "not-one-input", "`text`"),
+        ({}, "no-input", "`text`"),
         ({"text": ["a"]}, "invalid-body", "`text`"),
-        ({"text": "a", "size": 0}, "invalid-body", "`size`"),
-        ({"text": "a", "size": True}, "invalid-body", "`size`"),
-        ({"text": "a", "size": 2.5}, "invalid-body", "`size`"),
-        ({"text": "a", "size": 10_001}, "invalid-body", "`size`"),
+        ({"text": "a", "k": 0}, "invalid-body", "`k`"),
+        ({"text": "a", "k": True}, "invalid-body", "`k`"),
+        ({"text": "a", "k": 2.5}, "invalid-body", "`k`"),
+        ({"text": "a", "k": 10_001}, "invalid-body", "`k`"),
         ({"image": "AAAA"}, "not-base64", "`image`"),
-        ({"text": "a", "k": 3}, "invalid-body", "'k'"),
+        ({"text": "a", "size": 3}, "invalid-body", "'size'"),
+        ({"text": "a", "filters": [{"field": "width"}]}, "invalid-body", "`filters[0]`"),
+        ({"text": "a", "filters": [{"field": "width", "gte": 1}] * 33}, "invalid-body", "`filters`"),
+        ({"text": "a", "exclude": ["b"] * 65}, "invalid-body", "`exclude`"),
+        ({"text": "a", "filter": "b" * 2001}, "invalid-body", "`filter`"),
     ],
 )
 def test_other_queries_are_rejected(fields: dict[str, Any], code: str, fact: str) -> None:

@@ -78,9 +78,9 @@ def test_it_has_the_error_types_that_there_are() -> None:
         ("EncodeRequest", {"images": f"data:image/{'a' * 200};base64,AAAA"}, False),
         ("EncodeRequest", {"images": "data:image/png;base64,\u00e9"}, False),
         ("QueryRequest", {}, False),
-        ("QueryRequest", {"text": "a", "image": "data:image/png;base64,AAAA"}, False),
-        ("QueryRequest", {"text": "a", "image": None, "size": None, "prune": None}, True),
-        ("QueryRequest", {"image": "data:image/png;base64,AAAA", "text": None, "size": 1.0}, True),
+        ("QueryRequest", {"text": "a", "image": "data:image/png;base64,AAAA"}, True),
+        ("QueryRequest", {"text": "a", "image": None, "k": None, "prune": None}, True),
+        ("QueryRequest", {"image": "data:image/png;base64,AAAA", "text": None, "k": 1.0}, True),
     ],
 )
 def test_schemas_accept_what_the_parsers_accept(name: str, value: dict[str, Any], is_valid: bool) -> None:

@@ -46,7 +46,7 @@ POLICY = TokenPolicy(rename={"dog": "doggo"}, merge={"cat": ("kit",)}, mute=("ca
 
 def build_query(policy: TokenPolicy | None = None, stored: SparseVector | None = None, **fields: object) -> SearchQuery:
     params = SearchParams(**fields)  # type: ignore[arg-type]
-    inputs = build_query_inputs(params, stored, build_filters(params, FIELDS))
+    inputs = build_query_inputs(params, stored, build_filters(params.filters, params.filter, FIELDS))
     return build_search_query(LengthEncoder(), inputs, policy=policy)
 
 
