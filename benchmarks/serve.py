@@ -48,7 +48,7 @@ from stair_es.model.stair_mini.plugin import KIND
 from stair_es.search.dsl.mapped_fields import MappedField
 from stair_es.search.index_info import fetch_index_info
 from stair_es.search.query import SearchQuery
-from stair_es.search.request import build_search_request
+from stair_es.search.request import build_match_clause, build_search_request
 from stair_es.types import SparseVector
 from stair_es.web.search.facet_scales import build_profile_request, parse_profiles
 from stair_es.web.search.facets import Facet, build_facets_request, list_facet_fields, list_facets
@@ -107,7 +107,11 @@ def build_search_pairs(texts: Sequence[str], encoder: Encoder, node: str, url: s
         query = SearchQuery(vector=encoder.encode_texts([text])[0])
         request = build_search_request(query, "rank_features", max_clauses=1024, k=DEFAULT_K)
         body = {**request.body, "_source": HIT_FIELDS}
-        raw = json.dumps(build_facets_request(body["query"], facets, (), fields) if route == "facets" else body).encode()
+        raw = json.dumps(
+            build_facets_request(body["query"], build_match_clause(request, query), facets, (), fields)
+            if route == "facets"
+            else body
+        ).encode()
         pairs.append(
             (
                 lambda raw=raw: plain.post(f"/{INDEX}/_search", raw),  # type: ignore[misc]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_INDEX
+from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_PRICE_FIELD
 from stair_es.errors import OptionConflict, UsageError
 
 from ..options import config_file, shared
@@ -115,6 +115,7 @@ def serve_command(
     allow_host: _AllowHosts = None,
     metrics: _Metrics = False,
     title: _Title = "",
+    price_field: shared.PriceFieldOption = DEFAULT_PRICE_FIELD,
     root_path: _RootPath = "",
     open_: _Open = False,
     as_json: shared.JsonOption = False,
@@ -157,6 +158,7 @@ def serve_command(
             load_encoder=encoder.prepare_for_index(index),
             roots=roots,
             title=title,
+            price_field=price_field,
             root_path=root_path,
             hooks=telemetry.hooks,
             extra_routes=telemetry.routes,

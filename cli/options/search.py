@@ -80,10 +80,7 @@ class SearchArguments:
         str,
         define_option("caption-field", "Document field for BM25. [default: `caption` or `title`]", _QUERY, metavar="FIELD"),
     ] = ""
-    price_field: Annotated[
-        str,
-        define_option("price-field", "Document field for prices such as `under 40` in WORDS.", _QUERY, metavar="FIELD"),
-    ] = DEFAULT_PRICE_FIELD
+    price_field: shared.PriceFieldOption = DEFAULT_PRICE_FIELD
     require: Annotated[
         _Texts,
         define_option("require", "Return only images with this token, like +dog (repeatable).", _CONDITIONS, metavar="WORD"),

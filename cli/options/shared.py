@@ -127,6 +127,9 @@ RayAddressOption = Annotated[
         rich_help_panel=EXECUTION_PANEL,
     ),
 ]
+PriceFieldOption = Annotated[
+    str, typer.Option("--price-field", metavar="FIELD", help="Document field for prices in a query, such as `under 40`.")
+]
 HitsOption = Annotated[int, typer.Option("-k", metavar="N", min=1, max=MAX_HITS, help="Number of hits to return.")]
 CursorOption = Annotated[
     str,

@@ -133,7 +133,7 @@ def build_search_query(
         fields: The fields of the index in which the query string is searched besides the token weights.
         policy: The token policy of the index, to rewrite the query here, so that boosts and factors are for tokens of the
             index. By default they are for those of the model, and `Searcher` rewrites the query.
-        encode_text: Encodes a text instead of `encode_text`, for example with a cache.
+        encode_text: Encodes a text instead of `encode_any_text`, for example with a cache.
 
     Raises:
         QueryError: If the query is empty, the model knows none of its tokens, or inputs contradict each other.
@@ -142,7 +142,7 @@ def build_search_query(
     """
     understanding = inputs.understand(fields)
     texts = [text for text in (understanding.text, *inputs.texts) if text.strip()]
-    vectors = [(encode_text or _encode_text)(encoder, text) for text in texts]
+    vectors = [(encode_text or encode_any_text)(encoder, text) for text in texts]
     unknown_words = [word for text in texts for word in find_unknown_words(encoder, text)]
     not_searched = {word.word for word in unknown_words if not word.searched_for}
     caption_query = _build_caption_query(inputs, understanding, fields, not_searched)
@@ -338,13 +338,14 @@ def encode_query_text(encoder: Encoder, text: str) -> SparseVector:
     Raises:
         QueryError: If the model knows none of its words.
     """
-    vector = _encode_text(encoder, text)
+    vector = encode_any_text(encoder, text)
     if not len(vector):
         raise _build_unknown_words_error(encoder, text)
     return vector
 
 
-def _encode_text(encoder: Encoder, text: str) -> SparseVector:
+def encode_any_text(encoder: Encoder, text: str) -> SparseVector:
+    """Encode a text; the vector is empty if the model knows none of its words."""
     check_unicode(text)
     return encoder.encode_texts([truncate_query_text(text)])[0]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from starlette.routing import Route
 
+from stair_es.config.defaults import DEFAULT_PRICE_FIELD
 from stair_es.model.base import Encoder
 from stair_es.search.index_info import IndexInfo
 from stair_es.sources.image.decode import DecodeLimits
@@ -81,3 +82,5 @@ class ServerConfig(AppConfig):
     """Folders whose images may be shown in full size."""
     title: str = ""
     """Shown instead of the name of the index."""
+    price_field: str = DEFAULT_PRICE_FIELD
+    """The field for prices in a query, such as `under 40`."""

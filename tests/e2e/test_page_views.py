@@ -116,10 +116,10 @@ def test_two_methods_side_by_side(site: Site, page: Page) -> None:
         label = "only here" if before is None else "same" if before == place else f"was {before + 1}"
         expect(marks.nth(place)).to_contain_text(label)
     save_screenshot(page, "compare")
-    page.get_by_label("Right: ranked by").select_option("bm25")
-    expect(rows[1]).to_have_text(list_hits(site, text=QUERY, method="bm25", k=10))
+    page.get_by_label("Right: ranked by").select_option("text")
+    expect(rows[1]).to_have_text(list_hits(site, text=QUERY, method="text", k=10))
     page.reload()
-    expect(rows[1]).to_have_text(list_hits(site, text=QUERY, method="bm25", k=10))
+    expect(rows[1]).to_have_text(list_hits(site, text=QUERY, method="text", k=10))
 
 
 def test_two_queries_side_by_side(site: Site, page: Page) -> None:

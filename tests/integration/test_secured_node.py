@@ -212,7 +212,7 @@ def test_the_page_of_a_restricted_user_has_the_same_scores(
         with serve_page(secured_cluster.build_connection(login), restricted_index) as page:
             searches = [
                 page.post("/api/search", {"text": "a cat", "method": method, **condition}).json
-                for method in ("stair", "bag", "bm25")
+                for method in ("words-and-text", "words", "bag", "text")
             ]
             facets = page.post("/api/facets", {"text": "a cat", **condition}).json
             results.append(([{**each, "took_ms": 0} for each in searches], facets))

@@ -67,7 +67,7 @@ def get_statuses(page: PageClient, corpus: Corpus) -> dict[str, int]:
         return {"/api/about": about, **{name: response.result().status for name, response in responses.items()}}
 
 
-SEARCH_METHODS = ("stair", "bag", "bm25")
+SEARCH_METHODS = ("words-and-text", "words", "bag", "text")
 
 
 def test_credentials_that_may_only_read_suffice(node_url: str, corpus: Corpus) -> None:

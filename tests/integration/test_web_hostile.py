@@ -74,7 +74,7 @@ def test_hostile_captions_and_names_become_json_text(page: PageClient, corpus: C
         {},
     ],
 )
-@pytest.mark.parametrize("method", ["stair", "bag"])
+@pytest.mark.parametrize("method", ["words", "bag"])
 def test_documents_of_any_kind_are_shown(page: PageClient, corpus: Corpus, source: dict[str, object], method: str) -> None:
     add_hostile_document(corpus, "foreign", **source)
     assert find_hit(page, "foreign", method=method)["id"] == "foreign"

@@ -89,24 +89,38 @@ def list_facets(
 
 
 def build_facets_request(
-    query: Mapping[str, Any], facets: Sequence[Facet], exclusive: Sequence[Condition], fields: Mapping[str, MappedField]
+    query: Mapping[str, Any],
+    cut: Mapping[str, Any] | None,
+    facets: Sequence[Facet],
+    exclusive: Sequence[Condition],
+    fields: Mapping[str, MappedField],
 ) -> dict[str, Any]:
-    """Build the request for facets. The `exclusive` conditions aren't in `query`, and don't narrow the facet of their field."""
+    """Build the request for facets, which count matches.
+
+    Args:
+        query: What all hits match.
+        cut: What hits match that aren't weak; None for all.
+        facets: The facets.
+        exclusive: Conditions that aren't in `query`, and that don't narrow the facet of their field.
+        fields: The fields of the index.
+    """
     aggs: dict[str, Any] = {"indices": {"terms": {"field": "_index"}}}
+    cuts = [] if cut is None else [cut]
     own = {condition.field for condition in exclusive}
     shared: dict[str, Any] = {}
     for place, facet in enumerate(facets):
         if facet.field.name not in own:
             shared |= _build_aggregations(facet, place)
-    if not exclusive:
+    if not (exclusive or cuts):
         aggs |= shared
     else:
-        aggs["matches"] = {"filter": _build_filter(exclusive, fields, ""), "aggs": shared}
+        aggs["hits"] = {"filter": _build_filter(exclusive, fields, "", [])}
+        aggs["matches"] = {"filter": _build_filter(exclusive, fields, "", cuts), "aggs": shared}
         for place, facet in enumerate(facets):
             name = facet.field.name
             if name in own:
                 aggs[f"without{place}"] = {
-                    "filter": _build_filter(exclusive, fields, name),
+                    "filter": _build_filter(exclusive, fields, name, cuts),
                     "aggs": _build_aggregations(facet, place),
                 }
     return {"size": 0, "track_total_hits": True, "query": dict(query), "aggs": aggs}
@@ -115,7 +129,7 @@ def build_facets_request(
 def serialize_facets(
     facets: Sequence[Facet], response: Mapping[str, Any], is_hidden_token: Callable[[str], bool]
 ) -> dict[str, Any]:
-    """Serialize the number of matches, and the facets that have a choice."""
+    """Serialize the numbers of matches and of weak ones, and the facets that have a choice."""
     aggregations = response.get("aggregations") or {}
     matches = aggregations.get("matches")
     serialized = []
@@ -130,7 +144,8 @@ def serialize_facets(
             name = facet.field.name
             serialized.append({"field": name, "label": make_label(name), "kind": facet.kind, **fields})
     total = matches["doc_count"] if matches else response["hits"]["total"]["value"]
-    return {"total": int(total), "facets": serialized}
+    weak = aggregations["hits"]["doc_count"] - total if matches else 0
+    return {"total": int(total), "weak": int(weak), "facets": serialized}
 
 
 def parse_bucket_value(mapped: MappedField, bucket: Mapping[str, Any]) -> Any:  # noqa: ANN401  JSON
@@ -148,9 +163,11 @@ def _is_enumeration(mapped: MappedField, profile: FieldProfile) -> bool:
     return mapped.kind == "integer" and mapped.name not in _FIXED_FACETS and profile.distinct <= _MAX_CATEGORIES
 
 
-def _build_filter(exclusive: Sequence[Condition], fields: Mapping[str, MappedField], without: str) -> dict[str, Any]:
+def _build_filter(
+    exclusive: Sequence[Condition], fields: Mapping[str, MappedField], without: str, cuts: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     conditions = [condition for condition in exclusive if condition.field != without]
-    return {"bool": {"filter": build_condition_clauses(conditions, fields)}}
+    return {"bool": {"filter": [*build_condition_clauses(conditions, fields), *cuts]}}
 
 
 def _build_aggregations(facet: Facet, place: int) -> dict[str, Any]:

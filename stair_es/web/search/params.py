@@ -22,7 +22,8 @@ from stair_es.search.query_parser import parse_query
 from stair_es.types import SparseVector
 from stair_es.web.request_body import parse_struct
 
-SearchMethod: TypeAlias = Literal["stair", "bag", "bm25"]
+SearchMethod: TypeAlias = Literal["words-and-text", "words", "text", "bag"]
+"""What ranks: the token weights and the captions, one of them, or for comparison, how many of the heaviest tokens match."""
 SEARCH_METHODS: tuple[SearchMethod, ...] = get_args(SearchMethod)
 
 TOP_TOKENS_FIELD = "top_tokens"
@@ -139,7 +140,7 @@ class SearchParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     k: Annotated[int, Meta(ge=1, le=MAX_K)] = DEFAULT_K
     after: tuple[Any, ...] | None = None
     """The cursor of a page. Its values are checked where they are used."""
-    method: SearchMethod = "stair"
+    method: SearchMethod = "words-and-text"
 
     @property
     def is_browsing(self) -> bool:
@@ -162,19 +163,20 @@ def build_query_inputs(
     params: SearchParams, stored: SparseVector | None = None, filters: Sequence[Mapping[str, Any]] = ()
 ) -> QueryInputs:
     """Build the query inputs of search parameters; `stored` is the vector of the document `params.similar_to`."""
-    if params.method == "bm25":
+    if params.method == "text":
         parsed = parse_query(params.text)
         if not parsed.text:
             raise QueryError(
-                "bm25 requires a text, and the query has none",
-                "Enter some words, or use another method.",
-                code="bm25-without-text",
+                "captions can only be searched by a text, and the query has none",
+                "Enter some words, or rank by words.",
+                code="text-method-without-text",
             )
         required, excluded = (*parsed.required, *params.require), (*parsed.excluded, *params.exclude)
         return QueryInputs(caption=parsed.text, required=required, excluded=excluded, filters=filters)
     uploaded = SparseVector.from_mapping(params.vector) if params.vector else None
     return QueryInputs(
         query_string=params.text,
+        hybrid=params.method == "words-and-text",
         vectors=[vector for vector in (stored, uploaded) if vector is not None],
         factors=params.factors,
         required=params.require,

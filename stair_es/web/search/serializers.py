@@ -61,6 +61,7 @@ def serialize_hit(
             for contribution in contributions
         ],
         "text_score": round(text_score, _DIGITS),
+        "caption_words": list(hit.caption_words),
         "tokens": list_top_tokens(hit.source.get("tokens"), MAX_HIT_TOKENS, is_hidden_token),
         "duplicates": serialize_duplicates(hit.duplicates),
     }
@@ -83,6 +84,7 @@ def serialize_page(
         "truncated": list(result.truncated.tokens),
         "method": method,
         "weak_below": result.weak_below,
+        "conditions": [{"text": each.text, "field": each.field} for each in result.conditions],
         "unknown_words": [each.to_dict() for each in result.unknown_words],
         "remarks": list(result.remarks),
     }

@@ -21,12 +21,13 @@ from stair_es.model.base import Encoder
 from stair_es.search.dsl.pagination import NEWEST_ORDER, Cursor
 from stair_es.search.index_cache import IndexCache, IndexState
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, explain_no_hits
-from stair_es.search.query_encoder import QueryInputs, build_search_query, encode_query_text, resolve_tokens
+from stair_es.search.query_encoder import QueryInputs, build_search_query, encode_any_text, resolve_tokens
 from stair_es.search.query_parser import list_operator_remarks
 from stair_es.search.ranking import collect_pictures, is_same_picture
-from stair_es.search.request import SearchRequest, build_pagination, build_token_clause
+from stair_es.search.request import SearchRequest, build_match_clause, build_pagination, build_token_clause
 from stair_es.search.results import Hit, SearchResult, TokenContribution, parse_search_response
 from stair_es.search.searcher import QueryRunner
+from stair_es.search.understanding import NO_FIELDS
 from stair_es.sources.image.decode import decode_image
 from stair_es.types import SparseVector
 from stair_es.web.config import ServerConfig
@@ -153,15 +154,16 @@ class SearchService:
     def _count_facets(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
         exclusive = [condition for condition in params.filters if condition.is_exclusive]
         shared = structs.replace(params, filters=tuple(condition for condition in params.filters if not condition.is_exclusive))
+        cut = None
         if params.is_browsing:
             clause = build_browsing_query(shared, state)
         else:
             _, query = self._build_query(state, shared)
             request = self.runner.build_request(state, query, params.k, params.after, build_search_options(params))
-            clause = request.body["query"]
+            clause, cut = request.body["query"], build_match_clause(request, query)
         fields = state.info.mapped_fields
         facets = list_facets(list_facet_fields(fields), self._facts.get_profiles(state.info), params.filters)
-        response = self._send(build_facets_request(clause, facets, exclusive, fields))
+        response = self._send(build_facets_request(clause, cut, facets, exclusive, fields))
         indices = {str(bucket["key"]) for bucket in response["aggregations"]["indices"]["buckets"]}
         return serialize_facets(facets, response, partial(is_hidden_token, state.info)), indices
 
@@ -184,20 +186,19 @@ class SearchService:
         return answer, {image.index, *(hit.index for hit in found)}
 
     def _build_query(self, state: IndexState, params: SearchParams) -> tuple[QueryInputs, SearchQuery]:
-        by_caption = params.method == "bm25"
+        by_caption = params.method == "text"
         image = self._get_stored_image(state, params.similar_to) if params.similar_to and not by_caption else None
         filters = build_filters(params.filters, params.filter, state.info.mapped_fields)
         state.info.check_filter_fields(filters)  # here, too, so that no text is encoded for a filter that can't be sent
         inputs = build_query_inputs(params, image.vector if image else None, filters)
-        query = build_search_query(state.encoder, inputs, policy=state.info.policy, encode_text=self._encode_text)
+        fields = NO_FIELDS if by_caption else state.info.list_search_fields(self._config.price_field)
+        query = build_search_query(state.encoder, inputs, fields=fields, policy=state.info.policy, encode_text=self._encode_text)
         if by_caption:
             state.info.check_caption_field(query)
             if not self._facts.count_documents()[1]:
-                raise QueryError(
-                    "bm25 searches captions, and no image of this index has one", "Use another method.", code="no-captions"
-                )
-            query = replace(query, remarks=list_operator_remarks(params.text))
-        return inputs, query
+                raise QueryError("no image of this index has a caption to search", "Rank by words.", code="no-captions")
+            return inputs, replace(query, caption_words=(), remarks=list_operator_remarks(params.text))
+        return inputs, self.runner.refine_query(state, query, build_search_options(params))
 
     def _serialize_hits(
         self, state: IndexState, hits: Sequence[Hit], method: SearchMethod, vector: SparseVector
@@ -206,7 +207,7 @@ class SearchService:
             serializers.serialize_hit(
                 hit,
                 explain_bag_score(vector, hit.source) if method == "bag" else hit.contributions,
-                hit.score if method == "bm25" else 0.0,  # otherwise the score is that of its tokens, except for rounding
+                hit.score if method == "text" else hit.text_score if hit.caption_words else 0.0,  # otherwise, rounding errors
                 self._build_links(state, hit.id, hit.uri, hit.source),
                 partial(is_hidden_token, state.info),
             )
@@ -224,7 +225,7 @@ class SearchService:
             vector = self._texts.get(key)
         if vector is None:
             with self._limiter(), self._config.hooks.track_encoding("text"):
-                vector = encode_query_text(encoder, text)
+                vector = encode_any_text(encoder, text)
             with self._lock:
                 self._texts[key] = vector
         return vector

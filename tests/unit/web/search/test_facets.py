@@ -160,7 +160,7 @@ def test_too_many_columns_keep_the_chosen_one() -> None:
 
 def test_own_conditions_don_t_narrow_a_facet() -> None:
     conditions = [Condition(field="format", any=("JPEG",)), Condition(field="width", gte=100)]
-    body = build_facets_request({"match_all": {}}, list_all(*conditions), conditions, FIELDS)
+    body = build_facets_request({"match_all": {}}, None, list_all(*conditions), conditions, FIELDS)
     aggs = body["aggs"]
     jpeg, wide = {"terms": {"format": ["JPEG"]}}, {"range": {"width": {"gte": 100}}}
     assert aggs["matches"]["filter"] == {"bool": {"filter": [jpeg, wide]}}
@@ -168,10 +168,14 @@ def test_own_conditions_don_t_narrow_a_facet() -> None:
     assert filters == {"without7": [wide], "without11": [jpeg]}
     assert set(aggs["without7"]["aggs"]) == {"facet7", "chosen7"}
     assert not {"facet7", "facet11"} & aggs["matches"]["aggs"].keys()
-    plain = build_facets_request({"match_all": {}}, list_all(), (), FIELDS)
+    plain = build_facets_request({"match_all": {}}, None, list_all(), (), FIELDS)
     assert set(plain["aggs"]) == {"indices", *(f"facet{place}" for place in range(14))}
+    cut = {"term": {"format": "GIF"}}
+    aggs = build_facets_request({"match_all": {}}, cut, list_all(*conditions), conditions, FIELDS)["aggs"]
+    filters = {name: agg["filter"]["bool"]["filter"] for name, agg in aggs.items() if "filter" in agg}
+    assert filters == {"hits": [jpeg, wide], "matches": [jpeg, wide, cut], "without7": [wide, cut], "without11": [jpeg, cut]}
     with expect_error("field-not-usable", QueryError) as caught:
-        build_facets_request({"match_all": {}}, list_all(), [Condition(field="fromat", any=("a",))], FIELDS)
+        build_facets_request({"match_all": {}}, None, list_all(), [Condition(field="fromat", any=("a",))], FIELDS)
     assert "'fromat'" in caught.value.message
 
 
@@ -187,13 +191,14 @@ def test_facets_without_a_choice_are_left_out() -> None:
     formats = Facet(field=FIELDS["format"], kind="terms")
     chosen = Facet(field=FIELDS["format"], kind="terms", chosen=("GIF",), is_chosen=True)
     one, two = make_terms(JPEG=3), make_terms(JPEG=3, PNG=1)
-    assert serialize_facets([formats], build_response(3, facet0=one), is_piece) == {"total": 3, "facets": []}
+    assert serialize_facets([formats], build_response(3, facet0=one), is_piece) == {"total": 3, "weak": 0, "facets": []}
     [found] = serialize_facets([formats], build_response(4, facet0=two), is_piece)["facets"]
     assert (found["field"], found["label"], found["kind"], found["other"]) == ("format", "Format", "terms", 0)
     assert found["buckets"] == [{"value": "JPEG", "count": 3}, {"value": "PNG", "count": 1}]
     narrowed = {"doc_count": 0, "facet0": one}
-    kept = serialize_facets([chosen], build_response(9, matches={"doc_count": 0}, without0=narrowed), is_piece)
-    assert kept["total"] == 0
+    counted = build_response(9, hits={"doc_count": 2}, matches={"doc_count": 0}, without0=narrowed)
+    kept = serialize_facets([chosen], counted, is_piece)
+    assert (kept["total"], kept["weak"]) == (0, 2)
     assert kept["facets"][0]["buckets"] == [{"value": "JPEG", "count": 3}, {"value": "GIF", "count": 0}]
 
 
@@ -207,7 +212,7 @@ def test_pieces_are_hidden_unless_chosen() -> None:
 def test_histograms_have_the_edges_of_their_scale() -> None:
     scale = Scale(edges=(0, 10, 20), minimum=1, maximum=19.5)
     facet = Facet(field=FIELDS["price"], kind="range", scale=scale)
-    body = build_facets_request({"match_all": {}}, [facet], (), FIELDS)
+    body = build_facets_request({"match_all": {}}, None, [facet], (), FIELDS)
     assert body["aggs"]["facet0"] == {"range": {"field": "price", "ranges": [{"to": 10}, {"from": 10}]}}
     counted = {"buckets": [{"doc_count": 3}, {"doc_count": 4}]}
     [found] = serialize_facets([facet], build_response(7, facet0=counted), is_piece)["facets"]

@@ -31,7 +31,7 @@ _VALID_PARAMETERS: dict[str, st.SearchStrategy[Any]] = {
     "filters": st.lists(draw_condition(TOKENS), max_size=2),
     "k": st.integers(1, MAX_K),
     "after": st.none() | st.lists(JSON_VALUES),
-    "method": st.sampled_from(("stair", "bag", "bm25")),
+    "method": st.sampled_from(("words-and-text", "words", "bag", "text")),
 }
 PARAMETERS = mix_rarely(
     st.fixed_dictionaries({}, optional={name: mix_rarely(values, JSON_VALUES) for name, values in _VALID_PARAMETERS.items()}),
@@ -113,7 +113,7 @@ def test_all_fields_are_read() -> None:
 def test_missing_and_null_parameters_have_their_defaults() -> None:
     nulls = encode_body(text=None, k=None, after=None, method=None)
     assert parse_search_params(b"{}") == SearchParams() == parse_search_params(nulls)
-    assert (SearchParams().k, SearchParams().method) == (24, "stair")
+    assert (SearchParams().k, SearchParams().method) == (24, "words-and-text")
 
 
 @pytest.mark.parametrize(

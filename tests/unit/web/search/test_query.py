@@ -115,11 +115,11 @@ def test_factors_accept_index_and_model_words() -> None:
 
 
 def test_bm25_needs_and_keeps_text() -> None:
-    query = build_query(text="the kittens -dog", method="bm25", factors={"kit": 2})
+    query = build_query(text="the kittens -dog", method="text", factors={"kit": 2})
     assert (query.caption, len(query.vector), query.tokens) == ("the kittens", 0, ())
     assert list(query.excluded) == [("dog",)]
-    with expect_error("bm25-without-text", QueryError):
-        build_query(similar_to="x", stored=STORED, method="bm25")
+    with expect_error("text-method-without-text", QueryError):
+        build_query(similar_to="x", stored=STORED, method="text")
 
 
 def test_the_filters_are_conditions_and_a_query_string() -> None:

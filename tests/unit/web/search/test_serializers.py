@@ -45,6 +45,7 @@ def test_a_hit_has_exactly_the_fields_that_the_page_reads() -> None:
         "original": "original/a%2Fb",
         "contributions": [{"token": "car", "query_weight": 2.0, "document_weight": 0.5, "contribution": 1.0}],
         "text_score": 0.0,
+        "caption_words": [],
         "tokens": [["car", 0.5], ["a.b", 0.25]],
         "duplicates": [],
     }
