@@ -16,6 +16,7 @@ import { formatWeight, pluralize } from "./format.js";
 import { createThumbnail, renderScoreBar } from "./hit-card.js";
 import { getHitId } from "./hit-list.js";
 import { createMethodSelect } from "./method-select.js";
+import { METHODS } from "./query.js";
 import { getDirection } from "./rankings.js";
 import { buildHref, COMPARED_COUNTS } from "./routes.js";
 
@@ -30,7 +31,8 @@ export class ComparedSide {
     this.otherSide = otherSide;
     const typing = { autocomplete: "off", autocapitalize: "none", spellcheck: "false" };
     this.text = h("input", { type: "search", id: `${prefix}-text`, ...typing, "aria-label": `${title}: words` });
-    this.method = createMethodSelect({ id: `${prefix}-method`, "aria-label": `${title}: ranked by` });
+    const methods = /** @type {Method[]} */ (Object.keys(METHODS));
+    this.method = createMethodSelect({ id: `${prefix}-method`, "aria-label": `${title}: ranked by` }, methods);
     this.extra = h("span", {});
     this.clear = createIconButton("close", `${title}: only the words`, { title: "Only the words" });
     this.extraChip = h("p", { class: "chip", hidden: true }, this.extra, this.clear);

@@ -120,7 +120,7 @@ export class CompareView {
     const { about } = this.app;
     const token = about?.suggestions?.at(-1)?.token;
     /** @type {Method[]} */
-    const methods = about?.captions ? ["bag", "bm25"] : ["bag"];
+    const methods = about?.captions ? ["words", "text"] : ["bag"];
     const items = token ? methods.map((method) => createExample(token, method)) : [];
     this.layout.examples.replaceChildren(...items);
     this.layout.examples.hidden = !items.length;
@@ -175,7 +175,7 @@ export class CompareView {
 function createExample(/** @type {string} */ token, /** @type {Method} */ method) {
   const query = { ...EMPTY_QUERY, text: token };
   const href = buildHref({ view: "compare", a: query, b: { ...query, method }, k: 0 });
-  const label = h("span", {}, renderToken(token), `: STAIR words and ${METHODS[method]}`);
+  const label = h("span", {}, renderToken(token), `: ${METHODS[EMPTY_QUERY.method]} beside ${METHODS[method]}`);
   return h("li", {}, h("a", { class: "button", href }, label));
 }
 

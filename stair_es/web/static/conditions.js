@@ -2,7 +2,7 @@
 
 import { escapeControls, h } from "./dom.js";
 import { capitalize, renderColor, renderToken, shortenPath } from "./format.js";
-import { MATCH_ALL_FIELDS, setFilter, setFilterQuery, toggleExcluded, toggleRequired } from "./query.js";
+import { MATCH_ALL_FIELDS, quotePart, setFilter, setFilterQuery, toggleExcluded, toggleRequired } from "./query.js";
 
 const BYTE_UNITS = ["B", "kB", "MB", "GB", "TB"];
 const INTEGER_TYPES = new Set(["byte", "short", "integer", "long", "unsigned_long"]);
@@ -62,12 +62,21 @@ export function formatRange(field, { from, to, below }) {
   return low === high && !below ? low : `${low} to ${below ? "under " : ""}${high}`;
 }
 
-/** All conditions of a query. @param {Query} query @param {AboutResponse | null} about @returns {Condition[]} */
-export function listConditions(query, about) {
+/**
+ * All conditions of a query, with those that its text means: without them, the text is read as words.
+ * @param {Query} query @param {AboutResponse | null} about @param {SearchResponse["conditions"]} understood
+ * @returns {Condition[]}
+ */
+export function listConditions(query, about, understood) {
   /** @type {(kind: string, name: string, text: string, nodes: Child[], remove: QueryUpdate) => Condition} */
   const build = (kind, name, text, nodes, remove) => ({ key: `${kind} ${name} ${text}`, kind, text, nodes, remove });
   const filter = escapeControls(query.filter);
   return [
+    ...understood.map(({ text, field }) =>
+      build(`${getLabel(field, about)}:`, "text", escapeControls(text), [escapeControls(text)], (current) =>
+        quotePart(current, text),
+      ),
+    ),
     ...[...query.filters].map(([field, condition]) =>
       build(`${getLabel(field, about)}:`, field, formatFilter(field, condition), renderFilter(field, condition), (current) =>
         setFilter(current, field, null),

@@ -82,14 +82,14 @@ function formatReason(/** @type {string[]} */ required, /** @type {number} */ su
  * The conditions that can be removed, with their updates. A token may also be required in the text.
  * @param {Query} query @param {SearchResponse} response @param {AboutResponse | null} about @returns {[string, QueryUpdate][]}
  */
-function suggestUpdates(query, { required }, about) {
+function suggestUpdates(query, { required, conditions }, about) {
   const typed = required.filter((token) => !query.require.includes(token));
   /** @type {[string, QueryUpdate][]} */
   const suggestions = [
     ...typed.map((token) =>
       buildSuggestion(`must have ${escapeControls(token)}`, (current) => toggleRequired(current, token, true)),
     ),
-    ...listConditions(query, about).map(({ kind, text, remove }) => buildSuggestion(`${kind} ${text}`, remove)),
+    ...listConditions(query, about, conditions).map(({ kind, text, remove }) => buildSuggestion(`${kind} ${text}`, remove)),
   ];
   if (suggestions.length > 1)
     suggestions.push([

@@ -41,7 +41,7 @@ export class FilterBar {
   }
 
   /** @param {FilterState} state */
-  update({ query, about, corpusFacets, facets, total }) {
+  update({ query, about, corpusFacets, understood, facets, total }) {
     const corpus = corpusFacets ?? [];
     this.#countedFacets = facets ?? (this.#countedFacets.length ? this.#countedFacets : corpus);
     this.#items = keepPositions(this.#countedFacets, corpus).map((facet) => ({ facet, query, about }));
@@ -49,7 +49,7 @@ export class FilterBar {
     this.form.update({ facets: this.#countedFacets, query, about });
     this.query.update("Query", query.filter ? 1 : 0);
     setText(this.done, total === null ? "Show images" : `Show ${pluralize(total, "image")}`);
-    const conditions = listConditions(query, about);
+    const conditions = listConditions(query, about, understood);
     renderList(this.chips, conditions, getKey, (condition) => createConditionChip(condition, this.updateQuery));
     this.active.hidden = !conditions.length;
     this.clear.hidden = conditions.length < 2;

@@ -3,14 +3,14 @@
 import { h, setProps } from "./dom.js";
 import { METHODS } from "./query.js";
 
-/** A select of methods; BM25 is offered if there are captions. @param {Props} props */
-export function createMethodSelect(props) {
-  const options = Object.entries(METHODS).map(([value, label]) => h("option", { value }, label));
+/** A select of methods; those of captions are offered if there are any. @param {Props} props @param {Method[]} methods */
+export function createMethodSelect(props, methods) {
+  const options = methods.map((value) => h("option", { value }, METHODS[value]));
   const element = h("select", props, options);
   const update = (/** @type {Method} */ method, /** @type {AboutResponse | null} */ about) => {
     element.value = method;
     for (const option of options)
-      if (option.value === "bm25") setProps(option, { disabled: about?.captions === false && method !== "bm25" });
+      if (option.value === "text") setProps(option, { disabled: about?.captions === false && method !== "text" });
   };
   return { element, update, getMethod: () => /** @type {Method} */ (element.value) };
 }

@@ -7,7 +7,7 @@ export const PAGE_SIZE = 60;
 export const ADDED_WEIGHT = 0.5;
 
 /** @type {Record<Method, string>} */
-export const METHODS = { stair: "STAIR words", bag: "bag of words", bm25: "BM25 on captions" };
+export const METHODS = { "words-and-text": "words and text", words: "words", text: "text", bag: "bag of words" };
 
 /** Fields of which an image must have all selected values; for other fields, any of them. */
 export const MATCH_ALL_FIELDS = new Set(["top_tokens", "colors"]);
@@ -22,7 +22,7 @@ export const EMPTY_QUERY = Object.freeze({
   exclude: [],
   filters: new Map(),
   filter: "",
-  method: "stair",
+  method: "words-and-text",
   count: PAGE_SIZE,
   explain: false,
 });
@@ -142,6 +142,16 @@ export const setVector = (query, vector) => updateQuery(query, { vector });
  * @param {Query} query @param {string} text
  */
 export const setQueryText = (query, text) => (text === query.text ? query : { ...resetTokens(query), text });
+
+/**
+ * Reads a part of the text as words, no longer as a condition: in quotes.
+ * @param {Query} query @param {string} part
+ */
+export const quotePart = (query, part) =>
+  setQueryText(
+    query,
+    query.text.replace(part, () => `"${part}"`),
+  );
 
 /** The query for images like another. @param {string} id @returns {Query} */
 export const buildSimilarQuery = (id) => ({ ...EMPTY_QUERY, like: id });

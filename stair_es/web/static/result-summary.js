@@ -5,19 +5,13 @@ import { capitalize, formatWeight, pluralize } from "./format.js";
 import { hasConditions, hasRanking, setQueryText } from "./query.js";
 import { buildSearchHref } from "./routes.js";
 
-/** The number of matches. @param {Query} query @param {SearchResponse} response @param {HitCounts} counts */
-export function formatMatchCount(query, response, { strong, weak, total, hasMore }) {
+/** The number of matches. @param {Query} query @param {HitCounts} counts */
+export function formatMatchCount(query, { strong, total, hasMore }) {
   if (!hasRanking(query))
     return total === null || !hasConditions(query) ? "Newest first" : `${pluralize(total, "image")}, newest first`;
-  const matches = pluralize(strong, "match", "matches");
-  if (total === null) return matches;
-  if (weak) return `${hasMore ? "more than " : ""}${matches}`;
-  const isEndUnknown = response.weak_below > 0 && strong < total;
-  return isEndUnknown ? `more than ${matches}` : pluralize(total, "match", "matches");
+  if (total !== null) return pluralize(total, "match", "matches");
+  return `${hasMore ? "more than " : ""}${pluralize(strong, "match", "matches")}`;
 }
-
-/** The number of weak matches after the matches, some of which may not be loaded. @param {HitCounts} counts */
-export const countWeakMatches = ({ strong, weak, total }) => (total === null ? weak : Math.max(weak, total - strong));
 
 /**
  * Notes above the hits: unknown words with similar ones, and remarks about the interpretation of the query.
@@ -42,8 +36,8 @@ export function renderNotes(query, { unknown_words, remarks }) {
 
 /** The text instead of matches, if all hits are weak. @param {SearchResponse} response @param {Hit} bestHit */
 export function renderNoGoodMatch({ weak_below }, bestHit) {
-  const minimum = `a match has at least ${formatWeight(weak_below)} or each word of the query`;
-  const scores = weak_below > 0 ? `: the best score is ${formatWeight(bestHit.score)}, and ${minimum}` : "";
+  const minimum = `a match has at least ${formatWeight(weak_below ?? 0)} or each word of the query`;
+  const scores = weak_below ? `: the best score is ${formatWeight(bestHit.score)}, and ${minimum}` : "";
   return [
     h("p", { class: "lead" }, "No good match."),
     h("p", {}, `No image has enough of the query's words${scores}. The nearest images are below.`),

@@ -56,7 +56,7 @@ class Drawer {
 /** The row above the hits: their number, view and ranking. */
 function createStatusRow(/** @type {UpdateQuery} */ updateQuery, /** @type {HTMLElement} */ drawerButton) {
   const change = () => updateQuery((query) => setMethod(query, method.getMethod()));
-  const method = createMethodSelect({ id: "method", on: { change } });
+  const method = createMethodSelect({ id: "method", on: { change } }, ["words-and-text", "words", "text"]);
   const ranking = h("span", { class: "by" }, h("label", { for: "method" }, "ranked by"), method.element);
   const count = h("span", {});
   const took = h("span", { class: "took" });

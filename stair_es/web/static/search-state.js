@@ -107,5 +107,5 @@ export function selectResults({ results: { strong, weak }, response, hits, lastP
 function hasOnlyUnknownWords(/** @type {SearchResponse | null} */ response) {
   if (!response?.unknown_words?.length) return false;
   const maxScore = Math.hypot(...response.query.map(({ weight }) => weight)); // that of an image with the weights of the query
-  return response.weak_below >= 0.999 * maxScore;
+  return response.weak_below !== null && response.weak_below >= 0.999 * maxScore;
 }

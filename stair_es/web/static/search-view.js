@@ -14,6 +14,7 @@ import {
   ADDED_WEIGHT,
   buildSearchBody,
   buildSimilarQuery,
+  EMPTY_QUERY,
   getQueryKey,
   hasRanking,
   isEmptyQuery,
@@ -21,7 +22,7 @@ import {
   setFactor,
   toggleRequired,
 } from "./query.js";
-import { countWeakMatches, formatMatchCount, renderNoGoodMatch, renderNotes } from "./result-summary.js";
+import { formatMatchCount, renderNoGoodMatch, renderNotes } from "./result-summary.js";
 import { buildHref, buildSearchHref } from "./routes.js";
 import { createSearchLayout } from "./search-layout.js";
 import { INITIAL_STATE, needsSearch, reduce, selectResults } from "./search-state.js";
@@ -94,7 +95,7 @@ export class SearchView {
     const { strong, shownWeak, mayHaveMatches } = selectResults(this.#state);
     const ids = [...strong, ...shownWeak].map(({ id }) => id);
     const hasMore = response?.after && facets && (shownWeak.length || mayHaveMatches);
-    const total = hasMore ? Math.max(ids.length, facets.total) : ids.length;
+    const total = hasMore ? Math.max(ids.length, facets.total + facets.weak) : ids.length;
     return { ids, total, loadMore: total > ids.length ? () => this.#loadPage() : async () => false };
   }
 
@@ -156,7 +157,7 @@ export class SearchView {
     this.#dispatch({ type: "facetsCounted", facets: error ? null : result });
     if (error) return;
     this.#countCorpus(isEmptyQuery(query) ? result.facets : null);
-    announce(`${pluralize(result.total, "image")} found`);
+    announce(`${pluralize(result.total, "match", "matches")} found`);
   }
 
   /** Counts the facets of all images once, unless that was done. */
@@ -259,11 +260,15 @@ export class SearchView {
     const { status, filters, panel, drawer } = this.layout;
     const { about } = this.app;
     status.method.update(query.method, about);
-    filters.update({ query, about, corpusFacets, facets: facets?.facets ?? null, total: facets?.total ?? null });
+    const understood = response?.conditions ?? [];
+    filters.update({ query, about, corpusFacets, understood, facets: facets?.facets ?? null, total: facets?.total ?? null });
     panel.update({ response, query, answeredQuery });
-    const other = { ...query, method: /** @type {Method} */ (query.method === "stair" ? "bag" : "stair") };
+    /** @type {Method} */
+    const method = query.method === EMPTY_QUERY.method ? (about?.captions ? "words" : "bag") : EMPTY_QUERY.method;
+    const other = { ...query, method };
     setProps(status.compare, { href: buildHref({ view: "compare", a: query, b: other, k: 0 }) });
-    for (const element of [status.ranking, status.compare, drawer.button]) element.hidden = !hasRanking(query);
+    for (const element of [status.compare, drawer.button]) element.hidden = !hasRanking(query);
+    status.ranking.hidden = !hasRanking(query) || !about?.captions;
     for (const [link, explain] of /** @type {const} */ ([
       [status.gallery, false],
       [status.explain, true],
@@ -316,12 +321,17 @@ export class SearchView {
     const { query, response, facets, isWeakExpanded, error, hasSkeletons } = this.#state;
     if (hasSkeletons) return; // the last numbers remain until there are others
     const { strong, weak, mayHaveMatches } = selectResults(this.#state);
-    const counts = { strong: strong.length, weak: weak.length, total: facets?.total ?? null, hasMore: mayHaveMatches };
+    const counts = {
+      strong: strong.length,
+      weak: facets?.weak ?? weak.length,
+      total: facets?.total ?? null,
+      hasMore: mayHaveMatches,
+    };
     const isAnswered = response && !error;
     const dropped = response?.truncated?.length ? `, ${pluralize(response.truncated.length, "light word")} left out` : "";
-    setText(status.count, isAnswered ? formatMatchCount(query, response, counts) : "");
+    setText(status.count, isAnswered ? formatMatchCount(query, counts) : "");
     setText(status.took, isAnswered && hasRanking(query) ? `, ${response.took_ms} ms${dropped}` : "");
-    setText(divider, `Weak matches: ${formatCount(countWeakMatches(counts))}`);
+    setText(divider, `Weak matches: ${formatCount(counts.weak)}`);
     setProps(divider, { "aria-expanded": String(isWeakExpanded) });
   }
 

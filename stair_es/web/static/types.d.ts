@@ -38,6 +38,8 @@ interface Hit {
   thumbnail_2x: string | null;
   contributions: Contribution[];
   text_score: number;
+  /** The words of the query that the caption has. */
+  caption_words: string[];
   tokens: TokenWeight[];
   duplicates: Duplicate[];
 }
@@ -52,7 +54,9 @@ interface SearchResponse {
   took_ms: number;
   truncated: string[];
   method: Method;
-  weak_below: number;
+  weak_below: number | null;
+  /** The parts of the text that are read as conditions. */
+  conditions: { text: string; field: string }[];
   unknown_words: { word: string; suggestions: string[]; searched_for: string | null }[];
   remarks: string[];
 }
@@ -84,7 +88,10 @@ interface RangeFacet {
 type Facet = (TermsFacet | RangeFacet) & { isDisabled?: boolean };
 
 interface FacetsResponse {
+  /** Number of matches, which the facets count. */
   total: number;
+  /** Number of weak matches. */
+  weak: number;
   facets: Facet[];
 }
 
@@ -134,7 +141,7 @@ interface NeighborsResponse {
 
 // ---- The state ----
 
-type Method = "stair" | "bag" | "bm25";
+type Method = "words-and-text" | "words" | "text" | "bag";
 
 /** A number or a date; null for a range without this end. */
 type RangeEnd = number | string | null;
@@ -394,6 +401,7 @@ interface FilterState {
   query: Query;
   about: AboutResponse | null;
   corpusFacets: Facet[] | null;
+  understood: SearchResponse["conditions"];
   facets: Facet[] | null;
   total: number | null;
 }

@@ -50,7 +50,7 @@ function renderPanel(parts, state, isExpanded, updateQuery) {
   const isChanged = (/** @type {TokenItem} */ item) => item.factor !== 1 || item.isAdded || item.isRequired;
   const shown = isExpanded ? items : items.filter((item, index) => index < SHOWN_TOKEN_COUNT || isChanged(item));
   const hiddenCount = items.length - shown.length;
-  const hint = response?.method === "bm25" ? "BM25 compares the text with the captions: there are no weights to adjust." : "";
+  const hint = response?.method === "text" ? "The text is compared with the captions: there are no weights to adjust." : "";
   setText(parts.count, tokens.length ? pluralize(tokens.length, "word") : "");
   parts.hint.hidden = tokens.length > 0;
   setText(parts.hint, hint);
