@@ -25,6 +25,8 @@ class MatchThresholds:
     """The same, if images are part of the query."""
     named_weight: float
     """Minimum weight of a token to count: an image that has each word of the query with it is a match, too."""
+    carried_weight: float = 0.15
+    """Weight that an image of the index must have of the rarest word of a query, or no picture tells it."""
 
 
 @dataclass(frozen=True, kw_only=True)

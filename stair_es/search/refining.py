@@ -11,7 +11,7 @@ import orjson
 from cachetools import TTLCache
 
 from stair_es.search.query import SearchQuery, TokenGroup
-from stair_es.search.request import SearchRequest, build_match_clause, build_token_clause
+from stair_es.search.request import SearchRequest, build_match_clause, build_token_clause, has_clauses
 
 _MAX_AGE_S = 60.0
 _MAX_ANSWERS = 512
@@ -33,26 +33,30 @@ class QueryRefiner:
         if query.is_refined:
             return query
         query = replace(query, is_refined=True)
-        if query.rarest_word is not None and query.match_thresholds is not None:
-            word, tokens = query.rarest_word
-            weight = self._find_largest_weight(tokens, build_request(query))
-            if weight < query.match_thresholds.named_weight:
+        word, tokens = query.rarest_word or ("", ())
+        request = build_request(query)
+        if tokens and query.match_thresholds is not None and has_clauses(tokens, request.query_type):
+            weight = self._find_largest_weight(tokens, request)
+            if weight < query.match_thresholds.carried_weight:
                 remark = f"{word!r} is a word of this model, but no image here has more than {weight:.2f} of it"
                 query = replace(query, needed_words=(*query.needed_words, word), remarks=(*query.remarks, remark))
         colors = [condition for condition in query.conditions if condition.is_color]
-        if colors and not self._has_match(query, build_request(query)):
-            remark = f"no match is {' and '.join(each.text for each in colors)}: searched without"
-            others = [condition for condition in query.conditions if not condition.is_color]
-            query = replace(query, conditions=others, remarks=(*query.remarks, remark))
-        return query
+        if not colors or self._has_match(query, build_request(query)):
+            return query
+        query = replace(query, conditions=[condition for condition in query.conditions if not condition.is_color])
+        if not self._has_match(query, build_request(query)):
+            return query
+        remark = f"no match is {' and '.join(each.text for each in colors)}: searched without"
+        return replace(query, remarks=(*query.remarks, remark))
 
     def _find_largest_weight(self, tokens: TokenGroup, request: SearchRequest) -> float:
         clauses = [build_token_clause((token,), request.query_type) for token in tokens]
         return self._find_best_score({"dis_max": {"queries": clauses}})
 
     def _has_match(self, query: SearchQuery, request: SearchRequest) -> bool:
-        clause = build_match_clause(request, query) or request.body["query"]
-        return self._find_best_score({"constant_score": {"filter": clause}}) > 0
+        is_match = build_match_clause(request, query)
+        clauses = [request.body["query"], *([] if is_match is None else [is_match])]
+        return self._find_best_score({"constant_score": {"filter": {"bool": {"filter": clauses}}}}) > 0
 
     def _find_best_score(self, clause: Mapping[str, Any]) -> float:
         """Return the score of the best document for a clause, 0 if there is none."""

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from stair_es.cluster.documents.document import IMPACT_SCALE
+from stair_es.cluster.documents.document import IMPACT_SCALE, is_single_term
 from stair_es.errors import QueryError
 from stair_es.search.dsl.pagination import SORT_ORDER, Cursor, validate_cursor
 from stair_es.search.dsl.select import build_sparse_query
@@ -148,8 +148,8 @@ def build_match_clause(request: SearchRequest, query: SearchQuery) -> Clause | N
     alternatives: list[Clause] = []
     if cut.weak_below is not None and request.token_clause is not None:
         alternatives.append({"function_score": {"query": request.token_clause, "min_score": cut.weak_below}})
-    if cut.named_tokens:
-        named = tuple(sorted(cut.named_tokens))
+    named = tuple(sorted(cut.named_tokens))
+    if named and has_clauses(named, request.query_type):
         alternatives.append(build_token_clause(named, request.query_type, min_weight=cut.named_weight))
     by_tokens: Clause = {"bool": {"should": alternatives, "minimum_should_match": 1}}
     if not cut.caption_words:
@@ -212,6 +212,11 @@ def build_token_clause(group: TokenGroup, query_type: QueryType, *, min_weight: 
         min_score = get_impact_bound(min_weight) if query_type == "impacts" else quantize_weight(min_weight)
         clauses = [{"function_score": {"query": clause, "min_score": min_score}} for clause in clauses]
     return clauses[0] if len(clauses) == 1 else {"bool": {"filter": clauses}}
+
+
+def has_clauses(tokens: TokenGroup, query_type: QueryType) -> bool:
+    """Return whether each of some tokens has a clause: `impacts` has none for word pieces and symbols."""
+    return query_type != "impacts" or all(map(is_single_term, tokens))
 
 
 def quantize_weight(weight: float) -> float:

@@ -53,6 +53,8 @@ class QueryRunner:
 
     def refine_query(self, target: SearchTarget, query: SearchQuery, options: SearchOptions) -> SearchQuery:
         """Adapt a query to what the documents of the index have, as `QueryRefiner`."""
+        if target.info.content_type != "images":  # others have no matches that could be weak
+            return query
         query = target.info.apply_policy(query)  # whose tokens the documents have
         return self._refiner.refine_query(query, lambda refined: self.build_request(target, refined, 1, None, options))
 
