@@ -45,6 +45,8 @@ class DryRunReport:
     index: str | None
     """The index to write into; None for a new one."""
     token_index: TokenIndexPlan | None = None
+    remarks: tuple[str, ...] = ()
+    """See `IngestReport`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON for `--json`."""
@@ -57,7 +59,7 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
     plan = build_sink_plan(options, model, connection)
     session = kind.open_readonly(plan)
     config = build_worker_config(options, model, session) if session else None
-    counts, stream = Counter[str](), SourceStream(sources)
+    counts, stream = Counter[str](), SourceStream(sources, options.untyped_columns)
     with Manifest() as manifest:
         for part in batched(stream, _BATCH_SIZE):
             new = manifest.add_images(part)
@@ -80,6 +82,7 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
             stale_uris=removed,
             index=session.index if session else None,
             token_index=kind.plan_token_index(plan),
+            remarks=stream.remarks,
         )
 
 

@@ -72,6 +72,12 @@ class IngestOptions:
         }
 
     @property
+    def untyped_columns(self) -> Mapping[str, str]:
+        """The columns to copy, if the types of their fields follow from the values; none with a mapping of the user's own."""
+        has_mapping = isinstance(self.sink_options, ClusterSinkOptions) and self.sink_options.mapping
+        return {} if has_mapping else self.source.columns
+
+    @property
     def enricher_versions(self) -> tuple[str, ...]:
         """Name and version of each enricher."""
         return tuple(f"{spec.name}={get_enricher(spec).version}" for spec in self.enrichers)

@@ -76,7 +76,7 @@ def run_ingest(
         kind, model = load_sink_kind(options), resolve_ingest_model(options)
         plan = build_sink_plan(options, model, connection)
         before = kind.open_readonly(plan) if options.resync else None
-        stream = SourceStream(sources)
+        stream = SourceStream(sources, options.untyped_columns)
         opening = PrefetchQueue(stream, _MAX_LISTED_IMAGES, estimate_listed_bytes, _MAX_LISTED_BYTES)
         queue = stack.enter_context(opening)
         queue.wait_for_items()

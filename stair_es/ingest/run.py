@@ -124,4 +124,5 @@ class IngestRun:
             alias=self.options.alias,
             model=self.model_id,
             runner=self.runner,
+            remarks=self.stream.remarks,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,8 +12,11 @@ from stair_es.cluster.documents.document import check_field_names
 from stair_es.errors import UsageError
 from stair_es.sources.base import ListingFailure, Source, SourceItem
 from stair_es.sources.io.uris import STDIN_URI
+from stair_es.sources.kinds.fields import CopiedFields
 from stair_es.sources.limits import MAX_FIELD_NAME_CHARS, NameCounter
 from stair_es.types import is_utf8
+
+logger = logging.getLogger(__name__)
 
 _LEFT_OUT = (
     ("hidden", "hidden file or folder", "hidden files and folders", "--hidden"),
@@ -24,7 +28,9 @@ _LEFT_OUT = (
 class SourceStream:
     """Iterates over the items of all sources. Iterate in one thread; the other members may be read from another."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[Source], columns: Mapping[str, str] | None = None) -> None:
+        """Start with the first source. `columns` are those of `SourceOptions` to remark on."""
+        self._copied = CopiedFields(columns or {})
         self._sources = list({source.uri: source for source in sources}.values())  # a source given twice is listed once
         self.complete: list[str] = []
         """URIs of the sources that were listed completely."""
@@ -32,6 +38,8 @@ class SourceStream:
         """URIs of the complete sources without images."""
         self.dropped_columns = NameCounter()
         """Columns that can't be document fields: their names are reserved, too long, or invalid in every engine."""
+        self.remarks: tuple[str, ...] = ()
+        """What the user should know about the fields. Logged while listing, since a long listing ends with the run."""
 
     def __iter__(self) -> Iterator[SourceItem | ListingFailure]:
         for source in self._sources:
@@ -40,6 +48,7 @@ class SourceStream:
                 if isinstance(found, SourceItem):
                     images += 1
                     found = self._drop_columns(found)
+                    self._observe_fields(found)
                 else:
                     failures += 1
                 yield found
@@ -47,6 +56,19 @@ class SourceStream:
                 self.complete.append(source.uri)
                 if not images:
                     self.empty.append(source.uri)
+        if not self._copied.is_complete:
+            self._make_remarks()
+
+    def _observe_fields(self, item: SourceItem) -> None:
+        if not self._copied.is_complete:
+            self._copied.observe_fields(item.fields)
+            if self._copied.is_complete:
+                self._make_remarks()
+
+    def _make_remarks(self) -> None:
+        self.remarks = self._copied.list_remarks()
+        for remark in self.remarks:
+            logger.info("%s", remark)
 
     def _drop_columns(self, item: SourceItem) -> SourceItem:
         if all(map(_is_document_field, item.fields)):

@@ -240,6 +240,29 @@ def test_tables_and_tars_are_ingested_past_invalid_members(runs: NodeRuns, tmp_p
     assert "'code' as text" in remark
 
 
+def test_prices_become_numbers_by_the_remark_on_them(runs: NodeRuns, tmp_path: Path) -> None:
+    photos = sorted(PHOTOS.glob("*.jpg"))[:2]
+    (tmp_path / "shop.csv").write_text(f"file,price\n{photos[0]},9.5\n{photos[1]},20\n")
+    body = json.loads((PHOTOS.parents[1] / "mappings" / "image.json").read_text())
+    body["mappings"]["properties"]["price"] = {"type": "double"}
+    (tmp_path / "own.json").write_text(json.dumps(body))
+    alias = runs.options.alias
+
+    def ingest_shop(index: str, *options: str) -> tuple[list[str], str]:
+        """Return the remarks, and the type of the field."""
+        command = CommandRunner({"STAIR_ES_URL": runs.url, "STAIR_ES_INDEX": index}, "ingest")
+        report = command.read_json(tmp_path / "shop.csv", "--model", "colors", "--json", *options)
+        [mapping] = runs.client.indices.get_mapping(index=index).values()
+        return report["remarks"], mapping["mappings"]["properties"]["price"]["type"]
+
+    [remark], kind = ingest_shop(alias, "--field", "price=price")
+    assert kind == "text"
+    assert ingest_shop(alias, "--field", "price=price", "--dry-run") == ([remark], "text")
+    typed = next(part for part in remark.split() if part.startswith("price:"))
+    assert ingest_shop(f"{alias}-typed", "--field", typed) == ([], "float")
+    assert ingest_shop(alias, "--field", "price=price", "--mapping", str(tmp_path / "own.json")) == ([], "double")
+
+
 def test_resync_removes_excluded_files(runs: NodeRuns, tmp_path: Path) -> None:
     """Hidden files and links out of the folder."""
     for photo, place in zip(sorted(PHOTOS.glob("*.jpg")), ("photos/a.jpg", "photos/.old/b.jpg", "private/c.jpg"), strict=False):

@@ -90,7 +90,7 @@ class SourceArguments:
         define_option(
             "field",
             "Copy columns to document fields; `*` copies all (repeatable). The TYPE `int` or `float` parses text as a number,"
-            " for example in CSV. [default: the caption]",
+            " for example in CSV; the output names columns that look like numbers. [default: the caption]",
             _SOURCES,
             metavar="FIELD[:TYPE]=COLUMN,...",
         ),

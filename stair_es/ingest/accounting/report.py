@@ -58,6 +58,8 @@ class IngestReport(RunTotals, SinkResult):
     alias: str
     model: str
     runner: str
+    remarks: tuple[str, ...] = ()
+    """What the user should know about the copied columns, such as numbers that are stored as text."""
 
     def is_complete(self, *, allow_failed: bool = False) -> bool:
         """Return whether all tokens are in the token index, if there is one, and no image failed (or failures are allowed)."""
@@ -81,4 +83,5 @@ class IngestReport(RunTotals, SinkResult):
             "token_index": self.token_index.to_json() if self.token_index else None,
             **{name: getattr(self, name) for name in ("model", "runner", "dead_letters")},
             "failure_reasons": [asdict(reason) for reason in self.failure_reasons],
+            "remarks": list(self.remarks),
         }

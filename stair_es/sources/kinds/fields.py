@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import shlex
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -11,14 +13,20 @@ from typing import Any
 import orjson
 
 from stair_es.errors import ReadError, StairError
-from stair_es.sources.limits import MAX_FIELDS_BYTES
+from stair_es.sources.limits import MAX_FIELDS_BYTES, MAX_REPORTED_NAMES, join_names
 from stair_es.types import Json
 
 NUMBER_TYPES: Mapping[str, Callable[[Any], int | float]] = {"int": int, "float": float}
 """Types that fields of a table can have, because all CSV values are text."""
+CHECKED_ROWS = 1000
+"""The first rows of a run, in which mistakes about columns are looked for."""
 MAX_JSON_DEPTH = 8
 _LONG = 2**63
 _VALUE_BYTES = 64
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(?P<fraction>(\.[0-9]+)?([eE][+-]?[0-9]+)?)")
+_MAX_NUMBER_CHARS = 40
+_LOOKS = ("int", "float", "text")
+"""What the values of a field look like, the narrowest first. Values with a type of their own need none: they count as text."""
 
 
 def make_json_safe(value: Any, depth: int = 0) -> Json:  # noqa: ANN401, C901  one line a type
@@ -93,6 +101,56 @@ def _convert_field(field: str, column: str, value: Any) -> tuple[str, Json]:  # 
         return name, make_json_safe(NUMBER_TYPES[kind](value))
     except (TypeError, ValueError, OverflowError):
         raise ReadError(f"column {column!r} isn't of type {kind}: {str(value)[:80]!r}", code="field-of-other-type") from None
+
+
+class CopiedFields:
+    """Looks at the fields that the first rows of a run copy, to remark on numbers that are text. Memory is bounded."""
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        """Start without rows. `columns` are those of `SourceOptions`; without any, nothing is remarked on."""
+        self._columns = columns
+        self._looks = dict[str, int]()
+        """Field -> position in `_LOOKS` of what all of its values look like."""
+        self._rows = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no further row is looked at."""
+        return not self._columns or self._rows >= CHECKED_ROWS
+
+    def observe_fields(self, fields: Mapping[str, Json]) -> None:
+        """Look at the fields of a row. Rows without any, such as files of a folder, don't count."""
+        self._rows += bool(fields)
+        for name, value in fields.items():
+            if name in self._looks or len(self._looks) < MAX_REPORTED_NAMES:
+                self._looks[name] = max(self._looks.get(name, 0), _LOOKS.index(_classify_value(value)))
+
+    def list_remarks(self) -> tuple[str, ...]:
+        """Return what `*` stands for, and how to make numbers of the texts that look like them."""
+        remarks, option = list[str](), "--field "
+        if "*" in self._columns.values() and self._looks:
+            option = "--field '*' --field "
+            remarks.append(f"--field '*' copies {join_names(self._looks)}")
+        looks = {name: _LOOKS[look] for name, look in self._looks.items()}
+        # An option can't name a field with one of these characters.
+        numbers = {name: kind for name, kind in looks.items() if kind in NUMBER_TYPES and not set(name) & set(",=:")}
+        if numbers:
+            typed = ",".join(f"{name}:{kind}={self._columns.get(name, name)}" for name, kind in numbers.items())
+            remarks.append(
+                f"copied as text, but all values look like numbers: {join_names(numbers)}."
+                f" To store numbers, use {option}{shlex.quote(typed)} (only in a new index)"
+            )
+        return tuple(remarks)
+
+
+def _classify_value(value: Json) -> str:
+    """Return which of `_LOOKS` a value is: an id with leading zeros, or too long for the engines, is a text."""
+    number = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) and len(value) <= _MAX_NUMBER_CHARS else None
+    if number is None:
+        return "text"
+    if number["fraction"]:
+        return "float" if math.isfinite(float(number[0])) else "text"
+    return "int" if -_LONG <= int(number[0]) < _LONG else "text"
 
 
 def check_fields_size(fields: Mapping[str, Json]) -> None:

@@ -14,11 +14,9 @@ from stair_es.sources.io.files import FileLister, FileSource, ListedFile
 from stair_es.sources.io.open_file import create_file_lister
 from stair_es.sources.io.resolve import ResolvedImage, resolve_image_reference
 from stair_es.sources.io.uris import IMAGE_SUFFIXES, get_base_uri, has_source_suffix
-from stair_es.sources.kinds.fields import describe_row_error, select_fields
+from stair_es.sources.kinds.fields import CHECKED_ROWS, describe_row_error, select_fields
 from stair_es.sources.limits import MAX_REPORTED_NAMES, NameCounter, join_names
 
-_CHECKED_ROWS = 1000
-"""A column missing in this many rows is reported as a typing error: a corpus without its captions is worse than an abort."""
 COLUMN_REMEDY = "Specify columns with --field FIELD=COLUMN and --image-column COLUMN."
 """Remedy for missing columns in an ingest of images; other commands replace it by their own options."""
 
@@ -41,8 +39,11 @@ class ColumnTracker:
             self._names.add_name(str(name))
 
     def check_missing(self, uri: str, *, at_end: bool = False) -> None:
-        """Raise UsageError if a requested column is missing in the first rows, or `at_end` in all of them."""
-        if self._missing and self._rows and (at_end or self._rows >= _CHECKED_ROWS):
+        """Raise UsageError if a requested column is missing in the first rows, or `at_end` in all of them.
+
+        A corpus without its captions is worse than an abort.
+        """
+        if self._missing and self._rows and (at_end or self._rows >= CHECKED_ROWS):
             where = uri if at_end else f"{uri}, in its first {self._rows} rows,"
             raise build_missing_column_error(where, self._missing[0], self._names)
 

@@ -199,6 +199,13 @@ def _write_table(clone: Path) -> None:
     )
 
 
+def _write_shop(clone: Path) -> None:
+    """`shop.csv`: products with a picture, a price and a stock."""
+    photos = sorted((clone / "photos").glob("*.jpg"))[:3]
+    rows = [f"P-{number},{photo.stem},{number}.5,{number},{photo}" for number, photo in enumerate(photos, 1)]
+    (clone / "shop.csv").write_text("\n".join(["sku,title,price,stock,image", *rows]))
+
+
 def _write_zip(clone: Path) -> None:
     """`photos.zip`: two photos."""
     with zipfile.ZipFile(clone / "photos.zip", "w") as file:
@@ -224,6 +231,7 @@ def _write_model(clone: Path) -> None:
 
 FIXTURES: dict[str, Callable[[Path], Any]] = {
     "items.parquet": _write_table,
+    "shop.csv": _write_shop,
     "photos.zip": _write_zip,
     "Pictures/a.jpg": _write_picture,
     "models/ours": _write_model,

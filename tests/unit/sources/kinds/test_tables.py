@@ -7,6 +7,7 @@ import gzip
 import os
 import random
 import re
+import shlex
 import threading
 from collections.abc import Callable
 from datetime import date, datetime
@@ -23,6 +24,7 @@ from support.corpora.ingest_sources import list_images, list_source, mark_settle
 from support.errors import expect_error
 
 from stair_es.errors import ReadError, UsageError
+from stair_es.ingest.source_stream import SourceStream
 from stair_es.sources.base import ReadLimits, SourceItem, SourceOptions
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.io.locator_registry import restore_locator
@@ -329,6 +331,65 @@ def test_csv_columns_become_numbers_on_request(image_folder: Path) -> None:
     assert all(fact in failures[0].reason for fact in ("'cost'", "float", "'n/a'"))
     assert all(fact in failures[1].reason for fact in ("'year'", "int", "'1.5'"))
     assert list_images(table, columns={"price": "cost"})[0].fields == {"price": "3"}
+
+
+def list_remarks(table: Path, columns: dict[str, str]) -> tuple[str, ...]:
+    """List a table, and return the remarks on its columns."""
+    stream = SourceStream([open_source(str(table), SourceOptions(columns=columns))], columns)
+    assert all(isinstance(found, SourceItem) for found in stream)
+    return stream.remarks
+
+
+def read_options(remark: str) -> list[str]:
+    """Return the values of the options that a remark proposes."""
+    return shlex.split(remark.partition("--field ")[2].partition(" (")[0].replace(" --field ", " "))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["3", "", "-20", " 0 ", "9223372036854775807"], "int"),
+        (["3", "20.5", "-0.25", "1e-05"], "float"),
+        (["01234", "12345"], None),
+        (["9223372036854775808"], None),
+        (["1" * 50], None),
+        (["1e999"], None),
+        (["3", "n/a"], None),
+        (["3", "1,5"], None),
+        (["1_000"], None),
+        (["+4930123456"], None),
+        (["2024-05-06"], None),
+        (["", ""], None),
+    ],
+)
+def test_texts_that_look_like_numbers_are_remarked_on(image_folder: Path, values: list[str], kind: str | None) -> None:
+    table = image_folder / "t.csv"
+    table.write_text("path;amount\n" + "".join(f"a.jpg;{value}\n" for value in values))
+    options = [option for remark in list_remarks(table, {"n": "amount"}) for option in read_options(remark)]
+    assert options == ([f"n:{kind}=amount"] if kind else [])
+
+
+def test_the_remark_names_an_option_that_works(image_folder: Path) -> None:
+    table = image_folder / "t.jsonl"
+    table.write_text('{"path": "a.jpg", "unit price": "2.5", "stock": "3", "sizes": ["4"], "year": 1999, "a,b": "1", "k": "x"}\n')
+    copied, remark = list_remarks(table, {"*": "*", "left": "stock"})
+    assert all(name in copied for name in ("left", "unit price", "sizes", "year", "a,b", "k"))
+    assert read_options(remark) == ["*", "left:int=stock,unit price:float=unit price"]
+    assert list_remarks(table, {"caption": "k", "left:int": "stock"}) == list_remarks(table, {}) == ()
+
+
+def test_remarks_are_made_from_the_first_rows(image_folder: Path) -> None:
+    table = image_folder / "t.csv"
+    table.write_text("path,price\n" + "a.jpg,1\n" * 1000 + "a.jpg,none\n")
+    columns = {"price": "price"}
+    stream = SourceStream([open_source(str(table), SourceOptions(columns=columns))], columns)
+    for _ in islice(stream, 1000):
+        pass
+    [remark] = stream.remarks  # while the rest is still to be listed
+    assert list_remarks(table, columns) == (remark,)
+    wide = image_folder / "wide.csv"
+    wide.write_text("path," + ",".join(f"c{i}" for i in range(5000)) + "\na.jpg" + ",1" * 5000 + "\n")
+    assert [len(option.split(",")) for option in read_options(list_remarks(wide, {"*": "*"})[1])] == [1, 100]
 
 
 def test_unknown_jsonl_column_is_wrong_usage(image_folder: Path) -> None:
