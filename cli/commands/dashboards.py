@@ -48,7 +48,7 @@ stair-es dashboards export --index photos -o photos.ndjson
 ```
 
 The dashboard "STAIR words" shows the words of an index with their frequency, weights and co-occurrence, the images that a word
-finds, and images whose words look wrong. `publish` imports it into the product; `export` writes it to a file.""",
+finds, and images whose words look wrong. `publish` imports it into the product; `export` writes it to stdout or a file.""",
 )
 DashboardsProductOption = Annotated[
     Literal["auto", "opensearch-dashboards", "kibana"],
@@ -225,7 +225,7 @@ def _print_outcome(
 
 
 def export_dashboards_command(
-    output: OutputFileOption,
+    output: OutputFileOption = "-",
     index: shared.IndexOption = DEFAULT_INDEX,
     product: DashboardsProductOption = "auto",
     token_index: DashboardsTokenIndexOption = None,
@@ -234,19 +234,19 @@ def export_dashboards_command(
     *,
     connection: ConnectionArguments,
 ) -> None:
-    """Export the dashboard to a file.
+    """Export the dashboard to stdout or a file.
 
     **Examples**
 
     ```text
     stair-es dashboards export --index photos -o photos.ndjson
-    stair-es dashboards export --index photos --product kibana --token-index -o - | gzip > photos.ndjson.gz
+    stair-es dashboards export --index photos --product kibana --token-index | gzip > photos.ndjson.gz
     ```
 
     Import the file under Stack Management, Saved Objects, Import. The command reads the index to leave out panels that would
     have no data. With `--token-index` or `--no-token-index` it requires no cluster.
 
-    **Exit codes**: 0 if the file was written; 1 if the export failed and nothing was written; 2 for a usage error.
+    **Exit codes**: 0 if everything was written; 1 if the export failed and nothing was written; 2 for a usage error.
     """
     from stair_es.dashboards.bundle import build_bundle, to_ndjson
 
