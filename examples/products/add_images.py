@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from opensearchpy import OpenSearch, helpers
 
 from stair_es.cluster.client.connection import Connection
@@ -19,9 +21,12 @@ from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.errors import DecodeError
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
-from stair_es.search.query_encoder import encode_query_image
+from stair_es.search.query_encoder import is_http_url, read_query_image
+from stair_es.sources.http.urls import normalize_url
+from stair_es.types import Pixels
 
 INDEX = os.environ.get("SHOP_INDEX", "products")
+BATCH_IMAGES = 16
 FIELDS = {
     "tokens": {"type": "rank_features"},
     "top_tokens": {"type": "keyword"},
@@ -40,23 +45,30 @@ def prepare_index(shop: OpenSearch, encoder: Encoder, model_name: str) -> None:
     shop.indices.put_mapping(index=INDEX, body={"properties": FIELDS, "_meta": {**meta, "stair_es": about}})
 
 
-def build_updates(shop: OpenSearch, encoder: Encoder) -> Iterator[dict[str, Any]]:
-    """Yield one update for each product with a picture and without tokens of this model."""
+def read_pictures(shop: OpenSearch, encoder: Encoder) -> Iterator[tuple[str, str, Pixels]]:
+    """Yield id, path or URL, and pixels of each picture of a product without tokens of this model."""
     without_words = {
         "bool": {"filter": [{"exists": {"field": "image"}}], "must_not": [{"term": {"model": encoder.model_id}}]},
     }
     found = helpers.scan(shop, index=INDEX, query={"query": without_words, "_source": ["image"]}, size=100)
     for hit in found:
-        image = Path(hit["_source"]["image"])
+        image = hit["_source"]["image"]
         try:
-            vector = encode_query_image(encoder, image)
+            yield hit["_id"], image, read_query_image(encoder, image)
         except DecodeError as error:
             print(f"{hit['_id']} stays without words: {error.message}", file=sys.stderr)
-            continue
-        words = build_vector_fields(vector, DocumentSettings())
-        params = {**words, "uri": image.as_uri(), "model": encoder.model_id}
-        script = {"lang": "painless", "source": REPLACE_FIELDS, "params": params}
-        yield {"_op_type": "update", "_index": INDEX, "_id": hit["_id"], "script": script, "retry_on_conflict": 3}
+
+
+def build_updates(shop: OpenSearch, encoder: Encoder) -> Iterator[dict[str, Any]]:
+    """Yield one update for each of these products."""
+    pictures = read_pictures(shop, encoder)
+    while batch := list(islice(pictures, BATCH_IMAGES)):
+        vectors = encoder.encode_images(np.stack([pixels for _, _, pixels in batch]))
+        for (id_, image, _), vector in zip(batch, vectors, strict=True):
+            uri = normalize_url(image) if is_http_url(image) else Path(image).as_uri()
+            params = {**build_vector_fields(vector, DocumentSettings()), "uri": uri, "model": encoder.model_id}
+            script = {"lang": "painless", "source": REPLACE_FIELDS, "params": params}
+            yield {"_op_type": "update", "_index": INDEX, "_id": id_, "script": script, "retry_on_conflict": 3}
 
 
 def main() -> None:

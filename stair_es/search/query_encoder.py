@@ -28,7 +28,7 @@ from stair_es.sources.http.urls import redact_web_url
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.uris import get_scheme, to_file_uri
-from stair_es.types import SparseVector
+from stair_es.types import Pixels, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.model.base import Encoder
@@ -377,14 +377,23 @@ def encode_query_image(encoder: Encoder, image: Path | str, read_limits: ReadLim
         DecodeError: If it can't be read, is too large or is not an image; the message names it.
         MissingExtra: If it is a URL and the HTTP library is not installed.
     """
+    return encoder.encode_images(read_query_image(encoder, image, read_limits)[None])[0]
+
+
+def read_query_image(encoder: Encoder, image: Path | str, read_limits: ReadLimits | None = None) -> Pixels:
+    """Return the pixels of an image file or the image at a URL, as the encoder takes them: stacked, many are encoded at once.
+
+    Raises:
+        DecodeError: If it can't be read, is too large or is not an image; the message names it.
+        MissingExtra: If it is a URL and the HTTP library is not installed.
+    """
     locator = UrlLocator(image) if isinstance(image, str) and is_http_url(image) else FileLocator(to_file_uri(image))
     try:
         content = locator.read(read_limits or ReadLimits())
-        pixels_HWC = decode_image(content.data if content else b"", encoder.image_spec, DecodeLimits()).pixels_HWC
+        return decode_image(content.data if content else b"", encoder.image_spec, DecodeLimits()).pixels_HWC
     except (ReadError, DecodeError) as error:
         kind = type(error) if isinstance(error, DecodeError) else DecodeError
         raise kind(f"{_redact_image(image)!r}: {error.message}", error.remedy, code=error.code) from error
-    return encoder.encode_images(pixels_HWC[None])[0]
 
 
 def combine_vectors(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector:

@@ -20,10 +20,12 @@ import pytest
 from nbclient import NotebookClient
 from opensearchpy import OpenSearch
 from support.browser.web_server import start_chromium
+from support.servers.fault_proxy import Response, start_server
 
 from stair_es.model.base import ModelSpec
 from stair_es.model.registry import load_encoder
 from stair_es.search import ImageSearch
+from stair_es.sources.base import ReadLimits, UrlPolicy
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PHOTOS = EXAMPLES / "photos"
@@ -82,12 +84,21 @@ def test_shop_gains_image_search_unchanged(shop_runner: Shop, client: OpenSearch
         assert images.search("a kitten", k=1).hits[0].id == "P-019"
 
 
-def test_a_rewritten_product_gets_the_words_of_its_new_picture(shop_runner: Shop, client: OpenSearch) -> None:
+def test_a_rewritten_product_gets_the_words_of_its_new_picture(
+    shop_runner: Shop, client: OpenSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shop_runner("shop.py")
     shop_runner("add_images.py")
-    card = {"sku": "P-019", "title": "Postcard: Crossing", "price": 3, "image": str(PHOTOS / "stone-arch-bridge.jpg")}
-    client.index(index=shop_runner.index, id="P-019", body=card, params={"refresh": "true"})
-    assert shop_runner("add_images.py") == [[f"1 products of {shop_runner.index} have new words"]]
+    limits = ReadLimits(url_policy=UrlPolicy(allow_private=True))  # the pictures of a real shop are public
+    monkeypatch.setattr("stair_es.search.query_encoder.ReadLimits", lambda: limits)
+    photo = Response(kind="image/jpeg", body=(PHOTOS / "stone-arch-bridge.jpg").read_bytes())
+    with start_server(lambda request: photo if request.path == "/bridge" else Response(status=404)) as url:
+        for id_, name in (("P-019", "bridge"), ("P-020", "gone")):
+            card = {"sku": id_, "title": "Postcard: Crossing", "price": 3, "image": f"{url}/{name}"}
+            client.index(index=shop_runner.index, id=id_, body=card, params={"refresh": "true"})
+        assert shop_runner("add_images.py") == [[f"1 products of {shop_runner.index} have new words"]]
+    after = _fetch_sources(client, shop_runner.index)
+    assert (after["P-019"]["uri"], "tokens" in after["P-020"]) == (f"{url}/bridge", False)
     assert "P-019" in _list_skus(shop_runner("search.py", "an old stone bridge"))[:1]
     assert "P-019" not in _list_skus(shop_runner("search.py", "a kitten"))
 
