@@ -73,7 +73,7 @@ def test_the_page_works_below_a_path(prefix_proxy: PathProxy, context: Contexts,
     page.go_back()
     expect(page.locator(".found li.tile .title").first).to_have_text("koala.jpg")
     page.get_by_role("link", name="Compare", exact=True).click()
-    expect(page).to_have_url(f"{prefix_proxy.url}/compare")
+    expect(page).to_have_url(f"{prefix_proxy.url}/compare?a.q=koala&b.q=koala&b.by=bag")
     assert prefix_proxy.strays == []
 
 

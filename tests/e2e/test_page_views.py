@@ -100,9 +100,10 @@ def test_missing_image(site: Site, page: Page, page_errors: PageErrors) -> None:
 
 
 def test_two_methods_side_by_side(site: Site, page: Page) -> None:
-    open_results(site, page)
-    page.get_by_role("link", name="compare", exact=True).click()
-    left, right = list_hits(site, text=QUERY, k=50), list_hits(site, text=QUERY, k=50, method="bag")
+    filters = {"filter": "width:>300"}
+    open_results(site, page, f"/?q={QUERY}&filter=width:>300")
+    page.get_by_role("link", name="Compare", exact=True).click()
+    left, right = (list_hits(site, text=QUERY, k=50, method=method, **filters) for method in ("stair", "bag"))
     rows = [page.get_by_role("list", name=f"{side} ranking").locator("a.name") for side in ("Left", "Right")]
     expect(rows[0]).to_have_text(left[:10])
     expect(rows[1]).to_have_text(right[:10])
@@ -117,9 +118,9 @@ def test_two_methods_side_by_side(site: Site, page: Page) -> None:
         expect(marks.nth(place)).to_contain_text(label)
     save_screenshot(page, "compare")
     page.get_by_label("Right: ranked by").select_option("text")
-    expect(rows[1]).to_have_text(list_hits(site, text=QUERY, method="text", k=10))
+    expect(rows[1]).to_have_text(list_hits(site, text=QUERY, method="text", k=10, **filters))
     page.reload()
-    expect(rows[1]).to_have_text(list_hits(site, text=QUERY, method="text", k=10))
+    expect(rows[1]).to_have_text(list_hits(site, text=QUERY, method="text", k=10, **filters))
 
 
 def test_two_queries_side_by_side(site: Site, page: Page) -> None:

@@ -8,6 +8,7 @@ import { ImageView } from "./image-view.js";
 import { copyText, showError } from "./notifications.js";
 import { EMPTY_QUERY, setQueryText, setVector } from "./query.js";
 import { Router } from "./router.js";
+import { buildCompareHref } from "./routes.js";
 import { SearchView } from "./search-view.js";
 import { listenForShortcuts } from "./shortcuts.js";
 
@@ -69,6 +70,7 @@ function renderHeader() {
   const links = document.querySelectorAll("a[data-nav]");
   for (const link of links) {
     if (link.dataset.nav === "back" || link.dataset.nav === "search") link.href = router.searchUrl;
+    else if (link.dataset.nav === "compare") link.href = buildCompareHref(router.searchUrl);
     setProps(link, { "aria-current": link.dataset.nav === router.route.view ? "page" : null });
   }
   renderChips();

@@ -1,7 +1,7 @@
 // The state of the page that is in the URL: routes and their queries, parsed and formatted.
 
 import { BASE_PATH, stripBasePath } from "./base-url.js";
-import { EMPTY_QUERY, METHODS, PAGE_SIZE } from "./query.js";
+import { EMPTY_QUERY, isEmptyQuery, METHODS, PAGE_SIZE } from "./query.js";
 
 /** Maximum number of images that a URL restores. */
 const MAX_HITS = 2400;
@@ -100,6 +100,13 @@ export function buildHref(route) {
 
 /** The URL of a search. @param {Query} query */
 export const buildSearchHref = (query) => buildHref({ view: "search", query });
+
+/** The URL of a comparison: the query of a search by its own method and by another. @param {string} searchUrl */
+export function buildCompareHref(searchUrl) {
+  const a = { ...parseQuery(new URL(searchUrl, location.href).searchParams), count: PAGE_SIZE, explain: false };
+  const method = /** @type {Method} */ (a.method === "stair" ? "bag" : "stair");
+  return buildHref({ view: "compare", a, b: isEmptyQuery(a) ? a : { ...a, method }, k: 0 });
+}
 
 /**
  * `is.FIELD=value`, `range.FIELD=a..b` with both ends, `range.FIELD=a...b` without the upper one; anything else than a number

@@ -60,7 +60,6 @@ function createStatusRow(/** @type {UpdateQuery} */ updateQuery, /** @type {HTML
   const ranking = h("span", { class: "by" }, h("label", { for: "method" }, "ranked by"), method.element);
   const count = h("span", {});
   const took = h("span", { class: "took" });
-  const compare = h("a", { class: "quiet", href: "compare" }, "compare");
   const gallery = h("a", { href: "./", title: "Images alone (x)" }, "Gallery");
   const explain = h("a", { href: "./", title: "Each image with the words that it was found by (x)" }, "Explain");
   const modes = { class: "modes", role: "group", "aria-label": "View of the images" };
@@ -69,11 +68,10 @@ function createStatusRow(/** @type {UpdateQuery} */ updateQuery, /** @type {HTML
     { class: "status" },
     h("p", { class: "count" }, count, took),
     ranking,
-    compare,
     h("span", modes, gallery, explain),
     drawerButton,
   );
-  return { element, method, ranking, count, took, compare, gallery, explain };
+  return { element, method, ranking, count, took, gallery, explain };
 }
 
 /** The hits, and the notes above, between and below them. */

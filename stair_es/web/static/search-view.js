@@ -263,11 +263,7 @@ export class SearchView {
     const understood = response?.conditions ?? [];
     filters.update({ query, about, corpusFacets, understood, facets: facets?.facets ?? null, total: facets?.total ?? null });
     panel.update({ response, query, answeredQuery });
-    /** @type {Method} */
-    const method = query.method === EMPTY_QUERY.method ? (about?.captions ? "words" : "bag") : EMPTY_QUERY.method;
-    const other = { ...query, method };
-    setProps(status.compare, { href: buildHref({ view: "compare", a: query, b: other, k: 0 }) });
-    for (const element of [status.compare, drawer.button]) element.hidden = !hasRanking(query);
+    drawer.button.hidden = !hasRanking(query);
     status.ranking.hidden = !hasRanking(query) || !about?.captions;
     for (const [link, explain] of /** @type {const} */ ([
       [status.gallery, false],
