@@ -71,7 +71,7 @@ def test_screen_reader_text(site: Site, page: Page) -> None:
     expect(handle).to_have_attribute("aria-valuetext", f"times 1, weight {bear:.3f}")
     handle.fill("0.5")
     expect(handle).to_have_attribute("aria-valuetext", f"times 0.5, weight {bear / 2:.3f}")
-    expect(page.get_by_role("button", name="Mute bear")).to_have_attribute("aria-pressed", "false")
+    expect(page.get_by_role("button", name="mute: bear")).to_have_attribute("aria-pressed", "false")
     expect(page.locator("#said")).to_have_attribute("aria-live", "polite")
 
 

@@ -286,7 +286,7 @@ def test_buttons_stay_where_they_are(shop_site: Site, page: Page) -> None:
     assert 1 < len(left) < len(fields)
     page.set_viewport_size({"width": 1800, "height": 900})  # room for all of them
     open_results(shop_site, page, f"/?q={QUERY}&range.year=2000..2001")
-    expect(buttons).to_have_text(["Year1" if field == "Year" else field for field in fields])
+    expect(buttons).to_have_text(["Year 1" if field == "Year" else field for field in fields])
     for field in set(fields) - {"Year"}:
         expect(buttons.nth(fields.index(field))).to_be_enabled(enabled=field in left)
 

@@ -104,15 +104,15 @@ def test_dragged_slider_moves_hits_after_release(site: Site, page: Page) -> None
 def test_mute_require_exclude_boost_reset(site: Site, page: Page) -> None:
     open_results(site, page)
     before = get_hit_names(page)
-    press_button(page, "Mute bear")
+    press_button(page, "mute: bear")
     wait_for_hits(page, list_hits(site, text=QUERY, factors={"bear": 0}))
-    press_button(page, "Mute bear")
+    press_button(page, "mute: bear")
     wait_for_hits(page, before)
-    press_button(page, "Boost tree")
+    press_button(page, "×2: tree")
     wait_for_hits(page, list_hits(site, text=QUERY, factors={"tree": 2}))
-    press_button(page, "Require tree")
+    press_button(page, "must: tree")
     wait_for_hits(page, list_hits(site, text=QUERY, factors={"tree": 2}, require=["tree"]))
-    press_button(page, "Exclude bear")
+    press_button(page, "not: bear")
     wait_for_hits(page, list_hits(site, text=QUERY, factors={"tree": 2}, require=["tree"], exclude=["bear"]))
     assert "not=bear" in page.url
     page.get_by_role("button", name="Allow bear again").click()
@@ -124,10 +124,8 @@ def test_mute_require_exclude_boost_reset(site: Site, page: Page) -> None:
 def test_operators_show_in_the_panel_and_can_be_removed(site: Site, page: Page) -> None:
     open_results(site, page, "/?q=%2Btree bear -animal")
     wait_for_hits(page, list_hits(site, text="+tree bear -animal"))
-    expect(page.locator(".query").get_by_role("button", name="Require tree", exact=True)).to_have_attribute(
-        "aria-pressed", "true"
-    )
-    press_button(page, "Require tree")
+    expect(page.locator(".query").get_by_role("button", name="must: tree", exact=True)).to_have_attribute("aria-pressed", "true")
+    press_button(page, "must: tree")
     wait_for_hits(page, list_hits(site, text="tree bear -animal"))
     page.get_by_role("button", name="Allow animal again").click()
     wait_for_hits(page, list_hits(site, text="tree bear"))
@@ -143,7 +141,7 @@ def test_a_click_on_a_hit_s_word_requires_or_adds_it(site: Site, page: Page) -> 
     other.click()
     wait_for_hits(page, list_hits(site, text=QUERY, require=["tree"], factors={word: 0.5}))
     expect(get_slider(page, word)).to_have_value("0.5")
-    press_button(page, f"Remove {word}")
+    press_button(page, f"drop: {word}")
     wait_for_hits(page, list_hits(site, text=QUERY, require=["tree"]))
 
 
@@ -275,7 +273,7 @@ def test_an_image_can_be_chosen_or_pasted_in_addition_to_words(site: Site, page:
 
 def test_more_like_a_hit(site: Site, page: Page) -> None:
     open_results(site, page)
-    page.get_by_role("link", name="More like giant-panda.jpg").click()
+    page.get_by_role("link", name="more like this: giant-panda.jpg").click()
     [panda] = [hit["id"] for hit in call_api(site, {"text": "panda"})["hits"] if hit["name"] == "giant-panda.jpg"]
     wait_for_hits(page, list_hits(site, similar_to=panda))
     expect(page.locator(".image-chip")).to_have_text("like giant-panda.jpg")

@@ -19,7 +19,7 @@ export class Dropdown {
     this.title = h("span", {}, escapeControls(label));
     this.count = h("span", { class: "n" });
     const props = { class: "opens", popovertarget: id, "aria-haspopup": "dialog" };
-    this.button = createButton(props, this.title, this.count, createIcon("down"));
+    this.button = createButton(props, this.title, " ", this.count, createIcon("down"));
     const close = createIconButton("close", "Close", { class: "icon small shut-popover", on: { click: () => this.close() } });
     const dialog = { id, popover: "auto", role: "dialog", "aria-label": escapeControls(label), class: "dropdown" };
     this.popover = h("div", dialog, content, close);

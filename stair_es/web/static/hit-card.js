@@ -34,7 +34,7 @@ function createParts(/** @type {Hit} */ hit, /** @type {HitActions} */ actions) 
   const contributions = h("ul", { class: "reasons", "aria-label": "Words in common" });
   const expander = createButton({ class: "rest" });
   const otherTokens = h("ul", { class: "also", "aria-label": "Other words" });
-  const similar = { href: actions.buildSimilarHref(hit.id), class: "like", "aria-label": `More like ${name}` };
+  const similar = { href: actions.buildSimilarHref(hit.id), class: "like", "aria-label": `more like this: ${name}` };
   const element = h(
     "li",
     { class: "hit", data: { id: hit.id } },
@@ -70,10 +70,13 @@ function renderContributions({ contributions, expander }, { hit, scale, getHue, 
   });
   renderList(contributions, items, getToken, ({ token }) => createContributionRow(token, actions.selectToken));
   const sum = hidden.reduce((total, { contribution }) => total + contribution, 0);
-  const label = isExpanded ? "Fewer words" : `${hidden.length} more words in common`;
+  const label = isExpanded ? "fewer" : `+${hidden.length} = ${formatWeight(sum)}`;
   expander.hidden = !hidden.length;
-  setProps(expander, { "aria-expanded": String(isExpanded), "aria-label": `${label} of ${escapeControls(hit.name)}` });
-  setText(expander, isExpanded ? "fewer" : `+${hidden.length} = ${formatWeight(sum)}`);
+  setProps(expander, {
+    "aria-expanded": String(isExpanded),
+    "aria-label": `${label}: words in common of ${escapeControls(hit.name)}`,
+  });
+  setText(expander, label);
 }
 
 function renderOtherTokens(/** @type {Parts} */ { otherTokens }, /** @type {Hit} */ hit, /** @type {HitActions} */ actions) {

@@ -46,7 +46,7 @@ function renderScore({ link, score, tokens }, { name, score: value, contribution
   const words = contributions.filter(({ token }) => !isPiece(token)).slice(0, SHOWN_TOKEN_COUNT);
   const texts = words.map(({ token }) => escapeControls(token));
   setText(score, contributions.length || value ? formatWeight(value) : "");
-  tokens.replaceChildren(...texts.map((text) => h("bdi", {}, text)));
+  tokens.replaceChildren(...texts.flatMap((text, index) => [index ? ", " : "", h("bdi", {}, text)]));
   tokens.hidden = !texts.length;
   const reason = texts.length ? `: ${texts.join(", ")}` : "";
   setProps(link, { "aria-label": `${escapeControls(name)}${value ? `, score ${formatWeight(value)}` : ""}${reason}` });

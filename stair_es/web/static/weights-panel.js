@@ -118,7 +118,7 @@ function createTokenRow(token, updateQuery) {
 /** @param {string} token @param {string} label @param {UpdateQuery} updateQuery @param {() => TokenItem} getItem */
 function createTokenActions(token, label, updateQuery, getItem) {
   const createKey = (/** @type {string} */ text, /** @type {string} */ title, /** @type {() => void} */ onClick) =>
-    createButton({ class: "key", "aria-label": `${title} ${label}`, title, on: { click: onClick } }, text);
+    createButton({ class: "key", "aria-label": `${text}: ${label}`, title, on: { click: onClick } }, text);
   const change = (/** @type {number | null} */ factor) => updateQuery((query) => setFactor(query, token, factor));
   return {
     mute: createKey("mute", "Mute", () => change(getItem().factor ? 0 : getItem().isAdded ? ADDED_WEIGHT : 1)),

@@ -21,6 +21,7 @@ _HITS = f"{_LISTS} li.hit a.name"
 _TILES = f"{_LISTS} li.tile:not(.skeleton)"
 _RULES = {
     "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]},
+    "rules": {"label-content-name-mismatch": {"enabled": True}},  # experimental in axe, though WCAG 2.5.3 (A)
     "resultTypes": ["violations"],
 }
 _REPEATED = {
