@@ -374,6 +374,25 @@ def test_weak_matches_are_apart(site: Site, page: Page) -> None:
     expect(weak).to_be_hidden()
 
 
+def test_a_long_wait_replaces_the_count_of_the_previous_search(site: Site, page: Page) -> None:
+    open_gallery(site, page)
+    count = page.locator(".status .count")
+    expect(count).to_contain_text("match")
+    held: list[Route] = []
+    page.route("**/api/search", lambda route: held.append(route))
+    box = page.get_by_role("searchbox", name="Words to look for")
+    box.fill("red flower")
+    box.press("Enter")
+    expect(page.locator(".skeleton").first).to_be_visible()
+    expect(count).not_to_contain_text("match")
+    expect(count).to_have_text("Still waiting for the cluster")
+    expect(page.locator("#said")).to_have_text("Still waiting for the cluster")
+    save_screenshot(page, "gallery-waiting")
+    held[0].continue_()
+    wait_for_tiles(page, list_hits(site, text="red flower"))
+    expect(count).to_contain_text("match")
+
+
 def test_all_weak_is_no_good_match(site: Site, page: Page) -> None:
     def weaken_hits(answer: dict[str, Any]) -> None:
         for hit in answer["hits"]:

@@ -8,6 +8,7 @@ export const INITIAL_STATE = {
   query: EMPTY_QUERY,
   pending: null,
   isSlow: false,
+  isStalled: false,
   hasSkeletons: false,
   answeredQuery: EMPTY_QUERY,
   response: null,
@@ -21,7 +22,7 @@ export const INITIAL_STATE = {
   pageError: null,
 };
 
-const NO_PENDING_SEARCH = { pending: null, isSlow: false, hasSkeletons: false, facets: null };
+const NO_PENDING_SEARCH = { pending: null, isSlow: false, isStalled: false, hasSkeletons: false, facets: null };
 
 /** After a failure under placeholders: what they replaced belongs to another query. */
 const NO_RESPONSE = { response: null, ...buildResults([]) };
@@ -37,6 +38,8 @@ export function reduce(state, action) {
       const keepsHits = state.hits.length > 0 && isVariant(state.query, state.answeredQuery);
       return { ...state, isSlow: true, hasSkeletons: state.hasSkeletons || !keepsHits };
     }
+    case "searchStalled":
+      return { ...state, isStalled: true };
     case "searchSucceeded":
       return { ...state, ...NO_PENDING_SEARCH, ...buildAnsweredState(state, action) };
     case "searchFailed":

@@ -32,13 +32,16 @@ import { createSkeletons, createTile } from "./tile.js";
 const MIN_SEARCH_MS = 300;
 /** When a running search is shown. */
 const SLOW_SEARCH_MS = 180;
+/** When the page says that it still waits. */
+const STALLED_SEARCH_MS = 3000;
+const STALLED_TEXT = "Still waiting for the cluster";
 const MAX_HITS_PER_REQUEST = 200;
 const SKELETON_COUNT = 24;
 /** Distance to the end of the page at which the next images are requested. */
 const PREFETCH_MARGIN_PX = 1500;
 const STICKY_HEADER_PX = 120;
 /** What the results are rendered from, besides the view of the query. */
-const RESULT_KEYS = /** @type {const} */ (["response", "hits", "isWeakExpanded", "hasSkeletons", "error"]);
+const RESULT_KEYS = /** @type {const} */ (["response", "hits", "isWeakExpanded", "isStalled", "hasSkeletons", "error"]);
 
 export class SearchView {
   #state = INITIAL_STATE;
@@ -134,8 +137,12 @@ export class SearchView {
     const { query } = this.#state;
     this.#dispatch({ type: "searchStarted", query, startedMs: performance.now() });
     const slowTimer = setTimeout(() => this.#dispatch({ type: "searchSlowed" }), SLOW_SEARCH_MS);
+    const stalledTimer = setTimeout(() => {
+      this.#dispatch({ type: "searchStalled" });
+      announce(STALLED_TEXT);
+    }, STALLED_SEARCH_MS);
     const { result, error, isStale } = await this.#searchTask.run((signal) => searchPages(query, signal));
-    clearTimeout(slowTimer);
+    for (const timer of [slowTimer, stalledTimer]) clearTimeout(timer);
     if (isStale) return;
     this.#countTask.abort(); // its numbers would belong to the previous response
     if (error) {
@@ -314,8 +321,7 @@ export class SearchView {
 
   #renderStatus() {
     const { status, divider } = this.layout;
-    const { query, response, facets, isWeakExpanded, error, hasSkeletons } = this.#state;
-    if (hasSkeletons) return; // the last numbers remain until there are others
+    const { query, response, facets, isWeakExpanded, isStalled, error, hasSkeletons } = this.#state;
     const { strong, weak, mayHaveMatches } = selectResults(this.#state);
     const counts = {
       strong: strong.length,
@@ -323,9 +329,9 @@ export class SearchView {
       total: facets?.total ?? null,
       hasMore: mayHaveMatches,
     };
-    const isAnswered = response && !error;
+    const isAnswered = response && !error && !hasSkeletons && !isStalled;
     const dropped = response?.truncated?.length ? `, ${pluralize(response.truncated.length, "light word")} left out` : "";
-    setText(status.count, isAnswered ? formatMatchCount(query, counts) : "");
+    setText(status.count, isAnswered ? formatMatchCount(query, counts) : isStalled ? STALLED_TEXT : "");
     setText(status.took, isAnswered && hasRanking(query) ? `, ${response.took_ms} ms${dropped}` : "");
     setText(divider, `Weak matches: ${formatCount(counts.weak)}`);
     setProps(divider, { "aria-expanded": String(isWeakExpanded) });

@@ -310,6 +310,8 @@ interface SearchState {
   pending: { query: Query; startedMs: number } | null;
   /** Whether the running search takes long enough to show that. */
   isSlow: boolean;
+  /** Whether it takes so long that the page says what it waits for. */
+  isStalled: boolean;
   /** Whether placeholders are shown instead of the hits. */
   hasSkeletons: boolean;
   /** The query of the response. */
@@ -337,6 +339,7 @@ type SearchAction =
   | { type: "queryChanged"; query: Query }
   | { type: "searchStarted"; query: Query; startedMs: number }
   | { type: "searchSlowed" }
+  | { type: "searchStalled" }
   | { type: "searchSucceeded"; query: Query; response: SearchResponse }
   | { type: "searchFailed"; error: Error }
   | { type: "pageLoaded"; response: SearchResponse }
