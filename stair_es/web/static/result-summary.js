@@ -40,7 +40,7 @@ export function renderNoGoodMatch({ weak_below }, bestHit) {
   const scores = weak_below ? `: the best score is ${formatWeight(bestHit.score)}, and ${minimum}` : "";
   return [
     h("p", { class: "lead" }, "No good match."),
-    h("p", {}, `No image has enough of the query's words${scores}. The nearest images are below.`),
+    h("p", {}, `No image has enough of the query's words${scores}. The nearest images are the weak matches below.`),
   ];
 }
 

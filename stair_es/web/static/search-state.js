@@ -65,13 +65,12 @@ export function reduce(state, action) {
 
 /** @param {SearchState} state @param {{query: Query, response: SearchResponse}} action */
 function buildAnsweredState(state, { query, response }) {
-  const isSameSearch = getQueryKey(query) === getQueryKey(state.answeredQuery);
   return {
     ...buildResults(response.hits),
     response,
     answeredQuery: query,
     lastPage: response.hits.slice(-PAGE_SIZE),
-    isWeakExpanded: isSameSearch && state.isWeakExpanded,
+    isWeakExpanded: state.isWeakExpanded && isVariant(query, state.answeredQuery),
     error: null,
     pageError: null,
   };
@@ -90,19 +89,16 @@ export function needsSearch({ query, pending, answeredQuery, response, error }) 
 
 /** What is shown of the results. @param {SearchState} state */
 export function selectResults({ results: { strong, weak }, response, hits, lastPage, isWeakExpanded, error, hasSkeletons }) {
-  const isUnknown = !strong.length && hasOnlyUnknownWords(response);
-  const hasMatches = strong.length > 0 || isUnknown;
-  const shownWeak = isWeakExpanded || !hasMatches ? weak : [];
   const mayHaveMatches = Boolean(response?.after) && lastPage.some((hit) => !hit.weak);
   const canContinue = Boolean(response?.after) && hits.length > 0 && !error && !hasSkeletons;
   return {
     strong,
     weak,
-    shownWeak,
-    isUnknown,
+    shownWeak: isWeakExpanded ? weak : [],
+    isUnknown: !strong.length && hasOnlyUnknownWords(response),
     mayHaveMatches,
-    hasDivider: weak.length > 0 && hasMatches && !hasSkeletons,
-    hasMore: canContinue && (isWeakExpanded || !hasMatches || mayHaveMatches),
+    hasDivider: weak.length > 0 && !hasSkeletons,
+    hasMore: canContinue && (isWeakExpanded || mayHaveMatches),
   };
 }
 

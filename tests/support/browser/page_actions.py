@@ -33,7 +33,7 @@ _REPEATED = {
         [".values li:nth-child(n+9)"],
     ]
 }
-_CLOSED_DIVIDER = ".divider[aria-expanded=false]:not([hidden])"
+_DIVIDER = ".divider:not([hidden])"
 
 
 def find_violations(page: Page, *, whole_page: bool = False) -> list[str]:
@@ -85,14 +85,14 @@ def open_results(site: Site, page: Page, path: str = f"/?q={QUERY}") -> None:
     from playwright.sync_api import expect
 
     page.goto(site.base + explain_path(path))
-    expect(page.locator(f"{_HITS}, .problem [role=alert]").first).to_be_visible()
+    expect(page.locator(f"{_HITS}, {_DIVIDER}, .problem [role=alert]").first).to_be_visible()
     expect(page.locator(".results")).to_have_attribute("aria-busy", "false")
     open_weak_matches(page)
 
 
 def open_weak_matches(page: Page) -> None:
     """Open the weak matches if they are closed; the focus stays where it is."""
-    page.evaluate(f"document.querySelector('{_CLOSED_DIVIDER}')?.click()")
+    page.evaluate(f"document.querySelector('{_DIVIDER}[aria-expanded=false]')?.click()")
 
 
 def open_gallery(site: Site, page: Page, path: str = f"/?q={QUERY}") -> None:
@@ -100,7 +100,7 @@ def open_gallery(site: Site, page: Page, path: str = f"/?q={QUERY}") -> None:
     from playwright.sync_api import expect
 
     page.goto(site.base + path)
-    expect(page.locator(_TILES).first).to_be_visible()
+    expect(page.locator(f"{_TILES}, {_DIVIDER}").first).to_be_visible()
     expect(page.locator(".results")).to_have_attribute("aria-busy", "false")
     expect(page.locator("#said")).to_contain_text("found")
 
