@@ -122,6 +122,7 @@ def test_pictures_are_whole(odd_shapes: Site, page: Page, size: ViewportSize) ->
         })"""
     )
     assert len(shapes) == 5
+    expect(page.locator(".found li.tile img").first).to_have_css("outline", re.compile("solid 1px"))  # the edge of a white one
     for name, fit, shown, natural, height in shapes:
         assert fit == "contain", name
         assert height < 420, name
