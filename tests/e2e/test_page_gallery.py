@@ -132,8 +132,8 @@ def test_pictures_are_whole(odd_shapes: Site, page: Page, size: ViewportSize) ->
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
-def test_rows_of_a_few_pictures_are_even(site: Site, page: Page, size: ViewportSize, count: int) -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 12, 20])
+def test_the_last_row_is_full_too(site: Site, page: Page, size: ViewportSize, count: int) -> None:
     page.set_viewport_size(size)
     change_answers(page, lambda answer: answer.update(hits=answer["hits"][:count], after=None))
     open_gallery(site, page, "/?q=animal -airplane")
@@ -144,12 +144,12 @@ def test_rows_of_a_few_pictures_are_even(site: Site, page: Page, size: ViewportS
             "(tiles) => tiles.map((tile) => tile.getBoundingClientRect()).map(({top, right, height}) => [top, right, height])"
         )
         edge = lists.evaluate("(list) => list.getBoundingClientRect().right")
-        assert max(height for _, _, height in boxes) <= 261
+        assert max(height for _, _, height in boxes) <= 391
         for top in {top for top, _, _ in boxes}:
             row = [(right, height) for other, right, height in boxes if other == top]
             assert max(height for _, height in row) - min(height for _, height in row) < 1
             filled = edge - max(right for right, _ in row) < 2
-            assert filled or row[0][1] > 258  # a row is full, or as high as may be
+            assert filled or (len(boxes) < 3 and 259 < row[0][1] < 261)  # one or two don't fill the width of a desktop
 
 
 def test_a_last_row_waits_for_the_images_that_fill_it(large_site: Site, context: Contexts) -> None:

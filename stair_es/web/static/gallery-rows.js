@@ -1,18 +1,23 @@
-// Rows of the gallery where CSS alone leaves gaps: a few images share the width, and an unfilled last row is held back.
+// Rows of the gallery where CSS alone leaves gaps: the last rows share the width, or an unfilled one is held back.
 
-/** Maximum number of images laid out here, by trying all ways. */
-const MAX_SPREAD_TILES = 8;
-/** The height of a row of a few images: the target, also relative to the width, and the limit. */
-const TARGET_HEIGHT_PX = 200;
-const TARGET_HEIGHT_SHARE = 0.4;
-const MAX_HEIGHT_PX = 260;
+/** The number of rows at the end whose images are broken into rows anew, so that the last one is full. */
+const LAST_ROW_COUNT = 4;
+/** So many rows of a whole result are larger than the others. Their height, also relative to the width. */
+const FEW_ROW_COUNT = 2;
+const FEW_HEIGHT_PX = 200;
+const FEW_HEIGHT_SHARE = 0.4;
+/** The height of a row that isn't full, because with that height its images fill less than two thirds of the width. */
+const UNFILLED_HEIGHT_PX = 260;
+const MAX_HEIGHT_PX = 1.5 * UNFILLED_HEIGHT_PX;
 
 /** Lays out the rows of a gallery. */
 export class GalleryRows {
   #width = 0;
   #hasMore = false;
-  /** @type {Element[]} */
+  /** @type {HTMLElement[]} */
   #heldBack = [];
+  /** The images with widths of their own. @type {HTMLElement[]} */
+  #sized = [];
 
   /** @param {HTMLElement} list */
   constructor(list) {
@@ -24,61 +29,83 @@ export class GalleryRows {
   update(hasMore) {
     this.#hasMore = hasMore;
     this.#width = this.list.clientWidth;
-    const tiles = /** @type {HTMLElement[]} */ ([...this.list.children]);
-    const isGallery = this.list.classList.contains("gallery");
-    for (const tile of tiles.slice(0, MAX_SPREAD_TILES))
-      Object.assign(tile.style, { flex: "", maxWidth: "", marginInlineEnd: "" });
-    const isShort = tiles.length > 0 && tiles.length <= MAX_SPREAD_TILES && !hasMore;
-    if (isShort && isGallery && this.#width)
-      spreadTiles(tiles, this.#width, Number.parseFloat(getComputedStyle(this.list).columnGap) || 0);
-    this.#holdBackLastRow(tiles, hasMore && isGallery);
+    for (const tile of this.#sized) Object.assign(tile.style, { flex: "", maxWidth: "", marginInlineEnd: "" });
+    for (const tile of this.#heldBack) tile.classList.remove("waiting");
+    this.#sized = this.#heldBack = [];
+    const rows = this.list.classList.contains("gallery") && this.#width ? listRows(this.list) : [];
+    if (hasMore) this.#holdBackLastRow(rows);
+    else if (rows.length) this.#fillLastRows(rows);
   }
 
   /** Hides the last row until it is complete, unless it has the focus, because further images would move it. */
-  #holdBackLastRow(/** @type {HTMLElement[]} */ tiles, /** @type {boolean} */ isIncomplete) {
-    for (const tile of this.#heldBack) tile.classList.remove("waiting");
-    const top = isIncomplete && tiles.at(-1)?.offsetTop;
-    const start = isIncomplete ? tiles.findLastIndex((tile) => tile.offsetTop !== top) + 1 : 0;
-    const lastRow = start ? tiles.slice(start) : []; // a single row isn't held back
-    this.#heldBack = lastRow.some((tile) => tile.contains(document.activeElement)) ? [] : lastRow;
-    for (const tile of this.#heldBack) tile.classList.add("waiting");
+  #holdBackLastRow(/** @type {HTMLElement[][]} */ rows) {
+    const lastRow = rows.length > 1 ? rows[rows.length - 1] : []; // a single row isn't held back
+    if (lastRow.some((tile) => tile.contains(document.activeElement))) return;
+    this.#heldBack = lastRow;
+    for (const tile of lastRow) tile.classList.add("waiting");
+  }
+
+  #fillLastRows(/** @type {HTMLElement[][]} */ rows) {
+    const gap = Number.parseFloat(getComputedStyle(this.list).columnGap) || 0;
+    const heights = rows.slice(-LAST_ROW_COUNT - 1, -1).map(([tile]) => tile.getBoundingClientRect().height);
+    const isFew = rows.length <= FEW_ROW_COUNT;
+    const target = isFew ? Math.min(FEW_HEIGHT_PX, FEW_HEIGHT_SHARE * this.#width) : computeMean(heights);
+    const last = findBestRows(rows.slice(-LAST_ROW_COUNT).flat(), this.#width, gap, target);
+    // The row before them keeps its height, but a smaller image must not fit into it.
+    const before = rows.slice(-LAST_ROW_COUNT - 1, -LAST_ROW_COUNT).map((tiles) => ({ tiles, height: heights[0] }));
+    this.#sized = [...before, ...last].flatMap(({ tiles, height }) => setRowHeight(tiles, height, this.#width, gap));
   }
 }
 
-/** Gives a few tiles their widths: of all ways to break them into rows, the one whose heights are closest to the target. */
-function spreadTiles(/** @type {HTMLElement[]} */ tiles, /** @type {number} */ width, /** @type {number} */ gap) {
-  let index = 0;
-  for (const { ratios, height } of findBestRows(tiles, width, gap)) {
-    for (const ratio of ratios) Object.assign(tiles[index++].style, { flex: `0 0 ${ratio * height - 0.02}px`, maxWidth: "none" });
-    const rest = width - ratios.reduce((sum, ratio) => sum + ratio * height + gap, -gap);
-    if (rest > 1) tiles[index - 1].style.marginInlineEnd = `${Math.floor(rest)}px`;
-  }
-}
-
-/** @param {HTMLElement[]} tiles @param {number} width @param {number} gap @returns {{ratios: number[], height: number}[]} */
-function findBestRows(tiles, width, gap) {
-  const ratios = tiles.map((tile) => Number(tile.style.getPropertyValue("--ratio")) || 1);
-  const target = Math.min(TARGET_HEIGHT_PX, TARGET_HEIGHT_SHARE * width);
-  const candidates = Array.from({ length: 2 ** (tiles.length - 1) }, (_, breaks) => {
-    const rows = breakRows(ratios, breaks).map((row) => ({ ratios: row, height: computeHeight(row, width, gap) }));
-    const cost = rows.reduce((sum, row) => sum + row.ratios.length * Math.log(row.height / target) ** 2, 0);
-    return { rows, cost };
-  });
-  return candidates.reduce((best, candidate) => (candidate.cost < best.cost ? candidate : best)).rows;
-}
-
-/** Rows of the ratios, with a break after each set bit. */
-function breakRows(/** @type {number[]} */ ratios, /** @type {number} */ breaks) {
-  /** @type {number[][]} */
-  const rows = [[]];
-  for (const [index, ratio] of ratios.entries()) {
-    rows[rows.length - 1].push(ratio);
-    if (breaks & (1 << index)) rows.push([]);
+/** The images of each row, as CSS breaks them. */
+function listRows(/** @type {HTMLElement} */ list) {
+  /** @type {HTMLElement[][]} */
+  const rows = [];
+  for (const tile of /** @type {HTMLCollectionOf<HTMLElement>} */ (list.children)) {
+    const row = rows.at(-1);
+    if (row && row[0].offsetTop === tile.offsetTop) row.push(tile);
+    else rows.push([tile]);
   }
   return rows;
 }
 
-function computeHeight(/** @type {number[]} */ row, /** @type {number} */ width, /** @type {number} */ gap) {
-  const ratio = row.reduce((sum, each) => sum + each, 0);
-  return Math.min(MAX_HEIGHT_PX, (width - gap * (row.length - 1)) / ratio);
+/**
+ * Breaks images into rows as a paragraph into lines: of all ways, the one whose heights are closest to the target.
+ * @param {HTMLElement[]} tiles @param {number} width @param {number} gap @param {number} target @returns {GalleryRow[]}
+ */
+function findBestRows(tiles, width, gap, target) {
+  /** The best rows of the first images, by their number. @type {{cost: number, rows: GalleryRow[]}[]} */
+  const best = [{ cost: 0, rows: [] }];
+  for (let end = 1; end <= tiles.length; end += 1) {
+    const candidates = best.map(({ cost, rows }, start) => {
+      const row = tiles.slice(start, end);
+      const height = Math.max(1, (width - gap * (row.length - 1)) / sumRatios(row));
+      const rowCost = row.length * Math.log(height / target) ** 2;
+      return {
+        cost: cost + rowCost,
+        rows: [...rows, { tiles: row, height: height > MAX_HEIGHT_PX ? UNFILLED_HEIGHT_PX : height }],
+      };
+    });
+    best.push(candidates.reduce((one, other) => (other.cost < one.cost ? other : one)));
+  }
+  return best[tiles.length].rows;
 }
+
+/** Sets the height of a row, and returns its images. No image of the next row moves up into a gap at its end. */
+function setRowHeight(
+  /** @type {HTMLElement[]} */ tiles,
+  /** @type {number} */ height,
+  /** @type {number} */ width,
+  /** @type {number} */ gap,
+) {
+  for (const tile of tiles) Object.assign(tile.style, { flex: `0 0 ${getRatio(tile) * height - 0.02}px`, maxWidth: "none" });
+  const rest = width - sumRatios(tiles) * height - gap * (tiles.length - 1);
+  if (rest > 1) tiles[tiles.length - 1].style.marginInlineEnd = `${Math.floor(rest)}px`;
+  return tiles;
+}
+
+const getRatio = (/** @type {HTMLElement} */ tile) => Number(tile.style.getPropertyValue("--ratio")) || 1;
+
+const sumRatios = (/** @type {HTMLElement[]} */ tiles) => tiles.reduce((sum, tile) => sum + getRatio(tile), 0);
+
+const computeMean = (/** @type {number[]} */ values) => values.reduce((sum, value) => sum + value, 0) / values.length;

@@ -283,6 +283,12 @@ interface HitActions {
   showDuplicates: (hit: Hit) => void;
 }
 
+/** Images side by side, each as high as the others. */
+interface GalleryRow {
+  tiles: HTMLElement[];
+  height: number;
+}
+
 interface FacetItem<Kind = Facet> {
   facet: Kind;
   query: Query;
