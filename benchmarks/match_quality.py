@@ -32,8 +32,8 @@ from retrieval.ranks import Scores, compute_sparse_scores
 from stair_es.model.base import ModelSpec
 from stair_es.model.stair_mini.encoder import StairMiniEncoder
 from stair_es.model.vocabularies.stop_words import load_stop_words
+from stair_es.search.dsl.query_words import list_named_words
 from stair_es.search.query import TokenGroup
-from stair_es.search.query_encoder import list_named_words
 from stair_es.types import SparseVector
 
 QUERIES = Path(__file__).parent / "data" / "photo_queries.json"

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from stair_es.model.vocabularies.unknown_words import UnknownWord
     from stair_es.search.diagnose import RankExplanation
+    from stair_es.search.dsl.understanding import TextCondition
     from stair_es.search.options import SearchOptions
     from stair_es.search.results import Hit, SearchResult
-    from stair_es.search.understanding import Condition
     from stair_es.types import QueryType, SparseVector
 
 _SEARCH_EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
@@ -184,10 +184,10 @@ def query_command(
         )
     url, index = target.connection.url, target.index
     encoder, info = target.encoder.load_offline(target.connection, index)
+    from stair_es.search.dsl.understanding import NO_FIELDS
     from stair_es.search.options import prune_vector
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.request import build_search_request
-    from stair_es.search.understanding import NO_FIELDS
 
     fields = info.list_search_fields(inputs.price_field) if info is not None else NO_FIELDS
     search_query = build_search_query(encoder, inputs, search.build_limits(), fields=fields)
@@ -301,7 +301,9 @@ def _build_explanation_json(explanation: RankExplanation) -> dict[str, object]:
     return {**asdict(explanation), "contributions": [asdict(part) for part in explanation.contributions], **vectors}
 
 
-def _print_query_notices(conditions: Sequence[Condition], unknown_words: Sequence[UnknownWord], remarks: Sequence[str]) -> None:
+def _print_query_notices(
+    conditions: Sequence[TextCondition], unknown_words: Sequence[UnknownWord], remarks: Sequence[str]
+) -> None:
     """Print which parts of a query are conditions, which words are unknown, and the remarks on it."""
     for notice in (*conditions, *unknown_words, *remarks):
         print_notice(str(notice))

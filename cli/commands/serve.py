@@ -149,22 +149,20 @@ def serve_command(
 
     token = _read_access_token(token_file, _ENV_SERVE_TOKEN)
     policy = _build_access_policy(host, token, no_token, allow_host, exposed="see all images")
-    roots, root_path = AllowedRoots.from_folders(images or []), parse_root_path(root_path)
     with open_server_telemetry(metrics=metrics) as telemetry, bind_socket(host, port) as (listener, bound_port):
         connected = replace(resolve_connection(connection), timeout_s=10.0, request_hooks=telemetry.request_hooks)
-        encoder = EncoderArguments(model=model, backend=backend, text_tower=text_tower)
         config = ServerConfig(
             index=index,
-            load_encoder=encoder.prepare_for_index(index),
-            roots=roots,
+            load_encoder=EncoderArguments(model=model, backend=backend, text_tower=text_tower).prepare_for_index(index),
+            roots=AllowedRoots.from_folders(images or []),
             title=title,
             price_field=price_field,
-            root_path=root_path,
+            root_path=parse_root_path(root_path),
             hooks=telemetry.hooks,
             extra_routes=telemetry.routes,
         )
-        page_url = build_page_url(host, bound_port, root_path)
-        ready = partial(_report_ready, page_url, as_json=as_json, with_token=bool(policy.token), open_page=open_)
+        url = build_page_url(host, bound_port, config.root_path)
+        ready = partial(_report_ready, url, as_json=as_json, with_token=bool(policy.token), open_page=open_)
         with Cluster(connected) as cluster:
             create_server(telemetry.wrap_app(create_app(config, cluster, policy, bound_port)), ready).run(sockets=[listener])
 

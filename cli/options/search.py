@@ -309,7 +309,7 @@ def _parse_weights(text: str) -> list[float]:
 
 
 def _parse_boost(text: str) -> tuple[str, float]:
-    from stair_es.search.query_parser import parse_factor
+    from stair_es.search.dsl.query_parser import parse_factor
 
     word, _, number = text.rpartition("=")
     factor = parse_factor(number)

@@ -20,8 +20,8 @@ from stair_es.model.base import ModelSpec
 from stair_es.search.dsl.filters import FilterField, list_filter_fields
 from stair_es.search.dsl.mapped_fields import MappedField, list_mapped_fields, suggest_fields
 from stair_es.search.dsl.select import IndexFields
+from stair_es.search.dsl.understanding import NO_FIELDS, SearchFields
 from stair_es.search.query import SearchQuery
-from stair_es.search.understanding import NO_FIELDS, SearchFields
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import RESIZE_MODE_CHOICES, ResizeMode, TextTower
 

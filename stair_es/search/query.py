@@ -19,7 +19,7 @@ from stair_es.types import SparseVector
 if TYPE_CHECKING:
     from stair_es.model.base import MatchThresholds
     from stair_es.model.vocabularies.unknown_words import UnknownWord
-    from stair_es.search.understanding import Condition
+    from stair_es.search.dsl.understanding import TextCondition
 
 EMPTY_VECTOR = SparseVector((), ())
 
@@ -100,7 +100,7 @@ class SearchQuery:
     """Minimum weight for a token to count as present, for `required` and `excluded`; 0 for any weight."""
     filters: Sequence[Mapping[str, Any]] = ()
     """Query clauses that a document must match, without effect on its score."""
-    conditions: Sequence[Condition] = ()
+    conditions: Sequence[TextCondition] = ()
     """The parts of the text that are read as conditions on fields."""
     caption: str = ""
     """A text for BM25 over `caption_field`."""

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from stair_es.config.defaults import DEFAULT_CAPTION_WEIGHT, DEFAULT_PRICE_FIELD
 from stair_es.errors import DecodeError, QueryError, ReadError
 from stair_es.model.base import MatchThresholds
-from stair_es.model.vocabularies.stop_words import list_content_words, load_stop_words
-from stair_es.model.vocabularies.unknown_words import find_unknown_words, get_rarity, is_rarest_word_known, suggest_words
+from stair_es.model.vocabularies.unknown_words import find_unknown_words, is_rarest_word_known, suggest_words
 from stair_es.search.dsl.filters import parse_filter
+from stair_es.search.dsl.query_parser import ParsedQuery, list_operator_remarks, parse_query
+from stair_es.search.dsl.query_words import find_rarest_word, list_named_words, list_photo_remarks, split_caption_words
+from stair_es.search.dsl.understanding import NO_FIELDS, SearchFields, Understanding, understand_text
 from stair_es.search.dsl.weights import check_unicode
-from stair_es.search.query import CaptionWord, QueryToken, SearchQuery, TokenGroup
-from stair_es.search.query_parser import ParsedQuery, list_operator_remarks, parse_query
-from stair_es.search.understanding import NO_FIELDS, SearchFields, Understanding, understand_text
+from stair_es.search.query import QueryToken, SearchQuery, TokenGroup
 from stair_es.sources.base import ReadLimits
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.http.urls import redact_web_url
@@ -35,11 +35,6 @@ if TYPE_CHECKING:
     from stair_es.token_policy import TokenPolicy
 
 
-_MAX_NAMED_TOKENS = 4
-_MAX_CAPTION_WORDS = 32
-"""Each is a clause."""
-_UNKNOWN_WORD_WEIGHT = 2.0
-"""`benchmarks/hybrid.py`: with 1, the first ten of a brand and a kind of product are right less often; 4 is no better."""
 MAX_READ_CHARS = 2048
 """Maximum length of what is read of a text. Models read at most some hundred tokens, and the time to find them is linear."""
 
@@ -133,7 +128,7 @@ def build_search_query(
         fields: The fields of the index in which the query string is searched besides the token weights.
         policy: The token policy of the index, to rewrite the query here, so that boosts and factors are for tokens of the
             index. By default they are for those of the model, and `Searcher` rewrites the query.
-        encode_text: Encodes a text instead of `encode_any_text`, for example with a cache.
+        encode_text: Encodes a text as `encode_any_text`, for example with a cache.
 
     Raises:
         QueryError: If the query is empty, the model knows none of its tokens, or inputs contradict each other.
@@ -142,16 +137,13 @@ def build_search_query(
     """
     understanding = inputs.understand(fields)
     texts = [text for text in (understanding.text, *inputs.texts) if text.strip()]
-    vectors = [(encode_text or encode_any_text)(encoder, text) for text in texts]
     unknown_words = [word for text in texts for word in find_unknown_words(encoder, text)]
-    not_searched = {word.word for word in unknown_words if not word.searched_for}
-    caption_query = _build_caption_query(inputs, understanding, fields, not_searched)
-    if not (caption_query or all(map(len, vectors))):
-        raise _build_unknown_words_error(
-            encoder, next(text for text, vector in zip(texts, vectors, strict=True) if not len(vector))
-        )
-    vectors += [_encode_known_image(encoder, image, read_limits) for image in inputs.images]
-    vectors += inputs.vectors
+    unsearched = {word.word for word in unknown_words if not word.searched_for}
+    caption_query = _build_caption_query(inputs, understanding, fields, unsearched)
+    vectors = [(encode_text or encode_any_text)(encoder, text) for text in texts]
+    if not caption_query:
+        _check_known_words(encoder, texts, vectors)
+    vectors += [*(_encode_known_image(encoder, image, read_limits) for image in inputs.images), *inputs.vectors]
     if policy is not None:
         vectors = list(map(policy.rewrite_query, vectors))
     _check_inputs(inputs, has_query=bool(any(map(len, vectors)) or inputs.factors or caption_query))
@@ -169,7 +161,7 @@ def build_search_query(
         **caption_query,
         min_score=inputs.min_score,
         match_thresholds=choose_match_thresholds(encoder, has_images=has_images),
-        needed_words=() if has_images or any(is_rarest_word_known(encoder, text) for text in texts) else sorted(not_searched),
+        needed_words=() if has_images or any(is_rarest_word_known(encoder, text) for text in texts) else sorted(unsearched),
         named_words=[] if has_images else list_named_words(encoder, texts, policy),
         rarest_word=None if has_images else find_rarest_word(encoder, texts, policy),
         unknown_words=unknown_words,
@@ -196,20 +188,6 @@ def _build_caption_query(
         "caption_weight": inputs.caption_weight,
         "caption_field": inputs.caption_field or fields.text or "caption",
     }
-
-
-def split_caption_words(text: str, phrases: Sequence[str], unknown_words: AbstractSet[str]) -> tuple[CaptionWord, ...]:
-    """Split a text into the words and phrases that are searched in captions, without stop words, each once.
-
-    What only a caption can tell counts more: a word that the model doesn't know.
-    """
-    longest = sorted((phrase for phrase in phrases if " " in phrase), key=len, reverse=True)
-    pattern = "|".join([*(re.escape(phrase) for phrase in longest), r"[^\W_]+(?:['-][^\W_]+)*"])
-    found = (part.lower() for part in re.findall(rf"(?<!\w)(?:{pattern})(?!\w)", text, re.IGNORECASE))
-    stop_words = load_stop_words()
-    parts = [part for part in dict.fromkeys(found) if part not in stop_words][:_MAX_CAPTION_WORDS]
-    weights = [_UNKNOWN_WORD_WEIGHT if {*part.split()} & unknown_words else 1.0 for part in parts]
-    return tuple(CaptionWord(part, weight / sum(weights)) for part, weight in zip(parts, weights, strict=True))
 
 
 def _check_inputs(inputs: QueryInputs, *, has_query: bool) -> None:
@@ -280,36 +258,6 @@ def choose_match_thresholds(encoder: Encoder, *, has_images: bool) -> MatchThres
     return replace(thresholds, weak_cosine=thresholds.weak_image_cosine)
 
 
-def list_photo_remarks(encoder: Encoder, text: str) -> list[str]:
-    """List for the user which words of a text no photograph can carry, and what is searched as well."""
-    added = list(encoder.read_text(text).added.items())[:_MAX_NAMED_TOKENS]
-    return [
-        f"no photograph can carry {word!r}" + (f"; looked for {', '.join(tokens[:_MAX_NAMED_TOKENS])} as well" if tokens else "")
-        for word, tokens in added
-    ]
-
-
-def list_named_words(encoder: Encoder, texts: Sequence[str], policy: TokenPolicy | None = None) -> list[TokenGroup]:
-    """List the words of texts as tokens, without stop words; none if the model has no token for one of them."""
-    words = [encoder.tokenize_word(word) for text in texts for word in list_content_words(encoder.read_text(text).text)]
-    if not all(words):
-        return []
-    return words if policy is None else list(map(policy.replace_tokens, words))
-
-
-def find_rarest_word(encoder: Encoder, texts: Sequence[str], policy: TokenPolicy | None = None) -> tuple[str, TokenGroup] | None:
-    """Find the rarest word of texts, with its tokens and those that are added to it; None if the model has none for it."""
-    read_texts = [encoder.read_text(text) for text in texts]
-    words = [word for read in read_texts for word in list_content_words(read.text)]
-    if not words:
-        return None
-    word = max(words, key=lambda word: get_rarity([word]))
-    tokens = encoder.tokenize_word(word)
-    added = [token for read in read_texts for own in tokens for token in read.added.get(own, ())]
-    group = tuple(dict.fromkeys((*tokens, *added)))
-    return (word, group if policy is None else policy.replace_tokens(group)) if tokens else None
-
-
 def resolve_tokens(encoder: Encoder, word: str, policy: TokenPolicy | None = None) -> TokenGroup:
     """Return the tokens of a word in an index of the model, with a token policy if it has one.
 
@@ -339,8 +287,7 @@ def encode_query_text(encoder: Encoder, text: str) -> SparseVector:
         QueryError: If the model knows none of its words.
     """
     vector = encode_any_text(encoder, text)
-    if not len(vector):
-        raise _build_unknown_words_error(encoder, text)
+    _check_known_words(encoder, [text], [vector])
     return vector
 
 
@@ -350,10 +297,13 @@ def encode_any_text(encoder: Encoder, text: str) -> SparseVector:
     return encoder.encode_texts([truncate_query_text(text)])[0]
 
 
-def _build_unknown_words_error(encoder: Encoder, text: str) -> QueryError:
+def _check_known_words(encoder: Encoder, texts: Sequence[str], vectors: Sequence[SparseVector]) -> None:
+    text = next((text for text, vector in zip(texts, vectors, strict=True) if not len(vector)), None)
+    if text is None:
+        return
     similar = dict.fromkeys(token for word in find_unknown_words(encoder, text) for token in word.suggestions)
     suggestion = f"Did you mean {' or '.join(similar)}? " if similar else ""
-    return QueryError(
+    raise QueryError(
         f"the model {encoder.model_id} knows none of the words of {text!r}",
         f'{suggestion}Describe in English what the image shows: "red car", "dog on a beach".',
         code="no-known-word",

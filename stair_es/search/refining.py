@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
-
-import orjson
-from cachetools import TTLCache
 
 from stair_es.search.query import SearchQuery, TokenGroup
 from stair_es.search.request import SearchRequest, build_match_clause, build_token_clause, has_clauses
@@ -23,7 +23,8 @@ class QueryRefiner:
     def __init__(self, send: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
         """Create the empty cache; `send` sends the body of a `_search` request."""
         self._send, self._lock = send, threading.Lock()
-        self._answers: TTLCache[bytes, float] = TTLCache(_MAX_ANSWERS, _MAX_AGE_S)
+        self._answers: dict[str, tuple[float, float]] = {}
+        """Clause -> when it was asked, and the score of the best document."""
 
     def refine_query(self, query: SearchQuery, build_request: Callable[[SearchQuery], SearchRequest]) -> SearchQuery:
         """Return the query as it can be answered honestly.
@@ -60,12 +61,15 @@ class QueryRefiner:
 
     def _find_best_score(self, clause: Mapping[str, Any]) -> float:
         """Return the score of the best document for a clause, 0 if there is none."""
-        key = orjson.dumps(clause)
+        key, now_s = json.dumps(clause), time.monotonic()
         with self._lock:
-            answer = self._answers.get(key)
-        if answer is None:
-            hits = self._send({"size": 1, "query": clause, "_source": False, "track_total_hits": False})["hits"]["hits"]
-            answer = float(hits[0]["_score"]) if hits else 0.0
-            with self._lock:
-                self._answers[key] = answer
-        return answer
+            asked_s, score = self._answers.get(key, (-math.inf, 0.0))
+        if now_s - asked_s <= _MAX_AGE_S:
+            return score
+        hits = self._send({"size": 1, "query": clause, "_source": False, "track_total_hits": False})["hits"]["hits"]
+        score = float(hits[0]["_score"]) if hits else 0.0
+        with self._lock:
+            if len(self._answers) >= _MAX_ANSWERS:
+                self._answers.clear()
+            self._answers[key] = now_s, score
+        return score

@@ -19,9 +19,9 @@ from stair_es.types import QueryType
 if TYPE_CHECKING:
     from stair_es.model.vocabularies.unknown_words import UnknownWord
     from stair_es.search.dsl.pagination import Cursor
+    from stair_es.search.dsl.understanding import TextCondition
     from stair_es.search.query import MatchCut
     from stair_es.search.request import SearchRequest
-    from stair_es.search.understanding import Condition
     from stair_es.types import SparseVector
 
 _LINEAR = re.compile(r"Linear function on the tokens field for the (?P<feature>.*) feature, computed as w \* S", re.DOTALL)
@@ -91,7 +91,7 @@ class SearchResult:
     """The cursor of the next page; None if there is none."""
     weak_below: float | None = None
     """Score below which hits are weak matches, unless they have each word of the query; None if there is no cut."""
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[TextCondition, ...] = ()
     """The parts of the text that were read as conditions on fields."""
     unknown_words: tuple[UnknownWord, ...] = ()
     remarks: tuple[str, ...] = ()

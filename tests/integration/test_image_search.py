@@ -112,16 +112,17 @@ def test_filters_are_clauses_or_query_strings(search: ImageSearch) -> None:
     assert not search.search(QueryInputs(query_string="animal", filters=["format:png"])).hits
 
 
-def test_captions_add_their_bm25_or_fuse_by_rank(search: ImageSearch) -> None:
-    plain = search.search("animal", k=100)
+def test_captions_add_their_words_or_fuse_by_rank(search: ImageSearch) -> None:
+    plain = search.search(QueryInputs(query_string="animal", hybrid=False), k=100)
     added = search.search(QueryInputs(query_string="animal", caption="spaniels"), k=100)
     assert list_names(added)[0] == "two-spaniels.jpg"
     assert added.hits[0].contributions == find_hit(plain, "two-spaniels.jpg").contributions
-    assert added.hits[0].text_score > 0.5
+    assert added.hits[0].text_score == pytest.approx(0.8, abs=0.004)
+    assert [hit.caption_words for hit in added.hits[:2]] == [("spaniels",), ()]
     assert added.hits[1].text_score == pytest.approx(0, abs=0.004)
     fused = search.search(QueryInputs(query_string="a kitten", caption="spaniels"), k=100, options=SearchOptions(fusion="rrf"))
     assert list_names(fused)[0] == "two-spaniels.jpg"  # in both rankings, and first by its caption
-    assert fused.hits[0].score == pytest.approx(1 / 61 + 1 / (60 + fused.hits[0].ranks["tokens"]))
+    assert fused.hits[0].score == pytest.approx(0.8 / 61 + 1 / (60 + fused.hits[0].ranks["tokens"]))
     assert fused.hits[1].ranks == {"tokens": 1}
     assert [hit.score for hit in fused.hits] == sorted((hit.score for hit in fused.hits), reverse=True)
 
@@ -180,7 +181,7 @@ def test_near_misses(search: ImageSearch) -> None:
     assert found.missing_tokens.tokens[0] == "kitten"
     query = search.build_query("a kitten").vector.tokens
     assert found.extra_tokens.tokens[0] == next(word for word in search.build_query(spaniels).vector.tokens if word not in query)
-    best = search.explain(search.search(kitten, k=1).hits[0].id, "a kitten")
+    best = search.explain(search.search(kitten, k=1).hits[0].id, QueryInputs(query_string="a kitten", hybrid=False))
     assert (best.rank, best.cutoff_score) == (1, None)
     excluded = search.explain(uri, QueryInputs(query_string="a kitten -dog", required=["kitten"], filters=["format:png"]))
     assert excluded.score is None
@@ -250,7 +251,7 @@ def test_queries_follow_the_words_of_a_policy(search: ImageSearch, node_url: str
 
 
 def test_a_result_says_how_good_it_is(search: ImageSearch) -> None:
-    found = search.search("a kitten", k=6)
+    found = search.search(QueryInputs(query_string="a kitten", hybrid=False), k=6)
     assert found.weak_below == pytest.approx(0.4, abs=0.001)
     named = [hit.source["tokens"].get("kitten", 0) >= 0.25 for hit in found.hits]
     assert [hit.weak for hit in found.hits] == [
@@ -259,20 +260,22 @@ def test_a_result_says_how_good_it_is(search: ImageSearch) -> None:
     assert {hit.weak for hit in found.hits} == {True, False}
     page = search.search("a kitten", k=1, after=search.search("a kitten", k=2).after)
     assert page.weak_below == found.weak_below
-    below = [hit for hit in search.search("animal", k=6).hits if hit.score < 0.4]  # the query has the names of many animals, too
+    animals = search.search(QueryInputs(query_string="animal", hybrid=False), k=6)
+    below = [hit for hit in animals.hits if hit.score < 0.4]  # the query has the names of many animals, too
     assert [hit.weak for hit in below] == [hit.source["tokens"].get("animal", 0) < 0.25 for hit in below]
     assert not below[0].weak
     boosted = search.search("kitten^2 dog", k=6)
     assert not boosted.hits[0].weak
-    by_caption = QueryInputs(query_string="kitten", caption="kitten")
-    assert search.search(by_caption).weak_below is None
+    by_caption = QueryInputs(query_string="kitten", caption="spaniels")
+    assert not find_hit(search.search(by_caption), "two-spaniels.jpg").weak  # its caption has every word
     assert search.search(by_caption, options=SearchOptions(fusion="rrf")).weak_below is None
     assert search.search(PHOTOS / "red-panda.jpg").weak_below == pytest.approx(0.45, abs=0.001)
 
 
 def test_a_result_says_why_it_is_empty(search: ImageSearch) -> None:
-    [remark] = search.search("cat +submarine").remarks
-    assert "+submarine" in remark
+    unmet, uncarried = search.search("cat +submarine").remarks
+    assert "+submarine" in unmet
+    assert "'submarine'" in uncarried
     [remark] = search.search(QueryInputs(query_string="cat", filters=["width:>99999"])).remarks
     assert "conditions" in remark
     assert search.search("cat").remarks == ()

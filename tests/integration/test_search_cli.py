@@ -82,7 +82,18 @@ def command_runner(node_url: str, index_name: str) -> CommandRunner:
 
 def test_search_prints_the_promised_json(run_script: Run, indexed_images: dict[str, SparseVector]) -> None:
     found = parse_output(run_script("search", "a", "cat", "--json"))
-    keys = {"hits", "took_ms", "query_type", "after", "truncated", "pruned", "weak_below", "unknown_words", "remarks"}
+    keys = {
+        "hits",
+        "took_ms",
+        "query_type",
+        "after",
+        "truncated",
+        "pruned",
+        "weak_below",
+        "conditions",
+        "unknown_words",
+        "remarks",
+    }
     assert set(found) == keys
     best = found["hits"][0]
     assert set(best) == {"id", "index", "uri", "score", "weak", "duplicates", "contributions"}

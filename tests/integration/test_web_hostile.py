@@ -213,5 +213,5 @@ def test_an_index_of_tokens_alone_has_no_facets(node_url: str, corpus: Corpus, i
     corpus.client.index(index=index_name, id="a", body={"tokens": {"cat": 1.0}, "uri": "a.jpg"}, params={"refresh": "true"})
     with serve_page(Connection(url=node_url), index_name) as plain_page:
         for body in ({}, {"text": "cat"}):
-            assert plain_page.post("/api/facets", body).json == {"total": 1, "facets": []}
+            assert plain_page.post("/api/facets", body).json == {"total": 1, "weak": 0, "facets": []}
             assert [hit["id"] for hit in plain_page.post("/api/search", body).json["hits"]] == ["a"]

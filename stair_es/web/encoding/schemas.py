@@ -14,8 +14,7 @@ from stair_es.errors import DecodeError
 from stair_es.types import SparseVector
 from stair_es.web.errors import RequestRejected
 from stair_es.web.request_body import parse_struct
-from stair_es.web.search.params import MAX_TEXT_CHARS as MAX_FILTER_CHARS
-from stair_es.web.search.params import Conditions, Tokens
+from stair_es.web.search.params import Conditions, FilterText, Tokens
 
 MAX_INPUTS = 32
 """Texts and images in a request, as in text-embeddings-inference (`max_client_batch_size`)."""
@@ -50,6 +49,7 @@ _Count = Annotated[float, Meta(ge=1, multiple_of=1)]
 _Size = Annotated[float, Meta(ge=1, le=_MAX_HITS, multiple_of=1)]
 _Ratio = Annotated[float, Meta(ge=0, le=1)]
 _Weight = Annotated[float, Meta(gt=0)]
+_Objects: TypeAlias = list[dict[str, Any]]
 _Natural = Annotated[int, Meta(ge=0)]
 
 _ENCODE_EXAMPLE = 'Send an object, such as {"texts": ["red car"]}.'
@@ -111,28 +111,22 @@ class QueryRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     image: Annotated[_Image | None, Meta(description="An image as a base64 data URI. Required without `text`.")] = None
     require: Annotated[Tokens, Meta(description="Words that an image must have.")] = ()
     exclude: Annotated[Tokens, Meta(description="Words that an image must not have.")] = ()
-    filter: Annotated[
-        Annotated[str, Meta(max_length=MAX_FILTER_CHARS)], Meta(description="A query string: `width:>800 AND format:JPEG`.")
-    ] = ""
+    filter: Annotated[FilterText, Meta(description="A query string: `width:>800 AND format:JPEG`.")] = ""
     filters: Annotated[
         Conditions,
         Meta(
-            description='Conditions on fields: `{"field": "format", "any": ["JPEG"]}` or `{"field": "width", "gte": 800}`. They '
-            "require `--index`."
+            description='Conditions on fields (with `--index`): `{"field": "width", "gte": 800}`, or with `any` or `all` values.'
         ),
     ] = ()
-    hybrid: Annotated[
-        bool,
-        Meta(description="Whether the words are also searched in the captions or titles of the index, if it has them."),
-    ] = True
+    hybrid: Annotated[bool, Meta(description="Whether the words are also searched in captions or titles, if there are any.")] = (
+        True
+    )
     k: Annotated[_Size | None, Meta(description="Number of hits.")] = DEFAULT_HITS
     after: Annotated[
         tuple[Any, ...] | None, Meta(description="For the next page: `sort` of the last hit. The first page has null.")
     ] = None
     cut: Annotated[bool, Meta(description="Whether weak matches are left out.")] = False
-    describe: Annotated[
-        bool, Meta(description="Whether the answer tells how the query was read; the body of the search is then its `body`.")
-    ] = False
+    describe: Annotated[bool, Meta(description="Whether the answer also tells how the query was read.")] = False
     prune: _Prune = None
 
 
@@ -332,12 +326,10 @@ class QueryResponse(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Meta(description="Sum of the tokens below which a hit is a weak match, as `cut` leaves it out; null if it isn't known."),
     ]
     conditions: Annotated[
-        list[dict[str, Any]],
-        Meta(description="The parts of the text that are read as conditions: `text`, `field` and `clause`."),
+        _Objects, Meta(description="The parts of the text that are read as conditions: `text`, `field` and `clause`.")
     ]
     unknown_words: Annotated[
-        list[dict[str, Any]],
-        Meta(description="The words that the model doesn't know: `word`, `suggestions` and `searched_for`."),
+        _Objects, Meta(description="The words that the model doesn't know: `word`, `suggestions` and `searched_for`.")
     ]
     remarks: Annotated[list[str], Meta(description="Notes for the user on how the query was read.")]
 

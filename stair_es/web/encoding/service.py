@@ -18,13 +18,13 @@ from stair_es.errors import DecodeError, QueryError
 from stair_es.model.base import Encoder
 from stair_es.model.vocabularies.unknown_words import find_unknown_words
 from stair_es.search.dsl.pagination import Cursor
+from stair_es.search.dsl.understanding import NO_FIELDS, SearchFields
 from stair_es.search.index_cache import IndexCache, IndexState
 from stair_es.search.options import SearchOptions
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery
 from stair_es.search.query_encoder import MAX_READ_CHARS, QueryInputs, build_search_query, truncate_query_text
 from stair_es.search.request import QueryPlan, SearchRequest, build_match_clause, build_search_request
 from stair_es.search.searcher import QueryRunner
-from stair_es.search.understanding import NO_FIELDS, SearchFields
 from stair_es.sources.image.decode import decode_image
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import Pixels, SparseVector
@@ -205,7 +205,7 @@ class EncodingService:
             StairError: As `encode`, or if the cluster fails.
         """
         target = await run_in_threadpool(self.get_target)
-        query_inputs = build_query_inputs(params, target)
+        query_inputs = build_request_inputs(params, target)
         text = query_inputs.understand(target.list_search_fields()).text
         images = {place: item for place, item in inputs.items() if isinstance(item, bytes)}
         encoded = await self.encode({**({"text": text} if text.strip() else {}), **images}, target)
@@ -261,7 +261,7 @@ class EncodingService:
             return error
 
 
-def build_query_inputs(params: QueryRequest, target: EncodingTarget) -> QueryInputs:
+def build_request_inputs(params: QueryRequest, target: EncodingTarget) -> QueryInputs:
     """Build the query inputs of a request, without its image."""
     if params.filters and target.state is None:
         raise RequestRejected(

@@ -15,10 +15,10 @@ from msgspec.structs import replace
 from stair_es.errors import QueryError
 from stair_es.search.dsl.filters import parse_filter
 from stair_es.search.dsl.mapped_fields import MappedField, get_mapped_field
+from stair_es.search.dsl.query_parser import parse_query
 from stair_es.search.dsl.weights import SparseQuery
 from stair_es.search.options import SearchOptions
 from stair_es.search.query_encoder import QueryInputs
-from stair_es.search.query_parser import parse_query
 from stair_es.types import SparseVector
 from stair_es.web.request_body import parse_struct
 
@@ -41,6 +41,7 @@ MAX_VALUE_CHARS = 8192
 _MAX_FIELD_CHARS = 512
 _BOUNDS = ("gte", "gt", "lte", "lt")
 _Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
+FilterText = _Text
 _Token = Annotated[str, Meta(max_length=MAX_TOKEN_CHARS)]
 Tokens = Annotated[tuple[_Token, ...], Meta(max_length=MAX_LIST_ITEMS)]
 _Weights = Annotated[dict[_Token, Annotated[float, Meta(ge=0)]], Meta(max_length=MAX_VECTOR_TOKENS)]

@@ -14,7 +14,6 @@ import {
   ADDED_WEIGHT,
   buildSearchBody,
   buildSimilarQuery,
-  EMPTY_QUERY,
   getQueryKey,
   hasRanking,
   isEmptyQuery,

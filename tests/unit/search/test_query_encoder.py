@@ -12,15 +12,15 @@ from support.errors import expect_error
 
 from stair_es.errors import DecodeError, QueryError
 from stair_es.model.base import Encoder, MatchThresholds, ModelCard
+from stair_es.search.dsl.query_words import list_named_words
+from stair_es.search.dsl.understanding import SearchFields
 from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import (
     QueryInputs,
     build_search_query,
     encode_query_image,
     encode_query_text,
-    list_named_words,
 )
-from stair_es.search.understanding import SearchFields
 from stair_es.sources.base import ReadLimits
 from stair_es.types import ImageSpec, Pixels, SparseVector
 

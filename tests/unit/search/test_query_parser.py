@@ -9,8 +9,8 @@ from support.errors import expect_error
 from support.strategies import QUERY_STRINGS, WEIGHTS, build_vectors
 
 from stair_es.errors import QueryError
+from stair_es.search.dsl.query_parser import ParsedQuery, parse_query
 from stair_es.search.query_encoder import combine_vectors
-from stair_es.search.query_parser import ParsedQuery, parse_query
 from stair_es.types import SparseVector
 
 _WORDS = st.tuples(

@@ -109,8 +109,8 @@ UNUSABLE_IMAGES = {
         ("query red --weight-mass 2", 1, "error[invalid-weight-mass]"),
         ("query red --hybrid rrf", 2, "error[rrf-without-body]"),
         ("query red --mute red", 1, "error[all-tokens-muted]"),
-        ("query red --caption-weight 2", 2, "error[option-without-hybrid]"),
-        ("query red --caption-field title", 2, "error[option-without-hybrid]"),
+        ("query red --hybrid none --caption-weight 2", 2, "error[option-without-hybrid]"),
+        ("query red --hybrid none --caption-field title", 2, "error[option-without-hybrid]"),
         ("query red --min-weight 0.5", 1, "error[min-weight-without-words]"),
         ("query +red^-1", 1, "error[invalid-boost]"),
         ("query --exclude red", 2, "error[no-input]"),
@@ -118,7 +118,7 @@ UNUSABLE_IMAGES = {
         ("query -index photos beach", 2, "error[option-or-word]: '-index'"),
         ("query -json beach", 2, "error[option-or-word]: '-json'"),
         ("query -x beach", 2, "`--`"),
-        ("search unknown --url http://127.0.0.1:9", 1, "error[no-known-word]"),
+        ("search unknown --url http://127.0.0.1:9", 1, "error[cluster-unreachable]"),
         ("query unknown --url http://127.0.0.1:9", 1, "error[no-known-word]"),
         ("encode --text unknown", 1, "error[no-known-word]"),
         ("query --image http://127.0.0.1:9/a.jpg?token=hunter2", 1, "error[address-not-allowed]"),
@@ -288,6 +288,7 @@ def test_search_json_has_the_documented_keys() -> None:
         "query_type": "rank_features",
         "after": [5.99, "file:///a.jpg"],
         "weak_below": 7.0,
+        "conditions": [],
         "unknown_words": [{"word": "redd", "suggestions": ["red"], "searched_for": None}],
         "remarks": ["a remark"],
         "truncated": {"dust": 0.5},
@@ -351,7 +352,6 @@ def test_the_language_of_query_strings_is_remarked_in_words() -> None:
     without_remark = run_command("query", "tiger lion")[2]
     assert "AND" in run_command("query", "tiger AND lion")[2]
     assert {"OR", "NOT"} <= set(re.findall(r"\w+", run_command("query", "tiger OR NOT")[2]))
-    assert "caption:" in run_command("query", '"red car"')[2]
-    for plain in ("tiger and lion", "ROCK AND ROLL", "5'10\" tall"):
+    for plain in ('"red car"', "tiger and lion", "ROCK AND ROLL", "5'10\" tall"):
         assert run_command("query", plain)[2] == without_remark
     assert run_command("query", "tiger AND lion", "--literal")[2] == without_remark

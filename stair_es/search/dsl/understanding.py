@@ -68,7 +68,7 @@ NO_FIELDS = SearchFields()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Condition:
+class TextCondition:
     """A part of a text that is read as a condition on a field."""
 
     text: str = ""
@@ -93,7 +93,7 @@ class Understanding:
 
     text: str
     """The text without the conditions."""
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[TextCondition, ...] = ()
 
 
 def understand_text(text: str, fields: SearchFields, kept: Collection[str] = ()) -> Understanding:
@@ -107,7 +107,7 @@ def understand_text(text: str, fields: SearchFields, kept: Collection[str] = ())
     rest = text
     for part in kept:
         rest = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", lambda found: _KEPT * len(found[0]), rest)
-    taken: list[Condition] = []
+    taken: list[TextCondition] = []
     for field, find_conditions in ((fields.price, _find_prices), (fields.colors, _find_colors)):
         found = list(find_conditions(rest, fields)) if field else []
         left = _blank_spans(rest, [span for span, _ in found])
@@ -124,11 +124,11 @@ def _blank_spans(text: str, spans: Iterable[_Span]) -> str:
     return text
 
 
-def _find_prices(text: str, fields: SearchFields) -> Iterator[tuple[_Span, Condition]]:
+def _find_prices(text: str, fields: SearchFields) -> Iterator[tuple[_Span, TextCondition]]:
     for pattern in _PRICES:
         for found in pattern.finditer(text):
             bounds = {name: _parse_amount(amount) for name, amount in found.groupdict().items()}
-            yield found.span(), Condition(field=fields.price, clause={"range": {fields.price: bounds}})
+            yield found.span(), TextCondition(field=fields.price, clause={"range": {fields.price: bounds}})
         text = pattern.sub(lambda found: " " * len(found[0]), text)  # `no more than 9` isn't `more than 9`
 
 
@@ -138,7 +138,7 @@ def _parse_amount(text: str) -> float:
     return int(value) if value.is_integer() else value
 
 
-def _find_colors(text: str, fields: SearchFields) -> Iterator[tuple[_Span, Condition]]:
+def _find_colors(text: str, fields: SearchFields) -> Iterator[tuple[_Span, TextCondition]]:
     """Find the colors, each with its shade, that aren't part of a name. A picture has one, or its caption says it."""
     found = list(_WORD.finditer(text))
     words = [_SPELLINGS.get(each[0].lower(), each[0].lower()) for each in found]
@@ -153,4 +153,4 @@ def _find_colors(text: str, fields: SearchFields) -> Iterator[tuple[_Span, Condi
         clause: dict[str, Any] = {"term": {fields.colors: word}}
         if fields.text:
             clause = {"bool": {"should": [clause, {"match": {fields.text: word}}], "minimum_should_match": 1}}
-        yield span, Condition(field=fields.colors, clause=clause, is_color=True)
+        yield span, TextCondition(field=fields.colors, clause=clause, is_color=True)

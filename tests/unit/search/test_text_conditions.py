@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from stair_es.search.dsl.understanding import SearchFields, understand_text
 from stair_es.search.query_encoder import QueryInputs
-from stair_es.search.understanding import SearchFields, understand_text
 
 FIELDS = SearchFields(colors="colors", price="price")
 
