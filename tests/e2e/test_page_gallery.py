@@ -312,7 +312,6 @@ def test_matches_after_weak_ones_are_loaded(large_site: Site, page: Page) -> Non
         page.mouse.wheel(0, 3000)
         page.wait_for_timeout(150)
     expect(page.get_by_role("list", name="Images found").get_by_role("listitem")).to_have_count(PAGE // 2 + 1)
-    expect(page.locator(".status .count")).to_have_text(re.compile(rf"^{PAGE // 2 + 1} matches"))
     assert pages == [PAGE] * 3  # the third page has no match, so none is asked for after it
     page.get_by_role("button", name="Weak matches").click()
     wait_until(page, f"document.querySelectorAll('.weak li.tile').length >= {PAGE * 2}")
@@ -361,8 +360,7 @@ def test_weak_matches_are_apart(site: Site, page: Page) -> None:
     expect(matches.locator(".title")).to_have_text(names[False])
     expect(weak).to_be_hidden()
     expect(page.locator(".status .count")).to_contain_text(f"{len(names[False])} matches")
-    total = call_api(site, {"text": QUERY}, "facets")["total"]
-    divider = page.get_by_role("button", name=f"Weak matches: {total - len(names[False])}")
+    divider = page.get_by_role("button", name=f"Weak matches: {call_api(site, {'text': QUERY}, 'facets')['weak']}")
     expect(divider).to_have_attribute("aria-expanded", "false")
     save_screenshot(page, "gallery-weak")
     divider.click()
@@ -416,10 +414,10 @@ def test_all_weak_is_no_good_match(site: Site, page: Page) -> None:
     save_screenshot(page, "gallery-no-good-match")
 
 
-def test_a_query_without_known_words_finds_nothing(site: Site, page: Page, page_errors: PageErrors) -> None:
-    page_errors.allowed.append("status of 400")
+def test_a_query_without_known_words_finds_nothing(site: Site, page: Page) -> None:
     page.goto(f"{site.base}/?q=the catnip")
-    expect(page.get_by_role("alert")).to_contain_text("'the catnip'")
+    expect(page.get_by_role("list", name="Notes on the query")).to_contain_text("catnip")
+    expect(page.locator(".empty")).to_contain_text("No image")
     expect(page.locator(".tile")).to_have_count(0)
     page.goto(f"{site.base}/?q=katze")
     expect(page.get_by_role("list", name="Notes on the query")).to_contain_text("searched for cat")

@@ -175,7 +175,7 @@ export class CompareView {
 function createExample(/** @type {string} */ token, /** @type {Method} */ method) {
   const query = { ...EMPTY_QUERY, text: token };
   const href = buildHref({ view: "compare", a: query, b: { ...query, method }, k: 0 });
-  const label = h("span", {}, renderToken(token), `: ${METHODS[EMPTY_QUERY.method]} beside ${METHODS[method]}`);
+  const label = h("span", {}, renderToken(token), `: ${METHODS[EMPTY_QUERY.method]} next to ${METHODS[method]}`);
   return h("li", {}, h("a", { class: "button", href }, label));
 }
 
