@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,8 +67,9 @@ class WordPieceVocabulary:
         return EncodedText(self.add_special_tokens(encoding.ids, max_tokens), [(0, 0), *offsets, (len(text), len(text))])
 
 
+@lru_cache(maxsize=1)
 def load_wordpiece_vocabulary() -> WordPieceVocabulary:
-    """Load BERT's vocabulary."""
+    """Return BERT's vocabulary; the file is read once per process."""
     return WordPieceVocabulary(read_packaged_lines(MODEL_DATA / WORDPIECE_FILE))
 
 
