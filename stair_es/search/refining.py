@@ -12,6 +12,7 @@ from typing import Any
 
 from stair_es.search.query import SearchQuery, TokenGroup
 from stair_es.search.request import SearchRequest, build_match_clause, build_token_clause, has_clauses
+from stair_es.types import QueryType
 
 _MAX_AGE_S = 60.0
 _MAX_ANSWERS = 512
@@ -35,10 +36,9 @@ class QueryRefiner:
             return query
         query = replace(query, is_refined=True)
         word, tokens = query.rarest_word or ("", ())
-        request = build_request(query)
-        if tokens and query.match_thresholds is not None and has_clauses(tokens, request.query_type):
-            weight = self._find_largest_weight(tokens, request)
-            if weight < query.match_thresholds.carried_weight:
+        if tokens and query.match_thresholds is not None:
+            weight = self.find_largest_weight(tokens, build_request(query).query_type)
+            if weight is not None and weight < query.match_thresholds.carried_weight:
                 remark = f"{word!r} is a word of this model, but no image here has more than {weight:.2f} of it"
                 query = replace(query, needed_words=(*query.needed_words, word), remarks=(*query.remarks, remark))
         colors = [condition for condition in query.conditions if condition.is_color]
@@ -50,8 +50,11 @@ class QueryRefiner:
         remark = f"no match is {' and '.join(each.text for each in colors)}: searched without"
         return replace(query, remarks=(*query.remarks, remark))
 
-    def _find_largest_weight(self, tokens: TokenGroup, request: SearchRequest) -> float:
-        clauses = [build_token_clause((token,), request.query_type) for token in tokens]
+    def find_largest_weight(self, tokens: TokenGroup, query_type: QueryType) -> float | None:
+        """Find the largest weight that a document has of one of the tokens, 0 if none has any; None if it can't be asked."""
+        if not has_clauses(tokens, query_type):
+            return None
+        clauses = [build_token_clause((token,), query_type) for token in tokens]
         return self._find_best_score({"dis_max": {"queries": clauses}})
 
     def _has_match(self, query: SearchQuery, request: SearchRequest) -> bool:

@@ -16,10 +16,11 @@ from stair_es.cluster.client.exceptions import describe_rejection, is_clause_lim
 from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import ClusterError, QueryError
+from stair_es.retry import RetryPolicy
 from stair_es.search.dsl.pagination import Cursor
 from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_target
 from stair_es.search.options import SearchOptions, prune_vector
-from stair_es.search.query import EMPTY_VECTOR, SearchQuery, explain_no_hits
+from stair_es.search.query import EMPTY_VECTOR, SearchQuery, TokenGroup, explain_no_hits
 from stair_es.search.ranking import AddedScores, check_fusion, collect_pictures, fuse_rankings
 from stair_es.search.refining import QueryRefiner
 from stair_es.search.request import EXCLUDED_FIELDS, SearchRequest, build_search_request
@@ -57,6 +58,12 @@ class QueryRunner:
             return query
         query = target.info.apply_policy(query)  # whose tokens the documents have
         return self._refiner.refine_query(query, lambda refined: self.build_request(target, refined, 1, None, options))
+
+    def find_largest_weight(self, target: SearchTarget, tokens: TokenGroup, options: SearchOptions) -> float | None:
+        """Find the largest weight that a document has of one of the tokens of a word, as `QueryRefiner`."""
+        policy = target.info.policy
+        query_type = target.plan_query(options.query_type, self._list_plugins).query_type
+        return self._refiner.find_largest_weight(tokens if policy is None else policy.replace_tokens(tokens), query_type)
 
     def search(
         self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
@@ -139,11 +146,11 @@ class QueryRunner:
             raise
 
 
-def create_query_runner(cluster: Cluster, index: str) -> QueryRunner:
+def create_query_runner(cluster: Cluster, index: str, retry: RetryPolicy = NO_RETRY) -> QueryRunner:
     """Create a runner that sends to an index of a cluster."""
 
     def send(body: Mapping[str, Any], pipeline: str | None = None) -> dict[str, Any]:
-        return cluster.search(index, body, retry=NO_RETRY, **({"search_pipeline": pipeline} if pipeline else {}))
+        return cluster.search(index, body, retry=retry, **({"search_pipeline": pipeline} if pipeline else {}))
 
     return QueryRunner(send, partial(list_cluster_plugins, cluster))
 
@@ -155,13 +162,13 @@ class Searcher:
     searches fetch the index info again when they fail, have no hits, or have hits of another index than the alias pointed to.
     """
 
-    def __init__(self, connection: Connection, index: str, model_id: str) -> None:
+    def __init__(self, connection: Connection, index: str, model_id: str, retry: RetryPolicy = NO_RETRY) -> None:
         """Create the client of an alias or index; `model_id` is that of the encoder of the query vectors."""
         self._cluster = Cluster(connection)
         self._index = index
         self._model_id = model_id
         self._targets = IndexCache(self._fetch_target)
-        self._runner = create_query_runner(self._cluster, index)
+        self._runner = create_query_runner(self._cluster, index, retry)
 
     def __enter__(self) -> Searcher:
         return self
@@ -205,6 +212,10 @@ class Searcher:
     def refine_query(self, query: SearchQuery, options: SearchOptions) -> SearchQuery:
         """Adapt a query to what the documents of the index have, as `QueryRefiner`."""
         return self._runner.refine_query(self._targets.get(), query, options)
+
+    def find_largest_weight(self, tokens: TokenGroup, options: SearchOptions) -> float | None:
+        """Find the largest weight that an image has of one of the tokens of a word, as `QueryRefiner`."""
+        return self._runner.find_largest_weight(self._targets.get(), tokens, options)
 
     def apply_policy(self, query: SearchQuery) -> SearchQuery:
         """Rewrite a query by the token policy of the index."""

@@ -45,16 +45,22 @@ def list_named_words(encoder: Encoder, texts: Sequence[str], policy: TokenPolicy
 
 
 def find_rarest_word(encoder: Encoder, texts: Sequence[str], policy: TokenPolicy | None = None) -> tuple[str, TokenGroup] | None:
-    """Find the rarest word of texts, with its tokens and those that are added to it; None if the model has none for it."""
-    read_texts = [encoder.read_text(text) for text in texts]
-    words = [word for read in read_texts for word in list_content_words(read.text)]
+    """Find the rarest word of texts, as `list_word_tokens`; None if the model has no token for it."""
+    words = {word: tokens for text in texts for word, tokens in list_word_tokens(encoder, text).items()}
     if not words:
         return None
-    word = max(words, key=lambda word: get_rarity([word]))
-    tokens = encoder.tokenize_word(word)
-    added = [token for read in read_texts for own in tokens for token in read.added.get(own, ())]
-    group = tuple(dict.fromkeys((*tokens, *added)))
-    return (word, group if policy is None else policy.replace_tokens(group)) if tokens else None
+    word, tokens = max(words.items(), key=lambda pair: get_rarity([pair[0]]))
+    return (word, tokens if policy is None else policy.replace_tokens(tokens)) if tokens else None
+
+
+def list_word_tokens(encoder: Encoder, text: str) -> dict[str, TokenGroup]:
+    """List the words of a text as the model reads it, without stop words, each with its tokens and those that are added to it."""
+    read = encoder.read_text(text)
+    tokens = {word: encoder.tokenize_word(word) for word in list_content_words(read.text)}
+    return {
+        word: tuple(dict.fromkeys((*group, *(added for token in group for added in read.added.get(token, ())))))
+        for word, group in tokens.items()
+    }
 
 
 def list_photo_remarks(encoder: Encoder, text: str) -> list[str]:
