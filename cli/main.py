@@ -38,6 +38,7 @@ from .commands import (
     words,
 )
 from .commands.evaluate import commands as evaluate
+from .commands.evaluate import coverage
 from .commands.ingest import images, texts
 from .options import config_file as settings
 from .options.decorator import prepare_command
@@ -189,6 +190,7 @@ app.add_typer(dashboards.app, name="dashboards")
 _register("encode", encode.encode_command)
 _register("encoder", serve.serve_encoder_command)
 app.add_typer(evaluate.app, name="evaluate")
+_register("coverage", coverage.coverage_command)
 _register("query", search.query_command, WordsCommand)
 app.add_typer(doctor.config_app, name="config")
 _register("doctor", doctor.doctor_command)

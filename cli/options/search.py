@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from stair_es.cluster.client.connection import Connection
     from stair_es.model.base import Encoder
+    from stair_es.retry import RetryPolicy
     from stair_es.search.index_info import IndexInfo
     from stair_es.search.options import SearchOptions
     from stair_es.search.query import SearchQuery
@@ -271,13 +272,19 @@ class TargetArguments:
     def open_search(self, inputs: QueryInputs, limits: ReadLimits) -> tuple[SearchQuery, Searcher]:
         """Build the query of query inputs with the encoder of the index, and open a searcher for it."""
         from stair_es.search.query_encoder import build_search_query
+
+        encoder, searcher = self.open_searcher()
+        fields = searcher.info.list_search_fields(inputs.price_field)
+        return build_search_query(encoder, inputs, limits, fields=fields), searcher
+
+    def open_searcher(self, retry: RetryPolicy | None = None) -> tuple[Encoder, Searcher]:
+        """Load the encoder of the index, and open a searcher for it, by default without retries."""
+        from stair_es.cluster.client.retry import NO_RETRY
         from stair_es.search.searcher import Searcher
 
         connection = resolve_connection(self.connection)
         encoder = self.encoder.load_online(connection, self.index)
-        searcher = Searcher(connection, self.index, encoder.model_id)
-        fields = searcher.info.list_search_fields(inputs.price_field)
-        return build_search_query(encoder, inputs, limits, fields=fields), searcher
+        return encoder, Searcher(connection, self.index, encoder.model_id, retry or NO_RETRY)
 
 
 def parse_cursor(text: str) -> list[Any] | None:

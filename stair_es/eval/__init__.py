@@ -1,1 +1,1 @@
-"""Evaluation of models: retrieval, exactly and on a cluster, zero-shot, linear probe, sparsity, interpretability."""
+"""Evaluation of models: retrieval, zero-shot, linear probe, sparsity, interpretability; and of an index by a log of searches."""

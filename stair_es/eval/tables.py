@@ -85,5 +85,10 @@ def render_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+def shorten_cell(text: str) -> str:
+    """Shorten a text for a cell."""
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
 def _escape_cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())

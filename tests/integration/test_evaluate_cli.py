@@ -1,4 +1,4 @@
-"""`stair-es ingest-texts` and `stair-es evaluate` with the default model: as installed on a node, in this process without one."""
+"""`ingest-texts`, `evaluate` and `coverage` with the default model: as installed on a node, in this process without one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from opensearchpy import OpenSearch
 from support.commands import CommandRunner
+from support.corpora.web_corpus import Corpus
 
 from stair_es.ingest.stages import NO_KNOWN_TOKENS
 from stair_es.model.stair_mini import artifacts
@@ -57,6 +58,48 @@ def test_texts_from_standard_input(run_script: RunScript, client: OpenSearch, in
     assert all(count in again.stdout for count in ("1 texts", "0 written", "1 unchanged", "0 failed"))
     wrong = run_script("ingest-texts", "gone.txt", *options, "--json")
     assert (wrong.returncode, json.loads(wrong.stdout)["code"]) == (2, "no-such-file")
+
+
+LOG = """\
+      9 cat
+      4 a panda in a tree
+      3 windmill
+      2 qwzxv
+      1 cat^x
+      1 qwzxv cat
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        ((), {"match": 13, "only_weak": 4, "no_known_word": 2, "error": 1}),
+        (("--hybrid", "none", "--literal"), {"match": 14, "only_weak": 4, "no_known_word": 2}),
+    ],
+)
+def test_coverage(run_script: RunScript, corpus: Corpus, options: tuple[str, ...], kinds: dict[str, int]) -> None:
+    done = run_script("coverage", "-", "--index", corpus.alias, *options, "--json", stdin=LOG)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["index"], report["model"], report["searches"], report["queries"]) == (corpus.alias, "stair-mini-3", 20, 6)
+    assert {kind: each["searches"] for kind, each in report["answers"].items() if each["searches"]} == kinds
+    unknown, *_ = report["words"]["unknown"]
+    assert (unknown["word"], unknown["searches"], unknown["matched"]) == ("qwzxv", 3, 0)
+    [windmill] = [each for each in report["words"]["not_carried"] if each["word"] == "windmill"]
+    assert (windmill["searches"], windmill["largest_weight"]) == (3, 0.0)
+
+
+def test_faults_of_the_index_end_a_coverage(run_script: RunScript, corpus: Corpus, tmp_path: Path) -> None:
+    log = tmp_path / "searches.log"
+    log.write_text("cat\n")
+    table = run_script("coverage", log, "--index", corpus.alias, *TABLE)
+    assert (table.returncode, "| a match " in table.stdout) == (0, True), table.stderr
+    for options, code in (
+        (("--index", corpus.alias, "--caption-field", "gone"), "no-such-caption-field"),
+        (("--index", "gone"), "index-not-found"),
+    ):
+        failed = run_script("coverage", log, *options, "--json")
+        assert (failed.returncode, json.loads(failed.stdout)["code"]) == (1, code)
 
 
 def test_evaluate(run_script: RunScript, client: OpenSearch, tmp_path: Path) -> None:

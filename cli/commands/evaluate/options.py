@@ -116,18 +116,22 @@ class EvaluationArguments:
 
     def print_report(self, report: PrintableReport) -> None:
         """Print the report, and write it to the folder of `--out`."""
-        text = report.to_markdown()
         if self.out is not None:
-            _write_report(self.out, report, text)
-        if self.as_json:
-            emit_json(report.to_dict())
-        else:
-            print_plain("\n".join(escape_control(line, stdout.encoding) for line in text.splitlines()))
+            _write_report(self.out, report)
+        print_report(report, as_json=self.as_json)
 
 
-def _write_report(folder: Path, report: PrintableReport, text: str) -> None:
+def print_report(report: PrintableReport, *, as_json: bool) -> None:
+    """Print a report as Markdown or JSON."""
+    if as_json:
+        emit_json(report.to_dict())
+    else:
+        print_plain("\n".join(escape_control(line, stdout.encoding) for line in report.to_markdown().splitlines()))
+
+
+def _write_report(folder: Path, report: PrintableReport) -> None:
     import json
 
-    (folder / "evaluation.md").write_text(text, encoding="utf-8")
+    (folder / "evaluation.md").write_text(report.to_markdown(), encoding="utf-8")
     (folder / "evaluation.json").write_text(json.dumps(report.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     print_notice(f"written: {folder / 'evaluation.md'}, {folder / 'evaluation.json'}")

@@ -9,7 +9,7 @@ from typing import Any
 from stair_es.eval.metrics import RetrievalMetrics
 from stair_es.eval.retrieval.ranking_diff import RankingDiff, describe_swap
 from stair_es.eval.retrieval.tasks import RetrievalTask
-from stair_es.eval.tables import render_problems, render_table
+from stair_es.eval.tables import render_problems, render_table, shorten_cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,16 +260,12 @@ def _render_examples(rows: Sequence[MethodRow]) -> list[str]:
             lines.append(
                 [
                     f"{row.direction}, {row.method}",
-                    _truncate_text(query),
+                    shorten_cell(query),
                     str(swap.rank),
-                    f"{_truncate_text(engine_item)} ({swap.engine_item_score:.5f})",
-                    f"{_truncate_text(exact_item)} ({swap.exact_item_score:.5f})",
+                    f"{shorten_cell(engine_item)} ({swap.engine_item_score:.5f})",
+                    f"{shorten_cell(exact_item)} ({swap.exact_item_score:.5f})",
                     f"{difference:+.3f} %",
                 ]
             )
     head = ("method", "query", "rank", "engine hit (exact score)", "exact hit (exact score)", "difference")
     return [render_table(head, lines)] if lines else []
-
-
-def _truncate_text(text: str) -> str:
-    return text if len(text) <= 40 else text[:37] + "..."
