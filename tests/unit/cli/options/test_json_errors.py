@@ -33,6 +33,7 @@ FAILING = {
     "evaluate probe": (),
     "evaluate words": ("nothing",),
     "evaluate sparsity": ("nothing",),
+    "coverage": ("nothing.log",),
     "query": (),
     "models": ("unheard-of",),
     "plan": ("--images", "1000", "--queries-per-s", "1e9", "--replicas", "0"),
