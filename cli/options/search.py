@@ -69,17 +69,18 @@ class SearchArguments:
         Literal["none", "sum", "rrf"],
         define_option(
             "hybrid",
-            "How captions or titles count, if the index has them: add the BM25 score, fuse ranks (rrf), or not at all.",
+            "How captions or titles count, if the index has them: each word adds its share, ranks are fused (rrf), or none.",
             _QUERY,
         ),
     ] = "sum"
-    caption: Annotated[str, define_option("caption", "Text for BM25. [default: WORDS]", _QUERY, metavar="TEXT")] = ""
+    caption: Annotated[str, define_option("caption", "Text to search in captions. [default: WORDS]", _QUERY, metavar="TEXT")] = ""
     caption_weight: Annotated[
-        float, define_option("caption-weight", "Weight of the BM25 score.", _QUERY, metavar="X", min=0.0)
+        float,
+        define_option("caption-weight", "What a caption with each of the words adds to a score.", _QUERY, metavar="X", min=0.0),
     ] = DEFAULT_CAPTION_WEIGHT
     caption_field: Annotated[
         str,
-        define_option("caption-field", "Document field for BM25. [default: `caption` or `title`]", _QUERY, metavar="FIELD"),
+        define_option("caption-field", "Document field of captions. [default: `caption` or `title`]", _QUERY, metavar="FIELD"),
     ] = ""
     price_field: shared.PriceFieldOption = DEFAULT_PRICE_FIELD
     require: Annotated[
@@ -165,7 +166,7 @@ class SearchArguments:
             for name in ("caption", "caption_weight", "caption_field"):
                 if getattr(self, name) != getattr(SearchArguments, name):
                     raise UsageError(
-                        f"--{name.replace('_', '-')} is for BM25, which --hybrid none leaves out",
+                        f"--{name.replace('_', '-')} is for captions, which --hybrid none leaves out",
                         "Omit one of them.",
                         code="option-without-hybrid",
                     )
