@@ -6,8 +6,9 @@
     python benchmarks/query.py --no-knn                        # the embedded node's version, without plugins
     python benchmarks/query.py --url http://127.0.0.1:9200 --no-knn  # your own cluster
 
-The corpus is generated (`query_corpus.py` describes how, and compares it with real photos). The queries are real texts encoded
-with the model's text tower, the same texts with as many tokens as a distilled model has (64 and 128), and images
+The corpus is generated (`query_corpus.py` describes how, and compares it with real photos). `--photos benchmarks/data/unseen`
+makes documents with as many tokens as ordinary photographs have. The queries are real texts encoded with the model's text tower,
+whole or with their heaviest tokens, the same texts with as many tokens as a distilled model has (64 and 128), and images
 (`search/queries.py`). The index has one shard, merged to one segment unless `--unmerged`. One client uses one connection. All
 methods are warmed up. They alternate in random order for each query, so that other load on the machine affects all of them
 equally. Times are for the whole request, in ms. Percentiles are over all requests. "best" is the median over the queries of the
@@ -21,7 +22,6 @@ alike. The goals use this figure.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -31,7 +31,7 @@ from harness.http import Http
 from harness.program import build_parser, publish_result, save_result
 from retrieval.galleries import Gallery, read_photos
 from search.arms import Arm, build_arms
-from search.corpus import BATCH, Corpus, Documents, load_corpus
+from search.corpus import BATCH, Corpus, Documents, add_corpus_options, load_corpus
 from search.indices import Kind, Loaded, build_kinds, delete_index, load_index
 from search.measure import Report, Row, measure_arms
 from search.nodes import open_node
@@ -63,7 +63,7 @@ def compute_dense_vectors(corpus: Corpus, documents: Documents) -> Floats:
 def measure_corpus(http: Http, docs: int, gallery: Gallery | None, args: argparse.Namespace) -> Report:
     """Load one corpus and measure."""
     prefix = f"bench-{uuid4().hex[:8]}"
-    corpus, documents = load_corpus(docs, args.cache)
+    corpus, documents = load_corpus(docs, args.cache, args.photos)
     kinds = {name: kind for name, kind in build_kinds().items() if args.knn or not kind.dense}
     arms = build_arms(kinds)
     try:
@@ -76,12 +76,15 @@ def measure_corpus(http: Http, docs: int, gallery: Gallery | None, args: argpars
         for queries in all_queries:
             answers = compute_truths(corpus, documents, queries, exact, dense=args.knn)
             rows += measure_arms(http, prefix, arms, queries, answers, rounds=args.rounds)
+        postings = {queries.size: _count_postings(exact, queries) / docs for queries in all_queries}
         segments = {name: _count_segments(http, f"{prefix}-{name}") for name in kinds}
     finally:
         for name in kinds:
             delete_index(http, f"{prefix}-{name}")
     photos = _measure_photos(http, prefix, kinds, arms, gallery) if gallery else {}
-    return Report(docs=docs, engine=_describe_engine(http), segments=segments, loaded=loaded, rows=rows, photos=photos)
+    return Report(
+        docs=docs, engine=_describe_engine(http), segments=segments, loaded=loaded, rows=rows, postings=postings, photos=photos
+    )
 
 
 def _measure_photos(http: Http, prefix: str, kinds: dict[str, Kind], arms: list[Arm], gallery: Gallery) -> dict[str, list[float]]:
@@ -99,6 +102,10 @@ def _load_index(http: Http, prefix: str, kind: Kind, corpus: Corpus, documents: 
         f"{len(documents)} documents, {kind.name}: {loaded.docs_per_s:.0f} docs/s, merged in {loaded.merge_s:.0f} s", flush=True
     )
     return loaded
+
+
+def _count_postings(exact: ExactSearch, queries: Queries) -> float:
+    return float(np.mean([exact.count_postings(vector) for vector in queries.vectors]))
 
 
 def _count_segments(http: Http, index: str) -> int:
@@ -121,9 +128,7 @@ def main() -> None:
     parser.add_argument("--no-knn", dest="knn", action="store_false", help="without dense vectors")
     parser.add_argument("--unmerged", action="store_true", help="don't merge the segments")
     parser.add_argument("--heap", default="2g", help="heap of the started node")
-    parser.add_argument(
-        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="cache of the generated corpora"
-    )
+    add_corpus_options(parser)
     parser.add_argument("--tuxpaint", type=Path, help="unpacked Debian package of model_quality.py, for R@k on photographs")
     args = parser.parse_args()
     args.plugins = args.knn

@@ -2,6 +2,7 @@
 
     python benchmarks/query_bytes.py                 # the embedded node's version, 20,000 generated documents
     python benchmarks/query_bytes.py --url ... --json FILE
+    python benchmarks/query_bytes.py --photos benchmarks/data/unseen   # with as many tokens as ordinary photographs have
 
 Documents are built by the product (`documents.document`, `mappings/image.json`) from generated images (`query_corpus.py`),
 without thumbnails and captions. Each row is a separate index, merged to one segment. Bytes are those of all files of the shard,
@@ -12,17 +13,15 @@ from __future__ import annotations
 
 import copy
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
 from harness.http import Body, Http, read_store_bytes
 from harness.program import build_parser, publish_result
 from harness.result import Ratio, ReportTable, Result
-from search.corpus import BATCH, load_corpus
+from search.corpus import BATCH, add_corpus_options, load_corpus
 from search.indices import FRESH_STATS, IMAGE_SIZES, make_uri
 from search.nodes import open_node
 from search.variants import Variant, build_variants
@@ -30,6 +29,7 @@ from search.variants import Variant, build_variants
 from stair_es import resources
 from stair_es.cluster.documents.document import ImageMetadata, build_document
 from stair_es.model.stair_mini.plugin import KIND
+from stair_es.sources.image.colors import COLOR_NAMES, MAX_COLORS
 from stair_es.sources.io.uris import split_image_uri
 from stair_es.types import SparseVector
 
@@ -66,6 +66,7 @@ def make_metadata(row: int, rng: np.random.Generator) -> ImageMetadata:
         format="jpeg",
         taken_at=taken,
         thumbnail=None,
+        colors=tuple(map(str, rng.choice(COLOR_NAMES, int(rng.integers(1, MAX_COLORS + 1)), replace=False))),
     )
 
 
@@ -153,14 +154,12 @@ def main() -> None:
     parser.add_argument("--heap", default="1g", help="heap of the started node")
     parser.add_argument("--plugins", action="store_true", help="OpenSearch 3.6.0 with plugins, instead of the embedded version")
     parser.add_argument("--only", help="only variants whose name contains this")
-    parser.add_argument(
-        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="cache of the generated corpora"
-    )
+    add_corpus_options(parser)
     args = parser.parse_args()
     chosen = [variant for variant in build_variants() if not args.only or args.only in variant.name]
     if not chosen:
         parser.error(f"no variant has a name with {args.only!r}")
-    corpus, drawn = load_corpus(args.docs, args.cache)
+    corpus, drawn = load_corpus(args.docs, args.cache, args.photos)
     vectors = list(corpus.make_vectors(drawn))
     sizes = []
     with open_node(args) as http:

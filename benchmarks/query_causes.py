@@ -8,11 +8,9 @@ Measured like `query.py`, on one node and alternating. All rows except `terminat
 from __future__ import annotations
 
 import base64
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,7 +19,7 @@ from harness.http import Body, Http
 from harness.program import build_parser, publish_result
 from harness.result import ReportTable, Result
 from search.arms import MAX_CLAUSES, Arm, build_tokens_request
-from search.corpus import load_corpus
+from search.corpus import add_corpus_options, load_corpus
 from search.indices import Kind, build_kinds, load_index
 from search.measure import Row, measure_arms
 from search.nodes import open_node
@@ -128,9 +126,9 @@ def main() -> None:
     parser.add_argument("--url", help="your cluster (default: start a node)")
     parser.add_argument("--heap", default="2g")
     parser.add_argument("--plugins", action="store_true", help="OpenSearch 3.6.0 with plugins, instead of the embedded version")
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora")
+    add_corpus_options(parser)
     args = parser.parse_args()
-    corpus, documents = load_corpus(args.docs, args.cache)
+    corpus, documents = load_corpus(args.docs, args.cache, args.photos)
     exact = ExactSearch(corpus, documents)
     prefix = f"bench-{uuid4().hex[:8]}"
     with open_node(args) as http:

@@ -12,13 +12,20 @@ from typing import Any, Literal
 
 from stair_es.errors import UsageError
 
-QUERY_MS: Mapping[str, float] = {"text": 3.1, "image": 4.7}
-"""CPU time of a query in a shard of a million images, in ms of one core: a text of 10 tokens, an image."""
+TOKENS_PER_IMAGE, TOKENS_PER_TEXT = 38, 36
+"""What stair-mini-3 gives a photograph and a text: docs/sizing.md names the commands that count them."""
+POSTINGS: Mapping[str, float] = {"text": 0.0015, "image": 0.0020}
+"""Postings of a query, for each image, token of the query and token of an image: `benchmarks/query.py` with 37 per image."""
+QUERY_BASE_MS, QUERY_POSTING_MS = 1.6, 3.2
+"""CPU time of a query in a shard of a million images, in ms of one core, and that of each posting per image: the line through the
+times of 3, 10 and 24 tokens and of images that `benchmarks/query.py` measured with 20 tokens per image. More tokens are scaled.
+"""
 QUERY_FLOOR_MS = 0.7
 """Minimum CPU time of a request to a shard, in ms of one core."""
-HOT_BYTES = 205
-"""Bytes per image that searches read: postings 98, terms 107."""
-THUMBNAIL_BYTES, BARE_BYTES = 10_873, 957
+BARE_BYTES, TOKEN_BYTES, THUMBNAIL_BYTES = 669, 15.2, 10_873
+"""Bytes of a document, of each token and of the thumbnail: `benchmarks/query_bytes.py`, with 20 and 37 tokens per image."""
+HOT_BYTES, HOT_TOKEN_BYTES = 156, 2.9
+"""Bytes per image that searches read, postings and terms, and what each token adds: the same, by file."""
 DISK_SHARE, CORE_SHARE, HEAP_SHARE, MAX_HEAP_GB = 0.85, 0.5, 0.5, 31.0
 MAX_SHARD_IMAGES, MAX_SHARDS = 2_147_483_519, 1024
 """Limits of Lucene per shard, and of the engines per index by default."""
@@ -33,10 +40,12 @@ class SizingInputs:
     """
 
     images: int
+    tokens_per_image: float = TOKENS_PER_IMAGE
     encoder_images_per_s: float = 35.3
     encoders: int = 1
     node_docs_per_s: float = 9910
-    bytes_per_document: float = BARE_BYTES + THUMBNAIL_BYTES
+    bytes_per_document: float | None = None
+    """None to calculate it from the tokens, with a thumbnail."""
     shard_gb: float = 30
     shard_images: int = 10_000_000
     replicas: int = 1
@@ -47,8 +56,10 @@ class SizingInputs:
     node_cores: int = 8
     queries_per_s: float = 10
     query_kind: Literal["text", "image"] = "text"
+    tokens_per_query: float | None = None
+    """None for those of a text, or of an image."""
     query_ms: float | None = None
-    """CPU time of a query in a shard of a million images, in ms of one core; None for the measured figure of `query_kind`."""
+    """CPU time of a query in a shard of a million images, in ms of one core; None to calculate it from the tokens."""
     node_price_per_hour: float | None = None
     encoder_price_per_hour: float | None = None
 
@@ -71,9 +82,31 @@ class SizingInputs:
             )
 
     @property
+    def document_bytes(self) -> float:
+        """Bytes on disk per document."""
+        if self.bytes_per_document is not None:
+            return self.bytes_per_document
+        return round(BARE_BYTES + TOKEN_BYTES * self.tokens_per_image + THUMBNAIL_BYTES)
+
+    @property
+    def hot_bytes(self) -> float:
+        """Bytes per document that searches read."""
+        return round(HOT_BYTES + HOT_TOKEN_BYTES * self.tokens_per_image)
+
+    @property
+    def query_tokens(self) -> float:
+        """Tokens of a query."""
+        if self.tokens_per_query is not None:
+            return self.tokens_per_query
+        return TOKENS_PER_TEXT if self.query_kind == "text" else self.tokens_per_image
+
+    @property
     def core_ms(self) -> float:
         """CPU time of a query in a shard of a million images, in ms of one core."""
-        return QUERY_MS[self.query_kind] if self.query_ms is None else self.query_ms
+        if self.query_ms is not None:
+            return self.query_ms
+        postings = POSTINGS[self.query_kind] * self.query_tokens * self.tokens_per_image
+        return round(QUERY_BASE_MS + QUERY_POSTING_MS * postings, 1)
 
 
 _MAY_BE_ZERO = frozenset({"images", "replicas", "rebuild", "queries_per_s", "node_price_per_hour", "encoder_price_per_hour"})
@@ -117,9 +150,9 @@ def estimate_resources(inputs: SizingInputs) -> SizingEstimate:
         UsageError: If the queries need more nodes than there can be copies of shards, with any number of shards.
     """
     copies = 1 + inputs.replicas
-    primary_gb = inputs.images * inputs.bytes_per_document / 1e9
+    primary_gb = inputs.images * inputs.document_bytes / 1e9
     stored_gb = primary_gb * copies * (1 + inputs.rebuild)
-    hot_gb = inputs.images * HOT_BYTES * copies / 1e9
+    hot_gb = inputs.images * inputs.hot_bytes * copies / 1e9
     heap_gb = min(inputs.node_memory_gb * HEAP_SHARE, MAX_HEAP_GB)
     by_disk = math.ceil(stored_gb / (inputs.node_disk_gb * DISK_SHARE))
     by_memory = math.ceil(hot_gb / (inputs.node_memory_gb - heap_gb))
@@ -207,13 +240,14 @@ def make_sizing_plan(inputs: SizingInputs, given_names: Collection[str] = ()) ->
 
 INPUT_TEXTS: Mapping[str, tuple[str, str, str]] = {
     "images": ("images", "", ""),
+    "tokens_per_image": ("tokens of an image", "", "measured: photographs with stair-mini-3, stair-es words"),
     "encoder_images_per_s": ("encoder throughput", "images/s", "measured: stair-mini on two CPU cores, benchmarks/ingest.py"),
     "encoders": ("encoders", "", "assumed"),
     "node_docs_per_s": ("node throughput", "documents/s", "measured: one node and its client on two cores, benchmarks/sink.py"),
     "bytes_per_document": (
         "document size",
         "bytes",
-        f"measured: {BARE_BYTES} and a thumbnail of {THUMBNAIL_BYTES:,}, benchmarks/query_bytes.py",
+        f"measured: {BARE_BYTES}, {TOKEN_BYTES} per token, and a thumbnail of {THUMBNAIL_BYTES:,}, benchmarks/query_bytes.py",
     ),
     "shard_gb": ("maximum shard size", "GB", "assumed; the engines' guides say 10 to 50"),
     "shard_images": ("maximum per shard", "images", "assumed, to bound the time of a search"),
@@ -223,10 +257,11 @@ INPUT_TEXTS: Mapping[str, tuple[str, str, str]] = {
     "node_memory_gb": ("memory per node", "GB", "assumed"),
     "node_cores": ("cores per node", "", "assumed"),
     "queries_per_s": ("queries", "per second", "assumed"),
+    "tokens_per_query": ("tokens of a query", "", "measured: texts with stair-mini-3, benchmarks/model_quality.py"),
     "query_ms": (
         "query, 1 million images",
         "ms of one core",
-        "measured: a million images of 20 tokens in a shard, benchmarks/query.py",
+        "scaled by the tokens: measured with 20 per image, benchmarks/query.py",
     ),
     "node_price_per_hour": ("price of a node", "per hour", ""),
     "encoder_price_per_hour": ("price of an encoder", "per hour", ""),
@@ -236,15 +271,20 @@ INPUT_TEXTS: Mapping[str, tuple[str, str, str]] = {
 
 def _list_inputs(inputs: SizingInputs, given_names: Collection[str]) -> tuple[SizingFigure, ...]:
     listed = []
+    calculated = {
+        "bytes_per_document": inputs.document_bytes,
+        "tokens_per_query": inputs.query_tokens,
+        "query_ms": inputs.core_ms,
+    }
     for field in fields(inputs):
-        value = inputs.core_ms if field.name == "query_ms" else getattr(inputs, field.name)
-        if value is None or field.name == "query_kind":  # a price that isn't given; `query_kind` only selects `query_ms`
+        value = calculated.get(field.name, getattr(inputs, field.name))
+        if value is None or field.name == "query_kind":  # a price that isn't given; `query_kind` only selects the tokens
             continue
         label, unit, default_origin = INPUT_TEXTS[field.name]
         text = ("yes" if value else "no") if isinstance(value, bool) else f"{_format_number(value)} {unit}".rstrip()
         origin = GIVEN if field.name in {"images", *given_names} else default_origin
-        if field.name == "query_ms" and origin != GIVEN:
-            origin = f"{origin} ({'a text of 10 tokens' if inputs.query_kind == 'text' else 'an image'})"
+        if field.name == "tokens_per_query" and origin != GIVEN and inputs.query_kind == "image":
+            origin = "those of an image"
         listed.append(SizingFigure(field.name, label, value, text, origin))
     return tuple(listed)
 
@@ -256,7 +296,7 @@ def _list_cluster(inputs: SizingInputs, estimate: SizingEstimate) -> Iterator[Si
     copies, indices = 1 + inputs.replicas, 1 + inputs.rebuild
     gb_each, images_each = estimate.primary_gb / estimate.shards, math.ceil(inputs.images / estimate.shards)
     disk_origin = f"{copies} {'copies' if copies > 1 else 'copy'} x {indices} {'indices' if indices > 1 else 'index'}"
-    cache_origin = f"{HOT_BYTES} bytes of postings and terms per document and copy: measured, benchmarks/query_bytes.py"
+    cache_origin = f"{inputs.hot_bytes} bytes of postings and terms per document and copy: measured, benchmarks/query_bytes.py"
     query_origin = f"grows with the images of the shard: an upper bound; at least {QUERY_FLOOR_MS} ms"
     cores_origin = f"queries per second x shards x ms per shard, cores {CORE_SHARE:.0%} busy"
     demands = (

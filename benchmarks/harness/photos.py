@@ -15,9 +15,9 @@ from stair_es.sources.image.decode import DecodeLimits, decode_image
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
 
-def list_photos() -> list[Path]:
-    """Return the files of the bundled photos."""
-    return sorted(PHOTOS.glob("*.jpg"))
+def list_photos(folder: Path = PHOTOS) -> list[Path]:
+    """Return the files of the bundled photos, or of another folder."""
+    return sorted(folder.glob("*.jpg"))
 
 
 def read_captions() -> dict[str, str]:

@@ -13,13 +13,15 @@ posterior (64), C ranks used for a dense vector (10).
 
 from __future__ import annotations
 
+import argparse
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from harness.photos import list_photos
+from harness.photos import PHOTOS, list_photos
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -48,10 +50,10 @@ class Views:
     """Scores of the detector."""
 
 
-def crop_photos() -> Pixels:
-    """Return six views of each bundled photo: whole, mirrored, and four crops."""
+def crop_photos(photos: Path = PHOTOS) -> Pixels:
+    """Return six views of each photo: whole, mirrored, and four crops."""
     made = []
-    for path in list_photos():
+    for path in list_photos(photos):
         whole_HWC = decode_image(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
         side = len(whole_HWC)
         made += [whole_HWC, whole_HWC[:, ::-1]]
@@ -61,9 +63,9 @@ def crop_photos() -> Pixels:
     return np.stack(made)
 
 
-def score_photos() -> Views:
+def score_photos(photos: Path = PHOTOS) -> Views:
     """Return the outputs of the two image networks of stair-mini for the views."""
-    encoder, pixels_BHWC = StairMiniEncoder(ModelSpec(name=KIND.card.name)), crop_photos()
+    encoder, pixels_BHWC = StairMiniEncoder(ModelSpec(name=KIND.card.name)), crop_photos(photos)
     logits_BK = encoder.image_network.run_network(resize_square_pixels(pixels_BHWC, CLASSIFIER_SIZE_PX)).logits_BK
     posteriors_BK = np.stack([compute_softmax(logits_K.astype(np.float64)) for logits_K in logits_BK])
     scores_BO = encoder.detector.score_classes(pixels_BHWC)
@@ -194,13 +196,27 @@ def weigh_without_scenes(
     return encoder._weigh_recognized(encoder._weigh_classes(posterior_K, photo_share=1.0), posterior_K, scores_O)
 
 
-def load_corpus(count: int, folder: Path) -> tuple[Corpus, Documents]:
-    """Return the first `count` documents, from `folder` if it has as many."""
-    folder = folder / KIND.card.model_id
+def add_corpus_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--photos` and `--cache`."""
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        default=PHOTOS,
+        metavar="FOLDER",
+        help="photos that the documents are like (default: the bundled ones)",
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="cache of the generated corpora"
+    )
+
+
+def load_corpus(count: int, folder: Path, photos: Path = PHOTOS) -> tuple[Corpus, Documents]:
+    """Return the first `count` documents that are like `photos`, from `folder` if it has as many."""
+    folder = folder / KIND.card.model_id / ("" if photos.resolve() == PHOTOS.resolve() else photos.name)
     folder.mkdir(parents=True, exist_ok=True)
     seen = {name: folder / f"{name}.npy" for name in ("posteriors_BK", "scores_BO")}
     if not all(file.exists() for file in seen.values()):
-        views = score_photos()
+        views = score_photos(photos)
         for name, file in seen.items():
             np.save(file, getattr(views, name))
     corpus = Corpus(Views(**{name: np.load(file) for name, file in seen.items()}))

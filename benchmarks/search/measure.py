@@ -43,6 +43,8 @@ class Report:
     segments: dict[str, int]
     loaded: dict[str, Loaded]
     rows: list[Row]
+    postings: dict[int, float]
+    """Number of tokens -> mean postings of a query per document."""
     photos: dict[str, list[float]]
     """R@1/5/10 of each kind on real photographs; empty if there were none."""
 

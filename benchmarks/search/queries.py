@@ -1,11 +1,11 @@
 """The queries of `query.py`, and their exact answers.
 
 Texts are the captions of the bundled photos, then the heaviest words of one or two classes, drawn like the classes of
-documents. Queries of up to 24 tokens are encoded with stair-mini's text tower (about 36 tokens for a text, at most 48) and
-pruned to the heaviest tokens. Queries of 64 and 128 tokens are those of a model distilled without training (`stair-es distill
---method dictionary`): the words of a dictionary that are most similar to the text, weighted by their similarity. The dictionary
-consists of all words of the documents' classes. `IMAGE` is a photograph that isn't in the corpus, with all of its tokens. The
-dense query is the vector of the same text or image.
+documents, encoded with stair-mini's text tower. `TEXT` has all of their tokens (about 42, at most 48), as users' searches do;
+queries of up to 24 tokens have the heaviest ones. Queries of 64 and 128 tokens are those of a model distilled without training
+(`stair-es distill --method dictionary`): the words of a dictionary that are most similar to the text, weighted by their
+similarity. The dictionary consists of all words of the documents' classes. `IMAGE` is a photograph that isn't in the corpus, with
+all of its tokens. The dense query is the vector of the same text or image.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from stair_es.model.stair_mini.plugin import KIND
 from stair_es.types import Floats, SparseVector
 
 K = 10
-IMAGE = 1 << 16
-"""Represents all tokens of an image among the numbers of tokens, and sorts last."""
-QUERY_SIZES = (3, 10, 24, IMAGE)
+TEXT, IMAGE = 1 << 15, 1 << 16
+"""Represent all tokens of a text, and of an image, among the numbers of tokens, and sort last."""
+QUERY_SIZES = (3, 10, 24, TEXT, IMAGE)
 SIMILAR_SIZES = (64, 128)
 """Numbers of tokens of texts that are encoded by similarity."""
 NINE_BITS = 2**-8
@@ -38,7 +38,7 @@ _FIRST_UNUSED = 900_000_000  # beyond the largest corpus
 
 @dataclass(frozen=True, kw_only=True)
 class Queries:
-    """Queries with the same number of tokens, or fewer if the text has fewer; `IMAGE` means all tokens of an image."""
+    """Queries with the same number of tokens, or fewer if the text has fewer; `TEXT` and `IMAGE` mean all tokens."""
 
     size: int
     vectors: tuple[SparseVector, ...]
@@ -123,6 +123,10 @@ class ExactSearch:
         self._starts = np.searchsorted(flat[order], np.arange(len(corpus.vocabulary) + 1))
         self._ids = {word: i for i, word in enumerate(corpus.vocabulary)}
         self._count = len(documents)
+
+    def count_postings(self, vector: SparseVector) -> int:
+        """Return how many documents have each token of a query, summed: what an engine reads that skips nothing."""
+        return sum(int(self._starts[self._ids[word] + 1] - self._starts[self._ids[word]]) for word in vector.tokens)
 
     def compute_truth(self, vector: SparseVector) -> Truth:
         """Return the scores of all documents."""

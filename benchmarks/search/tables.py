@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.result import Ratio, ReportTable, Result
 
-from search.queries import IMAGE
+from search.queries import IMAGE, TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 BM25, WHOLE, AS_SENT = "BM25", "rank_features", "as Searcher"
 MAX_BM25, MAX_KNN, MIN_RECALL = 1.5, 0.5, 0.99
 MAX_MS, MILLION = 10.0, 1_000_000
-TEXT = 10
-"""Tokens of a typical text."""
 SIDES = (
     ("token weights", "tokens", WHOLE),
     ("BM25 on the same tokens", "bm25", BM25),
@@ -64,7 +62,7 @@ def _build_summary(report: Report) -> ReportTable:
         "indexing, docs/s",
         "docs/s including the merge",
         "bytes per document",
-        f"text of {TEXT} tokens, ms",
+        "text, ms",
         "image, ms",
         "recall@10 within 9 bits: text / image",
         "R@1/5/10, photographs",
@@ -101,8 +99,12 @@ def _build_remarks(reports: Sequence[Report]) -> tuple[str, ...]:
         "are those of the fastest `ef_search` that finds 99 % of the exact ten best hits.",
         "BM25 indexes the tokens of an image without their weights. With captions, the query itself would be in the index.",
     ]
-    if images := [row.clauses for report in reports for row in report.rows if (row.size, row.arm) == (IMAGE, WHOLE)]:
-        remarks.append(f"An image query has all tokens of the image, {images[0]:.0f} on average.")
+    for size in (TEXT, IMAGE):
+        if clauses := [row.clauses for report in reports for row in report.rows if (row.size, row.arm) == (size, WHOLE)]:
+            remarks.append(f"The column {describe_size(size)!r} has all tokens, {clauses[0]:.0f} on average.")
+    for report in reports:
+        counts = ", ".join(f"{describe_size(size)} {count:.3f}" for size, count in sorted(report.postings.items()))
+        remarks.append(f"Postings of a query per document, {report.docs:,} documents: {counts}.")
     if not any(report.photos for report in reports):
         remarks.append("Retrieval on photographs didn't run: pass --tuxpaint.")
     return tuple(remarks)
@@ -119,7 +121,7 @@ def _build_arm_table(report: Report, title: str, cell: Callable[[Row], str]) -> 
 
 def describe_size(size: int) -> str:
     """Return the label of queries with this number of tokens."""
-    return "image query" if size == IMAGE else f"{size} tokens"
+    return {TEXT: "text", IMAGE: "image query"}.get(size, f"{size} tokens")
 
 
 def _format_best(row: Row) -> str:

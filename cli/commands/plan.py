@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from stair_es.sizing import BARE_BYTES, QUERY_MS, SizingFigure, SizingInputs, SizingPlan, make_sizing_plan
+from stair_es.sizing import THUMBNAIL_BYTES, TOKENS_PER_TEXT, SizingFigure, SizingInputs, SizingPlan, make_sizing_plan
 
 from ..options import shared
 from ..output.console import emit_json, print_plain, stdout
 
 _DEFAULTS = {field.name: field.default for field in fields(SizingInputs)}
+_TEXTS, _IMAGES = SizingInputs(images=1), SizingInputs(images=1, query_kind="image")
 
 
 def _define_option(name: str, help_text: str, default_text: str = "") -> Any:  # noqa: ANN401  an option for Typer
@@ -34,7 +35,11 @@ _EncoderRate = Annotated[
 _NodeRate = Annotated[float | None, _define_option("node_docs_per_s", "Documents per second that one search node indexes.")]
 _DocumentBytes = Annotated[
     float | None,
-    _define_option("bytes_per_document", f"Bytes on disk per document, without replicas; {BARE_BYTES} without thumbnails."),
+    _define_option(
+        "bytes_per_document",
+        f"Bytes on disk per document, without replicas; {THUMBNAIL_BYTES:,} of them for the thumbnail.",
+        f"{_TEXTS.document_bytes:,}, by the tokens",
+    ),
 ]
 _Rebuild = Annotated[
     bool | None,
@@ -52,8 +57,13 @@ _QueryMs = Annotated[
     _define_option(
         "query_ms",
         "CPU time per query and shard of a million images, in milliseconds.",
-        " or ".join((f"{value} for {name}" for name, value in QUERY_MS.items())),
+        f"{_TEXTS.core_ms} for text or {_IMAGES.core_ms} for image, by the tokens",
     ),
+]
+_ImageTokens = Annotated[float | None, _define_option("tokens_per_image", "Tokens of an image; `stair-es words` counts yours.")]
+_QueryTokens = Annotated[
+    float | None,
+    _define_option("tokens_per_query", "Tokens of a query.", f"{TOKENS_PER_TEXT} for text, those of an image for image"),
 ]
 
 
@@ -62,6 +72,7 @@ class PlanArguments:
     """Options of `plan`, None unless given."""
 
     images: Annotated[int, typer.Option("--images", "-n", metavar="N", help="Number of images to plan for.")]
+    tokens_per_image: _ImageTokens = None
     encoder_images_per_s: _EncoderRate = None
     encoders: Annotated[int | None, _define_option("encoders", "Number of encoders.")] = None
     node_docs_per_s: _NodeRate = None
@@ -75,6 +86,7 @@ class PlanArguments:
     node_cores: Annotated[int | None, _define_option("node_cores", "CPU cores of one search node.")] = None
     queries_per_s: Annotated[float | None, _define_option("queries_per_s", "Searches per second.")] = None
     query_kind: _QueryKind = None
+    tokens_per_query: _QueryTokens = None
     query_ms: _QueryMs = None
     node_price_per_hour: Annotated[
         float | None, _define_option("node_price_per_hour", "Price per hour of one search node, in any currency.")
@@ -92,7 +104,7 @@ def plan_command(arguments: PlanArguments, as_json: shared.JsonOption = False) -
     ```text
     stair-es plan --images 1000000
     stair-es plan --images 100000000 --encoder-images-per-s 400 --encoders 4
-    stair-es plan --images 1000000000 --bytes-per-document 861 --query-kind image --node-price-per-hour 0.5 --json
+    stair-es plan --images 1000000000 --tokens-per-image 64 --query-kind image --node-price-per-hour 0.5 --json
     ```
 
     The estimate is calculated, not measured, and requires no cluster. Each line shows where its number comes from. For a better

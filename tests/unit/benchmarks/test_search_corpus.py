@@ -65,7 +65,9 @@ def test_exact_scores_are_dot_products(random_views: Any) -> None:  # noqa: ANN4
     [documents] = corpus.draw_batches(50)
     vectors = list(corpus.make_vectors(documents))
     query = vectors[3].top(10)
-    truth = queries.ExactSearch(corpus, documents).compute_truth(query)
+    exact = queries.ExactSearch(corpus, documents)
+    truth = exact.compute_truth(query)
+    assert exact.count_postings(query) == sum(token in dict(vector) for token in query.tokens for vector in vectors)
     assert truth.scores_N == pytest.approx([query.dot(vector) for vector in vectors])
     best = np.argsort(-truth.scores_N)[:10]
     assert truth.compute_recall(list(best)) == 1.0

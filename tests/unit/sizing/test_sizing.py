@@ -28,9 +28,19 @@ def build_plan(images: int, **inputs: Any) -> SizingPlan:  # noqa: ANN401  input
 
 
 @pytest.fixture
-def fix_query_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sums that stay when the times of queries are measured again."""
-    monkeypatch.setattr("stair_es.sizing.QUERY_MS", {"text": 3.9, "image": 12.8})
+def fix_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums that stay when the times of queries and the bytes of documents are measured again."""
+    measured = {
+        "QUERY_BASE_MS": 0.3,
+        "QUERY_POSTING_MS": 1.0,
+        "POSTINGS": {"text": 3.6 / 36 / 38, "image": 12.5 / 38 / 38},
+        "BARE_BYTES": 577,
+        "TOKEN_BYTES": 10,
+        "HOT_BYTES": 167,
+        "HOT_TOKEN_BYTES": 1,
+    }
+    for name, value in measured.items():
+        monkeypatch.setattr(f"stair_es.sizing.{name}", value)
 
 
 def get_value(plan: SizingPlan, name: str) -> float:
@@ -52,7 +62,7 @@ def test_one_image_needs_no_more() -> None:
 
 def test_absurdly_many_images_are_still_counted() -> None:
     plan = build_plan(10**15)
-    assert get_value(plan, "shards") == math.ceil(10**15 * 11_830 / 30 / 10**9)
+    assert get_value(plan, "shards") == math.ceil(10**15 * get_value(plan, "bytes_per_document") / 30 / 10**9)
     assert any("1,024 shards" in remark for remark in plan.remarks)
     assert not re.search(r"\d[eE]\+", str(plan))  # people read no exponents
 
@@ -63,14 +73,14 @@ def test_absurdly_many_images_are_still_counted() -> None:
         ({"bytes_per_document": 3000, "shard_gb": 30}, 10),  # 300 GB
         ({"bytes_per_document": 3001, "shard_gb": 30}, 11),
         ({"bytes_per_document": 30, "shard_images": 25 * MILLION}, 4),
-        ({"bytes_per_document": 30, "shard_images": 2_147_483_519, "node_memory_gb": 64}, 1),
+        ({"bytes_per_document": 30, "shard_images": 2_147_483_519, "node_memory_gb": 64, "queries_per_s": 1}, 1),
     ],
 )
 def test_bytes_and_images_bound_a_shard(inputs: dict[str, float], shards: int) -> None:
     assert get_value(build_plan(100 * MILLION, **inputs), "shards") == shards
 
 
-@pytest.mark.usefixtures("fix_query_times")
+@pytest.mark.usefixtures("fix_measurements")
 @pytest.mark.parametrize(
     ("inputs", "nodes", "decisive"),
     [
@@ -90,7 +100,7 @@ def test_the_scarcest_resource_decides_the_number_of_nodes(inputs: dict[str, flo
     assert f"{decisive} {nodes}" in text
 
 
-@pytest.mark.usefixtures("fix_query_times")
+@pytest.mark.usefixtures("fix_measurements")
 @pytest.mark.parametrize(
     ("inputs", "shards", "nodes"),
     [
@@ -146,11 +156,16 @@ def test_a_heap_is_half_the_memory_and_never_huge(memory_gb: float, heap_gb: flo
     assert get_value(build_plan(1, node_memory_gb=memory_gb), "heap_gb") == heap_gb
 
 
-@pytest.mark.usefixtures("fix_query_times")
+@pytest.mark.usefixtures("fix_measurements")
 def test_query_cost_depends_on_tokens_and_shard_size() -> None:
     assert get_value(build_plan(5 * MILLION, shard_gb=60), "shard_ms") == pytest.approx(5 * 3.9)
     assert get_value(build_plan(5 * MILLION, shard_gb=60, query_kind="image"), "shard_ms") == pytest.approx(5 * 12.8)
     assert get_value(build_plan(5 * MILLION, shard_gb=60, query_kind="image", query_ms=2), "shard_ms") == pytest.approx(10)
+    twice = {"tokens_per_image": 76, "shard_gb": 90}
+    assert get_value(build_plan(5 * MILLION, **twice), "shard_ms") == pytest.approx(5 * 7.5)
+    assert get_value(build_plan(5 * MILLION, tokens_per_query=12, **twice), "shard_ms") == pytest.approx(5 * 2.7)
+    assert get_value(build_plan(5 * MILLION, query_kind="image", **twice), "shard_ms") == pytest.approx(5 * 50.3)
+    assert get_value(build_plan(5 * MILLION, query_kind="image", **twice), "tokens_per_query") == 76
     assert get_value(build_plan(5 * MILLION, queries_per_s=0), "cores") == 0
 
 
@@ -212,7 +227,7 @@ def test_each_number_has_its_origin() -> None:
     origins = {each.name: each.origin for each in plan.inputs}
     assert origins["images"] == origins["replicas"] == origins["shard_gb"] == "given"
     measured = {name for name, origin in origins.items() if origin.startswith("measured: ")}
-    assert measured == {"encoder_images_per_s", "node_docs_per_s", "bytes_per_document", "query_ms"}
+    assert measured == {"encoder_images_per_s", "node_docs_per_s", "bytes_per_document", "tokens_per_image", "tokens_per_query"}
     assert all(each.origin for each in plan.results)
     without_default = {"images", "query_kind", "node_price_per_hour", "encoder_price_per_hour"}
     documented = {name for name, (_, _, origin) in INPUT_TEXTS.items() if origin}
@@ -257,8 +272,10 @@ def test_the_command_rejects_impossible_values() -> None:
 
 def test_help_shows_the_defaults() -> None:
     shown = RUNNER.read_output("--help", COLUMNS="200", TERM="dumb")
-    for default in ("35.3", "9,910", "11,830", "10,000,000", "3.1 for text or 4.7 for image"):
-        assert f"[default: {default}]" in shown or f"[default: ({default})]" in shown
+    texts, images = build_plan(1), build_plan(1, query_kind="image")
+    query_ms = f"{get_value(texts, 'query_ms')} for text or {get_value(images, 'query_ms')} for image"
+    for default in ("35.3", "9,910", "10,000,000", f"{get_value(texts, 'bytes_per_document'):,}", query_ms):
+        assert re.search(rf"\[default: \(?{re.escape(default)}[),\]]", shown)
 
 
 def test_guide_table_matches_the_command() -> None:
