@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from small_sets.fetch import PACKAGES, unpack_package
+from small_sets.fetch import CLOTHES, PACKAGES, Package, unpack_package
 
-from .plan import FOLDER, RETRAINED, SETS, TUXPAINT
+from . import plan
 
 
 class InputUnavailable(Exception):
@@ -26,11 +28,16 @@ def fetch_inputs(command: str, root: Path) -> None:
     Raises:
         InputUnavailable: If a package isn't available.
     """
-    if RETRAINED in command:
-        shutil.rmtree(root / RETRAINED, ignore_errors=True)
-    packages = root / FOLDER / "packages"
+    if plan.RETRAINED in command:
+        shutil.rmtree(root / plan.RETRAINED, ignore_errors=True)
+    packages = root / plan.FOLDER / "packages"
     packages.mkdir(parents=True, exist_ok=True)
-    for folder, fetch in ((TUXPAINT, _fetch_tuxpaint), (SETS, _build_sets)):
+    fetches: dict[str, Callable[[Path, Path], None]] = {
+        plan.TUXPAINT: partial(_fetch_package, PACKAGES["tuxpaint"]),
+        plan.CLOTHES: partial(_fetch_package, CLOTHES),
+        plan.SETS: _build_sets,
+    }
+    for folder, fetch in fetches.items():
         if folder in command:
             try:
                 fetch(root / folder, packages)
@@ -38,9 +45,9 @@ def fetch_inputs(command: str, root: Path) -> None:
                 raise InputUnavailable(str(failed)) from failed
 
 
-def _fetch_tuxpaint(folder: Path, packages: Path) -> None:
+def _fetch_package(package: Package, folder: Path, packages: Path) -> None:
     if not folder.is_dir():
-        unpack_package(PACKAGES["tuxpaint"], packages, packages).rename(folder)
+        unpack_package(package, packages, packages).rename(folder)
 
 
 def _build_sets(folder: Path, packages: Path) -> None:

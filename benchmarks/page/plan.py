@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 Form: TypeAlias = Literal["short", "long"]
 
 FOLDER = "build/bench"
-TUXPAINT, SETS, TRAINED = f"{FOLDER}/tuxpaint", f"{FOLDER}/sets", f"{FOLDER}/trained"
+TUXPAINT, CLOTHES, SETS, TRAINED = f"{FOLDER}/tuxpaint", f"{FOLDER}/clothes", f"{FOLDER}/sets", f"{FOLDER}/trained"
 RETRAINED = f"{FOLDER}/retrained"
 """Models of an earlier run are deleted here, and reused in `TRAINED`."""
 
@@ -87,6 +87,14 @@ RUNS = (
         script="match_quality",
         short=f"--tuxpaint {TUXPAINT}",
         long=f"--tuxpaint {TUXPAINT} --sets {SETS}",
+    ),
+    Run(
+        name="hybrid",
+        group=QUALITY,
+        shows="Words of a query and titles of products, combined in several ways ([explanation](search.md#words-in-captions))",
+        script="hybrid",
+        short=f"--images {CLOTHES}",
+        long=f"--images {CLOTHES} --products 3000",
     ),
     Run(
         name="recipes",

@@ -150,6 +150,17 @@ PACKAGES = {
     ),
 }
 
+"""The packages of the small sets."""
+CLOTHES = Package(
+    name="alexeygrigorev/clothing-dataset-small",
+    version="11961516512414bf9f6c150a832cfd21b54a6b54",
+    digest="",
+    license="CC0-1.0",
+    credit="Alexey Grigorev and contributors (Clothing dataset)",
+    parts=("train",),
+)
+"""Photographs of clothes in ten folders, for `hybrid.py`."""
+
 
 def unpack_package(package: Package, downloads: Path, folder: Path) -> Path:
     """Unpack the package below `folder`; the file is downloaded into `downloads` unless it is there.
