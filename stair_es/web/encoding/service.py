@@ -50,7 +50,6 @@ ItemT = TypeVar("ItemT")
 EncodedItem: TypeAlias = "tuple[EncodingTarget, SparseVector | Exception]"
 """A target with the vector of an input for it, or why there is none."""
 
-INDEX_CHANGED = RequestRejected(503, "the index has changed during the request", "Send it again.", code="index-changed")
 _ANY_INDEX = QueryPlan(query_type="rank_features", max_clauses=MAX_CLAUSES)
 
 
@@ -193,7 +192,7 @@ class EncodingService:
                 raise result
             vectors[place], expected = result, expected or found
         if expected is None or any(other != expected for other, _ in encoded.values()):
-            raise INDEX_CHANGED
+            raise RequestRejected(503, "the index has changed during the request", "Send it again.", code="index-changed")
         return EncodedInputs(target=expected, vectors=vectors)
 
     async def build_query(self, params: QueryRequest, inputs: Inputs) -> QueryResponse:
