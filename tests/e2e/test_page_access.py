@@ -47,7 +47,7 @@ def test_messages_above_and_in_place_of_hits(
 ) -> None:
     page.emulate_media(color_scheme=theme)
     page.goto(f"{site.base}/compare")
-    expect(page.get_by_role("link", name="STAIR words and bag of words")).to_be_visible()
+    expect(page.get_by_role("link", name="words and text next to words")).to_be_visible()
     assert find_violations(page, whole_page=True) == [], "a comparison to come"
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()

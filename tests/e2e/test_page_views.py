@@ -103,7 +103,7 @@ def test_two_methods_side_by_side(site: Site, page: Page) -> None:
     filters = {"filter": "width:>300"}
     open_results(site, page, f"/?q={QUERY}&filter=width:>300")
     page.get_by_role("link", name="Compare", exact=True).click()
-    left, right = (list_hits(site, text=QUERY, k=50, method=method, **filters) for method in ("words-and-text", "words"))
+    left, right = (list_hits(site, text=QUERY, k=50, method=method, **filters) for method in ("words-and-text", "bag"))
     rows = [page.get_by_role("list", name=f"{side} ranking").locator("a.name") for side in ("Left", "Right")]
     expect(rows[0]).to_have_text(left[:10])
     expect(rows[1]).to_have_text(right[:10])

@@ -104,7 +104,7 @@ export const buildSearchHref = (query) => buildHref({ view: "search", query });
 /** The URL of a comparison: the query of a search by its own method and by another. @param {string} searchUrl */
 export function buildCompareHref(searchUrl) {
   const a = { ...parseQuery(new URL(searchUrl, location.href).searchParams), count: PAGE_SIZE, explain: false };
-  const method = /** @type {Method} */ (a.method === EMPTY_QUERY.method ? "words" : EMPTY_QUERY.method);
+  const method = /** @type {Method} */ (a.method === EMPTY_QUERY.method ? "bag" : EMPTY_QUERY.method);
   return buildHref({ view: "compare", a, b: isEmptyQuery(a) ? a : { ...a, method }, k: 0 });
 }
 

@@ -163,7 +163,7 @@ export class SearchView {
     this.#dispatch({ type: "facetsCounted", facets: error ? null : result });
     if (error) return;
     this.#countCorpus(isEmptyQuery(query) ? result.facets : null);
-    announce(`${pluralize(result.total, "match", "matches")} found`);
+    announce(`${hasRanking(query) ? pluralize(result.total, "match", "matches") : pluralize(result.total, "image")} found`);
   }
 
   /** Counts the facets of all images once, unless that was done. */
