@@ -101,7 +101,7 @@ def test_query_commands_use_the_model_of_the_index(cli: CommandRunner, model_fol
     assert words == cli.read_json("encode", "--text", "dog", "--model", str(model_folder))["tokens"]
     [hit] = cli.read_json("search", "dog")["hits"]
     assert {reason["token"] for reason in hit["contributions"]} <= set(words)
-    clauses = cli.read_json("query", "dog")["query"]["bool"]["should"]
+    clauses = cli.read_json("query", "dog", "--hybrid", "none")["query"]["bool"]["should"]
     assert {clause["rank_feature"]["field"] for clause in clauses} == {f"tokens.{word}" for word in words}
     assert cli.read_json("explain", str(PHOTO), "dog")["rank"] == 1
 
