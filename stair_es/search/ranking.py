@@ -58,7 +58,9 @@ class AddedScores:
     def _is_suspicious(self, result: SearchResult, *, by_tokens: bool, is_first: bool) -> bool:
         if not result.hits:
             return not is_first and not self._looks_plain
-        raised = [_is_raised(hit) for hit in result.hits]
+        raised = [_is_raised(hit) for hit in result.hits if not hit.caption_words] or [
+            True
+        ]  # others are higher by their captions
         return any(raised) if by_tokens else all(raised)
 
     def _compare(self, result: SearchResult, exact: SearchResult) -> SearchResult:

@@ -123,7 +123,7 @@ class QueryRunner:
 
         if options.search_pipeline:  # which may change scores
             return send(query)
-        by_tokens = not query.caption.strip() and options.build_clause is None
+        by_tokens = bool(query.caption_words or not query.caption.strip()) and options.build_clause is None
         return self._added_scores.search(query, send, by_tokens=by_tokens, is_first=after is None)
 
     def _search_fused(
