@@ -141,8 +141,6 @@ SEARCHES = [
     ("cow", "--duplicates"),
     ("a cat", "--explain-engine"),
     ("--image", str(PHOTOS / "tabby-cat.jpg")),
-    ("a cat", "--hybrid", "sum", "--caption-weight", "0.1", "--min-score", "0.15"),
-    ("a cat", "--hybrid", "rrf"),
     ("a cat +animal^2", "--min-weight", "0.1"),
     ("pizza",),
 ]
