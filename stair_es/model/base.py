@@ -159,7 +159,7 @@ class Encoder(ABC):
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the tokens of a word as users write it: the word itself, or its pieces; empty if no vector can contain it."""
-        return (word,)
+        return (word,) if not self.tokens or word in self.tokens else ()
 
     def list_unknown_words(self, text: str) -> tuple[str, ...]:
         """Return the words of a text that the model doesn't know, in lower case, each once; no stop words and numbers.

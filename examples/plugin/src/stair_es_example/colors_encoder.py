@@ -47,6 +47,10 @@ class ColorsEncoder(Encoder):
         """Return the color words of each text with equal weights; empty for a text without any, which then finds nothing."""
         return [SparseVector.from_mapping(dict.fromkeys(_find_color_words(text), 1.0)) for text in texts]
 
+    def tokenize_word(self, word: str) -> tuple[str, ...]:
+        """Return the color that a word names; empty for any other word."""
+        return tuple(_find_color_words(word))
+
     def _encode_image(self, pixels_HWC: Pixels) -> SparseVector:
         pixels_NC = pixels_HWC.reshape(-1, 3).astype(np.int32)
         seen_NC = pixels_NC[(pixels_NC != self.image_spec.background).any(axis=1)]
