@@ -29,6 +29,10 @@ SCHEMATHESIS = """
 [checks]
 positive_data_acceptance.expected-statuses = ["2xx", 404, 413]
 negative_data_rejection.expected-statuses = [400, 404, 405, 413, 415, 422]
+[[operations]]
+include-name = "POST /v1/query"
+# no schema says which words are in the vocabulary, or which conditions contradict each other
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 422]
 """
 HEAD = "POST /v1/encode HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
 
