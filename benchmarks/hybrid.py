@@ -190,7 +190,7 @@ def name_shares(weight: float, unknown_word_weight: float) -> str:
 
 def build_queries(search: ImageSearch, answers: Answers, *, reads_colors: bool) -> dict[str, SearchQuery]:
     """Build the query of each text as `stair-es search` does."""
-    fields = search.searcher.info.list_search_fields()
+    fields = search.searcher.list_search_fields()
     if not reads_colors:
         fields = replace(fields, colors="")
     texts = [text for right_of in answers.values() for text in right_of]

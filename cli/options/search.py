@@ -80,7 +80,12 @@ class SearchArguments:
     ] = DEFAULT_CAPTION_WEIGHT
     caption_field: Annotated[
         str,
-        define_option("caption-field", "Document field of captions. [default: `caption` or `title`]", _QUERY, metavar="FIELD"),
+        define_option(
+            "caption-field",
+            "Document fields of captions (title,caption). [default: what the index has of both]",
+            _QUERY,
+            metavar="FIELD",
+        ),
     ] = ""
     price_field: shared.PriceFieldOption = DEFAULT_PRICE_FIELD
     require: Annotated[
@@ -275,7 +280,7 @@ class TargetArguments:
         from stair_es.search.query_encoder import build_search_query
 
         encoder, searcher = self.open_searcher()
-        fields = searcher.info.list_search_fields(inputs.price_field)
+        fields = searcher.list_search_fields(inputs.price_field)
         return build_search_query(encoder, inputs, limits, fields=fields), searcher
 
     def open_searcher(self, retry: RetryPolicy | None = None) -> tuple[Encoder, Searcher]:

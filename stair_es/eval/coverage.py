@@ -119,11 +119,11 @@ def measure_coverage(
 
 def answer_search(encoder: Encoder, searcher: Searcher, inputs: QueryInputs, query_string: str) -> SearchAnswer:
     """Search as `stair-es search` does, and look at the first page."""
-    inputs, fields = replace(inputs, query_string=query_string), searcher.info.list_search_fields(inputs.price_field)
+    inputs, fields = replace(inputs, query_string=query_string), searcher.list_search_fields(inputs.price_field)
     unknown_words: Sequence[UnknownWord] = ()
     words: dict[str, TokenGroup] = {}
     try:
-        text = inputs.understand(fields).text
+        text = inputs.understand(encoder, fields).text
         unknown_words = find_unknown_words(encoder, text)
         unknown = {each.word for each in unknown_words}
         words = {word: group for word, group in list_word_tokens(encoder, text).items() if group and word not in unknown}

@@ -120,7 +120,7 @@ class ImageSearch:
                 "Pass words, a Path, QueryInputs, a SearchQuery or a SparseVector.",
                 code="unsupported-query",
             )
-        fields = self.searcher.info.list_search_fields(query.price_field)
+        fields = self.searcher.list_search_fields(query.price_field)
         return build_search_query(self.encoder, query, self._read_limits, fields=fields)
 
     def search(

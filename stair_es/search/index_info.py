@@ -17,7 +17,7 @@ from stair_es.config.defaults import DEFAULT_PRICE_FIELD
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
-from stair_es.search.dsl.filters import FilterField, list_filter_fields
+from stair_es.search.dsl.filters import FilterField, list_filter_fields, split_field_names
 from stair_es.search.dsl.mapped_fields import MappedField, list_mapped_fields, suggest_fields
 from stair_es.search.dsl.select import IndexFields
 from stair_es.search.dsl.understanding import NO_FIELDS, SearchFields
@@ -85,6 +85,7 @@ class IndexInfo:
             vector=self.policy.rewrite_query(query.vector),
             required=list(map(self.policy.replace_tokens, query.required)),
             excluded=list(map(self.policy.replace_tokens, query.excluded)),
+            caption_words=[word._replace(tokens=self.policy.replace_tokens(word.tokens)) for word in query.caption_words],
             named_words=list(map(self.policy.replace_tokens, query.named_words)),
             rarest_word=query.rarest_word and (query.rarest_word[0], self.policy.replace_tokens(query.rarest_word[1])),
         )
@@ -95,19 +96,21 @@ class IndexInfo:
             return NO_FIELDS
         price = self.mapped_fields.get(price_field)
         return SearchFields(
-            text=next((name for name in _TEXT_FIELDS if self.field_types.get(name) == "text"), ""),
+            text=",".join(name for name in _TEXT_FIELDS if self.field_types.get(name) == "text"),
             colors=_COLORS_FIELD if self.field_types.get(_COLORS_FIELD) == "keyword" else "",
             price=price_field if price is not None and price.kind in ("integer", "number") else "",
         )
 
     def check_caption_field(self, query: SearchQuery) -> None:
         """Check that the caption field exists; the engine would silently find nothing."""
-        if query.caption.strip() and query.caption_field.partition(".")[0] not in self.field_names:
-            raise QueryError(
-                f"no index that the name resolves to has the field {query.caption_field!r}",
-                f"Fields: {', '.join(sorted(self.field_names))}.",
-                code="no-such-caption-field",
-            )
+        names = split_field_names(query.caption_field) if query.caption.strip() else []
+        for name in names:
+            if name.partition(".")[0] not in self.field_names:
+                raise QueryError(
+                    f"no index that the name resolves to has the field {name!r}",
+                    f"Fields: {', '.join(sorted(self.field_names))}.",
+                    code="no-such-caption-field",
+                )
 
     def check_filter_fields(self, clauses: Iterable[Mapping[str, Any]]) -> None:
         """Check that the fields of the filters exist; the engine would silently find nothing."""

@@ -12,7 +12,7 @@ from stair_es.config.defaults import DEFAULT_CAPTION_WEIGHT
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature
 from stair_es.model.vocabularies.readable import CONTINUATION_PREFIX
-from stair_es.search.dsl.filters import check_filters
+from stair_es.search.dsl.filters import check_filters, split_field_names
 from stair_es.search.dsl.weights import HEAVY_SCORE, MAX_WEIGHT, check_unicode
 from stair_es.types import SparseVector
 
@@ -45,6 +45,8 @@ class CaptionWord(NamedTuple):
     text: str
     share: float
     """Its share of the score of a caption that has all of them."""
+    tokens: TokenGroup = ()
+    """The tokens of an image that shows it; empty if no picture can tell it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +54,13 @@ class MatchCut:
     """The cut between matches and weak matches."""
 
     weak_below: float | None
-    """Sum of the tokens' contributions below which a document is a weak match, unless it has all `named_tokens`; None if no sum
+    """Sum of the tokens' contributions below which a document is a weak match, unless it has all `words`; None if no sum
     suffices."""
-    named_tokens: AbstractSet[str] = frozenset()
-    """The tokens of the words of the query; empty for none."""
+    words: Sequence[CaptionWord] = ()
+    """The words of the query, some perhaps without a text that is searched in captions; empty for none. A document that has each
+    of them, in its caption or by its tokens, is a match."""
     named_weight: float = 0.0
     """Minimum weight for a token to count."""
-    caption_words: AbstractSet[str] = frozenset()
-    """A document whose caption has all of these words is a match; empty for none."""
     needed_words: AbstractSet[str] = frozenset()
     """A document whose caption lacks one of these words is a weak match: no picture can tell it."""
 
@@ -71,14 +72,14 @@ class MatchCut:
             document_tokens: Its weights by escaped token, as they are stored.
             found_words: The words that its caption has.
         """
-        if self.caption_words and self.caption_words <= found_words:
+
+        def has_word(word: CaptionWord) -> bool:
+            weights = [document_tokens.get(escape_feature(token)) or 0.0 for token in word.tokens]
+            return word.text in found_words or (bool(weights) and min(weights) >= self.named_weight)
+
+        if self.words and all(map(has_word, self.words)):
             return False
-        if not self.needed_words <= found_words:
-            return True
-        if self.weak_below is not None and score >= self.weak_below:
-            return False
-        weights = (document_tokens.get(escape_feature(token)) or 0.0 for token in self.named_tokens)
-        return not self.named_tokens or min(weights) < self.named_weight
+        return not self.needed_words <= found_words or self.weak_below is None or score < self.weak_below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ class SearchQuery:
     conditions: Sequence[TextCondition] = ()
     """The parts of the text that are read as conditions on fields."""
     caption: str = ""
-    """A text for BM25 over `caption_field`."""
+    """A text for BM25 over `caption_field`, which may name several fields: `title,caption`."""
     caption_words: Sequence[CaptionWord] = ()
     """The words of `caption` by whose shares a document is scored, instead of BM25: its scores depend on the size of an index."""
     needed_words: Sequence[str] = ()
@@ -158,11 +159,21 @@ class SearchQuery:
         weak_cosine = 1.0 if self.needed_words and not self.caption_words else thresholds.weak_cosine
         return MatchCut(
             weak_below=weak_cosine * math.hypot(*self.vector.weights) if len(self.vector) else None,
-            named_tokens=frozenset(token for word in self.named_words for token in word if token in self.vector.tokens),
+            words=self._list_match_words(),
             named_weight=thresholds.named_weight,
-            caption_words=frozenset(word.text for word in self.caption_words),
             needed_words=self._list_needed_words(),
         )
+
+    def _list_match_words(self) -> list[CaptionWord]:
+        """List the words that a match has, by tokens that are in the vector; those of muted words don't count."""
+        needed, sent = self._list_needed_words(), frozenset(self.vector.tokens)
+        in_captions = {token for word in self.caption_words for token in word.tokens}
+        others = [CaptionWord("", 0.0, group) for group in self.named_words if not in_captions.issuperset(group)]
+        words = [
+            word._replace(tokens=() if word.text in needed else tuple(token for token in word.tokens if token in sent))
+            for word in (*self.caption_words, *others)
+        ]
+        return [word for word in words if word.text or word.tokens]
 
     def _list_needed_words(self) -> frozenset[str]:
         """List the needed words as they are searched in captions: with a phrase instead of a word of it."""
@@ -198,7 +209,7 @@ class SearchQuery:
                 "Use a smaller one.",
                 code="caption-weight-too-large",
             )
-        if not self.caption_field.strip():
+        if not split_field_names(self.caption_field):
             raise QueryError("the name of the caption field is empty", code="caption-field-empty")
         check_unicode(self.caption)
         check_unicode(self.caption_field)

@@ -15,10 +15,17 @@ from typing import TYPE_CHECKING, Any
 from stair_es.config.defaults import DEFAULT_CAPTION_WEIGHT, DEFAULT_PRICE_FIELD
 from stair_es.errors import DecodeError, QueryError, ReadError
 from stair_es.model.base import MatchThresholds
+from stair_es.model.vocabularies.stop_words import list_content_words
 from stair_es.model.vocabularies.unknown_words import find_unknown_words, is_rarest_word_known, suggest_words
 from stair_es.search.dsl.filters import parse_filter
 from stair_es.search.dsl.query_parser import ParsedQuery, list_operator_remarks, parse_query
-from stair_es.search.dsl.query_words import find_rarest_word, list_named_words, list_photo_remarks, split_caption_words
+from stair_es.search.dsl.query_words import (
+    find_rarest_word,
+    list_named_words,
+    list_part_tokens,
+    list_photo_remarks,
+    split_caption_words,
+)
 from stair_es.search.dsl.understanding import NO_FIELDS, SearchFields, Understanding, understand_text
 from stair_es.search.dsl.weights import check_unicode
 from stair_es.search.query import QueryToken, SearchQuery, TokenGroup
@@ -72,7 +79,7 @@ class QueryInputs:
     """Whether the words of the query string are also searched in the captions or titles of the index, if it has them."""
     caption_weight: float = DEFAULT_CAPTION_WEIGHT
     caption_field: str = ""
-    """The field of captions; empty for that of the index."""
+    """The field of captions, or several (`title,caption`); empty for those of the index."""
     price_field: str = DEFAULT_PRICE_FIELD
     """The field of prices, if it is a field of numbers."""
     min_score: float | None = None
@@ -92,12 +99,16 @@ class QueryInputs:
         """The query string, parsed."""
         return ParsedQuery(text=self.query_string.strip()) if self.literal else parse_query(self.query_string)
 
-    def understand(self, fields: SearchFields) -> Understanding:
-        """Split the query string into words and conditions on fields."""
+    def understand(self, encoder: Encoder, fields: SearchFields) -> Understanding:
+        """Split the query string into words and conditions on fields, if the words that are left can be searched."""
         parsed = self.parsed
+        as_words = Understanding(text=parsed.text)
         if self.literal:
-            return Understanding(text=parsed.text)
-        return understand_text(parsed.text, fields, (*parsed.phrases, *parsed.required, *parsed.boosts))
+            return as_words
+        understanding = understand_text(parsed.text, fields, (*parsed.phrases, *parsed.required, *parsed.boosts))
+        others = self.texts or self.images or self.vectors or (self.hybrid and (self.caption_field or fields.text))
+        words = list_content_words(encoder.read_text(understanding.text).text)
+        return understanding if others or any(map(encoder.tokenize_word, words)) else as_words
 
     @property
     def required_words(self) -> tuple[str, ...]:
@@ -135,11 +146,16 @@ def build_search_query(
         DecodeError: If an image can't be read; the message names it.
         MissingExtra: If an image is at a URL and the HTTP library is not installed.
     """
-    understanding = inputs.understand(fields)
+    understanding = inputs.understand(encoder, fields)
     texts = [text for text in (understanding.text, *inputs.texts) if text.strip()]
     unknown_words = [word for text in texts for word in find_unknown_words(encoder, text)]
     unsearched = {word.word for word in unknown_words if not word.searched_for}
-    caption_query = _build_caption_query(inputs, understanding, fields, unsearched)
+    has_images = bool(inputs.images or inputs.vectors)
+
+    def list_tokens(part: str) -> TokenGroup:
+        return () if has_images else list_part_tokens(encoder, understanding.text, part, policy)
+
+    caption_query = _build_caption_query(inputs, understanding, fields, unsearched, list_tokens)
     vectors = [(encode_text or encode_any_text)(encoder, text) for text in texts]
     if not caption_query:
         _check_known_words(encoder, texts, vectors)
@@ -149,7 +165,6 @@ def build_search_query(
     _check_inputs(inputs, has_query=bool(any(map(len, vectors)) or inputs.factors or caption_query))
     resolve = partial(resolve_tokens, encoder, policy=policy)
     tokens = _weight_tokens(inputs, vectors, resolve)
-    has_images = bool(inputs.images or inputs.vectors)
     return SearchQuery(
         vector=_multiply_factors(tokens),
         tokens=tokens,
@@ -173,13 +188,17 @@ def build_search_query(
 
 
 def _build_caption_query(
-    inputs: QueryInputs, understanding: Understanding, fields: SearchFields, unknown_words: AbstractSet[str]
+    inputs: QueryInputs,
+    understanding: Understanding,
+    fields: SearchFields,
+    unknown_words: AbstractSet[str],
+    list_tokens: Callable[[str], TokenGroup],
 ) -> dict[str, Any]:
     """Build the part of a search query that is for captions: the given one, otherwise the words of the query string."""
     text = inputs.caption
     if not text.strip() and inputs.hybrid and (inputs.caption_field or fields.text):
         text = understanding.text
-    words = split_caption_words(text, inputs.parsed.phrases, unknown_words)
+    words = split_caption_words(text, inputs.parsed.phrases, unknown_words, list_tokens)
     if not words and not inputs.caption.strip():
         return {}
     return {

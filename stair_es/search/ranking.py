@@ -34,6 +34,11 @@ class AddedScores:
         self._looks_plain = False
         """Whether a search by tokens had the expected scores."""
 
+    @property
+    def are_found(self) -> bool:
+        """Whether the cluster adds to scores, as far as it is known."""
+        return bool(self._found)
+
     def exclude(self, query: SearchQuery) -> SearchQuery:
         """Return the query so that added scores don't count, if there are any, or if it isn't known and `min_score` needs it."""
         is_unknown = self._found is None and not self._looks_plain
@@ -58,9 +63,7 @@ class AddedScores:
     def _is_suspicious(self, result: SearchResult, *, by_tokens: bool, is_first: bool) -> bool:
         if not result.hits:
             return not is_first and not self._looks_plain
-        raised = [_is_raised(hit) for hit in result.hits if not hit.caption_words] or [
-            True
-        ]  # others are higher by their captions
+        raised = [_is_raised(hit) for hit in result.hits if not hit.caption_words] or [True]  # captions raise the others
         return any(raised) if by_tokens else all(raised)
 
     def _compare(self, result: SearchResult, exact: SearchResult) -> SearchResult:

@@ -57,6 +57,10 @@ class QueryRefiner:
         clauses = [build_token_clause((token,), query_type) for token in tokens]
         return self._find_best_score({"dis_max": {"queries": clauses}})
 
+    def has_field(self, name: str) -> bool:
+        """Return whether a document has a field."""
+        return self._find_best_score({"constant_score": {"filter": {"exists": {"field": name}}}}) > 0
+
     def _has_match(self, query: SearchQuery, request: SearchRequest) -> bool:
         is_match = build_match_clause(request, query)
         clauses = [request.body["query"], *([] if is_match is None else [is_match])]

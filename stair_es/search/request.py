@@ -10,10 +10,11 @@ import numpy as np
 
 from stair_es.cluster.documents.document import IMPACT_SCALE, is_single_term
 from stair_es.errors import QueryError
+from stair_es.search.dsl.filters import build_text_clause, split_field_names
 from stair_es.search.dsl.pagination import SORT_ORDER, Cursor, validate_cursor
 from stair_es.search.dsl.select import build_sparse_query
 from stair_es.search.dsl.weights import SparseQuery
-from stair_es.search.query import EMPTY_VECTOR, MatchCut, SearchQuery, TokenGroup
+from stair_es.search.query import EMPTY_VECTOR, CaptionWord, MatchCut, SearchQuery, TokenGroup
 from stair_es.types import QueryType, SparseVector
 
 Clause = dict[str, Any]
@@ -118,11 +119,13 @@ def _build_caption_clauses(query: SearchQuery) -> list[Clause]:
     """Build the clauses that score captions: BM25, or for each word its share, by whose name a hit tells that it was found."""
     field, weight = query.caption_field, query.caption_weight
     if not query.caption_words:
-        return [{"match": {field: {"query": query.caption, "boost": weight}}}]
+        names = split_field_names(field)
+        options = {"query": query.caption, "boost": weight}
+        return [{"match": {names[0]: options}} if len(names) == 1 else {"multi_match": {**options, "fields": names}}]
     return [
         {
             "constant_score": {
-                "filter": _build_word_clause(word.text, field),
+                "filter": build_text_clause(field, word.text),
                 "boost": weight * word.share,
                 "_name": CAPTION_WORD + word.text,
             }
@@ -131,8 +134,23 @@ def _build_caption_clauses(query: SearchQuery) -> list[Clause]:
     ]
 
 
-def _build_word_clause(word: str, field: str) -> Clause:
-    return {"match_phrase": {field: word}}
+_SPARE_BITS = 7
+"""A cluster may add up to 127 to a score, 1 for each role of the user; 16 words are left of the 24 bits of a float32."""
+
+
+def build_word_request(query: SearchQuery, ids: Sequence[str], size: int) -> dict[str, Any]:
+    """Build the body of a `_search` request whose scores tell which words the captions of documents have."""
+    words = [
+        {"constant_score": {"filter": build_text_clause(query.caption_field, word.text), "boost": 1 << (place + _SPARE_BITS)}}
+        for place, word in enumerate(query.caption_words)
+    ]
+    clause = {"bool": {"filter": [{"ids": {"values": list(ids)}}], "should": words}}
+    return {"size": size, "query": clause, "_source": False, "track_total_hits": False}
+
+
+def parse_word_score(score: float, words: Sequence[CaptionWord]) -> tuple[str, ...]:
+    """Return the words of a document with a score of the request of `build_word_request`."""
+    return tuple(word.text for place, word in enumerate(words) if int(score) >> (place + _SPARE_BITS) & 1)
 
 
 def build_match_clause(request: SearchRequest, query: SearchQuery) -> Clause | None:
@@ -147,21 +165,24 @@ def build_match_clause(request: SearchRequest, query: SearchQuery) -> Clause | N
         return None
     alternatives: list[Clause] = []
     if cut.weak_below is not None and request.token_clause is not None:
-        alternatives.append({"function_score": {"query": request.token_clause, "min_score": cut.weak_below}})
-    named = tuple(sorted(cut.named_tokens))
-    if named and has_clauses(named, request.query_type):
-        alternatives.append(build_token_clause(named, request.query_type, min_weight=cut.named_weight))
-    by_tokens: Clause = {"bool": {"should": alternatives, "minimum_should_match": 1}}
-    if not cut.caption_words:
-        return by_tokens
-    needed, words = (
-        [_build_word_clause(word, query.caption_field) for word in sorted(names)]
-        for names in (cut.needed_words, cut.caption_words)
-    )
-    by_caption: Clause = {"bool": {"filter": words}}
-    if not alternatives:
-        return by_caption
-    return {"bool": {"should": [{"bool": {"filter": [by_tokens, *needed]}}, by_caption], "minimum_should_match": 1}}
+        by_score: Clause = {"function_score": {"query": request.token_clause, "min_score": cut.weak_below}}
+        needed = [build_text_clause(query.caption_field, word) for word in sorted(cut.needed_words)]
+        alternatives.append({"bool": {"filter": [by_score, *needed]}} if needed else by_score)
+    words = [_list_word_clauses(word, cut, query.caption_field, request.query_type) for word in cut.words]
+    if words and all(words):
+        alternatives.append({"bool": {"filter": list(map(_build_any, words))}})
+    return _build_any(alternatives) if alternatives else {"match_none": {}}
+
+
+def _list_word_clauses(word: CaptionWord, cut: MatchCut, caption_field: str, query_type: QueryType) -> list[Clause]:
+    """List the clauses of which a document that has a word matches one."""
+    by_caption = [build_text_clause(caption_field, word.text)] if word.text else []
+    has_tokens = bool(word.tokens) and has_clauses(word.tokens, query_type)
+    return [*by_caption, *([build_token_clause(word.tokens, query_type, min_weight=cut.named_weight)] if has_tokens else [])]
+
+
+def _build_any(clauses: Sequence[Clause]) -> Clause:
+    return clauses[0] if len(clauses) == 1 else {"bool": {"should": list(clauses), "minimum_should_match": 1}}
 
 
 def _apply_scale(scoring: list[Clause], scale: float) -> list[Clause]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,20 +125,25 @@ def parse_hit(
     cursor = raw_hit.get("sort")
     contributions = explain_score(query_vector, tokens)
     names = (str(name) for name in raw_hit.get("matched_queries") or ())
-    caption_words = tuple(name.removeprefix(CAPTION_WORD) for name in names if name.startswith(CAPTION_WORD))
-    by_tokens = sum(each.contribution for each in contributions) if match_cut and match_cut.caption_words else score
-    return Hit(
+    hit = Hit(
         id=raw_hit["_id"],
         index=str(raw_hit.get("_index", "")),
         uri=str(source.get("uri", "")),
         score=score,
-        weak=match_cut is not None and match_cut.is_weak(by_tokens, tokens, frozenset(caption_words)),
         contributions=contributions,
-        caption_words=caption_words,
+        caption_words=tuple(name.removeprefix(CAPTION_WORD) for name in names if name.startswith(CAPTION_WORD)),
         source=source,
         engine_scores=parse_explanation(raw_hit["_explanation"]) if "_explanation" in raw_hit else {},
         cursor=cursor if cursor is None or scale == 1 else [score, *cursor[1:]],
     )
+    return hit if match_cut is None else judge_hit(hit, match_cut)
+
+
+def judge_hit(hit: Hit, match_cut: MatchCut) -> Hit:
+    """Tell whether a hit is a weak match."""
+    has_captions = any(word.text for word in match_cut.words)  # for which the engine adds to the score
+    score = sum(each.contribution for each in hit.contributions) if has_captions else hit.score
+    return replace(hit, weak=match_cut.is_weak(score, hit.source.get("tokens") or {}, frozenset(hit.caption_words)))
 
 
 def _divide_score(score: float, scale: float) -> float:

@@ -14,17 +14,25 @@ from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import describe_rejection, is_clause_limit_error
 from stair_es.cluster.client.retry import NO_RETRY
-from stair_es.config.defaults import MAX_HITS
+from stair_es.config.defaults import DEFAULT_PRICE_FIELD, MAX_HITS
 from stair_es.errors import ClusterError, QueryError
 from stair_es.retry import RetryPolicy
+from stair_es.search.dsl.filters import split_field_names
 from stair_es.search.dsl.pagination import Cursor
+from stair_es.search.dsl.understanding import SearchFields
 from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_target
 from stair_es.search.options import SearchOptions, prune_vector
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, TokenGroup, explain_no_hits
 from stair_es.search.ranking import AddedScores, check_fusion, collect_pictures, fuse_rankings
 from stair_es.search.refining import QueryRefiner
-from stair_es.search.request import EXCLUDED_FIELDS, SearchRequest, build_search_request
-from stair_es.search.results import Hit, SearchResult, build_document_filter, parse_hit, parse_search_response
+from stair_es.search.request import (
+    EXCLUDED_FIELDS,
+    SearchRequest,
+    build_search_request,
+    build_word_request,
+    parse_word_score,
+)
+from stair_es.search.results import Hit, SearchResult, build_document_filter, judge_hit, parse_hit, parse_search_response
 from stair_es.types import SparseVector, is_utf8
 
 if TYPE_CHECKING:
@@ -51,6 +59,11 @@ class QueryRunner:
         self.send, self._list_plugins, self._source_fields = send, list_plugins, source_fields
         self._added_scores = AddedScores()
         self._refiner = QueryRefiner(lambda body: send(body, None))
+
+    def list_search_fields(self, target: SearchTarget, price_field: str = DEFAULT_PRICE_FIELD) -> SearchFields:
+        """List the fields in which a text is searched besides the token weights, of captions those that a document has."""
+        fields = target.info.list_search_fields(price_field)
+        return replace(fields, text=",".join(filter(self._refiner.has_field, split_field_names(fields.text))))
 
     def refine_query(self, target: SearchTarget, query: SearchQuery, options: SearchOptions) -> SearchQuery:
         """Adapt a query to what the documents of the index have, as `QueryRefiner`."""
@@ -124,7 +137,24 @@ class QueryRunner:
         if options.search_pipeline:  # which may change scores
             return send(query)
         by_tokens = bool(query.caption_words or not query.caption.strip()) and options.build_clause is None
-        return self._added_scores.search(query, send, by_tokens=by_tokens, is_first=after is None)
+        result = self._added_scores.search(query, send, by_tokens=by_tokens, is_first=after is None)
+        return self._name_caption_words(target, query, result, options) if self._added_scores.are_found else result
+
+    def _name_caption_words(
+        self, target: SearchTarget, query: SearchQuery, result: SearchResult, options: SearchOptions
+    ) -> SearchResult:
+        """Ask which words the captions of hits have: OpenSearch doesn't name them to a user with document-level security."""
+        cut = self.build_request(target, query, 1, None, options).match_cut
+        if cut is None or not query.caption_words or any(hit.caption_words for hit in result.hits) or not result.hits:
+            return result
+        size = min(len(result.hits) * len(target.info.fields), MAX_HITS)  # the ids of an index needn't be those of another
+        body = build_word_request(query, [hit.id for hit in result.hits], size)
+        scores = {(raw["_index"], raw["_id"]): float(raw["_score"]) for raw in self.send(body, None)["hits"]["hits"]}
+        named = (
+            replace(hit, caption_words=parse_word_score(scores.get((hit.index, hit.id), 0.0), query.caption_words))
+            for hit in result.hits
+        )
+        return replace(result, hits=tuple(judge_hit(hit, cut) for hit in named))
 
     def _search_fused(
         self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
@@ -208,6 +238,10 @@ class Searcher:
     def info(self) -> IndexInfo:
         """The metadata of the index."""
         return self._targets.get().info
+
+    def list_search_fields(self, price_field: str = DEFAULT_PRICE_FIELD) -> SearchFields:
+        """List the fields in which a text is searched besides the token weights, of captions those that a document has."""
+        return self._runner.list_search_fields(self._targets.get(), price_field)
 
     def refine_query(self, query: SearchQuery, options: SearchOptions) -> SearchQuery:
         """Adapt a query to what the documents of the index have, as `QueryRefiner`."""

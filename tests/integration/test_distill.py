@@ -28,7 +28,7 @@ from stair_es.ingest.pipeline import run_ingest
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.model.distilled import DistilledEncoder
-from stair_es.search import ImageSearch
+from stair_es.search import ImageSearch, QueryInputs
 from stair_es.sources.registry import open_source
 from stair_es.types import Floats, Pixels
 
@@ -278,7 +278,7 @@ def ingest_and_check_scores(client: OpenSearch, url: str, index: str, checkpoint
     assert len(stored) == report.written
     scores = [sum(weight * tokens.get(token, 0.0) for token, weight in query) for tokens in stored]
     with ImageSearch(index, url=url) as search:
-        hits = search.search(text, k=20).hits
+        hits = search.search(QueryInputs(query_string=text, literal=True), k=20).hits  # colors are words here
     assert [hit.score for hit in hits] == pytest.approx(sorted(filter(None, scores), reverse=True), rel=0.01)
     return report.written
 

@@ -27,7 +27,11 @@ def coverage_command(
     ] = "sum",
     caption_field: Annotated[
         str,
-        typer.Option("--caption-field", metavar="FIELD", help="Document field of captions. [default: `caption` or `title`]"),
+        typer.Option(
+            "--caption-field",
+            metavar="FIELD",
+            help="Document fields of captions (title,caption). [default: what the index has of both]",
+        ),
     ] = "",
     price_field: shared.PriceFieldOption = DEFAULT_PRICE_FIELD,
     target: TargetArguments,

@@ -40,6 +40,19 @@ class FilterField:
     """Whether its values are compared by order (`range`, `>`, `[1 TO 5]`)."""
 
 
+def build_text_clause(fields: str, text: str) -> dict[str, Any]:
+    """Build a clause that matches documents with a word or phrase in a text field, or in one of several (`title,caption`)."""
+    names = split_field_names(fields)
+    if len(names) == 1:
+        return {"match_phrase": {names[0]: text}}
+    return {"multi_match": {"type": "phrase", "query": text, "fields": names}}
+
+
+def split_field_names(fields: str) -> list[str]:
+    """Split the names of fields at their commas."""
+    return [name.strip() for name in fields.split(",") if name.strip()]
+
+
 def parse_filter(text: str) -> dict[str, Any]:
     """Parse a filter: a query clause as JSON, otherwise a query string (`width:>800 AND format:JPEG`).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
@@ -16,24 +16,43 @@ if TYPE_CHECKING:
     from stair_es.token_policy import TokenPolicy
 
 _MAX_NAMED_TOKENS = 4
-_MAX_CAPTION_WORDS = 32
-"""Each is a clause."""
+MAX_CAPTION_WORDS = 16
+"""Each is a clause, and a bit of a score (`QueryRunner`)."""
 _UNKNOWN_WORD_WEIGHT = 2.0
 """`benchmarks/hybrid.py`: with 1, the first ten of a brand and a kind of product are right less often; 4 is no better."""
 
 
-def split_caption_words(text: str, phrases: Sequence[str], unknown_words: AbstractSet[str]) -> tuple[CaptionWord, ...]:
+def split_caption_words(
+    text: str, phrases: Sequence[str], unknown_words: AbstractSet[str], list_tokens: Callable[[str], TokenGroup]
+) -> tuple[CaptionWord, ...]:
     """Split a text into the words and phrases that are searched in captions, without stop words, each once.
 
     What only a caption can tell counts more: a word that the model doesn't know.
+
+    Args:
+        text: The text.
+        phrases: The phrases in it.
+        unknown_words: The words that the model doesn't know.
+        list_tokens: Lists the tokens of a word or phrase.
     """
     longest = sorted((phrase for phrase in phrases if " " in phrase), key=len, reverse=True)
     pattern = "|".join([*(re.escape(phrase) for phrase in longest), r"[^\W_]+(?:['-][^\W_]+)*"])
     found = (part.lower() for part in re.findall(rf"(?<!\w)(?:{pattern})(?!\w)", text, re.IGNORECASE))
     stop_words = load_stop_words()
-    parts = [part for part in dict.fromkeys(found) if part not in stop_words][:_MAX_CAPTION_WORDS]
-    weights = [_UNKNOWN_WORD_WEIGHT if {*part.split()} & unknown_words else 1.0 for part in parts]
-    return tuple(CaptionWord(part, weight / sum(weights)) for part, weight in zip(parts, weights, strict=True))
+    parts = [part for part in dict.fromkeys(found) if part not in stop_words][:MAX_CAPTION_WORDS]
+    unknown = {part for part in parts if {*part.split()} & unknown_words}
+    weights = {part: _UNKNOWN_WORD_WEIGHT if part in unknown else 1.0 for part in parts}
+    total = sum(weights.values())
+    return tuple(CaptionWord(part, weights[part] / total, () if part in unknown else list_tokens(part)) for part in parts)
+
+
+def list_part_tokens(encoder: Encoder, text: str, part: str, policy: TokenPolicy | None = None) -> TokenGroup:
+    """List the tokens of a word or phrase of a text as the model reads the text; none if it has no token for a word."""
+    replaced = encoder.read_text(text).replaced
+    words = list_content_words(" ".join(replaced.get(word, word) for word in part.split()))
+    groups = [encoder.tokenize_word(word) for word in words]
+    tokens = tuple(dict.fromkeys(token for group in groups for token in group)) if all(groups) else ()
+    return tokens if policy is None else policy.replace_tokens(tokens)
 
 
 def list_named_words(encoder: Encoder, texts: Sequence[str], policy: TokenPolicy | None = None) -> list[TokenGroup]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from stair_es.model.vocabularies.stop_words import list_content_words
+from stair_es.search.dsl.filters import build_text_clause
 from stair_es.sources.image.colors import COLOR_NAMES
 
 _SPELLINGS = {"grey": "gray", "violet": "purple"}
@@ -57,7 +58,7 @@ class SearchFields:
     """The fields of an index in which a text is searched besides the token weights; empty for none."""
 
     text: str = ""
-    """A text field, such as captions or titles, for BM25."""
+    """The text fields of captions and titles, separated by commas."""
     colors: str = ""
     """The field of the main colors of an image."""
     price: str = ""
@@ -152,5 +153,5 @@ def _find_colors(text: str, fields: SearchFields) -> Iterator[tuple[_Span, TextC
         span = first.start(), found[place].end()
         clause: dict[str, Any] = {"term": {fields.colors: word}}
         if fields.text:
-            clause = {"bool": {"should": [clause, {"match": {fields.text: word}}], "minimum_should_match": 1}}
+            clause = {"bool": {"should": [clause, build_text_clause(fields.text, word)], "minimum_should_match": 1}}
         yield span, TextCondition(field=fields.colors, clause=clause, is_color=True)

@@ -70,8 +70,8 @@ class EncodingTarget:
         return self.policy.rewrite_query(vector) if self.policy else vector
 
     def list_search_fields(self) -> SearchFields:
-        """List the fields in which a text is searched besides the token weights."""
-        return self.state.info.list_search_fields() if self.state else NO_FIELDS
+        """List the fields in which a text is searched besides the token weights. May ask the cluster of the index."""
+        return self.runner.list_search_fields(self.state) if self.state and self.runner else NO_FIELDS
 
     def build_query(self, inputs: QueryInputs, text_vector: SparseVector | None) -> SearchQuery:
         """Build the query of inputs whose text is encoded, as `stair-es search` does. Asks the cluster of the index.
@@ -205,7 +205,8 @@ class EncodingService:
         """
         target = await run_in_threadpool(self.get_target)
         query_inputs = build_request_inputs(params, target)
-        text = query_inputs.understand(target.list_search_fields()).text
+        fields = await run_in_threadpool(target.list_search_fields)
+        text = query_inputs.understand(target.encoder, fields).text
         images = {place: item for place, item in inputs.items() if isinstance(item, bytes)}
         encoded = await self.encode({**({"text": text} if text.strip() else {}), **images}, target)
         query_inputs = replace(query_inputs, vectors=[encoded.vectors[place] for place in images])

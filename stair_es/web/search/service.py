@@ -191,7 +191,7 @@ class SearchService:
         filters = build_filters(params.filters, params.filter, state.info.mapped_fields)
         state.info.check_filter_fields(filters)  # here, too, so that no text is encoded for a filter that can't be sent
         inputs = build_query_inputs(params, image.vector if image else None, filters)
-        fields = NO_FIELDS if by_caption else state.info.list_search_fields(self._config.price_field)
+        fields = NO_FIELDS if by_caption else self.runner.list_search_fields(state, self._config.price_field)
         query = build_search_query(state.encoder, inputs, fields=fields, policy=state.info.policy, encode_text=self._encode_text)
         if by_caption:
             state.info.check_caption_field(query)

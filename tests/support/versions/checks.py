@@ -76,7 +76,8 @@ def search_by(query_type: str) -> Callable[[Bench], None]:
     def run_check(bench: Bench) -> None:
         wanted = preferred.get(query_type, query_type)
         index = wanted if wanted in bench.indices else bench.main
-        response = bench.commands.run("search", QUESTION, "--query-type", query_type, "--index", bench.alias(index))
+        options = ("--query-type", query_type, "--hybrid", "none")  # scores are dot products
+        response = bench.commands.run("search", QUESTION, *options, "--index", bench.alias(index))
         check_output(response, query_type=query_type)
         check_best_hit(bench, response["hits"])
         for hit in response["hits"]:

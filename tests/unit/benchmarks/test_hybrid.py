@@ -12,7 +12,7 @@ bench = import_benchmark("hybrid")
 
 
 def test_the_row_of_the_default_measures_the_default() -> None:
-    words = split_caption_words("nordlys dress", (), {"nordlys"})
+    words = split_caption_words("nordlys dress", (), {"nordlys"}, lambda _: ())
     unknown_words = [UnknownWord(word="nordlys", suggestions=(), searched_for="")]
     query = SearchQuery(caption="nordlys dress", caption_words=words, unknown_words=unknown_words)
     weight, unknown_word_weight = bench.CHOSEN

@@ -112,7 +112,7 @@ class GradingEncoder(BrightnessEncoder):
 def test_what_a_match_needs(inputs: QueryInputs, caption_words: set[str], needed: set[str], weak_cosine: float) -> None:
     query = build_search_query(GradingEncoder(), inputs, fields=SearchFields(text="title"))
     assert query.match_cut
-    assert query.match_cut.caption_words == caption_words
+    assert {word.text for word in query.match_cut.words if word.text} == caption_words
     assert query.match_cut.needed_words == needed
     assert query.match_cut.weak_below == pytest.approx(weak_cosine * math.hypot(*query.vector.weights))
     assert sum(word.share for word in query.caption_words) == pytest.approx(1 if caption_words else 0)
@@ -151,6 +151,25 @@ class SpellingEncoder(BrightnessEncoder):
 )
 def test_the_words_of_texts_as_tokens(texts: list[str], words: list[tuple[str, ...]]) -> None:
     assert list_named_words(SpellingEncoder(), texts) == words
+
+
+@pytest.mark.parametrize(
+    ("query_string", "rest", "conditions"),
+    [
+        ('"red" shoes', "red shoes", []),
+        ('"red shoes" under 40', "red shoes", ["under 40"]),
+        ("red^2 shoes", "red shoes", []),
+        ("+red blue shoes", "red shoes", ["blue"]),
+        ("shoes -red", "shoes", []),
+        ("red unknown", "red unknown", []),  # nothing would be left to rank by
+        ("red the", "red the", []),
+    ],
+)
+def test_words_in_quotes_or_with_an_operator_stay_words(query_string: str, rest: str, conditions: list[str]) -> None:
+    encoder, fields = SpellingEncoder(), SearchFields(colors="colors", price="price")
+    understood = QueryInputs(query_string=query_string).understand(encoder, fields)
+    assert (understood.text, [condition.text for condition in understood.conditions]) == (rest, conditions)
+    assert not QueryInputs(query_string=query_string, literal=True).understand(encoder, fields).conditions
 
 
 def test_a_query_keeps_its_unknown_words_and_remarks() -> None:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,9 +11,10 @@ from support.strategies import NAMES, build_vectors
 
 from stair_es.feature_names import escape_feature
 from stair_es.model.base import MatchThresholds
-from stair_es.search.query import SearchQuery, TokenGroup
+from stair_es.search.dsl.query_words import MAX_CAPTION_WORDS
+from stair_es.search.query import CaptionWord, SearchQuery, TokenGroup
 from stair_es.search.ranking import fuse_rankings
-from stair_es.search.request import build_search_request
+from stair_es.search.request import build_search_request, build_word_request, parse_word_score
 from stair_es.search.results import explain_score, parse_search_response
 from stair_es.types import SparseVector
 
@@ -67,6 +69,41 @@ def test_a_hit_with_each_word_of_the_query_is_a_match(words: list[TokenGroup], t
     request = build_search_request(query, "rank_features", max_clauses=1024)
     hits = [{"_id": "x", "_score": 0.1, "_source": {"tokens": {name: weight for name, weight in tokens.items() if weight}}}]
     assert parse_search_response({"hits": {"hits": hits}, "took": 1}, request).hits[0].weak is weak
+
+
+@pytest.mark.parametrize(
+    ("caption", "tokens", "weak"),
+    [
+        (["old", "dog"], {}, False),
+        (["old"], {"dog": 0.25}, False),  # the picture has the other word
+        (["old"], {"dog": 0.2}, True),
+        (["old"], {"dog": 0.2, "pet": 1.0}, False),  # the score suffices
+        (["dog"], {"dog": 0.9, "old": 0.9, "pet": 1.0}, True),  # only a caption tells what is old
+        ([], {"dog": 0.9}, True),
+    ],
+)
+def test_a_word_is_in_the_caption_or_in_the_picture(caption: list[str], tokens: dict[str, float], weak: bool) -> None:
+    words = [CaptionWord("old", 0.5, ("old",)), CaptionWord("dog", 0.5, ("dog",))]
+    query = SearchQuery(
+        vector=SparseVector.from_mapping({"dog": 1.0, "pet": 1.0, "old": 0.1}),
+        caption="old dog",
+        caption_words=words,
+        needed_words=["old"],
+        match_thresholds=build_thresholds(0.5),
+        named_words=[("old",), ("dog",)],
+    )
+    request = build_search_request(query, "rank_features", max_clauses=1024)
+    hit = {"_id": "x", "_score": 9.0, "_source": {"tokens": tokens}, "matched_queries": [f"caption:{word}" for word in caption]}
+    assert parse_search_response({"hits": {"hits": [hit]}, "took": 1}, request).hits[0].weak is weak
+
+
+@pytest.mark.parametrize("added", [0, 1, 127])
+def test_a_score_tells_the_words_whatever_a_cluster_adds(added: int) -> None:
+    words = [CaptionWord(f"w{place}", 0.0) for place in range(MAX_CAPTION_WORDS)]
+    clauses = build_word_request(SearchQuery(caption="w", caption_words=words), ["x"], 1)["query"]["bool"]["should"]
+    for found in ([], [0], [MAX_CAPTION_WORDS - 1], [1, 3, 8], [*range(MAX_CAPTION_WORDS)]):
+        score = float(np.float32(added + sum(clauses[place]["constant_score"]["boost"] for place in found)))
+        assert parse_word_score(score, words) == tuple(f"w{place}" for place in found)
 
 
 def test_fused_ranks_have_no_cut_and_no_cursor() -> None:

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from stair_es.search.dsl.understanding import SearchFields, understand_text
-from stair_es.search.query_encoder import QueryInputs
 
 FIELDS = SearchFields(colors="colors", price="price")
 
@@ -47,22 +46,6 @@ def test_colors_and_prices(text: str, rest: str, clauses: list[dict[str, Any]]) 
     assert understand_text(text, SearchFields()).text == text
 
 
-@pytest.mark.parametrize(
-    ("query_string", "rest", "conditions"),
-    [
-        ('"red" shoes', "red shoes", []),
-        ('"red shoes" under 40', "red shoes", ["under 40"]),
-        ("red^2 shoes", "red shoes", []),
-        ("+red blue shoes", "red shoes", ["blue"]),
-        ("shoes -red", "shoes", []),
-    ],
-)
-def test_words_in_quotes_or_with_an_operator_stay_words(query_string: str, rest: str, conditions: list[str]) -> None:
-    understood = QueryInputs(query_string=query_string).understand(FIELDS)
-    assert (understood.text, [condition.text for condition in understood.conditions]) == (rest, conditions)
-    assert not QueryInputs(query_string=query_string, literal=True).understand(FIELDS).conditions
-
-
 def test_a_caption_may_say_the_color() -> None:
     [condition] = understand_text("red shoes", SearchFields(text="title", colors="colors")).conditions
-    assert condition.clause["bool"]["should"] == [color("red"), {"match": {"title": "red"}}]
+    assert condition.clause["bool"]["should"] == [color("red"), {"match_phrase": {"title": "red"}}]
