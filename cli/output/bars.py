@@ -115,7 +115,7 @@ def format_contributions(
 
 
 def format_hit(rank: int, hit: Hit, terminal: TerminalInfo, *, explain: bool) -> list[Text]:
-    """Format rank, score, URI and caption of a hit, and the common tokens: as bars with `explain`, otherwise by name."""
+    """Format rank, score, URI and title or caption of a hit, and the common tokens: as bars with `explain`, otherwise by name."""
     link = Style(link=hit.uri) if _is_linkable(hit.uri) else Style()
     head = Text.assemble(
         (f"{rank:3}.  ", "bold"),
@@ -125,7 +125,7 @@ def format_hit(rank: int, hit: Hit, terminal: TerminalInfo, *, explain: bool) ->
         (_format_copies(len(hit.duplicates)), "dim"),
     )
     lines = [head]
-    caption = hit.source.get("caption")
+    caption = hit.source.get("title") or hit.source.get("caption")
     if isinstance(caption, str) and caption.strip():
         lines.append(Text(f'{_INDENT}"{escape_control(truncate_text(caption), terminal.encoding)}"', style="italic"))
     if hit.ranks:

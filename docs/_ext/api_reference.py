@@ -82,8 +82,8 @@ def _describe_type(field: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     field = _resolve(field, schemas)
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
-    if field["type"] == "array":
-        return f"list of {_describe_type(field['items'], schemas)}s" if "items" in field else "list"
+    if field["type"] == "array":  # whose items are false if each has a type of its own
+        return f"list of {_describe_type(field['items'], schemas)}s" if field.get("items") else "list"
     return "integer" if field.get("multipleOf") == 1 else str(field["type"])
 
 

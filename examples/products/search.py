@@ -13,23 +13,16 @@ from opensearchpy import OpenSearch
 
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
-from stair_es.search import SearchQuery, build_search_request
+from stair_es.search import QueryInputs, SearchFields, build_search_query, build_search_request
 
 INDEX = os.environ.get("SHOP_INDEX", "products")
-TITLE_WEIGHT = 0.1
-"""BM25 scores are larger than token scores. With this weight, a matching title counts about as much as a picture."""
+FIELDS = SearchFields(text="title", price="price")
 
 
 def build_body(encoder: Encoder, text: str, max_price: float | None = None) -> dict[str, Any]:
     """Build the request, which any client in any language can send."""
-    [vector] = encoder.encode_texts([text])  # empty if the model knows no word of it: then titles alone are searched
-    query = SearchQuery(
-        vector=vector,
-        caption=text,
-        caption_field="title",
-        caption_weight=TITLE_WEIGHT,
-        filters=[{"range": {"price": {"lte": max_price}}}] if max_price is not None else [],
-    )
+    filters = [{"range": {"price": {"lte": max_price}}}] if max_price is not None else []
+    query = build_search_query(encoder, QueryInputs(query_string=text, filters=filters), fields=FIELDS)
     return build_search_request(query, "rank_features", max_clauses=1024).body
 
 

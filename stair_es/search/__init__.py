@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stair_es.search.diagnose import RankExplanation
     from stair_es.search.dsl.select import build_sparse_query
+    from stair_es.search.dsl.understanding import SearchFields
     from stair_es.search.image_search import ImageSearch
     from stair_es.search.options import SearchOptions
     from stair_es.search.query import SearchQuery
-    from stair_es.search.query_encoder import QueryInputs
+    from stair_es.search.query_encoder import QueryInputs, build_search_query
     from stair_es.search.request import SearchRequest, build_search_request
     from stair_es.search.results import Hit, SearchResult, TokenContribution
     from stair_es.search.searcher import Searcher
@@ -32,22 +33,25 @@ __all__ = [
     "QueryInputs",
     "QueryType",
     "RankExplanation",
+    "SearchFields",
     "SearchOptions",
     "SearchQuery",
     "SearchRequest",
     "SearchResult",
     "Searcher",
     "TokenContribution",
+    "build_search_query",
     "build_search_request",
     "build_sparse_query",
 ]
 _HOMES = {
     "diagnose": ("RankExplanation",),
     "dsl.select": ("QueryType", "build_sparse_query"),
+    "dsl.understanding": ("SearchFields",),
     "image_search": ("ImageSearch",),
     "options": ("SearchOptions",),
     "query": ("SearchQuery",),
-    "query_encoder": ("QueryInputs",),
+    "query_encoder": ("QueryInputs", "build_search_query"),
     "request": ("SearchRequest", "build_search_request"),
     "results": ("Hit", "SearchResult", "TokenContribution"),
     "searcher": ("Searcher",),

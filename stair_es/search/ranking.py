@@ -211,10 +211,10 @@ RRF_RANK_CONSTANT = 60
 
 def check_fusion(query: SearchQuery, after: Cursor | None) -> None:
     """Check that a query has two rankings that can be fused."""
-    if not len(query.vector) or not query.caption.strip():
+    if not query.caption.strip():
         raise QueryError(
-            "rank fusion requires words or an image, and a text for the caption",
-            "Pass both, or omit rrf.",
+            "rank fusion requires words that are searched in captions, and documents that have some",
+            "Omit rrf, or pass the text of a caption.",
             code="rrf-without-inputs",
         )
     if after is not None or query.min_score is not None:

@@ -160,10 +160,12 @@ class QueryRunner:
         self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
     ) -> SearchResult:
         window = max(options.fusion_window, k)
-        by_tokens = self._search_page(target, replace(query, caption="", caption_words=()), window, None, options)
         # the weight applies to ranks; scores could underflow
         caption_query = replace(query, vector=EMPTY_VECTOR, caption_words=(), caption_weight=1.0)
         by_caption = self._search_page(target, caption_query, window, None, options)
+        by_tokens = replace(by_caption, hits=())
+        if len(query.vector):  # otherwise, the model knows no word of the text
+            by_tokens = self._search_page(target, replace(query, caption="", caption_words=()), window, None, options)
         return fuse_rankings(by_tokens, by_caption, query.caption_weight, k)
 
     def _send_request(self, request: SearchRequest, options: SearchOptions, *, total: bool = False) -> dict[str, Any]:
