@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
     from stair_es.model.base import Encoder
     from stair_es.retry import RetryPolicy
+    from stair_es.search.dsl.query_inputs import QueryInputs
     from stair_es.search.index_info import IndexInfo
     from stair_es.search.options import SearchOptions
     from stair_es.search.query import SearchQuery
-    from stair_es.search.query_encoder import QueryInputs
     from stair_es.search.searcher import Searcher
     from stair_es.sources.base import ReadLimits
 
@@ -82,7 +82,7 @@ class SearchArguments:
         str,
         define_option(
             "caption-field",
-            "Document fields of captions (title,caption). [default: what the index has of both]",
+            "Document fields of captions. [default: title,caption]",
             _QUERY,
             metavar="FIELD",
         ),
@@ -137,7 +137,7 @@ class SearchArguments:
         Raises:
             UsageError: If there is nothing to search for, or an option is invalid.
         """
-        from stair_es.search.query_encoder import QueryInputs
+        from stair_es.search.dsl.query_inputs import QueryInputs
 
         query_string = check_text_encoding(" ".join(words or ()).strip())
         texts = [check_text_encoding(text) for text in self.text or [] if text.strip()]

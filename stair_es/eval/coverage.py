@@ -15,10 +15,11 @@ from stair_es.errors import QueryError
 from stair_es.eval.search_log import MAX_LOG_LINES, SearchLog
 from stair_es.eval.tables import ReportTable, TableReport, format_percent, shorten_cell
 from stair_es.model.vocabularies.unknown_words import UnknownWord, find_unknown_words
+from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.dsl.query_words import list_word_tokens
 from stair_es.search.options import SearchOptions
 from stair_es.search.query import TokenGroup
-from stair_es.search.query_encoder import QueryInputs, build_search_query, encode_any_text
+from stair_es.search.query_encoder import build_search_query, encode_any_text
 
 if TYPE_CHECKING:
     from stair_es.model.base import Encoder

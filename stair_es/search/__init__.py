@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stair_es.search.diagnose import RankExplanation
+    from stair_es.search.dsl.query_inputs import QueryInputs
     from stair_es.search.dsl.select import build_sparse_query
     from stair_es.search.dsl.understanding import SearchFields
     from stair_es.search.image_search import ImageSearch
     from stair_es.search.options import SearchOptions
     from stair_es.search.query import SearchQuery
-    from stair_es.search.query_encoder import QueryInputs, build_search_query
+    from stair_es.search.query_encoder import build_search_query
     from stair_es.search.request import SearchRequest, build_search_request
     from stair_es.search.results import Hit, SearchResult, TokenContribution
     from stair_es.search.searcher import Searcher
@@ -51,7 +52,8 @@ _HOMES = {
     "image_search": ("ImageSearch",),
     "options": ("SearchOptions",),
     "query": ("SearchQuery",),
-    "query_encoder": ("QueryInputs", "build_search_query"),
+    "dsl.query_inputs": ("QueryInputs",),
+    "query_encoder": ("build_search_query",),
     "request": ("SearchRequest", "build_search_request"),
     "results": ("Hit", "SearchResult", "TokenContribution"),
     "searcher": ("Searcher",),

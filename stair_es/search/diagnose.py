@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 
 from stair_es.errors import QueryError
 from stair_es.feature_names import unescape_feature
+from stair_es.search.dsl.filters import build_text_clause
 from stair_es.search.options import SearchOptions, prune_vector
-from stair_es.search.query import SearchQuery, join_pieces
+from stair_es.search.query import CaptionWord, SearchQuery, join_pieces
 from stair_es.search.request import quantize_weight
-from stair_es.search.results import TokenContribution, build_document_filter, explain_score
+from stair_es.search.results import Hit, TokenContribution, build_document_filter, explain_score
 from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
 
@@ -72,6 +73,7 @@ def explain_rank(
     top_hits = searcher.search(query, k, options=options).hits
     score = hits[0].score if hits else None
     failed_conditions = list_failed_tokens(query, tokens)
+    failed_conditions += _list_failed_words(searcher, query, document)
     for clause in (*query.filters, *(condition.clause for condition in query.conditions)):
         if not searcher.is_match(document, clause):
             failed_conditions.append(f"it doesn't match the filter {json.dumps(clause, ensure_ascii=False)}")
@@ -119,17 +121,24 @@ def compare_tokens(
     return explain_score(query_vector, tokens), missing, extra
 
 
+def _list_failed_words(searcher: Searcher, query: SearchQuery, document: Hit) -> Iterator[str]:
+    """List the required words that neither the caption nor the tokens of a document have, and the excluded words that one has."""
+    weights = _read_weights(document.source.get("tokens") or {})
+
+    def has_word(word: CaptionWord) -> bool:
+        by_tokens = bool(word.tokens) and _has_tokens(word.tokens, weights, query.min_weight)
+        return by_tokens or searcher.is_match(document, build_text_clause(query.caption_field, word.text))
+
+    yield from (f"it lacks the required word {word.text}" for word in query.required_words if not has_word(word))
+    yield from (f"it has the excluded word {word.text}" for word in query.excluded_words if has_word(word))
+
+
 def list_failed_tokens(query: SearchQuery, tokens: Mapping[str, float]) -> list[str]:
     """List the required tokens that a document lacks, and the excluded tokens that it has."""
-    weights = {unescape_feature(token): float(weight) for token, weight in tokens.items()}
-    threshold = query.min_weight
+    weights, threshold = _read_weights(tokens), query.min_weight
     at_least = f" of {threshold:g} or more" if threshold else ""
-
-    def has_tokens(group: Sequence[str]) -> bool:
-        return all(token in weights and quantize_weight(weights[token]) >= quantize_weight(threshold) for token in group)
-
-    missing = [group for group in query.required if not has_tokens(group)]
-    present = [group for group in query.excluded if has_tokens(group)]
+    missing = [group for group in query.required if not _has_tokens(group, weights, threshold)]
+    present = [group for group in query.excluded if _has_tokens(group, weights, threshold)]
     return [
         *(
             f"it lacks the required word {join_pieces(group)}{at_least} (weight {_get_lowest_weight(group, weights):g})"
@@ -137,6 +146,14 @@ def list_failed_tokens(query: SearchQuery, tokens: Mapping[str, float]) -> list[
         ),
         *(f"it has the excluded word {join_pieces(group)} (weight {_get_lowest_weight(group, weights):g})" for group in present),
     ]
+
+
+def _read_weights(tokens: Mapping[str, float]) -> dict[str, float]:
+    return {unescape_feature(token): float(weight) for token, weight in tokens.items()}
+
+
+def _has_tokens(group: Sequence[str], weights: Mapping[str, float], threshold: float) -> bool:
+    return all(token in weights and quantize_weight(weights[token]) >= quantize_weight(threshold) for token in group)
 
 
 def _get_lowest_weight(group: Sequence[str], weights: Mapping[str, Any]) -> float:

@@ -14,10 +14,11 @@ from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
 from stair_es.search.diagnose import RankExplanation, explain_rank
 from stair_es.search.dsl.pagination import Cursor
+from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.index_encoder import load_index_encoder
 from stair_es.search.options import SearchOptions
 from stair_es.search.query import SearchQuery
-from stair_es.search.query_encoder import QueryInputs, build_search_query
+from stair_es.search.query_encoder import build_search_query
 from stair_es.search.results import SearchResult
 from stair_es.search.searcher import Searcher
 from stair_es.sources.base import ReadLimits

@@ -21,7 +21,7 @@ from stair_es.search.dsl.filters import FilterField, list_filter_fields, split_f
 from stair_es.search.dsl.mapped_fields import MappedField, list_mapped_fields, suggest_fields
 from stair_es.search.dsl.select import IndexFields
 from stair_es.search.dsl.understanding import NO_FIELDS, SearchFields
-from stair_es.search.query import SearchQuery
+from stair_es.search.query import CaptionWord, SearchQuery
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import RESIZE_MODE_CHOICES, ResizeMode, TextTower
 
@@ -85,10 +85,16 @@ class IndexInfo:
             vector=self.policy.rewrite_query(query.vector),
             required=list(map(self.policy.replace_tokens, query.required)),
             excluded=list(map(self.policy.replace_tokens, query.excluded)),
-            caption_words=[word._replace(tokens=self.policy.replace_tokens(word.tokens)) for word in query.caption_words],
+            caption_words=self._replace_word_tokens(query.caption_words),
+            required_words=self._replace_word_tokens(query.required_words),
+            excluded_words=self._replace_word_tokens(query.excluded_words),
             named_words=list(map(self.policy.replace_tokens, query.named_words)),
             rarest_word=query.rarest_word and (query.rarest_word[0], self.policy.replace_tokens(query.rarest_word[1])),
         )
+
+    def _replace_word_tokens(self, words: Sequence[CaptionWord]) -> list[CaptionWord]:
+        policy = self.policy
+        return [word if policy is None else word._replace(tokens=policy.replace_tokens(word.tokens)) for word in words]
 
     def list_search_fields(self, price_field: str = DEFAULT_PRICE_FIELD) -> SearchFields:
         """List the fields in which a text is searched besides the token weights: captions or titles, colors, prices."""

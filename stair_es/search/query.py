@@ -97,6 +97,10 @@ class SearchQuery:
     """Words that a document must have: all tokens of each."""
     excluded: Sequence[TokenGroup] = ()
     """Words that a document must not have: a document with all tokens of one is excluded."""
+    required_words: Sequence[CaptionWord] = ()
+    """Words that a document must have, in its caption or by all of its tokens."""
+    excluded_words: Sequence[CaptionWord] = ()
+    """Words that a document must not have, neither in its caption nor by all of its tokens."""
     min_weight: float = 0.0
     """Minimum weight for a token to count as present, for `required` and `excluded`; 0 for any weight."""
     filters: Sequence[Mapping[str, Any]] = ()
@@ -198,6 +202,7 @@ class SearchQuery:
         left for them, and if they need more, its error says so.
         """
         reserved = sum(len(group) for group in (*self.required, *self.excluded))
+        reserved += sum(1 + len(word.tokens) for word in (*self.required_words, *self.excluded_words))
         if self.filters or self.caption.strip():
             reserved += max_clauses // 16
         return max(1, max_clauses - reserved)
@@ -217,14 +222,16 @@ class SearchQuery:
 
 def explain_no_hits(query: SearchQuery, count: Callable[[SearchQuery], int]) -> str:
     """Explain an empty result by the required words; empty if they are not the reason. `count` counts the matches of a query."""
-    bare = replace(query, excluded=(), filters=(), conditions=(), min_score=None)
-    if not query.required or count(bare):
+    bare = replace(query, excluded=(), excluded_words=(), filters=(), conditions=(), min_score=None)
+    if not (query.required or query.required_words) or count(bare):
         return ""
-    counts = {tuple(group): count(replace(bare, required=[group])) for group in query.required}
-    missing = [f"+{join_pieces(group)}" for group, found in counts.items() if not found]
+    alone = replace(bare, required=(), required_words=())
+    counts = {f"+{join_pieces(group)}": count(replace(alone, required=[group])) for group in query.required}
+    counts |= {f"+{word.text}": count(replace(alone, required_words=[word])) for word in query.required_words}
+    missing = [word for word, found in counts.items() if not found]
     if missing:
         return f"no image has {' or '.join(missing)}"
-    return "no image has all of " + ", ".join(f"+{join_pieces(group)} ({found:,})" for group, found in counts.items())
+    return "no image has all of " + ", ".join(f"{word} ({found:,})" for word, found in counts.items())
 
 
 def join_pieces(group: TokenGroup) -> str:

@@ -7,18 +7,18 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stair_es.config.defaults import DEFAULT_CAPTION_WEIGHT, DEFAULT_PRICE_FIELD
 from stair_es.errors import DecodeError, QueryError, ReadError
 from stair_es.model.base import MatchThresholds
 from stair_es.model.vocabularies.stop_words import list_content_words
-from stair_es.model.vocabularies.unknown_words import find_unknown_words, is_rarest_word_known, suggest_words
+from stair_es.model.vocabularies.unknown_words import UnknownWord, find_unknown_words, is_rarest_word_known, suggest_words
 from stair_es.search.dsl.filters import parse_filter
-from stair_es.search.dsl.query_parser import ParsedQuery, list_operator_remarks, parse_query
+from stair_es.search.dsl.query_inputs import QueryInputs
+from stair_es.search.dsl.query_parser import list_operator_remarks
 from stair_es.search.dsl.query_words import (
     find_rarest_word,
     list_named_words,
@@ -26,9 +26,9 @@ from stair_es.search.dsl.query_words import (
     list_photo_remarks,
     split_caption_words,
 )
-from stair_es.search.dsl.understanding import NO_FIELDS, SearchFields, Understanding, understand_text
+from stair_es.search.dsl.understanding import NO_FIELDS, SearchFields
 from stair_es.search.dsl.weights import check_unicode
-from stair_es.search.query import QueryToken, SearchQuery, TokenGroup
+from stair_es.search.query import CaptionWord, QueryToken, SearchQuery, TokenGroup
 from stair_es.sources.base import ReadLimits
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.http.urls import redact_web_url
@@ -44,81 +44,6 @@ if TYPE_CHECKING:
 
 MAX_READ_CHARS = 2048
 """Maximum length of what is read of a text. Models read at most some hundred tokens, and the time to find them is linear."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueryInputs:
-    """Everything that can be part of a query."""
-
-    query_string: str = ""
-    """A query string: `beach -people +dog^2` (see `parse_query`)."""
-    texts: Sequence[str] = ()
-    """Further texts, without operators."""
-    images: Sequence[Path | str] = ()
-    """Image files by path; a string can also be an http(s) URL, which is fetched under the limits of `ReadLimits.url_policy`."""
-    vectors: Sequence[SparseVector] = ()
-    """Vectors of images: of documents, or encoded before."""
-    weights: Sequence[float] = ()
-    """One weight per input: `query_string` (if any), `texts`, `images`, `vectors`; 1 each if empty. A negative one subtracts."""
-    literal: bool = False
-    """Whether `query_string` is plain text, without operators."""
-    required: Sequence[str] = ()
-    excluded: Sequence[str] = ()
-    boosts: Mapping[str, float] = field(default_factory=dict)
-    muted: AbstractSet[str] = frozenset()
-    """Words whose tokens are removed from the query."""
-    factors: Mapping[str, float] = field(default_factory=dict)
-    """Token or word -> factor of its weight, 0 to mute it; a token that the query lacks gets the factor as its weight."""
-    min_weight: float = 0.0
-    """Minimum weight for a token to count as present, for `required` and `excluded`."""
-    filters: Sequence[str | Mapping[str, Any]] = ()
-    """Query strings, or clauses."""
-    caption: str = ""
-    """A text for BM25, instead of the words of the query string."""
-    hybrid: bool = True
-    """Whether the words of the query string are also searched in the captions or titles of the index, if it has them."""
-    caption_weight: float = DEFAULT_CAPTION_WEIGHT
-    caption_field: str = ""
-    """The field of captions, or several (`title,caption`); empty for those of the index."""
-    price_field: str = DEFAULT_PRICE_FIELD
-    """The field of prices, if it is a field of numbers."""
-    min_score: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check that sequences are not strings, whose letters would be taken for words."""
-        for name in ("texts", "images", "required", "excluded", "muted", "filters"):
-            if isinstance(getattr(self, name), str):
-                raise QueryError(
-                    f"`{name}` must be a list, got the string {getattr(self, name)!r}",
-                    "Put it into a list.",
-                    code="string-instead-of-list",
-                )
-
-    @cached_property
-    def parsed(self) -> ParsedQuery:
-        """The query string, parsed."""
-        return ParsedQuery(text=self.query_string.strip()) if self.literal else parse_query(self.query_string)
-
-    def understand(self, encoder: Encoder, fields: SearchFields) -> Understanding:
-        """Split the query string into words and conditions on fields, if the words that are left can be searched."""
-        parsed = self.parsed
-        as_words = Understanding(text=parsed.text)
-        if self.literal:
-            return as_words
-        understanding = understand_text(parsed.text, fields, (*parsed.phrases, *parsed.required, *parsed.boosts))
-        others = self.texts or self.images or self.vectors or (self.hybrid and (self.caption_field or fields.text))
-        words = list_content_words(encoder.read_text(understanding.text).text)
-        return understanding if others or any(map(encoder.tokenize_word, words)) else as_words
-
-    @property
-    def required_words(self) -> tuple[str, ...]:
-        """The required words of the query string and `required`, each once."""
-        return tuple(dict.fromkeys((*self.parsed.required, *self.required)))
-
-    @property
-    def excluded_words(self) -> tuple[str, ...]:
-        """The excluded words of the query string and `excluded`, each once."""
-        return tuple(dict.fromkeys((*self.parsed.excluded, *self.excluded)))
 
 
 def build_search_query(
@@ -150,12 +75,7 @@ def build_search_query(
     texts = [text for text in (understanding.text, *inputs.texts) if text.strip()]
     unknown_words = [word for text in texts for word in find_unknown_words(encoder, text)]
     unsearched = {word.word for word in unknown_words if not word.searched_for}
-    has_images = bool(inputs.images or inputs.vectors)
-
-    def list_tokens(part: str) -> TokenGroup:
-        return () if has_images else list_part_tokens(encoder, understanding.text, part, policy)
-
-    caption_query = _build_caption_query(inputs, understanding, fields, unsearched, list_tokens)
+    caption_query = _build_caption_query(encoder, inputs, understanding.text, fields, unsearched, policy)
     vectors = [(encode_text or encode_any_text)(encoder, text) for text in texts]
     if not caption_query:
         _check_known_words(encoder, texts, vectors)
@@ -164,40 +84,57 @@ def build_search_query(
         vectors = list(map(policy.rewrite_query, vectors))
     _check_inputs(inputs, has_query=bool(any(map(len, vectors)) or inputs.factors or caption_query))
     resolve = partial(resolve_tokens, encoder, policy=policy)
+    word_conditions = _build_word_conditions(inputs, resolve, has_captions=bool(inputs.choose_caption_field(fields)))
     tokens = _weight_tokens(inputs, vectors, resolve)
     return SearchQuery(
         vector=_multiply_factors(tokens),
         tokens=tokens,
-        required=[resolve(word) for word in inputs.required_words],
-        excluded=[resolve(word) for word in inputs.excluded_words],
+        **word_conditions,
         min_weight=inputs.min_weight,
         filters=[parse_filter(item) if isinstance(item, str) else item for item in inputs.filters],
         conditions=understanding.conditions,
         **caption_query,
+        caption_field=inputs.caption_field or fields.text or "caption",
         min_score=inputs.min_score,
-        match_thresholds=choose_match_thresholds(encoder, has_images=has_images),
-        needed_words=() if has_images or any(is_rarest_word_known(encoder, text) for text in texts) else sorted(unsearched),
-        named_words=[] if has_images else list_named_words(encoder, texts, policy),
-        rarest_word=None if has_images else find_rarest_word(encoder, texts, policy),
+        match_thresholds=choose_match_thresholds(encoder, has_images=inputs.has_images),
+        **({} if inputs.has_images else _describe_words(encoder, inputs, texts, unsearched, policy)),
         unknown_words=unknown_words,
         remarks=[
             *([] if inputs.literal else list_operator_remarks(inputs.query_string)),
             *(remark for text in texts for remark in list_photo_remarks(encoder, text)),
+            *_list_word_remarks(encoder, word_conditions.get("excluded_words", ())),
         ],
     )
 
 
+def _describe_words(
+    encoder: Encoder, inputs: QueryInputs, texts: Sequence[str], unknown_words: AbstractSet[str], policy: TokenPolicy | None
+) -> dict[str, Any]:
+    """Describe the words of texts, by which matches are told from weak ones; with a caption of its own, its words suffice."""
+    return {
+        "needed_words": () if any(is_rarest_word_known(encoder, text) for text in texts) else sorted(unknown_words),
+        "named_words": () if inputs.caption.strip() else list_named_words(encoder, texts, policy),
+        "rarest_word": find_rarest_word(encoder, texts, policy),
+    }
+
+
 def _build_caption_query(
+    encoder: Encoder,
     inputs: QueryInputs,
-    understanding: Understanding,
+    text: str,
     fields: SearchFields,
     unknown_words: AbstractSet[str],
-    list_tokens: Callable[[str], TokenGroup],
+    policy: TokenPolicy | None,
 ) -> dict[str, Any]:
-    """Build the part of a search query that is for captions: the given one, otherwise the words of the query string."""
-    text = inputs.caption
-    if not text.strip() and inputs.hybrid and (inputs.caption_field or fields.text):
-        text = understanding.text
+    """Build the part of a search query that is for captions: the given one, otherwise the text of the query string."""
+
+    def list_tokens(part: str) -> TokenGroup:
+        return () if inputs.has_images else list_part_tokens(encoder, text, part, policy)
+
+    if inputs.caption.strip():
+        text = inputs.caption
+    elif not inputs.choose_caption_field(fields):
+        return {}
     words = split_caption_words(text, inputs.parsed.phrases, unknown_words, list_tokens)
     if not words and not inputs.caption.strip():
         return {}
@@ -205,8 +142,35 @@ def _build_caption_query(
         "caption": inputs.caption if inputs.caption.strip() else " ".join(word.text for word in words),
         "caption_words": words,
         "caption_weight": inputs.caption_weight,
-        "caption_field": inputs.caption_field or fields.text or "caption",
     }
+
+
+def _build_word_conditions(inputs: QueryInputs, resolve: Callable[[str], TokenGroup], *, has_captions: bool) -> dict[str, Any]:
+    """Build the required and excluded words. If captions are searched, a word may be in a caption, and needs no token."""
+
+    def build_word(word: str) -> CaptionWord:
+        try:
+            return CaptionWord(word, 0.0, resolve(word))
+        except QueryError as error:
+            if error.code != "word-not-in-vocabulary" or not list_content_words(word):
+                raise
+            return CaptionWord(word, 0.0)
+
+    if has_captions:
+        return {
+            "required_words": list(map(build_word, inputs.required_words)),
+            "excluded_words": list(map(build_word, inputs.excluded_words)),
+        }
+    return {
+        "required": list(map(resolve, inputs.required_words)),
+        "excluded": list(map(resolve, inputs.excluded_words)),
+    }
+
+
+def _list_word_remarks(encoder: Encoder, excluded: Sequence[CaptionWord]) -> list[str]:
+    """List for the user which excluded words the model doesn't know. Required ones are part of the text."""
+    unknown = [UnknownWord(word=word.text, suggestions=suggest_words(encoder, word.text)) for word in excluded if not word.tokens]
+    return [f"{word}; images with it in their captions are left out" for word in unknown]
 
 
 def _check_inputs(inputs: QueryInputs, *, has_query: bool) -> None:

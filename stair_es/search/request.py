@@ -168,17 +168,22 @@ def build_match_clause(request: SearchRequest, query: SearchQuery) -> Clause | N
         by_score: Clause = {"function_score": {"query": request.token_clause, "min_score": cut.weak_below}}
         needed = [build_text_clause(query.caption_field, word) for word in sorted(cut.needed_words)]
         alternatives.append({"bool": {"filter": [by_score, *needed]}} if needed else by_score)
-    words = [_list_word_clauses(word, cut, query.caption_field, request.query_type) for word in cut.words]
+    words = [_list_word_clauses(word, query.caption_field, request.query_type, cut.named_weight) for word in cut.words]
     if words and all(words):
         alternatives.append({"bool": {"filter": list(map(_build_any, words))}})
     return _build_any(alternatives) if alternatives else {"match_none": {}}
 
 
-def _list_word_clauses(word: CaptionWord, cut: MatchCut, caption_field: str, query_type: QueryType) -> list[Clause]:
-    """List the clauses of which a document that has a word matches one."""
+def _list_word_clauses(word: CaptionWord, caption_field: str, query_type: QueryType, min_weight: float) -> list[Clause]:
+    """List the clauses of which a document that has a word, in its caption or by its tokens, matches one."""
     by_caption = [build_text_clause(caption_field, word.text)] if word.text else []
     has_tokens = bool(word.tokens) and has_clauses(word.tokens, query_type)
-    return [*by_caption, *([build_token_clause(word.tokens, query_type, min_weight=cut.named_weight)] if has_tokens else [])]
+    return [*by_caption, *([build_token_clause(word.tokens, query_type, min_weight=min_weight)] if has_tokens else [])]
+
+
+def build_word_condition(word: CaptionWord, query: SearchQuery, query_type: QueryType) -> Clause:
+    """Build a clause that matches documents with a word of `required_words` or `excluded_words`."""
+    return _build_any(_list_word_clauses(word, query.caption_field, query_type, query.min_weight))
 
 
 def _build_any(clauses: Sequence[Clause]) -> Clause:
@@ -259,6 +264,8 @@ def _build_query(scoring: list[Clause], query: SearchQuery, query_type: QueryTyp
         )
     must = [build_token_clause(group, query_type, min_weight=query.min_weight) for group in query.required]
     must_not = [build_token_clause(group, query_type, min_weight=query.min_weight) for group in query.excluded]
+    must += [build_word_condition(word, query, query_type) for word in query.required_words]
+    must_not += [build_word_condition(word, query, query_type) for word in query.excluded_words]
     filters: list[Mapping[str, Any]] = [*query.filters, *(condition.clause for condition in query.conditions), *must]
     if not filters and not must_not:
         return scoring[0] if len(scoring) == 1 else {"bool": {"should": scoring}}

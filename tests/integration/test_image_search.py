@@ -95,13 +95,33 @@ def test_several_inputs_and_boosts_make_one_vector(search: ImageSearch) -> None:
 
 
 def test_single_words_are_required_and_excluded_whole(search: ImageSearch) -> None:
-    assert search.build_query("animal -sheepdog-puppy").excluded == [("sheepdog", "puppy")]
+    plain = QueryInputs(query_string="animal -sheepdog-puppy", hybrid=False)
+    assert search.build_query(plain).excluded == [("sheepdog", "puppy")]
+    [word] = search.build_query("animal -sheepdog-puppy").excluded_words
+    assert (word.text, word.tokens) == ("sheepdog-puppy", ("sheepdog", "puppy"))
     found = list_names(search.search("animal cat -tabby", k=100))
     assert "tabby-cat.jpg" not in found
     assert found
     with expect_error("word-not-in-vocabulary") as caught:
         search.search("animal -the")
     assert "'the'" in caught.value.message
+
+
+def test_a_required_or_excluded_word_may_be_in_a_caption(search: ImageSearch) -> None:
+    """The captions are the names of the files; *yarn* is in one, and images have its token, too."""
+    everything = search.search("animal", k=100)
+    with_yarn = {hit.uri for hit in everything.hits if "yarn" in hit.source["tokens"] or "yarn" in hit.source["caption"]}
+    assert {hit.uri for hit in search.search("animal +yarn", k=100).hits} >= with_yarn
+    assert not {hit.uri for hit in search.search("animal -yarn", k=100).hits} & with_yarn
+    assert "two-spaniels.jpg" not in list_names(search.search("animal -spaniels", k=100))
+    assert search.search("animal -qwzx", k=100).remarks
+    assert len(search.search("animal -qwzx", k=100).hits) == len(everything.hits)
+    nothing = search.search("animal +qwzx", k=100)
+    assert not nothing.hits
+    assert any("+qwzx" in remark for remark in nothing.remarks)
+    spaniels = find_hit(everything, "two-spaniels.jpg").uri
+    assert search.explain(spaniels, "animal -spaniels").failed_conditions
+    assert not search.explain(spaniels, "animal +spaniels").failed_conditions
 
 
 def test_filters_are_clauses_or_query_strings(search: ImageSearch) -> None:
@@ -133,7 +153,7 @@ def test_captions_add_their_words_or_fuse_by_rank(search: ImageSearch) -> None:
         (QueryInputs(query_string="animal", caption="spaniels", caption_field="titel"), "no-such-caption-field", "'titel'"),
         (QueryInputs(query_string="cat", filters=["foldr:x"]), "no-such-filter-field", "'foldr'"),
         (QueryInputs(query_string="animal", filters=["width:("]), "query-rejected", "[width:(]"),
-        ("cat +elephnt", "word-not-in-vocabulary", "elephant"),
+        (QueryInputs(query_string="cat +elephnt", hybrid=False), "word-not-in-vocabulary", "elephant"),
         (["cat"], "unsupported-query", "list"),
     ],
 )
@@ -238,7 +258,9 @@ def test_queries_follow_the_words_of_a_policy(search: ImageSearch, node_url: str
         try:
             with ImageSearch("test-image-search", url=node_url) as with_policy:
                 after = with_policy.search(QueryInputs(query_string="puppy", required=["puppy"]), k=100)
-                missed = with_policy.explain(find_hit(after, "two-spaniels.jpg").id, "puppy -espresso")
+                missed = with_policy.explain(
+                    find_hit(after, "two-spaniels.jpg").id, QueryInputs(query_string="puppy -espresso", hybrid=False)
+                )
         finally:
             manager.rollback_policy(UpdateLimits(), lambda _: None)
     hit, former = find_hit(after, "two-spaniels.jpg"), find_hit(before, "two-spaniels.jpg")

@@ -13,7 +13,8 @@ from support.servers.fault_proxy import Response, start_server
 from stair_es.errors import DecodeError
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
-from stair_es.search.query_encoder import QueryInputs, build_search_query, encode_query_image
+from stair_es.search.dsl.query_inputs import QueryInputs
+from stair_es.search.query_encoder import build_search_query, encode_query_image
 from stair_es.sources.base import ReadLimits, UrlPolicy
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "tabby-cat.jpg"

@@ -27,11 +27,7 @@ def coverage_command(
     ] = "sum",
     caption_field: Annotated[
         str,
-        typer.Option(
-            "--caption-field",
-            metavar="FIELD",
-            help="Document fields of captions (title,caption). [default: what the index has of both]",
-        ),
+        typer.Option("--caption-field", metavar="FIELD", help="Document fields of captions. [default: title,caption]"),
     ] = "",
     price_field: shared.PriceFieldOption = DEFAULT_PRICE_FIELD,
     target: TargetArguments,
@@ -55,7 +51,7 @@ def coverage_command(
     from stair_es.cluster.client.retry import INTERACTIVE_RETRY
     from stair_es.eval.coverage import build_coverage_report, measure_coverage
     from stair_es.eval.search_log import read_search_log
-    from stair_es.search.query_encoder import QueryInputs
+    from stair_es.search.dsl.query_inputs import QueryInputs
 
     from ...output.progress import show_evaluation_progress
 

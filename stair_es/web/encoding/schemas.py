@@ -123,8 +123,7 @@ class QueryRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     )
     k: Annotated[_Size | None, Meta(description="Number of hits.")] = DEFAULT_HITS
     after: Annotated[
-        tuple[float, str, str | None, str] | None,
-        Meta(description="For the next page: `sort` of the last hit. The first page has null."),
+        tuple[float, str, str | None, str] | None, Meta(description="For the next page: `sort` of the last hit; null at first.")
     ] = None
     cut: Annotated[bool, Meta(description="Whether weak matches are left out.")] = False
     describe: Annotated[bool, Meta(description="Whether the answer also tells how the query was read.")] = False

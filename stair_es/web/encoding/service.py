@@ -18,11 +18,12 @@ from stair_es.errors import DecodeError, QueryError
 from stair_es.model.base import Encoder
 from stair_es.model.vocabularies.unknown_words import find_unknown_words
 from stair_es.search.dsl.pagination import Cursor
+from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.dsl.understanding import NO_FIELDS, SearchFields
 from stair_es.search.index_cache import IndexCache, IndexState
 from stair_es.search.options import SearchOptions
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery
-from stair_es.search.query_encoder import MAX_READ_CHARS, QueryInputs, build_search_query, truncate_query_text
+from stair_es.search.query_encoder import MAX_READ_CHARS, build_search_query, truncate_query_text
 from stair_es.search.request import QueryPlan, SearchRequest, build_match_clause, build_search_request
 from stair_es.search.searcher import QueryRunner
 from stair_es.sources.image.decode import decode_image

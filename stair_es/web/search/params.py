@@ -15,10 +15,10 @@ from msgspec.structs import replace
 from stair_es.errors import QueryError
 from stair_es.search.dsl.filters import parse_filter
 from stair_es.search.dsl.mapped_fields import MappedField, get_mapped_field
+from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.dsl.query_parser import parse_query
 from stair_es.search.dsl.weights import SparseQuery
 from stair_es.search.options import SearchOptions
-from stair_es.search.query_encoder import QueryInputs
 from stair_es.types import SparseVector
 from stair_es.web.request_body import parse_struct
 

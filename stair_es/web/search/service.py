@@ -19,11 +19,12 @@ from stair_es.feature_names import escape_feature
 from stair_es.inspection.stored_document import StoredImage, find_stored_image, get_stored_images
 from stair_es.model.base import Encoder
 from stair_es.search.dsl.pagination import NEWEST_ORDER, Cursor
+from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.dsl.query_parser import list_operator_remarks
 from stair_es.search.dsl.understanding import NO_FIELDS
 from stair_es.search.index_cache import IndexCache, IndexState
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, explain_no_hits
-from stair_es.search.query_encoder import QueryInputs, build_search_query, encode_any_text, resolve_tokens
+from stair_es.search.query_encoder import build_search_query, encode_any_text, resolve_tokens
 from stair_es.search.ranking import collect_pictures, is_same_picture
 from stair_es.search.request import SearchRequest, build_match_clause, build_pagination, build_token_clause
 from stair_es.search.results import Hit, SearchResult, TokenContribution, parse_search_response

@@ -18,9 +18,10 @@ from stair_es.model.base import Encoder, ModelSpec
 from stair_es.search.diagnose import list_failed_tokens
 from stair_es.search.dsl.filters import list_filter_fields, parse_filter
 from stair_es.search.dsl.pagination import validate_cursor
+from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.dsl.query_parser import parse_query
 from stair_es.search.query import SearchQuery
-from stair_es.search.query_encoder import QueryInputs, build_search_query
+from stair_es.search.query_encoder import build_search_query
 from stair_es.search.request import build_search_request, quantize_weight
 from stair_es.types import QueryType, SparseVector
 

@@ -12,15 +12,11 @@ from support.errors import expect_error
 
 from stair_es.errors import DecodeError, QueryError
 from stair_es.model.base import Encoder, MatchThresholds, ModelCard
+from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.dsl.query_words import list_named_words
 from stair_es.search.dsl.understanding import SearchFields
-from stair_es.search.query import SearchQuery
-from stair_es.search.query_encoder import (
-    QueryInputs,
-    build_search_query,
-    encode_query_image,
-    encode_query_text,
-)
+from stair_es.search.query import CaptionWord, SearchQuery
+from stair_es.search.query_encoder import build_search_query, encode_query_image, encode_query_text
 from stair_es.sources.base import ReadLimits
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
@@ -120,6 +116,18 @@ def test_what_a_match_needs(inputs: QueryInputs, caption_words: set[str], needed
         assert build_search_query(BrightnessEncoder(), inputs).match_cut is None
 
 
+def test_required_and_excluded_words_may_be_in_captions() -> None:
+    inputs = QueryInputs(query_string="+dogs unknown -unknown", excluded=["cats"])
+    query = build_search_query(SpellingEncoder(), inputs, fields=SearchFields(text="title"))
+    assert query.required_words == [CaptionWord("dogs", 0.0, ("dog",))]
+    assert query.excluded_words == [CaptionWord("unknown", 0.0), CaptionWord("cats", 0.0, ("cat",))]
+    assert (*query.required, *query.excluded) == ()
+    assert any("'unknown'" in remark for remark in query.remarks)
+    for fields in (SearchFields(), SearchFields(text="title")):
+        with expect_error("word-not-in-vocabulary", QueryError):  # nearly every caption has the second one
+            build_search_query(SpellingEncoder(), QueryInputs(query_string="dog", excluded=["unknown", "the"]), fields=fields)
+
+
 def test_a_model_that_knows_no_word_leaves_it_to_captions() -> None:
     class SilentEncoder(GradingEncoder):
         def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
@@ -137,7 +145,7 @@ class SpellingEncoder(BrightnessEncoder):
     """Has a token for each word that it knows."""
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
-        return () if word == "unknown" else (word.removesuffix("s"),)
+        return () if word in ("unknown", "the") else (word.removesuffix("s"),)
 
 
 @pytest.mark.parametrize(

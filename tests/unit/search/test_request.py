@@ -8,8 +8,8 @@ from support.errors import expect_error
 
 from stair_es.errors import QueryError
 from stair_es.search.dsl.filters import parse_filter
+from stair_es.search.dsl.query_inputs import QueryInputs
 from stair_es.search.query import CaptionWord, SearchQuery
-from stair_es.search.query_encoder import QueryInputs
 from stair_es.search.request import build_search_request, build_token_clause
 from stair_es.types import SparseVector
 

@@ -1,0 +1,104 @@
+"""`QueryInputs`: everything that can be part of a query, as a user gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stair_es.config.defaults import DEFAULT_CAPTION_WEIGHT, DEFAULT_PRICE_FIELD
+from stair_es.errors import QueryError
+from stair_es.model.vocabularies.stop_words import list_content_words
+from stair_es.search.dsl.query_parser import ParsedQuery, parse_query
+from stair_es.search.dsl.understanding import SearchFields, Understanding, understand_text
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.model.base import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryInputs:
+    """Everything that can be part of a query."""
+
+    query_string: str = ""
+    """A query string: `beach -people +dog^2` (see `parse_query`)."""
+    texts: Sequence[str] = ()
+    """Further texts, without operators."""
+    images: Sequence[Path | str] = ()
+    """Image files by path; a string can also be an http(s) URL, which is fetched under the limits of `ReadLimits.url_policy`."""
+    vectors: Sequence[SparseVector] = ()
+    """Vectors of images: of documents, or encoded before."""
+    weights: Sequence[float] = ()
+    """One weight per input: `query_string` (if any), `texts`, `images`, `vectors`; 1 each if empty. A negative one subtracts."""
+    literal: bool = False
+    """Whether `query_string` is plain text, without operators."""
+    required: Sequence[str] = ()
+    excluded: Sequence[str] = ()
+    boosts: Mapping[str, float] = field(default_factory=dict)
+    muted: AbstractSet[str] = frozenset()
+    """Words whose tokens are removed from the query."""
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """Token or word -> factor of its weight, 0 to mute it; a token that the query lacks gets the factor as its weight."""
+    min_weight: float = 0.0
+    """Minimum weight for a token to count as present, for `required` and `excluded`."""
+    filters: Sequence[str | Mapping[str, Any]] = ()
+    """Query strings, or clauses."""
+    caption: str = ""
+    """A text for BM25, instead of the words of the query string."""
+    hybrid: bool = True
+    """Whether the words of the query string are also searched in the captions or titles of the index, if it has them."""
+    caption_weight: float = DEFAULT_CAPTION_WEIGHT
+    caption_field: str = ""
+    """The field of captions, or several (`title,caption`); empty for those of the index."""
+    price_field: str = DEFAULT_PRICE_FIELD
+    """The field of prices, if it is a field of numbers."""
+    min_score: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check that sequences are not strings, whose letters would be taken for words."""
+        for name in ("texts", "images", "required", "excluded", "muted", "filters"):
+            if isinstance(getattr(self, name), str):
+                raise QueryError(
+                    f"`{name}` must be a list, got the string {getattr(self, name)!r}",
+                    "Put it into a list.",
+                    code="string-instead-of-list",
+                )
+
+    @cached_property
+    def parsed(self) -> ParsedQuery:
+        """The query string, parsed."""
+        return ParsedQuery(text=self.query_string.strip()) if self.literal else parse_query(self.query_string)
+
+    def understand(self, encoder: Encoder, fields: SearchFields) -> Understanding:
+        """Split the query string into words and conditions on fields, if the words that are left can be searched."""
+        parsed = self.parsed
+        as_words = Understanding(text=parsed.text)
+        if self.literal:
+            return as_words
+        understanding = understand_text(parsed.text, fields, (*parsed.phrases, *parsed.required, *parsed.boosts))
+        others = self.texts or self.has_images or self.choose_caption_field(fields)
+        words = list_content_words(encoder.read_text(understanding.text).text)
+        return understanding if others or any(map(encoder.tokenize_word, words)) else as_words
+
+    @property
+    def has_images(self) -> bool:
+        """Whether images are part of the query."""
+        return bool(self.images or self.vectors)
+
+    def choose_caption_field(self, fields: SearchFields) -> str:
+        """Choose the fields in which the words of the query string are searched; empty for none."""
+        return (self.caption_field or fields.text) if self.hybrid else ""
+
+    @property
+    def required_words(self) -> tuple[str, ...]:
+        """The required words of the query string and `required`, each once."""
+        return tuple(dict.fromkeys((*self.parsed.required, *self.required)))
+
+    @property
+    def excluded_words(self) -> tuple[str, ...]:
+        """The excluded words of the query string and `excluded`, each once."""
+        return tuple(dict.fromkeys((*self.parsed.excluded, *self.excluded)))
